@@ -1,0 +1,1 @@
+"""Event-sourcing mechanism without a noun of the bank."""

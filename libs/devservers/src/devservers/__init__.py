@@ -1,0 +1,1 @@
+"""Real PostgreSQL, MongoDB and Kafka as child processes, from packages."""

@@ -1,0 +1,1 @@
+"""The customer context: customers, their accounts and the asset panorama."""

@@ -1,0 +1,1 @@
+"""The sync-ingest context: transaction feeds become events."""
