@@ -1,0 +1,432 @@
+"""House rules as small checks over syntax trees: what STYLE asks for and no linter knows.
+
+A rule is a function from one parsed source file to its violations. `check(root)` runs all of them over every
+source package of the repository. `test_house_rules.py` breaks each rule once and sees it fail.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from typing_extensions import override
+
+SOURCE_GLOBS = ("libs/*/src/**/*.py", "services/*/src/**/*.py", "cli/src/**/*.py")
+KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+CLOCK_MODULE = "chassis.clock"
+"""The one module that may ask the operating system for time, identity and chance."""
+PRINTING_PACKAGES = frozenset({"crm_cli"})
+BANNED_MODULE_NAMES = frozenset(
+    {"common", "utils", "util", "helpers", "helper", "manager", "managers", "misc"}
+)
+BANK_NOUNS = frozenset(
+    [
+        "customer",
+        "account",
+        "posting",
+        "loan",
+        "card",
+        "deposit",
+        "wealth",
+        "branch",
+        "teller",
+        "panorama",
+        "holder",
+        "campaign",
+        "ticket",
+        "berka",
+        "iban",
+        "counterparty",
+        "mortgage",
+        "aum",
+    ]
+)
+ASKS_THE_CLOCK = frozenset(
+    [
+        "datetime.now",
+        "datetime.utcnow",
+        "datetime.today",
+        "date.today",
+        "time.time",
+        "time.time_ns",
+        "time.monotonic",
+    ]
+)
+ASKS_FOR_IDENTITY = frozenset(["uuid4", "uuid1", "uuid.uuid4", "uuid.uuid1", "uuid7", "uuid.uuid7"])
+CHANCE_MODULES = frozenset({"random", "secrets"})
+DOMAIN_MAY_IMPORT = frozenset(
+    ["contracts.identity", "chassis.events", "chassis.deciding", "chassis.privacy", "chassis.money"]
+)
+DOMAIN_LIBRARIES = frozenset({"msgspec", "typing_extensions"})
+STANDARD_INFRASTRUCTURE = frozenset(
+    [
+        "asyncio",
+        "socket",
+        "http",
+        "urllib",
+        "subprocess",
+        "threading",
+        "multiprocessing",
+        "sqlite3",
+        "os",
+        "logging",
+        "time",
+        "random",
+        "secrets",
+    ]
+)
+QUEUES = frozenset({"Queue", "LifoQueue", "PriorityQueue"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One parsed source file: where it is, its dotted module name, its tree."""
+
+    path: Path
+    module: str
+    tree: ast.Module
+
+    @property
+    def package(self) -> str:
+        return self.module.partition(".")[0]
+
+    @property
+    def in_domain(self) -> bool:
+        parts = self.module.split(".")
+        return len(parts) > 1 and parts[1] == "domain"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken rule and where: `rule` is the rule's function name in kebab-case."""
+
+    rule: str
+    path: Path
+    line: int
+    detail: str
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.rule}: {self.detail}"
+
+
+Findings = Iterable[tuple[int, str]]
+Rule = Callable[[Source], Findings]
+RULES: dict[str, Rule] = {}
+
+
+def rule(function: Rule) -> Rule:
+    """Registers a rule under its own name."""
+    RULES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def dotted(node: ast.AST) -> str:
+    """`a.b.c` for a name or attribute chain, else the empty string."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=value, attr=attribute):
+            before = dotted(value)
+            return f"{before}.{attribute}" if before else ""
+        case _:
+            return ""
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every imported module with its line; `from a import b` gives `a.b`, which may be a module or a name."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name) for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                yield from ((node.lineno, f"{module}.{alias.name}") for alias in names)
+            case _:
+                continue
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
+    """Every call with the dotted name of what is called."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node, dotted(node.func)
+
+
+def keyword(call: ast.Call, name: str) -> ast.expr | None:
+    """The value of a keyword argument."""
+    return next((word.value for word in call.keywords if word.arg == name), None)
+
+
+@rule
+def no_float_for_money(source: Source) -> Findings:
+    """Money is integer minor units: the domain and the published language know no float, nor `/`, which makes one."""
+    if not (source.in_domain or source.package == "contracts"):
+        return
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.Name(id="float"):
+                yield node.lineno, "float"
+            case ast.Constant(value=float()):
+                yield node.lineno, f"the literal {node.value!r}"
+            case ast.BinOp(op=ast.Div()) | ast.AugAssign(op=ast.Div()):
+                yield node.lineno, "true division; use // with a stated rounding, or Fraction(a, b)"
+            case _:
+                continue
+
+
+@rule
+def time_identity_and_chance_are_arguments(source: Source) -> Findings:
+    """Only the clock module asks the machine what time it is or for a new identity; the domain asks for no chance."""
+    if source.module == CLOCK_MODULE:
+        return
+    for call, name in calls(source.tree):
+        last_two = ".".join(name.split(".")[-2:])
+        if last_two in {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}:
+            yield call.lineno, f"{name}()"
+        if name.split(".")[-1] in {"uuid4", "uuid1"}:
+            yield call.lineno, f"{name}()"
+        if source.in_domain and (
+            last_two in ASKS_THE_CLOCK or name in ASKS_FOR_IDENTITY or last_two == "os.urandom"
+        ):
+            yield call.lineno, f"{name}() in the domain"
+    if source.in_domain:
+        for line, module in imports(source.tree):
+            if module.partition(".")[0] in CHANCE_MODULES:
+                yield line, f"{module} in the domain"
+
+
+@rule
+def every_match_in_the_domain_is_closed(source: Source) -> Findings:
+    """A `match` in the domain ends in `case _: assert_never(...)`, so a new event is a type error, not a silence."""
+    if not source.in_domain:
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Match) and not _closed(node.cases[-1]):
+            yield node.lineno, "the last case is not `case _: assert_never(...)`"
+
+
+def _closed(case: ast.match_case) -> bool:
+    open_pattern = (
+        isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None and case.guard is None
+    )
+    last = case.body[-1]
+    value = last.value if isinstance(last, ast.Expr | ast.Return) else None
+    return open_pattern and isinstance(value, ast.Call) and dotted(value.func).endswith("assert_never")
+
+
+@rule
+def no_print_outside_the_command_line(source: Source) -> Findings:
+    """Services log; only the `crm` command prints."""
+    if source.package in PRINTING_PACKAGES:
+        return
+    for call, name in calls(source.tree):
+        if name == "print" and keyword(call, "file") is None:
+            yield call.lineno, "print()"
+
+
+@rule
+def stored_names_are_kebab_case(source: Source) -> Findings:
+    """Names that outlive their class, in a catalogue's entries and as codes of refusals, are kebab-case."""
+    for call, name in calls(source.tree):
+        entries = keyword(call, "entries")
+        if name.split(".")[-1] == "Catalogue" and isinstance(entries, ast.Dict):
+            for key in entries.keys:
+                text = key.value if isinstance(key, ast.Constant) else None
+                if isinstance(text, str) and not KEBAB.fullmatch(text):
+                    yield call.lineno, f"stored name {text!r}"
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ClassDef):
+            for line, text in _codes(node):
+                if not KEBAB.fullmatch(text):
+                    yield line, f"code {text!r}"
+
+
+def _codes(class_def: ast.ClassDef) -> Iterator[tuple[int, str]]:
+    for statement in class_def.body:
+        match statement:
+            case (
+                ast.Assign(targets=[ast.Name(id="code")], value=ast.Constant(value=str(text)))
+                | ast.AnnAssign(target=ast.Name(id="code"), value=ast.Constant(value=str(text)))
+            ):
+                yield statement.lineno, text
+            case _:
+                continue
+
+
+@rule
+def everything_that_waits_has_a_limit(source: Source) -> Findings:
+    """Queues and caches have a number: a queue without one is a leak that shows on the worst day."""
+    for call, name in calls(source.tree):
+        last = name.split(".")[-1]
+        if last in QUEUES and not _has_limit(call.args[0] if call.args else keyword(call, "maxsize")):
+            yield call.lineno, f"{name} without maxsize"
+        if last == "SimpleQueue":
+            yield call.lineno, f"{name} cannot be bounded"
+        if last == "lru_cache" and not _has_limit(call.args[0] if call.args else keyword(call, "maxsize")):
+            yield call.lineno, f"{name} without maxsize"
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (
+            node.args.args or node.args.kwonlyargs
+        ):
+            for decorator in node.decorator_list:
+                if dotted(decorator) in {"cache", "functools.cache"}:
+                    yield node.lineno, "functools.cache on a function with arguments"
+
+
+def _has_limit(value: ast.expr | None) -> bool:
+    match value:
+        case None | ast.Constant(value=None | 0):
+            return False
+        case ast.UnaryOp(op=ast.USub()):
+            return False
+        case _:
+            return True
+
+
+@rule
+def no_swallowed_failure(source: Source) -> Findings:
+    """No bare `except`; whoever catches BaseException raises it again."""
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        if node.type is None:
+            yield node.lineno, "bare except"
+        elif dotted(node.type) == "BaseException" and not any(
+            isinstance(n, ast.Raise) for n in ast.walk(node)
+        ):
+            yield node.lineno, "BaseException caught and not raised again"
+
+
+@rule
+def instants_are_aware(source: Source) -> Findings:
+    """An instant without a zone is a different instant on every machine."""
+    for call, name in calls(source.tree):
+        last_two = ".".join(name.split(".")[-2:])
+        if (
+            name in {"datetime", "datetime.datetime"}
+            and len(call.args) < 8
+            and keyword(call, "tzinfo") is None
+            and not any(word.arg is None for word in call.keywords)
+        ):
+            yield call.lineno, "datetime(...) without tzinfo"
+        if last_two in {"datetime.utcnow", "datetime.utcfromtimestamp"}:
+            yield call.lineno, f"{name}()"
+        if last_two == "datetime.fromtimestamp" and len(call.args) < 2 and keyword(call, "tz") is None:
+            yield call.lineno, "fromtimestamp() without a zone"
+
+
+@rule
+def the_chassis_knows_no_bank(source: Source) -> Findings:
+    """The mechanism has no noun of the bank in any name: what it carries is the services' business."""
+    if source.package != "chassis":
+        return
+    for node in ast.walk(source.tree):
+        for name in _names_of(node):
+            words = {word.rstrip("s") for word in re.findall(r"[a-z]+|[A-Z][a-z]*", name)}
+            found = {word.lower() for word in words} & BANK_NOUNS
+            if found:
+                yield getattr(node, "lineno", 1), f"{name!r} names {sorted(found)[0]!r}"
+
+
+def _names_of(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+            yield name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case _:
+            return
+
+
+@rule
+def every_consumer_names_its_group_and_its_acknowledgement(source: Source) -> Findings:
+    """The defaults of both Kafka libraries lose records; what a subscriber relies on is written down."""
+    for call, name in calls(source.tree):
+        last = name.split(".")[-1]
+        if any(word.arg is None for word in call.keywords):
+            continue
+        if last == "subscriber":
+            needed: tuple[str, ...] = ("group_id", "ack_policy", "auto_offset_reset")
+        elif last == "AIOKafkaConsumer":
+            needed = ("enable_auto_commit", "auto_offset_reset")
+        elif last == "AIOKafkaProducer":
+            needed = ("acks", "enable_idempotence")
+        else:
+            continue
+        for word in needed:
+            if keyword(call, word) is None:
+                yield call.lineno, f"{last} without {word}"
+
+
+@rule
+def the_domain_imports_only_the_domain(source: Source) -> Findings:
+    """Beside the standard library a domain module knows its own package, identities, and the event vocabulary."""
+    if not source.in_domain:
+        return
+    own = f"{source.package}.domain"
+    for line, name in imports(source.tree):
+        top = name.partition(".")[0]
+        ours = top in {"contracts", "chassis", "customer", "sync_ingest", "devservers", "crm_cli"}
+        if ours:
+            allowed = any(
+                name == prefix or name.startswith(f"{prefix}.") for prefix in (*DOMAIN_MAY_IMPORT, own)
+            )
+        else:
+            allowed = top in DOMAIN_LIBRARIES or (_is_standard(top) and top not in STANDARD_INFRASTRUCTURE)
+        if not allowed:
+            yield line, f"import of {name}"
+
+
+def _is_standard(top: str) -> bool:
+    return top in sys.stdlib_module_names
+
+
+@rule
+def no_double_of_our_own_code(source: Source) -> Findings:
+    """Tests and code run the real thing; a mock agrees with whoever wrote it."""
+    for line, name in imports(source.tree):
+        if name.startswith(("unittest.mock", "mock.")) or name == "mock":
+            yield line, f"import of {name}"
+
+
+@rule
+def modules_are_named_for_what_they_do(source: Source) -> Findings:
+    """No `common`, `utils`, `helpers`, `manager`; events are facts, so no class is called `...Event`."""
+    last = source.module.rpartition(".")[2]
+    if last in BANNED_MODULE_NAMES:
+        yield 1, f"module {source.module}"
+    if source.in_domain:
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.ClassDef) and re.search(
+                r"(Updated|[a-z]Event|Command|Exception|DTO)$", node.name
+            ):
+                yield node.lineno, f"class {node.name}"
+
+
+def sources(root: Path) -> Iterator[Source]:
+    """Every source file of every package under `root`."""
+    for pattern in SOURCE_GLOBS:
+        for path in sorted(root.glob(pattern)):
+            yield parse(root, path)
+
+
+def parse(root: Path, path: Path) -> Source:
+    """Reads one file; its module name is what follows `src/`."""
+    relative = path.relative_to(root)
+    inside = relative.parts[relative.parts.index("src") + 1 :] if "src" in relative.parts else relative.parts
+    module = ".".join(inside).removesuffix(".py").removesuffix(".__init__")
+    return Source(relative, module, ast.parse(path.read_text(encoding="utf-8"), filename=str(relative)))
+
+
+def check_source(source: Source) -> Iterator[Violation]:
+    """All violations of all rules in one file."""
+    for name, function in RULES.items():
+        for line, detail in function(source):
+            yield Violation(name, source.path, line, detail)
+
+
+def check(root: Path) -> list[Violation]:
+    """All violations of all rules in the repository at `root`."""
+    return [violation for source in sources(root) for violation in check_source(source)]
