@@ -1,0 +1,228 @@
+"""The machine of the simulation: actors that run in turns chosen by a seed, and faults.
+
+Every port call of an actor passes a gate before and after its effect. When all actors stand at gates, the kernel
+draws who goes on, or who dies there. Nothing else decides anything, so a seed is a whole history: the same seed
+gives the same trace, byte for byte. Time is the kernel's too: it moves with every turn and jumps when all sleep.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import TypeVar
+
+T = TypeVar("T")
+
+EPOCH = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
+TURN_SECONDS = 0.001
+TURNS_MAX = 60_000
+TRACE_LINES_KEPT = 400
+
+_current: ContextVar["Actor | None"] = ContextVar("actor", default=None)
+
+
+class Stuck(Exception):
+    """The schedule did not come to an end: something waits or retries for ever."""
+
+
+class Injected(ConnectionError):
+    """A server that does not answer: the effect may have happened or not."""
+
+
+@dataclass(slots=True, eq=False)
+class Actor:
+    """A process. After its death nothing it still tries has an effect."""
+
+    name: str
+    life: int
+    main: Callable[[], Awaitable[None]]
+    dead: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Gate:
+    actor: Actor
+    point: str
+    future: "asyncio.Future[None]"
+    not_before: float
+
+
+@dataclass(slots=True)
+class Faults:
+    """How often what goes wrong, as chances per turn, and how many times at most."""
+
+    crash: float = 0.01
+    crashes_max: int = 12
+    unanswered: float = 0.02
+    unanswered_max: int = 30
+    restart_seconds_max: float = 0.2
+
+
+@dataclass(slots=True)
+class Kernel:
+    """Runs actors in a drawn order until all are done, or says that they never will be."""
+
+    seed: int
+    faults: Faults = field(default_factory=Faults)
+    chance: Random = field(init=False)
+    seconds: float = 0.0
+    turns: int = 0
+    trace: list[str] = field(default_factory=list)
+    healed: bool = False
+    _waiting: list[_Gate] = field(default_factory=list)
+    _tasks: dict[Actor, "asyncio.Task[None]"] = field(default_factory=dict)
+    _crashes: int = 0
+    _unanswered: int = 0
+    _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    def __post_init__(self) -> None:
+        self.chance = Random(self.seed)
+
+    def now(self) -> datetime:
+        """The simulated instant."""
+        return EPOCH + timedelta(seconds=self.seconds)
+
+    def digest(self) -> str:
+        """What happened, in one word: equal for equal histories."""
+        return self._digest.hexdigest()
+
+    def note(self, text: str) -> None:
+        """Adds a line to the history."""
+        line = f"{self.seconds:9.3f} {text}"
+        self._digest.update(line.encode())
+        self.trace.append(line)
+        if len(self.trace) > 2 * TRACE_LINES_KEPT:
+            del self.trace[:TRACE_LINES_KEPT]
+
+    def spawn(self, name: str, main: Callable[[], Awaitable[None]], life: int = 1) -> None:
+        """Starts an actor; after a crash it is started again with the same `main`."""
+        actor = Actor(name, life, main)
+        self._tasks[actor] = asyncio.get_running_loop().create_task(self._live(actor))
+
+    async def _live(self, actor: Actor, delay_seconds: float = 0.0) -> None:
+        _current.set(actor)
+        if delay_seconds:
+            await self.gate("restart", after_seconds=delay_seconds)
+        await actor.main()
+
+    async def gate(self, point: str, *, after_seconds: float = 0.0) -> None:
+        """Waits for this actor's turn. Outside an actor it is no gate at all."""
+        actor = _current.get()
+        if actor is None:
+            return
+        if actor.dead:
+            raise asyncio.CancelledError
+        gate = _Gate(actor, point, asyncio.get_running_loop().create_future(), self.seconds + after_seconds)
+        self._waiting.append(gate)
+        await gate.future
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleeps in simulated time."""
+        await self.gate("sleep", after_seconds=max(seconds, TURN_SECONDS))
+
+    async def call(self, point: str, effect: Callable[[], T], *, may_fail: bool = True) -> T:
+        """One call to a server: a turn, the effect, a turn. It may fail before the effect or lose its answer."""
+        await self.gate(f"{point}?")
+        if may_fail and self._draws_unanswered():
+            self.note(f"{self._who()} {point} not reached")
+            raise Injected(point)
+        result = effect()
+        await self.gate(f"{point}!")
+        if may_fail and self._draws_unanswered():
+            self.note(f"{self._who()} {point} answer lost")
+            raise Injected(point)
+        return result
+
+    async def run(self) -> None:
+        """Takes turns until every actor is done. Raises what an actor raised, or Stuck."""
+        while True:
+            await self._settle()
+            self._raise_failures()
+            if not self._waiting:
+                return
+            if self.turns >= TURNS_MAX:
+                raise Stuck(
+                    f"{len(self._waiting)} actors still wait after {self.turns} turns: {self._standing()}"
+                )
+            self._turn()
+
+    def _turn(self) -> None:
+        self.turns += 1
+        self.seconds += TURN_SECONDS
+        ready = [gate for gate in self._waiting if gate.not_before <= self.seconds]
+        if not ready:
+            self.seconds = min(gate.not_before for gate in self._waiting)
+            ready = [gate for gate in self._waiting if gate.not_before <= self.seconds]
+        gate = ready[self.chance.randrange(len(ready))]
+        if self._draws_crash(gate.actor):
+            self._crash(gate)
+            return
+        self._waiting.remove(gate)
+        self.note(f"{gate.actor.name}.{gate.actor.life} {gate.point}")
+        gate.future.set_result(None)
+
+    def _draws_crash(self, actor: Actor) -> bool:
+        faults = self.faults
+        if self.healed or self._crashes >= faults.crashes_max or self.chance.random() >= faults.crash:
+            return False
+        self._crashes += 1
+        return True
+
+    def _draws_unanswered(self) -> bool:
+        faults = self.faults
+        if (
+            self.healed
+            or self._unanswered >= faults.unanswered_max
+            or self.chance.random() >= faults.unanswered
+        ):
+            return False
+        self._unanswered += 1
+        return True
+
+    def _crash(self, gate: _Gate) -> None:
+        actor = gate.actor
+        self.note(f"{actor.name}.{actor.life} {gate.point} CRASH")
+        actor.dead = True
+        self._waiting = [waiting for waiting in self._waiting if waiting.actor is not actor]
+        self._tasks.pop(actor).cancel()
+        delay_seconds = self.chance.random() * self.faults.restart_seconds_max
+        reborn = Actor(actor.name, actor.life + 1, actor.main)
+        self._tasks[reborn] = asyncio.get_running_loop().create_task(self._live(reborn, delay_seconds))
+
+    def heal(self) -> None:
+        """From here on nothing goes wrong any more."""
+        self.healed = True
+
+    async def _settle(self) -> None:
+        ready = vars(asyncio.get_running_loop())[
+            "_ready"
+        ]  # the loop's own queue: empty when all stand at gates
+        await asyncio.sleep(0)
+        while ready:  # noqa: ASYNC110 - there is no event to wait for: the loop itself is asked
+            await asyncio.sleep(0)
+
+    def _raise_failures(self) -> None:
+        for actor, task in list(self._tasks.items()):
+            if task.done():
+                del self._tasks[actor]
+                if not task.cancelled() and (failure := task.exception()) is not None:
+                    raise failure
+
+    async def close(self) -> None:
+        """Ends what still runs."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._tasks.clear()
+        self._waiting.clear()
+
+    def _standing(self) -> str:
+        return ", ".join(sorted({f"{gate.actor.name} at {gate.point}" for gate in self._waiting}))
+
+    @staticmethod
+    def _who() -> str:
+        actor = _current.get()
+        return f"{actor.name}.{actor.life}" if actor else "-"
