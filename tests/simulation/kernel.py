@@ -39,6 +39,7 @@ class Actor:
     name: str
     life: int
     main: Callable[[], Awaitable[None]]
+    mortal: bool = True
     dead: bool = False
 
 
@@ -97,9 +98,9 @@ class Kernel:
         if len(self.trace) > 2 * TRACE_LINES_KEPT:
             del self.trace[:TRACE_LINES_KEPT]
 
-    def spawn(self, name: str, main: Callable[[], Awaitable[None]], life: int = 1) -> None:
-        """Starts an actor; after a crash it is started again with the same `main`."""
-        actor = Actor(name, life, main)
+    def spawn(self, name: str, main: Callable[[], Awaitable[None]], *, mortal: bool = True) -> None:
+        """Starts an actor; after a crash it is started again with the same `main`. The immortal never crash."""
+        actor = Actor(name, 1, main, mortal)
         self._tasks[actor] = asyncio.get_running_loop().create_task(self._live(actor))
 
     async def _live(self, actor: Actor, delay_seconds: float = 0.0) -> None:
@@ -118,6 +119,20 @@ class Kernel:
         gate = _Gate(actor, point, asyncio.get_running_loop().create_future(), self.seconds + after_seconds)
         self._waiting.append(gate)
         await gate.future
+
+    async def wait(self, future: "asyncio.Future[T]") -> T:
+        """Waits for what another actor will say; a gate follows, so that one may die in between."""
+        result = await asyncio.shield(future)
+        await self.gate("answered")
+        return result
+
+    def actor(self) -> Actor | None:
+        """Who is running."""
+        return _current.get()
+
+    def draw_cut(self, length: int) -> int:
+        """After how many of `length` things a connection breaks; `length` means that it holds."""
+        return self.chance.randrange(length + 1) if self._draws_unanswered() else length
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps in simulated time."""
@@ -166,7 +181,12 @@ class Kernel:
 
     def _draws_crash(self, actor: Actor) -> bool:
         faults = self.faults
-        if self.healed or self._crashes >= faults.crashes_max or self.chance.random() >= faults.crash:
+        if (
+            not actor.mortal
+            or self.healed
+            or self._crashes >= faults.crashes_max
+            or self.chance.random() >= faults.crash
+        ):
             return False
         self._crashes += 1
         return True
