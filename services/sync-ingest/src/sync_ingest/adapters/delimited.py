@@ -1,0 +1,322 @@
+"""Delimited text with a mapping file that says, in the bank's own column names, where each canonical field is.
+
+The mapping is TOML (`MappingFile.from_toml`), for example::
+
+    separator = ";"
+    encoding = "gb18030"
+    currency = "CNY"              # for rows that name none
+    date_format = "%d.%m.%Y"
+    decimal_mark = ","
+    group_mark = "."
+    [columns]
+    account = "Konto"
+    core_transaction_id = "Ref"
+    booked_on = "Buchungstag"
+    amount = "Betrag"             # or: credit = "Haben", debit = "Soll"
+    [direction]                   # where the amount is unsigned
+    column = "S/H"
+    credit = ["H"]
+    debit = ["S"]
+"""
+
+import csv
+import tomllib
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sync_ingest.adapters.port import (
+    BalanceOrder,
+    Batch,
+    FeedFile,
+    FileUnreadable,
+    Item,
+    Line,
+    batched,
+    chunks_of_lines,
+    kept,
+    oversized,
+    unreadable_file,
+)
+from sync_ingest.domain.money import AmountUnreadable, exponent, is_currency, minor_units
+from sync_ingest.domain.records import AnyRecord, Posting, Unreadable
+
+_TEXT_FIELDS: Final = (
+    "product",
+    "channel",
+    "kind",
+    "branch",
+    "teller",
+    "counterparty_bank",
+    "counterparty_account",
+    "counterparty_name",
+    "text",
+    "reverses",
+)
+_KNOWN_COLUMNS: Final = frozenset(
+    {
+        *_TEXT_FIELDS,
+        "account",
+        "core_transaction_id",
+        "leg",
+        "amount",
+        "credit",
+        "debit",
+        "balance_after",
+        "currency",
+        "booked_on",
+        "value_on",
+    }
+)
+
+
+class MappingRefused(ValueError):
+    """The mapping file cannot describe a feed; the text says why."""
+
+
+class Direction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The column that carries the direction of an unsigned amount, and its words."""
+
+    column: str
+    credit: list[str]
+    debit: list[str]
+
+
+class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one bank's delimited file maps to canonical postings."""
+
+    columns: dict[str, str]
+    separator: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    quote: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
+    encoding: str = "utf-8"
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
+    date_format: str = "%Y-%m-%d"
+    decimal_mark: Literal[".", ","] = "."
+    group_mark: Annotated[str, Meta(max_length=1)] = ""
+    product: Literal["deposit", "wealth", "loan", "card"] | None = None
+    direction: Direction | None = None
+    words: dict[str, dict[str, str]] = {}
+    balance_order: BalanceOrder = "as-read"
+
+    @classmethod
+    def from_toml(cls, text: str) -> "MappingFile":
+        """Reads and checks a mapping; raises MappingRefused."""
+        try:
+            mapping = msgspec.convert(tomllib.loads(text), cls)
+            "".encode(mapping.encoding)
+        except (tomllib.TOMLDecodeError, msgspec.ValidationError, LookupError) as error:
+            raise MappingRefused(str(error)) from error
+        mapping.check()
+        return mapping
+
+    def check(self) -> None:
+        """Raises MappingRefused where a posting could not be made from the columns."""
+        names = set(self.columns)
+        if unknown := names - _KNOWN_COLUMNS:
+            raise MappingRefused(f"columns that no posting has: {', '.join(sorted(unknown))}")
+        if missing := {"account", "core_transaction_id", "booked_on"} - names:
+            raise MappingRefused(f"columns without a place: {', '.join(sorted(missing))}")
+        if ("amount" in names) == ({"credit", "debit"} <= names):
+            raise MappingRefused("either amount, or credit and debit")
+        if self.direction and "amount" not in names:
+            raise MappingRefused("a direction needs the amount column")
+        if "currency" not in names and self.currency is None:
+            raise MappingRefused("neither a currency column nor a currency")
+        if self.encoding.lower().replace("_", "-") in {"utf-16", "utf-32", "utf-16-le", "utf-16-be"}:
+            raise MappingRefused("an encoding in which a line end is one byte")
+
+
+class _RowUnreadable(Exception):
+    def __init__(self, reason: str, detail: str, column: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.detail, self.column = reason, detail, column
+
+
+class DelimitedAdapter:
+    """Postings from delimited files that share one mapping; one row is one line."""
+
+    name: Final = "csv"
+
+    def __init__(self, mapping: MappingFile) -> None:
+        self.mapping = mapping
+        self.balance_order: BalanceOrder = mapping.balance_order
+        self._date = lru_cache(maxsize=16_384)(self._parse_date)
+
+    def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
+        """Every row of every file; a file whose header lacks a mapped column is one entry with its reason."""
+        return batched(self._items(files))
+
+    def _items(self, files: Sequence[FeedFile]) -> Iterator[tuple[Item, int]]:
+        before = 0
+        for index, feed_file in enumerate(files):
+            try:
+                yield from self._rows(index, feed_file, before)
+            except FileUnreadable as problem:
+                yield Item(index, problem.line, problem.unreadable), before + feed_file.size_bytes
+            before += feed_file.size_bytes
+
+    def _rows(self, index: int, feed_file: FeedFile, before: int) -> Iterator[tuple[Item, int]]:
+        if reason := unreadable_file(feed_file):
+            raise FileUnreadable(reason)
+        columns: dict[str, int] | None = None
+        width = 0
+        with feed_file.open() as stream:
+            for lines, position in chunks_of_lines(stream):
+                for line in lines:
+                    if not line.data or line.data.isspace():
+                        continue
+                    if columns is None:
+                        columns, width = self._header(line)
+                    else:
+                        yield Item(index, line.number, self._read(line, columns, width)), before + position
+
+    def _header(self, line: Line) -> tuple[dict[str, int], int]:
+        try:
+            names = [name.strip() for name in self._split(line.data.removeprefix(b"\xef\xbb\xbf"))]
+        except _RowUnreadable as problem:
+            raise FileUnreadable(
+                Unreadable(problem.reason, problem.detail, kept(line.data)), line.number
+            ) from None
+        missing = [name for name in self.mapping.columns.values() if name not in names]
+        if self.mapping.direction and self.mapping.direction.column not in names:
+            missing.append(self.mapping.direction.column)
+        if not missing:
+            return {name: names.index(name) for name in names}, len(names)
+        if len(names) == 1 and any(other in names[0] for other in ";,\t|"):
+            detail = f"the header is not separated by {self.mapping.separator!r}"
+            raise FileUnreadable(Unreadable("separator-wrong", detail, kept(line.data)), line.number)
+        detail = f"columns that the mapping names are absent: {', '.join(missing)}"
+        raise FileUnreadable(Unreadable("header-unknown", detail[:200], kept(line.data)), line.number)
+
+    def _split(self, data: bytes) -> list[str]:
+        if b"\x00" in data:
+            raise _RowUnreadable("record-binary", "binary data in a line of text")
+        try:
+            text = data.decode(self.mapping.encoding)
+        except UnicodeDecodeError as error:
+            where = f"byte {error.start + 1}"
+            raise _RowUnreadable("encoding-wrong", f"not {self.mapping.encoding}", where) from None
+        if self.mapping.quote not in text:
+            return text.split(self.mapping.separator)
+        try:
+            return next(
+                csv.reader(
+                    [text], delimiter=self.mapping.separator, quotechar=self.mapping.quote, strict=True
+                )
+            )
+        except csv.Error:
+            raise _RowUnreadable("quote-unclosed", "a quoted value has no end in its line") from None
+
+    def _read(self, line: Line, columns: dict[str, int], width: int) -> AnyRecord | Unreadable:
+        if line.oversized:
+            return oversized(line)
+        try:
+            values = self._split(line.data)
+            if len(values) != width:
+                raise self._columns_differ(line, len(values), width)
+            row = {name: values[columns[at]].strip() for name, at in self.mapping.columns.items()}
+            direction = (
+                values[columns[self.mapping.direction.column]].strip() if self.mapping.direction else ""
+            )
+            return self._posting(row, direction)
+        except _RowUnreadable as problem:
+            if problem.reason == "quote-unclosed" and not line.whole:
+                return Unreadable("record-truncated", "the file stops inside this record", kept(line.data))
+            return Unreadable(problem.reason, problem.detail, kept(line.data), problem.column)
+
+    def _columns_differ(self, line: Line, found: int, width: int) -> _RowUnreadable:
+        detail = f"{found} columns where the header has {width}"
+        if not line.whole and found < width:
+            return _RowUnreadable("record-truncated", f"the file stops inside this record: {detail}")
+        if found == 1 and any(line.data.count(other) >= width - 1 for other in (b";", b",", b"\t", b"|")):
+            return _RowUnreadable(
+                "separator-wrong", f"the row is not separated by {self.mapping.separator!r}"
+            )
+        return _RowUnreadable("columns-differ", detail)
+
+    def _posting(self, row: dict[str, str], direction: str) -> AnyRecord:
+        currency = row.get("currency") or self.mapping.currency or ""
+        if not is_currency(currency):
+            raise _RowUnreadable(
+                "currency-unknown", "not an ISO 4217 code", self.mapping.columns.get("currency")
+            )
+        decimals = exponent(currency)
+        details: dict[str, Any] = {
+            name: self.mapping.words.get(name, {}).get(row[name], row[name]) or None
+            for name in _TEXT_FIELDS
+            if name in row
+        }
+        details["product"] = details.get("product") or self.mapping.product
+        record = {
+            "account": self._present(row, "account"),
+            "core_transaction_id": self._present(row, "core_transaction_id"),
+            "amount_minor": self._signed(row, direction, decimals),
+            "currency": currency,
+            "booked_on": self._day(row, "booked_on"),
+            "value_on": self._day(row, "value_on") if row.get("value_on") else None,
+            "leg": row.get("leg") or 1,
+            "balance_after_minor": (
+                self._amount(row, "balance_after", decimals) if row.get("balance_after") else None
+            ),
+            **details,
+        }
+        try:
+            return msgspec.convert(record, Posting, strict=False)
+        except msgspec.ValidationError as error:
+            field = str(error).rpartition("`$.")[2].removesuffix("`")
+            column = self.mapping.columns.get(field, field)
+            raise _RowUnreadable("field-invalid", "a value that this field cannot hold", column) from None
+
+    def _present(self, row: dict[str, str], name: str) -> str:
+        if not row[name]:
+            raise _RowUnreadable("field-missing", "a required value is empty", self.mapping.columns[name])
+        return row[name]
+
+    def _signed(self, row: dict[str, str], direction: str, decimals: int) -> int:
+        if "amount" not in row:
+            credit, debit = row["credit"], row["debit"]
+            if bool(credit) == bool(debit):
+                detail = "exactly one of credit and debit holds an amount"
+                raise _RowUnreadable("amount-missing", detail, self.mapping.columns["credit"])
+            return self._amount(row, "credit", decimals) if credit else -self._amount(row, "debit", decimals)
+        amount_minor = self._amount(row, "amount", decimals)
+        words = self.mapping.direction
+        if words is None:
+            return amount_minor
+        if amount_minor < 0:
+            detail = "the direction is in its own column, not in the sign"
+            raise _RowUnreadable("amount-negative", detail, self.mapping.columns["amount"])
+        if direction in words.credit:
+            return amount_minor
+        if direction in words.debit:
+            return -amount_minor
+        raise _RowUnreadable("word-unknown", "a direction that the mapping does not define", words.column)
+
+    def _amount(self, row: dict[str, str], name: str, decimals: int) -> int:
+        try:
+            return minor_units(
+                row[name],
+                decimals,
+                decimal_mark=self.mapping.decimal_mark,
+                group_mark=self.mapping.group_mark,
+            )
+        except AmountUnreadable as error:
+            raise _RowUnreadable(error.code, str(error), self.mapping.columns[name]) from None
+
+    def _day(self, row: dict[str, str], name: str) -> date:
+        text = self._present(row, name)
+        found = self._date(text)
+        if found is None:
+            detail = f"not a day written {self.mapping.date_format}"
+            raise _RowUnreadable("date-impossible", detail, self.mapping.columns[name])
+        return found
+
+    def _parse_date(self, text: str) -> date | None:
+        try:
+            return datetime.strptime(text, self.mapping.date_format).date()  # noqa: DTZ007 - a bank date
+        except ValueError:
+            return None

@@ -1,0 +1,154 @@
+"""What every feed format offers: bytes in, canonical records or reasons out, in order, never an exception."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final, Literal, Protocol
+
+from sync_ingest.domain.records import RAW_KEPT_BYTES_MAX, AnyRecord, Unreadable
+
+LINE_BYTES_MAX: Final = 65_536
+CHUNK_BYTES: Final = 1 << 20
+BATCH_RECORDS: Final = 1_000
+BINARY_PROBE_BYTES: Final = 4_096
+
+BalanceOrder = Literal["as-read", "credits-first"]
+"""In which order the printed balances of one account and day make sense."""
+
+
+class OpenFile(Protocol):
+    """Opens the bytes that were taken in, from the beginning, as often as asked."""
+
+    def __call__(self) -> BinaryIO: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFile:
+    """One file of a feed as it was taken in."""
+
+    name: str
+    size_bytes: int
+    open: OpenFile
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One record of a feed with its place, or the reason why it is none."""
+
+    file: int
+    line: int
+    content: AnyRecord | Unreadable
+
+
+@dataclass(slots=True)
+class Batch:
+    """A bounded run of items, and how many bytes of the feed were read up to its end."""
+
+    items: list[Item] = field(default_factory=list)
+    bytes_read: int = 0
+
+
+class Adapter(Protocol):
+    """A feed format. `read` yields every record exactly once and puts what it cannot read in its place."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def balance_order(self) -> BalanceOrder: ...
+
+    def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a file without its end; `whole` is false where the file stops inside it."""
+
+    number: int
+    data: bytes
+    whole: bool = True
+    oversized: bool = False
+
+
+def chunks_of_lines(stream: BinaryIO) -> Iterator[tuple[list[Line], int]]:
+    """Lines of `stream` in bounded chunks with the bytes read so far; a line beyond the limit comes cut, once."""
+    rest, number, position, skipping = b"", 0, 0, False
+    while True:
+        chunk = stream.read(CHUNK_BYTES)
+        position += len(chunk)
+        lines: list[Line] = []
+        pieces = (rest + chunk).split(b"\n")
+        rest = pieces.pop()
+        for piece in pieces:
+            if skipping:
+                skipping = False
+                continue
+            number += 1
+            oversized = len(piece) > LINE_BYTES_MAX
+            lines.append(Line(number, _trimmed(piece, oversized), True, oversized))
+        if skipping:
+            rest = b""
+        elif len(rest) > LINE_BYTES_MAX:
+            number += 1
+            lines.append(Line(number, rest[:LINE_BYTES_MAX], True, True))
+            rest, skipping = b"", True
+        if not chunk and rest:
+            lines.append(Line(number + 1, _trimmed(rest, False), False))
+        yield lines, position
+        if not chunk:
+            return
+
+
+def _trimmed(piece: bytes, oversized: bool) -> bytes:
+    return piece[:LINE_BYTES_MAX] if oversized else piece.removesuffix(b"\r")
+
+
+def unreadable_file(feed_file: FeedFile) -> Unreadable | None:
+    """Why the file as a whole cannot be a text feed, if so."""
+    if feed_file.size_bytes == 0:
+        return Unreadable("file-empty", "the file has no bytes", b"")
+    with feed_file.open() as stream:
+        head = stream.read(BINARY_PROBE_BYTES)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return Unreadable("encoding-wrong", "UTF-16 where UTF-8 is expected", head[:64])
+    if b"\x00" in head or _mostly_control(head):
+        return Unreadable("file-binary", "the file holds binary data, not text", head[:64])
+    if not head.strip():
+        return Unreadable("file-empty", "the file holds blank lines only", b"")
+    return None
+
+
+def _mostly_control(head: bytes) -> bool:
+    strange = sum(byte < 32 and byte not in b"\t\r\n\x1a\x1b" for byte in head)
+    return strange * 10 > len(head)
+
+
+def oversized(line: Line) -> Unreadable:
+    """The reason for a line beyond the limit."""
+    return Unreadable("record-oversized", f"more than {LINE_BYTES_MAX} bytes in one line", kept(line.data))
+
+
+def kept(raw: bytes) -> bytes:
+    """As much of a record as a quarantine entry shows."""
+    return raw[:RAW_KEPT_BYTES_MAX]
+
+
+class FileUnreadable(Exception):
+    """The file as a whole is not what its format asks for."""
+
+    def __init__(self, unreadable: Unreadable, line: int = 0) -> None:
+        super().__init__(unreadable.reason)
+        self.unreadable = unreadable
+        self.line = line
+
+
+def batched(items: Iterator[tuple[Item, int]]) -> Iterator[Batch]:
+    """Items in batches of at most BATCH_RECORDS; each item comes with the bytes of the feed read so far."""
+    batch = Batch()
+    for item, bytes_read in items:
+        batch.items.append(item)
+        batch.bytes_read = bytes_read
+        if len(batch.items) >= BATCH_RECORDS:
+            yield batch
+            batch = Batch()
+    if batch.items:
+        yield batch

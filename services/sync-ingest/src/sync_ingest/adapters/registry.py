@@ -1,0 +1,36 @@
+"""The formats by name: the one place that a new format is added to."""
+
+from collections.abc import Callable
+from typing import Final
+
+from sync_ingest.adapters.berka import BerkaAdapter
+from sync_ingest.adapters.canonical import CanonicalAdapter
+from sync_ingest.adapters.delimited import DelimitedAdapter, MappingFile, MappingRefused
+from sync_ingest.adapters.port import Adapter
+
+
+class FormatUnknown(ValueError):
+    """No adapter of that name."""
+
+
+def _delimited(mapping: str | None) -> Adapter:
+    if mapping is None:
+        raise MappingRefused("a csv feed needs a mapping file")
+    return DelimitedAdapter(MappingFile.from_toml(mapping))
+
+
+_FORMATS: Final[dict[str, Callable[[str | None], Adapter]]] = {
+    "berka": lambda _: BerkaAdapter(),
+    "canonical": lambda _: CanonicalAdapter(),
+    "csv": _delimited,
+}
+FORMATS: Final = tuple(_FORMATS)
+
+
+def adapter_for(name: str, mapping: str | None = None) -> Adapter:
+    """The adapter of a format; raises FormatUnknown or MappingRefused."""
+    try:
+        make = _FORMATS[name]
+    except KeyError:
+        raise FormatUnknown(f"no feed format {name!r}; there are {', '.join(FORMATS)}") from None
+    return make(mapping)

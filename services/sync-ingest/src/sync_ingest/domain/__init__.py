@@ -1,0 +1,1 @@
+"""What a feed means: records, events, totals and certificates. Pure."""

@@ -1,0 +1,76 @@
+"""Amounts in integer minor units, with the exponent that ISO 4217 gives each currency."""
+
+import re
+from typing import Final
+
+AMOUNT_MINOR_MAX: Final = 10**15
+DECIMALS_MAX: Final = 12
+
+_EXPONENTS: Final = (
+    dict.fromkeys(
+        (
+            "BIF",
+            "CLP",
+            "DJF",
+            "GNF",
+            "ISK",
+            "JPY",
+            "KMF",
+            "KRW",
+            "PYG",
+            "RWF",
+            "UGX",
+            "UYI",
+            "VND",
+            "VUV",
+            "XAF",
+            "XOF",
+            "XPF",
+        ),
+        0,
+    )
+    | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
+    | dict.fromkeys(("CLF", "UYW"), 4)
+)
+_AMOUNT = re.compile(r"([+-]?)([0-9]{1,16})(?:\.([0-9]+))?", re.ASCII)
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+
+
+class AmountUnreadable(ValueError):
+    """A text that is not an amount of this currency; `code` is the reason a quarantine names."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+def exponent(currency: str) -> int:
+    """How many decimals one unit of `currency` has."""
+    return _EXPONENTS.get(currency, 2)
+
+
+def is_currency(text: str) -> bool:
+    """Whether `text` has the form of an ISO 4217 code."""
+    return _CURRENCY.fullmatch(text) is not None
+
+
+def minor_units(text: str, decimals: int, *, decimal_mark: str = ".", group_mark: str = "") -> int:
+    """`text` as minor units of a currency with `decimals`; never rounds, never guesses."""
+    plain = text.strip()
+    if group_mark:
+        plain = plain.replace(group_mark, "")
+    if decimal_mark != ".":
+        if "." in plain:
+            raise AmountUnreadable("amount-malformed", f"a point where the decimal mark is {decimal_mark!r}")
+        plain = plain.replace(decimal_mark, ".")
+    match = _AMOUNT.fullmatch(plain)
+    if match is None:
+        raise AmountUnreadable("amount-malformed" if plain else "amount-missing", "not a decimal number")
+    sign, whole, fraction = match.groups()
+    fraction = fraction or ""
+    if len(fraction) > DECIMALS_MAX or fraction[decimals:].strip("0"):
+        raise AmountUnreadable("amount-precision", f"more than {decimals} decimals")
+    minor = int(whole + fraction[:decimals].ljust(decimals, "0"))
+    if minor > AMOUNT_MINOR_MAX:
+        raise AmountUnreadable("amount-out-of-range", f"more than {AMOUNT_MINOR_MAX} minor units")
+    return -minor if sign == "-" else minor

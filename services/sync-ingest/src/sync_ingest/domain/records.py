@@ -1,0 +1,180 @@
+"""The canonical records that every feed format is turned into.
+
+These structs are also the published schema of the JSON lines that branch systems send: `record` is the tag,
+dates are ISO 8601, money is signed integer minor units (credit positive, debit negative).
+"""
+
+from datetime import date
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sync_ingest.domain.money import AMOUNT_MINOR_MAX
+
+Key = Annotated[str, Meta(min_length=1, max_length=128)]
+Text = Annotated[str, Meta(max_length=1024)]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+AmountMinor = Annotated[int, Meta(ge=-AMOUNT_MINOR_MAX, le=AMOUNT_MINOR_MAX)]
+PositiveMinor = Annotated[int, Meta(ge=0, le=AMOUNT_MINOR_MAX)]
+Leg = Annotated[int, Meta(ge=0, le=999)]
+Product = Literal["deposit", "wealth", "loan", "card"]
+Kind = Literal[
+    "cash",
+    "transfer",
+    "card",
+    "interest",
+    "fee",
+    "household",
+    "pension",
+    "insurance",
+    "loan_repayment",
+    "penalty_interest",
+    "wealth",
+    "other",
+]
+
+
+class Record(msgspec.Struct, frozen=True, tag_field="record", omit_defaults=True, forbid_unknown_fields=True):
+    """Base of the canonical records; `source` may be left out where the feed names its source."""
+
+
+class Posting(Record, frozen=True, tag="posting"):
+    """One leg of a core-bank transaction on one account: the unit of money in this system."""
+
+    account: Key
+    core_transaction_id: Key
+    amount_minor: AmountMinor
+    currency: Currency
+    booked_on: date
+    leg: Leg = 1
+    value_on: date | None = None
+    balance_after_minor: AmountMinor | None = None
+    product: Product | None = None
+    channel: Text | None = None
+    kind: Kind | None = None
+    branch: Text | None = None
+    teller: Text | None = None
+    counterparty_bank: Text | None = None
+    counterparty_account: Text | None = None
+    counterparty_name: Text | None = None
+    text: Text | None = None
+    reverses: Key | None = None
+    source: Key | None = None
+
+
+class PartyRecord(Record, frozen=True, tag="party"):
+    """A person or company as the source describes it."""
+
+    party: Key
+    kind: Literal["person", "company"] = "person"
+    name: Text | None = None
+    born_on: date | None = None
+    gender: Literal["female", "male"] | None = None
+    identity_number: Text | None = None
+    phone: Text | None = None
+    email: Text | None = None
+    address: Text | None = None
+    branch: Text | None = None
+    source: Key | None = None
+
+
+class AccountRecord(Record, frozen=True, tag="account"):
+    """An account as the source's master data opens it."""
+
+    account: Key
+    opened_on: date
+    product: Product = "deposit"
+    currency: Currency | None = None
+    branch: Text | None = None
+    name: Text | None = None
+    statement_frequency: Literal["monthly", "weekly", "after_turnover"] | None = None
+    source: Key | None = None
+
+
+class HolderRecord(Record, frozen=True, tag="holder"):
+    """A party's right over an account."""
+
+    account: Key
+    party: Key
+    role: Literal["owner", "joint"]
+    source: Key | None = None
+
+
+class CardRecord(Record, frozen=True, tag="card"):
+    """A card issued on an account to one of its holders."""
+
+    card: Key
+    account: Key
+    issued_on: date
+    kind: Text | None = None
+    party: Key | None = None
+    source: Key | None = None
+
+
+class LoanRecord(Record, frozen=True, tag="loan"):
+    """A loan granted to an account: amount = duration x payment, where the source says so."""
+
+    loan: Key
+    account: Key
+    granted_on: date
+    amount_minor: PositiveMinor
+    currency: Currency
+    duration_months: Annotated[int, Meta(ge=1, le=1200)]
+    payment_minor: PositiveMinor
+    status: Text | None = None
+    source: Key | None = None
+
+
+class StandingOrderRecord(Record, frozen=True, tag="standing-order"):
+    """A standing order on an account."""
+
+    order: Key
+    account: Key
+    amount_minor: PositiveMinor
+    currency: Currency
+    kind: Kind | None = None
+    counterparty_bank: Text | None = None
+    counterparty_account: Text | None = None
+    source: Key | None = None
+
+
+MasterRecord = PartyRecord | AccountRecord | HolderRecord | CardRecord | LoanRecord | StandingOrderRecord
+AnyRecord = Posting | MasterRecord
+
+RAW_KEPT_BYTES_MAX = 65_536
+"""How much of an unreadable record its quarantine entry shows; the whole is in the intake."""
+
+
+class Place(msgspec.Struct, frozen=True, order=True):
+    """Where in a feed: file name, line from 1 (0 = the file as a whole), column or field name if known."""
+
+    file: str
+    line: int
+    column: str | None = None
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """What could not be read: `reason` is a stable kebab-case code, `detail` a sentence without personal data."""
+
+    reason: str
+    detail: str
+    raw: bytes
+    column: str | None = None
+
+
+def canonical_schema() -> dict[str, object]:
+    """JSON Schema of one line of a canonical feed."""
+    (schema,), components = msgspec.json.schema_components([AnyRecord], ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:crm:feed:canonical:v1",
+        "title": "One line of a canonical feed, version 1",
+        **schema,
+        "$defs": components,
+    }
+
+
+def same_content(record: AnyRecord) -> AnyRecord:
+    """The record without its source name, so that two spellings of the same feed compare equal."""
+    return record if record.source is None else msgspec.structs.replace(record, source=None)

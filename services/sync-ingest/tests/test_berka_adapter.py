@@ -1,0 +1,189 @@
+from collections import Counter, defaultdict
+from datetime import date
+from random import Random
+
+import pytest
+from sync_ingest.adapters.berka import BerkaAdapter
+from sync_ingest.domain.balances import PrintedRow, compare
+from sync_ingest.domain.records import (
+    AccountRecord,
+    CardRecord,
+    HolderRecord,
+    LoanRecord,
+    PartyRecord,
+    Posting,
+    StandingOrderRecord,
+    Unreadable,
+)
+
+HEADER = (
+    b'"trans_id";"account_id";"date";"type";"operation";"amount";"balance";"k_symbol";"bank";"account"\r\n'
+)
+ROW = b'695247;2378;930101;"PRIJEM";"VKLAD";700.00;700.00;"";;\r\n'
+
+
+def contents(items):
+    return [item.content for item in items]
+
+
+def test_a_row_in_czech_and_in_english_is_the_same_posting(read_all):
+    english = (
+        b"trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account\r\n"
+        b"695247;2378;930101;withdrawal;remittance to another bank;700.50;-0.50;household;YZ;66502475\r\n"
+    )
+    czech = HEADER + b'695247;2378;930101;"VYDAJ";"PREVOD NA UCET";700.50;-0.50;"SIPO";"YZ";"66502475"\r\n'
+    (one,), (other,) = contents(read_all(BerkaAdapter(), english)), contents(read_all(BerkaAdapter(), czech))
+    assert (one.kind, one.channel, one.amount_minor, one.balance_after_minor) == (
+        "household",
+        "transfer",
+        -70050,
+        -50,
+    )
+    assert (other.kind, other.channel, other.amount_minor) == (one.kind, one.channel, one.amount_minor)
+    assert other.counterparty_account == "66502475"
+
+
+def test_columns_may_come_in_any_order_and_a_partner_account_of_zero_is_none(read_all):
+    (posting,) = contents(
+        read_all(
+            BerkaAdapter(),
+            b"account;bank;k_symbol;balance;amount;operation;type;date;account_id;trans_id\n"
+            b"0;;UROK;10.00;10.00;;PRIJEM;940228;7;9\n",
+        )
+    )
+    assert posting == Posting(
+        account="7",
+        core_transaction_id="9",
+        amount_minor=1000,
+        currency="CZK",
+        booked_on=date(1994, 2, 28),
+        balance_after_minor=1000,
+        product="deposit",
+        kind="interest",
+        text="UROK",
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "column"),
+    [
+        (ROW.replace(b"700.00;700", b"12..34;700"), "amount-malformed", "amount"),
+        (ROW.replace(b"700.00;700", b"-7.00;700"), "amount-negative", "amount"),
+        (ROW.replace(b"700.00;700", b"7.005;700"), "amount-precision", "amount"),
+        (ROW.replace(b"700.00;700", b";700"), "amount-missing", "amount"),
+        (ROW.replace(b"930101", b"930230"), "date-impossible", "date"),
+        (ROW.replace(b"930101", b""), "field-missing", "date"),
+        (ROW.replace(b"PRIJEM", b"PRIJ"), "word-unknown", "type"),
+        (ROW.replace(b"2378", b"23x8"), "field-invalid", "account_id"),
+        (ROW.replace(b";", b","), "separator-wrong", None),
+        (ROW.replace(b'"";;', b'""'), "columns-differ", None),
+        (ROW.replace(b'"VKLAD"', b'"VKLAD'), "quote-unclosed", None),
+        (ROW.replace(b"VKLAD", b"V\xe9KLAD"), "encoding-wrong", "byte 31"),
+        (ROW.replace(b"VKLAD", b"V\x00KLAD"), "record-binary", None),
+    ],
+)
+def test_a_broken_row_has_its_reason_and_the_rest_goes_on(read_all, row, reason, column):
+    items = read_all(BerkaAdapter(), HEADER + ROW * 200 + row + ROW)
+    assert [
+        (i.line, i.content.reason, i.content.column) for i in items if isinstance(i.content, Unreadable)
+    ] == [(202, reason, column)]
+    assert len(items) == 202
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "line"),
+    [
+        (HEADER.replace(b";", b",") + ROW, "separator-wrong", 1),
+        (b"a;b;c\n1;2;3\n", "header-unknown", 1),
+        (b"", "file-empty", 0),
+        (HEADER.decode().encode("utf-16"), "encoding-wrong", 0),
+        (b"PK\x03\x04\x00\x00" + bytes(100), "file-binary", 0),
+    ],
+)
+def test_a_wrong_file_is_one_entry_and_the_other_files_go_on(read_all, content, reason, line):
+    items = read_all(BerkaAdapter(), content, HEADER + ROW)
+    broken = [item for item in items if isinstance(item.content, Unreadable)]
+    assert [(item.file, item.line, item.content.reason) for item in broken] == [(0, line, reason)]
+    assert len(items) == 2
+
+
+def test_a_file_cut_inside_its_last_row_says_so(read_all):
+    *_, last = read_all(BerkaAdapter(), HEADER + ROW + ROW[:30])
+    assert last.content.reason == "record-truncated"
+
+
+def test_cards_find_their_account_through_the_dispositions_whatever_the_order_of_the_files(read_all):
+    card = b'"card_id";"disp_id";"type";"issued"\r\n1;7;"classic";940205 00:00:00\r\n2;8;"gold";940205 00:00:00\r\n'
+    disp = b'"disp_id";"client_id";"account_id";"type"\r\n7;70;700;"DISPONENT"\r\n'
+    items = contents(read_all(BerkaAdapter(), card, disp))
+    assert items[0] == HolderRecord(account="700", party="70", role="joint")
+    assert items[1] == CardRecord(
+        card="1", account="700", party="70", kind="classic", issued_on=date(1994, 2, 5)
+    )
+    assert items[2].reason == "disposition-unknown"
+
+
+def test_a_birth_number_gives_the_day_and_the_gender(read_all):
+    client = b'"client_id";"birth_number";"district_id"\r\n2;"450204";1\r\n3;"406009";1\r\n4;"400231";1\r\n'
+    man, woman, nobody = contents(read_all(BerkaAdapter(), client))
+    assert (man.born_on, man.gender) == (date(1945, 2, 4), "male")
+    assert (woman.born_on, woman.gender) == (date(1940, 10, 9), "female")
+    assert nobody.reason == "date-impossible"
+
+
+@pytest.fixture(scope="module")
+def berka(real_feeds):
+    return {path.name: path.read_bytes() for path in sorted((real_feeds / "berka").iterdir())}
+
+
+def test_every_row_of_the_real_tables_is_read(read_all, berka):
+    items = read_all(BerkaAdapter(), *berka.values(), names=tuple(berka))
+    assert Counter(type(item.content) for item in items) == {
+        AccountRecord: 2244,
+        PartyRecord: 2674,
+        HolderRecord: 2674,
+        CardRecord: 446,
+        LoanRecord: 339,
+        StandingOrderRecord: 3167,
+        Posting: 23_932 + 14_148,
+    }
+    assert all(
+        loan.amount_minor == loan.duration_months * loan.payment_minor
+        for loan in contents(items)
+        if isinstance(loan, LoanRecord)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "expected"),
+    [
+        ("trans_1993-01_to_1994-03.asc", date(1994, 3, 31), (22_927, 591, 8_698_091_310, 6_782_795_590)),
+        ("trans_1993-01_to_1994-03.asc", None, (23_932, 591, 8_711_974_530, 6_806_243_160)),
+        ("trans_loan_accounts_1995-1998_english.csv", None, (14_148, 173, 6_879_140_130, 6_153_042_210)),
+    ],
+)
+def test_the_sums_of_the_real_transactions(read_all, berka, name, before, expected):
+    postings = [
+        p for p in contents(read_all(BerkaAdapter(), berka[name])) if not before or p.booked_on < before
+    ]
+    credits_minor = sum(p.amount_minor for p in postings if p.amount_minor > 0)
+    debits_minor = -sum(p.amount_minor for p in postings if p.amount_minor < 0)
+    assert (len(postings), len({p.account for p in postings}), credits_minor, debits_minor) == expected
+    assert {p.kind for p in postings} >= {"interest", "fee", "household", "cash", "transfer", "insurance"}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_printed_balances_follow_from_the_rows_in_whatever_order_they_come(read_all, berka, seed):
+    postings = contents(read_all(BerkaAdapter(), berka["trans_1993-01_to_1994-03.asc"]))
+    Random(seed).shuffle(postings)
+    rows = defaultdict(list)
+    for posting in postings:
+        if posting.booked_on < date(1994, 3, 31):
+            rows[posting.account].append(
+                PrintedRow(posting.booked_on, posting.amount_minor, posting.balance_after_minor)
+            )
+    compared = [compare(of_account, "credits-first") for of_account in rows.values()]
+    assert sum(c.exact for c in compared) == 21_955
+    assert sum(c.within for c in compared) == 972
+    assert sum(c.beyond for c in compared) == 0
+    assert max(c.largest_minor for c in compared) == 10
