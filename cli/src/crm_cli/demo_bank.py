@@ -187,14 +187,14 @@ class _Builder:
             branch = self.chance.choice(BRANCHES)
             name = self._company_name() if company else self._name()
             income_minor = int(self.chance.lognormvariate(13.9, 0.55)) * (8 if company else 1)
-            self._party(key, name, company=company, branch=branch)
+            self._party(key, name, company=company)
             customer = _Customer(
                 key, name, company, income_minor, branch, self._account(key, "deposit", "CNY", branch)
             )
             self._products(customer)
             self.customers.append(customer)
 
-    def _party(self, key: str, name: str, *, company: bool, branch: str) -> None:
+    def _party(self, key: str, name: str, *, company: bool) -> None:
         born_on = date(1945, 1, 1) + timedelta(days=self.chance.randrange(21_500))
         self.master.append(
             {
@@ -207,7 +207,6 @@ class _Builder:
                 "phone": f"1990000{self.chance.randrange(10_000):04d}",
                 "email": f"{key.lower()}@example.com",
                 "address": f"{self.chance.choice(DISTRICTS)}示例路{self.chance.randrange(1, 999)}号",
-                "branch": branch,
             }
         )
         self.expected.parties += 1
@@ -396,7 +395,15 @@ class _Builder:
         if customer.card and chance.random() < 0.11:
             merchant = chance.choice(MERCHANTS)
             spent = int(chance.lognormvariate(9.2, 0.9)) + 100
-            self._post(customer.card, -spent, day, channel="pos", text="消费", counterparty_name=merchant)
+            self._post(
+                customer.card,
+                -spent,
+                day,
+                kind="card",
+                channel="pos",
+                text="消费",
+                counterparty_name=merchant,
+            )
         if chance.random() < 0.05:
             amount_minor = chance.randrange(1, 30) * 10_000
             if current.balance_minor > amount_minor:
@@ -417,12 +424,12 @@ class _Builder:
         if customer.wealth and chance.random() < 0.015:
             amount_minor = current.balance_minor // 3 // 100_000 * 100_000
             if amount_minor > 0:
-                self._transfer(current, customer.wealth, amount_minor, day, kind="transfer", text="购买理财")
+                self._transfer(current, customer.wealth, amount_minor, day, kind="wealth", text="购买理财")
         if customer.wealth and customer.wealth.balance_minor > 0 and chance.random() < 0.004:
             gain = customer.wealth.balance_minor // 100
             self._post(customer.wealth, gain, day, kind="interest", text="理财收益")
             self._transfer(
-                customer.wealth, current, customer.wealth.balance_minor, day, kind="transfer", text="赎回理财"
+                customer.wealth, current, customer.wealth.balance_minor, day, kind="wealth", text="赎回理财"
             )
 
     def _transfer(
