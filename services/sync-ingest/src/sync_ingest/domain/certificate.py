@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Final, Literal
 from uuid import UUID
 
@@ -62,6 +63,7 @@ class Findings(msgspec.Struct, frozen=True):
     accounts: int
     late: int
     back_dated: int
+    booked_through: date | None
     lines: tuple[CurrencyLine, ...]
     printed: PrintedLine
     problems: tuple[Problem, ...]
@@ -121,6 +123,7 @@ def certify(
         accounts=feed.accounts,
         late=feed.late,
         back_dated=feed.back_dated,
+        booked_through=feed.booked_through,
         lines=_lines(feed, openings, closings),
         printed=_printed_line(printed),
         problems=named,

@@ -1,6 +1,7 @@
 """Control totals: what the feed says, counted while it is read and never from what was stored."""
 
 from dataclasses import dataclass, field
+from datetime import date
 from typing import NamedTuple
 from uuid import UUID
 
@@ -44,6 +45,7 @@ class ControlTotals:
     master_records: int = 0
     late: int = 0
     back_dated: int = 0
+    booked_through: date | None = None
     movements: dict[Purse, Flow] = field(default_factory=dict)
     stated: dict[Purse, Flow] = field(default_factory=dict)
 
@@ -53,6 +55,13 @@ class ControlTotals:
         self.posted += 1
         _flow(self.movements, purse).count(amount_minor)
         _flow(self.stated, purse).count(amount_minor)
+
+    def count_days(self, booked_on: date, value_on: date | None, certified_through: date | None) -> None:
+        """Late: booked on a day that a certificate has closed. Back-dated: valued before it was booked."""
+        self.late += certified_through is not None and booked_on < certified_through
+        self.back_dated += value_on is not None and value_on < booked_on
+        if self.booked_through is None or booked_on > self.booked_through:
+            self.booked_through = booked_on
 
     def count_duplicate(self, purse: Purse, amount_minor: int, *, first_in_feed: bool) -> None:
         """A posting that was there before, or a repetition within the feed."""

@@ -1,0 +1,412 @@
+"""Ingest's own tables beside the event store: raw intakes, quarantine entries, certificates and certified balances.
+
+Events stay the truth. What is here is either the raw material (intakes) or can be rebuilt from events, and every
+write is harmless when it is repeated after a crash.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, BinaryIO, Final, Literal
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from typing_extensions import override
+
+from sync_ingest.domain.identities import IntakeId, QuarantineId, intake_id
+from sync_ingest.domain.totals import Purse
+
+CHUNK_BYTES: Final = 1 << 20
+INTAKE_BYTES_MAX: Final = 64 << 30
+LOCK_WAIT_SECONDS_MAX: Final = 60
+PAGE_MAX: Final = 200
+
+SealChunk = Callable[[IntakeId, int, bytes], bytes]
+OpenChunk = Callable[[IntakeId, int, bytes], bytes]
+
+
+class SourceBusy(Exception):
+    """Another run of this source holds its lock; one run at a time keeps its certificate exact."""
+
+
+class IntakeOversized(Exception):
+    """More bytes than one intake may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Bytes as they came: where from, how large, how to read them, and whether a certificate covers them."""
+
+    id: IntakeId
+    source: str
+    sha256: bytes
+    name: str
+    format: str
+    mapping: str | None
+    size_bytes: int
+    received_at: datetime
+    certified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """One record that could not be posted; `raw` is sealed."""
+
+    id: QuarantineId
+    source: str
+    intake: IntakeId
+    file: str
+    line: int
+    column: str | None
+    reason: str
+    detail: str
+    raw_sealed: str
+    quarantined_at: datetime
+    status: Literal["waiting", "released"]
+
+
+SCHEMA_SQL: Final = """
+create schema if not exists {schema};
+create table if not exists {schema}.intakes (
+    id uuid primary key, source text not null, sha256 bytea not null, name text not null, format text not null,
+    mapping text, size_bytes bigint not null, received_at timestamptz not null, certificate uuid,
+    number bigint generated always as identity);
+create index if not exists intakes_open on {schema}.intakes (source) where certificate is null;
+create table if not exists {schema}.intake_chunks (
+    intake uuid not null, number int not null, sealed bytea not null, primary key (intake, number));
+create table if not exists {schema}.quarantine (
+    id uuid primary key, source text not null, intake uuid not null, file text not null, line bigint not null,
+    "column" text, reason text not null, detail text not null, raw_sealed text not null,
+    quarantined_at timestamptz not null, status text not null default 'waiting',
+    number bigint generated always as identity);
+create index if not exists quarantine_waiting on {schema}.quarantine (source, number);
+create table if not exists {schema}.certificates (
+    id uuid primary key, source text not null, certified_at timestamptz not null, status text not null,
+    findings bytea not null, number bigint generated always as identity);
+create index if not exists certificates_latest on {schema}.certificates (source, number desc);
+create table if not exists {schema}.certified_balances (
+    account uuid not null, currency text not null, balance_minor bigint not null, source text not null,
+    primary key (account, currency));
+create table if not exists {schema}.descriptions (subject uuid primary key, revision int not null, digest text not null);
+create table if not exists {schema}.reversals (original uuid primary key, reversal uuid not null);
+"""
+
+
+class Archive:
+    """One connection to ingest's tables; not shared between threads."""
+
+    def __init__(self, connection: "psycopg.Connection[Any]", schema: str = "ingest") -> None:
+        self._connection = connection
+        self._schema = sql.Identifier(schema)
+
+    @classmethod
+    @contextmanager
+    def connect(cls, url: str, schema: str = "ingest") -> Iterator["Archive"]:
+        """Opens the tables, creating what is missing."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            archive = cls(connection, schema)
+            archive.create()
+            yield archive
+
+    def create(self) -> None:
+        """Creates the tables once; several processes may start together."""
+        if self._row("select to_regclass(%s)", (f"{self._schema.as_string(self._connection)}.reversals",))[0]:
+            return
+        with self._connection.transaction():
+            self._connection.execute("select pg_advisory_xact_lock(hashtextextended('ingest tables', 0))")
+            self._connection.execute(sql.SQL(SCHEMA_SQL).format(schema=self._schema))
+
+    @contextmanager
+    def locked(self, source: str) -> Iterator[None]:
+        """Holds the source's run lock; raises SourceBusy after LOCK_WAIT_SECONDS_MAX."""
+        key = f"ingest run {source}"
+        self._connection.execute(f"set lock_timeout = '{LOCK_WAIT_SECONDS_MAX}s'")
+        try:
+            self._connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (key,))
+        except psycopg.errors.LockNotAvailable:
+            raise SourceBusy(source) from None
+        finally:
+            self._connection.execute("set lock_timeout = 0")
+        try:
+            yield
+        finally:
+            if not self._connection.closed:
+                self._connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
+
+    # intakes
+
+    def take_in(
+        self,
+        source: str,
+        name: str,
+        content: BinaryIO,
+        *,
+        format: str,
+        mapping: str | None,
+        received_at: datetime,
+        seal: SealChunk,
+    ) -> Intake:
+        """Keeps the bytes, sealed chunk by chunk, before anybody reads them; the same bytes are kept once."""
+        hasher, size = sha256(), 0
+        while chunk := content.read(CHUNK_BYTES):
+            hasher.update(chunk)
+            size += len(chunk)
+            if size > INTAKE_BYTES_MAX:
+                raise IntakeOversized(name)
+        intake = intake_id(source, hasher.digest())
+        known = self.intake(intake)
+        if known is not None:
+            return known
+        content.seek(0)
+        with self._connection.transaction():
+            self._execute("delete from {s}.intake_chunks where intake = %s", (intake,))
+            for number in range((size + CHUNK_BYTES - 1) // CHUNK_BYTES):
+                sealed = seal(intake, number, content.read(CHUNK_BYTES))
+                self._execute("insert into {s}.intake_chunks values (%s, %s, %s)", (intake, number, sealed))
+            self._execute(
+                "insert into {s}.intakes (id, source, sha256, name, format, mapping, size_bytes, received_at)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s)",
+                (intake, source, hasher.digest(), name, format, mapping, size, received_at),
+            )
+        return Intake(
+            intake, source, hasher.digest(), name, format, mapping, size, received_at, certified=False
+        )
+
+    def intake(self, intake: IntakeId) -> Intake | None:
+        """The intake of that id, if it was kept."""
+        rows = self._intakes("where id = %s", (intake,))
+        return rows[0] if rows else None
+
+    def open_intakes(self, source: str) -> list[Intake]:
+        """Intakes that no certificate covers yet, oldest first."""
+        return self._intakes("where source = %s and certificate is null order by number", (source,))
+
+    def _intakes(self, where: str, values: tuple[object, ...]) -> list[Intake]:
+        columns = (
+            "id, source, sha256, name, format, mapping, size_bytes, received_at, certificate is not null"
+        )
+        rows = self._rows(f"select {columns} from {{s}}.intakes {where}", values)
+        return [Intake(*row) for row in rows]
+
+    def read(self, intake: Intake, open_chunk: OpenChunk) -> BinaryIO:
+        """The bytes as they came; chunks are fetched one by one."""
+
+        def chunk(number: int) -> bytes | None:
+            rows = self._rows(
+                "select sealed from {s}.intake_chunks where intake = %s and number = %s", (intake.id, number)
+            )
+            return open_chunk(intake.id, number, rows[0][0]) if rows else None
+
+        return io.BufferedReader(_Chunks(chunk), CHUNK_BYTES)
+
+    # quarantine
+
+    def quarantine(self, entries: Iterable[QuarantineEntry]) -> None:
+        """Remembers entries; those that are there stay as they are."""
+        with self._connection.transaction():
+            for e in entries:
+                self._execute(
+                    'insert into {s}.quarantine (id, source, intake, file, line, "column", reason, detail,'
+                    " raw_sealed, quarantined_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                    " on conflict do nothing",
+                    (
+                        e.id,
+                        e.source,
+                        e.intake,
+                        e.file,
+                        e.line,
+                        e.column,
+                        e.reason,
+                        e.detail,
+                        e.raw_sealed,
+                        e.quarantined_at,
+                    ),
+                )
+
+    def quarantined(self, ids: Sequence[QuarantineId]) -> dict[QuarantineId, QuarantineEntry]:
+        """The entries among `ids` that are there."""
+        return {e.id: e for e in self._entries("where id = any(%s)", (list(ids),))}
+
+    def quarantine_page(
+        self, source: str | None, status: str | None, after: int, limit: int
+    ) -> list[tuple[int, QuarantineEntry]]:
+        """A page of entries in the order they came, each with the number to go on after."""
+        rows = self._rows(
+            "select number, " + _ENTRY + " from {s}.quarantine where number > %s"
+            " and (%s::text is null or source = %s) and (%s::text is null or status = %s) order by number limit %s",
+            (after, source, source, status, status, min(limit, PAGE_MAX)),
+        )
+        return [(row[0], QuarantineEntry(*row[1:])) for row in rows]
+
+    def released(self, entry: QuarantineId) -> None:
+        """Marks an entry as released."""
+        self._execute("update {s}.quarantine set status = 'released' where id = %s", (entry,))
+
+    def waiting(self, source: str | None = None) -> int:
+        """How many entries wait for repair."""
+        row = self._rows(
+            "select count(*) from {s}.quarantine where status = 'waiting' and (%s::text is null or source = %s)",
+            (source, source),
+        )[0]
+        return int(row[0])
+
+    def _entries(self, where: str, values: tuple[object, ...]) -> list[QuarantineEntry]:
+        return [
+            QuarantineEntry(*row)
+            for row in self._rows(f"select {_ENTRY} from {{s}}.quarantine {where}", values)
+        ]
+
+    # certificates
+
+    def balances(self, accounts: Sequence[UUID]) -> dict[Purse, int]:
+        """Closings of the last certificates of these accounts."""
+        rows = self._rows(
+            "select account, currency, balance_minor from {s}.certified_balances where account = any(%s)",
+            (list(accounts),),
+        )
+        return {Purse(account, currency): balance for account, currency, balance in rows}
+
+    def all_balances(self, source: str) -> dict[Purse, int]:
+        """Every certified balance of a source."""
+        rows = self._rows(
+            "select account, currency, balance_minor from {s}.certified_balances where source = %s", (source,)
+        )
+        return {Purse(account, currency): balance for account, currency, balance in rows}
+
+    def certify(
+        self,
+        certificate: UUID,
+        source: str,
+        *,
+        certified_at: datetime,
+        status: str,
+        findings: bytes,
+        intakes: Sequence[IntakeId],
+        closings: Mapping[Purse, int],
+    ) -> None:
+        """Keeps a certificate, its closings, and that its intakes are covered, in one transaction."""
+        with self._connection.transaction():
+            self._execute(
+                "insert into {s}.certificates (id, source, certified_at, status, findings)"
+                " values (%s, %s, %s, %s, %s) on conflict do nothing",
+                (certificate, source, certified_at, status, findings),
+            )
+            with self._connection.cursor() as cursor:
+                cursor.executemany(
+                    self._sql(
+                        "insert into {s}.certified_balances values (%s, %s, %s, %s)"
+                        " on conflict (account, currency) do update set balance_minor = excluded.balance_minor"
+                    ),
+                    [(p.account, p.currency, balance, source) for p, balance in closings.items()],
+                )
+            self._execute(
+                "update {s}.intakes set certificate = %s where id = any(%s)", (certificate, list(intakes))
+            )
+
+    def certificates(self, source: str | None, before: int | None, limit: int) -> list[tuple[Any, ...]]:
+        """Certificates, newest first: number, id, source, certified_at, status, findings."""
+        return self._rows(
+            "select number, id, source, certified_at, status, findings from {s}.certificates"
+            " where (%s::text is null or source = %s) and (%s::bigint is null or number < %s)"
+            " order by number desc limit %s",
+            (source, source, before, before, min(limit, PAGE_MAX)),
+        )
+
+    def certificate(self, certificate: UUID) -> tuple[Any, ...] | None:
+        """One certificate by its id."""
+        rows = self._rows(
+            "select number, id, source, certified_at, status, findings from {s}.certificates where id = %s",
+            (certificate,),
+        )
+        return rows[0] if rows else None
+
+    def sources(self) -> list[str]:
+        """Every source that ever sent something."""
+        return [row[0] for row in self._rows("select distinct source from {s}.intakes order by source", ())]
+
+    # descriptions and reversals
+
+    def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
+        """Revision and digest of what was last said about each subject."""
+        rows = self._rows(
+            "select subject, revision, digest from {s}.descriptions where subject = any(%s)",
+            (list(subjects),),
+        )
+        return {subject: (revision, digest) for subject, revision, digest in rows}
+
+    def describe(self, revisions: Mapping[UUID, tuple[int, str]]) -> None:
+        """Remembers the last description of subjects."""
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.executemany(
+                self._sql(
+                    "insert into {s}.descriptions values (%s, %s, %s) on conflict (subject)"
+                    " do update set revision = excluded.revision, digest = excluded.digest"
+                ),
+                [(subject, revision, digest) for subject, (revision, digest) in revisions.items()],
+            )
+
+    def reversals(self, originals: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Which posting claimed to reverse each original."""
+        rows = self._rows(
+            "select original, reversal from {s}.reversals where original = any(%s)", (list(originals),)
+        )
+        return dict(rows)
+
+    def claim_reversals(self, claims: Mapping[UUID, UUID]) -> None:
+        """Reserves originals for their reversals, before these are stored; a claim without event may be taken over."""
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.executemany(
+                self._sql(
+                    "insert into {s}.reversals values (%s, %s)"
+                    " on conflict (original) do update set reversal = excluded.reversal"
+                ),
+                list(claims.items()),
+            )
+
+    # statements
+
+    def _sql(self, statement: str) -> sql.Composed:
+        return sql.SQL(statement).format(s=self._schema)
+
+    def _execute(self, statement: str, values: tuple[object, ...]) -> None:
+        self._connection.execute(self._sql(statement), values)
+
+    def _rows(self, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        return self._connection.execute(self._sql(statement), values, binary=True).fetchall()
+
+    def _row(self, statement: str, values: tuple[object, ...]) -> tuple[Any, ...]:
+        return self._rows(statement, values)[0]
+
+
+_ENTRY: Final = 'id, source, intake, file, line, "column", reason, detail, raw_sealed, quarantined_at, status'
+
+
+class _Chunks(io.RawIOBase):
+    """A raw stream over numbered chunks."""
+
+    def __init__(self, chunk: Callable[[int], bytes | None]) -> None:
+        super().__init__()
+        self._chunk = chunk
+        self._number = 0
+        self._rest = memoryview(b"")
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            found = self._chunk(self._number)
+            if found is None:
+                return 0
+            self._number += 1
+            self._rest = memoryview(found)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size

@@ -1,0 +1,65 @@
+"""Ids that ingest derives, beside those every service shares: the same input always gives the same id."""
+
+from hashlib import blake2b
+from typing import Final, NewType
+from uuid import UUID, uuid5
+
+import msgspec
+from contracts.identity import CRM_NAMESPACE
+
+from sync_ingest.domain.records import AnyRecord
+
+IntakeId = NewType("IntakeId", UUID)
+QuarantineId = NewType("QuarantineId", UUID)
+CertificateId = NewType("CertificateId", UUID)
+FeedId = NewType("FeedId", UUID)
+
+_NAMESPACE: Final = uuid5(CRM_NAMESPACE, "sync-ingest")
+_encoder: Final = msgspec.json.Encoder()
+
+
+def feed_id(source: str) -> FeedId:
+    """The stream of everything that happens to one source's feed."""
+    return FeedId(uuid5(_NAMESPACE, f"feed:{source}"))
+
+
+def intake_id(source: str, sha256: bytes) -> IntakeId:
+    """The same bytes from the same source are the same intake."""
+    return IntakeId(uuid5(_NAMESPACE, f"intake:{source}:{sha256.hex()}"))
+
+
+def quarantine_id(source: str, raw: bytes, reason: str, ordinal: int) -> QuarantineId:
+    """By content and count, not by place: a shuffled feed quarantines the same entries."""
+    digest = blake2b(raw, digest_size=16).hexdigest()
+    return QuarantineId(uuid5(_NAMESPACE, f"quarantine:{source}:{reason}:{digest}:{ordinal}"))
+
+
+def certificate_id(source: str, previous: UUID | None, intakes: list[IntakeId]) -> CertificateId:
+    """A certificate follows the source's previous one and is of a set of intakes."""
+    joined = ",".join(sorted(intake.hex for intake in intakes))
+    return CertificateId(uuid5(_NAMESPACE, f"certificate:{source}:{previous}:{joined}"))
+
+
+def released_id(quarantined: QuarantineId) -> UUID:
+    """Identity of the release of a quarantined record: it happens once."""
+    return uuid5(_NAMESPACE, f"released:{quarantined}")
+
+
+def seen_id(account: UUID) -> UUID:
+    """Identity of the first sight of an account: it happens once."""
+    return uuid5(_NAMESPACE, f"seen:{account}")
+
+
+def described_id(subject: str, revision: int) -> UUID:
+    """Identity of the n-th description of one thing in the source's master data."""
+    return uuid5(_NAMESPACE, f"described:{subject}:{revision}")
+
+
+def subject_id(subject: str) -> UUID:
+    """Key under which the last description of one thing is remembered."""
+    return uuid5(_NAMESPACE, f"subject:{subject}")
+
+
+def content_digest(record: AnyRecord, key: bytes) -> str:
+    """Digest of what a record says, keyed so that it tells nothing to whom the key is not given."""
+    return blake2b(_encoder.encode(record), digest_size=12, key=key[:64]).hexdigest()
