@@ -17,7 +17,7 @@ def both(rows):
     feed, store = ControlTotals(), StoreFold()
     closings: dict[Purse, int] = {}
     for purse, amount_minor in rows:
-        feed.count_posted(purse, amount_minor)
+        feed.count_posted(feed.tally(purse), amount_minor)
         store.add(purse, amount_minor)
         closings[purse] = closings.get(purse, 0) + amount_minor
     return feed, store, closings
@@ -27,7 +27,7 @@ def both(rows):
 def test_what_was_read_and_is_held_is_green_and_adds_up(rows, duplicates, quarantined):
     feed, store, closings = both(rows)
     for _ in range(duplicates):
-        feed.count_duplicate(Purse(UUID(int=1), "CNY"), 5, first_in_feed=False)
+        feed.count_duplicate(feed.tally(Purse(UUID(int=1), "CNY")), 5, first_in_feed=False)
     for _ in range(quarantined):
         feed.count_quarantined()
     findings = certify(feed, store, {}, closings, {})

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Literal, Protocol
 
+import msgspec
+
 from sync_ingest.domain.records import RAW_KEPT_BYTES_MAX, AnyRecord, Unreadable
 
 LINE_BYTES_MAX: Final = 65_536
@@ -30,8 +32,7 @@ class FeedFile:
     open: OpenFile
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One record of a feed with its place, or the reason why it is none."""
 
     file: int
@@ -59,8 +60,7 @@ class Adapter(Protocol):
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, gc=False):
     """One line of a file without its end; `whole` is false where the file stops inside it."""
 
     number: int

@@ -7,6 +7,7 @@ from sync_ingest.adapters.berka import BerkaAdapter
 from sync_ingest.adapters.canonical import CanonicalAdapter
 from sync_ingest.adapters.delimited import DelimitedAdapter, MappingFile, MappingRefused
 from sync_ingest.adapters.port import Adapter
+from sync_ingest.adapters.topic import TopicAdapter
 
 
 class FormatUnknown(ValueError):
@@ -23,8 +24,10 @@ _FORMATS: Final[dict[str, Callable[[str | None], Adapter]]] = {
     "berka": lambda _: BerkaAdapter(),
     "canonical": lambda _: CanonicalAdapter(),
     "csv": _delimited,
+    "topic": lambda _: TopicAdapter(),
 }
-FORMATS: Final = tuple(_FORMATS)
+FORMATS: Final = tuple(name for name in _FORMATS if name != "topic")
+"""The formats of files; "topic" is how messages of the branch topic are kept."""
 
 
 def adapter_for(name: str, mapping: str | None = None) -> Adapter:

@@ -138,8 +138,9 @@ def _counts(feed: ControlTotals) -> list[Problem]:
 
 def _flows(feed: ControlTotals, store: StoreFold) -> list[Problem]:
     problems = []
-    for purse in sorted(feed.movements.keys() | store.movements.keys()):
-        said, held = feed.movements.get(purse), store.movements.get(purse)
+    movements = feed.movements
+    for purse in sorted(movements.keys() | store.movements.keys()):
+        said, held = movements.get(purse), store.movements.get(purse)
         said_net = said.credits_minor - said.debits_minor if said else 0
         said_gross = said.credits_minor + said.debits_minor if said else 0
         pairs = (
@@ -159,8 +160,9 @@ def _closings(
     feed: ControlTotals, openings: Mapping[Purse, int], closings: Mapping[Purse, int]
 ) -> list[Problem]:
     problems = []
-    for purse in sorted(openings.keys() | closings.keys() | feed.movements.keys()):
-        flow = feed.movements.get(purse)
+    movements = feed.movements
+    for purse in sorted(openings.keys() | closings.keys() | movements.keys()):
+        flow = movements.get(purse)
         expected = openings.get(purse, 0) + (flow.credits_minor - flow.debits_minor if flow else 0)
         found = closings.get(purse, 0)
         if expected != found:
@@ -199,11 +201,11 @@ def _printed_line(printed: Mapping[Purse, PrintedBalances]) -> PrintedLine:
 def _lines(
     feed: ControlTotals, openings: Mapping[Purse, int], closings: Mapping[Purse, int]
 ) -> tuple[CurrencyLine, ...]:
-    stated = feed.stated_by_currency()
+    stated, movements = feed.stated_by_currency(), feed.movements
     currencies = sorted({purse.currency for purse in openings.keys() | closings.keys()} | stated.keys())
     lines = []
     for currency in currencies:
-        flows = [flow for purse, flow in feed.movements.items() if purse.currency == currency]
+        flows = [flow for purse, flow in movements.items() if purse.currency == currency]
         said = stated.get(currency)
         lines.append(
             CurrencyLine(

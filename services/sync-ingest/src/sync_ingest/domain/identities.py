@@ -1,13 +1,17 @@
 """Ids that ingest derives, beside those every service shares: the same input always gives the same id."""
 
-from hashlib import blake2b
-from typing import Final, NewType
-from uuid import UUID, uuid5
+from collections.abc import Sequence
+from hashlib import blake2b, sha1
+from typing import TYPE_CHECKING, Final, NewType
+from uuid import UUID, SafeUUID, uuid5
 
 import msgspec
 from contracts.identity import CRM_NAMESPACE
 
-from sync_ingest.domain.records import AnyRecord
+from sync_ingest.domain.records import AnyRecord, Posting
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 IntakeId = NewType("IntakeId", UUID)
 QuarantineId = NewType("QuarantineId", UUID)
@@ -15,6 +19,11 @@ CertificateId = NewType("CertificateId", UUID)
 FeedId = NewType("FeedId", UUID)
 
 _NAMESPACE: Final = uuid5(CRM_NAMESPACE, "sync-ingest")
+_UUID_CLEAR: Final = ~((0xF000 << 64) | (0xC000 << 48))
+_UUID_5: Final = (5 << 76) | (0x8000 << 48)
+_UNKNOWN: Final = SafeUUID.unknown
+_new_uuid: Final = object.__new__
+_set: Final = object.__setattr__
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -43,6 +52,26 @@ def certificate_id(source: str, previous: UUID | None, intakes: list[IntakeId]) 
 def released_id(quarantined: QuarantineId) -> UUID:
     """Identity of the release of a quarantined record: it happens once."""
     return uuid5(_NAMESPACE, f"released:{quarantined}")
+
+
+def posting_ids(source: str, postings: Sequence[Posting]) -> list[UUID]:
+    """`contracts.identity.posting_id` of each posting, without what the standard library adds to each UUID."""
+    if not source or ":" in source:
+        raise ValueError(f"a source name is not empty and holds no colon: {source!r}")
+    started = sha1(CRM_NAMESPACE.bytes + f"posting:{source}:".encode(), usedforsecurity=False)
+    return [
+        _uuid5(started, f"{len(p.account)}:{p.account}:{p.core_transaction_id}:{p.leg}") for p in postings
+    ]
+
+
+def _uuid5(started: "_Hash", rest: str) -> UUID:
+    hasher = started.copy()
+    hasher.update(rest.encode("utf-8", "surrogatepass"))
+    number = int.from_bytes(hasher.digest()[:16], "big")
+    made = _new_uuid(UUID)
+    _set(made, "int", number & _UUID_CLEAR | _UUID_5)
+    _set(made, "is_safe", _UNKNOWN)
+    return made
 
 
 def seen_id(account: UUID) -> UUID:

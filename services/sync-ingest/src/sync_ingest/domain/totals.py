@@ -31,6 +31,15 @@ class Flow:
 
 
 @dataclass(slots=True)
+class Tally:
+    """Of one purse: what this run posted, and every distinct posting that the feed states."""
+
+    purse: Purse
+    movement: Flow = field(default_factory=Flow)
+    stated: Flow = field(default_factory=Flow)
+
+
+@dataclass(slots=True)
 class ControlTotals:
     """Of one run: every record read is posted, a duplicate, or quarantined.
 
@@ -38,37 +47,45 @@ class ControlTotals:
     that reading a feed again states the same sums.
     """
 
-    records: int = 0
     posted: int = 0
     duplicates: int = 0
     quarantined: int = 0
+    records: int = 0
     master_records: int = 0
     late: int = 0
     back_dated: int = 0
     booked_through: date | None = None
-    movements: dict[Purse, Flow] = field(default_factory=dict)
-    stated: dict[Purse, Flow] = field(default_factory=dict)
+    tallies: dict[Purse, Tally] = field(default_factory=dict)
 
-    def count_posted(self, purse: Purse, amount_minor: int) -> None:
+    def tally(self, purse: Purse) -> Tally:
+        """The tally of a purse, made when it is first asked for."""
+        tally = self.tallies.get(purse)
+        if tally is None:
+            tally = self.tallies[purse] = Tally(purse)
+        return tally
+
+    def count_posted(self, tally: Tally, amount_minor: int) -> None:
         """A posting that this run added."""
         self.records += 1
         self.posted += 1
-        _flow(self.movements, purse).count(amount_minor)
-        _flow(self.stated, purse).count(amount_minor)
+        tally.movement.count(amount_minor)
+        tally.stated.count(amount_minor)
 
     def count_days(self, booked_on: date, value_on: date | None, certified_through: date | None) -> None:
         """Late: booked on a day that a certificate has closed. Back-dated: valued before it was booked."""
-        self.late += certified_through is not None and booked_on < certified_through
-        self.back_dated += value_on is not None and value_on < booked_on
+        if certified_through is not None and booked_on < certified_through:
+            self.late += 1
+        if value_on is not None and value_on < booked_on:
+            self.back_dated += 1
         if self.booked_through is None or booked_on > self.booked_through:
             self.booked_through = booked_on
 
-    def count_duplicate(self, purse: Purse, amount_minor: int, *, first_in_feed: bool) -> None:
+    def count_duplicate(self, tally: Tally, amount_minor: int, *, first_in_feed: bool) -> None:
         """A posting that was there before, or a repetition within the feed."""
         self.records += 1
         self.duplicates += 1
         if first_in_feed:
-            _flow(self.stated, purse).count(amount_minor)
+            tally.stated.count(amount_minor)
 
     def count_released(self) -> None:
         """A record that was quarantined before and has been repaired since: nothing new."""
@@ -81,23 +98,26 @@ class ControlTotals:
         self.quarantined += 1
 
     @property
+    def movements(self) -> dict[Purse, Flow]:
+        """What this run posted, by purse."""
+        return {purse: tally.movement for purse, tally in self.tallies.items() if tally.movement.postings}
+
+    @property
+    def account_ids(self) -> list[UUID]:
+        """The accounts that the feed moves."""
+        return sorted({purse.account for purse, tally in self.tallies.items() if tally.stated.postings})
+
+    @property
     def accounts(self) -> int:
         """How many accounts the feed moves."""
-        return len({purse.account for purse in self.stated})
+        return len(self.account_ids)
 
     def stated_by_currency(self) -> dict[str, Flow]:
         """The feed's sums, one per currency."""
         sums: dict[str, Flow] = {}
-        for purse, flow in self.stated.items():
+        for purse, tally in self.tallies.items():
             total = sums.setdefault(purse.currency, Flow())
-            total.postings += flow.postings
-            total.credits_minor += flow.credits_minor
-            total.debits_minor += flow.debits_minor
+            total.postings += tally.stated.postings
+            total.credits_minor += tally.stated.credits_minor
+            total.debits_minor += tally.stated.debits_minor
         return sums
-
-
-def _flow(flows: dict[Purse, Flow], purse: Purse) -> Flow:
-    flow = flows.get(purse)
-    if flow is None:
-        flow = flows[purse] = Flow()
-    return flow

@@ -1,0 +1,76 @@
+"""Records of the branch topic: canonical JSON, framed so that every byte that came stays as it was.
+
+A frame is partition, offset and length (big-endian) and then the value. The line of a record is its place in the
+intake; its offset is in the detail of what cannot be read.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, Final, NamedTuple
+
+from sync_ingest.adapters.canonical import read_line
+from sync_ingest.adapters.port import LINE_BYTES_MAX, BalanceOrder, Batch, FeedFile, Item, Line, batched, kept
+from sync_ingest.domain.records import AnyRecord, Unreadable
+
+_HEAD: Final = struct.Struct(">iqI")
+FRAME_BYTES_MAX: Final = 16 << 20
+
+
+class Frame(NamedTuple):
+    """One message as the topic delivered it."""
+
+    partition: int
+    offset: int
+    value: bytes
+
+
+def framed(frames: Iterable[Frame]) -> bytes:
+    """The bytes of an intake made of these messages."""
+    parts: list[bytes] = []
+    for frame in frames:
+        parts += [_HEAD.pack(frame.partition, frame.offset, len(frame.value)), frame.value]
+    return b"".join(parts)
+
+
+class TopicAdapter:
+    """Reads framed messages."""
+
+    name: Final = "topic"
+    balance_order: BalanceOrder = "as-read"
+
+    def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
+        """Every frame of every file."""
+        return batched(self._items(files))
+
+    def _items(self, files: Sequence[FeedFile]) -> Iterator[tuple[Item, int]]:
+        done = 0
+        for index, feed_file in enumerate(files):
+            with feed_file.open() as stream:
+                number = 0
+                while head := stream.read(_HEAD.size):
+                    number += 1
+                    content, size = _frame(stream, head, number)
+                    done += size
+                    yield Item(index, number, content), done
+
+
+def _frame(stream: BinaryIO, head: bytes, number: int) -> tuple[AnyRecord | Unreadable, int]:
+    if len(head) < _HEAD.size:
+        return Unreadable("record-truncated", "a frame without its head", kept(head)), len(head)
+    partition, offset, length = _HEAD.unpack(head)
+    if length > FRAME_BYTES_MAX:
+        rest = stream.read()
+        return Unreadable("record-oversized", "a frame beyond the limit", kept(rest)), len(head) + len(rest)
+    value = stream.read(length)
+    size = len(head) + len(value)
+    place = f"partition {partition}, offset {offset}"
+    if len(value) < length:
+        return Unreadable("record-truncated", f"a frame stops early: {place}", kept(value)), size
+    if not value:
+        return Unreadable("record-empty", f"a message without a value: {place}", b""), size
+    oversized = length > LINE_BYTES_MAX
+    content = read_line(Line(number, value[:LINE_BYTES_MAX] if oversized else value, True, oversized))
+    if isinstance(content, Unreadable):
+        detail = f"{content.detail}: {place}"
+        return Unreadable(content.reason, detail, content.raw, content.column), size
+    return content, size
