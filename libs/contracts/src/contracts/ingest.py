@@ -1,0 +1,208 @@
+"""Public events of the context ingest, version 1.
+
+Money is signed minor units of an ISO 4217 currency: credit positive, debit negative. Fields named in `PERSONAL` carry
+sealed tokens; only who holds the subject's key reads them. A reversal moves money of its own, so a balance is the sum
+over `posting.booked` and `posting.reversed`.
+"""
+
+from datetime import date
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+
+class IngestEvent(BaseModel):
+    """Base of ingest's public events. Readers ignore fields that they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    TYPE: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+    PERSONAL: ClassVar[frozenset[str]] = frozenset()
+
+    source: str
+
+
+class AccountSeen(IngestEvent):
+    """An account that a feed names and no master data has opened yet."""
+
+    TYPE = "account.seen"
+    PERSONAL = frozenset({"account"})
+
+    account: str
+
+
+class AccountOpened(IngestEvent):
+    """The source's master data describes an account; a later one replaces an earlier one."""
+
+    TYPE = "account.opened"
+    PERSONAL = frozenset({"account", "name"})
+
+    account: str
+    opened_on: date
+    product: Literal["deposit", "wealth", "loan", "card"]
+    currency: str | None = None
+    branch: str | None = None
+    name: str | None = None
+    statement_frequency: str | None = None
+
+
+class AccountHolderNamed(IngestEvent):
+    """A party holds the account."""
+
+    TYPE = "account.holder_named"
+
+    party_id: UUID
+    role: Literal["owner", "joint"]
+
+
+class CardIssued(IngestEvent):
+    """A card on the account."""
+
+    TYPE = "card.issued"
+    PERSONAL = frozenset({"card"})
+
+    card: str
+    party_id: UUID | None = None
+    kind: str | None = None
+    issued_on: date
+
+
+class LoanGranted(IngestEvent):
+    """A loan that the source's master data states for the account."""
+
+    TYPE = "loan.granted"
+
+    loan: str
+    granted_on: date
+    amount_minor: int
+    currency: str
+    duration_months: int
+    payment_minor: int
+    status: str | None = None
+
+
+class StandingOrderSet(IngestEvent):
+    """A standing order on the account."""
+
+    TYPE = "standing_order.set"
+    PERSONAL = frozenset({"counterparty_account"})
+
+    order: str
+    amount_minor: int
+    currency: str
+    kind: str | None = None
+    counterparty_bank: str | None = None
+    counterparty_account: str | None = None
+
+
+class PostingBooked(IngestEvent):
+    """Money moved on the account."""
+
+    TYPE = "posting.booked"
+    PERSONAL = frozenset({"counterparty_account", "counterparty_name", "text"})
+
+    posting_id: UUID
+    core_transaction_id: str
+    leg: int
+    amount_minor: int
+    currency: str
+    booked_on: date
+    value_on: date | None = None
+    balance_after_minor: int | None = None
+    product: str | None = None
+    channel: str | None = None
+    kind: str | None = None
+    branch: str | None = None
+    teller: str | None = None
+    counterparty_bank: str | None = None
+    counterparty_account: str | None = None
+    counterparty_name: str | None = None
+    text: str | None = None
+    intake: UUID
+    line: int
+
+
+class PostingReversed(PostingBooked):
+    """Money moved back; `reverses` names the posting that this one undoes."""
+
+    TYPE = "posting.reversed"
+
+    reverses: UUID
+
+
+class PartyDescribed(IngestEvent):
+    """A person or company as the source describes it; a later description replaces an earlier one."""
+
+    TYPE = "party.described"
+    PERSONAL = frozenset(
+        {"party", "name", "born_on", "gender", "identity_number", "phone", "email", "address"}
+    )
+
+    party: str
+    kind: str
+    name: str | None = None
+    born_on: str | None = None
+    gender: str | None = None
+    identity_number: str | None = None
+    phone: str | None = None
+    email: str | None = None
+    address: str | None = None
+    branch: str | None = None
+
+
+class FeedRecordQuarantined(IngestEvent):
+    """A record of a feed could not be posted: reason and place, never the record."""
+
+    TYPE = "feed.record_quarantined"
+
+    quarantine: UUID
+    intake: UUID
+    file: str
+    line: int
+    column: str | None = None
+    reason: str
+    detail: str
+
+
+class FeedRecordReleased(IngestEvent):
+    """A quarantined record was repaired, and what replaces it was booked."""
+
+    TYPE = "feed.record_released"
+
+    quarantine: UUID
+    replaced_by: UUID
+
+
+class FeedCertified(IngestEvent):
+    """A reconciliation certificate: GREEN where the feed and the store agree, RED with the accounts that do not."""
+
+    TYPE = "feed.certified"
+
+    certificate: UUID
+    status: Literal["GREEN", "RED"]
+    records: int
+    posted: int
+    duplicates: int
+    quarantined: int
+    accounts: int
+    late: int
+    booked_through: date | None = None
+    red_accounts: tuple[UUID, ...] = ()
+
+
+EVENTS: tuple[type[IngestEvent], ...] = (
+    AccountSeen,
+    AccountOpened,
+    AccountHolderNamed,
+    CardIssued,
+    LoanGranted,
+    StandingOrderSet,
+    PostingBooked,
+    PostingReversed,
+    PartyDescribed,
+    FeedRecordQuarantined,
+    FeedRecordReleased,
+    FeedCertified,
+)
