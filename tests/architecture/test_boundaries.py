@@ -26,6 +26,8 @@ BROKEN: dict[str, dict[str, str]] = {
     "devservers": {"devservers/x.py": "import chassis"},
     "production": {"chassis/x.py": "import devservers"},
     "contracts": {"contracts/x.py": "import psycopg"},
+    "domain": {"sync_ingest/domain/x.py": "import psycopg"},
+    "inward": {"sync_ingest/domain/x.py": "import sync_ingest.adapters.port"},
     "siblings": {"chassis/xx.py": "import chassis.yy", "chassis/yy.py": "import chassis.xx"},
 }
 

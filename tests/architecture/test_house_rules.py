@@ -163,6 +163,14 @@ def test_the_rules_see_every_package() -> None:
     assert packages >= {"contracts", "chassis", "devservers", "customer", "sync_ingest", "crm_cli"}
 
 
+def test_a_broken_file_is_found_wherever_it_lies(copy_of_the_sources: Path) -> None:
+    deep = copy_of_the_sources / "services/customer/src/customer/views/deep/x.py"
+    deep.parent.mkdir(parents=True)
+    deep.write_text("key = uuid4()")
+    assert [v for v in house_rules.check(copy_of_the_sources) if v.path.parts[-2:] == ("deep", "x.py")]
+    shutil.rmtree(deep.parent)
+
+
 def test_every_rule_is_broken_once_here() -> None:
     assert set(BROKEN) == set(house_rules.RULES)
 
@@ -174,8 +182,8 @@ def test_a_broken_rule_is_seen(name: str, path: str, bad: str, good: str, copy_o
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         file.write_text(bad)
-        seen = {(violation.rule, str(violation.path)) for violation in house_rules.check(copy_of_the_sources)}
-        assert (name, path) in seen
+        broken = house_rules.parse(copy_of_the_sources, file)
+        assert (name, path) in {(v.rule, str(v.path)) for v in house_rules.check_source(broken)}
 
         if good:
             file.write_text(good)
