@@ -1,0 +1,338 @@
+"""Personal data: one key per subject, values sealed one by one, erasure by destroying the key.
+
+Data keys are random, wrapped by a key-encryption key, and live in a database of their own, so that neither a copy of
+the event store nor a copy of the key database alone shows anything. Sealing is AES-256-GCM with the place of the value
+as associated data: a token moved to another field, event, stream or store does not open.
+"""
+
+import contextlib
+import os
+from binascii import Error as NotBase64
+from binascii import a2b_base64, b2a_base64
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, NamedTuple, Protocol
+from uuid import UUID
+
+import psycopg
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from psycopg import sql
+from typing_extensions import override
+
+ERASED: Final = "***"
+"""What a reader sees where the key is gone."""
+SEALED_PREFIX: Final = "k1."
+KEYS_CACHED_MAX: Final = 200_000
+KEYS_CACHED_SECONDS: Final = 60.0
+"""How long a key that was destroyed elsewhere may still open values in this process."""
+KEYS_PER_QUERY: Final = 5_000
+_NONCE_BYTES: Final = 12
+_KEY_BYTES: Final = 32
+
+
+class Tampered(Exception):
+    """A token does not belong to where it stands, or was changed."""
+
+
+class DataKey:
+    """The key of one subject, ready to use."""
+
+    __slots__ = ("_material", "cipher", "head", "id", "subject")
+
+    def __init__(self, subject: UUID, key_id: UUID, material: bytes) -> None:
+        self.subject = subject
+        self.id = key_id
+        self.head = f"{SEALED_PREFIX}{b2a_base64(key_id.bytes, newline=False).decode('ascii')}."
+        self.cipher = AESGCM(material)
+        self._material = material
+
+    def derive(self, purpose: str) -> bytes:
+        """A secret for another purpose (a digest, a blind index) that dies with this key."""
+        return blake2b(purpose.encode(), key=self._material, digest_size=32).digest()
+
+    @override
+    def __repr__(self) -> str:
+        return f"DataKey(subject={self.subject}, id={self.id})"
+
+
+class Origin(NamedTuple):
+    """Where a sealed value was first written; whoever carries a token carries this beside it."""
+
+    store: str
+    stream_id: UUID
+    version: int
+    name: str
+
+    def aad(self, place: str, key: DataKey) -> bytes:
+        """Associated data for the value of field `place`."""
+        return f"{self.prefix()}{place}|{key.id.hex}".encode()
+
+    def prefix(self) -> str:
+        """What the associated data of all fields of one event share."""
+        return f"{self.store}|{self.stream_id.hex}|{self.version}|{self.name}|"
+
+
+def seal(key: DataKey, aad: bytes, plain: str) -> str:
+    """A token `k1.<key id>.<nonce and ciphertext>` that opens only with this key and associated data."""
+    nonce = os.urandom(_NONCE_BYTES)
+    sealed = nonce + key.cipher.encrypt(nonce, plain.encode(), aad)
+    return key.head + b2a_base64(sealed, newline=False).decode("ascii")
+
+
+def unseal(key: DataKey | None, aad: bytes, token: str) -> str:
+    """The value of a token; `ERASED` where its key is gone; raises Tampered where it was moved or changed."""
+    if token == ERASED or key is None or not token.startswith(key.head):
+        if token != ERASED and not is_token(token):
+            raise Tampered("not a token")
+        return ERASED
+    try:
+        sealed = a2b_base64(token[len(key.head) :], strict_mode=True)
+        return key.cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], aad).decode()
+    except (InvalidTag, NotBase64, ValueError) as error:
+        raise Tampered("the token does not open here") from error
+
+
+def is_token(value: object) -> bool:
+    """Whether this looks like a sealed value."""
+    return isinstance(value, str) and value.startswith(SEALED_PREFIX) and value.count(".") == 2
+
+
+def open_value(key: DataKey | None, origin: Origin, place: str, token: str | None) -> str | None:
+    """The plain value of field `place` of the event at `origin`; None stays None."""
+    if token is None:
+        return None
+    return unseal(key, b"" if key is None else origin.aad(place, key), token)
+
+
+def seal_bytes(key: DataKey, place: str, plain: bytes) -> bytes:
+    """Seals bytes that are kept beside events; `place` says where they belong."""
+    nonce = os.urandom(_NONCE_BYTES)
+    return key.id.bytes + nonce + key.cipher.encrypt(nonce, plain, f"{place}|{key.id.hex}".encode())
+
+
+def open_bytes(key: DataKey | None, place: str, sealed: bytes) -> bytes | None:
+    """The plain bytes, or None where their key is gone; raises Tampered where they were moved or changed."""
+    if key is None or sealed[:16] != key.id.bytes:
+        return None
+    try:
+        return key.cipher.decrypt(sealed[16:28], sealed[28:], f"{place}|{key.id.hex}".encode())
+    except (InvalidTag, ValueError) as error:
+        raise Tampered("the bytes do not open here") from error
+
+
+class KeyEncryption(Protocol):
+    """Wraps data keys. A file in development; a vault or an HSM in production."""
+
+    def wrap(self, material: bytes, aad: bytes) -> bytes:
+        """The wrapped key."""
+        ...
+
+    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
+        """The key again; raises Tampered where it was wrapped for somebody else."""
+        ...
+
+
+class FileKeyEncryption(KeyEncryption):
+    """A key-encryption key in a file that only its owner may read."""
+
+    def __init__(self, material: bytes) -> None:
+        if len(material) != _KEY_BYTES:
+            raise ValueError("a key-encryption key has 32 bytes")
+        self._cipher = AESGCM(material)
+
+    @classmethod
+    def at(cls, path: Path) -> "FileKeyEncryption":
+        """Reads the key, or makes it where there is none yet; two processes that start at once agree on one."""
+        try:
+            return cls(_read_key(path))
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(os.urandom(_KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                draft.hardlink_to(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        return cls(_read_key(path))
+
+    @override
+    def wrap(self, material: bytes, aad: bytes) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, material, aad)
+
+    @override
+    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
+        try:
+            return self._cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], aad)
+        except (InvalidTag, ValueError) as error:
+            raise Tampered("the data key was wrapped by another key or for another subject") from error
+
+
+def _read_key(path: Path) -> bytes:
+    if path.stat().st_mode & 0o077:
+        raise PermissionError(f"{path} may be read by others; chmod 600 it")
+    return path.read_bytes()
+
+
+_KEYS_SCHEMA: Final = """
+create table if not exists data_keys (
+    subject uuid primary key,
+    key_id uuid not null unique,
+    wrapped bytea,
+    created_at timestamptz not null default now(),
+    erased_at timestamptz,
+    constraint erased_means_gone check ((wrapped is null) = (erased_at is not null))
+)
+"""
+
+
+@dataclass(slots=True)
+class KeyRing:
+    """The data keys of subjects: found in bulk, made where missing, kept for a bounded time.
+
+    Calls block on the database when a key is not cached; `cached` never does. Safe to share between threads.
+    """
+
+    url: str
+    encryption: KeyEncryption
+    monotonic: Callable[[], float]
+    cached_max: int = KEYS_CACHED_MAX
+    _cache: "OrderedDict[UUID, tuple[float, DataKey | None]]" = field(default_factory=OrderedDict)
+    _lock: Lock = field(default_factory=Lock)
+    _database: Lock = field(default_factory=Lock)
+    _connection: "psycopg.Connection[Any] | None" = None
+
+    @classmethod
+    def open(cls, url: str, encryption: KeyEncryption, monotonic: Callable[[], float]) -> "KeyRing":
+        """A ring over the key database at `url`, whose table is made where it does not stand yet."""
+        ring = cls(url, encryption, monotonic)
+        connection = ring._connected()
+        with connection.transaction():
+            connection.execute("select pg_advisory_xact_lock(hashtextextended('data_keys', 0))")
+            connection.execute(sql.SQL(_KEYS_SCHEMA))  # type: ignore[arg-type, unused-ignore]
+        return ring
+
+    def cached(self, subject: UUID) -> "DataKey | None":
+        """The key of a subject if it is at hand."""
+        with self._lock:
+            return self._fresh(subject, self.monotonic())[1]
+
+    def keys_for(self, subjects: Iterable[UUID], *, create: bool = True) -> dict[UUID, DataKey]:
+        """The keys of these subjects. A subject that was erased is absent and never gets a key again."""
+        wanted = dict.fromkeys(subjects)
+        found: dict[UUID, DataKey] = {}
+        missing: list[UUID] = []
+        now = self.monotonic()
+        with self._lock:
+            for subject in wanted:
+                hit, key = self._fresh(subject, now)
+                if key is not None:
+                    found[subject] = key
+                elif not hit:
+                    missing.append(subject)
+        for at in range(0, len(missing), KEYS_PER_QUERY):
+            some = missing[at : at + KEYS_PER_QUERY]
+            loaded = self._load(some, create)
+            with self._lock:
+                for subject in some:
+                    if subject in loaded:
+                        self._keep(subject, loaded[subject], now)
+            found |= {subject: key for subject, key in loaded.items() if key is not None}
+        return found
+
+    def erase(self, subjects: Iterable[UUID]) -> int:
+        """Destroys the keys of these subjects for ever; returns how many there were.
+
+        Other processes stop opening their values within `KEYS_CACHED_SECONDS`. A subject without a key is marked too.
+        """
+        gone = list(dict.fromkeys(subjects))
+        with self._database, self._lock:
+            connection = self._connected()
+            with connection.transaction():
+                count = connection.execute(
+                    "update data_keys set wrapped = null, erased_at = now()"
+                    " where subject = any(%s) and wrapped is not null",
+                    (gone,),
+                ).rowcount
+                connection.cursor().executemany(
+                    "insert into data_keys (subject, key_id, erased_at) values (%s, gen_random_uuid(), now())"
+                    " on conflict (subject) do nothing",
+                    [(subject,) for subject in gone],
+                )
+            for subject in gone:
+                self._cache.pop(subject, None)
+        return count
+
+    def close(self) -> None:
+        """Lets the connection go."""
+        with self._database:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _fresh(self, subject: UUID, now: float) -> tuple[bool, DataKey | None]:
+        entry = self._cache.get(subject)
+        if entry is None or now - entry[0] > KEYS_CACHED_SECONDS:
+            return False, None
+        return True, entry[1]
+
+    def _keep(self, subject: UUID, key: DataKey | None, now: float) -> None:
+        self._cache[subject] = (now, key)
+        self._cache.move_to_end(subject)
+        while len(self._cache) > self.cached_max:
+            self._cache.popitem(last=False)
+
+    def _load(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
+        with self._database:
+            try:
+                return self._query(subjects, create)
+            except psycopg.OperationalError:
+                self._connection = None
+                return self._query(subjects, create)
+
+    def _query(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
+        connection = self._connected()
+        select = "select subject, key_id, wrapped from data_keys where subject = any(%s)"
+        rows = connection.execute(select, (subjects,), binary=True).fetchall()
+        unknown = sorted(set(subjects) - {row[0] for row in rows})
+        if unknown and create:
+            ids = [UUID(bytes=os.urandom(16), version=4) for _ in unknown]
+            materials = [os.urandom(_KEY_BYTES) for _ in unknown]
+            wrapped = [
+                self.encryption.wrap(material, _wrapping_aad(subject, key_id))
+                for subject, key_id, material in zip(unknown, ids, materials, strict=True)
+            ]
+            connection.execute(
+                "insert into data_keys (subject, key_id, wrapped)"
+                " select * from unnest(%b::uuid[], %b::uuid[], %b::bytea[]) on conflict (subject) do nothing",
+                (unknown, ids, wrapped),
+            )
+            rows += connection.execute(select, (unknown,), binary=True).fetchall()
+        return {subject: self._unwrapped(subject, key_id, wrapped) for subject, key_id, wrapped in rows}
+
+    def _unwrapped(self, subject: UUID, key_id: UUID, wrapped: bytes | None) -> DataKey | None:
+        if wrapped is None:
+            return None
+        return DataKey(subject, key_id, self.encryption.unwrap(wrapped, _wrapping_aad(subject, key_id)))
+
+    def _connected(self) -> "psycopg.Connection[Any]":
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self.url, autocommit=True)
+        return self._connection
+
+
+def _wrapping_aad(subject: UUID, key_id: UUID) -> bytes:
+    return b"data-key|" + subject.bytes + key_id.bytes
+
+
+Keys = Mapping[UUID, DataKey]

@@ -1,0 +1,30 @@
+"""The event store of one context on PostgreSQL: recorder, micro-batching appender, async facade."""
+
+from chassis.store.facade import EventStore
+from chassis.store.items import (
+    Append,
+    Appended,
+    AppendResult,
+    Command,
+    CommandSeen,
+    IdentityConflict,
+    StoreUnavailable,
+    VersionConflict,
+)
+from chassis.store.recorder import Recorder
+from chassis.store.schema import prepare, writer_role
+
+__all__ = [
+    "Append",
+    "AppendResult",
+    "Appended",
+    "Command",
+    "CommandSeen",
+    "EventStore",
+    "IdentityConflict",
+    "Recorder",
+    "StoreUnavailable",
+    "VersionConflict",
+    "prepare",
+    "writer_role",
+]

@@ -1,0 +1,128 @@
+"""Micro-batching: single appends that wait while a commit is under way go into the next commit together.
+
+No timer: the batch is whatever gathered meanwhile, so an idle store answers at once and a busy one in two commits.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+from chassis.clock import Clock
+from chassis.store.items import Append, AppendResult, StoreUnavailable
+
+QUEUED_ITEMS_MAX: Final = 10_000
+BATCH_ITEMS_MAX: Final = 500
+BATCH_EVENTS_MAX: Final = 2_000
+WAIT_SECONDS_MAX: Final = 30.0
+RETRY_SECONDS_MAX: Final = 10.0
+RETRY_PAUSE_SECONDS: Final = 0.1
+
+Write = Callable[[Sequence[Append]], list[AppendResult]]
+"""One transaction, blocking."""
+Run = Callable[[Write, Sequence[Append]], "asyncio.Future[list[AppendResult]]"]
+"""Runs a write in the appender's own thread."""
+
+
+class StoreOverloaded(Exception):
+    """Too many appends wait already: slow down and come again."""
+
+
+class Appender:
+    """Gathers appends into transactions; one transaction at a time, in the order of arrival for each stream.
+
+    When the connection breaks, a batch of items that all carry a command is sent again for up to
+    `RETRY_SECONDS_MAX`: their keys tell what was stored before. Items without one fail with StoreUnavailable.
+    """
+
+    def __init__(self, write: Write, run: Run, clock: Clock) -> None:
+        self._write = write
+        self._run = run
+        self._clock = clock
+        self._queue: deque[tuple[Append, asyncio.Future[AppendResult]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def queued(self) -> int:
+        """How many appends wait."""
+        return len(self._queue)
+
+    async def append(self, item: Append) -> AppendResult:
+        """Stores one item; raises StoreOverloaded or StoreUnavailable."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if len(self._queue) >= QUEUED_ITEMS_MAX:
+            raise StoreOverloaded(f"{QUEUED_ITEMS_MAX} appends wait")
+        future: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._flush())
+        return await future
+
+    async def close(self) -> None:
+        """Writes what waits, within `WAIT_SECONDS_MAX`, and takes nothing more."""
+        self._closed = True
+        if self._task is not None and not self._task.done():
+            await asyncio.wait([self._task], timeout=WAIT_SECONDS_MAX)
+            self._task.cancel()
+        while self._queue:
+            _, future = self._queue.popleft()
+            if not future.done():
+                future.set_exception(StoreUnavailable("the store was closed"))
+
+    async def _flush(self) -> None:
+        while self._queue:
+            batch = self._take()
+            if not batch:
+                continue
+            items = [item for item, _ in batch]
+            try:
+                results = await self._written(items)
+            except (StoreUnavailable, Exception) as error:  # noqa: BLE001 (each waiting caller gets it)
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+            else:
+                for (_, future), result in zip(batch, results, strict=True):
+                    if not future.done():
+                        future.set_result(result)
+
+    async def _written(self, items: list[Append]) -> list[AppendResult]:
+        deadline = self._clock.monotonic() + RETRY_SECONDS_MAX
+        while True:
+            try:
+                return await self._run(self._write, items)
+            except StoreUnavailable:
+                safe = all(item.command is not None for item in items)
+                if not safe or self._clock.monotonic() > deadline:
+                    raise
+                await self._clock.sleep(RETRY_PAUSE_SECONDS)
+
+    def _take(self) -> list[tuple[Append, asyncio.Future[AppendResult]]]:
+        """The next batch. What names the same stream, identity or key as a member waits for the one after."""
+        batch: list[tuple[Append, asyncio.Future[AppendResult]]] = []
+        later: list[tuple[Append, asyncio.Future[AppendResult]]] = []
+        streams: set[UUID] = set()
+        identities: set[UUID] = set()
+        keys: set[str] = set()
+        events = 0
+        while self._queue and len(batch) < BATCH_ITEMS_MAX and events < BATCH_EVENTS_MAX:
+            item, future = self._queue.popleft()
+            if future.cancelled():
+                continue
+            own = {event.identity for event in item.events if event.identity is not None}
+            key = item.command.key if item.command else None
+            if item.stream_id in streams or key in keys or not identities.isdisjoint(own):
+                streams.add(item.stream_id)
+                later.append((item, future))
+                continue
+            streams.add(item.stream_id)
+            identities |= own
+            if key is not None:
+                keys.add(key)
+            events += len(item.events)
+            batch.append((item, future))
+        self._queue.extendleft(reversed(later))
+        return batch

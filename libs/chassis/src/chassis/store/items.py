@@ -1,0 +1,72 @@
+"""What goes into the store and what comes back."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from chassis.events import StoredEvent
+
+
+class VersionConflict(Exception):
+    """A stream is not where the writer thought. `actual` is its head, where the store could tell."""
+
+    def __init__(self, stream_id: UUID | None = None, actual: int | None = None) -> None:
+        super().__init__(f"stream {stream_id} is at version {actual}")
+        self.stream_id = stream_id
+        self.actual = actual
+
+
+class IdentityConflict(Exception):
+    """An identity is taken: what it names has been recorded before."""
+
+
+class StoreUnavailable(Exception):
+    """The database did not answer; whether the write happened is unknown. Ask again with the same command key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Under which key an outcome is remembered, and a digest that tells one command from another."""
+
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Events of one stream, stored together or not at all.
+
+    They carry their versions, and the first one continues the stream. A command may have no events: its outcome is
+    remembered all the same, and `expected` then is the version that it was decided on.
+    """
+
+    stream_id: UUID
+    events: tuple[StoredEvent, ...] = ()
+    command: Command | None = None
+    expected: int = 0
+
+    @property
+    def first(self) -> int:
+        """The version that the next event of the stream must have."""
+        return self.events[0].version if self.events else self.expected + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Stored; one position per event."""
+
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSeen:
+    """The command key was used before: what was remembered then. Nothing was stored now."""
+
+    key: str
+    fingerprint: bytes
+    stream_id: UUID
+    version: int
+    event_count: int
+
+
+AppendResult = Appended | CommandSeen | VersionConflict | IdentityConflict
+"""Conflicts are values here, because one member of a batch must not fail the others."""

