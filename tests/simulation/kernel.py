@@ -83,8 +83,12 @@ class Kernel:
         self.chance = Random(self.seed)
 
     def now(self) -> datetime:
-        """The simulated instant."""
+        """The simulated instant; the kernel is a `chassis.clock.Clock`."""
         return EPOCH + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        """Simulated seconds since the beginning."""
+        return self.seconds
 
     def digest(self) -> str:
         """What happened, in one word: equal for equal histories."""
@@ -206,6 +210,9 @@ class Kernel:
         actor = gate.actor
         self.note(f"{actor.name}.{actor.life} {gate.point} CRASH")
         actor.dead = True
+        for waiting in self._waiting:
+            if waiting.actor is actor:
+                waiting.future.cancel()
         self._waiting = [waiting for waiting in self._waiting if waiting.actor is not actor]
         self._tasks.pop(actor).cancel()
         delay_seconds = self.chance.random() * self.faults.restart_seconds_max

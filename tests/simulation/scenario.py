@@ -1,32 +1,43 @@
 """A day in the life of one context: clients, a sealer, two relays, overlapping consumers; and what must hold after it.
 
-Clients move money between subjects, by commands that move two subjects at once and by postings that arrive more than
-once. Everything in between may crash, be repeated, arrive late or twice. When the clients are done the world heals,
+Clients move money: by commands on one subject, and by records between two subjects that may arrive more than once. Everything in between may crash, be repeated, arrive late or twice. When the clients are done the world heals,
 the rest catches up without a human hand (I10), and the invariants of DESIGN, section 5, are checked.
 """
 
+import asyncio
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid5
 
+import msgspec
+from chassis.events import StoredEvent
+from chassis.store.appender import Appender
+from chassis.store.items import (
+    Append,
+    AppendResult,
+    Command,
+    IdentityConflict,
+    StoreUnavailable,
+    VersionConflict,
+)
+
 from tests.simulation.kernel import Faults, Injected, Kernel
-from tests.simulation.servers import BrokerServer, Conflict, DocumentServer, Flaws, LogServer, NewRow, Row
+from tests.simulation.servers import BrokerServer, Flaws, LogServer, position_of
 
 NAMESPACE = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b11")
 SUBJECTS = tuple(uuid5(NAMESPACE, f"subject-{number}") for number in range(5))
-CLIENTS = 3
+SERVICES = 2
+CLIENTS_PER_SERVICE = 2
 DEEDS_PER_CLIENT = 7
 TRIES_MAX = 60
 CATCH_UP_SECONDS_MAX = 60.0
-TOPIC = "sim.events"
 
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """What a client wants: move money between two subjects by command, or post a record that may come twice."""
+    """What a client wants: a command on one subject, or a record that moves money between two and may come twice."""
 
     key: str
     amount_minor: int
@@ -41,118 +52,147 @@ class World:
     kernel: Kernel
     log: LogServer
     broker: BrokerServer
-    documents: DocumentServer
-    acknowledged: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    acknowledged: dict[str, int] = field(default_factory=dict)
     checkpoints: list[tuple[int, str]] = field(default_factory=list)
-    epochs_accepted: list[tuple[int, int]] = field(default_factory=list)
-    clients_left: int = CLIENTS
+    services_left: int = SERVICES
     over: bool = False
 
     @classmethod
     def of(cls, seed: int, flaws: Flaws, faults: Faults | None = None) -> "World":
         """A world of a seed, with servers that break what `flaws` names."""
         kernel = Kernel(seed, faults or Faults())
-        return cls(kernel, LogServer(kernel, flaws), BrokerServer(kernel), DocumentServer(kernel))
+        return cls(kernel, LogServer(kernel, flaws), BrokerServer(kernel))
 
 
-def body_of(deed: Deed, amount_minor: int) -> bytes:
-    """The stored body of one side of a deed."""
-    return json.dumps({"key": deed.key, "amount_minor": amount_minor}).encode()
+class Body(msgspec.Struct, frozen=True):
+    """What a stored event says: which deed, and how much it moves."""
+
+    deed: str
+    amount_minor: int
 
 
-def amount_of(row: Row) -> int:
-    """Minor units that a stored event moves."""
-    return int(json.loads(row.body)["amount_minor"])
+def body_of(event: StoredEvent) -> Body:
+    """Reads a stored event."""
+    return msgspec.json.decode(event.body, type=Body)
 
 
 def deeds_of(world: World, client: int) -> list[Deed]:
-    """What one client will do: drawn once, so a restarted client wants the same."""
+    """What one client will do: drawn once, so that a restarted client wants the same."""
     chance = world.kernel.chance
     deeds: list[Deed] = []
     for number in range(DEEDS_PER_CLIENT):
         to, out_of = chance.sample(SUBJECTS, 2)
-        transfer = chance.random() < 0.5
-        deeds.append(Deed(f"{client}-{number}", chance.randrange(1, 1_000), to, out_of if transfer else None))
+        record = chance.random() < 0.5
+        deeds.append(Deed(f"{client}-{number}", chance.randrange(1, 1_000), to, out_of if record else None))
     if client == 1:
-        deeds.extend(deed for deed in list(deeds) if deed.out_of is None)
+        deeds.extend(deed for deed in list(deeds) if deed.out_of is not None)
     return deeds
 
 
-Insert = Callable[[World, list[NewRow], "str | None"], Awaitable[tuple[int, ...]]]
+def moved(
+    deed: Deed, stream: UUID, version: int, amount_minor: int, identity: UUID | None = None
+) -> StoredEvent:
+    """The event of one side of a deed."""
+    body = msgspec.json.encode(Body(deed.key, amount_minor))
+    return StoredEvent(stream, version, "moved", body, identity)
 
 
-async def insert(world: World, rows: list[NewRow], command: str | None) -> tuple[int, ...]:
-    """The honest way: the acknowledgement follows the commit."""
-    return await world.log.insert(rows, command)
+async def command(world: World, deed: Deed, appender: Appender) -> None:
+    """A command as its handler does it: decided on a version, remembered under its key, repeated on a conflict."""
+    head = (await world.log.stream_heads([deed.to]))[deed.to]
+    event = moved(deed, deed.to, head + 1, deed.amount_minor)
+    result = await appender.append(Append(deed.to, (event,), Command(deed.key, b"")))
+    if isinstance(result, VersionConflict | IdentityConflict):
+        raise result
 
 
-async def perform(world: World, deed: Deed, insert: Insert) -> tuple[int, ...]:
-    """Performs a deed once, however often it has to be tried."""
+async def record(world: World, deed: Deed, out_of: UUID) -> None:
+    """A record as ingest does it: both sides in one transaction, recognised by their identities."""
+    heads = await world.log.stream_heads([deed.to, out_of])
+    sides = [(deed.to, deed.amount_minor), (out_of, -deed.amount_minor)]
+    events = [
+        moved(deed, stream, heads[stream] + 1, amount_minor, uuid5(stream, deed.key))
+        for stream, amount_minor in sides
+    ]
+    try:
+        await world.log.append_bulk(events)
+    except IdentityConflict:
+        return
+
+
+async def perform(world: World, deed: Deed, appender: Appender) -> None:
+    """Performs a deed, however often it has to be tried."""
     for _ in range(TRIES_MAX):
         try:
-            heads: Counter[UUID] = Counter()
-            for row in await world.log.read_after(0, 10_000):
-                heads[row.stream] = max(heads[row.stream], row.version)
-            sides = [(deed.to, deed.amount_minor)]
-            if deed.out_of is not None:
-                sides.append((deed.out_of, -deed.amount_minor))
-            rows = [
-                NewRow(
-                    stream,
-                    heads[stream] + 1,
-                    "moved",
-                    body_of(deed, amount_minor),
-                    uuid5(NAMESPACE, deed.key) if deed.out_of is None else None,
-                )
-                for stream, amount_minor in sides
-            ]
-            return await insert(world, rows, deed.key if deed.out_of is not None else None)
-        except Conflict as conflict:
-            if conflict.constraint == "identity":
-                return ()
-        except Injected:
+            if deed.out_of is None:
+                return await command(world, deed, appender)
+            return await record(world, deed, deed.out_of)
+        except (VersionConflict, StoreUnavailable, Injected):
             await world.kernel.sleep(0.01)
     raise AssertionError(f"deed {deed.key} could not be done")
 
 
-def client(world: World, number: int, insert: Insert) -> Callable[[], Awaitable[None]]:
-    """A client that goes on after a crash with the first deed that was not acknowledged."""
-    deeds = deeds_of(world, number)
-    done: list[int] = []
+MakeAppender = Callable[[World], Appender]
+
+
+def honest_appender(world: World) -> Appender:
+    """The appender of the chassis over the simulated log."""
+
+    def write(items: Sequence[Append]) -> list[AppendResult]:
+        raise AssertionError("the simulated log writes itself")
+
+    def run(_: object, items: Sequence[Append]) -> "asyncio.Future[list[AppendResult]]":
+        return asyncio.ensure_future(world.log.append_items(items))
+
+    return Appender(write, run, world.kernel)
+
+
+def service(world: World, number: int, make: MakeAppender) -> Callable[[], Awaitable[None]]:
+    """A process that serves its clients at once through one appender; they go on where they were after its death."""
+    clients = [
+        deeds_of(world, number * CLIENTS_PER_SERVICE + client) for client in range(CLIENTS_PER_SERVICE)
+    ]
+    done = [0] * CLIENTS_PER_SERVICE
+
+    async def client(which: int, appender: Appender) -> None:
+        deeds = clients[which]
+        while done[which] < len(deeds):
+            deed = deeds[done[which]]
+            await perform(world, deed, appender)
+            world.acknowledged.setdefault(deed.key, world.kernel.turns)
+            done[which] += 1
 
     async def main() -> None:
-        while len(done) < len(deeds):
-            deed = deeds[len(done)]
-            positions = await perform(world, deed, insert)
-            world.acknowledged.setdefault(deed.key, positions)
-            done.append(1)
-        world.clients_left -= 1
+        appender = make(world)
+        await asyncio.gather(*(client(which, appender) for which in range(CLIENTS_PER_SERVICE)))
+        world.services_left -= 1
 
     return main
 
 
-def digest_of(rows: list[Row]) -> str:
+def digest_of(rows: list[StoredEvent]) -> str:
     """One word for a prefix of the log."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(f"{row.position}|{row.stream}|{row.version}|{row.name}|".encode() + row.body)
+        digest.update(f"{row.position}|{row.stream_id}|{row.version}|{row.name}|".encode() + row.body)
     return digest.hexdigest()
 
 
 def sealer(world: World) -> Callable[[], Awaitable[None]]:
     """A reader that follows the log and seals what it has read: nothing may ever appear before a checkpoint."""
-    read: list[Row] = []
+    read: list[StoredEvent] = []
 
     async def main() -> None:
         while not world.over:
+            last = position_of(read[-1]) if read else 0
             try:
-                rows = await world.log.read_after(read[-1].position if read else 0, 5)
+                rows = await world.log.read_after(last, 5)
             except Injected:
                 rows = []
-            read.extend(row for row in rows if not read or row.position > read[-1].position)
+            read.extend(rows)
             if rows:
-                world.checkpoints.append((read[-1].position, digest_of(read)))
-            await world.kernel.sleep(0.01)
+                world.checkpoints.append((position_of(read[-1]), digest_of(read)))
+            await world.kernel.sleep(0.005)
 
     return main
 
@@ -168,31 +208,27 @@ class Broken(AssertionError):
 def check_log(world: World) -> Iterator[Broken]:
     """What must hold in the log itself."""
     rows = world.log.rows
-    stored = {row.position for row in rows}
-    keys = Counter(json.loads(row.body)["key"] + str(row.stream) for row in rows)
-    for key, count in keys.items():
+    effects = Counter((body_of(row).deed, row.stream_id) for row in rows)
+    for (deed, stream), count in effects.items():
         if count > 1:
-            yield Broken("I2", f"{key} had its effect {count} times")
-    for key, positions in world.acknowledged.items():
-        if not set(positions) <= stored:
-            yield Broken("I8", f"{key} was acknowledged at {positions} and is not in the log")
-        if not any(json.loads(row.body)["key"] == key for row in rows):
-            yield Broken("I8", f"{key} was acknowledged and is not in the log")
+            yield Broken("I2", f"deed {deed} had its effect on {stream} {count} times")
+    stored = {deed for deed, _ in effects}
+    for deed in world.acknowledged:
+        if deed not in stored:
+            yield Broken("I8", f"deed {deed} was acknowledged and is not in the log")
     for stream in SUBJECTS:
-        versions = [row.version for row in rows if row.stream == stream]
+        versions = [row.version for row in rows if row.stream_id == stream]
         if versions != list(range(1, len(versions) + 1)):
             yield Broken("I3", f"versions of {stream} are {versions}")
-    transfers: Counter[str] = Counter()
-    sides: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
     for row in rows:
-        key = json.loads(row.body)["key"]
-        transfers[key] += amount_of(row)
-        sides[key] += 1
-    for key, total in transfers.items():
-        if sides[key] == 2 and total:
-            yield Broken("I5", f"{key} made {total} out of nothing")
+        if row.identity is not None:
+            sums[body_of(row).deed] += body_of(row).amount_minor
+    for deed, total in sums.items():
+        if total:
+            yield Broken("I5", f"deed {deed} made {total} out of nothing")
     for position, digest in world.checkpoints:
-        if digest_of([row for row in rows if row.position <= position]) != digest:
+        if digest_of([row for row in rows if position_of(row) <= position]) != digest:
             yield Broken("I6", f"the log before checkpoint {position} is not what was sealed")
 
 
@@ -200,7 +236,7 @@ def supervisor(world: World, caught_up: Callable[[], bool]) -> Callable[[], Awai
     """Heals the world when the clients are done and ends it when all have caught up, or after a bounded time."""
 
     async def main() -> None:
-        while world.clients_left > 0:
+        while world.services_left > 0:
             await world.kernel.sleep(0.02)
         world.kernel.heal()
         until = world.kernel.seconds + CATCH_UP_SECONDS_MAX

@@ -7,9 +7,22 @@ died. MongoDB: single-document compare-and-set. What each forgets when it is bro
 
 import asyncio
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
+
+from chassis.events import StoredEvent
+from chassis.store.items import (
+    Append,
+    Appended,
+    AppendResult,
+    CommandSeen,
+    IdentityConflict,
+    StoreUnavailable,
+    VersionConflict,
+)
+from msgspec import structs
 
 from tests.simulation.kernel import Actor, Injected, Kernel
 
@@ -28,41 +41,6 @@ class Flaws:
     no_fence: bool = False
 
 
-class Aborted(Injected):
-    """The transaction was rolled back; its positions are burned."""
-
-
-class Conflict(Exception):
-    """A unique constraint: which one."""
-
-    def __init__(self, constraint: str) -> None:
-        super().__init__(constraint)
-        self.constraint = constraint
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of the events table."""
-
-    position: int
-    stream: UUID
-    version: int
-    name: str
-    body: bytes
-    identity: UUID | None
-
-
-@dataclass(frozen=True, slots=True)
-class NewRow:
-    """A row before it has its position."""
-
-    stream: UUID
-    version: int
-    name: str
-    body: bytes
-    identity: UUID | None = None
-
-
 @dataclass(slots=True)
 class LogServer:
     """The events table of one context, with the memory of commands in the same transaction."""
@@ -70,65 +48,120 @@ class LogServer:
     kernel: Kernel
     flaws: Flaws
     abort: float = 0.05
-    rows: list[Row] = field(default_factory=list)
-    commands: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    rows: list[StoredEvent] = field(default_factory=list)
+    commands: dict[str, CommandSeen] = field(default_factory=dict)
     _drawn: int = 0
     _holder: Actor | None = None
     _aborts: int = 0
 
-    async def insert(self, rows: Sequence[NewRow], command: str | None = None) -> tuple[int, ...]:
-        """One transaction. Returns the positions, of this or of an earlier run of the same command."""
+    async def append_items(self, items: Sequence[Append]) -> list[AppendResult]:
+        """One transaction in which each item succeeds or fails alone; raises StoreUnavailable when in doubt."""
+        async with self._transaction():
+            drawn = self._draw(sum(len(item.events) for item in items))
+            await self.kernel.gate("log commit")
+            self._may_abort()
+            return [self._append_item(item, drawn) for item in items]
+
+    async def append_bulk(self, events: Sequence[StoredEvent]) -> list[int]:
+        """All in one transaction, or VersionConflict, IdentityConflict, StoreUnavailable."""
+        async with self._transaction():
+            drawn = self._draw(len(events))
+            await self.kernel.gate("log commit")
+            self._may_abort()
+            for number, event in enumerate(events):
+                if (
+                    event.version != self._head(event.stream_id, events[:number]) + 1
+                    and not self._lax_versions
+                ):
+                    raise VersionConflict(event.stream_id, self._head(event.stream_id))
+                if self._taken(event):
+                    raise IdentityConflict(event.identity)
+            return self._store(events, drawn)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        """The commit-order lock, lost with its holder, and an answer that may not arrive."""
         kernel = self.kernel
-        await kernel.gate("log begin")
+        await self._reach("log begin")
         while not self.flaws.no_commit_lock and self._holder is not None and not self._holder.dead:
             await kernel.sleep(LOCK_RETRY_SECONDS)
-        self._holder = kernel.actor()
+        me = self._holder = kernel.actor()
         try:
-            if command is not None and command in self.commands and not self.flaws.no_command_memory:
-                return self.commands[command]
-            first = self._drawn + 1
-            self._drawn += len(rows)
-            new = [
-                Row(first + at, r.stream, r.version, r.name, r.body, r.identity) for at, r in enumerate(rows)
-            ]
-            await kernel.gate("log commit")
-            self._check(rows)
-            if self._draws_abort():
-                kernel.note(f"log aborts {first}..{self._drawn}")
-                raise Aborted("log")
-            self.rows.extend(new)
-            self.rows.sort(key=lambda row: row.position)
-            positions = tuple(row.position for row in new)
-            if command is not None:
-                self.commands[command] = positions
+            yield
         finally:
-            if self._holder is kernel.actor():
+            if self._holder is me:
                 self._holder = None
-        await kernel.call("log answer", lambda: None)
-        return positions
+        await self._reach("log answer")
 
-    def _check(self, rows: Sequence[NewRow]) -> None:
-        versions = {(row.stream, row.version) for row in self.rows}
-        identities = {row.identity for row in self.rows if row.identity is not None}
-        for row in rows:
-            if (row.stream, row.version) in versions and not self.flaws.no_version_check:
-                raise Conflict("version")
-            if row.identity is not None and row.identity in identities and not self.flaws.no_identity_check:
-                raise Conflict("identity")
-            versions.add((row.stream, row.version))
-            identities.add(row.identity or UUID(int=0))
+    async def _reach(self, point: str) -> None:
+        try:
+            await self.kernel.call(point, lambda: None)
+        except Injected as error:
+            raise StoreUnavailable(point) from error
 
-    def _draws_abort(self) -> bool:
-        if self.kernel.healed or self._aborts >= ABORTS_MAX or self.kernel.chance.random() >= self.abort:
+    def _append_item(self, item: Append, drawn: Iterator[int]) -> AppendResult:
+        command = item.command
+        if command is not None and command.key in self.commands and not self.flaws.no_command_memory:
+            return self.commands[command.key]
+        head = self._head(item.stream_id)
+        if item.first != head + 1 and not self._lax_versions:
+            return VersionConflict(item.stream_id, head)
+        for event in item.events:
+            if self._taken(event):
+                return IdentityConflict(event.identity)
+        positions = self._store(item.events, drawn)
+        if command is not None:
+            version = head + len(item.events)
+            seen = CommandSeen(command.key, command.fingerprint, item.stream_id, version, len(item.events))
+            self.commands[command.key] = seen
+        return Appended(tuple(positions))
+
+    def _store(self, events: Sequence[StoredEvent], drawn: Iterator[int]) -> list[int]:
+        new = [structs.replace(event, position=next(drawn)) for event in events]
+        self.rows.extend(new)
+        self.rows.sort(key=position_of)
+        return [position_of(event) for event in new]
+
+    def _draw(self, count: int) -> Iterator[int]:
+        first, self._drawn = self._drawn + 1, self._drawn + count
+        return iter(range(first, first + count))
+
+    def _head(self, stream: UUID, besides: Sequence[StoredEvent] = ()) -> int:
+        return max((row.version for row in (*self.rows, *besides) if row.stream_id == stream), default=0)
+
+    @property
+    def _lax_versions(self) -> bool:
+        return self.flaws.no_version_check
+
+    def _taken(self, event: StoredEvent) -> bool:
+        if event.identity is None or self.flaws.no_identity_check:
             return False
-        self._aborts += 1
-        return True
+        return any(row.identity == event.identity for row in self.rows)
 
-    async def read_after(self, position: int, limit: int) -> list[Row]:
-        """Committed rows behind a position, in order."""
-        return await self.kernel.call(
-            "log read", lambda: [row for row in self.rows if row.position > position][:limit]
-        )
+    def _may_abort(self) -> None:
+        if not self.kernel.healed and self._aborts < ABORTS_MAX and self.kernel.chance.random() < self.abort:
+            self._aborts += 1
+            self.kernel.note("log aborts")
+            raise StoreUnavailable("aborted")
+
+    async def read_after(self, position: int, limit: int = 1_000) -> list[StoredEvent]:
+        """Committed events behind a position, in order."""
+
+        def committed() -> list[StoredEvent]:
+            return [row for row in self.rows if position_of(row) > position][:limit]
+
+        return await self.kernel.call("log read", committed)
+
+    async def stream_heads(self, ids: Sequence[UUID]) -> dict[UUID, int]:
+        """The last version of each stream, 0 where it has none."""
+        return await self.kernel.call("log heads", lambda: {stream: self._head(stream) for stream in ids})
+
+
+def position_of(event: StoredEvent) -> int:
+    """The position of an event that was stored."""
+    if event.position is None:
+        raise ValueError("an event without a position was never stored")
+    return event.position
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,22 +219,3 @@ class BrokerServer:
         return await self.kernel.call(
             "fetch", lambda: self.logs.get((topic, partition), [])[offset : offset + limit]
         )
-
-
-Document = dict[str, object]
-
-
-@dataclass(slots=True)
-class DocumentServer:
-    """Collections of documents by id; every write is of one document and atomic."""
-
-    kernel: Kernel
-    collections: dict[str, dict[str, Document]] = field(default_factory=dict)
-
-    def collection(self, name: str) -> dict[str, Document]:
-        """A collection, made when it is first named."""
-        return self.collections.setdefault(name, {})
-
-    async def call(self, point: str, effect: Callable[[], object]) -> object:
-        """One round trip."""
-        return await self.kernel.call(point, effect)
