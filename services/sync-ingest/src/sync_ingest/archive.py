@@ -185,6 +185,16 @@ class Archive:
         """Intakes that no certificate covers yet, oldest first."""
         return self._intakes("where source = %s and certificate is null order by number", (source,))
 
+    def sources_with_open(self, format: str) -> list[str]:
+        """Sources with an intake of `format` that no certificate covers yet."""
+        return [
+            row[0]
+            for row in self._rows(
+                "select distinct source from {s}.intakes where certificate is null and format = %s order by source",
+                (format,),
+            )
+        ]
+
     def _intakes(self, where: str, values: tuple[object, ...]) -> list[Intake]:
         columns = (
             "id, source, sha256, name, format, mapping, size_bytes, received_at, certificate is not null"

@@ -1,0 +1,221 @@
+"""What ingest stores. Stream = account, except parties (their own) and feeds (one stream per source).
+
+Money is signed minor units: credit positive, debit negative. Personal fields are sealed one by one when stored.
+"""
+
+from datetime import date
+from typing import Annotated
+from uuid import UUID
+
+from chassis.events import Event, personal
+
+from sync_ingest.domain.certificate import Findings
+
+Identifying = Annotated[str | None, personal("C2")]
+
+
+class AccountSeen(Event, frozen=True):
+    """An account that postings or other records name, and no master data has opened yet."""
+
+    source: str
+    account: Annotated[str, personal("C2")]
+
+
+class AccountOpened(Event, frozen=True):
+    """The source's master data describes an account."""
+
+    source: str
+    account: Annotated[str, personal("C2")]
+    opened_on: date
+    product: str
+    currency: str | None
+    branch: str | None
+    name: Identifying
+    statement_frequency: str | None
+
+
+class HolderNamed(Event, frozen=True):
+    """A party holds the account, as owner or joint holder."""
+
+    source: str
+    party_id: UUID
+    role: str
+
+
+class CardIssued(Event, frozen=True):
+    """A card on the account."""
+
+    source: str
+    card: Annotated[str, personal("C2")]
+    party_id: UUID | None
+    kind: str | None
+    issued_on: date
+
+
+class LoanGranted(Event, frozen=True):
+    """A loan that the source's master data states for the account."""
+
+    source: str
+    loan: str
+    granted_on: date
+    amount_minor: int
+    currency: str
+    duration_months: int
+    payment_minor: int
+    status: str | None
+
+
+class StandingOrderSet(Event, frozen=True):
+    """A standing order on the account."""
+
+    source: str
+    order: str
+    amount_minor: int
+    currency: str
+    kind: str | None
+    counterparty_bank: str | None
+    counterparty_account: Identifying
+
+
+class PostingBooked(Event, frozen=True):
+    """Money moved on the account; `posting_id` is the identity that makes it happen once."""
+
+    source: str
+    posting_id: UUID
+    core_transaction_id: str
+    leg: int
+    amount_minor: int
+    currency: str
+    booked_on: date
+    value_on: date | None
+    balance_after_minor: int | None
+    product: str | None
+    channel: str | None
+    kind: str | None
+    branch: str | None
+    teller: str | None
+    counterparty_bank: str | None
+    counterparty_account: Identifying
+    counterparty_name: Identifying
+    text: Identifying
+    digest: str
+    intake: UUID
+    line: int
+
+
+class PostingReversed(Event, frozen=True):
+    """Money moved back: a posting of its own whose amount undoes `reverses`, which stays in the history."""
+
+    source: str
+    posting_id: UUID
+    reverses: UUID
+    core_transaction_id: str
+    leg: int
+    amount_minor: int
+    currency: str
+    booked_on: date
+    value_on: date | None
+    balance_after_minor: int | None
+    product: str | None
+    channel: str | None
+    kind: str | None
+    branch: str | None
+    teller: str | None
+    counterparty_bank: str | None
+    counterparty_account: Identifying
+    counterparty_name: Identifying
+    text: Identifying
+    digest: str
+    intake: UUID
+    line: int
+
+
+class PartyDescribed(Event, frozen=True):
+    """A person or company as the source describes it."""
+
+    source: str
+    party: Annotated[str, personal("C2")]
+    kind: str
+    name: Identifying
+    born_on: Identifying
+    gender: Identifying
+    identity_number: Identifying
+    phone: Identifying
+    email: Identifying
+    address: Identifying
+    branch: str | None
+
+
+class IntakeReceived(Event, frozen=True):
+    """Bytes of a feed were kept under their hash."""
+
+    source: str
+    intake: UUID
+    sha256: str
+    format: str
+    size_bytes: int
+
+
+class FeedRecordQuarantined(Event, frozen=True):
+    """A record of a feed could not be posted; `raw` is what came, cut to a bounded size."""
+
+    source: str
+    quarantine: UUID
+    intake: UUID
+    file: str
+    line: int
+    column: str | None
+    reason: str
+    detail: str
+    raw: Annotated[str, personal("C2")]
+
+
+class QuarantinedRecordReleased(Event, frozen=True):
+    """A quarantined record was repaired and its replacement taken in."""
+
+    source: str
+    quarantine: UUID
+    replaced_by: UUID
+
+
+class ReconciliationCertified(Event, frozen=True):
+    """A certificate over a set of intakes."""
+
+    source: str
+    certificate: UUID
+    intakes: tuple[UUID, ...]
+    findings: Findings
+
+
+PostingEvent = PostingBooked | PostingReversed
+IngestEvent = (
+    AccountSeen
+    | AccountOpened
+    | HolderNamed
+    | CardIssued
+    | LoanGranted
+    | StandingOrderSet
+    | PostingBooked
+    | PostingReversed
+    | PartyDescribed
+    | IntakeReceived
+    | FeedRecordQuarantined
+    | QuarantinedRecordReleased
+    | ReconciliationCertified
+)
+
+STORED_NAMES: dict[str, type[Event]] = {
+    "account-seen": AccountSeen,
+    "account-opened": AccountOpened,
+    "holder-named": HolderNamed,
+    "card-issued": CardIssued,
+    "loan-granted": LoanGranted,
+    "standing-order-set": StandingOrderSet,
+    "posting-booked": PostingBooked,
+    "posting-reversed": PostingReversed,
+    "party-described": PartyDescribed,
+    "intake-received": IntakeReceived,
+    "feed-record-quarantined": FeedRecordQuarantined,
+    "quarantined-record-released": QuarantinedRecordReleased,
+    "reconciliation-certified": ReconciliationCertified,
+}

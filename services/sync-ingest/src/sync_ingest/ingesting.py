@@ -1,0 +1,414 @@
+"""A run: bytes are kept, then read, then booked, then certified. Whatever a crash left open goes on from there."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, tzinfo
+from typing import BinaryIO, Final, Protocol
+from uuid import UUID
+
+import msgspec
+
+from sync_ingest.adapters.port import Adapter, BalanceOrder, FeedFile, Item
+from sync_ingest.adapters.registry import adapter_for
+from sync_ingest.archive import Archive, Intake, QuarantineEntry
+from sync_ingest.domain.balances import TOLERANCE_MINOR, PrintedBalances, PrintedRow, compare
+from sync_ingest.domain.certificate import Findings, StoreFold, certify
+from sync_ingest.domain.events import (
+    FeedRecordQuarantined,
+    IntakeReceived,
+    QuarantinedRecordReleased,
+    ReconciliationCertified,
+)
+from sync_ingest.domain.identities import (
+    CertificateId,
+    IntakeId,
+    QuarantineId,
+    certificate_id,
+    feed_id,
+    released_id,
+)
+from sync_ingest.domain.totals import Purse
+from sync_ingest.pipeline import Entry, Journal, Origin, Pipeline
+
+ACCOUNTS_PER_READING: Final = 200
+FEED_FILES_MAX: Final = 10_000
+
+
+class StoredMovement(msgspec.Struct, frozen=True):
+    """One stored posting as reconciliation reads it."""
+
+    stream_id: UUID
+    booked_on: date
+    amount_minor: int
+    currency: str
+    balance_after_minor: int | None
+    intake: UUID
+
+
+class Ledger(Journal, Protocol):
+    """The store as a whole run needs it: the pipeline's journal, and reading accounts back."""
+
+    def movements(self, streams: Sequence[UUID]) -> Iterator[StoredMovement]:
+        """Every stored posting of these accounts, account by account in stored order."""
+        ...
+
+    def account_numbers(self, accounts: Sequence[UUID]) -> dict[UUID, str]:
+        """How the source names these accounts, where that can still be read."""
+        ...
+
+    def head_position(self) -> int:
+        """Position of the last event of the store."""
+        ...
+
+
+class Vault(Protocol):
+    """Seals what ingest keeps beside its events."""
+
+    def seal_bytes(self, subject: UUID, place: str, plain: bytes) -> bytes: ...
+
+    def open_bytes(self, subject: UUID, place: str, sealed: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeedContent:
+    """One file to take in: its name and a way to read its bytes from the beginning."""
+
+    name: str
+    open: Callable[[], BinaryIO]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    bytes_read: int
+    bytes_total: int
+    records: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run read and did. `certificate` is None where nothing new was there to certify."""
+
+    source: str
+    findings: Findings
+    certificate: CertificateId | None
+    intakes: tuple[IntakeId, ...]
+    appended: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """The bank's own choices."""
+
+    bank_time: tzinfo = UTC
+    printed_tolerance_minor: int = TOLERANCE_MINOR
+
+
+class QuarantineUnknown(LookupError):
+    """No quarantine entry of that id."""
+
+
+class AlreadyReleased(Exception):
+    """The entry was repaired before."""
+
+
+@dataclass(slots=True)
+class Ingest:
+    """Everything a run needs; one instance per thread."""
+
+    archive: Archive
+    ledger: Ledger
+    vault: Vault
+    now: Callable[[], datetime]
+    elapsed: Callable[[], float]
+    settings: IngestSettings = field(default_factory=IngestSettings)
+    reached: Callable[[str], None] = lambda _: None
+    progress: Callable[[Progress], None] = lambda _: None
+
+    def run(
+        self, source: str, contents: Sequence[FeedContent], *, format: str, mapping: str | None = None
+    ) -> RunResult:
+        """Takes the files in and books them; what earlier runs of this source left open is finished first."""
+        adapter_for(format, mapping)
+        with self.archive.locked(source):
+            intakes = self._take_in(source, contents, format, mapping)
+            self.reached("after-intake")
+            given = {intake.id for intake in intakes}
+            self._finish_open(source, without=given)
+            return self._book_and_certify(source, intakes)
+
+    def keep(self, source: str, content: FeedContent, *, format: str) -> RunResult:
+        """Books one intake and leaves its certificate to the window: what a stream of small batches does."""
+        with self.archive.locked(source):
+            intakes = self._take_in(source, [content], format, None)
+            started = self.elapsed()
+            pipeline = self._book(source, intakes)
+            findings = certify(pipeline.totals, StoreFold(), {}, {}, {})
+            ids = tuple(intake.id for intake in intakes)
+            return RunResult(source, findings, None, ids, pipeline.appended, self.elapsed() - started)
+
+    def close_window(self, source: str) -> list[RunResult]:
+        """Certifies everything of a source that no certificate covers yet."""
+        with self.archive.locked(source):
+            return self._finish_open(source, without=set())
+
+    def release(self, quarantined: QuarantineId, repaired: bytes) -> RunResult:
+        """Books the canonical record that replaces a quarantined one, and notes the release."""
+        entry = self.archive.quarantined([quarantined]).get(quarantined)
+        if entry is None:
+            raise QuarantineUnknown(quarantined)
+        if entry.status == "released":
+            raise AlreadyReleased(quarantined)
+        source = entry.source
+        with self.archive.locked(source):
+            content = FeedContent(f"repair-of-{quarantined}", lambda: io.BytesIO(repaired))
+            intakes = self._take_in(source, [content], "canonical", None)
+            result = self._book_and_certify(source, intakes)
+            if result.findings.quarantined == 0:
+                self._note_release(source, quarantined, intakes[0].id)
+            return result
+
+    def raw_of(self, entry: QuarantineEntry) -> bytes:
+        """What a quarantined record looked like."""
+        sealed = bytes.fromhex(entry.raw_sealed)
+        return self.vault.open_bytes(feed_id(entry.source), f"quarantine|{entry.id}", sealed)
+
+    def bytes_of(self, intake: Intake) -> BinaryIO:
+        """The bytes of an intake as they came."""
+
+        def open_chunk(of: IntakeId, number: int, sealed: bytes) -> bytes:
+            return self.vault.open_bytes(of, f"intake|{number}", sealed)
+
+        return self.archive.read(intake, open_chunk)
+
+    def _note_release(self, source: str, quarantined: QuarantineId, intake: IntakeId) -> None:
+        stream, identity = feed_id(source), released_id(quarantined)
+        if identity not in self.ledger.known([identity]):
+            event = QuarantinedRecordReleased(source=source, quarantine=quarantined, replaced_by=intake)
+            head = self.ledger.heads([stream]).get(stream, 0)
+            self.ledger.append([Entry(stream, head + 1, event, identity, self.now(), intake)])
+        self.archive.released(quarantined)
+
+    # intake
+
+    def _take_in(
+        self, source: str, contents: Sequence[FeedContent], format: str, mapping: str | None
+    ) -> list[Intake]:
+        def seal(intake: IntakeId, number: int, chunk: bytes) -> bytes:
+            return self.vault.seal_bytes(intake, f"intake|{number}", chunk)
+
+        intakes: dict[IntakeId, Intake] = {}
+        copies: list[Intake] = []
+        for content in contents:
+            with content.open() as stream:
+                intake = self.archive.take_in(
+                    source,
+                    content.name,
+                    stream,
+                    format=format,
+                    mapping=mapping,
+                    received_at=self.now(),
+                    seal=seal,
+                )
+            if intake.id in intakes:
+                copies.append(intake)
+            intakes[intake.id] = intake
+        self._note_intakes(source, list(intakes.values()))
+        return [*intakes.values(), *copies]
+
+    def _note_intakes(self, source: str, intakes: Sequence[Intake]) -> None:
+        known = self.ledger.known([intake.id for intake in intakes])
+        stream = feed_id(source)
+        head = self.ledger.heads([stream]).get(stream, 0)
+        entries = []
+        for intake in intakes:
+            if intake.id not in known:
+                head += 1
+                event = IntakeReceived(
+                    source=source,
+                    intake=intake.id,
+                    sha256=intake.sha256.hex(),
+                    format=intake.format,
+                    size_bytes=intake.size_bytes,
+                )
+                entries.append(Entry(stream, head, event, intake.id, intake.received_at, intake.id))
+        if entries:
+            self.ledger.append(entries)
+
+    # booking
+
+    def _finish_open(self, source: str, without: set[IntakeId]) -> list[RunResult]:
+        groups: dict[tuple[str, str | None], list[Intake]] = {}
+        for intake in self.archive.open_intakes(source):
+            if intake.id not in without:
+                groups.setdefault((intake.format, intake.mapping), []).append(intake)
+        return [self._book_and_certify(source, group) for group in groups.values()]
+
+    def _book(self, source: str, intakes: Sequence[Intake]) -> Pipeline:
+        previous = self.archive.certificates(source, None, 1)
+        through = msgspec.json.decode(previous[0][5], type=Findings).booked_through if previous else None
+        pipeline = Pipeline(
+            source,
+            self.ledger,
+            _Book(self.archive, self.vault, self.now),
+            now=self.now,
+            bank_time=self.settings.bank_time,
+            certified_through=through,
+            reached=self.reached,
+        )
+        adapter = adapter_for(intakes[0].format, intakes[0].mapping)
+        files, origins, met = [], [], set[IntakeId]()
+        for intake in intakes:
+            files.append(FeedFile(intake.name, intake.size_bytes, self._opener(intake)))
+            fresh = not intake.certified and intake.id not in met
+            origins.append(Origin(intake.id, intake.name, open=fresh, closed=intake.certified))
+            met.add(intake.id)
+        total, started = sum(feed_file.size_bytes for feed_file in files), self.elapsed()
+        reading = _Reading(adapter, files)
+        for records in pipeline.book(reading, origins):
+            self.progress(Progress(reading.bytes_read, total, records, self.elapsed() - started))
+        return pipeline
+
+    def _opener(self, intake: Intake) -> Callable[[], BinaryIO]:
+        return lambda: self.bytes_of(intake)
+
+    def _book_and_certify(self, source: str, intakes: Sequence[Intake]) -> RunResult:
+        started = self.elapsed()
+        pipeline = self._book(source, intakes)
+        ids = list(dict.fromkeys(intake.id for intake in intakes))
+        pending = {intake.id for intake in intakes if not intake.certified}
+        order = adapter_for(intakes[0].format, intakes[0].mapping).balance_order
+        found = self._reconcile(pipeline.totals.account_ids, pending, order)
+        findings = certify(pipeline.totals, found.fold, found.openings, found.closings, found.printed)
+        self.reached("before-certificate")
+        certificate = None
+        if pending:
+            certificate = self._certify(source, sorted(pending), findings, found.closings)
+        return RunResult(
+            source, findings, certificate, tuple(ids), pipeline.appended, self.elapsed() - started
+        )
+
+    def _reconcile(
+        self, accounts: Sequence[UUID], pending: set[IntakeId], order: BalanceOrder
+    ) -> "_Reconciled":
+        """Folds the accounts from what is stored, some at a time, so that memory does not follow the feed."""
+        found = _Reconciled()
+        for at in range(0, len(accounts), ACCOUNTS_PER_READING):
+            some = accounts[at : at + ACCOUNTS_PER_READING]
+            found.openings |= self.archive.balances(some)
+            rows: dict[Purse, list[PrintedRow]] = {}
+            for movement in self.ledger.movements(some):
+                purse = Purse(movement.stream_id, movement.currency)
+                found.closings[purse] = found.closings.get(purse, 0) + movement.amount_minor
+                if movement.intake in pending:
+                    found.fold.add(purse, movement.amount_minor)
+                _remember(rows.setdefault(purse, []), movement)
+            for purse, of_purse in rows.items():
+                if any(row.printed_minor is not None for row in of_purse):
+                    tolerance_minor = self.settings.printed_tolerance_minor
+                    found.printed[purse] = compare(of_purse, order, tolerance_minor)
+        return found
+
+    def _certify(
+        self, source: str, intakes: Sequence[IntakeId], findings: Findings, closings: Mapping[Purse, int]
+    ) -> CertificateId:
+        previous = self.archive.certificates(source, None, 1)
+        certificate = certificate_id(source, previous[0][1] if previous else None, list(intakes))
+        stream, now = feed_id(source), self.now()
+        if certificate not in self.ledger.known([certificate]):
+            event = ReconciliationCertified(
+                source=source, certificate=certificate, intakes=tuple(intakes), findings=findings
+            )
+            head = self.ledger.heads([stream]).get(stream, 0)
+            self.ledger.append([Entry(stream, head + 1, event, certificate, now, intakes[0])])
+        self.archive.certify(
+            certificate,
+            source,
+            certified_at=now,
+            status=findings.status,
+            findings=msgspec.json.encode(findings),
+            intakes=intakes,
+            closings=closings,
+        )
+        return certificate
+
+
+@dataclass(slots=True)
+class _Reconciled:
+    """What the store says about the accounts of a run."""
+
+    fold: StoreFold = field(default_factory=StoreFold)
+    openings: dict[Purse, int] = field(default_factory=dict)
+    closings: dict[Purse, int] = field(default_factory=dict)
+    printed: dict[Purse, PrintedBalances] = field(default_factory=dict)
+
+
+def _remember(rows: list[PrintedRow], movement: StoredMovement) -> None:
+    """Movements of a day that print no balance become one row: most accounts then need one row a day."""
+    row = PrintedRow(movement.booked_on, movement.amount_minor, movement.balance_after_minor)
+    if row.printed_minor is None and rows and rows[-1][::2] == row[::2]:
+        row = row._replace(amount_minor=row.amount_minor + rows.pop().amount_minor)
+    rows.append(row)
+
+
+class _Reading:
+    """Batches of a feed, remembering how many bytes were read."""
+
+    def __init__(self, adapter: Adapter, files: Sequence[FeedFile]) -> None:
+        self._adapter = adapter
+        self._files = files
+        self.bytes_read = 0
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for batch in self._adapter.read(self._files):
+            self.bytes_read = batch.bytes_read
+            yield batch.items
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """The pipeline's quarantine book, kept in the archive."""
+
+    archive: Archive
+    vault: Vault
+    now: Callable[[], datetime]
+
+    def released_among(self, ids: Sequence[QuarantineId]) -> set[QuarantineId]:
+        return {e.id for e in self.archive.quarantined(ids).values() if e.status == "released"}
+
+    def enter(self, event: FeedRecordQuarantined, raw: bytes) -> None:
+        identity = QuarantineId(event.quarantine)
+        sealed = self.vault.seal_bytes(feed_id(event.source), f"quarantine|{identity}", raw)
+        self.archive.quarantine(
+            [
+                QuarantineEntry(
+                    id=identity,
+                    source=event.source,
+                    intake=IntakeId(event.intake),
+                    file=event.file,
+                    line=event.line,
+                    column=event.column,
+                    reason=event.reason,
+                    detail=event.detail,
+                    raw_sealed=sealed.hex(),
+                    quarantined_at=self.now(),
+                    status="waiting",
+                )
+            ]
+        )
+
+    def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
+        return self.archive.descriptions(subjects)
+
+    def describe(self, revisions: Mapping[UUID, tuple[int, str]]) -> None:
+        self.archive.describe(revisions)
+
+    def reversals(self, originals: Sequence[UUID]) -> dict[UUID, UUID]:
+        return self.archive.reversals(originals)
+
+    def claim_reversals(self, claims: Mapping[UUID, UUID]) -> None:
+        self.archive.claim_reversals(claims)

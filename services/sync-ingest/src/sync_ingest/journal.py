@@ -1,0 +1,185 @@
+"""The pipeline's journal over the event store of this context: bulk look-ups, sealing, and one append per batch."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from chassis.catalogue import Catalogue, NewEvent
+from chassis.events import Metadata, StoredEvent
+from chassis.privacy import KeyRing, open_bytes, seal_bytes
+from chassis.store import IdentityConflict, Recorder, VersionConflict
+from psycopg import sql
+
+from sync_ingest.domain.events import STORED_NAMES
+from sync_ingest.ingesting import StoredMovement
+from sync_ingest.pipeline import AppendConflict, Entry, StoredPosting
+
+STORE: Final = "ingest"
+SCHEMA: Final = "store_ingest"
+ACTOR: Final = "sync-ingest"
+DIGEST_PURPOSE: Final = "ingest content digest"
+POSTING_NAMES: Final = ("posting-booked", "posting-reversed")
+READ_ROWS: Final = 2_000
+CATALOGUE: Final = Catalogue(store=STORE, entries=STORED_NAMES)
+
+_MOVEMENTS: Final = sql.SQL(
+    "select stream_id, body from {t} where stream_id = any(%s) and name = any(%s) order by stream_id, version"
+).format(t=sql.Identifier(SCHEMA, "events"))
+
+
+class SubjectErased(Exception):
+    """The key under which something was kept has been destroyed."""
+
+
+class _PostingData(msgspec.Struct):
+    amount_minor: int
+    currency: str
+    booked_on: date
+    intake: UUID
+    line: int
+    digest: str
+    balance_after_minor: int | None = None
+
+
+class _PostingBody(msgspec.Struct):
+    data: _PostingData
+
+
+_posting_bodies: Final = msgspec.json.Decoder(_PostingBody)
+
+
+class StoreLedger:
+    """The event store as a run needs it. Personal fields are sealed under their stream's key before they leave."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        keys: KeyRing,
+        *,
+        now: Callable[[], datetime],
+        actor: str = ACTOR,
+        trace: Mapping[str, str] | None = None,
+    ) -> None:
+        self._recorder = recorder
+        self._keys = keys
+        self._now = now
+        self._actor = actor
+        self._trace = dict(trace or {})
+
+    def postings(self, identities: Sequence[UUID]) -> dict[UUID, StoredPosting]:
+        """The stored postings among `identities`."""
+        found = {}
+        for stored in self._recorder.read_identities(identities):
+            if stored.name in POSTING_NAMES and stored.identity is not None and stored.position is not None:
+                data = _posting_bodies.decode(stored.body).data
+                found[stored.identity] = StoredPosting(
+                    position=stored.position,
+                    amount_minor=data.amount_minor,
+                    currency=data.currency,
+                    digest=data.digest,
+                    intake=data.intake,
+                    line=data.line,
+                    reversal=stored.name == "posting-reversed",
+                )
+        return found
+
+    def known(self, identities: Sequence[UUID]) -> set[UUID]:
+        """The identities that are taken."""
+        return self._recorder.known_identities(identities)
+
+    def heads(self, streams: Sequence[UUID]) -> dict[UUID, int]:
+        """Version of the last event of each stream that has one."""
+        return self._recorder.stream_heads(streams)
+
+    def head_position(self) -> int:
+        """Position of the last event of the whole store."""
+        return self._recorder.head_position()
+
+    def digest_keys(self, subjects: Sequence[UUID]) -> dict[UUID, bytes]:
+        """A secret per stream, derived from its data key and gone with it."""
+        keys = self._keys.keys_for(subjects)
+        return {subject: key.derive(DIGEST_PURPOSE) for subject, key in keys.items()}
+
+    def append(self, entries: Sequence[Entry]) -> list[int]:
+        """Seals, encodes and stores in one transaction."""
+        stored = self._encoded(entries)
+        try:
+            return self._recorder.append_bulk(stored)
+        except (VersionConflict, IdentityConflict) as conflict:
+            raise AppendConflict(str(conflict)) from conflict
+
+    def movements(self, streams: Sequence[UUID]) -> Iterator[StoredMovement]:
+        """Every posting of these accounts, account by account in stored order, through a server-side cursor."""
+        connection = self._recorder.connection()
+        with connection.transaction(), connection.cursor("movements", binary=True) as cursor:
+            cursor.itersize = READ_ROWS
+            cursor.execute(_MOVEMENTS, (list(streams), list(POSTING_NAMES)))
+            for stream_id, body in cursor:
+                data = _posting_bodies.decode(body).data
+                yield StoredMovement(
+                    stream_id,
+                    data.booked_on,
+                    data.amount_minor,
+                    data.currency,
+                    data.balance_after_minor,
+                    data.intake,
+                )
+
+    def account_numbers(self, accounts: Sequence[UUID]) -> dict[UUID, str]:
+        """How the source names these accounts: what the first event of each stream says."""
+        keys = self._keys.keys_for(accounts, create=False)
+        numbers = {}
+        for account in accounts:
+            for stored in self._recorder.read_stream(account, limit=1):
+                event = CATALOGUE.open(stored, keys.get(account)).event
+                number = getattr(event, "account", None)
+                if isinstance(number, str):
+                    numbers[account] = number
+        return numbers
+
+    def _encoded(self, entries: Sequence[Entry]) -> list[StoredEvent]:
+        keys = self._keys.keys_for({entry.stream_id for entry in entries})
+        recorded_at = self._now()
+        metas: dict[tuple[datetime, UUID], Metadata] = {}
+        new = []
+        for stream, version, event, identity, effective_at, intake in entries:
+            meta = metas.get((effective_at, intake))
+            if meta is None:
+                meta = metas[effective_at, intake] = self._meta(effective_at, recorded_at, intake)
+            new.append(NewEvent(stream, version, event, meta, identity))
+        return CATALOGUE.stored(new, keys)
+
+    def _meta(self, effective_at: datetime, recorded_at: datetime, intake: UUID) -> Metadata:
+        return Metadata(
+            effective_at=effective_at,
+            recorded_at=recorded_at,
+            actor=self._actor,
+            command_id=intake,
+            correlation_id=intake,
+            causation_id=intake,
+            trace=self._trace,
+        )
+
+
+class KeptVault:
+    """Seals raw intakes and quarantined records under a key of their own subject."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    def seal_bytes(self, subject: UUID, place: str, plain: bytes) -> bytes:
+        """Sealed bytes that open at this place only; raises SubjectErased where the key is gone."""
+        key = self._keys.keys_for([subject]).get(subject)
+        if key is None:
+            raise SubjectErased(subject)
+        return seal_bytes(key, place, plain)
+
+    def open_bytes(self, subject: UUID, place: str, sealed: bytes) -> bytes:
+        """What was sealed at that place; raises SubjectErased where the key is gone."""
+        key = self._keys.keys_for([subject], create=False).get(subject)
+        plain = open_bytes(key, place, sealed)
+        if plain is None:
+            raise SubjectErased(subject)
+        return plain

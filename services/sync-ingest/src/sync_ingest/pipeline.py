@@ -1,0 +1,582 @@
+"""Records become events, each exactly once: the one path that files, HTTP batches and the topic all go through."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, tzinfo
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final, NamedTuple, Protocol, cast
+from uuid import UUID
+
+import msgspec
+from chassis.events import Event
+from contracts.identity import account_id, posting_id
+from msgspec import structs
+
+from sync_ingest.adapters.port import BATCH_RECORDS, Item
+from sync_ingest.domain.booking import booked, described, stream_of, subject_of
+from sync_ingest.domain.events import AccountSeen, FeedRecordQuarantined
+from sync_ingest.domain.identities import (
+    QuarantineId,
+    content_digest,
+    described_id,
+    feed_id,
+    posting_ids,
+    quarantine_id,
+    seen_id,
+    subject_id,
+)
+from sync_ingest.domain.records import (
+    AccountRecord,
+    AnyRecord,
+    MasterRecord,
+    PartyRecord,
+    Place,
+    Posting,
+    Unreadable,
+    same_content,
+)
+from sync_ingest.domain.totals import ControlTotals, Purse, Tally
+
+ACCOUNTS_CACHED_MAX: Final = 200_000
+CONFLICT_RETRIES_MAX: Final = 5
+DEFERRED_MAX: Final = 50_000
+QUARANTINED_NAMED_MAX: Final = 100_000
+"""Beyond this many a run still counts what it cannot read, but keeps no entry of its own for each."""
+
+
+class Entry(NamedTuple):
+    """An event on its way into the store."""
+
+    stream_id: UUID
+    version: int
+    event: Event
+    identity: UUID | None
+    effective_at: datetime
+    intake: UUID
+
+
+class StoredPosting(NamedTuple):
+    """What the store says about a posting that it holds."""
+
+    position: int
+    amount_minor: int
+    currency: str
+    digest: str
+    intake: UUID
+    line: int
+    reversal: bool
+
+
+class AppendConflict(Exception):
+    """Somebody else appended to a stream or used an identity first: read again and decide again."""
+
+
+class Journal(Protocol):
+    """What the pipeline asks of the event store. Every call is one bounded batch."""
+
+    def postings(self, identities: Sequence[UUID]) -> dict[UUID, StoredPosting]:
+        """The postings among `identities` that are stored."""
+        ...
+
+    def known(self, identities: Sequence[UUID]) -> set[UUID]:
+        """The identities that are taken."""
+        ...
+
+    def heads(self, streams: Sequence[UUID]) -> dict[UUID, int]:
+        """Version of the last event of each stream that has one."""
+        ...
+
+    def digest_keys(self, subjects: Sequence[UUID]) -> dict[UUID, bytes]:
+        """A secret per subject under which contents are digested; none where the subject was erased."""
+        ...
+
+    def append(self, entries: Sequence[Entry]) -> list[int]:
+        """Seals and stores in one transaction; returns the positions or raises AppendConflict."""
+        ...
+
+
+class QuarantineBook(Protocol):
+    """Where quarantine entries are listed beside their events."""
+
+    def released_among(self, ids: Sequence[QuarantineId]) -> set[QuarantineId]:
+        """Entries that were repaired since."""
+        ...
+
+    def enter(self, event: FeedRecordQuarantined, raw: bytes) -> None:
+        """Lists an entry; a second time changes nothing."""
+        ...
+
+    def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
+        """Revision and digest of the last description of each subject."""
+        ...
+
+    def describe(self, revisions: Mapping[UUID, tuple[int, str]]) -> None:
+        """Remembers last descriptions."""
+        ...
+
+    def reversals(self, originals: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Which reversal claimed each original."""
+        ...
+
+    def claim_reversals(self, claims: Mapping[UUID, UUID]) -> None:
+        """Reserves originals for their reversals."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The intake that a file of the feed came from.
+
+    `open`: what it posted before counts as this run's. `closed`: a certificate covers it, so nothing new comes of it.
+    """
+
+    intake: UUID
+    file: str
+    open: bool
+    closed: bool = False
+
+
+class Positions:
+    """A set of store positions, one bit each, so that a million records cost some hundred kilobytes."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+
+    def add(self, position: int) -> bool:
+        """Whether `position` is new to the set."""
+        page = self._pages.get(position >> 16)
+        if page is None:
+            page = self._pages[position >> 16] = bytearray(8192)
+        at, bit = (position & 0xFFFF) >> 3, 1 << (position & 7)
+        if page[at] & bit:
+            return False
+        page[at] |= bit
+        return True
+
+
+@dataclass(slots=True)
+class _Quarantined:
+    item: Item
+    unreadable: Unreadable
+
+
+@dataclass(slots=True)
+class _Account:
+    """What a run remembers of an account: its stream, digest key, head (tentative while a batch is under way)."""
+
+    id: UUID
+    key: bytes | None
+    head: int
+    tallies: dict[str, Tally] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What one batch will do; nothing is counted before its events are stored."""
+
+    posted: list[tuple[Tally, Posting, int]] = field(default_factory=list)
+    posted_before: list[tuple[Tally, Posting, int]] = field(default_factory=list)
+    duplicates: list[tuple[Tally, int, int | None]] = field(default_factory=list)
+    quarantined: list[_Quarantined] = field(default_factory=list)
+    deferred: list[Item] = field(default_factory=list)
+    claims: dict[UUID, UUID] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+
+
+class _New(NamedTuple):
+    item: Item
+    posting: Posting
+    identity: UUID
+    digest: str
+    reverses: UUID | None
+    account: _Account
+    tally: Tally
+
+
+class Pipeline:
+    """Books the records of one source. Not shared between threads; the caller holds the source's lock."""
+
+    def __init__(
+        self,
+        source: str,
+        journal: Journal,
+        book: QuarantineBook,
+        *,
+        now: Callable[[], datetime],
+        bank_time: tzinfo,
+        certified_through: date | None = None,
+        reached: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.source = source
+        self.totals = ControlTotals()
+        self.appended = 0
+        self._journal = journal
+        self._book = book
+        self._now = now
+        self._bank_time = bank_time
+        self._certified_through = certified_through
+        self._reached = reached
+        self._accounts: dict[str, _Account] = {}
+        self._seen = Positions()
+        self._deferred: list[Item] = []
+        self._ordinals: Counter[tuple[bytes, str]] = Counter()
+        self._origins: Sequence[Origin] = ()
+        self._day_starts = lru_cache(maxsize=4_096)(self._day_start)
+
+    def book(self, batches: Iterable[Sequence[Item]], origins: Sequence[Origin]) -> Iterator[int]:
+        """Books batch by batch; yields how many records were read so far."""
+        self._origins = origins
+        for batch in batches:
+            for at in range(0, len(batch), BATCH_RECORDS):
+                self._batch(batch[at : at + BATCH_RECORDS])
+            yield self.totals.records
+        while self._deferred:
+            waiting, self._deferred = self._deferred, []
+            for at in range(0, len(waiting), BATCH_RECORDS):
+                self._batch(waiting[at : at + BATCH_RECORDS])
+            if len(self._deferred) == len(waiting):
+                self._quarantine([self._orphan(item) for item in self._deferred])
+                self._deferred = []
+            yield self.totals.records
+
+    def _batch(self, items: Sequence[Item]) -> None:
+        postings = [item for item in items if type(item.content) is Posting]
+        others = [item for item in items if type(item.content) is not Posting]
+        unreadable = [_Quarantined(i, i.content) for i in others if isinstance(i.content, Unreadable)]
+        master = [i for i in others if not isinstance(i.content, Unreadable)]
+        if master:
+            unreadable += self._master(master)
+        if postings:
+            unreadable += self._postings(postings)
+        if unreadable:
+            self._quarantine(unreadable)
+
+    # postings
+
+    def _postings(self, items: Sequence[Item]) -> list[_Quarantined]:
+        for attempt in range(CONFLICT_RETRIES_MAX):
+            plan = self._plan(items)
+            self._reached("mid-batch")
+            try:
+                if plan.claims:
+                    self._book.claim_reversals(plan.claims)
+                positions = self._append(plan.entries)
+            except AppendConflict:
+                self._accounts.clear()
+                if attempt + 1 == CONFLICT_RETRIES_MAX:
+                    raise
+                continue
+            self._reached("after-append")
+            self._count(plan, positions)
+            return plan.quarantined
+        raise AssertionError("unreachable")
+
+    def _plan(self, items: Sequence[Item]) -> _Plan:
+        plan = _Plan()
+        source, origins = self.source, self._origins
+        postings = cast("list[Posting]", [item.content for item in items])
+        identities = posting_ids(source, postings)
+        accounts = self._accounts_of(postings)
+        known = self._journal.postings(identities)
+        new: dict[UUID, _New] = {}
+        reversing: list[_New] = []
+        for item, posting, identity in zip(items, postings, identities, strict=True):
+            if posting.source is not None:
+                if posting.source != source:
+                    detail = "the record names another source than its feed"
+                    plan.quarantined.append(self._refused(item, "source-mismatch", detail))
+                    continue
+                posting = structs.replace(posting, source=None)  # noqa: PLW2901 - the same posting, said shorter
+            account = accounts[posting.account]
+            tally = account.tallies.get(posting.currency) or self._tally(account, posting.currency)
+            digest = content_digest(posting, account.key) if account.key else ""
+            stored = known.get(identity) if known else None
+            if stored is not None:
+                if digest and stored.digest and stored.digest != digest:
+                    plan.quarantined.append(self._conflict(item))
+                else:
+                    self._plan_known(plan, item, posting, tally, stored)
+                continue
+            twin = new.get(identity)
+            if twin is not None:
+                if twin.posting == posting:
+                    plan.duplicates.append((tally, posting.amount_minor, None))
+                else:
+                    plan.quarantined.append(self._conflict(item))
+                continue
+            if origins[item.file].closed:
+                detail = "its intake is certified without it: release it once its original is there"
+                plan.quarantined.append(self._refused(item, "reversal-without-original", detail))
+                continue
+            reverses = (
+                posting_id(source, posting.account, posting.reverses, posting.leg)
+                if posting.reverses
+                else None
+            )
+            new[identity] = fresh = _New(item, posting, identity, digest, reverses, account, tally)
+            if reverses is not None:
+                reversing.append(fresh)
+        if reversing:
+            self._plan_reversals(plan, new, reversing)
+        self._plan_entries(plan, new.values())
+        return plan
+
+    def _tally(self, account: _Account, currency: str) -> Tally:
+        tally = account.tallies[currency] = self.totals.tally(Purse(account.id, currency))
+        return tally
+
+    def _accounts_of(self, postings: Sequence[Posting]) -> dict[str, _Account]:
+        accounts = self._accounts
+        missing = {p.account for p in postings if p.account not in accounts}
+        if missing:
+            if len(accounts) + len(missing) > ACCOUNTS_CACHED_MAX:
+                accounts.clear()
+                missing = {p.account for p in postings}
+            streams: dict[str, UUID] = {account: account_id(self.source, account) for account in missing}
+            keys = self._journal.digest_keys(list(streams.values()))
+            heads = self._journal.heads(list(streams.values()))
+            for account, stream in streams.items():
+                accounts[account] = _Account(stream, keys.get(stream), heads.get(stream, 0))
+        return accounts
+
+    def _plan_known(
+        self, plan: _Plan, item: Item, posting: Posting, tally: Tally, stored: StoredPosting
+    ) -> None:
+        origin = self._origins[item.file]
+        if origin.open and stored.intake == origin.intake and stored.line == item.line:
+            plan.posted_before.append((tally, posting, stored.position))
+        else:
+            plan.duplicates.append((tally, posting.amount_minor, stored.position))
+
+    def _plan_reversals(self, plan: _Plan, new: dict[UUID, _New], reversing: Sequence[_New]) -> None:
+        originals = list({fresh.reverses for fresh in reversing if fresh.reverses})
+        stored = self._journal.postings(originals)
+        claimed = self._book.reversals(originals)
+        effective = self._journal.known(list(set(claimed.values())))
+        for fresh in reversing:
+            original = fresh.reverses
+            if original is None:
+                continue
+            twin, held = new.get(original), stored.get(original)
+            rival = plan.claims.get(original) or claimed.get(original)
+            if held is not None:
+                undone = (held.amount_minor, held.currency, held.reversal)
+            elif twin is not None:
+                undone = (twin.posting.amount_minor, twin.posting.currency, twin.reverses is not None)
+            else:
+                del new[fresh.identity]
+                if len(self._deferred) + len(plan.deferred) < DEFERRED_MAX:
+                    plan.deferred.append(fresh.item)
+                else:
+                    plan.quarantined.append(self._orphan(fresh.item))
+                continue
+            if undone != (-fresh.posting.amount_minor, fresh.posting.currency, False):
+                detail = "a reversal undoes exactly one posting, with the opposite amount in its currency"
+                del new[fresh.identity]
+                plan.quarantined.append(self._refused(fresh.item, "reversal-mismatch", detail))
+            elif rival is not None and rival != fresh.identity and (rival in effective or rival in new):
+                del new[fresh.identity]
+                plan.quarantined.append(self._refused(fresh.item, "already-reversed", "reversed before"))
+            else:
+                plan.claims[original] = fresh.identity
+
+    def _plan_entries(self, plan: _Plan, new: Iterable[_New]) -> None:
+        source, entries, posted, origins = self.source, plan.entries, plan.posted, self._origins
+        for item, posting, identity, digest, reverses, account, tally in new:
+            intake = origins[item.file].intake
+            effective_at = self._day_starts(posting.booked_on)
+            if account.head == 0:
+                account.head = 1
+                seen = AccountSeen(source=source, account=posting.account)
+                entries.append(Entry(account.id, 1, seen, seen_id(account.id), effective_at, intake))
+            account.head += 1
+            event = booked(
+                source,
+                posting,
+                identity=identity,
+                digest=digest,
+                intake=intake,
+                line=item.line,
+                reverses=reverses,
+            )
+            posted.append((tally, posting, len(entries)))
+            entries.append(Entry(account.id, account.head, event, identity, effective_at, intake))
+
+    def _count(self, plan: _Plan, positions: Sequence[int]) -> None:
+        totals, through, seen = self.totals, self._certified_through, self._seen
+        for tally, posting, at in plan.posted:
+            totals.count_posted(tally, posting.amount_minor)
+            totals.count_days(posting.booked_on, posting.value_on, through)
+            seen.add(positions[at])
+        for tally, posting, position in plan.posted_before:
+            totals.count_posted(tally, posting.amount_minor)
+            totals.count_days(posting.booked_on, posting.value_on, through)
+            seen.add(position)
+        for tally, amount_minor, stored_at in plan.duplicates:
+            first = stored_at is not None and seen.add(stored_at)
+            totals.count_duplicate(tally, amount_minor, first_in_feed=first)
+        self._deferred += plan.deferred
+
+    # master data
+
+    def _master(self, items: Sequence[Item]) -> list[_Quarantined]:
+        refused = []
+        latest: list[tuple[Item, MasterRecord]] = []
+        for item in items:
+            record = item.content
+            if isinstance(record, (Unreadable, Posting)):
+                continue
+            if record.source is not None and record.source != self.source:
+                detail = "the record names another source than its feed"
+                refused.append(self._refused(item, "source-mismatch", detail))
+            elif self._origins[item.file].open:
+                latest.append((item, record))
+            else:
+                self.totals.master_records += 1
+        for attempt in range(CONFLICT_RETRIES_MAX):
+            entries, revisions = self._describe(latest)
+            self._accounts.clear()
+            try:
+                self._append(entries)
+            except AppendConflict:
+                if attempt + 1 == CONFLICT_RETRIES_MAX:
+                    raise
+                continue
+            self._reached("before-progress")
+            self._book.describe(revisions)
+            break
+        self.totals.master_records += len(latest)
+        return refused
+
+    def _describe(
+        self, latest: Sequence[tuple[Item, MasterRecord]]
+    ) -> tuple[list[Entry], dict[UUID, tuple[int, str]]]:
+        subjects = [subject_id(subject_of(self.source, record)) for _, record in latest]
+        streams = [stream_of(self.source, record) for _, record in latest]
+        keys = self._journal.digest_keys(list(dict.fromkeys(streams)))
+        told = self._book.descriptions(list(dict.fromkeys(subjects)))
+        revisions: dict[UUID, tuple[int, str]] = {}
+        wanted = []
+        for (item, record), subject, stream in zip(latest, subjects, streams, strict=True):
+            digest = content_digest(same_content(record), keys.get(stream, b""))
+            revision, before = revisions.get(subject) or told.get(subject) or (0, "")
+            if digest != before:
+                revisions[subject] = (revision + 1, digest)
+                identity = described_id(subject_of(self.source, record), revision + 1)
+                wanted.append((item, record, stream, identity))
+        known = self._journal.known([identity for *_, identity in wanted])
+        heads = self._heads_of([stream for _, _, stream, _ in wanted])
+        entries = []
+        for item, record, stream, identity in wanted:
+            if identity in known:
+                continue
+            intake, effective_at = self._origins[item.file].intake, self._since(record)
+            head = heads[stream]
+            if head == 0 and not isinstance(record, (AccountRecord, PartyRecord)):
+                head += 1
+                seen = AccountSeen(source=self.source, account=record.account)
+                entries.append(Entry(stream, head, seen, seen_id(stream), effective_at, intake))
+            head += 1
+            heads[stream] = head
+            event = described(self.source, record)
+            entries.append(Entry(stream, head, event, identity, effective_at, intake))
+        return entries, revisions
+
+    def _since(self, record: MasterRecord) -> datetime:
+        if isinstance(record, AccountRecord):
+            return self._day_starts(record.opened_on)
+        return self._now()
+
+    # quarantine
+
+    def _quarantine(self, found: Sequence[_Quarantined]) -> None:
+        for at in range(0, len(found), BATCH_RECORDS):
+            self._quarantine_batch(found[at : at + BATCH_RECORDS])
+
+    def _quarantine_batch(self, found: Sequence[_Quarantined]) -> None:
+        named: list[tuple[QuarantineId, _Quarantined]] = []
+        for quarantined in found:
+            if len(self._ordinals) >= QUARANTINED_NAMED_MAX:
+                self.totals.count_quarantined()
+                continue
+            raw, reason = quarantined.unreadable.raw, quarantined.unreadable.reason
+            content = blake2b(raw, digest_size=8).digest(), reason
+            self._ordinals[content] += 1
+            ordinal = self._ordinals[content]
+            named.append((quarantine_id(self.source, raw, reason, ordinal), quarantined))
+        released = self._book.released_among([identity for identity, _ in named])
+        for attempt in range(CONFLICT_RETRIES_MAX):
+            known = self._journal.known([identity for identity, _ in named])
+            stream = feed_id(self.source)
+            head = self._heads_of([stream])[stream]
+            entries, events, now = [], [], self._now()
+            for identity, quarantined in named:
+                event = self._quarantine_event(identity, quarantined)
+                events.append((event, quarantined.unreadable.raw))
+                if identity not in known:
+                    head += 1
+                    entries.append(Entry(stream, head, event, identity, now, event.intake))
+            try:
+                self._append(entries)
+            except AppendConflict:
+                if attempt + 1 == CONFLICT_RETRIES_MAX:
+                    raise
+                continue
+            self._reached("before-progress")
+            for event, raw in events:
+                self._book.enter(event, raw)
+            break
+        for identity, _ in named:
+            if identity in released:
+                self.totals.count_released()
+            else:
+                self.totals.count_quarantined()
+
+    def _quarantine_event(self, identity: QuarantineId, quarantined: _Quarantined) -> FeedRecordQuarantined:
+        item, unreadable = quarantined.item, quarantined.unreadable
+        origin = self._origins[item.file]
+        place = Place(origin.file, item.line, unreadable.column)
+        return FeedRecordQuarantined(
+            source=self.source,
+            quarantine=identity,
+            intake=origin.intake,
+            file=place.file,
+            line=place.line,
+            column=place.column,
+            reason=unreadable.reason,
+            detail=unreadable.detail,
+            raw=unreadable.raw.decode("latin-1"),
+        )
+
+    def _refused(self, item: Item, reason: str, detail: str) -> _Quarantined:
+        content = item.content
+        raw = content.raw if isinstance(content, Unreadable) else _raw(content)
+        return _Quarantined(item, Unreadable(reason, detail, raw))
+
+    def _orphan(self, item: Item) -> _Quarantined:
+        return self._refused(item, "reversal-without-original", "it reverses a posting that is not there")
+
+    def _conflict(self, item: Item) -> _Quarantined:
+        return self._refused(item, "identity-conflict", "the same transaction and leg with another content")
+
+    # store
+
+    def _append(self, entries: Sequence[Entry]) -> list[int]:
+        if not entries:
+            return []
+        positions = self._journal.append(entries)
+        self.appended += len(entries)
+        return positions
+
+    def _heads_of(self, streams: Sequence[UUID]) -> dict[UUID, int]:
+        found = self._journal.heads(list(dict.fromkeys(streams)))
+        return {stream: found.get(stream, 0) for stream in streams}
+
+    def _day_start(self, day: date) -> datetime:
+        return datetime.combine(day, time(), self._bank_time).astimezone(UTC)
+
+
+def _raw(record: AnyRecord) -> bytes:
+    return msgspec.json.encode(record)

@@ -1,0 +1,108 @@
+"""What a run and a certificate look like to people and programs outside: plain values, accounts by number."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from sync_ingest.archive import QuarantineEntry
+from sync_ingest.domain.certificate import Findings, Problem
+from sync_ingest.ingesting import RunResult
+
+Amounts = int | dict[str, int]
+
+
+def result_of(result: RunResult) -> dict[str, Any]:
+    """The result object of `crm ingest --json`.
+
+    Sums are what the feed states, each posting once, whether this run posted it or an earlier one. Currencies are
+    never added up: with more than one, sums come per currency.
+    """
+    findings = result.findings
+    credits_minor, debits_minor = _sums(findings)
+    currencies = [line.currency for line in findings.lines]
+    return {
+        "records": findings.records,
+        "posted": findings.posted,
+        "duplicates": findings.duplicates,
+        "quarantined": findings.quarantined,
+        "accounts": findings.accounts,
+        "credits_minor": credits_minor,
+        "debits_minor": debits_minor,
+        "currency": currencies[0] if len(currencies) == 1 else (currencies or None),
+        "certificate": findings.status,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def certificate_of(
+    identity: UUID, source: str, certified_at: datetime, findings: Findings, numbers: Mapping[UUID, str]
+) -> dict[str, Any]:
+    """A certificate with its accounts named as the source names them, where `numbers` knows them."""
+    credits_minor, debits_minor = _sums(findings)
+    currencies = [line.currency for line in findings.lines]
+    return {
+        "certificate_id": str(identity),
+        "source": source,
+        "certified_at": certified_at.isoformat(),
+        "status": findings.status,
+        "records": findings.records,
+        "posted": findings.posted,
+        "duplicates": findings.duplicates,
+        "quarantined": findings.quarantined,
+        "master_records": findings.master_records,
+        "accounts": findings.accounts,
+        "late": findings.late,
+        "back_dated": findings.back_dated,
+        "booked_through": findings.booked_through.isoformat() if findings.booked_through else None,
+        "credits_minor": credits_minor,
+        "debits_minor": debits_minor,
+        "currency": currencies[0] if len(currencies) == 1 else (currencies or None),
+        "totals": [msgspec.to_builtins(line) for line in findings.lines],
+        "printed_balances": msgspec.to_builtins(findings.printed),
+        "problems": [_problem(problem, numbers) for problem in findings.problems],
+        "problems_total": findings.problems_total,
+    }
+
+
+def quarantine_of(number: int, entry: QuarantineEntry) -> dict[str, Any]:
+    """A quarantine entry without the record itself, which is personal."""
+    return {
+        "id": str(entry.id),
+        "number": number,
+        "source": entry.source,
+        "intake": str(entry.intake),
+        "file": entry.file,
+        "line": entry.line,
+        "column": entry.column,
+        "reason": entry.reason,
+        "detail": entry.detail,
+        "quarantined_at": entry.quarantined_at.isoformat(),
+        "status": entry.status,
+    }
+
+
+def _problem(problem: Problem, numbers: Mapping[UUID, str]) -> dict[str, Any]:
+    return {
+        "code": problem.code,
+        "account": numbers.get(problem.account_id) if problem.account_id else None,
+        "account_id": str(problem.account_id) if problem.account_id else None,
+        "currency": problem.currency,
+        "expected": problem.expected,
+        "found": problem.found,
+        "detail": problem.detail,
+    }
+
+
+def _sums(findings: Findings) -> tuple[Amounts, Amounts]:
+    if len(findings.lines) == 1:
+        (line,) = findings.lines
+        return line.stated_credits_minor, line.stated_debits_minor
+    if not findings.lines:
+        return 0, 0
+    return (
+        {line.currency: line.stated_credits_minor for line in findings.lines},
+        {line.currency: line.stated_debits_minor for line in findings.lines},
+    )

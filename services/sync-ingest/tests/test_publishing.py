@@ -1,0 +1,127 @@
+"""Every stored event has its public words, and they fit the published models exactly."""
+
+import json
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+import pytest
+from chassis.catalogue import NewEvent
+from chassis.events import Metadata, personal_fields
+from chassis.privacy import DataKey
+from sync_ingest.domain.booking import booked, described
+from sync_ingest.domain.certificate import StoreFold, certify
+from sync_ingest.domain.events import (
+    STORED_NAMES,
+    AccountSeen,
+    FeedRecordQuarantined,
+    IntakeReceived,
+    PostingBooked,
+    PostingReversed,
+    QuarantinedRecordReleased,
+    ReconciliationCertified,
+)
+from sync_ingest.domain.records import (
+    AccountRecord,
+    CardRecord,
+    HolderRecord,
+    LoanRecord,
+    PartyRecord,
+    Posting,
+    StandingOrderRecord,
+)
+from sync_ingest.domain.totals import ControlTotals
+from sync_ingest.journal import CATALOGUE
+from sync_ingest.publishing import STORED_NAMES_TOLD, published
+
+DAY = date(2026, 1, 5)
+ID = UUID(int=5)
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+KEY = DataKey(ID, UUID(int=9), bytes(32))
+META = Metadata(
+    effective_at=NOW, recorded_at=NOW, actor="a", command_id=ID, correlation_id=ID, causation_id=ID
+)
+POSTING = Posting(
+    account="1",
+    core_transaction_id="t",
+    amount_minor=-5,
+    currency="CNY",
+    booked_on=DAY,
+    counterparty_account="6222",
+    counterparty_name="王小明",
+    text="房租",
+)
+
+
+def one_of_each():
+    yield AccountSeen(source="s", account="6222")
+    for record in (
+        AccountRecord(account="6222", opened_on=DAY, name="家"),
+        HolderRecord(account="6222", party="P", role="owner"),
+        CardRecord(card="6222", account="1", issued_on=DAY, party="P"),
+        LoanRecord(
+            loan="L",
+            account="1",
+            granted_on=DAY,
+            amount_minor=1,
+            currency="CNY",
+            duration_months=1,
+            payment_minor=1,
+        ),
+        StandingOrderRecord(
+            order="S", account="1", amount_minor=1, currency="CNY", counterparty_account="6222"
+        ),
+        PartyRecord(party="P", name="王小明", born_on=DAY, gender="male", phone="138"),
+    ):
+        yield described("s", record)
+    for reverses in (None, ID):
+        yield booked("s", POSTING, identity=ID, digest="d", intake=ID, line=3, reverses=reverses)
+    yield IntakeReceived(source="s", intake=ID, sha256="00", format="berka", size_bytes=1)
+    yield FeedRecordQuarantined(
+        source="s",
+        quarantine=ID,
+        intake=ID,
+        file="f",
+        line=1,
+        column=None,
+        reason="r",
+        detail="d",
+        raw="6222",
+    )
+    yield QuarantinedRecordReleased(source="s", quarantine=ID, replaced_by=ID)
+    findings = certify(ControlTotals(), StoreFold(), {}, {}, {})
+    yield ReconciliationCertified(source="s", certificate=ID, intakes=(ID,), findings=findings)
+
+
+EVENTS = list(one_of_each())
+
+
+def test_every_stored_event_has_its_words():
+    assert {type(event) for event in EVENTS} == set(STORED_NAMES.values())
+    assert set(STORED_NAMES) == STORED_NAMES_TOLD
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_what_goes_out_is_exactly_what_the_model_says_and_personal_values_stay_sealed(event):
+    (stored,) = CATALOGUE.stored([NewEvent(ID, 1, event, META)], {ID: KEY})
+    words = published(stored)
+    if isinstance(event, IntakeReceived):
+        assert words is None
+        return
+    sent = json.loads(words.body)
+    assert set(sent) == set(words.event.model_fields)
+    words.event.model_validate_json(words.body)
+    assert set(personal_fields(type(event))) - {"raw"} == words.event.PERSONAL
+    for name in words.event.PERSONAL:
+        assert sent[name] is None or sent[name].startswith("k1.")
+    text = words.body.decode()
+    assert [secret for secret in ("6222", "王小明", "房租", "138", "家") if secret in text] == []
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_what_is_stored_is_read_back(event):
+    (stored,) = CATALOGUE.stored([NewEvent(ID, 1, event, META)], {ID: KEY})
+    assert CATALOGUE.open(stored, KEY).event == event
+
+
+def test_a_booked_and_a_reversed_posting_say_the_same_but_for_what_is_reversed():
+    assert set(PostingReversed.__struct_fields__) - set(PostingBooked.__struct_fields__) == {"reverses"}

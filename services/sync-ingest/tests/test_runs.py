@@ -1,0 +1,436 @@
+"""Runs against a real PostgreSQL: what comes of feeds, twice, shuffled, broken, killed, repaired."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from datetime import date
+from random import Random
+from uuid import UUID
+
+import msgspec
+import psycopg
+import pytest
+from sync_ingest.archive import Archive, SourceBusy
+from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.domain.records import (
+    AccountRecord,
+    CardRecord,
+    HolderRecord,
+    LoanRecord,
+    PartyRecord,
+    Posting,
+    StandingOrderRecord,
+)
+from sync_ingest.ingesting import AlreadyReleased, FeedContent, QuarantineUnknown
+from sync_ingest.reporting import result_of
+
+DAY = date(2026, 3, 2)
+
+
+def posting(transaction, amount_minor, account="A1", **changes):
+    values = {"currency": "CNY", "booked_on": DAY, "text": "房租", "counterparty_name": "王小明"} | changes
+    return Posting(account=account, core_transaction_id=transaction, amount_minor=amount_minor, **values)
+
+
+def lines(*records):
+    return b"".join((r if isinstance(r, bytes) else msgspec.json.encode(r)) + b"\n" for r in records)
+
+
+def feed(*contents, names=()):
+    return [
+        FeedContent(names[at] if names else f"file-{at}", lambda content=content: io.BytesIO(content))
+        for at, content in enumerate(contents)
+    ]
+
+
+def take(ingest, source, *contents, format="canonical", **options):
+    result = ingest.run(source, feed(*contents), format=format, **options)
+    f = result.findings
+    assert f.records == f.posted + f.duplicates + f.quarantined
+    return result
+
+
+def counts(result):
+    f = result.findings
+    return f.status, f.records, f.posted, f.duplicates, f.quarantined
+
+
+def waiting(ingest, source):
+    return [
+        (e.line, e.reason, e.column) for _, e in ingest.archive.quarantine_page(source, "waiting", 0, 200)
+    ]
+
+
+MASTER = (
+    PartyRecord(party="P1", name="张伟", phone="13800001111", identity_number="110101199001011234"),
+    AccountRecord(account="A1", opened_on=DAY, currency="CNY"),
+    HolderRecord(account="A1", party="P1", role="owner"),
+    CardRecord(card="6222020000000001", account="A1", issued_on=DAY, party="P1"),
+    LoanRecord(
+        loan="L1",
+        account="A1",
+        granted_on=DAY,
+        amount_minor=1200,
+        currency="CNY",
+        duration_months=12,
+        payment_minor=100,
+    ),
+    StandingOrderRecord(order="S1", account="A1", amount_minor=100, currency="CNY"),
+)
+
+
+def test_a_feed_becomes_postings_and_a_green_certificate(ingest, source):
+    result = take(ingest, source, lines(*MASTER, posting("t1", 10_000), posting("t2", -2_500, account="B2")))
+    assert counts(result) == ("GREEN", 2, 2, 0, 0)
+    assert (result.findings.master_records, result.findings.accounts) == (6, 2)
+    (line,) = result.findings.lines
+    assert (line.opening_minor, line.credits_minor, line.debits_minor, line.closing_minor) == (
+        0,
+        10_000,
+        2_500,
+        7_500,
+    )
+    assert result_of(result) == {
+        "records": 2,
+        "posted": 2,
+        "duplicates": 0,
+        "quarantined": 0,
+        "accounts": 2,
+        "credits_minor": 10_000,
+        "debits_minor": 2_500,
+        "currency": "CNY",
+        "certificate": "GREEN",
+        "seconds": pytest.approx(result.seconds, abs=0.001),
+    }
+
+
+def test_the_same_bytes_again_add_no_event(ingest, source):
+    content = lines(*MASTER, posting("t1", 10_000), b"{broken", posting("t2", -2_500))
+    first = take(ingest, source, content)
+    head = ingest.ledger.head_position()
+    again = take(ingest, source, content)
+    assert ingest.ledger.head_position() == head
+    assert counts(first) == ("GREEN", 3, 2, 0, 1)
+    assert counts(again) == ("GREEN", 3, 0, 2, 1)
+    assert result_of(first)["credits_minor"] == result_of(again)["credits_minor"] == 10_000
+
+
+def test_a_posting_that_comes_again_in_another_file_is_dropped_and_counted_once_in_the_sums(ingest, source):
+    take(ingest, source, lines(posting("t1", 10_000)))
+    result = take(ingest, source, lines(posting("t1", 10_000), posting("t1", 10_000), posting("t2", 5)))
+    assert counts(result) == ("GREEN", 3, 1, 2, 0)
+    assert result_of(result)["credits_minor"] == 10_005
+    assert result.findings.lines[0].opening_minor == 10_000
+
+
+def test_two_equal_bookings_with_their_own_ids_are_two(ingest, source):
+    assert counts(take(ingest, source, lines(posting("t1", 7), posting("t2", 7))))[2] == 2
+
+
+def test_one_transaction_has_a_leg_on_each_of_its_accounts(ingest, source):
+    result = take(
+        ingest, source, lines(posting("t1", -7, leg=1), posting("t1", 7, leg=2), posting("t1", 7, "B"))
+    )
+    assert counts(result)[2] == 3
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_same_identity_with_another_content_is_set_aside(ingest, source, apart):
+    one, other = lines(posting("t1", 10_000)), lines(posting("t1", 10_001))
+    result = (
+        take(ingest, source, one, other)
+        if not apart
+        else (take(ingest, source, one), take(ingest, source, other))[1]
+    )
+    assert result.findings.quarantined == 1
+    assert [reason for _, reason, _ in waiting(ingest, source)] == ["identity-conflict"]
+
+
+def test_late_and_back_dated_postings_are_booked_and_counted(ingest, source):
+    take(ingest, source, lines(posting("t1", 1, booked_on=date(2026, 3, 31))))
+    result = take(
+        ingest,
+        source,
+        lines(
+            posting("t2", 2, booked_on=date(2026, 3, 5)),
+            posting("t3", 3, booked_on=date(2026, 4, 1), value_on=DAY),
+        ),
+    )
+    assert (result.findings.posted, result.findings.late, result.findings.back_dated) == (2, 1, 1)
+
+
+def test_a_reversal_undoes_exactly_one_posting(ingest, source):
+    result = take(
+        ingest,
+        source,
+        lines(
+            posting("r1", -100, reverses="t1"),  # before its original: a feed may be shuffled
+            posting("t1", 100),
+            posting("t2", 50),
+            posting("r2", -49, reverses="t2"),
+            posting("r3", 10, reverses="nowhere"),
+            posting("r4", -100, reverses="t1"),
+        ),
+    )
+    assert counts(result) == ("GREEN", 6, 3, 0, 3)
+    assert Counter(reason for _, reason, _ in waiting(ingest, source)) == Counter(
+        ["reversal-mismatch", "reversal-without-original", "already-reversed"]
+    )
+    assert result.findings.lines[0].closing_minor == 50
+
+
+def test_a_reversal_in_a_later_feed_finds_its_original_once(ingest, source):
+    take(ingest, source, lines(posting("t1", 100)))
+    assert counts(take(ingest, source, lines(posting("r1", -100, reverses="t1"))))[2] == 1
+    take(ingest, source, lines(posting("r2", -100, reverses="t1")))
+    assert [reason for _, reason, _ in waiting(ingest, source)] == ["already-reversed"]
+
+
+def test_master_data_that_changes_back_is_told_each_time_and_unchanged_is_not(ingest, source):
+    def describe(phone, note):
+        before = ingest.ledger.head_position()
+        take(ingest, source, lines(PartyRecord(party="P1", phone=phone), PartyRecord(party=note)))
+        return ingest.ledger.head_position() - before - 2  # the intake and its certificate
+
+    assert [describe("1", "a"), describe("2", "b"), describe("1", "c"), describe("1", "d")] == [2, 2, 2, 1]
+
+
+def test_an_unreadable_record_is_released_after_repair(ingest, source):
+    content = lines(posting("t1", 1), b'{"record":"posting","account":"A1","amount_minor":"12..34"}')
+    take(ingest, source, content)
+    ((_, entry),) = ingest.archive.quarantine_page(source, None, 0, 10)
+    assert ingest.raw_of(entry) == content.splitlines()[1]
+    assert (entry.file, entry.line, entry.reason) == ("file-0", 2, "amount-malformed")
+    still_broken = ingest.release(entry.id, b"{}")
+    assert still_broken.findings.quarantined == 1
+    released = ingest.release(entry.id, lines(posting("t2", 1234)))
+    assert (released.findings.posted, released.findings.status) == (1, "GREEN")
+    with pytest.raises(AlreadyReleased):
+        ingest.release(entry.id, lines(posting("t2", 1234)))
+    assert counts(take(ingest, source, content)) == ("GREEN", 2, 0, 2, 0)
+
+
+def test_no_entry_no_release(ingest):
+    with pytest.raises(QuarantineUnknown):
+        ingest.release(QuarantineId(UUID(int=7)), b"{}")
+
+
+def test_one_source_runs_once_at_a_time_and_others_go_on(ingest, source, postgres_url, monkeypatch):
+    monkeypatch.setattr("sync_ingest.archive.LOCK_WAIT_SECONDS_MAX", 1)
+    with Archive.connect(postgres_url) as other, other.locked(source):
+        with pytest.raises(SourceBusy):
+            take(ingest, source, lines(posting("t1", 1)))
+        take(ingest, source + "-2", lines(posting("t1", 1)))
+    assert counts(take(ingest, source, lines(posting("t1", 1))))[2] == 1
+
+
+def test_the_bytes_are_kept_as_they_came_and_nobody_reads_them_in_the_tables(ingest, source, postgres_url):
+    content = lines(*MASTER, posting("t1", 1), b"\x00\xff broken \xe7\x8e\x8b \xff")
+    result = take(ingest, source, content)
+    intake = ingest.archive.intake(result.intakes[0])
+    assert ingest.bytes_of(intake).read() == content
+    secrets = ["张伟", "13800001111", "110101199001011234", "6222020000000001", "王小明", "房租"]
+    with psycopg.connect(postgres_url) as connection:
+        tables = connection.execute(
+            "select schemaname, tablename from pg_tables where schemaname not in ('pg_catalog', 'information_schema')"
+        ).fetchall()
+        held = b""
+        for schema, table in tables:
+            with connection.cursor().copy(f'copy "{schema}"."{table}" to stdout (format binary)') as copied:
+                held += b"".join(bytes(block) for block in copied)
+    assert len(held) > 1_000
+    assert [secret for secret in secrets if secret.encode() in held] == []
+
+
+def test_a_feed_that_loses_a_posting_on_its_way_is_red_and_names_the_account(ingest, source):
+    kept = ingest.ledger.append
+
+    def losing(entries):
+        changed = [
+            entry._replace(
+                event=msgspec.structs.replace(entry.event, amount_minor=entry.event.amount_minor + 1)
+            )
+            if getattr(entry.event, "core_transaction_id", "") == "t2"
+            else entry
+            for entry in entries
+        ]
+        return kept(changed)
+
+    ingest.ledger.append = losing
+    result = take(ingest, source, lines(posting("t1", 5), posting("t2", 6, account="B"), posting("t3", 7)))
+    assert result.findings.status == "RED"
+    assert len({problem.account_id for problem in result.findings.problems}) == 1
+
+
+@pytest.fixture(scope="module")
+def berka(real_feeds):
+    return {path.name: path.read_bytes() for path in sorted((real_feeds / "berka").iterdir())}
+
+
+def cut(content, before):
+    rows = content.splitlines(keepends=True)
+    return rows[0] + b"".join(row for row in rows[1:] if row.split(b";")[2] < before)
+
+
+def shuffled(content, seed, twice=0.0):
+    head, *rows = content.splitlines(keepends=True)
+    chance = Random(seed)
+    rows += chance.sample(rows, int(len(rows) * twice))
+    chance.shuffle(rows)
+    return head + b"".join(rows)
+
+
+HEAD = "trans_1993-01_to_1994-03.asc"
+
+
+def test_berka_gives_its_known_sums_whatever_the_order_and_however_often(ingest, source, berka):
+    files = berka | {HEAD: cut(berka[HEAD], b"940331")}
+    del files["trans_loan_accounts_1995-1998_english.csv"]
+    first = take(ingest, source, *files.values(), format="berka")
+    assert counts(first) == ("GREEN", 22_927, 22_927, 0, 0)
+    assert result_of(first) | {"seconds": 0} == {
+        "records": 22_927,
+        "posted": 22_927,
+        "duplicates": 0,
+        "quarantined": 0,
+        "accounts": 591,
+        "credits_minor": 8_698_091_310,
+        "debits_minor": 6_782_795_590,
+        "currency": "CZK",
+        "certificate": "GREEN",
+        "seconds": 0,
+    }
+    printed = first.findings.printed
+    assert (printed.rows, printed.exact, printed.within_tolerance, printed.largest_minor) == (
+        22_927,
+        21_955,
+        972,
+        10,
+    )
+    head = ingest.ledger.head_position()
+    again = take(ingest, source, *files.values(), format="berka")
+    assert counts(again) == ("GREEN", 22_927, 0, 22_927, 0)
+    assert ingest.ledger.head_position() == head
+    disorder = [shuffled(content, 7, 0.05 if "trans" in name else 0) for name, content in files.items()]
+    other = take(ingest, source + "-shuffled", *disorder, format="berka")
+    assert counts(other) == ("GREEN", 24_073, 22_927, 1_146, 0)
+    assert other.findings.lines == first.findings.lines
+
+
+def test_the_day_on_which_the_real_file_is_cut_off_is_red_with_its_accounts(ingest, source, berka):
+    result = take(ingest, source, berka[HEAD], format="berka")
+    assert counts(result) == ("RED", 23_932, 23_932, 0, 0)
+    assert len(result.findings.problems) == 16
+    assert {(p.code, p.detail) for p in result.findings.problems} == {
+        ("printed-balance-differs", "1994-03-31")
+    }
+
+
+POINTS = ["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
+
+
+@pytest.fixture
+def run_process(postgres_url, data, tmp_path, source):
+    """A run of everything in `tmp_path` in a process of its own, which is what can be killed."""
+
+    def run(**env):
+        return subprocess.run(
+            [sys.executable, "-c", RUN, source, str(tmp_path)],
+            env=os.environ
+            | {"POSTGRES_URL": postgres_url, "CRM_ENVIRONMENT": "development", "CRM_DATA": str(data)}
+            | env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_killed_at_a_named_point_goes_on_to_the_same_end(ingest, source, run_process, tmp_path, point):
+    small_folder(tmp_path)
+    killed = run_process(CRM_CRASH_AT=point)
+    assert (killed.returncode, killed.stdout) == (137, ""), killed.stderr
+    finished = run_process()
+    assert finished.returncode == 0, finished.stderr
+    values = json.loads(finished.stdout)
+    clean = take(ingest, source + "-clean", *folder_contents(tmp_path), format="berka")
+    assert values | {"seconds": 0} == result_of(clean) | {"seconds": 0}
+    assert (values["posted"], values["quarantined"]) == (3_000, 1)
+    head = ingest.ledger.head_position()
+    assert json.loads(run_process().stdout)["posted"] == 0
+    assert ingest.ledger.head_position() == head
+
+
+def test_a_run_killed_at_any_time_goes_on(ingest, source, data, postgres_url, tmp_path):
+    small_folder(tmp_path, rows=9_000)
+    for delay_seconds in (0.8, 1.2, 1.6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, source, str(tmp_path)],
+            env=os.environ | {"POSTGRES_URL": postgres_url, "CRM_DATA": str(data)},
+            stdout=subprocess.DEVNULL,
+        )
+        timer = threading.Timer(delay_seconds, process.send_signal, (signal.SIGKILL,))
+        timer.start()
+        process.wait(60)
+        timer.cancel()
+    result = take(ingest, source, *folder_contents(tmp_path), format="berka")
+    clean = take(ingest, source + "-clean", *folder_contents(tmp_path), format="berka")
+    assert result.findings.status == clean.findings.status == "GREEN"
+    assert [(line.closing_minor, line.stated_credits_minor) for line in result.findings.lines] == [
+        (line.closing_minor, line.stated_credits_minor) for line in clean.findings.lines
+    ]
+
+
+def small_folder(folder, rows=3_000):
+    """A bank's dump of our own making: accounts, clients, holders, and transactions whose balances follow."""
+    chance = Random(rows)
+    accounts = range(1, 101)
+    (folder / "account.asc").write_text(
+        "account_id;district_id;frequency;date\r\n"
+        + "".join(f"{n};1;POPLATEK MESICNE;930101\r\n" for n in accounts),
+    )
+    (folder / "client.asc").write_text(
+        "client_id;birth_number;district_id\r\n" + "".join(f"{n};450204;1\r\n" for n in accounts)
+    )
+    (folder / "disp.asc").write_text(
+        "disp_id;client_id;account_id;type\r\n" + "".join(f"{n};{n};{n};OWNER\r\n" for n in accounts)
+    )
+    balances = dict.fromkeys(accounts, 0)
+    lines = ["trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account\r\n"]
+    for number in range(rows):
+        account, on = chance.choice(accounts), number * 12 * 28 // rows
+        debit = balances[account] > 0 and on % 2 == 1  # no credit after a debit on the same day
+        amount = balances[account] // 10 + 1 if debit else chance.randrange(1_000, 500_000)
+        balances[account] += -amount if debit else amount
+        day = f"93{on // 28 + 1:02d}{on % 28 + 1:02d}"
+        words = "VYDAJ;VYBER" if debit else "PRIJEM;VKLAD"
+        balance = balances[account]
+        lines.append(
+            f"{number + 1};{account};{day};{words};{amount // 100}.{amount % 100:02d};"
+            f"{balance // 100}.{balance % 100:02d};;;\r\n"
+        )
+    (folder / HEAD).write_text("".join(lines) + "1;2;930230;PRIJEM;VKLAD;1;1;;;\r\n")
+
+
+def folder_contents(folder):
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+RUN = """
+import json, pathlib, sys
+from sync_ingest.bootstrap import opened
+from sync_ingest.settings import SyncIngestSettings
+from sync_ingest.ingesting import FeedContent
+from sync_ingest.reporting import result_of
+files = [FeedContent(p.name, lambda p=p: p.open("rb")) for p in sorted(pathlib.Path(sys.argv[2]).iterdir())]
+with opened(SyncIngestSettings()) as ingest:
+    print(json.dumps(result_of(ingest.run(sys.argv[1], files, format="berka"))))
+"""
