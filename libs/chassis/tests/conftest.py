@@ -56,7 +56,10 @@ def keys_url(postgres_url: str) -> str:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         if connection.execute("select 1 from pg_database where datname = 'crm_keys'").fetchone() is None:
             connection.execute("create database crm_keys")
-    return psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_keys")
+    url = psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_keys")
+    with psycopg.connect(url) as connection:
+        connection.execute("drop table if exists data_keys")
+    return url
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class Tampered(Exception):
 class DataKey:
     """The key of one subject, ready to use."""
 
-    __slots__ = ("_material", "cipher", "head", "id", "subject")
+    __slots__ = ("_derived", "_material", "cipher", "head", "id", "subject")
 
     def __init__(self, subject: UUID, key_id: UUID, material: bytes) -> None:
         self.subject = subject
@@ -50,6 +50,14 @@ class DataKey:
         self.head = f"{SEALED_PREFIX}{b2a_base64(key_id.bytes, newline=False).decode('ascii')}."
         self.cipher = AESGCM(material)
         self._material = material
+        self._derived: dict[str, bytes] = {}
+
+    def derived(self, purpose: str) -> bytes:
+        """As `derive`, kept; for the few purposes that code names."""
+        secret = self._derived.get(purpose)
+        if secret is None:
+            secret = self._derived[purpose] = self.derive(purpose)
+        return secret
 
     def derive(self, purpose: str) -> bytes:
         """A secret for another purpose (a digest, a blind index) that dies with this key."""
@@ -160,7 +168,7 @@ class FileKeyEncryption(KeyEncryption):
                 file.flush()
                 os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):
-                draft.hardlink_to(path)
+                path.hardlink_to(draft)
         finally:
             draft.unlink(missing_ok=True)
         return cls(_read_key(path))

@@ -1,0 +1,260 @@
+"""Runs a decider over the event store: load, decide, append; idempotent, concurrent, bounded."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import blake2b
+from typing import Any, Final, Generic, TypeVar, cast
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from chassis.catalogue import Catalogue, NewEvent
+from chassis.deciding import (
+    COMMAND_KEY_CHARACTERS_MAX,
+    AlreadyRecorded,
+    CommandContext,
+    CommandKeyReused,
+    CommandT,
+    Decider,
+    EventT,
+    Outcome,
+    Refusal,
+    StateT,
+    TooManyConflicts,
+    VersionMismatch,
+)
+from chassis.privacy import DataKey, KeyRing
+from chassis.snapshots import Loaded, Snapshots
+from chassis.store import (
+    Append,
+    Appended,
+    Command,
+    CommandSeen,
+    EventStore,
+    IdentityConflict,
+)
+
+T = TypeVar("T")
+
+STATES_CACHED_MAX: Final = 20_000
+CONFLICT_RETRIES_MAX: Final = 5
+LOADED_TOGETHER_MAX: Final = 200
+COMMAND_BYTES_MAX: Final = 1_000_000
+
+
+class CommandHandler(Generic[CommandT, StateT, EventT]):
+    """Handles commands of one kind of stream. One instance per process and decider; use it from one event loop.
+
+    States are cached, because a decision on an old one cannot do harm: the store refuses it, and it is loaded and
+    decided again, up to `CONFLICT_RETRIES_MAX` times. Commands for one stream wait for each other; loads of many
+    streams go to the database together.
+    """
+
+    def __init__(
+        self,
+        decider: Decider[CommandT, StateT, EventT],
+        store: EventStore,
+        catalogue: Catalogue,
+        keys: KeyRing,
+        *,
+        snapshots: "Snapshots[StateT] | None" = None,
+        states_cached_max: int = STATES_CACHED_MAX,
+    ) -> None:
+        self._decider = decider
+        self._store = store
+        self._catalogue = catalogue
+        self._keys = keys
+        self._snapshots = snapshots
+        self._states: OrderedDict[UUID, Loaded[StateT]] = OrderedDict()
+        self._states_max = states_cached_max
+        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._loader = _Together(self._load_many)
+        self._key_loader = _Together(self._keys_for)
+
+    async def handle(
+        self,
+        stream_id: UUID,
+        command: CommandT,
+        context: CommandContext,
+        expected_version: int | None = None,
+    ) -> Outcome[EventT]:
+        """Decides and stores; raises what `decide` refuses, or VersionMismatch, CommandKeyReused, TooManyConflicts.
+
+        The same key with the same command gives the outcome of the first time, whatever happened since, also where
+        the command would now be refused. A command that was refused is not remembered: nothing came of it.
+        """
+        if len(context.key) > COMMAND_KEY_CHARACTERS_MAX:
+            raise ValueError("a command key is too long")
+        lock = self._locks.get(stream_id)
+        if lock is None:
+            lock = self._locks[stream_id] = asyncio.Lock()
+        async with lock:
+            return await self._handle(stream_id, command, context, expected_version)
+
+    async def load(self, stream_id: UUID) -> Loaded[StateT]:
+        """The current state, from the store where it is not cached."""
+        cached = self._states.get(stream_id)
+        return cached if cached is not None else await self._loader.get(stream_id)
+
+    def forget(self, stream_id: UUID) -> None:
+        """Drops a cached state: after an erasure, say."""
+        self._states.pop(stream_id, None)
+
+    async def _handle(
+        self, stream_id: UUID, command: CommandT, context: CommandContext, expected_version: int | None
+    ) -> Outcome[EventT]:
+        key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
+        remembered = Command(context.key, fingerprint(stream_id, command, key))
+        for _ in range(1 + CONFLICT_RETRIES_MAX):
+            loaded = await self.load(stream_id)
+            try:
+                if expected_version is not None and expected_version != loaded.version:
+                    raise VersionMismatch(expected_version, loaded.version)
+                events = tuple(self._decider.decide(command, loaded.state))
+            except Refusal:
+                # It may be the repeat of a command that was carried out: then its outcome is the answer.
+                seen = (await self._store.commands([remembered.key])).get(remembered.key)
+                if seen is not None:
+                    return await self._replayed(seen, remembered)
+                if await self._is_stale(stream_id, loaded):
+                    continue
+                raise
+            item = self._item(
+                stream_id, loaded=loaded, events=events, context=context, key=key, command=remembered
+            )
+            [result] = await self._store.append([item])
+            if isinstance(result, Appended):
+                return self._done(stream_id, loaded, events, result)
+            if isinstance(result, CommandSeen):
+                return await self._replayed(result, remembered)
+            self.forget(stream_id)
+            if isinstance(result, IdentityConflict):
+                raise AlreadyRecorded
+        raise TooManyConflicts
+
+    async def _is_stale(self, stream_id: UUID, loaded: Loaded[StateT]) -> bool:
+        """Whether a refusal was decided on a cached state that others have changed since."""
+        head = (await self._store.stream_heads([stream_id])).get(stream_id, 0)
+        if head == loaded.version:
+            return False
+        self.forget(stream_id)
+        return True
+
+    def _item(
+        self,
+        stream_id: UUID,
+        *,
+        loaded: Loaded[StateT],
+        events: tuple[EventT, ...],
+        context: CommandContext,
+        key: DataKey | None,
+        command: Command,
+    ) -> Append:
+        metadata = context.metadata()
+        new = [
+            NewEvent(stream_id, version, event, metadata, self._decider.identify(event))
+            for version, event in enumerate(events, loaded.version + 1)
+        ]
+        stored = self._catalogue.stored(new, {} if key is None else {stream_id: key})
+        return Append(stream_id, tuple(stored), command, loaded.version)
+
+    def _done(
+        self, stream_id: UUID, loaded: Loaded[StateT], events: tuple[EventT, ...], appended: Appended
+    ) -> Outcome[EventT]:
+        version = loaded.version + len(events)
+        position = appended.positions[-1] if appended.positions else loaded.position
+        now = Loaded(self._decider.fold(events, loaded.state), version, position)
+        self._keep(stream_id, now)
+        if self._snapshots is not None:
+            self._snapshots.consider(stream_id, now.state, version, position)
+        return Outcome(stream_id, version, position, events)
+
+    async def _replayed(self, seen: CommandSeen, command: Command) -> Outcome[EventT]:
+        if seen.fingerprint != command.fingerprint:
+            raise CommandKeyReused
+        # One event before the first of them gives the position where the command had none.
+        after = seen.version - seen.event_count
+        read = await self._store.read_stream(seen.stream_id, max(after - 1, 0), seen.event_count + 1)
+        stored = [one for one in read if one.version <= seen.version]
+        key = self._keys.cached(seen.stream_id)
+        events = tuple(
+            cast(EventT, self._catalogue.open(one, key).event) for one in stored if one.version > after
+        )
+        position = stored[-1].position if stored else None
+        return Outcome(seen.stream_id, seen.version, position or 0, events, replayed=True)
+
+    def _keep(self, stream_id: UUID, loaded: Loaded[StateT]) -> None:
+        self._states[stream_id] = loaded
+        self._states.move_to_end(stream_id)
+        while len(self._states) > self._states_max:
+            self._states.popitem(last=False)
+
+    async def _keys_for(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
+        found = await asyncio.to_thread(self._keys.keys_for, streams)
+        return {stream: found.get(stream) for stream in streams}
+
+    async def _load_many(self, streams: Sequence[UUID]) -> dict[UUID, Loaded[StateT]]:
+        keys = await asyncio.to_thread(self._keys.keys_for, streams, create=False)
+        begun: dict[UUID, Loaded[StateT]] = {}
+        if self._snapshots is not None:
+            begun = await self._snapshots.load(streams, keys)
+        blank = Loaded(self._decider.initial, 0, 0)
+        after = {stream: begun.get(stream, blank).version for stream in streams}
+        read = await self._store.read_streams(after)
+        loaded: dict[UUID, Loaded[StateT]] = {}
+        for stream in streams:
+            start, stored = begun.get(stream, blank), read[stream]
+            recorded = self._catalogue.open_all(stored, keys)
+            state = self._decider.fold((cast(EventT, one.event) for one in recorded), start.state)
+            position = stored[-1].position if stored else start.position
+            loaded[stream] = Loaded(state, start.version + len(stored), position or 0)
+            self._keep(stream, loaded[stream])
+            if self._snapshots is not None:
+                self._snapshots.consider(stream, state, loaded[stream].version, loaded[stream].position)
+        return loaded
+
+
+def fingerprint(stream_id: UUID, command: Any, key: DataKey | None) -> bytes:
+    """What tells this command from another under the same key.
+
+    Keyed with the subject's own key: a digest of a phone number that anybody could compute would outlive its erasure.
+    """
+    content = msgspec.json.encode(command)
+    if len(content) > COMMAND_BYTES_MAX:
+        raise ValueError("a command is too large")
+    secret = b"" if key is None else key.derived("command")
+    text = b"|".join((stream_id.bytes, type(command).__name__.encode(), content))
+    return blake2b(text, key=secret, digest_size=16).digest()
+
+
+class _Together(Generic[T]):
+    """Loads of single keys that come while one is under way go out together."""
+
+    def __init__(self, load: Callable[[Sequence[UUID]], Awaitable[dict[UUID, T]]]) -> None:
+        self._load = load
+        self._waiting: dict[UUID, asyncio.Future[T]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def get(self, key: UUID) -> T:
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        return await asyncio.shield(future)
+
+    async def _run(self) -> None:
+        while self._waiting:
+            some = dict(list(self._waiting.items())[:LOADED_TOGETHER_MAX])
+            for key in some:
+                del self._waiting[key]
+            try:
+                loaded = await self._load(list(some))
+            except Exception as error:  # noqa: BLE001 (each waiting caller gets it)
+                for future in some.values():
+                    future.set_exception(error)
+            else:
+                for key, future in some.items():
+                    future.set_result(loaded[key])

@@ -1,0 +1,238 @@
+"""Commands over a real store: repeated, concurrent, late, and after somebody else's write."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid5
+
+import pytest
+from chassis.catalogue import NewEvent
+from chassis.deciding import AlreadyRecorded, CommandKeyReused, TooManyConflicts, VersionMismatch
+from chassis.handling import CommandHandler
+from chassis.privacy import ERASED, KeyRing
+from chassis.snapshots import Snapshots
+from chassis.store import EventStore, Recorder
+from typing_extensions import override
+
+from .ledgers import (
+    JAR,
+    NAMESPACE,
+    EmptyJar,
+    FillJar,
+    Jar,
+    JarAlreadyOpened,
+    JarCommand,
+    JarEvent,
+    JarFilled,
+    JarNotOpened,
+    JarOpened,
+    OpenJar,
+    catalogue,
+    context,
+    jar,
+    metadata,
+)
+
+Handler = CommandHandler[JarCommand, Jar, JarEvent]
+A = jar("a")
+
+
+@pytest.fixture
+def handler(store: EventStore, key_ring: KeyRing) -> Handler:
+    return CommandHandler(JAR, store, catalogue(), key_ring)
+
+
+@pytest.fixture
+async def other(postgres_url: str, schema: str, key_ring: KeyRing) -> AsyncIterator[Handler]:
+    """A handler of another process, as far as the store can tell."""
+    store = EventStore(postgres_url, schema)
+    yield CommandHandler(JAR, store, catalogue(), key_ring)
+    await store.close()
+
+
+async def test_events_are_stored_with_their_context(
+    handler: Handler, store: EventStore, key_ring: KeyRing
+) -> None:
+    outcome = await handler.handle(A, OpenJar("Li Wei", "n"), context("1"))
+    [stored] = await store.read_stream(A)
+    assert (outcome.version, outcome.position) == (1, stored.position)
+    assert outcome.events == (JarOpened("Li Wei", "n", "bean"),)
+    recorded = catalogue().open(stored, key_ring.cached(A))
+    assert recorded.event == outcome.events[0]
+    assert recorded.metadata == context("1").metadata()
+
+
+async def test_the_same_command_again_gives_the_same_outcome(handler: Handler, other: Handler) -> None:
+    command, said = OpenJar("Li Wei"), context("1", idempotency_key="k")
+    first = await handler.handle(A, command, said)
+    await handler.handle(A, FillJar(3), context("2"))
+    for again in (handler, other):
+        repeated = await again.handle(A, command, said, expected_version=0)
+        assert (repeated.version, repeated.position, repeated.events) == (1, first.position, first.events)
+        assert repeated.replayed
+    assert (await handler.load(A)).version == 2
+
+
+async def test_a_command_without_events_is_remembered(handler: Handler) -> None:
+    await handler.handle(A, OpenJar("Li Wei"), context("1"))
+    nothing = await handler.handle(A, EmptyJar(), context("2", idempotency_key="e"))
+    assert (nothing.version, nothing.events) == (1, ())
+    await handler.handle(A, FillJar(3), context("3"))
+    repeated = await handler.handle(A, EmptyJar(), context("2", idempotency_key="e"))
+    assert (repeated.version, repeated.events, repeated.replayed) == (1, (), True)
+    assert repeated.position == nothing.position
+    assert (await handler.load(A)).state.amount == 3
+
+
+async def test_the_same_key_with_another_command_is_refused(handler: Handler) -> None:
+    said = context("1", idempotency_key="k")
+    await handler.handle(A, OpenJar("Li Wei"), said)
+    for stream, command in ((A, OpenJar("Wang Fang")), (A, FillJar(1)), (jar("b"), OpenJar("Li Wei"))):
+        with pytest.raises(CommandKeyReused):
+            await handler.handle(stream, command, said)
+    assert (await handler.load(jar("b"))).version == 0
+
+
+async def test_a_refused_command_may_succeed_later_under_its_key(handler: Handler) -> None:
+    with pytest.raises(JarNotOpened):
+        await handler.handle(A, FillJar(1), context("1", idempotency_key="k"))
+    await handler.handle(A, OpenJar("Li Wei"), context("2"))
+    assert (await handler.handle(A, FillJar(1), context("1", idempotency_key="k"))).version == 2
+
+
+async def test_an_edit_of_another_version_is_refused(handler: Handler, other: Handler) -> None:
+    await handler.handle(A, OpenJar("Li Wei"), context("1"))
+    with pytest.raises(VersionMismatch) as refused:
+        await handler.handle(A, FillJar(1), context("2"), expected_version=0)
+    assert refused.value.actual == 1
+    await other.handle(A, FillJar(1), context("3"), expected_version=1)
+    with pytest.raises(VersionMismatch):
+        await handler.handle(A, FillJar(1), context("4"), expected_version=1)
+    assert (await handler.handle(A, FillJar(1), context("5"), expected_version=2)).version == 3
+
+
+async def test_a_cached_state_that_others_overtook_is_decided_again(handler: Handler, other: Handler) -> None:
+    await handler.handle(A, OpenJar("Li Wei"), context("1"))
+    with pytest.raises(JarNotOpened):
+        await other.handle(jar("b"), FillJar(1), context("0"))
+    await handler.handle(jar("b"), OpenJar("Wang Fang"), context("2"))
+    assert (await other.handle(jar("b"), FillJar(2), context("3"))).version == 2
+    assert (await handler.handle(jar("b"), FillJar(3), context("4"))).version == 3
+    with pytest.raises(JarAlreadyOpened):
+        await handler.handle(jar("b"), OpenJar("Wang Fang"), context("5"))
+    assert (await handler.load(jar("b"))).state.amount == 5
+
+
+async def test_many_at_once_on_one_stream_from_two_processes_are_all_counted(
+    handler: Handler, other: Handler
+) -> None:
+    await handler.handle(A, OpenJar("Li Wei"), context("open"))
+
+    async def fill(through: Handler, name: str) -> None:
+        while True:
+            try:
+                await through.handle(A, FillJar(1), context(name))
+            except TooManyConflicts:
+                continue
+            return
+
+    await asyncio.gather(*[fill((handler, other)[n % 2], f"f{n}") for n in range(100)])
+    handler.forget(A)
+    loaded = await handler.load(A)
+    assert (loaded.version, loaded.state.amount) == (101, 100)
+
+
+async def test_one_key_from_two_processes_at_once_happens_once(handler: Handler, other: Handler) -> None:
+    await handler.handle(A, OpenJar("Li Wei"), context("open"))
+    said = context("f", idempotency_key="f")
+    outcomes = await asyncio.gather(
+        *[through.handle(A, FillJar(1), said) for through in [handler, other] * 10]
+    )
+    assert {(outcome.version, outcome.position) for outcome in outcomes} == {(2, outcomes[0].position)}
+    assert [outcome.replayed for outcome in outcomes].count(False) == 1
+
+
+async def test_an_identity_is_recorded_once_in_the_whole_store(handler: Handler) -> None:
+    ticket = uuid5(NAMESPACE, "ticket")
+    for name in ("a", "b"):
+        await handler.handle(jar(name), OpenJar("Li Wei"), context(f"open {name}"))
+    await handler.handle(A, FillJar(1, ticket), context("1"))
+    with pytest.raises(AlreadyRecorded):
+        await handler.handle(jar("b"), FillJar(1, ticket), context("2"))
+
+
+async def test_many_streams_are_loaded_in_few_round_trips(
+    store: EventStore, key_ring: KeyRing, recorder: Recorder
+) -> None:
+    streams = [jar(f"many {n}") for n in range(300)]
+    keys = key_ring.keys_for(streams)
+    new = [NewEvent(one, 1, JarOpened("Li Wei", None, "bean"), metadata()) for one in streams]
+    recorder.append_bulk(catalogue().stored(new, keys))
+    calls = 0
+
+    class Counting(EventStore):
+        @override
+        async def read_streams(self, after: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return await store.read_streams(after)
+
+    counting = Counting("", store.schema)
+    handler: Handler = CommandHandler(JAR, counting, catalogue(), key_ring)
+    loaded = await asyncio.gather(*[handler.load(one) for one in streams])
+    await counting.close()
+    assert {one.state.owner for one in loaded} == {"Li Wei"}
+    assert calls <= 4
+
+
+async def test_after_erasure_commands_still_work_and_nothing_personal_comes_back(
+    handler: Handler, other: Handler, key_ring: KeyRing, store: EventStore
+) -> None:
+    await handler.handle(A, OpenJar("Li Wei"), context("1"))
+    key_ring.erase([A])
+    assert (await other.load(A)).state == Jar(True, 0, ERASED)
+    assert (await other.handle(A, FillJar(2), context("2"))).version == 2
+    assert all(b"Li Wei" not in one.body for one in await store.read_stream(A))
+
+
+async def test_long_streams_get_a_snapshot_that_is_used_and_sealed(
+    store: EventStore, recorder: Recorder, key_ring: KeyRing
+) -> None:
+    failures: list[Exception] = []
+
+    def snapshots(state_version: int = 1) -> Snapshots[Jar]:
+        return Snapshots(
+            store, key_ring, kind="jar", state_type=Jar, state_version=state_version, failed=failures.append
+        )
+
+    def handler(kept: Snapshots[Jar]) -> Handler:
+        return CommandHandler(JAR, store, catalogue(), key_ring, snapshots=kept)
+
+    keys = key_ring.keys_for([A])
+    history: list[JarEvent] = [JarOpened("Li Wei", None, "bean"), *[JarFilled(1) for _ in range(198)]]
+    recorder.append_bulk(
+        catalogue().stored([NewEvent(A, n, event, metadata()) for n, event in enumerate(history, 1)], keys)
+    )
+    kept = snapshots()
+    first = handler(kept)
+    assert (await first.load(A)).version == 199
+    await kept.settle()
+    assert await store.snapshots([A], "jar.v1") == {}
+    await first.handle(A, FillJar(1), context("200"))
+    await kept.settle()
+    [(version, _, body)] = (await store.snapshots([A], "jar.v1")).values()
+    assert version == 200
+    assert b"Li Wei" not in body
+    assert not failures
+
+    await first.handle(A, FillJar(1), context("201"))
+    loaded = await handler(snapshots()).load(A)
+    assert (loaded.version, loaded.state) == (201, Jar(True, 200, "Li Wei"))
+    assert await snapshots().load([A], keys) != {}
+    assert await snapshots(2).load([A], keys) == {}
+
+    recorder.keep_snapshot(A, "jar.v1", 201, 1, body[:-1] + b"?")
+    assert (await handler(snapshots()).load(A)).state == Jar(True, 200, "Li Wei")
+    assert len(failures) == 1
+    key_ring.erase([A])
+    assert (await handler(snapshots()).load(A)).state == Jar(True, 200, ERASED)
