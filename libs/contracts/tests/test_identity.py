@@ -1,7 +1,7 @@
+import pytest
 from contracts.identity import account_id, party_id, posting_id
 from hypothesis import given
 from hypothesis import strategies as st
-import pytest
 
 keys = st.text(min_size=1, max_size=12)
 sources = st.text(alphabet=st.characters(exclude_characters=":"), min_size=1, max_size=8)

@@ -95,15 +95,15 @@ class Recorder:
 
     # writing
 
-    def append_bulk(self, events: Sequence[StoredEvent]) -> list[int]:
+    def append_bulk(self, events: Sequence[StoredEvent], *, dense: bool = True) -> list[int]:
         """Stores all of them in one transaction, in this order; returns their positions.
 
         Raises VersionConflict where a version is taken or would leave a gap, IdentityConflict where an identity is
-        taken; nothing is stored then.
+        taken; nothing is stored then. `dense=False` leaves gaps to the caller.
         """
         if not events:
             return []
-        stored = self._execute(self._append_events, (*_columns(events), True))
+        stored = self._execute(self._append_events, (*_columns(events), dense))
         positions: list[int] = stored[0][0]
         return positions
 

@@ -1,0 +1,166 @@
+"""Keys that live apart, erasure, and what the files of PostgreSQL show to somebody who has them."""
+
+import threading
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import psycopg
+import pytest
+from chassis.catalogue import NewEvent
+from chassis.clock import SystemClock
+from chassis.handling import CommandHandler
+from chassis.privacy import (
+    KEYS_CACHED_SECONDS,
+    FileKeyEncryption,
+    KeyRing,
+    Tampered,
+    open_bytes,
+    seal_bytes,
+)
+from chassis.snapshots import Snapshots
+from chassis.store import EventStore
+from chassis.testing import ManualClock
+
+from .ledgers import JAR, FillJar, Jar, JarOpened, OpenJar, catalogue, context, jar, metadata
+
+A, B, C = jar("a"), jar("b"), jar("c")
+
+
+def test_a_key_is_made_once_and_found_again(key_ring: KeyRing, keys_url: str, tmp_path: Path) -> None:
+    made = key_ring.keys_for([A, B, A])
+    assert made[A].id != made[B].id
+    assert made[A].derive("d") != made[B].derive("d")
+    again = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+    found = again.keys_for([A, B, C])
+    assert {one: found[one].derive("d") for one in (A, B)} == {one: made[one].derive("d") for one in (A, B)}
+    assert again.keys_for([jar("never")], create=False) == {}
+    again.close()
+
+
+def test_makers_at_once_agree(keys_url: str, key_ring: KeyRing, tmp_path: Path) -> None:
+    subjects = [uuid5(A, str(n)) for n in range(300)]
+    found: list[dict[UUID, bytes]] = []
+
+    def make(order: int) -> None:
+        ring = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+        keys = ring.keys_for(subjects[::order])
+        found.append({subject: key.derive("d") for subject, key in keys.items()})
+        ring.close()
+
+    threads = [threading.Thread(target=make, args=(order,)) for order in (1, -1, 1, -1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert all(one == found[0] for one in found)
+    assert len(found[0]) == 300
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    FileKeyEncryption.at(tmp_path / "kek")
+    assert (tmp_path / "kek").stat().st_mode & 0o777 == 0o600
+    assert [one.name for one in tmp_path.iterdir()] == ["kek"]
+    (tmp_path / "kek").chmod(0o644)
+    with pytest.raises(PermissionError):
+        FileKeyEncryption.at(tmp_path / "kek")
+
+
+def test_another_key_encryption_key_opens_nothing(key_ring: KeyRing, keys_url: str, tmp_path: Path) -> None:
+    key_ring.keys_for([A])
+    thief = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "other"), SystemClock().monotonic)
+    with pytest.raises(Tampered):
+        thief.keys_for([A])
+    thief.close()
+
+
+def test_a_wrapped_key_moved_to_another_subject_does_not_open(key_ring: KeyRing, keys_url: str) -> None:
+    key_ring.keys_for([A, B])
+    with psycopg.connect(keys_url) as connection:
+        connection.execute(
+            "update data_keys set wrapped = (select wrapped from data_keys where subject = %s) where subject = %s",
+            (A, B),
+        )
+    fresh = KeyRing(keys_url, key_ring.encryption, SystemClock().monotonic)
+    with pytest.raises(Tampered):
+        fresh.keys_for([B])
+    fresh.close()
+
+
+def test_an_erased_subject_has_no_key_ever_again(key_ring: KeyRing, keys_url: str) -> None:
+    key_ring.keys_for([A, B])
+    assert key_ring.erase([A, C]) == 1
+    assert set(key_ring.keys_for([A, B, C])) == {B}
+    assert key_ring.cached(A) is None
+    with psycopg.connect(keys_url) as connection:
+        row = connection.execute("select wrapped from data_keys where subject = %s", (A,)).fetchone()
+    assert row == (None,)
+
+
+def test_an_erasure_elsewhere_is_noticed_within_the_stated_time(key_ring: KeyRing, keys_url: str) -> None:
+    clock = ManualClock()
+    elsewhere = KeyRing(keys_url, key_ring.encryption, clock.monotonic)
+    assert set(elsewhere.keys_for([A])) == {A}
+    key_ring.erase([A])
+    clock.advance(KEYS_CACHED_SECONDS + 1)
+    assert elsewhere.cached(A) is None
+    assert elsewhere.keys_for([A]) == {}
+    elsewhere.close()
+
+
+def test_the_cache_is_bounded_and_keeps_what_is_used(key_ring: KeyRing) -> None:
+    key_ring.cached_max = 3
+    subjects = [uuid5(A, str(n)) for n in range(10)]
+    assert len(key_ring.keys_for(subjects)) == 10
+    assert sum(key_ring.cached(one) is not None for one in subjects) == 3
+
+
+def test_a_lost_connection_is_opened_again(key_ring: KeyRing, keys_url: str) -> None:
+    key_ring.keys_for([A])
+    with psycopg.connect(keys_url, autocommit=True) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+    assert set(key_ring.keys_for([B])) == {B}
+
+
+def test_bytes_open_only_where_they_belong(key_ring: KeyRing) -> None:
+    keys = key_ring.keys_for([A, B])
+    sealed = seal_bytes(keys[A], "chunk|1", b"as it came")
+    assert open_bytes(keys[A], "chunk|1", sealed) == b"as it came"
+    assert open_bytes(keys[B], "chunk|1", sealed) is None
+    assert open_bytes(None, "chunk|1", sealed) is None
+    for place, changed in (("chunk|2", sealed), ("chunk|1", sealed[:-1] + b"?")):
+        with pytest.raises(Tampered):
+            open_bytes(keys[A], place, changed)
+
+
+async def test_no_file_of_postgresql_holds_a_personal_value(
+    postgres_url: str, schema: str, store: EventStore, key_ring: KeyRing
+) -> None:
+    secrets = ["Zweistein-Erasmus", "quarterly-note-about-him", "Ürümqi-Straße 欧阳娜娜"]
+    visible = "unit-that-is-no-secret"
+    snapshots = Snapshots(store, key_ring, kind="jar", state_type=Jar, state_version=1, every_events=1)
+    handler = CommandHandler(JAR, store, catalogue(), key_ring, snapshots=snapshots)
+    await handler.handle(A, OpenJar(secrets[0], secrets[1], visible), context("1", idempotency_key="k"))
+    await handler.handle(A, FillJar(1), context("2"))
+    await snapshots.settle()
+    keys = key_ring.keys_for([B])
+    events = [NewEvent(B, 1, JarOpened(secrets[2], None, visible), metadata())]
+    await store.append_bulk(catalogue().stored(events, keys))
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        row = connection.execute("show data_directory").fetchone()
+        assert row is not None
+        connection.execute("checkpoint")
+    files = [path for path in Path(str(row[0])).rglob("*") if path.is_file()]  # noqa: ASYNC240 (a test may wait)
+    content = [path.read_bytes() for path in files]
+    assert any(visible.encode() in one for one in content), "the search itself finds nothing"
+    kept = {material for key in key_ring.keys_for([A, B]).values() for material in (key._material,)}
+    for one in content:
+        for secret in secrets:
+            assert secret.encode() not in one
+            assert secret.encode().hex().encode() not in one
+        for material in kept:
+            assert material not in one
