@@ -1,0 +1,1 @@
+"""The customer's own rules: pure, without I/O, clock or framework."""

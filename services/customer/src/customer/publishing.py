@@ -1,0 +1,47 @@
+"""Private events to public words, on purpose: for each stored name what the others may know.
+
+Sealed values go out as they are stored. The key a source knows the customer under, and what the customer stated to
+own, stay here: a reader needs neither to follow the customer.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from chassis.events import StoredEvent
+from contracts import customer as public
+
+from customer.domain.events import registered_v1_to_v2
+
+
+class Published(NamedTuple):
+    """What goes out for one stored event."""
+
+    event: type[public.CustomerContextEvent]
+    body: bytes
+
+
+class _Body(msgspec.Struct):
+    data: dict[str, Any]
+
+
+_WORDS: Final[dict[str, tuple[type[public.CustomerContextEvent], int]]] = {
+    "customer-registered": (public.CustomerRegistered, 2),
+    "reference-linked": (public.CustomerReferenceLinked, 1),
+    "customer-renamed": (public.CustomerRenamed, 1),
+    "contact-details-changed": (public.CustomerContactDetailsChanged, 1),
+    "identity-details-corrected": (public.CustomerIdentityDetailsCorrected, 1),
+}
+STORED_NAMES_TOLD: Final = frozenset(_WORDS)
+_KEPT_HERE: Final = frozenset({"v", "key", "stated_assets"})
+
+_bodies: Final = msgspec.json.Decoder(_Body)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def published(stored: StoredEvent) -> Published | None:
+    """The public words for a stored event, an old version of it included."""
+    event, current = _WORDS[stored.name]
+    data = _bodies.decode(stored.body).data
+    if data["v"] < current:
+        data = registered_v1_to_v2(data)
+    return Published(event, _encode({k: v for k, v in data.items() if k not in _KEPT_HERE}))

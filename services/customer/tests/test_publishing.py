@@ -1,0 +1,77 @@
+"""What others learn of a customer, old versions included, with every personal value still sealed."""
+
+import json
+from datetime import UTC, datetime
+from uuid import UUID, uuid5
+
+import pytest
+from chassis.catalogue import NewEvent
+from chassis.events import Metadata, StoredEvent
+from chassis.privacy import DataKey, is_token
+from customer.catalogue import catalogue
+from customer.domain.events import (
+    STORED_NAMES,
+    ContactDetailsChanged,
+    CustomerRegistered,
+    CustomerRenamed,
+    IdentityDetailsCorrected,
+    ReferenceLinked,
+    StatedAsset,
+)
+from customer.publishing import STORED_NAMES_TOLD, published
+
+SUBJECT = UUID(int=7)
+KEY = DataKey(SUBJECT, UUID(int=8), b"k" * 32)
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+METADATA = Metadata(
+    effective_at=NOW,
+    recorded_at=NOW,
+    actor="t",
+    command_id=SUBJECT,
+    correlation_id=SUBJECT,
+    causation_id=SUBJECT,
+)
+EVENTS = [
+    CustomerRegistered(
+        name="张伟", kind="person", origin="staff", stated_assets=(StatedAsset("wealth", 1, "CNY"),)
+    ),
+    ReferenceLinked(source="core", party_id=uuid5(SUBJECT, "p"), key="4711"),
+    CustomerRenamed(name="张伟明"),
+    ContactDetailsChanged(phone="13800001234", email="z@example.com", address="北京市朝阳区"),
+    IdentityDetailsCorrected(born_on="1980-02-29", identity_number="110101198002290011"),
+]
+
+
+def stored(event):
+    return catalogue().stored([NewEvent(SUBJECT, 1, event, METADATA)], {SUBJECT: KEY})[0]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_public_words_are_readable_and_sealed(event):
+    told = published(stored(event))
+    read = told.event.model_validate_json(told.body)
+    assert set(json.loads(told.body)) <= set(told.event.model_fields)
+    for field in told.event.PERSONAL:
+        value = getattr(read, field)
+        assert value is None or is_token(value), field
+
+
+def test_the_number_of_the_source_and_stated_assets_stay_here():
+    assert "key" not in json.loads(published(stored(EVENTS[1])).body)
+    assert "stated_assets" not in json.loads(published(stored(EVENTS[0])).body)
+
+
+def test_every_stored_name_has_its_words():
+    assert set(STORED_NAMES) == STORED_NAMES_TOLD
+
+
+def test_a_registration_of_version_1_is_read_and_published_as_one_of_version_2():
+    now = stored(CustomerRegistered(name="张伟", kind="person", origin="staff", phone="13800001234"))
+    body = json.loads(now.body)
+    body["data"] = {"v": 1} | {k: body["data"][k] for k in ("name", "phone")}
+    old = StoredEvent(SUBJECT, 1, "customer-registered", json.dumps(body).encode())
+    opened = catalogue().open(old, KEY).event
+    assert opened == CustomerRegistered(name="张伟", kind="person", origin="staff", phone="13800001234")
+    told = published(old)
+    read = told.event.model_validate_json(told.body)
+    assert (read.kind, read.origin, read.name) == ("person", "staff", body["data"]["name"])
