@@ -248,20 +248,21 @@ def test_the_bytes_are_kept_as_they_came_and_nobody_reads_them_in_the_tables(ing
 
 
 def test_a_feed_that_loses_a_posting_on_its_way_is_red_and_names_the_account(ingest, source):
-    kept = ingest.ledger.append
+    sealed = ingest.ledger.sealed
 
-    def losing(entries):
-        changed = [
-            entry._replace(
-                event=msgspec.structs.replace(entry.event, amount_minor=entry.event.amount_minor + 1)
-            )
-            if getattr(entry.event, "core_transaction_id", "") == "t2"
-            else entry
-            for entry in entries
-        ]
-        return kept(changed)
+    def changing(entries):
+        return sealed(
+            [
+                entry._replace(
+                    event=msgspec.structs.replace(entry.event, amount_minor=entry.event.amount_minor + 1)
+                )
+                if getattr(entry.event, "core_transaction_id", "") == "t2"
+                else entry
+                for entry in entries
+            ]
+        )
 
-    ingest.ledger.append = losing
+    ingest.ledger.sealed = changing
     result = take(ingest, source, lines(posting("t1", 5), posting("t2", 6, account="B"), posting("t3", 7)))
     assert result.findings.status == "RED"
     assert len({problem.account_id for problem in result.findings.problems}) == 1

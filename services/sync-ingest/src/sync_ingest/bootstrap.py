@@ -25,14 +25,14 @@ def opened(
     """An `Ingest` with connections of its own; not shared between threads."""
     clock = SystemClock()
     prepare(settings.postgres_url, SCHEMA)
-    recorder = Recorder(settings.postgres_url, SCHEMA)
+    reader, writer = Recorder(settings.postgres_url, SCHEMA), Recorder(settings.postgres_url, SCHEMA)
     encryption = FileKeyEncryption.at(settings.key_encryption_file)
     keys = KeyRing.open(settings.keys_url, encryption, clock.monotonic)
     try:
         with Archive.connect(settings.postgres_url) as archive:
             yield Ingest(
                 archive,
-                StoreLedger(recorder, keys, now=clock.now, actor=actor, trace=trace),
+                StoreLedger(reader, writer, keys, now=clock.now, actor=actor, trace=trace),
                 KeptVault(keys),
                 clock.now,
                 clock.monotonic,
@@ -41,5 +41,6 @@ def opened(
                 progress,
             )
     finally:
-        recorder.close()
+        reader.close()
+        writer.close()
         keys.close()

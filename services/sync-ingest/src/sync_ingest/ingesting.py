@@ -190,8 +190,11 @@ class Ingest:
         if identity not in self.ledger.known([identity]):
             event = QuarantinedRecordReleased(source=source, quarantine=quarantined, replaced_by=intake)
             head = self.ledger.heads([stream]).get(stream, 0)
-            self.ledger.append([Entry(stream, head + 1, event, identity, self.now(), intake)])
+            self._append([Entry(stream, head + 1, event, identity, self.now(), intake)])
         self.archive.released(quarantined)
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        self.ledger.append(self.ledger.sealed(entries))
 
     # intake
 
@@ -237,7 +240,7 @@ class Ingest:
                 )
                 entries.append(Entry(stream, head, event, intake.id, intake.received_at, intake.id))
         if entries:
-            self.ledger.append(entries)
+            self._append(entries)
 
     # booking
 
@@ -324,7 +327,7 @@ class Ingest:
                 source=source, certificate=certificate, intakes=tuple(intakes), findings=findings
             )
             head = self.ledger.heads([stream]).get(stream, 0)
-            self.ledger.append([Entry(stream, head + 1, event, certificate, now, intakes[0])])
+            self._append([Entry(stream, head + 1, event, certificate, now, intakes[0])])
         self.archive.certify(
             certificate,
             source,

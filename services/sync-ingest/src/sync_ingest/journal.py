@@ -1,15 +1,18 @@
 """The pipeline's journal over the event store of this context: bulk look-ups, sealing, and one append per batch."""
 
+from binascii import b2a_base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from os import urandom
 from typing import Final
 from uuid import UUID
 
 import msgspec
-from chassis.catalogue import Catalogue, NewEvent
-from chassis.events import Metadata, StoredEvent
-from chassis.privacy import KeyRing, open_bytes, seal_bytes
+from chassis.catalogue import Catalogue
+from chassis.events import Event, Metadata, StoredEvent, personal_fields
+from chassis.privacy import ERASED, DataKey, KeyRing, open_bytes, seal_bytes
 from chassis.store import IdentityConflict, Recorder, VersionConflict
+from msgspec import structs
 from psycopg import sql
 
 from sync_ingest.domain.events import STORED_NAMES
@@ -27,6 +30,14 @@ CATALOGUE: Final = Catalogue(store=STORE, entries=STORED_NAMES)
 _MOVEMENTS: Final = sql.SQL(
     "select stream_id, body from {t} where stream_id = any(%s) and name = any(%s) order by stream_id, version"
 ).format(t=sql.Identifier(SCHEMA, "events"))
+
+
+NONCE_BYTES: Final = 12
+PERSONAL_FIELDS_MAX: Final = 8
+_KINDS: Final[dict[type[Event], tuple[str, tuple[str, ...]]]] = {
+    event: (name, tuple(personal_fields(event))) for name, event in STORED_NAMES.items()
+}
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class SubjectErased(Exception):
@@ -51,11 +62,12 @@ _posting_bodies: Final = msgspec.json.Decoder(_PostingBody)
 
 
 class StoreLedger:
-    """The event store as a run needs it. Personal fields are sealed under their stream's key before they leave."""
+    """The event store as a run needs it: one connection to read, another that a writing thread has to itself."""
 
     def __init__(
         self,
         recorder: Recorder,
+        writer: Recorder,
         keys: KeyRing,
         *,
         now: Callable[[], datetime],
@@ -63,6 +75,7 @@ class StoreLedger:
         trace: Mapping[str, str] | None = None,
     ) -> None:
         self._recorder = recorder
+        self._writer = writer
         self._keys = keys
         self._now = now
         self._actor = actor
@@ -102,11 +115,10 @@ class StoreLedger:
         keys = self._keys.keys_for(subjects)
         return {subject: key.derive(DIGEST_PURPOSE) for subject, key in keys.items()}
 
-    def append(self, entries: Sequence[Entry]) -> list[int]:
-        """Seals, encodes and stores in one transaction."""
-        stored = self._encoded(entries)
+    def append(self, sealed: Sequence[StoredEvent]) -> list[int]:
+        """Stores in one transaction, over the writing connection."""
         try:
-            return self._recorder.append_bulk(stored)
+            return self._writer.append_bulk(sealed)
         except (VersionConflict, IdentityConflict) as conflict:
             raise AppendConflict(str(conflict)) from conflict
 
@@ -139,17 +151,43 @@ class StoreLedger:
                     numbers[account] = number
         return numbers
 
-    def _encoded(self, entries: Sequence[Entry]) -> list[StoredEvent]:
+    def sealed(self, entries: Sequence[Entry]) -> list[StoredEvent]:
+        """The entries as they will be stored, personal fields sealed under their stream's key.
+
+        The same bytes as `Catalogue.encode` gives, with what a batch has in common done once for all of it.
+        """
         keys = self._keys.keys_for({entry.stream_id for entry in entries})
         recorded_at = self._now()
-        metas: dict[tuple[datetime, UUID], Metadata] = {}
-        new = []
+        metas: dict[tuple[datetime, UUID], bytes] = {}
+        places: dict[UUID, tuple[DataKey | None, str, str]] = {
+            stream: (key := keys.get(stream), f"{STORE}|{stream.hex}|", f"|{key.id.hex}" if key else "")
+            for stream in {entry.stream_id for entry in entries}
+        }
+        chance, at = urandom(NONCE_BYTES * PERSONAL_FIELDS_MAX * len(entries)), 0
+        stored = []
         for stream, version, event, identity, effective_at, intake in entries:
             meta = metas.get((effective_at, intake))
             if meta is None:
-                meta = metas[effective_at, intake] = self._meta(effective_at, recorded_at, intake)
-            new.append(NewEvent(stream, version, event, meta, identity))
-        return CATALOGUE.stored(new, keys)
+                meta = metas[effective_at, intake] = _encode(self._meta(effective_at, recorded_at, intake))
+            name, personal = _KINDS[type(event)]
+            key, of_stream, of_key = places[stream]
+            sealed = {}
+            for field in personal:
+                plain = getattr(event, field)
+                if plain is None:
+                    continue
+                if key is None:
+                    sealed[field] = ERASED
+                    continue
+                nonce = chance[at : at + NONCE_BYTES]
+                at += NONCE_BYTES
+                place = f"{of_stream}{version}|{name}|{field}{of_key}".encode()
+                token = nonce + key.cipher.encrypt(nonce, plain.encode(), place)
+                sealed[field] = key.head + b2a_base64(token, newline=False).decode("ascii")
+            data = _encode(structs.replace(event, **sealed) if sealed else event)
+            body = b"".join((b'{"meta":', meta, b',"data":{"v":1,', data[1:], b"}"))
+            stored.append(StoredEvent(stream, version, name, body, identity))
+        return stored
 
     def _meta(self, effective_at: datetime, recorded_at: datetime, intake: UUID) -> Metadata:
         return Metadata(

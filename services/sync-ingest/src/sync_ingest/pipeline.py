@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, tzinfo
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import Final, NamedTuple, Protocol, cast
 from uuid import UUID
 
 import msgspec
-from chassis.events import Event
+from chassis.events import Event, StoredEvent
 from contracts.identity import account_id, posting_id
 from msgspec import structs
 
@@ -92,8 +93,12 @@ class Journal(Protocol):
         """A secret per subject under which contents are digested; none where the subject was erased."""
         ...
 
-    def append(self, entries: Sequence[Entry]) -> list[int]:
-        """Seals and stores in one transaction; returns the positions or raises AppendConflict."""
+    def sealed(self, entries: Sequence[Entry]) -> list[StoredEvent]:
+        """The entries as they will be stored, personal fields sealed."""
+        ...
+
+    def append(self, sealed: Sequence[StoredEvent]) -> list[int]:
+        """Stores in one transaction; returns the positions or raises AppendConflict. Another thread may call it."""
         ...
 
 
@@ -185,6 +190,15 @@ class _Plan:
     entries: list[Entry] = field(default_factory=list)
 
 
+class _InFlight(NamedTuple):
+    """A batch whose transaction is under way while the next one is planned."""
+
+    items: Sequence[Item]
+    plan: _Plan
+    identities: frozenset[UUID]
+    positions: "Future[list[int]]"
+
+
 class _New(NamedTuple):
     item: Item
     posting: Posting
@@ -219,6 +233,7 @@ class Pipeline:
         self._certified_through = certified_through
         self._reached = reached
         self._accounts: dict[str, _Account] = {}
+        self._in_flight: _InFlight | None = None
         self._seen = Positions()
         self._deferred: list[Item] = []
         self._ordinals: Counter[tuple[bytes, str]] = Counter()
@@ -226,58 +241,95 @@ class Pipeline:
         self._day_starts = lru_cache(maxsize=4_096)(self._day_start)
 
     def book(self, batches: Iterable[Sequence[Item]], origins: Sequence[Origin]) -> Iterator[int]:
-        """Books batch by batch; yields how many records were read so far."""
+        """Books batch by batch; yields how many records were read and stored so far."""
         self._origins = origins
-        for batch in batches:
-            for at in range(0, len(batch), BATCH_RECORDS):
-                self._batch(batch[at : at + BATCH_RECORDS])
+        with ThreadPoolExecutor(1, thread_name_prefix="ingest-writer") as self._writer:
+            for batch in batches:
+                for at in range(0, len(batch), BATCH_RECORDS):
+                    self._batch(batch[at : at + BATCH_RECORDS])
+                yield self.totals.records
+            self._settle()
+            while self._deferred:
+                self._again()
+                yield self.totals.records
             yield self.totals.records
-        while self._deferred:
-            waiting, self._deferred = self._deferred, []
-            for at in range(0, len(waiting), BATCH_RECORDS):
-                self._batch(waiting[at : at + BATCH_RECORDS])
-            if len(self._deferred) == len(waiting):
-                self._quarantine([self._orphan(item) for item in self._deferred])
-                self._deferred = []
-            yield self.totals.records
+
+    def _again(self) -> None:
+        """Reversals that came before their originals, once more; what still has none is set aside."""
+        waiting, self._deferred = self._deferred, []
+        for at in range(0, len(waiting), BATCH_RECORDS):
+            self._batch(waiting[at : at + BATCH_RECORDS])
+        self._settle()
+        if len(self._deferred) == len(waiting):
+            self._quarantine([self._orphan(item) for item in self._deferred])
+            self._deferred = []
 
     def _batch(self, items: Sequence[Item]) -> None:
         postings = [item for item in items if type(item.content) is Posting]
-        others = [item for item in items if type(item.content) is not Posting]
-        unreadable = [_Quarantined(i, i.content) for i in others if isinstance(i.content, Unreadable)]
-        master = [i for i in others if not isinstance(i.content, Unreadable)]
-        if master:
-            unreadable += self._master(master)
         if postings:
-            unreadable += self._postings(postings)
-        if unreadable:
-            self._quarantine(unreadable)
+            self._postings(postings)
+        if len(postings) < len(items):
+            self._settle()
+            others = [item for item in items if type(item.content) is not Posting]
+            unreadable = [_Quarantined(i, i.content) for i in others if isinstance(i.content, Unreadable)]
+            master = [i for i in others if not isinstance(i.content, Unreadable)]
+            if master:
+                unreadable += self._master(master)
+            if unreadable:
+                self._quarantine(unreadable)
 
     # postings
 
-    def _postings(self, items: Sequence[Item]) -> list[_Quarantined]:
+    def _postings(self, items: Sequence[Item]) -> None:
+        """Plans a batch while the one before it is being stored, then starts its transaction."""
+        postings = cast("list[Posting]", [item.content for item in items])
+        identities = posting_ids(self.source, postings)
+        flight = self._in_flight
+        if flight is not None and (
+            not flight.identities.isdisjoint(identities) or any(p.reverses for p in postings)
+        ):
+            self._settle()
+        plan = self._plan(items, postings, identities)
+        sealed = self._journal.sealed(plan.entries)
+        if not self._settle():
+            plan = self._plan(items, postings, identities)
+            sealed = self._journal.sealed(plan.entries)
+        self._reached("mid-batch")
+        if plan.claims:
+            self._book.claim_reversals(plan.claims)
+        stored = self._writer.submit(self._journal.append, sealed) if sealed else _nothing()
+        self._in_flight = _InFlight(items, plan, frozenset(identities), stored)
+
+    def _settle(self) -> bool:
+        """Waits for the transaction under way and counts it; False where it had to be done anew."""
+        flight, self._in_flight = self._in_flight, None
+        if flight is None:
+            return True
+        items, plan, _, positions = flight
+        postings = cast("list[Posting]", [item.content for item in items])
         for attempt in range(CONFLICT_RETRIES_MAX):
-            plan = self._plan(items)
-            self._reached("mid-batch")
             try:
-                if plan.claims:
-                    self._book.claim_reversals(plan.claims)
-                positions = self._append(plan.entries)
+                stored = positions.result()
+                break
             except AppendConflict:
-                self._accounts.clear()
                 if attempt + 1 == CONFLICT_RETRIES_MAX:
                     raise
-                continue
-            self._reached("after-append")
-            self._count(plan, positions)
-            return plan.quarantined
-        raise AssertionError("unreachable")
+                self._accounts.clear()
+                plan = self._plan(items, postings, posting_ids(self.source, postings))
+                sealed = self._journal.sealed(plan.entries)
+                positions = self._writer.submit(self._journal.append, sealed) if sealed else _nothing()
+        else:
+            raise AssertionError("unreachable")
+        self._reached("after-append")
+        self.appended += len(plan.entries)
+        self._count(plan, stored)
+        if plan.quarantined:
+            self._quarantine(plan.quarantined)
+        return plan is flight.plan
 
-    def _plan(self, items: Sequence[Item]) -> _Plan:
+    def _plan(self, items: Sequence[Item], postings: Sequence[Posting], identities: Sequence[UUID]) -> _Plan:
         plan = _Plan()
         source, origins = self.source, self._origins
-        postings = cast("list[Posting]", [item.content for item in items])
-        identities = posting_ids(source, postings)
         accounts = self._accounts_of(postings)
         known = self._journal.postings(identities)
         new: dict[UUID, _New] = {}
@@ -332,6 +384,7 @@ class Pipeline:
         missing = {p.account for p in postings if p.account not in accounts}
         if missing:
             if len(accounts) + len(missing) > ACCOUNTS_CACHED_MAX:
+                self._settle()
                 accounts.clear()
                 missing = {p.account for p in postings}
             streams: dict[str, UUID] = {account: account_id(self.source, account) for account in missing}
@@ -566,7 +619,7 @@ class Pipeline:
     def _append(self, entries: Sequence[Entry]) -> list[int]:
         if not entries:
             return []
-        positions = self._journal.append(entries)
+        positions = self._journal.append(self._journal.sealed(entries))
         self.appended += len(entries)
         return positions
 
@@ -576,6 +629,13 @@ class Pipeline:
 
     def _day_start(self, day: date) -> datetime:
         return datetime.combine(day, time(), self._bank_time).astimezone(UTC)
+
+
+def _nothing() -> "Future[list[int]]":
+    """What a batch without events waits for."""
+    done: Future[list[int]] = Future()
+    done.set_result([])
+    return done
 
 
 def _raw(record: AnyRecord) -> bytes:

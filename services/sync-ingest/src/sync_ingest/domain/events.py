@@ -77,7 +77,7 @@ class StandingOrderSet(Event, frozen=True):
     counterparty_account: Identifying
 
 
-class PostingBooked(Event, frozen=True):
+class PostingBooked(Event, frozen=True, gc=False):
     """Money moved on the account; `posting_id` is the identity that makes it happen once."""
 
     source: str
@@ -103,7 +103,7 @@ class PostingBooked(Event, frozen=True):
     line: int
 
 
-class PostingReversed(Event, frozen=True):
+class PostingReversed(Event, frozen=True, gc=False):
     """Money moved back: a posting of its own whose amount undoes `reverses`, which stays in the history."""
 
     source: str

@@ -39,7 +39,7 @@ class Record(msgspec.Struct, frozen=True, tag_field="record", omit_defaults=True
     """Base of the canonical records; `source` may be left out where the feed names its source."""
 
 
-class Posting(Record, frozen=True, tag="posting"):
+class Posting(Record, frozen=True, tag="posting", gc=False):
     """One leg of a core-bank transaction on one account: the unit of money in this system."""
 
     account: Key

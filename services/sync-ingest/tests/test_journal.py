@@ -1,0 +1,73 @@
+"""What is stored in bulk is what the catalogue would have stored, sealed for its place and nowhere else."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import pytest
+from chassis.events import personal_fields
+from chassis.privacy import ERASED, Tampered
+from sync_ingest.domain.events import STORED_NAMES, PartyDescribed
+from sync_ingest.journal import CATALOGUE, PERSONAL_FIELDS_MAX
+from sync_ingest.pipeline import Entry
+
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+INTAKE = UUID(int=99)
+
+
+def party(number, **changes):
+    values = {"name": "王小明", "born_on": None, "gender": None, "identity_number": "110101", "phone": None}
+    return PartyDescribed(
+        **{
+            "source": "s",
+            "party": f"P{number}",
+            "kind": "person",
+            "email": None,
+            "address": None,
+            "branch": None,
+        },
+        **values | changes,
+    )
+
+
+def test_what_is_sealed_in_bulk_opens_as_what_it_was(ingest, source):
+    streams = [UUID(int=hash(source) % 10**9 + number) for number in range(3)]
+    entries = [
+        Entry(stream, version, party(version, phone="1" * version), None, NOW, INTAKE)
+        for stream in streams
+        for version in (1, 2)
+    ]
+    keys = ingest.ledger._keys.keys_for(streams)
+    for entry, stored in zip(entries, ingest.ledger.sealed(entries), strict=True):
+        assert b"110101" not in stored.body
+        opened = CATALOGUE.open(stored, keys[entry.stream_id])
+        assert opened.event == entry.event
+        assert (opened.metadata.effective_at, opened.metadata.correlation_id) == (NOW, INTAKE)
+        assert CATALOGUE.metadata_of(stored).actor == "sync-ingest"
+        elsewhere = msgspec.structs.replace(stored, version=stored.version + 1)
+        with pytest.raises(Tampered):
+            CATALOGUE.open(elsewhere, keys[entry.stream_id])
+
+
+def test_no_two_values_are_sealed_under_the_same_nonce(ingest):
+    entries = [Entry(UUID(int=4711), version, party(7), None, NOW, INTAKE) for version in range(1, 200)]
+    tokens = [
+        value
+        for stored in ingest.ledger.sealed(entries)
+        for value in msgspec.json.decode(stored.body)["data"].values()
+        if isinstance(value, str) and value.startswith("k1.")
+    ]
+    assert len(tokens) == len({token.rpartition(".")[2][:16] for token in tokens}) == 199 * 3
+
+
+def test_an_erased_subject_leaves_no_plain_value(ingest):
+    stream = UUID(int=815)
+    ingest.ledger._keys.keys_for([stream])
+    ingest.ledger._keys.erase([stream])
+    (stored,) = ingest.ledger.sealed([Entry(stream, 1, party(1), None, NOW, INTAKE)])
+    assert CATALOGUE.open(stored, None).event.name == ERASED
+    assert "王小明".encode() not in stored.body
+
+
+def test_no_event_has_more_personal_fields_than_nonces_are_drawn_for():
+    assert max(len(personal_fields(event)) for event in STORED_NAMES.values()) <= PERSONAL_FIELDS_MAX
