@@ -1,0 +1,46 @@
+"""`crm certificate`: the last reconciliation certificate of a source."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from sync_ingest.bootstrap import opened
+
+from crm_cli.running import ingest_settings
+
+
+def certificate(
+    source: Annotated[str, typer.Option(help="the name of the system that the feed comes from")],
+    as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
+) -> None:
+    """Shows what the last certificate of a source says."""
+    with opened(ingest_settings()) as running:
+        found = running.latest_certificate(source)
+    if found is None:
+        print(f"crm certificate: no certificate of {source}", file=sys.stderr)
+        raise typer.Exit(code=2)
+    print(json.dumps(found, ensure_ascii=False) if as_json else _readable(found))
+
+
+def _readable(found: dict[str, Any]) -> str:
+    lines = [f"{found['status']}  {found['source']}  {found['certified_at']}  {found['certificate_id']}"]
+    lines += [
+        f"  records {found['records']} = posted {found['posted']} + duplicates {found['duplicates']}"
+        f" + quarantined {found['quarantined']}; {found['accounts']} accounts; {found['late']} late"
+    ]
+    lines += [
+        f"  {t['currency']}: {t['opening_minor']} + {t['credits_minor']} - {t['debits_minor']} = {t['closing_minor']}"
+        for t in found["totals"]
+    ]
+    lines += [
+        f"  {p['code']}: account {p['account'] or p['account_id']} {p['currency'] or ''} {p['detail'] or ''}"
+        f" expected {p['expected']}, found {p['found']}"
+        for p in found["problems"]
+    ]
+    return "\n".join(lines)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `crm`."""
+    app.command("certificate")(certificate)

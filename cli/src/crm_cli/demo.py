@@ -1,0 +1,57 @@
+"""`crm demo`: the made-up bank goes through the real ingest, as one file of a source of its own."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sync_ingest.bootstrap import opened
+from sync_ingest.ingesting import FeedContent, Ingest, Progress, RunResult
+from sync_ingest.reporting import result_of
+
+from crm_cli import demo_bank
+from crm_cli.demo_bank import DemoBank, DemoPlan
+from crm_cli.running import ingest_settings
+
+FEED_NAME = "demo-bank.jsonl"
+
+
+def take_in(ingest: Ingest, bank: DemoBank) -> RunResult:
+    """Ingests the bank; once more changes nothing."""
+    content = FeedContent(FEED_NAME, lambda: io.BytesIO(bank.feed))
+    return ingest.run(bank.plan.source, [content], format="canonical")
+
+
+def demo(
+    customers: Annotated[int, typer.Option(min=50, max=20_000, help="how many customers the bank has")] = 360,
+    days: Annotated[int, typer.Option(min=100, max=3_660, help="how many days of postings")] = 365,
+    seed: Annotated[int, typer.Option(help="another seed is another bank")] = DemoPlan.seed,
+    write: Annotated[Path | None, typer.Option(help="write the feed here instead of taking it in")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
+) -> None:
+    """Makes the demo bank and takes it in (source "demo"), or writes its feed to a file."""
+    bank = demo_bank.make(DemoPlan(seed=seed, customers=customers, days=days))
+    if write is not None:
+        write.write_bytes(bank.feed)
+        print(f"{write}: {len(bank.lines)} records of {customers} customers", file=sys.stderr)
+        return
+    with opened(ingest_settings(), progress=_show) as ingest:
+        result = result_of(take_in(ingest, bank))
+    print(
+        json.dumps(result, ensure_ascii=False)
+        if as_json
+        else f"demo bank: {result['posted']} postings on {result['accounts']} accounts, {result['duplicates']}"
+        f" duplicates, {result['quarantined']} quarantined, {result['certificate']}, {result['seconds']} s"
+    )
+
+
+def _show(progress: Progress) -> None:
+    percent = 100 * progress.bytes_read // max(progress.bytes_total, 1)
+    print(f"demo bank: {progress.records} records, {percent} %", file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `crm`."""
+    app.command("demo")(demo)

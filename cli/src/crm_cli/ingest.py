@@ -1,0 +1,107 @@
+"""`crm ingest`: files of a feed become postings. Progress goes to stderr, the result to stdout."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from sync_ingest.adapters.delimited import MappingRefused
+from sync_ingest.adapters.registry import FORMATS, FormatUnknown
+from sync_ingest.archive import IntakeOversized, SourceBusy
+from sync_ingest.bootstrap import opened
+from sync_ingest.ingesting import FEED_FILES_MAX, FeedContent, Progress
+from sync_ingest.reporting import result_of
+
+from crm_cli.running import ingest_settings
+
+PROGRESS_EVERY_SECONDS = 1.0
+
+
+class FeedUnreadable(Exception):
+    """The path given holds no feed."""
+
+
+def feed_of(path: Path) -> list[FeedContent]:
+    """The files of a feed: one file, or every file of a folder by name, hidden ones left out."""
+    if path.is_file():
+        return [_content(path)]
+    if not path.is_dir():
+        raise FeedUnreadable(f"no such file or folder: {path}")
+    found = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+    if not found:
+        raise FeedUnreadable(f"no files in {path}")
+    if len(found) > FEED_FILES_MAX:
+        raise FeedUnreadable(f"more than {FEED_FILES_MAX} files in {path}")
+    return [_content(each) for each in found]
+
+
+def _content(path: Path) -> FeedContent:
+    return FeedContent(path.name, lambda: path.open("rb"))
+
+
+def progress_line(progress: Progress) -> str:
+    """How far, how fast, and what is left."""
+    rate = progress.records / progress.seconds if progress.seconds > 0 else 0.0
+    share = progress.bytes_read / progress.bytes_total if progress.bytes_total else 1.0
+    left = progress.seconds * (1 - share) / share if share > 0 else 0.0
+    return f"{share:6.1%}  {progress.records:>10,} records  {rate:>9,.0f}/s  {left:>6,.0f} s left"
+
+
+def _reporter() -> Callable[[Progress], None]:
+    last = -PROGRESS_EVERY_SECONDS
+    terminal = sys.stderr.isatty()
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        done = progress.bytes_read >= progress.bytes_total
+        if done or progress.seconds - last >= PROGRESS_EVERY_SECONDS:
+            last = progress.seconds
+            print(
+                progress_line(progress),
+                end="\r" if terminal and not done else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return report
+
+
+def ingest(
+    path: Annotated[Path, typer.Argument(help="a file or a folder of files")],
+    source: Annotated[str, typer.Option(help="the name of the system that the feed comes from")],
+    format: Annotated[str, typer.Option(help=f"one of {', '.join(FORMATS)}")] = "canonical",
+    mapping: Annotated[Path | None, typer.Option(help="the mapping file of a csv feed (TOML)")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
+) -> None:
+    """Takes a feed in: keeps its bytes, books what is new, sets aside what cannot be read, and certifies."""
+    try:
+        contents = feed_of(path)
+        text = mapping.read_text(encoding="utf-8") if mapping else None
+        with opened(ingest_settings(), progress=_reporter()) as running:
+            result = running.run(source, contents, format=format, mapping=text)
+    except (FeedUnreadable, FormatUnknown, MappingRefused, IntakeOversized, OSError, ValueError) as error:
+        _fail(str(error))
+    except SourceBusy:
+        _fail(f"another run of {source} is under way")
+    else:
+        _show(result_of(result), as_json=as_json)
+
+
+def _show(values: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values, ensure_ascii=False))
+        return
+    for name, value in values.items():
+        print(f"{name:>14}  {value}")
+
+
+def _fail(message: str) -> None:
+    print(f"crm ingest: {message}", file=sys.stderr)
+    raise typer.Exit(code=2)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `crm`."""
+    app.command("ingest")(ingest)
