@@ -1,0 +1,213 @@
+"""What surrounds a public event on the wire: CloudEvents 1.0 in Kafka's binary mode, JSON body.
+
+Attributes are headers `ce_*`; our extensions are `sequence` (version of the subject's stream), `position` (place in the
+store of the context), `dataversion`, `storedname`, `effectiveat`, `correlationid` and `causationid`. The trace context
+is in the plain headers `traceparent` and `tracestate`, where W3C propagators look for it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, TypeVar
+from uuid import UUID
+
+Header = tuple[str, bytes]
+T = TypeVar("T")
+
+SPECIFICATION: Final = b"1.0"
+CONTENT_TYPE: Final = b"application/json"
+WATERMARK: Final = "crm.watermark"
+SOURCE_PREFIX: Final = "/crm/"
+
+_WATERMARK: Final = WATERMARK.encode()
+_CACHED_MAX: Final = 1024
+
+
+class EnvelopeInvalid(ValueError):
+    """The headers are not those of an event of ours: what is missing or wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Where an event comes from, which one it is, and when. Both instants are aware UTC.
+
+    `sequence` counts the events of the subject in its store from 1; not all of them are published, so it may jump.
+    `position` orders all events of the context and may jump too.
+    """
+
+    id: UUID
+    type: str
+    version: int
+    context: str
+    subject: UUID
+    sequence: int
+    position: int
+    recorded_at: datetime
+    effective_at: datetime
+    stored_name: str
+    correlation_id: UUID
+    causation_id: UUID
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+    def headers(self) -> list[Header]:
+        """The record's headers."""
+        headers = [
+            ("ce_specversion", SPECIFICATION),
+            ("ce_id", str(self.id).encode()),
+            ("ce_source", _source(self.context)),
+            ("ce_type", _encoded(self.type)),
+            ("ce_subject", str(self.subject).encode()),
+            ("ce_time", _encoded_instant(self.recorded_at)),
+            ("content-type", CONTENT_TYPE),
+            ("ce_sequence", b"%d" % self.sequence),
+            ("ce_position", b"%d" % self.position),
+            ("ce_dataversion", b"%d" % self.version),
+            ("ce_storedname", _encoded(self.stored_name)),
+            ("ce_effectiveat", _encoded_instant(self.effective_at)),
+            ("ce_correlationid", _encoded_id(self.correlation_id)),
+            ("ce_causationid", _encoded_id(self.causation_id)),
+        ]
+        if self.traceparent is not None:
+            headers.append(("traceparent", self.traceparent.encode()))
+        if self.tracestate is not None:
+            headers.append(("tracestate", self.tracestate.encode()))
+        return headers
+
+    @classmethod
+    def of(cls, headers: Iterable[Header]) -> "Envelope":
+        """Reads the headers of an event; raises EnvelopeInvalid."""
+        return _reading(_envelope, dict(headers))
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Every event of this context up to `position` lies before this record in its partition."""
+
+    context: str
+    position: int
+    at: datetime
+
+    def headers(self) -> list[Header]:
+        """The record's headers; a watermark has no body and no subject."""
+        return [
+            ("ce_specversion", SPECIFICATION),
+            ("ce_id", f"{self.context}-{self.position}".encode()),
+            ("ce_source", _source(self.context)),
+            ("ce_type", _WATERMARK),
+            ("ce_time", self.at.isoformat().encode()),
+            ("ce_position", b"%d" % self.position),
+        ]
+
+    @classmethod
+    def of(cls, headers: Iterable[Header]) -> "Watermark":
+        """Reads the headers of a watermark; raises EnvelopeInvalid."""
+        return _reading(_watermark, dict(headers))
+
+
+def unwrap(headers: Iterable[Header]) -> Envelope | Watermark:
+    """What a record of an event topic is; raises EnvelopeInvalid for anything else."""
+    found = dict(headers)
+    if found.get("ce_type") == _WATERMARK:
+        return _reading(_watermark, found)
+    return _reading(_envelope, found)
+
+
+def _envelope(found: dict[str, bytes]) -> Envelope:
+    if found["ce_specversion"] != SPECIFICATION:
+        raise EnvelopeInvalid(f"ce_specversion is {found['ce_specversion']!r}")
+    traceparent, tracestate = found.get("traceparent"), found.get("tracestate")
+    return Envelope(
+        UUID(found["ce_id"].decode()),
+        _decoded(found["ce_type"]),
+        _counted(found["ce_dataversion"]),
+        _context(found["ce_source"]),
+        UUID(found["ce_subject"].decode()),
+        _counted(found["ce_sequence"]),
+        _counted(found["ce_position"]),
+        _instant(found["ce_time"]),
+        _instant(found["ce_effectiveat"]),
+        _decoded(found["ce_storedname"]),
+        _id(found["ce_correlationid"]),
+        _id(found["ce_causationid"]),
+        None if traceparent is None else traceparent.decode(),
+        None if tracestate is None else tracestate.decode(),
+    )
+
+
+def _watermark(found: dict[str, bytes]) -> Watermark:
+    if found["ce_type"] != _WATERMARK:
+        raise EnvelopeInvalid("not a watermark")
+    return Watermark(
+        _context(found["ce_source"]), _counted(found["ce_position"], 0), _instant(found["ce_time"])
+    )
+
+
+def _reading(read: Callable[[dict[str, bytes]], T], found: dict[str, bytes]) -> T:
+    try:
+        return read(found)
+    except EnvelopeInvalid:
+        raise
+    except KeyError as missing:
+        raise EnvelopeInvalid(f"no header {missing.args[0]}") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise EnvelopeInvalid(f"a header cannot be read: {error}") from error
+
+
+# What many records of a batch have in common is read and written once.
+
+
+def _counted(value: bytes, least: int = 1) -> int:
+    number = int(value)
+    if number < least:
+        raise EnvelopeInvalid(f"{number} where at least {least} was expected")
+    return number
+
+
+@lru_cache(_CACHED_MAX)
+def _encoded_instant(instant: datetime) -> bytes:
+    return instant.isoformat().encode()
+
+
+@lru_cache(_CACHED_MAX)
+def _encoded_id(id: UUID) -> bytes:
+    return str(id).encode()
+
+
+@lru_cache(_CACHED_MAX)
+def _id(value: bytes) -> UUID:
+    return UUID(value.decode())
+
+
+@lru_cache(_CACHED_MAX)
+def _instant(value: bytes) -> datetime:
+    instant = datetime.fromisoformat(value.decode())
+    if instant.tzinfo is None:
+        raise EnvelopeInvalid(f"an instant without a zone: {value!r}")
+    return instant
+
+
+@lru_cache(_CACHED_MAX)
+def _source(context: str) -> bytes:
+    return f"{SOURCE_PREFIX}{context}".encode()
+
+
+@lru_cache(_CACHED_MAX)
+def _context(source: bytes) -> str:
+    text = source.decode()
+    if not text.startswith(SOURCE_PREFIX) or len(text) == len(SOURCE_PREFIX):
+        raise EnvelopeInvalid(f"ce_source is {text!r}")
+    return text.removeprefix(SOURCE_PREFIX)
+
+
+@lru_cache(_CACHED_MAX)
+def _encoded(name: str) -> bytes:
+    return name.encode()
+
+
+@lru_cache(_CACHED_MAX)
+def _decoded(name: bytes) -> str:
+    if not name:
+        raise EnvelopeInvalid("a name is empty")
+    return name.decode()

@@ -1,0 +1,56 @@
+"""Every public event by type and version."""
+
+from typing import Any, ClassVar, Final, Protocol
+
+from contracts import customer, ingest
+
+
+class PublicEvent(Protocol):
+    """What the models of public events have in common, whatever their context."""
+
+    TYPE: ClassVar[str]
+    VERSION: ClassVar[int]
+    PERSONAL: ClassVar[frozenset[str]]
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The JSON schema of the body."""
+        ...
+
+    @classmethod
+    def model_validate_json(cls, json_data: bytes | str) -> "PublicEvent":
+        """Reads a body; raises ValueError."""
+        ...
+
+
+class TypeUnknown(LookupError):
+    """No public event has this type and version: the reader is older than the writer, or it is not ours."""
+
+
+BY_CONTEXT: Final[dict[str, tuple[type[PublicEvent], ...]]] = {
+    "ingest": ingest.EVENTS,
+    "customer": customer.EVENTS,
+}
+
+_MODELS: Final = {
+    (event.TYPE, event.VERSION): (context, event)
+    for context, events in BY_CONTEXT.items()
+    for event in events
+}
+
+
+def model_of(name: str, version: int) -> type[PublicEvent]:
+    """The model of the body of an event of type `name`; raises TypeUnknown."""
+    return _entry(name, version)[1]
+
+
+def context_of(name: str, version: int = 1) -> str:
+    """The context that publishes the event; raises TypeUnknown."""
+    return _entry(name, version)[0]
+
+
+def _entry(name: str, version: int) -> tuple[str, type[PublicEvent]]:
+    try:
+        return _MODELS[name, version]
+    except KeyError:
+        raise TypeUnknown(f"no public event {name} version {version}") from None

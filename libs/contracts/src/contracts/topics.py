@@ -1,0 +1,75 @@
+"""The topics there are, with their partitions and keys, and who reads them.
+
+Nothing else creates a topic: what is missing here does not exist on the broker. The number of partitions is for ever,
+because a subject's records stay in order only as long as its partition does.
+"""
+
+import zlib
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+PARTITIONS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic; `key` says in words what its records are keyed by."""
+
+    name: str
+    partitions: int
+    key: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerGroup:
+    """A reader: `<service>.<view>.v<n>` for a view, `<service>.<policy>` for a policy."""
+
+    name: str
+    topics: tuple[str, ...]
+
+    @property
+    def dead_letters(self) -> Topic:
+        """Where this reader puts what it could not digest."""
+        return dead_letters(self.name)
+
+
+def dead_letters(group: str) -> Topic:
+    """The dead letters of a consumer group; keyed as the record was, with the reason and the origin in its headers."""
+    return Topic(f"{group}.dead-letters", 1, "as in the origin", f"What {group} could not digest, and why")
+
+
+COREBANK_POSTINGS: Final = Topic(
+    "corebank.postings",
+    PARTITIONS,
+    "the branch system's own key",
+    "Postings in the canonical schema, one per record",
+)
+INGEST_EVENTS: Final = Topic(
+    "crm.ingest.events", PARTITIONS, "subject id", "Public events of the context ingest"
+)
+CUSTOMER_EVENTS: Final = Topic(
+    "crm.customer.events", PARTITIONS, "subject id", "Public events of the context customer"
+)
+
+EVENTS: Final[dict[str, Topic]] = {"ingest": INGEST_EVENTS, "customer": CUSTOMER_EVENTS}
+"""The topic of each context's public events."""
+
+CONSUMERS: Final = (
+    ConsumerGroup("customer.customers.v1", (CUSTOMER_EVENTS.name,)),
+    ConsumerGroup("customer.asset_panorama.v1", (INGEST_EVENTS.name,)),
+    ConsumerGroup("customer.when_party_described_then_register_customer", (INGEST_EVENTS.name,)),
+    ConsumerGroup("sync-ingest.feed", (COREBANK_POSTINGS.name,)),
+)
+
+TOPICS: Final[tuple[Topic, ...]] = (
+    COREBANK_POSTINGS,
+    *EVENTS.values(),
+    *(group.dead_letters for group in CONSUMERS),
+)
+
+
+def partition_of(subject: UUID, partitions: int = PARTITIONS) -> int:
+    """The partition that holds a subject: the same for every writer, whatever its client library hashes with."""
+    return zlib.crc32(subject.bytes) % partitions
