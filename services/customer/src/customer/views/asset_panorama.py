@@ -1,0 +1,293 @@
+"""The view `asset_panorama`: accounts, their movements, the parties that hold them, and how far each source is.
+
+An account's document is the fold of everything that happened to it, so that one read of the accounts of a customer
+gives every figure; a movement's document is one event and is never changed. Money is signed minor units.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from customer.views.documents import Document, Told, sealed
+
+ACCOUNTS: Final = "accounts"
+MOVEMENTS: Final = "movements"
+PARTIES: Final = "parties"
+SOURCES: Final = "sources"
+
+MONTHS_KEPT_MAX: Final = 13
+"""Months of outflow that an account's document keeps per currency; older ones are in the movements."""
+MEMBERS_MAX: Final = 1_000
+"""Holders, cards, loans, standing orders of one account; an account with more is parked and looked at."""
+
+_POSTINGS: Final = frozenset({"posting.booked", "posting.reversed"})
+_NO_KIND: Final = "other"
+
+
+class TooManyMembers(ValueError):
+    """An account has more holders, cards, loans or standing orders than a document may hold."""
+
+
+def documents_of(event: Told) -> list[tuple[str, str]]:
+    """Collection and id of each document that an event changes."""
+    subject = str(event.subject)
+    if event.type in _POSTINGS:
+        return [(ACCOUNTS, subject), (MOVEMENTS, movement_id(subject, event.sequence))]
+    if event.type in _CHANGES:
+        return [(ACCOUNTS, subject)]
+    if event.type == "party.described":
+        return [(PARTIES, subject)]
+    if event.type == "feed.certified":
+        return [(SOURCES, subject)]
+    return []
+
+
+def movement_id(account: str, sequence: int) -> str:
+    """Ids of an account's movements sort in the order in which they were recorded."""
+    return f"{account}:{sequence:010d}"
+
+
+def project(collection: str, document: Document | None, event: Told) -> Document | None:
+    """The document of that collection after an event."""
+    if collection == MOVEMENTS:
+        return movement(event)
+    if collection == ACCOUNTS:
+        return account(document, event)
+    if collection == PARTIES:
+        return party(event)
+    return source(document, event)
+
+
+def account(document: Document | None, event: Told) -> Document:
+    """An account after an event of it, whichever comes first."""
+    begun = _blank(event) if document is None else document
+    change = _moved if event.type in _POSTINGS else _CHANGES[event.type]
+    return {
+        **begun,
+        **change(begun, event),
+        "sequence": event.sequence,
+        "position": event.position,
+        "changed_at": event.recorded_at.isoformat(),
+    }
+
+
+def movement(event: Told) -> Document:
+    """What a reader needs to follow a figure to this event. Sealed values are tokens, opened with `stored_name`."""
+    data = event.data
+    return {
+        "account": str(event.subject),
+        "source": data["source"],
+        "posting_id": data["posting_id"],
+        "core_transaction_id": data["core_transaction_id"],
+        "leg": data["leg"],
+        "amount_minor": data["amount_minor"],
+        "currency": data["currency"],
+        "booked_on": data["booked_on"],
+        "value_on": data.get("value_on"),
+        "outflow_minor": outflow_minor(event),
+        "kind": data.get("kind") or _NO_KIND,
+        "channel": data.get("channel"),
+        "reverses": data.get("reverses"),
+        "counterparty_bank": data.get("counterparty_bank"),
+        "counterparty_account": data.get("counterparty_account"),
+        "counterparty_name": data.get("counterparty_name"),
+        "text": data.get("text"),
+        "intake": data["intake"],
+        "line": data["line"],
+        "stored_name": event.stored_name,
+        "sequence": event.sequence,
+        "position": event.position,
+        "recorded_at": event.recorded_at.isoformat(),
+    }
+
+
+def party(event: Told) -> Document:
+    """A party as last described."""
+    fields = ("name", "party", "born_on", "gender", "identity_number", "phone", "email", "address")
+    return {
+        "source": event.data["source"],
+        "kind": event.data["kind"],
+        "branch": event.data.get("branch"),
+        **{field: sealed(event, field) for field in fields},
+        "sequence": event.sequence,
+        "position": event.position,
+        "described_at": event.recorded_at.isoformat(),
+    }
+
+
+def source(document: Document | None, event: Told) -> Document:
+    """How far a source is, and what its last certificate says."""
+    data = event.data
+    before = None if document is None else document["booked_through"]
+    return {
+        "source": data["source"],
+        "certificate": data["certificate"],
+        "status": data["status"],
+        "red_accounts": list(data.get("red_accounts") or ()),
+        "booked_through": max(before or "", data.get("booked_through") or "") or None,
+        "certified_at": event.recorded_at.isoformat(),
+        "sequence": event.sequence,
+        "position": event.position,
+    }
+
+
+def outflow_minor(event: Told) -> int:
+    """What a posting adds to the money that went out: a debit adds, a reversal of a debit takes back, a credit is 0.
+
+    A reversal of a credit moves money out of the account and is no spending.
+    """
+    amount: int = event.data["amount_minor"]
+    went_out = amount > 0 if event.type == "posting.reversed" else amount < 0
+    return -amount if went_out else 0
+
+
+def _blank(event: Told) -> Document:
+    return {
+        "source": event.data["source"],
+        "account": None,
+        "name": None,
+        "product": None,
+        "opened_on": None,
+        "currency": None,
+        "branch": None,
+        "holders": [],
+        "cards": [],
+        "loans": [],
+        "orders": [],
+        "balances": {},
+        "outflows": {},
+        "repaid": {},
+        "movements": 0,
+        "booked_through": None,
+        "moved_at": None,
+    }
+
+
+def _moved(document: Document, event: Told) -> Document:
+    data = event.data
+    currency, amount, booked_on = data["currency"], data["amount_minor"], data["booked_on"]
+    before = document["balances"].get(currency)
+    if before is None:
+        balance = {
+            "minor": amount,
+            "movements": 1,
+            "booked_from": booked_on,
+            "booked_through": booked_on,
+            "first": event.sequence,
+            "last": event.sequence,
+        }
+    else:
+        balance = {
+            "minor": before["minor"] + amount,
+            "movements": before["movements"] + 1,
+            "booked_from": min(before["booked_from"], booked_on),
+            "booked_through": max(before["booked_through"], booked_on),
+            "first": before["first"],
+            "last": event.sequence,
+        }
+    changes: Document = {
+        "balances": {**document["balances"], currency: balance},
+        "movements": document["movements"] + 1,
+        "booked_through": max(document["booked_through"] or booked_on, booked_on),
+        "moved_at": event.recorded_at.isoformat(),
+    }
+    if document["product"] is None and data.get("product") is not None:
+        changes["product"] = data["product"]
+    out = outflow_minor(event)
+    if out:
+        kind = data.get("kind") or _NO_KIND
+        of_currency = document["outflows"].get(currency, {})
+        changes["outflows"] = {
+            **document["outflows"],
+            currency: _with_outflow(of_currency, booked_on[:7], kind, out),
+        }
+        if kind == "loan_repayment":
+            repaid = document["repaid"]
+            changes["repaid"] = {**repaid, currency: repaid.get(currency, 0) + out}
+    return changes
+
+
+def _with_outflow(months: dict[str, dict[str, int]], month: str, kind: str, out: int) -> Document:
+    kinds = months.get(month, {})
+    result = {**months, month: {**kinds, kind: kinds.get(kind, 0) + out}}
+    if len(result) > MONTHS_KEPT_MAX:
+        del result[min(result)]
+    return result
+
+
+def _seen(document: Document, event: Told) -> Document:
+    return {} if document["account"] is not None else {"account": sealed(event, "account")}
+
+
+def _opened(_: Document, event: Told) -> Document:
+    data = event.data
+    return {
+        "account": sealed(event, "account"),
+        "name": sealed(event, "name"),
+        "product": data["product"],
+        "opened_on": data["opened_on"],
+        "currency": data.get("currency"),
+        "branch": data.get("branch"),
+    }
+
+
+def _held(document: Document, event: Told) -> Document:
+    holder = {"party_id": event.data["party_id"], "role": event.data["role"], "sequence": event.sequence}
+    return {"holders": _replaced(document["holders"], holder, "party_id")}
+
+
+def _carded(document: Document, event: Told) -> Document:
+    # The number of a card is sealed anew each time, so which card is meant again shows when it is opened.
+    card = {
+        "card": sealed(event, "card"),
+        "kind": event.data.get("kind"),
+        "issued_on": event.data["issued_on"],
+        "party_id": event.data.get("party_id"),
+        "sequence": event.sequence,
+    }
+    return {"cards": _replaced(document["cards"], card, "sequence")}
+
+
+def _granted(document: Document, event: Told) -> Document:
+    data = event.data
+    loan: dict[str, Any] = {
+        "loan": data["loan"],
+        "granted_on": data["granted_on"],
+        "amount_minor": data["amount_minor"],
+        "currency": data["currency"],
+        "duration_months": data["duration_months"],
+        "payment_minor": data["payment_minor"],
+        "status": data.get("status"),
+        "sequence": event.sequence,
+    }
+    return {"loans": _replaced(document["loans"], loan, "loan")}
+
+
+def _ordered(document: Document, event: Told) -> Document:
+    data = event.data
+    order = {
+        "order": data["order"],
+        "amount_minor": data["amount_minor"],
+        "currency": data["currency"],
+        "kind": data.get("kind"),
+        "counterparty_bank": data.get("counterparty_bank"),
+        "counterparty_account": sealed(event, "counterparty_account"),
+        "sequence": event.sequence,
+    }
+    return {"orders": _replaced(document["orders"], order, "order")}
+
+
+def _replaced(members: list[Document], new: Document, by: str) -> list[Document]:
+    kept = [one for one in members if one[by] != new[by]]
+    if len(kept) >= MEMBERS_MAX:
+        raise TooManyMembers(f"more than {MEMBERS_MAX}")
+    return [*kept, new]
+
+
+_CHANGES: Final[dict[str, Callable[[Document, Told], Document]]] = {
+    "account.seen": _seen,
+    "account.opened": _opened,
+    "account.holder_named": _held,
+    "card.issued": _carded,
+    "loan.granted": _granted,
+    "standing_order.set": _ordered,
+}

@@ -1,0 +1,52 @@
+"""Public events as views get them, made by hand."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+START = datetime(2026, 1, 5, 8, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Told:
+    type: str
+    subject: UUID
+    sequence: int
+    data: dict[str, Any]
+    position: int = 0
+    stored_name: str = "stored"
+    recorded_at: datetime = START
+
+
+@dataclass
+class Teller:
+    """Numbers the events of each subject and of the whole context as a store would."""
+
+    position: int = 0
+
+    def __post_init__(self):
+        self.sequences: dict[UUID, int] = {}
+
+    def tell(self, subject, type, **data):
+        self.position += 1
+        self.sequences[subject] = self.sequences.get(subject, 0) + 1
+        at = START + timedelta(seconds=self.position)
+        name = type.replace(".", "-").replace("_", "-")
+        return Told(type, subject, self.sequences[subject], data, self.position, name, at)
+
+    def posting(self, subject, amount_minor, booked_on="2026-01-05", *, reverses=None, **data):
+        fields = {
+            "source": "core",
+            "posting_id": f"p{self.position + 1}",
+            "core_transaction_id": f"t{self.position + 1}",
+            "leg": 1,
+            "amount_minor": amount_minor,
+            "currency": "CNY",
+            "booked_on": booked_on,
+            "intake": "i1",
+            "line": self.position + 1,
+        }
+        if reverses is not None:
+            return self.tell(subject, "posting.reversed", **fields | {"reverses": reverses} | data)
+        return self.tell(subject, "posting.booked", **fields | data)
