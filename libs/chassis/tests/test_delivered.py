@@ -1,0 +1,96 @@
+"""What views get: checked against the contract, lazy, and as JSON has it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import msgspec
+import pytest
+from chassis.delivered import BodyInvalid, Delivered, Passed, read, read_body
+from chassis.transport import Record
+from contracts.envelope import Envelope, EnvelopeInvalid, Watermark
+from contracts.registry import BY_CONTEXT, TypeUnknown
+
+NAMESPACE = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b12")
+SUBJECT = uuid5(NAMESPACE, "subject")
+AT = datetime(2026, 1, 5, 8, tzinfo=UTC)
+GOLDEN = Path(__file__).parents[2] / "contracts" / "golden"
+ENVELOPE = Envelope(
+    uuid5(NAMESPACE, "event"), "card.issued", 1, "ingest", SUBJECT, 3, 77, AT, AT, "card-issued",
+    uuid5(NAMESPACE, "correlation"), uuid5(NAMESPACE, "causation"), "00-abc-def-01",
+)  # fmt: skip
+BODY = b'{"source": "core", "card": "k1.a.b", "issued_on": "2026-01-05", "unheard_of": 1}'
+
+
+def record(headers, value=BODY):
+    return Record("crm.ingest.events", 2, str(SUBJECT).encode(), headers, value, 11)
+
+
+def test_an_event_has_its_envelope_and_its_body_as_json_has_it():
+    event = read(record(ENVELOPE.headers()))
+    assert isinstance(event, Delivered)
+    assert (event.type, event.version, event.context, event.subject) == ("card.issued", 1, "ingest", SUBJECT)
+    assert (event.sequence, event.position, event.stored_name) == (3, 77, "card-issued")
+    assert (event.recorded_at, event.effective_at, event.traceparent) == (AT, AT, "00-abc-def-01")
+    assert (event.id, event.envelope) == (ENVELOPE.id, ENVELOPE)
+    assert event.data == {"source": "core", "card": "k1.a.b", "issued_on": "2026-01-05"}
+
+
+def test_a_watermark_is_read_as_one():
+    assert read(record(Watermark("ingest", 9, AT).headers(), b"")) == Passed("ingest", 9, AT)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ce_specversion", b"0.3"),
+        ("ce_source", b"elsewhere"),
+        ("ce_type", b""),
+        ("ce_subject", b"nobody"),
+        ("ce_sequence", b"0"),
+        ("ce_sequence", b"x"),
+        ("ce_position", b"0"),
+        ("ce_dataversion", b"one"),
+        ("content-type", b"text/plain"),
+    ],
+)
+def test_headers_that_are_not_ours_are_named(name, value):
+    headers = [*(pair for pair in ENVELOPE.headers() if pair[0] != name), (name, value)]
+    with pytest.raises(EnvelopeInvalid):
+        read(record(headers))
+    with pytest.raises(EnvelopeInvalid, match=name):
+        read(record([pair for pair in ENVELOPE.headers() if pair[0] != name]))
+
+
+def test_a_bad_instant_is_found_by_whoever_asks_for_it():
+    event = read(record([*ENVELOPE.headers(), ("ce_effectiveat", b"2026-01-05T08:00:00")]))
+    assert isinstance(event, Delivered)
+    with pytest.raises(EnvelopeInvalid, match="zone"):
+        _ = event.effective_at
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"source": "core", "issued_on": "2026-01-05"}', "card"),
+        (b'{"source": "core", "card": 5, "issued_on": "2026-01-05"}', "card"),
+        (b"{", "truncated"),
+        (b"[]", "array"),
+    ],
+)
+def test_a_body_that_breaks_its_contract_is_refused(body, reason):
+    with pytest.raises(BodyInvalid, match=reason):
+        read_body("card.issued", 1, body)
+    with pytest.raises(TypeUnknown):
+        read_body("card.issued", 99, BODY)
+
+
+@pytest.mark.parametrize(
+    "event", [event for events in BY_CONTEXT.values() for event in events], ids=lambda event: event.TYPE
+)
+def test_every_golden_body_of_the_contracts_is_read_unchanged(event):
+    files = [path for path in GOLDEN.rglob("*.json") if path.name == f"{event.TYPE}.v{event.VERSION}.json"]
+    assert len(files) == 1, f"no golden file of {event.TYPE}"
+    body = files[0].read_bytes()
+    golden = msgspec.json.decode(body)
+    assert read_body(event.TYPE, event.VERSION, body) == golden
