@@ -8,12 +8,14 @@ from customer.domain.customer import (
     REFERENCES_MAX,
     AdoptDescription,
     ChangeContactDetails,
+    CorrectIdentityDetails,
     CustomerAlreadyRegistered,
     CustomerNotRegistered,
     Details,
     LinkReference,
     Reference,
     RegisterCustomer,
+    RenameCustomer,
     TooManyReferences,
     customer_decider,
     identify,
@@ -82,6 +84,8 @@ def test_a_reference_is_linked_once():
 def test_nobody_is_linked_or_changed_before_it_is_registered():
     customer.given().when(LinkReference(core)).then_rejected(CustomerNotRegistered)
     customer.given().when(ChangeContactDetails("1", None, None)).then_rejected(CustomerNotRegistered)
+    customer.given().when(RenameCustomer("张三")).then_rejected(CustomerNotRegistered)
+    customer.given().when(CorrectIdentityDetails(None, "1")).then_rejected(CustomerNotRegistered)
 
 
 def test_references_are_bounded():
@@ -97,6 +101,17 @@ def test_contact_details_change_only_when_they_do():
     customer.given(by_staff).when(same).then_nothing()
     customer.given(by_staff).when(ChangeContactDetails(None, "z@example.com", None)).then(
         ContactDetailsChanged(phone=None, email="z@example.com", address=None)
+    )
+
+
+def test_a_name_and_what_identifies_change_only_when_they_do():
+    customer.given(by_staff).when(RenameCustomer("张伟")).then_nothing()
+    customer.given(by_staff).when(RenameCustomer("张三")).then(CustomerRenamed(name="张三")).when(
+        RenameCustomer("张三")
+    ).then_nothing()
+    customer.given(by_staff).when(CorrectIdentityDetails(None, None)).then_nothing()
+    customer.given(by_staff).when(CorrectIdentityDetails("1980-02-29", None)).then(
+        IdentityDetailsCorrected(born_on="1980-02-29", identity_number=None)
     )
 
 

@@ -107,7 +107,27 @@ class ChangeContactDetails(msgspec.Struct, frozen=True):
     address: str | None
 
 
-CustomerCommand = RegisterCustomer | AdoptDescription | LinkReference | ChangeContactDetails
+class RenameCustomer(msgspec.Struct, frozen=True):
+    """The customer bears another name."""
+
+    name: str
+
+
+class CorrectIdentityDetails(msgspec.Struct, frozen=True):
+    """What identifies the person was wrong or missing."""
+
+    born_on: str | None
+    identity_number: str | None
+
+
+CustomerCommand = (
+    RegisterCustomer
+    | AdoptDescription
+    | LinkReference
+    | ChangeContactDetails
+    | RenameCustomer
+    | CorrectIdentityDetails
+)
 
 
 class Customer(msgspec.Struct, frozen=True):
@@ -159,6 +179,16 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
             if (phone, email, address) == (customer.phone, customer.email, customer.address):
                 return []
             return [ContactDetailsChanged(phone=phone, email=email, address=address)]
+        case RenameCustomer(name):
+            if not customer.registered:
+                raise CustomerNotRegistered
+            return [] if name == customer.name else [CustomerRenamed(name=name)]
+        case CorrectIdentityDetails(born_on, identity_number):
+            if not customer.registered:
+                raise CustomerNotRegistered
+            if (born_on, identity_number) == (customer.born_on, customer.identity_number):
+                return []
+            return [IdentityDetailsCorrected(born_on=born_on, identity_number=identity_number)]
         case _:
             assert_never(command)
 

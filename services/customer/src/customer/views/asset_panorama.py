@@ -7,7 +7,9 @@ gives every figure; a movement's document is one event and is never changed. Mon
 from collections.abc import Callable
 from typing import Any, Final
 
-from customer.views.documents import Document, Told, sealed
+from chassis.documents import Document, sealed
+from chassis.projecting import Collection, Delivered, DocumentKey, Index, View
+from contracts import topics
 
 ACCOUNTS: Final = "accounts"
 MOVEMENTS: Final = "movements"
@@ -27,17 +29,17 @@ class TooManyMembers(ValueError):
     """An account has more holders, cards, loans or standing orders than a document may hold."""
 
 
-def documents_of(event: Told) -> list[tuple[str, str]]:
+def keys(event: Delivered) -> list[DocumentKey]:
     """Collection and id of each document that an event changes."""
     subject = str(event.subject)
     if event.type in _POSTINGS:
-        return [(ACCOUNTS, subject), (MOVEMENTS, movement_id(subject, event.sequence))]
+        return [DocumentKey(ACCOUNTS, subject), DocumentKey(MOVEMENTS, movement_id(subject, event.sequence))]
     if event.type in _CHANGES:
-        return [(ACCOUNTS, subject)]
+        return [DocumentKey(ACCOUNTS, subject)]
     if event.type == "party.described":
-        return [(PARTIES, subject)]
+        return [DocumentKey(PARTIES, subject)]
     if event.type == "feed.certified":
-        return [(SOURCES, subject)]
+        return [DocumentKey(SOURCES, subject)]
     return []
 
 
@@ -46,31 +48,30 @@ def movement_id(account: str, sequence: int) -> str:
     return f"{account}:{sequence:010d}"
 
 
-def project(collection: str, document: Document | None, event: Told) -> Document | None:
+def project(key: DocumentKey, document: Document | None, event: Delivered) -> Document:
     """The document of that collection after an event."""
-    if collection == MOVEMENTS:
+    if key.collection == MOVEMENTS:
         return movement(event)
-    if collection == ACCOUNTS:
+    if key.collection == ACCOUNTS:
         return account(document, event)
-    if collection == PARTIES:
+    if key.collection == PARTIES:
         return party(event)
     return source(document, event)
 
 
-def account(document: Document | None, event: Told) -> Document:
+def account(document: Document | None, event: Delivered) -> Document:
     """An account after an event of it, whichever comes first."""
     begun = _blank(event) if document is None else document
     change = _moved if event.type in _POSTINGS else _CHANGES[event.type]
     return {
         **begun,
         **change(begun, event),
-        "sequence": event.sequence,
         "position": event.position,
         "changed_at": event.recorded_at.isoformat(),
     }
 
 
-def movement(event: Told) -> Document:
+def movement(event: Delivered) -> Document:
     """What a reader needs to follow a figure to this event. Sealed values are tokens, opened with `stored_name`."""
     data = event.data
     return {
@@ -94,13 +95,12 @@ def movement(event: Told) -> Document:
         "intake": data["intake"],
         "line": data["line"],
         "stored_name": event.stored_name,
-        "sequence": event.sequence,
         "position": event.position,
         "recorded_at": event.recorded_at.isoformat(),
     }
 
 
-def party(event: Told) -> Document:
+def party(event: Delivered) -> Document:
     """A party as last described."""
     fields = ("name", "party", "born_on", "gender", "identity_number", "phone", "email", "address")
     return {
@@ -108,13 +108,12 @@ def party(event: Told) -> Document:
         "kind": event.data["kind"],
         "branch": event.data.get("branch"),
         **{field: sealed(event, field) for field in fields},
-        "sequence": event.sequence,
         "position": event.position,
         "described_at": event.recorded_at.isoformat(),
     }
 
 
-def source(document: Document | None, event: Told) -> Document:
+def source(document: Document | None, event: Delivered) -> Document:
     """How far a source is, and what its last certificate says."""
     data = event.data
     before = None if document is None else document["booked_through"]
@@ -125,12 +124,11 @@ def source(document: Document | None, event: Told) -> Document:
         "red_accounts": list(data.get("red_accounts") or ()),
         "booked_through": max(before or "", data.get("booked_through") or "") or None,
         "certified_at": event.recorded_at.isoformat(),
-        "sequence": event.sequence,
         "position": event.position,
     }
 
 
-def outflow_minor(event: Told) -> int:
+def outflow_minor(event: Delivered) -> int:
     """What a posting adds to the money that went out: a debit adds, a reversal of a debit takes back, a credit is 0.
 
     A reversal of a credit moves money out of the account and is no spending.
@@ -140,7 +138,7 @@ def outflow_minor(event: Told) -> int:
     return -amount if went_out else 0
 
 
-def _blank(event: Told) -> Document:
+def _blank(event: Delivered) -> Document:
     return {
         "source": event.data["source"],
         "account": None,
@@ -162,7 +160,7 @@ def _blank(event: Told) -> Document:
     }
 
 
-def _moved(document: Document, event: Told) -> Document:
+def _moved(document: Document, event: Delivered) -> Document:
     data = event.data
     currency, amount, booked_on = data["currency"], data["amount_minor"], data["booked_on"]
     before = document["balances"].get(currency)
@@ -214,11 +212,11 @@ def _with_outflow(months: dict[str, dict[str, int]], month: str, kind: str, out:
     return result
 
 
-def _seen(document: Document, event: Told) -> Document:
+def _seen(document: Document, event: Delivered) -> Document:
     return {} if document["account"] is not None else {"account": sealed(event, "account")}
 
 
-def _opened(_: Document, event: Told) -> Document:
+def _opened(_: Document, event: Delivered) -> Document:
     data = event.data
     return {
         "account": sealed(event, "account"),
@@ -230,12 +228,12 @@ def _opened(_: Document, event: Told) -> Document:
     }
 
 
-def _held(document: Document, event: Told) -> Document:
+def _held(document: Document, event: Delivered) -> Document:
     holder = {"party_id": event.data["party_id"], "role": event.data["role"], "sequence": event.sequence}
     return {"holders": _replaced(document["holders"], holder, "party_id")}
 
 
-def _carded(document: Document, event: Told) -> Document:
+def _carded(document: Document, event: Delivered) -> Document:
     # The number of a card is sealed anew each time, so which card is meant again shows when it is opened.
     card = {
         "card": sealed(event, "card"),
@@ -247,7 +245,7 @@ def _carded(document: Document, event: Told) -> Document:
     return {"cards": _replaced(document["cards"], card, "sequence")}
 
 
-def _granted(document: Document, event: Told) -> Document:
+def _granted(document: Document, event: Delivered) -> Document:
     data = event.data
     loan: dict[str, Any] = {
         "loan": data["loan"],
@@ -262,7 +260,7 @@ def _granted(document: Document, event: Told) -> Document:
     return {"loans": _replaced(document["loans"], loan, "loan")}
 
 
-def _ordered(document: Document, event: Told) -> Document:
+def _ordered(document: Document, event: Delivered) -> Document:
     data = event.data
     order = {
         "order": data["order"],
@@ -283,7 +281,7 @@ def _replaced(members: list[Document], new: Document, by: str) -> list[Document]
     return [*kept, new]
 
 
-_CHANGES: Final[dict[str, Callable[[Document, Told], Document]]] = {
+_CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "account.seen": _seen,
     "account.opened": _opened,
     "account.holder_named": _held,
@@ -291,3 +289,19 @@ _CHANGES: Final[dict[str, Callable[[Document, Told], Document]]] = {
     "loan.granted": _granted,
     "standing_order.set": _ordered,
 }
+
+
+VIEW: Final = View(
+    name="asset_panorama",
+    version=1,
+    sources=(topics.INGEST_EVENTS.name,),
+    events=_POSTINGS | frozenset(_CHANGES) | {"party.described", "feed.certified"},
+    collections=(
+        Collection(ACCOUNTS, (Index((("holders.party_id", 1),)),)),
+        Collection(MOVEMENTS, insert_only=True),
+        Collection(PARTIES),
+        Collection(SOURCES, (Index((("source", 1),)),)),
+    ),
+    keys=keys,
+    project=project,
+)

@@ -1,0 +1,503 @@
+"""A customer's asset panorama from the documents of its accounts: pure, integers only, one block per currency.
+
+Assets are positive balances, liabilities what is owed; both are positive numbers. AUM is the assets and knows no
+liabilities; net worth stands beside it. A figure names its accounts' sources, how far they are booked, how fresh they
+are and where its events are; the events sum to it exactly. Currencies are never added up.
+
+A joint account counts in full for each of its holders, and every figure says how much of it is held jointly.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from typing_extensions import TypedDict
+
+from customer.domain.money import decimal_text
+from customer.views.asset_panorama import MONTHS_KEPT_MAX
+
+Section = Literal["deposits", "wealth", "credit_balances", "loans", "cards", "overdrafts"]
+
+ASSETS: Final[tuple[Section, ...]] = ("deposits", "wealth", "credit_balances")
+LIABILITIES: Final[tuple[Section, ...]] = ("loans", "cards", "overdrafts")
+SPENDING_KINDS: Final = ("card", "cash", "household", "insurance", "fee", "penalty_interest", "other")
+"""What counts as spending: not transfers, purchases of wealth products or repayments, which move money and keep it."""
+_SPENDING_PRODUCTS: Final = frozenset({"deposit", "card"})
+_ASSET_OF: Final[dict[str, Section]] = {"deposit": "deposits", "wealth": "wealth"}
+_DEBT_OF: Final[dict[str, Section]] = {"loan": "loans", "card": "cards"}
+HUNDRED_PERCENT: Final = 10_000
+
+
+class Figure(TypedDict):
+    """An amount in minor units and as people write it, and where it comes from.
+
+    `as_of`: the bank date up to which every source of it is booked. `recorded_at`: when its newest event was written
+    down. `freshness_seconds`: how long ago its stalest source was last heard of. `events`: links to what sums to it.
+    """
+
+    amount_minor: int
+    amount: str
+    joint_minor: int
+    accounts: int
+    sources: list[str]
+    as_of: str | None
+    recorded_at: str | None
+    freshness_seconds: int | None
+    events: list[str]
+
+
+class Share(TypedDict):
+    """A part of AUM; `percent` has two decimals, `hundredths` is the same as an integer. They sum to 100.00."""
+
+    section: str
+    amount_minor: int
+    percent: str
+    hundredths: int
+
+
+class SpendingOfKind(TypedDict):
+    """What was spent in one way."""
+
+    kind: str
+    amount_minor: int
+    amount: str
+
+
+class Spending(Figure):
+    """What went out in a month, reversals taken back."""
+
+    month: str
+    by_kind: list[SpendingOfKind]
+
+
+class CurrencyBlock(TypedDict):
+    """Everything in one currency."""
+
+    currency: str
+    aum: Figure
+    liabilities: Figure
+    net_worth: Figure
+    deposits: Figure
+    wealth: Figure
+    credit_balances: Figure
+    loans: Figure
+    cards: Figure
+    overdrafts: Figure
+    spending: Spending
+    allocation: list[Share]
+
+
+class HeldBalance(TypedDict):
+    """The balance of an account in one currency, and where it counts."""
+
+    currency: str
+    balance_minor: int
+    balance: str
+    movements: int
+    section: str
+    booked_through: str
+    events: str
+
+
+class HeldCard(TypedDict):
+    """A card on an account."""
+
+    card: str | None
+    kind: str | None
+    issued_on: str
+
+
+class HeldLoan(TypedDict):
+    """A loan as master data states it. `outstanding_minor` is null where an account of its own carries the debt."""
+
+    loan: str
+    currency: str
+    granted_minor: int
+    repaid_minor: int | None
+    outstanding_minor: int | None
+    payment_minor: int
+    duration_months: int
+    granted_on: str
+    status: str | None
+    events: str
+
+
+class HeldAccount(TypedDict):
+    """An account of the customer."""
+
+    account_id: str
+    account: str | None
+    source: str
+    product: str
+    role: str
+    holders: int
+    joint: bool
+    opened_on: str | None
+    balances: list[HeldBalance]
+    cards: list[HeldCard]
+    loans: list[HeldLoan]
+    standing_orders: int
+    source_status: str | None
+    as_of: str | None
+    recorded_at: str
+    freshness_seconds: int
+
+
+class Rules(TypedDict):
+    """The rules behind the figures."""
+
+    joint_accounts: str
+    aum: str
+    spending_kinds: list[str]
+
+
+class Panorama(TypedDict):
+    """What a customer owns and owes."""
+
+    customer_id: str
+    name: str | None
+    kind: str
+    month: str
+    as_of: str | None
+    currencies: list[CurrencyBlock]
+    accounts: list[HeldAccount]
+    rules: Rules
+
+
+class MonthNotKept(ValueError):
+    """The month is older than what the accounts' documents keep; its movements are still there."""
+
+
+RULES: Final[Rules] = {
+    "joint_accounts": "in-full-for-each-holder",
+    "aum": "assets-without-deducting-liabilities",
+    "spending_kinds": list(SPENDING_KINDS),
+}
+
+
+@dataclass(slots=True)
+class _Sum:
+    """A figure on its way."""
+
+    minor: int = 0
+    joint_minor: int = 0
+    accounts: dict[str, None] = field(default_factory=dict)
+    sources: dict[str, None] = field(default_factory=dict)
+    recorded_at: str | None = None
+    events: list[str] = field(default_factory=list)
+
+    def add(self, minor: int, account: "_Account", events: str) -> None:
+        self.minor += minor
+        if account.joint:
+            self.joint_minor += minor
+        self.accounts[account.id] = None
+        self.sources[account.source] = None
+        if self.recorded_at is None or account.recorded_at > self.recorded_at:
+            self.recorded_at = account.recorded_at
+        self.events.append(events)
+
+    def plus(self, other: "_Sum", sign: int = 1) -> None:
+        self.minor += sign * other.minor
+        self.joint_minor += sign * other.joint_minor
+        self.accounts |= other.accounts
+        self.sources |= other.sources
+        if other.recorded_at is not None:
+            self.recorded_at = max(self.recorded_at or "", other.recorded_at)
+        self.events += other.events
+
+
+@dataclass(slots=True)
+class _Account:
+    id: str
+    source: str
+    product: str
+    joint: bool
+    recorded_at: str
+    link: str
+
+
+@dataclass(slots=True)
+class _Source:
+    """How far a source is booked and when it was last heard of."""
+
+    booked_through: str | None = None
+    heard_at: str = ""
+    status: str | None = None
+
+    def hears(self, booked_through: str | None, at: str) -> None:
+        if booked_through is not None and (
+            self.booked_through is None or booked_through > self.booked_through
+        ):
+            self.booked_through = booked_through
+        self.heard_at = max(self.heard_at, at)
+
+
+class Block:
+    """The figures of one currency on their way."""
+
+    __slots__ = ("by_kind", "sections", "spending")
+
+    def __init__(self) -> None:
+        self.sections: dict[Section, _Sum] = {name: _Sum() for name in (*ASSETS, *LIABILITIES)}
+        self.spending = _Sum()
+        self.by_kind: dict[str, int] = {}
+
+
+def allocation(parts: Sequence[tuple[str, int]]) -> list[Share]:
+    """Shares of non-negative amounts in hundredths of a per cent that sum to exactly 100.00; none of a sum of 0.
+
+    Largest remainder; equal remainders go to the part that stands first.
+    """
+    total = sum(amount for _, amount in parts)
+    if total <= 0:
+        return []
+    floors = [divmod(amount * HUNDRED_PERCENT, total) for _, amount in parts]
+    missing = HUNDRED_PERCENT - sum(whole for whole, _ in floors)
+    up = set(sorted(range(len(parts)), key=lambda at: (-floors[at][1], at))[:missing])
+    shares: list[Share] = []
+    for at, (section, amount) in enumerate(parts):
+        hundredths = floors[at][0] + (at in up)
+        percent = f"{hundredths // 100}.{hundredths % 100:02d}"
+        shares.append(
+            {"section": section, "amount_minor": amount, "percent": percent, "hundredths": hundredths}
+        )
+    return shares
+
+
+def section_of(product: str, balance_minor: int) -> Section:
+    """Where a balance counts: a debt on a deposit is an overdraft, money on a card or loan a credit balance."""
+    if balance_minor < 0:
+        return _DEBT_OF.get(product, "overdrafts")
+    if product in _DEBT_OF:
+        return _DEBT_OF[product] if balance_minor == 0 else "credit_balances"
+    return _ASSET_OF.get(product, "deposits")
+
+
+def panorama(
+    customer: Mapping[str, Any],
+    accounts: Sequence[Mapping[str, Any]],
+    sources: Iterable[Mapping[str, Any]],
+    *,
+    now: datetime,
+    month: str | None = None,
+) -> Panorama:
+    """The panorama of a customer; documents as the views keep them, personal values opened and masked before.
+
+    `month` is YYYY-MM, by default the month in which the newest movement was booked; raises MonthNotKept.
+    """
+    heard = _heard(accounts, sources)
+    month = month or _newest_month(accounts, now)
+    parties = {one["party_id"] for one in customer["parties"]}
+    base = f"/customers/{customer['_id']}"
+    blocks: dict[str, Block] = {}
+    held: list[HeldAccount] = []
+    for document in accounts:
+        account = _Account(
+            document["_id"],
+            document["source"],
+            document["product"] or "deposit",
+            len(document["holders"]) > 1,
+            document["changed_at"],
+            f"{base}/accounts/{document['_id']}/movements",
+        )
+        balances = _balances(document, account, blocks)
+        loans = _loans(document, account, blocks)
+        if account.product in _SPENDING_PRODUCTS:
+            _spending(document, account, month, blocks)
+        of_source = heard[account.source]
+        held.append(
+            {
+                "account_id": account.id,
+                "account": document["account"],
+                "source": account.source,
+                "product": account.product,
+                "role": _role(document["holders"], parties),
+                "holders": len(document["holders"]),
+                "joint": account.joint,
+                "opened_on": document["opened_on"],
+                "balances": balances,
+                "cards": [
+                    {"card": one["card"], "kind": one["kind"], "issued_on": one["issued_on"]}
+                    for one in document["cards"]
+                ],
+                "loans": loans,
+                "standing_orders": len(document["orders"]),
+                "source_status": of_source.status,
+                "as_of": of_source.booked_through,
+                "recorded_at": account.recorded_at,
+                "freshness_seconds": _seconds_since(of_source.heard_at, now),
+            }
+        )
+    return {
+        "customer_id": customer["_id"],
+        "name": customer["name"],
+        "kind": customer["kind"],
+        "month": month,
+        "as_of": _as_of({one["source"] for one in accounts}, heard),
+        "currencies": [_block(code, blocks[code], heard, month, now) for code in sorted(blocks)],
+        "accounts": held,
+        "rules": RULES,
+    }
+
+
+def _balances(document: Mapping[str, Any], account: _Account, blocks: dict[str, Block]) -> list[HeldBalance]:
+    held: list[HeldBalance] = []
+    for currency, balance in document["balances"].items():
+        minor = balance["minor"]
+        section = section_of(account.product, minor)
+        link = f"{account.link}?currency={currency}"
+        block = blocks.get(currency) or blocks.setdefault(currency, Block())
+        block.sections[section].add(-minor if section in LIABILITIES else minor, account, link)
+        held.append(
+            {
+                "currency": currency,
+                "balance_minor": minor,
+                "balance": decimal_text(minor, currency),
+                "movements": balance["movements"],
+                "section": section,
+                "booked_through": balance["booked_through"],
+                "events": link,
+            }
+        )
+    return held
+
+
+def _loans(document: Mapping[str, Any], account: _Account, blocks: dict[str, Block]) -> list[HeldLoan]:
+    """Loans that master data states. Without an account of its own a loan is owed as granted less repaid.
+
+    Repayments do not say which loan they are for: they go to the loans of their currency in the order of granting.
+    """
+    held: list[HeldLoan] = []
+    own_account = account.product == "loan"
+    unassigned = dict(document["repaid"])
+    for loan in sorted(document["loans"], key=lambda one: (one["granted_on"], one["loan"])):
+        currency, granted = loan["currency"], loan["amount_minor"]
+        link = f"{account.link}?currency={currency}&kind=loan_repayment"
+        repaid = outstanding = None
+        if not own_account:
+            repaid = max(0, min(granted, unassigned.get(currency, 0)))
+            unassigned[currency] = unassigned.get(currency, 0) - repaid
+            outstanding = granted - repaid
+            block = blocks.get(currency) or blocks.setdefault(currency, Block())
+            block.sections["loans"].add(outstanding, account, link)
+        held.append(
+            {
+                "loan": loan["loan"],
+                "currency": currency,
+                "granted_minor": granted,
+                "repaid_minor": repaid,
+                "outstanding_minor": outstanding,
+                "payment_minor": loan["payment_minor"],
+                "duration_months": loan["duration_months"],
+                "granted_on": loan["granted_on"],
+                "status": loan["status"],
+                "events": link,
+            }
+        )
+    return held
+
+
+def _spending(document: Mapping[str, Any], account: _Account, month: str, blocks: dict[str, Block]) -> None:
+    for currency, months in document["outflows"].items():
+        kinds = months.get(month)
+        if kinds is None:
+            if len(months) >= MONTHS_KEPT_MAX and month < min(months):
+                raise MonthNotKept(month)
+            continue
+        spent = {kind: minor for kind, minor in kinds.items() if kind in SPENDING_KINDS}
+        if not spent:
+            continue
+        block = blocks.get(currency) or blocks.setdefault(currency, Block())
+        link = f"{account.link}?currency={currency}&month={month}&spending=true"
+        block.spending.add(sum(spent.values()), account, link)
+        for kind, minor in spent.items():
+            block.by_kind[kind] = block.by_kind.get(kind, 0) + minor
+
+
+def _block(
+    currency: str, block: Block, heard: Mapping[str, _Source], month: str, now: datetime
+) -> CurrencyBlock:
+    aum, liabilities, net = _Sum(), _Sum(), _Sum()
+    for section in ASSETS:
+        aum.plus(block.sections[section])
+    for section in LIABILITIES:
+        liabilities.plus(block.sections[section])
+    net.plus(aum)
+    net.plus(liabilities, -1)
+
+    def figure(of: _Sum) -> Figure:
+        return _figure(of, currency, heard, now)
+
+    sections = block.sections
+    spending: Spending = {
+        **figure(block.spending),
+        "month": month,
+        "by_kind": [
+            {"kind": kind, "amount_minor": minor, "amount": decimal_text(minor, currency)}
+            for kind, minor in sorted(block.by_kind.items())
+        ],
+    }
+    return {
+        "currency": currency,
+        "aum": figure(aum),
+        "liabilities": figure(liabilities),
+        "net_worth": figure(net),
+        "deposits": figure(sections["deposits"]),
+        "wealth": figure(sections["wealth"]),
+        "credit_balances": figure(sections["credit_balances"]),
+        "loans": figure(sections["loans"]),
+        "cards": figure(sections["cards"]),
+        "overdrafts": figure(sections["overdrafts"]),
+        "spending": spending,
+        "allocation": allocation([(name, sections[name].minor) for name in ASSETS]),
+    }
+
+
+def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source], now: datetime) -> Figure:
+    stalest = min((heard[source].heard_at for source in of.sources), default=None)
+    return {
+        "amount_minor": of.minor,
+        "amount": decimal_text(of.minor, currency),
+        "joint_minor": of.joint_minor,
+        "accounts": len(of.accounts),
+        "sources": sorted(of.sources),
+        "as_of": _as_of(of.sources, heard),
+        "recorded_at": of.recorded_at,
+        "freshness_seconds": None if stalest is None else _seconds_since(stalest, now),
+        "events": of.events,
+    }
+
+
+def _heard(accounts: Sequence[Mapping[str, Any]], sources: Iterable[Mapping[str, Any]]) -> dict[str, _Source]:
+    heard: dict[str, _Source] = {}
+    for account in accounts:
+        found = heard.get(account["source"]) or heard.setdefault(account["source"], _Source())
+        found.hears(account["booked_through"], account["changed_at"])
+    for source in sources:
+        known = heard.get(source["source"])
+        if known is not None:
+            known.hears(source["booked_through"], source["certified_at"])
+            known.status = source["status"]
+    return heard
+
+
+def _newest_month(accounts: Sequence[Mapping[str, Any]], now: datetime) -> str:
+    newest = max((one["booked_through"] for one in accounts if one["booked_through"]), default=None)
+    return (newest or now.date().isoformat())[:7]
+
+
+def _as_of(sources: Iterable[str], heard: Mapping[str, _Source]) -> str | None:
+    """The day up to which all of these sources are booked; None where one of them has booked nothing."""
+    through = [heard[source].booked_through for source in sources]
+    known = [day for day in through if day is not None]
+    return min(known) if known and len(known) == len(through) else None
+
+
+def _role(holders: Sequence[Mapping[str, Any]], parties: set[str]) -> str:
+    roles = {one["role"] for one in holders if one["party_id"] in parties}
+    return "owner" if "owner" in roles else "joint"
+
+
+def _seconds_since(instant: str, now: datetime) -> int:
+    return max(0, int((now - datetime.fromisoformat(instant)).total_seconds()))
