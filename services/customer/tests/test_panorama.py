@@ -1,0 +1,231 @@
+"""The panorama's figures, against sums made another way."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from customer.panorama import (
+    ASSETS,
+    LIABILITIES,
+    SPENDING_KINDS,
+    MonthNotKept,
+    Panorama,
+    allocation,
+    panorama,
+)
+from customer.views import asset_panorama
+from customer.views.asset_panorama import ACCOUNTS, keys
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from .told import Teller
+
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+ME, SPOUSE = "party-me", "party-spouse"
+CUSTOMER = {"_id": "c1", "name": "张*", "kind": "person", "parties": [{"party_id": ME, "source": "core"}]}
+
+
+def documents(events):
+    found = {}
+    for event in events:
+        for key in keys(event):
+            if key.collection == ACCOUNTS:
+                found[key.id] = asset_panorama.project(key, found.get(key.id), event)
+    return [
+        {**doc, "_id": id, "account": "***", "cards": [], "orders": doc["orders"]}
+        for id, doc in found.items()
+    ]
+
+
+def seen(events, sources=(), **given):
+    shown = panorama(CUSTOMER, documents(events), sources, now=given.pop("now", NOW), **given)
+    TypeAdapter(Panorama).validate_python(shown, strict=True)
+    return shown
+
+
+def opened(teller, number, product, holders=((ME, "owner"),), source="core"):
+    account = UUID(int=number)
+    events = [
+        teller.tell(
+            account,
+            "account.opened",
+            source=source,
+            account="k1.a.1",
+            opened_on="2020-01-01",
+            product=product,
+        )
+    ]
+    for party, role in holders:
+        events.append(teller.tell(account, "account.holder_named", source=source, party_id=party, role=role))
+    return account, events
+
+
+postings = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.integers(-(10**9), 10**9).filter(bool),
+        st.sampled_from(["CNY", "USD"]),
+        st.sampled_from(["card", "transfer", "wealth", "fee", "loan_repayment"]),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(postings)
+def test_every_figure_is_the_sum_of_what_is_behind_it(posted):
+    teller = Teller()
+    products = ["deposit", "wealth", "loan", "card"]
+    events, accounts = [], []
+    for number, product in enumerate(products):
+        account, told = opened(teller, number + 1, product)
+        accounts.append(account)
+        events += told
+    for at, amount, currency, kind, back in posted:
+        events.append(
+            teller.posting(accounts[at], amount, currency=currency, kind=kind, reverses="x" if back else None)
+        )
+    shown = seen(events)
+    assert [b["currency"] for b in shown["currencies"]] == sorted(
+        {currency for _, _, currency, _, _ in posted}
+    )
+    for block in shown["currencies"]:
+        balances = [0, 0, 0, 0]
+        for at, amount, currency, _, _ in posted:
+            balances[at] += amount if currency == block["currency"] else 0
+        owned, owed = [max(b, 0) for b in balances], [max(-b, 0) for b in balances]
+        assert block["deposits"]["amount_minor"] == owned[0]
+        assert block["wealth"]["amount_minor"] == owned[1]
+        assert block["credit_balances"]["amount_minor"] == owned[2] + owned[3]
+        assert block["loans"]["amount_minor"] == owed[2]
+        assert block["cards"]["amount_minor"] == owed[3]
+        assert block["overdrafts"]["amount_minor"] == owed[0] + owed[1]
+        assert block["aum"]["amount_minor"] == sum(owned) == sum(block[s]["amount_minor"] for s in ASSETS)
+        assert block["liabilities"]["amount_minor"] == sum(block[s]["amount_minor"] for s in LIABILITIES)
+        assert block["net_worth"]["amount_minor"] == sum(balances)
+        spent = sum(
+            -amount
+            for at, amount, currency, kind, back in posted
+            if currency == block["currency"]
+            and at in {0, 3}
+            and kind in SPENDING_KINDS
+            and (amount > 0 if back else amount < 0)
+        )
+        assert block["spending"]["amount_minor"] == spent
+        assert sum(one["amount_minor"] for one in block["spending"]["by_kind"]) == spent
+        shares = block["allocation"]
+        assert sum(share["hundredths"] for share in shares) == (10_000 if sum(owned) else 0)
+
+
+@given(st.lists(st.integers(0, 10**15), min_size=1, max_size=8))
+def test_an_allocation_sums_to_100_and_is_off_by_less_than_a_hundredth(amounts):
+    shares = allocation([(str(at), amount) for at, amount in enumerate(amounts)])
+    total = sum(amounts)
+    if not total:
+        assert shares == []
+        return
+    assert sum(share["hundredths"] for share in shares) == 10_000
+    for share, amount in zip(shares, amounts, strict=True):
+        assert abs(share["hundredths"] * total - amount * 10_000) < total
+        assert share["percent"] == f"{share['hundredths'] / 100:.2f}"
+
+
+def test_thirds_go_to_whom_stands_first():
+    assert [share["percent"] for share in allocation([("a", 1), ("b", 1), ("c", 1)])] == [
+        "33.34",
+        "33.33",
+        "33.33",
+    ]
+
+
+def test_a_joint_account_counts_in_full_and_says_so():
+    teller = Teller()
+    mine, first = opened(teller, 1, "deposit")
+    ours, second = opened(teller, 2, "deposit", ((SPOUSE, "owner"), (ME, "joint")))
+    shown = seen([*first, *second, teller.posting(mine, 300), teller.posting(ours, 500)])
+    [block] = shown["currencies"]
+    assert (block["deposits"]["amount_minor"], block["deposits"]["joint_minor"]) == (800, 500)
+    assert [(a["role"], a["joint"], a["holders"]) for a in shown["accounts"]] == [
+        ("owner", False, 1),
+        ("joint", True, 2),
+    ]
+    assert shown["rules"]["joint_accounts"] == "in-full-for-each-holder"
+
+
+def loan(teller, account, amount_minor, name="L1", granted_on="2026-01-01"):
+    return teller.tell(
+        account,
+        "loan.granted",
+        source="core",
+        loan=name,
+        granted_on=granted_on,
+        amount_minor=amount_minor,
+        currency="CNY",
+        duration_months=12,
+        payment_minor=amount_minor // 12,
+    )
+
+
+def test_a_loan_without_an_account_of_its_own_is_owed_as_granted_less_repaid():
+    teller = Teller()
+    account, events = opened(teller, 1, "deposit")
+    events += [loan(teller, account, 1200), loan(teller, account, 600, "L2", "2026-02-01")]
+    events += [teller.posting(account, 5000), teller.posting(account, -1500, kind="loan_repayment")]
+    shown = seen(events)
+    [block], [held] = shown["currencies"], shown["accounts"]
+    assert [(one["loan"], one["outstanding_minor"]) for one in held["loans"]] == [("L1", 0), ("L2", 300)]
+    assert (block["loans"]["amount_minor"], block["deposits"]["amount_minor"]) == (300, 3500)
+    assert (block["aum"]["amount_minor"], block["net_worth"]["amount_minor"]) == (3500, 3200)
+    assert block["spending"]["amount_minor"] == 0
+
+
+def test_a_loan_with_an_account_of_its_own_is_not_counted_twice():
+    teller = Teller()
+    account, events = opened(teller, 1, "loan")
+    shown = seen([*events, loan(teller, account, 1200), teller.posting(account, -1200, kind="transfer")])
+    assert shown["currencies"][0]["loans"]["amount_minor"] == 1200
+    assert shown["accounts"][0]["loans"][0]["outstanding_minor"] is None
+
+
+def test_a_figure_is_as_old_as_its_oldest_source():
+    teller = Teller()
+    mine, first = opened(teller, 1, "deposit")
+    theirs, second = opened(teller, 2, "deposit", source="other")
+    events = [
+        *first,
+        *second,
+        teller.posting(mine, 1, "2026-01-31"),
+        teller.posting(theirs, 1, "2026-01-10", source="other"),
+    ]
+    certified = {
+        "source": "other",
+        "status": "GREEN",
+        "booked_through": "2026-01-20",
+        "certified_at": "2026-01-31T23:00:00+00:00",
+    }
+    shown = seen(events, [certified])
+    [block] = shown["currencies"]
+    assert block["deposits"]["sources"] == ["core", "other"]
+    assert block["deposits"]["as_of"] == shown["as_of"] == "2026-01-20"
+    assert block["wealth"]["as_of"] is None
+    assert shown["month"] == "2026-01"
+    assert [a["source_status"] for a in shown["accounts"]] == [None, "GREEN"]
+    assert shown["accounts"][1]["freshness_seconds"] == 3600
+    assert block["deposits"]["freshness_seconds"] > 3600
+
+
+def test_a_month_that_is_not_kept_is_not_shown_as_nothing():
+    teller = Teller()
+    account, events = opened(teller, 1, "deposit")
+    for month in range(1, 13):
+        events.append(teller.posting(account, -1, f"2025-{month:02d}-01", kind="fee"))
+    events += [teller.posting(account, -1, f"2026-{month:02d}-01", kind="fee") for month in (1, 2)]
+    assert seen(events, month="2025-02")["currencies"][0]["spending"]["amount_minor"] == 1
+    with pytest.raises(MonthNotKept):
+        seen(events, month="2025-01")
+    assert seen(events, month="2026-03")["currencies"][0]["spending"]["amount_minor"] == 0
+
+
+def test_a_customer_without_accounts_has_no_figures():
+    assert seen([])["currencies"] == []
