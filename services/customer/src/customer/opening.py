@@ -1,0 +1,56 @@
+"""Sealed values of documents, opened for an answer and masked at once."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from chassis.documents import open_sealed
+from chassis.privacy import DataKey, KeyRing, Origin, open_value
+
+Mask = Callable[[str | None], str | None]
+
+INGEST: Final = "ingest"
+CUSTOMER: Final = "customer"
+
+
+class Keys:
+    """The keys of the subjects of one answer."""
+
+    def __init__(self, found: Mapping[UUID, DataKey]) -> None:
+        self._found = found
+
+    def masked(
+        self, value: Mapping[str, Any] | None, mask: Mask, *, context: str, subject: UUID, field: str
+    ) -> str | None:
+        """A sealed value as it may be shown."""
+        if value is None:
+            return None
+        return mask(
+            open_sealed(value, self._found.get(subject), context=context, subject=subject, field=field)
+        )
+
+    def opened(
+        self, value: Mapping[str, Any] | None, *, context: str, subject: UUID, field: str
+    ) -> str | None:
+        """A sealed value in the clear, to compare it with another; never for an answer."""
+        return open_sealed(value, self._found.get(subject), context=context, subject=subject, field=field)
+
+    def masked_token(self, token: str | None, mask: Mask, *, origin: Origin, field: str) -> str | None:
+        """As `masked`, for a token of the event at `origin`."""
+        return mask(open_value(self._found.get(origin.stream_id), origin, field, token))
+
+
+async def keys_of(ring: KeyRing, subjects: Iterable[UUID]) -> Keys:
+    """The keys of these subjects; the database is asked, in a thread, only for those not at hand."""
+    found: dict[UUID, DataKey] = {}
+    missing: list[UUID] = []
+    for subject in dict.fromkeys(subjects):
+        key = ring.cached(subject)
+        if key is None:
+            missing.append(subject)
+        else:
+            found[subject] = key
+    if missing:
+        found |= await asyncio.to_thread(ring.keys_for, missing, create=False)
+    return Keys(found)

@@ -1,0 +1,406 @@
+"""Questions to the views: customers, what they hold, and the movements behind a figure. Values leave masked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from chassis.documents import Document
+from chassis.events import event_id
+from chassis.mongo import Mongo
+from chassis.privacy import ERASED, KeyRing, Origin
+from contracts.identity import party_id
+
+from customer.domain.masking import (
+    masked_account,
+    masked_address,
+    masked_birthday,
+    masked_email,
+    masked_identity_number,
+    masked_name,
+    masked_phone,
+    masked_text,
+)
+from customer.gathering import Gathered
+from customer.opening import CUSTOMER, INGEST, Keys, Mask, keys_of
+from customer.panorama import SPENDING_KINDS, Panorama, panorama
+from customer.views import asset_panorama, customers
+from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES, movement_id
+from customer.views.customers import CUSTOMERS
+
+QUERY_MILLISECONDS_MAX: Final = 10_000
+UNLINKED_COUNTED_MAX: Final = 100_000
+
+_MASKS: Final[dict[str, Mask]] = {
+    "phone": masked_phone,
+    "email": masked_email,
+    "address": masked_address,
+    "born_on": masked_birthday,
+    "identity_number": masked_identity_number,
+}
+
+
+class LiveViews(Protocol):
+    """Which generation of a view answers now."""
+
+    async def collection(self, view: str, name: str) -> str:
+        """The collection of the database that holds this collection of the view."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MovementsWanted:
+    """Which movements of an account; `spending` leaves those that count as spending."""
+
+    currency: str | None = None
+    month: str | None = None
+    kind: str | None = None
+    spending: bool = False
+
+    def conditions(self) -> dict[str, Any]:
+        """As a filter."""
+        found: dict[str, Any] = {}
+        if self.currency is not None:
+            found["currency"] = self.currency
+        if self.month is not None:
+            found["booked_on"] = {"$gte": f"{self.month}-01", "$lte": f"{self.month}-31"}
+        if self.spending:
+            found["kind"] = {"$in": list(SPENDING_KINDS)}
+            found["outflow_minor"] = {"$ne": 0}
+        if self.kind is not None:
+            found["kind"] = (
+                {"$in": [self.kind]} if not self.spending or self.kind in SPENDING_KINDS else {"$in": []}
+            )
+        return found
+
+
+class Reading:
+    """All questions; one per process, used from one event loop."""
+
+    def __init__(self, mongo: Mongo, live: LiveViews, ring: KeyRing) -> None:
+        self._mongo = mongo
+        self._live = live
+        self._ring = ring
+        self._holdings = Gathered(self._load_holdings)
+
+    # customers
+
+    async def customer(self, customer_id: UUID) -> Document | None:
+        """A customer, masked."""
+        found = await self._mongo.find_one(await self._customers(), {"_id": str(customer_id)})
+        return None if found is None else (await self._masked_customers([found]))[0]
+
+    async def customers(self, after: str | None, limit: int) -> list[Document]:
+        """Customers in the order of their ids, masked."""
+        where = {} if after is None else {"_id": {"$gt": after}}
+        found = await self._mongo.find(await self._customers(), where, order=[("_id", 1)], limit=limit)
+        return await self._masked_customers(found)
+
+    async def by_reference(self, source: str, key: str) -> list[Document]:
+        """The customer that `source` knows under its own number `key`, masked."""
+        where = {"parties.party_id": str(party_id(source, key))}
+        return await self._masked_customers(await self._mongo.find(await self._customers(), where, limit=2))
+
+    # what a customer holds
+
+    async def panorama(self, customer_id: UUID, now: datetime, month: str | None) -> Panorama | None:
+        """A customer's panorama; one aggregation for all who ask at once. Raises MonthNotKept."""
+        found = await self._holdings.get(str(customer_id))
+        if found is None:
+            return None
+        keys = await keys_of(self._ring, _subjects(found))
+        shown = {**found, "name": _name(found, keys)}
+        accounts = [_opened_account(account, keys) for account in found["accounts"]]
+        return panorama(shown, accounts, found["sources"], now=now, month=month)
+
+    async def accounts(self, customer_id: UUID) -> list[Document] | None:
+        """The accounts of a customer with all their holders, masked; None where there is no such customer."""
+        answer = await self._mongo.aggregate(
+            await self._customers(), await self._accounts_of([str(customer_id)], holders=True)
+        )
+        if not answer:
+            return None
+        found = answer[0]
+        subjects = [*_subjects(found), *(UUID(party["_id"]) for party in found["described"])]
+        keys = await keys_of(self._ring, subjects)
+        described = {party["_id"]: party for party in found["described"]}
+        linked = {
+            party["party_id"]: customer["_id"]
+            for customer in found["linked"]
+            for party in customer["parties"]
+        }
+        own = {party["party_id"] for party in found["parties"]}
+        return [
+            _held(_opened_account(account, keys), own, described, linked, keys)
+            for account in found["accounts"]
+        ]
+
+    async def movements(
+        self, account: UUID, wanted: MovementsWanted, after: int, limit: int
+    ) -> list[Document]:
+        """Movements of an account in the order in which they were recorded, masked."""
+        subject = str(account)
+        where = {
+            "_id": {"$gt": movement_id(subject, after), "$lte": f"{subject}:~"},
+            **wanted.conditions(),
+        }
+        collection = await self._live.collection(asset_panorama.VIEW.name, MOVEMENTS)
+        found = await self._mongo.find(collection, where, order=[("_id", 1)], limit=limit)
+        keys = await keys_of(self._ring, [account])
+        return [_movement(account, one, keys) for one in found]
+
+    async def movements_sum(self, account: UUID, wanted: MovementsWanted) -> list[Document]:
+        """Per currency how many movements there are, what they sum to, and what went out."""
+        subject = str(account)
+        where = {"_id": {"$gt": f"{subject}:", "$lte": f"{subject}:~"}, **wanted.conditions()}
+        collection = await self._live.collection(asset_panorama.VIEW.name, MOVEMENTS)
+        group = {
+            "_id": "$currency",
+            "movements": {"$sum": 1},
+            "amount_minor": {"$sum": "$amount_minor"},
+            "outflow_minor": {"$sum": "$outflow_minor"},
+        }
+        found = await self._mongo.aggregate(collection, [{"$match": where}, {"$group": group}])
+        return sorted(
+            ({"currency": one.pop("_id"), **one} for one in found), key=lambda one: str(one["currency"])
+        )
+
+    async def holds(self, customer_id: UUID, account: UUID) -> bool:
+        """Whether the account is this customer's."""
+        customer = await self._mongo.find_one(await self._customers(), {"_id": str(customer_id)})
+        if customer is None:
+            return False
+        parties = [one["party_id"] for one in customer["parties"]]
+        where = {"_id": str(account), "holders.party_id": {"$in": parties}}
+        return await self._mongo.find_one(await self._accounts(), where, fields={"_id": 1}) is not None
+
+    # who waits
+
+    async def unlinked(self, after: str | None, limit: int) -> list[Document]:
+        """Accounts none of whose holders is a customer, in the order of their ids, masked."""
+        begin: list[dict[str, Any]] = [] if after is None else [{"$match": {"_id": {"$gt": after}}}]
+        pipeline = [*begin, {"$sort": {"_id": 1}}, *await self._without_customer(), {"$limit": limit}]
+        found = await self._mongo.aggregate(await self._accounts(), pipeline)
+        keys = await keys_of(self._ring, [UUID(one["_id"]) for one in found])
+        return [_unlinked(_opened_account(one, keys)) for one in found]
+
+    async def unlinked_count(self) -> tuple[int, bool]:
+        """How many accounts wait, and whether that is all of them; counting ends at `UNLINKED_COUNTED_MAX`."""
+        pipeline = [
+            *await self._without_customer(),
+            {"$limit": UNLINKED_COUNTED_MAX + 1},
+            {"$count": "accounts"},
+        ]
+        found = await self._mongo.aggregate(await self._accounts(), pipeline)
+        count = found[0]["accounts"] if found else 0
+        return min(count, UNLINKED_COUNTED_MAX), count <= UNLINKED_COUNTED_MAX
+
+    # pipelines
+
+    async def _load_holdings(self, ids: Sequence[str]) -> dict[str, Document]:
+        found = await self._mongo.aggregate(await self._customers(), await self._accounts_of(ids))
+        return {one["_id"]: one for one in found}
+
+    async def _accounts_of(self, ids: Sequence[str], *, holders: bool = False) -> list[dict[str, Any]]:
+        asset = asset_panorama.VIEW.name
+        pipeline: list[dict[str, Any]] = [
+            {"$match": {"_id": ids[0] if len(ids) == 1 else {"$in": list(ids)}}},
+            _lookup(await self._accounts(), "parties.party_id", "holders.party_id", "accounts"),
+        ]
+        if holders:
+            parties = await self._live.collection(asset, PARTIES)
+            return [
+                *pipeline,
+                _lookup(parties, "accounts.holders.party_id", "_id", "described"),
+                _lookup(await self._customers(), "accounts.holders.party_id", "parties.party_id", "linked"),
+            ]
+        sources = await self._live.collection(asset, SOURCES)
+        return [*pipeline, _lookup(sources, "accounts.source", "source", "sources")]
+
+    async def _without_customer(self) -> list[dict[str, Any]]:
+        return [
+            _lookup(await self._customers(), "holders.party_id", "parties.party_id", "customers"),
+            {"$match": {"customers": {"$size": 0}}},
+        ]
+
+    async def _customers(self) -> str:
+        return await self._live.collection(customers.VIEW.name, CUSTOMERS)
+
+    async def _accounts(self) -> str:
+        return await self._live.collection(asset_panorama.VIEW.name, ACCOUNTS)
+
+    async def _masked_customers(self, found: Sequence[Document]) -> list[Document]:
+        keys = await keys_of(self._ring, [UUID(one["_id"]) for one in found])
+        return [_customer(one, keys) for one in found]
+
+
+def _lookup(collection: str, local: str, foreign: str, into: str) -> dict[str, Any]:
+    return {"$lookup": {"from": collection, "localField": local, "foreignField": foreign, "as": into}}
+
+
+def _subjects(found: Mapping[str, Any]) -> list[UUID]:
+    return [UUID(found["_id"]), *(UUID(account["_id"]) for account in found["accounts"])]
+
+
+def _name(document: Mapping[str, Any], keys: Keys) -> str | None:
+    kind = document["kind"]
+    return keys.masked(
+        document["name"],
+        lambda name: masked_name(name, kind),
+        context=CUSTOMER,
+        subject=UUID(document["_id"]),
+        field="name",
+    )
+
+
+def _customer(document: Document, keys: Keys) -> Document:
+    subject = UUID(document["_id"])
+    masked = {
+        field: keys.masked(document[field], mask, context=CUSTOMER, subject=subject, field=field)
+        for field, mask in _MASKS.items()
+    }
+    return {
+        "customer_id": document["_id"],
+        "version": document["_seq"],
+        "kind": document["kind"],
+        "origin": document["origin"],
+        "name": _name(document, keys),
+        **masked,
+        "branch": document["branch"],
+        "references": [{"source": one["source"], "party_id": one["party_id"]} for one in document["parties"]],
+        "registered_at": document["registered_at"],
+        "changed_at": document["changed_at"],
+    }
+
+
+def _opened_account(document: Document, keys: Keys) -> Document:
+    subject = UUID(document["_id"])
+    return {
+        **document,
+        "account": keys.masked(
+            document["account"], masked_account, context=INGEST, subject=subject, field="account"
+        ),
+        "cards": _cards(document["cards"], subject, keys),
+    }
+
+
+def _cards(cards: Sequence[Document], subject: UUID, keys: Keys) -> list[Document]:
+    """The cards of an account; of one that was described twice, the later description."""
+    found: dict[str, Document] = {}
+    for card in cards:
+        number = keys.opened(card["card"], context=INGEST, subject=subject, field="card")
+        place = str(card["sequence"]) if number is None or number == ERASED else number
+        found.pop(place, None)
+        found[place] = {**card, "card": masked_account(number)}
+    return list(found.values())
+
+
+def _held(
+    account: Document,
+    own: set[str],
+    described: Mapping[str, Document],
+    linked: Mapping[str, str],
+    keys: Keys,
+) -> Document:
+    holders = []
+    for holder in account["holders"]:
+        party = described.get(holder["party_id"])
+        kind = "person" if party is None else party["kind"]
+        name = None if party is None else party["name"]
+        holders.append(
+            {
+                "party_id": holder["party_id"],
+                "role": holder["role"],
+                "is_this_customer": holder["party_id"] in own,
+                "customer_id": linked.get(holder["party_id"]),
+                "name": keys.masked(
+                    name,
+                    lambda plain, kind=kind: masked_name(plain, kind),  # type: ignore[misc]
+                    context=INGEST,
+                    subject=UUID(holder["party_id"]),
+                    field="name",
+                ),
+            }
+        )
+    return {
+        **_unlinked(account),
+        "joint": len(account["holders"]) > 1,
+        "holders": holders,
+        "cards": [
+            {"card": card["card"], "kind": card["kind"], "issued_on": card["issued_on"]}
+            for card in account["cards"]
+        ],
+        "standing_orders": [
+            {
+                "order": order["order"],
+                "amount_minor": order["amount_minor"],
+                "currency": order["currency"],
+                "kind": order["kind"],
+                "counterparty_bank": order["counterparty_bank"],
+                "counterparty_account": keys.masked(
+                    order["counterparty_account"],
+                    masked_account,
+                    context=INGEST,
+                    subject=UUID(account["_id"]),
+                    field="counterparty_account",
+                ),
+            }
+            for order in account["orders"]
+        ],
+    }
+
+
+def _unlinked(account: Document) -> Document:
+    return {
+        "account_id": account["_id"],
+        "account": account["account"],
+        "source": account["source"],
+        "product": account["product"],
+        "opened_on": account["opened_on"],
+        "branch": account["branch"],
+        "balances": [
+            {"currency": currency, "balance_minor": one["minor"], "movements": one["movements"]}
+            for currency, one in sorted(account["balances"].items())
+        ],
+        "holders_named": len(account["holders"]),
+        "movements": account["movements"],
+        "booked_through": account["booked_through"],
+        "recorded_at": account["changed_at"],
+    }
+
+
+def _movement(account: UUID, document: Document, keys: Keys) -> Document:
+    sequence = document["_seq"]
+    origin = Origin(INGEST, account, sequence, document["stored_name"])
+
+    def shown(field: str, mask: Mask) -> str | None:
+        return keys.masked_token(document[field], mask, origin=origin, field=field)
+
+    plain = (
+        "posting_id",
+        "core_transaction_id",
+        "leg",
+        "amount_minor",
+        "currency",
+        "booked_on",
+        "value_on",
+        "outflow_minor",
+        "kind",
+        "channel",
+        "reverses",
+        "counterparty_bank",
+        "source",
+        "intake",
+        "line",
+        "position",
+        "recorded_at",
+    )
+    return {
+        "event_id": str(event_id(account, sequence)),
+        "sequence": sequence,
+        **{field: document[field] for field in plain},
+        "counterparty_account": shown("counterparty_account", masked_account),
+        "counterparty_name": shown("counterparty_name", masked_name),
+        "text": shown("text", masked_text),
+    }
