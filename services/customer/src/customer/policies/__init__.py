@@ -1,0 +1,1 @@
+"""What this context does when others tell something; never replayed."""

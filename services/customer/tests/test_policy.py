@@ -1,0 +1,138 @@
+"""When a party is described, then a customer is registered: once, whoever else said so, and however often."""
+
+import asyncio
+import json
+from uuid import UUID, uuid5
+
+import pytest
+from chassis.clock import SystemClock
+from chassis.deciding import CommandContext
+from chassis.delivered import read
+from chassis.privacy import Origin, Tampered, seal
+from chassis.transport import Record
+from contracts.envelope import Envelope
+from contracts.identity import party_id
+from customer.domain.customer import Details, Reference, RegisterCustomer
+from customer.domain.events import (
+    ContactDetailsChanged,
+    CustomerRegistered,
+    CustomerRenamed,
+    ReferenceLinked,
+)
+from customer.identities import customer_of_party
+from customer.policies.when_party_described_then_register_customer import ACTOR, RegisterDescribed
+
+from .told import START
+
+NUMBER = "4711"
+PARTY = party_id("core", NUMBER)
+
+
+@pytest.fixture
+def policy(handler, store, key_ring):
+    return RegisterDescribed(handler, store, key_ring, SystemClock())
+
+
+def described(ring, sequence=1, *, number=NUMBER, **values):
+    """A record as the relay publishes it, read as a consumer reads it."""
+    party = party_id("core", number)
+    [key] = ring.keys_for([party]).values()
+    origin = Origin("ingest", party, sequence, "party-described")
+    values = {"party": number, "name": "张伟", "phone": "13800001234"} | values
+    sealed = {f: seal(key, origin.aad(f, key), v) if v is not None else None for f, v in values.items()}
+    body = {"source": "core", "kind": "person"} | sealed
+    envelope = Envelope(
+        id=uuid5(party, str(sequence)),
+        type="party.described",
+        version=1,
+        context="ingest",
+        subject=party,
+        sequence=sequence,
+        position=sequence,
+        recorded_at=START,
+        effective_at=START,
+        stored_name="party-described",
+        correlation_id=UUID(int=5),
+        causation_id=UUID(int=6),
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    )
+    return read(Record("crm.ingest.events", 0, party.bytes, envelope.headers(), json.dumps(body).encode(), 0))
+
+
+async def told(store, handler, stream):
+    """What stands in a stream, opened."""
+    stored = await store.read_stream(stream)
+    keys = handler._keys.keys_for([stream])
+    return [one.event for one in handler._catalogue.open_all(stored, keys)]
+
+
+async def test_master_data_registers_and_links_with_the_trace_of_its_event(policy, store, handler, key_ring):
+    event = described(key_ring)
+    await policy(event)
+    stream = customer_of_party(PARTY)
+    registered, linked = await told(store, handler, stream)
+    assert (registered.name, registered.phone, registered.origin) == ("张伟", "13800001234", "master-data")
+    assert linked == ReferenceLinked(source="core", party_id=PARTY, key=NUMBER)
+    [first, _] = await store.read_stream(stream)
+    metadata = handler._catalogue.metadata_of(first)
+    assert (metadata.actor, metadata.causation_id, metadata.correlation_id) == (ACTOR, event.id, UUID(int=5))
+    assert metadata.trace["traceparent"].startswith("00-0af7651916cd43dd8448eb211c80319c")
+
+
+async def test_the_same_event_twice_and_from_two_consumers_at_once_tells_once(
+    policy, store, handler, key_ring
+):
+    event = described(key_ring)
+    await asyncio.gather(*(policy(event) for _ in range(8)))
+    await policy(event)
+    assert len(await store.read_stream(customer_of_party(PARTY))) == 2
+
+
+async def test_a_later_description_tells_what_changed(policy, store, handler, key_ring):
+    await policy(described(key_ring))
+    await policy(described(key_ring, 2, name="张伟明", phone="13900005678"))
+    events = await told(store, handler, customer_of_party(PARTY))
+    assert events[2:] == [
+        CustomerRenamed(name="张伟明"),
+        ContactDetailsChanged(phone="13900005678", email=None, address=None),
+    ]
+
+
+async def test_a_party_that_staff_linked_registers_nobody_else(policy, store, handler, key_ring):
+    theirs = UUID(int=77)
+    command = RegisterCustomer(Details(name="Zhang Wei"), (Reference("core", NUMBER),))
+    context = CommandContext(actor="staff", now=START, command_id=UUID(int=1))
+    await handler.handle(theirs, command, context)
+    await policy(described(key_ring))
+    await policy(described(key_ring))
+    assert await store.read_stream(customer_of_party(PARTY)) == []
+    assert [type(event) for event in await told(store, handler, theirs)] == [
+        CustomerRegistered,
+        ReferenceLinked,
+    ]
+
+
+async def test_a_party_that_was_forgotten_is_not_registered(policy, store, key_ring):
+    event = described(key_ring)
+    key_ring.erase([PARTY])
+    await policy(event)
+    assert await store.head_position() == 0
+
+
+async def test_a_value_that_was_moved_is_not_believed(policy, key_ring):
+    event = described(key_ring)
+    event.data["party"] = event.data["name"]
+    with pytest.raises(Tampered):
+        await policy(event)
+
+
+async def test_thousands_of_parties_take_seconds(policy, store, key_ring):
+    clock = SystemClock()
+    key_ring.keys_for([party_id("core", str(number)) for number in range(1000)])
+    events = [described(key_ring, number=str(number)) for number in range(1000)]
+    began = clock.monotonic()
+    for at in range(0, len(events), 200):
+        await asyncio.gather(*(policy(event) for event in events[at : at + 200]))
+    took = clock.monotonic() - began
+    assert await store.head_position() == 2000
+    assert took < 5, f"{took:.1f} s for a thousand"
