@@ -37,19 +37,25 @@ class DocumentKey(NamedTuple):
     id: DocumentId
 
 
+class Unwritable(ValueError):
+    """No database takes this document: too large, or a value that it has no type for."""
+
+
 class Change(NamedTuple):
     """A document to be written if its `_seq` is still `expected` (None: if there is no document yet).
 
-    `document` holds its `_id` and its new `_seq`.
+    `frozen` is what `Documents.freeze` made of it, its `_id` and its `_seq`, which is `sequence`, included.
     """
 
+    id: DocumentId
     expected: int | None
-    document: Document
+    sequence: int
+    frozen: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did not do: ids whose guard did not hold, and ids that no database would take, with the reason."""
+    """What a write did not do: ids whose guard did not hold, and ids that were refused for good, with the reason."""
 
     conflicts: Collection[DocumentId] = ()
     rejected: Mapping[DocumentId, str] = field(default_factory=dict)
@@ -58,8 +64,12 @@ class Written:
 class Documents(Protocol):
     """Collections of documents: MongoDB in production, a dictionary in the simulation."""
 
+    def freeze(self, document: Document) -> Any:
+        """The document as it is now, in the form that `write` takes; raises Unwritable."""
+        ...
+
     async def load(self, collection: str, ids: Sequence[DocumentId]) -> dict[DocumentId, Document]:
-        """The documents that are there; raises DocumentsUnavailable."""
+        """The documents that are there, the caller's to change; raises DocumentsUnavailable."""
         ...
 
     async def write(self, collection: str, changes: Sequence[Change]) -> Written:

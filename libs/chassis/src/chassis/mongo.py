@@ -1,0 +1,341 @@
+"""MongoDB behind one small class, with either of its asynchronous drivers: PyMongo Async, or Motor where asked for.
+
+The two differ in which calls are awaited; nobody above this module knows which one is at work.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Literal, Self, cast
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from pymongo import AsyncMongoClient
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError, WTimeoutError
+from pymongo.uri_parser import parse_uri
+from typing_extensions import override
+
+from chassis.documents import (
+    ID,
+    SEQUENCE,
+    Change,
+    Document,
+    DocumentId,
+    Documents,
+    DocumentsUnavailable,
+    Unwritable,
+    Written,
+)
+
+Driver = Literal["pymongo", "motor"]
+
+DATABASE_DEFAULT: Final = "crm"
+POOL_CONNECTIONS_MAX: Final = 20
+SELECTION_TIMEOUT_MS: Final = 5_000
+SOCKET_TIMEOUT_MS: Final = 60_000
+COMMAND_BYTES_MAX: Final = 8_000_000
+"""Documents of one write command; the server takes commands of 16 MB."""
+COMMAND_WRITES_MAX: Final = 2_000
+DOCUMENT_BYTES_MAX: Final = 16_000_000
+LOADED_AT_ONCE_MAX: Final = 5_000
+PAGE_DOCUMENTS: Final = 1_000
+
+_DUPLICATE_KEY: Final = 11_000
+_UNIQUE_BROKEN: Final = "breaks a unique index"
+_OPTIONS: Final[CodecOptions[Any]] = CodecOptions(
+    tz_aware=True, uuid_representation=bson.binary.UuidRepresentation.STANDARD
+)
+
+
+class Mongo:
+    """A database. All calls raise DocumentsUnavailable when the server does not answer."""
+
+    def __init__(self, client: Any, database: str, driver: Driver) -> None:
+        self.driver = driver
+        self.name = database
+        self._client = client
+        self._database = client[database]
+
+    @classmethod
+    def connect(cls, url: str, driver: Driver = "pymongo", database: str | None = None) -> Self:
+        """A client on the database of the URL, or on `database`. Nothing is sent yet. Belongs to the running loop."""
+        parsed = parse_uri(url)
+        given = {option.lower() for option in parsed["options"]}
+        options: dict[str, Any] = {
+            "maxPoolSize": POOL_CONNECTIONS_MAX,
+            "serverSelectionTimeoutMS": SELECTION_TIMEOUT_MS,
+            "socketTimeoutMS": SOCKET_TIMEOUT_MS,
+            "w": "majority",
+        }
+        options = {option: value for option, value in options.items() if option.lower() not in given}
+        options |= {"tz_aware": True, "uuidRepresentation": "standard"}
+        name = database or parsed["database"] or DATABASE_DEFAULT
+        if driver == "motor":
+            from motor.motor_asyncio import AsyncIOMotorClient
+
+            return cls(AsyncIOMotorClient(url, **options), name, driver)
+        return cls(AsyncMongoClient(url, **options), name, driver)
+
+    async def close(self) -> None:
+        """Lets the connections go."""
+        closing = self._client.close()
+        if inspect.isawaitable(closing):
+            await closing
+
+    async def ping(self) -> None:
+        """Asks the server whether it is there."""
+        await self.command({"ping": 1})
+
+    async def command(self, command: Mapping[str, Any]) -> Document:
+        """Runs a database command."""
+        with translated():
+            return cast(Document, await self._database.command(command, codec_options=_OPTIONS))
+
+    async def _write(self, kind: str, collection: str, writes: list[Any]) -> Document:
+        """Runs a write command on a majority; what it did not do is in the reply's `writeErrors`."""
+        parts = {"insert": "documents", "update": "updates", "delete": "deletes"}
+        reply = await self.command(
+            {kind: collection, parts[kind]: writes, "ordered": False, "writeConcern": {"w": "majority"}}
+        )
+        if "writeConcernError" in reply:
+            raise DocumentsUnavailable(str(reply["writeConcernError"].get("errmsg")))
+        return reply
+
+    # reading
+
+    async def find(
+        self,
+        collection: str,
+        where: Mapping[str, Any] | None = None,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        order: Sequence[tuple[str, int]] = (),
+        limit: int = 0,
+    ) -> list[Document]:
+        """The documents that match, all of them where `limit` is 0."""
+        with translated():
+            cursor = self._database[collection].find(
+                where or {}, fields, limit=limit, sort=list(order) or None
+            )
+            return cast(list[Document], await cursor.to_list(None))
+
+    async def find_one(
+        self, collection: str, where: Mapping[str, Any], *, fields: Mapping[str, Any] | None = None
+    ) -> Document | None:
+        """The first document that matches."""
+        with translated():
+            return cast("Document | None", await self._database[collection].find_one(where, fields))
+
+    async def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
+        """What an aggregation gives."""
+        with translated():
+            cursor = self._database[collection].aggregate(list(pipeline))
+            if inspect.isawaitable(cursor):
+                cursor = await cursor
+            return cast(list[Document], await cursor.to_list(None))
+
+    async def pages(
+        self, collection: str, *, order: Sequence[tuple[str, int]] = ((ID, 1),)
+    ) -> AsyncIterator[list[Document]]:
+        """All documents of a collection in order, a page at a time."""
+        cursor = self._database[collection].find({}, sort=list(order), batch_size=PAGE_DOCUMENTS)
+        try:
+            while True:
+                with translated():
+                    page = cast(list[Document], await cursor.to_list(PAGE_DOCUMENTS))
+                if not page:
+                    return
+                yield page
+        finally:
+            closing = cursor.close()
+            if inspect.isawaitable(closing):
+                await closing
+
+    async def count(self, collection: str, where: Mapping[str, Any] | None = None) -> int:
+        """How many documents match."""
+        with translated():
+            return cast(int, await self._database[collection].count_documents(where or {}))
+
+    async def collections(self, prefix: str = "") -> list[str]:
+        """Names of the collections that begin like this, in order."""
+        with translated():
+            names = await self._database.list_collection_names()
+        return sorted(name for name in names if name.startswith(prefix))
+
+    # writing
+
+    async def insert_new(self, collection: str, document: Document) -> bool:
+        """Inserts a document; False where one with its id is there."""
+        reply = await self._write("insert", collection, [document])
+        return _only_duplicates(reply) == 0
+
+    async def update(
+        self,
+        collection: str,
+        where: Mapping[str, Any],
+        change: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        upsert: bool = False,
+    ) -> int:
+        """Changes one document; how many matched or were made (0 or 1). An upsert that raced another gives 0."""
+        return await self.update_each(collection, [(where, change)], upsert=upsert)
+
+    async def update_each(
+        self,
+        collection: str,
+        changes: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | Sequence[Mapping[str, Any]]]],
+        *,
+        upsert: bool = False,
+    ) -> int:
+        """Changes one document for each filter, whatever becomes of the others; how many matched or were made."""
+        updates = [{"q": where, "u": change, "upsert": upsert} for where, change in changes]
+        reply = await self._write("update", collection, updates)
+        _only_duplicates(reply)
+        return cast(int, reply["n"])
+
+    async def delete(self, collection: str, where: Mapping[str, Any]) -> int:
+        """Deletes all that match; how many there were."""
+        reply = await self._write("delete", collection, [{"q": where, "limit": 0}])
+        return cast(int, reply["n"])
+
+    async def drop(self, collection: str) -> None:
+        """Drops a collection, whether it is there or not."""
+        with translated():
+            await self._database.drop_collection(collection)
+
+    async def drop_database(self) -> None:
+        """Drops everything."""
+        with translated():
+            await self._client.drop_database(self.name)
+
+    async def index(
+        self,
+        collection: str,
+        fields: Sequence[tuple[str, int]],
+        *,
+        unique: bool = False,
+        partial: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Makes an index unless it is there, and with it the collection."""
+        options: dict[str, Any] = {} if partial is None else {"partialFilterExpression": partial}
+        with translated():
+            await self._database[collection].create_index(list(fields), unique=unique, **options)
+
+    async def ensure(self, collection: str) -> None:
+        """Makes a collection unless it is there."""
+        with translated():
+            try:
+                await self._database.create_collection(collection)
+            except PyMongoError as error:
+                if getattr(error, "code", None) != 48 and "already exists" not in str(error):
+                    raise
+
+    # documents of views
+
+    async def write_guarded(self, collection: str, changes: Sequence[Change]) -> Written:
+        """See `Documents.write`.
+
+        New documents are inserted. Others are replaced by an upsert whose filter holds the expected `_seq`: where it
+        does not match, the upsert becomes an insert and fails on the id, which names the very document.
+        """
+        conflicts: list[DocumentId] = []
+        rejected: dict[DocumentId, str] = {}
+        new = [change for change in changes if change.expected is None]
+        old = [change for change in changes if change.expected is not None]
+        for some in _commands(new):
+            documents = [change.frozen for change in some]
+            reply = await self._write("insert", collection, documents)
+            _sort_out(reply, some, conflicts, rejected)
+        for some in _commands(old):
+            updates = [
+                {"q": {ID: change.id, SEQUENCE: change.expected}, "u": change.frozen, "upsert": True}
+                for change in some
+            ]
+            reply = await self._write("update", collection, updates)
+            _sort_out(reply, some, conflicts, rejected)
+        return Written(conflicts, rejected)
+
+
+class MongoDocuments(Documents):
+    """Documents of one generation of a view: collection `c` of the view is `<prefix><c>` in the database."""
+
+    def __init__(self, mongo: Mongo, prefix: str) -> None:
+        self.mongo = mongo
+        self.prefix = prefix
+
+    @override
+    def freeze(self, document: Document) -> RawBSONDocument:
+        try:
+            raw = bson.encode(document, codec_options=_OPTIONS)
+        except (BSONError, OverflowError, TypeError, ValueError) as error:
+            raise Unwritable(f"{type(error).__name__}: {error}") from error
+        if len(raw) > DOCUMENT_BYTES_MAX:
+            raise Unwritable(f"{len(raw)} bytes where at most {DOCUMENT_BYTES_MAX} fit")
+        return RawBSONDocument(raw)
+
+    @override
+    async def load(self, collection: str, ids: Sequence[DocumentId]) -> dict[DocumentId, Document]:
+        found: dict[DocumentId, Document] = {}
+        for at in range(0, len(ids), LOADED_AT_ONCE_MAX):
+            some = list(ids[at : at + LOADED_AT_ONCE_MAX])
+            for document in await self.mongo.find(self.prefix + collection, {ID: {"$in": some}}):
+                found[document[ID]] = document
+        return found
+
+    @override
+    async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+        return await self.mongo.write_guarded(self.prefix + collection, changes)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns a driver's ways of saying that the server does not answer into DocumentsUnavailable."""
+    try:
+        yield
+    except (ConnectionFailure, ExecutionTimeout, WTimeoutError) as error:
+        raise DocumentsUnavailable(str(error)) from error
+    except OperationFailure as error:
+        if error.has_error_label("RetryableWriteError") or error.has_error_label("TransientTransactionError"):
+            raise DocumentsUnavailable(str(error)) from error
+        raise
+
+
+def _commands(changes: Sequence[Change]) -> Iterator[list[Change]]:
+    some: list[Change] = []
+    size = 0
+    for change in changes:
+        length = len(change.frozen.raw)
+        if some and (size + length > COMMAND_BYTES_MAX or len(some) >= COMMAND_WRITES_MAX):
+            yield some
+            some, size = [], 0
+        some.append(change)
+        size += length
+    if some:
+        yield some
+
+
+def _sort_out(
+    reply: Document,
+    changes: Sequence[Change],
+    conflicts: list[DocumentId],
+    rejected: dict[DocumentId, str],
+) -> None:
+    for error in reply.get("writeErrors", ()):
+        change = changes[error["index"]]
+        if error["code"] != _DUPLICATE_KEY:
+            rejected[change.id] = f"{error['code']}: {error['errmsg']}"
+        elif set(error.get("keyPattern", {})) == {ID}:
+            conflicts.append(change.id)
+        else:
+            rejected[change.id] = f"{_UNIQUE_BROKEN}: {dict(error.get('keyPattern', {}))}"
+
+
+def _only_duplicates(reply: Document) -> int:
+    """How many writes met a document that is there; any other error is raised."""
+    errors = reply.get("writeErrors", ())
+    for error in errors:
+        if error["code"] != _DUPLICATE_KEY:
+            raise OperationFailure(error["errmsg"], error["code"])
+    return len(errors)

@@ -1,0 +1,152 @@
+"""The one suite for both drivers: what the class promises, and how a guarded write tells who lost."""
+
+import gc
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from chassis.documents import Change, DocumentsUnavailable, Unwritable, Written
+from chassis.mongo import COMMAND_WRITES_MAX, PAGE_DOCUMENTS, Mongo, MongoDocuments
+from pymongo.errors import OperationFailure
+
+ID = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b12")
+AT = datetime(2026, 1, 5, 8, tzinfo=UTC)
+
+
+def change(documents, expected, **document):
+    return Change(document["_id"], expected, document["_seq"], documents.freeze(document))
+
+
+async def test_what_is_written_is_read_as_it_was(both):
+    document = {"_id": ID, "at": AT, "minor": 2**62, "text": "行", "list": [None, True, {"a": b"x"}]}
+    assert await both.insert_new("c", document)
+    assert not await both.insert_new("c", document | {"minor": 1})
+    assert await both.find("c") == [document]
+    assert await both.find_one("c", {"_id": ID}, fields={"minor": 1}) == {"_id": ID, "minor": 2**62}
+    assert await both.find_one("c", {"_id": "nobody"}) is None
+
+
+async def test_updates_say_whether_they_met_something(both):
+    assert await both.update("c", {"_id": 1}, {"$inc": {"n": 1}}) == 0
+    assert await both.update("c", {"_id": 1}, {"$inc": {"n": 1}}, upsert=True) == 1
+    assert await both.update("c", {"_id": 1, "n": 7}, {"$inc": {"n": 1}}, upsert=True) == 0
+    assert (
+        await both.update_each("c", [({"_id": 1}, {"$max": {"n": 5}}), ({"_id": 2}, {"$max": {"n": 5}})]) == 1
+    )
+    assert await both.find("c") == [{"_id": 1, "n": 5}]
+    with pytest.raises(OperationFailure):
+        await both.update("c", {"_id": 1}, {"$inc": {"_id": 1}})
+    assert await both.delete("c", {}) == 1
+    assert await both.count("c") == 0
+
+
+async def test_order_limit_pages_and_aggregates(both):
+    many = [{"_id": number, "group": number % 2} for number in range(2 * PAGE_DOCUMENTS + 1)]
+    await both.command({"insert": "c", "documents": many})
+    assert [d["_id"] for d in await both.find("c", order=[("_id", -1)], limit=2)] == [
+        2 * PAGE_DOCUMENTS,
+        2 * PAGE_DOCUMENTS - 1,
+    ]
+    pages = [page async for page in both.pages("c")]
+    assert [len(page) for page in pages] == [PAGE_DOCUMENTS, PAGE_DOCUMENTS, 1]
+    assert [document for page in pages for document in page] == many
+    summed = await both.aggregate(
+        "c", [{"$group": {"_id": "$group", "n": {"$sum": 1}}}, {"$sort": {"_id": 1}}]
+    )
+    assert summed == [{"_id": 0, "n": PAGE_DOCUMENTS + 1}, {"_id": 1, "n": PAGE_DOCUMENTS}]
+
+
+async def test_collections_and_indexes_can_be_made_twice(both):
+    for _ in range(2):
+        await both.ensure("empty")
+        await both.index("view_v1_c", [("a", 1), ("b", -1)], unique=True, partial={"a": {"$exists": True}})
+    assert await both.collections() == ["empty", "view_v1_c"]
+    assert await both.collections("view_") == ["view_v1_c"]
+    await both.drop("empty")
+    await both.drop("empty")
+    assert await both.collections("e") == []
+
+
+@pytest.fixture
+def documents(both):
+    return MongoDocuments(both, "view_v1_")
+
+
+async def test_a_guard_that_does_not_hold_is_a_conflict_and_the_others_are_written(documents):
+    first = [change(documents, None, _id=name, _seq=1, n=0) for name in "abc"]
+    assert await documents.write("c", first) == Written([], {})
+    written = await documents.write(
+        "c",
+        [
+            change(documents, 1, _id="a", _seq=2, n=1),
+            change(documents, 9, _id="b", _seq=10, n=1),
+            change(documents, None, _id="c", _seq=1, n=1),
+            change(documents, None, _id="d", _seq=1, n=1),
+            change(documents, 4, _id="e", _seq=5, n=1),
+        ],
+    )
+    assert sorted(written.conflicts) == ["b", "c"]
+    assert written.rejected == {}
+    loaded = await documents.load("c", ["a", "b", "c", "d", "e", "nobody"])
+    assert {name: document["n"] for name, document in loaded.items()} == {
+        "a": 1,
+        "b": 0,
+        "c": 0,
+        "d": 1,
+        "e": 1,
+    }
+
+
+async def test_more_than_one_command_takes_is_written_and_each_loser_named(documents):
+    many = COMMAND_WRITES_MAX + 10
+    await documents.write("c", [change(documents, None, _id=ID, _seq=1)])
+    ids = [f"d{number}" for number in range(many)]
+    written = await documents.write("c", [change(documents, None, _id=one, _seq=1) for one in [*ids, ID]])
+    assert written.conflicts == [ID]
+    assert len(await documents.load("c", ids)) == many
+    fat = "x" * 5_000_000
+    written = await documents.write("c", [change(documents, 1, _id=one, _seq=2, fat=fat) for one in ids[:4]])
+    assert not written.conflicts
+    assert [d["_seq"] for d in (await documents.load("c", ids[:4])).values()] == [2] * 4
+
+
+async def test_what_no_database_takes_is_refused_before_and_what_breaks_an_index_after(documents):
+    for value in (2**64, object(), "x" * 16_000_001, {1: "a key that is no text"}):
+        with pytest.raises(Unwritable):
+            documents.freeze({"_id": "a", "_seq": 1, "value": value})
+    await documents.mongo.index("view_v1_c", [("number", 1)], unique=True)
+    changes = [change(documents, None, _id=name, _seq=1, number=7) for name in "ab"]
+    written = await documents.write("c", changes)
+    assert not written.conflicts
+    assert written.rejected == {"b": "breaks a unique index: {'number': 1}"}
+
+
+async def test_a_document_is_frozen_as_it_was(documents):
+    document = {"_id": "a", "_seq": 1, "list": [1]}
+    frozen = documents.freeze(document)
+    document["list"].append(2)
+    await documents.write("c", [Change("a", None, 1, frozen)])
+    assert await documents.load("c", ["a"]) == {"a": {"_id": "a", "_seq": 1, "list": [1]}}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("driver", ["pymongo", "motor"])
+async def test_a_server_that_is_not_there_is_said_to_be_unavailable(driver):
+    mongo = Mongo.connect("mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100", driver)
+    assert mongo.name == "crm"
+    try:
+        with pytest.raises(DocumentsUnavailable):
+            await mongo.ping()
+        with pytest.raises(DocumentsUnavailable):
+            await mongo.find("c")
+        with pytest.raises(DocumentsUnavailable):
+            await anext(mongo.pages("c"))
+    finally:
+        await mongo.close()
+        gc.collect()  # the drivers leave sockets of refused connections to the collector
+
+
+async def test_the_database_is_the_one_of_the_url(mongo_url):
+    mongo = Mongo.connect(mongo_url.replace("/?", "/elsewhere?"))
+    assert mongo.name == "elsewhere"
+    await mongo.close()
