@@ -8,7 +8,7 @@ goes to the customer that they linked it to.
 import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 from chassis.clock import Clock
 from chassis.deciding import AlreadyRecorded, CommandContext
