@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from sync_ingest.bootstrap import opened
+from sync_ingest.reporting import certificate_of
 
 from crm_cli.running import ingest_settings
 
@@ -16,7 +17,8 @@ def certificate(
 ) -> None:
     """Shows what the last certificate of a source says."""
     with opened(ingest_settings()) as running:
-        found = running.latest_certificate(source)
+        certificate = running.latest_certificate(source)
+        found = certificate_of(certificate, running.accounts_named(certificate)) if certificate else None
     if found is None:
         print(f"crm certificate: no certificate of {source}", file=sys.stderr)
         raise typer.Exit(code=2)

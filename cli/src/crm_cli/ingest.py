@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from sync_ingest.adapters.delimited import MappingRefused
-from sync_ingest.adapters.registry import FORMATS, FormatUnknown
-from sync_ingest.archive import IntakeOversized, SourceBusy
+from chassis.deciding import Refusal
+from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.bootstrap import opened
 from sync_ingest.ingesting import FEED_FILES_MAX, FeedContent, Progress
 from sync_ingest.reporting import result_of
@@ -81,10 +80,10 @@ def ingest(
         text = mapping.read_text(encoding="utf-8") if mapping else None
         with opened(ingest_settings(), progress=_reporter()) as running:
             result = running.run(source, contents, format=format, mapping=text)
-    except (FeedUnreadable, FormatUnknown, MappingRefused, IntakeOversized, OSError, ValueError) as error:
+    except Refusal as refusal:
+        _fail(f"{refusal.title}: {refusal}")
+    except (FeedUnreadable, OSError, ValueError) as error:
         _fail(str(error))
-    except SourceBusy:
-        _fail(f"another run of {source} is under way")
     else:
         _show(result_of(result), as_json=as_json)
 

@@ -1,9 +1,23 @@
 """HTTP of sync-ingest: batches in, quarantine and certificates out."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, Protocol
 from uuid import UUID
 
+import msgspec
+from chassis.deciding import COMMAND_KEY_CHARACTERS_MAX, Refusal
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import UploadFile
+
+from sync_ingest import batches
+from sync_ingest.archive import PAGE_MAX
+from sync_ingest.batches import BatchFile, IngestDesk
+from sync_ingest.domain.records import canonical_schema
+from sync_ingest.ingesting import SOURCE_CHARACTERS_MAX
+
+FILES_PER_BATCH_MAX: Final = 100
+BATCH_BYTES_MAX: Final = 16 << 20
 
 MinorUnits = int | dict[str, int]
 
@@ -24,10 +38,11 @@ class BatchResult(BaseModel):
 
 
 class TakenIn(BatchResult):
-    """The result of a batch, with the ids to ask about it again."""
+    """The result of a batch, with the ids to ask about it again, and the position up to which it is stored."""
 
     certificate_id: UUID | None
-    intake_id: UUID
+    intake_ids: list[UUID]
+    position: int
 
 
 class QuarantineItem(BaseModel):
@@ -128,3 +143,188 @@ class Repair(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     record: dict[str, Any] = Field(min_length=1)
+
+
+class BatchMalformed(Refusal):
+    """The request is no batch: the text says what is missing."""
+
+    code = "batch-malformed"
+    status = 422
+    title = "The request holds no batch"
+    title_zh = "请求中没有可接收的数据"
+
+
+class BatchOversized(Refusal):
+    """More bytes than one request may bring."""
+
+    code = "batch-oversized"
+    status = 413
+    title = "The batch is larger than one request may be"
+    title_zh = "数据批次超过单次请求上限"
+
+
+class CertificateUnknown(Refusal):
+    """No certificate of that id."""
+
+    code = "certificate-unknown"
+    status = 404
+    title = "There is no such certificate"
+    title_zh = "没有该对账证书"
+
+
+class Caller(Protocol):
+    """Who asks, as the one place that knows callers says."""
+
+    @property
+    def subject(self) -> str: ...
+
+
+_BATCH_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "The bytes of one file, or a form with several; the form's fields go before the query's.",
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "minItems": 1,
+                            "maxItems": FILES_PER_BATCH_MAX,
+                        },
+                        "format": {"type": "string"},
+                        "source": {"type": "string"},
+                        "mapping": {"type": "string"},
+                    },
+                }
+            },
+        },
+    }
+}
+
+Key = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=COMMAND_KEY_CHARACTERS_MAX)]
+Source = Annotated[str | None, Query(description="only of this source", max_length=SOURCE_CHARACTERS_MAX)]
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+Cursor = Annotated[str | None, Query(description="`next` of the page before", pattern="^[0-9]{1,18}$")]
+
+
+def create_router(
+    desk: IngestDesk, caller: Callable[..., Any], *, batch_bytes_max: int = BATCH_BYTES_MAX
+) -> APIRouter:
+    """The routes of ingest; `caller` is the dependency that says who asks, or refuses."""
+    router = APIRouter(prefix="/ingest", tags=["ingest"])
+    Asking = Annotated[Caller, Depends(caller)]
+
+    @router.post("/batches", status_code=201, openapi_extra=_BATCH_BODY)
+    async def take_batch_in(
+        request: Request,
+        response: Response,
+        asking: Asking,
+        key: Key,
+        source: Annotated[str | None, Query(description="the system that the feed comes from")] = None,
+        format: Annotated[str | None, Query(description="the feed format, canonical by default")] = None,
+        mapping: Annotated[str | None, Query(description="the mapping of a csv feed (TOML)")] = None,
+        name: Annotated[str, Query(description="the name of the file", max_length=200)] = "batch",
+    ) -> TakenIn:
+        """Keeps the bytes, books what is new, sets aside what cannot be read, and certifies."""
+        fields = {"source": source, "format": format, "mapping": mapping}
+        files = await _files(request, fields, name, batch_bytes_max)
+        if not fields["source"]:
+            raise BatchMalformed("it names no source")
+        answer = await desk.batch(
+            batches.Request(asking.subject, key),
+            fields["source"],
+            files,
+            format=fields["format"] or "canonical",
+            mapping=fields["mapping"],
+        )
+        response.headers["Consistency-Token"] = f"ingest-{answer['position']}"
+        return TakenIn(**answer)
+
+    @router.get("/quarantine")
+    async def list_quarantine(
+        asking: Asking,
+        source: Source = None,
+        status: Annotated[Literal["waiting", "released"] | None, Query()] = None,
+        after: Cursor = None,
+        limit: Limit = 50,
+    ) -> QuarantinePage:
+        """Records that could not be posted, in the order they came, without their content."""
+        found = await desk.quarantine(source, status, int(after or 0), limit)
+        return QuarantinePage(
+            items=[QuarantineItem(**each) for each in found],
+            next=str(found[-1]["number"]) if len(found) == limit else None,
+        )
+
+    @router.post("/quarantine/{entry}/release", status_code=201)
+    async def release(
+        response: Response, asking: Asking, key: Key, entry: Annotated[UUID, Path()], repair: Repair
+    ) -> TakenIn:
+        """Books the repaired record in the place of the quarantined one; `quarantined` 1 says it is still broken."""
+        answer = await desk.release(
+            batches.Request(asking.subject, key), entry, msgspec.json.encode(repair.record)
+        )
+        response.headers["Consistency-Token"] = f"ingest-{answer['position']}"
+        return TakenIn(**answer)
+
+    @router.get("/certificates")
+    async def list_certificates(
+        asking: Asking, source: Source = None, after: Cursor = None, limit: Limit = 50
+    ) -> CertificatePage:
+        """Reconciliation certificates, newest first."""
+        found = await desk.certificates(source, int(after) if after else None, limit)
+        return CertificatePage(
+            items=[Certificate(**each) for each in found],
+            next=str(found[-1]["number"]) if len(found) == limit else None,
+        )
+
+    @router.get("/certificates/{certificate_id}")
+    async def get_certificate(asking: Asking, certificate_id: Annotated[UUID, Path()]) -> Certificate:
+        """One reconciliation certificate."""
+        found = await desk.certificate(certificate_id)
+        if found is None:
+            raise CertificateUnknown(str(certificate_id))
+        return Certificate(**found)
+
+    @router.get("/schema")
+    async def get_schema(asking: Asking) -> dict[str, Any]:
+        """JSON Schema of one line of a canonical feed: what branch systems send."""
+        return canonical_schema()
+
+    return router
+
+
+async def _files(
+    request: Request, fields: dict[str, str | None], name: str, bytes_max: int
+) -> list[BatchFile]:
+    """The files of the request; a form's text fields are put into `fields`."""
+    if int(request.headers.get("content-length") or 0) > bytes_max:
+        raise BatchOversized(f"more than {bytes_max} bytes")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+        return [BatchFile(name, await _body(request, bytes_max))]
+    if "content-length" not in request.headers:
+        raise BatchMalformed("a form says its length")
+    files = []
+    async with request.form(max_files=FILES_PER_BATCH_MAX, max_fields=len(fields)) as form:
+        for field, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                files.append(BatchFile(value.filename or field, await value.read()))
+            elif field in fields:
+                fields[field] = value
+    if not files:
+        raise BatchMalformed("the form holds no file")
+    return files
+
+
+async def _body(request: Request, bytes_max: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > bytes_max:
+            raise BatchOversized(f"more than {bytes_max} bytes")
+        parts.append(part)
+    return b"".join(parts)

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
 from uuid import UUID
 
 import psycopg
+from chassis.deciding import Refusal
 from psycopg import sql
 from typing_extensions import override
 
@@ -29,12 +30,28 @@ SealChunk = Callable[[IntakeId, int, bytes], bytes]
 OpenChunk = Callable[[IntakeId, int, bytes], bytes]
 
 
-class SourceBusy(Exception):
+class SourceBusy(Refusal):
     """Another run of this source holds its lock; one run at a time keeps its certificate exact."""
 
+    code = "source-busy"
+    title = "Another run of this source is under way"
+    title_zh = "该来源的另一次处理正在进行"
 
-class IntakeOversized(Exception):
+
+class IntakeOversized(Refusal):
     """More bytes than one intake may have."""
+
+    code = "intake-oversized"
+    status = 413
+    title = "The feed is larger than one intake may be"
+    title_zh = "数据文件超过单次接收上限"
+
+
+class Asked(NamedTuple):
+    """What is remembered of an idempotency key: a digest of what was asked, and the answer once it was given."""
+
+    fingerprint: bytes
+    answer: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,8 @@ create table if not exists {schema}.certified_balances (
     primary key (account, currency));
 create table if not exists {schema}.descriptions (subject uuid primary key, revision int not null, digest text not null);
 create table if not exists {schema}.reversals (original uuid primary key, reversal uuid not null);
+create table if not exists {schema}.requests (
+    key text primary key, fingerprint bytea not null, answer bytea, asked_at timestamptz not null);
 """
 
 
@@ -114,7 +133,7 @@ class Archive:
 
     def create(self) -> None:
         """Creates the tables once; several processes may start together."""
-        if self._row("select to_regclass(%s)", (f"{self._schema.as_string(self._connection)}.reversals",))[0]:
+        if self._row("select to_regclass(%s)", (f"{self._schema.as_string(self._connection)}.requests",))[0]:
             return
         with self._connection.transaction():
             self._connection.execute("select pg_advisory_xact_lock(hashtextextended('ingest tables', 0))")
@@ -337,6 +356,29 @@ class Archive:
     def sources(self) -> list[str]:
         """Every source that ever sent something."""
         return [row[0] for row in self._rows("select distinct source from {s}.intakes order by source", ())]
+
+    # requests
+
+    def ask(self, key: str, fingerprint: bytes, asked_at: datetime) -> Asked:
+        """Remembers that `key` was used for this request; returns what was remembered under it first."""
+        self._execute(
+            "insert into {s}.requests (key, fingerprint, asked_at) values (%s, %s, %s) on conflict do nothing",
+            (key, fingerprint, asked_at),
+        )
+        return Asked(*self._row("select fingerprint, answer from {s}.requests where key = %s", (key,)))
+
+    def answer(self, key: str, answer: bytes) -> bytes:
+        """Remembers the answer to a request, unless somebody who asked the same was faster; returns what stands."""
+        return bytes(
+            self._row(
+                "update {s}.requests set answer = coalesce(answer, %s) where key = %s returning answer",
+                (answer, key),
+            )[0]
+        )
+
+    def forget(self, key: str) -> None:
+        """A request that was refused may be corrected under its key."""
+        self._execute("delete from {s}.requests where key = %s and answer is null", (key,))
 
     # descriptions and reversals
 

@@ -1,24 +1,45 @@
-"""What HTTP may ask of ingest, as plain calls in threads: one short-lived connection each, bounded in number."""
+"""What HTTP may ask of ingest, as plain calls in threads over a few connections that are used again."""
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
+from chassis.deciding import CommandKeyReused, Refusal
 
-from sync_ingest.domain.certificate import Findings
 from sync_ingest.domain.identities import QuarantineId
-from sync_ingest.ingesting import FeedContent, Ingest
+from sync_ingest.ingesting import FeedContent, Ingest, RunResult
 from sync_ingest.reporting import certificate_of, quarantine_of, result_of
 
 RUNS_AT_ONCE_MAX: Final = 4
 
 Value = TypeVar("Value")
 Opened = Callable[[], AbstractContextManager[Ingest]]
+Answer = dict[str, Any]
+
+
+class Request(NamedTuple):
+    """Who asks, and the idempotency key of the request: keys of different callers have nothing to do with each other."""
+
+    caller: str
+    key: str
+
+    @property
+    def remembered_as(self) -> str:
+        """The key under which the answer is kept."""
+        return f"{self.caller}|{self.key}"
+
+
+class BatchFile(NamedTuple):
+    """One file of a batch."""
+
+    name: str
+    content: bytes
 
 
 @dataclass(slots=True)
@@ -29,24 +50,32 @@ class IngestDesk:
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RUNS_AT_ONCE_MAX))
 
     async def batch(
-        self, source: str, name: str, content: bytes, *, format: str, mapping: str | None
-    ) -> dict[str, Any]:
-        """Takes one batch in, books and certifies it."""
+        self, request: Request, source: str, files: Sequence[BatchFile], *, format: str, mapping: str | None
+    ) -> Answer:
+        """Takes one batch in, books and certifies it; the same request again gives the same answer."""
+        fingerprint = _fingerprint(
+            "batch", source, format, mapping or "", *(part for file in files for part in file)
+        )
 
-        def run(ingest: Ingest) -> dict[str, Any]:
-            feed = [FeedContent(name, lambda: io.BytesIO(content))]
-            result = ingest.run(source, feed, format=format, mapping=mapping)
-            return result_of(result) | {
-                "certificate_id": str(result.certificate) if result.certificate else None,
-                "intake_id": str(result.intakes[0]),
-            }
+        def run(ingest: Ingest) -> Answer:
+            contents = [FeedContent(file.name, lambda file=file: io.BytesIO(file.content)) for file in files]  # type: ignore[misc]
+            return _answer(ingest, ingest.run(source, contents, format=format, mapping=mapping))
 
-        return await self._with(run)
+        return await self._with(lambda ingest: _once(ingest, request, fingerprint, run))
+
+    async def release(self, request: Request, entry: UUID, repaired: bytes) -> Answer:
+        """Books the record that replaces a quarantined one; the same request again gives the same answer."""
+
+        def run(ingest: Ingest) -> Answer:
+            return _answer(ingest, ingest.release(QuarantineId(entry), repaired))
+
+        fingerprint = _fingerprint("release", str(entry), repaired)
+        return await self._with(lambda ingest: _once(ingest, request, fingerprint, run))
 
     async def quarantine(
         self, source: str | None, status: str | None, after: int, limit: int
-    ) -> list[dict[str, Any]]:
-        """A page of quarantine entries."""
+    ) -> list[Answer]:
+        """A page of quarantine entries in the order they came."""
         return await self._with(
             lambda ingest: [
                 quarantine_of(number, entry)
@@ -54,35 +83,20 @@ class IngestDesk:
             ]
         )
 
-    async def release(self, entry: UUID, repaired: bytes) -> dict[str, Any]:
-        """Books the record that replaces a quarantined one."""
-        return await self._with(lambda ingest: result_of(ingest.release(QuarantineId(entry), repaired)))
+    async def certificates(self, source: str | None, before: int | None, limit: int) -> list[Answer]:
+        """A page of certificates, newest first. Accounts are named by id: their numbers are personal."""
+        return await self._with(
+            lambda ingest: [certificate_of(each, {}) for each in ingest.certificates(source, before, limit)]
+        )
 
-    async def certificates(self, source: str | None, before: int | None, limit: int) -> list[dict[str, Any]]:
-        """A page of certificates, newest first."""
-
-        def read(ingest: Ingest) -> list[dict[str, Any]]:
-            return [
-                self._certificate(ingest, row) for row in ingest.archive.certificates(source, before, limit)
-            ]
-
-        return await self._with(read)
-
-    async def certificate(self, identity: UUID) -> dict[str, Any] | None:
+    async def certificate(self, identity: UUID) -> Answer | None:
         """One certificate."""
 
-        def read(ingest: Ingest) -> dict[str, Any] | None:
-            row = ingest.archive.certificate(identity)
-            return self._certificate(ingest, row) if row else None
+        def read(ingest: Ingest) -> Answer | None:
+            found = ingest.certificate(identity)
+            return certificate_of(found, {}) if found else None
 
         return await self._with(read)
-
-    def _certificate(self, ingest: Ingest, row: tuple[Any, ...]) -> dict[str, Any]:
-        number, identity, source, certified_at, _, findings = row
-        named = certificate_of(
-            identity, source, certified_at, msgspec.json.decode(findings, type=Findings), {}
-        )
-        return {"number": number} | named
 
     async def _with(self, call: Callable[[Ingest], Value]) -> Value:
         def in_thread() -> Value:
@@ -91,3 +105,38 @@ class IngestDesk:
 
         async with self._slots:
             return await asyncio.to_thread(in_thread)
+
+
+def _once(ingest: Ingest, request: Request, fingerprint: bytes, run: Callable[[Ingest], Answer]) -> Answer:
+    """Runs unless this request was answered before. A run that was cut off runs again, and adds nothing twice."""
+    asked = ingest.archive.ask(request.remembered_as, fingerprint, ingest.now())
+    if asked.fingerprint != fingerprint:
+        raise CommandKeyReused(request.key)
+    answer = asked.answer
+    if answer is None:
+        try:
+            answer = msgspec.json.encode(run(ingest))
+        except Refusal:
+            ingest.archive.forget(request.remembered_as)
+            raise
+        answer = ingest.archive.answer(request.remembered_as, answer)
+    remembered: Answer = msgspec.json.decode(answer)
+    return remembered
+
+
+def _answer(ingest: Ingest, result: RunResult) -> Answer:
+    return result_of(result) | {
+        "certificate_id": str(result.certificate) if result.certificate else None,
+        "intake_ids": [str(intake) for intake in result.intakes],
+        "position": ingest.ledger.head_position(),
+    }
+
+
+def _fingerprint(*parts: str | bytes) -> bytes:
+    """A digest in which no two lists of parts look the same."""
+    hasher = blake2b(digest_size=32)
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        hasher.update(len(content).to_bytes(8, "big"))
+        hasher.update(content)
+    return hasher.digest()

@@ -1,9 +1,14 @@
 """Puts ingest together from its settings."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Lock
+from typing import Final
 
+import psycopg
 from chassis.clock import SystemClock
+from chassis.deciding import Refusal
 from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import Recorder, prepare
 
@@ -13,6 +18,15 @@ from sync_ingest.ingesting import Ingest, Progress
 from sync_ingest.journal import ACTOR, SCHEMA, KeptVault, StoreLedger
 from sync_ingest.settings import SyncIngestSettings
 
+IDLE_MAX: Final = 4
+
+
+def prepared(settings: SyncIngestSettings) -> None:
+    """Makes the store and ingest's own tables where they are missing; safe to repeat."""
+    prepare(settings.postgres_url, SCHEMA)
+    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
+        Archive(connection).create()
+
 
 @contextmanager
 def opened(
@@ -21,26 +35,77 @@ def opened(
     progress: Callable[[Progress], None] = lambda _: None,
     actor: str = ACTOR,
     trace: Mapping[str, str] | None = None,
+    ready: bool = False,
 ) -> Iterator[Ingest]:
-    """An `Ingest` with connections of its own; not shared between threads."""
+    """An `Ingest` with connections of its own; not shared between threads. `ready`: the tables are known to be there."""
     clock = SystemClock()
-    prepare(settings.postgres_url, SCHEMA)
-    reader, writer = Recorder(settings.postgres_url, SCHEMA), Recorder(settings.postgres_url, SCHEMA)
-    encryption = FileKeyEncryption.at(settings.key_encryption_file)
-    keys = KeyRing.open(settings.keys_url, encryption, clock.monotonic)
-    try:
-        with Archive.connect(settings.postgres_url) as archive:
-            yield Ingest(
-                archive,
-                StoreLedger(reader, writer, keys, now=clock.now, actor=actor, trace=trace),
-                KeptVault(keys),
-                clock.now,
-                clock.monotonic,
-                settings.ingest,
-                crash_at(settings.crash_at, settings.environment),
-                progress,
-            )
-    finally:
-        reader.close()
-        writer.close()
-        keys.close()
+    if not ready:
+        prepared(settings)
+    with ExitStack() as stack:
+        reader, writer = Recorder(settings.postgres_url, SCHEMA), Recorder(settings.postgres_url, SCHEMA)
+        stack.callback(reader.close)
+        stack.callback(writer.close)
+        encryption = FileKeyEncryption.at(settings.key_encryption_file)
+        keys = KeyRing.open(settings.keys_url, encryption, clock.monotonic)
+        stack.callback(keys.close)
+        archive = stack.enter_context(Archive.connect(settings.postgres_url))
+        yield Ingest(
+            archive,
+            StoreLedger(reader, writer, keys, now=clock.now, actor=actor, trace=trace),
+            KeptVault(keys),
+            clock.now,
+            clock.monotonic,
+            settings.ingest,
+            crash_at(settings.crash_at, settings.environment),
+            progress,
+        )
+
+
+class IngestPool:
+    """Ingests for the threads of one process: opened when needed, kept while they work, dropped after an error."""
+
+    def __init__(self, settings: SyncIngestSettings) -> None:
+        self._settings = settings
+        self._idle: deque[tuple[ExitStack, Ingest]] = deque()
+        self._lock = Lock()
+        self._prepared = False
+
+    @contextmanager
+    def opened(self) -> Iterator[Ingest]:
+        """One that nobody else uses."""
+        stack, ingest = self._taken()
+        try:
+            yield ingest
+        except Refusal:
+            self._kept(stack, ingest)
+            raise
+        except BaseException:
+            stack.close()
+            raise
+        else:
+            self._kept(stack, ingest)
+
+    def close(self) -> None:
+        """Lets the idle ones go."""
+        with self._lock:
+            idle, self._idle = self._idle, deque()
+        for stack, _ in idle:
+            stack.close()
+
+    def _taken(self) -> tuple[ExitStack, Ingest]:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        if not self._prepared:
+            prepared(self._settings)
+            self._prepared = True
+        with ExitStack() as stack:
+            ingest = stack.enter_context(opened(self._settings, ready=True))
+            return stack.pop_all(), ingest
+
+    def _kept(self, stack: ExitStack, ingest: Ingest) -> None:
+        with self._lock:
+            if len(self._idle) < IDLE_MAX:
+                self._idle.append((stack, ingest))
+                return
+        stack.close()

@@ -4,13 +4,14 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
-from typing import BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
+from chassis.deciding import Refusal
 
 from sync_ingest.adapters.port import Adapter, BalanceOrder, FeedFile, Item
-from sync_ingest.adapters.registry import adapter_for
+from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
 from sync_ingest.archive import Archive, Intake, QuarantineEntry
 from sync_ingest.domain.balances import TOLERANCE_MINOR, PrintedBalances, PrintedRow, compare
 from sync_ingest.domain.certificate import Findings, StoreFold, certify
@@ -33,6 +34,7 @@ from sync_ingest.pipeline import Entry, Journal, Origin, Pipeline
 
 ACCOUNTS_PER_READING: Final = 200
 FEED_FILES_MAX: Final = 10_000
+SOURCE_CHARACTERS_MAX: Final = 64
 
 
 class StoredMovement(msgspec.Struct, frozen=True):
@@ -100,6 +102,22 @@ class RunResult:
     seconds: float
 
 
+class Certificate(NamedTuple):
+    """A reconciliation certificate; `number` counts those of all sources."""
+
+    number: int
+    id: CertificateId
+    source: str
+    certified_at: datetime
+    findings: Findings
+
+    @classmethod
+    def of(cls, row: tuple[Any, ...]) -> "Certificate":
+        """From a row of the archive."""
+        number, identity, source, certified_at, _, findings = row
+        return cls(number, identity, source, certified_at, msgspec.json.decode(findings, type=Findings))
+
+
 @dataclass(frozen=True, slots=True)
 class IngestSettings:
     """The bank's own choices."""
@@ -108,12 +126,39 @@ class IngestSettings:
     printed_tolerance_minor: int = TOLERANCE_MINOR
 
 
-class QuarantineUnknown(LookupError):
+class SourceNameInvalid(Refusal):
+    """Ids are derived from the name of the source, so it is short, printable and without a colon."""
+
+    code = "source-name-invalid"
+    status = 422
+    title = "Not a name of a source"
+    title_zh = "来源名称无效"
+
+
+class QuarantineUnknown(Refusal):
     """No quarantine entry of that id."""
 
+    code = "quarantine-unknown"
+    status = 404
+    title = "There is no such quarantine entry"
+    title_zh = "没有该隔离记录"
 
-class AlreadyReleased(Exception):
+
+class AlreadyReleased(Refusal):
     """The entry was repaired before."""
+
+    code = "already-released"
+    title = "The quarantine entry was released before"
+    title_zh = "该隔离记录已被放行"
+
+
+def checked_source(source: str) -> str:
+    """The name, if it is one; raises SourceNameInvalid."""
+    if not 1 <= len(source) <= SOURCE_CHARACTERS_MAX or ":" in source or not source.isprintable():
+        raise SourceNameInvalid(f"1 to {SOURCE_CHARACTERS_MAX} printable characters, no colon")
+    if source != source.strip():
+        raise SourceNameInvalid("no blank at either end")
+    return source
 
 
 @dataclass(slots=True)
@@ -133,6 +178,9 @@ class Ingest:
         self, source: str, contents: Sequence[FeedContent], *, format: str, mapping: str | None = None
     ) -> RunResult:
         """Takes the files in and books them; what earlier runs of this source left open is finished first."""
+        checked_source(source)
+        if format not in FORMATS:
+            raise FormatUnknown(format)
         adapter_for(format, mapping)
         with self.archive.locked(source):
             intakes = self._take_in(source, contents, format, mapping)
@@ -171,6 +219,24 @@ class Ingest:
             if result.findings.quarantined == 0:
                 self._note_release(source, quarantined, intakes[0].id)
             return result
+
+    def certificates(self, source: str | None, before: int | None, limit: int) -> list[Certificate]:
+        """A page of certificates, newest first, going on before a number."""
+        return [Certificate.of(row) for row in self.archive.certificates(source, before, limit)]
+
+    def latest_certificate(self, source: str) -> Certificate | None:
+        """The last certificate of a source."""
+        return next(iter(self.certificates(source, None, 1)), None)
+
+    def certificate(self, identity: UUID) -> Certificate | None:
+        """One certificate by its id."""
+        row = self.archive.certificate(identity)
+        return Certificate.of(row) if row else None
+
+    def accounts_named(self, certificate: Certificate) -> dict[UUID, str]:
+        """How the source names the accounts that a certificate finds a problem with."""
+        accounts = {problem.account_id for problem in certificate.findings.problems}
+        return self.ledger.account_numbers([account for account in accounts if account is not None])
 
     def raw_of(self, entry: QuarantineEntry) -> bytes:
         """What a quarantined record looked like."""
@@ -252,15 +318,14 @@ class Ingest:
         return [self._book_and_certify(source, group) for group in groups.values()]
 
     def _book(self, source: str, intakes: Sequence[Intake]) -> Pipeline:
-        previous = self.archive.certificates(source, None, 1)
-        through = msgspec.json.decode(previous[0][5], type=Findings).booked_through if previous else None
+        previous = self.latest_certificate(source)
         pipeline = Pipeline(
             source,
             self.ledger,
             _Book(self.archive, self.vault, self.now),
             now=self.now,
             bank_time=self.settings.bank_time,
-            certified_through=through,
+            certified_through=previous.findings.booked_through if previous else None,
             reached=self.reached,
         )
         adapter = adapter_for(intakes[0].format, intakes[0].mapping)
@@ -319,8 +384,8 @@ class Ingest:
     def _certify(
         self, source: str, intakes: Sequence[IntakeId], findings: Findings, closings: Mapping[Purse, int]
     ) -> CertificateId:
-        previous = self.archive.certificates(source, None, 1)
-        certificate = certificate_id(source, previous[0][1] if previous else None, list(intakes))
+        previous = self.latest_certificate(source)
+        certificate = certificate_id(source, previous.id if previous else None, list(intakes))
         stream, now = feed_id(source), self.now()
         if certificate not in self.ledger.known([certificate]):
             event = ReconciliationCertified(

@@ -1,7 +1,6 @@
 """What a run and a certificate look like to people and programs outside: plain values, accounts by number."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +8,7 @@ import msgspec
 
 from sync_ingest.archive import QuarantineEntry
 from sync_ingest.domain.certificate import Findings, Problem
-from sync_ingest.ingesting import RunResult
+from sync_ingest.ingesting import Certificate, RunResult
 
 Amounts = int | dict[str, int]
 
@@ -37,16 +36,16 @@ def result_of(result: RunResult) -> dict[str, Any]:
     }
 
 
-def certificate_of(
-    identity: UUID, source: str, certified_at: datetime, findings: Findings, numbers: Mapping[UUID, str]
-) -> dict[str, Any]:
+def certificate_of(certificate: Certificate, numbers: Mapping[UUID, str]) -> dict[str, Any]:
     """A certificate with its accounts named as the source names them, where `numbers` knows them."""
+    findings = certificate.findings
     credits_minor, debits_minor = _sums(findings)
     currencies = [line.currency for line in findings.lines]
     return {
-        "certificate_id": str(identity),
-        "source": source,
-        "certified_at": certified_at.isoformat(),
+        "number": certificate.number,
+        "certificate_id": str(certificate.id),
+        "source": certificate.source,
+        "certified_at": certificate.certified_at.isoformat(),
         "status": findings.status,
         "records": findings.records,
         "posted": findings.posted,

@@ -27,6 +27,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from chassis.deciding import Refusal
 from msgspec import Meta
 
 from sync_ingest.adapters.port import (
@@ -74,8 +75,13 @@ _KNOWN_COLUMNS: Final = frozenset(
 )
 
 
-class MappingRefused(ValueError):
+class MappingRefused(Refusal):
     """The mapping file cannot describe a feed; the text says why."""
+
+    code = "mapping-refused"
+    status = 422
+    title = "The mapping file cannot describe a feed"
+    title_zh = "映射文件无法描述数据文件"
 
 
 class Direction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from chassis.deciding import Refusal
+
 from sync_ingest.adapters.berka import BerkaAdapter
 from sync_ingest.adapters.canonical import CanonicalAdapter
 from sync_ingest.adapters.delimited import DelimitedAdapter, MappingFile, MappingRefused
@@ -10,8 +12,16 @@ from sync_ingest.adapters.port import Adapter
 from sync_ingest.adapters.topic import TopicAdapter
 
 
-class FormatUnknown(ValueError):
+class FormatUnknown(Refusal):
     """No adapter of that name."""
+
+    code = "format-unknown"
+    status = 422
+    title = "There is no such feed format"
+    title_zh = "没有该数据格式"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no feed format {name!r}; there are {', '.join(FORMATS)}")
 
 
 def _delimited(mapping: str | None) -> Adapter:
@@ -35,5 +45,5 @@ def adapter_for(name: str, mapping: str | None = None) -> Adapter:
     try:
         make = _FORMATS[name]
     except KeyError:
-        raise FormatUnknown(f"no feed format {name!r}; there are {', '.join(FORMATS)}") from None
+        raise FormatUnknown(name) from None
     return make(mapping)

@@ -1,0 +1,171 @@
+"""The routes over a real PostgreSQL: a batch in, what became of it out."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import httpx
+import msgspec
+import pytest
+from chassis.deciding import Refusal
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from sync_ingest.api import create_router
+from sync_ingest.batches import IngestDesk
+from sync_ingest.bootstrap import IngestPool
+from sync_ingest.settings import SyncIngestSettings
+
+GOOD = b'{"record":"posting","account":"A1","core_transaction_id":"t1","amount_minor":1250,"currency":"CNY","booked_on":"2026-03-02"}\n'
+BROKEN = GOOD.replace(b"t1", b"t2").replace(b"1250", b'"12..34"')
+MAPPING = (
+    'currency = "CNY"\n[columns]\naccount="acc"\ncore_transaction_id="ref"\nbooked_on="day"\namount="amt"\n'
+)
+CSV = b"acc,ref,day,amt\nA1,r1,2026-03-02,7.50\nA1,r2,2026-03-02,-2.25\n"
+
+
+@dataclass
+class Somebody:
+    subject: str = "teller-7"
+
+
+@pytest.fixture
+async def client(postgres_url, data):
+    pool = IngestPool(SyncIngestSettings(postgres_url=postgres_url, data=data))
+    app = FastAPI()
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, refusal: Refusal) -> JSONResponse:
+        return JSONResponse({"code": refusal.code, "detail": str(refusal)}, refusal.status)
+
+    app.include_router(create_router(IngestDesk(pool.opened), Somebody, batch_bytes_max=10_000))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ingest") as found:
+        yield found
+    pool.close()
+
+
+def keyed(key):
+    return {"Idempotency-Key": key}
+
+
+async def post(client, source, content, key="k1", **parameters):
+    return await client.post(
+        "/ingest/batches",
+        params={"source": source} | parameters,
+        content=content,
+        headers=keyed(f"{source}-{key}"),
+    )
+
+
+async def test_a_batch_is_booked_and_certified_and_the_same_request_has_the_same_answer(client, source):
+    first = await post(client, source, GOOD + BROKEN)
+    assert first.status_code == 201
+    taken = first.json()
+    assert {
+        name: taken[name] for name in ("records", "posted", "duplicates", "quarantined", "certificate")
+    } == {
+        "records": 2,
+        "posted": 1,
+        "duplicates": 0,
+        "quarantined": 1,
+        "certificate": "GREEN",
+    }
+    assert first.headers["Consistency-Token"] == f"ingest-{taken['position']}"
+    assert (await post(client, source, GOOD + BROKEN)).json() == taken
+    other_key = (await post(client, source, GOOD + BROKEN, key="k2")).json()
+    assert (other_key["posted"], other_key["duplicates"], other_key["position"]) == (0, 1, taken["position"])
+
+
+async def test_a_key_is_for_one_request(client, source):
+    await post(client, source, GOOD)
+    other = await post(client, source, BROKEN)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+
+
+async def test_a_csv_comes_as_a_form_with_its_mapping(client, source):
+    answer = await client.post(
+        "/ingest/batches",
+        data={"source": source, "format": "csv", "mapping": MAPPING},
+        files=[("file", ("a.csv", CSV)), ("file", ("b.csv", CSV.replace(b"r1", b"r3")))],
+        headers=keyed(source),
+    )
+    assert answer.status_code == 201, answer.text
+    taken = answer.json()
+    assert (taken["records"], taken["posted"], taken["duplicates"]) == (4, 3, 1)
+    assert (taken["credits_minor"], taken["debits_minor"], len(taken["intake_ids"])) == (1500, 225, 2)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "content", "status", "code"),
+    [
+        ({"source": "a:b"}, GOOD, 422, "source-name-invalid"),
+        ({"format": "mt999"}, GOOD, 422, "format-unknown"),
+        ({"format": "topic"}, GOOD, 422, "format-unknown"),
+        ({"format": "csv"}, CSV, 422, "mapping-refused"),
+        ({"format": "csv", "mapping": "x ="}, CSV, 422, "mapping-refused"),
+        ({}, b"x" * 10_001, 413, "batch-oversized"),
+    ],
+)
+async def test_what_is_no_batch_is_refused_with_its_reason(client, source, parameters, content, status, code):
+    answer = await post(client, **({"source": source, "content": content} | parameters))
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    corrected = await post(client, source, GOOD, key="k1")
+    assert corrected.status_code == 201
+
+
+async def test_a_batch_names_its_source_and_its_key(client, source):
+    nameless = await client.post("/ingest/batches", content=GOOD, headers=keyed(source))
+    assert (nameless.status_code, nameless.json()["code"]) == (422, "batch-malformed")
+    keyless = await client.post("/ingest/batches", params={"source": source}, content=GOOD)
+    assert 400 <= keyless.status_code < 500
+
+
+async def test_an_empty_batch_is_set_aside_like_an_empty_file(client, source):
+    taken = (await post(client, source, b"")).json()
+    assert (taken["records"], taken["quarantined"]) == (1, 1)
+
+
+async def test_quarantine_is_read_page_by_page_and_released_once(client, source):
+    await post(client, source, b"".join(BROKEN.replace(b"t2", b"t%d" % n) for n in range(2, 7)))
+    pages, after = [], {}
+    while True:
+        page = (await client.get("/ingest/quarantine", params={"source": source, "limit": 2} | after)).json()
+        pages.append(page["items"])
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    entries = [entry for page in pages for entry in page]
+    assert [entry["line"] for entry in entries] == [1, 2, 3, 4, 5]
+    assert {(entry["reason"], entry["column"]) for entry in entries} == {("amount-malformed", "amount_minor")}
+    path = f"/ingest/quarantine/{entries[0]['id']}/release"
+    repair = {"record": msgspec.json.decode(GOOD)}
+    released = await client.post(path, json=repair, headers=keyed(f"{source}-r"))
+    assert (released.status_code, released.json()["posted"]) == (201, 1)
+    same = await client.post(path, json=repair, headers=keyed(f"{source}-r"))
+    assert same.json() == released.json()
+    again = await client.post(path, json=repair, headers=keyed(f"{source}-r2"))
+    assert (again.status_code, again.json()["code"]) == (409, "already-released")
+    waiting = await client.get("/ingest/quarantine", params={"source": source, "status": "waiting"})
+    assert len(waiting.json()["items"]) == 4
+    unknown = await client.post(
+        f"/ingest/quarantine/{UUID(int=5)}/release", json=repair, headers=keyed(f"{source}-r3")
+    )
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "quarantine-unknown")
+
+
+async def test_certificates_are_read_newest_first(client, source):
+    ids = [(await post(client, source, GOOD.replace(b"t1", b"t%d" % n), key=n)).json() for n in range(3)]
+    first = (await client.get("/ingest/certificates", params={"source": source, "limit": 2})).json()
+    rest = (
+        await client.get("/ingest/certificates", params={"source": source, "after": first["next"]})
+    ).json()
+    found = [each["certificate_id"] for each in first["items"] + rest["items"]]
+    assert found == [each["certificate_id"] for each in reversed(ids)]
+    (line,) = first["items"][0]["totals"]
+    assert (line["opening_minor"], line["credits_minor"], line["closing_minor"]) == (2500, 1250, 3750)
+    one = await client.get(f"/ingest/certificates/{found[0]}")
+    assert one.json() == first["items"][0]
+    assert (await client.get(f"/ingest/certificates/{UUID(int=5)}")).status_code == 404
+
+
+async def test_the_schema_for_branches_is_published(client):
+    schema = (await client.get("/ingest/schema")).json()
+    assert schema["$id"] == "urn:crm:feed:canonical:v1"
