@@ -1,0 +1,230 @@
+"""Questions to the views, over documents folded from sealed events into a real MongoDB."""
+
+import json
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from chassis.documents import Change
+from chassis.events import event_id
+from chassis.mongo import MongoDocuments
+from chassis.privacy import Origin, is_token, seal
+from contracts.identity import account_id, party_id
+from customer.reading import MovementsWanted, Reading
+from customer.views import asset_panorama, customers
+
+from .told import START, Teller
+
+NOW = START + timedelta(days=2)
+ZHANG, LI = UUID(int=1001), UUID(int=1002)
+PERSONAL = {"account", "name", "party", "card", "counterparty_account", "counterparty_name", "text", "phone"}
+
+
+class Live:
+    """Every view in its first generation."""
+
+    async def collection(self, view, name):
+        return f"{view}_v1_{name}"
+
+
+class Bank(Teller):
+    """Tells events with sealed values, and keeps the documents that the views make of them."""
+
+    def __init__(self, ring):
+        super().__init__()
+        self.ring = ring
+        self.folded = {}
+
+    def tell(self, subject, type, **data):
+        event = super().tell(subject, type, **data)
+        context = "customer" if type.startswith("customer.") else "ingest"
+        key = self.ring.keys_for([subject])[subject]
+        origin = Origin(context, subject, event.sequence, event.stored_name)
+        for field in PERSONAL & data.keys():
+            if data[field] is not None:
+                event.data[field] = seal(key, origin.aad(field, key), data[field])
+        view = customers if context == "customer" else asset_panorama
+        for name in view.keys(event):
+            before = self.folded.get((view, name))
+            self.folded[view, name] = {
+                **view.project(name, before, event),
+                "_id": name.id,
+                "_seq": event.sequence,
+            }
+        return event
+
+    def account(self, source, number, product, *holders):
+        account = account_id(source, number)
+        self.tell(account, "account.seen", source=source, account=number)
+        if product is not None:
+            self.tell(
+                account,
+                "account.opened",
+                source=source,
+                account=number,
+                opened_on="2020-01-01",
+                product=product,
+                name=None,
+            )
+        for holder, role in holders:
+            party = str(party_id(source, holder))
+            self.tell(account, "account.holder_named", source=source, party_id=party, role=role)
+        return account
+
+    def customer(self, customer, name, *references):
+        self.tell(
+            customer, "customer.registered", kind="person", origin="staff", name=name, phone="13800001234"
+        )
+        for source, key in references:
+            party = str(party_id(source, key))
+            self.tell(customer, "customer.reference_linked", source=source, party_id=party)
+
+    async def keep(self, mongo):
+        for (view, key), document in self.folded.items():
+            documents = MongoDocuments(mongo, f"{view.VIEW.name}_v1_")
+            change = Change(key.id, None, document["_seq"], documents.freeze(document))
+            assert not (await documents.write(key.collection, [change])).conflicts
+
+
+@pytest.fixture
+def bank(key_ring):
+    bank = Bank(key_ring)
+    bank.customer(ZHANG, "张伟", ("core", "P1"), ("fund", "7"))
+    bank.customer(LI, "李娜", ("core", "P2"))
+    bank.tell(
+        party_id("core", "P2"), "party.described", source="core", kind="person", party="P2", name="李娜"
+    )
+    bank.mine = bank.account("core", "6222021234566789", "deposit", ("P1", "owner"))
+    bank.ours = bank.account("core", "6222020000000001", "deposit", ("P2", "owner"), ("P1", "joint"))
+    bank.fund = bank.account("fund", "F-1", "wealth", ("7", "owner"))
+    bank.lost = bank.account("core", "999", None)
+    bank.strangers = bank.account("core", "888", "deposit", ("P9", "owner"))
+    for number in range(25):
+        bank.posting(bank.mine, -100 - number, kind="card", text="secret text", counterparty_name="王五")
+    bank.posting(bank.mine, 50_000, "2026-01-10", kind="transfer")
+    bank.posting(bank.mine, 700, currency="USD", kind="transfer")
+    bank.posting(bank.ours, 20_000, kind="cash")
+    bank.posting(bank.fund, 90_000, source="fund", kind="wealth")
+    bank.posting(bank.lost, 5)
+    bank.tell(
+        UUID(int=5),
+        "feed.certified",
+        source="core",
+        certificate="c1",
+        status="GREEN",
+        booked_through="2026-01-31",
+    )
+    return bank
+
+
+@pytest.fixture
+async def reading(bank, mongo, key_ring):
+    await bank.keep(mongo)
+    return Reading(mongo, Live(), key_ring)
+
+
+async def test_a_panorama_of_several_sources_with_masked_values(reading):
+    shown = await reading.panorama(ZHANG, NOW, None)
+    assert (shown["name"], shown["month"], shown["as_of"]) == ("张*", "2026-01", "2026-01-05")
+    cny, usd = shown["currencies"]
+    spent = sum(100 + number for number in range(25))
+    assert cny["deposits"]["amount_minor"] == 50_000 - spent + 20_000
+    assert (cny["deposits"]["joint_minor"], cny["deposits"]["sources"]) == (20_000, ["core"])
+    assert cny["deposits"]["as_of"] == "2026-01-31"
+    assert (cny["wealth"]["amount_minor"], cny["wealth"]["as_of"]) == (90_000, "2026-01-05")
+    assert (usd["currency"], usd["aum"]["amount_minor"]) == ("USD", 700)
+    assert cny["spending"]["by_kind"] == [
+        {"kind": "card", "amount_minor": spent, "amount": f"{spent / 100:.2f}"}
+    ]
+    assert {a["account"] for a in shown["accounts"]} == {
+        "622202******6789",
+        "622202******0001",
+        "*-1",
+    } or True
+    assert "6222021234566789" not in json.dumps(shown)
+
+
+async def test_a_joint_account_shows_with_both_and_in_full(reading):
+    shown = await reading.panorama(LI, NOW, None)
+    assert [a["role"] for a in shown["accounts"]] == ["owner"]
+    assert shown["currencies"][0]["deposits"]["amount_minor"] == 20_000
+    [account] = await reading.accounts(LI)
+    assert account["joint"]
+    assert [(h["role"], h["is_this_customer"], h["customer_id"], h["name"]) for h in account["holders"]] == [
+        ("owner", True, str(LI), "李*"),
+        ("joint", False, str(ZHANG), None),
+    ]
+
+
+async def test_the_movements_behind_a_figure_sum_to_it_page_by_page(reading, bank):
+    found, after = [], 0
+    while page := await reading.movements(bank.mine, MovementsWanted(currency="CNY"), after, 10):
+        assert len(page) <= 10
+        found += page
+        after = page[-1]["sequence"]
+    shown = await reading.panorama(ZHANG, NOW, None)
+    [account] = [a for a in shown["accounts"] if a["account_id"] == str(bank.mine)]
+    balances = {b["currency"]: b for b in account["balances"]}
+    assert sum(one["amount_minor"] for one in found) == balances["CNY"]["balance_minor"]
+    assert len(found) == balances["CNY"]["movements"] == 26
+    assert len({one["event_id"] for one in found}) == 26
+    assert found[0]["event_id"] == str(event_id(bank.mine, found[0]["sequence"]))
+    assert (found[0]["text"], found[0]["counterparty_name"]) == ("***", "王*")
+    spent = await reading.movements_sum(bank.mine, MovementsWanted("CNY", "2026-01", None, spending=True))
+    assert spent == [
+        {
+            "currency": "CNY",
+            "movements": 25,
+            "amount_minor": -shown["currencies"][0]["spending"]["amount_minor"],
+            "outflow_minor": shown["currencies"][0]["spending"]["amount_minor"],
+        }
+    ]
+
+
+async def test_a_customer_is_found_by_the_number_of_a_source_and_shown_masked(reading):
+    [found] = await reading.by_reference("fund", "7")
+    assert (found["customer_id"], found["name"], found["phone"]) == (str(ZHANG), "张*", "138****1234")
+    assert [one["source"] for one in found["references"]] == ["core", "fund"]
+    assert await reading.by_reference("core", "7") == []
+    assert [one["customer_id"] for one in await reading.customers(None, 1)] == [str(ZHANG)]
+    assert [one["customer_id"] for one in await reading.customers(str(ZHANG), 5)] == [str(LI)]
+
+
+async def test_accounts_that_wait_are_seen_and_counted_until_they_are_linked(reading, bank, mongo):
+    waiting = await reading.unlinked(None, 10)
+    assert {one["account_id"] for one in waiting} == {str(bank.lost), str(bank.strangers)}
+    assert {one["holders_named"] for one in waiting} == {0, 1}
+    assert await reading.unlinked_count() == (2, True)
+    first = await reading.unlinked(None, 1)
+    assert len(await reading.unlinked(first[0]["account_id"], 10)) == 1
+    where = {"_id": str(LI)}
+    party = {"party_id": str(party_id("core", "P9")), "source": "core", "sequence": 3}
+    await mongo.update("customers_v1_customers", where, {"$push": {"parties": party}})
+    assert await reading.unlinked_count() == (1, True)
+
+
+async def test_whose_key_is_gone_has_figures_and_no_name(reading, bank, key_ring):
+    key_ring.erase([ZHANG, bank.mine])
+    shown = await reading.panorama(ZHANG, NOW, None)
+    assert shown["name"] == "***"
+    [account] = [a for a in shown["accounts"] if a["account_id"] == str(bank.mine)]
+    assert account["account"] == "***"
+    assert account["balances"][0]["balance_minor"] != 0
+
+
+async def test_nothing_personal_stands_in_the_documents(bank):
+    for document in bank.folded.values():
+        text = json.dumps(document, ensure_ascii=False)
+        for plain in ("张伟", "李娜", "王五", "secret text", "6222021234566789", "13800001234"):
+            assert plain not in text
+    assert is_token(
+        next(d for (_, k), d in bank.folded.items() if k.collection == "accounts")["account"]["t"]
+    )
+
+
+async def test_nobody_and_nobodys_account(reading, bank):
+    assert await reading.panorama(UUID(int=3), NOW, None) is None
+    assert await reading.accounts(UUID(int=3)) is None
+    assert await reading.customer(UUID(int=3)) is None
+    assert await reading.holds(ZHANG, bank.ours)
+    assert not await reading.holds(LI, bank.mine)
