@@ -14,12 +14,16 @@ PARTITIONS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic; `key` says in words what its records are keyed by."""
+    """A topic; `key` says in words what its records are keyed by, `kept_days` None that they are kept for ever.
+
+    Events are kept for ever, because a view that is built again reads them from the first.
+    """
 
     name: str
     partitions: int
     key: str
     description: str
+    kept_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ COREBANK_POSTINGS: Final = Topic(
     PARTITIONS,
     "the branch system's own key",
     "Postings in the canonical schema, one per record",
+    kept_days=14,
 )
 INGEST_EVENTS: Final = Topic(
     "crm.ingest.events", PARTITIONS, "subject id", "Public events of the context ingest"

@@ -1,0 +1,255 @@
+"""Publishing and consuming on a real broker: order per key, nothing lost when a handler fails or a member comes or goes."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import count
+from uuid import UUID
+
+import pytest
+from chassis.clock import SystemClock, uuid7
+from chassis.transport import (
+    BrokerUnavailable,
+    Consumer,
+    KafkaPublisher,
+    PublishFailed,
+    Record,
+    TopicDiffers,
+    consume,
+    end_offsets,
+    ensure_topics,
+    group_lag,
+    read_to_end,
+)
+from contracts.topics import Topic, partition_of
+
+PARTITIONS = 3
+SECONDS_MAX = 30
+NOWHERE = "127.0.0.1:1"
+
+
+def fresh(prefix: str) -> str:
+    return f"{prefix}-{uuid7(SystemClock().now())}"
+
+
+@pytest.fixture
+async def topic(kafka_url: str) -> str:
+    name = fresh("test.events")
+    await ensure_topics(kafka_url, [Topic(name, PARTITIONS, "subject", "of a test")])
+    return name
+
+
+@pytest.fixture
+async def publisher(kafka_url: str):
+    publisher = KafkaPublisher(kafka_url)
+    yield publisher
+    await publisher.close()
+
+
+def numbered(topic: str, subjects: int, each: int, size: int = 0) -> list[Record]:
+    """Records whose value counts the records of their subject."""
+    return [
+        Record(
+            topic,
+            partition_of(subject, PARTITIONS),
+            subject.bytes,
+            [("ce_sequence", b"%d" % number)],
+            b"%d" % number + b" " * size,
+        )
+        for number in range(1, each + 1)
+        for subject in map(UUID, (f"{n:032x}" for n in range(subjects)))
+    ]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS_MAX):
+        while not condition():  # noqa: ASYNC110 - what is awaited is another program's doing
+            await asyncio.sleep(0.02)
+
+
+class Seen:
+    """What a handler got, by key."""
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, list[int]] = defaultdict(list)
+        self.records = 0
+
+    async def __call__(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self.values[record.key].append(int(record.value))
+            self.records += 1
+
+
+def first_times(values: list[int]) -> list[int]:
+    return list(dict.fromkeys(values))
+
+
+async def test_what_was_published_is_read_in_order_per_key_with_its_headers(kafka_url, topic, publisher):
+    sent = numbered(topic, subjects=20, each=50)
+    await publisher.publish(sent[:300])
+    await publisher.publish(sent[300:])
+    seen, stopping = Seen(), asyncio.Event()
+    member = asyncio.create_task(consume(kafka_url, [topic], fresh("group"), seen, stopping, batch_max=70))
+    await until(lambda: seen.records == len(sent))
+    stopping.set()
+    await member
+    assert set(seen.values) == {record.key for record in sent}
+    assert all(values == list(range(1, 51)) for values in seen.values.values())
+    read = [record async for page in read_to_end(kafka_url, topic) for record in page]
+    assert sorted((r.partition, r.key, list(r.headers), r.value) for r in read) == sorted(
+        (r.partition, r.key, r.headers, r.value) for r in sent
+    )
+
+
+async def test_more_than_one_batch_of_a_partition_keeps_its_order(kafka_url, topic, publisher):
+    sent = numbered(topic, subjects=1, each=40, size=100_000)
+    await publisher.publish(sent)
+    read = [int(record.value) async for page in read_to_end(kafka_url, topic) for record in page]
+    assert read == list(range(1, 41))
+
+
+async def test_a_failing_handler_gets_the_batch_again_and_nothing_is_skipped(kafka_url, topic, publisher):
+    await publisher.publish(numbered(topic, subjects=12, each=30))
+    seen, stopping, calls, failures = Seen(), asyncio.Event(), count(), []
+
+    async def handle(records: Sequence[Record]) -> None:
+        if next(calls) in {0, 2, 3, 7}:
+            failures.append(len(records))
+            raise ValueError("not now")
+        await seen(records)
+
+    group = fresh("group")
+    member = Consumer(kafka_url, [topic], group, handle, batch_max=25)
+    running = asyncio.create_task(member.run(stopping))
+    await until(lambda: seen.records >= 12 * 30)
+    assert member.failing is None
+    assert len(failures) == 4
+    stopping.set()
+    await running
+    assert all(values == list(range(1, 31)) for values in seen.values.values())
+    assert sum((await group_lag(kafka_url, group, [topic])).values()) == 0
+
+
+async def test_who_comes_back_goes_on_where_it_acknowledged(kafka_url, topic, publisher):
+    group, first, second = fresh("group"), Seen(), Seen()
+    await publisher.publish(numbered(topic, subjects=5, each=10))
+    stopping = asyncio.Event()
+    running = asyncio.create_task(consume(kafka_url, [topic], group, first, stopping))
+    await until(lambda: first.records == 50)
+    stopping.set()
+    await running
+    late = [
+        record._replace(value=b"%d" % (10 + int(record.value)))
+        for record in numbered(topic, subjects=5, each=4)
+    ]
+    await publisher.publish(late)
+    assert sum((await group_lag(kafka_url, group, [topic])).values()) == 20
+    stopping = asyncio.Event()
+    running = asyncio.create_task(consume(kafka_url, [topic], group, second, stopping))
+    await until(lambda: second.records == 20)
+    stopping.set()
+    await running
+    assert all(values == [11, 12, 13, 14] for values in second.values.values())
+
+
+async def test_a_member_that_never_acknowledged_has_its_records_repeated(kafka_url, topic, publisher):
+    await publisher.publish(numbered(topic, subjects=5, each=10))
+    group, held, stopping = fresh("group"), Seen(), asyncio.Event()
+
+    async def hold(records: Sequence[Record]) -> None:
+        await held(records)
+        raise TimeoutError("the sink does not answer")
+
+    running = asyncio.create_task(consume(kafka_url, [topic], group, hold, stopping))
+    await until(lambda: held.records > 0)
+    stopping.set()
+    await running
+    seen, stopping = Seen(), asyncio.Event()
+    running = asyncio.create_task(consume(kafka_url, [topic], group, seen, stopping))
+    await until(lambda: seen.records == 50)
+    stopping.set()
+    await running
+    assert all(values == list(range(1, 11)) for values in seen.values.values())
+
+
+async def test_two_members_share_the_partitions_and_together_see_all(kafka_url, topic, publisher):
+    group, seen, assigned = fresh("group"), (Seen(), Seen()), ([], [])
+    stopping = (asyncio.Event(), asyncio.Event())
+
+    def member(which: int) -> "asyncio.Task[None]":
+        async def on_assigned(partitions: frozenset[tuple[str, int]]) -> None:
+            assigned[which].append(partitions)
+
+        return asyncio.create_task(
+            consume(kafka_url, [topic], group, seen[which], stopping[which], on_assigned=on_assigned)
+        )
+
+    sent = numbered(topic, subjects=30, each=40)
+    first = member(0)
+    await publisher.publish(sent[:400])
+    await until(lambda: seen[0].records > 0)
+    second = member(1)
+    await until(lambda: bool(assigned[1]))
+    await publisher.publish(sent[400:800])
+    await until(lambda: seen[1].records > 0)
+    stopping[0].set()
+    await first
+    await publisher.publish(sent[800:])
+    expected = {record.key: list(range(1, 41)) for record in sent}
+
+    def together() -> dict[bytes, list[int]]:
+        return {
+            key: first_times(seen[0].values.get(key, []) + seen[1].values.get(key, [])) for key in expected
+        }
+
+    await until(lambda: {key: sorted(values) for key, values in together().items()} == expected)
+    stopping[1].set()
+    await second
+    assert together() == expected
+    assert len(assigned[1][0]) < PARTITIONS
+    assert len(assigned[1][-1]) == PARTITIONS
+
+
+async def test_lag_tells_what_is_left(kafka_url, topic, publisher):
+    await publisher.publish(numbered(topic, subjects=9, each=10))
+    group, stopping, gate, entered = fresh("group"), asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Sequence[Record]) -> None:
+        entered.set()
+        await gate.wait()
+
+    member = Consumer(kafka_url, [topic], group, wait, batch_max=90)
+    running = asyncio.create_task(member.run(stopping))
+    await asyncio.wait_for(entered.wait(), SECONDS_MAX)
+    assert sum((await group_lag(kafka_url, group, [topic])).values()) == 90
+    gate.set()
+    stopping.set()
+    await running
+    assert sum((await end_offsets(kafka_url, [topic])).values()) == 90
+
+
+async def test_topics_are_made_once_and_never_with_other_partitions(kafka_url):
+    topic = Topic(fresh("test.made"), PARTITIONS, "subject", "of a test")
+    assert await ensure_topics(kafka_url, [topic]) == [topic.name]
+    assert await ensure_topics(kafka_url, [topic]) == []
+    with pytest.raises(TopicDiffers, match="3 partitions, not 4"):
+        await ensure_topics(kafka_url, [Topic(topic.name, 4, "subject", "of a test")])
+
+
+async def test_after_a_failure_the_publisher_goes_on(kafka_url, topic):
+    publisher = KafkaPublisher(kafka_url, acknowledged_seconds_max=1.5)
+    with pytest.raises(PublishFailed):
+        await publisher.publish([Record(fresh("test.missing"), 0, b"", [], b"1")])
+    await publisher.publish([Record(topic, 0, b"", [], b"1")])
+    await publisher.close()
+    assert [r.value async for page in read_to_end(kafka_url, topic) for r in page] == [b"1"]
+
+
+async def test_no_broker_is_a_connection_error():
+    publisher = KafkaPublisher(NOWHERE)
+    with pytest.raises(PublishFailed):
+        await publisher.publish([Record("nowhere", 0, b"", [], b"")])
+    with pytest.raises(BrokerUnavailable):
+        await ensure_topics(NOWHERE, [])
+    with pytest.raises(BrokerUnavailable):
+        await consume(NOWHERE, ["nowhere"], "group", Seen(), asyncio.Event())
