@@ -1,0 +1,243 @@
+"""HTTP of customer: commands with `Idempotency-Key` and `If-Match`, questions with `at_least`; values come masked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, Protocol
+from uuid import UUID
+
+import msgspec
+from chassis.deciding import COMMAND_KEY_CHARACTERS_MAX, CommandContext, Outcome
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+
+from customer.desk import PAGE_MAX, Desk
+from customer.domain.customer import (
+    ChangeContactDetails,
+    CorrectIdentityDetails,
+    CustomerCommand,
+    LinkReference,
+    RenameCustomer,
+)
+from customer.domain.events import CustomerEvent
+from customer.panorama import Panorama
+from customer.reading import MovementsWanted
+from customer.shapes import (
+    AccountHeld,
+    AccountKnown,
+    Accounts,
+    ContactDetailsBody,
+    CustomerEventShown,
+    CustomerPage,
+    CustomerShown,
+    Done,
+    EventPage,
+    IdentityDetailsBody,
+    Movement,
+    MovementPage,
+    NameBody,
+    ReferenceBody,
+    RegisterBody,
+    UnlinkedPage,
+)
+
+CURSOR_MAX: Final = 2**31 - 1
+
+Key = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=COMMAND_KEY_CHARACTERS_MAX // 2,
+        description="the same key with the same command gives the same answer and does nothing twice",
+    ),
+]
+CustomerPath = Annotated[UUID, Path(description="the customer")]
+AccountPath = Annotated[UUID, Path(description="the account")]
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="items per page")]
+IdCursor = Annotated[UUID | None, Query(description="the `next` of the page before")]
+NumberCursor = Annotated[int, Query(ge=0, le=CURSOR_MAX, description="the `next` of the page before")]
+WantedReference = Annotated[
+    str | None,
+    Query(
+        pattern=r"^[^:\x00]{1,64}:[^\x00]{1,200}$",
+        description="SOURCE:NUMBER, the source's name and its own number of the customer",
+    ),
+]
+MonthWanted = Annotated[
+    str | None, Query(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$", description="YYYY-MM, the bank's own months")
+]
+
+_encode: Final = msgspec.json.Encoder().encode
+_PANORAMA: Final[dict[int | str, dict[str, Any]]] = {200: {"model": Panorama}}
+_RFC9110_ETAG: Final = {"headers": {"ETag": {"schema": {"type": "string"}}}}
+
+
+class Doors(Protocol):
+    """What the process that serves these routes puts before each of them, as dependencies."""
+
+    @property
+    def caller(self) -> Callable[..., Any]:
+        """Who asks; refuses whoever has no valid token."""
+        ...
+
+    @property
+    def commanding(self) -> Callable[..., Any]:
+        """The `CommandContext` of a caller who commands."""
+        ...
+
+    @property
+    def expected_version(self) -> Callable[..., Any]:
+        """The version that `If-Match` names."""
+        ...
+
+    @property
+    def at_least(self) -> Callable[..., Any]:
+        """Waits until the views have what `at_least` names."""
+        ...
+
+
+def create_router(desk: Desk, doors: Doors) -> APIRouter:
+    """The routes of customer."""
+    router = APIRouter(tags=["customer"], dependencies=[Depends(doors.caller)])
+    asking = [Depends(doors.at_least)]
+    Commanding = Annotated[CommandContext, Depends(doors.commanding)]
+    Expected = Annotated[int, Depends(doors.expected_version)]
+
+    async def changed(
+        response: Response, customer: UUID, command: CustomerCommand, context: CommandContext, version: int
+    ) -> Done:
+        return _done(response, await desk.change(customer, command, context, version))
+
+    # commands
+
+    @router.post("/customers", status_code=201, responses={201: _RFC9110_ETAG})
+    async def register_customer(response: Response, context: Commanding, body: RegisterBody) -> Done:
+        """Registers a customer. A reference that is another customer's is refused."""
+        outcome = await desk.register(body.said(), context)
+        response.headers["Location"] = f"/customers/{outcome.stream_id}"
+        return _done(response, outcome)
+
+    @router.put("/customers/{customer_id}/name")
+    async def rename_customer(
+        response: Response, context: Commanding, version: Expected, customer_id: CustomerPath, body: NameBody
+    ) -> Done:
+        """The customer bears another name."""
+        return await changed(response, customer_id, RenameCustomer(body.name), context, version)
+
+    @router.put("/customers/{customer_id}/contact-details")
+    async def change_contact_details(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: ContactDetailsBody,
+    ) -> Done:
+        """How the customer is reached from now on."""
+        command = ChangeContactDetails(body.phone, body.email, body.address)
+        return await changed(response, customer_id, command, context, version)
+
+    @router.put("/customers/{customer_id}/identity-details")
+    async def correct_identity_details(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: IdentityDetailsBody,
+    ) -> Done:
+        """What identifies the person was wrong or missing."""
+        born_on = None if body.born_on is None else body.born_on.isoformat()
+        command = CorrectIdentityDetails(born_on, body.identity_number)
+        return await changed(response, customer_id, command, context, version)
+
+    @router.post("/customers/{customer_id}/references")
+    async def link_reference(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: ReferenceBody,
+    ) -> Done:
+        """A number of a source is this customer's, and with it whatever that party holds."""
+        return await changed(response, customer_id, LinkReference(body.said()), context, version)
+
+    # questions
+
+    @router.get("/customers", dependencies=asking)
+    async def list_customers(
+        reference: WantedReference = None, after: IdCursor = None, limit: Limit = 50
+    ) -> CustomerPage:
+        """Customers in the order of their ids, or the one that a source knows under its own number."""
+        if reference is not None:
+            source, _, number = reference.partition(":")
+            found = await desk.by_reference(source, number)
+            return CustomerPage(items=[CustomerShown(**one) for one in found], next=None)
+        found = await desk.customers(after, limit)
+        return CustomerPage(
+            items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", limit)
+        )
+
+    @router.get("/customers/{customer_id}", dependencies=asking, responses={200: _RFC9110_ETAG})
+    async def get_customer(response: Response, customer_id: CustomerPath) -> CustomerShown:
+        """Who a customer is, masked. The ETag is what a change must name in `If-Match`."""
+        found = CustomerShown(**await desk.customer(customer_id))
+        response.headers["ETag"] = f'"{found.version}"'
+        return found
+
+    @router.get("/customers/{customer_id}/panorama", dependencies=asking, responses=_PANORAMA)
+    async def get_panorama(customer_id: CustomerPath, month: MonthWanted = None) -> Response:
+        """What a customer owns and owes, per currency, each figure with its source, its age and its events."""
+        return Response(_encode(await desk.panorama(customer_id, month)), media_type="application/json")
+
+    @router.get("/customers/{customer_id}/accounts", dependencies=asking)
+    async def list_accounts(customer_id: CustomerPath) -> Accounts:
+        """The accounts of a customer with all their holders."""
+        return Accounts(items=[AccountHeld(**one) for one in await desk.accounts(customer_id)])
+
+    @router.get("/customers/{customer_id}/accounts/{account_id}/movements", dependencies=asking)
+    async def list_movements(
+        customer_id: CustomerPath,
+        account_id: AccountPath,
+        currency: Annotated[str | None, Query(pattern=r"^[A-Z]{3}$")] = None,
+        month: MonthWanted = None,
+        kind: Annotated[str | None, Query(pattern=r"^[a-z_]{1,64}$", description="only of this kind")] = None,
+        spending: Annotated[bool, Query(description="only what counts as spending")] = False,
+        after: NumberCursor = 0,
+        limit: Limit = 50,
+    ) -> MovementPage:
+        """The movements behind a figure; `sums` over all of them is that figure."""
+        wanted = MovementsWanted(currency, month, kind, spending)
+        found, sums = await desk.movements(customer_id, account_id, wanted, after, limit)
+        return MovementPage(
+            items=[Movement(**one) for one in found],
+            next=_next(found, "sequence", limit),
+            sums=[{**one} for one in sums],  # type: ignore[typeddict-item]
+        )
+
+    @router.get("/customers/{customer_id}/events")
+    async def list_events(customer_id: CustomerPath, after: NumberCursor = 0, limit: Limit = 50) -> EventPage:
+        """What happened to a customer, who did it and why; without personal values."""
+        found = await desk.events(customer_id, after, limit)
+        return EventPage(
+            items=[CustomerEventShown(**one) for one in found], next=_next(found, "sequence", limit)
+        )
+
+    @router.get("/accounts/unlinked", dependencies=asking)
+    async def list_unlinked(after: IdCursor = None, limit: Limit = 50) -> UnlinkedPage:
+        """Accounts that wait for their customer: no holder is named yet, or none of them is a customer."""
+        found, counted, all_counted = await desk.unlinked(after, limit)
+        return UnlinkedPage(
+            items=[AccountKnown(**one) for one in found],
+            next=_next(found, "account_id", limit),
+            counted=counted,
+            all_counted=all_counted,
+        )
+
+    return router
+
+
+def _done(response: Response, outcome: Outcome[CustomerEvent]) -> Done:
+    response.headers["ETag"] = f'"{outcome.version}"'
+    response.headers["Consistency-Token"] = f"customer-{outcome.position}"
+    return Done(customer_id=outcome.stream_id, version=outcome.version, position=outcome.position)
+
+
+def _next(found: Sequence[Mapping[str, Any]], cursor: str, limit: int) -> str | None:
+    return str(found[-1][cursor]) if len(found) == limit else None

@@ -1,0 +1,276 @@
+"""What travels over HTTP: the bodies that callers send and the answers they get."""
+
+from datetime import date
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from typing_extensions import TypedDict
+
+from customer.domain.customer import REFERENCES_MAX, Details, Reference, RegisterCustomer
+from customer.domain.events import StatedAsset
+from customer.domain.money import AMOUNT_MINOR_MAX
+from customer.panorama import HeldCard
+
+STATED_ASSETS_MAX: Final = 50
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+SourceName = Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$")]
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+
+
+class Asked(BaseModel):
+    """Base of what callers send: a field that nobody knows is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ReferenceBody(Asked):
+    """The number under which a source knows the customer."""
+
+    source: SourceName = Field(description="the name of the source")
+    key: Text = Field(description="its own number of the customer")
+
+    def said(self) -> Reference:
+        """As the domain says it."""
+        return Reference(self.source, self.key)
+
+
+class StatedAssetBody(Asked):
+    """An asset as the customer states it; no figure of the panorama counts it."""
+
+    product: Literal["deposit", "wealth", "insurance", "fund", "property", "other"]
+    amount_minor: int = Field(ge=0, le=AMOUNT_MINOR_MAX)
+    currency: Currency
+
+
+class RegisterBody(Asked):
+    """A customer whom staff enter."""
+
+    name: Text
+    kind: Literal["person", "company"] = "person"
+    phone: Text | None = None
+    email: Text | None = None
+    address: LongText | None = None
+    born_on: date | None = None
+    identity_number: Text | None = None
+    branch: Text | None = None
+    references: list[ReferenceBody] = Field(default=[], max_length=REFERENCES_MAX)
+    stated_assets: list[StatedAssetBody] = Field(default=[], max_length=STATED_ASSETS_MAX)
+
+    def said(self) -> RegisterCustomer:
+        """As the domain says it."""
+        details = Details(
+            name=self.name,
+            kind=self.kind,
+            phone=self.phone,
+            email=self.email,
+            address=self.address,
+            born_on=None if self.born_on is None else self.born_on.isoformat(),
+            identity_number=self.identity_number,
+            branch=self.branch,
+        )
+        stated = tuple(StatedAsset(one.product, one.amount_minor, one.currency) for one in self.stated_assets)
+        return RegisterCustomer(details, tuple(one.said() for one in self.references), stated)
+
+
+class NameBody(Asked):
+    """Another name."""
+
+    name: Text
+
+
+class ContactDetailsBody(Asked):
+    """All ways to reach the customer from now on; one that is left out there is no longer."""
+
+    phone: Text | None = None
+    email: Text | None = None
+    address: LongText | None = None
+
+
+class IdentityDetailsBody(Asked):
+    """What identifies the person, in full."""
+
+    born_on: date | None = None
+    identity_number: Text | None = None
+
+
+class Done(BaseModel):
+    """What a command did: the customer's version after it (its ETag), and the position of its last event."""
+
+    customer_id: UUID
+    version: int
+    position: int
+
+
+class LinkedReference(BaseModel):
+    """A source that knows the customer; its number for the customer is not shown."""
+
+    source: str
+    party_id: UUID
+
+
+class CustomerShown(BaseModel):
+    """Who a customer is, masked."""
+
+    customer_id: UUID
+    version: int
+    kind: Literal["person", "company"]
+    origin: Literal["staff", "master-data"]
+    name: str | None
+    phone: str | None
+    email: str | None
+    address: str | None
+    born_on: str | None
+    identity_number: str | None
+    branch: str | None
+    references: list[LinkedReference]
+    registered_at: str
+    changed_at: str
+
+
+class CustomerPage(BaseModel):
+    """A page in the order of ids; `next` is the cursor of the page after it."""
+
+    items: list[CustomerShown]
+    next: str | None
+
+
+class AccountBalance(TypedDict):
+    """What the movements of an account in one currency sum to."""
+
+    currency: str
+    balance_minor: int
+    movements: int
+
+
+class AccountKnown(BaseModel):
+    """An account as its source and its movements tell it."""
+
+    account_id: UUID
+    account: str | None
+    source: str
+    product: str | None
+    opened_on: str | None
+    branch: str | None
+    balances: list[AccountBalance]
+    holders_named: int
+    movements: int
+    booked_through: str | None
+    recorded_at: str
+
+
+class Holder(BaseModel):
+    """A holder of an account; `customer_id` where it is a customer, `name` where master data has described it."""
+
+    party_id: UUID
+    role: str
+    is_this_customer: bool
+    customer_id: UUID | None
+    name: str | None
+
+
+class StandingOrder(BaseModel):
+    """A standing order on an account."""
+
+    order: str
+    amount_minor: int
+    currency: str
+    kind: str | None
+    counterparty_bank: str | None
+    counterparty_account: str | None
+
+
+class AccountHeld(AccountKnown):
+    """An account of a customer with all its holders."""
+
+    joint: bool
+    holders: list[Holder]
+    cards: list[HeldCard]
+    standing_orders: list[StandingOrder]
+
+
+class Accounts(BaseModel):
+    """All accounts of a customer."""
+
+    items: list[AccountHeld]
+    next: None = None
+
+
+class UnlinkedPage(BaseModel):
+    """Accounts that wait for their customer; `counted` of them, at least so many where `all_counted` is false."""
+
+    items: list[AccountKnown]
+    next: str | None
+    counted: int
+    all_counted: bool
+
+
+class Movement(BaseModel):
+    """A movement and the event that it is: `position` is its place in the store of ingest."""
+
+    event_id: UUID
+    sequence: int
+    position: int
+    posting_id: UUID
+    core_transaction_id: str
+    leg: int
+    amount_minor: int
+    currency: str
+    outflow_minor: int
+    booked_on: str
+    value_on: str | None
+    kind: str
+    channel: str | None
+    reverses: UUID | None
+    counterparty_bank: str | None
+    counterparty_account: str | None
+    counterparty_name: str | None
+    text: str | None
+    source: str
+    intake: UUID
+    line: int
+    recorded_at: str
+
+
+class MovementsSum(TypedDict):
+    """What all movements asked for sum to, not only those of the page."""
+
+    currency: str
+    movements: int
+    amount_minor: int
+    outflow_minor: int
+
+
+class MovementPage(BaseModel):
+    """A page in the order in which they were recorded; `next` is the cursor of the page after it."""
+
+    items: list[Movement]
+    next: str | None
+    sums: list[MovementsSum]
+
+
+class CustomerEventShown(BaseModel):
+    """An event of a customer: what, when, who and why, without personal values."""
+
+    event_id: UUID
+    name: str
+    sequence: int
+    position: int
+    recorded_at: str
+    effective_at: str
+    actor: str
+    post: str | None
+    reason: str | None
+    command_id: UUID
+    correlation_id: UUID
+    causation_id: UUID
+    traceparent: str | None
+
+
+class EventPage(BaseModel):
+    """A page of a customer's events, oldest first; `next` is the cursor of the page after it."""
+
+    items: list[CustomerEventShown]
+    next: str | None
