@@ -1,7 +1,7 @@
 """Puts ingest together from its settings."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Lock
 from typing import Final
@@ -34,7 +34,6 @@ def opened(
     *,
     progress: Callable[[Progress], None] = lambda _: None,
     actor: str = ACTOR,
-    trace: Mapping[str, str] | None = None,
     ready: bool = False,
 ) -> Iterator[Ingest]:
     """An `Ingest` with connections of its own; not shared between threads. `ready`: the tables are known to be there."""
@@ -51,7 +50,7 @@ def opened(
         archive = stack.enter_context(Archive.connect(settings.postgres_url))
         yield Ingest(
             archive,
-            StoreLedger(reader, writer, keys, now=clock.now, actor=actor, trace=trace),
+            StoreLedger(reader, writer, keys, now=clock.now, actor=actor),
             KeptVault(keys),
             clock.now,
             clock.monotonic,

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol
@@ -9,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 from chassis.deciding import Refusal
+from opentelemetry import propagate, trace
 
 from sync_ingest.adapters.port import Adapter, BalanceOrder, FeedFile, Item
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
@@ -31,6 +33,8 @@ from sync_ingest.domain.identities import (
 )
 from sync_ingest.domain.totals import Purse
 from sync_ingest.pipeline import Entry, Journal, Origin, Pipeline
+
+_tracer: Final = trace.get_tracer(__name__)
 
 ACCOUNTS_PER_READING: Final = 200
 FEED_FILES_MAX: Final = 10_000
@@ -61,6 +65,10 @@ class Ledger(Journal, Protocol):
 
     def head_position(self) -> int:
         """Position of the last event of the store."""
+        ...
+
+    def traced(self, carrier: Mapping[str, str]) -> None:
+        """What is stored from now on carries this W3C trace context, unless its record brought its own."""
         ...
 
 
@@ -182,7 +190,7 @@ class Ingest:
         if format not in FORMATS:
             raise FormatUnknown(format)
         adapter_for(format, mapping)
-        with self.archive.locked(source):
+        with self._traced("ingest run"), self.archive.locked(source):
             intakes = self._take_in(source, contents, format, mapping)
             self.reached("after-intake")
             given = {intake.id for intake in intakes}
@@ -191,7 +199,7 @@ class Ingest:
 
     def keep(self, source: str, content: FeedContent, *, format: str) -> RunResult:
         """Books one intake and leaves its certificate to the window: what a stream of small batches does."""
-        with self.archive.locked(source):
+        with self._traced("ingest keep"), self.archive.locked(source):
             intakes = self._take_in(source, [content], format, None)
             started = self.elapsed()
             pipeline = self._book(source, intakes)
@@ -201,7 +209,7 @@ class Ingest:
 
     def close_window(self, source: str) -> list[RunResult]:
         """Certifies everything of a source that no certificate covers yet."""
-        with self.archive.locked(source):
+        with self._traced("ingest close window"), self.archive.locked(source):
             return self._finish_open(source, without=set())
 
     def release(self, quarantined: QuarantineId, repaired: bytes) -> RunResult:
@@ -212,7 +220,7 @@ class Ingest:
         if entry.status == "released":
             raise AlreadyReleased(quarantined)
         source = entry.source
-        with self.archive.locked(source):
+        with self._traced("ingest release"), self.archive.locked(source):
             content = FeedContent(f"repair-of-{quarantined}", lambda: io.BytesIO(repaired))
             intakes = self._take_in(source, [content], "canonical", None)
             result = self._book_and_certify(source, intakes)
@@ -250,6 +258,15 @@ class Ingest:
             return self.vault.open_bytes(of, f"intake|{number}", sealed)
 
         return self.archive.read(intake, open_chunk)
+
+    @contextmanager
+    def _traced(self, name: str) -> Iterator[None]:
+        """A span of its own, or one below the caller's; events carry it to whoever reads them."""
+        with _tracer.start_as_current_span(name):
+            carrier: dict[str, str] = {}
+            propagate.inject(carrier)
+            self.ledger.traced(carrier)
+            yield
 
     def _note_release(self, source: str, quarantined: QuarantineId, intake: IntakeId) -> None:
         stream, identity = feed_id(source), released_id(quarantined)

@@ -72,14 +72,17 @@ class StoreLedger:
         *,
         now: Callable[[], datetime],
         actor: str = ACTOR,
-        trace: Mapping[str, str] | None = None,
     ) -> None:
         self._recorder = recorder
         self._writer = writer
         self._keys = keys
         self._now = now
         self._actor = actor
-        self._trace = dict(trace or {})
+        self._trace: dict[str, str] = {}
+
+    def traced(self, carrier: Mapping[str, str]) -> None:
+        """What is stored from now on carries this W3C trace context, unless its record brought its own."""
+        self._trace = dict(carrier)
 
     def postings(self, identities: Sequence[UUID]) -> dict[UUID, StoredPosting]:
         """The stored postings among `identities`."""
@@ -158,17 +161,18 @@ class StoreLedger:
         """
         keys = self._keys.keys_for({entry.stream_id for entry in entries})
         recorded_at = self._now()
-        metas: dict[tuple[datetime, UUID], bytes] = {}
+        metas: dict[tuple[datetime, UUID, str | None], bytes] = {}
         places: dict[UUID, tuple[DataKey | None, str, str]] = {
             stream: (key := keys.get(stream), f"{STORE}|{stream.hex}|", f"|{key.id.hex}" if key else "")
             for stream in {entry.stream_id for entry in entries}
         }
         chance, at = urandom(NONCE_BYTES * PERSONAL_FIELDS_MAX * len(entries)), 0
         stored = []
-        for stream, version, event, identity, effective_at, intake in entries:
-            meta = metas.get((effective_at, intake))
+        for stream, version, event, identity, effective_at, intake, trace in entries:
+            meta = metas.get((effective_at, intake, trace))
             if meta is None:
-                meta = metas[effective_at, intake] = _encode(self._meta(effective_at, recorded_at, intake))
+                meta = _encode(self._meta(effective_at, recorded_at, intake, trace))
+                metas[effective_at, intake, trace] = meta
             name, personal = _KINDS[type(event)]
             key, of_stream, of_key = places[stream]
             sealed = {}
@@ -189,7 +193,9 @@ class StoreLedger:
             stored.append(StoredEvent(stream, version, name, body, identity))
         return stored
 
-    def _meta(self, effective_at: datetime, recorded_at: datetime, intake: UUID) -> Metadata:
+    def _meta(
+        self, effective_at: datetime, recorded_at: datetime, intake: UUID, trace: str | None
+    ) -> Metadata:
         return Metadata(
             effective_at=effective_at,
             recorded_at=recorded_at,
@@ -197,7 +203,7 @@ class StoreLedger:
             command_id=intake,
             correlation_id=intake,
             causation_id=intake,
-            trace=self._trace,
+            trace={"traceparent": trace} if trace else self._trace,
         )
 
 

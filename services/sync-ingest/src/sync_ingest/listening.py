@@ -5,44 +5,34 @@ identities, and adds nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from io import BytesIO
-from typing import Any, Final, Protocol
+from typing import Final
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
+import structlog
+from chassis.clock import Clock
+from chassis.transport import Consumer, Header, Record
+from contracts.topics import COREBANK_POSTINGS
 
 from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.archive import SourceBusy
-from sync_ingest.ingesting import FeedContent, Ingest, RunResult
+from sync_ingest.enduring import Lost, Opened
+from sync_ingest.ingesting import FeedContent, RunResult, SourceNameInvalid, checked_source
 
-GROUP: Final = "sync-ingest.corebank-postings"
-TOPIC: Final = "corebank.postings"
+GROUP: Final = "sync-ingest.feed"
+TOPIC: Final = COREBANK_POSTINGS.name
 BATCH_MESSAGES_MAX: Final = 2_000
-POLL_MILLISECONDS: Final = 500
-BACK_OFF_SECONDS: Final = (0.2, 1.0, 5.0)
+WINDOW_LOOK_SECONDS: Final = 1.0
 SOURCE_HEADER: Final = "source"
+TRACE_HEADER: Final = "traceparent"
 
-Opened = Callable[[], AbstractContextManager[Ingest]]
-
-
-class Message(Protocol):
-    """What of a consumed record matters here."""
-
-    @property
-    def partition(self) -> int: ...
-
-    @property
-    def offset(self) -> int: ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
-
-    @property
-    def value(self) -> bytes | None: ...
+_TRACE: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_log = structlog.get_logger(__name__)
 
 
 class _Named(msgspec.Struct):
@@ -52,7 +42,7 @@ class _Named(msgspec.Struct):
 _named: Final = msgspec.json.Decoder(_Named)
 
 
-def source_of(headers: Sequence[tuple[str, bytes]], value: bytes, default: str) -> str:
+def source_of(headers: Sequence[Header], value: bytes, default: str) -> str:
     """Which source a message is of: its header, else what its record says, else the topic's own."""
     for name, content in headers:
         if name == SOURCE_HEADER:
@@ -63,11 +53,22 @@ def source_of(headers: Sequence[tuple[str, bytes]], value: bytes, default: str) 
             named = _named.decode(value).source or ""
         except (msgspec.DecodeError, UnicodeDecodeError):
             named = ""
-    return named if named and ":" not in named and len(named) <= 64 else default
+    try:
+        return checked_source(named)
+    except SourceNameInvalid:
+        return default
+
+
+def trace_of(headers: Sequence[Header]) -> str | None:
+    """The W3C parent that a message carries, if it is one."""
+    for name, content in headers:
+        if name == TRACE_HEADER and _TRACE.fullmatch(content):
+            return content.decode("ascii")
+    return None
 
 
 class BranchFeed:
-    """Books batches of the topic and closes windows; the consumer loop calls it, one batch at a time."""
+    """Books batches of the topic and closes windows: blocking, for the threads of whoever consumes."""
 
     def __init__(
         self, opened: Opened, *, default_source: str, window: timedelta, now: Callable[[], datetime]
@@ -78,13 +79,13 @@ class BranchFeed:
         self._now = now
         self._window_ends_at = self._end_of_window()
 
-    def book(self, messages: Sequence[Message]) -> int:
+    def book(self, messages: Sequence[Record]) -> int:
         """Keeps and books what came; returns how many events were added."""
         frames: dict[str, list[Frame]] = {}
         for message in messages:
-            value = message.value or b""
-            source = source_of(message.headers, value, self._default_source)
-            frames.setdefault(source, []).append(Frame(message.partition, message.offset, value))
+            source = source_of(message.headers, message.value, self._default_source)
+            frame = Frame(message.partition, message.offset or 0, message.value, trace_of(message.headers))
+            frames.setdefault(source, []).append(frame)
         appended = 0
         with self._opened() as ingest:
             for source, of_source in frames.items():
@@ -114,42 +115,61 @@ class BranchFeed:
         return midnight + ((now - midnight) // self._window + 1) * self._window
 
 
-async def follow(
-    feed: BranchFeed, kafka_url: str, stopping: asyncio.Event, sleep: Callable[[float], Any]
-) -> None:
-    """Follows the topic until `stopping`; a batch that fails is tried again, then the process ends loudly."""
-    consumer = AIOKafkaConsumer(
-        TOPIC,
-        bootstrap_servers=kafka_url,
-        group_id=GROUP,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_poll_records=BATCH_MESSAGES_MAX,
-    )
-    await consumer.start()
-    try:
-        while not stopping.is_set():
-            polled = await consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=BATCH_MESSAGES_MAX)
-            messages = [message for of_partition in polled.values() for message in of_partition]
-            if messages:
-                await _booked(feed, messages, sleep)
-                await consumer.commit(_after(polled))
-            await asyncio.to_thread(feed.close_windows)
-    finally:
-        await consumer.stop()
+class FeedRole:
+    """Follows the topic and closes windows, until it is stopped. What fails is tried again and said by `not_ready`."""
 
+    name: Final = "feed"
 
-async def _booked(feed: BranchFeed, messages: Sequence[Message], sleep: Callable[[float], Any]) -> None:
-    for seconds in (*BACK_OFF_SECONDS, None):
+    def __init__(
+        self, feed: BranchFeed, kafka_url: str, clock: Clock, *, instance: str | None = None
+    ) -> None:
+        self._feed = feed
+        self._clock = clock
+        self._windows_failing: str | None = None
+        self._booked_at: float | None = None
+        self._consumer = Consumer(
+            kafka_url, [TOPIC], GROUP, self._book, batch_max=BATCH_MESSAGES_MAX, instance=instance
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Raises BrokerUnavailable where the broker does not answer at the start; later losses are waited out."""
+        windows = asyncio.create_task(self._close_windows(stopping))
         try:
-            await asyncio.to_thread(feed.book, messages)
-        except (SourceBusy, ConnectionError, TimeoutError):
-            if seconds is None:
-                raise
-            await sleep(seconds)
-        else:
-            return
+            await self._consumer.run(stopping)
+        finally:
+            windows.cancel()
+            with suppress(asyncio.CancelledError):
+                await windows
 
+    def not_ready(self) -> list[str]:
+        """Why postings of branches are not booked, or windows not certified, just now."""
+        reasons = []
+        if self._consumer.failing:
+            reasons.append(f"the last batch was not booked: {self._consumer.failing}")
+        if self._windows_failing:
+            reasons.append(f"the last window was not certified: {self._windows_failing}")
+        return reasons
 
-def _after(polled: Mapping[TopicPartition, Sequence[Message]]) -> dict[TopicPartition, int]:
-    return {partition: messages[-1].offset + 1 for partition, messages in polled.items() if messages}
+    async def lag(self) -> int:
+        """Messages that wait on the partitions of this member."""
+        return sum((await self._consumer.lag()).values())
+
+    async def _book(self, records: Sequence[Record]) -> None:
+        await asyncio.to_thread(self._feed.book, records)
+
+    async def _close_windows(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            try:
+                closed = await asyncio.to_thread(self._feed.close_windows)
+            except (SourceBusy, *Lost) as error:
+                self._windows_failing = type(error).__name__
+            else:
+                self._windows_failing = None
+                for result in closed:
+                    _log.info(
+                        "window certified",
+                        source=result.source,
+                        status=result.findings.status,
+                        records=result.findings.records,
+                    )
+            await self._clock.sleep(WINDOW_LOOK_SECONDS)

@@ -56,6 +56,7 @@ class Entry(NamedTuple):
     identity: UUID | None
     effective_at: datetime
     intake: UUID
+    trace: str | None = None
 
 
 class StoredPosting(NamedTuple):
@@ -443,7 +444,9 @@ class Pipeline:
             if account.head == 0:
                 account.head = 1
                 seen = AccountSeen(source=source, account=posting.account)
-                entries.append(Entry(account.id, 1, seen, seen_id(account.id), effective_at, intake))
+                entries.append(
+                    Entry(account.id, 1, seen, seen_id(account.id), effective_at, intake, item.trace)
+                )
             account.head += 1
             event = booked(
                 source,
@@ -455,7 +458,7 @@ class Pipeline:
                 reverses=reverses,
             )
             posted.append((tally, posting, len(entries)))
-            entries.append(Entry(account.id, account.head, event, identity, effective_at, intake))
+            entries.append(Entry(account.id, account.head, event, identity, effective_at, intake, item.trace))
 
     def _count(self, plan: _Plan, positions: Sequence[int]) -> None:
         totals, through, seen = self.totals, self._certified_through, self._seen
@@ -530,11 +533,11 @@ class Pipeline:
             if head == 0 and not isinstance(record, (AccountRecord, PartyRecord)):
                 head += 1
                 seen = AccountSeen(source=self.source, account=record.account)
-                entries.append(Entry(stream, head, seen, seen_id(stream), effective_at, intake))
+                entries.append(Entry(stream, head, seen, seen_id(stream), effective_at, intake, item.trace))
             head += 1
             heads[stream] = head
             event = described(self.source, record)
-            entries.append(Entry(stream, head, event, identity, effective_at, intake))
+            entries.append(Entry(stream, head, event, identity, effective_at, intake, item.trace))
         return entries, revisions
 
     def _since(self, record: MasterRecord) -> datetime:
@@ -570,7 +573,8 @@ class Pipeline:
                 events.append((event, quarantined.unreadable.raw))
                 if identity not in known:
                     head += 1
-                    entries.append(Entry(stream, head, event, identity, now, event.intake))
+                    trace = quarantined.item.trace
+                    entries.append(Entry(stream, head, event, identity, now, event.intake, trace))
             try:
                 self._append(entries)
             except AppendConflict:

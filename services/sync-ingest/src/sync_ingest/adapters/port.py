@@ -33,11 +33,12 @@ class FeedFile:
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One record of a feed with its place, or the reason why it is none."""
+    """One record of a feed with its place, or the reason why it is none; `trace` is its own W3C parent, if it has one."""
 
     file: int
     line: int
     content: AnyRecord | Unreadable
+    trace: str | None = None
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Records of the branch topic: canonical JSON, framed so that every byte that came stays as it was.
 
-A frame is partition, offset and length (big-endian) and then the value. The line of a record is its place in the
-intake; its offset is in the detail of what cannot be read.
+A frame is partition, offset, length of the trace parent and of the value (big-endian), and then these two. The line of
+a record is its place in the intake; its offset is in the detail of what cannot be read.
 """
 
 import struct
@@ -12,7 +12,7 @@ from sync_ingest.adapters.canonical import read_line
 from sync_ingest.adapters.port import LINE_BYTES_MAX, BalanceOrder, Batch, FeedFile, Item, Line, batched, kept
 from sync_ingest.domain.records import AnyRecord, Unreadable
 
-_HEAD: Final = struct.Struct(">iqI")
+_HEAD: Final = struct.Struct(">iqBI")
 FRAME_BYTES_MAX: Final = 16 << 20
 
 
@@ -22,13 +22,15 @@ class Frame(NamedTuple):
     partition: int
     offset: int
     value: bytes
+    trace: str | None = None
 
 
 def framed(frames: Iterable[Frame]) -> bytes:
     """The bytes of an intake made of these messages."""
     parts: list[bytes] = []
     for frame in frames:
-        parts += [_HEAD.pack(frame.partition, frame.offset, len(frame.value)), frame.value]
+        trace = (frame.trace or "").encode("ascii")
+        parts += [_HEAD.pack(frame.partition, frame.offset, len(trace), len(frame.value)), trace, frame.value]
     return b"".join(parts)
 
 
@@ -49,28 +51,30 @@ class TopicAdapter:
                 number = 0
                 while head := stream.read(_HEAD.size):
                     number += 1
-                    content, size = _frame(stream, head, number)
+                    content, size, trace = _frame(stream, head, number)
                     done += size
-                    yield Item(index, number, content), done
+                    yield Item(index, number, content, trace), done
 
 
-def _frame(stream: BinaryIO, head: bytes, number: int) -> tuple[AnyRecord | Unreadable, int]:
+def _frame(stream: BinaryIO, head: bytes, number: int) -> tuple[AnyRecord | Unreadable, int, str | None]:
     if len(head) < _HEAD.size:
-        return Unreadable("record-truncated", "a frame without its head", kept(head)), len(head)
-    partition, offset, length = _HEAD.unpack(head)
+        return Unreadable("record-truncated", "a frame without its head", kept(head)), len(head), None
+    partition, offset, of_trace, length = _HEAD.unpack(head)
     if length > FRAME_BYTES_MAX:
         rest = stream.read()
-        return Unreadable("record-oversized", "a frame beyond the limit", kept(rest)), len(head) + len(rest)
+        detail = "a frame beyond the limit"
+        return Unreadable("record-oversized", detail, kept(rest)), len(head) + len(rest), None
+    trace = stream.read(of_trace).decode("ascii", "replace") or None
     value = stream.read(length)
-    size = len(head) + len(value)
+    size = len(head) + of_trace + len(value)
     place = f"partition {partition}, offset {offset}"
     if len(value) < length:
-        return Unreadable("record-truncated", f"a frame stops early: {place}", kept(value)), size
+        return Unreadable("record-truncated", f"a frame stops early: {place}", kept(value)), size, trace
     if not value:
-        return Unreadable("record-empty", f"a message without a value: {place}", b""), size
+        return Unreadable("record-empty", f"a message without a value: {place}", b""), size, trace
     oversized = length > LINE_BYTES_MAX
     content = read_line(Line(number, value[:LINE_BYTES_MAX] if oversized else value, True, oversized))
     if isinstance(content, Unreadable):
         detail = f"{content.detail}: {place}"
-        return Unreadable(content.reason, detail, content.raw, content.column), size
-    return content, size
+        return Unreadable(content.reason, detail, content.raw, content.column), size, trace
+    return content, size, trace

@@ -1,0 +1,48 @@
+"""Runs that outlive a lost database: what was stored counts, and the same call goes on from there."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Final, TypeVar
+
+import psycopg
+from chassis.store import StoreUnavailable
+
+from sync_ingest.ingesting import Ingest
+
+PAUSES_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 10.0)
+"""How long to wait after each loss in a row; after the last one the loss is raised."""
+
+Lost: Final = (
+    StoreUnavailable,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    ConnectionError,
+    TimeoutError,
+)
+"""What says that a server did not answer, and nothing about the call itself."""
+
+Opened = Callable[[], AbstractContextManager[Ingest]]
+Value = TypeVar("Value")
+
+
+def enduring(
+    opened: Opened,
+    call: Callable[[Ingest], Value],
+    *,
+    told: Callable[[Exception, float], None] = lambda _, __: None,
+    wait: Callable[[float], object] = time.sleep,
+) -> Value:
+    """The value of `call`, asked again with new connections after a loss; `told` hears of it and of the pause.
+
+    For calls that are harmless when they are repeated, as every run is.
+    """
+    for pause_seconds in PAUSES_SECONDS:
+        try:
+            with opened() as ingest:
+                return call(ingest)
+        except Lost as lost:
+            told(lost, pause_seconds)
+            wait(pause_seconds)
+    with opened() as ingest:
+        return call(ingest)
