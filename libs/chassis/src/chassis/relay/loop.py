@@ -1,0 +1,342 @@
+"""The relay's loop over its ports: read, publish, wait for acknowledgements, save the position, mark the water.
+
+It owns no thread, socket or clock, so the simulation runs the same loop over its own servers and time.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+import structlog
+from contracts.envelope import Envelope, Watermark
+from contracts.registry import PublicEvent
+from contracts.topics import Topic, partition_of
+from typing_extensions import override
+
+from chassis.clock import Clock
+from chassis.events import StoredEvent, event_id
+from chassis.store.items import StoreUnavailable
+from chassis.transport import Publisher, Record
+
+BATCH_EVENTS_MAX: Final = 2_000
+POLL_SECONDS_MAX: Final = 0.5
+WATERMARK_SECONDS_MAX: Final = 1.0
+"""Under load, how long readers wait at most to learn how far they are."""
+SIGN_OF_LIFE_SECONDS: Final = 30.0
+"""Without events, how often a watermark says that there are none."""
+BACK_OFF_SECONDS_FIRST: Final = 0.1
+BACK_OFF_SECONDS_MAX: Final = 2.0
+FENCED_SECONDS: Final = 1.0
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+class Fenced(Exception):
+    """Another relay has taken this context over; what this one says about its position is not accepted."""
+
+
+class Taken(NamedTuple):
+    """A relay's turn: its epoch, and the position up to which everything was published before."""
+
+    epoch: int
+    position: int
+
+
+class Published(Protocol):
+    """The public words for a stored event."""
+
+    @property
+    def event(self) -> type[PublicEvent]:
+        """The public event's model."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """Its JSON."""
+        ...
+
+
+Words = Callable[[StoredEvent], Published | None]
+"""What the others may know of a stored event; None where it is nobody else's business."""
+
+
+class Log(Protocol):
+    """The store, as far as a relay reads it."""
+
+    async def read_after(self, position: int, limit: int) -> list[StoredEvent]:
+        """Events beyond `position`, in order, each with its position; raises StoreUnavailable."""
+        ...
+
+
+class RelayPositions(Protocol):
+    """How far a context was published, and who may say so."""
+
+    async def take(self) -> Taken:
+        """Waits until no other relay is known to be at work, then begins a new epoch, which ends all earlier ones."""
+        ...
+
+    async def save(self, epoch: int, position: int) -> None:
+        """Keeps the position; raises Fenced where `epoch` is not the latest, StoreUnavailable in doubt."""
+        ...
+
+
+class Hint(Protocol):
+    """Says that there may be something to read. May be wrong both ways."""
+
+    async def wait(self, seconds_max: float) -> None:
+        """Returns when there may be something, at the latest after `seconds_max`."""
+        ...
+
+
+class Polling(Hint):
+    """No hint at all: the store is asked again every time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    @override
+    async def wait(self, seconds_max: float) -> None:
+        await self._clock.sleep(seconds_max)
+
+
+class _Metadata(msgspec.Struct):
+    effective_at: datetime
+    recorded_at: datetime
+    correlation_id: UUID
+    causation_id: UUID
+    trace: dict[str, str] = {}
+
+
+class _Body(msgspec.Struct):
+    meta: _Metadata
+
+
+class _Batch(NamedTuple):
+    records: list[Record]
+    last: int | None
+    oldest_at: datetime | None
+    caught_up: bool
+    read_at: datetime
+
+
+_bodies: Final = msgspec.json.Decoder(_Body)
+
+
+class Relay:
+    """Publishes what a context's store holds: everything, in order per subject, at least once.
+
+    One relay of a context is at work, others stand by in `take`. Should two be at work all the same, both publish the
+    same in the same order, and only the later one may save its position. Nothing is saved before it is acknowledged,
+    and a watermark never precedes what it covers.
+    """
+
+    def __init__(
+        self,
+        context: str,
+        topic: Topic,
+        log: Log,
+        positions: RelayPositions,
+        publisher: Publisher,
+        words: Words,
+        clock: Clock,
+        *,
+        hint: Hint | None = None,
+        batch_max: int = BATCH_EVENTS_MAX,
+        poll_seconds: float = POLL_SECONDS_MAX,
+    ) -> None:
+        self.name = f"{context}-relay"
+        self.context = context
+        self.leading = False
+        self.position = 0
+        self.published = 0
+        self.failing: str | None = None
+        self._topic = topic
+        self._log = log
+        self._positions = positions
+        self._publisher = publisher
+        self._words = words
+        self._clock = clock
+        self._hint = hint or Polling(clock)
+        self._batch_max = batch_max
+        self._poll_seconds = poll_seconds
+        self._ahead: asyncio.Task[_Batch] | None = None
+        self._oldest_at: datetime | None = None
+        self._marked: int | None = None
+        self._marked_seconds = 0.0
+        self._back_off_seconds = BACK_OFF_SECONDS_FIRST
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Relays until `stopping` is set; rides out servers that do not answer and relays that take over."""
+        while not stopping.is_set():
+            try:
+                taken = await self._take(stopping)
+                if taken is not None:
+                    await self._lead(taken, stopping)
+            except Fenced:
+                _log.warning("relay fenced", context=self.context, position=self.position)
+                await self._clock.sleep(FENCED_SECONDS)
+            except (ConnectionError, StoreUnavailable) as error:
+                await self._back_off(error)
+            finally:
+                self.leading = False
+
+    def not_ready(self) -> list[str]:
+        """Why nothing goes out; a relay that stands by is ready."""
+        return [f"{self.name}: {self.failing}"] if self.failing is not None else []
+
+    def outbox_age_seconds(self) -> float:
+        """How long the oldest event that was read and is not acknowledged yet has been stored."""
+        if self._oldest_at is None:
+            return 0.0
+        return max(0.0, (self._clock.now() - self._oldest_at).total_seconds())
+
+    async def _take(self, stopping: asyncio.Event) -> Taken | None:
+        taking = asyncio.ensure_future(self._positions.take())
+        stopped = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait([taking, stopped], return_when=asyncio.FIRST_COMPLETED)
+            return taking.result() if taking.done() else None
+        finally:
+            await _ended(taking)
+            await _ended(stopped)
+
+    async def _lead(self, taken: Taken, stopping: asyncio.Event) -> None:
+        epoch, self.position = taken
+        self._marked, self._oldest_at = None, None
+        self.leading = True
+        _log.info("relay leads", context=self.context, epoch=epoch, position=self.position)
+        try:
+            while not stopping.is_set():
+                batch = await self._unless_unanswered(self._publish_next())
+                if batch is None:
+                    continue
+                if batch.last is not None:
+                    await self._positions.save(epoch, batch.last)
+                    self._advanced(batch.last, len(batch.records))
+                await self._unless_unanswered(self._mark(batch))
+                if batch.caught_up:
+                    await self._hint.wait(self._poll_seconds)
+        finally:
+            await self._forget_ahead()
+
+    async def _unless_unanswered(self, doing: Coroutine[Any, Any, T]) -> T | None:
+        """What was done; None, after a back-off, where a server did not answer. What was read ahead is read again."""
+        try:
+            done = await doing
+        except (ConnectionError, StoreUnavailable) as error:
+            await self._forget_ahead()
+            await self._back_off(error)
+            return None
+        self.failing, self._back_off_seconds = None, BACK_OFF_SECONDS_FIRST
+        return done
+
+    async def _publish_next(self) -> _Batch:
+        batch = await self._next()
+        if batch.records:
+            await self._publisher.publish(batch.records)
+        return batch
+
+    def _advanced(self, position: int, records: int) -> None:
+        self.position = position
+        self.published += records
+        self._oldest_at = None
+
+    async def _mark(self, batch: _Batch) -> None:
+        """Tells the readers how far they are; only called when all of it is acknowledged."""
+        if not self._watermark_is_due(batch):
+            return
+        headers, name = Watermark(self.context, self.position, batch.read_at).headers(), self._topic.name
+        await self._publisher.publish(
+            [Record(name, number, b"", headers, b"") for number in range(self._topic.partitions)]
+        )
+        self._marked, self._marked_seconds = self.position, self._clock.monotonic()
+
+    def _watermark_is_due(self, batch: _Batch) -> bool:
+        if self.position == 0:
+            return False
+        silent_seconds = self._clock.monotonic() - self._marked_seconds
+        if self._marked is None:
+            return batch.caught_up or silent_seconds >= WATERMARK_SECONDS_MAX
+        if self._marked == self.position:
+            return silent_seconds >= SIGN_OF_LIFE_SECONDS
+        return batch.caught_up or silent_seconds >= WATERMARK_SECONDS_MAX
+
+    async def _next(self) -> _Batch:
+        """The next batch; the one after it is read and worded while this one is published."""
+        ahead, self._ahead = self._ahead, None
+        batch = await (self._read(self.position) if ahead is None else ahead)
+        if self._oldest_at is None:
+            self._oldest_at = batch.oldest_at
+        if batch.last is not None and not batch.caught_up:
+            self._ahead = asyncio.ensure_future(self._read(batch.last))
+        return batch
+
+    async def _read(self, position: int) -> _Batch:
+        read_at = self._clock.now()
+        events = await self._log.read_after(position, self._batch_max)
+        records, oldest_at = self._worded(events)
+        last = events[-1].position if events else None
+        return _Batch(records, last, oldest_at, len(events) < self._batch_max, read_at)
+
+    def _worded(self, events: Sequence[StoredEvent]) -> tuple[list[Record], datetime | None]:
+        """The records for what the others may know of these events."""
+        records: list[Record] = []
+        oldest_at: datetime | None = None
+        name, partitions, context = self._topic.name, self._topic.partitions, self.context
+        for stored in events:
+            words = self._words(stored)
+            if words is None or stored.position is None:
+                continue
+            meta = _bodies.decode(stored.body).meta
+            oldest_at = oldest_at or meta.recorded_at
+            subject = stored.stream_id
+            envelope = Envelope(
+                event_id(subject, stored.version),
+                words.event.TYPE,
+                words.event.VERSION,
+                context,
+                subject,
+                stored.version,
+                stored.position,
+                meta.recorded_at,
+                meta.effective_at,
+                stored.name,
+                meta.correlation_id,
+                meta.causation_id,
+                meta.trace.get("traceparent"),
+                meta.trace.get("tracestate"),
+            )
+            records.append(
+                Record(
+                    name,
+                    partition_of(subject, partitions),
+                    str(subject).encode(),
+                    envelope.headers(),
+                    words.body,
+                )
+            )
+        return records, oldest_at
+
+    async def _forget_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            await _ended(ahead)
+
+    async def _back_off(self, error: Exception) -> None:
+        self.failing = f"{type(error).__name__}: {error}"
+        _log.warning("relay waits", context=self.context, error=type(error).__name__, at=self.position)
+        await self._clock.sleep(self._back_off_seconds)
+        self._back_off_seconds = min(2 * self._back_off_seconds, BACK_OFF_SECONDS_MAX)
+
+
+async def _ended(task: "asyncio.Future[Any]") -> None:
+    """Cancels and collects a task whose outcome no longer matters."""
+    task.cancel()
+    with suppress(asyncio.CancelledError, ConnectionError, StoreUnavailable):
+        await task

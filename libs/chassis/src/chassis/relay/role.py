@@ -1,0 +1,76 @@
+"""The relay of a context as a role of its own: the loop with its connections, from URLs."""
+
+import asyncio
+from typing import Final
+
+from contracts.topics import EVENTS
+
+from chassis.clock import Clock, SystemClock
+from chassis.relay.loop import BATCH_EVENTS_MAX, Relay, Words
+from chassis.relay.postgres import Listening, PostgresPositions, StoreLog, prepare_relay
+from chassis.store.schema import prepare
+from chassis.transport import KafkaPublisher, ensure_topics
+
+CLOSING_SECONDS_MAX: Final = 5
+
+
+class RelayRole:
+    """Makes what is missing (tables, topic), then relays until it is told to stop."""
+
+    def __init__(
+        self,
+        context: str,
+        schema: str,
+        words: Words,
+        *,
+        postgres_url: str,
+        kafka_url: str,
+        clock: Clock | None = None,
+        batch_max: int = BATCH_EVENTS_MAX,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._postgres_url = postgres_url
+        self._kafka_url = kafka_url
+        self._schema = schema
+        self._topic = EVENTS[context]
+        self._log = StoreLog(postgres_url, schema)
+        self._positions = PostgresPositions(postgres_url, schema, context, clock)
+        self._publisher = KafkaPublisher(kafka_url, client_id=f"{context}-relay")
+        self._hint = Listening(postgres_url, schema, clock)
+        self.relay = Relay(
+            context,
+            self._topic,
+            self._log,
+            self._positions,
+            self._publisher,
+            words,
+            clock,
+            hint=self._hint,
+            batch_max=batch_max,
+        )
+
+    @property
+    def name(self) -> str:
+        """As in the logs and the metrics."""
+        return self.relay.name
+
+    def not_ready(self) -> list[str]:
+        """Why nothing goes out."""
+        return self.relay.not_ready()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs until `stopping` is set. Raises ConnectionError when a server is not there at the start."""
+        try:
+            await asyncio.to_thread(self._prepare)
+            await ensure_topics(self._kafka_url, [self._topic])
+            await self.relay.run(stopping)
+        finally:
+            async with asyncio.timeout(CLOSING_SECONDS_MAX):
+                await self._publisher.close()
+                await self._hint.close()
+                await self._positions.leave()
+            self._log.close()
+
+    def _prepare(self) -> None:
+        prepare(self._postgres_url, self._schema)
+        prepare_relay(self._postgres_url, self._schema)
