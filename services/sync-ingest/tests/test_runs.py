@@ -229,6 +229,23 @@ def test_one_source_runs_once_at_a_time_and_others_go_on(ingest, source, postgre
     assert counts(take(ingest, source, lines(posting("t1", 1))))[2] == 1
 
 
+def test_an_intake_that_breaks_the_booking_stops_no_later_run_of_its_source(ingest, source):
+    sealed = ingest.ledger.sealed
+
+    def breaking(entries):
+        if any(getattr(entry.event, "core_transaction_id", "") == "t-poison" for entry in entries):
+            raise RuntimeError("cannot seal")
+        return sealed(entries)
+
+    ingest.ledger.sealed = breaking
+    poison, good = lines(posting("t-poison", 1)), lines(posting("t1", 5))
+    with pytest.raises(RuntimeError):
+        take(ingest, source, poison)
+    assert counts(take(ingest, source, good)) == ("GREEN", 1, 1, 0, 0)
+    ingest.ledger.sealed = sealed
+    assert counts(take(ingest, source, poison)) == ("GREEN", 1, 1, 0, 0)
+
+
 def test_the_bytes_are_kept_as_they_came_and_nobody_reads_them_in_the_tables(ingest, source, postgres_url):
     content = lines(*MASTER, posting("t1", 1), b"\x00\xff broken \xe7\x8e\x8b \xff")
     result = take(ingest, source, content)

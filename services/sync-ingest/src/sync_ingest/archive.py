@@ -15,6 +15,7 @@ from uuid import UUID
 
 import psycopg
 from chassis.deciding import Refusal
+from chassis.store import StoreUnavailable
 from psycopg import sql
 from typing_extensions import override
 
@@ -25,6 +26,15 @@ CHUNK_BYTES: Final = 1 << 20
 INTAKE_BYTES_MAX: Final = 64 << 30
 LOCK_WAIT_SECONDS_MAX: Final = 60
 PAGE_MAX: Final = 200
+
+Lost: Final = (
+    StoreUnavailable,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    ConnectionError,
+    TimeoutError,
+)
+"""What says that a server did not answer, and nothing about what was asked of it."""
 
 SealChunk = Callable[[IntakeId, int, bytes], bytes]
 OpenChunk = Callable[[IntakeId, int, bytes], bytes]
@@ -56,7 +66,10 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Bytes as they came: where from, how large, how to read them, and whether a certificate covers them."""
+    """Bytes as they came: where from, how large, how to read them, and whether a certificate covers them.
+
+    `set_aside` is the reason why booking them broke; no later run waits for them then, until they come again.
+    """
 
     id: IntakeId
     source: str
@@ -67,6 +80,7 @@ class Intake:
     size_bytes: int
     received_at: datetime
     certified: bool
+    set_aside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +105,9 @@ create schema if not exists {schema};
 create table if not exists {schema}.intakes (
     id uuid primary key, source text not null, sha256 bytea not null, name text not null, format text not null,
     mapping text, size_bytes bigint not null, received_at timestamptz not null, certificate uuid,
-    number bigint generated always as identity);
-create index if not exists intakes_open on {schema}.intakes (source) where certificate is null;
+    set_aside text, number bigint generated always as identity);
+create index if not exists intakes_open on {schema}.intakes (source)
+    where certificate is null and set_aside is null;
 create table if not exists {schema}.intake_chunks (
     intake uuid not null, number int not null, sealed bytea not null, primary key (intake, number));
 create table if not exists {schema}.quarantine (
@@ -202,21 +217,29 @@ class Archive:
 
     def open_intakes(self, source: str) -> list[Intake]:
         """Intakes that no certificate covers yet, oldest first."""
-        return self._intakes("where source = %s and certificate is null order by number", (source,))
+        return self._intakes(
+            "where source = %s and certificate is null and set_aside is null order by number", (source,)
+        )
 
     def sources_with_open(self, format: str) -> list[str]:
         """Sources with an intake of `format` that no certificate covers yet."""
         return [
             row[0]
             for row in self._rows(
-                "select distinct source from {s}.intakes where certificate is null and format = %s order by source",
+                "select distinct source from {s}.intakes"
+                " where certificate is null and set_aside is null and format = %s order by source",
                 (format,),
             )
         ]
 
+    def set_aside(self, intakes: Sequence[IntakeId], reason: str | None) -> None:
+        """Says why booking these broke, or that it does no more."""
+        self._execute("update {s}.intakes set set_aside = %s where id = any(%s)", (reason, list(intakes)))
+
     def _intakes(self, where: str, values: tuple[object, ...]) -> list[Intake]:
         columns = (
-            "id, source, sha256, name, format, mapping, size_bytes, received_at, certificate is not null"
+            "id, source, sha256, name, format, mapping, size_bytes, received_at, certificate is not null,"
+            " set_aside"
         )
         rows = self._rows(f"select {columns} from {{s}}.intakes {where}", values)
         return [Intake(*row) for row in rows]

@@ -5,22 +5,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
-import psycopg
-from chassis.store import StoreUnavailable
-
+from sync_ingest.archive import Lost
 from sync_ingest.ingesting import Ingest
 
 PAUSES_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 10.0)
 """How long to wait after each loss in a row; after the last one the loss is raised."""
-
-Lost: Final = (
-    StoreUnavailable,
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    ConnectionError,
-    TimeoutError,
-)
-"""What says that a server did not answer, and nothing about the call itself."""
 
 Opened = Callable[[], AbstractContextManager[Ingest]]
 Value = TypeVar("Value")

@@ -9,12 +9,13 @@ from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
+import structlog
 from chassis.deciding import Refusal
 from opentelemetry import propagate, trace
 
 from sync_ingest.adapters.port import Adapter, BalanceOrder, FeedFile, Item
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
-from sync_ingest.archive import Archive, Intake, QuarantineEntry
+from sync_ingest.archive import Archive, Intake, Lost, QuarantineEntry
 from sync_ingest.domain.balances import TOLERANCE_MINOR, PrintedBalances, PrintedRow, compare
 from sync_ingest.domain.certificate import Findings, StoreFold, certify
 from sync_ingest.domain.events import (
@@ -34,6 +35,7 @@ from sync_ingest.domain.identities import (
 from sync_ingest.domain.totals import Purse
 from sync_ingest.pipeline import Entry, Journal, Origin, Pipeline
 
+_log = structlog.get_logger(__name__)
 _tracer: Final = trace.get_tracer(__name__)
 
 ACCOUNTS_PER_READING: Final = 200
@@ -143,6 +145,10 @@ class SourceNameInvalid(Refusal):
     title_zh = "来源名称无效"
 
 
+class Unbookable(Exception):
+    """Booking an intake broke, which is a fault of ours; its bytes are kept and it is set aside."""
+
+
 class QuarantineUnknown(Refusal):
     """No quarantine entry of that id."""
 
@@ -202,7 +208,8 @@ class Ingest:
         with self._traced("ingest keep"), self.archive.locked(source):
             intakes = self._take_in(source, [content], format, None)
             started = self.elapsed()
-            pipeline = self._book(source, intakes)
+            with self._setting_aside(intakes):
+                pipeline = self._book(source, intakes)
             findings = certify(pipeline.totals, StoreFold(), {}, {}, {})
             ids = tuple(intake.id for intake in intakes)
             return RunResult(source, findings, None, ids, pipeline.appended, self.elapsed() - started)
@@ -332,7 +339,29 @@ class Ingest:
         for intake in self.archive.open_intakes(source):
             if intake.id not in without:
                 groups.setdefault((intake.format, intake.mapping), []).append(intake)
-        return [self._book_and_certify(source, group) for group in groups.values()]
+        results = []
+        for group in groups.values():
+            try:
+                with self._setting_aside(group):
+                    results.append(self._book_and_certify(source, group))
+            except Unbookable:
+                continue
+        return results
+
+    @contextmanager
+    def _setting_aside(self, intakes: Sequence[Intake]) -> Iterator[None]:
+        """What breaks the booking itself, which is a fault of ours, is set aside, so that no later run stops at it."""
+        ids = [intake.id for intake in intakes]
+        try:
+            yield
+        except (Refusal, *Lost):
+            raise
+        except Exception as error:
+            self.archive.set_aside(ids, type(error).__name__)
+            _log.error("intakes set aside", intakes=[str(each) for each in ids], error=type(error).__name__)
+            raise Unbookable(type(error).__name__) from error
+        if any(intake.set_aside for intake in intakes):
+            self.archive.set_aside(ids, None)
 
     def _book(self, source: str, intakes: Sequence[Intake]) -> Pipeline:
         previous = self.latest_certificate(source)

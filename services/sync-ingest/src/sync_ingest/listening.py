@@ -16,18 +16,21 @@ from typing import Final
 import msgspec
 import structlog
 from chassis.clock import Clock
-from chassis.transport import Consumer, Header, Record
-from contracts.topics import COREBANK_POSTINGS
+from chassis.transport import Consumer, Header, KafkaPublisher, Record
+from contracts.topics import COREBANK_POSTINGS, dead_letters
 
 from sync_ingest.adapters.topic import Frame, framed
-from sync_ingest.archive import SourceBusy
-from sync_ingest.enduring import Lost, Opened
+from sync_ingest.archive import Lost, SourceBusy
+from sync_ingest.enduring import Opened
 from sync_ingest.ingesting import FeedContent, RunResult, SourceNameInvalid, checked_source
 
 GROUP: Final = "sync-ingest.feed"
 TOPIC: Final = COREBANK_POSTINGS.name
 BATCH_MESSAGES_MAX: Final = 2_000
 WINDOW_LOOK_SECONDS: Final = 1.0
+DEAD_LETTERS: Final = dead_letters(GROUP).name
+TRIES_MAX: Final = 3
+REASON_CHARACTERS_MAX: Final = 500
 SOURCE_HEADER: Final = "source"
 TRACE_HEADER: Final = "traceparent"
 
@@ -95,6 +98,18 @@ class BranchFeed:
                 appended += ingest.keep(source, feed, format="topic").appended
         return appended
 
+    def book_singly(self, messages: Sequence[Record]) -> list[tuple[Record, str]]:
+        """Books message by message; returns those that cannot be booked, each with the reason."""
+        indigestible = []
+        for message in messages:
+            try:
+                self.book([message])
+            except (SourceBusy, *Lost):
+                raise
+            except Exception as error:  # noqa: BLE001 - the reason goes with the message
+                indigestible.append((message, f"{type(error).__name__}: {error}"))
+        return indigestible
+
     def close_windows(self) -> list[RunResult]:
         """Certifies what the window that has ended brought; nothing before its end."""
         if self._now() < self._window_ends_at:
@@ -126,7 +141,8 @@ class FeedRole:
         self._feed = feed
         self._clock = clock
         self._windows_failing: str | None = None
-        self._booked_at: float | None = None
+        self._tries = 0
+        self._dead_letters = KafkaPublisher(kafka_url, client_id=GROUP)
         self._consumer = Consumer(
             kafka_url, [TOPIC], GROUP, self._book, batch_max=BATCH_MESSAGES_MAX, instance=instance
         )
@@ -140,6 +156,7 @@ class FeedRole:
             windows.cancel()
             with suppress(asyncio.CancelledError):
                 await windows
+            await self._dead_letters.close()
 
     def not_ready(self) -> list[str]:
         """Why postings of branches are not booked, or windows not certified, just now."""
@@ -155,7 +172,41 @@ class FeedRole:
         return sum((await self._consumer.lag()).values())
 
     async def _book(self, records: Sequence[Record]) -> None:
-        await asyncio.to_thread(self._feed.book, records)
+        try:
+            await asyncio.to_thread(self._feed.book, records)
+        except (SourceBusy, *Lost):
+            raise
+        except Exception:
+            self._tries += 1
+            if self._tries < TRIES_MAX:
+                raise
+            await self._bury(await asyncio.to_thread(self._feed.book_singly, records))
+        self._tries = 0
+
+    async def _bury(self, indigestible: Sequence[tuple[Record, str]]) -> None:
+        """What breaks the booking itself, which is a fault of ours, leaves the way of the others, with its origin."""
+        letters = [
+            Record(
+                DEAD_LETTERS,
+                0,
+                record.key,
+                [
+                    *record.headers,
+                    ("dl_reason", reason[:REASON_CHARACTERS_MAX].encode()),
+                    ("dl_group", GROUP.encode()),
+                    ("dl_topic", record.topic.encode()),
+                    ("dl_partition", b"%d" % record.partition),
+                    ("dl_offset", b"%d" % (record.offset or 0)),
+                    ("dl_tries", b"%d" % TRIES_MAX),
+                    ("dl_at", self._clock.now().isoformat().encode()),
+                ],
+                record.value,
+            )
+            for record, reason in indigestible
+        ]
+        await self._dead_letters.publish(letters)
+        for letter in letters:
+            _log.error("message not booked", partition=dict(letter.headers)["dl_partition"].decode())
 
     async def _close_windows(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():

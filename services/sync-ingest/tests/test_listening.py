@@ -1,0 +1,230 @@
+"""The branch topic over a real Kafka and a real PostgreSQL: every message is booked once, whatever fails meanwhile."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import msgspec
+import psycopg
+import pytest
+from chassis.clock import SystemClock
+from chassis.transport import KafkaPublisher, Record, ensure_topics, group_lag, read_to_end
+from contracts.identity import account_id, posting_id
+from contracts.topics import COREBANK_POSTINGS, dead_letters
+from sync_ingest.bootstrap import IngestPool, opened
+from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
+from sync_ingest.settings import SyncIngestSettings
+
+SECONDS_MAX = 30
+WINDOW = timedelta(minutes=15)
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@dataclass
+class Time:
+    """A clock whose windows end when the test says so."""
+
+    at: datetime = field(default_factory=lambda: datetime(2026, 3, 2, 10, 7, tzinfo=UTC))
+
+    def now(self) -> datetime:
+        return self.at
+
+
+def message(number, amount_minor=100, source="east", trace=None, value=None, partition=None):
+    record = {
+        "record": "posting",
+        "account": f"A{number % 5}",
+        "core_transaction_id": f"t{number}",
+        "amount_minor": amount_minor,
+        "currency": "CNY",
+        "booked_on": "2026-03-02",
+    }
+    headers = [("source", source.encode())] + ([("traceparent", trace.encode())] if trace else [])
+    content = json.dumps(record).encode() if value is None else value
+    at = number % COREBANK_POSTINGS.partitions if partition is None else partition
+    return Record(TOPIC, at, f"A{number % 5}".encode(), headers, content)
+
+
+@pytest.fixture(scope="module")
+async def broker(kafka_url):
+    await ensure_topics(kafka_url, [COREBANK_POSTINGS, dead_letters(GROUP)])
+    publisher = KafkaPublisher(kafka_url)
+    yield publisher
+    await publisher.close()
+
+
+@pytest.fixture
+def pool(postgres_url, data):
+    pool = IngestPool(SyncIngestSettings(postgres_url=postgres_url, data=data))
+    yield pool
+    pool.close()
+
+
+@asynccontextmanager
+async def following(feed, kafka_url):
+    role = FeedRole(feed, kafka_url, SystemClock())
+    stopping = asyncio.Event()
+    task = asyncio.create_task(role.run(stopping))
+    try:
+        yield role
+    finally:
+        stopping.set()
+        await asyncio.wait_for(task, 20)
+
+
+async def until(condition):
+    async with asyncio.timeout(SECONDS_MAX):
+        while not condition():  # noqa: ASYNC110 - what is awaited is another program's doing
+            await asyncio.sleep(0.05)
+
+
+def booked(ingest, source, numbers):
+    wanted = [posting_id(source, f"A{n % 5}", f"t{n}", 1) for n in numbers]
+    return len(ingest.ledger.known(wanted))
+
+
+async def test_messages_are_booked_committed_and_certified_by_the_window(
+    broker, kafka_url, pool, ingest, source
+):
+    time = Time()
+    feed = BranchFeed(pool.opened, default_source="corebank", window=WINDOW, now=time.now)
+    await broker.publish([message(n, source=source) for n in range(60)])
+    await broker.publish([message(0, source=source, value=b"{broken")])
+    async with following(feed, kafka_url) as role:
+        await until(lambda: booked(ingest, source, range(60)) == 60)
+        assert role.not_ready() == []
+        assert ingest.latest_certificate(source) is None
+        await broker.publish([message(n, source=source) for n in range(0, 60, 3)])
+        async with asyncio.timeout(SECONDS_MAX):
+            while sum((await group_lag(kafka_url, GROUP, [TOPIC])).values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert await role.lag() == 0
+        time.at += timedelta(minutes=8)
+        await until(lambda: ingest.latest_certificate(source) is not None)
+    findings = ingest.latest_certificate(source).findings
+    assert (
+        findings.status,
+        findings.records,
+        findings.posted,
+        findings.duplicates,
+        findings.quarantined,
+    ) == (
+        "GREEN",
+        81,
+        60,
+        20,
+        1,
+    )
+    assert findings.lines[0].closing_minor == 6_000
+
+
+async def test_a_record_keeps_the_trace_that_it_came_with(broker, kafka_url, pool, ingest, source):
+    feed = BranchFeed(pool.opened, default_source="corebank", window=WINDOW, now=Time().now)
+    await broker.publish([message(1, source=source, trace=TRACE), message(2, source=source)])
+    async with following(feed, kafka_url):
+        await until(lambda: booked(ingest, source, (1, 2)) == 2)
+    traces = {}
+    for number in (1, 2):
+        stream = account_id(source, f"A{number}")
+        for stored in ingest.ledger._recorder.read_stream(stream):
+            traces.setdefault(number, set()).add(
+                msgspec.json.decode(stored.body)["meta"].get("trace", {}).get("traceparent")
+            )
+    assert traces[1] == {TRACE}
+    assert TRACE not in traces[2]
+
+
+async def test_a_database_that_is_gone_for_a_while_holds_the_topic_back_and_loses_nothing(
+    broker, kafka_url, pool, ingest, source, postgres_url
+):
+    gone = asyncio.Event()
+
+    @contextmanager
+    def opened_unless_gone():
+        if gone.is_set():
+            raise psycopg.OperationalError("the server is not there")
+        with pool.opened() as found:
+            yield found
+
+    feed = BranchFeed(opened_unless_gone, default_source="corebank", window=WINDOW, now=Time().now)
+    async with following(feed, kafka_url) as role:
+        await broker.publish([message(n, source=source) for n in range(10)])
+        await until(lambda: booked(ingest, source, range(10)) == 10)
+        gone.set()
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+        await broker.publish([message(n, source=source) for n in range(10, 20)])
+        await until(lambda: any("OperationalError" in reason for reason in role.not_ready()))
+        gone.clear()
+        with opened(SyncIngestSettings(postgres_url=postgres_url, data=pool._settings.data)) as other:
+            await until(lambda: booked(other, source, range(20)) == 20)
+        await until(lambda: role.not_ready() == [])
+
+
+async def test_a_message_that_breaks_the_booking_goes_to_the_dead_letters_and_the_others_are_booked(
+    broker, kafka_url, pool, ingest, source
+):
+    marked = str(uuid4())
+
+    class Breaking(BranchFeed):
+        def book(self, messages):
+            if any(marked.encode() in each.value for each in messages):
+                raise RuntimeError(f"cannot digest {source}")
+            return super().book(messages)
+
+    feed = Breaking(pool.opened, default_source="corebank", window=WINDOW, now=Time().now)
+    poison = message(7, source=source, value=b'{"poison": "%s"}' % marked.encode())
+    await broker.publish([*(message(n, source=source) for n in range(5)), poison])
+    await broker.publish([message(n, source=source) for n in range(5, 10)])
+    async with following(feed, kafka_url):
+        await until(lambda: booked(ingest, source, range(10)) == 10)
+        async with asyncio.timeout(SECONDS_MAX):
+            while True:
+                letters = [
+                    each
+                    async for page in read_to_end(kafka_url, dead_letters(GROUP).name)
+                    for each in page
+                    if marked.encode() in each.value
+                ]
+                if letters:
+                    break
+                await asyncio.sleep(0.1)
+    headers = dict(letters[0].headers)
+    assert headers["dl_reason"] == f"RuntimeError: cannot digest {source}".encode()
+    assert (headers["dl_topic"], headers["dl_partition"]) == (TOPIC.encode(), b"1")
+
+
+@pytest.mark.parametrize(
+    ("headers", "value", "named"),
+    [
+        ([("source", b"east")], b'{"source":"west"}', "east"),
+        ([], b'{"source":"west"}', "west"),
+        ([], b"\xff\xfe", "corebank"),
+        ([("source", b"a:b")], b"", "corebank"),
+        ([("source", b"\x00")], b"", "corebank"),
+        ([("source", b"x" * 65)], b"", "corebank"),
+        ([], b'{"source":7}', "corebank"),
+    ],
+)
+def test_a_message_names_its_source_or_is_of_the_topic(headers, value, named):
+    assert source_of(headers, value, "corebank") == named
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff" * 55, TRACE.encode() + b"0", b"zz-" + TRACE[3:].encode()])
+def test_what_is_no_trace_parent_is_left_out(value):
+    assert trace_of([("traceparent", value)]) is None
+    assert trace_of([("traceparent", TRACE.encode())]) == TRACE
+
+
+def test_windows_end_at_whole_multiples_of_their_length(pool):
+    time = Time()
+    feed = BranchFeed(pool.opened, default_source="c", window=WINDOW, now=time.now)
+    assert feed._window_ends_at == datetime(2026, 3, 2, 10, 15, tzinfo=UTC)
+    time.at = datetime(2026, 3, 2, 23, 59, tzinfo=UTC)
+    assert feed._end_of_window() == datetime(2026, 3, 3, tzinfo=UTC)
