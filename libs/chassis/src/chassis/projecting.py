@@ -4,12 +4,31 @@ A view is pure: `keys` says which documents an event changes, `project` what bec
 document by document, writes each collection once, and saves how far it is last.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
-from chassis.delivered import Delivered
-from chassis.documents import Document, DocumentKey
+from contracts.envelope import EnvelopeInvalid
+
+from chassis.books import Position
+from chassis.delivered import Delivered, Passed, read
+from chassis.documents import (
+    GONE,
+    ID,
+    SEQUENCE,
+    Change,
+    Document,
+    DocumentId,
+    DocumentKey,
+    Documents,
+    Unwritable,
+)
+from chassis.parking import Indigestible, Parking
+from chassis.transport import Partition, Record
 
 __all__ = ["Collection", "Delivered", "Document", "DocumentKey", "Index", "View"]
 
@@ -58,3 +77,417 @@ class View:
     def collection(self, name: str) -> Collection:
         """The collection of that name."""
         return next(collection for collection in self.collections if collection.name == name)
+
+
+CHUNK_RECORDS_MAX: Final = 2_000
+"""Records that are folded and written together."""
+CACHED_DOCUMENTS_MAX: Final = 10_000
+CONFLICT_ROUNDS_MAX: Final = 10
+_REASON_CHARACTERS_MAX: Final = 300
+
+
+class Contended(ConnectionError):
+    """Others wrote the same documents again and again; the batch should come again."""
+
+
+class _Prepared:
+    """A chunk, folded and frozen: what is to be written, and what cannot be."""
+
+    __slots__ = ("broken", "changes", "events", "held", "owners", "positions", "troubled")
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Delivered, Sequence[DocumentKey]]] = []
+        self.positions: dict[Partition, Position] = {}
+        self.broken: list[tuple[Record, str]] = []
+        self.held: dict[UUID, list[Delivered]] = {}
+        self.troubled: set[UUID] = set()
+        self.changes: dict[str, list[Change]] = {}
+        self.owners: dict[DocumentKey, UUID] = {}
+
+    def of(self, subjects: Iterable[UUID]) -> dict[UUID, list[Delivered]]:
+        """The events of these subjects, in order."""
+        found: dict[UUID, list[Delivered]] = {subject: [] for subject in subjects}
+        for event, _ in self.events:
+            if event.subject in found:
+                found[event.subject].append(event)
+        return found
+
+
+class _State(NamedTuple):
+    """A document as it is or will be; `sequence` is 0 where there is none."""
+
+    document: Document | None
+    sequence: int
+
+
+_NOTHING: Final = _State(None, 0)
+
+
+class Projector:
+    """Folds records into the documents of one generation of a view.
+
+    `apply` returns when every event has had its effect or lies parked, and the positions are saved, in this order; it
+    raises where a server does not answer, and then the same records, or more, must come again. Any records may come
+    twice, from an earlier offset, and through several projectors at once.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        documents: Documents,
+        parking: Parking,
+        *,
+        chunk_records: int = CHUNK_RECORDS_MAX,
+        cached_documents: int = CACHED_DOCUMENTS_MAX,
+    ) -> None:
+        self.view = view
+        self.parking = parking
+        self.positions: dict[Partition, Position] = {}
+        """How far this process brought each partition."""
+        self.events_applied = 0
+        self._documents = documents
+        self._chunk_records = chunk_records
+        self._cached_max = cached_documents
+        self._cache: OrderedDict[DocumentKey, _State] = OrderedDict()
+        self._insert_only = {collection.name: collection.insert_only for collection in view.collections}
+        self._order = sorted(self._insert_only, key=lambda name: not self._insert_only[name])
+        self._turn = asyncio.Lock()
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Gives records their effect."""
+        async with self._turn:
+            try:
+                await self._apply(records)
+            except BaseException:
+                # What was folded may not have been written: from here on only the database knows.
+                self._cache.clear()
+                raise
+
+    async def tick(self) -> list[UUID]:
+        """Releases whom somebody asked to release, where no records come that would; who is free again."""
+        async with self._turn:
+            await self.parking.refresh()
+            return await self.parking.release_wanted(self._give_alone)
+
+    async def _apply(self, records: Sequence[Record]) -> None:
+        await self.parking.refresh()
+        await self.parking.release_wanted(self._give_alone)
+        positions: dict[Partition, Position] = {}
+        chunks = [
+            records[at : at + self._chunk_records] for at in range(0, len(records), self._chunk_records)
+        ]
+        following: _Prepared | None = None
+        for number, chunk in enumerate(chunks):
+            prepared = following or await self._prepare(chunk)
+            following = None
+            if number + 1 < len(chunks) and not prepared.troubled:
+                following, (conflicts, rejected) = await self._overlapped(prepared, chunks[number + 1])
+            else:
+                conflicts, rejected = await self._write(prepared)
+            if conflicts or rejected or prepared.troubled:
+                # What was folded on top of this chunk does not stand.
+                following = None
+                self._cache.clear()
+                await self._settle(prepared, conflicts, rejected)
+            await self._lay_aside(prepared)
+            _further(positions, prepared.positions)
+            self.events_applied += len(prepared.events)
+            self._evict()
+        await self.parking.books.advance(positions)
+        _further(self.positions, positions)
+
+    async def _overlapped(
+        self, prepared: _Prepared, chunk: Sequence[Record]
+    ) -> tuple[_Prepared, tuple[set[UUID], set[UUID]]]:
+        """Writes one chunk while the next is folded."""
+        writing = asyncio.create_task(self._write(prepared))
+        try:
+            await asyncio.sleep(0)  # the first command goes out before the folding keeps the loop busy
+            following = await self._prepare(chunk)
+        except BaseException:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            raise
+        return following, await writing
+
+    # folding
+
+    async def _prepare(self, records: Sequence[Record]) -> _Prepared:
+        prepared = _Prepared()
+        missing = self._read(records, prepared)
+        for collection, ids in missing.items():
+            loaded = await self._documents.load(collection, list(ids))
+            for id in ids:
+                self._cache[DocumentKey(collection, id)] = _state(loaded.get(id))
+        self._fold(prepared)
+        return prepared
+
+    def _read(self, records: Sequence[Record], prepared: _Prepared) -> dict[str, dict[DocumentId, None]]:
+        """Reads a chunk into `prepared`; the ids of documents that must be loaded, by collection."""
+        taken, cache, insert_only, keys_of = self.view.events, self._cache, self._insert_only, self.view.keys
+        parking, troubled, events = self.parking, prepared.troubled, prepared.events
+        laid_aside = bool(parking.parked or parking.skipped)
+        missing: dict[str, dict[DocumentId, None]] = {}
+        for event in _delivered(records, prepared):
+            if event.type not in taken:
+                continue
+            if laid_aside:
+                if parking.holds(event):
+                    prepared.held.setdefault(event.subject, []).append(event)
+                    continue
+                if parking.skips(event):
+                    continue
+            try:
+                keys = keys_of(event)
+                for key in keys:
+                    if not insert_only[key[0]] and key not in cache:
+                        missing.setdefault(key[0], {})[key[1]] = None
+            except Exception:  # noqa: BLE001 - whatever a view raises, its subject is looked at alone
+                troubled.add(event.subject)
+                keys = ()
+            events.append((event, keys))
+        return missing
+
+    def _fold(self, prepared: _Prepared) -> None:
+        """Folds the events of a chunk into the cached documents and freezes what they become."""
+        cache, insert_only, project = self._cache, self._insert_only, self.view.project
+        troubled = prepared.troubled
+        guards: dict[DocumentKey, tuple[int | None, UUID]] = {}
+        made: dict[DocumentKey, tuple[Document, UUID]] = {}
+        for event, keys in prepared.events:
+            subject, sequence = event.subject, event.sequence
+            if subject in troubled:
+                continue
+            try:
+                for key in keys:
+                    if insert_only[key[0]]:
+                        if key in made:
+                            _same_event(made[key][0], event, key)
+                            continue
+                        document = project(key, None, event)
+                        if document is not None:
+                            document[ID], document[SEQUENCE] = key[1], sequence
+                            made[key] = (document, subject)
+                        continue
+                    state = cache[key]
+                    if sequence <= state.sequence:
+                        continue
+                    after = _projected(project, key, state, event)
+                    if after is not state:
+                        guards.setdefault(key, (state.sequence or None, subject))
+                        cache[key] = after
+                        cache.move_to_end(key)
+            except Exception:  # noqa: BLE001 - as above
+                troubled.add(subject)
+        self._freeze(prepared, guards, made)
+
+    def _freeze(
+        self,
+        prepared: _Prepared,
+        guards: Mapping[DocumentKey, tuple[int | None, UUID]],
+        made: Mapping[DocumentKey, tuple[Document, UUID]],
+    ) -> None:
+        freeze, cache, troubled = self._documents.freeze, self._cache, prepared.troubled
+        found: list[tuple[DocumentKey, Change]] = []
+        for key, (document, subject) in made.items():
+            try:
+                found.append((key, Change(key[1], None, document[SEQUENCE], freeze(document))))
+                prepared.owners[key] = subject
+            except Unwritable:
+                troubled.add(subject)
+        for key, (expected, subject) in guards.items():
+            state = cache[key]
+            try:
+                frozen = freeze(_stone(state.document, key, state.sequence))
+                found.append((key, Change(key[1], expected, state.sequence, frozen)))
+                prepared.owners[key] = subject
+            except Unwritable:
+                troubled.add(subject)
+        for key, change in found:
+            if not troubled or prepared.owners[key] not in troubled:
+                prepared.changes.setdefault(key[0], []).append(change)
+
+    # writing
+
+    async def _write(self, prepared: _Prepared) -> tuple[set[UUID], set[UUID]]:
+        """Writes a chunk; the subjects of which a guard did not hold, and those of which a document was refused."""
+        conflicts: set[UUID] = set()
+        rejected: set[UUID] = set()
+        for collection in self._order:
+            changes = prepared.changes.get(collection, [])
+            if rejected:
+                owners = prepared.owners
+                changes = [one for one in changes if owners[DocumentKey(collection, one.id)] not in rejected]
+            if not changes:
+                continue
+            written = await self._documents.write(collection, changes)
+            refused = set(written.rejected)
+            if written.conflicts and self._insert_only[collection]:
+                refused |= await self._made_by_others(collection, changes, written.conflicts)
+            else:
+                conflicts |= {prepared.owners[DocumentKey(collection, id)] for id in written.conflicts}
+            rejected |= {prepared.owners[DocumentKey(collection, id)] for id in refused}
+        return conflicts - rejected, rejected
+
+    async def _made_by_others(
+        self, collection: str, changes: Sequence[Change], conflicts: Iterable[DocumentId]
+    ) -> set[DocumentId]:
+        """Which documents of an insert-only collection are there already, and not from the same event."""
+        sequences = {change.id: change.sequence for change in changes}
+        there = await self._documents.load(collection, list(conflicts))
+        return {id for id, document in there.items() if document[SEQUENCE] != sequences[id]}
+
+    # what does not go as a batch
+
+    async def _settle(self, prepared: _Prepared, conflicts: set[UUID], rejected: set[UUID]) -> None:
+        """Gives the subjects of a written chunk that were left out their effect all the same, or parks them."""
+        alone = prepared.troubled | rejected
+        again = conflicts - alone
+        for _ in range(CONFLICT_ROUNDS_MAX):
+            if not again:
+                break
+            records = [event.record for events in prepared.of(again).values() for event in events]
+            self._cache.clear()
+            retry = await self._prepare(records)
+            again, refused = await self._write(retry)
+            alone |= retry.troubled | refused
+            again -= alone
+        else:
+            raise Contended(f"{self.view.name}: {len(again)} subjects are written by others all the time")
+        self._cache.clear()
+        for events in prepared.of(alone).values():
+            await self.parking.give(events, self._give_alone)
+
+    async def _lay_aside(self, prepared: _Prepared) -> None:
+        for record, reason in prepared.broken:
+            await self.parking.bury(record, reason)
+        for events in prepared.held.values():
+            await self.parking.keep(events, self._give_alone)
+
+    async def _give_alone(self, event: Delivered) -> None:
+        """Gives one event its effect on documents as the database has them; raises Indigestible."""
+        if event.type not in self.view.events:
+            return
+        for _ in range(CONFLICT_ROUNDS_MAX):
+            prepared = await self._prepare_alone(event)
+            conflicts, rejected = await self._write(prepared)
+            if rejected:
+                raise Indigestible("a document was refused by the database")
+            if not conflicts:
+                return
+        raise Contended(f"{self.view.name}: {event.subject} is written by others all the time")
+
+    async def _prepare_alone(self, event: Delivered) -> _Prepared:
+        try:
+            keys = [DocumentKey(*key) for key in self.view.keys(event)]
+            guarded = [key for key in keys if not self._insert_only[key.collection]]
+        except Exception as error:
+            raise Indigestible(_reason(error)) from error
+        prepared = _Prepared()
+        states: dict[DocumentKey, _State] = {}
+        for key in guarded:
+            self._cache.pop(key, None)
+            states[key] = _state((await self._documents.load(key.collection, [key.id])).get(key.id))
+        try:
+            for key in keys:
+                before = states.get(key, _NOTHING)
+                if event.sequence <= before.sequence:
+                    continue
+                after = _projected(self.view.project, key, before, event)
+                if after is not before:
+                    frozen = self._documents.freeze(_stone(after.document, key, after.sequence))
+                    change = Change(key.id, before.sequence or None, after.sequence, frozen)
+                    prepared.changes.setdefault(key.collection, []).append(change)
+                    prepared.owners[key] = event.subject
+        except Exception as error:
+            raise Indigestible(_reason(error)) from error
+        return prepared
+
+    def _evict(self) -> None:
+        while len(self._cache) > self._cached_max:
+            self._cache.popitem(last=False)
+
+
+def _delivered(records: Iterable[Record], prepared: _Prepared) -> Iterator[Delivered]:
+    """The events among the records; broken ones, and how far each partition is after them, are noted."""
+    offsets: dict[Partition, int] = {}
+    last: dict[Partition, Delivered | Passed] = {}
+    for record in records:
+        place = record[0:2]
+        offsets[place] = (record.offset or 0) + 1
+        try:
+            event = read(record)
+        except EnvelopeInvalid as error:
+            prepared.broken.append((record, _reason(error)))
+            continue
+        before = last.get(place)
+        if before is None or event.position >= before.position:
+            last[place] = event
+        if isinstance(event, Delivered):
+            yield event
+    for place, offset in offsets.items():
+        event_seen = last.get(place)
+        if event_seen is None:
+            prepared.positions[place] = Position(offset, "", 0, None)
+        else:
+            at = _at(event_seen)
+            prepared.positions[place] = Position(offset, event_seen.context, event_seen.position, at)
+
+
+def _at(event: Delivered | Passed) -> datetime | None:
+    if isinstance(event, Passed):
+        return event.at
+    try:
+        return event.recorded_at
+    except EnvelopeInvalid:
+        return None
+
+
+def _further(positions: dict[Partition, Position], others: Mapping[Partition, Position]) -> None:
+    """Brings positions up to others, never back."""
+    for place, other in others.items():
+        before = positions.get(place)
+        positions[place] = (
+            other
+            if before is None
+            else Position(
+                max(before.offset, other.offset),
+                other.context or before.context,
+                max(before.position, other.position),
+                other.at or before.at,
+            )
+        )
+
+
+def _state(document: Document | None) -> _State:
+    if document is None:
+        return _NOTHING
+    return _State(None if GONE in document else document, document[SEQUENCE])
+
+
+def _projected(
+    project: Callable[[DocumentKey, Document | None, Delivered], Document | None],
+    key: DocumentKey,
+    state: _State,
+    event: Delivered,
+) -> _State:
+    """What becomes of a document; the very `state` where nothing does."""
+    document = project(key, state.document, event)
+    if document is None and state.document is None:
+        return state
+    if document is not None:
+        document[ID], document[SEQUENCE] = key[1], event.sequence
+    return _State(document, event.sequence)
+
+
+def _stone(document: Document | None, key: DocumentKey, sequence: int) -> Document:
+    return {ID: key[1], SEQUENCE: sequence, GONE: True} if document is None else document
+
+
+def _same_event(document: Document, event: Delivered, key: DocumentKey) -> None:
+    if document[SEQUENCE] != event.sequence:
+        raise ValueError(f"{key[0]} takes one event for a document")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:_REASON_CHARACTERS_MAX]

@@ -1,0 +1,100 @@
+"""What a consumer group remembers beside its effects: how far it is, and what it had to lay aside.
+
+A port: MongoDB in production, dictionaries in the simulation.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, NamedTuple, Protocol
+from uuid import UUID
+
+from chassis.transport import Partition, Record
+
+Wanted = Literal["release", "skip"]
+
+REASON_CHARACTERS_MAX: Final = 500
+
+
+class GenerationLost(Exception):
+    """What this group writes to is gone or was replaced: nothing that it knows may be written any more."""
+
+
+class Position(NamedTuple):
+    """How far a partition is: the next offset, the context, the position up to which nothing of it is missing, and
+    when what was last seen had been recorded."""
+
+    offset: int
+    context: str
+    position: int
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A subject that waits: since the event at `sequence`, none of its events has had an effect.
+
+    `held` of them are kept beside it, the first included. `revision` changes with everything that is laid to them.
+    """
+
+    subject: UUID
+    context: str
+    type: str
+    sequence: int
+    position: int
+    reason: str
+    parked_at: datetime
+    held: int = 0
+    revision: int = 0
+    wanted: Wanted | None = None
+
+
+class Held(NamedTuple):
+    """An event that waits."""
+
+    sequence: int
+    record: Record
+
+
+class Books(Protocol):
+    """The books of one group. Every call raises DocumentsUnavailable where the database does not answer."""
+
+    async def positions(self) -> dict[Partition, Position]:
+        """How far each partition is that was ever advanced."""
+        ...
+
+    async def advance(self, positions: Mapping[Partition, Position]) -> None:
+        """Saves how far partitions are; one that is further already stays. Raises GenerationLost."""
+        ...
+
+    async def parked(self) -> dict[UUID, Parked]:
+        """The subjects that wait."""
+        ...
+
+    async def skipped(self) -> frozenset[tuple[UUID, int]]:
+        """Subject and sequence of events that were passed over on purpose."""
+        ...
+
+    async def park(self, parked: Parked, first: Held) -> None:
+        """Parks a subject with the event that could not be digested. A subject that is parked already stays so."""
+        ...
+
+    async def hold(self, subject: UUID, events: Sequence[Held]) -> bool:
+        """Keeps later events of a parked subject; twice is once. False, and nothing kept, where it is not parked."""
+        ...
+
+    async def held(self, subject: UUID, after: int, limit: int) -> list[Held]:
+        """Kept events with a sequence above `after`, in order."""
+        ...
+
+    async def stuck(self, subject: UUID, first: Held, type: str, reason: str) -> None:
+        """A release came to a halt at this event: all before it had their effect."""
+        ...
+
+    async def skip(self, subject: UUID, sequence: int) -> None:
+        """Remembers that an event is passed over for ever."""
+        ...
+
+    async def unpark(self, subject: UUID, revision: int) -> bool:
+        """Ends the wait and forgets what was kept, if nothing was laid to it since `revision`."""
+        ...

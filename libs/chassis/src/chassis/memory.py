@@ -1,0 +1,141 @@
+"""The ports of views over dictionaries: for the simulation and for tests that are about folding alone."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from uuid import UUID
+
+from typing_extensions import override
+
+from chassis.books import Books, GenerationLost, Held, Parked, Position
+from chassis.documents import ID, SEQUENCE, Change, Document, DocumentId, Documents, Written
+from chassis.transport import Partition, Publisher, Record
+
+
+class MemoryDocuments(Documents):
+    """Collections in dictionaries, with the guards of the real ones."""
+
+    def __init__(self) -> None:
+        self.collections: dict[str, dict[DocumentId, Document]] = {}
+
+    @override
+    def freeze(self, document: Document) -> Document:
+        return deepcopy(document)
+
+    @override
+    async def load(self, collection: str, ids: Sequence[DocumentId]) -> dict[DocumentId, Document]:
+        there = self.collections.get(collection, {})
+        return {id: deepcopy(there[id]) for id in ids if id in there}
+
+    @override
+    async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+        return Written([change.id for change in changes if not self.write_one(collection, change)])
+
+    def write_one(self, collection: str, change: Change) -> bool:
+        """Writes one change unless its guard does not hold."""
+        there = self.collections.setdefault(collection, {})
+        before = there.get(change.id)
+        # As in MongoDB, where nothing stands in the way of a replacement, not even that there is nothing to replace.
+        if before is not None and before[SEQUENCE] != change.expected:
+            return False
+        assert change.frozen[ID] == change.id  # noqa: S101 - for tests
+        there[change.id] = deepcopy(change.frozen)
+        return True
+
+
+class MemoryBooks(Books):
+    """The books of one group in dictionaries."""
+
+    def __init__(self) -> None:
+        self.saved: dict[Partition, Position] = {}
+        self.waiting: dict[UUID, Parked] = {}
+        self.kept: dict[UUID, dict[int, Held]] = {}
+        self.passed_over: set[tuple[UUID, int]] = set()
+        self.lost = False
+
+    @override
+    async def positions(self) -> dict[Partition, Position]:
+        return dict(self.saved)
+
+    @override
+    async def advance(self, positions: Mapping[Partition, Position]) -> None:
+        if self.lost:
+            raise GenerationLost("memory")
+        for place, now in positions.items():
+            before = self.saved.get(place, now)
+            self.saved[place] = Position(
+                max(before.offset, now.offset),
+                now.context or before.context,
+                max(before.position, now.position),
+                now.at or before.at,
+            )
+
+    @override
+    async def parked(self) -> dict[UUID, Parked]:
+        return dict(self.waiting)
+
+    @override
+    async def skipped(self) -> frozenset[tuple[UUID, int]]:
+        return frozenset(self.passed_over)
+
+    @override
+    async def park(self, parked: Parked, first: Held) -> None:
+        self.waiting.setdefault(parked.subject, parked)
+        await self.hold(parked.subject, [first])
+
+    @override
+    async def hold(self, subject: UUID, events: Sequence[Held]) -> bool:
+        if subject not in self.waiting:
+            return False
+        kept = self.kept.setdefault(subject, {})
+        before = len(kept)
+        kept.update({event.sequence: event for event in events})
+        parked = self.waiting[subject]
+        held = parked.held + len(kept) - before
+        self.waiting[subject] = replace(parked, held=held, revision=parked.revision + 1)
+        return True
+
+    @override
+    async def held(self, subject: UUID, after: int, limit: int) -> list[Held]:
+        kept = self.kept.get(subject, {})
+        return [kept[sequence] for sequence in sorted(kept) if sequence > after][:limit]
+
+    @override
+    async def stuck(self, subject: UUID, first: Held, type: str, reason: str) -> None:
+        parked = self.waiting[subject]
+        self.waiting[subject] = replace(
+            parked,
+            sequence=first.sequence,
+            type=type,
+            reason=reason,
+            wanted=None,
+            revision=parked.revision + 1,
+        )
+
+    @override
+    async def skip(self, subject: UUID, sequence: int) -> None:
+        self.passed_over.add((subject, sequence))
+
+    @override
+    async def unpark(self, subject: UUID, revision: int) -> bool:
+        if subject not in self.waiting or self.waiting[subject].revision != revision:
+            return False
+        del self.waiting[subject]
+        self.kept.pop(subject, None)
+        return True
+
+    def want(self, subject: UUID, wanted: str) -> None:
+        """Somebody asks for release."""
+        assert wanted in {"release", "skip"}  # noqa: S101 - for tests
+        self.waiting[subject] = replace(self.waiting[subject], wanted=wanted)  # type: ignore[arg-type]
+
+
+class MemoryPublisher(Publisher):
+    """Keeps what is published."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    @override
+    async def publish(self, records: Sequence[Record]) -> None:
+        self.records += records

@@ -1,0 +1,182 @@
+"""Poison: tries with back-off, dead letters, and subjects that wait in order while all others go on.
+
+What cannot be digested after three tries goes to the group's dead letters with reason and origin, and its subject is
+parked: that event and every later one of the subject is kept, in order. Somebody repairs the cause and asks for
+release; then they have their effect in order. Where too much waits, the fault is not one event's, and the whole group
+is held until somebody looks.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from chassis.books import REASON_CHARACTERS_MAX, Books, Held, Parked
+from chassis.clock import Clock
+from chassis.delivered import Delivered, read
+from chassis.transport import Publisher, Record
+
+TRIES_MAX: Final = 3
+BACK_OFF_SECONDS_FIRST: Final = 0.02
+BACK_OFF_FACTOR: Final = 5
+PARKED_SUBJECTS_MAX: Final = 1_000
+HELD_EVENTS_MAX: Final = 100_000
+RELEASED_AT_ONCE_MAX: Final = 500
+RELEASE_ROUNDS_MAX: Final = 1_000
+
+_log = structlog.get_logger(__name__)
+
+Act = Callable[[Delivered], Awaitable[None]]
+"""Gives an event its effect; raises Indigestible where trying again will not help for ever."""
+
+
+class Indigestible(Exception):
+    """The event itself, or the code that reads it, is the reason; the message says why."""
+
+
+class GroupHeld(Exception):
+    """So much is parked that the group goes no further: the fault is not one event's."""
+
+
+class Parking:
+    """The parked subjects of a group."""
+
+    def __init__(
+        self, group: str, books: Books, publisher: Publisher, clock: Clock, *, dead_letters: str | None = None
+    ) -> None:
+        self.group = group
+        self.topic = dead_letters or f"{group}.dead-letters"
+        self.books = books
+        self.parked: dict[UUID, Parked] = {}
+        self.skipped: frozenset[tuple[UUID, int]] = frozenset()
+        self.dead_letters = 0
+        """Dead letters that this process wrote."""
+        self._publisher = publisher
+        self._clock = clock
+
+    async def refresh(self) -> None:
+        """Reads who is parked: others park and ask for release too."""
+        self.parked = await self.books.parked()
+        self.skipped = await self.books.skipped()
+
+    def holds(self, event: Delivered) -> bool:
+        """Whether the event must wait."""
+        parked = self.parked.get(event.subject)
+        return parked is not None and event.sequence >= parked.sequence
+
+    def skips(self, event: Delivered) -> bool:
+        """Whether the event was passed over on purpose."""
+        return (event.subject, event.sequence) in self.skipped
+
+    async def give(self, events: Sequence[Delivered], act: Act) -> None:
+        """Gives events of one subject their effect one by one, in order; from the first that has none they wait."""
+        for number, event in enumerate(events):
+            if self.skips(event):
+                continue
+            reason = await self._tried(event, act)
+            if reason is not None:
+                await self._park(event, reason)
+                await self.keep(events[number + 1 :], act)
+                return
+
+    async def keep(self, events: Sequence[Delivered], act: Act) -> None:
+        """Keeps events of one parked subject; where it was released in between, they have their effect now."""
+        if not events:
+            return
+        waiting = sum(parked.held for parked in self.parked.values())
+        if waiting + len(events) > HELD_EVENTS_MAX:
+            raise GroupHeld(f"{self.group}: {waiting} events wait, at most {HELD_EVENTS_MAX} may")
+        subject = events[0].subject
+        if not await self.books.hold(subject, [Held(event.sequence, event.record) for event in events]):
+            self.parked.pop(subject, None)
+            await self.give(events, act)
+
+    async def bury(self, record: Record, reason: str) -> None:
+        """Puts what is no event, and so of no subject, to the dead letters."""
+        await self._publish(record, reason)
+
+    async def release_wanted(self, act: Act) -> list[UUID]:
+        """Releases whom somebody asked to release; those who are free again."""
+        wanted = [parked for parked in self.parked.values() if parked.wanted is not None]
+        return [parked.subject for parked in wanted if await self._release(parked, act)]
+
+    async def _release(self, parked: Parked, act: Act) -> bool:
+        after = parked.sequence - 1
+        if parked.wanted == "skip":
+            await self.books.skip(parked.subject, parked.sequence)
+            after = parked.sequence
+        for _ in range(RELEASE_ROUNDS_MAX):
+            some = await self.books.held(parked.subject, after, RELEASED_AT_ONCE_MAX)
+            for held in some:
+                event = read(held.record)
+                if not isinstance(event, Delivered):
+                    raise TypeError("a watermark was parked")
+                reason = await self._tried(event, act)
+                if reason is not None:
+                    await self.books.stuck(parked.subject, held, event.type, reason)
+                    await self.refresh()
+                    return False
+                after = held.sequence
+            if len(some) == RELEASED_AT_ONCE_MAX:
+                continue
+            if await self.books.unpark(parked.subject, parked.revision):
+                await self.refresh()
+                _log.info("subject released", group=self.group, subject=str(parked.subject))
+                return True
+            now = (await self.books.parked()).get(parked.subject)
+            if now is None:
+                return True
+            parked = now
+        raise GroupHeld(f"{self.group}: {parked.subject} gets events faster than they are released")
+
+    async def _tried(self, event: Delivered, act: Act) -> str | None:
+        """None where the event had its effect, else why not."""
+        seconds = BACK_OFF_SECONDS_FIRST
+        for attempt in range(1, TRIES_MAX + 1):
+            try:
+                await act(event)
+            except Indigestible as error:
+                if attempt == TRIES_MAX:
+                    return str(error)[:REASON_CHARACTERS_MAX]
+                await self._clock.sleep(seconds)
+                seconds *= BACK_OFF_FACTOR
+            else:
+                return None
+        raise AssertionError("unreachable")
+
+    async def _park(self, event: Delivered, reason: str) -> None:
+        if len(self.parked) >= PARKED_SUBJECTS_MAX:
+            raise GroupHeld(
+                f"{self.group}: {len(self.parked)} subjects are parked, at most {PARKED_SUBJECTS_MAX}"
+            )
+        await self._publish(event.record, reason)
+        parked = Parked(
+            event.subject,
+            event.context,
+            event.type,
+            event.sequence,
+            event.position,
+            reason,
+            self._clock.now(),
+        )
+        await self.books.park(parked, Held(event.sequence, event.record))
+        self.parked[event.subject] = parked
+        _log.warning(
+            "subject parked", group=self.group, subject=str(event.subject), type=event.type, reason=reason
+        )
+
+    async def _publish(self, record: Record, reason: str) -> None:
+        origin = [
+            ("dl_reason", reason[:REASON_CHARACTERS_MAX].encode()),
+            ("dl_group", self.group.encode()),
+            ("dl_topic", record.topic.encode()),
+            ("dl_partition", b"%d" % record.partition),
+            ("dl_offset", b"%d" % (-1 if record.offset is None else record.offset)),
+            ("dl_tries", b"%d" % TRIES_MAX),
+            ("dl_at", self._clock.now().isoformat().encode()),
+        ]
+        await self._publisher.publish(
+            [Record(self.topic, 0, record.key, [*record.headers, *origin], record.value)]
+        )
+        self.dead_letters += 1

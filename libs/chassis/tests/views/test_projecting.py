@@ -1,0 +1,393 @@
+"""Whatever comes twice, late, from two projectors or between failures: the documents are the plain fold of the log."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from chassis.books import GenerationLost
+from chassis.clock import SystemClock
+from chassis.documents import Change, DocumentKey, DocumentsUnavailable, Unwritable, Written
+from chassis.memory import MemoryBooks, MemoryDocuments, MemoryPublisher
+from chassis.mongo import Mongo, MongoDocuments
+from chassis.parking import HELD_EVENTS_MAX, PARKED_SUBJECTS_MAX, TRIES_MAX, GroupHeld, Parking
+from chassis.projecting import CONFLICT_ROUNDS_MAX, Contended, Projector
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from typing_extensions import override
+
+from .lists import OTHER, SUBJECTS, TOPIC, Repairs, Words, folded, lists
+
+GROUP = "test.lists.v1"
+
+
+class QuickClock(SystemClock):
+    """Sleeps are counted, not slept."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+
+class Trying(MemoryDocuments):
+    """Documents that answer late, or not at all: what is drawn decides what happens to each call."""
+
+    def __init__(self, fates: Iterator[int]) -> None:
+        super().__init__()
+        self.fates = fates
+
+    async def _fate(self) -> int:
+        fate = next(self.fates, 0)
+        for _ in range(fate % 4):
+            await asyncio.sleep(0)
+        return fate // 4
+
+    @override
+    async def load(self, collection: str, ids: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+        if await self._fate() == 1:
+            raise DocumentsUnavailable("not read")
+        return await super().load(collection, ids)
+
+    @override
+    async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+        fate = await self._fate()
+        written = await super().write(collection, changes if fate != 1 else changes[: len(changes) // 2])
+        await self._fate()
+        if fate in {1, 2}:
+            raise DocumentsUnavailable("written or not")
+        return written
+
+
+class World:
+    """Two projectors over the same documents, as after a rebalance that one of them has not heard of."""
+
+    def __init__(
+        self, documents: Any, repairs: Repairs | None = None, *, chunk: int = 4, cached: int = 3
+    ) -> None:
+        self.documents = documents
+        self.books = MemoryBooks()
+        self.letters = MemoryPublisher()
+        self.clock = QuickClock()
+        self.view = lists(repairs)
+        self.projectors = [
+            Projector(
+                self.view,
+                documents,
+                Parking(GROUP, self.books, self.letters, self.clock),
+                chunk_records=chunk,
+                cached_documents=cached,
+            )
+            for _ in range(2)
+        ]
+
+    @property
+    def found(self) -> dict[str, Any]:
+        return self.documents.collections
+
+    async def deliver(self, who: int, records: Sequence[Any]) -> bool:
+        """As the transport does: False where the batch must come again."""
+        try:
+            await self.projectors[who].apply(records)
+        except (DocumentsUnavailable, Contended):
+            return False
+        return True
+
+
+WORDS = st.sampled_from(["a", "bb", "ccc", "gone", "silent"])
+LOGS = st.lists(st.tuples(st.integers(0, 4), WORDS), min_size=1, max_size=40)
+STEPS = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 12), st.integers(1, 15), st.booleans()),
+    max_size=25,
+)
+FATES = st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 4, 8, 9]), max_size=60)
+
+
+def written_down(log: Sequence[tuple[int, str]]) -> Words:
+    words = Words()
+    for subject, word in log:
+        words.say(subject, word)
+    words.mark()
+    return words
+
+
+async def run(world: World, words: Words, steps: Sequence[tuple[int, int, int, int, bool]]) -> None:
+    """Deliveries as the steps say, some at the same time; then everything that was not acknowledged, to the end."""
+    committed = [0] * words.partitions
+    under_way: list[asyncio.Task[None]] = []
+
+    async def deliver(who: int, partition: int, start: int, length: int) -> None:
+        records = words.records[partition][start : start + length]
+        if records and await world.deliver(who, records):
+            committed[partition] = start + len(records)
+
+    for who, partition, back, length, alone in steps:
+        start = max(0, committed[partition] - back)
+        under_way.append(asyncio.create_task(deliver(who, partition, start, length)))
+        if alone:
+            await asyncio.gather(*under_way)
+            under_way = []
+    await asyncio.gather(*under_way)
+    for partition in range(words.partitions):
+        while committed[partition] < len(words.records[partition]):
+            await deliver(0, partition, committed[partition], 7)
+
+
+@given(LOGS, STEPS, FATES)
+@settings(max_examples=300, deadline=None)
+@example([(0, "a"), (0, "bb"), (0, "ccc")], [(0, 0, 0, 2, False), (1, 0, 0, 3, False)], [1, 0, 3, 2])
+async def test_any_delivery_gives_the_plain_fold(log, steps, fates):
+    words = written_down(log)
+    world = World(Trying(iter(fates)))
+    await run(world, words, steps)
+    assert world.found == folded(world.view, words.all())
+    assert {place: p.position for place, p in world.books.saved.items()} == dict.fromkeys(
+        [(TOPIC, 0), (TOPIC, 1)], words.position
+    )
+    assert not world.letters.records
+
+
+POISONED = st.lists(
+    st.tuples(st.integers(0, 4), st.sampled_from(["a", "bb", "poison", "poison-key", "gone"])),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(POISONED, STEPS, FATES)
+@settings(max_examples=300, deadline=None)
+async def test_poison_stops_its_subject_alone_and_after_repair_all_goes_on_in_order(log, steps, fates):
+    words = written_down(log)
+    repairs = Repairs()
+    world = World(Trying(iter(fates)), repairs)
+    await run(world, words, steps)
+    assert world.found == folded(world.view, words.all(), until_poison=True)
+    stopped = {SUBJECTS[subject] for subject, word in log if word.startswith("poison")}
+    assert set(world.books.waiting) == stopped
+    repairs.done = True
+    for subject in stopped:
+        world.books.want(subject, "release")
+    for _ in range(len(fates) + 1):
+        with suppress(DocumentsUnavailable):
+            await world.projectors[1].tick()
+    assert not world.books.waiting
+    assert not any(world.books.kept.values())
+    assert world.found == folded(world.view, words.all())
+
+
+async def test_an_event_is_tried_three_times_with_growing_pauses_and_told_with_its_origin():
+    words = written_down([(0, "a"), (0, "poison"), (0, "bb"), (1, "ccc")])
+    world = World(MemoryDocuments())
+    await world.projectors[0].apply(words.all())
+    assert len(world.clock.slept) == TRIES_MAX - 1
+    assert world.clock.slept == sorted(set(world.clock.slept))
+    [letter] = world.letters.records
+    headers = dict(letter.headers)
+    assert letter.topic == f"{GROUP}.dead-letters"
+    assert letter.value == words.records[0][1].value
+    assert headers["dl_reason"] == b"Poison: poison"
+    assert (headers["dl_topic"], headers["dl_partition"], headers["dl_offset"]) == (
+        TOPIC.encode(),
+        b"0",
+        b"1",
+    )
+    assert headers["ce_sequence"] == b"2"
+    [parked] = world.books.waiting.values()
+    assert (parked.subject, parked.sequence, parked.reason, parked.held) == (
+        SUBJECTS[0],
+        2,
+        "Poison: poison",
+        2,
+    )
+
+
+async def test_a_release_that_fails_again_keeps_the_rest_and_what_was_repaired_stays():
+    words = written_down([(0, "a"), (0, "poison"), (0, "bb"), (0, "poison"), (0, "ccc")])
+    repairs = Repairs()
+    world = World(MemoryDocuments(), repairs)
+    [first, second] = world.projectors
+    await first.apply(words.all())
+    world.books.want(SUBJECTS[0], "skip")
+    await second.tick()
+    [parked] = world.books.waiting.values()
+    assert (parked.sequence, parked.wanted) == (4, None)
+    assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb"]
+    repairs.done = True
+    world.books.want(SUBJECTS[0], "release")
+    await second.tick()
+    assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb", "poison", "ccc"]
+    repairs.done = False
+    await first.apply(words.all())  # all of it again: the skipped event stays skipped
+    assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb", "poison", "ccc"]
+    assert not world.books.waiting
+
+
+async def test_events_that_meet_a_release_under_way_are_not_lost():
+    """A projector that does not know of the release lays an event aside when nobody will fetch it any more."""
+    words = written_down([(0, "a"), (0, "poison"), (0, "bb")])
+    repairs = Repairs()
+    world = World(MemoryDocuments(), repairs)
+    [first, second] = world.projectors
+    await first.apply(words.all())
+    late = words.say(0, "ccc")
+    repairs.done = True
+    refresh = first.parking.refresh
+
+    async def overtaken() -> None:
+        await refresh()
+        world.books.want(SUBJECTS[0], "release")
+        await second.tick()
+
+    first.parking.refresh = overtaken  # type: ignore[method-assign]
+    await first.apply([late])
+    assert world.found == folded(world.view, words.all())
+    assert not any(world.books.kept.values())
+
+
+async def test_what_is_no_event_goes_to_the_dead_letters_and_nobody_waits():
+    words = Words()
+    words.say(0, "a")
+    words.add(0, [("ce_type", b"?")], b"rubbish")
+    words.say(0, "bb")
+    world = World(MemoryDocuments())
+    await world.projectors[0].apply(words.all())
+    assert [letter.value for letter in world.letters.records] == [b"rubbish"]
+    assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb"]
+    assert world.books.saved[TOPIC, 0][:3] == (3, "customer", 2)
+
+
+async def test_types_that_a_view_does_not_take_are_not_even_read():
+    words = Words()
+    words.say(0, "", type=OTHER, body=b"{")
+    words.say(0, "a")
+    world = World(MemoryDocuments())
+    await world.projectors[0].apply(words.all())
+    assert world.found["lists"][str(SUBJECTS[0])]["_seq"] == 2
+    words.say(0, "", body=b"{")
+    await world.projectors[0].apply(words.all())
+    assert "BodyInvalid" in world.books.waiting[SUBJECTS[0]].reason
+
+
+async def test_positions_come_last_and_a_lost_generation_is_never_written_off():
+    words = written_down([(0, "a")])
+    world = World(MemoryDocuments())
+    world.books.lost = True
+    with pytest.raises(GenerationLost):
+        await world.projectors[0].apply(words.all())
+    world = World(Trying(iter([0, 8])))
+    with pytest.raises(DocumentsUnavailable):
+        await world.projectors[0].apply(words.all())
+    assert world.books.saved == {}
+
+
+async def test_what_was_folded_and_not_written_is_forgotten():
+    words = written_down([(0, "a"), (0, "bb")])
+    world = World(Trying(iter([0, 4])), chunk=10)
+    with pytest.raises(DocumentsUnavailable):
+        await world.projectors[0].apply(words.all())
+    await world.projectors[0].apply(words.all())
+    assert world.found == folded(world.view, words.all())
+
+
+async def test_who_always_loses_gives_the_batch_back():
+    class Lost(MemoryDocuments):
+        rounds = 0
+
+        @override
+        async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+            self.rounds += collection == "lists"
+            return Written([change.id for change in changes]) if collection == "lists" else Written()
+
+    words = written_down([(0, "a")])
+    world = World(Lost())
+    with pytest.raises(Contended):
+        await world.projectors[0].apply(words.all())
+    assert world.documents.rounds == CONFLICT_ROUNDS_MAX + 1
+
+
+async def test_too_much_poison_holds_the_view_and_not_thousands_of_subjects():
+    world = World(MemoryDocuments())
+    words = written_down([(0, "poison"), (0, "a")])
+    await world.projectors[0].apply(words.all())
+    [parked] = world.books.waiting.values()
+    world.books.waiting = {SUBJECTS[0]: parked.__class__(*[*_values(parked)[:7], HELD_EVENTS_MAX, 1, None])}
+    words.say(0, "b")
+    with pytest.raises(GroupHeld):
+        await world.projectors[0].apply(words.all())
+    others = {SUBJECTS[0].__class__(int=number): parked for number in range(PARKED_SUBJECTS_MAX)}
+    world.books.waiting = others
+    with pytest.raises(GroupHeld):
+        await world.projectors[0].apply([words.say(1, "poison")])
+
+
+def _values(parked: Any) -> list[Any]:
+    return [getattr(parked, name) for name in parked.__slots__]
+
+
+async def test_an_entry_that_two_events_claim_is_refused():
+    view = lists()
+    keys = view.keys
+
+    def clashing(event: Any) -> list[DocumentKey]:
+        return [*keys(event)[:1], DocumentKey("entries", str(event.subject))]
+
+    for batches in ([[0, 1, 2, 3]], [[0], [1], [2], [3]]):
+        world = World(MemoryDocuments())
+        for projector in world.projectors:
+            object.__setattr__(projector.view, "keys", clashing)
+        words = written_down([(0, "a"), (0, "bb")])
+        for batch in batches:
+            await world.projectors[0].apply([words.all()[n] for n in batch])
+        assert world.books.waiting[SUBJECTS[0]].sequence == 2
+        assert world.found["entries"][str(SUBJECTS[0])]["word"] == "a"
+
+
+# on the real database
+
+
+@given(LOGS, STEPS)
+@settings(max_examples=15, deadline=None)
+async def test_on_mongodb_any_delivery_gives_the_plain_fold(mongo_url, log, steps):
+    mongo = Mongo.connect(mongo_url, database="property")
+    await mongo.drop_database()
+    world = World(MongoDocuments(mongo, "lists_v1_"))
+    words = written_down(log)
+    await run(world, words, steps)
+    found = {}
+    for name in ("lists", "entries"):
+        documents = await mongo.find(f"lists_v1_{name}")
+        if documents:
+            found[name] = {document["_id"]: document for document in documents}
+    assert found == folded(world.view, words.all())
+    await mongo.close()
+
+
+async def test_a_document_that_no_database_takes_parks_its_subject(mongo):
+    documents = MongoDocuments(mongo, "lists_v1_")
+    world = World(documents, Repairs())
+    words = written_down([(0, "a"), (0, "huge"), (0, "bb"), (1, "ccc")])
+    await world.projectors[0].apply(words.all())
+    assert {document["_id"]: document["words"] for document in await mongo.find("lists_v1_lists")} == {
+        str(SUBJECTS[0]): ["a"],
+        str(SUBJECTS[1]): ["ccc"],
+    }
+    [parked] = world.books.waiting.values()
+    assert (parked.sequence, parked.held) == (2, 2)
+    assert Unwritable.__name__ in parked.reason
+
+
+async def test_a_document_that_breaks_an_index_parks_its_subject(mongo):
+    await mongo.index("lists_v1_entries", [("word", 1)], unique=True)
+    world = World(MongoDocuments(mongo, "lists_v1_"))
+    words = written_down([(0, "same"), (1, "a"), (2, "b"), (2, "same"), (2, "c")])
+    await world.projectors[0].apply([record for part in reversed(words.records) for record in part][::-1])
+    await world.projectors[0].apply(words.all())
+    parked = world.books.waiting
+    assert len(parked) == 1
+    assert {
+        len(d["words"]) for d in await mongo.find("lists_v1_lists", {"_id": {"$ne": str(SUBJECTS[2])}})
+    } == {1}
