@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import structlog
 from chassis.deciding import Refusal
-from opentelemetry import propagate, trace
+from chassis.telemetry import carrier, span
 
 from sync_ingest.adapters.port import Adapter, BalanceOrder, FeedFile, Item
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
@@ -36,7 +36,6 @@ from sync_ingest.domain.totals import Purse
 from sync_ingest.pipeline import Entry, Journal, Origin, Pipeline
 
 _log = structlog.get_logger(__name__)
-_tracer: Final = trace.get_tracer(__name__)
 
 ACCOUNTS_PER_READING: Final = 200
 FEED_FILES_MAX: Final = 10_000
@@ -269,10 +268,8 @@ class Ingest:
     @contextmanager
     def _traced(self, name: str) -> Iterator[None]:
         """A span of its own, or one below the caller's; events carry it to whoever reads them."""
-        with _tracer.start_as_current_span(name):
-            carrier: dict[str, str] = {}
-            propagate.inject(carrier)
-            self.ledger.traced(carrier)
+        with span(name):
+            self.ledger.traced(carrier())
             yield
 
     def _note_release(self, source: str, quarantined: QuarantineId, intake: IntakeId) -> None:
@@ -358,7 +355,7 @@ class Ingest:
             raise
         except Exception as error:
             self.archive.set_aside(ids, type(error).__name__)
-            _log.error("intakes set aside", intakes=[str(each) for each in ids], error=type(error).__name__)
+            _log.error("intakes set aside", count=len(ids), error=type(error).__name__)
             raise Unbookable(type(error).__name__) from error
         if any(intake.set_aside for intake in intakes):
             self.archive.set_aside(ids, None)

@@ -1,12 +1,11 @@
-"""Settings of sync-ingest, from the environment."""
+"""Settings of sync-ingest: the bank's own choices beside what every process has."""
 
-from pathlib import Path
+from datetime import timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from psycopg.conninfo import make_conninfo
+from chassis.settings import Settings
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sync_ingest.domain.balances import TOLERANCE_MINOR
 from sync_ingest.ingesting import IngestSettings
@@ -14,32 +13,21 @@ from sync_ingest.ingesting import IngestSettings
 CrashPoint = Literal["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
 
 
-class SyncIngestSettings(BaseSettings):
-    """Where the servers are, and the bank's own choices."""
+class SyncIngestSettings(Settings):
+    """`topic_source` is the source of messages that name none; `feed_instance` a feed process's name that outlives it."""
 
-    model_config = SettingsConfigDict(env_prefix="CRM_", extra="ignore", populate_by_name=True)
-
-    postgres_url: str = Field(validation_alias="POSTGRES_URL")
-    keys_postgres_url: str | None = Field(default=None, validation_alias="KEYS_POSTGRES_URL")
-    kafka_url: str | None = Field(default=None, validation_alias="KAFKA_URL")
-    data: Path = Path(".data")
-    environment: Literal["development", "production"] = "production"
     bank_time_zone: str = "Asia/Shanghai"
     printed_tolerance_minor: int = Field(default=TOLERANCE_MINOR, ge=0)
     window_minutes: int = Field(default=15, ge=1, le=24 * 60)
     topic_source: str = "corebank"
+    feed_instance: str | None = None
     batch_bytes_max: int = Field(default=16 << 20, ge=1)
     crash_at: CrashPoint | None = None
 
     @property
-    def keys_url(self) -> str:
-        """The database of the data keys: its own, beside the one of the events unless it is said where."""
-        return self.keys_postgres_url or make_conninfo(self.postgres_url, dbname="crm_keys")
-
-    @property
-    def key_encryption_file(self) -> Path:
-        """The key that wraps the data keys."""
-        return self.data / "keys" / "kek"
+    def window(self) -> timedelta:
+        """How long a window of the branch topic is."""
+        return timedelta(minutes=self.window_minutes)
 
     @property
     def ingest(self) -> IngestSettings:
