@@ -1,0 +1,404 @@
+"""From a real store to a real broker: nothing missed, order kept, a stale relay refused, a crash repeats and loses nothing."""
+
+import asyncio
+import random
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import msgspec
+import psycopg
+import pytest
+from chassis.clock import SystemClock, uuid7
+from chassis.events import StoredEvent
+from chassis.relay import (
+    Fenced,
+    Listening,
+    PostgresPositions,
+    Relay,
+    StoreLog,
+    prepare_relay,
+)
+from chassis.store import Recorder, VersionConflict
+from chassis.transport import KafkaPublisher, Publisher, PublishFailed, Record, ensure_topics, read_to_end
+from contracts.envelope import Envelope, Watermark, unwrap
+from contracts.ingest import FeedCertified
+from contracts.topics import Topic, partition_of
+from typing_extensions import override
+
+AT = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
+TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+PARTITIONS = 3
+SECONDS_MAX = 30
+CLOCK = SystemClock()
+
+
+class Said(msgspec.Struct):
+    body: bytes
+    event: type[FeedCertified] = FeedCertified
+
+
+def words(stored: StoredEvent) -> Said | None:
+    return None if stored.name == "private" else Said(b"%d" % stored.version)
+
+
+def noted(stream: UUID, version: int, name: str = "noted") -> StoredEvent:
+    meta = {
+        "effective_at": AT - timedelta(days=1),
+        "recorded_at": AT,
+        "actor": "somebody",
+        "command_id": UUID(int=1),
+        "correlation_id": UUID(int=2),
+        "causation_id": UUID(int=3),
+        "trace": TRACE,
+    }
+    return StoredEvent(stream, version, name, msgspec.json.encode({"meta": meta, "data": {"v": 1}}))
+
+
+@pytest.fixture
+def store(postgres_url: str, schema: str) -> str:
+    prepare_relay(postgres_url, schema)
+    return schema
+
+
+@pytest.fixture
+async def topic(kafka_url: str) -> Topic:
+    topic = Topic(f"test.relay-{uuid7(CLOCK.now())}", PARTITIONS, "subject", "of a test")
+    await ensure_topics(kafka_url, [topic])
+    return topic
+
+
+class Dying(Publisher):
+    """A publisher whose process dies right after the broker has acknowledged."""
+
+    def __init__(self, inner: Publisher, lives: int) -> None:
+        self.inner = inner
+        self.lives = lives
+
+    @override
+    async def publish(self, records: Sequence[Record]) -> None:
+        await self.inner.publish(records)
+        self.lives -= 1
+        if self.lives == 0:
+            raise SystemError("killed between acknowledgement and save")
+
+
+class Setting:
+    """What a relay needs, from real servers."""
+
+    def __init__(self, postgres_url: str, kafka_url: str, schema: str, topic: Topic) -> None:
+        self.postgres_url, self.kafka_url, self.schema, self.topic = postgres_url, kafka_url, schema, topic
+        self.logs: list[StoreLog] = []
+        self.positions: list[PostgresPositions] = []
+        self.publishers: list[KafkaPublisher] = []
+        self.hints: list[Listening] = []
+
+    def publisher(self) -> KafkaPublisher:
+        self.publishers.append(KafkaPublisher(self.kafka_url, acknowledged_seconds_max=5))
+        return self.publishers[-1]
+
+    def seat(self) -> PostgresPositions:
+        self.positions.append(PostgresPositions(self.postgres_url, self.schema, "ingest", CLOCK))
+        return self.positions[-1]
+
+    def relay(self, publisher: Publisher | None = None, batch_max: int = 50) -> Relay:
+        self.logs.append(StoreLog(self.postgres_url, self.schema))
+        self.hints.append(Listening(self.postgres_url, self.schema, CLOCK))
+        return Relay(
+            "ingest",
+            self.topic,
+            self.logs[-1],
+            self.seat(),
+            publisher or self.publisher(),
+            words,
+            CLOCK,
+            hint=self.hints[-1],
+            batch_max=batch_max,
+        )
+
+    async def close(self) -> None:
+        for publisher in self.publishers:
+            await publisher.close()
+        for seat in self.positions:
+            await seat.leave()
+        for hint in self.hints:
+            await hint.close()
+        for log in self.logs:
+            log.close()
+
+    async def events(self) -> list[tuple[Record, Envelope]]:
+        return [(r, e) for r, e in await self.records() if isinstance(e, Envelope)]
+
+    async def records(self) -> list[tuple[Record, Envelope | Watermark]]:
+        return [
+            (record, unwrap(record.headers))
+            async for page in read_to_end(self.kafka_url, self.topic.name)
+            for record in page
+        ]
+
+
+@pytest.fixture
+async def setting(postgres_url: str, kafka_url: str, store: str, topic: Topic):
+    setting = Setting(postgres_url, kafka_url, store, topic)
+    yield setting
+    await setting.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS_MAX):
+        while not condition():  # noqa: ASYNC110 - what is awaited is another program's doing
+            await asyncio.sleep(0.01)
+
+
+async def relayed(relay: Relay, head: int) -> None:
+    """Runs a relay until it has saved `head` and marked it."""
+    stopping = asyncio.Event()
+    running = asyncio.create_task(relay.run(stopping))
+    await until(lambda: relay.position >= head)
+    stopping.set()
+    await running
+
+
+def appended(recorder: Recorder, streams: int, each: int) -> int:
+    recorder.append_bulk(
+        [noted(UUID(int=stream), version) for version in range(1, each + 1) for stream in range(streams)]
+    )
+    return recorder.head_position()
+
+
+async def test_an_event_goes_out_with_all_that_a_reader_needs(setting, recorder):
+    stream = UUID(int=9)
+    recorder.append_bulk([noted(stream, 1), noted(stream, 2, "private"), noted(stream, 3)])
+    await relayed(setting.relay(), recorder.head_position())
+    events = await setting.events()
+    stored = recorder.read_stream(stream)
+    assert [(envelope.sequence, envelope.position) for _, envelope in events] == [
+        (1, stored[0].position),
+        (3, stored[2].position),
+    ]
+    record, envelope = events[1]
+    assert (record.partition, record.key, record.value) == (
+        partition_of(stream, PARTITIONS),
+        str(stream).encode(),
+        b"3",
+    )
+    assert (envelope.type, envelope.version, envelope.context, envelope.subject) == (
+        "feed.certified",
+        1,
+        "ingest",
+        stream,
+    )
+    assert (envelope.effective_at, envelope.recorded_at) == (AT - timedelta(days=1), AT)
+    assert (envelope.correlation_id, envelope.causation_id) == (UUID(int=2), UUID(int=3))
+    assert (envelope.stored_name, envelope.traceparent) == ("noted", TRACE["traceparent"])
+
+
+async def test_watermarks_follow_what_they_cover_in_every_partition(setting, recorder):
+    head = appended(recorder, streams=20, each=20)
+    recorder.append_bulk([noted(UUID(int=99), 1, "private")])
+    await relayed(setting.relay(), head + 1)
+    last: dict[int, int] = {}
+    reached: dict[int, int] = defaultdict(int)
+    for record, read in await setting.records():
+        if isinstance(read, Watermark):
+            last[record.partition] = read.position
+            reached[record.partition] = max(reached[record.partition], read.position)
+        else:
+            assert read.position > reached[record.partition], "an event that a watermark had covered before"
+    assert last == dict.fromkeys(range(PARTITIONS), head + 1), "private events are covered too"
+
+
+async def test_nothing_is_missed_while_four_write_and_some_transactions_are_aborted(
+    setting, recorder, postgres_url, store
+):
+    written: list[set[tuple[UUID, int]]] = [set() for _ in range(4)]
+    aborted = [0] * 4
+
+    def write(number: int) -> None:
+        chance, own = random.Random(number), Recorder(postgres_url, store)
+        heads = {UUID(int=number * 100 + n): 0 for n in range(10)}
+        for turn in range(40):
+            stream = chance.choice(list(heads))
+            head, size = heads[stream], chance.choice([1, 2, 7, 60])
+            batch = [noted(stream, version) for version in range(head + 1, head + 1 + size)]
+            if head and turn % 4 == 0:
+                batch.append(noted(stream, head))
+            try:
+                own.append_bulk(batch)
+            except VersionConflict:
+                aborted[number] += 1
+            else:
+                heads[stream] += size
+                written[number].update((stream, event.version) for event in batch)
+        own.close()
+
+    relay, stopping = setting.relay(), asyncio.Event()
+    running = asyncio.create_task(relay.run(stopping))
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    await asyncio.to_thread(lambda: [writer.join() for writer in writers])
+    await until(lambda: relay.position >= recorder.head_position())
+    stopping.set()
+    await running
+    assert all(aborted)
+    events = await setting.events()
+    assert {(e.subject, e.sequence) for _, e in events} == set().union(*written)
+    assert_in_order(events, repeated=False)
+
+
+def assert_in_order(events: list[tuple[Record, Envelope]], *, repeated: bool) -> None:
+    by_subject: dict[UUID, list[int]] = defaultdict(list)
+    for _, envelope in events:
+        by_subject[envelope.subject].append(envelope.sequence)
+    for sequences in by_subject.values():
+        first_times = list(dict.fromkeys(sequences)) if repeated else sequences
+        assert first_times == list(range(1, len(first_times) + 1))
+
+
+async def test_a_stale_epoch_is_refused(setting):
+    first, second = setting.seat(), setting.seat()
+    taken = await first.take()
+    await first.save(taken.epoch, 10)
+    await first._connection.execute("select pg_advisory_unlock_all()")  # as if it had lost the lock unnoticed
+    after = await second.take()
+    assert after == (taken.epoch + 1, 10)
+    with pytest.raises(Fenced):
+        await first.save(taken.epoch, 99)
+    await second.save(after.epoch, 11)
+    assert (await second.take()).position == 11
+
+
+async def test_a_position_never_goes_back(setting):
+    seat = setting.seat()
+    taken = await seat.take()
+    await seat.save(taken.epoch, 10)
+    await seat.save(taken.epoch, 7)
+    assert (await seat.take()).position == 10
+
+
+async def test_a_relay_that_was_overtaken_stops_and_stands_by(setting, recorder, postgres_url, store):
+    """Its session lives on and it still believes in its turn; only the epoch tells."""
+    relay, stopping = setting.relay(), asyncio.Event()
+    running = asyncio.create_task(relay.run(stopping))
+    head = appended(recorder, streams=3, each=5)
+    await until(lambda: relay.position == head)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"update {store}.relay set epoch = epoch + 10")
+    recorder.append_bulk([noted(UUID(int=50), 1)])
+    await until(lambda: relay.position == head + 1)
+    with psycopg.connect(postgres_url) as connection:
+        epoch, position = connection.execute(f"select epoch, position from {store}.relay").fetchone()
+    stopping.set()
+    await running
+    assert (epoch, position) == (12, head + 1), "it took its turn again instead of using the old one"
+
+
+async def test_who_stands_by_goes_on_when_the_leader_is_gone(setting, recorder):
+    leader, follower = setting.relay(), setting.relay()
+    stops = asyncio.Event(), asyncio.Event()
+    leading = asyncio.create_task(leader.run(stops[0]))
+    await until(lambda: leader.leading)
+    following = asyncio.create_task(follower.run(stops[1]))
+    head = appended(recorder, streams=5, each=30)
+    await until(lambda: leader.position == head)
+    assert not follower.leading
+    assert follower.not_ready() == []
+    stops[0].set()
+    await leading
+    await setting.positions[0].leave()
+    recorder.append_bulk([noted(UUID(int=50), 1)])
+    await until(lambda: follower.position == head + 1)
+    stops[1].set()
+    await following
+    assert_in_order(await setting.events(), repeated=False)
+
+
+async def test_a_crash_between_acknowledgement_and_save_repeats_and_loses_nothing(setting, recorder):
+    head = appended(recorder, streams=10, each=30)
+    dying = Dying(setting.publisher(), lives=3)
+    with pytest.raises(SystemError):
+        await setting.relay(dying).run(asyncio.Event())
+    await setting.positions[0].leave()
+    await relayed(setting.relay(), head)
+    events = await setting.events()
+    assert len(events) > 300, "the batch that was not saved came again"
+    assert len({(e.subject, e.sequence) for _, e in events}) == 300
+    assert_in_order(events, repeated=True)
+
+
+async def test_a_database_session_that_is_cut_costs_nothing(setting, recorder, postgres_url, store):
+    relay, stopping = setting.relay(), asyncio.Event()
+    running = asyncio.create_task(relay.run(stopping))
+    head = appended(recorder, streams=10, each=30)
+    await until(lambda: relay.position > 0)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where pid <> pg_backend_pid() and datname is not null"
+        )
+    other = Recorder(postgres_url, store)
+    other.append_bulk([noted(UUID(int=77), 1)])
+    other.close()
+    await until(lambda: relay.position == head + 1)
+    stopping.set()
+    await running
+    events = await setting.events()
+    assert len({(e.subject, e.sequence) for _, e in events}) == 301
+    assert_in_order(events, repeated=True)
+    assert relay.not_ready() == []
+
+
+async def test_without_a_broker_it_says_why_and_keeps_its_position(setting, recorder):
+    head = appended(recorder, streams=2, each=2)
+    relay, stopping = setting.relay(KafkaPublisher("127.0.0.1:1")), asyncio.Event()
+    running = asyncio.create_task(relay.run(stopping))
+    await until(lambda: relay.failing is not None)
+    assert "PublishFailed" in relay.not_ready()[0]
+    assert relay.position == 0
+    assert relay.outbox_age_seconds() > 0
+    stopping.set()
+    await running
+    await setting.positions[0].leave()
+    relay = setting.relay()
+    await relayed(relay, head)
+    assert relay.outbox_age_seconds() == 0
+    assert len(await setting.events()) == 4
+
+
+async def test_a_producer_that_broke_is_made_anew_and_the_batch_comes_again(setting, recorder):
+    class Breaking(Publisher):
+        def __init__(self, inner: KafkaPublisher) -> None:
+            self.inner, self.calls = inner, 0
+
+        @override
+        async def publish(self, records: Sequence[Record]) -> None:
+            self.calls += 1
+            if self.calls in {2, 3}:
+                await self.inner.publish(records[: len(records) // 2])
+                await self.inner.close()
+                raise PublishFailed("the rest was not acknowledged")
+            await self.inner.publish(records)
+
+    head = appended(recorder, streams=10, each=30)
+    await relayed(setting.relay(Breaking(setting.publisher())), head)
+    events = await setting.events()
+    assert len({(e.subject, e.sequence) for _, e in events}) == 300
+    assert_in_order(events, repeated=True)
+
+
+async def test_news_arrives_without_waiting_for_the_poll(setting, recorder):
+    relay, stopping = setting.relay(), asyncio.Event()
+    relay._poll_seconds = 20.0
+    running = asyncio.create_task(relay.run(stopping))
+    await until(lambda: relay.leading)
+    await asyncio.sleep(0.3)
+    before = CLOCK.monotonic()
+    recorder.append_bulk([noted(UUID(int=1), 1)])
+    await until(lambda: relay.position > 0)
+    assert CLOCK.monotonic() - before < 5
+    stopping.set()
+    recorder.append_bulk([noted(UUID(int=1), 2)])
+    await running
