@@ -46,13 +46,11 @@ def read_all() -> Reading:
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres_url: str) -> str:
-    """A database of this package's own, with the key database beside it."""
+    """A PostgreSQL with the key database in it."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        there = {row[0] for row in connection.execute("select datname from pg_database").fetchall()}
-        for name in ("ingest_tests", "crm_keys"):
-            if name not in there:
-                connection.execute(f"create database {name}")
-    return psycopg.conninfo.make_conninfo(postgres_url, dbname="ingest_tests")
+        if connection.execute("select 1 from pg_database where datname = 'crm_keys'").fetchone() is None:
+            connection.execute("create database crm_keys")
+    return postgres_url
 
 
 @pytest.fixture(scope="session")

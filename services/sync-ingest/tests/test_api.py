@@ -1,13 +1,15 @@
 """The routes over a real PostgreSQL: a batch in, what became of it out."""
 
-from dataclasses import dataclass
+from typing import Annotated
 from uuid import UUID
 
 import httpx
 import msgspec
 import pytest
-from chassis.deciding import Refusal
-from fastapi import FastAPI, Request
+from chassis.clock import SystemClock, uuid7
+from chassis.deciding import CommandContext, Refusal
+from contracts.identity import account_id
+from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from sync_ingest.api import create_router
 from sync_ingest.batches import IngestDesk
@@ -22,9 +24,24 @@ MAPPING = (
 CSV = b"acc,ref,day,amt\nA1,r1,2026-03-02,7.50\nA1,r2,2026-03-02,-2.25\n"
 
 
-@dataclass
-class Somebody:
-    subject: str = "teller-7"
+class Open:
+    """Doors that let everybody in: the real ones are the chassis's, and tested there."""
+
+    @staticmethod
+    async def caller() -> str:
+        return "teller-7"
+
+    @staticmethod
+    async def commanding(key: Annotated[str, Header(alias="Idempotency-Key")]) -> CommandContext:
+        now = SystemClock().now()
+        return CommandContext(
+            actor="teller-7",
+            now=now,
+            command_id=uuid7(now),
+            post="teller",
+            idempotency_key=key,
+            client_address="10.0.0.7",
+        )
 
 
 @pytest.fixture
@@ -36,7 +53,7 @@ async def client(postgres_url, data):
     async def refused(_: Request, refusal: Refusal) -> JSONResponse:
         return JSONResponse({"code": refusal.code, "detail": str(refusal)}, refusal.status)
 
-    app.include_router(create_router(IngestDesk(pool.opened), Somebody, batch_bytes_max=10_000))
+    app.include_router(create_router(IngestDesk(pool.opened), Open, batch_bytes_max=10_000))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ingest") as found:
         yield found
     pool.close()
@@ -72,6 +89,13 @@ async def test_a_batch_is_booked_and_certified_and_the_same_request_has_the_same
     assert (await post(client, source, GOOD + BROKEN)).json() == taken
     other_key = (await post(client, source, GOOD + BROKEN, key="k2")).json()
     assert (other_key["posted"], other_key["duplicates"], other_key["position"]) == (0, 1, taken["position"])
+
+
+async def test_events_name_who_brought_the_batch(client, source, ingest):
+    await post(client, source, GOOD)
+    meta = msgspec.json.decode(ingest.ledger._recorder.read_stream(account_id(source, "A1"))[-1].body)["meta"]
+    assert (meta["actor"], meta["post"], meta["client_address"]) == ("teller-7", "teller", "10.0.0.7")
+    assert meta["trace"]["traceparent"]
 
 
 async def test_a_key_is_for_one_request(client, source):

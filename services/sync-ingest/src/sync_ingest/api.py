@@ -5,12 +5,11 @@ from typing import Annotated, Any, Final, Literal, Protocol
 from uuid import UUID
 
 import msgspec
-from chassis.deciding import COMMAND_KEY_CHARACTERS_MAX, Refusal
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from chassis.deciding import CommandContext, Refusal
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
-from sync_ingest import batches
 from sync_ingest.archive import PAGE_MAX
 from sync_ingest.batches import BatchFile, IngestDesk
 from sync_ingest.domain.records import canonical_schema
@@ -18,6 +17,7 @@ from sync_ingest.ingesting import SOURCE_CHARACTERS_MAX
 
 FILES_PER_BATCH_MAX: Final = 100
 BATCH_BYTES_MAX: Final = 16 << 20
+BATCHES_PATH: Final = "/ingest/batches"
 
 MinorUnits = int | dict[str, int]
 
@@ -172,11 +172,18 @@ class CertificateUnknown(Refusal):
     title_zh = "没有该对账证书"
 
 
-class Caller(Protocol):
-    """Who asks, as the one place that knows callers says."""
+class Doors(Protocol):
+    """What the process that serves these routes puts before each of them, as dependencies."""
 
     @property
-    def subject(self) -> str: ...
+    def caller(self) -> Callable[..., Any]:
+        """Who asks; refuses whoever has no valid token."""
+        ...
+
+    @property
+    def commanding(self) -> Callable[..., Any]:
+        """The `CommandContext` of a caller who commands."""
+        ...
 
 
 _BATCH_BODY: Final[dict[str, Any]] = {
@@ -206,25 +213,21 @@ _BATCH_BODY: Final[dict[str, Any]] = {
     }
 }
 
-Key = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=COMMAND_KEY_CHARACTERS_MAX)]
 Source = Annotated[str | None, Query(description="only of this source", max_length=SOURCE_CHARACTERS_MAX)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 Cursor = Annotated[str | None, Query(description="`next` of the page before", pattern="^[0-9]{1,18}$")]
 
 
-def create_router(
-    desk: IngestDesk, caller: Callable[..., Any], *, batch_bytes_max: int = BATCH_BYTES_MAX
-) -> APIRouter:
-    """The routes of ingest; `caller` is the dependency that says who asks, or refuses."""
-    router = APIRouter(prefix="/ingest", tags=["ingest"])
-    Asking = Annotated[Caller, Depends(caller)]
+def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATCH_BYTES_MAX) -> APIRouter:
+    """The routes of ingest. The process lets bodies of `batch_bytes_max` through to BATCHES_PATH."""
+    router = APIRouter(prefix="/ingest", tags=["ingest"], dependencies=[Depends(doors.caller)])
+    Commanding = Annotated[CommandContext, Depends(doors.commanding)]
 
     @router.post("/batches", status_code=201, openapi_extra=_BATCH_BODY)
     async def take_batch_in(
         request: Request,
         response: Response,
-        asking: Asking,
-        key: Key,
+        context: Commanding,
         source: Annotated[str | None, Query(description="the system that the feed comes from")] = None,
         format: Annotated[str | None, Query(description="the feed format, canonical by default")] = None,
         mapping: Annotated[str | None, Query(description="the mapping of a csv feed (TOML)")] = None,
@@ -236,7 +239,7 @@ def create_router(
         if not fields["source"]:
             raise BatchMalformed("it names no source")
         answer = await desk.batch(
-            batches.Request(asking.subject, key),
+            context,
             fields["source"],
             files,
             format=fields["format"] or "canonical",
@@ -247,7 +250,6 @@ def create_router(
 
     @router.get("/quarantine")
     async def list_quarantine(
-        asking: Asking,
         source: Source = None,
         status: Annotated[Literal["waiting", "released"] | None, Query()] = None,
         after: Cursor = None,
@@ -262,18 +264,16 @@ def create_router(
 
     @router.post("/quarantine/{entry}/release", status_code=201)
     async def release(
-        response: Response, asking: Asking, key: Key, entry: Annotated[UUID, Path()], repair: Repair
+        response: Response, context: Commanding, entry: Annotated[UUID, Path()], repair: Repair
     ) -> TakenIn:
         """Books the repaired record in the place of the quarantined one; `quarantined` 1 says it is still broken."""
-        answer = await desk.release(
-            batches.Request(asking.subject, key), entry, msgspec.json.encode(repair.record)
-        )
+        answer = await desk.release(context, entry, msgspec.json.encode(repair.record))
         response.headers["Consistency-Token"] = f"ingest-{answer['position']}"
         return TakenIn(**answer)
 
     @router.get("/certificates")
     async def list_certificates(
-        asking: Asking, source: Source = None, after: Cursor = None, limit: Limit = 50
+        source: Source = None, after: Cursor = None, limit: Limit = 50
     ) -> CertificatePage:
         """Reconciliation certificates, newest first."""
         found = await desk.certificates(source, int(after) if after else None, limit)
@@ -283,7 +283,7 @@ def create_router(
         )
 
     @router.get("/certificates/{certificate_id}")
-    async def get_certificate(asking: Asking, certificate_id: Annotated[UUID, Path()]) -> Certificate:
+    async def get_certificate(certificate_id: Annotated[UUID, Path()]) -> Certificate:
         """One reconciliation certificate."""
         found = await desk.certificate(certificate_id)
         if found is None:
@@ -291,7 +291,7 @@ def create_router(
         return Certificate(**found)
 
     @router.get("/schema")
-    async def get_schema(asking: Asking) -> dict[str, Any]:
+    async def get_schema() -> dict[str, Any]:
         """JSON Schema of one line of a canonical feed: what branch systems send."""
         return canonical_schema()
 

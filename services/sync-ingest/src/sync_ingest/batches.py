@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
-from chassis.deciding import CommandKeyReused, Refusal
+from chassis.deciding import CommandContext, CommandKeyReused, Refusal
 
 from sync_ingest.domain.identities import QuarantineId
-from sync_ingest.ingesting import FeedContent, Ingest, RunResult
+from sync_ingest.ingesting import Acting, FeedContent, Ingest, RunResult
 from sync_ingest.reporting import certificate_of, quarantine_of, result_of
 
 RUNS_AT_ONCE_MAX: Final = 4
@@ -21,18 +21,6 @@ RUNS_AT_ONCE_MAX: Final = 4
 Value = TypeVar("Value")
 Opened = Callable[[], AbstractContextManager[Ingest]]
 Answer = dict[str, Any]
-
-
-class Request(NamedTuple):
-    """Who asks, and the idempotency key of the request: keys of different callers have nothing to do with each other."""
-
-    caller: str
-    key: str
-
-    @property
-    def remembered_as(self) -> str:
-        """The key under which the answer is kept."""
-        return f"{self.caller}|{self.key}"
 
 
 class BatchFile(NamedTuple):
@@ -50,7 +38,13 @@ class IngestDesk:
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RUNS_AT_ONCE_MAX))
 
     async def batch(
-        self, request: Request, source: str, files: Sequence[BatchFile], *, format: str, mapping: str | None
+        self,
+        context: CommandContext,
+        source: str,
+        files: Sequence[BatchFile],
+        *,
+        format: str,
+        mapping: str | None,
     ) -> Answer:
         """Takes one batch in, books and certifies it; the same request again gives the same answer."""
         fingerprint = _fingerprint(
@@ -61,16 +55,16 @@ class IngestDesk:
             contents = [FeedContent(file.name, lambda file=file: io.BytesIO(file.content)) for file in files]  # type: ignore[misc]
             return _answer(ingest, ingest.run(source, contents, format=format, mapping=mapping))
 
-        return await self._with(lambda ingest: _once(ingest, request, fingerprint, run))
+        return await self._with(lambda ingest: _once(ingest, context, fingerprint, run))
 
-    async def release(self, request: Request, entry: UUID, repaired: bytes) -> Answer:
+    async def release(self, context: CommandContext, entry: UUID, repaired: bytes) -> Answer:
         """Books the record that replaces a quarantined one; the same request again gives the same answer."""
 
         def run(ingest: Ingest) -> Answer:
             return _answer(ingest, ingest.release(QuarantineId(entry), repaired))
 
         fingerprint = _fingerprint("release", str(entry), repaired)
-        return await self._with(lambda ingest: _once(ingest, request, fingerprint, run))
+        return await self._with(lambda ingest: _once(ingest, context, fingerprint, run))
 
     async def quarantine(
         self, source: str | None, status: str | None, after: int, limit: int
@@ -107,19 +101,23 @@ class IngestDesk:
             return await asyncio.to_thread(in_thread)
 
 
-def _once(ingest: Ingest, request: Request, fingerprint: bytes, run: Callable[[Ingest], Answer]) -> Answer:
+def _once(
+    ingest: Ingest, context: CommandContext, fingerprint: bytes, run: Callable[[Ingest], Answer]
+) -> Answer:
     """Runs unless this request was answered before. A run that was cut off runs again, and adds nothing twice."""
-    asked = ingest.archive.ask(request.remembered_as, fingerprint, ingest.now())
+    key = f"{context.actor}|{context.idempotency_key or context.command_id}"
+    asked = ingest.archive.ask(key, fingerprint, ingest.now())
     if asked.fingerprint != fingerprint:
-        raise CommandKeyReused(request.key)
+        raise CommandKeyReused(str(context.idempotency_key))
+    ingest.acting = Acting(context.actor, context.post, context.on_behalf_of, context.client_address)
     answer = asked.answer
     if answer is None:
         try:
             answer = msgspec.json.encode(run(ingest))
         except Refusal:
-            ingest.archive.forget(request.remembered_as)
+            ingest.archive.forget(key)
             raise
-        answer = ingest.archive.answer(request.remembered_as, answer)
+        answer = ingest.archive.answer(key, answer)
     remembered: Answer = msgspec.json.decode(answer)
     return remembered
 

@@ -14,8 +14,8 @@ from chassis.store import Recorder, prepare
 
 from sync_ingest.archive import Archive
 from sync_ingest.crashing import crash_at
-from sync_ingest.ingesting import Ingest, Progress
-from sync_ingest.journal import ACTOR, SCHEMA, KeptVault, StoreLedger
+from sync_ingest.ingesting import ITSELF, Acting, Ingest, Progress
+from sync_ingest.journal import SCHEMA, KeptVault, StoreLedger
 from sync_ingest.settings import SyncIngestSettings
 
 IDLE_MAX: Final = 4
@@ -33,7 +33,7 @@ def opened(
     settings: SyncIngestSettings,
     *,
     progress: Callable[[Progress], None] = lambda _: None,
-    actor: str = ACTOR,
+    acting: Acting = ITSELF,
     ready: bool = False,
 ) -> Iterator[Ingest]:
     """An `Ingest` with connections of its own; not shared between threads. `ready`: the tables are known to be there."""
@@ -50,13 +50,14 @@ def opened(
         archive = stack.enter_context(Archive.connect(settings.postgres_url))
         yield Ingest(
             archive,
-            StoreLedger(reader, writer, keys, now=clock.now, actor=actor),
+            StoreLedger(reader, writer, keys, now=clock.now),
             KeptVault(keys),
             clock.now,
             clock.monotonic,
             settings.ingest,
             crash_at(settings.crash_at, settings.environment),
             progress,
+            acting,
         )
 
 
@@ -73,6 +74,7 @@ class IngestPool:
     def opened(self) -> Iterator[Ingest]:
         """One that nobody else uses."""
         stack, ingest = self._taken()
+        ingest.acting = ITSELF
         try:
             yield ingest
         except Refusal:

@@ -53,6 +53,18 @@ class StoredMovement(msgspec.Struct, frozen=True):
     intake: UUID
 
 
+class Acting(NamedTuple):
+    """Who has a run done; the machinery itself where nobody is named."""
+
+    actor: str = "sync-ingest"
+    post: str | None = None
+    on_behalf_of: str | None = None
+    client_address: str | None = None
+
+
+ITSELF: Final = Acting()
+
+
 class Ledger(Journal, Protocol):
     """The store as a whole run needs it: the pipeline's journal, and reading accounts back."""
 
@@ -68,8 +80,8 @@ class Ledger(Journal, Protocol):
         """Position of the last event of the store."""
         ...
 
-    def traced(self, carrier: Mapping[str, str]) -> None:
-        """What is stored from now on carries this W3C trace context, unless its record brought its own."""
+    def said_by(self, acting: Acting, trace: Mapping[str, str]) -> None:
+        """What is stored from now on names who had it stored, and in which trace unless its record brought its own."""
         ...
 
 
@@ -186,6 +198,7 @@ class Ingest:
     settings: IngestSettings = field(default_factory=IngestSettings)
     reached: Callable[[str], None] = lambda _: None
     progress: Callable[[Progress], None] = lambda _: None
+    acting: Acting = ITSELF
 
     def run(
         self, source: str, contents: Sequence[FeedContent], *, format: str, mapping: str | None = None
@@ -269,7 +282,7 @@ class Ingest:
     def _traced(self, name: str) -> Iterator[None]:
         """A span of its own, or one below the caller's; events carry it to whoever reads them."""
         with span(name):
-            self.ledger.traced(carrier())
+            self.ledger.said_by(self.acting, carrier())
             yield
 
     def _note_release(self, source: str, quarantined: QuarantineId, intake: IntakeId) -> None:

@@ -16,12 +16,11 @@ from msgspec import structs
 from psycopg import sql
 
 from sync_ingest.domain.events import STORED_NAMES
-from sync_ingest.ingesting import StoredMovement
+from sync_ingest.ingesting import ITSELF, Acting, StoredMovement
 from sync_ingest.pipeline import AppendConflict, Entry, StoredPosting
 
 STORE: Final = "ingest"
 SCHEMA: Final = "store_ingest"
-ACTOR: Final = "sync-ingest"
 DIGEST_PURPOSE: Final = "ingest content digest"
 POSTING_NAMES: Final = ("posting-booked", "posting-reversed")
 READ_ROWS: Final = 2_000
@@ -71,18 +70,17 @@ class StoreLedger:
         keys: KeyRing,
         *,
         now: Callable[[], datetime],
-        actor: str = ACTOR,
     ) -> None:
         self._recorder = recorder
         self._writer = writer
         self._keys = keys
         self._now = now
-        self._actor = actor
+        self._acting = ITSELF
         self._trace: dict[str, str] = {}
 
-    def traced(self, carrier: Mapping[str, str]) -> None:
-        """What is stored from now on carries this W3C trace context, unless its record brought its own."""
-        self._trace = dict(carrier)
+    def said_by(self, acting: Acting, trace: Mapping[str, str]) -> None:
+        """What is stored from now on names who had it stored, and in which trace unless its record brought its own."""
+        self._acting, self._trace = acting, dict(trace)
 
     def postings(self, identities: Sequence[UUID]) -> dict[UUID, StoredPosting]:
         """The stored postings among `identities`."""
@@ -199,7 +197,10 @@ class StoreLedger:
         return Metadata(
             effective_at=effective_at,
             recorded_at=recorded_at,
-            actor=self._actor,
+            actor=self._acting.actor,
+            post=self._acting.post,
+            on_behalf_of=self._acting.on_behalf_of,
+            client_address=self._acting.client_address,
             command_id=intake,
             correlation_id=intake,
             causation_id=intake,
