@@ -87,12 +87,9 @@ def filled(number: int, ring: KeyRing, chance: Random) -> list[tuple[str, str, d
         balance = {
             "minor": chance.randrange(-10_000, 10**9),
             "movements": 400,
-            "booked_from": "2025-01-01",
             "booked_through": "2025-12-31",
-            "first": 3,
-            "last": 402,
         }
-        months = {f"2025-{month:02d}": {"card": 10_000, "household": 5_000} for month in range(1, 13)}
+        months = {f"2025-{month:02d}": {"card": 10_000, "household": 5_000} for month in (10, 11, 12)}
         document = {
             "_id": str(account),
             "_seq": 402,
@@ -112,7 +109,6 @@ def filled(number: int, ring: KeyRing, chance: Random) -> list[tuple[str, str, d
             "repaid": {},
             "movements": 400,
             "booked_through": "2025-12-31",
-            "moved_at": NOW,
             "changed_at": NOW,
             "position": 1,
         }

@@ -3,14 +3,13 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-import pytest
 from customer.panorama import (
     ASSETS,
     LIABILITIES,
     SPENDING_KINDS,
-    MonthNotKept,
     Panorama,
     allocation,
+    keeps,
     panorama,
 )
 from customer.views import asset_panorama
@@ -215,16 +214,20 @@ def test_a_figure_is_as_old_as_its_oldest_source():
     assert block["deposits"]["freshness_seconds"] > 3600
 
 
-def test_a_month_that_is_not_kept_is_not_shown_as_nothing():
+def test_a_month_that_documents_no_longer_keep_is_known_to_be_missing():
     teller = Teller()
     account, events = opened(teller, 1, "deposit")
-    for month in range(1, 13):
-        events.append(teller.posting(account, -1, f"2025-{month:02d}-01", kind="fee"))
-    events += [teller.posting(account, -1, f"2026-{month:02d}-01", kind="fee") for month in (1, 2)]
-    assert seen(events, month="2025-02")["currencies"][0]["spending"]["amount_minor"] == 1
-    with pytest.raises(MonthNotKept):
-        seen(events, month="2025-01")
-    assert seen(events, month="2026-03")["currencies"][0]["spending"]["amount_minor"] == 0
+    events += [teller.posting(account, -1, f"2026-{month:02d}-01", kind="fee") for month in (1, 3, 4)]
+    months = documents(events)[0]["outflows"]["CNY"]
+    assert [keeps(months, month) for month in ("2025-12", "2026-01", "2026-02", "2026-05")] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert keeps({"2026-02": {}}, "2025-01")
+    assert seen(events, month="2026-03")["currencies"][0]["spending"]["amount_minor"] == 1
+    assert seen(events, month="2026-05")["currencies"][0]["spending"]["amount_minor"] == 0
 
 
 def test_a_customer_without_accounts_has_no_figures():

@@ -181,6 +181,17 @@ async def test_the_movements_behind_a_figure_sum_to_it_page_by_page(reading, ban
     ]
 
 
+async def test_a_month_that_documents_no_longer_keep_is_summed_from_the_movements(bank, mongo, key_ring):
+    for month in range(1, 7):
+        bank.posting(bank.mine, -month, f"2025-{month:02d}-28", kind="card")
+    bank.posting(bank.mine, 2, "2025-02-28", kind="card", reverses="x")
+    await bank.keep(mongo)
+    reading = Reading(mongo, Live(), key_ring)
+    for month, spent in (("2025-01", 1), ("2025-02", 0), ("2025-03", 3), ("2025-06", 6), ("2024-01", 0)):
+        shown = await reading.panorama(ZHANG, NOW, month)
+        assert shown["currencies"][0]["spending"]["amount_minor"] == spent, month
+
+
 async def test_a_customer_is_found_by_the_number_of_a_source_and_shown_masked(reading):
     [found] = await reading.by_reference("fund", "7")
     assert (found["customer_id"], found["name"], found["phone"]) == (str(ZHANG), "张*", "138****1234")

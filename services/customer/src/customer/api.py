@@ -1,20 +1,25 @@
 """HTTP of customer: commands with `Idempotency-Key` and `If-Match`, questions with `at_least`; values come masked."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, TypeVar, cast
 from uuid import UUID
 
 import msgspec
-from chassis.deciding import COMMAND_KEY_CHARACTERS_MAX, CommandContext, Outcome
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from chassis.deciding import AlreadyRecorded, CommandContext, Outcome, TooManyConflicts, VersionMismatch
+from chassis.web import Doors, Paging, consistency_token, cursor, cursor_values, entity_tag, paging, refusals
+from fastapi import APIRouter, Depends, Path, Query, Response
 
-from customer.desk import PAGE_MAX, Desk
+from customer.catalogue import CONTEXT
+from customer.desk import AccountNotHeld, Desk
 from customer.domain.customer import (
     ChangeContactDetails,
     CorrectIdentityDetails,
+    CustomerAlreadyRegistered,
     CustomerCommand,
+    CustomerNotRegistered,
     LinkReference,
     RenameCustomer,
+    TooManyReferences,
 )
 from customer.domain.events import CustomerEvent
 from customer.panorama import Panorama
@@ -38,22 +43,11 @@ from customer.shapes import (
     UnlinkedPage,
 )
 
-CURSOR_MAX: Final = 2**31 - 1
+T = TypeVar("T")
 
-Key = Annotated[
-    str,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=COMMAND_KEY_CHARACTERS_MAX // 2,
-        description="the same key with the same command gives the same answer and does nothing twice",
-    ),
-]
+Paged = Annotated[Paging, Depends(paging)]
 CustomerPath = Annotated[UUID, Path(description="the customer")]
 AccountPath = Annotated[UUID, Path(description="the account")]
-Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="items per page")]
-IdCursor = Annotated[UUID | None, Query(description="the `next` of the page before")]
-NumberCursor = Annotated[int, Query(ge=0, le=CURSOR_MAX, description="the `next` of the page before")]
 WantedReference = Annotated[
     str | None,
     Query(
@@ -66,32 +60,14 @@ MonthWanted = Annotated[
 ]
 
 _encode: Final = msgspec.json.Encoder().encode
-_PANORAMA: Final[dict[int | str, dict[str, Any]]] = {200: {"model": Panorama}}
-_RFC9110_ETAG: Final = {"headers": {"ETag": {"schema": {"type": "string"}}}}
-
-
-class Doors(Protocol):
-    """What the process that serves these routes puts before each of them, as dependencies."""
-
-    @property
-    def caller(self) -> Callable[..., Any]:
-        """Who asks; refuses whoever has no valid token."""
-        ...
-
-    @property
-    def commanding(self) -> Callable[..., Any]:
-        """The `CommandContext` of a caller who commands."""
-        ...
-
-    @property
-    def expected_version(self) -> Callable[..., Any]:
-        """The version that `If-Match` names."""
-        ...
-
-    @property
-    def at_least(self) -> Callable[..., Any]:
-        """Waits until the views have what `at_least` names."""
-        ...
+Answers = dict[int | str, dict[str, Any]]
+_ETAG: Final = {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the customer's version"}}}
+_UNKNOWN: Final[Answers] = refusals(CustomerNotRegistered)
+_REGISTERED: Final[Answers] = {201: _ETAG} | refusals(
+    CustomerAlreadyRegistered, TooManyReferences, AlreadyRecorded
+)
+_CHANGED: Final[Answers] = {200: _ETAG} | refusals(CustomerNotRegistered, VersionMismatch, TooManyConflicts)
+_LINKED: Final[Answers] = _CHANGED | refusals(TooManyReferences, AlreadyRecorded, TooManyConflicts)
 
 
 def create_router(desk: Desk, doors: Doors) -> APIRouter:
@@ -108,21 +84,21 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
 
     # commands
 
-    @router.post("/customers", status_code=201, responses={201: _RFC9110_ETAG})
+    @router.post("/customers", status_code=201, responses=_REGISTERED)
     async def register_customer(response: Response, context: Commanding, body: RegisterBody) -> Done:
         """Registers a customer. A reference that is another customer's is refused."""
         outcome = await desk.register(body.said(), context)
         response.headers["Location"] = f"/customers/{outcome.stream_id}"
         return _done(response, outcome)
 
-    @router.put("/customers/{customer_id}/name")
+    @router.put("/customers/{customer_id}/name", responses=_CHANGED)
     async def rename_customer(
         response: Response, context: Commanding, version: Expected, customer_id: CustomerPath, body: NameBody
     ) -> Done:
         """The customer bears another name."""
         return await changed(response, customer_id, RenameCustomer(body.name), context, version)
 
-    @router.put("/customers/{customer_id}/contact-details")
+    @router.put("/customers/{customer_id}/contact-details", responses=_CHANGED)
     async def change_contact_details(
         response: Response,
         context: Commanding,
@@ -134,7 +110,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
         command = ChangeContactDetails(body.phone, body.email, body.address)
         return await changed(response, customer_id, command, context, version)
 
-    @router.put("/customers/{customer_id}/identity-details")
+    @router.put("/customers/{customer_id}/identity-details", responses=_CHANGED)
     async def correct_identity_details(
         response: Response,
         context: Commanding,
@@ -147,7 +123,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
         command = CorrectIdentityDetails(born_on, body.identity_number)
         return await changed(response, customer_id, command, context, version)
 
-    @router.post("/customers/{customer_id}/references")
+    @router.post("/customers/{customer_id}/references", responses=_LINKED)
     async def link_reference(
         response: Response,
         context: Commanding,
@@ -161,71 +137,78 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
     # questions
 
     @router.get("/customers", dependencies=asking)
-    async def list_customers(
-        reference: WantedReference = None, after: IdCursor = None, limit: Limit = 50
-    ) -> CustomerPage:
+    async def list_customers(page: Paged, reference: WantedReference = None) -> CustomerPage:
         """Customers in the order of their ids, or the one that a source knows under its own number."""
         if reference is not None:
             source, _, number = reference.partition(":")
             found = await desk.by_reference(source, number)
             return CustomerPage(items=[CustomerShown(**one) for one in found], next=None)
-        found = await desk.customers(after, limit)
+        found = await desk.customers(_after(page, UUID), page.limit)
         return CustomerPage(
-            items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", limit)
+            items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", page)
         )
 
-    @router.get("/customers/{customer_id}", dependencies=asking, responses={200: _RFC9110_ETAG})
+    @router.get("/customers/{customer_id}", dependencies=asking, responses={200: _ETAG} | _UNKNOWN)
     async def get_customer(response: Response, customer_id: CustomerPath) -> CustomerShown:
         """Who a customer is, masked. The ETag is what a change must name in `If-Match`."""
         found = CustomerShown(**await desk.customer(customer_id))
-        response.headers["ETag"] = f'"{found.version}"'
+        response.headers["ETag"] = entity_tag(found.version)
         return found
 
-    @router.get("/customers/{customer_id}/panorama", dependencies=asking, responses=_PANORAMA)
+    @router.get(
+        "/customers/{customer_id}/panorama",
+        dependencies=asking,
+        responses={200: {"model": Panorama}} | _UNKNOWN,
+    )
     async def get_panorama(customer_id: CustomerPath, month: MonthWanted = None) -> Response:
         """What a customer owns and owes, per currency, each figure with its source, its age and its events."""
         return Response(_encode(await desk.panorama(customer_id, month)), media_type="application/json")
 
-    @router.get("/customers/{customer_id}/accounts", dependencies=asking)
+    @router.get("/customers/{customer_id}/accounts", dependencies=asking, responses=_UNKNOWN)
     async def list_accounts(customer_id: CustomerPath) -> Accounts:
         """The accounts of a customer with all their holders."""
         return Accounts(items=[AccountHeld(**one) for one in await desk.accounts(customer_id)])
 
-    @router.get("/customers/{customer_id}/accounts/{account_id}/movements", dependencies=asking)
+    @router.get(
+        "/customers/{customer_id}/accounts/{account_id}/movements",
+        dependencies=asking,
+        responses=refusals(AccountNotHeld),
+    )
     async def list_movements(
         customer_id: CustomerPath,
         account_id: AccountPath,
+        page: Paged,
         currency: Annotated[str | None, Query(pattern=r"^[A-Z]{3}$")] = None,
         month: MonthWanted = None,
         kind: Annotated[str | None, Query(pattern=r"^[a-z_]{1,64}$", description="only of this kind")] = None,
         spending: Annotated[bool, Query(description="only what counts as spending")] = False,
-        after: NumberCursor = 0,
-        limit: Limit = 50,
     ) -> MovementPage:
         """The movements behind a figure; `sums` over all of them is that figure."""
         wanted = MovementsWanted(currency, month, kind, spending)
-        found, sums = await desk.movements(customer_id, account_id, wanted, after, limit)
+        found, sums = await desk.movements(
+            customer_id, account_id, wanted, _after(page, int) or 0, page.limit
+        )
         return MovementPage(
             items=[Movement(**one) for one in found],
-            next=_next(found, "sequence", limit),
+            next=_next(found, "sequence", page),
             sums=[{**one} for one in sums],  # type: ignore[typeddict-item]
         )
 
-    @router.get("/customers/{customer_id}/events")
-    async def list_events(customer_id: CustomerPath, after: NumberCursor = 0, limit: Limit = 50) -> EventPage:
+    @router.get("/customers/{customer_id}/events", responses=_UNKNOWN)
+    async def list_events(customer_id: CustomerPath, page: Paged) -> EventPage:
         """What happened to a customer, who did it and why; without personal values."""
-        found = await desk.events(customer_id, after, limit)
+        found = await desk.events(customer_id, _after(page, int) or 0, page.limit)
         return EventPage(
-            items=[CustomerEventShown(**one) for one in found], next=_next(found, "sequence", limit)
+            items=[CustomerEventShown(**one) for one in found], next=_next(found, "sequence", page)
         )
 
     @router.get("/accounts/unlinked", dependencies=asking)
-    async def list_unlinked(after: IdCursor = None, limit: Limit = 50) -> UnlinkedPage:
+    async def list_unlinked(page: Paged) -> UnlinkedPage:
         """Accounts that wait for their customer: no holder is named yet, or none of them is a customer."""
-        found, counted, all_counted = await desk.unlinked(after, limit)
+        found, counted, all_counted = await desk.unlinked(_after(page, UUID), page.limit)
         return UnlinkedPage(
             items=[AccountKnown(**one) for one in found],
-            next=_next(found, "account_id", limit),
+            next=_next(found, "account_id", page),
             counted=counted,
             all_counted=all_counted,
         )
@@ -234,10 +217,18 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
 
 
 def _done(response: Response, outcome: Outcome[CustomerEvent]) -> Done:
-    response.headers["ETag"] = f'"{outcome.version}"'
-    response.headers["Consistency-Token"] = f"customer-{outcome.position}"
+    response.headers["ETag"] = entity_tag(outcome.version)
+    response.headers["Consistency-Token"] = consistency_token(CONTEXT, outcome.position)
     return Done(customer_id=outcome.stream_id, version=outcome.version, position=outcome.position)
 
 
-def _next(found: Sequence[Mapping[str, Any]], cursor: str, limit: int) -> str | None:
-    return str(found[-1][cursor]) if len(found) == limit else None
+def _after(page: Paging, type: type[T]) -> T | None:
+    """What the page before ended with; raises CursorInvalid."""
+    if page.after is None:
+        return None
+    [value] = cursor_values(page.after, type)
+    return cast(T, value)
+
+
+def _next(found: Sequence[Mapping[str, Any]], key: str, page: Paging) -> str | None:
+    return cursor(found[-1][key]) if len(found) == page.limit else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, TypeVar
 from uuid import UUID
 
 from chassis.catalogue import Catalogue
@@ -21,12 +21,11 @@ from customer.domain.customer import (
 )
 from customer.domain.events import CustomerEvent
 from customer.identities import customer_of_command
-from customer.panorama import MonthNotKept, Panorama
+from customer.panorama import Panorama
 from customer.reading import MovementsWanted, Reading
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
 T = TypeVar("T")
-PAGE_MAX: Final = 200
 
 
 class AccountNotHeld(Refusal):
@@ -36,15 +35,6 @@ class AccountNotHeld(Refusal):
     status: ClassVar[int] = 404
     title: ClassVar[str] = "The customer holds no such account"
     title_zh: ClassVar[str] = "客户没有该账户"
-
-
-class MonthTooOld(Refusal):
-    """The panorama keeps a bounded number of months; the movements keep them all."""
-
-    code: ClassVar[str] = "month-not-kept"
-    status: ClassVar[int] = 422
-    title: ClassVar[str] = "The month is older than the panorama keeps; ask for its movements"
-    title_zh: ClassVar[str] = "该月份已超出全景保留范围，请查询流水"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +70,7 @@ class Desk:
 
     async def panorama(self, customer: UUID, month: str | None) -> Panorama:
         """What a customer owns and owes."""
-        try:
-            return _found(await self.reading.panorama(customer, self.clock.now(), month))
-        except MonthNotKept as error:
-            raise MonthTooOld(str(error)) from error
+        return _found(await self.reading.panorama(customer, self.clock.now(), month))
 
     async def accounts(self, customer: UUID) -> list[Document]:
         """The accounts of a customer with all their holders."""

@@ -7,7 +7,7 @@ are and where its events are; the events sum to it exactly. Currencies are never
 A joint account counts in full for each of its holders, and every figure says how much of it is held jointly.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -165,10 +165,6 @@ class Panorama(TypedDict):
     rules: Rules
 
 
-class MonthNotKept(ValueError):
-    """The month is older than what the accounts' documents keep; its movements are still there."""
-
-
 RULES: Final[Rules] = {
     "joint_accounts": "in-full-for-each-holder",
     "aum": "assets-without-deducting-liabilities",
@@ -219,11 +215,12 @@ class _Account:
 
 @dataclass(slots=True)
 class _Source:
-    """How far a source is booked and when it was last heard of."""
+    """How far a source is booked, when it was last heard of, and how long ago that is."""
 
     booked_through: str | None = None
     heard_at: str = ""
     status: str | None = None
+    freshness_seconds: int = 0
 
     def hears(self, booked_through: str | None, at: str) -> None:
         if booked_through is not None and (
@@ -274,6 +271,11 @@ def section_of(product: str, balance_minor: int) -> Section:
     return _ASSET_OF.get(product, "deposits")
 
 
+def keeps(months: Mapping[str, Any], month: str) -> bool:
+    """Whether an account's months of outflow in a currency tell all about this one."""
+    return len(months) < MONTHS_KEPT_MAX or month >= min(months)
+
+
 def panorama(
     customer: Mapping[str, Any],
     accounts: Sequence[Mapping[str, Any]],
@@ -284,9 +286,10 @@ def panorama(
 ) -> Panorama:
     """The panorama of a customer; documents as the views keep them, personal values opened and masked before.
 
-    `month` is YYYY-MM, by default the month in which the newest movement was booked; raises MonthNotKept.
+    `month` is YYYY-MM, by default the month in which the newest movement was booked. Of an account that no longer
+    keeps the month (see `keeps`) the documents must hold it all the same.
     """
-    heard = _heard(accounts, sources)
+    heard = _heard(accounts, sources, now)
     month = month or _newest_month(accounts, now)
     parties = {one["party_id"] for one in customer["parties"]}
     base = f"/customers/{customer['_id']}"
@@ -326,7 +329,7 @@ def panorama(
                 "source_status": of_source.status,
                 "as_of": of_source.booked_through,
                 "recorded_at": account.recorded_at,
-                "freshness_seconds": _seconds_since(of_source.heard_at, now),
+                "freshness_seconds": of_source.freshness_seconds,
             }
         )
     return {
@@ -335,7 +338,7 @@ def panorama(
         "kind": customer["kind"],
         "month": month,
         "as_of": _as_of({one["source"] for one in accounts}, heard),
-        "currencies": [_block(code, blocks[code], heard, month, now) for code in sorted(blocks)],
+        "currencies": [_block(code, blocks[code], heard, month) for code in sorted(blocks)],
         "accounts": held,
         "rules": RULES,
     }
@@ -402,8 +405,6 @@ def _spending(document: Mapping[str, Any], account: _Account, month: str, blocks
     for currency, months in document["outflows"].items():
         kinds = months.get(month)
         if kinds is None:
-            if len(months) >= MONTHS_KEPT_MAX and month < min(months):
-                raise MonthNotKept(month)
             continue
         spent = {kind: minor for kind, minor in kinds.items() if kind in SPENDING_KINDS}
         if not spent:
@@ -415,9 +416,7 @@ def _spending(document: Mapping[str, Any], account: _Account, month: str, blocks
             block.by_kind[kind] = block.by_kind.get(kind, 0) + minor
 
 
-def _block(
-    currency: str, block: Block, heard: Mapping[str, _Source], month: str, now: datetime
-) -> CurrencyBlock:
+def _block(currency: str, block: Block, heard: Mapping[str, _Source], month: str) -> CurrencyBlock:
     aum, liabilities, net = _Sum(), _Sum(), _Sum()
     for section in ASSETS:
         aum.plus(block.sections[section])
@@ -427,7 +426,7 @@ def _block(
     net.plus(liabilities, -1)
 
     def figure(of: _Sum) -> Figure:
-        return _figure(of, currency, heard, now)
+        return _figure(of, currency, heard)
 
     sections = block.sections
     spending: Spending = {
@@ -454,22 +453,24 @@ def _block(
     }
 
 
-def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source], now: datetime) -> Figure:
-    stalest = min((heard[source].heard_at for source in of.sources), default=None)
+def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source]) -> Figure:
+    sources = sorted(of.sources)
     return {
         "amount_minor": of.minor,
         "amount": decimal_text(of.minor, currency),
         "joint_minor": of.joint_minor,
         "accounts": len(of.accounts),
-        "sources": sorted(of.sources),
-        "as_of": _as_of(of.sources, heard),
+        "sources": sources,
+        "as_of": _as_of(sources, heard) if sources else None,
         "recorded_at": of.recorded_at,
-        "freshness_seconds": None if stalest is None else _seconds_since(stalest, now),
+        "freshness_seconds": max(heard[source].freshness_seconds for source in sources) if sources else None,
         "events": of.events,
     }
 
 
-def _heard(accounts: Sequence[Mapping[str, Any]], sources: Iterable[Mapping[str, Any]]) -> dict[str, _Source]:
+def _heard(
+    accounts: Sequence[Mapping[str, Any]], sources: Iterable[Mapping[str, Any]], now: datetime
+) -> dict[str, _Source]:
     heard: dict[str, _Source] = {}
     for account in accounts:
         found = heard.get(account["source"]) or heard.setdefault(account["source"], _Source())
@@ -479,6 +480,8 @@ def _heard(accounts: Sequence[Mapping[str, Any]], sources: Iterable[Mapping[str,
         if known is not None:
             known.hears(source["booked_through"], source["certified_at"])
             known.status = source["status"]
+    for known in heard.values():
+        known.freshness_seconds = _seconds_since(known.heard_at, now)
     return heard
 
 
@@ -487,7 +490,7 @@ def _newest_month(accounts: Sequence[Mapping[str, Any]], now: datetime) -> str:
     return (newest or now.date().isoformat())[:7]
 
 
-def _as_of(sources: Iterable[str], heard: Mapping[str, _Source]) -> str | None:
+def _as_of(sources: Collection[str], heard: Mapping[str, _Source]) -> str | None:
     """The day up to which all of these sources are booked; None where one of them has booked nothing."""
     through = [heard[source].booked_through for source in sources]
     known = [day for day in through if day is not None]

@@ -24,7 +24,7 @@ from customer.domain.masking import (
 )
 from customer.gathering import Gathered
 from customer.opening import CUSTOMER, INGEST, Keys, Mask, keys_of
-from customer.panorama import SPENDING_KINDS, Panorama, panorama
+from customer.panorama import SPENDING_KINDS, Panorama, keeps, panorama
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES, movement_id
 from customer.views.customers import CUSTOMERS
@@ -105,13 +105,15 @@ class Reading:
     # what a customer holds
 
     async def panorama(self, customer_id: UUID, now: datetime, month: str | None) -> Panorama | None:
-        """A customer's panorama; one aggregation for all who ask at once. Raises MonthNotKept."""
+        """A customer's panorama; one aggregation for all who ask at once, and one more for an old month."""
         found = await self._holdings.get(str(customer_id))
         if found is None:
             return None
         keys = await keys_of(self._ring, _subjects(found))
         shown = {**found, "name": _name(found, keys)}
         accounts = [_opened_account(account, keys) for account in found["accounts"]]
+        if month is not None:
+            await self._remember(month, accounts)
         return panorama(shown, accounts, found["sources"], now=now, month=month)
 
     async def accounts(self, customer_id: UUID) -> list[Document] | None:
@@ -197,6 +199,28 @@ class Reading:
         return min(count, UNLINKED_COUNTED_MAX), count <= UNLINKED_COUNTED_MAX
 
     # pipelines
+
+    async def _remember(self, month: str, accounts: Sequence[Document]) -> None:
+        """Adds the outflows of a month that documents no longer keep, summed from the movements."""
+        forgetful = [
+            account
+            for account in accounts
+            if not all(keeps(months, month) for months in account["outflows"].values())
+        ]
+        if not forgetful:
+            return
+        ranges = [{"_id": {"$gt": f"{one['_id']}:", "$lte": f"{one['_id']}:~"}} for one in forgetful]
+        where = {"$or": ranges, **MovementsWanted(month=month).conditions(), "outflow_minor": {"$ne": 0}}
+        by = {"account": "$account", "currency": "$currency", "kind": "$kind"}
+        group = {"_id": by, "out": {"$sum": "$outflow_minor"}}
+        collection = await self._live.collection(asset_panorama.VIEW.name, MOVEMENTS)
+        summed: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
+        for one in await self._mongo.aggregate(collection, [{"$match": where}, {"$group": group}]):
+            of = one["_id"]
+            months = summed.setdefault(of["account"], {}).setdefault(of["currency"], {month: {}})
+            months[month][of["kind"]] = one["out"]
+        for account in forgetful:
+            account["outflows"] = summed.get(account["_id"], {})
 
     async def _load_holdings(self, ids: Sequence[str]) -> dict[str, Document]:
         found = await self._mongo.aggregate(await self._customers(), await self._accounts_of(ids))

@@ -16,8 +16,11 @@ MOVEMENTS: Final = "movements"
 PARTIES: Final = "parties"
 SOURCES: Final = "sources"
 
-MONTHS_KEPT_MAX: Final = 13
-"""Months of outflow that an account's document keeps per currency; older ones are in the movements."""
+MONTHS_KEPT_MAX: Final = 3
+"""Months of outflow that an account's document keeps per currency; older ones are summed from the movements.
+
+Thirteen months made documents three times as long and a panorama half as fast (`benchmarks/panorama_read.py`).
+"""
 MEMBERS_MAX: Final = 1_000
 """Holders, cards, loans, standing orders of one account; an account with more is parked and looked at."""
 
@@ -156,7 +159,6 @@ def _blank(event: Delivered) -> Document:
         "repaid": {},
         "movements": 0,
         "booked_through": None,
-        "moved_at": None,
     }
 
 
@@ -165,28 +167,17 @@ def _moved(document: Document, event: Delivered) -> Document:
     currency, amount, booked_on = data["currency"], data["amount_minor"], data["booked_on"]
     before = document["balances"].get(currency)
     if before is None:
-        balance = {
-            "minor": amount,
-            "movements": 1,
-            "booked_from": booked_on,
-            "booked_through": booked_on,
-            "first": event.sequence,
-            "last": event.sequence,
-        }
+        balance = {"minor": amount, "movements": 1, "booked_through": booked_on}
     else:
         balance = {
             "minor": before["minor"] + amount,
             "movements": before["movements"] + 1,
-            "booked_from": min(before["booked_from"], booked_on),
             "booked_through": max(before["booked_through"], booked_on),
-            "first": before["first"],
-            "last": event.sequence,
         }
     changes: Document = {
         "balances": {**document["balances"], currency: balance},
         "movements": document["movements"] + 1,
         "booked_through": max(document["booked_through"] or booked_on, booked_on),
-        "moved_at": event.recorded_at.isoformat(),
     }
     if document["product"] is None and data.get("product") is not None:
         changes["product"] = data["product"]
