@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from chassis.books import GenerationLost
@@ -11,7 +11,14 @@ from chassis.clock import SystemClock
 from chassis.documents import Change, DocumentKey, DocumentsUnavailable, Unwritable, Written
 from chassis.memory import MemoryBooks, MemoryDocuments, MemoryPublisher
 from chassis.mongo import Mongo, MongoDocuments
-from chassis.parking import HELD_EVENTS_MAX, PARKED_SUBJECTS_MAX, TRIES_MAX, GroupHeld, Parking
+from chassis.parking import (
+    HELD_EVENTS_MAX,
+    PARKED_SUBJECTS_MAX,
+    RELEASED_AT_ONCE_MAX,
+    TRIES_MAX,
+    GroupHeld,
+    Parking,
+)
 from chassis.projecting import CONFLICT_ROUNDS_MAX, Contended, Projector
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -380,14 +387,39 @@ async def test_a_document_that_no_database_takes_parks_its_subject(mongo):
     assert Unwritable.__name__ in parked.reason
 
 
-async def test_a_document_that_breaks_an_index_parks_its_subject(mongo):
+@pytest.mark.parametrize("chunk", [1, 2, 10])
+async def test_a_document_that_breaks_an_index_parks_its_subject(mongo, chunk):
     await mongo.index("lists_v1_entries", [("word", 1)], unique=True)
-    world = World(MongoDocuments(mongo, "lists_v1_"))
-    words = written_down([(0, "same"), (1, "a"), (2, "b"), (2, "same"), (2, "c")])
-    await world.projectors[0].apply([record for part in reversed(words.records) for record in part][::-1])
+    world = World(MongoDocuments(mongo, "lists_v1_"), chunk=chunk)
+    words = written_down([(0, "same"), (2, "b"), (2, "same"), (2, "c"), (2, "d"), (4, "e")])
     await world.projectors[0].apply(words.all())
-    parked = world.books.waiting
-    assert len(parked) == 1
-    assert {
-        len(d["words"]) for d in await mongo.find("lists_v1_lists", {"_id": {"$ne": str(SUBJECTS[2])}})
-    } == {1}
+    [parked] = world.books.waiting.values()
+    assert (parked.subject, parked.sequence, parked.held) == (SUBJECTS[2], 2, 3)
+    # Entries of later events may have been inserted by then: nobody counts them before the list does.
+    lists_of = {document["_id"]: document["words"] for document in await mongo.find("lists_v1_lists")}
+    assert lists_of[str(SUBJECTS[2])] == ["b"]
+
+
+async def test_entries_are_there_before_the_documents_that_count_them():
+    class Watched(MemoryDocuments):
+        order: ClassVar[list[str]] = []
+
+        @override
+        async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+            self.order.append(collection)
+            return await super().write(collection, changes)
+
+    world = World(Watched(), chunk=10)
+    await world.projectors[0].apply(written_down([(0, "a"), (1, "poison")]).all())
+    assert Watched.order == ["entries", "lists"]
+
+
+async def test_more_than_one_page_of_waiting_events_is_released():
+    words = written_down([(0, "poison"), *[(0, "a")] * (RELEASED_AT_ONCE_MAX + 3)])
+    repairs = Repairs()
+    world = World(MemoryDocuments(), repairs)
+    await world.projectors[0].apply(words.all())
+    repairs.done = True
+    world.books.want(SUBJECTS[0], "release")
+    await world.projectors[0].tick()
+    assert world.found["lists"][str(SUBJECTS[0])]["length"] == len("poison") + RELEASED_AT_ONCE_MAX + 3
