@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 from chassis.deciding import Refusal
 from sync_ingest.adapters.registry import FORMATS
+from sync_ingest.archive import Lost
 from sync_ingest.bootstrap import opened
+from sync_ingest.enduring import enduring
 from sync_ingest.ingesting import FEED_FILES_MAX, FeedContent, Progress
 from sync_ingest.reporting import result_of
 
@@ -78,10 +80,18 @@ def ingest(
     try:
         contents = feed_of(path)
         text = mapping.read_text(encoding="utf-8") if mapping else None
-        with opened(ingest_settings(), progress=_reporter()) as running:
-            result = running.run(source, contents, format=format, mapping=text)
+        settings, report = ingest_settings(), _reporter()
+        result = enduring(
+            lambda: opened(settings, progress=report),
+            lambda running: running.run(source, contents, format=format, mapping=text),
+            told=_lost,
+        )
     except Refusal as refusal:
         _fail(f"{refusal.title}: {refusal}")
+    except Lost as lost:
+        _fail(
+            f"the database does not answer; what was stored stays, and a later run goes on from there: {lost}"
+        )
     except (FeedUnreadable, OSError, ValueError) as error:
         _fail(str(error))
     else:
@@ -94,6 +104,14 @@ def _show(values: dict[str, Any], *, as_json: bool) -> None:
         return
     for name, value in values.items():
         print(f"{name:>14}  {value}")
+
+
+def _lost(loss: Exception, pause_seconds: float) -> None:
+    print(
+        f"crm ingest: {type(loss).__name__}; going on from what is stored in {pause_seconds:g} s",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _fail(message: str) -> None:
