@@ -21,7 +21,9 @@ WATERMARK: Final = "crm.watermark"
 SOURCE_PREFIX: Final = "/crm/"
 
 _WATERMARK: Final = WATERMARK.encode()
-_CACHED_MAX: Final = 1024
+_SPECIFICATION: Final = ("ce_specversion", SPECIFICATION)
+_CONTENT_TYPE: Final = ("content-type", CONTENT_TYPE)
+_CACHED_MAX: Final = 4096
 
 
 class EnvelopeInvalid(ValueError):
@@ -54,25 +56,25 @@ class Envelope:
     def headers(self) -> list[Header]:
         """The record's headers."""
         headers = [
-            ("ce_specversion", SPECIFICATION),
+            _SPECIFICATION,
             ("ce_id", str(self.id).encode()),
-            ("ce_source", _source(self.context)),
-            ("ce_type", _encoded(self.type)),
-            ("ce_subject", str(self.subject).encode()),
-            ("ce_time", _encoded_instant(self.recorded_at)),
-            ("content-type", CONTENT_TYPE),
+            _header("ce_source", SOURCE_PREFIX + self.context),
+            _header("ce_type", self.type),
+            _id_header("ce_subject", self.subject),
+            _instant_header("ce_time", self.recorded_at),
+            _CONTENT_TYPE,
             ("ce_sequence", b"%d" % self.sequence),
             ("ce_position", b"%d" % self.position),
-            ("ce_dataversion", b"%d" % self.version),
-            ("ce_storedname", _encoded(self.stored_name)),
-            ("ce_effectiveat", _encoded_instant(self.effective_at)),
-            ("ce_correlationid", _encoded_id(self.correlation_id)),
-            ("ce_causationid", _encoded_id(self.causation_id)),
+            _header("ce_dataversion", str(self.version)),
+            _header("ce_storedname", self.stored_name),
+            _instant_header("ce_effectiveat", self.effective_at),
+            _id_header("ce_correlationid", self.correlation_id),
+            _id_header("ce_causationid", self.causation_id),
         ]
         if self.traceparent is not None:
-            headers.append(("traceparent", self.traceparent.encode()))
+            headers.append(_header("traceparent", self.traceparent))
         if self.tracestate is not None:
-            headers.append(("tracestate", self.tracestate.encode()))
+            headers.append(_header("tracestate", self.tracestate))
         return headers
 
     @classmethod
@@ -92,10 +94,10 @@ class Watermark:
     def headers(self) -> list[Header]:
         """The record's headers; a watermark has no body and no subject."""
         return [
-            ("ce_specversion", SPECIFICATION),
+            _SPECIFICATION,
             ("ce_id", f"{self.context}-{self.position}".encode()),
-            ("ce_source", _source(self.context)),
-            ("ce_type", _WATERMARK),
+            _header("ce_source", SOURCE_PREFIX + self.context),
+            _header("ce_type", WATERMARK),
             ("ce_time", self.at.isoformat().encode()),
             ("ce_position", b"%d" % self.position),
         ]
@@ -166,13 +168,18 @@ def _counted(value: bytes, least: int = 1) -> int:
 
 
 @lru_cache(_CACHED_MAX)
-def _encoded_instant(instant: datetime) -> bytes:
-    return instant.isoformat().encode()
+def _header(name: str, value: str) -> Header:
+    return name, value.encode()
 
 
 @lru_cache(_CACHED_MAX)
-def _encoded_id(id: UUID) -> bytes:
-    return str(id).encode()
+def _instant_header(name: str, instant: datetime) -> Header:
+    return name, instant.isoformat().encode()
+
+
+@lru_cache(_CACHED_MAX)
+def _id_header(name: str, id: UUID) -> Header:
+    return name, str(id).encode()
 
 
 @lru_cache(_CACHED_MAX)
@@ -189,21 +196,11 @@ def _instant(value: bytes) -> datetime:
 
 
 @lru_cache(_CACHED_MAX)
-def _source(context: str) -> bytes:
-    return f"{SOURCE_PREFIX}{context}".encode()
-
-
-@lru_cache(_CACHED_MAX)
 def _context(source: bytes) -> str:
     text = source.decode()
     if not text.startswith(SOURCE_PREFIX) or len(text) == len(SOURCE_PREFIX):
         raise EnvelopeInvalid(f"ce_source is {text!r}")
     return text.removeprefix(SOURCE_PREFIX)
-
-
-@lru_cache(_CACHED_MAX)
-def _encoded(name: str) -> bytes:
-    return name.encode()
 
 
 @lru_cache(_CACHED_MAX)
