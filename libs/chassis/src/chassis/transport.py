@@ -411,10 +411,15 @@ async def end_offsets(url: str, topics: Sequence[str]) -> dict[Partition, int]:
 async def group_lag(url: str, group: str, topics: Sequence[str]) -> dict[Partition, int]:
     """Records that a group has not acknowledged yet, by partition."""
     ends = await end_offsets(url, topics)
+    offsets = await group_offsets(url, group)
+    return {partition: max(0, end - offsets.get(partition, 0)) for partition, end in ends.items()}
+
+
+async def group_offsets(url: str, group: str) -> dict[Partition, int]:
+    """The offsets that a group has acknowledged; nothing for a group that never did."""
     async with _admin(url) as admin:
         reached = await admin.list_consumer_group_offsets(group)
-    offsets = {(at.topic, at.partition): max(0, known.offset) for at, known in reached.items()}
-    return {partition: max(0, end - offsets.get(partition, 0)) for partition, end in ends.items()}
+    return {(at.topic, at.partition): max(0, known.offset) for at, known in reached.items()}
 
 
 async def read_to_end(
