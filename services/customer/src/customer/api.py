@@ -59,15 +59,24 @@ MonthWanted = Annotated[
     str | None, Query(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$", description="YYYY-MM, the bank's own months")
 ]
 
-_encode: Final = msgspec.json.Encoder().encode
 Answers = dict[int | str, dict[str, Any]]
-_ETAG: Final = {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the customer's version"}}}
-_UNKNOWN: Final[Answers] = refusals(CustomerNotRegistered)
-_REGISTERED: Final[Answers] = {201: _ETAG} | refusals(
-    CustomerAlreadyRegistered, TooManyReferences, AlreadyRecorded
-)
-_CHANGED: Final[Answers] = {200: _ETAG} | refusals(CustomerNotRegistered, VersionMismatch, TooManyConflicts)
-_LINKED: Final[Answers] = _CHANGED | refusals(TooManyReferences, AlreadyRecorded, TooManyConflicts)
+
+_encode: Final = msgspec.json.Encoder().encode
+_TAGGED: Final = {
+    "headers": {"ETag": {"schema": {"type": "string"}, "description": "the customer's version"}}
+}
+_UNKNOWN: Final = refusals(CustomerNotRegistered)
+_SHOWN: Final[Answers] = {200: _TAGGED, **_UNKNOWN}
+_PANORAMA: Final[Answers] = {200: {"model": Panorama}, **_UNKNOWN}
+_REGISTERED: Final[Answers] = {
+    201: _TAGGED,
+    **refusals(CustomerAlreadyRegistered, TooManyReferences, AlreadyRecorded),
+}
+_CHANGED: Final[Answers] = {
+    200: _TAGGED,
+    **refusals(CustomerNotRegistered, VersionMismatch, TooManyConflicts),
+}
+_LINKED: Final[Answers] = {**_CHANGED, **refusals(TooManyReferences, AlreadyRecorded, TooManyConflicts)}
 
 
 def create_router(desk: Desk, doors: Doors) -> APIRouter:
@@ -148,7 +157,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
             items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", page)
         )
 
-    @router.get("/customers/{customer_id}", dependencies=asking, responses={200: _ETAG} | _UNKNOWN)
+    @router.get("/customers/{customer_id}", dependencies=asking, responses=_SHOWN)
     async def get_customer(response: Response, customer_id: CustomerPath) -> CustomerShown:
         """Who a customer is, masked. The ETag is what a change must name in `If-Match`."""
         found = CustomerShown(**await desk.customer(customer_id))
@@ -158,7 +167,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
     @router.get(
         "/customers/{customer_id}/panorama",
         dependencies=asking,
-        responses={200: {"model": Panorama}} | _UNKNOWN,
+        responses=_PANORAMA,
     )
     async def get_panorama(customer_id: CustomerPath, month: MonthWanted = None) -> Response:
         """What a customer owns and owes, per currency, each figure with its source, its age and its events."""

@@ -11,7 +11,7 @@ IN_FLIGHT_MAX: Final = 2
 WAITING_MAX: Final = 10_000
 
 
-class TooManyWaiting(Exception):
+class TooManyWaiting(ConnectionError):
     """More reads wait than are worth waiting for."""
 
 
