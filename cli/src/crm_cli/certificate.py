@@ -5,7 +5,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from sync_ingest.bootstrap import opened
+from sync_ingest.opening import opened
 from sync_ingest.reporting import certificate_of
 
 from crm_cli.running import ingest_settings

@@ -10,9 +10,9 @@ import typer
 from chassis.deciding import Refusal
 from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.archive import Lost
-from sync_ingest.bootstrap import opened
 from sync_ingest.enduring import enduring
 from sync_ingest.ingesting import FEED_FILES_MAX, FeedContent, Progress
+from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
 
 from crm_cli.running import ingest_settings

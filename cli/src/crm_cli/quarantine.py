@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import typer
-from sync_ingest.bootstrap import opened
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.ingesting import AlreadyReleased, QuarantineUnknown
+from sync_ingest.opening import opened
 from sync_ingest.reporting import quarantine_of, result_of
 
 from crm_cli.running import ingest_settings

@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from sync_ingest.adapters.port import Adapter, FeedFile, Item
-from sync_ingest.bootstrap import opened
 from sync_ingest.ingesting import Ingest
+from sync_ingest.opening import opened
 from sync_ingest.settings import SyncIngestSettings
 
 _SOURCES = count(1)

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from sync_ingest.api import create_router
 from sync_ingest.batches import IngestDesk
-from sync_ingest.bootstrap import IngestPool
+from sync_ingest.opening import IngestPool
 from sync_ingest.settings import SyncIngestSettings
 
 GOOD = b'{"record":"posting","account":"A1","core_transaction_id":"t1","amount_minor":1250,"currency":"CNY","booked_on":"2026-03-02"}\n'

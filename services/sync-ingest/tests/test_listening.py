@@ -14,8 +14,8 @@ from chassis.clock import SystemClock
 from chassis.transport import KafkaPublisher, Record, ensure_topics, group_lag, read_to_end
 from contracts.identity import account_id, posting_id
 from contracts.topics import COREBANK_POSTINGS, dead_letters
-from sync_ingest.bootstrap import IngestPool, opened
 from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
+from sync_ingest.opening import IngestPool, opened
 from sync_ingest.settings import SyncIngestSettings
 
 SECONDS_MAX = 30

@@ -444,7 +444,7 @@ def folder_contents(folder):
 
 RUN = """
 import json, pathlib, sys
-from sync_ingest.bootstrap import opened
+from sync_ingest.opening import opened
 from sync_ingest.settings import SyncIngestSettings
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.reporting import result_of

@@ -1,112 +1,95 @@
-"""Puts ingest together from its settings."""
+"""Puts the processes of ingest together from their settings."""
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from threading import Lock
-from typing import Final
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Final, NamedTuple
 
-import psycopg
-from chassis.clock import SystemClock
-from chassis.deciding import Refusal
-from chassis.privacy import FileKeyEncryption, KeyRing
-from chassis.store import Recorder, prepare
+from chassis.clock import Clock, SystemClock
+from chassis.relay import RelayRole
+from chassis.roles import Role, WebRole
+from chassis.web import create_app, doors
+from fastapi import APIRouter
+from starlette.types import ASGIApp
 
-from sync_ingest.archive import Archive
-from sync_ingest.crashing import crash_at
-from sync_ingest.ingesting import ITSELF, Acting, Ingest, Progress
-from sync_ingest.journal import SCHEMA, KeptVault, StoreLedger
+from sync_ingest.api import BATCHES_PATH, create_router
+from sync_ingest.batches import IngestDesk
+from sync_ingest.journal import SCHEMA, STORE
+from sync_ingest.listening import BranchFeed, FeedRole
+from sync_ingest.opening import IngestPool, opened, prepared
+from sync_ingest.publishing import published
 from sync_ingest.settings import SyncIngestSettings
 
-IDLE_MAX: Final = 4
+__all__ = ["Routes", "feed_role", "opened", "prepared", "roles", "routes", "web_app"]
+
+LOOK_SECONDS: Final = 2.0
+TITLE: Final = "CRM ingest"
 
 
-def prepared(settings: SyncIngestSettings) -> None:
-    """Makes the store and ingest's own tables where they are missing; safe to repeat."""
-    prepare(settings.postgres_url, SCHEMA)
-    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
-        Archive(connection).create()
+class Routes(NamedTuple):
+    """What a web process needs to serve ingest: a router, bytes by path beyond the usual, and why it is not ready."""
+
+    router: APIRouter
+    body_limits: Mapping[str, int]
+    not_ready: Callable[[], list[str]]
 
 
-@contextmanager
-def opened(
-    settings: SyncIngestSettings,
-    *,
-    progress: Callable[[Progress], None] = lambda _: None,
-    acting: Acting = ITSELF,
-    ready: bool = False,
-) -> Iterator[Ingest]:
-    """An `Ingest` with connections of its own; not shared between threads. `ready`: the tables are known to be there."""
-    clock = SystemClock()
-    if not ready:
-        prepared(settings)
-    with ExitStack() as stack:
-        reader, writer = Recorder(settings.postgres_url, SCHEMA), Recorder(settings.postgres_url, SCHEMA)
-        stack.callback(reader.close)
-        stack.callback(writer.close)
-        encryption = FileKeyEncryption.at(settings.key_encryption_file)
-        keys = KeyRing.open(settings.keys_url, encryption, clock.monotonic)
-        stack.callback(keys.close)
-        archive = stack.enter_context(Archive.connect(settings.postgres_url))
-        yield Ingest(
-            archive,
-            StoreLedger(reader, writer, keys, now=clock.now),
-            KeptVault(keys),
-            clock.now,
-            clock.monotonic,
-            settings.ingest,
-            crash_at(settings.crash_at, settings.environment),
-            progress,
-            acting,
+@asynccontextmanager
+async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> AsyncIterator[Routes]:
+    """The routes of ingest with the connections behind them."""
+    clock, pool = clock or SystemClock(), IngestPool(settings)
+
+    async def looking() -> None:
+        while True:
+            await asyncio.to_thread(pool.look)
+            await clock.sleep(LOOK_SECONDS)
+
+    look = asyncio.create_task(looking())
+    try:
+        yield Routes(
+            create_router(
+                IngestDesk(pool.opened), doors(_nothing_to_wait_for), batch_bytes_max=settings.batch_bytes_max
+            ),
+            {BATCHES_PATH: settings.batch_bytes_max},
+            pool.not_ready,
+        )
+    finally:
+        look.cancel()
+        with suppress(asyncio.CancelledError):
+            await look
+        await asyncio.to_thread(pool.close)
+
+
+async def _nothing_to_wait_for(context: str, position: int, seconds_max: float) -> bool:
+    """Ingest answers from its store, which has everything that was answered before."""
+    return True
+
+
+@asynccontextmanager
+async def web_app(settings: SyncIngestSettings) -> AsyncIterator[ASGIApp]:
+    """The application of a process that serves ingest alone."""
+    async with routes(settings) as served:
+        yield create_app(
+            TITLE, [served.router], settings, body_limits=served.body_limits, readiness=[served.not_ready]
         )
 
 
-class IngestPool:
-    """Ingests for the threads of one process: opened when needed, kept while they work, dropped after an error."""
+def feed_role(settings: SyncIngestSettings, clock: Clock | None = None) -> FeedRole:
+    """The role that follows the branch topic."""
+    clock = clock or SystemClock()
+    pool = IngestPool(settings)
+    feed = BranchFeed(
+        pool.opened, default_source=settings.topic_source, window=settings.window, now=clock.now
+    )
+    return FeedRole(feed, settings.kafka_url, clock, instance=settings.feed_instance, close=pool.close)
 
-    def __init__(self, settings: SyncIngestSettings) -> None:
-        self._settings = settings
-        self._idle: deque[tuple[ExitStack, Ingest]] = deque()
-        self._lock = Lock()
-        self._prepared = False
 
-    @contextmanager
-    def opened(self) -> Iterator[Ingest]:
-        """One that nobody else uses."""
-        stack, ingest = self._taken()
-        ingest.acting = ITSELF
-        try:
-            yield ingest
-        except Refusal:
-            self._kept(stack, ingest)
-            raise
-        except BaseException:
-            stack.close()
-            raise
-        else:
-            self._kept(stack, ingest)
-
-    def close(self) -> None:
-        """Lets the idle ones go."""
-        with self._lock:
-            idle, self._idle = self._idle, deque()
-        for stack, _ in idle:
-            stack.close()
-
-    def _taken(self) -> tuple[ExitStack, Ingest]:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        if not self._prepared:
-            prepared(self._settings)
-            self._prepared = True
-        with ExitStack() as stack:
-            ingest = stack.enter_context(opened(self._settings, ready=True))
-            return stack.pop_all(), ingest
-
-    def _kept(self, stack: ExitStack, ingest: Ingest) -> None:
-        with self._lock:
-            if len(self._idle) < IDLE_MAX:
-                self._idle.append((stack, ingest))
-                return
-        stack.close()
+def roles(settings: SyncIngestSettings) -> dict[str, Callable[[], Role]]:
+    """The roles of this service by name; it has no views of its own, and nothing to react to."""
+    return {
+        "api": lambda: WebRole("sync-ingest-api", lambda: web_app(settings)),
+        "relay": lambda: RelayRole(
+            STORE, SCHEMA, published, postgres_url=settings.postgres_url, kafka_url=settings.kafka_url
+        ),
+        "feed": lambda: feed_role(settings),
+    }

@@ -16,7 +16,8 @@ from typing import Final
 import msgspec
 import structlog
 from chassis.clock import Clock
-from chassis.transport import Consumer, Header, KafkaPublisher, Record
+from chassis.metrics import LAG_EVENTS
+from chassis.transport import Consumer, Header, KafkaPublisher, Record, ensure_topics
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 
 from sync_ingest.adapters.topic import Frame, framed
@@ -25,6 +26,7 @@ from sync_ingest.enduring import Opened
 from sync_ingest.ingesting import FeedContent, RunResult, SourceNameInvalid, checked_source
 
 GROUP: Final = "sync-ingest.feed"
+CONTEXT: Final = "corebank"
 TOPIC: Final = COREBANK_POSTINGS.name
 BATCH_MESSAGES_MAX: Final = 2_000
 WINDOW_LOOK_SECONDS: Final = 1.0
@@ -133,12 +135,20 @@ class BranchFeed:
 class FeedRole:
     """Follows the topic and closes windows, until it is stopped. What fails is tried again and said by `not_ready`."""
 
-    name: Final = "feed"
+    name: Final = "sync-ingest-feed"
 
     def __init__(
-        self, feed: BranchFeed, kafka_url: str, clock: Clock, *, instance: str | None = None
+        self,
+        feed: BranchFeed,
+        kafka_url: str,
+        clock: Clock,
+        *,
+        instance: str | None = None,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self._feed = feed
+        self._kafka_url = kafka_url
+        self._close = close
         self._clock = clock
         self._windows_failing: str | None = None
         self._tries = 0
@@ -149,6 +159,7 @@ class FeedRole:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Raises BrokerUnavailable where the broker does not answer at the start; later losses are waited out."""
+        await ensure_topics(self._kafka_url, [COREBANK_POSTINGS, dead_letters(GROUP)])
         windows = asyncio.create_task(self._close_windows(stopping))
         try:
             await self._consumer.run(stopping)
@@ -157,6 +168,7 @@ class FeedRole:
             with suppress(asyncio.CancelledError):
                 await windows
             await self._dead_letters.close()
+            await asyncio.to_thread(self._close)
 
     def not_ready(self) -> list[str]:
         """Why postings of branches are not booked, or windows not certified, just now."""
@@ -223,4 +235,5 @@ class FeedRole:
                         status=result.findings.status,
                         records=result.findings.records,
                     )
+            LAG_EVENTS.labels(GROUP, CONTEXT).set(await self.lag())
             await self._clock.sleep(WINDOW_LOOK_SECONDS)

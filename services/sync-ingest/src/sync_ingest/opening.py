@@ -1,0 +1,127 @@
+"""Opens ingest over the servers that the settings name: connections, keys, the tables it needs."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Lock
+from typing import Final
+
+import psycopg
+from chassis.clock import SystemClock
+from chassis.deciding import Refusal
+from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.store import Recorder, prepare
+
+from sync_ingest.archive import Archive, Lost
+from sync_ingest.crashing import crash_at
+from sync_ingest.ingesting import ITSELF, Acting, Ingest, Progress
+from sync_ingest.journal import SCHEMA, KeptVault, StoreLedger
+from sync_ingest.settings import SyncIngestSettings
+
+IDLE_MAX: Final = 4
+
+
+def prepared(settings: SyncIngestSettings) -> None:
+    """Makes the store and ingest's own tables where they are missing; safe to repeat."""
+    prepare(settings.postgres_url, SCHEMA)
+    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
+        Archive(connection).create()
+
+
+@contextmanager
+def opened(
+    settings: SyncIngestSettings,
+    *,
+    progress: Callable[[Progress], None] = lambda _: None,
+    acting: Acting = ITSELF,
+    ready: bool = False,
+) -> Iterator[Ingest]:
+    """An `Ingest` with connections of its own; not shared between threads. `ready`: the tables are known to be there."""
+    clock = SystemClock()
+    if not ready:
+        prepared(settings)
+    with ExitStack() as stack:
+        reader, writer = Recorder(settings.postgres_url, SCHEMA), Recorder(settings.postgres_url, SCHEMA)
+        stack.callback(reader.close)
+        stack.callback(writer.close)
+        encryption = FileKeyEncryption.at(settings.key_encryption_file)
+        keys = KeyRing.open(settings.keys_url, encryption, clock.monotonic)
+        stack.callback(keys.close)
+        archive = stack.enter_context(Archive.connect(settings.postgres_url))
+        yield Ingest(
+            archive,
+            StoreLedger(reader, writer, keys, now=clock.now),
+            KeptVault(keys),
+            clock.now,
+            clock.monotonic,
+            settings.ingest,
+            crash_at(settings.crash_at, settings.environment),
+            progress,
+            acting,
+        )
+
+
+class IngestPool:
+    """Ingests for the threads of one process: opened when needed, kept while they work, dropped after an error."""
+
+    def __init__(self, settings: SyncIngestSettings) -> None:
+        self._settings = settings
+        self._idle: deque[tuple[ExitStack, Ingest]] = deque()
+        self._lock = Lock()
+        self._prepared = False
+        self._failing: str | None = None
+
+    def not_ready(self) -> list[str]:
+        """Why no run can begin, as the last look at the database said."""
+        return [f"the database does not answer: {self._failing}"] if self._failing else []
+
+    def look(self) -> None:
+        """Asks the database whether it is there."""
+        try:
+            with self.opened() as ingest:
+                ingest.ledger.head_position()
+        except Lost as lost:
+            self._failing = type(lost).__name__
+        else:
+            self._failing = None
+
+    @contextmanager
+    def opened(self) -> Iterator[Ingest]:
+        """One that nobody else uses."""
+        stack, ingest = self._taken()
+        ingest.acting = ITSELF
+        try:
+            yield ingest
+        except Refusal:
+            self._kept(stack, ingest)
+            raise
+        except BaseException:
+            stack.close()
+            raise
+        else:
+            self._kept(stack, ingest)
+
+    def close(self) -> None:
+        """Lets the idle ones go."""
+        with self._lock:
+            idle, self._idle = self._idle, deque()
+        for stack, _ in idle:
+            stack.close()
+
+    def _taken(self) -> tuple[ExitStack, Ingest]:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        if not self._prepared:
+            prepared(self._settings)
+            self._prepared = True
+        with ExitStack() as stack:
+            ingest = stack.enter_context(opened(self._settings, ready=True))
+            return stack.pop_all(), ingest
+
+    def _kept(self, stack: ExitStack, ingest: Ingest) -> None:
+        with self._lock:
+            if len(self._idle) < IDLE_MAX:
+                self._idle.append((stack, ingest))
+                return
+        stack.close()
