@@ -1,0 +1,244 @@
+"""Traces and logs: one trace id from the HTTP call or feed record to the view, one JSON line per thing worth saying.
+
+Nothing leaves the process unless an OTLP endpoint is configured; without one, spans are not recorded, but their ids go
+on, so that stored events and log lines of one request can be found together all the same.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Final, TextIO
+
+import structlog
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.trace import Span, SpanKind, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+Carrier = Mapping[str, str | None]
+"""`traceparent` and `tracestate` (W3C Trace Context), as stored with an event and sent in headers."""
+
+REDACTED: Final = "[redacted]"
+LOGGED_CHARACTERS_MAX: Final = 500
+LOGGED_WORDS: Final = frozenset(
+    [
+        "event",
+        "level",
+        "timestamp",
+        "logger",
+        "trace_id",
+        "span_id",
+        "service",
+        "role",
+        "error",
+        "where",
+        "method",
+        "route",
+        "status",
+        "milliseconds",
+        "bytes",
+        "caller",
+        "code",
+        "context",
+        "group",
+        "view",
+        "topic",
+        "partition",
+        "offset",
+        "position",
+        "epoch",
+        "type",
+        "version",
+        "attempt",
+        "seconds",
+        "count",
+        "events",
+        "subject",
+        "reason",
+        "name",
+        "port",
+        "host",
+        "pid",
+        "records",
+        "batch",
+        "lag_seconds",
+        "lag_events",
+        "parked",
+        "dead_letters",
+        "window",
+        "source",
+        "run",
+    ]
+)
+"""The words that a log line may have. Others are redacted: a name not thought of yet could be somebody's name."""
+
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+
+
+class _Tracing:
+    """The process's tracer; a provider of its own, so that tests can have one each."""
+
+    tracer: Tracer = TracerProvider(sampler=ALWAYS_OFF).get_tracer("chassis")
+
+
+def configure_tracing(
+    service: str, *, endpoint: str | None = None, exporter: SpanExporter | None = None
+) -> TracerProvider:
+    """Sets the tracer of this process. `exporter` (tests) gets every span at once; `endpoint` is OTLP over HTTP."""
+    resource = Resource.create({"service.name": service})
+    recording = exporter is not None or endpoint is not None
+    provider = TracerProvider(resource=resource, sampler=ALWAYS_ON if recording else ALWAYS_OFF)
+    if exporter is not None:
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+    if endpoint is not None:
+        provider.add_span_processor(BatchSpanProcessor(_otlp(endpoint)))
+    _Tracing.tracer = provider.get_tracer("chassis")
+    return provider
+
+
+def _otlp(endpoint: str) -> SpanExporter:
+    try:
+        module = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    except ImportError as error:
+        raise RuntimeError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, and opentelemetry-exporter-otlp-proto-http is not installed"
+        ) from error
+    exporter: SpanExporter = module.OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+    return exporter
+
+
+def carrier() -> dict[str, str]:
+    """The current trace context, to be stored with an event or sent along; empty where there is none."""
+    found = trace.get_current_span().get_span_context()
+    if not found.is_valid:
+        return {}
+    carried = {"traceparent": f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"}
+    if found.trace_state:
+        carried["tracestate"] = found.trace_state.to_header()
+    return carried
+
+
+def trace_id() -> str | None:
+    """The current trace id, 32 hexadecimal digits."""
+    found = trace.get_current_span().get_span_context()
+    return f"{found.trace_id:032x}" if found.is_valid else None
+
+
+@contextmanager
+def attached(carried: Carrier | None) -> Iterator[None]:
+    """Goes on in the trace that a carrier names: what is published or logged inside belongs to it."""
+    token = otel_context.attach(extracted(carried))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+@contextmanager
+def span(
+    name: str,
+    carried: Carrier | None = None,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    attributes: Mapping[str, str | int] | None = None,
+) -> Iterator[Span]:
+    """A span, in the trace of `carried` where given (an empty one begins a trace), else of the current one. Attributes hold nothing personal."""
+    parent = None if carried is None else extracted(carried)
+    with _Tracing.tracer.start_as_current_span(
+        name,
+        context=parent,
+        kind=kind,
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=True,
+    ) as started:
+        yield started
+
+
+def extracted(carried: Carrier | None) -> otel_context.Context:
+    """The context that a carrier names; an empty one where it names none that is valid."""
+    known = {name: value for name, value in (carried or {}).items() if value is not None}
+    return _PROPAGATOR.extract(known, context=otel_context.Context())
+
+
+def _with_trace(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    found = trace.get_current_span().get_span_context()
+    if found.is_valid:
+        line["trace_id"] = f"{found.trace_id:032x}"
+        line["span_id"] = f"{found.span_id:016x}"
+    return line
+
+
+def redacted(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keeps what is known to be harmless. Exceptions give their class and place, never their text or values."""
+    failure = line.pop("exc_info", None)
+    error = sys.exc_info()[1] if failure is True else failure[1] if isinstance(failure, tuple) else failure
+    if isinstance(error, BaseException):
+        line.setdefault("error", type(error).__qualname__)
+        line["where"] = places(error)
+    for word, value in line.items():
+        if word not in LOGGED_WORDS:
+            line[word] = value if _is_figure(value) else REDACTED
+        elif isinstance(value, str):
+            # Database errors repeat the row on their later lines.
+            line[word] = value.partition("\n")[0][:LOGGED_CHARACTERS_MAX]
+    return line
+
+
+def _is_figure(value: Any) -> bool:
+    """Counts and durations say nothing about anybody; longer numbers may be somebody's."""
+    return value is None or isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < 10**9)
+
+
+def places(error: BaseException, frames_max: int = 8) -> list[str]:
+    """Where an error came from, innermost last: file, line and function, which hold nothing personal."""
+    found = []
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        found.append(f"{code.co_filename.rpartition('/')[2]}:{step.tb_lineno} {code.co_name}")
+        step = step.tb_next
+    return found[-frames_max:]
+
+
+def configure_logging(service: str, level: str = "info", stream: TextIO | None = None) -> None:
+    """One JSON object per line, on standard error unless told; libraries that use `logging` speak through it too."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+
+    def named(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        line["service"] = service
+        return line
+
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        named,
+        _with_trace,
+        redacted,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer(ensure_ascii=False)],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(number, logging.WARNING))

@@ -1,0 +1,42 @@
+"""HTTP as every service speaks it: callers, problems, versions, pages, reading one's own write, health, metrics."""
+
+from chassis.web.app import create_app
+from chassis.web.callers import Asking, caller, requires
+from chassis.web.commands import Commanding, command_context, idempotency_key
+from chassis.web.conditional import Expected, entity_tag, expected_version, unchanged
+from chassis.web.consistency import WaitFor, consistency_token, reading_own_write
+from chassis.web.doors import Doors, doors
+from chassis.web.paging import LIMIT_MAX, CursorInvalid, Page, Paging, cursor, cursor_values, paging
+from chassis.web.problems import Problem, refusals
+from chassis.web.serving import PortTaken, listening_socket, serve
+
+__all__ = [
+    "LIMIT_MAX",
+    "Asking",
+    "Commanding",
+    "CursorInvalid",
+    "Doors",
+    "Expected",
+    "Page",
+    "Paging",
+    "PortTaken",
+    "Problem",
+    "WaitFor",
+    "caller",
+    "command_context",
+    "consistency_token",
+    "create_app",
+    "cursor",
+    "cursor_values",
+    "doors",
+    "entity_tag",
+    "expected_version",
+    "idempotency_key",
+    "listening_socket",
+    "paging",
+    "reading_own_write",
+    "refusals",
+    "requires",
+    "serve",
+    "unchanged",
+]

@@ -1,0 +1,52 @@
+"""What a command brings along over HTTP."""
+
+from typing import Annotated, Final
+
+from fastapi import Depends, Header
+from starlette.requests import Request
+
+from chassis import telemetry
+from chassis.clock import Clock, uuid7
+from chassis.deciding import COMMAND_KEY_CHARACTERS_MAX, CommandContext
+from chassis.web.callers import Asking
+
+KEY_CHARACTERS_MAX: Final = COMMAND_KEY_CHARACTERS_MAX // 2
+"""The caller's name goes before the key where outcomes are remembered."""
+
+
+async def idempotency_key(
+    key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=KEY_CHARACTERS_MAX,
+            pattern=r"^[!-~]+$",
+            description="the same key with the same command gives the same answer and does nothing twice",
+        ),
+    ],
+) -> str:
+    """The key under which the outcome of a command is remembered; without one the answer is 400."""
+    return key
+
+
+Key = Annotated[str, Depends(idempotency_key)]
+
+
+async def command_context(request: Request, asking: Asking, key: Key) -> CommandContext:
+    """Who commands, when and in which trace. The actor is the token's, never the request's."""
+    clock: Clock = request.app.state.clock
+    now = clock.now()
+    return CommandContext(
+        actor=asking.subject,
+        now=now,
+        command_id=uuid7(now),
+        post=asking.post,
+        on_behalf_of=asking.on_behalf_of,
+        idempotency_key=key,
+        trace=telemetry.carrier(),
+        client_address=request.client.host if request.client else None,
+    )
+
+
+Commanding = Annotated[CommandContext, Depends(command_context)]

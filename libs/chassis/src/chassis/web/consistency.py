@@ -1,0 +1,57 @@
+"""Reading one's own write: a command answers with a token, a query may ask for a view that has got that far."""
+
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Annotated, Any, Final
+
+from fastapi import Query
+
+from chassis.deciding import Refusal
+from chassis.web.problems import ViewBehind
+
+HEADER: Final = "Consistency-Token"
+WAIT_SECONDS_MAX: Final = 5.0
+TOKEN_PATTERN: Final = r"^[a-z]{1,20}(-[a-z]{1,20}){0,2}-[0-9]{1,18}$"  # noqa: S105 (the shape of a position, no secret)
+
+WaitFor = Callable[[str, int, float], Awaitable[bool]]
+"""(context, position, timeout in seconds) -> whether the views got that far in time."""
+
+
+def consistency_token(context: str, position: int) -> str:
+    """What names a position of a context's store."""
+    return f"{context}-{position}"
+
+
+class ContextUnknown(Refusal):
+    """No view of this service ever hears of that context: waiting would be in vain."""
+
+    code = "context-unknown"
+    status = 422
+    title = "The views here know nothing of that context"
+    title_zh = "此处的视图不包含该上下文"
+
+
+def reading_own_write(
+    wait_for: WaitFor, contexts: Collection[str] | None = None
+) -> Callable[..., Coroutine[Any, Any, None]]:
+    """A dependency that waits, bounded, until the views have what the `at_least` of a query names; else 503.
+
+    `contexts` are those that the views hear of; others are refused at once.
+    """
+
+    async def at_least(
+        at_least: Annotated[
+            str | None,
+            Query(
+                pattern=TOKEN_PATTERN, description=f"a `{HEADER}`: the answer holds at least what it names"
+            ),
+        ] = None,
+    ) -> None:
+        if at_least is None:
+            return
+        context, _, position = at_least.rpartition("-")
+        if contexts is not None and context not in contexts:
+            raise ContextUnknown
+        if not await wait_for(context, int(position), WAIT_SECONDS_MAX):
+            raise ViewBehind(f"the view has not reached {at_least} within {WAIT_SECONDS_MAX:g} s")
+
+    return at_least

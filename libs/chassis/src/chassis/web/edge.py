@@ -1,0 +1,288 @@
+"""What every request passes before any route: bounds on requests and bytes, the trace, the caller, one log line.
+
+One plain ASGI layer instead of several, because each costs every request.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+import structlog
+from opentelemetry.trace import Span, SpanKind
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chassis import metrics, telemetry
+from chassis.auth import TokenInvalid, Verifier
+from chassis.clock import Clock
+from chassis.deciding import Refusal
+from chassis.web.callers import CALLER_KEY
+from chassis.web.problems import (
+    BodyOversized,
+    Failed,
+    Overloaded,
+    RequestInvalid,
+    RequestMalformed,
+    Unauthenticated,
+    Unavailable,
+    problem,
+)
+
+BODY_BYTES_MAX: Final = 1 << 20
+REQUESTS_IN_FLIGHT_MAX: Final = 1_000
+JSON_DEPTH_MAX: Final = 64
+INTEGER_BITS_MAX: Final = 64
+_INTEGER_DIGITS_MAX: Final = 20
+
+_READ: Final = frozenset(
+    (b"authorization", b"content-length", b"content-type", b"accept-language", b"traceparent", b"tracestate")
+)
+_NULL: Final = re.compile(rb"\x00|%00")
+_JSON: Final = re.compile(rb"\s*application/(?:[A-Za-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
+_SUSPECT: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|[0-9]{18}|NaN|Infinity")
+"""What a JSON text must hold before it can hold something that is not a value here."""
+
+_log = structlog.get_logger("access")
+
+
+class Edge:
+    """The outermost layer. `public` are paths, or prefixes that end in a slash, that need no token."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        verifier: Verifier,
+        clock: Clock,
+        public: Sequence[str] = (),
+        body_limits: Mapping[str, int] | None = None,
+        unavailable: tuple[type[Exception], ...] = (ConnectionError,),
+        requests_max: int = REQUESTS_IN_FLIGHT_MAX,
+    ) -> None:
+        self._app = app
+        self._verifier = verifier
+        self._clock = clock
+        self._public = frozenset(each for each in public if not each.endswith("/"))
+        self._public_prefixes = tuple(each for each in public if each.endswith("/"))
+        self._body_limits = dict(body_limits or {})
+        self._unavailable = unavailable
+        self._requests_max = requests_max
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = self._clock.monotonic()
+        headers: dict[bytes, bytes] = {name: value for name, value in scope["headers"] if name in _READ}
+        answer = _Answer(send)
+        self._in_flight += 1
+        metrics.REQUESTS_IN_FLIGHT.set(self._in_flight)
+        with telemetry.span("http", _carried(headers), kind=SpanKind.SERVER) as span:
+            try:
+                await self._answered(scope, receive, answer, headers)
+            finally:
+                self._in_flight -= 1
+                metrics.REQUESTS_IN_FLIGHT.set(self._in_flight)
+                self._told(scope, answer, span, self._clock.monotonic() - began)
+
+    async def _answered(
+        self, scope: Scope, receive: Receive, answer: "_Answer", headers: dict[bytes, bytes]
+    ) -> None:
+        try:
+            if self._in_flight > self._requests_max:
+                raise Overloaded
+            self._admitted(scope, headers)
+            await self._app(scope, await self._bounded(scope, receive, headers), answer)
+        except ClientDisconnect:
+            answer.gone = True
+        except Refusal as refusal:
+            await self._refused(refusal, scope, receive, answer, headers)
+        except self._unavailable as error:
+            _log.warning(
+                "a server does not answer", error=type(error).__qualname__, where=telemetry.places(error)
+            )
+            await self._refused(Unavailable(), scope, receive, answer, headers)
+        except Exception as error:
+            _log.exception("a request failed", route=_route(scope), method=scope["method"])
+            if answer.status:
+                raise  # half an answer is out: the server closes the connection
+            del error
+            await self._refused(Failed(), scope, receive, answer, headers)
+
+    async def _refused(
+        self, refusal: Refusal, scope: Scope, receive: Receive, answer: "_Answer", headers: dict[bytes, bytes]
+    ) -> None:
+        if not answer.status:
+            accepted = headers.get(b"accept-language", b"").decode("latin-1")
+            await problem(refusal, accepted)(scope, receive, answer)
+
+    def _admitted(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Lets in who may come in at all; raises Unauthenticated or RequestMalformed."""
+        path: str = scope["path"]
+        if not (path in self._public or path.startswith(self._public_prefixes)):
+            kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+            if kind.lower() != "bearer" or not token:
+                raise Unauthenticated
+            try:
+                scope[CALLER_KEY] = self._verifier.verify(token.strip())
+            except TokenInvalid as error:
+                raise Unauthenticated(str(error)) from error
+        if "\x00" in path or _NULL.search(scope["query_string"]):
+            raise RequestMalformed("a null byte")
+
+    async def _bounded(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+        """Reads the request no further than its route takes; JSON is read, looked at and given on."""
+        bytes_max = self._body_limits.get(scope["path"], BODY_BYTES_MAX)
+        said = headers.get(b"content-length", b"0")
+        if not said.isdigit() or len(said) > 18:
+            raise RequestMalformed("Content-Length is no number")
+        if int(said) > bytes_max:
+            raise BodyOversized(f"more than {bytes_max} bytes")
+        if _JSON.fullmatch(headers.get(b"content-type", b"")):
+            body = await _whole(receive, bytes_max)
+            check_json(body)
+            return _given_again(body, receive)
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > bytes_max:
+                raise HTTPException(BodyOversized.status)
+            return message
+
+        return counted
+
+    def _told(self, scope: Scope, answer: "_Answer", span: Span, seconds: float) -> None:
+        route, method, status = _route(scope), _method(scope), answer.status or 499
+        metrics.REQUESTS.labels(method, route, status).inc()
+        metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+        if span.is_recording():
+            span.update_name(f"{method} {route}")
+            span.set_attribute("http.request.method", method)
+            span.set_attribute("http.route", route)
+            span.set_attribute("http.response.status_code", status)
+        if status >= 400 or scope["path"] not in self._public:
+            _log.info(
+                "request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2)
+            )
+
+
+class _Answer:
+    """Sends, and remembers the status."""
+
+    __slots__ = ("_send", "gone", "status")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.gone = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+
+def _carried(headers: dict[bytes, bytes]) -> dict[str, str | None]:
+    parent = headers.get(b"traceparent")
+    if parent is None:
+        return {}
+    state = headers.get(b"tracestate")
+    return {
+        "traceparent": parent.decode("latin-1"),
+        "tracestate": None if state is None else state.decode("latin-1"),
+    }
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path: the path itself may name somebody."""
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) else "unmatched"
+
+
+def _method(scope: Scope) -> str:
+    method: str = scope["method"]
+    return method if method in _METHODS else "other"
+
+
+_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
+
+
+async def _whole(receive: Receive, bytes_max: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
+        size += len(part)
+        if size > bytes_max:
+            raise BodyOversized(f"more than {bytes_max} bytes")
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _given_again(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def check_json(body: bytes) -> None:
+    """Refuses JSON that our stores or other readers could not hold: text that is not Unicode or has a null character,
+    integers beyond 64 bits, NaN, more than `JSON_DEPTH_MAX` levels. Broken syntax is left to the route's own reader."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestMalformed("the body is not UTF-8") from error
+    deep = text.count("[") + text.count("{") > JSON_DEPTH_MAX
+    if not deep and _SUSPECT.search(text) is None and "\x00" not in text:
+        return
+    try:
+        value = json.loads(text, parse_int=_integer, parse_constant=_constant)
+    except json.JSONDecodeError:
+        return
+    except RecursionError as error:
+        raise RequestInvalid(f"more than {JSON_DEPTH_MAX} levels") from error
+    _look(value, JSON_DEPTH_MAX)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _INTEGER_DIGITS_MAX or int(digits).bit_length() >= INTEGER_BITS_MAX:
+        raise RequestInvalid(f"an integer beyond {INTEGER_BITS_MAX} bits")
+    return int(digits)
+
+
+def _constant(_: str) -> NoReturn:
+    raise RequestInvalid("NaN and Infinity are no numbers of JSON")
+
+
+def _look(value: Any, depth: int) -> None:
+    if isinstance(value, str):
+        if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise RequestInvalid("text with a null character or half a character")
+        return
+    if depth == 0 and isinstance(value, dict | list):
+        raise RequestInvalid(f"more than {JSON_DEPTH_MAX} levels")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _look(name, depth)
+            _look(inner, depth - 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _look(inner, depth - 1)

@@ -1,0 +1,64 @@
+"""The OpenAPI document, so that no answer lies outside of it."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from chassis.web.problems import MEDIA_TYPE, Problem
+
+_REFERENCE: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
+_TEMPLATE: Final = "#/components/schemas/{model}"
+_EVERYWHERE: Final = {
+    "400": "The request cannot be read, or a command lacks its Idempotency-Key",
+    "401": "No valid token",
+    "403": "The caller may not",
+    "422": "The request is not what the route takes",
+    "500": "A fault of ours",
+    "503": "A server behind this one does not answer, or the view is behind",
+    "default": "A problem; its `code` says which",
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Makes the document of `app` name its problems: on every operation, as problem details."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _with_problems(
+                get_openapi(title=app.title, version=app.version, openapi_version="3.1.0", routes=app.routes)
+            )
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    own = Problem.model_json_schema(ref_template=_TEMPLATE, mode="serialization")
+    schemas.update(own.pop("$defs", {}))
+    schemas["Problem"] = own
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for path in document.get("paths", {}).values():
+        for operation in path.values():
+            _with_answers(operation)
+    return document
+
+
+def _with_answers(operation: dict[str, Any]) -> None:
+    answers: dict[str, Any] = operation.setdefault("responses", {})
+    for status, text in _EVERYWHERE.items():
+        known = answers.get(status, {})
+        description = known.get("description") if _is_ours(known) else None
+        answers[status] = {"description": description or text, "content": {MEDIA_TYPE: _REFERENCE}}
+    for status, answer in answers.items():
+        if status.isdigit() and int(status) >= 400:
+            answer["content"] = {MEDIA_TYPE: _REFERENCE}
+    answers["401"]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    answers["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+
+
+def _is_ours(answer: dict[str, Any]) -> bool:
+    content = answer.get("content", {}).get("application/json", {})
+    return bool(content.get("schema", {}).get("$ref", "").endswith("/Problem"))

@@ -1,0 +1,222 @@
+"""The conventions of HTTP, over a small application."""
+
+import httpx
+import pytest
+from chassis.web import create_app
+from chassis.web.app import RouteWithoutCaller
+from chassis.web.edge import BODY_BYTES_MAX
+from chassis.web.problems import language
+from fastapi import APIRouter
+
+KEYED = {"Idempotency-Key": "k1"}
+
+
+def is_problem(answer: httpx.Response, status: int, code: str) -> dict:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    content = answer.json()
+    assert (answer.status_code, content["status"], content["code"]) == (status, status, code)
+    assert content["type"] == f"urn:crm:problem:{code}"
+    assert len(content["trace_id"]) == 32
+    return content
+
+
+async def test_without_a_token_nothing_is_read_and_nothing_is_told(anybody):
+    for method, path in [("GET", "/boxes"), ("POST", "/boxes"), ("GET", "/nowhere"), ("TRACE", "/boxes")]:
+        answer = await anybody.request(method, path, content=b"{" if method == "POST" else None)
+        is_problem(answer, 401, "unauthenticated")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    for wrong in ("Basic abc", "Bearer", "Bearer a.b.c", "Bearer \xff", "bearer x"):
+        answer = await anybody.get("/boxes", headers={"Authorization": wrong.encode("latin-1")})
+        is_problem(answer, 401, "unauthenticated")
+
+
+def test_a_route_that_takes_no_caller_cannot_be_served(settings):
+    router = APIRouter()
+
+    @router.get("/open")
+    async def open_to_all() -> dict[str, str]:
+        return {}
+
+    with pytest.raises(RouteWithoutCaller, match="/open"):
+        create_app("open", [router], settings)
+
+
+async def test_every_error_is_a_problem_with_a_code(client):
+    is_problem(await client.get("/nowhere"), 404, "route-unknown")
+    is_problem(await client.get("/boxes/99"), 404, "box-unknown")
+    not_allowed = await client.delete("/boxes")
+    is_problem(not_allowed, 405, "method-not-allowed")
+    assert not_allowed.headers["Allow"] == "GET, POST"
+    is_problem(await client.request("TRACE", "/boxes/1"), 405, "method-not-allowed")
+    is_problem(await client.get("/boxes/1/secret"), 403, "forbidden")
+    away = await client.get("/boxes/1/away")
+    is_problem(away, 503, "unavailable")
+    assert int(away.headers["Retry-After"]) > 0
+    invalid = is_problem(await client.get("/boxes/x"), 422, "request-invalid")
+    assert invalid["errors"][0] | {"message": ""} == {
+        "part": "path",
+        "place": "number",
+        "kind": "int_parsing",
+        "message": "",
+    }
+
+
+async def test_a_fault_of_ours_is_a_500_that_tells_and_logs_nothing_of_what_it_held(client, capsys):
+    problem = is_problem(await client.get("/boxes/1/broken"), 500, "internal-error")
+    assert "Zhang" not in str(problem)
+
+
+async def test_titles_come_in_the_caller_s_language(client):
+    for accepted, title, tongue in [
+        ("zh-CN,zh;q=0.9,en;q=0.8", "没有该箱子", "zh"),
+        ("en-GB,en;q=0.9,zh;q=0.1", "There is no such box", "en"),
+        ("fr", "There is no such box", "en"),
+        ("zh;q=0", "There is no such box", "en"),
+    ]:
+        answer = await client.get("/boxes/99", headers={"Accept-Language": accepted})
+        assert (answer.json()["title"], answer.headers["Content-Language"]) == (title, tongue)
+
+
+def test_a_language_header_of_any_kind_is_read():
+    assert language(None) == "en"
+    assert language("zh" * 5000) == "en"
+    assert language("*;q=0.5, zh;q=0.6") == "zh"
+    assert language(";;,,q=") == "en"
+
+
+async def test_a_command_needs_its_key_and_brings_along_who_where_and_which_trace(client):
+    body = {"label": "x"}
+    is_problem(await client.post("/boxes", json=body), 400, "idempotency-key-missing")
+    is_problem(
+        await client.post("/boxes", json=body, headers={"Idempotency-Key": ""}), 422, "request-invalid"
+    )
+    is_problem(
+        await client.post("/boxes", json=body, headers={"Idempotency-Key": "k" * 101}), 422, "request-invalid"
+    )
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answer = await client.post("/boxes", json=body, headers=KEYED | {"traceparent": parent})
+    assert answer.status_code == 201
+    assert answer.headers["Consistency-Token"] == "boxes-7"
+    said = answer.json()
+    assert (said["actor"], said["post"], said["key"], said["address"]) == (
+        "teller-7",
+        "P1",
+        "teller-7|k1",
+        "10.1.2.3",
+    )
+    assert said["trace"].split("-")[1] == parent.split("-")[1]
+    assert said["trace"].split("-")[2] != parent.split("-")[2]
+
+
+async def test_an_edit_names_the_version_it_was_decided_on(client):
+    read = await client.get("/boxes/3")
+    edit = {"json": {"label": "y"}}
+    is_problem(await client.put("/boxes/3/label", **edit, headers=KEYED), 428, "if-match-missing")
+    for wrong in ('W/"1"', "*", "1", '"x"', '"0001"', '"2"'):
+        answer = await client.put("/boxes/3/label", **edit, headers=KEYED | {"If-Match": wrong})
+        is_problem(answer, 412, "version-mismatch")
+    done = await client.put("/boxes/3/label", **edit, headers=KEYED | {"If-Match": read.headers["ETag"]})
+    assert done.status_code == 200
+    again = await client.get("/boxes/3", headers={"If-None-Match": read.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_pages_go_on_where_the_last_one_ended(client):
+    seen, after = [], None
+    for _ in range(10):
+        page = (await client.get("/boxes", params={"limit": 3} | ({"after": after} if after else {}))).json()
+        seen += [box["number"] for box in page["items"]]
+        after = page["next"]
+        if after is None:
+            break
+    assert seen == list(range(7))
+    for limit in ("0", "201", "x", "9" * 40, "9" * 5000):
+        is_problem(await client.get("/boxes", params={"limit": limit}), 422, "request-invalid")
+    for wrong in ("abc", "WyJhIl0", "W10", "WzFlOTld", "WzEyMzQ1Njc4OTAxMjM0NTY3ODkwMTJd"):
+        is_problem(await client.get("/boxes", params={"after": wrong}), 422, "cursor-invalid")
+    for wrong in ("", "a b", "é", "a" * 501):
+        is_problem(await client.get("/boxes", params={"after": wrong}), 422, "request-invalid")
+
+
+async def test_a_query_that_asks_for_its_own_write_waits_or_says_that_the_view_is_behind(client, views):
+    views.position = 7
+    assert (await client.get("/boxes", params={"at_least": "boxes-7"})).status_code == 200
+    behind = await client.get("/boxes", params={"at_least": "boxes-8"})
+    is_problem(behind, 503, "view-behind")
+    assert int(behind.headers["Retry-After"]) > 0
+    for wrong in ("7", "boxes", "boxes-", "boxes--1", "boxes-" + "9" * 19, "-7"):
+        is_problem(await client.get("/boxes", params={"at_least": wrong}), 422, "request-invalid")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 422, "request-invalid"),
+        (b"{", 422, "request-invalid"),
+        (b"\xff\xfe", 400, "request-malformed"),
+        (b'{"label": "\\ud800"}', 422, "request-invalid"),
+        (b'{"label": "x", "more": {"a": "\\udfff"}}', 422, "request-invalid"),
+        (b'{"label": "x", "more": {"\\ud83dx": 1}}', 422, "request-invalid"),
+        (b'{"label": "a\\u0000b"}', 422, "request-invalid"),
+        (b'{"label": "x", "more": {"a": 9223372036854775808}}', 422, "request-invalid"),
+        (b'{"label": "x", "more": {"a": -' + b"9" * 5000 + b"}}", 422, "request-invalid"),
+        (b'{"label": "x", "more": {"a": NaN}}', 422, "request-invalid"),
+        (b'{"label": "x", "more": ' + b'{"a":' * 70 + b"1" + b"}" * 71, 422, "request-invalid"),
+        (b"[" * 200_000, 422, "request-invalid"),
+        (b'{"label": "x", "colour": 1}', 422, "request-invalid"),
+        (b'{"label": "x", "more": {"a": 9223372036854775807, "b": "\\ud83d\\ude00"}}', 201, None),
+    ],
+)
+async def test_a_body_that_no_store_could_hold_is_refused_before_any_route(client, body, status, code):
+    answer = await client.post("/boxes", content=body, headers=KEYED | {"Content-Type": "application/json"})
+    if code is None:
+        assert answer.status_code == status, answer.text
+    else:
+        is_problem(answer, status, code)
+
+
+async def test_null_bytes_stop_at_the_edge(client):
+    is_problem(await client.get("/boxes/%00"), 400, "request-malformed")
+    is_problem(await client.get("/boxes?after=%00"), 400, "request-malformed")
+    assert (await client.get("/boxes/%ff")).status_code == 422
+    assert (await client.get("/boxes?after=%ff%fe")).status_code == 422
+
+
+async def test_more_bytes_than_a_route_takes_are_not_read(client):
+    too_many = b"x" * (BODY_BYTES_MAX + 1)
+    is_problem(await client.post("/boxes/2/bytes", content=too_many), 413, "body-oversized")
+
+    async def endless():
+        for _ in range(100):
+            yield b"x" * 100_000
+        raise AssertionError("all of it was read")
+
+    is_problem(await client.post("/boxes/2/bytes", content=endless()), 413, "body-oversized")
+    is_problem(
+        await client.post("/boxes", content=endless(), headers=KEYED | {"Content-Type": "application/json"}),
+        413,
+        "body-oversized",
+    )
+    assert (await client.post("/boxes/1/bytes", content=too_many)).json() == {"bytes": len(too_many)}
+
+
+async def test_health_says_why_not_and_metrics_are_refreshed_when_asked(app, anybody):
+    assert (await anybody.get("/health/live")).status_code == 200
+    assert (await anybody.get("/health/ready")).json() == {"status": "ready"}
+    app.state.readiness.append(lambda: ["boxes-views: MongoDB does not answer"])
+    problem = is_problem(await anybody.get("/health/ready"), 503, "not-ready")
+    assert problem["reasons"] == ["boxes-views: MongoDB does not answer"]
+
+    from chassis import metrics
+
+    async def measure() -> None:
+        metrics.LAG_EVENTS.labels("boxes-views", "boxes").set(42)
+
+    async def broken() -> None:
+        raise ConnectionError
+
+    app.state.measures += [measure, broken]
+    shown = await anybody.get("/metrics")
+    assert shown.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert 'crm_lag_events{context="boxes",group="boxes-views"} 42.0' in shown.text
+    assert 'crm_http_requests_total{method="GET",route="/health/live",status="200"}' in shown.text
