@@ -95,6 +95,6 @@ class Books(Protocol):
         """Remembers that an event is passed over for ever."""
         ...
 
-    async def unpark(self, subject: UUID, revision: int) -> bool:
-        """Ends the wait and forgets what was kept, if nothing was laid to it since `revision`."""
+    async def unpark(self, subject: UUID, revision: int, up_to: int) -> bool:
+        """Ends the wait, if nothing was laid to it since `revision`, and forgets what was kept up to a sequence."""
         ...

@@ -117,11 +117,12 @@ class MemoryBooks(Books):
         self.passed_over.add((subject, sequence))
 
     @override
-    async def unpark(self, subject: UUID, revision: int) -> bool:
+    async def unpark(self, subject: UUID, revision: int, up_to: int) -> bool:
         if subject not in self.waiting or self.waiting[subject].revision != revision:
             return False
         del self.waiting[subject]
-        self.kept.pop(subject, None)
+        kept = self.kept.pop(subject, {})
+        assert max(kept, default=0) <= up_to  # noqa: S101 - for tests
         return True
 
     def want(self, subject: UUID, wanted: str) -> None:

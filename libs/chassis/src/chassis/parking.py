@@ -120,7 +120,7 @@ class Parking:
                 after = held.sequence
             if len(some) == RELEASED_AT_ONCE_MAX:
                 continue
-            if await self.books.unpark(parked.subject, parked.revision):
+            if await self.books.unpark(parked.subject, parked.revision, after):
                 await self.refresh()
                 _log.info("subject released", group=self.group, subject=str(parked.subject))
                 return True

@@ -1,0 +1,220 @@
+"""The books of consumer groups in MongoDB, one set of collections for all groups of a database."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from typing_extensions import override
+
+from chassis.books import Books, GenerationLost, Held, Parked, Position, Wanted
+from chassis.documents import ID, Document
+from chassis.mongo import Mongo
+from chassis.transport import Partition, Record
+
+POSITIONS: Final = "positions"
+PARKED: Final = "parked"
+PARKED_EVENTS: Final = "parked_events"
+SKIPPED: Final = "parked_skipped"
+_SEQUENCE_DIGITS: Final = 12
+
+
+class MongoBooks(Books):
+    """Books of `group`. What was skipped is remembered under `name`, which outlives the generations of a view."""
+
+    def __init__(self, mongo: Mongo, group: str, name: str) -> None:
+        self.mongo = mongo
+        self.group = group
+        self.name = name
+
+    async def begin(self, partitions: Mapping[Partition, str]) -> None:
+        """Opens the books at the beginning of each partition (with its context), unless they are open."""
+        for (topic, partition), context in partitions.items():
+            await self.mongo.insert_new(
+                POSITIONS,
+                {
+                    ID: self._place(topic, partition),
+                    "group": self.group,
+                    "topic": topic,
+                    "partition": partition,
+                    "context": context,
+                    "offset": 0,
+                    "position": 0,
+                    "at": None,
+                },
+            )
+
+    async def forget(self) -> None:
+        """Closes the books for ever."""
+        for collection in (POSITIONS, PARKED, PARKED_EVENTS):
+            await self.mongo.delete(collection, {"group": self.group})
+
+    @override
+    async def positions(self) -> dict[Partition, Position]:
+        return positions_of(await self.mongo.find(POSITIONS, {"group": self.group}))
+
+    @override
+    async def advance(self, positions: Mapping[Partition, Position]) -> None:
+        if not positions:
+            return
+        changes = []
+        for (topic, partition), now in positions.items():
+            highest: dict[str, Any] = {"offset": now.offset, "position": now.position}
+            if now.at is not None:
+                highest["at"] = now.at
+            changes.append(({ID: self._place(topic, partition)}, {"$max": highest}))
+        if await self.mongo.update_each(POSITIONS, changes) != len(changes):
+            raise GenerationLost(self.group)
+
+    @override
+    async def parked(self) -> dict[UUID, Parked]:
+        return {parked.subject: parked for parked in await parked_of(self.mongo, self.group)}
+
+    @override
+    async def skipped(self) -> frozenset[tuple[UUID, int]]:
+        found = await self.mongo.find(SKIPPED, {"name": self.name})
+        return frozenset((one["subject"], one["sequence"]) for one in found)
+
+    @override
+    async def park(self, parked: Parked, first: Held) -> None:
+        # The event before its subject: a subject that waits without its first event would be released past it.
+        await self._keep(parked.subject, [first])
+        await self.mongo.insert_new(
+            PARKED,
+            {
+                ID: self._subject(parked.subject),
+                "group": self.group,
+                "subject": parked.subject,
+                "context": parked.context,
+                "type": parked.type,
+                "sequence": parked.sequence,
+                "position": parked.position,
+                "reason": parked.reason,
+                "parked_at": parked.parked_at,
+                "held": 1,
+                "revision": 1,
+                "wanted": None,
+            },
+        )
+
+    @override
+    async def hold(self, subject: UUID, events: Sequence[Held]) -> bool:
+        kept = await self._keep(subject, events)
+        change = {"$inc": {"held": kept, "revision": 1}}
+        if await self.mongo.update(PARKED, {ID: self._subject(subject)}, change):
+            return True
+        ids = [self._event(subject, event.sequence) for event in events]
+        await self.mongo.delete(PARKED_EVENTS, {ID: {"$in": ids}})
+        return False
+
+    @override
+    async def held(self, subject: UUID, after: int, limit: int) -> list[Held]:
+        found = await self.mongo.find(
+            PARKED_EVENTS,
+            {ID: {"$gt": self._event(subject, after), "$lt": self._event(subject, 10**_SEQUENCE_DIGITS - 1)}},
+            order=[(ID, 1)],
+            limit=limit,
+        )
+        return [Held(one["sequence"], _record(one)) for one in found]
+
+    @override
+    async def stuck(self, subject: UUID, first: Held, type: str, reason: str) -> None:
+        change = {
+            "$set": {"sequence": first.sequence, "type": type, "reason": reason, "wanted": None},
+            "$inc": {"revision": 1},
+        }
+        await self.mongo.update(PARKED, {ID: self._subject(subject)}, change)
+
+    @override
+    async def skip(self, subject: UUID, sequence: int) -> None:
+        id = f"{self.name}|{subject.hex}|{sequence}"
+        await self.mongo.insert_new(
+            SKIPPED, {ID: id, "name": self.name, "subject": subject, "sequence": sequence}
+        )
+
+    @override
+    async def unpark(self, subject: UUID, revision: int, up_to: int) -> bool:
+        if not await self.mongo.delete(PARKED, {ID: self._subject(subject), "revision": revision}):
+            return False
+        # Not those after: another consumer may have parked the subject anew meanwhile.
+        released = {ID: {"$gte": self._event(subject, 0), "$lte": self._event(subject, up_to)}}
+        await self.mongo.delete(PARKED_EVENTS, released)
+        return True
+
+    async def _keep(self, subject: UUID, events: Iterable[Held]) -> int:
+        kept = 0
+        for sequence, record in events:
+            kept += await self.mongo.insert_new(
+                PARKED_EVENTS,
+                {
+                    ID: self._event(subject, sequence),
+                    "group": self.group,
+                    "subject": subject,
+                    "sequence": sequence,
+                    "topic": record.topic,
+                    "partition": record.partition,
+                    "offset": record.offset,
+                    "key": record.key,
+                    "headers": [list(header) for header in record.headers],
+                    "value": record.value,
+                },
+            )
+        return kept
+
+    def _place(self, topic: str, partition: int) -> str:
+        return f"{self.group}|{topic}|{partition}"
+
+    def _subject(self, subject: UUID) -> str:
+        return f"{self.group}|{subject.hex}"
+
+    def _event(self, subject: UUID, sequence: int) -> str:
+        return f"{self.group}|{subject.hex}|{sequence:0{_SEQUENCE_DIGITS}d}"
+
+
+async def prepare_books(mongo: Mongo) -> None:
+    """The indexes that the books are read by."""
+    await mongo.index(POSITIONS, [("group", 1)])
+    await mongo.index(PARKED, [("group", 1)])
+    await mongo.index(PARKED_EVENTS, [("group", 1), ("subject", 1)])
+    await mongo.index(SKIPPED, [("name", 1)])
+
+
+async def parked_of(mongo: Mongo, group: str | None = None) -> list[Parked]:
+    """The parked subjects of a group, or of all, in the order in which they were parked."""
+    where = {} if group is None else {"group": group}
+    return [_parked(one) for one in await mongo.find(PARKED, where, order=[("parked_at", 1), (ID, 1)])]
+
+
+async def want(mongo: Mongo, group: str, subject: UUID, wanted: Wanted) -> bool:
+    """Asks whoever runs the group to release a subject; False where it is not parked."""
+    where = {ID: f"{group}|{subject.hex}"}
+    return bool(await mongo.update(PARKED, where, {"$set": {"wanted": wanted}}))
+
+
+def positions_of(found: Iterable[Document]) -> dict[Partition, Position]:
+    """Positions from their documents."""
+    return {
+        (one["topic"], one["partition"]): Position(one["offset"], one["context"], one["position"], one["at"])
+        for one in found
+    }
+
+
+def _parked(one: Document) -> Parked:
+    return Parked(
+        one["subject"],
+        one["context"],
+        one["type"],
+        one["sequence"],
+        one["position"],
+        one["reason"],
+        one["parked_at"],
+        one["held"],
+        one["revision"],
+        one["wanted"],
+    )
+
+
+def _record(one: Document) -> Record:
+    headers = [(name, bytes(value)) for name, value in one["headers"]]
+    return Record(
+        one["topic"], one["partition"], bytes(one["key"]), headers, bytes(one["value"]), one["offset"]
+    )

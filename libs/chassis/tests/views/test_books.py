@@ -1,0 +1,135 @@
+"""One suite for the books in MongoDB and those of the simulation: what parks, waits, and is never forgotten."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from chassis.books import GenerationLost, Held, Parked, Position
+from chassis.memory import MemoryBooks
+from chassis.mongo_books import MongoBooks, parked_of, prepare_books, want
+
+from .lists import SUBJECTS, TOPIC, Words
+
+AT = datetime(2026, 1, 5, 8, tzinfo=UTC)
+LATER = datetime(2026, 1, 5, 9, tzinfo=UTC)
+ONE, TWO = SUBJECTS[:2]
+GROUP = "test.lists.v1"
+PARKED = Parked(ONE, "customer", "customer.renamed", 2, 7, "Poison", AT)
+
+
+@pytest.fixture(params=["mongo", "memory"])
+async def books(request, mongo):
+    if request.param == "memory":
+        return MemoryBooks()
+    await prepare_books(mongo)
+    books = MongoBooks(mongo, GROUP, "lists")
+    await books.begin({(TOPIC, number): "customer" for number in range(2)})
+    return books
+
+
+@pytest.fixture
+def events():
+    words = Words(1)
+    return [Held(number + 1, words.say(0, "a")) for number in range(5)]
+
+
+async def test_positions_only_go_on(books):
+    await books.advance(
+        {(TOPIC, 0): Position(5, "customer", 9, AT), (TOPIC, 1): Position(1, "customer", 3, LATER)}
+    )
+    await books.advance(
+        {(TOPIC, 0): Position(4, "customer", 11, LATER), (TOPIC, 1): Position(2, "", 0, None)}
+    )
+    await books.advance({})
+    assert await books.positions() == {
+        (TOPIC, 0): Position(5, "customer", 11, LATER),
+        (TOPIC, 1): Position(2, "customer", 3, LATER),
+    }
+
+
+async def test_a_subject_waits_with_its_events_in_order_and_each_once(books, events):
+    await books.park(PARKED, events[1])
+    await books.park(replace(PARKED, sequence=3, reason="again"), events[2])
+    assert await books.hold(ONE, [events[3], events[2]])
+    assert await books.hold(ONE, [events[4], events[3]])
+    [parked] = (await books.parked()).values()
+    assert (parked.subject, parked.sequence, parked.reason, parked.parked_at) == (ONE, 2, "Poison", AT)
+    assert await books.held(ONE, 1, 10) == events[1:]
+    assert await books.held(ONE, 2, 2) == events[2:4]
+    assert await books.held(TWO, 0, 10) == []
+
+
+async def test_who_is_not_parked_holds_nothing(books, events):
+    assert not await books.hold(ONE, events)
+    assert await books.held(ONE, 0, 10) == []
+
+
+async def test_a_wait_ends_only_if_nothing_was_laid_to_it_meanwhile(books, events):
+    await books.park(PARKED, events[1])
+    seen = (await books.parked())[ONE].revision
+    await books.hold(ONE, events[2:3])
+    assert not await books.unpark(ONE, seen, 2)
+    seen = (await books.parked())[ONE].revision
+    assert await books.unpark(ONE, seen, 3)
+    assert await books.parked() == {}
+    assert await books.held(ONE, 0, 10) == []
+    assert not await books.unpark(ONE, seen, 3)
+
+
+async def test_a_release_that_got_stuck_waits_from_there(books, events):
+    await books.park(PARKED, events[1])
+    await books.hold(ONE, events[2:])
+    before = (await books.parked())[ONE]
+    await books.stuck(ONE, events[3], "customer.renamed", "still")
+    parked = (await books.parked())[ONE]
+    assert (parked.sequence, parked.reason, parked.wanted) == (4, "still", None)
+    assert parked.revision > before.revision
+
+
+async def test_what_is_skipped_stays_skipped(books):
+    for _ in range(2):
+        await books.skip(ONE, 4)
+    assert await books.skipped() == {(ONE, 4)}
+
+
+# what only the real ones have
+
+
+async def test_release_is_asked_for_by_another_process_and_groups_do_not_meet(mongo, events):
+    books, others = MongoBooks(mongo, GROUP, "lists"), MongoBooks(mongo, "test.lists.v2", "lists")
+    await books.park(PARKED, events[1])
+    await others.park(PARKED, events[1])
+    assert await want(mongo, GROUP, ONE, "release")
+    assert not await want(mongo, GROUP, TWO, "release")
+    assert (await books.parked())[ONE].wanted == "release"
+    assert (await others.parked())[ONE].wanted is None
+    assert len(await parked_of(mongo)) == 2
+    await books.skip(ONE, 2)
+    assert await others.skipped() == {(ONE, 2)}
+    await books.forget()
+    assert [one.wanted for one in await parked_of(mongo)] == [None]
+    assert await others.held(ONE, 0, 10) == events[1:2]
+
+
+async def test_books_that_are_gone_are_a_lost_generation(mongo):
+    books = MongoBooks(mongo, GROUP, "lists")
+    await books.begin({(TOPIC, 0): "customer"})
+    await books.begin({(TOPIC, 0): "customer"})
+    await books.advance({(TOPIC, 0): Position(5, "customer", 9, AT)})
+    with pytest.raises(GenerationLost):
+        await books.advance(
+            {(TOPIC, 0): Position(6, "customer", 9, AT), (TOPIC, 1): Position(1, "customer", 9, AT)}
+        )
+    await mongo.drop_database()
+    with pytest.raises(GenerationLost):
+        await books.advance({(TOPIC, 0): Position(6, "customer", 9, AT)})
+    assert await books.positions() == {}
+
+
+async def test_an_event_that_a_crash_left_behind_is_not_in_the_way(mongo, events):
+    """Laid aside for a subject that was released before the laying was known: nobody asks for it, nobody stumbles."""
+    books = MongoBooks(mongo, GROUP, "lists")
+    await books.park(PARKED, events[1])
+    await books.unpark(ONE, 1, 1)  # as if the event had come in between
+    await books.park(replace(PARKED, sequence=4), events[3])
+    assert [held.sequence for held in await books.held(ONE, 3, 10)] == [4]
