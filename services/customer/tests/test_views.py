@@ -145,7 +145,7 @@ def test_a_movement_keeps_the_way_to_its_event_and_sealed_values():
     movement = folded([teller.posting(ACCOUNT, -5, text="k1.k.t", value_on="2026-01-06")])[
         MOVEMENTS, f"{ACCOUNT}:0000000001"
     ]
-    assert movement["posting_id"] == "p1"
+    assert movement["posting_id"] == str(UUID(int=1))
     assert (movement["text"], movement["stored_name"]) == ("k1.k.t", "posting-booked")
     assert (movement["position"], movement["value_on"]) == (1, "2026-01-06")
 

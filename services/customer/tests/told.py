@@ -38,13 +38,13 @@ class Teller:
     def posting(self, subject, amount_minor, booked_on="2026-01-05", *, reverses=None, **data):
         fields = {
             "source": "core",
-            "posting_id": f"p{self.position + 1}",
+            "posting_id": str(UUID(int=self.position + 1)),
             "core_transaction_id": f"t{self.position + 1}",
             "leg": 1,
             "amount_minor": amount_minor,
             "currency": "CNY",
             "booked_on": booked_on,
-            "intake": "i1",
+            "intake": str(UUID(int=1)),
             "line": self.position + 1,
         }
         if reverses is not None:

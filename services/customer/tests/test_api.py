@@ -1,0 +1,211 @@
+"""The routes, over the real store, keys and MongoDB, with the conventions that every service has."""
+
+from uuid import UUID
+
+import httpx
+import pytest
+from chassis.auth import development_token
+from chassis.clock import SystemClock
+from chassis.settings import Settings
+from chassis.web import create_app, doors
+from customer.api import create_router
+from customer.catalogue import catalogue
+from customer.desk import Desk
+from customer.panorama import Panorama
+from customer.shapes import CustomerShown
+from pydantic import TypeAdapter
+
+from .test_reading import LI, ZHANG, bank, reading
+
+__all__ = ["bank", "reading"]
+
+CLOCK = SystemClock()
+WANG = {
+    "name": "王芳",
+    "phone": "13911112222",
+    "born_on": "1990-01-31",
+    "references": [{"source": "core", "key": "W1"}],
+    "stated_assets": [{"product": "fund", "amount_minor": 100, "currency": "CNY"}],
+}
+
+
+@pytest.fixture
+async def api(handler, store, reading, tmp_path, postgres_url):
+    """A caller with a valid token."""
+    settings = Settings(postgres_url=postgres_url, environment="development", data=tmp_path)
+    asked = []
+
+    async def wait_for(context, position, seconds):
+        asked.append((context, position))
+        return position < 1_000_000
+
+    desk = Desk(handler, store, catalogue(), reading, CLOCK)
+    app = create_app("customer", [create_router(desk, doors(wait_for))], settings)
+    token = development_token(settings, CLOCK.now(), subject="lin")
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://crm",
+        headers={"Authorization": f"Bearer {token}"},
+    ) as client:
+        client.asked = asked
+        yield client
+
+
+def key(text):
+    return {"Idempotency-Key": text}
+
+
+async def test_a_customer_is_registered_once_per_key(api, store):
+    first = await api.post("/customers", json=WANG, headers=key("k1"))
+    again = await api.post("/customers", json=WANG, headers=key("k1"))
+    assert first.status_code == again.status_code == 201
+    assert first.json() == again.json()
+    assert first.headers["ETag"] == '"2"'
+    assert first.headers["Location"] == f"/customers/{first.json()['customer_id']}"
+    assert first.headers["Consistency-Token"] == f"customer-{await store.head_position()}"
+    assert await store.head_position() == 2
+    other = await api.post("/customers", json=WANG | {"name": "王"}, headers=key("k1"))
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    taken = await api.post("/customers", json=WANG, headers=key("k2"))
+    assert (taken.status_code, taken.json()["code"]) == (409, "already-recorded")
+
+
+async def test_changes_name_the_version_that_was_seen(api):
+    at = (await api.post("/customers", json=WANG, headers=key("k1"))).headers["Location"]
+    renamed = await api.put(f"{at}/name", json={"name": "王芳芳"}, headers=key("k2") | {"If-Match": '"2"'})
+    assert (renamed.status_code, renamed.headers["ETag"]) == (200, '"3"')
+    stale = await api.put(f"{at}/name", json={"name": "王五"}, headers=key("k3") | {"If-Match": '"2"'})
+    assert (stale.status_code, stale.json()["code"]) == (412, "version-mismatch")
+    again = await api.put(f"{at}/name", json={"name": "王芳芳"}, headers=key("k2") | {"If-Match": '"2"'})
+    assert (again.status_code, again.headers["ETag"]) == (200, '"3"')
+    blind = await api.put(f"{at}/name", json={"name": "王五"}, headers=key("k4"))
+    assert blind.status_code == 428
+    unkeyed = await api.put(f"{at}/name", json={"name": "王五"}, headers={"If-Match": '"3"'})
+    assert (unkeyed.status_code, unkeyed.json()["code"]) == (400, "idempotency-key-missing")
+    for number, (path, method, body) in enumerate(
+        [
+            ("contact-details", "PUT", {"phone": None, "email": "w@example.com"}),
+            ("identity-details", "PUT", {"identity_number": "110101199001310022"}),
+            ("references", "POST", {"source": "fund", "key": "F9"}),
+        ],
+        start=3,
+    ):
+        headers = key(f"m{number}") | {"If-Match": f'"{number}"'}
+        done = await api.request(method, f"{at}/{path}", json=body, headers=headers)
+        assert (done.status_code, done.headers["ETag"]) == (200, f'"{number + 1}"'), done.text
+    events = (await api.get(f"{at}/events", params={"limit": 4})).json()
+    assert [one["name"] for one in events["items"]] == [
+        "customer-registered",
+        "reference-linked",
+        "customer-renamed",
+        "contact-details-changed",
+    ]
+    assert {one["actor"] for one in events["items"]} == {"lin"}
+    assert "王" not in str(events)
+    rest = (await api.get(f"{at}/events", params={"limit": 4, "after": events["next"]})).json()
+    assert ([one["sequence"] for one in rest["items"]], rest["next"]) == ([5, 6], None)
+
+
+async def test_nobody_is_changed_who_is_not_there(api, store, key_ring):
+    nobody = UUID(int=9)
+    put = await api.put(
+        f"/customers/{nobody}/name", json={"name": "王五"}, headers=key("k") | {"If-Match": '"1"'}
+    )
+    assert (put.status_code, put.json()["code"]) == (404, "customer-not-registered")
+    assert key_ring.keys_for([nobody], create=False) == {}
+    for path in ("", "/panorama", "/accounts", "/events", f"/accounts/{nobody}/movements"):
+        assert (await api.get(f"/customers/{nobody}{path}")).status_code == 404
+
+
+async def test_a_panorama_and_the_way_from_each_figure_to_its_movements(api, bank):
+    answer = await api.get(f"/customers/{ZHANG}/panorama")
+    shown = answer.json()
+    TypeAdapter(Panorama).validate_python(shown, strict=True)
+    figures = [("deposits", 1), ("wealth", 1), ("aum", 1), ("net_worth", 1)]
+    for block in shown["currencies"]:
+        for name, sign in figures:
+            total = 0
+            for link in block[name]["events"]:
+                sums = (await api.get(link)).json()["sums"]
+                total += sign * sum(one["amount_minor"] for one in sums)
+            assert total == block[name]["amount_minor"], name
+        spent = 0
+        for link in block["spending"]["events"]:
+            assert "spending=true" in link
+            spent += sum(one["outflow_minor"] for one in (await api.get(link)).json()["sums"])
+        assert spent == block["spending"]["amount_minor"]
+
+
+async def test_movements_come_in_pages(api, bank):
+    at = f"/customers/{ZHANG}/accounts/{bank.mine}/movements"
+    found, params = [], {"limit": 10}
+    while True:
+        page = (await api.get(at, params=params)).json()
+        found += page["items"]
+        if page["next"] is None:
+            break
+        params["after"] = page["next"]
+    assert len(found) == 27
+    assert len({one["event_id"] for one in found}) == 27
+    assert (await api.get(f"/customers/{LI}/accounts/{bank.mine}/movements")).json()[
+        "code"
+    ] == "account-not-held"
+    assert (await api.get(at, params={"after": "x"})).json()["code"] == "cursor-invalid"
+
+
+async def test_customers_by_page_and_by_reference(api):
+    page = (await api.get("/customers", params={"limit": 1})).json()
+    rest = (await api.get("/customers", params={"limit": 2, "after": page["next"]})).json()
+    assert [one["customer_id"] for one in page["items"] + rest["items"]] == [str(ZHANG), str(LI)]
+    [found] = (await api.get("/customers", params={"reference": "fund:7"})).json()["items"]
+    assert found["customer_id"] == str(ZHANG)
+    shown = await api.get(f"/customers/{ZHANG}")
+    assert CustomerShown(**shown.json()).phone == "138****1234"
+    assert shown.headers["ETag"] == '"3"'
+    for wrong in ("fund", ":7", "fund:"):
+        assert (await api.get("/customers", params={"reference": wrong})).status_code == 422
+
+
+async def test_accounts_and_those_that_wait(api, bank):
+    accounts = (await api.get(f"/customers/{ZHANG}/accounts")).json()["items"]
+    assert {one["account_id"] for one in accounts} == {str(bank.mine), str(bank.ours), str(bank.fund)}
+    page = (await api.get("/accounts/unlinked", params={"limit": 1})).json()
+    assert (page["counted"], page["all_counted"]) == (2, True)
+    rest = (await api.get("/accounts/unlinked", params={"after": page["next"]})).json()
+    assert {one["account_id"] for one in page["items"] + rest["items"]} == {
+        str(bank.lost),
+        str(bank.strangers),
+    }
+
+
+async def test_questions_wait_for_the_view_and_say_when_it_is_behind(api):
+    assert (await api.get("/customers", params={"at_least": "customer-3"})).status_code == 200
+    assert api.asked == [("customer", 3)]
+    behind = await api.get(f"/customers/{ZHANG}/panorama", params={"at_least": "ingest-1000000"})
+    assert (behind.status_code, behind.json()["code"]) == (503, "view-behind")
+    assert "Retry-After" in behind.headers
+
+
+async def test_without_a_token_nobody_learns_anything(api):
+    for path in ("/customers", f"/customers/{ZHANG}/panorama", "/accounts/unlinked"):
+        refused = await api.get(path, headers={"Authorization": ""})
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
+        assert "WWW-Authenticate" in refused.headers
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": ""},
+        {"name": "a\u0000b"},
+        {"name": "x", "surprise": 1},
+        {"name": "x", "references": [{"source": "a:b", "key": "1"}]},
+        {"name": "x", "stated_assets": [{"product": "fund", "amount_minor": 1.5, "currency": "CNY"}]},
+        {"name": "x", "born_on": "2026-02-30"},
+    ],
+)
+async def test_what_cannot_be_is_refused_and_stores_nothing(api, store, body):
+    refused = await api.post("/customers", json=body, headers=key("k"))
+    assert refused.status_code == 422
+    assert await store.head_position() == 0
