@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
+from chassis import metrics
 from chassis.clock import SystemClock, uuid7
 from chassis.events import StoredEvent
 from chassis.relay import (
@@ -18,6 +19,7 @@ from chassis.relay import (
     Listening,
     PostgresPositions,
     Relay,
+    RelayRole,
     StoreLog,
     prepare_relay,
 )
@@ -387,6 +389,22 @@ async def test_a_producer_that_broke_is_made_anew_and_the_batch_comes_again(sett
     events = await setting.events()
     assert len({(e.subject, e.sequence) for _, e in events}) == 300
     assert_in_order(events, repeated=True)
+
+
+async def test_the_role_makes_what_is_missing_and_measures_the_outbox(postgres_url, kafka_url, schema):
+    role = RelayRole("ingest", schema, words, postgres_url=postgres_url, kafka_url=kafka_url)
+    store, stopping = Recorder(postgres_url, schema), asyncio.Event()
+    running = asyncio.create_task(role.run(stopping))
+    await until(lambda: role.relay.leading)
+    head = appended(store, streams=2, each=3)
+    await until(lambda: role.relay.position == head)
+    shown = await metrics.measured([])
+    assert b'crm_outbox_age_seconds{context="ingest"} 0.0' in shown
+    assert b'crm_outbox_events{context="ingest"}' in shown
+    assert (role.name, role.not_ready()) == ("ingest-relay", [])
+    stopping.set()
+    await running
+    store.close()
 
 
 async def test_news_arrives_without_waiting_for_the_poll(setting, recorder):

@@ -111,10 +111,17 @@ class StoreLog(Log):
 
     @override
     async def read_after(self, position: int, limit: int) -> list[StoredEvent]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reading(), self._recorder.read_after, position, limit)
+
+    async def head_position(self) -> int:
+        """Position of the last event, 0 in an empty store."""
+        return await asyncio.get_running_loop().run_in_executor(self._reading(), self._recorder.head_position)
+
+    def _reading(self) -> ThreadPoolExecutor:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._name)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._recorder.read_after, position, limit)
+        return self._thread
 
     def close(self) -> None:
         """Lets the thread and its connection go; the next read takes others."""

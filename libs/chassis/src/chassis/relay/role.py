@@ -1,17 +1,21 @@
 """The relay of a context as a role of its own: the loop with its connections, from URLs."""
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from contracts.topics import EVENTS
 
+from chassis import metrics
 from chassis.clock import Clock, SystemClock
 from chassis.relay.loop import BATCH_EVENTS_MAX, Relay, Words
 from chassis.relay.postgres import Listening, PostgresPositions, StoreLog, prepare_relay
+from chassis.store.items import StoreUnavailable
 from chassis.store.schema import prepare
 from chassis.transport import KafkaPublisher, ensure_topics
 
 CLOSING_SECONDS_MAX: Final = 5
+MEASURED_SECONDS: Final = 1.0
 
 
 class RelayRole:
@@ -28,7 +32,7 @@ class RelayRole:
         clock: Clock | None = None,
         batch_max: int = BATCH_EVENTS_MAX,
     ) -> None:
-        clock = clock or SystemClock()
+        clock = self._clock = clock or SystemClock()
         self._postgres_url = postgres_url
         self._kafka_url = kafka_url
         self._schema = schema
@@ -63,13 +67,28 @@ class RelayRole:
         try:
             await asyncio.to_thread(self._prepare)
             await ensure_topics(self._kafka_url, [self._topic])
-            await self.relay.run(stopping)
+            measuring = asyncio.ensure_future(self._measure())
+            try:
+                await self.relay.run(stopping)
+            finally:
+                measuring.cancel()
+                await asyncio.gather(measuring, return_exceptions=True)
         finally:
             async with asyncio.timeout(CLOSING_SECONDS_MAX):
                 await self._publisher.close()
                 await self._hint.close()
                 await self._positions.leave()
             self._log.close()
+
+    async def _measure(self) -> None:
+        """Keeps the outbox's gauges; its size counts positions, so gaps of aborted transactions are in it."""
+        context = self.relay.context
+        while True:
+            metrics.OUTBOX_AGE_SECONDS.labels(context).set(self.relay.outbox_age_seconds())
+            with suppress(StoreUnavailable):
+                left = await self._log.head_position() - self.relay.position if self.relay.leading else 0
+                metrics.OUTBOX_EVENTS.labels(context).set(max(0, left))
+            await self._clock.sleep(MEASURED_SECONDS)
 
     def _prepare(self) -> None:
         prepare(self._postgres_url, self._schema)
