@@ -17,7 +17,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, KeySetSerialization, OKPKey
 
-from chassis.settings import Settings
+from chassis.settings import TokenSettings
 
 ALGORITHMS: Final = ("Ed25519", "ES256", "PS256", "RS256")
 """Signatures with a public key only: a verifier cannot sign, and `none` and HMAC are not algorithms here."""
@@ -153,7 +153,7 @@ def _caller(claims: dict[str, Any], issuer: str, audience: str, now: float) -> C
     return Caller(subject, post, frozenset(roles), behalf, expires + LEEWAY_SECONDS)
 
 
-def verifier_of(settings: Settings, now: Callable[[], datetime]) -> Verifier:
+def verifier_of(settings: TokenSettings, now: Callable[[], datetime]) -> Verifier:
     """Who is trusted, as the settings say; in development also whoever holds the development key."""
     trusted = []
     if settings.token_keys_file is not None:
@@ -166,7 +166,7 @@ def verifier_of(settings: Settings, now: Callable[[], datetime]) -> Verifier:
 
 
 def development_token(
-    settings: Settings,
+    settings: TokenSettings,
     now: datetime,
     *,
     subject: str = "developer",

@@ -16,41 +16,19 @@ def _keys_url(known: dict[str, Any]) -> str:
     return make_conninfo(known["postgres_url"], dbname=KEYS_DATABASE) if "postgres_url" in known else ""
 
 
-class Settings(BaseSettings):
-    """Where the servers are, who may call, and what the process listens on.
-
-    `keys_url` is the database of the data keys: its own, beside the one of the events unless it is said where. What is
-    not said is the safe choice: production, loopback, no proxy trusted.
-    """
+class TokenSettings(BaseSettings):
+    """Who may call: whose tokens are believed, and whether development tokens are."""
 
     model_config = SettingsConfigDict(
         env_prefix="CRM_", extra="ignore", populate_by_name=True, env_ignore_empty=True
     )
 
-    postgres_url: str = Field(validation_alias="POSTGRES_URL")
-    mongo_url: str = Field(default="mongodb://127.0.0.1:27017/?replicaSet=rs0", validation_alias="MONGO_URL")
-    kafka_url: str = Field(default="127.0.0.1:9092", validation_alias="KAFKA_URL")
-    keys_url: str = Field(default_factory=_keys_url)
-    mongo_driver: Literal["pymongo", "motor"] = "pymongo"
-
     data: Path = Path(".data")
-    key_encryption_file: Path = Field(
-        default_factory=lambda known: known["data"] / "keys" / "kek", validation_alias="CRM_KEK_FILE"
-    )
     environment: Environment = "production"
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    trusted_proxies: str = ""
-    """Addresses, comma separated, whose X-Forwarded-For is believed; none by default."""
-
     token_keys_file: Path | None = None
     """JWK set of whoever issues tokens: the access context or an OIDC provider."""
     token_issuer: str = "crm-access"  # noqa: S105 (a name)
     token_audience: str = "crm"  # noqa: S105 (a name)
-
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
 
     @property
     def development(self) -> bool:
@@ -61,3 +39,28 @@ class Settings(BaseSettings):
     def development_token_file(self) -> Path:
         """The private key that signs development tokens."""
         return self.data / "keys" / "dev-token"
+
+
+class Settings(TokenSettings):
+    """Where the servers are, and what the process listens on.
+
+    `keys_url` is the database of the data keys: its own, beside the one of the events unless it is said where. What is
+    not said is the safe choice: production, loopback, no proxy trusted.
+    """
+
+    postgres_url: str = Field(validation_alias="POSTGRES_URL")
+    mongo_url: str = Field(default="mongodb://127.0.0.1:27017/?replicaSet=rs0", validation_alias="MONGO_URL")
+    kafka_url: str = Field(default="127.0.0.1:9092", validation_alias="KAFKA_URL")
+    keys_url: str = Field(default_factory=_keys_url)
+    mongo_driver: Literal["pymongo", "motor"] = "pymongo"
+    key_encryption_file: Path = Field(
+        default_factory=lambda known: known["data"] / "keys" / "kek", validation_alias="CRM_KEK_FILE"
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    trusted_proxies: str = ""
+    """Addresses, comma separated, whose X-Forwarded-For is believed; none by default."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")

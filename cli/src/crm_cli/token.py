@@ -1,0 +1,49 @@
+"""`crm token`: a token for a developer's own calls."""
+
+import json
+import sys
+from typing import Annotated, Final
+
+import typer
+from chassis.auth import DEVELOPMENT_SECONDS_MAX, DevelopmentOnly, development_token
+from chassis.clock import SystemClock
+from chassis.settings import TokenSettings
+
+RUN_FILE: Final = "run.json"
+
+
+def token(
+    subject: Annotated[str, typer.Option(help="who calls, as a staff number")] = "developer",
+    post: Annotated[str | None, typer.Option(help="the post that the caller holds")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="a role; may be given several times")] = None,
+    seconds: Annotated[int, typer.Option(min=1, max=DEVELOPMENT_SECONDS_MAX, help="how long it is valid")] = 8
+    * 3600,
+) -> None:
+    """Prints a token for HTTP; only where CRM_ENVIRONMENT is development."""
+    try:
+        issued = development_token(
+            settings(), SystemClock().now(), subject=subject, post=post, roles=role or (), seconds=seconds
+        )
+    except DevelopmentOnly as error:
+        print(f"crm token: {error}", file=sys.stderr)
+        raise typer.Exit(code=2) from error
+    print(issued)
+
+
+def settings() -> TokenSettings:
+    """The settings that the running processes have: where the environment is silent, as `crm up` started them."""
+    found = TokenSettings()
+    if "environment" in found.model_fields_set:
+        return found
+    try:
+        started = json.loads((found.data / RUN_FILE).read_bytes())
+    except (OSError, ValueError):
+        return found
+    return TokenSettings.model_validate(
+        found.model_dump() | {"environment": started.get("environment", found.environment)}
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `crm`."""
+    app.command("token")(token)

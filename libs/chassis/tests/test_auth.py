@@ -1,0 +1,180 @@
+"""Tokens: what is believed, and what is not."""
+
+import base64
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from chassis import auth
+from chassis.auth import (
+    DevelopmentOnly,
+    TokenInvalid,
+    Trusted,
+    Verifier,
+    development_key,
+    development_token,
+    verifier_of,
+)
+from chassis.settings import TokenSettings
+from joserfc import jwt
+from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey
+
+NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
+CLAIMS = {
+    "iss": "bank",
+    "aud": "crm",
+    "sub": "teller-7",
+    "post": "P1",
+    "roles": ["teller"],
+    "iat": int(NOW.timestamp()),
+    "exp": int(NOW.timestamp()) + 3600,
+}
+
+
+class Now:
+    def __init__(self) -> None:
+        self.at = NOW
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+@pytest.fixture
+def key() -> ECKey:
+    return ECKey.generate_key("P-256", {"kid": "k1"})
+
+
+@pytest.fixture
+def now() -> Now:
+    return Now()
+
+
+@pytest.fixture
+def verifier(key: ECKey, now: Now) -> Verifier:
+    public = KeySet([ECKey.import_key(key.as_dict(private=False))])
+    return Verifier([Trusted("bank", public, ("ES256",))], "crm", now)
+
+
+def signed(key: Any, claims: dict[str, Any], algorithm: str = "ES256", kid: str = "k1") -> str:
+    return jwt.encode({"alg": algorithm, "kid": kid}, claims, key, algorithms=[algorithm])
+
+
+def test_a_token_says_who_calls(verifier, key):
+    caller = verifier.verify(signed(key, CLAIMS))
+    assert (caller.subject, caller.post, caller.roles) == ("teller-7", "P1", frozenset({"teller"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iss": "other"},
+        {"aud": "others"},
+        {"aud": ["others"]},
+        {"aud": None},
+        {"sub": ""},
+        {"sub": None},
+        {"sub": 7},
+        {"sub": "x" * 91},
+        {"sub": "a\nb"},
+        {"exp": None},
+        {"exp": "tomorrow"},
+        {"exp": True},
+        {"exp": int(NOW.timestamp()) - 31},
+        {"nbf": int(NOW.timestamp()) + 60},
+        {"iat": "x"},
+        {"roles": "teller"},
+        {"roles": [1]},
+        {"roles": ["r"] * 101},
+        {"post": 1},
+        {"on_behalf_of": {}},
+    ],
+)
+def test_a_token_that_says_something_else_is_not_believed(verifier, key, change):
+    with pytest.raises(TokenInvalid):
+        verifier.verify(signed(key, CLAIMS | change))
+
+
+def test_a_signature_of_another_key_or_algorithm_is_not_believed(verifier, key):
+    other = ECKey.generate_key("P-256", {"kid": "k1"})
+    with pytest.raises(TokenInvalid):
+        verifier.verify(signed(other, CLAIMS))
+    # The classic: the public key as the secret of an HMAC, and no signature at all.
+    secret = OctKey.import_key(json.dumps(key.as_dict(private=False)), {"kid": "k1"})
+    with pytest.raises(TokenInvalid):
+        verifier.verify(signed(secret, CLAIMS, "HS256"))
+    header, payload, signature = signed(key, CLAIMS).split(".")
+    nothing = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    for forged in (
+        f"{nothing}.{payload}.",
+        f"{header}.{payload}.",
+        f"{header}.{payload}.{signature[:-4]}AAAA",
+    ):
+        with pytest.raises(TokenInvalid):
+            verifier.verify(forged)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a.b.c", "..", "é.é.é", "a." + "W" * 9000 + ".c", "a.bnVsbA.c", "a.W10.c", "\ud800.a.b"]
+)
+def test_what_is_no_token_is_not_believed(verifier, text):
+    with pytest.raises(TokenInvalid):
+        verifier.verify(text)
+
+
+def test_what_was_verified_is_remembered_until_it_expires_and_no_longer(verifier, key, now, monkeypatch):
+    token = signed(key, CLAIMS | {"exp": int(NOW.timestamp()) + 100})
+    first = verifier.verify(token)
+    assert verifier.verify(token) is first
+    now.at += timedelta(seconds=129)
+    assert verifier.verify(token) is first
+    now.at += timedelta(seconds=2)
+    with pytest.raises(TokenInvalid, match="expired"):
+        verifier.verify(token)
+
+
+def test_the_memory_of_verified_tokens_is_bounded(verifier, key, monkeypatch):
+    monkeypatch.setattr(auth, "VERIFIED_CACHED_MAX", 3)
+    tokens = [signed(key, CLAIMS | {"sub": f"teller-{number}"}) for number in range(5)]
+    first = [verifier.verify(token) for token in tokens]
+    assert verifier.verify(tokens[0]) is not first[0]
+    assert verifier.verify(tokens[-1]) is first[-1]
+
+
+def test_a_withdrawn_key_is_noticed_within_minutes(verifier, key, now):
+    first = verifier.verify(signed(key, CLAIMS))
+    token = signed(key, CLAIMS)
+    first = verifier.verify(token)
+    now.at += timedelta(seconds=auth.REVERIFY_SECONDS_MAX + 1)
+    assert verifier.verify(token) is not first
+
+
+def test_development_tokens_are_issued_and_believed_in_development_alone(tmp_path):
+    settings = TokenSettings(data=tmp_path, environment="development")
+    token = development_token(settings, NOW, subject="dev", roles=["teller"])
+    assert verifier_of(settings, Now()).verify(token).subject == "dev"
+    for environment in ("staging", "production"):
+        elsewhere = TokenSettings(data=tmp_path, environment=environment)
+        with pytest.raises(DevelopmentOnly, match=environment):
+            development_token(elsewhere, NOW)
+        found = verifier_of(elsewhere, Now())
+        assert found.not_ready() == ["no token keys are configured: every call is refused"]
+        with pytest.raises(TokenInvalid):
+            found.verify(token)
+
+
+def test_the_development_key_is_made_once_and_is_its_owner_s_alone(tmp_path):
+    file = tmp_path / "keys" / "dev-token"
+    first = development_key(file)
+    assert first.as_dict() == development_key(file).as_dict()
+    assert isinstance(first, OKPKey)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [each.name for each in file.parent.iterdir()] == ["dev-token"]
+
+
+def test_the_keys_of_an_issuer_come_from_its_published_set(tmp_path, key, now):
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
+    settings = TokenSettings(data=tmp_path, token_keys_file=file, token_issuer="bank")
+    assert verifier_of(settings, now).verify(signed(key, CLAIMS)).subject == "teller-7"
