@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from chassis.documents import Document
+from chassis.documents import Document, DocumentsUnavailable
 from chassis.events import event_id
+from chassis.generations import NotBuilt
 from chassis.mongo import Mongo
 from chassis.privacy import ERASED, KeyRing, Origin
 from contracts.identity import party_id
@@ -147,7 +148,7 @@ class Reading:
             "_id": {"$gt": movement_id(subject, after), "$lte": f"{subject}:~"},
             **wanted.conditions(),
         }
-        collection = await self._live.collection(asset_panorama.VIEW.name, MOVEMENTS)
+        collection = await self._collection(asset_panorama.VIEW.name, MOVEMENTS)
         found = await self._mongo.find(collection, where, order=[("_id", 1)], limit=limit)
         keys = await keys_of(self._ring, [account])
         return [_movement(account, one, keys) for one in found]
@@ -156,7 +157,7 @@ class Reading:
         """Per currency how many movements there are, what they sum to, and what went out."""
         subject = str(account)
         where = {"_id": {"$gt": f"{subject}:", "$lte": f"{subject}:~"}, **wanted.conditions()}
-        collection = await self._live.collection(asset_panorama.VIEW.name, MOVEMENTS)
+        collection = await self._collection(asset_panorama.VIEW.name, MOVEMENTS)
         group = {
             "_id": "$currency",
             "movements": {"$sum": 1},
@@ -213,7 +214,7 @@ class Reading:
         where = {"$or": ranges, **MovementsWanted(month=month).conditions(), "outflow_minor": {"$ne": 0}}
         by = {"account": "$account", "currency": "$currency", "kind": "$kind"}
         group = {"_id": by, "out": {"$sum": "$outflow_minor"}}
-        collection = await self._live.collection(asset_panorama.VIEW.name, MOVEMENTS)
+        collection = await self._collection(asset_panorama.VIEW.name, MOVEMENTS)
         summed: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
         for one in await self._mongo.aggregate(collection, [{"$match": where}, {"$group": group}]):
             of = one["_id"]
@@ -233,13 +234,13 @@ class Reading:
             _lookup(await self._accounts(), "parties.party_id", "holders.party_id", "accounts"),
         ]
         if holders:
-            parties = await self._live.collection(asset, PARTIES)
+            parties = await self._collection(asset, PARTIES)
             return [
                 *pipeline,
                 _lookup(parties, "accounts.holders.party_id", "_id", "described"),
                 _lookup(await self._customers(), "accounts.holders.party_id", "parties.party_id", "linked"),
             ]
-        sources = await self._live.collection(asset, SOURCES)
+        sources = await self._collection(asset, SOURCES)
         return [*pipeline, _lookup(sources, "accounts.source", "source", "sources")]
 
     async def _without_customer(self) -> list[dict[str, Any]]:
@@ -248,11 +249,17 @@ class Reading:
             {"$match": {"customers": {"$size": 0}}},
         ]
 
+    async def _collection(self, view: str, name: str) -> str:
+        try:
+            return await self._live.collection(view, name)
+        except NotBuilt as error:
+            raise DocumentsUnavailable(f"the view {view} is not built yet") from error
+
     async def _customers(self) -> str:
-        return await self._live.collection(customers.VIEW.name, CUSTOMERS)
+        return await self._collection(customers.VIEW.name, CUSTOMERS)
 
     async def _accounts(self) -> str:
-        return await self._live.collection(asset_panorama.VIEW.name, ACCOUNTS)
+        return await self._collection(asset_panorama.VIEW.name, ACCOUNTS)
 
     async def _masked_customers(self, found: Sequence[Document]) -> list[Document]:
         keys = await keys_of(self._ring, [UUID(one["_id"]) for one in found])

@@ -1,1 +1,8 @@
 """What readers see: pure functions from events to documents."""
+
+from typing import Final
+
+from customer.views import asset_panorama, customers
+
+VIEWS: Final = (customers.VIEW, asset_panorama.VIEW)
+"""The views of this service."""

@@ -1,0 +1,84 @@
+"""Opens customer over the servers that the settings name: store, keys, views."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from chassis.clock import Clock, SystemClock
+from chassis.generations import ViewReader
+from chassis.handling import CommandHandler
+from chassis.mongo import Mongo
+from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.store import EventStore, prepare
+
+from customer.catalogue import SCHEMA, catalogue
+from customer.desk import Desk, Handler
+from customer.domain.customer import customer_decider
+from customer.reading import Reading
+from customer.settings import CustomerSettings
+from customer.views import VIEWS
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """The write side: store, keys and the handler of commands."""
+
+    store: EventStore
+    ring: KeyRing
+    handler: Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The read side: which generations of the views are live, and the questions to them."""
+
+    mongo: Mongo
+    views: ViewReader
+    reading: Reading
+
+
+@asynccontextmanager
+async def keys(settings: CustomerSettings, clock: Clock) -> AsyncIterator[KeyRing]:
+    """The data keys."""
+    encryption = FileKeyEncryption.at(settings.key_encryption_file)
+    ring = await asyncio.to_thread(KeyRing.open, settings.keys_url, encryption, clock.monotonic)
+    try:
+        yield ring
+    finally:
+        await asyncio.to_thread(ring.close)
+
+
+@asynccontextmanager
+async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Write]:
+    """Makes the store where it is missing and opens it with its keys."""
+    await asyncio.to_thread(prepare, settings.postgres_url, SCHEMA)
+    async with keys(settings, clock) as ring:
+        store = EventStore(settings.postgres_url, SCHEMA, clock=clock)
+        try:
+            yield Write(store, ring, CommandHandler(customer_decider, store, catalogue(), ring))
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> AsyncIterator[Read]:
+    """The views of this service."""
+    mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
+    try:
+        views = ViewReader(mongo, clock, VIEWS)
+        yield Read(mongo, views, Reading(mongo, views, ring))
+    finally:
+        await mongo.close()
+
+
+@asynccontextmanager
+async def both_sides(
+    settings: CustomerSettings, clock: Clock | None = None
+) -> AsyncIterator[tuple[Desk, Write, Read]]:
+    """Everything that answers callers."""
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        write = await stack.enter_async_context(write_side(settings, clock))
+        read = await stack.enter_async_context(read_side(settings, write.ring, clock))
+        yield Desk(write.handler, write.store, catalogue(), read.reading, clock), write, read
