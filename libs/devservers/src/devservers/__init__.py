@@ -1,15 +1,32 @@
 """Real PostgreSQL, MongoDB and Kafka as child processes, from packages."""
 
 from devservers.fleet import NAMES, VARIABLES, Servers, servers
-from devservers.processes import DataFolderUnusable, ServerFailed, ServerUnavailable, port_is_free
+from devservers.processes import (
+    DataFolderUnusable,
+    FolderLock,
+    ServerFailed,
+    ServerUnavailable,
+    free_port,
+    made_folder,
+    port_is_free,
+    process_began,
+    stop_stranger,
+    wrapped,
+)
 
 __all__ = [
     "NAMES",
     "VARIABLES",
     "DataFolderUnusable",
+    "FolderLock",
     "ServerFailed",
     "ServerUnavailable",
     "Servers",
+    "free_port",
+    "made_folder",
     "port_is_free",
+    "process_began",
     "servers",
+    "stop_stranger",
+    "wrapped",
 ]

@@ -181,7 +181,7 @@ class Server(ABC):
         """Starts the process; raises `ServerFailed` where it cannot even begin."""
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES_MAX:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
-        command = [*_wrapped(self.owner(), self.stop_signal), *self.command()]
+        command = [*wrapped(self.owner(), self.stop_signal), *self.command()]
         with self.log_file.open("ab") as output:
             try:
                 self.child = subprocess.Popen(
@@ -195,7 +195,7 @@ class Server(ABC):
                 )
             except OSError as error:
                 raise ServerUnavailable(f"{self.name}: {error}") from error
-        self.pid_file.write_text(json.dumps({"pid": self.child.pid, "began": _began(self.child.pid)}))
+        self.pid_file.write_text(json.dumps({"pid": self.child.pid, "began": process_began(self.child.pid)}))
 
     def wait_ready(self) -> None:
         """Returns when the server answers; raises `ServerFailed` when it died or took too long."""
@@ -247,9 +247,9 @@ class Server(ABC):
             pid, began = int(noted["pid"]), noted["began"]
         except (OSError, ValueError, KeyError, TypeError):
             return
-        if began is not None and _began(pid) == began:
+        if began is not None and process_began(pid) == began:
             self.log(f"{self.name}: process {pid} is left over from a run before; it is stopped")
-            _stop_stranger(pid, self.stop_signal)
+            stop_stranger(pid, self.stop_signal)
         self.pid_file.unlink(missing_ok=True)
 
 
@@ -303,7 +303,7 @@ def run_briefly(
     """Runs a command that sets something up and gives what it printed; raises `ServerFailed` with what it said."""
     try:
         done = subprocess.run(
-            [*_wrapped(owner, signal.SIGKILL), *command],
+            [*wrapped(owner, signal.SIGKILL), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -322,7 +322,7 @@ def run_briefly(
     return done.stdout
 
 
-def _wrapped(owner: int | None, last_signal: signal.Signals) -> list[str]:
+def wrapped(owner: int | None, last_signal: signal.Signals) -> list[str]:
     """What to put before a command so that it ends with us, and runs as `owner`.
 
     Another user than ours cannot pass a home of mode 700. Opening the folders would last longer than the run, so
@@ -353,7 +353,7 @@ def _capability_to_look() -> str | None:
     return next((name for name, number in numbers.items() if allowed >> number & 1), None)
 
 
-def _began(pid: int) -> str | None:
+def process_began(pid: int) -> str | None:
     """When a process began, as the system counts it, with the boot that it counts from; None without a process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -364,8 +364,9 @@ def _began(pid: int) -> str | None:
     return None if state in "ZX" else f"{boot}/{ticks}"
 
 
-def _stop_stranger(pid: int, stop_signal: signal.Signals) -> None:
-    began = _began(pid)
+def stop_stranger(pid: int, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+    """Stops a process that is not our child, by force when it takes too long; raises `ServerFailed`."""
+    began = process_began(pid)
     for each, seconds in ((stop_signal, STOP_SECONDS_MAX), (signal.SIGKILL, KILL_SECONDS_MAX)):
         try:
             os.kill(pid, each)
@@ -373,7 +374,7 @@ def _stop_stranger(pid: int, stop_signal: signal.Signals) -> None:
             return
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if _began(pid) != began:
+            if process_began(pid) != began:
                 return
             time.sleep(POLL_SECONDS)
     raise ServerFailed(f"process {pid}, left over from a run before, cannot be stopped")

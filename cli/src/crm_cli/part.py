@@ -1,0 +1,51 @@
+"""`python -m crm_cli.part web|views|workers`: a process of `crm up`, which hosts roles of several services.
+
+In production each role is a process of its own (`python -m customer views`); here they share as few as serve.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+
+import uvloop
+from chassis.roles import Role, WebRole, begin, run_roles
+from chassis.web import PortTaken
+from sync_ingest import bootstrap as ingest_service
+from sync_ingest.settings import SyncIngestSettings
+
+from crm_cli.web import web_app
+
+PARTS = ("web", "views", "workers")
+Factories = Mapping[str, Callable[[], Role]]
+
+
+def web() -> Factories:
+    """The routes of all services."""
+    ingest = SyncIngestSettings()  # type: ignore[call-arg]  # from the environment
+    return {"web": lambda: WebRole("web", lambda: web_app(ingest))}
+
+
+def views() -> Factories:
+    """Everything that writes read models."""
+    return {}
+
+
+def workers() -> Factories:
+    """Relays, policies and feeds."""
+    ingest = ingest_service.roles(SyncIngestSettings())  # type: ignore[call-arg]  # from the environment
+    return {f"sync-ingest-{name}": ingest[name] for name in ("relay", "feed")}
+
+
+def main(part: str) -> int:
+    """Runs that part until it is told to stop; the exit code."""
+    factories = {"web": web, "views": views, "workers": workers}[part]()
+    settings = SyncIngestSettings()  # type: ignore[call-arg]  # from the environment
+    begin(f"crm-{part}", settings)
+    try:
+        return uvloop.run(run_roles(factories, settings))
+    except PortTaken as error:
+        sys.stderr.write(f"crm {part}: {error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

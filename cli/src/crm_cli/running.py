@@ -1,0 +1,69 @@
+"""Settings of the commands: from the environment, and what that leaves open from the running `crm up`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import typer
+from chassis.settings import Settings
+from pydantic import ValidationError
+from sync_ingest.settings import SyncIngestSettings
+
+from crm_cli import run_file
+
+S = TypeVar("S", bound=Settings)
+
+FIELDS = {"POSTGRES_URL": "postgres_url", "MONGO_URL": "mongo_url", "KAFKA_URL": "kafka_url"}
+
+
+def data_folder() -> Path:
+    """`CRM_DATA`, or `.data` here."""
+    return Path(os.environ.get("CRM_DATA") or ".data").absolute()
+
+
+def running() -> run_file.Run | None:
+    """The `crm up` on this data folder, if it is alive."""
+    found = run_file.read(data_folder())
+    return found if found is not None and found.supervisor.runs else None
+
+
+def settings_of(kind: type[S]) -> S:
+    """Settings of that kind; ends the command with 2 and says why where it cannot know the servers."""
+    here = running()
+    known: dict[str, Any] = {"data": data_folder()}
+    if here is not None:
+        known |= {
+            FIELDS[variable]: url
+            for variable, url in here.urls.items()
+            if variable in FIELDS and not os.environ.get(variable)
+        }
+        if keys_url := here.urls.get("CRM_KEYS_URL", ""):
+            known |= {} if os.environ.get("CRM_KEYS_URL") else {"keys_url": keys_url}
+        if not os.environ.get("CRM_ENVIRONMENT"):
+            known["environment"] = here.environment
+    elif not os.environ.get("POSTGRES_URL"):
+        _fail(f"nothing runs on {data_folder()}: start `make run` (or `crm up`), or set {', '.join(FIELDS)}")
+    try:
+        return kind(**known)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        _fail(wrong)
+
+
+def ingest_settings() -> SyncIngestSettings:
+    """Settings of sync-ingest."""
+    return settings_of(SyncIngestSettings)
+
+
+def web_url() -> str:
+    """Where the running `crm up` answers HTTP; ends the command with 2 where none runs."""
+    here = running()
+    if here is None:
+        _fail(f"nothing runs on {data_folder()}: start `make run` (or `crm up`)")
+    return here.web
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"crm: {message}", file=sys.stderr)
+    raise typer.Exit(code=2)

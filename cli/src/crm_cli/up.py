@@ -1,0 +1,476 @@
+"""`crm up`: servers, roles and, on an empty store, the demo bank, until Ctrl-C; what dies is started again.
+
+Children are `web`, `views` and `workers` (`crm_cli.part`), and the servers that no URL names. The supervisor holds no
+data of its own: killed, it takes its children along, and the next run goes on where this one stopped.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from chassis.settings import KEYS_DATABASE, Settings
+from devservers import (
+    NAMES,
+    DataFolderUnusable,
+    FolderLock,
+    ServerFailed,
+    Servers,
+    free_port,
+    made_folder,
+    port_is_free,
+    servers,
+    stop_stranger,
+    wrapped,
+)
+
+from crm_cli import run_file
+from crm_cli.running import data_folder
+
+TICK_SECONDS = 0.2
+READY_SECONDS_MAX = 120.0
+STOP_SECONDS_MAX = 25.0
+"""Above the bounded shutdown of a role."""
+BACK_OFF_SECONDS_FIRST, BACK_OFF_SECONDS_MAX = 0.5, 10.0
+STEADY_SECONDS = 30.0
+FAILURES_BEFORE_READY_MAX = 4
+SERVER_FAILURES_MAX = 5
+LOG_BYTES_MAX = 64 << 20
+LOG_LINES_SHOWN = 8
+HTTP_SECONDS_MAX = 10.0
+FIRST_PANORAMA_SECONDS_MAX = 300.0
+NO_SUCH_PORT = 65_536
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Set by us and not left to Python, which ignores an interrupt where a shell started it in the background."""
+DEMO_REFERENCE = "demo:P000001"
+
+
+class UpFailed(Exception):
+    """The run cannot go on; the text is for whoever started it."""
+
+
+class Console:
+    """Lines with the seconds since the beginning."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        """Prints one line at once."""
+        print(f"[{time.monotonic() - self._began:7.1f} s] {text}", flush=True)
+
+
+@dataclass(slots=True)
+class Part:
+    """A child process of ours, with what is needed to start it again."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log_file: Path
+    url: str
+    child: "subprocess.Popen[bytes] | None" = None
+    failures: int = 0
+    next_at: float = 0.0
+    began_at: float = 0.0
+    ready_once: bool = False
+
+    def start(self) -> None:
+        """Starts it; its log goes on."""
+        if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES_MAX:
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+        self.began_at = time.monotonic()
+        with self.log_file.open("ab") as output:
+            self.child = subprocess.Popen(
+                [*wrapped(None, signal.SIGTERM), *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(self.environment),
+                start_new_session=True,
+            )
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.child is not None and self.child.poll() is None
+
+    def last_lines(self) -> str:
+        """How its log ends, indented."""
+        lines = self.log_file.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+        return "\n".join(f"    {line[:400]}" for line in lines) or "    (its log is empty)"
+
+
+@dataclass(slots=True)
+class Choices:
+    """What the environment and the command line ask for."""
+
+    data: Path
+    host: str
+    port: int
+    demo: bool
+    environment: str
+
+
+def choices_of(environment: Mapping[str, str]) -> Choices:
+    """Reads `CRM_DATA`, `CRM_HOST`, `CRM_PORT`, `CRM_DEMO`, `CRM_ENVIRONMENT`; raises `UpFailed`."""
+    said = environment.get("CRM_PORT") or "8080"
+    if not said.isdecimal() or int(said) >= NO_SUCH_PORT:
+        raise UpFailed(f"CRM_PORT={said}: a port is a number from 0 to 65535")
+    host = environment.get("CRM_HOST") or "127.0.0.1"
+    return Choices(
+        data=data_folder(),
+        host=host,
+        port=int(said) or free_port(),
+        demo=(environment.get("CRM_DEMO") or "1") not in {"0", "no", "false"},
+        environment=environment.get("CRM_ENVIRONMENT") or "development",
+    )
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """One run of `crm up`."""
+
+    choices: Choices
+    say: Callable[[str], None]
+    stack: ExitStack = field(default_factory=ExitStack)
+    parts: dict[str, Part] = field(default_factory=dict)
+    server_failures: dict[str, int] = field(default_factory=dict)
+    server_next_at: dict[str, float] = field(default_factory=dict)
+    running: "Servers | None" = None
+    walk: "subprocess.Popen[bytes] | None" = None
+
+    def run(self) -> None:
+        """Brings everything up and keeps it up; returns only by an exception."""
+        self._take_data_folder()
+        if not port_is_free(self.choices.port, self.choices.host):
+            raise UpFailed(
+                f"port {self.choices.port} of {self.choices.host} is taken; set CRM_PORT to another one"
+            )
+        self.running = self.stack.enter_context(servers(self.choices.data, NAMES, self.say))
+        environment = self._environment()
+        empty = prepare(environment, self.say)
+        self._start_parts(environment)
+        self._note()
+        self._until_ready()
+        self.say(f"ready on {self.web}  (routes: {self.web}/docs, logs: {self._logs})")
+        steps = self._first_walk(environment) if empty and self.choices.demo else iter(())
+        walking = True
+        while True:
+            self._tick()
+            if walking and next(steps, "over") == "over":
+                walking = False
+                self.say("Ctrl-C ends it; the data stays")
+            time.sleep(TICK_SECONDS)
+
+    @property
+    def web(self) -> str:
+        """Where it answers."""
+        host = self.choices.host if self.choices.host != "0.0.0.0" else "127.0.0.1"  # noqa: S104 - compared, not bound
+        return f"http://{host}:{self.choices.port}"
+
+    @property
+    def _logs(self) -> Path:
+        return self.choices.data / "logs"
+
+    def _take_data_folder(self) -> None:
+        data = made_folder(self.choices.data)
+        lock = FolderLock(data)
+        lock.take()
+        self.stack.callback(lock.release)
+        made_folder(self._logs)
+        before = run_file.read(data)
+        for name, process in before.parts.items() if before else ():
+            if process.runs:
+                self.say(f"{name}: process {process.pid} is left over from a run before; it is stopped")
+                stop_stranger(process.pid)
+        run_file.remove(data)
+        self.stack.callback(run_file.remove, data)
+
+    def _environment(self) -> dict[str, str]:
+        assert self.running is not None  # noqa: S101 - called after the servers came up
+        ours = {
+            "CRM_DATA": str(self.choices.data),
+            "CRM_HOST": self.choices.host,
+            "CRM_ENVIRONMENT": self.choices.environment,
+            "PYTHONUNBUFFERED": "1",
+        }
+        return {**os.environ, **self.running.urls, **ours}
+
+    def _start_parts(self, environment: Mapping[str, str]) -> None:
+        self.stack.callback(self._stop_parts)
+        taken: list[int] = []
+        for name in ("web", "views", "workers"):
+            port = self.choices.port if name == "web" else free_port(taken)
+            host = self.choices.host if name == "web" else "127.0.0.1"
+            taken.append(port)
+            self.parts[name] = Part(
+                name,
+                [sys.executable, "-m", "crm_cli.part", name],
+                {**environment, "CRM_PORT": str(port), "CRM_HOST": host},
+                self._logs / f"{name}.log",
+                self.web if name == "web" else f"http://127.0.0.1:{port}",
+            )
+            self.parts[name].start()
+        self.say(f"starting {', '.join(self.parts)}")
+
+    def _note(self) -> None:
+        """Writes where everything is, for the other commands."""
+        assert self.running is not None  # noqa: S101 - called after the servers came up
+        urls = dict(self.running.urls)
+        if keys_url := os.environ.get("CRM_KEYS_URL"):
+            urls["CRM_KEYS_URL"] = keys_url
+        parts = {
+            name: run_file.Process.of(part.child.pid, part.url)
+            for name, part in self.parts.items()
+            if part.child
+        }
+        run_file.write(
+            self.choices.data,
+            run_file.Run(
+                run_file.Process.of(os.getpid()),
+                self.web,
+                self.choices.environment,
+                urls,
+                parts,
+                dict(self.running.pids),
+            ),
+        )
+
+    def _until_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        waiting = dict.fromkeys(self.parts, "starting")
+        while waiting:
+            self._tick()
+            for name in list(waiting):
+                reasons = not_ready(self.parts[name].url)
+                if not reasons:
+                    self.parts[name].ready_once = True
+                    del waiting[name]
+                else:
+                    waiting[name] = "; ".join(reasons)
+            if waiting and time.monotonic() > deadline:
+                said = "\n".join(f"  {name}: {reason}" for name, reason in waiting.items())
+                raise UpFailed(
+                    f"not ready within {READY_SECONDS_MAX:.0f} s; logs are in {self._logs}\n{said}"
+                )
+            if waiting:
+                time.sleep(TICK_SECONDS)
+
+    def _tick(self) -> None:
+        """Starts again what died and whose pause is over."""
+        assert self.running is not None  # noqa: S101 - called after the servers came up
+        changed = False
+        for name in self.running.poll():
+            changed |= self._revive_server(name)
+        for part in self.parts.values():
+            changed |= self._revive(part)
+        if changed:
+            self._note()
+
+    def _revive_server(self, name: str) -> bool:
+        assert self.running is not None  # noqa: S101 - called after the servers came up
+        if time.monotonic() < self.server_next_at.get(name, 0.0):
+            return False
+        self.say(f"{name} died; it is started again")
+        try:
+            self.running.restart(name)
+        except ServerFailed as error:
+            failures = self.server_failures[name] = self.server_failures.get(name, 0) + 1
+            if failures >= SERVER_FAILURES_MAX:
+                raise UpFailed(f"{name} cannot be kept up: {error}") from error
+            self.say(f"{name}: {error}")
+            self.server_next_at[name] = time.monotonic() + pause(failures)
+            return False
+        self.server_failures[name] = 0
+        self.say(f"{name} is up again")
+        return True
+
+    def _revive(self, part: Part) -> bool:
+        if part.alive():
+            return False
+        now = time.monotonic()
+        if part.child is not None:
+            if now - part.began_at > STEADY_SECONDS:
+                part.failures = 0
+            part.failures += 1
+            code, part.child = part.child.returncode, None
+            if not part.ready_once and part.failures > FAILURES_BEFORE_READY_MAX:
+                raise UpFailed(
+                    f"{part.name} does not start; its log {part.log_file} ends:\n{part.last_lines()}"
+                )
+            part.next_at = now + pause(part.failures)
+            self.say(f"{part.name} ended with {code}; it is started again")
+        if now < part.next_at:
+            return False
+        part.start()
+        return True
+
+    def _first_walk(self, environment: Mapping[str, str]) -> Iterator[str]:
+        """The demo bank through the real ingest, then a first panorama; one step per tick, so that all stay watched."""
+        self.say("the store is empty: the demo bank comes in (CRM_DEMO=0 leaves it out)")
+        self.stack.callback(self._stop_walk)
+        yield from self._ended(environment, "demo", "--customers", "360")
+        deadline = time.monotonic() + FIRST_PANORAMA_SECONDS_MAX
+        self.say("waiting for the first panorama")
+        while time.monotonic() < deadline:
+            code = yield from self._ended(environment, "panorama", "--reference", DEMO_REFERENCE, quiet=True)
+            if code == 0:
+                yield from self._ended(environment, "panorama", "--reference", DEMO_REFERENCE)
+                return
+            for _ in range(3):
+                yield "waiting"
+        self.say(
+            f"no panorama of {DEMO_REFERENCE} within {FIRST_PANORAMA_SECONDS_MAX:.0f} s; see `crm status`"
+        )
+
+    def _ended(
+        self, environment: Mapping[str, str], *arguments: str, quiet: bool = False
+    ) -> Generator[str, None, int]:
+        hidden = subprocess.DEVNULL if quiet else None
+        self.walk = subprocess.Popen(
+            [*wrapped(None, signal.SIGTERM), sys.executable, "-m", "crm_cli.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=hidden,
+            stderr=hidden,
+            env=dict(environment),
+            start_new_session=True,
+        )
+        while (code := self.walk.poll()) is None:
+            yield "running"
+        if code != 0 and not quiet:
+            self.say(f"crm {' '.join(arguments)} ended with {code}")
+        return code
+
+    def _stop_walk(self) -> None:
+        if self.walk is not None and self.walk.poll() is None:
+            self.walk.kill()
+            self.walk.wait()
+
+    def _stop_parts(self) -> None:
+        for part in self.parts.values():
+            if part.alive() and part.child is not None:
+                part.child.terminate()
+        deadline = time.monotonic() + STOP_SECONDS_MAX
+        for part in self.parts.values():
+            if part.child is None:
+                continue
+            try:
+                part.child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self.say(f"{part.name} does not stop; it is killed")
+                part.child.kill()
+                part.child.wait()
+
+
+def pause(failures: int) -> float:
+    """Seconds before the next try."""
+    return float(min(BACK_OFF_SECONDS_FIRST * 2 ** min(failures - 1, 8), BACK_OFF_SECONDS_MAX))
+
+
+def not_ready(url: str) -> list[str]:
+    """Why the process behind that URL is not ready; empty when it is."""
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=HTTP_SECONDS_MAX) as answer:  # noqa: S310 - ours
+            answer.read()
+            return []
+    except urllib.error.HTTPError as error:
+        with error:
+            return _reasons(error)
+    except (OSError, ValueError) as error:
+        return [f"no answer yet ({type(error).__name__})"]
+
+
+def _reasons(answer: IO[bytes]) -> list[str]:
+    try:
+        body: Any = json.loads(answer.read())
+        return [str(each) for each in body["reasons"]] or ["not ready"]
+    except (ValueError, KeyError, TypeError):
+        return ["not ready"]
+
+
+def prepare(environment: Mapping[str, str], say: Callable[[str], None]) -> bool:
+    """Makes schemas, the database of the keys and topics where they are missing; tells whether the store is empty."""
+    import psycopg
+    from chassis.store import Recorder
+    from chassis.transport import ensure_topics
+    from contracts.topics import TOPICS
+    from sync_ingest import bootstrap as ingest_service
+    from sync_ingest.journal import SCHEMA
+    from sync_ingest.settings import SyncIngestSettings
+
+    known = {field: environment[variable] for variable, field in _FIELDS.items()}
+    settings = SyncIngestSettings(**known, data=Path(environment["CRM_DATA"]))  # type: ignore[arg-type]
+    say("preparing stores and topics")
+    try:
+        if not environment.get("CRM_KEYS_URL"):
+            _create_keys_database(settings)
+        ingest_service.prepared(settings)
+        recorder = Recorder(settings.postgres_url, SCHEMA)
+        try:
+            empty = recorder.head_position() == 0
+        finally:
+            recorder.close()
+        asyncio.run(ensure_topics(settings.kafka_url, TOPICS))
+    except (psycopg.Error, OSError) as error:
+        raise UpFailed(f"the stores cannot be prepared: {error}") from error
+    return empty
+
+
+_FIELDS = {"POSTGRES_URL": "postgres_url", "MONGO_URL": "mongo_url", "KAFKA_URL": "kafka_url"}
+
+
+def _create_keys_database(settings: Settings) -> None:
+    import psycopg
+
+    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
+        found = connection.execute("select 1 from pg_database where datname = %s", [KEYS_DATABASE]).fetchone()
+        if found is None:
+            connection.execute(f"create database {KEYS_DATABASE}")
+
+
+def up(
+    no_demo: Annotated[
+        bool, typer.Option("--no-demo", help="as CRM_DEMO=0: an empty store stays empty")
+    ] = False,
+) -> None:
+    """Starts servers and all roles, and keeps them up until Ctrl-C. CRM_DATA and CRM_PORT say where."""
+    say = Console()
+    previous = [
+        (each, signal.signal(each, signal.default_int_handler)) for each in (signal.SIGTERM, signal.SIGHUP)
+    ]
+    code = 0
+    with ExitStack() as stack:
+        try:
+            choices = choices_of(os.environ)
+            choices.demo = choices.demo and not no_demo
+            supervisor = Supervisor(choices, say, stack)
+            supervisor.run()
+        except KeyboardInterrupt:
+            say("stopping")
+        except (UpFailed, ServerFailed, DataFolderUnusable, OSError) as error:
+            print(f"crm up: {error}", file=sys.stderr, flush=True)
+            code = 1
+        for each in ENDING:
+            signal.signal(each, signal.SIG_IGN)
+        stack.close()
+    say("stopped" if code == 0 else "stopped after a failure")
+    for each, handler in previous:
+        signal.signal(each, handler)
+    if code:
+        raise typer.Exit(code)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `crm`."""
+    app.command("up")(up)

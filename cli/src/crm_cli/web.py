@@ -1,0 +1,25 @@
+"""The HTTP of all services in one application, as `crm up` serves it on `CRM_PORT`."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from chassis.web import create_app
+from starlette.types import ASGIApp
+from sync_ingest import bootstrap as ingest_service
+from sync_ingest.settings import SyncIngestSettings
+
+TITLE = "CRM"
+
+
+@asynccontextmanager
+async def web_app(ingest: SyncIngestSettings) -> AsyncIterator[ASGIApp]:
+    """One application with the routes of every service; closes what they hold after the last answer."""
+    async with AsyncExitStack() as stack:
+        served = [await stack.enter_async_context(ingest_service.routes(ingest))]
+        yield create_app(
+            TITLE,
+            [each.router for each in served],
+            ingest,
+            body_limits={path: limit for each in served for path, limit in each.body_limits.items()},
+            readiness=[each.not_ready for each in served],
+        )
