@@ -16,6 +16,7 @@ from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.running import ingest_settings
 
 FEED_NAME = "demo-bank.jsonl"
+DEFAULT_PLAN = DemoPlan()
 
 
 def take_in(ingest: Ingest, bank: DemoBank) -> RunResult:
@@ -27,7 +28,7 @@ def take_in(ingest: Ingest, bank: DemoBank) -> RunResult:
 def demo(
     customers: Annotated[int, typer.Option(min=50, max=20_000, help="how many customers the bank has")] = 360,
     days: Annotated[int, typer.Option(min=100, max=3_660, help="how many days of postings")] = 365,
-    seed: Annotated[int, typer.Option(help="another seed is another bank")] = DemoPlan.seed,
+    seed: Annotated[int, typer.Option(help="another seed is another bank")] = DEFAULT_PLAN.seed,
     write: Annotated[Path | None, typer.Option(help="write the feed here instead of taking it in")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
 ) -> None:
