@@ -30,6 +30,7 @@ class Words:
     """A log of words, in partitions, as a relay would publish it; and what must come of it."""
 
     partitions: int = 2
+    topic: str = TOPIC
     position: int = 0
     sequences: dict[UUID, int] = field(default_factory=dict)
     records: list[list[Record]] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Words:
 
     def add(self, partition: int, headers: Any, value: bytes) -> Record:
         of = self.records[partition]
-        of.append(Record(TOPIC, partition, b"", headers, value, len(of)))
+        of.append(Record(self.topic, partition, b"", headers, value, len(of)))
         return of[-1]
 
     def all(self) -> list[Record]:
@@ -70,7 +71,7 @@ class Repairs:
     done: bool = False
 
 
-def lists(repairs: Repairs | None = None, version: int = 1) -> View:
+def lists(repairs: Repairs | None = None, version: int = 1, topic: str = TOPIC) -> View:
     repaired = repairs or Repairs()
 
     def project(key: DocumentKey, document: Document | None, event: Delivered) -> Document | None:
@@ -95,7 +96,7 @@ def lists(repairs: Repairs | None = None, version: int = 1) -> View:
     return View(
         "lists",
         version,
-        (TOPIC,),
+        (topic,),
         frozenset({WORD}),
         (Collection("lists", (Index((("length", 1),)),)), Collection("entries", insert_only=True)),
         keys,

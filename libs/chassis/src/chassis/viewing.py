@@ -1,0 +1,291 @@
+"""The role that keeps views: consumes for several of them in one process, each in a group of its own.
+
+A view without a live generation, or with one that older code folded, is built first and shown when it has caught up.
+A generation that was dropped or replaced under a running process is noticed within a second and followed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from chassis import metrics
+from chassis.books import GenerationLost, Position
+from chassis.clock import Clock
+from chassis.generations import Generation, Generations, partitions_of
+from chassis.mongo import Mongo
+from chassis.parking import Parking
+from chassis.projecting import CHUNK_RECORDS_MAX, Projector, View
+from chassis.transport import Consumer, Partition, Publisher, Record, end_offsets, group_offsets
+
+WATCH_SECONDS: Final = 1.0
+SWEEP_SECONDS: Final = 30.0
+CAUGHT_UP_RECORDS_MAX: Final = 2_000
+"""A view that is this close to the end of its topics is shown."""
+BATCH_RECORDS_MAX: Final = 2 * CHUNK_RECORDS_MAX
+
+_log = structlog.get_logger(__name__)
+
+
+class ViewRunner:
+    """Keeps views up to date until it is told to stop. Raises ConnectionError where a server is lost."""
+
+    def __init__(
+        self,
+        name: str,
+        views: Sequence[View],
+        *,
+        service: str,
+        mongo: Mongo,
+        kafka_url: str,
+        publisher: Publisher,
+        clock: Clock,
+        batch_records: int = BATCH_RECORDS_MAX,
+        instance: str | None = None,
+    ) -> None:
+        self._name = name
+        self._followers = [
+            Follower(
+                Generations(mongo, view, service, clock),
+                kafka_url,
+                publisher,
+                clock,
+                batch_records=batch_records,
+                instance=instance,
+            )
+            for view in views
+        ]
+
+    @property
+    def name(self) -> str:
+        """As in health, metrics and logs."""
+        return self._name
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Keeps all views; when one cannot go on, the others stop and the reason is raised."""
+        done = asyncio.Event()
+        tasks = [asyncio.create_task(follower.run(done)) for follower in self._followers]
+        waiting = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            done.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def not_ready(self) -> list[str]:
+        """Which views do not show what is known, and why."""
+        return [reason for follower in self._followers for reason in follower.not_ready()]
+
+    async def measure(self) -> None:
+        """Refreshes the gauges of all views."""
+        for follower in self._followers:
+            await follower.measure()
+
+
+class Follower:
+    """Keeps one view."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        kafka_url: str,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        batch_records: int = BATCH_RECORDS_MAX,
+        instance: str | None = None,
+    ) -> None:
+        self.generations = generations
+        self.view = generations.view
+        self._kafka_url = kafka_url
+        self._publisher = publisher
+        self._clock = clock
+        self._batch_records = batch_records
+        self._instance = instance
+        self._reason: str | None = "not started"
+        self._consumer: Consumer | None = None
+        self._projector: Projector | None = None
+        self._generation: Generation | None = None
+        self._last_sweep = clock.monotonic()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Follows whatever generation is to be followed, until `stopping`."""
+        while not stopping.is_set():
+            generation = await self._chosen()
+            if generation is None:
+                self._reason = f"{self.view.name} was built by newer code"
+                await _pause(stopping, WATCH_SECONDS)
+                continue
+            await self._follow(generation, stopping)
+
+    def not_ready(self) -> list[str]:
+        """Why the view does not show what is known."""
+        reasons = [] if self._reason is None else [f"{self.view.name}: {self._reason}"]
+        if self._consumer is not None and self._consumer.failing is not None:
+            reasons.append(f"{self.view.name}: {self._consumer.failing}")
+        return reasons
+
+    async def measure(self) -> None:
+        """Refreshes the gauges of the view."""
+        if self._generation is None or self._projector is None or self._consumer is None:
+            return
+        group = self._generation.group
+        lag = await self._consumer.lag()
+        for context, positions in _by_context(self._projector.positions).items():
+            behind = sum(left for place, left in lag.items() if place in positions)
+            metrics.LAG_EVENTS.labels(group, context).set(behind)
+            at = [position.at for position in positions.values() if position.at is not None]
+            oldest = (self._clock.now() - min(at)).total_seconds() if at and behind else 0.0
+            metrics.FRESHNESS_SECONDS.labels(f"{group}/{context}").set(max(0.0, oldest))
+        metrics.DEAD_LETTERS.labels(group).set(self._projector.parking.dead_letters)
+        metrics.PARKED_SUBJECTS.labels(group).set(len(self._projector.parking.parked))
+
+    async def _chosen(self) -> Generation | None:
+        """The live generation if this code folded it, else one that is being built, else a new one."""
+        live = await self.generations.live()
+        if live is not None and live.code == self.view.version:
+            return live
+        if live is not None and live.code > self.view.version:
+            return None
+        least = 0 if live is None else live.number
+        return await unfinished(self.generations, least) or await self.generations.begin(self._used)
+
+    async def _used(self, group: str) -> bool:
+        return bool(await group_offsets(self._kafka_url, group))
+
+    async def _follow(self, generation: Generation, stopping: asyncio.Event) -> None:
+        await self.generations.prepare(generation)
+        leaving = asyncio.Event()
+        feed = Feed(
+            self.generations,
+            generation,
+            self._kafka_url,
+            self._publisher,
+            self._clock,
+            batch_records=self._batch_records,
+            instance=self._instance,
+        )
+        await feed.open()
+        self._generation, self._projector, self._consumer = generation, feed.projector, feed.consumer
+        self._reason = None if generation.state == "live" else "being built"
+        consuming = asyncio.create_task(feed.run(leaving))
+        told = asyncio.create_task(stopping.wait())
+        try:
+            watching = asyncio.create_task(self._watch(generation, feed, leaving))
+            await asyncio.wait([consuming, watching, told], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.set()
+            told.cancel()
+            results = await asyncio.gather(consuming, watching, return_exceptions=True)
+            self._consumer = None
+            self._reason = "not following"
+        for result in results:
+            if isinstance(result, GenerationLost):
+                _log.warning("generation lost", view=self.view.name, group=generation.group)
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _watch(self, generation: Generation, feed: "Feed", leaving: asyncio.Event) -> None:
+        building = generation.state == "building"
+        while not leaving.is_set():
+            if building and await feed.left() <= CAUGHT_UP_RECORDS_MAX:
+                await self.generations.switch(generation)
+                _log.info("view shown", view=self.view.name, group=generation.group)
+                building, self._reason = False, None
+            await _pause(leaving, WATCH_SECONDS)
+            if not await self.generations.still(generation):
+                raise GenerationLost(generation.group)
+            await feed.projector.tick()
+            if self._clock.monotonic() - self._last_sweep > SWEEP_SECONDS:
+                self._last_sweep = self._clock.monotonic()
+                await self.generations.sweep()
+
+
+class Feed:
+    """The consumer of one generation with its projector."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        generation: Generation,
+        kafka_url: str,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        batch_records: int = BATCH_RECORDS_MAX,
+        instance: str | None = None,
+    ) -> None:
+        view = generations.view
+        self.books = generations.books(generation)
+        parking = Parking(
+            generation.group, self.books, publisher, clock, dead_letters=generations.dead_letters
+        )
+        self.projector = Projector(view, generations.documents(generation), parking)
+        self.consumer = Consumer(
+            kafka_url,
+            view.sources,
+            generation.group,
+            self._handle,
+            batch_max=batch_records,
+            instance=None if instance is None else f"{instance}.{view.name}",
+        )
+        self._kafka_url = kafka_url
+        self._clock = clock
+        self._sources = view.sources
+        self._lost: GenerationLost | None = None
+        self._leaving = asyncio.Event()
+
+    async def open(self) -> None:
+        """Reads how far the generation is."""
+        self.projector.positions.update(await self.books.positions())
+        await self.projector.parking.refresh()
+
+    async def run(self, leaving: asyncio.Event) -> None:
+        """Consumes until `leaving`; raises GenerationLost where there is nothing left to write to."""
+        self._leaving = leaving
+        await self.consumer.run(leaving)
+        if self._lost is not None:
+            raise self._lost
+
+    async def left(self) -> int:
+        """Records of the topics that the generation has not applied, whoever applies them."""
+        positions = await self.books.positions()
+        ends = await end_offsets(self._kafka_url, self._sources)
+        if set(ends) < set(partitions_of(self._sources)):
+            raise ConnectionError(f"not all partitions of {', '.join(self._sources)} are there")
+        nowhere = Position(0, "", 0, None)
+        return sum(max(0, end - positions.get(place, nowhere).offset) for place, end in ends.items())
+
+    async def _handle(self, records: Sequence[Record]) -> None:
+        try:
+            await self.projector.apply(records)
+        except GenerationLost as lost:
+            self._lost = lost
+            self._leaving.set()
+            raise
+
+
+async def unfinished(generations: Generations, above: int) -> Generation | None:
+    """A generation that this code began to build and nobody finished."""
+    for generation in reversed(await generations.all()):
+        if generation.state == "building" and generation.number > above:
+            return generation if generation.code == generations.view.version else None
+    return None
+
+
+def _by_context(positions: dict[Partition, Position]) -> dict[str, dict[Partition, Position]]:
+    found: dict[str, dict[Partition, Position]] = {}
+    for place, position in positions.items():
+        found.setdefault(position.context, {})[place] = position
+    return found
+
+
+async def _pause(until: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(until.wait(), seconds)

@@ -1,0 +1,271 @@
+"""The role on real servers: views follow the topic, survive the loss of their database, and say how far they are."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+from chassis import metrics
+from chassis.clock import SystemClock
+from chassis.generations import GENERATIONS, Generations, NotBuilt, ViewReader
+from chassis.mongo import Mongo
+from chassis.mongo_books import parked_of, want
+from chassis.projecting import View
+from chassis.transport import KafkaPublisher, ensure_topics
+from chassis.viewing import ViewRunner
+from contracts import topics
+from contracts.topics import EVENTS, Topic, dead_letters
+
+from .lists import SUBJECTS, Repairs, Words, folded, lists
+
+_NUMBERS = count(1)
+WITHIN_SECONDS = 20.0
+CLOCK = SystemClock()
+
+
+class Bank:
+    """A topic of its own with words on it, and a view of them."""
+
+    def __init__(self, kafka_url: str, mongo: Mongo, publisher: KafkaPublisher, topic: Topic) -> None:
+        self.kafka_url = kafka_url
+        self.mongo = mongo
+        self.publisher = publisher
+        self.words = Words(topic.partitions, topic.name)
+        self.repairs = Repairs()
+        self.service = f"test{topic.name.rpartition('.')[2]}"
+        self.view = lists(self.repairs, topic=topic.name)
+        self._told = [0] * topic.partitions
+
+    async def tell(self, *words: tuple[int, str]) -> None:
+        """Publishes words and a watermark, as a relay does."""
+        for subject, word in words:
+            self.words.say(subject, word)
+        self.words.mark()
+        for partition, records in enumerate(self.words.records):
+            fresh = records[self._told[partition] :]
+            self._told[partition] = len(records)
+            await self.publisher.publish([record._replace(offset=None) for record in fresh])
+
+    def generations(self, view: View | None = None) -> Generations:
+        return Generations(self.mongo, view or self.view, self.service, CLOCK)
+
+    def reader(self) -> ViewReader:
+        return ViewReader(self.mongo, CLOCK, [self.view])
+
+    def runner(self, view: View | None = None) -> ViewRunner:
+        return ViewRunner(
+            "test-views",
+            [view or self.view],
+            service=self.service,
+            mongo=self.mongo,
+            kafka_url=self.kafka_url,
+            publisher=self.publisher,
+            clock=CLOCK,
+        )
+
+    @asynccontextmanager
+    async def running(self, view: View | None = None) -> AsyncIterator[ViewRunner]:
+        runner = self.runner(view)
+        stopping = asyncio.Event()
+        task = asyncio.create_task(runner.run(stopping))
+        try:
+            yield runner
+        finally:
+            stopping.set()
+            await task
+
+    async def shown(self) -> dict[str, Any]:
+        """All documents of the live generation."""
+        found = {}
+        for name in ("lists", "entries"):
+            collection = await self.reader().collection("lists", name)
+            documents = await self.mongo.find(collection)
+            if documents:
+                found[name] = {document["_id"]: document for document in documents}
+        return found
+
+    async def catches_up(self) -> bool:
+        return await self.reader().wait_for("customer", self.words.position, WITHIN_SECONDS)
+
+
+async def comes(what: Callable[[], Awaitable[bool]]) -> bool:
+    """Whether something becomes so in time."""
+    until = CLOCK.monotonic() + WITHIN_SECONDS
+    while not await what():
+        if CLOCK.monotonic() > until:
+            return False
+        await asyncio.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+async def bank(kafka_url: str, mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bank]:
+    topic = Topic(f"test.words.{next(_NUMBERS)}", 2, "subject id", "words")
+    monkeypatch.setitem(EVENTS, "customer", topic)
+    publisher = KafkaPublisher(kafka_url)
+    bank = Bank(kafka_url, mongo, publisher, topic)
+    await ensure_topics(kafka_url, [topic, dead_letters(f"{bank.service}.lists.v1")])
+    yield bank
+    await publisher.close()
+
+
+async def test_a_view_is_built_shown_and_kept_up_to_date(bank):
+    with pytest.raises(NotBuilt):
+        await bank.shown()
+    assert not await bank.reader().wait_for("customer", 1, 0.05)
+    await bank.tell((0, "a"), (1, "bb"), (0, "ccc"))
+    runner = bank.runner()
+    assert runner.not_ready() == ["lists: not started"]
+    stopping = asyncio.Event()
+    task = asyncio.create_task(runner.run(stopping))
+    assert await bank.catches_up()
+    assert await bank.shown() == folded(bank.view, bank.words.all())
+    assert runner.not_ready() == []
+    await bank.tell((0, "gone"), (3, "a"))
+    assert not await bank.reader().wait_for("customer", bank.words.position + 1, 0.05)
+    assert await bank.catches_up()
+    assert await bank.shown() == folded(bank.view, bank.words.all())
+    await runner.measure()
+    live = await bank.generations().live()
+    assert metrics.LAG_EVENTS.labels(live.group, "customer")._value.get() == 0
+    stopping.set()
+    await task
+
+
+async def test_a_runner_that_comes_back_goes_on_where_it_was(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"))
+        assert await bank.catches_up()
+    await bank.tell((0, "ccc"))
+    async with bank.running():
+        assert await bank.catches_up()
+    assert await bank.shown() == folded(bank.view, bank.words.all())
+    assert [one.number for one in await bank.generations().all()] == [1]
+
+
+async def test_a_dropped_database_is_filled_again_by_itself(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"), (0, "ccc"))
+        assert await bank.catches_up()
+        before = await bank.shown()
+        await bank.mongo.drop_database()
+        await bank.tell((2, "late"))
+        assert await bank.catches_up()
+        assert await bank.shown() == folded(bank.view, bank.words.all())
+        assert before["lists"].items() <= (await bank.shown())["lists"].items()
+    assert [one.number for one in await bank.generations().all()] == [2]
+
+
+async def test_a_database_that_was_dropped_while_nobody_looked_is_filled_again(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"))
+        assert await bank.catches_up()
+    await bank.mongo.drop_database()
+    async with bank.running():
+        assert await bank.catches_up()
+    assert await bank.shown() == folded(bank.view, bank.words.all())
+
+
+async def test_newer_code_is_built_beside_the_old_and_older_code_leaves_it_alone(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"))
+        assert await bank.catches_up()
+    newer = lists(version=2, topic=bank.view.sources[0])
+    async with bank.running(newer):
+        assert await comes(lambda: _live_code(bank, 2))
+        assert await bank.catches_up()
+    async with bank.running() as runner:
+        assert await comes(_async(lambda: runner.not_ready() == ["lists: lists was built by newer code"]))
+    assert [(one.number, one.code, one.state) for one in await bank.generations().all()] == [
+        (1, 1, "retired"),
+        (2, 2, "live"),
+    ]
+
+
+async def _live_code(bank: Bank, code: int) -> bool:
+    live = await bank.generations().live()
+    return live is not None and live.code == code
+
+
+def _async(what: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    async def asked() -> bool:
+        return what()
+
+    return asked
+
+
+async def test_poison_is_seen_released_on_request_and_everything_in_between_is_in_order(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (0, "poison"), (1, "bb"), (0, "ccc"))
+        assert await bank.catches_up()
+        [parked] = await parked_of(bank.mongo)
+        live = await bank.generations().live()
+        assert (parked.subject, parked.sequence, parked.held) == (SUBJECTS[0], 2, 2)
+        assert (await bank.shown())["lists"][str(SUBJECTS[0])]["words"] == ["a"]
+        bank.repairs.done = True
+        assert await want(bank.mongo, live.group, SUBJECTS[0], "release")
+        assert await comes(_nobody_waits(bank))
+        assert await bank.shown() == folded(bank.view, bank.words.all())
+
+
+def _nobody_waits(bank: Bank) -> Callable[[], Awaitable[bool]]:
+    async def asked() -> bool:
+        return not await parked_of(bank.mongo)
+
+    return asked
+
+
+async def test_two_runners_share_a_view(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"))
+        assert await bank.catches_up()
+        async with bank.running():
+            for number in range(20):
+                await bank.tell((number % 5, f"{number}"))
+            assert await bank.catches_up()
+        await bank.tell((0, "z"))
+        assert await bank.catches_up()
+    assert await bank.shown() == folded(bank.view, bank.words.all())
+
+
+async def test_what_was_retired_is_dropped_after_a_while_and_strangers_at_once(bank):
+    generations = bank.generations()
+
+    async def never(_: str) -> bool:
+        return False
+
+    old, new = await generations.begin(never), await generations.begin(never)
+    assert await generations.switch(old)
+    assert await generations.switch(new)
+    assert not await generations.switch(old)
+    assert await generations.live() == (await generations.all())[1]
+    await bank.mongo.insert_new("lists_v9_lists", {"_id": 1})
+    assert await generations.sweep() == []
+    assert await bank.mongo.collections("lists_v") == [
+        "lists_v1_entries", "lists_v1_lists", "lists_v2_entries", "lists_v2_lists",
+    ]  # fmt: skip
+    long_ago = CLOCK.now().replace(year=2020)
+    await bank.mongo.update(GENERATIONS, {"number": 1}, {"$set": {"changed_at": long_ago}})
+    assert [one.number for one in await generations.sweep()] == [1]
+    assert await bank.mongo.collections("lists_v") == ["lists_v2_entries", "lists_v2_lists"]
+    with pytest.raises(ValueError, match="live"):
+        await generations.drop(new)
+
+
+async def test_the_number_of_a_group_that_read_before_is_not_taken_again(bank):
+    generations = bank.generations()
+
+    async def used(group: str) -> bool:
+        return group.endswith((".v1", ".v2"))
+
+    assert (await generations.begin(used)).number == 3
+
+
+def test_dead_letters_go_where_the_registry_has_a_topic(bank):
+    assert bank.generations().dead_letters == f"{bank.service}.lists.v1.dead-letters"
+    known = topics.CONSUMERS[0]
+    service, view, _ = known.name.split(".")
+    named = View(view, 7, (), frozenset(), (), lambda _: (), lambda *_: None)
+    assert Generations(bank.mongo, named, service, CLOCK).dead_letters == known.dead_letters.name
