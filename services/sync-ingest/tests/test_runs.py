@@ -270,8 +270,9 @@ def test_a_feed_that_loses_a_posting_on_its_way_is_red_and_names_the_account(ing
     def changing(entries):
         return sealed(
             [
-                entry._replace(
-                    event=msgspec.structs.replace(entry.event, amount_minor=entry.event.amount_minor + 1)
+                msgspec.structs.replace(
+                    entry,
+                    event=msgspec.structs.replace(entry.event, amount_minor=entry.event.amount_minor + 1),
                 )
                 if getattr(entry.event, "core_transaction_id", "") == "t2"
                 else entry

@@ -1,10 +1,10 @@
 """The pipeline's journal over the event store of this context: bulk look-ups, sealing, and one append per batch."""
 
 from binascii import b2a_base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from os import urandom
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -33,10 +33,20 @@ _MOVEMENTS: Final = sql.SQL(
 
 NONCE_BYTES: Final = 12
 PERSONAL_FIELDS_MAX: Final = 8
-_KINDS: Final[dict[type[Event], tuple[str, tuple[str, ...]]]] = {
-    event: (name, tuple(personal_fields(event))) for name, event in STORED_NAMES.items()
+PLACES_CACHED_MAX: Final = 200_000
+_KINDS: Final[dict[type[Event], tuple[str, tuple[tuple[str, bytes], ...]]]] = {
+    event: (name, tuple((field, f"|{name}|{field}".encode()) for field in personal_fields(event)))
+    for name, event in STORED_NAMES.items()
 }
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class _PlaceOf(NamedTuple):
+    """What the places of all sealed values of a stream have in common, and the key they are sealed under."""
+
+    key: DataKey | None
+    stream: bytes
+    of_key: bytes
 
 
 class SubjectErased(Exception):
@@ -77,6 +87,7 @@ class StoreLedger:
         self._now = now
         self._acting = ITSELF
         self._trace: dict[str, str] = {}
+        self._places: dict[UUID, _PlaceOf] = {}
 
     def said_by(self, acting: Acting, trace: Mapping[str, str]) -> None:
         """What is stored from now on names who had it stored, and in which trace unless its record brought its own."""
@@ -157,24 +168,23 @@ class StoreLedger:
 
         The same bytes as `Catalogue.encode` gives, with what a batch has in common done once for all of it.
         """
-        keys = self._keys.keys_for({entry.stream_id for entry in entries})
+        places = self._places_of(dict.fromkeys([entry.stream_id for entry in entries]))
         recorded_at = self._now()
         metas: dict[tuple[datetime, UUID, str | None], bytes] = {}
-        places: dict[UUID, tuple[DataKey | None, str, str]] = {
-            stream: (key := keys.get(stream), f"{STORE}|{stream.hex}|", f"|{key.id.hex}" if key else "")
-            for stream in {entry.stream_id for entry in entries}
-        }
         chance, at = urandom(NONCE_BYTES * PERSONAL_FIELDS_MAX * len(entries)), 0
         stored = []
-        for stream, version, event, identity, effective_at, intake, trace in entries:
-            meta = metas.get((effective_at, intake, trace))
+        for entry in entries:
+            event, version = entry.event, entry.version
+            of_meta = entry.effective_at, entry.intake, entry.trace
+            meta = metas.get(of_meta)
             if meta is None:
-                meta = _encode(self._meta(effective_at, recorded_at, intake, trace))
-                metas[effective_at, intake, trace] = meta
+                meta = metas[of_meta] = b'{"meta":%b,"data":{"v":1,' % _encode(
+                    self._meta(recorded_at, *of_meta)
+                )
             name, personal = _KINDS[type(event)]
-            key, of_stream, of_key = places[stream]
+            key, of_stream, of_key = places[entry.stream_id]
             sealed = {}
-            for field in personal:
+            for field, of_field in personal:
                 plain = getattr(event, field)
                 if plain is None:
                     continue
@@ -183,16 +193,31 @@ class StoreLedger:
                     continue
                 nonce = chance[at : at + NONCE_BYTES]
                 at += NONCE_BYTES
-                place = f"{of_stream}{version}|{name}|{field}{of_key}".encode()
+                place = b"%b%d%b%b" % (of_stream, version, of_field, of_key)
                 token = nonce + key.cipher.encrypt(nonce, plain.encode(), place)
                 sealed[field] = key.head + b2a_base64(token, newline=False).decode("ascii")
             data = _encode(structs.replace(event, **sealed) if sealed else event)
-            body = b"".join((b'{"meta":', meta, b',"data":{"v":1,', data[1:], b"}"))
-            stored.append(StoredEvent(stream, version, name, body, identity))
+            stored.append(
+                StoredEvent(entry.stream_id, version, name, b"%b%b}" % (meta, data[1:]), entry.identity)
+            )
         return stored
 
+    def _places_of(self, streams: Iterable[UUID]) -> dict[UUID, _PlaceOf]:
+        """Where values of each stream are sealed to; the ring decides every time whether the key still stands."""
+        keys, known = self._keys.keys_for(streams), self._places
+        if len(known) + len(keys) > PLACES_CACHED_MAX:
+            known.clear()
+        found = {}
+        for stream in streams:
+            key, place = keys.get(stream), known.get(stream)
+            if place is None or place.key is not key:
+                of_key = f"|{key.id.hex}".encode() if key else b""
+                place = known[stream] = _PlaceOf(key, f"{STORE}|{stream.hex}|".encode(), of_key)
+            found[stream] = place
+        return found
+
     def _meta(
-        self, effective_at: datetime, recorded_at: datetime, intake: UUID, trace: str | None
+        self, recorded_at: datetime, effective_at: datetime, intake: UUID, trace: str | None
     ) -> Metadata:
         return Metadata(
             effective_at=effective_at,

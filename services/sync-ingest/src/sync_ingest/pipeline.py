@@ -19,6 +19,7 @@ from sync_ingest.adapters.port import BATCH_RECORDS, Item
 from sync_ingest.domain.booking import booked, described, stream_of, subject_of
 from sync_ingest.domain.events import AccountSeen, FeedRecordQuarantined
 from sync_ingest.domain.identities import (
+    Digester,
     QuarantineId,
     content_digest,
     described_id,
@@ -47,7 +48,7 @@ QUARANTINED_NAMED_MAX: Final = 100_000
 """Beyond this many a run still counts what it cannot read, but keeps no entry of its own for each."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """An event on its way into the store."""
 
     stream_id: UUID
@@ -170,10 +171,10 @@ class _Quarantined:
 
 @dataclass(slots=True)
 class _Account:
-    """What a run remembers of an account: its stream, digest key, head (tentative while a batch is under way)."""
+    """What a run remembers of an account: its stream, digester, head (tentative while a batch is under way)."""
 
     id: UUID
-    key: bytes | None
+    digest: Digester | None
     head: int
     tallies: dict[str, Tally] = field(default_factory=dict)
 
@@ -200,7 +201,9 @@ class _InFlight(NamedTuple):
     positions: "Future[list[int]]"
 
 
-class _New(NamedTuple):
+class _New(msgspec.Struct, frozen=True, gc=False):
+    """A posting that the store does not hold yet."""
+
     item: Item
     posting: Posting
     identity: UUID
@@ -344,7 +347,7 @@ class Pipeline:
                 posting = structs.replace(posting, source=None)  # noqa: PLW2901 - the same posting, said shorter
             account = accounts[posting.account]
             tally = account.tallies.get(posting.currency) or self._tally(account, posting.currency)
-            digest = content_digest(posting, account.key) if account.key else ""
+            digest = account.digest(posting) if account.digest else ""
             stored = known.get(identity) if known else None
             if stored is not None:
                 if digest and stored.digest and stored.digest != digest:
@@ -392,7 +395,8 @@ class Pipeline:
             keys = self._journal.digest_keys(list(streams.values()))
             heads = self._journal.heads(list(streams.values()))
             for account, stream in streams.items():
-                accounts[account] = _Account(stream, keys.get(stream), heads.get(stream, 0))
+                key = keys.get(stream)
+                accounts[account] = _Account(stream, Digester(key) if key else None, heads.get(stream, 0))
         return accounts
 
     def _plan_known(
@@ -438,7 +442,8 @@ class Pipeline:
 
     def _plan_entries(self, plan: _Plan, new: Iterable[_New]) -> None:
         source, entries, posted, origins = self.source, plan.entries, plan.posted, self._origins
-        for item, posting, identity, digest, reverses, account, tally in new:
+        for fresh in new:
+            item, posting, account = fresh.item, fresh.posting, fresh.account
             intake = origins[item.file].intake
             effective_at = self._day_starts(posting.booked_on)
             if account.head == 0:
@@ -448,16 +453,9 @@ class Pipeline:
                     Entry(account.id, 1, seen, seen_id(account.id), effective_at, intake, item.trace)
                 )
             account.head += 1
-            event = booked(
-                source,
-                posting,
-                identity=identity,
-                digest=digest,
-                intake=intake,
-                line=item.line,
-                reverses=reverses,
-            )
-            posted.append((tally, posting, len(entries)))
+            identity = fresh.identity
+            event = booked(source, posting, identity, fresh.digest, intake, item.line, fresh.reverses)
+            posted.append((fresh.tally, posting, len(entries)))
             entries.append(Entry(account.id, account.head, event, identity, effective_at, intake, item.trace))
 
     def _count(self, plan: _Plan, positions: Sequence[int]) -> None:

@@ -153,3 +153,20 @@ def batched(items: Iterator[tuple[Item, int]]) -> Iterator[Batch]:
             batch = Batch()
     if batch.items:
         yield batch
+
+
+def rebatched(several: Iterator[tuple[list[Item], int]]) -> Iterator[Batch]:
+    """As `batched`, for items that come several at a time."""
+    batch = Batch()
+    for items, bytes_read in several:
+        rest = items
+        while rest:
+            room = BATCH_RECORDS - len(batch.items)
+            batch.items += rest[:room]
+            batch.bytes_read = bytes_read
+            rest = rest[room:]
+            if len(batch.items) >= BATCH_RECORDS:
+                yield batch
+                batch = Batch()
+    if batch.items:
+        yield batch

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b, sha1
-from typing import TYPE_CHECKING, Final, NewType
+from typing import Final, NewType
 from uuid import UUID, SafeUUID, uuid5
 
 import msgspec
 from contracts.identity import CRM_NAMESPACE
 
 from sync_ingest.domain.records import AnyRecord, Posting
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 IntakeId = NewType("IntakeId", UUID)
 QuarantineId = NewType("QuarantineId", UUID)
@@ -23,8 +20,10 @@ _UUID_CLEAR: Final = ~((0xF000 << 64) | (0xC000 << 48))
 _UUID_5: Final = (5 << 76) | (0x8000 << 48)
 _UNKNOWN: Final = SafeUUID.unknown
 _new_uuid: Final = object.__new__
-_set: Final = object.__setattr__
-_encoder: Final = msgspec.json.Encoder()
+_number: Final = int.from_bytes
+_set_int: Final = UUID.__dict__["int"].__set__
+_set_safe: Final = UUID.__dict__["is_safe"].__set__
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def feed_id(source: str) -> FeedId:
@@ -58,19 +57,17 @@ def posting_ids(source: str, postings: Sequence[Posting]) -> list[UUID]:
     """`contracts.identity.posting_id` of each posting, without what the standard library adds to each UUID."""
     if not source or ":" in source:
         raise ValueError(f"a source name is not empty and holds no colon: {source!r}")
-    started = sha1(CRM_NAMESPACE.bytes + f"posting:{source}:".encode(), usedforsecurity=False)
-    return [
-        _uuid5(started, f"{len(p.account)}:{p.account}:{p.core_transaction_id}:{p.leg}") for p in postings
-    ]
-
-
-def _uuid5(started: "_Hash", rest: str) -> UUID:
-    hasher = started.copy()
-    hasher.update(rest.encode("utf-8", "surrogatepass"))
-    number = int.from_bytes(hasher.digest()[:16], "big")
-    made = _new_uuid(UUID)
-    _set(made, "int", number & _UUID_CLEAR | _UUID_5)
-    _set(made, "is_safe", _UNKNOWN)
+    started = sha1(CRM_NAMESPACE.bytes + f"posting:{source}:".encode(), usedforsecurity=False).copy
+    made = []
+    for p in postings:
+        hasher = started()
+        account = p.account
+        rest = f"{len(account)}:{account}:{p.core_transaction_id}:{p.leg}"
+        hasher.update(rest.encode("utf-8", "surrogatepass"))
+        identity = _new_uuid(UUID)
+        _set_int(identity, _number(hasher.digest()[:16], "big") & _UUID_CLEAR | _UUID_5)
+        _set_safe(identity, _UNKNOWN)
+        made.append(identity)
     return made
 
 
@@ -89,6 +86,21 @@ def subject_id(subject: str) -> UUID:
     return uuid5(_NAMESPACE, f"subject:{subject}")
 
 
+class Digester:
+    """Digests what records say under one key, so that a digest tells nothing to whom the key is not given."""
+
+    __slots__ = ("_started",)
+
+    def __init__(self, key: bytes) -> None:
+        self._started = blake2b(digest_size=12, key=key[:64])
+
+    def __call__(self, record: AnyRecord) -> str:
+        """The digest of a record."""
+        hasher = self._started.copy()
+        hasher.update(_encode(record))
+        return hasher.hexdigest()
+
+
 def content_digest(record: AnyRecord, key: bytes) -> str:
-    """Digest of what a record says, keyed so that it tells nothing to whom the key is not given."""
-    return blake2b(_encoder.encode(record), digest_size=12, key=key[:64]).hexdigest()
+    """The digest of one record alone."""
+    return Digester(key)(record)
