@@ -1,17 +1,40 @@
-PYTHON ?= python3
+# `make` lists the targets. CRM_DATA (.data) and CRM_PORT (8080) say where, CRM_DEMO=0 leaves the demo bank out.
 .DEFAULT_GOAL := help
+SHELL := /bin/sh
+PACKAGES = contracts chassis devservers customer sync_ingest crm_cli
+BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
+PYTEST_ARGUMENTS ?=
 
-.PHONY: help
+.PHONY: help run test bench lint lock clean
+
 help: ## Lists the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.venv/.ready: requirements/dev.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml)
-	@echo "setting up .venv"
-	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(foreach p,$(wildcard libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml),-e $(dir $(p)))
-	@touch $@
+run: ## Sets up, then runs everything until Ctrl-C; on an empty store the demo bank comes in
+	@tools/setup run
+	@exec .venv/bin/crm up
 
-.PHONY: test
-test: .venv/.ready ## Sets up and passes the tests
-	.venv/bin/python -m pytest
+test: ## Sets up and runs all tests: units and simulation first, then those on real servers
+	@tools/setup dev
+	@exec .venv/bin/python -m pytest $(PYTEST_ARGUMENTS)
+
+bench: ## Sets up and measures: one line of JSON per figure with its limit (long)
+	@tools/setup dev
+	@for each in $(BENCHMARKS); do echo "$$each" >&2; .venv/bin/python $$each || exit 1; done
+
+lint: ## Sets up and checks style, types and boundaries
+	@tools/setup dev
+	.venv/bin/ruff check .
+	.venv/bin/mypy $(foreach package,$(PACKAGES),-p $(package))
+	.venv/bin/lint-imports
+
+lock: ## Pins the requirements anew (needs a way to the package index)
+	@tools/setup dev
+	.venv/bin/uv lock --upgrade
+	.venv/bin/uv export --all-packages --no-emit-workspace --no-dev --format requirements-txt -o requirements/run.txt
+	.venv/bin/uv export --all-packages --no-emit-workspace --format requirements-txt -o requirements/dev.txt
+	.venv/bin/uv export --only-group setup --no-emit-workspace --format requirements-txt -o requirements/setup.txt
+	rm -f uv.lock
+
+clean: ## Removes the environment and caches; the data stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

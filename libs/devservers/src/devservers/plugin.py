@@ -15,6 +15,7 @@ from devservers.fleet import VARIABLES, Servers, servers
 from devservers.processes import ServerFailed
 
 REQUIRED = "CRM_REQUIRE_SERVERS"
+SERVER_FIXTURES = frozenset({"devservers", "postgres_url", "mongo_url", "kafka_url"})
 MISSING = pytest.StashKey[dict[str, str]]()
 
 
@@ -67,6 +68,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for name, reason in config.stash[MISSING].items():
         terminalreporter.section(f"tests without {name}", sep="!", red=True, bold=True)
         terminalreporter.line(reason)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests without servers first, then those on real ones, whole processes last: what is quick to fail fails soon."""
+    items.sort(key=_slowness)
+
+
+def _slowness(item: pytest.Item) -> int:
+    if "e2e" in item.path.parts:
+        return 2
+    return int(not SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())))
 
 
 @pytest.fixture(scope="session")
