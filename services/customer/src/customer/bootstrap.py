@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from customer.api import create_router
 from customer.catalogue import CONTEXT, SCHEMA
 from customer.connections import Read, Write, both_sides
-from customer.following import ViewsRole
+from customer.following import PoliciesRole, ViewsRole
 from customer.publishing import published
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
@@ -103,4 +103,5 @@ def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:
             CONTEXT, SCHEMA, published, postgres_url=settings.postgres_url, kafka_url=settings.kafka_url
         ),
         "views": lambda: ViewsRole(settings),
+        "policies": lambda: PoliciesRole(settings),
     }

@@ -1,0 +1,270 @@
+"""From a feed to a panorama over HTTP, on real servers, against what the bank that made the feed says itself."""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from chassis.auth import development_token
+from chassis.clock import SystemClock
+from chassis.store import Recorder
+from chassis.web import create_app
+from crm_cli import demo_bank
+from crm_cli.demo_bank import DemoBank, DemoPlan
+from customer import bootstrap as customer_service
+from customer.panorama import ASSETS, LIABILITIES, SPENDING_KINDS
+from customer.settings import CustomerSettings
+from devservers import servers
+from sync_ingest import bootstrap as ingest_service
+from sync_ingest.ingesting import FeedContent
+from sync_ingest.settings import SyncIngestSettings
+
+CLOCK = SystemClock()
+PLAN = DemoPlan(customers=60, days=120, duplicates=30, late=20, reversals=15)
+PATIENCE_SECONDS = 60.0
+
+
+class Told:
+    """What the lines of the feed amount to: read by other code than the bank's ingest and views."""
+
+    def __init__(self, bank: DemoBank) -> None:
+        self.products: dict[str, str] = {}
+        self.holders: dict[str, set[str]] = defaultdict(set)
+        self.balances: dict[tuple[str, str], int] = defaultdict(int)
+        self.spent: dict[tuple[str, str], int] = defaultdict(int)
+        self.month = max(
+            line["booked_on"][:7] for line in map(json.loads, good(bank)) if line["record"] == "posting"
+        )
+        seen = set()
+        for line in map(json.loads, good(bank)):
+            if line["record"] == "account":
+                self.products[line["account"]] = line["product"]
+            if line["record"] == "holder":
+                self.holders[line["party"]].add(line["account"])
+            if line["record"] == "posting":
+                identity = (line["account"], line["core_transaction_id"], line["leg"])
+                if identity not in seen:
+                    seen.add(identity)
+                    self._moved(line)
+
+    def _moved(self, line: dict[str, Any]) -> None:
+        purse, amount = (line["account"], line["currency"]), line["amount_minor"]
+        self.balances[purse] += amount
+        out = amount > 0 if "reverses" in line else amount < 0
+        product = self.products.get(line["account"])
+        spends = product in {"deposit", "card"} and line.get("kind", "other") in SPENDING_KINDS
+        if out and spends and line["booked_on"][:7] == self.month:
+            self.spent[purse] -= amount
+
+    def expected(self, party: str) -> dict[str, dict[str, int]]:
+        """The figures of a party by currency."""
+        sections = {"deposit": "deposits", "wealth": "wealth"}, {"loan": "loans", "card": "cards"}
+        found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for (account, currency), balance in self.balances.items():
+            if account not in self.holders[party]:
+                continue
+            owned, owed = sections
+            product = self.products[account]
+            name = owned.get(product, "credit_balances") if balance >= 0 else owed.get(product, "overdrafts")
+            found[currency][name] += abs(balance)
+            found[currency]["spending"] += self.spent[account, currency]
+        return found
+
+
+def good(bank: DemoBank) -> list[bytes]:
+    """The lines that are records of the schema."""
+    found = []
+    for line in bank.lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["record"] != "posting" or not record["core_transaction_id"].startswith("bad-"):
+            found.append(line)
+    return found
+
+
+class Running:
+    """The services in this process, every role a task."""
+
+    def __init__(self, customer: CustomerSettings, ingest: SyncIngestSettings) -> None:
+        self.customer = customer
+        self.ingest = ingest
+        self.stopping = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Everything but HTTP and the branch feed."""
+        ours = customer_service.roles(self.customer)
+        roles = [ours[name] for name in ours if name != "api"]
+        roles.append(ingest_service.roles(self.ingest)["relay"])
+        self.tasks = [asyncio.create_task(make().run(self.stopping)) for make in roles]
+
+    async def stop(self) -> None:
+        """Ends all of them; what one of them raised is raised."""
+        self.stopping.set()
+        await asyncio.gather(*self.tasks)
+
+    def take_in(self, bank: DemoBank) -> Any:
+        """The feed, through the real ingest."""
+        content = FeedContent("bank.jsonl", lambda: BytesIO(bank.feed))
+        with ingest_service.opened(self.ingest) as ingest:
+            return ingest.run(bank.plan.source, [content], format="canonical")
+
+    def heads(self) -> dict[str, int]:
+        """The last position of each context."""
+        found = {}
+        for context, schema in (("ingest", "store_ingest"), ("customer", "store_customer")):
+            recorder = Recorder(self.ingest.postgres_url, schema)
+            found[context] = recorder.head_position()
+            recorder.close()
+        return found
+
+
+@pytest.fixture(scope="module")
+def bank() -> DemoBank:
+    return demo_bank.make(PLAN)
+
+
+@pytest.fixture(scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """Servers of their own: the topics must hold nothing of other tests."""
+    data: Path = tmp_path_factory.mktemp("panorama")
+    with servers(data, {"postgres", "mongo", "kafka"}, lambda _: None, durable=False) as started:
+        urls = started.urls
+        with psycopg.connect(urls["POSTGRES_URL"], autocommit=True) as connection:
+            connection.execute("create database crm_keys")
+        places: dict[str, Any] = {
+            "postgres_url": urls["POSTGRES_URL"],
+            "mongo_url": urls["MONGO_URL"],
+            "kafka_url": urls["KAFKA_URL"],
+            "data": data,
+            "environment": "development",
+        }
+        running = Running(CustomerSettings(**places), SyncIngestSettings(**places))
+        running.start()
+        yield running
+        await running.stop()
+
+
+@pytest.fixture(scope="module")
+async def web(running: Running) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller with a token."""
+    async with AsyncExitStack() as stack:
+        served = await stack.enter_async_context(customer_service.routes(running.customer))
+        app = create_app("customer", [served.router], running.customer)
+        token = development_token(running.customer, CLOCK.now())
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://crm",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=30,
+        )
+        yield await stack.enter_async_context(client)
+
+
+@pytest.fixture(scope="module")
+async def taken_in(running: Running, web: httpx.AsyncClient, bank: DemoBank) -> Any:
+    """The bank has been taken in, and every party of it is a customer."""
+    result = await asyncio.to_thread(running.take_in, bank)
+    until = CLOCK.monotonic() + PATIENCE_SECONDS
+    while CLOCK.monotonic() < until:
+        heads = running.heads()
+        if heads["customer"] >= 2 * bank.expected.parties:
+            break
+        assert not any(task.done() for task in running.tasks), [task for task in running.tasks if task.done()]
+        await asyncio.sleep(0.1)
+    for context, position in running.heads().items():
+        while True:
+            answer = await web.get("/customers", params={"limit": 1, "at_least": f"{context}-{position}"})
+            if answer.status_code == 200 or CLOCK.monotonic() > until:
+                break
+        assert answer.status_code == 200, answer.text
+    return result
+
+
+async def panorama_of(web: httpx.AsyncClient, party: str) -> dict[str, Any]:
+    found = (await web.get("/customers", params={"reference": f"{PLAN.source}:{party}"})).json()
+    [customer] = found["items"]
+    answer = await web.get(f"/customers/{customer['customer_id']}/panorama")
+    assert answer.status_code == 200, answer.text
+    shown: dict[str, Any] = answer.json()
+    return shown
+
+
+async def test_every_customers_figures_are_what_its_bank_says(
+    taken_in: Any, web: httpx.AsyncClient, bank: DemoBank
+) -> None:
+    told = Told(bank)
+    assert dict(told.balances) == bank.expected.closing_minor
+    for party in told.holders:
+        shown = await panorama_of(web, party)
+        expected = told.expected(party)
+        assert {block["currency"] for block in shown["currencies"]} == set(expected), party
+        for block in shown["currencies"]:
+            of_currency = expected[block["currency"]]
+            for section in (*ASSETS, *LIABILITIES):
+                assert block[section]["amount_minor"] == of_currency[section], (party, section)
+            if shown["month"] == told.month:
+                assert block["spending"]["amount_minor"] == of_currency["spending"], party
+            net = sum(of_currency[s] for s in ASSETS) - sum(of_currency[s] for s in LIABILITIES)
+            assert block["net_worth"]["amount_minor"] == net
+            assert sum(share["hundredths"] for share in block["allocation"]) in {0, 10_000}
+
+
+async def test_figures_lead_to_movements_that_sum_to_them(taken_in: Any, web: httpx.AsyncClient) -> None:
+    shown = await panorama_of(web, "P000001")
+    for account in shown["accounts"]:
+        for balance in account["balances"]:
+            total, params = 0, {"limit": "200"}
+            while True:
+                page = (await web.get(balance["events"], params=params)).json()
+                total += sum(one["amount_minor"] for one in page["items"])
+                if page["next"] is None:
+                    break
+                params["after"] = page["next"]
+            assert total == balance["balance_minor"]
+
+
+async def test_who_is_not_linked_waits_and_is_counted(
+    taken_in: Any, web: httpx.AsyncClient, bank: DemoBank
+) -> None:
+    page = (await web.get("/accounts/unlinked")).json()
+    assert page["counted"] == len(bank.expected.unknown_accounts) == 1
+    [account] = page["items"]
+    assert account["movements"] == PLAN.unknown_account_postings
+
+
+async def test_one_customer_per_party_and_joint_accounts_with_both(
+    taken_in: Any, web: httpx.AsyncClient, running: Running, bank: DemoBank
+) -> None:
+    assert running.heads()["customer"] == 2 * bank.expected.parties
+    joint = [account for account, parties in bank.expected.holders.items() if len(parties) > 1]
+    assert joint
+    holders = bank.expected.holders[joint[0]]
+    shown = [await panorama_of(web, party) for party in sorted(holders)]
+    both = [{a["account_id"]: a for a in one["accounts"] if a["joint"]} for one in shown]
+    shared = set(both[0]) & set(both[1])
+    assert shared
+    assert all(
+        both[0][a]["balances"][0]["balance_minor"] == both[1][a]["balances"][0]["balance_minor"]
+        for a in shared
+    )
+
+
+async def test_a_customer_entered_by_hand_gets_what_it_is_linked_to(
+    taken_in: Any, web: httpx.AsyncClient, running: Running
+) -> None:
+    """Read-your-write: the answer of the command names what the question then waits for."""
+    body = {"name": "赵敏", "references": [{"source": "elsewhere", "key": "1"}]}
+    made = await web.post("/customers", json=body, headers={"Idempotency-Key": "by-hand"})
+    token = made.headers["Consistency-Token"]
+    shown = await web.get(made.headers["Location"], params={"at_least": token})
+    assert (shown.status_code, shown.json()["name"], shown.headers["ETag"]) == (200, "赵*", '"2"')
