@@ -6,16 +6,14 @@ document by document, writes each collection once, and saves how far it is last.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from contracts.envelope import EnvelopeInvalid
-
+from chassis.arrivals import Arrivals, further, reason_of
 from chassis.books import Position
-from chassis.delivered import Delivered, Passed, read
+from chassis.delivered import Delivered
 from chassis.documents import (
     GONE,
     ID,
@@ -83,7 +81,6 @@ CHUNK_RECORDS_MAX: Final = 2_000
 """Records that are folded and written together."""
 CACHED_DOCUMENTS_MAX: Final = 10_000
 CONFLICT_ROUNDS_MAX: Final = 10
-_REASON_CHARACTERS_MAX: Final = 300
 
 
 class Contended(ConnectionError):
@@ -93,12 +90,11 @@ class Contended(ConnectionError):
 class _Prepared:
     """A chunk, folded and frozen: what is to be written, and what cannot be."""
 
-    __slots__ = ("broken", "changes", "events", "held", "owners", "positions", "troubled")
+    __slots__ = ("arrivals", "changes", "events", "held", "owners", "troubled")
 
     def __init__(self) -> None:
         self.events: list[tuple[Delivered, Sequence[DocumentKey]]] = []
-        self.positions: dict[Partition, Position] = {}
-        self.broken: list[tuple[Record, str]] = []
+        self.arrivals = Arrivals()
         self.held: dict[UUID, list[Delivered]] = {}
         self.troubled: set[UUID] = set()
         self.changes: dict[str, list[Change]] = {}
@@ -190,11 +186,11 @@ class Projector:
                 self._cache.clear()
                 await self._settle(prepared, conflicts, rejected)
             await self._lay_aside(prepared)
-            _further(positions, prepared.positions)
+            further(positions, prepared.arrivals.positions)
             self.events_applied += len(prepared.events)
             self._evict()
         await self.parking.books.advance(positions)
-        _further(self.positions, positions)
+        further(self.positions, positions)
 
     async def _overlapped(
         self, prepared: _Prepared, chunk: Sequence[Record]
@@ -228,7 +224,7 @@ class Projector:
         parking, troubled, events = self.parking, prepared.troubled, prepared.events
         laid_aside = bool(parking.parked or parking.skipped)
         missing: dict[str, dict[DocumentId, None]] = {}
-        for event in _delivered(records, prepared):
+        for event in prepared.arrivals.events(records):
             if event.type not in taken:
                 continue
             if laid_aside:
@@ -359,7 +355,7 @@ class Projector:
             await self.parking.give(events, self._give_alone)
 
     async def _lay_aside(self, prepared: _Prepared) -> None:
-        for record, reason in prepared.broken:
+        for record, reason in prepared.arrivals.broken:
             await self.parking.bury(record, reason)
         for events in prepared.held.values():
             await self.parking.keep(events, self._give_alone)
@@ -382,7 +378,7 @@ class Projector:
             keys = [DocumentKey(*key) for key in self.view.keys(event)]
             guarded = [key for key in keys if not self._insert_only[key.collection]]
         except Exception as error:
-            raise Indigestible(_reason(error)) from error
+            raise Indigestible(reason_of(error)) from error
         prepared = _Prepared()
         states: dict[DocumentKey, _State] = {}
         for key in guarded:
@@ -400,63 +396,12 @@ class Projector:
                     prepared.changes.setdefault(key.collection, []).append(change)
                     prepared.owners[key] = event.subject
         except Exception as error:
-            raise Indigestible(_reason(error)) from error
+            raise Indigestible(reason_of(error)) from error
         return prepared
 
     def _evict(self) -> None:
         while len(self._cache) > self._cached_max:
             self._cache.popitem(last=False)
-
-
-def _delivered(records: Iterable[Record], prepared: _Prepared) -> Iterator[Delivered]:
-    """The events among the records; broken ones, and how far each partition is after them, are noted."""
-    offsets: dict[Partition, int] = {}
-    last: dict[Partition, Delivered | Passed] = {}
-    for record in records:
-        place = record[0:2]
-        offsets[place] = (record.offset or 0) + 1
-        try:
-            event = read(record)
-        except EnvelopeInvalid as error:
-            prepared.broken.append((record, _reason(error)))
-            continue
-        before = last.get(place)
-        if before is None or event.position >= before.position:
-            last[place] = event
-        if isinstance(event, Delivered):
-            yield event
-    for place, offset in offsets.items():
-        event_seen = last.get(place)
-        if event_seen is None:
-            prepared.positions[place] = Position(offset, "", 0, None)
-        else:
-            at = _at(event_seen)
-            prepared.positions[place] = Position(offset, event_seen.context, event_seen.position, at)
-
-
-def _at(event: Delivered | Passed) -> datetime | None:
-    if isinstance(event, Passed):
-        return event.at
-    try:
-        return event.recorded_at
-    except EnvelopeInvalid:
-        return None
-
-
-def _further(positions: dict[Partition, Position], others: Mapping[Partition, Position]) -> None:
-    """Brings positions up to others, never back."""
-    for place, other in others.items():
-        before = positions.get(place)
-        positions[place] = (
-            other
-            if before is None
-            else Position(
-                max(before.offset, other.offset),
-                other.context or before.context,
-                max(before.position, other.position),
-                other.at or before.at,
-            )
-        )
 
 
 def _state(document: Document | None) -> _State:
@@ -487,7 +432,3 @@ def _stone(document: Document | None, key: DocumentKey, sequence: int) -> Docume
 def _same_event(document: Document, event: Delivered, key: DocumentKey) -> None:
     if document[SEQUENCE] != event.sequence:
         raise ValueError(f"{key[0]} takes one event for a document")
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:_REASON_CHARACTERS_MAX]

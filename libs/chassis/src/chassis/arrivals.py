@@ -1,0 +1,76 @@
+"""What a batch of records brings: events, records that are none, and how far each partition is after it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Final
+
+from contracts.envelope import EnvelopeInvalid
+
+from chassis.books import Position
+from chassis.delivered import Delivered, Passed, read
+from chassis.transport import Partition, Record
+
+REASON_CHARACTERS_MAX: Final = 300
+
+
+class Arrivals:
+    """Filled while `events` is read to its end."""
+
+    __slots__ = ("broken", "positions")
+
+    def __init__(self) -> None:
+        self.broken: list[tuple[Record, str]] = []
+        self.positions: dict[Partition, Position] = {}
+
+    def events(self, records: Iterable[Record]) -> Iterator[Delivered]:
+        """The events among the records, in order."""
+        offsets: dict[Partition, int] = {}
+        last: dict[Partition, Delivered | Passed] = {}
+        for record in records:
+            place = record[0:2]
+            offsets[place] = (record.offset or 0) + 1
+            try:
+                event = read(record)
+            except EnvelopeInvalid as error:
+                self.broken.append((record, reason_of(error)))
+                continue
+            before = last.get(place)
+            if before is None or event.position >= before.position:
+                last[place] = event
+            if isinstance(event, Delivered):
+                yield event
+        for place, offset in offsets.items():
+            seen = last.get(place)
+            if seen is None:
+                self.positions[place] = Position(offset, "", 0, None)
+            else:
+                self.positions[place] = Position(offset, seen.context, seen.position, _at(seen))
+
+
+def further(positions: dict[Partition, Position], others: Mapping[Partition, Position]) -> None:
+    """Brings positions up to others, never back."""
+    for place, other in others.items():
+        before = positions.get(place)
+        if before is None:
+            positions[place] = other
+        else:
+            positions[place] = Position(
+                max(before.offset, other.offset),
+                other.context or before.context,
+                max(before.position, other.position),
+                other.at or before.at,
+            )
+
+
+def reason_of(error: Exception) -> str:
+    """Why, in a line for a dead letter."""
+    return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+
+
+def _at(event: Delivered | Passed) -> datetime | None:
+    if isinstance(event, Passed):
+        return event.at
+    try:
+        return event.recorded_at
+    except EnvelopeInvalid:
+        return None

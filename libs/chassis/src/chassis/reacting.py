@@ -1,0 +1,210 @@
+"""Policies: what a service does when something was told. A policy reacts once to each event and is never replayed.
+
+Reacting is idempotent by itself, because an event may come twice; beyond that, events up to the saved position of
+their partition are passed over even if the consumer group is set back. What a policy cannot digest is parked by
+subject, as in a view. Events of one subject are reacted to in order, those of several subjects at once.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from chassis import metrics
+from chassis.arrivals import Arrivals, further, reason_of
+from chassis.books import GenerationLost, Position
+from chassis.clock import Clock
+from chassis.delivered import Delivered
+from chassis.generations import partitions_of
+from chassis.mongo import Mongo
+from chassis.mongo_books import MongoBooks, prepare_books
+from chassis.parking import Indigestible, Parking
+from chassis.roles import lost_a_server
+from chassis.transport import Consumer, Partition, Publisher, Record
+
+REACTING_AT_ONCE_MAX: Final = 32
+"""Subjects; more would only wait for the one writer of the store."""
+BATCH_RECORDS_MAX: Final = 500
+WATCH_SECONDS: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When something happens, then this. `events` are the types that it takes, `name` is the sentence."""
+
+    name: str
+    sources: tuple[str, ...]
+    events: frozenset[str]
+    react: Callable[[Delivered], Awaitable[None]]
+
+
+class Reactor:
+    """Gives records to a policy. As with a projector, any records may come twice and to several at once."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        parking: Parking,
+        *,
+        transient: Callable[[Exception], bool] = lost_a_server,
+        at_once: int = REACTING_AT_ONCE_MAX,
+    ) -> None:
+        self.policy = policy
+        self.parking = parking
+        self.positions: dict[Partition, Position] = {}
+        self.reactions = 0
+        self._transient = transient
+        self._slots = asyncio.Semaphore(at_once)
+        self._turn = asyncio.Lock()
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Reacts to each event that is new, or parks its subject; saves the positions last."""
+        async with self._turn:
+            await self.parking.refresh()
+            await self.parking.release_wanted(self._react)
+            reached = await self.parking.books.positions()
+            arrivals = Arrivals()
+            subjects: dict[UUID, list[Delivered]] = {}
+            for event in arrivals.events(records):
+                before = reached.get((event.record.topic, event.record.partition))
+                if before is not None and event.position <= before.position:
+                    continue
+                if event.type in self.policy.events:
+                    subjects.setdefault(event.subject, []).append(event)
+            async with asyncio.TaskGroup() as group:
+                for events in subjects.values():
+                    group.create_task(self._give(events))
+            for record, reason in arrivals.broken:
+                await self.parking.bury(record, reason)
+            await self.parking.books.advance(arrivals.positions)
+            further(self.positions, arrivals.positions)
+
+    async def tick(self) -> list[UUID]:
+        """Releases whom somebody asked to release; who is free again."""
+        async with self._turn:
+            await self.parking.refresh()
+            return await self.parking.release_wanted(self._react)
+
+    async def _give(self, events: list[Delivered]) -> None:
+        async with self._slots:
+            free = [event for event in events if not self.parking.holds(event)]
+            await self.parking.give(free, self._react)
+            held = events[len(free) :]
+            if held:
+                await self.parking.keep(held, self._react)
+
+    async def _react(self, event: Delivered) -> None:
+        try:
+            await self.policy.react(event)
+        except Exception as error:
+            if self._transient(error):
+                raise
+            raise Indigestible(reason_of(error)) from error
+        self.reactions += 1
+
+
+class PolicyRunner:
+    """The role that runs policies, each in a group of its own. Raises ConnectionError where a server is lost.
+
+    `mongo` holds the books: a database that is not dropped with the views, or what is parked would be forgotten.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policies: Sequence[Policy],
+        *,
+        service: str,
+        mongo: Mongo,
+        kafka_url: str,
+        publisher: Publisher,
+        clock: Clock,
+        instance: str | None = None,
+    ) -> None:
+        self._name = name
+        self._mongo = mongo
+        self._clock = clock
+        self._running: list[tuple[Reactor, Consumer, MongoBooks]] = []
+        self._reason: str | None = "not started"
+        for policy in policies:
+            group = f"{service}.{policy.name}"
+            books = MongoBooks(mongo, group, policy.name)
+            reactor = Reactor(policy, Parking(group, books, publisher, clock))
+            consumer = Consumer(
+                kafka_url,
+                policy.sources,
+                group,
+                self._handle(reactor, books),
+                batch_max=BATCH_RECORDS_MAX,
+                instance=None if instance is None else f"{instance}.{policy.name}",
+            )
+            self._running.append((reactor, consumer, books))
+
+    @property
+    def name(self) -> str:
+        """As in health, metrics and logs."""
+        return self._name
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs all policies; when one cannot go on, the others stop and the reason is raised."""
+        await prepare_books(self._mongo)
+        done = asyncio.Event()
+        for reactor, _, books in self._running:
+            await books.begin(partitions_of(reactor.policy.sources))
+            reactor.positions.update(await books.positions())
+        tasks = [asyncio.create_task(consumer.run(done)) for _, consumer, _ in self._running]
+        tasks.append(asyncio.create_task(self._watch(done)))
+        waiting = asyncio.create_task(stopping.wait())
+        self._reason = None
+        try:
+            await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._reason = "not running"
+            waiting.cancel()
+            done.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def not_ready(self) -> list[str]:
+        """Why policies do not react."""
+        failing = [
+            f"{consumer.group}: {consumer.failing}" for _, consumer, _ in self._running if consumer.failing
+        ]
+        return failing if self._reason is None else [self._reason, *failing]
+
+    async def measure(self) -> None:
+        """Refreshes the gauges of all policies."""
+        for reactor, consumer, _ in self._running:
+            lag = await consumer.lag()
+            contexts = {place: position.context for place, position in reactor.positions.items()}
+            for context in set(contexts.values()):
+                behind = sum(left for place, left in lag.items() if contexts.get(place) == context)
+                metrics.LAG_EVENTS.labels(consumer.group, context).set(behind)
+            metrics.DEAD_LETTERS.labels(consumer.group).set(reactor.parking.dead_letters)
+            metrics.PARKED_SUBJECTS.labels(consumer.group).set(len(reactor.parking.parked))
+
+    def _handle(self, reactor: Reactor, books: MongoBooks) -> Callable[[Sequence[Record]], Awaitable[None]]:
+        async def handle(records: Sequence[Record]) -> None:
+            try:
+                await reactor.apply(records)
+            except GenerationLost:
+                # The books were dropped: the group's own offsets still say where to go on.
+                await books.begin(partitions_of(reactor.policy.sources))
+                raise
+
+        return handle
+
+    async def _watch(self, done: asyncio.Event) -> None:
+        while not done.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), WATCH_SECONDS)
+            for reactor, _, _ in self._running:
+                await reactor.tick()

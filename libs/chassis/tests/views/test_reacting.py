@@ -1,0 +1,171 @@
+"""A policy reacts in order per subject, once for each event that is new, and never to what is told again."""
+
+import asyncio
+from collections import defaultdict
+from itertools import count
+from uuid import UUID
+
+import pytest
+from chassis.clock import SystemClock
+from chassis.delivered import Delivered
+from chassis.memory import MemoryBooks, MemoryPublisher
+from chassis.mongo_books import MongoBooks, want
+from chassis.parking import Parking
+from chassis.reacting import Policy, PolicyRunner, Reactor
+from chassis.store import StoreUnavailable
+from chassis.transport import KafkaPublisher, ensure_topics
+from contracts.topics import EVENTS, Topic, dead_letters
+
+from .lists import OTHER, SUBJECTS, TOPIC, WORD, Words
+from .test_viewing import comes
+
+_NUMBERS = count(1)
+POISON = "poison"
+
+
+class Letters:
+    """Writes a letter for every word, and knows whether two were ever written for one subject at once."""
+
+    def __init__(self) -> None:
+        self.written: dict[UUID, list[str]] = defaultdict(list)
+        self.at_once = 0
+        self.most_at_once = 0
+        self.busy: set[UUID] = set()
+        self.repaired = False
+        self.failures: list[Exception] = []
+
+    async def write(self, event: Delivered) -> None:
+        assert event.subject not in self.busy
+        self.busy.add(event.subject)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(0)
+            if self.failures:
+                raise self.failures.pop()
+            if event.data["name"] == POISON and not self.repaired:
+                raise ValueError(POISON)
+            self.written[event.subject].append(event.data["name"])
+        finally:
+            self.at_once -= 1
+            self.busy.discard(event.subject)
+
+
+@pytest.fixture
+def letters():
+    return Letters()
+
+
+@pytest.fixture
+def books():
+    return MemoryBooks()
+
+
+@pytest.fixture
+def reactor(letters, books):
+    policy = Policy("when_said_then_write", (TOPIC,), frozenset({WORD}), letters.write)
+    return Reactor(policy, Parking("test.when", books, MemoryPublisher(), SystemClock()), at_once=3)
+
+
+async def test_subjects_are_served_at_once_and_each_in_order(reactor, letters):
+    words = Words()
+    for number in range(40):
+        words.say(number % 5, f"{number}")
+    words.say(0, "", type=OTHER)
+    await reactor.apply(words.all())
+    for number, subject in enumerate(SUBJECTS):
+        assert letters.written[subject] == [f"{each}" for each in range(number, 40, 5)]
+    assert letters.most_at_once == 3
+
+
+async def test_what_was_reacted_to_is_never_reacted_to_again(reactor, letters):
+    words = Words()
+    words.say(0, "a")
+    await reactor.apply(words.all())
+    words.say(0, "b")
+    await reactor.apply(words.all())
+    assert letters.written[SUBJECTS[0]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("gone"), StoreUnavailable("gone"), TimeoutError()])
+async def test_a_server_that_is_lost_gives_the_batch_back_and_parks_nobody(reactor, letters, books, error):
+    words = Words()
+    words.say(0, "a")
+    letters.failures = [error]
+    with pytest.raises(ExceptionGroup):
+        await reactor.apply(words.all())
+    assert not books.waiting
+    assert not books.saved
+    await reactor.apply(words.all())
+    assert letters.written[SUBJECTS[0]] == ["a"]
+
+
+async def test_poison_parks_its_subject_and_release_keeps_the_order(reactor, letters, books):
+    words = Words()
+    for subject, word in [(0, "a"), (0, POISON), (1, "b"), (0, "c")]:
+        words.say(subject, word)
+    await reactor.apply(words.all())
+    late = [words.say(0, "d"), words.say(1, "e")]
+    await reactor.apply(late)
+    assert dict(letters.written) == {SUBJECTS[0]: ["a"], SUBJECTS[1]: ["b", "e"]}
+    letters.repaired = True
+    books.want(SUBJECTS[0], "release")
+    assert await reactor.tick() == [SUBJECTS[0]]
+    assert letters.written[SUBJECTS[0]] == ["a", POISON, "c", "d"]
+
+
+async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_published_again(
+    kafka_url, mongo, letters, monkeypatch
+):
+    topic = Topic(f"test.said.{next(_NUMBERS)}", 2, "subject id", "words")
+    monkeypatch.setitem(EVENTS, "customer", topic)
+    clock, publisher = SystemClock(), KafkaPublisher(kafka_url)
+    service = f"testpolicy{next(_NUMBERS)}"
+    policy = Policy("when_said_then_write", (topic.name,), frozenset({WORD}), letters.write)
+    await ensure_topics(kafka_url, [topic, dead_letters(f"{service}.{policy.name}")])
+    words = Words(2, topic.name)
+    for subject, word in [(0, "a"), (0, POISON), (1, "b"), (0, "c")]:
+        words.say(subject, word)
+    await publisher.publish([record._replace(offset=None) for record in words.all()])
+
+    async def running(name: str, until) -> None:
+        runner = PolicyRunner(
+            name,
+            [policy],
+            service=service,
+            mongo=mongo,
+            kafka_url=kafka_url,
+            publisher=publisher,
+            clock=clock,
+        )
+        stopping = asyncio.Event()
+        task = asyncio.create_task(runner.run(stopping))
+        assert await comes(until)
+        assert runner.not_ready() == []
+        await runner.measure()
+        stopping.set()
+        await task
+
+    books = MongoBooks(mongo, f"{service}.{policy.name}", policy.name)
+
+    async def parked() -> bool:
+        return bool(await books.parked()) and letters.written[SUBJECTS[1]] == ["b"]
+
+    async def released() -> bool:
+        return not await books.parked()
+
+    await running("policies", parked)
+    letters.repaired = True
+    assert await want(mongo, books.group, SUBJECTS[0], "release")
+    await running("policies", released)
+    assert dict(letters.written) == {SUBJECTS[0]: ["a", POISON, "c"], SUBJECTS[1]: ["b"]}
+    await publisher.publish([record._replace(offset=None) for record in words.all()])
+    words.say(1, "new")
+    await publisher.publish([words.records[1][-1]._replace(offset=None)])
+
+    async def seen() -> bool:
+        return letters.written[SUBJECTS[1]] == ["b", "new"]
+
+    await running("policies", seen)
+    assert letters.written[SUBJECTS[0]] == ["a", POISON, "c"]
+    await publisher.close()
