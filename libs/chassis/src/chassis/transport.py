@@ -408,6 +408,15 @@ async def end_offsets(url: str, topics: Sequence[str]) -> dict[Partition, int]:
         return await _ends(reader, partitions)
 
 
+async def held_records(url: str, topics: Sequence[str]) -> dict[Partition, int]:
+    """How many records each partition holds now; nothing for a topic that is not there."""
+    partitions = await _partitions(url, topics)
+    async with _reader(url) as reader:
+        begins = await reader.beginning_offsets(partitions) if partitions else {}
+        ends = await _ends(reader, partitions)
+    return {(at.topic, at.partition): ends[at.topic, at.partition] - begin for at, begin in begins.items()}
+
+
 async def group_lag(url: str, group: str, topics: Sequence[str]) -> dict[Partition, int]:
     """Records that a group has not acknowledged yet, by partition."""
     ends = await end_offsets(url, topics)

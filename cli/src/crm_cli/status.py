@@ -1,0 +1,236 @@
+"""`crm status`: how far everything is, by context and by reader, as the servers themselves tell it."""
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+import psycopg
+import typer
+from chassis.clock import SystemClock
+from chassis.documents import DocumentsUnavailable
+from chassis.generations import Generation, live_generation
+from chassis.mongo import Mongo
+from chassis.mongo_books import POSITIONS, parked_of, positions_of
+from chassis.settings import Settings
+from chassis.transport import BrokerUnavailable, Partition, group_lag, held_records
+from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
+from customer.views import VIEWS
+from psycopg import sql
+
+from crm_cli.contexts import CONTEXTS, Context, settings
+
+OUTBOX_COUNTED_MAX: Final = 1_000_000
+_SERVICE: Final = "customer"
+_FEED_CONTEXT: Final = "ingest"
+"""Where what is no event of ours goes."""
+
+Status = dict[str, Any]
+
+
+class _Metadata(msgspec.Struct):
+    recorded_at: datetime
+
+
+class _Body(msgspec.Struct):
+    meta: _Metadata
+
+
+def context_status(url: str, context: Context, now: datetime) -> Status:
+    """Head of the store, how far it was published, and what waits; raises psycopg.Error."""
+    names = {
+        "events": sql.Identifier(context.schema, "events"),
+        "relay": sql.Identifier(context.schema, "relay"),
+    }
+
+    def ask(
+        connection: "psycopg.Connection[Any]", question: str, *values: object
+    ) -> "tuple[Any, ...] | None":
+        statement = sql.SQL(question).format(**names)  # type: ignore[arg-type, unused-ignore]
+        return connection.execute(statement, values).fetchone()
+
+    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+        there = connection.execute(
+            "select to_regclass(%s), to_regclass(%s)", (f"{context.schema}.events", f"{context.schema}.relay")
+        ).fetchone() or (None, None)
+        head = ask(connection, "select coalesce(max(position), 0) from {events}") if there[0] else None
+        relay = (
+            ask(connection, "select epoch, position from {relay} where context = %s", context.name)
+            if there[1]
+            else None
+        )
+        epoch, published = relay or (0, 0)
+        waiting = (0,)
+        oldest = None
+        if head:
+            waiting = ask(
+                connection,
+                "select count(*) from (select from {events} where position > %s limit %s) as w",
+                published,
+                OUTBOX_COUNTED_MAX,
+            ) or (0,)
+            oldest = ask(
+                connection,
+                "select body from {events} where position > %s order by position limit 1",
+                published,
+            )
+    age = 0.0
+    if oldest is not None:
+        age = (now - msgspec.json.decode(oldest[0], type=_Body).meta.recorded_at).total_seconds()
+    return {
+        "head": head[0] if head else 0,
+        "published": published,
+        "epoch": epoch,
+        "outbox": waiting[0],
+        "outbox_age_seconds": round(max(0.0, age), 3),
+    }
+
+
+async def readers(settings: Settings, problems: list[str]) -> list[Status]:
+    """Views and policies: how far each is, and what it had to lay aside."""
+    found: list[Status] = []
+    mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
+    try:
+        for view in VIEWS:
+            generation = await live_generation(mongo, view.name)
+            registered = next(group for group in CONSUMERS if f".{view.name}." in group.name)
+            group = registered.name if generation is None else generation.group
+            status: Status = {"group": group, "view": view.name} | await _view(mongo, generation)
+            status["parked"] = Counter(parked.context for parked in await parked_of(mongo, group))
+            found.append(status | {"topics": view.sources, "letters": registered.dead_letters.name})
+        for policy in _others():
+            parked = Counter(parked.context for parked in await parked_of(mongo, policy.name))
+            found.append(
+                {
+                    "group": policy.name,
+                    "parked": parked,
+                    "topics": policy.topics,
+                    "letters": policy.dead_letters.name,
+                }
+            )
+    except DocumentsUnavailable as error:
+        problems.append(f"MongoDB: {error}")
+    finally:
+        await mongo.close()
+    return found
+
+
+def _others() -> list[ConsumerGroup]:
+    views = tuple(f"{_SERVICE}.{view.name}." for view in VIEWS)
+    return [group for group in CONSUMERS if not group.name.startswith(views)]
+
+
+async def _view(mongo: Mongo, generation: Generation | None) -> Status:
+    if generation is None:
+        return {"generation": None, "positions": {}, "as_of": None}
+    positions = positions_of(await mongo.find(POSITIONS, {"group": generation.group}))
+    by_context: dict[str, int] = {}
+    for at in positions.values():
+        by_context[at.context] = min(at.position, by_context.get(at.context, at.position))
+    seen = [at.at for at in positions.values() if at.at is not None]
+    return {
+        "generation": generation.number,
+        "positions": by_context,
+        "as_of": max(seen).isoformat() if seen else None,
+    }
+
+
+async def gathered(settings: Settings) -> Status:
+    """Everything; what does not answer is in `problems`, and the rest is shown all the same."""
+    problems: list[str] = []
+    now = SystemClock().now()
+    contexts: dict[str, Status] = {}
+    for name, context in CONTEXTS.items():
+        try:
+            contexts[name] = await asyncio.to_thread(context_status, settings.postgres_url, context, now)
+        except psycopg.Error as error:
+            problems.append(f"PostgreSQL, {name}: {' '.join(str(error).split())}")
+            contexts[name] = {}
+    groups = await readers(settings, problems)
+    for group in groups:
+        topics, letters = group.pop("topics"), group.pop("letters")
+        group["lag"] = await _asked(group_lag(settings.kafka_url, group["group"], topics), problems)
+        group["dead_letters"] = await _asked(held_records(settings.kafka_url, [letters]), problems)
+        group["contexts"] = [name for name, topic in EVENTS.items() if topic.name in topics] or [
+            _FEED_CONTEXT
+        ]
+    for name, status in contexts.items():
+        of = [group for group in groups if name in group["contexts"]]
+        status["lag"] = _most([group["lag"] for group in of])
+        status["dead_letters"] = _sum([group["dead_letters"] for group in of])
+        status["parked"] = sum(group["parked"].get(name, 0) for group in groups)
+    for group in groups:
+        group["parked"] = sum(group["parked"].values())
+    return {
+        "at": now.isoformat(),
+        "lag": _most([group["lag"] for group in groups]),
+        "outbox": _sum([status.get("outbox") for status in contexts.values()]),
+        "dead_letters": _sum([group["dead_letters"] for group in groups]),
+        "parked": sum(group["parked"] for group in groups),
+        "contexts": contexts,
+        "groups": {group.pop("group"): group for group in groups},
+        "problems": sorted(set(problems)),
+    }
+
+
+async def _asked(answer: Awaitable[Mapping[Partition, int]], problems: list[str]) -> int | None:
+    try:
+        return sum((await answer).values())
+    except BrokerUnavailable as error:
+        problems.append(f"Kafka: {error}")
+        return None
+
+
+def _most(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def readable(found: Mapping[str, Any]) -> str:
+    """The status as a person reads it."""
+    lines = [
+        f"{'context':<12}{'head':>10}{'published':>11}{'outbox':>8}{'age s':>8}{'lag':>8}{'dead':>6}{'parked':>8}"
+    ]
+    for name, status in found["contexts"].items():
+        cells = [status.get(each) for each in ("head", "published", "outbox", "outbox_age_seconds", "lag")]
+        shown = ["?" if cell is None else str(cell) for cell in cells]
+        laid = ["?" if status.get(each) is None else str(status[each]) for each in ("dead_letters", "parked")]
+        widths = (10, 11, 8, 8, 8, 6, 8)
+        lines.append(f"{name:<12}" + "".join(f"{c:>{w}}" for c, w in zip(shown + laid, widths, strict=True)))
+    lines.append("")
+    lines.append(f"{'reader':<58}{'lag':>8}{'dead':>6}{'parked':>8}  as of")
+    for name, group in found["groups"].items():
+        cells = [
+            "?" if group[each] is None else str(group[each]) for each in ("lag", "dead_letters", "parked")
+        ]
+        built = (
+            "not built yet" if "view" in group and group["generation"] is None else group.get("as_of") or ""
+        )
+        lines.append(f"{name:<58}{cells[0]:>8}{cells[1]:>6}{cells[2]:>8}  {built}")
+    lines += [f"problem: {problem}" for problem in found["problems"]]
+    return "\n".join(lines)
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Shows lag, outbox, dead letters and parked subjects; ends with 1 where a server does not answer."""
+    found = asyncio.run(gathered(settings()))
+    print(json.dumps(found) if as_json else readable(found))
+    if found["problems"]:
+        print("crm status: not every server answered", file=sys.stderr)
+        raise typer.Exit(code=1)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `crm`."""
+    app.command("status")(status)

@@ -1,0 +1,101 @@
+"""`crm status` against real servers: what waits is counted where it waits, and a server that is away is said."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from chassis.mongo import Mongo
+from chassis.relay import RelayRole
+from chassis.transport import KafkaPublisher, Record, end_offsets, ensure_topics
+from contracts.topics import TOPICS
+from crm_cli.status import gathered, readable
+from customer.following import ViewsRole
+from customer.settings import CustomerSettings
+from sync_ingest.publishing import published
+
+from .stores import Bank, a_small_feed, new_database
+
+
+@pytest.fixture
+async def bank(postgres_url, kafka_url, mongo_url, tmp_path) -> Bank:
+    await ensure_topics(kafka_url, TOPICS)
+    mongo = Mongo.connect(mongo_url)
+    await mongo.drop_database()
+    await mongo.close()
+    return Bank(new_database(postgres_url), kafka_url, mongo_url, tmp_path)
+
+
+async def running(role: object, until: Callable[[], object]) -> None:
+    stopping = asyncio.Event()
+    task = asyncio.create_task(role.run(stopping))
+    async with asyncio.timeout(60):
+        while True:
+            done = until()
+            if asyncio.iscoroutine(done):
+                done = await done
+            if done:
+                break
+            await asyncio.sleep(0.1)
+    stopping.set()
+    await task
+
+
+async def test_what_waits_is_counted_where_it_waits(bank):
+    settings = CustomerSettings(
+        **bank.settings().model_dump(include={"postgres_url", "kafka_url", "mongo_url"})
+    )
+    before = await end_offsets(bank.kafka_url, ["crm.ingest.events"])
+    await asyncio.to_thread(bank.take, "branch", *a_small_feed())
+
+    stored = await gathered(settings)
+    ingest = stored["contexts"]["ingest"]
+    assert ingest["head"] > 40
+    assert (ingest["published"], ingest["outbox"]) == (0, ingest["head"])
+    assert ingest["outbox_age_seconds"] > 0
+    assert stored["outbox"] == ingest["head"]
+
+    role = RelayRole(
+        "ingest", "store_ingest", published, postgres_url=bank.postgres_url, kafka_url=bank.kafka_url
+    )
+    await running(role, lambda: role.relay.position == ingest["head"])
+    out = (await gathered(settings))["contexts"]["ingest"]
+    assert (out["published"], out["outbox"], out["outbox_age_seconds"]) == (ingest["head"], 0, 0)
+    assert out["epoch"] == 1
+    written = sum((await end_offsets(bank.kafka_url, ["crm.ingest.events"])).values()) - sum(before.values())
+    assert out["lag"] >= written > 40
+
+    publisher = KafkaPublisher(bank.kafka_url)
+    await publisher.publish([Record("customer.asset_panorama.v1.dead-letters", 0, b"", [], b"x")])
+    await publisher.close()
+
+    async def caught_up() -> bool:
+        group = (await gathered(settings))["groups"]
+        return all(each.get("generation") and each["lag"] == 0 for each in group.values() if "view" in each)
+
+    await running(ViewsRole(settings), caught_up)
+    shown = await gathered(settings)
+    view = next(group for group in shown["groups"].values() if group.get("view") == "asset_panorama")
+    assert view["positions"]["ingest"] == ingest["head"]
+    assert view["as_of"] is not None
+    assert view["dead_letters"] >= 1
+    assert shown["contexts"]["ingest"]["dead_letters"] >= 1
+    assert shown["contexts"]["customer"]["dead_letters"] == 0
+    assert shown["problems"] == []
+    text = readable(shown)
+    assert "customer.when_party_described_then_register_customer" in text
+    assert str(ingest["head"]) in text
+
+
+def test_the_command_prints_one_object_and_says_who_is_away(bank):
+    done = bank.crm("status", "--json")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["contexts"]) == {"ingest", "customer"}
+    nobody = psycopg.conninfo.make_conninfo(bank.postgres_url, dbname="nothing_here")
+    away = Bank(nobody, "127.0.0.1:1", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300", bank.data)
+    done = away.crm("status", "--json")
+    assert done.returncode == 1
+    said = " ".join(json.loads(done.stdout)["problems"])
+    assert "PostgreSQL" in said
+    assert "MongoDB" in said
