@@ -99,9 +99,9 @@ class WebRole:
         """Answers until `stopping`."""
         assert self._front is not None, "run_roles joins it to the process's front"  # noqa: S101
         async with self._open() as app:
-            state: Any = getattr(app, "state", None)
-            if state is not None:
-                state.readiness.extend(self._readiness)
+            reasons: list[Any] | None = getattr(getattr(app, "state", None), "readiness", None)
+            if reasons is not None:
+                reasons.extend(self._readiness)
             self._front.app = app
             self._reasons = []
             try:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,7 +14,12 @@ Environment = Literal["development", "staging", "production"]
 
 
 def _keys_url(known: dict[str, Any]) -> str:
-    return make_conninfo(known["postgres_url"], dbname=KEYS_DATABASE) if "postgres_url" in known else ""
+    if "postgres_url" not in known:
+        return ""
+    try:
+        return make_conninfo(known["postgres_url"], dbname=KEYS_DATABASE)
+    except ProgrammingError as error:
+        raise ValueError("POSTGRES_URL is no connection string of PostgreSQL") from error
 
 
 class TokenSettings(BaseSettings):

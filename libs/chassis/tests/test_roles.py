@@ -1,0 +1,258 @@
+"""Roles in one process: health from the first moment, restarts after lost servers, bounded ends; over real sockets."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from chassis import roles
+from chassis.clock import SystemClock
+from chassis.roles import WebRole, lost_a_server, run_roles
+from chassis.settings import Settings
+from chassis.store import StoreUnavailable
+from chassis.web import PortTaken, create_app
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(postgres_url="postgresql://nowhere/", data=tmp_path, environment="development", port=0)
+
+
+class Working:
+    """A role that does what the test says."""
+
+    def __init__(self, *, failing: list[Exception] | None = None, reasons: list[str] | None = None) -> None:
+        self.name = "boxes-views"
+        self.failing = failing if failing is not None else []
+        self.reasons = reasons or []
+        self.runs = 0
+        self.stopped = False
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        self.runs += 1
+        if self.failing:
+            raise self.failing.pop(0)
+        await stopping.wait()
+        self.stopped = True
+
+    def not_ready(self) -> list[str]:
+        return self.reasons
+
+
+class Process:
+    """The roles of one test, run in its loop."""
+
+    def __init__(self, settings: Settings, **hosted: object) -> None:
+        self.stopping = asyncio.Event()
+        self.port = 0
+        self.task = asyncio.create_task(
+            run_roles(
+                {name.replace("_", "-"): lambda role=role: role for name, role in hosted.items()},
+                settings,
+                stopping=self.stopping,
+                listening=self._at,
+            )
+        )
+
+    def _at(self, port: int) -> None:
+        self.port = port
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}") as client:
+            return await client.get(path)
+
+    async def answers(self, path: str) -> httpx.Response:
+        async with asyncio.timeout(10):
+            for pause in (0.02,) * 400:
+                answer = await self.get(path) if self.port else None
+                if answer is not None and answer.status_code == 200:
+                    return answer
+                await asyncio.sleep(pause)
+        raise AssertionError(path)
+
+    async def ready(self) -> httpx.Response:
+        return await self.answers("/health/ready")
+
+    async def end(self) -> int:
+        self.stopping.set()
+        return await asyncio.wait_for(self.task, 20)
+
+
+async def test_a_role_works_until_it_is_told_to_stop(settings):
+    role = Working()
+    process = Process(settings, boxes_views=role)
+    await process.ready()
+    assert 'crm_role_ready{role="boxes-views"} 1.0' in (await process.get("/metrics")).text
+    assert (await process.get("/elsewhere")).status_code == 401
+    assert await process.end() == 0
+    assert role.stopped
+    with pytest.raises(httpx.ConnectError):
+        await process.get("/health/live")
+
+
+async def test_a_role_that_lost_a_server_is_live_says_why_and_comes_back(settings, monkeypatch):
+    monkeypatch.setattr(roles, "BACK_OFF_SECONDS_FIRST", 0.3)
+    role = Working(failing=[psycopg.OperationalError("gone"), StoreUnavailable("gone")])
+    process = Process(settings, boxes_views=role)
+    await asyncio.sleep(0.1)
+    assert (await process.get("/health/live")).status_code == 200
+    answer = await process.get("/health/ready")
+    assert (answer.status_code, answer.json()["reasons"]) == (
+        503,
+        ["boxes-views: lost a server (OperationalError)"],
+    )
+    await process.ready()
+    assert role.runs == 3
+    assert await process.end() == 0
+
+
+async def test_a_role_that_fails_otherwise_ends_the_process_with_all_its_roles(settings):
+    other = Working()
+    process = Process(
+        settings, boxes_views=Working(failing=[KeyError("a broken invariant")]), boxes_api=other
+    )
+    assert await asyncio.wait_for(process.task, 5) == 1
+    assert other.stopped
+
+
+async def test_a_role_that_ends_unasked_is_a_failure(settings):
+    class Ending(Working):
+        async def run(self, stopping: asyncio.Event) -> None:
+            return
+
+    assert await asyncio.wait_for(Process(settings, boxes_views=Ending()).task, 5) == 1
+
+
+async def test_a_role_that_does_not_stop_is_stopped(settings, monkeypatch):
+    monkeypatch.setattr(roles, "STOP_SECONDS_MAX", 0.2)
+
+    class Deaf(Working):
+        async def run(self, stopping: asyncio.Event) -> None:
+            await asyncio.Event().wait()
+
+    process = Process(settings, boxes_views=Deaf())
+    await asyncio.sleep(0.05)
+    process.stopping.set()
+    assert await asyncio.wait_for(process.task, 2) == 1
+
+
+async def test_a_taken_port_is_told_before_anything_starts(settings):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        role = Working()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"127.0.0.1 port {port}: Address already in use"):
+            await run_roles({"boxes-views": lambda: role}, settings.model_copy(update={"port": port}))
+    assert role.runs == 0
+
+
+async def test_the_web_role_answers_what_is_in_flight_before_it_closes_what_it_holds(settings):
+    closed: list[str] = []
+    begun = asyncio.Event()
+
+    async def slow(_: object) -> PlainTextResponse:
+        begun.set()
+        await asyncio.sleep(0.3)
+        return PlainTextResponse("closed too early" if closed else "whole")
+
+    @asynccontextmanager
+    async def opened():
+        yield Starlette(routes=[Route("/slow", slow), Route("/quick", lambda _: PlainTextResponse("here"))])
+        closed.append("database")
+
+    process = Process(settings, boxes_api=WebRole("boxes-api", opened))
+    await process.answers("/quick")
+    asking = asyncio.create_task(process.get("/slow"))
+    await asyncio.wait_for(begun.wait(), 5)
+    assert await process.end() == 0
+    assert (await asking).text == "whole"
+    assert closed == ["database"]
+
+
+async def test_the_web_role_answers_for_the_health_of_the_whole_process(settings):
+    @asynccontextmanager
+    async def opened():
+        yield create_app("boxes", (), settings)
+
+    process = Process(
+        settings, boxes_api=WebRole("boxes-api", opened), boxes_views=Working(reasons=["the view is behind"])
+    )
+    await process.answers("/openapi.json")
+    assert (await process.get("/health/ready")).json()["reasons"] == ["the view is behind"]
+    await process.end()
+
+
+def test_what_says_that_a_server_is_lost():
+    from aiokafka.errors import KafkaConnectionError
+    from pymongo.errors import AutoReconnect, DuplicateKeyError, ServerSelectionTimeoutError
+
+    for lost in (
+        ConnectionResetError(),
+        TimeoutError(),
+        AutoReconnect(),
+        ServerSelectionTimeoutError(),
+        KafkaConnectionError(),
+    ):
+        assert lost_a_server(lost), lost
+    assert lost_a_server(ExceptionGroup("both", [AutoReconnect(), TimeoutError()]))
+    assert not lost_a_server(ExceptionGroup("one", [AutoReconnect(), KeyError()]))
+    for ours in (DuplicateKeyError("x"), KeyError(), psycopg.DataError()):
+        assert not lost_a_server(ours)
+
+
+PROGRAM = """
+import asyncio, sys
+from chassis.roles import main
+from chassis.settings import Settings
+
+class Views:
+    name = "boxes-views"
+    async def run(self, stopping):
+        await stopping.wait()
+    def not_ready(self):
+        return []
+
+sys.exit(main("boxes", {"views": Views, "api": Views}, Settings(postgres_url="postgresql://nowhere/"), sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_ends_cleanly_on_a_signal(tmp_path, ending):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "views"],
+        env={"CRM_PORT": str(port), "CRM_DATA": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = SystemClock().monotonic() + 20
+    while True:
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{port}/health/ready")
+            break
+        except httpx.ConnectError:
+            assert SystemClock().monotonic() < deadline
+    assert answer.json() == {"status": "ready"}
+    process.send_signal(ending)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 0, told
+    assert '"event": "process started"' in told
+
+
+def test_a_role_that_does_not_exist_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        roles.main("boxes", {"views": Working}, Settings(postgres_url="postgresql://nowhere/"), ["printer"])
+    assert ended.value.code == 2
+    assert "printer" in capsys.readouterr().err
