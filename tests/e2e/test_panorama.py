@@ -16,7 +16,7 @@ from chassis.auth import development_token
 from chassis.clock import SystemClock
 from chassis.store import Recorder
 from chassis.web import create_app
-from crm_cli import demo_bank
+from crm_cli import demo_bank, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from customer import bootstrap as customer_service
 from customer.panorama import ASSETS, LIABILITIES, SPENDING_KINDS
@@ -257,6 +257,19 @@ async def test_one_customer_per_party_and_joint_accounts_with_both(
         both[0][a]["balances"][0]["balance_minor"] == both[1][a]["balances"][0]["balance_minor"]
         for a in shared
     )
+
+
+async def test_the_command_line_shows_the_same(
+    taken_in: Any, web: httpx.AsyncClient, running: Running
+) -> None:
+    over_http = await panorama_of(web, "P000001")
+    printed = await panorama.shown(running.customer, PLAN.source, "P000001")
+    assert (
+        printed["currencies"][0]["aum"]["amount_minor"] == over_http["currencies"][0]["aum"]["amount_minor"]
+    )
+    assert str(printed["name"]) in panorama.readable(printed)
+    with pytest.raises(panorama.NotShown, match="knows nobody"):
+        await panorama.shown(running.customer, PLAN.source, "P999999")
 
 
 async def test_a_customer_entered_by_hand_gets_what_it_is_linked_to(

@@ -103,6 +103,11 @@ class Reading:
         where = {"parties.party_id": str(party_id(source, key))}
         return await self._masked_customers(await self._mongo.find(await self._customers(), where, limit=2))
 
+    async def described(self, party: UUID) -> bool:
+        """Whether master data has described the party."""
+        parties = await self._collection(asset_panorama.VIEW.name, PARTIES)
+        return await self._mongo.find_one(parties, {"_id": str(party)}, fields={"_id": 1}) is not None
+
     # what a customer holds
 
     async def panorama(self, customer_id: UUID, now: datetime, month: str | None) -> Panorama | None:

@@ -1,0 +1,139 @@
+"""`crm panorama`: what a customer owns and owes, as the views show it once they have everything that was stored."""
+
+import asyncio
+import json
+import sys
+from typing import Annotated, Final, NoReturn
+from uuid import UUID
+
+import typer
+from chassis.clock import Clock, SystemClock
+from chassis.documents import DocumentsUnavailable
+from chassis.store import Recorder
+from contracts.identity import party_id
+from customer.connections import Read, keys, read_side
+from customer.domain.money import decimal_text
+from customer.panorama import CurrencyBlock, Panorama
+from customer.settings import CustomerSettings
+
+from crm_cli.contexts import CONTEXTS
+from crm_cli.running import customer_settings
+
+WAIT_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 0.1
+SECTIONS: Final = ("deposits", "wealth", "credit_balances", "loans", "cards", "overdrafts")
+
+
+class NotShown(Exception):
+    """There is no panorama to print; the message says why."""
+
+
+def panorama(
+    reference: Annotated[str, typer.Option(help="SOURCE:NUMBER, a source's own number of the customer")],
+    month: Annotated[str | None, typer.Option(help="whose spending, YYYY-MM; the newest by default")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the views")] = WAIT_SECONDS,
+    as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
+) -> None:
+    """Shows the asset panorama of a customer, personal values masked."""
+    source, colon, number = reference.partition(":")
+    if not (source and colon and number):
+        _fail(f"a reference is SOURCE:NUMBER, not {reference!r}")
+    try:
+        found = asyncio.run(shown(customer_settings(), source, number, month, wait))
+    except (NotShown, DocumentsUnavailable) as error:
+        _fail(str(error))
+    print(json.dumps(found, ensure_ascii=False) if as_json else readable(found))
+
+
+async def shown(
+    settings: CustomerSettings,
+    source: str,
+    number: str,
+    month: str | None = None,
+    wait_seconds: float = WAIT_SECONDS,
+    clock: Clock | None = None,
+) -> Panorama:
+    """The panorama after everything that is stored now; raises NotShown."""
+    clock = clock or SystemClock()
+    until = clock.monotonic() + wait_seconds
+    async with keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
+        await _caught_up(settings, read, "ingest", until, clock)
+        customer = await _customer(settings, read, source, number, until, clock)
+        found = await read.reading.panorama(customer, clock.now(), month)
+    if found is None:
+        raise NotShown("the customer is gone")
+    return found
+
+
+async def _caught_up(
+    settings: CustomerSettings, read: Read, context: str, until: float, clock: Clock
+) -> None:
+    head = await asyncio.to_thread(_head, settings, CONTEXTS[context].schema)
+    if not await read.views.wait_for(context, head, max(0.0, until - clock.monotonic())):
+        raise NotShown(f"the views have not reached {context}-{head} in time; see crm status")
+
+
+def _head(settings: CustomerSettings, schema: str) -> int:
+    recorder = Recorder(settings.postgres_url, schema)
+    try:
+        return recorder.head_position()
+    finally:
+        recorder.close()
+
+
+async def _customer(
+    settings: CustomerSettings, read: Read, source: str, number: str, until: float, clock: Clock
+) -> UUID:
+    """The customer of the reference. Whom master data describes will be one: that is waited for."""
+    while True:
+        await _caught_up(settings, read, "customer", until, clock)
+        found = await read.reading.by_reference(source, number)
+        if found:
+            return UUID(found[0]["customer_id"])
+        if not await read.reading.described(party_id(source, number)):
+            raise NotShown(f"{source} knows nobody under this number")
+        if clock.monotonic() > until:
+            raise NotShown("the party is described and no customer yet; see crm status")
+        await clock.sleep(LOOK_SECONDS)
+
+
+def readable(found: Panorama) -> str:
+    """The panorama as a few lines of text."""
+    lines = [f"{found['name']}  {found['customer_id']}  as of {found['as_of']}"]
+    for block in found["currencies"]:
+        lines += _lines(block)
+    for account in found["accounts"]:
+        balances = ", ".join(f"{one['balance']} {one['currency']}" for one in account["balances"])
+        joint = f", {account['holders']} holders" if account["joint"] else ""
+        lines.append(
+            f"  {account['account']}  {account['product']} at {account['source']} ({account['role']}{joint}): {balances}"
+        )
+    return "\n".join(lines)
+
+
+def _lines(block: CurrencyBlock) -> list[str]:
+    currency = block["currency"]
+    shares = {share["section"]: share["percent"] for share in block["allocation"]}
+    lines = [
+        f"{currency}  AUM {block['aum']['amount']}  net worth {block['net_worth']['amount']}"
+        f"  spending in {block['spending']['month']} {block['spending']['amount']}"
+    ]
+    for section in SECTIONS:
+        figure = block[section]
+        if figure["amount_minor"]:
+            joint = (
+                f"  ({decimal_text(figure['joint_minor'], currency)} joint)" if figure["joint_minor"] else ""
+            )
+            share = f"  {shares[section]} %" if section in shares else ""
+            lines.append(f"  {section:<16} {figure['amount']:>16}{share}{joint}")
+    return lines
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"crm panorama: {message}", file=sys.stderr)
+    raise typer.Exit(code=2)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `crm`."""
+    app.command("panorama")(panorama)
