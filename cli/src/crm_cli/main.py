@@ -2,9 +2,9 @@
 
 import typer
 
-from crm_cli import certificate, demo, ingest, quarantine, up
+from crm_cli import certificate, demo, ingest, panorama, quarantine, replay, status, token, up
 
-COMMANDS = (up, demo, ingest, certificate, quarantine)
+COMMANDS = (up, demo, ingest, certificate, quarantine, panorama, status, replay, token)
 """Each adds itself with `register(app)`."""
 
 app = typer.Typer(
