@@ -137,10 +137,14 @@ class Mongo:
             return cast(list[Document], await cursor.to_list(None))
 
     async def pages(
-        self, collection: str, *, order: Sequence[tuple[str, int]] = ((ID, 1),)
+        self,
+        collection: str,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        order: Sequence[tuple[str, int]] = ((ID, 1),),
     ) -> AsyncIterator[list[Document]]:
         """All documents of a collection in order, a page at a time."""
-        cursor = self._database[collection].find({}, sort=list(order), batch_size=PAGE_DOCUMENTS)
+        cursor = self._database[collection].find({}, fields, sort=list(order), batch_size=PAGE_DOCUMENTS)
         try:
             while True:
                 with translated():

@@ -141,6 +141,7 @@ class Projector:
         self.positions: dict[Partition, Position] = {}
         """How far this process brought each partition."""
         self.events_applied = 0
+        self.records_applied = 0
         self._documents = documents
         self._chunk_records = chunk_records
         self._cached_max = cached_documents
@@ -190,6 +191,7 @@ class Projector:
             self.events_applied += len(prepared.events)
             self._evict()
         await self.parking.books.advance(positions)
+        self.records_applied += len(records)
         further(self.positions, positions)
 
     async def _overlapped(

@@ -1,0 +1,148 @@
+"""A view is rebuilt beside the live one: compared, switched, gone on with after an interruption, equal to the fold."""
+
+import asyncio
+
+import pytest
+from chassis.clock import SystemClock
+from chassis.rebuilding import Interrupted, compare, documents_hash, rebuild
+
+from .lists import SUBJECTS, folded, lists
+from .test_viewing import Bank, bank
+
+__all__ = ["bank"]
+CLOCK = SystemClock()
+
+
+async def rebuilt(bank: Bank, **options):
+    return await rebuild(
+        bank.generations(), kafka_url=bank.kafka_url, publisher=bank.publisher, clock=CLOCK, **options
+    )
+
+
+async def test_a_rebuild_beside_the_live_view_gives_the_same_and_the_runner_follows(bank):
+    async with bank.running() as runner:
+        await bank.tell((0, "a"), (1, "bb"), (0, "gone"), (0, "ccc"))
+        assert await bank.catches_up()
+        live = await bank.generations().live()
+        before = await documents_hash(bank.mongo, bank.view, live)
+        told = []
+        result = await rebuilt(bank, progress=told.append)
+        assert (result.generation.number, result.replaced, result.resumed) == (2, live, False)
+        assert result.comparison.equal
+        assert result.comparison.documents == 6
+        assert result.hash == before
+        assert [told[0].step, told[-1].step] == ["catching up", "switching"]
+        assert told[-1].left == 0
+        await bank.tell((0, "more"), (4, "e"))
+        assert await bank.catches_up()
+        assert await bank.shown() == folded(bank.view, bank.words.all())
+        assert runner.not_ready() == []
+
+
+async def test_a_dropped_database_is_rebuilt_to_an_equal_hash(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"), (0, "gone"), (0, "ccc"))
+        assert await bank.catches_up()
+    before = await documents_hash(bank.mongo, bank.view, await bank.generations().live())
+    await bank.mongo.drop_database()
+    result = await rebuilt(bank)
+    assert (result.hash, result.replaced, result.comparison) == (before, None, None)
+    assert await bank.shown() == folded(bank.view, bank.words.all())
+
+
+async def test_differences_are_named_and_the_fold_of_the_log_wins(bank, monkeypatch):
+    monkeypatch.setattr("chassis.rebuilding.COMPARE_ROUNDS_MAX", 2)
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"), (2, "ccc"))
+        assert await bank.catches_up()
+    live = await bank.generations().live()
+    changed, extra, missing = (str(subject) for subject in SUBJECTS[:3])
+    await bank.mongo.update(f"{live.prefix}lists", {"_id": changed}, {"$set": {"length": 99}})
+    await bank.mongo.insert_new(f"{live.prefix}lists", {"_id": "extra", "_seq": 1})
+    await bank.mongo.delete(f"{live.prefix}lists", {"_id": missing})
+    result = await rebuilt(bank)
+    assert (result.comparison.differences, result.comparison.unsettled) == (1, 2)
+    assert set(result.comparison.named) == {f"lists/{changed}", "lists/extra", f"lists/{missing}"}
+    assert await bank.shown() == folded(bank.view, bank.words.all())
+    assert extra in (await bank.shown())["lists"]
+
+
+async def test_an_interrupted_rebuild_goes_on(bank, monkeypatch):
+    monkeypatch.setattr("chassis.rebuilding.CAUGHT_UP_RECORDS_MAX", 0)
+    await bank.tell(*[(number % 5, f"{number}") for number in range(300)])
+    stopping = asyncio.Event()
+
+    def stop(progress) -> None:
+        if progress.applied:
+            stopping.set()
+
+    with pytest.raises(Interrupted):
+        await rebuilt(bank, stopping=stopping, progress=stop, batch_records=20)
+    [begun] = await bank.generations().all()
+    assert begun.state == "building"
+    reached = sum(at.offset for at in (await bank.generations().books(begun).positions()).values())
+    assert 0 < reached < 302
+    result = await rebuilt(bank)
+    assert (result.resumed, result.generation.number) == (True, 1)
+    assert result.records <= 302 - reached + 20
+    assert await bank.shown() == folded(bank.view, bank.words.all())
+
+
+async def test_views_are_compared_while_they_move(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"))
+        assert await bank.catches_up()
+        working = True
+
+        async def talk() -> None:
+            number = 0
+            while working:
+                number += 1
+                await bank.tell((number % 5, f"{number}"))
+
+        talking = asyncio.create_task(talk())
+        result = await rebuilt(bank)
+        working = False
+        await talking
+        assert result.comparison.equal
+        assert await bank.catches_up()
+        assert await bank.shown() == folded(bank.view, bank.words.all())
+
+
+async def test_a_generation_that_stays_behind_is_not_called_equal(bank, monkeypatch):
+    monkeypatch.setattr("chassis.rebuilding.COMPARE_ROUNDS_MAX", 2)
+    async with bank.running():
+        await bank.tell((0, "a"))
+        assert await bank.catches_up()
+    await bank.tell((0, "bb"))
+    result = await rebuilt(bank)
+    assert not result.comparison.equal
+    assert result.comparison.differences == 0
+    one, other = await bank.generations().all()
+    assert not (await compare(bank.generations(), one, other)).equal
+
+
+async def test_newer_code_is_not_compared_with_older(bank):
+    async with bank.running():
+        await bank.tell((0, "a"))
+        assert await bank.catches_up()
+    bank.view = lists(version=2, topic=bank.view.sources[0])
+    result = await rebuilt(bank)
+    assert result.comparison is None
+    assert result.replaced.code == 1
+
+
+async def test_the_hash_is_of_what_is_there_and_of_nothing_else(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"))
+        assert await bank.catches_up()
+    live = await bank.generations().live()
+    before = await documents_hash(bank.mongo, bank.view, live)
+    where = {"_id": str(SUBJECTS[0])}
+    [document] = await bank.mongo.find(f"{live.prefix}lists", where)
+    await bank.mongo.delete(f"{live.prefix}lists", where)
+    assert await documents_hash(bank.mongo, bank.view, live) != before
+    await bank.mongo.insert_new(f"{live.prefix}lists", dict(reversed(document.items())))
+    assert await documents_hash(bank.mongo, bank.view, live) == before
+    await bank.mongo.update(f"{live.prefix}lists", where, {"$set": {"length": 2}})
+    assert await documents_hash(bank.mongo, bank.view, live) != before
