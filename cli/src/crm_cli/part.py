@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 import uvloop
 from chassis.roles import Role, WebRole, begin, run_roles
 from chassis.web import PortTaken
+from customer import bootstrap as customer_service
 from sync_ingest import bootstrap as ingest_service
-from sync_ingest.settings import SyncIngestSettings
 
+from crm_cli.running import customer_settings, ingest_settings
 from crm_cli.web import web_app
 
 PARTS = ("web", "views", "workers")
@@ -20,25 +21,29 @@ Factories = Mapping[str, Callable[[], Role]]
 
 def web() -> Factories:
     """The routes of all services."""
-    ingest = SyncIngestSettings()  # type: ignore[call-arg]  # from the environment
-    return {"web": lambda: WebRole("web", lambda: web_app(ingest))}
+    return {"web": lambda: WebRole("web", lambda: web_app(ingest_settings(), customer_settings()))}
 
 
 def views() -> Factories:
     """Everything that writes read models."""
-    return {}
+    return {"customer-views": customer_service.roles(customer_settings())["views"]}
 
 
 def workers() -> Factories:
     """Relays, policies and feeds."""
-    ingest = ingest_service.roles(SyncIngestSettings())  # type: ignore[call-arg]  # from the environment
-    return {f"sync-ingest-{name}": ingest[name] for name in ("relay", "feed")}
+    ingest, customer = ingest_service.roles(ingest_settings()), customer_service.roles(customer_settings())
+    return {
+        "sync-ingest-relay": ingest["relay"],
+        "sync-ingest-feed": ingest["feed"],
+        "customer-relay": customer["relay"],
+        "customer-policies": customer["policies"],
+    }
 
 
 def main(part: str) -> int:
     """Runs that part until it is told to stop; the exit code."""
     factories = {"web": web, "views": views, "workers": workers}[part]()
-    settings = SyncIngestSettings()  # type: ignore[call-arg]  # from the environment
+    settings = ingest_settings()
     begin(f"crm-{part}", settings)
     try:
         return uvloop.run(run_roles(factories, settings))

@@ -7,6 +7,7 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 from chassis.settings import Settings
+from customer.settings import CustomerSettings
 from pydantic import ValidationError
 from sync_ingest.settings import SyncIngestSettings
 
@@ -54,6 +55,11 @@ def settings_of(kind: type[S]) -> S:
 def ingest_settings() -> SyncIngestSettings:
     """Settings of sync-ingest."""
     return settings_of(SyncIngestSettings)
+
+
+def customer_settings() -> CustomerSettings:
+    """Settings of customer."""
+    return settings_of(CustomerSettings)
 
 
 def web_url() -> str:

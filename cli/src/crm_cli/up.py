@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -403,11 +403,13 @@ def prepare(environment: Mapping[str, str], say: Callable[[str], None]) -> bool:
     """Makes schemas, the database of the keys and topics where they are missing; tells whether the store is empty."""
     import psycopg
     from chassis.store import Recorder
+    from chassis.store import prepare as prepare_store
     from chassis.transport import ensure_topics
     from contracts.topics import TOPICS
     from sync_ingest import bootstrap as ingest_service
-    from sync_ingest.journal import SCHEMA
     from sync_ingest.settings import SyncIngestSettings
+
+    from crm_cli.contexts import CONTEXTS
 
     known = {field: environment[variable] for variable, field in _FIELDS.items()}
     settings = SyncIngestSettings(**known, data=Path(environment["CRM_DATA"]))  # type: ignore[arg-type]
@@ -416,11 +418,11 @@ def prepare(environment: Mapping[str, str], say: Callable[[str], None]) -> bool:
         if not environment.get("CRM_KEYS_URL"):
             _create_keys_database(settings)
         ingest_service.prepared(settings)
-        recorder = Recorder(settings.postgres_url, SCHEMA)
-        try:
-            empty = recorder.head_position() == 0
-        finally:
-            recorder.close()
+        empty = True
+        for context in CONTEXTS.values():
+            prepare_store(settings.postgres_url, context.schema)
+            with closing(Recorder(settings.postgres_url, context.schema)) as recorder:
+                empty = empty and recorder.head_position() == 0
         asyncio.run(ensure_topics(settings.kafka_url, TOPICS))
     except (psycopg.Error, OSError) as error:
         raise UpFailed(f"the stores cannot be prepared: {error}") from error

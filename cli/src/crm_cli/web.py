@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from chassis.web import create_app
+from customer import bootstrap as customer_service
+from customer.settings import CustomerSettings
 from starlette.types import ASGIApp
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.settings import SyncIngestSettings
@@ -12,10 +14,13 @@ TITLE = "CRM"
 
 
 @asynccontextmanager
-async def web_app(ingest: SyncIngestSettings) -> AsyncIterator[ASGIApp]:
+async def web_app(ingest: SyncIngestSettings, customer: CustomerSettings) -> AsyncIterator[ASGIApp]:
     """One application with the routes of every service; closes what they hold after the last answer."""
     async with AsyncExitStack() as stack:
-        served = [await stack.enter_async_context(ingest_service.routes(ingest))]
+        served = (
+            await stack.enter_async_context(ingest_service.routes(ingest)),
+            await stack.enter_async_context(customer_service.routes(customer)),
+        )
         yield create_app(
             TITLE,
             [each.router for each in served],
