@@ -1,15 +1,14 @@
 """`crm token`: a token for a developer's own calls."""
 
-import json
 import sys
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from chassis.auth import DEVELOPMENT_SECONDS_MAX, DevelopmentOnly, development_token
 from chassis.clock import SystemClock
 from chassis.settings import TokenSettings
 
-RUN_FILE: Final = "run.json"
+from crm_cli.running import data_folder, running
 
 
 def token(
@@ -31,17 +30,11 @@ def token(
 
 
 def settings() -> TokenSettings:
-    """The settings that the running processes have: where the environment is silent, as `crm up` started them."""
-    found = TokenSettings()
-    if "environment" in found.model_fields_set:
+    """The environment's settings; where it is silent, those that the running processes have."""
+    found, here = TokenSettings(data=data_folder()), running()
+    if here is None or "environment" in found.model_fields_set:
         return found
-    try:
-        started = json.loads((found.data / RUN_FILE).read_bytes())
-    except (OSError, ValueError):
-        return found
-    return TokenSettings.model_validate(
-        found.model_dump() | {"environment": started.get("environment", found.environment)}
-    )
+    return found.model_copy(update={"environment": here.environment})
 
 
 def register(app: typer.Typer) -> None:
