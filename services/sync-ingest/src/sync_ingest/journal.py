@@ -32,7 +32,8 @@ _MOVEMENTS: Final = sql.SQL(
 
 
 NONCE_BYTES: Final = 12
-PERSONAL_FIELDS_MAX: Final = 8
+NONCES_PER_EVENT: Final = 3
+"""How many are drawn at once: as many personal fields as a posting has. More are drawn where more are needed."""
 PLACES_CACHED_MAX: Final = 200_000
 _KINDS: Final[dict[type[Event], tuple[str, tuple[tuple[str, bytes], ...]]]] = {
     event: (name, tuple((field, f"|{name}|{field}".encode()) for field in personal_fields(event)))
@@ -171,7 +172,8 @@ class StoreLedger:
         places = self._places_of(dict.fromkeys([entry.stream_id for entry in entries]))
         recorded_at = self._now()
         metas: dict[tuple[datetime, UUID, str | None], bytes] = {}
-        chance, at = urandom(NONCE_BYTES * PERSONAL_FIELDS_MAX * len(entries)), 0
+        drawn = NONCE_BYTES * NONCES_PER_EVENT * len(entries)
+        chance, at = urandom(drawn), 0
         stored = []
         for entry in entries:
             event, version = entry.event, entry.version
@@ -191,6 +193,8 @@ class StoreLedger:
                 if key is None:
                     sealed[field] = ERASED
                     continue
+                if at == drawn:
+                    chance, at = urandom(drawn), 0
                 nonce = chance[at : at + NONCE_BYTES]
                 at += NONCE_BYTES
                 place = b"%b%d%b%b" % (of_stream, version, of_field, of_key)
