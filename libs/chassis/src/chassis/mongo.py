@@ -78,6 +78,10 @@ class Mongo:
             return cls(AsyncIOMotorClient(url, **options), name, driver)
         return cls(AsyncMongoClient(url, **options), name, driver)
 
+    def beside(self, suffix: str) -> "Mongo":
+        """The database of this name and a suffix, over the same connections; do not close it."""
+        return Mongo(self._client, f"{self.name}_{suffix}", self.driver)
+
     async def close(self) -> None:
         """Lets the connections go."""
         closing = self._client.close()

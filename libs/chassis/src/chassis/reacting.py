@@ -29,6 +29,8 @@ from chassis.transport import Consumer, Partition, Publisher, Record
 REACTING_AT_ONCE_MAX: Final = 32
 """Subjects; more would only wait for the one writer of the store."""
 BATCH_RECORDS_MAX: Final = 500
+BOOKS: Final = "policies"
+"""The books are in a database beside the views: dropping what can be rebuilt must not forget who is parked here."""
 WATCH_SECONDS: Final = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -112,7 +114,7 @@ class Reactor:
 class PolicyRunner:
     """The role that runs policies, each in a group of its own. Raises ConnectionError where a server is lost.
 
-    `mongo` holds the books: a database that is not dropped with the views, or what is parked would be forgotten.
+    `mongo` is the database of the service's views; the books are beside it, see `BOOKS`.
     """
 
     def __init__(
@@ -128,13 +130,13 @@ class PolicyRunner:
         instance: str | None = None,
     ) -> None:
         self._name = name
-        self._mongo = mongo
+        self._mongo = mongo.beside(BOOKS)
         self._clock = clock
         self._running: list[tuple[Reactor, Consumer, MongoBooks]] = []
         self._reason: str | None = "not started"
         for policy in policies:
             group = f"{service}.{policy.name}"
-            books = MongoBooks(mongo, group, policy.name)
+            books = MongoBooks(self._mongo, group, policy.name)
             reactor = Reactor(policy, Parking(group, books, publisher, clock))
             consumer = Consumer(
                 kafka_url,

@@ -11,7 +11,7 @@ from chassis.delivered import Delivered
 from chassis.memory import MemoryBooks, MemoryPublisher
 from chassis.mongo_books import MongoBooks, want
 from chassis.parking import Parking
-from chassis.reacting import Policy, PolicyRunner, Reactor
+from chassis.reacting import BOOKS, Policy, PolicyRunner, Reactor
 from chassis.store import StoreUnavailable
 from chassis.transport import KafkaPublisher, ensure_topics
 from contracts.topics import EVENTS, Topic, dead_letters
@@ -146,7 +146,7 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
         stopping.set()
         await task
 
-    books = MongoBooks(mongo, f"{service}.{policy.name}", policy.name)
+    books = MongoBooks(mongo.beside(BOOKS), f"{service}.{policy.name}", policy.name)
 
     async def parked() -> bool:
         return bool(await books.parked()) and letters.written[SUBJECTS[1]] == ["b"]
@@ -155,8 +155,9 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
         return not await books.parked()
 
     await running("policies", parked)
+    await mongo.drop_database()
     letters.repaired = True
-    assert await want(mongo, books.group, SUBJECTS[0], "release")
+    assert await want(mongo.beside(BOOKS), books.group, SUBJECTS[0], "release")
     await running("policies", released)
     assert dict(letters.written) == {SUBJECTS[0]: ["a", POISON, "c"], SUBJECTS[1]: ["b"]}
     await publisher.publish([record._replace(offset=None) for record in words.all()])
@@ -169,3 +170,4 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
     await running("policies", seen)
     assert letters.written[SUBJECTS[0]] == ["a", POISON, "c"]
     await publisher.close()
+    await mongo.beside(BOOKS).drop_database()

@@ -1,0 +1,152 @@
+"""`crm parked`: subjects that wait because an event of theirs could not be digested, and their release after repair."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+from uuid import UUID
+
+import typer
+from chassis.books import Parked, Wanted
+from chassis.clock import SystemClock
+from chassis.documents import DocumentsUnavailable
+from chassis.mongo import Mongo
+from chassis.mongo_books import PARKED, MongoBooks, want
+from chassis.reacting import BOOKS
+from chassis.settings import Settings
+
+from crm_cli.running import settings_of
+
+app = typer.Typer(help="Subjects that wait for a repair.", no_args_is_help=True)
+
+RELEASED_WITHIN_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 0.2
+T = TypeVar("T")
+
+
+@app.command("list")
+def list_parked(
+    group: Annotated[str | None, typer.Option(help="only of this consumer group")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+) -> None:
+    """Lists who waits, since when, for which event, and why."""
+    for name, parked in _asked(lambda databases: _all(databases, group)):
+        values = values_of(name, parked)
+        print(
+            json.dumps(values)
+            if as_json
+            else f"{name}  {parked.subject}  {parked.type} {parked.sequence}  {parked.held} waiting"
+            f"  since {values['parked_at']}  {parked.reason}"
+        )
+
+
+@app.command("release")
+def release(
+    group: Annotated[str, typer.Argument(help="the consumer group, as `crm parked list` shows it")],
+    subject: Annotated[UUID | None, typer.Argument(help="the subject; left out with --all")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="every parked subject of the group")] = False,
+    skip: Annotated[
+        bool, typer.Option("--skip", help="pass over the event that could not be digested, for ever")
+    ] = False,
+) -> None:
+    """Gives what waited its effect, in order, and waits until that is done. Exit 1 where somebody still waits."""
+    if (subject is None) != everyone:
+        _fail("name a subject, or say --all")
+    wanted: Wanted = "skip" if skip else "release"
+    left = _asked(lambda databases: _release(databases, group, subject, wanted))
+    if left is None:
+        _fail(f"nobody is parked in {group}" if subject is None else f"{subject} is not parked in {group}")
+    for parked in left:
+        why = "nobody runs the group" if parked.wanted else parked.reason
+        print(f"{parked.subject} still waits at {parked.type} {parked.sequence}: {why}", file=sys.stderr)
+    if left:
+        raise typer.Exit(code=1)
+    print("released")
+
+
+def values_of(group: str, parked: Parked) -> dict[str, Any]:
+    """A parked subject as JSON has it."""
+    return {
+        "group": group,
+        "subject": str(parked.subject),
+        "context": parked.context,
+        "type": parked.type,
+        "sequence": parked.sequence,
+        "position": parked.position,
+        "reason": parked.reason,
+        "parked_at": parked.parked_at.isoformat(),
+        "waiting": parked.held,
+        "wanted": parked.wanted,
+    }
+
+
+async def _all(databases: tuple[Mongo, Mongo], only: str | None) -> list[tuple[str, Parked]]:
+    found: list[tuple[str, Parked]] = []
+    for mongo in databases:
+        for group in sorted({one["group"] for one in await mongo.find(PARKED, fields={"group": 1})}):
+            if only in {None, group}:
+                found += [(group, parked) for parked in (await _books(mongo, group).parked()).values()]
+    return found
+
+
+async def _release(
+    databases: tuple[Mongo, Mongo], group: str, subject: UUID | None, wanted: Wanted
+) -> list[Parked] | None:
+    """Who still waits after a while; None where there was nobody to release."""
+    for mongo in databases:
+        waiting = await _books(mongo, group).parked()
+        chosen = [one for one in waiting if subject in {None, one}]
+        if chosen:
+            for one in chosen:
+                await want(mongo, group, one, wanted)
+            return await _released(mongo, group, chosen)
+    return None
+
+
+async def _released(mongo: Mongo, group: str, chosen: list[UUID]) -> list[Parked]:
+    clock = SystemClock()
+    until = clock.monotonic() + RELEASED_WITHIN_SECONDS
+    while True:
+        waiting = await _books(mongo, group).parked()
+        left = [waiting[one] for one in chosen if one in waiting]
+        if not any(parked.wanted for parked in left) or clock.monotonic() > until:
+            return left
+        await clock.sleep(LOOK_SECONDS)
+
+
+def _books(mongo: Mongo, group: str) -> MongoBooks:
+    return MongoBooks(mongo, group, group)
+
+
+@asynccontextmanager
+async def _databases(settings: Settings) -> AsyncIterator[tuple[Mongo, Mongo]]:
+    """Where views and policies keep their books."""
+    mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
+    try:
+        yield mongo, mongo.beside(BOOKS)
+    finally:
+        await mongo.close()
+
+
+def _asked(ask: Callable[[tuple[Mongo, Mongo]], Awaitable[T]]) -> T:
+    async def answered() -> T:
+        async with _databases(settings_of(Settings)) as databases:
+            return await ask(databases)
+
+    try:
+        return asyncio.run(answered())
+    except DocumentsUnavailable as error:
+        print(f"crm parked: MongoDB does not answer: {error}", file=sys.stderr)
+        raise typer.Exit(code=2) from error
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"crm parked: {message}", file=sys.stderr)
+    raise typer.Exit(code=2)
+
+
+def register(parent: typer.Typer) -> None:
+    """Adds the commands to `crm`."""
+    parent.add_typer(app, name="parked")

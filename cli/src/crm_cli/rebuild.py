@@ -1,0 +1,138 @@
+"""`crm rebuild`: a view is folded anew from the whole log, compared with the live one, and takes its place."""
+
+import asyncio
+import json
+import signal
+import sys
+from contextlib import AsyncExitStack, suppress
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from chassis.clock import SystemClock
+from chassis.generations import Generations
+from chassis.mongo import Mongo
+from chassis.projecting import View
+from chassis.rebuilding import Interrupted, Progress, Rebuilt, rebuild
+from chassis.settings import Settings
+from chassis.transport import KafkaPublisher
+from customer.following import SERVICE
+from customer.views import VIEWS
+
+from crm_cli.running import settings_of
+
+PROGRESS_EVERY_SECONDS: Final = 1.0
+INTERRUPTED: Final = 130
+
+
+def rebuild_view(
+    view: Annotated[str, typer.Argument(help=", ".join(view.name for view in VIEWS), metavar="VIEW")],
+    as_json: Annotated[bool, typer.Option("--json", help="print the outcome as one JSON object")] = False,
+) -> None:
+    """Rebuilds a view beside the live one and switches. Progress goes to stderr; interrupted, it can be resumed."""
+    known = {each.name: each for each in VIEWS}
+    if view not in known:
+        _fail(f"no view {view}; there are {', '.join(known)}")
+    try:
+        result = asyncio.run(_rebuilt(known[view], settings_of(Settings)))
+    except Interrupted:
+        print("crm rebuild: interrupted; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(code=INTERRUPTED) from None
+    except ConnectionError as error:
+        _fail(f"a server does not answer: {error}")
+    print(json.dumps(result_of(result)) if as_json else _readable(result))
+
+
+async def _rebuilt(view: View, settings: Settings) -> Rebuilt:
+    clock, stopping = SystemClock(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with AsyncExitStack() as stack:
+        mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
+        stack.push_async_callback(mongo.close)
+        publisher = KafkaPublisher(settings.kafka_url, client_id="crm-rebuild")
+        stack.push_async_callback(publisher.close)
+        return await rebuild(
+            Generations(mongo, view, SERVICE, clock),
+            kafka_url=settings.kafka_url,
+            publisher=publisher,
+            clock=clock,
+            progress=_Reporter(),
+            stopping=stopping,
+        )
+
+
+class _Reporter:
+    """One line a second on stderr, and one for each step."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, float] = ("", -PROGRESS_EVERY_SECONDS)
+
+    def __call__(self, progress: Progress) -> None:
+        step, at = self._last
+        if progress.step == step and progress.seconds - at < PROGRESS_EVERY_SECONDS:
+            return
+        if not step and progress.resumed:
+            print(f"going on with generation {progress.generation.number}", file=sys.stderr)
+        self._last = (progress.step, progress.seconds)
+        with suppress(BrokenPipeError):
+            print(progress_line(progress), file=sys.stderr, flush=True)
+
+
+def progress_line(progress: Progress) -> str:
+    """Share, records, rate, and what is left."""
+    total = progress.applied + progress.left
+    share = progress.applied / total if total else 1.0
+    left = progress.seconds_left
+    rest = "" if left is None or not progress.left else f"  {left:>6,.0f} s left"
+    return (
+        f"{progress.step:11}  {share:6.1%}  {progress.applied:>10,} records  {progress.per_second:>9,.0f}/s"
+        f"  {progress.left:>10,} left{rest}"
+    )
+
+
+def result_of(result: Rebuilt) -> dict[str, Any]:
+    """The outcome as JSON has it."""
+    found = result.comparison
+    return {
+        "view": result.generation.view,
+        "generation": result.generation.number,
+        "replaced": None if result.replaced is None else result.replaced.number,
+        "hash": result.hash,
+        "equal": None if found is None else found.equal,
+        "compared": None if found is None else found.documents,
+        "different": None if found is None else found.differences,
+        "unsettled": None if found is None else found.unsettled,
+        "named": [] if found is None else found.named,
+        "records": result.records,
+        "seconds": round(result.seconds, 3),
+        "resumed": result.resumed,
+    }
+
+
+def _readable(result: Rebuilt) -> str:
+    view, number, found = result.generation.view, result.generation.number, result.comparison
+    lines = [f"{view}: generation {number} is live; {result.records:,} records in {result.seconds:,.1f} s"]
+    if found is None:
+        lines.append("  nothing comparable was live before")
+    elif found.equal:
+        lines.append(
+            f"  equal to generation {result.replaced.number if result.replaced else '-'}: {found.documents:,} documents"
+        )
+    else:
+        lines.append(
+            f"  {found.differences:,} documents differed, {found.unsettled:,} were never at the same event;"
+            " what is live now is the fold of the log"
+        )
+        lines += [f"    {name}" for name in found.named]
+    lines.append(f"  hash {result.hash}")
+    return "\n".join(lines)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"crm rebuild: {message}", file=sys.stderr)
+    raise typer.Exit(code=2)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `crm`."""
+    app.command("rebuild")(rebuild_view)
