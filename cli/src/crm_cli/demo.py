@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.running import ingest_settings
 
 FEED_NAME = "demo-bank.jsonl"
+SHOWN_PERCENT = 20
 DEFAULT_PLAN = DemoPlan()
 
 
@@ -38,7 +40,7 @@ def demo(
         write.write_bytes(bank.feed)
         print(f"{write}: {len(bank.lines)} records of {customers} customers", file=sys.stderr)
         return
-    with opened(ingest_settings(), progress=_show) as ingest:
+    with opened(ingest_settings(), progress=_reporter()) as ingest:
         result = result_of(take_in(ingest, bank))
     print(
         json.dumps(result, ensure_ascii=False)
@@ -48,9 +50,17 @@ def demo(
     )
 
 
-def _show(progress: Progress) -> None:
-    percent = 100 * progress.bytes_read // max(progress.bytes_total, 1)
-    print(f"demo bank: {progress.records} records, {percent} %", file=sys.stderr)
+def _reporter() -> Callable[[Progress], None]:
+    shown = -SHOWN_PERCENT
+
+    def show(progress: Progress) -> None:
+        nonlocal shown
+        percent = 100 * progress.bytes_read // max(progress.bytes_total, 1)
+        if percent >= shown + SHOWN_PERCENT:
+            shown = percent
+            print(f"demo bank: {progress.records} records, {percent} %", file=sys.stderr)
+
+    return show
 
 
 def register(app: typer.Typer) -> None:

@@ -36,7 +36,7 @@ from devservers import (
 )
 
 from crm_cli import run_file
-from crm_cli.running import data_folder
+from crm_cli.running import FIELDS, data_folder
 
 TICK_SECONDS = 0.2
 READY_SECONDS_MAX = 120.0
@@ -164,7 +164,8 @@ class Supervisor:
         self._note()
         self._until_ready()
         self.say(f"ready on {self.web}  (routes: {self.web}/docs, logs: {self._logs})")
-        steps = self._first_walk(environment) if empty and self.choices.demo else iter(())
+        walk = empty and self.choices.demo and self.choices.environment == "development"
+        steps = self._first_walk(environment) if walk else iter(())
         walking = True
         while True:
             self._tick()
@@ -320,35 +321,39 @@ class Supervisor:
         """The demo bank through the real ingest, then a first panorama; one step per tick, so that all stay watched."""
         self.say("the store is empty: the demo bank comes in (CRM_DEMO=0 leaves it out)")
         self.stack.callback(self._stop_walk)
-        yield from self._ended(environment, "demo", "--customers", "360")
+        yield from self._ended(environment, "demo")
+        position = head_position(environment)
+        token = self._token()
+        self.say(f"{position} events are stored; waiting until they are shown")
         deadline = time.monotonic() + FIRST_PANORAMA_SECONDS_MAX
-        self.say("waiting for the first panorama")
-        while time.monotonic() < deadline:
-            code = yield from self._ended(environment, "panorama", "--reference", DEMO_REFERENCE, quiet=True)
-            if code == 0:
-                yield from self._ended(environment, "panorama", "--reference", DEMO_REFERENCE)
+        while not shown(f"{self.web}/customers?reference={DEMO_REFERENCE}&at_least=ingest-{position}", token):
+            if time.monotonic() > deadline:
+                self.say(
+                    f"not shown within {FIRST_PANORAMA_SECONDS_MAX:.0f} s; `crm status` says how far it is"
+                )
                 return
-            for _ in range(3):
-                yield "waiting"
-        self.say(
-            f"no panorama of {DEMO_REFERENCE} within {FIRST_PANORAMA_SECONDS_MAX:.0f} s; see `crm status`"
-        )
+            yield "waiting"
+        self.say(f"the first panorama: crm panorama --reference {DEMO_REFERENCE}")
+        yield from self._ended(environment, "panorama", "--reference", DEMO_REFERENCE)
 
-    def _ended(
-        self, environment: Mapping[str, str], *arguments: str, quiet: bool = False
-    ) -> Generator[str, None, int]:
-        hidden = subprocess.DEVNULL if quiet else None
+    def _token(self) -> str:
+        from chassis.auth import development_token
+        from chassis.clock import SystemClock
+        from chassis.settings import TokenSettings
+
+        settings = TokenSettings(data=self.choices.data, environment="development")
+        return development_token(settings, SystemClock().now(), subject="crm-up")
+
+    def _ended(self, environment: Mapping[str, str], *arguments: str) -> Generator[str, None, int]:
         self.walk = subprocess.Popen(
             [*wrapped(None, signal.SIGTERM), sys.executable, "-m", "crm_cli.main", *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=hidden,
-            stderr=hidden,
             env=dict(environment),
             start_new_session=True,
         )
         while (code := self.walk.poll()) is None:
             yield "running"
-        if code != 0 and not quiet:
+        if code != 0:
             self.say(f"crm {' '.join(arguments)} ended with {code}")
         return code
 
@@ -391,6 +396,19 @@ def not_ready(url: str) -> list[str]:
         return [f"no answer yet ({type(error).__name__})"]
 
 
+def shown(url: str, token: str) -> bool:
+    """Whether the views are as far as that question asks and have an answer."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - ours
+    try:
+        with urllib.request.urlopen(request, timeout=HTTP_SECONDS_MAX) as answer:  # noqa: S310 - ours
+            return bool(json.loads(answer.read())["items"])
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def _reasons(answer: IO[bytes]) -> list[str]:
     try:
         body: Any = json.loads(answer.read())
@@ -411,8 +429,7 @@ def prepare(environment: Mapping[str, str], say: Callable[[str], None]) -> bool:
 
     from crm_cli.contexts import CONTEXTS
 
-    known = {field: environment[variable] for variable, field in _FIELDS.items()}
-    settings = SyncIngestSettings(**known, data=Path(environment["CRM_DATA"]))  # type: ignore[arg-type]
+    settings = SyncIngestSettings(**server_urls(environment), data=Path(environment["CRM_DATA"]))
     say("preparing stores and topics")
     try:
         if not environment.get("CRM_KEYS_URL"):
@@ -429,7 +446,19 @@ def prepare(environment: Mapping[str, str], say: Callable[[str], None]) -> bool:
     return empty
 
 
-_FIELDS = {"POSTGRES_URL": "postgres_url", "MONGO_URL": "mongo_url", "KAFKA_URL": "kafka_url"}
+def server_urls(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Where the servers are, by the names of the settings."""
+    return {name: environment[variable] for variable, name in FIELDS.items()}
+
+
+def head_position(environment: Mapping[str, str]) -> int:
+    """Position of the last event of ingest."""
+    from chassis.store import Recorder
+
+    from crm_cli.contexts import CONTEXTS
+
+    with closing(Recorder(environment["POSTGRES_URL"], CONTEXTS["ingest"].schema)) as recorder:
+        return recorder.head_position()
 
 
 def _create_keys_database(settings: Settings) -> None:
