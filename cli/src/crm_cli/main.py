@@ -2,9 +2,21 @@
 
 import typer
 
-from crm_cli import certificate, demo, ingest, panorama, quarantine, replay, status, token, up
+from crm_cli import (
+    certificate,
+    demo,
+    ingest,
+    panorama,
+    parked,
+    quarantine,
+    rebuild,
+    replay,
+    status,
+    token,
+    up,
+)
 
-COMMANDS = (up, demo, ingest, certificate, quarantine, panorama, status, replay, token)
+COMMANDS = (up, demo, ingest, certificate, quarantine, panorama, rebuild, parked, status, replay, token)
 """Each adds itself with `register(app)`."""
 
 app = typer.Typer(
