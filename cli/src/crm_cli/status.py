@@ -16,6 +16,7 @@ from chassis.documents import DocumentsUnavailable
 from chassis.generations import Generation, live_generation
 from chassis.mongo import Mongo
 from chassis.mongo_books import POSITIONS, parked_of, positions_of
+from chassis.reacting import BOOKS
 from chassis.settings import Settings
 from chassis.transport import BrokerUnavailable, Partition, group_lag, held_records
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
@@ -103,7 +104,8 @@ async def readers(settings: Settings, problems: list[str]) -> list[Status]:
             status["parked"] = Counter(parked.context for parked in await parked_of(mongo, group))
             found.append(status | {"topics": view.sources, "letters": registered.dead_letters.name})
         for policy in _others():
-            parked = Counter(parked.context for parked in await parked_of(mongo, policy.name))
+            books = mongo.beside(BOOKS)
+            parked = Counter(parked.context for parked in await parked_of(books, policy.name))
             found.append(
                 {
                     "group": policy.name,
