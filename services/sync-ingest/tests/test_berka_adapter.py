@@ -1,3 +1,4 @@
+import random
 from collections import Counter, defaultdict
 from datetime import date
 from random import Random
@@ -98,6 +99,12 @@ def test_a_broken_row_has_its_reason_and_the_rest_goes_on(read_all, row, reason,
         (b"", "file-empty", 0),
         (HEADER.decode().encode("utf-16"), "encoding-wrong", 0),
         (b"PK\x03\x04\x00\x00" + bytes(100), "file-binary", 0),
+        (random.Random(7).randbytes(5_000), "file-binary", 0),
+        (HEADER.decode().encode("utf-16-le"), "encoding-wrong", 0),
+        ((HEADER + ROW).decode().encode("cp500"), "encoding-wrong", 1),
+        ((HEADER + ROW * 3).replace(b"\r\n", b"\r"), "line-end-wrong", 1),
+        (b"no line end at all", "header-unknown", 1),
+        (b"9" * 200_000, "header-unknown", 1),
     ],
 )
 def test_a_wrong_file_is_one_entry_and_the_other_files_go_on(read_all, content, reason, line):
@@ -105,6 +112,21 @@ def test_a_wrong_file_is_one_entry_and_the_other_files_go_on(read_all, content, 
     broken = [item for item in items if isinstance(item.content, Unreadable)]
     assert [(item.file, item.line, item.content.reason) for item in broken] == [(0, line, reason)]
     assert len(items) == 2
+
+
+def test_a_stray_zero_spoils_its_row_and_not_its_file(read_all):
+    items = read_all(BerkaAdapter(), HEADER + ROW.replace(b"VKLAD", b"V\x00D") + ROW)
+    assert [getattr(item.content, "reason", "read") for item in items] == ["record-binary", "read"]
+
+
+def test_a_value_that_no_field_holds_is_set_aside(read_all):
+    (item,) = read_all(BerkaAdapter(), HEADER + ROW.replace(b'"";;', b'"";;' + b"x" * 5_000))
+    assert (item.content.reason, item.content.column) == ("field-invalid", "account")
+
+
+def test_blank_lines_before_the_header_and_no_line_end_after_it_do_no_harm(read_all):
+    assert [item.line for item in read_all(BerkaAdapter(), b"\r\n" + HEADER + ROW)] == [3]
+    assert read_all(BerkaAdapter(), HEADER.rstrip()) == []
 
 
 def test_a_file_cut_inside_its_last_row_says_so(read_all):

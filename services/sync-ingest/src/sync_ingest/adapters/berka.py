@@ -20,9 +20,9 @@ from sync_ingest.adapters.port import (
     Line,
     batched,
     chunks_of_lines,
+    first_line,
     kept,
     oversized,
-    unreadable_file,
 )
 from sync_ingest.domain.money import AmountUnreadable, minor_units
 from sync_ingest.domain.records import (
@@ -41,6 +41,7 @@ from sync_ingest.domain.records import (
 SEPARATOR: Final = ";"
 CURRENCY: Final = "CZK"
 CENTURY: Final = 1900
+TEXT_CHARACTERS_MAX: Final = 1_024
 DISPOSITIONS_MAX: Final = 5_000_000
 
 _HEADERS: Final[dict[str, frozenset[str]]] = {
@@ -146,6 +147,7 @@ class _Known:
 class _Table:
     kind: str
     columns: tuple[str, ...]
+    header_line: int
 
 
 class BerkaAdapter:
@@ -173,34 +175,30 @@ class BerkaAdapter:
                 with feed_file.open() as stream:
                     for lines, position in chunks_of_lines(stream):
                         for line in lines:
-                            if line.number > 1 and line.data and not line.data.isspace():
+                            if line.number > table.header_line and line.data and not line.data.isspace():
                                 yield Item(index, line.number, _read(table, line, known)), done + position
             done += feed_file.size_bytes
 
 
 def _table_of(feed_file: FeedFile) -> _Table:
-    if reason := unreadable_file(feed_file):
-        raise FileUnreadable(reason)
-    with feed_file.open() as stream:
-        lines, _ = next(chunks_of_lines(stream))
-    header = lines[0]
+    header = first_line(feed_file)
     try:
         text = header.data.removeprefix(b"\xef\xbb\xbf").decode("ascii")
     except UnicodeDecodeError:
         raise FileUnreadable(
-            Unreadable("encoding-wrong", "the header is not ASCII", kept(header.data)), 1
+            Unreadable("encoding-wrong", "the header is not ASCII", kept(header.data)), header.number
         ) from None
     columns = tuple(name.strip().strip('"') for name in text.split(SEPARATOR))
     for kind, wanted in _HEADERS.items():
         if wanted <= set(columns):
-            return _Table(kind, columns)
+            return _Table(kind, columns, header.number)
     for other in (",", "\t", "|"):
         names = {name.strip().strip('"') for name in text.split(other)}
         if any(wanted <= names for wanted in _HEADERS.values()):
             detail = f"the header is separated by {other!r}, not by {SEPARATOR!r}"
-            raise FileUnreadable(Unreadable("separator-wrong", detail, kept(header.data)), 1)
+            raise FileUnreadable(Unreadable("separator-wrong", detail, kept(header.data)), header.number)
     detail = "the header is none of the known tables"
-    raise FileUnreadable(Unreadable("header-unknown", detail, kept(header.data)), 1)
+    raise FileUnreadable(Unreadable("header-unknown", detail, kept(header.data)), header.number)
 
 
 def _read(table: _Table, line: Line, known: _Known) -> AnyRecord | Unreadable:
@@ -294,13 +292,17 @@ def _word(row: Row, column: str, words: Mapping[str, Word]) -> Word:
 
 
 def _optional(row: Row, column: str) -> str | None:
-    return row[column].strip() or None
+    value = row[column].strip()
+    if len(value) > TEXT_CHARACTERS_MAX:
+        detail = f"more than {TEXT_CHARACTERS_MAX} characters"
+        raise _RowUnreadable("field-invalid", detail, column)
+    return value or None
 
 
 def _posting(row: Row, known: _Known) -> AnyRecord:
     sign = _word(row, "type", _SIGNS)
     channel = _CHANNELS.get(row["operation"].strip())
-    symbol = row["k_symbol"].strip()
+    symbol = _optional(row, "k_symbol") or ""
     kind = _KIND_OF_SYMBOL.get(symbol, _KIND_OF_CHANNEL[channel])
     partner = _optional(row, "account")
     return Posting(

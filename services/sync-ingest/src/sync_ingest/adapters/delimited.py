@@ -39,9 +39,9 @@ from sync_ingest.adapters.port import (
     Line,
     batched,
     chunks_of_lines,
+    first_line,
     kept,
     oversized,
-    unreadable_file,
 )
 from sync_ingest.domain.money import AmountUnreadable, exponent, is_currency, minor_units
 from sync_ingest.domain.records import AnyRecord, Posting, Unreadable
@@ -166,8 +166,7 @@ class DelimitedAdapter:
             before += feed_file.size_bytes
 
     def _rows(self, index: int, feed_file: FeedFile, before: int) -> Iterator[tuple[Item, int]]:
-        if reason := unreadable_file(feed_file):
-            raise FileUnreadable(reason)
+        first_line(feed_file)
         columns: dict[str, int] | None = None
         width = 0
         with feed_file.open() as stream:

@@ -13,6 +13,9 @@ CHUNK_BYTES: Final = 1 << 20
 BATCH_RECORDS: Final = 1_000
 BINARY_PROBE_BYTES: Final = 4_096
 
+_MAGIC: Final = (b"\x1f\x8b", b"PK\x03\x04", b"%PDF-", b"\x7fELF", b"\xd0\xcf\x11\xe0", b"BZh", b"\xfd7zXZ")
+"""How archives and documents begin that are sent in the place of their text."""
+
 BalanceOrder = Literal["as-read", "credits-first"]
 """In which order the printed balances of one account and day make sense."""
 
@@ -99,6 +102,31 @@ def chunks_of_lines(stream: BinaryIO) -> Iterator[tuple[list[Line], int]]:
             return
 
 
+def first_line(feed_file: FeedFile) -> Line:
+    """The first line that is not blank; raises FileUnreadable where the file is no text in lines."""
+    if reason := unreadable_file(feed_file):
+        raise FileUnreadable(reason)
+    with feed_file.open() as stream:
+        for lines, _ in chunks_of_lines(stream):
+            for line in lines:
+                if line.data and not line.data.isspace():
+                    if b"\r" in line.data and _is_utf8(line.data):
+                        detail = "lines end in CR alone; LF or CRLF is expected"
+                        raise FileUnreadable(
+                            Unreadable("line-end-wrong", detail, kept(line.data)), line.number
+                        )
+                    return line
+    raise FileUnreadable(Unreadable("file-empty", "the file holds blank lines only", b""))
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _trimmed(piece: bytes, oversized: bool) -> bytes:
     return piece[:LINE_BYTES_MAX] if oversized else piece.removesuffix(b"\r")
 
@@ -109,18 +137,24 @@ def unreadable_file(feed_file: FeedFile) -> Unreadable | None:
         return Unreadable("file-empty", "the file has no bytes", b"")
     with feed_file.open() as stream:
         head = stream.read(BINARY_PROBE_BYTES)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or _two_bytes_a_letter(head):
         return Unreadable("encoding-wrong", "UTF-16 where UTF-8 is expected", head[:64])
-    if b"\x00" in head or _mostly_control(head):
+    if head.startswith(_MAGIC) or _much_control(head):
         return Unreadable("file-binary", "the file holds binary data, not text", head[:64])
     if not head.strip():
         return Unreadable("file-empty", "the file holds blank lines only", b"")
     return None
 
 
-def _mostly_control(head: bytes) -> bool:
-    strange = sum(byte < 32 and byte not in b"\t\r\n\x1a\x1b" for byte in head)
-    return strange * 10 > len(head)
+def _two_bytes_a_letter(head: bytes) -> bool:
+    """Text in UTF-16 without its mark: every other byte is zero."""
+    return len(head) > 8 and (not any(head[1:64:2]) or not any(head[:64:2]))
+
+
+def _much_control(head: bytes) -> bool:
+    """A stray control character spoils its record, not its file; a file full of them is no text."""
+    strange = sum(byte < 32 and byte not in b"\t\r\n\f\x1a\x1b" for byte in head)
+    return strange * 50 > len(head) and (strange > 8 or strange * 10 > len(head))
 
 
 def oversized(line: Line) -> Unreadable:
