@@ -1,0 +1,230 @@
+"""[panorama_projection] from Kafka to the panorama, sustained, and how far behind it is at half that rate.
+
+A feed is booked; then the relay publishes it and the views follow, each in a process of its own, and the time runs
+while they catch up until everything shows, without the first tenth. The limit is a bulk upsert of the very same documents into the same
+MongoDB by one client that has nothing else to do. Then the feed comes at half the rate: the lag of a batch is the time
+from handing it to ingest until it shows.
+
+    python benchmarks/panorama_projection.py [--postings N] [--paced-seconds S]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from chassis.clock import SystemClock
+from chassis.generations import ViewReader
+from chassis.mongo import Mongo
+from chassis.store import Recorder
+from customer.views import VIEWS, asset_panorama
+from devservers import servers
+from ingest import MadeFeed
+from pymongo import MongoClient, ReplaceOne
+from sync_ingest.bootstrap import opened
+from sync_ingest.ingesting import FeedContent
+from sync_ingest.journal import SCHEMA
+from sync_ingest.settings import SyncIngestSettings
+
+SUSTAINED_WANTED = 0.50
+LAG_SECONDS_WANTED = 1.0
+BULK_DOCUMENTS = 1_000
+BATCH_SECONDS = 0.25
+PATIENCE_SECONDS = 300.0
+CLOCK = SystemClock()
+
+
+@contextmanager
+def roles(settings: SyncIngestSettings, *wanted: tuple[str, str]) -> Iterator[None]:
+    """Roles in processes of their own."""
+    environment = os.environ | {
+        "POSTGRES_URL": settings.postgres_url,
+        "MONGO_URL": settings.mongo_url,
+        "KAFKA_URL": settings.kafka_url,
+        "CRM_DATA": str(settings.data),
+        "CRM_PORT": "0",
+        "CRM_LOG_LEVEL": "warning",
+    }
+    children = [
+        subprocess.Popen([sys.executable, "-m", package, role], env=environment) for package, role in wanted
+    ]
+    try:
+        yield
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait(30)
+
+
+def take_in(settings: SyncIngestSettings, feeds: list[bytes]) -> None:
+    """Books feeds one after the other."""
+    with opened(settings) as ingest:
+        for number, feed in enumerate(feeds):
+            ingest.keep(
+                "bench", FeedContent(f"feed-{number}", lambda feed=feed: BytesIO(feed)), format="canonical"
+            )
+
+
+def head(settings: SyncIngestSettings) -> int:
+    """The last position of ingest."""
+    recorder = Recorder(settings.postgres_url, SCHEMA)
+    try:
+        return recorder.head_position()
+    finally:
+        recorder.close()
+
+
+async def shown(settings: SyncIngestSettings, position: int) -> None:
+    """Waits until the panorama shows everything up to a position."""
+    mongo = Mongo.connect(settings.mongo_url)
+    views = ViewReader(mongo, CLOCK, VIEWS)
+    if not await views.wait_for("ingest", position, PATIENCE_SECONDS, [asset_panorama.VIEW.name]):
+        raise RuntimeError("the panorama does not catch up")
+    await mongo.close()
+
+
+async def passing(settings: SyncIngestSettings, first: int, last: int) -> float:
+    """Positions per second between the moment when the panorama shows `first` and the one when it shows `last`."""
+    mongo = Mongo.connect(settings.mongo_url)
+    views, name = ViewReader(mongo, CLOCK, VIEWS), asset_panorama.VIEW.name
+    await views.wait_for("ingest", first, PATIENCE_SECONDS, [name])
+    began, at = CLOCK.monotonic(), await views.applied(name, "ingest")
+    if not await views.wait_for("ingest", last, PATIENCE_SECONDS, [name]):
+        raise RuntimeError("the panorama does not catch up")
+    seconds = CLOCK.monotonic() - began
+    await mongo.close()
+    return (last - at) / seconds
+
+
+def sustained(settings: SyncIngestSettings, postings: int) -> float:
+    """Postings per second from the store over Kafka to the panorama, without the first tenth."""
+    warm, feed = MadeFeed(2_000, 10**8).read(1 << 40), MadeFeed(postings).read(1 << 40)
+    relay, views = ("sync_ingest", "relay"), ("customer", "views")
+    take_in(settings, [warm])
+    with roles(settings, views):
+        with roles(settings, relay):
+            asyncio.run(shown(settings, head(settings)))
+        first = head(settings)
+        take_in(settings, [feed])
+        last = head(settings)
+        with roles(settings, relay):
+            return asyncio.run(passing(settings, first + (last - first) // 10, last))
+
+
+def raw_limit(url: str, postings: int) -> float:
+    """Postings per second of a bulk upsert of the documents that the panorama made of them."""
+    client: MongoClient[dict[str, Any]] = MongoClient(url, w="majority")
+    database = client.get_default_database("crm")
+    prefix = f"{asset_panorama.VIEW.name}_v1_"
+    names = [prefix + collection.name for collection in asset_panorama.VIEW.collections]
+    documents = {name: list(database[name].find()) for name in names}
+    for collection in asset_panorama.VIEW.collections:
+        for index in collection.indexes:
+            database[f"raw_{prefix}{collection.name}"].create_index(list(index.fields))
+    began = CLOCK.monotonic()
+    for name, found in documents.items():
+        for at in range(0, len(found), BULK_DOCUMENTS):
+            some = [
+                ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in found[at : at + BULK_DOCUMENTS]
+            ]
+            database[f"raw_{name}"].bulk_write(some, ordered=False)
+    seconds = CLOCK.monotonic() - began
+    moved = len(documents[prefix + asset_panorama.MOVEMENTS])
+    assert moved >= postings, (moved, postings)
+    client.close()
+    return moved / seconds
+
+
+async def lags(settings: SyncIngestSettings, rate: float, seconds: float) -> list[float]:
+    """Seconds until each batch of a paced feed shows."""
+    mongo = Mongo.connect(settings.mongo_url)
+    views = ViewReader(mongo, CLOCK, VIEWS)
+    size = max(1, int(rate * BATCH_SECONDS))
+    batches = [
+        MadeFeed(size, 10**9 + number * size).read(1 << 40) for number in range(int(seconds / BATCH_SECONDS))
+    ]
+    waiting: asyncio.Queue[tuple[float, int]] = asyncio.Queue(maxsize=len(batches))
+    found: list[float] = []
+    await asyncio.to_thread(take_in, settings, [MadeFeed(500, 2 * 10**9).read(1 << 40)])
+    await shown(settings, await asyncio.to_thread(head, settings))
+
+    def feed(loop: asyncio.AbstractEventLoop) -> None:
+        with opened(settings) as ingest:
+            due = CLOCK.monotonic()
+            for number, batch in enumerate(batches):
+                _sleep_until(due)
+                handed = CLOCK.monotonic()
+                content = FeedContent(f"paced-{number}", lambda batch=batch: BytesIO(batch))
+                ingest.keep("paced", content, format="canonical")
+                loop.call_soon_threadsafe(waiting.put_nowait, (handed, ingest.ledger.head_position()))
+                due += BATCH_SECONDS
+
+    feeding = asyncio.create_task(asyncio.to_thread(feed, asyncio.get_running_loop()))
+    for _ in batches:
+        handed, position = await waiting.get()
+        await views.wait_for("ingest", position, PATIENCE_SECONDS, [asset_panorama.VIEW.name])
+        found.append(CLOCK.monotonic() - handed)
+    await feeding
+    await mongo.close()
+    return found
+
+
+def _sleep_until(due: float) -> None:
+    import time
+
+    time.sleep(max(0.0, due - CLOCK.monotonic()))
+
+
+def say(name: str, value: float, unit: str, limit: float, ratio: float) -> None:
+    """One figure."""
+    figure = {
+        "name": name,
+        "value": round(value, 3),
+        "unit": unit,
+        "limit": round(limit, 3),
+        "ratio": round(ratio, 3),
+    }
+    print(json.dumps(figure), flush=True)
+
+
+def main() -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--postings", type=int, default=60_000)
+    parser.add_argument("--paced-seconds", type=float, default=20.0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        with servers(data, {"postgres", "mongo", "kafka"}, lambda _: None) as running:
+            urls = running.urls
+            with psycopg.connect(urls["POSTGRES_URL"], autocommit=True) as connection:
+                connection.execute("create database crm_keys")
+            settings = SyncIngestSettings(
+                postgres_url=urls["POSTGRES_URL"],
+                mongo_url=urls["MONGO_URL"],
+                kafka_url=urls["KAFKA_URL"],
+                data=data,
+            )
+            rate = sustained(settings, given.postings)
+            limit = raw_limit(urls["MONGO_URL"], given.postings)
+            say("panorama_projection", rate, "postings/s", limit, rate / limit)
+            with roles(settings, ("sync_ingest", "relay"), ("customer", "views")):
+                found = asyncio.run(lags(settings, rate / 2, given.paced_seconds))
+            p99 = statistics.quantiles(found, n=100)[98]
+            say("panorama_projection_lag_p99", p99, "s", LAG_SECONDS_WANTED, p99 / LAG_SECONDS_WANTED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
