@@ -11,14 +11,18 @@ from chassis.delivered import Delivered, Passed, read
 from chassis.transport import Partition, Record
 
 REASON_CHARACTERS_MAX: Final = 300
+TRACES_MAX: Final = 20
+"""A batch of an import has one trace, one of commands has thousands, of which these stand for all."""
 
 
 class Arrivals:
     """Filled while `events` is read to its end."""
 
-    __slots__ = ("broken", "positions")
+    __slots__ = ("broken", "positions", "traces")
 
     def __init__(self) -> None:
+        self.traces: dict[str, None] = {}
+        """Trace contexts that the events were recorded under, `TRACES_MAX` at most."""
         self.broken: list[tuple[Record, str]] = []
         self.positions: dict[Partition, Position] = {}
 
@@ -38,6 +42,8 @@ class Arrivals:
             if before is None or event.position >= before.position:
                 last[place] = event
             if isinstance(event, Delivered):
+                if len(self.traces) < TRACES_MAX and event.traceparent is not None:
+                    self.traces[event.traceparent] = None
                 yield event
         for place, offset in offsets.items():
             seen = last.get(place)

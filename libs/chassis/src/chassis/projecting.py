@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from chassis import telemetry
 from chassis.arrivals import Arrivals, further, reason_of
 from chassis.books import Position
 from chassis.delivered import Delivered
@@ -149,6 +150,7 @@ class Projector:
         self._insert_only = {collection.name: collection.insert_only for collection in view.collections}
         self._order = sorted(self._insert_only, key=lambda name: not self._insert_only[name])
         self._turn = asyncio.Lock()
+        self._said = {"view": view.name, "group": parking.group}
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Gives records their effect."""
@@ -189,6 +191,9 @@ class Projector:
             await self._lay_aside(prepared)
             further(positions, prepared.arrivals.positions)
             self.events_applied += len(prepared.events)
+            for traceparent in prepared.arrivals.traces:
+                with telemetry.span("view written", {"traceparent": traceparent}, attributes=self._said):
+                    pass
             self._evict()
         await self.parking.books.advance(positions)
         self.records_applied += len(records)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from chassis import metrics
+from chassis import metrics, telemetry
 from chassis.arrivals import Arrivals, further, reason_of
 from chassis.books import GenerationLost, Position
 from chassis.clock import Clock
@@ -103,7 +103,8 @@ class Reactor:
 
     async def _react(self, event: Delivered) -> None:
         try:
-            await self.policy.react(event)
+            with telemetry.span(self.policy.name, {"traceparent": event.traceparent}):
+                await self.policy.react(event)
         except Exception as error:
             if self._transient(error):
                 raise

@@ -32,6 +32,7 @@ class Words:
     partitions: int = 2
     topic: str = TOPIC
     position: int = 0
+    traceparent: str | None = None
     sequences: dict[UUID, int] = field(default_factory=dict)
     records: list[list[Record]] = field(default_factory=list)
 
@@ -44,7 +45,8 @@ class Words:
         self.sequences[of] = sequence = self.sequences.get(of, 0) + 1
         at = START + timedelta(seconds=self.position)
         envelope = Envelope(
-            uuid5(of, str(sequence)), type, 1, "customer", of, sequence, self.position, at, at, "renamed", of, of
+            uuid5(of, str(sequence)), type, 1, "customer", of, sequence, self.position, at, at, "renamed", of, of,
+            self.traceparent,
         )  # fmt: skip
         return self.add(
             subject % self.partitions, envelope.headers(), body or msgspec.json.encode({"name": word})

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 import pytest
+from chassis import telemetry
 from chassis.books import GenerationLost
 from chassis.clock import SystemClock
 from chassis.documents import Change, DocumentKey, DocumentsUnavailable, Unwritable, Written
@@ -22,6 +23,7 @@ from chassis.parking import (
 from chassis.projecting import CONFLICT_ROUNDS_MAX, Contended, Projector
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typing_extensions import override
 
 from .lists import OTHER, SUBJECTS, TOPIC, Repairs, Words, folded, lists
@@ -351,6 +353,23 @@ async def test_an_entry_that_two_events_claim_is_refused():
             await world.projectors[0].apply([words.all()[n] for n in batch])
         assert world.books.waiting[SUBJECTS[0]].sequence == 2
         assert world.found["entries"][str(SUBJECTS[0])]["word"] == "a"
+
+
+async def test_what_is_written_belongs_to_the_trace_that_it_was_recorded_under():
+    exporter = InMemorySpanExporter()
+    telemetry.configure_tracing("test", exporter=exporter)
+    try:
+        words = Words(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        for subject, word in [(0, "a"), (1, "b"), (0, "poison")]:
+            words.say(subject, word)
+        words.traceparent = "broken"
+        words.say(2, "c")
+        await World(MemoryDocuments(), chunk=10).projectors[0].apply(words.all())
+    finally:
+        telemetry.configure_tracing("test")
+    traces = [f"{span.context.trace_id:032x}" for span in exporter.get_finished_spans()]
+    assert len(traces) == 2
+    assert "0af7651916cd43dd8448eb211c80319c" in traces
 
 
 # on the real database
