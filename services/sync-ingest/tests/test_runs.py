@@ -26,8 +26,11 @@ from sync_ingest.domain.records import (
     Posting,
     StandingOrderRecord,
 )
+from sync_ingest.enduring import PAUSES_SECONDS, enduring
 from sync_ingest.ingesting import AlreadyReleased, FeedContent, QuarantineUnknown
+from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
+from sync_ingest.settings import SyncIngestSettings
 
 DAY = date(2026, 3, 2)
 
@@ -335,10 +338,20 @@ def test_berka_gives_its_known_sums_whatever_the_order_and_however_often(ingest,
     again = take(ingest, source, *files.values(), format="berka")
     assert counts(again) == ("GREEN", 22_927, 0, 22_927, 0)
     assert ingest.ledger.head_position() == head
-    disorder = [shuffled(content, 7, 0.05 if "trans" in name else 0) for name, content in files.items()]
-    other = take(ingest, source + "-shuffled", *disorder, format="berka")
-    assert counts(other) == ("GREEN", 24_073, 22_927, 1_146, 0)
-    assert other.findings.lines == first.findings.lines
+    for seed in (7, 8, 9):
+        disorder = [
+            shuffled(content, seed, 0.05 if "trans" in name else 0) for name, content in files.items()
+        ]
+        other = take(ingest, f"{source}-shuffled-{seed}", *disorder, format="berka")
+        assert counts(other) == ("GREEN", 24_073, 22_927, 1_146, 0)
+        assert other.findings.lines == first.findings.lines
+
+
+def test_both_transaction_files_of_the_real_bank_give_what_each_gives_alone(ingest, source, berka):
+    result = result_of(take(ingest, source, *berka.values(), format="berka"))
+    assert (result["records"], result["posted"], result["accounts"]) == (38_080, 38_080, 764)
+    assert result["credits_minor"] == 8_711_974_530 + 6_879_140_130
+    assert result["debits_minor"] == 6_806_243_160 + 6_153_042_210
 
 
 def test_the_day_on_which_the_real_file_is_cut_off_is_red_with_its_accounts(ingest, source, berka):
@@ -386,6 +399,74 @@ def test_a_run_killed_at_a_named_point_goes_on_to_the_same_end(ingest, source, r
     head = ingest.ledger.head_position()
     assert json.loads(run_process().stdout)["posted"] == 0
     assert ingest.ledger.head_position() == head
+
+
+def settings_of(postgres_url, data):
+    return SyncIngestSettings(postgres_url=postgres_url, data=data)
+
+
+def test_a_run_outlives_connections_that_are_cut_again_and_again(postgres_url, data, source, tmp_path):
+    small_folder(tmp_path, rows=12_000)
+    contents, cuts, done = folder_contents(tmp_path), [], threading.Event()
+
+    def cut_connections():
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            while len(cuts) < 3 and not done.wait(0.25):
+                cut = connection.execute(
+                    "select count(pg_terminate_backend(pid)) from pg_stat_activity where pid <> pg_backend_pid()"
+                    " and datname = current_database()"
+                ).fetchone()
+                cuts.append(cut[0])
+
+    told, cutter = [], threading.Thread(target=cut_connections)
+    cutter.start()
+    result = enduring(
+        lambda: opened(settings_of(postgres_url, data)),
+        lambda running: running.run(source, feed(*contents), format="berka"),
+        told=lambda lost, _: told.append(type(lost).__name__),
+        wait=lambda _: done.wait(0.05),
+    )
+    done.set()
+    cutter.join()
+    assert told, cuts
+    assert counts(result) == ("GREEN", 12_001, 12_000, 0, 1)
+    with opened(settings_of(postgres_url, data)) as ingest:
+        clean = take(ingest, source + "-clean", *contents, format="berka")
+        assert clean.findings.lines == result.findings.lines
+
+
+def test_a_database_that_stays_away_is_said_in_the_end():
+    waited = []
+
+    def never():
+        raise psycopg.OperationalError("no such server")
+
+    with pytest.raises(psycopg.OperationalError):
+        enduring(never, lambda _: None, wait=waited.append)
+    assert waited == list(PAUSES_SECONDS)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_runs_at_once_book_everything_once(postgres_url, data, source, tmp_path, same):
+    small_folder(tmp_path)
+    contents, results = folder_contents(tmp_path), {}
+
+    def one(name, of_source):
+        with opened(settings_of(postgres_url, data)) as running:
+            results[name] = running.run(of_source, feed(*contents), format="berka")
+
+    names = {"a": source, "b": source if same else source + "-other"}
+    threads = [threading.Thread(target=one, args=pair) for pair in names.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result.findings.status for result in results.values()] == ["GREEN", "GREEN"]
+    posted = sorted(result.findings.posted for result in results.values())
+    assert posted == ([0, 3_000] if same else [3_000, 3_000])
+    assert {result.findings.lines[0].closing_minor for result in results.values()} == {
+        results["a"].findings.lines[0].closing_minor
+    }
 
 
 def test_a_run_killed_at_any_time_goes_on(ingest, source, data, postgres_url, tmp_path):
