@@ -34,12 +34,23 @@ class Bank:
 
     def settings(self) -> SyncIngestSettings:
         return SyncIngestSettings(
-            postgres_url=self.postgres_url, kafka_url=self.kafka_url, mongo_url=self.mongo_url, data=self.data
+            postgres_url=self.postgres_url,
+            keys_url=self.keys_url,
+            kafka_url=self.kafka_url,
+            mongo_url=self.mongo_url,
+            data=self.data,
         )
+
+    @property
+    def keys_url(self) -> str:
+        """The database of this bank's keys."""
+        name = psycopg.conninfo.conninfo_to_dict(self.postgres_url)["dbname"]
+        return psycopg.conninfo.make_conninfo(self.postgres_url, dbname=f"{name}_keys")
 
     def environment(self) -> dict[str, str]:
         return os.environ | {
             "POSTGRES_URL": self.postgres_url,
+            "CRM_KEYS_URL": self.keys_url,
             "KAFKA_URL": self.kafka_url,
             "MONGO_URL": self.mongo_url,
             "CRM_DATA": str(self.data),
@@ -65,10 +76,10 @@ class Bank:
 
 PROGRAM = """
 import typer
-from crm_cli import replay, status
+from crm_cli import replay, status, verify
 app = typer.Typer(pretty_exceptions_enable=False)
 app.callback()(lambda: None)
-for each in (replay, status): each.register(app)
+for each in (replay, status, verify): each.register(app)
 app()
 """
 
@@ -78,8 +89,7 @@ def new_database(url: str) -> str:
     name = f"bank_{os.getpid()}_{next(_NUMBERS)}"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"create database {name}")
-        if connection.execute("select 1 from pg_database where datname = 'crm_keys'").fetchone() is None:
-            connection.execute("create database crm_keys")
+        connection.execute(f"create database {name}_keys")
     return psycopg.conninfo.make_conninfo(url, dbname=name)
 
 

@@ -145,7 +145,8 @@ class KafkaPublisher(Publisher):
 
 def _batches(producer: AIOKafkaProducer, records: Sequence[Record]) -> dict[TopicPartition, list[Any]]:
     found: dict[Partition, list[Any]] = {}
-    for topic, partition, key, headers, value, _ in records:
+    for topic, partition, key, given, value, _ in records:
+        headers = given if isinstance(given, list) else list(given)
         queue = found.get((topic, partition))
         if queue is None:
             queue = found[topic, partition] = [producer.create_batch()]

@@ -1,0 +1,229 @@
+"""The log of a context against its topic, record by record: I1, I3, I7 and I9, in one pass over both.
+
+The relay publishes in the order of positions, so a partition holds the events of its subjects in that order; a relay
+that was interrupted publishes some of them again. What is expected is made here from the stored bytes, by other code
+than the relay's, save for the public words, which are the context's own.
+"""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID, uuid5
+
+import msgspec
+from chassis.events import StoredEvent
+from chassis.relay import StoreLog
+from chassis.transport import Record, read_to_end
+from contracts.envelope import Envelope, EnvelopeInvalid, Watermark, unwrap
+from contracts.topics import partition_of
+
+from crm_cli.contexts import Context
+from crm_cli.verify_report import Report
+
+PAGE_EVENTS: Final = 2_000
+REPEATS_MAX: Final = 1_000
+"""Repeated records that are looked up in the store together."""
+
+
+class _Metadata(msgspec.Struct):
+    effective_at: datetime
+    recorded_at: datetime
+    correlation_id: UUID
+    causation_id: UUID
+    trace: dict[str, str] = {}
+
+
+class _Body(msgspec.Struct):
+    meta: _Metadata
+
+
+_bodies: Final = msgspec.json.Decoder(_Body)
+
+
+class Expected(NamedTuple):
+    """A record that must be on the topic."""
+
+    position: int
+    envelope: Envelope
+    record: Record
+
+
+def expected(context: Context, stored: StoredEvent) -> Expected | None:
+    """What a stored event must look like on the topic; None for one that nobody else may know of."""
+    words = context.words(stored)
+    if words is None or stored.position is None:
+        return None
+    meta = _bodies.decode(stored.body).meta
+    envelope = Envelope(
+        id=uuid5(stored.stream_id, str(stored.version)),
+        type=words.event.TYPE,
+        version=words.event.VERSION,
+        context=context.name,
+        subject=stored.stream_id,
+        sequence=stored.version,
+        position=stored.position,
+        recorded_at=meta.recorded_at,
+        effective_at=meta.effective_at,
+        stored_name=stored.name,
+        correlation_id=meta.correlation_id,
+        causation_id=meta.causation_id,
+        traceparent=meta.trace.get("traceparent"),
+        tracestate=meta.trace.get("tracestate"),
+    )
+    partition = partition_of(stored.stream_id, context.topic.partitions)
+    key = str(stored.stream_id).encode()
+    record = Record(context.topic.name, partition, key, envelope.headers(), words.body)
+    return Expected(stored.position, envelope, record)
+
+
+class Topic:
+    """The records of a context's topic, walked beside the log."""
+
+    def __init__(
+        self, context: Context, kafka_url: str, log: StoreLog, report: Report, published: int
+    ) -> None:
+        self._context = context
+        self._log = log
+        self._report = report
+        self._published = published
+        self._tails = [
+            _Tail(read_to_end(kafka_url, context.topic.name, partition=number))
+            for number in range(context.topic.partitions)
+        ]
+        self._repeats: list[tuple[Record, Envelope]] = []
+        self.repeated = 0
+
+    async def match(self, page: Sequence[Expected]) -> None:
+        """Finds the next events of the log on the topic."""
+        by_partition: dict[int, list[Expected]] = defaultdict(list)
+        for each in page:
+            by_partition[each.record.partition].append(each)
+        for partition, wanted in by_partition.items():
+            for each in wanted:
+                await self._find(self._tails[partition], each)
+        if len(self._repeats) > REPEATS_MAX:
+            await self._check_repeats()
+
+    async def finish(self, head: int) -> None:
+        """Looks at what is left: repeats, watermarks, and what was published meanwhile."""
+        for tail in self._tails:
+            while (record := await tail.next()) is not None:
+                read = self._read(record)
+                if isinstance(read, Envelope) and read.position <= head:
+                    self._repeats.append((record, read))
+                if len(self._repeats) > REPEATS_MAX:
+                    await self._check_repeats()
+            await tail.close()
+        await self._check_repeats()
+
+    async def _find(self, tail: "_Tail", wanted: Expected) -> None:
+        context, report = self._context.name, self._report
+        report.passed("I1")
+        while (record := await tail.next()) is not None:
+            read = self._read(record)
+            if read is None:
+                continue
+            if isinstance(read, Watermark):
+                report.passed("I9")
+                if read.position >= wanted.position:
+                    report.broken(
+                        "I9",
+                        f"{context}: the watermark {read.position} of partition {record.partition} precedes"
+                        f" the event at position {wanted.position}",
+                    )
+                continue
+            if read.position < wanted.position:
+                self._repeats.append((record, read))
+                continue
+            if read.position > wanted.position:
+                tail.push(record)
+                break
+            self._compare(record, wanted)
+            report.passed("I3")
+            return
+        self._missing(wanted)
+
+    def _missing(self, wanted: Expected) -> None:
+        where = f"{self._context.name}: the event at position {wanted.position} ({wanted.envelope.type})"
+        self._report.broken("I1", f"{where} is not on the topic where it belongs")
+        if wanted.position <= self._published:
+            self._report.broken(
+                "I9", f"{where} was saved as published up to {self._published} and is not there"
+            )
+
+    def _compare(self, record: Record, wanted: Expected) -> None:
+        report, expected = self._report, wanted.record
+        report.passed("I7")
+        if list(record.headers) != list(expected.headers):
+            names = sorted({name for name, _ in set(record.headers) ^ set(expected.headers)})
+            report.broken(
+                "I7", f"{self._place(record)}: headers differ from the stored event: {', '.join(names)}"
+            )
+        if record.value != expected.value:
+            report.broken("I7", f"{self._place(record)}: the body differs from the stored event")
+        if record.key != expected.key:
+            report.broken("I7", f"{self._place(record)}: the key is not the subject")
+
+    def _read(self, record: Record) -> Envelope | Watermark | None:
+        try:
+            return unwrap(record.headers)
+        except EnvelopeInvalid as error:
+            self._report.broken("I7", f"{self._place(record)}: not an event of ours: {error}")
+            return None
+
+    async def _check_repeats(self) -> None:
+        """Whatever comes again must be what is stored at its position."""
+        repeats, self._repeats = sorted(self._repeats, key=lambda each: each[1].position), []
+        known: dict[int, Expected] = {}
+        for record, read in repeats:
+            if read.position not in known:
+                for stored in await self._log.read_after(read.position - 1, PAGE_EVENTS):
+                    found = expected(self._context, stored)
+                    if found is not None:
+                        known[found.position] = found
+            if read.position in known and known[read.position].record.partition == record.partition:
+                self.repeated += 1
+                self._compare(record, known[read.position])
+            else:
+                self._report.broken(
+                    "I7",
+                    f"{self._place(record)}: position {read.position} is not stored, or not published there",
+                )
+            if len(known) > REPEATS_MAX * PAGE_EVENTS:
+                known.clear()
+
+    @staticmethod
+    def _place(record: Record) -> str:
+        return f"{record.topic} partition {record.partition} offset {record.offset}"
+
+
+class _Tail:
+    """A partition's records, one at a time, with room to put one back."""
+
+    def __init__(self, pages: AsyncIterator[list[Record]]) -> None:
+        self._pages = pages
+        self._page: list[Record] = []
+        self._at = 0
+
+    async def next(self) -> Record | None:
+        """The next record; None at the end."""
+        while self._at >= len(self._page):
+            try:
+                self._page, self._at = await anext(self._pages), 0
+            except StopAsyncIteration:
+                return None
+        self._at += 1
+        return self._page[self._at - 1]
+
+    def push(self, record: Record) -> None:
+        """Puts the last record back."""
+        self._at -= 1
+        if self._page[self._at] is not record:
+            raise ValueError("only the last record can be put back")
+
+    async def close(self) -> None:
+        """Lets the connection go."""
+        closing: Any = getattr(self._pages, "aclose", None)
+        if closing is not None:
+            await closing()

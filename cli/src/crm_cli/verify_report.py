@@ -1,0 +1,81 @@
+"""What a verification found, by invariant (DESIGN, section 5)."""
+
+from collections import Counter, defaultdict
+from typing import Any, Final
+
+PROBLEMS_NAMED_MAX: Final = 20
+
+INVARIANTS: Final = {
+    "I1": "every stored event reaches every reader",
+    "I2": "the effect of an event happens once",
+    "I3": "the events of a subject keep their order",
+    "I4": "a view is the fold of the log",
+    "I5": "money is conserved: opening + movements = closing, per account and in sum",
+    "I6": "what was verified before has not changed",
+    "I7": "what is published is what is stored",
+    "I8": "an acknowledged command is in the log",
+    "I9": "no stale epoch is accepted: what a relay saved is acknowledged, what a watermark covers is before it",
+}
+
+
+class Report:
+    """Counts what was checked and names what is wrong."""
+
+    def __init__(self) -> None:
+        self.checked: Counter[str] = Counter()
+        self.figures: dict[str, Any] = {}
+        self._problems: dict[str, list[str]] = defaultdict(list)
+        self._totals: Counter[str] = Counter()
+
+    def passed(self, invariant: str, count: int = 1) -> None:
+        """So many things were checked against an invariant."""
+        self.checked[invariant] += count
+
+    def broken(self, invariant: str, detail: str, count: int = 1) -> None:
+        """An invariant does not hold; the first `PROBLEMS_NAMED_MAX` are named."""
+        self._totals[invariant] += count
+        named = self._problems[invariant]
+        if len(named) < PROBLEMS_NAMED_MAX:
+            named.append(detail)
+
+    def compare(self, invariant: str, what: str, expected: object, found: object) -> None:
+        """Two figures that must be equal."""
+        self.passed(invariant)
+        if expected != found:
+            self.broken(invariant, f"{what}: expected {expected}, found {found}")
+
+    @property
+    def green(self) -> bool:
+        """Whether everything holds."""
+        return not self._totals
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as one object."""
+        return {
+            "green": self.green,
+            "invariants": {
+                name: {
+                    "says": says,
+                    "holds": not self._totals[name],
+                    "checked": self.checked[name],
+                    "problems": self._problems[name],
+                    "problems_total": self._totals[name],
+                }
+                for name, says in INVARIANTS.items()
+            },
+            **self.figures,
+        }
+
+    def readable(self) -> str:
+        """The report as a person reads it."""
+        lines = ["GREEN" if self.green else "RED"]
+        for name, says in INVARIANTS.items():
+            mark = "holds " if not self._totals[name] else "BROKEN"
+            lines.append(f"  {name}  {mark}  {self.checked[name]:>12,} checked  {says}")
+            lines += [f"        {problem}" for problem in self._problems[name]]
+            more = self._totals[name] - len(self._problems[name])
+            if more > 0:
+                lines.append(f"        and {more} more")
+        for view, figures in self.figures.get("views", {}).items():
+            lines.append(f"  {view}: generation {figures['generation']}, {figures['documents']} documents")
+        return "\n".join(lines)

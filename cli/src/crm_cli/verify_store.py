@@ -1,0 +1,204 @@
+"""A store by itself, in SQL, so by other code than what wrote it: I2, I3, I6, I8 and the money of I5."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from chassis.events import StoredEvent
+from chassis.mongo import Mongo
+from psycopg import sql
+
+from crm_cli.contexts import Context
+from crm_cli.verify_report import Report
+
+POSTING_NAMES: Final = ["posting-booked", "posting-reversed"]
+ACCOUNTS_AT_ONCE: Final = 2_000
+CHECKPOINTS_KEPT_MAX: Final = 50
+SECONDS_MAX: Final = 600
+
+_DOUBLED: Final = (
+    "select identity, count(*) from {events} where identity is not null group by 1 having count(*) > 1"
+)
+_GAPS: Final = (
+    "select stream_id, count(*), min(version), max(version) from {events} group by 1"
+    " having count(*) <> max(version) or min(version) <> 1"
+)
+_FORGOTTEN: Final = (
+    "select key, stream_id, version from {commands} as c where event_count > 0 and not exists"
+    " (select from {events} as e where e.stream_id = c.stream_id and e.version = c.version)"
+)
+_DISORDERED: Final = (
+    "select stream_id, version from (select stream_id, version, position, lag(position) over"
+    " (partition by stream_id order by version) as before from {events}) as o where before >= position"
+)
+_POSTED_TWICE: Final = (
+    "select d ->> 'posting_id', count(*) from (select convert_from(body, 'UTF8')::jsonb -> 'data' as d"
+    " from {events} where name = any(%s)) as p group by 1 having count(*) > 1"
+)
+_SUMS: Final = (
+    "select w.id, d ->> 'currency', count(*), sum(greatest((d ->> 'amount_minor')::bigint, 0)),"
+    " sum(greatest(-(d ->> 'amount_minor')::bigint, 0))"
+    " from unnest(%s::uuid[], %s::int[]) as w(id, version) join lateral"
+    " (select convert_from(e.body, 'UTF8')::jsonb -> 'data' as d from {events} as e"
+    " where e.stream_id = w.id and e.version <= w.version and e.name = any(%s) offset 0) as p on true group by 1, 2"
+)
+_CERTIFIED: Final = (
+    "select d ->> 'certificate', l ->> 'currency', (l ->> 'opening_minor')::bigint, (l ->> 'credits_minor')::bigint,"
+    " (l ->> 'debits_minor')::bigint, (l ->> 'closing_minor')::bigint from"
+    " (select convert_from(body, 'UTF8')::jsonb -> 'data' as d from {events}"
+    " where name = 'reconciliation-certified') as c cross join jsonb_array_elements(d -> 'findings' -> 'lines') as l"
+)
+_TOTALS: Final = (
+    "select d ->> 'currency', sum((d ->> 'amount_minor')::bigint)::bigint from (select"
+    " convert_from(body, 'UTF8')::jsonb -> 'data' as d from {events} where name = any(%s) and position <= %s)"
+    " as p group by 1"
+)
+
+
+class Store:
+    """Questions to one store; blocking, over a connection of its own."""
+
+    def __init__(self, url: str, context: Context, report: Report) -> None:
+        self._connection = psycopg.connect(url, autocommit=True, connect_timeout=5)
+        self._connection.execute(f"set statement_timeout = '{SECONDS_MAX}s'")
+        self._context = context
+        self._report = report
+        self._names = {name: sql.Identifier(context.schema, name) for name in ("events", "commands", "relay")}
+
+    def close(self) -> None:
+        """Lets the connection go."""
+        self._connection.close()
+
+    def ask(self, question: str, *values: object) -> list[tuple[Any, ...]]:
+        """The rows of an answer."""
+        statement = sql.SQL(question).format(**self._names)  # type: ignore[arg-type, unused-ignore]
+        return self._connection.execute(statement, values).fetchall()
+
+    def exists(self, table: str) -> bool:
+        """Whether the store has this table."""
+        return self.ask("select to_regclass(%s) is not null", f"{self._context.schema}.{table}")[0][0] is True
+
+    def head(self) -> int:
+        """Position of the last event."""
+        return int(self.ask("select coalesce(max(position), 0) from {events}")[0][0])
+
+    def relay(self) -> tuple[int, int]:
+        """Epoch and position that the relay saved; zeros where none ever ran."""
+        found = (
+            self.ask("select epoch, position from {relay} where context = %s", self._context.name)
+            if self.exists("relay")
+            else []
+        )
+        return found[0] if found else (0, 0)
+
+    def check(self) -> None:
+        """What holds inside the store: identities once, versions dense and in order, commands remembered with events."""
+        report, name = self._report, self._context.name
+        events, identities = self.ask("select count(*), count(identity) from {events}")[0]
+        report.passed("I2", identities)
+        for identity, count in self.ask(_DOUBLED):
+            report.broken("I2", f"{name}: identity {identity} is taken by {count} events")
+        report.passed("I3", events)
+        for stream, count, lowest, highest in self.ask(_GAPS):
+            report.broken("I3", f"{name}: stream {stream} has {count} events, versions {lowest} to {highest}")
+        for stream, version in self.ask(_DISORDERED):
+            report.broken("I3", f"{name}: version {version} of {stream} lies before the one it follows")
+        report.passed("I8", int(self.ask("select count(*) from {commands}")[0][0]))
+        for key, stream, version in self.ask(_FORGOTTEN):
+            report.broken("I8", f"{name}: command {key} was acknowledged with version {version} of {stream}")
+
+
+class Checkpoints:
+    """Digests of the log up to positions, kept from one verification to the next: nothing before one may change."""
+
+    def __init__(self, folder: Path, context: Context, report: Report) -> None:
+        self._file = folder / f"{context.name}.json"
+        self._context = context
+        self._report = report
+        self._known: dict[int, str] = self._read()
+        self._due = sorted(self._known)
+        self._digest = hashlib.sha256()
+        self._position = 0
+
+    def take(self, page: Sequence[StoredEvent]) -> None:
+        """Digests the next events of the log."""
+        for event in page:
+            position = event.position or 0
+            while self._due and self._due[0] < position:
+                self._check(self._due.pop(0))
+            self._digest.update(
+                b"%d|%b|%d|%b|" % (position, event.stream_id.bytes, event.version, event.name.encode())
+            )
+            self._digest.update(event.body)
+            self._position = position
+
+    def finish(self) -> None:
+        """Compares what is left and keeps a new checkpoint."""
+        for position in self._due:
+            self._check(position)
+        if self._position:
+            self._known[self._position] = self._digest.hexdigest()
+            kept = dict(sorted(self._known.items())[-CHECKPOINTS_KEPT_MAX:])
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._file.with_suffix(".partial")
+            partial.write_text(json.dumps(kept), encoding="utf-8")
+            partial.replace(self._file)
+
+    def _check(self, position: int) -> None:
+        self._report.passed("I6")
+        if self._digest.hexdigest() != self._known[position]:
+            self._report.broken(
+                "I6",
+                f"{self._context.name}: the log up to position {position} is not what it was when last verified",
+            )
+
+    def _read(self) -> dict[int, str]:
+        try:
+            return {
+                int(at): digest for at, digest in json.loads(self._file.read_text(encoding="utf-8")).items()
+            }
+        except FileNotFoundError:
+            return {}
+
+
+async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report: Report) -> None:
+    """Opening + movements = closing: PostgreSQL sums the stored postings, MongoDB the movements, and both must give
+    the balance that the view folded, per account and currency; every certificate must close."""
+    for twice, count in store.ask(_POSTED_TWICE, POSTING_NAMES):
+        report.broken("I2", f"posting {twice} is booked {count} times")
+    for certificate, currency, opening, credits, debits, closing in store.ask(_CERTIFIED):
+        report.compare(
+            "I5", f"certificate {certificate} {currency} closes at", opening + credits - debits, closing
+        )
+    balances: dict[str, int] = {}
+    async for page in mongo.pages(f"{prefix}accounts"):
+        for at in range(0, len(page), ACCOUNTS_AT_ONCE):
+            some = page[at : at + ACCOUNTS_AT_ONCE]
+            ids = [UUID(account["_id"]) for account in some]
+            rows = store.ask(_SUMS, ids, [account["_seq"] for account in some], POSTING_NAMES)
+            sums = {(str(id), currency): (count, plus, minus) for id, currency, count, plus, minus in rows}
+            for account in some:
+                for currency, balance in account["balances"].items():
+                    count, credits, debits = sums.pop((account["_id"], currency), (0, 0, 0))
+                    where = f"account {account['_id']} {currency}"
+                    report.compare("I5", f"{where}: closing", int(credits - debits), balance["minor"])
+                    report.compare("I5", f"{where}: movements", count, balance["movements"])
+                    balances[currency] = balances.get(currency, 0) + balance["minor"]
+            for id, currency in sums:
+                report.broken("I5", f"account {id} {currency}: postings are stored, the view has no balance")
+    totals = {currency: int(total) for currency, total in store.ask(_TOTALS, POSTING_NAMES, head)}
+    moved = await mongo.aggregate(
+        f"{prefix}movements",
+        [
+            {"$match": {"position": {"$lte": head}}},
+            {"$group": {"_id": "$currency", "minor": {"$sum": "$amount_minor"}}},
+        ],
+    )
+    report.compare("I5", "the sums of all movements", totals, {each["_id"]: each["minor"] for each in moved})
+    if store.head() == head:
+        report.compare("I5", "the sums of all balances", totals, balances)
+    report.figures["money"] = {currency: str(total) for currency, total in sorted(totals.items())}

@@ -1,0 +1,185 @@
+"""Views against the log: every document is folded again in memory by the view's pure functions, and compared (I1, I4).
+
+Documents of an insert-only collection are compared page by page and forgotten; the others are kept until the log is
+through. A view that went on meanwhile is met where it is: a document is folded up to its own `_seq`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from chassis.delivered import Delivered, read
+from chassis.documents import GONE, ID, SEQUENCE, Document, DocumentId, DocumentKey, DocumentsHash
+from chassis.generations import Generation, live_generation
+from chassis.mongo import Mongo
+from chassis.mongo_books import MongoBooks
+from chassis.projecting import View
+from chassis.store import Recorder
+from chassis.transport import Record
+
+from crm_cli.contexts import Context
+from crm_cli.verify_log import expected
+from crm_cli.verify_report import Report
+
+POSITION: Final = "position"
+
+_canonical: Final = msgspec.json.Encoder(order="deterministic", uuid_format="hex").encode
+
+
+class Fold:
+    """One view, folded again beside the log of its context."""
+
+    def __init__(self, view: View, generation: Generation, mongo: Mongo, report: Report) -> None:
+        self.view = view
+        self.generation = generation
+        self._mongo = mongo
+        self._report = report
+        self._insert_only = {each.name: each.insert_only for each in view.collections}
+        self._documents: dict[DocumentKey, tuple[Document | None, Delivered]] = {}
+        self._made = dict.fromkeys(self._insert_only, 0)
+        self._parked: Mapping[UUID, Any] = {}
+        self._skipped: frozenset[tuple[UUID, int]] = frozenset()
+        self._folded, self._found = DocumentsHash(), DocumentsHash()
+
+    @classmethod
+    async def of(cls, view: View, mongo: Mongo, report: Report) -> "Fold | None":
+        """The fold of a view's live generation; None, and a broken I1, where there is none."""
+        generation = await live_generation(mongo, view.name)
+        if generation is None:
+            report.broken("I1", f"the view {view.name} is not built")
+            return None
+        fold = cls(view, generation, mongo, report)
+        books = MongoBooks(mongo, generation.group, view.name)
+        fold._parked, fold._skipped = await books.parked(), await books.skipped()
+        for subject, parked in fold._parked.items():
+            report.broken(
+                "I4",
+                f"{view.name}: subject {subject} is parked since its event {parked.sequence}: {parked.reason}",
+            )
+        return fold
+
+    async def take(self, records: Sequence[Record]) -> None:
+        """Folds the next records of the log."""
+        inserted: dict[str, dict[DocumentId, Document]] = {}
+        for record in records:
+            event = read(record)
+            if isinstance(event, Delivered) and self._takes(event):
+                try:
+                    self._fold(event, inserted)
+                except Exception as error:  # noqa: BLE001 - whatever a view raises, it is what is wrong
+                    self._report.broken("I4", f"{self.view.name}: {event!r} cannot be folded: {error!r}")
+        for collection, documents in inserted.items():
+            await self._compare_inserted(collection, documents)
+
+    def _takes(self, event: Delivered) -> bool:
+        if event.type not in self.view.events or (event.subject, event.sequence) in self._skipped:
+            return False
+        parked = self._parked.get(event.subject)
+        return parked is None or event.sequence < parked.sequence
+
+    def _fold(self, event: Delivered, inserted: dict[str, dict[DocumentId, Document]]) -> None:
+        for key in self.view.keys(event):
+            if self._insert_only[key.collection]:
+                made = _projected(self.view, key, None, event)
+                if made is not None:
+                    inserted.setdefault(key.collection, {})[key.id] = made
+                    self._made[key.collection] += 1
+                continue
+            before = self._documents.get(key)
+            self._documents[key] = (
+                _projected(self.view, key, None if before is None else before[0], event),
+                event,
+            )
+
+    async def _compare_inserted(self, collection: str, documents: dict[DocumentId, Document]) -> None:
+        found = await self._mongo.find(self.generation.prefix + collection, {ID: {"$in": list(documents)}})
+        there = {document[ID]: document for document in found}
+        for id, document in documents.items():
+            self._same(collection, id, document, there.get(id))
+
+    async def finish(self, context: Context, recorder: Recorder, head: int) -> None:
+        """Compares what is left, and counts what should not be there."""
+        for collection, insert_only in self._insert_only.items():
+            name = self.generation.prefix + collection
+            if insert_only:
+                found = await self._mongo.count(name, {POSITION: {"$lte": head}})
+                self._report.compare(
+                    "I4", f"{self.view.name}: documents in {collection}", self._made[collection], found
+                )
+                continue
+            async for page in self._mongo.pages(name):
+                for document in page:
+                    await self._compare_folded(collection, document, context, recorder, head)
+        for key, (left, _) in self._documents.items():
+            if left is not None:
+                self._same(key.collection, key.id, left, None)
+        self._report.figures.setdefault("views", {})[self.view.name] = {
+            "generation": self.generation.number,
+            "documents": self._found.count,
+            "hash": self._found.hexdigest(),
+            "folded_hash": self._folded.hexdigest(),
+        }
+
+    async def _compare_folded(
+        self, collection: str, document: Document, context: Context, recorder: Recorder, head: int
+    ) -> None:
+        key = DocumentKey(collection, document[ID])
+        folded = self._documents.pop(key, None)
+        if folded is None:
+            if document.get(POSITION, 0) <= head:
+                self._report.broken("I4", f"{self.view.name}: {collection} {key.id} comes from no event")
+            return
+        after: Document | None
+        after, last = folded
+        if document[SEQUENCE] > last.sequence:
+            after = self._onward(key, after, last, document[SEQUENCE], context, recorder)
+        if after is None:
+            after = {ID: key.id, SEQUENCE: document[SEQUENCE], GONE: True}
+        self._same(collection, key.id, after, document)
+
+    def _onward(
+        self,
+        key: DocumentKey,
+        document: Document | None,
+        last: Delivered,
+        sequence: int,
+        context: Context,
+        recorder: Recorder,
+    ) -> Document | None:
+        """The document folded further, up to where the view is."""
+        for stored in recorder.read_stream(last.subject, last.sequence):
+            wanted = expected(context, stored)
+            if stored.version > sequence or wanted is None:
+                continue
+            event = read(wanted.record)
+            if isinstance(event, Delivered) and self._takes(event) and key in self.view.keys(event):
+                document = _projected(self.view, key, document, event)
+        return document
+
+    def _same(self, collection: str, id: DocumentId, folded: Document, found: Document | None) -> None:
+        report, name = self._report, f"{self.view.name}: {collection} {id}"
+        report.passed("I4")
+        self._folded.add(collection, folded)
+        if found is None:
+            report.broken("I4", f"{name} is missing")
+            report.broken("I1", f"{name}: what was stored has not reached the view")
+            return
+        self._found.add(collection, found)
+        if _canonical(folded) == _canonical(found):
+            return
+        fields = sorted(
+            field
+            for field in folded.keys() | found.keys()
+            if _canonical(folded.get(field)) != _canonical(found.get(field))
+        )
+        if found[SEQUENCE] < folded[SEQUENCE]:
+            report.broken("I1", f"{name} is at {found[SEQUENCE]}, its subject at {folded[SEQUENCE]}")
+        report.broken("I4", f"{name} differs from its fold in {', '.join(fields)}")
+
+
+def _projected(view: View, key: DocumentKey, document: Document | None, event: Delivered) -> Document | None:
+    after = view.project(key, document, event)
+    if after is not None:
+        after[ID], after[SEQUENCE] = key.id, event.sequence
+    return after

@@ -1,0 +1,299 @@
+"""`crm verify` over real stores: green when all went well, and for every way to break an invariant, red and named."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from uuid import UUID
+
+import psycopg
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from chassis.clock import uuid7
+from chassis.events import StoredEvent
+from chassis.mongo import Mongo
+from chassis.relay import RelayRole
+from chassis.transport import KafkaPublisher, Record, ensure_topics, read_to_end
+from contracts.envelope import Envelope, Watermark, unwrap
+from contracts.topics import CUSTOMER_EVENTS, INGEST_EVENTS, TOPICS, Topic
+from crm_cli import verify
+from crm_cli.verify_report import Report
+from customer.following import ViewsRole
+from customer.settings import CustomerSettings
+from sync_ingest.publishing import published
+
+from .stores import CLOCK, Bank, a_small_feed, new_database, posting
+
+WAIT_SECONDS = 20.0
+
+
+class World:
+    """A bank whose feed went all the way; tests break it."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+        known = {"postgres_url", "kafka_url", "mongo_url", "data"}
+        self.settings = CustomerSettings(**bank.settings().model_dump(include=known))
+        self.mongo = Mongo.connect(bank.mongo_url)
+        self.publisher = KafkaPublisher(bank.kafka_url)
+
+    async def relay(self) -> None:
+        """Relays until all is out."""
+        role = RelayRole(
+            "ingest",
+            "store_ingest",
+            published,
+            postgres_url=self.bank.postgres_url,
+            kafka_url=self.bank.kafka_url,
+        )
+        head = self.sql("select max(position) from store_ingest.events")[0][0]
+        await self.run(role, lambda: _now(role.relay.position >= head))
+
+    async def views(self) -> None:
+        """Follows the topics until the views show all that is stored."""
+        head = self.sql("select max(position) from store_ingest.events")[0][0]
+        await self.run(ViewsRole(self.settings), lambda: self.shown(head))
+
+    async def shown(self, head: int) -> bool:
+        return (
+            await verify.ViewReader(self.mongo, CLOCK, verify.VIEWS).applied("asset_panorama", "ingest")
+            >= head
+        )
+
+    async def run(self, role: object, done: Callable[[], Awaitable[bool]]) -> None:
+        stopping = asyncio.Event()
+        task = asyncio.create_task(role.run(stopping))
+        async with asyncio.timeout(60):
+            while not await done():  # noqa: ASYNC110 - what is awaited is another program's doing
+                await asyncio.sleep(0.05)
+        stopping.set()
+        await task
+
+    async def verified(self, wait_seconds: float = 0.0) -> Report:
+        return await verify.verified(self.settings, wait_seconds=wait_seconds)
+
+    def sql(self, statement: str, *values: object) -> list[tuple]:
+        """As the superuser, to whom no trigger is an obstacle."""
+        with psycopg.connect(self.bank.postgres_url, autocommit=True) as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    async def records(self) -> list[Record]:
+        return [r async for page in read_to_end(self.bank.kafka_url, INGEST_EVENTS.name) for r in page]
+
+    async def generation(self) -> dict:
+        return next(
+            one for one in await self.mongo.find("view_generations") if one["view"] == "asset_panorama"
+        )
+
+    async def close(self) -> None:
+        await self.mongo.close()
+        await self.publisher.close()
+
+
+async def _now(value: bool) -> bool:
+    return value
+
+
+def problems(report: Report) -> dict[str, list[str]]:
+    found = report.as_json()["invariants"]
+    return {name: each["problems"] for name, each in found.items() if not each["holds"]}
+
+
+@pytest.fixture
+async def bank(postgres_url, kafka_url, mongo_url, tmp_path) -> Bank:
+    """Stores of this test alone: databases of its own, and topics emptied."""
+    await emptied(kafka_url, INGEST_EVENTS, CUSTOMER_EVENTS)
+    await ensure_topics(kafka_url, TOPICS)
+    database = f"verify_{uuid7(CLOCK.now()).hex}"
+    return Bank(new_database(postgres_url), kafka_url, mongo_url.replace("/?", f"/{database}?"), tmp_path)
+
+
+@pytest.fixture
+async def world(bank):
+    world = World(bank)
+    await asyncio.to_thread(bank.take, "branch", *a_small_feed())
+    await world.relay()
+    await world.views()
+    yield world
+    await world.mongo.drop_database()
+    await world.close()
+
+
+async def emptied(kafka_url: str, *topics: Topic) -> None:
+    """Deletes topics and waits until they are gone."""
+    names = [topic.name for topic in topics]
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_url)
+    await admin.start()
+    try:
+        await admin.delete_topics([name for name in await admin.list_topics() if name in names])
+        async with asyncio.timeout(30):
+            while set(names) & set(await admin.list_topics()):  # noqa: ASYNC110 - the broker's doing
+                await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
+
+
+async def test_all_holds_after_all_went_well_and_also_when_records_came_twice(world):
+    report = await world.verified(WAIT_SECONDS)
+    assert problems(report) == {}
+    assert report.green
+    assert all(report.checked[name] > 0 for name in ("I1", "I2", "I3", "I4", "I5", "I7"))
+    assert report.figures["contexts"]["ingest"]["repeated_records"] == 0
+    view = report.figures["views"]["asset_panorama"]
+    assert view["hash"] == view["folded_hash"]
+    assert report.figures["money"] == {"CNY": str(sum(100 * n for n in range(1, 40)))}
+
+    world.sql("update store_ingest.relay set position = 0")
+    await world.relay()
+    await world.views()
+    await asyncio.to_thread(world.bank.take, "branch", posting("late", "A1", 7))
+    await world.relay()
+    await world.views()
+    again = await world.verified(WAIT_SECONDS)
+    assert problems(again) == {}
+    assert again.figures["contexts"]["ingest"]["repeated_records"] > 40
+    assert again.checked["I6"] == 1, "the first verification left a checkpoint"
+
+
+async def test_what_is_not_published_or_not_shown_yet_is_said(world):
+    await asyncio.to_thread(world.bank.take, "branch", posting("late", "A1", 7))
+    found = problems(await world.verified())
+    assert "not every view has reached" in found["I1"][0]
+    assert any("is not on the topic" in each for each in found["I1"])
+    assert any("is missing" in each for each in found["I4"])
+
+
+async def test_a_position_saved_before_its_event_was_published(world):
+    await asyncio.to_thread(world.bank.take, "branch", posting("late", "A1", 7))
+    world.sql("update store_ingest.relay set position = (select max(position) from store_ingest.events)")
+    assert "was saved as published" in problems(await world.verified())["I9"][0]
+
+
+async def test_a_watermark_before_what_it_covers(world):
+    head = world.sql("select max(position) from store_ingest.events")[0][0]
+    mark = Watermark("ingest", head + 1000, CLOCK.now()).headers()
+    await world.publisher.publish([Record(INGEST_EVENTS.name, n, b"", mark, b"") for n in range(6)])
+    await asyncio.to_thread(world.bank.take, "branch", posting("late", "A1", 7))
+    await world.relay()
+    assert "precedes" in problems(await world.verified())["I9"][0]
+
+
+async def test_a_record_that_nobody_stored_or_that_says_something_else(world):
+    records = await world.records()
+    one = next(r for r in records if isinstance(unwrap(r.headers), Envelope) and b"amount_minor" in r.value)
+    forged = one._replace(value=one.value.replace(b'"amount_minor":', b'"amount_minor":9'))
+    envelope = unwrap(one.headers)
+    foreign = one._replace(
+        headers=replace(envelope, position=envelope.position, subject=UUID(int=1)).headers()
+    )
+    await world.publisher.publish([forged, foreign, one._replace(headers=[("what", b"ever")])])
+    found = problems(await world.verified())["I7"]
+    assert any("body differs" in each for each in found)
+    assert any("headers differ" in each and "ce_subject" in each for each in found)
+    assert any("not an event of ours" in each for each in found)
+
+
+async def test_a_document_that_is_missing_changed_or_too_many(world):
+    prefix = (await world.generation())["view"] + f"_v{(await world.generation())['number']}_"
+    accounts = sorted(await world.mongo.find(f"{prefix}accounts"), key=lambda each: each["_id"])
+    movement = (await world.mongo.find(f"{prefix}movements", limit=1))[0]
+    await world.mongo.delete(f"{prefix}accounts", {"_id": accounts[0]["_id"]})
+    changed = {"$set": {"balances.CNY.minor": accounts[1]["balances"]["CNY"]["minor"] + 1}}
+    await world.mongo.update(f"{prefix}accounts", {"_id": accounts[1]["_id"]}, changed)
+    await world.mongo.insert_new(f"{prefix}accounts", accounts[2] | {"_id": str(UUID(int=5))})
+    await world.mongo.insert_new(f"{prefix}movements", movement | {"_id": "twice"})
+    report = await world.verified()
+    found = problems(report)
+    assert any(f"accounts {accounts[0]['_id']} is missing" in each for each in found["I4"])
+    assert any(
+        f"accounts {accounts[1]['_id']} differs" in each and "balances" in each for each in found["I4"]
+    )
+    assert any("comes from no event" in each for each in found["I4"])
+    assert any("documents in movements: expected 39, found 40" in each for each in found["I4"])
+    assert any(accounts[1]["_id"] in each and "closing" in each for each in found["I5"])
+    assert any("sums of all movements" in each for each in found["I5"])
+    view = report.figures["views"]["asset_panorama"]
+    assert view["hash"] != view["folded_hash"]
+
+
+async def test_a_subject_that_waits_is_not_the_fold_of_the_log(world):
+    stream = world.sql("select stream_id from store_ingest.events where name = 'account-opened' limit 1")[0][
+        0
+    ]
+    group = (await world.mongo.find("view_generations"))[0]["group"]
+    group = next(
+        g["group"] for g in await world.mongo.find("view_generations") if g["view"] == "asset_panorama"
+    )
+    await world.mongo.insert_new(
+        "parked",
+        {
+            "_id": f"{group}|{stream.hex}",
+            "group": group,
+            "subject": stream,
+            "context": "ingest",
+            "type": "posting.booked",
+            "sequence": 2,
+            "position": 1,
+            "reason": "planted",
+            "parked_at": CLOCK.now(),
+            "held": 1,
+            "revision": 1,
+            "wanted": None,
+        },
+    )
+    found = problems(await world.verified())["I4"]
+    assert any(f"subject {stream} is parked since its event 2: planted" in each for each in found)
+
+
+async def test_a_store_that_was_tampered_with(world):
+    assert (await world.verified()).green
+    world.sql("alter table store_ingest.events disable trigger all")
+    world.sql("drop index store_ingest.events_identity")
+    stream, version, name, body, identity = world.sql(
+        "select stream_id, version, name, body, identity from store_ingest.events"
+        " where name = 'posting-booked' order by position limit 1"
+    )[0]
+    changed = body.replace(b'"amount_minor":', b'"amount_minor":9')
+    world.sql(
+        "update store_ingest.events set body = %s where stream_id = %s and version = %s",
+        changed,
+        stream,
+        version,
+    )
+    twice = StoredEvent(stream, 900, name, body, identity)
+    world.sql(
+        "insert into store_ingest.events (stream_id, version, name, body, identity) values (%s, %s, %s, %s, %s)",
+        twice.stream_id,
+        twice.version,
+        twice.name,
+        twice.body,
+        twice.identity,
+    )
+    world.sql(
+        "insert into store_ingest.commands (key, fingerprint, stream_id, version, event_count)"
+        " values ('k', '', %s, 4711, 1)",
+        stream,
+    )
+    found = problems(await world.verified())
+    assert any("taken by 2 events" in each for each in found["I2"])
+    assert any("is booked 2 times" in each for each in found["I2"])
+    assert any(f"stream {stream} has" in each for each in found["I3"])
+    assert any(str(stream) in each and "closing" in each for each in found["I5"])
+    assert any("is not what it was when last verified" in each for each in found["I6"])
+    assert any("body differs" in each for each in found["I7"])
+    assert any("command k was acknowledged" in each for each in found["I8"])
+
+
+async def test_the_command_says_green_or_red_by_its_exit_code(bank):
+    done = await asyncio.to_thread(bank.crm, "verify", "--json")
+    assert (done.returncode, json.loads(done.stdout)["green"]) == (0, True), done.stderr
+    await asyncio.to_thread(bank.take, "branch", posting("T", "A1", 7))
+    done = await asyncio.to_thread(bank.crm, "verify", "--wait", "0")
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"RED")
+    assert b"I1  BROKEN" in done.stdout
+    away = replace(bank, kafka_url="127.0.0.1:1")
+    done = await asyncio.to_thread(away.crm, "verify", "--wait", "0")
+    assert done.returncode == 2
+    assert b"BrokerUnavailable" in done.stderr
