@@ -4,10 +4,12 @@
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Final, Generic, Literal, TypeVar
 from uuid import UUID
+
+import msgspec
 
 from chassis.events import Event, Metadata
 
@@ -96,8 +98,7 @@ class Decider(Generic[CommandT, StateT, EventT]):
         return current
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandContext:
+class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
     """Who commands, when, why and on whose behalf. `now` and all ids come from the caller.
 
     `idempotency_key` is the caller's; without one the command id serves, so that a repeat by the machinery is harmless.
@@ -114,7 +115,7 @@ class CommandContext:
     idempotency_key: str | None = None
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
-    trace: dict[str, str] = field(default_factory=dict)
+    trace: dict[str, str] = {}
     client_address: str | None = None
 
     @property
@@ -142,8 +143,7 @@ class CommandContext:
         )
 
 
-@dataclass(frozen=True)
-class Outcome(Generic[EventT]):
+class Outcome(msgspec.Struct, Generic[EventT], frozen=True):
     """What a command did. `version` is the stream's after it; `position` is the store's, for reading one's own write.
 
     `replayed`: the same command under the same key had been handled before, and this is what came of it then.

@@ -1,16 +1,15 @@
 """Runs a decider over the event store: load, decide, append; idempotent, concurrent, bounded."""
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, Generic, TypeVar, cast
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 import msgspec
 
-from chassis.catalogue import Catalogue, NewEvent
+from chassis.catalogue import Catalogue
 from chassis.deciding import (
     COMMAND_KEY_CHARACTERS_MAX,
     AlreadyRecorded,
@@ -25,6 +24,7 @@ from chassis.deciding import (
     TooManyConflicts,
     VersionMismatch,
 )
+from chassis.events import StoredEvent
 from chassis.privacy import DataKey, KeyRing
 from chassis.snapshots import Loaded, Snapshots
 from chassis.store import (
@@ -67,9 +67,10 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self._catalogue = catalogue
         self._keys = keys
         self._snapshots = snapshots
-        self._states: OrderedDict[UUID, Loaded[StateT]] = OrderedDict()
+        # By the integer of the id: a UUID computes its hash in Python each time.
+        self._states: OrderedDict[int, Loaded[StateT]] = OrderedDict()
         self._states_max = states_cached_max
-        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._turns = _Turns()
         self._loader = _Together(self._load_many)
         self._key_loader = _Together(self._keys_for)
 
@@ -87,28 +88,32 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         """
         if len(context.key) > COMMAND_KEY_CHARACTERS_MAX:
             raise ValueError("a command key is too long")
-        lock = self._locks.get(stream_id)
-        if lock is None:
-            lock = self._locks[stream_id] = asyncio.Lock()
-        async with lock:
+        turns, subject = self._turns, stream_id.int
+        if not turns.taken_at_once(subject):
+            await turns.taken(subject)
+        try:
             return await self._handle(stream_id, command, context, expected_version)
+        finally:
+            turns.passed_on(subject)
 
     async def load(self, stream_id: UUID) -> Loaded[StateT]:
         """The current state, from the store where it is not cached."""
-        cached = self._states.get(stream_id)
+        cached = self._states.get(stream_id.int)
         return cached if cached is not None else await self._loader.get(stream_id)
 
     def forget(self, stream_id: UUID) -> None:
         """Drops a cached state: after an erasure, say."""
-        self._states.pop(stream_id, None)
+        self._states.pop(stream_id.int, None)
 
     async def _handle(
         self, stream_id: UUID, command: CommandT, context: CommandContext, expected_version: int | None
     ) -> Outcome[EventT]:
-        key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
+        key = self._keys.cached(stream_id)
+        if key is None:
+            key = await self._key_loader.get(stream_id)
         remembered = Command(context.key, fingerprint(stream_id, command, key))
         for _ in range(1 + CONFLICT_RETRIES_MAX):
-            loaded = await self.load(stream_id)
+            loaded = self._states.get(stream_id.int) or await self._loader.get(stream_id)
             try:
                 if expected_version is not None and expected_version != loaded.version:
                     raise VersionMismatch(expected_version, loaded.version)
@@ -124,7 +129,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             item = self._item(
                 stream_id, loaded=loaded, events=events, context=context, key=key, command=remembered
             )
-            [result] = await self._store.append([item])
+            result = await self._store.append_one(item)
             if isinstance(result, Appended):
                 return self._done(stream_id, loaded, events, result)
             if isinstance(result, CommandSeen):
@@ -152,12 +157,17 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         key: DataKey | None,
         command: Command,
     ) -> Append:
-        metadata = context.metadata()
-        new = [
-            NewEvent(stream_id, version, event, metadata, self._decider.identify(event))
+        metadata, identify, encode = context.metadata(), self._decider.identify, self._catalogue.encode
+        stored = [
+            StoredEvent(
+                stream_id,
+                version,
+                self._catalogue.name_of(event),
+                encode(event, metadata, stream_id=stream_id, version=version, key=key),
+                identify(event),
+            )
             for version, event in enumerate(events, loaded.version + 1)
         ]
-        stored = self._catalogue.stored(new, {} if key is None else {stream_id: key})
         return Append(stream_id, tuple(stored), command, loaded.version)
 
     def _done(
@@ -186,10 +196,11 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         return Outcome(seen.stream_id, seen.version, position or 0, events, replayed=True)
 
     def _keep(self, stream_id: UUID, loaded: Loaded[StateT]) -> None:
-        self._states[stream_id] = loaded
-        self._states.move_to_end(stream_id)
-        while len(self._states) > self._states_max:
-            self._states.popitem(last=False)
+        states = self._states
+        states[stream_id.int] = loaded
+        states.move_to_end(stream_id.int)
+        if len(states) > self._states_max:
+            states.popitem(last=False)
 
     async def _keys_for(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
         found = await asyncio.to_thread(self._keys.keys_for, streams)
@@ -227,6 +238,44 @@ def fingerprint(stream_id: UUID, command: Any, key: DataKey | None) -> bytes:
     secret = b"" if key is None else key.derived("command")
     text = b"|".join((stream_id.bytes, type(command).__name__.encode(), content))
     return blake2b(text, key=secret, digest_size=16).digest()
+
+
+class _Turns:
+    """One at a time per subject, in the order of arrival; an `asyncio.Lock` per subject costs more than the work."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, deque[asyncio.Future[None]] | None] = {}
+
+    def taken_at_once(self, subject: int) -> bool:
+        """Takes the turn if nobody has it."""
+        if subject in self._waiting:
+            return False
+        self._waiting[subject] = None
+        return True
+
+    async def taken(self, subject: int) -> None:
+        """Waits for the turn that somebody has."""
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._waiting[subject]
+        if queue is None:
+            queue = self._waiting[subject] = deque()
+        queue.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if not mine.cancelled():
+                self.passed_on(subject)  # the turn had come with the cancellation
+            raise
+
+    def passed_on(self, subject: int) -> None:
+        """Gives the turn to whoever waits longest."""
+        queue = self._waiting[subject]
+        while queue:
+            next_one = queue.popleft()
+            if not next_one.done():
+                next_one.set_result(None)
+                return
+        del self._waiting[subject]
 
 
 class _Together(Generic[T]):

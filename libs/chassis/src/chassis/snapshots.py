@@ -21,8 +21,7 @@ QUEUED_SNAPSHOTS_MAX: Final = 1_000
 REMEMBERED_MAX: Final = 50_000
 
 
-@dataclass(frozen=True)
-class Loaded(Generic[StateT]):
+class Loaded(msgspec.Struct, Generic[StateT], frozen=True):
     """A stream's state: at which version, and the position of its last event."""
 
     state: StateT

@@ -7,7 +7,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
-from uuid import UUID
 
 from chassis.clock import Clock
 from chassis.store.items import Append, AppendResult, StoreUnavailable
@@ -104,25 +103,29 @@ class Appender:
         """The next batch. What names the same stream, identity or key as a member waits for the one after."""
         batch: list[tuple[Append, asyncio.Future[AppendResult]]] = []
         later: list[tuple[Append, asyncio.Future[AppendResult]]] = []
-        streams: set[UUID] = set()
-        identities: set[UUID] = set()
+        # By integers: a UUID computes its hash in Python each time.
+        streams: set[int] = set()
+        identities: set[int] = set()
         keys: set[str] = set()
         events = 0
-        while self._queue and len(batch) < BATCH_ITEMS_MAX and events < BATCH_EVENTS_MAX:
-            item, future = self._queue.popleft()
+        queue = self._queue
+        while queue and len(batch) < BATCH_ITEMS_MAX and events < BATCH_EVENTS_MAX:
+            one = queue.popleft()
+            item, future = one
             if future.cancelled():
                 continue
-            own = {event.identity for event in item.events if event.identity is not None}
-            key = item.command.key if item.command else None
-            if item.stream_id in streams or key in keys or not identities.isdisjoint(own):
-                streams.add(item.stream_id)
-                later.append((item, future))
+            stream = item.stream_id.int
+            own = [event.identity.int for event in item.events if event.identity is not None]
+            key = None if item.command is None else item.command.key
+            if stream in streams or key in keys or not identities.isdisjoint(own):
+                streams.add(stream)
+                later.append(one)
                 continue
-            streams.add(item.stream_id)
-            identities |= own
+            streams.add(stream)
+            identities.update(own)
             if key is not None:
                 keys.add(key)
             events += len(item.events)
-            batch.append((item, future))
-        self._queue.extendleft(reversed(later))
+            batch.append(one)
+        queue.extendleft(reversed(later))
         return batch

@@ -55,9 +55,11 @@ class EventStore:
 
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         """Each item wholly or not at all, gathered into transactions with what others append meanwhile."""
-        if len(batch) == 1:
-            return [await self._appender.append(batch[0])]
         return list(await asyncio.gather(*[self._appender.append(item) for item in batch]))
+
+    async def append_one(self, item: Append) -> AppendResult:
+        """As `append`, for one item."""
+        return await self._appender.append(item)
 
     async def append_bulk(self, events: Sequence[StoredEvent]) -> list[int]:
         """All in one transaction; raises VersionConflict or IdentityConflict and has then stored nothing."""

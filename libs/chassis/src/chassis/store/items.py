@@ -1,7 +1,8 @@
 """What goes into the store and what comes back."""
 
-from dataclasses import dataclass
 from uuid import UUID
+
+import msgspec
 
 from chassis.events import StoredEvent
 
@@ -23,16 +24,14 @@ class StoreUnavailable(Exception):
     """The database did not answer; whether the write happened is unknown. Ask again with the same command key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """Under which key an outcome is remembered, and a digest that tells one command from another."""
 
     key: str
     fingerprint: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True):
     """Events of one stream, stored together or not at all.
 
     They carry their versions, and the first one continues the stream. A command may have no events: its outcome is
@@ -50,15 +49,13 @@ class Append:
         return self.events[0].version if self.events else self.expected + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True):
     """Stored; one position per event."""
 
     positions: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CommandSeen:
+class CommandSeen(msgspec.Struct, frozen=True):
     """The command key was used before: what was remembered then. Nothing was stored now."""
 
     key: str
