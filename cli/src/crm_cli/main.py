@@ -14,9 +14,23 @@ from crm_cli import (
     status,
     token,
     up,
+    verify,
 )
 
-COMMANDS = (up, demo, ingest, certificate, quarantine, panorama, rebuild, parked, status, replay, token)
+COMMANDS = (
+    up,
+    demo,
+    ingest,
+    certificate,
+    quarantine,
+    panorama,
+    rebuild,
+    parked,
+    status,
+    verify,
+    replay,
+    token,
+)
 """Each adds itself with `register(app)`."""
 
 app = typer.Typer(

@@ -3,11 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from chassis.asyncapi import add_asyncapi, described
 from chassis.web import create_app
+from contracts.topics import COREBANK_POSTINGS
 from customer import bootstrap as customer_service
 from customer.settings import CustomerSettings
 from starlette.types import ASGIApp
 from sync_ingest import bootstrap as ingest_service
+from sync_ingest.domain.records import canonical_schema
 from sync_ingest.settings import SyncIngestSettings
 
 TITLE = "CRM"
@@ -21,10 +24,12 @@ async def web_app(ingest: SyncIngestSettings, customer: CustomerSettings) -> Asy
             await stack.enter_async_context(ingest_service.routes(ingest)),
             await stack.enter_async_context(customer_service.routes(customer)),
         )
-        yield create_app(
+        app = create_app(
             TITLE,
             [each.router for each in served],
             ingest,
             body_limits={path: limit for each in served for path, limit in each.body_limits.items()},
             readiness=[each.not_ready for each in served],
         )
+        add_asyncapi(app, described({COREBANK_POSTINGS.name: canonical_schema()}))
+        yield app

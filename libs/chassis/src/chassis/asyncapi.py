@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 VERSION: Final = "3.0.0"
 KAFKA_BINDING: Final = "0.5.0"
+SCHEMA_FORMAT: Final = "application/schema+json;version=draft-2020-12"
 DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
 
 Json = dict[str, Any]
@@ -45,7 +46,9 @@ def described(payloads: Mapping[str, Json]) -> Json:
         operations[f"publish.{topic.name}"] = _operation("send", topic, sorted(names))
     for name, payload in payloads.items():
         key = f"{name}.record"
-        messages[key] = {"name": key, "title": key, "contentType": "application/json", "payload": payload}
+        # A schema with definitions of its own refers to itself, not to this document.
+        whole = {"schemaFormat": SCHEMA_FORMAT, "schema": payload} if "$defs" in payload else payload
+        messages[key] = {"name": key, "title": key, "contentType": "application/json", "payload": whole}
         topic = next(each for each in TOPICS if each.name == name)
         _holds(channels, topic, [key])
     for group in CONSUMERS:
