@@ -39,6 +39,8 @@ from typing_extensions import override
 from chassis.transport import Record
 
 SUBJECTS_CACHED_MAX: Final = 65_536
+INSTANTS_CACHED_MAX: Final = 4_096
+"""Events of one batch were recorded at one instant."""
 _WATERMARK: Final = WATERMARK.encode()
 _TEXT: Final = frozenset({UUID, date, datetime})
 
@@ -235,6 +237,7 @@ def _context(value: bytes) -> str:
     return text.removeprefix(SOURCE_PREFIX)
 
 
+@lru_cache(INSTANTS_CACHED_MAX)
 def _instant(value: bytes) -> datetime:
     try:
         instant = datetime.fromisoformat(value.decode())
