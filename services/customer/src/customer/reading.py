@@ -411,7 +411,7 @@ def _movement(account: UUID, document: Document, keys: Keys) -> Document:
     origin = Origin(INGEST, account, sequence, document["stored_name"])
 
     def shown(field: str, mask: Mask) -> str | None:
-        return keys.masked_token(document[field], mask, origin=origin, field=field)
+        return keys.masked_token(document.get(field), mask, origin=origin, field=field)
 
     plain = (
         "posting_id",
@@ -435,7 +435,7 @@ def _movement(account: UUID, document: Document, keys: Keys) -> Document:
     return {
         "event_id": str(event_id(account, sequence)),
         "sequence": sequence,
-        **{field: document[field] for field in plain},
+        **{field: document.get(field) for field in plain},
         "counterparty_account": shown("counterparty_account", masked_account),
         "counterparty_name": shown("counterparty_name", masked_name),
         "text": shown("text", masked_text),
