@@ -495,7 +495,8 @@ def up(
         for each in ENDING:
             signal.signal(each, signal.SIG_IGN)
         stack.close()
-    say("stopped" if code == 0 else "stopped after a failure")
+    if code == 0:
+        say("stopped")
     for each, handler in previous:
         signal.signal(each, handler)
     if code:
