@@ -1,7 +1,6 @@
 """Puts the processes of customer together from their settings."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
@@ -23,8 +22,6 @@ from customer.views import VIEWS
 
 LOOK_SECONDS: Final = 2.0
 TITLE: Final = "CRM customer"
-GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
-"""Answers make many short-lived objects: with Python's own thresholds a third of the time goes to looking at them."""
 
 
 class Routes(NamedTuple):
@@ -42,9 +39,6 @@ async def routes(settings: CustomerSettings, clock: Clock | None = None) -> Asyn
     async with both_sides(settings, clock) as (desk, write, read):
         look = _Look(write, read, clock)
         looking = asyncio.create_task(look.run())
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GARBAGE_THRESHOLDS)
         try:
             yield Routes(create_router(desk, doors(read.views.wait_for)), {}, look.not_ready)
         finally:
