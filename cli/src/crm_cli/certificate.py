@@ -2,9 +2,10 @@
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from sync_ingest.archive import Lost
 from sync_ingest.opening import opened
 from sync_ingest.reporting import certificate_of
 
@@ -16,12 +17,14 @@ def certificate(
     as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
 ) -> None:
     """Shows what the last certificate of a source says."""
-    with opened(ingest_settings()) as running:
-        certificate = running.latest_certificate(source)
-        found = certificate_of(certificate, running.accounts_named(certificate)) if certificate else None
+    try:
+        with opened(ingest_settings()) as running:
+            certificate = running.latest_certificate(source)
+            found = certificate_of(certificate, running.accounts_named(certificate)) if certificate else None
+    except Lost as lost:
+        _fail(f"the database does not answer: {lost}")
     if found is None:
-        print(f"crm certificate: no certificate of {source}", file=sys.stderr)
-        raise typer.Exit(code=2)
+        _fail(f"no certificate of {source}")
     print(json.dumps(found, ensure_ascii=False) if as_json else _readable(found))
 
 
@@ -41,6 +44,11 @@ def _readable(found: dict[str, Any]) -> str:
         for p in found["problems"]
     ]
     return "\n".join(lines)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"crm certificate: {message}", file=sys.stderr)
+    raise typer.Exit(code=2)
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from chassis.deciding import Refusal
@@ -114,7 +114,7 @@ def _lost(loss: Exception, pause_seconds: float) -> None:
     )
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"crm ingest: {message}", file=sys.stderr)
     raise typer.Exit(code=2)
 

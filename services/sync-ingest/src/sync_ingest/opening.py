@@ -28,6 +28,16 @@ def prepared(settings: SyncIngestSettings) -> None:
         Archive(connection).create()
 
 
+def stand(settings: SyncIngestSettings) -> bool:
+    """Whether both are there, so that nothing need be locked to find out."""
+    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
+        found = connection.execute(
+            "select to_regclass(%s) is not null and to_regclass('ingest.requests') is not null",
+            (f"{SCHEMA}.snapshots",),
+        ).fetchone()
+    return found is not None and bool(found[0])
+
+
 @contextmanager
 def opened(
     settings: SyncIngestSettings,
@@ -38,7 +48,7 @@ def opened(
 ) -> Iterator[Ingest]:
     """An `Ingest` with connections of its own; not shared between threads. `ready`: the tables are known to be there."""
     clock = SystemClock()
-    if not ready:
+    if not ready and not stand(settings):
         prepared(settings)
     with ExitStack() as stack:
         reader, writer = Recorder(settings.postgres_url, SCHEMA), Recorder(settings.postgres_url, SCHEMA)
@@ -113,7 +123,8 @@ class IngestPool:
             if self._idle:
                 return self._idle.pop()
         if not self._prepared:
-            prepared(self._settings)
+            if not stand(self._settings):
+                prepared(self._settings)
             self._prepared = True
         with ExitStack() as stack:
             ingest = stack.enter_context(opened(self._settings, ready=True))

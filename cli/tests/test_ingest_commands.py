@@ -1,0 +1,139 @@
+"""`crm ingest`, `crm certificate` and `crm quarantine` as a person or a program calls them, over a real PostgreSQL."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+HEADER = "trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account\r\n"
+ROWS = (
+    "1;10;930101;PRIJEM;VKLAD;700.00;700.00;;;\r\n"
+    "2;10;930102;VYDAJ;VYBER;12..34;687.66;;;\r\n"
+    "3;10;930103;VYDAJ;VYBER;100.50;599.50;;;\r\n"
+    "4;11;930103;PRIJEM;VKLAD;5.00;5.00;;;\r\n"
+)
+RESULT = {
+    "records": 4,
+    "posted": 3,
+    "duplicates": 0,
+    "quarantined": 1,
+    "accounts": 2,
+    "credits_minor": 70_500,
+    "debits_minor": 10_050,
+    "currency": "CZK",
+    "certificate": "GREEN",
+}
+
+
+@pytest.fixture(scope="module")
+def environment(postgres_url, tmp_path_factory):
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for name in ("ingest_commands", "ingest_commands_keys"):
+            connection.execute(f"create database {name}")
+    return os.environ | {
+        "POSTGRES_URL": psycopg.conninfo.make_conninfo(postgres_url, dbname="ingest_commands"),
+        "CRM_KEYS_URL": psycopg.conninfo.make_conninfo(postgres_url, dbname="ingest_commands_keys"),
+        "CRM_DATA": str(tmp_path_factory.mktemp("data")),
+        "CRM_ENVIRONMENT": "development",
+    }
+
+
+@pytest.fixture
+def crm(environment):
+    def run(*arguments, **more):
+        return subprocess.run(
+            [sys.executable, "-m", "crm_cli.main", *map(str, arguments)],
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "trans.asc").write_text(HEADER + ROWS)
+    return tmp_path
+
+
+def test_a_folder_is_taken_in_and_told_as_one_object(crm, folder):
+    first = crm("ingest", "--format", "berka", "--source", "one", folder, "--json")
+    assert first.returncode == 0, first.stderr
+    told = json.loads(first.stdout)
+    seconds = told.pop("seconds")
+    assert told == RESULT
+    assert seconds > 0
+    assert "100.0%" in first.stderr
+    again = json.loads(crm("ingest", "--format", "berka", "--source", "one", folder, "--json").stdout)
+    assert (again["posted"], again["duplicates"], again["credits_minor"]) == (0, 3, 70_500)
+
+
+def test_a_certificate_names_the_account_as_the_bank_does(crm, folder):
+    (folder / "trans.asc").write_text(HEADER + ROWS.replace("599.50", "600.50"))
+    crm("ingest", "--format", "berka", "--source", "two", folder, "--json")
+    told = crm("certificate", "--source", "two", "--json")
+    assert told.returncode == 0, told.stderr
+    certificate = json.loads(told.stdout)
+    assert (certificate["status"], certificate["records"], certificate["posted"]) == ("RED", 4, 3)
+    ((code, account),) = {(each["code"], each["account"]) for each in certificate["problems"]}
+    assert (code, account) == ("printed-balance-differs", "10")
+    assert "account 10" in crm("certificate", "--source", "two").stdout
+
+
+def test_a_quarantined_record_is_listed_and_released_once(crm, folder, tmp_path):
+    crm("ingest", "--format", "berka", "--source", "three", folder, "--json")
+    listed = crm("quarantine", "list", "--source", "three", "--json")
+    (entry,) = json.loads(listed.stdout)["items"]
+    assert (entry["file"], entry["line"], entry["column"]) == ("trans.asc", 3, "amount")
+    assert entry["reason"] == "amount-malformed"
+    assert crm("quarantine", "show", entry["id"]).stdout.strip() == ROWS.splitlines()[1]
+    repaired = tmp_path / "repaired.jsonl"
+    repaired.write_text(
+        '{"record":"posting","account":"10","core_transaction_id":"2","amount_minor":-1234,"currency":"CZK",'
+        '"booked_on":"1993-01-02"}\n'
+    )
+    released = crm("quarantine", "release", entry["id"], repaired)
+    assert (released.returncode, json.loads(released.stdout)["posted"]) == (0, 1), released.stderr
+    again = crm("quarantine", "release", entry["id"], repaired)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "released before" in again.stderr
+    assert json.loads(crm("quarantine", "list", "--source", "three", "--json").stdout) == {
+        "waiting": 0,
+        "items": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--source", "x", "nowhere"), "no such file or folder"),
+        (("--source", "a:b", "."), "printable characters"),
+        (("--source", "x", "--format", "mt999", "."), "mt999"),
+        (("--source", "x", "--format", "csv", "."), "mapping"),
+    ],
+)
+def test_what_cannot_be_taken_in_is_said_on_stderr_alone(crm, arguments, said):
+    failed = crm("ingest", *arguments, "--json")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_no_certificate_and_no_database_are_said_too(crm):
+    unknown = crm("certificate", "--source", "nobody", "--json")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "no certificate of nobody" in unknown.stderr
+    for command in (("certificate", "--source", "x"), ("quarantine", "list")):
+        nowhere = crm(
+            *command, POSTGRES_URL="postgresql://127.0.0.1:1/x", CRM_KEYS_URL="postgresql://127.0.0.1:1/y"
+        )
+        assert nowhere.returncode == 2, nowhere.stderr
+        assert "does not answer" in nowhere.stderr
+        assert "Traceback" not in nowhere.stderr
