@@ -112,9 +112,12 @@ async def test_an_edit_names_the_version_it_was_decided_on(client):
     read = await client.get("/boxes/3")
     edit = {"json": {"label": "y"}}
     is_problem(await client.put("/boxes/3/label", **edit, headers=KEYED), 428, "if-match-missing")
-    for wrong in ('W/"1"', "*", "1", '"x"', '"0001"', '"2"'):
+    for wrong in ('W/"1"', "*", '"x"', '"0001"', '"2"', '""'):
         answer = await client.put("/boxes/3/label", **edit, headers=KEYED | {"If-Match": wrong})
         is_problem(answer, 412, "version-mismatch")
+    for wrong in ("1", '"1', "", '"a" "b"', '"' + "1" * 50 + '"'):
+        answer = await client.put("/boxes/3/label", **edit, headers=KEYED | {"If-Match": wrong})
+        is_problem(answer, 422, "request-invalid")
     done = await client.put("/boxes/3/label", **edit, headers=KEYED | {"If-Match": read.headers["ETag"]})
     assert done.status_code == 200
     again = await client.get("/boxes/3", headers={"If-None-Match": read.headers["ETag"]})
@@ -133,7 +136,7 @@ async def test_pages_go_on_where_the_last_one_ended(client):
     for limit in ("0", "201", "x", "9" * 40, "9" * 5000):
         is_problem(await client.get("/boxes", params={"limit": limit}), 422, "request-invalid")
     for wrong in ("abc", "WyJhIl0", "W10", "WzFlOTld", "WzEyMzQ1Njc4OTAxMjM0NTY3ODkwMTJd"):
-        is_problem(await client.get("/boxes", params={"after": wrong}), 422, "cursor-invalid")
+        is_problem(await client.get("/boxes", params={"after": wrong}), 404, "cursor-invalid")
     for wrong in ("", "a b", "é", "a" * 501):
         is_problem(await client.get("/boxes", params={"after": wrong}), 422, "request-invalid")
 
@@ -220,3 +223,32 @@ async def test_health_says_why_not_and_metrics_are_refreshed_when_asked(app, any
     assert shown.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert 'crm_lag_events{context="boxes",group="boxes-views"} 42.0' in shown.text
     assert 'crm_http_requests_total{method="GET",route="/health/live",status="200"}' in shown.text
+
+
+async def test_the_document_names_every_answer_and_asks_for_a_token_everywhere(app, anybody):
+    document = (await anybody.get("/openapi.json")).json()
+    assert document["openapi"] == "3.1.0"
+    operations = [each for path in document["paths"].values() for each in path.values()]
+    assert len(operations) == 8
+    for operation in operations:
+        assert operation["security"] == [{"token": []}]
+        assert {"400", "401", "403", "422", "500", "503", "default"} <= set(operation["responses"])
+        for status, answer in operation["responses"].items():
+            if status == "default" or int(status) >= 400:
+                assert list(answer["content"]) == ["application/problem+json"]
+                assert answer["content"]["application/problem+json"]["schema"] == {
+                    "$ref": "#/components/schemas/Problem"
+                }
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    edit = document["paths"]["/boxes/{number}/label"]["put"]
+    assert {each["name"] for each in edit["parameters"] if each["required"]} == {
+        "number",
+        "If-Match",
+        "Idempotency-Key",
+    }
+    assert edit["responses"]["412"]["description"].startswith("`version-mismatch`: The subject")
+    assert document["paths"]["/boxes/{number}"]["get"]["responses"]["404"]["description"].startswith(
+        "`box-unknown`"
+    )
+    assert document["components"]["schemas"]["Box"]["properties"]["label"]["pattern"] == r"^[^\u0000]*$"

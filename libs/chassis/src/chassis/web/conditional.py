@@ -6,18 +6,10 @@ from typing import Annotated, Final
 from fastapi import Depends, Header
 from starlette.requests import Request
 
-from chassis.deciding import Refusal
-
 _VERSION: Final = re.compile(r'"(0|[1-9][0-9]{0,17})"')
-
-
-class PreconditionUnknown(Refusal):
-    """An entity tag that was never given out matches nothing."""
-
-    code = "version-mismatch"
-    status = 412
-    title = "If-Match names no version that was given out"
-    title_zh = "If-Match 中的版本无效"
+_ENTITY_TAG: Final = r'^(\*|(W/)?"[!#-~]{0,40}")$'
+NO_VERSION: Final = -1
+"""What a tag names that was never given out; it matches nothing, so the edit is refused with 412 where it is decided."""
 
 
 def entity_tag(version: int) -> str:
@@ -30,16 +22,14 @@ async def expected_version(
         str,
         Header(
             alias="If-Match",
-            max_length=100,
+            pattern=_ENTITY_TAG,
             description="the ETag that was read; `*` and weak tags match nothing",
         ),
     ],
 ) -> int:
     """The version that an edit was decided on; without the header the answer is 428."""
-    found = _VERSION.fullmatch(if_match.strip())
-    if found is None:
-        raise PreconditionUnknown
-    return int(found[1])
+    found = _VERSION.fullmatch(if_match)
+    return NO_VERSION if found is None else int(found[1])
 
 
 Expected = Annotated[int, Depends(expected_version)]

@@ -8,6 +8,8 @@ from fastapi.openapi.utils import get_openapi
 from chassis.web.problems import MEDIA_TYPE, Problem
 
 _REFERENCE: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
+_NO_NULL: Final = r"^[^\u0000]*$"
+_SAID: Final = frozenset(("pattern", "format", "enum", "const", "contentMediaType"))
 _TEMPLATE: Final = "#/components/schemas/{model}"
 _EVERYWHERE: Final = {
     "400": "The request cannot be read, or a command lacks its Idempotency-Key",
@@ -43,7 +45,26 @@ def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
     for path in document.get("paths", {}).values():
         for operation in path.values():
             _with_answers(operation)
+            for parameter in operation.get("parameters", ()):
+                _without_null(parameter)
+    _without_null(schemas)
     return document
+
+
+def _without_null(schema: Any) -> None:
+    """Says of every free text what the edge sees to: no null character."""
+    if isinstance(schema, list):
+        for each in schema:
+            _without_null(each)
+        return
+    if not isinstance(schema, dict):
+        return
+    for each in schema.values():
+        _without_null(each)
+    if schema.get("type") == "string" and not _SAID.intersection(schema):
+        schema["pattern"] = _NO_NULL
+    if schema.get("additionalProperties") is True:
+        schema.setdefault("propertyNames", {"pattern": _NO_NULL})
 
 
 def _with_answers(operation: dict[str, Any]) -> None:

@@ -20,10 +20,10 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class CursorInvalid(Refusal):
-    """A cursor that no page gave out."""
+    """A cursor that no page gave out: there is no page after it."""
 
     code = "cursor-invalid"
-    status = 422
+    status = 404
     title = "The cursor was given out by no page"
     title_zh = "分页游标无效"
 
