@@ -78,8 +78,9 @@ class View:
         return next(collection for collection in self.collections if collection.name == name)
 
 
-CHUNK_RECORDS_MAX: Final = 2_000
-"""Records that are folded and written together."""
+CHUNK_RECORDS_MAX: Final = 5_000
+"""Records that are folded and written together. The more, the fewer writes of a document that many events change:
+with 2,000 documents, 1,000 records cost the server 101 us each, 5,000 cost 42 us."""
 CACHED_DOCUMENTS_MAX: Final = 10_000
 CONFLICT_ROUNDS_MAX: Final = 10
 
