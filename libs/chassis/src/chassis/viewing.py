@@ -5,7 +5,6 @@ A generation that was dropped or replaced under a running process is noticed wit
 """
 
 import asyncio
-import gc
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -26,8 +25,6 @@ SWEEP_SECONDS: Final = 30.0
 CAUGHT_UP_RECORDS_MAX: Final = 2_000
 """A view that is this close to the end of its topics is shown."""
 BATCH_RECORDS_MAX: Final = 2 * CHUNK_RECORDS_MAX
-GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
-"""A batch is many objects that go all at once; with Python's own thresholds a third of the time goes to looking."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,8 +66,6 @@ class ViewRunner:
     async def run(self, stopping: asyncio.Event) -> None:
         """Keeps all views; when one cannot go on, the others stop and the reason is raised."""
         done = asyncio.Event()
-        thresholds = gc.get_threshold()
-        gc.set_threshold(*GARBAGE_THRESHOLDS)
         tasks = [asyncio.create_task(follower.run(done)) for follower in self._followers]
         waiting = asyncio.create_task(stopping.wait())
         try:
@@ -79,7 +74,6 @@ class ViewRunner:
             waiting.cancel()
             done.set()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            gc.set_threshold(*thresholds)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
