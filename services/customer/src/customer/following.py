@@ -17,8 +17,6 @@ from customer.settings import CustomerSettings
 from customer.views import VIEWS
 
 SERVICE: Final = "customer"
-POLICY_BOOKS: Final = "crm_policies"
-"""The database of what policies remember: whoever drops the views does not drop it."""
 
 
 class ViewsRole:
@@ -72,7 +70,7 @@ class PoliciesRole:
         await ensure_topics(settings.kafka_url, TOPICS)
         async with AsyncExitStack() as stack:
             write = await stack.enter_async_context(write_side(settings, self._clock))
-            mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver, POLICY_BOOKS)
+            mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
             stack.push_async_callback(mongo.close)
             publisher = KafkaPublisher(settings.kafka_url, client_id=self.name)
             stack.push_async_callback(publisher.close)
