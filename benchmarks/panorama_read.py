@@ -10,54 +10,39 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import socket
 import statistics
+import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
 
-import uvicorn
+import psycopg
+import uvloop
+from chassis.auth import development_token
 from chassis.clock import SystemClock
 from chassis.documents import Change
+from chassis.generations import Generations
 from chassis.mongo import Mongo, MongoDocuments
 from chassis.privacy import FileKeyEncryption, KeyRing, Origin, seal
-from customer.api import create_router
-from customer.catalogue import SCHEMA, catalogue
-from customer.desk import Desk
-from customer.domain.customer import customer_decider
-from customer.reading import Reading
-from customer.views import asset_panorama, customers
+from chassis.roles import begin
+from chassis.web import caller, create_app, listening_socket
+from chassis.web import serve as serve_app
+from customer.bootstrap import routes
+from customer.settings import CustomerSettings
+from customer.views import VIEWS, asset_panorama, customers
 from devservers import servers
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends
 
-LIMIT = 0.40
+CLOCK = SystemClock()
 ROUNDS = 3
 PRODUCTS = ("deposit", "deposit", "wealth", "card")
-DATABASE = "crm_benchmark"
 NOW = "2026-01-05T08:00:00+00:00"
-
-
-class Live:
-    """Every view in its first generation."""
-
-    async def collection(self, view: str, name: str) -> str:
-        """The collection."""
-        return f"{view}_v1_{name}"
-
-
-@dataclass(frozen=True)
-class Place:
-    """What the server process needs to know."""
-
-    mongo_url: str
-    postgres_url: str
-    keys_url: str
-    kek: Path
-    port: int
 
 
 def filled(number: int, ring: KeyRing, chance: Random) -> list[tuple[str, str, dict[str, Any]]]:
@@ -116,78 +101,68 @@ def filled(number: int, ring: KeyRing, chance: Random) -> list[tuple[str, str, d
     return documents
 
 
-async def fill(place: Place, many: int) -> None:
-    """Writes the documents and the indexes of the views."""
-    mongo = Mongo.connect(place.mongo_url, database=DATABASE)
-    ring = ring_of(place)
+async def fill(settings: CustomerSettings, many: int) -> None:
+    """Writes the documents into the first generation of the views, and shows it."""
+    mongo = Mongo.connect(settings.mongo_url)
+    ring = KeyRing.open(
+        settings.keys_url, FileKeyEncryption.at(settings.key_encryption_file), CLOCK.monotonic
+    )
     chance = Random(7)
-    for view in (customers.VIEW, asset_panorama.VIEW):
-        for collection in view.collections:
-            for index in collection.indexes:
-                await mongo.index(f"{view.name}_v1_{collection.name}", index.fields)
+    places: dict[str, MongoDocuments] = {}
+    for view in VIEWS:
+        generations = Generations(mongo, view, "customer", CLOCK)
+        generation = await generations.begin(_unused)
+        await generations.switch(generation)
+        places[view.name] = generations.documents(generation)
     for first in range(0, many, 500):
         by: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for number in range(first, min(first + 500, many)):
             for view_name, collection_name, document in filled(number, ring, chance):
                 by.setdefault((view_name, collection_name), []).append(document)
         for (view_name, collection_name), found in by.items():
-            documents = MongoDocuments(mongo, f"{view_name}_v1_")
+            documents = places[view_name]
             changes = [Change(one["_id"], None, one["_seq"], documents.freeze(one)) for one in found]
             await documents.write(collection_name, changes)
     await mongo.close()
     ring.close()
 
 
-def ring_of(place: Place) -> KeyRing:
-    """The keys."""
-    return KeyRing.open(place.keys_url, FileKeyEncryption.at(place.kek), SystemClock().monotonic)
+async def _unused(_: str) -> bool:
+    return False
 
 
-def serve(place: Place) -> None:
-    """The server process: the routes of customer and one that does nothing."""
-    from chassis.handling import CommandHandler
-    from chassis.store import EventStore, prepare
+def serve(settings: CustomerSettings) -> None:
+    """The server process: customer as it is served, and a route that does nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log lines are written, and read by nobody
+    begin("customer", settings)
+    router = APIRouter(dependencies=[Depends(caller)])
 
-    class Doors:
-        @staticmethod
-        def caller() -> None:
-            return None
-
-        commanding = expected_version = at_least = caller
+    @router.get("/empty")
+    async def empty() -> dict[str, str]:
+        return {}
 
     async def run() -> None:
-        prepare(place.postgres_url, SCHEMA)
-        store, ring = EventStore(place.postgres_url, SCHEMA), ring_of(place)
-        reading = Reading(Mongo.connect(place.mongo_url, database=DATABASE), Live(), ring)
-        handler = CommandHandler(customer_decider, store, catalogue(), ring)
-        desk = Desk(handler, store, catalogue(), reading, SystemClock())
-        app = FastAPI()
-        app.include_router(create_router(desk, Doors()))  # type: ignore[arg-type]
-
-        @app.get("/empty")
-        async def empty() -> dict[str, str]:
-            return {}
-
-        config = uvicorn.Config(app, port=place.port, log_level="warning", access_log=False)
-        await uvicorn.Server(config).serve()
-
-    import uvloop
+        async with routes(settings) as served:
+            app = create_app("benchmark", [served.router, router], settings)
+            listening = listening_socket(settings.host, settings.port)
+            await serve_app(app, listening, asyncio.Event())
 
     uvloop.run(run())
 
 
-async def ask(port: int, paths: list[str], seconds: float, in_flight: int) -> float:
+async def ask(port: int, token: str, paths: list[str], seconds: float, in_flight: int) -> float:
     """Answers per second; every answer must be 200."""
-    clock = SystemClock()
-    end = clock.monotonic() + seconds
+    end = CLOCK.monotonic() + seconds
     counts = [0] * in_flight
 
     async def client(number: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         chance = Random(number)
-        while clock.monotonic() < end:
+        while CLOCK.monotonic() < end:
             path = paths[chance.randrange(len(paths))]
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            writer.write(
+                f"GET {path} HTTP/1.1\r\nHost: crm\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+            )
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200"), head
             length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
@@ -195,9 +170,9 @@ async def ask(port: int, paths: list[str], seconds: float, in_flight: int) -> fl
             counts[number] += 1
         writer.close()
 
-    began = clock.monotonic()
+    began = CLOCK.monotonic()
     await asyncio.gather(*(client(number) for number in range(in_flight)))
-    return sum(counts) / (clock.monotonic() - began)
+    return sum(counts) / (CLOCK.monotonic() - began)
 
 
 def until_open(port: int) -> None:
@@ -210,30 +185,37 @@ def until_open(port: int) -> None:
     raise RuntimeError("the server does not listen")
 
 
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def measured(place: Place, many: int, seconds: float, in_flight: int) -> tuple[float, float]:
+def measured(settings: CustomerSettings, many: int, seconds: float, in_flight: int) -> tuple[float, float]:
     """Panoramas and empty answers per second, medians of rounds in turn."""
-    import uvloop
-
+    token = development_token(settings, CLOCK.now())
     paths = [f"/customers/{UUID(int=number + 1)}/panorama" for number in range(many)]
-    uvloop.run(ask(place.port, paths, 1.0, in_flight))
+    uvloop.run(ask(settings.port, token, paths, 2.0, in_flight))
     rounds = [
-        [uvloop.run(ask(place.port, wanted, seconds, in_flight)) for wanted in (paths, ["/empty"])]
+        [uvloop.run(ask(settings.port, token, wanted, seconds, in_flight)) for wanted in (paths, ["/empty"])]
         for _ in range(ROUNDS)
     ]
     return statistics.median(one[0] for one in rounds), statistics.median(one[1] for one in rounds)
 
 
-def main() -> None:
+def settings_for(urls: Mapping[str, str], data: Path) -> CustomerSettings:
+    """Settings of the server, the database of the keys made."""
+    with psycopg.connect(urls["POSTGRES_URL"], autocommit=True) as connection:
+        connection.execute("create database crm_keys")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return CustomerSettings(
+        postgres_url=urls["POSTGRES_URL"],
+        mongo_url=urls["MONGO_URL"],
+        data=data,
+        environment="development",
+        port=port,
+    )
+
+
+def main() -> int:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--customers", type=int, default=2_000)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--in-flight", type=int, default=64)
@@ -241,31 +223,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         with servers(data, {"mongo", "postgres"}, lambda _: None, durable=False) as running:
-            place = prepared_place(running.urls, data)
-            asyncio.run(fill(place, given.customers))
-            server = multiprocessing.get_context("spawn").Process(target=serve, args=(place,))
+            settings = settings_for(running.urls, data)
+            asyncio.run(fill(settings, given.customers))
+            server = multiprocessing.get_context("spawn").Process(target=serve, args=(settings,))
             server.start()
             try:
-                until_open(place.port)
-                panoramas, empty = measured(place, given.customers, given.seconds, given.in_flight)
+                until_open(settings.port)
+                panoramas, empty = measured(settings, given.customers, given.seconds, given.in_flight)
             finally:
                 server.terminate()
                 server.join(20)
-    ratio = panoramas / empty
-    line = {"name": "panorama_read", "value": round(panoramas, 1), "unit": "panoramas/s"}
-    print(json.dumps({**line, "limit": round(empty, 1), "ratio": round(ratio, 3), "wanted": LIMIT}))
-
-
-def prepared_place(urls: Any, data: Path) -> Place:
-    """The database of the keys, and a port."""
-    import psycopg
-
-    postgres_url = urls["POSTGRES_URL"]
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("create database crm_benchmark_keys")
-    keys_url = psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_benchmark_keys")
-    return Place(urls["MONGO_URL"], postgres_url, keys_url, data / "kek", free_port())
+    figure = {"name": "panorama_read", "value": round(panoramas, 1), "unit": "panoramas/s"}
+    print(json.dumps({**figure, "limit": round(empty, 1), "ratio": round(panoramas / empty, 3)}))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

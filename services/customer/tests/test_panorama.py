@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
+from chassis.events import event_id
 from customer.panorama import (
     ASSETS,
     LIABILITIES,
@@ -174,6 +175,11 @@ def test_a_loan_without_an_account_of_its_own_is_owed_as_granted_less_repaid():
     shown = seen(events)
     [block], [held] = shown["currencies"], shown["accounts"]
     assert [(one["loan"], one["outstanding_minor"]) for one in held["loans"]] == [("L1", 0), ("L2", 300)]
+    assert [one["granted_by"] for one in held["loans"]] == [
+        str(event_id(account, 3)),
+        str(event_id(account, 4)),
+    ]
+    assert sum(one["repaid_minor"] for one in held["loans"]) == 1500
     assert (block["loans"]["amount_minor"], block["deposits"]["amount_minor"]) == (300, 3500)
     assert (block["aum"]["amount_minor"], block["net_worth"]["amount_minor"]) == (3500, 3200)
     assert block["spending"]["amount_minor"] == 0

@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
+from uuid import UUID
 
+from chassis.events import event_id
 from typing_extensions import TypedDict
 
 from customer.domain.money import decimal_text
@@ -109,9 +111,14 @@ class HeldCard(TypedDict):
 
 
 class HeldLoan(TypedDict):
-    """A loan as master data states it. `outstanding_minor` is null where an account of its own carries the debt."""
+    """A loan as master data states it. `outstanding_minor` is null where an account of its own carries the debt.
+
+    `granted_by` is the event that granted it, of the account's stream; `events` are the movements that repay it.
+    outstanding = granted - repaid, and `repaid_minor` is this loan's part of the outflows behind `events`.
+    """
 
     loan: str
+    granted_by: str
     currency: str
     granted_minor: int
     repaid_minor: int | None
@@ -149,6 +156,7 @@ class Rules(TypedDict):
 
     joint_accounts: str
     aum: str
+    loans: str
     spending_kinds: list[str]
 
 
@@ -168,6 +176,7 @@ class Panorama(TypedDict):
 RULES: Final[Rules] = {
     "joint_accounts": "in-full-for-each-holder",
     "aum": "assets-without-deducting-liabilities",
+    "loans": "debt-of-the-loan-account-or-granted-less-repaid",
     "spending_kinds": list(SPENDING_KINDS),
 }
 
@@ -387,6 +396,7 @@ def _loans(document: Mapping[str, Any], account: _Account, blocks: dict[str, Blo
         held.append(
             {
                 "loan": loan["loan"],
+                "granted_by": str(event_id(UUID(account.id), loan["sequence"])),
                 "currency": currency,
                 "granted_minor": granted,
                 "repaid_minor": repaid,
