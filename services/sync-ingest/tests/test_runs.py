@@ -232,6 +232,37 @@ def test_one_source_runs_once_at_a_time_and_others_go_on(ingest, source, postgre
     assert counts(take(ingest, source, lines(posting("t1", 1))))[2] == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"record":"posting","\\u0000x":1}', "field-unknown"),
+        (lines(posting("t1", 1))[:-2] + b',"\\u0000\\ud800":1}', None),
+        (b"[" * 60_000, "record-unknown"),
+        (b'{"record":"posting","account":' + b"[" * 30_000, "field-invalid"),
+        (b'{"a":' * 10_000, "json-malformed"),
+        (b'"' + b"x" * 70_000 + b'"', "record-oversized"),
+        (lines(posting("t1", 1, booked_on=date(1, 1, 1))), "date-impossible"),
+        (lines(posting("t1", 1, booked_on=date(9999, 12, 31))), "date-impossible"),
+        (lines(AccountRecord(account="A1", opened_on=date(1, 1, 1))), "date-impossible"),
+        (lines(posting("t\x00", 1, account="\x00", branch="\x00\u2028")), None),
+    ],
+)
+def test_whatever_a_line_holds_its_neighbours_are_booked(ingest, source, content, reason):
+    result = ingest.run(
+        source,
+        feed(lines(posting("t0", 1), content, posting("t9", 2)), names=("a\x00\ud800b",)),
+        format="canonical",
+    )
+    found = waiting(ingest, source)
+    assert result.findings.posted + len(found) == 3
+    assert result.findings.posted >= 2
+    if reason is not None:
+        assert [each for _, each, _ in found] == [reason]
+    head = ingest.ledger.head_position()
+    again = take(ingest, source, lines(posting("t0", 1), content, posting("t9", 2)))
+    assert (again.findings.posted, ingest.ledger.head_position()) == (0, head)
+
+
 def test_an_intake_that_breaks_the_booking_stops_no_later_run_of_its_source(ingest, source):
     sealed = ingest.ledger.sealed
 

@@ -32,6 +32,7 @@ from sync_ingest.domain.identities import (
     feed_id,
     released_id,
 )
+from sync_ingest.domain.records import shown
 from sync_ingest.domain.totals import Purse
 from sync_ingest.pipeline import Entry, Journal, Origin, Pipeline
 
@@ -310,7 +311,7 @@ class Ingest:
             with content.open() as stream:
                 intake = self.archive.take_in(
                     source,
-                    content.name,
+                    shown(content.name),
                     stream,
                     format=format,
                     mapping=mapping,

@@ -56,7 +56,7 @@ def source_of(headers: Sequence[Header], value: bytes, default: str) -> str:
     else:
         try:
             named = _named.decode(value).source or ""
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             named = ""
     try:
         return checked_source(named)

@@ -30,6 +30,8 @@ from sync_ingest.domain.identities import (
     subject_id,
 )
 from sync_ingest.domain.records import (
+    FIRST_DAY,
+    LAST_DAY,
     AccountRecord,
     AnyRecord,
     MasterRecord,
@@ -38,6 +40,7 @@ from sync_ingest.domain.records import (
     Posting,
     Unreadable,
     same_content,
+    shown,
 )
 from sync_ingest.domain.totals import ControlTotals, Purse, Tally
 
@@ -46,6 +49,9 @@ CONFLICT_RETRIES_MAX: Final = 5
 DEFERRED_MAX: Final = 50_000
 QUARANTINED_NAMED_MAX: Final = 100_000
 """Beyond this many a run still counts what it cannot read, but keeps no entry of its own for each."""
+
+
+_DAYS: Final = f"not between {FIRST_DAY} and {LAST_DAY}"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -362,9 +368,8 @@ class Pipeline:
                 else:
                     plan.quarantined.append(self._conflict(item))
                 continue
-            if origins[item.file].closed:
-                detail = "its intake is certified without it: release it once its original is there"
-                plan.quarantined.append(self._refused(item, "reversal-without-original", detail))
+            if origins[item.file].closed or not FIRST_DAY <= posting.booked_on <= LAST_DAY:
+                plan.quarantined.append(self._unfit(item))
                 continue
             reverses = (
                 posting_id(source, posting.account, posting.reverses, posting.leg)
@@ -378,6 +383,14 @@ class Pipeline:
             self._plan_reversals(plan, new, reversing)
         self._plan_entries(plan, new.values())
         return plan
+
+    def _unfit(self, item: Item) -> _Quarantined:
+        """Why a posting that is not there yet cannot come; the same reason whenever its intake is read."""
+        content = item.content
+        if isinstance(content, Posting) and not FIRST_DAY <= content.booked_on <= LAST_DAY:
+            return self._refused(item, "date-impossible", _DAYS)
+        detail = "its intake is certified without it: release it once its original is there"
+        return self._refused(item, "reversal-without-original", detail)
 
     def _tally(self, account: _Account, currency: str) -> Tally:
         tally = account.tallies[currency] = self.totals.tally(Purse(account.id, currency))
@@ -485,6 +498,8 @@ class Pipeline:
             if record.source is not None and record.source != self.source:
                 detail = "the record names another source than its feed"
                 refused.append(self._refused(item, "source-mismatch", detail))
+            elif isinstance(record, AccountRecord) and not FIRST_DAY <= record.opened_on <= LAST_DAY:
+                refused.append(self._refused(item, "date-impossible", _DAYS))
             elif self._origins[item.file].open:
                 latest.append((item, record))
             else:
@@ -592,7 +607,7 @@ class Pipeline:
     def _quarantine_event(self, identity: QuarantineId, quarantined: _Quarantined) -> FeedRecordQuarantined:
         item, unreadable = quarantined.item, quarantined.unreadable
         origin = self._origins[item.file]
-        place = Place(origin.file, item.line, unreadable.column)
+        place = Place(origin.file, item.line, shown(unreadable.column) if unreadable.column else None)
         return FeedRecordQuarantined(
             source=self.source,
             quarantine=identity,
@@ -601,7 +616,7 @@ class Pipeline:
             line=place.line,
             column=place.column,
             reason=unreadable.reason,
-            detail=unreadable.detail,
+            detail=shown(unreadable.detail),
             raw=unreadable.raw.decode("latin-1"),
         )
 

@@ -57,7 +57,7 @@ def _contents(file: int, lines: list[Line]) -> Iterator[list[Item]]:
         contents: Sequence[AnyRecord | Unreadable]
         try:
             contents = _decoder.decode_lines(b"\n".join([line.data for line in some]))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             contents = [read_line(line) for line in some]
         if len(contents) != len(some) or any(line.oversized for line in some):
             contents = [read_line(line) for line in some]
@@ -77,6 +77,8 @@ def read_line(line: Line) -> AnyRecord | Unreadable:
         return _not_json(line, data, str(error))
     except UnicodeDecodeError as error:
         return _not_json(line, data, str(error))
+    except RecursionError:
+        return Unreadable("json-malformed", "nested too deeply", kept(data))
 
 
 def _not_json(line: Line, data: bytes, message: str) -> Unreadable:

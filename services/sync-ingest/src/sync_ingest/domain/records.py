@@ -5,7 +5,7 @@ dates are ISO 8601, money is signed integer minor units (credit positive, debit 
 """
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -142,8 +142,20 @@ class StandingOrderRecord(Record, frozen=True, tag="standing-order"):
 MasterRecord = PartyRecord | AccountRecord | HolderRecord | CardRecord | LoanRecord | StandingOrderRecord
 AnyRecord = Posting | MasterRecord
 
-RAW_KEPT_BYTES_MAX = 65_536
+RAW_KEPT_BYTES_MAX: Final = 65_536
 """How much of an unreadable record its quarantine entry shows; the whole is in the intake."""
+
+
+FIRST_DAY: Final = date(1900, 1, 1)
+LAST_DAY: Final = date(2199, 12, 31)
+"""Bank days beyond these are slips of a key, and would not fit every calendar and zone on the way."""
+
+SHOWN_CHARACTERS_MAX: Final = 200
+
+
+def shown(text: str) -> str:
+    """Names that a feed brings, of files and fields, as far as they can be stored and shown."""
+    return "".join([letter if letter.isprintable() else "\ufffd" for letter in text[:SHOWN_CHARACTERS_MAX]])
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
