@@ -248,7 +248,7 @@ def test_a_process_ends_cleanly_on_a_signal(tmp_path, ending):
     process.send_signal(ending)
     _, told = process.communicate(timeout=20)
     assert process.returncode == 0, told
-    assert '"event": "process started"' in told
+    assert '"event":"process started"' in told
 
 
 def test_a_role_that_does_not_exist_is_named(tmp_path, capsys):

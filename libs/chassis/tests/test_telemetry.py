@@ -26,10 +26,10 @@ def lines() -> Iterator[io.StringIO]:
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
-    before = telemetry._Tracing.tracer
+    before = telemetry._Tracing.tracer, telemetry._Tracing.recording
     telemetry.configure_tracing("boxes", exporter=exporter)
     yield exporter
-    telemetry._Tracing.tracer = before
+    telemetry._Tracing.tracer, telemetry._Tracing.recording = before
 
 
 def told(lines: io.StringIO) -> dict:
@@ -62,6 +62,11 @@ def test_words_that_nobody_thought_of_are_redacted(lines):
     assert line["name_of_holder"] == line["phone"] == line["query"] == telemetry.REDACTED
     assert line["retries"] == 2
     assert "张三" not in lines.getvalue()
+
+
+def test_text_that_is_no_unicode_does_not_silence_a_line(lines):
+    structlog.get_logger("x").warning("half \ud83d", reason="x")
+    assert told(lines)["reason"] == "x"
 
 
 def test_an_exception_gives_its_class_and_place_and_not_its_text(lines):

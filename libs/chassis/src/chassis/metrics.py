@@ -65,7 +65,6 @@ REQUEST_SECONDS: Final = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
     registry=REGISTRY,
 )
-REQUESTS_IN_FLIGHT: Final = Gauge("crm_http_requests_in_flight", "Requests being answered", registry=REGISTRY)
 
 _log = structlog.get_logger(__name__)
 

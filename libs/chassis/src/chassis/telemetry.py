@@ -5,20 +5,24 @@ on, so that stored events and log lines of one request can be found together all
 """
 
 import importlib
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, Final, TextIO
 
+import msgspec
 import structlog
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
-from opentelemetry.trace import Span, SpanKind, Tracer
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 Carrier = Mapping[str, str | None]
@@ -78,6 +82,7 @@ LOGGED_WORDS: Final = frozenset(
 )
 """The words that a log line may have. Others are redacted: a name not thought of yet could be somebody's name."""
 
+_IDS: Final = RandomIdGenerator()
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
@@ -85,6 +90,7 @@ class _Tracing:
     """The process's tracer; a provider of its own, so that tests can have one each."""
 
     tracer: Tracer = TracerProvider(sampler=ALWAYS_OFF).get_tracer("chassis")
+    recording = False
 
 
 def configure_tracing(
@@ -99,6 +105,7 @@ def configure_tracing(
     if endpoint is not None:
         provider.add_span_processor(BatchSpanProcessor(_otlp(endpoint)))
     _Tracing.tracer = provider.get_tracer("chassis")
+    _Tracing.recording = recording
     return provider
 
 
@@ -140,30 +147,63 @@ def attached(carried: Carrier | None) -> Iterator[None]:
         otel_context.detach(token)
 
 
-@contextmanager
-def span(
-    name: str,
-    carried: Carrier | None = None,
-    *,
-    kind: SpanKind = SpanKind.INTERNAL,
-    attributes: Mapping[str, str | int] | None = None,
-) -> Iterator[Span]:
-    """A span, in the trace of `carried` where given (an empty one begins a trace), else of the current one. Attributes hold nothing personal."""
-    parent = None if carried is None else extracted(carried)
-    with _Tracing.tracer.start_as_current_span(
-        name,
-        context=parent,
-        kind=kind,
-        attributes=attributes,
-        record_exception=False,
-        set_status_on_exception=True,
-    ) as started:
-        yield started
+class span:
+    """A span, in the trace of `carried` where given (an empty one begins a trace), else of the current one.
+
+    Attributes hold nothing personal. Where nothing is recorded, only the ids are made, at a fifth of the cost.
+    """
+
+    __slots__ = ("_attributes", "_carried", "_kind", "_name", "_span", "_token")
+
+    def __init__(
+        self,
+        name: str,
+        carried: Carrier | None = None,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, str | int] | None = None,
+    ) -> None:
+        self._name = name
+        self._carried = carried
+        self._kind = kind
+        self._attributes = attributes
+
+    def __enter__(self) -> Span:
+        parent = otel_context.get_current() if self._carried is None else extracted(self._carried)
+        if _Tracing.recording:
+            self._span = _Tracing.tracer.start_span(
+                self._name, context=parent, kind=self._kind, attributes=self._attributes
+            )
+        else:
+            self._span = _ids_only(parent)
+        self._token = otel_context.attach(trace.set_span_in_context(self._span, parent))
+        return self._span
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        otel_context.detach(self._token)
+        if isinstance(error, Exception):
+            self._span.set_status(Status(StatusCode.ERROR, type(error).__qualname__))
+        self._span.end()
+
+
+def _ids_only(parent: otel_context.Context) -> Span:
+    above = trace.get_current_span(parent).get_span_context()
+    if above.is_valid:
+        found = SpanContext(
+            above.trace_id, _IDS.generate_span_id(), False, above.trace_flags, above.trace_state
+        )
+    else:
+        found = SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), False)
+    return NonRecordingSpan(found)
 
 
 def extracted(carried: Carrier | None) -> otel_context.Context:
     """The context that a carrier names; an empty one where it names none that is valid."""
     known = {name: value for name, value in (carried or {}).items() if value is not None}
+    if not known:
+        return otel_context.Context()
     return _PROPAGATOR.extract(known, context=otel_context.Context())
 
 
@@ -207,6 +247,16 @@ def places(error: BaseException, frames_max: int = 8) -> list[str]:
     return found[-frames_max:]
 
 
+_encode: Final = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def _as_json(line: Any, **_: Any) -> str:
+    try:
+        return _encode(line).decode()
+    except (UnicodeEncodeError, TypeError, RecursionError):  # half a character, an odd key: a line all the same
+        return json.dumps(line, default=str, skipkeys=True)
+
+
 def configure_logging(service: str, level: str = "info", stream: TextIO | None = None) -> None:
     """One JSON object per line, on standard error unless told; libraries that use `logging` speak through it too."""
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -224,7 +274,7 @@ def configure_logging(service: str, level: str = "info", stream: TextIO | None =
         redacted,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer(ensure_ascii=False)],
+        processors=[*shared, structlog.processors.JSONRenderer(_as_json)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(stream or sys.stderr),
         cache_logger_on_first_use=False,
@@ -234,7 +284,7 @@ def configure_logging(service: str, level: str = "info", stream: TextIO | None =
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(ensure_ascii=False),
+                structlog.processors.JSONRenderer(_as_json),
             ],
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
         )

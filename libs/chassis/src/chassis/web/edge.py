@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 
 import structlog
 from opentelemetry.trace import Span, SpanKind
+from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -70,6 +71,9 @@ class Edge:
         self._unavailable = unavailable
         self._requests_max = requests_max
         self._in_flight = 0
+        # As many as there are routes, methods and statuses: finding a child by its labels costs more than counting.
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._log = structlog.get_logger("access").bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -80,13 +84,11 @@ class Edge:
         headers: dict[bytes, bytes] = {name: value for name, value in scope["headers"] if name in _READ}
         answer = _Answer(send)
         self._in_flight += 1
-        metrics.REQUESTS_IN_FLIGHT.set(self._in_flight)
         with telemetry.span("http", _carried(headers), kind=SpanKind.SERVER) as span:
             try:
                 await self._answered(scope, receive, answer, headers)
             finally:
                 self._in_flight -= 1
-                metrics.REQUESTS_IN_FLIGHT.set(self._in_flight)
                 self._told(scope, answer, span, self._clock.monotonic() - began)
 
     async def _answered(
@@ -160,8 +162,12 @@ class Edge:
 
     def _told(self, scope: Scope, answer: "_Answer", span: Span, seconds: float) -> None:
         route, method, status = _route(scope), _method(scope), answer.status or 499
-        metrics.REQUESTS.labels(method, route, status).inc()
-        metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+        counted = self._counted.get((method, route, status))
+        if counted is None:
+            counted = metrics.REQUESTS.labels(method, route, status), metrics.REQUEST_SECONDS.labels(route)
+            self._counted[method, route, status] = counted
+        counted[0].inc()
+        counted[1].observe(seconds)
         if span.is_recording():
             span.update_name(f"{method} {route}")
             span.set_attribute("http.request.method", method)
