@@ -184,7 +184,7 @@ class PolicyRunner:
         return failing if self._reason is None else [self._reason, *failing]
 
     async def measure(self) -> None:
-        """Refreshes the gauges of all policies."""
+        """Refreshes the gauges of all policies, as the watch does every second."""
         for reactor, consumer, _ in self._running:
             lag = await consumer.lag()
             contexts = {place: position.context for place, position in reactor.positions.items()}
@@ -211,3 +211,4 @@ class PolicyRunner:
                 await asyncio.wait_for(done.wait(), WATCH_SECONDS)
             for reactor, _, _ in self._running:
                 await reactor.tick()
+            await self.measure()

@@ -82,11 +82,6 @@ class ViewRunner:
         """Which views do not show what is known, and why."""
         return [reason for follower in self._followers for reason in follower.not_ready()]
 
-    async def measure(self) -> None:
-        """Refreshes the gauges of all views."""
-        for follower in self._followers:
-            await follower.measure()
-
 
 class Follower:
     """Keeps one view."""
@@ -132,17 +127,21 @@ class Follower:
         return reasons
 
     async def measure(self) -> None:
-        """Refreshes the gauges of the view."""
+        """Refreshes the gauges of the view, as the watch does every second."""
         if self._generation is None or self._projector is None or self._consumer is None:
             return
         group = self._generation.group
         lag = await self._consumer.lag()
+        now = self._clock.now()
         for context, positions in _by_context(self._projector.positions).items():
             behind = sum(left for place, left in lag.items() if place in positions)
+            seen = [position.at for position in positions.values() if position.at is not None]
+            waits = (now - min(seen)).total_seconds() if seen and behind else 0.0
             metrics.LAG_EVENTS.labels(group, context).set(behind)
-            at = [position.at for position in positions.values() if position.at is not None]
-            oldest = (self._clock.now() - min(at)).total_seconds() if at and behind else 0.0
-            metrics.FRESHNESS_SECONDS.labels(f"{group}/{context}").set(max(0.0, oldest))
+            metrics.LAG_SECONDS.labels(group, context).set(max(0.0, waits))
+            if seen:
+                heard = (now - max(seen)).total_seconds()
+                metrics.FRESHNESS_SECONDS.labels(f"{self.view.name}/{context}").set(max(0.0, heard))
         metrics.DEAD_LETTERS.labels(group).set(self._projector.parking.dead_letters)
         metrics.PARKED_SUBJECTS.labels(group).set(len(self._projector.parking.parked))
 
@@ -202,6 +201,7 @@ class Follower:
             if not await self.generations.still(generation):
                 raise GenerationLost(generation.group)
             await feed.projector.tick()
+            await self.measure()
             if self._clock.monotonic() - self._last_sweep > SWEEP_SECONDS:
                 self._last_sweep = self._clock.monotonic()
                 await self.generations.sweep()

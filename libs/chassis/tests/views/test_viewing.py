@@ -17,6 +17,7 @@ from chassis.transport import KafkaPublisher, ensure_topics
 from chassis.viewing import ViewRunner
 from contracts import topics
 from contracts.topics import EVENTS, Topic, dead_letters
+from prometheus_client import generate_latest
 
 from .lists import SUBJECTS, Repairs, Words, folded, lists
 
@@ -127,9 +128,12 @@ async def test_a_view_is_built_shown_and_kept_up_to_date(bank):
     assert not await bank.reader().wait_for("customer", bank.words.position + 1, 0.05)
     assert await bank.catches_up()
     assert await bank.shown() == folded(bank.view, bank.words.all())
-    await runner.measure()
     live = await bank.generations().live()
-    assert metrics.LAG_EVENTS.labels(live.group, "customer")._value.get() == 0
+    assert await comes(
+        _async(lambda: f'crm_lag_events{{context="customer",group="{live.group}"}} 0.0' in _page())
+    )
+    assert f'crm_parked_subjects{{group="{live.group}"}} 0.0' in _page()
+    assert 'crm_freshness_seconds{name="lists/customer"}' in _page()
     stopping.set()
     await task
 
@@ -182,6 +186,10 @@ async def test_newer_code_is_built_beside_the_old_and_older_code_leaves_it_alone
         (1, 1, "retired"),
         (2, 2, "live"),
     ]
+
+
+def _page() -> str:
+    return generate_latest(metrics.REGISTRY).decode()
 
 
 async def _live_code(bank: Bank, code: int) -> bool:
