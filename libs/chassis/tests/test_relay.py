@@ -1,7 +1,9 @@
 """From a real store to a real broker: nothing missed, order kept, a stale relay refused, a crash repeats and loses nothing."""
 
 import asyncio
+import os
 import random
+import signal
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -388,6 +390,41 @@ async def test_a_producer_that_broke_is_made_anew_and_the_batch_comes_again(sett
     await relayed(setting.relay(Breaking(setting.publisher())), head)
     events = await setting.events()
     assert len({(e.subject, e.sequence) for _, e in events}) == 300
+    assert_in_order(events, repeated=True)
+
+
+async def test_a_broker_killed_under_load_costs_nothing(devservers, setting, recorder):
+    """The relay has a thread of its own here, because the broker is started again from this one."""
+    broker = devservers.one("kafka")
+    if "kafka" not in broker.pids:
+        pytest.skip("this broker is not ours to kill")
+    done, reached = threading.Event(), [0]
+
+    async def relaying() -> None:
+        inner = Setting(setting.postgres_url, setting.kafka_url, setting.schema, setting.topic)
+        relay, stopping = inner.relay(batch_max=100), asyncio.Event()
+        running = asyncio.create_task(relay.run(stopping))
+        while not done.is_set():
+            reached[0] = relay.position
+            await asyncio.sleep(0.01)
+        stopping.set()
+        await running
+        await inner.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(relaying()))
+    thread.start()
+    for kill in range(2):
+        first = 1000 * kill + 1
+        recorder.append_bulk([noted(UUID(int=s), v) for v in range(first, first + 1000) for s in range(5)])
+        await until(lambda kill=kill: reached[0] > 5000 * kill + 500)
+        os.kill(broker.pids["kafka"], signal.SIGKILL)
+        broker.restart("kafka")
+    head = recorder.head_position()
+    await until(lambda: reached[0] >= head)
+    done.set()
+    await asyncio.to_thread(thread.join)
+    events = await setting.events()
+    assert len({(e.subject, e.sequence) for _, e in events}) == 10_000
     assert_in_order(events, repeated=True)
 
 
