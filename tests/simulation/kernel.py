@@ -7,6 +7,7 @@ gives the same trace, byte for byte. Time is the kernel's too: it moves with eve
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class Faults:
     unanswered: float = 0.02
     unanswered_max: int = 30
     restart_seconds_max: float = 0.2
+    delay: float = 0.05
+    delay_seconds_max: float = 0.3
 
 
 @dataclass(slots=True)
@@ -73,6 +76,8 @@ class Kernel:
     turns: int = 0
     trace: list[str] = field(default_factory=list)
     healed: bool = False
+    met: Counter[str] = field(default_factory=Counter)
+    """How many faults of each kind there were."""
     _waiting: list[_Gate] = field(default_factory=list)
     _tasks: dict[Actor, "asyncio.Task[None]"] = field(default_factory=dict)
     _crashes: int = 0
@@ -122,7 +127,11 @@ class Kernel:
             raise asyncio.CancelledError
         gate = _Gate(actor, point, asyncio.get_running_loop().create_future(), self.seconds + after_seconds)
         self._waiting.append(gate)
-        await gate.future
+        try:
+            await gate.future
+        finally:
+            if gate in self._waiting:  # given up from within the actor
+                self._waiting.remove(gate)
 
     async def wait(self, future: "asyncio.Future[T]") -> T:
         """Waits for what another actor will say; a gate follows, so that one may die in between."""
@@ -137,6 +146,14 @@ class Kernel:
     def draw_cut(self, length: int) -> int:
         """After how many of `length` things a connection breaks; `length` means that it holds."""
         return self.chance.randrange(length + 1) if self._draws_unanswered() else length
+
+    def draw_delay(self) -> float:
+        """How many seconds the network takes; mostly none."""
+        faults = self.faults
+        if self.healed or self.chance.random() >= faults.delay:
+            return 0.0
+        self.met["delay"] += 1
+        return self.chance.random() * faults.delay_seconds_max
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps in simulated time."""
@@ -204,10 +221,12 @@ class Kernel:
         ):
             return False
         self._unanswered += 1
+        self.met["unanswered"] += 1
         return True
 
     def _crash(self, gate: _Gate) -> None:
         actor = gate.actor
+        self.met["crash"] += 1
         self.note(f"{actor.name}.{actor.life} {gate.point} CRASH")
         actor.dead = True
         for waiting in self._waiting:

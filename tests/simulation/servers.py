@@ -1,18 +1,19 @@
-"""The three servers of the simulation, as far as their promises matter.
+"""PostgreSQL and Kafka in the simulation, as far as their promises matter.
 
 PostgreSQL: transactions that may be aborted, unique constraints, positions drawn under a lock that is held over the
-commit. Kafka: partitions that keep their order, batches of which a prefix may arrive, also after their sender has
-died. MongoDB: single-document compare-and-set. What each forgets when it is broken on purpose is a flag of `Flaws`.
+commit, the relay's position row. Kafka: partitions that keep their order, batches of which a beginning may arrive,
+also after their sender has died. What each forgets when it is broken on purpose is a flag of `Flaws`.
 """
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import UUID
 
 from chassis.events import StoredEvent
+from chassis.relay.loop import Fenced, RelayPositions, Taken
 from chassis.store.items import (
     Append,
     Appended,
@@ -22,12 +23,19 @@ from chassis.store.items import (
     StoreUnavailable,
     VersionConflict,
 )
+from chassis.transport import Partition, Publisher, PublishFailed, Record
 from msgspec import structs
+from typing_extensions import override
 
 from tests.simulation.kernel import Actor, Injected, Kernel
 
 LOCK_RETRY_SECONDS = 0.003
 ABORTS_MAX = 20
+STAND_BY_SECONDS = 0.05
+SEAT_LOST = 0.02
+SEATS_LOST_MAX = 4
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,7 @@ class LogServer:
     def _may_abort(self) -> None:
         if not self.kernel.healed and self._aborts < ABORTS_MAX and self.kernel.chance.random() < self.abort:
             self._aborts += 1
+            self.kernel.met["abort"] += 1
             self.kernel.note("log aborts")
             raise StoreUnavailable("aborted")
 
@@ -164,58 +173,127 @@ def position_of(event: StoredEvent) -> int:
     return event.position
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What lies at an offset of a partition."""
-
-    offset: int
-    key: bytes
-    headers: tuple[tuple[str, bytes], ...]
-    value: bytes
-
-
 @dataclass(slots=True)
-class BrokerServer:
-    """Topics of partitions. A batch arrives record by record, and its rest may arrive after its sender has died."""
+class BrokerServer(Publisher):
+    """Topics of partitions, and how far each group says it is.
+
+    A batch goes partition by partition, each at its own pace; the rest of it may arrive after its sender has given up
+    or died. Every partition keeps the order in which one call gave its records.
+    """
 
     kernel: Kernel
-    partitions: int = 2
-    logs: dict[tuple[str, int], list[Record]] = field(default_factory=dict)
+    logs: dict[Partition, list[Record]] = field(default_factory=dict)
+    committed: dict[tuple[str, Partition], int] = field(default_factory=dict)
     _flights: int = 0
 
-    def partition_of(self, key: bytes) -> int:
-        """The same key always goes to the same partition."""
-        return zlib.crc32(key) % self.partitions
-
-    def append(self, topic: str, key: bytes, headers: Sequence[tuple[str, bytes]], value: bytes) -> None:
+    def append(self, record: Record) -> None:
         """Puts one record at the end of its partition."""
-        log = self.logs.setdefault((topic, self.partition_of(key)), [])
-        log.append(Record(len(log), key, tuple(headers), value))
+        log = self.logs.setdefault((record.topic, record.partition), [])
+        log.append(record._replace(offset=len(log)))
 
-    async def publish(self, batch: Sequence[tuple[str, bytes, Sequence[tuple[str, bytes]], bytes]]) -> None:
-        """Sends a batch and waits for all acknowledgements; the network carries it, whatever becomes of the sender."""
+    def end(self, place: Partition) -> int:
+        """The offset that the next record will have."""
+        return len(self.logs.get(place, ()))
+
+    @override
+    async def publish(self, records: Sequence[Record]) -> None:
         kernel = self.kernel
         await kernel.gate("send")
-        self._flights += 1
-        landed = asyncio.get_running_loop().create_future()
+        batches: dict[Partition, list[Record]] = {}
+        for record in records:
+            batches.setdefault((record.topic, record.partition), []).append(record)
+        flights = [self._flight(batch) for batch in batches.values()]
+        if kernel.draw_cut(1) == 0:
+            raise PublishFailed("no answer in time")
+        landed = await kernel.wait(asyncio.gather(*flights))
+        if not all(landed):
+            raise PublishFailed("a connection broke")
+
+    def _flight(self, batch: Sequence[Record]) -> "asyncio.Future[bool]":
+        """What the network carries to one partition, whatever becomes of the sender."""
+        kernel = self.kernel
+        landed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         lost_after = kernel.draw_cut(len(batch))
+        delay_seconds = kernel.draw_delay()
 
         async def flight() -> None:
-            for number, (topic, key, headers, value) in enumerate(batch):
+            await kernel.gate("in flight", after_seconds=delay_seconds)
+            for record in batch[:lost_after]:
+                self.append(record)
                 await kernel.gate("in flight")
-                if number >= lost_after:
-                    break
-                self.append(topic, key, headers, value)
             if not landed.done():
                 landed.set_result(lost_after >= len(batch))
 
+        self._flights += 1
         kernel.spawn(f"network-{self._flights}", flight, mortal=False)
-        if not await kernel.wait(landed):
-            raise Injected("publish")
-        await kernel.gate("acknowledged")
+        return landed
 
-    async def fetch(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
+    async def fetch(self, place: Partition, offset: int, limit: int) -> list[Record]:
         """Records from an offset on."""
-        return await self.kernel.call(
-            "fetch", lambda: self.logs.get((topic, partition), [])[offset : offset + limit]
-        )
+        return await self.kernel.call("fetch", lambda: self.logs.get(place, [])[offset : offset + limit])
+
+    async def commit(self, group: str, place: Partition, offset: int) -> None:
+        """Keeps how far a group says it is, as the last who says so has it."""
+        await self.kernel.call("commit", lambda: self.committed.__setitem__((group, place), offset))
+
+    async def offset(self, group: str, place: Partition) -> int:
+        """Where a member of a group goes on."""
+        return await self.kernel.call("offset", lambda: self.committed.get((group, place), 0))
+
+
+@dataclass(slots=True)
+class PositionServer(RelayPositions):
+    """The position row of a relay and the seat, which the server may think free while its holder still works."""
+
+    kernel: Kernel
+    flaws: Flaws
+    epoch: int = 0
+    position: int = 0
+    accepted: list[tuple[int, int]] = field(default_factory=list)
+    """Epoch of who saved, and the latest one then."""
+    fenced: int = 0
+    _holder: Actor | None = None
+    _seats_lost: int = 0
+
+    @override
+    async def take(self) -> Taken:
+        me = self.kernel.actor()
+        if self._holder is me:
+            self._holder = None
+        while self._holder is not None and not self._holder.dead:
+            if self._loses_seat():
+                self._holder = None
+                break
+            await self.kernel.sleep(STAND_BY_SECONDS)
+        self._holder = me
+        return await self._ask("take", self._begin)
+
+    @override
+    async def save(self, epoch: int, position: int) -> None:
+        await self._ask("save position", lambda: self._keep(epoch, position))
+
+    def _begin(self) -> Taken:
+        self.epoch += 1
+        return Taken(self.epoch, self.position)
+
+    def _keep(self, epoch: int, position: int) -> None:
+        if epoch != self.epoch and not self.flaws.no_fence:
+            self.fenced += 1
+            raise Fenced(f"epoch {epoch} is over")
+        self.accepted.append((epoch, self.epoch))
+        self.position = max(self.position, position)
+
+    def _loses_seat(self) -> bool:
+        kernel = self.kernel
+        if kernel.healed or self._seats_lost >= SEATS_LOST_MAX or kernel.chance.random() >= SEAT_LOST:
+            return False
+        self._seats_lost += 1
+        kernel.met["seat lost"] += 1
+        kernel.note("the seat is lost")
+        return True
+
+    async def _ask(self, point: str, effect: Callable[[], T]) -> T:
+        try:
+            return await self.kernel.call(point, effect)
+        except Injected as error:
+            raise StoreUnavailable(point) from error

@@ -1,0 +1,424 @@
+"""The way from the log to its readers: two relays, a broker, three consumers of a view; and what must hold after it.
+
+The relay, the projector, the parking, the books and the documents are those of the chassis; the servers below them are
+the simulation's. Some deeds are poison to the view until somebody repairs it; an operator asks for the release of
+whoever is parked, before the repair in vain.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+from chassis.delivered import Delivered
+from chassis.documents import ID, SEQUENCE, Document, DocumentKey
+from chassis.events import StoredEvent
+from chassis.mongo import MongoDocuments
+from chassis.mongo_books import PARKED, POSITIONS, MongoBooks
+from chassis.parking import Parking
+from chassis.projecting import Collection, Projector, View
+from chassis.relay.loop import Relay
+from chassis.transport import Partition, Record
+from contracts.envelope import Envelope, Watermark, unwrap
+from contracts.ingest import PostingBooked
+from contracts.topics import Topic, partition_of
+
+from tests.simulation.kernel import EPOCH, Faults
+from tests.simulation.mongo_server import MongoFlaws, MongoServer
+from tests.simulation.scenario import (
+    CATCH_UP_SECONDS_MAX,
+    MOVED,
+    NAMESPACE,
+    SUBJECTS,
+    Broken,
+    World,
+    body_of,
+    check_log,
+)
+from tests.simulation.servers import BrokerServer, Flaws, PositionServer, position_of
+
+CONTEXT = "ingest"
+TOPIC = Topic("crm.ingest.events", 2, "subject id", "what the simulation publishes")
+PLACES: tuple[Partition, ...] = tuple((TOPIC.name, number) for number in range(TOPIC.partitions))
+GROUP = "simulation.balances.v1"
+PREFIX = "balances_v1_"
+BALANCES, MOVEMENTS = PREFIX + "balances", PREFIX + "movements"
+RELAYS = 2
+CONSUMERS = 3
+RELAY_BATCH_MAX = 4
+RELAY_POLL_SECONDS = 0.02
+FETCH_MAX = 6
+CHUNK_RECORDS = 3
+POISON_MAX = 2
+REASSIGNED = 0.15
+"""Chance per round that a consumer gets other partitions."""
+
+
+class Words(NamedTuple):
+    """The public words for a movement."""
+
+    event: type[PostingBooked]
+    body: bytes
+
+
+def words(stored: StoredEvent) -> Words | None:
+    """A movement is published, a note is not."""
+    if stored.name != MOVED:
+        return None
+    body = body_of(stored)
+    said = {
+        "source": "simulation",
+        "posting_id": NAMESPACE,
+        "core_transaction_id": body.deed,
+        "leg": 1,
+        "amount_minor": body.amount_minor,
+        "currency": "CNY",
+        "booked_on": EPOCH.date(),
+        "intake": NAMESPACE,
+        "line": 1,
+    }
+    return Words(PostingBooked, msgspec.json.encode(said))
+
+
+class Poison(ValueError):
+    """What the view's code cannot digest before it is repaired."""
+
+
+@dataclass(slots=True)
+class Delivery:
+    """All there is between the log and its readers, and what readers were shown."""
+
+    world: World
+    broker: BrokerServer
+    positions: PositionServer
+    mongo: MongoServer
+    poison: frozenset[str]
+    repaired: bool = False
+    reached: int = 0
+    """How far the view has said it is."""
+    stopping: list[asyncio.Event] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, seed: int, flaws: Flaws, mongo: MongoFlaws, faults: Faults) -> "Delivery":
+        """Everything for a seed."""
+        world = World.of(seed, flaws, faults)
+        kernel = world.kernel
+        deeds = [f"{client}-{number}" for client in range(4) for number in range(7)]
+        poison = frozenset(kernel.chance.sample(deeds, kernel.chance.randrange(POISON_MAX + 1)))
+        return cls(
+            world, BrokerServer(kernel), PositionServer(kernel, flaws), MongoServer(kernel, mongo), poison
+        )
+
+    def published(self) -> list[StoredEvent]:
+        """What the others may know of the log, in order."""
+        return [row for row in self.world.log.rows if words(row) is not None]
+
+    def parked(self) -> dict[UUID, int]:
+        """Who waits, and since which sequence."""
+        return {one["subject"]: one["sequence"] for one in self.mongo.there.get(PARKED, {}).values()}
+
+
+def view_of(delivery: Delivery) -> View:
+    """The sum of each subject with the deeds behind it in order, and an entry for every movement."""
+
+    def keys(event: Delivered) -> list[DocumentKey]:
+        return [
+            DocumentKey("balances", event.subject),
+            DocumentKey("movements", f"{event.subject}:{event.sequence}"),
+        ]
+
+    def project(key: DocumentKey, document: Document | None, event: Delivered) -> Document:
+        deed, amount = event.data["core_transaction_id"], event.data["amount_minor"]
+        if key.collection == "movements":
+            return {"deed": deed, "amount": amount}
+        if deed in delivery.poison and not delivery.repaired:
+            raise Poison(deed)
+        after = document or {"balance": 0, "deeds": []}
+        after["balance"] += amount
+        after["deeds"].append(deed)
+        return after
+
+    return View(
+        "balances",
+        1,
+        (TOPIC.name,),
+        frozenset({PostingBooked.TYPE}),
+        (Collection("balances"), Collection("movements", insert_only=True)),
+        keys,
+        project,
+    )
+
+
+# who acts
+
+MakeRelay = Callable[..., Relay]
+MakeProjector = Callable[..., Projector]
+MakeParking = Callable[..., Parking]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the processes are made of; a planted bug is another part."""
+
+    relay: MakeRelay = Relay
+    projector: MakeProjector = Projector
+    parking: MakeParking = Parking
+    books: Callable[..., MongoBooks] = MongoBooks
+    commit_first: bool = False
+    """Consumers commit their offsets before they apply."""
+
+
+def relaying(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]:
+    """A process that relays."""
+    world = delivery.world
+
+    async def main() -> None:
+        relay = parts.relay(
+            CONTEXT,
+            TOPIC,
+            world.log,
+            delivery.positions,
+            delivery.broker,
+            words,
+            world.kernel,
+            batch_max=RELAY_BATCH_MAX,
+            poll_seconds=RELAY_POLL_SECONDS,
+        )
+        stopping = asyncio.Event()
+        if world.over:
+            stopping.set()
+        delivery.stopping.append(stopping)
+        await relay.run(stopping)
+
+    return main
+
+
+def consuming(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]:
+    """A process that keeps the view; nobody prevents two of them from having the same partition."""
+    world, broker, kernel = delivery.world, delivery.broker, delivery.world.kernel
+
+    async def main() -> None:
+        books = parts.books(delivery.mongo, GROUP, "balances")
+        parking = parts.parking(GROUP, books, broker, kernel)
+        documents = MongoDocuments(delivery.mongo, PREFIX)
+        projector = parts.projector(view_of(delivery), documents, parking, chunk_records=CHUNK_RECORDS)
+        offsets: dict[Partition, int] = {}
+        while not world.over:
+            try:
+                if not offsets or kernel.chance.random() < REASSIGNED:
+                    offsets = await assigned()
+                    await books.begin(dict.fromkeys(PLACES, CONTEXT))
+                await round_of(projector, offsets)
+            except ConnectionError:
+                offsets = {}
+                await kernel.sleep(0.02)
+
+    async def assigned() -> dict[Partition, int]:
+        places = kernel.chance.sample(PLACES, kernel.chance.randrange(1, len(PLACES) + 1))
+        return {place: await broker.offset(GROUP, place) for place in places}
+
+    async def round_of(projector: Projector, offsets: dict[Partition, int]) -> None:
+        fetched = [await broker.fetch(place, offset, FETCH_MAX) for place, offset in offsets.items()]
+        records = interleaved(fetched)
+        if not records:
+            await projector.tick()
+            await kernel.sleep(0.02)
+            return
+        after = {(record.topic, record.partition): (record.offset or 0) + 1 for record in records}
+        if not parts.commit_first:
+            await projector.apply(records)
+        for place, offset in after.items():
+            await broker.commit(GROUP, place, offset)
+        if parts.commit_first:
+            await projector.apply(records)
+        offsets.update(after)
+
+    def interleaved(partitions: list[list[Record]]) -> list[Record]:
+        left = [list(records) for records in partitions if records]
+        found = []
+        while left:
+            records = left[kernel.chance.randrange(len(left))]
+            found.append(records.pop(0))
+            left = [records for records in left if records]
+        return found
+
+    return main
+
+
+def operating(delivery: Delivery) -> Callable[[], Awaitable[None]]:
+    """Asks now and then for the release of whoever is parked."""
+    kernel = delivery.world.kernel
+
+    async def main() -> None:
+        while not delivery.world.over:
+            await kernel.sleep(0.2)
+            if delivery.repaired or kernel.chance.random() < 0.5:
+                ask_for_release(delivery)
+
+    return main
+
+
+def ask_for_release(delivery: Delivery) -> None:
+    """As `chassis.mongo_books.want` does."""
+    for one in delivery.mongo.there.get(PARKED, {}).values():
+        one["wanted"] = "release"
+
+
+def reading(delivery: Delivery) -> Callable[[], Awaitable[None]]:
+    """Reads what callers may be shown at any time."""
+
+    async def main() -> None:
+        while not delivery.world.over:
+            await delivery.world.kernel.sleep(0.01)
+            delivery.broken.extend(check_shown(delivery))
+
+    return main
+
+
+def supervising(delivery: Delivery) -> Callable[[], Awaitable[None]]:
+    """Heals the world when the clients are done; all but the poison must come through by itself, then that too."""
+    world, kernel = delivery.world, delivery.world.kernel
+
+    async def until(done: Callable[[], bool], what: str) -> None:
+        last = kernel.seconds + CATCH_UP_SECONDS_MAX
+        while not done():
+            if kernel.seconds > last:
+                delivery.broken.append(Broken("I10", what))
+                return
+            await kernel.sleep(0.05)
+
+    async def main() -> None:
+        while world.services_left > 0:
+            await kernel.sleep(0.02)
+        kernel.heal()
+        await until(lambda: caught_up(delivery), "readers did not catch up by themselves")
+        delivery.broken.extend(check_view(delivery))
+        delivery.repaired = True
+        await until(lambda: not delivery.parked(), "who was parked stays so after the repair")
+        world.over = True
+        for stopping in delivery.stopping:
+            stopping.set()
+
+    return main
+
+
+def caught_up(delivery: Delivery) -> bool:
+    """Whether everything stored was published and read."""
+    rows, saved = delivery.world.log.rows, delivery.mongo.there.get(POSITIONS, {})
+    offsets = {(one["topic"], one["partition"]): one["offset"] for one in saved.values()}
+    behind = [place for place in PLACES if offsets.get(place, 0) < delivery.broker.end(place)]
+    return not behind and (not rows or delivery.positions.position >= position_of(rows[-1]))
+
+
+# what must hold
+
+
+def check_shown(delivery: Delivery) -> Iterator[Broken]:
+    """What a caller sees at this instant: as far as it says it is, and every figure with what is behind it."""
+    there, parked = delivery.mongo.there, delivery.parked()
+    movements, balances = there.get(MOVEMENTS, {}), there.get(BALANCES, {})
+    saved = there.get(POSITIONS, {}).values()
+    reached = min((one["position"] for one in saved), default=0) if len(saved) == len(PLACES) else 0
+    if reached < delivery.reached:
+        yield Broken("I4", f"the view went back from {delivery.reached} to {reached}")
+    delivery.reached = reached
+    for row in delivery.published():
+        subject, key = row.stream_id, f"{row.stream_id}:{row.version}"
+        applied = balances.get(subject, {SEQUENCE: 0})[SEQUENCE]
+        waits = subject in parked and row.version >= parked[subject]
+        if position_of(row) <= reached and applied < row.version and not waits:
+            yield Broken("I4", f"the view says that it is at {reached} and does not show {key}")
+        if row.version <= applied and key not in movements:
+            yield Broken("I4", f"the balance of {subject} shows {key}, of which there is no entry")
+
+
+def check_view(delivery: Delivery) -> Iterator[Broken]:
+    """The documents against a fold of the log by other code; who is parked ends before what he waits for."""
+    there, parked = delivery.mongo.there, delivery.parked()
+    rows: dict[UUID, list[StoredEvent]] = {subject: [] for subject in SUBJECTS}
+    for row in delivery.published():
+        if row.stream_id not in parked or row.version < parked[row.stream_id]:
+            rows[row.stream_id].append(row)
+    balances = there.get(BALANCES, {})
+    for subject, those in rows.items():
+        document = balances.get(subject, {SEQUENCE: 0, "balance": 0, "deeds": []})
+        deeds = [body_of(row).deed for row in those]
+        shown: list[str] = document["deeds"]
+        if shown != deeds:
+            more, fewer = Counter(shown) - Counter(deeds), Counter(deeds) - Counter(shown)
+            invariant = "I2" if more else "I1" if fewer else "I3"
+            yield Broken(invariant, f"{subject} shows {shown}, in the log are {deeds}")
+        elif document["balance"] != sum(body_of(row).amount_minor for row in those):
+            yield Broken("I5", f"the balance of {subject} is {document['balance']}")
+        elif those and document[SEQUENCE] != those[-1].version:
+            yield Broken("I4", f"{subject} is at {document[SEQUENCE]} and not at {those[-1].version}")
+    entries = {f"{row.stream_id}:{row.version}": row for those in rows.values() for row in those}
+    movements = there.get(MOVEMENTS, {})
+    for key in entries.keys() - movements.keys():
+        yield Broken("I1", f"no entry {key}")
+    for key, row in entries.items():
+        body = body_of(row)
+        want = {ID: key, SEQUENCE: row.version, "deed": body.deed, "amount": body.amount_minor}
+        if key in movements and movements[key] != want:
+            yield Broken("I4", f"entry {key} is {movements[key]}")
+
+
+def check_topic(delivery: Delivery) -> Iterator[Broken]:
+    """What lies in the topic against what is stored."""
+    stored = {(row.stream_id, row.version): row for row in delivery.published()}
+    seen: set[tuple[UUID, int]] = set()
+    last: dict[UUID, int] = {}
+    for place in PLACES:
+        for record in delivery.broker.logs.get(place, ()):
+            said = unwrap(record.headers)
+            if isinstance(said, Watermark):
+                yield from _check_watermark(said, place, stored, seen)
+                continue
+            yield from _check_record(said, record, stored)
+            key = (said.subject, said.sequence)
+            if key in seen:
+                continue
+            seen.add(key)
+            if said.sequence < last.get(said.subject, 0):
+                yield Broken("I3", f"{key} was published after {last[said.subject]}")
+            last[said.subject] = said.sequence
+    for key in stored.keys() - seen:
+        yield Broken("I7", f"{key} is stored and was never published")
+
+
+def _check_watermark(
+    mark: Watermark,
+    place: Partition,
+    stored: dict[tuple[UUID, int], StoredEvent],
+    seen: set[tuple[UUID, int]],
+) -> Iterator[Broken]:
+    for key, row in stored.items():
+        here = partition_of(row.stream_id, TOPIC.partitions) == place[1]
+        if here and key not in seen and position_of(row) <= mark.position:
+            yield Broken("I1", f"watermark {mark.position} of {place} lies before {key}")
+
+
+def _check_record(
+    said: Envelope, record: Record, stored: dict[tuple[UUID, int], StoredEvent]
+) -> Iterator[Broken]:
+    row = stored.get((said.subject, said.sequence))
+    if row is None:
+        yield Broken("I7", f"{said.subject} {said.sequence} was published and is not stored")
+        return
+    expected = words(row)
+    same = expected is not None and expected.body == record.value and said.position == row.position
+    if not same or record.partition != partition_of(row.stream_id, TOPIC.partitions):
+        yield Broken("I7", f"{said.subject} {said.sequence} was published as something else")
+
+
+def check(delivery: Delivery) -> list[Broken]:
+    """Everything, when all is over."""
+    broken = [*delivery.broken, *check_log(delivery.world), *check_topic(delivery), *check_view(delivery)]
+    for epoch, latest in delivery.positions.accepted:
+        if epoch != latest:
+            broken.append(Broken("I9", f"epoch {epoch} saved a position when {latest} had begun"))
+    return broken

@@ -1,0 +1,163 @@
+"""MongoDB in the simulation, under the chassis' own `MongoDocuments` and `MongoBooks`.
+
+It knows the commands that those send. Each write of a command happens on its own, in any order, with others' in
+between; any part of them may be lost, and what is under way happens even when its sender has died.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+from chassis.documents import ID, SEQUENCE, Document, DocumentsUnavailable
+from chassis.mongo import _OPTIONS, Frozen, Mongo
+from typing_extensions import override
+
+from tests.simulation.kernel import Injected, Kernel
+
+DUPLICATE_KEY = 11_000
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "$in": lambda value, those: value in those,
+    "$gt": lambda value, other: value > other,
+    "$gte": lambda value, other: value >= other,
+    "$lt": lambda value, other: value < other,
+    "$lte": lambda value, other: value <= other,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MongoFlaws:
+    """Promises that the server breaks in a planted bug."""
+
+    no_guard: bool = False
+    """Writes documents of views whatever they were folded from."""
+
+
+class _DuplicateKey(Exception):
+    pass
+
+
+class MongoServer(Mongo):
+    """A database in dictionaries; every client sees the same."""
+
+    def __init__(self, kernel: Kernel, flaws: MongoFlaws) -> None:
+        self.kernel = kernel
+        self.flaws = flaws
+        self.there: dict[str, dict[Any, Document]] = {}
+        self.conflicts = 0
+        """Writes of documents of views whose guard did not hold."""
+        self._commands = 0
+
+    @override
+    async def find(
+        self,
+        collection: str,
+        where: Mapping[str, Any] | None = None,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        order: Sequence[tuple[str, int]] = (),
+        limit: int = 0,
+    ) -> list[Document]:
+        def found() -> list[Document]:
+            matching = list(self._matching(collection, where or {}))
+            for name, _ in reversed(order):
+                matching.sort(key=lambda document: document[name])
+            return deepcopy(matching[:limit] if limit else matching)
+
+        try:
+            return await self.kernel.call(f"find {collection}", found)
+        except Injected as error:
+            raise DocumentsUnavailable(collection) from error
+
+    @override
+    async def _write(self, kind: str, collection: str, writes: list[Any]) -> Document:
+        kernel = self.kernel
+        await kernel.gate(f"{kind} {collection}?")
+        arriving = kernel.draw_cut(len(writes))
+        order = kernel.chance.sample(range(len(writes)), arriving)
+        answer: asyncio.Future[Document] = asyncio.get_running_loop().create_future()
+        frozen = [_as_sent(write) for write in writes]
+
+        async def under_way() -> None:
+            reply: Document = {"n": 0, "writeErrors": []}
+            for index in order:
+                await kernel.gate(f"{kind} {collection}")
+                try:
+                    reply["n"] += self._one(kind, collection, frozen[index])
+                except _DuplicateKey:
+                    error = {"index": index, "code": DUPLICATE_KEY, "errmsg": "duplicate key"}
+                    reply["writeErrors"].append({**error, "keyPattern": {ID: 1}})
+            if not answer.done():
+                answer.set_result(reply)
+
+        self._commands += 1
+        kernel.spawn(f"command-{self._commands}", under_way, mortal=False)
+        reply = await kernel.wait(answer)
+        if arriving < len(writes) or kernel.draw_cut(1) == 0:
+            raise DocumentsUnavailable(f"{kind} {collection}")
+        return reply
+
+    def _one(self, kind: str, collection: str, write: Any) -> int:
+        there = self.there.setdefault(collection, {})
+        match kind:
+            case "insert":
+                return self._insert(there, write)
+            case "delete":
+                gone = [document[ID] for document in self._matching(collection, write["q"])]
+                for id in gone:
+                    del there[id]
+                return len(gone)
+            case "update":
+                return self._update(collection, write)
+            case _:
+                raise ValueError(kind)
+
+    def _insert(self, there: dict[Any, Document], document: Document) -> int:
+        if document[ID] in there and not (self.flaws.no_guard and SEQUENCE in document):
+            self.conflicts += SEQUENCE in document
+            raise _DuplicateKey
+        there[document[ID]] = document
+        return 1
+
+    def _update(self, collection: str, write: Mapping[str, Any]) -> int:
+        there, change = self.there.setdefault(collection, {}), write["u"]
+        matching = next(self._matching(collection, write["q"]), None)
+        if ID in change:
+            if matching is None:
+                return self._insert(there, change)
+            there[change[ID]] = change
+            return 1
+        if matching is None:
+            return 0
+        for operator, fields in change.items():
+            for name, value in fields.items():
+                before = matching.get(name)
+                if operator == "$inc":
+                    matching[name] = (before or 0) + value
+                elif operator == "$set" or before is None or value > before:
+                    if operator not in {"$set", "$max"}:
+                        raise ValueError(operator)
+                    matching[name] = value
+        return 1
+
+    def _matching(self, collection: str, where: Mapping[str, Any]) -> Iterator[Document]:
+        for document in list(self.there.get(collection, {}).values()):
+            if all(_matches(document.get(name), wanted) for name, wanted in where.items()):
+                yield document
+
+
+def _matches(value: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, Mapping):
+        return bool(value == wanted)
+    return all(_COMPARISONS[operator](value, other) for operator, other in wanted.items())
+
+
+def _as_sent(write: Any) -> Any:
+    """A write as the wire would carry it: a copy, with frozen documents decoded."""
+    if isinstance(write, Frozen):
+        return bson.decode(write.raw, codec_options=_OPTIONS)
+    if isinstance(write, Mapping) and isinstance(write.get("u"), Frozen):
+        return {**write, "u": bson.decode(write["u"].raw, codec_options=_OPTIONS)}
+    return deepcopy(write)

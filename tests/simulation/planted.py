@@ -1,0 +1,167 @@
+"""Parts of relay and view with one thing wrong each, as somebody might write them."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from chassis.arrivals import Arrivals, further
+from chassis.books import Held, Parked, Position
+from chassis.delivered import Delivered
+from chassis.mongo_books import MongoBooks
+from chassis.parking import Act, Parking
+from chassis.projecting import Projector
+from chassis.relay.loop import Relay, Taken, _Batch
+from chassis.transport import Partition, PublishFailed, Record
+from typing_extensions import override
+
+
+class SavesFirst(Relay):
+    """Saves the position before it publishes."""
+
+    _epoch = 0
+
+    @override
+    async def _lead(self, taken: Taken, stopping: asyncio.Event) -> None:
+        self._epoch = taken.epoch
+        await super()._lead(taken, stopping)
+
+    @override
+    async def _publish_next(self) -> _Batch:
+        batch = await self._next()
+        if batch.last is not None:
+            await self._positions.save(self._epoch, batch.last)
+        if batch.records:
+            await self._publisher.publish(batch.records)
+        return batch
+
+
+class MarksFirst(Relay):
+    """Publishes the watermark before what it covers is acknowledged."""
+
+    @override
+    async def _publish_next(self) -> _Batch:
+        batch = await self._next()
+        if batch.last is not None:
+            self.position, before = batch.last, self.position
+            await self._mark(batch._replace(caught_up=True))
+            self.position = before
+        if batch.records:
+            await self._publisher.publish(batch.records)
+        return batch
+
+
+class TrustsTheNetwork(Relay):
+    """Takes a batch for published whatever the broker says."""
+
+    @override
+    async def _publish_next(self) -> _Batch:
+        batch = await self._next()
+        with suppress(PublishFailed):
+            await self._publisher.publish(batch.records)
+        return batch
+
+
+class ReadsAgainFromWhatItRead(Relay):
+    """After a failure goes on behind what it had read, not behind what was acknowledged."""
+
+    @override
+    async def _publish_next(self) -> _Batch:
+        batch = await self._next()
+        if batch.last is not None:
+            self.position = batch.last
+        await self._publisher.publish(batch.records)
+        return batch
+
+
+class PositionsFirst(Projector):
+    """Says how far it is before the documents are written."""
+
+    @override
+    async def _apply(self, records: Sequence[Record]) -> None:
+        arrivals = Arrivals()
+        for _ in arrivals.events(records):
+            pass
+        positions: dict[Partition, Position] = {}
+        further(positions, arrivals.positions)
+        await self.parking.books.advance(positions)
+        await super()._apply(records)
+
+
+class EntriesLast(Projector):
+    """Writes the balances before the entries behind them."""
+
+    @override
+    async def _apply(self, records: Sequence[Record]) -> None:
+        self._order = sorted(self._order, key=lambda name: self._insert_only[name])
+        await super()._apply(records)
+
+
+class ForgetsConflicts(Projector):
+    """Takes a document that another one wrote meanwhile for written."""
+
+    @override
+    async def _settle(self, prepared: object, conflicts: set[UUID], rejected: set[UUID]) -> None:
+        await super()._settle(prepared, set(), rejected)  # type: ignore[arg-type]
+
+
+class HoldsNobodyBack(Parking):
+    """Lets later events of a parked subject pass."""
+
+    @override
+    def holds(self, event: Delivered) -> bool:
+        parked = self.parked.get(event.subject)
+        return parked is not None and event.sequence == parked.sequence
+
+    @override
+    async def keep(self, events: Sequence[Delivered], act: Act) -> None:
+        await self.give([event for event in events if not self.holds(event)], act)
+
+
+class DropsWhatWaits(Parking):
+    """Parks a subject and drops its later events."""
+
+    @override
+    async def keep(self, events: Sequence[Delivered], act: Act) -> None:
+        return
+
+
+class PassesPoisonOver(Parking):
+    """Writes a dead letter and goes on with the subject."""
+
+    @override
+    async def give(self, events: Sequence[Delivered], act: Act) -> None:
+        for event in events:
+            reason = await self._tried(event, act)
+            if reason is not None:
+                await self._publish(event.record, reason)
+
+
+class LosesTheFirst(MongoBooks):
+    """Parks a subject without the event that it waits for."""
+
+    @override
+    async def park(self, parked: Parked, first: Held) -> None:
+        await super().park(parked, first)
+        await self.mongo.delete("parked_events", {"_id": self._event(parked.subject, first.sequence)})
+
+
+class ReleasesWithoutLooking(MongoBooks):
+    """Ends the wait though something was laid to it meanwhile, and forgets all that was kept."""
+
+    @override
+    async def unpark(self, subject: UUID, revision: int, up_to: int) -> bool:
+        now = (await self.parked()).get(subject)
+        return now is not None and await super().unpark(subject, now.revision, 10**11)
+
+
+class SavesWhatItHas(MongoBooks):
+    """Saves positions as they are, also when another consumer is further."""
+
+    @override
+    async def advance(self, positions: Mapping[Partition, Position]) -> None:
+        changes: list[tuple[Mapping[str, object], Mapping[str, object]]] = [
+            ({"_id": self._place(*place)}, {"$set": {"offset": now.offset, "position": now.position}})
+            for place, now in positions.items()
+        ]
+        await self.mongo.update_each("positions", changes)

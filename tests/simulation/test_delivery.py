@@ -1,0 +1,141 @@
+"""Relays and views of the chassis over simulated servers: what holds, and that each planted bug is found."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.simulation import planted
+from tests.simulation.delivery import (
+    CONSUMERS,
+    GROUP,
+    PLACES,
+    RELAYS,
+    Delivery,
+    Parts,
+    check,
+    consuming,
+    operating,
+    reading,
+    relaying,
+    supervising,
+)
+from tests.simulation.kernel import Faults
+from tests.simulation.mongo_server import MongoFlaws
+from tests.simulation.scenario import SERVICES, Broken, honest_appender, sealer, service
+from tests.simulation.servers import Flaws
+
+FAULTS = Faults(crashes_max=20, unanswered_max=40)
+SEEDS = range(40)
+SEEDS_UNTIL_CAUGHT_MAX = 120
+
+
+async def lived(
+    seed: int, parts: Parts | None = None, flaws: Flaws | None = None, mongo: MongoFlaws | None = None
+) -> Delivery:
+    """All that is left after a seed's schedule."""
+    delivery = Delivery.of(seed, flaws or Flaws(), mongo or MongoFlaws(), FAULTS)
+    world, parts = delivery.world, parts or Parts()
+    kernel = world.kernel
+    for number in range(SERVICES):
+        kernel.spawn(f"service-{number}", service(world, number, honest_appender))
+    for number in range(RELAYS):
+        kernel.spawn(f"relay-{number}", relaying(delivery, parts))
+    for number in range(CONSUMERS):
+        kernel.spawn(f"consumer-{number}", consuming(delivery, parts))
+    kernel.spawn("sealer", sealer(world))
+    kernel.spawn("operator", operating(delivery), mortal=False)
+    kernel.spawn("reader", reading(delivery), mortal=False)
+    kernel.spawn("supervisor", supervising(delivery), mortal=False)
+    with capture_logs():
+        await kernel.run()
+    return delivery
+
+
+async def run(seed: int, **planting: Any) -> tuple[list[Broken], str]:
+    """What is broken after a seed's schedule, and the schedule in one word."""
+    delivery = await lived(seed, **planting)
+    return check(delivery), delivery.world.kernel.digest()
+
+
+def met(delivery: Delivery) -> Counter[str]:
+    """What went wrong in a schedule, and what came of it."""
+    records = [one for place in PLACES for one in delivery.broker.logs.get(place, ()) if one.value]
+    return delivery.world.kernel.met + Counter(
+        {
+            "published twice": len(records) - len({one.value for one in records}),
+            "fenced": delivery.positions.fenced,
+            "conflict": delivery.mongo.conflicts,
+            "dead letter": delivery.broker.end((f"{GROUP}.dead-letters", 0)),
+        }
+    )
+
+
+EXPECTED = {
+    "crash",
+    "unanswered",
+    "delay",
+    "abort",
+    "seat lost",
+    "fenced",
+    "published twice",
+    "conflict",
+    "dead letter",
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_everything_arrives_once_and_in_order(seed: int) -> None:
+    broken, _ = await run(seed)
+    assert broken == [], f"seed {seed}"
+
+
+async def test_a_schedule_is_as_rough_as_it_says() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(10):
+        seen += met(await lived(seed))
+    assert seen.keys() == EXPECTED
+
+
+BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "no commit-order lock": ({"flaws": Flaws(no_commit_lock=True)}, {"I1", "I6", "I7"}),
+    "no fence": ({"flaws": Flaws(no_fence=True)}, {"I9"}),
+    "position saved before publishing": ({"parts": Parts(relay=planted.SavesFirst)}, {"I7"}),
+    "watermark before acknowledgements": ({"parts": Parts(relay=planted.MarksFirst)}, {"I1"}),
+    "failed publishing ignored": ({"parts": Parts(relay=planted.TrustsTheNetwork)}, {"I7"}),
+    "goes on behind what was read": ({"parts": Parts(relay=planted.ReadsAgainFromWhatItRead)}, {"I7"}),
+    "no version guard": ({"mongo": MongoFlaws(no_guard=True)}, {"I1", "I3", "I4"}),
+    "positions saved before documents": ({"parts": Parts(projector=planted.PositionsFirst)}, {"I4"}),
+    "offsets committed before applied": ({"parts": Parts(commit_first=True)}, {"I1"}),
+    "entries written after balances": ({"parts": Parts(projector=planted.EntriesLast)}, {"I4"}),
+    "conflicts forgotten": ({"parts": Parts(projector=planted.ForgetsConflicts)}, {"I1", "I4"}),
+    "parked subject not held back": ({"parts": Parts(parking=planted.HoldsNobodyBack)}, {"I1", "I3", "I4"}),
+    "what waits is dropped": ({"parts": Parts(parking=planted.DropsWhatWaits)}, {"I1", "I4"}),
+    "poison passed over": ({"parts": Parts(parking=planted.PassesPoisonOver)}, {"I1", "I4"}),
+    "parked without the first event": ({"parts": Parts(books=planted.LosesTheFirst)}, {"I1", "I4"}),
+    "released without looking": ({"parts": Parts(books=planted.ReleasesWithoutLooking)}, {"I1", "I4"}),
+    "positions go back": ({"parts": Parts(books=planted.SavesWhatItHas)}, {"I4"}),
+}
+
+
+async def first_caught(bug: str) -> tuple[int, list[Broken], str]:
+    """The first seed that finds a planted bug, with what it found and its history."""
+    for seed in range(SEEDS_UNTIL_CAUGHT_MAX):
+        broken, digest = await run(seed, **BUGS[bug][0])
+        if broken:
+            print(f"{bug}: seed {seed}: {broken[0]}")
+            return seed, broken, digest
+    pytest.fail(f"{bug} was not caught within {SEEDS_UNTIL_CAUGHT_MAX} seeds")
+
+
+@pytest.mark.parametrize("bug", BUGS)
+async def test_a_planted_bug_is_caught_and_its_seed_replays(
+    bug: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed, broken, digest = await first_caught(bug)
+    assert {one.invariant for one in broken} & BUGS[bug][1]
+    assert f"seed {seed}" in capsys.readouterr().out
+    again, same = await run(seed, **BUGS[bug][0])
+    assert list(map(str, again)) == list(map(str, broken))
+    assert same == digest
