@@ -1,59 +1,55 @@
 """`crm`: every command of the project under one name."""
 
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
 import typer
 
-from crm_cli import (
-    certificate,
-    demo,
-    ingest,
-    panorama,
-    parked,
-    quarantine,
-    rebuild,
-    replay,
-    status,
-    token,
-    up,
-    verify,
-)
-
 COMMANDS = (
-    up,
-    demo,
-    ingest,
-    certificate,
-    quarantine,
-    panorama,
-    rebuild,
-    parked,
-    status,
-    verify,
-    replay,
-    token,
+    "up",
+    "demo",
+    "ingest",
+    "certificate",
+    "quarantine",
+    "panorama",
+    "rebuild",
+    "parked",
+    "status",
+    "verify",
+    "replay",
+    "token",
 )
-"""Each adds itself with `register(app)`."""
-
-app = typer.Typer(
-    name="crm",
-    help="The bank's CRM: what runs, what came in, what it shows, and whether it holds.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+"""Each is a module of that name, which adds itself with `register(app)`."""
+INTERRUPTED = 130
 
 
-@app.callback()
-def _crm() -> None:
-    """The bank's CRM."""
+def application(commands: Sequence[str] = COMMANDS) -> typer.Typer:
+    """The command line with those commands; what is not asked for is not loaded."""
+    app = typer.Typer(
+        name="crm",
+        help="The bank's CRM: what runs, what came in, what it shows, and whether it holds.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
 
+    @app.callback()
+    def _crm() -> None:
+        """The bank's CRM."""
 
-for command in COMMANDS:
-    command.register(app)
+    for command in commands:
+        import_module(f"crm_cli.{command}").register(app)
+    return app
 
 
 def main() -> None:
     """The entry point."""
-    app()
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    try:
+        application([asked] if asked in COMMANDS else COMMANDS)()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

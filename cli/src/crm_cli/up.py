@@ -295,7 +295,18 @@ class Supervisor:
             return False
         self.server_failures[name] = 0
         self.say(f"{name} is up again")
+        self._tell_parts()
         return True
+
+    def _tell_parts(self) -> None:
+        """Where a server came back at another address, what was started with the old one is started anew."""
+        assert self.running is not None  # noqa: S101 - called after the servers came up
+        for part in self.parts.values():
+            if any(part.environment.get(variable) != url for variable, url in self.running.urls.items()):
+                part.environment = {**part.environment, **self.running.urls}
+                if part.child is not None:
+                    self.say(f"{part.name} is told where the servers are now")
+                    part.child.terminate()
 
     def _revive(self, part: Part) -> bool:
         if part.alive():
