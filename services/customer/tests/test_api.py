@@ -121,13 +121,17 @@ async def test_a_panorama_and_the_way_from_each_figure_to_its_movements(api, ban
     answer = await api.get(f"/customers/{ZHANG}/panorama")
     shown = answer.json()
     TypeAdapter(Panorama).validate_python(shown, strict=True)
-    figures = [("deposits", 1), ("wealth", 1), ("aum", 1), ("net_worth", 1)]
+    assert shown["currencies"][0]["loans"]["amount_minor"] == 11_000
     for block in shown["currencies"]:
-        for name, sign in figures:
+        for name in ("deposits", "wealth", "aum", "loans", "liabilities", "net_worth"):
             total = 0
             for link in block[name]["events"]:
                 sums = (await api.get(link)).json()["sums"]
-                total += sign * sum(one["amount_minor"] for one in sums)
+                if "/loans?" in link:
+                    sign = -1 if name == "net_worth" else 1
+                    total += sign * sum(one["outstanding_minor"] for one in sums)
+                else:
+                    total += sum(one["amount_minor"] for one in sums)
             assert total == block[name]["amount_minor"], name
         spent = 0
         for link in block["spending"]["events"]:

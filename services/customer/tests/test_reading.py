@@ -102,6 +102,18 @@ def bank(key_ring):
     for number in range(25):
         bank.posting(bank.mine, -100 - number, kind="card", text="secret text", counterparty_name="王五")
     bank.posting(bank.mine, 50_000, "2026-01-10", kind="transfer")
+    bank.tell(
+        bank.ours,
+        "loan.granted",
+        source="core",
+        loan="L1",
+        granted_on="2026-01-01",
+        amount_minor=12_000,
+        currency="CNY",
+        duration_months=12,
+        payment_minor=1_000,
+    )
+    bank.posting(bank.ours, -1_000, kind="loan_repayment")
     bank.posting(bank.mine, 700, currency="USD", kind="transfer")
     bank.posting(bank.ours, 20_000, kind="cash")
     bank.posting(bank.fund, 90_000, source="fund", kind="wealth")
@@ -128,8 +140,8 @@ async def test_a_panorama_of_several_sources_with_masked_values(reading):
     assert (shown["name"], shown["month"], shown["as_of"]) == ("张*", "2026-01", "2026-01-05")
     cny, usd = shown["currencies"]
     spent = sum(100 + number for number in range(25))
-    assert cny["deposits"]["amount_minor"] == 50_000 - spent + 20_000
-    assert (cny["deposits"]["joint_minor"], cny["deposits"]["sources"]) == (20_000, ["core"])
+    assert cny["deposits"]["amount_minor"] == 50_000 - spent + 19_000
+    assert (cny["deposits"]["joint_minor"], cny["deposits"]["sources"]) == (19_000, ["core"])
     assert cny["deposits"]["as_of"] == "2026-01-31"
     assert (cny["wealth"]["amount_minor"], cny["wealth"]["as_of"]) == (90_000, "2026-01-05")
     assert (usd["currency"], usd["aum"]["amount_minor"]) == ("USD", 700)
@@ -147,7 +159,7 @@ async def test_a_panorama_of_several_sources_with_masked_values(reading):
 async def test_a_joint_account_shows_with_both_and_in_full(reading):
     shown = await reading.panorama(LI, NOW, None)
     assert [a["role"] for a in shown["accounts"]] == ["owner"]
-    assert shown["currencies"][0]["deposits"]["amount_minor"] == 20_000
+    assert shown["currencies"][0]["deposits"]["amount_minor"] == 19_000
     [account] = await reading.accounts(LI)
     assert account["joint"]
     assert [(h["role"], h["is_this_customer"], h["customer_id"], h["name"]) for h in account["holders"]] == [

@@ -35,6 +35,7 @@ from customer.shapes import (
     Done,
     EventPage,
     IdentityDetailsBody,
+    Loans,
     Movement,
     MovementPage,
     NameBody,
@@ -55,6 +56,7 @@ WantedReference = Annotated[
         description="SOURCE:NUMBER, the source's name and its own number of the customer",
     ),
 ]
+CurrencyWanted = Annotated[str | None, Query(pattern=r"^[A-Z]{3}$", description="only of this currency")]
 MonthWanted = Annotated[
     str | None, Query(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$", description="YYYY-MM, the bank's own months")
 ]
@@ -187,7 +189,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
         customer_id: CustomerPath,
         account_id: AccountPath,
         page: Paged,
-        currency: Annotated[str | None, Query(pattern=r"^[A-Z]{3}$")] = None,
+        currency: CurrencyWanted = None,
         month: MonthWanted = None,
         kind: Annotated[str | None, Query(pattern=r"^[a-z_]{1,64}$", description="only of this kind")] = None,
         spending: Annotated[bool, Query(description="only what counts as spending")] = False,
@@ -202,6 +204,18 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
             next=_next(found, "sequence", page),
             sums=[{**one} for one in sums],  # type: ignore[typeddict-item]
         )
+
+    @router.get(
+        "/customers/{customer_id}/accounts/{account_id}/loans",
+        dependencies=asking,
+        responses=refusals(AccountNotHeld),
+    )
+    async def list_loans(
+        customer_id: CustomerPath, account_id: AccountPath, currency: CurrencyWanted = None
+    ) -> Loans:
+        """The loans behind a figure: granted, by which event, and what was repaid; `sums` is that figure."""
+        loans, sums = await desk.loans(customer_id, account_id, currency)
+        return Loans(items=loans, sums=sums)
 
     @router.get("/customers/{customer_id}/events", responses=_UNKNOWN)
     async def list_events(customer_id: CustomerPath, page: Paged) -> EventPage:

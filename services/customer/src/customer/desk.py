@@ -21,7 +21,7 @@ from customer.domain.customer import (
 )
 from customer.domain.events import CustomerEvent
 from customer.identities import customer_of_command
-from customer.panorama import Panorama
+from customer.panorama import HeldLoan, LoansSum, Panorama
 from customer.reading import MovementsWanted, Reading
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
@@ -85,6 +85,17 @@ class Desk:
         sums = await self.reading.movements_sum(account, wanted)
         return await self.reading.movements(account, wanted, after, limit), sums
 
+    async def loans(
+        self, customer: UUID, account: UUID, currency: str | None
+    ) -> tuple[list[HeldLoan], list[LoansSum]]:
+        """The loans of a customer's account, and per currency what those without an account of their own sum to."""
+        if not await self.reading.holds(customer, account):
+            raise AccountNotHeld
+        link = f"/customers/{customer}/accounts/{account}/movements"
+        loans = await self.reading.loans(account, link, currency)
+        owed = [loan for loan in loans if loan["outstanding_minor"] is not None]
+        return loans, [_summed(code, owed) for code in sorted({loan["currency"] for loan in owed})]
+
     async def events(self, customer: UUID, after: int, limit: int) -> list[Document]:
         """What happened to a customer, who did it and why: the event log itself, without personal values."""
         stored = await self.store.read_stream(customer, after, limit)
@@ -114,6 +125,16 @@ def _found(answer: T | None) -> T:
     if answer is None:
         raise CustomerNotRegistered
     return answer
+
+
+def _summed(currency: str, loans: Sequence[HeldLoan]) -> LoansSum:
+    those = [loan for loan in loans if loan["currency"] == currency]
+    return {
+        "currency": currency,
+        "granted_minor": sum(loan["granted_minor"] for loan in those),
+        "repaid_minor": sum(loan["repaid_minor"] or 0 for loan in those),
+        "outstanding_minor": sum(loan["outstanding_minor"] or 0 for loan in those),
+    }
 
 
 def _event(customer: UUID, version: int, name: str, position: int | None, metadata: Metadata) -> Document:

@@ -130,6 +130,15 @@ class HeldLoan(TypedDict):
     events: str
 
 
+class LoansSum(TypedDict):
+    """What loans without an account of their own amount to."""
+
+    currency: str
+    granted_minor: int
+    repaid_minor: int
+    outstanding_minor: int
+
+
 class HeldAccount(TypedDict):
     """An account of the customer."""
 
@@ -200,7 +209,8 @@ class _Sum:
         self.sources[account.source] = None
         if self.recorded_at is None or account.recorded_at > self.recorded_at:
             self.recorded_at = account.recorded_at
-        self.events.append(events)
+        if events not in self.events:
+            self.events.append(events)
 
     def plus(self, other: "_Sum", sign: int = 1) -> None:
         self.minor += sign * other.minor
@@ -314,7 +324,8 @@ def panorama(
             f"{base}/accounts/{document['_id']}/movements",
         )
         balances = _balances(document, account, blocks)
-        loans = _loans(document, account, blocks)
+        loans = loans_of(account.id, document, account.link) if document["loans"] else []
+        _owed(loans, account, blocks)
         if account.product in _SPENDING_PRODUCTS:
             _spending(document, account, month, blocks)
         of_source = heard[account.source]
@@ -375,40 +386,45 @@ def _balances(document: Mapping[str, Any], account: _Account, blocks: dict[str, 
     return held
 
 
-def _loans(document: Mapping[str, Any], account: _Account, blocks: dict[str, Block]) -> list[HeldLoan]:
+def loans_of(account_id: str, document: Mapping[str, Any], movements: str) -> list[HeldLoan]:
     """Loans that master data states. Without an account of its own a loan is owed as granted less repaid.
 
     Repayments do not say which loan they are for: they go to the loans of their currency in the order of granting.
+    `movements` is the link to the account's movements.
     """
-    held: list[HeldLoan] = []
-    own_account = account.product == "loan"
+    found: list[HeldLoan] = []
+    own_account = document["product"] == "loan"
     unassigned = dict(document["repaid"])
     for loan in sorted(document["loans"], key=lambda one: (one["granted_on"], one["loan"])):
         currency, granted = loan["currency"], loan["amount_minor"]
-        link = f"{account.link}?currency={currency}&kind=loan_repayment"
-        repaid = outstanding = None
-        if not own_account:
-            repaid = max(0, min(granted, unassigned.get(currency, 0)))
-            unassigned[currency] = unassigned.get(currency, 0) - repaid
-            outstanding = granted - repaid
-            block = blocks.get(currency) or blocks.setdefault(currency, Block())
-            block.sections["loans"].add(outstanding, account, link)
-        held.append(
+        repaid = None if own_account else max(0, min(granted, unassigned.get(currency, 0)))
+        unassigned[currency] = unassigned.get(currency, 0) - (repaid or 0)
+        found.append(
             {
                 "loan": loan["loan"],
-                "granted_by": str(event_id(UUID(account.id), loan["sequence"])),
+                "granted_by": str(event_id(UUID(account_id), loan["sequence"])),
                 "currency": currency,
                 "granted_minor": granted,
                 "repaid_minor": repaid,
-                "outstanding_minor": outstanding,
+                "outstanding_minor": None if repaid is None else granted - repaid,
                 "payment_minor": loan["payment_minor"],
                 "duration_months": loan["duration_months"],
                 "granted_on": loan["granted_on"],
                 "status": loan["status"],
-                "events": link,
+                "events": f"{movements}?currency={currency}&kind=loan_repayment",
             }
         )
-    return held
+    return found
+
+
+def _owed(loans: Sequence[HeldLoan], account: _Account, blocks: dict[str, Block]) -> None:
+    """Counts loans without an account of their own; the link is to the loans, whose sum is the figure."""
+    for loan in loans:
+        currency, outstanding = loan["currency"], loan["outstanding_minor"]
+        if outstanding is not None:
+            block = blocks.get(currency) or blocks.setdefault(currency, Block())
+            link = f"{account.link.removesuffix('movements')}loans?currency={currency}"
+            block.sections["loans"].add(outstanding, account, link)
 
 
 def _spending(document: Mapping[str, Any], account: _Account, month: str, blocks: dict[str, Block]) -> None:

@@ -25,7 +25,7 @@ from customer.domain.masking import (
 )
 from customer.gathering import Gathered
 from customer.opening import CUSTOMER, INGEST, Keys, Mask, keys_of
-from customer.panorama import SPENDING_KINDS, Panorama, keeps, panorama
+from customer.panorama import SPENDING_KINDS, HeldLoan, Panorama, keeps, loans_of, panorama
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES, movement_id
 from customer.views.customers import CUSTOMERS
@@ -143,6 +143,12 @@ class Reading:
             _held(_opened_account(account, keys), own, described, linked, keys)
             for account in found["accounts"]
         ]
+
+    async def loans(self, account: UUID, movements: str, currency: str | None) -> list[HeldLoan]:
+        """The loans that master data states for an account; `movements` is the link to its movements."""
+        found = await self._mongo.find_one(await self._accounts(), {"_id": str(account)})
+        loans = [] if found is None else loans_of(str(account), found, movements)
+        return [loan for loan in loans if currency in {None, loan["currency"]}]
 
     async def movements(
         self, account: UUID, wanted: MovementsWanted, after: int, limit: int

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from customer.domain.customer import REFERENCES_MAX, Details, Reference, RegisterCustomer
 from customer.domain.events import StatedAsset
 from customer.domain.money import AMOUNT_MINOR_MAX
-from customer.panorama import HeldCard
+from customer.panorama import HeldCard, HeldLoan, LoansSum
 
 STATED_ASSETS_MAX: Final = 50
 
@@ -249,6 +249,14 @@ class MovementPage(BaseModel):
     items: list[Movement]
     next: str | None
     sums: list[MovementsSum]
+
+
+class Loans(BaseModel):
+    """The loans of an account; `sums` over those without an account of their own is the panorama's figure."""
+
+    items: list[HeldLoan]
+    next: None = None
+    sums: list[LoansSum]
 
 
 class CustomerEventShown(BaseModel):
