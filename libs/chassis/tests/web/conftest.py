@@ -58,7 +58,7 @@ Number = Annotated[int, InPath(ge=0, le=2**31)]
 
 def boxes_router(views: "Views") -> APIRouter:
     router = APIRouter(prefix="/boxes")
-    door = doors(views.wait_for)
+    door = doors(views.wait_for, ["boxes"])
     boxes: dict[int, Box] = {number: Box(number=number, label=f"b{number}", version=1) for number in range(7)}
 
     @router.post("", status_code=201)

@@ -147,6 +147,7 @@ async def test_a_query_that_asks_for_its_own_write_waits_or_says_that_the_view_i
     behind = await client.get("/boxes", params={"at_least": "boxes-8"})
     is_problem(behind, 503, "view-behind")
     assert int(behind.headers["Retry-After"]) > 0
+    is_problem(await client.get("/boxes", params={"at_least": "jars-1"}), 404, "context-unknown")
     for wrong in ("7", "boxes", "boxes-", "boxes--1", "boxes-" + "9" * 19, "-7"):
         is_problem(await client.get("/boxes", params={"at_least": wrong}), 422, "request-invalid")
 

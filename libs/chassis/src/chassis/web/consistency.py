@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Annotated, Any, Final
 
+from contracts.topics import EVENTS
 from fastapi import Query
 
 from chassis.deciding import Refusal
@@ -22,20 +23,20 @@ def consistency_token(context: str, position: int) -> str:
 
 
 class ContextUnknown(Refusal):
-    """No view of this service ever hears of that context: waiting would be in vain."""
+    """There is no such context: no command gave this token out, and waiting would be in vain."""
 
     code = "context-unknown"
-    status = 422
-    title = "The views here know nothing of that context"
-    title_zh = "此处的视图不包含该上下文"
+    status = 404
+    title = "There is no context of that name"
+    title_zh = "没有该上下文"
 
 
 def reading_own_write(
-    wait_for: WaitFor, contexts: Collection[str] | None = None
+    wait_for: WaitFor, contexts: Collection[str] = EVENTS
 ) -> Callable[..., Coroutine[Any, Any, None]]:
     """A dependency that waits, bounded, until the views have what the `at_least` of a query names; else 503.
 
-    `contexts` are those that the views hear of; others are refused at once.
+    `contexts` are those that there are; others are refused at once.
     """
 
     async def at_least(
@@ -49,7 +50,7 @@ def reading_own_write(
         if at_least is None:
             return
         context, _, position = at_least.rpartition("-")
-        if contexts is not None and context not in contexts:
+        if context not in contexts:
             raise ContextUnknown
         if not await wait_for(context, int(position), WAIT_SECONDS_MAX):
             raise ViewBehind(f"the view has not reached {at_least} within {WAIT_SECONDS_MAX:g} s")

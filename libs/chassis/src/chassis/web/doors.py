@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from contracts.topics import EVENTS
+
 from chassis.web.callers import caller
 from chassis.web.commands import command_context, idempotency_key
 from chassis.web.conditional import expected_version
@@ -21,6 +23,6 @@ class Doors:
     expected_version: Callable[..., Any] = expected_version
 
 
-def doors(wait_for: WaitFor, contexts: Collection[str] | None = None) -> Doors:
-    """The doors of a service whose views can be waited for, as far as they hear of `contexts`."""
+def doors(wait_for: WaitFor, contexts: Collection[str] = EVENTS) -> Doors:
+    """The doors of a service whose views can be waited for."""
     return Doors(reading_own_write(wait_for, contexts))
