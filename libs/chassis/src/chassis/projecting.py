@@ -78,7 +78,7 @@ class View:
         return next(collection for collection in self.collections if collection.name == name)
 
 
-CHUNK_RECORDS_MAX: Final = 5_000
+CHUNK_RECORDS: Final = 5_000
 """Records that are folded and written together. The more, the fewer writes of a document that many events change:
 with 2,000 documents, 1,000 records cost the server 101 us each, 5,000 cost 42 us."""
 CACHED_DOCUMENTS_MAX: Final = 10_000
@@ -135,7 +135,7 @@ class Projector:
         documents: Documents,
         parking: Parking,
         *,
-        chunk_records: int = CHUNK_RECORDS_MAX,
+        chunk_records: int = CHUNK_RECORDS,
         cached_documents: int = CACHED_DOCUMENTS_MAX,
     ) -> None:
         self.view = view
@@ -173,9 +173,7 @@ class Projector:
         await self.parking.refresh()
         await self.parking.release_wanted(self._give_alone)
         positions: dict[Partition, Position] = {}
-        chunks = [
-            records[at : at + self._chunk_records] for at in range(0, len(records), self._chunk_records)
-        ]
+        chunks = _even(records, self._chunk_records)
         following: _Prepared | None = None
         for number, chunk in enumerate(chunks):
             prepared = following or await self._prepare(chunk)
@@ -410,6 +408,13 @@ class Projector:
     def _evict(self) -> None:
         while len(self._cache) > self._cached_max:
             self._cache.popitem(last=False)
+
+
+def _even(records: Sequence[Record], size: int) -> list[Sequence[Record]]:
+    """Chunks of about that size, at most half as large again: a small rest would cost as many round trips."""
+    count = max(1, round(len(records) / size))
+    length = max(1, -(-len(records) // count))
+    return [records[at : at + length] for at in range(0, len(records), length)]
 
 
 def _state(document: Document | None) -> _State:

@@ -17,14 +17,14 @@ from chassis.clock import Clock
 from chassis.generations import Generation, Generations, partitions_of
 from chassis.mongo import Mongo
 from chassis.parking import Parking
-from chassis.projecting import CHUNK_RECORDS_MAX, Projector, View
+from chassis.projecting import CHUNK_RECORDS, Projector, View
 from chassis.transport import Consumer, Partition, Publisher, Record, end_offsets, group_offsets
 
 WATCH_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 30.0
 CAUGHT_UP_RECORDS_MAX: Final = 2_000
 """A view that is this close to the end of its topics is shown."""
-BATCH_RECORDS_MAX: Final = 2 * CHUNK_RECORDS_MAX
+BATCH_RECORDS_MAX: Final = 2 * CHUNK_RECORDS
 
 _log = structlog.get_logger(__name__)
 
