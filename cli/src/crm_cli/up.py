@@ -290,7 +290,7 @@ class Supervisor:
             failures = self.server_failures[name] = self.server_failures.get(name, 0) + 1
             if failures >= SERVER_FAILURES_MAX:
                 raise UpFailed(f"{name} cannot be kept up: {error}") from error
-            self.say(f"{name}: {error}")
+            self.say(str(error))
             self.server_next_at[name] = time.monotonic() + pause(failures)
             return False
         self.server_failures[name] = 0

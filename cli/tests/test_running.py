@@ -1,0 +1,217 @@
+"""Where the commands look for servers, what `crm up` reads from its environment, and when it gives up."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import typer
+from chassis.settings import Settings
+from crm_cli import run_file
+from crm_cli.run_file import Process, Run
+from crm_cli.running import running, settings_of
+from crm_cli.up import (
+    BACK_OFF_SECONDS_MAX,
+    Choices,
+    Part,
+    Supervisor,
+    UpFailed,
+    choices_of,
+    not_ready,
+    pause,
+)
+from devservers import ServerFailed
+from typing_extensions import override
+
+HERE = Run(
+    supervisor=Process.of(os.getpid()),
+    web="http://127.0.0.1:8080",
+    environment="development",
+    urls={
+        "POSTGRES_URL": "postgresql://here/",
+        "MONGO_URL": "mongodb://here",
+        "KAFKA_URL": "here:1",
+        "CRM_KEYS_URL": "",
+    },
+    parts={"web": Process(1, None, "http://127.0.0.1:8080")},
+    servers={"kafka": 2},
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("CRM_") or name.endswith("_URL")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CRM_DATA", str(tmp_path))
+
+
+def test_the_run_file_comes_back_as_it_was_and_is_its_owners_alone(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        run_file.write(tmp_path, HERE)
+    finally:
+        os.umask(old)
+    assert run_file.read(tmp_path) == HERE
+    assert run_file.path_of(tmp_path).stat().st_mode & 0o777 == 0o600
+    run_file.remove(tmp_path)
+    assert run_file.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 2}', '{"version": 1, "supervisor": 7}'])
+def test_a_run_file_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+    run_file.path_of(tmp_path).write_text(content)
+    assert run_file.read(tmp_path) is None
+
+
+def test_a_process_of_the_same_number_is_another_one(tmp_path: Path) -> None:
+    run_file.write(tmp_path, HERE)
+    assert running() == HERE
+    stale = Run(Process(os.getpid(), "another boot/1"), HERE.web, HERE.environment, HERE.urls)
+    run_file.write(tmp_path, stale)
+    assert running() is None
+
+
+def test_settings_come_from_the_run_and_the_environment_goes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_file.write(tmp_path, HERE)
+    monkeypatch.setenv("KAFKA_URL", "elsewhere:2")
+    settings = settings_of(Settings)
+    assert settings.postgres_url == "postgresql://here/"
+    assert settings.kafka_url == "elsewhere:2"
+    assert settings.environment == "development"
+    assert settings.data == tmp_path
+    monkeypatch.setenv("CRM_ENVIRONMENT", "production")
+    assert settings_of(Settings).environment == "production"
+
+
+def test_without_a_run_the_environment_must_say_where(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as left:
+        settings_of(Settings)
+    assert left.value.exit_code == 2
+    assert "make run" in capsys.readouterr().err
+    monkeypatch.setenv("POSTGRES_URL", "postgresql://elsewhere/")
+    assert settings_of(Settings).postgres_url == "postgresql://elsewhere/"
+    assert settings_of(Settings).environment == "production"
+
+
+def test_a_setting_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("POSTGRES_URL", "postgresql://elsewhere/")
+    monkeypatch.setenv("CRM_MONGO_DRIVER", "carrier-pigeon")
+    with pytest.raises(typer.Exit):
+        settings_of(Settings)
+    assert "mongo_driver" in capsys.readouterr().err
+
+
+def test_choices_are_read_from_the_environment(tmp_path: Path) -> None:
+    assert choices_of({}) == Choices(tmp_path, "127.0.0.1", 8080, demo=True, environment="development")
+    asked = choices_of({"CRM_PORT": "9000", "CRM_DEMO": "0", "CRM_ENVIRONMENT": "production"})
+    assert (asked.port, asked.demo, asked.environment) == (9000, False, "production")
+    assert choices_of({"CRM_PORT": "0"}).port > 0
+
+
+@pytest.mark.parametrize("port", ["x", "-1", "65536", "80.5"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(UpFailed, match="CRM_PORT"):
+        choices_of({"CRM_PORT": port})
+
+
+def test_pauses_grow_and_end_growing() -> None:
+    pauses = [pause(failures) for failures in range(1, 12)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1
+    assert pauses[-1] == BACK_OFF_SECONDS_MAX
+
+
+class Unready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b'{"code": "not-ready", "reasons": ["MongoDB does not answer"]}'
+        self.send_response(503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+def test_what_is_not_ready_says_why() -> None:
+    with HTTPServer(("127.0.0.1", 0), Unready) as server:
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        answering = Thread(target=server.handle_request)
+        answering.start()
+        assert not_ready(url) == ["MongoDB does not answer"]
+        answering.join()
+    assert "no answer yet" in not_ready(url)[0]
+
+
+class Doomed:
+    """Servers of which one dies and does not start again, as one whose disk is full."""
+
+    urls: Mapping[str, str] = {}
+    pids: Mapping[str, int] = {}
+
+    def poll(self) -> list[str]:
+        return ["postgres"]
+
+    def restart(self, name: str) -> None:
+        raise ServerFailed(f"{name}: no space left on device")
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+
+class Healthy(Doomed):
+    """None of which dies."""
+
+    @override
+    def poll(self) -> list[str]:
+        return []
+
+
+def supervisor(data: Path, said: list[str]) -> Supervisor:
+    choices = Choices(data, "127.0.0.1", 8080, demo=False, environment="development")
+    return Supervisor(choices, said.append)
+
+
+def ticking(run: Supervisor, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        run._tick()
+        time.sleep(0.01)
+
+
+def test_a_part_that_never_starts_ends_the_run_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crm_cli.up.BACK_OFF_SECONDS_FIRST", 0.01)
+    said: list[str] = []
+    run = supervisor(tmp_path, said)
+    dying = [sys.executable, "-c", "print('the dog ate it'); raise SystemExit(3)"]
+    run.parts["views"] = Part("views", dying, os.environ, tmp_path / "views.log", "http://127.0.0.1:1")
+    run.running = Healthy()
+    run.parts["views"].start()
+    with pytest.raises(UpFailed, match=r"(?s)views does not start.*the dog ate it"):
+        ticking(run)
+    assert "views ended with 3; it is started again" in said
+
+
+def test_a_server_that_does_not_come_back_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crm_cli.up.BACK_OFF_SECONDS_FIRST", 0.01)
+    said: list[str] = []
+    run = supervisor(tmp_path, said)
+    run.running = Doomed()
+    with pytest.raises(UpFailed, match="postgres cannot be kept up: postgres: no space left"):
+        ticking(run)
+    assert said.count("postgres: no space left on device") == 4
