@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 
 from chassis import metrics, telemetry
-from chassis.arrivals import Arrivals, further, reason_of
+from chassis.arrivals import Arrivals, further
 from chassis.books import GenerationLost, Position
 from chassis.clock import Clock
 from chassis.delivered import Delivered
@@ -108,7 +108,9 @@ class Reactor:
         except Exception as error:
             if self._transient(error):
                 raise
-            raise Indigestible(reason_of(error)) from error
+            # Not its text: unlike a view, a policy may have opened personal values.
+            places = telemetry.places(error, 1)
+            raise Indigestible(f"{type(error).__qualname__} at {', '.join(places)}") from error
         self.reactions += 1
 
 

@@ -105,6 +105,9 @@ async def test_poison_parks_its_subject_and_release_keeps_the_order(reactor, let
     for subject, word in [(0, "a"), (0, POISON), (1, "b"), (0, "c")]:
         words.say(subject, word)
     await reactor.apply(words.all())
+    reason = books.waiting[SUBJECTS[0]].reason
+    assert reason.startswith("ValueError at test_reacting.py:")
+    assert POISON not in reason  # a policy may have opened what nobody else may read
     late = [words.say(0, "d"), words.say(1, "e")]
     await reactor.apply(late)
     assert dict(letters.written) == {SUBJECTS[0]: ["a"], SUBJECTS[1]: ["b", "e"]}
