@@ -20,7 +20,7 @@ test: ## Sets up and runs all tests: units and simulation first, then those on r
 
 bench: ## Sets up and measures: one line of JSON per figure with its limit (long)
 	@tools/setup dev
-	@for each in $(BENCHMARKS); do echo "$$each" >&2; .venv/bin/python $$each || exit 1; done
+	@failed=0; for each in $(BENCHMARKS); do echo "$$each" >&2; .venv/bin/python $$each || failed=1; done; exit $$failed
 
 lint: ## Sets up and checks style, types and boundaries
 	@tools/setup dev

@@ -356,10 +356,13 @@ def _capability_to_look() -> str | None:
 def process_began(pid: int) -> str | None:
     """When a process began, as the system counts it, with the boot that it counts from; None without a process."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = "unknown boot"
     state, ticks = fields[0], fields[19]
     return None if state in "ZX" else f"{boot}/{ticks}"
 
