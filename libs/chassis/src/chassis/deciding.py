@@ -42,7 +42,8 @@ class VersionMismatch(Refusal):
     title_zh = "对象在您读取之后已被更改"
 
     def __init__(self, expected: int, actual: int) -> None:
-        super().__init__(f"expected version {expected}, found {actual}")
+        named = f"expected version {expected}" if expected >= 0 else "the tag names no version"
+        super().__init__(f"{named}, found {actual}")
         self.expected = expected
         self.actual = actual
 

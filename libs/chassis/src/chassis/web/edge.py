@@ -173,7 +173,7 @@ class Edge:
             span.set_attribute("http.request.method", method)
             span.set_attribute("http.route", route)
             span.set_attribute("http.response.status_code", status)
-        if status >= 400 or scope["path"] not in self._public:
+        if status == 500 or scope["path"] not in self._public:
             _log.info(
                 "request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2)
             )
