@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from chassis.asyncapi import add_asyncapi, described
+from chassis.metrics import Beside
 from chassis.web import create_app
 from contracts.topics import COREBANK_POSTINGS
 from customer import bootstrap as customer_service
@@ -11,9 +12,19 @@ from customer.settings import CustomerSettings
 from starlette.types import ASGIApp
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.domain.records import canonical_schema
+from sync_ingest.freshness import freshness
 from sync_ingest.settings import SyncIngestSettings
 
+from crm_cli.running import running
+
 TITLE = "CRM"
+
+
+def _metrics_of_others() -> dict[str, str]:
+    """Where the other processes of this `crm up` show their metrics."""
+    here = running()
+    parts = {} if here is None else here.parts
+    return {name: f"{part.url}/metrics" for name, part in parts.items() if name != "web" and part.url}
 
 
 @asynccontextmanager
@@ -30,6 +41,7 @@ async def web_app(ingest: SyncIngestSettings, customer: CustomerSettings) -> Asy
             ingest,
             body_limits={path: limit for each in served for path, limit in each.body_limits.items()},
             readiness=[each.not_ready for each in served],
+            measures=[freshness(ingest.postgres_url), Beside(_metrics_of_others).measure],
         )
         add_asyncapi(app, described({COREBANK_POSTINGS.name: canonical_schema()}))
         yield app

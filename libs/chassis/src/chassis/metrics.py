@@ -4,12 +4,14 @@ Gauges that belong to a server rather than to the process are refreshed when som
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
+from urllib.request import urlopen
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -66,7 +68,68 @@ REQUEST_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 
+PAGE_BYTES_MAX: Final = 4 << 20
+FETCH_SECONDS_MAX: Final = 1.0
+
 _log = structlog.get_logger(__name__)
+_GAUGES: Final = {
+    "crm_outbox_events": OUTBOX_EVENTS,
+    "crm_outbox_age_seconds": OUTBOX_AGE_SECONDS,
+    "crm_lag_events": LAG_EVENTS,
+    "crm_lag_seconds": LAG_SECONDS,
+    "crm_freshness_seconds": FRESHNESS_SECONDS,
+    "crm_dead_letters": DEAD_LETTERS,
+    "crm_parked_subjects": PARKED_SUBJECTS,
+    "crm_role_ready": ROLE_READY,
+}
+
+
+class Beside:
+    """The gauges of processes beside this one, shown here as well; those of a process that is gone disappear.
+
+    `pages` gives the addresses of their metrics now. For machines where nobody scrapes each process.
+    """
+
+    def __init__(self, pages: Callable[[], Mapping[str, str]]) -> None:
+        self._pages = pages
+        self._shown: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
+
+    async def measure(self) -> None:
+        """Fetches them and sets the gauges."""
+        pages = await asyncio.to_thread(self._pages)
+        names = list(pages)
+        fetched = await asyncio.gather(*[asyncio.to_thread(_fetched, pages[name]) for name in names])
+        found = dict(zip(names, fetched, strict=True))
+        for name in {*found, *self._shown}:
+            shown = set() if (page := found.get(name)) is None else _set(page)
+            for gauge, labels in self._shown.get(name, set()) - shown:
+                _GAUGES[gauge].remove(*labels)
+            self._shown[name] = shown
+
+
+def _fetched(url: str) -> str | None:
+    if not url.startswith("http://"):
+        raise ValueError(f"not an address of metrics: {url}")
+    try:
+        with urlopen(url, timeout=FETCH_SECONDS_MAX) as answer:  # noqa: S310 (checked above)
+            page: bytes = answer.read(PAGE_BYTES_MAX)
+    except OSError:
+        return None
+    return page.decode("utf-8", "replace")
+
+
+def _set(page: str) -> set[tuple[str, tuple[str, ...]]]:
+    """Sets our gauges as a page of another process says; which, with which labels."""
+    found = set()
+    for family in text_string_to_metric_families(page):
+        gauge = _GAUGES.get(family.name)
+        if gauge is None:
+            continue
+        for sample in family.samples:
+            labels = tuple(sample.labels[name] for name in gauge._labelnames)
+            gauge.labels(*labels).set(sample.value)
+            found.add((family.name, labels))
+    return found
 
 
 async def measured(measures: list[Measure]) -> bytes:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from sync_ingest.api import BATCHES_PATH, create_router
 from sync_ingest.batches import IngestDesk
+from sync_ingest.freshness import freshness
 from sync_ingest.journal import SCHEMA, STORE
 from sync_ingest.listening import BranchFeed, FeedRole
 from sync_ingest.opening import IngestPool, opened, prepared
@@ -70,7 +71,12 @@ async def web_app(settings: SyncIngestSettings) -> AsyncIterator[ASGIApp]:
     """The application of a process that serves ingest alone."""
     async with routes(settings) as served:
         yield create_app(
-            TITLE, [served.router], settings, body_limits=served.body_limits, readiness=[served.not_ready]
+            TITLE,
+            [served.router],
+            settings,
+            body_limits=served.body_limits,
+            readiness=[served.not_ready],
+            measures=[freshness(settings.postgres_url)],
         )
 
 
