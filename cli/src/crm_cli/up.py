@@ -488,9 +488,7 @@ def up(
 ) -> None:
     """Starts servers and all roles, and keeps them up until Ctrl-C. CRM_DATA and CRM_PORT say where."""
     say = Console()
-    previous = [
-        (each, signal.signal(each, signal.default_int_handler)) for each in (signal.SIGTERM, signal.SIGHUP)
-    ]
+    previous = [(each, signal.signal(each, signal.default_int_handler)) for each in ENDING]
     code = 0
     with ExitStack() as stack:
         try:
