@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -117,7 +118,7 @@ class Reading:
             return None
         keys = await keys_of(self._ring, _subjects(found))
         shown = {**found, "name": _name(found, keys)}
-        accounts = [_opened_account(account, keys) for account in found["accounts"]]
+        accounts = [_opened_account(account, keys) for account in _in_order(found["accounts"])]
         if month is not None:
             await self._remember(month, accounts)
         return panorama(shown, accounts, found["sources"], now=now, month=month)
@@ -141,7 +142,7 @@ class Reading:
         own = {party["party_id"] for party in found["parties"]}
         return [
             _held(_opened_account(account, keys), own, described, linked, keys)
-            for account in found["accounts"]
+            for account in _in_order(found["accounts"])
         ]
 
     async def loans(self, account: UUID, movements: str, currency: str | None) -> list[HeldLoan]:
@@ -275,6 +276,11 @@ class Reading:
     async def _masked_customers(self, found: Sequence[Document]) -> list[Document]:
         keys = await keys_of(self._ring, [UUID(one["_id"]) for one in found])
         return [_customer(one, keys) for one in found]
+
+
+def _in_order(documents: Sequence[Document]) -> list[Document]:
+    """By id: the database gives them as they were written, which a rebuilt view does not repeat."""
+    return sorted(documents, key=itemgetter("_id"))
 
 
 def _lookup(collection: str, local: str, foreign: str, into: str) -> dict[str, Any]:
