@@ -82,13 +82,18 @@ def chunks_of_lines(stream: BinaryIO) -> Iterator[tuple[list[Line], int]]:
         lines: list[Line] = []
         pieces = (rest + chunk).split(b"\n")
         rest = pieces.pop()
-        for piece in pieces:
-            if skipping:
-                skipping = False
-                continue
-            number += 1
-            oversized = len(piece) > LINE_BYTES_MAX
-            lines.append(Line(number, _trimmed(piece, oversized), True, oversized))
+        if skipping and pieces:
+            del pieces[0]
+            skipping = False
+        if max(map(len, pieces), default=0) <= LINE_BYTES_MAX:
+            if b"\r" in chunk or (pieces[:1] and pieces[0].endswith(b"\r")):
+                pieces = [piece.removesuffix(b"\r") for piece in pieces]
+            lines = [Line(at, piece) for at, piece in enumerate(pieces, number + 1)]
+        else:
+            for at, piece in enumerate(pieces, number + 1):
+                oversized = len(piece) > LINE_BYTES_MAX
+                lines.append(Line(at, _trimmed(piece, oversized), True, oversized))
+        number += len(pieces)
         if skipping:
             rest = b""
         elif len(rest) > LINE_BYTES_MAX:
