@@ -1,6 +1,7 @@
 """Roles in one process: health from the first moment, restarts after lost servers, bounded ends; over real sockets."""
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -97,6 +98,23 @@ async def test_a_role_works_until_it_is_told_to_stop(settings):
     assert role.stopped
     with pytest.raises(httpx.ConnectError):
         await process.get("/health/live")
+
+
+async def test_bytes_that_are_no_request_are_a_problem_too(settings):
+    process = Process(settings, boxes_views=Working())
+    await process.ready()
+    for wrong in (
+        b"GET /x\x00 HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01",
+        b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(wrong)
+        head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+        writer.close()
+        assert b"content-type: application/problem+json" in head
+        assert json.loads(body)["code"] == "request-malformed"
+    await process.end()
 
 
 async def test_a_role_that_lost_a_server_is_live_says_why_and_comes_back(settings, monkeypatch):

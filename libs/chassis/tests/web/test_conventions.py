@@ -1,10 +1,12 @@
 """The conventions of HTTP, over a small application."""
 
+import asyncio
+
 import httpx
 import pytest
 from chassis.web import create_app
 from chassis.web.app import RouteWithoutCaller
-from chassis.web.edge import BODY_BYTES_MAX
+from chassis.web.edge import BODY_BYTES_MAX, Edge
 from chassis.web.problems import language
 from fastapi import APIRouter
 
@@ -202,6 +204,32 @@ async def test_more_bytes_than_a_route_takes_are_not_read(client):
         "body-oversized",
     )
     assert (await client.post("/boxes/1/bytes", content=too_many)).json() == {"bytes": len(too_many)}
+
+
+async def test_a_body_that_does_not_come_does_not_hold_a_request_for_ever(app, token, views):
+    slow = Edge(app, verifier=app.state.verifier, clock=app.state.clock, body_seconds=0.05)
+    headers = {"Authorization": f"Bearer {token}"}
+
+    async def stalling():
+        yield b"{"
+        await asyncio.sleep(30)
+
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(slow), base_url="http://boxes", headers=headers
+    ) as client:
+        for path, kind in (("/boxes", "application/json"), ("/boxes/2/bytes", "application/octet-stream")):
+            answer = await asyncio.wait_for(
+                client.post(path, content=stalling(), headers=KEYED | {"Content-Type": kind}), 5
+            )
+            is_problem(answer, 408, "body-slow")
+
+
+async def test_more_requests_than_the_process_takes_are_turned_away(app, token):
+    narrow = Edge(app, verifier=app.state.verifier, clock=app.state.clock, requests_max=0)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(narrow), base_url="http://boxes") as client:
+        answer = await client.get("/boxes", headers={"Authorization": f"Bearer {token}"})
+    is_problem(answer, 503, "overloaded")
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 async def test_health_says_why_not_and_metrics_are_refreshed_when_asked(app, anybody):

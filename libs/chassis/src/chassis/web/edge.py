@@ -3,6 +3,7 @@
 One plain ASGI layer instead of several, because each costs every request.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from chassis.deciding import Refusal
 from chassis.web.callers import CALLER_KEY
 from chassis.web.problems import (
     BodyOversized,
+    BodySlow,
     Failed,
     Overloaded,
     RequestInvalid,
@@ -32,6 +34,8 @@ from chassis.web.problems import (
 )
 
 BODY_BYTES_MAX: Final = 1 << 20
+BODY_SECONDS_MAX: Final = 30.0
+"""From one piece of a body to the next; of JSON, for the whole of it."""
 REQUESTS_IN_FLIGHT_MAX: Final = 1_000
 JSON_DEPTH_MAX: Final = 64
 INTEGER_BITS_MAX: Final = 64
@@ -61,6 +65,7 @@ class Edge:
         body_limits: Mapping[str, int] | None = None,
         unavailable: tuple[type[Exception], ...] = (ConnectionError,),
         requests_max: int = REQUESTS_IN_FLIGHT_MAX,
+        body_seconds: float = BODY_SECONDS_MAX,
     ) -> None:
         self._app = app
         self._verifier = verifier
@@ -70,6 +75,7 @@ class Edge:
         self._body_limits = dict(body_limits or {})
         self._unavailable = unavailable
         self._requests_max = requests_max
+        self._body_seconds = body_seconds
         self._in_flight = 0
         # As many as there are routes, methods and statuses: finding a child by its labels costs more than counting.
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -145,14 +151,23 @@ class Edge:
         if int(said) > bytes_max:
             raise BodyOversized(f"more than {bytes_max} bytes")
         if _JSON.fullmatch(headers.get(b"content-type", b"")):
-            body = await _whole(receive, bytes_max)
+            try:
+                async with asyncio.timeout(self._body_seconds):
+                    body = await _whole(receive, bytes_max)
+            except TimeoutError as error:
+                raise BodySlow from error
             check_json(body)
             return _given_again(body, receive)
-        read = 0
+        read, waiting = 0, True
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, waiting
+            try:
+                async with asyncio.timeout(self._body_seconds if waiting else None):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(BodySlow.status) from error
+            waiting = message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > bytes_max:
                 raise HTTPException(BodyOversized.status)

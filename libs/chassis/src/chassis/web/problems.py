@@ -75,6 +75,15 @@ class BodyOversized(Refusal):
     title_zh = "请求正文超过上限"
 
 
+class BodySlow(Refusal):
+    """The body did not come in time."""
+
+    code = "body-slow"
+    status = 408
+    title = "The request body did not come in time"
+    title_zh = "请求正文接收超时"
+
+
 class Unauthenticated(Refusal):
     """No valid token."""
 
@@ -182,6 +191,7 @@ _BY_STATUS: Final[dict[int, type[Refusal]]] = {
         Forbidden,
         RouteUnknown,
         MethodNotAllowed,
+        BodySlow,
         BodyOversized,
         Failed,
     )
@@ -239,6 +249,24 @@ def problem(
     if number == 503:
         sent.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     return Response(_encode(content), number, sent, MEDIA_TYPE)
+
+
+def unreadable() -> bytes:
+    """An answer, head and body, to bytes that are no HTTP request: there is nothing to take a language or trace from."""
+    content = _encode(
+        {
+            "type": f"urn:crm:problem:{RequestMalformed.code}",
+            "title": RequestMalformed.title,
+            "status": RequestMalformed.status,
+            "code": RequestMalformed.code,
+            "detail": "this is no HTTP request",
+        }
+    )
+    head = (
+        f"HTTP/1.1 400 Bad Request\r\ncontent-type: {MEDIA_TYPE}\r\n"
+        f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + content
 
 
 def of_status(status: int) -> type[Refusal]:

@@ -9,6 +9,9 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from chassis.web.problems import unreadable
 
 SHUTDOWN_SECONDS_MAX: Final = 10
 KEEP_ALIVE_SECONDS: Final = 20
@@ -26,6 +29,15 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+
+class _Protocol(HttpToolsProtocol):
+    """Answers with a problem where no request can be read."""
+
+    @override
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(unreadable())
+        self.transport.close()
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -56,7 +68,7 @@ async def serve(
         uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
