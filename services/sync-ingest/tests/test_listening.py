@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,7 +13,7 @@ import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.transport import KafkaPublisher, Record, ensure_topics, group_lag, read_to_end
+from chassis.transport import KafkaPublisher, PublishFailed, Record, ensure_topics, group_lag, read_to_end
 from contracts.identity import account_id, posting_id
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
@@ -165,6 +167,28 @@ async def test_a_database_that_is_gone_for_a_while_holds_the_topic_back_and_lose
         with opened(SyncIngestSettings(postgres_url=postgres_url, data=pool._settings.data)) as other:
             await until(lambda: booked(other, source, range(20)) == 20)
         await until(lambda: role.not_ready() == [])
+
+
+async def test_a_broker_that_dies_and_comes_back_loses_nothing(
+    broker, kafka_url, devservers, pool, ingest, source
+):
+    feed = BranchFeed(pool.opened, default_source="corebank", window=WINDOW, now=Time().now)
+    servers = devservers.one("kafka")
+    if "kafka" not in servers.pids:
+        pytest.skip("this broker is not ours to kill")
+    async with following(feed, kafka_url):
+        await broker.publish([message(n, source=source) for n in range(30)])
+        await until(lambda: booked(ingest, source, range(30)) == 30)
+        os.kill(servers.pids["kafka"], signal.SIGKILL)
+        await asyncio.to_thread(servers.restart, "kafka")
+        async with asyncio.timeout(SECONDS_MAX):
+            while True:
+                try:
+                    await broker.publish([message(n, source=source) for n in range(60)])
+                    break
+                except PublishFailed:
+                    await asyncio.sleep(0.2)
+        await until(lambda: booked(ingest, source, range(60)) == 60)
 
 
 async def test_a_message_that_breaks_the_booking_goes_to_the_dead_letters_and_the_others_are_booked(
