@@ -99,3 +99,7 @@ def test_the_command_prints_one_object_and_says_who_is_away(bank):
     said = " ".join(json.loads(done.stdout)["problems"])
     assert "PostgreSQL" in said
     assert "MongoDB" in said
+    assert "Kafka" in said
+    human = away.crm("status")
+    assert human.returncode == 1
+    assert b"?" in human.stdout

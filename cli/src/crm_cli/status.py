@@ -13,7 +13,7 @@ import psycopg
 import typer
 from chassis.clock import SystemClock
 from chassis.documents import DocumentsUnavailable
-from chassis.generations import Generation, live_generation
+from chassis.generations import live_generation
 from chassis.mongo import Mongo
 from chassis.mongo_books import POSITIONS, parked_of, positions_of
 from chassis.reacting import BOOKS
@@ -26,6 +26,7 @@ from psycopg import sql
 from crm_cli.contexts import CONTEXTS, Context, settings
 
 OUTBOX_COUNTED_MAX: Final = 1_000_000
+PROBLEM_CHARACTERS_MAX: Final = 300
 _SERVICE: Final = "customer"
 _FEED_CONTEXT: Final = "ingest"
 """Where what is no event of ours goes."""
@@ -97,28 +98,29 @@ async def readers(settings: Settings, problems: list[str]) -> list[Status]:
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
         for view in VIEWS:
-            generation = await live_generation(mongo, view.name)
             registered = next(group for group in CONSUMERS if f".{view.name}." in group.name)
-            group = registered.name if generation is None else generation.group
-            status: Status = {"group": group, "view": view.name} | await _view(mongo, generation)
-            status["parked"] = Counter(parked.context for parked in await parked_of(mongo, group))
-            found.append(status | {"topics": view.sources, "letters": registered.dead_letters.name})
+            status: Status = {"group": registered.name, "view": view.name, "parked": None}
+            status |= {"topics": view.sources, "letters": registered.dead_letters.name}
+            found.append(status | await _remembered(problems, _view(mongo, view.name, registered.name)))
         for policy in _others():
-            books = mongo.beside(BOOKS)
-            parked = Counter(parked.context for parked in await parked_of(books, policy.name))
-            found.append(
-                {
-                    "group": policy.name,
-                    "parked": parked,
-                    "topics": policy.topics,
-                    "letters": policy.dead_letters.name,
-                }
-            )
-    except DocumentsUnavailable as error:
-        problems.append(f"MongoDB: {error}")
+            status = {"group": policy.name, "parked": None}
+            status |= {"topics": policy.topics, "letters": policy.dead_letters.name}
+            found.append(status | await _remembered(problems, _parked(mongo.beside(BOOKS), policy.name)))
     finally:
         await mongo.close()
     return found
+
+
+async def _remembered(problems: list[str], answer: Awaitable[Status]) -> Status:
+    try:
+        return await answer
+    except DocumentsUnavailable as error:
+        problems.append(f"MongoDB: {' '.join(str(error).split())[:PROBLEM_CHARACTERS_MAX]}")
+        return {}
+
+
+async def _parked(books: Mongo, group: str) -> Status:
+    return {"parked": Counter(parked.context for parked in await parked_of(books, group))}
 
 
 def _others() -> list[ConsumerGroup]:
@@ -126,19 +128,22 @@ def _others() -> list[ConsumerGroup]:
     return [group for group in CONSUMERS if not group.name.startswith(views)]
 
 
-async def _view(mongo: Mongo, generation: Generation | None) -> Status:
+async def _view(mongo: Mongo, name: str, registered: str) -> Status:
+    generation = await live_generation(mongo, name)
     if generation is None:
-        return {"generation": None, "positions": {}, "as_of": None}
+        parked = await _parked(mongo, registered)
+        return {"generation": None, "positions": {}, "as_of": None} | parked
     positions = positions_of(await mongo.find(POSITIONS, {"group": generation.group}))
     by_context: dict[str, int] = {}
     for at in positions.values():
         by_context[at.context] = min(at.position, by_context.get(at.context, at.position))
     seen = [at.at for at in positions.values() if at.at is not None]
     return {
+        "group": generation.group,
         "generation": generation.number,
         "positions": by_context,
         "as_of": max(seen).isoformat() if seen else None,
-    }
+    } | await _parked(mongo, generation.group)
 
 
 async def gathered(settings: Settings) -> Status:
@@ -153,26 +158,28 @@ async def gathered(settings: Settings) -> Status:
             problems.append(f"PostgreSQL, {name}: {' '.join(str(error).split())}")
             contexts[name] = {}
     groups = await readers(settings, problems)
-    for group in groups:
-        topics, letters = group.pop("topics"), group.pop("letters")
-        group["lag"] = await _asked(group_lag(settings.kafka_url, group["group"], topics), problems)
-        group["dead_letters"] = await _asked(held_records(settings.kafka_url, [letters]), problems)
-        group["contexts"] = [name for name, topic in EVENTS.items() if topic.name in topics] or [
-            _FEED_CONTEXT
-        ]
+    url = settings.kafka_url
+    lags = [_asked(group_lag(url, group["group"], group["topics"]), problems) for group in groups]
+    letters = [_asked(held_records(url, [group.pop("letters")]), problems) for group in groups]
+    answers = await asyncio.gather(*lags, *letters)
+    for number, group in enumerate(groups):
+        topics = group.pop("topics")
+        group["lag"], group["dead_letters"] = answers[number], answers[len(groups) + number]
+        read = [name for name, topic in EVENTS.items() if topic.name in topics]
+        group["contexts"] = read or [_FEED_CONTEXT]
     for name, status in contexts.items():
         of = [group for group in groups if name in group["contexts"]]
         status["lag"] = _most([group["lag"] for group in of])
         status["dead_letters"] = _sum([group["dead_letters"] for group in of])
-        status["parked"] = sum(group["parked"].get(name, 0) for group in groups)
+        status["parked"] = _sum([_parked_in(group["parked"], name) for group in groups])
     for group in groups:
-        group["parked"] = sum(group["parked"].values())
+        group["parked"] = None if group["parked"] is None else sum(group["parked"].values())
     return {
         "at": now.isoformat(),
         "lag": _most([group["lag"] for group in groups]),
         "outbox": _sum([status.get("outbox") for status in contexts.values()]),
         "dead_letters": _sum([group["dead_letters"] for group in groups]),
-        "parked": sum(group["parked"] for group in groups),
+        "parked": _sum([group["parked"] for group in groups]),
         "contexts": contexts,
         "groups": {group.pop("group"): group for group in groups},
         "problems": sorted(set(problems)),
@@ -185,6 +192,10 @@ async def _asked(answer: Awaitable[Mapping[Partition, int]], problems: list[str]
     except BrokerUnavailable as error:
         problems.append(f"Kafka: {error}")
         return None
+
+
+def _parked_in(parked: Mapping[str, int] | None, context: str) -> int | None:
+    return None if parked is None else parked.get(context, 0)
 
 
 def _most(values: Sequence[int | None]) -> int | None:
@@ -214,9 +225,7 @@ def readable(found: Mapping[str, Any]) -> str:
         cells = [
             "?" if group[each] is None else str(group[each]) for each in ("lag", "dead_letters", "parked")
         ]
-        built = (
-            "not built yet" if "view" in group and group["generation"] is None else group.get("as_of") or ""
-        )
+        built = "not built yet" if group.get("generation", 0) is None else group.get("as_of") or ""
         lines.append(f"{name:<58}{cells[0]:>8}{cells[1]:>6}{cells[2]:>8}  {built}")
     lines += [f"problem: {problem}" for problem in found["problems"]]
     return "\n".join(lines)

@@ -14,10 +14,13 @@ from chassis.documents import DocumentsUnavailable
 from chassis.events import StoredEvent
 from chassis.generations import ViewReader
 from chassis.mongo import Mongo
+from chassis.mongo_books import parked_of
+from chassis.reacting import BOOKS
 from chassis.relay import StoreLog
 from chassis.settings import Settings
 from chassis.store import Recorder, StoreUnavailable
-from chassis.transport import BrokerUnavailable
+from chassis.transport import BrokerUnavailable, group_lag
+from contracts.topics import CONSUMERS
 from customer.views import VIEWS, asset_panorama
 
 from crm_cli.contexts import CONTEXTS, Context, settings
@@ -71,6 +74,7 @@ async def _context(
     reached = await views.wait_for(context.name, head, wait_seconds)
     if not reached:
         report.broken("I1", f"{context.name}: not every view has reached position {head}")
+    await _policies(settings, context, mongo, report, clock, wait_seconds)
     await asyncio.to_thread(store.check)
     async with AsyncExitStack() as stack:
         log = StoreLog(settings.postgres_url, context.schema)
@@ -112,6 +116,26 @@ async def _relayed(store: Store, head: int, clock: Clock, wait_seconds: float) -
         if published >= head or clock.monotonic() >= until:
             return epoch, published
         await clock.sleep(POLL_SECONDS)
+
+
+async def _policies(
+    settings: Settings, context: Context, mongo: Mongo, report: Report, clock: Clock, wait_seconds: float
+) -> None:
+    """Policies have read everything, and nobody waits in one."""
+    views = tuple(f".{view.name}." for view in VIEWS)
+    until = clock.monotonic() + wait_seconds
+    for group in CONSUMERS:
+        if context.topic.name not in group.topics or any(view in group.name for view in views):
+            continue
+        while left := sum((await group_lag(settings.kafka_url, group.name, group.topics)).values()):
+            if clock.monotonic() >= until:
+                break
+            await clock.sleep(POLL_SECONDS)
+        report.compare("I1", f"{group.name}: records not read", 0, left)
+        for parked in await parked_of(mongo.beside(BOOKS), group.name):
+            report.broken(
+                "I1", f"{group.name}: subject {parked.subject} is parked since its event {parked.sequence}"
+            )
 
 
 async def _folds(context: Context, mongo: Mongo, report: Report) -> list[Fold]:
