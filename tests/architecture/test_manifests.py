@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from customer import bootstrap as customer_service
+from customer.settings import CustomerSettings
+from sync_ingest import bootstrap as ingest_service
+from sync_ingest.settings import SyncIngestSettings
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 BASE = DEPLOY / "k8s" / "base"
@@ -83,6 +87,27 @@ def commands() -> set[tuple[str, str]]:
     return {(c["command"][2], c["command"][3]) for c in containers}
 
 
+def test_every_role_of_every_service_is_deployed() -> None:
+    settings: dict[str, Any] = {"postgres_url": "postgresql://nowhere", "environment": "production"}
+    known = {
+        "customer": customer_service.roles(CustomerSettings(**settings)),
+        "sync_ingest": ingest_service.roles(SyncIngestSettings(**settings)),
+    }
+    assert commands() == {(module, role) for module, roles in known.items() for role in roles}
+
+
+def test_every_variable_is_one_that_settings_read() -> None:
+    fields = CustomerSettings.model_fields | SyncIngestSettings.model_fields
+    known = {str(field.validation_alias or f"CRM_{name.upper()}") for name, field in fields.items()}
+    config = of_kind(manifests(), "ConfigMap")["crm"]["data"]
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["x-role"]["environment"]
+    containers = [
+        d["spec"]["template"]["spec"]["containers"][0] for d in of_kind(manifests(), "Deployment").values()
+    ]
+    given = {variable["name"] for container in containers for variable in container["env"]}
+    assert {*config, *compose, *given} - known == set()
+
+
 def test_nothing_is_missing() -> None:
     assert list(complaints(manifests())) == []
 
@@ -118,7 +143,7 @@ CONTAINER = (*POD, "containers", 0)
         (drop(*CONTAINER, "readinessProbe"), "no readinessProbe"),
         (drop(*CONTAINER, "resources", "limits"), "no resource limits"),
         (
-            put({"name": "POSTGRES_URL", "value": "x"}, *CONTAINER, "env", 1),
+            put({"name": "POSTGRES_URL", "value": "x"}, *CONTAINER, "env", 0),
             "POSTGRES_URL is not a reference",
         ),
         (put(10, *POD, "terminationGracePeriodSeconds"), "killed before"),
