@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from chassis import telemetry
 from chassis.auth import development_token
 from chassis.clock import SystemClock
 from chassis.store import Recorder
@@ -22,6 +23,7 @@ from customer import bootstrap as customer_service
 from customer.panorama import ASSETS, LIABILITIES, SPENDING_KINDS
 from customer.settings import CustomerSettings
 from devservers import servers
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.settings import SyncIngestSettings
@@ -281,3 +283,64 @@ async def test_a_customer_entered_by_hand_gets_what_it_is_linked_to(
     token = made.headers["Consistency-Token"]
     shown = await web.get(made.headers["Location"], params={"at_least": token})
     assert (shown.status_code, shown.json()["name"], shown.headers["ETag"]) == (200, "赵*", '"2"')
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    """Every span of this process."""
+    exporter = InMemorySpanExporter()
+    telemetry.configure_tracing("crm", exporter=exporter)
+    yield exporter
+    telemetry.configure_tracing("crm")
+
+
+async def traced(spans: InMemorySpanExporter, trace: int, *names: str) -> set[str]:
+    """Waits until the trace has spans of these names; the names that it has."""
+    until = CLOCK.monotonic() + PATIENCE_SECONDS
+    while True:
+        found = {span.name for span in spans.get_finished_spans() if span.context.trace_id == trace}
+        if found.issuperset(names) or CLOCK.monotonic() > until:
+            return found
+        await asyncio.sleep(0.05)
+
+
+async def test_one_trace_leads_from_a_call_to_the_view(
+    taken_in: Any, web: httpx.AsyncClient, spans: InMemorySpanExporter
+) -> None:
+    trace = 0x0AF7651916CD43DD8448EB211C80319C
+    headers = {"Idempotency-Key": "traced", "traceparent": f"00-{trace:032x}-b7ad6b7169203331-01"}
+    made = await web.post("/customers", json={"name": "钱进"}, headers=headers)
+    found = await traced(spans, trace, "POST /customers", "view written")
+    assert {"POST /customers", "view written"} <= found
+    events = (await web.get(f"{made.headers['Location']}/events")).json()["items"]
+    assert [event["traceparent"].split("-")[1] for event in events] == [f"{trace:032x}"]
+
+
+async def test_one_trace_leads_from_a_feed_over_the_policy_to_the_views(
+    taken_in: Any, web: httpx.AsyncClient, running: Running, spans: InMemorySpanExporter
+) -> None:
+    line = b'{"record":"party","party":"T1","name":"\xe5\xad\x99\xe6\x82\x9f"}\n'
+    content = FeedContent("one.jsonl", lambda: BytesIO(line))
+
+    def take_in() -> None:
+        with ingest_service.opened(running.ingest) as ingest:
+            ingest.run("traced", [content], format="canonical")
+
+    await asyncio.to_thread(take_in)
+    [root] = [span for span in spans.get_finished_spans() if span.name == "ingest run"]
+    policy = "when_party_described_then_register_customer"
+    assert policy in await traced(spans, root.context.trace_id, policy)
+    until = CLOCK.monotonic() + PATIENCE_SECONDS
+    while CLOCK.monotonic() < until:
+        found = (await web.get("/customers", params={"reference": "traced:T1"})).json()["items"]
+        if found:
+            break
+        await asyncio.sleep(0.05)
+    events = (await web.get(f"/customers/{found[0]['customer_id']}/events")).json()["items"]
+    assert {event["traceparent"].split("-")[1] for event in events} == {f"{root.context.trace_id:032x}"}
+    written = [
+        span
+        for span in spans.get_finished_spans()
+        if span.name == "view written" and span.context.trace_id == root.context.trace_id
+    ]
+    assert len(written) >= 2
