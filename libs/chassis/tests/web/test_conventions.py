@@ -1,14 +1,22 @@
 """The conventions of HTTP, over a small application."""
 
 import asyncio
+import io
+import json
+import logging
 
 import httpx
 import pytest
+import structlog
+from chassis import telemetry
 from chassis.web import create_app
 from chassis.web.app import RouteWithoutCaller
 from chassis.web.edge import BODY_BYTES_MAX, Edge
 from chassis.web.problems import language
 from fastapi import APIRouter
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from .conftest import boxes_router
 
 KEYED = {"Idempotency-Key": "k1"}
 
@@ -281,3 +289,41 @@ async def test_the_document_names_every_answer_and_asks_for_a_token_everywhere(a
         "`box-unknown`"
     )
     assert document["components"]["schemas"]["Box"]["properties"]["label"]["pattern"] == r"^[^\u0000]*$"
+
+
+async def test_a_request_s_line_and_span_name_its_route_and_nobody(settings, views, token):
+    lines, exporter = io.StringIO(), InMemorySpanExporter()
+    root, before = logging.getLogger(), (telemetry._Tracing.tracer, telemetry._Tracing.recording)
+    handlers = list(root.handlers)
+    telemetry.configure_logging("boxes", stream=lines)
+    telemetry.configure_tracing("boxes", exporter=exporter)
+    try:
+        app = create_app("boxes", [boxes_router(views)], settings)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://boxes") as client:
+            headers = {"Authorization": f"Bearer {token}"}
+            await client.get("/boxes/3", params={"name": "ZhangSan"}, headers=headers)
+            await client.get("/ZhangSan", headers=headers)
+            await client.get("/boxes/3/broken", headers=headers)
+    finally:
+        telemetry._Tracing.tracer, telemetry._Tracing.recording = before
+        root.handlers[:] = handlers
+        structlog.reset_defaults()
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    requests = [line for line in told if line["event"] == "request"]
+    assert [(line["method"], line["route"], line["status"]) for line in requests] == [
+        ("GET", "/boxes/{number}", 200),
+        ("GET", "unmatched", 404),
+        ("GET", "/boxes/{number}/broken", 500),
+    ]
+    spans = exporter.get_finished_spans()
+    assert [span.name for span in spans] == [
+        "GET /boxes/{number}",
+        "GET unmatched",
+        "GET /boxes/{number}/broken",
+    ]
+    assert [f"{span.context.trace_id:032x}" for span in spans] == [line["trace_id"] for line in requests]
+    [failed] = [line for line in told if line["level"] == "error"]
+    assert (failed["error"], failed["where"][-1].split()[-1]) == ("RuntimeError", "broken")
+    everything = lines.getvalue() + "".join(span.to_json() for span in spans)
+    assert "Zhang" not in everything
+    assert "teller-7" not in everything
