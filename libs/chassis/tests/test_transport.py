@@ -210,6 +210,20 @@ async def test_two_members_share_the_partitions_and_together_see_all(kafka_url, 
     assert len(assigned[1][-1]) == PARTITIONS
 
 
+async def test_a_member_whose_client_was_stopped_says_so(kafka_url, topic):
+    member, assigned = Consumer(kafka_url, [topic], fresh("group"), Seen()), asyncio.Event()
+
+    async def on_assigned(_: frozenset[tuple[str, int]]) -> None:
+        assigned.set()
+
+    member._on_assigned = on_assigned
+    running = asyncio.create_task(member.run(asyncio.Event()))
+    await asyncio.wait_for(assigned.wait(), SECONDS_MAX)
+    await member._subscriber.consumer.stop()
+    with pytest.raises(BrokerUnavailable, match="ended by itself"):
+        await asyncio.wait_for(running, SECONDS_MAX)
+
+
 async def test_lag_tells_what_is_left(kafka_url, topic, publisher):
     await publisher.publish(numbered(topic, subjects=9, each=10))
     group, stopping, gate, entered = fresh("group"), asyncio.Event(), asyncio.Event(), asyncio.Event()

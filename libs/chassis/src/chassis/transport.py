@@ -37,6 +37,7 @@ SESSION_SECONDS_MAX: Final = 6
 BACK_OFF_SECONDS_FIRST: Final = 0.2
 BACK_OFF_SECONDS_MAX: Final = 5.0
 POLL_SECONDS_MAX: Final = 0.2
+WATCHED_SECONDS: Final = 1.0
 KEPT_FOR_EVER: Final = -1
 DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
 
@@ -276,7 +277,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._subscriber: Any = None
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Consumes until `stopping` is set, then finishes the batch in hand. Raises BrokerUnavailable at the start."""
+        """Consumes until `stopping` is set, then finishes the batch in hand. Raises BrokerUnavailable."""
         self._stopping = stopping
         broker = KafkaBroker(
             self._url,
@@ -309,10 +310,18 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await broker.stop()
             raise BrokerUnavailable(f"{self._url}: {type(error).__name__} {error}") from error
         try:
-            await stopping.wait()
+            await self._watch(stopping)
         finally:
             await broker.stop()
             self._subscriber = None
+
+    async def _watch(self, stopping: asyncio.Event) -> None:
+        """Waits for the end. FastStream says nothing when its loop ends because the client below it was stopped."""
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), WATCHED_SECONDS)
+            if not stopping.is_set() and all(task.done() for task in self._subscriber.tasks):
+                raise BrokerUnavailable(f"{self.group}: consuming has ended by itself")
 
     def assigned(self) -> frozenset[Partition]:
         """The partitions that this member has now."""
