@@ -5,6 +5,7 @@ from uuid import UUID
 
 import httpx
 import msgspec
+import psycopg
 import pytest
 from chassis.clock import SystemClock, uuid7
 from chassis.deciding import CommandContext, Refusal
@@ -96,6 +97,17 @@ async def test_events_name_who_brought_the_batch(client, source, ingest):
     meta = msgspec.json.decode(ingest.ledger._recorder.read_stream(account_id(source, "A1"))[-1].body)["meta"]
     assert (meta["actor"], meta["post"], meta["client_address"]) == ("teller-7", "teller", "10.0.0.7")
     assert meta["trace"]["traceparent"]
+
+
+async def test_connections_that_were_cut_meanwhile_are_no_concern_of_the_caller(client, source, postgres_url):
+    for number in range(3):
+        answer = await post(client, source, GOOD.replace(b"t1", b"t%d" % number), key=f"k{number}")
+        assert (answer.status_code, answer.json()["posted"]) == (201, 1)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
 
 
 async def test_a_key_is_for_one_request(client, source):

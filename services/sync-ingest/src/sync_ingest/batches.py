@@ -3,7 +3,6 @@
 import asyncio
 import io
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeVar
@@ -13,13 +12,15 @@ import msgspec
 from chassis.deciding import CommandContext, CommandKeyReused, Refusal
 
 from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.enduring import Opened, enduring
 from sync_ingest.ingesting import Acting, FeedContent, Ingest, RunResult
 from sync_ingest.reporting import certificate_of, quarantine_of, result_of
 
 RUNS_AT_ONCE_MAX: Final = 4
+LOST_PAUSES_SECONDS: Final = (0.0, 0.1, 0.5, 1.0)
+"""A caller waits for a short loss, such as connections that a restarted database left dead; after a longer one it is 503."""
 
 Value = TypeVar("Value")
-Opened = Callable[[], AbstractContextManager[Ingest]]
 Answer = dict[str, Any]
 
 
@@ -93,12 +94,8 @@ class IngestDesk:
         return await self._with(read)
 
     async def _with(self, call: Callable[[Ingest], Value]) -> Value:
-        def in_thread() -> Value:
-            with self.opened() as ingest:
-                return call(ingest)
-
         async with self._slots:
-            return await asyncio.to_thread(in_thread)
+            return await asyncio.to_thread(enduring, self.opened, call, pauses_seconds=LOST_PAUSES_SECONDS)
 
 
 def _once(

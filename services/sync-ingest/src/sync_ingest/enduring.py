@@ -1,7 +1,7 @@
 """Runs that outlive a lost database: what was stored counts, and the same call goes on from there."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
@@ -19,6 +19,7 @@ def enduring(
     opened: Opened,
     call: Callable[[Ingest], Value],
     *,
+    pauses_seconds: Sequence[float] = PAUSES_SECONDS,
     told: Callable[[Exception, float], None] = lambda _, __: None,
     wait: Callable[[float], object] = time.sleep,
 ) -> Value:
@@ -26,7 +27,7 @@ def enduring(
 
     For calls that are harmless when they are repeated, as every run is.
     """
-    for pause_seconds in PAUSES_SECONDS:
+    for pause_seconds in pauses_seconds:
         try:
             with opened() as ingest:
                 return call(ingest)

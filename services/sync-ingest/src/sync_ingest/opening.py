@@ -12,7 +12,7 @@ from chassis.deciding import Refusal
 from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import Recorder, prepare
 
-from sync_ingest.archive import Archive, Lost
+from sync_ingest.archive import Archive
 from sync_ingest.crashing import crash_at
 from sync_ingest.ingesting import ITSELF, Acting, Ingest, Progress
 from sync_ingest.journal import SCHEMA, KeptVault, StoreLedger
@@ -83,15 +83,15 @@ class IngestPool:
 
     def not_ready(self) -> list[str]:
         """Why no run can begin, as the last look at the database said."""
-        return [f"the database does not answer: {self._failing}"] if self._failing else []
+        return [f"the store or the keys cannot be reached: {self._failing}"] if self._failing else []
 
     def look(self) -> None:
-        """Asks the database whether it is there."""
+        """Looks whether a run could begin."""
         try:
             with self.opened() as ingest:
                 ingest.ledger.head_position()
-        except Lost as lost:
-            self._failing = type(lost).__name__
+        except Exception as error:  # noqa: BLE001 - whatever it is, no run can begin
+            self._failing = type(error).__name__
         else:
             self._failing = None
 
