@@ -1,9 +1,11 @@
 """Logs that hold nobody's name, and one trace id all the way."""
 
+import ast
 import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -130,3 +132,19 @@ def test_an_invalid_carrier_begins_a_trace_of_its_own():
 def test_an_endpoint_without_its_exporter_is_a_clear_error():
     with pytest.raises(RuntimeError, match="opentelemetry-exporter-otlp-proto-http"):
         telemetry.configure_tracing("boxes", endpoint="http://127.0.0.1:4318")
+
+
+def test_every_word_that_our_code_logs_is_one_that_a_line_may_have():
+    root = Path(__file__).parents[3]
+    logged = {
+        (source.name, word.arg)
+        for pattern in ("libs/*/src/**/*.py", "services/*/src/**/*.py", "cli/src/**/*.py")
+        for source in root.glob(pattern)
+        for call in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[0].endswith("_log")
+        for word in call.keywords
+    }
+    assert len(logged) > 20
+    assert {
+        (name, word) for name, word in logged if word not in telemetry.LOGGED_WORDS | {"exc_info"}
+    } == set()

@@ -253,7 +253,11 @@ _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 def _as_json(line: Any, **_: Any) -> str:
     try:
         return _encode(line).decode()
-    except (UnicodeEncodeError, TypeError, RecursionError):  # half a character, an odd key: a line all the same
+    except (
+        UnicodeEncodeError,
+        TypeError,
+        RecursionError,
+    ):  # half a character, an odd key: a line all the same
         return json.dumps(line, default=str, skipkeys=True)
 
 
