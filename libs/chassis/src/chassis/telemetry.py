@@ -32,6 +32,7 @@ REDACTED: Final = "[redacted]"
 LOGGED_CHARACTERS_MAX: Final = 500
 LOGGED_WORDS: Final = frozenset(
     [
+        "at",
         "event",
         "level",
         "timestamp",
@@ -47,7 +48,6 @@ LOGGED_WORDS: Final = frozenset(
         "status",
         "milliseconds",
         "bytes",
-        "caller",
         "code",
         "context",
         "group",
@@ -65,7 +65,6 @@ LOGGED_WORDS: Final = frozenset(
         "events",
         "subject",
         "reason",
-        "name",
         "port",
         "host",
         "pid",
