@@ -206,6 +206,7 @@ async def test_without_a_token_nobody_learns_anything(api):
         {"name": "x", "surprise": 1},
         {"name": "x", "references": [{"source": "a:b", "key": "1"}]},
         {"name": "x", "stated_assets": [{"product": "fund", "amount_minor": 1.5, "currency": "CNY"}]},
+        {"name": "x", "stated_assets": [{"product": "fund", "amount_minor": True, "currency": "CNY"}]},
         {"name": "x", "born_on": "2026-02-30"},
     ],
 )

@@ -41,7 +41,7 @@ class StatedAssetBody(Asked):
     """An asset as the customer states it; no figure of the panorama counts it."""
 
     product: Literal["deposit", "wealth", "insurance", "fund", "property", "other"]
-    amount_minor: int = Field(ge=0, le=AMOUNT_MINOR_MAX)
+    amount_minor: int = Field(ge=0, le=AMOUNT_MINOR_MAX, strict=True)
     currency: Currency
 
 
