@@ -281,6 +281,17 @@ def test_dead_letters_go_where_the_registry_has_a_topic(bank):
     assert Generations(bank.mongo, named, service, CLOCK).dead_letters == known.dead_letters.name
 
 
+async def test_the_other_driver_carries_a_view_too(bank, mongo_url):
+    other = bank.mongo = Mongo.connect(mongo_url, "motor", bank.mongo.name)
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "poison"), (1, "bb"), (0, "gone"))
+        assert await bank.catches_up()
+        assert await bank.shown() == folded(bank.view, bank.words.all(), until_poison=True)
+        [parked] = await parked_of(other)
+        assert parked.held == 2
+    await other.close()
+
+
 @pytest.mark.parametrize("server", ["mongo", "kafka"])
 async def test_a_server_that_is_killed_under_load_and_comes_back_leaves_the_plain_fold(
     bank, devservers, server
