@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
+from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.archive import PAGE_MAX
 from sync_ingest.batches import BatchFile, IngestDesk
 from sync_ingest.domain.records import canonical_schema
@@ -17,9 +18,12 @@ from sync_ingest.ingesting import SOURCE_CHARACTERS_MAX
 
 FILES_PER_BATCH_MAX: Final = 100
 BATCH_BYTES_MAX: Final = 16 << 20
+MAPPING_CHARACTERS_MAX: Final = 65_536
+SOURCE_PATTERN: Final = r"^[^\s:](?:[^:]*[^\s:])?$"
 BATCHES_PATH: Final = "/ingest/batches"
 
 MinorUnits = int | dict[str, int]
+Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
 class BatchResult(BaseModel):
@@ -142,7 +146,7 @@ class Repair(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    record: dict[str, Any] = Field(min_length=1)
+    record: dict[str, str | Integer | bool | None] = Field(min_length=1, max_length=50)
 
 
 class BatchMalformed(Refusal):
@@ -203,10 +207,16 @@ _BATCH_BODY: Final[dict[str, Any]] = {
                             "minItems": 1,
                             "maxItems": FILES_PER_BATCH_MAX,
                         },
-                        "format": {"type": "string"},
-                        "source": {"type": "string"},
-                        "mapping": {"type": "string"},
+                        "format": {"type": "string", "enum": list(FORMATS)},
+                        "source": {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": SOURCE_CHARACTERS_MAX,
+                            "pattern": SOURCE_PATTERN,
+                        },
+                        "mapping": {"type": "string", "maxLength": MAPPING_CHARACTERS_MAX},
                     },
+                    "additionalProperties": False,
                 }
             },
         },
@@ -228,9 +238,16 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
         request: Request,
         response: Response,
         context: Commanding,
-        source: Annotated[str | None, Query(description="the system that the feed comes from")] = None,
-        format: Annotated[str | None, Query(description="the feed format, canonical by default")] = None,
-        mapping: Annotated[str | None, Query(description="the mapping of a csv feed (TOML)")] = None,
+        source: Annotated[
+            str | None, Query(description="the system that the feed comes from; here or in the form")
+        ] = None,
+        format: Annotated[
+            str | None, Query(description=f"one of {', '.join(FORMATS)}; canonical by default")
+        ] = None,
+        mapping: Annotated[
+            str | None,
+            Query(description="the mapping of a csv feed (TOML)", max_length=MAPPING_CHARACTERS_MAX),
+        ] = None,
         name: Annotated[str, Query(description="the name of the file", max_length=200)] = "batch",
     ) -> TakenIn:
         """Keeps the bytes, books what is new, sets aside what cannot be read, and certifies."""
