@@ -189,6 +189,18 @@ RULES: Final[Rules] = {
     "spending_kinds": list(SPENDING_KINDS),
 }
 
+_NOTHING: Final[Figure] = {
+    "amount_minor": 0,
+    "amount": "0",
+    "joint_minor": 0,
+    "accounts": 0,
+    "sources": [],
+    "as_of": None,
+    "recorded_at": None,
+    "freshness_seconds": None,
+    "events": [],
+}
+
 
 @dataclass(slots=True)
 class _Sum:
@@ -213,6 +225,8 @@ class _Sum:
             self.events.append(events)
 
     def plus(self, other: "_Sum", sign: int = 1) -> None:
+        if not other.accounts:
+            return
         self.minor += sign * other.minor
         self.joint_minor += sign * other.joint_minor
         self.accounts |= other.accounts
@@ -480,16 +494,18 @@ def _block(currency: str, block: Block, heard: Mapping[str, _Source], month: str
 
 
 def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source]) -> Figure:
-    sources = sorted(of.sources)
+    if not of.accounts:
+        return {**_NOTHING, "amount": decimal_text(0, currency), "sources": [], "events": []}
+    sources = sorted(of.sources) if len(of.sources) > 1 else list(of.sources)
     return {
         "amount_minor": of.minor,
         "amount": decimal_text(of.minor, currency),
         "joint_minor": of.joint_minor,
         "accounts": len(of.accounts),
         "sources": sources,
-        "as_of": _as_of(sources, heard) if sources else None,
+        "as_of": _as_of(sources, heard),
         "recorded_at": of.recorded_at,
-        "freshness_seconds": max(heard[source].freshness_seconds for source in sources) if sources else None,
+        "freshness_seconds": max([heard[source].freshness_seconds for source in sources]),
         "events": of.events,
     }
 

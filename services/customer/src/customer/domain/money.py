@@ -9,6 +9,10 @@ _NO_DECIMALS: Final = frozenset(
 )
 _THREE_DECIMALS: Final = frozenset(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"])
 _FOUR_DECIMALS: Final = frozenset(("CLF", "UYW"))
+_TWO_DECIMALS: Final = 2
+_DECIMALS: Final = (
+    dict.fromkeys(_NO_DECIMALS, 0) | dict.fromkeys(_THREE_DECIMALS, 3) | dict.fromkeys(_FOUR_DECIMALS, 4)
+)
 _AMOUNT: Final = re.compile(r"([0-9]{1,16})(?:\.([0-9]{1,4}))?", re.ASCII)
 
 
@@ -18,11 +22,7 @@ class AmountNotReadable(ValueError):
 
 def exponent(currency: str) -> int:
     """How many decimals one unit of `currency` has."""
-    if currency in _NO_DECIMALS:
-        return 0
-    if currency in _THREE_DECIMALS:
-        return 3
-    return 4 if currency in _FOUR_DECIMALS else 2
+    return _DECIMALS.get(currency, _TWO_DECIMALS)
 
 
 def minor_units(text: str, currency: str) -> int:
@@ -42,7 +42,10 @@ def minor_units(text: str, currency: str) -> int:
 
 def decimal_text(amount_minor: int, currency: str) -> str:
     """Minor units as people write them: -543210 fen is "-5432.10"."""
-    places = exponent(currency)
+    places = _DECIMALS.get(currency, _TWO_DECIMALS)
+    if places == _TWO_DECIMALS:
+        whole, fraction = divmod(abs(amount_minor), 100)
+        return f"{'-' if amount_minor < 0 else ''}{whole}.{fraction:02d}"
     if not places:
         return str(amount_minor)
     whole, fraction = divmod(abs(amount_minor), 10**places)
