@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from chassis import metrics
 from chassis.clock import SystemClock, uuid7
-from chassis.events import StoredEvent
+from chassis.events import StoredEvent, event_id
 from chassis.relay import (
     Fenced,
     Listening,
@@ -183,6 +183,8 @@ async def test_an_event_goes_out_with_all_that_a_reader_needs(setting, recorder)
         (3, stored[2].position),
     ]
     record, envelope = events[1]
+    assert envelope.id == event_id(stream, 3)
+    assert list(record.headers) == envelope.headers()
     assert (record.partition, record.key, record.value) == (
         partition_of(stream, PARTITIONS),
         str(stream).encode(),

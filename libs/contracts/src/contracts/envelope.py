@@ -55,32 +55,70 @@ class Envelope:
 
     def headers(self) -> list[Header]:
         """The record's headers."""
-        headers = [
-            _SPECIFICATION,
-            ("ce_id", str(self.id).encode()),
-            _header("ce_source", SOURCE_PREFIX + self.context),
-            _header("ce_type", self.type),
-            _id_header("ce_subject", self.subject),
-            _instant_header("ce_time", self.recorded_at),
-            _CONTENT_TYPE,
-            ("ce_sequence", b"%d" % self.sequence),
-            ("ce_position", b"%d" % self.position),
-            _header("ce_dataversion", str(self.version)),
-            _header("ce_storedname", self.stored_name),
-            _instant_header("ce_effectiveat", self.effective_at),
-            _id_header("ce_correlationid", self.correlation_id),
-            _id_header("ce_causationid", self.causation_id),
-        ]
-        if self.traceparent is not None:
-            headers.append(_header("traceparent", self.traceparent))
-        if self.tracestate is not None:
-            headers.append(_header("tracestate", self.tracestate))
-        return headers
+        return headers_of(
+            str(self.id),
+            self.type,
+            self.version,
+            self.context,
+            str(self.subject).encode(),
+            self.sequence,
+            self.position,
+            self.recorded_at,
+            self.effective_at,
+            self.stored_name,
+            str(self.correlation_id),
+            str(self.causation_id),
+            self.traceparent,
+            self.tracestate,
+        )
 
     @classmethod
     def of(cls, headers: Iterable[Header]) -> "Envelope":
         """Reads the headers of an event; raises EnvelopeInvalid."""
         return _reading(_envelope, dict(headers))
+
+
+def headers_of(
+    id: str,
+    type: str,
+    version: int,
+    context: str,
+    subject: bytes,
+    sequence: int,
+    position: int,
+    recorded_at: datetime,
+    effective_at: datetime,
+    stored_name: str,
+    correlation_id: str,
+    causation_id: str,
+    traceparent: str | None,
+    tracestate: str | None,
+) -> list[Header]:
+    """The headers of an envelope without the envelope, for whoever writes tens of thousands a second.
+
+    Ids are in their canonical text, the subject's as bytes because it is the record's key too.
+    """
+    headers = [
+        _SPECIFICATION,
+        ("ce_id", id.encode()),
+        _source(context),
+        _header("ce_type", type),
+        ("ce_subject", subject),
+        _instant_header("ce_time", recorded_at),
+        _CONTENT_TYPE,
+        ("ce_sequence", b"%d" % sequence),
+        ("ce_position", b"%d" % position),
+        _version(version),
+        _header("ce_storedname", stored_name),
+        _instant_header("ce_effectiveat", effective_at),
+        ("ce_correlationid", correlation_id.encode()),
+        ("ce_causationid", causation_id.encode()),
+    ]
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent.encode()))
+    if tracestate is not None:
+        headers.append(("tracestate", tracestate.encode()))
+    return headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +134,7 @@ class Watermark:
         return [
             _SPECIFICATION,
             ("ce_id", f"{self.context}-{self.position}".encode()),
-            _header("ce_source", SOURCE_PREFIX + self.context),
+            _source(self.context),
             _header("ce_type", WATERMARK),
             ("ce_time", self.at.isoformat().encode()),
             ("ce_position", b"%d" % self.position),
@@ -178,8 +216,13 @@ def _instant_header(name: str, instant: datetime) -> Header:
 
 
 @lru_cache(_CACHED_MAX)
-def _id_header(name: str, id: UUID) -> Header:
-    return name, str(id).encode()
+def _source(context: str) -> Header:
+    return "ce_source", f"{SOURCE_PREFIX}{context}".encode()
+
+
+@lru_cache(_CACHED_MAX)
+def _version(version: int) -> Header:
+    return "ce_dataversion", b"%d" % version
 
 
 @lru_cache(_CACHED_MAX)

@@ -7,18 +7,18 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
+from hashlib import sha1
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
-from uuid import UUID
 
 import msgspec
 import structlog
-from contracts.envelope import Envelope, Watermark
+from contracts.envelope import Watermark, headers_of
 from contracts.registry import PublicEvent
 from contracts.topics import Topic, partition_of
 from typing_extensions import override
 
 from chassis.clock import Clock
-from chassis.events import StoredEvent, event_id
+from chassis.events import StoredEvent
 from chassis.store.items import StoreUnavailable
 from chassis.transport import Publisher, Record
 
@@ -108,8 +108,8 @@ class Polling(Hint):
 class _Metadata(msgspec.Struct):
     effective_at: datetime
     recorded_at: datetime
-    correlation_id: UUID
-    causation_id: UUID
+    correlation_id: str
+    causation_id: str
     trace: dict[str, str] = {}
 
 
@@ -295,13 +295,14 @@ class Relay:
                 continue
             meta = _bodies.decode(stored.body).meta
             oldest_at = oldest_at or meta.recorded_at
-            subject = stored.stream_id
-            envelope = Envelope(
-                event_id(subject, stored.version),
+            subject, trace = stored.stream_id, meta.trace
+            key = str(subject).encode()
+            headers = headers_of(
+                _event_id(subject.bytes, stored.version),
                 words.event.TYPE,
                 words.event.VERSION,
                 context,
-                subject,
+                key,
                 stored.version,
                 stored.position,
                 meta.recorded_at,
@@ -309,18 +310,10 @@ class Relay:
                 stored.name,
                 meta.correlation_id,
                 meta.causation_id,
-                meta.trace.get("traceparent"),
-                meta.trace.get("tracestate"),
+                trace.get("traceparent"),
+                trace.get("tracestate"),
             )
-            records.append(
-                Record(
-                    name,
-                    partition_of(subject, partitions),
-                    str(subject).encode(),
-                    envelope.headers(),
-                    words.body,
-                )
-            )
+            records.append(Record(name, partition_of(subject, partitions), key, headers, words.body))
         return records, oldest_at
 
     async def _forget_ahead(self) -> None:
@@ -333,6 +326,15 @@ class Relay:
         _log.warning("relay waits", context=self.context, error=type(error).__name__, at=self.position)
         await self._clock.sleep(self._back_off_seconds)
         self._back_off_seconds = min(2 * self._back_off_seconds, BACK_OFF_SECONDS_MAX)
+
+
+def _event_id(stream: bytes, version: int) -> str:
+    """The text of `chassis.events.event_id`, at a third of its price."""
+    digest = bytearray(sha1(stream + b"%d" % version, usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 async def _ended(task: "asyncio.Future[Any]") -> None:
