@@ -80,6 +80,14 @@ class Process:
                 await asyncio.sleep(pause)
         raise AssertionError(path)
 
+    async def lost(self) -> None:
+        """Until a role said that it lost a server."""
+        async with asyncio.timeout(10):
+            for pause in (0.02,) * 400:
+                if self.port and "lost a server" in (await self.get("/health/ready")).text:
+                    return
+                await asyncio.sleep(pause)
+
     async def ready(self) -> httpx.Response:
         return await self.answers("/health/ready")
 
@@ -93,7 +101,7 @@ async def test_a_role_works_until_it_is_told_to_stop(settings):
     process = Process(settings, boxes_views=role)
     await process.ready()
     assert 'crm_role_ready{role="boxes-views"} 1.0' in (await process.get("/metrics")).text
-    assert (await process.get("/elsewhere")).status_code == 401
+    assert (await process.get("/elsewhere")).status_code == 404
     assert await process.end() == 0
     assert role.stopped
     with pytest.raises(httpx.ConnectError):
@@ -118,10 +126,10 @@ async def test_bytes_that_are_no_request_are_a_problem_too(settings):
 
 
 async def test_a_role_that_lost_a_server_is_live_says_why_and_comes_back(settings, monkeypatch):
-    monkeypatch.setattr(roles, "BACK_OFF_SECONDS_FIRST", 0.3)
+    monkeypatch.setattr(roles, "BACK_OFF_SECONDS_FIRST", 1.0)
     role = Working(failing=[psycopg.OperationalError("gone"), StoreUnavailable("gone")])
     process = Process(settings, boxes_views=role)
-    await asyncio.sleep(0.1)
+    await process.lost()
     assert (await process.get("/health/live")).status_code == 200
     answer = await process.get("/health/ready")
     assert (answer.status_code, answer.json()["reasons"]) == (
@@ -195,6 +203,28 @@ async def test_the_web_role_answers_what_is_in_flight_before_it_closes_what_it_h
     assert await process.end() == 0
     assert (await asking).text == "whole"
     assert closed == ["database"]
+
+
+async def test_callers_come_again_while_the_web_role_lost_a_server(settings, monkeypatch):
+    monkeypatch.setattr(roles, "BACK_OFF_SECONDS_FIRST", 1.0)
+    lost = [ConnectionRefusedError("the database")]
+
+    @asynccontextmanager
+    async def opened():
+        if lost:
+            raise lost.pop()
+        yield Starlette(routes=[Route("/quick", lambda _: PlainTextResponse("here"))])
+
+    process = Process(settings, boxes_api=WebRole("boxes-api", opened))
+    await process.lost()
+    early = await process.get("/quick")
+    assert (early.status_code, early.json()["code"]) == (503, "not-ready")
+    assert int(early.headers["Retry-After"]) > 0
+    assert (await process.get("/health/ready")).json()["reasons"] == [
+        "boxes-api: lost a server (ConnectionRefusedError)"
+    ]
+    await process.answers("/quick")
+    assert await process.end() == 0
 
 
 async def test_the_web_role_answers_for_the_health_of_the_whole_process(settings):

@@ -18,7 +18,8 @@ from chassis import metrics, telemetry
 from chassis.clock import Clock, SystemClock
 from chassis.settings import Settings
 from chassis.store import StoreUnavailable
-from chassis.web.app import operations_app
+from chassis.web.app import PUBLIC, operations_app
+from chassis.web.problems import NotReady, problem
 from chassis.web.serving import PortTaken, listening_socket, serve
 
 STOP_SECONDS_MAX: Final = 15.0
@@ -79,11 +80,16 @@ class Front:
     def __init__(self, operations: ASGIApp) -> None:
         self.operations = operations
         self.app: ASGIApp | None = None
+        self.awaited = False
+        """Whether a web role of this process will answer, or will again: till then callers should come back."""
         self.drained = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        await (self.app or self.operations)(scope, receive, send)
+        if self.app is None and self.awaited and scope["type"] == "http" and scope["path"] not in PUBLIC:
+            await problem(NotReady)(scope, receive, send)
+        else:
+            await (self.app or self.operations)(scope, receive, send)
 
 
 class WebRole:
@@ -147,6 +153,7 @@ class _Hosted:
             try:
                 self._role = self._factory()
                 if isinstance(self._role, WebRole):
+                    front.awaited = True
                     self._role.join(front, others)
                 self._lost = None
                 await self._role.run(stopping)

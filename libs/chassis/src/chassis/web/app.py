@@ -169,4 +169,6 @@ def _allowed(request: Request) -> list[str]:
 def operations_app(settings: Settings, readiness: Iterable[NotReadyReasons], clock: Clock) -> FastAPI:
     """An application with health and metrics alone: for a process that answers nobody else."""
     nobody = Verifier((), settings.token_audience, clock.now)
-    return create_app("operations", (), settings, clock=clock, verifier=nobody, readiness=readiness)
+    return create_app(
+        "operations", (), settings, clock=clock, verifier=nobody, readiness=readiness, public=("/", *PUBLIC)
+    )
