@@ -259,12 +259,14 @@ class Archive:
 
     def quarantine(self, entries: Iterable[QuarantineEntry]) -> None:
         """Remembers entries; those that are there stay as they are."""
-        with self._connection.transaction():
-            for e in entries:
-                self._execute(
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.executemany(
+                self._sql(
                     'insert into {s}.quarantine (id, source, intake, file, line, "column", reason, detail,'
                     " raw_sealed, quarantined_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-                    " on conflict do nothing",
+                    " on conflict do nothing"
+                ),
+                [
                     (
                         e.id,
                         e.source,
@@ -276,8 +278,10 @@ class Archive:
                         e.detail,
                         e.raw_sealed,
                         e.quarantined_at,
-                    ),
-                )
+                    )
+                    for e in entries
+                ],
+            )
 
     def quarantined(self, ids: Sequence[QuarantineId]) -> dict[QuarantineId, QuarantineEntry]:
         """The entries among `ids` that are there."""

@@ -505,13 +505,12 @@ class _Book:
     def released_among(self, ids: Sequence[QuarantineId]) -> set[QuarantineId]:
         return {e.id for e in self.archive.quarantined(ids).values() if e.status == "released"}
 
-    def enter(self, event: FeedRecordQuarantined, raw: bytes) -> None:
-        identity = QuarantineId(event.quarantine)
-        sealed = self.vault.seal_bytes(feed_id(event.source), f"quarantine|{identity}", raw)
+    def enter(self, entries: Sequence[tuple[FeedRecordQuarantined, bytes]]) -> None:
+        now = self.now()
         self.archive.quarantine(
             [
                 QuarantineEntry(
-                    id=identity,
+                    id=QuarantineId(event.quarantine),
                     source=event.source,
                     intake=IntakeId(event.intake),
                     file=event.file,
@@ -519,12 +518,16 @@ class _Book:
                     column=event.column,
                     reason=event.reason,
                     detail=event.detail,
-                    raw_sealed=sealed.hex(),
-                    quarantined_at=self.now(),
+                    raw_sealed=self._sealed(event, raw).hex(),
+                    quarantined_at=now,
                     status="waiting",
                 )
+                for event, raw in entries
             ]
         )
+
+    def _sealed(self, event: FeedRecordQuarantined, raw: bytes) -> bytes:
+        return self.vault.seal_bytes(feed_id(event.source), f"quarantine|{event.quarantine}", raw)
 
     def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
         return self.archive.descriptions(subjects)

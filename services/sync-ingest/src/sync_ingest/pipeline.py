@@ -117,8 +117,8 @@ class QuarantineBook(Protocol):
         """Entries that were repaired since."""
         ...
 
-    def enter(self, event: FeedRecordQuarantined, raw: bytes) -> None:
-        """Lists an entry; a second time changes nothing."""
+    def enter(self, entries: Sequence[tuple[FeedRecordQuarantined, bytes]]) -> None:
+        """Lists entries with their records; a second time changes nothing."""
         ...
 
     def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
@@ -595,8 +595,7 @@ class Pipeline:
                     raise
                 continue
             self._reached("before-progress")
-            for event, raw in events:
-                self._book.enter(event, raw)
+            self._book.enter(events)
             break
         for identity, _ in named:
             if identity in released:
