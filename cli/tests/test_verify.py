@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -174,6 +175,28 @@ async def test_all_holds_after_all_went_well_and_also_when_records_came_twice(wo
     assert problems(again) == {}
     assert again.figures["contexts"]["ingest"]["repeated_records"] > 40
     assert again.checked["I6"] == 2, "the first verification left a checkpoint of each context"
+
+
+async def test_all_holds_while_more_comes_in(world):
+    done = threading.Event()
+
+    def take() -> None:
+        for batch in range(1_000):
+            if done.is_set():
+                return
+            world.bank.take("branch", *(posting(f"L{batch}-{n}", f"A{n % 3 + 1}", n) for n in range(1, 20)))
+
+    taking = threading.Thread(target=take)
+    heads = []
+    async with world.running(*(make() for make in roles(world.settings).values())):
+        taking.start()
+        for _ in range(3):
+            report = await world.verified(WAIT_SECONDS)
+            assert problems(report) == {}
+            heads.append(report.figures["contexts"]["ingest"]["head"])
+        done.set()
+        await asyncio.to_thread(taking.join)
+    assert heads[0] < heads[1] < heads[2]
 
 
 async def test_what_is_not_published_or_not_shown_yet_is_said(world):
