@@ -277,12 +277,42 @@ async def test_the_command_line_shows_the_same(
 async def test_a_customer_entered_by_hand_gets_what_it_is_linked_to(
     taken_in: Any, web: httpx.AsyncClient, running: Running
 ) -> None:
-    """Read-your-write: the answer of the command names what the question then waits for."""
-    body = {"name": "赵敏", "references": [{"source": "elsewhere", "key": "1"}]}
+    """Read-your-write: the answer of a command names what the question then waits for."""
+    records = [
+        {"record": "holder", "account": "A1", "party": "H1", "role": "owner"},
+        {
+            "record": "posting",
+            "account": "A1",
+            "core_transaction_id": "1",
+            "amount_minor": 700,
+            "currency": "EUR",
+            "booked_on": "2026-01-02",
+        },
+    ]
+    feed = "".join(f"{json.dumps(record)}\n" for record in records).encode()
+    content = FeedContent("by-hand.jsonl", lambda: BytesIO(feed))
+
+    def take_in() -> None:
+        with ingest_service.opened(running.ingest) as ingest:
+            ingest.run("elsewhere", [content], format="canonical")
+
+    await asyncio.to_thread(take_in)
+    stored = {"at_least": f"ingest-{running.heads()['ingest']}"}
+    waiting = (await web.get("/accounts/unlinked", params=stored)).json()["counted"]
+
+    body = {"name": "赵敏"}
     made = await web.post("/customers", json=body, headers={"Idempotency-Key": "by-hand"})
-    token = made.headers["Consistency-Token"]
-    shown = await web.get(made.headers["Location"], params={"at_least": token})
-    assert (shown.status_code, shown.json()["name"], shown.headers["ETag"]) == (200, "赵*", '"2"')
+    at = made.headers["Location"]
+    shown = await web.get(at, params={"at_least": made.headers["Consistency-Token"]})
+    assert (shown.status_code, shown.json()["name"], shown.headers["ETag"]) == (200, "赵*", '"1"')
+    assert (await web.get(f"{at}/panorama")).json()["currencies"] == []
+
+    headers = {"Idempotency-Key": "link", "If-Match": shown.headers["ETag"]}
+    linked = await web.post(f"{at}/references", json={"source": "elsewhere", "key": "H1"}, headers=headers)
+    known = {"at_least": linked.headers["Consistency-Token"]}
+    [block] = (await web.get(f"{at}/panorama", params=known)).json()["currencies"]
+    assert (block["currency"], block["aum"]["amount_minor"]) == ("EUR", 700)
+    assert (await web.get("/accounts/unlinked")).json()["counted"] == waiting - 1
 
 
 @pytest.fixture

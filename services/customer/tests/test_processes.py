@@ -1,0 +1,102 @@
+"""The roles as processes of their own, as production runs them, over real servers."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from itertools import count
+
+import httpx
+import psycopg
+import pytest
+from chassis.auth import development_token
+from chassis.clock import SystemClock
+from chassis.settings import Settings
+
+SECONDS_MAX = 60
+STOPPED_WITHIN_SECONDS = 20
+_NUMBERS = count(1)
+
+
+@pytest.fixture
+def environment(postgres_url, mongo_url, kafka_url, tmp_path):
+    """Databases of their own on the servers of this run."""
+    name = f"customer_processes{next(_NUMBERS)}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+        connection.execute(f"create database {name}_keys")
+    place, _, options = mongo_url.partition("?")
+    return {
+        "POSTGRES_URL": psycopg.conninfo.make_conninfo(postgres_url, dbname=name),
+        "CRM_KEYS_URL": psycopg.conninfo.make_conninfo(postgres_url, dbname=f"{name}_keys"),
+        "MONGO_URL": f"{place.rstrip('/')}/{name}?{options}",
+        "KAFKA_URL": kafka_url,
+        "CRM_DATA": str(tmp_path),
+        "CRM_ENVIRONMENT": "development",
+    }
+
+
+@contextmanager
+def running(environment, *roles):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "customer", *roles]
+    environment = os.environ | environment | {"CRM_PORT": str(port)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=STOPPED_WITHIN_SECONDS)
+        print(said.decode())
+
+
+def answered(base, path, status, headers=None):
+    deadline, last = time.monotonic() + SECONDS_MAX, None
+    while time.monotonic() < deadline:
+        try:
+            last = httpx.get(f"{base}{path}", headers=headers)
+            if last.status_code == status:
+                return last
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{path}: {last and last.text}")
+
+
+def test_each_role_by_itself_and_all_of_them_end_when_told(environment):
+    with running(environment, "api") as (api, base):
+        not_ready = answered(base, "/health/ready", 503).json()
+        while not any("is not built yet" in reason for reason in not_ready["reasons"]):
+            not_ready = answered(base, "/health/ready", 503).json()
+        settings = Settings(
+            postgres_url=environment["POSTGRES_URL"],
+            data=environment["CRM_DATA"],
+            environment="development",
+        )
+        token = {"Authorization": f"Bearer {development_token(settings, SystemClock().now())}"}
+        unavailable = httpx.get(f"{base}/customers", headers=token)
+        assert (unavailable.status_code, unavailable.json()["code"]) == (503, "unavailable")
+        with (
+            running(environment, "relay") as (relay, _),
+            running(environment, "views") as (views, _),
+            running(environment, "policies") as (policies, of_policies),
+        ):
+            answered(base, "/health/ready", 200)
+            answered(of_policies, "/health/ready", 200)
+            body = {"name": "周瑜", "phone": "13800001234"}
+            made = httpx.post(f"{base}/customers", json=body, headers=token | {"Idempotency-Key": "1"})
+            assert made.status_code == 201, made.text
+            at = f"{made.headers['Location']}?at_least={made.headers['Consistency-Token']}"
+            shown = answered(base, at, 200, token)
+            assert (shown.json()["name"], shown.json()["phone"]) == ("周*", "138****1234")
+            assert (
+                'crm_http_requests_total{method="POST",route="/customers",status="201"} 1.0'
+                in httpx.get(f"{base}/metrics").text
+            )
+    assert [process.returncode for process in (api, relay, views, policies)] == [0, 0, 0, 0]
