@@ -94,6 +94,8 @@ def ingest(
         )
     except (FeedUnreadable, OSError, ValueError) as error:
         _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from what is stored", code=130)
     else:
         _show(result_of(result), as_json=as_json)
 
@@ -114,9 +116,9 @@ def _lost(loss: Exception, pause_seconds: float) -> None:
     )
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, *, code: int = 2) -> NoReturn:
     print(f"crm ingest: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
+    raise typer.Exit(code=code)
 
 
 def register(app: typer.Typer) -> None:

@@ -257,12 +257,12 @@ class Pipeline:
             for batch in batches:
                 for at in range(0, len(batch), BATCH_RECORDS):
                     self._batch(batch[at : at + BATCH_RECORDS])
-                yield self.totals.records
+                yield self.totals.read
             self._settle()
             while self._deferred:
                 self._again()
-                yield self.totals.records
-            yield self.totals.records
+                yield self.totals.read
+            yield self.totals.read
 
     def _again(self) -> None:
         """Reversals that came before their originals, once more; what still has none is set aside."""

@@ -98,6 +98,11 @@ class ControlTotals:
         self.quarantined += 1
 
     @property
+    def read(self) -> int:
+        """Everything that was read, master data too."""
+        return self.records + self.master_records
+
+    @property
     def movements(self) -> dict[Purse, Flow]:
         """What this run posted, by purse."""
         return {purse: tally.movement for purse, tally in self.tallies.items() if tally.movement.postings}
