@@ -13,6 +13,8 @@ from chassis.store.items import Append, AppendResult, StoreUnavailable
 
 QUEUED_ITEMS_MAX: Final = 10_000
 BATCH_ITEMS_MAX: Final = 500
+BATCH_ITEMS_UNDIVIDED: Final = 100
+"""Where more wait, half of them go: the others are written while the callers of the first half decide again."""
 BATCH_EVENTS_MAX: Final = 2_000
 WAIT_SECONDS_MAX: Final = 30.0
 RETRY_SECONDS_MAX: Final = 10.0
@@ -109,7 +111,8 @@ class Appender:
         keys: set[str] = set()
         events = 0
         queue = self._queue
-        while queue and len(batch) < BATCH_ITEMS_MAX and events < BATCH_EVENTS_MAX:
+        items_max = min(BATCH_ITEMS_MAX, max(BATCH_ITEMS_UNDIVIDED, len(queue) // 2))
+        while queue and len(batch) < items_max and events < BATCH_EVENTS_MAX:
             one = queue.popleft()
             item, future = one
             if future.cancelled():
