@@ -76,6 +76,7 @@ async def _context(
         report.broken("I1", f"{context.name}: not every view has reached position {head}")
     await _policies(settings, context, mongo, report, clock, wait_seconds)
     await asyncio.to_thread(store.check)
+    await asyncio.to_thread(store.check_guards)
     async with AsyncExitStack() as stack:
         log = StoreLog(settings.postgres_url, context.schema)
         stack.callback(log.close)

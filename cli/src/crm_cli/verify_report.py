@@ -11,7 +11,7 @@ INVARIANTS: Final = {
     "I3": "the events of a subject keep their order",
     "I4": "a view is the fold of the log",
     "I5": "money is conserved: opening + movements = closing, per account and in sum",
-    "I6": "what was verified before has not changed",
+    "I6": "what is stored cannot be changed, and what was verified before has not",
     "I7": "what is published is what is stored",
     "I8": "an acknowledged command is in the log",
     "I9": "no stale epoch is accepted: what a relay saved is acknowledged, what a watermark covers is before it",

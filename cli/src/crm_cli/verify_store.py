@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 from chassis.events import StoredEvent
 from chassis.mongo import Mongo
+from chassis.store import writer_role
 from psycopg import sql
 
 from crm_cli.contexts import Context
@@ -52,6 +53,12 @@ _CERTIFIED: Final = (
     " (select convert_from(body, 'UTF8')::jsonb -> 'data' as d from {events}"
     " where name = 'reconciliation-certified') as c cross join jsonb_array_elements(d -> 'findings' -> 'lines') as l"
 )
+_GUARDS: Final = (
+    "select t.tgname, t.tgrelid::regclass::text, t.tgenabled = 'A' from pg_trigger as t"
+    " where t.tgrelid = any(%s::regclass[]) and t.tgname in ('refuse_change', 'refuse_truncate')"
+)
+_MAY: Final = "select p, has_table_privilege(%s, %s, p) from unnest(%s::text[]) as p"
+CHANGING: Final = ["INSERT", "UPDATE", "DELETE", "TRUNCATE"]
 _TOTALS: Final = (
     "select d ->> 'currency', sum((d ->> 'amount_minor')::bigint)::bigint, count(*), count(distinct d ->> 'posting_id')"
     " from (select"
@@ -111,6 +118,23 @@ class Store:
         report.passed("I8", int(self.ask("select count(*) from {commands}")[0][0]))
         for key, stream, version in self.ask(_FORGOTTEN):
             report.broken("I8", f"{name}: command {key} was acknowledged with version {version} of {stream}")
+
+    def check_guards(self) -> None:
+        """Nobody can change what is stored: the triggers stand, and the writer's role has no right that would do it."""
+        report, name, schema = self._report, self._context.name, self._context.schema
+        tables = [f"{schema}.events", f"{schema}.commands"]
+        standing = {(table, trigger) for trigger, table, always in self.ask(_GUARDS, tables) if always}
+        for table in tables:
+            for trigger in ("refuse_change", "refuse_truncate"):
+                report.passed("I6")
+                if (table, trigger) not in standing:
+                    report.broken("I6", f"{name}: the trigger {trigger} of {table} does not stand")
+            for right, may in [
+                row[1:] for row in self.ask(_MAY, table, writer_role(schema), table, CHANGING)
+            ]:
+                report.passed("I6")
+                if may:
+                    report.broken("I6", f"{name}: {writer_role(schema)} may {right} {table}")
 
 
 class Checkpoints:
