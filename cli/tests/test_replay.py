@@ -69,7 +69,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(bank):
 
 def test_an_unknown_context_or_a_store_that_is_away_is_said(bank):
     assert b"no context nowhere" in bank.crm("replay", "--context", "nowhere").stderr
-    empty = psycopg.conninfo.make_conninfo(bank.postgres_url, dbname="postgres")
+    empty = psycopg.conninfo.make_conninfo(bank.postgres_url, dbname="template1")
     done = Bank(empty, bank.kafka_url, bank.mongo_url, bank.data).crm("replay", "--context", "ingest")
     assert done.returncode == 2
     assert b"crm replay: the store of ingest cannot be read" in done.stderr

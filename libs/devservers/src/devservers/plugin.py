@@ -4,16 +4,22 @@ Fixtures `postgres_url`, `mongo_url`, `kafka_url` (session) and `devservers` (to
 that cannot be had skips its tests and says so at the end of the run; with CRM_REQUIRE_SERVERS=1 they fail.
 """
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
+from pymongo import MongoClient
 
 from devservers.fleet import VARIABLES, Servers, servers
 from devservers.processes import ServerFailed
 
+EMPTY_SECONDS_MAX = 60.0
 REQUIRED = "CRM_REQUIRE_SERVERS"
 SERVER_FIXTURES = frozenset({"devservers", "postgres_url", "mongo_url", "kafka_url"})
 MISSING = pytest.StashKey[dict[str, str]]()
@@ -53,6 +59,13 @@ class TestServers:
             pytest.skip(f"no {name}: {self._missing[name]}")
         return self._running[name]
 
+    def empty(self, names: Iterable[str]) -> None:
+        """Drops the topics and the read models that the tests so far left behind, where the server is ours."""
+        for name in names:
+            running = self._running.get(name)
+            if running is not None and VARIABLES[name] not in os.environ and not running.poll():
+                EMPTY[name](running.urls[VARIABLES[name]])
+
     def close(self) -> None:
         """Stops what was started."""
         self._stack.close()
@@ -89,6 +102,49 @@ def devservers(
     running = TestServers(tmp_path_factory.mktemp("servers"), pytestconfig.stash[MISSING])
     yield running
     running.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module's tests wrote under the names that there are only once is gone before the next module."""
+    used = {
+        name
+        for item in request.session.items
+        if item.path == request.path
+        for name, fixture in (("kafka", "kafka_url"), ("mongo", "mongo_url"))
+        if fixture in getattr(item, "fixturenames", ())
+    }
+    running: TestServers | None = request.getfixturevalue("devservers") if used else None
+    yield
+    if running is not None:
+        running.empty(sorted(used))
+
+
+def _without_topics(url: str) -> None:
+    """Groups forget the offsets of a topic with it."""
+
+    async def drop() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=url)
+        await admin.start()
+        try:
+            topics = [name for name in await admin.list_topics() if not name.startswith("__")]
+            if topics:
+                await admin.delete_topics(topics)
+        finally:
+            await admin.close()
+
+    with ThreadPoolExecutor(1) as pool:  # a loop of its own, whatever loop the tests have
+        pool.submit(asyncio.run, drop()).result(EMPTY_SECONDS_MAX)
+
+
+def _without_databases(url: str) -> None:
+    with MongoClient[dict[str, Any]](url) as client:
+        for name in client.list_database_names():
+            if name not in {"admin", "config", "local"}:
+                client.drop_database(name)
+
+
+EMPTY: Mapping[str, Callable[[str], None]] = {"kafka": _without_topics, "mongo": _without_databases}
 
 
 @pytest.fixture(scope="session")
