@@ -121,6 +121,29 @@ async def test_what_no_database_takes_is_refused_before_and_what_breaks_an_index
     assert written.rejected == {"b": "breaks a unique index: {'number': 1}"}
 
 
+async def test_whose_guard_does_not_hold_is_found_among_many_and_in_any_company(documents):
+    await documents.mongo.index("view_v1_c", [("number", 1)], unique=True, partial={"number": {"$gt": 0}})
+    ids = [f"d{number}" for number in range(50)]
+    await documents.write("c", [change(documents, None, _id=one, _seq=1, number=-1) for one in ids])
+    await documents.write("c", [change(documents, None, _id="taken", _seq=1, number=7)])
+    await documents.write(
+        "c", [change(documents, 1, _id="d3", _seq=5), change(documents, 1, _id="d4", _seq=2)]
+    )
+    written = await documents.write(
+        "c",
+        [
+            *[change(documents, 1, _id=one, _seq=2, number=7 if one == "d9" else -2) for one in ids],
+            change(documents, 8, _id="gone", _seq=9, number=-2),
+        ],
+    )
+    # d4 is where it was to be brought: whoever did that folded the same events.
+    assert set(written.conflicts) == {"d3"}
+    assert set(written.rejected) == {"d9"}
+    loaded = await documents.load("c", ["d3", "d8", "d9", "gone"])
+    assert [loaded[one]["_seq"] for one in ("d3", "d8", "d9", "gone")] == [5, 2, 1, 9]
+    assert loaded["d3"].keys() == {"_id", "_seq"}
+
+
 async def test_a_document_is_frozen_as_it_was(documents):
     document = {"_id": "a", "_seq": 1, "list": [1]}
     frozen = documents.freeze(document)
