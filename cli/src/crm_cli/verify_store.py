@@ -129,9 +129,7 @@ class Store:
                 report.passed("I6")
                 if (table, trigger) not in standing:
                     report.broken("I6", f"{name}: the trigger {trigger} of {table} does not stand")
-            for right, may in [
-                row[1:] for row in self.ask(_MAY, table, writer_role(schema), table, CHANGING)
-            ]:
+            for right, may in self.ask(_MAY, writer_role(schema), table, CHANGING):
                 report.passed("I6")
                 if may:
                     report.broken("I6", f"{name}: {writer_role(schema)} may {right} {table}")
