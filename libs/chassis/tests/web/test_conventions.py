@@ -76,6 +76,12 @@ async def test_a_fault_of_ours_is_a_500_that_tells_and_logs_nothing_of_what_it_h
     assert "Zhang" not in str(problem)
 
 
+async def test_no_answer_is_kept_by_a_cache_or_taken_for_something_else(client):
+    for path in ("/boxes", "/boxes/99", "/nowhere", "/boxes/1/broken", "/health/live"):
+        headers = (await client.get(path)).headers
+        assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
+
+
 async def test_titles_come_in_the_caller_s_language(client):
     for accepted, title, tongue in [
         ("zh-CN,zh;q=0.9,en;q=0.8", "没有该箱子", "zh"),

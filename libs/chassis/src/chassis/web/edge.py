@@ -44,6 +44,8 @@ _INTEGER_DIGITS_MAX: Final = 20
 _READ: Final = frozenset(
     (b"authorization", b"content-length", b"content-type", b"accept-language", b"traceparent", b"tracestate")
 )
+_ALWAYS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+"""On every answer: what is personal stays out of caches, and nothing is taken for what it is not said to be."""
 _NULL: Final = re.compile(rb"\x00|%00")
 _JSON: Final = re.compile(rb"\s*application/(?:[A-Za-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 _SUSPECT: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|[0-9]{18}|NaN|Infinity")
@@ -195,7 +197,7 @@ class Edge:
 
 
 class _Answer:
-    """Sends, and remembers the status."""
+    """Sends, with the headers that every answer has, and remembers the status."""
 
     __slots__ = ("_send", "gone", "status")
 
@@ -207,6 +209,7 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), *_ALWAYS]
         await self._send(message)
 
 
