@@ -24,7 +24,8 @@ WATCH_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 30.0
 CAUGHT_UP_RECORDS_MAX: Final = 2_000
 """A view that is this close to the end of its topics is shown."""
-BATCH_RECORDS_MAX: Final = 2 * CHUNK_RECORDS
+BATCH_RECORDS_MAX: Final = 4 * CHUNK_RECORDS
+"""While one chunk is written the next is folded, so a batch is several where several are there."""
 
 _log = structlog.get_logger(__name__)
 
