@@ -8,15 +8,16 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from datetime import date
+from datetime import UTC, date
 from random import Random
 from uuid import UUID
 
 import msgspec
 import psycopg
 import pytest
+from sync_ingest.adapters.port import Item
 from sync_ingest.archive import Archive, SourceBusy
-from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.domain.identities import QuarantineId, posting_ids
 from sync_ingest.domain.records import (
     AccountRecord,
     CardRecord,
@@ -29,6 +30,7 @@ from sync_ingest.domain.records import (
 from sync_ingest.enduring import PAUSES_SECONDS, enduring
 from sync_ingest.ingesting import AlreadyReleased, FeedContent, QuarantineUnknown
 from sync_ingest.opening import opened
+from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
 from sync_ingest.reporting import result_of
 from sync_ingest.settings import SyncIngestSettings
 
@@ -261,6 +263,45 @@ def test_whatever_a_line_holds_its_neighbours_are_booked(ingest, source, content
     head = ingest.ledger.head_position()
     again = take(ingest, source, lines(posting("t0", 1), content, posting("t9", 2)))
     assert (again.findings.posted, ingest.ledger.head_position()) == (0, head)
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_somebody_who_appends_to_the_same_accounts_meanwhile_costs_nothing_but_time(
+    ingest, source, postgres_url, data, at
+):
+    """The source's lock keeps others out; should it be lost with its connection, the store still refuses."""
+    records = [posting(f"t{n}", n + 1, account=f"A{n % 7}") for n in range(9_000)]
+    append, calls, conflicts = ingest.ledger.append, [], []
+
+    def overtaken(sealed):
+        calls.append(len(sealed))
+        if len(calls) == at:
+            with opened(settings_of(postgres_url, data)) as other:
+                book = Pipeline(source, other.ledger, None, now=other.now, bank_time=UTC)
+                items = [Item(0, 1, records[8_500 + n]) for n in range(7)]
+                assert list(book.book([items], [Origin(UUID(int=1), "other", open=True)]))[-1] == 7
+        try:
+            return append(sealed)
+        except AppendConflict as conflict:
+            conflicts.append(conflict)
+            raise
+
+    ingest.ledger.append = overtaken
+    result = take(ingest, source, lines(*records))
+    assert len(conflicts) == 1
+    f = result.findings
+    assert (f.records, f.posted, f.duplicates) == (9_000, 8_993, 7)
+    assert {(problem.code) for problem in f.problems} == {"closing-differs"}
+    assert booked_once(postgres_url, source, records)
+
+
+def booked_once(postgres_url, source, records):
+    wanted = sorted(posting_ids(source, records))
+    with psycopg.connect(postgres_url) as connection:
+        found = connection.execute(
+            "select identity from store_ingest.events where identity = any(%s) order by identity", (wanted,)
+        ).fetchall()
+    return [row[0] for row in found] == wanted
 
 
 def test_an_intake_that_breaks_the_booking_stops_no_later_run_of_its_source(ingest, source):
@@ -558,6 +599,7 @@ def folder_contents(folder):
 RUN = """
 import json, pathlib, sys
 from sync_ingest.opening import opened
+from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
 from sync_ingest.settings import SyncIngestSettings
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.reporting import result_of

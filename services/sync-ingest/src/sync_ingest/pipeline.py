@@ -47,6 +47,8 @@ from sync_ingest.domain.totals import ControlTotals, Purse, Tally
 ACCOUNTS_CACHED_MAX: Final = 200_000
 CONFLICT_RETRIES_MAX: Final = 5
 DEFERRED_MAX: Final = 50_000
+GATHERED_BATCHES_MAX: Final = 4
+"""So many batches wait at most for the transaction before theirs: a slow disk is waited for once, not for each."""
 QUARANTINED_NAMED_MAX: Final = 100_000
 """Beyond this many a run still counts what it cannot read, but keeps no entry of its own for each."""
 
@@ -198,12 +200,19 @@ class _Plan:
     entries: list[Entry] = field(default_factory=list)
 
 
-class _InFlight(NamedTuple):
-    """A batch whose transaction is under way while the next one is planned."""
+class _Planned(NamedTuple):
+    """A batch that only needs to be stored."""
 
     items: Sequence[Item]
     plan: _Plan
     identities: frozenset[UUID]
+    sealed: Sequence[StoredEvent]
+
+
+class _InFlight(NamedTuple):
+    """Batches whose transaction is under way while the next ones are planned."""
+
+    batches: Sequence[_Planned]
     positions: "Future[list[int]]"
 
 
@@ -244,6 +253,7 @@ class Pipeline:
         self._reached = reached
         self._accounts: dict[str, _Account] = {}
         self._in_flight: _InFlight | None = None
+        self._gathered: list[_Planned] = []
         self._seen = Positions()
         self._deferred: list[Item] = []
         self._ordinals: Counter[tuple[bytes, str]] = Counter()
@@ -291,51 +301,88 @@ class Pipeline:
     # postings
 
     def _postings(self, items: Sequence[Item]) -> None:
-        """Plans a batch while the one before it is being stored, then starts its transaction."""
+        """Plans a batch while those before it are being stored; what gathers meanwhile goes into one transaction."""
         postings = cast("list[Posting]", [item.content for item in items])
         identities = posting_ids(self.source, postings)
-        flight = self._in_flight
-        if flight is not None and (
-            not flight.identities.isdisjoint(identities) or any(p.reverses for p in postings)
-        ):
+        if self._touches(identities) or any([p.reverses for p in postings]):  # noqa: C419 - faster
             self._settle()
-        plan = self._plan(items, postings, identities)
-        sealed = self._journal.sealed(plan.entries)
-        if not self._settle():
-            plan = self._plan(items, postings, identities)
-            sealed = self._journal.sealed(plan.entries)
+        planned = self._planned(items, postings, identities)
         self._reached("mid-batch")
+        self._gathered.append(planned)
+        flight = self._in_flight
+        if flight is not None and (flight.positions.done() or len(self._gathered) >= GATHERED_BATCHES_MAX):
+            self._land()
+        if self._in_flight is None and self._gathered:
+            self._take_off()
+
+    def _planned(
+        self, items: Sequence[Item], postings: Sequence[Posting], identities: Sequence[UUID]
+    ) -> _Planned:
+        plan = self._plan(items, postings, identities)
         if plan.claims:
             self._book.claim_reversals(plan.claims)
-        stored = self._writer.submit(self._journal.append, sealed) if sealed else _nothing()
-        self._in_flight = _InFlight(items, plan, frozenset(identities), stored)
+        return _Planned(items, plan, frozenset(identities), self._journal.sealed(plan.entries))
 
-    def _settle(self) -> bool:
-        """Waits for the transaction under way and counts it; False where it had to be done anew."""
+    def _touches(self, identities: Sequence[UUID]) -> bool:
+        """Whether any of these is on its way into the store and could not be found there yet."""
+        flight = self._in_flight
+        under_way = [*(flight.batches if flight else ()), *self._gathered]
+        return any(not planned.identities.isdisjoint(identities) for planned in under_way)
+
+    def _settle(self) -> None:
+        """Waits until everything that was planned is stored and counted."""
+        while self._in_flight is not None or self._gathered:
+            if self._in_flight is None:
+                self._take_off()
+            self._land()
+
+    def _take_off(self) -> None:
+        batches, self._gathered = self._gathered, []
+        sealed = [event for planned in batches for event in planned.sealed]
+        positions = self._writer.submit(self._journal.append, sealed) if sealed else _nothing()
+        self._in_flight = _InFlight(batches, positions)
+
+    def _land(self) -> None:
+        """Waits for the transaction under way and counts what it stored; after a conflict, plans and stores anew."""
         flight, self._in_flight = self._in_flight, None
         if flight is None:
-            return True
-        items, plan, _, positions = flight
+            return
+        try:
+            positions = flight.positions.result()
+        except AppendConflict:
+            batches, self._gathered = [*flight.batches, *self._gathered], []
+            self._accounts.clear()
+            for planned in batches:
+                self._store_anew(planned.items)
+        else:
+            self._stored(flight.batches, positions)
+
+    def _store_anew(self, items: Sequence[Item]) -> None:
+        """Plans on what the store says now, with nothing under way, as often as others are faster, bounded."""
         postings = cast("list[Posting]", [item.content for item in items])
         for attempt in range(CONFLICT_RETRIES_MAX):
+            planned = self._planned(items, postings, posting_ids(self.source, postings))
             try:
-                stored = positions.result()
-                break
+                positions = self._journal.append(planned.sealed) if planned.sealed else []
             except AppendConflict:
                 if attempt + 1 == CONFLICT_RETRIES_MAX:
                     raise
                 self._accounts.clear()
-                plan = self._plan(items, postings, posting_ids(self.source, postings))
-                sealed = self._journal.sealed(plan.entries)
-                positions = self._writer.submit(self._journal.append, sealed) if sealed else _nothing()
-        else:
-            raise AssertionError("unreachable")
+            else:
+                self._stored([planned], positions)
+                return
+
+    def _stored(self, batches: Sequence[_Planned], positions: Sequence[int]) -> None:
         self._reached("after-append")
-        self.appended += len(plan.entries)
-        self._count(plan, stored)
-        if plan.quarantined:
-            self._quarantine(plan.quarantined)
-        return plan is flight.plan
+        at = 0
+        for planned in batches:
+            end = at + len(planned.sealed)
+            self.appended += len(planned.sealed)
+            self._count(planned.plan, positions[at:end])
+            at = end
+        for planned in batches:
+            if planned.plan.quarantined:
+                self._quarantine(planned.plan.quarantined)
 
     def _plan(self, items: Sequence[Item], postings: Sequence[Posting], identities: Sequence[UUID]) -> _Plan:
         plan = _Plan()
