@@ -11,8 +11,13 @@ from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import EventStore, prepare
 from customer.catalogue import catalogue
 from customer.domain.customer import customer_decider
+from hypothesis import settings
 
 _NUMBERS = count(1)
+
+# How long an example takes says more about who else uses the machine than about the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture
