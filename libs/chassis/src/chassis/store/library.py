@@ -42,12 +42,14 @@ class OneRoundTripRecorder(ApplicationRecorder):
         self.channel = channel(schema)
         self.listener = Recorder(url, schema)
         self._table = sql.Identifier(schema, "events")
+        self._closed = False
         self._idle: LifoQueue[Recorder] = LifoQueue(maxsize=connections_max)
         for _ in range(connections_max):
             self._idle.put_nowait(Recorder(url, schema))
 
     def close(self) -> None:
-        """Lets the connections go."""
+        """Lets the connections go; one that a thread still uses goes when it is done."""
+        self._closed = True
         self.listener.close()
         while not self._idle.empty():
             self._idle.get_nowait().close()
@@ -123,6 +125,8 @@ class OneRoundTripRecorder(ApplicationRecorder):
             raise OperationalError(str(error)) from error
         finally:
             self._idle.put_nowait(recorder)
+            if self._closed:
+                self.close()
 
 
 class _Following(ListenNotifySubscription[ApplicationRecorder]):
