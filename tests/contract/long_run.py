@@ -1,0 +1,45 @@
+"""`python -m tests.contract.long_run [REQUESTS]`: requests from the OpenAPI document against the running `crm up`.
+
+10,000 unless another number is given; prints what was answered, ends with 1 where an answer is wrong.
+"""
+
+import sys
+
+import requests
+from chassis.auth import development_token
+from chassis.clock import SystemClock
+from crm_cli.running import customer_settings, web_url
+
+from tests.contract.fuzzing import fuzz
+
+REQUESTS = 10_000
+
+
+def main(arguments: list[str]) -> int:
+    """Runs it."""
+    wanted = int(arguments[0]) if arguments else REQUESTS
+    url, token = web_url(), development_token(customer_settings(), SystemClock().now())
+    result = fuzz(
+        url,
+        token,
+        wanted,
+        known=known(url, token),
+        told=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    for line in (*result.lines(), *result.failures):
+        print(line)
+    return 1 if result.failures else 0
+
+
+def known(url: str, token: str) -> dict[str, list[str]]:
+    """Ids that exist, for path parameters."""
+    found = requests.get(
+        f"{url}/customers", params={"limit": "5"}, headers={"Authorization": f"Bearer {token}"}, timeout=30
+    )
+    found.raise_for_status()
+    customers = [str(one["customer_id"]) for one in found.json()["items"]]
+    return {"customer_id": customers}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
