@@ -31,6 +31,10 @@ from sync_ingest.settings import SyncIngestSettings
 CLOCK = SystemClock()
 PLAN = DemoPlan(customers=60, days=120, duplicates=30, late=20, reversals=15)
 PATIENCE_SECONDS = 60.0
+BY_HAND: dict[str, Any] = {
+    "phone": "13800001234",
+    "stated_assets": [{"product": "fund", "amount": "100.00", "currency": "EUR"}],
+}
 
 
 class Told:
@@ -300,7 +304,7 @@ async def test_a_customer_entered_by_hand_gets_what_it_is_linked_to(
     stored = {"at_least": f"ingest-{running.heads()['ingest']}"}
     waiting = (await web.get("/accounts/unlinked", params=stored)).json()["counted"]
 
-    body = {"name": "赵敏"}
+    body = BY_HAND | {"name": "赵敏"}
     made = await web.post("/customers", json=body, headers={"Idempotency-Key": "by-hand"})
     at = made.headers["Location"]
     shown = await web.get(at, params={"at_least": made.headers["Consistency-Token"]})
@@ -339,7 +343,7 @@ async def test_one_trace_leads_from_a_call_to_the_view(
 ) -> None:
     trace = 0x0AF7651916CD43DD8448EB211C80319C
     headers = {"Idempotency-Key": "traced", "traceparent": f"00-{trace:032x}-b7ad6b7169203331-01"}
-    made = await web.post("/customers", json={"name": "钱进"}, headers=headers)
+    made = await web.post("/customers", json=BY_HAND | {"name": "钱进"}, headers=headers)
     found = await traced(spans, trace, "POST /customers", "view written")
     assert {"POST /customers", "view written"} <= found
     events = (await web.get(f"{made.headers['Location']}/events")).json()["items"]

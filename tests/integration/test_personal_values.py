@@ -29,6 +29,7 @@ EMAIL = "jiyue.ouyang@example.com"
 ADDRESS = "未名市柳荫里十七号"
 PARTY = "P-VIP-7788990"
 BY_HAND = "司徒望舒"
+STATED = [{"product": "fund", "amount": "100.00", "currency": "CNY"}]
 BAD_NAME = "申屠失意"
 ALL = (
     NAME,
@@ -146,7 +147,9 @@ async def entrusted(system: System) -> System:
     assert answer.status_code == 201, answer.text
     assert (answer.json()["posted"], answer.json()["quarantined"]) == (1, 1)
     made = await system.web.post(
-        "/customers", json={"name": BY_HAND, "phone": PHONE}, headers={"Idempotency-Key": "personal"}
+        "/customers",
+        json={"name": BY_HAND, "phone": PHONE, "stated_assets": STATED},
+        headers={"Idempotency-Key": "personal"},
     )
     assert made.status_code == 201, made.text
     await system.caught_up()

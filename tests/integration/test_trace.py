@@ -12,6 +12,10 @@ from opentelemetry.trace import format_trace_id
 
 from tests.integration.conftest import STORES, System, lines
 
+BY_HAND: dict[str, Any] = {
+    "phone": "13800001234",
+    "stated_assets": [{"product": "fund", "amount": "100.00", "currency": "CNY"}],
+}
 POSTING: dict[str, Any] = {
     "record": "posting",
     "core_transaction_id": "t1",
@@ -93,7 +97,9 @@ async def test_from_a_record_of_a_branch(system: System) -> None:
 async def test_from_a_command(system: System) -> None:
     trace_id, header = trace(3)
     made = await system.web.post(
-        "/customers", json={"name": "孙悦"}, headers={"Idempotency-Key": "trace-3", "traceparent": header}
+        "/customers",
+        json=BY_HAND | {"name": "孙悦"},
+        headers={"Idempotency-Key": "trace-3", "traceparent": header},
     )
     assert made.status_code == 201, made.text
     await system.caught_up()

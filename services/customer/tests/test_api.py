@@ -11,6 +11,7 @@ from chassis.web import create_app, doors
 from customer.api import create_router
 from customer.catalogue import catalogue
 from customer.desk import Desk
+from customer.domain.events import StatedAsset
 from customer.panorama import Panorama
 from customer.shapes import CustomerShown
 from pydantic import TypeAdapter
@@ -25,7 +26,7 @@ WANG = {
     "phone": "13911112222",
     "born_on": "1990-01-31",
     "references": [{"source": "core", "key": "W1"}],
-    "stated_assets": [{"product": "fund", "amount_minor": 100, "currency": "CNY"}],
+    "stated_assets": [{"product": "fund", "amount": "5432.10", "currency": "CNY"}],
 }
 
 
@@ -197,20 +198,42 @@ async def test_without_a_token_nobody_learns_anything(api):
         assert "WWW-Authenticate" in refused.headers
 
 
+async def test_what_a_customer_states_to_own_is_kept_in_minor_units(api, handler):
+    made = await api.post("/customers", json=WANG, headers=key("k1"))
+    stream = UUID(made.json()["customer_id"])
+    [first] = await handler._store.read_stream(stream, 0, 1)
+    registered = handler._catalogue.open(first, handler._keys.keys_for([stream])[stream]).event
+    assert registered.stated_assets == (StatedAsset("fund", 543_210, "CNY"),)
+
+
+def stated(**changed):
+    return WANG | {"stated_assets": [{"product": "fund", "amount": "1", "currency": "CNY"} | changed]}
+
+
 @pytest.mark.parametrize(
-    "body",
+    ("body", "place"),
     [
-        {},
-        {"name": ""},
-        {"name": "a\u0000b"},
-        {"name": "x", "surprise": 1},
-        {"name": "x", "references": [{"source": "a:b", "key": "1"}]},
-        {"name": "x", "stated_assets": [{"product": "fund", "amount_minor": 1.5, "currency": "CNY"}]},
-        {"name": "x", "stated_assets": [{"product": "fund", "amount_minor": True, "currency": "CNY"}]},
-        {"name": "x", "born_on": "2026-02-30"},
+        ({field: value for field, value in WANG.items() if field != missing}, missing)
+        for missing in ("name", "phone", "stated_assets")
+    ]
+    + [
+        (WANG | {"name": ""}, "name"),
+        (WANG | {"name": "a\u0000b"}, None),
+        (WANG | {"surprise": 1}, "surprise"),
+        (WANG | {"stated_assets": []}, "stated_assets"),
+        (WANG | {"references": [{"source": "a:b", "key": "1"}]}, "references.0.source"),
+        (WANG | {"born_on": "2026-02-30"}, "born_on"),
+        (stated(amount=1.5), "stated_assets.0.amount"),
+        (stated(amount=True), "stated_assets.0.amount"),
+        (stated(amount="12..34"), "stated_assets.0.amount"),
+        (stated(amount="-1"), "stated_assets.0.amount"),
+        (stated(amount="1.5", currency="JPY"), "stated_assets.0.amount"),
+        (stated(currency="yuan"), "stated_assets.0.currency"),
     ],
 )
-async def test_what_cannot_be_is_refused_and_stores_nothing(api, store, body):
+async def test_what_cannot_be_is_refused_by_its_name_and_stores_nothing(api, store, body, place):
     refused = await api.post("/customers", json=body, headers=key("k"))
     assert refused.status_code == 422
+    if place is not None:
+        assert [error["place"] for error in refused.json()["errors"]] == [place]
     assert await store.head_position() == 0

@@ -89,7 +89,8 @@ def test_each_role_by_itself_and_all_of_them_end_when_told(environment):
         ):
             answered(base, "/health/ready", 200)
             answered(of_policies, "/health/ready", 200)
-            body = {"name": "周瑜", "phone": "13800001234"}
+            assets = [{"product": "deposit", "amount": "300000", "currency": "CNY"}]
+            body = {"name": "周瑜", "phone": "13800001234", "stated_assets": assets}
             made = httpx.post(f"{base}/customers", json=body, headers=token | {"Idempotency-Key": "1"})
             assert made.status_code == 201, made.text
             at = f"{made.headers['Location']}?at_least={made.headers['Consistency-Token']}"

@@ -4,12 +4,12 @@ from datetime import date
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 from typing_extensions import TypedDict
 
 from customer.domain.customer import REFERENCES_MAX, Details, Reference, RegisterCustomer
 from customer.domain.events import StatedAsset
-from customer.domain.money import AMOUNT_MINOR_MAX
+from customer.domain.money import minor_units
 from customer.panorama import HeldCard, HeldLoan, LoansSum
 
 STATED_ASSETS_MAX: Final = 50
@@ -38,26 +38,38 @@ class ReferenceBody(Asked):
 
 
 class StatedAssetBody(Asked):
-    """An asset as the customer states it; no figure of the panorama counts it."""
+    """An asset as the customer states it; no figure of the panorama counts it. The amount is text, such as "5432.10"."""
 
     product: Literal["deposit", "wealth", "insurance", "fund", "property", "other"]
-    amount_minor: int = Field(ge=0, le=AMOUNT_MINOR_MAX, strict=True)
     currency: Currency
+    amount: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,16}([.][0-9]{1,4})?$")]
+
+    @field_validator("amount")
+    @classmethod
+    def in_minor_units(cls, amount: str, known: ValidationInfo) -> str:
+        """Refuses what its currency does not have, instead of rounding it."""
+        if "currency" in known.data:
+            minor_units(amount, known.data["currency"])
+        return amount
+
+    def said(self) -> StatedAsset:
+        """As the domain says it."""
+        return StatedAsset(self.product, minor_units(self.amount, self.currency), self.currency)
 
 
 class RegisterBody(Asked):
-    """A customer whom staff enter."""
+    """A customer whom staff enter: at least a name, a way to reach it, and one core asset (R014)."""
 
     name: Text
     kind: Literal["person", "company"] = "person"
-    phone: Text | None = None
+    phone: Text
     email: Text | None = None
     address: LongText | None = None
     born_on: date | None = None
     identity_number: Text | None = None
     branch: Text | None = None
     references: list[ReferenceBody] = Field(default=[], max_length=REFERENCES_MAX)
-    stated_assets: list[StatedAssetBody] = Field(default=[], max_length=STATED_ASSETS_MAX)
+    stated_assets: list[StatedAssetBody] = Field(min_length=1, max_length=STATED_ASSETS_MAX)
 
     def said(self) -> RegisterCustomer:
         """As the domain says it."""
@@ -71,8 +83,8 @@ class RegisterBody(Asked):
             identity_number=self.identity_number,
             branch=self.branch,
         )
-        stated = tuple(StatedAsset(one.product, one.amount_minor, one.currency) for one in self.stated_assets)
-        return RegisterCustomer(details, tuple(one.said() for one in self.references), stated)
+        references = tuple(one.said() for one in self.references)
+        return RegisterCustomer(details, references, tuple(one.said() for one in self.stated_assets))
 
 
 class NameBody(Asked):
