@@ -63,7 +63,9 @@ def fetched(log: Callable[[str], None], stopping: threading.Event) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         missing = [jar for jar in wanted if not _is_there(folder, jar)]
     except OSError as error:
-        raise ServerUnavailable(f"Kafka: no folder for its jars: {folder}: {error.strerror}") from error
+        raise ServerUnavailable(
+            f"Kafka: no folder for its jars: {folder}: {error.strerror}; CRM_CACHE may name another one"
+        ) from error
     if missing:
         _fetch(folder, missing, log, stopping)
     return folder
