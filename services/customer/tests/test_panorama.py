@@ -206,6 +206,7 @@ def test_a_figure_is_as_old_as_its_oldest_source():
     certified = {
         "source": "other",
         "status": "GREEN",
+        "certificate": "c1",
         "booked_through": "2026-01-20",
         "certified_at": "2026-01-31T23:00:00+00:00",
     }
@@ -217,6 +218,11 @@ def test_a_figure_is_as_old_as_its_oldest_source():
     assert shown["month"] == "2026-01"
     assert [a["source_status"] for a in shown["accounts"]] == [None, "GREEN"]
     assert shown["accounts"][1]["freshness_seconds"] == 3600
+    assert [(s["source"], s["certificate"], s["booked_through"]) for s in shown["sources"]] == [
+        ("core", None, "2026-01-31"),
+        ("other", "c1", "2026-01-20"),
+    ]
+    assert block["deposits"]["position"] == max(event.position for event in events)
     assert block["deposits"]["freshness_seconds"] > 3600
 
 
@@ -238,3 +244,34 @@ def test_a_month_that_documents_no_longer_keep_is_known_to_be_missing():
 
 def test_a_customer_without_accounts_has_no_figures():
     assert seen([])["currencies"] == []
+
+
+def test_the_guides_own_example():
+    """R003: savings 300,000, wealth 200,000, loan 800,000, card spending of the month 5,432.10."""
+    teller = Teller()
+    accounts = {
+        product: opened(teller, n, product)
+        for n, product in enumerate(("deposit", "wealth", "loan", "card"), 1)
+    }
+    events = [event for _, told in accounts.values() for event in told]
+    for product, amount, kind in [
+        ("deposit", 30_000_000, "cash"),
+        ("wealth", 20_000_000, "wealth"),
+        ("loan", -80_000_000, "transfer"),
+        ("card", -500_000, "card"),
+        ("card", -43_210, "card"),
+    ]:
+        events.append(teller.posting(accounts[product][0], amount, kind=kind))
+    [block] = seen(events)["currencies"]
+    assert {
+        name: block[name]["amount"]
+        for name in ("deposits", "wealth", "loans", "spending", "aum", "net_worth")
+    } == {
+        "deposits": "300000.00",
+        "wealth": "200000.00",
+        "loans": "800000.00",
+        "spending": "5432.10",
+        "aum": "500000.00",
+        "net_worth": "-305432.10",
+    }
+    assert [share["percent"] for share in block["allocation"]] == ["60.00", "40.00", "0.00"]

@@ -35,7 +35,8 @@ class Figure(TypedDict):
     """An amount in minor units and as people write it, and where it comes from.
 
     `as_of`: the bank date up to which every source of it is booked. `recorded_at`: when its newest event was written
-    down. `freshness_seconds`: how long ago its stalest source was last heard of. `events`: links to what sums to it.
+    down. `freshness_seconds`: how long ago its stalest source was last heard of. `position`: the highest position in the
+    store of ingest among its events. `events`: links to what sums to it; movements of a liability sum to minus it.
     """
 
     amount_minor: int
@@ -46,6 +47,7 @@ class Figure(TypedDict):
     as_of: str | None
     recorded_at: str | None
     freshness_seconds: int | None
+    position: int | None
     events: list[str]
 
 
@@ -160,6 +162,18 @@ class HeldAccount(TypedDict):
     freshness_seconds: int
 
 
+class SourceShown(TypedDict):
+    """A source of the panorama: how far it is booked, and its last certificate, which is RED where it did not add up."""
+
+    source: str
+    booked_through: str | None
+    heard_at: str
+    freshness_seconds: int
+    certificate: str | None
+    status: str | None
+    certified_at: str | None
+
+
 class Rules(TypedDict):
     """The rules behind the figures."""
 
@@ -179,6 +193,7 @@ class Panorama(TypedDict):
     as_of: str | None
     currencies: list[CurrencyBlock]
     accounts: list[HeldAccount]
+    sources: list[SourceShown]
     rules: Rules
 
 
@@ -198,6 +213,7 @@ _NOTHING: Final[Figure] = {
     "as_of": None,
     "recorded_at": None,
     "freshness_seconds": None,
+    "position": None,
     "events": [],
 }
 
@@ -211,6 +227,7 @@ class _Sum:
     accounts: dict[str, None] = field(default_factory=dict)
     sources: dict[str, None] = field(default_factory=dict)
     recorded_at: str | None = None
+    position: int = 0
     events: list[str] = field(default_factory=list)
 
     def add(self, minor: int, account: "_Account", events: str) -> None:
@@ -221,6 +238,7 @@ class _Sum:
         self.sources[account.source] = None
         if self.recorded_at is None or account.recorded_at > self.recorded_at:
             self.recorded_at = account.recorded_at
+        self.position = max(self.position, account.position)
         if events not in self.events:
             self.events.append(events)
 
@@ -233,6 +251,7 @@ class _Sum:
         self.sources |= other.sources
         if other.recorded_at is not None:
             self.recorded_at = max(self.recorded_at or "", other.recorded_at)
+        self.position = max(self.position, other.position)
         self.events += other.events
 
 
@@ -243,6 +262,7 @@ class _Account:
     product: str
     joint: bool
     recorded_at: str
+    position: int
     link: str
 
 
@@ -253,6 +273,8 @@ class _Source:
     booked_through: str | None = None
     heard_at: str = ""
     status: str | None = None
+    certificate: str | None = None
+    certified_at: str | None = None
     freshness_seconds: int = 0
 
     def hears(self, booked_through: str | None, at: str) -> None:
@@ -335,6 +357,7 @@ def panorama(
             document["product"] or "deposit",
             len(document["holders"]) > 1,
             document["changed_at"],
+            document["position"],
             f"{base}/accounts/{document['_id']}/movements",
         )
         balances = _balances(document, account, blocks)
@@ -374,6 +397,7 @@ def panorama(
         "as_of": _as_of({one["source"] for one in accounts}, heard),
         "currencies": [_block(code, blocks[code], heard, month) for code in sorted(blocks)],
         "accounts": held,
+        "sources": [_shown(name, heard[name]) for name in sorted(heard)],
         "rules": RULES,
     }
 
@@ -506,6 +530,7 @@ def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source]) -> Figure:
         "as_of": _as_of(sources, heard),
         "recorded_at": of.recorded_at,
         "freshness_seconds": max([heard[source].freshness_seconds for source in sources]),
+        "position": of.position,
         "events": of.events,
     }
 
@@ -521,10 +546,23 @@ def _heard(
         known = heard.get(source["source"])
         if known is not None:
             known.hears(source["booked_through"], source["certified_at"])
-            known.status = source["status"]
+            known.status, known.certificate = source["status"], source["certificate"]
+            known.certified_at = source["certified_at"]
     for known in heard.values():
         known.freshness_seconds = _seconds_since(known.heard_at, now)
     return heard
+
+
+def _shown(name: str, source: _Source) -> SourceShown:
+    return {
+        "source": name,
+        "booked_through": source.booked_through,
+        "heard_at": source.heard_at,
+        "freshness_seconds": source.freshness_seconds,
+        "certificate": source.certificate,
+        "status": source.status,
+        "certified_at": source.certified_at,
+    }
 
 
 def _newest_month(accounts: Sequence[Mapping[str, Any]], now: datetime) -> str:
