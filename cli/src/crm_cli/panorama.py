@@ -99,7 +99,7 @@ async def _customer(
 
 def readable(found: Panorama) -> str:
     """The panorama as a few lines of text."""
-    lines = [f"{found['name']}  {found['customer_id']}  as of {found['as_of']}"]
+    lines = [f"{found['name'] or found['kind']}  {found['customer_id']}  as of {found['as_of']}"]
     for block in found["currencies"]:
         lines += _lines(block)
     for account in found["accounts"]:

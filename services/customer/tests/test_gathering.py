@@ -1,0 +1,85 @@
+"""Reads that meet go out together, and nobody gets an answer from before its question."""
+
+import asyncio
+
+import pytest
+from customer import gathering
+from customer.gathering import GATHERED_MAX, IN_FLIGHT_MAX, Gathered, TooManyWaiting
+
+
+class Source:
+    """Loads when told to; remembers what was asked together."""
+
+    def __init__(self):
+        self.asked = []
+        self.open = asyncio.Event()
+        self.value = 0
+
+    async def load(self, keys):
+        self.asked.append(list(keys))
+        value = self.value
+        await self.open.wait()
+        return {key: value for key in keys if key != "absent"}
+
+
+async def begun(*reads):
+    tasks = [asyncio.create_task(read) for read in reads]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_what_is_asked_meanwhile_goes_out_together():
+    source = Source()
+    gathered = Gathered(source.load)
+    first = [task for n in range(IN_FLIGHT_MAX) for task in await begun(gathered.get(f"first{n}"))]
+    rest = await begun(*(gathered.get(f"k{n}") for n in range(GATHERED_MAX)), gathered.get("absent"))
+    source.open.set()
+    assert [await task for task in first + rest] == [0] * (IN_FLIGHT_MAX + GATHERED_MAX) + [None]
+    assert max(len(keys) for keys in source.asked) == GATHERED_MAX
+    assert len(source.asked) == IN_FLIGHT_MAX + 2
+
+
+async def test_a_read_is_never_answered_by_one_that_began_before_it():
+    source = Source()
+    gathered = Gathered(source.load)
+    early = await begun(gathered.get("k"))
+    source.value = 1
+    late = await begun(gathered.get("k"))
+    source.open.set()
+    assert [await early[0], await late[0]] == [0, 1]
+
+
+async def test_a_failure_is_told_to_everybody_who_waited_for_it_and_to_nobody_else():
+    failing = True
+
+    async def load(keys):
+        if failing:
+            raise ConnectionError(keys[0])
+        return dict.fromkeys(keys, 1)
+
+    gathered = Gathered(load)
+    for answer in await asyncio.gather(gathered.get("a"), gathered.get("b"), return_exceptions=True):
+        assert isinstance(answer, ConnectionError)
+    failing = False
+    assert await gathered.get("a") == 1
+
+
+async def test_a_caller_who_leaves_takes_no_one_along():
+    source = Source()
+    gathered = Gathered(source.load)
+    first, second = await begun(gathered.get("k"), gathered.get("k"))
+    first.cancel()
+    source.open.set()
+    assert await second == 0
+
+
+async def test_waiting_is_bounded(monkeypatch):
+    monkeypatch.setattr(gathering, "WAITING_MAX", 3)
+    source = Source()
+    gathered = Gathered(source.load)
+    tasks = [task for n in range(IN_FLIGHT_MAX + 3) for task in await begun(gathered.get(f"k{n}"))]
+    with pytest.raises(TooManyWaiting):
+        await gathered.get("one more")
+    source.open.set()
+    assert await asyncio.gather(*tasks) == [0] * len(tasks)
