@@ -10,7 +10,7 @@ from sync_ingest.domain.records import RAW_KEPT_BYTES_MAX, AnyRecord, Unreadable
 
 LINE_BYTES_MAX: Final = 65_536
 CHUNK_BYTES: Final = 1 << 20
-BATCH_RECORDS: Final = 1_000
+BATCH_RECORDS: Final = 2_000
 BINARY_PROBE_BYTES: Final = 4_096
 
 _MAGIC: Final = (b"\x1f\x8b", b"PK\x03\x04", b"%PDF-", b"\x7fELF", b"\xd0\xcf\x11\xe0", b"BZh", b"\xfd7zXZ")
