@@ -5,7 +5,7 @@ PACKAGES = contracts chassis devservers customer sync_ingest crm_cli
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 PYTEST_ARGUMENTS ?=
 
-.PHONY: help run test bench lint lock clean
+.PHONY: help run test chaos bench lint lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -17,6 +17,10 @@ run: ## Sets up, then runs everything until Ctrl-C; on an empty store the demo b
 test: ## Sets up and runs all tests: units and simulation first, then those on real servers
 	@tools/setup dev
 	@exec .venv/bin/python -m pytest $(PYTEST_ARGUMENTS)
+
+chaos: ## Sets up and kills every server and role under load, over and over (long)
+	@tools/setup dev
+	@exec .venv/bin/python -m pytest -s tests/chaos/chaos.py
 
 bench: ## Sets up and measures: one line of JSON per figure with its limit (long)
 	@tools/setup dev

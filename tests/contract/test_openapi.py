@@ -24,8 +24,13 @@ from typing_extensions import override
 
 from tests.contract.fuzzing import fuzz
 
-REQUESTS = 300
+REQUESTS = 240
 READY_SECONDS_MAX = 60
+ENTERED = {
+    "name": "周静",
+    "phone": "13800001234",
+    "stated_assets": [{"product": "fund", "amount": "100.00", "currency": "CNY"}],
+}
 
 
 @contextmanager
@@ -133,7 +138,7 @@ def token(environment: dict[str, str]) -> str:
 def test_customer_keeps_to_its_document(environment: dict[str, str]) -> None:
     with serving("customer", ["api", "relay", "views"], environment) as url:
         caller = {"Authorization": f"Bearer {token(environment)}", "Idempotency-Key": "one"}
-        made = httpx.post(f"{url}/customers", json={"name": "周静"}, headers=caller)
+        made = httpx.post(f"{url}/customers", json=ENTERED, headers=caller)
         assert made.status_code == 201, made.text
         result = fuzz(url, token(environment), REQUESTS, known={"customer_id": [made.json()["customer_id"]]})
     print("\n".join(result.lines()))
