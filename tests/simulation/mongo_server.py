@@ -81,14 +81,18 @@ class MongoServer(Mongo):
         frozen = [_as_sent(write) for write in writes]
 
         async def under_way() -> None:
-            reply: Document = {"n": 0, "writeErrors": []}
+            reply: Document = {"n": 0, "nModified": 0, "made": 0, "writeErrors": []}
             for index in order:
                 await kernel.gate(f"{kind} {collection}")
                 try:
-                    reply["n"] += self._one(kind, collection, frozen[index])
+                    if isinstance(frozen[index], _Replacement):
+                        reply[self._replace(collection, frozen[index])] += 1
+                    else:
+                        reply["n"] += self._one(kind, collection, frozen[index])
                 except _DuplicateKey:
                     error = {"index": index, "code": DUPLICATE_KEY, "errmsg": "duplicate key"}
                     reply["writeErrors"].append({**error, "keyPattern": {ID: 1}})
+            reply["upserted"] = [{}] * reply["made"]
             if not answer.done():
                 answer.set_result(reply)
 
@@ -121,14 +125,19 @@ class MongoServer(Mongo):
         there[document[ID]] = document
         return 1
 
+    def _replace(self, collection: str, write: "_Replacement") -> str:
+        """Which count of the reply this raises."""
+        there = self.there.setdefault(collection, {})
+        before = there.get(write.document[ID])
+        if before is not None and before[SEQUENCE] != write.expected and not self.flaws.no_guard:
+            self.conflicts += 1
+            return "n"
+        there[write.document[ID]] = write.document
+        return "made" if before is None else "nModified"
+
     def _update(self, collection: str, write: Mapping[str, Any]) -> int:
-        there, change = self.there.setdefault(collection, {}), write["u"]
+        change = write["u"]
         matching = next(self._matching(collection, write["q"]), None)
-        if ID in change:
-            if matching is None:
-                return self._insert(there, change)
-            there[change[ID]] = change
-            return 1
         if matching is None:
             return 0
         for operator, fields in change.items():
@@ -154,10 +163,27 @@ def _matches(value: Any, wanted: Any) -> bool:
     return all(_COMPARISONS[operator](value, other) for operator, other in wanted.items())
 
 
+@dataclass(frozen=True, slots=True)
+class _Replacement:
+    """A guarded write of a document of a view."""
+
+    expected: int
+    document: Document
+
+
 def _as_sent(write: Any) -> Any:
     """A write as the wire would carry it: a copy, with frozen documents decoded."""
-    if isinstance(write, Frozen):
-        return bson.decode(write.raw, codec_options=_OPTIONS)
-    if isinstance(write, Mapping) and isinstance(write.get("u"), Frozen):
-        return {**write, "u": bson.decode(write["u"].raw, codec_options=_OPTIONS)}
-    return deepcopy(write)
+    match write:
+        case Frozen(raw=raw):
+            return bson.decode(raw, codec_options=_OPTIONS)
+        case {
+            "u": [{"$replaceWith": {"$cond": [guard, {"$literal": Frozen(raw=raw)}, "$$ROOT"]}}],
+            "upsert": True,
+        }:
+            match guard:
+                case {"$eq": [{"$ifNull": ["$_seq", int(expected)]}, int(same)]} if expected == same:
+                    return _Replacement(expected, bson.decode(raw, codec_options=_OPTIONS))
+                case _:
+                    raise ValueError(guard)
+        case _:
+            return deepcopy(write)

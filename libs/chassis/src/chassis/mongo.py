@@ -266,14 +266,17 @@ class Mongo:
     async def _lost(
         self, collection: str, changes: Sequence[Change], known: set[DocumentId]
     ) -> list[DocumentId]:
-        """Which documents are not at the sequence that was to be written: somebody else wrote them."""
-        ids = [change.id for change in changes]
-        found = await self.find(collection, {ID: {"$in": ids}}, fields={SEQUENCE: 1})
-        there = {document[ID]: document[SEQUENCE] for document in found}
+        """Which documents are not what was to be written: somebody else wrote them.
+
+        The same `_seq` is not enough: whoever folded past events that were parked meanwhile has it too, and would go
+        on from a document that nobody wrote.
+        """
+        found = await self.find(collection, {ID: {"$in": [change.id for change in changes]}})
+        there = {document[ID]: document for document in found}
         return [
             change.id
             for change in changes
-            if there.get(change.id) != change.sequence and change.id not in known
+            if change.id not in known and there.get(change.id) != change.frozen.thawed()
         ]
 
 
@@ -295,6 +298,10 @@ class Frozen:
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
+
+    def thawed(self) -> Document:
+        """The document again, as the database would give it."""
+        return cast(Document, bson.decode(self.raw, codec_options=_OPTIONS))
 
 
 class MongoDocuments(Documents):

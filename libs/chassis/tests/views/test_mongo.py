@@ -136,8 +136,8 @@ async def test_whose_guard_does_not_hold_is_found_among_many_and_in_any_company(
             change(documents, 8, _id="gone", _seq=9, number=-2),
         ],
     )
-    # d4 is where it was to be brought: whoever did that folded the same events.
-    assert set(written.conflicts) == {"d3"}
+    # d4 is at the same event and not the same; d5 is what it was to become, whoever did that.
+    assert set(written.conflicts) == {"d3", "d4"}
     assert set(written.rejected) == {"d9"}
     loaded = await documents.load("c", ["d3", "d8", "d9", "gone"])
     assert [loaded[one]["_seq"] for one in ("d3", "d8", "d9", "gone")] == [5, 2, 1, 9]
