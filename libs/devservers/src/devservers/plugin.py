@@ -21,6 +21,8 @@ from devservers.processes import ServerFailed
 
 EMPTY_SECONDS_MAX = 60.0
 REQUIRED = "CRM_REQUIRE_SERVERS"
+WHOLE_SYSTEM = frozenset({"integration", "e2e", "chaos"})
+"""Folders of tests that start servers of their own."""
 SERVER_FIXTURES = frozenset({"devservers", "postgres_url", "mongo_url", "kafka_url"})
 MISSING = pytest.StashKey[dict[str, str]]()
 
@@ -89,7 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _slowness(item: pytest.Item) -> int:
-    if "e2e" in item.path.parts:
+    if not WHOLE_SYSTEM.isdisjoint(item.path.parts):
         return 2
     return int(not SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())))
 
