@@ -160,7 +160,7 @@ def test_everything_is_killed_and_heals_without_a_hand(up: Up) -> None:
             print(f"{'+'.join(names):18} healed in {healed[-1]:5.1f} s, {fresh} customers meanwhile")
     wait_for(up.settled, HEALED_SECONDS_MAX, up.said)
     report = up.crm("verify", "--json")
-    print(json.dumps({"green": report["green"], **report["invariants"]}))
+    print({name: one["checked"] for name, one in report["invariants"].items()})
     assert report["green"] is True, report
     expected = up.figures("first")
     assert {source: up.figures(source) for source in sources} == dict.fromkeys(sources, expected)
