@@ -1,8 +1,8 @@
 """The way from the log to its readers: two relays, a broker, three consumers of a view; and what must hold after it.
 
 The relay, the projector, the parking, the books and the documents are those of the chassis; the servers below them are
-the simulation's. Some deeds are poison to the view until somebody repairs it; an operator asks for the release of
-whoever is parked, before the repair in vain.
+the simulation's. Some deeds are poison to the view until somebody repairs it, one by one; an operator asks for the
+release of whoever is parked, before the repair in vain.
 """
 
 import asyncio
@@ -52,7 +52,10 @@ RELAY_BATCH_MAX = 4
 RELAY_POLL_SECONDS = 0.02
 FETCH_MAX = 6
 CHUNK_RECORDS = 3
-POISON_MAX = 2
+POISON_MAX = 4
+OPERATOR_SECONDS = 0.1
+REPAIRED = 0.2
+ASKED = 0.5
 REASSIGNED = 0.15
 """Chance per round that a consumer gets other partitions."""
 
@@ -95,8 +98,8 @@ class Delivery:
     broker: BrokerServer
     positions: PositionServer
     mongo: MongoServer
-    poison: frozenset[str]
-    repaired: bool = False
+    poison: set[str]
+    """Deeds that the view cannot digest; fewer and fewer, as somebody repairs it."""
     reached: int = 0
     """How far the view has said it is."""
     stopping: list[asyncio.Event] = field(default_factory=list)
@@ -108,7 +111,7 @@ class Delivery:
         world = World.of(seed, flaws, faults)
         kernel = world.kernel
         deeds = [f"{client}-{number}" for client in range(4) for number in range(7)]
-        poison = frozenset(kernel.chance.sample(deeds, kernel.chance.randrange(POISON_MAX + 1)))
+        poison = set(kernel.chance.sample(deeds, kernel.chance.randrange(POISON_MAX + 1)))
         return cls(
             world, BrokerServer(kernel), PositionServer(kernel, flaws), MongoServer(kernel, mongo), poison
         )
@@ -135,7 +138,7 @@ def view_of(delivery: Delivery) -> View:
         deed, amount = event.data["core_transaction_id"], event.data["amount_minor"]
         if key.collection == "movements":
             return {"deed": deed, "amount": amount}
-        if deed in delivery.poison and not delivery.repaired:
+        if deed in delivery.poison:
             raise Poison(deed)
         after = document or {"balance": 0, "deeds": []}
         after["balance"] += amount
@@ -250,13 +253,15 @@ def consuming(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]
 
 
 def operating(delivery: Delivery) -> Callable[[], Awaitable[None]]:
-    """Asks now and then for the release of whoever is parked."""
+    """Repairs one thing after the other, and asks now and then for the release of whoever is parked, also in vain."""
     kernel = delivery.world.kernel
 
     async def main() -> None:
         while not delivery.world.over:
-            await kernel.sleep(0.2)
-            if delivery.repaired or kernel.chance.random() < 0.5:
+            await kernel.sleep(OPERATOR_SECONDS)
+            if delivery.poison and kernel.chance.random() < REPAIRED:
+                delivery.poison.remove(kernel.chance.choice(sorted(delivery.poison)))
+            if kernel.healed or kernel.chance.random() < ASKED:
                 ask_for_release(delivery)
 
     return main
@@ -297,7 +302,7 @@ def supervising(delivery: Delivery) -> Callable[[], Awaitable[None]]:
         kernel.heal()
         await until(lambda: caught_up(delivery), "readers did not catch up by themselves")
         delivery.broken.extend(check_view(delivery))
-        delivery.repaired = True
+        delivery.poison.clear()
         await until(lambda: not delivery.parked(), "who was parked stays so after the repair")
         world.over = True
         for stopping in delivery.stopping:
