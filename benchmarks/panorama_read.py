@@ -133,7 +133,8 @@ async def _unused(_: str) -> bool:
 
 def serve(settings: CustomerSettings) -> None:
     """The server process: customer as it is served, and a route that does nothing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log lines are written, and read by nobody
+    for stream in (1, 2):  # log lines are written, and read by nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     begin("customer", settings)
     router = APIRouter(dependencies=[Depends(caller)])
 

@@ -93,6 +93,17 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
     ) -> Done:
         return _done(response, await desk.change(customer, command, context, version))
 
+    # Routes are tried in this order, so what is asked most stands first.
+
+    @router.get(
+        "/customers/{customer_id}/panorama",
+        dependencies=asking,
+        responses=_PANORAMA,
+    )
+    async def get_panorama(customer_id: CustomerPath, month: MonthWanted = None) -> Response:
+        """What a customer owns and owes, per currency, each figure with its source, its age and its events."""
+        return Response(_encode(await desk.panorama(customer_id, month)), media_type="application/json")
+
     # commands
 
     @router.post("/customers", status_code=201, responses=_REGISTERED)
@@ -165,15 +176,6 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
         found = CustomerShown(**await desk.customer(customer_id))
         response.headers["ETag"] = entity_tag(found.version)
         return found
-
-    @router.get(
-        "/customers/{customer_id}/panorama",
-        dependencies=asking,
-        responses=_PANORAMA,
-    )
-    async def get_panorama(customer_id: CustomerPath, month: MonthWanted = None) -> Response:
-        """What a customer owns and owes, per currency, each figure with its source, its age and its events."""
-        return Response(_encode(await desk.panorama(customer_id, month)), media_type="application/json")
 
     @router.get("/customers/{customer_id}/accounts", dependencies=asking, responses=_UNKNOWN)
     async def list_accounts(customer_id: CustomerPath) -> Accounts:

@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 GATHERED_MAX: Final = 64
-IN_FLIGHT_MAX: Final = 2
+IN_FLIGHT_MAX: Final = 1
 WAITING_MAX: Final = 10_000
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -33,6 +34,7 @@ from customer.views.customers import CUSTOMERS
 
 QUERY_MILLISECONDS_MAX: Final = 10_000
 UNLINKED_COUNTED_MAX: Final = 100_000
+IDS_CACHED_MAX: Final = 65_536
 
 _MASKS: Final[dict[str, Mask]] = {
     "phone": masked_phone,
@@ -131,7 +133,7 @@ class Reading:
         if not answer:
             return None
         found = answer[0]
-        subjects = [*_subjects(found), *(UUID(party["_id"]) for party in found["described"])]
+        subjects = [*_subjects(found), *(_uuid(party["_id"]) for party in found["described"])]
         keys = await keys_of(self._ring, subjects)
         described = {party["_id"]: party for party in found["described"]}
         linked = {
@@ -197,7 +199,7 @@ class Reading:
         begin: list[dict[str, Any]] = [] if after is None else [{"$match": {"_id": {"$gt": after}}}]
         pipeline = [*begin, {"$sort": {"_id": 1}}, *await self._without_customer(), {"$limit": limit}]
         found = await self._mongo.aggregate(await self._accounts(), pipeline)
-        keys = await keys_of(self._ring, [UUID(one["_id"]) for one in found])
+        keys = await keys_of(self._ring, [_uuid(one["_id"]) for one in found])
         return [_unlinked(_opened_account(one, keys)) for one in found]
 
     async def unlinked_count(self) -> tuple[int, bool]:
@@ -274,7 +276,7 @@ class Reading:
         return await self._collection(asset_panorama.VIEW.name, ACCOUNTS)
 
     async def _masked_customers(self, found: Sequence[Document]) -> list[Document]:
-        keys = await keys_of(self._ring, [UUID(one["_id"]) for one in found])
+        keys = await keys_of(self._ring, [_uuid(one["_id"]) for one in found])
         return [_customer(one, keys) for one in found]
 
 
@@ -283,12 +285,17 @@ def _in_order(documents: Sequence[Document]) -> list[Document]:
     return sorted(documents, key=itemgetter("_id"))
 
 
+@lru_cache(IDS_CACHED_MAX)
+def _uuid(text: str) -> UUID:
+    return UUID(text)
+
+
 def _lookup(collection: str, local: str, foreign: str, into: str) -> dict[str, Any]:
     return {"$lookup": {"from": collection, "localField": local, "foreignField": foreign, "as": into}}
 
 
 def _subjects(found: Mapping[str, Any]) -> list[UUID]:
-    return [UUID(found["_id"]), *(UUID(account["_id"]) for account in found["accounts"])]
+    return [_uuid(found["_id"]), *(_uuid(account["_id"]) for account in found["accounts"])]
 
 
 def _name(document: Mapping[str, Any], keys: Keys) -> str | None:
@@ -297,13 +304,13 @@ def _name(document: Mapping[str, Any], keys: Keys) -> str | None:
         document["name"],
         lambda name: masked_name(name, kind),
         context=CUSTOMER,
-        subject=UUID(document["_id"]),
+        subject=_uuid(document["_id"]),
         field="name",
     )
 
 
 def _customer(document: Document, keys: Keys) -> Document:
-    subject = UUID(document["_id"])
+    subject = _uuid(document["_id"])
     masked = {
         field: keys.masked(document[field], mask, context=CUSTOMER, subject=subject, field=field)
         for field, mask in _MASKS.items()
@@ -323,7 +330,7 @@ def _customer(document: Document, keys: Keys) -> Document:
 
 
 def _opened_account(document: Document, keys: Keys) -> Document:
-    subject = UUID(document["_id"])
+    subject = _uuid(document["_id"])
     return {
         **document,
         "account": keys.masked(
@@ -366,7 +373,7 @@ def _held(
                     name,
                     lambda plain, kind=kind: masked_name(plain, kind),  # type: ignore[misc]
                     context=INGEST,
-                    subject=UUID(holder["party_id"]),
+                    subject=_uuid(holder["party_id"]),
                     field="name",
                 ),
             }
@@ -390,7 +397,7 @@ def _held(
                     order["counterparty_account"],
                     masked_account,
                     context=INGEST,
-                    subject=UUID(account["_id"]),
+                    subject=_uuid(account["_id"]),
                     field="counterparty_account",
                 ),
             }
