@@ -32,13 +32,24 @@ def main(arguments: list[str]) -> int:
 
 
 def known(url: str, token: str) -> dict[str, list[str]]:
-    """Ids that exist, for path parameters."""
-    found = requests.get(
-        f"{url}/customers", params={"limit": "5"}, headers={"Authorization": f"Bearer {token}"}, timeout=30
-    )
-    found.raise_for_status()
-    customers = [str(one["customer_id"]) for one in found.json()["items"]]
-    return {"customer_id": customers}
+    """Ids that exist, for path parameters: a customer with accounts, these, certificates, quarantined records."""
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {token}"
+
+        def listed(path: str, field: str, **asked: str) -> list[str]:
+            found = session.get(f"{url}{path}", params=asked, timeout=30)
+            found.raise_for_status()
+            return [str(one[field]) for one in found.json()["items"]]
+
+        for customer in listed("/customers", "customer_id", limit="50"):
+            if accounts := listed(f"/customers/{customer}/accounts", "account_id"):
+                return {
+                    "customer_id": [customer],
+                    "account_id": accounts,
+                    "certificate_id": listed("/ingest/certificates", "certificate_id", limit="5"),
+                    "entry": listed("/ingest/quarantine", "quarantine", limit="5"),
+                }
+    raise LookupError("no customer with accounts: is the demo bank in?")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,16 @@ from tests.contract.fuzzing import fuzz
 
 REQUESTS = 240
 READY_SECONDS_MAX = 60
+POSTING = json.dumps(
+    {
+        "record": "posting",
+        "account": "A1",
+        "core_transaction_id": "t1",
+        "amount_minor": 5,
+        "currency": "CNY",
+        "booked_on": "2026-03-02",
+    }
+).encode()
 ENTERED = {
     "name": "周静",
     "phone": "13800001234",
@@ -150,6 +160,12 @@ def test_customer_keeps_to_its_document(environment: dict[str, str]) -> None:
 
 def test_ingest_keeps_to_its_document(environment: dict[str, str]) -> None:
     with serving("sync_ingest", ["api"], environment) as url:
-        result = fuzz(url, token(environment), REQUESTS, known={})
+        caller = {"Authorization": f"Bearer {token(environment)}", "Idempotency-Key": "one"}
+        asked = {"source": "contract"}
+        taken = httpx.post(f"{url}/ingest/batches", params=asked, content=POSTING, headers=caller, timeout=30)
+        assert taken.status_code == 201, taken.text
+        known = {"certificate_id": [taken.json()["certificate_id"]]}
+        result = fuzz(url, token(environment), REQUESTS, known=known)
     print("\n".join(result.lines()))
     assert result.failures == []
+    assert 200 in result.statuses["GET /ingest/certificates/{certificate_id}"]
