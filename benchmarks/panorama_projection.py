@@ -1,9 +1,9 @@
 """[panorama_projection] from Kafka to the panorama, sustained, and how far behind it is at half that rate.
 
 A feed is booked; then the relay publishes it and the views follow, each in a process of its own, and the time runs
-while they catch up until everything shows, without the first tenth. The limit is a bulk upsert of the very same documents into the same
+while they catch up, without the first tenth. The limit is a bulk upsert of the very same documents into the same
 MongoDB by one client that has nothing else to do. Then the feed comes at half the rate: the lag of a batch is the time
-from handing it to ingest until it shows.
+from the recording of its last posting until that is in the panorama.
 
     python benchmarks/panorama_projection.py [--postings N] [--paced-seconds S]
 """
@@ -18,6 +18,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,14 @@ from ingest import MadeFeed
 from pymongo import MongoClient, ReplaceOne
 from sync_ingest.bootstrap import opened
 from sync_ingest.ingesting import FeedContent
-from sync_ingest.journal import SCHEMA
+from sync_ingest.journal import CATALOGUE, SCHEMA
 from sync_ingest.settings import SyncIngestSettings
 
 SUSTAINED_WANTED = 0.50
 LAG_SECONDS_WANTED = 1.0
 BULK_DOCUMENTS = 1_000
 BATCH_SECONDS = 0.25
+LOOK_SECONDS = 0.005
 PATIENCE_SECONDS = 300.0
 CLOCK = SystemClock()
 
@@ -71,9 +74,7 @@ def take_in(settings: SyncIngestSettings, feeds: list[bytes]) -> None:
     """Books feeds one after the other."""
     with opened(settings) as ingest:
         for number, feed in enumerate(feeds):
-            ingest.keep(
-                "bench", FeedContent(f"feed-{number}", lambda feed=feed: BytesIO(feed)), format="canonical"
-            )
+            ingest.keep("bench", FeedContent(f"feed-{number}", partial(BytesIO, feed)), format="canonical")
 
 
 def head(settings: SyncIngestSettings) -> int:
@@ -147,37 +148,47 @@ def raw_limit(url: str, postings: int) -> float:
 
 
 async def lags(settings: SyncIngestSettings, rate: float, seconds: float) -> list[float]:
-    """Seconds until each batch of a paced feed shows."""
+    """Seconds until the last posting of each batch of a paced feed is in the panorama."""
     mongo = Mongo.connect(settings.mongo_url)
     views = ViewReader(mongo, CLOCK, VIEWS)
     size = max(1, int(rate * BATCH_SECONDS))
-    batches = [
-        MadeFeed(size, 10**9 + number * size).read(1 << 40) for number in range(int(seconds / BATCH_SECONDS))
-    ]
-    waiting: asyncio.Queue[tuple[float, int]] = asyncio.Queue(maxsize=len(batches))
-    found: list[float] = []
+    many = int(seconds / BATCH_SECONDS)
+    batches = [MadeFeed(size, 10**9 + number * size).read(1 << 40) for number in range(many)]
+    waiting: asyncio.Queue[tuple[datetime, str]] = asyncio.Queue(maxsize=many)
     await asyncio.to_thread(take_in, settings, [MadeFeed(500, 2 * 10**9).read(1 << 40)])
     await shown(settings, await asyncio.to_thread(head, settings))
+    movements = await views.collection(asset_panorama.VIEW.name, asset_panorama.MOVEMENTS)
 
     def feed(loop: asyncio.AbstractEventLoop) -> None:
+        recorder = Recorder(settings.postgres_url, SCHEMA)
         with opened(settings) as ingest:
             due = CLOCK.monotonic()
             for number, batch in enumerate(batches):
                 _sleep_until(due)
-                handed = CLOCK.monotonic()
-                content = FeedContent(f"paced-{number}", lambda batch=batch: BytesIO(batch))
+                content = FeedContent(f"paced-{number}", partial(BytesIO, batch))
                 ingest.keep("paced", content, format="canonical")
-                loop.call_soon_threadsafe(waiting.put_nowait, (handed, ingest.ledger.head_position()))
+                loop.call_soon_threadsafe(waiting.put_nowait, _last_movement(recorder))
                 due += BATCH_SECONDS
+        recorder.close()
 
     feeding = asyncio.create_task(asyncio.to_thread(feed, asyncio.get_running_loop()))
+    found: list[float] = []
     for _ in batches:
-        handed, position = await waiting.get()
-        await views.wait_for("ingest", position, PATIENCE_SECONDS, [asset_panorama.VIEW.name])
-        found.append(CLOCK.monotonic() - handed)
+        recorded_at, movement = await waiting.get()
+        while await mongo.find_one(movements, {"_id": movement}, fields={"_id": 1}) is None:
+            await CLOCK.sleep(LOOK_SECONDS)
+        found.append((CLOCK.now() - recorded_at).total_seconds())
     await feeding
     await mongo.close()
     return found
+
+
+def _last_movement(recorder: Recorder) -> tuple[datetime, str]:
+    """When the posting that was stored last was recorded, and the id of its movement."""
+    stored = recorder.read_after(recorder.head_position() - 20)
+    last = next(event for event in reversed(stored) if event.name == "posting-booked")
+    movement = asset_panorama.movement_id(str(last.stream_id), last.version)
+    return CATALOGUE.metadata_of(last).recorded_at, movement
 
 
 def _sleep_until(due: float) -> None:
