@@ -227,6 +227,7 @@ async def test_accounts_that_wait_are_seen_and_counted_until_they_are_linked(rea
 
 
 async def test_whose_key_is_gone_has_figures_and_no_name(reading, bank, key_ring):
+    assert (await reading.panorama(ZHANG, NOW, None))["name"] == "张*"
     key_ring.erase([ZHANG, bank.mine])
     shown = await reading.panorama(ZHANG, NOW, None)
     assert shown["name"] == "***"

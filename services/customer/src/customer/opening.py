@@ -10,8 +10,14 @@ from chassis.privacy import DataKey, KeyRing, Origin, open_value
 
 Mask = Callable[[str | None], str | None]
 
+MASKED_CACHED_MAX: Final = 65_536
+"""Masked values are remembered by key and place; one whose key is gone is not looked up here any more."""
+
 INGEST: Final = "ingest"
 CUSTOMER: Final = "customer"
+
+
+_masked: dict[tuple[UUID, Mask, str, str, int, str, str], str | None] = {}
 
 
 class Keys:
@@ -26,9 +32,17 @@ class Keys:
         """A sealed value as it may be shown."""
         if value is None:
             return None
-        return mask(
-            open_sealed(value, self._found.get(subject), context=context, subject=subject, field=field)
-        )
+        key = self._found.get(subject)
+        if key is None:
+            return mask(open_sealed(value, None, context=context, subject=subject, field=field))
+        place = (key.id, mask, context, field, value["v"], value["n"], value["t"])
+        known = _masked.get(place)
+        if known is None:
+            known = mask(open_sealed(value, key, context=context, subject=subject, field=field))
+            if len(_masked) >= MASKED_CACHED_MAX:
+                _masked.clear()
+            _masked[place] = known
+        return known
 
     def opened(
         self, value: Mapping[str, Any] | None, *, context: str, subject: UUID, field: str

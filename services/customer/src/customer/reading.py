@@ -19,6 +19,7 @@ from customer.domain.masking import (
     masked_account,
     masked_address,
     masked_birthday,
+    masked_company,
     masked_email,
     masked_identity_number,
     masked_name,
@@ -302,7 +303,7 @@ def _name(document: Mapping[str, Any], keys: Keys) -> str | None:
     kind = document["kind"]
     return keys.masked(
         document["name"],
-        lambda name: masked_name(name, kind),
+        masked_company if kind == "company" else masked_name,
         context=CUSTOMER,
         subject=_uuid(document["_id"]),
         field="name",
@@ -371,7 +372,7 @@ def _held(
                 "customer_id": linked.get(holder["party_id"]),
                 "name": keys.masked(
                     name,
-                    lambda plain, kind=kind: masked_name(plain, kind),  # type: ignore[misc]
+                    masked_company if kind == "company" else masked_name,
                     context=INGEST,
                     subject=_uuid(holder["party_id"]),
                     field="name",

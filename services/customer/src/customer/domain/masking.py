@@ -37,6 +37,11 @@ def masked_name(name: str | None, kind: str = "person") -> str | None:
     return f"{name[:2] if name[:2] in _COMPOUND_SURNAMES else name[0]}*"
 
 
+def masked_company(name: str | None) -> str | None:
+    """The name of a company, as `masked_name` shows it."""
+    return masked_name(name, "company")
+
+
 def masked_number(number: str | None, first: int, last: int) -> str | None:
     """The first and last characters of a number; of a short one less, and never more than half of it."""
     if not number or number == ERASED:
