@@ -41,7 +41,8 @@ from sync_ingest.settings import SyncIngestSettings
 SUSTAINED_WANTED = 0.50
 LAG_SECONDS_WANTED = 1.0
 BULK_DOCUMENTS = 1_000
-BATCH_SECONDS = 0.25
+WARM_POSTINGS = 2_000
+BATCH_SECONDS = 0.1
 LOOK_SECONDS = 0.005
 PATIENCE_SECONDS = 300.0
 CLOCK = SystemClock()
@@ -96,31 +97,34 @@ async def shown(settings: SyncIngestSettings, position: int) -> None:
 
 
 async def passing(settings: SyncIngestSettings, first: int, last: int) -> float:
-    """Positions per second between the moment when the panorama shows `first` and the one when it shows `last`."""
+    """Movements per second between the moment when there are `first` of them and the one when there are `last`."""
     mongo = Mongo.connect(settings.mongo_url)
-    views, name = ViewReader(mongo, CLOCK, VIEWS), asset_panorama.VIEW.name
-    await views.wait_for("ingest", first, PATIENCE_SECONDS, [name])
-    began, at = CLOCK.monotonic(), await views.applied(name, "ingest")
-    if not await views.wait_for("ingest", last, PATIENCE_SECONDS, [name]):
-        raise RuntimeError("the panorama does not catch up")
-    seconds = CLOCK.monotonic() - began
+    views = ViewReader(mongo, CLOCK, VIEWS)
+    counted = {"count": await views.collection(asset_panorama.VIEW.name, asset_panorama.MOVEMENTS)}
+    seen: list[tuple[float, int]] = []
+    until = CLOCK.monotonic() + PATIENCE_SECONDS
+    while not seen or seen[-1][1] < last:
+        found = int((await mongo.command(counted))["n"])
+        if found >= first:
+            seen.append((CLOCK.monotonic(), found))
+        if CLOCK.monotonic() > until:
+            raise RuntimeError("the panorama does not catch up")
+        await CLOCK.sleep(LOOK_SECONDS)
     await mongo.close()
-    return (last - at) / seconds
+    return (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
 
 
 def sustained(settings: SyncIngestSettings, postings: int) -> float:
     """Postings per second from the store over Kafka to the panorama, without the first tenth."""
-    warm, feed = MadeFeed(2_000, 10**8).read(1 << 40), MadeFeed(postings).read(1 << 40)
+    warm, feed = MadeFeed(WARM_POSTINGS, 10**8).read(1 << 40), MadeFeed(postings).read(1 << 40)
     relay, views = ("sync_ingest", "relay"), ("customer", "views")
     take_in(settings, [warm])
     with roles(settings, views):
         with roles(settings, relay):
             asyncio.run(shown(settings, head(settings)))
-        first = head(settings)
         take_in(settings, [feed])
-        last = head(settings)
         with roles(settings, relay):
-            return asyncio.run(passing(settings, first + (last - first) // 10, last))
+            return asyncio.run(passing(settings, WARM_POSTINGS + postings // 10, WARM_POSTINGS + postings))
 
 
 def raw_limit(url: str, postings: int) -> float:
