@@ -47,7 +47,7 @@ def known(url: str, token: str) -> dict[str, list[str]]:
                     "customer_id": [customer],
                     "account_id": accounts,
                     "certificate_id": listed("/ingest/certificates", "certificate_id", limit="5"),
-                    "entry": listed("/ingest/quarantine", "quarantine", limit="5"),
+                    "entry": listed("/ingest/quarantine", "id", limit="5"),
                 }
     raise LookupError("no customer with accounts: is the demo bank in?")
 
