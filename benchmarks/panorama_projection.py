@@ -242,10 +242,10 @@ def main() -> int:
                 data=data,
             )
             rate = sustained(settings, given.postings)
-            limit = raw_limit(urls["MONGO_URL"], given.postings)
-            say("panorama_projection", rate, "postings/s", limit, rate / limit)
             with roles(settings, ("sync_ingest", "relay"), ("customer", "views")):
                 found = asyncio.run(lags(settings, rate / 2, given.paced_seconds))
+            limit = raw_limit(urls["MONGO_URL"], given.postings)
+            say("panorama_projection", rate, "postings/s", limit, rate / limit)
             p99 = statistics.quantiles(found, n=100)[98]
             say("panorama_projection_lag_p99", p99, "s", LAG_SECONDS_WANTED, p99 / LAG_SECONDS_WANTED)
     return 0
