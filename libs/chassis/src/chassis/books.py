@@ -80,7 +80,7 @@ class Books(Protocol):
         ...
 
     async def hold(self, subject: UUID, events: Sequence[Held]) -> bool:
-        """Keeps later events of a parked subject; twice is once. False, and nothing kept, where it is not parked."""
+        """Keeps later events of a parked subject; twice is once. False where it is not parked: they are not held."""
         ...
 
     async def held(self, subject: UUID, after: int, limit: int) -> list[Held]:

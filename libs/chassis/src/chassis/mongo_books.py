@@ -100,11 +100,9 @@ class MongoBooks(Books):
     async def hold(self, subject: UUID, events: Sequence[Held]) -> bool:
         kept = await self._keep(subject, events)
         change = {"$inc": {"held": kept, "revision": 1}}
-        if await self.mongo.update(PARKED, {ID: self._subject(subject)}, change):
-            return True
-        ids = [self._event(subject, event.sequence) for event in events]
-        await self.mongo.delete(PARKED_EVENTS, {ID: {"$in": ids}})
-        return False
+        # Where the subject is free, what was kept is not taken back: another consumer may have parked it anew with that
+        # very event meanwhile. What nobody waits for is before whatever the subject is parked with next, and goes then.
+        return bool(await self.mongo.update(PARKED, {ID: self._subject(subject)}, change))
 
     @override
     async def held(self, subject: UUID, after: int, limit: int) -> list[Held]:

@@ -61,7 +61,7 @@ async def test_a_subject_waits_with_its_events_in_order_and_each_once(books, eve
 
 async def test_who_is_not_parked_holds_nothing(books, events):
     assert not await books.hold(ONE, events)
-    assert await books.held(ONE, 0, 10) == []
+    assert await books.parked() == {}
 
 
 async def test_a_wait_ends_only_if_nothing_was_laid_to_it_meanwhile(books, events):
