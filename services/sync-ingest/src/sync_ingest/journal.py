@@ -172,17 +172,19 @@ class StoreLedger:
         places = self._places_of(dict.fromkeys([entry.stream_id for entry in entries]))
         recorded_at = self._now()
         metas: dict[tuple[datetime, UUID, str | None], bytes] = {}
+        meta_at, meta_intake, meta_trace, meta = None, None, None, b""
         drawn = NONCE_BYTES * NONCES_PER_EVENT * len(entries)
         chance, at = urandom(drawn), 0
         stored = []
         for entry in entries:
             event, version = entry.event, entry.version
-            of_meta = entry.effective_at, entry.intake, entry.trace
-            meta = metas.get(of_meta)
-            if meta is None:
-                meta = metas[of_meta] = b'{"meta":%b,"data":{"v":1,' % _encode(
-                    self._meta(recorded_at, *of_meta)
-                )
+            of_meta = effective_at, intake, trace = entry.effective_at, entry.intake, entry.trace
+            if effective_at is not meta_at or intake is not meta_intake or trace is not meta_trace:
+                meta_at, meta_intake, meta_trace = of_meta
+                if of_meta not in metas:
+                    of_event = _encode(self._meta(recorded_at, *of_meta))
+                    metas[of_meta] = b'{"meta":%b,"data":{"v":1,' % of_event
+                meta = metas[of_meta]
             name, personal = _KINDS[type(event)]
             key, of_stream, of_key = places[entry.stream_id]
             sealed = {}

@@ -252,6 +252,7 @@ class Pipeline:
         self._certified_through = certified_through
         self._reached = reached
         self._accounts: dict[str, _Account] = {}
+        self._repeating = True
         self._in_flight: _InFlight | None = None
         self._gathered: list[_Planned] = []
         self._seen = Positions()
@@ -304,9 +305,12 @@ class Pipeline:
         """Plans a batch while those before it are being stored; what gathers meanwhile goes into one transaction."""
         postings = cast("list[Posting]", [item.content for item in items])
         identities = posting_ids(self.source, postings)
-        if self._touches(identities) or any([p.reverses for p in postings]):  # noqa: C419 - faster
+        distinct = frozenset(identities)
+        reversing = any([p.reverses for p in postings])  # noqa: C419 - faster
+        if reversing or self._touches(distinct):
             self._settle()
-        planned = self._planned(items, postings, identities)
+        look = self._repeating or reversing or any(origin.closed for origin in self._origins)
+        planned = self._planned(items, postings, identities, distinct, look=look)
         self._reached("mid-batch")
         self._gathered.append(planned)
         flight = self._in_flight
@@ -316,14 +320,27 @@ class Pipeline:
             self._take_off()
 
     def _planned(
-        self, items: Sequence[Item], postings: Sequence[Posting], identities: Sequence[UUID]
+        self,
+        items: Sequence[Item],
+        postings: Sequence[Posting],
+        identities: Sequence[UUID],
+        distinct: frozenset[UUID],
+        *,
+        look: bool,
     ) -> _Planned:
-        plan = self._plan(items, postings, identities)
+        """Plans a batch, looking up what the store holds of it or not.
+
+        Not looking is for feeds that bring news: the store refuses a batch with an identity that it holds, in the
+        same transaction, and then the batch is planned again with a look.
+        """
+        known = self._journal.postings(identities) if look else {}
+        self._repeating = bool(known)
+        plan = self._plan(items, postings, identities, known)
         if plan.claims:
             self._book.claim_reversals(plan.claims)
-        return _Planned(items, plan, frozenset(identities), self._journal.sealed(plan.entries))
+        return _Planned(items, plan, distinct, self._journal.sealed(plan.entries))
 
-    def _touches(self, identities: Sequence[UUID]) -> bool:
+    def _touches(self, identities: frozenset[UUID]) -> bool:
         """Whether any of these is on its way into the store and could not be found there yet."""
         flight = self._in_flight
         under_way = [*(flight.batches if flight else ()), *self._gathered]
@@ -361,7 +378,8 @@ class Pipeline:
         """Plans on what the store says now, with nothing under way, as often as others are faster, bounded."""
         postings = cast("list[Posting]", [item.content for item in items])
         for attempt in range(CONFLICT_RETRIES_MAX):
-            planned = self._planned(items, postings, posting_ids(self.source, postings))
+            identities = posting_ids(self.source, postings)
+            planned = self._planned(items, postings, identities, frozenset(identities), look=True)
             try:
                 positions = self._journal.append(planned.sealed) if planned.sealed else []
             except AppendConflict:
@@ -384,11 +402,16 @@ class Pipeline:
             if planned.plan.quarantined:
                 self._quarantine(planned.plan.quarantined)
 
-    def _plan(self, items: Sequence[Item], postings: Sequence[Posting], identities: Sequence[UUID]) -> _Plan:
+    def _plan(
+        self,
+        items: Sequence[Item],
+        postings: Sequence[Posting],
+        identities: Sequence[UUID],
+        known: Mapping[UUID, StoredPosting],
+    ) -> _Plan:
         plan = _Plan()
         source, origins = self.source, self._origins
         accounts = self._accounts_of(postings)
-        known = self._journal.postings(identities)
         new: dict[UUID, _New] = {}
         reversing: list[_New] = []
         for item, posting, identity in zip(items, postings, identities, strict=True):
