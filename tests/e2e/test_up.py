@@ -121,7 +121,7 @@ class Up:
 
     def settled(self) -> bool:
         found = self.crm("status", "--json")
-        return found["lag"] == 0 and found["outbox"] == 0
+        return bool(found["lag"] == 0 and found["outbox"] == 0)
 
     def processes(self) -> dict[str, int]:
         run = self.run()
