@@ -1,9 +1,10 @@
-"""`crm`: every command of the project under one name."""
+"""`crm`: every command of the project under one name. Results go to stdout, everything else to stderr."""
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+import structlog
 import typer
 
 COMMANDS = (
@@ -37,6 +38,7 @@ def application(commands: Sequence[str] = COMMANDS) -> typer.Typer:
     @app.callback()
     def _crm() -> None:
         """The bank's CRM."""
+        structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
 
     for command in commands:
         import_module(f"crm_cli.{command}").register(app)
