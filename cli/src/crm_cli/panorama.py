@@ -9,10 +9,10 @@ from uuid import UUID
 import typer
 from chassis.clock import Clock, SystemClock
 from chassis.documents import DocumentsUnavailable
+from chassis.money import decimal_text
 from chassis.store import Recorder
 from contracts.identity import party_id
 from customer.connections import Read, keys, read_side
-from customer.domain.money import decimal_text
 from customer.panorama import CurrencyBlock, Panorama
 from customer.settings import CustomerSettings
 

@@ -2,11 +2,11 @@ from datetime import date
 from uuid import UUID
 
 import pytest
+from chassis.money import AmountUnreadable, minor_units
 from hypothesis import given
 from hypothesis import strategies as st
 from sync_ingest.domain.balances import PrintedRow, compare
 from sync_ingest.domain.certificate import StoreFold, certify
-from sync_ingest.domain.money import AmountUnreadable, minor_units
 from sync_ingest.domain.totals import ControlTotals, Purse
 
 purses = st.builds(Purse, st.integers(1, 4).map(lambda n: UUID(int=n)), st.sampled_from(["CNY", "USD"]))

@@ -14,9 +14,9 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from chassis.events import event_id
+from chassis.money import decimal_text
 from typing_extensions import TypedDict
 
-from customer.domain.money import decimal_text
 from customer.views.asset_panorama import MONTHS_KEPT_MAX
 
 Section = Literal["deposits", "wealth", "credit_balances", "loans", "cards", "overdrafts"]

@@ -4,12 +4,12 @@ from datetime import date
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
+from chassis.money import exponent, minor_units
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 from typing_extensions import TypedDict
 
 from customer.domain.customer import REFERENCES_MAX, Details, Reference, RegisterCustomer
 from customer.domain.events import StatedAsset
-from customer.domain.money import minor_units
 from customer.panorama import HeldCard, HeldLoan, LoansSum
 
 STATED_ASSETS_MAX: Final = 50
@@ -49,12 +49,12 @@ class StatedAssetBody(Asked):
     def in_minor_units(cls, amount: str, known: ValidationInfo) -> str:
         """Refuses what its currency does not have, instead of rounding it."""
         if "currency" in known.data:
-            minor_units(amount, known.data["currency"])
+            minor_units(amount, exponent(known.data["currency"]))
         return amount
 
     def said(self) -> StatedAsset:
         """As the domain says it."""
-        return StatedAsset(self.product, minor_units(self.amount, self.currency), self.currency)
+        return StatedAsset(self.product, minor_units(self.amount, exponent(self.currency)), self.currency)
 
 
 class RegisterBody(Asked):

@@ -11,6 +11,8 @@ from datetime import date
 from functools import lru_cache
 from typing import Final, Literal, TypeVar
 
+from chassis.money import AmountUnreadable, minor_units
+
 from sync_ingest.adapters.port import (
     BalanceOrder,
     Batch,
@@ -24,7 +26,6 @@ from sync_ingest.adapters.port import (
     kept,
     oversized,
 )
-from sync_ingest.domain.money import AmountUnreadable, minor_units
 from sync_ingest.domain.records import (
     AccountRecord,
     AnyRecord,

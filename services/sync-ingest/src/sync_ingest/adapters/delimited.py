@@ -28,6 +28,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from chassis.deciding import Refusal
+from chassis.money import AmountUnreadable, exponent, is_currency, minor_units
 from msgspec import Meta
 
 from sync_ingest.adapters.port import (
@@ -43,7 +44,6 @@ from sync_ingest.adapters.port import (
     kept,
     oversized,
 )
-from sync_ingest.domain.money import AmountUnreadable, exponent, is_currency, minor_units
 from sync_ingest.domain.records import AnyRecord, Posting, Unreadable
 
 _TEXT_FIELDS: Final = (

@@ -8,9 +8,8 @@ from datetime import date
 from typing import Annotated, Final, Literal
 
 import msgspec
+from chassis.money import AMOUNT_MINOR_MAX
 from msgspec import Meta
-
-from sync_ingest.domain.money import AMOUNT_MINOR_MAX
 
 Key = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=1024)]

@@ -6,32 +6,15 @@ from typing import Final
 AMOUNT_MINOR_MAX: Final = 10**15
 DECIMALS_MAX: Final = 12
 
-_EXPONENTS: Final = (
-    dict.fromkeys(
-        (
-            "BIF",
-            "CLP",
-            "DJF",
-            "GNF",
-            "ISK",
-            "JPY",
-            "KMF",
-            "KRW",
-            "PYG",
-            "RWF",
-            "UGX",
-            "UYI",
-            "VND",
-            "VUV",
-            "XAF",
-            "XOF",
-            "XPF",
-        ),
-        0,
-    )
-    | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
-    | dict.fromkeys(("CLF", "UYW"), 4)
-)
+_NO_DECIMALS: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_THREE_DECIMALS: Final = "BHD IQD JOD KWD LYD OMR TND"
+_FOUR_DECIMALS: Final = "CLF UYW"
+_TWO_DECIMALS: Final = 2
+_EXPONENTS: Final = {
+    currency: exponent
+    for currencies, exponent in ((_NO_DECIMALS, 0), (_THREE_DECIMALS, 3), (_FOUR_DECIMALS, 4))
+    for currency in currencies.split()
+}
 _AMOUNT = re.compile(r"([+-]?)([0-9]{1,16})(?:\.([0-9]+))?", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 
@@ -46,7 +29,7 @@ class AmountUnreadable(ValueError):
 
 def exponent(currency: str) -> int:
     """How many decimals one unit of `currency` has."""
-    return _EXPONENTS.get(currency, 2)
+    return _EXPONENTS.get(currency, _TWO_DECIMALS)
 
 
 def is_currency(text: str) -> bool:
@@ -74,3 +57,16 @@ def minor_units(text: str, decimals: int, *, decimal_mark: str = ".", group_mark
     if minor > AMOUNT_MINOR_MAX:
         raise AmountUnreadable("amount-out-of-range", f"more than {AMOUNT_MINOR_MAX} minor units")
     return -minor if sign == "-" else minor
+
+
+def decimal_text(amount_minor: int, currency: str) -> str:
+    """Minor units as people write them: -543210 fen is "-5432.10"."""
+    places = exponent(currency)
+    sign = "-" if amount_minor < 0 else ""
+    if places == _TWO_DECIMALS:
+        whole, fraction = divmod(abs(amount_minor), 100)
+        return f"{sign}{whole}.{fraction:02d}"
+    if not places:
+        return str(amount_minor)
+    whole, fraction = divmod(abs(amount_minor), 10**places)
+    return f"{sign}{whole}.{fraction:0{places}d}"
