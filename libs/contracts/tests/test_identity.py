@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 keys = st.text(min_size=1, max_size=12)
-sources = st.text(alphabet=st.characters(exclude_characters=":"), min_size=1, max_size=8)
+sources = st.text(alphabet=st.characters(codec="utf-8", exclude_characters=":"), min_size=1, max_size=8)
 
 
 @given(st.tuples(sources, keys, keys, st.integers(0, 9)), st.tuples(sources, keys, keys, st.integers(0, 9)))
