@@ -1,7 +1,9 @@
 """Writers at once, some of which fail, and a reader that follows: does it see everything, in order?
 
 The same race is run against our recorder, where nothing may be missed, and against the library's database functions,
-which draw positions without a lock: there something must be missed, or this test could not fail at all.
+which draw positions without a lock: there something must be missed, or this test could not fail at all. In both, a
+transaction stays open for a moment after its positions are drawn, as it does on a busy disk: so the outcome does not
+hang on how the threads happen to run.
 """
 
 import random
@@ -23,6 +25,7 @@ WRITERS = 6
 SECONDS_MAX = 6.0
 BATCHES_PER_WRITER = 120
 PAGE_EVENTS = 200
+OPEN_SECONDS_MAX = 0.004
 
 
 @dataclass
@@ -89,10 +92,23 @@ def run(recorder: ApplicationRecorder, seed: int) -> Race:
     return race
 
 
+def linger(postgres_url: str, schema: str, table: str) -> None:
+    """Keeps every transaction that inserts into the table open for a random moment before it commits."""
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(
+            f"create function {schema}.linger() returns trigger language plpgsql as "
+            f"'begin perform pg_sleep({OPEN_SECONDS_MAX} * random()); return null; end'"
+        )
+        connection.execute(
+            f"create trigger linger after insert on {schema}.{table} execute function {schema}.linger()"
+        )
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_following_reader_misses_nothing_and_sees_it_in_order(
     postgres_url: str, schema: str, seed: int
 ) -> None:
+    linger(postgres_url, schema, "events")
     recorder = OneRoundTripRecorder(postgres_url, schema)
     try:
         race = run(recorder, seed)
@@ -128,6 +144,7 @@ def with_database_functions(postgres_url: str) -> Iterator[PostgresApplicationRe
     )
     recorder = PostgresApplicationRecorder(datastore, events_table_name="noted")
     recorder.create_table()
+    linger(postgres_url, schema, "noted")
     yield recorder
     datastore.close()
 
@@ -135,11 +152,4 @@ def with_database_functions(postgres_url: str) -> Iterator[PostgresApplicationRe
 def test_the_same_reader_does_miss_events_of_the_librarys_functions(
     with_database_functions: PostgresApplicationRecorder,
 ) -> None:
-    missed = 0
-    for seed in range(1, 9):
-        missed = len(run(with_database_functions, seed).missed)
-        if missed:
-            break
-        with with_database_functions.datastore.get_connection() as connection:
-            connection.execute("truncate library_functions.noted")
-    assert missed > 0
+    assert run(with_database_functions, seed=1).missed != set()
