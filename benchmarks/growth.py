@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import psycopg
+from chassis import garbage
 from devservers import servers
 from ingest import Bench, MadeFeed, databases, say
 from panorama_projection import head, shown
@@ -110,6 +111,7 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs=2, default=(100_000, 1_000_000))
     parser.add_argument("--postings", type=int, default=1_000_000)
     given = parser.parse_args()
+    garbage.look_less_often()  # as `crm` and every role do
     cost(*given.sizes)
     memory(given.postings)
     return 0

@@ -22,6 +22,7 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+from chassis import garbage
 from chassis.clock import SystemClock
 from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import Recorder, prepare
@@ -191,7 +192,8 @@ def ingest(postings: int) -> None:
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--postings", type=int, default=200_000)
+    garbage.look_less_often()  # as `crm` and every role do
+    parser.add_argument("--postings", type=int, default=500_000)
     ingest(parser.parse_args().postings)
     return 0
 

@@ -23,7 +23,7 @@ from chassis.transport import KafkaPublisher, Record, ensure_topics
 from contracts.envelope import Envelope, Watermark
 from contracts.topics import CUSTOMER_EVENTS, TOPICS, partition_of
 from crm_cli.rebuild import INTERRUPTED
-from customer.following import ViewsRole
+from customer.bootstrap import roles as customer_roles
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
 
@@ -76,7 +76,7 @@ class Desk:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        role, stopping = ViewsRole(self.settings), asyncio.Event()
+        role, stopping = customer_roles(self.settings)["views"](), asyncio.Event()
         task = asyncio.create_task(role.run(stopping))
         try:
             yield

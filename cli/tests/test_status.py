@@ -11,7 +11,7 @@ from chassis.relay import RelayRole
 from chassis.transport import KafkaPublisher, Record, end_offsets, ensure_topics
 from contracts.topics import TOPICS
 from crm_cli.status import gathered, readable
-from customer.following import ViewsRole
+from customer.bootstrap import roles as customer_roles
 from customer.settings import CustomerSettings
 from sync_ingest.publishing import published
 
@@ -74,7 +74,7 @@ async def test_what_waits_is_counted_where_it_waits(bank):
         group = (await gathered(settings))["groups"]
         return all(each.get("generation") and each["lag"] == 0 for each in group.values() if "view" in each)
 
-    await running(ViewsRole(settings), caught_up)
+    await running(customer_roles(settings)["views"](), caught_up)
     shown = await gathered(settings)
     view = next(group for group in shown["groups"].values() if group.get("view") == "asset_panorama")
     assert view["positions"]["ingest"] == ingest["head"]

@@ -6,6 +6,7 @@ from importlib import import_module
 
 import structlog
 import typer
+from chassis import garbage
 
 COMMANDS = (
     "up",
@@ -39,6 +40,7 @@ def application(commands: Sequence[str] = COMMANDS) -> typer.Typer:
     def _crm() -> None:
         """The bank's CRM."""
         structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
+        garbage.look_less_often()
 
     for command in commands:
         import_module(f"crm_cli.{command}").register(app)

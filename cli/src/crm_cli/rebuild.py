@@ -15,7 +15,7 @@ from chassis.projecting import View
 from chassis.rebuilding import Interrupted, Progress, Rebuilt, rebuild
 from chassis.settings import Settings
 from chassis.transport import KafkaPublisher
-from customer.following import SERVICE
+from customer.bootstrap import SERVICE
 from customer.views import VIEWS
 
 from crm_cli.running import settings_of

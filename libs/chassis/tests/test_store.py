@@ -14,9 +14,11 @@ from chassis.store import (
     EventStore,
     IdentityConflict,
     Recorder,
+    StoreUnavailable,
     VersionConflict,
     prepare,
 )
+from chassis.store.schema import lock_key
 
 NAMESPACE = UUID(int=1)
 
@@ -140,3 +142,27 @@ def test_preparing_again_changes_nothing(postgres_url: str, schema: str, recorde
     prepare(postgres_url, schema)
     assert len(recorder.read_after(0)) == 1
     assert recorder.append_bulk([event("a", 2)])
+
+
+def test_a_bulk_over_a_connection_that_is_gone_says_so_and_the_next_one_is_stored(
+    recorder: Recorder, postgres_url: str
+) -> None:
+    recorder.append_bulk([event("a", 1)])
+    pid = recorder.connection().info.backend_pid
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute("select pg_terminate_backend(%s, 5000)", (pid,))
+    with pytest.raises(StoreUnavailable):
+        recorder.append_bulk([event("a", 2)])
+    recorder.append_bulk([event("a", 2)])
+    assert [each.version for each in recorder.read_stream(stream("a"))] == [1, 2]
+
+
+def test_a_bulk_that_waits_too_long_for_its_turn_says_so(
+    recorder: Recorder, postgres_url: str, schema: str
+) -> None:
+    recorder.connection().execute("set lock_timeout = '50ms'")
+    with psycopg.connect(postgres_url) as other:
+        other.execute("select pg_advisory_xact_lock(%s)", (lock_key(schema),))
+        with pytest.raises(StoreUnavailable):
+            recorder.append_bulk([event("a", 1)])
+    recorder.append_bulk([event("a", 1)])

@@ -52,7 +52,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_address: str | None = None
 
 
-class StoredEvent(msgspec.Struct, frozen=True):
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     """An event as the store holds it. `version` counts a stream from 1 without gaps; `position` comes from the store.
 
     `body` is JSON, {"meta": ..., "data": {"v": schema version, ...}}. `identity`, where given, is unique in the store.

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, cast
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,7 @@ from chassis.deciding import (
     VersionMismatch,
 )
 from chassis.events import StoredEvent
+from chassis.gathering import Gathered
 from chassis.privacy import DataKey, KeyRing
 from chassis.snapshots import Loaded, Snapshots
 from chassis.store import (
@@ -35,8 +36,6 @@ from chassis.store import (
     EventStore,
     IdentityConflict,
 )
-
-T = TypeVar("T")
 
 STATES_CACHED_MAX: Final = 20_000
 CONFLICT_RETRIES_MAX: Final = 5
@@ -71,8 +70,8 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self._states: OrderedDict[int, Loaded[StateT]] = OrderedDict()
         self._states_max = states_cached_max
         self._turns = _Turns()
-        self._loader = _Together(self._load_many)
-        self._key_loader = _Together(self._keys_for)
+        self._loader = Gathered(self._load_many, gathered_max=LOADED_TOGETHER_MAX)
+        self._key_loader = Gathered(self._keys_for, gathered_max=LOADED_TOGETHER_MAX)
 
     async def handle(
         self,
@@ -276,34 +275,3 @@ class _Turns:
                 next_one.set_result(None)
                 return
         del self._waiting[subject]
-
-
-class _Together(Generic[T]):
-    """Loads of single keys that come while one is under way go out together."""
-
-    def __init__(self, load: Callable[[Sequence[UUID]], Awaitable[dict[UUID, T]]]) -> None:
-        self._load = load
-        self._waiting: dict[UUID, asyncio.Future[T]] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    async def get(self, key: UUID) -> T:
-        future = self._waiting.get(key)
-        if future is None:
-            future = self._waiting[key] = asyncio.get_running_loop().create_future()
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run())
-        return await asyncio.shield(future)
-
-    async def _run(self) -> None:
-        while self._waiting:
-            some = dict(list(self._waiting.items())[:LOADED_TOGETHER_MAX])
-            for key in some:
-                del self._waiting[key]
-            try:
-                loaded = await self._load(list(some))
-            except Exception as error:  # noqa: BLE001 (each waiting caller gets it)
-                for future in some.values():
-                    future.set_exception(error)
-            else:
-                for key, future in some.items():
-                    future.set_result(loaded[key])

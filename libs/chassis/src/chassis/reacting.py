@@ -7,24 +7,26 @@ subject, as in a view. Events of one subject are reacted to in order, those of s
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 import structlog
+from contracts.topics import TOPICS
 
 from chassis import metrics, telemetry
 from chassis.arrivals import Arrivals, further
 from chassis.books import GenerationLost, Position
-from chassis.clock import Clock
+from chassis.clock import Clock, SystemClock
 from chassis.delivered import Delivered
 from chassis.generations import partitions_of
 from chassis.mongo import Mongo
 from chassis.mongo_books import MongoBooks, prepare_books
 from chassis.parking import Indigestible, Parking
 from chassis.roles import lost_a_server
-from chassis.transport import Consumer, Partition, Publisher, Record
+from chassis.settings import Settings
+from chassis.transport import Consumer, KafkaPublisher, Partition, Publisher, Record, ensure_topics
 
 REACTING_AT_ONCE_MAX: Final = 32
 """Subjects; more would only wait for the one writer of the store."""
@@ -114,8 +116,51 @@ class Reactor:
         self.reactions += 1
 
 
+class PoliciesRole:
+    """The role `<service>-policies`, with connections of its own; `policies` opens what they command."""
+
+    def __init__(
+        self,
+        service: str,
+        policies: Callable[[Clock], AbstractAsyncContextManager[Sequence[Policy]]],
+        settings: Settings,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = f"{service}-policies"
+        self._service = service
+        self._policies = policies
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._runner: PolicyRunner | None = None
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs until `stopping`; raises ConnectionError where a server is lost."""
+        settings = self._settings
+        await ensure_topics(settings.kafka_url, TOPICS)
+        async with AsyncExitStack() as stack:
+            policies = await stack.enter_async_context(self._policies(self._clock))
+            mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
+            stack.push_async_callback(mongo.close)
+            publisher = KafkaPublisher(settings.kafka_url, client_id=self.name)
+            stack.push_async_callback(publisher.close)
+            self._runner = PolicyRunner(
+                self.name,
+                policies,
+                service=self._service,
+                mongo=mongo,
+                kafka_url=settings.kafka_url,
+                publisher=publisher,
+                clock=self._clock,
+            )
+            await self._runner.run(stopping)
+
+    def not_ready(self) -> list[str]:
+        """Why policies do not react."""
+        return ["starting"] if self._runner is None else self._runner.not_ready()
+
+
 class PolicyRunner:
-    """The role that runs policies, each in a group of its own. Raises ConnectionError where a server is lost.
+    """Runs policies, each in a group of its own. Raises ConnectionError where a server is lost.
 
     `mongo` is the database of the service's views; the books are beside it, see `BOOKS`.
     """

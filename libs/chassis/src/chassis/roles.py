@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ import structlog
 import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis import metrics, telemetry
+from chassis import garbage, metrics, telemetry
 from chassis.clock import Clock, SystemClock
 from chassis.settings import Settings
 from chassis.store import StoreUnavailable
@@ -45,10 +44,6 @@ _CONNECTION_ERROR_NAMES: Final = frozenset(
     )
 )
 """Of drivers that this module need not import: pymongo and aiokafka."""
-
-GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
-"""Batches and answers are many objects that die together: with Python's own thresholds a view spends a quarter of its
-time, and a large answer a third, on looking for cycles among them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -291,6 +286,4 @@ def begin(service: str, settings: Settings) -> None:
     """Logs, traces and garbage collection of this process, before anything else."""
     telemetry.configure_logging(service, settings.log_level)
     telemetry.configure_tracing(service, endpoint=settings.otlp_endpoint)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    garbage.look_less_often()

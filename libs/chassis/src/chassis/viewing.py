@@ -6,19 +6,30 @@ A generation that was dropped or replaced under a running process is noticed wit
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 import structlog
+from contracts.topics import TOPICS
 
 from chassis import metrics
 from chassis.books import GenerationLost, Position
-from chassis.clock import Clock
+from chassis.clock import Clock, SystemClock
 from chassis.generations import Generation, Generations, partitions_of
 from chassis.mongo import Mongo
 from chassis.parking import Parking
 from chassis.projecting import CHUNK_RECORDS, Projector, View
-from chassis.transport import Consumer, Partition, Publisher, Record, end_offsets, group_offsets
+from chassis.settings import Settings
+from chassis.transport import (
+    Consumer,
+    KafkaPublisher,
+    Partition,
+    Publisher,
+    Record,
+    end_offsets,
+    ensure_topics,
+    group_offsets,
+)
 
 WATCH_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 30.0
@@ -28,6 +39,44 @@ BATCH_RECORDS_MAX: Final = 4 * CHUNK_RECORDS
 """While one chunk is written the next is folded, so a batch is several where several are there."""
 
 _log = structlog.get_logger(__name__)
+
+
+class ViewsRole:
+    """The role `<service>-views`: keeps the views of a service, with connections of its own."""
+
+    def __init__(
+        self, service: str, views: Sequence[View], settings: Settings, clock: Clock | None = None
+    ) -> None:
+        self.name = f"{service}-views"
+        self._service = service
+        self._views = views
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._runner: ViewRunner | None = None
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs until `stopping`; raises ConnectionError where a server is lost."""
+        settings = self._settings
+        await ensure_topics(settings.kafka_url, TOPICS)
+        async with AsyncExitStack() as stack:
+            mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
+            stack.push_async_callback(mongo.close)
+            publisher = KafkaPublisher(settings.kafka_url, client_id=self.name)
+            stack.push_async_callback(publisher.close)
+            self._runner = ViewRunner(
+                self.name,
+                self._views,
+                service=self._service,
+                mongo=mongo,
+                kafka_url=settings.kafka_url,
+                publisher=publisher,
+                clock=self._clock,
+            )
+            await self._runner.run(stopping)
+
+    def not_ready(self) -> list[str]:
+        """Which views do not show what is known."""
+        return ["starting"] if self._runner is None else self._runner.not_ready()
 
 
 class ViewRunner:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from chassis.documents import Document, DocumentsUnavailable
 from chassis.events import event_id
+from chassis.gathering import Gathered
 from chassis.generations import NotBuilt
 from chassis.mongo import Mongo
 from chassis.privacy import ERASED, KeyRing, Origin
@@ -26,7 +27,6 @@ from customer.domain.masking import (
     masked_phone,
     masked_text,
 )
-from customer.gathering import Gathered
 from customer.opening import CUSTOMER, INGEST, Keys, Mask, keys_of
 from customer.panorama import SPENDING_KINDS, HeldLoan, Panorama, keeps, loans_of, panorama
 from customer.views import asset_panorama, customers
@@ -87,7 +87,7 @@ class Reading:
         self._mongo = mongo
         self._live = live
         self._ring = ring
-        self._holdings = Gathered(self._load_holdings)
+        self._holdings: Gathered[str, Document | None] = Gathered(self._load_holdings)
 
     # customers
 
@@ -238,9 +238,9 @@ class Reading:
         for account in forgetful:
             account["outflows"] = summed.get(account["_id"], {})
 
-    async def _load_holdings(self, ids: Sequence[str]) -> dict[str, Document]:
+    async def _load_holdings(self, ids: Sequence[str]) -> dict[str, Document | None]:
         found = await self._mongo.aggregate(await self._customers(), await self._accounts_of(ids))
-        return {one["_id"]: one for one in found}
+        return {**dict.fromkeys(ids), **{one["_id"]: one for one in found}}
 
     async def _accounts_of(self, ids: Sequence[str], *, holders: bool = False) -> list[dict[str, Any]]:
         asset = asset_panorama.VIEW.name

@@ -1,15 +1,14 @@
 """Puts the processes of ingest together from their settings."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
 
 from chassis.clock import Clock, SystemClock
 from chassis.relay import RelayRole
 from chassis.roles import Role, WebRole
-from chassis.web import create_app, doors
-from fastapi import APIRouter
+from chassis.web import Routes, create_app, doors, looking
 from starlette.types import ASGIApp
 
 from sync_ingest.api import BATCHES_PATH, create_router
@@ -21,43 +20,28 @@ from sync_ingest.opening import IngestPool, opened, prepared
 from sync_ingest.publishing import published
 from sync_ingest.settings import SyncIngestSettings
 
-__all__ = ["Routes", "feed_role", "opened", "prepared", "roles", "routes", "web_app"]
+__all__ = ["feed_role", "opened", "prepared", "roles", "routes", "web_app"]
 
-LOOK_SECONDS: Final = 2.0
 TITLE: Final = "CRM ingest"
-
-
-class Routes(NamedTuple):
-    """What a web process needs to serve ingest: a router, bytes by path beyond the usual, and why it is not ready."""
-
-    router: APIRouter
-    body_limits: Mapping[str, int]
-    not_ready: Callable[[], list[str]]
 
 
 @asynccontextmanager
 async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> AsyncIterator[Routes]:
     """The routes of ingest with the connections behind them."""
     clock, pool = clock or SystemClock(), IngestPool(settings)
-
-    async def looking() -> None:
-        while True:
-            await asyncio.to_thread(pool.look)
-            await clock.sleep(LOOK_SECONDS)
-
-    look = asyncio.create_task(looking())
+    looks = {"the store or the keys cannot be reached": lambda: asyncio.to_thread(pool.look)}
     try:
-        yield Routes(
-            create_router(
-                IngestDesk(pool.opened), doors(_nothing_to_wait_for), batch_bytes_max=settings.batch_bytes_max
-            ),
-            {BATCHES_PATH: settings.batch_bytes_max},
-            pool.not_ready,
-        )
+        async with looking(looks, clock) as not_ready:
+            yield Routes(
+                create_router(
+                    IngestDesk(pool.opened),
+                    doors(_nothing_to_wait_for),
+                    batch_bytes_max=settings.batch_bytes_max,
+                ),
+                {BATCHES_PATH: settings.batch_bytes_max},
+                not_ready,
+            )
     finally:
-        look.cancel()
-        with suppress(asyncio.CancelledError):
-            await look
         await asyncio.to_thread(pool.close)
 
 

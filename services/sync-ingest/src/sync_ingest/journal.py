@@ -88,7 +88,7 @@ class StoreLedger:
         self._now = now
         self._acting = ITSELF
         self._trace: dict[str, str] = {}
-        self._places: dict[UUID, _PlaceOf] = {}
+        self._places: dict[int, _PlaceOf] = {}
 
     def said_by(self, acting: Acting, trace: Mapping[str, str]) -> None:
         """What is stored from now on names who had it stored, and in which trace unless its record brought its own."""
@@ -169,7 +169,7 @@ class StoreLedger:
 
         The same bytes as `Catalogue.encode` gives, with what a batch has in common done once for all of it.
         """
-        places = self._places_of(dict.fromkeys([entry.stream_id for entry in entries]))
+        places = self._places_of(entries)
         recorded_at = self._now()
         metas: dict[tuple[datetime, UUID, str | None], bytes] = {}
         meta_at, meta_intake, meta_trace, meta = None, None, None, b""
@@ -177,16 +177,16 @@ class StoreLedger:
         chance, at = urandom(drawn), 0
         stored = []
         for entry in entries:
-            event, version = entry.event, entry.version
-            of_meta = effective_at, intake, trace = entry.effective_at, entry.intake, entry.trace
+            event, version, stream = entry.event, entry.version, entry.stream_id
+            effective_at, intake, trace = entry.effective_at, entry.intake, entry.trace
             if effective_at is not meta_at or intake is not meta_intake or trace is not meta_trace:
-                meta_at, meta_intake, meta_trace = of_meta
+                of_meta = meta_at, meta_intake, meta_trace = effective_at, intake, trace
                 if of_meta not in metas:
                     of_event = _encode(self._meta(recorded_at, *of_meta))
                     metas[of_meta] = b'{"meta":%b,"data":{"v":1,' % of_event
                 meta = metas[of_meta]
             name, personal = _KINDS[type(event)]
-            key, of_stream, of_key = places[entry.stream_id]
+            key, of_stream, of_key = places[stream.int]
             sealed = {}
             for field, of_field in personal:
                 plain = getattr(event, field)
@@ -203,23 +203,25 @@ class StoreLedger:
                 token = nonce + key.cipher.encrypt(nonce, plain.encode(), place)
                 sealed[field] = key.head + b2a_base64(token, newline=False).decode("ascii")
             data = _encode(structs.replace(event, **sealed) if sealed else event)
-            stored.append(
-                StoredEvent(entry.stream_id, version, name, b"%b%b}" % (meta, data[1:]), entry.identity)
-            )
+            stored.append(StoredEvent(stream, version, name, b"%b%b}" % (meta, data[1:]), entry.identity))
         return stored
 
-    def _places_of(self, streams: Iterable[UUID]) -> dict[UUID, _PlaceOf]:
-        """Where values of each stream are sealed to; the ring decides every time whether the key still stands."""
-        keys, known = self._keys.keys_for(streams), self._places
+    def _places_of(self, entries: Iterable[Entry]) -> dict[int, _PlaceOf]:
+        """Where values of each stream are sealed to; the ring decides every time whether the key still stands.
+
+        By the integer of the stream: a UUID computes its hash in Python each time.
+        """
+        streams = {entry.stream_id.int: entry.stream_id for entry in entries}
+        keys, known = self._keys.keys_for(streams.values()), self._places
         if len(known) + len(keys) > PLACES_CACHED_MAX:
             known.clear()
         found = {}
-        for stream in streams:
-            key, place = keys.get(stream), known.get(stream)
+        for number, stream in streams.items():
+            key, place = keys.get(stream), known.get(number)
             if place is None or place.key is not key:
                 of_key = f"|{key.id.hex}".encode() if key else b""
-                place = known[stream] = _PlaceOf(key, f"{STORE}|{stream.hex}|".encode(), of_key)
-            found[stream] = place
+                place = known[number] = _PlaceOf(key, f"{STORE}|{stream.hex}|".encode(), of_key)
+            found[number] = place
         return found
 
     def _meta(

@@ -79,21 +79,11 @@ class IngestPool:
         self._idle: deque[tuple[ExitStack, Ingest]] = deque()
         self._lock = Lock()
         self._prepared = False
-        self._failing: str | None = None
-
-    def not_ready(self) -> list[str]:
-        """Why no run can begin, as the last look at the database said."""
-        return [f"the store or the keys cannot be reached: {self._failing}"] if self._failing else []
 
     def look(self) -> None:
-        """Looks whether a run could begin."""
-        try:
-            with self.opened() as ingest:
-                ingest.ledger.head_position()
-        except Exception as error:  # noqa: BLE001 - whatever it is, no run can begin
-            self._failing = type(error).__name__
-        else:
-            self._failing = None
+        """Looks whether a run could begin; raises where none could."""
+        with self.opened() as ingest:
+            ingest.ledger.head_position()
 
     @contextmanager
     def opened(self) -> Iterator[Ingest]:

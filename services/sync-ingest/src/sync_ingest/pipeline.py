@@ -205,7 +205,7 @@ class _Planned(NamedTuple):
 
     items: Sequence[Item]
     plan: _Plan
-    identities: frozenset[UUID]
+    identities: frozenset[int]
     sealed: Sequence[StoredEvent]
 
 
@@ -305,7 +305,8 @@ class Pipeline:
         """Plans a batch while those before it are being stored; what gathers meanwhile goes into one transaction."""
         postings = cast("list[Posting]", [item.content for item in items])
         identities = posting_ids(self.source, postings)
-        distinct = frozenset(identities)
+        # By integers: a UUID computes its hash in Python each time.
+        distinct = frozenset([identity.int for identity in identities])
         reversing = any([p.reverses for p in postings])  # noqa: C419 - faster
         if reversing or self._touches(distinct):
             self._settle()
@@ -324,7 +325,7 @@ class Pipeline:
         items: Sequence[Item],
         postings: Sequence[Posting],
         identities: Sequence[UUID],
-        distinct: frozenset[UUID],
+        distinct: frozenset[int],
         *,
         look: bool,
     ) -> _Planned:
@@ -340,7 +341,7 @@ class Pipeline:
             self._book.claim_reversals(plan.claims)
         return _Planned(items, plan, distinct, self._journal.sealed(plan.entries))
 
-    def _touches(self, identities: frozenset[UUID]) -> bool:
+    def _touches(self, identities: frozenset[int]) -> bool:
         """Whether any of these is on its way into the store and could not be found there yet."""
         flight = self._in_flight
         under_way = [*(flight.batches if flight else ()), *self._gathered]
@@ -379,7 +380,7 @@ class Pipeline:
         postings = cast("list[Posting]", [item.content for item in items])
         for attempt in range(CONFLICT_RETRIES_MAX):
             identities = posting_ids(self.source, postings)
-            planned = self._planned(items, postings, identities, frozenset(identities), look=True)
+            planned = self._planned(items, postings, identities, frozenset(), look=True)
             try:
                 positions = self._journal.append(planned.sealed) if planned.sealed else []
             except AppendConflict:
@@ -412,7 +413,7 @@ class Pipeline:
         plan = _Plan()
         source, origins = self.source, self._origins
         accounts = self._accounts_of(postings)
-        new: dict[UUID, _New] = {}
+        new: dict[int, _New] = {}
         reversing: list[_New] = []
         for item, posting, identity in zip(items, postings, identities, strict=True):
             if posting.source is not None:
@@ -431,7 +432,8 @@ class Pipeline:
                 else:
                     self._plan_known(plan, item, posting, tally, stored)
                 continue
-            twin = new.get(identity)
+            number = identity.int
+            twin = new.get(number)
             if twin is not None:
                 if twin.posting == posting:
                     plan.duplicates.append((tally, posting.amount_minor, None))
@@ -446,7 +448,7 @@ class Pipeline:
                 if posting.reverses
                 else None
             )
-            new[identity] = fresh = _New(item, posting, identity, digest, reverses, account, tally)
+            new[number] = fresh = _New(item, posting, identity, digest, reverses, account, tally)
             if reverses is not None:
                 reversing.append(fresh)
         if reversing:
@@ -491,7 +493,7 @@ class Pipeline:
         else:
             plan.duplicates.append((tally, posting.amount_minor, stored.position))
 
-    def _plan_reversals(self, plan: _Plan, new: dict[UUID, _New], reversing: Sequence[_New]) -> None:
+    def _plan_reversals(self, plan: _Plan, new: dict[int, _New], reversing: Sequence[_New]) -> None:
         originals = list({fresh.reverses for fresh in reversing if fresh.reverses})
         stored = self._journal.postings(originals)
         claimed = self._book.reversals(originals)
@@ -500,14 +502,14 @@ class Pipeline:
             original = fresh.reverses
             if original is None:
                 continue
-            twin, held = new.get(original), stored.get(original)
+            twin, held = new.get(original.int), stored.get(original)
             rival = plan.claims.get(original) or claimed.get(original)
             if held is not None:
                 undone = (held.amount_minor, held.currency, held.reversal)
             elif twin is not None:
                 undone = (twin.posting.amount_minor, twin.posting.currency, twin.reverses is not None)
             else:
-                del new[fresh.identity]
+                del new[fresh.identity.int]
                 if len(self._deferred) + len(plan.deferred) < DEFERRED_MAX:
                     plan.deferred.append(fresh.item)
                 else:
@@ -515,10 +517,10 @@ class Pipeline:
                 continue
             if undone != (-fresh.posting.amount_minor, fresh.posting.currency, False):
                 detail = "a reversal undoes exactly one posting, with the opposite amount in its currency"
-                del new[fresh.identity]
+                del new[fresh.identity.int]
                 plan.quarantined.append(self._refused(fresh.item, "reversal-mismatch", detail))
-            elif rival is not None and rival != fresh.identity and (rival in effective or rival in new):
-                del new[fresh.identity]
+            elif rival is not None and rival != fresh.identity and (rival in effective or rival.int in new):
+                del new[fresh.identity.int]
                 plan.quarantined.append(self._refused(fresh.item, "already-reversed", "reversed before"))
             else:
                 plan.claims[original] = fresh.identity

@@ -14,7 +14,7 @@ from chassis.clock import Clock
 from chassis.events import StoredEvent
 from chassis.relay.loop import Fenced, Hint, Log, RelayPositions, Taken
 from chassis.store.items import StoreUnavailable
-from chassis.store.recorder import CONNECT_SECONDS_MAX, Recorder
+from chassis.store.recorder import CONNECT_SECONDS_MAX, KEEP_ALIVE, Recorder
 from chassis.store.schema import channel, checked, run, writer_role
 
 STAND_BY_SECONDS: Final = 0.5
@@ -174,9 +174,7 @@ async def _connected(url: str, role: str) -> "psycopg.AsyncConnection[Any]":
         url,
         autocommit=True,
         connect_timeout=CONNECT_SECONDS_MAX,
-        keepalives_idle=5,
-        keepalives_interval=2,
-        keepalives_count=3,
+        **KEEP_ALIVE,
     )
     try:
         await connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))

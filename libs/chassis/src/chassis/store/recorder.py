@@ -1,13 +1,16 @@
 """The store over one connection: every call is one round trip. Blocking; for one thread at a time."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from struct import unpack_from
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors, pq, sql
 
 from chassis.events import StoredEvent
+from chassis.store import arrays
 from chassis.store.items import (
     Append,
     Appended,
@@ -22,6 +25,8 @@ from chassis.store.schema import LOCK_WAIT_SECONDS_MAX, STATEMENT_SECONDS_MAX, c
 READ_EVENTS_MAX: Final = 10_000
 """Most events that one read gives; ask again after the last one."""
 CONNECT_SECONDS_MAX: Final = 5
+KEEP_ALIVE: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+"""A server that is gone without a word is noticed within some ten seconds."""
 
 _SETTINGS: Final = (
     f"set lock_timeout = '{LOCK_WAIT_SECONDS_MAX}s'",
@@ -31,6 +36,8 @@ _SETTINGS: Final = (
 )
 _STORED, _VERSION_CONFLICT, _IDENTITY_CONFLICT = 0, 1, 2
 _COLUMNS: Final = "stream_id, version, name, body, identity, position"
+_APPEND: Final = b"append_events"
+_ARRAY_HEAD_BYTES: Final = 20
 
 
 class Recorder:
@@ -44,12 +51,13 @@ class Recorder:
         self._role = writer_role(checked(schema))
         names = {"s": sql.Identifier(schema), "c": sql.SQL(_COLUMNS)}  # type: ignore[arg-type, unused-ignore]
         self._connection: psycopg.Connection[Any] | None = None
+        self._prepared_on: psycopg.Connection[Any] | None = None
 
         def statement(text: str) -> bytes:
             return sql.SQL(text).format(**names).as_bytes(None)  # type: ignore[arg-type, unused-ignore]
 
         self._append_events = statement(
-            "select {s}.append_events(%b::uuid[], %b::int[], %b::text[], %b::bytea[], %b::uuid[], %b)"
+            "select {s}.append_events($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::uuid[], $6::bool)"
         )
         self._append_items = statement(
             "select * from {s}.append_items(%b::uuid[], %b::int[], %b::int[], %b::text[], %b::bytea[],"
@@ -103,9 +111,29 @@ class Recorder:
         """
         if not events:
             return []
-        stored = self._execute(self._append_events, (*_columns(events), dense))
-        positions: list[int] = stored[0][0]
-        return positions
+        columns = [column.data for column in _columns(events)]
+        with self._translated():
+            stored = self._append_at_once([*columns, b"\1" if dense else b"\0"])
+        [count] = unpack_from(">i", stored, _ARRAY_HEAD_BYTES - 8)
+        return list(unpack_from(">" + "4xq" * count, stored, _ARRAY_HEAD_BYTES))
+
+    def _append_at_once(self, parameters: Sequence[bytes]) -> bytes:
+        """Sends, waits and receives in one call of libpq, which needs nothing of Python meanwhile.
+
+        psycopg's own way wakes up for every 200 KB that the socket takes, and each time waits for the lock of an
+        interpreter that is busy making the next batch: a posting of a bulk then took 20 us in the place of 17.
+        """
+        connection = self.connection()
+        libpq = connection.pgconn
+        if self._prepared_on is not connection:
+            _checked(connection, libpq.prepare(_APPEND, self._append_events))
+            self._prepared_on = connection
+        formats = [pq.Format.BINARY] * len(parameters)
+        result = libpq.exec_prepared(_APPEND, parameters, formats, pq.Format.BINARY)
+        found = _checked(connection, result).get_value(0, 0)
+        if found is None:
+            raise psycopg.InternalError("no positions were given")
+        return found
 
     def append_items(self, items: Sequence[Append]) -> list[AppendResult]:
         """Stores many items in one transaction, each wholly or not at all; a refused item does not fail the others.
@@ -213,8 +241,13 @@ class Recorder:
         """The connection as the writer role, opened where needed."""
         if self._connection is None or self._connection.closed:
             connection = psycopg.connect(
-                self._url, autocommit=True, prepare_threshold=0, connect_timeout=CONNECT_SECONDS_MAX
+                self._url,
+                autocommit=True,
+                prepare_threshold=0,
+                connect_timeout=CONNECT_SECONDS_MAX,
+                **KEEP_ALIVE,
             )
+            arrays.register(connection)
             connection.execute(sql.SQL("set role {}").format(sql.Identifier(self._role)))
             for setting in _SETTINGS:
                 connection.execute(setting)
@@ -222,9 +255,15 @@ class Recorder:
         return self._connection
 
     def _execute(self, statement: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        try:
+        with self._translated():
             cursor = self.connection().execute(statement, parameters, binary=True)
             return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors of the driver as those that callers know."""
+        try:
+            yield
         except errors.UniqueViolation as error:
             if error.diag.constraint_name == "events_identity":
                 raise IdentityConflict(str(error)) from error
@@ -239,15 +278,22 @@ class Recorder:
             connection.close()
 
 
-def _columns(
-    events: Sequence[StoredEvent],
-) -> tuple[list[UUID], list[int], list[str], list[bytes], list[Any]]:
+def _checked(connection: "psycopg.Connection[Any]", result: "pq.abc.PGresult") -> "pq.abc.PGresult":
+    if result.status in {pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK}:
+        return result
+    if connection.pgconn.status != pq.ConnStatus.OK:
+        raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
+    raise errors.error_from_result(result)
+
+
+def _columns(events: Sequence[StoredEvent]) -> tuple[arrays.Array, ...]:
+    """Stream, version, name, body and identity of each event."""
     return (
-        [event.stream_id for event in events],
-        [event.version for event in events],
-        [event.name for event in events],
-        [event.body for event in events],
-        [event.identity for event in events],
+        arrays.uuids([event.stream_id for event in events]),
+        arrays.integers([event.version for event in events]),
+        arrays.texts([event.name for event in events]),
+        arrays.binaries([event.body for event in events]),
+        arrays.uuids([event.identity for event in events]),
     )
 
 

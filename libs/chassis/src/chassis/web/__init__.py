@@ -8,6 +8,7 @@ from chassis.web.consistency import WaitFor, consistency_token, reading_own_writ
 from chassis.web.doors import Doors, doors
 from chassis.web.paging import LIMIT_MAX, CursorInvalid, Page, Paging, cursor, cursor_values, paging
 from chassis.web.problems import Problem, refusals
+from chassis.web.served import Look, Routes, looking
 from chassis.web.serving import PortTaken, listening_socket, serve
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "CursorInvalid",
     "Doors",
     "Expected",
+    "Look",
     "Page",
     "Paging",
     "PortTaken",
     "Problem",
+    "Routes",
     "WaitFor",
     "caller",
     "command_context",
@@ -33,6 +36,7 @@ __all__ = [
     "expected_version",
     "idempotency_key",
     "listening_socket",
+    "looking",
     "paging",
     "reading_own_write",
     "refusals",

@@ -1,1 +1,20 @@
 """What this context does when others tell something; never replayed."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from chassis.clock import Clock
+from chassis.reacting import Policy
+from contracts.topics import INGEST_EVENTS
+
+from customer.connections import write_side
+from customer.policies import when_party_described_then_register_customer as described
+from customer.settings import CustomerSettings
+
+
+@asynccontextmanager
+async def policies(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Sequence[Policy]]:
+    """The policies of this service, with the write side that they command."""
+    async with write_side(settings, clock) as write:
+        register = described.RegisterDescribed(write.handler, write.store, write.ring, clock)
+        yield [Policy(described.NAME, (INGEST_EVENTS.name,), frozenset({described.EVENT}), register)]

@@ -68,8 +68,15 @@ class ControlTotals:
         """A posting that this run added."""
         self.records += 1
         self.posted += 1
-        tally.movement.count(amount_minor)
-        tally.stated.count(amount_minor)
+        movement, stated = tally.movement, tally.stated
+        movement.postings += 1
+        stated.postings += 1
+        if amount_minor >= 0:
+            movement.credits_minor += amount_minor
+            stated.credits_minor += amount_minor
+        else:
+            movement.debits_minor -= amount_minor
+            stated.debits_minor -= amount_minor
 
     def count_days(self, booked_on: date, value_on: date | None, certified_through: date | None) -> None:
         """Late: booked on a day that a certificate has closed. Back-dated: valued before it was booked."""

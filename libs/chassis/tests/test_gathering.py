@@ -3,8 +3,7 @@
 import asyncio
 
 import pytest
-from customer import gathering
-from customer.gathering import GATHERED_MAX, IN_FLIGHT_MAX, Gathered, TooManyWaiting
+from chassis.gathering import GATHERED_MAX, Gathered, TooManyWaiting
 
 
 class Source:
@@ -19,7 +18,7 @@ class Source:
         self.asked.append(list(keys))
         value = self.value
         await self.open.wait()
-        return {key: value for key in keys if key != "absent"}
+        return dict.fromkeys(keys, value)
 
 
 async def begun(*reads):
@@ -32,12 +31,20 @@ async def begun(*reads):
 async def test_what_is_asked_meanwhile_goes_out_together():
     source = Source()
     gathered = Gathered(source.load)
-    first = [task for n in range(IN_FLIGHT_MAX) for task in await begun(gathered.get(f"first{n}"))]
-    rest = await begun(*(gathered.get(f"k{n}") for n in range(GATHERED_MAX)), gathered.get("absent"))
+    first = await begun(gathered.get("first"))
+    rest = await begun(*(gathered.get(f"k{n}") for n in range(GATHERED_MAX + 1)))
     source.open.set()
-    assert [await task for task in first + rest] == [0] * (IN_FLIGHT_MAX + GATHERED_MAX) + [None]
-    assert max(len(keys) for keys in source.asked) == GATHERED_MAX
-    assert len(source.asked) == IN_FLIGHT_MAX + 2
+    assert [await task for task in first + rest] == [0] * (GATHERED_MAX + 2)
+    assert [len(keys) for keys in source.asked] == [1, GATHERED_MAX, 1]
+
+
+async def test_who_gets_no_answer_is_told_so_and_so_is_everybody_asked_with_it():
+    async def load(keys):
+        return dict.fromkeys(keys[1:], 1)
+
+    gathered = Gathered(load)
+    for answer in await asyncio.gather(gathered.get("a"), gathered.get("b"), return_exceptions=True):
+        assert isinstance(answer, KeyError)
 
 
 async def test_a_read_is_never_answered_by_one_that_began_before_it():
@@ -74,11 +81,10 @@ async def test_a_caller_who_leaves_takes_no_one_along():
     assert await second == 0
 
 
-async def test_waiting_is_bounded(monkeypatch):
-    monkeypatch.setattr(gathering, "WAITING_MAX", 3)
+async def test_waiting_is_bounded():
     source = Source()
-    gathered = Gathered(source.load)
-    tasks = [task for n in range(IN_FLIGHT_MAX + 3) for task in await begun(gathered.get(f"k{n}"))]
+    gathered = Gathered(source.load, waiting_max=3)
+    tasks = [task for n in range(1 + 3) for task in await begun(gathered.get(f"k{n}"))]
     with pytest.raises(TooManyWaiting):
         await gathered.get("one more")
     source.open.set()
