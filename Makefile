@@ -5,7 +5,7 @@ PACKAGES = contracts chassis devservers customer sync_ingest crm_cli
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 PYTEST_ARGUMENTS ?=
 
-.PHONY: help run test chaos bench lint lock clean
+.PHONY: help run up test chaos bench lint lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -13,6 +13,8 @@ help: ## Lists the targets
 run: ## Sets up, then runs everything until Ctrl-C; on an empty store the demo bank comes in
 	@tools/setup run
 	@exec .venv/bin/crm up
+
+up: run ## The same as run
 
 test: ## Sets up and runs all tests: units and simulation first, then those on real servers
 	@tools/setup dev

@@ -3,10 +3,15 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from random import Random
+from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.store import Recorder
+from chassis.events import StoredEvent
+from chassis.store import Recorder, prepare
+from crm_cli.replay import DISORDER_SECONDS_MAX, first_since, recorded_at
 
 from .stores import NAME, PHONE, PROGRAM, TEXT, Bank, a_small_feed, new_database
 
@@ -51,6 +56,47 @@ def test_a_part_is_replayed_from_a_position_to_another(bank):
     some = replayed(bank, "--from", str(positions[3]), "--to", str(positions[7]))
     assert [line["position"] for line in some] == positions[3:8]
     assert replayed(bank, "--from", str(positions[-1] + 1)) == []
+
+
+def test_a_part_is_replayed_from_an_instant_on(bank):
+    lines = replayed(bank)
+    instants = sorted({line["meta"]["recorded_at"] for line in lines})
+    assert len(instants) > 2
+    for since in (instants[0], instants[len(instants) // 2], instants[-1]):
+        expected = [line for line in lines if line["meta"]["recorded_at"] >= since]
+        assert replayed(bank, "--since", since) == expected
+    assert replayed(bank, "--since", "2999-01-01T00:00+08:00") == []
+    for wrong in ("yesterday", "2026-03-01T00:00"):
+        assert bank.crm("replay", "--context", "ingest", "--since", wrong).returncode == 2
+
+
+def test_where_an_instant_begins_is_found_among_events_that_are_not_quite_in_its_order(postgres_url):
+    schema, chance = "store_since", Random(5)
+    prepare(postgres_url, schema)
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    instants = [
+        begin + timedelta(minutes=10 * n, seconds=chance.uniform(0, DISORDER_SECONDS_MAX)) for n in range(500)
+    ]
+    recorder = Recorder(postgres_url, schema)
+    try:
+        recorder.append_bulk(
+            [
+                StoredEvent(
+                    UUID(int=1), n, "noted", json.dumps({"meta": {"recorded_at": at.isoformat()}}).encode()
+                )
+                for n, at in enumerate(instants, 1)
+            ]
+        )
+        stored = recorder.read_after(0, 1_000)
+        head = recorder.head_position()
+        for _ in range(50):
+            since = begin + timedelta(minutes=chance.uniform(-60, 5_100))
+            first = first_since(recorder, since, head)
+            wanted = [event.position for event in stored if recorded_at(event) >= since]
+            assert first <= min(wanted, default=head + 1)
+            assert sum(first <= event.position for event in stored) <= len(wanted) + 2, "hardly more is read"
+    finally:
+        recorder.close()
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(bank):

@@ -125,7 +125,8 @@ def _lines(block: CurrencyBlock) -> list[str]:
                 f"  ({decimal_text(figure['joint_minor'], currency)} joint)" if figure["joint_minor"] else ""
             )
             share = f"  {shares[section]} %" if section in shares else ""
-            lines.append(f"  {section:<16} {figure['amount']:>16}{share}{joint}")
+            stale = f"  (stale: {', '.join(figure['stale'])})" if figure["stale"] else ""
+            lines.append(f"  {section:<16} {figure['amount']:>16}{share}{joint}{stale}")
     return lines
 
 

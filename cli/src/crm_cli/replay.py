@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 import psycopg
@@ -15,9 +16,22 @@ from chassis.store import Recorder, StoreUnavailable
 from crm_cli.contexts import CONTEXTS, settings
 
 PAGE_EVENTS: Final = 1_000
+DISORDER_SECONDS_MAX: Final = 120
+"""Positions are given out when a batch is stored, instants when it is made; longer than this none waits in between."""
 
 _encode: Final = msgspec.json.Encoder(uuid_format="canonical").encode
 _MASKED_METADATA: Final = frozenset({"client_address"})
+
+
+class _Metadata(msgspec.Struct):
+    recorded_at: datetime
+
+
+class _Body(msgspec.Struct):
+    meta: _Metadata
+
+
+_bodies: Final = msgspec.json.Decoder(_Body)
 
 
 def line_of(stored: StoredEvent) -> bytes:
@@ -56,22 +70,48 @@ def pages(recorder: Recorder, first: int, last: int) -> Iterator[list[StoredEven
         yield [event for event in page if (event.position or 0) <= last]
 
 
+def recorded_at(stored: StoredEvent) -> datetime:
+    """When an event was written down."""
+    return _bodies.decode(stored.body).meta.recorded_at
+
+
+def first_since(recorder: Recorder, since: datetime, head: int) -> int:
+    """A position before which nothing was recorded at `since` or later; found in as many reads as it has bits."""
+    early = since - timedelta(seconds=DISORDER_SECONDS_MAX)
+    low, high = 1, head + 1
+    while low < high:
+        middle = (low + high) // 2
+        found = recorder.read_after(middle - 1, 1)
+        if not found or recorded_at(found[0]) >= early:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
 def replay(
     context: Annotated[str, typer.Option(help=f"one of {', '.join(CONTEXTS)}")],
     first: Annotated[int, typer.Option("--from", min=1, help="the first position")] = 1,
     last: Annotated[
         int | None, typer.Option("--to", min=1, help="the last position; the head if left out")
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="only what was recorded from this instant on, such as 2026-03-01T00:00+08:00"),
+    ] = None,
 ) -> None:
     """Writes the event store to stdout in the order of positions, up to the head at the start."""
     if context not in CONTEXTS:
         _fail(f"no context {context}; there are {', '.join(CONTEXTS)}")
-    found = CONTEXTS[context]
+    found, instant = CONTEXTS[context], _instant(since)
     recorder = Recorder(settings().postgres_url, found.schema)
     try:
         head = recorder.head_position()
+        if instant is not None:
+            first = max(first, first_since(recorder, instant, head))
         for page in pages(recorder, first, head if last is None else min(last, head)):
-            sys.stdout.buffer.write(b"".join(map(line_of, page)))
+            wanted = [event for event in page if instant is None or recorded_at(event) >= instant]
+            sys.stdout.buffer.write(b"".join(map(line_of, wanted)))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         # Whoever read has seen enough. What Python would still flush at its end goes nowhere.
@@ -82,7 +122,19 @@ def replay(
         recorder.close()
 
 
-def _fail(message: str) -> None:
+def _instant(said: str | None) -> datetime | None:
+    if said is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(said)
+    except ValueError:
+        _fail(f"not an instant: {said}")
+    if instant.tzinfo is None:
+        _fail(f"{said} names no zone: +08:00, say, or Z")
+    return instant
+
+
+def _fail(message: str) -> NoReturn:
     print(f"crm replay: {message}", file=sys.stderr)
     raise typer.Exit(code=2)
 

@@ -1,6 +1,6 @@
 """The panorama's figures, against sums made another way."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from chassis.events import event_id
@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from .told import Teller
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
+FIGURES = ("aum", "liabilities", "net_worth", *ASSETS, *LIABILITIES, "spending")
 ME, SPOUSE = "party-me", "party-spouse"
 CUSTOMER = {"_id": "c1", "name": "张*", "kind": "person", "parties": [{"party_id": ME, "source": "core"}]}
 
@@ -224,6 +225,51 @@ def test_a_figure_is_as_old_as_its_oldest_source():
     ]
     assert block["deposits"]["position"] == max(event.position for event in events)
     assert block["deposits"]["freshness_seconds"] > 3600
+
+
+def test_where_one_source_falls_silent_only_its_figures_are_stale():
+    """M02: stop one source and only its figures go amber."""
+    teller = Teller()
+    mine, first = opened(teller, 1, "deposit")
+    theirs, second = opened(teller, 2, "wealth", source="other")
+    events = [
+        *first,
+        *second,
+        teller.posting(mine, 1, "2026-01-31"),
+        teller.posting(theirs, 1, "2026-01-31", source="other"),
+    ]
+
+    def stale(silent_minutes):
+        heard = {"status": "GREEN", "certificate": "c", "booked_through": "2026-01-31"}
+        core = heard | {"source": "core", "certified_at": NOW.isoformat()}
+        silent = (NOW - timedelta(minutes=silent_minutes)).isoformat()
+        shown = seen(events, [core, heard | {"source": "other", "certified_at": silent}])
+        [block] = shown["currencies"]
+        sources = {one["source"] for one in shown["sources"] if one["stale"]}
+        return {name: block[name]["stale"] for name in block if name in FIGURES}, sources
+
+    fresh: dict[str, list[str]] = {name: [] for name in FIGURES}
+    assert stale(30) == (fresh, set())
+    amber = ["other"]
+    assert stale(31) == (fresh | {"wealth": amber, "aum": amber, "net_worth": amber}, {"other"})
+
+
+def test_an_account_on_which_nothing_moved_yet_counts_with_zero():
+    teller = Teller()
+    event = teller.tell(
+        UUID(int=1),
+        "account.opened",
+        source="core",
+        account="k1.a.1",
+        opened_on="2020-01-01",
+        product="deposit",
+        currency="CNY",
+    )
+    shown = seen([event])
+    [block] = shown["currencies"]
+    assert (block["currency"], block["aum"]["amount"], block["deposits"]["accounts"]) == ("CNY", "0.00", 1)
+    assert block["allocation"] == []
+    assert shown["accounts"][0]["balances"][0]["booked_through"] is None
 
 
 def test_a_month_that_documents_no_longer_keep_is_known_to_be_missing():

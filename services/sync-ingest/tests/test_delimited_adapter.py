@@ -133,3 +133,78 @@ def test_formats_are_found_by_name():
         adapter_for("mt940")
     with pytest.raises(MappingRefused):
         adapter_for("csv")
+
+
+STATEMENT = """
+account = "DE02"
+currency = "EUR"
+date_format = "%m/%d/%Y"
+group_mark = ","
+header_line = 3
+[columns]
+booked_on = "Date"
+text = "Label"
+amount = "Amount"
+balance_after = "Balance"
+counterparty_name = "Partner"
+"""
+ABOVE = 'Statement of account\n"as of 01/31/2026"\n'
+NAMES = '"Date","Label","Amount","Balance","Partner"\n'
+COFFEE = '"01/05/2026","coffee","-3.50","{}","Bar"\n'
+
+
+def statement(*rows):
+    return (ABOVE + NAMES + "".join(rows)).encode()
+
+
+def ids(items):
+    return [item.content.core_transaction_id for item in items]
+
+
+def test_a_statement_of_one_account_needs_no_column_of_accounts_and_what_stands_above_is_passed_over(
+    read_all,
+):
+    (item,) = read_all(
+        DelimitedAdapter(MappingFile.from_toml(STATEMENT)),
+        statement('"01/06/2026","Your payment","1,533.50","1,510.00","Azure Interior"\n'),
+    )
+    assert (item.line, item.content.account, item.content.amount_minor) == (4, "DE02", 153_350)
+    assert (item.content.booked_on, item.content.counterparty_name) == (date(2026, 1, 6), "Azure Interior")
+
+
+def test_postings_without_an_id_are_told_apart_by_what_they_say_and_how_often(read_all):
+    adapter = DelimitedAdapter(MappingFile.from_toml(STATEMENT))
+    other = '"01/06/2026","rent","-900.00","","Landlord"\n'
+    twice = ids(read_all(adapter, statement(COFFEE.format("10.00"), other, COFFEE.format("6.50"))))
+    assert len(set(twice)) == 3
+    once = ids(read_all(adapter, statement(COFFEE.format("11.00"))))
+    assert once == twice[:1], "another printed balance is no other booking"
+    overlapping = ids(read_all(adapter, statement(other, COFFEE.format(""), COFFEE.format(""))))
+    assert sorted(overlapping) == sorted(twice)
+    elsewhere = DelimitedAdapter(MappingFile.from_toml(STATEMENT.replace("DE02", "DE03")))
+    assert set(ids(read_all(elsewhere, statement(other)))).isdisjoint(twice)
+
+
+def test_columns_of_a_file_without_a_header_are_numbered(read_all):
+    mapping = MappingFile.from_toml(
+        'header_line = 0\ncurrency = "CNY"\naccount = "A"\n[columns]\nbooked_on = "1"\namount = "3"\n'
+    )
+    items = read_all(DelimitedAdapter(mapping), b"2026-01-05,x,7.00\n2026-01-06,y,-1.00\n")
+    assert [(item.line, item.content.amount_minor) for item in items] == [(1, 700), (2, -100)]
+
+
+def test_a_file_that_ends_above_its_header_says_so(read_all):
+    (item,) = read_all(DelimitedAdapter(MappingFile.from_toml(STATEMENT)), ABOVE.encode())
+    assert item.content.reason == "header-unknown"
+
+
+@pytest.mark.parametrize("change", [('account = "DE02"', ""), ("text =", "account ="), ("booked_on", "text")])
+def test_a_mapping_names_its_accounts_in_one_way_and_the_day(change):
+    with pytest.raises(MappingRefused):
+        MappingFile.from_toml(STATEMENT.replace(*change))
+
+
+def test_another_mapping_is_another_reading_and_another_layout_of_its_file_is_not():
+    one = DelimitedAdapter(MappingFile.from_toml(STATEMENT)).reading
+    assert DelimitedAdapter(MappingFile.from_toml("# ours\n" + STATEMENT)).reading == one
+    assert DelimitedAdapter(MappingFile.from_toml(STATEMENT.replace("Amount", "Betrag"))).reading != one

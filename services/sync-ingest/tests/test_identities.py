@@ -41,10 +41,10 @@ def test_a_digest_tells_content_apart_and_nothing_without_its_key():
 
 
 def test_ids_of_feeds_depend_on_all_that_makes_them_one():
-    assert intake_id("a", b"1") != intake_id("b", b"1")
+    assert intake_id("a", b"1", "r") != intake_id("b", b"1", "r")
     assert (
         len({quarantine_id("a", raw, reason, n) for raw in (b"x", b"y") for reason in "rs" for n in (1, 2)})
         == 8
     )
-    first = certificate_id("a", None, [intake_id("a", b"1")])
-    assert first != certificate_id("a", first, [intake_id("a", b"1")])
+    first = certificate_id("a", None, [intake_id("a", b"1", "r")])
+    assert first != certificate_id("a", first, [intake_id("a", b"1", "r")])

@@ -15,7 +15,8 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
-from sync_ingest.adapters.port import Item
+from sync_ingest.adapters import canonical
+from sync_ingest.adapters.port import Item, Line
 from sync_ingest.archive import Archive, SourceBusy
 from sync_ingest.domain.identities import QuarantineId, posting_ids
 from sync_ingest.domain.records import (
@@ -218,6 +219,48 @@ def test_an_unreadable_record_is_released_after_repair(ingest, source):
     with pytest.raises(AlreadyReleased):
         ingest.release(entry.id, lines(posting("t2", 1234)))
     assert counts(take(ingest, source, content)) == ("GREEN", 2, 0, 2, 0)
+
+
+CSV = b"account,id,day,amount\nA1,t1,2026-03-02,100.00\nA1,t2,2026-03-02,12..34\nA1,t3,2026-03-02,-25.00\n"
+MAPPING = """
+currency = "CNY"
+[columns]
+account = "account"
+core_transaction_id = "id"
+booked_on = "day"
+amount = "{}"
+"""
+
+
+def test_the_same_bytes_read_as_what_they_are_release_what_was_misread(ingest, source, postgres_url):
+    take(ingest, source, CSV)
+    assert [reason for _, reason, _ in waiting(ingest, source)] == ["json-malformed"] * 4
+    take(ingest, source, CSV, format="csv", mapping=MAPPING.format("betrag"))
+    assert [reason for _, reason, _ in waiting(ingest, source)] == ["header-unknown"]
+    right = take(ingest, source, CSV, format="csv", mapping=MAPPING.format("amount"))
+    assert counts(right) == ("GREEN", 3, 2, 0, 1)
+    assert waiting(ingest, source) == [(3, "amount-malformed", "amount")]
+    head = ingest.ledger.head_position()
+    assert counts(take(ingest, source, CSV, format="csv", mapping=MAPPING.format("amount")))[2:] == (0, 2, 1)
+    assert ingest.ledger.head_position() == head
+    kept = {ingest.archive.intake(intake).content for intake in right.intakes}
+    with psycopg.connect(postgres_url) as connection:
+        query = "select count(*) from ingest.intake_chunks where content = any(%s)"
+        assert connection.execute(query, (list(kept),)).fetchone() == (1,), "the bytes are kept once"
+
+
+def test_a_reader_that_was_mended_reads_again_and_books_only_what_is_new(ingest, source, monkeypatch):
+    content = lines(posting("t1", 10_000), b'{"record":"posting","account":"A1"', posting("t3", -2_500))
+    take(ingest, source, content)
+    mended = msgspec.json.encode(posting("t2", 500))
+    read_line = canonical.read_line
+    monkeypatch.setattr(
+        canonical, "read_line", lambda line: read_line(Line(1, mended) if line.number == 2 else line)
+    )
+    assert counts(take(ingest, source, content)) == ("GREEN", 3, 0, 2, 1), "the same reading, the same answer"
+    monkeypatch.setattr(canonical.CanonicalAdapter, "reading", "canonical.mended")
+    assert counts(take(ingest, source, content)) == ("GREEN", 3, 1, 2, 0)
+    assert waiting(ingest, source) == []
 
 
 def test_no_entry_no_release(ingest):

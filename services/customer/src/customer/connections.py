@@ -67,7 +67,7 @@ async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> 
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
         views = ViewReader(mongo, clock, VIEWS)
-        yield Read(mongo, views, Reading(mongo, views, ring))
+        yield Read(mongo, views, Reading(mongo, views, ring, settings.stale_after_minutes * 60))
     finally:
         await mongo.close()
 

@@ -35,8 +35,10 @@ class Figure(TypedDict):
     """An amount in minor units and as people write it, and where it comes from.
 
     `as_of`: the bank date up to which every source of it is booked. `recorded_at`: when its newest event was written
-    down. `freshness_seconds`: how long ago its stalest source was last heard of. `position`: the highest position in the
-    store of ingest among its events. `events`: links to what sums to it; movements of a liability sum to minus it.
+    down. `freshness_seconds`: how long ago its stalest source was last heard of. `stale`: the sources among its own that
+    have been silent for longer than the rules allow; where there is one, the figure may have been overtaken (amber).
+    `position`: the highest position in the store of ingest among its events. `events`: links to what sums to it;
+    movements of a liability sum to minus it.
     """
 
     amount_minor: int
@@ -47,6 +49,7 @@ class Figure(TypedDict):
     as_of: str | None
     recorded_at: str | None
     freshness_seconds: int | None
+    stale: list[str]
     position: int | None
     events: list[str]
 
@@ -100,7 +103,7 @@ class HeldBalance(TypedDict):
     balance: str
     movements: int
     section: str
-    booked_through: str
+    booked_through: str | None
     events: str
 
 
@@ -169,6 +172,7 @@ class SourceShown(TypedDict):
     booked_through: str | None
     heard_at: str
     freshness_seconds: int
+    stale: bool
     certificate: str | None
     status: str | None
     certified_at: str | None
@@ -181,6 +185,7 @@ class Rules(TypedDict):
     aum: str
     loans: str
     spending_kinds: list[str]
+    stale_after_seconds: int
 
 
 class Panorama(TypedDict):
@@ -197,12 +202,8 @@ class Panorama(TypedDict):
     rules: Rules
 
 
-RULES: Final[Rules] = {
-    "joint_accounts": "in-full-for-each-holder",
-    "aum": "assets-without-deducting-liabilities",
-    "loans": "debt-of-the-loan-account-or-granted-less-repaid",
-    "spending_kinds": list(SPENDING_KINDS),
-}
+STALE_AFTER_SECONDS: Final = 30 * 60
+"""Two windows of a source that is certified every 15 minutes."""
 
 _NOTHING: Final[Figure] = {
     "amount_minor": 0,
@@ -213,9 +214,14 @@ _NOTHING: Final[Figure] = {
     "as_of": None,
     "recorded_at": None,
     "freshness_seconds": None,
+    "stale": [],
     "position": None,
     "events": [],
 }
+
+
+_NO_BALANCE: Final = {"minor": 0, "movements": 0, "booked_through": None}
+"""Of an account that is open in a currency and on which nothing has moved yet."""
 
 
 @dataclass(slots=True)
@@ -276,6 +282,7 @@ class _Source:
     certificate: str | None = None
     certified_at: str | None = None
     freshness_seconds: int = 0
+    stale: bool = False
 
     def hears(self, booked_through: str | None, at: str) -> None:
         if booked_through is not None and (
@@ -338,13 +345,14 @@ def panorama(
     *,
     now: datetime,
     month: str | None = None,
+    stale_after_seconds: int = STALE_AFTER_SECONDS,
 ) -> Panorama:
     """The panorama of a customer; documents as the views keep them, personal values opened and masked before.
 
     `month` is YYYY-MM, by default the month in which the newest movement was booked. Of an account that no longer
     keeps the month (see `keeps`) the documents must hold it all the same.
     """
-    heard = _heard(accounts, sources, now)
+    heard = _heard(accounts, sources, now, stale_after_seconds)
     month = month or _newest_month(accounts, now)
     parties = {one["party_id"] for one in customer["parties"]}
     base = f"/customers/{customer['_id']}"
@@ -398,13 +406,22 @@ def panorama(
         "currencies": [_block(code, blocks[code], heard, month) for code in sorted(blocks)],
         "accounts": held,
         "sources": [_shown(name, heard[name]) for name in sorted(heard)],
-        "rules": RULES,
+        "rules": {
+            "joint_accounts": "in-full-for-each-holder",
+            "aum": "assets-without-deducting-liabilities",
+            "loans": "debt-of-the-loan-account-or-granted-less-repaid",
+            "spending_kinds": list(SPENDING_KINDS),
+            "stale_after_seconds": stale_after_seconds,
+        },
     }
 
 
 def _balances(document: Mapping[str, Any], account: _Account, blocks: dict[str, Block]) -> list[HeldBalance]:
     held: list[HeldBalance] = []
-    for currency, balance in document["balances"].items():
+    balances = document["balances"]
+    if not balances and document["currency"] is not None:
+        balances = {document["currency"]: _NO_BALANCE}
+    for currency, balance in balances.items():
         minor = balance["minor"]
         section = section_of(account.product, minor)
         link = f"{account.link}?currency={currency}"
@@ -519,7 +536,7 @@ def _block(currency: str, block: Block, heard: Mapping[str, _Source], month: str
 
 def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source]) -> Figure:
     if not of.accounts:
-        return {**_NOTHING, "amount": decimal_text(0, currency), "sources": [], "events": []}
+        return {**_NOTHING, "amount": decimal_text(0, currency), "sources": [], "stale": [], "events": []}
     sources = sorted(of.sources) if len(of.sources) > 1 else list(of.sources)
     return {
         "amount_minor": of.minor,
@@ -530,13 +547,17 @@ def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source]) -> Figure:
         "as_of": _as_of(sources, heard),
         "recorded_at": of.recorded_at,
         "freshness_seconds": max([heard[source].freshness_seconds for source in sources]),
+        "stale": [source for source in sources if heard[source].stale],
         "position": of.position,
         "events": of.events,
     }
 
 
 def _heard(
-    accounts: Sequence[Mapping[str, Any]], sources: Iterable[Mapping[str, Any]], now: datetime
+    accounts: Sequence[Mapping[str, Any]],
+    sources: Iterable[Mapping[str, Any]],
+    now: datetime,
+    stale_after_seconds: int,
 ) -> dict[str, _Source]:
     heard: dict[str, _Source] = {}
     for account in accounts:
@@ -550,6 +571,7 @@ def _heard(
             known.certified_at = source["certified_at"]
     for known in heard.values():
         known.freshness_seconds = _seconds_since(known.heard_at, now)
+        known.stale = known.freshness_seconds > stale_after_seconds
     return heard
 
 
@@ -559,6 +581,7 @@ def _shown(name: str, source: _Source) -> SourceShown:
         "booked_through": source.booked_through,
         "heard_at": source.heard_at,
         "freshness_seconds": source.freshness_seconds,
+        "stale": source.stale,
         "certificate": source.certificate,
         "status": source.status,
         "certified_at": source.certified_at,

@@ -28,7 +28,15 @@ from customer.domain.masking import (
     masked_text,
 )
 from customer.opening import CUSTOMER, INGEST, Keys, Mask, keys_of
-from customer.panorama import SPENDING_KINDS, HeldLoan, Panorama, keeps, loans_of, panorama
+from customer.panorama import (
+    SPENDING_KINDS,
+    STALE_AFTER_SECONDS,
+    HeldLoan,
+    Panorama,
+    keeps,
+    loans_of,
+    panorama,
+)
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES, movement_id
 from customer.views.customers import CUSTOMERS
@@ -83,10 +91,13 @@ class MovementsWanted:
 class Reading:
     """All questions; one per process, used from one event loop."""
 
-    def __init__(self, mongo: Mongo, live: LiveViews, ring: KeyRing) -> None:
+    def __init__(
+        self, mongo: Mongo, live: LiveViews, ring: KeyRing, stale_after_seconds: int = STALE_AFTER_SECONDS
+    ) -> None:
         self._mongo = mongo
         self._live = live
         self._ring = ring
+        self._stale_after_seconds = stale_after_seconds
         self._holdings: Gathered[str, Document | None] = Gathered(self._load_holdings)
 
     # customers
@@ -124,7 +135,14 @@ class Reading:
         accounts = [_opened_account(account, keys) for account in _in_order(found["accounts"])]
         if month is not None:
             await self._remember(month, accounts)
-        return panorama(shown, accounts, found["sources"], now=now, month=month)
+        return panorama(
+            shown,
+            accounts,
+            found["sources"],
+            now=now,
+            month=month,
+            stale_after_seconds=self._stale_after_seconds,
+        )
 
     async def accounts(self, customer_id: UUID) -> list[Document] | None:
         """The accounts of a customer with all their holders, masked; None where there is no such customer."""

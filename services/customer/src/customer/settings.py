@@ -1,7 +1,12 @@
-"""Settings of customer: nothing yet beside what every process has."""
+"""Settings of customer: the bank's own choices beside what every process has."""
 
 from chassis.settings import Settings
+from pydantic import Field
+
+from customer.panorama import STALE_AFTER_SECONDS
 
 
 class CustomerSettings(Settings):
-    """Where the servers are, who may call, and what the process listens on."""
+    """`stale_after_minutes`: a source that was silent for longer makes the figures that rest on it stale."""
+
+    stale_after_minutes: int = Field(default=STALE_AFTER_SECONDS // 60, ge=1, le=31 * 24 * 60)

@@ -19,7 +19,7 @@ from chassis.store import StoreUnavailable
 from psycopg import sql
 from typing_extensions import override
 
-from sync_ingest.domain.identities import IntakeId, QuarantineId, intake_id
+from sync_ingest.domain.identities import ContentId, IntakeId, QuarantineId, content_id, intake_id
 from sync_ingest.domain.totals import Purse
 
 CHUNK_BYTES: Final = 1 << 20
@@ -36,8 +36,8 @@ Lost: Final = (
 )
 """What says that a server did not answer, and nothing about what was asked of it."""
 
-SealChunk = Callable[[IntakeId, int, bytes], bytes]
-OpenChunk = Callable[[IntakeId, int, bytes], bytes]
+SealChunk = Callable[[ContentId, int, bytes], bytes]
+OpenChunk = Callable[[ContentId, int, bytes], bytes]
 
 
 class SourceBusy(Refusal):
@@ -82,6 +82,11 @@ class Intake:
     certified: bool
     set_aside: str | None = None
 
+    @property
+    def content(self) -> ContentId:
+        """What its bytes are kept under; another reading of them is another intake."""
+        return content_id(self.source, self.sha256)
+
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
@@ -108,14 +113,16 @@ create table if not exists {schema}.intakes (
     set_aside text, number bigint generated always as identity);
 create index if not exists intakes_open on {schema}.intakes (source)
     where certificate is null and set_aside is null;
+create index if not exists intakes_bytes on {schema}.intakes (source, sha256);
 create table if not exists {schema}.intake_chunks (
-    intake uuid not null, number int not null, sealed bytea not null, primary key (intake, number));
+    content uuid not null, number int not null, sealed bytea not null, primary key (content, number));
 create table if not exists {schema}.quarantine (
     id uuid primary key, source text not null, intake uuid not null, file text not null, line bigint not null,
     "column" text, reason text not null, detail text not null, raw_sealed text not null,
     quarantined_at timestamptz not null, status text not null default 'waiting',
     number bigint generated always as identity);
 create index if not exists quarantine_waiting on {schema}.quarantine (source, number);
+create index if not exists quarantine_intakes on {schema}.quarantine (intake) where status = 'waiting';
 create table if not exists {schema}.certificates (
     id uuid primary key, source text not null, certified_at timestamptz not null, status text not null,
     findings bytea not null, number bigint generated always as identity);
@@ -181,34 +188,40 @@ class Archive:
         *,
         format: str,
         mapping: str | None,
+        reading: str,
         received_at: datetime,
         seal: SealChunk,
     ) -> Intake:
-        """Keeps the bytes, sealed chunk by chunk, before anybody reads them; the same bytes are kept once."""
+        """Keeps the bytes, sealed chunk by chunk, before anybody reads them; the same bytes are kept once.
+
+        The same bytes to be read in another way are another intake of the same content.
+        """
         hasher, size = sha256(), 0
         while chunk := content.read(CHUNK_BYTES):
             hasher.update(chunk)
             size += len(chunk)
             if size > INTAKE_BYTES_MAX:
                 raise IntakeOversized(name)
-        intake = intake_id(source, hasher.digest())
+        digest = hasher.digest()
+        intake = intake_id(source, digest, reading)
         known = self.intake(intake)
         if known is not None:
             return known
-        content.seek(0)
+        fresh = Intake(intake, source, digest, name, format, mapping, size, received_at, certified=False)
         with self._connection.transaction():
-            self._execute("delete from {s}.intake_chunks where intake = %s", (intake,))
-            for number in range((size + CHUNK_BYTES - 1) // CHUNK_BYTES):
-                sealed = seal(intake, number, content.read(CHUNK_BYTES))
-                self._execute("insert into {s}.intake_chunks values (%s, %s, %s)", (intake, number, sealed))
+            if not self._intakes("where source = %s and sha256 = %s limit 1", (source, digest)):
+                content.seek(0)
+                for number in range((size + CHUNK_BYTES - 1) // CHUNK_BYTES):
+                    sealed = seal(fresh.content, number, content.read(CHUNK_BYTES))
+                    self._execute(
+                        "insert into {s}.intake_chunks values (%s, %s, %s)", (fresh.content, number, sealed)
+                    )
             self._execute(
                 "insert into {s}.intakes (id, source, sha256, name, format, mapping, size_bytes, received_at)"
                 " values (%s, %s, %s, %s, %s, %s, %s, %s)",
-                (intake, source, hasher.digest(), name, format, mapping, size, received_at),
+                (intake, source, digest, name, format, mapping, size, received_at),
             )
-        return Intake(
-            intake, source, hasher.digest(), name, format, mapping, size, received_at, certified=False
-        )
+        return fresh
 
     def intake(self, intake: IntakeId) -> Intake | None:
         """The intake of that id, if it was kept."""
@@ -249,9 +262,10 @@ class Archive:
 
         def chunk(number: int) -> bytes | None:
             rows = self._rows(
-                "select sealed from {s}.intake_chunks where intake = %s and number = %s", (intake.id, number)
+                "select sealed from {s}.intake_chunks where content = %s and number = %s",
+                (intake.content, number),
             )
-            return open_chunk(intake.id, number, rows[0][0]) if rows else None
+            return open_chunk(intake.content, number, rows[0][0]) if rows else None
 
         return io.BufferedReader(_Chunks(chunk), CHUNK_BYTES)
 
@@ -298,9 +312,20 @@ class Archive:
         )
         return [(row[0], QuarantineEntry(*row[1:])) for row in rows]
 
-    def released(self, entry: QuarantineId) -> None:
-        """Marks an entry as released."""
-        self._execute("update {s}.quarantine set status = 'released' where id = %s", (entry,))
+    def read_before(self, intakes: Sequence[Intake]) -> dict[QuarantineId, IntakeId]:
+        """Entries that wait since the bytes of these intakes were read in another way, each with the intake of now."""
+        rows = self._rows(
+            "select q.id, now.id from {s}.intakes as now"
+            " join {s}.intakes as before using (source, sha256)"
+            " join {s}.quarantine as q on q.intake = before.id and q.status = 'waiting'"
+            " where now.id = any(%s) and before.id <> now.id order by q.number",
+            ([intake.id for intake in intakes],),
+        )
+        return {QuarantineId(entry): IntakeId(intake) for entry, intake in rows}
+
+    def released(self, entries: Sequence[QuarantineId]) -> None:
+        """Marks entries as released."""
+        self._execute("update {s}.quarantine set status = 'released' where id = any(%s)", (list(entries),))
 
     def waiting(self, source: str | None = None) -> int:
         """How many entries wait for repair."""

@@ -26,6 +26,7 @@ from sync_ingest.domain.events import (
 )
 from sync_ingest.domain.identities import (
     CertificateId,
+    ContentId,
     IntakeId,
     QuarantineId,
     certificate_id,
@@ -40,6 +41,7 @@ _log = structlog.get_logger(__name__)
 
 ACCOUNTS_PER_READING: Final = 200
 FEED_FILES_MAX: Final = 10_000
+RELEASES_AT_ONCE: Final = 2_000
 SOURCE_CHARACTERS_MAX: Final = 64
 
 
@@ -245,7 +247,7 @@ class Ingest:
             intakes = self._take_in(source, [content], "canonical", None)
             result = self._book_and_certify(source, intakes)
             if result.findings.quarantined == 0:
-                self._note_release(source, quarantined, intakes[0].id)
+                self._note_releases(source, {quarantined: intakes[0].id})
             return result
 
     def certificates(self, source: str | None, before: int | None, limit: int) -> list[Certificate]:
@@ -274,7 +276,7 @@ class Ingest:
     def bytes_of(self, intake: Intake) -> BinaryIO:
         """The bytes of an intake as they came."""
 
-        def open_chunk(of: IntakeId, number: int, sealed: bytes) -> bytes:
+        def open_chunk(of: ContentId, number: int, sealed: bytes) -> bytes:
             return self.vault.open_bytes(of, f"intake|{number}", sealed)
 
         return self.archive.read(intake, open_chunk)
@@ -286,13 +288,35 @@ class Ingest:
             self.ledger.said_by(self.acting, carrier())
             yield
 
-    def _note_release(self, source: str, quarantined: QuarantineId, intake: IntakeId) -> None:
-        stream, identity = feed_id(source), released_id(quarantined)
-        if identity not in self.ledger.known([identity]):
-            event = QuarantinedRecordReleased(source=source, quarantine=quarantined, replaced_by=intake)
-            head = self.ledger.heads([stream]).get(stream, 0)
-            self._append([Entry(stream, head + 1, event, identity, self.now(), intake)])
-        self.archive.released(quarantined)
+    def _note_releases(self, source: str, releases: Mapping[QuarantineId, IntakeId]) -> None:
+        """Notes what took the place of quarantined records; a second time changes nothing."""
+        stream, every, now = feed_id(source), list(releases), self.now()
+        for at in range(0, len(every), RELEASES_AT_ONCE):
+            some = every[at : at + RELEASES_AT_ONCE]
+            known = self.ledger.known([released_id(entry) for entry in some])
+            version = self.ledger.heads([stream]).get(stream, 0)
+            entries = []
+            for quarantined in some:
+                identity, intake = released_id(quarantined), releases[quarantined]
+                if identity not in known:
+                    version += 1
+                    event = QuarantinedRecordReleased(
+                        source=source, quarantine=quarantined, replaced_by=intake
+                    )
+                    entries.append(Entry(stream, version, event, identity, now, intake))
+            if entries:
+                self._append(entries)
+            self.archive.released(some)
+
+    def _release_what_is_read_now(
+        self, source: str, intakes: Sequence[Intake], waiting: frozenset[QuarantineId] | None
+    ) -> None:
+        """Records that could not be read before and were now, as the same bytes came to be read in another way."""
+        fresh = [intake for intake in intakes if not intake.certified]
+        if fresh and waiting is not None:
+            before = self.archive.read_before(fresh)
+            now_read = {entry: intake for entry, intake in before.items() if entry not in waiting}
+            self._note_releases(source, now_read)
 
     def _append(self, entries: Sequence[Entry]) -> None:
         self.ledger.append(self.ledger.sealed(entries))
@@ -302,8 +326,10 @@ class Ingest:
     def _take_in(
         self, source: str, contents: Sequence[FeedContent], format: str, mapping: str | None
     ) -> list[Intake]:
-        def seal(intake: IntakeId, number: int, chunk: bytes) -> bytes:
-            return self.vault.seal_bytes(intake, f"intake|{number}", chunk)
+        def seal(content: ContentId, number: int, chunk: bytes) -> bytes:
+            return self.vault.seal_bytes(content, f"intake|{number}", chunk)
+
+        reading = adapter_for(format, mapping).reading
 
         intakes: dict[IntakeId, Intake] = {}
         copies: list[Intake] = []
@@ -315,6 +341,7 @@ class Ingest:
                     stream,
                     format=format,
                     mapping=mapping,
+                    reading=reading,
                     received_at=self.now(),
                     seal=seal,
                 )
@@ -404,6 +431,7 @@ class Ingest:
     def _book_and_certify(self, source: str, intakes: Sequence[Intake]) -> RunResult:
         started = self.elapsed()
         pipeline = self._book(source, intakes)
+        self._release_what_is_read_now(source, intakes, pipeline.waiting)
         ids = list(dict.fromkeys(intake.id for intake in intakes))
         pending = {intake.id for intake in intakes if not intake.certified}
         order = adapter_for(intakes[0].format, intakes[0].mapping).balance_order

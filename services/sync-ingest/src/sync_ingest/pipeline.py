@@ -258,8 +258,15 @@ class Pipeline:
         self._seen = Positions()
         self._deferred: list[Item] = []
         self._ordinals: Counter[tuple[bytes, str]] = Counter()
+        self._waiting: set[QuarantineId] = set()
+        self._named = self._unnamed = 0
         self._origins: Sequence[Origin] = ()
         self._day_starts = lru_cache(maxsize=4_096)(self._day_start)
+
+    @property
+    def waiting(self) -> frozenset[QuarantineId] | None:
+        """What of the feed waits in quarantine; None where it is too much to be named."""
+        return None if self._unnamed else frozenset(self._waiting)
 
     def book(self, batches: Iterable[Sequence[Item]], origins: Sequence[Origin]) -> Iterator[int]:
         """Books batch by batch; yields how many records were read and stored so far."""
@@ -286,9 +293,8 @@ class Pipeline:
             self._deferred = []
 
     def _batch(self, items: Sequence[Item]) -> None:
+        """Master data first: an account that is opened in the same batch as it is moved needs no mention of its own."""
         postings = [item for item in items if type(item.content) is Posting]
-        if postings:
-            self._postings(postings)
         if len(postings) < len(items):
             self._settle()
             others = [item for item in items if type(item.content) is not Posting]
@@ -298,6 +304,8 @@ class Pipeline:
                 unreadable += self._master(master)
             if unreadable:
                 self._quarantine(unreadable)
+        if postings:
+            self._postings(postings)
 
     # postings
 
@@ -639,9 +647,11 @@ class Pipeline:
     def _quarantine_batch(self, found: Sequence[_Quarantined]) -> None:
         named: list[tuple[QuarantineId, _Quarantined]] = []
         for quarantined in found:
-            if len(self._ordinals) >= QUARANTINED_NAMED_MAX:
+            if self._named >= QUARANTINED_NAMED_MAX:
+                self._unnamed += 1
                 self.totals.count_quarantined()
                 continue
+            self._named += 1
             raw, reason = quarantined.unreadable.raw, quarantined.unreadable.reason
             content = blake2b(raw, digest_size=8).digest(), reason
             self._ordinals[content] += 1
@@ -674,6 +684,7 @@ class Pipeline:
                 self.totals.count_released()
             else:
                 self.totals.count_quarantined()
+                self._waiting.add(identity)
 
     def _quarantine_event(self, identity: QuarantineId, quarantined: _Quarantined) -> FeedRecordQuarantined:
         item, unreadable = quarantined.item, quarantined.unreadable

@@ -14,14 +14,17 @@ from typing import Final, Literal, TypeVar
 from chassis.money import AmountUnreadable, minor_units
 
 from sync_ingest.adapters.port import (
+    SEPARATORS,
     BalanceOrder,
     Batch,
     FeedFile,
     FileUnreadable,
     Item,
     Line,
+    RowUnreadable,
     batched,
     chunks_of_lines,
+    columns_differ,
     first_line,
     kept,
     oversized,
@@ -131,12 +134,6 @@ Row = dict[str, str]
 Word = TypeVar("Word")
 
 
-class _RowUnreadable(Exception):
-    def __init__(self, reason: str, detail: str, column: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason, self.detail, self.column = reason, detail, column
-
-
 @dataclass(slots=True)
 class _Known:
     """What later tables need from earlier ones: disposition -> account and client."""
@@ -155,6 +152,7 @@ class BerkaAdapter:
     """Reads any subset of the tables; cards need the dispositions of the same feed."""
 
     name: Final = "berka"
+    reading: Final = "berka.1"
     balance_order: BalanceOrder = "credits-first"
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
@@ -193,7 +191,7 @@ def _table_of(feed_file: FeedFile) -> _Table:
     for kind, wanted in _HEADERS.items():
         if wanted <= set(columns):
             return _Table(kind, columns, header.number)
-    for other in (",", "\t", "|"):
+    for other in SEPARATORS:
         names = {name.strip().strip('"') for name in text.split(other)}
         if any(wanted <= names for wanted in _HEADERS.values()):
             detail = f"the header is separated by {other!r}, not by {SEPARATOR!r}"
@@ -207,46 +205,35 @@ def _read(table: _Table, line: Line, known: _Known) -> AnyRecord | Unreadable:
         return oversized(line)
     try:
         return _READERS[table.kind](_row(table, line), known)
-    except _RowUnreadable as problem:
-        return Unreadable(problem.reason, problem.detail, kept(line.data), problem.column)
+    except RowUnreadable as problem:
+        return problem.of(line)
 
 
 def _row(table: _Table, line: Line) -> Row:
     if b"\x00" in line.data:
-        raise _RowUnreadable("record-binary", "binary data in a line of text")
+        raise RowUnreadable("record-binary", "binary data in a line of text")
     try:
         text = line.data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _RowUnreadable("encoding-wrong", "not UTF-8 or ASCII", f"byte {error.start + 1}") from None
+        raise RowUnreadable("encoding-wrong", "not UTF-8 or ASCII", f"byte {error.start + 1}") from None
     if '"' in text:
         try:
             values = next(csv.reader([text], delimiter=SEPARATOR, strict=True))
         except csv.Error:
-            if not line.whole:
-                raise _RowUnreadable("record-truncated", "the file stops inside this record") from None
-            raise _RowUnreadable("quote-unclosed", "a quoted value has no end") from None
+            raise RowUnreadable("quote-unclosed", "a quoted value has no end") from None
     else:
         values = text.split(SEPARATOR)
     if len(values) != len(table.columns):
-        raise _columns_differ(table, line, text, len(values))
+        raise columns_differ(line, len(values), len(table.columns), SEPARATOR)
     return dict(zip(table.columns, values, strict=True))
-
-
-def _columns_differ(table: _Table, line: Line, text: str, found: int) -> _RowUnreadable:
-    detail = f"{found} columns where the header has {len(table.columns)}"
-    if not line.whole and found < len(table.columns):
-        return _RowUnreadable("record-truncated", f"the file stops inside this record: {detail}")
-    if found == 1 and any(text.count(other) >= len(table.columns) - 1 for other in ",\t|"):
-        return _RowUnreadable("separator-wrong", f"the row is not separated by {SEPARATOR!r}")
-    return _RowUnreadable("columns-differ", detail)
 
 
 def _key(row: Row, column: str) -> str:
     value = row[column].strip()
     if not value:
-        raise _RowUnreadable("field-missing", "a key is empty", column)
+        raise RowUnreadable("field-missing", "a key is empty", column)
     if len(value) > 20 or not (value.isascii() and value.isdigit()):
-        raise _RowUnreadable("field-invalid", "a key is not a number", column)
+        raise RowUnreadable("field-invalid", "a key is not a number", column)
     return value.lstrip("0") or "0"
 
 
@@ -254,13 +241,13 @@ def _amount(row: Row, column: str) -> int:
     try:
         return minor_units(row[column], 2)
     except AmountUnreadable as error:
-        raise _RowUnreadable(error.code, str(error), column) from None
+        raise RowUnreadable(error.code, str(error), column) from None
 
 
 def _unsigned(row: Row, column: str) -> int:
     amount_minor = _amount(row, column)
     if amount_minor < 0:
-        raise _RowUnreadable("amount-negative", "the direction is in the type, not in the sign", column)
+        raise RowUnreadable("amount-negative", "the direction is in the type, not in the sign", column)
     return amount_minor
 
 
@@ -278,7 +265,7 @@ def _date(row: Row, column: str) -> date:
     text = row[column].strip()
     found = _date_of(text.removesuffix(" 00:00:00"))
     if found is None:
-        raise _RowUnreadable(
+        raise RowUnreadable(
             "date-impossible" if text else "field-missing", "not a day written YYMMDD", column
         )
     return found
@@ -289,14 +276,14 @@ def _word(row: Row, column: str, words: Mapping[str, Word]) -> Word:
         return words[row[column].strip()]
     except KeyError:
         detail = "a word that this table does not define"
-        raise _RowUnreadable("word-unknown", detail, column) from None
+        raise RowUnreadable("word-unknown", detail, column) from None
 
 
 def _optional(row: Row, column: str) -> str | None:
     value = row[column].strip()
     if len(value) > TEXT_CHARACTERS_MAX:
         detail = f"more than {TEXT_CHARACTERS_MAX} characters"
-        raise _RowUnreadable("field-invalid", detail, column)
+        raise RowUnreadable("field-invalid", detail, column)
     return value or None
 
 
@@ -339,7 +326,7 @@ def _client(row: Row, known: _Known) -> AnyRecord:
     female = shaped and int(number[2:4]) > 50
     born_on = _date_of(f"{number[:2]}{int(number[2:4]) - 50:02d}{number[4:]}" if female else number)
     if born_on is None:
-        raise _RowUnreadable(
+        raise RowUnreadable(
             "date-impossible", "not a birth number YYMMDD, women's month + 50", "birth_number"
         )
     return PartyRecord(
@@ -355,7 +342,7 @@ def _disposition(row: Row, known: _Known) -> AnyRecord:
     disposition, account, party = _key(row, "disp_id"), _key(row, "account_id"), _key(row, "client_id")
     role = _word(row, "type", _ROLES)
     if len(known.dispositions) >= DISPOSITIONS_MAX:
-        raise _RowUnreadable("table-oversized", f"more than {DISPOSITIONS_MAX} dispositions")
+        raise RowUnreadable("table-oversized", f"more than {DISPOSITIONS_MAX} dispositions")
     known.dispositions[disposition] = (account, party)
     return HolderRecord(account=account, party=party, role=role)
 
@@ -363,7 +350,7 @@ def _disposition(row: Row, known: _Known) -> AnyRecord:
 def _card(row: Row, known: _Known) -> AnyRecord:
     found = known.dispositions.get(_key(row, "disp_id"))
     if found is None:
-        raise _RowUnreadable("disposition-unknown", "no such disposition in this feed", "disp_id")
+        raise RowUnreadable("disposition-unknown", "no such disposition in this feed", "disp_id")
     account, party = found
     return CardRecord(
         card=_key(row, "card_id"),
@@ -377,7 +364,7 @@ def _card(row: Row, known: _Known) -> AnyRecord:
 def _loan(row: Row, known: _Known) -> AnyRecord:
     duration = row["duration"].strip()
     if not (duration.isascii() and duration.isdigit() and 1 <= int(duration[:6]) <= 1200):
-        raise _RowUnreadable("field-invalid", "not a number of months", "duration")
+        raise RowUnreadable("field-invalid", "not a number of months", "duration")
     return LoanRecord(
         loan=_key(row, "loan_id"),
         account=_key(row, "account_id"),

@@ -31,6 +31,7 @@ class CanonicalAdapter:
     """JSON lines whose objects are the canonical records themselves."""
 
     name: Final = "canonical"
+    reading: Final = "canonical.1"
     balance_order: BalanceOrder = "as-read"
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:

@@ -8,22 +8,30 @@ The mapping is TOML (`MappingFile.from_toml`), for example::
     date_format = "%d.%m.%Y"
     decimal_mark = ","
     group_mark = "."
+    header_line = 1               # what stands before it is passed over; 0: no header, columns are "1", "2", ...
+    account = "6222021234566789"  # of a file of one account, which has no column for it
     [columns]
     account = "Konto"
-    core_transaction_id = "Ref"
+    core_transaction_id = "Ref"   # left out where the bank gives none
     booked_on = "Buchungstag"
     amount = "Betrag"             # or: credit = "Haben", debit = "Soll"
     [direction]                   # where the amount is unsigned
     column = "S/H"
     credit = ["H"]
     debit = ["S"]
+
+Without a transaction id a posting is identified by what it says and by its ordinal among the postings of its file that
+say the same: two equal bookings of one day are two, and a file that overlaps another brings only what is new. The
+printed balance is no part of it, because banks print it anew when something is booked in between.
 """
 
 import csv
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -32,14 +40,17 @@ from chassis.money import AmountUnreadable, exponent, is_currency, minor_units
 from msgspec import Meta
 
 from sync_ingest.adapters.port import (
+    SEPARATORS,
     BalanceOrder,
     Batch,
     FeedFile,
     FileUnreadable,
     Item,
     Line,
+    RowUnreadable,
     batched,
     chunks_of_lines,
+    columns_differ,
     first_line,
     kept,
     oversized,
@@ -75,6 +86,11 @@ _KNOWN_COLUMNS: Final = frozenset(
 )
 
 
+DERIVED_IDS_MAX: Final = 2_000_000
+"""Rows of one file that have no id of their own: so many are told apart."""
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
 class MappingRefused(Refusal):
     """The mapping file cannot describe a feed; the text says why."""
 
@@ -99,6 +115,8 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     separator: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     quote: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
     encoding: str = "utf-8"
+    header_line: Annotated[int, Meta(ge=0, le=1_000)] = 1
+    account: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
     date_format: str = "%Y-%m-%d"
     decimal_mark: Literal[".", ","] = "."
@@ -124,8 +142,10 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names = set(self.columns)
         if unknown := names - _KNOWN_COLUMNS:
             raise MappingRefused(f"columns that no posting has: {', '.join(sorted(unknown))}")
-        if missing := {"account", "core_transaction_id", "booked_on"} - names:
-            raise MappingRefused(f"columns without a place: {', '.join(sorted(missing))}")
+        if "booked_on" not in names:
+            raise MappingRefused("a column without a place: booked_on")
+        if ("account" in names) == (self.account is not None):
+            raise MappingRefused("either a column of accounts, or the one account that all rows are of")
         if ("amount" in names) == ({"credit", "debit"} <= names):
             raise MappingRefused("either amount, or credit and debit")
         if self.direction and "amount" not in names:
@@ -136,10 +156,26 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise MappingRefused("an encoding in which a line end is one byte")
 
 
-class _RowUnreadable(Exception):
-    def __init__(self, reason: str, detail: str, column: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason, self.detail, self.column = reason, detail, column
+NO_ID: Final = "-"
+
+
+class _Told:
+    """How often each posting without an id was told by a file so far."""
+
+    def __init__(self) -> None:
+        self._times: Counter[bytes] = Counter()
+
+    def identified(self, posting: Posting) -> Posting:
+        """The posting under an id of its own, which tells nothing to whom the account's number is unknown."""
+        content = _encode(msgspec.structs.replace(posting, balance_after_minor=None))
+        digest = blake2b(content, digest_size=12, key=posting.account.encode()[:64]).digest()
+        if digest not in self._times and len(self._times) >= DERIVED_IDS_MAX:
+            raise RowUnreadable(
+                "file-oversized", f"more than {DERIVED_IDS_MAX} rows without ids of their own"
+            )
+        self._times[digest] += 1
+        made = f"content-{digest.hex()}-{self._times[digest]}"
+        return msgspec.structs.replace(posting, core_transaction_id=made)
 
 
 class DelimitedAdapter:
@@ -149,6 +185,7 @@ class DelimitedAdapter:
 
     def __init__(self, mapping: MappingFile) -> None:
         self.mapping = mapping
+        self.reading = f"csv.1.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
         self.balance_order: BalanceOrder = mapping.balance_order
         self._date = lru_cache(maxsize=16_384)(self._parse_date)
 
@@ -168,30 +205,34 @@ class DelimitedAdapter:
     def _rows(self, index: int, feed_file: FeedFile, before: int) -> Iterator[tuple[Item, int]]:
         first_line(feed_file)
         columns: dict[str, int] | None = None
-        width = 0
+        width, told = 0, _Told()
         with feed_file.open() as stream:
             for lines, position in chunks_of_lines(stream):
                 for line in lines:
-                    if not line.data or line.data.isspace():
+                    if line.number < self.mapping.header_line or not line.data or line.data.isspace():
                         continue
                     if columns is None:
                         columns, width = self._header(line)
-                    else:
-                        yield Item(index, line.number, self._read(line, columns, width)), before + position
+                        if self.mapping.header_line:
+                            continue
+                    yield Item(index, line.number, self._read(line, columns, width, told)), before + position
+        if columns is None:
+            detail = f"the file ends before line {self.mapping.header_line}, which has its columns"
+            raise FileUnreadable(Unreadable("header-unknown", detail, b""))
 
     def _header(self, line: Line) -> tuple[dict[str, int], int]:
         try:
-            names = [name.strip() for name in self._split(line.data.removeprefix(b"\xef\xbb\xbf"))]
-        except _RowUnreadable as problem:
-            raise FileUnreadable(
-                Unreadable(problem.reason, problem.detail, kept(line.data)), line.number
-            ) from None
+            names = [name.strip() for name in self._split(line.data)]
+            if not self.mapping.header_line:
+                names = [str(number) for number in range(1, len(names) + 1)]
+        except RowUnreadable as problem:
+            raise FileUnreadable(problem.of(line), line.number) from None
         missing = [name for name in self.mapping.columns.values() if name not in names]
         if self.mapping.direction and self.mapping.direction.column not in names:
             missing.append(self.mapping.direction.column)
         if not missing:
             return {name: names.index(name) for name in names}, len(names)
-        if len(names) == 1 and any(other in names[0] for other in ";,\t|"):
+        if len(names) == 1 and any(other in names[0] for other in SEPARATORS):
             detail = f"the header is not separated by {self.mapping.separator!r}"
             raise FileUnreadable(Unreadable("separator-wrong", detail, kept(line.data)), line.number)
         detail = f"columns that the mapping names are absent: {', '.join(missing)}"
@@ -199,12 +240,12 @@ class DelimitedAdapter:
 
     def _split(self, data: bytes) -> list[str]:
         if b"\x00" in data:
-            raise _RowUnreadable("record-binary", "binary data in a line of text")
+            raise RowUnreadable("record-binary", "binary data in a line of text")
         try:
-            text = data.decode(self.mapping.encoding)
+            text = data.removeprefix(b"\xef\xbb\xbf").decode(self.mapping.encoding)
         except UnicodeDecodeError as error:
             where = f"byte {error.start + 1}"
-            raise _RowUnreadable("encoding-wrong", f"not {self.mapping.encoding}", where) from None
+            raise RowUnreadable("encoding-wrong", f"not {self.mapping.encoding}", where) from None
         if self.mapping.quote not in text:
             return text.split(self.mapping.separator)
         try:
@@ -214,39 +255,27 @@ class DelimitedAdapter:
                 )
             )
         except csv.Error:
-            raise _RowUnreadable("quote-unclosed", "a quoted value has no end in its line") from None
+            raise RowUnreadable("quote-unclosed", "a quoted value has no end in its line") from None
 
-    def _read(self, line: Line, columns: dict[str, int], width: int) -> AnyRecord | Unreadable:
+    def _read(self, line: Line, columns: dict[str, int], width: int, told: "_Told") -> AnyRecord | Unreadable:
         if line.oversized:
             return oversized(line)
         try:
             values = self._split(line.data)
             if len(values) != width:
-                raise self._columns_differ(line, len(values), width)
+                raise columns_differ(line, len(values), width, self.mapping.separator)
             row = {name: values[columns[at]].strip() for name, at in self.mapping.columns.items()}
             direction = (
                 values[columns[self.mapping.direction.column]].strip() if self.mapping.direction else ""
             )
-            return self._posting(row, direction)
-        except _RowUnreadable as problem:
-            if problem.reason == "quote-unclosed" and not line.whole:
-                return Unreadable("record-truncated", "the file stops inside this record", kept(line.data))
-            return Unreadable(problem.reason, problem.detail, kept(line.data), problem.column)
+            return self._posting(row, direction, told)
+        except RowUnreadable as problem:
+            return problem.of(line)
 
-    def _columns_differ(self, line: Line, found: int, width: int) -> _RowUnreadable:
-        detail = f"{found} columns where the header has {width}"
-        if not line.whole and found < width:
-            return _RowUnreadable("record-truncated", f"the file stops inside this record: {detail}")
-        if found == 1 and any(line.data.count(other) >= width - 1 for other in (b";", b",", b"\t", b"|")):
-            return _RowUnreadable(
-                "separator-wrong", f"the row is not separated by {self.mapping.separator!r}"
-            )
-        return _RowUnreadable("columns-differ", detail)
-
-    def _posting(self, row: dict[str, str], direction: str) -> AnyRecord:
+    def _posting(self, row: dict[str, str], direction: str, told: "_Told") -> AnyRecord:
         currency = row.get("currency") or self.mapping.currency or ""
         if not is_currency(currency):
-            raise _RowUnreadable(
+            raise RowUnreadable(
                 "currency-unknown", "not an ISO 4217 code", self.mapping.columns.get("currency")
             )
         decimals = exponent(currency)
@@ -257,8 +286,10 @@ class DelimitedAdapter:
         }
         details["product"] = details.get("product") or self.mapping.product
         record = {
-            "account": self._present(row, "account"),
-            "core_transaction_id": self._present(row, "core_transaction_id"),
+            "account": self.mapping.account or self._present(row, "account"),
+            "core_transaction_id": (
+                self._present(row, "core_transaction_id") if "core_transaction_id" in row else NO_ID
+            ),
             "amount_minor": self._signed(row, direction, decimals),
             "currency": currency,
             "booked_on": self._day(row, "booked_on"),
@@ -270,15 +301,16 @@ class DelimitedAdapter:
             **details,
         }
         try:
-            return msgspec.convert(record, Posting, strict=False)
+            posting = msgspec.convert(record, Posting, strict=False)
         except msgspec.ValidationError as error:
             field = str(error).rpartition("`$.")[2].removesuffix("`")
             column = self.mapping.columns.get(field, field)
-            raise _RowUnreadable("field-invalid", "a value that this field cannot hold", column) from None
+            raise RowUnreadable("field-invalid", "a value that this field cannot hold", column) from None
+        return posting if "core_transaction_id" in row else told.identified(posting)
 
     def _present(self, row: dict[str, str], name: str) -> str:
         if not row[name]:
-            raise _RowUnreadable("field-missing", "a required value is empty", self.mapping.columns[name])
+            raise RowUnreadable("field-missing", "a required value is empty", self.mapping.columns[name])
         return row[name]
 
     def _signed(self, row: dict[str, str], direction: str, decimals: int) -> int:
@@ -286,7 +318,7 @@ class DelimitedAdapter:
             credit, debit = row["credit"], row["debit"]
             if bool(credit) == bool(debit):
                 detail = "exactly one of credit and debit holds an amount"
-                raise _RowUnreadable("amount-missing", detail, self.mapping.columns["credit"])
+                raise RowUnreadable("amount-missing", detail, self.mapping.columns["credit"])
             return self._amount(row, "credit", decimals) if credit else -self._amount(row, "debit", decimals)
         amount_minor = self._amount(row, "amount", decimals)
         words = self.mapping.direction
@@ -294,12 +326,12 @@ class DelimitedAdapter:
             return amount_minor
         if amount_minor < 0:
             detail = "the direction is in its own column, not in the sign"
-            raise _RowUnreadable("amount-negative", detail, self.mapping.columns["amount"])
+            raise RowUnreadable("amount-negative", detail, self.mapping.columns["amount"])
         if direction in words.credit:
             return amount_minor
         if direction in words.debit:
             return -amount_minor
-        raise _RowUnreadable("word-unknown", "a direction that the mapping does not define", words.column)
+        raise RowUnreadable("word-unknown", "a direction that the mapping does not define", words.column)
 
     def _amount(self, row: dict[str, str], name: str, decimals: int) -> int:
         try:
@@ -310,14 +342,14 @@ class DelimitedAdapter:
                 group_mark=self.mapping.group_mark,
             )
         except AmountUnreadable as error:
-            raise _RowUnreadable(error.code, str(error), self.mapping.columns[name]) from None
+            raise RowUnreadable(error.code, str(error), self.mapping.columns[name]) from None
 
     def _day(self, row: dict[str, str], name: str) -> date:
         text = self._present(row, name)
         found = self._date(text)
         if found is None:
             detail = f"not a day written {self.mapping.date_format}"
-            raise _RowUnreadable("date-impossible", detail, self.mapping.columns[name])
+            raise RowUnreadable("date-impossible", detail, self.mapping.columns[name])
         return found
 
     def _parse_date(self, text: str) -> date | None:

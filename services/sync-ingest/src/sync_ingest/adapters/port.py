@@ -12,6 +12,7 @@ LINE_BYTES_MAX: Final = 65_536
 CHUNK_BYTES: Final = 1 << 20
 BATCH_RECORDS: Final = 2_000
 BINARY_PROBE_BYTES: Final = 4_096
+SEPARATORS: Final = (";", ",", "\t", "|")
 
 _MAGIC: Final = (b"\x1f\x8b", b"PK\x03\x04", b"%PDF-", b"\x7fELF", b"\xd0\xcf\x11\xe0", b"BZh", b"\xfd7zXZ")
 """How archives and documents begin that are sent in the place of their text."""
@@ -57,6 +58,14 @@ class Adapter(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def reading(self) -> str:
+        """Names the way in which bytes are read: raise its number when the same bytes give other records than before.
+
+        Bytes that come again are then read anew, and what was quarantined and can be read now is released.
+        """
+        ...
 
     @property
     def balance_order(self) -> BalanceOrder: ...
@@ -179,6 +188,30 @@ class FileUnreadable(Exception):
         super().__init__(unreadable.reason)
         self.unreadable = unreadable
         self.line = line
+
+
+class RowUnreadable(Exception):
+    """One row is not what its format asks for: the reason, and the column or byte where it shows."""
+
+    def __init__(self, reason: str, detail: str, column: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.detail, self.column = reason, detail, column
+
+    def of(self, line: Line) -> Unreadable:
+        """What stands in the place of the row; a quoted value that the end of the file cuts off is no open quote."""
+        if self.reason == "quote-unclosed" and not line.whole:
+            return Unreadable("record-truncated", "the file stops inside this record", kept(line.data))
+        return Unreadable(self.reason, self.detail, kept(line.data), self.column)
+
+
+def columns_differ(line: Line, found: int, wanted: int, separator: str) -> RowUnreadable:
+    """Why a row has another number of columns than its header."""
+    detail = f"{found} columns where the header has {wanted}"
+    if not line.whole and found < wanted:
+        return RowUnreadable("record-truncated", f"the file stops inside this record: {detail}")
+    if found == 1 and any(line.data.count(other.encode()) >= wanted - 1 for other in SEPARATORS):
+        return RowUnreadable("separator-wrong", f"the row is not separated by {separator!r}")
+    return RowUnreadable("columns-differ", detail)
 
 
 def batched(items: Iterator[tuple[Item, int]]) -> Iterator[Batch]:

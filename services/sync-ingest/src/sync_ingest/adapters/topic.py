@@ -38,6 +38,7 @@ class TopicAdapter:
     """Reads framed messages."""
 
     name: Final = "topic"
+    reading: Final = "topic.1"
     balance_order: BalanceOrder = "as-read"
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ from contracts.identity import CRM_NAMESPACE
 from sync_ingest.domain.records import AnyRecord, Posting
 
 IntakeId = NewType("IntakeId", UUID)
+ContentId = NewType("ContentId", UUID)
 QuarantineId = NewType("QuarantineId", UUID)
 CertificateId = NewType("CertificateId", UUID)
 FeedId = NewType("FeedId", UUID)
@@ -31,9 +32,14 @@ def feed_id(source: str) -> FeedId:
     return FeedId(uuid5(_NAMESPACE, f"feed:{source}"))
 
 
-def intake_id(source: str, sha256: bytes) -> IntakeId:
-    """The same bytes from the same source are the same intake."""
-    return IntakeId(uuid5(_NAMESPACE, f"intake:{source}:{sha256.hex()}"))
+def content_id(source: str, sha256: bytes) -> ContentId:
+    """What the same bytes from the same source are kept under, once."""
+    return ContentId(uuid5(_NAMESPACE, f"content:{source}:{sha256.hex()}"))
+
+
+def intake_id(source: str, sha256: bytes, reading: str) -> IntakeId:
+    """The same bytes from the same source, read in the same way, are the same intake."""
+    return IntakeId(uuid5(_NAMESPACE, f"intake:{source}:{sha256.hex()}:{reading}"))
 
 
 def quarantine_id(source: str, raw: bytes, reason: str, ordinal: int) -> QuarantineId:

@@ -1,0 +1,47 @@
+"""A golden feed gives the golden events (D03), field by field, whatever changes in between."""
+
+import io
+import json
+from pathlib import Path
+
+import msgspec
+from sync_ingest.domain.identities import feed_id
+from sync_ingest.ingesting import FeedContent
+from sync_ingest.journal import CATALOGUE, STORE
+
+GOLDEN = Path(__file__).parent / "golden"
+SOURCE = "golden"
+VARYING = frozenset({"digest"})
+"""A digest is under a key that is drawn by chance."""
+
+
+def told(ingest):
+    """Everything that the store holds of the source, opened, in order."""
+    recorder, keys = ingest.ledger._recorder, ingest.ledger._keys
+    found, after = [], 0
+    while page := recorder.read_after(after):
+        after = page[-1].position
+        opened = CATALOGUE.open_all(page, keys.keys_for([one.stream_id for one in page], create=False))
+        found += [one for one in opened if one.event.source == SOURCE]
+    return [
+        {
+            "stream": "feed" if one.stream_id == feed_id(SOURCE) else str(one.stream_id),
+            "version": one.version,
+            "name": one.name,
+            "effective_at": one.metadata.effective_at.isoformat() if "posting" in one.name else None,
+            "data": {
+                field: value
+                for field, value in msgspec.to_builtins(one.event).items()
+                if field not in VARYING
+            },
+        }
+        for one in found
+    ]
+
+
+def test_the_golden_feed_gives_the_golden_events(ingest):
+    assert STORE == "ingest"
+    content = (GOLDEN / "feed.jsonl").read_bytes()
+    ingest.run(SOURCE, [FeedContent("feed.jsonl", lambda: io.BytesIO(content))], format="canonical")
+    expected = (GOLDEN / "events.ndjson").read_text(encoding="utf-8").splitlines()
+    assert [json.dumps(line, ensure_ascii=False) for line in told(ingest)] == expected
