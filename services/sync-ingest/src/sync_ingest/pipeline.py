@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, tzinfo
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Final, NamedTuple, Protocol, cast
 from uuid import UUID
@@ -248,7 +248,6 @@ class Pipeline:
         self._journal = journal
         self._book = book
         self._now = now
-        self._bank_time = bank_time
         self._certified_through = certified_through
         self._reached = reached
         self._accounts: dict[str, _Account] = {}
@@ -261,7 +260,8 @@ class Pipeline:
         self._waiting: set[QuarantineId] = set()
         self._named = self._unnamed = 0
         self._origins: Sequence[Origin] = ()
-        self._day_starts = lru_cache(maxsize=4_096)(self._day_start)
+        # Not a method of its own: a run that refers to itself would be kept until somebody looks for cycles.
+        self._day_starts = lru_cache(maxsize=4_096)(partial(_day_start, bank_time))
 
     @property
     def waiting(self) -> frozenset[QuarantineId] | None:
@@ -726,8 +726,9 @@ class Pipeline:
         found = self._journal.heads(list(dict.fromkeys(streams)))
         return {stream: found.get(stream, 0) for stream in streams}
 
-    def _day_start(self, day: date) -> datetime:
-        return datetime.combine(day, time(), self._bank_time).astimezone(UTC)
+
+def _day_start(bank_time: tzinfo, day: date) -> datetime:
+    return datetime.combine(day, time(), bank_time).astimezone(UTC)
 
 
 def _nothing() -> "Future[list[int]]":

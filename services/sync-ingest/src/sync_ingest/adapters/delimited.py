@@ -30,7 +30,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal
 
@@ -187,7 +187,7 @@ class DelimitedAdapter:
         self.mapping = mapping
         self.reading = f"csv.1.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
         self.balance_order: BalanceOrder = mapping.balance_order
-        self._date = lru_cache(maxsize=16_384)(self._parse_date)
+        self._date = lru_cache(maxsize=16_384)(partial(_parsed_date, mapping.date_format))
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
         """Every row of every file; a file whose header lacks a mapped column is one entry with its reason."""
@@ -352,8 +352,9 @@ class DelimitedAdapter:
             raise RowUnreadable("date-impossible", detail, self.mapping.columns[name])
         return found
 
-    def _parse_date(self, text: str) -> date | None:
-        try:
-            return datetime.strptime(text, self.mapping.date_format).date()  # noqa: DTZ007 - a bank date
-        except ValueError:
-            return None
+
+def _parsed_date(date_format: str, text: str) -> date | None:
+    try:
+        return datetime.strptime(text, date_format).date()  # noqa: DTZ007 - a bank date
+    except ValueError:
+        return None
