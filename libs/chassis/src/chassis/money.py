@@ -61,11 +61,10 @@ def minor_units(text: str, decimals: int, *, decimal_mark: str = ".", group_mark
 
 def decimal_text(amount_minor: int, currency: str) -> str:
     """Minor units as people write them: -543210 fen is "-5432.10"."""
-    places = exponent(currency)
+    places = _EXPONENTS.get(currency, _TWO_DECIMALS)
+    if places == _TWO_DECIMALS and amount_minor >= 0:
+        return f"{amount_minor // 100}.{amount_minor % 100:02d}"
     sign = "-" if amount_minor < 0 else ""
-    if places == _TWO_DECIMALS:
-        whole, fraction = divmod(abs(amount_minor), 100)
-        return f"{sign}{whole}.{fraction:02d}"
     if not places:
         return str(amount_minor)
     whole, fraction = divmod(abs(amount_minor), 10**places)

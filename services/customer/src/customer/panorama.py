@@ -506,8 +506,10 @@ def _block(currency: str, block: Block, heard: Mapping[str, _Source], month: str
     net.plus(aum)
     net.plus(liabilities, -1)
 
+    nothing: Figure = {**_NOTHING, "amount": decimal_text(0, currency)}
+
     def figure(of: _Sum) -> Figure:
-        return _figure(of, currency, heard)
+        return _figure(of, currency, heard) if of.accounts else nothing
 
     sections = block.sections
     spending: Spending = {
@@ -535,19 +537,25 @@ def _block(currency: str, block: Block, heard: Mapping[str, _Source], month: str
 
 
 def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source]) -> Figure:
-    if not of.accounts:
-        return {**_NOTHING, "amount": decimal_text(0, currency), "sources": [], "stale": [], "events": []}
-    sources = sorted(of.sources) if len(of.sources) > 1 else list(of.sources)
+    sources = list(of.sources)
+    if len(sources) == 1:
+        only = heard[sources[0]]
+        as_of, freshness_seconds = only.booked_through, only.freshness_seconds
+        stale = sources if only.stale else []
+    else:
+        sources.sort()
+        as_of, stale = _as_of(sources, heard), [source for source in sources if heard[source].stale]
+        freshness_seconds = max([heard[source].freshness_seconds for source in sources])
     return {
         "amount_minor": of.minor,
         "amount": decimal_text(of.minor, currency),
         "joint_minor": of.joint_minor,
         "accounts": len(of.accounts),
         "sources": sources,
-        "as_of": _as_of(sources, heard),
+        "as_of": as_of,
         "recorded_at": of.recorded_at,
-        "freshness_seconds": max([heard[source].freshness_seconds for source in sources]),
-        "stale": [source for source in sources if heard[source].stale],
+        "freshness_seconds": freshness_seconds,
+        "stale": stale,
         "position": of.position,
         "events": of.events,
     }
