@@ -91,6 +91,22 @@ def test_an_opening_that_no_movement_explains_is_one_break():
     assert (result.beyond, result.opening_minor, result.exact) == (1, 1000, 3)
 
 
+def test_a_history_that_begins_in_the_middle_is_told_from_rows_that_do_not_follow():
+    purse = Purse(UUID(int=1), "CNY")
+    rows = [PrintedRow(date(2026, 1, n), 10, 1000 + 10 * n) for n in range(1, 5)]
+    missing = [PrintedRow(date(2026, 1, 5), 10, 2000)]
+    feed, store, closings = both([(purse, 50)])
+
+    def problems(*printed):
+        found = certify(feed, store, {}, closings, {purse: compare(printed, "as-read")})
+        assert found.status == "RED"
+        return [(p.code, p.found, p.detail) for p in found.problems]
+
+    opening = ("opening-missing", 1000, "2026-01-01")
+    assert problems(*rows) == [opening]
+    assert problems(*rows, *missing) == [opening, ("printed-balance-differs", 1, "2026-01-05")]
+
+
 def test_a_row_without_a_printed_balance_moves_the_next_expectation():
     day = date(2026, 1, 5)
     rows = [PrintedRow(day, 10, 10), PrintedRow(day, 5, None), PrintedRow(day, 5, 20)]

@@ -171,18 +171,21 @@ def _closings(
 
 
 def _printed(printed: Mapping[Purse, PrintedBalances]) -> list[Problem]:
-    return [
-        Problem(
-            "printed-balance-differs",
-            0,
-            balances.beyond,
-            purse.account,
-            purse.currency,
-            ", ".join(day.isoformat() for day in balances.breaks_on),
-        )
-        for purse, balances in sorted(printed.items(), key=lambda pair: pair[0])
-        if balances.beyond
-    ]
+    """Of each purse what its history lacks before its first row, and how many later rows do not follow."""
+    problems = []
+    for purse, balances in sorted(printed.items(), key=lambda pair: pair[0]):
+        days = [day.isoformat() for day in balances.breaks_on]
+        rows = balances.beyond
+        if balances.opening_minor:
+            opening, first, *days = balances.opening_minor, *days
+            rows -= 1
+            problems.append(Problem("opening-missing", 0, opening, purse.account, purse.currency, first))
+        if rows:
+            detail = ", ".join(days)
+            problems.append(
+                Problem("printed-balance-differs", 0, rows, purse.account, purse.currency, detail)
+            )
+    return problems
 
 
 def _printed_line(printed: Mapping[Purse, PrintedBalances]) -> PrintedLine:
