@@ -9,12 +9,14 @@ first, medians in MB, with every posting through Kafka to the views: batches com
 
 import argparse
 import asyncio
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -76,6 +78,11 @@ def roles(settings: SyncIngestSettings) -> Iterator[dict[str, int]]:
         yield found
 
 
+def wait(settings: SyncIngestSettings, position: int) -> None:
+    """Until the panorama shows everything up to a position."""
+    asyncio.run(shown(settings, position))
+
+
 def memory(postings: int) -> None:
     """[growth_memory_<role>]"""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -88,6 +95,9 @@ def memory(postings: int) -> None:
             kafka_url=running.urls["KAFKA_URL"],
             data=Path(folder),
         )
+        # Waiting for the views has clients of its own, whose memory is none of ingest's.
+        spawning = multiprocessing.get_context("spawn")
+        waiting = stack.enter_context(ProcessPoolExecutor(1, mp_context=spawning))
         processes = stack.enter_context(roles(settings)) | {"ingest": os.getpid()}
         held: list[dict[str, float]] = []
         size = postings // SLICES
@@ -95,7 +105,7 @@ def memory(postings: int) -> None:
             content = FeedContent(f"slice-{number}", lambda at=number: _stream(size, at * size))
             with opened(settings) as ingest:
                 ingest.keep("bench", content, format="canonical")
-            asyncio.run(shown(settings, head(settings)))
+            waiting.submit(wait, settings, head(settings)).result()
             held.append({name: resident_mb(pid) for name, pid in processes.items()})
             print(f"{(number + 1) * size} postings: {held[-1]}", file=sys.stderr)
         for name in processes:
