@@ -1,13 +1,17 @@
 """Names, versions, sealing in place, and what an old version becomes."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated, Any
 from uuid import UUID, uuid5
 
 import msgspec
 import pytest
 from chassis.catalogue import Catalogue, NewEvent, UnknownEvent
 from chassis.clock import uuid7
-from chassis.events import Event, Personal, StoredEvent, event_id, personal_fields
+from chassis.documents import open_sealed, sealed
+from chassis.events import Event, Personal, StoredEvent, event_id, personal, personal_fields
+from chassis.personal import MarkMisplaced
 from chassis.privacy import ERASED, DataKey, KeyRing, Tampered, open_value, seal
 from msgspec import structs
 
@@ -130,6 +134,123 @@ def test_personal_fields_are_found_and_only_text() -> None:
     assert personal_fields(JarOpened) == {"owner": "C2", "note": "C1"}
     assert personal_fields(JarFilled) == {}
     assert list(personal_fields(Several)) == ["name", "phone"]
+
+
+class Street(msgspec.Struct, frozen=True):
+    line: Personal
+    town: str
+
+
+class Guest(msgspec.Struct, frozen=True):
+    name: Annotated[str, personal("C1")]
+    lives: Street | None = None
+
+
+class PartyGiven(Event, frozen=True):
+    host: Personal
+    home: Street
+    theme: str
+    guests: tuple[Guest, ...]
+    nicknames: list[Personal]
+
+
+PARTY = PartyGiven(
+    "Li Wei",
+    Street("Lane 7", "Wuxi"),
+    "k1.not.sealed",
+    (Guest("Ma Fei", Street("Lane 9", "Suzhou")), Guest("He Xiu")),
+    ["Old Li", "Brother Wei"],
+)
+PARTIES = Catalogue(store="parties", entries={"party-given": PartyGiven})
+
+
+def test_personal_values_are_sealed_however_deep_they_stand(key: DataKey) -> None:
+    [one] = PARTIES.stored([NewEvent(STREAM, 1, PARTY, metadata())], {STREAM: key})
+    assert personal_fields(PartyGiven) == {
+        "host": "C2",
+        "home.line": "C2",
+        "guests[].name": "C1",
+        "guests[].lives.line": "C2",
+        "nicknames[]": "C2",
+    }
+    for value in (b"Li Wei", b"Lane 7", b"Lane 9", b"Ma Fei", b"He Xiu", b"Old Li"):
+        assert value not in one.body
+    assert b"Wuxi" in one.body
+    assert PARTIES.open(one, key).event == PARTY
+    [erased] = PARTIES.stored([NewEvent(STREAM, 1, PARTY, metadata())], {})
+    assert erased.body.count(ERASED.encode()) == 7
+    assert PARTIES.needs_key(PARTY)
+
+
+def test_a_nested_token_opens_only_at_its_place(key: DataKey) -> None:
+    [one] = PARTIES.stored([NewEvent(STREAM, 1, PARTY, metadata())], {STREAM: key})
+    body = msgspec.json.decode(one.body)
+    first, second = body["data"]["guests"]
+    first["name"], second["name"] = second["name"], first["name"]
+    with pytest.raises(Tampered):
+        PARTIES.open(structs.replace(one, body=msgspec.json.encode(body)), key)
+
+
+def test_a_nested_value_is_carried_into_a_document_and_opened_there(key: DataKey) -> None:
+    [one] = PARTIES.stored([NewEvent(STREAM, 1, PARTY, metadata())], {STREAM: key})
+
+    class Given:
+        sequence, stored_name, data = 1, "party-given", msgspec.json.decode(one.body)["data"]
+
+    def opened(place: str) -> str | None:
+        value = sealed(Given(), place)
+        return open_sealed(value, key, context="parties", subject=STREAM, field=place)
+
+    assert opened("host") == "Li Wei"
+    assert opened("guests[0].lives.line") == "Lane 9"
+    assert opened("guests[1].lives.line") is None
+    assert opened("guests[7].name") is None
+
+
+def test_nested_values_of_an_older_version_are_opened_before_they_are_lifted(key: DataKey) -> None:
+    [one] = PARTIES.stored([NewEvent(STREAM, 1, PARTY, metadata())], {STREAM: key})
+
+    def renamed(data: dict[str, Any]) -> dict[str, Any]:
+        return {**data, "theme": data["theme"].upper()}
+
+    newer = Catalogue(
+        store="parties", entries={"party-given": PartyGiven}, upcasts={("party-given", 1): renamed}
+    )
+    assert newer.open(one, key).event == structs.replace(PARTY, theme="K1.NOT.SEALED")
+
+
+class Holding(msgspec.Struct, frozen=True):
+    inside: "Holding | None" = None
+    name: Personal | None = None
+
+
+@dataclass
+class Plain:
+    name: Personal
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        dict[str, Personal],
+        dict[str, Street],
+        set[Personal],
+        tuple[Personal, int],
+        tuple[Street, Guest],
+        Street | Guest,
+        Personal | int,
+        list[list[Personal]],
+        Annotated[int, personal()],
+        Annotated[tuple[str, ...], personal()],
+        Holding,
+        Plain,
+    ],
+    ids=str,
+)
+def test_a_mark_that_could_not_be_sealed_is_refused_when_the_class_is_read(hint: Any) -> None:
+    event_class = msgspec.defstruct("Odd", [("field", hint)], bases=(Event,), frozen=True)
+    with pytest.raises(MarkMisplaced):
+        Catalogue(store="odd", entries={"odd": event_class})
 
 
 def test_uuid7_is_ordered_by_time() -> None:

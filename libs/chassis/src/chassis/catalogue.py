@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from msgspec import structs
 
-from chassis.events import Event, Metadata, RecordedEvent, StoredEvent, personal_fields
+from chassis.events import Event, Metadata, RecordedEvent, StoredEvent
+from chassis.personal import Change, Marked, marked
 from chassis.privacy import ERASED, DataKey, Origin, is_token, seal, unseal
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
@@ -45,7 +45,7 @@ class _Entry(NamedTuple):
     name: str
     version: int
     prefix: bytes
-    personal: tuple[str, ...]
+    personal: Marked
     decoder: "msgspec.json.Decoder[Event]"
 
 
@@ -90,7 +90,7 @@ class Catalogue:
             name,
             version,
             b'{"v":%d' % version,
-            tuple(personal_fields(event_class)),
+            marked(event_class),
             msgspec.json.Decoder(event_class),
         )
         if "v" in event_class.__struct_fields__:
@@ -122,7 +122,14 @@ class Catalogue:
 
     def needs_key(self, event: Event) -> bool:
         """Whether the event has a personal value to seal."""
-        return any(getattr(event, name) is not None for name in self._by_class[type(event)].personal)
+        found: list[str] = []
+
+        def note(place: str, plain: str) -> str:
+            found.append(place)
+            return plain
+
+        self._by_class[type(event)].personal.replaced(event, note)
+        return bool(found)
 
     # writing
 
@@ -208,12 +215,17 @@ class Catalogue:
         data = msgspec.json.decode(raw)
         data.pop("v", None)
         if opening:
-            # The place in the associated data is the field's name at the time of writing: open before lifting.
-            origin = self.origin(stored)
-            plain = {field for field in event_class.__struct_fields__ if field not in entry.personal}
-            for place, value in data.items():
-                if place not in plain and (is_token(value) or value == ERASED):
-                    data[place] = unseal(key, b"" if key is None else origin.aad(place, key), value)
+            # The place in the associated data is the value's place at the time of writing: open before lifting.
+            origin, personal = self.origin(stored), entry.personal
+            plain = set(event_class.__struct_fields__) - personal.texts.keys() - personal.inner.keys()
+
+            def opened(place: str, token: str) -> str:
+                return unseal(key, b"" if key is None else origin.aad(place, key), token)
+
+            data = {
+                name: value if name in plain else _tokens_replaced(value, opened, name)
+                for name, value in data.items()
+            }
         for step in range(version, entry.version):
             data = self._upcasts[entry.name, step](data)
         return msgspec.convert(data, event_class)
@@ -226,24 +238,24 @@ class Catalogue:
 
 
 def _sealed(event: Event, entry: _Entry, origin: Origin, key: DataKey | None) -> Event:
-    changes: dict[str, str] = {}
-    prefix = ""
-    for place in entry.personal:
-        plain = getattr(event, place)
-        if plain is None:
-            continue
-        if key is None:
-            changes[place] = ERASED
-            continue
-        prefix = prefix or origin.prefix()
-        changes[place] = seal(key, f"{prefix}{place}|{key.id.hex}".encode(), plain)
-    return structs.replace(event, **changes) if changes else event
+    if key is None:
+        return entry.personal.replaced(event, lambda _place, _plain: ERASED)
+    prefix, of_key = origin.prefix(), f"|{key.id.hex}"
+    return entry.personal.replaced(
+        event, lambda place, plain: seal(key, f"{prefix}{place}{of_key}".encode(), plain)
+    )
 
 
 def _opened(event: Event, entry: _Entry, origin: Origin, key: DataKey | None) -> Event:
-    changes: dict[str, str] = {}
-    for place in entry.personal:
-        token = getattr(event, place)
-        if token is not None:
-            changes[place] = unseal(key, b"" if key is None else origin.aad(place, key), token)
-    return structs.replace(event, **changes) if changes else event
+    return entry.personal.replaced(
+        event, lambda place, token: unseal(key, b"" if key is None else origin.aad(place, key), token)
+    )
+
+
+def _tokens_replaced(value: Any, change: Change, place: str) -> Any:
+    """A value of an older version with each sealed text in it changed, however deep."""
+    if isinstance(value, dict):
+        return {name: _tokens_replaced(inner, change, f"{place}.{name}") for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_tokens_replaced(inner, change, f"{place}[{at}]") for at, inner in enumerate(value)]
+    return change(place, value) if is_token(value) or value == ERASED else value

@@ -111,9 +111,19 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 def sealed(event: Sealing, field: str) -> Document | None:
-    """The value of a personal field of an event, still sealed, for a document; None stays None."""
-    token = event.data.get(field)
+    """The value at a place of an event (`owner`, `guests[0].name`), still sealed, for a document; None stays None."""
+    token = event.data.get(field) if field.isidentifier() else _at(event.data, field)
     return None if token is None else {"t": token, "v": event.sequence, "n": event.stored_name}
+
+
+def _at(value: Any, place: str) -> Any:
+    """What stands at a place; None where something on the way is absent."""
+    for step in place.replace("[", ".").replace("]", "").split("."):
+        if isinstance(value, list):
+            value = value[int(step)] if int(step) < len(value) else None
+        else:
+            value = None if value is None else value.get(step)
+    return value
 
 
 def open_sealed(

@@ -1,31 +1,28 @@
 """The vocabulary of private events: what a domain declares, what a store holds, what a reader gets back."""
 
-import typing
-from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
-from typing import Annotated, Any, Literal, NewType
+from typing import Literal, NewType
 from uuid import UUID, uuid5
 
 import msgspec
 
-PersonalClass = Literal["C1", "C2", "C3"]
+from chassis.personal import Personal, PersonalClass, PersonalMark, marked, personal
+
+__all__ = [
+    "Event",
+    "EventId",
+    "Metadata",
+    "Personal",
+    "PersonalClass",
+    "PersonalMark",
+    "RecordedEvent",
+    "StoredEvent",
+    "event_id",
+    "personal",
+    "personal_fields",
+]
+
 EventId = NewType("EventId", UUID)
-
-
-@dataclass(frozen=True, slots=True)
-class PersonalMark:
-    """Marks a text field of an event as personal: it is sealed on its own, under the key of the stream."""
-
-    sensitivity: PersonalClass
-
-
-def personal(sensitivity: PersonalClass = "C2") -> PersonalMark:
-    """The mark for `Annotated[str, personal("C2")]`; the field may be optional, never anything but text."""
-    return PersonalMark(sensitivity)
-
-
-Personal = Annotated[str, PersonalMark("C2")]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -87,32 +84,9 @@ def event_id(stream_id: UUID, version: int) -> EventId:
     return EventId(uuid5(stream_id, str(version)))
 
 
-@lru_cache(maxsize=1024)
 def personal_fields(event_class: type[Event]) -> dict[str, PersonalClass]:
-    """The personal fields of an event class with their class, in field order."""
-    found: dict[str, PersonalClass] = {}
-    for name, hint in typing.get_type_hints(event_class, include_extras=True).items():
-        mark = _mark(hint)
-        if mark is not None:
-            if not _is_text(hint):
-                raise TypeError(f"{event_class.__name__}.{name} is personal and not text")
-            found[name] = mark.sensitivity
-    return found
+    """The places of an event's personal values with their class: `owner`, `home.street`, `guests[].name`.
 
-
-def _mark(hint: Any) -> PersonalMark | None:
-    for metadata in getattr(hint, "__metadata__", ()):
-        if isinstance(metadata, PersonalMark):
-            return metadata
-    for argument in typing.get_args(hint):
-        mark = _mark(argument)
-        if mark is not None:
-            return mark
-    return None
-
-
-def _is_text(hint: Any) -> bool:
-    if typing.get_origin(hint) is Annotated:
-        return _is_text(typing.get_args(hint)[0])
-    arguments = typing.get_args(hint)
-    return hint in {str, type(None)} or (bool(arguments) and all(_is_text(a) for a in arguments))
+    Raises MarkMisplaced where a mark stands on what could not be sealed.
+    """
+    return marked(event_class).places()

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from chassis.catalogue import Catalogue
 from chassis.events import Event, Metadata, StoredEvent, personal_fields
+from chassis.personal import marked
 from chassis.privacy import ERASED, DataKey, KeyRing, open_bytes, seal_bytes
 from chassis.store import IdentityConflict, Recorder, VersionConflict
 from msgspec import structs
@@ -39,6 +40,8 @@ _KINDS: Final[dict[type[Event], tuple[str, tuple[tuple[str, bytes], ...]]]] = {
     event: (name, tuple((field, f"|{name}|{field}".encode()) for field in personal_fields(event)))
     for name, event in STORED_NAMES.items()
 }
+if any(marked(event).inner for event in STORED_NAMES.values()):
+    raise TypeError("`StoreLedger.sealed` seals texts of an event, and an event has personal values further in")
 _encode: Final = msgspec.json.Encoder().encode
 
 
