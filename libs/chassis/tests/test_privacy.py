@@ -108,11 +108,60 @@ def test_an_erasure_elsewhere_is_noticed_within_the_stated_time(key_ring: KeyRin
     elsewhere.close()
 
 
-def test_the_cache_is_bounded_and_keeps_what_is_used(key_ring: KeyRing) -> None:
-    key_ring.cached_max = 3
+def test_the_cache_is_bounded(key_ring: KeyRing, keys_url: str) -> None:
+    small = KeyRing(keys_url, key_ring.encryption, SystemClock().monotonic, cached_max=3)
     subjects = [uuid5(A, str(n)) for n in range(10)]
-    assert len(key_ring.keys_for(subjects)) == 10
-    assert sum(key_ring.cached(one) is not None for one in subjects) == 3
+    assert len(small.keys_for(subjects)) == 10
+    assert sum(small.cached(one) is not None for one in subjects) == 3
+    small.close()
+
+
+def test_a_key_at_hand_is_given_while_the_database_is_waited_for(key_ring: KeyRing, keys_url: str) -> None:
+    key_ring.keys_for([A, B])
+    with psycopg.connect(keys_url) as holding:
+        holding.execute("lock table data_keys in access exclusive mode")
+        erasing = threading.Thread(target=key_ring.erase, args=([A],))
+        erasing.start()
+        erasing.join(0.2)
+        assert erasing.is_alive()
+        assert key_ring.cached(B) is not None
+    erasing.join()
+    assert key_ring.cached(A) is None
+
+
+def test_an_erasure_while_others_load_leaves_no_key_at_hand(key_ring: KeyRing) -> None:
+    subjects = [uuid5(A, f"erased {n}") for n in range(40)]
+
+    def load() -> None:
+        for subject in subjects:
+            key_ring.keys_for([subject])
+            key_ring.keys_for(subjects[:5])
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for subject in subjects:
+        key_ring.erase([subject])
+    for thread in threads:
+        thread.join()
+    assert [one for one in subjects if key_ring.cached(one) is not None] == []
+    assert key_ring.keys_for(subjects) == {}
+
+
+async def test_a_state_in_memory_does_not_outlive_the_key_that_opened_it(
+    store: EventStore, keys_url: str, key_ring: KeyRing
+) -> None:
+    clock = ManualClock()
+    ring = KeyRing(keys_url, key_ring.encryption, clock.monotonic)
+    handler = CommandHandler(JAR, store, catalogue(), ring)
+    await handler.handle(A, OpenJar("Li Wei", "for rainy days", "bean"), context("1"))
+    assert (await handler.load(A)).state.owner == "Li Wei"
+    key_ring.erase([A])
+    clock.advance(KEYS_CACHED_SECONDS + 1)
+    assert (await handler.load(A)).state.owner == "***"
+    await handler.handle(A, FillJar(1), context("2"))
+    assert (await handler.load(A)).state.owner == "***"
+    ring.close()
 
 
 def test_a_lost_connection_is_opened_again(key_ring: KeyRing, keys_url: str) -> None:

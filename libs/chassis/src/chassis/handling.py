@@ -1,7 +1,7 @@
 """Runs a decider over the event store: load, decide, append; idempotent, concurrent, bounded."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final, Generic, cast
@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from chassis.aging import AgedCache
 from chassis.catalogue import Catalogue
 from chassis.deciding import (
     COMMAND_KEY_CHARACTERS_MAX,
@@ -26,7 +27,7 @@ from chassis.deciding import (
 )
 from chassis.events import StoredEvent
 from chassis.gathering import Gathered
-from chassis.privacy import DataKey, KeyRing
+from chassis.privacy import KEYS_CACHED_SECONDS, DataKey, KeyRing
 from chassis.snapshots import Loaded, Snapshots
 from chassis.store import (
     Append,
@@ -38,6 +39,8 @@ from chassis.store import (
 )
 
 STATES_CACHED_MAX: Final = 20_000
+STATES_CACHED_SECONDS: Final = KEYS_CACHED_SECONDS
+"""A state holds what its events hold, in the clear: it stays no longer than the key that opened it."""
 CONFLICT_RETRIES_MAX: Final = 5
 LOADED_TOGETHER_MAX: Final = 200
 COMMAND_BYTES_MAX: Final = 1_000_000
@@ -67,8 +70,9 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self._keys = keys
         self._snapshots = snapshots
         # By the integer of the id: a UUID computes its hash in Python each time.
-        self._states: OrderedDict[int, Loaded[StateT]] = OrderedDict()
-        self._states_max = states_cached_max
+        self._states: AgedCache[int, Loaded[StateT]] = AgedCache(
+            states_cached_max, STATES_CACHED_SECONDS, keys.monotonic
+        )
         self._turns = _Turns()
         self._loader = Gathered(self._load_many, gathered_max=LOADED_TOGETHER_MAX)
         self._key_loader = Gathered(self._keys_for, gathered_max=LOADED_TOGETHER_MAX)
@@ -102,7 +106,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
 
     def forget(self, stream_id: UUID) -> None:
         """Drops a cached state: after an erasure, say."""
-        self._states.pop(stream_id.int, None)
+        self._states.drop(stream_id.int)
 
     async def _handle(
         self, stream_id: UUID, command: CommandT, context: CommandContext, expected_version: int | None
@@ -110,6 +114,8 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         key = self._keys.cached(stream_id)
         if key is None:
             key = await self._key_loader.get(stream_id)
+        if key is None:
+            self.forget(stream_id)  # the subject was erased: what is cached was opened before
         remembered = Command(context.key, fingerprint(stream_id, command, key))
         for _ in range(1 + CONFLICT_RETRIES_MAX):
             loaded = self._states.get(stream_id.int) or await self._loader.get(stream_id)
@@ -195,11 +201,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         return Outcome(seen.stream_id, seen.version, position or 0, events, replayed=True)
 
     def _keep(self, stream_id: UUID, loaded: Loaded[StateT]) -> None:
-        states = self._states
-        states[stream_id.int] = loaded
-        states.move_to_end(stream_id.int)
-        if len(states) > self._states_max:
-            states.popitem(last=False)
+        self._states.put(stream_id.int, loaded)
 
     async def _keys_for(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
         found = await asyncio.to_thread(self._keys.keys_for, streams)

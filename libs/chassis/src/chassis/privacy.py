@@ -9,7 +9,6 @@ import contextlib
 import os
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -23,6 +22,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg import sql
 from typing_extensions import override
+
+from chassis.aging import AgedCache
 
 ERASED: Final = "***"
 """What a reader sees where the key is gone."""
@@ -215,10 +216,13 @@ class KeyRing:
     encryption: KeyEncryption
     monotonic: Callable[[], float]
     cached_max: int = KEYS_CACHED_MAX
-    _cache: "OrderedDict[UUID, tuple[float, DataKey | None]]" = field(default_factory=OrderedDict)
-    _lock: Lock = field(default_factory=Lock)
+    _cache: "AgedCache[UUID, tuple[DataKey | None]]" = field(init=False)
     _database: Lock = field(default_factory=Lock)
     _connection: "psycopg.Connection[Any] | None" = None
+
+    def __post_init__(self) -> None:
+        """The cache ages on the ring's own clock."""
+        self._cache = AgedCache(self.cached_max, KEYS_CACHED_SECONDS, self.monotonic)
 
     @classmethod
     def open(cls, url: str, encryption: KeyEncryption, monotonic: Callable[[], float]) -> "KeyRing":
@@ -231,30 +235,22 @@ class KeyRing:
         return ring
 
     def cached(self, subject: UUID) -> "DataKey | None":
-        """The key of a subject if it is at hand."""
-        with self._lock:
-            return self._fresh(subject, self.monotonic())[1]
+        """The key of a subject if it is at hand; never waits for the database."""
+        held = self._cache.get(subject)
+        return None if held is None else held[0]
 
     def keys_for(self, subjects: Iterable[UUID], *, create: bool = True) -> dict[UUID, DataKey]:
         """The keys of these subjects. A subject that was erased is absent and never gets a key again."""
-        wanted = dict.fromkeys(subjects)
         found: dict[UUID, DataKey] = {}
         missing: list[UUID] = []
-        now = self.monotonic()
-        with self._lock:
-            for subject in wanted:
-                hit, key = self._fresh(subject, now)
-                if key is not None:
-                    found[subject] = key
-                elif not hit:
-                    missing.append(subject)
+        for subject in dict.fromkeys(subjects):
+            held = self._cache.get(subject)
+            if held is None:
+                missing.append(subject)
+            elif held[0] is not None:
+                found[subject] = held[0]
         for at in range(0, len(missing), KEYS_PER_QUERY):
-            some = missing[at : at + KEYS_PER_QUERY]
-            loaded = self._load(some, create)
-            with self._lock:
-                for subject in some:
-                    if subject in loaded:
-                        self._keep(subject, loaded[subject], now)
+            loaded = self._load(missing[at : at + KEYS_PER_QUERY], create)
             found |= {subject: key for subject, key in loaded.items() if key is not None}
         return found
 
@@ -264,7 +260,7 @@ class KeyRing:
         Other processes stop opening their values within `KEYS_CACHED_SECONDS`. A subject without a key is marked too.
         """
         gone = list(dict.fromkeys(subjects))
-        with self._database, self._lock:
+        with self._database:
             connection = self._connected()
             with connection.transaction():
                 count = connection.execute(
@@ -278,7 +274,7 @@ class KeyRing:
                     [(subject,) for subject in gone],
                 )
             for subject in gone:
-                self._cache.pop(subject, None)
+                self._cache.drop(subject)
         return count
 
     def close(self) -> None:
@@ -288,25 +284,18 @@ class KeyRing:
                 self._connection.close()
                 self._connection = None
 
-    def _fresh(self, subject: UUID, now: float) -> tuple[bool, DataKey | None]:
-        entry = self._cache.get(subject)
-        if entry is None or now - entry[0] > KEYS_CACHED_SECONDS:
-            return False, None
-        return True, entry[1]
-
-    def _keep(self, subject: UUID, key: DataKey | None, now: float) -> None:
-        self._cache[subject] = (now, key)
-        self._cache.move_to_end(subject)
-        while len(self._cache) > self.cached_max:
-            self._cache.popitem(last=False)
-
     def _load(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
+        """Reads, and makes, and keeps what was read before the database is let go: no erasure gets in between."""
         with self._database:
+            since = self.monotonic()
             try:
-                return self._query(subjects, create)
+                loaded = self._query(subjects, create)
             except psycopg.OperationalError:
                 self._connection = None
-                return self._query(subjects, create)
+                loaded = self._query(subjects, create)
+            for subject, key in loaded.items():
+                self._cache.put(subject, (key,), since=since)
+        return loaded
 
     def _query(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
         connection = self._connected()

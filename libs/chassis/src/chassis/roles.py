@@ -14,6 +14,7 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import garbage, metrics, telemetry
+from chassis.aging import expiring
 from chassis.clock import Clock, SystemClock
 from chassis.settings import Settings
 from chassis.store import StoreUnavailable
@@ -212,6 +213,7 @@ async def run_roles(
     _log.info("process started", host=settings.host, port=port, run=",".join(roles))
     running = [asyncio.create_task(each.run(stopping, front, reasons), name=each.name) for each in hosted]
     web = asyncio.create_task(_answer(front, answering, stopping, settings), name="http")
+    forgetting = asyncio.create_task(expiring(clock), name="expiring")
     restore = _on_signals(stopping, [*running, web])
     try:
         waiting = asyncio.create_task(stopping.wait())
@@ -229,6 +231,7 @@ async def run_roles(
                 _log.error("role failed", role=task.get_name(), exc_info=task.exception())
         return 1 if failed else 0
     finally:
+        forgetting.cancel()
         restore()
         answering.close()
 

@@ -5,19 +5,23 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
+from chassis.aging import AgedCache
+from chassis.clock import SystemClock
 from chassis.documents import open_sealed
-from chassis.privacy import DataKey, KeyRing, Origin, open_value
+from chassis.privacy import KEYS_CACHED_SECONDS, DataKey, KeyRing, Origin, open_value
 
 Mask = Callable[[str | None], str | None]
 
 MASKED_CACHED_MAX: Final = 65_536
-"""Masked values are remembered by key and place; one whose key is gone is not looked up here any more."""
+"""Masked values are remembered by key and place, no longer than keys are; one whose key is gone is not looked up."""
 
 INGEST: Final = "ingest"
 CUSTOMER: Final = "customer"
 
 
-_masked: dict[tuple[UUID, Mask, str, str, int, str, str], str | None] = {}
+_masked: Final[AgedCache[tuple[UUID, Mask, str, str, int, str, str], str]] = AgedCache(
+    MASKED_CACHED_MAX, KEYS_CACHED_SECONDS, SystemClock().monotonic
+)
 
 
 class Keys:
@@ -39,9 +43,8 @@ class Keys:
         known = _masked.get(place)
         if known is None:
             known = mask(open_sealed(value, key, context=context, subject=subject, field=field))
-            if len(_masked) >= MASKED_CACHED_MAX:
-                _masked.clear()
-            _masked[place] = known
+            if known is not None:
+                _masked.put(place, known)
         return known
 
     def opened(

@@ -8,10 +8,11 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+from chassis.aging import AgedCache
 from chassis.catalogue import Catalogue
 from chassis.events import Event, Metadata, StoredEvent, personal_fields
 from chassis.personal import marked
-from chassis.privacy import ERASED, DataKey, KeyRing, open_bytes, seal_bytes
+from chassis.privacy import ERASED, KEYS_CACHED_SECONDS, DataKey, KeyRing, open_bytes, seal_bytes
 from chassis.store import IdentityConflict, Recorder, VersionConflict
 from msgspec import structs
 from psycopg import sql
@@ -91,7 +92,9 @@ class StoreLedger:
         self._now = now
         self._acting = ITSELF
         self._trace: dict[str, str] = {}
-        self._places: dict[int, _PlaceOf] = {}
+        self._places: AgedCache[int, _PlaceOf] = AgedCache(
+            PLACES_CACHED_MAX, KEYS_CACHED_SECONDS, keys.monotonic
+        )
 
     def said_by(self, acting: Acting, trace: Mapping[str, str]) -> None:
         """What is stored from now on names who had it stored, and in which trace unless its record brought its own."""
@@ -216,14 +219,13 @@ class StoreLedger:
         """
         streams = {entry.stream_id.int: entry.stream_id for entry in entries}
         keys, known = self._keys.keys_for(streams.values()), self._places
-        if len(known) + len(keys) > PLACES_CACHED_MAX:
-            known.clear()
         found = {}
         for number, stream in streams.items():
             key, place = keys.get(stream), known.get(number)
             if place is None or place.key is not key:
                 of_key = f"|{key.id.hex}".encode() if key else b""
-                place = known[number] = _PlaceOf(key, f"{STORE}|{stream.hex}|".encode(), of_key)
+                place = _PlaceOf(key, f"{STORE}|{stream.hex}|".encode(), of_key)
+                known.put(number, place)
             found[number] = place
         return found
 
