@@ -23,6 +23,7 @@ from crm_cli.status import gathered
 from crm_cli.verify_report import Report
 from customer import bootstrap as customer_service
 from customer.settings import CustomerSettings
+from sync_ingest.domain.records import HolderRecord, PartyRecord
 from sync_ingest.publishing import published
 
 from .stores import CLOCK, Bank, a_small_feed, new_database, posting, until
@@ -331,6 +332,33 @@ async def test_a_store_that_was_tampered_with(world):
     assert any("may UPDATE store_ingest.events" in each for each in found["I6"])
     assert any("body differs" in each for each in found["I7"])
     assert any("command k was acknowledged" in each for each in found["I8"])
+
+
+async def test_amounts_beyond_32_bits_are_shown_verified_and_rebuilt(bank):
+    edges = [2**31 - 1, 2**31, 10**15]
+    feed = [
+        PartyRecord(party="P1", kind="person", name="王小明"),
+        *(HolderRecord(account=f"A{at}", party="P1", role="owner") for at in range(len(edges) + 1)),
+        *(posting(f"T{at}", f"A{at}", minor) for at, minor in enumerate(edges)),
+        *(posting(f"S{at}", "A3", 10**15) for at in range(9)),
+    ]
+    total = sum(edges) + 9 * 10**15
+    await asyncio.to_thread(bank.take, "branch", *feed)
+    world = World(bank)
+    async with world.running(*(make() for make in roles(world.settings).values())):
+        await world.settled()
+        shown = await asyncio.to_thread(bank.crm, "panorama", "--reference", "branch:P1", "--json")
+        assert shown.returncode == 0, shown.stderr
+        [block] = json.loads(shown.stdout)["currencies"]
+        assert block["aum"]["amount_minor"] == block["net_worth"]["amount_minor"] == total
+        for _ in range(2):
+            done = await asyncio.to_thread(bank.crm, "verify", "--json")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert json.loads(done.stdout)["money"] == {"CNY": str(total)}
+            rebuilt = await asyncio.to_thread(bank.crm, "rebuild", "asset_panorama", "--json")
+            assert rebuilt.returncode == 0, rebuilt.stderr
+            assert json.loads(rebuilt.stdout)["equal"] is True
+    await world.close()
 
 
 async def test_the_command_says_green_or_red_by_its_exit_code(bank):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import psycopg
 from chassis.events import StoredEvent
-from chassis.mongo import Mongo
+from chassis.mongo import Mongo, exact_sum
 from chassis.store import writer_role
 from psycopg import sql
 
@@ -48,8 +48,8 @@ _SUMS: Final = (
     " where e.stream_id = w.id and e.version <= w.version and e.name = any(%s) offset 0) as p on true group by 1, 2"
 )
 _CERTIFIED: Final = (
-    "select d ->> 'certificate', l ->> 'currency', (l ->> 'opening_minor')::bigint, (l ->> 'credits_minor')::bigint,"
-    " (l ->> 'debits_minor')::bigint, (l ->> 'closing_minor')::bigint from"
+    "select d ->> 'certificate', l ->> 'currency', (l ->> 'opening_minor')::numeric, (l ->> 'credits_minor')::numeric,"
+    " (l ->> 'debits_minor')::numeric, (l ->> 'closing_minor')::numeric from"
     " (select convert_from(body, 'UTF8')::jsonb -> 'data' as d from {events}"
     " where name = 'reconciliation-certified') as c cross join jsonb_array_elements(d -> 'findings' -> 'lines') as l"
 )
@@ -60,7 +60,7 @@ _GUARDS: Final = (
 _MAY: Final = "select p, has_table_privilege(%s, %s, p) from unnest(%s::text[]) as p"
 CHANGING: Final = ["INSERT", "UPDATE", "DELETE", "TRUNCATE"]
 _TOTALS: Final = (
-    "select d ->> 'currency', sum((d ->> 'amount_minor')::bigint)::bigint, count(*), count(distinct d ->> 'posting_id')"
+    "select d ->> 'currency', sum((d ->> 'amount_minor')::bigint), count(*), count(distinct d ->> 'posting_id')"
     " from (select"
     " convert_from(body, 'UTF8')::jsonb -> 'data' as d from {events} where name = any(%s) and position <= %s)"
     " as p group by 1"
@@ -193,7 +193,10 @@ async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report
     the balance that the view folded, per account and currency; every certificate must close."""
     for certificate, currency, opening, credits, debits, closing in store.ask(_CERTIFIED):
         report.compare(
-            "I5", f"certificate {certificate} {currency} closes at", opening + credits - debits, closing
+            "I5",
+            f"certificate {certificate} {currency} closes at",
+            int(opening) + int(credits) - int(debits),
+            int(closing),
         )
     balances: dict[str, int] = {}
     async for page in mongo.pages(f"{prefix}accounts"):
@@ -206,7 +209,7 @@ async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report
                 for currency, balance in account["balances"].items():
                     count, credits, debits = sums.pop((account["_id"], currency), (0, 0, 0))
                     where = f"account {account['_id']} {currency}"
-                    report.compare("I5", f"{where}: closing", int(credits - debits), balance["minor"])
+                    report.compare("I5", f"{where}: closing", int(credits) - int(debits), balance["minor"])
                     report.compare("I5", f"{where}: movements", count, balance["movements"])
                     balances[currency] = balances.get(currency, 0) + balance["minor"]
             for id, currency in sums:
@@ -220,7 +223,7 @@ async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report
         f"{prefix}movements",
         [
             {"$match": {"position": {"$lte": head}}},
-            {"$group": {"_id": "$currency", "minor": {"$sum": "$amount_minor"}}},
+            {"$group": {"_id": "$currency", "minor": exact_sum("$amount_minor")}},
         ],
     )
     report.compare("I5", "the sums of all movements", totals, {each["_id"]: each["minor"] for each in moved})

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import Any, Final, Literal, Self, cast
 
 import bson
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.decimal128 import Decimal128
 from bson.errors import BSONError
+from bson.int64 import Int64
 from pymongo import AsyncMongoClient
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError, WTimeoutError
 from pymongo.uri_parser import parse_uri
@@ -43,9 +45,37 @@ PAGE_DOCUMENTS: Final = 1_000
 
 _DUPLICATE_KEY: Final = 11_000
 _UNIQUE_BROKEN: Final = "breaks a unique index"
+
+
+class _Int64(TypeDecoder):
+    """Integers of 2^31 and more come as a subclass of int, which JSON encoders refuse: here they are plain."""
+
+    bson_type = Int64
+    transform_bson = int  # type: ignore[assignment]  # a type is called as it is, without a frame of Python
+
+
+class _Integral(TypeDecoder):
+    """No document holds a decimal; the one that comes is an `exact_sum`."""
+
+    bson_type = Decimal128
+
+    @override
+    def transform_bson(self, value: Decimal128) -> int:
+        number = value.to_decimal()
+        if number != int(number):
+            raise ValueError("a decimal of the database is no integer")
+        return int(number)
+
+
+_REGISTRY: Final = TypeRegistry([_Int64(), _Integral()])
 _OPTIONS: Final[CodecOptions[Any]] = CodecOptions(
-    tz_aware=True, uuid_representation=bson.binary.UuidRepresentation.STANDARD
+    tz_aware=True, uuid_representation=bson.binary.UuidRepresentation.STANDARD, type_registry=_REGISTRY
 )
+
+
+def exact_sum(expression: str) -> dict[str, Any]:
+    """An accumulator that sums integers exactly to 34 digits; `$sum` alone turns to floating point beyond 64 bits."""
+    return {"$sum": {"$toDecimal": expression}}
 
 
 class Mongo:
@@ -69,7 +99,7 @@ class Mongo:
             "w": "majority",
         }
         options = {option: value for option, value in options.items() if option.lower() not in given}
-        options |= {"tz_aware": True, "uuidRepresentation": "standard"}
+        options |= {"tz_aware": True, "uuidRepresentation": "standard", "type_registry": _REGISTRY}
         name = database or parsed["database"] or DATABASE_DEFAULT
         if driver == "motor":
             from motor.motor_asyncio import AsyncIOMotorClient
@@ -92,7 +122,7 @@ class Mongo:
         await self.command({"ping": 1})
 
     async def command(self, command: Mapping[str, Any]) -> Document:
-        """Runs a database command."""
+        """Runs a database command. The driver decodes its reply by itself: read documents with `find` or `aggregate`."""
         with translated():
             return cast(Document, await self._database.command(command, codec_options=_OPTIONS))
 

@@ -4,9 +4,10 @@ import gc
 from datetime import UTC, datetime
 from uuid import UUID
 
+import msgspec
 import pytest
 from chassis.documents import Change, DocumentsUnavailable, Unwritable, Written
-from chassis.mongo import COMMAND_WRITES_MAX, PAGE_DOCUMENTS, Mongo, MongoDocuments
+from chassis.mongo import COMMAND_WRITES_MAX, PAGE_DOCUMENTS, Mongo, MongoDocuments, exact_sum
 from pymongo.errors import OperationFailure
 
 ID = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b12")
@@ -24,6 +25,46 @@ async def test_what_is_written_is_read_as_it_was(both):
     assert await both.find("c") == [document]
     assert await both.find_one("c", {"_id": ID}, fields={"minor": 1}) == {"_id": ID, "minor": 2**62}
     assert await both.find_one("c", {"_id": "nobody"}) is None
+
+
+def kinds(value):
+    """The types of all values in a document."""
+    if isinstance(value, dict):
+        return {type(value)} | {kind for each in value.values() for kind in kinds(each)}
+    if isinstance(value, list):
+        return {type(value)} | {kind for each in value for kind in kinds(each)}
+    return {type(value)}
+
+
+@pytest.mark.parametrize("minor", [2**31 - 1, 2**31, -(2**31) - 1, 2**53, 10**15, 9 * 10**18, 2**63 - 1])
+async def test_an_integer_is_a_plain_integer_however_large_and_however_it_is_asked_for(both, minor):
+    document = {"_id": "a", "_seq": minor, "minor": minor, "in": {"list": [minor, {"n": minor}]}}
+    documents = MongoDocuments(both, "")
+    assert await documents.write("c", [Change("a", None, minor, documents.freeze(document))]) == Written(
+        [], {}
+    )
+    answers = {
+        "find": await both.find("c"),
+        "find_one": [await both.find_one("c", {})],
+        "load": [(await documents.load("c", ["a"]))["a"]],
+        "pages": [one async for page in both.pages("c") for one in page],
+        "aggregate": await both.aggregate("c", [{"$match": {"minor": minor}}]),
+        "frozen": [documents.freeze(document).thawed()],
+    }
+    for way, found in answers.items():
+        assert found == [document], way
+        assert kinds(found) == {list, dict, str, int}, way
+        assert msgspec.json.decode(msgspec.json.encode(found)) == [document], way
+
+
+async def test_a_sum_beyond_64_bits_is_exact(both):
+    minors = [9 * 10**18, 9 * 10**18, 9 * 10**18, -1, 2**31]
+    await both.command(
+        {"insert": "c", "documents": [{"_id": at, "minor": minor} for at, minor in enumerate(minors)]}
+    )
+    [found] = await both.aggregate("c", [{"$group": {"_id": None, "minor": exact_sum("$minor")}}])
+    assert found == {"_id": None, "minor": sum(minors)}
+    assert type(found["minor"]) is int
 
 
 async def test_updates_say_whether_they_met_something(both):

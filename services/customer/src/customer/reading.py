@@ -12,7 +12,7 @@ from chassis.documents import Document, DocumentsUnavailable
 from chassis.events import event_id
 from chassis.gathering import Gathered
 from chassis.generations import NotBuilt
-from chassis.mongo import Mongo
+from chassis.mongo import Mongo, exact_sum
 from chassis.privacy import ERASED, KeyRing, Origin
 from contracts.identity import party_id
 
@@ -194,8 +194,8 @@ class Reading:
         group = {
             "_id": "$currency",
             "movements": {"$sum": 1},
-            "amount_minor": {"$sum": "$amount_minor"},
-            "outflow_minor": {"$sum": "$outflow_minor"},
+            "amount_minor": exact_sum("$amount_minor"),
+            "outflow_minor": exact_sum("$outflow_minor"),
         }
         found = await self._mongo.aggregate(collection, [{"$match": where}, {"$group": group}])
         return sorted(
@@ -246,7 +246,7 @@ class Reading:
         ranges = [{"_id": {"$gt": f"{one['_id']}:", "$lte": f"{one['_id']}:~"}} for one in forgetful]
         where = {"$or": ranges, **MovementsWanted(month=month).conditions(), "outflow_minor": {"$ne": 0}}
         by = {"account": "$account", "currency": "$currency", "kind": "$kind"}
-        group = {"_id": by, "out": {"$sum": "$outflow_minor"}}
+        group = {"_id": by, "out": exact_sum("$outflow_minor")}
         collection = await self._collection(asset_panorama.VIEW.name, MOVEMENTS)
         summed: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
         for one in await self._mongo.aggregate(collection, [{"$match": where}, {"$group": group}]):
