@@ -98,7 +98,7 @@ async def readers(settings: Settings, problems: list[str]) -> list[Status]:
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
         for view in VIEWS:
-            registered = next(group for group in CONSUMERS if f".{view.name}." in group.name)
+            registered = next(group for group in CONSUMERS if group.view == f"{_SERVICE}.{view.name}")
             status: Status = {"group": registered.name, "view": view.name, "parked": None}
             status |= {"topics": view.sources, "letters": registered.dead_letters.name}
             found.append(status | await _remembered(problems, _view(mongo, view.name, registered.name)))
@@ -124,8 +124,8 @@ async def _parked(books: Mongo, group: str) -> Status:
 
 
 def _others() -> list[ConsumerGroup]:
-    views = tuple(f"{_SERVICE}.{view.name}." for view in VIEWS)
-    return [group for group in CONSUMERS if not group.name.startswith(views)]
+    views = {f"{_SERVICE}.{view.name}" for view in VIEWS}
+    return [group for group in CONSUMERS if group.view not in views]
 
 
 async def _view(mongo: Mongo, name: str, registered: str) -> Status:

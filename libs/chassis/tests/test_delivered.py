@@ -6,6 +6,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 import pytest
+from chassis.arrivals import Arrivals
 from chassis.delivered import BodyInvalid, Delivered, Passed, read, read_body
 from chassis.transport import Record
 from contracts.envelope import Envelope, EnvelopeInvalid, Watermark
@@ -60,6 +61,37 @@ def test_headers_that_are_not_ours_are_named(name, value):
         read(record(headers))
     with pytest.raises(EnvelopeInvalid, match=name):
         read(record([pair for pair in ENVELOPE.headers() if pair[0] != name]))
+
+
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"", None, b"\xf0\x9f\x98\x80"], ids=repr)
+@pytest.mark.parametrize("name", ["traceparent", "tracestate"])
+def test_a_trace_that_cannot_be_read_is_left_out_and_stops_nothing(name, value):
+    event = read(record([*(pair for pair in ENVELOPE.headers() if pair[0] != name), (name, value)]))
+    assert isinstance(event, Delivered)
+    assert event.traceparent in {None, "", "00-abc-def-01"}
+    assert getattr(event.envelope, name) in {None, ""}
+
+
+@pytest.mark.parametrize("name", sorted({pair[0] for pair in ENVELOPE.headers()} | {"ce_time", "x"}))
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\xff\xfe", b"", None, b"9" * 5_000, b"9" * 30, b"-1", b"0001-01-01T00:00:00+14:00",
+        b"9999-12-31T23:59:59-14:00", b"\x00", b"a\nb",
+    ],
+    ids=lambda value: repr(value)[:30],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["event", "watermark"])
+def test_whatever_a_header_holds_a_batch_goes_on(name, value, kind):
+    of = ENVELOPE.headers() if kind == "event" else Watermark("ingest", 9, AT).headers()
+    headers = [*(pair for pair in of if pair[0] != name), (name, value)]
+    arrivals = Arrivals()
+    events = list(arrivals.events([record(headers), record(ENVELOPE.headers())]))
+    assert events[-1].sequence == 3
+    assert len(events) + len(arrivals.broken) + (kind == "watermark" and not arrivals.broken) == 2
+    for at in arrivals.positions.values():
+        assert at.position < 2**63
+        assert at.at is None or at.at.astimezone(UTC)
 
 
 def test_a_bad_instant_is_found_by_whoever_asks_for_it():

@@ -4,6 +4,7 @@
 `<service>.orders.v3`. Whoever reads asks which is live; whoever rebuilds makes another and switches.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ LIVE_CACHED_SECONDS: Final = 1.0
 WAIT_SECONDS_FIRST: Final = 0.005
 WAIT_SECONDS_MAX: Final = 0.1
 WAIT_FACTOR: Final = 1.6
+_OWNED: Final = re.compile(r"(?P<view>.+?)_v(?P<number>[0-9]+)_.+", re.ASCII)
 
 State = Literal["building", "live", "retired"]
 
@@ -49,7 +51,7 @@ class Generation:
 
     @property
     def prefix(self) -> str:
-        """What the names of its collections begin with."""
+        """What the names of its collections begin with; to find them again, read whole names with `owner_of`."""
         return f"{self.view}_v{self.number}_"
 
 
@@ -65,9 +67,9 @@ class Generations:
     @property
     def dead_letters(self) -> str:
         """The topic of the view's dead letters, whatever the generation."""
-        name = f"{self.service}.{self.view.name}."
-        registered = (group.dead_letters.name for group in CONSUMERS if group.name.startswith(name))
-        return next(registered, dead_letters(f"{name}v1").name)
+        name = f"{self.service}.{self.view.name}"
+        registered = (group.dead_letters.name for group in CONSUMERS if group.view == name)
+        return next(registered, dead_letters(f"{name}.v1").name)
 
     def books(self, generation: Generation) -> MongoBooks:
         """The books of a generation's group."""
@@ -135,8 +137,9 @@ class Generations:
         live = await self.live()
         if live is not None and live.number == generation.number:
             raise ValueError(f"{generation.prefix} is live")
-        for name in await self.mongo.collections(generation.prefix):
-            await self.mongo.drop(name)
+        for name in await self.mongo.collections():
+            if owner_of(name) == (generation.view, generation.number):
+                await self.mongo.drop(name)
         await self.books(generation).forget()
         await self.mongo.delete(GENERATIONS, {ID: _id(generation)})
 
@@ -147,10 +150,11 @@ class Generations:
         gone = [one for one in generations if one.state == "retired" and one.changed_at < before]
         for generation in gone:
             await self.drop(generation)
-        kept = tuple(one.prefix for one in generations if one not in gone)
+        kept = {one.number for one in generations if one not in gone}
         if kept:
-            for name in await self.mongo.collections(f"{self.view.name}_v"):
-                if not name.startswith(kept):
+            for name in await self.mongo.collections():
+                view, number = owner_of(name)
+                if view == self.view.name and number not in kept:
                     await self.mongo.drop(name)
         return gone
 
@@ -234,6 +238,16 @@ def partitions_of(topics: Sequence[str]) -> dict[Partition, str]:
         if topic.name in topics
         for number in range(topic.partitions)
     }
+
+
+def owner_of(collection: str) -> tuple[str, int]:
+    """The view and the number of the generation that a collection belongs to; ("", 0) where it belongs to none.
+
+    The whole name is read: `campaign` does not own the collections of `campaign_visits`. No name of a view looks like
+    that of a generation (see `View`), so there is one way to read it.
+    """
+    found = _OWNED.fullmatch(collection)
+    return ("", 0) if found is None else (found["view"], int(found["number"]))
 
 
 def _id(generation: Generation) -> str:

@@ -195,11 +195,10 @@ class Mongo:
         with translated():
             return cast(int, await self._database[collection].count_documents(where or {}))
 
-    async def collections(self, prefix: str = "") -> list[str]:
-        """Names of the collections that begin like this, in order."""
+    async def collections(self) -> list[str]:
+        """Names of all collections, in order."""
         with translated():
-            names = await self._database.list_collection_names()
-        return sorted(name for name in names if name.startswith(prefix))
+            return sorted(await self._database.list_collection_names())
 
     # writing
 

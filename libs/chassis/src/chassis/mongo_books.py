@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from contracts.envelope import COUNTED_MAX
 from typing_extensions import override
 
 from chassis.books import Books, GenerationLost, Held, Parked, Position, Wanted
@@ -15,7 +16,7 @@ POSITIONS: Final = "positions"
 PARKED: Final = "parked"
 PARKED_EVENTS: Final = "parked_events"
 SKIPPED: Final = "parked_skipped"
-_SEQUENCE_DIGITS: Final = 12
+_SEQUENCE_DIGITS: Final = len(str(COUNTED_MAX))
 
 
 class MongoBooks(Books):
@@ -108,7 +109,7 @@ class MongoBooks(Books):
     async def held(self, subject: UUID, after: int, limit: int) -> list[Held]:
         found = await self.mongo.find(
             PARKED_EVENTS,
-            {ID: {"$gt": self._event(subject, after), "$lt": self._event(subject, 10**_SEQUENCE_DIGITS - 1)}},
+            {ID: {"$gt": self._event(subject, after), "$lte": self._event(subject, COUNTED_MAX)}},
             order=[(ID, 1)],
             limit=limit,
         )
@@ -212,7 +213,7 @@ def _parked(one: Document) -> Parked:
 
 
 def _record(one: Document) -> Record:
-    headers = [(name, bytes(value)) for name, value in one["headers"]]
+    headers = [(name, bytes(value or b"")) for name, value in one["headers"]]
     return Record(
         one["topic"], one["partition"], bytes(one["key"]), headers, bytes(one["value"]), one["offset"]
     )

@@ -5,6 +5,7 @@ document by document, writes each collection once, and saves how far it is last.
 """
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ from chassis.parking import Indigestible, Parking
 from chassis.transport import Partition, Record
 
 __all__ = ["Collection", "Delivered", "Document", "DocumentKey", "Index", "View"]
+
+
+_VIEW_NAME: Final = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+_LIKE_A_GENERATION: Final = re.compile(r"_v[0-9]+(_|$)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,10 @@ class View:
     collections: tuple[Collection, ...]
     keys: Callable[[Delivered], Sequence[DocumentKey]]
     project: Callable[[DocumentKey, Document | None, Delivered], Document | None]
+
+    def __post_init__(self) -> None:
+        if not _VIEW_NAME.fullmatch(self.name) or _LIKE_A_GENERATION.search(self.name):
+            raise ValueError(f"{self.name!r} is no name of a view: a-z, 0-9 and _, and no _v with a number")
 
     def collection(self, name: str) -> Collection:
         """The collection of that name."""

@@ -102,10 +102,9 @@ async def test_collections_and_indexes_can_be_made_twice(both):
         await both.ensure("empty")
         await both.index("view_v1_c", [("a", 1), ("b", -1)], unique=True, partial={"a": {"$exists": True}})
     assert await both.collections() == ["empty", "view_v1_c"]
-    assert await both.collections("view_") == ["view_v1_c"]
     await both.drop("empty")
     await both.drop("empty")
-    assert await both.collections("e") == []
+    assert await both.collections() == ["view_v1_c"]
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import pytest
 from chassis import metrics
 from chassis.clock import SystemClock
-from chassis.generations import GENERATIONS, Generations, NotBuilt, ViewReader
+from chassis.generations import GENERATIONS, Generations, NotBuilt, ViewReader, owner_of
 from chassis.mongo import Mongo
 from chassis.mongo_books import parked_of, want
 from chassis.projecting import View
@@ -253,15 +254,49 @@ async def test_what_was_retired_is_dropped_after_a_while_and_strangers_at_once(b
     assert await generations.live() == (await generations.all())[1]
     await bank.mongo.insert_new("lists_v9_lists", {"_id": 1})
     assert await generations.sweep() == []
-    assert await bank.mongo.collections("lists_v") == [
+    assert await owned(bank) == [
         "lists_v1_entries", "lists_v1_lists", "lists_v2_entries", "lists_v2_lists",
     ]  # fmt: skip
     long_ago = CLOCK.now().replace(year=2020)
     await bank.mongo.update(GENERATIONS, {"number": 1}, {"$set": {"changed_at": long_ago}})
     assert [one.number for one in await generations.sweep()] == [1]
-    assert await bank.mongo.collections("lists_v") == ["lists_v2_entries", "lists_v2_lists"]
+    assert await owned(bank) == ["lists_v2_entries", "lists_v2_lists"]
     with pytest.raises(ValueError, match="live"):
         await generations.drop(new)
+
+
+async def owned(bank: Bank) -> list[str]:
+    return [name for name in await bank.mongo.collections() if owner_of(name)[0] == "lists"]
+
+
+@pytest.mark.parametrize("other", ["lists_visits", "lists_v", "lists_visits_of_2026", "lists_vx1_y"])
+async def test_sweeping_and_dropping_leave_a_view_alone_whose_name_begins_alike(bank, other):
+    async def never(_: str) -> bool:
+        return False
+
+    generations = bank.generations()
+    neighbour = bank.generations(replace(bank.view, name=other))
+    theirs = await neighbour.begin(never)
+    assert await neighbour.switch(theirs)
+    old, new = await generations.begin(never), await generations.begin(never)
+    assert await generations.switch(old)
+    assert await generations.switch(new)
+    long_ago = CLOCK.now().replace(year=2020)
+    await bank.mongo.update(GENERATIONS, {"_id": "lists|1"}, {"$set": {"changed_at": long_ago}})
+    for _ in range(2):
+        await generations.sweep()
+        await neighbour.sweep()
+    names = await bank.mongo.collections()
+    assert {f"{other}_v1_lists", f"{other}_v1_entries"} <= set(names)
+    assert await owned(bank) == ["lists_v2_entries", "lists_v2_lists"]
+    await neighbour.drop(await neighbour.begin(never))
+    assert {f"{other}_v1_lists", "lists_v2_lists"} <= set(await bank.mongo.collections())
+
+
+@pytest.mark.parametrize("name", ["lists_v1", "lists_v1_old", "Lists", "", "a.b", "1st", "lists\n"])
+def test_a_view_whose_name_could_be_a_generation_of_another_is_refused(bank, name):
+    with pytest.raises(ValueError, match="name of a view"):
+        replace(bank.view, name=name)
 
 
 async def test_the_number_of_a_group_that_read_before_is_not_taken_again(bank):

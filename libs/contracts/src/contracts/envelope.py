@@ -7,7 +7,7 @@ is in the plain headers `traceparent` and `tracestate`, where W3C propagators lo
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TypeVar
 from uuid import UUID
@@ -19,6 +19,8 @@ SPECIFICATION: Final = b"1.0"
 CONTENT_TYPE: Final = b"application/json"
 WATERMARK: Final = "crm.watermark"
 SOURCE_PREFIX: Final = "/crm/"
+COUNTED_MAX: Final = 10**12 - 1
+"""Of positions, sequences and versions: what is larger is no number of ours, and databases have no type for it."""
 
 _WATERMARK: Final = WATERMARK.encode()
 _SPECIFICATION: Final = ("ce_specversion", SPECIFICATION)
@@ -156,23 +158,22 @@ def unwrap(headers: Iterable[Header]) -> Envelope | Watermark:
 
 def _envelope(found: dict[str, bytes]) -> Envelope:
     if found["ce_specversion"] != SPECIFICATION:
-        raise EnvelopeInvalid(f"ce_specversion is {found['ce_specversion']!r}")
-    traceparent, tracestate = found.get("traceparent"), found.get("tracestate")
+        raise EnvelopeInvalid("ce_specversion is not 1.0")
     return Envelope(
         UUID(found["ce_id"].decode()),
         _decoded(found["ce_type"]),
-        _counted(found["ce_dataversion"]),
+        counted("ce_dataversion", found["ce_dataversion"]),
         _context(found["ce_source"]),
         UUID(found["ce_subject"].decode()),
-        _counted(found["ce_sequence"]),
-        _counted(found["ce_position"]),
+        counted("ce_sequence", found["ce_sequence"]),
+        counted("ce_position", found["ce_position"]),
         _instant(found["ce_time"]),
         _instant(found["ce_effectiveat"]),
         _decoded(found["ce_storedname"]),
         _id(found["ce_correlationid"]),
         _id(found["ce_causationid"]),
-        None if traceparent is None else traceparent.decode(),
-        None if tracestate is None else tracestate.decode(),
+        trace_text(found.get("traceparent")),
+        trace_text(found.get("tracestate")),
     )
 
 
@@ -180,7 +181,9 @@ def _watermark(found: dict[str, bytes]) -> Watermark:
     if found["ce_type"] != _WATERMARK:
         raise EnvelopeInvalid("not a watermark")
     return Watermark(
-        _context(found["ce_source"]), _counted(found["ce_position"], 0), _instant(found["ce_time"])
+        _context(found["ce_source"]),
+        counted("ce_position", found["ce_position"], 0),
+        _instant(found["ce_time"]),
     )
 
 
@@ -192,17 +195,39 @@ def _reading(read: Callable[[dict[str, bytes]], T], found: dict[str, bytes]) -> 
     except KeyError as missing:
         raise EnvelopeInvalid(f"no header {missing.args[0]}") from None
     except (ValueError, AttributeError, TypeError) as error:
-        raise EnvelopeInvalid(f"a header cannot be read: {error}") from error
+        raise EnvelopeInvalid(f"a header cannot be read: {type(error).__name__}") from error
 
 
 # What many records of a batch have in common is read and written once.
 
 
-def _counted(value: bytes, least: int = 1) -> int:
+def counted(name: str, value: bytes, least: int = 1) -> int:
+    """The number in a header; raises EnvelopeInvalid, or what `int` raises."""
     number = int(value)
-    if number < least:
-        raise EnvelopeInvalid(f"{number} where at least {least} was expected")
+    if not least <= number <= COUNTED_MAX:
+        raise EnvelopeInvalid(f"{name} is not between {least} and {COUNTED_MAX}")
     return number
+
+
+def trace_text(value: bytes | None) -> str | None:
+    """The text of a header of the trace context. One that cannot be read is left out: it is nobody's business here."""
+    if value is None or not value.isascii():
+        return None
+    return value.decode("ascii")
+
+
+def instant_of(value: bytes) -> datetime:
+    """The aware instant in a header; raises EnvelopeInvalid, also for one that UTC has no year for."""
+    try:
+        instant = datetime.fromisoformat(value.decode())
+        if instant.tzinfo is None:
+            raise EnvelopeInvalid("an instant without a zone")
+        instant.astimezone(UTC)
+    except EnvelopeInvalid:
+        raise
+    except (ValueError, OverflowError, AttributeError) as error:
+        raise EnvelopeInvalid("not an instant") from error
+    return instant
 
 
 @lru_cache(_CACHED_MAX)
@@ -230,19 +255,14 @@ def _id(value: bytes) -> UUID:
     return UUID(value.decode())
 
 
-@lru_cache(_CACHED_MAX)
-def _instant(value: bytes) -> datetime:
-    instant = datetime.fromisoformat(value.decode())
-    if instant.tzinfo is None:
-        raise EnvelopeInvalid(f"an instant without a zone: {value!r}")
-    return instant
+_instant: Final = lru_cache(_CACHED_MAX)(instant_of)
 
 
 @lru_cache(_CACHED_MAX)
 def _context(source: bytes) -> str:
     text = source.decode()
     if not text.startswith(SOURCE_PREFIX) or len(text) == len(SOURCE_PREFIX):
-        raise EnvelopeInvalid(f"ce_source is {text!r}")
+        raise EnvelopeInvalid("ce_source is none of ours")
     return text.removeprefix(SOURCE_PREFIX)
 
 

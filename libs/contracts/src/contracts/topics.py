@@ -4,12 +4,14 @@ Nothing else creates a topic: what is missing here does not exist on the broker.
 because a subject's records stay in order only as long as its partition does.
 """
 
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 PARTITIONS: Final = 6
+_OF_A_VIEW: Final = re.compile(r"([^.]+\.[^.]+)\.v[0-9]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,12 @@ class ConsumerGroup:
 
     name: str
     topics: tuple[str, ...]
+
+    @property
+    def view(self) -> str | None:
+        """`<service>.<view>` where it is the reader of a view."""
+        found = _OF_A_VIEW.fullmatch(self.name)
+        return None if found is None else found[1]
 
     @property
     def dead_letters(self) -> Topic:
