@@ -16,7 +16,7 @@ from chassis.mongo import Mongo, exact_sum
 from chassis.privacy import ERASED, KeyRing, Origin
 from contracts.identity import party_id
 
-from customer.domain.masking import (
+from customer.masking import (
     masked_account,
     masked_address,
     masked_birthday,
