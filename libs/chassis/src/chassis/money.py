@@ -4,6 +4,11 @@ import re
 from typing import Final
 
 AMOUNT_MINOR_MAX: Final = 10**15
+"""One amount."""
+BALANCE_MINOR_MAX: Final = 9 * 10**15
+"""The sum of one account and currency, either side of zero: below 2^53, so that every reader of JSON has it exactly."""
+TURNOVER_MINOR_MAX: Final = 9 * 10**18
+"""The sum of absolute amounts, of one account or of many: below 2^63, so that every database holds it."""
 DECIMALS_MAX: Final = 12
 
 _NO_DECIMALS: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"

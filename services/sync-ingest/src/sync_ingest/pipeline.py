@@ -17,6 +17,7 @@ from msgspec import structs
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Item
 from sync_ingest.domain.booking import booked, described, stream_of, subject_of
+from sync_ingest.domain.controls import FeedRead
 from sync_ingest.domain.events import AccountSeen, FeedRecordQuarantined
 from sync_ingest.domain.identities import (
     Digester,
@@ -34,6 +35,7 @@ from sync_ingest.domain.records import (
     LAST_DAY,
     AccountRecord,
     AnyRecord,
+    ControlRecord,
     MasterRecord,
     PartyRecord,
     Place,
@@ -244,6 +246,7 @@ class Pipeline:
     ) -> None:
         self.source = source
         self.totals = ControlTotals()
+        self.read = FeedRead()
         self.appended = 0
         self._journal = journal
         self._book = book
@@ -273,6 +276,9 @@ class Pipeline:
         self._origins = origins
         with ThreadPoolExecutor(1, thread_name_prefix="ingest-writer") as self._writer:
             for batch in batches:
+                count = self.read.count
+                for item in batch:
+                    count(item.file, item.line, item.content)
                 for at in range(0, len(batch), BATCH_RECORDS):
                     self._batch(batch[at : at + BATCH_RECORDS])
                 yield self.totals.read
@@ -299,7 +305,7 @@ class Pipeline:
             self._settle()
             others = [item for item in items if type(item.content) is not Posting]
             unreadable = [_Quarantined(i, i.content) for i in others if isinstance(i.content, Unreadable)]
-            master = [i for i in others if not isinstance(i.content, Unreadable)]
+            master = [i for i in others if not isinstance(i.content, (Unreadable, ControlRecord))]
             if master:
                 unreadable += self._master(master)
             if unreadable:
@@ -573,7 +579,7 @@ class Pipeline:
         latest: list[tuple[Item, MasterRecord]] = []
         for item in items:
             record = item.content
-            if isinstance(record, (Unreadable, Posting)):
+            if isinstance(record, (Unreadable, Posting, ControlRecord)):
                 continue
             if record.source is not None and record.source != self.source:
                 detail = "the record names another source than its feed"

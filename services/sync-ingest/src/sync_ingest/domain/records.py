@@ -8,7 +8,7 @@ from datetime import date
 from typing import Annotated, Final, Literal
 
 import msgspec
-from chassis.money import AMOUNT_MINOR_MAX
+from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX
 from msgspec import Meta
 
 Key = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -16,6 +16,11 @@ Text = Annotated[str, Meta(max_length=1024)]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
 AmountMinor = Annotated[int, Meta(ge=-AMOUNT_MINOR_MAX, le=AMOUNT_MINOR_MAX)]
 PositiveMinor = Annotated[int, Meta(ge=0, le=AMOUNT_MINOR_MAX)]
+BalanceMinor = Annotated[int, Meta(ge=-BALANCE_MINOR_MAX, le=BALANCE_MINOR_MAX)]
+SumMinor = Annotated[int, Meta(ge=0, le=TURNOVER_MINOR_MAX)]
+LedgerMinor = Annotated[int, Meta(ge=-TURNOVER_MINOR_MAX, le=TURNOVER_MINOR_MAX)]
+SequenceNumber = Annotated[int, Meta(ge=0, le=2**53)]
+NumberOfRecords = Annotated[int, Meta(ge=0, le=2**53)]
 Leg = Annotated[int, Meta(ge=0, le=999)]
 Product = Literal["deposit", "wealth", "loan", "card"]
 Kind = Literal[
@@ -39,7 +44,11 @@ class Record(msgspec.Struct, frozen=True, tag_field="record", omit_defaults=True
 
 
 class Posting(Record, frozen=True, tag="posting", gc=False):
-    """One leg of a core-bank transaction on one account: the unit of money in this system."""
+    """One leg of a core-bank transaction on one account: the unit of money in this system.
+
+    `sequence_number` is the running number that the source gives its postings, one by one without a gap: per account,
+    or per branch where `numbered_by` says so.
+    """
 
     account: Key
     core_transaction_id: Key
@@ -48,7 +57,7 @@ class Posting(Record, frozen=True, tag="posting", gc=False):
     booked_on: date
     leg: Leg = 1
     value_on: date | None = None
-    balance_after_minor: AmountMinor | None = None
+    balance_after_minor: BalanceMinor | None = None
     product: Product | None = None
     channel: Text | None = None
     kind: Kind | None = None
@@ -59,6 +68,8 @@ class Posting(Record, frozen=True, tag="posting", gc=False):
     counterparty_name: Text | None = None
     text: Text | None = None
     reverses: Key | None = None
+    sequence_number: SequenceNumber | None = None
+    numbered_by: Literal["account", "branch"] = "account"
     source: Key | None = None
 
 
@@ -138,8 +149,44 @@ class StandingOrderRecord(Record, frozen=True, tag="standing-order"):
     source: Key | None = None
 
 
+class ControlRecord(Record, frozen=True, tag="control"):
+    """Control totals that a file states about its own postings; what it leaves out is not checked.
+
+    Of the whole file, of one account, or of one branch. `records` counts postings, those that cannot be read too; the
+    sums are positive minor units of `currency`; `opening_minor` and `closing_minor` are signed ledger balances before
+    the first and after the last posting. `first_number` and `last_number` are the running numbers of an account or a
+    branch. Raises ValueError where a figure lacks what it is a figure of.
+    """
+
+    records: NumberOfRecords | None = None
+    credits_minor: SumMinor | None = None
+    debits_minor: SumMinor | None = None
+    opening_minor: LedgerMinor | None = None
+    closing_minor: LedgerMinor | None = None
+    currency: Currency | None = None
+    account: Key | None = None
+    branch: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    first_number: SequenceNumber | None = None
+    last_number: SequenceNumber | None = None
+    source: Key | None = None
+
+    def __post_init__(self) -> None:
+        money = (self.credits_minor, self.debits_minor, self.opening_minor, self.closing_minor)
+        numbers = (self.first_number, self.last_number)
+        if self.records is None and not any(stated is not None for stated in (*money, *numbers)):
+            raise ValueError("a control record that states nothing")
+        if self.currency is None and any(stated is not None for stated in money):
+            raise ValueError("sums and balances need a currency")
+        if self.account is not None and self.branch is not None:
+            raise ValueError("either an account or a branch")
+        if self.branch is not None and (self.opening_minor, self.closing_minor) != (None, None):
+            raise ValueError("a branch has no opening and no closing balance")
+        if self.account is None and self.branch is None and numbers != (None, None):
+            raise ValueError("running numbers are of an account or of a branch")
+
+
 MasterRecord = PartyRecord | AccountRecord | HolderRecord | CardRecord | LoanRecord | StandingOrderRecord
-AnyRecord = Posting | MasterRecord
+AnyRecord = Posting | MasterRecord | ControlRecord
 
 RAW_KEPT_BYTES_MAX: Final = 65_536
 """How much of an unreadable record its quarantine entry shows; the whole is in the intake."""

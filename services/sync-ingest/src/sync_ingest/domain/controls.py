@@ -1,0 +1,220 @@
+"""What a feed states about itself, against what was read in it: control totals and running numbers.
+
+Counted from records as they are read, before anything is decided about them, so that nothing else can hide a record.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import msgspec
+
+from sync_ingest.domain.records import AnyRecord, ControlRecord, Posting, Unreadable
+
+CONTROLS_PER_FILE_MAX: Final = 1_000_000
+"""More are not kept; the file then counts as not checked."""
+INTERVALS_PER_SERIES_MAX: Final = 1_000
+"""Gaps that one series remembers; the oldest are forgotten first, and stay contradictions until acknowledged."""
+
+
+class NumberSeries(msgspec.Struct, array_like=True):
+    """The running numbers of one account or branch that were read so far, as intervals, and what was stated of them."""
+
+    intervals: list[tuple[int, int]] = []
+
+    def add(self, first: int, last: int) -> None:
+        """Adds the numbers from `first` to `last`."""
+        held = self.intervals
+        if held and held[-1][0] <= first <= held[-1][1] + 1:
+            if last > held[-1][1]:
+                held[-1] = (held[-1][0], last)
+            return
+        at = bisect_right(held, (first, last))
+        if at and held[at - 1][1] >= first - 1:
+            at -= 1
+            first = held[at][0]
+        end = at
+        while end < len(held) and held[end][0] <= last + 1:
+            last = max(last, held[end][1])
+            end += 1
+        held[at:end] = [(first, last)]
+        if len(held) > INTERVALS_PER_SERIES_MAX:
+            del held[0]
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """First and last number of each run of numbers that is missing."""
+        held = self.intervals
+        return [(before[1] + 1, after[0] - 1) for before, after in pairwise(held)]
+
+
+class Scope(NamedTuple):
+    """Of what a running number or a control total is: an account as the source names it, a branch, or a whole file."""
+
+    account: str | None = None
+    branch: str | None = None
+
+
+@dataclass(slots=True)
+class Counted:
+    """Postings that were read of one account, branch or file in one currency; debits are positive here."""
+
+    postings: int = 0
+    credits_minor: int = 0
+    debits_minor: int = 0
+    printed: bool = False
+    last_on: date | None = None
+
+
+@dataclass(slots=True)
+class FileRead:
+    """Everything that was read in one file."""
+
+    records: int = 0
+    unreadable: int = 0
+    accounts: dict[tuple[str, str], Counted] = field(default_factory=dict)
+    branches: dict[tuple[str, str], Counted] = field(default_factory=dict)
+    controls: list[tuple[int, ControlRecord]] = field(default_factory=list)
+
+
+class FeedRead:
+    """What was read in a feed, file by file, and its running numbers."""
+
+    def __init__(self) -> None:
+        self.files: dict[int, FileRead] = {}
+        self.series: dict[Scope, NumberSeries] = {}
+
+    def count(self, file: int, line: int, content: AnyRecord | Unreadable) -> None:
+        """Counts one record."""
+        read = self.files.get(file)
+        if read is None:
+            read = self.files[file] = FileRead()
+        kind = type(content)
+        if kind is Posting:
+            self._posting(read, content)  # type: ignore[arg-type]
+        elif kind is Unreadable:
+            read.records += 1
+            read.unreadable += 1
+        elif kind is ControlRecord and len(read.controls) < CONTROLS_PER_FILE_MAX:
+            read.controls.append((line, content))  # type: ignore[arg-type]
+
+    def _posting(self, read: FileRead, posting: Posting) -> None:
+        read.records += 1
+        amount_minor, currency = posting.amount_minor, posting.currency
+        key = posting.account, currency
+        counted = read.accounts.get(key)
+        if counted is None:
+            counted = read.accounts[key] = Counted()
+        _count(counted, amount_minor)
+        if posting.balance_after_minor is not None:
+            counted.printed = True
+        booked_on = posting.booked_on
+        if counted.last_on is None or booked_on > counted.last_on:
+            counted.last_on = booked_on
+        branch = posting.branch
+        if branch:
+            key = branch, currency
+            counted = read.branches.get(key)
+            if counted is None:
+                counted = read.branches[key] = Counted()
+            _count(counted, amount_minor)
+        number = posting.sequence_number
+        if number is not None:
+            scope = Scope(branch=branch or "") if posting.numbered_by == "branch" else Scope(posting.account)
+            series = self.series.get(scope)
+            if series is None:
+                series = self.series[scope] = NumberSeries([])
+            series.add(number, number)
+
+
+def _count(counted: Counted, amount_minor: int) -> None:
+    counted.postings += 1
+    if amount_minor >= 0:
+        counted.credits_minor += amount_minor
+    else:
+        counted.debits_minor -= amount_minor
+
+
+class ControlDifference(NamedTuple):
+    """A control total that is not what was read: `line` is where the feed states it, 0 where no line does."""
+
+    control: ControlRecord
+    figure: str
+    stated: int
+    found: int
+    file: int
+    line: int
+
+
+def summed(counted: Iterable[Counted]) -> Counted:
+    """All of them together."""
+    total = Counted()
+    for each in counted:
+        total.postings += each.postings
+        total.credits_minor += each.credits_minor
+        total.debits_minor += each.debits_minor
+        if each.last_on and (total.last_on is None or each.last_on > total.last_on):
+            total.last_on = each.last_on
+    return total
+
+
+def read_under(reads: Sequence[FileRead], control: ControlRecord) -> Counted:
+    """What was read of the things that a control record speaks of, in its currency where it names one."""
+    currency = control.currency
+    found: list[Counted] = []
+    for read in reads:
+        if control.account is not None:
+            held: Mapping[tuple[str, str], Counted] = read.accounts
+            name = control.account
+        elif control.branch is not None:
+            held, name = read.branches, control.branch
+        else:
+            found += [c for (_, of), c in read.accounts.items() if currency is None or of == currency]
+            continue
+        if currency is not None:
+            found += [held[name, currency]] if (name, currency) in held else []
+        else:
+            found += [c for (of, _), c in held.items() if of == name]
+    return summed(found)
+
+
+def differences(
+    reads: Sequence[FileRead], controls: Iterable[tuple[int, int, ControlRecord]]
+) -> Iterator[ControlDifference]:
+    """Each figure that is stated (file, line, control) and differs from what was read in `reads`.
+
+    `records` of a whole file counts every currency and what could not be read.
+    """
+    for file, line, control in controls:
+        counted = read_under(reads, control)
+        records = counted.postings
+        if control.account is None and control.branch is None:
+            records = sum(read.records for read in reads)
+        for figure, stated, found in (
+            ("records", control.records, records),
+            ("credits_minor", control.credits_minor, counted.credits_minor),
+            ("debits_minor", control.debits_minor, counted.debits_minor),
+        ):
+            if stated is not None and stated != found:
+                yield ControlDifference(control, figure, stated, found, file, line)
+        opening, closing = control.opening_minor, control.closing_minor
+        if opening is not None and closing is not None:
+            follows = opening + counted.credits_minor - counted.debits_minor
+            if follows != closing:
+                yield ControlDifference(control, "closing_minor", closing, follows, file, line)
+
+
+def unchecked(read: FileRead, controls: Sequence[ControlRecord]) -> set[tuple[str, str]]:
+    """Accounts and currencies with postings in this file that no sum or count of a control record covers."""
+    whole = [c for c in controls if c.account is None and c.branch is None]
+    if any(c.records is not None for c in whole):
+        return set()
+    sums = {c.currency for c in whole if c.credits_minor is not None or c.debits_minor is not None}
+    named = {c.account for c in controls if c.account is not None}
+    branches = {c.branch for c in controls if c.branch is not None}
+    by_branch = sum(c.postings for (branch, _), c in read.branches.items() if branch in branches)
+    if branches and by_branch == read.records - read.unreadable:
+        return set()
+    return {key for key in read.accounts if key[1] not in sums and key[0] not in named}

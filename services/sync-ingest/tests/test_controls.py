@@ -1,0 +1,105 @@
+"""Control totals and running numbers against what was read."""
+
+from datetime import date
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sync_ingest.domain.controls import FeedRead, NumberSeries, differences, unchecked
+from sync_ingest.domain.records import ControlRecord, Posting, Unreadable
+
+DAY = date(2026, 3, 2)
+
+
+def posting(number, amount_minor, account="A", branch="B1", **changes):
+    values = {"currency": "CNY", "booked_on": DAY, "branch": branch} | changes
+    return Posting(account=account, core_transaction_id=f"t{number}", amount_minor=amount_minor, **values)
+
+
+POSTINGS = (posting(1, 500), posting(2, -200), posting(3, 70, "C", "B2"), posting(4, -30, "C", "B2"))
+
+
+def read(*contents):
+    feed = FeedRead()
+    for line, content in enumerate(contents, 1):
+        feed.count(0, line, content)
+    return feed
+
+
+def differing(feed):
+    file = feed.files[0]
+    stated = [(0, line, control) for line, control in file.controls]
+    return [(d.figure, d.stated, d.found, d.line) for d in differences([file], stated)]
+
+
+AGREEING = (
+    ControlRecord(records=4),
+    ControlRecord(records=4, credits_minor=570, debits_minor=230, currency="CNY"),
+    ControlRecord(account="A", records=2, credits_minor=500, debits_minor=200, currency="CNY"),
+    ControlRecord(account="A", opening_minor=10, closing_minor=310, currency="CNY"),
+    ControlRecord(branch="B2", records=2, credits_minor=70, debits_minor=30, currency="CNY"),
+)
+
+
+@pytest.mark.parametrize("control", AGREEING)
+def test_a_control_total_that_agrees_is_no_difference_and_one_dropped_row_is_one(control):
+    assert differing(read(*POSTINGS, control)) == []
+    of_scope = POSTINGS[2:] if control.branch else POSTINGS[:2]
+    for dropped in of_scope:
+        rest = [each for each in POSTINGS if each is not dropped]
+        assert differing(read(*rest, control)) != []
+
+
+def test_an_unreadable_row_counts_in_the_records_of_its_file():
+    assert differing(read(*POSTINGS, Unreadable("json-malformed", "no", b""), ControlRecord(records=5))) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"credits_minor": 5},
+        {"records": 1, "account": "A", "branch": "B"},
+        {"branch": "B", "opening_minor": 5, "currency": "CNY"},
+        {"first_number": 1},
+        {"records": -1},
+        {"closing_minor": 10**19, "currency": "CNY"},
+    ],
+)
+def test_a_control_record_without_its_meaning_is_refused(values):
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(msgspec.json.encode({"record": "control"} | values), type=ControlRecord)
+
+
+def test_what_no_control_total_covers_is_named():
+    def left(*controls):
+        return unchecked(read(*POSTINGS).files[0], controls)
+
+    assert left() == {("A", "CNY"), ("C", "CNY")}
+    assert left(ControlRecord(account="A", records=2)) == {("C", "CNY")}
+    assert left(ControlRecord(branch="B1", records=2)) == {("A", "CNY"), ("C", "CNY")}
+    for control in AGREEING[:2]:
+        assert left(control) == set()
+    assert left(ControlRecord(branch="B1", records=2), ControlRecord(branch="B2", records=2)) == set()
+    assert left(ControlRecord(credits_minor=1, currency="USD")) == {("A", "CNY"), ("C", "CNY")}
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(0, 2**32))
+def test_running_numbers_leave_the_same_gaps_in_every_order(numbers, seed):
+    order = [*numbers, *list(numbers)[:5]]
+    Random(seed).shuffle(order)
+    series = NumberSeries([])
+    for number in order:
+        series.add(number, number)
+    missing = [number for first, last in series.gaps() for number in range(first, last + 1)]
+    wanted = set(range(min(numbers), max(numbers) + 1)) - numbers if numbers else set()
+    assert missing == sorted(wanted)
+
+
+def test_running_numbers_are_of_an_account_or_of_a_branch():
+    rows = [posting(n, 1, f"A{n % 2}", sequence_number=n, numbered_by="branch") for n in (1, 2, 3, 5)]
+    assert [series.gaps() for series in read(*rows).series.values()] == [[(4, 4)]]
+    rows = [posting(n, 1, f"A{n % 2}", sequence_number=n) for n in (1, 2, 4, 5)]
+    assert [series.gaps() for series in read(*rows).series.values()] == [[(2, 4)], [(3, 3)]]
