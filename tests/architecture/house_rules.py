@@ -383,6 +383,23 @@ def _is_standard(top: str) -> bool:
     return top in sys.stdlib_module_names
 
 
+_PYTHON_PATTERNS = frozenset({"re.compile", "re.match", "re.search", "re.fullmatch", "Meta", "msgspec.Meta"})
+
+
+@rule
+def a_pattern_ends_at_the_very_end(source: Source) -> Findings:
+    """`$` of Python's `re`, which msgspec uses too, also matches before a line end: "CNY\\n" would be a currency.
+
+    pydantic's own engine has no such `$`, so its patterns, which stay valid ECMA-262, may use it.
+    """
+    for call, name in calls(source.tree):
+        if name in _PYTHON_PATTERNS:
+            given = call.args[0] if name.startswith("re.") and call.args else keyword(call, "pattern")
+            for node in ast.walk(given) if given else ():
+                if isinstance(node, ast.Constant) and str(node.value).endswith("$"):
+                    yield call.lineno, f"{name} with a pattern that ends in $"
+
+
 @rule
 def no_double_of_our_own_code(source: Source) -> Findings:
     """Tests and code run the real thing; a mock agrees with whoever wrote it."""
@@ -400,7 +417,7 @@ def modules_are_named_for_what_they_do(source: Source) -> Findings:
     if source.in_domain:
         for node in ast.walk(source.tree):
             if isinstance(node, ast.ClassDef) and re.search(
-                r"(Updated|[a-z]Event|Command|Exception|DTO)$", node.name
+                r"(Updated|[a-z]Event|Command|Exception|DTO)\Z", node.name
             ):
                 yield node.lineno, f"class {node.name}"
 

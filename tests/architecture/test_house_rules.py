@@ -122,6 +122,14 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ),
         ("services/customer/src/customer/domain/x.py", "import asyncio", "import decimal"),
     ],
+    "a-pattern-ends-at-the-very-end": [
+        (
+            "services/customer/src/customer/domain/x.py",
+            "Code = Annotated[str, Meta(pattern='^[A-Z]{3}$')]",
+            "Code = Annotated[str, Meta(pattern=r'^[A-Z]{3}(?![\\s\\S])')]",
+        ),
+        ("libs/chassis/src/chassis/x.py", "p = re.compile(r'[a-z]+$')", "p = re.compile(r'[a-z]+')"),
+    ],
     "no-double-of-our-own-code": [
         ("libs/chassis/src/chassis/x.py", "from unittest.mock import patch", "from unittest import TestCase"),
     ],

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 from chassis.deciding import AlreadyRecorded, CommandContext, Outcome, TooManyConflicts, VersionMismatch
+from chassis.money import CurrencyCode
 from chassis.web import Doors, Paging, consistency_token, cursor, cursor_values, entity_tag, paging, refusals
 from fastapi import APIRouter, Depends, Path, Query, Response
 
@@ -56,7 +57,7 @@ WantedReference = Annotated[
         description="SOURCE:NUMBER, the source's name and its own number of the customer",
     ),
 ]
-CurrencyWanted = Annotated[str | None, Query(pattern=r"^[A-Z]{3}$", description="only of this currency")]
+CurrencyWanted = Annotated[CurrencyCode | None, Query(description="only of this currency")]
 MonthWanted = Annotated[
     str | None, Query(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$", description="YYYY-MM, the bank's own months")
 ]

@@ -4,7 +4,7 @@ from datetime import date
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from chassis.money import exponent, minor_units
+from chassis.money import CurrencyCode, exponent, minor_units
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 from typing_extensions import TypedDict
 
@@ -17,7 +17,6 @@ STATED_ASSETS_MAX: Final = 50
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
 SourceName = Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$")]
-Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
 class Asked(BaseModel):
@@ -41,7 +40,7 @@ class StatedAssetBody(Asked):
     """An asset as the customer states it; no figure of the panorama counts it. The amount is text, such as "5432.10"."""
 
     product: Literal["deposit", "wealth", "insurance", "fund", "property", "other"]
-    currency: Currency
+    currency: CurrencyCode
     amount: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,16}([.][0-9]{1,4})?$")]
 
     @field_validator("amount")

@@ -36,7 +36,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from chassis.deciding import Refusal
-from chassis.money import AmountUnreadable, exponent, is_currency, minor_units
+from chassis.money import AmountUnreadable, CurrencyCode, NumberFormat, exponent, is_currency
 from msgspec import Meta
 
 from sync_ingest.adapters.port import (
@@ -117,10 +117,11 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encoding: str = "utf-8"
     header_line: Annotated[int, Meta(ge=0, le=1_000)] = 1
     account: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
+    currency: CurrencyCode | None = None
     date_format: str = "%Y-%m-%d"
-    decimal_mark: Literal[".", ","] = "."
-    group_mark: Annotated[str, Meta(max_length=1)] = ""
+    decimal_mark: str = "."
+    group_mark: str = ""
+    group_sizes: tuple[int, ...] = (3,)
     product: Literal["deposit", "wealth", "loan", "card"] | None = None
     direction: Direction | None = None
     words: dict[str, dict[str, str]] = {}
@@ -137,8 +138,16 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         mapping.check()
         return mapping
 
+    def number_format(self) -> NumberFormat:
+        """How its amounts are written; raises MappingRefused where a mark is none."""
+        try:
+            return NumberFormat(self.decimal_mark, self.group_mark, self.group_sizes)
+        except ValueError as error:
+            raise MappingRefused(str(error)) from error
+
     def check(self) -> None:
         """Raises MappingRefused where a posting could not be made from the columns."""
+        self.number_format()
         names = set(self.columns)
         if unknown := names - _KNOWN_COLUMNS:
             raise MappingRefused(f"columns that no posting has: {', '.join(sorted(unknown))}")
@@ -187,6 +196,7 @@ class DelimitedAdapter:
         self.mapping = mapping
         self.reading = f"csv.1.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
         self.balance_order: BalanceOrder = mapping.balance_order
+        self._number = mapping.number_format()
         self._date = lru_cache(maxsize=16_384)(partial(_parsed_date, mapping.date_format))
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
@@ -335,12 +345,7 @@ class DelimitedAdapter:
 
     def _amount(self, row: dict[str, str], name: str, decimals: int) -> int:
         try:
-            return minor_units(
-                row[name],
-                decimals,
-                decimal_mark=self.mapping.decimal_mark,
-                group_mark=self.mapping.group_mark,
-            )
+            return self._number.minor_units(row[name], decimals)
         except AmountUnreadable as error:
             raise RowUnreadable(error.code, str(error), self.mapping.columns[name]) from None
 

@@ -8,12 +8,11 @@ from datetime import date
 from typing import Annotated, Final, Literal
 
 import msgspec
-from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX
+from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX, CurrencyCode
 from msgspec import Meta
 
 Key = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=1024)]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
 AmountMinor = Annotated[int, Meta(ge=-AMOUNT_MINOR_MAX, le=AMOUNT_MINOR_MAX)]
 PositiveMinor = Annotated[int, Meta(ge=0, le=AMOUNT_MINOR_MAX)]
 BalanceMinor = Annotated[int, Meta(ge=-BALANCE_MINOR_MAX, le=BALANCE_MINOR_MAX)]
@@ -53,7 +52,7 @@ class Posting(Record, frozen=True, tag="posting", gc=False):
     account: Key
     core_transaction_id: Key
     amount_minor: AmountMinor
-    currency: Currency
+    currency: CurrencyCode
     booked_on: date
     leg: Leg = 1
     value_on: date | None = None
@@ -95,7 +94,7 @@ class AccountRecord(Record, frozen=True, tag="account"):
     account: Key
     opened_on: date
     product: Product = "deposit"
-    currency: Currency | None = None
+    currency: CurrencyCode | None = None
     branch: Text | None = None
     name: Text | None = None
     statement_frequency: Literal["monthly", "weekly", "after_turnover"] | None = None
@@ -129,7 +128,7 @@ class LoanRecord(Record, frozen=True, tag="loan"):
     account: Key
     granted_on: date
     amount_minor: PositiveMinor
-    currency: Currency
+    currency: CurrencyCode
     duration_months: Annotated[int, Meta(ge=1, le=1200)]
     payment_minor: PositiveMinor
     status: Text | None = None
@@ -142,7 +141,7 @@ class StandingOrderRecord(Record, frozen=True, tag="standing-order"):
     order: Key
     account: Key
     amount_minor: PositiveMinor
-    currency: Currency
+    currency: CurrencyCode
     kind: Kind | None = None
     counterparty_bank: Text | None = None
     counterparty_account: Text | None = None
@@ -163,7 +162,7 @@ class ControlRecord(Record, frozen=True, tag="control"):
     debits_minor: SumMinor | None = None
     opening_minor: LedgerMinor | None = None
     closing_minor: LedgerMinor | None = None
-    currency: Currency | None = None
+    currency: CurrencyCode | None = None
     account: Key | None = None
     branch: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
     first_number: SequenceNumber | None = None
