@@ -14,7 +14,7 @@ _DIVISION: Final = re.compile(r' +(\d{4}) county="(.+)"')
 _YEARS: Final = re.compile(r"\[[0-9-]*\]")
 _NAMELESS: Final = frozenset({"市辖区", "县", "市区", "郊区", "城区", "矿区"})
 """Divisions that the list calls by their kind; they name no place."""
-_SHORT: Final = re.compile(r"(?:省|市|壮族自治区|回族自治区|维吾尔自治区|自治区|特别行政區)$")
+_SHORT: Final = re.compile(r"(?:省|市|壮族自治区|回族自治区|维吾尔自治区|自治区|特别行政區)\Z")
 _STEPS: Final = 3
 
 
