@@ -321,3 +321,96 @@ def test_the_guides_own_example():
         "net_worth": "-305432.10",
     }
     assert [share["percent"] for share in block["allocation"]] == ["60.00", "40.00", "0.00"]
+
+
+def test_a_reversal_takes_back_under_the_type_and_in_the_month_of_what_it_reverses():
+    teller = Teller()
+    account, events = opened(teller, 1, "deposit")
+    transfer = teller.posting(account, -700, "2026-01-05", kind="transfer")
+    repayment = teller.posting(account, -100_000, "2026-01-06", kind="loan_repayment")
+    bought = teller.posting(account, -300, "2026-01-07", kind="card")
+    events += [teller.posting(account, 500_000, "2026-01-01"), loan(teller, account, 120_000)]
+    events += [transfer, repayment, bought]
+    events += [teller.reversal(each, "2026-02-02") for each in (transfer, repayment)]
+    events.append(teller.reversal(bought, "2026-02-02", kind="transfer"))
+    for month in ("2026-01", "2026-02"):
+        [block] = seen(events, month=month)["currencies"]
+        assert block["spending"]["amount_minor"] == 0, month
+        assert block["net_worth"]["amount_minor"] == 500_000 - 120_000
+        assert block["loans"]["amount_minor"] == 120_000
+
+
+reversible = st.lists(
+    st.tuples(
+        st.integers(-(10**9), 10**9).filter(bool),
+        st.sampled_from(["CNY", "USD"]),
+        st.sampled_from(["card", "transfer", "fee", "loan_repayment", None]),
+        st.integers(1, 6),
+        st.sampled_from([None, "card", "transfer", "loan_repayment"]),
+        st.integers(1, 6),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+@given(reversible, st.randoms(use_true_random=False))
+def test_figures_with_a_reversal_are_those_without_both_in_every_month(posted, chance):
+    teller, without = Teller(), Teller()
+    account, events = opened(teller, 1, "deposit")
+    _, others = opened(without, 1, "deposit")
+    events.append(loan(teller, account, 10**10))
+    others.append(loan(without, account, 10**10))
+    moved = []
+    for amount, currency, kind, month, own_kind, back_in, reversed_ in posted:
+        day = f"2025-{month:02d}-15"
+        original = teller.posting(account, amount, day, currency=currency, kind=kind)
+        moved.append(original)
+        if reversed_:
+            later = f"2025-{max(month, back_in):02d}-20"
+            moved.append(teller.reversal(original, later, kind=own_kind))
+        else:
+            others.append(without.posting(account, amount, day, currency=currency, kind=kind))
+    chance.shuffle(moved)
+    [kept] = documents([*events, *moved])
+    for month in (f"2025-{number:02d}" for number in range(1, 7)):
+        if not all(keeps(months, month) for months in kept["outflows"].values()):
+            continue
+        found, expected = (_figures(seen(all_of, month=month)) for all_of in ([*events, *moved], others))
+        assert found == expected, month
+
+
+def _figures(shown):
+    return {
+        (block["currency"], name): block[name]["amount_minor"]
+        for block in shown["currencies"]
+        for name in FIGURES
+        if block[name]["amount_minor"]
+    } | {
+        (block["currency"], one["kind"]): one["amount_minor"]
+        for block in shown["currencies"]
+        for one in block["spending"]["by_kind"]
+        if one["amount_minor"]
+    }
+
+
+def test_a_date_in_the_far_future_moves_neither_the_default_month_nor_how_far_a_source_is():
+    teller = Teller()
+    account, events = opened(teller, 1, "deposit")
+    events += [teller.posting(account, 1, "2026-01-30"), teller.posting(account, 2, "2199-01-01")]
+    shown = seen(events)
+    [block] = shown["currencies"]
+    assert block["aum"]["amount_minor"] == 3
+    assert (shown["month"], shown["as_of"], block["aum"]["as_of"]) == ("2026-01", "2026-01-30", "2026-01-30")
+    assert shown["accounts"][0]["balances"][0]["booked_through"] == "2026-01-30"
+    only = documents([*opened(teller, 2, "deposit")[1], teller.posting(UUID(int=2), 2, "2199-01-01")])
+    assert [one["booked_through"] for one in only] == [None]
+    certified = teller.tell(
+        UUID(int=9),
+        "feed.certified",
+        source="core",
+        certificate="c",
+        status="GREEN",
+        booked_through="2199-01-01",
+    )
+    assert asset_panorama.source(None, certified)["booked_through"] is None

@@ -204,6 +204,27 @@ async def test_a_month_that_documents_no_longer_keep_is_summed_from_the_movement
         assert shown["currencies"][0]["spending"]["amount_minor"] == spent, month
 
 
+async def test_what_was_reversed_in_a_month_that_documents_no_longer_keep_is_no_spending(
+    bank, mongo, key_ring
+):
+    bought = bank.posting(bank.mine, -700, "2025-02-10", kind="card")
+    for month in range(3, 8):
+        bank.posting(bank.mine, -month, f"2025-{month:02d}-28", kind="card")
+    bank.reversal(bought, "2026-01-30", kind="transfer")
+    await bank.keep(mongo)
+    reading = Reading(mongo, Live(), key_ring)
+    spent = sum(100 + number for number in range(25))
+    for month, expected in (("2025-02", 0), ("2025-03", 3), ("2026-01", spent)):
+        [block, _] = (await reading.panorama(ZHANG, NOW, month))["currencies"]
+        assert block["spending"]["amount_minor"] == expected, month
+        sums = await reading.movements_sum(bank.mine, MovementsWanted("CNY", month, None, spending=True))
+        assert sum(one["outflow_minor"] for one in sums) == expected, month
+    [both] = await reading.movements_sum(bank.mine, MovementsWanted("CNY", "2025-02", "card", spending=True))
+    assert (both["movements"], both["amount_minor"]) == (2, 0)
+    [booked] = await reading.movements_sum(bank.mine, MovementsWanted("CNY", "2025-02"))
+    assert (booked["movements"], booked["amount_minor"]) == (1, -700)
+
+
 async def test_a_customer_is_found_by_the_number_of_a_source_and_shown_masked(reading):
     [found] = await reading.by_reference("fund", "7")
     assert (found["customer_id"], found["name"], found["phone"]) == (str(ZHANG), "张*", "138****1234")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-START = datetime(2026, 1, 5, 8, tzinfo=UTC)
+START = datetime(2026, 1, 31, 8, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,16 @@ class Teller:
         at = START + timedelta(seconds=self.position)
         name = type.replace(".", "-").replace("_", "-")
         return Told(type, subject, self.sequences[subject], data, self.position, name, at)
+
+    def reversal(self, of, booked_on, **data):
+        """Takes back a posting, as ingest tells it: with what it reverses."""
+        back = {
+            "reverses": of.data["posting_id"],
+            "reversed_kind": of.data.get("kind"),
+            "reversed_booked_on": of.data["booked_on"],
+            "currency": of.data["currency"],
+        }
+        return self.posting(of.subject, -of.data["amount_minor"], booked_on, **back | data)
 
     def posting(self, subject, amount_minor, booked_on="2026-01-05", *, reverses=None, **data):
         fields = {

@@ -194,8 +194,12 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
         page: Paged,
         currency: CurrencyWanted = None,
         month: MonthWanted = None,
-        kind: Annotated[str | None, Query(pattern=r"^[a-z_]{1,64}$", description="only of this kind")] = None,
-        spending: Annotated[bool, Query(description="only what counts as spending")] = False,
+        kind: Annotated[
+            str | None, Query(pattern=r"^[a-z_]{1,64}$", description="only what counts under this kind")
+        ] = None,
+        spending: Annotated[
+            bool, Query(description="only what counts as spending; `month` then is the month it counts in")
+        ] = False,
     ) -> MovementPage:
         """The movements behind a figure; `sums` over all of them is that figure."""
         wanted = MovementsWanted(currency, month, kind, spending)

@@ -64,7 +64,10 @@ class LiveViews(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MovementsWanted:
-    """Which movements of an account; `spending` leaves those that count as spending."""
+    """Which movements of an account; `spending` leaves those that count as spending.
+
+    `kind` and the month of spending are those under which a movement counts, see `asset_panorama.counted`.
+    """
 
     currency: str | None = None
     month: str | None = None
@@ -76,13 +79,15 @@ class MovementsWanted:
         found: dict[str, Any] = {}
         if self.currency is not None:
             found["currency"] = self.currency
-        if self.month is not None:
+        if self.month is not None and not self.spending:
             found["booked_on"] = {"$gte": f"{self.month}-01", "$lte": f"{self.month}-31"}
+        if self.month is not None and self.spending:
+            found["counted_month"] = self.month
         if self.spending:
-            found["kind"] = {"$in": list(SPENDING_KINDS)}
+            found["counted_kind"] = {"$in": list(SPENDING_KINDS)}
             found["outflow_minor"] = {"$ne": 0}
         if self.kind is not None:
-            found["kind"] = (
+            found["counted_kind"] = (
                 {"$in": [self.kind]} if not self.spending or self.kind in SPENDING_KINDS else {"$in": []}
             )
         return found
@@ -244,8 +249,8 @@ class Reading:
         if not forgetful:
             return
         ranges = [{"_id": {"$gt": f"{one['_id']}:", "$lte": f"{one['_id']}:~"}} for one in forgetful]
-        where = {"$or": ranges, **MovementsWanted(month=month).conditions(), "outflow_minor": {"$ne": 0}}
-        by = {"account": "$account", "currency": "$currency", "kind": "$kind"}
+        where = {"$or": ranges, "counted_month": month, "outflow_minor": {"$ne": 0}}
+        by = {"account": "$account", "currency": "$currency", "kind": "$counted_kind"}
         group = {"_id": by, "out": exact_sum("$outflow_minor")}
         collection = await self._collection(asset_panorama.VIEW.name, MOVEMENTS)
         summed: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
@@ -461,6 +466,8 @@ def _movement(account: UUID, document: Document, keys: Keys) -> Document:
         "value_on",
         "outflow_minor",
         "kind",
+        "counted_kind",
+        "counted_month",
         "channel",
         "reverses",
         "counterparty_bank",

@@ -219,7 +219,10 @@ class UnlinkedPage(BaseModel):
 
 
 class Movement(BaseModel):
-    """A movement and the event that it is: `position` is its place in the store of ingest."""
+    """A movement and the event that it is: `position` is its place in the store of ingest.
+
+    What went out counts under `counted_kind` in `counted_month`: of a reversal, those of the posting that it reverses.
+    """
 
     event_id: UUID
     sequence: int
@@ -233,6 +236,8 @@ class Movement(BaseModel):
     booked_on: str
     value_on: str | None
     kind: str
+    counted_kind: str
+    counted_month: str
     channel: str | None
     reverses: UUID | None
     counterparty_bank: str | None

@@ -5,7 +5,7 @@ gives every figure; a movement's document is one event and is never changed. Mon
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
@@ -34,6 +34,8 @@ SUBJECTS_CACHED_MAX: Final = 65_536
 
 _POSTINGS: Final = frozenset({"posting.booked", "posting.reversed"})
 _NO_KIND: Final = "other"
+_EASTERNMOST: Final = timedelta(hours=14)
+"""No place has a later date than UTC and this much."""
 
 
 class TooManyMembers(ValueError):
@@ -89,6 +91,7 @@ def movement(account: str, event: Delivered) -> Document:
         "kind": event.data.get("kind") or _NO_KIND,
         "account": account,
         "outflow_minor": outflow_minor(event),
+        **dict(zip(("counted_kind", "counted_month"), counted(event.data), strict=True)),
         "stored_name": event.stored_name,
         "position": event.position,
         "recorded_at": written(event.recorded_at),
@@ -117,7 +120,7 @@ def source(document: Document | None, event: Delivered) -> Document:
         "certificate": data["certificate"],
         "status": data["status"],
         "red_accounts": list(data.get("red_accounts") or ()),
-        "booked_through": max(before or "", data.get("booked_through") or "") or None,
+        "booked_through": _through(before, data.get("booked_through"), event.recorded_at),
         "certified_at": written(event.recorded_at),
         "position": event.position,
     }
@@ -131,6 +134,29 @@ def outflow_minor(event: Delivered) -> int:
     amount: int = event.data["amount_minor"]
     went_out = amount > 0 if event.type == "posting.reversed" else amount < 0
     return -amount if went_out else 0
+
+
+def counted(posting: Document) -> tuple[str, str]:
+    """Transaction type and month (YYYY-MM) that what went out counts under.
+
+    A reversal takes back: it counts under those of the posting that it reverses, where it says what they were.
+    """
+    reversed_on = posting.get("reversed_booked_on")
+    if reversed_on is not None:
+        return posting.get("reversed_kind") or _NO_KIND, reversed_on[:7]
+    return posting.get("kind") or _NO_KIND, posting["booked_on"][:7]
+
+
+def _through(before: str | None, day: str | None, recorded_at: datetime) -> str | None:
+    """The later of two bank dates. A day that was in the future when it was recorded says nothing about the source."""
+    if day is None or day > _latest_day(recorded_at):
+        return before
+    return day if before is None else max(before, day)
+
+
+@lru_cache(INSTANTS_CACHED_MAX)
+def _latest_day(instant: datetime) -> str:
+    return (instant + _EASTERNMOST).date().isoformat()
 
 
 @lru_cache(INSTANTS_CACHED_MAX)
@@ -170,28 +196,29 @@ def _moved(document: Document, event: Delivered) -> Document:
     currency, amount, booked_on = data["currency"], data["amount_minor"], data["booked_on"]
     before = document["balances"].get(currency)
     if before is None:
-        balance = {"minor": amount, "movements": 1, "booked_through": booked_on}
+        balance = {
+            "minor": amount,
+            "movements": 1,
+            "booked_through": _through(None, booked_on, event.recorded_at),
+        }
     else:
         balance = {
             "minor": before["minor"] + amount,
             "movements": before["movements"] + 1,
-            "booked_through": max(before["booked_through"], booked_on),
+            "booked_through": _through(before["booked_through"], booked_on, event.recorded_at),
         }
     changes: Document = {
         "balances": {**document["balances"], currency: balance},
         "movements": document["movements"] + 1,
-        "booked_through": max(document["booked_through"] or booked_on, booked_on),
+        "booked_through": _through(document["booked_through"], booked_on, event.recorded_at),
     }
     if document["product"] is None and data.get("product") is not None:
         changes["product"] = data["product"]
     out = outflow_minor(event)
     if out:
-        kind = data.get("kind") or _NO_KIND
+        kind, month = counted(data)
         of_currency = document["outflows"].get(currency, {})
-        changes["outflows"] = {
-            **document["outflows"],
-            currency: _with_outflow(of_currency, booked_on[:7], kind, out),
-        }
+        changes["outflows"] = {**document["outflows"], currency: _with_outflow(of_currency, month, kind, out)}
         if kind == "loan_repayment":
             repaid = document["repaid"]
             changes["repaid"] = {**repaid, currency: repaid.get(currency, 0) + out}
@@ -287,7 +314,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
 
 VIEW: Final = View(
     name="asset_panorama",
-    version=1,
+    version=2,
     sources=(topics.INGEST_EVENTS.name,),
     events=_POSTINGS | frozenset(_CHANGES) | {"party.described", "feed.certified"},
     collections=(
