@@ -36,6 +36,23 @@ def test_a_token_is_believed_where_it_was_issued(monkeypatch, tmp_path):
     assert (caller.subject, caller.post, caller.roles) == ("teller-7", "P1", frozenset({"teller", "keeper"}))
 
 
+def test_a_token_that_names_no_role_is_an_administrator_s(monkeypatch, tmp_path):
+    monkeypatch.setenv("CRM_ENVIRONMENT", "development")
+    settings = TokenSettings(data=tmp_path, environment="development")
+    caller = verifier_of(settings, SystemClock().now).verify(asked().stdout.strip())
+    assert caller.roles == {"administrator"}
+
+
+@pytest.mark.parametrize(
+    "words", [("--subject", "x" * 91), ("--subject", ""), ("--subject", "a\nb"), ("--post", "p" * 91)]
+)
+def test_a_token_that_would_be_refused_is_not_issued(monkeypatch, words):
+    monkeypatch.setenv("CRM_ENVIRONMENT", "development")
+    refused = asked(*words)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize("environment", ["production", "staging", ""])
 def test_no_token_is_issued_elsewhere(monkeypatch, tmp_path, environment):
     monkeypatch.setenv("CRM_ENVIRONMENT", environment)

@@ -4,7 +4,7 @@ import sys
 from typing import Annotated
 
 import typer
-from chassis.auth import DEVELOPMENT_SECONDS_MAX, DevelopmentOnly, development_token
+from chassis.auth import ADMINISTRATOR, DEVELOPMENT_SECONDS_MAX, DevelopmentOnly, development_token
 from chassis.clock import SystemClock
 from chassis.settings import TokenSettings
 
@@ -14,16 +14,24 @@ from crm_cli.running import data_folder, running
 def token(
     subject: Annotated[str, typer.Option(help="who calls, as a staff number")] = "developer",
     post: Annotated[str | None, typer.Option(help="the post that the caller holds")] = None,
-    role: Annotated[list[str] | None, typer.Option(help="a role; may be given several times")] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help="a role; may be given several times; administrator where left out"),
+    ] = None,
     seconds: Annotated[int, typer.Option(min=1, max=DEVELOPMENT_SECONDS_MAX, help="how long it is valid")] = 8
     * 3600,
 ) -> None:
     """Prints a token for HTTP; only where CRM_ENVIRONMENT is development."""
     try:
         issued = development_token(
-            settings(), SystemClock().now(), subject=subject, post=post, roles=role or (), seconds=seconds
+            settings(),
+            SystemClock().now(),
+            subject=subject,
+            post=post,
+            roles=role or (ADMINISTRATOR,),
+            seconds=seconds,
         )
-    except DevelopmentOnly as error:
+    except (DevelopmentOnly, ValueError) as error:
         print(f"crm token: {error}", file=sys.stderr)
         raise typer.Exit(code=2) from error
     print(issued)

@@ -18,6 +18,9 @@ from chassis.auth import (
     verifier_of,
 )
 from chassis.settings import TokenSettings
+from hypothesis import given
+from hypothesis import settings as settings_of
+from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey
 
@@ -162,6 +165,21 @@ def test_development_tokens_are_issued_and_believed_in_development_alone(tmp_pat
         assert found.not_ready() == ["no token keys are configured: every call is refused"]
         with pytest.raises(TokenInvalid):
             found.verify(token)
+
+
+TEXTS = st.text(max_size=120)
+
+
+@given(TEXTS, st.none() | TEXTS, st.lists(st.text(max_size=200), max_size=120), st.integers(-5, 3600))
+@settings_of(max_examples=150, deadline=None)
+def test_a_development_token_is_believed_or_not_issued(tmp_path_factory, subject, post, roles, seconds):
+    settings = TokenSettings(data=tmp_path_factory.getbasetemp() / "tokens", environment="development")
+    try:
+        token = development_token(settings, NOW, subject=subject, post=post, roles=roles, seconds=seconds)
+    except ValueError:
+        return
+    caller = verifier_of(settings, Now()).verify(token)
+    assert (caller.subject, caller.post, caller.roles) == (subject, post, frozenset(roles))
 
 
 def test_the_development_key_is_made_once_and_is_its_owner_s_alone(tmp_path):

@@ -8,6 +8,7 @@ from chassis.auth import development_token
 from chassis.clock import SystemClock
 from chassis.settings import Settings
 from chassis.web import create_app, doors
+from customer import permissions
 from customer.api import create_router
 from customer.catalogue import catalogue
 from customer.desk import Desk
@@ -41,7 +42,7 @@ async def api(handler, store, reading, tmp_path, postgres_url):
         return position < 1_000_000
 
     desk = Desk(handler, store, catalogue(), reading, CLOCK)
-    app = create_app("customer", [create_router(desk, doors(wait_for))], settings)
+    app = create_app("customer", [create_router(desk, doors(wait_for, permissions.ROLES))], settings)
     token = development_token(settings, CLOCK.now(), subject="lin")
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app),

@@ -21,6 +21,8 @@ from chassis.settings import TokenSettings
 
 ALGORITHMS: Final = ("Ed25519", "ES256", "PS256", "RS256")
 """Signatures with a public key only: a verifier cannot sign, and `none` and HMAC are not algorithms here."""
+ADMINISTRATOR: Final = "administrator"
+"""The role of a development token that names none."""
 DEVELOPMENT_ISSUER: Final = "crm-development"
 DEVELOPMENT_ALGORITHM: Final = "Ed25519"
 DEVELOPMENT_SECONDS_MAX: Final = 30 * 24 * 3600
@@ -171,10 +173,10 @@ def development_token(
     *,
     subject: str = "developer",
     post: str | None = None,
-    roles: Sequence[str] = (),
+    roles: Sequence[str] = (ADMINISTRATOR,),
     seconds: int = 8 * 3600,
 ) -> str:
-    """A token for a developer's machine; raises DevelopmentOnly anywhere else."""
+    """A token for a developer's machine; raises DevelopmentOnly anywhere else, ValueError where it would be refused."""
     if not settings.development:
         raise DevelopmentOnly(
             f"CRM_ENVIRONMENT is {settings.environment}: no development token is issued or accepted"
@@ -192,8 +194,15 @@ def development_token(
     }
     if post is not None:
         claims["post"] = post
+    try:
+        _caller(claims, DEVELOPMENT_ISSUER, settings.token_audience, now.timestamp())
+    except TokenInvalid as error:
+        raise ValueError(str(error)) from error
     header = {"alg": DEVELOPMENT_ALGORITHM, "kid": key.kid}
-    return jwt.encode(header, claims, key, algorithms=[DEVELOPMENT_ALGORITHM])
+    token = jwt.encode(header, claims, key, algorithms=[DEVELOPMENT_ALGORITHM])
+    if len(token) > TOKEN_CHARACTERS_MAX:
+        raise ValueError("the token is too long")
+    return token
 
 
 def development_key(file: Path) -> OKPKey:

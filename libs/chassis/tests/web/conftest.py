@@ -25,7 +25,6 @@ from chassis.web import (
     entity_tag,
     paging,
     refusals,
-    requires,
     unchanged,
 )
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -57,8 +56,11 @@ Number = Annotated[int, InPath(ge=0, le=2**31)]
 
 
 def boxes_router(views: "Views") -> APIRouter:
-    router = APIRouter(prefix="/boxes")
-    door = doors(views.wait_for, ["boxes"])
+    names = ("add", "list_boxes", "get", "rename", "broken", "away", "taken")
+    door = doors(
+        views.wait_for, {**{name: {"administrator"} for name in names}, "secret": {"keeper"}}, ["boxes"]
+    )
+    router = APIRouter(prefix="/boxes", dependencies=[Depends(door.caller)])
     boxes: dict[int, Box] = {number: Box(number=number, label=f"b{number}", version=1) for number in range(7)}
 
     @router.post("", status_code=201)
@@ -101,7 +103,7 @@ def boxes_router(views: "Views") -> APIRouter:
         return boxes[number]
 
     @router.get("/{number}/secret")
-    async def secret(_: Annotated[Any, Depends(requires("keeper"))], number: Number) -> dict[str, int]:
+    async def secret(number: Number) -> dict[str, int]:
         return {"number": number}
 
     @router.get("/{number}/broken")

@@ -9,11 +9,11 @@ import httpx
 import pytest
 import structlog
 from chassis import telemetry
-from chassis.web import create_app
-from chassis.web.app import RouteWithoutCaller
+from chassis.web import Permitted, create_app
+from chassis.web.app import RouteWithoutRoles
 from chassis.web.edge import BODY_BYTES_MAX, Edge
 from chassis.web.problems import language
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from .conftest import boxes_router
@@ -47,8 +47,35 @@ def test_a_route_that_takes_no_caller_cannot_be_served(settings):
     async def open_to_all() -> dict[str, str]:
         return {}
 
-    with pytest.raises(RouteWithoutCaller, match="/open"):
+    with pytest.raises(RouteWithoutRoles, match="/open"):
         create_app("open", [router], settings)
+
+
+@pytest.mark.parametrize(
+    ("roles", "reason"),
+    [
+        ({}, "who may call opened"),
+        ({"opened": ()}, "who may call opened"),
+        ({"opened": {"keeper"}, "closed": {"keeper"}}, "names no route: closed"),
+    ],
+)
+def test_a_route_and_its_entry_in_the_table_of_permissions_are_served_together_or_not_at_all(
+    settings, roles, reason
+):
+    router = APIRouter(dependencies=[Depends(Permitted(roles))])
+
+    @router.get("/open")
+    async def opened() -> dict[str, str]:
+        return {}
+
+    with pytest.raises(RouteWithoutRoles, match=reason):
+        create_app("open", [router], settings)
+
+
+async def test_a_header_that_decides_stands_once(client):
+    for name in ("Authorization", "Idempotency-Key", "If-Match", "Content-Type"):
+        headers = [(name, "Bearer x"), (name, "Bearer y")]
+        is_problem(await client.request("GET", "/boxes", headers=headers), 400, "request-malformed")
 
 
 async def test_every_error_is_a_problem_with_a_code(client):

@@ -13,6 +13,7 @@ from chassis.viewing import ViewsRole
 from chassis.web import Look, Routes, create_app, doors, looking
 from starlette.types import ASGIApp
 
+from customer import permissions
 from customer.api import create_router
 from customer.catalogue import CONTEXT, SCHEMA
 from customer.connections import both_sides
@@ -39,7 +40,7 @@ async def routes(settings: CustomerSettings, clock: Clock | None = None) -> Asyn
             },
         }
         async with looking(looks, clock) as not_ready:
-            yield Routes(create_router(desk, doors(read.views.wait_for)), {}, not_ready)
+            yield Routes(create_router(desk, doors(read.views.wait_for, permissions.ROLES)), {}, not_ready)
 
 
 @asynccontextmanager

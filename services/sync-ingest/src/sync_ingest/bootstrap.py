@@ -11,6 +11,7 @@ from chassis.roles import Role, WebRole
 from chassis.web import Routes, create_app, doors, looking
 from starlette.types import ASGIApp
 
+from sync_ingest import permissions
 from sync_ingest.api import BATCHES_PATH, create_router
 from sync_ingest.batches import IngestDesk
 from sync_ingest.freshness import freshness
@@ -35,7 +36,7 @@ async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> As
             yield Routes(
                 create_router(
                     IngestDesk(pool.opened),
-                    doors(_nothing_to_wait_for),
+                    doors(_nothing_to_wait_for, permissions.ROLES),
                     batch_bytes_max=settings.batch_bytes_max,
                 ),
                 {BATCHES_PATH: settings.batch_bytes_max},

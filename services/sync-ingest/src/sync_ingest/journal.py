@@ -42,7 +42,9 @@ _KINDS: Final[dict[type[Event], tuple[str, tuple[tuple[str, bytes], ...]]]] = {
     for name, event in STORED_NAMES.items()
 }
 if any(marked(event).inner for event in STORED_NAMES.values()):
-    raise TypeError("`StoreLedger.sealed` seals texts of an event, and an event has personal values further in")
+    raise TypeError(
+        "`StoreLedger.sealed` seals texts of an event, and an event has personal values further in"
+    )
 _encode: Final = msgspec.json.Encoder().encode
 
 

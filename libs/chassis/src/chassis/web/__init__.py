@@ -1,7 +1,7 @@
 """HTTP as every service speaks it: callers, problems, versions, pages, reading one's own write, health, metrics."""
 
 from chassis.web.app import create_app
-from chassis.web.callers import Asking, caller, requires
+from chassis.web.callers import Asking, Permitted, caller
 from chassis.web.commands import Commanding, command_context, idempotency_key
 from chassis.web.conditional import Expected, entity_tag, expected_version, unchanged
 from chassis.web.consistency import WaitFor, consistency_token, reading_own_write
@@ -21,6 +21,7 @@ __all__ = [
     "Look",
     "Page",
     "Paging",
+    "Permitted",
     "PortTaken",
     "Problem",
     "Routes",
@@ -40,7 +41,6 @@ __all__ = [
     "paging",
     "reading_own_write",
     "refusals",
-    "requires",
     "serve",
     "unchanged",
 ]

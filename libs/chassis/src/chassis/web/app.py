@@ -1,6 +1,6 @@
 """The FastAPI application as every service has it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import psycopg
@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 
 from chassis import metrics
 from chassis.auth import Verifier, verifier_of
@@ -20,7 +20,7 @@ from chassis.deciding import Refusal
 from chassis.settings import Settings
 from chassis.store import StoreUnavailable
 from chassis.store.appender import StoreOverloaded
-from chassis.web.callers import caller
+from chassis.web.callers import Permitted
 from chassis.web.edge import Edge
 from chassis.web.openapi import describe
 from chassis.web.problems import MethodNotAllowed, NotReady, RequestMalformed, of_invalid, of_status, problem
@@ -47,8 +47,8 @@ UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
 NotReadyReasons = Callable[[], Sequence[str]]
 
 
-class RouteWithoutCaller(Exception):
-    """A route that would answer anybody."""
+class RouteWithoutRoles(Exception):
+    """A route of which no table says who may call it, or a table that names a route that is not there."""
 
 
 def create_app(
@@ -64,7 +64,7 @@ def create_app(
     measures: Iterable[metrics.Measure] = (),
     public: Sequence[str] = PUBLIC,
 ) -> FastAPI:
-    """An application with our conventions around `routers`; each of their routes must take its caller.
+    """An application with our conventions around `routers`; each of their routes must be in a table of roles.
 
     `body_limits` are bytes by exact path where a route takes more than `BODY_BYTES_MAX`. `readiness` says why the
     process is not ready, if so; `measures` refresh gauges when `/metrics` is asked. Both can be added to later, in
@@ -72,14 +72,22 @@ def create_app(
     """
     clock = clock or SystemClock()
     verifier = verifier or verifier_of(settings, clock.now)
-    app = FastAPI(title=title, version=version, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title=title,
+        version=version,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: (
+            route.name
+        ),  # what clients are generated from, and permissions name
+    )
     app.state.clock = clock
     app.state.verifier = verifier
     taken = list(routers)
     app.state.readiness = [*([verifier.not_ready] if taken else []), *readiness]
     app.state.measures = list(measures)
     for router in taken:
-        require_caller(router)
+        require_roles(router)
         app.include_router(router)
     app.include_router(_operations())
     app.add_exception_handler(Refusal, _refused)
@@ -97,18 +105,38 @@ def create_app(
     return app
 
 
-def require_caller(router: APIRouter) -> None:
-    """Raises RouteWithoutCaller where a route of `router` does not depend on `caller`."""
+def require_roles(router: APIRouter) -> None:
+    """Raises RouteWithoutRoles where a route of `router` is in no table of roles, or a table holds more than routes."""
+    named: dict[Permitted, set[str]] = {}
+    for route in _routes(router):
+        place = getattr(route, "path", repr(route))
+        tables = _tables(route.dependant) if isinstance(route, APIRoute) else set()
+        if not tables:
+            raise RouteWithoutRoles(f"{place} takes no caller")
+        for table in tables:
+            name = getattr(route, "name", "")
+            if not table.roles.get(name):
+                raise RouteWithoutRoles(
+                    f"the table of permissions does not say who may call {name} ({place})"
+                )
+            named.setdefault(table, set()).add(name)
+    for table, names in named.items():
+        if stale := table.roles.keys() - names:
+            raise RouteWithoutRoles(f"the table of permissions names no route: {', '.join(sorted(stale))}")
+
+
+def _routes(router: APIRouter) -> Iterator[BaseRoute]:
     for route in router.routes:
         inner = getattr(route, "original_router", None)
         if isinstance(inner, APIRouter):
-            require_caller(inner)
-        elif not isinstance(route, APIRoute) or not _depends(route.dependant):
-            raise RouteWithoutCaller(getattr(route, "path", repr(route)))
+            yield from _routes(inner)
+        else:
+            yield route
 
 
-def _depends(dependant: Dependant) -> bool:
-    return dependant.call is caller or any(_depends(inner) for inner in dependant.dependencies)
+def _tables(dependant: Dependant) -> set[Permitted]:
+    own = {dependant.call} if isinstance(dependant.call, Permitted) else set()
+    return own.union(*(_tables(inner) for inner in dependant.dependencies))
 
 
 def _operations() -> APIRouter:

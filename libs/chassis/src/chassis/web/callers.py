@@ -1,7 +1,7 @@
 """Every route takes its caller from here."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Final
+from collections.abc import Collection, Mapping
+from typing import Annotated, Final
 
 from fastapi import Depends
 from fastapi.security import HTTPBearer
@@ -28,22 +28,28 @@ class _TakesCaller(HTTPBearer):
         return found
 
 
-caller: Final = _TakesCaller(
-    bearerFormat="JWT",
-    scheme_name=SCHEME,
-    description="a token of the access context; `crm token` issues one for development",
-)
+DESCRIPTION: Final = "a token of the access context; `crm token` issues one for development"
+caller: Final = _TakesCaller(bearerFormat="JWT", scheme_name=SCHEME, description=DESCRIPTION)
 """The dependency that gives a route its `Caller`."""
 
 Asking = Annotated[Caller, Depends(caller)]
 
 
-def requires(*roles: str) -> Callable[..., Coroutine[Any, Any, Caller]]:
-    """A dependency that lets in callers with at least one of these roles; others get 403."""
+class Permitted(_TakesCaller):
+    """The dependency of a router whose routes are for some roles only: who may call which, by the name of the route.
 
-    async def permitted(asking: Asking) -> Caller:
-        if asking.roles.isdisjoint(roles):
+    A route that the table does not name is for nobody, and `create_app` refuses to start with one.
+    """
+
+    def __init__(self, roles: Mapping[str, Collection[str]]) -> None:
+        super().__init__(bearerFormat="JWT", scheme_name=SCHEME, description=DESCRIPTION)
+        self.roles = {route: frozenset(may) for route, may in roles.items()}
+
+    @override
+    async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
+        """Who asks; raises Forbidden where the route is not for any of its roles."""
+        asking = await super().__call__(request)
+        name = getattr(request.scope.get("route"), "name", "")
+        if asking.roles.isdisjoint(self.roles.get(name, ())):
             raise Forbidden
         return asking
-
-    return permitted

@@ -1,12 +1,12 @@
 """The dependencies of routes in one value, for routers that take them as an argument."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from contracts.topics import EVENTS
 
-from chassis.web.callers import caller
+from chassis.web.callers import Permitted
 from chassis.web.commands import command_context, idempotency_key
 from chassis.web.conditional import expected_version
 from chassis.web.consistency import WaitFor, reading_own_write
@@ -17,12 +17,14 @@ class Doors:
     """What stands before routes: each is a FastAPI dependency."""
 
     at_least: Callable[..., Any]
-    caller: Callable[..., Any] = caller
+    caller: Callable[..., Any]
     commanding: Callable[..., Any] = command_context
     idempotency_key: Callable[..., Any] = idempotency_key
     expected_version: Callable[..., Any] = expected_version
 
 
-def doors(wait_for: WaitFor, contexts: Collection[str] = EVENTS) -> Doors:
-    """The doors of a service whose views can be waited for."""
-    return Doors(reading_own_write(wait_for, contexts))
+def doors(
+    wait_for: WaitFor, roles: Mapping[str, Collection[str]], contexts: Collection[str] = EVENTS
+) -> Doors:
+    """The doors of a service whose views can be waited for; `roles` says by the name of a route who may call it."""
+    return Doors(reading_own_write(wait_for, contexts), Permitted(roles))

@@ -44,6 +44,9 @@ _INTEGER_DIGITS_MAX: Final = 20
 _READ: Final = frozenset(
     (b"authorization", b"content-length", b"content-type", b"accept-language", b"traceparent", b"tracestate")
 )
+_ONCE: Final = frozenset(
+    (b"authorization", b"content-length", b"content-type", b"idempotency-key", b"if-match")
+)
 _ALWAYS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 """On every answer: what is personal stays out of caches, and nothing is taken for what it is not said to be."""
 _NULL: Final = re.compile(rb"\x00|%00")
@@ -105,6 +108,7 @@ class Edge:
         try:
             if self._in_flight > self._requests_max:
                 raise Overloaded
+            _once_only(scope)
             self._admitted(scope, headers)
             await self._app(scope, await self._bounded(scope, receive, headers), answer)
         except ClientDisconnect:
@@ -211,6 +215,13 @@ class _Answer:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *_ALWAYS]
         await self._send(message)
+
+
+def _once_only(scope: Scope) -> None:
+    """Raises RequestMalformed where a header that decides stands twice: the next reader might take the other one."""
+    names = [name for name, _ in scope["headers"] if name in _ONCE]
+    if len(names) != len(set(names)):
+        raise RequestMalformed("a header that may stand once stands twice")
 
 
 def _carried(headers: dict[bytes, bytes]) -> dict[str, str | None]:

@@ -1,0 +1,32 @@
+"""Who may call which route of customer (R082), by the name of the route. What is not here is for nobody."""
+
+from typing import Final
+
+from contracts.roles import (
+    ADMINISTRATOR,
+    ANALYST,
+    AUDITOR,
+    COMPLIANCE,
+    OPERATOR,
+    RELATIONSHIP_MANAGER,
+    TELLER,
+)
+
+_SERVING: Final = frozenset({RELATIONSHIP_MANAGER, TELLER, ADMINISTRATOR})
+_LOOKING: Final = _SERVING | {COMPLIANCE}
+
+ROLES: Final[dict[str, frozenset[str]]] = {
+    "get_panorama": _LOOKING,
+    "list_customers": _LOOKING,
+    "get_customer": _LOOKING,
+    "list_accounts": _LOOKING,
+    "list_movements": _LOOKING,
+    "list_loans": _LOOKING,
+    "list_events": _LOOKING | {AUDITOR},
+    "list_unlinked": _LOOKING | {OPERATOR, ANALYST},
+    "register_customer": _SERVING,
+    "rename_customer": _SERVING,
+    "change_contact_details": _SERVING,
+    "correct_identity_details": _SERVING,
+    "link_reference": _SERVING,
+}

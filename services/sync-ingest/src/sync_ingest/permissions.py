@@ -1,0 +1,18 @@
+"""Who may call which route of ingest (R082), by the name of the route. What is not here is for nobody."""
+
+from typing import Final
+
+from contracts.roles import ADMINISTRATOR, ANALYST, AUDITOR, COMPLIANCE, FEED, OPERATOR
+from contracts.roles import ROLES as ANYBODY
+
+_OPERATING: Final = frozenset({OPERATOR, ADMINISTRATOR})
+_WATCHING: Final = _OPERATING | {COMPLIANCE, AUDITOR, ANALYST}
+
+ROLES: Final[dict[str, frozenset[str]]] = {
+    "take_batch_in": _OPERATING | {FEED},
+    "list_quarantine": _OPERATING | {COMPLIANCE, AUDITOR},
+    "release": _OPERATING,
+    "list_certificates": _WATCHING | {FEED},
+    "get_certificate": _WATCHING | {FEED},
+    "get_schema": ANYBODY,
+}

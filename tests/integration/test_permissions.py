@@ -1,0 +1,56 @@
+"""Every route of every service with every role, and with none (R082): the tables of permissions are what is answered."""
+
+from uuid import UUID
+
+import pytest
+from chassis.auth import development_token
+from contracts.roles import ROLES
+from customer import permissions as of_customer
+from sync_ingest import permissions as of_ingest
+
+from tests.integration.conftest import CLOCK, System
+
+NOBODY = UUID("00000000-0000-5000-8000-000000000000")
+TABLES = of_customer.ROLES | of_ingest.ROLES
+
+
+def test_the_tables_name_roles_that_there_are() -> None:
+    assert not of_customer.ROLES.keys() & of_ingest.ROLES.keys()
+    assert frozenset().union(*TABLES.values()) <= ROLES
+    assert all("administrator" in may for may in TABLES.values())
+
+
+@pytest.mark.parametrize("role", [*sorted(ROLES), None])
+async def test_a_caller_may_what_the_tables_say(system: System, role: str | None) -> None:
+    """What is allowed is answered with anything but 403, what is not with 403 whatever else is wrong with it."""
+    token = development_token(system.customer, CLOCK.now(), subject="lin", roles=[role] if role else [])
+    asked: set[str] = set()
+    for name, method, path in await _routes(system):
+        answer = await system.web.request(
+            method,
+            path,
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Idempotency-Key": f"{name}-{role}",
+                "If-Match": '"1"',
+            },
+            json=None if method == "GET" else {},
+        )
+        asked.add(name)
+        assert (answer.status_code == 403) == (role not in TABLES[name]), (name, role, answer.text)
+        assert answer.status_code < 500, (name, answer.text)
+    assert asked == TABLES.keys()
+
+
+async def _routes(system: System) -> list[tuple[str, str, str]]:
+    """Name, method and path of every operation that the processes publish, with ids of nobody."""
+    paths = (await system.web.get("/openapi.json")).json()["paths"]
+    found = []
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            filled = path
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    filled = filled.replace(f"{{{parameter['name']}}}", str(NOBODY))
+            found.append((operation["operationId"], method.upper(), filled))
+    return found
