@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import Any, BinaryIO, Final, Literal, NamedTuple
 from uuid import UUID
@@ -24,6 +25,8 @@ from sync_ingest.domain.totals import Purse
 
 CHUNK_BYTES: Final = 1 << 20
 INTAKE_BYTES_MAX: Final = 64 << 30
+PASSES_MAX: Final = 3
+"""So often a file that changed while it was read is read again."""
 LOCK_WAIT_SECONDS_MAX: Final = 60
 PAGE_MAX: Final = 200
 
@@ -46,6 +49,14 @@ class SourceBusy(Refusal):
     code = "source-busy"
     title = "Another run of this source is under way"
     title_zh = "该来源的另一次处理正在进行"
+
+
+class FeedChanging(Refusal):
+    """Somebody writes to the file while it is read; no part of it is kept."""
+
+    code = "feed-changing"
+    title = "The file changes while it is read"
+    title_zh = "读取期间文件仍在变化"
 
 
 class IntakeOversized(Refusal):
@@ -194,34 +205,39 @@ class Archive:
     ) -> Intake:
         """Keeps the bytes, sealed chunk by chunk, before anybody reads them; the same bytes are kept once.
 
-        The same bytes to be read in another way are another intake of the same content.
+        The same bytes to be read in another way are another intake of the same content. A first pass says whether
+        they are known; what is kept is hashed once more while it is kept, and only under the hash of its own bytes.
+        Raises IntakeOversized, and FeedChanging where no two passes give the same bytes.
         """
-        hasher, size = sha256(), 0
-        while chunk := content.read(CHUNK_BYTES):
-            hasher.update(chunk)
-            size += len(chunk)
-            if size > INTAKE_BYTES_MAX:
-                raise IntakeOversized(name)
-        digest = hasher.digest()
-        intake = intake_id(source, digest, reading)
-        known = self.intake(intake)
-        if known is not None:
-            return known
-        fresh = Intake(intake, source, digest, name, format, mapping, size, received_at, certified=False)
-        with self._connection.transaction():
-            if not self._intakes("where source = %s and sha256 = %s limit 1", (source, digest)):
-                content.seek(0)
-                for number in range((size + CHUNK_BYTES - 1) // CHUNK_BYTES):
-                    sealed = seal(fresh.content, number, content.read(CHUNK_BYTES))
+        digest, size = _hashed(name, content)
+        for _ in range(PASSES_MAX):
+            intake = intake_id(source, digest, reading)
+            known = self.intake(intake)
+            if known is not None:
+                return known
+            fresh = Intake(intake, source, digest, name, format, mapping, size, received_at, certified=False)
+            try:
+                with self._connection.transaction():
+                    if not self._intakes("where source = %s and sha256 = %s limit 1", (source, digest)):
+                        content.seek(0)
+                        found = _hashed(name, content, partial(self._keep, fresh.content, seal))
+                        if found != (digest, size):
+                            raise _Changed(found)
                     self._execute(
-                        "insert into {s}.intake_chunks values (%s, %s, %s)", (fresh.content, number, sealed)
+                        "insert into {s}.intakes"
+                        " (id, source, sha256, name, format, mapping, size_bytes, received_at)"
+                        " values (%s, %s, %s, %s, %s, %s, %s, %s)",
+                        (intake, source, digest, name, format, mapping, size, received_at),
                     )
-            self._execute(
-                "insert into {s}.intakes (id, source, sha256, name, format, mapping, size_bytes, received_at)"
-                " values (%s, %s, %s, %s, %s, %s, %s, %s)",
-                (intake, source, digest, name, format, mapping, size, received_at),
-            )
-        return fresh
+            except _Changed as changed:
+                digest, size = changed.found
+            else:
+                return fresh
+        raise FeedChanging(name)
+
+    def _keep(self, content: ContentId, seal: SealChunk, number: int, chunk: bytes) -> None:
+        sealed = seal(content, number, chunk)
+        self._execute("insert into {s}.intake_chunks values (%s, %s, %s)", (content, number, sealed))
 
     def intake(self, intake: IntakeId) -> Intake | None:
         """The intake of that id, if it was kept."""
@@ -487,6 +503,29 @@ class Archive:
 
 
 _ENTRY: Final = 'id, source, intake, file, line, "column", reason, detail, raw_sealed, quarantined_at, status'
+
+
+class _Changed(Exception):
+    """The bytes that were kept are not those that were hashed before: digest and size of what was found."""
+
+    def __init__(self, found: tuple[bytes, int]) -> None:
+        super().__init__("changed while it was read")
+        self.found = found
+
+
+def _hashed(
+    name: str, content: BinaryIO, keep: Callable[[int, bytes], None] = lambda _, __: None
+) -> tuple[bytes, int]:
+    """Digest and size of a stream, whose chunks go to `keep` as they are hashed."""
+    hasher, size, number = sha256(), 0, 0
+    while chunk := content.read(CHUNK_BYTES):
+        hasher.update(chunk)
+        size += len(chunk)
+        if size > INTAKE_BYTES_MAX:
+            raise IntakeOversized(name)
+        keep(number, chunk)
+        number += 1
+    return hasher.digest(), size
 
 
 class _Chunks(io.RawIOBase):
