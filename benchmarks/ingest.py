@@ -26,6 +26,7 @@ from chassis import garbage
 from chassis.clock import SystemClock
 from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import Recorder, prepare
+from contracts.identity import OUTSIDE_IDS, OutsideIds
 from devservers import servers
 from sync_ingest.adapters.canonical import CanonicalAdapter
 from sync_ingest.adapters.port import FeedFile
@@ -117,13 +118,14 @@ class Bench:
         encryption = FileKeyEncryption.at(folder / "kek")
         keys_url = psycopg.conninfo.make_conninfo(url, dbname="crm_keys")
         self.keys = KeyRing.open(keys_url, encryption, clock.monotonic)
+        self.ids = OutsideIds(self.keys.secret(OUTSIDE_IDS))
         self.reader, self.writer = Recorder(url, SCHEMA), Recorder(url, SCHEMA)
         self.clock = clock
 
     def book(self, source: str, opener: Callable[[], Any]) -> float:
         """Books a feed and returns the seconds it took."""
         ledger = StoreLedger(self.reader, self.writer, self.keys, now=self.clock.now)
-        pipeline = Pipeline(source, ledger, _NoBook(), now=self.clock.now, bank_time=UTC)
+        pipeline = Pipeline(source, self.ids, ledger, _NoBook(), now=self.clock.now, bank_time=UTC)
         files = [FeedFile("feed", 1, opener)]
         batches = (batch.items for batch in CanonicalAdapter().read(files))
         started = time.perf_counter()

@@ -18,6 +18,7 @@ from chassis.clock import SystemClock
 from chassis.mongo import Mongo
 from chassis.store import Recorder
 from chassis.transport import KafkaPublisher
+from contracts.identity import OutsideIds
 from crm_cli import demo_bank
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.web import web_app
@@ -70,6 +71,11 @@ class System:
         """A feed, through the real ingest."""
         with ingest_service.opened(self.ingest) as ingest:
             return ingest.run(source, [FeedContent(name, lambda: io.BytesIO(content))], format="canonical")
+
+    def ids(self) -> OutsideIds:
+        """How outside numbers become ids here."""
+        with ingest_service.opened(self.ingest) as ingest:
+            return ingest.ids
 
     def heads(self) -> dict[str, int]:
         """The last position of each context."""

@@ -6,7 +6,6 @@ from uuid import UUID
 
 import psycopg
 from chassis.transport import Record, read_to_end
-from contracts.identity import account_id
 from contracts.topics import COREBANK_POSTINGS, CUSTOMER_EVENTS, INGEST_EVENTS
 from opentelemetry.trace import format_trace_id
 
@@ -67,7 +66,7 @@ async def test_from_a_batch_over_http(system: System) -> None:
     )
     assert answer.status_code == 201, answer.text
     await system.caught_up()
-    subject = account_id("traced", "A1")
+    subject = system.ids().account("traced", "A1")
     assert "POST /ingest/batches" in {span.name for span in system.spans.of(trace_id)}
     assert stored(system, "ingest", subject) == {trace_id}
     assert await published(system, INGEST_EVENTS.name, subject) == {trace_id}
@@ -88,7 +87,7 @@ async def test_from_a_record_of_a_branch(system: System) -> None:
     while system.heads()["ingest"] == before:
         await system.caught_up()
     await system.caught_up()
-    subject = account_id("traced", "A2")
+    subject = system.ids().account("traced", "A2")
     assert stored(system, "ingest", subject) == {trace_id}
     assert await published(system, INGEST_EVENTS.name, subject) == {trace_id}
     assert views_that_wrote(system, trace_id) == {"asset_panorama"}

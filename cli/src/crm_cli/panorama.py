@@ -11,8 +11,8 @@ from chassis.clock import Clock, SystemClock
 from chassis.documents import DocumentsUnavailable
 from chassis.money import decimal_text
 from chassis.store import Recorder
-from contracts.identity import party_id
-from customer.connections import Read, keys, read_side
+from contracts.identity import PartyId
+from customer.connections import Read, keys, outside_ids, read_side
 from customer.panorama import CurrencyBlock, Panorama
 from customer.settings import CustomerSettings
 
@@ -57,8 +57,9 @@ async def shown(
     clock = clock or SystemClock()
     until = clock.monotonic() + wait_seconds
     async with keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
+        party = (await outside_ids(ring)).party(source, number)
         await _caught_up(settings, read, "ingest", until, clock)
-        customer = await _customer(settings, read, source, number, until, clock)
+        customer = await _customer(settings, read, party, source, until, clock)
         found = await read.reading.panorama(customer, clock.now(), month)
     if found is None:
         raise NotShown("the customer is gone")
@@ -82,15 +83,15 @@ def _head(settings: CustomerSettings, schema: str) -> int:
 
 
 async def _customer(
-    settings: CustomerSettings, read: Read, source: str, number: str, until: float, clock: Clock
+    settings: CustomerSettings, read: Read, party: PartyId, source: str, until: float, clock: Clock
 ) -> UUID:
     """The customer of the reference. Whom master data describes will be one: that is waited for."""
     while True:
         await _caught_up(settings, read, "customer", until, clock)
-        found = await read.reading.by_reference(source, number)
+        found = await read.reading.of_party(party)
         if found:
             return UUID(found[0]["customer_id"])
-        if not await read.reading.described(party_id(source, number)):
+        if not await read.reading.described(party):
             raise NotShown(f"{source} knows nobody under this number")
         if clock.monotonic() > until:
             raise NotShown("the party is described and no customer yet; see crm status")

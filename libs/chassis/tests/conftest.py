@@ -46,7 +46,7 @@ def keys_url(postgres_url: str) -> str:
             connection.execute("create database crm_keys")
     url = psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_keys")
     with psycopg.connect(url) as connection:
-        connection.execute("drop table if exists data_keys")
+        connection.execute("drop table if exists data_keys, secrets")
     return url
 
 

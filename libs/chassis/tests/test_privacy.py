@@ -57,6 +57,33 @@ def test_makers_at_once_agree(keys_url: str, key_ring: KeyRing, tmp_path: Path) 
     assert len(found[0]) == 300
 
 
+def test_services_that_ask_at_once_share_one_secret_per_purpose(
+    keys_url: str, key_ring: KeyRing, tmp_path: Path
+) -> None:
+    found: list[bytes] = []
+
+    def ask() -> None:
+        ring = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+        found.append(ring.secret("ids"))
+        ring.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [key_ring.secret("ids")] * 6
+    assert len(found[0]) == 32
+    assert key_ring.secret("others") != found[0]
+    assert found[0].hex() not in repr(key_ring)
+    with psycopg.connect(keys_url) as connection:
+        kept = connection.execute("select wrapped from secrets").fetchall()
+        assert not any(found[0] in row[0] for row in kept), "a secret is kept wrapped"
+        connection.execute("update secrets set purpose = 'moved' where purpose = 'others'")
+    with pytest.raises(Tampered):
+        key_ring.secret("moved")
+
+
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     FileKeyEncryption.at(tmp_path / "kek")
     assert (tmp_path / "kek").stat().st_mode & 0o777 == 0o600

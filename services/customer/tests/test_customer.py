@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 from chassis.testing import Specification
-from contracts.identity import party_id
+from contracts.identity import OutsideIds
 from customer.domain.customer import (
     REFERENCES_MAX,
     AdoptDescription,
@@ -31,8 +31,9 @@ from customer.domain.events import (
 
 customer = Specification(customer_decider)
 zhang = Details(name="张伟", phone="13800001234")
-core = Reference("core", "4711")
-core_linked = ReferenceLinked(source="core", party_id=party_id("core", "4711"), key="4711")
+ids = OutsideIds(bytes(32))
+core = Reference.of(ids, "core", "4711")
+core_linked = ReferenceLinked(source="core", party_id=ids.party("core", "4711"), key="4711")
 by_staff = CustomerRegistered(name="张伟", kind="person", origin="staff", phone="13800001234")
 by_source = CustomerRegistered(name="张伟", kind="person", origin="master-data", phone="13800001234")
 
@@ -89,7 +90,7 @@ def test_nobody_is_linked_or_changed_before_it_is_registered():
 
 
 def test_references_are_bounded():
-    many = tuple(Reference("core", str(number)) for number in range(REFERENCES_MAX + 1))
+    many = tuple(Reference.of(ids, "core", str(number)) for number in range(REFERENCES_MAX + 1))
     customer.given().when(RegisterCustomer(zhang, many)).then_rejected(TooManyReferences)
     full = customer.given().when(RegisterCustomer(zhang, many[:-1])).decided
     customer.given(*full).when(LinkReference(many[-1])).then_rejected(TooManyReferences)
@@ -118,4 +119,4 @@ def test_a_name_and_what_identifies_change_only_when_they_do():
 @pytest.mark.parametrize("event", [by_staff, CustomerRenamed(name="张三")])
 def test_only_a_link_is_unique_in_the_store(event):
     assert identify(event) is None
-    assert identify(core_linked) == party_id("core", "4711")
+    assert identify(core_linked) == ids.party("core", "4711")

@@ -11,7 +11,7 @@ from chassis.delivered import read
 from chassis.privacy import Origin, Tampered, seal
 from chassis.transport import Record
 from contracts.envelope import Envelope
-from contracts.identity import party_id
+from contracts.identity import OutsideIds
 from customer.domain.customer import Details, Reference, RegisterCustomer
 from customer.domain.events import (
     ContactDetailsChanged,
@@ -25,7 +25,8 @@ from customer.policies.when_party_described_then_register_customer import ACTOR,
 from .told import START
 
 NUMBER = "4711"
-PARTY = party_id("core", NUMBER)
+IDS = OutsideIds(bytes(32))
+PARTY = IDS.party("core", NUMBER)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def policy(handler, store, key_ring):
 
 def described(ring, sequence=1, *, number=NUMBER, **values):
     """A record as the relay publishes it, read as a consumer reads it."""
-    party = party_id("core", number)
+    party = IDS.party("core", number)
     [key] = ring.keys_for([party]).values()
     origin = Origin("ingest", party, sequence, "party-described")
     values = {"party": number, "name": "张伟", "phone": "13800001234"} | values
@@ -100,7 +101,7 @@ async def test_a_later_description_tells_what_changed(policy, store, handler, ke
 
 async def test_a_party_that_staff_linked_registers_nobody_else(policy, store, handler, key_ring):
     theirs = UUID(int=77)
-    command = RegisterCustomer(Details(name="Zhang Wei"), (Reference("core", NUMBER),))
+    command = RegisterCustomer(Details(name="Zhang Wei"), (Reference.of(IDS, "core", NUMBER),))
     context = CommandContext(actor="staff", now=START, command_id=UUID(int=1))
     await handler.handle(theirs, command, context)
     await policy(described(key_ring))
@@ -128,7 +129,7 @@ async def test_a_value_that_was_moved_is_not_believed(policy, key_ring):
 
 async def test_thousands_of_parties_take_seconds(policy, store, key_ring):
     clock = SystemClock()
-    key_ring.keys_for([party_id("core", str(number)) for number in range(1000)])
+    key_ring.keys_for([IDS.party("core", str(number)) for number in range(1000)])
     events = [described(key_ring, number=str(number)) for number in range(1000)]
     began = clock.monotonic()
     for at in range(0, len(events), 200):

@@ -9,13 +9,14 @@ from chassis.documents import Change
 from chassis.events import event_id
 from chassis.mongo import MongoDocuments
 from chassis.privacy import Origin, is_token, seal
-from contracts.identity import account_id, party_id
+from contracts.identity import OutsideIds
 from customer.reading import MovementsWanted, Reading
 from customer.views import asset_panorama, customers
 
 from .told import START, Teller
 
 NOW = START + timedelta(days=2)
+IDS = OutsideIds(bytes(32))
 ZHANG, LI = UUID(int=1001), UUID(int=1002)
 PERSONAL = {"account", "name", "party", "card", "counterparty_account", "counterparty_name", "text", "phone"}
 
@@ -54,7 +55,7 @@ class Bank(Teller):
         return event
 
     def account(self, source, number, product, *holders):
-        account = account_id(source, number)
+        account = IDS.account(source, number)
         self.tell(account, "account.seen", source=source, account=number)
         if product is not None:
             self.tell(
@@ -67,7 +68,7 @@ class Bank(Teller):
                 name=None,
             )
         for holder, role in holders:
-            party = str(party_id(source, holder))
+            party = str(IDS.party(source, holder))
             self.tell(account, "account.holder_named", source=source, party_id=party, role=role)
         return account
 
@@ -76,7 +77,7 @@ class Bank(Teller):
             customer, "customer.registered", kind="person", origin="staff", name=name, phone="13800001234"
         )
         for source, key in references:
-            party = str(party_id(source, key))
+            party = str(IDS.party(source, key))
             self.tell(customer, "customer.reference_linked", source=source, party_id=party)
 
     async def keep(self, mongo):
@@ -92,7 +93,7 @@ def bank(key_ring):
     bank.customer(ZHANG, "张伟", ("core", "P1"), ("fund", "7"))
     bank.customer(LI, "李娜", ("core", "P2"))
     bank.tell(
-        party_id("core", "P2"), "party.described", source="core", kind="person", party="P2", name="李娜"
+        IDS.party("core", "P2"), "party.described", source="core", kind="person", party="P2", name="李娜"
     )
     bank.mine = bank.account("core", "6222021234566789", "deposit", ("P1", "owner"))
     bank.ours = bank.account("core", "6222020000000001", "deposit", ("P2", "owner"), ("P1", "joint"))
@@ -226,10 +227,10 @@ async def test_what_was_reversed_in_a_month_that_documents_no_longer_keep_is_no_
 
 
 async def test_a_customer_is_found_by_the_number_of_a_source_and_shown_masked(reading):
-    [found] = await reading.by_reference("fund", "7")
+    [found] = await reading.of_party(IDS.party("fund", "7"))
     assert (found["customer_id"], found["name"], found["phone"]) == (str(ZHANG), "张*", "138****1234")
     assert [one["source"] for one in found["references"]] == ["core", "fund"]
-    assert await reading.by_reference("core", "7") == []
+    assert await reading.of_party(IDS.party("core", "7")) == []
     assert [one["customer_id"] for one in await reading.customers(None, 1)] == [str(ZHANG)]
     assert [one["customer_id"] for one in await reading.customers(str(ZHANG), 5)] == [str(LI)]
 
@@ -242,7 +243,7 @@ async def test_accounts_that_wait_are_seen_and_counted_until_they_are_linked(rea
     first = await reading.unlinked(None, 1)
     assert len(await reading.unlinked(first[0]["account_id"], 10)) == 1
     where = {"_id": str(LI)}
-    party = {"party_id": str(party_id("core", "P9")), "source": "core", "sequence": 3}
+    party = {"party_id": str(IDS.party("core", "P9")), "source": "core", "sequence": 3}
     await mongo.update("customers_v1_customers", where, {"$push": {"parties": party}})
     assert await reading.unlinked_count() == (1, True)
 

@@ -9,7 +9,6 @@ import psycopg
 import pytest
 from chassis.clock import SystemClock, uuid7
 from chassis.deciding import CommandContext, Refusal
-from contracts.identity import account_id
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from sync_ingest.api import create_router
@@ -94,7 +93,9 @@ async def test_a_batch_is_booked_and_certified_and_the_same_request_has_the_same
 
 async def test_events_name_who_brought_the_batch(client, source, ingest):
     await post(client, source, GOOD)
-    meta = msgspec.json.decode(ingest.ledger._recorder.read_stream(account_id(source, "A1"))[-1].body)["meta"]
+    meta = msgspec.json.decode(
+        ingest.ledger._recorder.read_stream(ingest.ids.account(source, "A1"))[-1].body
+    )["meta"]
     assert (meta["actor"], meta["post"], meta["client_address"]) == ("teller-7", "teller", "10.0.0.7")
     assert meta["trace"]["traceparent"]
 

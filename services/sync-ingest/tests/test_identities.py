@@ -1,9 +1,10 @@
 from datetime import date
 
+import psycopg
 import pytest
-from contracts.identity import posting_id
-from hypothesis import given
-from hypothesis import strategies as st
+from chassis.clock import SystemClock
+from chassis.privacy import FileKeyEncryption, KeyRing
+from contracts.identity import OUTSIDE_IDS, OutsideIds
 from sync_ingest.domain.identities import (
     certificate_id,
     content_digest,
@@ -12,8 +13,11 @@ from sync_ingest.domain.identities import (
     quarantine_id,
 )
 from sync_ingest.domain.records import Posting
+from sync_ingest.opening import opened
+from sync_ingest.settings import SyncIngestSettings
 
 KEY = bytes(32)
+IDS = OutsideIds(KEY)
 
 
 def posting(account="1", transaction="t", leg=1, **changes):
@@ -21,17 +25,15 @@ def posting(account="1", transaction="t", leg=1, **changes):
     return Posting(account=account, core_transaction_id=transaction, leg=leg, **values)
 
 
-@given(st.text(min_size=1, max_size=9), st.text(min_size=1, max_size=9), st.integers(0, 999))
-def test_the_fast_way_to_an_identity_is_the_published_one(account, transaction, leg):
-    (fast,) = posting_ids("core", [posting(account, transaction, leg)])
-    assert fast == posting_id("core", account, transaction, leg)
-    assert (fast.version, fast.variant, str(fast)) == (5, posting_id("c", "a", "t", 1).variant, str(fast))
+def test_the_identity_of_a_posting_is_that_of_its_account_transaction_and_leg():
+    found = posting_ids(IDS, "core", [posting("1", "t", 1), posting("1", "t", 2), posting("12", "t", 1)])
+    assert found == [IDS.posting("core", a, "t", leg) for a, leg in (("1", 1), ("1", 2), ("12", 1))]
 
 
 @pytest.mark.parametrize("source", ["", "a:b"])
 def test_a_source_is_named_without_a_colon(source):
     with pytest.raises(ValueError, match="colon"):
-        posting_ids(source, [])
+        posting_ids(IDS, source, [])
 
 
 def test_a_digest_tells_content_apart_and_nothing_without_its_key():
@@ -41,10 +43,29 @@ def test_a_digest_tells_content_apart_and_nothing_without_its_key():
 
 
 def test_ids_of_feeds_depend_on_all_that_makes_them_one():
-    assert intake_id("a", b"1", "r") != intake_id("b", b"1", "r")
+    assert intake_id(IDS, "a", b"1", "r") != intake_id(IDS, "b", b"1", "r")
     assert (
-        len({quarantine_id("a", raw, reason, n) for raw in (b"x", b"y") for reason in "rs" for n in (1, 2)})
+        len(
+            {
+                quarantine_id(IDS, "a", raw, reason, n)
+                for raw in (b"x", b"y")
+                for reason in "rs"
+                for n in (1, 2)
+            }
+        )
         == 8
     )
-    first = certificate_id("a", None, [intake_id("a", b"1", "r")])
-    assert first != certificate_id("a", first, [intake_id("a", b"1", "r")])
+    first = certificate_id(IDS, "a", None, [intake_id(IDS, "a", b"1", "r")])
+    assert first != certificate_id(IDS, "a", first, [intake_id(IDS, "a", b"1", "r")])
+
+
+def test_processes_over_one_key_database_agree_on_ids_and_others_do_not(ingest, postgres_url, data, tmp_path):
+    with opened(SyncIngestSettings(postgres_url=postgres_url, data=data)) as other:
+        assert other.ids.account("core", "1") == ingest.ids.account("core", "1")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("create database crm_other_keys")
+    elsewhere = psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_other_keys")
+    ring = KeyRing.open(elsewhere, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+    ids = OutsideIds(ring.secret(OUTSIDE_IDS))
+    ring.close()
+    assert ids.account("core", "1") != ingest.ids.account("core", "1")

@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from chassis.clock import SystemClock
 from chassis.transport import KafkaPublisher, PublishFailed, Record, ensure_topics, group_lag, read_to_end
-from contracts.identity import account_id, posting_id
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
 from sync_ingest.opening import IngestPool, opened
@@ -84,7 +83,7 @@ async def until(condition):
 
 
 def booked(ingest, source, numbers):
-    wanted = [posting_id(source, f"A{n % 5}", f"t{n}", 1) for n in numbers]
+    wanted = [ingest.ids.posting(source, f"A{n % 5}", f"t{n}", 1) for n in numbers]
     return len(ingest.ledger.known(wanted))
 
 
@@ -130,7 +129,7 @@ async def test_a_record_keeps_the_trace_that_it_came_with(broker, kafka_url, poo
         await until(lambda: booked(ingest, source, (1, 2)) == 2)
     traces = {}
     for number in (1, 2):
-        stream = account_id(source, f"A{number}")
+        stream = ingest.ids.account(source, f"A{number}")
         for stored in ingest.ledger._recorder.read_stream(stream):
             traces.setdefault(number, set()).add(
                 msgspec.json.decode(stored.body)["meta"].get("trace", {}).get("traceparent")

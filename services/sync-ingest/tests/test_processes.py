@@ -15,8 +15,8 @@ import pytest
 from chassis.auth import development_token
 from chassis.clock import SystemClock
 from chassis.transport import KafkaPublisher, Record, ensure_topics, read_to_end
-from contracts.identity import account_id
 from contracts.topics import COREBANK_POSTINGS, INGEST_EVENTS
+from sync_ingest.opening import opened
 from sync_ingest.settings import SyncIngestSettings
 
 SECONDS_MAX = 40
@@ -129,7 +129,10 @@ async def test_one_trace_leads_from_a_batch_or_a_record_through_the_store_to_the
                 )
             ]
         )
-        one, two = str(account_id(source, "A1")), str(account_id(source, "A2"))
+        settings = SyncIngestSettings(postgres_url=environment["POSTGRES_URL"], data=environment["CRM_DATA"])
+        with opened(settings) as ingest:
+            ids = ingest.ids
+        one, two = str(ids.account(source, "A1")), str(ids.account(source, "A2"))
         assert await published_traces(kafka_url, {one, two}) == {one: {TRACE_ID}, two: {TRACE_ID[::-1]}}
         metrics = (await asyncio.to_thread(httpx.get, f"{base}/metrics")).text
         assert 'crm_lag_events{context="corebank",group="sync-ingest.feed"} 0.0' in metrics

@@ -8,6 +8,7 @@ import pytest
 from chassis.catalogue import NewEvent
 from chassis.events import Metadata, personal_fields
 from chassis.privacy import DataKey
+from contracts.identity import OutsideIds
 from sync_ingest.domain.booking import booked, described
 from sync_ingest.domain.certificate import StoreFold, certify
 from sync_ingest.domain.events import (
@@ -72,7 +73,7 @@ def one_of_each():
         ),
         PartyRecord(party="P", name="王小明", born_on=DAY, gender="male", phone="138"),
     ):
-        yield described("s", record)
+        yield described(OutsideIds(bytes(32)), "s", record)
     for reverses in (None, ID):
         yield booked("s", POSTING, identity=ID, digest="d", intake=ID, line=3, reverses=reverses)
     yield IntakeReceived(source="s", intake=ID, sha256="00", format="berka", size_bytes=1)

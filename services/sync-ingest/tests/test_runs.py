@@ -270,7 +270,7 @@ def test_no_entry_no_release(ingest):
 
 def test_one_source_runs_once_at_a_time_and_others_go_on(ingest, source, postgres_url, monkeypatch):
     monkeypatch.setattr("sync_ingest.archive.LOCK_WAIT_SECONDS_MAX", 1)
-    with Archive.connect(postgres_url) as other, other.locked(source):
+    with Archive.connect(postgres_url, ingest.ids) as other, other.locked(source):
         with pytest.raises(SourceBusy):
             take(ingest, source, lines(posting("t1", 1)))
         take(ingest, source + "-2", lines(posting("t1", 1)))
@@ -320,7 +320,7 @@ def test_somebody_who_appends_to_the_same_accounts_meanwhile_costs_nothing_but_t
         calls.append(len(sealed))
         if len(calls) == at:
             with opened(settings_of(postgres_url, data)) as other:
-                book = Pipeline(source, other.ledger, None, now=other.now, bank_time=UTC)
+                book = Pipeline(source, other.ids, other.ledger, None, now=other.now, bank_time=UTC)
                 items = [Item(0, 1, records[8_500 + n]) for n in range(7)]
                 assert list(book.book([items], [Origin(UUID(int=1), "other", open=True)]))[-1] == 7
         try:
@@ -335,11 +335,11 @@ def test_somebody_who_appends_to_the_same_accounts_meanwhile_costs_nothing_but_t
     f = result.findings
     assert (f.records, f.posted, f.duplicates) == (9_000, 8_993, 7)
     assert {(problem.code) for problem in f.problems} == {"closing-differs"}
-    assert booked_once(postgres_url, source, records)
+    assert booked_once(postgres_url, ingest.ids, source, records)
 
 
-def booked_once(postgres_url, source, records):
-    wanted = sorted(posting_ids(source, records))
+def booked_once(postgres_url, ids, source, records):
+    wanted = sorted(posting_ids(ids, source, records))
     with psycopg.connect(postgres_url) as connection:
         found = connection.execute(
             "select identity from store_ingest.events where identity = any(%s) order by identity", (wanted,)

@@ -201,6 +201,11 @@ create table if not exists data_keys (
     created_at timestamptz not null default now(),
     erased_at timestamptz,
     constraint erased_means_gone check ((wrapped is null) = (erased_at is not null))
+);
+create table if not exists secrets (
+    purpose text primary key,
+    wrapped bytea not null,
+    created_at timestamptz not null default now()
 )
 """
 
@@ -254,6 +259,18 @@ class KeyRing:
             found |= {subject: key for subject, key in loaded.items() if key is not None}
         return found
 
+    def secret(self, purpose: str) -> bytes:
+        """The one secret that all services share for `purpose`, of 32 bytes; made when it is first asked for.
+
+        It is not cached here: who needs it keeps it for as long as its process lives.
+        """
+        with self._database:
+            try:
+                return self._secret(purpose)
+            except psycopg.OperationalError:
+                self._connection = None
+                return self._secret(purpose)
+
     def erase(self, subjects: Iterable[UUID]) -> int:
         """Destroys the keys of these subjects for ever; returns how many there were.
 
@@ -283,6 +300,21 @@ class KeyRing:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def _secret(self, purpose: str) -> bytes:
+        connection, aad = self._connected(), b"secret|" + purpose.encode()
+        select = "select wrapped from secrets where purpose = %s"
+        row = connection.execute(select, (purpose,), binary=True).fetchone()
+        if row is None:
+            # Of two processes that start at once the first makes it, and the other reads what that one made.
+            connection.execute(
+                "insert into secrets (purpose, wrapped) values (%s, %s) on conflict (purpose) do nothing",
+                (purpose, self.encryption.wrap(os.urandom(_KEY_BYTES), aad)),
+            )
+            row = connection.execute(select, (purpose,), binary=True).fetchone()
+        if row is None:
+            raise LookupError(f"the secret of {purpose} was removed while it was made")
+        return self.encryption.unwrap(row[0], aad)
 
     def _load(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
         """Reads, and makes, and keeps what was read before the database is let go: no erasure gets in between."""

@@ -110,7 +110,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
     @router.post("/customers", status_code=201, responses=_REGISTERED)
     async def register_customer(response: Response, context: Commanding, body: RegisterBody) -> Done:
         """Registers a customer. A reference that is another customer's is refused."""
-        outcome = await desk.register(body.said(), context)
+        outcome = await desk.register(body.said(desk.ids), context)
         response.headers["Location"] = f"/customers/{outcome.stream_id}"
         return _done(response, outcome)
 
@@ -155,7 +155,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
         body: ReferenceBody,
     ) -> Done:
         """A number of a source is this customer's, and with it whatever that party holds."""
-        return await changed(response, customer_id, LinkReference(body.said()), context, version)
+        return await changed(response, customer_id, LinkReference(body.said(desk.ids)), context, version)
 
     # questions
 

@@ -11,6 +11,7 @@ from chassis.handling import CommandHandler
 from chassis.mongo import Mongo
 from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import EventStore, prepare
+from contracts.identity import OUTSIDE_IDS, OutsideIds
 
 from customer.catalogue import SCHEMA, catalogue
 from customer.desk import Desk, Handler
@@ -49,6 +50,11 @@ async def keys(settings: CustomerSettings, clock: Clock) -> AsyncIterator[KeyRin
         await asyncio.to_thread(ring.close)
 
 
+async def outside_ids(ring: KeyRing) -> OutsideIds:
+    """How outside numbers become ids, the same as in every other service."""
+    return OutsideIds(await asyncio.to_thread(ring.secret, OUTSIDE_IDS))
+
+
 @asynccontextmanager
 async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Write]:
     """Makes the store where it is missing and opens it with its keys."""
@@ -81,4 +87,5 @@ async def both_sides(
     async with AsyncExitStack() as stack:
         write = await stack.enter_async_context(write_side(settings, clock))
         read = await stack.enter_async_context(read_side(settings, write.ring, clock))
-        yield Desk(write.handler, write.store, catalogue(), read.reading, clock), write, read
+        ids = await outside_ids(write.ring)
+        yield Desk(write.handler, write.store, catalogue(), read.reading, ids, clock), write, read

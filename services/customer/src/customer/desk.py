@@ -12,6 +12,7 @@ from chassis.documents import Document
 from chassis.events import Metadata, event_id
 from chassis.handling import CommandHandler
 from chassis.store import EventStore
+from contracts.identity import OutsideIds
 
 from customer.domain.customer import (
     Customer,
@@ -45,6 +46,7 @@ class Desk:
     store: EventStore
     catalogue: Catalogue
     reading: Reading
+    ids: OutsideIds
     clock: Clock
 
     # commands
@@ -112,7 +114,7 @@ class Desk:
 
     async def by_reference(self, source: str, key: str) -> list[Document]:
         """The customer that a source knows under its own number."""
-        return await self.reading.by_reference(source, key)
+        return await self.reading.of_party(self.ids.party(source, key))
 
     async def unlinked(self, after: UUID | None, limit: int) -> tuple[Sequence[Document], int, bool]:
         """Accounts that wait for their customer, how many there are, and whether that is all of them."""

@@ -14,7 +14,6 @@ from chassis.gathering import Gathered
 from chassis.generations import NotBuilt
 from chassis.mongo import Mongo, exact_sum
 from chassis.privacy import ERASED, KeyRing, Origin
-from contracts.identity import party_id
 
 from customer.masking import (
     masked_account,
@@ -118,9 +117,9 @@ class Reading:
         found = await self._mongo.find(await self._customers(), where, order=[("_id", 1)], limit=limit)
         return await self._masked_customers(found)
 
-    async def by_reference(self, source: str, key: str) -> list[Document]:
-        """The customer that `source` knows under its own number `key`, masked."""
-        where = {"parties.party_id": str(party_id(source, key))}
+    async def of_party(self, party: UUID) -> list[Document]:
+        """The customer that a party is linked to, masked."""
+        where = {"parties.party_id": str(party)}
         return await self._masked_customers(await self._mongo.find(await self._customers(), where, limit=2))
 
     async def described(self, party: UUID) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from chassis.money import CurrencyCode, exponent, minor_units
+from contracts.identity import OutsideIds
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 from typing_extensions import TypedDict
 
@@ -31,9 +32,9 @@ class ReferenceBody(Asked):
     source: SourceName = Field(description="the name of the source")
     key: Text = Field(description="its own number of the customer")
 
-    def said(self) -> Reference:
+    def said(self, ids: OutsideIds) -> Reference:
         """As the domain says it."""
-        return Reference(self.source, self.key)
+        return Reference.of(ids, self.source, self.key)
 
 
 class StatedAssetBody(Asked):
@@ -70,7 +71,7 @@ class RegisterBody(Asked):
     references: list[ReferenceBody] = Field(default=[], max_length=REFERENCES_MAX)
     stated_assets: list[StatedAssetBody] = Field(min_length=1, max_length=STATED_ASSETS_MAX)
 
-    def said(self) -> RegisterCustomer:
+    def said(self, ids: OutsideIds) -> RegisterCustomer:
         """As the domain says it."""
         details = Details(
             name=self.name,
@@ -82,7 +83,7 @@ class RegisterBody(Asked):
             identity_number=self.identity_number,
             branch=self.branch,
         )
-        references = tuple(one.said() for one in self.references)
+        references = tuple(one.said(ids) for one in self.references)
         return RegisterCustomer(details, references, tuple(one.said() for one in self.stated_assets))
 
 

@@ -17,6 +17,7 @@ from uuid import UUID
 import psycopg
 from chassis.deciding import Refusal
 from chassis.store import StoreUnavailable
+from contracts.identity import OutsideIds
 from psycopg import sql
 from typing_extensions import override
 
@@ -79,10 +80,12 @@ class Asked(NamedTuple):
 class Intake:
     """Bytes as they came: where from, how large, how to read them, and whether a certificate covers them.
 
-    `set_aside` is the reason why booking them broke; no later run waits for them then, until they come again.
+    `content` is what its bytes are kept under; another reading of them is another intake. `set_aside` is the reason
+    why booking them broke; no later run waits for them then, until they come again.
     """
 
     id: IntakeId
+    content: ContentId
     source: str
     sha256: bytes
     name: str
@@ -92,11 +95,6 @@ class Intake:
     received_at: datetime
     certified: bool
     set_aside: str | None = None
-
-    @property
-    def content(self) -> ContentId:
-        """What its bytes are kept under; another reading of them is another intake."""
-        return content_id(self.source, self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,29 +146,33 @@ create table if not exists {schema}.requests (
 """
 
 
+def create(connection: "psycopg.Connection[Any]", schema: str = "ingest") -> None:
+    """Creates the tables once; several processes may start together."""
+    row = connection.execute("select to_regclass(%s) is not null", (f"{schema}.requests",)).fetchone()
+    if row is not None and row[0]:
+        return
+    with connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(hashtextextended('ingest tables', 0))")
+        connection.execute(sql.SQL(SCHEMA_SQL).format(schema=sql.Identifier(schema)))
+
+
 class Archive:
     """One connection to ingest's tables; not shared between threads."""
 
-    def __init__(self, connection: "psycopg.Connection[Any]", schema: str = "ingest") -> None:
+    def __init__(
+        self, connection: "psycopg.Connection[Any]", ids: OutsideIds, schema: str = "ingest"
+    ) -> None:
         self._connection = connection
+        self._ids = ids
         self._schema = sql.Identifier(schema)
 
     @classmethod
     @contextmanager
-    def connect(cls, url: str, schema: str = "ingest") -> Iterator["Archive"]:
+    def connect(cls, url: str, ids: OutsideIds, schema: str = "ingest") -> Iterator["Archive"]:
         """Opens the tables, creating what is missing."""
         with psycopg.connect(url, autocommit=True) as connection:
-            archive = cls(connection, schema)
-            archive.create()
-            yield archive
-
-    def create(self) -> None:
-        """Creates the tables once; several processes may start together."""
-        if self._row("select to_regclass(%s)", (f"{self._schema.as_string(self._connection)}.requests",))[0]:
-            return
-        with self._connection.transaction():
-            self._connection.execute("select pg_advisory_xact_lock(hashtextextended('ingest tables', 0))")
-            self._connection.execute(sql.SQL(SCHEMA_SQL).format(schema=self._schema))
+            create(connection, schema)
+            yield cls(connection, ids, schema)
 
     @contextmanager
     def locked(self, source: str) -> Iterator[None]:
@@ -211,11 +213,14 @@ class Archive:
         """
         digest, size = _hashed(name, content)
         for _ in range(PASSES_MAX):
-            intake = intake_id(source, digest, reading)
+            intake = intake_id(self._ids, source, digest, reading)
             known = self.intake(intake)
             if known is not None:
                 return known
-            fresh = Intake(intake, source, digest, name, format, mapping, size, received_at, certified=False)
+            kept = content_id(self._ids, source, digest)
+            fresh = Intake(
+                intake, kept, source, digest, name, format, mapping, size, received_at, certified=False
+            )
             try:
                 with self._connection.transaction():
                     if not self._intakes("where source = %s and sha256 = %s limit 1", (source, digest)):
@@ -271,7 +276,7 @@ class Archive:
             " set_aside"
         )
         rows = self._rows(f"select {columns} from {{s}}.intakes {where}", values)
-        return [Intake(*row) for row in rows]
+        return [Intake(row[0], content_id(self._ids, row[1], row[2]), *row[1:]) for row in rows]
 
     def read(self, intake: Intake, open_chunk: OpenChunk) -> BinaryIO:
         """The bytes as they came; chunks are fetched one by one."""

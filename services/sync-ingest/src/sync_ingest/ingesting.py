@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from chassis.deciding import Refusal
 from chassis.telemetry import carrier, span
+from contracts.identity import OutsideIds
 
 from sync_ingest.adapters.port import Adapter, BalanceOrder, FeedFile, Item
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
@@ -194,6 +195,7 @@ class Ingest:
     """Everything a run needs; one instance per thread."""
 
     archive: Archive
+    ids: OutsideIds
     ledger: Ledger
     vault: Vault
     now: Callable[[], datetime]
@@ -405,6 +407,7 @@ class Ingest:
         previous = self.latest_certificate(source)
         pipeline = Pipeline(
             source,
+            self.ids,
             self.ledger,
             _Book(self.archive, self.vault, self.now),
             now=self.now,
@@ -470,7 +473,7 @@ class Ingest:
         self, source: str, intakes: Sequence[IntakeId], findings: Findings, closings: Mapping[Purse, int]
     ) -> CertificateId:
         previous = self.latest_certificate(source)
-        certificate = certificate_id(source, previous.id if previous else None, list(intakes))
+        certificate = certificate_id(self.ids, source, previous.id if previous else None, list(intakes))
         stream, now = feed_id(source), self.now()
         if certificate not in self.ledger.known([certificate]):
             event = ReconciliationCertified(

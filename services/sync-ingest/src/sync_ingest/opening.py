@@ -11,8 +11,9 @@ from chassis.clock import SystemClock
 from chassis.deciding import Refusal
 from chassis.privacy import FileKeyEncryption, KeyRing
 from chassis.store import Recorder, prepare
+from contracts.identity import OUTSIDE_IDS, OutsideIds
 
-from sync_ingest.archive import Archive
+from sync_ingest.archive import Archive, create
 from sync_ingest.crashing import crash_at
 from sync_ingest.ingesting import ITSELF, Acting, Ingest, Progress
 from sync_ingest.journal import SCHEMA, KeptVault, StoreLedger
@@ -25,7 +26,7 @@ def prepared(settings: SyncIngestSettings) -> None:
     """Makes the store and ingest's own tables where they are missing; safe to repeat."""
     prepare(settings.postgres_url, SCHEMA)
     with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
-        Archive(connection).create()
+        create(connection)
 
 
 def stand(settings: SyncIngestSettings) -> bool:
@@ -57,9 +58,11 @@ def opened(
         encryption = FileKeyEncryption.at(settings.key_encryption_file)
         keys = KeyRing.open(settings.keys_url, encryption, clock.monotonic)
         stack.callback(keys.close)
-        archive = stack.enter_context(Archive.connect(settings.postgres_url))
+        ids = OutsideIds(keys.secret(OUTSIDE_IDS))
+        archive = stack.enter_context(Archive.connect(settings.postgres_url, ids))
         yield Ingest(
             archive,
+            ids,
             StoreLedger(reader, writer, keys, now=clock.now),
             KeptVault(keys),
             clock.now,

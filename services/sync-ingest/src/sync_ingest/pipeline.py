@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 from chassis.events import Event, StoredEvent
-from contracts.identity import account_id, posting_id
+from contracts.identity import OutsideIds
 from msgspec import structs
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Item
@@ -28,7 +28,6 @@ from sync_ingest.domain.identities import (
     posting_ids,
     quarantine_id,
     seen_id,
-    subject_id,
 )
 from sync_ingest.domain.records import (
     FIRST_DAY,
@@ -236,6 +235,7 @@ class Pipeline:
     def __init__(
         self,
         source: str,
+        ids: OutsideIds,
         journal: Journal,
         book: QuarantineBook,
         *,
@@ -248,6 +248,7 @@ class Pipeline:
         self.totals = ControlTotals()
         self.read = FeedRead()
         self.appended = 0
+        self._ids = ids
         self._journal = journal
         self._book = book
         self._now = now
@@ -318,7 +319,7 @@ class Pipeline:
     def _postings(self, items: Sequence[Item]) -> None:
         """Plans a batch while those before it are being stored; what gathers meanwhile goes into one transaction."""
         postings = cast("list[Posting]", [item.content for item in items])
-        identities = posting_ids(self.source, postings)
+        identities = posting_ids(self._ids, self.source, postings)
         # By integers: a UUID computes its hash in Python each time.
         distinct = frozenset([identity.int for identity in identities])
         reversing = any([p.reverses for p in postings])  # noqa: C419 - faster
@@ -393,7 +394,7 @@ class Pipeline:
         """Plans on what the store says now, with nothing under way, as often as others are faster, bounded."""
         postings = cast("list[Posting]", [item.content for item in items])
         for attempt in range(CONFLICT_RETRIES_MAX):
-            identities = posting_ids(self.source, postings)
+            identities = posting_ids(self._ids, self.source, postings)
             planned = self._planned(items, postings, identities, frozenset(), look=True)
             try:
                 positions = self._journal.append(planned.sealed) if planned.sealed else []
@@ -458,7 +459,7 @@ class Pipeline:
                 plan.quarantined.append(self._unfit(item))
                 continue
             reverses = (
-                posting_id(source, posting.account, posting.reverses, posting.leg)
+                self._ids.posting(source, posting.account, posting.reverses, posting.leg)
                 if posting.reverses
                 else None
             )
@@ -490,7 +491,8 @@ class Pipeline:
                 self._settle()
                 accounts.clear()
                 missing = {p.account for p in postings}
-            streams: dict[str, UUID] = {account: account_id(self.source, account) for account in missing}
+            ids, source = self._ids, self.source
+            streams: dict[str, UUID] = {account: ids.account(source, account) for account in missing}
             keys = self._journal.digest_keys(list(streams.values()))
             heads = self._journal.heads(list(streams.values()))
             for account, stream in streams.items():
@@ -608,8 +610,9 @@ class Pipeline:
     def _describe(
         self, latest: Sequence[tuple[Item, MasterRecord]]
     ) -> tuple[list[Entry], dict[UUID, tuple[int, str]]]:
-        subjects = [subject_id(subject_of(self.source, record)) for _, record in latest]
-        streams = [stream_of(self.source, record) for _, record in latest]
+        ids = self._ids
+        subjects = [subject_of(ids, self.source, record) for _, record in latest]
+        streams = [stream_of(ids, self.source, record) for _, record in latest]
         keys = self._journal.digest_keys(list(dict.fromkeys(streams)))
         told = self._book.descriptions(list(dict.fromkeys(subjects)))
         revisions: dict[UUID, tuple[int, str]] = {}
@@ -619,7 +622,7 @@ class Pipeline:
             revision, before = revisions.get(subject) or told.get(subject) or (0, "")
             if digest != before:
                 revisions[subject] = (revision + 1, digest)
-                identity = described_id(subject_of(self.source, record), revision + 1)
+                identity = described_id(subject, revision + 1)
                 wanted.append((item, record, stream, identity))
         known = self._journal.known([identity for *_, identity in wanted])
         heads = self._heads_of([stream for _, _, stream, _ in wanted])
@@ -635,7 +638,7 @@ class Pipeline:
                 entries.append(Entry(stream, head, seen, seen_id(stream), effective_at, intake, item.trace))
             head += 1
             heads[stream] = head
-            event = described(self.source, record)
+            event = described(ids, self.source, record)
             entries.append(Entry(stream, head, event, identity, effective_at, intake, item.trace))
         return entries, revisions
 
@@ -662,7 +665,7 @@ class Pipeline:
             content = blake2b(raw, digest_size=8).digest(), reason
             self._ordinals[content] += 1
             ordinal = self._ordinals[content]
-            named.append((quarantine_id(self.source, raw, reason, ordinal), quarantined))
+            named.append((quarantine_id(self._ids, self.source, raw, reason, ordinal), quarantined))
         released = self._book.released_among([identity for identity, _ in named])
         for attempt in range(CONFLICT_RETRIES_MAX):
             known = self._journal.known([identity for identity, _ in named])

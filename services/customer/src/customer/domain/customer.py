@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 from chassis.deciding import Decider, Refusal
-from contracts.identity import PartyId, party_id
+from contracts.identity import OutsideIds, PartyId
 
 from customer.domain.events import (
     ContactDetailsChanged,
@@ -50,15 +50,16 @@ class TooManyReferences(Refusal):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """An outside number: the name of the source and its own id."""
+    """An outside number: the name of the source, its own id, and the party that it names in every service."""
 
     source: str
     key: str
+    party: PartyId
 
-    @property
-    def party(self) -> PartyId:
-        """The party that this number names, the same in every service."""
-        return party_id(self.source, self.key)
+    @classmethod
+    def of(cls, ids: OutsideIds, source: str, key: str) -> "Reference":
+        """The reference of an outside number."""
+        return cls(source, key, ids.party(source, key))
 
     def linked(self) -> ReferenceLinked:
         """The event that states it."""

@@ -16,6 +16,7 @@ from chassis.delivered import Delivered
 from chassis.handling import CommandHandler
 from chassis.privacy import ERASED, DataKey, KeyRing, Origin, open_value
 from chassis.store import EventStore
+from contracts.identity import PartyId
 
 from customer.domain.customer import AdoptDescription, Customer, CustomerCommand, Details, Reference
 from customer.domain.events import CustomerEvent
@@ -83,7 +84,7 @@ def _described(event: Delivered, key: DataKey | None) -> AdoptDescription | None
     if number is None:
         return None
     return AdoptDescription(
-        Reference(data["source"], number),
+        Reference(data["source"], number, PartyId(event.subject)),
         Details(
             name=opened("name"),
             kind=_kind(data),

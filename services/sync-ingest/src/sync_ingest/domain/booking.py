@@ -3,7 +3,7 @@
 from typing import assert_never
 from uuid import UUID
 
-from contracts.identity import account_id, party_id
+from contracts.identity import OutsideIds
 
 from sync_ingest.domain.events import (
     AccountOpened,
@@ -56,37 +56,37 @@ def booked(
     )  # fmt: skip
 
 
-def subject_of(source: str, record: MasterRecord) -> str:
+def subject_of(ids: OutsideIds, source: str, record: MasterRecord) -> UUID:
     """What a master record describes: describing it again replaces what was said before."""
     match record:
         case PartyRecord():
-            return f"{source}:party:{record.party}"
+            return ids.party(source, record.party)
         case AccountRecord():
-            return f"{source}:account:{record.account}"
+            return ids.account(source, record.account)
         case HolderRecord():
-            return f"{source}:holder:{len(record.account)}:{record.account}:{record.party}"
+            return ids.of_source("holder", source, f"{len(record.account)}:{record.account}:{record.party}")
         case CardRecord():
-            return f"{source}:card:{record.card}"
+            return ids.of_source("card", source, record.card)
         case LoanRecord():
-            return f"{source}:loan:{record.loan}"
+            return ids.of_source("loan", source, record.loan)
         case StandingOrderRecord():
-            return f"{source}:order:{record.order}"
+            return ids.of_source("standing-order", source, record.order)
         case _:
             assert_never(record)
 
 
-def stream_of(source: str, record: MasterRecord) -> UUID:
+def stream_of(ids: OutsideIds, source: str, record: MasterRecord) -> UUID:
     """The stream on which a master record is stored."""
     match record:
         case PartyRecord():
-            return party_id(source, record.party)
+            return ids.party(source, record.party)
         case AccountRecord() | HolderRecord() | CardRecord() | LoanRecord() | StandingOrderRecord():
-            return account_id(source, record.account)
+            return ids.account(source, record.account)
         case _:
             assert_never(record)
 
 
-def described(source: str, record: MasterRecord) -> MasterEvent:
+def described(ids: OutsideIds, source: str, record: MasterRecord) -> MasterEvent:
     """The event of one master record."""
     match record:
         case PartyRecord():
@@ -115,12 +115,12 @@ def described(source: str, record: MasterRecord) -> MasterEvent:
                 statement_frequency=record.statement_frequency,
             )
         case HolderRecord():
-            return HolderNamed(source=source, party_id=party_id(source, record.party), role=record.role)
+            return HolderNamed(source=source, party_id=ids.party(source, record.party), role=record.role)
         case CardRecord():
             return CardIssued(
                 source=source,
                 card=record.card,
-                party_id=party_id(source, record.party) if record.party else None,
+                party_id=ids.party(source, record.party) if record.party else None,
                 kind=record.kind,
                 issued_on=record.issued_on,
             )
