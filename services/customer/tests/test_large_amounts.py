@@ -4,11 +4,10 @@ from uuid import UUID
 
 import pytest
 from chassis.money import decimal_text
-from contracts.identity import account_id
 from customer.reading import Reading
 
 from .test_api import api
-from .test_reading import Bank, Live
+from .test_reading import IDS, Bank, Live
 
 __all__ = ["api"]
 
@@ -145,11 +144,11 @@ async def test_a_turnover_at_its_limit_is_summed_exactly(api, bank, mongo):
 async def test_a_sum_over_many_accounts_may_exceed_64_bits(api, bank, mongo):
     many = 2**64 // BALANCE_MAX + 2
     bank.account("core", "A", "deposit", ("P1", "owner"))
-    post(bank, account_id("core", "A"), BALANCE_MAX)
+    post(bank, IDS.account("core", "A"), BALANCE_MAX)
     await bank.keep(mongo)
     collection = "asset_panorama_v1_accounts"
     [account] = await mongo.find(collection)
-    copies = [{**account, "_id": str(account_id("core", f"A{at}"))} for at in range(1, many)]
+    copies = [{**account, "_id": str(IDS.account("core", f"A{at}"))} for at in range(1, many)]
     await mongo.command({"insert": collection, "documents": copies})
     answer = await api.get(f"/customers/{RICH}/panorama")
     [block] = answer.json()["currencies"]
