@@ -9,7 +9,7 @@ from chassis.catalogue import NewEvent
 from chassis.events import Metadata, personal_fields
 from chassis.privacy import DataKey
 from contracts.identity import OutsideIds
-from sync_ingest.domain.booking import booked, described
+from sync_ingest.domain.booking import Reversed, booked, described
 from sync_ingest.domain.certificate import StoreFold, certify
 from sync_ingest.domain.events import (
     STORED_NAMES,
@@ -74,7 +74,7 @@ def one_of_each():
         PartyRecord(party="P", name="王小明", born_on=DAY, gender="male", phone="138"),
     ):
         yield described(OutsideIds(bytes(32)), "s", record)
-    for reverses in (None, ID):
+    for reverses in (None, Reversed(ID, "card", DAY)):
         yield booked("s", POSTING, identity=ID, digest="d", intake=ID, line=3, reverses=reverses)
     yield IntakeReceived(source="s", intake=ID, sha256="00", format="berka", size_bytes=1)
     yield FeedRecordQuarantined(
@@ -125,4 +125,8 @@ def test_what_is_stored_is_read_back(event):
 
 
 def test_a_booked_and_a_reversed_posting_say_the_same_but_for_what_is_reversed():
-    assert set(PostingReversed.__struct_fields__) - set(PostingBooked.__struct_fields__) == {"reverses"}
+    assert set(PostingReversed.__struct_fields__) - set(PostingBooked.__struct_fields__) == {
+        "reverses",
+        "reversed_kind",
+        "reversed_booked_on",
+    }

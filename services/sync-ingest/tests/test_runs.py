@@ -18,6 +18,7 @@ import pytest
 from sync_ingest.adapters import canonical
 from sync_ingest.adapters.port import Item, Line
 from sync_ingest.archive import Archive, SourceBusy
+from sync_ingest.domain.events import PostingReversed
 from sync_ingest.domain.identities import QuarantineId, posting_ids
 from sync_ingest.domain.records import (
     AccountRecord,
@@ -30,6 +31,7 @@ from sync_ingest.domain.records import (
 )
 from sync_ingest.enduring import PAUSES_SECONDS, enduring
 from sync_ingest.ingesting import AlreadyReleased, FeedContent, QuarantineUnknown
+from sync_ingest.journal import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
 from sync_ingest.reporting import result_of
@@ -195,6 +197,25 @@ def test_a_reversal_in_a_later_feed_finds_its_original_once(ingest, source):
     assert counts(take(ingest, source, lines(posting("r1", -100, reverses="t1"))))[2] == 1
     take(ingest, source, lines(posting("r2", -100, reverses="t1")))
     assert [reason for _, reason, _ in waiting(ingest, source)] == ["already-reversed"]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one feed", "in two"])
+def test_a_reversal_carries_type_and_day_of_what_it_reverses(ingest, source, together):
+    original = posting("t1", 100, kind="card", booked_on=date(2026, 2, 27))
+    back = posting("r1", -100, reverses="t1", kind="fee", booked_on=date(2026, 3, 2))
+    for content in [[original, back]] if together else [[original], [back]]:
+        take(ingest, source, lines(*content))
+    [reversed_] = [event for event in stored_events(ingest, source) if isinstance(event, PostingReversed)]
+    assert (reversed_.kind, reversed_.reversed_kind) == ("fee", "card")
+    assert (reversed_.booked_on, reversed_.reversed_booked_on) == (date(2026, 3, 2), date(2026, 2, 27))
+
+
+def stored_events(ingest, source, account="A1"):
+    """What the store holds of one account."""
+    recorder, keys = ingest.ledger._recorder, ingest.ledger._keys
+    stream = ingest.ids.account(source, account)
+    opened = CATALOGUE.open_all(recorder.read_stream(stream), keys.keys_for([stream], create=False))
+    return [one.event for one in opened]
 
 
 def test_master_data_that_changes_back_is_told_each_time_and_unchanged_is_not(ingest, source):
@@ -641,6 +662,7 @@ def folder_contents(folder):
 
 RUN = """
 import json, pathlib, sys
+from sync_ingest.journal import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
 from sync_ingest.settings import SyncIngestSettings

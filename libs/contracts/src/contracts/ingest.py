@@ -125,11 +125,17 @@ class PostingBooked(IngestEvent):
 
 
 class PostingReversed(PostingBooked):
-    """Money moved back; `reverses` names the posting that this one undoes."""
+    """Money moved back; `reverses` names the posting that this one undoes.
+
+    `reversed_kind` and `reversed_booked_on` are transaction type and booking date of that posting, so that a reader can
+    take it back where it counted.
+    """
 
     TYPE = "posting.reversed"
 
     reverses: UUID
+    reversed_kind: str | None = None
+    reversed_booked_on: date | None = None
 
 
 class PartyDescribed(IngestEvent):

@@ -67,6 +67,7 @@ class _PostingData(msgspec.Struct):
     intake: UUID
     line: int
     digest: str
+    kind: str | None = None
     balance_after_minor: int | None = None
 
 
@@ -116,6 +117,8 @@ class StoreLedger:
                     intake=data.intake,
                     line=data.line,
                     reversal=stored.name == "posting-reversed",
+                    kind=data.kind,
+                    booked_on=data.booked_on,
                 )
         return found
 

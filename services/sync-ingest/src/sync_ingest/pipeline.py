@@ -16,7 +16,7 @@ from contracts.identity import OutsideIds
 from msgspec import structs
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Item
-from sync_ingest.domain.booking import booked, described, stream_of, subject_of
+from sync_ingest.domain.booking import Reversed, booked, described, stream_of, subject_of
 from sync_ingest.domain.controls import FeedRead
 from sync_ingest.domain.events import AccountSeen, FeedRecordQuarantined
 from sync_ingest.domain.identities import (
@@ -79,6 +79,8 @@ class StoredPosting(NamedTuple):
     intake: UUID
     line: int
     reversal: bool
+    kind: str | None
+    booked_on: date
 
 
 class AppendConflict(Exception):
@@ -224,9 +226,10 @@ class _New(msgspec.Struct, frozen=True, gc=False):
     posting: Posting
     identity: UUID
     digest: str
-    reverses: UUID | None
+    original: UUID | None
     account: _Account
     tally: Tally
+    reverses: Reversed | None = None
 
 
 class Pipeline:
@@ -458,13 +461,13 @@ class Pipeline:
             if origins[item.file].closed or not FIRST_DAY <= posting.booked_on <= LAST_DAY:
                 plan.quarantined.append(self._unfit(item))
                 continue
-            reverses = (
+            original = (
                 self._ids.posting(source, posting.account, posting.reverses, posting.leg)
                 if posting.reverses
                 else None
             )
-            new[number] = fresh = _New(item, posting, identity, digest, reverses, account, tally)
-            if reverses is not None:
+            new[number] = fresh = _New(item, posting, identity, digest, original, account, tally)
+            if original is not None:
                 reversing.append(fresh)
         if reversing:
             self._plan_reversals(plan, new, reversing)
@@ -510,20 +513,22 @@ class Pipeline:
             plan.duplicates.append((tally, posting.amount_minor, stored.position))
 
     def _plan_reversals(self, plan: _Plan, new: dict[int, _New], reversing: Sequence[_New]) -> None:
-        originals = list({fresh.reverses for fresh in reversing if fresh.reverses})
+        originals = list({fresh.original for fresh in reversing if fresh.original})
         stored = self._journal.postings(originals)
         claimed = self._book.reversals(originals)
         effective = self._journal.known(list(set(claimed.values())))
         for fresh in reversing:
-            original = fresh.reverses
+            original = fresh.original
             if original is None:
                 continue
             twin, held = new.get(original.int), stored.get(original)
             rival = plan.claims.get(original) or claimed.get(original)
             if held is not None:
                 undone = (held.amount_minor, held.currency, held.reversal)
+                reverses = Reversed(original, held.kind, held.booked_on)
             elif twin is not None:
-                undone = (twin.posting.amount_minor, twin.posting.currency, twin.reverses is not None)
+                undone = (twin.posting.amount_minor, twin.posting.currency, twin.original is not None)
+                reverses = Reversed(original, twin.posting.kind, twin.posting.booked_on)
             else:
                 del new[fresh.identity.int]
                 if len(self._deferred) + len(plan.deferred) < DEFERRED_MAX:
@@ -540,6 +545,7 @@ class Pipeline:
                 plan.quarantined.append(self._refused(fresh.item, "already-reversed", "reversed before"))
             else:
                 plan.claims[original] = fresh.identity
+                new[fresh.identity.int] = structs.replace(fresh, reverses=reverses)
 
     def _plan_entries(self, plan: _Plan, new: Iterable[_New]) -> None:
         source, entries, posted, origins = self.source, plan.entries, plan.posted, self._origins

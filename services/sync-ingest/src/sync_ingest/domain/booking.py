@@ -1,6 +1,7 @@
 """From a canonical record to the private event that states it. Pure: ids, digests and times are arguments."""
 
-from typing import assert_never
+from datetime import date
+from typing import NamedTuple, assert_never
 from uuid import UUID
 
 from contracts.identity import OutsideIds
@@ -27,6 +28,15 @@ from sync_ingest.domain.records import (
     StandingOrderRecord,
 )
 
+
+class Reversed(NamedTuple):
+    """What a reversal needs to know of the posting that it undoes."""
+
+    posting_id: UUID
+    kind: str | None
+    booked_on: date
+
+
 MasterEvent = AccountOpened | HolderNamed | CardIssued | LoanGranted | StandingOrderSet | PartyDescribed
 
 
@@ -37,17 +47,18 @@ def booked(
     digest: str,
     intake: UUID,
     line: int,
-    reverses: UUID | None,
+    reverses: "Reversed | None",
 ) -> PostingEvent:
-    """The event of one posting, `reverses` naming what it undoes if it is a reversal."""
+    """The event of one posting, `reverses` saying what it undoes if it is a reversal."""
     p = posting
     # By position, because names cost a third of the call, and this is called for every posting there is. The test of
     # this module compares every field.
     if reverses is not None:
         return PostingReversed(
-            source, identity, reverses, p.core_transaction_id, p.leg, p.amount_minor, p.currency, p.booked_on,
+            source, identity, reverses.posting_id, p.core_transaction_id, p.leg, p.amount_minor, p.currency, p.booked_on,
             p.value_on, p.balance_after_minor, p.product, p.channel, p.kind, p.branch, p.teller,
             p.counterparty_bank, p.counterparty_account, p.counterparty_name, p.text, digest, intake, line,
+            reverses.kind, reverses.booked_on,
         )  # fmt: skip
     return PostingBooked(
         source, identity, p.core_transaction_id, p.leg, p.amount_minor, p.currency, p.booked_on, p.value_on,

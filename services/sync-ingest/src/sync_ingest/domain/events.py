@@ -104,7 +104,10 @@ class PostingBooked(Event, frozen=True, gc=False):
 
 
 class PostingReversed(Event, frozen=True, gc=False):
-    """Money moved back: a posting of its own whose amount undoes `reverses`, which stays in the history."""
+    """Money moved back: a posting of its own whose amount undoes `reverses`, which stays in the history.
+
+    `reversed_kind` and `reversed_booked_on` are transaction type and booking date of the posting that it undoes.
+    """
 
     source: str
     posting_id: UUID
@@ -128,6 +131,8 @@ class PostingReversed(Event, frozen=True, gc=False):
     digest: str
     intake: UUID
     line: int
+    reversed_kind: str | None = None
+    reversed_booked_on: date | None = None
 
 
 class PartyDescribed(Event, frozen=True):
