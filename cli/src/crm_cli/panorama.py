@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from typing import Annotated, Final, NoReturn
 from uuid import UUID
@@ -13,7 +14,7 @@ from chassis.money import decimal_text
 from chassis.store import Recorder
 from contracts.identity import PartyId
 from customer.connections import Read, keys, outside_ids, read_side
-from customer.panorama import CurrencyBlock, Panorama
+from customer.panorama import MONTH_PATTERN, CurrencyBlock, Panorama
 from customer.settings import CustomerSettings
 
 from crm_cli.contexts import CONTEXTS
@@ -38,6 +39,8 @@ def panorama(
     source, colon, number = reference.partition(":")
     if not (source and colon and number):
         _fail(f"a reference is SOURCE:NUMBER, not {reference!r}")
+    if month is not None and re.fullmatch(MONTH_PATTERN, month) is None:
+        _fail(f"a month is YYYY-MM, not {month!r}")
     try:
         found = asyncio.run(shown(customer_settings(), source, number, month, wait))
     except (NotShown, DocumentsUnavailable) as error:

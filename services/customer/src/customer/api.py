@@ -23,7 +23,7 @@ from customer.domain.customer import (
     TooManyReferences,
 )
 from customer.domain.events import CustomerEvent
-from customer.panorama import Panorama
+from customer.panorama import MONTH_PATTERN, Panorama
 from customer.reading import MovementsWanted
 from customer.shapes import (
     AccountHeld,
@@ -59,7 +59,7 @@ WantedReference = Annotated[
 ]
 CurrencyWanted = Annotated[CurrencyCode | None, Query(description="only of this currency")]
 MonthWanted = Annotated[
-    str | None, Query(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$", description="YYYY-MM, the bank's own months")
+    str | None, Query(pattern=MONTH_PATTERN, description="YYYY-MM, the bank's own months")
 ]
 
 Answers = dict[int | str, dict[str, Any]]

@@ -29,6 +29,8 @@ _SPENDING_PRODUCTS: Final = frozenset({"deposit", "card"})
 _ASSET_OF: Final[dict[str, Section]] = {"deposit": "deposits", "wealth": "wealth"}
 _DEBT_OF: Final[dict[str, Section]] = {"loan": "loans", "card": "cards"}
 HUNDRED_PERCENT: Final = 10_000
+MONTH_PATTERN: Final = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
+"""A month of the bank's calendar, YYYY-MM."""
 
 
 class Figure(TypedDict):
