@@ -236,3 +236,19 @@ async def test_long_streams_get_a_snapshot_that_is_used_and_sealed(
     assert len(failures) == 1
     key_ring.erase([A])
     assert (await handler(snapshots()).load(A)).state == Jar(True, 200, ERASED)
+
+
+async def test_what_was_prepared_is_decided_without_another_read(
+    handler: Handler, other: Handler, store: EventStore, key_ring: KeyRing
+) -> None:
+    jars = [jar(f"prepared {number}") for number in range(300)]
+    await other.handle(jars[0], OpenJar("Li Wei"), context("0"))
+    await handler.prepare([*jars, jars[0]])
+    assert all(key_ring.cached(each) is not None for each in jars)
+    await other.handle(jars[0], FillJar(3), context("1"))
+    outcome = await handler.handle(jars[0], FillJar(4), context("2"))
+    assert outcome.version == 3  # what others did since is read again
+    await asyncio.gather(
+        *(handler.handle(each, OpenJar("Wang"), context(f"o{at}")) for at, each in enumerate(jars[1:]))
+    )
+    assert len(await store.stream_heads(jars)) == 300

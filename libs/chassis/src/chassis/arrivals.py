@@ -1,6 +1,6 @@
 """What a batch of records brings: events, records that are none, and how far each partition is after it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -26,13 +26,24 @@ class Arrivals:
         self.broken: list[tuple[Record, str]] = []
         self.positions: dict[Partition, Position] = {}
 
-    def events(self, records: Iterable[Record]) -> Iterator[Delivered]:
-        """The events among the records, in order."""
+    def events(
+        self, records: Sequence[Record], wanted: Collection[bytes] | None = None
+    ) -> Iterator[Delivered]:
+        """The events among the records, in order; where types are `wanted`, those of other types are passed over.
+
+        What is passed over is not even parsed. The last record of each partition is, because it says how far that is.
+        """
         offsets: dict[Partition, int] = {}
         last: dict[Partition, Delivered | Passed] = {}
-        for record in records:
+        ends: Collection[int] = ()
+        if wanted is not None:
+            ends = frozenset({record[0:2]: at for at, record in enumerate(records)}.values())
+        for at, record in enumerate(records):
             place = record[0:2]
             offsets[place] = (record.offset or 0) + 1
+            passed_over = wanted is not None and _type(record) not in wanted
+            if passed_over and at not in ends:
+                continue
             try:
                 event = read(record)
             except EnvelopeInvalid as error:
@@ -41,7 +52,7 @@ class Arrivals:
             before = last.get(place)
             if before is None or event.position >= before.position:
                 last[place] = event
-            if isinstance(event, Delivered):
+            if isinstance(event, Delivered) and not passed_over:
                 if len(self.traces) < TRACES_MAX and event.traceparent is not None:
                     self.traces[event.traceparent] = None
                 yield event
@@ -71,6 +82,13 @@ def further(positions: dict[Partition, Position], others: Mapping[Partition, Pos
 def reason_of(error: Exception) -> str:
     """Why, in a line for a dead letter."""
     return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+
+
+def _type(record: Record) -> bytes | None:
+    for name, value in record.headers:
+        if name == "ce_type":
+            return value
+    return None
 
 
 def _at(event: Delivered | Passed) -> datetime | None:

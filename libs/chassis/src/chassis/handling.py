@@ -99,6 +99,16 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         finally:
             turns.passed_on(subject)
 
+    async def prepare(self, streams: Sequence[UUID]) -> None:
+        """Reads keys and states of many streams together, so that the commands that follow wait for their append only.
+
+        It decides nothing: what is not at hand any more when a command comes is read again.
+        """
+        missing = [stream for stream in dict.fromkeys(streams) if self._states.get(stream.int) is None]
+        await self._keys_for(missing)
+        for at in range(0, len(missing), LOADED_TOGETHER_MAX):
+            await self._load_many(missing[at : at + LOADED_TOGETHER_MAX])
+
     async def load(self, stream_id: UUID) -> Loaded[StateT]:
         """The current state, from the store where it is not cached."""
         cached = self._states.get(stream_id.int)

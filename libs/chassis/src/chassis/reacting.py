@@ -6,7 +6,7 @@ subject, as in a view. Events of one subject are reacted to in order, those of s
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -28,9 +28,10 @@ from chassis.roles import lost_a_server
 from chassis.settings import Settings
 from chassis.transport import Consumer, KafkaPublisher, Partition, Publisher, Record, ensure_topics
 
-REACTING_AT_ONCE_MAX: Final = 32
-"""Subjects; more would only wait for the one writer of the store."""
-BATCH_RECORDS_MAX: Final = 500
+REACTING_AT_ONCE_MAX: Final = 1_000
+"""Subjects: two transactions of the store, so that one is decided while the other is written."""
+BATCH_RECORDS_MAX: Final = 5_000
+"""A policy wants few of the events that it reads: what it wants of a batch goes into few transactions."""
 BOOKS: Final = "policies"
 """The books are in a database beside the views: dropping what can be rebuilt must not forget who is parked here."""
 WATCH_SECONDS: Final = 1.0
@@ -40,12 +41,16 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When something happens, then this. `events` are the types that it takes, `name` is the sentence."""
+    """When something happens, then this. `events` are the types that it takes, `name` is the sentence.
+
+    `prepare` may read in bulk what the reactions to a batch need; it changes nothing, and no reaction relies on it.
+    """
 
     name: str
     sources: tuple[str, ...]
     events: frozenset[str]
     react: Callable[[Delivered], Awaitable[None]]
+    prepare: Callable[[Sequence[Delivered]], Awaitable[None]] | None = None
 
 
 class Reactor:
@@ -64,8 +69,9 @@ class Reactor:
         self.positions: dict[Partition, Position] = {}
         self.reactions = 0
         self._transient = transient
-        self._slots = asyncio.Semaphore(at_once)
+        self._at_once = at_once
         self._turn = asyncio.Lock()
+        self._wanted = frozenset(type.encode() for type in policy.events)
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Reacts to each event that is new, or parks its subject; saves the positions last."""
@@ -75,15 +81,17 @@ class Reactor:
             reached = await self.parking.books.positions()
             arrivals = Arrivals()
             subjects: dict[UUID, list[Delivered]] = {}
-            for event in arrivals.events(records):
+            for event in arrivals.events(records, self._wanted):
                 before = reached.get((event.record.topic, event.record.partition))
                 if before is not None and event.position <= before.position:
                     continue
-                if event.type in self.policy.events:
-                    subjects.setdefault(event.subject, []).append(event)
+                subjects.setdefault(event.subject, []).append(event)
+            if self.policy.prepare is not None and subjects:
+                await self.policy.prepare([event for events in subjects.values() for event in events])
+            waiting = iter(subjects.values())
             async with asyncio.TaskGroup() as group:
-                for events in subjects.values():
-                    group.create_task(self._give(events))
+                for _ in range(min(self._at_once, len(subjects))):
+                    group.create_task(self._give_each(waiting))
             for record, reason in arrivals.broken:
                 await self.parking.bury(record, reason)
             await self.parking.books.advance(arrivals.positions)
@@ -95,8 +103,9 @@ class Reactor:
             await self.parking.refresh()
             return await self.parking.release_wanted(self._react)
 
-    async def _give(self, events: list[Delivered]) -> None:
-        async with self._slots:
+    async def _give_each(self, subjects: Iterator[list[Delivered]]) -> None:
+        """Takes subjects that wait, one after the other, until there are none."""
+        for events in subjects:
             free = [event for event in events if not self.parking.holds(event)]
             await self.parking.give(free, self._react)
             held = events[len(free) :]

@@ -78,6 +78,44 @@ async def test_subjects_are_served_at_once_and_each_in_order(reactor, letters):
     assert letters.most_at_once == 3
 
 
+async def test_what_a_batch_needs_is_read_once_for_all_that_is_wanted_of_it(letters, books):
+    prepared = []
+
+    async def prepare(events):
+        prepared.append([event.subject for event in events])
+
+    policy = Policy("when_said_then_write", (TOPIC,), frozenset({WORD}), letters.write, prepare)
+    reactor = Reactor(policy, Parking("test.when", books, MemoryPublisher(), SystemClock()))
+    words = Words()
+    for subject in (0, 1, 0):
+        words.say(subject, "a")
+    words.say(2, "", type=OTHER)
+    await reactor.apply(words.all())
+    assert [sorted(map(str, each)) for each in prepared] == [
+        sorted(map(str, (SUBJECTS[0], SUBJECTS[0], SUBJECTS[1])))
+    ]
+    await reactor.apply(words.all())
+    await reactor.apply([words.say(2, "", type=OTHER)])
+    assert len(prepared) == 1  # nothing was wanted of what came then
+    assert len(letters.written[SUBJECTS[0]]) == 2
+
+
+async def test_what_is_not_wanted_is_passed_over_and_the_position_goes_on(reactor, letters, books):
+    words = Words()
+    words.say(0, "a")
+    for _ in range(50):
+        words.say(0, "", type=OTHER)
+    records = words.all()
+    broken = records[10]._replace(
+        headers=[(name, b"x" if name == "ce_position" else value) for name, value in records[10].headers]
+    )
+    await reactor.apply([*records[:10], broken, *records[11:]])
+    assert letters.written[SUBJECTS[0]] == ["a"]
+    assert reactor.parking.dead_letters == 0  # whoever wants such events says that it cannot be read
+    [saved] = [one for one in books.saved.values() if one.position]
+    assert saved.position == max(int(dict(record.headers)["ce_position"]) for record in records)
+
+
 async def test_what_was_reacted_to_is_never_reacted_to_again(reactor, letters):
     words = Words()
     words.say(0, "a")

@@ -17,4 +17,5 @@ async def policies(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Se
     """The policies of this service, with the write side that they command."""
     async with write_side(settings, clock) as write:
         register = described.RegisterDescribed(write.handler, write.store, write.ring, clock)
-        yield [Policy(described.NAME, (INGEST_EVENTS.name,), frozenset({described.EVENT}), register)]
+        events = frozenset({described.EVENT})
+        yield [Policy(described.NAME, (INGEST_EVENTS.name,), events, register, register.prepare)]

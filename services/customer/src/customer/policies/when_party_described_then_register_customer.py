@@ -6,6 +6,7 @@ goes to the customer that they linked it to.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -36,6 +37,12 @@ class RegisterDescribed:
     store: EventStore
     ring: KeyRing
     clock: Clock
+
+    async def prepare(self, events: Sequence[Delivered]) -> None:
+        """Reads the keys of the parties, and keys and states of their customers, for all events together."""
+        parties = list({event.subject: None for event in events})
+        keys = await asyncio.to_thread(self.ring.keys_for, parties, create=False)
+        await self.handler.prepare([customer_of_party(party) for party in parties if party in keys])
 
     async def __call__(self, event: Delivered) -> None:
         """Registers the party of the event or takes over what changed; a second time nothing."""
