@@ -32,8 +32,9 @@ from chassis.clock import SystemClock, uuid7
 from chassis.deciding import CommandContext, Decider
 from chassis.events import Event, Personal
 from chassis.handling import CommandHandler
-from chassis.privacy import FileKeyEncryption, KeyRing
-from chassis.store import EventStore
+from chassis.migrating import migrate
+from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
+from chassis.store import EventStore, prepare
 from devservers import servers
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
@@ -122,8 +123,10 @@ class Ours:
             connection.execute("create database crm_keys")
         self._clock = SystemClock()
         keys_url = psycopg.conninfo.make_conninfo(url, dbname="crm_keys")
+        migrate(keys_url, [KEYS])
+        prepare(url, "notes")
         self._keys = KeyRing.open(keys_url, FileKeyEncryption.at(folder / "kek"), self._clock.monotonic)
-        self._store = EventStore.open(url, "notes")
+        self._store = EventStore(url, "notes")
         catalogue = Catalogue(store="notes", entries={"note-taken": NoteTaken})
         self._handler = CommandHandler(Decider(Notes(), decide, evolve), self._store, catalogue, self._keys)
         self._streams = [uuid5(NAMESPACE, str(number)) for number in range(STREAMS)]

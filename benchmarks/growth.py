@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import psycopg
 from chassis import garbage
+from crm_cli.migrate import migrated
 from devservers import servers
 from ingest import Bench, MadeFeed, databases, say
 from panorama_projection import head, shown
@@ -87,14 +87,13 @@ def memory(postings: int) -> None:
     """[growth_memory_<role>]"""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         running = stack.enter_context(servers(Path(folder), {"postgres", "mongo", "kafka"}, lambda _: None))
-        with psycopg.connect(running.urls["POSTGRES_URL"], autocommit=True) as connection:
-            connection.execute("create database crm_keys")
         settings = SyncIngestSettings(
             postgres_url=running.urls["POSTGRES_URL"],
             mongo_url=running.urls["MONGO_URL"],
             kafka_url=running.urls["KAFKA_URL"],
             data=Path(folder),
         )
+        migrated(settings)
         # Waiting for the views has clients of its own, whose memory is none of ingest's.
         spawning = multiprocessing.get_context("spawn")
         waiting = stack.enter_context(ProcessPoolExecutor(1, mp_context=spawning))

@@ -24,7 +24,8 @@ import msgspec
 import psycopg
 from chassis import garbage
 from chassis.clock import SystemClock
-from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.migrating import migrate
+from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
 from chassis.store import Recorder, prepare
 from contracts.identity import OUTSIDE_IDS, OutsideIds
 from devservers import servers
@@ -117,6 +118,7 @@ class Bench:
         clock = SystemClock()
         encryption = FileKeyEncryption.at(folder / "kek")
         keys_url = psycopg.conninfo.make_conninfo(url, dbname="crm_keys")
+        migrate(keys_url, [KEYS])
         self.keys = KeyRing.open(keys_url, encryption, clock.monotonic)
         self.ids = OutsideIds(self.keys.secret(OUTSIDE_IDS))
         self.reader, self.writer = Recorder(url, SCHEMA), Recorder(url, SCHEMA)

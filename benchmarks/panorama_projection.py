@@ -29,6 +29,7 @@ from chassis.events import StoredEvent
 from chassis.generations import ViewReader
 from chassis.mongo import Mongo
 from chassis.store import Recorder
+from crm_cli.migrate import migrated
 from customer.views import VIEWS, asset_panorama
 from devservers import servers
 from ingest import MadeFeed
@@ -156,7 +157,8 @@ def booked_elsewhere(settings: SyncIngestSettings, postings: int) -> list[Stored
     with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
         connection.execute("create database crm_source")
     url = psycopg.conninfo.make_conninfo(settings.postgres_url, dbname="crm_source")
-    source = settings.model_copy(update={"postgres_url": url})
+    source = settings.model_copy(update={"postgres_url": url, "postgres_owner_url": url})
+    migrated(source)
     with opened(source) as ingest:
         content = FeedContent("paced", partial(BytesIO, MadeFeed(postings, 10**9).read(1 << 40)))
         ingest.keep("paced", content, format="canonical")
@@ -233,14 +235,13 @@ def main() -> int:
         data = Path(folder)
         with servers(data, {"postgres", "mongo", "kafka"}, lambda _: None) as running:
             urls = running.urls
-            with psycopg.connect(urls["POSTGRES_URL"], autocommit=True) as connection:
-                connection.execute("create database crm_keys")
             settings = SyncIngestSettings(
                 postgres_url=urls["POSTGRES_URL"],
                 mongo_url=urls["MONGO_URL"],
                 kafka_url=urls["KAFKA_URL"],
                 data=data,
             )
+            migrated(settings)
             rate = sustained(settings, given.postings)
             with roles(settings, ("sync_ingest", "relay"), ("customer", "views")):
                 found = asyncio.run(lags(settings, rate / 2, given.paced_seconds))

@@ -22,7 +22,6 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import uvloop
 from chassis.auth import development_token
 from chassis.clock import SystemClock
@@ -33,6 +32,7 @@ from chassis.privacy import FileKeyEncryption, KeyRing, Origin, seal
 from chassis.roles import begin
 from chassis.web import caller, create_app, listening_socket
 from chassis.web import serve as serve_app
+from crm_cli.migrate import migrated
 from customer.bootstrap import routes
 from customer.settings import CustomerSettings
 from customer.views import VIEWS, asset_panorama, customers
@@ -199,19 +199,19 @@ def measured(settings: CustomerSettings, many: int, seconds: float, in_flight: i
 
 
 def settings_for(urls: Mapping[str, str], data: Path) -> CustomerSettings:
-    """Settings of the server, the database of the keys made."""
-    with psycopg.connect(urls["POSTGRES_URL"], autocommit=True) as connection:
-        connection.execute("create database crm_keys")
+    """Settings of the server, its databases migrated."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    return CustomerSettings(
+    settings = CustomerSettings(
         postgres_url=urls["POSTGRES_URL"],
         mongo_url=urls["MONGO_URL"],
         data=data,
         environment="development",
         port=port,
     )
+    migrated(settings)
+    return settings
 
 
 def main() -> int:

@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import psycopg
 from chassis.clock import SystemClock
+from chassis.settings import Settings
+from crm_cli.migrate import migrated
 from sync_ingest.domain.records import AccountRecord, HolderRecord, PartyRecord, Posting
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.opening import opened
@@ -90,7 +92,9 @@ def new_database(url: str) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"create database {name}")
         connection.execute(f"create database {name}_keys")
-    return psycopg.conninfo.make_conninfo(url, dbname=name)
+    made = psycopg.conninfo.make_conninfo(url, dbname=name)
+    migrated(Settings(postgres_url=made, keys_url=psycopg.conninfo.make_conninfo(url, dbname=f"{name}_keys")))
+    return made
 
 
 def a_small_feed(source: str = "branch") -> list[msgspec.Struct]:

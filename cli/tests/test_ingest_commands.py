@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from chassis.settings import Settings
+from crm_cli.migrate import migrated
 
 HEADER = "trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account\r\n"
 ROWS = (
@@ -34,6 +36,13 @@ def environment(postgres_url, tmp_path_factory):
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         for name in ("ingest_commands", "ingest_commands_keys"):
             connection.execute(f"create database {name}")
+    of = psycopg.conninfo.make_conninfo
+    migrated(
+        Settings(
+            postgres_url=of(postgres_url, dbname="ingest_commands"),
+            keys_url=of(postgres_url, dbname="ingest_commands_keys"),
+        )
+    )
     return os.environ | {
         "POSTGRES_URL": psycopg.conninfo.make_conninfo(postgres_url, dbname="ingest_commands"),
         "CRM_KEYS_URL": psycopg.conninfo.make_conninfo(postgres_url, dbname="ingest_commands_keys"),

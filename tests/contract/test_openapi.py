@@ -19,6 +19,8 @@ import psycopg
 import pytest
 from chassis.auth import development_token
 from chassis.clock import SystemClock
+from chassis.settings import Settings
+from crm_cli.migrate import migrated
 from customer.settings import CustomerSettings
 from typing_extensions import override
 
@@ -86,6 +88,12 @@ def environment(
             connection.execute(f"create database {name}")
     of = psycopg.conninfo.make_conninfo
     host = mongo_url.partition("?")
+    migrated(
+        Settings(
+            postgres_url=of(postgres_url, dbname="crm_contract"),
+            keys_url=of(postgres_url, dbname="crm_contract_keys"),
+        )
+    )
     return {
         "POSTGRES_URL": of(postgres_url, dbname="crm_contract"),
         "CRM_KEYS_URL": of(postgres_url, dbname="crm_contract_keys"),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from chassis import telemetry
 from chassis.auth import development_token
@@ -19,6 +18,7 @@ from chassis.store import Recorder
 from chassis.web import create_app
 from crm_cli import demo_bank, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
+from crm_cli.migrate import migrated
 from customer import bootstrap as customer_service
 from customer.panorama import ASSETS, LIABILITIES, SPENDING_KINDS
 from customer.settings import CustomerSettings
@@ -145,8 +145,6 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     data: Path = tmp_path_factory.mktemp("panorama")
     with servers(data, {"postgres", "mongo", "kafka"}, lambda _: None, durable=False) as started:
         urls = started.urls
-        with psycopg.connect(urls["POSTGRES_URL"], autocommit=True) as connection:
-            connection.execute("create database crm_keys")
         places: dict[str, Any] = {
             "postgres_url": urls["POSTGRES_URL"],
             "mongo_url": urls["MONGO_URL"],
@@ -155,6 +153,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
             "environment": "development",
         }
         running = Running(CustomerSettings(**places), SyncIngestSettings(**places))
+        migrated(running.ingest)
         running.start()
         yield running
         await running.stop()

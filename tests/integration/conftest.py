@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from chassis import telemetry
 from chassis.auth import development_token
@@ -21,6 +20,7 @@ from chassis.transport import KafkaPublisher
 from contracts.identity import OutsideIds
 from crm_cli import demo_bank
 from crm_cli.demo_bank import DemoBank, DemoPlan
+from crm_cli.migrate import migrated
 from crm_cli.web import web_app
 from customer import bootstrap as customer_service
 from customer.settings import CustomerSettings
@@ -129,8 +129,6 @@ async def system(tmp_path_factory: pytest.TempPathFactory, bank: DemoBank) -> As
             stack.enter_context,
             servers(folder, {"postgres", "mongo", "kafka"}, lambda _: None, durable=False),
         )
-        with psycopg.connect(started.urls["POSTGRES_URL"], autocommit=True) as connection:
-            connection.execute("create database crm_keys")
         places: dict[str, Any] = {
             "postgres_url": started.urls["POSTGRES_URL"],
             "mongo_url": started.urls["MONGO_URL"],
@@ -139,6 +137,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, bank: DemoBank) -> As
             "environment": "development",
         }
         customer, ingest = CustomerSettings(**places), SyncIngestSettings(**places)
+        migrated(ingest)
         spans = Spans()
         telemetry.configure_tracing("crm", exporter=spans)
         stack.callback(telemetry.configure_tracing, "crm")

@@ -10,6 +10,7 @@ from chassis import garbage
 
 COMMANDS = (
     "up",
+    "migrate",
     "demo",
     "ingest",
     "certificate",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import typer
-from chassis.settings import Settings
+from chassis.settings import Settings, complaint
 from customer.settings import CustomerSettings
 from pydantic import ValidationError
 from sync_ingest.settings import SyncIngestSettings
@@ -16,6 +16,13 @@ from crm_cli import run_file
 S = TypeVar("S", bound=Settings)
 
 FIELDS = {"POSTGRES_URL": "postgres_url", "MONGO_URL": "mongo_url", "KAFKA_URL": "kafka_url"}
+
+KEPT_FIELDS = {
+    "POSTGRES_OWNER_URL": "postgres_owner_url",
+    "CRM_KEYS_URL": "keys_url",
+    "CRM_KEYS_OWNER_URL": "keys_owner_url",
+}
+"""What not every run is told."""
 
 
 def data_folder() -> Path:
@@ -39,8 +46,9 @@ def settings_of(kind: type[S]) -> S:
             for variable, url in here.urls.items()
             if variable in FIELDS and not os.environ.get(variable)
         }
-        if keys_url := here.urls.get("CRM_KEYS_URL", ""):
-            known |= {} if os.environ.get("CRM_KEYS_URL") else {"keys_url": keys_url}
+        for variable, name in KEPT_FIELDS.items():
+            if here.urls.get(variable) and not os.environ.get(variable):
+                known[name] = here.urls[variable]
         if not os.environ.get("CRM_ENVIRONMENT"):
             known["environment"] = here.environment
     elif not os.environ.get("POSTGRES_URL"):
@@ -48,8 +56,7 @@ def settings_of(kind: type[S]) -> S:
     try:
         return kind(**known)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        _fail(wrong)
+        _fail(complaint(error))
 
 
 def ingest_settings() -> SyncIngestSettings:

@@ -17,7 +17,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from chassis.settings import KEYS_DATABASE, Settings
@@ -36,7 +37,10 @@ from devservers import (
 )
 
 from crm_cli import run_file
-from crm_cli.running import FIELDS, data_folder
+from crm_cli.running import FIELDS, KEPT_FIELDS, data_folder
+
+if TYPE_CHECKING:
+    import psycopg
 
 TICK_SECONDS = 0.2
 READY_SECONDS_MAX = 120.0
@@ -53,6 +57,9 @@ FIRST_PANORAMA_SECONDS_MAX = 300.0
 NO_SUCH_PORT = 65_536
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Set by us and not left to Python, which ignores an interrupt where a shell started it in the background."""
+OWNER, SERVICE = "crm_owner", "crm_service"
+OWNERS = frozenset({"POSTGRES_OWNER_URL", "CRM_KEYS_OWNER_URL"})
+"""What services are not told."""
 DEMO_REFERENCE = "demo:P000001"
 
 
@@ -148,6 +155,7 @@ class Supervisor:
     server_failures: dict[str, int] = field(default_factory=dict)
     server_next_at: dict[str, float] = field(default_factory=dict)
     running: "Servers | None" = None
+    urls: dict[str, str] = field(default_factory=dict)
     walk: "subprocess.Popen[bytes] | None" = None
 
     def run(self) -> None:
@@ -158,8 +166,9 @@ class Supervisor:
                 f"port {self.choices.port} of {self.choices.host} is taken; set CRM_PORT to another one"
             )
         self.running = self.stack.enter_context(servers(self.choices.data, NAMES, self.say))
+        self._find_urls()
         environment = self._environment()
-        empty = prepare(environment, self.say)
+        empty = prepare(environment | self.urls, self.say)
         self._start_parts(environment)
         self._note()
         self._until_ready()
@@ -199,14 +208,23 @@ class Supervisor:
         self.stack.callback(run_file.remove, data)
 
     def _environment(self) -> dict[str, str]:
-        assert self.running is not None  # noqa: S101 - called after the servers came up
         ours = {
             "CRM_DATA": str(self.choices.data),
             "CRM_HOST": self.choices.host,
             "CRM_ENVIRONMENT": self.choices.environment,
             "PYTHONUNBUFFERED": "1",
         }
-        return {**os.environ, **self.running.urls, **ours}
+        told = {name: url for name, url in self.urls.items() if name in FIELDS}
+        inherited = {name: value for name, value in os.environ.items() if name not in OWNERS}
+        return {**inherited, **told, **ours}
+
+    def _find_urls(self) -> None:
+        """Where the servers are; on a PostgreSQL of ours services log in as somebody who owns nothing."""
+        assert self.running is not None  # noqa: S101 - called after the servers came up
+        self.urls = dict(self.running.urls)
+        if not os.environ.get("POSTGRES_URL"):
+            self.urls |= logins(self.urls["POSTGRES_URL"])
+        self.urls |= {name: os.environ[name] for name in (*OWNERS, "CRM_KEYS_URL") if os.environ.get(name)}
 
     def _start_parts(self, environment: Mapping[str, str]) -> None:
         self.stack.callback(self._stop_parts)
@@ -228,9 +246,6 @@ class Supervisor:
     def _note(self) -> None:
         """Writes where everything is, for the other commands."""
         assert self.running is not None  # noqa: S101 - called after the servers came up
-        urls = dict(self.running.urls)
-        if keys_url := os.environ.get("CRM_KEYS_URL"):
-            urls["CRM_KEYS_URL"] = keys_url
         parts = {
             name: run_file.Process.of(part.child.pid, part.url)
             for name, part in self.parts.items()
@@ -242,7 +257,7 @@ class Supervisor:
                 run_file.Process.of(os.getpid()),
                 self.web,
                 self.choices.environment,
-                urls,
+                self.urls,
                 parts,
                 dict(self.running.pids),
             ),
@@ -300,10 +315,11 @@ class Supervisor:
 
     def _tell_parts(self) -> None:
         """Where a server came back at another address, what was started with the old one is started anew."""
-        assert self.running is not None  # noqa: S101 - called after the servers came up
+        self._find_urls()
+        told = {name: url for name, url in self.urls.items() if name in FIELDS}
         for part in self.parts.values():
-            if any(part.environment.get(variable) != url for variable, url in self.running.urls.items()):
-                part.environment = {**part.environment, **self.running.urls}
+            if any(part.environment.get(variable) != url for variable, url in told.items()):
+                part.environment = {**part.environment, **told}
                 if part.child is not None:
                     self.say(f"{part.name} is told where the servers are now")
                     part.child.terminate()
@@ -429,37 +445,111 @@ def _reasons(answer: IO[bytes]) -> list[str]:
 
 
 def prepare(environment: Mapping[str, str], say: Callable[[str], None]) -> bool:
-    """Makes schemas, the database of the keys and topics where they are missing; tells whether the store is empty."""
+    """Migrates the databases and makes topics where they are missing; tells whether the store is empty."""
     import psycopg
-    from chassis.store import Recorder
-    from chassis.store import prepare as prepare_store
+    from chassis.migrating import MigrationBlocked
+    from chassis.settings import complaint
+    from chassis.store import Recorder, StoreUnavailable
     from chassis.transport import ensure_topics
     from contracts.topics import TOPICS
-    from sync_ingest import bootstrap as ingest_service
-    from sync_ingest.settings import SyncIngestSettings
+    from pydantic import ValidationError
 
     from crm_cli.contexts import CONTEXTS
+    from crm_cli.migrate import migrated
 
-    settings = SyncIngestSettings(**server_urls(environment), data=Path(environment["CRM_DATA"]))
     say("preparing stores and topics")
     try:
-        if not environment.get("CRM_KEYS_URL"):
-            _create_keys_database(settings)
-        ingest_service.prepared(settings)
+        settings = Settings(**server_urls(environment), data=Path(environment["CRM_DATA"]))
+        migrated(settings, say)
         empty = True
         for context in CONTEXTS.values():
-            prepare_store(settings.postgres_url, context.schema)
             with closing(Recorder(settings.postgres_url, context.schema)) as recorder:
                 empty = empty and recorder.head_position() == 0
         asyncio.run(ensure_topics(settings.kafka_url, TOPICS))
-    except (psycopg.Error, OSError) as error:
+    except ValidationError as error:
+        raise UpFailed(complaint(error)) from error
+    except (psycopg.Error, StoreUnavailable, MigrationBlocked, OSError) as error:
         raise UpFailed(f"the stores cannot be prepared: {error}") from error
     return empty
 
 
 def server_urls(environment: Mapping[str, str]) -> dict[str, Any]:
     """Where the servers are, by the names of the settings."""
-    return {name: environment[variable] for variable, name in FIELDS.items()}
+    kept = {
+        name: environment[variable] for variable, name in KEPT_FIELDS.items() if environment.get(variable)
+    }
+    return {name: environment[variable] for variable, name in FIELDS.items()} | kept
+
+
+def logins(url: str) -> dict[str, str]:
+    """Makes the owner of the schema and the login of the services on a server of ours; returns their addresses.
+
+    The login owns nothing and is no member of the owner. `url` is the superuser's.
+    """
+    import psycopg
+    from psycopg import sql
+    from psycopg.conninfo import conninfo_to_dict
+
+    known = conninfo_to_dict(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name, rights in ((OWNER, "createdb createrole"), (SERVICE, "nocreatedb nocreaterole")):
+            found = connection.execute("select from pg_roles where rolname = %s", [name]).fetchone()
+            connection.execute(
+                sql.SQL("{} role {} login password {} " + rights).format(
+                    sql.SQL("create" if found is None else "alter"), sql.Identifier(name), known.get("password")
+                )
+            )
+        connection.execute(
+            sql.SQL("grant create on database {} to {}").format(
+                sql.Identifier(connection.info.dbname), sql.Identifier(OWNER)
+            )
+        )
+        keys = connection.execute("select from pg_database where datname = %s", [KEYS_DATABASE]).fetchone()
+        _hand_over(connection, () if keys is None else (KEYS_DATABASE,))
+    if keys is not None:
+        with psycopg.connect(url, autocommit=True, dbname=KEYS_DATABASE) as connection:
+            _hand_over(connection)
+    return {
+        "POSTGRES_URL": _logged_in_as(url, SERVICE),
+        "POSTGRES_OWNER_URL": _logged_in_as(url, OWNER),
+    }
+
+
+def _logged_in_as(url: str, user: str) -> str:
+    place = urlsplit(url)
+    login, _, host = place.netloc.rpartition("@")
+    _, colon, password = login.partition(":")
+    return place._replace(netloc=f"{user}{colon}{password}@{host}").geturl()
+
+
+def _hand_over(connection: "psycopg.Connection[Any]", databases: Sequence[str] = ()) -> None:
+    """Gives the owner what the superuser made when there was no owner yet."""
+    from psycopg import sql
+
+    owner = sql.Identifier(OWNER)
+    for database in databases:
+        connection.execute(sql.SQL("alter database {} owner to {}").format(sql.Identifier(database), owner))
+    for role, *_ in connection.execute(
+        "select rolname from pg_roles where rolname ~ '^crm_.*_writer$'"
+    ).fetchall():
+        connection.execute(sql.SQL("grant {} to {} with admin option").format(sql.Identifier(role), owner))
+    for kind, name in connection.execute(_MADE_BEFORE, {"owner": OWNER}).fetchall():
+        connection.execute(sql.SQL("alter {} {} owner to {}").format(sql.SQL(kind), sql.SQL(name), owner))
+
+
+_MADE_BEFORE = """
+with ours as (
+    select oid, nspname, nspowner from pg_namespace where nspname ~ '^(store_.*|ingest|migrations)$'
+    or (nspname = 'public' and current_database() = 'crm_keys')
+)
+select 'schema', quote_ident(nspname) from ours where nspname <> 'public' and nspowner <> %(owner)s::regrole
+union all
+select 'table', c.oid::regclass::text from pg_class as c join ours on ours.oid = c.relnamespace
+where c.relkind = 'r' and c.relowner <> %(owner)s::regrole
+union all
+select 'function', p.oid::regprocedure::text from pg_proc as p join ours on ours.oid = p.pronamespace
+where p.proowner <> %(owner)s::regrole
+"""
 
 
 def head_position(environment: Mapping[str, str]) -> int:
@@ -470,15 +560,6 @@ def head_position(environment: Mapping[str, str]) -> int:
 
     with closing(Recorder(environment["POSTGRES_URL"], CONTEXTS["ingest"].schema)) as recorder:
         return recorder.head_position()
-
-
-def _create_keys_database(settings: Settings) -> None:
-    import psycopg
-
-    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
-        found = connection.execute("select 1 from pg_database where datname = %s", [KEYS_DATABASE]).fetchone()
-        if found is None:
-            connection.execute(f"create database {KEYS_DATABASE}")
 
 
 def up(

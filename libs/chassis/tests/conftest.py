@@ -8,7 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.migrating import migrate
+from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
 from chassis.store import EventStore, Recorder, prepare
 
 _NUMBERS = count(1)
@@ -45,8 +46,9 @@ def keys_url(postgres_url: str) -> str:
         if connection.execute("select 1 from pg_database where datname = 'crm_keys'").fetchone() is None:
             connection.execute("create database crm_keys")
     url = psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_keys")
+    migrate(url, [KEYS])
     with psycopg.connect(url) as connection:
-        connection.execute("drop table if exists data_keys, secrets")
+        connection.execute("truncate data_keys, secrets")
     return url
 
 

@@ -23,7 +23,6 @@ from chassis.relay import (
     Relay,
     RelayRole,
     StoreLog,
-    prepare_relay,
 )
 from chassis.store import Recorder, VersionConflict
 from chassis.transport import KafkaPublisher, Publisher, PublishFailed, Record, ensure_topics, read_to_end
@@ -62,8 +61,7 @@ def noted(stream: UUID, version: int, name: str = "noted") -> StoredEvent:
 
 
 @pytest.fixture
-def store(postgres_url: str, schema: str) -> str:
-    prepare_relay(postgres_url, schema)
+def store(schema: str) -> str:
     return schema
 
 
@@ -430,7 +428,7 @@ async def test_a_broker_killed_under_load_costs_nothing(devservers, setting, rec
     assert_in_order(events, repeated=True)
 
 
-async def test_the_role_makes_what_is_missing_and_measures_the_outbox(postgres_url, kafka_url, schema):
+async def test_the_role_makes_its_topic_and_measures_the_outbox(postgres_url, kafka_url, schema):
     role = RelayRole("ingest", schema, words, postgres_url=postgres_url, kafka_url=kafka_url)
     store, stopping = Recorder(postgres_url, schema), asyncio.Event()
     running = asyncio.create_task(role.run(stopping))

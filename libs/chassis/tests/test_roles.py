@@ -270,7 +270,7 @@ class Views:
     def not_ready(self):
         return []
 
-sys.exit(main("boxes", {"views": Views, "api": Views}, Settings(postgres_url="postgresql://nowhere/"), sys.argv[1:]))
+sys.exit(main("boxes", {"views": Views, "api": Views}, Settings(postgres_url="postgresql://nowhere/"), (), sys.argv[1:]))
 """
 
 
@@ -301,6 +301,8 @@ def test_a_process_ends_cleanly_on_a_signal(tmp_path, ending):
 
 def test_a_role_that_does_not_exist_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        roles.main("boxes", {"views": Working}, Settings(postgres_url="postgresql://nowhere/"), ["printer"])
+        roles.main(
+            "boxes", {"views": Working}, Settings(postgres_url="postgresql://nowhere/"), (), ["printer"]
+        )
     assert ended.value.code == 2
     assert "printer" in capsys.readouterr().err

@@ -6,8 +6,9 @@ import psycopg
 import pytest
 from chassis.clock import SystemClock
 from chassis.handling import CommandHandler
+from chassis.migrating import migrate
 from chassis.mongo import Mongo
-from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
 from chassis.store import EventStore, prepare
 from customer.catalogue import catalogue
 from customer.domain.customer import customer_decider
@@ -41,7 +42,9 @@ def keys_url(postgres_url):
     name = f"crm_customer_keys{next(_NUMBERS)}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"create database {name}")
-    return psycopg.conninfo.make_conninfo(postgres_url, dbname=name)
+    url = psycopg.conninfo.make_conninfo(postgres_url, dbname=name)
+    migrate(url, [KEYS])
+    return url
 
 
 @pytest.fixture

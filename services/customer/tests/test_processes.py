@@ -69,7 +69,27 @@ def answered(base, path, status, headers=None):
     raise AssertionError(f"{path}: {last and last.text}")
 
 
+def migrated(environment):
+    command = [sys.executable, "-m", "customer", "migrate"]
+    return subprocess.run(
+        command, env=os.environ | environment, check=True, capture_output=True, text=True, timeout=SECONDS_MAX
+    ).stdout
+
+
+def test_a_role_waits_for_its_schema_and_says_so(environment):
+    with running(environment, "api") as (api, base), running(environment | {"CRM_PORT": "0"}, "relay"):
+        not_ready = answered(base, "/health/ready", 503).json()
+        while not any("waits for `crm migrate`" in reason for reason in not_ready["reasons"]):
+            not_ready = answered(base, "/health/ready", 503).json()
+        assert "steps were run" in migrated(environment)
+        assert " 0 steps were run" in migrated(environment)
+        while any("migrate" in reason for reason in not_ready["reasons"]):
+            not_ready = answered(base, "/health/ready", 503).json()
+    assert api.returncode == 0
+
+
 def test_each_role_by_itself_and_all_of_them_end_when_told(environment):
+    migrated(environment)
     with running(environment, "api") as (api, base):
         not_ready = answered(base, "/health/ready", 503).json()
         while not any("is not built yet" in reason for reason in not_ready["reasons"]):

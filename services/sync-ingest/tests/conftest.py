@@ -7,9 +7,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from chassis.roles import migrate_databases
 from sync_ingest.adapters.port import Adapter, FeedFile, Item
 from sync_ingest.ingesting import Ingest
-from sync_ingest.opening import opened
+from sync_ingest.opening import TABLES, opened
 from sync_ingest.settings import SyncIngestSettings
 
 _SOURCES = count(1)
@@ -46,10 +47,11 @@ def read_all() -> Reading:
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres_url: str) -> str:
-    """A PostgreSQL with the key database in it."""
+    """A PostgreSQL with the key database in it, migrated."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         if connection.execute("select 1 from pg_database where datname = 'crm_keys'").fetchone() is None:
             connection.execute("create database crm_keys")
+    migrate_databases(SyncIngestSettings(postgres_url=postgres_url), TABLES)
     return postgres_url
 
 

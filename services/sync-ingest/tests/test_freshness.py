@@ -2,13 +2,11 @@
 
 import psycopg
 from chassis import metrics
-from sync_ingest.archive import create
 from sync_ingest.freshness import freshness
 
 
 async def test_every_source_s_last_intake_counts(postgres_url, source):
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        create(connection)
         connection.execute(
             "insert into ingest.intakes (id, source, sha256, name, format, size_bytes, received_at)"
             " select gen_random_uuid(), %s, '', 'n', 'canonical', 0, now() - make_interval(mins => m)"

@@ -20,10 +20,11 @@ from uuid import UUID
 import psycopg
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from psycopg import sql
 from typing_extensions import override
 
 from chassis.aging import AgedCache
+from chassis.migrating import Tables, require
+from chassis.postgres import connect
 
 ERASED: Final = "***"
 """What a reader sees where the key is gone."""
@@ -193,8 +194,9 @@ def _read_key(path: Path) -> bytes:
     return path.read_bytes()
 
 
+KEYS_ROLE: Final = "crm_keys_writer"
 _KEYS_SCHEMA: Final = """
-create table if not exists data_keys (
+create table if not exists {schema}.data_keys (
     subject uuid primary key,
     key_id uuid not null unique,
     wrapped bytea,
@@ -202,12 +204,14 @@ create table if not exists data_keys (
     erased_at timestamptz,
     constraint erased_means_gone check ((wrapped is null) = (erased_at is not null))
 );
-create table if not exists secrets (
+create table if not exists {schema}.secrets (
     purpose text primary key,
     wrapped bytea not null,
     created_at timestamptz not null default now()
-)
+);
 """
+KEYS: Final = Tables("data_keys", "public", KEYS_ROLE, (_KEYS_SCHEMA,))
+"""The key database, for `migrate`."""
 
 
 @dataclass(slots=True)
@@ -231,13 +235,9 @@ class KeyRing:
 
     @classmethod
     def open(cls, url: str, encryption: KeyEncryption, monotonic: Callable[[], float]) -> "KeyRing":
-        """A ring over the key database at `url`, whose table is made where it does not stand yet."""
-        ring = cls(url, encryption, monotonic)
-        connection = ring._connected()
-        with connection.transaction():
-            connection.execute("select pg_advisory_xact_lock(hashtextextended('data_keys', 0))")
-            connection.execute(sql.SQL(_KEYS_SCHEMA))  # type: ignore[arg-type, unused-ignore]
-        return ring
+        """A ring over the key database at `url`; raises SchemaBehind where it was not migrated yet."""
+        require(url, [KEYS])
+        return cls(url, encryption, monotonic)
 
     def cached(self, subject: UUID) -> "DataKey | None":
         """The key of a subject if it is at hand; never waits for the database."""
@@ -356,7 +356,7 @@ class KeyRing:
 
     def _connected(self) -> "psycopg.Connection[Any]":
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self.url, autocommit=True)
+            self._connection = connect(self.url, role=KEYS_ROLE)
         return self._connection
 
 

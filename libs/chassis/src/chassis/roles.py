@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
@@ -16,12 +16,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chassis import garbage, metrics, telemetry
 from chassis.aging import expiring
 from chassis.clock import Clock, SystemClock
+from chassis.migrating import MigrationBlocked, SchemaBehind, Tables, migrate
+from chassis.privacy import KEYS
 from chassis.settings import Settings
 from chassis.store import StoreUnavailable
 from chassis.web.app import PUBLIC, operations_app
 from chassis.web.problems import NotReady, problem
 from chassis.web.serving import PortTaken, listening_socket, serve
 
+MIGRATE: Final = "migrate"
 STOP_SECONDS_MAX: Final = 15.0
 BACK_OFF_SECONDS_FIRST: Final = 0.2
 BACK_OFF_SECONDS_MAX: Final = 10.0
@@ -156,7 +159,8 @@ class _Hosted:
             except Exception as error:
                 if not lost_a_server(error):
                     raise
-                self._lost = f"lost a server ({type(error).__qualname__})"
+                behind = isinstance(error, SchemaBehind)
+                self._lost = str(error) if behind else f"lost a server ({type(error).__qualname__})"
                 metrics.ROLE_RESTARTS.labels(self.name).inc()
                 metrics.ROLE_READY.labels(self.name).set(0)
                 if self._clock.monotonic() - began > STEADY_SECONDS:
@@ -268,12 +272,21 @@ def _on_signals(stopping: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> C
 
 
 def main(
-    service: str, roles: Mapping[str, Factory], settings: Settings, arguments: list[str] | None = None
+    service: str,
+    roles: Mapping[str, Factory],
+    settings: Settings,
+    tables: Sequence[Tables],
+    arguments: list[str] | None = None,
 ) -> int:
-    """`python -m <service> <role>...`: runs the roles named, all of them for `all`; the exit code."""
+    """`python -m <service> <role>...` runs the roles named, all of them for `all`; `migrate` brings the databases to
+    what `tables` say, and ends. Returns the exit code."""
     parser = argparse.ArgumentParser(prog=f"python -m {service.replace('-', '_')}")
-    parser.add_argument("role", nargs="+", choices=[*roles, "all"])
+    parser.add_argument("role", nargs="+", choices=[*roles, "all", MIGRATE])
     chosen: list[str] = parser.parse_args(arguments).role
+    if MIGRATE in chosen:
+        if len(chosen) > 1:
+            parser.error("`migrate` is a step of its own")
+        return _migrate(service, tables, settings)
     wanted = {
         f"{service}-{name}": factory for name, factory in roles.items() if name in chosen or "all" in chosen
     }
@@ -283,6 +296,27 @@ def main(
     except PortTaken as error:
         sys.stderr.write(f"{service}: {error}\n")
         return 2
+
+
+def migrate_databases(
+    settings: Settings, tables: Sequence[Tables], said: Callable[[str], None] = lambda _: None
+) -> int:
+    """Migrates the database of the events and that of the keys, each as its owner; returns how many steps were run.
+
+    Raises MigrationBlocked, psycopg.Error.
+    """
+    events = migrate(settings.postgres_owner_url, tables, service_url=settings.postgres_url, said=said)
+    return events + migrate(settings.keys_owner_url, [KEYS], service_url=settings.keys_url, said=said)
+
+
+def _migrate(service: str, tables: Sequence[Tables], settings: Settings) -> int:
+    try:
+        done = migrate_databases(settings, tables, lambda line: print(line, file=sys.stderr))
+    except (MigrationBlocked, psycopg.Error) as error:
+        sys.stderr.write(f"{service} migrate: {' '.join(str(error).split())}\n")
+        return 1
+    print(f"{service} migrate: {done} steps were run")
+    return 0
 
 
 def begin(service: str, settings: Settings) -> None:

@@ -1,11 +1,12 @@
 """Settings that every process has, from the environment. Services subclass it for what is theirs alone."""
 
+import sys
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from psycopg import ProgrammingError
-from psycopg.conninfo import make_conninfo
-from pydantic import Field
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KEYS_DATABASE: Final = "crm_keys"
@@ -13,13 +14,49 @@ KEYS_DATABASE: Final = "crm_keys"
 Environment = Literal["development", "staging", "production"]
 
 
+S = TypeVar("S", bound="TokenSettings")
+
+
 def _keys_url(known: dict[str, Any]) -> str:
-    if "postgres_url" not in known:
-        return ""
+    return make_conninfo(known["postgres_url"], dbname=KEYS_DATABASE) if "postgres_url" in known else ""
+
+
+def _keys_owner_url(known: dict[str, Any]) -> str:
+    """The owner's login on the key database, where that lies beside the events; else the service's own login."""
+    owner, keys = known.get("postgres_owner_url"), known.get("keys_url", "")
+    beside = "postgres_url" in known and keys == _keys_url(known)
+    return make_conninfo(owner, dbname=KEYS_DATABASE) if owner and beside else keys
+
+
+def _connection_string(value: str) -> str:
+    """A value that libpq can read; the error does not repeat it, because it may hold a password."""
     try:
-        return make_conninfo(known["postgres_url"], dbname=KEYS_DATABASE)
+        conninfo_to_dict(value)
     except ProgrammingError as error:
-        raise ValueError("POSTGRES_URL is no connection string of PostgreSQL") from error
+        raise ValueError("no connection string of PostgreSQL") from error
+    return value
+
+
+PostgresUrl = Annotated[str, AfterValidator(_connection_string)]
+
+
+def from_environment(kind: type[S]) -> S:
+    """Settings of that kind; where the environment has not what they need, one line to stderr and exit code 2."""
+    try:
+        return kind()
+    except ValidationError as error:
+        sys.stderr.write(f"{complaint(error)}\n")
+        raise SystemExit(2) from None
+
+
+def complaint(error: ValidationError) -> str:
+    """What is wrong with the settings, in one line and without their values."""
+    said = [
+        f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
+        for each in error.errors(include_input=False)
+        if each["type"] != "default_factory_not_called"
+    ]
+    return " ".join("; ".join(said).split())
 
 
 class TokenSettings(BaseSettings):
@@ -54,10 +91,15 @@ class Settings(TokenSettings):
     not said is the safe choice: production, loopback, no proxy trusted.
     """
 
-    postgres_url: str = Field(validation_alias="POSTGRES_URL")
+    postgres_url: PostgresUrl = Field(validation_alias="POSTGRES_URL")
     mongo_url: str = Field(default="mongodb://127.0.0.1:27017/?replicaSet=rs0", validation_alias="MONGO_URL")
     kafka_url: str = Field(default="127.0.0.1:9092", validation_alias="KAFKA_URL")
-    keys_url: str = Field(default_factory=_keys_url)
+    keys_url: PostgresUrl = Field(default_factory=_keys_url)
+    postgres_owner_url: PostgresUrl = Field(
+        default_factory=lambda known: known.get("postgres_url", ""), validation_alias="POSTGRES_OWNER_URL"
+    )
+    """The login that owns the schema: `migrate` alone uses it, and services are not told it."""
+    keys_owner_url: PostgresUrl = Field(default_factory=_keys_owner_url)
     mongo_driver: Literal["pymongo", "motor"] = "pymongo"
     key_encryption_file: Path = Field(
         default_factory=lambda known: known["data"] / "keys" / "kek", validation_alias="CRM_KEK_FILE"

@@ -1,12 +1,14 @@
-"""`python -m customer api|relay|views|policies`: one role per process in production, any of them together elsewhere."""
+"""`python -m customer api|relay|views|policies`: one role per process in production, any of them together elsewhere;
+`migrate` is a step of its own before them."""
 
 import sys
 
 from chassis.roles import main
+from chassis.settings import from_environment
 
-from customer.bootstrap import roles
+from customer.bootstrap import TABLES, roles
 from customer.settings import CustomerSettings
 
 if __name__ == "__main__":
-    settings = CustomerSettings()  # type: ignore[call-arg]  # from the environment
-    sys.exit(main("customer", roles(settings), settings))
+    settings = from_environment(CustomerSettings)
+    sys.exit(main("customer", roles(settings), settings, TABLES))

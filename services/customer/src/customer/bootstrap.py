@@ -16,11 +16,13 @@ from starlette.types import ASGIApp
 from customer import permissions
 from customer.api import create_router
 from customer.catalogue import CONTEXT, SCHEMA
-from customer.connections import both_sides
+from customer.connections import TABLES, both_sides
 from customer.policies import policies
 from customer.publishing import published
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
+
+__all__ = ["TABLES", "roles", "routes", "web_app"]
 
 SERVICE: Final = "customer"
 TITLE: Final = "CRM customer"

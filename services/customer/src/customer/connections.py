@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from chassis.clock import Clock, SystemClock
 from chassis.generations import ViewReader
 from chassis.handling import CommandHandler
+from chassis.migrating import require
 from chassis.mongo import Mongo
 from chassis.privacy import FileKeyEncryption, KeyRing
-from chassis.store import EventStore, prepare
+from chassis.store import EventStore, tables
 from contracts.identity import OUTSIDE_IDS, OutsideIds
 
 from customer.catalogue import SCHEMA, catalogue
@@ -19,6 +21,9 @@ from customer.domain.customer import customer_decider
 from customer.reading import Reading
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
+
+TABLES: Final = (tables(SCHEMA),)
+"""What this service needs of its database, for `migrate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,8 @@ async def outside_ids(ring: KeyRing) -> OutsideIds:
 
 @asynccontextmanager
 async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Write]:
-    """Makes the store where it is missing and opens it with its keys."""
-    await asyncio.to_thread(prepare, settings.postgres_url, SCHEMA)
+    """Opens the store with its keys; raises SchemaBehind where it was not migrated yet."""
+    await asyncio.to_thread(require, settings.postgres_url, TABLES)
     async with keys(settings, clock) as ring:
         store = EventStore(settings.postgres_url, SCHEMA, clock=clock)
         try:

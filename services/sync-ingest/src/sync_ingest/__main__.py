@@ -1,12 +1,14 @@
-"""`python -m sync_ingest api|relay|feed`: one role per process in production, any of them together elsewhere."""
+"""`python -m sync_ingest api|relay|feed`: one role per process in production, any of them together elsewhere;
+`migrate` is a step of its own before them."""
 
 import sys
 
 from chassis.roles import main
+from chassis.settings import from_environment
 
-from sync_ingest.bootstrap import roles
+from sync_ingest.bootstrap import TABLES, roles
 from sync_ingest.settings import SyncIngestSettings
 
 if __name__ == "__main__":
-    settings = SyncIngestSettings()  # type: ignore[call-arg]  # from the environment
-    sys.exit(main("sync-ingest", roles(settings), settings))
+    settings = from_environment(SyncIngestSettings)
+    sys.exit(main("sync-ingest", roles(settings), settings, TABLES))

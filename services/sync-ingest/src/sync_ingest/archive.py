@@ -16,7 +16,9 @@ from uuid import UUID
 
 import psycopg
 from chassis.deciding import Refusal
-from chassis.store import StoreUnavailable
+from chassis.migrating import Tables
+from chassis.postgres import LOCK_SECONDS_MAX, connect
+from chassis.store import StoreUnavailable, writer_role
 from contracts.identity import OutsideIds
 from psycopg import sql
 from typing_extensions import override
@@ -24,6 +26,7 @@ from typing_extensions import override
 from sync_ingest.domain.identities import ContentId, IntakeId, QuarantineId, content_id, intake_id
 from sync_ingest.domain.totals import Purse
 
+STORE_SCHEMA: Final = "store_ingest"
 CHUNK_BYTES: Final = 1 << 20
 INTAKE_BYTES_MAX: Final = 64 << 30
 PASSES_MAX: Final = 3
@@ -115,7 +118,6 @@ class QuarantineEntry:
 
 
 SCHEMA_SQL: Final = """
-create schema if not exists {schema};
 create table if not exists {schema}.intakes (
     id uuid primary key, source text not null, sha256 bytea not null, name text not null, format text not null,
     mapping text, size_bytes bigint not null, received_at timestamptz not null, certificate uuid,
@@ -144,16 +146,8 @@ create table if not exists {schema}.reversals (original uuid primary key, revers
 create table if not exists {schema}.requests (
     key text primary key, fingerprint bytea not null, answer bytea, asked_at timestamptz not null);
 """
-
-
-def create(connection: "psycopg.Connection[Any]", schema: str = "ingest") -> None:
-    """Creates the tables once; several processes may start together."""
-    row = connection.execute("select to_regclass(%s) is not null", (f"{schema}.requests",)).fetchone()
-    if row is not None and row[0]:
-        return
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(hashtextextended('ingest tables', 0))")
-        connection.execute(sql.SQL(SCHEMA_SQL).format(schema=sql.Identifier(schema)))
+TABLES: Final = Tables("ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL,))
+"""Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
 
 
 class Archive:
@@ -169,9 +163,8 @@ class Archive:
     @classmethod
     @contextmanager
     def connect(cls, url: str, ids: OutsideIds, schema: str = "ingest") -> Iterator["Archive"]:
-        """Opens the tables, creating what is missing."""
-        with psycopg.connect(url, autocommit=True) as connection:
-            create(connection, schema)
+        """Opens the tables, which `migrate` made."""
+        with connect(url, role=TABLES.role, statement_seconds=2 * LOCK_WAIT_SECONDS_MAX) as connection:
             yield cls(connection, ids, schema)
 
     @contextmanager
@@ -184,7 +177,7 @@ class Archive:
         except psycopg.errors.LockNotAvailable:
             raise SourceBusy(source) from None
         finally:
-            self._connection.execute("set lock_timeout = 0")
+            self._connection.execute(f"set lock_timeout = '{LOCK_SECONDS_MAX:.0f}s'")
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
+from chassis.migrating import require
 from chassis.relay import RelayRole
 from chassis.roles import Role, WebRole
 from chassis.web import Routes, create_app, doors, looking
@@ -17,11 +18,11 @@ from sync_ingest.batches import IngestDesk
 from sync_ingest.freshness import freshness
 from sync_ingest.journal import SCHEMA, STORE
 from sync_ingest.listening import BranchFeed, FeedRole
-from sync_ingest.opening import IngestPool, opened, prepared
+from sync_ingest.opening import TABLES, IngestPool, opened
 from sync_ingest.publishing import published
 from sync_ingest.settings import SyncIngestSettings
 
-__all__ = ["feed_role", "opened", "prepared", "roles", "routes", "web_app"]
+__all__ = ["TABLES", "feed_role", "opened", "roles", "routes", "web_app"]
 
 TITLE: Final = "CRM ingest"
 
@@ -29,6 +30,7 @@ TITLE: Final = "CRM ingest"
 @asynccontextmanager
 async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> AsyncIterator[Routes]:
     """The routes of ingest with the connections behind them."""
+    await asyncio.to_thread(require, settings.postgres_url, TABLES)
     clock, pool = clock or SystemClock(), IngestPool(settings)
     looks = {"the store or the keys cannot be reached": lambda: asyncio.to_thread(pool.look)}
     try:

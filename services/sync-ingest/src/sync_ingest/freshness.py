@@ -3,8 +3,8 @@
 import asyncio
 from typing import Final
 
-import psycopg
 from chassis import metrics
+from chassis.postgres import connect
 
 SOURCES_MAX: Final = 1_000
 
@@ -25,5 +25,5 @@ def freshness(postgres_url: str) -> metrics.Measure:
 
 
 def _heard(url: str) -> list[tuple[str, float]]:
-    with psycopg.connect(url, autocommit=True, connect_timeout=2) as connection:
+    with connect(url, statement_seconds=5) as connection:
         return connection.execute(_LAST_HEARD, (SOURCES_MAX,)).fetchall()

@@ -17,12 +17,13 @@ from chassis.store import IdentityConflict, Recorder, VersionConflict
 from msgspec import structs
 from psycopg import sql
 
+from sync_ingest.archive import STORE_SCHEMA
 from sync_ingest.domain.events import STORED_NAMES
 from sync_ingest.ingesting import ITSELF, Acting, StoredMovement
 from sync_ingest.pipeline import AppendConflict, Entry, StoredPosting
 
 STORE: Final = "ingest"
-SCHEMA: Final = "store_ingest"
+SCHEMA: Final = STORE_SCHEMA
 DIGEST_PURPOSE: Final = "ingest content digest"
 POSTING_NAMES: Final = ("posting-booked", "posting-reversed")
 READ_ROWS: Final = 2_000

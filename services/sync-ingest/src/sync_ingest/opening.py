@@ -6,14 +6,15 @@ from contextlib import ExitStack, contextmanager
 from threading import Lock
 from typing import Final
 
-import psycopg
 from chassis.clock import SystemClock
 from chassis.deciding import Refusal
+from chassis.migrating import require
 from chassis.privacy import FileKeyEncryption, KeyRing
-from chassis.store import Recorder, prepare
+from chassis.store import Recorder, tables
 from contracts.identity import OUTSIDE_IDS, OutsideIds
 
-from sync_ingest.archive import Archive, create
+from sync_ingest import archive
+from sync_ingest.archive import Archive
 from sync_ingest.crashing import crash_at
 from sync_ingest.ingesting import ITSELF, Acting, Ingest, Progress
 from sync_ingest.journal import SCHEMA, KeptVault, StoreLedger
@@ -22,21 +23,8 @@ from sync_ingest.settings import SyncIngestSettings
 IDLE_MAX: Final = 4
 
 
-def prepared(settings: SyncIngestSettings) -> None:
-    """Makes the store and ingest's own tables where they are missing; safe to repeat."""
-    prepare(settings.postgres_url, SCHEMA)
-    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
-        create(connection)
-
-
-def stand(settings: SyncIngestSettings) -> bool:
-    """Whether both are there, so that nothing need be locked to find out."""
-    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
-        found = connection.execute(
-            "select to_regclass(%s) is not null and to_regclass('ingest.requests') is not null",
-            (f"{SCHEMA}.snapshots",),
-        ).fetchone()
-    return found is not None and bool(found[0])
+TABLES: Final = (tables(SCHEMA), archive.TABLES)
+"""What this service needs of its database, for `migrate`."""
 
 
 @contextmanager
@@ -49,8 +37,8 @@ def opened(
 ) -> Iterator[Ingest]:
     """An `Ingest` with connections of its own; not shared between threads. `ready`: the tables are known to be there."""
     clock = SystemClock()
-    if not ready and not stand(settings):
-        prepared(settings)
+    if not ready:
+        require(settings.postgres_url, TABLES)
     with ExitStack() as stack:
         reader, writer = Recorder(settings.postgres_url, SCHEMA), Recorder(settings.postgres_url, SCHEMA)
         stack.callback(reader.close)
@@ -59,9 +47,8 @@ def opened(
         keys = KeyRing.open(settings.keys_url, encryption, clock.monotonic)
         stack.callback(keys.close)
         ids = OutsideIds(keys.secret(OUTSIDE_IDS))
-        archive = stack.enter_context(Archive.connect(settings.postgres_url, ids))
         yield Ingest(
-            archive,
+            stack.enter_context(Archive.connect(settings.postgres_url, ids)),
             ids,
             StoreLedger(reader, writer, keys, now=clock.now),
             KeptVault(keys),
@@ -116,8 +103,7 @@ class IngestPool:
             if self._idle:
                 return self._idle.pop()
         if not self._prepared:
-            if not stand(self._settings):
-                prepared(self._settings)
+            require(self._settings.postgres_url, TABLES)
             self._prepared = True
         with ExitStack() as stack:
             ingest = stack.enter_context(opened(self._settings, ready=True))

@@ -11,7 +11,7 @@ from chassis.relay.loop import (
     Taken,
     Words,
 )
-from chassis.relay.postgres import Listening, PostgresPositions, StoreLog, prepare_relay
+from chassis.relay.postgres import Listening, PostgresPositions, StoreLog
 from chassis.relay.role import RelayRole
 
 __all__ = [
@@ -28,5 +28,4 @@ __all__ = [
     "StoreLog",
     "Taken",
     "Words",
-    "prepare_relay",
 ]

@@ -2,7 +2,6 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -12,33 +11,16 @@ from typing_extensions import override
 
 from chassis.clock import Clock
 from chassis.events import StoredEvent
+from chassis.postgres import connect_async
 from chassis.relay.loop import Fenced, Hint, Log, RelayPositions, Taken
 from chassis.store.items import StoreUnavailable
-from chassis.store.recorder import CONNECT_SECONDS_MAX, KEEP_ALIVE, Recorder
-from chassis.store.schema import channel, checked, run, writer_role
+from chassis.store.recorder import Recorder
+from chassis.store.schema import channel, checked, writer_role
 
 STAND_BY_SECONDS: Final = 0.5
 """How often a relay that stands by asks for the seat."""
 LISTEN_AGAIN_SECONDS: Final = 5.0
-
-_TABLE: Final = """
-create table if not exists {s}.relay (
-    context text primary key,
-    epoch bigint not null,
-    position bigint not null
-);
-revoke all on {s}.relay from public, {role};
-grant select, insert, update on {s}.relay to {role};
-"""
-
-
-def prepare_relay(url: str, schema: str) -> None:
-    """Makes the position table beside a prepared store, as its owner; safe to repeat."""
-    names = {"s": sql.Identifier(checked(schema)), "role": sql.Identifier(writer_role(schema))}
-    with psycopg.connect(url) as connection:
-        connection.execute("select pg_advisory_xact_lock(%s)", (_seat_key(schema, "prepare"),))
-        connection.execute("set local client_min_messages = warning")
-        run(connection, _TABLE, names)
+STATEMENT_SECONDS_MAX: Final = 10.0
 
 
 class PostgresPositions(RelayPositions):
@@ -67,7 +49,9 @@ class PostgresPositions(RelayPositions):
     async def take(self) -> Taken:
         await self.leave()
         try:
-            connection = self._connection = await _connected(self._url, self._role)
+            connection = self._connection = await connect_async(
+                self._url, role=self._role, statement_seconds=STATEMENT_SECONDS_MAX
+            )
             while not await self._seated(connection):
                 await self._clock.sleep(STAND_BY_SECONDS)
             cursor = await connection.execute(self._take, (self._context,))
@@ -163,27 +147,12 @@ class Listening(Hint):
     async def _listening(self) -> "psycopg.AsyncConnection[Any] | None":
         if self._connection is None and self._clock.monotonic() >= self._next_try_seconds:
             self._next_try_seconds = self._clock.monotonic() + LISTEN_AGAIN_SECONDS
-            connection = await _connected(self._url, self._role)
+            connection = await connect_async(
+                self._url, role=self._role, statement_seconds=STATEMENT_SECONDS_MAX
+            )
             self._connection = connection
             await connection.execute(self._listen)
         return self._connection
-
-
-async def _connected(url: str, role: str) -> "psycopg.AsyncConnection[Any]":
-    connection = await psycopg.AsyncConnection.connect(
-        url,
-        autocommit=True,
-        connect_timeout=CONNECT_SECONDS_MAX,
-        **KEEP_ALIVE,
-    )
-    try:
-        await connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
-        await connection.execute("set statement_timeout = '10s'")
-    except BaseException:
-        with suppress(psycopg.Error):
-            await connection.close()
-        raise
-    return connection
 
 
 def _seat_key(schema: str, context: str) -> int:

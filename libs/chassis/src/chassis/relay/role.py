@@ -8,10 +8,11 @@ from contracts.topics import EVENTS
 
 from chassis import metrics
 from chassis.clock import Clock, SystemClock
+from chassis.migrating import require
 from chassis.relay.loop import BATCH_EVENTS_MAX, Relay, Words
-from chassis.relay.postgres import Listening, PostgresPositions, StoreLog, prepare_relay
+from chassis.relay.postgres import Listening, PostgresPositions, StoreLog
 from chassis.store.items import StoreUnavailable
-from chassis.store.schema import prepare
+from chassis.store.schema import tables
 from chassis.transport import KafkaPublisher, ensure_topics
 
 CLOSING_SECONDS_MAX: Final = 5
@@ -19,7 +20,7 @@ MEASURED_SECONDS: Final = 1.0
 
 
 class RelayRole:
-    """Makes what is missing (tables, topic), then relays until it is told to stop."""
+    """Waits for its schema, makes its topic where that is missing, then relays until it is told to stop."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class RelayRole:
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping` is set. Raises ConnectionError when a server is not there at the start."""
         try:
-            await asyncio.to_thread(self._prepare)
+            await asyncio.to_thread(require, self._postgres_url, [tables(self._schema)])
             await ensure_topics(self._kafka_url, [self._topic])
             measuring = asyncio.ensure_future(self._measure())
             try:
@@ -89,7 +90,3 @@ class RelayRole:
                 left = await self._log.head_position() - self.relay.position if self.relay.leading else 0
                 metrics.OUTBOX_EVENTS.labels(context).set(max(0, left))
             await self._clock.sleep(MEASURED_SECONDS)
-
-    def _prepare(self) -> None:
-        prepare(self._postgres_url, self._schema)
-        prepare_relay(self._postgres_url, self._schema)

@@ -12,7 +12,7 @@ from chassis.store.items import (
     VersionConflict,
 )
 from chassis.store.recorder import Recorder
-from chassis.store.schema import prepare, writer_role
+from chassis.store.schema import prepare, tables, writer_role
 
 __all__ = [
     "Append",
@@ -26,5 +26,6 @@ __all__ = [
     "StoreUnavailable",
     "VersionConflict",
     "prepare",
+    "tables",
     "writer_role",
 ]

@@ -12,7 +12,6 @@ from chassis.events import StoredEvent
 from chassis.store.appender import Appender
 from chassis.store.items import Append, AppendResult, CommandSeen
 from chassis.store.recorder import Recorder
-from chassis.store.schema import prepare
 
 CONNECTIONS_MAX: Final = 4
 
@@ -35,14 +34,6 @@ class EventStore:
         for _ in range(connections_max):
             self._idle.put_nowait(Recorder(url, schema))
         self._appender = Appender(self._writer.append_items, self._in_writer, clock or SystemClock())
-
-    @classmethod
-    def open(
-        cls, url: str, schema: str, *, owner_url: str | None = None, clock: Clock | None = None
-    ) -> "EventStore":
-        """Makes tables and privileges where they are missing (as the owner), then writes as the writer role."""
-        prepare(owner_url or url, schema)
-        return cls(url, schema, clock=clock)
 
     def recorder(self) -> Recorder:
         """A blocking store over a connection of its own; the caller closes it."""

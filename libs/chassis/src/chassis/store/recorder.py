@@ -10,6 +10,7 @@ import psycopg
 from psycopg import errors, pq, sql
 
 from chassis.events import StoredEvent
+from chassis.postgres import connect
 from chassis.store import arrays
 from chassis.store.items import (
     Append,
@@ -20,20 +21,13 @@ from chassis.store.items import (
     StoreUnavailable,
     VersionConflict,
 )
-from chassis.store.schema import LOCK_WAIT_SECONDS_MAX, STATEMENT_SECONDS_MAX, checked, writer_role
+from chassis.store.schema import checked, writer_role
 
 READ_EVENTS_MAX: Final = 10_000
 """Most events that one read gives; ask again after the last one."""
-CONNECT_SECONDS_MAX: Final = 5
-KEEP_ALIVE: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
-"""A server that is gone without a word is noticed within some ten seconds."""
 
-_SETTINGS: Final = (
-    f"set lock_timeout = '{LOCK_WAIT_SECONDS_MAX}s'",
-    f"set statement_timeout = '{STATEMENT_SECONDS_MAX}s'",
-    # The statements look every row up by index whatever the arrays hold, so planning them anew finds nothing better.
-    "set plan_cache_mode = force_generic_plan",
-)
+_PLAN_ONCE: Final = "set plan_cache_mode = force_generic_plan"
+"""The statements look every row up by index whatever the arrays hold, so planning them anew finds nothing better."""
 _STORED, _VERSION_CONFLICT, _IDENTITY_CONFLICT = 0, 1, 2
 _COLUMNS: Final = "stream_id, version, name, body, identity, position"
 _APPEND: Final = b"append_events"
@@ -240,17 +234,9 @@ class Recorder:
     def connection(self) -> "psycopg.Connection[Any]":
         """The connection as the writer role, opened where needed."""
         if self._connection is None or self._connection.closed:
-            connection = psycopg.connect(
-                self._url,
-                autocommit=True,
-                prepare_threshold=0,
-                connect_timeout=CONNECT_SECONDS_MAX,
-                **KEEP_ALIVE,
-            )
+            connection = connect(self._url, role=self._role, prepare_threshold=0)
             arrays.register(connection)
-            connection.execute(sql.SQL("set role {}").format(sql.Identifier(self._role)))
-            for setting in _SETTINGS:
-                connection.execute(setting)
+            connection.execute(_PLAN_ONCE)
             self._connection = connection
         return self._connection
 

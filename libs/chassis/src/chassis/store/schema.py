@@ -8,17 +8,16 @@ under session_replication_role = replica.
 
 import re
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg import sql
 
+from chassis.migrating import Tables, migrate
+
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
-LOCK_WAIT_SECONDS_MAX: Final = 10
-STATEMENT_SECONDS_MAX: Final = 30
 
 _TABLES: Final = """
-create table if not exists {s}.events (
+create table if not exists {schema}.events (
     position bigint generated always as identity (cache 1) not null unique,
     stream_id uuid not null,
     version integer not null,
@@ -27,10 +26,10 @@ create table if not exists {s}.events (
     identity uuid,
     constraint events_stream_version primary key (stream_id, version)
 );
-alter table {s}.events alter column body set storage external;
-create unique index if not exists events_identity on {s}.events (identity) where identity is not null;
+alter table {schema}.events alter column body set storage external;
+create unique index if not exists events_identity on {schema}.events (identity) where identity is not null;
 
-create table if not exists {s}.commands (
+create table if not exists {schema}.commands (
     key text primary key,
     fingerprint bytea not null,
     stream_id uuid not null,
@@ -39,7 +38,7 @@ create table if not exists {s}.commands (
     recorded_at timestamptz not null default clock_timestamp()
 );
 
-create table if not exists {s}.snapshots (
+create table if not exists {schema}.snapshots (
     stream_id uuid not null,
     kind text not null,
     version integer not null,
@@ -48,7 +47,13 @@ create table if not exists {s}.snapshots (
     primary key (stream_id, kind)
 );
 
-create or replace function {s}.refuse_change() returns trigger language plpgsql as $body$
+create table if not exists {schema}.relay (
+    context text primary key,
+    epoch bigint not null,
+    position bigint not null
+);
+
+create or replace function {schema}.refuse_change() returns trigger language plpgsql as $body$
 begin
     raise exception '% of %: events are never changed or removed', tg_op, tg_table_name
         using errcode = 'restrict_violation';
@@ -57,16 +62,16 @@ $body$;
 """
 
 _TRIGGERS: Final = """
-create or replace trigger refuse_change before update or delete on {s}.{t}
-    for each row execute function {s}.refuse_change();
-create or replace trigger refuse_truncate before truncate on {s}.{t}
-    for each statement execute function {s}.refuse_change();
-alter table {s}.{t} enable always trigger refuse_change;
-alter table {s}.{t} enable always trigger refuse_truncate;
+create or replace trigger refuse_change before update or delete on {schema}.{t}
+    for each row execute function {schema}.refuse_change();
+create or replace trigger refuse_truncate before truncate on {schema}.{t}
+    for each statement execute function {schema}.refuse_change();
+alter table {schema}.{t} enable always trigger refuse_change;
+alter table {schema}.{t} enable always trigger refuse_truncate;
 """
 
 _FUNCTIONS: Final = """
-create or replace function {s}.append_events(
+create or replace function {schema}.append_events(
     p_stream uuid[], p_version integer[], p_name text[], p_body bytea[], p_identity uuid[], p_dense boolean
 ) returns bigint[] language plpgsql security definer set search_path = pg_catalog, pg_temp as $body$
 declare
@@ -80,7 +85,7 @@ begin
             from unnest(p_stream, p_version) as u(id, version) group by u.id
         ) as s
         where s.last <> s.version + s.events - 1 or (s.version <> 1 and not exists (
-            select from {s}.events as e where e.stream_id = s.id and e.version = s.version - 1 offset 0
+            select from {schema}.events as e where e.stream_id = s.id and e.version = s.version - 1 offset 0
         )) limit 1;
         if found then
             raise exception 'stream % would have a gap', v_stream
@@ -88,7 +93,7 @@ begin
         end if;
     end if;
     with stored as (
-        insert into {s}.events (stream_id, version, name, body, identity)
+        insert into {schema}.events (stream_id, version, name, body, identity)
         select u.stream_id, u.version, u.name, u.body, u.identity
         from unnest(p_stream, p_version, p_name, p_body, p_identity)
             as u(stream_id, version, name, body, identity)
@@ -100,7 +105,7 @@ begin
 end
 $body$;
 
-create or replace function {s}.append_items(
+create or replace function {schema}.append_items(
     p_stream uuid[], p_first integer[], p_count integer[], p_key text[], p_fingerprint bytea[],
     p_item integer[], p_version integer[], p_name text[], p_body bytea[], p_identity uuid[],
     out o_status smallint[], out o_head integer[], out o_positions bigint[]
@@ -112,7 +117,7 @@ begin
     select coalesce(array_agg(u.item), '{{}}') into v_taken
     from unnest(p_item, p_identity) as u(item, identity)
     where u.identity is not null
-        and exists (select from {s}.events as e where e.identity = u.identity offset 0);
+        and exists (select from {schema}.events as e where e.identity = u.identity offset 0);
     select
         array_agg(case
             when seen.key is not null then 3
@@ -123,18 +128,18 @@ begin
     into o_status, o_head
     from unnest(p_stream, p_first, p_key) with ordinality as i(stream_id, first, key, ord)
     left join lateral (
-        select e.version from {s}.events as e where e.stream_id = i.stream_id order by e.version desc limit 1
+        select e.version from {schema}.events as e where e.stream_id = i.stream_id order by e.version desc limit 1
     ) as head on true
-    left join lateral (select c.key from {s}.commands as c where c.key = i.key limit 1) as seen on true;
+    left join lateral (select c.key from {schema}.commands as c where c.key = i.key limit 1) as seen on true;
     with stored as (
-        insert into {s}.events (stream_id, version, name, body, identity)
+        insert into {schema}.events (stream_id, version, name, body, identity)
         select p_stream[u.item], u.version, u.name, u.body, u.identity
         from unnest(p_item, p_version, p_name, p_body, p_identity) as u(item, version, name, body, identity)
         where o_status[u.item] = 0
         returning position
     )
     select array_agg(position) into o_positions from stored;
-    insert into {s}.commands (key, fingerprint, stream_id, version, event_count)
+    insert into {schema}.commands (key, fingerprint, stream_id, version, event_count)
     select i.key, i.fingerprint, i.stream_id, i.first - 1 + i.count, i.count
     from unnest(p_key, p_fingerprint, p_stream, p_first, p_count)
         with ordinality as i(key, fingerprint, stream_id, first, count, ord)
@@ -147,21 +152,14 @@ $body$;
 """
 
 _PRIVILEGES: Final = """
-revoke all on schema {s} from public;
-revoke all on {s}.events, {s}.commands, {s}.snapshots from public, {role};
-revoke all on all functions in schema {s} from public, {role};
-grant usage on schema {s} to {role};
-grant select on {s}.events, {s}.commands to {role};
-grant select, insert, update, delete on {s}.snapshots to {role};
-grant execute on function {s}.append_events, {s}.append_items to {role};
-grant {role} to current_user;
-"""
-
-_ROLE: Final = """
-do $body$ begin
-    create role {role} nologin noinherit;
-exception when duplicate_object or unique_violation then null;
-end $body$;
+revoke all on schema {schema} from public;
+revoke all on all tables in schema {schema} from public, {role};
+revoke all on all functions in schema {schema} from public, {role};
+grant usage on schema {schema} to {role};
+grant select on {schema}.events, {schema}.commands to {role};
+grant select, insert, update, delete on {schema}.snapshots to {role};
+grant select, insert, update on {schema}.relay to {role};
+grant execute on function {schema}.append_events, {schema}.append_items to {role};
 """
 
 
@@ -188,26 +186,22 @@ def lock_key(schema: str) -> int:
     return int.from_bytes(digest, signed=True)
 
 
+def tables(schema: str) -> Tables:
+    """The tables of one store, with those of its relay, for `migrate`."""
+    return Tables(
+        module=checked(schema),
+        schema=schema,
+        role=writer_role(schema),
+        steps=(
+            _TABLES
+            + "".join(_TRIGGERS.replace("{t}", table) for table in ("events", "commands"))
+            + _FUNCTIONS,
+        ),
+        grants=_PRIVILEGES,
+        names=(("lock", sql.Literal(lock_key(schema))), ("channel", sql.Literal(channel(schema)))),
+    )
+
+
 def prepare(url: str, schema: str) -> None:
-    """Makes tables, functions and privileges as the owner; safe to repeat and to run from several processes."""
-    names = {
-        "s": sql.Identifier(checked(schema)),
-        "role": sql.Identifier(writer_role(schema)),
-        "lock": sql.Literal(lock_key(schema)),
-        "channel": sql.Literal(channel(schema)),
-    }
-    with psycopg.connect(url) as connection:
-        run(connection, "select pg_advisory_xact_lock({lock})", {"lock": sql.Literal(lock_key("prepare"))})
-        connection.execute("set local client_min_messages = warning")
-        run(connection, "create schema if not exists {s}", names)
-        run(connection, _ROLE, names)
-        run(connection, _TABLES, names)
-        for table in ("events", "commands"):
-            run(connection, _TRIGGERS, names | {"t": sql.Identifier(table)})
-        run(connection, _FUNCTIONS, names)
-        run(connection, _PRIVILEGES, names)
-
-
-def run(connection: "psycopg.Connection[Any]", statement: str, names: "dict[str, Any]") -> None:
-    """Executes a statement of this package with its names filled in."""
-    connection.execute(sql.SQL(statement).format(**names))  # type: ignore[arg-type, unused-ignore]
+    """Migrates one store, as its owner."""
+    migrate(url, [tables(schema)])

@@ -1,0 +1,48 @@
+"""`crm migrate`: brings the databases of all services to the schema that they need; a step of its own before the roles."""
+
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+import typer
+from chassis.migrating import MigrationBlocked
+from chassis.postgres import connect
+from chassis.roles import migrate_databases
+from chassis.settings import KEYS_DATABASE, Settings
+from customer import bootstrap as customer_service
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from sync_ingest import bootstrap as ingest_service
+
+from crm_cli.contexts import settings
+
+TABLES: Final = (*ingest_service.TABLES, *customer_service.TABLES)
+
+
+def migrated(settings: Settings, said: Callable[[str], None] = lambda _: None) -> int:
+    """Migrates everything, and makes the key database where it lies beside the events and is missing; returns how many
+    steps were run. Raises MigrationBlocked, psycopg.Error."""
+    if settings.keys_owner_url == make_conninfo(settings.postgres_owner_url, dbname=KEYS_DATABASE):
+        with connect(settings.postgres_owner_url) as connection:
+            found = connection.execute(
+                "select from pg_database where datname = %s", [KEYS_DATABASE]
+            ).fetchone()
+            if found is None:
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(KEYS_DATABASE)))
+    return migrate_databases(settings, TABLES, said)
+
+
+def migrate() -> None:
+    """Runs the schema changes that are still to come, as the owner (POSTGRES_OWNER_URL, CRM_KEYS_OWNER_URL)."""
+    try:
+        done = migrated(settings(), lambda line: print(line, file=sys.stderr))
+    except (MigrationBlocked, psycopg.Error) as error:
+        print(f"crm migrate: {' '.join(str(error).split())}", file=sys.stderr)
+        raise typer.Exit(code=1) from None
+    print(f"{done} steps were run" if done else "nothing is to be done")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `crm`."""
+    app.command("migrate")(migrate)
