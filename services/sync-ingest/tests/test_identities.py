@@ -3,7 +3,8 @@ from datetime import date
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.migrating import migrate
+from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
 from contracts.identity import OUTSIDE_IDS, OutsideIds
 from sync_ingest.domain.identities import (
     certificate_id,
@@ -65,6 +66,7 @@ def test_processes_over_one_key_database_agree_on_ids_and_others_do_not(ingest, 
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("create database crm_other_keys")
     elsewhere = psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_other_keys")
+    migrate(elsewhere, [KEYS])
     ring = KeyRing.open(elsewhere, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
     ids = OutsideIds(ring.secret(OUTSIDE_IDS))
     ring.close()
