@@ -310,12 +310,15 @@ def migrate_databases(
 
 
 def _migrate(service: str, tables: Sequence[Tables], settings: Settings) -> int:
+    def said(line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+
     try:
-        done = migrate_databases(settings, tables, lambda line: print(line, file=sys.stderr))
+        done = migrate_databases(settings, tables, said)
     except (MigrationBlocked, psycopg.Error) as error:
         sys.stderr.write(f"{service} migrate: {' '.join(str(error).split())}\n")
         return 1
-    print(f"{service} migrate: {done} steps were run")
+    sys.stdout.write(f"{service} migrate: {done} steps were run\n")
     return 0
 
 
