@@ -122,7 +122,6 @@ def test_a_body_that_breaks_its_contract_is_refused(body, reason):
 )
 def test_every_golden_body_of_the_contracts_is_read_unchanged(event):
     files = [path for path in GOLDEN.rglob("*.json") if path.name == f"{event.TYPE}.v{event.VERSION}.json"]
-    assert len(files) == 1, f"no golden file of {event.TYPE}"
-    body = files[0].read_bytes()
-    golden = msgspec.json.decode(body)
-    assert read_body(event.TYPE, event.VERSION, body) == golden
+    assert files, f"no golden file of {event.TYPE}"
+    for body in (file.read_bytes() for file in files):
+        assert read_body(event.TYPE, event.VERSION, body) == msgspec.json.decode(body)

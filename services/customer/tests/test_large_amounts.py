@@ -7,7 +7,7 @@ from chassis.money import decimal_text
 from customer.reading import Reading
 
 from .test_api import api
-from .test_reading import IDS, Bank, Live
+from .test_reading import IDS, NOW, Bank, Live
 
 __all__ = ["api"]
 
@@ -27,7 +27,7 @@ def bank(key_ring):
 
 @pytest.fixture
 async def reading(mongo, key_ring):
-    return Reading(mongo, Live(), key_ring)
+    return Reading(mongo, Live(), key_ring, today=NOW.date)
 
 
 def post(bank, account, minor, **data):

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from chassis.events import event_id
+from customer.holdings import held
 from customer.panorama import (
     ASSETS,
     LIABILITIES,
@@ -265,7 +266,8 @@ def test_an_account_on_which_nothing_moved_yet_counts_with_zero():
         product="deposit",
         currency="CNY",
     )
-    shown = seen([event])
+    owner = teller.tell(UUID(int=1), "account.holder_named", source="core", party_id=ME, role="owner")
+    shown = seen([event, owner])
     [block] = shown["currencies"]
     assert (block["currency"], block["aum"]["amount"], block["deposits"]["accounts"]) == ("CNY", "0.00", 1)
     assert block["allocation"] == []
@@ -414,3 +416,48 @@ def test_a_date_in_the_far_future_moves_neither_the_default_month_nor_how_far_a_
         booked_through="2199-01-01",
     )
     assert asset_panorama.source(None, certified)["booked_through"] is None
+
+
+def test_a_signatory_sees_the_account_and_owns_nothing_of_it():
+    teller = Teller()
+    _, mine = opened(teller, 1, "deposit")
+    theirs, others = opened(teller, 2, "deposit", ((SPOUSE, "owner"), (ME, "signatory")), source="other")
+    spent = teller.posting(theirs, -5_000, kind="card", source="other")
+    shown = seen([*mine, *others, teller.posting(theirs, 90_000, source="other"), spent])
+    by_role = {one["role"]: one for one in shown["accounts"]}
+    assert by_role["signatory"]["balances"][0]["balance_minor"] == 85_000
+    assert (by_role["signatory"]["joint"], by_role["signatory"]["holders"]) == (False, 1)
+    assert shown["currencies"] == []
+    assert shown["as_of"] is None
+
+
+def test_an_owner_beside_a_signatory_is_not_a_joint_holder():
+    teller = Teller()
+    mine, events = opened(teller, 1, "deposit", ((ME, "owner"), (SPOUSE, "signatory")))
+    shown = seen([*events, teller.posting(mine, 100)])
+    assert [(one["joint"], one["holders"]) for one in shown["accounts"]] == [(False, 1)]
+    assert shown["currencies"][0]["aum"]["joint_minor"] == 0
+
+
+def test_a_closed_account_shows_its_day_and_counts_with_what_is_left():
+    teller = Teller()
+    full, of_full = opened(teller, 1, "deposit")
+    empty, of_empty = opened(teller, 2, "deposit")
+    events = [
+        *of_full,
+        *of_empty,
+        teller.posting(full, 700),
+        teller.posting(empty, 300),
+        teller.posting(empty, -300, kind="card"),
+        *(teller.tell(one, "account.closed", source="core", closed_on="2026-01-20") for one in (full, empty)),
+    ]
+    today = held(documents(events), {ME}, "2026-01-20")
+    shown = panorama(CUSTOMER, today, (), now=NOW)
+    assert {one["closed_on"] for one in shown["accounts"]} == {"2026-01-20"}
+    aum = shown["currencies"][0]["aum"]
+    assert (aum["amount_minor"], aum["accounts"]) == (700, 1)
+    assert shown["currencies"][0]["spending"]["amount_minor"] == 300
+    before = panorama(CUSTOMER, held(documents(events), {ME}, "2026-01-19"), (), now=NOW)
+    assert before["currencies"][0]["aum"]["accounts"] == 2
+    events.append(teller.tell(empty, "account.reopened", source="core"))
+    assert [one["closed"] for one in held(documents(events), {ME}, "2026-01-20")] == [True, False]

@@ -9,9 +9,11 @@ from chassis.documents import Change
 from chassis.events import event_id
 from chassis.mongo import MongoDocuments
 from chassis.privacy import Origin, is_token, seal
+from chassis.projecting import DocumentKey
 from contracts.identity import OutsideIds
 from customer.reading import MovementsWanted, Reading
 from customer.views import asset_panorama, customers
+from customer.views.asset_panorama import ACCOUNTS
 
 from .told import START, Teller
 
@@ -133,7 +135,7 @@ def bank(key_ring):
 @pytest.fixture
 async def reading(bank, mongo, key_ring):
     await bank.keep(mongo)
-    return Reading(mongo, Live(), key_ring)
+    return Reading(mongo, Live(), key_ring, today=NOW.date)
 
 
 async def test_a_panorama_of_several_sources_with_masked_values(reading):
@@ -199,7 +201,7 @@ async def test_a_month_that_documents_no_longer_keep_is_summed_from_the_movement
         bank.posting(bank.mine, -month, f"2025-{month:02d}-28", kind="card")
     bank.posting(bank.mine, 2, "2025-02-28", kind="card", reverses=str(UUID(int=1)))
     await bank.keep(mongo)
-    reading = Reading(mongo, Live(), key_ring)
+    reading = Reading(mongo, Live(), key_ring, today=NOW.date)
     for month, spent in (("2025-01", 1), ("2025-02", 0), ("2025-03", 3), ("2025-06", 6), ("2024-01", 0)):
         shown = await reading.panorama(ZHANG, NOW, month)
         assert shown["currencies"][0]["spending"]["amount_minor"] == spent, month
@@ -213,7 +215,7 @@ async def test_what_was_reversed_in_a_month_that_documents_no_longer_keep_is_no_
         bank.posting(bank.mine, -month, f"2025-{month:02d}-28", kind="card")
     bank.reversal(bought, "2026-01-30", kind="transfer")
     await bank.keep(mongo)
-    reading = Reading(mongo, Live(), key_ring)
+    reading = Reading(mongo, Live(), key_ring, today=NOW.date)
     spent = sum(100 + number for number in range(25))
     for month, expected in (("2025-02", 0), ("2025-03", 3), ("2026-01", spent)):
         [block, _] = (await reading.panorama(ZHANG, NOW, month))["currencies"]
@@ -274,3 +276,49 @@ async def test_nobody_and_nobodys_account(reading, bank):
     assert await reading.customer(UUID(int=3)) is None
     assert await reading.holds(ZHANG, bank.ours)
     assert not await reading.holds(LI, bank.mine)
+
+
+async def right(bank, mongo, account, holder, type="account.holder_removed", **data):
+    party = str(IDS.party("core", holder))
+    bank.tell(account, type, source="core", party_id=party, **data)
+    document = bank.folded[asset_panorama, DocumentKey(ACCOUNTS, str(account))]
+    where = {"_id": str(account)}
+    await mongo.update("asset_panorama_v1_accounts", where, {"$set": {"holders": document["holders"]}})
+
+
+@pytest.mark.parametrize("until", ["2026-01-07", "2026-01-08"])
+async def test_who_no_longer_holds_an_account_no_longer_sees_it(reading, bank, mongo, until):
+    """The day of the test is 2026-01-07: a right that ends then is over, one that ends tomorrow stands."""
+    before = await reading.panorama(ZHANG, NOW, None)
+    await right(bank, mongo, bank.ours, "P1", role="joint", held_until=until)
+    stands = until > "2026-01-07"
+    shown = await reading.panorama(ZHANG, NOW, None)
+    assert (str(bank.ours) in {one["account_id"] for one in shown["accounts"]}) is stands
+    assert (shown == before) is stands
+    assert (str(bank.ours) in {one["account_id"] for one in await reading.accounts(ZHANG)}) is stands
+    assert await reading.holds(ZHANG, bank.ours) is stands
+    [account] = [one for one in await reading.accounts(LI) if one["account_id"] == str(bank.ours)]
+    assert account["joint"] is stands
+    assert await reading.holds(LI, bank.ours)
+
+
+async def test_an_account_whose_last_holder_left_waits_for_its_customer(reading, bank, mongo):
+    await right(bank, mongo, bank.mine, "P1", role="owner", held_until="2026-01-07")
+    assert str(bank.mine) in {one["account_id"] for one in await reading.unlinked(None, 10)}
+    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from="2026-01-08")
+    assert await reading.unlinked_count() == (3, True)
+    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from="2026-01-07")
+    assert await reading.unlinked_count() == (2, True)
+
+
+async def test_one_person_under_two_party_numbers_is_not_joint_with_himself(reading, bank, mongo):
+    for number, role in (("P2", "owner"), ("P1", "owner"), ("P8", "joint")):
+        await right(bank, mongo, bank.ours, number, "account.holder_named", role=role)
+    both = {"party_id": str(IDS.party("core", "P8")), "source": "core", "sequence": 4}
+    await mongo.update("customers_v1_customers", {"_id": str(LI)}, {"$push": {"parties": both}})
+    [shown] = [a for a in (await reading.panorama(ZHANG, NOW, None))["accounts"] if a["holders"] > 1]
+    assert (shown["account_id"], shown["holders"]) == (str(bank.ours), 2)
+    await right(bank, mongo, bank.ours, "P1", role="owner", held_until="2026-01-01")
+    [account] = await reading.accounts(LI)
+    [held] = (await reading.panorama(LI, NOW, None))["accounts"]
+    assert (account["joint"], held["joint"], held["holders"]) == (False, False, 1)

@@ -138,7 +138,7 @@ def test_cards_find_their_account_through_the_dispositions_whatever_the_order_of
     card = b'"card_id";"disp_id";"type";"issued"\r\n1;7;"classic";940205 00:00:00\r\n2;8;"gold";940205 00:00:00\r\n'
     disp = b'"disp_id";"client_id";"account_id";"type"\r\n7;70;700;"DISPONENT"\r\n'
     items = contents(read_all(BerkaAdapter(), card, disp))
-    assert items[0] == HolderRecord(account="700", party="70", role="joint")
+    assert items[0] == HolderRecord(account="700", party="70", role="signatory")
     assert items[1] == CardRecord(
         card="1", account="700", party="70", kind="classic", issued_on=date(1994, 2, 5)
     )

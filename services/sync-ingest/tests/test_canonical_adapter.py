@@ -143,4 +143,15 @@ def test_the_published_schema_refuses_what_is_quarantined(changes):
 
 def test_every_kind_of_record_has_its_tag():
     tags = {kind.__struct_config__.tag for kind in AnyRecord.__args__}
-    assert tags == {"posting", "party", "account", "holder", "card", "loan", "standing-order", "control"}
+    assert tags == {
+        "posting",
+        "party",
+        "account",
+        "account-closed",
+        "holder",
+        "holders",
+        "card",
+        "loan",
+        "standing-order",
+        "control",
+    }

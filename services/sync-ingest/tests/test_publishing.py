@@ -15,6 +15,8 @@ from sync_ingest.domain.events import (
     STORED_NAMES,
     AccountSeen,
     FeedRecordQuarantined,
+    HolderNamed,
+    HolderRemoved,
     IntakeReceived,
     PostingBooked,
     PostingReversed,
@@ -22,9 +24,9 @@ from sync_ingest.domain.events import (
     ReconciliationCertified,
 )
 from sync_ingest.domain.records import (
+    AccountClosedRecord,
     AccountRecord,
     CardRecord,
-    HolderRecord,
     LoanRecord,
     PartyRecord,
     Posting,
@@ -57,7 +59,8 @@ def one_of_each():
     yield AccountSeen(source="s", account="6222")
     for record in (
         AccountRecord(account="6222", opened_on=DAY, name="家"),
-        HolderRecord(account="6222", party="P", role="owner"),
+        AccountClosedRecord(account="6222", closed_on=DAY),
+        AccountClosedRecord(account="6222", closed_on=None),
         CardRecord(card="6222", account="1", issued_on=DAY, party="P"),
         LoanRecord(
             loan="L",
@@ -74,6 +77,8 @@ def one_of_each():
         PartyRecord(party="P", name="王小明", born_on=DAY, gender="male", phone="138"),
     ):
         yield described(OutsideIds(bytes(32)), "s", record)
+    yield HolderNamed(source="s", party_id=ID, role="signatory", held_from=DAY)
+    yield HolderRemoved(source="s", party_id=ID, role="joint", held_from=None, held_until=DAY)
     for reverses in (None, Reversed(ID, "card", DAY)):
         yield booked("s", POSTING, identity=ID, digest="d", intake=ID, line=3, reverses=reverses)
     yield IntakeReceived(source="s", intake=ID, sha256="00", format="berka", size_bytes=1)

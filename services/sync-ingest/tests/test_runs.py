@@ -21,9 +21,12 @@ from sync_ingest.archive import Archive, SourceBusy
 from sync_ingest.domain.events import PostingReversed
 from sync_ingest.domain.identities import QuarantineId, posting_ids
 from sync_ingest.domain.records import (
+    AccountClosedRecord,
     AccountRecord,
     CardRecord,
     HolderRecord,
+    HoldersRecord,
+    ListedHolder,
     LoanRecord,
     PartyRecord,
     Posting,
@@ -672,3 +675,21 @@ files = [FeedContent(p.name, lambda p=p: p.open("rb")) for p in sorted(pathlib.P
 with opened(SyncIngestSettings()) as ingest:
     print(json.dumps(result_of(ingest.run(sys.argv[1], files, format="berka"))))
 """
+
+
+def test_holders_and_closings_said_again_in_another_file_add_no_event(ingest, source):
+    listed = HoldersRecord(account="A1", holders=(ListedHolder("P1", "owner"),))
+    closed = AccountClosedRecord(account="A1", closed_on=DAY)
+    take(ingest, source, lines(*MASTER, HolderRecord(account="A1", party="P2", role="joint")))
+    head = ingest.ledger.head_position()
+    take(ingest, source, lines(listed, closed))
+    after = ingest.ledger.head_position()
+    take(ingest, source, lines(closed, listed))
+    assert after - head == 4, "a holder is removed, the account is closed, an intake and a certificate"
+    assert ingest.ledger.head_position() - after == 2
+
+
+def test_a_right_whose_days_contradict_each_other_is_quarantined(ingest, source):
+    right = HolderRecord(account="A1", party="P1", role="owner", held_from=DAY, held_until=date(2020, 1, 1))
+    take(ingest, source, lines(right, AccountClosedRecord(account="A1", closed_on=date(9999, 1, 1))))
+    assert [reason for _, reason, _ in waiting(ingest, source)] == ["dates-contradict", "date-impossible"]

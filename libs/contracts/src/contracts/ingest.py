@@ -48,13 +48,42 @@ class AccountOpened(IngestEvent):
     statement_frequency: str | None = None
 
 
+class AccountClosed(IngestEvent):
+    """The account is closed from this bank day on, which may lie in the future; its history stays."""
+
+    TYPE = "account.closed"
+
+    closed_on: date
+
+
+class AccountReopened(IngestEvent):
+    """The account is not closed: what closed it was taken back."""
+
+    TYPE = "account.reopened"
+
+
 class AccountHolderNamed(IngestEvent):
-    """A party holds the account."""
+    """A party holds the account as owner or joint holder, or may act on it as authorised signatory, which owns nothing.
+
+    The right stands from `held_from` on, or from ever.
+    """
 
     TYPE = "account.holder_named"
 
     party_id: UUID
-    role: Literal["owner", "joint"]
+    role: Literal["owner", "joint", "signatory"]
+    held_from: date | None = None
+
+
+class AccountHolderRemoved(IngestEvent):
+    """A party's right over the account stands before `held_until`, and not on that bank day or later."""
+
+    TYPE = "account.holder_removed"
+
+    party_id: UUID
+    role: Literal["owner", "joint", "signatory"]
+    held_from: date | None = None
+    held_until: date
 
 
 class CardIssued(IngestEvent):
@@ -201,7 +230,10 @@ class FeedCertified(IngestEvent):
 EVENTS: tuple[type[IngestEvent], ...] = (
     AccountSeen,
     AccountOpened,
+    AccountClosed,
+    AccountReopened,
     AccountHolderNamed,
+    AccountHolderRemoved,
     CardIssued,
     LoanGranted,
     StandingOrderSet,

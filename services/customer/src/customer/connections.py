@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
@@ -78,7 +79,9 @@ async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> 
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
         views = ViewReader(mongo, clock, VIEWS)
-        yield Read(mongo, views, Reading(mongo, views, ring, settings.stale_after_minutes * 60))
+        today = partial(settings.today, clock)
+        reading = Reading(mongo, views, ring, settings.stale_after_minutes * 60, today=today)
+        yield Read(mongo, views, reading)
     finally:
         await mongo.close()
 

@@ -4,7 +4,8 @@ Assets are positive balances, liabilities what is owed; both are positive number
 liabilities; net worth stands beside it. A figure names its accounts' sources, how far they are booked, how fresh they
 are and where its events are; the events sum to it exactly. Currencies are never added up.
 
-A joint account counts in full for each of its holders, and every figure says how much of it is held jointly.
+A joint account counts in full for each of its owners, and every figure says how much of it is held jointly. A closed
+account counts with what is left on it, and not at all where nothing is.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from chassis.events import event_id
 from chassis.money import decimal_text
 from typing_extensions import TypedDict
 
+from customer.holdings import SIGNATORY, owners, role_of
 from customer.views.asset_panorama import MONTHS_KEPT_MAX
 
 Section = Literal["deposits", "wealth", "credit_balances", "loans", "cards", "overdrafts"]
@@ -147,7 +149,7 @@ class LoansSum(TypedDict):
 
 
 class HeldAccount(TypedDict):
-    """An account of the customer."""
+    """An account of the customer. `holders` are its owners; with role `signatory` its money is in no figure."""
 
     account_id: str
     account: str | None
@@ -157,6 +159,7 @@ class HeldAccount(TypedDict):
     holders: int
     joint: bool
     opened_on: str | None
+    closed_on: str | None
     balances: list[HeldBalance]
     cards: list[HeldCard]
     loans: list[HeldLoan]
@@ -348,33 +351,42 @@ def panorama(
     now: datetime,
     month: str | None = None,
     stale_after_seconds: int = STALE_AFTER_SECONDS,
+    customers: Mapping[str, str] | None = None,
 ) -> Panorama:
     """The panorama of a customer; documents as the views keep them, personal values opened and masked before.
+
+    The accounts are those of `holdings.held`, and `customers` says whose the parties of others are.
 
     `month` is YYYY-MM, by default the month in which the newest movement was booked. Of an account that no longer
     keeps the month (see `keeps`) the documents must hold it all the same.
     """
     heard = _heard(accounts, sources, now, stale_after_seconds)
-    month = month or _newest_month(accounts, now)
     parties = {one["party_id"] for one in customer["parties"]}
+    roles = {one["_id"]: role_of(one["holders"], parties) for one in accounts}
+    owned = [one for one in accounts if roles[one["_id"]] != SIGNATORY]
+    month = month or _newest_month(owned, now)
     base = f"/customers/{customer['_id']}"
     blocks: dict[str, Block] = {}
     held: list[HeldAccount] = []
     for document in accounts:
+        role = roles[document["_id"]]
+        holders = owners(document["holders"], parties, customers or {})
         account = _Account(
             document["_id"],
             document["source"],
             document["product"] or "deposit",
-            len(document["holders"]) > 1,
+            role != SIGNATORY and holders > 1,
             document["changed_at"],
             document["position"],
             f"{base}/accounts/{document['_id']}/movements",
         )
-        balances = _balances(document, account, blocks)
+        # What a signatory may act on belongs to others: it is listed, and added up in blocks that nobody sees.
+        counted = {} if role == SIGNATORY else blocks
+        balances = _balances(document, account, counted)
         loans = loans_of(account.id, document, account.link) if document["loans"] else []
-        _owed(loans, account, blocks)
+        _owed(loans, account, counted)
         if account.product in _SPENDING_PRODUCTS:
-            _spending(document, account, month, blocks)
+            _spending(document, account, month, counted)
         of_source = heard[account.source]
         held.append(
             {
@@ -382,10 +394,11 @@ def panorama(
                 "account": document["account"],
                 "source": account.source,
                 "product": account.product,
-                "role": _role(document["holders"], parties),
-                "holders": len(document["holders"]),
+                "role": role,
+                "holders": holders,
                 "joint": account.joint,
                 "opened_on": document["opened_on"],
+                "closed_on": document.get("closed_on"),
                 "balances": balances,
                 "cards": [
                     {"card": one["card"], "kind": one["kind"], "issued_on": one["issued_on"]}
@@ -404,7 +417,7 @@ def panorama(
         "name": customer["name"],
         "kind": customer["kind"],
         "month": month,
-        "as_of": _as_of({one["source"] for one in accounts}, heard),
+        "as_of": _as_of({one["source"] for one in owned}, heard),
         "currencies": [_block(code, blocks[code], heard, month) for code in sorted(blocks)],
         "accounts": held,
         "sources": [_shown(name, heard[name]) for name in sorted(heard)],
@@ -427,8 +440,9 @@ def _balances(document: Mapping[str, Any], account: _Account, blocks: dict[str, 
         minor = balance["minor"]
         section = section_of(account.product, minor)
         link = f"{account.link}?currency={currency}"
-        block = blocks.get(currency) or blocks.setdefault(currency, Block())
-        block.sections[section].add(-minor if section in LIABILITIES else minor, account, link)
+        if minor or not document.get("closed"):
+            block = blocks.get(currency) or blocks.setdefault(currency, Block())
+            block.sections[section].add(-minor if section in LIABILITIES else minor, account, link)
         held.append(
             {
                 "currency": currency,
@@ -608,11 +622,6 @@ def _as_of(sources: Collection[str], heard: Mapping[str, _Source]) -> str | None
     through = [heard[source].booked_through for source in sources]
     known = [day for day in through if day is not None]
     return min(known) if known and len(known) == len(through) else None
-
-
-def _role(holders: Sequence[Mapping[str, Any]], parties: set[str]) -> str:
-    roles = {one["role"] for one in holders if one["party_id"] in parties}
-    return "owner" if "owner" in roles else "joint"
 
 
 def _seconds_since(instant: str, now: datetime) -> int:

@@ -1,8 +1,8 @@
 """Questions to the views: customers, what they hold, and the movements behind a figure. Values leave masked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, Protocol
@@ -15,6 +15,7 @@ from chassis.generations import NotBuilt
 from chassis.mongo import Mongo, exact_sum
 from chassis.privacy import ERASED, KeyRing, Origin
 
+from customer.holdings import held, others, owners, parties_on, standing
 from customer.masking import (
     masked_account,
     masked_address,
@@ -96,12 +97,20 @@ class Reading:
     """All questions; one per process, used from one event loop."""
 
     def __init__(
-        self, mongo: Mongo, live: LiveViews, ring: KeyRing, stale_after_seconds: int = STALE_AFTER_SECONDS
+        self,
+        mongo: Mongo,
+        live: LiveViews,
+        ring: KeyRing,
+        stale_after_seconds: int = STALE_AFTER_SECONDS,
+        *,
+        today: Callable[[], date],
     ) -> None:
+        """`today` is the bank day on which rights and links must stand."""
         self._mongo = mongo
         self._live = live
         self._ring = ring
         self._stale_after_seconds = stale_after_seconds
+        self._today = today
         self._holdings: Gathered[str, Document | None] = Gathered(self._load_holdings)
 
     # customers
@@ -118,9 +127,10 @@ class Reading:
         return await self._masked_customers(found)
 
     async def of_party(self, party: UUID) -> list[Document]:
-        """The customer that a party is linked to, masked."""
-        where = {"parties.party_id": str(party)}
-        return await self._masked_customers(await self._mongo.find(await self._customers(), where, limit=2))
+        """The customer whose the party is today, masked."""
+        found = await self._mongo.find(await self._customers(), {"parties.party_id": str(party)})
+        today = self._today().isoformat()
+        return await self._masked_customers([one for one in found if str(party) in parties_on(one, today)])
 
     async def described(self, party: UUID) -> bool:
         """Whether master data has described the party."""
@@ -134,9 +144,12 @@ class Reading:
         found = await self._holdings.get(str(customer_id))
         if found is None:
             return None
-        keys = await keys_of(self._ring, _subjects(found))
-        shown = {**found, "name": _name(found, keys)}
-        accounts = [_opened_account(account, keys) for account in _in_order(found["accounts"])]
+        day = self._today().isoformat()
+        parties = parties_on(found, day)
+        standing_accounts = held(_in_order(found["accounts"]), parties, day)
+        keys = await keys_of(self._ring, _subjects(found, standing_accounts))
+        shown = {**found, "name": _name(found, keys), "parties": standing(found["parties"], day)}
+        accounts = [_opened_account(account, keys) for account in standing_accounts]
         if month is not None:
             await self._remember(month, accounts)
         return panorama(
@@ -146,6 +159,7 @@ class Reading:
             now=now,
             month=month,
             stale_after_seconds=self._stale_after_seconds,
+            customers=await self._customers_of(others(accounts, parties), day),
         )
 
     async def accounts(self, customer_id: UUID) -> list[Document] | None:
@@ -155,20 +169,14 @@ class Reading:
         )
         if not answer:
             return None
-        found = answer[0]
-        subjects = [*_subjects(found), *(_uuid(party["_id"]) for party in found["described"])]
+        found, day = answer[0], self._today().isoformat()
+        own = parties_on(found, day)
+        accounts = held(_in_order(found["accounts"]), own, day)
+        subjects = [*_subjects(found, accounts), *(_uuid(party["_id"]) for party in found["described"])]
         keys = await keys_of(self._ring, subjects)
         described = {party["_id"]: party for party in found["described"]}
-        linked = {
-            party["party_id"]: customer["_id"]
-            for customer in found["linked"]
-            for party in customer["parties"]
-        }
-        own = {party["party_id"] for party in found["parties"]}
-        return [
-            _held(_opened_account(account, keys), own, described, linked, keys)
-            for account in _in_order(found["accounts"])
-        ]
+        linked = _linked(found["linked"], day)
+        return [_held(_opened_account(account, keys), own, described, linked, keys) for account in accounts]
 
     async def loans(self, account: UUID, movements: str, currency: str | None) -> list[HeldLoan]:
         """The loans that master data states for an account; `movements` is the link to its movements."""
@@ -211,9 +219,10 @@ class Reading:
         customer = await self._mongo.find_one(await self._customers(), {"_id": str(customer_id)})
         if customer is None:
             return False
-        parties = [one["party_id"] for one in customer["parties"]]
-        where = {"_id": str(account), "holders.party_id": {"$in": parties}}
-        return await self._mongo.find_one(await self._accounts(), where, fields={"_id": 1}) is not None
+        day = self._today().isoformat()
+        fields = {"holders": 1}
+        found = await self._mongo.find_one(await self._accounts(), {"_id": str(account)}, fields=fields)
+        return found is not None and bool(held([found], parties_on(customer, day), day))
 
     # who waits
 
@@ -264,6 +273,13 @@ class Reading:
         found = await self._mongo.aggregate(await self._customers(), await self._accounts_of(ids))
         return {**dict.fromkeys(ids), **{one["_id"]: one for one in found}}
 
+    async def _customers_of(self, parties: Sequence[str], day: str) -> dict[str, str]:
+        """Whose these parties are on a bank day."""
+        if not parties:
+            return {}
+        where = {"parties.party_id": {"$in": list(parties)}}
+        return _linked(await self._mongo.find(await self._customers(), where), day)
+
     async def _accounts_of(self, ids: Sequence[str], *, holders: bool = False) -> list[dict[str, Any]]:
         asset = asset_panorama.VIEW.name
         pipeline: list[dict[str, Any]] = [
@@ -281,9 +297,14 @@ class Reading:
         return [*pipeline, _lookup(sources, "accounts.source", "source", "sources")]
 
     async def _without_customer(self) -> list[dict[str, Any]]:
+        """Accounts over which no customer has a right today, by rights and links that stand today."""
+        day = self._today().isoformat()
+        links = {"$reduce": {"input": "$customers.parties", "initialValue": [], "in": _CONCATENATED}}
+        linked = {"$map": {"input": _standing(links, day), "as": "one", "in": "$$one.party_id"}}
+        rights = {"$map": {"input": _standing("$holders", day), "as": "one", "in": "$$one.party_id"}}
         return [
             _lookup(await self._customers(), "holders.party_id", "parties.party_id", "customers"),
-            {"$match": {"customers": {"$size": 0}}},
+            {"$match": {"$expr": {"$eq": [{"$setIntersection": [rights, linked]}, []]}}},
         ]
 
     async def _collection(self, view: str, name: str) -> str:
@@ -303,6 +324,16 @@ class Reading:
         return [_customer(one, keys) for one in found]
 
 
+_CONCATENATED: Final = {"$concatArrays": ["$$value", "$$this"]}
+
+
+def _standing(members: object, day: str) -> dict[str, Any]:
+    """`holdings.stands_on` as MongoDB says it: null and missing sort before every text."""
+    since = {"$lte": [{"$ifNull": ["$$one.from", ""]}, day]}
+    until = {"$gt": [{"$ifNull": ["$$one.until", "9999-12-32"]}, day]}
+    return {"$filter": {"input": members, "as": "one", "cond": {"$and": [since, until]}}}
+
+
 def _in_order(documents: Sequence[Document]) -> list[Document]:
     """By id: the database gives them as they were written, which a rebuilt view does not repeat."""
     return sorted(documents, key=itemgetter("_id"))
@@ -317,8 +348,13 @@ def _lookup(collection: str, local: str, foreign: str, into: str) -> dict[str, A
     return {"$lookup": {"from": collection, "localField": local, "foreignField": foreign, "as": into}}
 
 
-def _subjects(found: Mapping[str, Any]) -> list[UUID]:
-    return [_uuid(found["_id"]), *(_uuid(account["_id"]) for account in found["accounts"])]
+def _subjects(found: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]]) -> list[UUID]:
+    return [_uuid(found["_id"]), *(_uuid(account["_id"]) for account in accounts)]
+
+
+def _linked(customers: Sequence[Document], day: str) -> dict[str, str]:
+    """Whose the parties of these customers are on a bank day."""
+    return {party: customer["_id"] for customer in customers for party in parties_on(customer, day)}
 
 
 def _name(document: Mapping[str, Any], keys: Keys) -> str | None:
@@ -403,7 +439,7 @@ def _held(
         )
     return {
         **_unlinked(account),
-        "joint": len(account["holders"]) > 1,
+        "joint": owners(account["holders"], own, linked) > 1,
         "holders": holders,
         "cards": [
             {"card": card["card"], "kind": card["kind"], "issued_on": card["issued_on"]}
@@ -436,6 +472,7 @@ def _unlinked(account: Document) -> Document:
         "source": account["source"],
         "product": account["product"],
         "opened_on": account["opened_on"],
+        "closed_on": account.get("closed_on"),
         "branch": account["branch"],
         "balances": [
             {"currency": currency, "balance_minor": one["minor"], "movements": one["movements"]}

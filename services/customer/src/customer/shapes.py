@@ -165,6 +165,7 @@ class AccountKnown(BaseModel):
     source: str
     product: str | None
     opened_on: str | None
+    closed_on: str | None
     branch: str | None
     balances: list[AccountBalance]
     holders_named: int

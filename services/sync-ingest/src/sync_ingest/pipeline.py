@@ -16,9 +16,18 @@ from contracts.identity import OutsideIds
 from msgspec import structs
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Item
-from sync_ingest.domain.booking import Reversed, booked, described, stream_of, subject_of
+from sync_ingest.domain.booking import (
+    MasterEvent,
+    Reversed,
+    booked,
+    days_of,
+    described,
+    stream_of,
+    subject_of,
+)
 from sync_ingest.domain.controls import FeedRead
 from sync_ingest.domain.events import AccountSeen, FeedRecordQuarantined
+from sync_ingest.domain.holders import changed_rights, rights_of, written
 from sync_ingest.domain.identities import (
     Digester,
     QuarantineId,
@@ -35,6 +44,8 @@ from sync_ingest.domain.records import (
     AccountRecord,
     AnyRecord,
     ControlRecord,
+    HolderRecord,
+    HoldersRecord,
     MasterRecord,
     PartyRecord,
     Place,
@@ -268,6 +279,7 @@ class Pipeline:
         self._named = self._unnamed = 0
         self._origins: Sequence[Origin] = ()
         # Not a method of its own: a run that refers to itself would be kept until somebody looks for cycles.
+        self._bank_time = bank_time
         self._day_starts = lru_cache(maxsize=4_096)(partial(_day_start, bank_time))
 
     @property
@@ -592,8 +604,11 @@ class Pipeline:
             if record.source is not None and record.source != self.source:
                 detail = "the record names another source than its feed"
                 refused.append(self._refused(item, "source-mismatch", detail))
-            elif isinstance(record, AccountRecord) and not FIRST_DAY <= record.opened_on <= LAST_DAY:
+            elif not all(FIRST_DAY <= day <= LAST_DAY for day in days_of(record)):
                 refused.append(self._refused(item, "date-impossible", _DAYS))
+            elif isinstance(record, HolderRecord) and record.ends_before_it_begins:
+                detail = "a right that ends before it begins"
+                refused.append(self._refused(item, "dates-contradict", detail))
             elif self._origins[item.file].open:
                 latest.append((item, record))
             else:
@@ -624,16 +639,18 @@ class Pipeline:
         revisions: dict[UUID, tuple[int, str]] = {}
         wanted = []
         for (item, record), subject, stream in zip(latest, subjects, streams, strict=True):
-            digest = content_digest(same_content(record), keys.get(stream, b""))
             revision, before = revisions.get(subject) or told.get(subject) or (0, "")
-            if digest != before:
-                revisions[subject] = (revision + 1, digest)
-                identity = described_id(subject, revision + 1)
-                wanted.append((item, record, stream, identity))
+            after, events = self._changes(record, before, keys.get(stream, b""))
+            for event in events:
+                revision += 1
+                identity = described_id(subject, revision)
+                wanted.append((item, record, stream, event, identity))
+            if events:
+                revisions[subject] = (revision, after)
         known = self._journal.known([identity for *_, identity in wanted])
-        heads = self._heads_of([stream for _, _, stream, _ in wanted])
+        heads = self._heads_of([stream for _, _, stream, _, _ in wanted])
         entries = []
-        for item, record, stream, identity in wanted:
+        for item, record, stream, event, identity in wanted:
             if identity in known:
                 continue
             intake, effective_at = self._origins[item.file].intake, self._since(record)
@@ -644,14 +661,25 @@ class Pipeline:
                 entries.append(Entry(stream, head, seen, seen_id(stream), effective_at, intake, item.trace))
             head += 1
             heads[stream] = head
-            event = described(ids, self.source, record)
             entries.append(Entry(stream, head, event, identity, effective_at, intake, item.trace))
         return entries, revisions
 
+    def _changes(
+        self, record: MasterRecord, before: str, digest_key: bytes
+    ) -> tuple[str, Sequence[MasterEvent]]:
+        """What is remembered of a thing after a record, and the events that tell what the record changes."""
+        if isinstance(record, (HolderRecord, HoldersRecord)):
+            rights, changes = changed_rights(self._ids, self.source, record, rights_of(before), self._today())
+            return written(rights), changes
+        after = content_digest(same_content(record), digest_key)
+        return after, [] if after == before else [described(self._ids, self.source, record)]
+
     def _since(self, record: MasterRecord) -> datetime:
-        if isinstance(record, AccountRecord):
-            return self._day_starts(record.opened_on)
-        return self._now()
+        days = days_of(record)
+        return self._day_starts(days[-1]) if days else self._now()
+
+    def _today(self) -> date:
+        return self._now().astimezone(self._bank_time).date()
 
     # quarantine
 

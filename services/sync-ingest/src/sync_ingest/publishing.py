@@ -53,7 +53,10 @@ def _certificate(data: Data) -> Data:
 _WORDS: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] | None]] = {
     "account-seen": (public.AccountSeen, _same),
     "account-opened": (public.AccountOpened, _same),
+    "account-closed": (public.AccountClosed, _same),
+    "account-reopened": (public.AccountReopened, _same),
     "holder-named": (public.AccountHolderNamed, _same),
+    "holder-removed": (public.AccountHolderRemoved, _same),
     "card-issued": (public.CardIssued, _same),
     "loan-granted": (public.LoanGranted, _same),
     "standing-order-set": (public.StandingOrderSet, _same),

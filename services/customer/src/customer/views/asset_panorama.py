@@ -179,6 +179,7 @@ def _blank(event: Delivered) -> Document:
         "opened_on": None,
         "currency": None,
         "branch": None,
+        "closed_on": None,
         "holders": [],
         "cards": [],
         "loans": [],
@@ -249,8 +250,20 @@ def _opened(_: Document, event: Delivered) -> Document:
     }
 
 
+def _closed(_: Document, event: Delivered) -> Document:
+    return {"closed_on": event.data.get("closed_on")}
+
+
 def _held(document: Document, event: Delivered) -> Document:
-    holder = {"party_id": event.data["party_id"], "role": event.data["role"], "sequence": event.sequence}
+    """A right as last stated; one that has ended stays, so that a reader can ask for the day on which it stood."""
+    data = event.data
+    holder = {
+        "party_id": data["party_id"],
+        "role": data["role"],
+        "from": data.get("held_from"),
+        "until": data.get("held_until"),
+        "sequence": event.sequence,
+    }
     return {"holders": _replaced(document["holders"], holder, "party_id")}
 
 
@@ -305,7 +318,10 @@ def _replaced(members: list[Document], new: Document, by: str) -> list[Document]
 _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "account.seen": _seen,
     "account.opened": _opened,
+    "account.closed": _closed,
+    "account.reopened": _closed,
     "account.holder_named": _held,
+    "account.holder_removed": _held,
     "card.issued": _carded,
     "loan.granted": _granted,
     "standing_order.set": _ordered,

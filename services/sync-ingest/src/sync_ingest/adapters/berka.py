@@ -38,6 +38,7 @@ from sync_ingest.domain.records import (
     LoanRecord,
     PartyRecord,
     Posting,
+    Role,
     StandingOrderRecord,
     Unreadable,
 )
@@ -128,7 +129,8 @@ _FREQUENCIES: Final[dict[str, Literal["monthly", "weekly", "after_turnover"]]] =
     "weekly issuance": "weekly",
     "issuance after transaction": "after_turnover",
 }
-_ROLES: Final[dict[str, Literal["owner", "joint"]]] = {"OWNER": "owner", "DISPONENT": "joint"}
+_ROLES: Final[dict[str, Role]] = {"OWNER": "owner", "DISPONENT": "signatory"}
+"""A disponent may give orders and does not own the account: an authorised signatory."""
 
 Row = dict[str, str]
 Word = TypeVar("Word")
@@ -152,7 +154,7 @@ class BerkaAdapter:
     """Reads any subset of the tables; cards need the dispositions of the same feed."""
 
     name: Final = "berka"
-    reading: Final = "berka.1"
+    reading: Final = "berka.2"
     balance_order: BalanceOrder = "credits-first"
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:

@@ -7,9 +7,12 @@ from uuid import UUID
 from contracts.identity import OutsideIds
 
 from sync_ingest.domain.events import (
+    AccountClosed,
     AccountOpened,
+    AccountReopened,
     CardIssued,
     HolderNamed,
+    HolderRemoved,
     LoanGranted,
     PartyDescribed,
     PostingBooked,
@@ -18,9 +21,12 @@ from sync_ingest.domain.events import (
     StandingOrderSet,
 )
 from sync_ingest.domain.records import (
+    AccountClosedRecord,
     AccountRecord,
     CardRecord,
+    DescribingRecord,
     HolderRecord,
+    HoldersRecord,
     LoanRecord,
     MasterRecord,
     PartyRecord,
@@ -37,7 +43,16 @@ class Reversed(NamedTuple):
     booked_on: date
 
 
-MasterEvent = AccountOpened | HolderNamed | CardIssued | LoanGranted | StandingOrderSet | PartyDescribed
+DescribingEvent = (
+    AccountOpened
+    | AccountClosed
+    | AccountReopened
+    | CardIssued
+    | LoanGranted
+    | StandingOrderSet
+    | PartyDescribed
+)
+MasterEvent = DescribingEvent | HolderNamed | HolderRemoved
 
 
 def booked(
@@ -67,15 +82,20 @@ def booked(
     )  # fmt: skip
 
 
-def subject_of(ids: OutsideIds, source: str, record: MasterRecord) -> UUID:
+def subject_of(  # noqa: PLR0911 (one arm per record)
+    ids: OutsideIds, source: str, record: MasterRecord
+) -> UUID:
     """What a master record describes: describing it again replaces what was said before."""
     match record:
         case PartyRecord():
             return ids.party(source, record.party)
         case AccountRecord():
             return ids.account(source, record.account)
-        case HolderRecord():
-            return ids.of_source("holder", source, f"{len(record.account)}:{record.account}:{record.party}")
+        case AccountClosedRecord():
+            return ids.of_source("closed", source, record.account)
+        case HolderRecord() | HoldersRecord():
+            # All holders of an account together, because a complete list replaces what single records said.
+            return ids.of_source("holders", source, record.account)
         case CardRecord():
             return ids.of_source("card", source, record.card)
         case LoanRecord():
@@ -91,14 +111,43 @@ def stream_of(ids: OutsideIds, source: str, record: MasterRecord) -> UUID:
     match record:
         case PartyRecord():
             return ids.party(source, record.party)
-        case AccountRecord() | HolderRecord() | CardRecord() | LoanRecord() | StandingOrderRecord():
+        case (
+            AccountRecord()
+            | AccountClosedRecord()
+            | HolderRecord()
+            | HoldersRecord()
+            | CardRecord()
+            | LoanRecord()
+            | StandingOrderRecord()
+        ):
             return ids.account(source, record.account)
         case _:
             assert_never(record)
 
 
-def described(ids: OutsideIds, source: str, record: MasterRecord) -> MasterEvent:
-    """The event of one master record."""
+def days_of(record: MasterRecord) -> tuple[date, ...]:
+    """The bank days from which a master record takes effect, the last of them being that of its event."""
+    days: tuple[date | None, ...]
+    match record:
+        case AccountRecord():
+            return (record.opened_on,)
+        case AccountClosedRecord():
+            days = (record.closed_on,)
+        case HolderRecord():
+            days = record.held_from, record.held_until
+        case HoldersRecord():
+            days = (record.listed_on,)
+        case PartyRecord() | CardRecord() | LoanRecord() | StandingOrderRecord():
+            return ()
+        case _:
+            assert_never(record)
+    return tuple(day for day in days if day is not None)
+
+
+def described(  # noqa: PLR0911 (one arm per record)
+    ids: OutsideIds, source: str, record: DescribingRecord
+) -> DescribingEvent:
+    """The event of one master record that describes a thing by itself; for holders see `holders`."""
     match record:
         case PartyRecord():
             return PartyDescribed(
@@ -125,8 +174,10 @@ def described(ids: OutsideIds, source: str, record: MasterRecord) -> MasterEvent
                 name=record.name,
                 statement_frequency=record.statement_frequency,
             )
-        case HolderRecord():
-            return HolderNamed(source=source, party_id=ids.party(source, record.party), role=record.role)
+        case AccountClosedRecord():
+            if record.closed_on is None:
+                return AccountReopened(source=source)
+            return AccountClosed(source=source, closed_on=record.closed_on)
         case CardRecord():
             return CardIssued(
                 source=source,

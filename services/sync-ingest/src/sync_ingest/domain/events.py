@@ -34,12 +34,36 @@ class AccountOpened(Event, frozen=True):
     statement_frequency: str | None
 
 
+class AccountClosed(Event, frozen=True):
+    """The account is closed from this bank day on."""
+
+    source: str
+    closed_on: date
+
+
+class AccountReopened(Event, frozen=True):
+    """The account is not closed: what closed it was taken back."""
+
+    source: str
+
+
 class HolderNamed(Event, frozen=True):
-    """A party holds the account, as owner or joint holder."""
+    """A party holds the account, as owner or joint holder, or may act on it as authorised signatory."""
 
     source: str
     party_id: UUID
     role: str
+    held_from: date | None = None
+
+
+class HolderRemoved(Event, frozen=True):
+    """A party's right over the account stands before `held_until`, and not on that bank day or later."""
+
+    source: str
+    party_id: UUID
+    role: str
+    held_from: date | None
+    held_until: date
 
 
 class CardIssued(Event, frozen=True):
@@ -196,7 +220,10 @@ PostingEvent = PostingBooked | PostingReversed
 IngestEvent = (
     AccountSeen
     | AccountOpened
+    | AccountClosed
+    | AccountReopened
     | HolderNamed
+    | HolderRemoved
     | CardIssued
     | LoanGranted
     | StandingOrderSet
@@ -212,7 +239,10 @@ IngestEvent = (
 STORED_NAMES: dict[str, type[Event]] = {
     "account-seen": AccountSeen,
     "account-opened": AccountOpened,
+    "account-closed": AccountClosed,
+    "account-reopened": AccountReopened,
     "holder-named": HolderNamed,
+    "holder-removed": HolderRemoved,
     "card-issued": CardIssued,
     "loan-granted": LoanGranted,
     "standing-order-set": StandingOrderSet,

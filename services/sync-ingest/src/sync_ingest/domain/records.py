@@ -22,6 +22,8 @@ SequenceNumber = Annotated[int, Meta(ge=0, le=2**53)]
 NumberOfRecords = Annotated[int, Meta(ge=0, le=2**53)]
 Leg = Annotated[int, Meta(ge=0, le=999)]
 Product = Literal["deposit", "wealth", "loan", "card"]
+Role = Literal["owner", "joint", "signatory"]
+"""Owner and joint holder own the account; an authorised signatory (授权签字人) may act on it and owns nothing of it."""
 Kind = Literal[
     "cash",
     "transfer",
@@ -102,11 +104,46 @@ class AccountRecord(Record, frozen=True, tag="account"):
 
 
 class HolderRecord(Record, frozen=True, tag="holder"):
-    """A party's right over an account."""
+    """A party's right over an account, from `held_from` on and before `held_until`; either may lie in the future.
+
+    `held_until` is the first bank day on which the right no longer stands. A later record without it names the party
+    again.
+    """
 
     account: Key
     party: Key
-    role: Literal["owner", "joint"]
+    role: Role
+    held_from: date | None = None
+    held_until: date | None = None
+    source: Key | None = None
+
+    @property
+    def ends_before_it_begins(self) -> bool:
+        """Whether no day is left on which the right stands."""
+        return self.held_from is not None and self.held_until is not None and self.held_until < self.held_from
+
+
+class ListedHolder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A party in the complete list of an account's holders."""
+
+    party: Key
+    role: Role
+
+
+class HoldersRecord(Record, frozen=True, tag="holders"):
+    """All holders of an account on the bank day `listed_on`, by default today. Who is absent holds it no longer."""
+
+    account: Key
+    holders: Annotated[tuple[ListedHolder, ...], Meta(max_length=1_000)]
+    listed_on: date | None = None
+    source: Key | None = None
+
+
+class AccountClosedRecord(Record, frozen=True, tag="account-closed"):
+    """The account is closed from `closed_on` on; null takes a closing back."""
+
+    account: Key
+    closed_on: date | None
     source: Key | None = None
 
 
@@ -184,7 +221,11 @@ class ControlRecord(Record, frozen=True, tag="control"):
             raise ValueError("running numbers are of an account or of a branch")
 
 
-MasterRecord = PartyRecord | AccountRecord | HolderRecord | CardRecord | LoanRecord | StandingOrderRecord
+DescribingRecord = (
+    PartyRecord | AccountRecord | AccountClosedRecord | CardRecord | LoanRecord | StandingOrderRecord
+)
+HoldingRecord = HolderRecord | HoldersRecord
+MasterRecord = DescribingRecord | HoldingRecord
 AnyRecord = Posting | MasterRecord | ControlRecord
 
 RAW_KEPT_BYTES_MAX: Final = 65_536

@@ -1,0 +1,75 @@
+"""Which accounts a customer holds on a bank day, and as what: pure, from the documents of the views.
+
+A right and a link each stand from a day on and before a day; both may lie in the future. Only ownership counts in
+figures and in "joint": an authorised signatory (授权签字人) may act on an account and owns nothing of it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+Member = Mapping[str, Any]
+
+OWNERSHIP: Final = frozenset({"owner", "joint"})
+SIGNATORY: Final = "signatory"
+
+
+def stands_on(member: Member, day: str) -> bool:
+    """Whether a right or a link stands on a bank day, written as ISO 8601."""
+    since, until = member.get("from"), member.get("until")
+    return (since is None or since <= day) and (until is None or day < until)
+
+
+def standing(members: Iterable[Member], day: str) -> list[Member]:
+    """The rights or links that stand on a bank day."""
+    return [one for one in members if stands_on(one, day)]
+
+
+def parties_on(customer: Mapping[str, Any], day: str) -> set[str]:
+    """The parties that are the customer's on a bank day."""
+    return {one["party_id"] for one in standing(customer["parties"], day)}
+
+
+def closed_on(account: Mapping[str, Any], day: str) -> bool:
+    """Whether the account is closed on a bank day."""
+    closed = account.get("closed_on")
+    return closed is not None and closed <= day
+
+
+def held(accounts: Iterable[Mapping[str, Any]], parties: set[str], day: str) -> list[dict[str, Any]]:
+    """The accounts over which one of these parties has a right on a bank day, with the rights of that day only."""
+    found = []
+    for account in accounts:
+        holders = standing(account["holders"], day)
+        if any(one["party_id"] in parties for one in holders):
+            found.append({**account, "holders": holders, "closed": closed_on(account, day)})
+    return found
+
+
+def role_of(holders: Iterable[Member], parties: set[str]) -> str:
+    """As what these parties hold an account: the strongest of their roles."""
+    roles = {one["role"] for one in holders if one["party_id"] in parties}
+    return next((role for role in ("owner", "joint") if role in roles), SIGNATORY)
+
+
+def owners(holders: Iterable[Member], parties: set[str], customers: Mapping[str, str]) -> int:
+    """How many different persons or companies own an account.
+
+    The parties of one customer are one person: `parties` are those of the customer who is looked at, `customers` says
+    whose other parties are. A party that is nobody's yet is a person of its own.
+    """
+    owning = [one["party_id"] for one in holders if one["role"] in OWNERSHIP]
+    return len({"" if party in parties else customers.get(party, party) for party in owning})
+
+
+def others(accounts: Sequence[Mapping[str, Any]], parties: set[str]) -> list[str]:
+    """The parties of others of whom one has to know the customer, to count the owners of these accounts."""
+    found: dict[str, None] = {}
+    for account in accounts:
+        foreign = [
+            one["party_id"]
+            for one in account["holders"]
+            if one["role"] in OWNERSHIP and one["party_id"] not in parties
+        ]
+        if len(foreign) > 1:
+            found |= dict.fromkeys(foreign)
+    return list(found)
