@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
 import msgspec
@@ -48,6 +48,8 @@ def changed_rights(
         case HoldersRecord():
             listed: dict[UUID, Role] = {ids.party(source, one.party): one.role for one in record.holders}
             _replace(after, listed, record.listed_on or today)
+        case _:
+            assert_never(record)
     changed = [party for party, right in after.items() if before.get(party) != right]
     return after, [_event(source, party, after[party]) for party in changed]
 
