@@ -68,7 +68,9 @@ def test_a_broken_line_has_its_reason_and_its_neighbours_do_not_notice(read_all,
         (b"\r\n \n", "file-empty"),
         ("﻿{}".encode("utf-16"), "encoding-wrong"),
         (bytes(range(256)) * 8, "file-binary"),
-        (b"\x1f\x8b\x08\x00" + bytes(300), "file-binary"),
+        (b"\x1f\x8b\x08\x00" + bytes(300), "file-compressed"),
+        (b"PK\x03\x04" + bytes(300), "file-compressed"),
+        (b"%PDF-1.7\n" + GOOD, "file-document"),
     ],
 )
 def test_a_file_that_is_no_text_is_one_entry_and_other_files_go_on(read_all, content, reason):

@@ -1,7 +1,8 @@
 from datetime import date
 
 import pytest
-from sync_ingest.adapters.delimited import DelimitedAdapter, MappingFile, MappingRefused
+from sync_ingest.adapters.delimited import DelimitedAdapter
+from sync_ingest.adapters.mapping import MappingFile, MappingRefused
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
 from sync_ingest.domain.records import Posting, Unreadable
 
@@ -117,7 +118,20 @@ def test_credit_and_debit_columns(read_all):
         ("amount =", "amuont ="),
         ('separator = ";"', 'separator = "::"'),
         ("gb18030", "klingon"),
-        ("gb18030", "utf-16"),
+        *(
+            ("gb18030", codec)
+            for codec in (
+                "undefined",
+                "rot13",
+                "idna",
+                "punycode",
+                "hex",
+                "utf-7",
+                "charmap",
+                "a\\u0000b",
+                "os",
+            )
+        ),
         ('currency = "CNY"', ""),
         ('currency = "CNY"', 'currency = "CNX"'),
         ('currency = "CNY"', 'currency = "CNY\\n"'),

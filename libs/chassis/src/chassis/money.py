@@ -77,8 +77,8 @@ class NumberFormat:
         whole = "|".join([f"[0-9]{{1,{DIGITS_MAX}}}", *_grouped(group_mark, group_sizes)])
         self._signed = re.compile(f"([+-]?)({whole}){self._decimals}")
 
-    def minor_units(self, text: str, decimals: int) -> int:
-        """`text` as minor units of a currency with `decimals`; never rounds, never guesses.
+    def minor_units(self, text: str, decimals: int, minor_max: int = AMOUNT_MINOR_MAX) -> int:
+        """`text` as minor units of a currency with `decimals`, at most `minor_max`; never rounds, never guesses.
 
         Raises AmountUnreadable. A sign stands before the number.
         """
@@ -93,8 +93,8 @@ class NumberFormat:
         elif len(fraction) > decimals and (len(fraction) > DECIMALS_MAX or fraction[decimals:].strip("0")):
             raise AmountUnreadable("amount-precision", f"more than {decimals} decimals")
         minor = int(whole + fraction[:decimals].ljust(decimals, "0"))
-        if minor > AMOUNT_MINOR_MAX:
-            raise AmountUnreadable("amount-out-of-range", f"more than {AMOUNT_MINOR_MAX} minor units")
+        if minor > minor_max:
+            raise AmountUnreadable("amount-out-of-range", f"more than {minor_max} minor units")
         return -minor if sign == "-" else minor
 
 

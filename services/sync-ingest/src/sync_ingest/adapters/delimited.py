@@ -1,44 +1,23 @@
 """Delimited text with a mapping file that says, in the bank's own column names, where each canonical field is.
 
-The mapping is TOML (`MappingFile.from_toml`), for example::
-
-    separator = ";"
-    encoding = "gb18030"
-    currency = "CNY"              # for rows that name none
-    date_format = "%d.%m.%Y"
-    decimal_mark = ","
-    group_mark = "."
-    header_line = 1               # what stands before it is passed over; 0: no header, columns are "1", "2", ...
-    account = "6222021234566789"  # of a file of one account, which has no column for it
-    [columns]
-    account = "Konto"
-    core_transaction_id = "Ref"   # left out where the bank gives none
-    booked_on = "Buchungstag"
-    amount = "Betrag"             # or: credit = "Haben", debit = "Soll"
-    [direction]                   # where the amount is unsigned
-    column = "S/H"
-    credit = ["H"]
-    debit = ["S"]
-
-Without a transaction id a posting is identified by what it says and by its ordinal among the postings of its file that
-say the same: two equal bookings of one day are two, and a file that overlaps another brings only what is new. The
-printed balance is no part of it, because banks print it anew when something is booked in between.
+docs/mappings.md has every option of a mapping (`MappingFile`). Without a transaction id a posting is identified by what
+it says and by its ordinal among the postings of its file that say the same: two equal bookings of one day are two, and
+a file that overlaps another brings only what is new. The printed balance is no part of it, because banks print it anew
+when something is booked in between.
 """
 
-import csv
-import tomllib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime
-from functools import lru_cache, partial
+from datetime import date
 from hashlib import blake2b
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from chassis.deciding import Refusal
-from chassis.money import AmountUnreadable, CurrencyCode, NumberFormat, exponent, is_currency
-from msgspec import Meta
+from chassis.money import BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX, AmountUnreadable, exponent, is_currency
 
+from sync_ingest.adapters.amounts import PrintedAmounts
+from sync_ingest.adapters.mapping import CONTROL_SUMS, TEXT_FIELDS, MappingFile
 from sync_ingest.adapters.port import (
     SEPARATORS,
     BalanceOrder,
@@ -46,126 +25,21 @@ from sync_ingest.adapters.port import (
     FeedFile,
     FileUnreadable,
     Item,
-    Line,
     RowUnreadable,
     batched,
-    chunks_of_lines,
     columns_differ,
-    first_line,
     kept,
     oversized,
 )
-from sync_ingest.domain.records import AnyRecord, Posting, Unreadable
-
-_TEXT_FIELDS: Final = (
-    "product",
-    "channel",
-    "kind",
-    "branch",
-    "teller",
-    "counterparty_bank",
-    "counterparty_account",
-    "counterparty_name",
-    "text",
-    "reverses",
-)
-_KNOWN_COLUMNS: Final = frozenset(
-    {
-        *_TEXT_FIELDS,
-        "account",
-        "core_transaction_id",
-        "leg",
-        "amount",
-        "credit",
-        "debit",
-        "balance_after",
-        "currency",
-        "booked_on",
-        "value_on",
-    }
-)
-
+from sync_ingest.adapters.rows import Row, Rows
+from sync_ingest.domain.records import AnyRecord, ControlRecord, Posting, Unreadable
 
 DERIVED_IDS_MAX: Final = 2_000_000
 """Rows of one file that have no id of their own: so many are told apart."""
-_encode: Final = msgspec.json.Encoder(order="deterministic").encode
-
-
-class MappingRefused(Refusal):
-    """The mapping file cannot describe a feed; the text says why."""
-
-    code = "mapping-refused"
-    status = 422
-    title = "The mapping file cannot describe a feed"
-    title_zh = "映射文件无法描述数据文件"
-
-
-class Direction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The column that carries the direction of an unsigned amount, and its words."""
-
-    column: str
-    credit: list[str]
-    debit: list[str]
-
-
-class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one bank's delimited file maps to canonical postings."""
-
-    columns: dict[str, str]
-    separator: Annotated[str, Meta(min_length=1, max_length=1)] = ","
-    quote: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
-    encoding: str = "utf-8"
-    header_line: Annotated[int, Meta(ge=0, le=1_000)] = 1
-    account: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-    currency: CurrencyCode | None = None
-    date_format: str = "%Y-%m-%d"
-    decimal_mark: str = "."
-    group_mark: str = ""
-    group_sizes: tuple[int, ...] = (3,)
-    product: Literal["deposit", "wealth", "loan", "card"] | None = None
-    direction: Direction | None = None
-    words: dict[str, dict[str, str]] = {}
-    balance_order: BalanceOrder = "as-read"
-
-    @classmethod
-    def from_toml(cls, text: str) -> "MappingFile":
-        """Reads and checks a mapping; raises MappingRefused."""
-        try:
-            mapping = msgspec.convert(tomllib.loads(text), cls)
-            "".encode(mapping.encoding)
-        except (tomllib.TOMLDecodeError, msgspec.ValidationError, LookupError) as error:
-            raise MappingRefused(str(error)) from error
-        mapping.check()
-        return mapping
-
-    def number_format(self) -> NumberFormat:
-        """How its amounts are written; raises MappingRefused where a mark is none."""
-        try:
-            return NumberFormat(self.decimal_mark, self.group_mark, self.group_sizes)
-        except ValueError as error:
-            raise MappingRefused(str(error)) from error
-
-    def check(self) -> None:
-        """Raises MappingRefused where a posting could not be made from the columns."""
-        self.number_format()
-        names = set(self.columns)
-        if unknown := names - _KNOWN_COLUMNS:
-            raise MappingRefused(f"columns that no posting has: {', '.join(sorted(unknown))}")
-        if "booked_on" not in names:
-            raise MappingRefused("a column without a place: booked_on")
-        if ("account" in names) == (self.account is not None):
-            raise MappingRefused("either a column of accounts, or the one account that all rows are of")
-        if ("amount" in names) == ({"credit", "debit"} <= names):
-            raise MappingRefused("either amount, or credit and debit")
-        if self.direction and "amount" not in names:
-            raise MappingRefused("a direction needs the amount column")
-        if "currency" not in names and self.currency is None:
-            raise MappingRefused("neither a currency column nor a currency")
-        if self.encoding.lower().replace("_", "-") in {"utf-16", "utf-32", "utf-16-le", "utf-16-be"}:
-            raise MappingRefused("an encoding in which a line end is one byte")
-
-
 NO_ID: Final = "-"
+
+_NUMBERED: Final = re.compile(r"#([1-9][0-9]{0,3})")
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
 class _Told:
@@ -187,17 +61,32 @@ class _Told:
         return msgspec.structs.replace(posting, core_transaction_id=made)
 
 
+class _Header(NamedTuple):
+    """Where the columns that the mapping names are, and how many there are."""
+
+    width: int
+    columns: tuple[tuple[str, int], ...]
+    direction: int | None
+    control: tuple[tuple[str, int], ...]
+
+
 class DelimitedAdapter:
-    """Postings from delimited files that share one mapping; one row is one line."""
+    """Postings from delimited files that share one mapping."""
 
     name: Final = "csv"
 
     def __init__(self, mapping: MappingFile) -> None:
         self.mapping = mapping
-        self.reading = f"csv.1.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
+        self.reading = f"csv.2.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
         self.balance_order: BalanceOrder = mapping.balance_order
-        self._number = mapping.number_format()
-        self._date = lru_cache(maxsize=16_384)(partial(_parsed_date, mapping.date_format))
+        self._rows = Rows(mapping)
+        self._dates = mapping.dates()
+        self._amounts, self._balances = mapping.amounts(), mapping.balances()
+        self._direction = {
+            **dict.fromkeys(mapping.direction.credit if mapping.direction else (), 1),
+            **dict.fromkeys(mapping.direction.debit if mapping.direction else (), -1),
+        }
+        self._totals = tuple(mapping.control.rows) if mapping.control else ()
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
         """Every row of every file; a file whose header lacks a mapped column is one entry with its reason."""
@@ -207,159 +96,263 @@ class DelimitedAdapter:
         before = 0
         for index, feed_file in enumerate(files):
             try:
-                yield from self._rows(index, feed_file, before)
+                yield from self._records(index, feed_file, before)
             except FileUnreadable as problem:
                 yield Item(index, problem.line, problem.unreadable), before + feed_file.size_bytes
             before += feed_file.size_bytes
 
-    def _rows(self, index: int, feed_file: FeedFile, before: int) -> Iterator[tuple[Item, int]]:
-        first_line(feed_file)
-        columns: dict[str, int] | None = None
-        width, told = 0, _Told()
-        with feed_file.open() as stream:
-            for lines, position in chunks_of_lines(stream):
-                for line in lines:
-                    if line.number < self.mapping.header_line or not line.data or line.data.isspace():
-                        continue
-                    if columns is None:
-                        columns, width = self._header(line)
-                        if self.mapping.header_line:
-                            continue
-                    yield Item(index, line.number, self._read(line, columns, width, told)), before + position
-        if columns is None:
+    def _records(self, index: int, feed_file: FeedFile, before: int) -> Iterator[tuple[Item, int]]:
+        header: _Header | None = None
+        told = _Told()
+        for row, position in self._rows.read(feed_file):
+            if header is None:
+                header = self._header(row)
+                if self.mapping.header_line:
+                    continue
+            content = self._read(row, header, told)
+            if content is not None:
+                yield Item(index, row.line.number, content), before + position
+        if header is None:
             detail = f"the file ends before line {self.mapping.header_line}, which has its columns"
             raise FileUnreadable(Unreadable("header-unknown", detail, b""))
 
-    def _header(self, line: Line) -> tuple[dict[str, int], int]:
-        try:
-            names = [name.strip() for name in self._split(line.data)]
-            if not self.mapping.header_line:
-                names = [str(number) for number in range(1, len(names) + 1)]
-        except RowUnreadable as problem:
-            raise FileUnreadable(problem.of(line), line.number) from None
-        missing = [name for name in self.mapping.columns.values() if name not in names]
-        if self.mapping.direction and self.mapping.direction.column not in names:
-            missing.append(self.mapping.direction.column)
-        if not missing:
-            return {name: names.index(name) for name in names}, len(names)
-        if len(names) == 1 and any(other in names[0] for other in SEPARATORS):
-            detail = f"the header is not separated by {self.mapping.separator!r}"
+    # header
+
+    def _header(self, row: Row) -> _Header:
+        line, values = row
+        if line.oversized:
+            raise FileUnreadable(oversized(line), line.number)
+        if isinstance(values, RowUnreadable):
+            raise FileUnreadable(values.of(line), line.number)
+        names = [" ".join(name.split()) for name in values]
+        if not self.mapping.header_line:
+            names = [str(number) for number in range(1, len(names) + 1)]
+        mapping, control = self.mapping, self.mapping.control
+        direction = mapping.direction.column if mapping.direction else None
+        stated = control.columns() if control else {}
+        wanted = [*mapping.columns.values(), *([direction] if direction else []), *stated.values()]
+        places = {name: _places(name, names) for name in wanted}
+        missing = [name for name, found in places.items() if not found]
+        if missing and len(names) == 1 and any(other in names[0] for other in SEPARATORS):
+            detail = f"the header is not separated by {mapping.separator!r}"
             raise FileUnreadable(Unreadable("separator-wrong", detail, kept(line.data)), line.number)
-        detail = f"columns that the mapping names are absent: {', '.join(missing)}"
-        raise FileUnreadable(Unreadable("header-unknown", detail[:200], kept(line.data)), line.number)
+        if missing:
+            detail = f"columns that the mapping names are absent: {', '.join(missing)}"
+            raise FileUnreadable(Unreadable("header-unknown", detail[:200], kept(line.data)), line.number)
+        if several := [name for name, found in places.items() if len(found) > 1]:
+            detail = f"more than one column is named so, say #1, #2, ... instead: {', '.join(several)}"
+            raise FileUnreadable(Unreadable("header-ambiguous", detail[:200], kept(line.data)), line.number)
+        return _Header(
+            len(names),
+            tuple((field, places[name][0]) for field, name in mapping.columns.items()),
+            places[direction][0] if direction else None,
+            tuple((total, places[name][0]) for total, name in stated.items()),
+        )
 
-    def _split(self, data: bytes) -> list[str]:
-        if b"\x00" in data:
-            raise RowUnreadable("record-binary", "binary data in a line of text")
-        try:
-            text = data.removeprefix(b"\xef\xbb\xbf").decode(self.mapping.encoding)
-        except UnicodeDecodeError as error:
-            where = f"byte {error.start + 1}"
-            raise RowUnreadable("encoding-wrong", f"not {self.mapping.encoding}", where) from None
-        if self.mapping.quote not in text:
-            return text.split(self.mapping.separator)
-        try:
-            return next(
-                csv.reader(
-                    [text], delimiter=self.mapping.separator, quotechar=self.mapping.quote, strict=True
-                )
-            )
-        except csv.Error:
-            raise RowUnreadable("quote-unclosed", "a quoted value has no end in its line") from None
+    # rows
 
-    def _read(self, line: Line, columns: dict[str, int], width: int, told: "_Told") -> AnyRecord | Unreadable:
+    def _read(self, row: Row, header: _Header, told: "_Told") -> AnyRecord | Unreadable | None:
+        line, values = row
         if line.oversized:
             return oversized(line)
+        if isinstance(values, RowUnreadable):
+            return values.of(line)
         try:
-            values = self._split(line.data)
-            if len(values) != width:
-                raise columns_differ(line, len(values), width, self.mapping.separator)
-            row = {name: values[columns[at]].strip() for name, at in self.mapping.columns.items()}
-            direction = (
-                values[columns[self.mapping.direction.column]].strip() if self.mapping.direction else ""
-            )
-            return self._posting(row, direction, told)
+            if self._totals and self._is_total(values):
+                return self._control(values, header)
+            if len(values) != header.width and not _only_blank_beyond(values, header.width):
+                raise columns_differ(line, len(values), header.width, self.mapping.separator)
+            fields = {name: values[at].strip() for name, at in header.columns}
+            direction = "" if header.direction is None else values[header.direction].strip()
+            return self._posting(fields, direction, told)
         except RowUnreadable as problem:
             return problem.of(line)
 
     def _posting(self, row: dict[str, str], direction: str, told: "_Told") -> AnyRecord:
-        currency = row.get("currency") or self.mapping.currency or ""
-        if not is_currency(currency):
-            raise RowUnreadable(
-                "currency-unknown", "not an ISO 4217 code", self.mapping.columns.get("currency")
-            )
+        mapping = self.mapping
+        currency = self._currency(row.get("currency", ""))
         decimals = exponent(currency)
         details: dict[str, Any] = {
-            name: self.mapping.words.get(name, {}).get(row[name], row[name]) or None
-            for name in _TEXT_FIELDS
+            name: mapping.words[name].get(row[name], row[name]) or None
+            if name in mapping.words
+            else row[name] or None
+            for name in TEXT_FIELDS
             if name in row
         }
-        details["product"] = details.get("product") or self.mapping.product
+        details["product"] = details.get("product") or mapping.product
+        balance_after, value_on = row.get("balance_after", ""), row.get("value_on", "")
         record = {
-            "account": self.mapping.account or self._present(row, "account"),
+            "account": mapping.account or self._present(row, "account"),
             "core_transaction_id": (
                 self._present(row, "core_transaction_id") if "core_transaction_id" in row else NO_ID
             ),
-            "amount_minor": self._signed(row, direction, decimals),
+            "amount_minor": self._signed(row, direction, currency, decimals),
             "currency": currency,
             "booked_on": self._day(row, "booked_on"),
-            "value_on": self._day(row, "value_on") if row.get("value_on") else None,
+            "value_on": None if self._amounts.is_blank(value_on) else self._day(row, "value_on"),
             "leg": row.get("leg") or 1,
             "balance_after_minor": (
-                self._amount(row, "balance_after", decimals) if row.get("balance_after") else None
+                None
+                if self._balances.is_blank(balance_after)
+                else self._amount(self._balances, row, "balance_after", currency, decimals, BALANCE_MINOR_MAX)
             ),
             **details,
         }
+        if row.get("sequence_number"):
+            record |= {"sequence_number": row["sequence_number"], "numbered_by": mapping.numbered_by}
         try:
             posting = msgspec.convert(record, Posting, strict=False)
         except msgspec.ValidationError as error:
             field = str(error).rpartition("`$.")[2].removesuffix("`")
-            column = self.mapping.columns.get(field, field)
-            raise RowUnreadable("field-invalid", "a value that this field cannot hold", column) from None
+            raise RowUnreadable(
+                "field-invalid", "a value that this field cannot hold", mapping.columns.get(field)
+            ) from None
         return posting if "core_transaction_id" in row else told.identified(posting)
+
+    def _currency(self, printed: str) -> str:
+        words = self.mapping.words.get("currency")
+        currency = (words.get(printed, printed) if words else printed) or self.mapping.currency or ""
+        if not is_currency(currency):
+            column = self.mapping.columns.get("currency")
+            raise RowUnreadable("currency-unknown", "no ISO 4217 code of a currency with minor units", column)
+        return currency
 
     def _present(self, row: dict[str, str], name: str) -> str:
         if not row[name]:
             raise RowUnreadable("field-missing", "a required value is empty", self.mapping.columns[name])
         return row[name]
 
-    def _signed(self, row: dict[str, str], direction: str, decimals: int) -> int:
+    def _signed(self, row: dict[str, str], direction: str, currency: str, decimals: int) -> int:
         if "amount" not in row:
-            credit, debit = row["credit"], row["debit"]
-            if bool(credit) == bool(debit):
-                detail = "exactly one of credit and debit holds an amount"
-                raise RowUnreadable("amount-missing", detail, self.mapping.columns["credit"])
-            return self._amount(row, "credit", decimals) if credit else -self._amount(row, "debit", decimals)
-        amount_minor = self._amount(row, "amount", decimals)
+            return self._of_two_columns(row, currency, decimals)
+        if self._amounts.is_blank(row["amount"]):
+            raise RowUnreadable("amount-missing", "a row without an amount", self.mapping.columns["amount"])
+        amount_minor = self._amount(self._amounts, row, "amount", currency, decimals)
         words = self.mapping.direction
-        if words is None:
+        if words is None or words.column is None:
             return amount_minor
         if amount_minor < 0:
             detail = "the direction is in its own column, not in the sign"
             raise RowUnreadable("amount-negative", detail, self.mapping.columns["amount"])
-        if direction in words.credit:
-            return amount_minor
-        if direction in words.debit:
-            return -amount_minor
-        raise RowUnreadable("word-unknown", "a direction that the mapping does not define", words.column)
+        sign = self._direction.get(direction)
+        if sign is None:
+            raise RowUnreadable("word-unknown", "a direction that the mapping does not define", words.column)
+        return sign * amount_minor
 
-    def _amount(self, row: dict[str, str], name: str, decimals: int) -> int:
+    def _of_two_columns(self, row: dict[str, str], currency: str, decimals: int) -> int:
+        """Credit less debit. A zero beside an amount is a blank; two amounts, or none, are no posting."""
+        amounts, printed = self._amounts, [name for name in ("credit", "debit") if row[name]]
+        found = {
+            name: self._amount(amounts, row, name, currency, decimals)
+            for name in printed
+            if not amounts.is_blank(row[name])
+        }
+        moved = [name for name, amount_minor in found.items() if amount_minor]
+        if len(moved) == 1:
+            return self._of_column(moved[0], found[moved[0]])
+        if moved:
+            detail = "both credit and debit hold an amount"
+            raise RowUnreadable("amount-ambiguous", detail, self.mapping.columns["credit"])
+        if not found:
+            detail = "neither credit nor debit holds an amount"
+            raise RowUnreadable("amount-missing", detail, self.mapping.columns["credit"])
+        if not self.mapping.zero_postings:
+            detail = "both are zero; zero_postings in the mapping would book it"
+            raise RowUnreadable("amount-zero", detail, self.mapping.columns["credit"])
+        return 0
+
+    def _of_column(self, name: str, amount_minor: int) -> int:
+        """A negative debit is a debit to some banks and a debit taken back to others: the mapping says which."""
+        if name == "credit":
+            return amount_minor
+        if amount_minor > 0 or self.mapping.debit_minus == "reversal":
+            return -amount_minor
+        if self.mapping.debit_minus == "debit":
+            return amount_minor
+        detail = "a negative debit; debit_minus in the mapping says what it means"
+        raise RowUnreadable("amount-negative", detail, self.mapping.columns["debit"])
+
+    def _amount(
+        self,
+        printed: PrintedAmounts,
+        row: dict[str, str],
+        name: str,
+        currency: str,
+        decimals: int,
+        minor_max: int | None = None,
+    ) -> int:
         try:
-            return self._number.minor_units(row[name], decimals)
+            if minor_max is None:
+                return printed.minor_units(row[name], currency, decimals)
+            return printed.minor_units(row[name], currency, decimals, minor_max)
         except AmountUnreadable as error:
             raise RowUnreadable(error.code, str(error), self.mapping.columns[name]) from None
 
     def _day(self, row: dict[str, str], name: str) -> date:
-        text = self._present(row, name)
-        found = self._date(text)
-        if found is None:
-            detail = f"not a day written {self.mapping.date_format}"
-            raise RowUnreadable("date-impossible", detail, self.mapping.columns[name])
-        return found
+        found = self._dates.days(self._present(row, name))
+        if len(found) == 1:
+            (day,) = found
+            return day
+        if found:
+            raise RowUnreadable("date-ambiguous", f"two days: {self._dates}", self.mapping.columns[name])
+        raise RowUnreadable("date-impossible", f"not a day written {self._dates}", self.mapping.columns[name])
+
+    # rows of totals
+
+    def _is_total(self, values: Sequence[str]) -> bool:
+        first = next((value.strip() for value in values if value and not value.isspace()), "")
+        return first.startswith(self._totals)
+
+    def _control(self, values: Sequence[str], header: _Header) -> AnyRecord | None:
+        """What a row of totals states; None where the mapping takes nothing from it."""
+        if not header.control:
+            return None
+        stated = {name: values[at].strip() for name, at in header.control if at < len(values)}
+        stated = {name: value for name, value in stated.items() if not self._balances.is_blank(value)}
+        if not stated:
+            raise RowUnreadable("amount-missing", "a row of totals without a total")
+        at = dict(header.columns)
+        printed = values[at["currency"]].strip() if at.get("currency", len(values)) < len(values) else ""
+        account = self.mapping.account
+        if account is None and at.get("account", len(values)) < len(values):
+            named = values[at["account"]].strip()
+            account = None if not named or named.startswith(self._totals) else named
+        record: dict[str, Any] = {"account": account}
+        if "records" in stated:
+            record["records"] = stated["records"].replace(self.mapping.group_mark or ",", "")
+        if set(stated) - {"records"}:
+            currency = self._currency(printed)
+            record["currency"] = currency
+            for name in CONTROL_SUMS:
+                if name in stated:
+                    field, minor = self._total(name, stated[name], currency)
+                    record[field] = minor
+        try:
+            return msgspec.convert(record, ControlRecord, strict=False)
+        except msgspec.ValidationError:
+            raise RowUnreadable("field-invalid", "totals that a control record cannot hold") from None
+
+    def _total(self, name: str, printed: str, currency: str) -> tuple[str, int]:
+        """A sum without its sign: banks print the sum of debits with a minus or without. Balances keep theirs."""
+        column = self.mapping.control.columns()[name] if self.mapping.control else None
+        try:
+            minor = self._balances.minor_units(printed, currency, exponent(currency), TURNOVER_MINOR_MAX)
+        except AmountUnreadable as error:
+            raise RowUnreadable(error.code, str(error), column) from None
+        if name.endswith("_balance"):
+            return f"{name.removesuffix('_balance')}_minor", minor
+        return f"{name}_minor", abs(minor)
 
 
-def _parsed_date(date_format: str, text: str) -> date | None:
-    try:
-        return datetime.strptime(text, date_format).date()  # noqa: DTZ007 - a bank date
-    except ValueError:
-        return None
+def _only_blank_beyond(values: Sequence[str], width: int) -> bool:
+    """Rows of some banks end in a separator that their header lacks."""
+    return len(values) > width and not any(value.strip() for value in values[width:])
+
+
+def _places(name: str, names: Sequence[str]) -> list[int]:
+    """Where a column is: by its number, written #3, or by its name, which may stand there more than once."""
+    if numbered := _NUMBERED.fullmatch(name):
+        at = int(numbered[1]) - 1
+        return [at] if at < len(names) else []
+    spaced = " ".join(name.split())
+    return [at for at, found in enumerate(names) if found == spaced]

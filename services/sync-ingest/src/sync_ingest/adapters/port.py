@@ -14,8 +14,20 @@ BATCH_RECORDS: Final = 2_000
 BINARY_PROBE_BYTES: Final = 4_096
 SEPARATORS: Final = (";", ",", "\t", "|")
 
-_MAGIC: Final = (b"\x1f\x8b", b"PK\x03\x04", b"%PDF-", b"\x7fELF", b"\xd0\xcf\x11\xe0", b"BZh", b"\xfd7zXZ")
-"""How archives and documents begin that are sent in the place of their text."""
+_PACKED: Final = (
+    (b"\x1f\x8b", "file-compressed", "a gzip archive: unpack it first"),
+    (b"PK\x03\x04", "file-compressed", "a ZIP archive, or a workbook: unpack it, or save it as text"),
+    (b"PK\x05\x06", "file-compressed", "an empty ZIP archive"),
+    (b"BZh", "file-compressed", "a bzip2 archive: unpack it first"),
+    (b"\xfd7zXZ", "file-compressed", "an xz archive: unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "file-compressed", "a 7z archive: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "file-compressed", "a zstd archive: unpack it first"),
+    (b"Rar!\x1a", "file-compressed", "a RAR archive: unpack it first"),
+    (b"%PDF-", "file-document", "a PDF document, not a file of text"),
+    (b"\xd0\xcf\x11\xe0", "file-document", "an old office document: save it as text"),
+    (b"\x7fELF", "file-binary", "the file holds binary data, not text"),
+)
+"""How archives and documents begin that are sent in the place of their text, with the reason for each."""
 
 BalanceOrder = Literal["as-read", "credits-first"]
 """In which order the printed balances of one account and day make sense."""
@@ -153,10 +165,27 @@ def unreadable_file(feed_file: FeedFile) -> Unreadable | None:
         head = stream.read(BINARY_PROBE_BYTES)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or _two_bytes_a_letter(head):
         return Unreadable("encoding-wrong", "UTF-16 where UTF-8 is expected", head[:64])
-    if head.startswith(_MAGIC) or _much_control(head):
+    if reason := _packed(head):
+        return reason
+    if _much_control(head):
         return Unreadable("file-binary", "the file holds binary data, not text", head[:64])
     if not head.strip():
         return Unreadable("file-empty", "the file holds blank lines only", b"")
+    return None
+
+
+def unreadable_packed(feed_file: FeedFile) -> Unreadable | None:
+    """Why a file whose text cannot be looked at yet is no text, if its first bytes say so."""
+    if feed_file.size_bytes == 0:
+        return Unreadable("file-empty", "the file has no bytes", b"")
+    with feed_file.open() as stream:
+        return _packed(stream.read(BINARY_PROBE_BYTES))
+
+
+def _packed(head: bytes) -> Unreadable | None:
+    for magic, reason, detail in _PACKED:
+        if head.startswith(magic):
+            return Unreadable(reason, detail, head[:64])
     return None
 
 

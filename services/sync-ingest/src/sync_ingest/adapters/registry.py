@@ -7,7 +7,8 @@ from chassis.deciding import Refusal
 
 from sync_ingest.adapters.berka import BerkaAdapter
 from sync_ingest.adapters.canonical import CanonicalAdapter
-from sync_ingest.adapters.delimited import DelimitedAdapter, MappingFile, MappingRefused
+from sync_ingest.adapters.delimited import DelimitedAdapter
+from sync_ingest.adapters.mapping import MappingFile, MappingRefused
 from sync_ingest.adapters.port import Adapter
 from sync_ingest.adapters.topic import TopicAdapter
 
