@@ -110,5 +110,8 @@ class Settings(TokenSettings):
     trusted_proxies: str = ""
     """Addresses, comma separated, whose X-Forwarded-For is believed; none by default."""
 
+    cors_origins: str = ""
+    """Origins, comma separated, whose pages may call from a browser; none by default."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")

@@ -83,7 +83,7 @@ async def test_every_error_is_a_problem_with_a_code(client):
     is_problem(await client.get("/boxes/99"), 404, "box-unknown")
     not_allowed = await client.delete("/boxes")
     is_problem(not_allowed, 405, "method-not-allowed")
-    assert not_allowed.headers["Allow"] == "GET, POST"
+    assert not_allowed.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
     is_problem(await client.request("TRACE", "/boxes/1"), 405, "method-not-allowed")
     is_problem(await client.get("/boxes/1/secret"), 403, "forbidden")
     away = await client.get("/boxes/1/away")
@@ -179,7 +179,7 @@ async def test_pages_go_on_where_the_last_one_ended(client):
     for limit in ("0", "201", "x", "9" * 40, "9" * 5000):
         is_problem(await client.get("/boxes", params={"limit": limit}), 422, "request-invalid")
     for wrong in ("abc", "WyJhIl0", "W10", "WzFlOTld", "WzEyMzQ1Njc4OTAxMjM0NTY3ODkwMTJd"):
-        is_problem(await client.get("/boxes", params={"after": wrong}), 404, "cursor-invalid")
+        is_problem(await client.get("/boxes", params={"after": wrong}), 400, "cursor-invalid")
     for wrong in ("", "a b", "é", "a" * 501):
         is_problem(await client.get("/boxes", params={"after": wrong}), 422, "request-invalid")
 
@@ -344,7 +344,7 @@ async def test_a_request_s_line_and_span_name_its_route_and_nobody(settings, vie
     told = [json.loads(line) for line in lines.getvalue().splitlines()]
     requests = [line for line in told if line["event"] == "request"]
     assert [(line["method"], line["route"], line["status"]) for line in requests] == [
-        ("GET", "/boxes/{number}", 200),
+        ("GET", "/boxes/{number}", 422),
         ("GET", "unmatched", 404),
         ("GET", "/boxes/{number}/broken", 500),
     ]

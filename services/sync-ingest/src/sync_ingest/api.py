@@ -195,7 +195,10 @@ _BATCH_BODY: Final[dict[str, Any]] = {
         "required": True,
         "description": "The bytes of one file, or a form with several; the form's fields go before the query's.",
         "content": {
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            **{
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("application/octet-stream", "application/x-ndjson", "text/csv", "text/plain")
+            },
             "multipart/form-data": {
                 "schema": {
                     "type": "object",

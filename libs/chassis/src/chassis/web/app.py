@@ -1,6 +1,6 @@
 """The FastAPI application as every service has it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import psycopg
@@ -9,6 +9,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
@@ -23,18 +24,32 @@ from chassis.store.appender import StoreOverloaded
 from chassis.web.callers import Permitted
 from chassis.web.edge import Edge
 from chassis.web.openapi import describe
+from chassis.web.pages import pages
 from chassis.web.problems import MethodNotAllowed, NotReady, RequestMalformed, of_invalid, of_status, problem
 
 PUBLIC: Final = (
+    "/",
     "/health/live",
     "/health/ready",
     "/metrics",
     "/docs",
+    "/docs/swagger-ui-bundle.js",
+    "/docs/swagger-ui.css",
+    "/docs/start.js",
     "/openapi.json",
     "/asyncapi",
     "/asyncapi.json",
 )
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
+CORS_REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Request-ID")
+CORS_RESPONSE_HEADERS: Final = (
+    "Consistency-Token",
+    "ETag",
+    "Location",
+    "Retry-After",
+    "X-Request-ID",
+    "X-Trace-ID",
+)
 UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
     ConnectionError,
     TimeoutError,
@@ -62,19 +77,20 @@ def create_app(
     body_limits: Mapping[str, int] | None = None,
     readiness: Iterable[NotReadyReasons] = (),
     measures: Iterable[metrics.Measure] = (),
-    public: Sequence[str] = PUBLIC,
+    public: Collection[str] | None = PUBLIC,
 ) -> FastAPI:
     """An application with our conventions around `routers`; each of their routes must be in a table of roles.
 
     `body_limits` are bytes by exact path where a route takes more than `BODY_BYTES_MAX`. `readiness` says why the
     process is not ready, if so; `measures` refresh gauges when `/metrics` is asked. Both can be added to later, in
-    `app.state`. `public` are the paths that need no token.
+    `app.state`. `public` are the paths that need no token, None for all of them.
     """
     clock = clock or SystemClock()
     verifier = verifier or verifier_of(settings, clock.now)
     app = FastAPI(
         title=title,
         version=version,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: (
@@ -90,6 +106,7 @@ def create_app(
         require_roles(router)
         app.include_router(router)
     app.include_router(_operations())
+    app.include_router(pages(title))
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -101,6 +118,14 @@ def create_app(
         body_limits=body_limits,
         unavailable=UNAVAILABLE,
     )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins.split(","),
+            allow_methods=list(METHODS),
+            allow_headers=list(CORS_REQUEST_HEADERS),
+            expose_headers=list(CORS_RESPONSE_HEADERS),
+        )
     describe(app)
     return app
 
@@ -178,7 +203,10 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for it)
     accepted = request.headers.get("accept-language")
     if error.status_code == 405:
-        return problem(MethodNotAllowed, accepted, headers={"Allow": ", ".join(_allowed(request))})
+        allowed = {"Allow": ", ".join(_allowed(request))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=allowed)
+        return problem(MethodNotAllowed, accepted, headers=allowed)
     found = of_status(error.status_code)
     detail = "the body cannot be parsed" if found is RequestMalformed else ""
     return problem(found, accepted, status=error.status_code, detail=detail, headers=error.headers)
@@ -187,16 +215,17 @@ async def _http(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> list[str]:
     """The methods of all routes at this path, where the framework names those of the first."""
     routes = request.app.router.routes
-    return [
-        method
-        for method in METHODS
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
+        return method == "OPTIONS" or any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    return [method for method in METHODS if taken(method)]
 
 
 def operations_app(settings: Settings, readiness: Iterable[NotReadyReasons], clock: Clock) -> FastAPI:
     """An application with health and metrics alone: for a process that answers nobody else."""
     nobody = Verifier((), settings.token_audience, clock.now)
     return create_app(
-        "operations", (), settings, clock=clock, verifier=nobody, readiness=readiness, public=("/", *PUBLIC)
+        "operations", (), settings, clock=clock, verifier=nobody, readiness=readiness, public=None
     )

@@ -4,11 +4,13 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Final
 
 from fastapi import Depends
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from typing_extensions import override
 
 from chassis.auth import Caller
+from chassis.web.described import Described
 from chassis.web.problems import Forbidden, Unauthenticated
 
 SCHEME: Final = "token"
@@ -36,7 +38,7 @@ Asking = Annotated[Caller, Depends(caller)]
 
 
 class Permitted(_TakesCaller):
-    """The dependency of a router whose routes are for some roles only: who may call which, by the name of the route.
+    """The dependency of a router: who may call which of its routes, by their names, and with nothing undescribed.
 
     A route that the table does not name is for nobody, and `create_app` refuses to start with one.
     """
@@ -44,12 +46,18 @@ class Permitted(_TakesCaller):
     def __init__(self, roles: Mapping[str, Collection[str]]) -> None:
         super().__init__(bearerFormat="JWT", scheme_name=SCHEME, description=DESCRIPTION)
         self.roles = {route: frozenset(may) for route, may in roles.items()}
+        self._described: dict[str, Described] = {}
 
     @override
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
         """Who asks; raises Forbidden where the route is not for any of its roles."""
         asking = await super().__call__(request)
-        name = getattr(request.scope.get("route"), "name", "")
-        if asking.roles.isdisjoint(self.roles.get(name, ())):
+        route = request.scope.get("route")
+        if asking.roles.isdisjoint(self.roles.get(getattr(route, "name", ""), ())):
             raise Forbidden
+        if isinstance(route, APIRoute):
+            described = self._described.get(route.name)
+            if described is None:
+                described = self._described[route.name] = Described.of(route)
+            described.check(request)
         return asking

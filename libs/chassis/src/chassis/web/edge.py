@@ -6,7 +6,7 @@ One plain ASGI layer instead of several, because each costs every request.
 import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import metrics, telemetry
 from chassis.auth import TokenInvalid, Verifier
-from chassis.clock import Clock
+from chassis.clock import Clock, uuid7
 from chassis.deciding import Refusal
+from chassis.web.answering import Answer
 from chassis.web.callers import CALLER_KEY
 from chassis.web.problems import (
     BodyOversized,
@@ -42,13 +43,22 @@ INTEGER_BITS_MAX: Final = 64
 _INTEGER_DIGITS_MAX: Final = 20
 
 _READ: Final = frozenset(
-    (b"authorization", b"content-length", b"content-type", b"accept-language", b"traceparent", b"tracestate")
+    (
+        b"accept-encoding",
+        b"accept-language",
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"if-none-match",
+        b"traceparent",
+        b"tracestate",
+        b"x-request-id",
+    )
 )
 _ONCE: Final = frozenset(
     (b"authorization", b"content-length", b"content-type", b"idempotency-key", b"if-match")
 )
-_ALWAYS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-"""On every answer: what is personal stays out of caches, and nothing is taken for what it is not said to be."""
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _NULL: Final = re.compile(rb"\x00|%00")
 _JSON: Final = re.compile(rb"\s*application/(?:[A-Za-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 _SUSPECT: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|[0-9]{18}|NaN|Infinity")
@@ -58,7 +68,7 @@ _log = structlog.get_logger("access")
 
 
 class Edge:
-    """The outermost layer. `public` are paths, or prefixes that end in a slash, that need no token."""
+    """The outermost layer. `public` are the paths that need no token, None for all of them."""
 
     def __init__(
         self,
@@ -66,7 +76,7 @@ class Edge:
         *,
         verifier: Verifier,
         clock: Clock,
-        public: Sequence[str] = (),
+        public: Collection[str] | None = (),
         body_limits: Mapping[str, int] | None = None,
         unavailable: tuple[type[Exception], ...] = (ConnectionError,),
         requests_max: int = REQUESTS_IN_FLIGHT_MAX,
@@ -75,8 +85,7 @@ class Edge:
         self._app = app
         self._verifier = verifier
         self._clock = clock
-        self._public = frozenset(each for each in public if not each.endswith("/"))
-        self._public_prefixes = tuple(each for each in public if each.endswith("/"))
+        self._public = None if public is None else frozenset(public)
         self._body_limits = dict(body_limits or {})
         self._unavailable = unavailable
         self._requests_max = requests_max
@@ -93,17 +102,26 @@ class Edge:
             return
         began = self._clock.monotonic()
         headers: dict[bytes, bytes] = {name: value for name, value in scope["headers"] if name in _READ}
-        answer = _Answer(send)
+        method = _method(scope)
+        if method == "HEAD":
+            scope["method"] = "GET"  # the same answer without its body
         self._in_flight += 1
         with telemetry.span("http", _carried(headers), kind=SpanKind.SERVER) as span:
+            answer = Answer(
+                send,
+                method,
+                self._named(headers),
+                headers.get(b"if-none-match", b""),
+                headers.get(b"accept-encoding", b""),
+            )
             try:
                 await self._answered(scope, receive, answer, headers)
             finally:
                 self._in_flight -= 1
-                self._told(scope, answer, span, self._clock.monotonic() - began)
+                self._told(scope, method, answer, span, self._clock.monotonic() - began)
 
     async def _answered(
-        self, scope: Scope, receive: Receive, answer: "_Answer", headers: dict[bytes, bytes]
+        self, scope: Scope, receive: Receive, answer: Answer, headers: dict[bytes, bytes]
     ) -> None:
         try:
             if self._in_flight > self._requests_max:
@@ -128,7 +146,7 @@ class Edge:
             await self._refused(Failed(), scope, receive, answer, headers)
 
     async def _refused(
-        self, refusal: Refusal, scope: Scope, receive: Receive, answer: "_Answer", headers: dict[bytes, bytes]
+        self, refusal: Refusal, scope: Scope, receive: Receive, answer: Answer, headers: dict[bytes, bytes]
     ) -> None:
         if not answer.status:
             accepted = headers.get(b"accept-language", b"").decode("latin-1")
@@ -137,7 +155,7 @@ class Edge:
     def _admitted(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Lets in who may come in at all; raises Unauthenticated or RequestMalformed."""
         path: str = scope["path"]
-        if not (path in self._public or path.startswith(self._public_prefixes)):
+        if self._public is not None and path not in self._public:
             kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
             if kind.lower() != "bearer" or not token:
                 raise Unauthenticated
@@ -181,8 +199,17 @@ class Edge:
 
         return counted
 
-    def _told(self, scope: Scope, answer: "_Answer", span: Span, seconds: float) -> None:
-        route, method, status = _route(scope), _method(scope), answer.status or 499
+    def _named(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """Under which ids this request is found again: the caller's own where it gave one, and the trace's."""
+        trace = (telemetry.trace_id() or "").encode()
+        given = headers.get(b"x-request-id", b"")
+        if not _REQUEST_ID.fullmatch(given):
+            given = trace or uuid7(self._clock.now()).hex.encode()
+        named = [(b"x-request-id", given)]
+        return [*named, (b"x-trace-id", trace)] if trace else named
+
+    def _told(self, scope: Scope, method: str, answer: Answer, span: Span, seconds: float) -> None:
+        route, status = _route(scope), answer.status or 499
         counted = self._counted.get((method, route, status))
         if counted is None:
             counted = metrics.REQUESTS.labels(method, route, status), metrics.REQUEST_SECONDS.labels(route)
@@ -194,27 +221,10 @@ class Edge:
             span.set_attribute("http.request.method", method)
             span.set_attribute("http.route", route)
             span.set_attribute("http.response.status_code", status)
-        if status == 500 or scope["path"] not in self._public:
+        if status == 500 or scope["path"] not in (self._public or ()):
             _log.info(
                 "request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2)
             )
-
-
-class _Answer:
-    """Sends, with the headers that every answer has, and remembers the status."""
-
-    __slots__ = ("_send", "gone", "status")
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.status = 0
-        self.gone = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *_ALWAYS]
-        await self._send(message)
 
 
 def _once_only(scope: Scope) -> None:

@@ -23,7 +23,7 @@ class CursorInvalid(Refusal):
     """A cursor that no page gave out: there is no page after it."""
 
     code = "cursor-invalid"
-    status = 404
+    status = 400
     title = "The cursor was given out by no page"
     title_zh = "分页游标无效"
 

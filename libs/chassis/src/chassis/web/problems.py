@@ -120,6 +120,15 @@ class MethodNotAllowed(Refusal):
     title_zh = "该路径不支持此方法"
 
 
+class MediaTypeUnsupported(Refusal):
+    """The body is of a media type that the route does not take."""
+
+    code = "media-type-unsupported"
+    status = 415
+    title = "The route does not take this media type"
+    title_zh = "不支持该内容类型"
+
+
 class IdempotencyKeyMissing(Refusal):
     """A command without `Idempotency-Key` could happen twice."""
 
@@ -193,6 +202,7 @@ _BY_STATUS: Final[dict[int, type[Refusal]]] = {
         MethodNotAllowed,
         BodySlow,
         BodyOversized,
+        MediaTypeUnsupported,
         Failed,
     )
 }

@@ -1,0 +1,125 @@
+"""What becomes of answers on their way out, and what of a request nobody described."""
+
+import json
+
+import httpx
+import pytest
+from chassis.settings import Settings
+from chassis.web import create_app
+from fastapi import FastAPI
+
+from .conftest import boxes_router
+
+
+async def test_head_is_get_without_its_body(client):
+    whole = await client.get("/boxes")
+    head = await client.head("/boxes")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == whole.headers["content-length"]
+    assert head.headers["etag"] == whole.headers["etag"]
+    assert (await client.head("/boxes/99")).status_code == 404
+    assert (await client.head("/health/live")).status_code == 200
+
+
+async def test_who_has_an_answer_already_gets_304(client):
+    for path in ("/boxes", "/boxes/1"):
+        tag = (await client.get(path)).headers["etag"]
+        for said in (tag, f'"other", {tag}', "*", tag.removeprefix("W/")):
+            again = await client.get(path, headers={"If-None-Match": said})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert (await client.get(path, headers={"If-None-Match": '"other"'})).status_code == 200
+
+
+async def test_long_answers_are_compressed_for_whom_takes_it(client):
+    plain = await client.get("/boxes", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    page = await client.get("/openapi.json", headers={"Accept-Encoding": "br, gzip;q=0.5"})
+    assert page.headers["content-encoding"] == "gzip"
+    assert page.headers["vary"] == "Accept-Encoding"
+    assert int(page.headers["content-length"]) * 3 < len(page.content)
+    for unwilling in ("gzip;q=0", "gzip;q=0.0", "br", ""):
+        page = await client.get("/openapi.json", headers={"Accept-Encoding": unwilling})
+        assert "content-encoding" not in page.headers
+
+
+async def test_a_request_is_found_again_by_the_ids_that_its_answer_bears(client):
+    answer = await client.get("/boxes", headers={"X-Request-ID": "desk-7/42"})
+    assert answer.headers["x-request-id"] == "desk-7/42"
+    assert len(answer.headers["x-trace-id"]) == 32
+    for odd in ("", "x" * 129, "two words", "\xff"):
+        answer = await client.get("/boxes/99", headers={"X-Request-ID": odd.encode("latin-1")})
+        assert answer.headers["x-request-id"] == answer.headers["x-trace-id"] == answer.json()["trace_id"]
+
+
+async def test_a_parameter_that_no_route_reads_is_refused_by_name(client):
+    answer = await client.get("/boxes", params={"limt": 3, "limit": 3})
+    assert answer.status_code == 422
+    assert [(each["part"], each["place"]) for each in answer.json()["errors"]] == [("query", "limt")]
+    assert (await client.get("/boxes", params={"limit": 3})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 201),
+        ("application/json; charset=utf-8", 201),
+        ("application/vnd.boxes+json", 201),
+        ("text/xml", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("", 415),
+    ],
+)
+async def test_a_media_type_that_the_route_does_not_take_is_415(client, kind, status):
+    answer = await client.post(
+        "/boxes",
+        content=json.dumps({"label": "x"}),
+        headers={"Content-Type": kind, "Idempotency-Key": f"k{len(kind)}"},
+    )
+    assert answer.status_code == status, answer.text
+    if status == 415:
+        assert answer.json()["code"] == "media-type-unsupported"
+
+
+async def test_options_names_the_methods_of_a_path(client):
+    answer = await client.options("/boxes")
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
+
+
+async def test_pages_of_an_origin_that_the_settings_name_may_call(settings: Settings, views):
+    asked = {"Origin": "https://desk.bank", "Access-Control-Request-Method": "POST"}
+    for origins, status in (("https://desk.bank,https://other.bank", 200), ("https://other.bank", 400)):
+        app = create_app(
+            "boxes", [boxes_router(views)], settings.model_copy(update={"cors_origins": origins})
+        )
+        async with _client(app) as client:
+            answer = await client.options("/boxes", headers=asked)
+            assert answer.status_code == status
+            allowed = answer.headers.get("access-control-allow-origin")
+            assert allowed == ("https://desk.bank" if status == 200 else None)
+    async with _client(create_app("boxes", [boxes_router(views)], settings)) as client:
+        assert (await client.options("/boxes", headers=asked)).status_code == 401
+
+
+async def test_a_browser_finds_its_way_without_a_token_and_without_the_internet(anybody):
+    index = await anybody.get("/", headers={"Accept": "text/html"})
+    assert "/docs" in index.text
+    assert (await anybody.get("/")).json()["places"].keys() == {
+        "/docs",
+        "/openapi.json",
+        "/health/ready",
+        "/metrics",
+    }
+    page = await anybody.get("/docs")
+    loaded = [part.partition('"')[0] for part in page.text.split('src="')[1:] + page.text.split('href="')[1:]]
+    assert len(loaded) == 3
+    for path in loaded:
+        assert path.startswith("/docs/")
+        file = await anybody.get(path)
+        assert file.status_code == 200
+        assert len(file.content) > 80
+    assert "http" not in page.text
+    assert (await anybody.get("/docs/index.html")).status_code == 401
+
+
+def _client(app: FastAPI):
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://boxes")
