@@ -496,7 +496,9 @@ def logins(url: str) -> dict[str, str]:
             found = connection.execute("select from pg_roles where rolname = %s", [name]).fetchone()
             connection.execute(
                 sql.SQL("{} role {} login password {} " + rights).format(
-                    sql.SQL("create" if found is None else "alter"), sql.Identifier(name), known.get("password")
+                    sql.SQL("create" if found is None else "alter"),
+                    sql.Identifier(name),
+                    known.get("password"),
                 )
             )
         connection.execute(
