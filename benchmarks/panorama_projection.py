@@ -28,6 +28,7 @@ from chassis.clock import SystemClock
 from chassis.events import StoredEvent
 from chassis.generations import ViewReader
 from chassis.mongo import Mongo
+from chassis.projecting import View
 from chassis.store import Recorder
 from crm_cli.migrate import migrated
 from customer.views import VIEWS, asset_panorama
@@ -39,8 +40,8 @@ from sync_ingest.ingesting import FeedContent
 from sync_ingest.journal import SCHEMA
 from sync_ingest.settings import SyncIngestSettings
 
-SUSTAINED_WANTED = 0.50
-LAG_SECONDS_WANTED = 1.0
+SUSTAINED_WANTED = 0.85
+LAG_SECONDS_WANTED = 0.8
 BULK_DOCUMENTS = 1_000
 WARM_POSTINGS = 2_000
 BATCH_SECONDS = 0.1
@@ -130,14 +131,23 @@ def sustained(settings: SyncIngestSettings, postings: int) -> float:
 
 def raw_limit(url: str, postings: int) -> float:
     """Postings per second of a bulk upsert of the documents that the panorama made of them."""
+    counts, seconds = bulk_written(url, asset_panorama.VIEW)
+    moved = counts[asset_panorama.MOVEMENTS]
+    assert moved >= postings, (moved, postings)
+    return moved / seconds
+
+
+def bulk_written(url: str, *views: View) -> tuple[dict[str, int], float]:
+    """Documents by collection of these views (of all where none is given), and the seconds of a bulk upsert of them."""
     client: MongoClient[dict[str, Any]] = MongoClient(url, w="majority")
     database = client.get_default_database("crm")
-    prefix = f"{asset_panorama.VIEW.name}_v1_"
-    names = [prefix + collection.name for collection in asset_panorama.VIEW.collections]
-    documents = {name: list(database[name].find()) for name in names}
-    for collection in asset_panorama.VIEW.collections:
-        for index in collection.indexes:
-            database[f"raw_{prefix}{collection.name}"].create_index(list(index.fields))
+    places = [(f"{view.name}_v1_", each) for view in views or VIEWS for each in view.collections]
+    documents = {prefix + each.name: list(database[prefix + each.name].find()) for prefix, each in places}
+    for prefix, each in places:
+        for index in each.indexes:
+            options = {} if index.partial is None else {"partialFilterExpression": index.partial}
+            raw = database[f"raw_{prefix}{each.name}"]
+            raw.create_index(list(index.fields), unique=index.unique, **options)
     began = CLOCK.monotonic()
     for name, found in documents.items():
         for at in range(0, len(found), BULK_DOCUMENTS):
@@ -146,10 +156,8 @@ def raw_limit(url: str, postings: int) -> float:
             ]
             database[f"raw_{name}"].bulk_write(some, ordered=False)
     seconds = CLOCK.monotonic() - began
-    moved = len(documents[prefix + asset_panorama.MOVEMENTS])
-    assert moved >= postings, (moved, postings)
     client.close()
-    return moved / seconds
+    return {each.name: len(documents[prefix + each.name]) for prefix, each in places}, seconds
 
 
 def booked_elsewhere(settings: SyncIngestSettings, postings: int) -> list[StoredEvent]:
@@ -226,7 +234,7 @@ def say(name: str, value: float, unit: str, limit: float, ratio: float) -> None:
 
 
 def main() -> int:
-    """Measures and prints."""
+    """Measures and prints; 1 where a limit is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--postings", type=int, default=60_000)
     parser.add_argument("--paced-seconds", type=float, default=20.0)
@@ -249,7 +257,7 @@ def main() -> int:
             say("panorama_projection", rate, "postings/s", limit, rate / limit)
             p99 = statistics.quantiles(found, n=100)[98]
             say("panorama_projection_lag_p99", p99, "s", LAG_SECONDS_WANTED, p99 / LAG_SECONDS_WANTED)
-    return 0
+    return 0 if rate / limit >= SUSTAINED_WANTED and p99 <= LAG_SECONDS_WANTED else 1
 
 
 if __name__ == "__main__":

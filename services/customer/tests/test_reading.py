@@ -11,7 +11,7 @@ from chassis.mongo import MongoDocuments
 from chassis.privacy import Origin, is_token, seal
 from chassis.projecting import DocumentKey
 from contracts.identity import OutsideIds
-from customer.reading import MovementsWanted, Reading
+from customer.reading import UNLINKED_WALKED_MAX, MovementsWanted, Reading
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS
 
@@ -238,16 +238,43 @@ async def test_a_customer_is_found_by_the_number_of_a_source_and_shown_masked(re
 
 
 async def test_accounts_that_wait_are_seen_and_counted_until_they_are_linked(reading, bank, mongo):
-    waiting = await reading.unlinked(None, 10)
+    waiting, reached = await reading.unlinked(None, 10)
+    assert reached is None
     assert {one["account_id"] for one in waiting} == {str(bank.lost), str(bank.strangers)}
     assert {one["holders_named"] for one in waiting} == {0, 1}
     assert await reading.unlinked_count() == (2, True)
-    first = await reading.unlinked(None, 1)
-    assert len(await reading.unlinked(first[0]["account_id"], 10)) == 1
+    first, reached = await reading.unlinked(None, 1)
+    assert reached == first[0]["account_id"]
+    rest, reached = await reading.unlinked(reached, 10)
+    assert (len(rest), reached) == (1, None)
     where = {"_id": str(LI)}
     party = {"party_id": str(IDS.party("core", "P9")), "source": "core", "sequence": 3}
     await mongo.update("customers_v1_customers", where, {"$push": {"parties": party}})
     assert await reading.unlinked_count() == (1, True)
+
+
+async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(reading, bank, mongo):
+    """What one question costs does not grow with the bank."""
+    collection = "asset_panorama_v1_accounts"
+    linked = await mongo.find_one(collection, {"_id": str(bank.mine)})
+    waiting = await mongo.find_one(collection, {"_id": str(bank.lost)})
+    many = 2 * UNLINKED_WALKED_MAX + 300
+    for at in range(0, many, 1_000):
+        documents = [
+            {**(waiting if number % 1_000 == 999 else linked), "_id": str(UUID(int=number + 1))}
+            for number in range(at, min(at + 1_000, many))
+        ]
+        await mongo.command({"insert": collection, "documents": documents})
+    assert await reading.unlinked_count() == (UNLINKED_WALKED_MAX // 1_000, False)
+    found, after, calls = [], None, 0
+    while calls == 0 or after is not None:
+        page, after = await reading.unlinked(after, 3)
+        found += page
+        calls += 1
+    wanted = [str(UUID(int=number)) for number in range(1_000, many, 1_000)]
+    expected = sorted([*wanted, str(bank.lost), str(bank.strangers)])
+    assert [one["account_id"] for one in found] == expected
+    assert calls <= len(expected) + many // UNLINKED_WALKED_MAX + 1
 
 
 async def test_whose_key_is_gone_has_figures_and_no_name(reading, bank, key_ring):
@@ -286,12 +313,12 @@ async def right(bank, mongo, account, holder, type="account.holder_removed", **d
     await mongo.update("asset_panorama_v1_accounts", where, {"$set": {"holders": document["holders"]}})
 
 
-@pytest.mark.parametrize("until", ["2026-01-07", "2026-01-08"])
+@pytest.mark.parametrize("until", ["2026-02-02", "2026-02-03"])
 async def test_who_no_longer_holds_an_account_no_longer_sees_it(reading, bank, mongo, until):
-    """The day of the test is 2026-01-07: a right that ends then is over, one that ends tomorrow stands."""
+    """The day of the test is 2026-02-02: a right that ends then is over, one that ends tomorrow stands."""
     before = await reading.panorama(ZHANG, NOW, None)
     await right(bank, mongo, bank.ours, "P1", role="joint", held_until=until)
-    stands = until > "2026-01-07"
+    stands = until > "2026-02-02"
     shown = await reading.panorama(ZHANG, NOW, None)
     assert (str(bank.ours) in {one["account_id"] for one in shown["accounts"]}) is stands
     assert (shown == before) is stands
@@ -303,11 +330,12 @@ async def test_who_no_longer_holds_an_account_no_longer_sees_it(reading, bank, m
 
 
 async def test_an_account_whose_last_holder_left_waits_for_its_customer(reading, bank, mongo):
-    await right(bank, mongo, bank.mine, "P1", role="owner", held_until="2026-01-07")
-    assert str(bank.mine) in {one["account_id"] for one in await reading.unlinked(None, 10)}
-    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from="2026-01-08")
+    await right(bank, mongo, bank.mine, "P1", role="owner", held_until="2026-02-02")
+    waiting, _ = await reading.unlinked(None, 10)
+    assert str(bank.mine) in {one["account_id"] for one in waiting}
+    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from="2026-02-03")
     assert await reading.unlinked_count() == (3, True)
-    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from="2026-01-07")
+    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from="2026-02-02")
     assert await reading.unlinked_count() == (2, True)
 
 

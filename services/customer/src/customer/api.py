@@ -234,11 +234,14 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
 
     @router.get("/accounts/unlinked", dependencies=asking)
     async def list_unlinked(page: Paged) -> UnlinkedPage:
-        """Accounts that wait for their customer: no holder is named yet, or none of them is a customer."""
-        found, counted, all_counted = await desk.unlinked(_after(page, UUID), page.limit)
+        """Accounts that wait for their customer: no holder is named yet, or none of them is a customer.
+
+        A page may be short, even empty, and have a `next`: one call looks at a bounded number of accounts.
+        """
+        found, reached, counted, all_counted = await desk.unlinked(_after(page, UUID), page.limit)
         return UnlinkedPage(
             items=[AccountKnown(**one) for one in found],
-            next=_next(found, "account_id", page),
+            next=None if reached is None else cursor(reached),
             counted=counted,
             all_counted=all_counted,
         )

@@ -116,11 +116,13 @@ class Desk:
         """The customer that a source knows under its own number."""
         return await self.reading.of_party(self.ids.party(source, key))
 
-    async def unlinked(self, after: UUID | None, limit: int) -> tuple[Sequence[Document], int, bool]:
-        """Accounts that wait for their customer, how many there are, and whether that is all of them."""
+    async def unlinked(
+        self, after: UUID | None, limit: int
+    ) -> tuple[Sequence[Document], str | None, int, bool]:
+        """Accounts that wait for their customer, where to go on, how many were counted, and whether that is all."""
         count, all_counted = await self.reading.unlinked_count()
-        found = await self.reading.unlinked(None if after is None else str(after), limit)
-        return found, count, all_counted
+        found, reached = await self.reading.unlinked(None if after is None else str(after), limit)
+        return found, reached, count, all_counted
 
 
 def _found(answer: T | None) -> T:

@@ -42,7 +42,9 @@ from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES,
 from customer.views.customers import CUSTOMERS
 
 QUERY_MILLISECONDS_MAX: Final = 10_000
-UNLINKED_COUNTED_MAX: Final = 100_000
+UNLINKED_STEP: Final = 500
+UNLINKED_WALKED_MAX: Final = 2_000
+"""Accounts that one question looks at: whether an account waits is known to two views, so each is a look-up."""
 IDS_CACHED_MAX: Final = 65_536
 
 _MASKS: Final[dict[str, Mask]] = {
@@ -226,24 +228,54 @@ class Reading:
 
     # who waits
 
-    async def unlinked(self, after: str | None, limit: int) -> list[Document]:
-        """Accounts none of whose holders is a customer, in the order of their ids, masked."""
-        begin: list[dict[str, Any]] = [] if after is None else [{"$match": {"_id": {"$gt": after}}}]
-        pipeline = [*begin, {"$sort": {"_id": 1}}, *await self._without_customer(), {"$limit": limit}]
-        found = await self._mongo.aggregate(await self._accounts(), pipeline)
+    async def unlinked(self, after: str | None, limit: int) -> tuple[list[Document], str | None]:
+        """Accounts none of whose holders is a customer, in the order of their ids, masked, and where to go on.
+
+        One call looks at `UNLINKED_WALKED_MAX` accounts at most, so it may give fewer than `limit` before the end; None
+        is the end.
+        """
+        found: list[Document] = []
+        walked = 0
+        while len(found) < limit and walked < UNLINKED_WALKED_MAX:
+            some = await self._step(after)
+            if some is None:
+                break
+            first, after, accounts = some
+            walked += accounts
+            wanted = {"$limit": limit - len(found)}
+            found += await self._mongo.aggregate(
+                await self._accounts(),
+                [*first, {"$sort": {"_id": 1}}, *await self._without_customer(), wanted],
+            )
+        ended = len(found) < limit and walked < UNLINKED_WALKED_MAX
+        reached = found[-1]["_id"] if len(found) == limit else after
         keys = await keys_of(self._ring, [_uuid(one["_id"]) for one in found])
-        return [_unlinked(_opened_account(one, keys)) for one in found]
+        return [_unlinked(_opened_account(one, keys)) for one in found], None if ended else reached
 
     async def unlinked_count(self) -> tuple[int, bool]:
-        """How many accounts wait, and whether that is all of them; counting ends at `UNLINKED_COUNTED_MAX`."""
-        pipeline = [
-            *await self._without_customer(),
-            {"$limit": UNLINKED_COUNTED_MAX + 1},
-            {"$count": "accounts"},
-        ]
-        found = await self._mongo.aggregate(await self._accounts(), pipeline)
-        count = found[0]["accounts"] if found else 0
-        return min(count, UNLINKED_COUNTED_MAX), count <= UNLINKED_COUNTED_MAX
+        """How many accounts wait among the first `UNLINKED_WALKED_MAX`, and whether those are all accounts."""
+        count, walked, after = 0, 0, None
+        while walked < UNLINKED_WALKED_MAX:
+            some = await self._step(after)
+            if some is None:
+                return count, True
+            first, after, accounts = some
+            walked += accounts
+            pipeline = [*first, *await self._without_customer(), {"$count": "accounts"}]
+            counted = await self._mongo.aggregate(await self._accounts(), pipeline)
+            count += counted[0]["accounts"] if counted else 0
+        return count, await self._step(after) is None
+
+    async def _step(self, after: str | None) -> tuple[list[dict[str, Any]], str, int] | None:
+        """The next `UNLINKED_STEP` accounts by id: a stage that takes them, the last one, how many; None at the end."""
+        beyond = {} if after is None else {"_id": {"$gt": after}}
+        found = await self._mongo.find(
+            await self._accounts(), beyond, fields={"_id": 1}, order=[("_id", 1)], limit=UNLINKED_STEP
+        )
+        if not found:
+            return None
+        last = found[-1]["_id"]
+        return [{"$match": {"_id": {"$gte": found[0]["_id"], "$lte": last}}}], last, len(found)
 
     # pipelines
 

@@ -212,7 +212,10 @@ class Accounts(BaseModel):
 
 
 class UnlinkedPage(BaseModel):
-    """Accounts that wait for their customer; `counted` of them, at least so many where `all_counted` is false."""
+    """Accounts that wait for their customer; `counted` of them, at least so many where `all_counted` is false.
+
+    The list ends where `next` is null; a page may be short before that.
+    """
 
     items: list[AccountKnown]
     next: str | None
