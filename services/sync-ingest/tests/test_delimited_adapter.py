@@ -180,10 +180,6 @@ def statement(*rows):
     return (ABOVE + NAMES + "".join(rows)).encode()
 
 
-def ids(items):
-    return [item.content.core_transaction_id for item in items]
-
-
 def test_a_statement_of_one_account_needs_no_column_of_accounts_and_what_stands_above_is_passed_over(
     read_all,
 ):
@@ -195,17 +191,13 @@ def test_a_statement_of_one_account_needs_no_column_of_accounts_and_what_stands_
     assert (item.content.booked_on, item.content.counterparty_name) == (date(2026, 1, 6), "Azure Interior")
 
 
-def test_postings_without_an_id_are_told_apart_by_what_they_say_and_how_often(read_all):
-    adapter = DelimitedAdapter(MappingFile.from_toml(STATEMENT))
-    other = '"01/06/2026","rent","-900.00","","Landlord"\n'
-    twice = ids(read_all(adapter, statement(COFFEE.format("10.00"), other, COFFEE.format("6.50"))))
-    assert len(set(twice)) == 3
-    once = ids(read_all(adapter, statement(COFFEE.format("11.00"))))
-    assert once == twice[:1], "another printed balance is no other booking"
-    overlapping = ids(read_all(adapter, statement(other, COFFEE.format(""), COFFEE.format(""))))
-    assert sorted(overlapping) == sorted(twice)
-    elsewhere = DelimitedAdapter(MappingFile.from_toml(STATEMENT.replace("DE02", "DE03")))
-    assert set(ids(read_all(elsewhere, statement(other)))).isdisjoint(twice)
+def test_a_row_of_a_file_without_transaction_ids_has_none(read_all):
+    adapter = DelimitedAdapter(MappingFile.from_toml('covers = "parts"\n' + STATEMENT))
+    (item,) = read_all(adapter, statement(COFFEE.format("10.00")))
+    assert item.content.core_transaction_id is None
+    assert adapter.covers == "parts"
+    with pytest.raises(MappingRefused):
+        MappingFile.from_toml('covers = "some"\n' + STATEMENT)
 
 
 def test_columns_of_a_file_without_a_header_are_numbered(read_all):

@@ -142,7 +142,9 @@ create table if not exists {schema}.certified_balances (
     account uuid not null, currency text not null, balance_minor bigint not null, source text not null,
     primary key (account, currency));
 create table if not exists {schema}.descriptions (subject uuid primary key, revision int not null, digest text not null);
-create table if not exists {schema}.reversals (original uuid primary key, reversal uuid not null);
+create table if not exists {schema}.awaited_originals (
+    quarantine uuid primary key, source text not null, original uuid not null);
+create index if not exists awaited_originals_of on {schema}.awaited_originals (source);
 create table if not exists {schema}.requests (
     key text primary key, fingerprint bytea not null, answer bytea, asked_at timestamptz not null);
 """
@@ -467,23 +469,35 @@ class Archive:
                 [(subject, revision, digest) for subject, (revision, digest) in revisions.items()],
             )
 
-    def reversals(self, originals: Sequence[UUID]) -> dict[UUID, UUID]:
-        """Which posting claimed to reverse each original."""
-        rows = self._rows(
-            "select original, reversal from {s}.reversals where original = any(%s)", (list(originals),)
-        )
-        return dict(rows)
-
-    def claim_reversals(self, claims: Mapping[UUID, UUID]) -> None:
-        """Reserves originals for their reversals, before these are stored; a claim without event may be taken over."""
+    def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:
+        """Remembers for which postings quarantined reversals wait."""
         with self._connection.transaction(), self._connection.cursor() as cursor:
             cursor.executemany(
-                self._sql(
-                    "insert into {s}.reversals values (%s, %s)"
-                    " on conflict (original) do update set reversal = excluded.reversal"
-                ),
-                list(claims.items()),
+                self._sql("insert into {s}.awaited_originals values (%s, %s, %s) on conflict do nothing"),
+                [(entry, source, original) for entry, original in originals.items()],
             )
+
+    def awaited_originals(self, source: str, after: UUID | None, limit: int) -> dict[QuarantineId, UUID]:
+        """Reversals of a source that wait in quarantine, each with the posting that it waits for, in the order of ids."""
+        rows = self._rows(
+            "select a.quarantine, a.original from {s}.awaited_originals as a join {s}.quarantine as q"
+            " on q.id = a.quarantine and q.status = 'waiting' where a.source = %s"
+            " and (%s::uuid is null or a.quarantine > %s) order by a.quarantine limit %s",
+            (source, after, after, limit),
+        )
+        return {QuarantineId(entry): original for entry, original in rows}
+
+    def readings(self, intakes: Sequence[Intake]) -> dict[ContentId, frozenset[UUID]]:
+        """All intakes of the same bytes as these, by what the bytes are kept under."""
+        found: dict[ContentId, set[UUID]] = {}
+        rows = self._rows(
+            "select other.id, other.source, other.sha256 from {s}.intakes as one"
+            " join {s}.intakes as other using (source, sha256) where one.id = any(%s)",
+            ([intake.id for intake in intakes],),
+        )
+        for intake, source, digest in rows:
+            found.setdefault(content_id(self._ids, source, digest), set()).add(intake)
+        return {content: frozenset(ids) for content, ids in found.items()}
 
     # statements
 

@@ -34,7 +34,7 @@ from sync_ingest.domain.identities import (
     feed_id,
     released_id,
 )
-from sync_ingest.domain.records import shown
+from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY, BookingDays, shown
 from sync_ingest.domain.totals import Purse
 from sync_ingest.pipeline import Entry, Journal, Origin, Pipeline
 
@@ -149,6 +149,13 @@ class IngestSettings:
 
     bank_time: tzinfo = UTC
     printed_tolerance_minor: int = TOLERANCE_MINOR
+    booked_from: date = FIRST_DAY
+    booked_days_ahead_max: int = BOOKED_DAYS_AHEAD_MAX
+
+    def booking_days(self, now: datetime) -> BookingDays:
+        """The days on which a posting may be booked that is read at `now`."""
+        today = now.astimezone(self.bank_time).date()
+        return BookingDays.around(today, self.booked_from, self.booked_days_ahead_max)
 
 
 class SourceNameInvalid(Refusal):
@@ -413,14 +420,25 @@ class Ingest:
             now=self.now,
             bank_time=self.settings.bank_time,
             certified_through=previous.findings.booked_through if previous else None,
+            days=self.settings.booking_days(self.now()),
             reached=self.reached,
         )
         adapter = adapter_for(intakes[0].format, intakes[0].mapping)
         files, origins, met = [], [], set[IntakeId]()
+        readings = self.archive.readings(intakes)
         for intake in intakes:
             files.append(FeedFile(intake.name, intake.size_bytes, self._opener(intake)))
             fresh = not intake.certified and intake.id not in met
-            origins.append(Origin(intake.id, intake.name, open=fresh, closed=intake.certified))
+            origins.append(
+                Origin(
+                    intake.id,
+                    intake.name,
+                    open=fresh,
+                    closed=intake.certified,
+                    covers=adapter.covers,
+                    readings=readings[intake.content],
+                )
+            )
             met.add(intake.id)
         total, started = sum(feed_file.size_bytes for feed_file in files), self.elapsed()
         reading = _Reading(adapter, files)
@@ -566,8 +584,5 @@ class _Book:
     def describe(self, revisions: Mapping[UUID, tuple[int, str]]) -> None:
         self.archive.describe(revisions)
 
-    def reversals(self, originals: Sequence[UUID]) -> dict[UUID, UUID]:
-        return self.archive.reversals(originals)
-
-    def claim_reversals(self, claims: Mapping[UUID, UUID]) -> None:
-        self.archive.claim_reversals(claims)
+    def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:
+        self.archive.await_originals(source, originals)

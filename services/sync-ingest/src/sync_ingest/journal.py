@@ -18,7 +18,9 @@ from msgspec import structs
 from psycopg import sql
 
 from sync_ingest.archive import STORE_SCHEMA
-from sync_ingest.domain.events import STORED_NAMES
+from sync_ingest.domain.booking import differences
+from sync_ingest.domain.events import STORED_NAMES, PostingBooked, PostingReversed
+from sync_ingest.domain.records import Posting
 from sync_ingest.ingesting import ITSELF, Acting, StoredMovement
 from sync_ingest.pipeline import AppendConflict, Entry, StoredPosting
 
@@ -55,6 +57,9 @@ class _PlaceOf(NamedTuple):
     key: DataKey | None
     stream: bytes
     of_key: bytes
+
+
+_NOWHERE: Final = _PlaceOf(None, b"", b"")
 
 
 class SubjectErased(Exception):
@@ -114,13 +119,27 @@ class StoreLedger:
                     position=stored.position,
                     amount_minor=data.amount_minor,
                     currency=data.currency,
+                    booked_on=data.booked_on,
                     digest=data.digest,
                     intake=data.intake,
                     line=data.line,
                     reversal=stored.name == "posting-reversed",
                     kind=data.kind,
-                    booked_on=data.booked_on,
                 )
+        return found
+
+    def differences(self, postings: Mapping[UUID, Posting]) -> list[frozenset[str]]:
+        """The fields in which each of these describes the stored posting of its identity differently."""
+        stored = [one for one in self._recorder.read_identities(list(postings)) if one.name in POSTING_NAMES]
+        keys = self._keys.keys_for({one.stream_id for one in stored}, create=False)
+        found = []
+        for one in stored:
+            event = CATALOGUE.open(one, keys.get(one.stream_id)).event
+            if one.identity is None or one.stream_id not in keys:
+                continue
+            if isinstance(event, (PostingBooked, PostingReversed)):
+                reverses = isinstance(event, PostingReversed)
+                found.append(differences(event, reverses, postings[one.identity]))
         return found
 
     def known(self, identities: Sequence[UUID]) -> set[UUID]:
@@ -198,7 +217,7 @@ class StoreLedger:
                     metas[of_meta] = b'{"meta":%b,"data":{"v":1,' % of_event
                 meta = metas[of_meta]
             name, personal = _KINDS[type(event)]
-            key, of_stream, of_key = places[stream.int]
+            key, of_stream, of_key = places[stream.int] if personal else _NOWHERE
             sealed = {}
             for field, of_field in personal:
                 plain = getattr(event, field)
@@ -223,7 +242,7 @@ class StoreLedger:
 
         By the integer of the stream: a UUID computes its hash in Python each time.
         """
-        streams = {entry.stream_id.int: entry.stream_id for entry in entries}
+        streams = {e.stream_id.int: e.stream_id for e in entries if _KINDS[type(e.event)][1]}
         keys, known = self._keys.keys_for(streams.values()), self._places
         found = {}
         for number, stream in streams.items():

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, tzinfo
 from functools import lru_cache, partial
 from hashlib import blake2b
+from itertools import groupby
+from operator import attrgetter
 from typing import Final, NamedTuple, Protocol, cast
 from uuid import UUID
 
@@ -22,11 +24,12 @@ from sync_ingest.domain.booking import (
     booked,
     days_of,
     described,
+    differences,
     stream_of,
     subject_of,
 )
 from sync_ingest.domain.controls import FeedRead
-from sync_ingest.domain.events import AccountSeen, FeedRecordQuarantined
+from sync_ingest.domain.events import AccountSeen, FeedRecordQuarantined, PostingUndone
 from sync_ingest.domain.holders import changed_rights, rights_of, written
 from sync_ingest.domain.identities import (
     Digester,
@@ -37,13 +40,16 @@ from sync_ingest.domain.identities import (
     posting_ids,
     quarantine_id,
     seen_id,
+    undone_id,
 )
 from sync_ingest.domain.records import (
     FIRST_DAY,
     LAST_DAY,
     AccountRecord,
     AnyRecord,
+    BookingDays,
     ControlRecord,
+    Covers,
     HolderRecord,
     HoldersRecord,
     MasterRecord,
@@ -51,10 +57,13 @@ from sync_ingest.domain.records import (
     Place,
     Posting,
     Unreadable,
+    legible,
     same_content,
     shown,
+    unseen,
 )
 from sync_ingest.domain.totals import ControlTotals, Purse, Tally
+from sync_ingest.unnumbered import EQUALS_MAX, Unnumbered
 
 ACCOUNTS_CACHED_MAX: Final = 200_000
 CONFLICT_RETRIES_MAX: Final = 5
@@ -66,6 +75,7 @@ QUARANTINED_NAMED_MAX: Final = 100_000
 
 
 _DAYS: Final = f"not between {FIRST_DAY} and {LAST_DAY}"
+_HIDDEN: Final = "a character that cannot be seen, or a blank at an end of a code or number"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -86,12 +96,12 @@ class StoredPosting(NamedTuple):
     position: int
     amount_minor: int
     currency: str
+    booked_on: date
     digest: str
     intake: UUID
     line: int
     reversal: bool
     kind: str | None
-    booked_on: date
 
 
 class AppendConflict(Exception):
@@ -115,6 +125,10 @@ class Journal(Protocol):
 
     def digest_keys(self, subjects: Sequence[UUID]) -> dict[UUID, bytes]:
         """A secret per subject under which contents are digested; none where the subject was erased."""
+        ...
+
+    def differences(self, postings: Mapping[UUID, Posting]) -> list[frozenset[str]]:
+        """Of each stored posting, by identity, the fields in which it is described differently; none where erased."""
         ...
 
     def sealed(self, entries: Sequence[Entry]) -> list[StoredEvent]:
@@ -145,12 +159,8 @@ class QuarantineBook(Protocol):
         """Remembers last descriptions."""
         ...
 
-    def reversals(self, originals: Sequence[UUID]) -> dict[UUID, UUID]:
-        """Which reversal claimed each original."""
-        ...
-
-    def claim_reversals(self, claims: Mapping[UUID, UUID]) -> None:
-        """Reserves originals for their reversals."""
+    def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:
+        """Remembers for which postings quarantined reversals wait; a second time changes nothing."""
         ...
 
 
@@ -159,12 +169,16 @@ class Origin:
     """The intake that a file of the feed came from.
 
     `open`: what it posted before counts as this run's. `closed`: a certificate covers it, so nothing new comes of it.
+    `covers`: what the file has of a source without transaction ids, where that is stated. `readings`: all intakes of the
+    same bytes.
     """
 
     intake: UUID
     file: str
     open: bool
     closed: bool = False
+    covers: Covers | None = None
+    readings: frozenset[UUID] = frozenset()
 
 
 class Positions:
@@ -189,6 +203,7 @@ class Positions:
 class _Quarantined:
     item: Item
     unreadable: Unreadable
+    awaited: UUID | None = None
 
 
 @dataclass(slots=True)
@@ -209,8 +224,11 @@ class _Plan:
     posted_before: list[tuple[Tally, Posting, int]] = field(default_factory=list)
     duplicates: list[tuple[Tally, int, int | None]] = field(default_factory=list)
     quarantined: list[_Quarantined] = field(default_factory=list)
-    deferred: list[Item] = field(default_factory=list)
-    claims: dict[UUID, UUID] = field(default_factory=dict)
+    deferred: list[tuple[Item, UUID]] = field(default_factory=list)
+    undone: set[UUID] = field(default_factory=set)
+    differing: dict[UUID, Posting] = field(default_factory=dict)
+    differing_in_feed: list[frozenset[str]] = field(default_factory=list)
+    coverage_unstated: int = 0
     entries: list[Entry] = field(default_factory=list)
 
 
@@ -218,8 +236,9 @@ class _Planned(NamedTuple):
     """A batch that only needs to be stored."""
 
     items: Sequence[Item]
+    identities: Sequence[UUID]
     plan: _Plan
-    identities: frozenset[int]
+    distinct: frozenset[int]
     sealed: Sequence[StoredEvent]
 
 
@@ -256,10 +275,12 @@ class Pipeline:
         now: Callable[[], datetime],
         bank_time: tzinfo,
         certified_through: date | None = None,
+        days: BookingDays | None = None,
         reached: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.source = source
-        self.totals = ControlTotals()
+        self._days = days or BookingDays.around(now().astimezone(bank_time).date())
+        self.totals = ControlTotals(booked_through=certified_through, business_date=self._days.today)
         self.read = FeedRead()
         self.appended = 0
         self._ids = ids
@@ -273,7 +294,8 @@ class Pipeline:
         self._in_flight: _InFlight | None = None
         self._gathered: list[_Planned] = []
         self._seen = Positions()
-        self._deferred: list[Item] = []
+        self._deferred: list[tuple[Item, UUID]] = []
+        self._unnumbered = Unnumbered(ids, source, partial(_intakes, journal))
         self._ordinals: Counter[tuple[bytes, str]] = Counter()
         self._waiting: set[QuarantineId] = set()
         self._named = self._unnamed = 0
@@ -308,10 +330,11 @@ class Pipeline:
         """Reversals that came before their originals, once more; what still has none is set aside."""
         waiting, self._deferred = self._deferred, []
         for at in range(0, len(waiting), BATCH_RECORDS):
-            self._batch(waiting[at : at + BATCH_RECORDS])
+            some = waiting[at : at + BATCH_RECORDS]
+            self._identified([item for item, _ in some], [identity for _, identity in some])
         self._settle()
         if len(self._deferred) == len(waiting):
-            self._quarantine([self._orphan(item) for item in self._deferred])
+            self._quarantine([self._orphan(item) for item, _ in self._deferred])
             self._deferred = []
 
     def _batch(self, items: Sequence[Item]) -> None:
@@ -327,14 +350,58 @@ class Pipeline:
             if unreadable:
                 self._quarantine(unreadable)
         if postings:
-            self._postings(postings)
+            self._postings(self._legible(postings))
 
     # postings
 
+    def _legible(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Those of the postings whose codes, names and numbers can be seen; the others are quarantined."""
+        if legible(cast("list[Posting]", [item.content for item in items])):
+            return items
+        faults = [(item, unseen(cast("Posting", item.content))) for item in items]
+        hidden = [self._hidden(item, column) for item, column in faults if column is not None]
+        if hidden:
+            self._quarantine(hidden)
+        return [item for item, column in faults if column is None]
+
+    def _hidden(self, item: Item, column: str) -> _Quarantined:
+        content = cast("Posting | MasterRecord", item.content)
+        return _Quarantined(item, Unreadable("character-invisible", _HIDDEN, _raw(content), column))
+
     def _postings(self, items: Sequence[Item]) -> None:
+        postings = cast("list[Posting]", [item.content for item in items])
+        if all([posting.core_transaction_id is not None for posting in postings]):  # noqa: C419 - faster
+            self._identified(items, posting_ids(self._ids, self.source, postings))
+            return
+        # Files one by one: an ordinal is counted in a file, and what another brought just now has to be stored.
+        for file, of_file in groupby(items, key=attrgetter("file")):
+            self._numbered(file, list(of_file))
+
+    def _numbered(self, file: int, items: Sequence[Item]) -> None:
+        """Postings of one file, some of which have no transaction id."""
+        postings = cast("list[Posting]", [item.content for item in items])
+        origin = self._origins[file]
+        unnumbered = [posting for posting in postings if posting.core_transaction_id is None]
+        if origin.covers == "parts" and unnumbered:
+            self._settle()
+        made = iter(self._unnumbered.identities(file, unnumbered, origin.covers, origin.readings))
+        identities = [
+            self._ids.posting(self.source, p.account, p.core_transaction_id, p.leg)
+            if p.core_transaction_id is not None
+            else next(made)
+            for p in postings
+        ]
+        known = [(item, identity) for item, identity in zip(items, identities, strict=True) if identity]
+        if len(known) < len(items):
+            detail = f"more than {EQUALS_MAX} rows without ids of their own"
+            lost = [item for item, identity in zip(items, identities, strict=True) if identity is None]
+            self._quarantine([self._refused(item, "file-oversized", detail) for item in lost])
+        if known:
+            self._identified([item for item, _ in known], [identity for _, identity in known])
+
+    def _identified(self, items: Sequence[Item], identities: Sequence[UUID]) -> None:
         """Plans a batch while those before it are being stored; what gathers meanwhile goes into one transaction."""
         postings = cast("list[Posting]", [item.content for item in items])
-        identities = posting_ids(self._ids, self.source, postings)
         # By integers: a UUID computes its hash in Python each time.
         distinct = frozenset([identity.int for identity in identities])
         reversing = any([p.reverses for p in postings])  # noqa: C419 - faster
@@ -367,15 +434,13 @@ class Pipeline:
         known = self._journal.postings(identities) if look else {}
         self._repeating = bool(known)
         plan = self._plan(items, postings, identities, known)
-        if plan.claims:
-            self._book.claim_reversals(plan.claims)
-        return _Planned(items, plan, distinct, self._journal.sealed(plan.entries))
+        return _Planned(items, identities, plan, distinct, self._journal.sealed(plan.entries))
 
     def _touches(self, identities: frozenset[int]) -> bool:
         """Whether any of these is on its way into the store and could not be found there yet."""
         flight = self._in_flight
         under_way = [*(flight.batches if flight else ()), *self._gathered]
-        return any(not planned.identities.isdisjoint(identities) for planned in under_way)
+        return any(not planned.distinct.isdisjoint(identities) for planned in under_way)
 
     def _settle(self) -> None:
         """Waits until everything that was planned is stored and counted."""
@@ -401,15 +466,14 @@ class Pipeline:
             batches, self._gathered = [*flight.batches, *self._gathered], []
             self._accounts.clear()
             for planned in batches:
-                self._store_anew(planned.items)
+                self._store_anew(planned.items, planned.identities)
         else:
             self._stored(flight.batches, positions)
 
-    def _store_anew(self, items: Sequence[Item]) -> None:
+    def _store_anew(self, items: Sequence[Item], identities: Sequence[UUID]) -> None:
         """Plans on what the store says now, with nothing under way, as often as others are faster, bounded."""
         postings = cast("list[Posting]", [item.content for item in items])
         for attempt in range(CONFLICT_RETRIES_MAX):
-            identities = posting_ids(self._ids, self.source, postings)
             planned = self._planned(items, postings, identities, frozenset(), look=True)
             try:
                 positions = self._journal.append(planned.sealed) if planned.sealed else []
@@ -443,6 +507,7 @@ class Pipeline:
         plan = _Plan()
         source, origins = self.source, self._origins
         accounts = self._accounts_of(postings)
+        first_day, last_day = self._days.first, self._days.last
         new: dict[int, _New] = {}
         reversing: list[_New] = []
         for item, posting, identity in zip(items, postings, identities, strict=True):
@@ -457,27 +522,25 @@ class Pipeline:
             digest = account.digest(posting) if account.digest else ""
             stored = known.get(identity) if known else None
             if stored is not None:
-                if digest and stored.digest and stored.digest != digest:
+                if stored[1:4] != (posting.amount_minor, posting.currency, posting.booked_on):
                     plan.quarantined.append(self._conflict(item))
-                else:
-                    self._plan_known(plan, item, posting, tally, stored)
+                    continue
+                self._plan_known(plan, item, posting, tally, stored)
+                if digest and stored.digest and stored.digest != digest:
+                    plan.differing[identity] = posting
                 continue
             number = identity.int
             twin = new.get(number)
             if twin is not None:
-                if twin.posting == posting:
-                    plan.duplicates.append((tally, posting.amount_minor, None))
-                else:
-                    plan.quarantined.append(self._conflict(item))
+                self._plan_twin(plan, item, posting, tally, twin)
                 continue
-            if origins[item.file].closed or not FIRST_DAY <= posting.booked_on <= LAST_DAY:
+            if not first_day <= posting.booked_on <= last_day:
+                plan.quarantined.append(self._refused(item, "date-out-of-window", self._days.text))
+                continue
+            if origins[item.file].closed:
                 plan.quarantined.append(self._unfit(item))
                 continue
-            original = (
-                self._ids.posting(source, posting.account, posting.reverses, posting.leg)
-                if posting.reverses
-                else None
-            )
+            original = self._original(posting) if posting.reverses else None
             new[number] = fresh = _New(item, posting, identity, digest, original, account, tally)
             if original is not None:
                 reversing.append(fresh)
@@ -488,11 +551,14 @@ class Pipeline:
 
     def _unfit(self, item: Item) -> _Quarantined:
         """Why a posting that is not there yet cannot come; the same reason whenever its intake is read."""
-        content = item.content
-        if isinstance(content, Posting) and not FIRST_DAY <= content.booked_on <= LAST_DAY:
-            return self._refused(item, "date-impossible", _DAYS)
         detail = "its intake is certified without it: release it once its original is there"
         return self._refused(item, "reversal-without-original", detail)
+
+    def _original(self, posting: Posting) -> UUID:
+        """Identity of the posting that a reversal names: on its own account and leg unless it says otherwise."""
+        account = posting.reverses_account or posting.account
+        leg = posting.leg if posting.reverses_leg is None else posting.reverses_leg
+        return self._ids.posting(self.source, account, posting.reverses or "", leg)
 
     def _tally(self, account: _Account, currency: str) -> Tally:
         tally = account.tallies[currency] = self.totals.tally(Purse(account.id, currency))
@@ -521,20 +587,44 @@ class Pipeline:
         origin = self._origins[item.file]
         if origin.open and stored.intake == origin.intake and stored.line == item.line:
             plan.posted_before.append((tally, posting, stored.position))
-        else:
-            plan.duplicates.append((tally, posting.amount_minor, stored.position))
+            return
+        if posting.core_transaction_id is None and stored.intake not in origin.readings:
+            if origin.covers == "parts":
+                # Somebody else booked this ordinal meanwhile, without the lock of the source.
+                plan.quarantined.append(self._conflict(item))
+                return
+            plan.coverage_unstated += origin.covers is None
+        plan.duplicates.append((tally, posting.amount_minor, stored.position))
+
+    def _plan_twin(self, plan: _Plan, item: Item, posting: Posting, tally: Tally, twin: _New) -> None:
+        """A posting whose identity came before in the same batch."""
+        held = twin.posting
+        if (held.amount_minor, held.currency, held.booked_on) != (
+            posting.amount_minor,
+            posting.currency,
+            posting.booked_on,
+        ):
+            plan.quarantined.append(self._conflict(item))
+            return
+        origin = self._origins[item.file]
+        if (
+            posting.core_transaction_id is None
+            and self._origins[twin.item.file].intake not in origin.readings
+        ):
+            plan.coverage_unstated += origin.covers is None
+        if held != posting:
+            plan.differing_in_feed.append(differences(held, twin.original is not None, posting))
+        plan.duplicates.append((tally, posting.amount_minor, None))
 
     def _plan_reversals(self, plan: _Plan, new: dict[int, _New], reversing: Sequence[_New]) -> None:
         originals = list({fresh.original for fresh in reversing if fresh.original})
         stored = self._journal.postings(originals)
-        claimed = self._book.reversals(originals)
-        effective = self._journal.known(list(set(claimed.values())))
+        undone_before = self._journal.known([undone_id(original) for original in originals])
         for fresh in reversing:
             original = fresh.original
             if original is None:
                 continue
             twin, held = new.get(original.int), stored.get(original)
-            rival = plan.claims.get(original) or claimed.get(original)
             if held is not None:
                 undone = (held.amount_minor, held.currency, held.reversal)
                 reverses = Reversed(original, held.kind, held.booked_on)
@@ -544,7 +634,7 @@ class Pipeline:
             else:
                 del new[fresh.identity.int]
                 if len(self._deferred) + len(plan.deferred) < DEFERRED_MAX:
-                    plan.deferred.append(fresh.item)
+                    plan.deferred.append((fresh.item, fresh.identity))
                 else:
                     plan.quarantined.append(self._orphan(fresh.item))
                 continue
@@ -552,11 +642,11 @@ class Pipeline:
                 detail = "a reversal undoes exactly one posting, with the opposite amount in its currency"
                 del new[fresh.identity.int]
                 plan.quarantined.append(self._refused(fresh.item, "reversal-mismatch", detail))
-            elif rival is not None and rival != fresh.identity and (rival in effective or rival.int in new):
+            elif original in plan.undone or undone_id(original) in undone_before:
                 del new[fresh.identity.int]
                 plan.quarantined.append(self._refused(fresh.item, "already-reversed", "reversed before"))
             else:
-                plan.claims[original] = fresh.identity
+                plan.undone.add(original)
                 new[fresh.identity.int] = structs.replace(fresh, reverses=reverses)
 
     def _plan_entries(self, plan: _Plan, new: Iterable[_New]) -> None:
@@ -576,6 +666,10 @@ class Pipeline:
             event = booked(source, posting, identity, fresh.digest, intake, item.line, fresh.reverses)
             posted.append((fresh.tally, posting, len(entries)))
             entries.append(Entry(account.id, account.head, event, identity, effective_at, intake, item.trace))
+            if fresh.reverses is not None:
+                original = fresh.reverses.posting_id
+                once, undone = undone_id(original), PostingUndone(source, original, identity)
+                entries.append(Entry(once, 1, undone, once, effective_at, intake, item.trace))
 
     def _count(self, plan: _Plan, positions: Sequence[int]) -> None:
         totals, through, seen = self.totals, self._certified_through, self._seen
@@ -591,11 +685,17 @@ class Pipeline:
             first = stored_at is not None and seen.add(stored_at)
             totals.count_duplicate(tally, amount_minor, first_in_feed=first)
         self._deferred += plan.deferred
+        totals.coverage_unstated += plan.coverage_unstated
+        for fields in plan.differing_in_feed:
+            totals.count_differing(fields)
+        if plan.differing:
+            for fields in self._journal.differences(plan.differing):
+                totals.count_differing(fields)
 
     # master data
 
     def _master(self, items: Sequence[Item]) -> list[_Quarantined]:
-        refused = []
+        refused, days = [], self._days
         latest: list[tuple[Item, MasterRecord]] = []
         for item in items:
             record = item.content
@@ -604,6 +704,10 @@ class Pipeline:
             if record.source is not None and record.source != self.source:
                 detail = "the record names another source than its feed"
                 refused.append(self._refused(item, "source-mismatch", detail))
+            elif (column := unseen(record)) is not None:
+                refused.append(self._hidden(item, column))
+            elif isinstance(record, AccountRecord) and not days.first <= record.opened_on <= days.last:
+                refused.append(self._refused(item, "date-out-of-window", days.text))
             elif not all(FIRST_DAY <= day <= LAST_DAY for day in days_of(record)):
                 refused.append(self._refused(item, "date-impossible", _DAYS))
             elif isinstance(record, HolderRecord) and record.ends_before_it_begins:
@@ -721,6 +825,9 @@ class Pipeline:
                 continue
             self._reached("before-progress")
             self._book.enter(events)
+            awaited = {identity: q.awaited for identity, q in named if q.awaited is not None}
+            if awaited:
+                self._book.await_originals(self.source, awaited)
             break
         for identity, _ in named:
             if identity in released:
@@ -751,10 +858,14 @@ class Pipeline:
         return _Quarantined(item, Unreadable(reason, detail, raw))
 
     def _orphan(self, item: Item) -> _Quarantined:
-        return self._refused(item, "reversal-without-original", "it reverses a posting that is not there")
+        detail = "it reverses a posting that is not there; it is booked when that one comes"
+        orphan = self._refused(item, "reversal-without-original", detail)
+        orphan.awaited = self._original(cast("Posting", item.content))
+        return orphan
 
     def _conflict(self, item: Item) -> _Quarantined:
-        return self._refused(item, "identity-conflict", "the same transaction and leg with another content")
+        detail = "the same transaction and leg with another amount, currency or booking date"
+        return self._refused(item, "identity-conflict", detail)
 
     # store
 
@@ -768,6 +879,11 @@ class Pipeline:
     def _heads_of(self, streams: Sequence[UUID]) -> dict[UUID, int]:
         found = self._journal.heads(list(dict.fromkeys(streams)))
         return {stream: found.get(stream, 0) for stream in streams}
+
+
+def _intakes(journal: Journal, identities: Sequence[UUID]) -> dict[UUID, UUID]:
+    """Which intake brought each of these postings."""
+    return {identity: stored.intake for identity, stored in journal.postings(identities).items()}
 
 
 def _day_start(bank_time: tzinfo, day: date) -> datetime:

@@ -1,6 +1,6 @@
 """Settings of sync-ingest: the bank's own choices beside what every process has."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -8,16 +8,22 @@ from chassis.settings import Settings
 from pydantic import Field
 
 from sync_ingest.domain.balances import TOLERANCE_MINOR
+from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY
 from sync_ingest.ingesting import IngestSettings
 
 CrashPoint = Literal["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
 
 
 class SyncIngestSettings(Settings):
-    """`topic_source` is the source of messages that name none; `feed_instance` a feed process's name that outlives it."""
+    """A posting is booked from `booked_from` to `booked_days_ahead_max` days after the bank's business date.
+
+    `topic_source` is the source of messages that name none; `feed_instance` a feed process's name that outlives it.
+    """
 
     bank_time_zone: str = "Asia/Shanghai"
     printed_tolerance_minor: int = Field(default=TOLERANCE_MINOR, ge=0)
+    booked_from: date = FIRST_DAY
+    booked_days_ahead_max: int = Field(default=BOOKED_DAYS_AHEAD_MAX, ge=0, le=3_660)
     window_minutes: int = Field(default=15, ge=1, le=24 * 60)
     topic_source: str = "corebank"
     feed_instance: str | None = None
@@ -33,5 +39,8 @@ class SyncIngestSettings(Settings):
     def ingest(self) -> IngestSettings:
         """What a run needs to know of them."""
         return IngestSettings(
-            bank_time=ZoneInfo(self.bank_time_zone), printed_tolerance_minor=self.printed_tolerance_minor
+            bank_time=ZoneInfo(self.bank_time_zone),
+            printed_tolerance_minor=self.printed_tolerance_minor,
+            booked_from=self.booked_from,
+            booked_days_ahead_max=self.booked_days_ahead_max,
         )

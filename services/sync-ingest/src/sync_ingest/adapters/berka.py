@@ -33,6 +33,7 @@ from sync_ingest.domain.records import (
     AccountRecord,
     AnyRecord,
     CardRecord,
+    Covers,
     HolderRecord,
     Kind,
     LoanRecord,
@@ -156,6 +157,7 @@ class BerkaAdapter:
     name: Final = "berka"
     reading: Final = "berka.2"
     balance_order: BalanceOrder = "credits-first"
+    covers: Covers | None = None
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
         """Master data first, then postings, whatever order the files come in."""

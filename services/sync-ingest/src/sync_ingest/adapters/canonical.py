@@ -19,7 +19,7 @@ from sync_ingest.adapters.port import (
     rebatched,
     unreadable_file,
 )
-from sync_ingest.domain.records import AnyRecord, Unreadable
+from sync_ingest.domain.records import AnyRecord, Covers, Unreadable
 
 _decoder: Final[msgspec.json.Decoder[AnyRecord]] = msgspec.json.Decoder(AnyRecord)
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`")
@@ -33,6 +33,7 @@ class CanonicalAdapter:
     name: Final = "canonical"
     reading: Final = "canonical.1"
     balance_order: BalanceOrder = "as-read"
+    covers: Covers | None = None
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
         """Every non-blank line of every file, in the order of the files."""

@@ -1,13 +1,11 @@
 """Delimited text with a mapping file that says, in the bank's own column names, where each canonical field is.
 
-docs/mappings.md has every option of a mapping (`MappingFile`). Without a transaction id a posting is identified by what
-it says and by its ordinal among the postings of its file that say the same: two equal bookings of one day are two, and
-a file that overlaps another brings only what is new. The printed balance is no part of it, because banks print it anew
-when something is booked in between.
+docs/mappings.md has every option of a mapping (`MappingFile`). Without a transaction id a posting is
+identified by its money and an ordinal among equals (`sync_ingest.unnumbered`); `covers` says whether a file has whole
+days or parts.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
 from hashlib import blake2b
@@ -32,33 +30,10 @@ from sync_ingest.adapters.port import (
     oversized,
 )
 from sync_ingest.adapters.rows import Row, Rows
-from sync_ingest.domain.records import AnyRecord, ControlRecord, Posting, Unreadable
-
-DERIVED_IDS_MAX: Final = 2_000_000
-"""Rows of one file that have no id of their own: so many are told apart."""
-NO_ID: Final = "-"
+from sync_ingest.domain.records import AnyRecord, ControlRecord, Covers, Posting, Unreadable
 
 _NUMBERED: Final = re.compile(r"#([1-9][0-9]{0,3})")
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
-
-
-class _Told:
-    """How often each posting without an id was told by a file so far."""
-
-    def __init__(self) -> None:
-        self._times: Counter[bytes] = Counter()
-
-    def identified(self, posting: Posting) -> Posting:
-        """The posting under an id of its own, which tells nothing to whom the account's number is unknown."""
-        content = _encode(msgspec.structs.replace(posting, balance_after_minor=None))
-        digest = blake2b(content, digest_size=12, key=posting.account.encode()[:64]).digest()
-        if digest not in self._times and len(self._times) >= DERIVED_IDS_MAX:
-            raise RowUnreadable(
-                "file-oversized", f"more than {DERIVED_IDS_MAX} rows without ids of their own"
-            )
-        self._times[digest] += 1
-        made = f"content-{digest.hex()}-{self._times[digest]}"
-        return msgspec.structs.replace(posting, core_transaction_id=made)
 
 
 class _Header(NamedTuple):
@@ -77,8 +52,9 @@ class DelimitedAdapter:
 
     def __init__(self, mapping: MappingFile) -> None:
         self.mapping = mapping
-        self.reading = f"csv.2.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
+        self.reading = f"csv.3.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
         self.balance_order: BalanceOrder = mapping.balance_order
+        self.covers: Covers | None = mapping.covers
         self._rows = Rows(mapping)
         self._dates = mapping.dates()
         self._amounts, self._balances = mapping.amounts(), mapping.balances()
@@ -103,13 +79,12 @@ class DelimitedAdapter:
 
     def _records(self, index: int, feed_file: FeedFile, before: int) -> Iterator[tuple[Item, int]]:
         header: _Header | None = None
-        told = _Told()
         for row, position in self._rows.read(feed_file):
             if header is None:
                 header = self._header(row)
                 if self.mapping.header_line:
                     continue
-            content = self._read(row, header, told)
+            content = self._read(row, header)
             if content is not None:
                 yield Item(index, row.line.number, content), before + position
         if header is None:
@@ -151,7 +126,7 @@ class DelimitedAdapter:
 
     # rows
 
-    def _read(self, row: Row, header: _Header, told: "_Told") -> AnyRecord | Unreadable | None:
+    def _read(self, row: Row, header: _Header) -> AnyRecord | Unreadable | None:
         line, values = row
         if line.oversized:
             return oversized(line)
@@ -164,11 +139,11 @@ class DelimitedAdapter:
                 raise columns_differ(line, len(values), header.width, self.mapping.separator)
             fields = {name: values[at].strip() for name, at in header.columns}
             direction = "" if header.direction is None else values[header.direction].strip()
-            return self._posting(fields, direction, told)
+            return self._posting(fields, direction)
         except RowUnreadable as problem:
             return problem.of(line)
 
-    def _posting(self, row: dict[str, str], direction: str, told: "_Told") -> AnyRecord:
+    def _posting(self, row: dict[str, str], direction: str) -> AnyRecord:
         mapping = self.mapping
         currency = self._currency(row.get("currency", ""))
         decimals = exponent(currency)
@@ -184,7 +159,7 @@ class DelimitedAdapter:
         record = {
             "account": mapping.account or self._present(row, "account"),
             "core_transaction_id": (
-                self._present(row, "core_transaction_id") if "core_transaction_id" in row else NO_ID
+                self._present(row, "core_transaction_id") if "core_transaction_id" in row else None
             ),
             "amount_minor": self._signed(row, direction, currency, decimals),
             "currency": currency,
@@ -198,16 +173,17 @@ class DelimitedAdapter:
             ),
             **details,
         }
+        if row.get("reverses_leg"):
+            record |= {"reverses_leg": row["reverses_leg"]}
         if row.get("sequence_number"):
             record |= {"sequence_number": row["sequence_number"], "numbered_by": mapping.numbered_by}
         try:
-            posting = msgspec.convert(record, Posting, strict=False)
+            return msgspec.convert(record, Posting, strict=False)
         except msgspec.ValidationError as error:
             field = str(error).rpartition("`$.")[2].removesuffix("`")
             raise RowUnreadable(
                 "field-invalid", "a value that this field cannot hold", mapping.columns.get(field)
             ) from None
-        return posting if "core_transaction_id" in row else told.identified(posting)
 
     def _currency(self, printed: str) -> str:
         words = self.mapping.words.get("currency")

@@ -14,6 +14,7 @@ from msgspec import Meta
 from sync_ingest.adapters.amounts import PrintedAmounts, spelled
 from sync_ingest.adapters.dates import DateFormats
 from sync_ingest.adapters.port import BalanceOrder
+from sync_ingest.domain.records import Covers
 
 TEXT_FIELDS: Final = (
     "product",
@@ -26,6 +27,7 @@ TEXT_FIELDS: Final = (
     "counterparty_name",
     "text",
     "reverses",
+    "reverses_account",
 )
 KNOWN_COLUMNS: Final = frozenset(
     {
@@ -40,6 +42,7 @@ KNOWN_COLUMNS: Final = frozenset(
         "currency",
         "booked_on",
         "value_on",
+        "reverses_leg",
         "sequence_number",
     }
 )
@@ -119,6 +122,7 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     control: Control | None = None
     numbered_by: Literal["account", "branch"] = "account"
     balance_order: BalanceOrder = "as-read"
+    covers: Covers | None = None
 
     @classmethod
     def from_toml(cls, text: str) -> "MappingFile":

@@ -6,7 +6,7 @@ from typing import BinaryIO, Final, Literal, Protocol
 
 import msgspec
 
-from sync_ingest.domain.records import RAW_KEPT_BYTES_MAX, AnyRecord, Unreadable
+from sync_ingest.domain.records import RAW_KEPT_BYTES_MAX, AnyRecord, Covers, Unreadable
 
 LINE_BYTES_MAX: Final = 65_536
 CHUNK_BYTES: Final = 1 << 20
@@ -81,6 +81,11 @@ class Adapter(Protocol):
 
     @property
     def balance_order(self) -> BalanceOrder: ...
+
+    @property
+    def covers(self) -> Covers | None:
+        """What a file has of a source without transaction ids, where that is stated."""
+        ...
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]: ...
 

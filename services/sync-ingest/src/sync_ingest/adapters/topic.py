@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from sync_ingest.adapters.canonical import read_line
 from sync_ingest.adapters.port import LINE_BYTES_MAX, BalanceOrder, Batch, FeedFile, Item, Line, batched, kept
-from sync_ingest.domain.records import AnyRecord, Unreadable
+from sync_ingest.domain.records import AnyRecord, Covers, Unreadable
 
 _HEAD: Final = struct.Struct(">iqBI")
 FRAME_BYTES_MAX: Final = 16 << 20
@@ -40,6 +40,7 @@ class TopicAdapter:
     name: Final = "topic"
     reading: Final = "topic.1"
     balance_order: BalanceOrder = "as-read"
+    covers: Covers | None = None
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
         """Every frame of every file."""

@@ -1,7 +1,7 @@
 """From a canonical record to the private event that states it. Pure: ids, digests and times are arguments."""
 
 from datetime import date
-from typing import NamedTuple, assert_never
+from typing import Final, NamedTuple, assert_never
 from uuid import UUID
 
 from contracts.identity import OutsideIds
@@ -53,6 +53,8 @@ DescribingEvent = (
     | PartyDescribed
 )
 MasterEvent = DescribingEvent | HolderNamed | HolderRemoved
+NO_TRANSACTION_ID: Final = "none-"
+"""How the transaction id of a posting begins whose bank gives none."""
 
 
 def booked(
@@ -66,20 +68,45 @@ def booked(
 ) -> PostingEvent:
     """The event of one posting, `reverses` saying what it undoes if it is a reversal."""
     p = posting
+    transaction = p.core_transaction_id or f"{NO_TRANSACTION_ID}{identity.hex}"
     # By position, because names cost a third of the call, and this is called for every posting there is. The test of
     # this module compares every field.
     if reverses is not None:
         return PostingReversed(
-            source, identity, reverses.posting_id, p.core_transaction_id, p.leg, p.amount_minor, p.currency, p.booked_on,
+            source, identity, reverses.posting_id, transaction, p.leg, p.amount_minor, p.currency, p.booked_on,
             p.value_on, p.balance_after_minor, p.product, p.channel, p.kind, p.branch, p.teller,
             p.counterparty_bank, p.counterparty_account, p.counterparty_name, p.text, digest, intake, line,
             reverses.kind, reverses.booked_on,
         )  # fmt: skip
     return PostingBooked(
-        source, identity, p.core_transaction_id, p.leg, p.amount_minor, p.currency, p.booked_on, p.value_on,
+        source, identity, transaction, p.leg, p.amount_minor, p.currency, p.booked_on, p.value_on,
         p.balance_after_minor, p.product, p.channel, p.kind, p.branch, p.teller, p.counterparty_bank,
         p.counterparty_account, p.counterparty_name, p.text, digest, intake, line,
     )  # fmt: skip
+
+
+DESCRIPTION: Final = (
+    "value_on",
+    "balance_after_minor",
+    "product",
+    "channel",
+    "kind",
+    "branch",
+    "teller",
+    "counterparty_bank",
+    "counterparty_account",
+    "counterparty_name",
+    "text",
+)
+"""What describes a posting and is neither its identity nor its money."""
+
+
+def differences(held: PostingEvent | Posting, reverses: bool, posting: Posting) -> frozenset[str]:
+    """Names of the fields in which a duplicate describes a posting differently; `reverses`: it is held as a reversal."""
+    found = {name for name in DESCRIPTION if getattr(held, name) != getattr(posting, name)}
+    if reverses != (posting.reverses is not None):
+        found.add("reverses")
+    return frozenset(found or {"other"})
 
 
 def subject_of(  # noqa: PLR0911 (one arm per record)

@@ -68,6 +68,9 @@ class Findings(msgspec.Struct, frozen=True):
     printed: PrintedLine
     problems: tuple[Problem, ...]
     problems_total: int
+    differing: int = 0
+    differing_fields: dict[str, int] = {}
+    coverage_unstated: int = 0
 
 
 @dataclass(slots=True)
@@ -128,6 +131,9 @@ def certify(
         printed=_printed_line(printed),
         problems=named,
         problems_total=len(problems),
+        differing=feed.differing,
+        differing_fields=dict(sorted(feed.differing_fields.items())),
+        coverage_unstated=feed.coverage_unstated,
     )
 
 

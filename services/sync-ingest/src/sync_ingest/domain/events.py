@@ -159,6 +159,14 @@ class PostingReversed(Event, frozen=True, gc=False):
     reversed_booked_on: date | None = None
 
 
+class PostingUndone(Event, frozen=True):
+    """A posting was reversed. The store holds this once for each posting, in the transaction of its reversal."""
+
+    source: str
+    posting_id: UUID
+    undone_by: UUID
+
+
 class PartyDescribed(Event, frozen=True):
     """A person or company as the source describes it."""
 
@@ -229,6 +237,7 @@ IngestEvent = (
     | StandingOrderSet
     | PostingBooked
     | PostingReversed
+    | PostingUndone
     | PartyDescribed
     | IntakeReceived
     | FeedRecordQuarantined
@@ -248,6 +257,7 @@ STORED_NAMES: dict[str, type[Event]] = {
     "standing-order-set": StandingOrderSet,
     "posting-booked": PostingBooked,
     "posting-reversed": PostingReversed,
+    "posting-undone": PostingUndone,
     "party-described": PartyDescribed,
     "intake-received": IntakeReceived,
     "feed-record-quarantined": FeedRecordQuarantined,

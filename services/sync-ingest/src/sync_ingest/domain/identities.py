@@ -54,11 +54,27 @@ def released_id(quarantined: QuarantineId) -> UUID:
     return uuid5(_NAMESPACE, f"released:{quarantined}")
 
 
+def equals_id(ids: OutsideIds, source: str, posting: Posting) -> UUID:
+    """What postings have in common that are equal in everything that is money: account, bank date, amount, currency."""
+    account = posting.account
+    money = f"{posting.booked_on.isoformat()}:{posting.amount_minor}:{posting.currency}"
+    return ids.of_source("equals", source, f"{len(account)}:{account}:{money}")
+
+
+def ordinal_id(ids: OutsideIds, source: str, equals: UUID, ordinal: int) -> UUID:
+    """The identity of a posting without a transaction id: the n-th, from 1, among its equals."""
+    return ids.of_source("ordinal", source, f"{equals.hex}:{ordinal}")
+
+
+def undone_id(original: UUID) -> UUID:
+    """Identity of the reversal of a posting: a posting is reversed once."""
+    return uuid5(_NAMESPACE, f"undone:{original}")
+
+
 def posting_ids(ids: OutsideIds, source: str, postings: Sequence[Posting]) -> list[UUID]:
-    """The identity of each posting."""
-    return cast(
-        "list[UUID]", ids.postings(source, [(p.account, p.core_transaction_id, p.leg) for p in postings])
-    )
+    """The identity of each posting; all of them have a transaction id."""
+    legs = [(p.account, p.core_transaction_id, p.leg) for p in postings]
+    return cast("list[UUID]", ids.postings(source, cast("list[tuple[str, str, int]]", legs)))
 
 
 def seen_id(account: UUID) -> UUID:

@@ -4,8 +4,11 @@ These structs are also the published schema of the JSON lines that branch system
 dates are ISO 8601, money is signed integer minor units (credit positive, debit negative).
 """
 
-from datetime import date
-from typing import Annotated, Final, Literal
+from collections.abc import Sequence
+from datetime import date, timedelta
+from operator import attrgetter
+from typing import Annotated, Final, Literal, NamedTuple, get_args
+from unicodedata import category
 
 import msgspec
 from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX, CurrencyCode
@@ -24,6 +27,8 @@ Leg = Annotated[int, Meta(ge=0, le=999)]
 Product = Literal["deposit", "wealth", "loan", "card"]
 Role = Literal["owner", "joint", "signatory"]
 """Owner and joint holder own the account; an authorised signatory (授权签字人) may act on it and owns nothing of it."""
+Covers = Literal["whole-days", "parts"]
+"""What a file of a source without transaction ids has: all postings of its days, or some that no other file has."""
 Kind = Literal[
     "cash",
     "transfer",
@@ -47,12 +52,15 @@ class Record(msgspec.Struct, frozen=True, tag_field="record", omit_defaults=True
 class Posting(Record, frozen=True, tag="posting", gc=False):
     """One leg of a core-bank transaction on one account: the unit of money in this system.
 
-    `sequence_number` is the running number that the source gives its postings, one by one without a gap: per account,
-    or per branch where `numbered_by` says so.
+    `core_transaction_id` is null where the bank gives none: the posting is then identified by its money alone. `reverses`
+    is the core transaction id of the posting that this one undoes, on the same account and leg unless
+    `reverses_account` and `reverses_leg` say otherwise. `sequence_number` is the
+    running number that the source gives its postings, one by one without a gap: per account, or per branch where
+    `numbered_by` says so.
     """
 
     account: Key
-    core_transaction_id: Key
+    core_transaction_id: Key | None
     amount_minor: AmountMinor
     currency: CurrencyCode
     booked_on: date
@@ -69,6 +77,8 @@ class Posting(Record, frozen=True, tag="posting", gc=False):
     counterparty_name: Text | None = None
     text: Text | None = None
     reverses: Key | None = None
+    reverses_account: Key | None = None
+    reverses_leg: Leg | None = None
     sequence_number: SequenceNumber | None = None
     numbered_by: Literal["account", "branch"] = "account"
     source: Key | None = None
@@ -236,6 +246,30 @@ FIRST_DAY: Final = date(1900, 1, 1)
 LAST_DAY: Final = date(2199, 12, 31)
 """Bank days beyond these are slips of a key, and would not fit every calendar and zone on the way."""
 
+BOOKED_DAYS_AHEAD_MAX: Final = 31
+"""How far beyond the bank's business date a posting may be booked, unless the bank says otherwise."""
+
+
+class BookingDays(NamedTuple):
+    """The days on which a posting may be booked, around the bank's business date `today`."""
+
+    first: date
+    today: date
+    last: date
+
+    @classmethod
+    def around(
+        cls, today: date, first: date = FIRST_DAY, ahead_days: int = BOOKED_DAYS_AHEAD_MAX
+    ) -> "BookingDays":
+        """From `first` to so many days after today, and never beyond LAST_DAY."""
+        return cls(first, today, min(LAST_DAY, today + timedelta(days=ahead_days)))
+
+    @property
+    def text(self) -> str:
+        """The window in words."""
+        return f"not between {self.first} and {self.last}"
+
+
 SHOWN_CHARACTERS_MAX: Final = 200
 
 
@@ -259,6 +293,56 @@ class Unreadable(msgspec.Struct, frozen=True):
     detail: str
     raw: bytes
     column: str | None = None
+
+
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories: control, format, surrogate, line and paragraph separators."""
+_LINES: Final = {"text": "\t\n\r"}
+"""A narrative may have lines."""
+_posting_texts: Final = attrgetter(
+    "account", "core_transaction_id", "branch", "teller", "channel", "counterparty_bank", "counterparty_account",
+    "counterparty_name", "text", "reverses", "reverses_account", "source",
+)  # fmt: skip
+
+_posting_codes: Final = attrgetter("account", "core_transaction_id", "reverses", "reverses_account", "source")
+
+
+def legible(postings: Sequence[Posting]) -> bool:
+    """Whether `unseen` finds nothing in any of them, quickly; False where it has to be asked of each."""
+    texts = [text for posting in postings for text in _posting_texts(posting) if text is not None]
+    if not "".join(texts).isprintable():
+        return False
+    codes = [code for p in postings for code in _posting_codes(p) if code is not None]
+    return not any([code[0] == " " or code[-1] == " " for code in codes])  # noqa: C419 - faster
+
+
+def unseen(record: Posting | MasterRecord) -> str | None:
+    """The first field with a character that nobody sees, or that is a code or number with a blank at an end."""
+    for name, key in _TEXTS_OF[type(record)]:
+        value = getattr(record, name)
+        if value is None or (value.isprintable() and not key):
+            continue
+        if key and value != value.strip():
+            return name
+        allowed = _LINES.get(name, "")
+        if any(category(letter) in _INVISIBLE and letter not in allowed for letter in value):
+            return name
+    return None
+
+
+def _texts_of(record: type[Record]) -> tuple[tuple[str, bool], ...]:
+    """The fields of a record that hold text, each with whether it is a code or number."""
+    kind = msgspec.inspect.type_info(record)
+    found = []
+    for each in kind.fields if isinstance(kind, msgspec.inspect.StructType) else ():
+        options = each.type.types if isinstance(each.type, msgspec.inspect.UnionType) else (each.type,)
+        texts = [option for option in options if isinstance(option, msgspec.inspect.StrType)]
+        if texts:
+            found.append((each.name, texts[0].min_length is not None))
+    return tuple(found)
+
+
+_TEXTS_OF: Final = {record: _texts_of(record) for record in get_args(Posting | MasterRecord)}
 
 
 def canonical_schema() -> dict[str, object]:

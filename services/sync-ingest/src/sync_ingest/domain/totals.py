@@ -1,5 +1,7 @@
 """Control totals: what the feed says, counted while it is read and never from what was stored."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple
@@ -55,6 +57,13 @@ class ControlTotals:
     late: int = 0
     back_dated: int = 0
     booked_through: date | None = None
+    business_date: date | None = None
+    """The bank's date when the run began: a later booking date does not move `booked_through`."""
+    coverage_unstated: int = 0
+    """Records whose meaning hangs on whether the source sends whole days or parts, which nobody stated."""
+    differing: int = 0
+    """Duplicates that describe their posting differently than it was booked."""
+    differing_fields: Counter[str] = field(default_factory=Counter)
     tallies: dict[Purse, Tally] = field(default_factory=dict)
 
     def tally(self, purse: Purse) -> Tally:
@@ -84,8 +93,14 @@ class ControlTotals:
             self.late += 1
         if value_on is not None and value_on < booked_on:
             self.back_dated += 1
-        if self.booked_through is None or booked_on > self.booked_through:
-            self.booked_through = booked_on
+        day = booked_on if self.business_date is None else min(booked_on, self.business_date)
+        if self.booked_through is None or day > self.booked_through:
+            self.booked_through = day
+
+    def count_differing(self, fields: Iterable[str]) -> None:
+        """A duplicate that differs from its posting in these fields, none of which is money."""
+        self.differing += 1
+        self.differing_fields.update(fields)
 
     def count_duplicate(self, tally: Tally, amount_minor: int, *, first_in_feed: bool) -> None:
         """A posting that was there before, or a repetition within the feed."""
