@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 import uvloop
-from chassis.roles import Role, WebRole, begin, run_roles
+from chassis.roles import Role, WebRole, begun, run_roles
 from chassis.web import PortTaken
 from customer import bootstrap as customer_service
 from sync_ingest import bootstrap as ingest_service
@@ -44,9 +44,9 @@ def main(part: str) -> int:
     """Runs that part until it is told to stop; the exit code."""
     factories = {"web": web, "views": views, "workers": workers}[part]()
     settings = ingest_settings()
-    begin(f"crm-{part}", settings)
     try:
-        return uvloop.run(run_roles(factories, settings))
+        with begun(f"crm-{part}", settings):
+            return uvloop.run(run_roles(factories, settings))
     except PortTaken as error:
         sys.stderr.write(f"crm {part}: {error}\n")
         return 2

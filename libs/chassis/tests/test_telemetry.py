@@ -4,12 +4,18 @@ import ast
 import io
 import json
 import logging
+import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import grpc
 import pytest
 import structlog
 from chassis import telemetry
+from chassis.clock import SystemClock
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 
@@ -129,9 +135,82 @@ def test_an_invalid_carrier_begins_a_trace_of_its_own():
             assert telemetry.trace_id() is not None
 
 
-def test_an_endpoint_without_its_exporter_is_a_clear_error():
-    with pytest.raises(RuntimeError, match="opentelemetry-exporter-otlp-proto-http"):
-        telemetry.configure_tracing("boxes", endpoint="http://127.0.0.1:4318")
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """A collector that speaks OTLP over HTTP: its address, and the bodies that it got."""
+    got: list[bytes] = []
+
+    class Collecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(self.path.encode() + b" " + self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collecting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", got
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def grpc_collector() -> Iterator[tuple[str, list[bytes]]]:
+    """As `collector`, over gRPC."""
+    got: list[bytes] = []
+
+    class Collecting(grpc.GenericRpcHandler):
+        def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            def took(body: bytes, _: object) -> bytes:
+                got.append(call.method.encode() + b" " + body)
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(took)
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Collecting()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"http://127.0.0.1:{port}", got
+    server.stop(0).wait()
+
+
+@pytest.fixture
+def tracer_before() -> Iterator[None]:
+    before = telemetry._Tracing.tracer, telemetry._Tracing.recording
+    yield
+    telemetry._Tracing.tracer, telemetry._Tracing.recording = before
+
+
+@pytest.mark.parametrize(
+    ("fixture", "protocol"), [("collector", "http/protobuf"), ("grpc_collector", "grpc")]
+)
+def test_spans_arrive_at_a_collector(request, tracer_before, fixture, protocol):
+    endpoint, got = request.getfixturevalue(fixture)
+    provider = telemetry.configure_tracing("boxes", endpoint=endpoint, protocol=protocol)
+    with telemetry.span("work that is traced") as span:
+        trace = span.get_span_context().trace_id.to_bytes(16, "big")
+    telemetry.end_tracing(provider)
+    [sent] = got
+    for part in (b"race", b"boxes", b"work that is traced", trace):
+        assert part in sent
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc", "carrier pigeon"])
+def test_a_collector_that_is_not_there_stops_nobody(tracer_before, lines, protocol):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        provider = telemetry.configure_tracing(
+            "boxes", endpoint=f"http://127.0.0.1:{port}", protocol=protocol
+        )
+        with telemetry.span("work"):
+            assert telemetry.trace_id() is not None
+        began = SystemClock().monotonic()
+        telemetry.end_tracing(provider)
+        assert SystemClock().monotonic() - began < telemetry.SENDING_SECONDS_MAX + 2
+    if protocol == "carrier pigeon":
+        assert told(lines)["event"] == "traces are not sent"
 
 
 def test_every_word_that_our_code_logs_is_one_that_a_line_may_have():

@@ -4,8 +4,8 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Final, Protocol
 
 import psycopg
@@ -290,9 +290,9 @@ def main(
     wanted = {
         f"{service}-{name}": factory for name, factory in roles.items() if name in chosen or "all" in chosen
     }
-    begin(service, settings)
     try:
-        return uvloop.run(run_roles(wanted, settings))
+        with begun(service, settings):
+            return uvloop.run(run_roles(wanted, settings))
     except PortTaken as error:
         sys.stderr.write(f"{service}: {error}\n")
         return 2
@@ -322,8 +322,17 @@ def _migrate(service: str, tables: Sequence[Tables], settings: Settings) -> int:
     return 0
 
 
-def begin(service: str, settings: Settings) -> None:
-    """Logs, traces and garbage collection of this process, before anything else."""
+@contextmanager
+def begun(service: str, settings: Settings) -> Iterator[None]:
+    """Logs, traces and garbage collection of this process, before anything else; traces are sent at its end."""
     telemetry.configure_logging(service, settings.log_level)
-    telemetry.configure_tracing(service, endpoint=settings.otlp_endpoint)
+    provider = telemetry.configure_tracing(
+        settings.otel_service_name or service,
+        endpoint=settings.otlp_endpoint,
+        protocol=settings.otlp_protocol,
+    )
     garbage.look_less_often()
+    try:
+        yield
+    finally:
+        telemetry.end_tracing(provider)

@@ -4,12 +4,12 @@ Nothing leaves the process unless an OTLP endpoint is configured; without one, s
 on, so that stored events and log lines of one request can be found together all the same.
 """
 
-import importlib
 import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from threading import Thread
 from types import TracebackType
 from typing import Any, Final, TextIO
 
@@ -81,6 +81,9 @@ LOGGED_WORDS: Final = frozenset(
 )
 """The words that a log line may have. Others are redacted: a name not thought of yet could be somebody's name."""
 
+OTLP_HTTP: Final = "http/protobuf"
+OTLP_GRPC: Final = "grpc"
+SENDING_SECONDS_MAX: Final = 5
 _IDS: Final = RandomIdGenerator()
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
@@ -93,30 +96,58 @@ class _Tracing:
 
 
 def configure_tracing(
-    service: str, *, endpoint: str | None = None, exporter: SpanExporter | None = None
+    service: str,
+    *,
+    endpoint: str | None = None,
+    protocol: str = OTLP_HTTP,
+    exporter: SpanExporter | None = None,
 ) -> TracerProvider:
-    """Sets the tracer of this process. `exporter` (tests) gets every span at once; `endpoint` is OTLP over HTTP."""
-    resource = Resource.create({"service.name": service})
-    recording = exporter is not None or endpoint is not None
-    provider = TracerProvider(resource=resource, sampler=ALWAYS_ON if recording else ALWAYS_OFF)
+    """Sets the tracer of this process. `exporter` (tests) gets every span at once.
+
+    `endpoint` is an OTLP collector, `protocol` how it is spoken to (OTEL_EXPORTER_OTLP_PROTOCOL). No process refuses to
+    start because its traces cannot be sent: they are not recorded then, and a log line says so.
+    """
+    sending = None
+    if endpoint is not None:
+        try:
+            sending = BatchSpanProcessor(
+                _otlp(endpoint, protocol), export_timeout_millis=SENDING_SECONDS_MAX * 1000
+            )
+        except Exception as error:  # noqa: BLE001 - whatever a setting does to an exporter, the work goes on
+            structlog.get_logger(__name__).warning("traces are not sent", error=type(error).__qualname__)
+    recording = exporter is not None or sending is not None
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": service}),
+        sampler=ALWAYS_ON if recording else ALWAYS_OFF,
+        shutdown_on_exit=False,
+    )
     if exporter is not None:
         provider.add_span_processor(SimpleSpanProcessor(exporter))
-    if endpoint is not None:
-        provider.add_span_processor(BatchSpanProcessor(_otlp(endpoint)))
+    if sending is not None:
+        provider.add_span_processor(sending)
     _Tracing.tracer = provider.get_tracer("chassis")
     _Tracing.recording = recording
     return provider
 
 
-def _otlp(endpoint: str) -> SpanExporter:
-    try:
-        module = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
-    except ImportError as error:
-        raise RuntimeError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, and opentelemetry-exporter-otlp-proto-http is not installed"
-        ) from error
-    exporter: SpanExporter = module.OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
-    return exporter
+def end_tracing(provider: TracerProvider) -> None:
+    """Sends what waits, for at most `SENDING_SECONDS_MAX`: a collector that is gone does not keep a process."""
+    ending = Thread(target=provider.shutdown, daemon=True)
+    ending.start()
+    ending.join(SENDING_SECONDS_MAX)
+
+
+def _otlp(endpoint: str, protocol: str) -> SpanExporter:
+    """An exporter; loaded only where it is asked for, because the two are half a process's imports."""
+    if protocol == OTLP_GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
+
+        return Grpc(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=SENDING_SECONDS_MAX)
+    if protocol != OTLP_HTTP:
+        raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}; there are {OTLP_HTTP} and {OTLP_GRPC}")
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as Http
+
+    return Http(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=SENDING_SECONDS_MAX)
 
 
 def carrier() -> dict[str, str]:

@@ -4,9 +4,11 @@ import json
 
 import httpx
 import pytest
+from chassis import telemetry
 from chassis.settings import Settings
 from chassis.web import create_app
 from fastapi import FastAPI
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from .conftest import boxes_router
 
@@ -123,3 +125,14 @@ async def test_a_browser_finds_its_way_without_a_token_and_without_the_internet(
 
 def _client(app: FastAPI):
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://boxes")
+
+
+async def test_health_and_metrics_are_in_no_trace(client):
+    exporter, before = InMemorySpanExporter(), (telemetry._Tracing.tracer, telemetry._Tracing.recording)
+    telemetry.configure_tracing("boxes", exporter=exporter)
+    try:
+        for path in ("/health/live", "/health/ready", "/metrics", "/boxes"):
+            await client.get(path)
+    finally:
+        telemetry._Tracing.tracer, telemetry._Tracing.recording = before
+    assert [span.name for span in exporter.get_finished_spans()] == ["GET /boxes"]

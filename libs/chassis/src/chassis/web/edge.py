@@ -7,10 +7,11 @@ import asyncio
 import json
 import re
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from typing import Any, Final, NoReturn
 
 import structlog
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, Span, SpanKind
 from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -42,6 +43,8 @@ JSON_DEPTH_MAX: Final = 64
 INTEGER_BITS_MAX: Final = 64
 _INTEGER_DIGITS_MAX: Final = 20
 
+UNTRACED: Final = frozenset(("/health/live", "/health/ready", "/metrics"))
+"""What is asked every few seconds, and tells nothing in a trace."""
 _READ: Final = frozenset(
     (
         b"accept-encoding",
@@ -106,7 +109,12 @@ class Edge:
         if method == "HEAD":
             scope["method"] = "GET"  # the same answer without its body
         self._in_flight += 1
-        with telemetry.span("http", _carried(headers), kind=SpanKind.SERVER) as span:
+        looked_at = scope["path"] in UNTRACED
+        with (
+            nullcontext(NonRecordingSpan(INVALID_SPAN_CONTEXT))
+            if looked_at
+            else telemetry.span("http", _carried(headers), kind=SpanKind.SERVER)
+        ) as span:
             answer = Answer(
                 send,
                 method,
