@@ -33,9 +33,9 @@ CLOCK = SystemClock()
 WITHIN_SECONDS = 20.0
 PROGRAM = """
 import typer
-from crm_cli import parked, rebuild
+from crm_cli import dead_letters, parked, rebuild
 app = typer.Typer(pretty_exceptions_enable=False)
-for each in (parked, rebuild): each.register(app)
+for each in (dead_letters, parked, rebuild): each.register(app)
 app()
 """
 REGISTERED = {"kind": "person", "origin": "staff", "name": "k1.a.b"}
@@ -179,6 +179,19 @@ async def test_who_waits_is_listed_released_and_skipped(desk):
         assert "NotRegistered" in unrepaired.stderr
         assert (await desk.crm("parked", "release", group)).returncode == 2
         assert (await desk.crm("parked", "release", group, str(NAMESPACE))).returncode == 2
+
+        letters = await desk.crm("dead-letters", "list", "customer.customers.v1", "--json")
+        [letter] = [
+            each for each in map(json.loads, letters.stdout.splitlines()) if each["subject"] == str(subject)
+        ]
+        assert (letter["topic"], letter["type"], letter["sealed_bytes"]) == (
+            CUSTOMER_EVENTS.name,
+            "customer.renamed",
+            0,
+        )
+        resent = await desk.crm("dead-letters", "resend", "customer.customers.v1")
+        assert (resent.returncode, resent.stdout) == (1, "1 subjects still wait; see `crm parked list`\n")
+        assert (await desk.crm("dead-letters", "list", "nobody")).returncode == 2
 
         skipped = await desk.crm("parked", "release", group, str(subject), "--skip")
         assert (skipped.returncode, skipped.stdout) == (0, "released\n"), skipped.stderr

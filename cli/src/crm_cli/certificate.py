@@ -5,7 +5,7 @@ import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
-from sync_ingest.archive import Lost
+from chassis.transient import LOST
 from sync_ingest.opening import opened
 from sync_ingest.reporting import certificate_of
 
@@ -21,7 +21,7 @@ def certificate(
         with opened(ingest_settings()) as running:
             certificate = running.latest_certificate(source)
             found = certificate_of(certificate, running.accounts_named(certificate)) if certificate else None
-    except Lost as lost:
+    except LOST as lost:
         _fail(f"the database does not answer: {lost}")
     if found is None:
         _fail(f"no certificate of {source}")

@@ -8,8 +8,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from chassis.deciding import Refusal
+from chassis.transient import LOST
 from sync_ingest.adapters.registry import FORMATS
-from sync_ingest.archive import Lost
 from sync_ingest.enduring import enduring
 from sync_ingest.ingesting import FEED_FILES_MAX, FeedContent, Progress
 from sync_ingest.opening import opened
@@ -88,7 +88,7 @@ def ingest(
         )
     except Refusal as refusal:
         _fail(f"{refusal.title}: {refusal}")
-    except Lost as lost:
+    except LOST as lost:
         _fail(
             f"the database does not answer; what was stored stays, and a later run goes on from there: {lost}"
         )

@@ -17,6 +17,7 @@ COMMANDS = (
     "quarantine",
     "panorama",
     "rebuild",
+    "dead_letters",
     "parked",
     "status",
     "verify",

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 from uuid import UUID
@@ -16,6 +16,7 @@ from chassis.mongo import Mongo
 from chassis.mongo_books import PARKED, MongoBooks, want
 from chassis.reacting import BOOKS
 from chassis.settings import Settings
+from contracts.topics import ConsumerGroup
 
 from crm_cli.running import settings_of
 
@@ -103,6 +104,17 @@ async def _release(
                 await want(mongo, group, one, wanted)
             return await _released(mongo, group, chosen)
     return None
+
+
+async def released_of(settings: Settings, group: ConsumerGroup, subjects: Collection[UUID]) -> int:
+    """Releases those subjects that are parked by a registered group, whatever its generation; how many still wait."""
+    left = 0
+    async with _databases(settings) as databases:
+        for name, parked in await _all(databases, None):
+            mine = name == group.name or (group.view and ConsumerGroup(name, ()).view == group.view)
+            if mine and parked.subject in subjects:
+                left += len(await _release(databases, name, parked.subject, "release") or ())
+    return left
 
 
 async def _released(mongo: Mongo, group: str, chosen: list[UUID]) -> list[Parked]:

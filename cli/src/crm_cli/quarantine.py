@@ -11,7 +11,7 @@ from uuid import UUID
 
 import typer
 from chassis.deciding import Refusal
-from sync_ingest.archive import Lost
+from chassis.transient import LOST
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.ingesting import Ingest
 from sync_ingest.opening import opened
@@ -96,7 +96,7 @@ def _running() -> Iterator[Ingest]:
             yield running
     except Refusal as refusal:
         _fail(f"{refusal.title}: {refusal}")
-    except Lost as lost:
+    except LOST as lost:
         _fail(f"the database does not answer: {lost}")
 
 

@@ -7,16 +7,19 @@ import signal
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from functools import partial
 
 import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock
+from chassis.dead_letters import KeyCustody, read_letter, resend
+from chassis.store.appender import StoreOverloaded
 from chassis.transport import KafkaPublisher, PublishFailed, Record, ensure_topics, group_lag, read_to_end
 from contracts.topics import COREBANK_POSTINGS, dead_letters
+from psycopg import errors
 from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
-from sync_ingest.opening import IngestPool, opened
+from sync_ingest.opening import IngestPool, opened, opened_keys
 from sync_ingest.settings import SyncIngestSettings
 
 SECONDS_MAX = 30
@@ -49,6 +52,23 @@ def message(number, amount_minor=100, source="east", trace=None, value=None, par
     return Record(TOPIC, at, f"A{number % 5}".encode(), headers, content)
 
 
+class Refusing:
+    """The custody of a feed that writes no letters."""
+
+    def seal(self, place, plain):
+        raise AssertionError(f"a dead letter was written: {place}")
+
+    open = seal
+
+
+async def letters_of(kafka_url):
+    """All dead letters of the feed, with their records."""
+    found = []
+    async for page in read_to_end(kafka_url, dead_letters(GROUP).name):
+        found += [(read_letter(each), each) for each in page]
+    return found
+
+
 @pytest.fixture(scope="module")
 async def broker(kafka_url):
     await ensure_topics(kafka_url, [COREBANK_POSTINGS, dead_letters(GROUP)])
@@ -64,9 +84,16 @@ def pool(postgres_url, data):
     pool.close()
 
 
+@pytest.fixture
+def custody(pool):
+    custody = KeyCustody(GROUP, partial(opened_keys, pool._settings, SystemClock()))
+    yield custody
+    custody.close()
+
+
 @asynccontextmanager
-async def following(feed, kafka_url):
-    role = FeedRole(feed, kafka_url, SystemClock())
+async def following(feed, kafka_url, custody=None):
+    role = FeedRole(feed, kafka_url, SystemClock(), custody or Refusing())
     stopping = asyncio.Event()
     task = asyncio.create_task(role.run(stopping))
     try:
@@ -190,37 +217,131 @@ async def test_a_broker_that_dies_and_comes_back_loses_nothing(
         await until(lambda: booked(ingest, source, range(60)) == 60)
 
 
-async def test_a_message_that_breaks_the_booking_goes_to_the_dead_letters_and_the_others_are_booked(
-    broker, kafka_url, pool, ingest, source
+async def test_a_message_that_breaks_the_booking_is_sealed_kept_and_sent_again_when_it_is_repaired(
+    broker, kafka_url, pool, ingest, source, custody
 ):
-    marked = str(uuid4())
+    broken = True
 
     class Breaking(BranchFeed):
         def book(self, messages):
-            if any(marked.encode() in each.value for each in messages):
-                raise RuntimeError(f"cannot digest {source}")
+            if broken and any(b"NAME-OF-A-PERSON" in each.value for each in messages):
+                raise ValueError("cannot digest NAME-OF-A-PERSON")
+            return super().book(messages)
+
+    def named(number):
+        record = json.loads(message(number).value) | {"text": "NAME-OF-A-PERSON"}
+        return message(number, source=source, value=json.dumps(record).encode(), partition=1)
+
+    feed = Breaking(pool.opened, default_source="corebank", window=WINDOW, now=Time().now)
+    await broker.publish([*(message(n, source=source) for n in range(5)), named(100), named(101)])
+    await broker.publish([message(n, source=source) for n in range(5, 10)])
+    async with following(feed, kafka_url, custody):
+        await until(lambda: booked(ingest, source, range(10)) == 10)
+        async with asyncio.timeout(SECONDS_MAX):
+            while len(found := await letters_of(kafka_url)) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        for letter, record in found:
+            assert letter.reason.startswith("ValueError at test_listening.py:")
+            assert (letter.origin, letter.tries) == ((TOPIC, 1), 3)
+            in_clear = b"".join([record.key, record.value, *(value for _, value in record.headers)])
+            assert b"PERSON" not in in_clear
+            assert source.encode() not in in_clear
+            assert b"A0" not in in_clear
+        assert booked(ingest, source, (100, 101)) == 0
+        broken = False
+        assert await resend(kafka_url, GROUP, broker, custody) == (2, 0)
+        await until(lambda: booked(ingest, source, (100, 101)) == 2)
+        assert await resend(kafka_url, GROUP, broker, custody) == (
+            0,
+            0,
+        )  # a second time nothing is left to send
+    sent = [
+        each.value
+        async for page in read_to_end(kafka_url, TOPIC, partition=1)
+        for each in page
+        if b"NAME-OF" in each.value
+    ]
+    assert sent == [named(100).value, named(101).value] * 2
+
+
+async def test_a_message_as_large_as_the_broker_takes_fits_into_a_letter(
+    broker, kafka_url, pool, source, custody
+):
+    class Breaking(BranchFeed):
+        def book(self, messages):
+            if any(len(each.value) > 1_000_000 for each in messages):
+                raise ValueError
             return super().book(messages)
 
     feed = Breaking(pool.opened, default_source="corebank", window=WINDOW, now=Time().now)
-    poison = message(7, source=source, value=b'{"poison": "%s"}' % marked.encode())
-    await broker.publish([*(message(n, source=source) for n in range(5)), poison])
-    await broker.publish([message(n, source=source) for n in range(5, 10)])
-    async with following(feed, kafka_url):
+    before = len(await letters_of(kafka_url))
+    await broker.publish([message(1, source=source, value=b" " * 1_040_000)])
+    async with following(feed, kafka_url, custody), asyncio.timeout(SECONDS_MAX):
+        while len(await letters_of(kafka_url)) <= before:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+
+
+async def test_a_key_file_that_cannot_be_read_holds_the_topic_back_and_nothing_is_laid_to_a_message(
+    broker, kafka_url, pool, ingest, source, postgres_url, data
+):
+    feed = BranchFeed(pool.opened, default_source="corebank", window=WINDOW, now=Time().now)
+    key_file, letters = data / "keys" / "kek", len(await letters_of(kafka_url))
+    async with following(feed, kafka_url) as role:
+        await broker.publish([message(n, source=source) for n in range(10)])
         await until(lambda: booked(ingest, source, range(10)) == 10)
-        async with asyncio.timeout(SECONDS_MAX):
-            while True:
-                letters = [
-                    each
-                    async for page in read_to_end(kafka_url, dead_letters(GROUP).name)
-                    for each in page
-                    if marked.encode() in each.value
-                ]
-                if letters:
-                    break
-                await asyncio.sleep(0.1)
-    headers = dict(letters[0].headers)
-    assert headers["dl_reason"] == f"RuntimeError: cannot digest {source}".encode()
-    assert (headers["dl_topic"], headers["dl_partition"]) == (TOPIC.encode(), b"1")
+        key_file.chmod(0o644)
+        try:
+            with psycopg.connect(postgres_url, autocommit=True) as connection:
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where datname = current_database() and pid <> pg_backend_pid()"
+                )
+            await broker.publish([message(n, source=source) for n in range(10, 20)])
+            await until(lambda: any("PermissionError" in reason for reason in role.not_ready()))
+            await asyncio.sleep(3)  # more than three tries
+            assert "kek may be read by others" in role.not_ready()[0]
+            assert sum((await group_lag(kafka_url, GROUP, [TOPIC])).values()) >= 10
+        finally:
+            key_file.chmod(0o600)
+        with opened(SyncIngestSettings(postgres_url=postgres_url, data=data)) as other:
+            await until(lambda: booked(other, source, range(20)) == 20)
+        await until(lambda: role.not_ready() == [])
+    assert len(await letters_of(kafka_url)) == letters
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction"),
+        errors.DiskFull("could not extend file"),
+        OSError(28, "No space left on device"),
+        StoreOverloaded("10000 appends wait"),
+        RuntimeError("unheard of"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_is_no_fault_of_a_message_stops_the_feed_and_writes_no_letter(
+    broker, kafka_url, pool, ingest, source, error
+):
+    failing, tries = True, 0
+
+    @contextmanager
+    def failing_or_opened():
+        nonlocal tries
+        with pool.opened() as found:
+            if failing:
+                tries += 1
+                raise error
+            yield found
+
+    feed = BranchFeed(failing_or_opened, default_source="corebank", window=WINDOW, now=Time().now)
+    async with following(feed, kafka_url) as role:
+        await broker.publish([message(n, source=source) for n in range(10)])
+        await until(lambda: tries > 4)
+        assert type(error).__name__ in role.not_ready()[0]
+        failing = False
+        await until(lambda: booked(ingest, source, range(10)) == 10)
+        await until(lambda: role.not_ready() == [])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from chassis.events import Event, Metadata
+from chassis.transient import Transient
 
 CommandT = TypeVar("CommandT")
 StateT = TypeVar("StateT")
@@ -57,7 +58,7 @@ class CommandKeyReused(Refusal):
     title_zh = "幂等键已用于另一条命令"
 
 
-class TooManyConflicts(Refusal):
+class TooManyConflicts(Refusal, Transient):
     """Others were faster every time, as often as was tried."""
 
     code = "too-many-conflicts"

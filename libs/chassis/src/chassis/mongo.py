@@ -68,6 +68,18 @@ class _Integral(TypeDecoder):
 
 
 _REGISTRY: Final = TypeRegistry([_Int64(), _Integral()])
+_SERVERS_OWN: Final = frozenset(
+    {
+        *(6, 7, 89, 202, 9001),  # a host of the set does not answer
+        *(91, 189, 10107, 11600, 11602, 13435, 13436),  # not the primary any more, or shutting down
+        *(13, 18),  # not authorised, or not yet
+        *(14031, 146),  # out of disk, out of memory
+        *(24, 46, 50, 112, 262, 290, 314),  # locks, conflicts and time limits
+        *(64, 79, 100, 133, 134, 246),  # too few members for what was asked
+        *(43, 175, 237, 251, 279, 11601),  # interrupted or killed
+    }
+)
+"""Codes by which the server speaks of itself, its disk, memory, locks and members, not of what it was asked."""
 _OPTIONS: Final[CodecOptions[Any]] = CodecOptions(
     tz_aware=True, uuid_representation=bson.binary.UuidRepresentation.STANDARD, type_registry=_REGISTRY
 )
@@ -372,7 +384,8 @@ def translated() -> Iterator[None]:
     except (ConnectionFailure, ExecutionTimeout, WTimeoutError) as error:
         raise DocumentsUnavailable(str(error)) from error
     except OperationFailure as error:
-        if error.has_error_label("RetryableWriteError") or error.has_error_label("TransientTransactionError"):
+        labels = ("RetryableWriteError", "TransientTransactionError")
+        if error.code in _SERVERS_OWN or any(error.has_error_label(label) for label in labels):
             raise DocumentsUnavailable(str(error)) from error
         raise
 
@@ -399,6 +412,8 @@ def _sort_out(
 ) -> None:
     for error in reply.get("writeErrors", ()):
         change = changes[error["index"]]
+        if error["code"] in _SERVERS_OWN:
+            raise DocumentsUnavailable(f"{error['code']}: {error['errmsg']}")
         if error["code"] != _DUPLICATE_KEY:
             rejected[change.id] = f"{error['code']}: {error['errmsg']}"
         elif set(error.get("keyPattern", {})) == {ID}:
@@ -411,6 +426,8 @@ def _only_duplicates(reply: Document) -> int:
     """How many writes met a document that is there; any other error is raised."""
     errors = reply.get("writeErrors", ())
     for error in errors:
+        if error["code"] in _SERVERS_OWN:
+            raise DocumentsUnavailable(f"{error['code']}: {error['errmsg']}")
         if error["code"] != _DUPLICATE_KEY:
             raise OperationFailure(error["errmsg"], error["code"])
     return len(errors)

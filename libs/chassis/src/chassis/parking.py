@@ -10,14 +10,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from uuid import UUID
 
+import msgspec
+import psycopg
 import structlog
 
 from chassis.books import REASON_CHARACTERS_MAX, Books, Held, Parked
 from chassis.clock import Clock
+from chassis.dead_letters import TRIES_MAX, DeadLetters
+from chassis.deciding import Refusal
 from chassis.delivered import Delivered, read
+from chassis.privacy import Tampered
+from chassis.transient import Transient, is_transient
 from chassis.transport import Publisher, Record
 
-TRIES_MAX: Final = 3
 BACK_OFF_SECONDS_FIRST: Final = 0.02
 BACK_OFF_FACTOR: Final = 5
 PARKED_SUBJECTS_MAX: Final = 1_000
@@ -35,7 +40,33 @@ class Indigestible(Exception):
     """The event itself, or the code that reads it, is the reason; the message says why."""
 
 
-class GroupHeld(Exception):
+OF_THE_RECORD: Final[tuple[type[Exception], ...]] = (
+    Indigestible,
+    Refusal,
+    Tampered,
+    ValueError,  # also what is not readable, not in its contract, of no known type
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+    msgspec.MsgspecError,
+    psycopg.DataError,
+    psycopg.IntegrityError,
+)
+"""What may be the fault of a record, or of the code that reads it. Nothing else is ever held against a record."""
+
+
+def is_of_the_record(error: BaseException) -> bool:
+    """Whether an error may be laid to the record that was being handled, so that its subject is parked.
+
+    Everything else stops the consumer: what is transient, and what nobody thought of.
+    """
+    return isinstance(error, OF_THE_RECORD) and not is_transient(error)
+
+
+class GroupHeld(Transient):
     """So much is parked that the group goes no further: the fault is not one event's."""
 
 
@@ -46,13 +77,10 @@ class Parking:
         self, group: str, books: Books, publisher: Publisher, clock: Clock, *, dead_letters: str | None = None
     ) -> None:
         self.group = group
-        self.topic = dead_letters or f"{group}.dead-letters"
+        self.letters = DeadLetters(group, publisher, clock, topic=dead_letters)
         self.books = books
         self.parked: dict[UUID, Parked] = {}
         self.skipped: frozenset[tuple[UUID, int]] = frozenset()
-        self.dead_letters = 0
-        """Dead letters that this process wrote."""
-        self._publisher = publisher
         self._clock = clock
 
     async def refresh(self) -> None:
@@ -94,7 +122,7 @@ class Parking:
 
     async def bury(self, record: Record, reason: str) -> None:
         """Puts what is no event, and so of no subject, to the dead letters."""
-        await self._publish(record, reason)
+        await self.letters.write([(record, reason)])
 
     async def release_wanted(self, act: Act) -> list[UUID]:
         """Releases whom somebody asked to release; those who are free again."""
@@ -150,7 +178,7 @@ class Parking:
             raise GroupHeld(
                 f"{self.group}: {len(self.parked)} subjects are parked, at most {PARKED_SUBJECTS_MAX}"
             )
-        await self._publish(event.record, reason)
+        await self.letters.write([(event.record, reason)], event)
         parked = Parked(
             event.subject,
             event.context,
@@ -165,18 +193,3 @@ class Parking:
         _log.warning(
             "subject parked", group=self.group, subject=str(event.subject), type=event.type, reason=reason
         )
-
-    async def _publish(self, record: Record, reason: str) -> None:
-        origin = [
-            ("dl_reason", reason[:REASON_CHARACTERS_MAX].encode()),
-            ("dl_group", self.group.encode()),
-            ("dl_topic", record.topic.encode()),
-            ("dl_partition", b"%d" % record.partition),
-            ("dl_offset", b"%d" % (-1 if record.offset is None else record.offset)),
-            ("dl_tries", b"%d" % TRIES_MAX),
-            ("dl_at", self._clock.now().isoformat().encode()),
-        ]
-        await self._publisher.publish(
-            [Record(self.topic, 0, record.key, [*record.headers, *origin], record.value)]
-        )
-        self.dead_letters += 1

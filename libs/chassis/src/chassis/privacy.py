@@ -25,6 +25,7 @@ from typing_extensions import override
 from chassis.aging import AgedCache
 from chassis.migrating import Tables, require
 from chassis.postgres import connect
+from chassis.transient import DATABASE_LOST, Transient
 
 ERASED: Final = "***"
 """What a reader sees where the key is gone."""
@@ -39,6 +40,14 @@ _KEY_BYTES: Final = 32
 
 class Tampered(Exception):
     """A token does not belong to where it stands, or was changed."""
+
+
+class WrongKeyEncryption(Tampered, Transient):
+    """A data key was wrapped by another key-encryption key than the one at hand, or for another subject."""
+
+
+class KeyEncryptionUnusable(Transient):
+    """What is to be the key-encryption key is none."""
 
 
 class DataKey:
@@ -152,7 +161,7 @@ class FileKeyEncryption(KeyEncryption):
 
     def __init__(self, material: bytes) -> None:
         if len(material) != _KEY_BYTES:
-            raise ValueError("a key-encryption key has 32 bytes")
+            raise KeyEncryptionUnusable(f"a key-encryption key has {_KEY_BYTES} bytes, not {len(material)}")
         self._cipher = AESGCM(material)
 
     @classmethod
@@ -185,7 +194,9 @@ class FileKeyEncryption(KeyEncryption):
         try:
             return self._cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], aad)
         except (InvalidTag, ValueError) as error:
-            raise Tampered("the data key was wrapped by another key or for another subject") from error
+            raise WrongKeyEncryption(
+                "the data key was wrapped by another key or for another subject"
+            ) from error
 
 
 def _read_key(path: Path) -> bytes:
@@ -322,7 +333,7 @@ class KeyRing:
             since = self.monotonic()
             try:
                 loaded = self._query(subjects, create)
-            except psycopg.OperationalError:
+            except DATABASE_LOST:
                 self._connection = None
                 loaded = self._query(subjects, create)
             for subject, key in loaded.items():

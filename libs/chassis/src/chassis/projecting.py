@@ -27,7 +27,7 @@ from chassis.documents import (
     Documents,
     Unwritable,
 )
-from chassis.parking import Indigestible, Parking
+from chassis.parking import Indigestible, Parking, is_of_the_record
 from chassis.transport import Partition, Record
 
 __all__ = ["Collection", "Delivered", "Document", "DocumentKey", "Index", "View"]
@@ -253,7 +253,9 @@ class Projector:
                 for key in keys:
                     if not insert_only[key[0]] and key not in cache:
                         missing.setdefault(key[0], {})[key[1]] = None
-            except Exception:  # noqa: BLE001 - whatever a view raises, its subject is looked at alone
+            except Exception as error:
+                if not is_of_the_record(error):
+                    raise
                 troubled.add(event.subject)
                 keys = ()
             events.append((event, keys))
@@ -288,7 +290,9 @@ class Projector:
                         guards.setdefault(key, (state.sequence or None, subject))
                         cache[key] = after
                         cache.move_to_end(key)
-            except Exception:  # noqa: BLE001 - as above
+            except Exception as error:
+                if not is_of_the_record(error):
+                    raise
                 troubled.add(subject)
         self._freeze(prepared, guards, made)
 
@@ -393,6 +397,8 @@ class Projector:
             keys = [DocumentKey(*key) for key in self.view.keys(event)]
             guarded = [key for key in keys if not self._insert_only[key.collection]]
         except Exception as error:
+            if not is_of_the_record(error):
+                raise
             raise Indigestible(reason_of(error)) from error
         prepared = _Prepared()
         states: dict[DocumentKey, _State] = {}
@@ -411,6 +417,8 @@ class Projector:
                     prepared.changes.setdefault(key.collection, []).append(change)
                     prepared.owners[key] = event.subject
         except Exception as error:
+            if not is_of_the_record(error):
+                raise
             raise Indigestible(reason_of(error)) from error
         return prepared
 

@@ -23,8 +23,7 @@ from chassis.delivered import Delivered
 from chassis.generations import partitions_of
 from chassis.mongo import Mongo
 from chassis.mongo_books import MongoBooks, prepare_books
-from chassis.parking import Indigestible, Parking
-from chassis.roles import lost_a_server
+from chassis.parking import Indigestible, Parking, is_of_the_record
 from chassis.settings import Settings
 from chassis.transport import Consumer, KafkaPublisher, Partition, Publisher, Record, ensure_topics
 
@@ -61,14 +60,12 @@ class Reactor:
         policy: Policy,
         parking: Parking,
         *,
-        transient: Callable[[Exception], bool] = lost_a_server,
         at_once: int = REACTING_AT_ONCE_MAX,
     ) -> None:
         self.policy = policy
         self.parking = parking
         self.positions: dict[Partition, Position] = {}
         self.reactions = 0
-        self._transient = transient
         self._at_once = at_once
         self._turn = asyncio.Lock()
         self._wanted = frozenset(type.encode() for type in policy.events)
@@ -117,7 +114,7 @@ class Reactor:
             with telemetry.span(self.policy.name, {"traceparent": event.traceparent}):
                 await self.policy.react(event)
         except Exception as error:
-            if self._transient(error):
+            if not is_of_the_record(error):
                 raise
             # Not its text: unlike a view, a policy may have opened personal values.
             places = telemetry.places(error, 1)
@@ -247,7 +244,7 @@ class PolicyRunner:
             for context in set(contexts.values()):
                 behind = sum(left for place, left in lag.items() if contexts.get(place) == context)
                 metrics.LAG_EVENTS.labels(consumer.group, context).set(behind)
-            metrics.DEAD_LETTERS.labels(consumer.group).set(reactor.parking.dead_letters)
+            metrics.DEAD_LETTERS.labels(consumer.group).set(reactor.parking.letters.written)
             metrics.PARKED_SUBJECTS.labels(consumer.group).set(len(reactor.parking.parked))
 
     def _handle(self, reactor: Reactor, books: MongoBooks) -> Callable[[Sequence[Record]], Awaitable[None]]:

@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chassis import garbage, metrics, telemetry
 from chassis.aging import expiring
 from chassis.clock import Clock, SystemClock
-from chassis.migrating import MigrationBlocked, SchemaBehind, Tables, migrate
+from chassis.migrating import MigrationBlocked, Tables, migrate
 from chassis.privacy import KEYS
 from chassis.settings import Settings
-from chassis.store import StoreUnavailable
+from chassis.transient import is_transient, why
 from chassis.web.app import PUBLIC, operations_app
 from chassis.web.problems import NotReady, problem
 from chassis.web.serving import PortTaken, listening_socket, serve
@@ -30,24 +30,6 @@ BACK_OFF_SECONDS_FIRST: Final = 0.2
 BACK_OFF_SECONDS_MAX: Final = 10.0
 STEADY_SECONDS: Final = 30.0
 """A role that ran that long begins its back-off anew."""
-
-CONNECTION_ERRORS: Final[tuple[type[Exception], ...]] = (
-    ConnectionError,
-    TimeoutError,
-    StoreUnavailable,
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-)
-_CONNECTION_ERROR_NAMES: Final = frozenset(
-    (
-        "ConnectionFailure",
-        "KafkaConnectionError",
-        "KafkaTimeoutError",
-        "NodeNotReadyError",
-        "NoBrokersAvailable",
-    )
-)
-"""Of drivers that this module need not import: pymongo and aiokafka."""
 
 _log = structlog.get_logger(__name__)
 
@@ -145,7 +127,7 @@ class _Hosted:
         return reasons
 
     async def run(self, stopping: asyncio.Event, front: Front, others: list[Callable[[], list[str]]]) -> None:
-        """Runs the role; lost servers restart it with back-off, any other error is raised."""
+        """Runs the role; what is transient restarts it with back-off, any other error is raised."""
         pause = BACK_OFF_SECONDS_FIRST
         while not stopping.is_set():
             began = self._clock.monotonic()
@@ -157,15 +139,14 @@ class _Hosted:
                 self._lost = None
                 await self._role.run(stopping)
             except Exception as error:
-                if not lost_a_server(error):
+                if not is_transient(error):
                     raise
-                behind = isinstance(error, SchemaBehind)
-                self._lost = str(error) if behind else f"lost a server ({type(error).__qualname__})"
+                self._lost = why(error)
                 metrics.ROLE_RESTARTS.labels(self.name).inc()
                 metrics.ROLE_READY.labels(self.name).set(0)
                 if self._clock.monotonic() - began > STEADY_SECONDS:
                     pause = BACK_OFF_SECONDS_FIRST
-                _log.warning("role lost a server", role=self.name, seconds=pause, exc_info=error)
+                _log.warning("role waits", role=self.name, seconds=pause, exc_info=error)
                 await _stopped_within(stopping, pause)
                 pause = min(pause * 2, BACK_OFF_SECONDS_MAX)
             else:
@@ -175,15 +156,6 @@ class _Hosted:
 
 class RoleEnded(Exception):
     """A role returned though nobody asked it to."""
-
-
-def lost_a_server(error: BaseException) -> bool:
-    """Whether an error says that a server does not answer, so that trying again may help."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(lost_a_server(each) for each in error.exceptions)
-    if isinstance(error, CONNECTION_ERRORS):
-        return True
-    return any(base.__name__ in _CONNECTION_ERROR_NAMES for base in type(error).__mro__)
 
 
 async def _stopped_within(stopping: asyncio.Event, seconds: float) -> None:

@@ -8,7 +8,7 @@ record with fourteen headers, against 8 us for a batch of a partition that is bu
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -22,6 +22,8 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from typing_extensions import override
+
+from chassis.transient import Transient, why
 
 Header = tuple[str, bytes]
 Partition = tuple[str, int]
@@ -66,7 +68,7 @@ class PublishFailed(BrokerUnavailable):
     """Not every record was acknowledged; those that were are on the broker. Publish all of them again."""
 
 
-class TopicDiffers(Exception):
+class TopicDiffers(Transient):
     """A topic exists with another number of partitions than it must have."""
 
 
@@ -209,14 +211,22 @@ async def ensure_topics(url: str, topics: Iterable[Topic]) -> list[str]:
 
 
 def _new(topic: Topic) -> NewTopic:
-    kept = KEPT_FOR_EVER if topic.kept_days is None else topic.kept_days * DAY_MILLISECONDS
     return NewTopic(
         topic.name,
         topic.partitions,
         replication_factor=-1,
         replica_assignments={},  # the client wants one where the broker's own replication factor is asked for
-        topic_configs={"retention.ms": str(kept), "cleanup.policy": "delete"},
+        topic_configs={name: value for name, value in _configs(topic).items() if value is not None},
     )
+
+
+def _configs(topic: Topic) -> dict[str, str | None]:
+    kept = KEPT_FOR_EVER if topic.kept_days is None else topic.kept_days * DAY_MILLISECONDS
+    return {
+        "retention.ms": str(kept),
+        "cleanup.policy": "delete",
+        "max.message.bytes": None if topic.record_bytes_max is None else str(topic.record_bytes_max),
+    }
 
 
 async def _described(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> list[dict[str, Any]]:
@@ -360,7 +370,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             await self._handle(batch)
         except Exception as error:
-            self.failing = f"{type(error).__name__}: {error}"
+            self.failing = why(error)
             _log.warning("batch failed", group=self.group, error=type(error).__name__, records=len(records))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._back_off_seconds)
@@ -464,6 +474,38 @@ async def read_to_end(
             done = {at for at in left if await reader.position(at) >= at_end[at]}
             reader.pause(*done)
             left -= done
+
+
+async def read_from(
+    url: str, place: Partition, offset: int, *, page: int = RECORDS_MAX
+) -> AsyncIterator[list[Record]]:
+    """What one partition holds now from an offset on, in pages; joins no group."""
+    at = TopicPartition(*place)
+    if at not in await _partitions(url, [place[0]]):
+        return
+    async with _reader(url) as reader:
+        end = (await _ends(reader, [at]))[place]
+        begin = (await reader.beginning_offsets([at]))[at]
+        reader.assign([at])
+        reader.seek(at, max(begin, offset))
+        while await reader.position(at) < end:
+            fetched = await reader.getmany(at, timeout_ms=int(POLL_SECONDS_MAX * 1000), max_records=page)
+            records = [_record(each) for each in fetched.get(at, ()) if each.offset < end]
+            if records:
+                yield records
+
+
+async def acknowledge(url: str, group: str, offsets: Mapping[Partition, int]) -> None:
+    """Remembers how far a group is that has no members; a consumer of the group would go on from there."""
+    client = AIOKafkaConsumer(bootstrap_servers=url, group_id=group, enable_auto_commit=False)
+    try:
+        await client.start()
+        client.assign([TopicPartition(*place) for place in offsets])
+        await client.commit({TopicPartition(*place): offset for place, offset in offsets.items()})
+    except (KafkaError, OSError) as error:
+        raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error
+    finally:
+        await _stopped(client)
 
 
 async def _partitions(url: str, topics: Sequence[str]) -> list[TopicPartition]:

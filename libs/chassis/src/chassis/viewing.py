@@ -192,7 +192,7 @@ class Follower:
             if seen:
                 heard = (now - max(seen)).total_seconds()
                 metrics.FRESHNESS_SECONDS.labels(f"{self.view.name}/{context}").set(max(0.0, heard))
-        metrics.DEAD_LETTERS.labels(group).set(self._projector.parking.dead_letters)
+        metrics.DEAD_LETTERS.labels(group).set(self._projector.parking.letters.written)
         metrics.PARKED_SUBJECTS.labels(group).set(len(self._projector.parking.parked))
 
     async def _chosen(self) -> Generation | None:

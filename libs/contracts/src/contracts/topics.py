@@ -11,6 +11,9 @@ from typing import Final
 from uuid import UUID
 
 PARTITIONS: Final = 6
+DEAD_LETTERS_KEPT_DAYS: Final = 90
+DEAD_LETTER_BYTES_MAX: Final = 2 << 20
+"""A letter holds a sealed copy of a record, which may be as large as the broker takes."""
 _OF_A_VIEW: Final = re.compile(r"([^.]+\.[^.]+)\.v[0-9]+", re.ASCII)
 
 
@@ -18,7 +21,9 @@ _OF_A_VIEW: Final = re.compile(r"([^.]+\.[^.]+)\.v[0-9]+", re.ASCII)
 class Topic:
     """A topic; `key` says in words what its records are keyed by, `kept_days` None that they are kept for ever.
 
-    Events are kept for ever, because a view that is built again reads them from the first.
+    Events are kept for ever, because a view that is built again reads them from the first. What is `private` to us is
+    kept for no longer than `kept_days`: nobody else may want it for longer. `record_bytes_max` is the largest record
+    that the broker takes, where that is not its own limit of 1 MiB.
     """
 
     name: str
@@ -26,6 +31,8 @@ class Topic:
     key: str
     description: str
     kept_days: int | None = None
+    private: bool = False
+    record_bytes_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,16 @@ class ConsumerGroup:
 
 
 def dead_letters(group: str) -> Topic:
-    """The dead letters of a consumer group; keyed as the record was, with the reason and the origin in its headers."""
-    return Topic(f"{group}.dead-letters", 1, "as in the origin", f"What {group} could not digest, and why")
+    """The dead letters of a consumer group, with the reason and the origin in their headers, and nothing in clear."""
+    return Topic(
+        f"{group}.dead-letters",
+        1,
+        "nothing",
+        f"What {group} could not digest, and why",
+        kept_days=DEAD_LETTERS_KEPT_DAYS,
+        private=True,
+        record_bytes_max=DEAD_LETTER_BYTES_MAX,
+    )
 
 
 COREBANK_POSTINGS: Final = Topic(

@@ -18,7 +18,8 @@ import psycopg
 from chassis.deciding import Refusal
 from chassis.migrating import Tables
 from chassis.postgres import LOCK_SECONDS_MAX, connect
-from chassis.store import StoreUnavailable, writer_role
+from chassis.store import writer_role
+from chassis.transient import Transient
 from contracts.identity import OutsideIds
 from psycopg import sql
 from typing_extensions import override
@@ -34,20 +35,11 @@ PASSES_MAX: Final = 3
 LOCK_WAIT_SECONDS_MAX: Final = 60
 PAGE_MAX: Final = 200
 
-Lost: Final = (
-    StoreUnavailable,
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    ConnectionError,
-    TimeoutError,
-)
-"""What says that a server did not answer, and nothing about what was asked of it."""
-
 SealChunk = Callable[[ContentId, int, bytes], bytes]
 OpenChunk = Callable[[ContentId, int, bytes], bytes]
 
 
-class SourceBusy(Refusal):
+class SourceBusy(Refusal, Transient):
     """Another run of this source holds its lock; one run at a time keeps its certificate exact."""
 
     code = "source-busy"

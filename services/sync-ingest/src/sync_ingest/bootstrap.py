@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
+from chassis.dead_letters import KeyCustody
 from chassis.migrating import require
 from chassis.relay import RelayRole
 from chassis.roles import Role, WebRole
@@ -17,8 +19,8 @@ from sync_ingest.api import BATCHES_PATH, create_router
 from sync_ingest.batches import IngestDesk
 from sync_ingest.freshness import freshness
 from sync_ingest.journal import SCHEMA, STORE
-from sync_ingest.listening import BranchFeed, FeedRole
-from sync_ingest.opening import TABLES, IngestPool, opened
+from sync_ingest.listening import GROUP, BranchFeed, FeedRole
+from sync_ingest.opening import TABLES, IngestPool, opened, opened_keys
 from sync_ingest.publishing import published
 from sync_ingest.settings import SyncIngestSettings
 
@@ -74,7 +76,13 @@ def feed_role(settings: SyncIngestSettings, clock: Clock | None = None) -> FeedR
     feed = BranchFeed(
         pool.opened, default_source=settings.topic_source, window=settings.window, now=clock.now
     )
-    return FeedRole(feed, settings.kafka_url, clock, instance=settings.feed_instance, close=pool.close)
+    custody = KeyCustody(GROUP, partial(opened_keys, settings, clock))
+
+    def close() -> None:
+        pool.close()
+        custody.close()
+
+    return FeedRole(feed, settings.kafka_url, clock, custody, instance=settings.feed_instance, close=close)
 
 
 def roles(settings: SyncIngestSettings) -> dict[str, Callable[[], Role]]:

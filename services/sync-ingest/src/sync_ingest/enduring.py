@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
-from sync_ingest.archive import Lost
+from chassis.transient import LOST
+
 from sync_ingest.ingesting import Ingest
 
 PAUSES_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 10.0)
@@ -31,7 +32,7 @@ def enduring(
         try:
             with opened() as ingest:
                 return call(ingest)
-        except Lost as lost:
+        except LOST as lost:
             told(lost, pause_seconds)
             wait(pause_seconds)
     with opened() as ingest:

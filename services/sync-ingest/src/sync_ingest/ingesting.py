@@ -12,11 +12,12 @@ import msgspec
 import structlog
 from chassis.deciding import Refusal
 from chassis.telemetry import carrier, span
+from chassis.transient import is_transient
 from contracts.identity import OutsideIds
 
 from sync_ingest.adapters.port import Adapter, BalanceOrder, FeedFile, Item
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
-from sync_ingest.archive import Archive, Intake, Lost, QuarantineEntry
+from sync_ingest.archive import Archive, Intake, QuarantineEntry
 from sync_ingest.domain.balances import TOLERANCE_MINOR, PrintedBalances, PrintedRow, compare
 from sync_ingest.domain.certificate import Findings, StoreFold, certify
 from sync_ingest.domain.events import (
@@ -401,9 +402,9 @@ class Ingest:
         ids = [intake.id for intake in intakes]
         try:
             yield
-        except (Refusal, *Lost):
-            raise
         except Exception as error:
+            if isinstance(error, Refusal) or is_transient(error):
+                raise
             self.archive.set_aside(ids, type(error).__name__)
             _log.error("intakes set aside", count=len(ids), error=type(error).__name__)
             raise Unbookable(type(error).__name__) from error

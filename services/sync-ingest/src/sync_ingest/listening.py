@@ -16,12 +16,15 @@ from typing import Final
 import msgspec
 import structlog
 from chassis.clock import Clock
+from chassis.dead_letters import TRIES_MAX, Custody, DeadLetters
 from chassis.metrics import LAG_EVENTS
+from chassis.parking import is_of_the_record
+from chassis.telemetry import places as places_of
+from chassis.transient import TRANSIENT, why
 from chassis.transport import Consumer, Header, KafkaPublisher, Record, ensure_topics
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 
 from sync_ingest.adapters.topic import Frame, framed
-from sync_ingest.archive import Lost, SourceBusy
 from sync_ingest.enduring import Opened
 from sync_ingest.ingesting import FeedContent, RunResult, SourceNameInvalid, checked_source
 
@@ -30,9 +33,6 @@ CONTEXT: Final = "corebank"
 TOPIC: Final = COREBANK_POSTINGS.name
 BATCH_MESSAGES_MAX: Final = 2_000
 WINDOW_LOOK_SECONDS: Final = 1.0
-DEAD_LETTERS: Final = dead_letters(GROUP).name
-TRIES_MAX: Final = 3
-REASON_CHARACTERS_MAX: Final = 500
 SOURCE_HEADER: Final = "source"
 TRACE_HEADER: Final = "traceparent"
 
@@ -106,10 +106,12 @@ class BranchFeed:
         for message in messages:
             try:
                 self.book([message])
-            except (SourceBusy, *Lost):
-                raise
-            except Exception as error:  # noqa: BLE001 - the reason goes with the message
-                indigestible.append((message, f"{type(error).__name__}: {error}"))
+            except Exception as error:
+                if not is_of_the_record(error):
+                    raise
+                # Not its text: it may hold what stands in the message.
+                places = ", ".join(places_of(error, 1))
+                indigestible.append((message, f"{type(error).__name__} at {places}"))
         return indigestible
 
     def close_windows(self) -> list[RunResult]:
@@ -142,6 +144,7 @@ class FeedRole:
         feed: BranchFeed,
         kafka_url: str,
         clock: Clock,
+        custody: Custody,
         *,
         instance: str | None = None,
         close: Callable[[], None] = lambda: None,
@@ -152,7 +155,8 @@ class FeedRole:
         self._clock = clock
         self._windows_failing: str | None = None
         self._tries = 0
-        self._dead_letters = KafkaPublisher(kafka_url, client_id=GROUP)
+        self._publisher = KafkaPublisher(kafka_url, client_id=GROUP)
+        self._letters = DeadLetters(GROUP, self._publisher, clock, custody=custody)
         self._consumer = Consumer(
             kafka_url, [TOPIC], GROUP, self._book, batch_max=BATCH_MESSAGES_MAX, instance=instance
         )
@@ -167,7 +171,7 @@ class FeedRole:
             windows.cancel()
             with suppress(asyncio.CancelledError):
                 await windows
-            await self._dead_letters.close()
+            await self._publisher.close()
             await asyncio.to_thread(self._close)
 
     def not_ready(self) -> list[str]:
@@ -186,46 +190,24 @@ class FeedRole:
     async def _book(self, records: Sequence[Record]) -> None:
         try:
             await asyncio.to_thread(self._feed.book, records)
-        except (SourceBusy, *Lost):
-            raise
-        except Exception:
+        except Exception as error:
+            if not is_of_the_record(error):
+                raise
             self._tries += 1
             if self._tries < TRIES_MAX:
                 raise
-            await self._bury(await asyncio.to_thread(self._feed.book_singly, records))
+            indigestible = await asyncio.to_thread(self._feed.book_singly, records)
+            await self._letters.write(indigestible)
+            for record, reason in indigestible:
+                _log.error("message not booked", partition=record.partition, reason=reason)
         self._tries = 0
-
-    async def _bury(self, indigestible: Sequence[tuple[Record, str]]) -> None:
-        """What breaks the booking itself, which is a fault of ours, leaves the way of the others, with its origin."""
-        letters = [
-            Record(
-                DEAD_LETTERS,
-                0,
-                record.key,
-                [
-                    *record.headers,
-                    ("dl_reason", reason[:REASON_CHARACTERS_MAX].encode()),
-                    ("dl_group", GROUP.encode()),
-                    ("dl_topic", record.topic.encode()),
-                    ("dl_partition", b"%d" % record.partition),
-                    ("dl_offset", b"%d" % (record.offset or 0)),
-                    ("dl_tries", b"%d" % TRIES_MAX),
-                    ("dl_at", self._clock.now().isoformat().encode()),
-                ],
-                record.value,
-            )
-            for record, reason in indigestible
-        ]
-        await self._dead_letters.publish(letters)
-        for letter in letters:
-            _log.error("message not booked", partition=dict(letter.headers)["dl_partition"].decode())
 
     async def _close_windows(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             try:
                 closed = await asyncio.to_thread(self._feed.close_windows)
-            except (SourceBusy, *Lost) as error:
-                self._windows_failing = type(error).__name__
+            except TRANSIENT as error:
+                self._windows_failing = why(error)
             else:
                 self._windows_failing = None
                 for result in closed:

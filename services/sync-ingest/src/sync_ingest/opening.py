@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from threading import Lock
 from typing import Final
 
-from chassis.clock import SystemClock
+from chassis.clock import Clock, SystemClock
 from chassis.deciding import Refusal
 from chassis.migrating import require
 from chassis.privacy import FileKeyEncryption, KeyRing
@@ -27,6 +27,13 @@ TABLES: Final = (tables(SCHEMA), archive.TABLES)
 """What this service needs of its database, for `migrate`."""
 
 
+def opened_keys(settings: SyncIngestSettings, clock: Clock) -> KeyRing:
+    """The data keys, over a connection of their own."""
+    return KeyRing.open(
+        settings.keys_url, FileKeyEncryption.at(settings.key_encryption_file), clock.monotonic
+    )
+
+
 @contextmanager
 def opened(
     settings: SyncIngestSettings,
@@ -43,8 +50,7 @@ def opened(
         reader, writer = Recorder(settings.postgres_url, SCHEMA), Recorder(settings.postgres_url, SCHEMA)
         stack.callback(reader.close)
         stack.callback(writer.close)
-        encryption = FileKeyEncryption.at(settings.key_encryption_file)
-        keys = KeyRing.open(settings.keys_url, encryption, clock.monotonic)
+        keys = opened_keys(settings, clock)
         stack.callback(keys.close)
         ids = OutsideIds(keys.secret(OUTSIDE_IDS))
         yield Ingest(

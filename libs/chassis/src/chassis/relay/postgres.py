@@ -16,6 +16,7 @@ from chassis.relay.loop import Fenced, Hint, Log, RelayPositions, Taken
 from chassis.store.items import StoreUnavailable
 from chassis.store.recorder import Recorder
 from chassis.store.schema import channel, checked, writer_role
+from chassis.transient import DATABASE_LOST
 
 STAND_BY_SECONDS: Final = 0.5
 """How often a relay that stands by asks for the seat."""
@@ -57,7 +58,7 @@ class PostgresPositions(RelayPositions):
             cursor = await connection.execute(self._take, (self._context,))
             epoch, position = await cursor.fetchone() or (0, 0)
             return Taken(epoch, position)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except DATABASE_LOST as error:
             await self.leave()
             raise StoreUnavailable(str(error)) from error
 
@@ -67,7 +68,7 @@ class PostgresPositions(RelayPositions):
             raise Fenced("the seat was left")
         try:
             cursor = await self._connection.execute(self._save, (position, self._context, epoch))
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except DATABASE_LOST as error:
             await self.leave()
             raise StoreUnavailable(str(error)) from error
         if cursor.rowcount == 0:
@@ -134,7 +135,7 @@ class Listening(Hint):
                 async for _ in connection.notifies(timeout=seconds_max, stop_after=1):
                     pass
                 return
-        except (psycopg.OperationalError, psycopg.InterfaceError):
+        except DATABASE_LOST:
             await self.close()
         await self._clock.sleep(seconds_max)
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from chassis.clock import Clock
 from chassis.store.items import Append, AppendResult, StoreUnavailable
+from chassis.transient import Transient
 
 QUEUED_ITEMS_MAX: Final = 10_000
 BATCH_ITEMS_MAX: Final = 500
@@ -26,7 +27,7 @@ Run = Callable[[Write, Sequence[Append]], "asyncio.Future[list[AppendResult]]"]
 """Runs a write in the appender's own thread."""
 
 
-class StoreOverloaded(Exception):
+class StoreOverloaded(Transient):
     """Too many appends wait already: slow down and come again."""
 
 

@@ -5,6 +5,7 @@ from uuid import UUID
 import msgspec
 
 from chassis.events import StoredEvent
+from chassis.transient import ServerLost
 
 
 class VersionConflict(Exception):
@@ -20,7 +21,7 @@ class IdentityConflict(Exception):
     """An identity is taken: what it names has been recorded before."""
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(ServerLost):
     """The database did not answer; whether the write happened is unknown. Ask again with the same command key."""
 
 

@@ -22,6 +22,7 @@ from chassis.store.items import (
     VersionConflict,
 )
 from chassis.store.schema import checked, writer_role
+from chassis.transient import DATABASE_LOST
 
 READ_EVENTS_MAX: Final = 10_000
 """Most events that one read gives; ask again after the last one."""
@@ -254,7 +255,7 @@ class Recorder:
             if error.diag.constraint_name == "events_identity":
                 raise IdentityConflict(str(error)) from error
             raise VersionConflict from error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except DATABASE_LOST as error:
             self._drop()
             raise StoreUnavailable(str(error)) from error
 

@@ -1,0 +1,126 @@
+"""`crm dead-letters`: what a consumer group could not digest, and the way to send it through again after repair."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from chassis.clock import SystemClock
+from chassis.dead_letters import DeadLetter, KeyCustody, Resent, read_letter, resend
+from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.settings import Settings
+from chassis.transient import TRANSIENT, why
+from chassis.transport import KafkaPublisher, read_to_end
+from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
+
+from crm_cli.parked import released_of
+from crm_cli.running import settings_of
+
+app = typer.Typer(help="What consumers could not digest.", no_args_is_help=True)
+
+T = TypeVar("T")
+Group = Annotated[str, typer.Argument(help=", ".join(group.name for group in CONSUMERS), metavar="GROUP")]
+
+
+@app.command("list")
+def list_letters(
+    group: Group, as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False
+) -> None:
+    """Lists the dead letters of a group: when, why, and where the record came from. Shows nothing of the record."""
+    of = _known(group)
+    for letter in _run(_letters(of)):
+        values = values_of(letter)
+        print(
+            json.dumps(values)
+            if as_json
+            else f"{values['at']}  {values['topic']}[{values['partition']}:{values['offset']}]"
+            f"  {values['type'] or '-'} {values['subject'] or '-'}  {values['reason']}"
+        )
+
+
+@app.command("resend")
+def resend_letters(group: Group) -> None:
+    """Sends the records of a group's letters through again, each once, in the order that they had.
+
+    Records of a branch topic are published there again. Events wait beside their parked subject, so the subject is
+    released. Exit 1 where something still waits.
+    """
+    of = _known(group)
+    if set(of.topics) <= {topic.name for topic in EVENTS.values()}:
+        left = _run(_released(of))
+        print(f"{left} subjects still wait; see `crm parked list`" if left else "released")
+        raise typer.Exit(code=1 if left else 0)
+    result = _run(_resent(of))
+    print(f"{result.sent:,} sent again, {result.without_copy:,} have no copy that opens")
+    raise typer.Exit(code=1 if result.without_copy else 0)
+
+
+def values_of(letter: DeadLetter) -> dict[str, Any]:
+    """A letter as JSON has it."""
+    return {
+        "at": letter.at,
+        "reason": letter.reason,
+        "tries": letter.tries,
+        "topic": letter.origin[0],
+        "partition": letter.origin[1],
+        "offset": letter.origin_offset,
+        "context": letter.context,
+        "subject": None if letter.subject is None else str(letter.subject),
+        "type": letter.type,
+        "sealed_bytes": len(letter.sealed),
+    }
+
+
+async def _letters(group: ConsumerGroup) -> list[DeadLetter]:
+    settings = settings_of(Settings)
+    found: list[DeadLetter] = []
+    async for page in read_to_end(settings.kafka_url, group.dead_letters.name):
+        found += [letter for record in page if (letter := read_letter(record)) is not None]
+    return found
+
+
+async def _resent(group: ConsumerGroup) -> Resent:
+    settings, clock = settings_of(Settings), SystemClock()
+
+    def opened() -> KeyRing:
+        encryption = FileKeyEncryption.at(settings.key_encryption_file)
+        return KeyRing.open(settings.keys_url, encryption, clock.monotonic)
+
+    async with AsyncExitStack() as stack:
+        custody = KeyCustody(group.name, opened)
+        stack.callback(custody.close)
+        publisher = KafkaPublisher(settings.kafka_url, client_id="crm-dead-letters")
+        stack.push_async_callback(publisher.close)
+        return await resend(settings.kafka_url, group.name, publisher, custody)
+
+
+async def _released(group: ConsumerGroup) -> int:
+    subjects = {letter.subject for letter in await _letters(group) if letter.subject is not None}
+    return await released_of(settings_of(Settings), group, subjects)
+
+
+def _known(name: str) -> ConsumerGroup:
+    for group in CONSUMERS:
+        if group.name == name:
+            return group
+    _fail(f"no consumer group {name}; there are {', '.join(group.name for group in CONSUMERS)}")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except TRANSIENT as error:
+        _fail(why(error))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"crm dead-letters: {message}", file=sys.stderr)
+    raise typer.Exit(code=2)
+
+
+def register(parent: typer.Typer) -> None:
+    """Adds the commands to `crm`."""
+    parent.add_typer(app, name="dead-letters")
