@@ -134,7 +134,7 @@ class PassesPoisonOver(Parking):
         for event in events:
             reason = await self._tried(event, act)
             if reason is not None:
-                await self._publish(event.record, reason)
+                await self.letters.write([(event.record, reason)], event)
 
 
 class LosesTheFirst(MongoBooks):
