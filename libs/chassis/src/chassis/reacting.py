@@ -84,7 +84,7 @@ class Reactor:
                     continue
                 subjects.setdefault(event.subject, []).append(event)
             if self.policy.prepare is not None and subjects:
-                await self.policy.prepare([event for events in subjects.values() for event in events])
+                await self._prepare([event for events in subjects.values() for event in events])
             waiting = iter(subjects.values())
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._at_once, len(subjects))):
@@ -108,6 +108,15 @@ class Reactor:
             held = events[len(free) :]
             if held:
                 await self.parking.keep(held, self._react)
+
+    async def _prepare(self, events: list[Delivered]) -> None:
+        """Prepares for a batch. What may be one record's fault is met again by its own reaction, which parks it."""
+        try:
+            if self.policy.prepare is not None:
+                await self.policy.prepare(events)
+        except Exception as error:
+            if not is_of_the_record(error):
+                raise
 
     async def _react(self, event: Delivered) -> None:
         try:

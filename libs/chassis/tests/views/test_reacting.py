@@ -111,7 +111,7 @@ async def test_what_is_not_wanted_is_passed_over_and_the_position_goes_on(reacto
     )
     await reactor.apply([*records[:10], broken, *records[11:]])
     assert letters.written[SUBJECTS[0]] == ["a"]
-    assert reactor.parking.dead_letters == 0  # whoever wants such events says that it cannot be read
+    assert reactor.parking.letters.written == 0  # whoever wants such events says that it cannot be read
     [saved] = [one for one in books.saved.values() if one.position]
     assert saved.position == max(int(dict(record.headers)["ce_position"]) for record in records)
 
