@@ -497,7 +497,9 @@ async def read_from(
 
 async def acknowledge(url: str, group: str, offsets: Mapping[Partition, int]) -> None:
     """Remembers how far a group is that has no members; a consumer of the group would go on from there."""
-    client = AIOKafkaConsumer(bootstrap_servers=url, group_id=group, enable_auto_commit=False)
+    client = AIOKafkaConsumer(
+        bootstrap_servers=url, group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
     try:
         await client.start()
         client.assign([TopicPartition(*place) for place in offsets])
