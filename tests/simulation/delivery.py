@@ -16,6 +16,7 @@ import msgspec
 from chassis.delivered import Delivered
 from chassis.documents import ID, SEQUENCE, Document, DocumentKey
 from chassis.events import StoredEvent
+from chassis.leases import Lease
 from chassis.mongo import MongoDocuments
 from chassis.mongo_books import PARKED, POSITIONS, MongoBooks
 from chassis.parking import Parking
@@ -50,6 +51,9 @@ RELAYS = 2
 CONSUMERS = 3
 RELAY_BATCH_MAX = 4
 RELAY_POLL_SECONDS = 0.02
+LEASE_SECONDS = 0.4
+FROZEN_SECONDS = 3 * CATCH_UP_SECONDS_MAX
+FREEZES_MAX = 6
 FETCH_MAX = 6
 CHUNK_RECORDS = 3
 POISON_MAX = 4
@@ -185,6 +189,14 @@ def relaying(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]:
             TOPIC,
             world.log,
             delivery.positions,
+            Lease(
+                delivery.positions,
+                world.kernel,
+                seconds=LEASE_SECONDS,
+                renewed_seconds=LEASE_SECONDS / 4,
+                margin_seconds=LEASE_SECONDS / 8,
+                asked_seconds=LEASE_SECONDS / 8,
+            ),
             delivery.broker,
             words,
             world.kernel,
@@ -280,6 +292,22 @@ def reading(delivery: Delivery) -> Callable[[], Awaitable[None]]:
         while not delivery.world.over:
             await delivery.world.kernel.sleep(0.01)
             delivery.broken.extend(check_shown(delivery))
+
+    return main
+
+
+def freezing(delivery: Delivery, *, for_good: bool) -> Callable[[], Awaitable[None]]:
+    """Stops the relay that leads, again and again, for longer than its lease; or once, for longer than anybody waits."""
+    kernel, positions = delivery.world.kernel, delivery.positions
+
+    async def main() -> None:
+        left = 1 if for_good else FREEZES_MAX
+        while left and not delivery.world.over and not kernel.healed:
+            await kernel.sleep(kernel.chance.random() * LEASE_SECONDS / 20)
+            holder = positions.holder
+            if holder is not None and not holder.dead and kernel.stands_at(holder, "save position?"):
+                kernel.freeze(holder, FROZEN_SECONDS if for_good else 2 * LEASE_SECONDS)
+                left -= 1
 
     return main
 

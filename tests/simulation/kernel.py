@@ -42,6 +42,8 @@ class Actor:
     main: Callable[[], Awaitable[None]]
     mortal: bool = True
     dead: bool = False
+    frozen_until: float = 0.0
+    """Until then it does nothing, as a process under SIGSTOP: it is not dead, and does not know."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +52,11 @@ class _Gate:
     point: str
     future: "asyncio.Future[None]"
     not_before: float
+
+    @property
+    def opens_at(self) -> float:
+        """When its actor may go on here."""
+        return max(self.not_before, self.actor.frozen_until)
 
 
 @dataclass(slots=True)
@@ -63,6 +70,9 @@ class Faults:
     restart_seconds_max: float = 0.2
     delay: float = 0.05
     delay_seconds_max: float = 0.3
+    freeze: float = 0.0
+    freezes_max: int = 3
+    freeze_seconds: float = 2.0
 
 
 @dataclass(slots=True)
@@ -81,6 +91,7 @@ class Kernel:
     _waiting: list[_Gate] = field(default_factory=list)
     _tasks: dict[Actor, "asyncio.Task[None]"] = field(default_factory=dict)
     _crashes: int = 0
+    _freezes: int = 0
     _unanswered: int = 0
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
@@ -188,17 +199,41 @@ class Kernel:
     def _turn(self) -> None:
         self.turns += 1
         self.seconds += TURN_SECONDS
-        ready = [gate for gate in self._waiting if gate.not_before <= self.seconds]
+        ready = [gate for gate in self._waiting if gate.opens_at <= self.seconds]
         if not ready:
-            self.seconds = min(gate.not_before for gate in self._waiting)
-            ready = [gate for gate in self._waiting if gate.not_before <= self.seconds]
+            self.seconds = min(gate.opens_at for gate in self._waiting)
+            ready = [gate for gate in self._waiting if gate.opens_at <= self.seconds]
         gate = ready[self.chance.randrange(len(ready))]
+        if self._draws_freeze(gate.actor):
+            self.freeze(gate.actor, self.faults.freeze_seconds)
+            return
         if self._draws_crash(gate.actor):
             self._crash(gate)
             return
         self._waiting.remove(gate)
         self.note(f"{gate.actor.name}.{gate.actor.life} {gate.point}")
         gate.future.set_result(None)
+
+    def stands_at(self, actor: Actor, point: str) -> bool:
+        """Whether that is what an actor is about to do."""
+        return any(gate.actor is actor and gate.point == point for gate in self._waiting)
+
+    def freeze(self, actor: Actor, seconds: float) -> None:
+        """Stops everything that an actor does for so long; time and the servers go on."""
+        self._freezes += 1
+        self.met["freeze"] += 1
+        self.note(f"{actor.name}.{actor.life} FREEZES")
+        actor.frozen_until = self.seconds + seconds
+
+    def _draws_freeze(self, actor: Actor) -> bool:
+        faults = self.faults
+        return (
+            faults.freeze > 0
+            and actor.mortal
+            and not self.healed
+            and self._freezes < faults.freezes_max
+            and self.chance.random() < faults.freeze
+        )
 
     def _draws_crash(self, actor: Actor) -> bool:
         faults = self.faults

@@ -11,7 +11,7 @@ from chassis.delivered import Delivered
 from chassis.mongo_books import MongoBooks
 from chassis.parking import Act, Parking
 from chassis.projecting import Projector
-from chassis.relay.loop import Relay, Taken, _Batch
+from chassis.relay.loop import Relay, _Batch
 from chassis.transport import Partition, PublishFailed, Record
 from typing_extensions import override
 
@@ -22,9 +22,9 @@ class SavesFirst(Relay):
     _epoch = 0
 
     @override
-    async def _lead(self, taken: Taken, stopping: asyncio.Event) -> None:
-        self._epoch = taken.epoch
-        await super()._lead(taken, stopping)
+    async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
+        self._epoch = epoch
+        await super()._lead(epoch, stopping)
 
     @override
     async def _publish_next(self) -> _Batch:

@@ -13,7 +13,8 @@ from typing import TypeVar
 from uuid import UUID
 
 from chassis.events import StoredEvent
-from chassis.relay.loop import Fenced, RelayPositions, Taken
+from chassis.leases import Fenced, LeaseRow
+from chassis.relay.loop import RelayPositions
 from chassis.store.items import (
     Append,
     Appended,
@@ -31,9 +32,6 @@ from tests.simulation.kernel import Actor, Injected, Kernel
 
 LOCK_RETRY_SECONDS = 0.003
 ABORTS_MAX = 20
-STAND_BY_SECONDS = 0.05
-SEAT_LOST = 0.02
-SEATS_LOST_MAX = 4
 
 T = TypeVar("T")
 
@@ -47,6 +45,7 @@ class Flaws:
     no_version_check: bool = False
     no_command_memory: bool = False
     no_fence: bool = False
+    lease_without_expiry: bool = False
 
 
 @dataclass(slots=True)
@@ -242,8 +241,8 @@ class BrokerServer(Publisher):
 
 
 @dataclass(slots=True)
-class PositionServer(RelayPositions):
-    """The position row of a relay and the seat, which the server may think free while its holder still works."""
+class PositionServer(RelayPositions, LeaseRow):
+    """The position row of a relay and the row of its lease, which expires on the server's clock."""
 
     kernel: Kernel
     flaws: Flaws
@@ -252,45 +251,57 @@ class PositionServer(RelayPositions):
     accepted: list[tuple[int, int]] = field(default_factory=list)
     """Epoch of who saved, and the latest one then."""
     fenced: int = 0
-    _holder: Actor | None = None
-    _seats_lost: int = 0
+    holder: Actor | None = None
+    _expires_at: float = 0.0
 
     @override
-    async def take(self) -> Taken:
+    async def take(self, seconds: float) -> int | None:
         me = self.kernel.actor()
-        if self._holder is me:
-            self._holder = None
-        while self._holder is not None and not self._holder.dead:
-            if self._loses_seat():
-                self._holder = None
-                break
-            await self.kernel.sleep(STAND_BY_SECONDS)
-        self._holder = me
-        return await self._ask("take", self._begin)
+        return await self._ask("take", lambda: self._begin(me, seconds))
+
+    @override
+    async def renew(self, epoch: int, seconds: float) -> bool:
+        return await self._ask("renew", lambda: self._prolong(epoch, seconds))
+
+    @override
+    async def release(self, epoch: int) -> None:
+        await self._ask("release", lambda: self._prolong(epoch, 0.0))
+
+    @override
+    async def read(self) -> int:
+        return await self._ask("read position", lambda: self.position)
 
     @override
     async def save(self, epoch: int, position: int) -> None:
         await self._ask("save position", lambda: self._keep(epoch, position))
 
-    def _begin(self) -> Taken:
+    def _begin(self, me: Actor | None, seconds: float) -> int | None:
+        held = self.holder is not None and self.holder is not me
+        if held and (self.kernel.seconds < self._expires_at or self._is_a_session()):
+            return None
+        if held and self.holder is not None and not self.holder.dead:
+            self.kernel.met["lease taken over"] += 1
+            self.kernel.note("the lease is taken over")
+        self.holder, self._expires_at = me, self.kernel.seconds + seconds
         self.epoch += 1
-        return Taken(self.epoch, self.position)
+        return self.epoch
+
+    def _is_a_session(self) -> bool:
+        """What a lock of a session does: it is held until its holder dies."""
+        return self.flaws.lease_without_expiry and self.holder is not None and not self.holder.dead
+
+    def _prolong(self, epoch: int, seconds: float) -> bool:
+        if epoch != self.epoch:
+            return False
+        self._expires_at = self.kernel.seconds + seconds
+        return True
 
     def _keep(self, epoch: int, position: int) -> None:
         if epoch != self.epoch and not self.flaws.no_fence:
             self.fenced += 1
             raise Fenced(f"epoch {epoch} is over")
         self.accepted.append((epoch, self.epoch))
-        self.position = max(self.position, position)
-
-    def _loses_seat(self) -> bool:
-        kernel = self.kernel
-        if kernel.healed or self._seats_lost >= SEATS_LOST_MAX or kernel.chance.random() >= SEAT_LOST:
-            return False
-        self._seats_lost += 1
-        kernel.met["seat lost"] += 1
-        kernel.note("the seat is lost")
-        return True
+        self.position = position if self.flaws.no_fence else max(self.position, position)
 
     async def _ask(self, point: str, effect: Callable[[], T]) -> T:
         try:

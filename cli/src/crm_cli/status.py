@@ -47,6 +47,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
     names = {
         "events": sql.Identifier(context.schema, "events"),
         "relay": sql.Identifier(context.schema, "relay"),
+        "leases": sql.Identifier(context.schema, "leases"),
     }
 
     def ask(
@@ -61,7 +62,12 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         ).fetchone() or (None, None)
         head = ask(connection, "select coalesce(max(position), 0) from {events}") if there[0] else None
         relay = (
-            ask(connection, "select epoch, position from {relay} where context = %s", context.name)
+            ask(
+                connection,
+                "select coalesce((select epoch from {leases} where name = 'relay'), 0), position from {relay}"
+                " where context = %s",
+                context.name,
+            )
             if there[1]
             else None
         )

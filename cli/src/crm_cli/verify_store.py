@@ -20,6 +20,7 @@ POSTING_NAMES: Final = ["posting-booked", "posting-reversed"]
 ACCOUNTS_AT_ONCE: Final = 2_000
 CHECKPOINTS_KEPT_MAX: Final = 50
 SECONDS_MAX: Final = 600
+TABLES: Final = ("events", "commands", "relay", "leases")
 
 _DOUBLED: Final = (
     "select identity, count(*) from {events} where identity is not null group by 1 having count(*) > 1"
@@ -75,7 +76,7 @@ class Store:
         self._connection.execute(f"set statement_timeout = '{SECONDS_MAX}s'")
         self._context = context
         self._report = report
-        self._names = {name: sql.Identifier(context.schema, name) for name in ("events", "commands", "relay")}
+        self._names = {name: sql.Identifier(context.schema, name) for name in TABLES}
 
     def close(self) -> None:
         """Lets the connection go."""
@@ -97,7 +98,11 @@ class Store:
     def relay(self) -> tuple[int, int]:
         """Epoch and position that the relay saved; zeros where none ever ran."""
         found = (
-            self.ask("select epoch, position from {relay} where context = %s", self._context.name)
+            self.ask(
+                "select coalesce((select epoch from {leases} where name = 'relay'), 0), position from {relay}"
+                " where context = %s",
+                self._context.name,
+            )
             if self.exists("relay")
             else []
         )

@@ -16,7 +16,9 @@ import pytest
 from chassis import metrics
 from chassis.clock import SystemClock, uuid7
 from chassis.events import StoredEvent, event_id
+from chassis.leases import Lease, PostgresLease
 from chassis.relay import (
+    RELAY_LEASE,
     Fenced,
     Listening,
     PostgresPositions,
@@ -94,6 +96,8 @@ class Setting:
         self.postgres_url, self.kafka_url, self.schema, self.topic = postgres_url, kafka_url, schema, topic
         self.logs: list[StoreLog] = []
         self.positions: list[PostgresPositions] = []
+        self.rows: list[PostgresLease] = []
+        self.leases: list[Lease] = []
         self.publishers: list[KafkaPublisher] = []
         self.hints: list[Listening] = []
 
@@ -102,8 +106,13 @@ class Setting:
         return self.publishers[-1]
 
     def seat(self) -> PostgresPositions:
-        self.positions.append(PostgresPositions(self.postgres_url, self.schema, "ingest", CLOCK))
+        self.positions.append(PostgresPositions(self.postgres_url, self.schema, "ingest"))
         return self.positions[-1]
+
+    def lease(self, seconds: float = 8.0) -> Lease:
+        self.rows.append(PostgresLease(self.postgres_url, self.schema, RELAY_LEASE))
+        self.leases.append(Lease(self.rows[-1], CLOCK, seconds=seconds, asked_seconds=0.1))
+        return self.leases[-1]
 
     def relay(self, publisher: Publisher | None = None, batch_max: int = 50) -> Relay:
         self.logs.append(StoreLog(self.postgres_url, self.schema))
@@ -113,6 +122,7 @@ class Setting:
             self.topic,
             self.logs[-1],
             self.seat(),
+            self.lease(),
             publisher or self.publisher(),
             words,
             CLOCK,
@@ -123,8 +133,8 @@ class Setting:
     async def close(self) -> None:
         for publisher in self.publishers:
             await publisher.close()
-        for seat in self.positions:
-            await seat.leave()
+        for open_one in (*self.positions, *self.rows):
+            await open_one.close()
         for hint in self.hints:
             await hint.close()
         for log in self.logs:
@@ -264,23 +274,61 @@ def assert_in_order(events: list[tuple[Record, Envelope]], *, repeated: bool) ->
 
 async def test_a_stale_epoch_is_refused(setting):
     first, second = setting.seat(), setting.seat()
-    taken = await first.take()
-    await first.save(taken.epoch, 10)
-    await first._connection.execute("select pg_advisory_unlock_all()")  # as if it had lost the lock unnoticed
-    after = await second.take()
-    assert after == (taken.epoch + 1, 10)
+    lease, next_lease = setting.lease(seconds=1.5), setting.lease()
+    epoch = await lease.acquire()
+    await first.save(epoch, 10)
+    after = await next_lease.acquire()  # the first one said nothing for as long as its lease lasted
+    assert (after, await second.read()) == (epoch + 1, 10)
     with pytest.raises(Fenced):
-        await first.save(taken.epoch, 99)
-    await second.save(after.epoch, 11)
-    assert (await second.take()).position == 11
+        await first.save(epoch, 99)
+    with pytest.raises(Fenced):
+        lease.check()
+    await second.save(after, 11)
+    assert await second.read() == 11
+
+
+async def test_a_lease_that_is_renewed_is_not_taken_over(setting):
+    lease, other = setting.lease(seconds=1.5), setting.lease()
+    lease._renewed_seconds = 0.2
+    await lease.acquire()
+    taking = asyncio.create_task(other.acquire())
+
+    async def work() -> str:
+        await asyncio.sleep(3)
+        return "done"
+
+    assert await lease.during(work()) == "done"
+    assert not taking.done()
+    await lease.release()
+    assert await asyncio.wait_for(taking, 1) == 2
+
+
+async def test_a_holder_that_cannot_renew_stops_before_the_lease_is_over(setting):
+    row = setting.lease(seconds=2.0), setting.rows[-1]
+    lease = row[0]
+    lease._renewed_seconds = 0.2
+    await lease.acquire()
+    began = CLOCK.monotonic()
+
+    async def never(epoch: int, seconds: float) -> bool:
+        await asyncio.sleep(60)
+        return True
+
+    class Unanswered(PostgresLease):
+        renew = staticmethod(never)
+
+    lease._row = Unanswered(setting.postgres_url, setting.schema, RELAY_LEASE)
+    with pytest.raises(Fenced):
+        await lease.during(asyncio.sleep(60))
+    assert CLOCK.monotonic() - began < 2.0
 
 
 async def test_a_position_never_goes_back(setting):
     seat = setting.seat()
-    taken = await seat.take()
-    await seat.save(taken.epoch, 10)
-    await seat.save(taken.epoch, 7)
-    assert (await seat.take()).position == 10
+    epoch = await setting.lease().acquire()
+    await seat.save(epoch, 10)
+    await seat.save(epoch, 7)
+    assert await seat.read() == 10
 
 
 async def test_a_relay_that_was_overtaken_stops_and_stands_by(setting, recorder, postgres_url, store):
@@ -290,11 +338,11 @@ async def test_a_relay_that_was_overtaken_stops_and_stands_by(setting, recorder,
     head = appended(recorder, streams=3, each=5)
     await until(lambda: relay.position == head)
     with psycopg.connect(postgres_url) as connection:
-        connection.execute(f"update {store}.relay set epoch = epoch + 10")
+        connection.execute(f"update {store}.leases set epoch = epoch + 10")
     recorder.append_bulk([noted(UUID(int=50), 1)])
     await until(lambda: relay.position == head + 1)
     with psycopg.connect(postgres_url) as connection:
-        epoch, position = connection.execute(f"select epoch, position from {store}.relay").fetchone()
+        epoch, position = connection.execute(f"select epoch, position from {store}.relay, {store}.leases").fetchone()
     stopping.set()
     await running
     assert (epoch, position) == (12, head + 1), "it took its turn again instead of using the old one"
@@ -312,7 +360,7 @@ async def test_who_stands_by_goes_on_when_the_leader_is_gone(setting, recorder):
     assert follower.not_ready() == []
     stops[0].set()
     await leading
-    await setting.positions[0].leave()
+    await setting.leases[0].release()
     recorder.append_bulk([noted(UUID(int=50), 1)])
     await until(lambda: follower.position == head + 1)
     stops[1].set()
@@ -325,7 +373,7 @@ async def test_a_crash_between_acknowledgement_and_save_repeats_and_loses_nothin
     dying = Dying(setting.publisher(), lives=3)
     with pytest.raises(SystemError):
         await setting.relay(dying).run(asyncio.Event())
-    await setting.positions[0].leave()
+    await setting.leases[0].release()
     await relayed(setting.relay(), head)
     events = await setting.events()
     assert len(events) > 300, "the batch that was not saved came again"
@@ -365,7 +413,7 @@ async def test_without_a_broker_it_says_why_and_keeps_its_position(setting, reco
     assert relay.outbox_age_seconds() > 0
     stopping.set()
     await running
-    await setting.positions[0].leave()
+    await setting.leases[0].release()
     relay = setting.relay()
     await relayed(relay, head)
     assert relay.outbox_age_seconds() == 0

@@ -1,20 +1,20 @@
 """From a context's store to its topic: everything, in order per subject, at least once."""
 
+from chassis.leases import Fenced
 from chassis.relay.loop import (
-    Fenced,
     Hint,
     Log,
     Polling,
     Published,
     Relay,
     RelayPositions,
-    Taken,
     Words,
 )
-from chassis.relay.postgres import Listening, PostgresPositions, StoreLog
+from chassis.relay.postgres import RELAY_LEASE, Listening, PostgresPositions, StoreLog
 from chassis.relay.role import RelayRole
 
 __all__ = [
+    "RELAY_LEASE",
     "Fenced",
     "Hint",
     "Listening",
@@ -26,6 +26,5 @@ __all__ = [
     "RelayPositions",
     "RelayRole",
     "StoreLog",
-    "Taken",
     "Words",
 ]

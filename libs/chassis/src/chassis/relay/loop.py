@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from chassis.clock import Clock
 from chassis.events import StoredEvent
+from chassis.leases import Fenced, Lease
 from chassis.store.items import StoreUnavailable
 from chassis.transport import Publisher, Record
 
@@ -35,17 +36,6 @@ FENCED_SECONDS: Final = 1.0
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
-
-
-class Fenced(Exception):
-    """Another relay has taken this context over; what this one says about its position is not accepted."""
-
-
-class Taken(NamedTuple):
-    """A relay's turn: its epoch, and the position up to which everything was published before."""
-
-    epoch: int
-    position: int
 
 
 class Published(Protocol):
@@ -77,12 +67,12 @@ class Log(Protocol):
 class RelayPositions(Protocol):
     """How far a context was published, and who may say so."""
 
-    async def take(self) -> Taken:
-        """Waits until no other relay is known to be at work, then begins a new epoch, which ends all earlier ones."""
+    async def read(self) -> int:
+        """The position up to which everything was published; 0 at first. Raises StoreUnavailable."""
         ...
 
     async def save(self, epoch: int, position: int) -> None:
-        """Keeps the position; raises Fenced where `epoch` is not the latest, StoreUnavailable in doubt."""
+        """Keeps the position; raises Fenced where `epoch` is not the lease's latest, StoreUnavailable in doubt."""
         ...
 
 
@@ -131,9 +121,9 @@ _bodies: Final = msgspec.json.Decoder(_Body)
 class Relay:
     """Publishes what a context's store holds: everything, in order per subject, at least once.
 
-    One relay of a context is at work, others stand by in `take`. Should two be at work all the same, both publish the
-    same in the same order, and only the later one may save its position. Nothing is saved before it is acknowledged,
-    and a watermark never precedes what it covers.
+    The relay that holds the context's lease is at work, others stand by. Should two be at work all the same, both
+    publish the same in the same order, and only the later one may save its position. Nothing is saved before it is
+    acknowledged, and a watermark never precedes what it covers.
     """
 
     def __init__(
@@ -142,6 +132,7 @@ class Relay:
         topic: Topic,
         log: Log,
         positions: RelayPositions,
+        lease: Lease,
         publisher: Publisher,
         words: Words,
         clock: Clock,
@@ -159,6 +150,7 @@ class Relay:
         self._topic = topic
         self._log = log
         self._positions = positions
+        self._lease = lease
         self._publisher = publisher
         self._words = words
         self._clock = clock
@@ -175,9 +167,9 @@ class Relay:
         """Relays until `stopping` is set; rides out servers that do not answer and relays that take over."""
         while not stopping.is_set():
             try:
-                taken = await self._take(stopping)
-                if taken is not None:
-                    await self._lead(taken, stopping)
+                epoch = await self._acquired(stopping)
+                if epoch is not None:
+                    await self._lease.during(self._lead(epoch, stopping))
             except Fenced:
                 _log.warning("relay fenced", context=self.context, position=self.position)
                 await self._clock.sleep(FENCED_SECONDS)
@@ -185,6 +177,7 @@ class Relay:
                 await self._back_off(error)
             finally:
                 self.leading = False
+        await self._lease.release()
 
     def not_ready(self) -> list[str]:
         """Why nothing goes out; a relay that stands by is ready."""
@@ -196,8 +189,8 @@ class Relay:
             return 0.0
         return max(0.0, (self._clock.now() - self._oldest_at).total_seconds())
 
-    async def _take(self, stopping: asyncio.Event) -> Taken | None:
-        taking = asyncio.ensure_future(self._positions.take())
+    async def _acquired(self, stopping: asyncio.Event) -> int | None:
+        taking = asyncio.ensure_future(self._lease.acquire())
         stopped = asyncio.ensure_future(stopping.wait())
         try:
             await asyncio.wait([taking, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -206,8 +199,8 @@ class Relay:
             await _ended(taking)
             await _ended(stopped)
 
-    async def _lead(self, taken: Taken, stopping: asyncio.Event) -> None:
-        epoch, self.position = taken
+    async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
+        self.position = await self._positions.read()
         self._marked, self._oldest_at = None, None
         self.leading = True
         _log.info("relay leads", context=self.context, epoch=epoch, position=self.position)
@@ -239,6 +232,7 @@ class Relay:
     async def _publish_next(self) -> _Batch:
         batch = await self._next()
         if batch.records:
+            self._lease.check()
             await self._publisher.publish(batch.records)
         return batch
 
@@ -251,6 +245,7 @@ class Relay:
         """Tells the readers how far they are; only called when all of it is acknowledged."""
         if not self._watermark_is_due(batch):
             return
+        self._lease.check()
         headers, name = Watermark(self.context, self.position, batch.read_at).headers(), self._topic.name
         await self._publisher.publish(
             [Record(name, number, b"", headers, b"") for number in range(self._topic.partitions)]

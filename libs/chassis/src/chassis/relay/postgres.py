@@ -1,8 +1,7 @@
-"""The relay's ports on PostgreSQL: the position row with its epoch, the seat, the log, and NOTIFY as a hint."""
+"""The relay's ports on PostgreSQL: the position row, fenced by the lease, the log, and NOTIFY as a hint."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from typing import Any, Final
 
 import psycopg
@@ -11,79 +10,63 @@ from typing_extensions import override
 
 from chassis.clock import Clock
 from chassis.events import StoredEvent
-from chassis.postgres import connect_async
-from chassis.relay.loop import Fenced, Hint, Log, RelayPositions, Taken
+from chassis.leases import Fenced
+from chassis.postgres import AsyncConnection, connect_async
+from chassis.relay.loop import Hint, Log, RelayPositions
 from chassis.store.items import StoreUnavailable
 from chassis.store.recorder import Recorder
 from chassis.store.schema import channel, checked, writer_role
 from chassis.transient import DATABASE_LOST
 
-STAND_BY_SECONDS: Final = 0.5
-"""How often a relay that stands by asks for the seat."""
+RELAY_LEASE: Final = "relay"
 LISTEN_AGAIN_SECONDS: Final = 5.0
 STATEMENT_SECONDS_MAX: Final = 10.0
 
 
 class PostgresPositions(RelayPositions):
-    """The position row. The seat is an advisory lock of the session: a relay that dies leaves it free at once.
+    """The position row; only the holder of the lease's latest epoch may save it."""
 
-    The lock only spares two relays the work of one; that a stale one cannot save is the epoch's doing.
-    """
-
-    def __init__(self, url: str, schema: str, context: str, clock: Clock) -> None:
+    def __init__(self, url: str, schema: str, context: str) -> None:
         self._url = url
         self._role = writer_role(checked(schema))
         self._context = context
-        self._clock = clock
-        self._seat = _seat_key(schema, context)
-        name = sql.Identifier(schema, "relay")
-        self._take = sql.SQL(
-            "insert into {} as r (context, epoch, position) values (%s, 1, 0)"
-            " on conflict (context) do update set epoch = r.epoch + 1 returning epoch, position"
-        ).format(name)
+        table, leases = sql.Identifier(schema, "relay"), sql.Identifier(schema, "leases")
+        self._read = sql.SQL("select position from {} where context = %s").format(table)
+        # The lease is locked, so that it is not taken over between this look and the commit.
         self._save = sql.SQL(
-            "update {} set position = greatest(position, %s) where context = %s and epoch = %s"
-        ).format(name)
-        self._connection: psycopg.AsyncConnection[Any] | None = None
+            "with fence as (select from {l} where name = %s and epoch = %s for share)"
+            " insert into {t} as r (context, position) select %s, %s from fence"
+            " on conflict (context) do update set position = greatest(r.position, excluded.position)"
+        ).format(t=table, l=leases)
+        self._connection: AsyncConnection | None = None
 
     @override
-    async def take(self) -> Taken:
-        await self.leave()
-        try:
-            connection = self._connection = await connect_async(
-                self._url, role=self._role, statement_seconds=STATEMENT_SECONDS_MAX
-            )
-            while not await self._seated(connection):
-                await self._clock.sleep(STAND_BY_SECONDS)
-            cursor = await connection.execute(self._take, (self._context,))
-            epoch, position = await cursor.fetchone() or (0, 0)
-            return Taken(epoch, position)
-        except DATABASE_LOST as error:
-            await self.leave()
-            raise StoreUnavailable(str(error)) from error
+    async def read(self) -> int:
+        row = await (await self._asked(self._read, (self._context,))).fetchone()
+        return 0 if row is None else int(row[0])
 
     @override
     async def save(self, epoch: int, position: int) -> None:
-        if self._connection is None:
-            raise Fenced("the seat was left")
-        try:
-            cursor = await self._connection.execute(self._save, (position, self._context, epoch))
-        except DATABASE_LOST as error:
-            await self.leave()
-            raise StoreUnavailable(str(error)) from error
-        if cursor.rowcount == 0:
-            await self.leave()
+        values = (RELAY_LEASE, epoch, self._context, position)
+        if (await self._asked(self._save, values)).rowcount == 0:
             raise Fenced(f"epoch {epoch} of {self._context} is over")
 
-    async def leave(self) -> None:
-        """Leaves the seat to whoever stands by."""
+    async def close(self) -> None:
+        """Lets the connection go."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
-    async def _seated(self, connection: "psycopg.AsyncConnection[Any]") -> bool:
-        cursor = await connection.execute("select pg_try_advisory_lock(%s)", (self._seat,))
-        return (await cursor.fetchone() or (False,))[0] is True
+    async def _asked(self, statement: sql.Composed, values: tuple[object, ...]) -> "psycopg.AsyncCursor[Any]":
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = await connect_async(
+                    self._url, role=self._role, statement_seconds=STATEMENT_SECONDS_MAX
+                )
+            return await self._connection.execute(statement, values)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            await self.close()
+            raise StoreUnavailable(str(error)) from error
 
 
 class StoreLog(Log):
@@ -154,8 +137,3 @@ class Listening(Hint):
             self._connection = connection
             await connection.execute(self._listen)
         return self._connection
-
-
-def _seat_key(schema: str, context: str) -> int:
-    digest = blake2b(f"chassis.relay|{schema}|{context}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, signed=True)

@@ -8,9 +8,10 @@ from contracts.topics import EVENTS
 
 from chassis import metrics
 from chassis.clock import Clock, SystemClock
+from chassis.leases import Lease, PostgresLease
 from chassis.migrating import require
 from chassis.relay.loop import BATCH_EVENTS_MAX, Relay, Words
-from chassis.relay.postgres import Listening, PostgresPositions, StoreLog
+from chassis.relay.postgres import RELAY_LEASE, Listening, PostgresPositions, StoreLog
 from chassis.store.items import StoreUnavailable
 from chassis.store.schema import tables
 from chassis.transport import KafkaPublisher, ensure_topics
@@ -39,7 +40,8 @@ class RelayRole:
         self._schema = schema
         self._topic = EVENTS[context]
         self._log = StoreLog(postgres_url, schema)
-        self._positions = PostgresPositions(postgres_url, schema, context, clock)
+        self._positions = PostgresPositions(postgres_url, schema, context)
+        self._lease = PostgresLease(postgres_url, schema, RELAY_LEASE)
         self._publisher = KafkaPublisher(kafka_url, client_id=f"{context}-relay")
         self._hint = Listening(postgres_url, schema, clock)
         self.relay = Relay(
@@ -47,6 +49,7 @@ class RelayRole:
             self._topic,
             self._log,
             self._positions,
+            Lease(self._lease, clock),
             self._publisher,
             words,
             clock,
@@ -78,7 +81,8 @@ class RelayRole:
             async with asyncio.timeout(CLOSING_SECONDS_MAX):
                 await self._publisher.close()
                 await self._hint.close()
-                await self._positions.leave()
+                await self._positions.close()
+                await self._lease.close()
             self._log.close()
 
     async def _measure(self) -> None:

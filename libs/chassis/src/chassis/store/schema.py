@@ -47,11 +47,14 @@ create table if not exists {schema}.snapshots (
     primary key (stream_id, kind)
 );
 
-create table if not exists {schema}.relay (
-    context text primary key,
+create table if not exists {schema}.leases (
+    name text primary key,
+    holder text not null,
     epoch bigint not null,
-    position bigint not null
+    expires_at timestamptz not null
 );
+create table if not exists {schema}.relay (context text primary key, position bigint not null);
+alter table {schema}.relay drop column if exists epoch;
 
 create or replace function {schema}.refuse_change() returns trigger language plpgsql as $body$
 begin
@@ -158,7 +161,7 @@ revoke all on all functions in schema {schema} from public, {role};
 grant usage on schema {schema} to {role};
 grant select on {schema}.events, {schema}.commands to {role};
 grant select, insert, update, delete on {schema}.snapshots to {role};
-grant select, insert, update on {schema}.relay to {role};
+grant select, insert, update on {schema}.leases, {schema}.relay to {role};
 grant execute on function {schema}.append_events, {schema}.append_items to {role};
 """
 
