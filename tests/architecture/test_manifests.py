@@ -87,6 +87,24 @@ def commands() -> set[tuple[str, str]]:
     return {(c["command"][2], c["command"][3]) for c in containers}
 
 
+def migrations() -> set[tuple[str, str]]:
+    """Module and command of every job."""
+    jobs = [job["spec"]["template"]["spec"]["containers"][0] for job in of_kind(manifests(), "Job").values()]
+    return {(job["command"][2], job["command"][3]) for job in jobs}
+
+
+def test_every_service_has_a_job_that_migrates_and_nobody_else_is_told_the_owner() -> None:
+    assert migrations() == {(module, "migrate") for module, _ in commands()}
+    owners = {"POSTGRES_OWNER_URL", "CRM_KEYS_OWNER_URL"}
+    for kind, told in (("Job", owners), ("Deployment", set[str]())):
+        for name, one in of_kind(manifests(), kind).items():
+            container = one["spec"]["template"]["spec"]["containers"][0]
+            given = {variable["name"] for variable in container["env"]}
+            assert given & owners == told, name
+            assert all("secretKeyRef" in variable.get("valueFrom", {}) for variable in container["env"])
+            assert container["securityContext"]["readOnlyRootFilesystem"], name
+
+
 def test_every_role_of_every_service_is_deployed() -> None:
     settings: dict[str, Any] = {"postgres_url": "postgresql://nowhere", "environment": "production"}
     known = {
@@ -182,7 +200,7 @@ def test_no_manifest_holds_a_secret() -> None:
 def test_compose_runs_the_same_roles() -> None:
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     roles = {tuple(s["command"][2:]) for s in compose["services"].values() if "build" in s}
-    assert roles == commands()
+    assert roles == commands() | migrations()
     for service in compose["services"].values():
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:")
