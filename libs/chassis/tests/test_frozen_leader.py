@@ -88,7 +88,7 @@ def test_a_leader_under_sigstop_is_replaced_and_nothing_is_lost_or_goes_back(
     def row() -> tuple[int, int, str]:
         with psycopg.connect(postgres_url) as connection:
             found = connection.execute(
-                f"select coalesce(max(r.position), 0), coalesce(max(l.epoch), 0), coalesce(max(l.holder), '')"
+                f"select coalesce(max(r.position), 0), coalesce(max(l.epoch), 0), coalesce(max(l.held_by), '')"
                 f" from {schema}.leases as l left join {schema}.relay as r on true"
             ).fetchone()
         assert found is not None

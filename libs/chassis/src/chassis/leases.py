@@ -144,36 +144,36 @@ class PostgresLease(LeaseRow):
         self._url = url
         self._role = writer_role(checked(schema))
         self._name = name
-        self._holder = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._held_by = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         table = sql.Identifier(schema, "leases")
         until = sql.SQL("clock_timestamp() + make_interval(secs => %s)")
         self._take = sql.SQL(
-            "insert into {t} as l (name, holder, epoch, expires_at) values (%s, %s, 1, {until})"
-            " on conflict (name) do update set holder = excluded.holder, epoch = l.epoch + 1,"
+            "insert into {t} as l (name, held_by, epoch, expires_at) values (%s, %s, 1, {until})"
+            " on conflict (name) do update set held_by = excluded.held_by, epoch = l.epoch + 1,"
             " expires_at = excluded.expires_at"
-            " where l.expires_at <= clock_timestamp() or l.holder = excluded.holder returning epoch"
+            " where l.expires_at <= clock_timestamp() or l.held_by = excluded.held_by returning epoch"
         ).format(t=table, until=until)
         self._renew = sql.SQL(
-            "update {t} set expires_at = {until} where name = %s and holder = %s and epoch = %s"
+            "update {t} set expires_at = {until} where name = %s and held_by = %s and epoch = %s"
         ).format(t=table, until=until)
         self._release = sql.SQL(
-            "update {t} set expires_at = clock_timestamp() where name = %s and holder = %s and epoch = %s"
+            "update {t} set expires_at = clock_timestamp() where name = %s and held_by = %s and epoch = %s"
         ).format(t=table)
         self._connection: AsyncConnection | None = None
 
     @override
     async def take(self, seconds: float) -> int | None:
-        row = await (await self._asked(self._take, (self._name, self._holder, seconds))).fetchone()
+        row = await (await self._asked(self._take, (self._name, self._held_by, seconds))).fetchone()
         return None if row is None else int(row[0])
 
     @override
     async def renew(self, epoch: int, seconds: float) -> bool:
-        asked = await self._asked(self._renew, (seconds, self._name, self._holder, epoch))
+        asked = await self._asked(self._renew, (seconds, self._name, self._held_by, epoch))
         return asked.rowcount == 1
 
     @override
     async def release(self, epoch: int) -> None:
-        await self._asked(self._release, (self._name, self._holder, epoch))
+        await self._asked(self._release, (self._name, self._held_by, epoch))
 
     async def close(self) -> None:
         """Lets the connection go; the lease lasts as long as it would have."""

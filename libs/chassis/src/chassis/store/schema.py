@@ -49,7 +49,7 @@ create table if not exists {schema}.snapshots (
 
 create table if not exists {schema}.leases (
     name text primary key,
-    holder text not null,
+    held_by text not null,
     epoch bigint not null,
     expires_at timestamptz not null
 );
