@@ -20,6 +20,7 @@ from chassis.clock import Clock
 from chassis.postgres import AsyncConnection, connect_async
 from chassis.store.items import StoreUnavailable
 from chassis.store.schema import checked, writer_role
+from chassis.transient import DATABASE_LOST
 
 LEASE_SECONDS: Final = 8.0
 """How long a holder that says nothing keeps the others waiting."""
@@ -188,7 +189,7 @@ class PostgresLease(LeaseRow):
                     self._url, role=self._role, statement_seconds=STATEMENT_SECONDS_MAX
                 )
             return await self._connection.execute(statement, values)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except DATABASE_LOST as error:
             await self.close()
             raise StoreUnavailable(str(error)) from error
 

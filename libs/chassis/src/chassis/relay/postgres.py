@@ -64,7 +64,7 @@ class PostgresPositions(RelayPositions):
                     self._url, role=self._role, statement_seconds=STATEMENT_SECONDS_MAX
                 )
             return await self._connection.execute(statement, values)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except DATABASE_LOST as error:
             await self.close()
             raise StoreUnavailable(str(error)) from error
 
