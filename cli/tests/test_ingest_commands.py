@@ -1,5 +1,6 @@
 """`crm ingest`, `crm certificate` and `crm quarantine` as a person or a program calls them, over a real PostgreSQL."""
 
+import getpass
 import json
 import os
 import subprocess
@@ -102,21 +103,98 @@ def test_a_quarantined_record_is_listed_and_released_once(crm, folder, tmp_path)
     (entry,) = json.loads(listed.stdout)["items"]
     assert (entry["file"], entry["line"], entry["column"]) == ("trans.asc", 3, "amount")
     assert entry["reason"] == "amount-malformed"
-    assert crm("quarantine", "show", entry["id"]).stdout.strip() == ROWS.splitlines()[1]
+    assert crm("quarantine", "show", entry["id"]).returncode == 2, "showing it needs a purpose"
+    shown = crm("quarantine", "show", entry["id"], "--purpose", "to repair it")
+    assert shown.stdout.strip() == ROWS.splitlines()[1]
     repaired = tmp_path / "repaired.jsonl"
     repaired.write_text(
         '{"record":"posting","account":"10","core_transaction_id":"2","amount_minor":-1234,"currency":"CZK",'
         '"booked_on":"1993-01-02"}\n'
     )
-    released = crm("quarantine", "release", entry["id"], repaired)
+    assert crm("quarantine", "release", entry["id"], repaired).returncode == 2, "it needs a reason"
+    released = crm("quarantine", "release", entry["id"], repaired, "--reason", "as the branch says")
     assert (released.returncode, json.loads(released.stdout)["posted"]) == (0, 1), released.stderr
-    again = crm("quarantine", "release", entry["id"], repaired)
+    again = crm("quarantine", "release", entry["id"], repaired, "--reason", "as the branch says")
     assert (again.returncode, again.stdout) == (2, "")
     assert "released before" in again.stderr
     assert json.loads(crm("quarantine", "list", "--source", "three", "--json").stdout) == {
         "waiting": 0,
         "items": [],
     }
+
+
+def test_a_quarantined_record_is_dismissed_and_a_large_repair_waits_for_a_second_person(crm, tmp_path):
+    broken = {
+        "record": "posting",
+        "account": "1",
+        "core_transaction_id": "t1",
+        "amount_minor": "x",
+        "currency": "CNY",
+        "booked_on": "2026-03-02",
+    }
+    feed, repaired = tmp_path / "feed.jsonl", tmp_path / "repaired.jsonl"
+    feed.write_text("\n".join(json.dumps(broken | {"core_transaction_id": f"t{n}"}) for n in (1, 2)))
+    repaired.write_text(json.dumps(broken | {"amount_minor": 10**15}))
+    crm("ingest", "--source", "four-eyes", feed)
+    listed = json.loads(crm("quarantine", "list", "--source", "four-eyes", "--json").stdout)["items"]
+    gone, large = (entry["id"] for entry in listed)
+    assert crm("quarantine", "dismiss", gone, "--reason", "a test of theirs").stdout == "dismissed\n"
+    proposed = crm("quarantine", "release", large, repaired, "--reason", "as the branch says")
+    assert proposed.returncode == 3, proposed.stderr
+    repair = json.loads(proposed.stdout)["repair"]
+    approve = ("quarantine", "approve", large, repair, "--reason", "seen")
+    own = crm(*approve)
+    assert (own.returncode, own.stdout) == (2, "")
+    assert "Another person" in own.stderr
+    token = crm("token", "--subject", "boris").stdout.strip()
+    approved = crm(*approve, "--token", token)
+    assert (approved.returncode, json.loads(approved.stdout)["posted"]) == (0, 1), approved.stderr
+    statuses = json.loads(
+        crm("quarantine", "list", "--source", "four-eyes", "--status", "all", "--json").stdout
+    )
+    assert [item["status"] for item in statuses["items"]] == ["dismissed", "released"]
+
+
+def test_who_acts_is_in_every_event(crm, environment, folder):
+    token = crm("token", "--subject", "staff-4711", "--post", "operations").stdout.strip()
+    for source, more in (("by-token", {"CRM_TOKEN": token}), ("by-user", {})):
+        assert crm("ingest", "--format", "berka", "--source", source, folder, **more).returncode == 0
+    with psycopg.connect(environment["POSTGRES_URL"]) as connection:
+        rows = connection.execute("select body from store_ingest.events").fetchall()
+    actors = {}
+    for (body,) in rows:
+        content = json.loads(body)
+        actors.setdefault(content["data"].get("source"), set()).add(content["meta"]["actor"])
+    assert actors["by-token"] == {"staff-4711"}
+    assert actors["by-user"] == {f"os:{getpass.getuser()}"}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"CRM_ENVIRONMENT": "production"}, "a person must act"),
+        ({"CRM_TOKEN": "a.b.c"}, "no JSON Web Token"),
+        ({"CRM_ENVIRONMENT": "production", "CRM_TOKEN_KEYS_FILE": "/nowhere", "CRM_TOKEN": "a.b.c"}, "keys"),
+    ],
+)
+def test_nobody_acts_without_being_somebody(crm, folder, more, said):
+    for command in (
+        ("ingest", "--source", "x", folder),
+        ("quarantine", "dismiss", "00000000-0000-0000-0000-000000000001", "--reason", "r"),
+        ("quarantine", "show", "00000000-0000-0000-0000-000000000001", "--purpose", "p"),
+    ):
+        failed = crm(*command, **more)
+        assert (failed.returncode, failed.stdout) == (2, "")
+        assert said in failed.stderr
+        assert "Traceback" not in failed.stderr
+
+
+def test_a_token_without_the_role_does_nothing(crm, folder):
+    token = crm("token", "--role", "analyst").stdout.strip()
+    failed = crm("ingest", "--format", "berka", "--source", "no-role", folder, "--token", token)
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "roles" in failed.stderr
+    assert crm("certificate", "--source", "no-role").returncode == 2
 
 
 @pytest.mark.parametrize(

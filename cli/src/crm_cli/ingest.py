@@ -15,6 +15,7 @@ from sync_ingest.ingesting import FEED_FILES_MAX, FeedContent, Progress
 from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
 
+from crm_cli.person import Token, acting_of
 from crm_cli.running import ingest_settings
 
 PROGRESS_EVERY_SECONDS = 1.0
@@ -75,14 +76,16 @@ def ingest(
     format: Annotated[str, typer.Option(help=f"one of {', '.join(FORMATS)}")] = "canonical",
     mapping: Annotated[Path | None, typer.Option(help="the mapping file of a csv feed (TOML)")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
+    token: Token = None,
 ) -> None:
     """Takes a feed in: keeps its bytes, books what is new, sets aside what cannot be read, and certifies."""
     try:
         contents = feed_of(path)
         text = mapping.read_text(encoding="utf-8") if mapping else None
         settings, report = ingest_settings(), _reporter()
+        acting = acting_of(settings, token, "take_batch_in")
         result = enduring(
-            lambda: opened(settings, progress=report),
+            lambda: opened(settings, progress=report, acting=acting),
             lambda running: running.run(source, contents, format=format, mapping=text),
             told=_lost,
         )

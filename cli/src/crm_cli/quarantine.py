@@ -1,4 +1,4 @@
-"""`crm quarantine`: records that could not be posted, and their release after repair."""
+"""`crm quarantine`: records that could not be posted, their release after repair, or their dismissal."""
 
 import json
 import sys
@@ -12,16 +12,19 @@ from uuid import UUID
 import typer
 from chassis.deciding import Refusal
 from chassis.transient import LOST
+from sync_ingest.archive import Proposal
 from sync_ingest.domain.identities import QuarantineId
-from sync_ingest.ingesting import Ingest
+from sync_ingest.ingesting import ITSELF, Ingest
 from sync_ingest.opening import opened
-from sync_ingest.reporting import quarantine_of, result_of
+from sync_ingest.reporting import proposal_of, quarantine_of, result_of
 
+from crm_cli.person import Reason, Token, acting_of
 from crm_cli.running import ingest_settings
 
 app = typer.Typer(help="Records that could not be posted.", no_args_is_help=True)
 
 PAGE = 200
+PROPOSED = 3
 
 
 class Wanted(StrEnum):
@@ -29,6 +32,7 @@ class Wanted(StrEnum):
 
     WAITING = "waiting"
     RELEASED = "released"
+    DISMISSED = "dismissed"
     ALL = "all"
 
 
@@ -46,7 +50,8 @@ def list_entries(
         while len(entries) < limit:
             after = entries[-1]["number"] if entries else 0
             page = running.archive.quarantine_page(source, wanted, after, min(PAGE, limit - len(entries)))
-            entries += [quarantine_of(number, entry) for number, entry in page]
+            proposals = running.proposals([entry.id for _, entry in page])
+            entries += [quarantine_of(number, entry, proposals.get(entry.id)) for number, entry in page]
             if not page:
                 break
         waiting = running.archive.waiting(source)
@@ -56,18 +61,21 @@ def list_entries(
     for entry in entries:
         column = f":{entry['column']}" if entry["column"] else ""
         print(
-            f"{entry['id']}  {entry['status']:8}  {entry['reason']:28}  {entry['file']}:{entry['line']}{column}"
+            f"{entry['id']}  {entry['status']:9}  {entry['reason']:28}  {entry['file']}:{entry['line']}{column}"
         )
+        if proposal := entry["proposal"]:
+            print(f"  repair {proposal['repair']} by {proposal['proposed_by']} waits for a second person")
 
 
 @app.command("show")
-def show(entry: Annotated[UUID, typer.Argument(help="the entry's id")]) -> None:
-    """Shows the record as it came, which may hold personal data, so that it can be repaired."""
-    with _running() as running:
-        found = running.archive.quarantined([QuarantineId(entry)]).get(QuarantineId(entry))
-        if found is None:
-            _fail(f"no entry {entry}")
-        raw = running.raw_of(found)
+def show(
+    entry: Annotated[UUID, typer.Argument(help="the entry's id")],
+    purpose: Annotated[str, typer.Option(help="what for; it is stored with who saw the record")],
+    token: Token = None,
+) -> None:
+    """Shows the record as it came, which may hold personal data. Who saw it and what for is stored first."""
+    with _running(token, "release", purpose) as running:
+        raw = running.show(QuarantineId(entry), purpose)
     sys.stdout.buffer.write(raw + b"\n")
 
 
@@ -77,22 +85,57 @@ def release(
     repaired: Annotated[
         Path, typer.Argument(help="a file with the repaired record, one canonical JSON line")
     ],
+    reason: Reason,
+    token: Token = None,
 ) -> None:
-    """Books the repaired record in the place of the quarantined one; 1 where the repair is still broken."""
+    """Books the repair in the place of what was quarantined; above the amount that is set it is proposed (exit 3)."""
     try:
         content = repaired.read_bytes()
     except OSError as error:
         _fail(str(error))
-    with _running() as running:
+    with _running(token, "release", reason) as running:
         result = running.release(QuarantineId(entry), content)
+    if isinstance(result, Proposal):
+        print(json.dumps(proposal_of(result), ensure_ascii=False))
+        print("crm quarantine: a second person must approve it: crm quarantine approve", file=sys.stderr)
+        raise typer.Exit(code=PROPOSED)
     print(json.dumps(result_of(result), ensure_ascii=False))
-    raise typer.Exit(code=0 if result.findings.quarantined == 0 else 1)
+
+
+@app.command("approve")
+def approve(
+    entry: Annotated[UUID, typer.Argument(help="the entry's id")],
+    repair: Annotated[UUID, typer.Argument(help="the repair, as `crm quarantine list` names it")],
+    reason: Reason,
+    token: Token = None,
+) -> None:
+    """Books the repair that another person proposed, and nothing else."""
+    with _running(token, "approve", reason) as running:
+        result = running.approve(QuarantineId(entry), repair)
+    print(json.dumps(result_of(result), ensure_ascii=False))
+
+
+@app.command("dismiss")
+def dismiss(
+    entry: Annotated[UUID, typer.Argument(help="the entry's id")],
+    reason: Reason,
+    token: Token = None,
+) -> None:
+    """Closes the entry without booking anything."""
+    with _running(token, "dismiss", reason) as running:
+        running.dismiss(QuarantineId(entry))
+    print("dismissed")
 
 
 @contextmanager
-def _running() -> Iterator[Ingest]:
+def _running(
+    token: str | None = None, route: str | None = None, reason: str | None = None
+) -> Iterator[Ingest]:
+    """Opened for a person who may do what that route does; without one, to look."""
     try:
-        with opened(ingest_settings()) as running:
+        settings = ingest_settings()
+        acting = acting_of(settings, token, route, reason) if route is not None else ITSELF
+        with opened(settings, acting=acting) as running:
             yield running
     except Refusal as refusal:
         _fail(f"{refusal.title}: {refusal}")

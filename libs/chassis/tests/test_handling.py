@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid5
 
+import msgspec
 import pytest
 from chassis.catalogue import NewEvent
 from chassis.deciding import AlreadyRecorded, CommandKeyReused, TooManyConflicts, VersionMismatch
@@ -252,3 +253,13 @@ async def test_what_was_prepared_is_decided_without_another_read(
         *(handler.handle(each, OpenJar("Wang"), context(f"o{at}")) for at, each in enumerate(jars[1:]))
     )
     assert len(await store.stream_heads(jars)) == 300
+
+
+def test_two_actors_never_share_a_key_whatever_their_names_hold():
+    names = ["a", "a|b", "1:a", "a:", ""]
+    keys = {
+        msgspec.structs.replace(context("x", idempotency_key=key), actor=actor).key
+        for actor in names
+        for key in ("c", "b|c", "a:c", ":c")
+    }
+    assert len(keys) == len(names) * 4

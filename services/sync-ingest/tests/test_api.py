@@ -1,5 +1,6 @@
 """The routes over a real PostgreSQL: a batch in, what became of it out."""
 
+import asyncio
 from typing import Annotated
 from uuid import UUID
 
@@ -12,7 +13,8 @@ from chassis.deciding import CommandContext, Refusal
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from sync_ingest.api import create_router
-from sync_ingest.batches import IngestDesk
+from sync_ingest.archive import Archive, SourceBusy
+from sync_ingest.batches import IngestDesk, Turns
 from sync_ingest.opening import IngestPool
 from sync_ingest.settings import SyncIngestSettings
 
@@ -32,10 +34,13 @@ class Open:
         return "teller-7"
 
     @staticmethod
-    async def commanding(key: Annotated[str, Header(alias="Idempotency-Key")]) -> CommandContext:
+    async def commanding(
+        key: Annotated[str, Header(alias="Idempotency-Key")],
+        actor: Annotated[str, Header(alias="Actor")] = "teller-7",
+    ) -> CommandContext:
         now = SystemClock().now()
         return CommandContext(
-            actor="teller-7",
+            actor=actor,
             now=now,
             command_id=uuid7(now),
             post="teller",
@@ -53,9 +58,11 @@ async def client(postgres_url, data):
     async def refused(_: Request, refusal: Refusal) -> JSONResponse:
         return JSONResponse({"code": refusal.code, "detail": str(refusal)}, refusal.status)
 
-    app.include_router(create_router(IngestDesk(pool.opened), Open, batch_bytes_max=10_000))
+    desk = IngestDesk(pool.opened)
+    app.include_router(create_router(desk, Open, batch_bytes_max=10_000))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ingest") as found:
         yield found
+    desk.close()
     pool.close()
 
 
@@ -173,7 +180,7 @@ async def test_quarantine_is_read_page_by_page_and_released_once(client, source)
     assert [entry["line"] for entry in entries] == [1, 2, 3, 4, 5]
     assert {(entry["reason"], entry["column"]) for entry in entries} == {("amount-malformed", "amount_minor")}
     path = f"/ingest/quarantine/{entries[0]['id']}/release"
-    repair = {"record": msgspec.json.decode(GOOD)}
+    repair = {"record": msgspec.json.decode(GOOD), "reason": "as the branch says"}
     released = await client.post(path, json=repair, headers=keyed(f"{source}-r"))
     assert (released.status_code, released.json()["posted"]) == (201, 1)
     same = await client.post(path, json=repair, headers=keyed(f"{source}-r"))
@@ -206,3 +213,177 @@ async def test_certificates_are_read_newest_first(client, source):
 async def test_the_schema_for_branches_is_published(client):
     schema = (await client.get("/ingest/schema")).json()
     assert schema["$id"] == "urn:crm:feed:canonical:v1"
+
+
+async def test_ten_releases_of_one_entry_at_once_book_it_once(client, source, ingest):
+    await post(client, source, BROKEN)
+    (entry,) = (await client.get("/ingest/quarantine", params={"source": source})).json()["items"]
+
+    async def release(number):
+        repair = {"record": msgspec.json.decode(GOOD.replace(b"t1", b"n%d" % number)), "reason": "said so"}
+        return await client.post(
+            f"/ingest/quarantine/{entry['id']}/release",
+            json=repair,
+            headers={**keyed(f"{source}-{number}"), "Actor": f"teller-{number}"},
+        )
+
+    answers = await asyncio.gather(*map(release, range(10)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"already-released"}
+    assert sum(ingest.archive.all_balances(source).values()) == 1250
+
+
+async def test_a_repair_that_is_refused_answers_so_and_may_be_corrected_under_its_key(client, source):
+    await post(client, source, BROKEN)
+    (entry,) = (await client.get("/ingest/quarantine", params={"source": source})).json()["items"]
+    path, record = f"/ingest/quarantine/{entry['id']}/release", msgspec.json.decode(GOOD)
+    for body, code in (
+        ({"record": {"record": "party", "party": "P1"}, "reason": "x"}, "repair-refused"),
+        ({"record": msgspec.json.decode(BROKEN), "reason": "x"}, "repair-refused"),
+        ({"records": [record] * 5, "reason": "x"}, "repair-refused"),
+        ({"record": record, "reason": " "}, "reason-missing"),
+    ):
+        refused = await client.post(path, json=body, headers=keyed(f"{source}-r"))
+        assert (refused.status_code, refused.json()["code"]) == (422, code)
+    for body in ({"record": record}, {"reason": "x"}, {"record": record, "records": [record], "reason": "x"}):
+        assert (await client.post(path, json=body, headers=keyed(f"{source}-r"))).status_code == 422
+    released = await client.post(path, json={"record": record, "reason": "x"}, headers=keyed(f"{source}-r"))
+    assert (released.status_code, released.json()["posted"]) == (201, 1)
+
+
+async def test_a_large_release_is_proposed_by_one_person_and_approved_by_another(client, source):
+    await post(client, source, BROKEN)
+    (entry,) = (await client.get("/ingest/quarantine", params={"source": source})).json()["items"]
+    path, record = f"/ingest/quarantine/{entry['id']}", msgspec.json.decode(GOOD) | {"amount_minor": 10**15}
+    body = {"record": record, "reason": "the source named the amount"}
+    proposed = await client.post(f"{path}/release", json=body, headers=keyed(f"{source}-p"))
+    assert (proposed.status_code, proposed.json()["amounts_minor"]) == (202, {"CNY": 10**15})
+    again = await client.post(f"{path}/release", json=body, headers=keyed(f"{source}-p"))
+    assert (again.status_code, again.json()) == (202, proposed.json())
+    (listed,) = (await client.get("/ingest/quarantine", params={"source": source})).json()["items"]
+    assert (listed["status"], listed["proposal"]) == ("waiting", proposed.json())
+    approval = {"repair": proposed.json()["repair"], "reason": "compared with the statement"}
+    own = await client.post(f"{path}/approve", json=approval, headers=keyed(f"{source}-a"))
+    assert (own.status_code, own.json()["code"]) == (403, "second-person-needed")
+    other = {**keyed(f"{source}-a"), "Actor": "teller-8"}
+    approved = await client.post(f"{path}/approve", json=approval, headers=other)
+    assert (approved.status_code, approved.json()["posted"]) == (201, 1)
+    assert (await client.post(f"{path}/approve", json=approval, headers=other)).json() == approved.json()
+
+
+async def test_an_entry_is_dismissed_with_a_reason(client, source):
+    await post(client, source, BROKEN)
+    (entry,) = (await client.get("/ingest/quarantine", params={"source": source})).json()["items"]
+    path = f"/ingest/quarantine/{entry['id']}/dismiss"
+    assert (await client.post(path, json={}, headers=keyed(f"{source}-d"))).status_code == 422
+    dismissed = await client.post(path, json={"reason": "a test of theirs"}, headers=keyed(f"{source}-d"))
+    assert dismissed.status_code == 200
+    same = await client.post(path, json={"reason": "a test of theirs"}, headers=keyed(f"{source}-d"))
+    assert same.json() == dismissed.json()
+    again = await client.post(path, json={"reason": "a test of theirs"}, headers=keyed(f"{source}-d2"))
+    assert (again.status_code, again.json()["code"]) == (409, "already-dismissed")
+    gone = await client.get("/ingest/quarantine", params={"source": source, "status": "dismissed"})
+    assert [item["id"] for item in gone.json()["items"]] == [entry["id"]]
+
+
+async def test_keys_of_two_actors_never_meet(client, source):
+    first = await client.post(
+        "/ingest/batches",
+        params={"source": source},
+        content=GOOD,
+        headers={"Idempotency-Key": f"b|{source}", "Actor": "a"},
+    )
+    second = await client.post(
+        "/ingest/batches",
+        params={"source": source},
+        content=GOOD.replace(b"t1", b"t2"),
+        headers={"Idempotency-Key": source, "Actor": "a|b"},
+    )
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert (first.json()["posted"], second.json()["posted"]) == (1, 1)
+
+
+async def test_the_same_batch_sent_twice_at_once_is_booked_once_and_has_one_answer(client, source):
+    one, two = await asyncio.gather(post(client, source, GOOD), post(client, source, GOOD))
+    assert (one.status_code, two.status_code) == (201, 201)
+    assert one.json() == two.json()
+    assert one.json()["posted"] == 1
+
+
+async def test_two_requests_under_one_key_of_which_the_first_is_refused_are_no_fault_of_ours(client, source):
+    wrong, right = await asyncio.gather(
+        post(client, source, GOOD, format="csv", mapping="x ="), post(client, source, GOOD)
+    )
+    assert (wrong.status_code, right.status_code) == (422, 201)
+
+
+async def test_batches_of_a_busy_source_block_neither_readers_nor_other_sources(
+    client, source, postgres_url, ingest
+):
+    with Archive.connect(postgres_url, ingest.ids) as other, other.locked(source):
+        busy = [
+            asyncio.create_task(post(client, source, GOOD.replace(b"t1", b"t%d" % n), key=n))
+            for n in range(8)
+        ]
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(5):
+            assert (await client.get("/ingest/certificates", params={"source": source})).status_code == 200
+            assert (await client.get("/ingest/quarantine", params={"source": source})).status_code == 200
+            assert (await post(client, f"{source}-other", GOOD)).status_code == 201
+        assert not any(task.done() for task in busy)
+    answers = await asyncio.gather(*busy)
+    assert [answer.status_code for answer in answers] == [201] * 8
+
+
+async def test_who_waits_too_long_for_a_busy_source_is_told_so(postgres_url, data, source):
+    turns = Turns(runs_max=1, wait_seconds_max=0.05)
+    async with turns.of(source):
+        with pytest.raises(SourceBusy):
+            async with turns.of(source):
+                pass
+        with pytest.raises(SourceBusy):
+            async with turns.of(f"{source}-other"):
+                pass
+    async with turns.of(source):
+        assert turns._sources.keys() == {source}
+    assert turns._sources == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "file_field"),
+    [
+        ({"colour": "red"}, "file"),
+        ({"source": ["a", "b"]}, "file"),
+        ({}, "attachment"),
+        ({"mapping": "x" * 65_537}, "file"),
+    ],
+)
+async def test_a_form_holds_what_the_schema_names_and_nothing_else(client, source, fields, file_field):
+    answer = await client.post(
+        "/ingest/batches",
+        params={"source": source},
+        data=fields,
+        files=[(file_field, ("a.jsonl", GOOD))],
+        headers=keyed(source),
+    )
+    assert answer.status_code in {413, 422}
+    assert answer.json()["code"] in {"batch-malformed", "batch-oversized"}
+
+
+async def test_a_form_is_held_in_memory_and_written_to_no_disk(client, source, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there is no such folder"))
+    content = GOOD * 60
+    answer = await client.post(
+        "/ingest/batches",
+        params={"source": source},
+        files=[("file", ("a.jsonl", content))],
+        headers=keyed(source),
+    )
+    assert (answer.status_code, answer.json()["records"]) == (201, 60)
+
+
+async def test_a_cursor_that_no_page_gave_out_is_refused(client, source):
+    for path in ("/ingest/quarantine", "/ingest/certificates"):
+        for wrong in ("12", "bm90IG91cnM"):
+            answer = await client.get(path, params={"after": wrong})
+            assert (answer.status_code, answer.json()["code"]) == (400, "cursor-invalid")

@@ -12,6 +12,7 @@ from sync_ingest.domain.identities import (
     intake_id,
     posting_ids,
     quarantine_id,
+    row_id,
 )
 from sync_ingest.domain.records import Posting
 from sync_ingest.opening import opened
@@ -44,20 +45,11 @@ def test_a_digest_tells_content_apart_and_nothing_without_its_key():
 
 
 def test_ids_of_feeds_depend_on_all_that_makes_them_one():
-    assert intake_id(IDS, "a", b"1", "r") != intake_id(IDS, "b", b"1", "r")
-    assert (
-        len(
-            {
-                quarantine_id(IDS, "a", raw, reason, n)
-                for raw in (b"x", b"y")
-                for reason in "rs"
-                for n in (1, 2)
-            }
-        )
-        == 8
-    )
-    first = certificate_id(IDS, "a", None, [intake_id(IDS, "a", b"1", "r")])
-    assert first != certificate_id(IDS, "a", first, [intake_id(IDS, "a", b"1", "r")])
+    intakes = [intake_id(IDS, "a", b"1", "r"), intake_id(IDS, "a", b"2", "r"), intake_id(IDS, "b", b"1", "r")]
+    assert len({quarantine_id(IDS, "a", intake, line) for intake in intakes for line in (0, 1)}) == 6
+    assert len({row_id(IDS, s, raw, n) for s in "ab" for raw in (b"x", b"y") for n in (1, 12)}) == 8
+    first = certificate_id(IDS, "a", None, intakes[:1])
+    assert first != certificate_id(IDS, "a", first, intakes[:1])
 
 
 def test_processes_over_one_key_database_agree_on_ids_and_others_do_not(ingest, postgres_url, data, tmp_path):

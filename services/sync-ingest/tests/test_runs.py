@@ -19,7 +19,7 @@ from sync_ingest.adapters import canonical
 from sync_ingest.adapters.port import Item, Line
 from sync_ingest.archive import Archive, SourceBusy
 from sync_ingest.domain.events import PostingReversed
-from sync_ingest.domain.identities import QuarantineId, posting_ids
+from sync_ingest.domain.identities import posting_ids
 from sync_ingest.domain.records import (
     AccountClosedRecord,
     AccountRecord,
@@ -33,7 +33,7 @@ from sync_ingest.domain.records import (
     StandingOrderRecord,
 )
 from sync_ingest.enduring import PAUSES_SECONDS, enduring
-from sync_ingest.ingesting import AlreadyReleased, FeedContent, QuarantineUnknown
+from sync_ingest.ingesting import FeedContent
 from sync_ingest.journal import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
@@ -230,21 +230,6 @@ def test_master_data_that_changes_back_is_told_each_time_and_unchanged_is_not(in
     assert [describe("1", "a"), describe("2", "b"), describe("1", "c"), describe("1", "d")] == [2, 2, 2, 1]
 
 
-def test_an_unreadable_record_is_released_after_repair(ingest, source):
-    content = lines(posting("t1", 1), b'{"record":"posting","account":"A1","amount_minor":"12..34"}')
-    take(ingest, source, content)
-    ((_, entry),) = ingest.archive.quarantine_page(source, None, 0, 10)
-    assert ingest.raw_of(entry) == content.splitlines()[1]
-    assert (entry.file, entry.line, entry.reason) == ("file-0", 2, "amount-malformed")
-    still_broken = ingest.release(entry.id, b"{}")
-    assert still_broken.findings.quarantined == 1
-    released = ingest.release(entry.id, lines(posting("t2", 1234)))
-    assert (released.findings.posted, released.findings.status) == (1, "GREEN")
-    with pytest.raises(AlreadyReleased):
-        ingest.release(entry.id, lines(posting("t2", 1234)))
-    assert counts(take(ingest, source, content)) == ("GREEN", 2, 0, 2, 0)
-
-
 CSV = b"account,id,day,amount\nA1,t1,2026-03-02,100.00\nA1,t2,2026-03-02,12..34\nA1,t3,2026-03-02,-25.00\n"
 MAPPING = """
 currency = "CNY"
@@ -285,11 +270,6 @@ def test_a_reader_that_was_mended_reads_again_and_books_only_what_is_new(ingest,
     monkeypatch.setattr(canonical.CanonicalAdapter, "reading", "canonical.mended")
     assert counts(take(ingest, source, content)) == ("GREEN", 3, 1, 2, 0)
     assert waiting(ingest, source) == []
-
-
-def test_no_entry_no_release(ingest):
-    with pytest.raises(QuarantineUnknown):
-        ingest.release(QuarantineId(UUID(int=7)), b"{}")
 
 
 def test_one_source_runs_once_at_a_time_and_others_go_on(ingest, source, postgres_url, monkeypatch):

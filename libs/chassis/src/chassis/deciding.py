@@ -122,10 +122,10 @@ class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """The key under which the outcome is remembered; two actors never share one."""
+        """The key under which the outcome is remembered; two actors never share one, whatever their names hold."""
         if self.idempotency_key is None:
             return str(self.command_id)
-        return f"{self.actor}|{self.idempotency_key}"
+        return f"{len(self.actor)}:{self.actor}:{self.idempotency_key}"
 
     def metadata(self) -> Metadata:
         """What every event of this command carries."""

@@ -144,7 +144,7 @@ async def test_a_command_needs_its_key_and_brings_along_who_where_and_which_trac
     assert (said["actor"], said["post"], said["key"], said["address"]) == (
         "teller-7",
         "P1",
-        "teller-7|k1",
+        "8:teller-7:k1",
         "10.1.2.3",
     )
     assert said["trace"].split("-")[1] == parent.split("-")[1]
@@ -245,6 +245,37 @@ async def test_more_bytes_than_a_route_takes_are_not_read(client):
         "body-oversized",
     )
     assert (await client.post("/boxes/1/bytes", content=too_many)).json() == {"bytes": len(too_many)}
+
+
+async def test_all_bodies_at_once_are_bounded_and_a_length_alone_takes_nobodys_room(app, token):
+    edge = Edge(app, verifier=app.state.verifier, clock=app.state.clock, bodies_bytes_max=1_000)
+    headers = {"Authorization": f"Bearer {token}"}
+    going_on = asyncio.Event()
+
+    async def slow(length):
+        yield b"x" * length
+        await going_on.wait()
+
+    transport = httpx.ASGITransport(edge)
+    async with httpx.AsyncClient(transport=transport, base_url="http://boxes", headers=headers) as client:
+        only_said = asyncio.create_task(
+            client.post("/boxes/2/bytes", content=slow(1), headers={"Content-Length": "900"})
+        )
+        held = asyncio.create_task(client.post("/boxes/2/bytes", content=slow(600)))
+        await asyncio.sleep(0.05)
+        is_problem(await client.post("/boxes/2/bytes", content=b"x" * 600), 503, "overloaded")
+        is_problem(await client.post("/boxes/2/bytes", content=pieces(b"x" * 300, 2)), 503, "overloaded")
+        assert (await client.post("/boxes/2/bytes", content=b"x" * 300)).json() == {"bytes": 300}
+        assert (await client.get("/boxes/2")).status_code == 200
+        going_on.set()
+        assert (await held).json() == {"bytes": 600}
+        await only_said
+        assert (await client.post("/boxes/2/bytes", content=b"x" * 1_000)).json() == {"bytes": 1_000}
+
+
+async def pieces(piece, times):
+    for _ in range(times):
+        yield piece
 
 
 async def test_a_body_that_does_not_come_does_not_hold_a_request_for_ever(app, token, views):

@@ -210,6 +210,14 @@ class FeedRecordReleased(IngestEvent):
     replaced_by: UUID
 
 
+class FeedRecordDismissed(IngestEvent):
+    """A quarantined record was closed without being booked: nothing replaces it."""
+
+    TYPE = "feed.record_dismissed"
+
+    quarantine: UUID
+
+
 class FeedCertified(IngestEvent):
     """A reconciliation certificate: GREEN where the feed and the store agree, RED with the accounts that do not."""
 
@@ -242,5 +250,6 @@ EVENTS: tuple[type[IngestEvent], ...] = (
     PartyDescribed,
     FeedRecordQuarantined,
     FeedRecordReleased,
+    FeedRecordDismissed,
     FeedCertified,
 )

@@ -1,26 +1,30 @@
 """HTTP of sync-ingest: batches in, quarantine and certificates out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Protocol
 from uuid import UUID
 
 import msgspec
 from chassis.deciding import CommandContext, Refusal
+from chassis.web.paging import Page, Paged, Paging, cursor, cursor_values
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import UploadFile
+from msgspec import structs
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sync_ingest.adapters.registry import FORMATS
-from sync_ingest.archive import PAGE_MAX
+from sync_ingest.archive import QuarantineStatus
 from sync_ingest.batches import BatchFile, IngestDesk
 from sync_ingest.domain.records import canonical_schema
-from sync_ingest.ingesting import SOURCE_CHARACTERS_MAX
+from sync_ingest.ingesting import REASON_CHARACTERS_MAX, REPAIR_RECORDS_MAX, SOURCE_CHARACTERS_MAX
 
 FILES_PER_BATCH_MAX: Final = 100
 BATCH_BYTES_MAX: Final = 16 << 20
 MAPPING_CHARACTERS_MAX: Final = 65_536
 SOURCE_PATTERN: Final = r"^[^\s:](?:[^:]*[^\s:])?$"
 BATCHES_PATH: Final = "/ingest/batches"
+FILE_FIELD: Final = "file"
 
 MinorUnits = int | dict[str, int]
 Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
@@ -38,7 +42,6 @@ class BatchResult(BaseModel):
     debits_minor: MinorUnits
     currency: str | list[str] | None
     certificate: Literal["GREEN", "RED"]
-    seconds: float
 
 
 class TakenIn(BatchResult):
@@ -49,8 +52,28 @@ class TakenIn(BatchResult):
     position: int
 
 
+class Proposed(BaseModel):
+    """A repair that waits for a second person. `repair` names exactly its bytes; `amounts_minor` are absolute sums."""
+
+    repair: UUID
+    records: int
+    amounts_minor: dict[str, int]
+    proposed_by: str
+    reason: str
+    proposed_at: str
+
+
+class Dismissed(BaseModel):
+    """An entry was closed; `position` is that of the event that says so."""
+
+    position: int
+
+
 class QuarantineItem(BaseModel):
-    """A record that could not be posted: reason and place, without the record, which is personal."""
+    """A record that could not be posted: reason and place, without the record, which is personal.
+
+    `whole_file`: it stands for all records of its file. `kind` is the kind of record, where the reader knows it.
+    """
 
     id: UUID
     number: int
@@ -62,14 +85,10 @@ class QuarantineItem(BaseModel):
     reason: str
     detail: str
     quarantined_at: str
-    status: Literal["waiting", "released"]
-
-
-class QuarantinePage(BaseModel):
-    """A page in the order of arrival; `next` is the cursor of the page after it."""
-
-    items: list[QuarantineItem]
-    next: str | None
+    status: QuarantineStatus
+    kind: str | None
+    whole_file: bool
+    proposal: Proposed | None
 
 
 class CurrencyTotals(BaseModel):
@@ -134,19 +153,48 @@ class Certificate(BaseModel):
     problems_total: int
 
 
-class CertificatePage(BaseModel):
-    """Certificates, newest first; `next` is the cursor of the page after it."""
-
-    items: list[Certificate]
-    next: str | None
+Record = Annotated[dict[str, str | Integer | bool | None], Field(min_length=1, max_length=50)]
+Reason = Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX)]
 
 
 class Repair(BaseModel):
-    """The canonical record that takes the place of a quarantined one; see GET /ingest/schema."""
+    """What takes the place of a quarantined entry, in canonical records (see GET /ingest/schema), and why.
+
+    One `record`; for an entry that stands for a whole file, its `records`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    record: dict[str, str | Integer | bool | None] = Field(min_length=1, max_length=50)
+    record: Record | None = None
+    records: list[Record] | None = Field(default=None, min_length=1, max_length=REPAIR_RECORDS_MAX)
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Repair":
+        if (self.record is None) == (self.records is None):
+            raise ValueError("either record or records")
+        return self
+
+    def lines(self) -> bytes:
+        """The records as canonical JSON lines."""
+        return b"\n".join(msgspec.json.encode(each) for each in (self.records or [self.record or {}]))
+
+
+class Approval(BaseModel):
+    """Which repair is approved, as the entry's `proposal` names it, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    repair: UUID
+    reason: Reason
+
+
+class Dismissal(BaseModel):
+    """Why an entry is closed without being booked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Reason
 
 
 class BatchMalformed(Refusal):
@@ -227,8 +275,6 @@ _BATCH_BODY: Final[dict[str, Any]] = {
 }
 
 Source = Annotated[str | None, Query(description="only of this source", max_length=SOURCE_CHARACTERS_MAX)]
-Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Cursor = Annotated[str | None, Query(description="`next` of the page before", pattern="^[0-9]{1,18}$")]
 
 
 def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATCH_BYTES_MAX) -> APIRouter:
@@ -265,42 +311,56 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
             format=fields["format"] or "canonical",
             mapping=fields["mapping"],
         )
-        response.headers["Consistency-Token"] = f"ingest-{answer['position']}"
-        return TakenIn(**answer)
+        return _taken_in(response, answer)
 
     @router.get("/quarantine")
     async def list_quarantine(
         source: Source = None,
-        status: Annotated[Literal["waiting", "released"] | None, Query()] = None,
-        after: Cursor = None,
-        limit: Limit = 50,
-    ) -> QuarantinePage:
+        status: Annotated[QuarantineStatus | None, Query()] = None,
+        *,
+        page: Paged,
+    ) -> Page[QuarantineItem]:
         """Records that could not be posted, in the order they came, without their content."""
-        found = await desk.quarantine(source, status, int(after or 0), limit)
-        return QuarantinePage(
-            items=[QuarantineItem(**each) for each in found],
-            next=str(found[-1]["number"]) if len(found) == limit else None,
-        )
+        found = await desk.quarantine(source, status, _number(page) or 0, page.limit)
+        return Page(items=[QuarantineItem(**each) for each in found], next=_next(found, page))
 
-    @router.post("/quarantine/{entry}/release", status_code=201)
+    @router.post(
+        "/quarantine/{entry}/release",
+        status_code=201,
+        responses={202: {"model": Proposed, "description": "a second person must approve it"}},
+    )
     async def release(
         response: Response, context: Commanding, entry: Annotated[UUID, Path()], repair: Repair
+    ) -> TakenIn | Proposed:
+        """Books the repair in the place of what was quarantined; above the amount that is set it is proposed (202)."""
+        answer = await desk.release(structs.replace(context, reason=repair.reason), entry, repair.lines())
+        if "repair" in answer:
+            response.status_code = 202
+            return Proposed(**answer)
+        return _taken_in(response, answer)
+
+    @router.post("/quarantine/{entry}/approve", status_code=201)
+    async def approve(
+        response: Response, context: Commanding, entry: Annotated[UUID, Path()], approval: Approval
     ) -> TakenIn:
-        """Books the repaired record in the place of the quarantined one; `quarantined` 1 says it is still broken."""
-        answer = await desk.release(context, entry, msgspec.json.encode(repair.record))
-        response.headers["Consistency-Token"] = f"ingest-{answer['position']}"
-        return TakenIn(**answer)
+        """Books the repair that another person proposed, and nothing else."""
+        approving = structs.replace(context, reason=approval.reason)
+        return _taken_in(response, await desk.approve(approving, entry, approval.repair))
+
+    @router.post("/quarantine/{entry}/dismiss")
+    async def dismiss(
+        response: Response, context: Commanding, entry: Annotated[UUID, Path()], dismissal: Dismissal
+    ) -> Dismissed:
+        """Closes the entry without booking anything."""
+        position = await desk.dismiss(structs.replace(context, reason=dismissal.reason), entry)
+        response.headers["Consistency-Token"] = f"ingest-{position}"
+        return Dismissed(position=position)
 
     @router.get("/certificates")
-    async def list_certificates(
-        source: Source = None, after: Cursor = None, limit: Limit = 50
-    ) -> CertificatePage:
+    async def list_certificates(source: Source = None, *, page: Paged) -> Page[Certificate]:
         """Reconciliation certificates, newest first."""
-        found = await desk.certificates(source, int(after) if after else None, limit)
-        return CertificatePage(
-            items=[Certificate(**each) for each in found],
-            next=str(found[-1]["number"]) if len(found) == limit else None,
-        )
+        found = await desk.certificates(source, _number(page), page.limit)
+        return Page(items=[Certificate(**each) for each in found], next=_next(found, page))
 
     @router.get("/certificates/{certificate_id}")
     async def get_certificate(certificate_id: Annotated[UUID, Path()]) -> Certificate:
@@ -318,6 +378,20 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
     return router
 
 
+def _taken_in(response: Response, answer: dict[str, Any]) -> TakenIn:
+    response.headers["Consistency-Token"] = f"ingest-{answer['position']}"
+    return TakenIn(**answer)
+
+
+def _number(page: Paging) -> int | None:
+    """The number that a page goes on after; None for the first."""
+    return int(cursor_values(page.after, int)[0]) if page.after else None
+
+
+def _next(found: Sequence[Mapping[str, Any]], page: Paging) -> str | None:
+    return cursor(found[-1]["number"]) if len(found) == page.limit else None
+
+
 async def _files(
     request: Request, fields: dict[str, str | None], name: str, bytes_max: int
 ) -> list[BatchFile]:
@@ -328,16 +402,45 @@ async def _files(
         return [BatchFile(name, await _body(request, bytes_max))]
     if "content-length" not in request.headers:
         raise BatchMalformed("a form says its length")
-    files = []
-    async with request.form(max_files=FILES_PER_BATCH_MAX, max_fields=len(fields)) as form:
+    files, named = [], set[str]()
+    form = await _form(request, len(fields), bytes_max)
+    try:
         for field, value in form.multi_items():
             if isinstance(value, UploadFile):
+                if field != FILE_FIELD:
+                    raise BatchMalformed(f"a file is sent as {FILE_FIELD}, not as another field")
                 files.append(BatchFile(value.filename or field, await value.read()))
-            elif field in fields:
+            elif field not in fields or field in named:
+                raise BatchMalformed(f"beside {FILE_FIELD} a form has {', '.join(fields)}, each at most once")
+            else:
                 fields[field] = value
+                named.add(field)
+    finally:
+        await form.close()
+    if len(fields["mapping"] or "") > MAPPING_CHARACTERS_MAX:
+        raise BatchMalformed(f"a mapping has at most {MAPPING_CHARACTERS_MAX} characters")
     if not files:
         raise BatchMalformed("the form holds no file")
     return files
+
+
+async def _form(request: Request, fields_max: int, bytes_max: int) -> FormData:
+    """The form, held in memory as far as a batch may be large: nothing of it is written to a disk."""
+
+    class Parser(MultiPartParser):
+        spool_max_size = bytes_max
+
+    parser = Parser(
+        request.headers,
+        request.stream(),
+        max_files=FILES_PER_BATCH_MAX,
+        max_fields=fields_max,
+        max_part_size=4 * MAPPING_CHARACTERS_MAX,
+    )
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise BatchMalformed(error.message) from error
 
 
 async def _body(request: Request, bytes_max: int) -> bytes:

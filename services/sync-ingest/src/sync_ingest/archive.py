@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
-from typing import Any, BinaryIO, Final, Literal, NamedTuple
+from typing import Any, BinaryIO, Final, Literal
 from uuid import UUID
 
+import msgspec
 import psycopg
 from chassis.deciding import Refusal
 from chassis.migrating import Tables
 from chassis.postgres import LOCK_SECONDS_MAX, connect
-from chassis.store import writer_role
+from chassis.store import Command, writer_role
 from chassis.transient import Transient
 from contracts.identity import OutsideIds
 from psycopg import sql
@@ -34,7 +35,10 @@ PASSES_MAX: Final = 3
 """So often a file that changed while it was read is read again."""
 LOCK_WAIT_SECONDS_MAX: Final = 60
 PAGE_MAX: Final = 200
+SAME_ROW_MAX: Final = 1_000
+"""So many entries of one row are resolved with it."""
 
+QuarantineStatus = Literal["waiting", "released", "dismissed"]
 SealChunk = Callable[[ContentId, int, bytes], bytes]
 OpenChunk = Callable[[ContentId, int, bytes], bytes]
 
@@ -64,19 +68,14 @@ class IntakeOversized(Refusal):
     title_zh = "数据文件超过单次接收上限"
 
 
-class Asked(NamedTuple):
-    """What is remembered of an idempotency key: a digest of what was asked, and the answer once it was given."""
-
-    fingerprint: bytes
-    answer: bytes | None
-
-
 @dataclass(frozen=True, slots=True)
 class Intake:
     """Bytes as they came: where from, how large, how to read them, and whether a certificate covers them.
 
     `content` is what its bytes are kept under; another reading of them is another intake. `set_aside` is the reason
-    why booking them broke; no later run waits for them then, until they come again.
+    why booking them broke; no later run waits for them then, until they come again. `repairs` is the quarantine entry
+    that they are the repair of. `request` and `fingerprint` are those of the command that brought them, so that whoever
+    finishes what a crash left open answers it.
     """
 
     id: IntakeId
@@ -90,11 +89,21 @@ class Intake:
     received_at: datetime
     certified: bool
     set_aside: str | None = None
+    repairs: QuarantineId | None = None
+    request: str | None = None
+    fingerprint: bytes | None = None
+
+    @property
+    def command(self) -> Command | None:
+        """The command that brought them."""
+        if self.request is None or self.fingerprint is None:
+            return None
+        return Command(self.request, self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """One record that could not be posted; `raw` is sealed."""
+    """One record, or one file, that could not be posted; `raw` is sealed. `row` is the same in every file that has it."""
 
     id: QuarantineId
     source: str
@@ -106,14 +115,33 @@ class QuarantineEntry:
     detail: str
     raw_sealed: str
     quarantined_at: datetime
-    status: Literal["waiting", "released"]
+    status: QuarantineStatus
+    kind: str | None = None
+    whole_file: bool = False
+    row: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A repair that waits for a second person; `repaired` is sealed, `amounts_minor` are absolute sums by currency."""
+
+    entry: QuarantineId
+    repair: UUID
+    repaired: bytes
+    records: int
+    amounts_minor: dict[str, int]
+    proposed_by: str
+    reason: str
+    proposed_at: datetime
 
 
 SCHEMA_SQL: Final = """
 create table if not exists {schema}.intakes (
     id uuid primary key, source text not null, sha256 bytea not null, name text not null, format text not null,
     mapping text, size_bytes bigint not null, received_at timestamptz not null, certificate uuid,
-    set_aside text, number bigint generated always as identity);
+    set_aside text, repairs uuid, request text, fingerprint bytea, number bigint generated always as identity);
+alter table {schema}.intakes add column if not exists repairs uuid,
+    add column if not exists request text, add column if not exists fingerprint bytea;
 create index if not exists intakes_open on {schema}.intakes (source)
     where certificate is null and set_aside is null;
 create index if not exists intakes_bytes on {schema}.intakes (source, sha256);
@@ -122,8 +150,14 @@ create table if not exists {schema}.intake_chunks (
 create table if not exists {schema}.quarantine (
     id uuid primary key, source text not null, intake uuid not null, file text not null, line bigint not null,
     "column" text, reason text not null, detail text not null, raw_sealed text not null,
-    quarantined_at timestamptz not null, status text not null default 'waiting',
-    number bigint generated always as identity);
+    quarantined_at timestamptz not null, status text not null default 'waiting', kind text,
+    whole_file boolean not null default false, "row" uuid, number bigint generated always as identity);
+alter table {schema}.quarantine add column if not exists kind text,
+    add column if not exists whole_file boolean not null default false, add column if not exists "row" uuid;
+create index if not exists quarantine_rows on {schema}.quarantine ("row") where "row" is not null;
+create table if not exists {schema}.proposals (
+    entry uuid primary key, repair uuid not null, repaired bytea not null, records int not null,
+    amounts_minor jsonb not null, proposed_by text not null, reason text not null, proposed_at timestamptz not null);
 create index if not exists quarantine_waiting on {schema}.quarantine (source, number);
 create index if not exists quarantine_intakes on {schema}.quarantine (intake) where status = 'waiting';
 create table if not exists {schema}.certificates (
@@ -137,8 +171,7 @@ create table if not exists {schema}.descriptions (subject uuid primary key, revi
 create table if not exists {schema}.awaited_originals (
     quarantine uuid primary key, source text not null, original uuid not null);
 create index if not exists awaited_originals_of on {schema}.awaited_originals (source);
-create table if not exists {schema}.requests (
-    key text primary key, fingerprint bytea not null, answer bytea, asked_at timestamptz not null);
+drop table if exists {schema}.requests;
 """
 TABLES: Final = Tables("ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL,))
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
@@ -162,9 +195,20 @@ class Archive:
             yield cls(connection, ids, schema)
 
     @contextmanager
-    def locked(self, source: str) -> Iterator[None]:
-        """Holds the source's run lock; raises SourceBusy after LOCK_WAIT_SECONDS_MAX."""
-        key = f"ingest run {source}"
+    def locked(self, source: str, command: Command | None = None) -> Iterator[None]:
+        """Holds the source's run lock, and that of a command's key before it: a key never runs twice at once.
+
+        Raises SourceBusy after LOCK_WAIT_SECONDS_MAX for either.
+        """
+        if command is None:
+            with self._lock(f"ingest run {source}", source):
+                yield
+        else:
+            with self._lock(f"ingest command {command.key}", source), self.locked(source):
+                yield
+
+    @contextmanager
+    def _lock(self, key: str, source: str) -> Iterator[None]:
         self._connection.execute(f"set lock_timeout = '{LOCK_WAIT_SECONDS_MAX}s'")
         try:
             self._connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (key,))
@@ -191,6 +235,8 @@ class Archive:
         reading: str,
         received_at: datetime,
         seal: SealChunk,
+        command: Command | None = None,
+        repairs: QuarantineId | None = None,
     ) -> Intake:
         """Keeps the bytes, sealed chunk by chunk, before anybody reads them; the same bytes are kept once.
 
@@ -206,7 +252,19 @@ class Archive:
                 return known
             kept = content_id(self._ids, source, digest)
             fresh = Intake(
-                intake, kept, source, digest, name, format, mapping, size, received_at, certified=False
+                intake,
+                kept,
+                source,
+                digest,
+                name,
+                format,
+                mapping,
+                size,
+                received_at,
+                certified=False,
+                repairs=repairs,
+                request=command.key if command else None,
+                fingerprint=command.fingerprint if command else None,
             )
             try:
                 with self._connection.transaction():
@@ -216,10 +274,22 @@ class Archive:
                         if found != (digest, size):
                             raise _Changed(found)
                     self._execute(
-                        "insert into {s}.intakes"
-                        " (id, source, sha256, name, format, mapping, size_bytes, received_at)"
-                        " values (%s, %s, %s, %s, %s, %s, %s, %s)",
-                        (intake, source, digest, name, format, mapping, size, received_at),
+                        "insert into {s}.intakes (id, source, sha256, name, format, mapping, size_bytes,"
+                        " received_at, repairs, request, fingerprint)"
+                        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                        (
+                            intake,
+                            source,
+                            digest,
+                            name,
+                            format,
+                            mapping,
+                            size,
+                            received_at,
+                            repairs,
+                            fresh.request,
+                            fresh.fingerprint,
+                        ),
                     )
             except _Changed as changed:
                 digest, size = changed.found
@@ -257,10 +327,20 @@ class Archive:
         """Says why booking these broke, or that it does no more."""
         self._execute("update {s}.intakes set set_aside = %s where id = any(%s)", (reason, list(intakes)))
 
+    def discard(self, intakes: Sequence[Intake]) -> None:
+        """Removes intakes of which nothing came, and their bytes where no other intake reads them."""
+        with self._connection.transaction():
+            self._execute("delete from {s}.intakes where id = any(%s)", ([intake.id for intake in intakes],))
+            for intake in intakes:
+                if not self._intakes(
+                    "where source = %s and sha256 = %s limit 1", (intake.source, intake.sha256)
+                ):
+                    self._execute("delete from {s}.intake_chunks where content = %s", (intake.content,))
+
     def _intakes(self, where: str, values: tuple[object, ...]) -> list[Intake]:
         columns = (
             "id, source, sha256, name, format, mapping, size_bytes, received_at, certificate is not null,"
-            " set_aside"
+            " set_aside, repairs, request, fingerprint"
         )
         rows = self._rows(f"select {columns} from {{s}}.intakes {where}", values)
         return [Intake(row[0], content_id(self._ids, row[1], row[2]), *row[1:]) for row in rows]
@@ -285,7 +365,8 @@ class Archive:
             cursor.executemany(
                 self._sql(
                     'insert into {s}.quarantine (id, source, intake, file, line, "column", reason, detail,'
-                    " raw_sealed, quarantined_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                    ' raw_sealed, quarantined_at, kind, whole_file, "row")'
+                    " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                     " on conflict do nothing"
                 ),
                 [
@@ -300,6 +381,9 @@ class Archive:
                         e.detail,
                         e.raw_sealed,
                         e.quarantined_at,
+                        e.kind,
+                        e.whole_file,
+                        e.row,
                     )
                     for e in entries
                 ],
@@ -331,9 +415,82 @@ class Archive:
         )
         return {QuarantineId(entry): IntakeId(intake) for entry, intake in rows}
 
-    def released(self, entries: Sequence[QuarantineId]) -> None:
-        """Marks entries as released."""
-        self._execute("update {s}.quarantine set status = 'released' where id = any(%s)", (list(entries),))
+    def rows_resolved(self, source: str, rows: Sequence[UUID]) -> set[UUID]:
+        """Those of these rows that were released or dismissed in some file of the source."""
+        found = self._rows(
+            'select distinct "row" from {s}.quarantine'
+            " where \"row\" = any(%s) and source = %s and status <> 'waiting'",
+            (list(rows), source),
+        )
+        return {row[0] for row in found}
+
+    def same_row(self, entry: QuarantineEntry) -> list[QuarantineId]:
+        """Other entries that wait for the same row, which came in other files."""
+        if entry.row is None:
+            return []
+        found = self._rows(
+            "select id from {s}.quarantine where \"row\" = %s and source = %s and id <> %s and status = 'waiting'"
+            " order by number limit %s",
+            (entry.row, entry.source, entry.id, SAME_ROW_MAX),
+        )
+        return [QuarantineId(row[0]) for row in found]
+
+    def resolved(self, entries: Sequence[QuarantineId], status: QuarantineStatus) -> None:
+        """Marks entries as released or dismissed; a repair that was proposed for them is proposed no more."""
+        with self._connection.transaction():
+            self._execute(
+                "update {s}.quarantine set status = %s where id = any(%s) and status = 'waiting'",
+                (status, list(entries)),
+            )
+            self._execute("delete from {s}.proposals where entry = any(%s)", (list(entries),))
+
+    def superseded(self, entries: Sequence[QuarantineId]) -> None:
+        """Marks entries as released because their bytes are read in another way now.
+
+        Their rows are resolved by what that reading made of them, so these entries say nothing of them any more.
+        """
+        self._execute('update {s}.quarantine set "row" = null where id = any(%s)', (list(entries),))
+        self.resolved(entries, "released")
+
+    def propose(self, proposal: Proposal) -> None:
+        """Keeps a repair for a second person; it takes the place of one that was proposed before."""
+        self._execute(
+            "insert into {s}.proposals values (%s, %s, %s, %s, %s::jsonb, %s, %s, %s) on conflict (entry) do update"
+            " set (repair, repaired, records, amounts_minor, proposed_by, reason, proposed_at) = (excluded.repair,"
+            " excluded.repaired, excluded.records, excluded.amounts_minor, excluded.proposed_by, excluded.reason,"
+            " excluded.proposed_at)",
+            (
+                proposal.entry,
+                proposal.repair,
+                proposal.repaired,
+                proposal.records,
+                msgspec.json.encode(proposal.amounts_minor).decode(),
+                proposal.proposed_by,
+                proposal.reason,
+                proposal.proposed_at,
+            ),
+        )
+
+    def proposals(self, entries: Sequence[QuarantineId]) -> dict[QuarantineId, Proposal]:
+        """The repairs that wait for a second person, by entry."""
+        rows = self._rows(
+            "select entry, repair, repaired, records, amounts_minor::text, proposed_by, reason, proposed_at"
+            " from {s}.proposals where entry = any(%s)",
+            (list(entries),),
+        )
+        return {
+            QuarantineId(entry): Proposal(
+                entry,
+                repair,
+                repaired,
+                records,
+                msgspec.json.decode(amounts, type=dict[str, int]),
+                by,
+                why,
+                at,
+            )
+            for entry, repair, repaired, records, amounts, by, why, at in rows
+        }
 
     def waiting(self, source: str | None = None) -> int:
         """How many entries wait for repair."""
@@ -417,29 +574,6 @@ class Archive:
         """Every source that ever sent something."""
         return [row[0] for row in self._rows("select distinct source from {s}.intakes order by source", ())]
 
-    # requests
-
-    def ask(self, key: str, fingerprint: bytes, asked_at: datetime) -> Asked:
-        """Remembers that `key` was used for this request; returns what was remembered under it first."""
-        self._execute(
-            "insert into {s}.requests (key, fingerprint, asked_at) values (%s, %s, %s) on conflict do nothing",
-            (key, fingerprint, asked_at),
-        )
-        return Asked(*self._row("select fingerprint, answer from {s}.requests where key = %s", (key,)))
-
-    def answer(self, key: str, answer: bytes) -> bytes:
-        """Remembers the answer to a request, unless somebody who asked the same was faster; returns what stands."""
-        return bytes(
-            self._row(
-                "update {s}.requests set answer = coalesce(answer, %s) where key = %s returning answer",
-                (answer, key),
-            )[0]
-        )
-
-    def forget(self, key: str) -> None:
-        """A request that was refused may be corrected under its key."""
-        self._execute("delete from {s}.requests where key = %s and answer is null", (key,))
-
     # descriptions and reversals
 
     def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
@@ -506,7 +640,7 @@ class Archive:
         return self._rows(statement, values)[0]
 
 
-_ENTRY: Final = 'id, source, intake, file, line, "column", reason, detail, raw_sealed, quarantined_at, status'
+_ENTRY: Final = 'id, source, intake, file, line, "column", reason, detail, raw_sealed, quarantined_at, status, kind, whole_file, "row"'
 
 
 class _Changed(Exception):

@@ -2,21 +2,27 @@
 
 import asyncio
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-import msgspec
-from chassis.deciding import CommandContext, CommandKeyReused, Refusal
+from chassis.deciding import CommandContext
+from chassis.store import Command
 
+from sync_ingest.archive import LOCK_WAIT_SECONDS_MAX, Proposal, QuarantineEntry, SourceBusy
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.enduring import Opened, enduring
-from sync_ingest.ingesting import Acting, FeedContent, Ingest, RunResult
-from sync_ingest.reporting import certificate_of, quarantine_of, result_of
+from sync_ingest.ingesting import Acting, FeedContent, Ingest, QuarantineUnknown, RunResult
+from sync_ingest.reporting import certificate_of, proposal_of, quarantine_of, result_of
 
 RUNS_AT_ONCE_MAX: Final = 4
+READS_AT_ONCE_MAX: Final = 4
 LOST_PAUSES_SECONDS: Final = (0.0, 0.1, 0.5, 1.0)
 """A caller waits for a short loss, such as connections that a restarted database left dead; after a longer one it is 503."""
 
@@ -31,12 +37,62 @@ class BatchFile(NamedTuple):
     content: bytes
 
 
+class Turns:
+    """One run at a time per source, and at most `runs_max` of all: who waits for a busy source holds up no other.
+
+    Waiting ends with SourceBusy after `wait_seconds_max`. For one event loop.
+    """
+
+    def __init__(self, runs_max: int, wait_seconds_max: float) -> None:
+        self._runs = asyncio.Semaphore(runs_max)
+        self._wait_seconds_max = wait_seconds_max
+        self._sources: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, source: str) -> AsyncIterator[None]:
+        """The turn of one run."""
+        lock, waiting = self._sources.get(source, (asyncio.Lock(), 0))
+        self._sources[source] = lock, waiting + 1
+        try:
+            try:
+                async with asyncio.timeout(self._wait_seconds_max):
+                    await lock.acquire()
+                    try:
+                        await self._runs.acquire()
+                    except BaseException:
+                        lock.release()
+                        raise
+            except TimeoutError:
+                raise SourceBusy(source) from None
+            try:
+                yield
+            finally:
+                self._runs.release()
+                lock.release()
+        finally:
+            lock, waiting = self._sources.pop(source)
+            if waiting > 1:
+                self._sources[source] = lock, waiting - 1
+
+
 @dataclass(slots=True)
 class IngestDesk:
-    """Runs ingest for the API; a semaphore holds back what the database could not take anyway."""
+    """Runs ingest for the API. Runs have turns of their own, so that none of them keeps a reader waiting."""
 
     opened: Opened
-    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RUNS_AT_ONCE_MAX))
+    runs_at_once_max: int = RUNS_AT_ONCE_MAX
+    wait_seconds_max: float = LOCK_WAIT_SECONDS_MAX
+    _turns: Turns = field(init=False)
+    _threads: ThreadPoolExecutor = field(init=False)
+    _reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE_MAX))
+
+    def __post_init__(self) -> None:
+        self._turns = Turns(self.runs_at_once_max, self.wait_seconds_max)
+        self._threads = ThreadPoolExecutor(self.runs_at_once_max, thread_name_prefix="ingest-run")
+
+    def close(self) -> None:
+        """Lets the threads of runs go, after the last one."""
+        self._threads.shutdown()
 
     async def batch(
         self,
@@ -48,39 +104,59 @@ class IngestDesk:
         mapping: str | None,
     ) -> Answer:
         """Takes one batch in, books and certifies it; the same request again gives the same answer."""
-        fingerprint = _fingerprint(
-            "batch", source, format, mapping or "", *(part for file in files for part in file)
+        command = _command(
+            context, "batch", source, format, mapping or "", *(part for file in files for part in file)
         )
 
         def run(ingest: Ingest) -> Answer:
             contents = [FeedContent(file.name, lambda file=file: io.BytesIO(file.content)) for file in files]  # type: ignore[misc]
-            return _answer(ingest, ingest.run(source, contents, format=format, mapping=mapping))
+            return _taken(ingest.run(source, contents, format=format, mapping=mapping, command=command))
 
-        return await self._with(lambda ingest: _once(ingest, context, fingerprint, run))
+        return await self._run(source, context, run)
 
     async def release(self, context: CommandContext, entry: UUID, repaired: bytes) -> Answer:
-        """Books the record that replaces a quarantined one; the same request again gives the same answer."""
+        """Books what replaces a quarantined record, or proposes it; the same request again gives the same answer."""
+        command = _command(context, "release", str(entry), repaired, context.reason or "")
 
         def run(ingest: Ingest) -> Answer:
-            return _answer(ingest, ingest.release(QuarantineId(entry), repaired))
+            done = ingest.release(QuarantineId(entry), repaired, command)
+            return proposal_of(done) if isinstance(done, Proposal) else _taken(done)
 
-        fingerprint = _fingerprint("release", str(entry), repaired)
-        return await self._with(lambda ingest: _once(ingest, context, fingerprint, run))
+        return await self._run(await self._source_of(entry), context, run)
+
+    async def approve(self, context: CommandContext, entry: UUID, repair: UUID) -> Answer:
+        """Books the repair that somebody else proposed."""
+        command = _command(context, "approve", str(entry), str(repair), context.reason or "")
+
+        def run(ingest: Ingest) -> Answer:
+            return _taken(ingest.approve(QuarantineId(entry), repair, command))
+
+        return await self._run(await self._source_of(entry), context, run)
+
+    async def dismiss(self, context: CommandContext, entry: UUID) -> int:
+        """Closes an entry without booking anything; the position of its event."""
+        command = _command(context, "dismiss", str(entry), context.reason or "")
+
+        def run(ingest: Ingest) -> int:
+            return ingest.dismiss(QuarantineId(entry), command)
+
+        return await self._run(await self._source_of(entry), context, run)
 
     async def quarantine(
         self, source: str | None, status: str | None, after: int, limit: int
     ) -> list[Answer]:
-        """A page of quarantine entries in the order they came."""
-        return await self._with(
-            lambda ingest: [
-                quarantine_of(number, entry)
-                for number, entry in ingest.archive.quarantine_page(source, status, after, limit)
-            ]
-        )
+        """A page of quarantine entries in the order they came, with the repairs that wait for a second person."""
+
+        def read(ingest: Ingest) -> list[Answer]:
+            page = ingest.archive.quarantine_page(source, status, after, limit)
+            proposals = ingest.proposals([entry.id for _, entry in page])
+            return [quarantine_of(number, entry, proposals.get(entry.id)) for number, entry in page]
+
+        return await self._read(read)
 
     async def certificates(self, source: str | None, before: int | None, limit: int) -> list[Answer]:
         """A page of certificates, newest first. Accounts are named by id: their numbers are personal."""
-        return await self._with(
+        return await self._read(
             lambda ingest: [certificate_of(each, {}) for each in ingest.certificates(source, before, limit)]
         )
 
@@ -91,47 +167,54 @@ class IngestDesk:
             found = ingest.certificate(identity)
             return certificate_of(found, {}) if found else None
 
-        return await self._with(read)
+        return await self._read(read)
 
-    async def _with(self, call: Callable[[Ingest], Value]) -> Value:
-        async with self._slots:
-            return await asyncio.to_thread(enduring, self.opened, call, pauses_seconds=LOST_PAUSES_SECONDS)
+    async def _source_of(self, entry: UUID) -> str:
+        def read(ingest: Ingest) -> QuarantineEntry | None:
+            return ingest.archive.quarantined([QuarantineId(entry)]).get(QuarantineId(entry))
+
+        found = await self._read(read)
+        if found is None:
+            raise QuarantineUnknown(entry)
+        return found.source
+
+    async def _run(self, source: str, context: CommandContext, run: Callable[[Ingest], Value]) -> Value:
+        def acted(ingest: Ingest) -> Value:
+            ingest.acting = Acting(
+                context.actor,
+                context.post,
+                context.on_behalf_of,
+                context.client_address,
+                context.reason,
+            )
+            return run(ingest)
+
+        async with self._turns.of(source):
+            return await self._in(self._threads, acted)
+
+    async def _read(self, read: Callable[[Ingest], Value]) -> Value:
+        async with self._reads:
+            return await self._in(None, read)
+
+    async def _in(self, threads: ThreadPoolExecutor | None, call: Callable[[Ingest], Value]) -> Value:
+        """Runs of minutes have threads of their own: the shared ones are for what answers at once."""
+        traced = partial(copy_context().run, enduring, self.opened, call, pauses_seconds=LOST_PAUSES_SECONDS)
+        return await asyncio.get_running_loop().run_in_executor(threads, traced)
 
 
-def _once(
-    ingest: Ingest, context: CommandContext, fingerprint: bytes, run: Callable[[Ingest], Answer]
-) -> Answer:
-    """Runs unless this request was answered before. A run that was cut off runs again, and adds nothing twice."""
-    key = f"{context.actor}|{context.idempotency_key or context.command_id}"
-    asked = ingest.archive.ask(key, fingerprint, ingest.now())
-    if asked.fingerprint != fingerprint:
-        raise CommandKeyReused(str(context.idempotency_key))
-    ingest.acting = Acting(context.actor, context.post, context.on_behalf_of, context.client_address)
-    answer = asked.answer
-    if answer is None:
-        try:
-            answer = msgspec.json.encode(run(ingest))
-        except Refusal:
-            ingest.archive.forget(key)
-            raise
-        answer = ingest.archive.answer(key, answer)
-    remembered: Answer = msgspec.json.decode(answer)
-    return remembered
-
-
-def _answer(ingest: Ingest, result: RunResult) -> Answer:
-    return result_of(result) | {
-        "certificate_id": str(result.certificate) if result.certificate else None,
-        "intake_ids": [str(intake) for intake in result.intakes],
-        "position": ingest.ledger.head_position(),
-    }
-
-
-def _fingerprint(*parts: str | bytes) -> bytes:
-    """A digest in which no two lists of parts look the same."""
+def _command(context: CommandContext, *parts: str | bytes) -> Command:
+    """The request as the store remembers it: its key, and a digest in which no two lists of parts look the same."""
     hasher = blake2b(digest_size=32)
     for part in parts:
         content = part.encode() if isinstance(part, str) else part
         hasher.update(len(content).to_bytes(8, "big"))
         hasher.update(content)
-    return hasher.digest()
+    return Command(context.key, hasher.digest())
+
+
+def _taken(result: RunResult) -> Answer:
+    return result_of(result) | {
+        "certificate_id": str(result.certificate) if result.certificate else None,
+        "intake_ids": [str(intake) for intake in result.intakes],
+        "position": result.position,
+    }

@@ -34,12 +34,13 @@ async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> As
     """The routes of ingest with the connections behind them."""
     await asyncio.to_thread(require, settings.postgres_url, TABLES)
     clock, pool = clock or SystemClock(), IngestPool(settings)
+    desk = IngestDesk(pool.opened)
     looks = {"the store or the keys cannot be reached": lambda: asyncio.to_thread(pool.look)}
     try:
         async with looking(looks, clock) as not_ready:
             yield Routes(
                 create_router(
-                    IngestDesk(pool.opened),
+                    desk,
                     doors(_nothing_to_wait_for, permissions.ROLES),
                     batch_bytes_max=settings.batch_bytes_max,
                 ),
@@ -47,6 +48,7 @@ async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> As
                 not_ready,
             )
     finally:
+        await asyncio.to_thread(desk.close)
         await asyncio.to_thread(pool.close)
 
 

@@ -1,30 +1,36 @@
 """A run: bytes are kept, then read, then booked, then certified. Whatever a crash left open goes on from there."""
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
-from typing import Any, BinaryIO, Final, NamedTuple, Protocol
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
 import structlog
 from chassis.deciding import Refusal
+from chassis.events import RecordedEvent, StoredEvent
+from chassis.store import Command
 from chassis.telemetry import carrier, span
 from chassis.transient import is_transient
 from contracts.identity import OutsideIds
 
-from sync_ingest.adapters.port import Adapter, BalanceOrder, FeedFile, Item
+from sync_ingest.adapters.port import BATCH_RECORDS, Adapter, BalanceOrder, FeedFile, Item, chunks_of_lines
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
-from sync_ingest.archive import Archive, Intake, QuarantineEntry
+from sync_ingest.archive import Archive, Intake, Proposal, QuarantineEntry
 from sync_ingest.domain.balances import TOLERANCE_MINOR, PrintedBalances, PrintedRow, compare
 from sync_ingest.domain.certificate import Findings, StoreFold, certify
 from sync_ingest.domain.events import (
     FeedRecordQuarantined,
     IntakeReceived,
+    QuarantinedRecordDismissed,
     QuarantinedRecordReleased,
+    QuarantinedRecordShown,
     ReconciliationCertified,
+    RepairProposed,
 )
 from sync_ingest.domain.identities import (
     CertificateId,
@@ -33,17 +39,33 @@ from sync_ingest.domain.identities import (
     QuarantineId,
     certificate_id,
     feed_id,
-    released_id,
+    repair_id,
+    resolved_id,
 )
-from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY, BookingDays, shown
+from sync_ingest.domain.records import (
+    BOOKED_DAYS_AHEAD_MAX,
+    FIRST_DAY,
+    BookingDays,
+    Posting,
+    Unreadable,
+    shown,
+)
 from sync_ingest.domain.totals import Purse
-from sync_ingest.pipeline import Entry, Journal, Origin, Pipeline
+from sync_ingest.pipeline import AppendConflict, Entry, Journal, NotBookable, Origin, Pipeline
 
 _log = structlog.get_logger(__name__)
 
 ACCOUNTS_PER_READING: Final = 200
 FEED_FILES_MAX: Final = 10_000
 RELEASES_AT_ONCE: Final = 2_000
+REPAIR_RECORDS_MAX: Final = BATCH_RECORDS
+"""A repair is booked in one transaction; a larger file is taken in as a file."""
+REASON_CHARACTERS_MAX: Final = 500
+RELEASE_APPROVAL_MINOR: Final = 5_000_000
+"""CNY 50,000.00, from which on cash is a large transaction to be reported in the bank's country."""
+SHOWN_RETRIES_MAX: Final = 5
+CONTROL: Final = "control"
+"""The kind of record that states what a feed holds, and moves nothing."""
 SOURCE_CHARACTERS_MAX: Final = 64
 
 
@@ -59,12 +81,14 @@ class StoredMovement(msgspec.Struct, frozen=True):
 
 
 class Acting(NamedTuple):
-    """Who has a run done; the machinery itself where nobody is named."""
+    """Who has a run done, and why; the machinery itself where nobody is named."""
 
     actor: str = "sync-ingest"
     post: str | None = None
     on_behalf_of: str | None = None
     client_address: str | None = None
+    reason: str | None = None
+    privilege: Literal["normal", "high"] = "normal"
 
 
 ITSELF: Final = Acting()
@@ -83,6 +107,21 @@ class Ledger(Journal, Protocol):
 
     def head_position(self) -> int:
         """Position of the last event of the store."""
+        ...
+
+    def append_command(self, stream: UUID, sealed: Sequence[StoredEvent], command: Command) -> int:
+        """Stores events of one stream and the command that they come of in one transaction; the position after it.
+
+        Raises CommandKeyReused where the key is taken, AppendConflict where the stream has moved on.
+        """
+        ...
+
+    def outcome(self, command: Command) -> tuple[RecordedEvent, ...] | None:
+        """What came of the command when it was carried out; None where it was not. Raises CommandKeyReused."""
+        ...
+
+    def stored_under(self, identities: Sequence[UUID]) -> dict[UUID, RecordedEvent]:
+        """The events that took these identities, without what is personal in them."""
         ...
 
     def said_by(self, acting: Acting, trace: Mapping[str, str]) -> None:
@@ -118,7 +157,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run read and did. `certificate` is None where nothing new was there to certify."""
+    """What a run read and did. `certificate` is None where nothing new was there to certify.
+
+    `position` is that of the certificate's event, or of the last event of the store where there is none.
+    """
 
     source: str
     findings: Findings
@@ -126,6 +168,7 @@ class RunResult:
     intakes: tuple[IntakeId, ...]
     appended: int
     seconds: float
+    position: int = 0
 
 
 class Certificate(NamedTuple):
@@ -152,6 +195,8 @@ class IngestSettings:
     printed_tolerance_minor: int = TOLERANCE_MINOR
     booked_from: date = FIRST_DAY
     booked_days_ahead_max: int = BOOKED_DAYS_AHEAD_MAX
+    release_approval_minor: int | None = RELEASE_APPROVAL_MINOR
+    release_approval_minor_by_currency: Mapping[str, int] = field(default_factory=dict)
 
     def booking_days(self, now: datetime) -> BookingDays:
         """The days on which a posting may be booked that is read at `now`."""
@@ -189,6 +234,58 @@ class AlreadyReleased(Refusal):
     title_zh = "该隔离记录已被放行"
 
 
+class AlreadyDismissed(Refusal):
+    """The entry was closed before, without being booked."""
+
+    code = "already-dismissed"
+    title = "The quarantine entry was dismissed before"
+    title_zh = "该隔离记录已被驳回"
+
+
+class PersonMissing(Refusal):
+    """What is done to a quarantined record is done by a person, never by the machinery."""
+
+    code = "person-missing"
+    status = 403
+    title = "A person must do this"
+    title_zh = "此操作须由具体人员执行"
+
+
+class ReasonMissing(Refusal):
+    """Release and dismissal say why, showing says what for."""
+
+    code = "reason-missing"
+    status = 422
+    title = "A reason is needed"
+    title_zh = "必须说明理由"
+
+
+class RepairRefused(Refusal):
+    """The repair cannot take the place of what was quarantined; nothing of it is kept."""
+
+    code = "repair-refused"
+    status = 422
+    title = "The repair cannot take the place of the quarantined record"
+    title_zh = "修复内容不能替代该隔离记录"
+
+
+class ProposalUnknown(Refusal):
+    """No repair waits for approval under that id: none was proposed, or another one was since."""
+
+    code = "proposal-unknown"
+    title = "This repair does not wait for approval"
+    title_zh = "没有等待批准的该修复内容"
+
+
+class SecondPersonNeeded(Refusal):
+    """Who proposed a repair does not approve it."""
+
+    code = "second-person-needed"
+    status = 403
+    title = "Another person must approve this repair"
+    title_zh = "须由另一人员批准该修复内容"
+
+
 def checked_source(source: str) -> str:
     """The name, if it is one; raises SourceNameInvalid."""
     if not 1 <= len(source) <= SOURCE_CHARACTERS_MAX or ":" in source or not source.isprintable():
@@ -214,19 +311,30 @@ class Ingest:
     acting: Acting = ITSELF
 
     def run(
-        self, source: str, contents: Sequence[FeedContent], *, format: str, mapping: str | None = None
+        self,
+        source: str,
+        contents: Sequence[FeedContent],
+        *,
+        format: str,
+        mapping: str | None = None,
+        command: Command | None = None,
     ) -> RunResult:
-        """Takes the files in and books them; what earlier runs of this source left open is finished first."""
+        """Takes the files in and books them; what earlier runs of this source left open is finished first.
+
+        The same command again has the result of the first time. Raises CommandKeyReused where its key was another's.
+        """
         checked_source(source)
         if format not in FORMATS:
             raise FormatUnknown(format)
         adapter_for(format, mapping)
-        with self._traced("ingest run"), self.archive.locked(source):
-            intakes = self._take_in(source, contents, format, mapping)
+        with self._traced("ingest run"), self.archive.locked(source, command):
+            if done := self._outcome(command):
+                return _certified(done)
+            intakes = self._take_in(source, contents, format, mapping, command)
             self.reached("after-intake")
             given = {intake.id for intake in intakes}
             self._finish_open(source, without=given)
-            return self._book_and_certify(source, intakes)
+            return self._book_and_certify(source, intakes, command)
 
     def keep(self, source: str, content: FeedContent, *, format: str) -> RunResult:
         """Books one intake and leaves its certificate to the window: what a stream of small batches does."""
@@ -244,21 +352,254 @@ class Ingest:
         with self._traced("ingest close window"), self.archive.locked(source):
             return self._finish_open(source, without=set())
 
-    def release(self, quarantined: QuarantineId, repaired: bytes) -> RunResult:
-        """Books the canonical record that replaces a quarantined one, and notes the release."""
+    # quarantine
+
+    def release(
+        self, quarantined: QuarantineId, repaired: bytes, command: Command | None = None
+    ) -> RunResult | Proposal:
+        """Books the canonical records that replace what was quarantined, or proposes them to a second person.
+
+        One entry is one record; an entry for a whole file stands for at most as many as it has lines. Everything is
+        checked and done under the source's lock, and nothing new is kept of what is refused.
+        """
+        source = self._entry(quarantined).source
+        with self._traced("ingest release"), self.archive.locked(source, command):
+            if done := self._outcome_after_crash(source, command):
+                return _released_or_proposed(done)
+            self._acts_with_reason()
+            entry = self._to_resolve(quarantined)
+            items = self._checked_repair(entry, repaired)
+            amounts_minor = _amounts(items)
+            if self._needs_second_person(amounts_minor):
+                return self._propose(entry, repaired, len(items), amounts_minor, command)
+            return self._release(entry, repaired, command)
+
+    def approve(self, quarantined: QuarantineId, repair: UUID, command: Command | None = None) -> RunResult:
+        """Books the repair that another person proposed; `repair` names its bytes, so nothing else is booked."""
+        source = self._entry(quarantined).source
+        with self._traced("ingest approve"), self.archive.locked(source, command):
+            if done := self._outcome_after_crash(source, command):
+                return _certified(done)
+            self._acts_with_reason()
+            entry = self._to_resolve(quarantined)
+            proposal = self.archive.proposals([quarantined]).get(quarantined)
+            if proposal is None or proposal.repair != repair:
+                raise ProposalUnknown(repair)
+            if proposal.proposed_by in {self.acting.actor, self.acting.on_behalf_of}:
+                raise SecondPersonNeeded(repair)
+            repaired = self._open_proposal(source, proposal)
+            self._checked_repair(entry, repaired)
+            return self._release(entry, repaired, command, proposed_by=proposal.proposed_by)
+
+    def dismiss(self, quarantined: QuarantineId, command: Command | None = None) -> int:
+        """Closes an entry without booking anything; returns the position of its event."""
+        source = self._entry(quarantined).source
+        with self._traced("ingest dismiss"), self.archive.locked(source, command):
+            if done := self._outcome_after_crash(source, command):
+                return done[-1].position or 0
+            self._acts_with_reason()
+            entry = self._to_resolve(quarantined)
+            stream, now = feed_id(source), self.now()
+            head = self.ledger.heads([stream]).get(stream, 0)
+            event = QuarantinedRecordDismissed(source=source, quarantine=entry.id)
+            written = Entry(stream, head + 1, event, resolved_id(entry.id), now, entry.intake)
+            position = self._append_for(command, [written])
+            self.archive.resolved([entry.id], "dismissed")
+            return position
+
+    def show(self, quarantined: QuarantineId, purpose: str) -> bytes:
+        """The record as it came, which may be personal; that it was seen, by whom and what for, is stored first."""
+        _worded(purpose)
+        entry = self._entry(quarantined)
+        with self._traced("ingest show"):
+            self._acts_with_reason(purpose)
+            for attempt in range(SHOWN_RETRIES_MAX):
+                # On a stream of the entry's own: the feed's is written under the lock of the source alone.
+                head = self.ledger.heads([entry.id]).get(entry.id, 0)
+                event = QuarantinedRecordShown(source=entry.source, quarantine=entry.id, purpose=purpose)
+                try:
+                    self._append([Entry(entry.id, head + 1, event, None, self.now(), entry.intake)])
+                except AppendConflict:
+                    if attempt + 1 == SHOWN_RETRIES_MAX:
+                        raise
+                    continue
+                break
+        return self.raw_of(entry)
+
+    def proposals(self, entries: Sequence[QuarantineId]) -> dict[QuarantineId, Proposal]:
+        """The repairs that wait for a second person, by entry."""
+        return self.archive.proposals(entries)
+
+    def _entry(self, quarantined: QuarantineId) -> QuarantineEntry:
         entry = self.archive.quarantined([quarantined]).get(quarantined)
         if entry is None:
             raise QuarantineUnknown(quarantined)
+        return entry
+
+    def _to_resolve(self, quarantined: QuarantineId) -> QuarantineEntry:
+        """The entry as it is now that the source is locked; raises where somebody was faster."""
+        self._note_resolved([quarantined])
+        entry = self._entry(quarantined)
         if entry.status == "released":
             raise AlreadyReleased(quarantined)
+        if entry.status == "dismissed":
+            raise AlreadyDismissed(quarantined)
+        return entry
+
+    def _note_resolved(self, entries: Sequence[QuarantineId]) -> None:
+        """Lists as resolved what the store says is resolved: a crash may have come in between."""
+        found = self.ledger.stored_under([resolved_id(entry) for entry in entries]).values()
+        for recorded in found:
+            match recorded.event:
+                case QuarantinedRecordReleased(quarantine=entry):
+                    self.archive.resolved([QuarantineId(entry)], "released")
+                case QuarantinedRecordDismissed(quarantine=entry):
+                    self.archive.resolved([QuarantineId(entry)], "dismissed")
+                case _:
+                    pass
+
+    def _acts_with_reason(self, purpose: str | None = None) -> None:
+        """From here on events name the person and the reason, and are privileged; raises where there is none."""
+        if self.acting.actor == ITSELF.actor:
+            raise PersonMissing
+        reason = _worded(purpose or self.acting.reason or "")
+        self.ledger.said_by(self.acting._replace(reason=reason, privilege="high"), carrier())
+
+    def _checked_repair(self, entry: QuarantineEntry, repaired: bytes) -> list[Item]:
+        """The records of a repair, if they can take the place of the entry and be booked just now, all of them."""
+        feed = FeedFile("repair", len(repaired), lambda: io.BytesIO(repaired))
+        items: list[Item] = []
+        for batch in adapter_for("canonical", None).read([feed]):
+            items += batch.items
+            if len(items) > REPAIR_RECORDS_MAX:
+                raise RepairRefused(f"it holds more than {REPAIR_RECORDS_MAX} records")
+        for item in items:
+            if isinstance(item.content, Unreadable):
+                where = f", {item.content.column}" if item.content.column else ""
+                raise RepairRefused(f"{item.content.reason} at line {item.line}{shown(where)}")
+        records_max = self._records_of(entry) if entry.whole_file else 1
+        if not 1 <= len(items) <= records_max:
+            raise RepairRefused(f"it holds {len(items)} records where {records_max} could not be read")
+        kinds = sorted({str(item.content.__struct_config__.tag) for item in items})
+        wanted = entry.kind or kinds[0]
+        if kinds != [wanted]:
+            raise RepairRefused(f"it holds {', '.join(kinds)} where {wanted} was quarantined")
+        pipeline = self._pipeline(entry.source, _Dry(self.ledger), whole=True)
+        try:
+            for _ in pipeline.book([items], [Origin(entry.id, "repair", open=True)]):
+                pass
+        except _Bookable:
+            return items
+        except NotBookable as reason:
+            raise RepairRefused(str(reason)) from reason
+        if kinds != [CONTROL]:
+            raise RepairRefused("duplicate: what it holds is there already; dismiss the entry")
+        return items
+
+    def _records_of(self, entry: QuarantineEntry) -> int:
+        """At most so many records a refused file can hold: its lines after the one that it was refused for."""
+        intake = self.archive.intake(entry.intake)
+        found = 0
+        if intake is not None:
+            with self.bytes_of(intake) as stream:
+                for lines, _ in chunks_of_lines(stream):
+                    found += sum(line.number > entry.line and bool(line.data.strip()) for line in lines)
+                    if found >= REPAIR_RECORDS_MAX:
+                        return REPAIR_RECORDS_MAX
+        return found
+
+    def _needs_second_person(self, amounts_minor: Mapping[str, int]) -> bool:
+        limits, otherwise = (
+            self.settings.release_approval_minor_by_currency,
+            self.settings.release_approval_minor,
+        )
+        for currency, amount_minor in amounts_minor.items():
+            limit = limits.get(currency, otherwise)
+            if limit is not None and amount_minor > limit:
+                return True
+        return False
+
+    def _propose(
+        self,
+        entry: QuarantineEntry,
+        repaired: bytes,
+        records: int,
+        amounts_minor: dict[str, int],
+        command: Command | None,
+    ) -> Proposal:
+        stream, now, repair = (
+            feed_id(entry.source),
+            self.now(),
+            repair_id(self.ids, entry.source, entry.id, repaired),
+        )
+        sealed = self.vault.seal_bytes(stream, f"proposal|{repair}", repaired)
+        reason = _worded(self.acting.reason or "")
+        proposal = Proposal(entry.id, repair, sealed, records, amounts_minor, self.acting.actor, reason, now)
+        head = self.ledger.heads([stream]).get(stream, 0)
+        event = RepairProposed(
+            source=entry.source,
+            quarantine=entry.id,
+            repair=repair,
+            records=records,
+            amounts_minor=amounts_minor,
+        )
+        self.archive.propose(proposal)
+        self._append_for(command, [Entry(stream, head + 1, event, None, now, entry.intake)])
+        return proposal
+
+    def _open_proposal(self, source: str, proposal: Proposal) -> bytes:
+        return self.vault.open_bytes(feed_id(source), f"proposal|{proposal.repair}", proposal.repaired)
+
+    def _release(
+        self,
+        entry: QuarantineEntry,
+        repaired: bytes,
+        command: Command | None,
+        *,
+        proposed_by: str | None = None,
+    ) -> RunResult:
+        """Books a checked repair and notes the release, in one transaction; other entries of the same row go with it."""
         source = entry.source
-        with self._traced("ingest release"), self.archive.locked(source):
-            content = FeedContent(f"repair-of-{quarantined}", lambda: io.BytesIO(repaired))
-            intakes = self._take_in(source, [content], "canonical", None)
-            result = self._book_and_certify(source, intakes)
-            if result.findings.quarantined == 0:
-                self._note_releases(source, {quarantined: intakes[0].id})
-            return result
+        intake = self._keep_repair(entry, repaired, command)
+        resolved = [entry.id, *self.archive.same_row(entry)]
+        self._note_resolved(resolved)
+        releases = self._releases(
+            source,
+            dict.fromkeys(resolved, intake.id),
+            repair=repair_id(self.ids, entry.source, entry.id, repaired),
+            proposed_by=proposed_by,
+        )
+        journal = _Releasing(self.ledger, self.ledger.sealed(releases))
+        started = self.elapsed()
+        try:
+            pipeline = self._book(source, [intake], journal)
+        except NotBookable as reason:
+            self.archive.discard([intake])
+            raise RepairRefused(str(reason)) from reason
+        journal.finish()
+        self.reached("after-release")
+        self.archive.resolved(resolved, "released")
+        return self._certified_run(source, [intake], pipeline, command, started)
+
+    def _keep_repair(self, entry: QuarantineEntry, repaired: bytes, command: Command | None) -> Intake:
+        def seal(content: ContentId, number: int, chunk: bytes) -> bytes:
+            return self.vault.seal_bytes(content, f"intake|{number}", chunk)
+
+        intake = self.archive.take_in(
+            entry.source,
+            f"repair-of-{entry.id}",
+            io.BytesIO(repaired),
+            format="canonical",
+            mapping=None,
+            reading=f"{adapter_for('canonical', None).reading}|repair|{entry.id}",
+            received_at=self.now(),
+            seal=seal,
+            command=command,
+            repairs=entry.id,
+        )
+        self._note_intakes(entry.source, [intake])
+        self.reached("after-intake")
+        return intake
 
     def certificates(self, source: str | None, before: int | None, limit: int) -> list[Certificate]:
         """A page of certificates, newest first, going on before a number."""
@@ -298,43 +639,76 @@ class Ingest:
             self.ledger.said_by(self.acting, carrier())
             yield
 
-    def _note_releases(self, source: str, releases: Mapping[QuarantineId, IntakeId]) -> None:
-        """Notes what took the place of quarantined records; a second time changes nothing."""
-        stream, every, now = feed_id(source), list(releases), self.now()
+    def _releases(
+        self,
+        source: str,
+        replaced_by: Mapping[QuarantineId, IntakeId],
+        *,
+        repair: UUID | None = None,
+        proposed_by: str | None = None,
+    ) -> list[Entry]:
+        """The events that say what took the place of entries; none for those that were resolved before."""
+        stream, now = feed_id(source), self.now()
+        known = self.ledger.known([resolved_id(entry) for entry in replaced_by])
+        version = self.ledger.heads([stream]).get(stream, 0)
+        entries: list[Entry] = []
+        for quarantined, intake in replaced_by.items():
+            identity = resolved_id(quarantined)
+            if identity not in known:
+                event = QuarantinedRecordReleased(
+                    source=source,
+                    quarantine=quarantined,
+                    replaced_by=intake,
+                    repair=repair,
+                    proposed_by=proposed_by,
+                )
+                entries.append(Entry(stream, version + len(entries) + 1, event, identity, now, intake))
+        return entries
+
+    def _release_what_is_read_now(self, source: str, intakes: Sequence[Intake]) -> None:
+        """Entries of bytes that are read in another way now: this reading posted what they hold, or waits itself."""
+        fresh = [intake for intake in intakes if not intake.certified and intake.repairs is None]
+        before = self.archive.read_before(fresh) if fresh else {}
+        every = list(before)
         for at in range(0, len(every), RELEASES_AT_ONCE):
             some = every[at : at + RELEASES_AT_ONCE]
-            known = self.ledger.known([released_id(entry) for entry in some])
-            version = self.ledger.heads([stream]).get(stream, 0)
-            entries = []
-            for quarantined in some:
-                identity, intake = released_id(quarantined), releases[quarantined]
-                if identity not in known:
-                    version += 1
-                    event = QuarantinedRecordReleased(
-                        source=source, quarantine=quarantined, replaced_by=intake
-                    )
-                    entries.append(Entry(stream, version, event, identity, now, intake))
-            if entries:
+            if entries := self._releases(source, {entry: before[entry] for entry in some}):
                 self._append(entries)
-            self.archive.released(some)
-
-    def _release_what_is_read_now(
-        self, source: str, intakes: Sequence[Intake], waiting: frozenset[QuarantineId] | None
-    ) -> None:
-        """Records that could not be read before and were now, as the same bytes came to be read in another way."""
-        fresh = [intake for intake in intakes if not intake.certified]
-        if fresh and waiting is not None:
-            before = self.archive.read_before(fresh)
-            now_read = {entry: intake for entry, intake in before.items() if entry not in waiting}
-            self._note_releases(source, now_read)
+            self.archive.superseded(some)
 
     def _append(self, entries: Sequence[Entry]) -> None:
         self.ledger.append(self.ledger.sealed(entries))
 
+    def _append_for(self, command: Command | None, entries: Sequence[Entry]) -> int:
+        """Stores events of one stream, with the command that they come of where there is one; the last position."""
+        sealed = self.ledger.sealed(entries)
+        if command is None:
+            return self.ledger.append(sealed)[-1]
+        return self.ledger.append_command(sealed[0].stream_id, sealed, command)
+
+    def _outcome(self, command: Command | None) -> tuple[RecordedEvent, ...] | None:
+        """What came of the command before; None where it has not been carried out."""
+        return self.ledger.outcome(command) if command else None
+
+    def _outcome_after_crash(self, source: str, command: Command | None) -> tuple[RecordedEvent, ...] | None:
+        """As `_outcome`, after what a crash left open is finished: that may be the very same command.
+
+        A window that is open is closed by it, so that the certificate of a release covers no posting but its own.
+        """
+        if done := self._outcome(command):
+            return done
+        self._finish_open(source, without=set())
+        return self._outcome(command)
+
     # intake
 
     def _take_in(
-        self, source: str, contents: Sequence[FeedContent], format: str, mapping: str | None
+        self,
+        source: str,
+        contents: Sequence[FeedContent],
+        format: str,
+        mapping: str | None,
+        command: Command | None = None,
     ) -> list[Intake]:
         def seal(content: ContentId, number: int, chunk: bytes) -> bytes:
             return self.vault.seal_bytes(content, f"intake|{number}", chunk)
@@ -354,6 +728,7 @@ class Ingest:
                     reading=reading,
                     received_at=self.now(),
                     seal=seal,
+                    command=command,
                 )
             if intake.id in intakes:
                 copies.append(intake)
@@ -383,18 +758,32 @@ class Ingest:
     # booking
 
     def _finish_open(self, source: str, without: set[IntakeId]) -> list[RunResult]:
-        groups: dict[tuple[str, str | None], list[Intake]] = {}
+        """Books and certifies what earlier runs left open: those that read alike and came with one request together."""
+        groups: dict[tuple[str | None, ...], list[Intake]] = {}
         for intake in self.archive.open_intakes(source):
             if intake.id not in without:
-                groups.setdefault((intake.format, intake.mapping), []).append(intake)
+                repairs = str(intake.repairs) if intake.repairs else None
+                key = (intake.format, intake.mapping, intake.request, repairs)
+                groups.setdefault(key, []).append(intake)
         results = []
         for group in groups.values():
+            if group[0].repairs is not None and not self._was_released(group[0].repairs):
+                self.archive.discard(group)
+                continue
             try:
                 with self._setting_aside(group):
-                    results.append(self._book_and_certify(source, group))
+                    results.append(self._book_and_certify(source, group, group[0].command))
             except Unbookable:
                 continue
         return results
+
+    def _was_released(self, entry: QuarantineId) -> bool:
+        """Whether a repair was booked before its run was cut off; its release was stored with it or not at all."""
+        found = self.archive.quarantined([entry])
+        self._note_resolved(
+            [entry, *(same for each in found.values() for same in self.archive.same_row(each))]
+        )
+        return resolved_id(entry) in self.ledger.known([resolved_id(entry)])
 
     @contextmanager
     def _setting_aside(self, intakes: Sequence[Intake]) -> Iterator[None]:
@@ -411,19 +800,23 @@ class Ingest:
         if any(intake.set_aside for intake in intakes):
             self.archive.set_aside(ids, None)
 
-    def _book(self, source: str, intakes: Sequence[Intake]) -> Pipeline:
+    def _pipeline(self, source: str, journal: Journal, *, whole: bool = False) -> Pipeline:
         previous = self.latest_certificate(source)
-        pipeline = Pipeline(
+        return Pipeline(
             source,
             self.ids,
-            self.ledger,
-            _Book(self.archive, self.vault, self.now),
+            journal,
+            _Book(self.archive, self.vault, self.now, source),
             now=self.now,
             bank_time=self.settings.bank_time,
             certified_through=previous.findings.booked_through if previous else None,
             days=self.settings.booking_days(self.now()),
+            whole=whole,
             reached=self.reached,
         )
+
+    def _book(self, source: str, intakes: Sequence[Intake], releasing: Journal | None = None) -> Pipeline:
+        pipeline = self._pipeline(source, releasing or self.ledger, whole=releasing is not None)
         adapter = adapter_for(intakes[0].format, intakes[0].mapping)
         files, origins, met = [], [], set[IntakeId]()
         readings = self.archive.readings(intakes)
@@ -438,6 +831,7 @@ class Ingest:
                     closed=intake.certified,
                     covers=adapter.covers,
                     readings=readings[intake.content],
+                    kind="posting" if intake.format == "csv" else None,
                 )
             )
             met.add(intake.id)
@@ -450,22 +844,38 @@ class Ingest:
     def _opener(self, intake: Intake) -> Callable[[], BinaryIO]:
         return lambda: self.bytes_of(intake)
 
-    def _book_and_certify(self, source: str, intakes: Sequence[Intake]) -> RunResult:
+    def _book_and_certify(
+        self, source: str, intakes: Sequence[Intake], command: Command | None = None
+    ) -> RunResult:
         started = self.elapsed()
         pipeline = self._book(source, intakes)
-        self._release_what_is_read_now(source, intakes, pipeline.waiting)
+        if pipeline.names_all:
+            self._release_what_is_read_now(source, intakes)
+        return self._certified_run(source, intakes, pipeline, command, started)
+
+    def _certified_run(
+        self,
+        source: str,
+        intakes: Sequence[Intake],
+        pipeline: Pipeline,
+        command: Command | None,
+        started: float,
+    ) -> RunResult:
         ids = list(dict.fromkeys(intake.id for intake in intakes))
         pending = {intake.id for intake in intakes if not intake.certified}
         order = adapter_for(intakes[0].format, intakes[0].mapping).balance_order
         found = self._reconcile(pipeline.totals.account_ids, pending, order)
         findings = certify(pipeline.totals, found.fold, found.openings, found.closings, found.printed)
         self.reached("before-certificate")
-        certificate = None
+        certificate, covered = None, sorted(pending) or ids
         if pending:
-            certificate = self._certify(source, sorted(pending), findings, found.closings)
-        return RunResult(
-            source, findings, certificate, tuple(ids), pipeline.appended, self.elapsed() - started
-        )
+            certificate, position = self._certify(source, covered, findings, found.closings, command)
+        elif command is not None and self._outcome(command) is None:
+            position = self.ledger.append_command(feed_id(source), [], command)
+        else:
+            position = self.ledger.head_position()
+        seconds = self.elapsed() - started
+        return RunResult(source, findings, certificate, tuple(covered), pipeline.appended, seconds, position)
 
     def _reconcile(
         self, accounts: Sequence[UUID], pending: set[IntakeId], order: BalanceOrder
@@ -489,17 +899,28 @@ class Ingest:
         return found
 
     def _certify(
-        self, source: str, intakes: Sequence[IntakeId], findings: Findings, closings: Mapping[Purse, int]
-    ) -> CertificateId:
+        self,
+        source: str,
+        intakes: Sequence[IntakeId],
+        findings: Findings,
+        closings: Mapping[Purse, int],
+        command: Command | None,
+    ) -> tuple[CertificateId, int]:
+        """Stores the certificate, with the command that asked for the run in the same transaction; its position."""
         previous = self.latest_certificate(source)
         certificate = certificate_id(self.ids, source, previous.id if previous else None, list(intakes))
         stream, now = feed_id(source), self.now()
-        if certificate not in self.ledger.known([certificate]):
+        stored = self.ledger.stored_under([certificate]).get(certificate)
+        position = (stored.position if stored else None) or 0
+        if stored is None:
             event = ReconciliationCertified(
                 source=source, certificate=certificate, intakes=tuple(intakes), findings=findings
             )
             head = self.ledger.heads([stream]).get(stream, 0)
-            self._append([Entry(stream, head + 1, event, certificate, now, intakes[0])])
+            written = [Entry(stream, head + 1, event, certificate, now, intakes[0])]
+            if self._outcome(command) is not None:
+                command = None  # it was answered before a crash, and what it brought is certified once more
+            position = self._append_for(command, written)
         self.archive.certify(
             certificate,
             source,
@@ -509,7 +930,103 @@ class Ingest:
             intakes=intakes,
             closings=closings,
         )
-        return certificate
+        return certificate, position
+
+
+class _Beside:
+    """A journal that reads as the ledger does."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.postings = ledger.postings
+        self.known = ledger.known
+        self.heads = ledger.heads
+        self.digest_keys = ledger.digest_keys
+        self.differences = ledger.differences
+        self.sealed = ledger.sealed
+
+
+class _Bookable(Exception):
+    """Everything was planned, and would be stored now."""
+
+
+class _Dry(_Beside):
+    """A journal that stores nothing: whoever comes as far as storing could be booked."""
+
+    def append(self, sealed: Sequence[StoredEvent]) -> list[int]:
+        """Raises _Bookable."""
+        raise _Bookable
+
+
+class _Releasing(_Beside):
+    """A journal that stores the events of a release in the transaction of the repair that it books."""
+
+    def __init__(self, ledger: Ledger, releases: Sequence[StoredEvent]) -> None:
+        super().__init__(ledger)
+        self._releases = releases
+
+    def append(self, sealed: Sequence[StoredEvent]) -> list[int]:
+        """As the ledger's; the releases go with what is stored first."""
+        positions = self._ledger.append([*sealed, *self._releases])
+        self._releases = ()
+        return positions[: len(sealed)]
+
+    def finish(self) -> None:
+        """Stores the releases alone where the repair held nothing that was not there before."""
+        if self._releases:
+            self.append([])
+
+
+def _worded(reason: str) -> str:
+    """The reason, if it says something that can be stored and shown; raises ReasonMissing."""
+    text = reason.strip()
+    if not text or not text.isprintable() or len(text) > REASON_CHARACTERS_MAX:
+        raise ReasonMissing(f"1 to {REASON_CHARACTERS_MAX} printable characters")
+    return text
+
+
+def _amounts(items: Sequence[Item]) -> dict[str, int]:
+    """What the postings among these move, by currency, whatever the direction; minor units."""
+    sums: Counter[str] = Counter()
+    for item in items:
+        if isinstance(item.content, Posting):
+            sums[item.content.currency] += abs(item.content.amount_minor)
+    return dict(sums)
+
+
+def _certified(events: Sequence[RecordedEvent]) -> RunResult:
+    """The result of a run that was certified before, from its certificate."""
+    recorded = events[-1]
+    event = recorded.event
+    if not isinstance(event, ReconciliationCertified):
+        raise TypeError(f"a run ends with a certificate, not with {recorded.name}")
+    return RunResult(
+        event.source,
+        event.findings,
+        CertificateId(event.certificate),
+        tuple(IntakeId(intake) for intake in event.intakes),
+        0,
+        0.0,
+        recorded.position or 0,
+    )
+
+
+def _released_or_proposed(events: Sequence[RecordedEvent]) -> RunResult | Proposal:
+    """What a release came to before."""
+    recorded = events[-1]
+    event, meta = recorded.event, recorded.metadata
+    if not isinstance(event, RepairProposed):
+        return _certified(events)
+    return Proposal(
+        QuarantineId(event.quarantine),
+        event.repair,
+        b"",
+        event.records,
+        event.amounts_minor,
+        meta.actor,
+        meta.reason or "",
+        meta.effective_at,
+    )
 
 
 @dataclass(slots=True)
@@ -551,11 +1068,19 @@ class _Book:
     archive: Archive
     vault: Vault
     now: Callable[[], datetime]
+    source: str
 
-    def released_among(self, ids: Sequence[QuarantineId]) -> set[QuarantineId]:
-        return {e.id for e in self.archive.quarantined(ids).values() if e.status == "released"}
+    def resolved_among(self, rows: Mapping[QuarantineId, UUID | None]) -> set[QuarantineId]:
+        listed = self.archive.quarantined(list(rows))
+        unlisted = [row for entry, row in rows.items() if row is not None and entry not in listed]
+        resolved = self.archive.rows_resolved(self.source, unlisted)
+        return {
+            entry
+            for entry, row in rows.items()
+            if (listed[entry].status != "waiting" if entry in listed else row in resolved)
+        }
 
-    def enter(self, entries: Sequence[tuple[FeedRecordQuarantined, bytes]]) -> None:
+    def enter(self, entries: Sequence[tuple[FeedRecordQuarantined, bytes, UUID | None]]) -> None:
         now = self.now()
         self.archive.quarantine(
             [
@@ -571,8 +1096,11 @@ class _Book:
                     raw_sealed=self._sealed(event, raw).hex(),
                     quarantined_at=now,
                     status="waiting",
+                    kind=event.kind,
+                    whole_file=event.whole_file,
+                    row=row,
                 )
-                for event, raw in entries
+                for event, raw, row in entries
             ]
         )
 

@@ -10,10 +10,11 @@ from uuid import UUID
 import msgspec
 from chassis.aging import AgedCache
 from chassis.catalogue import Catalogue
-from chassis.events import Event, Metadata, StoredEvent, personal_fields
+from chassis.deciding import CommandKeyReused
+from chassis.events import Event, Metadata, RecordedEvent, StoredEvent, personal_fields
 from chassis.personal import marked
 from chassis.privacy import ERASED, KEYS_CACHED_SECONDS, DataKey, KeyRing, open_bytes, seal_bytes
-from chassis.store import IdentityConflict, Recorder, VersionConflict
+from chassis.store import Append, Appended, Command, CommandSeen, IdentityConflict, Recorder, VersionConflict
 from msgspec import structs
 from psycopg import sql
 
@@ -166,6 +167,36 @@ class StoreLedger:
         except (VersionConflict, IdentityConflict) as conflict:
             raise AppendConflict(str(conflict)) from conflict
 
+    def append_command(self, stream: UUID, sealed: Sequence[StoredEvent], command: Command) -> int:
+        """Stores events of one stream and the command that they come of in one transaction; the position after it.
+
+        Raises CommandKeyReused where the key is taken, AppendConflict where the stream has moved on.
+        """
+        expected = self.heads([stream]).get(stream, 0)
+        (result,) = self._writer.append_items([Append(stream, tuple(sealed), command, expected)])
+        if isinstance(result, Appended):
+            return result.positions[-1] if result.positions else self.head_position()
+        if isinstance(result, CommandSeen):
+            raise CommandKeyReused
+        raise AppendConflict(str(result)) from result
+
+    def outcome(self, command: Command) -> tuple[RecordedEvent, ...] | None:
+        """What came of the command when it was carried out; None where it was not. Raises CommandKeyReused."""
+        seen = self._recorder.commands([command.key]).get(command.key)
+        if seen is None:
+            return None
+        if seen.fingerprint != command.fingerprint:
+            raise CommandKeyReused
+        if not seen.event_count:
+            return ()
+        stored = self._recorder.read_stream(seen.stream_id, seen.version - seen.event_count, seen.event_count)
+        return tuple(CATALOGUE.open(one, None) for one in stored)
+
+    def stored_under(self, identities: Sequence[UUID]) -> dict[UUID, RecordedEvent]:
+        """The events that took these identities, without what is personal in them."""
+        found = self._recorder.read_identities(identities)
+        return {one.identity: CATALOGUE.open(one, None) for one in found if one.identity is not None}
+
     def movements(self, streams: Sequence[UUID]) -> Iterator[StoredMovement]:
         """Every posting of these accounts, account by account in stored order, through a server-side cursor."""
         connection = self._recorder.connection()
@@ -263,6 +294,8 @@ class StoreLedger:
             actor=self._acting.actor,
             post=self._acting.post,
             on_behalf_of=self._acting.on_behalf_of,
+            reason=self._acting.reason,
+            privilege=self._acting.privilege,
             client_address=self._acting.client_address,
             command_id=intake,
             correlation_id=intake,

@@ -12,6 +12,8 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "take_batch_in": _OPERATING | {FEED},
     "list_quarantine": _OPERATING | {COMPLIANCE, AUDITOR},
     "release": _OPERATING,
+    "approve": _OPERATING,
+    "dismiss": _OPERATING,
     "list_certificates": _WATCHING | {FEED},
     "get_certificate": _WATCHING | {FEED},
     "get_schema": ANYBODY,

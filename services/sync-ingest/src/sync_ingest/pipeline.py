@@ -1,5 +1,6 @@
 """Records become events, each exactly once: the one path that files, HTTP batches and the topic all go through."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,12 +40,14 @@ from sync_ingest.domain.identities import (
     feed_id,
     posting_ids,
     quarantine_id,
+    row_id,
     seen_id,
     undone_id,
 )
 from sync_ingest.domain.records import (
     FIRST_DAY,
     LAST_DAY,
+    RECORD_KINDS,
     AccountRecord,
     AnyRecord,
     BookingDays,
@@ -74,6 +77,8 @@ QUARANTINED_NAMED_MAX: Final = 100_000
 """Beyond this many a run still counts what it cannot read, but keeps no entry of its own for each."""
 
 
+_NOT_WHOLE: Final = frozenset({"record-truncated", "record-oversized"})
+"""Reasons for which a quarantine entry shows the beginning of a record, and not all of it."""
 _DAYS: Final = f"not between {FIRST_DAY} and {LAST_DAY}"
 _HIDDEN: Final = "a character that cannot be seen, or a blank at an end of a code or number"
 
@@ -143,12 +148,12 @@ class Journal(Protocol):
 class QuarantineBook(Protocol):
     """Where quarantine entries are listed beside their events."""
 
-    def released_among(self, ids: Sequence[QuarantineId]) -> set[QuarantineId]:
-        """Entries that were repaired since."""
+    def resolved_among(self, rows: Mapping[QuarantineId, UUID | None]) -> set[QuarantineId]:
+        """Entries that were released or dismissed since, or whose row (by `row_id`) was, in another file."""
         ...
 
-    def enter(self, entries: Sequence[tuple[FeedRecordQuarantined, bytes]]) -> None:
-        """Lists entries with their records; a second time changes nothing."""
+    def enter(self, entries: Sequence[tuple[FeedRecordQuarantined, bytes, UUID | None]]) -> None:
+        """Lists entries with their records and rows; a second time changes nothing."""
         ...
 
     def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
@@ -179,6 +184,15 @@ class Origin:
     closed: bool = False
     covers: Covers | None = None
     readings: frozenset[UUID] = frozenset()
+    kind: str | None = None
+    """What every record of its format is, where that is known."""
+
+
+class NotBookable(Exception):
+    """Records that were to be booked as a whole or not at all, and one of them cannot be: the reason and the detail."""
+
+    def __init__(self, unreadable: Unreadable) -> None:
+        super().__init__(f"{unreadable.reason}: {unreadable.detail}")
 
 
 class Positions:
@@ -276,9 +290,12 @@ class Pipeline:
         bank_time: tzinfo,
         certified_through: date | None = None,
         days: BookingDays | None = None,
+        whole: bool = False,
         reached: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`whole`: raise NotBookable where a record cannot be booked, before anything of its batch is stored."""
         self.source = source
+        self._whole = whole
         self._days = days or BookingDays.around(now().astimezone(bank_time).date())
         self.totals = ControlTotals(booked_through=certified_through, business_date=self._days.today)
         self.read = FeedRead()
@@ -296,8 +313,8 @@ class Pipeline:
         self._seen = Positions()
         self._deferred: list[tuple[Item, UUID]] = []
         self._unnumbered = Unnumbered(ids, source, partial(_intakes, journal))
-        self._ordinals: Counter[tuple[bytes, str]] = Counter()
-        self._waiting: set[QuarantineId] = set()
+        self._ordinals: Counter[tuple[UUID, bytes]] = Counter()
+        self._entered: set[QuarantineId] = set()
         self._named = self._unnamed = 0
         self._origins: Sequence[Origin] = ()
         # Not a method of its own: a run that refers to itself would be kept until somebody looks for cycles.
@@ -305,9 +322,9 @@ class Pipeline:
         self._day_starts = lru_cache(maxsize=4_096)(partial(_day_start, bank_time))
 
     @property
-    def waiting(self) -> frozenset[QuarantineId] | None:
-        """What of the feed waits in quarantine; None where it is too much to be named."""
-        return None if self._unnamed else frozenset(self._waiting)
+    def names_all(self) -> bool:
+        """Whether everything of the feed that could not be posted has an entry of its own."""
+        return not self._unnamed
 
     def book(self, batches: Iterable[Sequence[Item]], origins: Sequence[Origin]) -> Iterator[int]:
         """Books batch by batch; yields how many records were read and stored so far."""
@@ -434,6 +451,8 @@ class Pipeline:
         known = self._journal.postings(identities) if look else {}
         self._repeating = bool(known)
         plan = self._plan(items, postings, identities, known)
+        if self._whole:
+            self._refuse([*plan.quarantined, *(self._orphan(item) for item, _ in plan.deferred)])
         return _Planned(items, identities, plan, distinct, self._journal.sealed(plan.entries))
 
     def _touches(self, identities: frozenset[int]) -> bool:
@@ -717,6 +736,7 @@ class Pipeline:
                 latest.append((item, record))
             else:
                 self.totals.master_records += 1
+        self._refuse(refused)
         for attempt in range(CONFLICT_RETRIES_MAX):
             entries, revisions = self._describe(latest)
             self._accounts.clear()
@@ -788,31 +808,41 @@ class Pipeline:
     # quarantine
 
     def _quarantine(self, found: Sequence[_Quarantined]) -> None:
+        self._refuse(found)
         for at in range(0, len(found), BATCH_RECORDS):
             self._quarantine_batch(found[at : at + BATCH_RECORDS])
 
+    def _refuse(self, found: Sequence[_Quarantined]) -> None:
+        if self._whole and found:
+            raise NotBookable(found[0].unreadable)
+
     def _quarantine_batch(self, found: Sequence[_Quarantined]) -> None:
-        named: list[tuple[QuarantineId, _Quarantined]] = []
+        named: dict[QuarantineId, _Quarantined] = {}
+        rows: dict[QuarantineId, UUID | None] = {}
+        stream = feed_id(self.source)
         for quarantined in found:
             if self._named >= QUARANTINED_NAMED_MAX:
                 self._unnamed += 1
                 self.totals.count_quarantined()
                 continue
+            intake = self._origins[quarantined.item.file].intake
+            identity = quarantine_id(self._ids, self.source, intake, quarantined.item.line)
+            if identity in self._entered:
+                self.totals.count_released()
+                continue
             self._named += 1
-            raw, reason = quarantined.unreadable.raw, quarantined.unreadable.reason
-            content = blake2b(raw, digest_size=8).digest(), reason
-            self._ordinals[content] += 1
-            ordinal = self._ordinals[content]
-            named.append((quarantine_id(self._ids, self.source, raw, reason, ordinal), quarantined))
-        released = self._book.released_among([identity for identity, _ in named])
+            self._entered.add(identity)
+            named[identity] = quarantined
+            rows[identity] = self._row_of(intake, quarantined.unreadable)
+        resolved = self._book.resolved_among(rows)
+        waiting = {identity: each for identity, each in named.items() if identity not in resolved}
         for attempt in range(CONFLICT_RETRIES_MAX):
-            known = self._journal.known([identity for identity, _ in named])
-            stream = feed_id(self.source)
+            known = self._journal.known(list(waiting))
             head = self._heads_of([stream])[stream]
             entries, events, now = [], [], self._now()
-            for identity, quarantined in named:
+            for identity, quarantined in waiting.items():
                 event = self._quarantine_event(identity, quarantined)
-                events.append((event, quarantined.unreadable.raw))
+                events.append((event, quarantined.unreadable.raw, rows[identity]))
                 if identity not in known:
                     head += 1
                     trace = quarantined.item.trace
@@ -825,16 +855,26 @@ class Pipeline:
                 continue
             self._reached("before-progress")
             self._book.enter(events)
-            awaited = {identity: q.awaited for identity, q in named if q.awaited is not None}
+            awaited = {identity: q.awaited for identity, q in waiting.items() if q.awaited is not None}
             if awaited:
                 self._book.await_originals(self.source, awaited)
             break
-        for identity, _ in named:
-            if identity in released:
+        for identity in named:
+            if identity in resolved:
                 self.totals.count_released()
             else:
                 self.totals.count_quarantined()
-                self._waiting.add(identity)
+
+    def _row_of(self, intake: UUID, unreadable: Unreadable) -> UUID | None:
+        """What tells the row from every other of the source; None where what is kept of it may not be all of it.
+
+        A header or a row that is cut off looks like that of another file and says nothing of what it stands for.
+        """
+        if unreadable.whole_file or not unreadable.raw.strip() or unreadable.reason in _NOT_WHOLE:
+            return None
+        content = intake, blake2b(unreadable.raw, digest_size=8).digest()
+        self._ordinals[content] += 1
+        return row_id(self._ids, self.source, unreadable.raw, self._ordinals[content])
 
     def _quarantine_event(self, identity: QuarantineId, quarantined: _Quarantined) -> FeedRecordQuarantined:
         item, unreadable = quarantined.item, quarantined.unreadable
@@ -850,12 +890,15 @@ class Pipeline:
             reason=unreadable.reason,
             detail=shown(unreadable.detail),
             raw=unreadable.raw.decode("latin-1"),
+            kind=unreadable.kind or origin.kind or kind_of(unreadable.raw),
+            whole_file=unreadable.whole_file or item.line == 0,
         )
 
     def _refused(self, item: Item, reason: str, detail: str) -> _Quarantined:
         content = item.content
         raw = content.raw if isinstance(content, Unreadable) else _raw(content)
-        return _Quarantined(item, Unreadable(reason, detail, raw))
+        kind = content.kind if isinstance(content, Unreadable) else content.__struct_config__.tag
+        return _Quarantined(item, Unreadable(reason, detail, raw, kind=str(kind) if kind else None))
 
     def _orphan(self, item: Item) -> _Quarantined:
         detail = "it reverses a posting that is not there; it is booked when that one comes"
@@ -895,6 +938,24 @@ def _nothing() -> "Future[list[int]]":
     done: Future[list[int]] = Future()
     done.set_result([])
     return done
+
+
+class _Tagged(msgspec.Struct):
+    record: str
+
+
+_tagged: Final = msgspec.json.Decoder(_Tagged)
+_TAG: Final = re.compile(rb'\s*\{\s*"record"\s*:\s*"([a-z-]{1,32})"')
+
+
+def kind_of(raw: bytes) -> str | None:
+    """The kind of record that a canonical line says it is, whatever else is wrong with it."""
+    try:
+        kind = _tagged.decode(raw).record
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = _TAG.match(raw)
+        kind = found[1].decode() if found else ""
+    return kind if kind in RECORD_KINDS else None
 
 
 def _raw(record: AnyRecord) -> bytes:

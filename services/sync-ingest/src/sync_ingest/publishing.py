@@ -34,8 +34,13 @@ def _posting(data: Data) -> Data:
 
 
 def _without_raw(data: Data) -> Data:
-    data.pop("raw", None)
+    for name in ("raw", "kind", "whole_file"):
+        data.pop(name, None)
     return data
+
+
+def _released(data: Data) -> Data:
+    return {name: data[name] for name in ("source", "quarantine", "replaced_by")}
 
 
 def _certificate(data: Data) -> Data:
@@ -66,7 +71,10 @@ _WORDS: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] 
     "party-described": (public.PartyDescribed, _same),
     "intake-received": None,
     "feed-record-quarantined": (public.FeedRecordQuarantined, _without_raw),
-    "quarantined-record-released": (public.FeedRecordReleased, _same),
+    "quarantined-record-released": (public.FeedRecordReleased, _released),
+    "quarantined-record-dismissed": (public.FeedRecordDismissed, _same),
+    "quarantined-record-shown": None,
+    "repair-proposed": None,
     "reconciliation-certified": (public.FeedCertified, _certificate),
 }
 STORED_NAMES_TOLD: Final = frozenset(_WORDS)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from sync_ingest.archive import QuarantineEntry
+from sync_ingest.archive import Proposal, QuarantineEntry
 from sync_ingest.domain.certificate import Findings, Problem
 from sync_ingest.ingesting import Certificate, RunResult
 
@@ -66,7 +66,7 @@ def certificate_of(certificate: Certificate, numbers: Mapping[UUID, str]) -> dic
     }
 
 
-def quarantine_of(number: int, entry: QuarantineEntry) -> dict[str, Any]:
+def quarantine_of(number: int, entry: QuarantineEntry, proposal: Proposal | None = None) -> dict[str, Any]:
     """A quarantine entry without the record itself, which is personal."""
     return {
         "id": str(entry.id),
@@ -80,6 +80,21 @@ def quarantine_of(number: int, entry: QuarantineEntry) -> dict[str, Any]:
         "detail": entry.detail,
         "quarantined_at": entry.quarantined_at.isoformat(),
         "status": entry.status,
+        "kind": entry.kind,
+        "whole_file": entry.whole_file,
+        "proposal": proposal_of(proposal) if proposal else None,
+    }
+
+
+def proposal_of(proposal: Proposal) -> dict[str, Any]:
+    """A repair that waits for a second person: what it moves, and the id that names exactly its bytes."""
+    return {
+        "repair": str(proposal.repair),
+        "records": proposal.records,
+        "amounts_minor": proposal.amounts_minor,
+        "proposed_by": proposal.proposed_by,
+        "reason": proposal.reason,
+        "proposed_at": proposal.proposed_at.isoformat(),
     }
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sync_ingest.domain.balances import TOLERANCE_MINOR
 from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY
-from sync_ingest.ingesting import IngestSettings
+from sync_ingest.ingesting import RELEASE_APPROVAL_MINOR, IngestSettings
 
 CrashPoint = Literal["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
 
@@ -28,6 +28,10 @@ class SyncIngestSettings(Settings):
     topic_source: str = "corebank"
     feed_instance: str | None = None
     batch_bytes_max: int = Field(default=16 << 20, ge=1)
+    release_approval_minor: int | None = Field(default=RELEASE_APPROVAL_MINOR, ge=0)
+    """A release that books more than this, in minor units of any currency, needs a second person; null: none does."""
+    release_approval_minor_by_currency: dict[str, int] = Field(default_factory=dict)
+    """The same where a currency has another limit."""
     crash_at: CrashPoint | None = None
 
     @property
@@ -43,4 +47,6 @@ class SyncIngestSettings(Settings):
             printed_tolerance_minor=self.printed_tolerance_minor,
             booked_from=self.booked_from,
             booked_days_ahead_max=self.booked_days_ahead_max,
+            release_approval_minor=self.release_approval_minor,
+            release_approval_minor_by_currency=self.release_approval_minor_by_currency,
         )

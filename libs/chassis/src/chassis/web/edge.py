@@ -6,7 +6,7 @@ One plain ASGI layer instead of several, because each costs every request.
 import asyncio
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from typing import Any, Final, NoReturn
 
@@ -38,6 +38,8 @@ from chassis.web.problems import (
 BODY_BYTES_MAX: Final = 1 << 20
 BODY_SECONDS_MAX: Final = 30.0
 """From one piece of a body to the next; of JSON, for the whole of it."""
+BODIES_BYTES_MAX: Final = 64 << 20
+"""Of all bodies that a process holds at once: whoever comes beyond that is told to come back."""
 REQUESTS_IN_FLIGHT_MAX: Final = 1_000
 JSON_DEPTH_MAX: Final = 64
 INTEGER_BITS_MAX: Final = 64
@@ -84,6 +86,7 @@ class Edge:
         unavailable: tuple[type[Exception], ...] = (ConnectionError,),
         requests_max: int = REQUESTS_IN_FLIGHT_MAX,
         body_seconds: float = BODY_SECONDS_MAX,
+        bodies_bytes_max: int = BODIES_BYTES_MAX,
     ) -> None:
         self._app = app
         self._verifier = verifier
@@ -94,6 +97,8 @@ class Edge:
         self._requests_max = requests_max
         self._body_seconds = body_seconds
         self._in_flight = 0
+        self._bodies_bytes_max = bodies_bytes_max
+        self._bodies_bytes = 0
         # As many as there are routes, methods and statuses: finding a child by its labels costs more than counting.
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._log = structlog.get_logger("access").bind()
@@ -108,6 +113,7 @@ class Edge:
         method = _method(scope)
         if method == "HEAD":
             scope["method"] = "GET"  # the same answer without its body
+        held = _Held()
         self._in_flight += 1
         looked_at = scope["path"] in UNTRACED
         with (
@@ -123,20 +129,26 @@ class Edge:
                 headers.get(b"accept-encoding", b""),
             )
             try:
-                await self._answered(scope, receive, answer, headers)
+                await self._answered(scope, receive, answer, headers, held)
             finally:
                 self._in_flight -= 1
+                self._bodies_bytes -= held.bytes
                 self._told(scope, method, answer, span, self._clock.monotonic() - began)
 
     async def _answered(
-        self, scope: Scope, receive: Receive, answer: Answer, headers: dict[bytes, bytes]
+        self,
+        scope: Scope,
+        receive: Receive,
+        answer: Answer,
+        headers: dict[bytes, bytes],
+        held: "_Held",
     ) -> None:
         try:
             if self._in_flight > self._requests_max:
                 raise Overloaded
             _once_only(scope)
             self._admitted(scope, headers)
-            await self._app(scope, await self._bounded(scope, receive, headers), answer)
+            await self._app(scope, await self._bounded(scope, receive, headers, held), answer)
         except ClientDisconnect:
             answer.gone = True
         except Refusal as refusal:
@@ -174,7 +186,17 @@ class Edge:
         if "\x00" in path or _NULL.search(scope["query_string"]):
             raise RequestMalformed("a null byte")
 
-    async def _bounded(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+    def _hold(self, held: "_Held", size: int) -> None:
+        """Counts a body as held till its request is answered; raises Overloaded where all of them become too much."""
+        more = max(size - held.bytes, 0)
+        if self._bodies_bytes + more > self._bodies_bytes_max:
+            raise Overloaded
+        self._bodies_bytes += more
+        held.bytes += more
+
+    async def _bounded(
+        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], held: "_Held"
+    ) -> Receive:
         """Reads the request no further than its route takes; JSON is read, looked at and given on."""
         bytes_max = self._body_limits.get(scope["path"], BODY_BYTES_MAX)
         said = headers.get(b"content-length", b"0")
@@ -182,10 +204,12 @@ class Edge:
             raise RequestMalformed("Content-Length is no number")
         if int(said) > bytes_max:
             raise BodyOversized(f"more than {bytes_max} bytes")
+        if int(said) and self._bodies_bytes + int(said) > self._bodies_bytes_max:
+            raise Overloaded  # it is counted as it comes: whoever only says a length takes nobody's room
         if _JSON.fullmatch(headers.get(b"content-type", b"")):
             try:
                 async with asyncio.timeout(self._body_seconds):
-                    body = await _whole(receive, bytes_max)
+                    body = await _whole(receive, bytes_max, lambda size: self._hold(held, size))
             except TimeoutError as error:
                 raise BodySlow from error
             check_json(body)
@@ -203,6 +227,10 @@ class Edge:
             read += len(message.get("body", b""))
             if read > bytes_max:
                 raise HTTPException(BodyOversized.status)
+            try:
+                self._hold(held, read)
+            except Overloaded as overloaded:
+                raise HTTPException(Overloaded.status) from overloaded
             return message
 
         return counted
@@ -233,6 +261,15 @@ class Edge:
             _log.info(
                 "request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2)
             )
+
+
+class _Held:
+    """How many bytes of its body a request is counted for."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
 
 
 def _once_only(scope: Scope) -> None:
@@ -267,7 +304,7 @@ def _method(scope: Scope) -> str:
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
 
-async def _whole(receive: Receive, bytes_max: int) -> bytes:
+async def _whole(receive: Receive, bytes_max: int, hold: Callable[[int], None]) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -278,6 +315,7 @@ async def _whole(receive: Receive, bytes_max: int) -> bytes:
         size += len(part)
         if size > bytes_max:
             raise BodyOversized(f"more than {bytes_max} bytes")
+        hold(size)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

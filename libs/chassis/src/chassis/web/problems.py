@@ -204,6 +204,7 @@ _BY_STATUS: Final[dict[int, type[Refusal]]] = {
         BodyOversized,
         MediaTypeUnsupported,
         Failed,
+        Overloaded,
     )
 }
 _MISSING_HEADERS: Final[dict[str, type[Refusal]]] = {

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final, Literal, TypeVar
 
 from chassis.money import AmountUnreadable, minor_units
+from msgspec import structs
 
 from sync_ingest.adapters.port import (
     SEPARATORS,
@@ -74,6 +75,17 @@ _HEADERS: Final[dict[str, frozenset[str]]] = {
     "district": frozenset(f"A{number}" for number in range(1, 17)),
 }
 _READING_ORDER: Final = ("account", "client", "disp", "card", "loan", "order", "trans", "district")
+
+_RECORDS: Final = {
+    "account": "account",
+    "client": "party",
+    "disp": "holder",
+    "card": "card",
+    "loan": "loan",
+    "order": "standing-order",
+    "trans": "posting",
+}
+"""The kind of canonical record that a row of each table is."""
 
 _SIGNS: Final = {
     "PRIJEM": 1,
@@ -210,7 +222,7 @@ def _read(table: _Table, line: Line, known: _Known) -> AnyRecord | Unreadable:
     try:
         return _READERS[table.kind](_row(table, line), known)
     except RowUnreadable as problem:
-        return problem.of(line)
+        return structs.replace(problem.of(line), kind=_RECORDS.get(table.kind))
 
 
 def _row(table: _Table, line: Line) -> Row:

@@ -220,7 +220,7 @@ class FileUnreadable(Exception):
 
     def __init__(self, unreadable: Unreadable, line: int = 0) -> None:
         super().__init__(unreadable.reason)
-        self.unreadable = unreadable
+        self.unreadable = msgspec.structs.replace(unreadable, whole_file=True)
         self.line = line
 
 

@@ -205,6 +205,8 @@ class FeedRecordQuarantined(Event, frozen=True):
     reason: str
     detail: str
     raw: Annotated[str, personal("C2")]
+    kind: str | None = None
+    whole_file: bool = False
 
 
 class QuarantinedRecordReleased(Event, frozen=True):
@@ -213,6 +215,36 @@ class QuarantinedRecordReleased(Event, frozen=True):
     source: str
     quarantine: UUID
     replaced_by: UUID
+    repair: UUID | None = None
+    proposed_by: str | None = None
+
+
+class QuarantinedRecordDismissed(Event, frozen=True):
+    """A quarantined record was closed without being booked; the reason is in the metadata."""
+
+    source: str
+    quarantine: UUID
+
+
+class QuarantinedRecordShown(Event, frozen=True):
+    """Somebody saw a quarantined record in clear, for `purpose`."""
+
+    source: str
+    quarantine: UUID
+    purpose: str
+
+
+class RepairProposed(Event, frozen=True):
+    """A repair that a second person must approve; `repair` names exactly what would be booked.
+
+    `amounts_minor` are the absolute sums by currency, in minor units.
+    """
+
+    source: str
+    quarantine: UUID
+    repair: UUID
+    records: int
+    amounts_minor: dict[str, int]
 
 
 class ReconciliationCertified(Event, frozen=True):
@@ -242,6 +274,9 @@ IngestEvent = (
     | IntakeReceived
     | FeedRecordQuarantined
     | QuarantinedRecordReleased
+    | QuarantinedRecordDismissed
+    | QuarantinedRecordShown
+    | RepairProposed
     | ReconciliationCertified
 )
 
@@ -262,5 +297,8 @@ STORED_NAMES: dict[str, type[Event]] = {
     "intake-received": IntakeReceived,
     "feed-record-quarantined": FeedRecordQuarantined,
     "quarantined-record-released": QuarantinedRecordReleased,
+    "quarantined-record-dismissed": QuarantinedRecordDismissed,
+    "quarantined-record-shown": QuarantinedRecordShown,
+    "repair-proposed": RepairProposed,
     "reconciliation-certified": ReconciliationCertified,
 }

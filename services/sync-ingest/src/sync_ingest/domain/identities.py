@@ -35,10 +35,19 @@ def intake_id(ids: OutsideIds, source: str, sha256: bytes, reading: str) -> Inta
     return IntakeId(ids.of_source("intake", source, f"{sha256.hex()}:{reading}"))
 
 
-def quarantine_id(ids: OutsideIds, source: str, raw: bytes, reason: str, ordinal: int) -> QuarantineId:
-    """By content and count, not by place: a shuffled feed quarantines the same entries."""
-    digest = blake2b(raw, digest_size=16).hexdigest()
-    return QuarantineId(ids.of_source("quarantine", source, f"{reason}:{digest}:{ordinal}"))
+def quarantine_id(ids: OutsideIds, source: str, intake: UUID, line: int) -> QuarantineId:
+    """By intake and place: the same bytes read in the same way give the same entry, any other bytes another one."""
+    return QuarantineId(ids.of_source("quarantine", source, f"{intake}:{line}"))
+
+
+def row_id(ids: OutsideIds, source: str, raw: bytes, ordinal: int) -> UUID:
+    """The same row of a source, whichever of its files brings it: the n-th of those that read alike in one file."""
+    return ids.of_source("row", source, f"{blake2b(raw, digest_size=32).hexdigest()}:{ordinal}")
+
+
+def repair_id(ids: OutsideIds, source: str, quarantined: QuarantineId, repaired: bytes) -> UUID:
+    """Names exactly these bytes as the repair of this entry: whoever approves it approves nothing else."""
+    return ids.of_source("repair", source, f"{quarantined}:{blake2b(repaired, digest_size=32).hexdigest()}")
 
 
 def certificate_id(
@@ -49,8 +58,8 @@ def certificate_id(
     return CertificateId(ids.of_source("certificate", source, f"{previous}:{joined}"))
 
 
-def released_id(quarantined: QuarantineId) -> UUID:
-    """Identity of the release of a quarantined record: it happens once."""
+def resolved_id(quarantined: QuarantineId) -> UUID:
+    """Identity of what resolves an entry, release or dismissal: one of them happens, once."""
     return uuid5(_NAMESPACE, f"released:{quarantined}")
 
 

@@ -238,6 +238,9 @@ HoldingRecord = HolderRecord | HoldersRecord
 MasterRecord = DescribingRecord | HoldingRecord
 AnyRecord = Posting | MasterRecord | ControlRecord
 
+RECORD_KINDS: Final = frozenset(str(kind.__struct_config__.tag) for kind in get_args(AnyRecord))
+"""The tags of the canonical records."""
+
 RAW_KEPT_BYTES_MAX: Final = 65_536
 """How much of an unreadable record its quarantine entry shows; the whole is in the intake."""
 
@@ -293,6 +296,10 @@ class Unreadable(msgspec.Struct, frozen=True):
     detail: str
     raw: bytes
     column: str | None = None
+    kind: str | None = None
+    """The kind of record that it would have been (`posting`, `party`, ...), where the reader knows it."""
+    whole_file: bool = False
+    """It stands for all records of its file, not for one."""
 
 
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})

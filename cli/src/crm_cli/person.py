@@ -1,0 +1,68 @@
+"""Who acts on the command line: whoever holds the token, or in development the user of the operating system.
+
+A program that acts for a bank acts for a person, so that every event names one.
+"""
+
+import getpass
+import os
+import sys
+from collections.abc import Collection
+from typing import Annotated, Final, NoReturn
+
+import typer
+from chassis.auth import Caller, TokenInvalid, verifier_of
+from chassis.clock import SystemClock
+from chassis.settings import TokenSettings
+from sync_ingest.ingesting import Acting
+from sync_ingest.permissions import ROLES
+
+TOKEN_VARIABLE: Final = "CRM_TOKEN"  # noqa: S105 (a name)
+USER_PREFIX: Final = "os:"
+"""Before the name of a user of the operating system, so that it is nobody's staff number."""
+
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar=TOKEN_VARIABLE,
+        help="who acts; in development the user of the operating system where left out",
+        show_envvar=True,
+    ),
+]
+Reason = Annotated[str, typer.Option("--reason", help="why; it is stored with the event")]
+
+
+def caller_of(settings: TokenSettings, token: str | None, roles: Collection[str]) -> Caller:
+    """The person; ends the command with 2 where there is none, or none of these roles."""
+    if token:
+        try:
+            caller = verifier_of(settings, SystemClock().now).verify(token.strip())
+            if caller.roles.isdisjoint(roles):
+                _fail(f"this takes one of the roles {', '.join(sorted(roles))}")
+            return caller
+        except TokenInvalid as error:
+            _fail(str(error))
+        except (OSError, ValueError):
+            _fail("the keys that tokens are verified with cannot be read (CRM_TOKEN_KEYS_FILE)")
+    if not settings.development:
+        _fail(f"CRM_ENVIRONMENT is {settings.environment}: a person must act, by --token or {TOKEN_VARIABLE}")
+    return Caller(USER_PREFIX + _user(), post="development")
+
+
+def acting_of(settings: TokenSettings, token: str | None, route: str, reason: str | None = None) -> Acting:
+    """The person as a run of ingest names it, who may do what the route of that name does over HTTP."""
+    caller = caller_of(settings, token, ROLES[route])
+    return Acting(caller.subject, caller.post, caller.on_behalf_of, reason=reason)
+
+
+def _user() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a user without an entry in the password file
+        name = ""
+    return name if name.isprintable() and 0 < len(name) <= 80 else f"uid-{os.getuid()}"
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"crm: {message}", file=sys.stderr)
+    raise typer.Exit(code=2)

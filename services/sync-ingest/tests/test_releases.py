@@ -1,0 +1,417 @@
+"""What becomes of what waits in quarantine, over a real PostgreSQL: entries, repairs, releases, dismissals, four eyes."""
+
+import io
+from datetime import date
+from uuid import UUID
+
+import msgspec
+import pytest
+from chassis.deciding import CommandKeyReused
+from chassis.store import Command
+from sync_ingest.adapters.topic import Frame, framed
+from sync_ingest.archive import Proposal
+from sync_ingest.domain.identities import QuarantineId, feed_id
+from sync_ingest.domain.records import PartyRecord, Posting
+from sync_ingest.ingesting import (
+    ITSELF,
+    Acting,
+    AlreadyDismissed,
+    AlreadyReleased,
+    FeedContent,
+    PersonMissing,
+    ProposalUnknown,
+    QuarantineUnknown,
+    ReasonMissing,
+    RepairRefused,
+    SecondPersonNeeded,
+)
+from sync_ingest.journal import CATALOGUE
+
+DAY = date(2026, 3, 2)
+ANNA = Acting("anna", "operations", reason="the source named the amount")
+BORIS = Acting("boris", "control", reason="compared with the statement")
+MAPPING = (
+    'currency = "CNY"\n[columns]\naccount="account"\ncore_transaction_id="id"\nbooked_on="day"\namount="{}"\n'
+)
+BROKEN = b'{"record":"posting","account":"A1","core_transaction_id":"t2","amount_minor":"12..34","currency":"CNY","booked_on":"2026-03-02"}'
+
+
+def posting(transaction, amount_minor, account="A1", **changes):
+    values = {"currency": "CNY", "booked_on": DAY} | changes
+    return Posting(account=account, core_transaction_id=transaction, amount_minor=amount_minor, **values)
+
+
+def lines(*records):
+    return b"".join((r if isinstance(r, bytes) else msgspec.json.encode(r)) + b"\n" for r in records)
+
+
+def take(ingest, source, *contents, format="canonical", **options):
+    files = [FeedContent(f"file-{n}", lambda each=each: io.BytesIO(each)) for n, each in enumerate(contents)]
+    return ingest.run(source, files, format=format, **options)
+
+
+def counts(result):
+    f = result.findings
+    assert f.records == f.posted + f.duplicates + f.quarantined
+    return f.records, f.posted, f.duplicates, f.quarantined
+
+
+def waiting(ingest, source):
+    return [entry for _, entry in ingest.archive.quarantine_page(source, "waiting", 0, 200)]
+
+
+def balance(ingest, source):
+    return sum(ingest.archive.all_balances(source).values())
+
+
+def kept(ingest, source):
+    """How many intakes and entries the source has, and the store's head: what a refusal leaves as it was."""
+    rows = ingest.archive._rows(
+        "select (select count(*) from {s}.intakes where source = %s), (select count(*) from {s}.quarantine where source = %s)",
+        (source, source),
+    )
+    return rows[0], ingest.ledger.head_position()
+
+
+def feed_events(ingest, source):
+    stored = ingest.ledger._recorder.read_stream(feed_id(source))
+    return [CATALOGUE.open(one, None) for one in stored]
+
+
+@pytest.fixture
+def entry(ingest, source):
+    """The one entry of a feed with a broken posting; Anna acts."""
+    take(ingest, source, lines(posting("t1", 1), BROKEN))
+    ingest.acting = ANNA
+    (found,) = waiting(ingest, source)
+    return found
+
+
+def test_a_repair_takes_the_place_of_what_was_quarantined_once(ingest, source, entry):
+    assert (entry.kind, entry.whole_file, entry.line) == ("posting", False, 2)
+    released = ingest.release(entry.id, lines(posting("t2", 1234)))
+    assert counts(released) == (1, 1, 0, 0)
+    with pytest.raises(AlreadyReleased):
+        ingest.release(entry.id, lines(posting("t2", 1234)))
+    with pytest.raises(AlreadyReleased):
+        ingest.dismiss(entry.id)
+    assert waiting(ingest, source) == []
+    assert balance(ingest, source) == 1235
+    ingest.acting = ITSELF
+    assert counts(take(ingest, source, lines(posting("t1", 1), BROKEN))) == (2, 0, 2, 0)
+
+
+def test_a_release_says_who_why_and_that_it_is_privileged(ingest, source, entry):
+    ingest.release(entry.id, lines(posting("t2", 1234)))
+    (released,) = [each for each in feed_events(ingest, source) if each.name == "quarantined-record-released"]
+    meta = released.metadata
+    assert (meta.actor, meta.post, meta.reason, meta.privilege) == (*ANNA[:2], ANNA.reason, "high")
+
+
+@pytest.mark.parametrize(
+    ("repaired", "why"),
+    [
+        (b"", "file-empty"),
+        (b"{}", "field-missing"),
+        (lines(BROKEN), "amount-malformed"),
+        (lines(PartyRecord(party="P1", name="x")), "it holds party where posting was quarantined"),
+        (lines(*(posting(f"n{n}", 5) for n in range(5))), "it holds 5 records where 1"),
+        (lines(posting("t1", 2)), "identity-conflict"),
+        (lines(posting("t1", 1)), "duplicate"),
+        (lines(posting("t2", 5, source="elsewhere")), "source-mismatch"),
+        (lines(posting("t2", 5, booked_on=date(1, 1, 1))), "date-out-of-window"),
+        (lines(posting("t2", 5, reverses="nowhere")), "reversal-without-original"),
+        (lines(posting("t2", 5, reverses="t1")), "reversal-mismatch"),
+    ],
+)
+def test_a_repair_that_is_refused_leaves_nothing_behind(ingest, source, entry, repaired, why):
+    before = kept(ingest, source)
+    with pytest.raises(RepairRefused, match=why):
+        ingest.release(entry.id, repaired)
+    assert kept(ingest, source) == before
+    assert [each.id for each in waiting(ingest, source)] == [entry.id]
+    assert counts(ingest.release(entry.id, lines(posting("t2", 5)))) == (1, 1, 0, 0)
+
+
+def test_a_person_and_a_reason_are_needed(ingest, source, entry):
+    for acting, refusal in (
+        (ITSELF, PersonMissing),
+        (Acting("anna"), ReasonMissing),
+        (ANNA._replace(reason=" \n"), ReasonMissing),
+        (ANNA._replace(reason="a\x00b"), ReasonMissing),
+    ):
+        ingest.acting = acting
+        for act in (
+            lambda: ingest.release(entry.id, lines(posting("t2", 5))),
+            lambda: ingest.dismiss(entry.id),
+        ):
+            with pytest.raises(refusal):
+                act()
+    ingest.acting = ANNA
+    with pytest.raises(QuarantineUnknown):
+        ingest.release(QuarantineId(UUID(int=7)), b"{}")
+
+
+def test_an_entry_is_dismissed_with_an_event_of_its_own_and_books_nothing(ingest, source, entry):
+    ingest.dismiss(entry.id)
+    assert waiting(ingest, source) == []
+    last = feed_events(ingest, source)[-1]
+    assert (last.name, last.metadata.actor, last.metadata.reason) == (
+        "quarantined-record-dismissed",
+        "anna",
+        ANNA.reason,
+    )
+    for act in (lambda: ingest.release(entry.id, lines(posting("t2", 5))), lambda: ingest.dismiss(entry.id)):
+        with pytest.raises(AlreadyDismissed):
+            act()
+    assert balance(ingest, source) == 1
+    assert counts(take(ingest, source, lines(posting("t1", 1), BROKEN))) == (2, 0, 2, 0)
+
+
+def test_a_header_that_was_refused_and_released_yesterday_hides_no_file_of_today(ingest, source):
+    wrong = b"account,id,day,betrag\n"
+    options = {"format": "csv", "mapping": MAPPING.format("amount")}
+    take(ingest, source, wrong + b"A1,t1,2026-03-02,1.00\n", **options)
+    (first,) = waiting(ingest, source)
+    assert (first.whole_file, first.kind) == (True, "posting")
+    ingest.acting = ANNA
+    with pytest.raises(RepairRefused, match="2 records where 1"):
+        ingest.release(first.id, lines(posting("t1", 100), posting("t2", 100)))
+    assert counts(ingest.release(first.id, lines(posting("t1", 100)))) == (1, 1, 0, 0)
+    today = wrong + b"A1,t2,2026-03-03,1.00\nA1,t3,2026-03-03,2.00\n"
+    assert counts(take(ingest, source, today, **options)) == (1, 0, 0, 1)
+    (second,) = waiting(ingest, source)
+    assert second.id != first.id
+    right = take(ingest, source, today, format="csv", mapping=MAPPING.format("betrag"))
+    assert counts(right) == (2, 2, 0, 0)
+    assert waiting(ingest, source) == []
+    assert balance(ingest, source) == 400
+
+
+def test_a_file_that_is_cut_off_like_another_is_another_entry(ingest, source):
+    for transaction in ("t1", "t3"):
+        take(ingest, source, lines(posting(transaction, 1)) + BROKEN[:40])
+    entries = waiting(ingest, source)
+    assert [entry.reason for entry in entries] == ["record-truncated"] * 2
+    ingest.acting = ANNA
+    ingest.release(entries[0].id, lines(posting("t2", 5)))
+    assert [entry.id for entry in waiting(ingest, source)] == [entries[1].id]
+
+
+def test_a_row_that_comes_again_in_another_file_is_resolved_once(ingest, source):
+    take(ingest, source, lines(posting("t1", 1), BROKEN))
+    take(ingest, source, lines(BROKEN, posting("t1", 1), posting("t3", 1)))
+    entries = waiting(ingest, source)
+    assert len({entry.id for entry in entries}) == 2
+    ingest.acting = ANNA
+    ingest.release(entries[1].id, lines(posting("t2", 1234)))
+    assert waiting(ingest, source) == []
+    with pytest.raises(AlreadyReleased):
+        ingest.release(entries[0].id, lines(posting("t2-other", 1234)))
+    assert counts(take(ingest, source, lines(posting("t4", 1), BROKEN))) == (2, 1, 1, 0)
+    assert waiting(ingest, source) == []
+    assert balance(ingest, source) == 1237
+
+
+def test_the_same_row_twice_in_one_file_is_two_and_a_copy_of_the_file_adds_none(ingest, source):
+    content = lines(BROKEN, BROKEN)
+    assert counts(take(ingest, source, content, content)) == (4, 0, 2, 2)
+    entries = waiting(ingest, source)
+    assert [entry.line for entry in entries] == [1, 2]
+    ingest.acting = ANNA
+    ingest.release(entries[0].id, lines(posting("t2", 5)))
+    assert [entry.id for entry in waiting(ingest, source)] == [entries[1].id]
+    assert counts(take(ingest, source, lines(posting("t9", 1)), content)) == (3, 1, 1, 1)
+
+
+def test_two_equal_files_of_one_batch_are_booked_once(ingest, source):
+    mapping = MAPPING.format("amount").replace('core_transaction_id="id"\n', "")
+    content = b"account,id,day,amount\nA1,x,2026-03-02,1.00\nA1,x,2026-03-02,1.00\n"
+    result = take(ingest, source, content, content, format="csv", mapping=mapping)
+    assert counts(result) == (4, 2, 2, 0)
+    assert balance(ingest, source) == 200
+
+
+class TestFourEyes:
+    """Above the amount that is configured one person proposes and another approves, and nothing else is booked."""
+
+    LARGE = lines(posting("t2", -5_000_001))
+
+    def test_a_second_person_books_exactly_what_was_proposed(self, ingest, source, entry):
+        proposed = ingest.release(entry.id, self.LARGE)
+        assert isinstance(proposed, Proposal)
+        assert (proposed.amounts_minor, proposed.proposed_by) == ({"CNY": 5_000_001}, "anna")
+        assert balance(ingest, source) == 1
+        with pytest.raises(SecondPersonNeeded):
+            ingest.approve(entry.id, proposed.repair)
+        ingest.acting = BORIS
+        with pytest.raises(ProposalUnknown):
+            ingest.approve(entry.id, UUID(int=3))
+        assert counts(ingest.approve(entry.id, proposed.repair)) == (1, 1, 0, 0)
+        assert balance(ingest, source) == 1 - 5_000_001
+        (released,) = [
+            each for each in feed_events(ingest, source) if each.name == "quarantined-record-released"
+        ]
+        assert (released.event.proposed_by, released.event.repair) == ("anna", proposed.repair)
+        assert (released.metadata.actor, released.metadata.reason) == ("boris", BORIS.reason)
+        with pytest.raises(AlreadyReleased):
+            ingest.approve(entry.id, proposed.repair)
+
+    def test_who_acts_for_the_proposer_is_no_second_person(self, ingest, source, entry):
+        proposed = ingest.release(entry.id, self.LARGE)
+        ingest.acting = BORIS._replace(on_behalf_of="anna")
+        with pytest.raises(SecondPersonNeeded):
+            ingest.approve(entry.id, proposed.repair)
+
+    def test_another_proposal_takes_the_place_of_the_first(self, ingest, source, entry):
+        first = ingest.release(entry.id, self.LARGE)
+        second = ingest.release(entry.id, lines(posting("t2", 7_000_000)))
+        ingest.acting = BORIS
+        with pytest.raises(ProposalUnknown):
+            ingest.approve(entry.id, first.repair)
+        assert counts(ingest.approve(entry.id, second.repair)) == (1, 1, 0, 0)
+
+    def test_a_proposal_ends_with_its_entry(self, ingest, source, entry):
+        proposed = ingest.release(entry.id, self.LARGE)
+        ingest.dismiss(entry.id)
+        ingest.acting = BORIS
+        with pytest.raises(AlreadyDismissed):
+            ingest.approve(entry.id, proposed.repair)
+        assert ingest.proposals([entry.id]) == {}
+
+    def test_a_currency_may_have_a_limit_of_its_own_and_the_limit_itself_is_free(self, ingest, source, entry):
+        ingest.settings.release_approval_minor_by_currency["JPY"] = 10
+        assert isinstance(ingest.release(entry.id, lines(posting("t2", 11, currency="JPY"))), Proposal)
+        assert counts(ingest.release(entry.id, lines(posting("t2", 5_000_000)))) == (1, 1, 0, 0)
+
+
+def test_a_window_that_is_open_makes_no_release_red(ingest, source, entry):
+    message = msgspec.json.encode(posting("t7", 50))
+    content = framed([Frame(0, 1, message)])
+    ingest.keep(source, FeedContent("topic", lambda: io.BytesIO(content)), format="topic")
+    result = ingest.release(entry.id, lines(posting("t2", 5)))
+    assert (result.findings.status, result.findings.problems) == ("GREEN", ())
+    assert [certificate.findings.posted for certificate in ingest.certificates(source, None, 9)] == [1, 1, 1]
+    assert balance(ingest, source) == 56
+
+
+def test_a_record_is_shown_for_a_purpose_and_the_event_comes_first(ingest, source, entry):
+    with pytest.raises(ReasonMissing):
+        ingest.show(entry.id, " ")
+    assert ingest.show(entry.id, "to repair it") == BROKEN
+    (stored,) = ingest.ledger._recorder.read_stream(entry.id)
+    shown = CATALOGUE.open(stored, None)
+    assert (shown.event.purpose, shown.metadata.actor, shown.metadata.privilege) == (
+        "to repair it",
+        "anna",
+        "high",
+    )
+    ingest.acting = ITSELF
+    with pytest.raises(PersonMissing):
+        ingest.show(entry.id, "to repair it")
+
+
+class TestTheSameCommandAgain:
+    """One key, one effect, one answer, whatever is cut off in between."""
+
+    def test_a_release_has_the_answer_of_the_first_time(self, ingest, source, entry):
+        first = ingest.release(entry.id, lines(posting("t2", 5)), self.key(source))
+        again = ingest.release(entry.id, lines(posting("t2", 5)), self.key(source))
+        assert (again.findings, again.certificate, again.position) == (
+            first.findings,
+            first.certificate,
+            first.position,
+        )
+        with pytest.raises(CommandKeyReused):
+            ingest.release(entry.id, lines(posting("t2", 6)), Command(self.key(source).key, b"2"))
+
+    def test_a_release_that_was_refused_may_be_corrected_under_its_key(self, ingest, source, entry):
+        with pytest.raises(RepairRefused):
+            ingest.release(entry.id, b"{}", self.key(source))
+        other = Command(self.key(source).key, b"2")
+        assert counts(ingest.release(entry.id, lines(posting("t2", 5)), other)) == (1, 1, 0, 0)
+
+    @pytest.mark.parametrize(
+        "point", ["after-intake", "mid-batch", "after-append", "after-release", "before-certificate"]
+    )
+    @pytest.mark.parametrize("by", ["the same command", "another run", "another release"])
+    def test_a_release_that_is_cut_off_books_once_and_says_so(self, ingest, source, entry, point, by):
+        key = self.key(source)
+        ingest.reached = cut_off_at(point)
+        with pytest.raises(CutOff):
+            ingest.release(entry.id, lines(posting("t2", 5)), key)
+        ingest.reached = lambda _: None
+        booked = point not in {"after-intake", "mid-batch"}
+        if by == "another run":
+            take(ingest, source, lines(posting("t5", 10)))
+        if by == "another release" and booked:
+            with pytest.raises(AlreadyReleased):
+                ingest.release(entry.id, lines(posting("t2-by-a-colleague", 5)))
+        result = ingest.release(entry.id, lines(posting("t2", 5)), key)
+        assert counts(result) == (1, 1, 0, 0)
+        assert result.findings.status == "GREEN"
+        assert waiting(ingest, source) == []
+        assert balance(ingest, source) == 6 + (10 if by == "another run" else 0)
+
+    @pytest.mark.parametrize("point", ["after-intake", "mid-batch", "after-append", "before-certificate"])
+    @pytest.mark.parametrize("by", ["the same command", "another run"])
+    def test_a_batch_that_is_cut_off_says_what_it_posted(self, ingest, source, point, by):
+        key, content = self.key(source), lines(posting("t1", 5), posting("t2", 6))
+        ingest.reached = cut_off_at(point)
+        with pytest.raises(CutOff):
+            take(ingest, source, content, command=key)
+        ingest.reached = lambda _: None
+        if by == "another run":
+            take(ingest, source, lines(posting("t5", 10)))
+        first = take(ingest, source, content, command=key)
+        again = take(ingest, source, content, command=key)
+        assert counts(first) == counts(again) == (2, 2, 0, 0)
+        assert (first.certificate, first.position) == (again.certificate, again.position)
+
+    def test_a_batch_whose_certificate_was_stored_and_not_listed_says_what_it_posted(self, ingest, source):
+        key, content = self.key(source), lines(posting("t1", 5))
+        ingest.archive = Failing(ingest.archive)
+        with pytest.raises(CutOff):
+            take(ingest, source, content, command=key)
+        ingest.archive = ingest.archive.archive
+        assert counts(take(ingest, source, content, command=key)) == (1, 1, 0, 0)
+        assert counts(take(ingest, source, lines(posting("t2", 5)))) == (1, 1, 0, 0)
+        assert [c.findings.status for c in ingest.certificates(source, None, 9)] == ["GREEN", "GREEN"]
+        assert ingest.archive.open_intakes(source) == []
+
+    def test_a_batch_that_brings_nothing_new_keeps_its_key_too(self, ingest, source):
+        content = lines(posting("t1", 5))
+        take(ingest, source, content)
+        key = self.key(source)
+        assert counts(take(ingest, source, content, command=key)) == (1, 0, 1, 0)
+        assert counts(take(ingest, source, content, command=key)) == (1, 0, 1, 0)
+        with pytest.raises(CommandKeyReused):
+            take(ingest, source, content, command=Command(key.key, b"2"))
+
+    @staticmethod
+    def key(source):
+        return Command(f"4:anna:{source}", b"1")
+
+
+class CutOff(BaseException):
+    """As a killed process: nothing that comes after it runs, not even what handles errors."""
+
+
+def cut_off_at(point):
+    def reached(here):
+        if here == point:
+            raise CutOff
+
+    return reached
+
+
+class Failing:
+    """An archive that is cut off before it lists a certificate."""
+
+    def __init__(self, archive):
+        self.archive = archive
+
+    def __getattr__(self, name):
+        if name == "certify":
+            raise CutOff
+        return getattr(self.archive, name)
