@@ -40,7 +40,7 @@ from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 from psycopg.conninfo import conninfo_to_dict
 
-LIMIT_RATIO = 15.0
+LIMIT_RATIO = 20.0
 STREAMS = 2_000
 LIBRARY_THREADS = 16
 NAMESPACE = UUID(int=11)

@@ -32,6 +32,7 @@ from sync_ingest.opening import opened
 from sync_ingest.settings import SyncIngestSettings
 
 SLICES = 10
+GROWTH_MAX = 1.10
 ROLES = (("sync_ingest", "relay"), ("customer", "views"), ("customer", "policies"))
 
 
@@ -43,11 +44,12 @@ def microseconds(postings: int) -> float:
         return bench.book("bench", partial(MadeFeed, postings)) / postings * 1e6
 
 
-def cost(small: int, large: int) -> None:
-    """[growth]: the small size before and after the large one, because machines get slower and faster."""
+def cost(small: int, large: int) -> float:
+    """[growth], as a multiple: the small size before and after the large one, because machines get slower and faster."""
     before, value, after = (microseconds(postings) for postings in (small, large, small))
     limit = (before + after) / 2
     say("growth", value, "us/posting", limit, value / limit)
+    return value / limit
 
 
 def resident_mb(pid: int) -> float:
@@ -83,8 +85,8 @@ def wait(settings: SyncIngestSettings, position: int) -> None:
     asyncio.run(shown(settings, position))
 
 
-def memory(postings: int) -> None:
-    """[growth_memory_<role>]"""
+def memory(postings: int) -> float:
+    """[growth_memory_<role>]; the largest multiple among the roles."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         running = stack.enter_context(servers(Path(folder), {"postgres", "mongo", "kafka"}, lambda _: None))
         settings = SyncIngestSettings(
@@ -107,12 +109,15 @@ def memory(postings: int) -> None:
             waiting.submit(wait, settings, head(settings)).result()
             held.append({name: resident_mb(pid) for name, pid in processes.items()})
             print(f"{(number + 1) * size} postings: {held[-1]}", file=sys.stderr)
+        multiples = []
         for name in processes:
             first, second = (
                 statistics.median(each[name] for each in half)
                 for half in (held[: SLICES // 2], held[SLICES // 2 :])
             )
             say(f"growth_memory_{name}", second, "MB", first, second / first)
+            multiples.append(second / first)
+        return max(multiples)
 
 
 def _stream(size: int, first: int) -> Any:
@@ -126,9 +131,8 @@ def main() -> int:
     parser.add_argument("--postings", type=int, default=1_000_000)
     given = parser.parse_args()
     garbage.look_less_often()  # as `crm` and every role do
-    cost(*given.sizes)
-    memory(given.postings)
-    return 0
+    multiples = [cost(*given.sizes), memory(given.postings)]
+    return 0 if max(multiples) <= GROWTH_MAX else 1
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from fastapi import APIRouter, Depends
 
 CLOCK = SystemClock()
 ROUNDS = 3
+READ_WANTED = 0.45
 PRODUCTS = ("deposit", "deposit", "wealth", "card")
 NOW = "2026-01-05T08:00:00+00:00"
 
@@ -236,7 +237,7 @@ def main() -> int:
                 server.join(20)
     figure = {"name": "panorama_read", "value": round(panoramas, 1), "unit": "panoramas/s"}
     print(json.dumps({**figure, "limit": round(empty, 1), "ratio": round(panoramas / empty, 3)}))
-    return 0
+    return 0 if panoramas / empty >= READ_WANTED else 1
 
 
 if __name__ == "__main__":

@@ -86,12 +86,14 @@ def account(document: Document | None, event: Delivered) -> Document:
 
 def movement(account: str, event: Delivered) -> Document:
     """The posting as it was told, with its place. Sealed values are tokens, opened with `stored_name` and `_seq`."""
+    kind, month = counted(event.data)
     return {
         **event.data,
         "kind": event.data.get("kind") or _NO_KIND,
         "account": account,
         "outflow_minor": outflow_minor(event),
-        **dict(zip(("counted_kind", "counted_month"), counted(event.data), strict=True)),
+        "counted_kind": kind,
+        "counted_month": month,
         "stored_name": event.stored_name,
         "position": event.position,
         "recorded_at": written(event.recorded_at),
