@@ -167,7 +167,7 @@ def _matches(value: Any, wanted: Any) -> bool:
 class _Replacement:
     """A guarded write of a document of a view."""
 
-    expected: int
+    expected: Any
     document: Document
 
 
@@ -181,7 +181,8 @@ def _as_sent(write: Any) -> Any:
             "upsert": True,
         }:
             match guard:
-                case {"$eq": [{"$ifNull": ["$_seq", int(expected)]}, int(same)]} if expected == same:
+                case {"$eq": [{"$ifNull": ["$_seq", expected]}, same]} if expected == same:
+                    expected = expected["$literal"] if isinstance(expected, dict) else expected
                     return _Replacement(expected, bson.decode(raw, codec_options=_OPTIONS))
                 case _:
                     raise ValueError(guard)

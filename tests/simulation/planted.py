@@ -7,7 +7,7 @@ from uuid import UUID
 
 from chassis.arrivals import Arrivals, further
 from chassis.books import Held, Parked, Position
-from chassis.delivered import Delivered
+from chassis.delivered import Delivered, Stream
 from chassis.mongo_books import MongoBooks
 from chassis.parking import Act, Parking
 from chassis.projecting import Projector
@@ -110,7 +110,7 @@ class HoldsNobodyBack(Parking):
 
     @override
     def holds(self, event: Delivered) -> bool:
-        parked = self.parked.get(event.subject)
+        parked = self.parked.get(event.stream)
         return parked is not None and event.sequence == parked.sequence
 
     @override
@@ -143,16 +143,16 @@ class LosesTheFirst(MongoBooks):
     @override
     async def park(self, parked: Parked, first: Held) -> None:
         await super().park(parked, first)
-        await self.mongo.delete("parked_events", {"_id": self._event(parked.subject, first.sequence)})
+        await self.mongo.delete("parked_events", {"_id": self._event(parked.stream, first.sequence)})
 
 
 class ReleasesWithoutLooking(MongoBooks):
     """Ends the wait though something was laid to it meanwhile, and forgets all that was kept."""
 
     @override
-    async def unpark(self, subject: UUID, revision: int, up_to: int) -> bool:
-        now = (await self.parked()).get(subject)
-        return now is not None and await super().unpark(subject, now.revision, 10**11)
+    async def unpark(self, stream: Stream, revision: int, up_to: int) -> bool:
+        now = (await self.parked()).get(stream)
+        return now is not None and await super().unpark(stream, now.revision, 10**11)
 
 
 class SavesWhatItHas(MongoBooks):

@@ -2,9 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
-from uuid import UUID
 
 from chassis.books import Held, Parked
+from chassis.delivered import Stream
 from chassis.mongo_books import MongoBooks
 from chassis.transport import Record
 from typing_extensions import override
@@ -15,7 +15,7 @@ from tests.simulation.scenario import SUBJECTS
 
 T = TypeVar("T")
 SEEDS = range(1_000, 1_300)
-SUBJECT = SUBJECTS[0]
+STREAM = ("ingest", SUBJECTS[0])
 FAULTS = Faults(crash=0.05, crashes_max=3, unanswered=0.03, unanswered_max=5)
 
 
@@ -24,17 +24,17 @@ def event(sequence: int) -> Held:
 
 
 def parked_at(sequence: int) -> Parked:
-    return Parked(SUBJECT, "ingest", "posting.booked", sequence, sequence, "poison", EPOCH)
+    return Parked(STREAM[1], "ingest", "posting.booked", sequence, sequence, "poison", EPOCH)
 
 
 class Forgetful(MongoBooks):
     """Takes back what it kept for a subject that turned out to be free."""
 
     @override
-    async def hold(self, subject: UUID, events: object) -> bool:
-        if await super().hold(subject, events):  # type: ignore[arg-type]
+    async def hold(self, stream: Stream, events: object) -> bool:
+        if await super().hold(stream, events):  # type: ignore[arg-type]
             return True
-        ids = [self._event(subject, one.sequence) for one in events]  # type: ignore[attr-defined]
+        ids = [self._event(stream, one.sequence) for one in events]  # type: ignore[attr-defined]
         await self.mongo.delete("parked_events", {"_id": {"$in": ids}})
         return False
 
@@ -66,7 +66,7 @@ async def kept_after(seed: int, books_of: type[MongoBooks] = MongoBooks) -> bool
             lives[name] += 1
             while lives[name] <= lives_max:
                 try:
-                    if SUBJECT in await books.parked() and await books.hold(SUBJECT, [event(6)]):
+                    if STREAM in await books.parked() and await books.hold(STREAM, [event(6)]):
                         return
                     await books.park(parked_at(6), event(6))
                 except ConnectionError:
@@ -79,12 +79,12 @@ async def kept_after(seed: int, books_of: type[MongoBooks] = MongoBooks) -> bool
     async def releasing() -> None:
         while True:
             try:
-                parked = (await books.parked()).get(SUBJECT)
+                parked = (await books.parked()).get(STREAM)
                 if parked is None or parked.sequence != 5:
                     return
-                held = await books.held(SUBJECT, 4, 10)
+                held = await books.held(STREAM, 4, 10)
                 if [one.sequence for one in held] == [5]:
-                    await books.unpark(SUBJECT, parked.revision, 5)
+                    await books.unpark(STREAM, parked.revision, 5)
             except ConnectionError:
                 await kernel.sleep(0.01)
             else:
@@ -95,8 +95,8 @@ async def kept_after(seed: int, books_of: type[MongoBooks] = MongoBooks) -> bool
     kernel.spawn("second", laying("second", 10))
     kernel.spawn("release", releasing)
     await kernel.run()
-    held = [one.sequence for one in await within(kernel, lambda: books.held(SUBJECT, 0, 10))]
-    parked = (await within(kernel, books.parked))[SUBJECT]
+    held = [one.sequence for one in await within(kernel, lambda: books.held(STREAM, 0, 10))]
+    parked = (await within(kernel, books.parked))[STREAM]
     return parked.sequence in held and held[-1] == 6
 
 

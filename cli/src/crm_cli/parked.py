@@ -11,6 +11,7 @@ from uuid import UUID
 import typer
 from chassis.books import Parked, Wanted
 from chassis.clock import SystemClock
+from chassis.delivered import Stream
 from chassis.documents import DocumentsUnavailable
 from chassis.mongo import Mongo
 from chassis.mongo_books import PARKED, MongoBooks, want
@@ -98,7 +99,7 @@ async def _release(
     """Who still waits after a while; None where there was nobody to release."""
     for mongo in databases:
         waiting = await _books(mongo, group).parked()
-        chosen = [one for one in waiting if subject in {None, one}]
+        chosen = [one for one in waiting if subject in {None, one[1]}]
         if chosen:
             for one in chosen:
                 await want(mongo, group, one, wanted)
@@ -117,7 +118,7 @@ async def released_of(settings: Settings, group: ConsumerGroup, subjects: Collec
     return left
 
 
-async def _released(mongo: Mongo, group: str, chosen: list[UUID]) -> list[Parked]:
+async def _released(mongo: Mongo, group: str, chosen: list[Stream]) -> list[Parked]:
     clock = SystemClock()
     until = clock.monotonic() + RELEASED_WITHIN_SECONDS
     while True:

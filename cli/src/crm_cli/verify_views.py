@@ -6,10 +6,9 @@ through. A view that went on meanwhile is met where it is: a document is folded 
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
-from chassis.delivered import Delivered, read
+from chassis.delivered import Delivered, Stream, read
 from chassis.documents import GONE, ID, SEQUENCE, Document, DocumentId, DocumentKey, DocumentsHash
 from chassis.generations import Generation, live_generation
 from chassis.mongo import Mongo
@@ -38,8 +37,8 @@ class Fold:
         self._insert_only = {each.name: each.insert_only for each in view.collections}
         self._documents: dict[DocumentKey, tuple[Document | None, Delivered]] = {}
         self._made = dict.fromkeys(self._insert_only, 0)
-        self._parked: Mapping[UUID, Any] = {}
-        self._skipped: frozenset[tuple[UUID, int]] = frozenset()
+        self._parked: Mapping[Stream, Any] = {}
+        self._skipped: frozenset[tuple[Stream, int]] = frozenset()
         self._hash = DocumentsHash()
         self._differing = 0
 
@@ -53,7 +52,7 @@ class Fold:
         fold = cls(view, generation, mongo, report)
         books = MongoBooks(mongo, generation.group, view.name)
         fold._parked, fold._skipped = await books.parked(), await books.skipped()
-        for subject, parked in fold._parked.items():
+        for (_, subject), parked in fold._parked.items():
             report.broken(
                 "I4",
                 f"{view.name}: subject {subject} is parked since its event {parked.sequence}: {parked.reason}",
@@ -74,9 +73,9 @@ class Fold:
             await self._compare_inserted(collection, documents)
 
     def _takes(self, event: Delivered) -> bool:
-        if event.type not in self.view.events or (event.subject, event.sequence) in self._skipped:
+        if event.type not in self.view.events or (event.stream, event.sequence) in self._skipped:
             return False
-        parked = self._parked.get(event.subject)
+        parked = self._parked.get(event.stream)
         return parked is None or event.sequence < parked.sequence
 
     def _fold(self, event: Delivered, inserted: dict[str, dict[DocumentId, Document]]) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple, Protocol
 from uuid import UUID
 
+from chassis.delivered import Stream
 from chassis.transport import Partition, Record
 
 Wanted = Literal["release", "skip"]
@@ -32,7 +33,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A subject that waits: since the event at `sequence`, none of its events has had an effect.
+    """A subject of a context that waits: since the event at `sequence`, none of its events has had an effect.
 
     `held` of them are kept beside it, the first included. `revision` changes with everything that is laid to them.
     """
@@ -47,6 +48,11 @@ class Parked:
     held: int = 0
     revision: int = 0
     wanted: Wanted | None = None
+
+    @property
+    def stream(self) -> Stream:
+        """The context and the subject: what waits. The same subject of another context goes on."""
+        return (self.context, self.subject)
 
 
 class Held(NamedTuple):
@@ -67,34 +73,34 @@ class Books(Protocol):
         """Saves how far partitions are; one that is further already stays. Raises GenerationLost."""
         ...
 
-    async def parked(self) -> dict[UUID, Parked]:
+    async def parked(self) -> dict[Stream, Parked]:
         """The subjects that wait."""
         ...
 
-    async def skipped(self) -> frozenset[tuple[UUID, int]]:
-        """Subject and sequence of events that were passed over on purpose."""
+    async def skipped(self) -> frozenset[tuple[Stream, int]]:
+        """Stream and sequence of events that were passed over on purpose."""
         ...
 
     async def park(self, parked: Parked, first: Held) -> None:
         """Parks a subject with the event that could not be digested. A subject that is parked already stays so."""
         ...
 
-    async def hold(self, subject: UUID, events: Sequence[Held]) -> bool:
+    async def hold(self, stream: Stream, events: Sequence[Held]) -> bool:
         """Keeps later events of a parked subject; twice is once. False where it is not parked: they are not held."""
         ...
 
-    async def held(self, subject: UUID, after: int, limit: int) -> list[Held]:
+    async def held(self, stream: Stream, after: int, limit: int) -> list[Held]:
         """Kept events with a sequence above `after`, in order."""
         ...
 
-    async def stuck(self, subject: UUID, first: Held, type: str, reason: str) -> None:
+    async def stuck(self, stream: Stream, first: Held, type: str, reason: str) -> None:
         """A release came to a halt at this event: all before it had their effect."""
         ...
 
-    async def skip(self, subject: UUID, sequence: int) -> None:
+    async def skip(self, stream: Stream, sequence: int) -> None:
         """Remembers that an event is passed over for ever."""
         ...
 
-    async def unpark(self, subject: UUID, revision: int, up_to: int) -> bool:
+    async def unpark(self, stream: Stream, revision: int, up_to: int) -> bool:
         """Ends the wait, if nothing was laid to it since `revision`, and forgets what was kept up to a sequence."""
         ...

@@ -49,6 +49,10 @@ _WATERMARK: Final = WATERMARK.encode()
 _TEXT: Final = frozenset({UUID, date, datetime})
 
 
+Stream = tuple[str, UUID]
+"""Whose events are in order among themselves: a context and one of its subjects. Two contexts may share a subject."""
+
+
 class BodyInvalid(ValueError):
     """The body of an event is not what its contract says."""
 
@@ -88,6 +92,11 @@ class Delivered:
         self.position = position
         self._headers = headers
         self._data: dict[str, Any] | None = None
+
+    @property
+    def stream(self) -> Stream:
+        """The context and the subject."""
+        return (self.context, self.subject)
 
     @property
     def data(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Documents of views: their port, how they guard themselves against stale writers, and sealed values in them.
 
 Every document belongs to exactly one subject. Its `_seq` is the highest sequence of that subject that was applied to
-it, and a write names the `_seq` that it was folded from. So duplicates, stale readers and two consumers of one
+it; in a view over several contexts, which count apart, it is one sequence for each. A write names the `_seq` that it
+was folded from. So duplicates, stale readers and two consumers of one
 partition are harmless: whoever folded from something else than what is there is told so and folds again.
 """
 
@@ -26,6 +27,10 @@ _HASH_BYTES: Final = 32
 _HASH_SPACE: Final = 1 << (8 * _HASH_BYTES)
 
 
+Mark = int | dict[str, int]
+"""What `_seq` is: a sequence, or the sequence of each context by its name, in order of the names."""
+
+
 class DocumentsUnavailable(ConnectionError):
     """The document database did not answer; any part of what was asked for may have happened."""
 
@@ -48,8 +53,8 @@ class Change(NamedTuple):
     """
 
     id: DocumentId
-    expected: int | None
-    sequence: int
+    expected: Mark | None
+    sequence: Mark
     frozen: Any
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from uuid import UUID
 
 from typing_extensions import override
 
 from chassis.books import Books, GenerationLost, Held, Parked, Position
+from chassis.delivered import Stream
 from chassis.documents import ID, SEQUENCE, Change, Document, DocumentId, Documents, Written
 from chassis.transport import Partition, Publisher, Record
 
@@ -48,9 +48,9 @@ class MemoryBooks(Books):
 
     def __init__(self) -> None:
         self.saved: dict[Partition, Position] = {}
-        self.waiting: dict[UUID, Parked] = {}
-        self.kept: dict[UUID, dict[int, Held]] = {}
-        self.passed_over: set[tuple[UUID, int]] = set()
+        self.waiting: dict[Stream, Parked] = {}
+        self.kept: dict[Stream, dict[int, Held]] = {}
+        self.passed_over: set[tuple[Stream, int]] = set()
         self.lost = False
 
     @override
@@ -71,39 +71,39 @@ class MemoryBooks(Books):
             )
 
     @override
-    async def parked(self) -> dict[UUID, Parked]:
+    async def parked(self) -> dict[Stream, Parked]:
         return dict(self.waiting)
 
     @override
-    async def skipped(self) -> frozenset[tuple[UUID, int]]:
+    async def skipped(self) -> frozenset[tuple[Stream, int]]:
         return frozenset(self.passed_over)
 
     @override
     async def park(self, parked: Parked, first: Held) -> None:
-        self.waiting.setdefault(parked.subject, parked)
-        await self.hold(parked.subject, [first])
+        self.waiting.setdefault(parked.stream, parked)
+        await self.hold(parked.stream, [first])
 
     @override
-    async def hold(self, subject: UUID, events: Sequence[Held]) -> bool:
-        if subject not in self.waiting:
+    async def hold(self, stream: Stream, events: Sequence[Held]) -> bool:
+        if stream not in self.waiting:
             return False
-        kept = self.kept.setdefault(subject, {})
+        kept = self.kept.setdefault(stream, {})
         before = len(kept)
         kept.update({event.sequence: event for event in events})
-        parked = self.waiting[subject]
+        parked = self.waiting[stream]
         held = parked.held + len(kept) - before
-        self.waiting[subject] = replace(parked, held=held, revision=parked.revision + 1)
+        self.waiting[stream] = replace(parked, held=held, revision=parked.revision + 1)
         return True
 
     @override
-    async def held(self, subject: UUID, after: int, limit: int) -> list[Held]:
-        kept = self.kept.get(subject, {})
+    async def held(self, stream: Stream, after: int, limit: int) -> list[Held]:
+        kept = self.kept.get(stream, {})
         return [kept[sequence] for sequence in sorted(kept) if sequence > after][:limit]
 
     @override
-    async def stuck(self, subject: UUID, first: Held, type: str, reason: str) -> None:
-        parked = self.waiting[subject]
-        self.waiting[subject] = replace(
+    async def stuck(self, stream: Stream, first: Held, type: str, reason: str) -> None:
+        parked = self.waiting[stream]
+        self.waiting[stream] = replace(
             parked,
             sequence=first.sequence,
             type=type,
@@ -113,22 +113,22 @@ class MemoryBooks(Books):
         )
 
     @override
-    async def skip(self, subject: UUID, sequence: int) -> None:
-        self.passed_over.add((subject, sequence))
+    async def skip(self, stream: Stream, sequence: int) -> None:
+        self.passed_over.add((stream, sequence))
 
     @override
-    async def unpark(self, subject: UUID, revision: int, up_to: int) -> bool:
-        if subject not in self.waiting or self.waiting[subject].revision != revision:
+    async def unpark(self, stream: Stream, revision: int, up_to: int) -> bool:
+        if stream not in self.waiting or self.waiting[stream].revision != revision:
             return False
-        del self.waiting[subject]
-        kept = self.kept.pop(subject, {})
+        del self.waiting[stream]
+        kept = self.kept.pop(stream, {})
         assert max(kept, default=0) <= up_to  # noqa: S101 - for tests
         return True
 
-    def want(self, subject: UUID, wanted: str) -> None:
+    def want(self, stream: Stream, wanted: str) -> None:
         """Somebody asks for release."""
         assert wanted in {"release", "skip"}  # noqa: S101 - for tests
-        self.waiting[subject] = replace(self.waiting[subject], wanted=wanted)  # type: ignore[arg-type]
+        self.waiting[stream] = replace(self.waiting[stream], wanted=wanted)  # type: ignore[arg-type]
 
 
 class MemoryPublisher(Publisher):

@@ -323,7 +323,8 @@ class Mongo:
 
 def _replacement(change: Change) -> dict[str, Any]:
     """Replaces a document whose `_seq` is as expected, leaves any other as it is, and makes one that is gone."""
-    at_expected = {"$eq": [{"$ifNull": [f"${SEQUENCE}", change.expected]}, change.expected]}
+    expected: Any = change.expected if isinstance(change.expected, int) else {"$literal": change.expected}
+    at_expected = {"$eq": [{"$ifNull": [f"${SEQUENCE}", expected]}, expected]}
     after = {"$cond": [at_expected, {"$literal": change.frozen}, "$$ROOT"]}
     return {"q": {ID: change.id}, "u": [{"$replaceWith": after}], "upsert": True}
 

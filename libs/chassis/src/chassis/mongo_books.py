@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
-from uuid import UUID
 
 from contracts.envelope import COUNTED_MAX
 from typing_extensions import override
 
 from chassis.books import Books, GenerationLost, Held, Parked, Position, Wanted
+from chassis.delivered import Stream
 from chassis.documents import ID, Document
 from chassis.mongo import Mongo
 from chassis.transport import Partition, Record
@@ -67,22 +67,22 @@ class MongoBooks(Books):
             raise GenerationLost(self.group)
 
     @override
-    async def parked(self) -> dict[UUID, Parked]:
-        return {parked.subject: parked for parked in await parked_of(self.mongo, self.group)}
+    async def parked(self) -> dict[Stream, Parked]:
+        return {parked.stream: parked for parked in await parked_of(self.mongo, self.group)}
 
     @override
-    async def skipped(self) -> frozenset[tuple[UUID, int]]:
+    async def skipped(self) -> frozenset[tuple[Stream, int]]:
         found = await self.mongo.find(SKIPPED, {"name": self.name})
-        return frozenset((one["subject"], one["sequence"]) for one in found)
+        return frozenset(((one["context"], one["subject"]), one["sequence"]) for one in found)
 
     @override
     async def park(self, parked: Parked, first: Held) -> None:
         # The event before its subject: a subject that waits without its first event would be released past it.
-        await self._keep(parked.subject, [first])
+        await self._keep(parked.stream, [first])
         await self.mongo.insert_new(
             PARKED,
             {
-                ID: self._subject(parked.subject),
+                ID: self._stream(parked.stream),
                 "group": self.group,
                 "subject": parked.subject,
                 "context": parked.context,
@@ -98,56 +98,63 @@ class MongoBooks(Books):
         )
 
     @override
-    async def hold(self, subject: UUID, events: Sequence[Held]) -> bool:
-        kept = await self._keep(subject, events)
+    async def hold(self, stream: Stream, events: Sequence[Held]) -> bool:
+        kept = await self._keep(stream, events)
         change = {"$inc": {"held": kept, "revision": 1}}
         # Where the subject is free, what was kept is not taken back: another consumer may have parked it anew with that
         # very event meanwhile. What nobody waits for is before whatever the subject is parked with next, and goes then.
-        return bool(await self.mongo.update(PARKED, {ID: self._subject(subject)}, change))
+        return bool(await self.mongo.update(PARKED, {ID: self._stream(stream)}, change))
 
     @override
-    async def held(self, subject: UUID, after: int, limit: int) -> list[Held]:
+    async def held(self, stream: Stream, after: int, limit: int) -> list[Held]:
         found = await self.mongo.find(
             PARKED_EVENTS,
-            {ID: {"$gt": self._event(subject, after), "$lte": self._event(subject, COUNTED_MAX)}},
+            {ID: {"$gt": self._event(stream, after), "$lte": self._event(stream, COUNTED_MAX)}},
             order=[(ID, 1)],
             limit=limit,
         )
         return [Held(one["sequence"], _record(one)) for one in found]
 
     @override
-    async def stuck(self, subject: UUID, first: Held, type: str, reason: str) -> None:
+    async def stuck(self, stream: Stream, first: Held, type: str, reason: str) -> None:
         change = {
             "$set": {"sequence": first.sequence, "type": type, "reason": reason, "wanted": None},
             "$inc": {"revision": 1},
         }
-        await self.mongo.update(PARKED, {ID: self._subject(subject)}, change)
+        await self.mongo.update(PARKED, {ID: self._stream(stream)}, change)
 
     @override
-    async def skip(self, subject: UUID, sequence: int) -> None:
-        id = f"{self.name}|{subject.hex}|{sequence}"
+    async def skip(self, stream: Stream, sequence: int) -> None:
+        context, subject = stream
         await self.mongo.insert_new(
-            SKIPPED, {ID: id, "name": self.name, "subject": subject, "sequence": sequence}
+            SKIPPED,
+            {
+                ID: f"{self.name}|{context}|{subject.hex}|{sequence}",
+                "name": self.name,
+                "context": context,
+                "subject": subject,
+                "sequence": sequence,
+            },
         )
 
     @override
-    async def unpark(self, subject: UUID, revision: int, up_to: int) -> bool:
-        if not await self.mongo.delete(PARKED, {ID: self._subject(subject), "revision": revision}):
+    async def unpark(self, stream: Stream, revision: int, up_to: int) -> bool:
+        if not await self.mongo.delete(PARKED, {ID: self._stream(stream), "revision": revision}):
             return False
         # Not those after: another consumer may have parked the subject anew meanwhile.
-        released = {ID: {"$gte": self._event(subject, 0), "$lte": self._event(subject, up_to)}}
+        released = {ID: {"$gte": self._event(stream, 0), "$lte": self._event(stream, up_to)}}
         await self.mongo.delete(PARKED_EVENTS, released)
         return True
 
-    async def _keep(self, subject: UUID, events: Iterable[Held]) -> int:
+    async def _keep(self, stream: Stream, events: Iterable[Held]) -> int:
         kept = 0
         for sequence, record in events:
             kept += await self.mongo.insert_new(
                 PARKED_EVENTS,
                 {
-                    ID: self._event(subject, sequence),
+                    ID: self._event(stream, sequence),
                     "group": self.group,
-                    "subject": subject,
+                    "subject": stream[1],
                     "sequence": sequence,
                     "topic": record.topic,
                     "partition": record.partition,
@@ -162,11 +169,11 @@ class MongoBooks(Books):
     def _place(self, topic: str, partition: int) -> str:
         return f"{self.group}|{topic}|{partition}"
 
-    def _subject(self, subject: UUID) -> str:
-        return f"{self.group}|{subject.hex}"
+    def _stream(self, stream: Stream) -> str:
+        return _parked_id(self.group, stream)
 
-    def _event(self, subject: UUID, sequence: int) -> str:
-        return f"{self.group}|{subject.hex}|{sequence:0{_SEQUENCE_DIGITS}d}"
+    def _event(self, stream: Stream, sequence: int) -> str:
+        return f"{self._stream(stream)}|{sequence:0{_SEQUENCE_DIGITS}d}"
 
 
 async def prepare_books(mongo: Mongo) -> None:
@@ -183,9 +190,9 @@ async def parked_of(mongo: Mongo, group: str | None = None) -> list[Parked]:
     return [_parked(one) for one in await mongo.find(PARKED, where, order=[("parked_at", 1), (ID, 1)])]
 
 
-async def want(mongo: Mongo, group: str, subject: UUID, wanted: Wanted) -> bool:
-    """Asks whoever runs the group to release a subject; False where it is not parked."""
-    where = {ID: f"{group}|{subject.hex}"}
+async def want(mongo: Mongo, group: str, stream: Stream, wanted: Wanted) -> bool:
+    """Asks whoever runs the group to release a subject of a context; False where it is not parked."""
+    where = {ID: _parked_id(group, stream)}
     return bool(await mongo.update(PARKED, where, {"$set": {"wanted": wanted}}))
 
 
@@ -195,6 +202,11 @@ def positions_of(found: Iterable[Document]) -> dict[Partition, Position]:
         (one["topic"], one["partition"]): Position(one["offset"], one["context"], one["position"], one["at"])
         for one in found
     }
+
+
+def _parked_id(group: str, stream: Stream) -> str:
+    context, subject = stream
+    return f"{group}|{context}|{subject.hex}"
 
 
 def _parked(one: Document) -> Parked:

@@ -18,7 +18,7 @@ from chassis.books import REASON_CHARACTERS_MAX, Books, Held, Parked
 from chassis.clock import Clock
 from chassis.dead_letters import TRIES_MAX, DeadLetters
 from chassis.deciding import Refusal
-from chassis.delivered import Delivered, read
+from chassis.delivered import Delivered, Stream, read
 from chassis.privacy import Tampered
 from chassis.transient import Transient, is_transient
 from chassis.transport import Publisher, Record
@@ -79,8 +79,8 @@ class Parking:
         self.group = group
         self.letters = DeadLetters(group, publisher, clock, topic=dead_letters)
         self.books = books
-        self.parked: dict[UUID, Parked] = {}
-        self.skipped: frozenset[tuple[UUID, int]] = frozenset()
+        self.parked: dict[Stream, Parked] = {}
+        self.skipped: frozenset[tuple[Stream, int]] = frozenset()
         self._clock = clock
 
     async def refresh(self) -> None:
@@ -90,34 +90,37 @@ class Parking:
 
     def holds(self, event: Delivered) -> bool:
         """Whether the event must wait."""
-        parked = self.parked.get(event.subject)
+        parked = self.parked.get(event.stream)
         return parked is not None and event.sequence >= parked.sequence
 
     def skips(self, event: Delivered) -> bool:
         """Whether the event was passed over on purpose."""
-        return (event.subject, event.sequence) in self.skipped
+        return (event.stream, event.sequence) in self.skipped
 
     async def give(self, events: Sequence[Delivered], act: Act) -> None:
-        """Gives events of one subject their effect one by one, in order; from the first that has none they wait."""
-        for number, event in enumerate(events):
-            if self.skips(event):
-                continue
-            reason = await self._tried(event, act)
-            if reason is not None:
-                await self._park(event, reason)
-                await self.keep(events[number + 1 :], act)
-                return
+        """Gives events their effect one by one, in order; from the first that has none, those of its stream wait."""
+        waiting: dict[Stream, list[Delivered]] = {}
+        for event in events:
+            if event.stream in waiting:
+                waiting[event.stream].append(event)
+            elif not self.skips(event):
+                reason = await self._tried(event, act)
+                if reason is not None:
+                    await self._park(event, reason)
+                    waiting[event.stream] = []
+        for later in waiting.values():
+            await self.keep(later, act)
 
     async def keep(self, events: Sequence[Delivered], act: Act) -> None:
-        """Keeps events of one parked subject; where it was released in between, they have their effect now."""
+        """Keeps events of one parked stream; where it was released in between, they have their effect now."""
         if not events:
             return
         waiting = sum(parked.held for parked in self.parked.values())
         if waiting + len(events) > HELD_EVENTS_MAX:
             raise GroupHeld(f"{self.group}: {waiting} events wait, at most {HELD_EVENTS_MAX} may")
-        subject = events[0].subject
-        if not await self.books.hold(subject, [Held(event.sequence, event.record) for event in events]):
-            self.parked.pop(subject, None)
+        stream = events[0].stream
+        if not await self.books.hold(stream, [Held(event.sequence, event.record) for event in events]):
+            self.parked.pop(stream, None)
             await self.give(events, act)
 
     async def bury(self, record: Record, reason: str) -> None:
@@ -132,27 +135,27 @@ class Parking:
     async def _release(self, parked: Parked, act: Act) -> bool:
         after = parked.sequence - 1
         if parked.wanted == "skip":
-            await self.books.skip(parked.subject, parked.sequence)
+            await self.books.skip(parked.stream, parked.sequence)
             after = parked.sequence
         for _ in range(RELEASE_ROUNDS_MAX):
-            some = await self.books.held(parked.subject, after, RELEASED_AT_ONCE_MAX)
+            some = await self.books.held(parked.stream, after, RELEASED_AT_ONCE_MAX)
             for held in some:
                 event = read(held.record)
                 if not isinstance(event, Delivered):
                     raise TypeError("a watermark was parked")
                 reason = await self._tried(event, act)
                 if reason is not None:
-                    await self.books.stuck(parked.subject, held, event.type, reason)
+                    await self.books.stuck(parked.stream, held, event.type, reason)
                     await self.refresh()
                     return False
                 after = held.sequence
             if len(some) == RELEASED_AT_ONCE_MAX:
                 continue
-            if await self.books.unpark(parked.subject, parked.revision, after):
+            if await self.books.unpark(parked.stream, parked.revision, after):
                 await self.refresh()
                 _log.info("subject released", group=self.group, subject=str(parked.subject))
                 return True
-            now = (await self.books.parked()).get(parked.subject)
+            now = (await self.books.parked()).get(parked.stream)
             if now is None:
                 return True
             parked = now
@@ -189,7 +192,7 @@ class Parking:
             self._clock.now(),
         )
         await self.books.park(parked, Held(event.sequence, event.record))
-        self.parked[event.subject] = parked
+        self.parked[event.stream] = parked
         _log.warning(
             "subject parked", group=self.group, subject=str(event.subject), type=event.type, reason=reason
         )

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from contracts.topics import EVENTS
+
 from chassis import telemetry
 from chassis.arrivals import Arrivals, further, reason_of
 from chassis.books import Position
-from chassis.delivered import Delivered
+from chassis.delivered import Delivered, Stream
 from chassis.documents import (
     GONE,
     ID,
@@ -25,6 +27,7 @@ from chassis.documents import (
     DocumentId,
     DocumentKey,
     Documents,
+    Mark,
     Unwritable,
 )
 from chassis.parking import Indigestible, Parking, is_of_the_record
@@ -64,7 +67,8 @@ class View:
     """A read model.
 
     `sources` are topics; `events` are the types that it takes, others are passed over unread. `keys(event)` names the
-    documents that the event changes, each of which belongs to the event's subject alone. `project(key, document,
+    documents that the event changes, each of which belongs to the event's subject alone, whichever of the view's
+    contexts speak of it: there is order within each context, and none between two. `project(key, document,
     event)` gives the document after the event, None for none; the document given is the view's to change. `_id` and
     `_seq` are the runtime's. Whatever the two raise parks the subject. Raise `version` when the same events give other
     documents than before: the view is then built anew beside the old one.
@@ -81,6 +85,11 @@ class View:
     def __post_init__(self) -> None:
         if not _VIEW_NAME.fullmatch(self.name) or _LIKE_A_GENERATION.search(self.name):
             raise ValueError(f"{self.name!r} is no name of a view: a-z, 0-9 and _, and no _v with a number")
+
+    @property
+    def contexts(self) -> frozenset[str]:
+        """The contexts whose events it takes."""
+        return frozenset(context for context, topic in EVENTS.items() if topic.name in self.sources)
 
     def collection(self, name: str) -> Collection:
         """The collection of that name."""
@@ -106,7 +115,7 @@ class _Prepared:
     def __init__(self) -> None:
         self.events: list[tuple[Delivered, Sequence[DocumentKey]]] = []
         self.arrivals = Arrivals()
-        self.held: dict[UUID, list[Delivered]] = {}
+        self.held: dict[Stream, list[Delivered]] = {}
         self.troubled: set[UUID] = set()
         self.changes: dict[str, list[Change]] = {}
         self.owners: dict[DocumentKey, UUID] = {}
@@ -121,13 +130,10 @@ class _Prepared:
 
 
 class _State(NamedTuple):
-    """A document as it is or will be; `sequence` is 0 where there is none."""
+    """A document as it is or will be, and its `_seq`, which is 0 or {} where there is none."""
 
     document: Document | None
-    sequence: int
-
-
-_NOTHING: Final = _State(None, 0)
+    mark: Any
 
 
 class Projector:
@@ -159,6 +165,9 @@ class Projector:
         self._cache: OrderedDict[DocumentKey, _State] = OrderedDict()
         self._insert_only = {collection.name: collection.insert_only for collection in view.collections}
         self._order = sorted(self._insert_only, key=lambda name: not self._insert_only[name])
+        self._contexts = view.contexts
+        self._several = len(self._contexts) > 1
+        self._nothing = _State(None, {} if self._several else 0)
         self._turn = asyncio.Lock()
         self._said = {"view": view.name, "group": parking.group}
 
@@ -229,7 +238,7 @@ class Projector:
         for collection, ids in missing.items():
             loaded = await self._documents.load(collection, list(ids))
             for id in ids:
-                self._cache[DocumentKey(collection, id)] = _state(loaded.get(id))
+                self._cache[DocumentKey(collection, id)] = self._state(loaded.get(id))
         self._fold(prepared)
         return prepared
 
@@ -237,14 +246,19 @@ class Projector:
         """Reads a chunk into `prepared`; the ids of documents that must be loaded, by collection."""
         taken, cache, insert_only, keys_of = self.view.events, self._cache, self._insert_only, self.view.keys
         parking, troubled, events = self.parking, prepared.troubled, prepared.events
+        contexts = self._contexts
         laid_aside = bool(parking.parked or parking.skipped)
         missing: dict[str, dict[DocumentId, None]] = {}
         for event in prepared.arrivals.events(records):
             if event.type not in taken:
                 continue
+            if event.context not in contexts:
+                # Its sequences mean nothing beside those of the contexts whose topics these are.
+                prepared.arrivals.broken.append((event.record, "an event of a context of another topic"))
+                continue
             if laid_aside:
                 if parking.holds(event):
-                    prepared.held.setdefault(event.subject, []).append(event)
+                    prepared.held.setdefault(event.stream, []).append(event)
                     continue
                 if parking.skips(event):
                     continue
@@ -264,30 +278,33 @@ class Projector:
     def _fold(self, prepared: _Prepared) -> None:
         """Folds the events of a chunk into the cached documents and freezes what they become."""
         cache, insert_only, project = self._cache, self._insert_only, self.view.project
-        troubled = prepared.troubled
-        guards: dict[DocumentKey, tuple[int | None, UUID]] = {}
+        troubled, several = prepared.troubled, self._several
+        guards: dict[DocumentKey, tuple[Mark | None, UUID]] = {}
         made: dict[DocumentKey, tuple[Document, UUID]] = {}
         for event, keys in prepared.events:
             subject, sequence = event.subject, event.sequence
+            mark: Any
             if subject in troubled:
                 continue
             try:
                 for key in keys:
                     if insert_only[key[0]]:
+                        mark = {event.context: sequence} if several else sequence
                         if key in made:
-                            _same_event(made[key][0], event, key)
+                            _same_event(made[key][0], mark, key)
                             continue
                         document = project(key, None, event)
                         if document is not None:
-                            document[ID], document[SEQUENCE] = key[1], sequence
+                            document[ID], document[SEQUENCE] = key[1], mark
                             made[key] = (document, subject)
                         continue
                     state = cache[key]
-                    if sequence <= state.sequence:
+                    mark = _advanced(state.mark, event) if several else sequence
+                    if mark is None or (not several and sequence <= state.mark):
                         continue
-                    after = _projected(project, key, state, event)
+                    after = _projected(project, key, state, event, mark)
                     if after is not state:
-                        guards.setdefault(key, (state.sequence or None, subject))
+                        guards.setdefault(key, (state.mark or None, subject))
                         cache[key] = after
                         cache.move_to_end(key)
             except Exception as error:
@@ -299,7 +316,7 @@ class Projector:
     def _freeze(
         self,
         prepared: _Prepared,
-        guards: Mapping[DocumentKey, tuple[int | None, UUID]],
+        guards: Mapping[DocumentKey, tuple[Mark | None, UUID]],
         made: Mapping[DocumentKey, tuple[Document, UUID]],
     ) -> None:
         freeze, cache, troubled = self._documents.freeze, self._cache, prepared.troubled
@@ -313,8 +330,8 @@ class Projector:
         for key, (expected, subject) in guards.items():
             state = cache[key]
             try:
-                frozen = freeze(_stone(state.document, key, state.sequence))
-                found.append((key, Change(key[1], expected, state.sequence, frozen)))
+                frozen = freeze(_stone(state.document, key, state.mark))
+                found.append((key, Change(key[1], expected, state.mark, frozen)))
                 prepared.owners[key] = subject
             except Unwritable:
                 troubled.add(subject)
@@ -404,16 +421,17 @@ class Projector:
         states: dict[DocumentKey, _State] = {}
         for key in guarded:
             self._cache.pop(key, None)
-            states[key] = _state((await self._documents.load(key.collection, [key.id])).get(key.id))
+            states[key] = self._state((await self._documents.load(key.collection, [key.id])).get(key.id))
         try:
             for key in keys:
-                before = states.get(key, _NOTHING)
-                if event.sequence <= before.sequence:
+                before = states.get(key, self._nothing)
+                mark: Any = _advanced(before.mark, event) if self._several else event.sequence
+                if mark is None or (not self._several and mark <= before.mark):
                     continue
-                after = _projected(self.view.project, key, before, event)
+                after = _projected(self.view.project, key, before, event, mark)
                 if after is not before:
-                    frozen = self._documents.freeze(_stone(after.document, key, after.sequence))
-                    change = Change(key.id, before.sequence or None, after.sequence, frozen)
+                    frozen = self._documents.freeze(_stone(after.document, key, after.mark))
+                    change = Change(key.id, before.mark or None, after.mark, frozen)
                     prepared.changes.setdefault(key.collection, []).append(change)
                     prepared.owners[key] = event.subject
         except Exception as error:
@@ -421,6 +439,11 @@ class Projector:
                 raise
             raise Indigestible(reason_of(error)) from error
         return prepared
+
+    def _state(self, document: Document | None) -> _State:
+        if document is None:
+            return self._nothing
+        return _State(None if GONE in document else document, document[SEQUENCE])
 
     def _evict(self) -> None:
         while len(self._cache) > self._cached_max:
@@ -434,10 +457,11 @@ def _even(records: Sequence[Record], size: int) -> list[Sequence[Record]]:
     return [records[at : at + length] for at in range(0, len(records), length)]
 
 
-def _state(document: Document | None) -> _State:
-    if document is None:
-        return _NOTHING
-    return _State(None if GONE in document else document, document[SEQUENCE])
+def _advanced(mark: Mapping[str, int], event: Delivered) -> dict[str, int] | None:
+    """The marks of a document after an event of one of its contexts; None where it was applied before."""
+    if event.sequence <= mark.get(event.context, 0):
+        return None
+    return dict(sorted({**mark, event.context: event.sequence}.items()))
 
 
 def _projected(
@@ -445,20 +469,21 @@ def _projected(
     key: DocumentKey,
     state: _State,
     event: Delivered,
+    mark: Mark,
 ) -> _State:
     """What becomes of a document; the very `state` where nothing does."""
     document = project(key, state.document, event)
     if document is None and state.document is None:
         return state
     if document is not None:
-        document[ID], document[SEQUENCE] = key[1], event.sequence
-    return _State(document, event.sequence)
+        document[ID], document[SEQUENCE] = key[1], mark
+    return _State(document, mark)
 
 
-def _stone(document: Document | None, key: DocumentKey, sequence: int) -> Document:
-    return {ID: key[1], SEQUENCE: sequence, GONE: True} if document is None else document
+def _stone(document: Document | None, key: DocumentKey, mark: Mark) -> Document:
+    return {ID: key[1], SEQUENCE: mark, GONE: True} if document is None else document
 
 
-def _same_event(document: Document, event: Delivered, key: DocumentKey) -> None:
-    if document[SEQUENCE] != event.sequence:
+def _same_event(document: Document, mark: Mark, key: DocumentKey) -> None:
+    if document[SEQUENCE] != mark:
         raise ValueError(f"{key[0]} takes one event for a document")

@@ -19,7 +19,7 @@ from chassis import metrics, telemetry
 from chassis.arrivals import Arrivals, further
 from chassis.books import GenerationLost, Position
 from chassis.clock import Clock, SystemClock
-from chassis.delivered import Delivered
+from chassis.delivered import Delivered, Stream
 from chassis.generations import partitions_of
 from chassis.mongo import Mongo
 from chassis.mongo_books import MongoBooks, prepare_books
@@ -77,12 +77,12 @@ class Reactor:
             await self.parking.release_wanted(self._react)
             reached = await self.parking.books.positions()
             arrivals = Arrivals()
-            subjects: dict[UUID, list[Delivered]] = {}
+            subjects: dict[Stream, list[Delivered]] = {}
             for event in arrivals.events(records, self._wanted):
                 before = reached.get((event.record.topic, event.record.partition))
                 if before is not None and event.position <= before.position:
                     continue
-                subjects.setdefault(event.subject, []).append(event)
+                subjects.setdefault(event.stream, []).append(event)
             if self.policy.prepare is not None and subjects:
                 await self._prepare([event for events in subjects.values() for event in events])
             waiting = iter(subjects.values())

@@ -12,9 +12,9 @@ from .lists import SUBJECTS, TOPIC, Words
 
 AT = datetime(2026, 1, 5, 8, tzinfo=UTC)
 LATER = datetime(2026, 1, 5, 9, tzinfo=UTC)
-ONE, TWO = SUBJECTS[:2]
+ONE, TWO = (("customer", subject) for subject in SUBJECTS[:2])
 GROUP = "test.lists.v1"
-PARKED = Parked(ONE, "customer", "customer.renamed", 2, 7, "Poison", AT)
+PARKED = Parked(SUBJECTS[0], "customer", "customer.renamed", 2, 7, "Poison", AT)
 
 
 @pytest.fixture(params=["mongo", "memory"])
@@ -53,7 +53,7 @@ async def test_a_subject_waits_with_its_events_in_order_and_each_once(books, eve
     assert await books.hold(ONE, [events[3], events[2]])
     assert await books.hold(ONE, [events[4], events[3]])
     [parked] = (await books.parked()).values()
-    assert (parked.subject, parked.sequence, parked.reason, parked.parked_at) == (ONE, 2, "Poison", AT)
+    assert (parked.stream, parked.sequence, parked.reason, parked.parked_at) == (ONE, 2, "Poison", AT)
     assert await books.held(ONE, 1, 10) == events[1:]
     assert await books.held(ONE, 2, 2) == events[2:4]
     assert await books.held(TWO, 0, 10) == []
@@ -133,3 +133,18 @@ async def test_an_event_that_a_crash_left_behind_is_not_in_the_way(mongo, events
     await books.unpark(ONE, 1, 1)  # as if the event had come in between
     await books.park(replace(PARKED, sequence=4), events[3])
     assert [held.sequence for held in await books.held(ONE, 3, 10)] == [4]
+
+
+async def test_a_subject_of_one_context_waits_and_that_of_another_does_not(books, events):
+    other = ("ingest", SUBJECTS[0])
+    await books.park(PARKED, events[1])
+    assert not await books.hold(other, events[2:3])
+    await books.park(replace(PARKED, context="ingest", sequence=4), events[3])
+    assert {stream: one.sequence for stream, one in (await books.parked()).items()} == {ONE: 2, other: 4}
+    assert await books.held(ONE, 0, 10) == events[1:2]
+    assert await books.held(other, 3, 10) == events[3:4]
+    await books.skip(ONE, 2)
+    assert (other, 2) not in await books.skipped()
+    assert await books.unpark(ONE, (await books.parked())[ONE].revision, 2)
+    assert list(await books.parked()) == [other]
+    assert await books.held(other, 3, 10) == events[3:4]

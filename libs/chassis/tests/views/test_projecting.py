@@ -175,11 +175,11 @@ async def test_poison_stops_its_subject_alone_and_after_repair_all_goes_on_in_or
     world = World(Trying(iter(fates)), repairs)
     await run(world, words, steps)
     assert world.found == folded(world.view, words.all(), until_poison=True)
-    stopped = {SUBJECTS[subject] for subject, word in log if word.startswith("poison")}
+    stopped = {("customer", SUBJECTS[subject]) for subject, word in log if word.startswith("poison")}
     assert set(world.books.waiting) == stopped
     repairs.done = True
-    for subject in stopped:
-        world.books.want(subject, "release")
+    for stream in stopped:
+        world.books.want(stream, "release")
     for _ in range(len(fates) + 1):
         with suppress(DocumentsUnavailable):
             await world.projectors[1].tick()
@@ -221,13 +221,13 @@ async def test_a_release_that_fails_again_keeps_the_rest_and_what_was_repaired_s
     world = World(MemoryDocuments(), repairs)
     [first, second] = world.projectors
     await first.apply(words.all())
-    world.books.want(SUBJECTS[0], "skip")
+    world.books.want(("customer", SUBJECTS[0]), "skip")
     await second.tick()
     [parked] = world.books.waiting.values()
     assert (parked.sequence, parked.wanted) == (4, None)
     assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb"]
     repairs.done = True
-    world.books.want(SUBJECTS[0], "release")
+    world.books.want(("customer", SUBJECTS[0]), "release")
     await second.tick()
     assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb", "poison", "ccc"]
     repairs.done = False
@@ -249,7 +249,7 @@ async def test_events_that_meet_a_release_under_way_are_not_lost():
 
     async def overtaken() -> None:
         await refresh()
-        world.books.want(SUBJECTS[0], "release")
+        world.books.want(("customer", SUBJECTS[0]), "release")
         await second.tick()
 
     first.parking.refresh = overtaken  # type: ignore[method-assign]
@@ -280,7 +280,7 @@ async def test_types_that_a_view_does_not_take_are_not_even_read():
     assert world.found["lists"][str(SUBJECTS[0])]["_seq"] == 2
     words.say(0, "", body=b"{")
     await world.projectors[0].apply(words.all())
-    assert "BodyInvalid" in world.books.waiting[SUBJECTS[0]].reason
+    assert "BodyInvalid" in world.books.waiting["customer", SUBJECTS[0]].reason
 
 
 async def test_positions_come_last_and_a_lost_generation_is_never_written_off():
@@ -325,7 +325,7 @@ async def test_too_much_poison_holds_the_view_and_not_thousands_of_subjects():
     words = written_down([(0, "poison"), (0, "a")])
     await world.projectors[0].apply(words.all())
     [parked] = world.books.waiting.values()
-    world.books.waiting = {SUBJECTS[0]: parked.__class__(*[*_values(parked)[:7], HELD_EVENTS_MAX, 1, None])}
+    world.books.waiting = {("customer", SUBJECTS[0]): parked.__class__(*[*_values(parked)[:7], HELD_EVENTS_MAX, 1, None])}
     words.say(0, "b")
     with pytest.raises(GroupHeld):
         await world.projectors[0].apply(words.all())
@@ -353,7 +353,7 @@ async def test_an_entry_that_two_events_claim_is_refused():
         words = written_down([(0, "a"), (0, "bb")])
         for batch in batches:
             await world.projectors[0].apply([words.all()[n] for n in batch])
-        assert world.books.waiting[SUBJECTS[0]].sequence == 2
+        assert world.books.waiting["customer", SUBJECTS[0]].sequence == 2
         assert world.found["entries"][str(SUBJECTS[0])]["word"] == "a"
 
 
@@ -441,6 +441,6 @@ async def test_more_than_one_page_of_waiting_events_is_released():
     world = World(MemoryDocuments(), repairs)
     await world.projectors[0].apply(words.all())
     repairs.done = True
-    world.books.want(SUBJECTS[0], "release")
+    world.books.want(("customer", SUBJECTS[0]), "release")
     await world.projectors[0].tick()
     assert world.found["lists"][str(SUBJECTS[0])]["length"] == len("poison") + RELEASED_AT_ONCE_MAX + 3

@@ -143,14 +143,14 @@ async def test_poison_parks_its_subject_and_release_keeps_the_order(reactor, let
     for subject, word in [(0, "a"), (0, POISON), (1, "b"), (0, "c")]:
         words.say(subject, word)
     await reactor.apply(words.all())
-    reason = books.waiting[SUBJECTS[0]].reason
+    reason = books.waiting["customer", SUBJECTS[0]].reason
     assert reason.startswith("ValueError at test_reacting.py:")
     assert POISON not in reason  # a policy may have opened what nobody else may read
     late = [words.say(0, "d"), words.say(1, "e")]
     await reactor.apply(late)
     assert dict(letters.written) == {SUBJECTS[0]: ["a"], SUBJECTS[1]: ["b", "e"]}
     letters.repaired = True
-    books.want(SUBJECTS[0], "release")
+    books.want(("customer", SUBJECTS[0]), "release")
     assert await reactor.tick() == [SUBJECTS[0]]
     assert letters.written[SUBJECTS[0]] == ["a", POISON, "c", "d"]
 
@@ -198,7 +198,7 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
     await running("policies", parked)
     await mongo.drop_database()
     letters.repaired = True
-    assert await want(mongo.beside(BOOKS), books.group, SUBJECTS[0], "release")
+    assert await want(mongo.beside(BOOKS), books.group, ("customer", SUBJECTS[0]), "release")
     await running("policies", released)
     assert dict(letters.written) == {SUBJECTS[0]: ["a", POISON, "c"], SUBJECTS[1]: ["b"]}
     await publisher.publish([record._replace(offset=None) for record in words.all()])

@@ -216,7 +216,7 @@ async def test_poison_is_seen_released_on_request_and_everything_in_between_is_i
         assert (parked.subject, parked.sequence, parked.held) == (SUBJECTS[0], 2, 2)
         assert (await bank.shown())["lists"][str(SUBJECTS[0])]["words"] == ["a"]
         bank.repairs.done = True
-        assert await want(bank.mongo, live.group, SUBJECTS[0], "release")
+        assert await want(bank.mongo, live.group, ("customer", SUBJECTS[0]), "release")
         assert await comes(_nobody_waits(bank))
         assert await bank.shown() == folded(bank.view, bank.words.all())
 
