@@ -202,3 +202,21 @@ def test_a_table_put_before_ours_is_not_written_to(
             ([STREAM], [2], ["kept"], [b"more"], [None]),
         )
     assert len(recorder.read_after(0)) == 2
+
+
+def test_commands_that_are_too_old_are_forgotten_some_at_a_time_and_no_fresh_one_ever(
+    service: Connection, postgres_url: str, schema: str, recorder: Recorder, kept: list[StoredEvent]
+) -> None:
+    statement = (
+        f"insert into {schema}.commands (key, fingerprint, stream_id, version, event_count, recorded_at)"
+        f" select 'old' || n, ''::bytea, '{STREAM}'::uuid, 1, 1, now() - interval '31 days' from generate_series(1, 5) as n"
+        f" union all select 'younger', ''::bytea, '{STREAM}'::uuid, 1, 1, now() - interval '29 days'"
+    )
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute(statement)  # type: ignore[call-overload, unused-ignore]
+    assert [recorder.prune_commands(30, 3) for _ in range(3)] == [3, 2, 0]
+    assert set(recorder.commands(["old1", "old5", "younger", "k1"])) == {"younger", "k1"}
+    assert recorder.prune_commands(0, 100) == 1, "whatever is asked, a command is kept for a day"
+    assert list(recorder.commands(["k1", "younger"])) == ["k1"]
+    assert isinstance(attempt(service, "delete from {s}.commands", schema, ""), errors.InsufficientPrivilege)
+    assert recorder.read_after(-10) == kept

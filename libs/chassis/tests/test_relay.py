@@ -342,7 +342,9 @@ async def test_a_relay_that_was_overtaken_stops_and_stands_by(setting, recorder,
     recorder.append_bulk([noted(UUID(int=50), 1)])
     await until(lambda: relay.position == head + 1)
     with psycopg.connect(postgres_url) as connection:
-        epoch, position = connection.execute(f"select epoch, position from {store}.relay, {store}.leases").fetchone()
+        epoch, position = connection.execute(
+            f"select epoch, position from {store}.relay, {store}.leases"
+        ).fetchone()
     stopping.set()
     await running
     assert (epoch, position) == (12, head + 1), "it took its turn again instead of using the old one"
@@ -479,6 +481,11 @@ async def test_a_broker_killed_under_load_costs_nothing(devservers, setting, rec
 async def test_the_role_makes_its_topic_and_measures_the_outbox(postgres_url, kafka_url, schema):
     role = RelayRole("ingest", schema, words, postgres_url=postgres_url, kafka_url=kafka_url)
     store, stopping = Recorder(postgres_url, schema), asyncio.Event()
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute(
+            f"insert into {schema}.commands select key, '', gen_random_uuid(), 1, 1, now() - age"
+            " from (values ('old', interval '31 days'), ('young', interval '1 hour')) as v(key, age)"
+        )
     running = asyncio.create_task(role.run(stopping))
     await until(lambda: role.relay.leading)
     head = appended(store, streams=2, each=3)
@@ -487,6 +494,7 @@ async def test_the_role_makes_its_topic_and_measures_the_outbox(postgres_url, ka
     assert b'crm_outbox_age_seconds{context="ingest"} 0.0' in shown
     assert b'crm_outbox_events{context="ingest"}' in shown
     assert (role.name, role.not_ready()) == ("ingest-relay", [])
+    await until(lambda: list(store.commands(["old", "young"])) == ["young"])
     stopping.set()
     await running
     store.close()

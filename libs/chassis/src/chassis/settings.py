@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KEYS_DATABASE: Final = "crm_keys"
+COMMANDS_KEPT_DAYS: Final = 30
 
 Environment = Literal["development", "staging", "production"]
 
@@ -112,6 +113,9 @@ class Settings(TokenSettings):
 
     cors_origins: str = ""
     """Origins, comma separated, whose pages may call from a browser; none by default."""
+
+    commands_kept_days: int = Field(default=COMMANDS_KEPT_DAYS, ge=1)
+    """How long a command is known again by its idempotency key."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")

@@ -57,7 +57,12 @@ def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:
     return {
         "api": lambda: WebRole("customer-api", lambda: web_app(settings)),
         "relay": lambda: RelayRole(
-            CONTEXT, SCHEMA, published, postgres_url=settings.postgres_url, kafka_url=settings.kafka_url
+            CONTEXT,
+            SCHEMA,
+            published,
+            postgres_url=settings.postgres_url,
+            kafka_url=settings.kafka_url,
+            commands_kept_days=settings.commands_kept_days,
         ),
         "views": lambda: ViewsRole(SERVICE, VIEWS, settings),
         "policies": lambda: PoliciesRole(SERVICE, partial(policies, settings), settings),

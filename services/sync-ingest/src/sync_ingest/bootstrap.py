@@ -92,7 +92,12 @@ def roles(settings: SyncIngestSettings) -> dict[str, Callable[[], Role]]:
     return {
         "api": lambda: WebRole("sync-ingest-api", lambda: web_app(settings)),
         "relay": lambda: RelayRole(
-            STORE, SCHEMA, published, postgres_url=settings.postgres_url, kafka_url=settings.kafka_url
+            STORE,
+            SCHEMA,
+            published,
+            postgres_url=settings.postgres_url,
+            kafka_url=settings.kafka_url,
+            commands_kept_days=settings.commands_kept_days,
         ),
         "feed": lambda: feed_role(settings),
     }

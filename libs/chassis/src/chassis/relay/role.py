@@ -12,12 +12,17 @@ from chassis.leases import Lease, PostgresLease
 from chassis.migrating import require
 from chassis.relay.loop import BATCH_EVENTS_MAX, Relay, Words
 from chassis.relay.postgres import RELAY_LEASE, Listening, PostgresPositions, StoreLog
+from chassis.settings import COMMANDS_KEPT_DAYS
 from chassis.store.items import StoreUnavailable
+from chassis.store.recorder import Recorder
 from chassis.store.schema import tables
 from chassis.transport import KafkaPublisher, ensure_topics
 
 CLOSING_SECONDS_MAX: Final = 5
 MEASURED_SECONDS: Final = 1.0
+PRUNE_EVERY_SECONDS: Final = 600.0
+PRUNE_PAUSE_SECONDS: Final = 0.5
+PRUNED_AT_ONCE_MAX: Final = 5_000
 
 
 class RelayRole:
@@ -33,6 +38,7 @@ class RelayRole:
         kafka_url: str,
         clock: Clock | None = None,
         batch_max: int = BATCH_EVENTS_MAX,
+        commands_kept_days: int = COMMANDS_KEPT_DAYS,
     ) -> None:
         clock = self._clock = clock or SystemClock()
         self._postgres_url = postgres_url
@@ -40,6 +46,8 @@ class RelayRole:
         self._schema = schema
         self._topic = EVENTS[context]
         self._log = StoreLog(postgres_url, schema)
+        self._pruner = Recorder(postgres_url, schema)
+        self._commands_kept_days = commands_kept_days
         self._positions = PostgresPositions(postgres_url, schema, context)
         self._lease = PostgresLease(postgres_url, schema, RELAY_LEASE)
         self._publisher = KafkaPublisher(kafka_url, client_id=f"{context}-relay")
@@ -71,12 +79,13 @@ class RelayRole:
         try:
             await asyncio.to_thread(require, self._postgres_url, [tables(self._schema)])
             await ensure_topics(self._kafka_url, [self._topic])
-            measuring = asyncio.ensure_future(self._measure())
+            beside = [asyncio.ensure_future(self._measure()), asyncio.ensure_future(self._prune())]
             try:
                 await self.relay.run(stopping)
             finally:
-                measuring.cancel()
-                await asyncio.gather(measuring, return_exceptions=True)
+                for each in beside:
+                    each.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
         finally:
             async with asyncio.timeout(CLOSING_SECONDS_MAX):
                 await self._publisher.close()
@@ -84,6 +93,19 @@ class RelayRole:
                 await self._positions.close()
                 await self._lease.close()
             self._log.close()
+            self._pruner.close()
+
+    async def _prune(self) -> None:
+        """Forgets commands that are too old to be repeated: whoever leads does it, some at a time."""
+        while True:
+            while not self.relay.leading:
+                await self._clock.sleep(MEASURED_SECONDS)
+            with suppress(StoreUnavailable):
+                while await asyncio.to_thread(
+                    self._pruner.prune_commands, self._commands_kept_days, PRUNED_AT_ONCE_MAX
+                ) >= PRUNED_AT_ONCE_MAX:
+                    await self._clock.sleep(PRUNE_PAUSE_SECONDS)
+            await self._clock.sleep(PRUNE_EVERY_SECONDS)
 
     async def _measure(self) -> None:
         """Keeps the outbox's gauges; its size counts positions, so gaps of aborted transactions are in it."""

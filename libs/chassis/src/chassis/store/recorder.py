@@ -85,6 +85,7 @@ class Recorder:
         self._commands = statement(
             "select key, fingerprint, stream_id, version, event_count from {s}.commands where key = any(%b)"
         )
+        self._prune_commands = statement("select {s}.prune_commands(%b, %b)")
         self._snapshots = statement(
             "select stream_id, version, position, body from {s}.snapshots"
             " where stream_id = any(%b::uuid[]) and kind = %b"
@@ -212,6 +213,11 @@ class Recorder:
         """What is remembered under these command keys."""
         rows = self._execute(self._commands, (list(keys),)) if keys else []
         return {row[0]: CommandSeen(*row) for row in rows}
+
+    def prune_commands(self, days_kept: int, limit: int) -> int:
+        """Forgets at most `limit` commands that are older than so many days (one at least); returns how many."""
+        pruned: int = self._execute(self._prune_commands, (days_kept, limit))[0][0]
+        return pruned
 
     # snapshots
 

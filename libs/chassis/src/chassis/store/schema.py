@@ -37,6 +37,7 @@ create table if not exists {schema}.commands (
     event_count integer not null,
     recorded_at timestamptz not null default clock_timestamp()
 );
+create index if not exists commands_age on {schema}.commands (recorded_at);
 
 create table if not exists {schema}.snapshots (
     stream_id uuid not null,
@@ -66,11 +67,39 @@ $body$;
 
 _TRIGGERS: Final = """
 create or replace trigger refuse_change before update or delete on {schema}.{t}
-    for each row execute function {schema}.refuse_change();
+    for each row execute function {schema}.{refuse}();
 create or replace trigger refuse_truncate before truncate on {schema}.{t}
     for each statement execute function {schema}.refuse_change();
 alter table {schema}.{t} enable always trigger refuse_change;
 alter table {schema}.{t} enable always trigger refuse_truncate;
+"""
+
+_COMMANDS: Final = """
+create or replace function {schema}.refuse_change_of_command() returns trigger language plpgsql as $body$
+begin
+    if tg_op = 'DELETE' and old.recorded_at < clock_timestamp() - interval '1 day' then
+        return old;
+    end if;
+    raise exception '% of %: commands are never changed, and are kept for a day at least', tg_op, tg_table_name
+        using errcode = 'restrict_violation';
+end
+$body$;
+
+create or replace function {schema}.prune_commands(p_days integer, p_limit integer)
+returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $body$
+declare
+    v_pruned bigint;
+begin
+    delete from {schema}.commands as c using (
+        select key from {schema}.commands
+        where recorded_at < clock_timestamp() - make_interval(days => greatest(p_days, 1))
+        order by recorded_at limit p_limit for update skip locked
+    ) as old
+    where c.key = old.key;
+    get diagnostics v_pruned = row_count;
+    return v_pruned;
+end
+$body$;
 """
 
 _FUNCTIONS: Final = """
@@ -162,7 +191,7 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.events, {schema}.commands to {role};
 grant select, insert, update, delete on {schema}.snapshots to {role};
 grant select, insert, update on {schema}.leases, {schema}.relay to {role};
-grant execute on function {schema}.append_events, {schema}.append_items to {role};
+grant execute on function {schema}.append_events, {schema}.append_items, {schema}.prune_commands to {role};
 """
 
 
@@ -197,7 +226,11 @@ def tables(schema: str) -> Tables:
         role=writer_role(schema),
         steps=(
             _TABLES
-            + "".join(_TRIGGERS.replace("{t}", table) for table in ("events", "commands"))
+            + _COMMANDS
+            + "".join(
+                _TRIGGERS.replace("{t}", table).replace("{refuse}", refuse)
+                for table, refuse in (("events", "refuse_change"), ("commands", "refuse_change_of_command"))
+            )
             + _FUNCTIONS,
         ),
         grants=_PRIVILEGES,
