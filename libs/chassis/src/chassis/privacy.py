@@ -30,7 +30,8 @@ from chassis.transient import DATABASE_LOST, Transient
 ERASED: Final = "***"
 """What a reader sees where the key is gone."""
 SEALED_PREFIX: Final = "k1."
-KEYS_CACHED_MAX: Final = 200_000
+KEYS_CACHED_MAX: Final = 20_000
+"""A key that is ready to use takes 3 KB, most of it inside OpenSSL."""
 KEYS_CACHED_SECONDS: Final = 60.0
 """How long a key that was destroyed elsewhere may still open values in this process."""
 KEYS_PER_QUERY: Final = 5_000

@@ -40,7 +40,7 @@ _MOVEMENTS: Final = sql.SQL(
 NONCE_BYTES: Final = 12
 NONCES_PER_EVENT: Final = 3
 """How many are drawn at once: as many personal fields as a posting has. More are drawn where more are needed."""
-PLACES_CACHED_MAX: Final = 200_000
+PLACES_CACHED_MAX: Final = 20_000
 _KINDS: Final[dict[type[Event], tuple[str, tuple[tuple[str, bytes], ...]]]] = {
     event: (name, tuple((field, f"|{name}|{field}".encode()) for field in personal_fields(event)))
     for name, event in STORED_NAMES.items()

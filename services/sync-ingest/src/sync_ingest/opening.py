@@ -41,8 +41,12 @@ def opened(
     progress: Callable[[Progress], None] = lambda _: None,
     acting: Acting = ITSELF,
     ready: bool = False,
+    keys: KeyRing | None = None,
 ) -> Iterator[Ingest]:
-    """An `Ingest` with connections of its own; not shared between threads. `ready`: the tables are known to be there."""
+    """An `Ingest` with connections of its own; not shared between threads. `ready`: the tables are known to be there.
+
+    `keys` are those of the whole process, where several are opened: what is cached of them is then cached once.
+    """
     clock = SystemClock()
     if not ready:
         require(settings.postgres_url, TABLES)
@@ -50,8 +54,9 @@ def opened(
         reader, writer = Recorder(settings.postgres_url, SCHEMA), Recorder(settings.postgres_url, SCHEMA)
         stack.callback(reader.close)
         stack.callback(writer.close)
-        keys = opened_keys(settings, clock)
-        stack.callback(keys.close)
+        if keys is None:
+            keys = opened_keys(settings, clock)
+            stack.callback(keys.close)
         ids = OutsideIds(keys.secret(OUTSIDE_IDS))
         yield Ingest(
             stack.enter_context(Archive.connect(settings.postgres_url, ids)),
@@ -74,7 +79,7 @@ class IngestPool:
         self._settings = settings
         self._idle: deque[tuple[ExitStack, Ingest]] = deque()
         self._lock = Lock()
-        self._prepared = False
+        self._keys: KeyRing | None = None
 
     def look(self) -> None:
         """Looks whether a run could begin; raises where none could."""
@@ -101,19 +106,27 @@ class IngestPool:
         """Lets the idle ones go."""
         with self._lock:
             idle, self._idle = self._idle, deque()
+            keys, self._keys = self._keys, None
         for stack, _ in idle:
             stack.close()
+        if keys is not None:
+            keys.close()
 
     def _taken(self) -> tuple[ExitStack, Ingest]:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        if not self._prepared:
-            require(self._settings.postgres_url, TABLES)
-            self._prepared = True
         with ExitStack() as stack:
-            ingest = stack.enter_context(opened(self._settings, ready=True))
+            ingest = stack.enter_context(opened(self._settings, ready=True, keys=self._shared_keys()))
             return stack.pop_all(), ingest
+
+    def _shared_keys(self) -> KeyRing:
+        """The keys of the process; the tables are asked for before the first of all."""
+        with self._lock:
+            if self._keys is None:
+                require(self._settings.postgres_url, TABLES)
+                self._keys = opened_keys(self._settings, SystemClock())
+            return self._keys
 
     def _kept(self, stack: ExitStack, ingest: Ingest) -> None:
         with self._lock:

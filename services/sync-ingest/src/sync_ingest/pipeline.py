@@ -68,7 +68,7 @@ from sync_ingest.domain.records import (
 from sync_ingest.domain.totals import ControlTotals, Purse, Tally
 from sync_ingest.unnumbered import EQUALS_MAX, Unnumbered
 
-ACCOUNTS_CACHED_MAX: Final = 200_000
+ACCOUNTS_CACHED_MAX: Final = 20_000
 CONFLICT_RETRIES_MAX: Final = 5
 DEFERRED_MAX: Final = 50_000
 GATHERED_BATCHES_MAX: Final = 4

@@ -101,9 +101,12 @@ class RelayRole:
             while not self.relay.leading:
                 await self._clock.sleep(MEASURED_SECONDS)
             with suppress(StoreUnavailable):
-                while await asyncio.to_thread(
-                    self._pruner.prune_commands, self._commands_kept_days, PRUNED_AT_ONCE_MAX
-                ) >= PRUNED_AT_ONCE_MAX:
+                while (
+                    await asyncio.to_thread(
+                        self._pruner.prune_commands, self._commands_kept_days, PRUNED_AT_ONCE_MAX
+                    )
+                    >= PRUNED_AT_ONCE_MAX
+                ):
                     await self._clock.sleep(PRUNE_PAUSE_SECONDS)
             await self._clock.sleep(PRUNE_EVERY_SECONDS)
 
