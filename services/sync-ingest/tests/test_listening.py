@@ -18,7 +18,7 @@ from chassis.store.appender import StoreOverloaded
 from chassis.transport import KafkaPublisher, PublishFailed, Record, ensure_topics, group_lag, read_to_end
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 from psycopg import errors
-from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
+from sync_ingest.listening import GROUP, TOPIC, UNATTRIBUTED, BranchFeed, FeedRole, source_of, trace_of
 from sync_ingest.opening import IngestPool, opened, opened_keys
 from sync_ingest.settings import SyncIngestSettings
 
@@ -347,17 +347,56 @@ async def test_what_is_no_fault_of_a_message_stops_the_feed_and_writes_no_letter
 @pytest.mark.parametrize(
     ("headers", "value", "named"),
     [
-        ([("source", b"east")], b'{"source":"west"}', "east"),
-        ([], b'{"source":"west"}', "west"),
-        ([], b"\xff\xfe", "corebank"),
-        ([("source", b"a:b")], b"", "corebank"),
-        ([("source", b"\x00")], b"", "corebank"),
-        ([("source", b"x" * 65)], b"", "corebank"),
-        ([], b'{"source":7}', "corebank"),
+        ([("source", b"east")], b"{}", ("east", None)),
+        ([("source", b"east")], b'{"source":"east"}', ("east", None)),
+        ([("source", b"east")], b'{"source":null}', ("east", None)),
+        ([("source", b"east")], b"\xff\xfe", ("east", None)),
+        ([], b'{"source":"west"}', ("west", None)),
+        ([], b"\xff\xfe", ("corebank", None)),
+        ([], b"{}", ("corebank", None)),
+        ([("source", b"east")], b'{"source":"west"}', (UNATTRIBUTED, "source-contradicted")),
+        ([("source", b"east"), ("source", b"west")], b"{}", (UNATTRIBUTED, "source-ambiguous")),
+        ([("source", b"east"), ("source", b"east")], b"{}", (UNATTRIBUTED, "source-ambiguous")),
+        ([("source", b"a:b")], b"", (UNATTRIBUTED, "source-invalid")),
+        ([("source", b"")], b"", (UNATTRIBUTED, "source-invalid")),
+        ([("source", None)], b"", (UNATTRIBUTED, "source-invalid")),
+        ([("source", b"\xff\xfe")], b"", (UNATTRIBUTED, "source-invalid")),
+        ([("source", b"\x00")], b"", (UNATTRIBUTED, "source-invalid")),
+        ([("source", b"x" * 65)], b"", (UNATTRIBUTED, "source-invalid")),
+        ([("source", b"a:b")], b'{"source":"west"}', (UNATTRIBUTED, "source-invalid")),
+        ([("source", b"unattributed")], b"{}", (UNATTRIBUTED, "source-invalid")),
+        ([], b'{"source":7}', (UNATTRIBUTED, "source-invalid")),
+        ([], b'{"source":""}', (UNATTRIBUTED, "source-invalid")),
+        ([("source", b"east")], b'{"source":"a:b"}', (UNATTRIBUTED, "source-invalid")),
     ],
 )
-def test_a_message_names_its_source_or_is_of_the_topic(headers, value, named):
+def test_a_message_names_its_source_or_is_of_the_topic_or_is_nobodys(headers, value, named):
     assert source_of(headers, value, "corebank") == named
+
+
+def test_a_message_that_names_no_usable_source_is_quarantined_and_booked_on_nobodys_account(
+    pool, ingest, source
+):
+    time = Time()
+    feed = BranchFeed(pool.opened, default_source=source, window=WINDOW, now=time.now)
+    wrong = message(1, source="a:b")._replace(offset=int(time.at.timestamp()))
+    several = message(2, source=source)
+    several = several._replace(
+        headers=[*several.headers, ("source", b"west")], offset=int(time.at.timestamp()) + 1
+    )
+    before = [number for number, _ in ingest.archive.quarantine_page(UNATTRIBUTED, None, 0, 200)]
+    feed.book([wrong, several, message(3, source=source)._replace(offset=7)])
+    time.at += timedelta(minutes=15)
+    closed = {result.source: result.findings for result in feed.close_windows()}
+    assert (closed[source].posted, closed[source].quarantined) == (1, 0)
+    assert (closed[UNATTRIBUTED].posted, closed[UNATTRIBUTED].quarantined) == (0, 2)
+    waiting = [
+        entry
+        for number, entry in ingest.archive.quarantine_page(UNATTRIBUTED, None, 0, 200)
+        if number not in before
+    ]
+    assert sorted(entry.reason for entry in waiting) == ["source-ambiguous", "source-invalid"]
+    assert not booked(ingest, source, (1, 2))
 
 
 @pytest.mark.parametrize("value", [b"", b"\xff" * 55, TRACE.encode() + b"0", b"zz-" + TRACE[3:].encode()])

@@ -40,7 +40,7 @@ class NotBuilt(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One fold of the log. `code` is the version of the view that folded it."""
+    """One fold of the log. `code` is the version of the view that folded it, `fingerprint` what it was declared as."""
 
     view: str
     number: int
@@ -48,6 +48,11 @@ class Generation:
     group: str
     state: State
     changed_at: datetime
+    fingerprint: str = ""
+
+    def is_of(self, view: View) -> bool:
+        """Whether the code that declares this view folded it, so that it knows what stands in it."""
+        return self.code == view.version and self.fingerprint in {"", view.fingerprint}
 
     @property
     def prefix(self) -> str:
@@ -102,7 +107,13 @@ class Generations:
             if await used(group):
                 continue
             generation = Generation(
-                self.view.name, number, self.view.version, group, "building", self._clock.now()
+                self.view.name,
+                number,
+                self.view.version,
+                group,
+                "building",
+                self._clock.now(),
+                self.view.fingerprint,
             )
             if await self.mongo.insert_new(GENERATIONS, _document(generation)):
                 await self.prepare(generation)
@@ -176,12 +187,16 @@ class ViewReader:
         self._known: dict[str, tuple[float, Generation]] = {}
 
     async def live(self, view: str) -> Generation:
-        """The live generation, known for at most `LIVE_CACHED_SECONDS`; raises NotBuilt."""
+        """The generation to read, remembered for at most `LIVE_CACHED_SECONDS`; raises NotBuilt.
+
+        It is the live one if the code at hand folded it. While two versions of a service run side by side, the older
+        reads the generation that it knows for as long as that one is kept, and the newer waits for its own.
+        """
         now = self._clock.monotonic()
         known = self._known.get(view)
         if known is not None and now - known[0] < LIVE_CACHED_SECONDS:
             return known[1]
-        generation = await live_generation(self.mongo, view)
+        generation = await known_generation(self.mongo, self._views[view])
         if generation is None:
             raise NotBuilt(view)
         self._known[view] = (now, generation)
@@ -230,6 +245,19 @@ async def live_generation(mongo: Mongo, view: str) -> Generation | None:
     return None if found is None else _generation(found)
 
 
+async def known_generation(mongo: Mongo, view: View) -> Generation | None:
+    """The live generation of a view if this code folded it, else the latest one shown before that it folded."""
+    live = await live_generation(mongo, view.name)
+    if live is None or live.is_of(view):
+        return live
+    where = {"view": view.name, "code": view.version, "state": {"$in": ["live", "retired"]}}
+    for one in await mongo.find(GENERATIONS, where, order=[("number", -1)]):
+        generation = _generation(one)
+        if generation.is_of(view):
+            return generation
+    return None
+
+
 def partitions_of(topics: Sequence[str]) -> dict[Partition, str]:
     """The partitions of event topics, each with the context that publishes there."""
     return {
@@ -263,8 +291,17 @@ def _document(generation: Generation) -> Document:
         "group": generation.group,
         "state": generation.state,
         "changed_at": generation.changed_at,
+        "fingerprint": generation.fingerprint,
     }
 
 
 def _generation(one: Document) -> Generation:
-    return Generation(one["view"], one["number"], one["code"], one["group"], one["state"], one["changed_at"])
+    return Generation(
+        one["view"],
+        one["number"],
+        one["code"],
+        one["group"],
+        one["state"],
+        one["changed_at"],
+        one.get("fingerprint", ""),
+    )

@@ -16,6 +16,7 @@ POSITIONS: Final = "positions"
 PARKED: Final = "parked"
 PARKED_EVENTS: Final = "parked_events"
 SKIPPED: Final = "parked_skipped"
+STARTS: Final = "starts"
 _SEQUENCE_DIGITS: Final = len(str(COUNTED_MAX))
 
 
@@ -27,9 +28,20 @@ class MongoBooks(Books):
         self.group = group
         self.name = name
 
-    async def begin(self, partitions: Mapping[Partition, str]) -> None:
-        """Opens the books at the beginning of each partition (with its context), unless they are open."""
+    async def begin(
+        self, partitions: Mapping[Partition, str], starts: Mapping[Partition, Position] | None = None
+    ) -> None:
+        """Opens the books at the beginning of each partition (with its context), or where it `starts`, unless open.
+
+        Where a group starts is recorded once and for all partitions together, before the first of its books is opened.
+        """
+        if starts:
+            places = [[*place, at.offset, at.position] for place, at in starts.items()]
+            await self.mongo.insert_new(STARTS, {ID: self.group, "places": places})
+        recorded = await self.mongo.find(STARTS, {ID: self.group})
+        at = {(one[0], one[1]): (one[2], one[3]) for each in recorded for one in each["places"]}
         for (topic, partition), context in partitions.items():
+            offset, position = at.get((topic, partition), (0, 0))
             await self.mongo.insert_new(
                 POSITIONS,
                 {
@@ -38,8 +50,8 @@ class MongoBooks(Books):
                     "topic": topic,
                     "partition": partition,
                     "context": context,
-                    "offset": 0,
-                    "position": 0,
+                    "offset": offset,
+                    "position": position,
                     "at": None,
                 },
             )

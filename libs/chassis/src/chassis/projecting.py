@@ -9,6 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -85,6 +86,12 @@ class View:
     def __post_init__(self) -> None:
         if not _VIEW_NAME.fullmatch(self.name) or _LIKE_A_GENERATION.search(self.name):
             raise ValueError(f"{self.name!r} is no name of a view: a-z, 0-9 and _, and no _v with a number")
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what it is declared to be: code that declares something else folds something else."""
+        declared = repr((self.name, self.version, self.sources, sorted(self.events), self.collections))
+        return blake2b(declared.encode(), digest_size=8).hexdigest()
 
     @property
     def contexts(self) -> frozenset[str]:

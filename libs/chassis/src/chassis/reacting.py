@@ -9,23 +9,36 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 import structlog
+from contracts.envelope import EnvelopeInvalid
 from contracts.topics import TOPICS
 
 from chassis import metrics, telemetry
 from chassis.arrivals import Arrivals, further
 from chassis.books import GenerationLost, Position
 from chassis.clock import Clock, SystemClock
-from chassis.delivered import Delivered, Stream
+from chassis.delivered import Delivered, Stream, read
 from chassis.generations import partitions_of
 from chassis.mongo import Mongo
 from chassis.mongo_books import MongoBooks, prepare_books
 from chassis.parking import Indigestible, Parking, is_of_the_record
+from chassis.relay.loop import BATCH_EVENTS_MAX
 from chassis.settings import Settings
-from chassis.transport import Consumer, KafkaPublisher, Partition, Publisher, Record, ensure_topics
+from chassis.transport import (
+    BrokerUnavailable,
+    Consumer,
+    KafkaPublisher,
+    Partition,
+    Publisher,
+    Record,
+    end_offsets,
+    ensure_topics,
+    group_offsets,
+    read_from,
+)
 
 REACTING_AT_ONCE_MAX: Final = 1_000
 """Subjects: two transactions of the store, so that one is decided while the other is written."""
@@ -34,13 +47,21 @@ BATCH_RECORDS_MAX: Final = 5_000
 BOOKS: Final = "policies"
 """The books are in a database beside the views: dropping what can be rebuilt must not forget who is parked here."""
 WATCH_SECONDS: Final = 1.0
+LOOKED_BACK_RECORDS: Final = 2 * BATCH_EVENTS_MAX
 
 _log = structlog.get_logger(__name__)
+
+
+Starts = Literal["beginning", "now"]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """When something happens, then this. `events` are the types that it takes, `name` is the sentence.
+
+    `starts` says what a policy that is new makes of what was published before its first start: "beginning" reacts to
+    all of it, "now" to nothing of it. Where it began is recorded once, so that neither a crash nor a second process
+    moves it.
 
     `prepare` may read in bulk what the reactions to a batch need; it changes nothing, and no reaction relies on it.
     """
@@ -49,6 +70,7 @@ class Policy:
     sources: tuple[str, ...]
     events: frozenset[str]
     react: Callable[[Delivered], Awaitable[None]]
+    starts: Starts
     prepare: Callable[[Sequence[Delivered]], Awaitable[None]] | None = None
 
 
@@ -131,6 +153,24 @@ class Reactor:
         self.reactions += 1
 
 
+async def reached(kafka_url: str, topics: Sequence[str]) -> dict[Partition, tuple[int, int]]:
+    """Where the topics end now: the next offset of each partition, and the highest position before it.
+
+    A relay that began anew publishes some events again behind later ones, so more than the last record is looked at.
+    """
+    found: dict[Partition, tuple[int, int]] = {}
+    for place, end in (await end_offsets(kafka_url, topics)).items():
+        positions = [0]
+        if end:
+            async for page in read_from(kafka_url, place, max(0, end - LOOKED_BACK_RECORDS)):
+                for record in page:
+                    if (record.offset or 0) < end:
+                        with suppress(EnvelopeInvalid):
+                            positions.append(read(record).position)
+        found[place] = (end, max(positions))
+    return found
+
+
 class PoliciesRole:
     """The role `<service>-policies`, with connections of its own; `policies` opens what they command."""
 
@@ -193,6 +233,7 @@ class PolicyRunner:
         instance: str | None = None,
     ) -> None:
         self._name = name
+        self._kafka_url = kafka_url
         self._mongo = mongo.beside(BOOKS)
         self._clock = clock
         self._running: list[tuple[Reactor, Consumer, MongoBooks]] = []
@@ -221,7 +262,7 @@ class PolicyRunner:
         await prepare_books(self._mongo)
         done = asyncio.Event()
         for reactor, _, books in self._running:
-            await books.begin(partitions_of(reactor.policy.sources))
+            await self._begin(reactor.policy, books)
             reactor.positions.update(await books.positions())
         tasks = [asyncio.create_task(consumer.run(done)) for _, consumer, _ in self._running]
         tasks.append(asyncio.create_task(self._watch(done)))
@@ -256,13 +297,27 @@ class PolicyRunner:
             metrics.DEAD_LETTERS.labels(consumer.group).set(reactor.parking.letters.written)
             metrics.PARKED_SUBJECTS.labels(consumer.group).set(len(reactor.parking.parked))
 
+    async def _begin(self, policy: Policy, books: MongoBooks) -> None:
+        """Opens the books of a policy where it starts, unless they are open."""
+        partitions = partitions_of(policy.sources)
+        begun = await books.positions()
+        starts: dict[Partition, Position] = {}
+        if policy.starts == "now" and not begun and not await group_offsets(self._kafka_url, books.group):
+            now = await reached(self._kafka_url, policy.sources)
+            starts = {
+                at: Position(*now[at][:1], partitions[at], now[at][1], None) for at in partitions if at in now
+            }
+            if starts.keys() != partitions.keys():
+                raise BrokerUnavailable(f"not all partitions of {', '.join(policy.sources)} are there")
+        await books.begin(partitions, starts)
+
     def _handle(self, reactor: Reactor, books: MongoBooks) -> Callable[[Sequence[Record]], Awaitable[None]]:
         async def handle(records: Sequence[Record]) -> None:
             try:
                 await reactor.apply(records)
             except GenerationLost:
                 # The books were dropped: the group's own offsets still say where to go on.
-                await books.begin(partitions_of(reactor.policy.sources))
+                await self._begin(reactor.policy, books)
                 raise
 
         return handle

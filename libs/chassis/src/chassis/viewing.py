@@ -164,7 +164,6 @@ class Follower:
         while not stopping.is_set():
             generation = await self._chosen()
             if generation is None:
-                self._reason = f"{self.view.name} was built by newer code"
                 await _pause(stopping, WATCH_SECONDS)
                 continue
             await self._follow(generation, stopping)
@@ -198,9 +197,13 @@ class Follower:
     async def _chosen(self) -> Generation | None:
         """The live generation if this code folded it, else one that is being built, else a new one."""
         live = await self.generations.live()
-        if live is not None and live.code == self.view.version:
+        if live is not None and live.is_of(self.view):
             return live
         if live is not None and live.code > self.view.version:
+            self._reason = "was built by newer code"
+            return None
+        if live is not None and live.code == self.view.version:
+            self._reason = f"another view is live as version {live.code}: raise the version of this one"
             return None
         least = 0 if live is None else live.number
         return await unfinished(self.generations, least) or await self.generations.begin(self._used)
@@ -325,7 +328,7 @@ async def unfinished(generations: Generations, above: int) -> Generation | None:
     """A generation that this code began to build and nobody finished."""
     for generation in reversed(await generations.all()):
         if generation.state == "building" and generation.number > above:
-            return generation if generation.code == generations.view.version else None
+            return generation if generation.is_of(generations.view) else None
     return None
 
 

@@ -9,7 +9,7 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.delivered import Delivered
 from chassis.memory import MemoryBooks, MemoryPublisher
-from chassis.mongo_books import MongoBooks, want
+from chassis.mongo_books import POSITIONS, MongoBooks, prepare_books, want
 from chassis.parking import Parking
 from chassis.reacting import BOOKS, Policy, PolicyRunner, Reactor
 from chassis.store import StoreUnavailable
@@ -63,7 +63,7 @@ def books():
 
 @pytest.fixture
 def reactor(letters, books):
-    policy = Policy("when_said_then_write", (TOPIC,), frozenset({WORD}), letters.write)
+    policy = Policy("when_said_then_write", (TOPIC,), frozenset({WORD}), letters.write, "beginning")
     return Reactor(policy, Parking("test.when", books, MemoryPublisher(), SystemClock()), at_once=3)
 
 
@@ -84,7 +84,7 @@ async def test_what_a_batch_needs_is_read_once_for_all_that_is_wanted_of_it(lett
     async def prepare(events):
         prepared.append([event.subject for event in events])
 
-    policy = Policy("when_said_then_write", (TOPIC,), frozenset({WORD}), letters.write, prepare)
+    policy = Policy("when_said_then_write", (TOPIC,), frozenset({WORD}), letters.write, "beginning", prepare)
     reactor = Reactor(policy, Parking("test.when", books, MemoryPublisher(), SystemClock()))
     words = Words()
     for subject in (0, 1, 0):
@@ -162,7 +162,7 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
     monkeypatch.setitem(EVENTS, "customer", topic)
     clock, publisher = SystemClock(), KafkaPublisher(kafka_url)
     service = f"testpolicy{next(_NUMBERS)}"
-    policy = Policy("when_said_then_write", (topic.name,), frozenset({WORD}), letters.write)
+    policy = Policy("when_said_then_write", (topic.name,), frozenset({WORD}), letters.write, "beginning")
     await ensure_topics(kafka_url, [topic, dead_letters(f"{service}.{policy.name}")])
     words = Words(2, topic.name)
     for subject, word in [(0, "a"), (0, POISON), (1, "b"), (0, "c")]:
@@ -210,5 +210,53 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
 
     await running("policies", seen)
     assert letters.written[SUBJECTS[0]] == ["a", POISON, "c"]
+    await publisher.close()
+    await mongo.beside(BOOKS).drop_database()
+
+
+@pytest.mark.parametrize("starts", ["now", "beginning"])
+async def test_a_policy_that_is_new_says_what_it_makes_of_what_was_published_before(
+    kafka_url, mongo, letters, monkeypatch, starts
+):
+    topic = Topic(f"test.history.{next(_NUMBERS)}", 2, "subject id", "words")
+    monkeypatch.setitem(EVENTS, "customer", topic)
+    publisher, service = KafkaPublisher(kafka_url), f"testhistory{next(_NUMBERS)}"
+    policy = Policy("when_said_then_write", (topic.name,), frozenset({WORD}), letters.write, starts)
+    await ensure_topics(kafka_url, [topic, dead_letters(f"{service}.{policy.name}")])
+    words = Words(2, topic.name)
+    told = [0, 0]
+
+    async def tell(*said: tuple[int, str]) -> None:
+        for subject, word in said:
+            words.say(subject, word)
+        words.mark()
+        for partition, records in enumerate(words.records):
+            fresh, told[partition] = records[told[partition] :], len(records)
+            await publisher.publish([record._replace(offset=None) for record in fresh])
+
+    def runner() -> PolicyRunner:
+        return PolicyRunner(
+            "policies", [policy], service=service, mongo=mongo, kafka_url=kafka_url, publisher=publisher,
+            clock=SystemClock(),
+        )  # fmt: skip
+
+    await tell(*[(number % 5, f"old{number}") for number in range(40)])
+    books = MongoBooks(mongo.beside(BOOKS), f"{service}.{policy.name}", policy.name)
+    await prepare_books(mongo.beside(BOOKS))
+    await runner()._begin(policy, books)  # and then it dies
+    await mongo.beside(BOOKS).delete(POSITIONS, {"partition": 1})  # in the middle
+    await tell((0, "new"), (1, "new"))
+    stopping = asyncio.Event()
+    both = [asyncio.create_task(runner().run(stopping)) for _ in range(2)]
+
+    async def seen() -> bool:
+        return all("new" in letters.written[SUBJECTS[subject]] for subject in (0, 1))
+
+    assert await comes(seen)
+    stopping.set()
+    await asyncio.gather(*both)
+    old = sum(word.startswith("old") for those in letters.written.values() for word in those)
+    assert old == (0 if starts == "now" else 40)
+    await publisher.publish([record._replace(offset=None) for record in words.records[1]])  # all of it again
     await publisher.close()
     await mongo.beside(BOOKS).drop_database()

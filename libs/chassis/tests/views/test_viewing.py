@@ -265,6 +265,43 @@ async def test_what_was_retired_is_dropped_after_a_while_and_strangers_at_once(b
         await generations.drop(new)
 
 
+async def test_readers_of_two_versions_side_by_side_read_what_their_own_code_folded(bank):
+    newer = lists(bank.repairs, version=2, topic=bank.view.sources[0])
+    older_reads, newer_reads = bank.reader(), ViewReader(bank.mongo, CLOCK, [newer])
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"))
+        assert await bank.catches_up()
+        with pytest.raises(NotBuilt):
+            await newer_reads.live("lists")
+        assert not await newer_reads.wait_for("customer", 1, 0.05)
+        async with bank.running(newer):
+            assert await newer_reads.wait_for("customer", bank.words.position, WITHIN_SECONDS)
+            assert (await newer_reads.live("lists")).code == 2
+            assert (await bank.reader().live("lists")).code == 1
+            assert (await older_reads.live("lists")).code == 1
+            await bank.mongo.update(
+                GENERATIONS, {"_id": "lists|1"}, {"$set": {"changed_at": CLOCK.now().replace(year=2020)}}
+            )
+            await bank.generations(newer).sweep()
+            with pytest.raises(NotBuilt):
+                await bank.reader().live("lists")
+
+
+async def test_a_view_that_changed_under_its_version_is_not_taken_for_the_same(bank):
+    async with bank.running():
+        await bank.tell((0, "a"))
+        assert await bank.catches_up()
+    other = replace(bank.view, events=frozenset({*bank.view.events, "customer.registered"}))
+    async with bank.running(other) as runner:
+
+        async def said() -> bool:
+            return any("raise the version" in reason for reason in runner.not_ready())
+
+        assert await comes(said)
+    with pytest.raises(NotBuilt):
+        await ViewReader(bank.mongo, CLOCK, [other]).live("lists")
+
+
 async def owned(bank: Bank) -> list[str]:
     return [name for name in await bank.mongo.collections() if owner_of(name)[0] == "lists"]
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from io import BytesIO
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -35,33 +35,59 @@ BATCH_MESSAGES_MAX: Final = 2_000
 WINDOW_LOOK_SECONDS: Final = 1.0
 SOURCE_HEADER: Final = "source"
 TRACE_HEADER: Final = "traceparent"
+UNATTRIBUTED: Final = "unattributed"
+"""The reserved source of messages that name none that can be used. Nothing is booked under it."""
 
 _TRACE: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _log = structlog.get_logger(__name__)
 
 
 class _Named(msgspec.Struct):
-    source: str | None = None
+    source: Any = None
 
 
 _named: Final = msgspec.json.Decoder(_Named)
 
 
-def source_of(headers: Sequence[Header], value: bytes, default: str) -> str:
-    """Which source a message is of: its header, else what its record says, else the topic's own."""
-    for name, content in headers:
-        if name == SOURCE_HEADER:
-            named = content.decode("utf-8", "replace").strip()
-            break
-    else:
-        try:
-            named = _named.decode(value).source or ""
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            named = ""
+class Attributed(NamedTuple):
+    """Which source a message is of; where it names none that can be used, `refused` says why."""
+
+    source: str
+    refused: str | None = None
+
+
+def source_of(headers: Sequence[Header], value: bytes, default: str) -> Attributed:
+    """The source of a message: its header, else what its record says, else the topic's own.
+
+    A name that is there and cannot be used is never replaced by another: the message is nobody's, and waits for a
+    person under `UNATTRIBUTED`. So is one with several headers, and one whose header and record name two sources.
+    """
+    named = [content for name, content in headers if name == SOURCE_HEADER]
+    if len(named) > 1:
+        return Attributed(UNATTRIBUTED, "source-ambiguous")
     try:
-        return checked_source(named)
-    except SourceNameInvalid:
-        return default
+        of_header = checked_source((named[0] or b"").decode().strip()) if named else None
+        of_record = _source_in(value)
+    except (SourceNameInvalid, UnicodeDecodeError):
+        return Attributed(UNATTRIBUTED, "source-invalid")
+    if UNATTRIBUTED in {of_header, of_record}:
+        return Attributed(UNATTRIBUTED, "source-invalid")
+    if of_header is not None and of_record is not None and of_header != of_record:
+        return Attributed(UNATTRIBUTED, "source-contradicted")
+    return Attributed(of_header or of_record or default)
+
+
+def _source_in(value: bytes) -> str | None:
+    """The source that a record names; None where it names none or is no record. Raises SourceNameInvalid."""
+    try:
+        named = _named.decode(value).source
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if named is None:
+        return None
+    if not isinstance(named, str):
+        raise SourceNameInvalid("a source is named by text")
+    return checked_source(named)
 
 
 def trace_of(headers: Sequence[Header]) -> str | None:
@@ -88,8 +114,9 @@ class BranchFeed:
         """Keeps and books what came; returns how many events were added."""
         frames: dict[str, list[Frame]] = {}
         for message in messages:
-            source = source_of(message.headers, message.value, self._default_source)
-            frame = Frame(message.partition, message.offset or 0, message.value, trace_of(message.headers))
+            source, refused = source_of(message.headers, message.value, self._default_source)
+            trace = trace_of(message.headers)
+            frame = Frame(message.partition, message.offset or 0, message.value, trace, refused)
             frames.setdefault(source, []).append(frame)
         appended = 0
         with self._opened() as ingest:

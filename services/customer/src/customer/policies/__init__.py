@@ -18,4 +18,4 @@ async def policies(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Se
     async with write_side(settings, clock) as write:
         register = described.RegisterDescribed(write.handler, write.store, write.ring, clock)
         events = frozenset({described.EVENT})
-        yield [Policy(described.NAME, (INGEST_EVENTS.name,), events, register, register.prepare)]
+        yield [Policy(described.NAME, (INGEST_EVENTS.name,), events, register, "beginning", register.prepare)]

@@ -1,6 +1,7 @@
 """Records of the branch topic: canonical JSON, framed so that every byte that came stays as it was.
 
-A frame is partition, offset, length of the trace parent and of the value (big-endian), and then these two. The line of
+A frame is partition, offset, length of a note and of the value (big-endian), and then these two. The note is the trace
+parent, or after `!` the reason why the message is quarantined unread. The line of
 a record is its place in the intake; its offset is in the detail of what cannot be read.
 """
 
@@ -14,6 +15,7 @@ from sync_ingest.domain.records import AnyRecord, Covers, Unreadable
 
 _HEAD: Final = struct.Struct(">iqBI")
 FRAME_BYTES_MAX: Final = 16 << 20
+REFUSED: Final = "!"
 
 
 class Frame(NamedTuple):
@@ -23,14 +25,17 @@ class Frame(NamedTuple):
     offset: int
     value: bytes
     trace: str | None = None
+    refused: str | None = None
 
 
 def framed(frames: Iterable[Frame]) -> bytes:
     """The bytes of an intake made of these messages."""
     parts: list[bytes] = []
     for frame in frames:
-        trace = (frame.trace or "").encode("ascii")
-        parts += [_HEAD.pack(frame.partition, frame.offset, len(trace), len(frame.value)), trace, frame.value]
+        note = (frame.trace or "").encode("ascii")
+        if frame.refused is not None:
+            note = REFUSED.encode() + frame.refused.encode("ascii")
+        parts += [_HEAD.pack(frame.partition, frame.offset, len(note), len(frame.value)), note, frame.value]
     return b"".join(parts)
 
 
@@ -75,7 +80,14 @@ def _frame(stream: BinaryIO, head: bytes, number: int) -> tuple[AnyRecord | Unre
     if not value:
         return Unreadable("record-empty", f"a message without a value: {place}", b""), size, trace
     oversized = length > LINE_BYTES_MAX
-    content = read_line(Line(number, value[:LINE_BYTES_MAX] if oversized else value, True, oversized))
+    content: AnyRecord | Unreadable
+    if trace is not None and trace.startswith(REFUSED):
+        content = Unreadable(
+            trace.removeprefix(REFUSED), "the message names no source that can be used", kept(value)
+        )
+        trace = None
+    else:
+        content = read_line(Line(number, value[:LINE_BYTES_MAX] if oversized else value, True, oversized))
     if isinstance(content, Unreadable):
         detail = f"{content.detail}: {place}"
         return Unreadable(content.reason, detail, content.raw, content.column), size, trace
