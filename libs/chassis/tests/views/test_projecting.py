@@ -325,7 +325,9 @@ async def test_too_much_poison_holds_the_view_and_not_thousands_of_subjects():
     words = written_down([(0, "poison"), (0, "a")])
     await world.projectors[0].apply(words.all())
     [parked] = world.books.waiting.values()
-    world.books.waiting = {("customer", SUBJECTS[0]): parked.__class__(*[*_values(parked)[:7], HELD_EVENTS_MAX, 1, None])}
+    world.books.waiting = {
+        ("customer", SUBJECTS[0]): parked.__class__(*[*_values(parked)[:7], HELD_EVENTS_MAX, 1, None])
+    }
     words.say(0, "b")
     with pytest.raises(GroupHeld):
         await world.projectors[0].apply(words.all())

@@ -2,12 +2,14 @@
 
 The same source and key give the same id in every service, so a fact that arrives twice, or in two places,
 is recognised without asking anybody. An account number has few digits: without a secret, whoever sees an id and a
-masked number finds the number by trying. Sources and keys are joined by a colon; a source name therefore holds none.
+masked number finds the number by trying. Sources and keys are joined by a colon; a source name therefore holds none. A
+source is named in one spelling (Unicode NFKC), however its letters are composed.
 """
 
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, NewType
+from unicodedata import normalize
 from uuid import UUID, SafeUUID
 
 from typing_extensions import override
@@ -79,7 +81,7 @@ class OutsideIds:
         if not source or ":" in source:
             raise ValueError(f"a source name is not empty and holds no colon: {source!r}")
         hasher = blake2b(key=self._secret, digest_size=_ID_BYTES, person=kind.encode())
-        hasher.update(f"{source}:".encode("utf-8", "surrogatepass"))
+        hasher.update(f"{normalize('NFKC', source)}:".encode("utf-8", "surrogatepass"))
         return hasher
 
     @override

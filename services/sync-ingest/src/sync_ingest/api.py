@@ -17,7 +17,8 @@ from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.archive import QuarantineStatus
 from sync_ingest.batches import BatchFile, IngestDesk
 from sync_ingest.domain.records import canonical_schema
-from sync_ingest.ingesting import REASON_CHARACTERS_MAX, REPAIR_RECORDS_MAX, SOURCE_CHARACTERS_MAX
+from sync_ingest.domain.sources import SOURCE_CHARACTERS_MAX
+from sync_ingest.ingesting import REASON_CHARACTERS_MAX, REPAIR_RECORDS_MAX
 
 FILES_PER_BATCH_MAX: Final = 100
 BATCH_BYTES_MAX: Final = 16 << 20

@@ -160,6 +160,7 @@ create table if not exists {schema}.proposals (
     amounts_minor jsonb not null, proposed_by text not null, reason text not null, proposed_at timestamptz not null);
 create index if not exists quarantine_waiting on {schema}.quarantine (source, number);
 create index if not exists quarantine_intakes on {schema}.quarantine (intake) where status = 'waiting';
+create index if not exists intakes_repairs on {schema}.intakes (source) where repairs is not null;
 create table if not exists {schema}.certificates (
     id uuid primary key, source text not null, certified_at timestamptz not null, status text not null,
     findings bytea not null, number bigint generated always as identity);
@@ -171,6 +172,7 @@ create table if not exists {schema}.descriptions (subject uuid primary key, revi
 create table if not exists {schema}.awaited_originals (
     quarantine uuid primary key, source text not null, original uuid not null);
 create index if not exists awaited_originals_of on {schema}.awaited_originals (source);
+create table if not exists {schema}.source_names (look text primary key, name text not null);
 drop table if exists {schema}.requests;
 """
 TABLES: Final = Tables("ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL,))
@@ -570,6 +572,13 @@ class Archive:
         )
         return rows[0] if rows else None
 
+    def known_source(self, look: str, name: str) -> str:
+        """The name of the source that looks so; `name` where it is the first."""
+        self._execute(
+            "insert into {s}.source_names values (%s, %s) on conflict (look) do nothing", (look, name)
+        )
+        return str(self._row("select name from {s}.source_names where look = %s", (look,))[0])
+
     def sources(self) -> list[str]:
         """Every source that ever sent something."""
         return [row[0] for row in self._rows("select distinct source from {s}.intakes order by source", ())]
@@ -603,6 +612,10 @@ class Archive:
                 [(entry, source, original) for entry, original in originals.items()],
             )
 
+    def await_no_longer(self, entry: QuarantineId) -> None:
+        """The original came, and the reversal cannot be booked: a person decides."""
+        self._execute("delete from {s}.awaited_originals where quarantine = %s", (entry,))
+
     def awaited_originals(self, source: str, after: UUID | None, limit: int) -> dict[QuarantineId, UUID]:
         """Reversals of a source that wait in quarantine, each with the posting that it waits for, in the order of ids."""
         rows = self._rows(
@@ -613,17 +626,20 @@ class Archive:
         )
         return {QuarantineId(entry): original for entry, original in rows}
 
-    def readings(self, intakes: Sequence[Intake]) -> dict[ContentId, frozenset[UUID]]:
-        """All intakes of the same bytes as these, by what the bytes are kept under."""
-        found: dict[ContentId, set[UUID]] = {}
+    def readings(self, intakes: Sequence[Intake]) -> dict[IntakeId, frozenset[UUID]]:
+        """Of each intake all that are of the same bytes, and what took the place of records of these bytes."""
         rows = self._rows(
-            "select other.id, other.source, other.sha256 from {s}.intakes as one"
-            " join {s}.intakes as other using (source, sha256) where one.id = any(%s)",
-            ([intake.id for intake in intakes],),
+            "with same as (select one.id as of, other.id from {s}.intakes as one"
+            " join {s}.intakes as other using (source, sha256) where one.id = any(%s))"
+            " select of, id from same union all"
+            " select same.of, r.id from {s}.intakes as r join {s}.quarantine as q on q.id = r.repairs"
+            " join same on same.id = q.intake where r.repairs is not null and r.source = any(%s)",
+            ([intake.id for intake in intakes], list({intake.source for intake in intakes})),
         )
-        for intake, source, digest in rows:
-            found.setdefault(content_id(self._ids, source, digest), set()).add(intake)
-        return {content: frozenset(ids) for content, ids in found.items()}
+        found: dict[IntakeId, set[UUID]] = {}
+        for intake, other in rows:
+            found.setdefault(intake, set()).add(other)
+        return {intake: frozenset(others) for intake, others in found.items()}
 
     # statements
 

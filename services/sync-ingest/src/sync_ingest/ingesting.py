@@ -50,6 +50,7 @@ from sync_ingest.domain.records import (
     Unreadable,
     shown,
 )
+from sync_ingest.domain.sources import SourceLooksAlike, checked_source, look, spelled
 from sync_ingest.domain.totals import Purse
 from sync_ingest.pipeline import AppendConflict, Entry, Journal, NotBookable, Origin, Pipeline
 
@@ -66,7 +67,7 @@ RELEASE_APPROVAL_MINOR: Final = 5_000_000
 SHOWN_RETRIES_MAX: Final = 5
 CONTROL: Final = "control"
 """The kind of record that states what a feed holds, and moves nothing."""
-SOURCE_CHARACTERS_MAX: Final = 64
+REVERSALS_AT_ONCE: Final = 500
 
 
 class StoredMovement(msgspec.Struct, frozen=True):
@@ -204,13 +205,8 @@ class IngestSettings:
         return BookingDays.around(today, self.booked_from, self.booked_days_ahead_max)
 
 
-class SourceNameInvalid(Refusal):
-    """Ids are derived from the name of the source, so it is short, printable and without a colon."""
-
-    code = "source-name-invalid"
-    status = 422
-    title = "Not a name of a source"
-    title_zh = "来源名称无效"
+class SubjectErased(Exception):
+    """The key under which something was kept has been destroyed."""
 
 
 class Unbookable(Exception):
@@ -286,15 +282,6 @@ class SecondPersonNeeded(Refusal):
     title_zh = "须由另一人员批准该修复内容"
 
 
-def checked_source(source: str) -> str:
-    """The name, if it is one; raises SourceNameInvalid."""
-    if not 1 <= len(source) <= SOURCE_CHARACTERS_MAX or ":" in source or not source.isprintable():
-        raise SourceNameInvalid(f"1 to {SOURCE_CHARACTERS_MAX} printable characters, no colon")
-    if source != source.strip():
-        raise SourceNameInvalid("no blank at either end")
-    return source
-
-
 @dataclass(slots=True)
 class Ingest:
     """Everything a run needs; one instance per thread."""
@@ -323,7 +310,7 @@ class Ingest:
 
         The same command again has the result of the first time. Raises CommandKeyReused where its key was another's.
         """
-        checked_source(source)
+        source = checked_source(source)
         if format not in FORMATS:
             raise FormatUnknown(format)
         adapter_for(format, mapping)
@@ -334,7 +321,9 @@ class Ingest:
             self.reached("after-intake")
             given = {intake.id for intake in intakes}
             self._finish_open(source, without=given)
-            return self._book_and_certify(source, intakes, command)
+            result = self._book_and_certify(source, intakes, command)
+            self._settle_reversals(source)
+            return result
 
     def keep(self, source: str, content: FeedContent, *, format: str) -> RunResult:
         """Books one intake and leaves its certificate to the window: what a stream of small batches does."""
@@ -350,7 +339,8 @@ class Ingest:
     def close_window(self, source: str) -> list[RunResult]:
         """Certifies everything of a source that no certificate covers yet."""
         with self._traced("ingest close window"), self.archive.locked(source):
-            return self._finish_open(source, without=set())
+            results = self._finish_open(source, without=set())
+            return results + self._settle_reversals(source)
 
     # quarantine
 
@@ -372,7 +362,9 @@ class Ingest:
             amounts_minor = _amounts(items)
             if self._needs_second_person(amounts_minor):
                 return self._propose(entry, repaired, len(items), amounts_minor, command)
-            return self._release(entry, repaired, command)
+            released = self._release(entry, repaired, command)
+            self._settle_reversals(source)
+            return released
 
     def approve(self, quarantined: QuarantineId, repair: UUID, command: Command | None = None) -> RunResult:
         """Books the repair that another person proposed; `repair` names its bytes, so nothing else is booked."""
@@ -389,7 +381,9 @@ class Ingest:
                 raise SecondPersonNeeded(repair)
             repaired = self._open_proposal(source, proposal)
             self._checked_repair(entry, repaired)
-            return self._release(entry, repaired, command, proposed_by=proposal.proposed_by)
+            released = self._release(entry, repaired, command, proposed_by=proposal.proposed_by)
+            self._settle_reversals(source)
+            return released
 
     def dismiss(self, quarantined: QuarantineId, command: Command | None = None) -> int:
         """Closes an entry without booking anything; returns the position of its event."""
@@ -486,7 +480,7 @@ class Ingest:
             raise RepairRefused(f"it holds {', '.join(kinds)} where {wanted} was quarantined")
         pipeline = self._pipeline(entry.source, _Dry(self.ledger), whole=True)
         try:
-            for _ in pipeline.book([items], [Origin(entry.id, "repair", open=True)]):
+            for _ in pipeline.book([items], [Origin(entry.id, "repair", open=True, covers="parts")]):
                 pass
         except _Bookable:
             return items
@@ -603,7 +597,8 @@ class Ingest:
 
     def certificates(self, source: str | None, before: int | None, limit: int) -> list[Certificate]:
         """A page of certificates, newest first, going on before a number."""
-        return [Certificate.of(row) for row in self.archive.certificates(source, before, limit)]
+        wanted = None if source is None else spelled(source)
+        return [Certificate.of(row) for row in self.archive.certificates(wanted, before, limit)]
 
     def latest_certificate(self, source: str) -> Certificate | None:
         """The last certificate of a source."""
@@ -631,6 +626,38 @@ class Ingest:
             return self.vault.open_bytes(of, f"intake|{number}", sealed)
 
         return self.archive.read(intake, open_chunk)
+
+    def _settle_reversals(self, source: str) -> list[RunResult]:
+        """Releases reversals that wait for a posting that is stored now, as they came; the source is locked.
+
+        One that contradicts its original waits on for a person.
+        """
+        self.ledger.said_by(ITSELF._replace(reason="its original is booked"), carrier())
+        results, after = [], None
+        while awaited := self.archive.awaited_originals(source, after, REVERSALS_AT_ONCE):
+            *_, after = awaited
+            stored = self.ledger.known(list(set(awaited.values())))
+            for quarantined in [entry for entry, original in awaited.items() if original in stored]:
+                try:
+                    entry = self._to_resolve(quarantined)
+                    record = self.raw_of(entry)
+                    if self._is_booked(source, record):
+                        self._append(self._releases(source, {entry.id: entry.intake}))
+                        self.archive.resolved([entry.id], "released")
+                    else:
+                        self._checked_repair(entry, record)
+                        results.append(self._release(entry, record, None))
+                except (RepairRefused, AlreadyReleased, AlreadyDismissed, SubjectErased):
+                    self.archive.await_no_longer(quarantined)
+        return results
+
+    def _is_booked(self, source: str, record: bytes) -> bool:
+        """Whether a posting that was quarantined is booked since: its intake was read again when its window closed."""
+        posting = msgspec.json.decode(record, type=Posting)
+        if posting.core_transaction_id is None:
+            return False
+        identity = self.ids.posting(source, posting.account, posting.core_transaction_id, posting.leg)
+        return bool(self.ledger.known([identity]))
 
     @contextmanager
     def _traced(self, name: str) -> Iterator[None]:
@@ -713,6 +740,7 @@ class Ingest:
         def seal(content: ContentId, number: int, chunk: bytes) -> bytes:
             return self.vault.seal_bytes(content, f"intake|{number}", chunk)
 
+        self._known(source)
         reading = adapter_for(format, mapping).reading
 
         intakes: dict[IntakeId, Intake] = {}
@@ -735,6 +763,12 @@ class Ingest:
             intakes[intake.id] = intake
         self._note_intakes(source, list(intakes.values()))
         return [*intakes.values(), *copies]
+
+    def _known(self, source: str) -> None:
+        """The source is known by its name from now on; raises SourceLooksAlike where another one looks like it."""
+        known = self.archive.known_source(look(source), source)
+        if known != source:
+            raise SourceLooksAlike(f"there is a source {known!r}; send under that name, or under another one")
 
     def _note_intakes(self, source: str, intakes: Sequence[Intake]) -> None:
         known = self.ledger.known([intake.id for intake in intakes])
@@ -829,8 +863,8 @@ class Ingest:
                     intake.name,
                     open=fresh,
                     closed=intake.certified,
-                    covers=adapter.covers,
-                    readings=readings[intake.content],
+                    covers="parts" if intake.repairs else adapter.covers,
+                    readings=frozenset([intake.id]) if intake.repairs else readings[intake.id],
                     kind="posting" if intake.format == "csv" else None,
                 )
             )

@@ -22,7 +22,7 @@ from sync_ingest.archive import STORE_SCHEMA
 from sync_ingest.domain.booking import differences
 from sync_ingest.domain.events import STORED_NAMES, PostingBooked, PostingReversed
 from sync_ingest.domain.records import Posting
-from sync_ingest.ingesting import ITSELF, Acting, StoredMovement
+from sync_ingest.ingesting import ITSELF, Acting, StoredMovement, SubjectErased
 from sync_ingest.pipeline import AppendConflict, Entry, StoredPosting
 
 STORE: Final = "ingest"
@@ -61,10 +61,6 @@ class _PlaceOf(NamedTuple):
 
 
 _NOWHERE: Final = _PlaceOf(None, b"", b"")
-
-
-class SubjectErased(Exception):
-    """The key under which something was kept has been destroyed."""
 
 
 class _PostingData(msgspec.Struct):

@@ -25,8 +25,9 @@ from chassis.transport import Consumer, Header, KafkaPublisher, Record, ensure_t
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 
 from sync_ingest.adapters.topic import Frame, framed
+from sync_ingest.domain.sources import SourceNameInvalid, checked_source
 from sync_ingest.enduring import Opened
-from sync_ingest.ingesting import FeedContent, RunResult, SourceNameInvalid, checked_source
+from sync_ingest.ingesting import FeedContent, RunResult
 
 GROUP: Final = "sync-ingest.feed"
 CONTEXT: Final = "corebank"

@@ -569,9 +569,12 @@ class Pipeline:
         return plan
 
     def _unfit(self, item: Item) -> _Quarantined:
-        """Why a posting that is not there yet cannot come; the same reason whenever its intake is read."""
-        detail = "its intake is certified without it: release it once its original is there"
-        return self._refused(item, "reversal-without-original", detail)
+        """Why a posting that is not there yet cannot come from an intake that a certificate covers."""
+        if isinstance(item.content, Posting) and item.content.reverses is not None:
+            return self._orphan(item)
+        return self._refused(
+            item, "intake-certified", "its intake is certified without it: release its entry"
+        )
 
     def _original(self, posting: Posting) -> UUID:
         """Identity of the posting that a reversal names: on its own account and leg unless it says otherwise."""

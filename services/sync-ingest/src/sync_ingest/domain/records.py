@@ -325,6 +325,14 @@ def legible(postings: Sequence[Posting]) -> bool:
 
 def unseen(record: Posting | MasterRecord) -> str | None:
     """The first field with a character that nobody sees, or that is a code or number with a blank at an end."""
+    if isinstance(record, HoldersRecord):
+        for holder in record.holders:
+            if (column := _unseen(holder)) is not None:
+                return column
+    return _unseen(record)
+
+
+def _unseen(record: msgspec.Struct) -> str | None:
     for name, key in _TEXTS_OF[type(record)]:
         value = getattr(record, name)
         if value is None or (value.isprintable() and not key):
@@ -337,7 +345,7 @@ def unseen(record: Posting | MasterRecord) -> str | None:
     return None
 
 
-def _texts_of(record: type[Record]) -> tuple[tuple[str, bool], ...]:
+def _texts_of(record: type[msgspec.Struct]) -> tuple[tuple[str, bool], ...]:
     """The fields of a record that hold text, each with whether it is a code or number."""
     kind = msgspec.inspect.type_info(record)
     found = []
@@ -349,7 +357,7 @@ def _texts_of(record: type[Record]) -> tuple[tuple[str, bool], ...]:
     return tuple(found)
 
 
-_TEXTS_OF: Final = {record: _texts_of(record) for record in get_args(Posting | MasterRecord)}
+_TEXTS_OF: Final = {record: _texts_of(record) for record in (*get_args(Posting | MasterRecord), ListedHolder)}
 
 
 def canonical_schema() -> dict[str, object]:

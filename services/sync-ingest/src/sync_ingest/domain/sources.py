@@ -1,0 +1,86 @@
+"""Names of sources: one spelling for what looks the same, because ids are derived from the name."""
+
+from typing import Final
+from unicodedata import normalize
+
+from chassis.deciding import Refusal
+
+SOURCE_CHARACTERS_MAX: Final = 64
+
+_LOOK: Final = str.maketrans(
+    {
+        "\u0430": "a",
+        "\u0435": "e",
+        "\u043e": "o",
+        "\u0440": "p",
+        "\u0441": "c",
+        "\u0443": "y",
+        "\u0445": "x",
+        "\u0456": "i",
+        "\u0458": "j",
+        "\u0455": "s",
+        "\u0501": "d",
+        "\u04bb": "h",
+        "\u051b": "q",
+        "\u051d": "w",
+        "\u044c": "b",
+        "\u04cf": "l",
+        "\u03b1": "a",
+        "\u03b5": "e",
+        "\u03b9": "i",
+        "\u03ba": "k",
+        "\u03bd": "v",
+        "\u03bf": "o",
+        "\u03c1": "p",
+        "\u03c4": "t",
+        "\u03c5": "u",
+        "\u03c7": "x",
+        "\u0131": "i",
+        "0": "o",
+        "1": "l",
+        "|": "l",
+    }
+)
+"""Letters that look like a Latin one (Unicode Technical Standard 39, the common ones), in lower case."""
+
+
+class SourceNameInvalid(Refusal):
+    """Ids are derived from the name of the source, so it is short, printable and without a colon."""
+
+    code = "source-name-invalid"
+    status = 422
+    title = "Not a name of a source"
+    title_zh = "来源名称无效"
+
+
+class SourceLooksAlike(Refusal):
+    """The name cannot be told from that of a source that is known; postings would be booked beside its own."""
+
+    code = "source-looks-alike"
+    status = 422
+    title = "The name looks like that of another source"
+    title_zh = "来源名称与已有来源相似"
+
+
+def spelled(source: str) -> str:
+    """The one spelling of a name: Unicode NFKC, in which wide letters are plain ones and accents are composed."""
+    return normalize("NFKC", source)
+
+
+def checked_source(source: str) -> str:
+    """The name in its one spelling; raises SourceNameInvalid.
+
+    Upper and lower case stay as they are written: which of the two a bank means is not ours to say. A source whose name
+    differs from a known one in case alone is refused where it first sends (`look`).
+    """
+    name = spelled(source)
+    if not 1 <= len(name) <= SOURCE_CHARACTERS_MAX or ":" in name or not name.isprintable():
+        raise SourceNameInvalid(f"1 to {SOURCE_CHARACTERS_MAX} printable characters, no colon")
+    if name != name.strip():
+        raise SourceNameInvalid("no blank at either end")
+    return name
+
+
+def look(name: str) -> str:
+    """What names have in common that cannot be told apart: case, and letters of other scripts that look Latin."""
+    return normalize("NFKC", name.casefold()).translate(_LOOK)
