@@ -18,6 +18,7 @@ from customer.views.asset_panorama import ACCOUNTS
 from .told import START, Teller
 
 NOW = START + timedelta(days=2)
+TODAY, TOMORROW = (str((NOW + timedelta(days=days)).date()) for days in (0, 1))
 IDS = OutsideIds(bytes(32))
 ZHANG, LI = UUID(int=1001), UUID(int=1002)
 PERSONAL = {"account", "name", "party", "card", "counterparty_account", "counterparty_name", "text", "phone"}
@@ -313,12 +314,11 @@ async def right(bank, mongo, account, holder, type="account.holder_removed", **d
     await mongo.update("asset_panorama_v1_accounts", where, {"$set": {"holders": document["holders"]}})
 
 
-@pytest.mark.parametrize("until", ["2026-02-02", "2026-02-03"])
+@pytest.mark.parametrize("until", [TODAY, TOMORROW])
 async def test_who_no_longer_holds_an_account_no_longer_sees_it(reading, bank, mongo, until):
-    """The day of the test is 2026-02-02: a right that ends then is over, one that ends tomorrow stands."""
     before = await reading.panorama(ZHANG, NOW, None)
     await right(bank, mongo, bank.ours, "P1", role="joint", held_until=until)
-    stands = until > "2026-02-02"
+    stands = until > TODAY
     shown = await reading.panorama(ZHANG, NOW, None)
     assert (str(bank.ours) in {one["account_id"] for one in shown["accounts"]}) is stands
     assert (shown == before) is stands
@@ -330,12 +330,12 @@ async def test_who_no_longer_holds_an_account_no_longer_sees_it(reading, bank, m
 
 
 async def test_an_account_whose_last_holder_left_waits_for_its_customer(reading, bank, mongo):
-    await right(bank, mongo, bank.mine, "P1", role="owner", held_until="2026-02-02")
+    await right(bank, mongo, bank.mine, "P1", role="owner", held_until=TODAY)
     waiting, _ = await reading.unlinked(None, 10)
     assert str(bank.mine) in {one["account_id"] for one in waiting}
-    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from="2026-02-03")
+    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from=TOMORROW)
     assert await reading.unlinked_count() == (3, True)
-    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from="2026-02-02")
+    await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from=TODAY)
     assert await reading.unlinked_count() == (2, True)
 
 

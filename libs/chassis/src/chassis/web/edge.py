@@ -336,21 +336,29 @@ def _given_again(body: bytes, receive: Receive) -> Receive:
 
 def check_json(body: bytes) -> None:
     """Refuses JSON that our stores or other readers could not hold: text that is not Unicode or has a null character,
-    integers beyond 64 bits, NaN, more than `JSON_DEPTH_MAX` levels. Broken syntax is left to the route's own reader."""
+    integers beyond 64 bits, NaN, more than `JSON_DEPTH_MAX` levels, a name twice in one object, of which each reader
+    would take another. Broken syntax is left to the route's own reader."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestMalformed("the body is not UTF-8") from error
     deep = text.count("[") + text.count("{") > JSON_DEPTH_MAX
-    if not deep and _SUSPECT.search(text) is None and "\x00" not in text:
-        return
+    suspect = deep or _SUSPECT.search(text) is not None or "\x00" in text
     try:
-        value = json.loads(text, parse_int=_integer, parse_constant=_constant)
+        value = json.loads(text, parse_int=_integer, parse_constant=_constant, object_pairs_hook=_object)
     except json.JSONDecodeError:
         return
     except RecursionError as error:
         raise RequestInvalid(f"more than {JSON_DEPTH_MAX} levels") from error
-    _look(value, JSON_DEPTH_MAX)
+    if suspect:
+        _look(value, JSON_DEPTH_MAX)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise RequestInvalid("a name stands twice in one object")
+    return found
 
 
 def _integer(digits: str) -> int:
