@@ -69,6 +69,9 @@ UTILITIES = ("国家电网", "自来水公司", "燃气集团", "中国移动")
 PAYROLL_BANKS = (("102100000021", "6222000000000001"), ("105100000017", "6217000000000002"))
 DAYS_IN_A_YEAR = 365
 
+BIRTHDAYS: Final = 21_500
+"""Days on which customers of the demo bank are born."""
+
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
@@ -195,7 +198,8 @@ class _Builder:
             self.customers.append(customer)
 
     def _party(self, key: str, name: str, *, company: bool) -> None:
-        born_on = date(1945, 1, 1) + timedelta(days=self.chance.randrange(21_500))
+        # By the number of the party: no two of them have one identity number. 7,919 and the days have no divisor in common.
+        born_on = date(1945, 1, 1) + timedelta(days=self.expected.parties * 7_919 % BIRTHDAYS)
         self.master.append(
             {
                 "record": "party",
@@ -203,7 +207,9 @@ class _Builder:
                 "kind": "company" if company else "person",
                 "name": name,
                 "born_on": None if company else born_on.isoformat(),
-                "identity_number": self._identity_number(born_on),
+                "identity_number": None
+                if company
+                else self._identity_number(born_on, self.expected.parties // BIRTHDAYS),
                 "phone": f"1990000{self.chance.randrange(10_000):04d}",
                 "email": f"{key.lower()}@example.com",
                 "address": f"{self.chance.choice(DISTRICTS)}示例路{self.chance.randrange(1, 999)}号",
@@ -298,8 +304,8 @@ class _Builder:
     def _company_name(self) -> str:
         return self.chance.choice(COMPANY_WORDS) + self.chance.choice(COMPANY_TRADES)
 
-    def _identity_number(self, born_on: date) -> str:
-        body = f"990000{born_on:%Y%m%d}{self.chance.randrange(1000):03d}"
+    def _identity_number(self, born_on: date, order: int) -> str:
+        body = f"990000{born_on:%Y%m%d}{order:03d}"
         weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
         total = sum(int(digit) * weight for digit, weight in zip(body, weights, strict=True))
         return body + "10X98765432"[total % 11]

@@ -21,7 +21,8 @@ def test_what_was_published_is_read_and_written_the_same(event):
         text = path.read_text(encoding="utf-8")
         read = event.model_validate_json(text)
         added = {
-            name: event.model_fields[name].default for name in event.model_fields.keys() - json.loads(text)
+            name: json.loads(json.dumps(event.model_fields[name].default))
+            for name in event.model_fields.keys() - json.loads(text)
         }
         assert json.loads(read.model_dump_json()) == json.loads(text) | added
         shown |= set(json.loads(text))

@@ -17,7 +17,7 @@ from customer.panorama import Panorama
 from customer.shapes import CustomerShown
 from pydantic import TypeAdapter
 
-from .test_reading import IDS, LI, ZHANG, bank, reading
+from .test_reading import IDS, LI, NOW, ZHANG, bank, reading
 
 __all__ = ["bank", "reading"]
 
@@ -41,7 +41,7 @@ async def api(handler, store, reading, tmp_path, postgres_url):
         asked.append((context, position))
         return position < 1_000_000
 
-    desk = Desk(handler, store, catalogue(), reading, IDS, CLOCK)
+    desk = Desk(handler, store, catalogue(), reading, IDS, CLOCK, NOW.date)
     app = create_app("customer", [create_router(desk, doors(wait_for, permissions.ROLES))], settings)
     token = development_token(settings, CLOCK.now(), subject="lin")
     async with httpx.AsyncClient(

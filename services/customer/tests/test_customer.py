@@ -1,5 +1,8 @@
 """A customer's rules, as given, when, then."""
 
+from datetime import date
+from uuid import UUID
+
 import msgspec
 import pytest
 from chassis.testing import Specification
@@ -8,26 +11,44 @@ from customer.domain.customer import (
     REFERENCES_MAX,
     AdoptDescription,
     ChangeContactDetails,
+    ConfirmReference,
+    ContradictionUnknown,
     CorrectIdentityDetails,
     CustomerAlreadyRegistered,
     CustomerNotRegistered,
     Details,
     LinkReference,
     Reference,
+    ReferenceNotLinked,
+    ReferenceSettled,
     RegisterCustomer,
+    RejectReference,
     RenameCustomer,
+    ResolveContradiction,
+    TakeOverReference,
     TooManyReferences,
+    UnlinkReference,
     customer_decider,
     identify,
 )
 from customer.domain.events import (
     ContactDetailsChanged,
+    ContradictionResolved,
     CustomerRegistered,
     CustomerRenamed,
+    DetailsConfirmed,
+    DetailsContradicted,
     IdentityDetailsCorrected,
+    ReferenceClaimed,
+    ReferenceConfirmed,
+    ReferenceDisputed,
     ReferenceLinked,
+    ReferenceRejected,
+    ReferenceUnlinked,
     StatedAsset,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 customer = Specification(customer_decider)
 zhang = Details(name="张伟", phone="13800001234")
@@ -35,13 +56,24 @@ ids = OutsideIds(bytes(32))
 core = Reference.of(ids, "core", "4711")
 core_linked = ReferenceLinked(source="core", party_id=ids.party("core", "4711"), key="4711")
 by_staff = CustomerRegistered(name="张伟", kind="person", origin="staff", phone="13800001234")
-by_source = CustomerRegistered(name="张伟", kind="person", origin="master-data", phone="13800001234")
+by_source = CustomerRegistered(
+    name="张伟", kind="person", origin="master-data", phone="13800001234", source="core", party_id=core.party
+)
+core_claimed = ReferenceClaimed(source="core", party_id=core.party, key="4711")
+core_confirmed = ReferenceConfirmed(source="core", party_id=core.party)
+core_says = {"source": "core", "party_id": core.party}
+TODAY = date(2026, 2, 1)
+TOMORROW = date(2026, 2, 2)
+
+
+def describe(details, reference=core, day=TODAY):
+    return AdoptDescription(reference, details, day)
 
 
 def test_staff_register_a_customer_with_what_it_states_to_own():
     stated = StatedAsset("deposit", 30_000_000, "CNY")
     customer.given().when(RegisterCustomer(zhang, (core, core), (stated,))).then(
-        msgspec.structs.replace(by_staff, stated_assets=(stated,)), core_linked
+        msgspec.structs.replace(by_staff, stated_assets=(stated,)), core_claimed
     )
 
 
@@ -50,36 +82,129 @@ def test_nobody_is_registered_twice():
 
 
 def test_master_data_registers_whom_it_describes_and_links_it():
-    customer.given().when(AdoptDescription(core, zhang)).then(by_source, core_linked)
+    customer.given().when(describe(zhang)).then(by_source, core_linked)
 
 
 def test_the_same_description_again_tells_nothing():
-    customer.given(by_source, core_linked).when(AdoptDescription(core, zhang)).then_nothing()
+    customer.given(by_source, core_linked).when(describe(zhang)).then_nothing()
 
 
 def test_a_later_description_tells_each_change_by_its_name():
     later = Details(name="张伟明", phone="13900005678", born_on="1980-02-29")
-    customer.given(by_source, core_linked).when(AdoptDescription(core, later)).then(
-        CustomerRenamed(name="张伟明"),
-        ContactDetailsChanged(phone="13900005678", email=None, address=None),
-        IdentityDetailsCorrected(born_on="1980-02-29", identity_number=None),
-    ).when(AdoptDescription(core, later)).then_nothing()
+    customer.given(by_source, core_linked).when(describe(later)).then(
+        CustomerRenamed(name="张伟明", **core_says),
+        ContactDetailsChanged(phone="13900005678", email=None, address=None, changed=("phone",), **core_says),
+        IdentityDetailsCorrected(
+            born_on="1980-02-29", identity_number=None, changed=("born_on",), **core_says
+        ),
+    ).when(describe(later)).then_nothing()
 
 
 def test_what_a_description_leaves_out_stays():
-    customer.given(by_source, core_linked).when(AdoptDescription(core, Details(name=None))).then_nothing()
+    customer.given(by_source, core_linked).when(describe(Details(name=None))).then_nothing()
 
 
-def test_what_staff_entered_is_not_overwritten_by_a_dump():
-    customer.given(by_staff, core_linked).when(
-        AdoptDescription(core, Details(name="ZHANG WEI"))
-    ).then_nothing()
+def test_what_staff_entered_stands_beside_what_a_source_states():
+    customer.given(by_staff, core_linked).when(describe(Details(name="ZHANG WEI", phone="13800001234"))).then(
+        DetailsConfirmed(fields=("phone",), **core_says), DetailsContradicted(name="ZHANG WEI", **core_says)
+    ).when(describe(Details(name="ZHANG WEI", phone="13800001234"))).then_nothing()
 
 
-def test_a_reference_is_linked_once():
-    customer.given(by_staff).when(LinkReference(core)).then(core_linked).when(
+def test_a_correction_by_staff_stands_when_the_source_changes_another_field():
+    """The phone that the core bank sends with every description is not a change of its own."""
+    corrected = customer.given(by_source, core_linked).when(ChangeContactDetails("13700000001", None, None))
+    story = corrected.then(
+        ContactDetailsChanged(phone="13700000001", email=None, address=None, changed=("phone",))
+    )
+    moved = Details(name="张伟", phone="13800001234", address="上海市浦东新区")
+    story = story.when(describe(moved)).then(
+        ContactDetailsChanged(
+            phone="13700000001", email=None, address="上海市浦东新区", changed=("address",), **core_says
+        )
+    )
+    own = msgspec.structs.replace(moved, phone="13900009999")
+    contradicted = story.when(describe(own)).then(DetailsContradicted(phone="13900009999", **core_says))
+    contradicted.when(describe(own)).then_nothing()
+    for accept, phone in ((True, "13900009999"), (False, "13700000001")):
+        resolved = ContradictionResolved(field="phone", accepted=accept, **core_says)
+        after = contradicted.when(ResolveContradiction("phone", core.party, accept)).then(resolved)
+        state = customer_decider.fold(after.history)
+        assert (state.values["phone"], state.contradictions) == (phone, {})
+        after.when(ResolveContradiction("phone", core.party, accept)).then_rejected(ContradictionUnknown)
+        after.when(describe(own)).then_nothing()
+    agreed = contradicted.when(describe(msgspec.structs.replace(own, phone="13700000001"))).then(
+        DetailsConfirmed(fields=("phone",), **core_says)
+    )
+    assert customer_decider.fold(agreed.history).contradictions == {}
+
+
+def test_a_way_to_reach_the_customer_that_staff_removed_stays_removed():
+    customer.given(by_source, core_linked).when(ChangeContactDetails(None, None, None)).then(
+        ContactDetailsChanged(phone=None, email=None, address=None, changed=("phone",))
+    ).when(describe(zhang)).then_nothing()
+
+
+def test_a_claimed_reference_waits_for_its_confirmation():
+    customer.given(by_staff).when(LinkReference(core)).then(core_claimed).when(
         LinkReference(core)
+    ).then_nothing().when(ConfirmReference(core.party)).then(core_confirmed).when(
+        ConfirmReference(core.party)
     ).then_nothing()
+
+
+same = Details(name="张伟", phone="13800001234", identity_number="11010519491231002X")
+identified = msgspec.structs.replace(by_staff, identity_number="11010519491231002X")
+
+
+def test_master_data_confirms_a_claimed_reference_of_the_same_person():
+    agreed = DetailsConfirmed(fields=("name", "phone", "identity_number"), **core_says)
+    customer.given(identified, core_claimed).when(describe(same)).then(core_confirmed, agreed)
+    born = msgspec.structs.replace(by_staff, born_on="1949-12-31")
+    customer.given(born, core_claimed).when(describe(Details(name="张伟", born_on="1949-12-31"))).then(
+        core_confirmed, DetailsConfirmed(fields=("name", "born_on"), **core_says)
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "张伟", "identity_number": "110105194912310038"},
+        {"name": "张伟"},
+        {"name": "李娜", "born_on": "1949-12-31"},
+    ],
+)
+def test_a_claimed_reference_of_somebody_else_is_disputed_and_takes_nothing_over(other):
+    history = [msgspec.structs.replace(identified, born_on="1949-12-31"), core_claimed]
+    described = Details(**other)
+    disputed = (
+        customer.given(*history).when(describe(described)).then(ReferenceDisputed(**core_says, **other))
+    )
+    disputed.when(describe(described)).then_nothing()
+    disputed.when(RejectReference(core.party)).then(ReferenceRejected(**core_says)).when(
+        ConfirmReference(core.party)
+    ).then_rejected(ReferenceNotLinked)
+    confirmed = disputed.when(ConfirmReference(core.party))
+    assert confirmed.decided[0] == core_confirmed
+    assert confirmed.then(*confirmed.decided).when(describe(described)).then_nothing()
+
+
+def test_a_reference_is_unlinked_on_a_day_and_linked_again_under_another_identity():
+    unlinked = ReferenceUnlinked(until=TOMORROW, **core_says)
+    story = customer.given(by_source, core_linked).when(UnlinkReference(core.party, TOMORROW)).then(unlinked)
+    story.when(UnlinkReference(core.party, TOMORROW)).then_nothing()
+    story.when(UnlinkReference(core.party, TODAY)).then_rejected(ReferenceSettled)
+    story.when(RejectReference(core.party)).then_rejected(ReferenceSettled)
+    renamed = Details(name="张伟明", phone="13800001234")
+    assert story.when(describe(renamed)).decided[0] == CustomerRenamed(name="张伟明", **core_says)
+    story.when(describe(renamed, day=TOMORROW)).then_nothing()
+    again = msgspec.structs.replace(core, claim=UUID(int=5))
+    linked = story.when(TakeOverReference(again, TOMORROW)).then(again.linked(TOMORROW))
+    assert [identify(one) for one in linked.history] == [None, core.party, None, UUID(int=5)]
+
+
+def test_a_confirmed_reference_is_unlinked_and_not_rejected():
+    customer.given(by_source, core_linked).when(RejectReference(core.party)).then_rejected(ReferenceSettled)
+    customer.given(by_source).when(UnlinkReference(core.party, TODAY)).then_rejected(ReferenceNotLinked)
 
 
 def test_nobody_is_linked_or_changed_before_it_is_registered():
@@ -101,7 +226,7 @@ def test_contact_details_change_only_when_they_do():
     same = ChangeContactDetails("13800001234", None, None)
     customer.given(by_staff).when(same).then_nothing()
     customer.given(by_staff).when(ChangeContactDetails(None, "z@example.com", None)).then(
-        ContactDetailsChanged(phone=None, email="z@example.com", address=None)
+        ContactDetailsChanged(phone=None, email="z@example.com", address=None, changed=("phone", "email"))
     )
 
 
@@ -112,11 +237,92 @@ def test_a_name_and_what_identifies_change_only_when_they_do():
     ).then_nothing()
     customer.given(by_staff).when(CorrectIdentityDetails(None, None)).then_nothing()
     customer.given(by_staff).when(CorrectIdentityDetails("1980-02-29", None)).then(
-        IdentityDetailsCorrected(born_on="1980-02-29", identity_number=None)
+        IdentityDetailsCorrected(born_on="1980-02-29", identity_number=None, changed=("born_on",))
     )
 
 
-@pytest.mark.parametrize("event", [by_staff, CustomerRenamed(name="张三")])
-def test_only_a_link_is_unique_in_the_store(event):
-    assert identify(event) is None
-    assert identify(core_linked) == ids.party("core", "4711")
+def test_a_link_and_a_proven_identity_number_are_unique_in_the_store():
+    assert [identify(one) for one in (by_staff, CustomerRenamed(name="张三"))] == [None, None]
+    assert [identify(one) for one in (core_linked, core_claimed)] == [core.party, core.party]
+    numbered = RegisterCustomer(same, number_claim=UUID(int=9))
+    [registered] = customer.given().when(numbered).decided
+    assert identify(registered) == UUID(int=9)
+
+
+FIELDS = ("name", "phone", "email", "address", "born_on", "identity_number", "branch")
+other_core = Reference.of(ids, "fund", "7")
+values = st.sampled_from(["a", "b", "c"])
+descriptions = st.fixed_dictionaries({field: st.none() | values for field in FIELDS})
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("describe"), st.sampled_from([core, other_core]), descriptions),
+        st.tuples(st.just("change"), st.sampled_from(["phone", "email", "address"]), st.none() | values),
+        st.tuples(st.just("resolve"), st.sampled_from([core, other_core]), st.booleans()),
+    ),
+    max_size=12,
+)
+
+
+class Model:
+    """Of each field a value, who stated it, what each source last stated, and what is stated against staff."""
+
+    def __init__(self):
+        self.stands = dict.fromkeys(FIELDS) | {"name": "a"}
+        self.staff = set()
+        self.last = {core.party: {"name": "a"}, other_core.party: {}}
+        self.against = {}
+
+    def describe(self, reference, described):
+        for field, value in described.items():
+            if value is None or self.last[reference.party].get(field) == value:
+                continue
+            self.last[reference.party][field] = value
+            self.against.pop((field, reference.party), None)
+            if self.stands[field] != value and field in self.staff:
+                self.against[field, reference.party] = value
+            else:
+                self.stands[field] = value
+        return describe(Details(**described), reference)
+
+    def change(self, field, value):
+        now = {one: self.stands[one] for one in ("phone", "email", "address")} | {field: value}
+        if self.stands[field] != value:
+            self.settle(field, value)
+            self.staff.add(field)
+        return ChangeContactDetails(**now)
+
+    def resolve(self, reference, accept):
+        found = sorted(field for field, party in self.against if party == reference.party)
+        if not found:
+            return None
+        value = self.against.pop((found[0], reference.party))
+        if accept:
+            self.settle(found[0], value)
+            self.staff.discard(found[0])
+        return ResolveContradiction(found[0], reference.party, accept)
+
+    def settle(self, field, value):
+        self.stands[field] = value
+        self.against = {key: stated for key, stated in self.against.items() if key[0] != field}
+
+
+@given(steps)
+def test_details_follow_the_model(taken):
+    history = [
+        CustomerRegistered(name="a", kind="person", origin="master-data", **core_says),
+        core_linked,
+        other_core.linked(),
+    ]
+    model = Model()
+    for kind, whom, what in taken:
+        command = getattr(model, kind)(whom, what)
+        if command is None:
+            continue
+        history += customer_decider.decide(command, customer_decider.fold(history))
+        after = customer_decider.fold(history)
+        assert {field: after.values.get(field) for field in FIELDS} == model.stands
+        found = {(field, party): of[party] for field, of in after.contradictions.items() for party in of}
+        assert found == model.against
+        assert {field for field, by in after.stated_by.items() if by is None} == model.staff
+        if kind == "describe":
+            assert customer_decider.decide(command, after) == []

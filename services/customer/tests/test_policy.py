@@ -31,7 +31,7 @@ PARTY = IDS.party("core", NUMBER)
 
 @pytest.fixture
 def policy(handler, store, key_ring):
-    return RegisterDescribed(handler, store, key_ring, SystemClock())
+    return RegisterDescribed(handler, store, key_ring, SystemClock(), IDS, START.date)
 
 
 def described(ring, sequence=1, *, number=NUMBER, **values):

@@ -11,11 +11,21 @@ from chassis.privacy import DataKey, is_token
 from customer.catalogue import catalogue
 from customer.domain.events import (
     STORED_NAMES,
+    BranchAssigned,
     ContactDetailsChanged,
+    ContradictionResolved,
     CustomerRegistered,
     CustomerRenamed,
+    DetailsConfirmed,
+    DetailsContradicted,
     IdentityDetailsCorrected,
+    IdentityNumberShared,
+    ReferenceClaimed,
+    ReferenceConfirmed,
+    ReferenceDisputed,
     ReferenceLinked,
+    ReferenceRejected,
+    ReferenceUnlinked,
     StatedAsset,
 )
 from customer.publishing import STORED_NAMES_TOLD, published
@@ -39,6 +49,16 @@ EVENTS = [
     CustomerRenamed(name="张伟明"),
     ContactDetailsChanged(phone="13800001234", email="z@example.com", address="北京市朝阳区"),
     IdentityDetailsCorrected(born_on="1980-02-29", identity_number="110101198002290011"),
+    ReferenceClaimed(source="core", party_id=SUBJECT, key="4711", claim=SUBJECT),
+    ReferenceConfirmed(source="core", party_id=SUBJECT),
+    ReferenceDisputed(source="core", party_id=SUBJECT, name="李娜", phone="13900005678"),
+    ReferenceRejected(source="core", party_id=SUBJECT),
+    ReferenceUnlinked(source="core", party_id=SUBJECT, until=NOW.date()),
+    BranchAssigned(branch="浦东", source="core", party_id=SUBJECT),
+    DetailsConfirmed(source="core", party_id=SUBJECT, fields=("name",)),
+    DetailsContradicted(source="core", party_id=SUBJECT, phone="13900005678", born_on="1980-02-29"),
+    ContradictionResolved(source="core", party_id=SUBJECT, field="phone", accepted=True),
+    IdentityNumberShared(source="core", party_id=SUBJECT, customer_id=SUBJECT),
 ]
 
 
@@ -59,6 +79,8 @@ def test_public_words_are_readable_and_sealed(event):
 def test_the_number_of_the_source_and_stated_assets_stay_here():
     assert "key" not in json.loads(published(stored(EVENTS[1])).body)
     assert "stated_assets" not in json.loads(published(stored(EVENTS[0])).body)
+    [disputed] = [event for event in EVENTS if isinstance(event, ReferenceDisputed)]
+    assert json.loads(published(stored(disputed)).body) == {"source": "core", "party_id": str(SUBJECT)}
 
 
 def test_every_stored_name_has_its_words():

@@ -1,8 +1,11 @@
 """Public events of the context customer, version 1.
 
 Subject = customer. Fields named in `PERSONAL` carry sealed tokens; only who holds the customer's key reads them.
+Details know who stated them: the party `party_id` of `source`, or staff where there is none. `changed` names the fields
+that an event changes (of older events, all), `invalid` those whose values cannot be right.
 """
 
+from datetime import date
 from typing import ClassVar, Literal
 from uuid import UUID
 
@@ -34,15 +37,68 @@ class CustomerRegistered(CustomerContextEvent):
     born_on: str | None = None
     identity_number: str | None = None
     branch: str | None = None
+    source: str | None = None
+    party_id: UUID | None = None
+    invalid: tuple[str, ...] = ()
 
 
 class CustomerReferenceLinked(CustomerContextEvent):
-    """A source knows the customer as the party `party_id`; the party's accounts are the customer's."""
+    """A source knows the customer as the party `party_id`; the party's accounts are the customer's.
+
+    From the bank day `linked_from` on, or from ever.
+    """
 
     TYPE = "customer.reference_linked"
 
     source: str
     party_id: UUID
+    linked_from: date | None = None
+
+
+class CustomerReferenceClaimed(CustomerContextEvent):
+    """Staff say that the party is this customer; nothing of the party is the customer's before it is confirmed."""
+
+    TYPE = "customer.reference_claimed"
+
+    source: str
+    party_id: UUID
+
+
+class CustomerReferenceConfirmed(CustomerContextEvent):
+    """A claimed party is this customer: its accounts are the customer's from now on."""
+
+    TYPE = "customer.reference_confirmed"
+
+    source: str
+    party_id: UUID
+
+
+class CustomerReferenceDisputed(CustomerContextEvent):
+    """Master data does not show that a claimed party is this customer: a person decides."""
+
+    TYPE = "customer.reference_disputed"
+
+    source: str
+    party_id: UUID
+
+
+class CustomerReferenceRejected(CustomerContextEvent):
+    """A claimed party is not this customer."""
+
+    TYPE = "customer.reference_rejected"
+
+    source: str
+    party_id: UUID
+
+
+class CustomerReferenceUnlinked(CustomerContextEvent):
+    """The party is this customer before `until`, and not on that bank day or later."""
+
+    TYPE = "customer.reference_unlinked"
+
+    source: str
+    party_id: UUID
+    until: date
 
 
 class CustomerRenamed(CustomerContextEvent):
@@ -52,6 +108,9 @@ class CustomerRenamed(CustomerContextEvent):
     PERSONAL = frozenset({"name"})
 
     name: str
+    source: str | None = None
+    party_id: UUID | None = None
+    invalid: tuple[str, ...] = ()
 
 
 class CustomerContactDetailsChanged(CustomerContextEvent):
@@ -63,6 +122,10 @@ class CustomerContactDetailsChanged(CustomerContextEvent):
     phone: str | None = None
     email: str | None = None
     address: str | None = None
+    source: str | None = None
+    party_id: UUID | None = None
+    changed: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
 
 
 class CustomerIdentityDetailsCorrected(CustomerContextEvent):
@@ -73,12 +136,86 @@ class CustomerIdentityDetailsCorrected(CustomerContextEvent):
 
     born_on: str | None = None
     identity_number: str | None = None
+    source: str | None = None
+    party_id: UUID | None = None
+    changed: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+
+
+class CustomerBranchAssigned(CustomerContextEvent):
+    """The branch that the customer belongs to from now on."""
+
+    TYPE = "customer.branch_assigned"
+
+    branch: str
+    source: str | None = None
+    party_id: UUID | None = None
+    invalid: tuple[str, ...] = ()
+
+
+class CustomerDetailsConfirmed(CustomerContextEvent):
+    """A source states of these fields what stands already."""
+
+    TYPE = "customer.details_confirmed"
+
+    source: str
+    party_id: UUID
+    fields: tuple[str, ...]
+
+
+class CustomerDetailsContradicted(CustomerContextEvent):
+    """A source states something else than staff did; both are kept until a person decides. None where they agree."""
+
+    TYPE = "customer.details_contradicted"
+    PERSONAL = frozenset({"name", "phone", "email", "address", "born_on", "identity_number"})
+
+    source: str
+    party_id: UUID
+    name: str | None = None
+    phone: str | None = None
+    email: str | None = None
+    address: str | None = None
+    born_on: str | None = None
+    identity_number: str | None = None
+    branch: str | None = None
+    invalid: tuple[str, ...] = ()
+
+
+class CustomerContradictionResolved(CustomerContextEvent):
+    """A person decided between what staff and a source state of a field; `accepted`: the source's value stands."""
+
+    TYPE = "customer.contradiction_resolved"
+
+    source: str
+    party_id: UUID
+    field: str
+    accepted: bool
+
+
+class CustomerIdentityNumberShared(CustomerContextEvent):
+    """Master data gives this customer an identity number that is the customer `customer_id`'s already."""
+
+    TYPE = "customer.identity_number_shared"
+
+    source: str
+    party_id: UUID
+    customer_id: UUID
 
 
 EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerRegistered,
     CustomerReferenceLinked,
+    CustomerReferenceClaimed,
+    CustomerReferenceConfirmed,
+    CustomerReferenceDisputed,
+    CustomerReferenceRejected,
+    CustomerReferenceUnlinked,
     CustomerRenamed,
     CustomerContactDetailsChanged,
     CustomerIdentityDetailsCorrected,
+    CustomerBranchAssigned,
+    CustomerDetailsConfirmed,
+    CustomerDetailsContradicted,
+    CustomerContradictionResolved,
+    CustomerIdentityNumberShared,
 )

@@ -1,7 +1,7 @@
 """HTTP of customer: commands with `Idempotency-Key` and `If-Match`, questions with `at_least`; values come masked."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -9,20 +9,30 @@ from chassis.deciding import AlreadyRecorded, CommandContext, Outcome, TooManyCo
 from chassis.money import CurrencyCode
 from chassis.web import Doors, Paging, consistency_token, cursor, cursor_values, entity_tag, paging, refusals
 from fastapi import APIRouter, Depends, Path, Query, Response
+from msgspec import structs
 
 from customer.catalogue import CONTEXT
+from customer.claims import ClaimedTooOften, IdentityNumberKnown
 from customer.desk import AccountNotHeld, Desk
 from customer.domain.customer import (
     ChangeContactDetails,
+    ConfirmReference,
+    ContradictionUnknown,
     CorrectIdentityDetails,
     CustomerAlreadyRegistered,
     CustomerCommand,
     CustomerNotRegistered,
     LinkReference,
+    ReferenceNotLinked,
+    ReferenceSettled,
+    RejectReference,
     RenameCustomer,
+    ResolveContradiction,
     TooManyReferences,
+    UnlinkReference,
 )
-from customer.domain.events import CustomerEvent
+from customer.domain.events import CustomerEvent, Detail
+from customer.normalising import DetailInvalid
 from customer.panorama import MONTH_PATTERN, Panorama
 from customer.reading import MovementsWanted
 from customer.shapes import (
@@ -37,11 +47,15 @@ from customer.shapes import (
     EventPage,
     IdentityDetailsBody,
     Loans,
+    MoveBody,
     Movement,
     MovementPage,
     NameBody,
+    ReasonBody,
     ReferenceBody,
     RegisterBody,
+    ResolveBody,
+    UnlinkBody,
     UnlinkedPage,
 )
 
@@ -49,6 +63,11 @@ T = TypeVar("T")
 
 Paged = Annotated[Paging, Depends(paging)]
 CustomerPath = Annotated[UUID, Path(description="the customer")]
+PartyPath = Annotated[UUID, Path(description="the party that a source's number names")]
+QuestionWanted = Annotated[
+    Literal["contradiction", "invalid", "reference", "identity-number"] | None,
+    Query(description="only with this question"),
+]
 AccountPath = Annotated[UUID, Path(description="the account")]
 WantedReference = Annotated[
     str | None,
@@ -73,16 +92,41 @@ _SHOWN: Final[Answers] = {200: _TAGGED, **_UNKNOWN}
 _PANORAMA: Final[Answers] = {200: {"model": Panorama}, **_UNKNOWN}
 _REGISTERED: Final[Answers] = {
     201: _TAGGED,
-    **refusals(CustomerAlreadyRegistered, TooManyReferences, AlreadyRecorded),
+    **refusals(
+        CustomerAlreadyRegistered, TooManyReferences, AlreadyRecorded, IdentityNumberKnown, ClaimedTooOften
+    ),
+    **refusals(DetailInvalid),
 }
 _CHANGED: Final[Answers] = {
     200: _TAGGED,
     **refusals(CustomerNotRegistered, VersionMismatch, TooManyConflicts),
 }
-_LINKED: Final[Answers] = {**_CHANGED, **refusals(TooManyReferences, AlreadyRecorded, TooManyConflicts)}
+_LINKED: Final[Answers] = {
+    **_CHANGED,
+    **refusals(TooManyReferences, AlreadyRecorded, ClaimedTooOften, TooManyConflicts),
+}
+_FIT: Final[Answers] = {**_CHANGED, **refusals(DetailInvalid)}
+_IDENTIFIED: Final[Answers] = {
+    **_CHANGED,
+    **refusals(DetailInvalid, IdentityNumberKnown, ClaimedTooOften, TooManyConflicts),
+}
+_SETTLED: Final[Answers] = {
+    **_CHANGED,
+    **refusals(CustomerNotRegistered, ReferenceNotLinked),
+    **refusals(ReferenceSettled, TooManyConflicts),
+}
+_MOVED: Final[Answers] = {
+    **_SETTLED,
+    **refusals(ReferenceSettled, TooManyReferences, AlreadyRecorded, ClaimedTooOften, TooManyConflicts),
+}
+_RESOLVED: Final[Answers] = {
+    **_CHANGED,
+    **refusals(CustomerNotRegistered, ContradictionUnknown),
+    **refusals(IdentityNumberKnown, ClaimedTooOften, TooManyConflicts),
+}
 
 
-def create_router(desk: Desk, doors: Doors) -> APIRouter:
+def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one statement per route)
     """The routes of customer."""
     router = APIRouter(tags=["customer"], dependencies=[Depends(doors.caller)])
     asking = [Depends(doors.at_least)]
@@ -114,14 +158,14 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
         response.headers["Location"] = f"/customers/{outcome.stream_id}"
         return _done(response, outcome)
 
-    @router.put("/customers/{customer_id}/name", responses=_CHANGED)
+    @router.put("/customers/{customer_id}/name", responses=_FIT)
     async def rename_customer(
         response: Response, context: Commanding, version: Expected, customer_id: CustomerPath, body: NameBody
     ) -> Done:
         """The customer bears another name."""
         return await changed(response, customer_id, RenameCustomer(body.name), context, version)
 
-    @router.put("/customers/{customer_id}/contact-details", responses=_CHANGED)
+    @router.put("/customers/{customer_id}/contact-details", responses=_FIT)
     async def change_contact_details(
         response: Response,
         context: Commanding,
@@ -133,7 +177,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
         command = ChangeContactDetails(body.phone, body.email, body.address)
         return await changed(response, customer_id, command, context, version)
 
-    @router.put("/customers/{customer_id}/identity-details", responses=_CHANGED)
+    @router.put("/customers/{customer_id}/identity-details", responses=_IDENTIFIED)
     async def correct_identity_details(
         response: Response,
         context: Commanding,
@@ -154,10 +198,89 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:
         customer_id: CustomerPath,
         body: ReferenceBody,
     ) -> Done:
-        """A number of a source is this customer's, and with it whatever that party holds."""
+        """Staff say that a number of a source is this customer's. It shows nothing until it is confirmed: by master data
+        that describes the same person, or by a person."""
         return await changed(response, customer_id, LinkReference(body.said(desk.ids)), context, version)
 
+    @router.post("/customers/{customer_id}/references/{party_id}/confirm", responses=_SETTLED)
+    async def confirm_reference(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        party_id: PartyPath,
+        body: ReasonBody,
+    ) -> Done:
+        """A number that staff or nobody yet confirmed is this customer's: its accounts are shown from now on."""
+        why = structs.replace(context, reason=body.reason)
+        return await changed(response, customer_id, ConfirmReference(party_id), why, version)
+
+    @router.post("/customers/{customer_id}/references/{party_id}/reject", responses=_SETTLED)
+    async def reject_reference(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        party_id: PartyPath,
+        body: ReasonBody,
+    ) -> Done:
+        """A number that waits for its confirmation is not this customer's."""
+        why = structs.replace(context, reason=body.reason)
+        return await changed(response, customer_id, RejectReference(party_id), why, version)
+
+    @router.post("/customers/{customer_id}/references/{party_id}/unlink", responses=_SETTLED)
+    async def unlink_reference(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        party_id: PartyPath,
+        body: UnlinkBody,
+    ) -> Done:
+        """A number is no longer this customer's from a bank day on, and shows nothing of its accounts any more."""
+        why = structs.replace(context, reason=body.reason)
+        command = UnlinkReference(party_id, body.effective_on or desk.today())
+        return await changed(response, customer_id, command, why, version)
+
+    @router.post("/customers/{customer_id}/references/{party_id}/move", responses=_MOVED)
+    async def move_reference(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        party_id: PartyPath,
+        body: MoveBody,
+    ) -> Done:
+        """A number is another customer's from a bank day on. The version is that of the customer that loses it."""
+        why = structs.replace(context, reason=body.reason)
+        day = body.effective_on or desk.today()
+        outcome = await desk.move_reference(customer_id, party_id, body.to, day, why, version)
+        return _done(response, outcome)
+
+    @router.post("/customers/{customer_id}/contradictions/{field}/resolve", responses=_RESOLVED)
+    async def resolve_contradiction(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        field: Annotated[Detail, Path(description="the field of which two things are stated")],
+        body: ResolveBody,
+    ) -> Done:
+        """A person decides between what staff and a source state of a field."""
+        why = structs.replace(context, reason=body.reason)
+        command = ResolveContradiction(field, body.party_id, body.accept)
+        return await changed(response, customer_id, command, why, version)
+
     # questions
+
+    @router.get("/data-quality/customers", dependencies=asking)
+    async def list_questions(page: Paged, question: QuestionWanted = None) -> CustomerPage:
+        """Customers of whom a person has to look at something: contradictions, values that cannot be right, references
+        that wait, identity numbers that two customers have."""
+        found = await desk.questions(question, _after(page, UUID), page.limit)
+        return CustomerPage(
+            items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", page)
+        )
 
     @router.get("/customers", dependencies=asking)
     async def list_customers(page: Paged, reference: WantedReference = None) -> CustomerPage:

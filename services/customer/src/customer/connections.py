@@ -34,6 +34,7 @@ class Write:
     store: EventStore
     ring: KeyRing
     handler: Handler
+    ids: OutsideIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[
     async with keys(settings, clock) as ring:
         store = EventStore(settings.postgres_url, SCHEMA, clock=clock)
         try:
-            yield Write(store, ring, CommandHandler(customer_decider, store, catalogue(), ring))
+            handler = CommandHandler(customer_decider, store, catalogue(), ring)
+            yield Write(store, ring, handler, await outside_ids(ring))
         finally:
             await store.close()
 
@@ -95,5 +97,6 @@ async def both_sides(
     async with AsyncExitStack() as stack:
         write = await stack.enter_async_context(write_side(settings, clock))
         read = await stack.enter_async_context(read_side(settings, write.ring, clock))
-        ids = await outside_ids(write.ring)
-        yield Desk(write.handler, write.store, catalogue(), read.reading, ids, clock), write, read
+        today = partial(settings.today, clock)
+        desk = Desk(write.handler, write.store, catalogue(), read.reading, write.ids, clock, today)
+        yield desk, write, read

@@ -1,27 +1,40 @@
 """What a caller can ask of this service, whoever carries the question: commands to customers, questions to the views."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import ClassVar, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from chassis.catalogue import Catalogue
 from chassis.clock import Clock
-from chassis.deciding import CommandContext, Outcome, Refusal
+from chassis.deciding import AlreadyRecorded, CommandContext, CommandKeyReused, Outcome, Refusal
 from chassis.documents import Document
 from chassis.events import Metadata, event_id
 from chassis.handling import CommandHandler
 from chassis.store import EventStore
-from contracts.identity import OutsideIds
+from contracts.identity import OutsideIds, PartyId
+from msgspec import structs
 
+from customer.claims import Claims, IdentityNumberKnown, number_claim
 from customer.domain.customer import (
+    ChangeContactDetails,
+    CorrectIdentityDetails,
     Customer,
     CustomerCommand,
     CustomerNotRegistered,
+    Details,
+    LinkReference,
+    Reference,
     RegisterCustomer,
+    RenameCustomer,
+    ResolveContradiction,
+    TakeOverReference,
+    UnlinkReference,
 )
 from customer.domain.events import CustomerEvent
 from customer.identities import customer_of_command
+from customer.normalising import normalised, normalised_or_kept
 from customer.panorama import HeldLoan, LoansSum, Panorama
 from customer.reading import MovementsWanted, Reading
 
@@ -48,13 +61,24 @@ class Desk:
     reading: Reading
     ids: OutsideIds
     clock: Clock
+    today: Callable[[], date]
+
+    @property
+    def claims(self) -> Claims:
+        """Whose parties and identity numbers are."""
+        return Claims(self.handler, self.store)
 
     # commands
 
     async def register(self, command: RegisterCustomer, context: CommandContext) -> Outcome[CustomerEvent]:
-        """Registers a customer; the id follows from the caller and its idempotency key."""
+        """Registers a customer; the id follows from the caller and its idempotency key.
+
+        Raises DetailInvalid, and IdentityNumberKnown where another customer has the identity number.
+        """
+        details = normalised(command.details, self.today())
+        command = structs.replace(command, details=details, number_claim=number_claim(self.ids, details))
         customer = customer_of_command(context.actor, context.idempotency_key or str(context.command_id))
-        return await self.handler.handle(customer, command, context)
+        return await self._claiming(customer, command, context, None)
 
     async def change(
         self, customer: UUID, command: CustomerCommand, context: CommandContext, version: int
@@ -62,7 +86,103 @@ class Desk:
         """Changes a customer that the caller saw at `version`; raises VersionMismatch where it stands elsewhere."""
         if not await self.store.stream_heads([customer]):
             raise CustomerNotRegistered
-        return await self.handler.handle(customer, command, context, expected_version=version)
+        return await self._claiming(customer, await self._fit(customer, command), context, version)
+
+    async def move_reference(
+        self, customer: UUID, party: UUID, to: UUID, effective_on: date, context: CommandContext, version: int
+    ) -> Outcome[CustomerEvent]:
+        """A number is another customer's from a bank day on. The outcome is that of the customer that loses it.
+
+        A crash between the two leaves the number with nobody: the same command again goes on.
+        """
+        if to == customer or not await self.store.stream_heads([to]):
+            raise CustomerNotRegistered
+        outcome = await self.change(customer, UnlinkReference(party, effective_on), context, version)
+        link = (await self.handler.load(customer)).state.links[party]
+        claim = await self.claims.of_party(party, effective_on)
+        if not claim.free_for(to):
+            raise AlreadyRecorded
+        identity = None if claim.identity == party else claim.identity
+        reference = Reference(link.source, link.key, PartyId(party), identity)
+        # No caller's key holds a blank, so this one is nobody's own.
+        taking = structs.replace(
+            context,
+            command_id=uuid5(context.command_id, "taken over"),
+            idempotency_key=f"{context.key} taken-over",
+        )
+        await self.handler.handle(to, TakeOverReference(reference, effective_on), taking)
+        return outcome
+
+    async def _fit(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
+        """The command with its values in their one form; raises DetailInvalid."""
+        state = (await self.handler.load(customer)).state
+        kind, today = state.kind, self.today()
+        match command:
+            case RenameCustomer(name):
+                fit = normalised(Details(name=name, kind=kind), today)
+                return RenameCustomer(fit.name or name)
+            case ChangeContactDetails(phone, email, address):
+                raw = Details(name=None, kind=kind, phone=phone, email=email, address=address)
+                fit = normalised(raw, today)
+                return ChangeContactDetails(fit.phone, fit.email, fit.address)
+            case CorrectIdentityDetails(born_on, identity_number):
+                raw = Details(name=None, kind=kind, born_on=born_on, identity_number=identity_number)
+                fit = normalised(raw, today)
+                claim = None
+                if fit.identity_number != state.values.get("identity_number"):
+                    claim = number_claim(self.ids, fit)
+                return CorrectIdentityDetails(fit.born_on, fit.identity_number, claim)
+            case ResolveContradiction(field="identity_number", party=party, accept=True):
+                number = state.contradictions.get("identity_number", {}).get(party)
+                kept = normalised_or_kept(Details(name=None, kind=kind, identity_number=number), today)
+                return structs.replace(command, number_claim=number_claim(self.ids, kept))
+            case _:
+                return command
+
+    async def _claiming(
+        self, customer: UUID, command: CustomerCommand, context: CommandContext, version: int | None
+    ) -> Outcome[CustomerEvent]:
+        """Carries a command out; where another took what it claims, says who, or claims what is free again."""
+        try:
+            return await self.handler.handle(customer, command, context, expected_version=version)
+        except (AlreadyRecorded, CommandKeyReused):
+            free = await self._free(customer, command)
+            if free == command:
+                raise
+        return await self.handler.handle(customer, free, context, expected_version=version)
+
+    async def _free(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
+        match command:
+            case RegisterCustomer(details, references, _, first):
+                found = tuple([await self._free_reference(customer, one) for one in references])
+                claim = await self._free_number(customer, first, details.identity_number)
+                return structs.replace(command, references=found, number_claim=claim)
+            case LinkReference(reference):
+                return LinkReference(await self._free_reference(customer, reference))
+            case CorrectIdentityDetails(_, number, first):
+                claim = await self._free_number(customer, first, number)
+                return structs.replace(command, number_claim=claim)
+            case ResolveContradiction(field, party, _, first) if first is not None:
+                state = (await self.handler.load(customer)).state
+                number = state.contradictions.get(field, {}).get(party)
+                claim = await self._free_number(customer, first, number)
+                return structs.replace(command, number_claim=claim)
+            case _:
+                return command
+
+    async def _free_reference(self, customer: UUID, reference: Reference) -> Reference:
+        claim = await self.claims.of_party(reference.party, self.today())
+        if not claim.free_for(customer):
+            raise AlreadyRecorded
+        return structs.replace(reference, claim=None if claim.identity == reference.party else claim.identity)
+
+    async def _free_number(self, customer: UUID, first: UUID | None, number: str | None) -> UUID | None:
+        if first is None or number is None:
+            return first
+        claim = await self.claims.of_number(first, number)
+        if claim.holder is not None and claim.holder != customer:
+            raise IdentityNumberKnown(claim.holder)
+        return claim.identity
 
     # questions
 
@@ -115,6 +235,10 @@ class Desk:
     async def by_reference(self, source: str, key: str) -> list[Document]:
         """The customer that a source knows under its own number."""
         return await self.reading.of_party(self.ids.party(source, key))
+
+    async def questions(self, kind: str | None, after: UUID | None, limit: int) -> list[Document]:
+        """Customers of whom a person has to look at something, in the order of their ids."""
+        return await self.reading.questions(kind, None if after is None else str(after), limit)
 
     async def unlinked(
         self, after: UUID | None, limit: int

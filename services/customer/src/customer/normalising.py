@@ -7,14 +7,18 @@ invalid (`normalised_or_kept`), because what a core bank says is a fact, right o
 import unicodedata
 from collections.abc import Callable
 from datetime import date
-from typing import Final, Literal, NamedTuple
+from functools import partial
+from typing import ClassVar, Final, Literal, NamedTuple
 
+import msgspec
 import phonenumbers
+from chassis.deciding import Refusal
 from email_validator import EmailNotValidError, validate_email
 from stdnum.cn import ric, uscc
 from stdnum.exceptions import ValidationError
 
-from customer.domain.customer import CustomerKind, Details
+from customer.domain.customer import Details
+from customer.domain.events import DETAILS, CustomerKind
 
 REGION: Final = "CN"
 """Where a phone number without a country code is."""
@@ -25,8 +29,6 @@ _DOTS: Final = dict.fromkeys(map(ord, "\u2022\u2027\u22c5\u30fb\uff65\u2219\u038
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _OLD_DIGITS: Final = 15
 _RIC_DIGITS: Final = 18
-
-Field = Literal["name", "phone", "email", "address", "born_on", "identity_number"]
 
 
 class Unfit(ValueError):
@@ -71,7 +73,7 @@ def phone(value: str) -> str:
 def email(value: str) -> str:
     """An e-mail address as RFC 5321 and 6531 write it, its domain in small letters; nobody is asked whether it exists."""
     try:
-        found = validate_email(text(value), check_deliverability=False, test_environment=True)
+        found = validate_email(text(value), check_deliverability=False)
     except EmailNotValidError:
         raise Unfit("not an e-mail address") from None
     return found.normalized
@@ -103,72 +105,93 @@ def identity_number(value: str, kind: CustomerKind = "person") -> IdentityNumber
             compact = _of_18_digits(compact)
         elif not (len(compact) == _RIC_DIGITS and compact[:-1].isascii() and compact[:-1].isdigit()):
             return _other(compact)
-        number = ric.validate(compact)
-        gender: Literal["female", "male"] = "male" if ric.get_gender(number) == "M" else "female"
-        return IdentityNumber(number, proven=True, born_on=ric.get_birth_date(number).isoformat(), gender=gender)
+        # Without the list of counties: it lacks some that were dissolved, and their people were born all the same.
+        if compact[-1] != ric.calc_check_digit(compact):
+            raise Unfit("its check digit is wrong")
+        born = ric.get_birth_date(compact).isoformat()
+        gender: Literal["female", "male"] = "male" if int(compact[16]) % 2 else "female"
+        return IdentityNumber(compact, proven=True, born_on=born, gender=gender)
     except ValidationError:
         raise Unfit("its check digit or a part of it is wrong") from None
 
 
+class DetailInvalid(Refusal):
+    """A detail that staff enter cannot be right. The text names the field and the reason, and never the value."""
+
+    code: ClassVar[str] = "detail-invalid"
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "A detail of the customer cannot be right"
+    title_zh: ClassVar[str] = "客户资料有误"
+
+
 def normalised(details: Details, today: date) -> Details:
-    """Details that staff enter; raises UnfitField with the field that is to be corrected."""
-    found, unfit = _each(details, today)
-    for field, reason in unfit.items():
-        raise UnfitField(field, reason)
+    """Details that staff enter; raises DetailInvalid with the first field that is to be corrected."""
+    found = normalised_or_kept(details, today)
+    if found.invalid:
+        field = found.invalid[0]
+        raise DetailInvalid(f"{field}: {_REASONS[field]}")
     return found
 
 
 def normalised_or_kept(details: Details, today: date) -> Details:
     """Details of master data: each field in its one form, or as it came and named in `invalid`."""
-    found, unfit = _each(details, today)
-    return Details(**{**_fields(found), "invalid": tuple(sorted(unfit))})
-
-
-class UnfitField(Unfit):
-    """A field that cannot be right."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
-
-
-def _each(details: Details, today: date) -> tuple[Details, dict[str, str]]:
-    values = _fields(details)
-    unfit: dict[str, str] = {}
-    number: IdentityNumber | None = None
-
-    def identity(value: str) -> str:
-        nonlocal number
-        number = identity_number(value, details.kind)
-        return number.number
-
-    rules: dict[str, Callable[[str], str]] = {
-        "name": name,
-        "phone": phone,
-        "email": email,
-        "address": text,
-        "born_on": lambda value: born_on(value, today),
-        "identity_number": identity,
-        "branch": text,
+    number = _number(details)
+    values = {
+        "name": _or_none(name, details.name),
+        "phone": _or_none(phone, details.phone),
+        "email": _or_none(email, details.email),
+        "address": _or_none(text, details.address),
+        "born_on": _or_none(partial(born_on, today=today), details.born_on),
+        "identity_number": None if number is None else number.number,
+        "branch": _or_none(text, details.branch),
     }
-    for field, rule in rules.items():
-        if values[field] is not None:
-            try:
-                values[field] = rule(values[field])
-            except Unfit as error:
-                unfit[field] = str(error)
+    invalid = {field for field in DETAILS if values[field] is None and getattr(details, field) is not None}
     if number is not None and number.born_on is not None:
         if number.born_on > today.isoformat():
-            unfit["identity_number"] = "its day of birth is yet to come"
-        elif values["born_on"] is None:
+            invalid.add("identity_number")
+        elif values["born_on"] is None and "born_on" not in invalid:
             values["born_on"] = number.born_on
-        elif "born_on" not in unfit and values["born_on"] != number.born_on:
-            unfit["born_on"] = "it contradicts the identity number"
-    if number is not None and None not in {number.gender, details.gender} and number.gender != details.gender:
-        unfit["gender"] = "it contradicts the identity number"
-    values["proven"] = number is not None and number.proven and "identity_number" not in unfit
-    return Details(**values), unfit
+        elif values["born_on"] != number.born_on:
+            invalid.add("born_on")
+        if None not in {number.gender, details.gender} and number.gender != details.gender:
+            invalid.add("identity_number")
+    kept = {field: getattr(details, field) if values[field] is None else values[field] for field in DETAILS}
+    return msgspec.structs.replace(
+        details,
+        **kept,
+        invalid=tuple(field for field in DETAILS if field in invalid),
+        proven=number is not None and number.proven and "identity_number" not in invalid,
+    )
+
+
+_REASONS: Final = {
+    "name": "empty, or with control or invisible characters",
+    "phone": "not a phone number that can exist; outside mainland China it begins with + and the country",
+    "email": "not an e-mail address",
+    "address": "empty, or with control or invisible characters",
+    "born_on": f"not between {BORN_FIRST} and today, or not the day of the identity number",
+    "identity_number": "its check digit, its date or its length is wrong",
+    "branch": "empty, or with control or invisible characters",
+}
+
+
+def _or_none(rule: Callable[[str], str], value: str | None) -> str | None:
+    """The value in its one form; None where there is none."""
+    if value is None:
+        return None
+    try:
+        return rule(value)
+    except Unfit:
+        return None
+
+
+def _number(details: Details) -> IdentityNumber | None:
+    if details.identity_number is None:
+        return None
+    try:
+        return identity_number(details.identity_number, details.kind)
+    except Unfit:
+        return None
 
 
 def _other(compact: str) -> IdentityNumber:
@@ -179,7 +202,3 @@ def _of_18_digits(old: str) -> str:
     """The older form has a year of two digits, of the twentieth century, and no check digit (GB 11643-1989)."""
     number = f"{old[:6]}19{old[6:]}"
     return number + ric.calc_check_digit(number + "0")
-
-
-def _fields(details: Details) -> dict[str, object]:
-    return {field: getattr(details, field) for field in Details.__struct_fields__}

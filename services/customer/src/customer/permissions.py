@@ -29,4 +29,10 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "change_contact_details": _SERVING,
     "correct_identity_details": _SERVING,
     "link_reference": _SERVING,
+    "confirm_reference": _SERVING,
+    "reject_reference": _SERVING,
+    "unlink_reference": _SERVING,
+    "move_reference": _SERVING,
+    "resolve_contradiction": _SERVING,
+    "list_questions": _LOOKING,
 }

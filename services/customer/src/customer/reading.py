@@ -128,6 +128,14 @@ class Reading:
         found = await self._mongo.find(await self._customers(), where, order=[("_id", 1)], limit=limit)
         return await self._masked_customers(found)
 
+    async def questions(self, kind: str | None, after: str | None, limit: int) -> list[Document]:
+        """Customers of whom a person has to look at something, of this kind or any, in the order of their ids."""
+        where: dict[str, Any] = {"questions": {"$exists": True, "$ne": []} if kind is None else kind}
+        if after is not None:
+            where["_id"] = {"$gt": after}
+        found = await self._mongo.find(await self._customers(), where, order=[("_id", 1)], limit=limit)
+        return await self._masked_customers(found)
+
     async def of_party(self, party: UUID) -> list[Document]:
         """The customer whose the party is today, masked."""
         found = await self._mongo.find(await self._customers(), {"parties.party_id": str(party)})
@@ -414,10 +422,41 @@ def _customer(document: Document, keys: Keys) -> Document:
         "name": _name(document, keys),
         **masked,
         "branch": document["branch"],
-        "references": [{"source": one["source"], "party_id": one["party_id"]} for one in document["parties"]],
+        "provenance": document.get("provenance", {}),
+        "invalid": document.get("invalid", []),
+        "contradictions": [_contradiction(document, one, keys) for one in document.get("contradictions", ())],
+        "shares_number_with": document.get("shares_number_with", []),
+        "references": [
+            *(_reference(one, "confirmed") for one in document["parties"]),
+            *(
+                _reference(one, "disputed" if one["disputed"] else "pending")
+                for one in document.get("claimed", ())
+            ),
+        ],
         "registered_at": document["registered_at"],
         "changed_at": document["changed_at"],
     }
+
+
+def _reference(party: Mapping[str, Any], status: str) -> Document:
+    return {
+        "source": party["source"],
+        "party_id": party["party_id"],
+        "status": status,
+        "linked_from": party.get("from"),
+        "until": party.get("until"),
+    }
+
+
+def _contradiction(document: Mapping[str, Any], one: Mapping[str, Any], keys: Keys) -> Document:
+    """What a source states of a field against staff, masked; what stands is the customer's own field."""
+    field, value = one["field"], one["value"]
+    if field != "branch":
+        company = document["kind"] == "company"
+        mask = _MASKS.get(field) or (masked_company if company else masked_name)
+        value = keys.masked(value, mask, context=CUSTOMER, subject=_uuid(document["_id"]), field=field)
+    named = ("field", "source", "party_id", "invalid", "at", "sequence")
+    return {**{name: one[name] for name in named}, "stated": value}
 
 
 def _opened_account(document: Document, keys: Keys) -> Document:

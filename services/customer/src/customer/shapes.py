@@ -20,6 +20,9 @@ LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, patter
 SourceName = Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$")]
 
 
+BankDay = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
+
+
 class Asked(BaseModel):
     """Base of what callers send: a field that nobody knows is a mistake."""
 
@@ -108,6 +111,31 @@ class IdentityDetailsBody(Asked):
     identity_number: Text | None = None
 
 
+class ReasonBody(Asked):
+    """Why a person decides so."""
+
+    reason: LongText
+
+
+class UnlinkBody(ReasonBody):
+    """From which bank day on the number is no longer the customer's; by default today."""
+
+    effective_on: BankDay | None = None
+
+
+class MoveBody(UnlinkBody):
+    """To which customer the number goes."""
+
+    to: UUID
+
+
+class ResolveBody(ReasonBody):
+    """Whose value stands: that of the party's source (`accept`), or that of staff."""
+
+    party_id: UUID
+    accept: bool
+
+
 class Done(BaseModel):
     """What a command did: the customer's version after it (its ETag), and the position of its last event."""
 
@@ -117,10 +145,37 @@ class Done(BaseModel):
 
 
 class LinkedReference(BaseModel):
-    """A source that knows the customer; its number for the customer is not shown."""
+    """A source that knows the customer; its number for the customer is not shown.
+
+    `pending` and `disputed` ones show no account yet. It stands from `linked_from` on and before `until`.
+    """
 
     source: str
     party_id: UUID
+    status: Literal["confirmed", "pending", "disputed"]
+    linked_from: date | None
+    until: date | None
+
+
+class Provenance(BaseModel):
+    """Who stated a field, and with which event of the customer: a source, or staff where there is none."""
+
+    source: str | None
+    party_id: UUID | None
+    at: str
+    sequence: int
+
+
+class Contradiction(BaseModel):
+    """What a source states of a field against staff, masked. Both are kept until a person decides."""
+
+    field: str
+    stated: str | None
+    source: str
+    party_id: UUID
+    invalid: bool
+    at: str
+    sequence: int
 
 
 class CustomerShown(BaseModel):
@@ -137,6 +192,10 @@ class CustomerShown(BaseModel):
     born_on: str | None
     identity_number: str | None
     branch: str | None
+    provenance: dict[str, Provenance]
+    invalid: list[str]
+    contradictions: list[Contradiction]
+    shares_number_with: list[UUID]
     references: list[LinkedReference]
     registered_at: str
     changed_at: str

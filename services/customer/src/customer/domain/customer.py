@@ -1,6 +1,8 @@
 """Who is a customer, and by which outside numbers: decide and evolve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date
 from typing import ClassVar, Final, NewType, assert_never
 from uuid import UUID
 
@@ -9,19 +11,35 @@ from chassis.deciding import Decider, Refusal
 from contracts.identity import OutsideIds, PartyId
 
 from customer.domain.events import (
+    CONTACT,
+    DETAILS,
+    IDENTITY,
+    BranchAssigned,
     ContactDetailsChanged,
+    ContradictionResolved,
     CustomerEvent,
     CustomerKind,
     CustomerRegistered,
     CustomerRenamed,
+    Detail,
+    DetailsConfirmed,
+    DetailsContradicted,
     IdentityDetailsCorrected,
+    IdentityNumberShared,
     Origin,
+    ReferenceClaimed,
+    ReferenceConfirmed,
+    ReferenceDisputed,
     ReferenceLinked,
+    ReferenceRejected,
+    ReferenceUnlinked,
     StatedAsset,
 )
 
 CustomerId = NewType("CustomerId", UUID)
 REFERENCES_MAX: Final = 50
+_UNKNOWN_PARTY: Final = UUID(int=0)
+"""Who stated the details of registrations that do not say it yet: a source, not staff."""
 
 
 class CustomerNotRegistered(Refusal):
@@ -49,25 +67,64 @@ class TooManyReferences(Refusal):
     title_zh: ClassVar[str] = f"每位客户最多 {REFERENCES_MAX} 个外部编号"
 
 
+class ReferenceNotLinked(Refusal):
+    """The number is not this customer's."""
+
+    code: ClassVar[str] = "reference-not-linked"
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "The customer has no such reference"
+    title_zh: ClassVar[str] = "该客户没有此外部编号"
+
+
+class ReferenceSettled(Refusal):
+    """The reference is confirmed or unlinked already, so this can no longer be said of it."""
+
+    code: ClassVar[str] = "reference-settled"
+    title: ClassVar[str] = "The reference is settled already"
+    title_zh: ClassVar[str] = "该外部编号已处理"
+
+
+class ContradictionUnknown(Refusal):
+    """Nobody contradicts this field, or no longer."""
+
+    code: ClassVar[str] = "contradiction-unknown"
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "There is no such contradiction"
+    title_zh: ClassVar[str] = "没有此数据冲突"
+
+
 class Reference(msgspec.Struct, frozen=True):
-    """An outside number: the name of the source, its own id, and the party that it names in every service."""
+    """An outside number: the name of the source, its own id, and the party that it names in every service.
+
+    `claim` is the identity under which the store holds the link once; None for the party's first.
+    """
 
     source: str
     key: str
     party: PartyId
+    claim: UUID | None = None
 
     @classmethod
     def of(cls, ids: OutsideIds, source: str, key: str) -> "Reference":
         """The reference of an outside number."""
         return cls(source, key, ids.party(source, key))
 
-    def linked(self) -> ReferenceLinked:
+    def linked(self, linked_from: date | None = None) -> ReferenceLinked:
         """The event that states it."""
-        return ReferenceLinked(source=self.source, party_id=self.party, key=self.key)
+        return ReferenceLinked(
+            source=self.source, party_id=self.party, key=self.key, linked_from=linked_from, claim=self.claim
+        )
+
+    def claimed(self) -> ReferenceClaimed:
+        """The event that states it as long as nobody has confirmed it."""
+        return ReferenceClaimed(source=self.source, party_id=self.party, key=self.key, claim=self.claim)
 
 
 class Details(msgspec.Struct, frozen=True):
-    """Who somebody is, as far as it is known."""
+    """Who somebody is, as far as it is known. `invalid` names the fields whose values cannot be right.
+
+    `proven`: the identity number's own check says that it is one.
+    """
 
     name: str | None
     kind: CustomerKind = "person"
@@ -77,6 +134,14 @@ class Details(msgspec.Struct, frozen=True):
     born_on: str | None = None
     identity_number: str | None = None
     branch: str | None = None
+    gender: str | None = None
+    invalid: tuple[str, ...] = ()
+    proven: bool = False
+
+    def stated(self) -> dict[Detail, str]:
+        """The fields that are stated."""
+        found = ((field, getattr(self, field)) for field in DETAILS)
+        return {field: value for field, value in found if value is not None}
 
 
 class RegisterCustomer(msgspec.Struct, frozen=True):
@@ -85,19 +150,52 @@ class RegisterCustomer(msgspec.Struct, frozen=True):
     details: Details
     references: tuple[Reference, ...] = ()
     stated_assets: tuple[StatedAsset, ...] = ()
+    number_claim: UUID | None = None
 
 
 class AdoptDescription(msgspec.Struct, frozen=True):
-    """Master data of a source describes a party: register it, or take over what changed."""
+    """Master data of a source describes a party: register it, or take over what the source changed itself.
+
+    `shared_with`: the customer whose the identity number is already.
+    """
 
     reference: Reference
     details: Details
+    on: date
+    number_claim: UUID | None = None
+    shared_with: UUID | None = None
 
 
 class LinkReference(msgspec.Struct, frozen=True):
-    """An outside number is this customer's."""
+    """Staff say that an outside number is this customer's; to be confirmed."""
 
     reference: Reference
+
+
+class TakeOverReference(msgspec.Struct, frozen=True):
+    """An outside number that was another customer's is this one's from a bank day on: a person decided it."""
+
+    reference: Reference
+    linked_from: date
+
+
+class ConfirmReference(msgspec.Struct, frozen=True):
+    """A person confirms that a claimed number is this customer's."""
+
+    party: UUID
+
+
+class RejectReference(msgspec.Struct, frozen=True):
+    """A person says that a claimed number is not this customer's."""
+
+    party: UUID
+
+
+class UnlinkReference(msgspec.Struct, frozen=True):
+    """A number is no longer this customer's from the bank day `until` on."""
+
+    party: UUID
+    until: date
 
 
 class ChangeContactDetails(msgspec.Struct, frozen=True):
@@ -119,123 +217,247 @@ class CorrectIdentityDetails(msgspec.Struct, frozen=True):
 
     born_on: str | None
     identity_number: str | None
+    number_claim: UUID | None = None
+
+
+class ResolveContradiction(msgspec.Struct, frozen=True):
+    """A person decides between what staff and a source state of a field."""
+
+    field: Detail
+    party: UUID
+    accept: bool
+    number_claim: UUID | None = None
 
 
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
     | LinkReference
+    | TakeOverReference
+    | ConfirmReference
+    | RejectReference
+    | UnlinkReference
     | ChangeContactDetails
     | RenameCustomer
     | CorrectIdentityDetails
+    | ResolveContradiction
 )
 
 
+class Link(msgspec.Struct, frozen=True):
+    """An outside number of a customer. `described`: how master data describes the party of a disputed one."""
+
+    source: str
+    key: str
+    confirmed: bool
+    linked_from: date | None = None
+    until: date | None = None
+    described: dict[Detail, str] | None = None
+
+    def stands_on(self, day: date) -> bool:
+        """Whether the number is the customer's on a bank day, confirmed or not."""
+        return (self.linked_from is None or self.linked_from <= day) and (
+            self.until is None or day < self.until
+        )
+
+
 class Customer(msgspec.Struct, frozen=True):
-    """What decisions need to know of a customer; the initial value is nobody yet."""
+    """What decisions need to know of a customer; the initial value is nobody yet.
+
+    `values` are the details that stand, `stated_by` who stated each (None: staff), `last` what each party's source last
+    stated itself, `contradictions` what it states against staff, by field and party.
+    """
 
     origin: Origin | None = None
-    name: str | None = None
-    phone: str | None = None
-    email: str | None = None
-    address: str | None = None
-    born_on: str | None = None
-    identity_number: str | None = None
-    parties: frozenset[UUID] = frozenset()
+    kind: CustomerKind = "person"
+    values: dict[Detail, str | None] = {}
+    stated_by: dict[Detail, UUID | None] = {}
+    last: dict[UUID, dict[Detail, str]] = {}
+    contradictions: dict[Detail, dict[UUID, str]] = {}
+    links: dict[UUID, Link] = {}
 
     @property
     def registered(self) -> bool:
         """Whether there is such a customer."""
         return self.origin is not None
 
+    def has(self, party: UUID, day: date) -> bool:
+        """Whether the party is this customer's on a bank day, confirmed or not."""
+        link = self.links.get(party)
+        return link is not None and link.stands_on(day)
+
 
 def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
     command: CustomerCommand, customer: Customer
 ) -> Sequence[CustomerEvent]:
     """The facts that follow from a command; raises what the refusals above name."""
+    if not customer.registered and not isinstance(command, (RegisterCustomer, AdoptDescription)):
+        raise CustomerNotRegistered
     match command:
-        case RegisterCustomer(details, references, stated_assets):
+        case RegisterCustomer(details, references, stated_assets, number_claim):
             if customer.registered:
                 raise CustomerAlreadyRegistered
-            linked = [one.linked() for one in dict.fromkeys(references)]
-            if len(linked) > REFERENCES_MAX:
+            claimed = [one.claimed() for one in dict.fromkeys(references)]
+            if len(claimed) > REFERENCES_MAX:
                 raise TooManyReferences
-            return [_registered(details, "staff", stated_assets), *linked]
-        case AdoptDescription(reference, details):
-            if not customer.registered:
-                return [_registered(details, "master-data"), reference.linked()]
-            # What staff entered stands: a branch's dump must not overwrite what the customer told an adviser.
-            return _differences(details, customer) if customer.origin == "master-data" else []
+            return [_registered(details, "staff", stated_assets, number_claim=number_claim), *claimed]
+        case AdoptDescription():
+            return _adopted(command, customer)
         case LinkReference(reference):
-            if not customer.registered:
-                raise CustomerNotRegistered
-            if reference.party in customer.parties:
+            return _linked(customer, reference.party, reference.claimed())
+        case TakeOverReference(reference, linked_from):
+            return _linked(customer, reference.party, reference.linked(linked_from))
+        case ConfirmReference(party):
+            link = _open_link(customer, party)
+            if link.confirmed:
                 return []
-            if len(customer.parties) >= REFERENCES_MAX:
-                raise TooManyReferences
-            return [reference.linked()]
+            confirmed = ReferenceConfirmed(source=link.source, party_id=party)
+            return [confirmed, *_differences(customer, link.source, party, link.described or {})]
+        case RejectReference(party):
+            link = _open_link(customer, party)
+            if link.confirmed:
+                raise ReferenceSettled
+            return [ReferenceRejected(source=link.source, party_id=party)]
+        case UnlinkReference(party, until):
+            known = customer.links.get(party)
+            if known is not None and known.until == until:
+                return []
+            link = _open_link(customer, party)
+            return [ReferenceUnlinked(source=link.source, party_id=party, until=until)]
         case ChangeContactDetails(phone, email, address):
-            if not customer.registered:
-                raise CustomerNotRegistered
-            if (phone, email, address) == (customer.phone, customer.email, customer.address):
-                return []
-            return [ContactDetailsChanged(phone=phone, email=email, address=address)]
+            wanted: dict[Detail, str | None] = {"phone": phone, "email": email, "address": address}
+            return _stated(customer, _changed(customer, wanted))
         case RenameCustomer(name):
-            if not customer.registered:
-                raise CustomerNotRegistered
-            return [] if name == customer.name else [CustomerRenamed(name=name)]
-        case CorrectIdentityDetails(born_on, identity_number):
-            if not customer.registered:
-                raise CustomerNotRegistered
-            if (born_on, identity_number) == (customer.born_on, customer.identity_number):
-                return []
-            return [IdentityDetailsCorrected(born_on=born_on, identity_number=identity_number)]
+            return _stated(customer, _changed(customer, {"name": name}))
+        case CorrectIdentityDetails(born_on, identity_number, number_claim):
+            wanted = {"born_on": born_on, "identity_number": identity_number}
+            return _stated(customer, _changed(customer, wanted), number_claim=number_claim)
+        case ResolveContradiction(field, party, accept, number_claim):
+            if party not in customer.contradictions.get(field, {}):
+                raise ContradictionUnknown
+            claim = number_claim if accept and field == "identity_number" else None
+            return [
+                ContradictionResolved(
+                    source=customer.links[party].source,
+                    party_id=party,
+                    field=field,
+                    accepted=accept,
+                    number_claim=claim,
+                )
+            ]
         case _:
             assert_never(command)
 
 
-def evolve(customer: Customer, event: CustomerEvent) -> Customer:
+def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR0911, PLR0912 (one arm per event)
     """The customer after a fact."""
     match event:
         case CustomerRegistered():
-            return msgspec.structs.replace(
-                customer,
-                origin=event.origin,
-                name=event.name,
-                phone=event.phone,
-                email=event.email,
-                address=event.address,
-                born_on=event.born_on,
-                identity_number=event.identity_number,
-            )
+            stated: dict[Detail, str | None] = {
+                field: value for field in DETAILS if (value := getattr(event, field)) is not None
+            }
+            begun = msgspec.structs.replace(customer, origin=event.origin, kind=event.kind)
+            by_source = event.party_id or _UNKNOWN_PARTY
+            return _with(begun, stated, by_source if event.origin == "master-data" else None)
         case ReferenceLinked():
-            return msgspec.structs.replace(customer, parties=customer.parties | {event.party_id})
+            return _with_link(
+                customer, event.party_id, Link(event.source, event.key, True, event.linked_from)
+            )
+        case ReferenceClaimed():
+            return _with_link(customer, event.party_id, Link(event.source, event.key, False))
+        case ReferenceConfirmed():
+            link = msgspec.structs.replace(customer.links[event.party_id], confirmed=True, described=None)
+            return _with_link(customer, event.party_id, link)
+        case ReferenceDisputed():
+            described: dict[Detail, str] = {
+                field: value for field in DETAILS if (value := getattr(event, field)) is not None
+            }
+            link = msgspec.structs.replace(customer.links[event.party_id], described=described)
+            return _with_link(customer, event.party_id, link)
+        case ReferenceRejected():
+            links = {party: link for party, link in customer.links.items() if party != event.party_id}
+            return msgspec.structs.replace(customer, links=links)
+        case ReferenceUnlinked():
+            link = msgspec.structs.replace(customer.links[event.party_id], until=event.until)
+            return _with_link(customer, event.party_id, link)
         case CustomerRenamed():
-            return msgspec.structs.replace(customer, name=event.name)
-        case ContactDetailsChanged():
-            return msgspec.structs.replace(
-                customer, phone=event.phone, email=event.email, address=event.address
-            )
-        case IdentityDetailsCorrected():
-            return msgspec.structs.replace(
-                customer, born_on=event.born_on, identity_number=event.identity_number
-            )
+            return _with(customer, {"name": event.name}, event.party_id)
+        case ContactDetailsChanged() | IdentityDetailsCorrected():
+            fields = CONTACT if isinstance(event, ContactDetailsChanged) else IDENTITY
+            values: dict[Detail, str | None] = {
+                field: getattr(event, field)
+                for field in DETAILS
+                if field in fields
+                and (field in event.changed if event.changed else _differs(customer, field, event))
+            }
+            return _with(customer, values, event.party_id)
+        case BranchAssigned():
+            return _with(customer, {"branch": event.branch}, event.party_id)
+        case DetailsConfirmed():
+            agreed: dict[Detail, str] = {
+                field: value
+                for field in DETAILS
+                if field in event.fields and (value := customer.values.get(field))
+            }
+            return _remembered(customer, event.party_id, agreed, contradicting={})
+        case DetailsContradicted():
+            other: dict[Detail, str] = {
+                field: value for field in DETAILS if (value := getattr(event, field)) is not None
+            }
+            return _remembered(customer, event.party_id, other, contradicting=other)
+        case ContradictionResolved():
+            [field] = [one for one in DETAILS if one == event.field]
+            if event.accepted:
+                value = customer.contradictions[field][event.party_id]
+                return _with(customer, {field: value}, event.party_id)
+            return _without_contradiction(customer, field, event.party_id)
+        case IdentityNumberShared():
+            return customer
         case _:
             assert_never(event)
 
 
 def identify(event: CustomerEvent) -> UUID | None:
-    """The identity under which the store holds an event once: a party is one customer's."""
-    return event.party_id if isinstance(event, ReferenceLinked) else None
+    """The identity under which the store holds an event once: a party, and an identity number, is one customer's."""
+    match event:
+        case ReferenceLinked() | ReferenceClaimed():
+            return event.claim or event.party_id
+        case CustomerRegistered() | IdentityDetailsCorrected() | ContradictionResolved():
+            return event.number_claim
+        case (
+            ReferenceConfirmed()
+            | ReferenceDisputed()
+            | ReferenceRejected()
+            | ReferenceUnlinked()
+            | CustomerRenamed()
+            | ContactDetailsChanged()
+            | BranchAssigned()
+            | DetailsConfirmed()
+            | DetailsContradicted()
+            | IdentityNumberShared()
+        ):
+            return None
+        case _:
+            assert_never(event)
 
 
 customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
-    initial=Customer(), decide=decide, evolve=evolve, identify=identify, state_type=Customer
+    initial=Customer(),
+    decide=decide,
+    evolve=evolve,
+    identify=identify,
+    state_type=Customer,
+    state_version=2,
 )
 
 
 def _registered(
-    details: Details, origin: Origin, stated_assets: tuple[StatedAsset, ...] = ()
+    details: Details,
+    origin: Origin,
+    stated_assets: tuple[StatedAsset, ...] = (),
+    *,
+    reference: Reference | None = None,
+    number_claim: UUID | None = None,
 ) -> CustomerRegistered:
     return CustomerRegistered(
         name=details.name,
@@ -248,22 +470,216 @@ def _registered(
         identity_number=details.identity_number,
         branch=details.branch,
         stated_assets=stated_assets,
+        source=None if reference is None else reference.source,
+        party_id=None if reference is None else reference.party,
+        invalid=details.invalid,
+        number_claim=number_claim,
     )
 
 
-def _differences(details: Details, customer: Customer) -> list[CustomerEvent]:
-    """What a later description changes. A field that it leaves out is not known there, and stays as it is."""
-    changes: list[CustomerEvent] = []
-    if details.name is not None and details.name != customer.name:
-        changes.append(CustomerRenamed(name=details.name))
-    contact = (
-        details.phone or customer.phone,
-        details.email or customer.email,
-        details.address or customer.address,
+def _adopted(command: AdoptDescription, customer: Customer) -> list[CustomerEvent]:
+    reference, details = command.reference, command.details
+    source, party = reference.source, reference.party
+    events: list[CustomerEvent]
+    if not customer.registered:
+        begun = _registered(details, "master-data", reference=reference, number_claim=command.number_claim)
+        events = [begun, reference.linked()]
+    else:
+        link = customer.links.get(party)
+        if link is None or not link.stands_on(command.on):
+            return []
+        stated = details.stated()
+        if not link.confirmed and not _agree(stated, customer.values):
+            if link.described == stated:
+                return []
+            return [ReferenceDisputed(source=source, party_id=party, **stated)]
+        events = [] if link.confirmed else [ReferenceConfirmed(source=source, party_id=party)]
+        events += _differences(
+            customer, source, party, stated, invalid=details.invalid, number_claim=command.number_claim
+        )
+        if customer.last.get(party, {}).get("identity_number") == details.identity_number:
+            return events
+    if command.shared_with is not None:
+        events.append(IdentityNumberShared(source=source, party_id=party, customer_id=command.shared_with))
+    return events
+
+
+def _agree(stated: Mapping[Detail, str], values: Mapping[Detail, str | None]) -> bool:
+    """Whether two descriptions are certainly of one person: by identity number, or by name and day of birth."""
+    numbers = stated.get("identity_number"), values.get("identity_number")
+    if None not in numbers:
+        return numbers[0] == numbers[1]
+    return all(
+        stated.get(field) is not None and stated[field] == values.get(field) for field in _NAME_AND_BIRTH
     )
-    if contact != (customer.phone, customer.email, customer.address):
-        changes.append(ContactDetailsChanged(phone=contact[0], email=contact[1], address=contact[2]))
-    identity = (details.born_on or customer.born_on, details.identity_number or customer.identity_number)
-    if identity != (customer.born_on, customer.identity_number):
-        changes.append(IdentityDetailsCorrected(born_on=identity[0], identity_number=identity[1]))
-    return changes
+
+
+_NAME_AND_BIRTH: Final[tuple[Detail, ...]] = ("name", "born_on")
+
+
+def _linked(
+    customer: Customer, party: UUID, event: ReferenceLinked | ReferenceClaimed
+) -> list[CustomerEvent]:
+    known = customer.links.get(party)
+    if known is not None and known.until is None:
+        return []
+    if known is None and len(customer.links) >= REFERENCES_MAX:
+        raise TooManyReferences
+    return [event]
+
+
+def _open_link(customer: Customer, party: UUID) -> Link:
+    link = customer.links.get(party)
+    if link is None:
+        raise ReferenceNotLinked
+    if link.until is not None:
+        raise ReferenceSettled
+    return link
+
+
+def _changed(customer: Customer, wanted: Mapping[Detail, str | None]) -> dict[Detail, str | None]:
+    return {field: value for field, value in wanted.items() if value != customer.values.get(field)}
+
+
+def _differs(
+    customer: Customer, field: Detail, event: ContactDetailsChanged | IdentityDetailsCorrected
+) -> bool:
+    """Events from before `changed` was there do not say what they change."""
+    value: str | None = getattr(event, field)
+    return value != customer.values.get(field)
+
+
+def _differences(
+    customer: Customer,
+    source: str,
+    party: UUID,
+    stated: Mapping[Detail, str],
+    *,
+    invalid: tuple[str, ...] = (),
+    number_claim: UUID | None = None,
+) -> list[CustomerEvent]:
+    """What a source changes with what it states itself; a field that it states as before changes nothing.
+
+    What staff stated stands beside what the source states now. Among sources the newest own value stands. A field that
+    is left out is not known there, and stays as it is.
+    """
+    before = customer.last.get(party, {})
+    taken: dict[Detail, str | None] = {}
+    agreed: list[Detail] = []
+    against: dict[Detail, str] = {}
+    for field, value in stated.items():
+        if before.get(field) == value:
+            continue
+        if customer.values.get(field) == value:
+            agreed.append(field)
+        elif field in customer.stated_by and customer.stated_by[field] is None:
+            against[field] = value
+        else:
+            taken[field] = value
+    events = _stated(customer, taken, source=source, party=party, invalid=invalid, number_claim=number_claim)
+    if agreed:
+        events.append(DetailsConfirmed(source=source, party_id=party, fields=tuple(agreed)))
+    if against:
+        wrong = tuple(field for field in invalid if field in against)
+        events.append(DetailsContradicted(source=source, party_id=party, invalid=wrong, **against))
+    return events
+
+
+def _stated(
+    customer: Customer,
+    changes: Mapping[Detail, str | None],
+    *,
+    source: str | None = None,
+    party: UUID | None = None,
+    invalid: tuple[str, ...] = (),
+    number_claim: UUID | None = None,
+) -> list[CustomerEvent]:
+    """The events that state these changes; without a party, staff state them."""
+    after = {**customer.values, **changes}
+    wrong = tuple(field for field in invalid if field in changes)
+    events: list[CustomerEvent] = []
+    if changes.get("name") is not None:
+        events.append(
+            CustomerRenamed(
+                name=changes["name"] or "", source=source, party_id=party, invalid=_of(wrong, {"name"})
+            )
+        )
+    if CONTACT & changes.keys():
+        events.append(
+            ContactDetailsChanged(
+                phone=after.get("phone"),
+                email=after.get("email"),
+                address=after.get("address"),
+                source=source,
+                party_id=party,
+                changed=_of(DETAILS, CONTACT & changes.keys()),
+                invalid=_of(wrong, CONTACT),
+            )
+        )
+    if IDENTITY & changes.keys():
+        events.append(
+            IdentityDetailsCorrected(
+                born_on=after.get("born_on"),
+                identity_number=after.get("identity_number"),
+                source=source,
+                party_id=party,
+                changed=_of(DETAILS, IDENTITY & changes.keys()),
+                invalid=_of(wrong, IDENTITY),
+                number_claim=number_claim if changes.get("identity_number") is not None else None,
+            )
+        )
+    if changes.get("branch") is not None:
+        events.append(
+            BranchAssigned(
+                branch=changes["branch"] or "", source=source, party_id=party, invalid=_of(wrong, {"branch"})
+            )
+        )
+    return events
+
+
+def _of(fields: Sequence[str], among: AbstractSet[str]) -> tuple[str, ...]:
+    return tuple(field for field in fields if field in among)
+
+
+def _with(customer: Customer, values: Mapping[Detail, str | None], party: UUID | None) -> Customer:
+    """The customer after somebody stated values that stand from now on; what contradicted them is settled."""
+    last = customer.last
+    if party is not None:
+        stated: dict[Detail, str] = {field: value for field, value in values.items() if value is not None}
+        last = {**last, party: {**last.get(party, {}), **stated}}
+    return msgspec.structs.replace(
+        customer,
+        values={**customer.values, **values},
+        stated_by={**customer.stated_by, **dict.fromkeys(values, party)},
+        last=last,
+        contradictions={
+            field: by_party for field, by_party in customer.contradictions.items() if field not in values
+        },
+    )
+
+
+def _remembered(
+    customer: Customer,
+    party: UUID,
+    stated: Mapping[Detail, str],
+    *,
+    contradicting: Mapping[Detail, str],
+) -> Customer:
+    last = {**customer.last, party: {**customer.last.get(party, {}), **stated}}
+    after = msgspec.structs.replace(customer, last=last)
+    for field in stated:
+        after = _without_contradiction(after, field, party)
+    contradictions = dict(after.contradictions)
+    for field, value in contradicting.items():
+        contradictions[field] = {**contradictions.get(field, {}), party: value}
+    return msgspec.structs.replace(after, contradictions=contradictions)
+
+
+def _without_contradiction(customer: Customer, field: Detail, party: UUID) -> Customer:
+    left = {one: value for one, value in customer.contradictions.get(field, {}).items() if one != party}
+    others = {one: by_party for one, by_party in customer.contradictions.items() if one != field}
+    return msgspec.structs.replace(customer, contradictions={**others, field: left} if left else others)
+
+
+def _with_link(customer: Customer, party: UUID, link: Link) -> Customer:
+    return msgspec.structs.replace(customer, links={**customer.links, party: link})

@@ -1,6 +1,12 @@
-"""What happens to a customer. Stream = customer; personal fields are sealed one by one when stored."""
+"""What happens to a customer. Stream = customer; personal fields are sealed one by one when stored.
 
-from typing import Annotated, Literal
+Each detail knows who stated it. Where an event of details names a `party_id`, that party's source stated them; without
+one, staff did. `changed` names the fields that an event changes, `invalid` those of its values that cannot be right.
+`claim` and `number_claim` are identities in the store: two events never share one (ADR 0024, 0025).
+"""
+
+from datetime import date
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -9,6 +15,19 @@ from chassis.events import Event, personal
 Identifying = Annotated[str | None, personal("C2")]
 CustomerKind = Literal["person", "company"]
 Origin = Literal["staff", "master-data"]
+Detail = Literal["name", "phone", "email", "address", "born_on", "identity_number", "branch"]
+
+DETAILS: Final[tuple[Detail, ...]] = (
+    "name",
+    "phone",
+    "email",
+    "address",
+    "born_on",
+    "identity_number",
+    "branch",
+)
+CONTACT: Final = frozenset({"phone", "email", "address"})
+IDENTITY: Final = frozenset({"born_on", "identity_number"})
 
 
 class StatedAsset(msgspec.Struct, frozen=True):
@@ -35,23 +54,78 @@ class CustomerRegistered(Event, frozen=True):
     identity_number: Identifying = None
     branch: str | None = None
     stated_assets: tuple[StatedAsset, ...] = ()
+    source: str | None = None
+    party_id: UUID | None = None
+    invalid: tuple[str, ...] = ()
+    number_claim: UUID | None = None
 
 
 class ReferenceLinked(Event, frozen=True):
     """`source` knows the customer under its own number; whatever that party holds is the customer's.
 
-    `party_id` is the identity of this event in the store, so that one party is one customer's.
+    From the bank day `linked_from` on, or from ever. One party is one customer's at a time, by `claim`; without one, by
+    `party_id`.
     """
 
     source: str
     party_id: UUID
     key: Annotated[str, personal("C2")]
+    linked_from: date | None = None
+    claim: UUID | None = None
+
+
+class ReferenceClaimed(Event, frozen=True):
+    """Staff say that a number of a source is this customer's. It shows nothing until somebody who knows confirms it."""
+
+    source: str
+    party_id: UUID
+    key: Annotated[str, personal("C2")]
+    claim: UUID | None = None
+
+
+class ReferenceConfirmed(Event, frozen=True):
+    """A claimed number is this customer's: its party's details agree, or a person says so."""
+
+    source: str
+    party_id: UUID
+
+
+class ReferenceDisputed(Event, frozen=True):
+    """Master data describes the party of a claimed number as somebody else, or too little to tell: a person decides."""
+
+    source: str
+    party_id: UUID
+    name: Identifying = None
+    phone: Identifying = None
+    email: Identifying = None
+    address: Identifying = None
+    born_on: Identifying = None
+    identity_number: Identifying = None
+    branch: str | None = None
+
+
+class ReferenceRejected(Event, frozen=True):
+    """A claimed number is not this customer's."""
+
+    source: str
+    party_id: UUID
+
+
+class ReferenceUnlinked(Event, frozen=True):
+    """The number is this customer's before `until`, and not on that bank day or later."""
+
+    source: str
+    party_id: UUID
+    until: date
 
 
 class CustomerRenamed(Event, frozen=True):
     """The customer bears another name."""
 
     name: Annotated[str, personal("C2")]
+    source: str | None = None
+    party_id: UUID | None = None
+    invalid: tuple[str, ...] = ()
 
 
 class ContactDetailsChanged(Event, frozen=True):
@@ -60,6 +134,10 @@ class ContactDetailsChanged(Event, frozen=True):
     phone: Identifying
     email: Identifying
     address: Identifying
+    source: str | None = None
+    party_id: UUID | None = None
+    changed: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
 
 
 class IdentityDetailsCorrected(Event, frozen=True):
@@ -67,18 +145,97 @@ class IdentityDetailsCorrected(Event, frozen=True):
 
     born_on: Identifying
     identity_number: Identifying
+    source: str | None = None
+    party_id: UUID | None = None
+    changed: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+    number_claim: UUID | None = None
+
+
+class BranchAssigned(Event, frozen=True):
+    """The branch that the customer belongs to from now on."""
+
+    branch: str
+    source: str | None = None
+    party_id: UUID | None = None
+    invalid: tuple[str, ...] = ()
+
+
+class DetailsConfirmed(Event, frozen=True):
+    """A source states of these fields what stands already."""
+
+    source: str
+    party_id: UUID
+    fields: tuple[str, ...]
+
+
+class DetailsContradicted(Event, frozen=True):
+    """A source states something else than staff did: both are kept until a person decides. None where they agree."""
+
+    source: str
+    party_id: UUID
+    name: Identifying = None
+    phone: Identifying = None
+    email: Identifying = None
+    address: Identifying = None
+    born_on: Identifying = None
+    identity_number: Identifying = None
+    branch: str | None = None
+    invalid: tuple[str, ...] = ()
+
+
+class ContradictionResolved(Event, frozen=True):
+    """A person decided between what staff and a source state of a field; `accepted`: for the source."""
+
+    source: str
+    party_id: UUID
+    field: str
+    accepted: bool
+    number_claim: UUID | None = None
+
+
+class IdentityNumberShared(Event, frozen=True):
+    """Master data gives this customer an identity number that is another customer's: a person looks at both."""
+
+    source: str
+    party_id: UUID
+    customer_id: UUID
 
 
 CustomerEvent = (
-    CustomerRegistered | ReferenceLinked | CustomerRenamed | ContactDetailsChanged | IdentityDetailsCorrected
+    CustomerRegistered
+    | ReferenceLinked
+    | ReferenceClaimed
+    | ReferenceConfirmed
+    | ReferenceDisputed
+    | ReferenceRejected
+    | ReferenceUnlinked
+    | CustomerRenamed
+    | ContactDetailsChanged
+    | IdentityDetailsCorrected
+    | BranchAssigned
+    | DetailsConfirmed
+    | DetailsContradicted
+    | ContradictionResolved
+    | IdentityNumberShared
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
     "customer-registered": CustomerRegistered,
     "reference-linked": ReferenceLinked,
+    "reference-claimed": ReferenceClaimed,
+    "reference-confirmed": ReferenceConfirmed,
+    "reference-disputed": ReferenceDisputed,
+    "reference-rejected": ReferenceRejected,
+    "reference-unlinked": ReferenceUnlinked,
     "customer-renamed": CustomerRenamed,
     "contact-details-changed": ContactDetailsChanged,
     "identity-details-corrected": IdentityDetailsCorrected,
+    "branch-assigned": BranchAssigned,
+    "details-confirmed": DetailsConfirmed,
+    "details-contradicted": DetailsContradicted,
+    "contradiction-resolved": ContradictionResolved,
+    "identity-number-shared": IdentityNumberShared,
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from chassis.clock import Clock
 from chassis.reacting import Policy
@@ -16,6 +17,9 @@ from customer.settings import CustomerSettings
 async def policies(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Sequence[Policy]]:
     """The policies of this service, with the write side that they command."""
     async with write_side(settings, clock) as write:
-        register = described.RegisterDescribed(write.handler, write.store, write.ring, clock)
+        today = partial(settings.today, clock)
+        register = described.RegisterDescribed(
+            write.handler, write.store, write.ring, clock, write.ids, today
+        )
         events = frozenset({described.EVENT})
         yield [Policy(described.NAME, (INGEST_EVENTS.name,), events, register, "beginning", register.prepare)]

@@ -1,13 +1,15 @@
 """Whom a source's master data describes is a customer: registered, linked to the party, and kept up to date.
 
-A party is one customer's, whoever said so first: the identity of `ReferenceLinked` is the party. So a description
-that comes twice, late, or to two consumers at once registers nobody twice, and one of a party that staff have linked
-goes to the customer that they linked it to.
+A party is one customer's at a time (`claims`). So a description that comes twice, late, or to two consumers at once
+registers nobody twice, and one of a party that staff have linked goes to the customer that they linked it to. Values
+that cannot be right are kept as they came and named; an identity number that is another customer's already is kept and
+told, because what a source says is a fact.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -17,11 +19,14 @@ from chassis.delivered import Delivered
 from chassis.handling import CommandHandler
 from chassis.privacy import ERASED, DataKey, KeyRing, Origin, open_value
 from chassis.store import EventStore
-from contracts.identity import PartyId
+from contracts.identity import OutsideIds, PartyId
+from msgspec import structs
 
+from customer.claims import Claims, number_claim
 from customer.domain.customer import AdoptDescription, Customer, CustomerCommand, Details, Reference
 from customer.domain.events import CustomerEvent
 from customer.identities import customer_of_party
+from customer.normalising import normalised_or_kept
 from customer.opening import INGEST
 
 NAME: Final = "when_party_described_then_register_customer"
@@ -37,6 +42,13 @@ class RegisterDescribed:
     store: EventStore
     ring: KeyRing
     clock: Clock
+    ids: OutsideIds
+    today: Callable[[], date]
+
+    @property
+    def claims(self) -> Claims:
+        """Whose parties and identity numbers are."""
+        return Claims(self.handler, self.store)
 
     async def prepare(self, events: Sequence[Delivered]) -> None:
         """Reads the keys of the parties, and keys and states of their customers, for all events together."""
@@ -52,14 +64,46 @@ class RegisterDescribed:
         key = self.ring.cached(party)
         if key is None:
             key = (await asyncio.to_thread(self.ring.keys_for, [party], create=False)).get(party)
-        command = _described(event, key)
+        today = self.today()
+        command = self._command(event, key, today)
         if command is None:
             return
+        customer: UUID = customer_of_party(party)
+        state = (await self.handler.load(customer)).state
+        if state.registered and not state.has(party, today):
+            holder = (await self.claims.of_party(party, today)).holder
+            if holder is None:
+                return  # a person took the party from its customer: it waits for a person
+            customer = holder
         try:
-            await self._adopt(customer_of_party(party), command, event)
+            await self._adopt(customer, command, event)
         except AlreadyRecorded:
-            [link] = await self.store.read_identities([party])
-            await self._adopt(link.stream_id, command, event)
+            await self._adopt(*await self._settled(customer, command), event)
+
+    def _command(self, event: Delivered, key: DataKey | None, today: date) -> AdoptDescription | None:
+        """The command that a description amounts to; None of a party whose key is gone."""
+        described = _described(event, key)
+        if described is None:
+            return None
+        reference, raw = described
+        details = normalised_or_kept(raw, today)
+        return AdoptDescription(reference, details, today, number_claim(self.ids, details))
+
+    async def _settled(self, customer: UUID, command: AdoptDescription) -> tuple[UUID, AdoptDescription]:
+        """Whose the party is, and what remains to be claimed where another has the party or the identity number."""
+        reference, first = command.reference, command.number_claim
+        party = await self.claims.of_party(reference.party, command.on)
+        if party.holder is not None:
+            customer = party.holder
+        elif party.identity != reference.party:
+            command = structs.replace(command, reference=structs.replace(reference, claim=party.identity))
+        if first is not None:
+            number = await self.claims.of_number(first, command.details.identity_number or "")
+            if number.free_for(customer):
+                command = structs.replace(command, number_claim=number.identity)
+            else:
+                command = structs.replace(command, number_claim=None, shared_with=number.holder)
+        return customer, command
 
     async def _adopt(self, customer: UUID, command: AdoptDescription, event: Delivered) -> None:
         await self.handler.handle(customer, command, self._context(customer, event))
@@ -78,8 +122,8 @@ class RegisterDescribed:
         )
 
 
-def _described(event: Delivered, key: DataKey | None) -> AdoptDescription | None:
-    """The command that a description amounts to; None of a party whose key is gone."""
+def _described(event: Delivered, key: DataKey | None) -> tuple[Reference, Details] | None:
+    """The party's number and details, opened; None of a party whose key is gone."""
     data = event.data
     origin = Origin(INGEST, event.subject, event.sequence, event.stored_name)
 
@@ -90,7 +134,7 @@ def _described(event: Delivered, key: DataKey | None) -> AdoptDescription | None
     number = opened("party")
     if number is None:
         return None
-    return AdoptDescription(
+    return (
         Reference(data["source"], number, PartyId(event.subject)),
         Details(
             name=opened("name"),
@@ -101,6 +145,7 @@ def _described(event: Delivered, key: DataKey | None) -> AdoptDescription | None
             born_on=opened("born_on"),
             identity_number=opened("identity_number"),
             branch=data.get("branch"),
+            gender=opened("gender"),
         ),
     )
 

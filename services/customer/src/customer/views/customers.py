@@ -3,19 +3,20 @@
 Personal values stay sealed; the number of a source is not here at all, only the party that it names.
 """
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from chassis.documents import Document, sealed
 from chassis.projecting import Collection, Delivered, DocumentKey, Index, View
 from contracts import topics
 
 from customer.domain.customer import REFERENCES_MAX
+from customer.domain.events import DETAILS
 
 CUSTOMERS: Final = "customers"
-_DETAILS: Final = ("name", "phone", "email", "address", "born_on", "identity_number")
-_PARTIES_MAX: Final = REFERENCES_MAX
-"""The domain refuses more; a log that has them all the same is broken and parks its subject."""
+_SEALED: Final = tuple(field for field in DETAILS if field != "branch")
+_PARTIES_MAX: Final = 2 * REFERENCES_MAX
+"""Those that stand, of which the domain refuses more, and as many that have ended."""
 
 
 class NotRegistered(ValueError):
@@ -35,9 +36,10 @@ def project(_: DocumentKey, document: Document | None, event: Delivered) -> Docu
         raise NotRegistered(event.type)
     else:
         begun = document
+    changed = {**begun, **_CHANGES[event.type](begun, event)}
     return {
-        **begun,
-        **_CHANGES[event.type](begun, event),
+        **changed,
+        "questions": questions(changed),
         "position": event.position,
         "changed_at": event.recorded_at.isoformat(),
     }
@@ -45,33 +47,165 @@ def project(_: DocumentKey, document: Document | None, event: Delivered) -> Docu
 
 def _registered(_: Document, event: Delivered) -> Document:
     data = event.data
+    stated = [field for field in DETAILS if data.get(field) is not None]
     return {
         "kind": data["kind"],
         "origin": data["origin"],
         "branch": data.get("branch"),
-        **{field: sealed(event, field) for field in _DETAILS},
+        **{field: sealed(event, field) for field in _SEALED},
+        "provenance": {field: _provenance(event) for field in stated},
+        "invalid": list(data.get("invalid") or ()),
     }
 
 
-def _linked(document: Document, event: Delivered) -> Document:
-    parties = [one for one in document["parties"] if one["party_id"] != event.data["party_id"]]
-    if len(parties) >= _PARTIES_MAX:
-        raise ValueError(f"more than {_PARTIES_MAX} references")
-    party = {"party_id": event.data["party_id"], "source": event.data["source"], "sequence": event.sequence}
-    return {"parties": [*parties, party]}
+def _provenance(event: Delivered) -> Document:
+    """Who stated a field, and with which event of the customer's stream."""
+    data = event.data
+    return {
+        "source": data.get("source"),
+        "party_id": data.get("party_id"),
+        "at": event.recorded_at.isoformat(),
+        "sequence": event.sequence,
+    }
+
+
+def _value(event: Delivered, field: str) -> Any:
+    return event.data.get(field) if field == "branch" else sealed(event, field)
 
 
 def _changed(*fields: str) -> Callable[[Document, Delivered], Document]:
-    return lambda _, event: {field: sealed(event, field) for field in fields}
+    def change(document: Document, event: Delivered) -> Document:
+        changed = [field for field in fields if field in (event.data.get("changed") or fields)]
+        invalid = [field for field in document.get("invalid", ()) if field not in changed]
+        return {
+            **{field: _value(event, field) for field in fields},
+            "provenance": {**document.get("provenance", {}), **{f: _provenance(event) for f in changed}},
+            "invalid": [*invalid, *(event.data.get("invalid") or ())],
+            "contradictions": _contradictions(document, lambda one: one["field"] not in changed),
+        }
+
+    return change
+
+
+def _contradictions(document: Document, kept: Callable[[Document], bool]) -> list[Document]:
+    return [one for one in document.get("contradictions", ()) if kept(one)]
+
+
+def _contradicted(document: Document, event: Delivered) -> Document:
+    """What a source states stands beside what staff stated; what the source stated of the field before is replaced."""
+    data = event.data
+    fields = [field for field in DETAILS if data.get(field) is not None]
+    others = _without(document, data["party_id"], fields)
+    new = [
+        {
+            "field": field,
+            "value": _value(event, field),
+            "invalid": field in (data.get("invalid") or ()),
+            **_provenance(event),
+        }
+        for field in fields
+    ]
+    return {"contradictions": [*others, *new]}
+
+
+def _agreed(document: Document, event: Delivered) -> Document:
+    return {"contradictions": _without(document, event.data["party_id"], event.data["fields"])}
+
+
+def _without(document: Document, party: str, fields: Sequence[str]) -> list[Document]:
+    return _contradictions(document, lambda one: one["party_id"] != party or one["field"] not in fields)
+
+
+def _resolved(document: Document, event: Delivered) -> Document:
+    data = event.data
+    field, party = data["field"], data["party_id"]
+    if not data["accepted"]:
+        return {"contradictions": _without(document, party, [field])}
+    found = _contradictions(document, lambda one: (one["field"], one["party_id"]) == (field, party))
+    if not found:
+        return {}
+    [stated] = found
+    invalid = [one for one in document.get("invalid", ()) if one != field]
+    return {
+        field: stated["value"],
+        "provenance": {**document.get("provenance", {}), field: _provenance(event)},
+        "invalid": [*invalid, field] if stated["invalid"] else invalid,
+        "contradictions": _contradictions(document, lambda one: one["field"] != field),
+    }
+
+
+def _shared(document: Document, event: Delivered) -> Document:
+    others = [one for one in document.get("shares_number_with", ()) if one != event.data["customer_id"]]
+    return {"shares_number_with": [*others, event.data["customer_id"]]}
+
+
+def _party(event: Delivered) -> Document:
+    return {"party_id": event.data["party_id"], "source": event.data["source"], "sequence": event.sequence}
+
+
+def _linked(document: Document, event: Delivered) -> Document:
+    """A link that has ended stays beside a new one of the same party, so that a reader can ask for its day."""
+    new = event.data["party_id"]
+    parties = [one for one in document["parties"] if one["party_id"] != new or one.get("until") is not None]
+    if len(parties) >= _PARTIES_MAX:
+        raise ValueError(f"more than {_PARTIES_MAX} references")
+    party = {**_party(event), "from": event.data.get("linked_from"), "until": None}
+    return {"parties": [*parties, party], "claimed": _unclaimed(document, event)}
+
+
+def _unclaimed(document: Document, event: Delivered) -> list[Document]:
+    return [one for one in document.get("claimed", ()) if one["party_id"] != event.data["party_id"]]
+
+
+def _claimed(document: Document, event: Delivered) -> Document:
+    return {"claimed": [*_unclaimed(document, event), {**_party(event), "disputed": False}]}
+
+
+def _disputed(document: Document, event: Delivered) -> Document:
+    return {"claimed": [*_unclaimed(document, event), {**_party(event), "disputed": True}]}
+
+
+def _rejected(document: Document, event: Delivered) -> Document:
+    return {"claimed": _unclaimed(document, event)}
+
+
+def _unlinked(document: Document, event: Delivered) -> Document:
+    party, until = event.data["party_id"], event.data["until"]
+    parties = [
+        {**one, "until": until} if one["party_id"] == party and one.get("until") is None else one
+        for one in document["parties"]
+    ]
+    return {"parties": parties, "claimed": _unclaimed(document, event)}
 
 
 _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.registered": _registered,
     "customer.reference_linked": _linked,
+    "customer.reference_claimed": _claimed,
+    "customer.reference_confirmed": _linked,
+    "customer.reference_disputed": _disputed,
+    "customer.reference_rejected": _rejected,
+    "customer.reference_unlinked": _unlinked,
     "customer.renamed": _changed("name"),
     "customer.contact_details_changed": _changed("phone", "email", "address"),
     "customer.identity_details_corrected": _changed("born_on", "identity_number"),
+    "customer.branch_assigned": _changed("branch"),
+    "customer.details_confirmed": _agreed,
+    "customer.details_contradicted": _contradicted,
+    "customer.contradiction_resolved": _resolved,
+    "customer.identity_number_shared": _shared,
 }
+
+
+def questions(document: Document) -> list[str]:
+    """What a person has to look at of a customer."""
+    found = {
+        "contradiction": document.get("contradictions"),
+        "invalid": document.get("invalid"),
+        "reference": document.get("claimed"),
+        "identity-number": document.get("shares_number_with"),
+    }
+    return [name for name, of in found.items() if of]
 
 
 VIEW: Final = View(
@@ -79,7 +213,9 @@ VIEW: Final = View(
     version=1,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
-    collections=(Collection(CUSTOMERS, (Index((("parties.party_id", 1),)),)),),
+    collections=(
+        Collection(CUSTOMERS, (Index((("parties.party_id", 1),)), Index((("questions", 1), ("_id", 1))))),
+    ),
     keys=keys,
     project=project,
 )

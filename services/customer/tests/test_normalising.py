@@ -1,0 +1,159 @@
+"""Details in the one form in which they are kept, and what cannot be right."""
+
+from datetime import date
+
+import pytest
+from customer.domain.customer import Details
+from customer.normalising import (
+    DetailInvalid,
+    Unfit,
+    email,
+    identity_number,
+    name,
+    normalised,
+    normalised_or_kept,
+    phone,
+    text,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+TODAY = date(2026, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("13800001234", "+8613800001234"),
+        ("+86 138-0000-1234", "+8613800001234"),
+        ("１３８００００１２３４", "+8613800001234"),
+        ("010-65051234", "+861065051234"),
+        ("+852 2345 6789", "+85223456789"),
+        ("+1 212 555 0100", "+12125550100"),
+        ("+49 30 901820", "+4930901820"),
+    ],
+)
+def test_a_phone_number_is_kept_as_e164(typed, kept):
+    assert phone(typed) == kept
+    assert phone(kept) == kept
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "12", "138000012345", "phone", "+86 138", "1380000123\u200b4", "+999 1234"]
+)
+def test_what_is_no_phone_number_is_told(typed):
+    with pytest.raises(Unfit):
+        phone(typed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("11010519491231002X", "11010519491231002X"),
+        ("11010519491231002x", "11010519491231002X"),
+        ("110105 19491231 002X", "11010519491231002X"),
+        ("１１０１０５１９４９１２３１００２Ｘ", "11010519491231002X"),
+        ("110105491231002", "11010519491231002X"),
+    ],
+)
+def test_a_resident_id_is_proven_and_has_one_form(typed, kept):
+    found = identity_number(typed)
+    assert (found.number, found.proven, found.born_on, found.gender) == (kept, True, "1949-12-31", "female")
+
+
+@pytest.mark.parametrize("typed", ["110105194912310021", "110105194913310021", "110105491331002"])
+def test_a_resident_id_with_a_wrong_digit_or_date_is_told(typed):
+    with pytest.raises(Unfit):
+        identity_number(typed)
+
+
+def test_numbers_of_other_countries_and_of_companies_are_kept():
+    assert identity_number("e 1234567").number == "E1234567"
+    assert not identity_number("701231").proven
+    assert identity_number("91110000600037341l".upper(), "company").proven
+    with pytest.raises(Unfit):
+        identity_number("911100006000373410", "company")
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("  张  伟 ", "张 伟"),
+        ("阿依古丽\u2022买买提", "阿依古丽·买买提"),
+        ("阿依古丽\u30fb买买提", "阿依古丽·买买提"),
+        ("𠀾某", "𠀾某"),
+        ("Jose\u0301", "José"),
+        ("O'Brien", "O'Brien"),
+    ],
+)
+def test_a_name_has_one_form_and_keeps_its_rare_characters(typed, kept):
+    assert name(typed) == kept
+
+
+@pytest.mark.parametrize("typed", ["张\x00伟", "张\u200b伟", "张\u202e伟", "a\nb", " ", "\ud800"])
+def test_control_and_invisible_characters_are_refused(typed):
+    with pytest.raises(Unfit):
+        name(typed)
+
+
+def test_an_address_of_mail_is_checked_without_asking_anybody():
+    assert email("Zhang@EXAMPLE.com") == "Zhang@example.com"
+    for wrong in ("zhang", "a@b", "a b@example.com", "a@example.com\n@x"):
+        with pytest.raises(Unfit):
+            email(wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("phone", "12"),
+        ("email", "zhang"),
+        ("name", "张\u200b"),
+        ("born_on", "2026-02-02"),
+        ("born_on", "1492-01-01"),
+        ("identity_number", "110105194912310021"),
+        ("address", "\u202e"),
+    ],
+)
+def test_staff_are_told_the_field_and_never_the_value_and_master_data_is_kept(field, value):
+    details = Details(**{"name": "张伟", field: value})
+    with pytest.raises(DetailInvalid) as told:
+        normalised(details, TODAY)
+    assert str(told.value).startswith(f"{field}: ")
+    assert value not in str(told.value).partition(": ")[2]
+    kept = normalised_or_kept(details, TODAY)
+    assert (getattr(kept, field), kept.invalid, kept.proven) == (value, (field,), False)
+
+
+def test_what_contradicts_the_identity_number_is_told():
+    number = "11010519491231002X"
+    assert normalised(Details("张伟", identity_number=number), TODAY).born_on == "1949-12-31"
+    with pytest.raises(DetailInvalid, match="born_on"):
+        normalised(Details("张伟", identity_number=number, born_on="1950-01-01"), TODAY)
+    with pytest.raises(DetailInvalid, match="identity_number"):
+        normalised(Details("张伟", identity_number=number, gender="male"), TODAY)
+
+
+texts = st.text(max_size=30)
+
+
+@given(
+    st.builds(
+        Details, name=texts, phone=texts, email=texts, address=texts, born_on=texts, identity_number=texts
+    )
+)
+def test_whatever_a_source_sends_is_kept_and_once_more_the_same(details):
+    kept = normalised_or_kept(details, TODAY)
+    again = normalised_or_kept(kept, TODAY)
+    assert (again.stated(), again.invalid) == (kept.stated(), kept.invalid)
+    for field in kept.invalid:
+        assert getattr(kept, field) == getattr(details, field)
+
+
+@given(texts)
+def test_a_text_that_is_kept_has_one_form(value):
+    try:
+        kept = text(value)
+    except Unfit:
+        return
+    assert text(kept) == kept
