@@ -313,6 +313,14 @@ async def test_a_customer_entered_by_hand_gets_what_it_is_linked_to(
     headers = {"Idempotency-Key": "link", "If-Match": shown.headers["ETag"]}
     linked = await web.post(f"{at}/references", json={"source": "elsewhere", "key": "H1"}, headers=headers)
     known = {"at_least": linked.headers["Consistency-Token"]}
+    claimed = (await web.get(at, params=known)).json()
+    [reference] = claimed["references"]
+    assert (reference["status"], claimed["contradictions"]) == ("pending", [])
+    assert (await web.get(f"{at}/panorama", params=known)).json()["currencies"] == []
+    headers = {"Idempotency-Key": "confirm", "If-Match": linked.headers["ETag"]}
+    confirm, why = f"{at}/references/{reference['party_id']}/confirm", {"reason": "the card was shown"}
+    confirmed = await web.post(confirm, json=why, headers=headers)
+    known = {"at_least": confirmed.headers["Consistency-Token"]}
     [block] = (await web.get(f"{at}/panorama", params=known)).json()["currencies"]
     assert (block["currency"], block["aum"]["amount_minor"]) == ("EUR", 700)
     assert (await web.get("/accounts/unlinked")).json()["counted"] == waiting - 1

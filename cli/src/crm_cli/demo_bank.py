@@ -69,7 +69,7 @@ UTILITIES = ("国家电网", "自来水公司", "燃气集团", "中国移动")
 PAYROLL_BANKS = (("102100000021", "6222000000000001"), ("105100000017", "6217000000000002"))
 DAYS_IN_A_YEAR = 365
 
-BIRTHDAYS: Final = 21_500
+BIRTHDAYS = 21_500
 """Days on which customers of the demo bank are born."""
 
 

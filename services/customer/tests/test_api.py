@@ -87,7 +87,7 @@ async def test_changes_name_the_version_that_was_seen(api):
     for number, (path, method, body) in enumerate(
         [
             ("contact-details", "PUT", {"phone": None, "email": "w@example.com"}),
-            ("identity-details", "PUT", {"identity_number": "110101199001310022"}),
+            ("identity-details", "PUT", {"identity_number": "110101199001310026"}),
             ("references", "POST", {"source": "fund", "key": "F9"}),
         ],
         start=3,
@@ -98,7 +98,7 @@ async def test_changes_name_the_version_that_was_seen(api):
     events = (await api.get(f"{at}/events", params={"limit": 4})).json()
     assert [one["name"] for one in events["items"]] == [
         "customer-registered",
-        "reference-linked",
+        "reference-claimed",
         "customer-renamed",
         "contact-details-changed",
     ]

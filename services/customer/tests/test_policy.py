@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID, uuid5
 
 import pytest
@@ -12,12 +14,23 @@ from chassis.privacy import Origin, Tampered, seal
 from chassis.transport import Record
 from contracts.envelope import Envelope
 from contracts.identity import OutsideIds
-from customer.domain.customer import Details, Reference, RegisterCustomer
+from customer.claims import Claims, nth
+from customer.domain.customer import (
+    Details,
+    Reference,
+    RegisterCustomer,
+    TakeOverReference,
+    UnlinkReference,
+)
 from customer.domain.events import (
     ContactDetailsChanged,
     CustomerRegistered,
     CustomerRenamed,
+    IdentityNumberShared,
+    ReferenceClaimed,
+    ReferenceDisputed,
     ReferenceLinked,
+    ReferenceUnlinked,
 )
 from customer.identities import customer_of_party
 from customer.policies.when_party_described_then_register_customer import ACTOR, RegisterDescribed
@@ -27,6 +40,7 @@ from .told import START
 NUMBER = "4711"
 IDS = OutsideIds(bytes(32))
 PARTY = IDS.party("core", NUMBER)
+NUMBERED = {"identity_number": "11010519491231002X"}
 
 
 @pytest.fixture
@@ -72,7 +86,7 @@ async def test_master_data_registers_and_links_with_the_trace_of_its_event(polic
     await policy(event)
     stream = customer_of_party(PARTY)
     registered, linked = await told(store, handler, stream)
-    assert (registered.name, registered.phone, registered.origin) == ("张伟", "13800001234", "master-data")
+    assert (registered.name, registered.phone, registered.origin) == ("张伟", "+8613800001234", "master-data")
     assert linked == ReferenceLinked(source="core", party_id=PARTY, key=NUMBER)
     [first, _] = await store.read_stream(stream)
     metadata = handler._catalogue.metadata_of(first)
@@ -89,13 +103,27 @@ async def test_the_same_event_twice_and_from_two_consumers_at_once_tells_once(
     assert len(await store.read_stream(customer_of_party(PARTY))) == 2
 
 
+async def test_the_same_event_on_another_day_changes_nothing(policy, store, key_ring):
+    event = described(key_ring, **NUMBERED)
+    await policy(event)
+    await replace(policy, today=lambda: START.date() + timedelta(days=1))(event)
+    assert await store.head_position() == 2
+
+
 async def test_a_later_description_tells_what_changed(policy, store, handler, key_ring):
     await policy(described(key_ring))
     await policy(described(key_ring, 2, name="张伟明", phone="13900005678"))
     events = await told(store, handler, customer_of_party(PARTY))
     assert events[2:] == [
-        CustomerRenamed(name="张伟明"),
-        ContactDetailsChanged(phone="13900005678", email=None, address=None),
+        CustomerRenamed(name="张伟明", source="core", party_id=PARTY),
+        ContactDetailsChanged(
+            phone="+8613900005678",
+            email=None,
+            address=None,
+            source="core",
+            party_id=PARTY,
+            changed=("phone",),
+        ),
     ]
 
 
@@ -109,7 +137,8 @@ async def test_a_party_that_staff_linked_registers_nobody_else(policy, store, ha
     assert await store.read_stream(customer_of_party(PARTY)) == []
     assert [type(event) for event in await told(store, handler, theirs)] == [
         CustomerRegistered,
-        ReferenceLinked,
+        ReferenceClaimed,
+        ReferenceDisputed,
     ]
 
 
@@ -137,3 +166,47 @@ async def test_thousands_of_parties_take_seconds(policy, store, key_ring):
     took = clock.monotonic() - began
     assert await store.head_position() == 2000
     assert took < 5, f"{took:.1f} s for a thousand"
+
+
+async def test_what_cannot_be_right_is_kept_and_named(policy, store, handler, key_ring):
+    await policy(described(key_ring, phone="call me", identity_number="110105194912310021"))
+    [registered, _] = await told(store, handler, customer_of_party(PARTY))
+    assert (registered.phone, registered.identity_number) == ("call me", "110105194912310021")
+    assert registered.invalid == ("phone", "identity_number")
+
+
+async def test_an_identity_number_of_another_customer_is_told_and_nothing_is_lost(
+    policy, store, handler, key_ring
+):
+    events = [described(key_ring, number=number, **NUMBERED) for number in ("1", "2")]
+    await asyncio.gather(*(policy(event) for event in events))
+    await asyncio.gather(*(policy(event) for event in events))
+    first, second = (customer_of_party(IDS.party("core", number)) for number in ("1", "2"))
+    names = [[type(event) for event in await told(store, handler, one)] for one in (first, second)]
+    assert sorted(names, key=len) == [
+        [CustomerRegistered, ReferenceLinked],
+        [CustomerRegistered, ReferenceLinked, IdentityNumberShared],
+    ]
+
+
+async def test_a_party_that_a_person_unlinked_waits_and_one_that_was_moved_goes_with_its_customer(
+    policy, store, handler, key_ring
+):
+    await policy(described(key_ring))
+    first, second = customer_of_party(PARTY), UUID(int=78)
+
+    async def command(customer, what, number):
+        context = CommandContext(actor="staff", now=START, command_id=UUID(int=number))
+        return await handler.handle(customer, what, context)
+
+    await command(first, UnlinkReference(PARTY, START.date()), 1)
+    await policy(described(key_ring, 2, name="张伟明"))
+    assert [type(event) for event in await told(store, handler, first)][2:] == [ReferenceUnlinked]
+    await command(second, RegisterCustomer(Details(name="张伟")), 2)
+    claim = await Claims(handler, store).of_party(PARTY, START.date())
+    assert (claim.holder, claim.identity) == (None, nth(PARTY, 1))
+    reference = Reference("core", NUMBER, PARTY, claim.identity)
+    await command(second, TakeOverReference(reference, START.date()), 3)
+    await policy(described(key_ring, 3, name="张伟明", address="北京市"))
+    assert (await handler.load(second)).state.values["address"] == "北京市"
+    assert len(await told(store, handler, first)) == 3

@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from chassis.clock import Clock
-from chassis.deciding import AlreadyRecorded, CommandContext
+from chassis.deciding import AlreadyRecorded, CommandContext, CommandKeyReused
 from chassis.delivered import Delivered
 from chassis.handling import CommandHandler
 from chassis.privacy import ERASED, DataKey, KeyRing, Origin, open_value
@@ -106,7 +106,10 @@ class RegisterDescribed:
         return customer, command
 
     async def _adopt(self, customer: UUID, command: AdoptDescription, event: Delivered) -> None:
-        await self.handler.handle(customer, command, self._context(customer, event))
+        try:
+            await self.handler.handle(customer, command, self._context(customer, event))
+        except CommandKeyReused:
+            return  # the event was reacted to before, on another day or when other numbers were free
 
     def _context(self, customer: UUID, event: Delivered) -> CommandContext:
         envelope = event.envelope

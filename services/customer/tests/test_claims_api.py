@@ -1,0 +1,163 @@
+"""References that go from customer to customer, contradictions, and identity numbers, over HTTP."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+from chassis.clock import SystemClock
+from customer.identities import customer_of_party
+from customer.policies.when_party_described_then_register_customer import RegisterDescribed
+
+from .test_api import WANG, api, key
+from .test_policy import PARTY, START, described, told
+from .test_reading import IDS, bank, reading
+
+__all__ = ["api", "bank", "reading"]
+
+LI = {"name": "李娜", "phone": "13911113333", "stated_assets": WANG["stated_assets"]}
+NUMBER = "110101199001310026"
+WHY = {"reason": "the customer showed the card"}
+
+
+def at(version, name):
+    return key(name) | {"If-Match": f'"{version}"'}
+
+
+async def register(api, name, **body):
+    made = await api.post("/customers", json=LI | body, headers=key(name))
+    assert made.status_code == 201, made.text
+    return made.json()["customer_id"]
+
+
+@pytest.fixture
+def policy(handler, store, key_ring):
+    return RegisterDescribed(handler, store, key_ring, SystemClock(), IDS, START.date)
+
+
+async def names(store, customer):
+    return [one.name for one in await store.read_stream(UUID(customer))]
+
+
+async def test_two_registrations_with_one_identity_number_are_told_to_the_second(api, store):
+    both = [
+        api.post("/customers", json=LI | {"identity_number": number}, headers=key(name))
+        for name, number in (("a", NUMBER), ("b", " 110101 19900131 0026"))
+    ]
+    first, second = sorted(await asyncio.gather(*both), key=lambda answer: answer.status_code)
+    assert (first.status_code, second.status_code) == (201, 409)
+    assert second.json()["code"] == "identity-number-known"
+    assert first.json()["customer_id"] in second.json()["detail"]
+    assert NUMBER not in second.text
+    customer = first.json()["customer_id"]
+    changed = {"born_on": "1990-01-31", "identity_number": "110101199001310034"}
+    done = await api.put(f"/customers/{customer}/identity-details", json=changed, headers=at(1, "c"))
+    assert done.status_code == 200, done.text
+    taken = await register(api, "d", identity_number=NUMBER)
+    again = await api.post("/customers", json=LI | {"identity_number": NUMBER}, headers=key("d"))
+    assert (again.status_code, again.json()["customer_id"]) == (201, taken)
+    back = {"identity_number": NUMBER}
+    refused = await api.put(f"/customers/{customer}/identity-details", json=back, headers=at(2, "e"))
+    assert (refused.status_code, refused.json()["code"]) == (409, "identity-number-known")
+    assert taken in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"phone": "12"}, "phone"),
+        ({"email": "li"}, "email"),
+        ({"identity_number": "110101199001310021"}, "identity_number"),
+        ({"identity_number": NUMBER, "born_on": "1990-02-01"}, "born_on"),
+        ({"born_on": "2999-01-01"}, "born_on"),
+        ({"name": "李\u200b娜"}, "name"),
+    ],
+)
+async def test_what_cannot_be_right_is_refused_with_its_field(api, store, body, field):
+    refused = await api.post("/customers", json=LI | body, headers=key("a"))
+    assert (refused.status_code, refused.json()["code"]) == (422, "detail-invalid")
+    assert refused.json()["detail"].startswith(f"{field}: ")
+    assert await store.head_position() == 0
+
+
+async def test_a_name_that_stands_twice_in_a_body_is_refused(api, store):
+    body = b'{"name": "a", "phone": "13911113333", "name": "b"}'
+    headers = key("a") | {"Content-Type": "application/json"}
+    refused = await api.post("/customers", content=body, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (422, "request-invalid")
+    assert await store.head_position() == 0
+
+
+async def test_a_number_goes_from_customer_to_customer_and_the_same_command_again_changes_nothing(
+    api, store, policy, key_ring
+):
+    await policy(described(key_ring))
+    first, second = str(customer_of_party(PARTY)), await register(api, "a")
+    move = {"to": second, "effective_on": "2026-02-01", **WHY}
+    path = f"/customers/{first}/references/{PARTY}"
+    moved = [await api.post(f"{path}/move", json=move, headers=at(2, "m")) for _ in range(2)]
+    assert [one.status_code for one in moved] == [200, 200], moved[0].text
+    assert moved[0].json() == moved[1].json()
+    assert await names(store, first) == ["customer-registered", "reference-linked", "reference-unlinked"]
+    assert await names(store, second) == ["customer-registered", "reference-linked"]
+    for target in (second, first):
+        body = {"source": "core", "key": "4711"}
+        answer = await api.post(
+            f"/customers/{target}/references", json=body, headers=at(2 + (target == first), "l")
+        )
+        assert answer.status_code == (200 if target == second else 409), answer.text
+    back = {"to": first, **WHY}
+    returned = await api.post(f"/customers/{second}/references/{PARTY}/move", json=back, headers=at(2, "n"))
+    assert returned.status_code == 200, returned.text
+    assert (await names(store, first))[-1] == "reference-linked"
+
+
+async def test_of_two_that_take_a_free_number_at_once_one_gets_it(api, store, policy, key_ring):
+    await policy(described(key_ring))
+    first = str(customer_of_party(PARTY))
+    gone = await api.post(f"/customers/{first}/references/{PARTY}/unlink", json=WHY, headers=at(2, "u"))
+    assert gone.status_code == 200, gone.text
+    rivals = [await register(api, name) for name in ("a", "b")]
+    body = {"source": "core", "key": "4711"}
+    answers = await asyncio.gather(
+        *(api.post(f"/customers/{one}/references", json=body, headers=at(1, f"l{one}")) for one in rivals)
+    )
+    assert sorted(one.status_code for one in answers) == [200, 409]
+
+
+async def test_a_claimed_number_is_confirmed_or_rejected_with_a_reason(api, store):
+    customer = await register(api, "a", references=[{"source": "core", "key": "4711"}])
+    path = f"/customers/{customer}/references/{PARTY}"
+    assert (await api.post(f"{path}/confirm", json={}, headers=at(2, "c"))).status_code == 422
+    assert (await api.post(f"{path}/confirm", json=WHY, headers=at(2, "c"))).status_code == 200
+    settled = await api.post(f"{path}/reject", json=WHY, headers=at(3, "r"))
+    assert (settled.status_code, settled.json()["code"]) == (409, "reference-settled")
+    other = await register(api, "b", references=[{"source": "core", "key": "1"}])
+    party = IDS.party("core", "1")
+    path = f"/customers/{other}/references/{party}"
+    assert (await api.post(f"{path}/reject", json=WHY, headers=at(2, "r2"))).status_code == 200
+    unknown = await api.post(f"{path}/confirm", json=WHY, headers=at(3, "c2"))
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "reference-not-linked")
+    third = await register(api, "d", references=[{"source": "core", "key": "1"}])
+    assert await names(store, third) == ["customer-registered", "reference-claimed"]
+    reasons = [one["reason"] for one in (await api.get(f"/customers/{other}/events")).json()["items"]]
+    assert reasons == [None, None, WHY["reason"]]
+
+
+async def test_a_contradiction_is_resolved_by_a_person(api, store, policy, key_ring, handler):
+    await policy(described(key_ring))
+    customer = customer_of_party(PARTY)
+    staff = {"phone": "13700000001"}
+    await api.put(f"/customers/{customer}/contact-details", json=staff, headers=at(2, "p"))
+    await policy(described(key_ring, 2, address="北京市"))
+    assert (await handler.load(customer)).state.values["phone"] == "+8613700000001"
+    await policy(described(key_ring, 3, address="北京市", phone="13900005678"))
+    path = f"/customers/{customer}/contradictions/phone/resolve"
+    body = {"party_id": str(PARTY), "accept": True, **WHY}
+    assert (await api.post(path, json=body, headers=at(5, "r"))).status_code == 200
+    again = await api.post(path, json=body, headers=at(6, "r2"))
+    assert (again.status_code, again.json()["code"]) == (404, "contradiction-unknown")
+    assert (await handler.load(customer)).state.values["phone"] == "+8613900005678"
+    assert [type(one).__name__ for one in await told(store, handler, customer)][-2:] == [
+        "DetailsContradicted",
+        "ContradictionResolved",
+    ]
