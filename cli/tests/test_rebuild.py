@@ -1,6 +1,7 @@
 """`crm rebuild` and `crm parked` as somebody at a terminal uses them, beside the running views."""
 
 import asyncio
+import getpass
 import json
 import os
 import signal
@@ -19,11 +20,14 @@ from chassis.clock import SystemClock
 from chassis.generations import ViewReader
 from chassis.mongo import Mongo
 from chassis.mongo_books import parked_of
+from chassis.operating import operations_stream
+from chassis.store import Recorder, prepare
 from chassis.transport import KafkaPublisher, Record, ensure_topics
 from contracts.envelope import Envelope, Watermark
 from contracts.topics import CUSTOMER_EVENTS, TOPICS, partition_of
 from crm_cli.rebuild import INTERRUPTED
 from customer.bootstrap import roles as customer_roles
+from customer.catalogue import CONTEXT, SCHEMA, catalogue
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
 
@@ -56,6 +60,7 @@ class Desk:
             "KAFKA_URL": kafka_url,
             "MONGO_URL": mongo_url,
             "CRM_DATA": str(data),
+            "CRM_ENVIRONMENT": "development",
         }
         self.publisher = KafkaPublisher(kafka_url)
         self.position = 0
@@ -100,6 +105,7 @@ class Desk:
 @pytest.fixture
 async def desk(postgres_url, kafka_url, mongo_url, tmp_path):
     await ensure_topics(kafka_url, TOPICS)
+    prepare(postgres_url, SCHEMA)
     desk = Desk(postgres_url, kafka_url, mongo_url.replace("/?", f"/desk{next(_NUMBERS)}?"), tmp_path)
     yield desk
     await desk.publisher.close()
@@ -193,10 +199,20 @@ async def test_who_waits_is_listed_released_and_skipped(desk):
         assert (resent.returncode, resent.stdout) == (1, "1 subjects still wait; see `crm parked list`\n")
         assert (await desk.crm("dead-letters", "list", "nobody")).returncode == 2
 
-        skipped = await desk.crm("parked", "release", group, str(subject), "--skip")
+        assert (await desk.crm("parked", "release", group, str(subject), "--skip")).returncode == 2
+        skipped = await desk.crm(
+            "parked", "release", group, str(subject), "--skip", "--reason", "a test of theirs"
+        )
         assert (skipped.returncode, skipped.stdout) == (0, "released\n"), skipped.stderr
         assert subject not in {parked.subject for parked in await parked_of(mongo)}
         collection = await ViewReader(mongo, CLOCK, VIEWS).collection("customers", "customers")
         document = await mongo.find_one(collection, {"_id": str(subject)})
         assert document is not None
         assert document["_seq"] == sequence + 1
+    recorder = Recorder(desk.settings.postgres_url, SCHEMA)
+    stored = [catalogue().open(one, None) for one in recorder.read_stream(operations_stream(CONTEXT))]
+    recorder.close()
+    last = stored[-1]
+    assert (last.event.action, last.event.target) == ("parked-skipped", f"{group} {subject}")
+    assert (last.metadata.actor, last.metadata.reason) == (f"os:{getpass.getuser()}", "a test of theirs")
+    assert last.metadata.privilege == "high"

@@ -19,6 +19,8 @@ from chassis.reacting import BOOKS
 from chassis.settings import Settings
 from contracts.topics import ConsumerGroup
 
+from crm_cli.operations import noted
+from crm_cli.person import Token
 from crm_cli.running import settings_of
 
 app = typer.Typer(help="Subjects that wait for a repair.", no_args_is_help=True)
@@ -52,11 +54,17 @@ def release(
     skip: Annotated[
         bool, typer.Option("--skip", help="pass over the event that could not be digested, for ever")
     ] = False,
+    reason: Annotated[str | None, typer.Option(help="why; needed with --skip")] = None,
+    token: Token = None,
 ) -> None:
     """Gives what waited its effect, in order, and waits until that is done. Exit 1 where somebody still waits."""
     if (subject is None) != everyone:
         _fail("name a subject, or say --all")
+    if skip and not (reason or "").strip():
+        _fail("--skip gives up an event for ever: say why with --reason")
     wanted: Wanted = "skip" if skip else "release"
+    action = "parked-skipped" if skip else "parked-released"
+    noted(settings_of(Settings), token, action, f"{group} {subject or 'all'}", reason)
     left = _asked(lambda databases: _release(databases, group, subject, wanted))
     if left is None:
         _fail(f"nobody is parked in {group}" if subject is None else f"{subject} is not parked in {group}")

@@ -18,6 +18,8 @@ from chassis.transport import KafkaPublisher
 from customer.bootstrap import SERVICE
 from customer.views import VIEWS
 
+from crm_cli.operations import noted
+from crm_cli.person import Token
 from crm_cli.running import settings_of
 
 PROGRESS_EVERY_SECONDS: Final = 1.0
@@ -27,13 +29,17 @@ INTERRUPTED: Final = 130
 def rebuild_view(
     view: Annotated[str, typer.Argument(help=", ".join(view.name for view in VIEWS), metavar="VIEW")],
     as_json: Annotated[bool, typer.Option("--json", help="print the outcome as one JSON object")] = False,
+    reason: Annotated[str | None, typer.Option(help="why; it is stored with the event")] = None,
+    token: Token = None,
 ) -> None:
     """Rebuilds a view beside the live one and switches. Progress goes to stderr; interrupted, it can be resumed."""
     known = {each.name: each for each in VIEWS}
     if view not in known:
         _fail(f"no view {view}; there are {', '.join(known)}")
+    settings = settings_of(Settings)
+    noted(settings, token, "view-rebuilt", view, reason)
     try:
-        result = asyncio.run(_rebuilt(known[view], settings_of(Settings)))
+        result = asyncio.run(_rebuilt(known[view], settings))
     except Interrupted:
         print("crm rebuild: interrupted; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(code=INTERRUPTED) from None

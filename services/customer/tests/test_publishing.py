@@ -7,6 +7,7 @@ from uuid import UUID, uuid5
 import pytest
 from chassis.catalogue import NewEvent
 from chassis.events import Metadata, StoredEvent
+from chassis.operating import OperatorActed
 from chassis.privacy import DataKey, is_token
 from customer.catalogue import catalogue
 from customer.domain.events import (
@@ -97,3 +98,7 @@ def test_a_registration_of_version_1_is_read_and_published_as_one_of_version_2()
     told = published(old)
     read = told.event.model_validate_json(told.body)
     assert (read.kind, read.origin, read.name) == ("person", "staff", body["data"]["name"])
+
+
+def test_what_an_operator_did_is_stored_and_told_to_nobody():
+    assert published(stored(OperatorActed("view-rebuilt", "customers"))) is None

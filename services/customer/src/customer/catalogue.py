@@ -3,6 +3,7 @@
 from typing import Final
 
 from chassis.catalogue import Catalogue
+from chassis.operating import OPERATIONS
 
 from customer.domain.events import STORED_NAMES, registered_v1_to_v2
 
@@ -13,5 +14,7 @@ SCHEMA: Final = "store_customer"
 def catalogue() -> Catalogue:
     """A catalogue of its own for each that asks, because it keeps the encoding of the last metadata."""
     return Catalogue(
-        store=CONTEXT, entries=STORED_NAMES, upcasts={("customer-registered", 1): registered_v1_to_v2}
+        store=CONTEXT,
+        entries=STORED_NAMES | OPERATIONS,
+        upcasts={("customer-registered", 1): registered_v1_to_v2},
     )

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from chassis.events import StoredEvent
+from chassis.operating import OPERATIONS
 from contracts import customer as public
 
 from customer.domain.events import DETAILS, registered_v1_to_v2
@@ -51,7 +52,9 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def published(stored: StoredEvent) -> Published | None:
-    """The public words for a stored event, an old version of it included."""
+    """The public words for a stored event, an old version of it included; None for what operators did."""
+    if stored.name in OPERATIONS:
+        return None
     event, current = _WORDS[stored.name]
     data = _bodies.decode(stored.body).data
     if data["v"] < current:
