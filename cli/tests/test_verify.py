@@ -89,8 +89,8 @@ class World:
     def head(self, schema: str) -> int:
         return self.sql(f"select max(position) from {schema}.events")[0][0]
 
-    async def verified(self, wait_seconds: float = 0.0) -> Report:
-        return await verify.verified(self.settings, wait_seconds=wait_seconds)
+    async def verified(self, wait_seconds: float = 0.0, processes: int | None = None) -> Report:
+        return await verify.verified(self.settings, wait_seconds=wait_seconds, processes=processes)
 
     def sql(self, statement: str, *values: object) -> list[tuple]:
         """As the superuser, to whom no trigger is an obstacle."""
@@ -167,6 +167,11 @@ async def test_all_holds_after_all_went_well_and_also_when_records_came_twice(wo
     view = report.figures["views"]["asset_panorama"]
     assert (view["documents"], view["differing"]) == (39 + 3 + 2 + 1, 0)
     assert report.figures["money"] == {"CNY": str(sum(100 * n for n in range(1, 40)))}
+
+    apart = await world.verified(WAIT_SECONDS, processes=3)
+    assert apart.figures["views"] == report.figures["views"]
+    assert dict(apart.checked) == dict(report.checked) | {"I6": report.checked["I6"] + 2}
+    assert apart.green
 
     world.sql("update store_ingest.relay set position = 0")
     await world.settle()
@@ -249,7 +254,7 @@ async def test_a_document_that_is_missing_changed_or_too_many(world):
     await world.mongo.update(f"{prefix}accounts", {"_id": accounts[1]["_id"]}, changed)
     await world.mongo.insert_new(f"{prefix}accounts", accounts[2] | {"_id": str(UUID(int=5))})
     await world.mongo.insert_new(f"{prefix}movements", movement | {"_id": "twice"})
-    report = await world.verified()
+    report = await world.verified(processes=2)
     found = problems(report)
     assert any(f"accounts {accounts[0]['_id']} is missing" in each for each in found["I4"])
     assert any(

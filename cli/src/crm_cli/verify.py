@@ -3,44 +3,43 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
 from typing import Annotated, Final
 
 import psycopg
 import typer
 from chassis.clock import Clock, SystemClock
 from chassis.documents import DocumentsUnavailable
-from chassis.events import StoredEvent
-from chassis.generations import ViewReader
+from chassis.generations import ViewReader, live_generation
 from chassis.mongo import Mongo
 from chassis.mongo_books import parked_of
+from chassis.projecting import View
 from chassis.reacting import BOOKS
 from chassis.relay import StoreLog
 from chassis.settings import Settings
-from chassis.store import Recorder, StoreUnavailable
+from chassis.store import StoreUnavailable
 from chassis.transport import BrokerUnavailable, group_lag
 from contracts.topics import CONSUMERS
 from customer.views import VIEWS, asset_panorama
 
 from crm_cli.contexts import CONTEXTS, Context, settings
-from crm_cli.verify_log import PAGE_EVENTS, Topic, expected
+from crm_cli.verify_parts import Say, all_checked, pages, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Checkpoints, Store, check_money
-from crm_cli.verify_views import Fold
+from crm_cli.verify_views import check_parked, conclude
 
 WAIT_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.1
-PROGRESS_EVENTS: Final = 100_000
-
-Say = Callable[[str], None]
 
 
 async def verified(
-    settings: Settings, *, wait_seconds: float = WAIT_SECONDS, say: Say = lambda _: None
+    settings: Settings,
+    *,
+    wait_seconds: float = WAIT_SECONDS,
+    say: Say = lambda _: None,
+    processes: int | None = None,
 ) -> Report:
     """Checks every context and what is made of it. Waits a bounded time for relays and views to be where the stores
-    are now. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable."""
+    are now; a long log is checked by `processes`, by default as many as there are processors. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable."""
     report, clock = Report(), SystemClock()
     report.figures["contexts"] = {}
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
@@ -49,7 +48,9 @@ async def verified(
             store = await asyncio.to_thread(Store, settings.postgres_url, context, report)
             try:
                 if store.exists("events"):
-                    await _context(settings, context, store, mongo, report, clock, wait_seconds, say)
+                    await _context(
+                        settings, context, store, mongo, report, clock, wait_seconds, say, processes
+                    )
             finally:
                 store.close()
     finally:
@@ -66,6 +67,7 @@ async def _context(
     clock: Clock,
     wait_seconds: float,
     say: Say,
+    processes: int | None,
 ) -> None:
     head = store.head()
     say(f"{context.name}: {head} positions; waiting for relay and views")
@@ -75,39 +77,67 @@ async def _context(
     if not reached:
         report.broken("I1", f"{context.name}: not every view has reached position {head}")
     await _policies(settings, context, mongo, report, clock, wait_seconds)
-    await asyncio.to_thread(store.check)
-    await asyncio.to_thread(store.check_guards)
-    async with AsyncExitStack() as stack:
-        log = StoreLog(settings.postgres_url, context.schema)
-        stack.callback(log.close)
-        recorder = Recorder(settings.postgres_url, context.schema)
-        stack.callback(recorder.close)
-        topic = Topic(context, settings.kafka_url, log, report, published)
-        checkpoints = Checkpoints(settings.data / "verified", context, report)
-        folds = await _folds(context, mongo, report)
-        events = 0
-        async for page in _pages(log, head):
-            checkpoints.take(page)
-            wanted = [each for event in page if (each := expected(context, event)) is not None]
-            await topic.match(wanted)
-            for fold in folds:
-                await fold.take([each.record for each in wanted])
-            events += len(page)
-            if events % PROGRESS_EVENTS < len(page):
-                say(f"{context.name}: {events} events checked")
-        await topic.finish(head)
-        checkpoints.finish()
-        for fold in folds:
-            await fold.finish(context, recorder, head)
-            if fold.view is asset_panorama.VIEW:
-                await check_money(store, mongo, fold.generation.prefix, head, report)
+    for view in views_of(context) if head else ():  # of nothing that is stored nothing is missing
+        await check_parked(view, mongo, report)
+    inside, money = Report(), Report()
+    found, events, *_ = await asyncio.gather(
+        all_checked(parts_of(settings, context, head, published, processes), say),
+        _digested(settings, context, head, inside),
+        asyncio.to_thread(_checked_inside, settings, context, inside),
+        _money(settings, context, head, mongo, money),
+    )
+    for each in (inside, money, *(part.report for part in found)):
+        report.plus(each)
+    report.figures |= money.figures
+    for view in views_of(context):
+        folded = [part.folded[view.name] for part in found if view.name in part.folded]
+        if folded:
+            await conclude(view, mongo, folded, head, report)
     report.figures["contexts"][context.name] = {
         "head": head,
         "events": events,
         "published": published,
         "epoch": epoch,
-        "repeated_records": topic.repeated,
+        "repeated_records": sum(part.repeated for part in found),
     }
+
+
+async def _digested(settings: Settings, context: Context, head: int, report: Report) -> int:
+    """Digests the whole log, and compares it with what it was before; how many events there are."""
+    log, checkpoints, events = (
+        StoreLog(settings.postgres_url, context.schema),
+        Checkpoints(settings.data / "verified", context, report),
+        0,
+    )
+    try:
+        async for page in pages(log, head):
+            await asyncio.to_thread(checkpoints.take, page)
+            events += len(page)
+    finally:
+        log.close()
+    checkpoints.finish()
+    return events
+
+
+def _checked_inside(settings: Settings, context: Context, report: Report) -> None:
+    store = Store(settings.postgres_url, context, report)
+    try:
+        store.check()
+        store.check_guards()
+    finally:
+        store.close()
+
+
+async def _money(settings: Settings, context: Context, head: int, mongo: Mongo, report: Report) -> None:
+    view = asset_panorama.VIEW
+    generation = await live_generation(mongo, view.name)
+    if generation is None or view not in views_of(context):
+        return
+    store = await asyncio.to_thread(Store, settings.postgres_url, context, report)
+    try:
+        await check_money(store, mongo, generation.prefix, head, report)
+    finally:
+        store.close()
 
 
 async def _relayed(store: Store, head: int, clock: Clock, wait_seconds: float) -> tuple[int, int]:
@@ -139,22 +169,9 @@ async def _policies(
             )
 
 
-async def _folds(context: Context, mongo: Mongo, report: Report) -> list[Fold]:
-    found = [await Fold.of(view, mongo, report) for view in VIEWS if context.topic.name in view.sources]
-    return [fold for fold in found if fold is not None]
-
-
-async def _pages(log: StoreLog, head: int) -> AsyncIterator[Sequence[StoredEvent]]:
-    """The log up to `head`; the next page is read while this one is looked at."""
-    after = 0
-    reading = asyncio.ensure_future(log.read_after(after, PAGE_EVENTS))
-    try:
-        while page := [event for event in await reading if (event.position or 0) <= head]:
-            after = page[-1].position or head
-            reading = asyncio.ensure_future(log.read_after(after, PAGE_EVENTS))
-            yield page
-    finally:
-        reading.cancel()
+def views_of(context: Context) -> list[View]:
+    """The views that follow a context."""
+    return [view for view in VIEWS if context.topic.name in view.sources]
 
 
 def verify(

@@ -78,19 +78,25 @@ def expected(context: Context, stored: StoredEvent) -> Expected | None:
 
 
 class Topic:
-    """The records of a context's topic, walked beside the log."""
+    """The records of some partitions of a context's topic, walked beside the log."""
 
     def __init__(
-        self, context: Context, kafka_url: str, log: StoreLog, report: Report, published: int
+        self,
+        context: Context,
+        kafka_url: str,
+        log: StoreLog,
+        report: Report,
+        published: int,
+        partitions: frozenset[int],
     ) -> None:
         self._context = context
         self._log = log
         self._report = report
         self._published = published
-        self._tails = [
-            _Tail(read_to_end(kafka_url, context.topic.name, partition=number))
-            for number in range(context.topic.partitions)
-        ]
+        self._tails = {
+            number: _Tail(read_to_end(kafka_url, context.topic.name, partition=number))
+            for number in partitions
+        }
         self._repeats: list[tuple[Record, Envelope]] = []
         self.repeated = 0
 
@@ -107,7 +113,7 @@ class Topic:
 
     async def finish(self, head: int) -> None:
         """Looks at what is left: repeats, watermarks, and what was published meanwhile."""
-        for tail in self._tails:
+        for tail in self._tails.values():
             while (record := await tail.next()) is not None:
                 read = self._read(record)
                 if isinstance(read, Envelope) and read.position <= head:

@@ -1,5 +1,6 @@
 """A store by itself, in SQL, so by other code than what wrote it: I2, I3, I6, I8 and the money of I5."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -196,7 +197,9 @@ class Checkpoints:
 async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report: Report) -> None:
     """Opening + movements = closing: PostgreSQL sums the stored postings, MongoDB the movements, and both must give
     the balance that the view folded, per account and currency; every certificate must close."""
-    for certificate, currency, opening, credits, debits, closing in store.ask(_CERTIFIED):
+    for certificate, currency, opening, credits, debits, closing in await asyncio.to_thread(
+        store.ask, _CERTIFIED
+    ):
         report.compare(
             "I5",
             f"certificate {certificate} {currency} closes at",
@@ -208,7 +211,8 @@ async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report
         for at in range(0, len(page), ACCOUNTS_AT_ONCE):
             some = page[at : at + ACCOUNTS_AT_ONCE]
             ids = [UUID(account["_id"]) for account in some]
-            rows = store.ask(_SUMS, ids, [account["_seq"] for account in some], POSTING_NAMES)
+            sequences = [account["_seq"] for account in some]
+            rows = await asyncio.to_thread(store.ask, _SUMS, ids, sequences, POSTING_NAMES)
             sums = {(str(id), currency): (count, plus, minus) for id, currency, count, plus, minus in rows}
             for account in some:
                 for currency, balance in account["balances"].items():
@@ -219,10 +223,10 @@ async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report
                     balances[currency] = balances.get(currency, 0) + balance["minor"]
             for id, currency in sums:
                 report.broken("I5", f"account {id} {currency}: postings are stored, the view has no balance")
-    sums_by_currency = store.ask(_TOTALS, POSTING_NAMES, head)
+    sums_by_currency = await asyncio.to_thread(store.ask, _TOTALS, POSTING_NAMES, head)
     totals = {currency: int(total) for currency, total, _, _ in sums_by_currency}
     if any(postings != distinct for _, _, postings, distinct in sums_by_currency):
-        for twice, count in store.ask(_POSTED_TWICE, POSTING_NAMES):
+        for twice, count in await asyncio.to_thread(store.ask, _POSTED_TWICE, POSTING_NAMES):
             report.broken("I2", f"posting {twice} is booked {count} times")
     moved = await mongo.aggregate(
         f"{prefix}movements",

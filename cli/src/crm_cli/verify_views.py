@@ -5,6 +5,7 @@ through. A view that went on meanwhile is met where it is: a document is folded 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +27,18 @@ POSITION: Final = "position"
 _canonical: Final = msgspec.json.Encoder(order="deterministic", uuid_format="hex").encode
 
 
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What came of a fold of some subjects: how many documents of each insert-only collection there must be, which
+    documents come from none of those subjects, and the documents that were compared."""
+
+    generation: Generation
+    made: dict[str, int]
+    strangers: frozenset[DocumentKey]
+    hash: DocumentsHash
+    differing: int
+
+
 class Fold:
     """One view, folded again beside the log of its context."""
 
@@ -41,22 +54,17 @@ class Fold:
         self._skipped: frozenset[tuple[Stream, int]] = frozenset()
         self._hash = DocumentsHash()
         self._differing = 0
+        self._strangers: set[DocumentKey] = set()
 
     @classmethod
     async def of(cls, view: View, mongo: Mongo, report: Report) -> "Fold | None":
-        """The fold of a view's live generation; None, and a broken I1, where there is none."""
+        """The fold of a view's live generation; None where there is none."""
         generation = await live_generation(mongo, view.name)
         if generation is None:
-            report.broken("I1", f"the view {view.name} is not built")
             return None
         fold = cls(view, generation, mongo, report)
         books = MongoBooks(mongo, generation.group, view.name)
         fold._parked, fold._skipped = await books.parked(), await books.skipped()
-        for (_, subject), parked in fold._parked.items():
-            report.broken(
-                "I4",
-                f"{view.name}: subject {subject} is parked since its event {parked.sequence}: {parked.reason}",
-            )
         return fold
 
     async def take(self, records: Sequence[Record]) -> None:
@@ -98,28 +106,19 @@ class Fold:
         for id, document in documents.items():
             self._same(collection, id, document, there.get(id))
 
-    async def finish(self, context: Context, recorder: Recorder, head: int) -> None:
-        """Compares what is left, and counts what should not be there."""
+    async def finish(self, context: Context, recorder: Recorder, head: int) -> Folded:
+        """Compares what is left."""
         for collection, insert_only in self._insert_only.items():
-            name = self.generation.prefix + collection
             if insert_only:
-                found = await self._mongo.count(name, {POSITION: {"$lte": head}})
-                self._report.compare(
-                    "I4", f"{self.view.name}: documents in {collection}", self._made[collection], found
-                )
                 continue
-            async for page in self._mongo.pages(name):
+            async for page in self._mongo.pages(self.generation.prefix + collection):
                 for document in page:
                     await self._compare_folded(collection, document, context, recorder, head)
         for key, (left, _) in self._documents.items():
             if left is not None:
                 self._same(key.collection, key.id, left, None)
-        self._report.figures.setdefault("views", {})[self.view.name] = {
-            "generation": self.generation.number,
-            "documents": self._hash.count,
-            "hash": self._hash.hexdigest(),
-            "differing": self._differing,
-        }
+        made = {name: self._made[name] for name, insert_only in self._insert_only.items() if insert_only}
+        return Folded(self.generation, made, frozenset(self._strangers), self._hash, self._differing)
 
     async def _compare_folded(
         self, collection: str, document: Document, context: Context, recorder: Recorder, head: int
@@ -128,7 +127,7 @@ class Fold:
         folded = self._documents.pop(key, None)
         if folded is None:
             if document.get(POSITION, 0) <= head:
-                self._report.broken("I4", f"{self.view.name}: {collection} {key.id} comes from no event")
+                self._strangers.add(key)
             return
         after: Document | None
         after, last = folded
@@ -177,6 +176,42 @@ class Fold:
         if found[SEQUENCE] < folded[SEQUENCE]:
             report.broken("I1", f"{name} is at {found[SEQUENCE]}, its subject at {folded[SEQUENCE]}")
         report.broken("I4", f"{name} differs from its fold in {', '.join(fields)}")
+
+
+async def check_parked(view: View, mongo: Mongo, report: Report) -> None:
+    """The view is built, and nobody waits in it."""
+    generation = await live_generation(mongo, view.name)
+    if generation is None:
+        report.broken("I1", f"the view {view.name} is not built")
+        return
+    for parked in (await MongoBooks(mongo, generation.group, view.name).parked()).values():
+        report.broken(
+            "I4",
+            f"{view.name}: subject {parked.subject} is parked since its event {parked.sequence}: {parked.reason}",
+        )
+
+
+async def conclude(
+    view: View, mongo: Mongo, folded: Sequence[Folded], head: int, report: Report
+) -> Generation:
+    """Counts what should not be there, over the folds of all subjects of a view; the generation that was compared."""
+    generation, together, differing = folded[0].generation, DocumentsHash(), 0
+    for collection in folded[0].made:
+        found = await mongo.count(generation.prefix + collection, {POSITION: {"$lte": head}})
+        made = sum(each.made[collection] for each in folded)
+        report.compare("I4", f"{view.name}: documents in {collection}", made, found)
+    for key in sorted(frozenset.intersection(*(each.strangers for each in folded)), key=str):
+        report.broken("I4", f"{view.name}: {key.collection} {key.id} comes from no event")
+    for each in folded:
+        together.plus(each.hash)
+        differing += each.differing
+    report.figures.setdefault("views", {})[view.name] = {
+        "generation": generation.number,
+        "documents": together.count,
+        "hash": together.hexdigest(),
+        "differing": differing,
+    }
+    return generation
 
 
 def _projected(view: View, key: DocumentKey, document: Document | None, event: Delivered) -> Document | None:

@@ -25,6 +25,7 @@ GONE: Final = "_gone"
 """Marks what a view took away: the document stays as a stone with its `_seq`, or a stale event would revive it."""
 _HASH_BYTES: Final = 32
 _HASH_SPACE: Final = 1 << (8 * _HASH_BYTES)
+_encode: Final = msgspec.json.Encoder(order="deterministic", uuid_format="hex").encode
 
 
 Mark = int | dict[str, int]
@@ -155,15 +156,19 @@ class DocumentsHash:
     def __init__(self) -> None:
         self._sum = 0
         self.count = 0
-        self._encode = msgspec.json.Encoder(order="deterministic", uuid_format="hex").encode
 
     def add(self, collection: str, document: Mapping[str, Any]) -> None:
         """Counts a document in; the order of its fields does not matter."""
         digest = blake2b(digest_size=_HASH_BYTES)
         digest.update(collection.encode() + b"\0")
-        digest.update(self._encode(document))
+        digest.update(_encode(document))
         self._sum = (self._sum + int.from_bytes(digest.digest())) % _HASH_SPACE
         self.count += 1
+
+    def plus(self, other: "DocumentsHash") -> None:
+        """Counts in what another counted."""
+        self._sum = (self._sum + other._sum) % _HASH_SPACE
+        self.count += other.count
 
     def hexdigest(self) -> str:
         """The hash, with the number of documents in front."""

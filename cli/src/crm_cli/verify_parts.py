@@ -1,0 +1,125 @@
+"""The log of a context against topic and views, in one pass over some of its partitions; several parts go on at once.
+
+A subject is in one partition, so a part needs nothing of another. Each has a process of its own where the log is long.
+"""
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from chassis import garbage
+from chassis.events import StoredEvent
+from chassis.mongo import Mongo
+from chassis.relay import StoreLog
+from chassis.settings import Settings
+from chassis.store import Recorder
+from contracts.topics import partition_of
+from customer.views import VIEWS
+
+from crm_cli.contexts import CONTEXTS, Context
+from crm_cli.verify_log import PAGE_EVENTS, Topic, expected
+from crm_cli.verify_report import Report
+from crm_cli.verify_views import Fold, Folded
+
+EVENTS_ALONE_MAX: Final = 50_000
+"""A log of so many positions is checked by this process: others would take longer to start."""
+PROCESSES_MAX: Final = 4
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some partitions of a context, up to a position of its store."""
+
+    settings: Settings
+    context: str
+    partitions: frozenset[int]
+    head: int
+    published: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of a part; `folded` is by view."""
+
+    report: Report
+    events: int
+    repeated: int
+    folded: dict[str, Folded]
+
+
+def parts_of(
+    settings: Settings, context: Context, head: int, published: int, processes: int | None
+) -> list[Part]:
+    """The parts of a context: as many as `processes`, by default as its log is worth."""
+    if processes is None:
+        processes = min(os.cpu_count() or 1, PROCESSES_MAX) if head > EVENTS_ALONE_MAX else 1
+    count = context.topic.partitions
+    shares = [frozenset(range(at, count, processes)) for at in range(min(processes, count))]
+    return [Part(settings, context.name, share, head, published) for share in shares]
+
+
+async def all_checked(parts: Sequence[Part], say: Say) -> list[Checked]:
+    """Checks parts at once; what one of them raises is raised."""
+    if len(parts) == 1:
+        return [await checked(parts[0], say)]
+    loop, spawning = asyncio.get_running_loop(), multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(parts), mp_context=spawning) as pool:
+        return list(await asyncio.gather(*(loop.run_in_executor(pool, in_process, part) for part in parts)))
+
+
+def in_process(part: Part) -> Checked:
+    """`checked`, in a process that has nothing else to do."""
+    garbage.look_less_often()
+    return asyncio.run(checked(part, lambda _: None))
+
+
+async def checked(part: Part, say: Say, progress_events: int = 100_000) -> Checked:
+    """Checks a part. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable."""
+    settings, context, report = part.settings, CONTEXTS[part.context], Report()
+    async with AsyncExitStack() as stack:
+        mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
+        stack.push_async_callback(mongo.close)
+        log = StoreLog(settings.postgres_url, context.schema)
+        stack.callback(log.close)
+        recorder = Recorder(settings.postgres_url, context.schema)
+        stack.callback(recorder.close)
+        topic = Topic(context, settings.kafka_url, log, report, part.published, part.partitions)
+        views = [view for view in VIEWS if context.topic.name in view.sources]
+        folds = [fold for view in views if (fold := await Fold.of(view, mongo, report)) is not None]
+        events = 0
+        async for page in pages(log, part.head):
+            own = [
+                event
+                for event in page
+                if partition_of(event.stream_id, context.topic.partitions) in part.partitions
+            ]
+            wanted = [each for event in own if (each := expected(context, event)) is not None]
+            await topic.match(wanted)
+            for fold in folds:
+                await fold.take([each.record for each in wanted])
+            events += len(own)
+            if events % progress_events < len(own):
+                say(f"{context.name}: {events} events checked")
+        await topic.finish(part.head)
+        folded = {fold.view.name: await fold.finish(context, recorder, part.head) for fold in folds}
+        return Checked(report, events, topic.repeated, folded)
+
+
+async def pages(log: StoreLog, head: int) -> AsyncIterator[Sequence[StoredEvent]]:
+    """The log up to `head`; the next page is read while this one is looked at."""
+    after = 0
+    reading = asyncio.ensure_future(log.read_after(after, PAGE_EVENTS))
+    try:
+        while page := [event for event in await reading if (event.position or 0) <= head]:
+            after = page[-1].position or head
+            reading = asyncio.ensure_future(log.read_after(after, PAGE_EVENTS))
+            yield page
+    finally:
+        reading.cancel()
