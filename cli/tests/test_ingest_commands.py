@@ -78,6 +78,7 @@ def test_a_folder_is_taken_in_and_told_as_one_object(crm, folder):
     assert first.returncode == 0, first.stderr
     told = json.loads(first.stdout)
     seconds = told.pop("seconds")
+    assert told.pop("files")["taken"] == ["trans.asc"]
     assert told == RESULT
     assert seconds > 0
     assert "100.0%" in first.stderr
@@ -224,3 +225,118 @@ def test_no_certificate_and_no_database_are_said_too(crm):
         assert nowhere.returncode == 2, nowhere.stderr
         assert "does not answer" in nowhere.stderr
         assert "Traceback" not in nowhere.stderr
+
+
+EURO = """
+separator = ";"
+encoding = "cp1252"
+header_line = 6
+account = "DE02"
+currency = "EUR"
+date_format = "%d.%m.%Y"
+decimal_mark = ","
+group_mark = "."
+[columns]
+booked_on = "Buchungstag"
+amount = "Betrag (€)"
+"""
+DASHES = """
+account = "CH01"
+currency = "CHF"
+date_format = "%d.%m.%Y"
+[columns]
+booked_on = "Datum"
+text = "Text"
+debit = "Belastung"
+credit = "Gutschrift"
+balance_after = "Saldo"
+"""
+ZEROS = """
+encoding = "gb18030"
+account = "6222"
+currency = "CNY"
+date_format = "%Y%m%d"
+[columns]
+booked_on = "交易日期"
+text = "摘要"
+credit = "收入"
+debit = "支出"
+balance_after = "余额"
+"""
+LINES = """
+account = "1"
+currency = "USD"
+[columns]
+booked_on = "Date"
+amount = "Amount"
+text = "Text"
+"""
+
+
+@pytest.mark.parametrize(
+    ("mapping", "content", "credits_minor", "debits_minor"),
+    [
+        (
+            EURO,
+            "1\n2\n3\n4\n5\nBuchungstag;Betrag (€)\n28.12.2018;-1.000,00 €\n28.12.2018;-950,00 €\n".encode(
+                "cp1252"
+            ),
+            0,
+            195_000,
+        ),
+        (
+            DASHES,
+            b'Datum,Text,Belastung,Gutschrift,Saldo\n27.05.2019,"Eins",-,500.00,2000.00\n24.05.2019,"Zwei",500.00,-,-\n',
+            50_000,
+            50_000,
+        ),
+        (
+            ZEROS,
+            "交易日期,摘要,收入,支出,余额\n20240102,工资,8000.00,0.00,8000.00\n20240103,消费,0.00,35.60,7964.40\n".encode(
+                "gb18030"
+            ),
+            800_000,
+            3_560,
+        ),
+        (
+            LINES,
+            b'Date,Amount,Text\n2024-02-01,-10.00,"line one\nline two"\n2024-02-02,20.00,"a ""quoted"" word"\n',
+            2_000,
+            1_000,
+        ),
+    ],
+    ids=["euro", "dashes", "zeros", "lines"],
+)
+def test_a_file_as_a_bank_prints_it_gives_its_sums(
+    crm, tmp_path, request, mapping, content, credits_minor, debits_minor
+):
+    (tmp_path / "m.toml").write_text(mapping)
+    (tmp_path / "f.csv").write_bytes(content)
+    source = f"printed-{request.node.callspec.id}"
+    done = crm(
+        *("ingest", "--format", "csv", "--mapping", tmp_path / "m.toml"),
+        *("--source", source, tmp_path / "f.csv", "--json"),
+    )
+    told = json.loads(done.stdout)
+    assert (told["records"], told["posted"], told["quarantined"]) == (2, 2, 0), done.stderr
+    assert (told["credits_minor"], told["debits_minor"]) == (credits_minor, debits_minor)
+
+
+def test_what_of_a_folder_is_left_out_is_said(crm, folder):
+    (folder / "trans.asc.bak").write_text(HEADER + ROWS)
+    (folder / "more").mkdir()
+    (folder / "more" / "trans.asc").write_text(HEADER + "9;12;930103;PRIJEM;VKLAD;5.00;5.00;;;\r\n")
+    (folder / "out").symlink_to("/etc/hostname")
+    done = crm("ingest", "--format", "berka", "--source", "left", folder, "--json")
+    told = json.loads(done.stdout)
+    assert told["records"] == 5
+    assert told["files"] == {
+        "taken": ["more/trans.asc", "trans.asc"],
+        "taken_total": 2,
+        "left": [
+            {"file": "out", "reason": "link-leads-out"},
+            {"file": "trans.asc.bak", "reason": "leftover"},
+        ],
+        "left_total": 2,
+    }
+    assert "left out 'out': refused" in done.stderr

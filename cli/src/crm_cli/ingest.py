@@ -11,36 +11,16 @@ from chassis.deciding import Refusal
 from chassis.transient import LOST
 from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.enduring import enduring
-from sync_ingest.ingesting import FEED_FILES_MAX, FeedContent, Progress
+from sync_ingest.ingesting import Progress
 from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
 
+from crm_cli.feed_files import WHY, FeedFiles, FeedUnreadable, feed_of
 from crm_cli.person import Token, acting_of
 from crm_cli.running import ingest_settings
 
 PROGRESS_EVERY_SECONDS = 1.0
-
-
-class FeedUnreadable(Exception):
-    """The path given holds no feed."""
-
-
-def feed_of(path: Path) -> list[FeedContent]:
-    """The files of a feed: one file, or every file of a folder by name, hidden ones left out."""
-    if path.is_file():
-        return [_content(path)]
-    if not path.is_dir():
-        raise FeedUnreadable(f"no such file or folder: {path}")
-    found = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
-    if not found:
-        raise FeedUnreadable(f"no files in {path}")
-    if len(found) > FEED_FILES_MAX:
-        raise FeedUnreadable(f"more than {FEED_FILES_MAX} files in {path}")
-    return [_content(each) for each in found]
-
-
-def _content(path: Path) -> FeedContent:
-    return FeedContent(path.name, lambda: path.open("rb"))
+LEFT_LINES_MAX = 20
 
 
 def progress_line(progress: Progress) -> str:
@@ -80,13 +60,14 @@ def ingest(
 ) -> None:
     """Takes a feed in: keeps its bytes, books what is new, sets aside what cannot be read, and certifies."""
     try:
-        contents = feed_of(path)
+        files = feed_of(path)
+        _say_files(files)
         text = mapping.read_text(encoding="utf-8") if mapping else None
         settings, report = ingest_settings(), _reporter()
         acting = acting_of(settings, token, "take_batch_in")
         result = enduring(
             lambda: opened(settings, progress=report, acting=acting),
-            lambda running: running.run(source, contents, format=format, mapping=text),
+            lambda running: running.run(source, files.contents, format=format, mapping=text),
             told=_lost,
         )
     except Refusal as refusal:
@@ -100,7 +81,16 @@ def ingest(
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on from what is stored", code=130)
     else:
-        _show(result_of(result), as_json=as_json)
+        _show(result_of(result) | ({"files": files.shown()} if as_json else {}), as_json=as_json)
+
+
+def _say_files(files: FeedFiles) -> None:
+    """What of a folder is taken and what is not, on stderr."""
+    print(f"crm ingest: {len(files.contents)} files taken, {len(files.left)} left out", file=sys.stderr)
+    for name, reason in files.left[:LEFT_LINES_MAX]:
+        print(f"crm ingest: left out {name!r}: {WHY[reason]}", file=sys.stderr)
+    if len(files.left) > LEFT_LINES_MAX:
+        print(f"crm ingest: and {len(files.left) - LEFT_LINES_MAX} more", file=sys.stderr)
 
 
 def _show(values: dict[str, Any], *, as_json: bool) -> None:

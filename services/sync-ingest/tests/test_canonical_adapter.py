@@ -1,5 +1,6 @@
 import json
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 
 import jsonschema_rs
@@ -45,7 +46,7 @@ def spoilt(**changes):
         (spoilt(currency="XAU"), "currency-unknown", "currency"),
         (spoilt(account=""), "field-invalid", "account"),
         (spoilt(leg=-1), "field-invalid", "leg"),
-        (spoilt(acount="1"), "field-unknown", "acount"),
+        (spoilt(acount="1"), "field-unknown", None),
         (spoilt(record="payment"), "record-unknown", "record"),
         (b'{"record":"posting","account":"1"}', "field-missing", "core_transaction_id"),
         (b"[]", "record-unknown", None),
@@ -88,6 +89,70 @@ def test_a_detail_never_quotes_what_the_feed_sent(read_all):
     (item,) = read_all(CanonicalAdapter(), spoilt(product="SECRET-6222"))
     assert item.content.reason == "field-invalid"
     assert "SECRET" not in item.content.detail + str(item.content.column)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        spoilt(product="O'Brien-6222"),
+        spoilt(**{"O'Brien-6222": 1}),
+        spoilt(**{"6222021234566789`": 1}),
+        spoilt(record="O'Brien-6222"),
+        spoilt(booked_on="O'Brien-6222"),
+        spoilt(account={"O'Brien-6222": 6222}),
+        spoilt(currency="6222'O'Brien'6222"),
+        b'{"record":"holders","account":"1","holders":[{"O\'Brien-6222":1}]}',
+        b'{"record":"holders","account":"1","holders":[{"party":"p","role":"O\'Brien \'6222"}]}',
+    ],
+)
+def test_a_detail_shows_fields_of_the_schema_and_nothing_else(read_all, line):
+    (item,) = read_all(CanonicalAdapter(), line)
+    shown = f"{item.content.detail} {item.content.column}"
+    assert "6222" not in shown
+    assert "Brien" not in shown
+
+
+PAIRS = [
+    ("record", '"posting"'),
+    ("account", '"a:1"'),
+    ("core_transaction_id", '"t1"'),
+    ("amount_minor", "-1234"),
+    ("currency", '"CNY"'),
+    ("booked_on", '"2026-01-05"'),
+]
+EXTRA = [("leg", "1"), ("leg", "2"), ("text", "null"), ("text", '"x: \\"y\\": z"'), ("text", '"a\\u003ab"')]
+EXTRA += [
+    ("teller", '"t:t"'),
+    ("amount_minor", "1"),
+    ("account", '"2"'),
+    ("\\u0061ccount", '"3"'),
+    ("leg", "1 "),
+]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(EXTRA), max_size=4), min_size=1, max_size=6),
+    st.sampled_from([":", " :", ": ", " \t: "]),
+    st.randoms(),
+)
+def test_a_field_that_is_there_twice_is_refused_and_no_other(extras, colon, chance):
+    lines, wanted = [], []
+    for extra in extras:
+        pairs = PAIRS + extra
+        chance.shuffle(pairs)
+        names = [json.loads(f'"{name}"') for name, _ in pairs]
+        lines.append("{" + ",".join(f'"{name}"{colon}{value}' for name, value in pairs) + "}")
+        wanted.append("json-duplicate-key" if len(set(names)) < len(names) else None)
+    content = "\n".join(lines).encode()
+    feed_file = FeedFile("f", len(content), lambda: BytesIO(content))
+    items = [item for batch in CanonicalAdapter().read([feed_file]) for item in batch.items]
+    assert [getattr(item.content, "reason", None) for item in items] == wanted
+
+
+def test_a_field_that_is_there_twice_inside_is_refused_too(read_all):
+    holders = b'{"record":"holders","account":"1","holders":[{"party":"p","role":"owner"%s},{"party":"q","role":"joint"}]}'
+    items = read_all(CanonicalAdapter(), holders % b"" + b"\n" + holders % b',"role":"joint"')
+    assert [getattr(item.content, "reason", None) for item in items] == [None, "json-duplicate-key"]
 
 
 postings = st.builds(

@@ -1,8 +1,9 @@
 """Canonical JSON lines: the published schema for branch systems, one record per line, UTF-8."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -19,9 +20,18 @@ from sync_ingest.adapters.port import (
     rebatched,
     unreadable_file,
 )
-from sync_ingest.domain.records import AnyRecord, Covers, Unreadable
+from sync_ingest.domain.records import AnyRecord, Covers, ListedHolder, Unreadable
 
 _decoder: Final[msgspec.json.Decoder[AnyRecord]] = msgspec.json.Decoder(AnyRecord)
+_encoder: Final = msgspec.json.Encoder()
+_plain: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
+_FIELDS: Final = frozenset(
+    ["record", *(name for kind in (*get_args(AnyRecord), ListedHolder) for name in kind.__struct_fields__)]
+)
+"""What a quarantine entry may name: fields of the schema and nothing that a feed sent."""
+_SHOWN: Final = re.compile(
+    r"Expected `[a-z| ]+`(?:, got `[a-z]+`| (?:of length )?[<>]=? -?[0-9]+)?|[a-z][a-z ,]{0,150}"
+)
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`")
 _BYTE: Final = re.compile(r"\(byte (\d+)\)")
 _BOM: Final = b"\xef\xbb\xbf"
@@ -31,7 +41,7 @@ class CanonicalAdapter:
     """JSON lines whose objects are the canonical records themselves."""
 
     name: Final = "canonical"
-    reading: Final = "canonical.1"
+    reading: Final = "canonical.2"
     balance_order: BalanceOrder = "as-read"
     covers: Covers | None = None
 
@@ -57,11 +67,16 @@ def _contents(file: int, lines: list[Line]) -> Iterator[list[Item]]:
     for at in range(0, len(lines), BATCH_RECORDS):
         some = [line for line in lines[at : at + BATCH_RECORDS] if line.data and not line.data.isspace()]
         contents: Sequence[AnyRecord | Unreadable]
+        joined = b"\n".join([line.data for line in some])
         try:
-            contents = _decoder.decode_lines(b"\n".join([line.data for line in some]))
+            contents = decoded = _decoder.decode_lines(joined)
+            if (
+                len(decoded) != len(some)
+                or any(line.oversized for line in some)
+                or _may_repeat(joined, decoded)
+            ):
+                contents = [read_line(line) for line in some]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            contents = [read_line(line) for line in some]
-        if len(contents) != len(some) or any(line.oversized for line in some):
             contents = [read_line(line) for line in some]
         yield [Item(file, line.number, content) for line, content in zip(some, contents, strict=True)]
 
@@ -72,7 +87,7 @@ def read_line(line: Line) -> AnyRecord | Unreadable:
         return oversized(line)
     data = line.data.removeprefix(_BOM) if line.number == 1 else line.data
     try:
-        return _decoder.decode(data)
+        return _once(data, _decoder.decode(data))
     except msgspec.ValidationError as error:
         return _not_valid(data, str(error))
     except msgspec.DecodeError as error:
@@ -81,6 +96,46 @@ def read_line(line: Line) -> AnyRecord | Unreadable:
         return _not_json(line, data, str(error))
     except RecursionError:
         return Unreadable("json-malformed", "nested too deeply", kept(data))
+
+
+def _once(data: bytes, record: AnyRecord) -> AnyRecord | Unreadable:
+    if _may_repeat(data, [record]) and _repeats(data):
+        return Unreadable("json-duplicate-key", "a field is there twice in one object", kept(data))
+    return record
+
+
+def _may_repeat(data: bytes, records: Sequence[AnyRecord]) -> bool:
+    """Whether an object may name a field twice, of which the decoder would let the last one win.
+
+    Each field costs one colon. What was decoded and is written again has every field once, and the colons of its
+    values, unless somebody wrote one as an escape. As many colons in `data` leave none for a field that is there twice.
+    The records are tried first, which leave out defaults that a feed may write; plain objects have those too.
+    """
+    if b"\\u003a" in data or b"\\u003A" in data:
+        return True
+    colons = data.count(b":")
+    return colons != _encoder.encode_lines(records).count(b":") and colons != _encoder.encode_lines(
+        _plain.decode_lines(data)
+    ).count(b":")
+
+
+def _repeats(data: bytes) -> bool:
+    """Whether an object of one line of valid JSON names a field twice."""
+    return bool(json.loads(data, object_pairs_hook=_Pairs).repeats)
+
+
+class _Pairs(list[Any]):
+    """An object as its pairs, which knows whether it or one inside it names a field twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(value for _, value in pairs)
+        self.repeats = len({name for name, _ in pairs}) < len(pairs) or any(map(_repeated_in, self))
+
+
+def _repeated_in(value: object) -> bool:
+    if isinstance(value, _Pairs):
+        return value.repeats
+    return isinstance(value, list) and any(map(_repeated_in, value))
 
 
 def _not_json(line: Line, data: bytes, message: str) -> Unreadable:
@@ -102,14 +157,22 @@ def _not_json(line: Line, data: bytes, message: str) -> Unreadable:
 def _not_valid(data: bytes, message: str) -> Unreadable:
     path = _PATH.search(message)
     field = path[1] if path else None
-    detail = message[: path.start()] if path else message
+    told = message[: path.start()] if path else message
+    detail = told if _SHOWN.fullmatch(told) else "a value that this field cannot hold"
     if missing := re.search(r"missing required field `(\w+)`", message):
-        return Unreadable("field-missing", "a required field is missing", kept(data), missing[1])
-    if unknown := re.search(r"unknown field `(.{1,64})`", message):
-        return Unreadable("field-unknown", "a field that the schema does not know", kept(data), unknown[1])
+        return Unreadable("field-missing", "a required field is missing", kept(data), _known(missing[1]))
+    if "unknown field" in told:
+        return Unreadable("field-unknown", "an unknown field", kept(data))
     if field is None:
-        return Unreadable("record-unknown", "not an object of the schema", kept(data))
-    return Unreadable(_reason(field), _without_values(detail), kept(data), field)
+        stated = detail if told.islower() and detail == told else "not an object of the schema"
+        return Unreadable("record-unknown", stated, kept(data))
+    return Unreadable(_reason(field), detail, kept(data), _known(field))
+
+
+def _known(path: str) -> str | None:
+    """A path of which each part is a field of the schema or a place in a list, else None: it is the feed's own text."""
+    parts = [re.sub(r"\[(?:[0-9]+|\.\.\.)\]", "", part) for part in path.split(".")]
+    return path if all(part in _FIELDS for part in parts) else None
 
 
 def _reason(field: str) -> str:
@@ -122,8 +185,3 @@ def _reason(field: str) -> str:
     if field == "record":
         return "record-unknown"
     return "field-invalid"
-
-
-def _without_values(detail: str) -> str:
-    """The decoder quotes values of closed sets; those could hold anything a feed sends."""
-    return re.sub(r"'[^']*'", "'...'", detail)[:200]

@@ -43,7 +43,7 @@ class TopicAdapter:
     """Reads framed messages."""
 
     name: Final = "topic"
-    reading: Final = "topic.1"
+    reading: Final = "topic.2"
     balance_order: BalanceOrder = "as-read"
     covers: Covers | None = None
 
