@@ -13,6 +13,7 @@ COMMANDS = (
     "migrate",
     "demo",
     "ingest",
+    "mapping",
     "certificate",
     "quarantine",
     "panorama",
