@@ -145,6 +145,8 @@ async def test_a_csv_comes_as_a_form_with_its_mapping(client, source):
         ({"format": "topic"}, GOOD, 422, "format-unknown"),
         ({"format": "csv"}, CSV, 422, "mapping-refused"),
         ({"format": "csv", "mapping": "x ="}, CSV, 422, "mapping-refused"),
+        ({"format": "csv", "mapping": f'encoding = "undefined"\n{MAPPING}'}, CSV, 422, "mapping-refused"),
+        ({"format": "csv", "mapping": f'encoding = "rot13"\n{MAPPING}'}, CSV, 422, "mapping-refused"),
         ({}, b"x" * 10_001, 413, "batch-oversized"),
     ],
 )

@@ -1,7 +1,9 @@
 """What banks print, and what a mapping makes of it: every figure exact, or a reason."""
 
+import re
 from datetime import date
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from chassis.money import AmountUnreadable, NumberFormat, decimal_text
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sync_ingest.adapters.amounts import PrintedAmounts
 from sync_ingest.adapters.delimited import DelimitedAdapter
-from sync_ingest.adapters.mapping import MappingFile, MappingRefused
+from sync_ingest.adapters.mapping import KNOWN_COLUMNS, Control, Direction, MappingFile, MappingRefused
 from sync_ingest.adapters.port import LINE_BYTES_MAX, FeedFile
 from sync_ingest.adapters.rows import RECORD_LINES_MAX
 from sync_ingest.domain.records import ControlRecord, Posting, Unreadable
@@ -331,6 +333,38 @@ def test_any_quoted_text_is_read_whole(written, end):
     assert [(i.content.text or "").split() for i in items] == [text.split() for _, text in written]
 
 
+class Dribble(BytesIO):
+    """A stream that gives a few bytes at a time."""
+
+    step = 1
+
+    def read(self, size=-1):
+        return super().read(self.step)
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**9), texts), max_size=12), st.integers(1, 40), st.integers(0, 12))
+def test_rows_are_the_same_however_the_bytes_are_cut(written, step, broken):
+    rows = ["Date,Amount,Text"]
+    for minor, text in written:
+        quoted = text.replace('"', '""')
+        rows.append(f'2024-02-01,{decimal_text(minor, "USD")},"{quoted}"')
+    rows.insert(min(broken, len(written)) + 1, '2024-02-01,1.00,"open" x')
+    content = "\n".join(rows).encode()
+
+    def cut():
+        stream = Dribble(content)
+        stream.step = step
+        return stream
+
+    whole = [
+        i
+        for b in adapter(LINES).read([FeedFile("f", len(content), lambda: BytesIO(content))])
+        for i in b.items
+    ]
+    pieces = [i for b in adapter(LINES).read([FeedFile("f", len(content), cut)]) for i in b.items]
+    assert pieces == whole
+
+
 def test_values_padded_by_tabs_and_blanks_are_read_quoted_or_not(read_all):
     items = read_all(adapter(LINES), b'Date,Amount,Text\n\t2024-02-01\t,\t"-1.00" ,  "a, b"\t\n')
     assert (items[0].content.amount_minor, items[0].content.text) == (-100, "a, b")
@@ -476,3 +510,15 @@ def test_a_total_that_cannot_be_read_is_quarantined(read_all):
     assert reasons(items) == [(4, "amount-malformed", "c")]
     items = read_all(adapter(toml), WITH_TOTALS.format("-,-,-").encode())
     assert reasons(items) == [(4, "amount-missing", None)]
+
+
+def test_the_page_about_mappings_has_every_option_and_its_example_is_a_mapping():
+    page = (Path(__file__).parents[3] / "docs" / "mappings.md").read_text(encoding="utf-8")
+    options = {
+        *MappingFile.__struct_fields__,
+        *KNOWN_COLUMNS,
+        *Control.__struct_fields__,
+        *Direction.__struct_fields__,
+    }
+    assert {option for option in options if not re.search(rf"[`\[]{option}\b", page)} == set()
+    MappingFile.from_toml(page.partition("```toml\n")[2].partition("```")[0])

@@ -111,7 +111,7 @@ def _may_repeat(data: bytes, records: Sequence[AnyRecord]) -> bool:
     values, unless somebody wrote one as an escape. As many colons in `data` leave none for a field that is there twice.
     The records are tried first, which leave out defaults that a feed may write; plain objects have those too.
     """
-    if b"\\u003a" in data or b"\\u003A" in data:
+    if b"\\" in data and (b"\\u003a" in data or b"\\u003A" in data):
         return True
     colons = data.count(b":")
     return colons != _encoder.encode_lines(records).count(b":") and colons != _encoder.encode_lines(

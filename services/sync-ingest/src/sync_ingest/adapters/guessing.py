@@ -117,7 +117,8 @@ def _proposed(encoding: str, unsure: str, table: _Table) -> str:
     lines = ["# Proposed from the beginning of a file: check every line before anything is booked with it."]
     lines += [*proposal.keys, "", "[columns]"]
     if "core_transaction_id" not in columns:
-        lines.append("# no column of transaction ids: equal rows are told apart by their order")
+        lines.insert(-2, f"{NOT_SURE}there are no transaction ids; a file has whole days, or parts of them")
+        lines.insert(-2, '# covers = "whole-days"')
     lines += [*names, *proposal.tables]
     return "\n".join(lines) + "\n"
 
