@@ -14,7 +14,7 @@ from uuid import UUID
 
 from chassis.events import StoredEvent
 from chassis.leases import Fenced, LeaseRow
-from chassis.relay.loop import RelayPositions
+from chassis.relay.loop import Held, RelayPositions
 from chassis.store.items import (
     Append,
     Appended,
@@ -160,6 +160,11 @@ class LogServer:
 
         return await self.kernel.call("log read", committed)
 
+    async def read_stream(self, stream_id: UUID, after: int, limit: int) -> list[StoredEvent]:
+        """Events of one stream behind a version, in order."""
+        rows = [row for row in self.rows if row.stream_id == stream_id and row.version > after]
+        return await self.kernel.call("log read", lambda: rows[:limit])
+
     async def stream_heads(self, ids: Sequence[UUID]) -> dict[UUID, int]:
         """The last version of each stream, 0 where it has none."""
         return await self.kernel.call("log heads", lambda: {stream: self._head(stream) for stream in ids})
@@ -272,7 +277,15 @@ class PositionServer(RelayPositions, LeaseRow):
         return await self._ask("read position", lambda: self.position)
 
     @override
-    async def save(self, epoch: int, position: int) -> None:
+    async def held(self) -> list[Held]:
+        return []
+
+    @override
+    async def let_go(self, epoch: int, subject: UUID, held: Held | None) -> None:
+        raise AssertionError("nothing is held here")
+
+    @override
+    async def save(self, epoch: int, position: int, held: Sequence[Held] = ()) -> None:
         await self._ask("save position", lambda: self._keep(epoch, position))
 
     def _begin(self, me: Actor | None, seconds: float) -> int | None:

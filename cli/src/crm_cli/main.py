@@ -23,6 +23,8 @@ COMMANDS = (
     "status",
     "verify",
     "replay",
+    "republish",
+    "unpublishable",
     "token",
 )
 """Each is a module of that name, which adds itself with `register(app)`."""

@@ -48,6 +48,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         "events": sql.Identifier(context.schema, "events"),
         "relay": sql.Identifier(context.schema, "relay"),
         "leases": sql.Identifier(context.schema, "leases"),
+        "unpublishable": sql.Identifier(context.schema, "unpublishable"),
     }
 
     def ask(
@@ -72,6 +73,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
             else None
         )
         epoch, published = relay or (0, 0)
+        held = (ask(connection, "select count(*) from {unpublishable}") if there[1] else None) or (0,)
         waiting = (0,)
         oldest = None
         if head:
@@ -94,6 +96,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         "published": published,
         "epoch": epoch,
         "outbox": waiting[0],
+        "unpublishable": held[0],
         "outbox_age_seconds": round(max(0.0, age), 3),
     }
 
@@ -225,6 +228,10 @@ def readable(found: Mapping[str, Any]) -> str:
         laid = ["?" if status.get(each) is None else str(status[each]) for each in ("dead_letters", "parked")]
         widths = (10, 11, 8, 8, 8, 6, 8)
         lines.append(f"{name:<12}" + "".join(f"{c:>{w}}" for c, w in zip(shown + laid, widths, strict=True)))
+        if status.get("unpublishable"):
+            lines.append(
+                f"  {status['unpublishable']} subjects are held: crm unpublishable list --context {name}"
+            )
     lines.append("")
     lines.append(f"{'reader':<58}{'lag':>8}{'dead':>6}{'parked':>8}  as of")
     for name, group in found["groups"].items():

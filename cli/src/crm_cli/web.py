@@ -1,10 +1,11 @@
 """The HTTP of all services in one application, as `crm up` serves it on `CRM_PORT`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from chassis.asyncapi import add_asyncapi, described
 from chassis.metrics import Beside
+from chassis.store import EventStore
 from chassis.web import create_app
 from contracts.topics import COREBANK_POSTINGS
 from customer import bootstrap as customer_service
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.domain.records import canonical_schema
 from sync_ingest.freshness import freshness
+from sync_ingest.journal import SCHEMA
 from sync_ingest.settings import SyncIngestSettings
 
 from crm_cli.running import running
@@ -27,13 +29,22 @@ def _metrics_of_others() -> dict[str, str]:
     return {name: f"{part.url}/metrics" for name, part in parts.items() if name != "web" and part.url}
 
 
+def _head_of(stack: AsyncExitStack, postgres_url: str) -> Callable[[], Awaitable[int]]:
+    """Where the store of ingest ends."""
+    store = EventStore(postgres_url, SCHEMA, connections_max=1)
+    stack.push_async_callback(store.close)
+    return store.head_position
+
+
 @asynccontextmanager
 async def web_app(ingest: SyncIngestSettings, customer: CustomerSettings) -> AsyncIterator[ASGIApp]:
     """One application with the routes of every service; closes what they hold after the last answer."""
     async with AsyncExitStack() as stack:
         served = (
             await stack.enter_async_context(ingest_service.routes(ingest)),
-            await stack.enter_async_context(customer_service.routes(customer)),
+            await stack.enter_async_context(
+                customer_service.routes(customer, others={"ingest": _head_of(stack, ingest.postgres_url)})
+            ),
         )
         app = create_app(
             TITLE,

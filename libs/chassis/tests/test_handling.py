@@ -6,10 +6,18 @@ from typing import Any
 from uuid import uuid5
 
 import msgspec
+import psycopg
 import pytest
 from chassis.catalogue import NewEvent
-from chassis.deciding import AlreadyRecorded, CommandKeyReused, TooManyConflicts, VersionMismatch
-from chassis.handling import CommandHandler
+from chassis.deciding import (
+    AlreadyRecorded,
+    CommandKeyReused,
+    EventOversized,
+    Refusal,
+    TooManyConflicts,
+    VersionMismatch,
+)
+from chassis.handling import COMMAND_BYTES_MAX, CommandHandler
 from chassis.privacy import ERASED, KeyRing
 from chassis.snapshots import Snapshots
 from chassis.store import EventStore, Recorder
@@ -263,3 +271,23 @@ def test_two_actors_never_share_a_key_whatever_their_names_hold():
         for key in ("c", "b|c", "a:c", ":c")
     }
     assert len(keys) == len(names) * 4
+
+
+async def test_a_refused_command_leaves_no_key_behind(
+    handler: Handler, keys_url: str, key_ring: KeyRing
+) -> None:
+    def keys() -> int:
+        with psycopg.connect(keys_url) as connection:
+            row = connection.execute("select count(*) from data_keys").fetchone()
+        return 0 if row is None else int(row[0])
+
+    with pytest.raises(Refusal):
+        await handler.handle(jar("never opened"), FillJar(1), context("n1"))
+    assert keys() == 0
+    await handler.handle(jar("opened"), OpenJar("Li Wei"), context("n2", idempotency_key="same"))
+    assert keys() == 1
+    with pytest.raises(Refusal):  # the key of the caller was used for another subject
+        await handler.handle(jar("other"), OpenJar("Wang"), context("n3", idempotency_key="same"))
+    with pytest.raises(EventOversized):
+        await handler.handle(jar("large"), OpenJar("x" * COMMAND_BYTES_MAX), context("n4"))
+    assert keys() == 1

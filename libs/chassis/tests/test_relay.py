@@ -26,6 +26,7 @@ from chassis.relay import (
     RelayRole,
     StoreLog,
 )
+from chassis.relay.operating import held_of, republish, try_again
 from chassis.store import Recorder, VersionConflict
 from chassis.transport import KafkaPublisher, Publisher, PublishFailed, Record, ensure_topics, read_to_end
 from contracts.envelope import Envelope, Watermark, unwrap
@@ -513,3 +514,81 @@ async def test_news_arrives_without_waiting_for_the_poll(setting, recorder):
     stopping.set()
     recorder.append_bulk([noted(UUID(int=1), 2)])
     await running
+
+
+class Mending:
+    """Words that fail for one name, until they are repaired."""
+
+    def __init__(self) -> None:
+        self.repaired = False
+
+    def __call__(self, stored: StoredEvent) -> Said | None:
+        if stored.name == "unspeakable" and not self.repaired:
+            raise ValueError("no words for it")
+        return words(stored)
+
+
+async def test_what_cannot_be_published_holds_its_subject_and_nobody_else(
+    setting, recorder, postgres_url, store
+):
+    first, second, large = UUID(int=1), UUID(int=2), UUID(int=3)
+    mending = Mending()
+    relay, stopping = setting.relay(batch_max=2), asyncio.Event()
+    relay._words = mending
+    recorder.append_bulk([noted(first, 1), noted(second, 1), noted(first, 2, "unspeakable"), noted(large, 1)])
+    stuffed = noted(large, 2)
+    with psycopg.connect(postgres_url) as connection:  # as one that was stored before there was a limit
+        connection.execute(
+            f"select {store}.append_events(%s, %s, %s, %s, %s, true)",
+            ([large], [2], ["stuffed"], [stuffed.body], [None]),
+        )
+    recorder.append_bulk([noted(first, 3), noted(second, 2), noted(large, 3)])
+
+    def stuffing(stored: StoredEvent) -> Said | None:
+        return Said(b"x" * 1_100_000) if stored.name == "stuffed" else mending(stored)
+
+    relay._words = stuffing
+    running = asyncio.create_task(relay.run(stopping))
+    await until(lambda: relay.position == recorder.head_position())
+
+    def said(events):
+        return {(e.subject.int, e.sequence) for _, e in events}
+
+    assert said(await setting.events()) == {(1, 1), (2, 1), (3, 1), (2, 2)}
+    held = {one.subject: (one.version, one.name) for one in held_of(postgres_url, store)}
+    assert held == {first: (2, "unspeakable"), large: (2, "stuffed")}
+    assert any("no words for it" in reason for reason in relay.not_ready())
+    assert any("RecordOversized" in reason for reason in relay.not_ready())
+    mending.repaired = True
+    assert try_again(postgres_url, store, first) == 1
+    await until(lambda: relay.held == 1)
+    recorder.append_bulk([noted(first, 4)])
+    await until(lambda: relay.position == recorder.head_position())
+    events = await setting.events()
+    assert [e.sequence for _, e in events if e.subject == first] == [1, 2, 3, 4]
+    assert try_again(postgres_url, store) == 1
+    await until(lambda: [one.again for one in held_of(postgres_url, store)] == [False])
+    assert relay.held == 1, "what still cannot be published stays held"
+    stopping.set()
+    await running
+    again, over = setting.relay(), asyncio.Event()
+    again_running = asyncio.create_task(again.run(over))
+    await until(lambda: again.leading and again.held == 1)
+    over.set()
+    await again_running
+
+
+async def test_a_context_is_published_again_from_a_position_on(setting, recorder, postgres_url, store):
+    relay, stopping = setting.relay(), asyncio.Event()
+    running = asyncio.create_task(relay.run(stopping))
+    head = appended(recorder, streams=5, each=10)
+    await until(lambda: relay.position == head)
+    assert republish(postgres_url, store, "ingest", 1) == head
+    recorder.append_bulk([noted(UUID(int=50), 1)])
+    await until(lambda: relay.published >= 2 * 50 + 1)
+    stopping.set()
+    await running
+    events = await setting.events()
+    sequences = [e.sequence for _, e in events if e.subject == UUID(int=1)]
+    assert sequences[-10:] == list(range(1, 11))
+    assert len(sequences) >= 20

@@ -67,6 +67,15 @@ class TooManyConflicts(Refusal, Transient):
     title_zh = "当前有过多并发更改，请稍后重试"
 
 
+class EventOversized(Refusal):
+    """What would be stored is larger than an event may be."""
+
+    code = "event-oversized"
+    status = 413
+    title = "The command is larger than one event may be"
+    title_zh = "命令内容超过单个事件的上限"
+
+
 class AlreadyRecorded(Refusal):
     """What the command would establish is established elsewhere: its identity is taken."""
 

@@ -18,6 +18,7 @@ from chassis.deciding import (
     CommandKeyReused,
     CommandT,
     Decider,
+    EventOversized,
     EventT,
     Outcome,
     Refusal,
@@ -43,7 +44,8 @@ STATES_CACHED_SECONDS: Final = KEYS_CACHED_SECONDS
 """A state holds what its events hold, in the clear: it stays no longer than the key that opened it."""
 CONFLICT_RETRIES_MAX: Final = 5
 LOADED_TOGETHER_MAX: Final = 200
-COMMAND_BYTES_MAX: Final = 1_000_000
+COMMAND_BYTES_MAX: Final = 256 * 1024
+"""Half of what an event may have: sealed values take more room than plain ones."""
 
 
 class CommandHandler(Generic[CommandT, StateT, EventT]):
@@ -76,6 +78,8 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self._turns = _Turns()
         self._loader = Gathered(self._load_many, gathered_max=LOADED_TOGETHER_MAX)
         self._key_loader = Gathered(self._keys_for, gathered_max=LOADED_TOGETHER_MAX)
+        self._identity_loader = Gathered(self._taken, gathered_max=LOADED_TOGETHER_MAX)
+        self._key_maker = Gathered(self._keys_made, gathered_max=LOADED_TOGETHER_MAX)
 
     async def handle(
         self,
@@ -100,12 +104,12 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             turns.passed_on(subject)
 
     async def prepare(self, streams: Sequence[UUID]) -> None:
-        """Reads keys and states of many streams together, so that the commands that follow wait for their append only.
+        """Makes keys and reads states of many streams together, so that the commands that follow wait for their append only.
 
         It decides nothing: what is not at hand any more when a command comes is read again.
         """
         missing = [stream for stream in dict.fromkeys(streams) if self._states.get(stream.int) is None]
-        await self._keys_for(missing)
+        await self._keys_made(missing)
         for at in range(0, len(missing), LOADED_TOGETHER_MAX):
             await self._load_many(missing[at : at + LOADED_TOGETHER_MAX])
 
@@ -125,8 +129,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         if key is None:
             key = await self._key_loader.get(stream_id)
         if key is None:
-            self.forget(stream_id)  # the subject was erased: what is cached was opened before
-        remembered = Command(context.key, fingerprint(stream_id, command, key))
+            self.forget(stream_id)  # the subject was erased: what is cached was opened before; or it is new
         for _ in range(1 + CONFLICT_RETRIES_MAX):
             loaded = self._states.get(stream_id.int) or await self._loader.get(stream_id)
             try:
@@ -135,12 +138,15 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
                 events = tuple(self._decider.decide(command, loaded.state))
             except Refusal:
                 # It may be the repeat of a command that was carried out: then its outcome is the answer.
-                seen = (await self._store.commands([remembered.key])).get(remembered.key)
+                seen = (await self._store.commands([context.key])).get(context.key)
                 if seen is not None:
-                    return await self._replayed(seen, remembered)
+                    return await self._replayed(seen, stream_id, command)
                 if await self._is_stale(stream_id, loaded):
                     continue
                 raise
+            if key is None and events:
+                key = await self._first_key(stream_id, command, context, loaded, events)
+            remembered = Command(context.key, fingerprint(stream_id, command, key))
             item = self._item(
                 stream_id, loaded=loaded, events=events, context=context, key=key, command=remembered
             )
@@ -148,11 +154,40 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             if isinstance(result, Appended):
                 return self._done(stream_id, loaded, events, result)
             if isinstance(result, CommandSeen):
-                return await self._replayed(result, remembered)
+                return await self._replayed(result, stream_id, command)
             self.forget(stream_id)
             if isinstance(result, IdentityConflict):
                 raise AlreadyRecorded
         raise TooManyConflicts
+
+    async def _first_key(
+        self,
+        stream_id: UUID,
+        command: CommandT,
+        context: CommandContext,
+        loaded: Loaded[StateT],
+        events: Sequence[EventT],
+    ) -> DataKey | None:
+        """A key for a subject that has none, made only when something will be sealed with it: a refused command leaves
+        no key behind for a subject that never came to be. None where the subject was erased.
+
+        Raises EventOversized, AlreadyRecorded, CommandKeyReused; the store itself decides, this only looks before.
+        """
+        fingerprint(stream_id, command, None)
+        if loaded.version == 0:
+            if context.idempotency_key is not None:
+                seen = (await self._store.commands([context.key])).get(context.key)
+                if seen is not None and seen.stream_id != stream_id:
+                    raise CommandKeyReused
+            for event in events:
+                identity = self._decider.identify(event)
+                if identity is not None and await self._identity_loader.get(identity):
+                    raise AlreadyRecorded
+        return await self._key_maker.get(stream_id)
+
+    async def _taken(self, identities: Sequence[UUID]) -> dict[UUID, bool]:
+        taken = await self._store.known_identities(identities)
+        return {identity: identity in taken for identity in identities}
 
     async def _is_stale(self, stream_id: UUID, loaded: Loaded[StateT]) -> bool:
         """Whether a refusal was decided on a cached state that others have changed since."""
@@ -196,8 +231,10 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             self._snapshots.consider(stream_id, now.state, version, position)
         return Outcome(stream_id, version, position, events)
 
-    async def _replayed(self, seen: CommandSeen, command: Command) -> Outcome[EventT]:
-        if seen.fingerprint != command.fingerprint:
+    async def _replayed(self, seen: CommandSeen, stream_id: UUID, command: CommandT) -> Outcome[EventT]:
+        key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
+        # A command without events may have come before the subject had a key.
+        if seen.fingerprint not in {fingerprint(stream_id, command, each) for each in (key, None)}:
             raise CommandKeyReused
         # One event before the first of them gives the position where the command had none.
         after = seen.version - seen.event_count
@@ -214,6 +251,10 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self._states.put(stream_id.int, loaded)
 
     async def _keys_for(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
+        found = await asyncio.to_thread(self._keys.keys_for, streams, create=False)
+        return {stream: found.get(stream) for stream in streams}
+
+    async def _keys_made(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
         found = await asyncio.to_thread(self._keys.keys_for, streams)
         return {stream: found.get(stream) for stream in streams}
 
@@ -245,7 +286,7 @@ def fingerprint(stream_id: UUID, command: Any, key: DataKey | None) -> bytes:
     """
     content = msgspec.json.encode(command)
     if len(content) > COMMAND_BYTES_MAX:
-        raise ValueError("a command is too large")
+        raise EventOversized(f"{len(content)} of {COMMAND_BYTES_MAX} bytes")
     secret = b"" if key is None else key.derived("command")
     text = b"|".join((stream_id.bytes, type(command).__name__.encode(), content))
     return blake2b(text, key=secret, digest_size=16).digest()

@@ -49,6 +49,12 @@ FRESHNESS_SECONDS: Final = Gauge(
     ["name"],
     registry=REGISTRY,
 )
+UNPUBLISHABLE: Final = Gauge(
+    "crm_unpublishable_subjects",
+    "Subjects of a context that a relay holds, because an event of theirs cannot be published",
+    ["context"],
+    registry=REGISTRY,
+)
 DEAD_LETTERS: Final = Gauge("crm_dead_letters", "Dead letters of a group", ["group"], registry=REGISTRY)
 PARKED_SUBJECTS: Final = Gauge(
     "crm_parked_subjects", "Subjects that wait for a repair", ["group"], registry=REGISTRY

@@ -16,7 +16,7 @@ SILENT_SECONDS_MAX: Final = 10
 """How long what was sent may stay unacknowledged by TCP, and how long an idle connection may be dead unnoticed."""
 LOCK_SECONDS_MAX: Final = 10.0
 STATEMENT_SECONDS_MAX: Final = 30.0
-ANSWER_SECONDS_SPARE: Final = 10.0
+ANSWER_SECONDS_SPARE: Final = 5.0
 """How much longer than the server's own limit the client waits for an answer."""
 
 _KEEP_ALIVE: Final[dict[str, Any]] = {

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from chassis import telemetry
 from chassis.web import Permitted, create_app
-from chassis.web.app import RouteWithoutRoles
+from chassis.web.app import UNAVAILABLE, RouteWithoutRoles
 from chassis.web.edge import BODY_BYTES_MAX, Edge
 from chassis.web.problems import language
 from fastapi import APIRouter, Depends
@@ -187,10 +187,14 @@ async def test_pages_go_on_where_the_last_one_ended(client):
 async def test_a_query_that_asks_for_its_own_write_waits_or_says_that_the_view_is_behind(client, views):
     views.position = 7
     assert (await client.get("/boxes", params={"at_least": "boxes-7"})).status_code == 200
+    views.stored = 8
     behind = await client.get("/boxes", params={"at_least": "boxes-8"})
     is_problem(behind, 503, "view-behind")
     assert int(behind.headers["Retry-After"]) > 0
     is_problem(await client.get("/boxes", params={"at_least": "jars-1"}), 404, "context-unknown")
+    asked = list(views.asked)
+    is_problem(await client.get("/boxes", params={"at_least": "boxes-9"}), 400, "position-unknown")
+    assert views.asked == [*asked, 0.0], "nobody waits for a position that the store does not have"
     for wrong in ("7", "boxes", "boxes-", "boxes--1", "boxes-" + "9" * 19, "-7"):
         is_problem(await client.get("/boxes", params={"at_least": wrong}), 422, "request-invalid")
 
@@ -294,6 +298,22 @@ async def test_a_body_that_does_not_come_does_not_hold_a_request_for_ever(app, t
                 client.post(path, content=stalling(), headers=KEYED | {"Content-Type": kind}), 5
             )
             is_problem(answer, 408, "body-slow")
+
+
+async def test_a_request_that_does_not_end_is_answered(app, token):
+    async def endless(scope, receive, send):
+        await asyncio.sleep(60)
+
+    late = Edge(
+        endless,
+        verifier=app.state.verifier,
+        clock=app.state.clock,
+        unavailable=UNAVAILABLE,
+        request_seconds=0.05,
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(late), base_url="http://boxes") as client:
+        answer = await asyncio.wait_for(client.get("/boxes", headers={"Authorization": f"Bearer {token}"}), 5)
+    is_problem(answer, 503, "unavailable")
 
 
 async def test_more_requests_than_the_process_takes_are_turned_away(app, token):

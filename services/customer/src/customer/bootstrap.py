@@ -11,6 +11,7 @@ from chassis.relay import RelayRole
 from chassis.roles import Role, WebRole
 from chassis.viewing import ViewsRole
 from chassis.web import Look, Routes, create_app, doors, looking
+from chassis.web.consistency import Heads
 from starlette.types import ASGIApp
 
 from customer import permissions
@@ -29,8 +30,10 @@ TITLE: Final = "CRM customer"
 
 
 @asynccontextmanager
-async def routes(settings: CustomerSettings, clock: Clock | None = None) -> AsyncIterator[Routes]:
-    """The routes of customer with the connections behind them."""
+async def routes(
+    settings: CustomerSettings, clock: Clock | None = None, *, others: Heads | None = None
+) -> AsyncIterator[Routes]:
+    """The routes of customer with the connections behind them; `others` are stores of other contexts that can be asked."""
     clock = clock or SystemClock()
     async with both_sides(settings, clock) as (desk, write, read):
         looks: dict[str, Look] = {
@@ -42,7 +45,9 @@ async def routes(settings: CustomerSettings, clock: Clock | None = None) -> Asyn
             },
         }
         async with looking(looks, clock) as not_ready:
-            yield Routes(create_router(desk, doors(read.views.wait_for, permissions.ROLES)), {}, not_ready)
+            heads = {CONTEXT: write.store.head_position, **(others or {})}
+            entered = doors(read.views.wait_for, permissions.ROLES, heads=heads)
+            yield Routes(create_router(desk, entered), {}, not_ready)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from chassis.leases import Fenced
 from chassis.relay.loop import (
+    Held,
     Hint,
     Log,
     Polling,
@@ -16,6 +17,7 @@ from chassis.relay.role import RelayRole
 __all__ = [
     "RELAY_LEASE",
     "Fenced",
+    "Held",
     "Hint",
     "Listening",
     "Log",

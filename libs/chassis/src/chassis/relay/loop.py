@@ -4,11 +4,12 @@ It owns no thread, socket or clock, so the simulation runs the same loop over it
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha1
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -21,6 +22,7 @@ from chassis.clock import Clock
 from chassis.events import StoredEvent
 from chassis.leases import Fenced, Lease
 from chassis.store.items import StoreUnavailable
+from chassis.transient import is_transient
 from chassis.transport import Publisher, Record
 
 BATCH_EVENTS_MAX: Final = 2_000
@@ -32,6 +34,13 @@ SIGN_OF_LIFE_SECONDS: Final = 30.0
 BACK_OFF_SECONDS_FIRST: Final = 0.1
 BACK_OFF_SECONDS_MAX: Final = 2.0
 FENCED_SECONDS: Final = 1.0
+RECORD_BYTES_MAX: Final = 1_000_000
+"""Key, headers and body of a record together; a broker takes 1 MiB (`message.max.bytes`), its own framing included."""
+HELD_LOOKED_SECONDS: Final = 2.0
+"""How often a relay that holds subjects asks whether one of them is to be tried again."""
+HELD_SHOWN_MAX: Final = 3
+REASON_CHARACTERS_MAX: Final = 300
+STREAM_EVENTS_MAX: Final = 1_000
 
 T = TypeVar("T")
 
@@ -56,12 +65,34 @@ Words = Callable[[StoredEvent], Published | None]
 """What the others may know of a stored event; None where it is nobody else's business."""
 
 
+class RecordOversized(ValueError):
+    """A record is larger than the broker takes."""
+
+
 class Log(Protocol):
     """The store, as far as a relay reads it."""
 
     async def read_after(self, position: int, limit: int) -> list[StoredEvent]:
         """Events beyond `position`, in order, each with its position; raises StoreUnavailable."""
         ...
+
+    async def read_stream(self, stream_id: UUID, after: int, limit: int) -> list[StoredEvent]:
+        """Events of one stream beyond version `after`, in order; raises StoreUnavailable."""
+        ...
+
+
+class Held(NamedTuple):
+    """An event that cannot be published. Its subject is held: what comes after it waits, so that its order stays.
+
+    `again`: somebody has repaired what was at fault, and it is to be tried once more.
+    """
+
+    subject: UUID
+    position: int
+    version: int
+    name: str
+    reason: str
+    again: bool = False
 
 
 class RelayPositions(Protocol):
@@ -71,8 +102,16 @@ class RelayPositions(Protocol):
         """The position up to which everything was published; 0 at first. Raises StoreUnavailable."""
         ...
 
-    async def save(self, epoch: int, position: int) -> None:
-        """Keeps the position; raises Fenced where `epoch` is not the lease's latest, StoreUnavailable in doubt."""
+    async def held(self) -> list[Held]:
+        """The subjects that are held. Raises StoreUnavailable."""
+        ...
+
+    async def let_go(self, epoch: int, subject: UUID, held: Held | None) -> None:
+        """Holds a subject at another event than before, or no longer; raises Fenced and StoreUnavailable as `save`."""
+        ...
+
+    async def save(self, epoch: int, position: int, held: Sequence[Held] = ()) -> None:
+        """Keeps the position and the subjects that are held from now on, together; raises Fenced where `epoch` is not the lease's latest, StoreUnavailable in doubt."""
         ...
 
 
@@ -113,6 +152,10 @@ class _Batch(NamedTuple):
     oldest_at: datetime | None
     caught_up: bool
     read_at: datetime
+    held: tuple[Held, ...] = ()
+    """Events of this batch that cannot be published."""
+    holding: Mapping[UUID, Held] = {}
+    """All subjects that are held after this batch."""
 
 
 _bodies: Final = msgspec.json.Decoder(_Body)
@@ -157,6 +200,8 @@ class Relay:
         self._hint = hint or Polling(clock)
         self._batch_max = batch_max
         self._poll_seconds = poll_seconds
+        self._holding: Mapping[UUID, Held] = {}
+        self._looked_seconds = 0.0
         self._ahead: asyncio.Task[_Batch] | None = None
         self._oldest_at: datetime | None = None
         self._marked: int | None = None
@@ -180,8 +225,21 @@ class Relay:
         await self._lease.release()
 
     def not_ready(self) -> list[str]:
-        """Why nothing goes out; a relay that stands by is ready."""
-        return [f"{self.name}: {self.failing}"] if self.failing is not None else []
+        """Why nothing goes out, or not everything; a relay that stands by is ready."""
+        reasons = [f"{self.name}: {self.failing}"] if self.failing is not None else []
+        held = sorted(self._holding.values(), key=lambda one: one.position)
+        reasons += [
+            f"{self.name}: subject {one.subject} is held at position {one.position} ({one.name}): {one.reason}"
+            for one in held[:HELD_SHOWN_MAX]
+        ]
+        if len(held) > HELD_SHOWN_MAX:
+            reasons.append(f"{self.name}: {len(held)} subjects are held in all")
+        return reasons
+
+    @property
+    def held(self) -> int:
+        """How many subjects are held, because an event of theirs cannot be published."""
+        return len(self._holding)
 
     def outbox_age_seconds(self) -> float:
         """How long the oldest event that was read and is not acknowledged yet has been stored."""
@@ -201,6 +259,7 @@ class Relay:
 
     async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
         self.position = await self._positions.read()
+        self._holding = {one.subject: one for one in await self._positions.held()}
         self._marked, self._oldest_at = None, None
         self.leading = True
         _log.info("relay leads", context=self.context, epoch=epoch, position=self.position)
@@ -210,8 +269,9 @@ class Relay:
                 if batch is None:
                     continue
                 if batch.last is not None:
-                    await self._positions.save(epoch, batch.last)
-                    self._advanced(batch.last, len(batch.records))
+                    await self._positions.save(epoch, batch.last, batch.held)
+                    self._advanced(batch)
+                await self._unless_unanswered(self._try_again(epoch))
                 await self._unless_unanswered(self._mark(batch))
                 if batch.caught_up:
                     await self._hint.wait(self._poll_seconds)
@@ -236,10 +296,44 @@ class Relay:
             await self._publisher.publish(batch.records)
         return batch
 
-    def _advanced(self, position: int, records: int) -> None:
-        self.position = position
-        self.published += records
+    def _advanced(self, batch: _Batch) -> None:
+        self.position = self.position if batch.last is None else batch.last
+        self.published += len(batch.records)
+        self._holding = batch.holding
         self._oldest_at = None
+        for one in batch.held:
+            _log.error("event held", context=self.context, position=one.position, reason=one.reason)
+
+    async def _try_again(self, epoch: int) -> None:
+        """Publishes what waits of the subjects that are to be tried again, up to where the relay is."""
+        if not self._holding or self._clock.monotonic() - self._looked_seconds < HELD_LOOKED_SECONDS:
+            return
+        self._looked_seconds = self._clock.monotonic()
+        for one in await self._positions.held():
+            if one.again:
+                await self._forget_ahead()  # it was read as if the subject were held
+                still = await self._published_again(one)
+                await self._positions.let_go(epoch, one.subject, still)
+                left = {subject: each for subject, each in self._holding.items() if subject != one.subject}
+                self._holding = left if still is None else {**left, one.subject: still}
+
+    async def _published_again(self, held: Held) -> Held | None:
+        """Publishes a subject's events from the one that was held on; returns the one that still cannot be."""
+        after, still = held.version - 1, None
+        while still is None:
+            events = await self._log.read_stream(held.subject, after, STREAM_EVENTS_MAX)
+            due = [
+                event for event in events if event.position is not None and event.position <= self.position
+            ]
+            records, _, found, _ = self._worded(due, {})
+            self._lease.check()
+            await self._publisher.publish(records)
+            self.published += len(records)
+            still = found[0] if found else None
+            if len(due) < STREAM_EVENTS_MAX:
+                break
+            after = due[-1].version
+        return still
 
     async def _mark(self, batch: _Batch) -> None:
         """Tells the readers how far they are; only called when all of it is acknowledged."""
@@ -265,51 +359,76 @@ class Relay:
     async def _next(self) -> _Batch:
         """The next batch; the one after it is read and worded while this one is published."""
         ahead, self._ahead = self._ahead, None
-        batch = await (self._read(self.position) if ahead is None else ahead)
+        batch = await (self._read(self.position, self._holding) if ahead is None else ahead)
         if self._oldest_at is None:
             self._oldest_at = batch.oldest_at
         if batch.last is not None and not batch.caught_up:
-            self._ahead = asyncio.ensure_future(self._read(batch.last))
+            self._ahead = asyncio.ensure_future(self._read(batch.last, batch.holding))
         return batch
 
-    async def _read(self, position: int) -> _Batch:
+    async def _read(self, position: int, holding: Mapping[UUID, Held]) -> _Batch:
         read_at = self._clock.now()
         events = await self._log.read_after(position, self._batch_max)
-        records, oldest_at = self._worded(events)
+        records, oldest_at, held, holding = self._worded(events, holding)
         last = events[-1].position if events else None
-        return _Batch(records, last, oldest_at, len(events) < self._batch_max, read_at)
+        caught_up = len(events) < self._batch_max
+        return _Batch(records, last, oldest_at, caught_up, read_at, tuple(held), holding)
 
-    def _worded(self, events: Sequence[StoredEvent]) -> tuple[list[Record], datetime | None]:
-        """The records for what the others may know of these events."""
+    def _worded(
+        self, events: Sequence[StoredEvent], holding: Mapping[UUID, Held]
+    ) -> "tuple[list[Record], datetime | None, list[Held], Mapping[UUID, Held]]":
+        """The records for what the others may know of these events, without those of subjects that are held; and the
+        events that cannot be published, with all subjects that are held because of them."""
         records: list[Record] = []
+        held: list[Held] = []
         oldest_at: datetime | None = None
-        name, partitions, context = self._topic.name, self._topic.partitions, self.context
         for stored in events:
-            words = self._words(stored)
-            if words is None or stored.position is None:
+            if stored.position is None or (holding and stored.stream_id in holding):
                 continue
-            meta = _bodies.decode(stored.body).meta
-            oldest_at = oldest_at or meta.recorded_at
-            subject, trace = stored.stream_id, meta.trace
-            key = str(subject).encode()
-            headers = headers_of(
-                _event_id(subject.bytes, stored.version),
-                words.event.TYPE,
-                words.event.VERSION,
-                context,
-                key,
-                stored.version,
-                stored.position,
-                meta.recorded_at,
-                meta.effective_at,
-                stored.name,
-                meta.correlation_id,
-                meta.causation_id,
-                trace.get("traceparent"),
-                trace.get("tracestate"),
-            )
-            records.append(Record(name, partition_of(subject, partitions), key, headers, words.body))
-        return records, oldest_at
+            try:
+                found = self._record(stored)
+            except Exception as error:
+                if is_transient(error):
+                    raise
+                reason = f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+                one = Held(stored.stream_id, stored.position, stored.version, stored.name, reason)
+                held.append(one)
+                holding = {**holding, one.subject: one}
+                continue
+            if found is not None:
+                oldest_at = oldest_at or found[1]
+                records.append(found[0])
+        return records, oldest_at, held, holding
+
+    def _record(self, stored: StoredEvent) -> tuple[Record, datetime] | None:
+        """The record of an event with the instant it was recorded at; raises where there can be none."""
+        name, partitions, context = self._topic.name, self._topic.partitions, self.context
+        words = self._words(stored)
+        if words is None or stored.position is None:
+            return None
+        meta = _bodies.decode(stored.body).meta
+        subject, trace = stored.stream_id, meta.trace
+        key = str(subject).encode()
+        headers = headers_of(
+            _event_id(subject.bytes, stored.version),
+            words.event.TYPE,
+            words.event.VERSION,
+            context,
+            key,
+            stored.version,
+            stored.position,
+            meta.recorded_at,
+            meta.effective_at,
+            stored.name,
+            meta.correlation_id,
+            meta.causation_id,
+            trace.get("traceparent"),
+            trace.get("tracestate"),
+        )
+        size = len(key) + len(words.body) + sum(len(title) + len(value) for title, value in headers)
+        if size > RECORD_BYTES_MAX:
+            raise RecordOversized(f"{size} of {RECORD_BYTES_MAX} bytes")
+        return Record(name, partition_of(subject, partitions), key, headers, words.body), meta.recorded_at
 
     async def _forget_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None

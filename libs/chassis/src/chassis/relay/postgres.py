@@ -1,8 +1,10 @@
 """The relay's ports on PostgreSQL: the position row, fenced by the lease, the log, and NOTIFY as a hint."""
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -12,7 +14,7 @@ from chassis.clock import Clock
 from chassis.events import StoredEvent
 from chassis.leases import Fenced
 from chassis.postgres import AsyncConnection, connect_async
-from chassis.relay.loop import Hint, Log, RelayPositions
+from chassis.relay.loop import Held, Hint, Log, RelayPositions
 from chassis.store.items import StoreUnavailable
 from chassis.store.recorder import Recorder
 from chassis.store.schema import channel, checked, writer_role
@@ -33,11 +35,27 @@ class PostgresPositions(RelayPositions):
         table, leases = sql.Identifier(schema, "relay"), sql.Identifier(schema, "leases")
         self._read = sql.SQL("select position from {} where context = %s").format(table)
         # The lease is locked, so that it is not taken over between this look and the commit.
+        held = sql.Identifier(schema, "unpublishable")
+        fence = sql.SQL("with fence as (select from {} where name = %s and epoch = %s for share)").format(
+            leases
+        )
+        self._held = sql.SQL(
+            "select subject, position, version, name, reason, again from {} order by position"
+        ).format(held)
+        self._release = sql.SQL(
+            "{f}, gone as (delete from {h} where subject = %s and exists (select from fence)) select from fence"
+        ).format(f=fence, h=held)
+        self._hold = sql.SQL(
+            "{f} update {h} set position = %s, version = %s, name = %s, reason = %s, again = false"
+            " from fence where subject = %s"
+        ).format(f=fence, h=held)
         self._save = sql.SQL(
-            "with fence as (select from {l} where name = %s and epoch = %s for share)"
+            "{f}, kept as (insert into {h} (subject, position, version, name, reason)"
+            " select u.* from fence, unnest(%s::uuid[], %s::bigint[], %s::int[], %s::text[], %s::text[]) as u"
+            " on conflict (subject) do nothing)"
             " insert into {t} as r (context, position) select %s, %s from fence"
             " on conflict (context) do update set position = greatest(r.position, excluded.position)"
-        ).format(t=table, l=leases)
+        ).format(f=fence, h=held, t=table)
         self._connection: AsyncConnection | None = None
 
     @override
@@ -46,8 +64,23 @@ class PostgresPositions(RelayPositions):
         return 0 if row is None else int(row[0])
 
     @override
-    async def save(self, epoch: int, position: int) -> None:
-        values = (RELAY_LEASE, epoch, self._context, position)
+    async def held(self) -> list[Held]:
+        return [Held(*row) for row in await (await self._asked(self._held, ())).fetchall()]
+
+    @override
+    async def let_go(self, epoch: int, subject: UUID, held: Held | None) -> None:
+        fence = (RELAY_LEASE, epoch)
+        if held is None:
+            done = await self._asked(self._release, (*fence, subject))
+        else:
+            done = await self._asked(self._hold, (*fence, *held[1:5], subject))
+        if done.rowcount == 0:
+            raise Fenced(f"epoch {epoch} of {self._context} is over")
+
+    @override
+    async def save(self, epoch: int, position: int, held: Sequence[Held] = ()) -> None:
+        columns = [[one[at] for one in held] for at in range(5)]
+        values = (RELAY_LEASE, epoch, *columns, self._context, position)
         if (await self._asked(self._save, values)).rowcount == 0:
             raise Fenced(f"epoch {epoch} of {self._context} is over")
 
@@ -81,6 +114,13 @@ class StoreLog(Log):
     async def read_after(self, position: int, limit: int) -> list[StoredEvent]:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reading(), self._recorder.read_after, position, limit)
+
+    @override
+    async def read_stream(self, stream_id: UUID, after: int, limit: int) -> list[StoredEvent]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._reading(), self._recorder.read_stream, stream_id, after, limit
+        )
 
     async def head_position(self) -> int:
         """Position of the last event, 0 in an empty store."""

@@ -114,6 +114,7 @@ class RelayRole:
         """Keeps the outbox's gauges; its size counts positions, so gaps of aborted transactions are in it."""
         context = self.relay.context
         while True:
+            metrics.UNPUBLISHABLE.labels(context).set(self.relay.held)
             metrics.OUTBOX_AGE_SECONDS.labels(context).set(self.relay.outbox_age_seconds())
             with suppress(StoreUnavailable):
                 left = await self._log.head_position() - self.relay.position if self.relay.leading else 0

@@ -2,6 +2,7 @@
 
 from chassis.store.facade import EventStore
 from chassis.store.items import (
+    EVENT_BYTES_MAX,
     Append,
     Appended,
     AppendResult,
@@ -15,6 +16,7 @@ from chassis.store.recorder import Recorder
 from chassis.store.schema import prepare, tables, writer_role
 
 __all__ = [
+    "EVENT_BYTES_MAX",
     "Append",
     "AppendResult",
     "Appended",

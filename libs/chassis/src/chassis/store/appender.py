@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from chassis.clock import Clock
-from chassis.store.items import Append, AppendResult, StoreUnavailable
+from chassis.store.items import Append, AppendResult, StoreUnavailable, checked_sizes
 from chassis.transient import Transient
 
 QUEUED_ITEMS_MAX: Final = 10_000
@@ -17,7 +17,8 @@ BATCH_ITEMS_MAX: Final = 500
 BATCH_ITEMS_UNDIVIDED: Final = 100
 """Where more wait, half of them go: the others are written while the callers of the first half decide again."""
 BATCH_EVENTS_MAX: Final = 2_000
-WAIT_SECONDS_MAX: Final = 30.0
+CLOSING_SECONDS_MAX: Final = 8.0
+"""Below the bounded shutdown of a role."""
 RETRY_SECONDS_MAX: Final = 10.0
 RETRY_PAUSE_SECONDS: Final = 0.1
 
@@ -25,6 +26,9 @@ Write = Callable[[Sequence[Append]], list[AppendResult]]
 """One transaction, blocking."""
 Run = Callable[[Write, Sequence[Append]], "asyncio.Future[list[AppendResult]]"]
 """Runs a write in the appender's own thread."""
+
+
+_Waiting = tuple[Append, "asyncio.Future[AppendResult]"]
 
 
 class StoreOverloaded(Transient):
@@ -36,13 +40,18 @@ class Appender:
 
     When the connection breaks, a batch of items that all carry a command is sent again for up to
     `RETRY_SECONDS_MAX`: their keys tell what was stored before. Items without one fail with StoreUnavailable.
+    Where the database refuses a batch for what one member holds, its members are tried one by one.
     """
 
-    def __init__(self, write: Write, run: Run, clock: Clock) -> None:
+    def __init__(
+        self, write: Write, run: Run, clock: Clock, *, closing_seconds: float = CLOSING_SECONDS_MAX
+    ) -> None:
+        self._closing_seconds = closing_seconds
         self._write = write
         self._run = run
         self._clock = clock
         self._queue: deque[tuple[Append, asyncio.Future[AppendResult]]] = deque()
+        self._under_way: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -52,7 +61,8 @@ class Appender:
         return len(self._queue)
 
     async def append(self, item: Append) -> AppendResult:
-        """Stores one item; raises StoreOverloaded or StoreUnavailable."""
+        """Stores one item; raises EventOversized, StoreOverloaded or StoreUnavailable."""
+        checked_sizes(item.events)
         if self._closed:
             raise StoreUnavailable("the store is closed")
         if len(self._queue) >= QUEUED_ITEMS_MAX:
@@ -64,32 +74,42 @@ class Appender:
         return await future
 
     async def close(self) -> None:
-        """Writes what waits, within `WAIT_SECONDS_MAX`, and takes nothing more."""
+        """Writes what waits, within `CLOSING_SECONDS_MAX`, and takes nothing more.
+
+        Whoever still waits then is told that the store does not answer: whether his write happened is unknown.
+        """
         self._closed = True
         if self._task is not None and not self._task.done():
-            await asyncio.wait([self._task], timeout=WAIT_SECONDS_MAX)
+            await asyncio.wait([self._task], timeout=self._closing_seconds)
             self._task.cancel()
-        while self._queue:
-            _, future = self._queue.popleft()
+        left = [*self._under_way, *self._queue]
+        self._queue.clear()
+        for _, future in left:
             if not future.done():
                 future.set_exception(StoreUnavailable("the store was closed"))
 
     async def _flush(self) -> None:
         while self._queue:
-            batch = self._take()
-            if not batch:
-                continue
-            items = [item for item, _ in batch]
-            try:
-                results = await self._written(items)
-            except (StoreUnavailable, Exception) as error:  # noqa: BLE001 (each waiting caller gets it)
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-            else:
-                for (_, future), result in zip(batch, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
+            batch = self._under_way = self._take()
+            if batch:
+                await self._answered(batch)
+
+    async def _answered(self, batch: "list[_Waiting]") -> None:
+        """Writes a batch and gives each of those who wait its own result."""
+        try:
+            results = await self._written([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 (each waiting caller gets it)
+            if len(batch) > 1 and not isinstance(error, StoreUnavailable):
+                for one in batch:
+                    await self._answered([one])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
 
     async def _written(self, items: list[Append]) -> list[AppendResult]:
         deadline = self._clock.monotonic() + RETRY_SECONDS_MAX

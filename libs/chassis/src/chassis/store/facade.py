@@ -14,6 +14,8 @@ from chassis.store.items import Append, AppendResult, CommandSeen
 from chassis.store.recorder import Recorder
 
 CONNECTIONS_MAX: Final = 4
+STILL_BUSY_SECONDS_MAX: Final = 2.0
+"""How long a thread may still work when the store is closed."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,8 +33,9 @@ class EventStore:
         self._writing = ThreadPoolExecutor(1, thread_name_prefix=f"{schema}-appender")
         self._reading = ThreadPoolExecutor(connections_max, thread_name_prefix=f"{schema}-reader")
         self._idle: LifoQueue[Recorder] = LifoQueue(maxsize=connections_max)
-        for _ in range(connections_max):
-            self._idle.put_nowait(Recorder(url, schema))
+        self._readers = [Recorder(url, schema) for _ in range(connections_max)]
+        for reader in self._readers:
+            self._idle.put_nowait(reader)
         self._appender = Appender(self._writer.append_items, self._in_writer, clock or SystemClock())
 
     def recorder(self) -> Recorder:
@@ -102,10 +105,15 @@ class EventStore:
         await self._read(lambda recorder: recorder.keep_snapshot(stream_id, kind, version, position, body))
 
     async def close(self) -> None:
-        """Writes what waits, then lets threads and connections go."""
+        """Writes what waits, then lets threads and connections go; one that gets no answer is cut off."""
         await self._appender.close()
-        self._writing.shutdown(wait=True, cancel_futures=True)
-        self._reading.shutdown(wait=True, cancel_futures=True)
+        idle = [self._writing.submit(lambda: None), *(self._reading.submit(lambda: None) for _ in self._readers)]
+        _, busy = await asyncio.wait([asyncio.wrap_future(each) for each in idle], timeout=STILL_BUSY_SECONDS_MAX)
+        if busy:
+            for recorder in (self._writer, *self._readers):
+                recorder.break_off()
+        await asyncio.to_thread(self._writing.shutdown, wait=True, cancel_futures=True)
+        await asyncio.to_thread(self._reading.shutdown, wait=True, cancel_futures=True)
         self._writer.close()
         while not self._idle.empty():
             self._idle.get_nowait().close()

@@ -1,11 +1,18 @@
 """What goes into the store and what comes back."""
 
+from collections.abc import Iterable
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
+from chassis.deciding import EventOversized
 from chassis.events import StoredEvent
 from chassis.transient import ServerLost
+
+EVENT_BYTES_MAX: Final = 512 * 1024
+"""Of a stored event's body. The broker takes a record of 1 MiB (its `message.max.bytes`, and the topic's), so that the
+public words of any event go out, with their headers."""
 
 
 class VersionConflict(Exception):
@@ -64,6 +71,13 @@ class CommandSeen(msgspec.Struct, frozen=True):
     stream_id: UUID
     version: int
     event_count: int
+
+
+def checked_sizes(events: Iterable[StoredEvent]) -> None:
+    """Raises EventOversized where one of them is larger than `EVENT_BYTES_MAX`."""
+    for event in events:
+        if len(event.body) > EVENT_BYTES_MAX:
+            raise EventOversized(f"{event.name}: {len(event.body)} of {EVENT_BYTES_MAX} bytes")
 
 
 AppendResult = Appended | CommandSeen | VersionConflict | IdentityConflict

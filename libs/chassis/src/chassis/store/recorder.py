@@ -1,8 +1,11 @@
 """The store over one connection: every call is one round trip. Blocking; for one thread at a time."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from os import dup
+from socket import SHUT_RDWR, socket
 from struct import unpack_from
+from threading import Timer
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,7 +13,7 @@ import psycopg
 from psycopg import errors, pq, sql
 
 from chassis.events import StoredEvent
-from chassis.postgres import connect
+from chassis.postgres import STATEMENT_SECONDS_MAX, Connection, connect
 from chassis.store import arrays
 from chassis.store.items import (
     Append,
@@ -20,6 +23,7 @@ from chassis.store.items import (
     IdentityConflict,
     StoreUnavailable,
     VersionConflict,
+    checked_sizes,
 )
 from chassis.store.schema import checked, writer_role
 from chassis.transient import DATABASE_LOST
@@ -41,11 +45,12 @@ class Recorder:
     A connection that broke is opened again by the next call; a call that was under way raises StoreUnavailable.
     """
 
-    def __init__(self, url: str, schema: str) -> None:
+    def __init__(self, url: str, schema: str, *, statement_seconds: float = STATEMENT_SECONDS_MAX) -> None:
         self._url = url
+        self._statement_seconds = statement_seconds
         self._role = writer_role(checked(schema))
         names = {"s": sql.Identifier(schema), "c": sql.SQL(_COLUMNS)}  # type: ignore[arg-type, unused-ignore]
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: Connection | None = None
         self._prepared_on: psycopg.Connection[Any] | None = None
 
         def statement(text: str) -> bytes:
@@ -103,10 +108,11 @@ class Recorder:
         """Stores all of them in one transaction, in this order; returns their positions.
 
         Raises VersionConflict where a version is taken or would leave a gap, IdentityConflict where an identity is
-        taken; nothing is stored then. `dense=False` leaves gaps to the caller.
+        taken, EventOversized where an event is too large; nothing is stored then. `dense=False` leaves gaps to the caller.
         """
         if not events:
             return []
+        checked_sizes(events)
         columns = [column.data for column in _columns(events)]
         with self._translated():
             stored = self._append_at_once([*columns, b"\1" if dense else b"\0"])
@@ -125,7 +131,13 @@ class Recorder:
             _checked(connection, libpq.prepare(_APPEND, self._append_events))
             self._prepared_on = connection
         formats = [pq.Format.BINARY] * len(parameters)
-        result = libpq.exec_prepared(_APPEND, parameters, formats, pq.Format.BINARY)
+        watch = Timer(connection.answer_seconds, self.break_off)
+        watch.daemon = True
+        watch.start()
+        try:
+            result = libpq.exec_prepared(_APPEND, parameters, formats, pq.Format.BINARY)
+        finally:
+            watch.cancel()
         found = _checked(connection, result).get_value(0, 0)
         if found is None:
             raise psycopg.InternalError("no positions were given")
@@ -140,6 +152,7 @@ class Recorder:
             return []
         numbers = [n for n, item in enumerate(items, 1) for _ in item.events]
         events = [event for item in items for event in item.events]
+        checked_sizes(events)
         commands = [item.command for item in items]
         [(statuses, heads, positions)] = self._execute(
             self._append_items,
@@ -238,10 +251,20 @@ class Recorder:
             self._connection.close()
             self._connection = None
 
-    def connection(self) -> "psycopg.Connection[Any]":
+    def break_off(self) -> None:
+        """Ends what another thread waits for here: its call raises StoreUnavailable."""
+        connection = self._connection
+        if connection is None:
+            return
+        with suppress(OSError, psycopg.Error), socket(fileno=dup(connection.pgconn.socket)) as line:
+            line.shutdown(SHUT_RDWR)
+
+    def connection(self) -> Connection:
         """The connection as the writer role, opened where needed."""
         if self._connection is None or self._connection.closed:
-            connection = connect(self._url, role=self._role, prepare_threshold=0)
+            connection = connect(
+                self._url, role=self._role, statement_seconds=self._statement_seconds, prepare_threshold=0
+            )
             arrays.register(connection)
             connection.execute(_PLAN_ONCE)
             self._connection = connection

@@ -56,6 +56,15 @@ create table if not exists {schema}.leases (
 );
 create table if not exists {schema}.relay (context text primary key, position bigint not null);
 alter table {schema}.relay drop column if exists epoch;
+create table if not exists {schema}.unpublishable (
+    subject uuid primary key,
+    position bigint not null,
+    version integer not null,
+    name text not null,
+    reason text not null,
+    again boolean not null default false,
+    held_at timestamptz not null default clock_timestamp()
+);
 
 create or replace function {schema}.refuse_change() returns trigger language plpgsql as $body$
 begin
@@ -189,7 +198,7 @@ revoke all on all tables in schema {schema} from public, {role};
 revoke all on all functions in schema {schema} from public, {role};
 grant usage on schema {schema} to {role};
 grant select on {schema}.events, {schema}.commands to {role};
-grant select, insert, update, delete on {schema}.snapshots to {role};
+grant select, insert, update, delete on {schema}.snapshots, {schema}.unpublishable to {role};
 grant select, insert, update on {schema}.leases, {schema}.relay to {role};
 grant execute on function {schema}.append_events, {schema}.append_items, {schema}.prune_commands to {role};
 """

@@ -1,6 +1,6 @@
 """Reading one's own write: a command answers with a token, a query may ask for a view that has got that far."""
 
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Annotated, Any, Final
 
 from contracts.topics import EVENTS
@@ -11,10 +11,16 @@ from chassis.web.problems import ViewBehind
 
 HEADER: Final = "Consistency-Token"
 WAIT_SECONDS_MAX: Final = 5.0
+WAITING_MAX: Final = 200
 TOKEN_PATTERN: Final = r"^[a-z]{1,20}(-[a-z]{1,20}){0,2}-[0-9]{1,18}$"  # noqa: S105 (the shape of a position, no secret)
 
 WaitFor = Callable[[str, int, float], Awaitable[bool]]
 """(context, position, timeout in seconds) -> whether the views got that far in time."""
+
+
+Heads = Mapping[str, Callable[[], Awaitable[int]]]
+"""Context -> the position of the last event of its store, for the stores that a process can ask."""
+NO_HEADS: Final[Heads] = {}
 
 
 def consistency_token(context: str, position: int) -> str:
@@ -31,13 +37,24 @@ class ContextUnknown(Refusal):
     title_zh = "没有该上下文"
 
 
+class PositionUnknown(Refusal):
+    """The position lies beyond the end of the context's store: no command gave this token out."""
+
+    code = "position-unknown"
+    status = 400
+    title = "The store has no such position yet"
+    title_zh = "存储中尚无该位置"
+
+
 def reading_own_write(
-    wait_for: WaitFor, contexts: Collection[str] = EVENTS
+    wait_for: WaitFor, contexts: Collection[str] = EVENTS, heads: Heads = NO_HEADS
 ) -> Callable[..., Coroutine[Any, Any, None]]:
     """A dependency that waits, bounded, until the views have what the `at_least` of a query names; else 503.
 
-    `contexts` are those that there are; others are refused at once.
+    `contexts` are those that there are; others are refused at once. So is a position beyond the end of a store that
+    this process can ask (`heads`). At most `WAITING_MAX` requests wait at once, whatever they ask for.
     """
+    waiting = 0
 
     async def at_least(
         at_least: Annotated[
@@ -52,7 +69,19 @@ def reading_own_write(
         context, _, position = at_least.rpartition("-")
         if context not in contexts:
             raise ContextUnknown
-        if not await wait_for(context, int(position), WAIT_SECONDS_MAX):
+        if await wait_for(context, int(position), 0.0):
+            return
+        if context in heads and int(position) > await heads[context]():
+            raise PositionUnknown(f"{at_least} is beyond the end of the store")
+        nonlocal waiting
+        if waiting >= WAITING_MAX:
+            raise ViewBehind(f"{WAITING_MAX} requests wait for a view already")
+        waiting += 1
+        try:
+            reached = await wait_for(context, int(position), WAIT_SECONDS_MAX)
+        finally:
+            waiting -= 1
+        if not reached:
             raise ViewBehind(f"the view has not reached {at_least} within {WAIT_SECONDS_MAX:g} s")
 
     return at_least

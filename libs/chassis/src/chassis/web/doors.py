@@ -9,7 +9,7 @@ from contracts.topics import EVENTS
 from chassis.web.callers import Permitted
 from chassis.web.commands import command_context, idempotency_key
 from chassis.web.conditional import expected_version
-from chassis.web.consistency import WaitFor, reading_own_write
+from chassis.web.consistency import NO_HEADS, Heads, WaitFor, reading_own_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,11 @@ class Doors:
 
 
 def doors(
-    wait_for: WaitFor, roles: Mapping[str, Collection[str]], contexts: Collection[str] = EVENTS
+    wait_for: WaitFor,
+    roles: Mapping[str, Collection[str]],
+    contexts: Collection[str] = EVENTS,
+    heads: Heads = NO_HEADS,
 ) -> Doors:
-    """The doors of a service whose views can be waited for; `roles` says by the name of a route who may call it."""
-    return Doors(reading_own_write(wait_for, contexts), Permitted(roles))
+    """The doors of a service whose views can be waited for; `roles` says by the name of a route who may call it, `heads`
+    where the stores end that this process can ask."""
+    return Doors(reading_own_write(wait_for, contexts, heads), Permitted(roles))

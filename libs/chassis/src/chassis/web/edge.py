@@ -41,6 +41,8 @@ BODY_SECONDS_MAX: Final = 30.0
 BODIES_BYTES_MAX: Final = 64 << 20
 """Of all bodies that a process holds at once: whoever comes beyond that is told to come back."""
 REQUESTS_IN_FLIGHT_MAX: Final = 1_000
+REQUEST_SECONDS_MAX: Final = 60.0
+LONG_REQUEST_SECONDS_MAX: Final = 600.0
 JSON_DEPTH_MAX: Final = 64
 INTEGER_BITS_MAX: Final = 64
 _INTEGER_DIGITS_MAX: Final = 20
@@ -87,6 +89,7 @@ class Edge:
         requests_max: int = REQUESTS_IN_FLIGHT_MAX,
         body_seconds: float = BODY_SECONDS_MAX,
         bodies_bytes_max: int = BODIES_BYTES_MAX,
+        request_seconds: float = REQUEST_SECONDS_MAX,
     ) -> None:
         self._app = app
         self._verifier = verifier
@@ -96,6 +99,7 @@ class Edge:
         self._unavailable = unavailable
         self._requests_max = requests_max
         self._body_seconds = body_seconds
+        self._request_seconds = request_seconds
         self._in_flight = 0
         self._bodies_bytes_max = bodies_bytes_max
         self._bodies_bytes = 0
@@ -135,6 +139,10 @@ class Edge:
                 self._bodies_bytes -= held.bytes
                 self._told(scope, method, answer, span, self._clock.monotonic() - began)
 
+    def _seconds_max(self, scope: Scope) -> float:
+        """How long a request may take: more where its route takes more than an ordinary body. Then the answer is 503."""
+        return LONG_REQUEST_SECONDS_MAX if scope["path"] in self._body_limits else self._request_seconds
+
     async def _answered(
         self,
         scope: Scope,
@@ -148,7 +156,9 @@ class Edge:
                 raise Overloaded
             _once_only(scope)
             self._admitted(scope, headers)
-            await self._app(scope, await self._bounded(scope, receive, headers, held), answer)
+            bounded = await self._bounded(scope, receive, headers, held)
+            async with asyncio.timeout(self._seconds_max(scope)):
+                await self._app(scope, bounded, answer)
         except ClientDisconnect:
             answer.gone = True
         except Refusal as refusal:
