@@ -7,6 +7,9 @@ from itertools import count
 from uuid import UUID
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from chassis.clock import SystemClock, uuid7
 from chassis.transport import (
     BrokerUnavailable,
@@ -267,3 +270,58 @@ async def test_no_broker_is_a_connection_error():
         await ensure_topics(NOWHERE, [])
     with pytest.raises(BrokerUnavailable):
         await consume(NOWHERE, ["nowhere"], "group", Seen(), asyncio.Event())
+
+
+async def configured(kafka_url: str, topic: str, **changes: str) -> dict[str, str]:
+    """The settings of a topic, changed before where that is said."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_url)
+    await admin.start()
+    try:
+        if changes:
+            named = {name.replace("_", "."): value for name, value in changes.items()}
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
+        [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        return {entry[0]: entry[1] for entry in answer.resources[0][4]}
+    finally:
+        await admin.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept_days", "wrong"),
+    [
+        ({"retention_ms": "604800000"}, None, "retention.ms"),
+        ({"retention_ms": "604800000"}, 14, "retention.ms"),
+        ({"retention_ms": "-1", "cleanup_policy": "compact"}, None, "cleanup.policy"),
+    ],
+)
+async def test_a_topic_that_would_lose_what_must_be_kept_is_named(kafka_url, changes, kept_days, wrong):
+    topic = Topic(fresh("test.kept"), 1, "nothing", "of a test", kept_days)
+    await ensure_topics(kafka_url, [topic])
+    assert await ensure_topics(kafka_url, [topic]) == []
+    await configured(kafka_url, topic.name, **changes)
+    with pytest.raises(TopicDiffers, match=wrong):
+        await ensure_topics(kafka_url, [topic])
+
+
+async def test_what_is_kept_longer_than_it_may_is_brought_down(kafka_url):
+    topic = Topic(
+        fresh("test.letters"), 1, "nothing", "of a test", 90, private=True, record_bytes_max=2 << 20
+    )
+    await ensure_topics(kafka_url, [topic])
+    await configured(kafka_url, topic.name, retention_ms="-1", cleanup_policy="delete")
+    await ensure_topics(kafka_url, [topic])
+    found = await configured(kafka_url, topic.name)
+    assert (found["retention.ms"], found["max.message.bytes"]) == (str(90 * 86_400_000), str(2 << 20))
+
+
+async def test_a_topic_of_events_whose_first_records_are_gone_is_named(kafka_url, publisher):
+    topic = Topic(fresh("test.truncated"), 1, "nothing", "of a test")
+    await ensure_topics(kafka_url, [topic])
+    await publisher.publish([Record(topic.name, 0, b"", [], b"x") for _ in range(5)])
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_url)
+    await admin.start()
+    await admin.delete_records({TopicPartition(topic.name, 0): RecordsToDelete(before_offset=3)})
+    await admin.close()
+    with pytest.raises(TopicDiffers, match=r"begins at offset 3, not 0.*crm republish"):
+        await ensure_topics(kafka_url, [topic])
+    await ensure_topics(kafka_url, [topic], complete=False)

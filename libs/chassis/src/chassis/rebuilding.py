@@ -57,13 +57,15 @@ class Comparison:
     documents: int = 0
     differences: int = 0
     unsettled: int = 0
+    fewer: int = 0
+    """By how many documents the new one is short, all collections that both have together."""
     named: list[str] = field(default_factory=list)
     """Some of both, by collection and id."""
 
     @property
     def equal(self) -> bool:
         """Whether both say the same."""
-        return self.differences == 0 and self.unsettled == 0
+        return self.differences == 0 and self.unsettled == 0 and self.fewer == 0
 
     def name(self, collection: str, id: DocumentId) -> None:
         """Names a document, if not too many are named."""
@@ -82,6 +84,20 @@ class Rebuilt:
     records: int
     seconds: float
     resumed: bool
+
+
+class Differs(Exception):
+    """The new generation is not what is live and was not shown; both are kept. Says in which way."""
+
+    def __init__(self, comparison: Comparison, replaced: Generation, generation: Generation) -> None:
+        super().__init__(
+            f"generation {generation.number} has {comparison.differences} documents that differ from generation"
+            f" {replaced.number}, {comparison.unsettled} that only one of them has or that were never at the same"
+            f" event, and lacks {comparison.fewer}"
+        )
+        self.comparison = comparison
+        self.replaced = replaced
+        self.generation = generation
 
 
 class Interrupted(Exception):

@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis.kafka import KafkaServers, Mechanism, Protocol, Security
 
 KEYS_DATABASE: Final = "crm_keys"
 COMMANDS_KEPT_DAYS: Final = 30
@@ -95,6 +97,17 @@ class Settings(TokenSettings):
     postgres_url: PostgresUrl = Field(validation_alias="POSTGRES_URL")
     mongo_url: str = Field(default="mongodb://127.0.0.1:27017/?replicaSet=rs0", validation_alias="MONGO_URL")
     kafka_url: str = Field(default="127.0.0.1:9092", validation_alias="KAFKA_URL")
+    kafka_security_protocol: Protocol = Field(default="PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL")
+    kafka_sasl_mechanism: Mechanism = Field(default="SCRAM-SHA-512", validation_alias="KAFKA_SASL_MECHANISM")
+    kafka_sasl_username: str | None = Field(default=None, validation_alias="KAFKA_SASL_USERNAME")
+    kafka_sasl_password: SecretStr | None = Field(default=None, validation_alias="KAFKA_SASL_PASSWORD")
+    kafka_ca_file: Path | None = Field(default=None, validation_alias="KAFKA_CA_FILE")
+    kafka_certificate_file: Path | None = Field(default=None, validation_alias="KAFKA_CERTIFICATE_FILE")
+    kafka_key_file: Path | None = Field(default=None, validation_alias="KAFKA_KEY_FILE")
+    kafka_min_insync_replicas: int | None = Field(
+        default=None, ge=1, validation_alias="KAFKA_MIN_INSYNC_REPLICAS"
+    )
+    """Not said: 2 where a topic has three replicas or more, else 1."""
     keys_url: PostgresUrl = Field(default_factory=_keys_url)
     postgres_owner_url: PostgresUrl = Field(
         default_factory=lambda known: known.get("postgres_url", ""), validation_alias="POSTGRES_OWNER_URL"
@@ -122,3 +135,21 @@ class Settings(TokenSettings):
     otlp_protocol: str = Field(default="http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL")
     otel_service_name: str | None = Field(default=None, validation_alias="OTEL_SERVICE_NAME")
     """The name of this process in traces; its service's where it is not set."""
+
+    @model_validator(mode="after")
+    def _kafka_with_its_security(self) -> Self:
+        """`kafka_url` says itself how it is spoken to, so that no client can be made without it."""
+        password = self.kafka_sasl_password
+        security = Security(
+            self.kafka_security_protocol,
+            self.kafka_sasl_mechanism,
+            self.kafka_sasl_username,
+            None if password is None else password.get_secret_value(),
+            self.kafka_ca_file,
+            self.kafka_certificate_file,
+            self.kafka_key_file,
+        )
+        if security.sasl and not (security.username and security.password):
+            raise ValueError("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD are needed to speak SASL")
+        self.kafka_url = KafkaServers(self.kafka_url, security, self.kafka_min_insync_replicas)
+        return self

@@ -16,6 +16,10 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.abc import ConsumerRebalanceListener  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
+from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]
+    ConfigResource,
+    ConfigResourceType,
+)
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]
 from contracts.topics import Topic
 from faststream import AckPolicy
@@ -23,6 +27,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from typing_extensions import override
 
+from chassis.kafka import connecting, faststream_security, insync_least
 from chassis.transient import Transient, why
 
 Header = tuple[str, bytes]
@@ -126,7 +131,7 @@ class KafkaPublisher(Publisher):
         async with self._starting:
             if self._producer is None:
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._url,
+                    **connecting(self._url),
                     client_id=self._client_id,
                     acks="all",
                     enable_idempotence=True,
@@ -187,17 +192,18 @@ async def _stopped(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminCl
 # topics
 
 
-async def ensure_topics(url: str, topics: Iterable[Topic]) -> list[str]:
-    """Creates the topics that are missing and names them; raises TopicDiffers, BrokerUnavailable. Safe to repeat."""
+async def ensure_topics(url: str, topics: Iterable[Topic], *, complete: bool = True) -> list[str]:
+    """Creates the topics that are missing and names them; raises BrokerUnavailable. Safe to repeat.
+
+    What is kept in a `private` topic for longer than declared is brought down to it. Without `complete` it is no
+    matter whether topics of events still begin at their first record: for whoever only adds to them.
+
+    Raises TopicDiffers where a topic is there and would lose or keep what it must not: another number of partitions,
+    another retention or cleanup, fewer replicas in sync than are to have a record, or events that are gone.
+    """
     wanted = list(topics)
     async with _admin(url) as admin:
-        there = {
-            each["topic"]: len(each["partitions"])
-            for each in await _described(admin, (topic.name for topic in wanted))
-        }
-        for topic in wanted:
-            if there.get(topic.name, topic.partitions) != topic.partitions:
-                raise TopicDiffers(f"{topic.name} has {there[topic.name]} partitions, not {topic.partitions}")
+        there = {each["topic"]: each for each in await _described(admin, (topic.name for topic in wanted))}
         missing = [topic for topic in wanted if topic.name not in there]
         created: list[str] = []
         if missing:
@@ -207,7 +213,104 @@ async def ensure_topics(url: str, topics: Iterable[Topic]) -> list[str]:
                     created.append(name)
                 elif code != TopicAlreadyExistsError.errno:
                     raise BrokerUnavailable(f"topic {name}: {for_code(code).__name__} {detail}")
-        return created
+            await _replicated(admin, url, [topic for topic in missing if topic.name in created])
+        kept = [topic for topic in wanted if topic.name in there]
+        await _as_declared(admin, url, kept, there)
+    if complete:
+        await _from_the_first([topic.name for topic in kept if topic.kept_days is None], url)
+    return created
+
+
+async def _replicated(admin: AIOKafkaAdminClient, url: str, topics: Sequence[Topic]) -> None:
+    """How many replicas must have a record depends on how many the broker gave the topic."""
+    if not topics:
+        return
+    replicas = {each["topic"]: _replicas(each) for each in await _described(admin, [t.name for t in topics])}
+    changes = []
+    for topic in topics:
+        least = insync_least(url, replicas.get(topic.name, 1))
+        if least > 1:
+            changes.append(
+                ConfigResource(
+                    ConfigResourceType.TOPIC,
+                    topic.name,
+                    _set(topic) | {"min.insync.replicas": str(least)},
+                )
+            )
+    if changes:
+        await admin.alter_configs(changes)
+
+
+async def _as_declared(
+    admin: AIOKafkaAdminClient, url: str, topics: Sequence[Topic], there: Mapping[str, Any]
+) -> None:
+    if not topics:
+        return
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
+    configs: dict[str, dict[str, str]] = {}
+    for answer in await admin.describe_configs(resources):
+        for _, _, _, name, entries in answer.resources:
+            configs[name] = {entry[0]: entry[1] for entry in entries}
+    longer = [
+        topic
+        for topic in topics
+        if topic.private
+        and configs.get(topic.name, {}).get("retention.ms") != _configs(topic)["retention.ms"]
+    ]
+    if longer:
+        await admin.alter_configs(
+            [
+                ConfigResource(
+                    ConfigResourceType.TOPIC, topic.name, _set(topic) | _kept_insync(configs, topic)
+                )
+                for topic in longer
+            ]
+        )
+    for topic in topics:
+        found, at = configs.get(topic.name, {}), there[topic.name]
+        partitions = len(at["partitions"])
+        if partitions != topic.partitions:
+            raise TopicDiffers(f"{topic.name} has {partitions} partitions, not {topic.partitions}")
+        policy = found.get("cleanup.policy", "delete")
+        if policy != "delete":
+            raise TopicDiffers(f"{topic.name}: cleanup.policy is {policy}, not delete")
+        kept = int(found.get("retention.ms", KEPT_FOR_EVER))
+        if not topic.private and not _keeps(topic, kept):
+            raise TopicDiffers(f"{topic.name}: retention.ms is {kept}, not {_configs(topic)['retention.ms']}")
+        least = insync_least(url, _replicas(at))
+        insync = int(found.get("min.insync.replicas", 1))
+        if insync < least:
+            raise TopicDiffers(f"{topic.name}: min.insync.replicas is {insync}, not {least}")
+
+
+def _keeps(topic: Topic, kept: int) -> bool:
+    """Whether a retention keeps what must be kept; for longer is no harm."""
+    if topic.kept_days is None:
+        return kept == KEPT_FOR_EVER
+    return kept == KEPT_FOR_EVER or kept >= topic.kept_days * DAY_MILLISECONDS
+
+
+def _kept_insync(configs: Mapping[str, Mapping[str, str]], topic: Topic) -> dict[str, str]:
+    known = configs.get(topic.name, {}).get("min.insync.replicas")
+    return {} if known is None else {"min.insync.replicas": known}
+
+
+async def _from_the_first(topics: Sequence[str], url: str) -> None:
+    """Topics of events must begin at their first record: a view that is built from the rest shows the rest."""
+    if not topics:
+        return
+    partitions = await _partitions(url, topics)
+    async with _reader(url) as reader:
+        for at, begin in (await reader.beginning_offsets(partitions)).items():
+            if begin > 0:
+                raise TopicDiffers(
+                    f"{at.topic}[{at.partition}] begins at offset {begin}, not 0: events are gone from it;"
+                    " `crm republish` brings them back from the store"
+                )
+
+
+def _replicas(described: Any) -> int:
+    return min((len(partition["replicas"]) for partition in described["partitions"]), default=1)
 
 
 def _new(topic: Topic) -> NewTopic:
@@ -216,8 +319,12 @@ def _new(topic: Topic) -> NewTopic:
         topic.partitions,
         replication_factor=-1,
         replica_assignments={},  # the client wants one where the broker's own replication factor is asked for
-        topic_configs={name: value for name, value in _configs(topic).items() if value is not None},
+        topic_configs=_set(topic),
     )
+
+
+def _set(topic: Topic) -> dict[str, str]:
+    return {name: value for name, value in _configs(topic).items() if value is not None}
 
 
 def _configs(topic: Topic) -> dict[str, str | None]:
@@ -237,7 +344,7 @@ async def _described(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> list[
 
 @asynccontextmanager
 async def _admin(url: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=url, request_timeout_ms=ACKNOWLEDGED_SECONDS_MAX * 1000)
+    admin = AIOKafkaAdminClient(**connecting(url), request_timeout_ms=ACKNOWLEDGED_SECONDS_MAX * 1000)
     try:
         await admin.start()
         yield admin
@@ -293,7 +400,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Consumes until `stopping` is set, then finishes the batch in hand. Raises BrokerUnavailable."""
         self._stopping = stopping
         broker = KafkaBroker(
-            self._url,
+            str(self._url),
+            security=faststream_security(self._url),
             allow_auto_create_topics=False,
             consumer_only=True,
             apply_types=False,
@@ -498,7 +606,7 @@ async def read_from(
 async def acknowledge(url: str, group: str, offsets: Mapping[Partition, int]) -> None:
     """Remembers how far a group is that has no members; a consumer of the group would go on from there."""
     client = AIOKafkaConsumer(
-        bootstrap_servers=url, group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
+        **connecting(url), group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
     )
     try:
         await client.start()
@@ -527,7 +635,7 @@ async def _ends(reader: AIOKafkaConsumer, partitions: list[TopicPartition]) -> d
 @asynccontextmanager
 async def _reader(url: str) -> AsyncIterator[AIOKafkaConsumer]:
     reader = AIOKafkaConsumer(
-        bootstrap_servers=url, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+        **connecting(url), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
     )
     try:
         await reader.start()

@@ -78,10 +78,7 @@ class Kafka(PortServer):
         _java()
         self._jars = fetched(self.log, self.stopping)
         self.choose_ports()
-        broker, controller = self.ports
-        self.properties.write_text(
-            PROPERTIES.format(broker=broker, controller=controller, data=self.data.resolve())
-        )
+        self.properties.write_text(self.configured())
         if (self.data / "meta.properties").exists():
             return
         self.log("Kafka: making an empty log")
@@ -92,10 +89,28 @@ class Kafka(PortServer):
         ).split()[-1]
         run_briefly(
             self.name,
-            [*storage, "format", "--standalone", "-t", cluster, "-c", str(self.properties)],
+            [
+                *storage,
+                "format",
+                "--standalone",
+                "-t",
+                cluster,
+                "-c",
+                str(self.properties),
+                *self.format_options(),
+            ],
             seconds=seconds,
             environment=environment,
         )
+
+    def configured(self) -> str:
+        """The broker's settings."""
+        broker, controller = self.ports[:2]
+        return PROPERTIES.format(broker=broker, controller=controller, data=self.data.resolve())
+
+    def format_options(self) -> list[str]:
+        """What else the log is formatted with: the first users, say."""
+        return []
 
     @override
     def environment(self) -> dict[str, str]:

@@ -78,7 +78,7 @@ class RelayRole:
         """Runs until `stopping` is set. Raises ConnectionError when a server is not there at the start."""
         try:
             await asyncio.to_thread(require, self._postgres_url, [tables(self._schema)])
-            await ensure_topics(self._kafka_url, [self._topic])
+            await ensure_topics(self._kafka_url, [self._topic], complete=False)
             beside = [asyncio.ensure_future(self._measure()), asyncio.ensure_future(self._prune())]
             try:
                 await self.relay.run(stopping)
