@@ -51,6 +51,7 @@ class Bank:
 
     def environment(self) -> dict[str, str]:
         return os.environ | {
+            "CRM_ENVIRONMENT": "development",
             "POSTGRES_URL": self.postgres_url,
             "CRM_KEYS_URL": self.keys_url,
             "KAFKA_URL": self.kafka_url,
