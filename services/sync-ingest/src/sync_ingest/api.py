@@ -144,6 +144,9 @@ class Certificate(BaseModel):
     accounts: int
     late: int
     back_dated: int
+    differing: int
+    differing_fields: dict[str, int]
+    coverage_unstated: int
     booked_through: str | None
     credits_minor: MinorUnits
     debits_minor: MinorUnits
