@@ -3,6 +3,7 @@
 The two differ in which calls are awaited; nobody above this module knows which one is at work.
 """
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -188,16 +189,21 @@ class Mongo:
         fields: Mapping[str, Any] | None = None,
         order: Sequence[tuple[str, int]] = ((ID, 1),),
     ) -> AsyncIterator[list[Document]]:
-        """All documents of a collection in order, a page at a time."""
+        """All documents of a collection in order, a page at a time; the next one is fetched while one is looked at."""
         cursor = self._database[collection].find({}, fields, sort=list(order), batch_size=PAGE_DOCUMENTS)
+
+        async def fetched() -> list[Document]:
+            with translated():
+                return cast(list[Document], await cursor.to_list(PAGE_DOCUMENTS))
+
+        fetching = asyncio.ensure_future(fetched())
         try:
-            while True:
-                with translated():
-                    page = cast(list[Document], await cursor.to_list(PAGE_DOCUMENTS))
-                if not page:
-                    return
+            while page := await fetching:
+                fetching = asyncio.ensure_future(fetched())
                 yield page
         finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
             closing = cursor.close()
             if inspect.isawaitable(closing):
                 await closing

@@ -97,6 +97,17 @@ async def test_order_limit_pages_and_aggregates(both):
     assert summed == [{"_id": 0, "n": PAGE_DOCUMENTS + 1}, {"_id": 1, "n": PAGE_DOCUMENTS}]
 
 
+async def test_who_looks_at_one_page_only_leaves_nothing_behind(both):
+    many = [{"_id": number} for number in range(3 * PAGE_DOCUMENTS)]
+    await both.command({"insert": "c", "documents": many})
+    for _ in range(3):
+        pages = both.pages("c")
+        assert await anext(pages) == many[:PAGE_DOCUMENTS]
+        await pages.aclose()
+    assert await both.count("c") == len(many)
+    assert [page async for page in both.pages("empty")] == []
+
+
 async def test_collections_and_indexes_can_be_made_twice(both):
     for _ in range(2):
         await both.ensure("empty")
