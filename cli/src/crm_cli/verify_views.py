@@ -4,6 +4,7 @@ Documents of an insert-only collection are compared page by page and forgotten; 
 through. A view that went on meanwhile is met where it is: a document is folded up to its own `_seq`.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -55,6 +56,7 @@ class Fold:
         self._hash = DocumentsHash()
         self._differing = 0
         self._strangers: set[DocumentKey] = set()
+        self._looked_up: tuple[str, dict[DocumentId, Document], asyncio.Future[list[Document]]] | None = None
 
     @classmethod
     async def of(cls, view: View, mongo: Mongo, report: Report) -> "Fold | None":
@@ -78,7 +80,9 @@ class Fold:
                 except Exception as error:  # noqa: BLE001 - whatever a view raises, it is what is wrong
                     self._report.broken("I4", f"{self.view.name}: {event!r} cannot be folded: {error!r}")
         for collection, documents in inserted.items():
-            await self._compare_inserted(collection, documents)
+            await self._compare_inserted()
+            found = self._mongo.find(self.generation.prefix + collection, {ID: {"$in": list(documents)}})
+            self._looked_up = (collection, documents, asyncio.ensure_future(found))
 
     def _takes(self, event: Delivered) -> bool:
         if event.type not in self.view.events or (event.stream, event.sequence) in self._skipped:
@@ -100,14 +104,19 @@ class Fold:
                 event,
             )
 
-    async def _compare_inserted(self, collection: str, documents: dict[DocumentId, Document]) -> None:
-        found = await self._mongo.find(self.generation.prefix + collection, {ID: {"$in": list(documents)}})
-        there = {document[ID]: document for document in found}
+    async def _compare_inserted(self) -> None:
+        """Compares what was looked up last: the database was busy with it while the log went on."""
+        if self._looked_up is None:
+            return
+        collection, documents, found = self._looked_up
+        self._looked_up = None
+        there = {document[ID]: document for document in await found}
         for id, document in documents.items():
             self._same(collection, id, document, there.get(id))
 
     async def finish(self, context: Context, recorder: Recorder, head: int) -> Folded:
         """Compares what is left."""
+        await self._compare_inserted()
         for collection, insert_only in self._insert_only.items():
             if insert_only:
                 continue
