@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from tests.contract.fuzzing import fuzz
 
-REQUESTS = 240
+REQUESTS = 400
 READY_SECONDS_MAX = 60
 POSTING = json.dumps(
     {

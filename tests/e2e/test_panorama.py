@@ -49,6 +49,11 @@ class Told:
             line["booked_on"][:7] for line in map(json.loads, good(bank)) if line["record"] == "posting"
         )
         seen = set()
+        self.postings = {
+            (line["account"], line["core_transaction_id"], line["leg"]): line
+            for line in map(json.loads, good(bank))
+            if line["record"] == "posting"
+        }
         for line in map(json.loads, good(bank)):
             if line["record"] == "account":
                 self.products[line["account"]] = line["product"]
@@ -65,8 +70,10 @@ class Told:
         self.balances[purse] += amount
         out = amount > 0 if "reverses" in line else amount < 0
         product = self.products.get(line["account"])
-        spends = product in {"deposit", "card"} and line.get("kind", "other") in SPENDING_KINDS
-        if out and spends and line["booked_on"][:7] == self.month:
+        # A reversal takes back under the transaction type and in the month of what it reverses.
+        of = self.postings[line["account"], line["reverses"], line["leg"]] if "reverses" in line else line
+        spends = product in {"deposit", "card"} and of.get("kind", "other") in SPENDING_KINDS
+        if out and spends and of["booked_on"][:7] == self.month:
             self.spent[purse] -= amount
 
     def expected(self, party: str) -> dict[str, dict[str, int]]:

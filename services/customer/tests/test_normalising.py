@@ -82,6 +82,7 @@ def test_numbers_of_other_countries_and_of_companies_are_kept():
         ("阿依古丽\u2022买买提", "阿依古丽·买买提"),
         ("阿依古丽\u30fb买买提", "阿依古丽·买买提"),
         ("𠀾某", "𠀾某"),
+        ("\U00031350某", "\U00031350某"),
         ("Jose\u0301", "José"),
         ("O'Brien", "O'Brien"),
     ],
@@ -90,7 +91,9 @@ def test_a_name_has_one_form_and_keeps_its_rare_characters(typed, kept):
     assert name(typed) == kept
 
 
-@pytest.mark.parametrize("typed", ["张\x00伟", "张\u200b伟", "张\u202e伟", "a\nb", " ", "\ud800"])
+@pytest.mark.parametrize(
+    "typed", ["张\x00伟", "张\u200b伟", "张\u202e伟", "a\nb", " ", "\ud800", "\ufdd0", "\U0002ffff"]
+)
 def test_control_and_invisible_characters_are_refused(typed):
     with pytest.raises(Unfit):
         name(typed)

@@ -26,7 +26,12 @@ BORN_FIRST: Final = date(1850, 1, 1)
 MIDDLE_DOT: Final = "\u00b7"
 _DOTS: Final = dict.fromkeys(map(ord, "\u2022\u2027\u22c5\u30fb\uff65\u2219\u0387\u16eb\u2e31"), MIDDLE_DOT)
 """What is typed instead of the middle dot between the parts of a name."""
-_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+"""Not `Cn`: a character that this Unicode table does not know may be one of a newer table, in somebody's name."""
+_NO_CHARACTERS: Final = frozenset(
+    [*range(0xFDD0, 0xFDF0), *(plane << 16 | last for plane in range(17) for last in (0xFFFE, 0xFFFF))]
+)
+"""Code points that are never a character (Unicode, 23.7)."""
 _OLD_DIGITS: Final = 15
 _RIC_DIGITS: Final = 18
 
@@ -49,7 +54,7 @@ def text(value: str) -> str:
     composed = unicodedata.normalize("NFC", value.strip())
     if not composed:
         raise Unfit("it is empty")
-    if any(unicodedata.category(letter) in _INVISIBLE for letter in composed):
+    if any(unicodedata.category(one) in _INVISIBLE or ord(one) in _NO_CHARACTERS for one in composed):
         raise Unfit("control or invisible characters")
     return composed
 
