@@ -12,6 +12,7 @@ from chassis.privacy import Origin, is_token, seal
 from chassis.projecting import DocumentKey
 from contracts.identity import OutsideIds
 from customer.reading import UNLINKED_WALKED_MAX, MovementsWanted, Reading
+from customer.shapes import CustomerShown
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS
 
@@ -350,3 +351,59 @@ async def test_one_person_under_two_party_numbers_is_not_joint_with_himself(read
     [account] = await reading.accounts(LI)
     [held] = (await reading.panorama(LI, NOW, None))["accounts"]
     assert (account["joint"], held["joint"], held["holders"]) == (False, False, 1)
+
+
+async def test_a_contradiction_is_shown_masked_until_a_person_decides(bank, mongo, key_ring):
+    party = str(IDS.party("core", "P1"))
+    core = {"source": "core", "party_id": party}
+    bank.tell(ZHANG, "customer.details_contradicted", phone="+8613900005678", **core)
+    bank.tell(LI, "customer.reference_claimed", source="fund", party_id=str(IDS.party("fund", "8")))
+    bank.tell(LI, "customer.reference_disputed", source="fund", party_id=str(IDS.party("fund", "8")))
+    await bank.keep(mongo)
+    reading = Reading(mongo, Live(), key_ring, today=NOW.date)
+    shown = await reading.customer(ZHANG)
+    [contradiction] = shown["contradictions"]
+    assert (shown["phone"], contradiction["stated"]) == ("138****1234", "139****5678")
+    assert {name: contradiction[name] for name in ("field", "source", "party_id")} == {
+        "field": "phone",
+        **core,
+    }
+    assert (shown["provenance"]["phone"]["source"], contradiction["sequence"]) == (None, 4)
+    CustomerShown(**shown)
+    waiting = await reading.customer(LI)
+    assert [one["status"] for one in waiting["references"]] == ["confirmed", "disputed"]
+    for question, found in (
+        ("contradiction", [ZHANG]),
+        ("reference", [LI]),
+        (None, [ZHANG, LI]),
+        ("invalid", []),
+    ):
+        listed = await reading.questions(question, None, 10)
+        assert [one["customer_id"] for one in listed] == [str(one) for one in found]
+
+
+async def test_what_a_person_accepts_of_a_source_stands_and_is_opened(bank, mongo, key_ring):
+    core = {"source": "core", "party_id": str(IDS.party("core", "P1"))}
+    bank.tell(ZHANG, "customer.details_contradicted", phone="+8613900005678", **core)
+    bank.tell(ZHANG, "customer.contradiction_resolved", field="phone", accepted=True, **core)
+    await bank.keep(mongo)
+    shown = await Reading(mongo, Live(), key_ring, today=NOW.date).customer(ZHANG)
+    assert (shown["phone"], shown["contradictions"]) == ("139****5678", [])
+    assert shown["provenance"]["phone"]["source"] == "core"
+
+
+async def test_a_link_that_ended_shows_nothing_and_its_successor_everything(bank, mongo, key_ring):
+    party = str(IDS.party("core", "P1"))
+    bank.tell(ZHANG, "customer.reference_unlinked", source="core", party_id=party, until=TOMORROW)
+    bank.tell(LI, "customer.reference_linked", source="core", party_id=party, linked_from=TOMORROW)
+    await bank.keep(mongo)
+    tomorrow = NOW.date() + timedelta(days=1)
+    for day, holder, other in ((NOW.date(), ZHANG, LI), (tomorrow, LI, ZHANG)):
+        reading = Reading(mongo, Live(), key_ring, today=lambda day=day: day)
+        [found] = await reading.of_party(IDS.party("core", "P1"))
+        assert found["customer_id"] == str(holder)
+        assert await reading.holds(holder, bank.mine)
+        assert not await reading.holds(other, bank.mine)
+        assert str(bank.mine) in {one["account_id"] for one in await reading.accounts(holder)}
+        shown = (await reading.panorama(other, NOW, None))["accounts"]
+        assert str(bank.mine) not in {one["account_id"] for one in shown}
