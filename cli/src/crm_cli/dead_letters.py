@@ -16,7 +16,9 @@ from chassis.transient import TRANSIENT, why
 from chassis.transport import KafkaPublisher, read_to_end
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
 
+from crm_cli.operations import noted
 from crm_cli.parked import released_of
+from crm_cli.person import Token
 from crm_cli.running import settings_of
 
 app = typer.Typer(help="What consumers could not digest.", no_args_is_help=True)
@@ -42,13 +44,18 @@ def list_letters(
 
 
 @app.command("resend")
-def resend_letters(group: Group) -> None:
+def resend_letters(
+    group: Group,
+    reason: Annotated[str | None, typer.Option(help="why; it is stored with the event")] = None,
+    token: Token = None,
+) -> None:
     """Sends the records of a group's letters through again, each once, in the order that they had.
 
     Records of a branch topic are published there again. Events wait beside their parked subject, so the subject is
     released. Exit 1 where something still waits.
     """
     of = _known(group)
+    noted(settings_of(Settings), token, "dead-letters-resent", group, reason)
     if set(of.topics) <= {topic.name for topic in EVENTS.values()}:
         left = _run(_released(of))
         print(f"{left} subjects still wait; see `crm parked list`" if left else "released")

@@ -12,9 +12,9 @@ from chassis.clock import SystemClock
 from chassis.generations import Generations
 from chassis.mongo import Mongo
 from chassis.projecting import View
-from chassis.rebuilding import Interrupted, Progress, Rebuilt, rebuild
+from chassis.rebuilding import Differs, Interrupted, Progress, Rebuilt, rebuild
 from chassis.settings import Settings
-from chassis.transport import KafkaPublisher
+from chassis.transport import KafkaPublisher, TopicDiffers
 from customer.bootstrap import SERVICE
 from customer.views import VIEWS
 
@@ -29,6 +29,9 @@ INTERRUPTED: Final = 130
 def rebuild_view(
     view: Annotated[str, typer.Argument(help=", ".join(view.name for view in VIEWS), metavar="VIEW")],
     as_json: Annotated[bool, typer.Option("--json", help="print the outcome as one JSON object")] = False,
+    accept_differences: Annotated[
+        bool, typer.Option("--accept-differences", help="show the new one though it is not what is live")
+    ] = False,
     reason: Annotated[str | None, typer.Option(help="why; it is stored with the event")] = None,
     token: Token = None,
 ) -> None:
@@ -39,16 +42,24 @@ def rebuild_view(
     settings = settings_of(Settings)
     noted(settings, token, "view-rebuilt", view, reason)
     try:
-        result = asyncio.run(_rebuilt(known[view], settings))
+        result = asyncio.run(_rebuilt(known[view], settings, accept_differences=accept_differences))
     except Interrupted:
         print("crm rebuild: interrupted; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(code=INTERRUPTED) from None
+    except Differs as differs:
+        print(f"crm rebuild: not shown: {differs}", file=sys.stderr)
+        for name in differs.comparison.named:
+            print(f"    {name}", file=sys.stderr)
+        print("  find out which of the two is right; --accept-differences shows the new one", file=sys.stderr)
+        raise typer.Exit(code=1) from None
+    except TopicDiffers as error:
+        _fail(str(error))
     except ConnectionError as error:
         _fail(f"a server does not answer: {error}")
     print(json.dumps(result_of(result)) if as_json else _readable(result))
 
 
-async def _rebuilt(view: View, settings: Settings) -> Rebuilt:
+async def _rebuilt(view: View, settings: Settings, *, accept_differences: bool) -> Rebuilt:
     clock, stopping = SystemClock(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -64,6 +75,7 @@ async def _rebuilt(view: View, settings: Settings) -> Rebuilt:
             clock=clock,
             progress=_Reporter(),
             stopping=stopping,
+            accept_differences=accept_differences,
         )
 
 

@@ -15,8 +15,8 @@ from chassis.documents import ID, SEQUENCE, Document, DocumentId, DocumentsHash
 from chassis.generations import Generation, Generations
 from chassis.mongo import PAGE_DOCUMENTS, Mongo
 from chassis.projecting import View
-from chassis.transport import Publisher, group_offsets
-from chassis.viewing import BATCH_RECORDS_MAX, CAUGHT_UP_RECORDS_MAX, Feed, unfinished
+from chassis.transport import Publisher, begin_at_the_first, group_offsets
+from chassis.viewing import BATCH_RECORDS_MAX, CAUGHT_UP_RECORDS_MAX, Feed, fewer, unfinished
 
 LOOK_SECONDS: Final = 0.5
 COMPARE_ROUNDS_MAX: Final = 40
@@ -75,7 +75,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What came of it. `comparison` is None where nothing was live; `hash` is of the new generation's documents."""
+    """What came of it. `comparison` is None where nothing was live, and of numbers alone where other code was; `hash` is of the new generation's documents."""
 
     generation: Generation
     replaced: Generation | None
@@ -113,12 +113,16 @@ async def rebuild(
     progress: Callable[[Progress], None] = lambda _: None,
     stopping: asyncio.Event | None = None,
     batch_records: int = BATCH_RECORDS_MAX,
+    accept_differences: bool = False,
 ) -> Rebuilt:
     """Builds a new generation of a view, or goes on with one that was begun, and makes it live.
 
-    Where the two differ the new one is right, being the fold of the log by the code at hand; the differences are in
-    the result. Raises Interrupted, ConnectionError.
+    What is not equal to what the same code folded before, or is fewer than what other code did, is not shown, because
+    one of the two is wrong and nobody knows yet which: Differs is raised, both are kept, and a later call goes on from
+    there. With `accept_differences` they are in the result, and the new one is live. Raises TopicDiffers where the
+    first records of a topic are gone, Interrupted, ConnectionError.
     """
+    await begin_at_the_first(kafka_url, generations.view.sources)
     stopping = stopping or asyncio.Event()
     live = await generations.live()
     begun = await unfinished(generations, 0 if live is None else live.number)
@@ -141,9 +145,17 @@ async def rebuild(
         while (await report("catching up")).left > CAUGHT_UP_RECORDS_MAX:
             await _look_again(consuming, stopping)
         comparison = None
-        if live is not None and live.code == generation.code:
+        if live is not None:
             await report("comparing")
-            comparison = await _with(consuming, compare(generations, live, generation, stopping))
+            same_code = live.code == generation.code
+            comparison = await _with(
+                consuming,
+                compare(generations, live, generation, stopping)
+                if same_code
+                else count(generations, live, generation),
+            )
+            if not (comparison.equal or accept_differences):
+                raise Differs(comparison, live, generation)
         while (await report("switching")).left > CAUGHT_UP_RECORDS_MAX:
             await _look_again(consuming, stopping)
         digest = await _with(consuming, documents_hash(generations.mongo, generations.view, generation))
@@ -165,6 +177,13 @@ async def documents_hash(mongo: Mongo, view: View, generation: Generation) -> st
                 found.add(collection.name, document)
             await asyncio.sleep(0)
     return found.hexdigest()
+
+
+async def count(generations: Generations, one: Generation, other: Generation) -> Comparison:
+    """Compares how many documents two generations of different code have."""
+    short = await fewer(generations, one, other)
+    named = [f"{name}: {number} fewer" for name, number in sorted(short.items())]
+    return Comparison(fewer=sum(short.values()), named=named)
 
 
 async def compare(

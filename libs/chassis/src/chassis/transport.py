@@ -217,7 +217,7 @@ async def ensure_topics(url: str, topics: Iterable[Topic], *, complete: bool = T
         kept = [topic for topic in wanted if topic.name in there]
         await _as_declared(admin, url, kept, there)
     if complete:
-        await _from_the_first([topic.name for topic in kept if topic.kept_days is None], url)
+        await begin_at_the_first(url, [topic.name for topic in kept if topic.kept_days is None])
     return created
 
 
@@ -295,8 +295,8 @@ def _kept_insync(configs: Mapping[str, Mapping[str, str]], topic: Topic) -> dict
     return {} if known is None else {"min.insync.replicas": known}
 
 
-async def _from_the_first(topics: Sequence[str], url: str) -> None:
-    """Topics of events must begin at their first record: a view that is built from the rest shows the rest."""
+async def begin_at_the_first(url: str, topics: Sequence[str]) -> None:
+    """Raises TopicDiffers where the first records of a topic are gone: a view that is built from the rest is wrong."""
     if not topics:
         return
     partitions = await _partitions(url, topics)

@@ -175,6 +175,12 @@ class Follower:
             reasons.append(f"{self.view.name}: {self._consumer.failing}")
         return reasons
 
+    async def _short(self, generation: Generation) -> str:
+        """What a generation that was built lacks beside the one that is live; empty where it lacks nothing."""
+        live = await self.generations.live()
+        short = {} if live is None else await fewer(self.generations, live, generation)
+        return ", ".join(f"{number:,} documents fewer in {name}" for name, number in sorted(short.items()))
+
     async def measure(self) -> None:
         """Refreshes the gauges of the view, as the watch does every second."""
         if self._generation is None or self._projector is None or self._consumer is None:
@@ -247,9 +253,13 @@ class Follower:
         building = generation.state == "building"
         while not leaving.is_set():
             if building and await feed.left() <= CAUGHT_UP_RECORDS_MAX:
-                await self.generations.switch(generation)
-                _log.info("view shown", view=self.view.name, group=generation.group)
-                building, self._reason = False, None
+                short = await self._short(generation)
+                if short:
+                    self._reason = f"built, and not shown: {short}; see `crm rebuild --accept-differences`"
+                else:
+                    await self.generations.switch(generation)
+                    _log.info("view shown", view=self.view.name, group=generation.group)
+                    building, self._reason = False, None
             await _pause(leaving, WATCH_SECONDS)
             if not await self.generations.still(generation):
                 raise GenerationLost(generation.group)
@@ -258,6 +268,19 @@ class Follower:
             if self._clock.monotonic() - self._last_sweep > SWEEP_SECONDS:
                 self._last_sweep = self._clock.monotonic()
                 await self.generations.sweep()
+
+
+async def fewer(generations: Generations, one: Generation, other: Generation) -> dict[str, int]:
+    """By how many documents the second generation is short of the first, by collection; only where it is."""
+    found: dict[str, int] = {}
+    there = set(await generations.mongo.collections())
+    for collection in generations.view.collections:
+        before, after = one.prefix + collection.name, other.prefix + collection.name
+        if before in there:
+            short = await generations.mongo.count(before) - await generations.mongo.count(after)
+            if short > 0:
+                found[collection.name] = short
+    return found
 
 
 class Feed:

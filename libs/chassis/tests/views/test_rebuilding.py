@@ -1,13 +1,17 @@
 """A view is rebuilt beside the live one: compared, switched, gone on with after an interruption, equal to the fold."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from chassis.clock import SystemClock
-from chassis.rebuilding import Interrupted, compare, documents_hash, rebuild
+from chassis.rebuilding import Differs, Interrupted, compare, documents_hash, rebuild
+from chassis.transport import TopicDiffers
 
 from .lists import SUBJECTS, folded, lists
-from .test_viewing import Bank, bank
+from .test_viewing import Bank, bank, comes
 
 __all__ = ["bank"]
 CLOCK = SystemClock()
@@ -60,7 +64,11 @@ async def test_differences_are_named_and_the_fold_of_the_log_wins(bank, monkeypa
     await bank.mongo.update(f"{live.prefix}lists", {"_id": changed}, {"$set": {"length": 99}})
     await bank.mongo.insert_new(f"{live.prefix}lists", {"_id": "extra", "_seq": 1})
     await bank.mongo.delete(f"{live.prefix}lists", {"_id": missing})
-    result = await rebuilt(bank)
+    with pytest.raises(Differs, match="1 documents that differ"):
+        await rebuilt(bank)
+    assert await bank.generations().live() == live
+    result = await rebuilt(bank, accept_differences=True)
+    assert result.resumed
     assert (result.comparison.differences, result.comparison.unsettled) == (1, 2)
     assert set(result.comparison.named) == {f"lists/{changed}", "lists/extra", f"lists/{missing}"}
     assert await bank.shown() == folded(bank.view, bank.words.all())
@@ -115,20 +123,56 @@ async def test_a_generation_that_stays_behind_is_not_called_equal(bank, monkeypa
         await bank.tell((0, "a"))
         assert await bank.catches_up()
     await bank.tell((0, "bb"))
-    result = await rebuilt(bank)
+    result = await rebuilt(bank, accept_differences=True)
     assert not result.comparison.equal
     assert result.comparison.differences == 0
     one, other = await bank.generations().all()
     assert not (await compare(bank.generations(), one, other)).equal
 
 
-async def test_newer_code_is_not_compared_with_older(bank):
+async def test_a_view_over_a_topic_whose_first_records_are_gone_is_neither_built_nor_shown(bank):
+    async with bank.running():
+        await bank.tell(*[(number % 5, f"{number}") for number in range(40)])
+        assert await bank.catches_up()
+    live = await bank.generations().live()
+    admin = AIOKafkaAdminClient(bootstrap_servers=bank.kafka_url)
+    await admin.start()
+    await admin.delete_records({TopicPartition(bank.view.sources[0], 0): RecordsToDelete(before_offset=10)})
+    await admin.close()
+    with pytest.raises(TopicDiffers, match="begins at offset 10"):
+        await rebuilt(bank)
+    assert await bank.generations().all() == [live]
+
+
+async def test_newer_code_that_shows_fewer_documents_waits_for_a_person(bank):
+    async with bank.running():
+        await bank.tell((0, "a"), (1, "bb"), (2, "ccc"))
+        assert await bank.catches_up()
+    live = await bank.generations().live()
+    newer = lists(version=2, topic=bank.view.sources[0])
+    bank.view = replace(newer, keys=lambda event: [key for key in newer.keys(event) if event.position > 1])
+    async with bank.running() as runner:
+
+        async def said() -> bool:
+            return any("1 documents fewer in lists" in reason for reason in runner.not_ready())
+
+        assert await comes(said)
+    assert await bank.generations().live() == live
+    with pytest.raises(Differs, match="lacks 2"):
+        await rebuilt(bank)
+    result = await rebuilt(bank, accept_differences=True)
+    assert (result.comparison.fewer, result.resumed) == (2, True)
+    assert (await bank.generations().live()).code == 2
+
+
+async def test_newer_code_is_compared_with_older_by_numbers_alone(bank):
     async with bank.running():
         await bank.tell((0, "a"))
         assert await bank.catches_up()
     bank.view = lists(version=2, topic=bank.view.sources[0])
     result = await rebuilt(bank)
-    assert result.comparison is None
+    assert result.comparison.equal
+    assert result.comparison.documents == 0
     assert result.replaced.code == 1
 
 
