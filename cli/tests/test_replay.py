@@ -91,7 +91,7 @@ def test_where_an_instant_begins_is_found_among_events_that_are_not_quite_in_its
         head = recorder.head_position()
         for _ in range(50):
             since = begin + timedelta(minutes=chance.uniform(-60, 5_100))
-            first = first_since(recorder, since, head)
+            first = first_since(recorder.read_after, since, head)
             wanted = [event.position for event in stored if recorded_at(event) >= since]
             assert first <= min(wanted, default=head + 1)
             assert sum(first <= event.position for event in stored) <= len(wanted) + 2, "hardly more is read"

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, NoReturn
 
@@ -11,7 +11,9 @@ import psycopg
 import typer
 from chassis.events import StoredEvent, event_id
 from chassis.privacy import ERASED, is_token
-from chassis.store import Recorder, StoreUnavailable
+from chassis.store import StoreUnavailable
+from chassis.store.library import application
+from eventsourcing.persistence import PersistenceError
 
 from crm_cli.contexts import CONTEXTS, settings
 
@@ -59,11 +61,15 @@ def masked(value: Any) -> Any:
     return ERASED if is_token(value) else value
 
 
-def pages(recorder: Recorder, first: int, last: int) -> Iterator[list[StoredEvent]]:
+Read = Callable[[int, int], list[StoredEvent]]
+"""Events beyond a position, in order, so many at most."""
+
+
+def pages(read: Read, first: int, last: int) -> Iterator[list[StoredEvent]]:
     """The events at positions from `first` to `last`, page by page."""
     after = first - 1
     while after < last:
-        page = recorder.read_after(after, PAGE_EVENTS)
+        page = read(after, PAGE_EVENTS)
         if not page:
             return
         after = page[-1].position or last
@@ -75,13 +81,13 @@ def recorded_at(stored: StoredEvent) -> datetime:
     return _bodies.decode(stored.body).meta.recorded_at
 
 
-def first_since(recorder: Recorder, since: datetime, head: int) -> int:
+def first_since(read: Read, since: datetime, head: int) -> int:
     """A position before which nothing was recorded at `since` or later; found in as many reads as it has bits."""
     early = since - timedelta(seconds=DISORDER_SECONDS_MAX)
     low, high = 1, head + 1
     while low < high:
         middle = (low + high) // 2
-        found = recorder.read_after(middle - 1, 1)
+        found = read(middle - 1, 1)
         if not found or recorded_at(found[0]) >= early:
             high = middle
         else:
@@ -104,22 +110,22 @@ def replay(
     if context not in CONTEXTS:
         _fail(f"no context {context}; there are {', '.join(CONTEXTS)}")
     found, instant = CONTEXTS[context], _instant(since)
-    recorder = Recorder(settings().postgres_url, found.schema)
+    store = application(settings().postgres_url, found.schema)
     try:
-        head = recorder.head_position()
+        head = store.head_position()
         if instant is not None:
-            first = max(first, first_since(recorder, instant, head))
-        for page in pages(recorder, first, head if last is None else min(last, head)):
+            first = max(first, first_since(store.read_after, instant, head))
+        for page in pages(store.read_after, first, head if last is None else min(last, head)):
             wanted = [event for event in page if instant is None or recorded_at(event) >= instant]
             sys.stdout.buffer.write(b"".join(map(line_of, wanted)))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         # Whoever read has seen enough. What Python would still flush at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (StoreUnavailable, psycopg.Error) as error:
+    except (StoreUnavailable, PersistenceError, psycopg.Error) as error:
         _fail(f"the store of {context} cannot be read: {error}")
     finally:
-        recorder.close()
+        store.close()
 
 
 def _instant(said: str | None) -> datetime | None:

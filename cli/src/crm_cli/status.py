@@ -16,6 +16,7 @@ from chassis.documents import DocumentsUnavailable
 from chassis.generations import live_generation
 from chassis.mongo import Mongo
 from chassis.mongo_books import POSITIONS, parked_of, positions_of
+from chassis.postgres import connect
 from chassis.reacting import BOOKS
 from chassis.settings import Settings
 from chassis.transport import BrokerUnavailable, Partition, group_lag, held_records
@@ -57,7 +58,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         statement = sql.SQL(question).format(**names)  # type: ignore[arg-type, unused-ignore]
         return connection.execute(statement, values).fetchone()
 
-    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+    with connect(url) as connection:
         there = connection.execute(
             "select to_regclass(%s), to_regclass(%s)", (f"{context.schema}.events", f"{context.schema}.relay")
         ).fetchone() or (None, None)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-import psycopg
 from chassis.events import StoredEvent
 from chassis.mongo import Mongo, exact_sum
+from chassis.postgres import connect
 from chassis.store import writer_role
 from psycopg import sql
 
@@ -22,6 +22,15 @@ ACCOUNTS_AT_ONCE: Final = 2_000
 CHECKPOINTS_KEPT_MAX: Final = 50
 SECONDS_MAX: Final = 600
 TABLES: Final = ("events", "commands", "relay", "leases")
+
+
+def data_of(column: str) -> str:
+    """SQL for the data of a stored body. A null character, which JSON may escape and `jsonb` refuses, is left out: no
+    figure has one."""
+    text = f"convert_from({column}, 'UTF8')"
+    without = rf"regexp_replace({text}, '(?<!\\)((?:\\\\)*)\\u0000', '\1', 'g')"
+    return rf"(case when position('\u0000' in {text}) > 0 then {without} else {text} end)::jsonb -> 'data'"
+
 
 _DOUBLED: Final = (
     "select identity, count(*) from {events} where identity is not null group by 1 having count(*) > 1"
@@ -39,20 +48,20 @@ _DISORDERED: Final = (
     " (partition by stream_id order by version) as before from {events}) as o where before >= position"
 )
 _POSTED_TWICE: Final = (
-    "select d ->> 'posting_id', count(*) from (select convert_from(body, 'UTF8')::jsonb -> 'data' as d"
+    "select d ->> 'posting_id', count(*) from (select " + data_of("body") + " as d"
     " from {events} where name = any(%s)) as p group by 1 having count(*) > 1"
 )
 _SUMS: Final = (
     "select w.id, d ->> 'currency', count(*), sum(greatest((d ->> 'amount_minor')::bigint, 0)),"
     " sum(greatest(-(d ->> 'amount_minor')::bigint, 0))"
     " from unnest(%s::uuid[], %s::int[]) as w(id, version) join lateral"
-    " (select convert_from(e.body, 'UTF8')::jsonb -> 'data' as d from {events} as e"
+    " (select " + data_of("e.body") + " as d from {events} as e"
     " where e.stream_id = w.id and e.version <= w.version and e.name = any(%s) offset 0) as p on true group by 1, 2"
 )
 _CERTIFIED: Final = (
     "select d ->> 'certificate', l ->> 'currency', (l ->> 'opening_minor')::numeric, (l ->> 'credits_minor')::numeric,"
     " (l ->> 'debits_minor')::numeric, (l ->> 'closing_minor')::numeric from"
-    " (select convert_from(body, 'UTF8')::jsonb -> 'data' as d from {events}"
+    " (select " + data_of("body") + " as d from {events}"
     " where name = 'reconciliation-certified') as c cross join jsonb_array_elements(d -> 'findings' -> 'lines') as l"
 )
 _GUARDS: Final = (
@@ -64,7 +73,7 @@ CHANGING: Final = ["INSERT", "UPDATE", "DELETE", "TRUNCATE"]
 _TOTALS: Final = (
     "select d ->> 'currency', sum((d ->> 'amount_minor')::bigint), count(*), count(distinct d ->> 'posting_id')"
     " from (select"
-    " convert_from(body, 'UTF8')::jsonb -> 'data' as d from {events} where name = any(%s) and position <= %s)"
+    " " + data_of("body") + " as d from {events} where name = any(%s) and position <= %s)"
     " as p group by 1"
 )
 
@@ -73,8 +82,7 @@ class Store:
     """Questions to one store; blocking, over a connection of its own."""
 
     def __init__(self, url: str, context: Context, report: Report) -> None:
-        self._connection = psycopg.connect(url, autocommit=True, connect_timeout=5)
-        self._connection.execute(f"set statement_timeout = '{SECONDS_MAX}s'")
+        self._connection = connect(url, statement_seconds=SECONDS_MAX)
         self._context = context
         self._report = report
         self._names = {name: sql.Identifier(context.schema, name) for name in TABLES}

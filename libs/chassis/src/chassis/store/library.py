@@ -1,7 +1,8 @@
 """Our recorder behind the interface of the `eventsourcing` library.
 
-So that the library's published test cases judge it, and an application of the library can stand on the same table
-(`APPLICATION_RECORDER_TOPIC`). The library counts versions from any number, so gaps are its own business here.
+This module is the library's persistence module for our stores (`PERSISTENCE_MODULE`): `application` opens a context's
+store as an application of the library, and who reads the log beside the relay goes through its notification log. The
+library's published test cases judge the recorder. The library counts versions from any number, so gaps are its own business here.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +11,16 @@ from threading import Thread
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from eventsourcing.application import Application
 from eventsourcing.persistence import (
+    AggregateRecorder,
     ApplicationRecorder,
+    InfrastructureFactory,
     IntegrityError,
     ListenNotifySubscription,
     Notification,
     OperationalError,
+    ProcessRecorder,
     StoredEvent,
     Subscription,
 )
@@ -29,6 +34,8 @@ from chassis.store.schema import channel
 
 CONNECTIONS_MAX: Final = 12
 CONNECTION_WAIT_SECONDS_MAX: Final = 30.0
+APPLICATION_CONNECTIONS_MAX: Final = 2
+SECTION_EVENTS_MAX: Final = 1_000
 LISTEN_SECONDS: Final = 0.1
 
 T = TypeVar("T")
@@ -155,6 +162,62 @@ class _Following(ListenNotifySubscription[ApplicationRecorder]):
         except Exception as error:  # noqa: BLE001 (raised to whoever iterates)
             self._thread_error = self._thread_error or error
             self.stop()
+
+
+class Factory(InfrastructureFactory[Any]):
+    """What the library builds an application from: our recorder on the store that `STORE_URL` and `STORE_SCHEMA` name."""
+
+    @override
+    def application_recorder(self) -> OneRoundTripRecorder:
+        return OneRoundTripRecorder(
+            self.env["STORE_URL"], self.env["STORE_SCHEMA"], APPLICATION_CONNECTIONS_MAX
+        )
+
+    @override
+    def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
+        if purpose != "events":
+            raise NotImplementedError(f"{purpose}: they are kept sealed, by chassis.snapshots")
+        return self.application_recorder()
+
+    @override
+    def tracking_recorder(self, tracking_recorder_class: Any = None) -> Any:
+        raise NotImplementedError("how far a reader is stands beside its documents")
+
+    @override
+    def process_recorder(self) -> ProcessRecorder:
+        raise NotImplementedError("a context is written by its command handler and by ingest")
+
+
+class StoreApplication(Application[UUID]):
+    """A context's store as an application of the library, for those who read the log beside the relay."""
+
+    log_section_size = SECTION_EVENTS_MAX
+
+    def read_after(self, position: int, limit: int) -> list[events.StoredEvent]:
+        """Events beyond `position` in order, at most `SECTION_EVENTS_MAX`, from the library's notification log."""
+        section = self.notification_log.select(position, limit, inclusive_of_start=False)
+        return [
+            events.StoredEvent(
+                _uuid(one.originator_id), one.originator_version, one.topic, one.state, position=one.id
+            )
+            for one in section
+        ]
+
+    def head_position(self) -> int:
+        """Position of the last event, 0 in an empty store."""
+        return self.recorder.max_notification_id() or 0
+
+    @override
+    def close(self) -> None:
+        super().close()
+        if isinstance(self.recorder, OneRoundTripRecorder):
+            self.recorder.close()
+
+
+def application(url: str, schema: str) -> StoreApplication:
+    """Opens a context's store through the library; the caller closes it. Its calls raise the library's
+    `PersistenceError` where the database does not answer."""
+    return StoreApplication({"PERSISTENCE_MODULE": __name__, "STORE_URL": url, "STORE_SCHEMA": schema})
 
 
 def _uuid(originator_id: UUID | str) -> UUID:
