@@ -159,7 +159,15 @@ class Bench:
 
 
 class _NoBook:
-    """A feed without anything to set aside needs no book."""
+    """A feed without anything to set aside, into a ledger that holds nothing, needs no book."""
+
+    def ledger_totals(self, accounts: object) -> dict[Any, Any]:
+        """Nothing is held."""
+        return {}
+
+    def turnovers(self) -> dict[str, int]:
+        """Nothing was moved."""
+        return {}
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the made feed needs no {name}")

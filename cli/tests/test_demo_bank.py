@@ -7,9 +7,12 @@ import msgspec
 import pytest
 from crm_cli import demo_bank
 from crm_cli.demo_bank import DemoBank, DemoPlan
-from sync_ingest.domain.records import AnyRecord
+from sync_ingest.domain.controls import FeedRead, differences
+from sync_ingest.domain.records import AnyRecord, Unreadable
 
-SMALL = DemoPlan(customers=40, days=120, duplicates=15, late=12, reversals=8)
+SMALL = DemoPlan(
+    customers=40, days=120, duplicates=15, late=12, reversals=8, malformed=len(demo_bank.SPOILERS)
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,8 @@ def test_every_line_is_accounted_for(bank: DemoBank) -> None:
     master = sum(kinds[kind] for kind in ("party", "account", "holder", "card", "loan", "standing-order"))
     expected = bank.expected
     assert len(bank.lines) == expected.records
-    assert expected.records == master + expected.postings + expected.duplicates + expected.malformed
+    postings = expected.postings + expected.duplicates + expected.malformed
+    assert expected.records == master + postings + expected.controls
     assert kinds["party"] == expected.parties == SMALL.customers
     assert kinds["account"] == expected.accounts
 
@@ -107,3 +111,16 @@ def test_every_line_but_the_spoiled_ones_is_canonical(bank: DemoBank) -> None:
         except (msgspec.DecodeError, UnicodeDecodeError):
             unreadable += 1
     assert unreadable == bank.expected.malformed
+
+
+def test_it_states_control_totals_that_agree_with_its_lines(bank: DemoBank) -> None:
+    feed = FeedRead()
+    decode = msgspec.json.Decoder(AnyRecord).decode
+    for number, line in enumerate(bank.lines, 1):
+        try:
+            feed.count(0, number, decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            feed.count(0, number, Unreadable("json-malformed", "no", b""))
+    (file,) = feed.files.values()
+    assert len(file.controls) == bank.expected.controls > 1
+    assert list(differences([file], [(0, number, control) for number, control in file.controls])) == []

@@ -28,7 +28,8 @@ RESULT = {
     "credits_minor": 70_500,
     "debits_minor": 10_050,
     "currency": "CZK",
-    "certificate": "GREEN",
+    "certificate": "AMBER",
+    "reasons": ["quarantine-waiting"],
 }
 
 
@@ -90,12 +91,28 @@ def test_a_certificate_names_the_account_as_the_bank_does(crm, folder):
     (folder / "trans.asc").write_text(HEADER + ROWS.replace("599.50", "600.50"))
     crm("ingest", "--format", "berka", "--source", "two", folder, "--json")
     told = crm("certificate", "--source", "two", "--json")
-    assert told.returncode == 0, told.stderr
+    assert told.returncode == 3, told.stderr
     certificate = json.loads(told.stdout)
     assert (certificate["status"], certificate["records"], certificate["posted"]) == ("RED", 4, 3)
     ((code, account),) = {(each["code"], each["account"]) for each in certificate["problems"]}
-    assert (code, account) == ("printed-balance-differs", "10")
-    assert "account 10" in crm("certificate", "--source", "two").stdout
+    assert (code, account) == ("running-balance-differs", "**")
+    assert "account 10" not in crm("certificate", "--source", "two").stdout
+    assert "account 10" in crm("certificate", "--source", "two", "--accounts").stdout
+    again = crm("ingest", "--format", "berka", "--source", "two", folder)
+    assert again.returncode == 3
+    assert "RED: running-balance-differs" in again.stderr
+    silent = crm("certificate", "acknowledge", certificate["certificate_id"], "--reason", " ")
+    assert (silent.returncode, silent.stdout) == (2, "")
+    said = crm("certificate", "acknowledge", certificate["certificate_id"], "--reason", "the bank knows")
+    assert (said.returncode, json.loads(said.stdout)["status"]) == (0, "AMBER"), said.stderr
+    assert crm("certificate", "--source", "two").returncode == 0
+    assert crm("certificate", "acknowledge", certificate["certificate_id"], "--reason", "x").returncode == 2
+
+
+def test_a_source_is_scheduled(crm, folder):
+    assert crm("source", "schedule", "one", "--every", "6h").stdout == "one sends every 6h\n"
+    for wrong in ("0m", "6", "1y", "99999d", "６h"):
+        assert crm("source", "schedule", "one", "--every", wrong).returncode == 2
 
 
 def test_a_quarantined_record_is_listed_and_released_once(crm, folder, tmp_path):

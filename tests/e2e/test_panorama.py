@@ -29,7 +29,9 @@ from sync_ingest.ingesting import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 CLOCK = SystemClock()
-PLAN = DemoPlan(customers=60, days=120, duplicates=30, late=20, reversals=15)
+PLAN = DemoPlan(
+    customers=60, days=120, duplicates=30, late=20, reversals=15, malformed=len(demo_bank.SPOILERS)
+)
 PATIENCE_SECONDS = 60.0
 BY_HAND: dict[str, Any] = {
     "phone": "13800001234",

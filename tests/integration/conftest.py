@@ -34,7 +34,7 @@ from typing_extensions import override
 
 CLOCK = SystemClock()
 PATIENCE_SECONDS = 60.0
-PLAN = DemoPlan(customers=25, days=60, duplicates=10, late=10, reversals=5)
+PLAN = DemoPlan(customers=25, days=60, duplicates=10, late=10, reversals=5, malformed=len(demo_bank.SPOILERS))
 STORES = {"ingest": "store_ingest", "customer": "store_customer"}
 
 

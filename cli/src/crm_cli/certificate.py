@@ -1,35 +1,77 @@
-"""`crm certificate`: the last reconciliation certificate of a source."""
+"""`crm certificate`: the last reconciliation certificate of a source, and contradictions that a person takes as known."""
 
 import json
 import sys
-from typing import Annotated, Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final, NoReturn
+from uuid import UUID
 
 import typer
+from chassis.deciding import Refusal
 from chassis.transient import LOST
+from sync_ingest.ingesting import ITSELF, Certificate, Ingest
 from sync_ingest.opening import opened
-from sync_ingest.reporting import certificate_of
+from sync_ingest.reporting import certificate_of, masked_number
 
+from crm_cli.person import Reason, Token, acting_of
 from crm_cli.running import ingest_settings
 
+RED: Final = 3
+"""Exit code where figures contradict each other; GREEN and AMBER are 0."""
 
+app = typer.Typer(help="What the last certificate of a source says.", invoke_without_command=True)
+
+
+@app.callback()
 def certificate(
-    source: Annotated[str, typer.Option(help="the name of the system that the feed comes from")],
+    context: typer.Context,
+    source: Annotated[
+        str | None, typer.Option(help="the name of the system that the feed comes from")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
+    accounts: Annotated[bool, typer.Option("--accounts", help="account numbers in clear")] = False,
 ) -> None:
-    """Shows what the last certificate of a source says."""
-    try:
-        with opened(ingest_settings()) as running:
-            certificate = running.latest_certificate(source)
-            found = certificate_of(certificate, running.accounts_named(certificate)) if certificate else None
-    except LOST as lost:
-        _fail(f"the database does not answer: {lost}")
+    """Shows what the last certificate of a source says; exits with 3 where it is RED."""
+    if context.invoked_subcommand is not None:
+        return
+    if source is None:
+        _fail("which source? --source NAME")
+    with _running() as running:
+        latest = running.latest_certificate(source)
+        found = _found(running, latest, in_clear=accounts) if latest else None
     if found is None:
         _fail(f"no certificate of {source}")
     print(json.dumps(found, ensure_ascii=False) if as_json else _readable(found))
+    raise typer.Exit(code=RED if found["status"] == "RED" else 0)
+
+
+@app.command("acknowledge")
+def acknowledge(
+    certificate: Annotated[UUID, typer.Argument(help="the id of a certificate that is RED")],
+    reason: Reason,
+    only: Annotated[
+        list[UUID] | None, typer.Option(help="one contradiction, instead of all of the certificate")
+    ] = None,
+    token: Token = None,
+) -> None:
+    """Contradictions that a person takes as known count no longer; prints the certificate of now."""
+    with _running(token, reason) as running:
+        latest = running.acknowledge(certificate, only or ())
+        found = _found(running, latest, in_clear=False)
+    print(json.dumps(found, ensure_ascii=False))
+
+
+def _found(running: Ingest, certificate: Certificate, *, in_clear: bool) -> dict[str, Any]:
+    numbers = running.accounts_named(certificate)
+    shown = numbers if in_clear else {account: masked_number(number) for account, number in numbers.items()}
+    return certificate_of(certificate, shown)
 
 
 def _readable(found: dict[str, Any]) -> str:
     lines = [f"{found['status']}  {found['source']}  {found['certified_at']}  {found['certificate_id']}"]
+    if found["reasons"]:
+        lines += [f"  {', '.join(found['reasons'])}"]
     lines += [
         f"  records {found['records']} = posted {found['posted']} + duplicates {found['duplicates']}"
         f" + quarantined {found['quarantined']}; {found['accounts']} accounts; {found['late']} late"
@@ -39,11 +81,29 @@ def _readable(found: dict[str, Any]) -> str:
         for t in found["totals"]
     ]
     lines += [
-        f"  {p['code']}: account {p['account'] or p['account_id']} {p['currency'] or ''} {p['detail'] or ''}"
+        f"  {'new ' if p['new'] else ''}{p['code']}:{_account_of(p)} {p['detail'] or ''}"
         f" expected {p['expected']}, found {p['found']}"
         for p in found["problems"]
     ]
     return "\n".join(lines)
+
+
+def _account_of(problem: dict[str, Any]) -> str:
+    account = problem["account"] or problem["account_id"]
+    return f" account {account} {problem['currency'] or ''}" if account else ""
+
+
+@contextmanager
+def _running(token: str | None = None, reason: str | None = None) -> Iterator[Ingest]:
+    try:
+        settings = ingest_settings()
+        acting = acting_of(settings, token, "acknowledge", reason) if reason is not None else ITSELF
+        with opened(settings, acting=acting) as running:
+            yield running
+    except Refusal as refusal:
+        _fail(f"{refusal.title}: {refusal}")
+    except LOST as lost:
+        _fail(f"the database does not answer: {lost}")
 
 
 def _fail(message: str) -> NoReturn:
@@ -51,6 +111,6 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(code=2)
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to `crm`."""
-    app.command("certificate")(certificate)
+def register(parent: typer.Typer) -> None:
+    """Adds the commands to `crm`."""
+    parent.add_typer(app, name="certificate")

@@ -86,6 +86,7 @@ class DemoPlan:
     late: int = 90
     reversals: int = 60
     unknown_account_postings: int = 6
+    malformed: int = 0
 
 
 @dataclass(slots=True)
@@ -98,6 +99,7 @@ class Expected:
     postings: int = 0
     duplicates: int = 0
     malformed: int = 0
+    controls: int = 0
     credits_minor: int = 0
     debits_minor: int = 0
     closing_minor: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -178,6 +180,7 @@ class _Builder:
         lines = [_line(record) for record in self.master] + [_line(booked.record) for booked in ordered]
         lines = self._duplicated(lines, first=len(self.master))
         lines = self._malformed(lines, first=len(self.master))
+        lines += self._controls(lines)
         self.expected.records = len(lines)
         return DemoBank(self.plan, tuple(lines), self.expected)
 
@@ -560,7 +563,7 @@ class _Builder:
 
     def _malformed(self, lines: list[bytes], first: int) -> list[bytes]:
         result = list(lines)
-        for spoil in SPOILERS:
+        for spoil in SPOILERS[: self.plan.malformed]:
             line = next(
                 text
                 for text in lines[self.chance.randrange(first, len(lines) - 100) :]
@@ -569,6 +572,32 @@ class _Builder:
             result.insert(self.chance.randrange(first, len(result)), spoil(line))
             self.expected.malformed += 1
         return result
+
+    def _controls(self, lines: list[bytes]) -> list[bytes]:
+        """Control totals of the feed: every line of a posting, and the sums of those that can be read."""
+        postings = [record for line in lines if (record := _posting_of(line))]
+        sums: dict[str, list[int]] = {}
+        for record in postings:
+            amount_minor = _amount_minor(record)
+            of_currency = sums.setdefault(str(record["currency"]), [0, 0])
+            of_currency[amount_minor < 0] += abs(amount_minor)
+        stated: list[dict[str, object]] = [{"records": len(postings) + self.expected.malformed}]
+        stated += [
+            {"credits_minor": credits, "debits_minor": debits, "currency": currency}
+            for currency, (credits, debits) in sorted(sums.items())
+        ]
+        self.expected.controls = len(stated)
+        return [_line({"record": "control"} | figures) for figures in stated]
+
+
+def _posting_of(line: bytes) -> dict[str, object] | None:
+    """The posting of a line, unless it is another record or was spoilt."""
+    try:
+        record: dict[str, object] = json.loads(line)
+    except ValueError:
+        return None
+    spoilt = str(record.get("core_transaction_id")).startswith("bad-")
+    return None if spoilt or record.get("record") != "posting" else record
 
 
 def _changed(field_name: str, value: object) -> Callable[[bytes], bytes]:

@@ -21,6 +21,8 @@ from crm_cli.running import ingest_settings
 
 PROGRESS_EVERY_SECONDS = 1.0
 LEFT_LINES_MAX = 20
+RED = 3
+"""Exit code where figures contradict each other; GREEN and AMBER are 0."""
 
 
 def progress_line(progress: Progress) -> str:
@@ -58,7 +60,7 @@ def ingest(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
     token: Token = None,
 ) -> None:
-    """Takes a feed in: keeps its bytes, books what is new, sets aside what cannot be read, and certifies."""
+    """Takes a feed in: keeps its bytes, books what is new, sets aside what cannot be read, and certifies; 3 is RED."""
     try:
         files = feed_of(path)
         _say_files(files)
@@ -81,7 +83,12 @@ def ingest(
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on from what is stored", code=130)
     else:
-        _show(result_of(result) | ({"files": files.shown()} if as_json else {}), as_json=as_json)
+        values = result_of(result)
+        _show(values | ({"files": files.shown()} if as_json else {}), as_json=as_json)
+        if values["reasons"]:
+            why = ", ".join(values["reasons"])
+            print(f"crm ingest: {values['certificate']}: {why}", file=sys.stderr)
+        raise typer.Exit(code=RED if values["certificate"] == "RED" else 0)
 
 
 def _say_files(files: FeedFiles) -> None:

@@ -16,6 +16,7 @@ COMMANDS = (
     "mapping",
     "certificate",
     "quarantine",
+    "source",
     "panorama",
     "rebuild",
     "dead_letters",

@@ -18,6 +18,7 @@ from sync_ingest.batches import IngestDesk, Turns
 from sync_ingest.opening import IngestPool
 from sync_ingest.settings import SyncIngestSettings
 
+CREDITS = 1_250
 GOOD = b'{"record":"posting","account":"A1","core_transaction_id":"t1","amount_minor":1250,"currency":"CNY","booked_on":"2026-03-02"}\n'
 BROKEN = GOOD.replace(b"t1", b"t2").replace(b"1250", b'"12..34"')
 MAPPING = (
@@ -90,7 +91,7 @@ async def test_a_batch_is_booked_and_certified_and_the_same_request_has_the_same
         "posted": 1,
         "duplicates": 0,
         "quarantined": 1,
-        "certificate": "GREEN",
+        "certificate": "AMBER",
     }
     assert first.headers["Consistency-Token"] == f"ingest-{taken['position']}"
     assert (await post(client, source, GOOD + BROKEN)).json() == taken
@@ -389,3 +390,37 @@ async def test_a_cursor_that_no_page_gave_out_is_refused(client, source):
         for wrong in ("12", "bm90IG91cnM"):
             answer = await client.get(path, params={"after": wrong})
             assert (answer.status_code, answer.json()["code"]) == (400, "cursor-invalid")
+
+
+async def test_control_totals_beside_a_batch_are_checked_and_a_difference_can_be_acknowledged(client, source):
+    totals = {"control_records": 1, "control_credits_minor": 5_000, "control_currency": "CNY"}
+    right = await post(client, f"{source}-right", GOOD, **(totals | {"control_credits_minor": CREDITS}))
+    assert (right.json()["certificate"], right.json()["reasons"]) == ("GREEN", [])
+    wrong = (await post(client, source, GOOD, **totals)).json()
+    assert (wrong["certificate"], wrong["reasons"]) == ("RED", ["control-total-differs"])
+    found = (await client.get(f"/ingest/certificates/{wrong['certificate_id']}")).json()
+    (problem,) = found["problems"]
+    assert (problem["code"], problem["expected"], problem["found"], problem["new"]) == (
+        "control-total-differs",
+        5_000,
+        CREDITS,
+        True,
+    )
+    where = f"/ingest/certificates/{found['certificate_id']}/acknowledge"
+    asked = {"reason": "the branch stated yesterday's sum", "contradictions": [problem["contradiction"]]}
+    done = await client.post(where, json=asked, headers=keyed(f"{source}-ack"))
+    assert (done.status_code, done.json()["status"], done.json()["acknowledges"]) == (
+        201,
+        "GREEN",
+        found["certificate_id"],
+    )
+    assert (await client.post(where, json=asked, headers=keyed(f"{source}-ack"))).json() == done.json()
+    again = await client.post(where, json=asked, headers=keyed(f"{source}-ack2"))
+    assert (again.status_code, again.json()["code"]) == (409, "nothing-to-acknowledge")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"control_credits_minor": 5}, {"control_records": -1}, {"control_currency": "CNY"}]
+)
+async def test_control_totals_that_are_none_are_refused(client, source, fields):
+    assert (await post(client, source, GOOD, **fields)).status_code == 422

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 from sync_ingest.adapters.berka import BerkaAdapter
-from sync_ingest.domain.balances import PrintedRow, compare
+from sync_ingest.domain.balances import Day, judge
 from sync_ingest.domain.records import (
     AccountRecord,
     CardRecord,
@@ -198,14 +198,18 @@ def test_the_sums_of_the_real_transactions(read_all, berka, name, before, expect
 def test_printed_balances_follow_from_the_rows_in_whatever_order_they_come(read_all, berka, seed):
     postings = contents(read_all(BerkaAdapter(), berka["trans_1993-01_to_1994-03.asc"]))
     Random(seed).shuffle(postings)
-    rows = defaultdict(list)
+    rows = defaultdict(lambda: defaultdict(lambda: Day(surplus={}, unprinted={}, steps=[])))
     for posting in postings:
         if posting.booked_on < date(1994, 3, 31):
-            rows[posting.account].append(
-                PrintedRow(posting.booked_on, posting.amount_minor, posting.balance_after_minor)
-            )
-    compared = [compare(of_account, "credits-first") for of_account in rows.values()]
-    assert sum(c.exact for c in compared) == 21_955
-    assert sum(c.within for c in compared) == 972
-    assert sum(c.beyond for c in compared) == 0
-    assert max(c.largest_minor for c in compared) == 10
+            day = rows[posting.account][posting.booked_on]
+            day.add(posting.amount_minor, posting.balance_after_minor)
+    judged = []
+    for days in rows.values():
+        end_minor = 0
+        for _, day in sorted(days.items()):
+            judged.append(judge(day, end_minor, printed_before=True, tolerance_minor=10))
+            end_minor = judged[-1].end_minor
+    assert sum(each.within for each in judged) == 972
+    assert sum(day.printed for days in rows.values() for day in days.values()) == 21_955 + 972
+    assert [each for each in judged if each.breaks or each.uncompared] == []
+    assert max(each.largest_minor for each in judged) == 10

@@ -140,7 +140,7 @@ async def test_messages_are_booked_committed_and_certified_by_the_window(
         findings.duplicates,
         findings.quarantined,
     ) == (
-        "GREEN",
+        "AMBER",
         81,
         60,
         20,

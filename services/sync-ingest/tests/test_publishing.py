@@ -9,11 +9,14 @@ from chassis.catalogue import NewEvent
 from chassis.events import Metadata, personal_fields
 from chassis.privacy import DataKey
 from contracts.identity import OutsideIds
+from contracts.ingest import FeedCertified, FeedCertifiedV2
+from msgspec import structs
 from sync_ingest.domain.booking import Reversed, booked, described
-from sync_ingest.domain.certificate import StoreFold, certify
+from sync_ingest.domain.certificate import Comparison, Judgement, certify
 from sync_ingest.domain.events import (
     STORED_NAMES,
     AccountSeen,
+    ContradictionsAcknowledged,
     FeedRecordQuarantined,
     HolderNamed,
     HolderRemoved,
@@ -26,6 +29,7 @@ from sync_ingest.domain.events import (
     QuarantinedRecordShown,
     ReconciliationCertified,
     RepairProposed,
+    SourceScheduled,
 )
 from sync_ingest.domain.records import (
     AccountClosedRecord,
@@ -102,8 +106,10 @@ def one_of_each():
     yield QuarantinedRecordDismissed(source="s", quarantine=ID)
     yield QuarantinedRecordShown(source="s", quarantine=ID, purpose="to repair it")
     yield RepairProposed(source="s", quarantine=ID, repair=ID, records=1, amounts_minor={"CNY": 5})
-    findings = certify(ControlTotals(), StoreFold(), {}, {}, {})
+    findings = certify(ControlTotals(), Comparison(ControlTotals()), Judgement())
     yield ReconciliationCertified(source="s", certificate=ID, intakes=(ID,), findings=findings)
+    yield ContradictionsAcknowledged(source="s", certificate=ID, contradictions=(ID,))
+    yield SourceScheduled(source="s", every_seconds=900)
 
 
 EVENTS = list(one_of_each())
@@ -118,7 +124,15 @@ def test_every_stored_event_has_its_words():
 def test_what_goes_out_is_exactly_what_the_model_says_and_personal_values_stay_sealed(event):
     (stored,) = CATALOGUE.stored([NewEvent(ID, 1, event, META)], {ID: KEY})
     words = published(stored)
-    if isinstance(event, IntakeReceived | PostingUndone | QuarantinedRecordShown | RepairProposed):
+    if isinstance(
+        event,
+        IntakeReceived
+        | PostingUndone
+        | QuarantinedRecordShown
+        | RepairProposed
+        | ContradictionsAcknowledged
+        | SourceScheduled,
+    ):
         assert words is None
         return
     sent = json.loads(words.body)
@@ -143,3 +157,21 @@ def test_a_booked_and_a_reversed_posting_say_the_same_but_for_what_is_reversed()
         "reversed_kind",
         "reversed_booked_on",
     }
+
+
+def test_a_certificate_of_before_amber_stays_published_as_it_was_and_is_read_as_one_of_now():
+    event = next(event for event in EVENTS if isinstance(event, ReconciliationCertified))
+    (stored,) = CATALOGUE.stored([NewEvent(ID, 1, event, META)], {ID: KEY})
+    assert published(stored).event is FeedCertifiedV2
+    body = json.loads(stored.body)
+    body["data"]["v"] = 1
+    body["data"]["findings"]["status"] = "GREEN"
+    for name in ("reasons", "acknowledges"):
+        del body["data"]["findings"][name]
+    del body["data"]["expected_every_seconds"]
+    old = structs.replace(stored, body=json.dumps(body).encode())
+    words = published(old)
+    assert words.event is FeedCertified
+    assert set(json.loads(words.body)) == set(FeedCertified.model_fields)
+    read = CATALOGUE.open(old, KEY).event
+    assert (read.findings.status, read.findings.reasons, read.expected_every_seconds) == ("GREEN", (), None)

@@ -290,7 +290,7 @@ def test_a_window_that_is_open_makes_no_release_red(ingest, source, entry):
     content = framed([Frame(0, 1, message)])
     ingest.keep(source, FeedContent("topic", lambda: io.BytesIO(content)), format="topic")
     result = ingest.release(entry.id, lines(posting("t2", 5)))
-    assert (result.findings.status, result.findings.problems) == ("GREEN", ())
+    assert (result.findings.status, result.findings.problems) == ("AMBER", ())
     assert [certificate.findings.posted for certificate in ingest.certificates(source, None, 9)] == [1, 1, 1]
     assert balance(ingest, source) == 56
 
@@ -349,7 +349,7 @@ class TestTheSameCommandAgain:
                 ingest.release(entry.id, lines(posting("t2-by-a-colleague", 5)))
         result = ingest.release(entry.id, lines(posting("t2", 5)), key)
         assert counts(result) == (1, 1, 0, 0)
-        assert result.findings.status == "GREEN"
+        assert result.findings.status == "AMBER"
         assert waiting(ingest, source) == []
         assert balance(ingest, source) == 6 + (10 if by == "another run" else 0)
 
@@ -376,7 +376,7 @@ class TestTheSameCommandAgain:
         ingest.archive = ingest.archive.archive
         assert counts(take(ingest, source, content, command=key)) == (1, 1, 0, 0)
         assert counts(take(ingest, source, lines(posting("t2", 5)))) == (1, 1, 0, 0)
-        assert [c.findings.status for c in ingest.certificates(source, None, 9)] == ["GREEN", "GREEN"]
+        assert [c.findings.status for c in ingest.certificates(source, None, 9)] == ["AMBER", "AMBER"]
         assert ingest.archive.open_intakes(source) == []
 
     def test_a_batch_that_brings_nothing_new_keeps_its_key_too(self, ingest, source):

@@ -1,4 +1,4 @@
-"""Public events of the context ingest, version 1.
+"""Public events of the context ingest.
 
 Money is signed minor units of an ISO 4217 currency: credit positive, debit negative. Fields named in `PERSONAL` carry
 sealed tokens; only who holds the subject's key reads them. A reversal moves money of its own, so a balance is the sum
@@ -219,7 +219,7 @@ class FeedRecordDismissed(IngestEvent):
 
 
 class FeedCertified(IngestEvent):
-    """A reconciliation certificate: GREEN where the feed and the store agree, RED with the accounts that do not."""
+    """A reconciliation certificate of before AMBER: GREEN where feed and store agree, RED with the accounts that do not."""
 
     TYPE = "feed.certified"
 
@@ -233,6 +233,32 @@ class FeedCertified(IngestEvent):
     late: int
     booked_through: date | None = None
     red_accounts: tuple[UUID, ...] = ()
+
+
+class FeedCertifiedV2(IngestEvent):
+    """The status of a source at a moment, and what was read since the certificate before.
+
+    GREEN: everything is posted or a duplicate, and control totals or running balances agree. AMBER: something waits
+    for a person, or nothing was there to check against. RED: figures contradict each other, and nobody has resolved or
+    acknowledged that; `red_accounts` names accounts. `reasons` are codes of why it is not GREEN. A source that is not
+    heard of for longer than `expected_every_seconds` is stale.
+    """
+
+    TYPE = "feed.certified"
+    VERSION = 2
+
+    certificate: UUID
+    status: Literal["GREEN", "AMBER", "RED"]
+    records: int
+    posted: int
+    duplicates: int
+    quarantined: int
+    accounts: int
+    late: int
+    booked_through: date | None = None
+    red_accounts: tuple[UUID, ...] = ()
+    reasons: tuple[str, ...] = ()
+    expected_every_seconds: int | None = None
 
 
 EVENTS: tuple[type[IngestEvent], ...] = (
@@ -252,4 +278,5 @@ EVENTS: tuple[type[IngestEvent], ...] = (
     FeedRecordReleased,
     FeedRecordDismissed,
     FeedCertified,
+    FeedCertifiedV2,
 )

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 from chassis.deciding import CommandContext, Refusal
+from chassis.money import TURNOVER_MINOR_MAX
 from chassis.web.paging import Page, Paged, Paging, cursor, cursor_values
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from msgspec import structs
@@ -16,9 +17,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.archive import QuarantineStatus
 from sync_ingest.batches import BatchFile, IngestDesk
-from sync_ingest.domain.records import canonical_schema
+from sync_ingest.domain.records import ControlRecord, canonical_schema
 from sync_ingest.domain.sources import SOURCE_CHARACTERS_MAX
-from sync_ingest.ingesting import REASON_CHARACTERS_MAX, REPAIR_RECORDS_MAX
+from sync_ingest.ingesting import REASON_CHARACTERS_MAX, REPAIR_RECORDS_MAX, CertificateUnknown
 
 FILES_PER_BATCH_MAX: Final = 100
 BATCH_BYTES_MAX: Final = 16 << 20
@@ -42,7 +43,8 @@ class BatchResult(BaseModel):
     credits_minor: MinorUnits
     debits_minor: MinorUnits
     currency: str | list[str] | None
-    certificate: Literal["GREEN", "RED"]
+    certificate: Literal["GREEN", "AMBER", "RED"]
+    reasons: list[str]
 
 
 class TakenIn(BatchResult):
@@ -68,6 +70,15 @@ class Dismissed(BaseModel):
     """An entry was closed; `position` is that of the event that says so."""
 
     position: int
+
+
+class ControlMalformed(Refusal):
+    """The control totals beside a batch are none."""
+
+    code = "control-malformed"
+    status = 422
+    title = "The control totals of the batch are malformed"
+    title_zh = "批次控制总数格式错误"
 
 
 class QuarantineItem(BaseModel):
@@ -117,11 +128,13 @@ class PrintedBalancesOfRun(BaseModel):
 
 
 class ProblemFound(BaseModel):
-    """Why a certificate is RED, with the account it holds for."""
+    """A contradiction that makes a certificate RED, with the account it holds for; its id acknowledges it."""
 
     code: str
     account: str | None
     account_id: UUID | None
+    contradiction: UUID | None
+    new: bool
     currency: str | None
     expected: int
     found: int
@@ -135,7 +148,8 @@ class Certificate(BaseModel):
     certificate_id: UUID
     source: str
     certified_at: str
-    status: Literal["GREEN", "RED"]
+    status: Literal["GREEN", "AMBER", "RED"]
+    reasons: list[str]
     records: int
     posted: int
     duplicates: int
@@ -155,6 +169,16 @@ class Certificate(BaseModel):
     printed_balances: PrintedBalancesOfRun
     problems: list[ProblemFound]
     problems_total: int
+    acknowledges: UUID | None
+
+
+class Acknowledgement(BaseModel):
+    """Why contradictions of a certificate count no longer; `contradictions`: some of them, all where it is left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX)]
+    contradictions: Annotated[list[UUID], Field(max_length=1_000)] = []
 
 
 Record = Annotated[dict[str, str | Integer | bool | None], Field(min_length=1, max_length=50)]
@@ -219,15 +243,6 @@ class BatchOversized(Refusal):
     title_zh = "数据批次超过单次请求上限"
 
 
-class CertificateUnknown(Refusal):
-    """No certificate of that id."""
-
-    code = "certificate-unknown"
-    status = 404
-    title = "There is no such certificate"
-    title_zh = "没有该对账证书"
-
-
 class Doors(Protocol):
     """What the process that serves these routes puts before each of them, as dependencies."""
 
@@ -241,6 +256,20 @@ class Doors(Protocol):
         """The `CommandContext` of a caller who commands."""
         ...
 
+
+_CONTROL_FIELDS: Final[dict[str, Any]] = {
+    "control_records": {"type": "integer", "minimum": 0},
+    "control_credits_minor": {"type": "integer", "minimum": 0},
+    "control_debits_minor": {"type": "integer", "minimum": 0},
+    "control_opening_minor": {"type": "integer"},
+    "control_closing_minor": {"type": "integer"},
+    "control_currency": {"type": "string"},
+    "control_account": {"type": "string"},
+    "control_branch": {"type": "string"},
+    "control_first_number": {"type": "integer", "minimum": 0},
+    "control_last_number": {"type": "integer", "minimum": 0},
+}
+"""Control totals of all files of a batch together, as form fields: an account's number does not belong in an address."""
 
 _BATCH_BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -270,6 +299,7 @@ _BATCH_BODY: Final[dict[str, Any]] = {
                             "pattern": SOURCE_PATTERN,
                         },
                         "mapping": {"type": "string", "maxLength": MAPPING_CHARACTERS_MAX},
+                        **_CONTROL_FIELDS,
                     },
                     "additionalProperties": False,
                 }
@@ -279,6 +309,7 @@ _BATCH_BODY: Final[dict[str, Any]] = {
 }
 
 Source = Annotated[str | None, Query(description="only of this source", max_length=SOURCE_CHARACTERS_MAX)]
+Count = Annotated[int | None, Query(description="a control total of the batch", ge=0, le=TURNOVER_MINOR_MAX)]
 
 
 def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATCH_BYTES_MAX) -> APIRouter:
@@ -302,9 +333,21 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
             Query(description="the mapping of a csv feed (TOML)", max_length=MAPPING_CHARACTERS_MAX),
         ] = None,
         name: Annotated[str, Query(description="the name of the file", max_length=200)] = "batch",
+        control_records: Count = None,
+        control_credits_minor: Count = None,
+        control_debits_minor: Count = None,
+        control_currency: Annotated[str | None, Query(description="of the control totals")] = None,
     ) -> TakenIn:
-        """Keeps the bytes, books what is new, sets aside what cannot be read, and certifies."""
-        fields = {"source": source, "format": format, "mapping": mapping}
+        """Keeps the bytes, books what is new, sets aside what cannot be read, and certifies.
+
+        Control totals of the whole batch may come beside it: some in the query, all of them in a form.
+        """
+        fields: dict[str, str | None] = dict.fromkeys(_CONTROL_FIELDS)
+        stated = {"records": control_records, "credits_minor": control_credits_minor}
+        stated |= {"debits_minor": control_debits_minor}
+        fields |= {f"control_{figure}": None if n is None else str(n) for figure, n in stated.items()}
+        fields |= {"control_currency": control_currency, "source": source, "format": format}
+        fields["mapping"] = mapping
         files = await _files(request, fields, name, batch_bytes_max)
         if not fields["source"]:
             raise BatchMalformed("it names no source")
@@ -314,6 +357,7 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
             files,
             format=fields["format"] or "canonical",
             mapping=fields["mapping"],
+            controls=_controls(fields),
         )
         return _taken_in(response, answer)
 
@@ -374,6 +418,19 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
             raise CertificateUnknown(str(certificate_id))
         return Certificate(**found)
 
+    @router.post("/certificates/{certificate_id}/acknowledge", status_code=201)
+    async def acknowledge(
+        context: Commanding, certificate_id: Annotated[UUID, Path()], acknowledgement: Acknowledgement
+    ) -> Certificate:
+        """Contradictions that a person takes as known count no longer; the answer is the certificate of now."""
+        return Certificate(
+            **await desk.acknowledge(
+                structs.replace(context, reason=acknowledgement.reason),
+                certificate_id,
+                acknowledgement.contradictions,
+            )
+        )
+
     @router.get("/schema")
     async def get_schema() -> dict[str, Any]:
         """JSON Schema of one line of a canonical feed: what branch systems send."""
@@ -394,6 +451,17 @@ def _number(page: Paging) -> int | None:
 
 def _next(found: Sequence[Mapping[str, Any]], page: Paging) -> str | None:
     return cursor(found[-1]["number"]) if len(found) == page.limit else None
+
+
+def _controls(fields: Mapping[str, str | None]) -> list[ControlRecord]:
+    """The control record that a request states in its fields, if it states one; raises ControlMalformed."""
+    stated = {name.removeprefix("control_"): fields[name] for name in _CONTROL_FIELDS if fields[name]}
+    if not stated:
+        return []
+    try:
+        return [msgspec.convert(stated, ControlRecord, strict=False)]
+    except msgspec.ValidationError as error:
+        raise ControlMalformed(str(error).partition(" - at")[0]) from None
 
 
 async def _files(

@@ -5,13 +5,14 @@ write is harmless when it is repeated after a crash.
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from hashlib import sha256
-from typing import Any, BinaryIO, Final, Literal
+from operator import attrgetter
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -26,7 +27,7 @@ from psycopg import sql
 from typing_extensions import override
 
 from sync_ingest.domain.identities import ContentId, IntakeId, QuarantineId, content_id, intake_id
-from sync_ingest.domain.totals import Purse
+from sync_ingest.domain.totals import AccountTotal, Flow, Purse
 
 STORE_SCHEMA: Final = "store_ingest"
 CHUNK_BYTES: Final = 1 << 20
@@ -135,6 +136,36 @@ class Proposal:
     proposed_at: datetime
 
 
+class Contradiction(NamedTuple):
+    """Figures of a source that contradict each other; `scope` is what they are found again under.
+
+    `certificate` is the first one that names it.
+    """
+
+    id: UUID
+    kind: str
+    scope: str
+    code: str
+    account: UUID | None
+    currency: str | None
+    expected: int
+    found: int
+    detail: str | None
+    certificate: UUID | None = None
+
+
+class Contradictions(NamedTuple):
+    """What a look at some figures found, and what it found to be resolved."""
+
+    found: Sequence[Contradiction] = ()
+    gone: Collection[UUID] = ()
+
+
+def bounded(figure: int) -> int:
+    """A figure as far as the database can hold it; only what was never booked can be larger."""
+    return max(-(2**63), min(2**63 - 1, figure))
+
+
 SCHEMA_SQL: Final = """
 create table if not exists {schema}.intakes (
     id uuid primary key, source text not null, sha256 bytea not null, name text not null, format text not null,
@@ -175,7 +206,35 @@ create index if not exists awaited_originals_of on {schema}.awaited_originals (s
 create table if not exists {schema}.source_names (look text primary key, name text not null);
 drop table if exists {schema}.requests;
 """
-TABLES: Final = Tables("ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL,))
+TOTALS_SQL: Final = """
+drop table if exists {schema}.certified_balances;
+create table if not exists {schema}.account_totals (
+    account uuid not null, currency text not null, source text not null, version int not null,
+    postings bigint not null, credits_minor bigint not null, debits_minor bigint not null,
+    certified_postings bigint not null, certified_credits_minor bigint not null, certified_debits_minor bigint not null,
+    last_on date, printed bigint not null, within bigint not null, beyond bigint not null, uncompared bigint not null,
+    drift_minor bigint not null, off_minor bigint not null, largest_minor bigint not null,
+    primary key (account, currency)) with (fillfactor = 80);
+create index if not exists intakes_uncertified on {schema}.intakes (source) where certificate is null;
+create index if not exists account_totals_open on {schema}.account_totals (source)
+    where postings <> certified_postings;
+create table if not exists {schema}.account_days (
+    account uuid not null, currency text not null, day date not null, body bytea not null,
+    primary key (account, currency, day));
+create table if not exists {schema}.turnovers (
+    source text not null, currency text not null, turnover_minor bigint not null, primary key (source, currency));
+create table if not exists {schema}.number_series (
+    source text not null, scope text not null, body bytea not null, primary key (source, scope));
+create table if not exists {schema}.contradictions (
+    id uuid primary key, source text not null, kind text not null, scope text not null, code text not null,
+    account uuid, currency text, expected bigint not null, found bigint not null, detail text,
+    status text not null, certificate uuid, number bigint generated always as identity);
+create index if not exists contradictions_standing on {schema}.contradictions (source, kind, account)
+    where status <> 'resolved';
+create table if not exists {schema}.schedules (source text primary key, every_seconds bigint not null);
+"""
+"""What is folded from the events; where it is empty, the next run of an account folds it from the beginning."""
+TABLES: Final = Tables("ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL, TOTALS_SQL))
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
 
 
@@ -510,20 +569,237 @@ class Archive:
 
     # certificates
 
-    def balances(self, accounts: Sequence[UUID]) -> dict[Purse, int]:
-        """Closings of the last certificates of these accounts."""
+    def totals(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
+        """What was folded of these accounts so far."""
         rows = self._rows(
-            "select account, currency, balance_minor from {s}.certified_balances where account = any(%s)",
+            f"select account, currency, {_TOTAL} from {{s}}.account_totals where account = any(%s)",
             (list(accounts),),
+        )
+        return {Purse(account, currency): AccountTotal(*values) for account, currency, *values in rows}
+
+    def all_balances(self, source: str) -> dict[Purse, int]:
+        """The balance of every account of a source, as far as it is folded."""
+        rows = self._rows(
+            "select account, currency, credits_minor - debits_minor from {s}.account_totals where source = %s",
+            (source,),
         )
         return {Purse(account, currency): balance for account, currency, balance in rows}
 
-    def all_balances(self, source: str) -> dict[Purse, int]:
-        """Every certified balance of a source."""
-        rows = self._rows(
-            "select account, currency, balance_minor from {s}.certified_balances where source = %s", (source,)
+    def others_open(self, source: str, intakes: Sequence[UUID]) -> bool:
+        """Whether intakes beside these are covered by no certificate."""
+        return bool(
+            self._row(
+                "select exists (select from {s}.intakes"
+                " where source = %s and certificate is null and not id = any(%s))",
+                (source, list(intakes)),
+            )[0]
         )
-        return {Purse(account, currency): balance for account, currency, balance in rows}
+
+    def certified_among(self, intakes: Sequence[UUID]) -> set[UUID]:
+        """Those of these intakes that a certificate covers."""
+        return {
+            row[0]
+            for row in self._rows(
+                "select id from {s}.intakes where id = any(%s) and certificate is not null", (list(intakes),)
+            )
+        }
+
+    def days(self, since: Mapping[Purse, date]) -> dict[Purse, dict[date, bytes]]:
+        """The days of each purse from a day on, and the last one before it."""
+        purses = list(since)
+        rows = self._rows(
+            "select w.account, w.currency, d.day, d.body"
+            " from unnest(%s::uuid[], %s::text[], %s::date[]) as w(account, currency, since)"
+            " cross join lateral ((select day, body from {s}.account_days as a"
+            " where a.account = w.account and a.currency = w.currency and a.day >= w.since)"
+            " union all (select day, body from {s}.account_days as a where a.account = w.account"
+            " and a.currency = w.currency and a.day < w.since order by a.day desc limit 1)) as d",
+            ([p.account for p in purses], [p.currency for p in purses], list(since.values())),
+        )
+        found: dict[Purse, dict[date, bytes]] = {}
+        for account, currency, day, body in rows:
+            found.setdefault(Purse(account, currency), {})[day] = bytes(body)
+        return found
+
+    def turnovers(self, source: str) -> dict[str, int]:
+        """The sum of absolute amounts of a source's accounts by currency, as far as they are folded."""
+        return dict(
+            self._rows("select currency, turnover_minor from {s}.turnovers where source = %s", (source,))
+        )
+
+    def fold(
+        self,
+        source: str,
+        totals: Mapping[Purse, AccountTotal],
+        days: Mapping[tuple[Purse, date], bytes],
+        turnovers: Mapping[str, int],
+        contradictions: "Contradictions",
+    ) -> None:
+        """Keeps what a fold found, in one transaction: it happened wholly or not at all."""
+        columns = [[*map(attrgetter(name), totals.values())] for name in AccountTotal.__struct_fields__]
+        with self._connection.transaction():
+            self._execute(
+                f"insert into {{s}}.account_totals (source, account, currency, {_TOTAL})"
+                f" select %s, * from unnest({_TOTAL_ARRAYS})"
+                f" on conflict (account, currency) do update set {_TOTAL_SET}",
+                (source, [p.account for p in totals], [p.currency for p in totals], *columns),
+            )
+            if days:
+                self._execute(
+                    "insert into {s}.account_days select * from"
+                    " unnest(%s::uuid[], %s::text[], %s::date[], %s::bytea[])"
+                    " on conflict (account, currency, day) do update set body = excluded.body",
+                    (
+                        [p.account for p, _ in days],
+                        [p.currency for p, _ in days],
+                        [day for _, day in days],
+                        list(days.values()),
+                    ),
+                )
+            self._execute(
+                "insert into {s}.turnovers as t select %s, * from unnest(%s::text[], %s::bigint[])"
+                " on conflict (source, currency)"
+                " do update set turnover_minor = t.turnover_minor + excluded.turnover_minor",
+                (source, list(turnovers), list(turnovers.values())),
+            )
+            self._contradict(source, contradictions)
+
+    def standing(
+        self,
+        source: str,
+        kind: str,
+        *,
+        accounts: Sequence[UUID] | None = None,
+        scopes: Sequence[str] | None = None,
+    ) -> dict[UUID, str]:
+        """Contradictions that are not resolved, each with its scope; of these accounts or of these scopes."""
+        return dict(
+            self._rows(
+                "select id, scope from {s}.contradictions where source = %s and kind = %s and status <> 'resolved'"
+                " and (%s::uuid[] is null or account = any(%s)) and (%s::text[] is null or scope = any(%s))",
+                (source, kind, *[accounts and list(accounts)] * 2, *[scopes and list(scopes)] * 2),
+            )
+        )
+
+    def standing_among(self, source: str, kind: str, statements: Sequence[str]) -> list[UUID]:
+        """Contradictions of these statements that are not resolved; a scope is a statement and a figure of it."""
+        rows = self._rows(
+            "select id from {s}.contradictions where source = %s and kind = %s and status <> 'resolved'"
+            " and split_part(scope, '|', 1) = any(%s)",
+            (source, kind, list(statements)),
+        )
+        return [row[0] for row in rows]
+
+    def standing_of(self, source: str, kind: str, limit: int) -> list[Contradiction]:
+        """Contradictions of a kind that are not resolved, the newest first."""
+        rows = self._rows(
+            f"select {_CONTRADICTION} from {{s}}.contradictions where source = %s and kind = %s"
+            " and status <> 'resolved' order by number desc limit %s",
+            (source, kind, limit),
+        )
+        return [Contradiction(*row) for row in rows]
+
+    def contradict(self, source: str, contradictions: "Contradictions") -> None:
+        """Notes contradictions that were found and those that are resolved."""
+        with self._connection.transaction():
+            self._contradict(source, contradictions)
+
+    def _contradict(self, source: str, contradictions: "Contradictions") -> None:
+        found, gone = contradictions.found, list(contradictions.gone)
+        if gone:
+            self._execute(
+                "delete from {s}.contradictions where id = any(%s) and certificate is null and status = 'open'",
+                (gone,),
+            )
+            self._execute(
+                "update {s}.contradictions set status = 'resolved', certificate = null where id = any(%s)",
+                (gone,),
+            )
+        if found:
+            with self._connection.cursor() as cursor:
+                cursor.executemany(
+                    self._sql(
+                        "insert into {s}.contradictions as c (id, source, kind, scope, code, account, currency,"
+                        " expected, found, detail, status) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'open')"
+                        " on conflict (id) do update set status = 'open' where c.status = 'resolved'"
+                    ),
+                    [
+                        (
+                            c.id,
+                            source,
+                            c.kind,
+                            c.scope,
+                            c.code,
+                            c.account,
+                            c.currency,
+                            bounded(c.expected),
+                            bounded(c.found),
+                            c.detail,
+                        )
+                        for c in found
+                    ],
+                )
+
+    def contradictions(self, source: str, limit: int) -> tuple[list[Contradiction], int, list[str]]:
+        """Open contradictions of a source, those that no certificate names first; how many; and their codes."""
+        rows = self._rows(
+            f"select {_CONTRADICTION} from {{s}}.contradictions where source = %s and status = 'open'"
+            " order by certificate is not null, number limit %s",
+            (source, limit),
+        )
+        codes = self._rows(
+            "select code, count(*) from {s}.contradictions where source = %s and status = 'open'"
+            " group by code order by code",
+            (source,),
+        )
+        return [Contradiction(*row) for row in rows], sum(n for _, n in codes), [code for code, _ in codes]
+
+    def acknowledge(self, source: str, contradictions: Sequence[UUID]) -> None:
+        """Open contradictions that a person has acknowledged count no longer."""
+        self._execute(
+            "update {s}.contradictions set status = 'acknowledged'"
+            " where source = %s and id = any(%s) and status = 'open'",
+            (source, list(contradictions)),
+        )
+
+    def open_among(self, source: str, contradictions: Sequence[UUID]) -> list[UUID]:
+        """Those of these contradictions that are open."""
+        return [
+            row[0]
+            for row in self._rows(
+                "select id from {s}.contradictions where source = %s and id = any(%s) and status = 'open'"
+                " order by number",
+                (source, list(contradictions)),
+            )
+        ]
+
+    def unnamed(self, source: str) -> int:
+        """How many open contradictions no certificate names yet."""
+        return int(
+            self._row(
+                "select count(*) from {s}.contradictions"
+                " where source = %s and status = 'open' and certificate is null",
+                (source,),
+            )[0]
+        )
+
+    def series(self, source: str, scopes: Sequence[str]) -> dict[str, bytes]:
+        """The running numbers that were read in each scope."""
+        rows = self._rows(
+            "select scope, body from {s}.number_series where source = %s and scope = any(%s)",
+            (source, list(scopes)),
+        )
+        return {scope: bytes(body) for scope, body in rows}
+
+    def keep_series(self, source: str, series: Mapping[str, bytes], contradictions: "Contradictions") -> None:
+        """Keeps running numbers, and what their gaps contradict, in one transaction."""
+        with self._connection.transaction():
+            self._execute(
+                "insert into {s}.number_series select %s, * from unnest(%s::text[], %s::bytea[])"
+                " on conflict (source, scope) do update set body = excluded.body",
+                (source, list(series), list(series.values())),
+            )
+            self._contradict(source, contradictions)
 
     def certify(
         self,
@@ -534,26 +810,68 @@ class Archive:
         status: str,
         findings: bytes,
         intakes: Sequence[IntakeId],
-        closings: Mapping[Purse, int],
+        flows: Mapping[Purse, Flow] | None,
     ) -> None:
-        """Keeps a certificate, its closings, and that its intakes are covered, in one transaction."""
+        """Keeps a certificate and what it covers, in one transaction: `flows`, or everything that no other covers."""
         with self._connection.transaction():
             self._execute(
                 "insert into {s}.certificates (id, source, certified_at, status, findings)"
                 " values (%s, %s, %s, %s, %s) on conflict do nothing",
                 (certificate, source, certified_at, status, findings),
             )
-            with self._connection.cursor() as cursor:
-                cursor.executemany(
-                    self._sql(
-                        "insert into {s}.certified_balances values (%s, %s, %s, %s)"
-                        " on conflict (account, currency) do update set balance_minor = excluded.balance_minor"
-                    ),
-                    [(p.account, p.currency, balance, source) for p, balance in closings.items()],
+            if flows is None:
+                self._execute(
+                    "update {s}.account_totals set certified_postings = postings,"
+                    " certified_credits_minor = credits_minor, certified_debits_minor = debits_minor"
+                    " where source = %s and postings <> certified_postings",
+                    (source,),
                 )
+            elif flows:
+                self._execute(
+                    "update {s}.account_totals as t set certified_postings = t.certified_postings + f.postings,"
+                    " certified_credits_minor = t.certified_credits_minor + f.credits_minor,"
+                    " certified_debits_minor = t.certified_debits_minor + f.debits_minor"
+                    " from unnest(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
+                    " as f(account, currency, postings, credits_minor, debits_minor)"
+                    " where t.account = f.account and t.currency = f.currency",
+                    (
+                        [purse.account for purse in flows],
+                        [purse.currency for purse in flows],
+                        [flow.postings for flow in flows.values()],
+                        [flow.credits_minor for flow in flows.values()],
+                        [flow.debits_minor for flow in flows.values()],
+                    ),
+                )
+            self._execute(
+                "update {s}.contradictions set certificate = %s"
+                " where source = %s and status = 'open' and certificate is null",
+                (certificate, source),
+            )
             self._execute(
                 "update {s}.intakes set certificate = %s where id = any(%s)", (certificate, list(intakes))
             )
+
+    # schedules
+
+    def schedule(self, source: str, every_seconds: int) -> None:
+        """Remembers how often a source sends."""
+        self._execute(
+            "insert into {s}.schedules values (%s, %s)"
+            " on conflict (source) do update set every_seconds = excluded.every_seconds",
+            (source, every_seconds),
+        )
+
+    def scheduled(self, source: str) -> int | None:
+        """How often a source was said to send, in seconds."""
+        rows = self._rows("select every_seconds from {s}.schedules where source = %s", (source,))
+        return int(rows[0][0]) if rows else None
+
+    def streams(self, source: str) -> bool:
+        """Whether the last that a source sent came over the branch topic."""
+        rows = self._rows(
+            "select format from {s}.intakes where source = %s order by number desc limit 1", (source,)
+        )
+        return bool(rows) and rows[0][0] == "topic"
 
     def certificates(self, source: str | None, before: int | None, limit: int) -> list[tuple[Any, ...]]:
         """Certificates, newest first: number, id, source, certified_at, status, findings."""
@@ -680,6 +998,18 @@ def _hashed(
         keep(number, chunk)
         number += 1
     return hasher.digest(), size
+
+
+_CONTRADICTION: Final = "id, kind, scope, code, account, currency, expected, found, detail, certificate"
+_TOTAL: Final = ", ".join(AccountTotal.__struct_fields__)
+_TOTAL_SET: Final = ", ".join(f"{name} = excluded.{name}" for name in AccountTotal.__struct_fields__)
+_TOTAL_ARRAYS: Final = ", ".join(
+    ["%s::uuid[]", "%s::text[]"]
+    + [
+        "%s::int[]" if name == "version" else "%s::date[]" if name == "last_on" else "%s::bigint[]"
+        for name in AccountTotal.__struct_fields__
+    ]
+)
 
 
 class _Chunks(io.RawIOBase):

@@ -12,13 +12,22 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
+import msgspec
 from chassis.deciding import CommandContext
 from chassis.store import Command
 
 from sync_ingest.archive import LOCK_WAIT_SECONDS_MAX, Proposal, QuarantineEntry, SourceBusy
 from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.domain.records import ControlRecord
 from sync_ingest.enduring import Opened, enduring
-from sync_ingest.ingesting import Acting, FeedContent, Ingest, QuarantineUnknown, RunResult
+from sync_ingest.ingesting import (
+    Acting,
+    CertificateUnknown,
+    FeedContent,
+    Ingest,
+    QuarantineUnknown,
+    RunResult,
+)
 from sync_ingest.reporting import certificate_of, proposal_of, quarantine_of, result_of
 
 RUNS_AT_ONCE_MAX: Final = 4
@@ -102,15 +111,26 @@ class IngestDesk:
         *,
         format: str,
         mapping: str | None,
+        controls: Sequence[ControlRecord] = (),
     ) -> Answer:
         """Takes one batch in, books and certifies it; the same request again gives the same answer."""
         command = _command(
-            context, "batch", source, format, mapping or "", *(part for file in files for part in file)
+            context,
+            "batch",
+            source,
+            format,
+            mapping or "",
+            *map(msgspec.json.encode, controls),
+            *(part for file in files for part in file),
         )
 
         def run(ingest: Ingest) -> Answer:
             contents = [FeedContent(file.name, lambda file=file: io.BytesIO(file.content)) for file in files]  # type: ignore[misc]
-            return _taken(ingest.run(source, contents, format=format, mapping=mapping, command=command))
+            return _taken(
+                ingest.run(
+                    source, contents, format=format, mapping=mapping, command=command, controls=controls
+                )
+            )
 
         return await self._run(source, context, run)
 
@@ -141,6 +161,21 @@ class IngestDesk:
             return ingest.dismiss(QuarantineId(entry), command)
 
         return await self._run(await self._source_of(entry), context, run)
+
+    async def acknowledge(
+        self, context: CommandContext, certificate: UUID, contradictions: Sequence[UUID]
+    ) -> Answer:
+        """Takes contradictions of a certificate as known; the same request again gives the certificate of then on."""
+        parts = [str(each) for each in contradictions]
+        command = _command(context, "acknowledge", str(certificate), *parts, context.reason or "")
+        named = await self._read(lambda ingest: ingest.certificate(certificate))
+        if named is None:
+            raise CertificateUnknown(str(certificate))
+
+        def run(ingest: Ingest) -> Answer:
+            return certificate_of(ingest.acknowledge(certificate, contradictions, command), {})
+
+        return await self._run(named.source, context, run)
 
     async def quarantine(
         self, source: str | None, status: str | None, after: int, limit: int

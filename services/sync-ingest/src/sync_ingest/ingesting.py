@@ -18,12 +18,24 @@ from chassis.telemetry import carrier, span
 from chassis.transient import is_transient
 from contracts.identity import OutsideIds
 
-from sync_ingest.adapters.port import BATCH_RECORDS, Adapter, BalanceOrder, FeedFile, Item, chunks_of_lines
+from sync_ingest.adapters.port import BATCH_RECORDS, Adapter, FeedFile, Item, chunks_of_lines
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
 from sync_ingest.archive import Archive, Intake, Proposal, QuarantineEntry
-from sync_ingest.domain.balances import TOLERANCE_MINOR, PrintedBalances, PrintedRow, compare
-from sync_ingest.domain.certificate import Findings, StoreFold, certify
+from sync_ingest.checking import Checking
+from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
+from sync_ingest.domain.certificate import (
+    LASTING_REASONS,
+    PROBLEMS_NAMED_MAX,
+    QUARANTINE_WAITING,
+    Comparison,
+    Findings,
+    Judgement,
+    Problem,
+    certify,
+    status_of,
+)
 from sync_ingest.domain.events import (
+    ContradictionsAcknowledged,
     FeedRecordQuarantined,
     IntakeReceived,
     QuarantinedRecordDismissed,
@@ -31,6 +43,7 @@ from sync_ingest.domain.events import (
     QuarantinedRecordShown,
     ReconciliationCertified,
     RepairProposed,
+    SourceScheduled,
 )
 from sync_ingest.domain.identities import (
     CertificateId,
@@ -46,17 +59,18 @@ from sync_ingest.domain.records import (
     BOOKED_DAYS_AHEAD_MAX,
     FIRST_DAY,
     BookingDays,
+    ControlRecord,
     Posting,
     Unreadable,
     shown,
 )
 from sync_ingest.domain.sources import SourceLooksAlike, checked_source, look, spelled
-from sync_ingest.domain.totals import Purse
+from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
+from sync_ingest.folding import Folding, Movements
 from sync_ingest.pipeline import AppendConflict, Entry, Journal, NotBookable, Origin, Pipeline
 
 _log = structlog.get_logger(__name__)
 
-ACCOUNTS_PER_READING: Final = 200
 FEED_FILES_MAX: Final = 10_000
 RELEASES_AT_ONCE: Final = 2_000
 REPAIR_RECORDS_MAX: Final = BATCH_RECORDS
@@ -68,17 +82,6 @@ SHOWN_RETRIES_MAX: Final = 5
 CONTROL: Final = "control"
 """The kind of record that states what a feed holds, and moves nothing."""
 REVERSALS_AT_ONCE: Final = 500
-
-
-class StoredMovement(msgspec.Struct, frozen=True):
-    """One stored posting as reconciliation reads it."""
-
-    stream_id: UUID
-    booked_on: date
-    amount_minor: int
-    currency: str
-    balance_after_minor: int | None
-    intake: UUID
 
 
 class Acting(NamedTuple):
@@ -95,12 +98,8 @@ class Acting(NamedTuple):
 ITSELF: Final = Acting()
 
 
-class Ledger(Journal, Protocol):
+class Ledger(Journal, Movements, Protocol):
     """The store as a whole run needs it: the pipeline's journal, and reading accounts back."""
-
-    def movements(self, streams: Sequence[UUID]) -> Iterator[StoredMovement]:
-        """Every stored posting of these accounts, account by account in stored order."""
-        ...
 
     def account_numbers(self, accounts: Sequence[UUID]) -> dict[UUID, str]:
         """How the source names these accounts, where that can still be read."""
@@ -194,6 +193,9 @@ class IngestSettings:
 
     bank_time: tzinfo = UTC
     printed_tolerance_minor: int = TOLERANCE_MINOR
+    printed_drift_minor_max: int = DRIFT_MINOR_MAX
+    stream_every_seconds: int = 15 * 60
+    file_every_seconds: int = 24 * 60 * 60
     booked_from: date = FIRST_DAY
     booked_days_ahead_max: int = BOOKED_DAYS_AHEAD_MAX
     release_approval_minor: int | None = RELEASE_APPROVAL_MINOR
@@ -220,6 +222,23 @@ class QuarantineUnknown(Refusal):
     status = 404
     title = "There is no such quarantine entry"
     title_zh = "没有该隔离记录"
+
+
+class NothingToAcknowledge(Refusal):
+    """No contradiction that the certificate names is open."""
+
+    code = "nothing-to-acknowledge"
+    title = "No contradiction of this certificate is open"
+    title_zh = "该证书没有未处理的差异"
+
+
+class CertificateUnknown(Refusal):
+    """No certificate of that id."""
+
+    code = "certificate-unknown"
+    status = 404
+    title = "There is no such certificate"
+    title_zh = "没有该对账证书"
 
 
 class AlreadyReleased(Refusal):
@@ -305,9 +324,11 @@ class Ingest:
         format: str,
         mapping: str | None = None,
         command: Command | None = None,
+        controls: Sequence[ControlRecord] = (),
     ) -> RunResult:
         """Takes the files in and books them; what earlier runs of this source left open is finished first.
 
+        `controls` are control totals of all files together, which come beside them.
         The same command again has the result of the first time. Raises CommandKeyReused where its key was another's.
         """
         source = checked_source(source)
@@ -321,7 +342,7 @@ class Ingest:
             self.reached("after-intake")
             given = {intake.id for intake in intakes}
             self._finish_open(source, without=given)
-            result = self._book_and_certify(source, intakes, command)
+            result = self._book_and_certify(source, intakes, command, controls)
             self._settle_reversals(source)
             return result
 
@@ -332,7 +353,9 @@ class Ingest:
             started = self.elapsed()
             with self._setting_aside(intakes):
                 pipeline = self._book(source, intakes)
-            findings = certify(pipeline.totals, StoreFold(), {}, {}, {})
+            for _ in self._folding(source).totals(pipeline.totals.account_ids):
+                pass
+            findings = certify(pipeline.totals, Comparison(pipeline.totals), Judgement())
             ids = tuple(intake.id for intake in intakes)
             return RunResult(source, findings, None, ids, pipeline.appended, self.elapsed() - started)
 
@@ -595,6 +618,71 @@ class Ingest:
         self.reached("after-intake")
         return intake
 
+    def acknowledge(
+        self, certificate: UUID, only: Sequence[UUID] = (), command: Command | None = None
+    ) -> Certificate:
+        """Contradictions that a certificate names, or some of them, count no longer; the certificate that says so.
+
+        Who acts gives the reason. Raises CertificateUnknown, ReasonMissing, and NothingToAcknowledge where none is open.
+        """
+        named = self.certificate(certificate)
+        if named is None:
+            raise CertificateUnknown(str(certificate))
+        _worded(self.acting.reason or "")
+        source = named.source
+        with self._traced("ingest acknowledge"), self.archive.locked(source, command):
+            if not self._outcome(command):
+                wanted = {p.contradiction for p in named.findings.problems if p.contradiction}
+                wanted &= set(only) or wanted
+                standing = self.archive.open_among(source, list(wanted))
+                if not standing:
+                    raise NothingToAcknowledge(str(certificate))
+                stream, now = feed_id(source), self.now()
+                event = ContradictionsAcknowledged(
+                    source=source, certificate=certificate, contradictions=tuple(standing)
+                )
+                head = self.ledger.heads([stream]).get(stream, 0)
+                self._append_for(command, [Entry(stream, head + 1, event, None, now, IntakeId(certificate))])
+                self.archive.acknowledge(source, standing)
+                self._certify_anew(source, certificate)
+            latest = self.latest_certificate(source)
+            return latest or named
+
+    def _certify_anew(self, source: str, acknowledged: UUID) -> None:
+        """Certifies a source's status without a new feed: the last one's lasting reasons, and what stands now."""
+        previous = self.latest_certificate(source)
+        before = previous.findings.reasons if previous else ()
+        judgement = self._judgement(source, 0, 0)
+        reasons = [*judgement.codes, *([QUARANTINE_WAITING] if judgement.waiting else [])]
+        reasons += [reason for reason in before if reason in LASTING_REASONS]
+        empty = ControlTotals()
+        findings = msgspec.structs.replace(
+            certify(empty, Comparison(empty), judgement),
+            status=status_of(reasons, judgement),
+            reasons=tuple(reasons),
+            booked_through=previous.findings.booked_through if previous else None,
+            acknowledges=acknowledged,
+        )
+        self._certify(source, [], findings, None, {})
+
+    def schedule(self, source: str, every_seconds: int) -> None:
+        """Says how often a source sends; it is stale when it is silent for longer."""
+        checked_source(source)
+        with self._traced("ingest schedule"), self.archive.locked(source):
+            stream, now = feed_id(source), self.now()
+            head = self.ledger.heads([stream]).get(stream, 0)
+            event = SourceScheduled(source=source, every_seconds=every_seconds)
+            self._append([Entry(stream, head + 1, event, None, now, IntakeId(feed_id(source)))])
+            self.archive.schedule(source, every_seconds)
+
+    def expected_every_seconds(self, source: str) -> int:
+        """How often a source sends: as it was scheduled, else as often as its way of sending allows."""
+        scheduled = self.archive.scheduled(source)
+        if scheduled is not None:
+            return scheduled
+        streams = self.archive.streams(source)
+        return self.settings.stream_every_seconds if streams else self.settings.file_every_seconds
+
     def certificates(self, source: str | None, before: int | None, limit: int) -> list[Certificate]:
         """A page of certificates, newest first, going on before a number."""
         wanted = None if source is None else spelled(source)
@@ -840,7 +928,7 @@ class Ingest:
             source,
             self.ids,
             journal,
-            _Book(self.archive, self.vault, self.now, source),
+            _Book(self.archive, self.vault, self.now, source, self._folding(source)),
             now=self.now,
             bank_time=self.settings.bank_time,
             certified_through=previous.findings.booked_through if previous else None,
@@ -879,13 +967,17 @@ class Ingest:
         return lambda: self.bytes_of(intake)
 
     def _book_and_certify(
-        self, source: str, intakes: Sequence[Intake], command: Command | None = None
+        self,
+        source: str,
+        intakes: Sequence[Intake],
+        command: Command | None = None,
+        controls: Sequence[ControlRecord] = (),
     ) -> RunResult:
         started = self.elapsed()
         pipeline = self._book(source, intakes)
         if pipeline.names_all:
             self._release_what_is_read_now(source, intakes)
-        return self._certified_run(source, intakes, pipeline, command, started)
+        return self._certified_run(source, intakes, pipeline, command, started, controls)
 
     def _certified_run(
         self,
@@ -894,16 +986,32 @@ class Ingest:
         pipeline: Pipeline,
         command: Command | None,
         started: float,
+        controls: Sequence[ControlRecord] = (),
     ) -> RunResult:
+        """Compares what was read with what the ledger got of it and with what it states, and certifies it."""
         ids = list(dict.fromkeys(intake.id for intake in intakes))
         pending = {intake.id for intake in intakes if not intake.certified}
-        order = adapter_for(intakes[0].format, intakes[0].mapping).balance_order
-        found = self._reconcile(pipeline.totals.account_ids, pending, order)
-        findings = certify(pipeline.totals, found.fold, found.openings, found.closings, found.printed)
         self.reached("before-certificate")
+        folding, comparison = self._folding(source), Comparison(pipeline.totals)
+        shared = self.archive.others_open(source, list(pending))
+        covered_flows: dict[Purse, Flow] = {}
+        for totals in folding.totals(pipeline.totals.account_ids):
+            flows = folding.flows(totals, pending) if shared else {p: t.movement for p, t in totals.items()}
+            for purse, total in totals.items():
+                comparison.add(purse, total, flows.get(purse, Flow()))
+            if shared:
+                covered_flows |= flows
+        comparison.close()
+        checking = Checking(self.archive, self.ledger, self.ids, source)
+        names, as_one = [intake.name for intake in intakes], intakes[0].format == "topic"
+        checking.check(pipeline.read, names, controls, pipeline.totals, as_one=as_one)
+        checking.faults(comparison.problems, sorted(pending))
+        judgement = self._judgement(source, checking.unchecked, comparison.uncompared)
+        findings = certify(pipeline.totals, comparison, judgement)
         certificate, covered = None, sorted(pending) or ids
-        if pending:
-            certificate, position = self._certify(source, covered, findings, found.closings, command)
+        if pending or self.archive.unnamed(source):
+            flows_covered = covered_flows if shared else None
+            certificate, position = self._certify(source, covered, findings, command, flows_covered)
         elif command is not None and self._outcome(command) is None:
             position = self.ledger.append_command(feed_id(source), [], command)
         else:
@@ -911,47 +1019,69 @@ class Ingest:
         seconds = self.elapsed() - started
         return RunResult(source, findings, certificate, tuple(covered), pipeline.appended, seconds, position)
 
-    def _reconcile(
-        self, accounts: Sequence[UUID], pending: set[IntakeId], order: BalanceOrder
-    ) -> "_Reconciled":
-        """Folds the accounts from what is stored, some at a time, so that memory does not follow the feed."""
-        found = _Reconciled()
-        for at in range(0, len(accounts), ACCOUNTS_PER_READING):
-            some = accounts[at : at + ACCOUNTS_PER_READING]
-            found.openings |= self.archive.balances(some)
-            rows: dict[Purse, list[PrintedRow]] = {}
-            for movement in self.ledger.movements(some):
-                purse = Purse(movement.stream_id, movement.currency)
-                found.closings[purse] = found.closings.get(purse, 0) + movement.amount_minor
-                if movement.intake in pending:
-                    found.fold.add(purse, movement.amount_minor)
-                _remember(rows.setdefault(purse, []), movement)
-            for purse, of_purse in rows.items():
-                if any(row.printed_minor is not None for row in of_purse):
-                    tolerance_minor = self.settings.printed_tolerance_minor
-                    found.printed[purse] = compare(of_purse, order, tolerance_minor)
-        return found
+    def _folding(self, source: str) -> Folding:
+        settings = self.settings
+        return Folding(
+            self.archive,
+            self.ledger,
+            source,
+            settings.printed_tolerance_minor,
+            settings.printed_drift_minor_max,
+        )
+
+    def _judgement(self, source: str, unchecked: int, uncompared: int) -> Judgement:
+        """What stands against a source now, whatever the last feed brought."""
+        found, total, codes = self.archive.contradictions(source, PROBLEMS_NAMED_MAX)
+        return Judgement(
+            open=tuple(
+                Problem(
+                    each.code,
+                    each.expected,
+                    each.found,
+                    each.account,
+                    each.currency,
+                    each.detail,
+                    each.id,
+                    known=each.certificate is not None,
+                )
+                for each in found
+            ),
+            open_total=total,
+            codes=tuple(codes),
+            waiting=self.archive.waiting(source),
+            unchecked=unchecked,
+            uncompared=uncompared,
+        )
 
     def _certify(
         self,
         source: str,
         intakes: Sequence[IntakeId],
         findings: Findings,
-        closings: Mapping[Purse, int],
         command: Command | None,
+        flows: Mapping[Purse, Flow] | None = None,
     ) -> tuple[CertificateId, int]:
-        """Stores the certificate, with the command that asked for the run in the same transaction; its position."""
+        """Stores the certificate, with the command that asked for the run in the same transaction; its position.
+
+        `flows` is what it covers where other intakes are open; None: everything that no certificate covers yet.
+        """
         previous = self.latest_certificate(source)
-        certificate = certificate_id(self.ids, source, previous.id if previous else None, list(intakes))
+        parts = list(intakes) or [IntakeId(p.contradiction) for p in findings.problems if p.contradiction]
+        certificate = certificate_id(self.ids, source, previous.id if previous else None, parts)
         stream, now = feed_id(source), self.now()
         stored = self.ledger.stored_under([certificate]).get(certificate)
         position = (stored.position if stored else None) or 0
         if stored is None:
             event = ReconciliationCertified(
-                source=source, certificate=certificate, intakes=tuple(intakes), findings=findings
+                source=source,
+                certificate=certificate,
+                intakes=tuple(intakes),
+                findings=findings,
+                expected_every_seconds=self.expected_every_seconds(source),
             )
             head = self.ledger.heads([stream]).get(stream, 0)
-            written = [Entry(stream, head + 1, event, certificate, now, intakes[0])]
+            intake = intakes[0] if intakes else IntakeId(certificate)
+            written = [Entry(stream, head + 1, event, certificate, now, intake)]
             if self._outcome(command) is not None:
                 command = None  # it was answered before a crash, and what it brought is certified once more
             position = self._append_for(command, written)
@@ -962,7 +1092,7 @@ class Ingest:
             status=findings.status,
             findings=msgspec.json.encode(findings),
             intakes=intakes,
-            closings=closings,
+            flows=flows,
         )
         return certificate, position
 
@@ -1063,24 +1193,6 @@ def _released_or_proposed(events: Sequence[RecordedEvent]) -> RunResult | Propos
     )
 
 
-@dataclass(slots=True)
-class _Reconciled:
-    """What the store says about the accounts of a run."""
-
-    fold: StoreFold = field(default_factory=StoreFold)
-    openings: dict[Purse, int] = field(default_factory=dict)
-    closings: dict[Purse, int] = field(default_factory=dict)
-    printed: dict[Purse, PrintedBalances] = field(default_factory=dict)
-
-
-def _remember(rows: list[PrintedRow], movement: StoredMovement) -> None:
-    """Movements of a day that print no balance become one row: most accounts then need one row a day."""
-    row = PrintedRow(movement.booked_on, movement.amount_minor, movement.balance_after_minor)
-    if row.printed_minor is None and rows and rows[-1][::2] == row[::2]:
-        row = row._replace(amount_minor=row.amount_minor + rows.pop().amount_minor)
-    rows.append(row)
-
-
 class _Reading:
     """Batches of a feed, remembering how many bytes were read."""
 
@@ -1103,6 +1215,16 @@ class _Book:
     vault: Vault
     now: Callable[[], datetime]
     source: str
+    folding: Folding
+
+    def ledger_totals(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
+        held: dict[Purse, AccountTotal] = {}
+        for some in self.folding.totals(accounts):
+            held |= some
+        return held
+
+    def turnovers(self) -> dict[str, int]:
+        return self.archive.turnovers(self.source)
 
     def resolved_among(self, rows: Mapping[QuarantineId, UUID | None]) -> set[QuarantineId]:
         listed = self.archive.quarantined(list(rows))

@@ -3,6 +3,7 @@
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from itertools import count
 from os import urandom
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -20,9 +21,10 @@ from psycopg import sql
 
 from sync_ingest.archive import STORE_SCHEMA
 from sync_ingest.domain.booking import differences
-from sync_ingest.domain.events import STORED_NAMES, PostingBooked, PostingReversed
+from sync_ingest.domain.events import STORED_NAMES, UPCASTS, PostingBooked, PostingReversed
 from sync_ingest.domain.records import Posting
-from sync_ingest.ingesting import ITSELF, Acting, StoredMovement, SubjectErased
+from sync_ingest.folding import StoredMovement
+from sync_ingest.ingesting import ITSELF, Acting, SubjectErased
 from sync_ingest.pipeline import AppendConflict, Entry, StoredPosting
 
 STORE: Final = "ingest"
@@ -30,10 +32,13 @@ SCHEMA: Final = STORE_SCHEMA
 DIGEST_PURPOSE: Final = "ingest content digest"
 POSTING_NAMES: Final = ("posting-booked", "posting-reversed")
 READ_ROWS: Final = 2_000
-CATALOGUE: Final = Catalogue(store=STORE, entries=STORED_NAMES)
+CATALOGUE: Final = Catalogue(store=STORE, entries=STORED_NAMES, upcasts=UPCASTS)
+_CURSORS: Final = count()
 
 _MOVEMENTS: Final = sql.SQL(
-    "select stream_id, body from {t} where stream_id = any(%s) and name = any(%s) order by stream_id, version"
+    "select e.stream_id, e.version, e.body from unnest(%s::uuid[], %s::int[]) as w(id, after) cross join lateral"
+    " (select stream_id, version, body from {t} as f where f.stream_id = w.id and f.version > w.after"
+    " and f.name = any(%s) offset 0) as e order by e.stream_id, e.version"
 ).format(t=sql.Identifier(SCHEMA, "events"))
 
 
@@ -41,8 +46,12 @@ NONCE_BYTES: Final = 12
 NONCES_PER_EVENT: Final = 3
 """How many are drawn at once: as many personal fields as a posting has. More are drawn where more are needed."""
 PLACES_CACHED_MAX: Final = 20_000
-_KINDS: Final[dict[type[Event], tuple[str, tuple[tuple[str, bytes], ...]]]] = {
-    event: (name, tuple((field, f"|{name}|{field}".encode()) for field in personal_fields(event)))
+_KINDS: Final[dict[type[Event], tuple[str, bytes, tuple[tuple[str, bytes], ...]]]] = {
+    event: (
+        name,
+        b"%d," % CATALOGUE.version_of(name),
+        tuple((field, f"|{name}|{field}".encode()) for field in personal_fields(event)),
+    )
     for name, event in STORED_NAMES.items()
 }
 if any(marked(event).inner for event in STORED_NAMES.values()):
@@ -193,16 +202,20 @@ class StoreLedger:
         found = self._recorder.read_identities(identities)
         return {one.identity: CATALOGUE.open(one, None) for one in found if one.identity is not None}
 
-    def movements(self, streams: Sequence[UUID]) -> Iterator[StoredMovement]:
-        """Every posting of these accounts, account by account in stored order, through a server-side cursor."""
+    def movements(self, after: Mapping[UUID, int]) -> Iterator[StoredMovement]:
+        """Every posting of these accounts beyond a version, account by account in stored order, by a server's cursor."""
         connection = self._recorder.connection()
-        with connection.transaction(), connection.cursor("movements", binary=True) as cursor:
+        with (
+            connection.transaction(),
+            connection.cursor(f"movements_{next(_CURSORS)}", binary=True) as cursor,
+        ):
             cursor.itersize = READ_ROWS
-            cursor.execute(_MOVEMENTS, (list(streams), list(POSTING_NAMES)))
-            for stream_id, body in cursor:
+            cursor.execute(_MOVEMENTS, (list(after), list(after.values()), list(POSTING_NAMES)))
+            for stream_id, version, body in cursor:
                 data = _posting_bodies.decode(body).data
                 yield StoredMovement(
                     stream_id,
+                    version,
                     data.booked_on,
                     data.amount_minor,
                     data.currency,
@@ -241,9 +254,9 @@ class StoreLedger:
                 of_meta = meta_at, meta_intake, meta_trace = effective_at, intake, trace
                 if of_meta not in metas:
                     of_event = _encode(self._meta(recorded_at, *of_meta))
-                    metas[of_meta] = b'{"meta":%b,"data":{"v":1,' % of_event
+                    metas[of_meta] = b'{"meta":%b,"data":{"v":' % of_event
                 meta = metas[of_meta]
-            name, personal = _KINDS[type(event)]
+            name, of_version, personal = _KINDS[type(event)]
             key, of_stream, of_key = places[stream.int] if personal else _NOWHERE
             sealed = {}
             for field, of_field in personal:
@@ -261,7 +274,9 @@ class StoreLedger:
                 token = nonce + key.cipher.encrypt(nonce, plain.encode(), place)
                 sealed[field] = key.head + b2a_base64(token, newline=False).decode("ascii")
             data = _encode(structs.replace(event, **sealed) if sealed else event)
-            stored.append(StoredEvent(stream, version, name, b"%b%b}" % (meta, data[1:]), entry.identity))
+            stored.append(
+                StoredEvent(stream, version, name, b"%b%b%b}" % (meta, of_version, data[1:]), entry.identity)
+            )
         return stored
 
     def _places_of(self, entries: Iterable[Entry]) -> dict[int, _PlaceOf]:

@@ -16,5 +16,7 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "dismiss": _OPERATING,
     "list_certificates": _WATCHING | {FEED},
     "get_certificate": _WATCHING | {FEED},
+    "acknowledge": _OPERATING,
+    "schedule": _OPERATING,
     "get_schema": ANYBODY,
 }

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 from chassis.events import Event, StoredEvent
+from chassis.money import BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX
 from contracts.identity import OutsideIds
 from msgspec import structs
 
@@ -65,7 +66,7 @@ from sync_ingest.domain.records import (
     shown,
     unseen,
 )
-from sync_ingest.domain.totals import ControlTotals, Purse, Tally
+from sync_ingest.domain.totals import AccountTotal, ControlTotals, Purse, Tally
 from sync_ingest.unnumbered import EQUALS_MAX, Unnumbered
 
 ACCOUNTS_CACHED_MAX: Final = 20_000
@@ -79,6 +80,16 @@ QUARANTINED_NAMED_MAX: Final = 100_000
 
 _NOT_WHOLE: Final = frozenset({"record-truncated", "record-oversized"})
 """Reasons for which a quarantine entry shows the beginning of a record, and not all of it."""
+
+
+class Limits(NamedTuple):
+    """How large the sums of one account and currency may be, and the turnover of a source's accounts in one."""
+
+    balance_minor: int = BALANCE_MINOR_MAX
+    turnover_minor: int = TURNOVER_MINOR_MAX
+
+
+_SUMS: Final = "a balance or a turnover would be beyond what every reader holds exactly"
 _DAYS: Final = f"not between {FIRST_DAY} and {LAST_DAY}"
 _HIDDEN: Final = "a character that cannot be seen, or a blank at an end of a code or number"
 
@@ -168,6 +179,14 @@ class QuarantineBook(Protocol):
         """Remembers for which postings quarantined reversals wait; a second time changes nothing."""
         ...
 
+    def ledger_totals(self, accounts: Sequence[UUID]) -> Mapping[Purse, AccountTotal]:
+        """What the ledger holds of these accounts, everything that is stored included."""
+        ...
+
+    def turnovers(self) -> dict[str, int]:
+        """The sum of absolute amounts of the source by currency."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -228,6 +247,7 @@ class _Account:
     digest: Digester | None
     head: int
     tallies: dict[str, Tally] = field(default_factory=dict)
+    held: Mapping[str, AccountTotal] | None = None
 
 
 @dataclass(slots=True)
@@ -292,10 +312,13 @@ class Pipeline:
         days: BookingDays | None = None,
         whole: bool = False,
         reached: Callable[[str], None] = lambda _: None,
+        limits: Limits | None = None,
     ) -> None:
         """`whole`: raise NotBookable where a record cannot be booked, before anything of its batch is stored."""
         self.source = source
         self._whole = whole
+        self._limits = limits or Limits()
+        self._turnovers = book.turnovers()
         self._days = days or BookingDays.around(now().astimezone(bank_time).date())
         self.totals = ControlTotals(booked_through=certified_through, business_date=self._days.today)
         self.read = FeedRead()
@@ -584,6 +607,9 @@ class Pipeline:
 
     def _tally(self, account: _Account, currency: str) -> Tally:
         tally = account.tallies[currency] = self.totals.tally(Purse(account.id, currency))
+        held = account.held.get(currency) if account.held else None
+        tally.balance_minor = held.balance_minor if held else 0
+        tally.turnover_minor = held.turnover_minor if held else 0
         return tally
 
     def _accounts_of(self, postings: Sequence[Posting]) -> dict[str, _Account]:
@@ -598,9 +624,13 @@ class Pipeline:
             streams: dict[str, UUID] = {account: ids.account(source, account) for account in missing}
             keys = self._journal.digest_keys(list(streams.values()))
             heads = self._journal.heads(list(streams.values()))
+            held: dict[UUID, dict[str, AccountTotal]] = {}
+            for purse, total in self._book.ledger_totals(list(heads)).items() if heads else ():
+                held.setdefault(purse.account, {})[purse.currency] = total
             for account, stream in streams.items():
                 key = keys.get(stream)
-                accounts[account] = _Account(stream, Digester(key) if key else None, heads.get(stream, 0))
+                digest = Digester(key) if key else None
+                accounts[account] = _Account(stream, digest, heads.get(stream, 0), held=held.get(stream))
         return accounts
 
     def _plan_known(
@@ -675,6 +705,9 @@ class Pipeline:
         source, entries, posted, origins = self.source, plan.entries, plan.posted, self._origins
         for fresh in new:
             item, posting, account = fresh.item, fresh.posting, fresh.account
+            if not self._fits(fresh.tally, posting):
+                plan.quarantined.append(self._refused(item, "sum-out-of-range", _SUMS))
+                continue
             intake = origins[item.file].intake
             effective_at = self._day_starts(posting.booked_on)
             if account.head == 0:
@@ -692,6 +725,21 @@ class Pipeline:
                 original = fresh.reverses.posting_id
                 once, undone = undone_id(original), PostingUndone(source, original, identity)
                 entries.append(Entry(once, 1, undone, once, effective_at, intake, item.trace))
+
+    def _fits(self, tally: Tally, posting: Posting) -> bool:
+        """Whether every sum that this posting enters stays within its limit; what is under way counts already."""
+        amount_minor, currency = posting.amount_minor, posting.currency
+        size = abs(amount_minor)
+        balance_minor = tally.balance_minor + amount_minor
+        turnover_minor = tally.turnover_minor + size
+        of_source = self._turnovers.get(currency, 0) + size
+        if abs(balance_minor) > self._limits.balance_minor or (
+            max(turnover_minor, of_source) > self._limits.turnover_minor
+        ):
+            return False
+        tally.balance_minor, tally.turnover_minor = balance_minor, turnover_minor
+        self._turnovers[currency] = of_source
+        return True
 
     def _count(self, plan: _Plan, positions: Sequence[int]) -> None:
         totals, through, seen = self.totals, self._certified_through, self._seen

@@ -55,6 +55,13 @@ def _certificate(data: Data) -> Data:
     }
 
 
+def _certificate_with_reasons(data: Data) -> Data:
+    return _certificate(data) | {
+        "reasons": data["findings"]["reasons"],
+        "expected_every_seconds": data["expected_every_seconds"],
+    }
+
+
 _WORDS: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] | None]] = {
     "account-seen": (public.AccountSeen, _same),
     "account-opened": (public.AccountOpened, _same),
@@ -75,8 +82,14 @@ _WORDS: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] 
     "quarantined-record-dismissed": (public.FeedRecordDismissed, _same),
     "quarantined-record-shown": None,
     "repair-proposed": None,
-    "reconciliation-certified": (public.FeedCertified, _certificate),
+    "reconciliation-certified": (public.FeedCertifiedV2, _certificate_with_reasons),
+    "contradictions-acknowledged": None,
+    "source-scheduled": None,
 }
+_AS_IT_WAS: Final[dict[tuple[str, int], tuple[type[public.IngestEvent], Callable[[Data], Data]]]] = {
+    ("reconciliation-certified", 1): (public.FeedCertified, _certificate),
+}
+"""What was told in an older version stays told in it: lifting belongs to who reads."""
 STORED_NAMES_TOLD: Final = frozenset(_WORDS)
 
 _bodies: Final = msgspec.json.Decoder(_Body)
@@ -88,7 +101,6 @@ def published(stored: StoredEvent) -> Published | None:
     words = _WORDS[stored.name]
     if words is None:
         return None
-    event, choose = words
     data = _bodies.decode(stored.body).data
-    data.pop("v", None)
+    event, choose = _AS_IT_WAS.get((stored.name, data.pop("v", 1)), words)
     return Published(event, _encode(choose(data)))

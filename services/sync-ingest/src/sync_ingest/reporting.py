@@ -1,7 +1,7 @@
 """What a run and a certificate look like to people and programs outside: plain values, accounts by number."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -32,6 +32,7 @@ def result_of(result: RunResult) -> dict[str, Any]:
         "debits_minor": debits_minor,
         "currency": currencies[0] if len(currencies) == 1 else (currencies or None),
         "certificate": findings.status,
+        "reasons": list(findings.reasons),
         "seconds": round(result.seconds, 3),
     }
 
@@ -47,6 +48,7 @@ def certificate_of(certificate: Certificate, numbers: Mapping[UUID, str]) -> dic
         "source": certificate.source,
         "certified_at": certificate.certified_at.isoformat(),
         "status": findings.status,
+        "reasons": list(findings.reasons),
         "records": findings.records,
         "posted": findings.posted,
         "duplicates": findings.duplicates,
@@ -66,7 +68,21 @@ def certificate_of(certificate: Certificate, numbers: Mapping[UUID, str]) -> dic
         "printed_balances": msgspec.to_builtins(findings.printed),
         "problems": [_problem(problem, numbers) for problem in findings.problems],
         "problems_total": findings.problems_total,
+        "acknowledges": str(findings.acknowledges) if findings.acknowledges else None,
     }
+
+
+NUMBER_START_SHOWN: Final = 6
+NUMBER_END_SHOWN: Final = 4
+
+
+def masked_number(number: str) -> str:
+    """An account number as a certificate prints it: enough to recognise it, for whom it is known."""
+    hidden = len(number) - NUMBER_START_SHOWN - NUMBER_END_SHOWN
+    if hidden >= NUMBER_END_SHOWN:
+        return f"{number[:NUMBER_START_SHOWN]}{'*' * hidden}{number[-NUMBER_END_SHOWN:]}"
+    shown = min(NUMBER_END_SHOWN, len(number) // 3)
+    return "*" * (len(number) - shown) + (number[-shown:] if shown else "")
 
 
 def quarantine_of(number: int, entry: QuarantineEntry, proposal: Proposal | None = None) -> dict[str, Any]:
@@ -105,6 +121,8 @@ def _problem(problem: Problem, numbers: Mapping[UUID, str]) -> dict[str, Any]:
     return {
         "code": problem.code,
         "account": numbers.get(problem.account_id) if problem.account_id else None,
+        "contradiction": str(problem.contradiction) if problem.contradiction else None,
+        "new": not problem.known,
         "account_id": str(problem.account_id) if problem.account_id else None,
         "currency": problem.currency,
         "expected": problem.expected,

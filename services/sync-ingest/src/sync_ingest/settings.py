@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from chassis.settings import Settings
 from pydantic import Field
 
-from sync_ingest.domain.balances import TOLERANCE_MINOR
+from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
 from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY
 from sync_ingest.ingesting import RELEASE_APPROVAL_MINOR, IngestSettings
 
@@ -17,11 +17,15 @@ CrashPoint = Literal["after-intake", "mid-batch", "after-append", "before-progre
 class SyncIngestSettings(Settings):
     """A posting is booked from `booked_from` to `booked_days_ahead_max` days after the bank's business date.
 
+    `printed_tolerance_minor` is of one running balance, `printed_drift_minor_max` of all of an account added up.
+    A source sends as often as it was scheduled to; else a window of the branch topic, or `file_every_minutes`.
     `topic_source` is the source of messages that name none; `feed_instance` a feed process's name that outlives it.
     """
 
     bank_time_zone: str = "Asia/Shanghai"
     printed_tolerance_minor: int = Field(default=TOLERANCE_MINOR, ge=0)
+    printed_drift_minor_max: int = Field(default=DRIFT_MINOR_MAX, ge=0)
+    file_every_minutes: int = Field(default=24 * 60, ge=1, le=366 * 24 * 60)
     booked_from: date = FIRST_DAY
     booked_days_ahead_max: int = Field(default=BOOKED_DAYS_AHEAD_MAX, ge=0, le=3_660)
     window_minutes: int = Field(default=15, ge=1, le=24 * 60)
@@ -49,4 +53,7 @@ class SyncIngestSettings(Settings):
             booked_days_ahead_max=self.booked_days_ahead_max,
             release_approval_minor=self.release_approval_minor,
             release_approval_minor_by_currency=self.release_approval_minor_by_currency,
+            printed_drift_minor_max=self.printed_drift_minor_max,
+            stream_every_seconds=self.window_minutes * 60,
+            file_every_seconds=self.file_every_minutes * 60,
         )

@@ -1,23 +1,37 @@
-"""The reconciliation certificate: what the feed says against what the store holds, GREEN or RED, accounts named."""
+"""The reconciliation certificate: what a feed says against what the ledger holds.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+GREEN: everything that was read is posted or a duplicate, nothing of the source waits in quarantine, and control totals
+or running balances were there and agree. AMBER: something waits for a person, or nothing was there to check against.
+RED: figures contradict each other, until that is resolved or a person acknowledges it with a reason.
+"""
+
+from collections.abc import Sequence
 from datetime import date
 from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
 
-from sync_ingest.domain.balances import PrintedBalances
-from sync_ingest.domain.totals import ControlTotals, Purse
+from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
 
 PROBLEMS_NAMED_MAX: Final = 1_000
 
-Status = Literal["GREEN", "RED"]
+Status = Literal["GREEN", "AMBER", "RED"]
+
+QUARANTINE_WAITING: Final = "quarantine-waiting"
+NOTHING_READ: Final = "nothing-read"
+NOTHING_TO_CHECK: Final = "nothing-to-check-against"
+NOT_COMPARED: Final = "running-balance-not-compared"
+COVERAGE_UNSTATED: Final = "coverage-unstated"
+LASTING_REASONS: Final = frozenset({NOTHING_READ, NOTHING_TO_CHECK, NOT_COMPARED, COVERAGE_UNSTATED})
+"""Reasons of what a feed was, which an acknowledgement does not change."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Why a certificate is RED: a code, where it holds, and both figures in minor units (or counts)."""
+    """A contradiction: a code, where it holds, and both figures in minor units (or counts).
+
+    `known`: an earlier certificate named it already. `contradiction` is the id by which it is acknowledged.
+    """
 
     code: str
     expected: int
@@ -25,6 +39,8 @@ class Problem(msgspec.Struct, frozen=True):
     account_id: UUID | None = None
     currency: str | None = None
     detail: str | None = None
+    contradiction: UUID | None = None
+    known: bool = False
 
 
 class CurrencyLine(msgspec.Struct, frozen=True):
@@ -40,7 +56,7 @@ class CurrencyLine(msgspec.Struct, frozen=True):
 
 
 class PrintedLine(msgspec.Struct, frozen=True):
-    """Printed balances of the run's accounts: how many agree, and how far the rest is off."""
+    """Running balances of the run's accounts: how many agree, and how far the rest is off."""
 
     rows: int
     exact: int
@@ -52,7 +68,7 @@ class PrintedLine(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """What a certificate says."""
+    """What a certificate says. `reasons` are stable codes of why it is not GREEN."""
 
     status: Status
     records: int
@@ -71,160 +87,140 @@ class Findings(msgspec.Struct, frozen=True):
     differing: int = 0
     differing_fields: dict[str, int] = {}
     coverage_unstated: int = 0
+    reasons: tuple[str, ...] = ()
+    acknowledges: UUID | None = None
 
 
-@dataclass(slots=True)
-class Movement:
-    """What the store added to a purse, folded from its events: signed sum, and the positive part beside it."""
+class Judgement(msgspec.Struct, frozen=True):
+    """What the source's status hangs on beside the counts: contradictions that are open, and what gives reasons."""
 
-    postings: int = 0
-    net_minor: int = 0
-    gross_minor: int = 0
-
-
-@dataclass(slots=True)
-class StoreFold:
-    """Stored movements by purse. Sums differently from the control totals: net and gross, not by direction."""
-
-    movements: dict[Purse, Movement] = field(default_factory=dict)
-
-    def add(self, purse: Purse, amount_minor: int) -> None:
-        """Folds one stored posting."""
-        movement = self.movements.get(purse)
-        if movement is None:
-            movement = self.movements[purse] = Movement()
-        movement.postings += 1
-        movement.net_minor += amount_minor
-        movement.gross_minor += abs(amount_minor)
+    open: tuple[Problem, ...] = ()
+    open_total: int = 0
+    codes: tuple[str, ...] = ()
+    waiting: int = 0
+    unchecked: int = 0
+    uncompared: int = 0
 
 
-def certify(
-    feed: ControlTotals,
-    store: StoreFold,
-    openings: Mapping[Purse, int],
-    closings: Mapping[Purse, int],
-    printed: Mapping[Purse, PrintedBalances],
-) -> Findings:
-    """Compares; both sides must name the same purses, counts and sums, and every purse must close.
+class Comparison:
+    """What a run counted against what the ledger got, purse by purse, so that memory does not follow the accounts.
 
-    `openings` are the closings of the previous certificate, `closings` what the store folds to now.
+    A difference between the two is a fault of ours. Sums are compared as net and as turnover, so that two errors that
+    cancel each other in one are seen in the other.
     """
-    problems = [
-        *_counts(feed),
-        *_flows(feed, store),
-        *_closings(feed, openings, closings),
-        *_printed(printed),
-    ]
-    named = tuple(problems[:PROBLEMS_NAMED_MAX])
+
+    def __init__(self, totals: ControlTotals) -> None:
+        self._totals = totals
+        self._lines: dict[str, list[int]] = {}
+        self._printed = [0] * 7
+        self.problems: list[Problem] = []
+        self.uncompared = 0
+        accounted = totals.posted + totals.duplicates + totals.quarantined
+        if accounted != totals.records:
+            self.problems.append(Problem("counts-unaccounted", totals.records, accounted))
+
+    def add(self, purse: Purse, held: AccountTotal, got: Flow) -> None:
+        """Compares one purse with what the ledger got of this run; one that it does not hold is an empty one."""
+        tally = self._totals.tallies.get(purse)
+        said = tally.movement if tally else Flow()
+        if tally:
+            tally.compared = True
+        said_net, got_net = said.credits_minor - said.debits_minor, got.credits_minor - got.debits_minor
+        said_gross, got_gross = said.credits_minor + said.debits_minor, got.credits_minor + got.debits_minor
+        for code, expected, found in (
+            ("postings-differ", said.postings, got.postings),
+            ("movement-differs", said_net, got_net),
+            ("turnover-differs", said_gross, got_gross),
+        ):
+            if expected != found and len(self.problems) < PROBLEMS_NAMED_MAX:
+                self.problems.append(Problem(code, expected, found, purse.account, purse.currency))
+        sums = self._lines.setdefault(purse.currency, [0, 0, 0, 0])
+        figures = (held.balance_minor - got_net, said.credits_minor, said.debits_minor, held.balance_minor)
+        for at, figure in enumerate(figures):
+            sums[at] += figure
+        if held.printed:
+            self._count_printed(held)
+
+    def close(self) -> None:
+        """Compares what was counted and is in no purse of the ledger at all."""
+        for purse, tally in self._totals.tallies.items():
+            if tally.movement.postings and not tally.compared:
+                self.add(purse, AccountTotal(), Flow())
+
+    def _count_printed(self, held: AccountTotal) -> None:
+        printed = self._printed
+        self.uncompared += held.uncompared
+        printed[0] += held.printed
+        printed[1] += max(0, held.printed - held.within - held.beyond - held.uncompared)
+        printed[2] += held.within
+        printed[3] += held.beyond
+        printed[4] = max(printed[4], held.largest_minor)
+        printed[5] += held.off_minor != 0
+        printed[6] += held.off_minor
+
+    @property
+    def printed(self) -> PrintedLine:
+        """Running balances of all purses."""
+        return PrintedLine(*self._printed)
+
+    def lines(self, stating: ControlTotals) -> tuple[CurrencyLine, ...]:
+        """A line for each currency, with the sums that the run states."""
+        stated, none = stating.stated_by_currency(), Flow()
+        found = []
+        for currency in sorted(self._lines.keys() | stated.keys()):
+            said = stated.get(currency, none)
+            opening, credits, debits, closing = self._lines.get(currency, [0, 0, 0, 0])
+            found.append(
+                CurrencyLine(
+                    currency, opening, credits, debits, closing, said.credits_minor, said.debits_minor
+                )
+            )
+        return tuple(found)
+
+
+def certify(stating: ControlTotals, comparison: Comparison, judgement: Judgement) -> Findings:
+    """What a certificate says of a run and of its source."""
+    reasons = reasons_of(stating, judgement)
     return Findings(
-        status="RED" if problems else "GREEN",
-        records=feed.records,
-        posted=feed.posted,
-        duplicates=feed.duplicates,
-        quarantined=feed.quarantined,
-        master_records=feed.master_records,
-        accounts=feed.accounts,
-        late=feed.late,
-        back_dated=feed.back_dated,
-        booked_through=feed.booked_through,
-        lines=_lines(feed, openings, closings),
-        printed=_printed_line(printed),
-        problems=named,
-        problems_total=len(problems),
-        differing=feed.differing,
-        differing_fields=dict(sorted(feed.differing_fields.items())),
-        coverage_unstated=feed.coverage_unstated,
+        status=status_of(reasons, judgement),
+        records=stating.records,
+        posted=stating.posted,
+        duplicates=stating.duplicates,
+        quarantined=stating.quarantined,
+        master_records=stating.master_records,
+        accounts=stating.accounts,
+        late=stating.late,
+        back_dated=stating.back_dated,
+        booked_through=stating.booked_through,
+        lines=comparison.lines(stating),
+        printed=comparison.printed,
+        problems=judgement.open[:PROBLEMS_NAMED_MAX],
+        problems_total=judgement.open_total,
+        reasons=reasons,
+        differing=stating.differing,
+        differing_fields=dict(sorted(stating.differing_fields.items())),
+        coverage_unstated=stating.coverage_unstated,
     )
 
 
-def _counts(feed: ControlTotals) -> list[Problem]:
-    accounted = feed.posted + feed.duplicates + feed.quarantined
-    return [] if accounted == feed.records else [Problem("records-unaccounted", feed.records, accounted)]
+def reasons_of(totals: ControlTotals, judgement: Judgement) -> tuple[str, ...]:
+    """The codes of why a source is not GREEN, those of contradictions first."""
+    reasons = list(judgement.codes)
+    if judgement.waiting or totals.quarantined:
+        reasons.append(QUARANTINE_WAITING)
+    if totals.posted + totals.duplicates + totals.master_records == 0:
+        reasons.append(NOTHING_READ)
+    if judgement.unchecked or not totals.posted + totals.duplicates:
+        reasons.append(NOTHING_TO_CHECK)
+    if judgement.uncompared:
+        reasons.append(NOT_COMPARED)
+    if totals.coverage_unstated:
+        reasons.append(COVERAGE_UNSTATED)
+    return tuple(reasons)
 
 
-def _flows(feed: ControlTotals, store: StoreFold) -> list[Problem]:
-    problems = []
-    movements = feed.movements
-    for purse in sorted(movements.keys() | store.movements.keys()):
-        said, held = movements.get(purse), store.movements.get(purse)
-        said_net = said.credits_minor - said.debits_minor if said else 0
-        said_gross = said.credits_minor + said.debits_minor if said else 0
-        pairs = (
-            ("postings-differ", said.postings if said else 0, held.postings if held else 0),
-            ("movement-differs", said_net, held.net_minor if held else 0),
-            ("turnover-differs", said_gross, held.gross_minor if held else 0),
-        )
-        problems += [
-            Problem(code, expected, found, purse.account, purse.currency)
-            for code, expected, found in pairs
-            if expected != found
-        ]
-    return problems
-
-
-def _closings(
-    feed: ControlTotals, openings: Mapping[Purse, int], closings: Mapping[Purse, int]
-) -> list[Problem]:
-    problems = []
-    movements = feed.movements
-    for purse in sorted(openings.keys() | closings.keys() | movements.keys()):
-        flow = movements.get(purse)
-        expected = openings.get(purse, 0) + (flow.credits_minor - flow.debits_minor if flow else 0)
-        found = closings.get(purse, 0)
-        if expected != found:
-            problems.append(Problem("closing-differs", expected, found, purse.account, purse.currency))
-    return problems
-
-
-def _printed(printed: Mapping[Purse, PrintedBalances]) -> list[Problem]:
-    """Of each purse what its history lacks before its first row, and how many later rows do not follow."""
-    problems = []
-    for purse, balances in sorted(printed.items(), key=lambda pair: pair[0]):
-        days = [day.isoformat() for day in balances.breaks_on]
-        rows = balances.beyond
-        if balances.opening_minor:
-            opening, first, *days = balances.opening_minor, *days
-            rows -= 1
-            problems.append(Problem("opening-missing", 0, opening, purse.account, purse.currency, first))
-        if rows:
-            detail = ", ".join(days)
-            problems.append(
-                Problem("printed-balance-differs", 0, rows, purse.account, purse.currency, detail)
-            )
-    return problems
-
-
-def _printed_line(printed: Mapping[Purse, PrintedBalances]) -> PrintedLine:
-    every = printed.values()
-    return PrintedLine(
-        rows=sum(balances.rows for balances in every),
-        exact=sum(balances.exact for balances in every),
-        within_tolerance=sum(balances.within for balances in every),
-        beyond_tolerance=sum(balances.beyond for balances in every),
-        largest_minor=max((balances.largest_minor for balances in every), default=0),
-        accounts_differing=sum(balances.difference_minor != 0 for balances in every),
-        difference_minor=sum(balances.difference_minor for balances in every),
-    )
-
-
-def _lines(
-    feed: ControlTotals, openings: Mapping[Purse, int], closings: Mapping[Purse, int]
-) -> tuple[CurrencyLine, ...]:
-    stated, movements = feed.stated_by_currency(), feed.movements
-    currencies = sorted({purse.currency for purse in openings.keys() | closings.keys()} | stated.keys())
-    lines = []
-    for currency in currencies:
-        flows = [flow for purse, flow in movements.items() if purse.currency == currency]
-        said = stated.get(currency)
-        lines.append(
-            CurrencyLine(
-                currency=currency,
-                opening_minor=sum(m for purse, m in openings.items() if purse.currency == currency),
-                credits_minor=sum(flow.credits_minor for flow in flows),
-                debits_minor=sum(flow.debits_minor for flow in flows),
-                closing_minor=sum(m for purse, m in closings.items() if purse.currency == currency),
-                stated_credits_minor=said.credits_minor if said else 0,
-                stated_debits_minor=said.debits_minor if said else 0,
-            )
-        )
-    return tuple(lines)
+def status_of(reasons: Sequence[str], judgement: Judgement) -> Status:
+    """RED while a contradiction is open, AMBER for any other reason."""
+    if judgement.open_total:
+        return "RED"
+    return "AMBER" if reasons else "GREEN"

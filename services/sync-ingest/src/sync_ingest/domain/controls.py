@@ -24,6 +24,21 @@ class NumberSeries(msgspec.Struct, array_like=True):
     """The running numbers of one account or branch that were read so far, as intervals, and what was stated of them."""
 
     intervals: list[tuple[int, int]] = []
+    first: int | None = None
+    last: int | None = None
+
+    def state(self, first: int | None, last: int | None) -> None:
+        """Notes between which numbers a control record says that they run."""
+        if first is not None:
+            self.first = first if self.first is None else min(self.first, first)
+        if last is not None:
+            self.last = last if self.last is None else max(self.last, last)
+
+    def include(self, other: "NumberSeries") -> None:
+        """Adds all that another knows."""
+        for first, last in other.intervals:
+            self.add(first, last)
+        self.state(other.first, other.last)
 
     def add(self, first: int, last: int) -> None:
         """Adds the numbers from `first` to `last`."""
@@ -46,7 +61,11 @@ class NumberSeries(msgspec.Struct, array_like=True):
 
     def gaps(self) -> list[tuple[int, int]]:
         """First and last number of each run of numbers that is missing."""
-        held = self.intervals
+        held = list(self.intervals)
+        if self.first is not None and (not held or self.first < held[0][0]):
+            held.insert(0, (self.first, self.first - 1))
+        if self.last is not None and held and self.last > held[-1][1]:
+            held.append((self.last + 1, self.last))
         return [(before[1] + 1, after[0] - 1) for before, after in pairwise(held)]
 
 
@@ -97,8 +116,15 @@ class FeedRead:
         elif kind is Unreadable:
             read.records += 1
             read.unreadable += 1
-        elif kind is ControlRecord and len(read.controls) < CONTROLS_PER_FILE_MAX:
-            read.controls.append((line, content))  # type: ignore[arg-type]
+        elif isinstance(content, ControlRecord):
+            self._control(read, line, content)
+
+    def _control(self, read: FileRead, line: int, control: ControlRecord) -> None:
+        if len(read.controls) < CONTROLS_PER_FILE_MAX:
+            read.controls.append((line, control))
+        if control.first_number is not None or control.last_number is not None:
+            scope = Scope(control.account, control.branch)
+            self.series.setdefault(scope, NumberSeries([])).state(control.first_number, control.last_number)
 
     def _posting(self, read: FileRead, posting: Posting) -> None:
         read.records += 1

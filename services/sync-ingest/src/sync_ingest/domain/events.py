@@ -3,8 +3,9 @@
 Money is signed minor units: credit positive, debit negative. Personal fields are sealed one by one when stored.
 """
 
+from collections.abc import Callable
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from chassis.events import Event, personal
@@ -248,12 +249,31 @@ class RepairProposed(Event, frozen=True):
 
 
 class ReconciliationCertified(Event, frozen=True):
-    """A certificate over a set of intakes."""
+    """A certificate over a set of intakes; none where it only says that something was acknowledged.
+
+    Version 1 knew GREEN and RED alone, and gave no reasons.
+    """
 
     source: str
     certificate: UUID
     intakes: tuple[UUID, ...]
     findings: Findings
+    expected_every_seconds: int | None = None
+
+
+class ContradictionsAcknowledged(Event, frozen=True):
+    """A person has looked at contradictions of a source and takes them as known: they count no longer."""
+
+    source: str
+    certificate: UUID
+    contradictions: tuple[UUID, ...]
+
+
+class SourceScheduled(Event, frozen=True):
+    """How often a source sends: one that is silent for longer is stale."""
+
+    source: str
+    every_seconds: int
 
 
 PostingEvent = PostingBooked | PostingReversed
@@ -278,6 +298,8 @@ IngestEvent = (
     | QuarantinedRecordShown
     | RepairProposed
     | ReconciliationCertified
+    | ContradictionsAcknowledged
+    | SourceScheduled
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -301,4 +323,16 @@ STORED_NAMES: dict[str, type[Event]] = {
     "quarantined-record-shown": QuarantinedRecordShown,
     "repair-proposed": RepairProposed,
     "reconciliation-certified": ReconciliationCertified,
+    "contradictions-acknowledged": ContradictionsAcknowledged,
+    "source-scheduled": SourceScheduled,
+}
+
+
+def certified_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had neither reasons nor a schedule; both are empty where nothing was said."""
+    return data
+
+
+UPCASTS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
+    ("reconciliation-certified", 1): certified_v1_to_v2,
 }

@@ -1,4 +1,4 @@
-"""Control totals: what the feed says, counted while it is read and never from what was stored."""
+"""Totals: what a run read and posted, and what the ledger holds of an account in one currency."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple
 from uuid import UUID
+
+import msgspec
 
 
 class Purse(NamedTuple):
@@ -31,14 +33,82 @@ class Flow:
         else:
             self.debits_minor -= amount_minor
 
+    def include(self, other: "Flow") -> None:
+        """Adds all that another counted."""
+        self.postings += other.postings
+        self.credits_minor += other.credits_minor
+        self.debits_minor += other.debits_minor
+
 
 @dataclass(slots=True)
 class Tally:
-    """Of one purse: what this run posted, and every distinct posting that the feed states."""
+    """Of one purse: what this run posted, every distinct posting that the feed states, and where the ledger stands.
+
+    `balance_minor` and `turnover_minor` count what is planned too, so that a limit holds with batches under way.
+    """
 
     purse: Purse
     movement: Flow = field(default_factory=Flow)
     stated: Flow = field(default_factory=Flow)
+    balance_minor: int = 0
+    turnover_minor: int = 0
+    compared: bool = False
+
+
+class AccountTotal(msgspec.Struct):
+    """What the ledger holds of one purse: folded from its stream up to `version`, a posting at a time.
+
+    `certified_*` is the part that certificates cover. Balances that postings print are judged day by day
+    (`domain.balances`); here are the sums over all days.
+    """
+
+    version: int = 0
+    postings: int = 0
+    credits_minor: int = 0
+    debits_minor: int = 0
+    certified_postings: int = 0
+    certified_credits_minor: int = 0
+    certified_debits_minor: int = 0
+    last_on: date | None = None
+    printed: int = 0
+    within: int = 0
+    beyond: int = 0
+    uncompared: int = 0
+    drift_minor: int = 0
+    off_minor: int = 0
+    largest_minor: int = 0
+
+    @property
+    def balance_minor(self) -> int:
+        """Credits less debits."""
+        return self.credits_minor - self.debits_minor
+
+    @property
+    def turnover_minor(self) -> int:
+        """The sum of absolute amounts."""
+        return self.credits_minor + self.debits_minor
+
+    @property
+    def movement(self) -> Flow:
+        """What no certificate covers yet."""
+        return Flow(
+            self.postings - self.certified_postings,
+            self.credits_minor - self.certified_credits_minor,
+            self.debits_minor - self.certified_debits_minor,
+        )
+
+    def add(self, amount_minor: int, booked_on: date, *, certified: bool) -> None:
+        """Folds one stored posting."""
+        self.postings += 1
+        self.certified_postings += certified
+        if amount_minor >= 0:
+            self.credits_minor += amount_minor
+            self.certified_credits_minor += amount_minor * certified
+        else:
+            self.debits_minor -= amount_minor
+            self.certified_debits_minor -= amount_minor * certified
+        if self.last_on is None or booked_on > self.last_on:
+            self.last_on = booked_on
 
 
 @dataclass(slots=True)
@@ -139,12 +209,17 @@ class ControlTotals:
         """How many accounts the feed moves."""
         return len(self.account_ids)
 
+    def posted_by_currency(self) -> dict[str, Flow]:
+        """What this run posted, one sum per currency."""
+        sums: dict[str, Flow] = {}
+        for purse, tally in self.tallies.items():
+            sums.setdefault(purse.currency, Flow()).include(tally.movement)
+        return sums
+
     def stated_by_currency(self) -> dict[str, Flow]:
         """The feed's sums, one per currency."""
         sums: dict[str, Flow] = {}
         for purse, tally in self.tallies.items():
             total = sums.setdefault(purse.currency, Flow())
-            total.postings += tally.stated.postings
-            total.credits_minor += tally.stated.credits_minor
-            total.debits_minor += tally.stated.debits_minor
+            total.include(tally.stated)
         return sums

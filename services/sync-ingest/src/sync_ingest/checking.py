@@ -1,0 +1,292 @@
+"""Checks what a feed states about itself, and keeps what contradicts it until it is resolved or acknowledged."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+from contracts.identity import OutsideIds
+
+from sync_ingest.archive import Archive, Contradiction, Contradictions
+from sync_ingest.domain.certificate import Problem
+from sync_ingest.domain.controls import (
+    Counted,
+    FeedRead,
+    FileRead,
+    NumberSeries,
+    Scope,
+    differences,
+    read_under,
+    unchecked,
+)
+from sync_ingest.domain.records import ControlRecord
+from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
+from sync_ingest.folding import OPENING_MISSING, Movements, contradiction_id
+
+CONTROL: Final = "control-total"
+SERIES: Final = "running-number"
+LEDGER: Final = "ledger"
+TOTAL_DIFFERS: Final = "control-total-differs"
+NUMBER_GAP: Final = "running-number-gap"
+ACCOUNTS_AT_ONCE: Final = 1_000
+CONTROLS_AT_ONCE: Final = 1_000
+GAPS_NAMED_MAX: Final = 1_000
+
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+_pack: Final = msgspec.msgpack.Encoder().encode
+_series: Final = msgspec.msgpack.Decoder(NumberSeries)
+
+
+class Stated(NamedTuple):
+    """A control record, and where it stands: the name of its file and its line, or neither."""
+
+    control: ControlRecord
+    place: str
+
+
+class _Found(NamedTuple):
+    figure: str
+    expected: int
+    found: int
+    code: str = TOTAL_DIFFERS
+
+
+@dataclass(slots=True)
+class Checking:
+    """Checks one booking of a source; the caller holds the source's lock, and everything is folded."""
+
+    archive: Archive
+    ledger: Movements
+    ids: OutsideIds
+    source: str
+    unchecked: bool = False
+
+    def check(
+        self,
+        read: FeedRead,
+        names: Sequence[str],
+        beside: Sequence[ControlRecord],
+        totals: ControlTotals,
+        *,
+        as_one: bool,
+    ) -> None:
+        """Checks what was read of files `names`; `beside`: controls of all together; `as_one`: a stream is one file."""
+        files = dict(read.files)
+        stated: list[tuple[Sequence[FileRead], list[Stated]]] = [
+            (list(files.values()), [Stated(control, "stated beside the feed") for control in beside])
+        ]
+        of_files = [
+            ([file], [Stated(control, f"{names[at]}:{line}") for line, control in file.controls])
+            for at, file in files.items()
+        ]
+        if as_one:
+            of_files = [(list(files.values()), [each for _, some in of_files for each in some])]
+        stated += of_files
+        agreed = {scope for reads, some in stated for scope in self._controls(reads, some)}
+        self._brought_later(totals, agreed)
+        self._numbers(read)
+        for reads, some in of_files:
+            controls = [*beside, *(each.control for each in some)]
+            for file in reads:
+                self._unchecked(file, controls)
+
+    def faults(self, problems: Sequence[Problem], intakes: Sequence[UUID]) -> None:
+        """Keeps what the ledger got otherwise than it was counted, which is a fault of ours."""
+        found = [
+            Contradiction(
+                contradiction_id(self.source, LEDGER, p.code, p.account_id, p.currency, *intakes),
+                LEDGER,
+                "",
+                p.code,
+                p.account_id,
+                p.currency,
+                p.expected,
+                p.found,
+                p.detail,
+            )
+            for p in problems
+        ]
+        if found:
+            self.archive.contradict(self.source, Contradictions(found))
+
+    # control totals
+
+    def _controls(self, reads: Sequence[FileRead], stated: Sequence[Stated]) -> Iterator[str]:
+        """Compares controls with what was read under them; yields the statements that were looked at."""
+        for at in range(0, len(stated), CONTROLS_AT_ONCE):
+            some = stated[at : at + CONTROLS_AT_ONCE]
+            found: dict[UUID, Contradiction] = {}
+            statements = {self._statement(each.control) for each in some}
+            for each in some:
+                for difference in self._differences(reads, each.control):
+                    one = self._contradiction(each, difference)
+                    found[one.id] = one
+            standing = self.archive.standing_among(self.source, CONTROL, sorted(statements))
+            gone = [identity for identity in standing if identity not in found]
+            if found or gone:
+                self.archive.contradict(self.source, Contradictions(list(found.values()), gone))
+            yield from statements
+
+    def _differences(self, reads: Sequence[FileRead], control: ControlRecord) -> Iterator[_Found]:
+        for each in differences(reads, [(0, 0, control)]):
+            yield _Found(each.figure, each.stated, each.found)
+        if control.opening_minor is not None or control.closing_minor is not None:
+            yield from self._balances(reads, control)
+
+    def _balances(self, reads: Sequence[FileRead], control: ControlRecord) -> Iterator[_Found]:
+        """Opening and closing against the ledger, at the end of the last day that the file has of these accounts."""
+        counted, currency = read_under(reads, control), control.currency or ""
+        names = (
+            {control.account}
+            if control.account
+            else {name for file in reads for name, of in file.accounts if of == currency}
+        )
+        purses = [Purse(self.ids.account(self.source, name), currency) for name in names if name]
+        held: dict[Purse, AccountTotal] = {}
+        for at in range(0, len(purses), ACCOUNTS_AT_ONCE):
+            held |= self.archive.totals([p.account for p in purses[at : at + ACCOUNTS_AT_ONCE]])
+        totals = [held[purse] for purse in purses if purse in held]
+        closings = {sum(total.balance_minor for total in totals)}
+        if any(t.last_on and counted.last_on and t.last_on > counted.last_on for t in totals):
+            if len(purses) > 1:
+                return
+            closings = self._closings(purses[0], counted)
+        net = counted.credits_minor - counted.debits_minor
+        opening, closing = control.opening_minor, control.closing_minor
+        likely = max(closings, key=lambda balance: (balance == closing, balance - net == opening, balance))
+        fresh = sum(total.postings for total in totals) <= counted.postings
+        if opening is not None and opening + net not in closings:
+            yield _Found("opening_minor", opening, likely - net, OPENING_MISSING if fresh else TOTAL_DIFFERS)
+            if closing is not None and closing - opening == net:
+                return
+        if closing is not None and closing not in closings:
+            yield _Found("closing_minor", closing, likely)
+
+    def _closings(self, purse: Purse, counted: Counted) -> set[int]:
+        """Balances with which the last day that was read may have closed, when later days are in the ledger already.
+
+        At the end of that day, or at any time while that day was the last that was stored: a file of the morning that
+        comes again after the one of the afternoon closes as it did.
+        """
+        balance, closings = 0, set[int]()
+        for row in self.ledger.movements({purse.account: 0}):
+            if row.currency == purse.currency and counted.last_on and row.booked_on <= counted.last_on:
+                balance += row.amount_minor
+                if row.booked_on == counted.last_on:
+                    closings.add(balance)
+        return closings | {balance}
+
+    def _statement(self, control: ControlRecord) -> str:
+        """What a control record says, without the account's number: said again, it is the same statement."""
+        account = self.ids.account(self.source, control.account) if control.account else None
+        return blake2b(
+            _encode(msgspec.structs.replace(control, account=str(account) if account else None, source=None)),
+            digest_size=16,
+        ).hexdigest()
+
+    def _contradiction(self, stated: Stated, difference: _Found) -> Contradiction:
+        control, statement = stated.control, self._statement(stated.control)
+        account = self.ids.account(self.source, control.account) if control.account else None
+        of_branch = f" of branch {control.branch}" if control.branch else ""
+        return Contradiction(
+            contradiction_id(self.source, CONTROL, statement, difference.figure, difference.found),
+            CONTROL,
+            f"{statement}|{difference.figure}",
+            difference.code,
+            account,
+            control.currency,
+            difference.expected,
+            difference.found,
+            f"{difference.figure}{of_branch}, {stated.place}",
+        )
+
+    def _brought_later(self, totals: ControlTotals, looked_at: set[str]) -> None:
+        """A run that brings exactly what an earlier feed stated and lacked resolves it."""
+        lacking: dict[str, dict[str, Contradiction]] = {}
+        for each in self.archive.standing_of(self.source, CONTROL, CONTROLS_AT_ONCE):
+            statement, _, figure = each.scope.partition("|")
+            if statement not in looked_at:
+                lacking.setdefault(statement, {})[figure] = each
+        if not lacking:
+            return
+        sums = totals.posted_by_currency()
+        gone: list[UUID] = []
+        for figures in lacking.values():
+            one = next(iter(figures.values()))
+            if one.currency is None or not figures.keys() & {
+                "credits_minor",
+                "debits_minor",
+                "closing_minor",
+            }:
+                continue
+            tally = totals.tallies.get(Purse(one.account, one.currency)) if one.account else None
+            flow = tally.movement if tally else Flow() if one.account else sums.get(one.currency, Flow())
+            brought = {
+                "records": flow.postings,
+                "credits_minor": flow.credits_minor,
+                "debits_minor": flow.debits_minor,
+                "closing_minor": flow.credits_minor - flow.debits_minor,
+            }
+            if all(c.expected - c.found == brought.get(figure) for figure, c in figures.items()):
+                gone += [c.id for c in figures.values()]
+        if gone:
+            self.archive.contradict(self.source, Contradictions((), gone))
+
+    def _unchecked(self, file: FileRead, controls: Sequence[ControlRecord]) -> None:
+        """Whether an account of this file is neither covered by a control total nor printing running balances."""
+        left = iter(sorted(unchecked(file, controls)))
+        while not self.unchecked and (some := list(islice(left, ACCOUNTS_AT_ONCE))):
+            silent = [key for key in some if not file.accounts[key].printed]
+            purses = [Purse(self.ids.account(self.source, name), currency) for name, currency in silent]
+            held = self.archive.totals([purse.account for purse in purses]) if purses else {}
+            self.unchecked = any(purse not in held or not held[purse].printed for purse in purses)
+
+    # running numbers
+
+    def _numbers(self, read: FeedRead) -> None:
+        scopes = list(read.series)
+        for at in range(0, len(scopes), ACCOUNTS_AT_ONCE):
+            self._series(
+                {self._scope(scope): read.series[scope] for scope in scopes[at : at + ACCOUNTS_AT_ONCE]}
+            )
+
+    def _scope(self, scope: Scope) -> str:
+        if scope.account is not None:
+            return f"account:{self.ids.account(self.source, scope.account)}"
+        return f"branch:{scope.branch}"
+
+    def _series(self, read: dict[str, NumberSeries]) -> None:
+        held = self.archive.series(self.source, list(read))
+        kept: dict[str, bytes] = {}
+        found: dict[UUID, Contradiction] = {}
+        for scope, numbers in read.items():
+            series = _series.decode(held[scope]) if scope in held else NumberSeries([])
+            series.include(numbers)
+            kept[scope] = _pack(series)
+            found |= {one.id: one for one in islice(self._gaps(scope, series.gaps()), GAPS_NAMED_MAX)}
+        standing = self.archive.standing(self.source, SERIES, scopes=list(read))
+        gone = [identity for identity in standing if identity not in found]
+        if found or gone or any(held.get(scope) != body for scope, body in kept.items()):
+            self.archive.keep_series(self.source, kept, Contradictions(list(found.values()), gone))
+
+    def _gaps(self, scope: str, gaps: Iterable[tuple[int, int]]) -> Iterator[Contradiction]:
+        kind, _, name = scope.partition(":")
+        of_branch = f"branch {name}: " if kind == "branch" else ""
+        for first, last in gaps:
+            identity = contradiction_id(self.source, SERIES, scope, first, last)
+            missing = f"number {first}" if first == last else f"numbers {first} to {last}"
+            account = UUID(name) if kind == "account" else None
+            yield Contradiction(
+                identity,
+                SERIES,
+                scope,
+                NUMBER_GAP,
+                account,
+                None,
+                first,
+                last,
+                f"{of_branch}{missing} missing",
+            )

@@ -1,0 +1,245 @@
+"""What the ledger holds of each account, folded forward from its stream: a fold reads what is new and no more.
+
+The fold is kept beside the events with the version up to which it read. What a crash left between an append and its
+fold is read by the next fold, because that begins at the kept version. Everything it keeps can be folded again from
+the beginning.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import islice
+from typing import Final, Protocol
+from uuid import UUID, uuid5
+
+import msgspec
+from contracts.identity import CRM_NAMESPACE
+
+from sync_ingest.archive import Archive, Contradiction, Contradictions
+from sync_ingest.domain.balances import DRIFT_MINOR_PER_ROW, DRIFT_TOLERANCES, Day, Judged, judge
+from sync_ingest.domain.totals import AccountTotal, Flow, Purse
+
+ACCOUNTS_PER_FOLD: Final = 1_000
+ROWS_PER_FOLD: Final = 20_000
+"""So much is in memory at once, whatever a run brought and however many accounts it moved."""
+RUNNING: Final = "running-balance"
+DIFFERS: Final = "running-balance-differs"
+OPENING_MISSING: Final = "opening-missing"
+ACCUMULATED: Final = "accumulated"
+
+_NAMESPACE: Final = uuid5(CRM_NAMESPACE, "contradiction")
+_encode: Final = msgspec.msgpack.Encoder().encode
+_days: Final = msgspec.msgpack.Decoder(Day)
+
+
+class StoredMovement(msgspec.Struct, frozen=True, gc=False):
+    """One stored posting as reconciliation reads it."""
+
+    stream_id: UUID
+    version: int
+    booked_on: date
+    amount_minor: int
+    currency: str
+    balance_after_minor: int | None
+    intake: UUID
+
+
+class Movements(Protocol):
+    """Reads postings back."""
+
+    def movements(self, after: Mapping[UUID, int]) -> Iterator[StoredMovement]:
+        """Every stored posting of these accounts beyond a version, account by account in stored order."""
+        ...
+
+
+def contradiction_id(source: str, kind: str, *parts: object) -> UUID:
+    """The same contradiction has the same id, whenever it is found."""
+    return uuid5(_NAMESPACE, "|".join([source, kind, *map(str, parts)]))
+
+
+@dataclass(slots=True)
+class _Folded:
+    """What one fold changes."""
+
+    totals: dict[Purse, AccountTotal] = field(default_factory=dict)
+    days: dict[tuple[Purse, date], bytes] = field(default_factory=dict)
+    turnovers: dict[str, int] = field(default_factory=dict)
+    found: dict[UUID, Contradiction] = field(default_factory=dict)
+    scopes: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Folding:
+    """Folds accounts of one source; the caller holds the source's lock."""
+
+    archive: Archive
+    ledger: Movements
+    source: str
+    tolerance_minor: int
+    drift_minor_max: int
+    _known: dict[UUID, bool] = field(default_factory=dict)
+
+    def totals(self, accounts: Iterable[UUID]) -> Iterator[dict[Purse, AccountTotal]]:
+        """What the ledger holds of these accounts now, some accounts at a time."""
+        every = list(dict.fromkeys(accounts))
+        for at in range(0, len(every), ACCOUNTS_PER_FOLD):
+            yield self._some(every[at : at + ACCOUNTS_PER_FOLD])
+
+    def _some(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
+        totals = self.archive.totals(accounts)
+        after = dict.fromkeys(accounts, 0)
+        for purse, total in totals.items():
+            after[purse.account] = max(after[purse.account], total.version)
+        movements = self.ledger.movements(after)
+        while rows := list(islice(movements, ROWS_PER_FOLD)):
+            self._fold(rows, totals)
+        return totals
+
+    def _fold(self, rows: Sequence[StoredMovement], totals: dict[Purse, AccountTotal]) -> None:
+        """Folds rows and keeps what comes of it, before the next rows are read."""
+        folded, by_purse = _Folded(), dict[Purse, list[StoredMovement]]()
+        for row in rows:
+            by_purse.setdefault(Purse(row.stream_id, row.currency), []).append(row)
+        certified = self._certified({row.intake for row in rows})
+        versions = {row.stream_id: row.version for row in rows}
+        comparing: dict[Purse, Sequence[StoredMovement]] = {}
+        for purse, moved in by_purse.items():
+            total = totals.setdefault(purse, AccountTotal())
+            folded.totals[purse] = total
+            silent = total.postings and not total.printed
+            for row in moved:
+                total.add(row.amount_minor, row.booked_on, certified=row.intake in certified)
+                total.printed += row.balance_after_minor is not None
+            total.version = versions[purse.account]
+            turnover_minor = sum(abs(row.amount_minor) for row in moved)
+            folded.turnovers[purse.currency] = folded.turnovers.get(purse.currency, 0) + turnover_minor
+            if total.printed:
+                comparing[purse] = self._history(purse, total.version) if silent else moved
+        held = self.archive.days({p: min(row.booked_on for row in of) for p, of in comparing.items()})
+        for purse, of_purse in comparing.items():
+            self._compare(purse, folded.totals[purse], of_purse, held.get(purse, {}), folded)
+        self._keep(folded)
+
+    def flows(self, totals: Mapping[Purse, AccountTotal], intakes: Collection[UUID]) -> dict[Purse, Flow]:
+        """What these intakes moved, read from the ledger: for when other intakes are open too, so that the part that
+        no certificate covers is not theirs alone."""
+        flows: dict[Purse, Flow] = {}
+        open_ = {purse.account: 0 for purse, total in totals.items() if total.movement.postings}
+        for row in self.ledger.movements(open_) if open_ else ():
+            if row.intake in intakes:
+                flows.setdefault(Purse(row.stream_id, row.currency), Flow()).count(row.amount_minor)
+        return flows
+
+    def _certified(self, intakes: set[UUID]) -> set[UUID]:
+        """Those of the intakes that a certificate covers: none becomes so while a run holds its source's lock."""
+        unknown = [intake for intake in intakes if intake not in self._known]
+        if unknown:
+            covered = self.archive.certified_among(unknown)
+            self._known |= {intake: intake in covered for intake in unknown}
+        return {intake for intake in intakes if self._known[intake]}
+
+    def _history(self, purse: Purse, version: int) -> list[StoredMovement]:
+        """Everything up to a version, once: where an account that printed no balances begins to print them."""
+        every = self.ledger.movements({purse.account: 0})
+        return [row for row in every if row.currency == purse.currency and row.version <= version]
+
+    def _compare(
+        self,
+        purse: Purse,
+        total: AccountTotal,
+        rows: Sequence[StoredMovement],
+        held: Mapping[date, bytes],
+        folded: _Folded,
+    ) -> None:
+        """Adds rows to their days, and judges these days and those that begin elsewhere because of them."""
+        days = {day: _days.decode(body) for day, body in held.items()}
+        touched = {row.booked_on for row in rows}
+        since, last = min(touched), max(touched)
+        for row in rows:
+            day = days.get(row.booked_on)
+            if day is None:
+                day = days[row.booked_on] = Day(surplus={}, unprinted={}, steps=[])
+            day.add(row.amount_minor, row.balance_after_minor)
+        before = Judged()
+        for on in sorted(days):
+            day, was = days[on], days[on].judged
+            if on >= since:
+                day.judged = judge(
+                    day,
+                    before.end_minor,
+                    printed_before=before.printed_before,
+                    tolerance_minor=self.tolerance_minor,
+                )
+                if on > last and day.judged == was:
+                    break
+                if on in touched or day.judged != was:
+                    folded.days[purse, on] = _encode(day)
+                    self._judged(purse, on, before, was, total, folded, day.judged)
+            before = day.judged
+        self._drift(purse, total, folded)
+
+    def _judged(
+        self,
+        purse: Purse,
+        on: date,
+        before: Judged,
+        was: Judged,
+        total: AccountTotal,
+        folded: _Folded,
+        now: Judged,
+    ) -> None:
+        total.within += now.within - was.within
+        total.beyond += len(now.breaks) - len(was.breaks)
+        total.uncompared += now.uncompared - was.uncompared
+        total.drift_minor += now.drift_minor - was.drift_minor
+        total.off_minor += now.off_minor - was.off_minor
+        total.largest_minor = max(total.largest_minor, now.largest_minor)
+        scope = _scope(purse, on.isoformat())
+        folded.scopes.add(scope)
+        for found, expected in now.breaks:
+            opening = not before.printed_before and expected == before.end_minor
+            code = OPENING_MISSING if opening else DIFFERS
+            self._found(folded, scope, code, purse, expected, found, on.isoformat(), expected, found)
+
+    def _drift(self, purse: Purse, total: AccountTotal, folded: _Folded) -> None:
+        scope, drift_minor = _scope(purse, ACCUMULATED), total.drift_minor
+        folded.scopes.add(scope)
+        allowed_minor = DRIFT_TOLERANCES * self.tolerance_minor + DRIFT_MINOR_PER_ROW * total.printed
+        if abs(drift_minor) > min(allowed_minor, self.drift_minor_max):
+            size = drift_minor // (self.drift_minor_max + 1)
+            detail = "differences within the tolerance, added up"
+            self._found(folded, scope, DIFFERS, purse, 0, drift_minor, detail, size)
+
+    def _found(
+        self,
+        folded: _Folded,
+        scope: str,
+        code: str,
+        purse: Purse,
+        expected: int,
+        found: int,
+        detail: str,
+        *key: object,
+    ) -> None:
+        identity = contradiction_id(self.source, RUNNING, scope, code, *key)
+        folded.found[identity] = Contradiction(
+            identity, RUNNING, scope, code, purse.account, purse.currency, expected, found, detail
+        )
+
+    def _keep(self, folded: _Folded) -> None:
+        gone: list[UUID] = []
+        if folded.scopes:
+            accounts = list({purse.account for purse in folded.totals})
+            standing = self.archive.standing(self.source, RUNNING, accounts=accounts)
+            gone = [c for c, scope in standing.items() if scope in folded.scopes and c not in folded.found]
+        self.archive.fold(
+            self.source,
+            folded.totals,
+            folded.days,
+            folded.turnovers,
+            Contradictions(list(folded.found.values()), gone),
+        )
+
+
+def _scope(purse: Purse, place: str) -> str:
+    return f"{purse.account}|{purse.currency}|{place}"

@@ -1,0 +1,408 @@
+"""What a source's status says, over runs that a hostile or a careless sender could make."""
+
+import io
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from random import Random
+
+import msgspec
+import psycopg
+import pytest
+from chassis.money import BALANCE_MINOR_MAX
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sync_ingest.domain.records import ControlRecord, Posting
+from sync_ingest.ingesting import Acting, CertificateUnknown, FeedContent, NothingToAcknowledge, ReasonMissing
+from sync_ingest.pipeline import Limits
+from sync_ingest.reporting import certificate_of, masked_number
+
+DAY = date(2026, 3, 2)
+_EXAMPLES = count()
+
+
+def posting(transaction, amount_minor, account="A1", day=0, **changes):
+    values = {"currency": "CNY", "booked_on": DAY + timedelta(days=day)} | changes
+    return Posting(account=account, core_transaction_id=transaction, amount_minor=amount_minor, **values)
+
+
+def lines(*records):
+    return b"".join((r if isinstance(r, bytes) else msgspec.json.encode(r)) + b"\n" for r in records)
+
+
+def contents(*files):
+    return [FeedContent(f"file-{at}", lambda c=c: io.BytesIO(c)) for at, c in enumerate(files)]
+
+
+def take(ingest, source, *records, controls=()):
+    return ingest.run(source, contents(lines(*records)), format="canonical", controls=controls)
+
+
+def status(result):
+    return result.findings.status, list(result.findings.reasons)
+
+
+def running(*rows, account="A1", opening=0):
+    """Postings with the running balance after each: (transaction, day, amount)."""
+    balance, found = opening, []
+    for transaction, day, amount_minor in rows:
+        balance += amount_minor
+        found.append(
+            posting(f"{account}{transaction}", amount_minor, account, day, balance_after_minor=balance)
+        )
+    return found
+
+
+ROWS = [("t1", 0, 100_00), ("t2", 0, -30_00), ("t3", 1, 500), ("t4", 2, -7_50), ("t5", 3, 1)]
+
+
+def test_running_balances_that_agree_are_green(ingest, source):
+    assert status(take(ingest, source, *running(*ROWS))) == ("GREEN", [])
+
+
+def test_a_feed_that_states_nothing_to_check_is_amber(ingest, source):
+    assert status(take(ingest, source, posting("t1", 5))) == ("AMBER", ["nothing-to-check-against"])
+    once = take(ingest, source, *running(*ROWS, account="B"), posting("t2", 5))
+    assert status(once) == ("AMBER", ["nothing-to-check-against"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n\n",
+        b"PK\x03\x04" + bytes(300),
+        b"\x1f\x8b" + bytes(range(256)),
+        "金额\n".encode("gb18030") * 9,
+        "a;b\n".encode("utf-16"),
+    ],
+)
+def test_a_file_of_which_nothing_can_be_read_is_amber(ingest, source, content):
+    take(ingest, source, *running(*ROWS))
+    result = ingest.run(source, contents(content), format="canonical")
+    assert status(result)[0] == "AMBER"
+    assert {"quarantine-waiting", "nothing-read"} <= set(status(result)[1])
+    assert ingest.latest_certificate(source).findings.status == "AMBER"
+
+
+def test_every_row_quarantined_is_amber_and_a_later_good_feed_does_not_hide_it(ingest, source):
+    first = take(ingest, source, b"{broken", b'{"record":"posting"}')
+    assert status(first)[0] == "AMBER"
+    assert status(take(ingest, source, *running(*ROWS))) == ("AMBER", ["quarantine-waiting"])
+
+
+def test_a_contradiction_stays_red_through_later_good_and_empty_files_until_the_row_comes(ingest, source):
+    rows = running(*ROWS)
+    red = take(ingest, source, *rows[:1], *rows[2:])
+    assert status(red) == ("RED", ["running-balance-differs"])
+    ((problem),) = red.findings.problems
+    account = ingest.ids.account(source, "A1")
+    assert (problem.account_id, problem.detail, problem.found - problem.expected, problem.known) == (
+        account,
+        "2026-03-03",
+        -3_000,
+        False,
+    )
+    later = take(ingest, source, *running(("x1", 9, 5), account="B"))
+    assert status(later) == ("RED", ["running-balance-differs"])
+    assert [p.known for p in later.findings.problems] == [True]
+    assert status(ingest.run(source, contents(b""), format="canonical"))[0] == "RED"
+    came = take(ingest, source, rows[1])
+    assert status(came) == ("AMBER", ["quarantine-waiting"]), "the empty file waits"
+    assert came.findings.problems == ()
+
+
+def test_an_acknowledged_contradiction_counts_no_longer_and_a_new_one_is_named_as_new(ingest, source):
+    rows = running(*ROWS)
+    red = take(ingest, source, *rows[:1], *rows[2:])
+    with pytest.raises(ReasonMissing):
+        ingest.acknowledge(red.certificate)
+    ingest.acting = Acting("lee", reason="the branch confirmed a lost slip")
+    certificate = ingest.acknowledge(red.certificate)
+    assert (certificate.findings.status, certificate.findings.acknowledges) == ("GREEN", red.certificate)
+    with pytest.raises(NothingToAcknowledge):
+        ingest.acknowledge(red.certificate)
+    with pytest.raises(CertificateUnknown):
+        ingest.acknowledge(ingest.ids.account(source, "nobody"))
+    more = running(("t6", 4, 10), account="A1", opening=1)
+    assert status(take(ingest, source, *running(("x1", 9, 5), account="B"))) == ("GREEN", [])
+    again = take(ingest, source, *more)
+    assert [(p.known, p.detail) for p in again.findings.problems] == [(False, "2026-03-06")]
+    assert again.findings.status == "RED"
+    late = take(ingest, source, rows[1])
+    assert [p.detail for p in late.findings.problems] == ["2026-03-06"]
+
+
+def test_a_drift_that_each_row_hides_in_the_tolerance_is_red(ingest, source):
+    drifting = [posting(f"t{n}", 1_000, "A1", n, balance_after_minor=(n + 1) * 1_010) for n in range(12)]
+    assert status(take(ingest, source, *drifting)) == ("RED", ["running-balance-differs"])
+    (problem,) = ingest.latest_certificate(source).findings.problems
+    assert (problem.found, problem.account_id) == (120, ingest.ids.account(source, "A1"))
+
+
+def test_an_opening_that_no_row_explains_is_named(ingest, source):
+    result = take(ingest, source, *running(("t1", 0, 10), ("t2", 0, -10), opening=1_000_00))
+    assert status(result) == ("RED", ["opening-missing"])
+    came = take(ingest, source, posting("opening", 1_000_00, day=-1))
+    assert came.findings.problems == ()
+
+
+def test_a_release_inside_an_open_window_is_no_contradiction(ingest, source):
+    rows = running(*ROWS)
+    ingest.keep(source, contents(lines(rows[0], b"{broken"))[0], format="canonical")
+    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ingest.acting = Acting("lee", reason="the branch sent it again")
+    released = ingest.release(entry.id, lines(rows[1]))
+    assert released.findings.posted == 1
+    assert released.findings.problems == ()
+    ingest.keep(source, contents(lines(*rows[2:]))[0], format="canonical")
+    (window,) = ingest.close_window(source)
+    assert window.findings.problems == ()
+    assert status(window)[0] == "GREEN"
+    assert ingest.close_window(source) == []
+
+
+# control totals
+
+CONTROLS = [
+    [ControlRecord(records=5)],
+    [ControlRecord(credits_minor=10_501, debits_minor=3_750, currency="CNY")],
+    [ControlRecord(account="A1", records=5, opening_minor=0, closing_minor=6_751, currency="CNY")],
+    [ControlRecord(account="A1", credits_minor=10_501, debits_minor=3_750, currency="CNY")],
+    [ControlRecord(account="A1", closing_minor=6_751, currency="CNY")],
+    [ControlRecord(branch="B1", records=5, credits_minor=10_501, debits_minor=3_750, currency="CNY")],
+]
+PLAIN = [posting(t, amount, day=day, branch="B1") for t, day, amount in ROWS]
+
+
+@pytest.mark.parametrize("controls", CONTROLS)
+@pytest.mark.parametrize("beside", [False, True])
+def test_control_totals_that_agree_are_green_and_one_dropped_row_is_red_until_it_comes(
+    ingest, source, controls, beside
+):
+    def read(name, records):
+        if beside:
+            return take(ingest, f"{source}-{name}", *records, controls=controls)
+        return take(ingest, f"{source}-{name}", *records, *controls)
+
+    if controls[0].records is None and controls[0].credits_minor is None:
+        assert status(read("whole", PLAIN)) == ("GREEN", [])
+        assert status(read("whole", PLAIN)) == ("GREEN", [])
+    else:
+        assert status(read("whole", PLAIN)) == ("GREEN", [])
+        assert status(read("whole", reversed(PLAIN))) == ("GREEN", [])
+    for at in (0, 2, 4):
+        rest = PLAIN[:at] + PLAIN[at + 1 :]
+        red = read(f"less-{at}", rest)
+        assert red.findings.status == "RED", controls
+        assert {p.code for p in red.findings.problems} <= {"control-total-differs", "opening-missing"}
+        place = "stated beside the feed" if beside else "file-0:5"
+        assert all(place in p.detail for p in red.findings.problems)
+        if controls[0].account:
+            assert {p.account_id for p in red.findings.problems} == {
+                ingest.ids.account(f"{source}-less-{at}", "A1")
+            }
+        assert read(f"less-{at}", PLAIN).findings.problems == (), (
+            "the corrected feed agrees with what it states"
+        )
+
+
+def test_the_missing_row_alone_resolves_the_control_total(ingest, source):
+    control = ControlRecord(records=5, credits_minor=10_501, debits_minor=3_750, currency="CNY")
+    take(ingest, source, *PLAIN[:2], *PLAIN[3:], control)
+    assert take(ingest, source, posting("other", 3, "B")).findings.status == "RED"
+    came = take(ingest, source, PLAIN[2])
+    assert status(came) == ("AMBER", ["nothing-to-check-against"])
+
+
+def test_a_closing_balance_is_the_ledgers_at_the_end_of_the_file_whatever_came_later(ingest, source):
+    morning = [
+        posting("m1", 100),
+        ControlRecord(account="A1", opening_minor=0, closing_minor=100, currency="CNY"),
+    ]
+    noon = [
+        posting("n1", 7),
+        ControlRecord(account="A1", opening_minor=100, closing_minor=107, currency="CNY"),
+    ]
+    next_day = [posting("d1", 1, day=1), ControlRecord(account="A1", closing_minor=108, currency="CNY")]
+    for feed in (morning, noon, next_day, morning, noon):
+        assert status(take(ingest, source, *feed)) == ("GREEN", [])
+    wrong = ControlRecord(account="A1", opening_minor=0, closing_minor=101, currency="CNY")
+    assert take(ingest, source, morning[0], wrong).findings.status == "RED"
+
+
+def test_a_gap_in_running_numbers_is_named_until_the_number_comes(ingest, source):
+    def numbered(*numbers, **changes):
+        return [posting(f"t{n}", 1, sequence_number=n, branch="B7", **changes) for n in numbers]
+
+    assert take(ingest, source, *numbered(3, 1, 2)).findings.problems == ()
+    gap = take(ingest, source, *numbered(5, 7))
+    assert gap.findings.status == "RED"
+    assert [(p.code, p.expected, p.found) for p in gap.findings.problems] == [
+        ("running-number-gap", 4, 4),
+        ("running-number-gap", 6, 6),
+    ]
+    assert {p.account_id for p in gap.findings.problems} == {ingest.ids.account(source, "A1")}
+    assert [p.expected for p in take(ingest, source, *numbered(4)).findings.problems] == [6]
+    assert take(ingest, source, *numbered(6)).findings.problems == ()
+    branch = take(ingest, f"{source}-b", *numbered(1, 2, 4, numbered_by="branch"))
+    assert [p.detail for p in branch.findings.problems] == ["branch B7: number 3 missing"]
+    stated = ControlRecord(account="A1", first_number=1, last_number=4)
+    ends = take(ingest, f"{source}-c", *numbered(2, 3), stated)
+    assert [p.detail for p in ends.findings.problems] == ["number 1 missing", "number 4 missing"]
+
+
+# the verdict does not depend on the order of arrival
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32), st.booleans())
+def test_shuffled_split_and_sent_again_gives_the_same_verdict(ingest, source, seed, complete):
+    chance, source = Random(seed), f"{source}-{next(_EXAMPLES)}"
+    rows = [
+        row
+        for account in ("A1", "B2")
+        for row in running(
+            *((f"t{n}", n // 4, chance.choice([-50, 20, 30, 700])) for n in range(14)), account=account
+        )
+    ]
+    if not complete:
+        del rows[chance.randrange(len(rows) - 1)]
+    rows = [
+        msgspec.structs.replace(row, balance_after_minor=None) if chance.random() < 0.1 else row
+        for row in rows
+    ]
+    name = f"{source}-{seed}-{complete}"
+    wanted = take(ingest, f"{name}-ordered", *rows)
+    if complete:
+        assert wanted.findings.status == "GREEN"
+
+    def verdict(result):
+        return status(result), Counter(
+            (p.code, p.expected, p.found, p.detail) for p in result.findings.problems
+        )
+
+    shuffled = rows * 1
+    chance.shuffle(shuffled)
+    assert verdict(take(ingest, f"{name}-shuffled", *shuffled)) == verdict(wanted)
+    cuts, kept = sorted(chance.sample(range(1, len(rows)), 3)), f"{name}-kept"
+    for at, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
+        split = take(ingest, f"{name}-split", *shuffled[at:end], *shuffled[: chance.randrange(3)])
+    assert verdict(split) == verdict(wanted)
+    for at, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
+        ingest.keep(kept, contents(lines(*shuffled[at:end]))[0], format="canonical")
+    (window,) = ingest.close_window(kept)
+    assert verdict(window) == verdict(wanted)
+
+
+def test_a_window_reads_the_rows_it_brought_however_long_the_history_is(ingest, source):
+    movements, read = ingest.ledger.movements, []
+
+    def counted(after):
+        for row in movements(after):
+            read.append(row)
+            yield row
+
+    ingest.ledger.movements = counted
+    rows = running(*((f"t{n}", n, 10 + n) for n in range(200)))
+    per_window = []
+    for at in range(0, 200, 20):
+        read.clear()
+        assert take(ingest, source, *rows[at : at + 20]).findings.status == "GREEN"
+        per_window.append(len(read))
+    assert per_window == [20] * 10
+    read.clear()
+    take(ingest, source, *rows[:20])
+    assert read == []
+
+
+def test_what_a_crash_left_between_append_and_fold_is_folded_by_the_next_run(ingest, source):
+    rows = running(*ROWS)
+    fold, broken = ingest.archive.fold, []
+
+    def breaking(*given):
+        broken.append(given)
+        raise KeyboardInterrupt
+
+    ingest.archive.fold = breaking
+    with pytest.raises(KeyboardInterrupt):
+        take(ingest, source, *rows[:3])
+    ingest.archive.fold = fold
+    assert broken
+    assert status(take(ingest, source, *rows[3:])) == ("GREEN", [])
+    assert status(take(ingest, source, *rows)) == ("GREEN", [])
+
+
+def test_totals_that_are_lost_are_folded_again_from_the_events(ingest, source, postgres_url):
+    rows = running(*ROWS)
+    take(ingest, source, *rows[:3])
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for table in ("account_totals", "account_days"):
+            connection.execute(
+                f"delete from ingest.{table} where account = %s", (ingest.ids.account(source, "A1"),)
+            )
+    result = take(ingest, source, *rows[3:])
+    assert status(result) == ("GREEN", [])
+    assert result.findings.lines[0].opening_minor == 7_500
+
+
+# limits
+
+
+@pytest.mark.parametrize("amount_minor", [2**31 - 1, 2**31, 2**53 // 16, 10**15])
+def test_large_amounts_are_certified_and_read_back(ingest, source, amount_minor):
+    control = ControlRecord(records=2, credits_minor=2 * amount_minor, debits_minor=0, currency="CNY")
+    result = take(ingest, source, posting("t1", amount_minor), posting("t2", amount_minor), control)
+    assert status(result) == ("GREEN", [])
+    shown = certificate_of(ingest.latest_certificate(source), {})
+    assert (shown["credits_minor"], shown["totals"][0]["closing_minor"]) == (
+        2 * amount_minor,
+        2 * amount_minor,
+    )
+
+
+def test_a_balance_beyond_the_limit_is_refused_before_anything_is_stored(ingest, source):
+    most = [posting(f"t{n}", 10**15) for n in range(9)]
+    assert BALANCE_MINOR_MAX == 9 * 10**15
+    assert take(ingest, source, *most).findings.posted == 9
+    head = ingest.ledger.head_position()
+    over = take(ingest, source, posting("over", 1))
+    assert (over.findings.posted, over.findings.quarantined) == (0, 1)
+    assert ingest.ledger.head_position() == head + 3, "the intake, the entry and the certificate"
+    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    assert entry.reason == "sum-out-of-range"
+    assert take(ingest, source, posting("back", -5), posting("again", 5)).findings.posted == 2
+
+
+def test_a_limit_holds_over_batches_in_flight_and_intakes_of_one_window(ingest, source):
+    many = [posting(f"t{n}", 10**15, f"A{n % 2}") for n in range(9_000)]
+    assert take(ingest, source, *many).findings.posted == 18
+    for part in range(4):
+        ingest.keep(
+            f"{source}-w",
+            contents(lines(*(posting(f"{part}-{n}", 10**15) for n in range(4))))[0],
+            format="canonical",
+        )
+    (window,) = ingest.close_window(f"{source}-w")
+    assert (window.findings.posted, window.findings.quarantined) == (9, 7)
+    assert window.findings.problems == ()
+
+
+def test_a_turnover_has_a_limit_of_its_own():
+    assert Limits().turnover_minor < 2**63
+    assert Limits().balance_minor < 2**53
+
+
+def test_an_account_number_is_masked():
+    assert masked_number("6222021234566789") == "622202******6789"
+    assert masked_number("12345") == "****5"
+    assert masked_number("7") == "*"
+    assert "1234" not in masked_number("123456789012")[6:]
+
+
+def test_a_source_has_a_schedule(ingest, source):
+    take(ingest, source, *running(*ROWS))
+    assert ingest.expected_every_seconds(source) == 24 * 60 * 60
+    ingest.schedule(source, 3_600)
+    assert ingest.expected_every_seconds(source) == 3_600
+    assert ingest.latest_certificate(source).certified_at <= datetime.now(UTC)
