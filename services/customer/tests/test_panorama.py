@@ -461,3 +461,28 @@ def test_a_closed_account_shows_its_day_and_counts_with_what_is_left():
     assert before["currencies"][0]["aum"]["accounts"] == 2
     events.append(teller.tell(empty, "account.reopened", source="core"))
     assert [one["closed"] for one in held(documents(events), {ME}, "2026-01-20")] == [True, False]
+
+
+def test_a_source_is_stale_by_its_own_schedule_and_says_why_it_is_not_green():
+    teller = Teller()
+    key, first = opened(teller, 1, "deposit")
+    events, later = [*first, teller.posting(key, 1, "2026-01-31")], NOW + timedelta(days=9)
+
+    def shown(silent, every_seconds):
+        certified = {
+            "source": "core",
+            "status": "AMBER",
+            "reasons": ["quarantine-waiting"],
+            "certificate": "c",
+            "booked_through": "2026-01-31",
+            "certified_at": (later - silent).isoformat(),
+            "expected_every_seconds": every_seconds,
+        }
+        [source] = seen(events, [certified], now=later)["sources"]
+        assert (source["status"], source["reasons"]) == ("AMBER", ["quarantine-waiting"])
+        return source["stale"]
+
+    hours = timedelta(hours=1)
+    assert [shown(n * hours, 24 * 3600) for n in (1, 47, 49)] == [False, False, True]
+    assert [shown(n * hours, 900) for n in (0.4, 0.6)] == [False, True]
+    assert [shown(n * hours, None) for n in (0.4, 0.6)] == [False, True]

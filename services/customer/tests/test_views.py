@@ -159,6 +159,11 @@ def test_a_source_never_goes_back():
     ]
     source = folded(events)[SOURCES, str(feed)]
     assert (source["booked_through"], source["status"]) == ("2026-01-31", "RED")
+    assert (source["reasons"], source["expected_every_seconds"]) == ([], None)
+    why = {"status": "AMBER", "reasons": ["nothing-read"], "expected_every_seconds": 900}
+    now = teller.tell(feed, "feed.certified", source="core", certificate="d", booked_through=None, **why)
+    source = folded([*events, now])[SOURCES, str(feed)]
+    assert {name: source[name] for name in why} == why
 
 
 def test_parties_and_what_is_nobodys_business():

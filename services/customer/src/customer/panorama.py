@@ -171,7 +171,11 @@ class HeldAccount(TypedDict):
 
 
 class SourceShown(TypedDict):
-    """A source of the panorama: how far it is booked, and its last certificate, which is RED where it did not add up."""
+    """A source of the panorama: how far it is booked, and its status by its last certificate.
+
+    GREEN: everything read is posted and checked. AMBER: something waits for a person or could not be checked. RED:
+    figures contradict each other. `reasons` are codes of why it is not GREEN.
+    """
 
     source: str
     booked_through: str | None
@@ -180,6 +184,7 @@ class SourceShown(TypedDict):
     stale: bool
     certificate: str | None
     status: str | None
+    reasons: list[str]
     certified_at: str | None
 
 
@@ -208,7 +213,9 @@ class Panorama(TypedDict):
 
 
 STALE_AFTER_SECONDS: Final = 30 * 60
-"""Two windows of a source that is certified every 15 minutes."""
+"""Of a source that no certificate says a schedule of."""
+STALE_AFTER_TIMES: Final = 2
+"""A source is stale when it is silent for so many times as long as it takes to send once."""
 
 _NOTHING: Final[Figure] = {
     "amount_minor": 0,
@@ -285,6 +292,8 @@ class _Source:
     heard_at: str = ""
     status: str | None = None
     certificate: str | None = None
+    reasons: list[str] = field(default_factory=list)
+    expected_every_seconds: int | None = None
     certified_at: str | None = None
     freshness_seconds: int = 0
     stale: bool = False
@@ -593,9 +602,13 @@ def _heard(
             known.hears(source["booked_through"], source["certified_at"])
             known.status, known.certificate = source["status"], source["certificate"]
             known.certified_at = source["certified_at"]
+            known.reasons = source.get("reasons") or []
+            known.expected_every_seconds = source.get("expected_every_seconds")
     for known in heard.values():
         known.freshness_seconds = _seconds_since(known.heard_at, now)
-        known.stale = known.freshness_seconds > stale_after_seconds
+        every_seconds = known.expected_every_seconds
+        bound_seconds = stale_after_seconds if every_seconds is None else STALE_AFTER_TIMES * every_seconds
+        known.stale = known.freshness_seconds > bound_seconds
     return heard
 
 
@@ -608,6 +621,7 @@ def _shown(name: str, source: _Source) -> SourceShown:
         "stale": source.stale,
         "certificate": source.certificate,
         "status": source.status,
+        "reasons": source.reasons,
         "certified_at": source.certified_at,
     }
 

@@ -121,6 +121,8 @@ def source(document: Document | None, event: Delivered) -> Document:
         "source": data["source"],
         "certificate": data["certificate"],
         "status": data["status"],
+        "reasons": list(data.get("reasons") or ()),
+        "expected_every_seconds": data.get("expected_every_seconds"),
         "red_accounts": list(data.get("red_accounts") or ()),
         "booked_through": _through(before, data.get("booked_through"), event.recorded_at),
         "certified_at": written(event.recorded_at),
