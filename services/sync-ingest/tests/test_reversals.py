@@ -20,6 +20,16 @@ PAID = Posting("A1", "t1", -100, "CNY", DAY, kind="card")
 BACK = Posting("A1", "r1", 100, "CNY", LATER, reverses="t1")
 
 
+class NothingHeld:
+    """A book of a ledger that held nothing."""
+
+    def ledger_totals(self, accounts):
+        return {}
+
+    def turnovers(self):
+        return {}
+
+
 def take(ingest, source, *records, name="f"):
     content = b"".join(
         (one if isinstance(one, bytes) else msgspec.json.encode(one)) + b"\n" for one in records
@@ -137,7 +147,7 @@ def test_a_posting_is_reversed_once_though_two_runs_book_at_once(ingest, source,
 
     def overtake():
         with opened(SyncIngestSettings(postgres_url=postgres_url, data=data)) as other:
-            book = Pipeline(source, other.ids, other.ledger, None, now=other.now, bank_time=UTC)
+            book = Pipeline(source, other.ids, other.ledger, NothingHeld(), now=other.now, bank_time=UTC)
             list(book.book([[Item(0, 1, rival)]], [Origin(UUID(int=1), "f", open=True)]))
             assert book.totals.posted == 1
 
