@@ -305,7 +305,7 @@ async def begin_at_the_first(url: str, topics: Sequence[str]) -> None:
             if begin > 0:
                 raise TopicDiffers(
                     f"{at.topic}[{at.partition}] begins at offset {begin}, not 0: events are gone from it;"
-                    " `crm republish` brings them back from the store"
+                    " make it anew and `crm republish` its events from the store (docs/runbooks/rebuild.md)"
                 )
 
 
