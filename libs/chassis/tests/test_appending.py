@@ -28,10 +28,13 @@ def item(number: int, *, name: str = "noted", body: bytes = b"{}", key: str | No
     [item(99, name="no\0ted"), item(99, key="a\0b"), item(99, key="half \ud800 of a character")],
     ids=["a null in the name", "a null in the key", "half a character"],
 )
-async def test_one_bad_member_does_not_fail_its_batch(store: EventStore, recorder: Recorder, bad: Append) -> None:
+async def test_one_bad_member_does_not_fail_its_batch(
+    store: EventStore, recorder: Recorder, bad: Append
+) -> None:
     await store.append_one(item(0))  # so that those below wait together
     results = await asyncio.gather(
-        *(store.append_one(each) for each in (item(1), item(2), bad, item(3), item(4))), return_exceptions=True
+        *(store.append_one(each) for each in (item(1), item(2), bad, item(3), item(4))),
+        return_exceptions=True,
     )
     assert [isinstance(result, Appended) for result in results] == [True, True, False, True, True]
     assert isinstance(results[2], Exception)

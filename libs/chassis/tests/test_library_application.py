@@ -11,7 +11,9 @@ def test_a_store_is_read_as_an_application_of_the_library(
     postgres_url: str, schema: str, recorder: Recorder
 ) -> None:
     stream = UUID(int=7)
-    recorder.append_bulk([StoredEvent(stream, version, "noted", b"%d" % version) for version in range(1, 2_501)])
+    recorder.append_bulk(
+        [StoredEvent(stream, version, "noted", b"%d" % version) for version in range(1, 2_501)]
+    )
     store, read = application(postgres_url, schema), list[StoredEvent]()
     try:
         assert store.head_position() == recorder.head_position()

@@ -73,6 +73,8 @@ def test_whether_an_equal_row_of_another_file_is_another_posting_is_stated(inges
     second = take(ingest, source, COFFEE.replace("T1", "T2"), mapping=covering(covers))
     assert money(ingest, source) == [-350] * held
     assert (first.coverage_unstated, second.coverage_unstated) == (0, 0 if covers else 1)
+    assert ("coverage-unstated" in second.reasons) == (covers is None)
+    assert covers is not None or second.status == "AMBER"
 
 
 @pytest.mark.parametrize("covers", ["whole-days", "parts", None])

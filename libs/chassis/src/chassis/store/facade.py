@@ -107,8 +107,13 @@ class EventStore:
     async def close(self) -> None:
         """Writes what waits, then lets threads and connections go; one that gets no answer is cut off."""
         await self._appender.close()
-        idle = [self._writing.submit(lambda: None), *(self._reading.submit(lambda: None) for _ in self._readers)]
-        _, busy = await asyncio.wait([asyncio.wrap_future(each) for each in idle], timeout=STILL_BUSY_SECONDS_MAX)
+        idle = [
+            self._writing.submit(lambda: None),
+            *(self._reading.submit(lambda: None) for _ in self._readers),
+        ]
+        _, busy = await asyncio.wait(
+            [asyncio.wrap_future(each) for each in idle], timeout=STILL_BUSY_SECONDS_MAX
+        )
         if busy:
             for recorder in (self._writer, *self._readers):
                 recorder.break_off()
