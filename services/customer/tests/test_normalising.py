@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import phonenumbers
 import pytest
 from customer.domain.customer import Details
 from customer.normalising import (
@@ -160,3 +161,16 @@ def test_a_text_that_is_kept_has_one_form(value):
     except Unfit:
         return
     assert text(kept) == kept
+
+
+@given(st.integers(10**10, 2 * 10**10 - 1))
+def test_a_mobile_number_is_judged_as_the_library_judges_it(number):
+    found = phonenumbers.parse(str(number), "CN")
+    expected = phonenumbers.format_number(found, phonenumbers.PhoneNumberFormat.E164)
+    try:
+        kept = phone(str(number))
+    except Unfit:
+        assert not phonenumbers.is_valid_number(found)
+        return
+    assert phonenumbers.is_valid_number(found)
+    assert kept == expected
