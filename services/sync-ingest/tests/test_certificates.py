@@ -406,3 +406,10 @@ def test_a_source_has_a_schedule(ingest, source):
     ingest.schedule(source, 3_600)
     assert ingest.expected_every_seconds(source) == 3_600
     assert ingest.latest_certificate(source).certified_at <= datetime.now(UTC)
+
+
+def test_control_totals_that_differ_only_in_one_currency_name_it(ingest, source):
+    rows = [posting("t1", 5), posting("t2", 7, currency="USD")]
+    stated = [ControlRecord(credits_minor=5, currency="CNY"), ControlRecord(credits_minor=8, currency="USD")]
+    result = take(ingest, source, *rows, *stated)
+    assert [(p.currency, p.expected, p.found) for p in result.findings.problems] == [("USD", 8, 7)]
