@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+from typing_extensions import override
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -55,6 +56,11 @@ class KafkaServers(str):
         servers = super().__new__(cls, addresses)
         servers.security, servers.min_insync_replicas = security, min_insync_replicas
         return servers
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As another process makes the same."""
+        return KafkaServers, (str(self), self.security, self.min_insync_replicas)
 
 
 def security_of(servers: str) -> Security:
