@@ -18,7 +18,8 @@ from chassis.store.appender import StoreOverloaded
 from chassis.transport import KafkaPublisher, PublishFailed, Record, ensure_topics, group_lag, read_to_end
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 from psycopg import errors
-from sync_ingest.listening import GROUP, TOPIC, UNATTRIBUTED, BranchFeed, FeedRole, source_of, trace_of
+from sync_ingest.domain.sources import UNATTRIBUTED
+from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
 from sync_ingest.opening import IngestPool, opened, opened_keys
 from sync_ingest.settings import SyncIngestSettings
 
@@ -397,6 +398,39 @@ def test_a_message_that_names_no_usable_source_is_quarantined_and_booked_on_nobo
     ]
     assert sorted(entry.reason for entry in waiting) == ["source-ambiguous", "source-invalid"]
     assert not booked(ingest, source, (1, 2))
+
+
+@pytest.mark.parametrize("headers", [[], [("ce_source", b"/branch/east")], [("Source", b"east")]])
+@pytest.mark.parametrize("value", [b"{}", b"\xff\xfe", b""])
+def test_a_message_without_a_source_is_nobodys_where_the_settings_name_no_default(headers, value):
+    assert source_of(headers, value, None) == (UNATTRIBUTED, "source-missing")
+
+
+def test_a_message_without_a_source_is_quarantined_by_default(postgres_url, data, pool, ingest):
+    """It used to be booked under a source of our own making, and certified GREEN."""
+    settings, time = (
+        SyncIngestSettings(postgres_url=postgres_url, data=data, environment="development"),
+        Time(),
+    )
+    assert settings.topic_source is None
+    feed = BranchFeed(pool.opened, default_source=settings.topic_source, window=WINDOW, now=time.now)
+    before = {number for number, _ in ingest.archive.quarantine_page(UNATTRIBUTED, None, 0, 200)}
+    feed.book([message(1)._replace(headers=[("ce_source", b"/branch/east")], offset=4711)])
+    time.at += WINDOW
+    [closed] = [one.findings for one in feed.close_windows() if one.source == UNATTRIBUTED]
+    assert (closed.status, closed.posted, closed.quarantined) == ("AMBER", 0, 1)
+    waiting = [
+        entry
+        for number, entry in ingest.archive.quarantine_page(UNATTRIBUTED, None, 0, 200)
+        if number not in before
+    ]
+    assert [entry.reason for entry in waiting] == ["source-missing"]
+
+
+@pytest.mark.parametrize("name", ["a:b", " east", UNATTRIBUTED, "x" * 65])
+def test_a_default_source_that_cannot_be_used_is_refused_at_the_start(name):
+    with pytest.raises(ValueError, match="topic_source"):
+        SyncIngestSettings(topic_source=name)
 
 
 @pytest.mark.parametrize("value", [b"", b"\xff" * 55, TRACE.encode() + b"0", b"zz-" + TRACE[3:].encode()])

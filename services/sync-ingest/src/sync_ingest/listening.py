@@ -25,7 +25,7 @@ from chassis.transport import Consumer, Header, KafkaPublisher, Record, ensure_t
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 
 from sync_ingest.adapters.topic import Frame, framed
-from sync_ingest.domain.sources import SourceNameInvalid, checked_source
+from sync_ingest.domain.sources import UNATTRIBUTED, SourceNameInvalid, checked_source
 from sync_ingest.enduring import Opened
 from sync_ingest.ingesting import FeedContent, RunResult
 
@@ -36,8 +36,6 @@ BATCH_MESSAGES_MAX: Final = 2_000
 WINDOW_LOOK_SECONDS: Final = 1.0
 SOURCE_HEADER: Final = "source"
 TRACE_HEADER: Final = "traceparent"
-UNATTRIBUTED: Final = "unattributed"
-"""The reserved source of messages that name none that can be used. Nothing is booked under it."""
 
 _TRACE: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _log = structlog.get_logger(__name__)
@@ -57,11 +55,12 @@ class Attributed(NamedTuple):
     refused: str | None = None
 
 
-def source_of(headers: Sequence[Header], value: bytes, default: str) -> Attributed:
-    """The source of a message: its header, else what its record says, else the topic's own.
+def source_of(headers: Sequence[Header], value: bytes, default: str | None) -> Attributed:
+    """The source of a message: its header, else what its record says, else the default where the settings name one.
 
     A name that is there and cannot be used is never replaced by another: the message is nobody's, and waits for a
-    person under `UNATTRIBUTED`. So is one with several headers, and one whose header and record name two sources.
+    person under `UNATTRIBUTED`. So does one that names none where there is no default, one with several headers, and
+    one whose header and record name two sources. `ce_source` is not read: a URI is no name of a source.
     """
     named = [content for name, content in headers if name == SOURCE_HEADER]
     if len(named) > 1:
@@ -75,7 +74,8 @@ def source_of(headers: Sequence[Header], value: bytes, default: str) -> Attribut
         return Attributed(UNATTRIBUTED, "source-invalid")
     if of_header is not None and of_record is not None and of_header != of_record:
         return Attributed(UNATTRIBUTED, "source-contradicted")
-    return Attributed(of_header or of_record or default)
+    found = of_header or of_record or default
+    return Attributed(UNATTRIBUTED, "source-missing") if found is None else Attributed(found)
 
 
 def _source_in(value: bytes) -> str | None:
@@ -103,7 +103,7 @@ class BranchFeed:
     """Books batches of the topic and closes windows: blocking, for the threads of whoever consumes."""
 
     def __init__(
-        self, opened: Opened, *, default_source: str, window: timedelta, now: Callable[[], datetime]
+        self, opened: Opened, *, default_source: str | None, window: timedelta, now: Callable[[], datetime]
     ) -> None:
         self._opened = opened
         self._default_source = default_source

@@ -5,10 +5,11 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from chassis.settings import Settings
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
 from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY
+from sync_ingest.domain.sources import UNATTRIBUTED, SourceNameInvalid, checked_source
 from sync_ingest.ingesting import RELEASE_APPROVAL_MINOR, IngestSettings
 
 CrashPoint = Literal["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
@@ -19,7 +20,8 @@ class SyncIngestSettings(Settings):
 
     `printed_tolerance_minor` is of one running balance, `printed_drift_minor_max` of all of an account added up.
     A source sends as often as it was scheduled to; else a window of the branch topic, or `file_every_minutes`.
-    `topic_source` is the source of messages that name none; `feed_instance` a feed process's name that outlives it.
+    `topic_source` is the source of messages that name none: without it they are quarantined. `feed_instance` is a
+    feed process's name that outlives it.
     """
 
     bank_time_zone: str = "Asia/Shanghai"
@@ -29,7 +31,7 @@ class SyncIngestSettings(Settings):
     booked_from: date = FIRST_DAY
     booked_days_ahead_max: int = Field(default=BOOKED_DAYS_AHEAD_MAX, ge=0, le=3_660)
     window_minutes: int = Field(default=15, ge=1, le=24 * 60)
-    topic_source: str = "corebank"
+    topic_source: str | None = None
     feed_instance: str | None = None
     batch_bytes_max: int = Field(default=16 << 20, ge=1)
     release_approval_minor: int | None = Field(default=RELEASE_APPROVAL_MINOR, ge=0)
@@ -37,6 +39,20 @@ class SyncIngestSettings(Settings):
     release_approval_minor_by_currency: dict[str, int] = Field(default_factory=dict)
     """The same where a currency has another limit."""
     crash_at: CrashPoint | None = None
+
+    @field_validator("topic_source")
+    @classmethod
+    def _names_a_source(cls, name: str | None) -> str | None:
+        """A default that no message could name is refused at the start."""
+        if name is None:
+            return None
+        try:
+            found = checked_source(name)
+        except SourceNameInvalid as error:
+            raise ValueError(f"topic_source is no name of a source: {error}") from None
+        if found == UNATTRIBUTED:
+            raise ValueError(f"topic_source cannot be {UNATTRIBUTED}: that name is reserved")
+        return found
 
     @property
     def window(self) -> timedelta:

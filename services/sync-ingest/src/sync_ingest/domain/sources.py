@@ -6,6 +6,8 @@ from unicodedata import normalize
 from chassis.deciding import Refusal
 
 SOURCE_CHARACTERS_MAX: Final = 64
+UNATTRIBUTED: Final = "unattributed"
+"""The reserved source of messages that name none that can be used. Nothing is booked under it."""
 
 _LOOK: Final = str.maketrans(
     {
