@@ -29,7 +29,7 @@ from chassis.documents import Change
 from chassis.generations import Generations
 from chassis.mongo import Mongo, MongoDocuments
 from chassis.privacy import FileKeyEncryption, KeyRing, Origin, seal
-from chassis.roles import begin
+from chassis.roles import begun
 from chassis.web import caller, create_app, listening_socket
 from chassis.web import serve as serve_app
 from crm_cli.migrate import migrated
@@ -136,7 +136,6 @@ def serve(settings: CustomerSettings) -> None:
     """The server process: customer as it is served, and a route that does nothing."""
     for stream in (1, 2):  # log lines are written, and read by nobody
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    begin("customer", settings)
     router = APIRouter(dependencies=[Depends(caller)])
 
     @router.get("/empty")
@@ -149,7 +148,8 @@ def serve(settings: CustomerSettings) -> None:
             listening = listening_socket(settings.host, settings.port)
             await serve_app(app, listening, asyncio.Event())
 
-    uvloop.run(run())
+    with begun("customer", settings):
+        uvloop.run(run())
 
 
 async def ask(port: int, token: str, paths: list[str], seconds: float, in_flight: int) -> float:

@@ -17,7 +17,7 @@ movements = st.lists(st.tuples(purses, st.integers(-(10**9), 10**9)), max_size=4
 def both(rows):
     feed, ledger = ControlTotals(), {}
     for purse, amount_minor in rows:
-        feed.count_posted(feed.tally(purse), amount_minor)
+        feed.count_posted([(feed.tally(purse), amount_minor)])
         ledger.setdefault(purse, AccountTotal()).add(amount_minor, DAY, certified=False)
     return feed, ledger
 

@@ -6,7 +6,7 @@ key was destroyed leaves an idle process too.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from threading import Lock
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
@@ -39,6 +39,12 @@ class AgedCache(Generic[K, V]):
         if entry is None or self._monotonic() - entry[0] > self.seconds_max:
             return None
         return entry[1]
+
+    def get_all(self, keys: Iterable[K]) -> list[V | None]:
+        """As `get` gives each of them, at one time."""
+        oldest, entry_of = self._monotonic() - self.seconds_max, self._entries.get
+        entries = [entry_of(key) for key in keys]
+        return [None if entry is None or entry[0] < oldest else entry[1] for entry in entries]
 
     def put(self, key: K, value: V, *, since: float | None = None) -> None:
         """Keeps a value that was true at `since` (now where left out); the oldest go where there are too many."""

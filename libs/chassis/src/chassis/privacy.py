@@ -237,7 +237,8 @@ class KeyRing:
     encryption: KeyEncryption
     monotonic: Callable[[], float]
     cached_max: int = KEYS_CACHED_MAX
-    _cache: "AgedCache[UUID, tuple[DataKey | None]]" = field(init=False)
+    _cache: "AgedCache[int, tuple[DataKey | None]]" = field(init=False)
+    """By the integer of the subject: a UUID computes its hash in Python each time."""
     _database: Lock = field(default_factory=Lock)
     _connection: "psycopg.Connection[Any] | None" = None
 
@@ -253,15 +254,15 @@ class KeyRing:
 
     def cached(self, subject: UUID) -> "DataKey | None":
         """The key of a subject if it is at hand; never waits for the database."""
-        held = self._cache.get(subject)
+        held = self._cache.get(subject.int)
         return None if held is None else held[0]
 
     def keys_for(self, subjects: Iterable[UUID], *, create: bool = True) -> dict[UUID, DataKey]:
         """The keys of these subjects. A subject that was erased is absent and never gets a key again."""
         found: dict[UUID, DataKey] = {}
         missing: list[UUID] = []
-        for subject in dict.fromkeys(subjects):
-            held = self._cache.get(subject)
+        distinct = {subject.int: subject for subject in subjects}
+        for subject, held in zip(distinct.values(), self._cache.get_all(distinct), strict=True):
             if held is None:
                 missing.append(subject)
             elif held[0] is not None:
@@ -303,7 +304,7 @@ class KeyRing:
                     [(subject,) for subject in gone],
                 )
             for subject in gone:
-                self._cache.drop(subject)
+                self._cache.drop(subject.int)
         return count
 
     def close(self) -> None:
@@ -338,7 +339,7 @@ class KeyRing:
                 self._connection = None
                 loaded = self._query(subjects, create)
             for subject, key in loaded.items():
-                self._cache.put(subject, (key,), since=since)
+                self._cache.put(subject.int, (key,), since=since)
         return loaded
 
     def _query(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:

@@ -287,8 +287,8 @@ class StoreLedger:
         streams = {e.stream_id.int: e.stream_id for e in entries if _KINDS[type(e.event)][1]}
         keys, known = self._keys.keys_for(streams.values()), self._places
         found = {}
-        for number, stream in streams.items():
-            key, place = keys.get(stream), known.get(number)
+        for (number, stream), held in zip(streams.items(), known.get_all(streams), strict=True):
+            key, place = keys.get(stream), held
             if place is None or place.key is not key:
                 of_key = f"|{key.id.hex}".encode() if key else b""
                 place = _PlaceOf(key, f"{STORE}|{stream.hex}|".encode(), of_key)

@@ -37,6 +37,7 @@ from sync_ingest.domain.identities import (
     Digester,
     QuarantineId,
     content_digest,
+    contents,
     described_id,
     feed_id,
     posting_ids,
@@ -231,6 +232,15 @@ class Positions:
         page[at] |= bit
         return True
 
+    def add_all(self, positions: Iterable[int]) -> None:
+        """Adds all of them."""
+        pages, number, page = self._pages, -1, bytearray()
+        for position in positions:
+            if position >> 16 != number:
+                number = position >> 16
+                page = pages.setdefault(number, bytearray(8192))
+            page[(position & 0xFFFF) >> 3] |= 1 << (position & 7)
+
 
 @dataclass(slots=True)
 class _Quarantined:
@@ -354,9 +364,7 @@ class Pipeline:
         self._origins = origins
         with ThreadPoolExecutor(1, thread_name_prefix="ingest-writer") as self._writer:
             for batch in batches:
-                count = self.read.count
-                for item in batch:
-                    count(item.file, item.line, item.content)
+                self._read(batch)
                 for at in range(0, len(batch), BATCH_RECORDS):
                     self._batch(batch[at : at + BATCH_RECORDS])
                 yield self.totals.read
@@ -365,6 +373,17 @@ class Pipeline:
                 self._again()
                 yield self.totals.read
             yield self.totals.read
+
+    def _read(self, batch: Sequence[Item]) -> None:
+        """Counts what was read, before anything is decided about it."""
+        for file, of_file in groupby(batch, key=attrgetter("file")):
+            items = list(of_file)
+            postings = [item.content for item in items if type(item.content) is Posting]
+            self.read.count_postings(file, postings)
+            if len(postings) < len(items):
+                for item in items:
+                    if type(item.content) is not Posting:
+                        self.read.count(file, item.line, item.content)
 
     def _again(self) -> None:
         """Reversals that came before their originals, once more; what still has none is set aside."""
@@ -549,19 +568,23 @@ class Pipeline:
         plan = _Plan()
         source, origins = self.source, self._origins
         accounts = self._accounts_of(postings)
+        named = {posting.source for posting in postings} - {None}
+        if named:
+            postings = [structs.replace(p, source=None) if p.source else p for p in postings]
+        foreign = named - {source}
         first_day, last_day = self._days.first, self._days.last
         new: dict[int, _New] = {}
         reversing: list[_New] = []
-        for item, posting, identity in zip(items, postings, identities, strict=True):
-            if posting.source is not None:
-                if posting.source != source:
-                    detail = "the record names another source than its feed"
-                    plan.quarantined.append(self._refused(item, "source-mismatch", detail))
-                    continue
-                posting = structs.replace(posting, source=None)  # noqa: PLW2901 - the same posting, said shorter
+        for item, posting, identity, content in zip(
+            items, postings, identities, contents(postings), strict=True
+        ):
+            if foreign and cast("Posting", item.content).source in foreign:
+                detail = "the record names another source than its feed"
+                plan.quarantined.append(self._refused(item, "source-mismatch", detail))
+                continue
             account = accounts[posting.account]
             tally = account.tallies.get(posting.currency) or self._tally(account, posting.currency)
-            digest = account.digest(posting) if account.digest else ""
+            digest = account.digest(content) if account.digest else ""
             stored = known.get(identity) if known else None
             if stored is not None:
                 if stored[1:4] != (posting.amount_minor, posting.currency, posting.booked_on):
@@ -702,12 +725,24 @@ class Pipeline:
                 new[fresh.identity.int] = structs.replace(fresh, reverses=reverses)
 
     def _plan_entries(self, plan: _Plan, new: Iterable[_New]) -> None:
+        """Entries of what is new, as far as every sum that it enters stays within its limit; what is under way counts."""
         source, entries, posted, origins = self.source, plan.entries, plan.posted, self._origins
+        turnovers, (balance_minor_max, turnover_minor_max) = self._turnovers, self._limits
         for fresh in new:
-            item, posting, account = fresh.item, fresh.posting, fresh.account
-            if not self._fits(fresh.tally, posting):
+            item, posting, account, tally = fresh.item, fresh.posting, fresh.account, fresh.tally
+            amount_minor, currency = posting.amount_minor, posting.currency
+            size = abs(amount_minor)
+            balance_minor, turnover_minor = tally.balance_minor + amount_minor, tally.turnover_minor + size
+            of_source = turnovers.get(currency, 0) + size
+            if (
+                abs(balance_minor) > balance_minor_max
+                or turnover_minor > turnover_minor_max
+                or of_source > turnover_minor_max
+            ):
                 plan.quarantined.append(self._refused(item, "sum-out-of-range", _SUMS))
                 continue
+            tally.balance_minor, tally.turnover_minor = balance_minor, turnover_minor
+            turnovers[currency] = of_source
             intake = origins[item.file].intake
             effective_at = self._day_starts(posting.booked_on)
             if account.head == 0:
@@ -719,38 +754,20 @@ class Pipeline:
             account.head += 1
             identity = fresh.identity
             event = booked(source, posting, identity, fresh.digest, intake, item.line, fresh.reverses)
-            posted.append((fresh.tally, posting, len(entries)))
+            posted.append((tally, posting, len(entries)))
             entries.append(Entry(account.id, account.head, event, identity, effective_at, intake, item.trace))
             if fresh.reverses is not None:
                 original = fresh.reverses.posting_id
                 once, undone = undone_id(original), PostingUndone(source, original, identity)
                 entries.append(Entry(once, 1, undone, once, effective_at, intake, item.trace))
 
-    def _fits(self, tally: Tally, posting: Posting) -> bool:
-        """Whether every sum that this posting enters stays within its limit; what is under way counts already."""
-        amount_minor, currency = posting.amount_minor, posting.currency
-        size = abs(amount_minor)
-        balance_minor = tally.balance_minor + amount_minor
-        turnover_minor = tally.turnover_minor + size
-        of_source = self._turnovers.get(currency, 0) + size
-        if abs(balance_minor) > self._limits.balance_minor or (
-            max(turnover_minor, of_source) > self._limits.turnover_minor
-        ):
-            return False
-        tally.balance_minor, tally.turnover_minor = balance_minor, turnover_minor
-        self._turnovers[currency] = of_source
-        return True
-
     def _count(self, plan: _Plan, positions: Sequence[int]) -> None:
         totals, through, seen = self.totals, self._certified_through, self._seen
-        for tally, posting, at in plan.posted:
-            totals.count_posted(tally, posting.amount_minor)
-            totals.count_days(posting.booked_on, posting.value_on, through)
-            seen.add(positions[at])
-        for tally, posting, position in plan.posted_before:
-            totals.count_posted(tally, posting.amount_minor)
-            totals.count_days(posting.booked_on, posting.value_on, through)
-            seen.add(position)
+        for posted in (plan.posted, plan.posted_before):
+            totals.count_posted([(tally, posting.amount_minor) for tally, posting, _ in posted])
+            totals.count_days([(posting.booked_on, posting.value_on) for _, posting, _ in posted], through)
+        seen.add_all([positions[at] for _, _, at in plan.posted])
+        seen.add_all([position for _, _, position in plan.posted_before])
         for tally, amount_minor, stored_at in plan.duplicates:
             first = stored_at is not None and seen.add(stored_at)
             totals.count_duplicate(tally, amount_minor, first_in_feed=first)

@@ -18,6 +18,7 @@ FeedId = NewType("FeedId", UUID)
 
 _NAMESPACE: Final = uuid5(CRM_NAMESPACE, "sync-ingest")
 _encode: Final = msgspec.json.Encoder().encode
+_encode_lines: Final = msgspec.json.Encoder().encode_lines
 
 
 def feed_id(source: str) -> FeedId:
@@ -104,13 +105,18 @@ class Digester:
     def __init__(self, key: bytes) -> None:
         self._started = blake2b(digest_size=12, key=key[:64])
 
-    def __call__(self, record: AnyRecord) -> str:
-        """The digest of a record."""
+    def __call__(self, content: bytes) -> str:
+        """The digest of a record, of which this is the content."""
         hasher = self._started.copy()
-        hasher.update(_encode(record))
+        hasher.update(content)
         return hasher.hexdigest()
+
+
+def contents(records: Sequence[AnyRecord]) -> list[bytes]:
+    """What is digested of each record. JSON escapes line ends, so that all can be written at once."""
+    return _encode_lines(records).splitlines() if records else []
 
 
 def content_digest(record: AnyRecord, key: bytes) -> str:
     """The digest of one record alone."""
-    return Digester(key)(record)
+    return Digester(key)(_encode(record))

@@ -6,6 +6,7 @@ dates are ISO 8601, money is signed integer minor units (credit positive, debit 
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Final, Literal, NamedTuple, get_args
 from unicodedata import category
@@ -306,21 +307,24 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format, surrogate, line and paragraph separators."""
 _LINES: Final = {"text": "\t\n\r"}
 """A narrative may have lines."""
-_posting_texts: Final = attrgetter(
-    "account", "core_transaction_id", "branch", "teller", "channel", "counterparty_bank", "counterparty_account",
-    "counterparty_name", "text", "reverses", "reverses_account", "source",
-)  # fmt: skip
-
 _posting_codes: Final = attrgetter("account", "core_transaction_id", "reverses", "reverses_account", "source")
+_posting_texts: Final = attrgetter(
+    "branch", "teller", "channel", "counterparty_bank", "counterparty_account", "counterparty_name", "text"
+)
 
 
 def legible(postings: Sequence[Posting]) -> bool:
-    """Whether `unseen` finds nothing in any of them, quickly; False where it has to be asked of each."""
-    texts = [text for posting in postings for text in _posting_texts(posting) if text is not None]
-    if not "".join(texts).isprintable():
+    """Whether `unseen` finds nothing in any of them; False where it has to be asked of each.
+
+    No Python runs for a single posting: they are looked at as one text. A code is not empty, and of what is printable
+    only the space is a blank.
+    """
+    codes = list(filter(None, chain.from_iterable(map(_posting_codes, postings))))
+    texts = filter(None, chain.from_iterable(map(_posting_texts, postings)))
+    if not ("".join(codes).isprintable() and "".join(texts).isprintable()):
         return False
-    codes = [code for p in postings for code in _posting_codes(p) if code is not None]
-    return not any([code[0] == " " or code[-1] == " " for code in codes])  # noqa: C419 - faster
+    beside = "\n".join(["", *codes, ""])
+    return "\n " not in beside and " \n" not in beside
 
 
 def unseen(record: Posting | MasterRecord) -> str | None:

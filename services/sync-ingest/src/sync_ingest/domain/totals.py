@@ -1,7 +1,7 @@
 """Totals: what a run read and posted, and what the ledger holds of an account in one currency."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple
@@ -143,27 +143,34 @@ class ControlTotals:
             tally = self.tallies[purse] = Tally(purse)
         return tally
 
-    def count_posted(self, tally: Tally, amount_minor: int) -> None:
-        """A posting that this run added."""
-        self.records += 1
-        self.posted += 1
-        movement, stated = tally.movement, tally.stated
-        movement.postings += 1
-        stated.postings += 1
-        if amount_minor >= 0:
-            movement.credits_minor += amount_minor
-            stated.credits_minor += amount_minor
-        else:
-            movement.debits_minor -= amount_minor
-            stated.debits_minor -= amount_minor
+    def count_posted(self, amounts: Sequence[tuple[Tally, int]]) -> None:
+        """Postings that this run added, each with the tally that its amount in minor units belongs to."""
+        self.records += len(amounts)
+        self.posted += len(amounts)
+        for tally, amount_minor in amounts:
+            movement, stated = tally.movement, tally.stated
+            movement.postings += 1
+            stated.postings += 1
+            if amount_minor >= 0:
+                movement.credits_minor += amount_minor
+                stated.credits_minor += amount_minor
+            else:
+                movement.debits_minor -= amount_minor
+                stated.debits_minor -= amount_minor
 
-    def count_days(self, booked_on: date, value_on: date | None, certified_through: date | None) -> None:
-        """Late: booked on a day that a certificate has closed. Back-dated: valued before it was booked."""
-        if certified_through is not None and booked_on < certified_through:
-            self.late += 1
-        if value_on is not None and value_on < booked_on:
-            self.back_dated += 1
-        day = booked_on if self.business_date is None else min(booked_on, self.business_date)
+    def count_days(self, days: Sequence[tuple[date, date | None]], certified_through: date | None) -> None:
+        """The booking and value dates of postings.
+
+        Late: booked on a day that a certificate has closed. Back-dated: valued before it was booked.
+        """
+        if not days:
+            return
+        if certified_through is not None:
+            self.late += sum([booked_on < certified_through for booked_on, _ in days])
+        self.back_dated += sum([value_on < booked_on for booked_on, value_on in days if value_on is not None])
+        day = max([booked_on for booked_on, _ in days])
+        if self.business_date is not None:
+            day = min(day, self.business_date)
         if self.booked_through is None or day > self.booked_through:
             self.booked_through = day
 
