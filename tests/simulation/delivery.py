@@ -7,12 +7,13 @@ release of whoever is parked, before the repair in vain.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
+from chassis.arrivals import Arrivals
 from chassis.delivered import Delivered
 from chassis.documents import ID, SEQUENCE, Document, DocumentKey
 from chassis.events import StoredEvent
@@ -332,6 +333,8 @@ def supervising(delivery: Delivery) -> Callable[[], Awaitable[None]]:
         delivery.broken.extend(check_view(delivery))
         delivery.poison.clear()
         await until(lambda: not delivery.parked(), "who was parked stays so after the repair")
+        if world.log.flaws.topic_loses_beginning:
+            delivery.broker.lose_beginning()
         world.over = True
         for stopping in delivery.stopping:
             stopping.set()
@@ -429,10 +432,14 @@ def _check_watermark(
     stored: dict[tuple[UUID, int], StoredEvent],
     seen: set[tuple[UUID, int]],
 ) -> Iterator[Broken]:
+    covered = 0
     for key, row in stored.items():
         here = partition_of(row.stream_id, TOPIC.partitions) == place[1]
+        covered += here and position_of(row) <= mark.position
         if here and key not in seen and position_of(row) <= mark.position:
             yield Broken("I1", f"watermark {mark.position} of {place} lies before {key}")
+    if mark.published != covered:
+        yield Broken("I9", f"watermark {mark.position} of {place} counts {mark.published}, not {covered}")
 
 
 def _check_record(
@@ -448,9 +455,29 @@ def _check_record(
         yield Broken("I7", f"{said.subject} {said.sequence} was published as something else")
 
 
+def check_complete(delivery: Delivery) -> Iterator[Broken]:
+    """What the view says it has not seen, and what one that is built from the topic now would say."""
+    for one in delivery.mongo.there.get(POSITIONS, {}).values():
+        if one.get("missing"):
+            yield Broken("I1", f"the view says that it lacks {one['missing']} events of {one['partition']}")
+    for place in PLACES:
+        missing = missing_of(delivery.broker.logs.get(place, []))
+        if missing:
+            yield Broken("I1", f"a rebuild lacks {missing} events of {place}")
+
+
+def missing_of(records: Sequence[Record]) -> int:
+    """How many events somebody lacks who reads one partition from its beginning."""
+    arrivals = Arrivals()
+    for _ in arrivals.events(records):
+        pass
+    return sum(at.missing for at in arrivals.counted({}).values())
+
+
 def check(delivery: Delivery) -> list[Broken]:
     """Everything, when all is over."""
     broken = [*delivery.broken, *check_log(delivery.world), *check_topic(delivery), *check_view(delivery)]
+    broken += check_complete(delivery)
     for epoch, latest in delivery.positions.accepted:
         if epoch != latest:
             broken.append(Broken("I9", f"epoch {epoch} saved a position when {latest} had begun"))

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from chassis.arrivals import Arrivals, further
+from chassis.arrivals import NOWHERE, Arrivals, further
 from chassis.books import Held, Parked, Position
-from chassis.delivered import Delivered, Stream
+from chassis.delivered import Delivered
 from chassis.mongo_books import MongoBooks
 from chassis.parking import Act, Parking
 from chassis.projecting import Projector
-from chassis.relay.loop import Relay, _Batch
+from chassis.relay.loop import Counted, Relay, _Batch
 from chassis.transport import Partition, PublishFailed, Record
 from typing_extensions import override
 
@@ -30,7 +30,8 @@ class SavesFirst(Relay):
     async def _publish_next(self) -> _Batch:
         batch = await self._next()
         if batch.last is not None:
-            await self._positions.save(self._epoch, batch.last)
+            self._counted = self._after(batch)
+            await self._positions.save(self._epoch, batch.last, batch.held, self._counted)
         if batch.records:
             await self._publisher.publish(batch.records)
         return batch
@@ -72,6 +73,32 @@ class ReadsAgainFromWhatItRead(Relay):
             self.position = batch.last
         await self._publisher.publish(batch.records)
         return batch
+
+
+class CountsWhatItSends(Relay):
+    """Counts at every try, not what was saved."""
+
+    @override
+    async def _publish_next(self) -> _Batch:
+        batch = await self._next()
+        self._counted = self._after(batch)
+        await self._publisher.publish(batch.records)
+        return batch
+
+    @override
+    def _after(self, batch: _Batch) -> Counted | None:
+        if self._counted is None or batch.last is None:
+            return self._counted
+        pairs = zip(self._counted.events, batch.counts, strict=True)
+        return Counted(tuple(before + more for before, more in pairs), batch.last)
+
+
+class CountsFromMemory(Projector):
+    """Counts on from what it knew, though others had the partition meanwhile."""
+
+    @override
+    async def _before(self, records: Sequence[Record]) -> dict[Partition, Position]:
+        return {place: self.positions.get(place, NOWHERE) for place in {record[0:2] for record in records}}
 
 
 class PositionsFirst(Projector):
@@ -150,9 +177,17 @@ class ReleasesWithoutLooking(MongoBooks):
     """Ends the wait though something was laid to it meanwhile, and forgets all that was kept."""
 
     @override
-    async def unpark(self, stream: Stream, revision: int, up_to: int) -> bool:
-        now = (await self.parked()).get(stream)
-        return now is not None and await super().unpark(stream, now.revision, 10**11)
+    async def unpark(self, parked: Parked, up_to: int) -> bool:
+        now = (await self.parked()).get(parked.stream)
+        return now is not None and await super().unpark(now, 10**11)
+
+
+class ReleasesAnotherWait(MongoBooks):
+    """Takes a subject that was released and parked again for the one that it has read."""
+
+    @override
+    def _still(self, parked: Parked) -> dict[str, object]:
+        return {"_id": self._stream(parked.stream), "revision": parked.revision}
 
 
 class SavesWhatItHas(MongoBooks):

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from chassis.events import StoredEvent
 from chassis.leases import Fenced, LeaseRow
-from chassis.relay.loop import Held, RelayPositions
+from chassis.relay.loop import Counted, Held, RelayPositions
 from chassis.store.items import (
     Append,
     Appended,
@@ -46,6 +46,7 @@ class Flaws:
     no_command_memory: bool = False
     no_fence: bool = False
     lease_without_expiry: bool = False
+    topic_loses_beginning: bool = False
 
 
 @dataclass(slots=True)
@@ -195,6 +196,11 @@ class BrokerServer(Publisher):
         log = self.logs.setdefault((record.topic, record.partition), [])
         log.append(record._replace(offset=len(log)))
 
+    def lose_beginning(self) -> None:
+        """Half of every partition is gone, as if the topic had been made anew meanwhile."""
+        for place, log in self.logs.items():
+            self.logs[place] = log[len(log) // 2 :]
+
     def end(self, place: Partition) -> int:
         """The offset that the next record will have."""
         return len(self.logs.get(place, ()))
@@ -257,6 +263,7 @@ class PositionServer(RelayPositions, LeaseRow):
     """Epoch of who saved, and the latest one then."""
     fenced: int = 0
     holder: Actor | None = None
+    kept: Counted = field(default_factory=Counted)
     _expires_at: float = 0.0
 
     @override
@@ -277,6 +284,10 @@ class PositionServer(RelayPositions, LeaseRow):
         return await self._ask("read position", lambda: self.position)
 
     @override
+    async def counted(self) -> Counted | None:
+        return await self._ask("read counts", lambda: self.kept)
+
+    @override
     async def held(self) -> list[Held]:
         return []
 
@@ -285,8 +296,10 @@ class PositionServer(RelayPositions, LeaseRow):
         raise AssertionError("nothing is held here")
 
     @override
-    async def save(self, epoch: int, position: int, held: Sequence[Held] = ()) -> None:
-        await self._ask("save position", lambda: self._keep(epoch, position))
+    async def save(
+        self, epoch: int, position: int, held: Sequence[Held] = (), counted: Counted | None = None
+    ) -> None:
+        await self._ask("save position", lambda: self._keep(epoch, position, counted))
 
     def _begin(self, me: Actor | None, seconds: float) -> int | None:
         held = self.holder is not None and self.holder is not me
@@ -309,12 +322,13 @@ class PositionServer(RelayPositions, LeaseRow):
         self._expires_at = self.kernel.seconds + seconds
         return True
 
-    def _keep(self, epoch: int, position: int) -> None:
+    def _keep(self, epoch: int, position: int, counted: Counted | None) -> None:
         if epoch != self.epoch and not self.flaws.no_fence:
             self.fenced += 1
             raise Fenced(f"epoch {epoch} is over")
         self.accepted.append((epoch, self.epoch))
         self.position = position if self.flaws.no_fence else max(self.position, position)
+        self.kept = counted or self.kept
 
     async def _ask(self, point: str, effect: Callable[[], T]) -> T:
         try:

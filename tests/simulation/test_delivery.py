@@ -4,6 +4,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from contracts.envelope import Envelope, Watermark, unwrap
+from contracts.topics import partition_of
 from structlog.testing import capture_logs
 
 from tests.simulation import planted
@@ -12,11 +14,13 @@ from tests.simulation.delivery import (
     GROUP,
     PLACES,
     RELAYS,
+    TOPIC,
     Delivery,
     Parts,
     check,
     consuming,
     freezing,
+    missing_of,
     operating,
     reading,
     relaying,
@@ -25,7 +29,7 @@ from tests.simulation.delivery import (
 from tests.simulation.kernel import Faults
 from tests.simulation.mongo_server import MongoFlaws
 from tests.simulation.scenario import SERVICES, Broken, honest_appender, sealer, service
-from tests.simulation.servers import Flaws
+from tests.simulation.servers import Flaws, position_of
 
 FAULTS = Faults(crashes_max=20, unanswered_max=40, freeze=0.002, freezes_max=8)
 SEEDS = range(40)
@@ -111,6 +115,22 @@ async def test_a_schedule_is_as_rough_as_it_says() -> None:
     assert seen.keys() == EXPECTED
 
 
+@pytest.mark.parametrize("seed", range(6))
+async def test_whoever_reads_a_topic_without_its_beginning_knows_how_much_is_missing(seed: int) -> None:
+    delivery = await lived(seed)
+    stored = delivery.published()
+    for place in PLACES:
+        records = delivery.broker.logs[place]
+        here = [
+            position_of(row) for row in stored if partition_of(row.stream_id, TOPIC.partitions) == place[1]
+        ]
+        assert isinstance(unwrap(records[-1].headers), Watermark)
+        for lost in range(len(records)):
+            kept = [said for one in records[lost:] if isinstance(said := unwrap(one.headers), Envelope)]
+            before = [at for at in here if not kept or at < kept[0].position]
+            assert missing_of(records[lost:]) == len(before)
+
+
 BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no commit-order lock": ({"flaws": Flaws(no_commit_lock=True)}, {"I1", "I6", "I7"}),
     "no fence": ({"flaws": Flaws(no_fence=True)}, {"I9"}),
@@ -135,6 +155,13 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"parts": Parts(books=planted.ReleasesWithoutLooking)},
         {"I1", "I2", "I4"},
     ),
+    "another wait released": (
+        {"parts": Parts(books=planted.ReleasesAnotherWait), "frozen": True},
+        {"I1", "I2", "I4"},
+    ),
+    "topic loses its beginning": ({"flaws": Flaws(topic_loses_beginning=True)}, {"I1"}),
+    "counted at every try": ({"parts": Parts(relay=planted.CountsWhatItSends)}, {"I9"}),
+    "counted on from memory": ({"parts": Parts(projector=planted.CountsFromMemory)}, {"I1"}),
     "positions go back": ({"parts": Parts(books=planted.SavesWhatItHas)}, {"I4"}),
 }
 

@@ -84,7 +84,7 @@ async def kept_after(seed: int, books_of: type[MongoBooks] = MongoBooks) -> bool
                     return
                 held = await books.held(STREAM, 4, 10)
                 if [one.sequence for one in held] == [5]:
-                    await books.unpark(STREAM, parked.revision, 5)
+                    await books.unpark(parked, 5)
             except ConnectionError:
                 await kernel.sleep(0.01)
             else:

@@ -12,7 +12,7 @@ from chassis.clock import SystemClock
 from chassis.generations import Generations
 from chassis.mongo import Mongo
 from chassis.projecting import View
-from chassis.rebuilding import Differs, Interrupted, Progress, Rebuilt, rebuild
+from chassis.rebuilding import Differs, Incomplete, Interrupted, Progress, Rebuilt, rebuild
 from chassis.settings import Settings
 from chassis.transport import KafkaPublisher, TopicDiffers
 from customer.bootstrap import SERVICE
@@ -46,6 +46,9 @@ def rebuild_view(
     except Interrupted:
         print("crm rebuild: interrupted; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(code=INTERRUPTED) from None
+    except Incomplete as incomplete:
+        print(f"crm rebuild: not shown: {incomplete}", file=sys.stderr)
+        raise typer.Exit(code=1) from None
     except Differs as differs:
         print(f"crm rebuild: not shown: {differs}", file=sys.stderr)
         for name in differs.comparison.named:
@@ -121,6 +124,7 @@ def result_of(result: Rebuilt) -> dict[str, Any]:
         "different": None if found is None else found.differences,
         "unsettled": None if found is None else found.unsettled,
         "named": [] if found is None else found.named,
+        "missing": result.missing,
         "records": result.records,
         "seconds": round(result.seconds, 3),
         "resumed": result.resumed,
@@ -142,6 +146,8 @@ def _readable(result: Rebuilt) -> str:
             " what is live now is the fold of the log"
         )
         lines += [f"    {name}" for name in found.named]
+    if result.missing:
+        lines.append(f"  {result.missing:,} published events are not in the topics, and not in it")
     lines.append(f"  hash {result.hash}")
     return "\n".join(lines)
 

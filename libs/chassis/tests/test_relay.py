@@ -592,3 +592,65 @@ async def test_a_context_is_published_again_from_a_position_on(setting, recorder
     sequences = [e.sequence for _, e in events if e.subject == UUID(int=1)]
     assert sequences[-10:] == list(range(1, 11))
     assert len(sequences) >= 20
+
+
+async def counts_of(setting) -> dict[int, list[int | None]]:
+    """The counts of each partition's watermarks, in order."""
+    found: dict[int, list[int | None]] = defaultdict(list)
+    for record, read in await setting.records():
+        if isinstance(read, Watermark):
+            found[record.partition].append(read.published)
+    return found
+
+
+async def test_watermarks_count_what_each_partition_got_and_a_relay_that_comes_after_counts_on(
+    setting, recorder
+):
+    head = appended(recorder, streams=20, each=5)
+    await relayed(setting.relay(), head)
+    recorder.append_bulk([noted(UUID(int=99), 1, "private"), noted(UUID(int=100), 1)])
+    await relayed(setting.relay(), recorder.head_position())
+    streams = [*(UUID(int=each) for each in range(20) for _ in range(5)), UUID(int=100)]
+    held = {n: sum(partition_of(stream, PARTITIONS) == n for stream in streams) for n in range(PARTITIONS)}
+    assert {number: counts[-1] for number, counts in (await counts_of(setting)).items()} == held
+
+
+async def test_a_crash_before_saving_counts_nothing_twice(setting, recorder):
+    head = appended(recorder, streams=4, each=25)
+    dying = setting.relay(Dying(setting.publisher(), 1), batch_max=50)
+    with pytest.raises(SystemError):
+        await dying.run(asyncio.Event())
+    await setting.leases[-1].release()
+    await relayed(setting.relay(), head)
+    assert sum(counts[-1] or 0 for counts in (await counts_of(setting)).values()) == 100
+    assert len(await setting.events()) == 150
+
+
+async def test_what_is_published_again_in_part_is_not_counted_again_and_as_a_whole_anew(
+    setting, recorder, postgres_url, store
+):
+    head = appended(recorder, streams=4, each=10)
+    await relayed(setting.relay(), head)
+    republish(postgres_url, store, "ingest", head - 5)
+    await relayed(setting.relay(), head)
+    assert sum(counts[-1] or 0 for counts in (await counts_of(setting)).values()) == 40
+    republish(postgres_url, store, "ingest")
+    await relayed(setting.relay(), head)
+    assert sum(counts[-1] or 0 for counts in (await counts_of(setting)).values()) == 40
+    assert len(await setting.events()) == 86
+
+
+async def test_a_relay_that_did_not_count_from_the_beginning_says_no_count(
+    setting, recorder, postgres_url, store
+):
+    """Its position was saved by a version that did not count."""
+    head = appended(recorder, streams=4, each=10)
+    await relayed(setting.relay(), head)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"update {store}.relay set published = null, counted_to = null")
+    recorder.append_bulk([noted(UUID(int=50), 1)])
+    await relayed(setting.relay(), head + 1)
+    assert {counts[-1] for counts in (await counts_of(setting)).values()} == {None}
+    republish(postgres_url, store, "ingest")
+    await relayed(setting.relay(), head + 1)
+    assert sum(counts[-1] or 0 for counts in (await counts_of(setting)).values()) == 41

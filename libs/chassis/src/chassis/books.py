@@ -23,12 +23,18 @@ class GenerationLost(Exception):
 
 class Position(NamedTuple):
     """How far a partition is: the next offset, the context, the position up to which nothing of it is missing, and
-    when what was last seen had been recorded."""
+    when what was last seen had been recorded.
+
+    `events` is how many events up to the position were read, each counted once; None where it was not counted from the
+    beginning. `missing` is how many more the relay had published up to there.
+    """
 
     offset: int
     context: str
     position: int
     at: datetime | None
+    events: int | None = None
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +99,19 @@ class Books(Protocol):
         """Kept events with a sequence above `after`, in order."""
         ...
 
-    async def stuck(self, stream: Stream, first: Held, type: str, reason: str) -> None:
-        """A release came to a halt at this event: all before it had their effect."""
+    async def stuck(self, parked: Parked, first: Held, type: str, reason: str) -> None:
+        """A release of this wait came to a halt at an event: all before it had their effect. Nothing is changed where
+        something was laid to it since, or the subject waits anew."""
         ...
 
     async def skip(self, stream: Stream, sequence: int) -> None:
         """Remembers that an event is passed over for ever."""
         ...
 
-    async def unpark(self, stream: Stream, revision: int, up_to: int) -> bool:
-        """Ends the wait, if nothing was laid to it since `revision`, and forgets what was kept up to a sequence."""
+    async def unpark(self, parked: Parked, up_to: int) -> bool:
+        """Ends this wait, if nothing was laid to it since, and forgets what was kept up to a sequence.
+
+        A wait is the one that was read where both sequence and revision are the same: a subject that was released and
+        parked again meanwhile begins at its first revision, but at a later event.
+        """
         ...

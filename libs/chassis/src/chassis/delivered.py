@@ -34,6 +34,7 @@ from contracts.envelope import (
     EnvelopeInvalid,
     counted,
     instant_of,
+    published_of,
     trace_text,
 )
 from contracts.registry import model_of
@@ -155,6 +156,8 @@ class Passed(NamedTuple):
     context: str
     position: int
     at: datetime
+    published: int | None = None
+    """How many events these are; None where the relay did not know it."""
 
 
 def read(record: Record) -> Delivered | Passed:
@@ -167,7 +170,10 @@ def read(record: Record) -> Delivered | Passed:
         context = _context(headers["ce_source"])
         if kind == _WATERMARK:
             return Passed(
-                context, counted("ce_position", headers["ce_position"], 0), _instant(headers["ce_time"])
+                context,
+                counted("ce_position", headers["ce_position"], 0),
+                _instant(headers["ce_time"]),
+                published_of(headers),
             )
         if headers["content-type"] != CONTENT_TYPE:
             raise EnvelopeInvalid("content-type is not JSON's")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from typing_extensions import override
 
+from chassis.arrivals import most
 from chassis.books import Books, GenerationLost, Held, Parked, Position
 from chassis.delivered import Stream
 from chassis.documents import ID, SEQUENCE, Change, Document, DocumentId, Documents, Written
@@ -68,6 +69,7 @@ class MemoryBooks(Books):
                 now.context or before.context,
                 max(before.position, now.position),
                 now.at or before.at,
+                *most(before, now),
             )
 
     @override
@@ -101,10 +103,11 @@ class MemoryBooks(Books):
         return [kept[sequence] for sequence in sorted(kept) if sequence > after][:limit]
 
     @override
-    async def stuck(self, stream: Stream, first: Held, type: str, reason: str) -> None:
-        parked = self.waiting[stream]
-        self.waiting[stream] = replace(
-            parked,
+    async def stuck(self, parked: Parked, first: Held, type: str, reason: str) -> None:
+        if not self._still(parked):
+            return
+        self.waiting[parked.stream] = replace(
+            self.waiting[parked.stream],
             sequence=first.sequence,
             type=type,
             reason=reason,
@@ -117,13 +120,17 @@ class MemoryBooks(Books):
         self.passed_over.add((stream, sequence))
 
     @override
-    async def unpark(self, stream: Stream, revision: int, up_to: int) -> bool:
-        if stream not in self.waiting or self.waiting[stream].revision != revision:
+    async def unpark(self, parked: Parked, up_to: int) -> bool:
+        if not self._still(parked):
             return False
-        del self.waiting[stream]
-        kept = self.kept.pop(stream, {})
+        del self.waiting[parked.stream]
+        kept = self.kept.pop(parked.stream, {})
         assert max(kept, default=0) <= up_to  # noqa: S101 - for tests
         return True
+
+    def _still(self, parked: Parked) -> bool:
+        now = self.waiting.get(parked.stream)
+        return now is not None and (now.sequence, now.revision) == (parked.sequence, parked.revision)
 
     def want(self, stream: Stream, wanted: str) -> None:
         """Somebody asks for release."""

@@ -53,6 +53,7 @@ class MongoBooks(Books):
                     "offset": offset,
                     "position": position,
                     "at": None,
+                    "events": None if offset else 0,
                 },
             )
 
@@ -74,6 +75,8 @@ class MongoBooks(Books):
             highest: dict[str, Any] = {"offset": now.offset, "position": now.position}
             if now.at is not None:
                 highest["at"] = now.at
+            if now.events is not None:
+                highest |= {"events": now.events, "missing": now.missing}
             changes.append(({ID: self._place(topic, partition)}, {"$max": highest}))
         if await self.mongo.update_each(POSITIONS, changes) != len(changes):
             raise GenerationLost(self.group)
@@ -128,12 +131,12 @@ class MongoBooks(Books):
         return [Held(one["sequence"], _record(one)) for one in found]
 
     @override
-    async def stuck(self, stream: Stream, first: Held, type: str, reason: str) -> None:
+    async def stuck(self, parked: Parked, first: Held, type: str, reason: str) -> None:
         change = {
             "$set": {"sequence": first.sequence, "type": type, "reason": reason, "wanted": None},
             "$inc": {"revision": 1},
         }
-        await self.mongo.update(PARKED, {ID: self._stream(stream)}, change)
+        await self.mongo.update(PARKED, self._still(parked), change)
 
     @override
     async def skip(self, stream: Stream, sequence: int) -> None:
@@ -150,9 +153,10 @@ class MongoBooks(Books):
         )
 
     @override
-    async def unpark(self, stream: Stream, revision: int, up_to: int) -> bool:
-        if not await self.mongo.delete(PARKED, {ID: self._stream(stream), "revision": revision}):
+    async def unpark(self, parked: Parked, up_to: int) -> bool:
+        if not await self.mongo.delete(PARKED, self._still(parked)):
             return False
+        stream = parked.stream
         # Not those after: another consumer may have parked the subject anew meanwhile.
         released = {ID: {"$gte": self._event(stream, 0), "$lte": self._event(stream, up_to)}}
         await self.mongo.delete(PARKED_EVENTS, released)
@@ -180,6 +184,14 @@ class MongoBooks(Books):
 
     def _place(self, topic: str, partition: int) -> str:
         return f"{self.group}|{topic}|{partition}"
+
+    def _still(self, parked: Parked) -> Document:
+        """This wait, as it was read, and no later one of the same subject."""
+        return {
+            ID: self._stream(parked.stream),
+            "sequence": parked.sequence,
+            "revision": parked.revision,
+        }
 
     def _stream(self, stream: Stream) -> str:
         return _parked_id(self.group, stream)
@@ -211,7 +223,14 @@ async def want(mongo: Mongo, group: str, stream: Stream, wanted: Wanted) -> bool
 def positions_of(found: Iterable[Document]) -> dict[Partition, Position]:
     """Positions from their documents."""
     return {
-        (one["topic"], one["partition"]): Position(one["offset"], one["context"], one["position"], one["at"])
+        (one["topic"], one["partition"]): Position(
+            one["offset"],
+            one["context"],
+            one["position"],
+            one["at"],
+            one.get("events"),
+            one.get("missing", 0),
+        )
         for one in found
     }
 

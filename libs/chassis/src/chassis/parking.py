@@ -145,13 +145,13 @@ class Parking:
                     raise TypeError("a watermark was parked")
                 reason = await self._tried(event, act)
                 if reason is not None:
-                    await self.books.stuck(parked.stream, held, event.type, reason)
+                    await self.books.stuck(parked, held, event.type, reason)
                     await self.refresh()
                     return False
                 after = held.sequence
             if len(some) == RELEASED_AT_ONCE_MAX:
                 continue
-            if await self.books.unpark(parked.stream, parked.revision, after):
+            if await self.books.unpark(parked, after):
                 await self.refresh()
                 _log.info("subject released", group=self.group, subject=str(parked.subject))
                 return True

@@ -16,7 +16,7 @@ from uuid import UUID
 from contracts.topics import EVENTS
 
 from chassis import telemetry
-from chassis.arrivals import Arrivals, further, reason_of
+from chassis.arrivals import NOWHERE, Arrivals, further, reason_of
 from chassis.books import Position
 from chassis.delivered import Delivered, Stream
 from chassis.documents import (
@@ -198,6 +198,7 @@ class Projector:
         await self.parking.refresh()
         await self.parking.release_wanted(self._give_alone)
         positions: dict[Partition, Position] = {}
+        before = await self._before(records)
         chunks = _even(records, self._chunk_records)
         following: _Prepared | None = None
         for number, chunk in enumerate(chunks):
@@ -213,7 +214,9 @@ class Projector:
                 self._cache.clear()
                 await self._settle(prepared, conflicts, rejected)
             await self._lay_aside(prepared)
-            further(positions, prepared.arrivals.positions)
+            reached = prepared.arrivals.counted(before)
+            further(positions, reached)
+            further(before, reached)
             self.events_applied += len(prepared.events)
             for traceparent in prepared.arrivals.traces:
                 with telemetry.span("view written", {"traceparent": traceparent}, attributes=self._said):
@@ -222,6 +225,17 @@ class Projector:
         await self.parking.books.advance(positions)
         self.records_applied += len(records)
         further(self.positions, positions)
+
+    async def _before(self, records: Sequence[Record]) -> dict[Partition, Position]:
+        """Where the partitions of a batch were before it. Where it does not go on from what this process knows, another
+        had the partition meanwhile, and the books say it."""
+        first: dict[Partition, int] = {}
+        for record in records:
+            first.setdefault(record[0:2], record.offset or 0)
+        known = self.positions
+        if any(place not in known or known[place].offset != offset for place, offset in first.items()):
+            known = await self.parking.books.positions()
+        return {place: known.get(place, NOWHERE) for place in first}
 
     async def _overlapped(
         self, prepared: _Prepared, chunk: Sequence[Record]

@@ -16,7 +16,7 @@ from chassis.generations import Generation, Generations
 from chassis.mongo import PAGE_DOCUMENTS, Mongo
 from chassis.projecting import View
 from chassis.transport import Publisher, begin_at_the_first, group_offsets
-from chassis.viewing import BATCH_RECORDS_MAX, CAUGHT_UP_RECORDS_MAX, Feed, fewer, unfinished
+from chassis.viewing import BATCH_RECORDS_MAX, CAUGHT_UP_RECORDS_MAX, Feed, fewer, lacking, unfinished
 
 LOOK_SECONDS: Final = 0.5
 COMPARE_ROUNDS_MAX: Final = 40
@@ -84,6 +84,12 @@ class Rebuilt:
     records: int
     seconds: float
     resumed: bool
+    missing: int = 0
+    """How many published events were not in the topics."""
+
+
+class Incomplete(Exception):
+    """The topics hold fewer events than were published. Nothing was shown, and what was built is kept."""
 
 
 class Differs(Exception):
@@ -119,8 +125,9 @@ async def rebuild(
 
     What is not equal to what the same code folded before, or is fewer than what other code did, is not shown, because
     one of the two is wrong and nobody knows yet which: Differs is raised, both are kept, and a later call goes on from
-    there. With `accept_differences` they are in the result, and the new one is live. Raises TopicDiffers where the
-    first records of a topic are gone, Interrupted, ConnectionError.
+    there. Where the fold has seen fewer events than were published, Incomplete is raised. With `accept_differences`
+    both are in the result, and the new one is live. Raises TopicDiffers where the first records of a topic are gone,
+    Interrupted, ConnectionError.
     """
     await begin_at_the_first(kafka_url, generations.view.sources)
     stopping = stopping or asyncio.Event()
@@ -141,9 +148,16 @@ async def rebuild(
         progress(told)
         return told
 
+    async def complete() -> None:
+        """What is missing is looked for in the books, because other members may have some of the partitions."""
+        short = lacking(await feed.books.positions())
+        if short and not accept_differences:
+            raise Incomplete(short)
+
     try:
         while (await report("catching up")).left > CAUGHT_UP_RECORDS_MAX:
             await _look_again(consuming, stopping)
+        await complete()
         comparison = None
         if live is not None:
             await report("comparing")
@@ -158,6 +172,7 @@ async def rebuild(
                 raise Differs(comparison, live, generation)
         while (await report("switching")).left > CAUGHT_UP_RECORDS_MAX:
             await _look_again(consuming, stopping)
+        await complete()
         digest = await _with(consuming, documents_hash(generations.mongo, generations.view, generation))
         await generations.switch(generation)
     finally:
@@ -165,7 +180,8 @@ async def rebuild(
         await asyncio.gather(consuming, return_exceptions=True)
     seconds = clock.monotonic() - began
     applied = feed.projector.records_applied
-    return Rebuilt(generation, live, comparison, digest, applied, seconds, begun is not None)
+    missing = sum(at.missing for at in feed.projector.positions.values())
+    return Rebuilt(generation, live, comparison, digest, applied, seconds, begun is not None, missing)
 
 
 async def documents_hash(mongo: Mongo, view: View, generation: Generation) -> str:

@@ -5,7 +5,7 @@ A generation that was dropped or replaced under a running process is noticed wit
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
@@ -253,13 +253,15 @@ class Follower:
         building = generation.state == "building"
         while not leaving.is_set():
             if building and await feed.left() <= CAUGHT_UP_RECORDS_MAX:
-                short = await self._short(generation)
+                short = lacking(await feed.books.positions()) or await self._short(generation)
                 if short:
                     self._reason = f"built, and not shown: {short}; see `crm rebuild --accept-differences`"
                 else:
                     await self.generations.switch(generation)
                     _log.info("view shown", view=self.view.name, group=generation.group)
                     building, self._reason = False, None
+            elif not building:
+                self._reason = lacking(feed.projector.positions) or None
             await _pause(leaving, WATCH_SECONDS)
             if not await self.generations.still(generation):
                 raise GenerationLost(generation.group)
@@ -268,6 +270,18 @@ class Follower:
             if self._clock.monotonic() - self._last_sweep > SWEEP_SECONDS:
                 self._last_sweep = self._clock.monotonic()
                 await self.generations.sweep()
+
+
+def lacking(positions: Mapping[Partition, Position]) -> str:
+    """What a fold has not seen of what was published up to where it is; empty where nothing is missing."""
+    short = {place: at.missing for place, at in sorted(positions.items()) if at.missing}
+    if not short:
+        return ""
+    named = ", ".join(f"{number:,} of {topic}[{partition}]" for (topic, partition), number in short.items())
+    return (
+        f"{sum(short.values()):,} published events are not in the topic ({named}); make it anew and"
+        " `crm republish` its events from the store (docs/runbooks/rebuild.md)"
+    )
 
 
 async def fewer(generations: Generations, one: Generation, other: Generation) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """A view for tests: each subject's list of words in order, and an entry for every word; some words are poison."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ class Words:
     position: int = 0
     traceparent: str | None = None
     sequences: dict[UUID, int] = field(default_factory=dict)
+    counts: Counter[int] = field(default_factory=Counter)
     records: list[list[Record]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -43,6 +45,7 @@ class Words:
         of = SUBJECTS[subject]
         self.position += 1
         self.sequences[of] = sequence = self.sequences.get(of, 0) + 1
+        self.counts[subject % self.partitions] += 1
         at = START + timedelta(seconds=self.position)
         envelope = Envelope(
             uuid5(of, str(sequence)), type, 1, "customer", of, sequence, self.position, at, at, "renamed", of, of,
@@ -55,7 +58,8 @@ class Words:
     def mark(self) -> None:
         for partition in range(self.partitions):
             at = START + timedelta(seconds=self.position)
-            self.add(partition, Watermark("customer", self.position, at).headers(), b"")
+            mark = Watermark("customer", self.position, at, self.counts[partition])
+            self.add(partition, mark.headers(), b"")
 
     def add(self, partition: int, headers: Any, value: bytes) -> Record:
         of = self.records[partition]

@@ -35,15 +35,15 @@ def events():
 
 async def test_positions_only_go_on(books):
     await books.advance(
-        {(TOPIC, 0): Position(5, "customer", 9, AT), (TOPIC, 1): Position(1, "customer", 3, LATER)}
+        {(TOPIC, 0): Position(5, "customer", 9, AT, 4, 2), (TOPIC, 1): Position(1, "customer", 3, LATER, 1)}
     )
     await books.advance(
-        {(TOPIC, 0): Position(4, "customer", 11, LATER), (TOPIC, 1): Position(2, "", 0, None)}
+        {(TOPIC, 0): Position(4, "customer", 11, LATER, 6, 0), (TOPIC, 1): Position(2, "", 0, None)}
     )
     await books.advance({})
     assert await books.positions() == {
-        (TOPIC, 0): Position(5, "customer", 11, LATER),
-        (TOPIC, 1): Position(2, "customer", 3, LATER),
+        (TOPIC, 0): Position(5, "customer", 11, LATER, 6, 2),
+        (TOPIC, 1): Position(2, "customer", 3, LATER, 1),
     }
 
 
@@ -66,21 +66,35 @@ async def test_who_is_not_parked_holds_nothing(books, events):
 
 async def test_a_wait_ends_only_if_nothing_was_laid_to_it_meanwhile(books, events):
     await books.park(PARKED, events[1])
-    seen = (await books.parked())[ONE].revision
+    seen = (await books.parked())[ONE]
     await books.hold(ONE, events[2:3])
-    assert not await books.unpark(ONE, seen, 2)
-    seen = (await books.parked())[ONE].revision
-    assert await books.unpark(ONE, seen, 3)
+    assert not await books.unpark(seen, 2)
+    seen = (await books.parked())[ONE]
+    assert await books.unpark(seen, 3)
     assert await books.parked() == {}
     assert await books.held(ONE, 0, 10) == []
-    assert not await books.unpark(ONE, seen, 3)
+    assert not await books.unpark(seen, 3)
+
+
+async def test_who_read_a_wait_that_is_over_does_not_end_a_later_one(books, events):
+    """A consumer that froze while it released: another one did, and the subject was parked at a later event."""
+    await books.park(PARKED, events[1])
+    before = (await books.parked())[ONE]
+    assert await books.unpark(before, 2)
+    await books.park(replace(PARKED, sequence=4), events[3])
+    later = (await books.parked())[ONE]
+    assert later.revision == before.revision
+    await books.stuck(before, events[2], "customer.renamed", "of the wait before")
+    assert not await books.unpark(before, 3)
+    assert await books.parked() == {ONE: later}
+    assert await books.held(ONE, 3, 10) == events[3:4]
 
 
 async def test_a_release_that_got_stuck_waits_from_there(books, events):
     await books.park(PARKED, events[1])
     await books.hold(ONE, events[2:])
     before = (await books.parked())[ONE]
-    await books.stuck(ONE, events[3], "customer.renamed", "still")
+    await books.stuck(before, events[3], "customer.renamed", "still")
     parked = (await books.parked())[ONE]
     assert (parked.sequence, parked.reason, parked.wanted) == (4, "still", None)
     assert parked.revision > before.revision
@@ -130,7 +144,7 @@ async def test_an_event_that_a_crash_left_behind_is_not_in_the_way(mongo, events
     """Laid aside for a subject that was released before the laying was known: nobody asks for it, nobody stumbles."""
     books = MongoBooks(mongo, GROUP, "lists")
     await books.park(PARKED, events[1])
-    await books.unpark(ONE, 1, 1)  # as if the event had come in between
+    await books.unpark((await books.parked())[ONE], 1)  # as if the event had come in between
     await books.park(replace(PARKED, sequence=4), events[3])
     assert [held.sequence for held in await books.held(ONE, 3, 10)] == [4]
 
@@ -145,6 +159,6 @@ async def test_a_subject_of_one_context_waits_and_that_of_another_does_not(books
     assert await books.held(other, 3, 10) == events[3:4]
     await books.skip(ONE, 2)
     assert (other, 2) not in await books.skipped()
-    assert await books.unpark(ONE, (await books.parked())[ONE].revision, 2)
+    assert await books.unpark((await books.parked())[ONE], 2)
     assert list(await books.parked()) == [other]
     assert await books.held(other, 3, 10) == events[3:4]

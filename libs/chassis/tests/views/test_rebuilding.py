@@ -7,7 +7,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from chassis.clock import SystemClock
-from chassis.rebuilding import Differs, Interrupted, compare, documents_hash, rebuild
+from chassis.rebuilding import Differs, Incomplete, Interrupted, compare, documents_hash, rebuild
 from chassis.transport import TopicDiffers
 
 from .lists import SUBJECTS, folded, lists
@@ -142,6 +142,28 @@ async def test_a_view_over_a_topic_whose_first_records_are_gone_is_neither_built
     with pytest.raises(TopicDiffers, match="begins at offset 10"):
         await rebuilt(bank)
     assert await bank.generations().all() == [live]
+
+
+async def test_a_topic_that_holds_only_a_tail_is_neither_shown_by_the_role_nor_by_a_rebuild(bank):
+    """It was made anew, so it begins at its first offset, and nothing is live to compare with."""
+    for number in range(10):
+        bank.words.say(number % 5, f"{number}")
+    bank.skips_what_was_not_told()
+    await bank.tell((0, "tail"), (1, "tail"))
+    async with bank.running() as runner:
+
+        async def said() -> bool:
+            return any("10 published events are not in the topic" in each for each in runner.not_ready())
+
+        assert await comes(said)
+    assert await bank.generations().live() is None
+    with pytest.raises(Incomplete, match="10 published events are not in the topic"):
+        await rebuilt(bank)
+    assert await bank.generations().live() is None
+    result = await rebuilt(bank, accept_differences=True)
+    assert (result.missing, result.resumed) == (10, True)
+    async with bank.running() as runner:
+        assert await comes(said), "what was accepted is still said"
 
 
 async def test_newer_code_that_shows_fewer_documents_waits_for_a_person(bank):

@@ -5,7 +5,7 @@ store of the context), `dataversion`, `storedname`, `effectiveat`, `correlationi
 is in the plain headers `traceparent` and `tracestate`, where W3C propagators look for it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,6 +19,7 @@ SPECIFICATION: Final = b"1.0"
 CONTENT_TYPE: Final = b"application/json"
 WATERMARK: Final = "crm.watermark"
 SOURCE_PREFIX: Final = "/crm/"
+PUBLISHED: Final = "ce_published"
 COUNTED_MAX: Final = 10**12 - 1
 """Of positions, sequences and versions: what is larger is no number of ours, and databases have no type for it."""
 
@@ -125,15 +126,20 @@ def headers_of(
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """Every event of this context up to `position` lies before this record in its partition."""
+    """Every event of this context up to `position` lies before this record in its partition.
+
+    `published` is how many these are, so that a reader knows by itself whether the partition still holds all of them;
+    None where the relay does not know it.
+    """
 
     context: str
     position: int
     at: datetime
+    published: int | None = None
 
     def headers(self) -> list[Header]:
         """The record's headers; a watermark has no body and no subject."""
-        return [
+        headers = [
             _SPECIFICATION,
             ("ce_id", f"{self.context}-{self.position}".encode()),
             _source(self.context),
@@ -141,6 +147,7 @@ class Watermark:
             ("ce_time", self.at.isoformat().encode()),
             ("ce_position", b"%d" % self.position),
         ]
+        return headers if self.published is None else [*headers, (PUBLISHED, b"%d" % self.published)]
 
     @classmethod
     def of(cls, headers: Iterable[Header]) -> "Watermark":
@@ -184,6 +191,7 @@ def _watermark(found: dict[str, bytes]) -> Watermark:
         _context(found["ce_source"]),
         counted("ce_position", found["ce_position"], 0),
         _instant(found["ce_time"]),
+        published_of(found),
     )
 
 
@@ -207,6 +215,12 @@ def counted(name: str, value: bytes, least: int = 1) -> int:
     if not least <= number <= COUNTED_MAX:
         raise EnvelopeInvalid(f"{name} is not between {least} and {COUNTED_MAX}")
     return number
+
+
+def published_of(found: Mapping[str, bytes]) -> int | None:
+    """The count of a watermark; None where it has none. Raises EnvelopeInvalid, or what `int` raises."""
+    value = found.get(PUBLISHED)
+    return None if value is None else counted(PUBLISHED, value, 0)
 
 
 def trace_text(value: bytes | None) -> str | None:

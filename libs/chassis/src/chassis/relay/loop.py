@@ -95,11 +95,25 @@ class Held(NamedTuple):
     again: bool = False
 
 
+class Counted(NamedTuple):
+    """How many events each partition got up to a position, each counted once; empty where none was counted yet.
+
+    A relay that was set back goes on behind `position` with what it had counted.
+    """
+
+    events: tuple[int, ...] = ()
+    position: int = 0
+
+
 class RelayPositions(Protocol):
     """How far a context was published, and who may say so."""
 
     async def read(self) -> int:
         """The position up to which everything was published; 0 at first. Raises StoreUnavailable."""
+        ...
+
+    async def counted(self) -> Counted | None:
+        """What was counted; None where nobody did from the beginning. Raises StoreUnavailable."""
         ...
 
     async def held(self) -> list[Held]:
@@ -110,8 +124,10 @@ class RelayPositions(Protocol):
         """Holds a subject at another event than before, or no longer; raises Fenced and StoreUnavailable as `save`."""
         ...
 
-    async def save(self, epoch: int, position: int, held: Sequence[Held] = ()) -> None:
-        """Keeps the position and the subjects that are held from now on, together; raises Fenced where `epoch` is not the lease's latest, StoreUnavailable in doubt."""
+    async def save(
+        self, epoch: int, position: int, held: Sequence[Held] = (), counted: Counted | None = None
+    ) -> None:
+        """Keeps the position, the subjects that are held from now on and the counts, together; raises Fenced where `epoch` is not the lease's latest, StoreUnavailable in doubt."""
         ...
 
 
@@ -156,6 +172,8 @@ class _Batch(NamedTuple):
     """Events of this batch that cannot be published."""
     holding: Mapping[UUID, Held] = {}
     """All subjects that are held after this batch."""
+    counts: Sequence[int] = ()
+    """How many of its records each partition gets for the first time."""
 
 
 _bodies: Final = msgspec.json.Decoder(_Body)
@@ -201,6 +219,8 @@ class Relay:
         self._batch_max = batch_max
         self._poll_seconds = poll_seconds
         self._holding: Mapping[UUID, Held] = {}
+        self._counted: Counted | None = None
+        self._counted_before = 0
         self._looked_seconds = 0.0
         self._ahead: asyncio.Task[_Batch] | None = None
         self._oldest_at: datetime | None = None
@@ -260,6 +280,8 @@ class Relay:
     async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
         self.position = await self._positions.read()
         self._holding = {one.subject: one for one in await self._positions.held()}
+        self._counted = self._usable(await self._positions.counted())
+        self._counted_before = 0 if self._counted is None else self._counted.position
         self._marked, self._oldest_at = None, None
         self.leading = True
         _log.info("relay leads", context=self.context, epoch=epoch, position=self.position)
@@ -269,7 +291,9 @@ class Relay:
                 if batch is None:
                     continue
                 if batch.last is not None:
-                    await self._positions.save(epoch, batch.last, batch.held)
+                    counted = self._after(batch)
+                    await self._positions.save(epoch, batch.last, batch.held, counted)
+                    self._counted = counted
                     self._advanced(batch)
                 await self._unless_unanswered(self._try_again(epoch))
                 await self._unless_unanswered(self._mark(batch))
@@ -277,6 +301,19 @@ class Relay:
                     await self._hint.wait(self._poll_seconds)
         finally:
             await self._forget_ahead()
+
+    def _usable(self, counted: Counted | None) -> Counted | None:
+        """What was counted, unless for another number of partitions."""
+        if counted is None or len(counted.events) == self._topic.partitions:
+            return counted
+        return None if counted.events else Counted((0,) * self._topic.partitions, counted.position)
+
+    def _after(self, batch: _Batch) -> Counted | None:
+        """What is counted when a batch is published."""
+        if self._counted is None or batch.last is None or batch.last <= self._counted.position:
+            return self._counted
+        pairs = zip(self._counted.events, batch.counts, strict=True)
+        return Counted(tuple(before + more for before, more in pairs), batch.last)
 
     async def _unless_unanswered(self, doing: Coroutine[Any, Any, T]) -> T | None:
         """What was done; None, after a back-off, where a server did not answer. What was read ahead is read again."""
@@ -325,7 +362,7 @@ class Relay:
             due = [
                 event for event in events if event.position is not None and event.position <= self.position
             ]
-            records, _, found, _ = self._worded(due, {})
+            records, _, found, _ = self._worded(due, {}, [0] * self._topic.partitions)
             self._lease.check()
             await self._publisher.publish(records)
             self.published += len(records)
@@ -340,9 +377,19 @@ class Relay:
         if not self._watermark_is_due(batch):
             return
         self._lease.check()
-        headers, name = Watermark(self.context, self.position, batch.read_at).headers(), self._topic.name
+        counted, name = self._counted, self._topic.name
+        known = counted is not None and counted.position <= self.position
+        marks = [
+            Watermark(
+                self.context,
+                self.position,
+                batch.read_at,
+                counted.events[number] if known and counted else None,
+            )
+            for number in range(self._topic.partitions)
+        ]
         await self._publisher.publish(
-            [Record(name, number, b"", headers, b"") for number in range(self._topic.partitions)]
+            [Record(name, number, b"", mark.headers(), b"") for number, mark in enumerate(marks)]
         )
         self._marked, self._marked_seconds = self.position, self._clock.monotonic()
 
@@ -369,16 +416,18 @@ class Relay:
     async def _read(self, position: int, holding: Mapping[UUID, Held]) -> _Batch:
         read_at = self._clock.now()
         events = await self._log.read_after(position, self._batch_max)
-        records, oldest_at, held, holding = self._worded(events, holding)
+        counts = [0] * self._topic.partitions
+        records, oldest_at, held, holding = self._worded(events, holding, counts)
         last = events[-1].position if events else None
         caught_up = len(events) < self._batch_max
-        return _Batch(records, last, oldest_at, caught_up, read_at, tuple(held), holding)
+        return _Batch(records, last, oldest_at, caught_up, read_at, tuple(held), holding, counts)
 
     def _worded(
-        self, events: Sequence[StoredEvent], holding: Mapping[UUID, Held]
+        self, events: Sequence[StoredEvent], holding: Mapping[UUID, Held], counts: list[int]
     ) -> "tuple[list[Record], datetime | None, list[Held], Mapping[UUID, Held]]":
         """The records for what the others may know of these events, without those of subjects that are held; and the
-        events that cannot be published, with all subjects that are held because of them."""
+        events that cannot be published, with all subjects that are held because of them. `counts` gets those that no
+        relay has counted before."""
         records: list[Record] = []
         held: list[Held] = []
         oldest_at: datetime | None = None
@@ -398,6 +447,8 @@ class Relay:
             if found is not None:
                 oldest_at = oldest_at or found[1]
                 records.append(found[0])
+                if stored.position > self._counted_before:
+                    counts[found[0].partition] += 1
         return records, oldest_at, held, holding
 
     def _record(self, stored: StoredEvent) -> tuple[Record, datetime] | None:

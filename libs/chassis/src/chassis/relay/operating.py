@@ -40,7 +40,7 @@ def republish(url: str, schema: str, context: str, first: int = 1) -> int:
     up to which it had been.
 
     The epoch is raised with it: a relay that leads just now cannot save what it had, takes its lease again and goes on
-    from there. Readers pass over what they have seen.
+    from there. Readers pass over what they have seen. From the first position on it also counts anew.
     """
     names = {"leases": sql.Identifier(checked(schema), "leases"), "relay": sql.Identifier(schema, "relay")}
     with connect(url, role=writer_role(schema)) as connection, connection.transaction():
@@ -58,4 +58,11 @@ def republish(url: str, schema: str, context: str, first: int = 1) -> int:
             sql.SQL("update {relay} set position = least(position, %s) where context = %s").format(**names),
             (first - 1, context),
         )
+        if first == 1:
+            connection.execute(
+                sql.SQL("update {relay} set published = '{{}}', counted_to = 0 where context = %s").format(
+                    **names
+                ),
+                (context,),
+            )
         return reached

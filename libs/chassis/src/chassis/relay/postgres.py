@@ -14,7 +14,7 @@ from chassis.clock import Clock
 from chassis.events import StoredEvent
 from chassis.leases import Fenced
 from chassis.postgres import AsyncConnection, connect_async
-from chassis.relay.loop import Held, Hint, Log, RelayPositions
+from chassis.relay.loop import Counted, Held, Hint, Log, RelayPositions
 from chassis.store.items import StoreUnavailable
 from chassis.store.recorder import Recorder
 from chassis.store.schema import channel, checked, writer_role
@@ -34,6 +34,7 @@ class PostgresPositions(RelayPositions):
         self._context = context
         table, leases = sql.Identifier(schema, "relay"), sql.Identifier(schema, "leases")
         self._read = sql.SQL("select position from {} where context = %s").format(table)
+        self._counted = sql.SQL("select published, counted_to from {} where context = %s").format(table)
         # The lease is locked, so that it is not taken over between this look and the commit.
         held = sql.Identifier(schema, "unpublishable")
         fence = sql.SQL("with fence as (select from {} where name = %s and epoch = %s for share)").format(
@@ -53,8 +54,9 @@ class PostgresPositions(RelayPositions):
             "{f}, kept as (insert into {h} (subject, position, version, name, reason)"
             " select u.* from fence, unnest(%s::uuid[], %s::bigint[], %s::int[], %s::text[], %s::text[]) as u"
             " on conflict (subject) do nothing)"
-            " insert into {t} as r (context, position) select %s, %s from fence"
-            " on conflict (context) do update set position = greatest(r.position, excluded.position)"
+            " insert into {t} as r (context, position, published, counted_to) select %s, %s, %s, %s from fence"
+            " on conflict (context) do update set position = greatest(r.position, excluded.position),"
+            " published = excluded.published, counted_to = excluded.counted_to"
         ).format(f=fence, h=held, t=table)
         self._connection: AsyncConnection | None = None
 
@@ -62,6 +64,13 @@ class PostgresPositions(RelayPositions):
     async def read(self) -> int:
         row = await (await self._asked(self._read, (self._context,))).fetchone()
         return 0 if row is None else int(row[0])
+
+    @override
+    async def counted(self) -> Counted | None:
+        row = await (await self._asked(self._counted, (self._context,))).fetchone()
+        if row is None:
+            return Counted()
+        return None if row[0] is None else Counted(tuple(row[0]), int(row[1]))
 
     @override
     async def held(self) -> list[Held]:
@@ -78,9 +87,12 @@ class PostgresPositions(RelayPositions):
             raise Fenced(f"epoch {epoch} of {self._context} is over")
 
     @override
-    async def save(self, epoch: int, position: int, held: Sequence[Held] = ()) -> None:
+    async def save(
+        self, epoch: int, position: int, held: Sequence[Held] = (), counted: Counted | None = None
+    ) -> None:
         columns = [[one[at] for one in held] for at in range(5)]
-        values = (RELAY_LEASE, epoch, *columns, self._context, position)
+        counts = (None, None) if counted is None else (list(counted.events), counted.position)
+        values = (RELAY_LEASE, epoch, *columns, self._context, position, *counts)
         if (await self._asked(self._save, values)).rowcount == 0:
             raise Fenced(f"epoch {epoch} of {self._context} is over")
 

@@ -56,6 +56,7 @@ create table if not exists {schema}.leases (
 );
 create table if not exists {schema}.relay (context text primary key, position bigint not null);
 alter table {schema}.relay drop column if exists epoch;
+alter table {schema}.relay add column if not exists published bigint[], add column if not exists counted_to bigint;
 create table if not exists {schema}.unpublishable (
     subject uuid primary key,
     position bigint not null,
