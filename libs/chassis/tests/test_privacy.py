@@ -88,9 +88,17 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     FileKeyEncryption.at(tmp_path / "kek")
     assert (tmp_path / "kek").stat().st_mode & 0o777 == 0o600
     assert [one.name for one in tmp_path.iterdir()] == ["kek"]
-    (tmp_path / "kek").chmod(0o644)
-    with pytest.raises(PermissionError):
-        FileKeyEncryption.at(tmp_path / "kek")
+    for mode in (0o644, 0o640, 0o604, 0o444, 0o460, 0o441):
+        (tmp_path / "kek").chmod(mode)
+        with pytest.raises(PermissionError, match=f"mode {mode:o}"):
+            FileKeyEncryption.at(tmp_path / "kek")
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o600])
+def test_a_key_file_as_a_pod_has_it_is_read(tmp_path: Path, mode: int) -> None:
+    FileKeyEncryption.at(tmp_path / "kek")
+    (tmp_path / "kek").chmod(mode)
+    FileKeyEncryption.at(tmp_path / "kek")
 
 
 def test_another_key_encryption_key_opens_nothing(key_ring: KeyRing, keys_url: str, tmp_path: Path) -> None:

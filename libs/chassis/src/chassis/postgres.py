@@ -64,6 +64,10 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
             raise psycopg.OperationalError(f"no answer within {self.answer_seconds:g} s") from None
 
 
+class NoDatabaseNamed(Exception):
+    """Somebody wants to connect and was not told where to; libpq would take any server of this machine."""
+
+
 def connect(
     url: str,
     *,
@@ -73,7 +77,7 @@ def connect(
     **options: Any,
 ) -> Connection:
     """A connection in autocommit that acts as `role`, or as its login where none is named; raises OperationalError."""
-    connection = Connection.connect(url, autocommit=True, **_KEEP_ALIVE, **options)
+    connection = Connection.connect(_named(url), autocommit=True, **_KEEP_ALIVE, **options)
     connection.answer_seconds = statement_seconds + ANSWER_SECONDS_SPARE
     try:
         connection.execute(_SESSION, _limits(role, statement_seconds, lock_seconds))
@@ -91,7 +95,7 @@ async def connect_async(
     lock_seconds: float = LOCK_SECONDS_MAX,
 ) -> AsyncConnection:
     """As `connect`, for an event loop."""
-    connection = await AsyncConnection.connect(url, autocommit=True, **_KEEP_ALIVE)
+    connection = await AsyncConnection.connect(_named(url), autocommit=True, **_KEEP_ALIVE)
     connection.answer_seconds = statement_seconds + ANSWER_SECONDS_SPARE
     try:
         await connection.execute(_SESSION, _limits(role, statement_seconds, lock_seconds))
@@ -99,6 +103,12 @@ async def connect_async(
         await connection.close()
         raise
     return connection
+
+
+def _named(url: str) -> str:
+    if not url:
+        raise NoDatabaseNamed("POSTGRES_URL is not set")
+    return url
 
 
 def _limits(role: str | None, statement_seconds: float, lock_seconds: float) -> tuple[str, str, str | None]:

@@ -35,6 +35,8 @@ KEYS_CACHED_MAX: Final = 20_000
 KEYS_CACHED_SECONDS: Final = 60.0
 """How long a key that was destroyed elsewhere may still open values in this process."""
 KEYS_PER_QUERY: Final = 5_000
+_READABLE_BY_GROUP: Final = 0o440
+"""A Secret in a pod: the kubelet's file belongs to root, and the pod's group (`fsGroup`) may read it. Nobody may write it."""
 _NONCE_BYTES: Final = 12
 _KEY_BYTES: Final = 32
 
@@ -158,7 +160,7 @@ class KeyEncryption(Protocol):
 
 
 class FileKeyEncryption(KeyEncryption):
-    """A key-encryption key in a file that only its owner may read."""
+    """A key-encryption key in a file that its owner alone may read, or that is mounted into a pod for its group to read."""
 
     def __init__(self, material: bytes) -> None:
         if len(material) != _KEY_BYTES:
@@ -201,8 +203,9 @@ class FileKeyEncryption(KeyEncryption):
 
 
 def _read_key(path: Path) -> bytes:
-    if path.stat().st_mode & 0o077:
-        raise PermissionError(f"{path} may be read by others; chmod 600 it")
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077 and mode != _READABLE_BY_GROUP:
+        raise PermissionError(f"{path} has mode {mode:o} and may be read by others; chmod 600 it")
     return path.read_bytes()
 
 

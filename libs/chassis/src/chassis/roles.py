@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Final, Protocol
 
@@ -249,12 +249,20 @@ def main(
     settings: Settings,
     tables: Sequence[Tables],
     arguments: list[str] | None = None,
+    *,
+    without_postgres: Collection[str] = (),
 ) -> int:
     """`python -m <service> <role>...` runs the roles named, all of them for `all`; `migrate` brings the databases to
-    what `tables` say, and ends. Returns the exit code."""
+    what `tables` say, and ends. Returns the exit code.
+
+    `without_postgres` names the roles that use no PostgreSQL; only they start where no `POSTGRES_URL` is set.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {service.replace('-', '_')}")
     parser.add_argument("role", nargs="+", choices=[*roles, "all", MIGRATE])
     chosen: list[str] = parser.parse_args(arguments).role
+    if not settings.postgres_url and not set(chosen) <= set(without_postgres):
+        sys.stderr.write("POSTGRES_URL: Field required\n")
+        return 2
     if MIGRATE in chosen:
         if len(chosen) > 1:
             parser.error("`migrate` is a step of its own")

@@ -21,13 +21,13 @@ S = TypeVar("S", bound="TokenSettings")
 
 
 def _keys_url(known: dict[str, Any]) -> str:
-    return make_conninfo(known["postgres_url"], dbname=KEYS_DATABASE) if "postgres_url" in known else ""
+    return make_conninfo(known["postgres_url"], dbname=KEYS_DATABASE) if known.get("postgres_url") else ""
 
 
 def _keys_owner_url(known: dict[str, Any]) -> str:
     """The owner's login on the key database, where that lies beside the events; else the service's own login."""
     owner, keys = known.get("postgres_owner_url"), known.get("keys_url", "")
-    beside = "postgres_url" in known and keys == _keys_url(known)
+    beside = bool(known.get("postgres_url")) and keys == _keys_url(known)
     return make_conninfo(owner, dbname=KEYS_DATABASE) if owner and beside else keys
 
 
@@ -94,7 +94,8 @@ class Settings(TokenSettings):
     not said is the safe choice: production, loopback, no proxy trusted.
     """
 
-    postgres_url: PostgresUrl = Field(validation_alias="POSTGRES_URL")
+    postgres_url: PostgresUrl = Field(default="", validation_alias="POSTGRES_URL")
+    """Empty for a role that uses no PostgreSQL: it is not given the login. `chassis.roles.main` refuses any other one."""
     mongo_url: str = Field(default="mongodb://127.0.0.1:27017/?replicaSet=rs0", validation_alias="MONGO_URL")
     kafka_url: str = Field(default="127.0.0.1:9092", validation_alias="KAFKA_URL")
     kafka_security_protocol: Protocol = Field(default="PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL")

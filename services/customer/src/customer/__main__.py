@@ -6,9 +6,9 @@ import sys
 from chassis.roles import main
 from chassis.settings import from_environment
 
-from customer.bootstrap import TABLES, roles
+from customer.bootstrap import TABLES, WITHOUT_POSTGRES, roles
 from customer.settings import CustomerSettings
 
 if __name__ == "__main__":
     settings = from_environment(CustomerSettings)
-    sys.exit(main("customer", roles(settings), settings, TABLES))
+    sys.exit(main("customer", roles(settings), settings, TABLES, without_postgres=WITHOUT_POSTGRES))

@@ -23,9 +23,11 @@ from customer.publishing import published
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
 
-__all__ = ["TABLES", "roles", "routes", "web_app"]
+__all__ = ["TABLES", "WITHOUT_POSTGRES", "roles", "routes", "web_app"]
 
 SERVICE: Final = "customer"
+WITHOUT_POSTGRES: Final = frozenset({"views"})
+"""The roles that use no PostgreSQL."""
 TITLE: Final = "CRM customer"
 
 

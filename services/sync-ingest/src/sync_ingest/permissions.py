@@ -17,6 +17,5 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "list_certificates": _WATCHING | {FEED},
     "get_certificate": _WATCHING | {FEED},
     "acknowledge": _OPERATING,
-    "schedule": _OPERATING,
     "get_schema": ANYBODY,
 }

@@ -1,0 +1,95 @@
+"""Every role of the production overlay starts as a kubelet starts it, does its work, and ends when it is told to."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from devservers import free_port
+
+from tests.deploy.kubelet import Pod, Secrets, cleared, isolating, told
+from tests.deploy.kustomized import BASE, DEPLOY, OVERLAYS, objects, of_kind, pod_of
+
+DEPLOYMENTS = sorted(of_kind(objects(BASE), "Deployment"))
+JOBS = sorted(of_kind(objects(BASE), "Job"))
+SHUTDOWN_SECONDS_MAX = 20.0
+JOB_SECONDS_MAX = 120.0
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_migrate_job_ends_well(cluster: dict[str, Pod], name: str) -> None:
+    assert cluster[name].ended(JOB_SECONDS_MAX) == 0, cluster[name].log[-3000:]
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_role_becomes_ready_and_is_live(cluster: dict[str, Pod], name: str) -> None:
+    pod = cluster[name]
+    pod.until("readinessProbe")
+    for probe in ("startupProbe", "livenessProbe"):
+        answer = pod.probed(probe)
+        assert answer is not None, pod.log[-3000:]
+        assert answer.status_code == 200
+
+
+def test_the_command_line_runs_in_the_operator_s_pod(
+    cluster: dict[str, Pod], secrets: Secrets, node: Path
+) -> None:
+    found = objects(OVERLAYS / "production")
+    workload = next(yaml.safe_load_all((DEPLOY / "k8s" / "operator" / "pod.yaml").read_text()))
+    pod = Pod("crm-operator", workload, found, secrets, node / "crm-operator", free_port())
+    pod.lay()
+    with cleared({"pod": pod}):
+        pod.start(["crm", "status", "--json"])
+        code = pod.ended(60)
+    [line] = [line for line in pod.log.splitlines() if line.startswith("{") and '"contexts"' in line]
+    status = json.loads(line)
+    assert (code, status["problems"]) == (0, []), pod.log
+    assert status["contexts"]["ingest"]["outbox"] == 0
+
+
+def test_a_key_that_everybody_may_read_is_refused(
+    secrets: Secrets, cluster: dict[str, Pod], node: Path
+) -> None:
+    found = copy.deepcopy(objects(OVERLAYS / "production"))
+    workload = of_kind(found, "Deployment")["customer-policies"]
+    pod_of(workload)["volumes"][0]["secret"]["defaultMode"] = 0o444
+    pod = Pod("open-key", workload, found, secrets, node / "open-key", free_port())
+    pod.lay()
+    with cleared({"pod": pod}):
+        pod.start()
+        said = ""
+        while "may be read by others" not in said:
+            said = pod.until("readinessProbe", status=503).text
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_role_is_gone_soon_after_it_is_told_to_end(cluster: dict[str, Pod], name: str) -> None:
+    assert cluster[name].terminate() < SHUTDOWN_SECONDS_MAX
+
+
+def test_nothing_is_written_where_no_volume_is(cluster: dict[str, Pod]) -> None:
+    for pod in cluster.values():
+        inside = {each.relative_to(pod.root).parts[0] for each in pod.root.rglob("*")}
+        assert inside <= {"log", "etc", "tmp"}, pod.name
+
+
+def test_a_pod_cannot_write_outside_its_volumes(cluster: dict[str, Pod]) -> None:
+    if not isolating():
+        pytest.skip("a file system that cannot be written takes root and mounts of one's own")
+    pod = cluster["customer-api"]
+    script = (
+        "touch /tmp/x /var/tmp/x /x; test -r /root/.bashrc && echo read; touch $TMPDIR/x && id -u && id -G"
+    )
+    pod.start(["sh", "-c", script])
+    assert pod.ended(20) == 0
+    said = pod.log.splitlines()
+    assert sum("Read-only file system" in line for line in said) == 3
+    assert said[-2:] == ["10001", "10001"]
+
+
+def test_staging_runs_as_staging_and_production_as_production(secrets: Secrets) -> None:
+    for name in ("staging", "production"):
+        found = objects(OVERLAYS / name)
+        for workload in of_kind(found, "Deployment").values():
+            assert told(pod_of(workload)["containers"][0], found, secrets)["CRM_ENVIRONMENT"] == name
