@@ -14,7 +14,7 @@ from chassis.auth import Caller, TokenInvalid, verifier_of
 from chassis.clock import SystemClock
 from chassis.settings import TokenSettings
 from sync_ingest.ingesting import Acting
-from sync_ingest.permissions import ROLES
+from sync_ingest.permissions import COMMANDS, ROLES
 
 TOKEN_VARIABLE: Final = "CRM_TOKEN"  # noqa: S105 (a name)
 USER_PREFIX: Final = "os:"
@@ -50,8 +50,8 @@ def caller_of(settings: TokenSettings, token: str | None, roles: Collection[str]
 
 
 def acting_of(settings: TokenSettings, token: str | None, route: str, reason: str | None = None) -> Acting:
-    """The person as a run of ingest names it, who may do what the route of that name does over HTTP."""
-    caller = caller_of(settings, token, ROLES[route])
+    """The person as a run of ingest names it, who may do what the route or command of that name is for."""
+    caller = caller_of(settings, token, (ROLES | COMMANDS)[route])
     return Acting(caller.subject, caller.post, caller.on_behalf_of, reason=reason)
 
 

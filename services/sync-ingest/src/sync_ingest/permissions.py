@@ -19,3 +19,6 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "acknowledge": _OPERATING,
     "get_schema": ANYBODY,
 }
+
+COMMANDS: Final[dict[str, frozenset[str]]] = {"schedule": _OPERATING}
+"""The same of what has a command and no route."""
