@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,11 +17,14 @@ from chassis.clock import uuid7
 from chassis.events import StoredEvent
 from chassis.mongo import Mongo
 from chassis.relay import RelayRole
+from chassis.relay.operating import republish, try_again
 from chassis.transport import KafkaPublisher, Record, ensure_topics, read_to_end
 from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.topics import CUSTOMER_EVENTS, INGEST_EVENTS, TOPICS, Topic
 from crm_cli import verify
+from crm_cli.contexts import CONTEXTS
 from crm_cli.status import gathered
+from crm_cli.verify_parts import Checked, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
 from customer import bootstrap as customer_service
 from customer.settings import CustomerSettings
@@ -46,12 +51,18 @@ class World:
         async with self.running(*(make() for make in roles(self.settings).values())):
             await self.settled()
 
-    async def relay(self) -> None:
+    async def repaired(self, schema: str) -> None:
+        """Waits until the relay holds nobody; it looks every other second."""
+        async with self.running(*(make() for make in roles(self.settings).values())):
+            await until(lambda: not self.sql(f"select from {schema}.unpublishable"))
+            await self.settled()
+
+    async def relay(self, words: object = published) -> None:
         """Publishes what ingest has stored, and nothing else happens."""
         role = RelayRole(
             "ingest",
             "store_ingest",
-            published,
+            words,
             postgres_url=self.bank.postgres_url,
             kafka_url=self.bank.kafka_url,
         )
@@ -337,6 +348,67 @@ async def test_a_store_that_was_tampered_with(world):
     assert any("may UPDATE store_ingest.events" in each for each in found["I6"])
     assert any("body differs" in each for each in found["I7"])
     assert any("command k was acknowledged" in each for each in found["I8"])
+
+
+async def test_a_subject_that_the_relay_holds_is_named_until_it_is_repaired(world):
+    await asyncio.to_thread(world.bank.take, "branch", posting("held", "A1", 7), posting("other", "A2", 7))
+    [(stream, version)] = world.sql(
+        "select stream_id, version from store_ingest.events where name = 'posting-booked' order by position desc limit 1"
+    )
+
+    def failing(stored: StoredEvent) -> object:
+        if (stored.stream_id, stored.version) == (stream, version):
+            raise ValueError("no words for it")
+        return published(stored)
+
+    await world.relay(failing)
+    found = problems(await world.verified())
+    assert any(
+        f"subject {stream} is held by the relay" in each and "no words" in each for each in found["I1"]
+    )
+    assert not any("is not on the topic" in each for each in found["I1"]), "one line for the subject"
+    assert "I9" not in found
+    await asyncio.to_thread(world.bank.take, "branch", posting("after", "A1", 7), posting("more", "A2", 7))
+    await world.relay(failing)
+    assert try_again(world.bank.postgres_url, "store_ingest") == 1
+    await world.settle()
+    await world.repaired("store_ingest")
+    assert problems(await world.verified(WAIT_SECONDS)) == {}
+
+
+async def test_a_worker_that_dies_ends_the_check_with_one_line(world):
+    parts = parts_of(world.settings, CONTEXTS["ingest"], 1, 1, {}, 2)
+    with pytest.raises(WorkerLost, match="ended before it was done"):
+        await all_checked(parts, print, dies)
+
+
+def dies(part: object) -> Checked:
+    """A worker that is killed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+async def test_a_topic_that_lost_its_beginning_is_found_and_made_anew_from_the_store(world):
+    """As docs/runbooks/rebuild.md says it."""
+    await emptied(world.bank.kafka_url, INGEST_EVENTS)
+    await ensure_topics(world.bank.kafka_url, TOPICS)
+    await asyncio.to_thread(world.bank.take, "branch", posting("tail", "A1", 7))
+    await world.relay()
+    await world.mongo.drop_database()
+    tail = await asyncio.to_thread(world.bank.crm, "rebuild", "asset_panorama")
+    assert tail.returncode == 1
+    assert b"published events are not in the topic" in tail.stderr
+
+    await emptied(world.bank.kafka_url, INGEST_EVENTS)
+    await ensure_topics(world.bank.kafka_url, TOPICS)
+    republish(world.bank.postgres_url, "store_ingest", "ingest")
+    await world.relay()
+    await world.mongo.drop_database()
+    whole = await asyncio.to_thread(world.bank.crm, "rebuild", "asset_panorama", "--json")
+    assert whole.returncode == 0, whole.stderr
+    assert json.loads(whole.stdout)["missing"] == 0
+    await world.settle()
+    assert problems(await world.verified(WAIT_SECONDS)) == {}
 
 
 async def test_amounts_beyond_32_bits_are_shown_verified_and_rebuilt(bank):

@@ -22,7 +22,7 @@ from contracts.topics import CONSUMERS
 from customer.views import VIEWS, asset_panorama
 
 from crm_cli.contexts import CONTEXTS, Context, settings
-from crm_cli.verify_parts import Say, all_checked, pages, parts_of
+from crm_cli.verify_parts import Say, WorkerLost, all_checked, pages, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Checkpoints, Store, check_money
 from crm_cli.verify_views import check_parked, conclude
@@ -39,7 +39,7 @@ async def verified(
     processes: int | None = None,
 ) -> Report:
     """Checks every context and what is made of it. Waits a bounded time for relays and views to be where the stores
-    are now; a long log is checked by `processes`, by default as many as there are processors. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable."""
+    are now; a long log is checked by `processes`, by default as many as there are processors. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable, WorkerLost."""
     report, clock = Report(), SystemClock()
     report.figures["contexts"] = {}
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
@@ -79,9 +79,17 @@ async def _context(
     await _policies(settings, context, mongo, report, clock, wait_seconds)
     for view in views_of(context) if head else ():  # of nothing that is stored nothing is missing
         await check_parked(view, mongo, report)
+    held = {one.subject: one for one in await asyncio.to_thread(store.held)}
+    for one in held.values():
+        report.broken(
+            "I1",
+            f"{context.name}: subject {one.subject} is held by the relay since its event at position {one.position}"
+            f" ({one.name}): {one.reason}",
+        )
+    since = {subject: one.position for subject, one in held.items()}
     inside, money = Report(), Report()
     found, events, *_ = await asyncio.gather(
-        all_checked(parts_of(settings, context, head, published, processes), say),
+        all_checked(parts_of(settings, context, head, published, since, processes), say),
         _digested(settings, context, head, inside),
         asyncio.to_thread(_checked_inside, settings, context, inside),
         _money(settings, context, head, mongo, money),
@@ -191,7 +199,13 @@ def verify(
                 say=lambda text: print(f"verify: {text}", file=sys.stderr),
             )
         )
-    except (psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable) as error:
+    except (
+        psycopg.Error,
+        StoreUnavailable,
+        BrokerUnavailable,
+        DocumentsUnavailable,
+        WorkerLost,
+    ) as error:
         print(f"crm verify: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(code=2) from None
     report.figures["seconds"] = round(clock.monotonic() - began, 3)

@@ -6,11 +6,13 @@ A subject is in one partition, so a part needs nothing of another. Each has a pr
 import asyncio
 import multiprocessing
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from chassis import garbage
 from chassis.events import StoredEvent
@@ -42,6 +44,12 @@ class Part:
     partitions: frozenset[int]
     head: int
     published: int
+    held: Mapping[UUID, int]
+    """Subjects that the relay holds, with the position since which nothing of them is published."""
+
+
+class WorkerLost(Exception):
+    """A process that checked a part ended before it was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +63,37 @@ class Checked:
 
 
 def parts_of(
-    settings: Settings, context: Context, head: int, published: int, processes: int | None
+    settings: Settings,
+    context: Context,
+    head: int,
+    published: int,
+    held: Mapping[UUID, int],
+    processes: int | None,
 ) -> list[Part]:
     """The parts of a context: as many as `processes`, by default as its log is worth."""
     if processes is None:
         processes = min(os.cpu_count() or 1, PROCESSES_MAX) if head > EVENTS_ALONE_MAX else 1
     count = context.topic.partitions
     shares = [frozenset(range(at, count, processes)) for at in range(min(processes, count))]
-    return [Part(settings, context.name, share, head, published) for share in shares]
+    return [Part(settings, context.name, share, head, published, held) for share in shares]
 
 
-async def all_checked(parts: Sequence[Part], say: Say) -> list[Checked]:
-    """Checks parts at once; what one of them raises is raised."""
+async def all_checked(
+    parts: Sequence[Part], say: Say, check: Callable[[Part], Checked] | None = None
+) -> list[Checked]:
+    """Checks parts at once; what one of them raises is raised. Raises WorkerLost where a process ends before its part
+    is checked: killed, out of memory, or not able to start."""
     if len(parts) == 1:
         return [await checked(parts[0], say)]
     loop, spawning = asyncio.get_running_loop(), multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(parts), mp_context=spawning) as pool:
-        return list(await asyncio.gather(*(loop.run_in_executor(pool, in_process, part) for part in parts)))
+    pool = ProcessPoolExecutor(len(parts), mp_context=spawning)
+    try:
+        working = [loop.run_in_executor(pool, check or in_process, part) for part in parts]
+        return list(await asyncio.gather(*working))
+    except BrokenProcessPool:
+        raise WorkerLost("a process that checked a part ended before it was done") from None
+    finally:
+        await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
 
 def in_process(part: Part) -> Checked:
@@ -90,7 +112,7 @@ async def checked(part: Part, say: Say, progress_events: int = 100_000) -> Check
         stack.callback(log.close)
         recorder = Recorder(settings.postgres_url, context.schema)
         stack.callback(recorder.close)
-        topic = Topic(context, settings.kafka_url, log, report, part.published, part.partitions)
+        topic = Topic(context, settings.kafka_url, log, report, part.published, part.partitions, part.held)
         views = [view for view in VIEWS if context.topic.name in view.sources]
         folds = [fold for view in views if (fold := await Fold.of(view, mongo, report)) is not None]
         events = 0

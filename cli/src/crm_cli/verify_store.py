@@ -11,6 +11,7 @@ from uuid import UUID
 from chassis.events import StoredEvent
 from chassis.mongo import Mongo, exact_sum
 from chassis.postgres import connect
+from chassis.relay import Held
 from chassis.store import writer_role
 from psycopg import sql
 
@@ -21,7 +22,7 @@ POSTING_NAMES: Final = ["posting-booked", "posting-reversed"]
 ACCOUNTS_AT_ONCE: Final = 2_000
 CHECKPOINTS_KEPT_MAX: Final = 50
 SECONDS_MAX: Final = 600
-TABLES: Final = ("events", "commands", "relay", "leases")
+TABLES: Final = ("events", "commands", "relay", "leases", "unpublishable")
 
 
 def data_of(column: str) -> str:
@@ -116,6 +117,15 @@ class Store:
             else []
         )
         return found[0] if found else (0, 0)
+
+    def held(self) -> list[Held]:
+        """The subjects that the relay holds, because an event of theirs cannot be published."""
+        if not self.exists("unpublishable"):
+            return []
+        found = self.ask(
+            "select subject, position, version, name, reason, again from {unpublishable} order by position"
+        )
+        return [Held(*row) for row in found]
 
     def check(self) -> None:
         """What holds inside the store: identities once, versions dense and in order, commands remembered with events."""

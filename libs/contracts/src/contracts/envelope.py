@@ -20,6 +20,8 @@ CONTENT_TYPE: Final = b"application/json"
 WATERMARK: Final = "crm.watermark"
 SOURCE_PREFIX: Final = "/crm/"
 PUBLISHED: Final = "ce_published"
+LATE: Final = ("ce_late", b"1")
+"""On an event that watermarks had covered before it: its subject was held, because it could not be published."""
 COUNTED_MAX: Final = 10**12 - 1
 """Of positions, sequences and versions: what is larger is no number of ours, and databases have no type for it."""
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from contracts.envelope import Watermark, headers_of
+from contracts.envelope import LATE, Watermark, headers_of
 from contracts.registry import PublicEvent
 from contracts.topics import Topic, partition_of
 from typing_extensions import override
@@ -364,7 +364,7 @@ class Relay:
             ]
             records, _, found, _ = self._worded(due, {}, [0] * self._topic.partitions)
             self._lease.check()
-            await self._publisher.publish(records)
+            await self._publisher.publish([one._replace(headers=[*one.headers, LATE]) for one in records])
             self.published += len(records)
             still = found[0] if found else None
             if len(due) < STREAM_EVENTS_MAX:
