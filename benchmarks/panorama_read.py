@@ -30,8 +30,10 @@ from chassis.generations import Generations
 from chassis.mongo import Mongo, MongoDocuments
 from chassis.privacy import FileKeyEncryption, KeyRing, Origin, seal
 from chassis.roles import begun
-from chassis.web import caller, create_app, listening_socket
+from chassis.web import create_app, listening_socket
 from chassis.web import serve as serve_app
+from chassis.web.callers import Permitted
+from contracts.roles import ADMINISTRATOR
 from crm_cli.migrate import migrated
 from customer.bootstrap import routes
 from customer.settings import CustomerSettings
@@ -136,7 +138,7 @@ def serve(settings: CustomerSettings) -> None:
     """The server process: customer as it is served, and a route that does nothing."""
     for stream in (1, 2):  # log lines are written, and read by nobody
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    router = APIRouter(dependencies=[Depends(caller)])
+    router = APIRouter(dependencies=[Depends(Permitted({"empty": {ADMINISTRATOR}}))])
 
     @router.get("/empty")
     async def empty() -> dict[str, str]:
