@@ -181,7 +181,7 @@ async def ask(port: int, token: str, paths: list[str], seconds: float, in_flight
 
 def until_open(port: int) -> None:
     """Waits for the server."""
-    for _ in range(200):
+    for _ in range(1_200):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -16,6 +16,16 @@ def test_an_entry_is_given_until_its_age() -> None:
     assert cache.get("a") is None
 
 
+def test_many_are_given_as_each_of_them_is() -> None:
+    clock = ManualClock()
+    cache: AgedCache[str, int] = AgedCache(10, 60.0, clock.monotonic)
+    cache.put("old", 1)
+    clock.advance(61)
+    cache.put("young", 2)
+    asked = ["young", "old", "unknown", "young"]
+    assert cache.get_all(asked) == [cache.get(key) for key in asked] == [2, None, None, 2]
+
+
 def test_what_nobody_asks_for_is_forgotten_too() -> None:
     clock = ManualClock()
     cache: AgedCache[str, int] = AgedCache(10, 60.0, clock.monotonic)

@@ -52,6 +52,36 @@ def test_a_control_total_that_agrees_is_no_difference_and_one_dropped_row_is_one
         assert differing(read(*rest, control)) != []
 
 
+@given(st.randoms(use_true_random=False), st.integers(0, 40))
+def test_postings_of_a_file_counted_together_are_counted_as_one_by_one(chance: Random, many):
+    postings = [
+        posting(
+            number,
+            chance.randrange(-5, 6),
+            account=chance.choice("ABC"),
+            branch=chance.choice([None, "", "B1", "B2"]),
+            currency=chance.choice(["CNY", "USD"]),
+            booked_on=date(2026, 3, chance.randrange(1, 5)),
+            balance_after_minor=chance.choice([None, 1]),
+            sequence_number=chance.choice([None, number]),
+            numbered_by=chance.choice(["account", "branch"]),
+        )
+        for number in range(many)
+    ]
+    together, one_by_one = FeedRead(), FeedRead()
+    together.count_postings(0, postings)
+    one_by_one.count_postings(0, [])
+    for line, each in enumerate(postings, 1):
+        one_by_one.count(0, line, each)
+    assert (together.files, together.series) == (one_by_one.files, one_by_one.series)
+    read_of = together.files[0]
+    for held in (read_of.accounts, read_of.branches):
+        for (name, currency), counted in held.items():
+            own = [p for p in postings if name in {p.account, p.branch} and p.currency == currency]
+            assert counted.postings == len(own)
+            assert counted.credits_minor - counted.debits_minor == sum(p.amount_minor for p in own)
+
+
 def test_an_unreadable_row_counts_in_the_records_of_its_file():
     assert differing(read(*POSTINGS, Unreadable("json-malformed", "no", b""), ControlRecord(records=5))) == []
 

@@ -6,7 +6,9 @@ from datetime import UTC, date, datetime
 
 import msgspec
 import pytest
-from sync_ingest.domain.records import AccountRecord, CardRecord, PartyRecord, Posting
+from hypothesis import given
+from hypothesis import strategies as st
+from sync_ingest.domain.records import AccountRecord, CardRecord, PartyRecord, Posting, legible, unseen
 from sync_ingest.ingesting import FeedContent, IngestSettings
 
 DAY = date(2026, 3, 2)
@@ -139,6 +141,33 @@ def test_a_character_that_nobody_sees_is_refused_in_codes_names_and_numbers(
     assert (found.posted, found.master_records, found.quarantined) == (0, 0, 1)
     [(_, entry)] = ingest.archive.quarantine_page(source, "waiting", 0, 10)
     assert (entry.reason, entry.column) == ("character-invisible", field)
+
+
+LETTERS = st.sampled_from(["A", "字", " ", "\u3000", "\t", "\n", "\0", "\u200b"])
+SOME = st.text(LETTERS, min_size=1, max_size=4)
+ANY = st.builds(
+    lambda account, others: msgspec.structs.replace(RENT, account=account, **others),
+    SOME,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "core_transaction_id": st.none() | SOME,
+            "branch": st.none() | st.text(LETTERS, max_size=3),
+            "text": st.none() | st.text(LETTERS, max_size=3),
+            "reverses": SOME,
+            "source": SOME,
+        },
+    ),
+)
+
+
+@given(st.lists(ANY, max_size=4))
+def test_postings_that_are_legible_together_are_so_one_by_one(postings):
+    faults = [posting for posting in postings if unseen(posting) is not None]
+    if legible(postings):
+        assert faults == []
+    else:
+        assert faults or any(not (posting.text or "").isprintable() for posting in postings)
 
 
 @pytest.mark.parametrize("blank", [" ", "\u3000", "\u00a0 ", " A1", "A1 "])
