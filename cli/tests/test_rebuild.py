@@ -73,7 +73,13 @@ class Desk:
             type.replace(".", "-"), subject, subject,
         )  # fmt: skip
         marks = [
-            Record(CUSTOMER_EVENTS.name, number, b"", Watermark("customer", self.position, AT).headers(), b"")
+            Record(
+                CUSTOMER_EVENTS.name,
+                number,
+                b"",
+                Watermark("customer", self.position, AT).headers(number),
+                b"",
+            )
             for number in range(CUSTOMER_EVENTS.partitions)
         ]
         event = Record(CUSTOMER_EVENTS.name, place, b"", envelope.headers(), msgspec.json.encode(body))

@@ -232,7 +232,7 @@ async def test_a_position_saved_before_its_event_was_published(world):
 
 async def test_a_watermark_before_what_it_covers(world):
     head = world.sql("select max(position) from store_ingest.events")[0][0]
-    mark = Watermark("ingest", head + 1000, CLOCK.now()).headers()
+    mark = Watermark("ingest", head + 1000, CLOCK.now()).headers(0)
     await world.publisher.publish([Record(INGEST_EVENTS.name, n, b"", mark, b"") for n in range(6)])
     await asyncio.to_thread(world.bank.take, "branch", posting("late", "A1", 7))
     await world.relay()

@@ -38,7 +38,7 @@ def test_an_event_has_its_envelope_and_its_body_as_json_has_it():
 
 
 def test_a_watermark_is_read_as_one():
-    assert read(record(Watermark("ingest", 9, AT).headers(), b"")) == Passed("ingest", 9, AT)
+    assert read(record(Watermark("ingest", 9, AT).headers(0), b"")) == Passed("ingest", 9, AT)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_trace_that_cannot_be_read_is_left_out_and_stops_nothing(name, value):
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["event", "watermark"])
 def test_whatever_a_header_holds_a_batch_goes_on(name, value, kind):
-    of = ENVELOPE.headers() if kind == "event" else Watermark("ingest", 9, AT).headers()
+    of = ENVELOPE.headers() if kind == "event" else Watermark("ingest", 9, AT).headers(0)
     headers = [*(pair for pair in of if pair[0] != name), (name, value)]
     arrivals = Arrivals()
     events = list(arrivals.events([record(headers), record(ENVELOPE.headers())]))

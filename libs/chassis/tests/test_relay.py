@@ -14,7 +14,7 @@ import msgspec
 import psycopg
 import pytest
 from chassis import metrics
-from chassis.clock import SystemClock, uuid7
+from chassis.clock import Clock, SystemClock, uuid7
 from chassis.events import StoredEvent, event_id
 from chassis.leases import Lease, PostgresLease
 from chassis.relay import (
@@ -26,6 +26,7 @@ from chassis.relay import (
     RelayRole,
     StoreLog,
 )
+from chassis.relay.loop import SIGN_OF_LIFE_SECONDS, WATERMARK_SECONDS
 from chassis.relay.operating import held_of, republish, try_again
 from chassis.store import Recorder, VersionConflict
 from chassis.transport import KafkaPublisher, Publisher, PublishFailed, Record, ensure_topics, read_to_end
@@ -115,7 +116,7 @@ class Setting:
         self.leases.append(Lease(self.rows[-1], CLOCK, seconds=seconds, asked_seconds=0.1))
         return self.leases[-1]
 
-    def relay(self, publisher: Publisher | None = None, batch_max: int = 50) -> Relay:
+    def relay(self, publisher: Publisher | None = None, batch_max: int = 50, clock: Clock = CLOCK) -> Relay:
         self.logs.append(StoreLog(self.postgres_url, self.schema))
         self.hints.append(Listening(self.postgres_url, self.schema, CLOCK))
         return Relay(
@@ -126,7 +127,7 @@ class Setting:
             self.lease(),
             publisher or self.publisher(),
             words,
-            CLOCK,
+            clock,
             hint=self.hints[-1],
             batch_max=batch_max,
         )
@@ -223,6 +224,75 @@ async def test_watermarks_follow_what_they_cover_in_every_partition(setting, rec
         else:
             assert read.position > reached[record.partition], "an event that a watermark had covered before"
     assert last == dict.fromkeys(range(PARTITIONS), head + 1), "private events are covered too"
+
+
+async def test_under_load_a_partition_gets_a_watermark_a_second_at_most(setting, recorder):
+    """Events come one by one, as postings do: each used to bring a watermark to every partition."""
+    relay, stopping = setting.relay(), asyncio.Event()
+    running = asyncio.create_task(relay.run(stopping))
+    await until(lambda: relay.leading)
+    began = CLOCK.monotonic()
+    for version in range(1, 41):
+        await asyncio.to_thread(recorder.append_bulk, [noted(UUID(int=7), version)])
+        await asyncio.sleep(0.05)
+    await until(lambda: relay.position == 40)
+    await until(lambda: relay._marked == 40)
+    seconds = CLOCK.monotonic() - began
+    stopping.set()
+    await running
+    records = await setting.records()
+    marks = [(record, read) for record, read in records if isinstance(read, Watermark)]
+    for partition in range(PARTITIONS):
+        positions = [read.position for record, read in marks if record.partition == partition]
+        assert len(positions) <= seconds / WATERMARK_SECONDS + 2
+        assert positions == sorted(set(positions)), "each says something new"
+        assert positions[-1] == 40
+    ids = [dict(record.headers)["ce_id"] for record, _ in records]
+    assert len(set(ids)) == len(ids)
+
+
+async def test_a_relay_that_ends_says_how_far_it_came(setting, recorder):
+    relay, stopping = setting.relay(), asyncio.Event()
+    running = asyncio.create_task(relay.run(stopping))
+    for version in range(1, 4):
+        await asyncio.to_thread(recorder.append_bulk, [noted(UUID(int=7), version)])
+        await until(lambda version=version: relay.position == version)
+    stopping.set()
+    await running
+    reached = {
+        r.partition: read.position for r, read in await setting.records() if isinstance(read, Watermark)
+    }
+    assert reached == dict.fromkeys(range(PARTITIONS), 3)
+
+
+async def test_an_idle_topic_gets_a_sign_of_life_every_ten_minutes_and_no_more(setting, recorder):
+    class Hurried(SystemClock):
+        """A clock on which a second of ours is twenty minutes once it is told so."""
+
+        ahead_seconds = 0.0
+
+        @override
+        def monotonic(self) -> float:
+            return super().monotonic() + self.ahead_seconds
+
+    clock = Hurried()
+    relay, stopping = setting.relay(clock=clock), asyncio.Event()
+    recorder.append_bulk([noted(UUID(int=7), 1)])
+    running = asyncio.create_task(relay.run(stopping))
+    await until(lambda: relay._marked == 1)
+
+    async def marks() -> int:
+        return sum(isinstance(read, Watermark) for _, read in await setting.records())
+
+    await asyncio.sleep(1.5)
+    assert await marks() == PARTITIONS
+    clock.ahead_seconds = SIGN_OF_LIFE_SECONDS
+    await asyncio.sleep(1.5)
+    assert await marks() == 2 * PARTITIONS
+    stopping.set()
+    await running
+    ids = [dict(record.headers)["ce_id"] for record, _ in await setting.records()]
+    assert len(set(ids)) == len(ids)
 
 
 async def test_nothing_is_missed_while_four_write_and_some_transactions_are_aborted(

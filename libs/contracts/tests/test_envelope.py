@@ -1,5 +1,6 @@
 """What goes around an event is read back as it was written, and nothing else is taken for it."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
@@ -112,13 +113,26 @@ def test_an_instant_without_a_zone_is_refused():
 
 def test_a_watermark_is_no_event_and_an_event_no_watermark():
     mark = Watermark("ingest", 4711, ENVELOPE.recorded_at)
-    assert unwrap(mark.headers()) == mark
+    assert unwrap(mark.headers(0)) == mark
     with pytest.raises(EnvelopeInvalid):
-        Envelope.of(mark.headers())
+        Envelope.of(mark.headers(0))
     with pytest.raises(EnvelopeInvalid):
         Watermark.of(ENVELOPE.headers())
 
 
+def test_no_two_watermarks_have_the_same_id():
+    later = ENVELOPE.recorded_at + timedelta(microseconds=1)
+    marks = [Watermark("ingest", 4711, at) for at in (ENVELOPE.recorded_at, later)]
+    ids = [dict(mark.headers(partition))["ce_id"] for mark in marks for partition in range(6)]
+    assert len(set(ids)) == 12
+
+
+def test_a_watermark_says_in_its_body_what_its_headers_say():
+    mark = Watermark("ingest", 4711, ENVELOPE.recorded_at)
+    assert json.loads(mark.body) == {"position": 4711}
+    assert dict(mark.headers(0))["content-type"] == b"application/json"
+
+
 def test_an_empty_store_has_a_watermark_too():
     mark = Watermark("customer", 0, ENVELOPE.recorded_at)
-    assert unwrap(mark.headers()) == mark
+    assert unwrap(mark.headers(0)) == mark

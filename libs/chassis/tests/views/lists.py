@@ -59,7 +59,7 @@ class Words:
         for partition in range(self.partitions):
             at = START + timedelta(seconds=self.position)
             mark = Watermark("customer", self.position, at, self.counts[partition])
-            self.add(partition, mark.headers(), b"")
+            self.add(partition, mark.headers(partition), mark.body)
 
     def add(self, partition: int, headers: Any, value: bytes) -> Record:
         of = self.records[partition]

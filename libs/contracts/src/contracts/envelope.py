@@ -132,6 +132,8 @@ class Watermark:
 
     `published` is how many these are, so that a reader knows by itself whether the partition still holds all of them;
     None where the relay does not know it.
+
+    It is a CloudEvent like any other, with a JSON body, so that readers who know nothing of it pass over it by its type.
     """
 
     context: str
@@ -139,17 +141,28 @@ class Watermark:
     at: datetime
     published: int | None = None
 
-    def headers(self) -> list[Header]:
-        """The record's headers; a watermark has no body and no subject."""
+    def headers(self, partition: int) -> list[Header]:
+        """The record's headers in this partition; a watermark has no subject. No two have the same `ce_id`: it names
+        the partition, and the microsecond of a sign of life that repeats a position."""
+        unique = f"{self.context}-{partition}-{self.position}-{self.at:%Y%m%d%H%M%S%f}"
         headers = [
             _SPECIFICATION,
-            ("ce_id", f"{self.context}-{self.position}".encode()),
+            ("ce_id", unique.encode()),
             _source(self.context),
             _header("ce_type", WATERMARK),
             ("ce_time", self.at.isoformat().encode()),
+            _CONTENT_TYPE,
             ("ce_position", b"%d" % self.position),
+            _version(1),
         ]
         return headers if self.published is None else [*headers, (PUBLISHED, b"%d" % self.published)]
+
+    @property
+    def body(self) -> bytes:
+        """The record's body, which says the same for readers who look at no headers."""
+        if self.published is None:
+            return b'{"position":%d}' % self.position
+        return b'{"position":%d,"published":%d}' % (self.position, self.published)
 
     @classmethod
     def of(cls, headers: Iterable[Header]) -> "Watermark":

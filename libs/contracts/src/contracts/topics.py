@@ -5,8 +5,9 @@ because a subject's records stay in order only as long as its partition does.
 """
 
 import re
-import zlib
 from dataclasses import dataclass
+from functools import lru_cache
+from struct import unpack_from
 from typing import Final
 from uuid import UUID
 
@@ -14,6 +15,10 @@ PARTITIONS: Final = 6
 DEAD_LETTERS_KEPT_DAYS: Final = 90
 DEAD_LETTER_BYTES_MAX: Final = 2 << 20
 """A letter holds a sealed copy of a record, which may be as large as the broker takes."""
+PARTITIONS_CACHED_MAX: Final = 65_536
+_MURMUR2_SEED: Final = 0x9747B28C
+_MURMUR2_FACTOR: Final = 0x5BD1E995
+_32_BITS: Final = 0xFFFFFFFF
 _OF_A_VIEW: Final = re.compile(r"([^.]+\.[^.]+)\.v[0-9]+", re.ASCII)
 
 
@@ -99,5 +104,32 @@ TOPICS: Final[tuple[Topic, ...]] = (
 
 
 def partition_of(subject: UUID, partitions: int = PARTITIONS) -> int:
-    """The partition that holds a subject: the same for every writer, whatever its client library hashes with."""
-    return zlib.crc32(subject.bytes) % partitions
+    """The partition that holds a subject, whose key is its canonical text."""
+    return partition_of_key(str(subject).encode(), partitions)
+
+
+def partition_of_key(key: bytes, partitions: int = PARTITIONS) -> int:
+    """The partition of a key by the default partitioner of Kafka's Java client (`toPositive(murmur2(key)) % partitions`).
+
+    A topic of others with the same keys and as many partitions is co-partitioned: Kafka Streams can join the two.
+    """
+    return _positive_murmur2(key) % partitions
+
+
+@lru_cache(PARTITIONS_CACHED_MAX)
+def _positive_murmur2(key: bytes) -> int:
+    return murmur2(key) & 0x7FFFFFFF
+
+
+def murmur2(key: bytes) -> int:
+    """Kafka's 32-bit murmur2 (`org.apache.kafka.common.utils.Utils.murmur2`), without a sign."""
+    length = len(key)
+    found = _MURMUR2_SEED ^ length
+    for four in unpack_from(f"<{length // 4}I", key):
+        mixed = four * _MURMUR2_FACTOR & _32_BITS
+        mixed = (mixed ^ mixed >> 24) * _MURMUR2_FACTOR & _32_BITS
+        found = (found * _MURMUR2_FACTOR & _32_BITS) ^ mixed
+    if rest := key[length - length % 4 :]:
+        found = (found ^ int.from_bytes(rest, "little")) * _MURMUR2_FACTOR & _32_BITS
+    found = (found ^ found >> 13) * _MURMUR2_FACTOR & _32_BITS
+    return found ^ found >> 15

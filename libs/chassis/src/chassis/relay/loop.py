@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha1
+from math import inf
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
@@ -15,7 +16,7 @@ import msgspec
 import structlog
 from contracts.envelope import LATE, Watermark, headers_of
 from contracts.registry import PublicEvent
-from contracts.topics import Topic, partition_of
+from contracts.topics import Topic, partition_of_key
 from typing_extensions import override
 
 from chassis.clock import Clock
@@ -27,9 +28,11 @@ from chassis.transport import Publisher, Record
 
 BATCH_EVENTS_MAX: Final = 2_000
 POLL_SECONDS_MAX: Final = 0.5
-WATERMARK_SECONDS_MAX: Final = 1.0
-"""Under load, how long readers wait at most to learn how far they are."""
-SIGN_OF_LIFE_SECONDS: Final = 30.0
+WATERMARK_SECONDS: Final = 1.0
+"""From one watermark of a partition to the next, while events come: as long do readers wait to learn how far they are."""
+SETTLED_SECONDS: Final = 0.05
+"""What is appended in several steps is covered by one watermark, if no more than this lies between them."""
+SIGN_OF_LIFE_SECONDS: Final = 600.0
 """Without events, how often a watermark says that there are none."""
 BACK_OFF_SECONDS_FIRST: Final = 0.1
 BACK_OFF_SECONDS_MAX: Final = 2.0
@@ -226,6 +229,7 @@ class Relay:
         self._oldest_at: datetime | None = None
         self._marked: int | None = None
         self._marked_seconds = 0.0
+        self._moved_seconds = 0.0
         self._back_off_seconds = BACK_OFF_SECONDS_FIRST
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -283,7 +287,7 @@ class Relay:
         self._counted = self._usable(await self._positions.counted())
         self._counted_before = 0 if self._counted is None else self._counted.position
         self._marked, self._oldest_at = None, None
-        self.leading = True
+        self.leading, batch = True, None
         _log.info("relay leads", context=self.context, epoch=epoch, position=self.position)
         try:
             while not stopping.is_set():
@@ -298,7 +302,10 @@ class Relay:
                 await self._unless_unanswered(self._try_again(epoch))
                 await self._unless_unanswered(self._mark(batch))
                 if batch.caught_up:
-                    await self._hint.wait(self._poll_seconds)
+                    due_seconds = self._seconds_to_watermark(caught_up=True)
+                    await self._hint.wait(min(self._poll_seconds, max(0.0, due_seconds)))
+            if batch is not None:
+                await self._unless_unanswered(self._mark(batch, ending=True))
         finally:
             await self._forget_ahead()
 
@@ -335,6 +342,7 @@ class Relay:
 
     def _advanced(self, batch: _Batch) -> None:
         self.position = self.position if batch.last is None else batch.last
+        self._moved_seconds = self._clock.monotonic()
         self.published += len(batch.records)
         self._holding = batch.holding
         self._oldest_at = None
@@ -372,9 +380,13 @@ class Relay:
             after = due[-1].version
         return still
 
-    async def _mark(self, batch: _Batch) -> None:
-        """Tells the readers how far they are; only called when all of it is acknowledged."""
-        if not self._watermark_is_due(batch):
+    async def _mark(self, batch: _Batch, *, ending: bool = False) -> None:
+        """Tells the readers how far they are; only called when all of it is acknowledged.
+
+        A relay that ends says so of what it has not said yet: readers need not wait for the next one.
+        """
+        unsaid = ending and self.position not in {0, self._marked}
+        if not unsaid and self._seconds_to_watermark(caught_up=batch.caught_up) > 0:
             return
         self._lease.check()
         counted, name = self._counted, self._topic.name
@@ -389,19 +401,25 @@ class Relay:
             for number in range(self._topic.partitions)
         ]
         await self._publisher.publish(
-            [Record(name, number, b"", mark.headers(), b"") for number, mark in enumerate(marks)]
+            [
+                Record(name, number, b"", mark.headers(number), mark.body)
+                for number, mark in enumerate(marks)
+            ]
         )
         self._marked, self._marked_seconds = self.position, self._clock.monotonic()
 
-    def _watermark_is_due(self, batch: _Batch) -> bool:
+    def _seconds_to_watermark(self, *, caught_up: bool) -> float:
+        """How long until the next watermark, if nothing else happens; 0 or less where it is due."""
         if self.position == 0:
-            return False
-        silent_seconds = self._clock.monotonic() - self._marked_seconds
-        if self._marked is None:
-            return batch.caught_up or silent_seconds >= WATERMARK_SECONDS_MAX
+            return inf
+        now = self._clock.monotonic()
+        silent_seconds = now - self._marked_seconds
         if self._marked == self.position:
-            return silent_seconds >= SIGN_OF_LIFE_SECONDS
-        return batch.caught_up or silent_seconds >= WATERMARK_SECONDS_MAX
+            return SIGN_OF_LIFE_SECONDS - silent_seconds
+        least_seconds = 0.0 if self._marked is None else WATERMARK_SECONDS - silent_seconds
+        if caught_up:
+            return max(least_seconds, SETTLED_SECONDS - (now - self._moved_seconds))
+        return WATERMARK_SECONDS - silent_seconds
 
     async def _next(self) -> _Batch:
         """The next batch; the one after it is read and worded while this one is published."""
@@ -479,7 +497,7 @@ class Relay:
         size = len(key) + len(words.body) + sum(len(title) + len(value) for title, value in headers)
         if size > RECORD_BYTES_MAX:
             raise RecordOversized(f"{size} of {RECORD_BYTES_MAX} bytes")
-        return Record(name, partition_of(subject, partitions), key, headers, words.body), meta.recorded_at
+        return Record(name, partition_of_key(key, partitions), key, headers, words.body), meta.recorded_at
 
     async def _forget_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None
