@@ -17,7 +17,7 @@ from customer.panorama import Panorama
 from customer.shapes import CustomerShown
 from pydantic import TypeAdapter
 
-from .test_reading import IDS, LI, NOW, ZHANG, bank, reading
+from .test_reading import IDS, LI, NOW, ZHANG, Bank, bank, reading
 
 __all__ = ["bank", "reading"]
 
@@ -39,9 +39,9 @@ async def api(handler, store, reading, tmp_path, postgres_url):
 
     async def wait_for(context, position, seconds):
         asked.append((context, position))
-        return position < 1_000_000
+        return position < (0 if client.views_stand else 1_000_000)
 
-    desk = Desk(handler, store, catalogue(), reading, IDS, CLOCK, NOW.date)
+    desk = Desk(handler, store, catalogue(), reading, IDS, CLOCK, NOW.date, wait_for)
     app = create_app("customer", [create_router(desk, doors(wait_for, permissions.ROLES))], settings)
     token = development_token(settings, CLOCK.now(), subject="lin")
     async with httpx.AsyncClient(
@@ -49,7 +49,7 @@ async def api(handler, store, reading, tmp_path, postgres_url):
         base_url="http://crm",
         headers={"Authorization": f"Bearer {token}"},
     ) as client:
-        client.asked = asked
+        client.asked, client.views_stand = asked, False
         yield client
 
 
@@ -70,6 +70,31 @@ async def test_a_customer_is_registered_once_per_key(api, store):
     assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
     taken = await api.post("/customers", json=WANG, headers=key("k2"))
     assert (taken.status_code, taken.json()["code"]) == (409, "already-recorded")
+
+
+async def test_the_version_that_is_read_is_the_streams_where_the_view_takes_no_part(api, key_ring, mongo):
+    """An event that the view does not take left the ETag where it was, and every edit was refused for ever."""
+    at = (await api.post("/customers", json=WANG, headers=key("k1"))).headers["Location"]
+    shown, customer = Bank(key_ring), UUID(at.rpartition("/")[2])
+    shown.customer(customer, "王芳")
+    await shown.keep(mongo)
+    api.views_stand = True
+    behind = await api.get(at)
+    assert (behind.headers["ETag"], behind.json()["version"]) == ('"1"', 1), (
+        "the view may lack what came after"
+    )
+    refused = await api.put(
+        f"{at}/name", json={"name": "王五"}, headers=key("k2") | {"If-Match": behind.headers["ETag"]}
+    )
+    assert refused.status_code == 412
+    api.views_stand = False
+    read = await api.get(at)
+    assert (read.headers["ETag"], read.json()["version"]) == ('"2"', 2)
+    page = (await api.get("/customers")).json()["items"]
+    assert {one["version"] for one in page if one["customer_id"] == str(customer)} == {2}
+    tagged = key("k3") | {"If-Match": read.headers["ETag"]}
+    changed = await api.put(f"{at}/name", json={"name": "王芳芳"}, headers=tagged)
+    assert (changed.status_code, changed.headers["ETag"]) == (200, '"3"')
 
 
 async def test_changes_name_the_version_that_was_seen(api):

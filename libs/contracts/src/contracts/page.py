@@ -18,9 +18,24 @@ the holder of the subject's key can open. Money is signed integer minor units: c
 """
 
 
+_READING: Final = """## Reading a topic
+
+- **Partition of a key:** `toPositive(murmur2(key)) % partitions`, the default of Kafka's Java client (`murmur2_random` in
+  librdkafka). The key is the subject's id as text. Topics with the same keys and as many partitions can be joined.
+- **Order:** the events of a subject are in the order of `ce_sequence`, the version of its stream. It has gaps: not every
+  event of a stream is published. `ce_position` is the place in the context's store; it has gaps too.
+- **Repeats:** every record may come again, also behind later ones. An event is known by `ce_id`, or by its subject and
+  `ce_sequence`: a reader passes over what is not above what it has seen.
+- **Watermarks:** beside the events there are records of type `crm.watermark`, with the body `{"position": n}` and an empty
+  key: all events of the source up to `ce_position` lie before this record in its partition. They come to every partition,
+  a second apart at least while events come, and once in ten minutes without. Whoever does not need them passes over them
+  by `ce_type`, as over every type that it does not know.
+"""
+
+
 def page() -> str:
     """The page as Markdown."""
-    parts = [_HEAD, _topics()]
+    parts = [_HEAD, _topics(), _READING]
     for context, events in BY_CONTEXT.items():
         parts.append(f"## {context}\n\nTopic `{EVENTS[context].name}`.\n")
         parts += [_event(event) for event in sorted(events, key=lambda one: (one.TYPE, one.VERSION))]

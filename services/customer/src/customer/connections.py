@@ -98,5 +98,6 @@ async def both_sides(
         write = await stack.enter_async_context(write_side(settings, clock))
         read = await stack.enter_async_context(read_side(settings, write.ring, clock))
         today = partial(settings.today, clock)
-        desk = Desk(write.handler, write.store, catalogue(), read.reading, write.ids, clock, today)
+        reached = read.views.wait_for
+        desk = Desk(write.handler, write.store, catalogue(), read.reading, write.ids, clock, today, reached)
         yield desk, write, read

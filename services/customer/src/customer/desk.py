@@ -1,6 +1,6 @@
 """What a caller can ask of this service, whoever carries the question: commands to customers, questions to the views."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import ClassVar, TypeVar
@@ -16,6 +16,7 @@ from chassis.store import EventStore
 from contracts.identity import OutsideIds, PartyId
 from msgspec import structs
 
+from customer.catalogue import CONTEXT
 from customer.claims import Claims, IdentityNumberKnown, number_claim
 from customer.domain.customer import (
     ChangeContactDetails,
@@ -62,6 +63,8 @@ class Desk:
     ids: OutsideIds
     clock: Clock
     today: Callable[[], date]
+    reached: Callable[[str, int, float], Awaitable[bool]]
+    """(context, position, timeout in seconds) -> whether the views show all of the context up to there."""
 
     @property
     def claims(self) -> Claims:
@@ -187,8 +190,9 @@ class Desk:
     # questions
 
     async def customer(self, customer: UUID) -> Document:
-        """Who a customer is."""
-        return _found(await self.reading.customer(customer))
+        """Who a customer is, with the version of its stream that this shows."""
+        [found] = await self._versioned([_found(await self.reading.customer(customer))])
+        return found
 
     async def panorama(self, customer: UUID, month: str | None) -> Panorama:
         """What a customer owns and owes."""
@@ -230,15 +234,40 @@ class Desk:
 
     async def customers(self, after: UUID | None, limit: int) -> list[Document]:
         """Customers in the order of their ids."""
-        return await self.reading.customers(None if after is None else str(after), limit)
+        found = await self.reading.customers(None if after is None else str(after), limit)
+        return await self._versioned(found)
+
+    async def _versioned(self, found: Sequence[Document]) -> list[Document]:
+        """Customers as the view shows them, each with the version of its stream that this is.
+
+        An event that changes nothing of a view, or is not published at all, raises the stream's version and not the
+        view's: where the view is past the last event of a stream, what it shows is as of that event. Where it is not,
+        the version stays that of the last event that is shown, so that no edit overwrites what its caller did not see.
+        """
+        ends = await self.store.stream_ends([UUID(one["customer_id"]) for one in found])
+        none = (0, 0)
+        behind = {
+            one["customer_id"]: end
+            for one in found
+            if (end := ends.get(UUID(one["customer_id"]), none))[0] > one["version"]
+        }
+        last = max((position for _, position in behind.values()), default=0)
+        if not behind or not await self.reached(CONTEXT, last, 0.0):
+            return list(found)
+        # Read again: what was read first may be older than what the view is now known to show.
+        again = {one["customer_id"]: one for one in await self.reading.customers_of(list(behind))}
+        for name, one in again.items():
+            one["version"] = max(one["version"], behind[name][0])
+        return [again.get(one["customer_id"], one) for one in found]
 
     async def by_reference(self, source: str, key: str) -> list[Document]:
         """The customer that a source knows under its own number."""
-        return await self.reading.of_party(self.ids.party(source, key))
+        return await self._versioned(await self.reading.of_party(self.ids.party(source, key)))
 
     async def questions(self, kind: str | None, after: UUID | None, limit: int) -> list[Document]:
         """Customers of whom a person has to look at something, in the order of their ids."""
-        return await self.reading.questions(kind, None if after is None else str(after), limit)
+        found = await self.reading.questions(kind, None if after is None else str(after), limit)
+        return await self._versioned(found)
 
     async def unlinked(
         self, after: UUID | None, limit: int

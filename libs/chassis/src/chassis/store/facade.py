@@ -82,6 +82,10 @@ class EventStore:
         """Version of the last event of each stream that has one."""
         return await self._read(lambda recorder: recorder.stream_heads(ids))
 
+    async def stream_ends(self, ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+        """Version and position of the last event of each stream that has one."""
+        return await self._read(lambda recorder: recorder.stream_ends(ids))
+
     async def known_identities(self, ids: Sequence[UUID]) -> set[UUID]:
         """Those identities that are taken."""
         return await self._read(lambda recorder: recorder.known_identities(ids))

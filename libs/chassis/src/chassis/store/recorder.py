@@ -79,6 +79,10 @@ class Recorder:
             "select w.id, e.version from unnest(%b::uuid[]) as w(id) cross join lateral"
             " (select version from {s}.events where stream_id = w.id order by version desc limit 1) as e"
         )
+        self._ends = statement(
+            "select w.id, e.version, e.position from unnest(%b::uuid[]) as w(id) cross join lateral"
+            " (select version, position from {s}.events where stream_id = w.id order by version desc limit 1) as e"
+        )
         self._identities = statement(
             "select w.id from unnest(%b::uuid[]) as w(id)"
             " where exists (select from {s}.events as e where e.identity = w.id offset 0)"
@@ -211,6 +215,11 @@ class Recorder:
     def stream_heads(self, streams: Sequence[UUID]) -> dict[UUID, int]:
         """Version of the last event of each stream that has one."""
         return dict(self._execute(self._heads, (list(streams),))) if streams else {}
+
+    def stream_ends(self, streams: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+        """Version and position of the last event of each stream that has one."""
+        rows = self._execute(self._ends, (list(streams),)) if streams else []
+        return {stream: (version, position) for stream, version, position in rows}
 
     def known_identities(self, identities: Sequence[UUID]) -> set[UUID]:
         """Those identities that are taken."""
