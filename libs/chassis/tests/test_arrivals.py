@@ -24,7 +24,7 @@ def event(position: int, context: str = "customer") -> list[tuple[str, bytes]]:
 
 
 def mark(position: int, published: int | None) -> list[tuple[str, bytes]]:
-    return Watermark("customer", position, AT, published).headers()
+    return Watermark("customer", position, AT, published).headers(0)
 
 
 def read(*headers: list[tuple[str, bytes]], before: Position = NOWHERE, first: int = 0) -> Position:

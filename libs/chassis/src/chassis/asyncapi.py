@@ -133,7 +133,8 @@ def _watermark() -> Json:
     return {
         "name": WATERMARK,
         "title": WATERMARK,
-        "summary": "Every event of the source up to ce_position lies before this record in its partition. No body.",
+        "summary": "Every event of the source up to ce_position lies before this record in its partition.",
+        "contentType": "application/json",
         "headers": {
             "type": "object",
             "properties": {
@@ -143,10 +144,29 @@ def _watermark() -> Json:
                 "ce_type": {"const": WATERMARK},
                 "ce_time": {"type": "string", "format": "date-time"},
                 "ce_position": _COUNT,
+                "ce_dataversion": {"const": "1"},
+                "ce_published": _COUNT | {"description": "how many events of the source these are"},
+                "content-type": {"const": "application/json"},
             },
-            "required": ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_position"],
+            "required": [
+                "ce_specversion",
+                "ce_id",
+                "ce_source",
+                "ce_type",
+                "ce_time",
+                "ce_position",
+                "ce_dataversion",
+                "content-type",
+            ],
         },
-        "payload": {"type": "null"},
+        "payload": {
+            "type": "object",
+            "properties": {
+                "position": {"type": "integer", "minimum": 0},
+                "published": {"type": "integer", "minimum": 0},
+            },
+            "required": ["position"],
+        },
     }
 
 

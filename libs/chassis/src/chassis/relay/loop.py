@@ -401,10 +401,7 @@ class Relay:
             for number in range(self._topic.partitions)
         ]
         await self._publisher.publish(
-            [
-                Record(name, number, b"", mark.headers(number), mark.body)
-                for number, mark in enumerate(marks)
-            ]
+            [Record(name, number, b"", mark.headers(number), mark.body) for number, mark in enumerate(marks)]
         )
         self._marked, self._marked_seconds = self.position, self._clock.monotonic()
 
