@@ -177,14 +177,15 @@ async def test_who_waits_is_listed_released_and_skipped(desk):
     async with _mongo(desk) as mongo, desk.running():
         assert await _shown(mongo, desk.position)
         listed = await desk.crm("parked", "list", "--json")
-        [group] = {one["group"] for one in map(json.loads, listed.stdout.splitlines())}
-        found = [one for one in map(json.loads, listed.stdout.splitlines()) if one["subject"] == str(subject)]
+        items = json.loads(listed.stdout)["items"]
+        [group] = {one["group"] for one in items}
+        found = [one for one in items if one["subject"] == str(subject)]
         assert [(one["type"], one["sequence"], one["waiting"]) for one in found] == [
             ("customer.renamed", sequence, 2)
         ]
         assert "NotRegistered" in found[0]["reason"]
         assert str(subject) in (await desk.crm("parked", "list", "--group", group)).stdout
-        assert (await desk.crm("parked", "list", "--group", "another")).stdout == ""
+        assert (await desk.crm("parked", "list", "--group", "another")).stdout == "no subject is parked\n"
 
         unrepaired = await desk.crm("parked", "release", group, str(subject))
         assert unrepaired.returncode == 1
@@ -193,9 +194,7 @@ async def test_who_waits_is_listed_released_and_skipped(desk):
         assert (await desk.crm("parked", "release", group, str(NAMESPACE))).returncode == 2
 
         letters = await desk.crm("dead-letters", "list", "customer.customers.v1", "--json")
-        [letter] = [
-            each for each in map(json.loads, letters.stdout.splitlines()) if each["subject"] == str(subject)
-        ]
+        [letter] = [each for each in json.loads(letters.stdout)["items"] if each["subject"] == str(subject)]
         assert (letter["topic"], letter["type"], letter["sealed_bytes"]) == (
             CUSTOMER_EVENTS.name,
             "customer.renamed",

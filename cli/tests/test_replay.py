@@ -7,11 +7,14 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from uuid import UUID
 
+import duckdb
 import psycopg
 import pytest
-from chassis.events import StoredEvent
+from chassis.events import Metadata, StoredEvent
 from chassis.store import Recorder, prepare
-from crm_cli.replay import DISORDER_SECONDS_MAX, first_since, recorded_at
+from contracts.registry import BY_CONTEXT
+from crm_cli.replay import DISORDER_SECONDS_MAX, first_since
+from crm_cli.replay_shapes import recorded_at
 
 from .stores import NAME, PHONE, PROGRAM, TEXT, Bank, a_small_feed, new_database
 
@@ -97,6 +100,83 @@ def test_where_an_instant_begins_is_found_among_events_that_are_not_quite_in_its
             assert sum(first <= event.position for event in stored) <= len(wanted) + 2, "hardly more is read"
     finally:
         recorder.close()
+
+
+def test_events_are_chosen_by_public_type_or_stored_name(bank):
+    lines = replayed(bank)
+    assert {(one["name"], one["type"], one["type_version"]) for one in lines} >= {
+        ("posting-booked", "posting.booked", 1),
+        ("reconciliation-certified", "feed.certified", 2),
+        ("intake-received", None, None),
+    }
+    for asked in (["posting.booked"], ["posting-booked"], ["party.described", "intake-received"]):
+        options = [option for one in asked for option in ("--type", one)]
+        wanted = [one for one in lines if one["name"] in asked or one["type"] in asked]
+        assert replayed(bank, *options) == wanted
+        assert wanted
+    unknown = bank.crm("replay", "--context", "ingest", "--type", "posting.bookd")
+    assert unknown.returncode == 2
+    assert b"no type posting.bookd; there are account.seen" in unknown.stderr
+    nothing = bank.crm("replay", "--context", "ingest", "--type", "loan.granted")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, b"", b"crm replay: no event\n")
+
+
+def test_what_is_published_is_told_as_on_kafka_in_one_flat_line(bank):
+    stored, published = replayed(bank), replayed(bank, "--published")
+    assert [one["ce_position"] for one in published] == [one["position"] for one in stored if one["type"]]
+    by_id = {one["event_id"]: one for one in stored}
+    models = {(model.TYPE, model.VERSION): model for model in BY_CONTEXT["ingest"]}
+    for line in published:
+        of = by_id[line["ce_id"]]
+        assert (line["ce_type"], line["ce_dataversion"]) == (of["type"], of["type_version"])
+        assert (line["ce_subject"], line["ce_sequence"]) == (of["stream_id"], of["version"])
+        assert (line["ce_storedname"], line["ce_time"]) == (of["name"], of["meta"]["recorded_at"])
+        model = models[line["ce_type"], line["ce_dataversion"]]
+        assert set(model.model_fields) == {name for name in line if not name.startswith("ce_")}
+        for name in model.PERSONAL:
+            assert line[name] in {None, "***"}
+    told = json.dumps(published, ensure_ascii=False)
+    assert not any(plain in told for plain in (NAME, PHONE, TEXT, '"k1.'))
+
+
+def test_every_event_of_a_type_has_the_same_fields_in_the_same_order(bank):
+    meta = [*(name for name in Metadata.__struct_fields__ if name != "trace"), "traceparent", "tracestate"]
+    for options in ((), ("--published",)):
+        shapes: dict[str, set[tuple[str, ...]]] = {}
+        for line in replayed(bank, *options):
+            shapes.setdefault(line.get("ce_type") or line["name"], set()).add(
+                (*line, *line.get("meta", ()), *line.get("data", ()))
+            )
+            assert list(line.get("meta", meta)) == meta
+        assert all(len(each) == 1 for each in shapes.values())
+
+
+@pytest.mark.parametrize("options", [(), ("--published",), ("--published", "--type", "posting.booked")])
+def test_duckdb_reads_amounts_as_integers_and_instants_as_instants(bank, tmp_path, options):
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(bank.crm("replay", "--context", "ingest", *options).stdout)
+    amount, at = ("amount_minor", "ce_time") if options else ("data.amount_minor", "meta.recorded_at")
+    wanted = "ce_type = 'posting.booked'" if options else "name = 'posting-booked'"
+    with duckdb.connect() as database:
+        found = database.execute(
+            f"select typeof({amount}), typeof({at}), sum({amount}), count(*) from read_json_auto(?)"
+            f" where {wanted} group by all",
+            [str(file)],
+        ).fetchall()
+    sums = sum(100 * n for n in range(1, 40))
+    [(kind, instant, total, count)] = found
+    assert (kind, total, count) == ("BIGINT", sums, 39)
+    assert instant.startswith("TIMESTAMP")
+
+
+def test_an_event_of_a_newer_version_is_said(bank, postgres_url):
+    other = Bank(new_database(postgres_url), bank.kafka_url, bank.mongo_url, bank.data)
+    recorder = Recorder(other.postgres_url, "store_ingest")
+    recorder.append_bulk([StoredEvent(UUID(int=1), 1, "not-known-yet", b'{"meta":{},"data":{}}')])
+    recorder.close()
+    done = other.crm("replay", "--context", "ingest")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"position 1 is a not-known-yet, which this version does not know" in done.stderr
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(bank):

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
@@ -14,13 +14,12 @@ from sync_ingest.ingesting import ITSELF, Certificate, Ingest
 from sync_ingest.opening import opened
 from sync_ingest.reporting import certificate_of, masked_number
 
+from crm_cli.answers import AlwaysJson
+from crm_cli.exits import OK, RED
 from crm_cli.person import Reason, Token, acting_of
 from crm_cli.running import ingest_settings
 
-RED: Final = 3
-"""Exit code where figures contradict each other; GREEN and AMBER are 0."""
-
-app = typer.Typer(help="What the last certificate of a source says.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
@@ -32,7 +31,7 @@ def certificate(
     as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
     accounts: Annotated[bool, typer.Option("--accounts", help="account numbers in clear")] = False,
 ) -> None:
-    """Shows what the last certificate of a source says; exits with 3 where it is RED."""
+    """Shows the last certificate of a source, or acknowledges a contradiction; 3 is RED."""
     if context.invoked_subcommand is not None:
         return
     if source is None:
@@ -43,7 +42,7 @@ def certificate(
     if found is None:
         _fail(f"no certificate of {source}")
     print(json.dumps(found, ensure_ascii=False) if as_json else _readable(found))
-    raise typer.Exit(code=RED if found["status"] == "RED" else 0)
+    raise typer.Exit(code=RED if found["status"] == "RED" else OK)
 
 
 @app.command("acknowledge")
@@ -53,6 +52,7 @@ def acknowledge(
     only: Annotated[
         list[UUID] | None, typer.Option(help="one contradiction, instead of all of the certificate")
     ] = None,
+    as_json: AlwaysJson = True,
     token: Token = None,
 ) -> None:
     """Contradictions that a person takes as known count no longer; prints the certificate of now."""
@@ -60,6 +60,7 @@ def acknowledge(
         latest = running.acknowledge(certificate, only or ())
         found = _found(running, latest, in_clear=False)
     print(json.dumps(found, ensure_ascii=False))
+    raise typer.Exit(code=RED if found["status"] == "RED" else OK)
 
 
 def _found(running: Ingest, certificate: Certificate, *, in_clear: bool) -> dict[str, Any]:

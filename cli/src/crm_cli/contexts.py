@@ -1,17 +1,24 @@
 """The contexts that there are, as far as somebody who looks at their stores from outside needs them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from chassis.relay import Words
+from chassis.events import Event
+from chassis.operating import OPERATIONS
 from chassis.settings import Settings
 from contracts.topics import EVENTS, Topic
 from customer import catalogue as customer_catalogue
 from customer import publishing as customer_publishing
-from sync_ingest import journal as ingest_journal
+from customer.domain.events import STORED_NAMES as CUSTOMER_EVENTS
 from sync_ingest import publishing as ingest_publishing
+from sync_ingest.archive import STORE_SCHEMA as INGEST_SCHEMA
+from sync_ingest.domain.events import STORED_NAMES as INGEST_EVENTS
 
 from crm_cli.running import settings_of
+
+if TYPE_CHECKING:
+    from chassis.relay import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,8 @@ class Context:
 
     name: str
     schema: str
-    words: Words
+    words: "Words"
+    stored_names: Mapping[str, type[Event]]
 
     @property
     def topic(self) -> Topic:
@@ -36,7 +44,12 @@ def settings() -> Settings:
 CONTEXTS: Final[dict[str, Context]] = {
     each.name: each
     for each in (
-        Context("ingest", ingest_journal.SCHEMA, ingest_publishing.published),
-        Context("customer", customer_catalogue.SCHEMA, customer_publishing.published),
+        Context("ingest", INGEST_SCHEMA, ingest_publishing.published, INGEST_EVENTS),
+        Context(
+            "customer",
+            customer_catalogue.SCHEMA,
+            customer_publishing.published,
+            CUSTOMER_EVENTS | OPERATIONS,
+        ),
     )
 }

@@ -1,7 +1,6 @@
 """`crm dead-letters`: what a consumer group could not digest, and the way to send it through again after repair."""
 
 import asyncio
-import json
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -16,6 +15,8 @@ from chassis.transient import TRANSIENT, why
 from chassis.transport import KafkaPublisher, read_to_end
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
 
+from crm_cli.answers import Json, answer, answer_list
+from crm_cli.exits import OK, WRONG
 from crm_cli.operations import noted
 from crm_cli.parked import released_of
 from crm_cli.person import Token
@@ -28,25 +29,23 @@ Group = Annotated[str, typer.Argument(help=", ".join(group.name for group in CON
 
 
 @app.command("list")
-def list_letters(
-    group: Group, as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False
-) -> None:
+def list_letters(group: Group, as_json: Json = False) -> None:
     """Lists the dead letters of a group: when, why, and where the record came from. Shows nothing of the record."""
     of = _known(group)
-    for letter in _run(_letters(of)):
-        values = values_of(letter)
-        print(
-            json.dumps(values)
-            if as_json
-            else f"{values['at']}  {values['topic']}[{values['partition']}:{values['offset']}]"
-            f"  {values['type'] or '-'} {values['subject'] or '-'}  {values['reason']}"
-        )
+    items = [values_of(letter) for letter in _run(_letters(of))]
+    lines = [
+        f"{one['at']}  {one['topic']}[{one['partition']}:{one['offset']}]"
+        f"  {one['type'] or '-'} {one['subject'] or '-'}  {one['reason']}"
+        for one in items
+    ]
+    answer_list(items, lines, f"{group} has no dead letter", as_json=as_json)
 
 
 @app.command("resend")
 def resend_letters(
     group: Group,
     reason: Annotated[str | None, typer.Option(help="why; it is stored with the event")] = None,
+    as_json: Json = False,
     token: Token = None,
 ) -> None:
     """Sends the records of a group's letters through again, each once, in the order that they had.
@@ -58,11 +57,16 @@ def resend_letters(
     noted(settings_of(Settings), token, "dead-letters-resent", group, reason)
     if set(of.topics) <= {topic.name for topic in EVENTS.values()}:
         left = _run(_released(of))
-        print(f"{left} subjects still wait; see `crm parked list`" if left else "released")
-        raise typer.Exit(code=1 if left else 0)
+        text = f"{left} subjects still wait; see `crm parked list`" if left else "released"
+        answer({"waiting": left}, text, as_json=as_json)
+        raise typer.Exit(code=WRONG if left else OK)
     result = _run(_resent(of))
-    print(f"{result.sent:,} sent again, {result.without_copy:,} have no copy that opens")
-    raise typer.Exit(code=1 if result.without_copy else 0)
+    answer(
+        {"sent": result.sent, "without_copy": result.without_copy},
+        f"{result.sent:,} sent again, {result.without_copy:,} have no copy that opens",
+        as_json=as_json,
+    )
+    raise typer.Exit(code=WRONG if result.without_copy else OK)
 
 
 def values_of(letter: DeadLetter) -> dict[str, Any]:

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sync_ingest.bootstrap import opened
+from chassis.deciding import Refusal
+from chassis.transient import LOST
 from sync_ingest.ingesting import FeedContent, Ingest, Progress, RunResult
+from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
 
 from crm_cli import demo_bank
+from crm_cli.answers import Json
 from crm_cli.demo_bank import DemoBank, DemoPlan
+from crm_cli.exits import OK, RED, failed
 from crm_cli.running import ingest_settings
 
 FEED_NAME = "demo-bank.jsonl"
@@ -32,22 +36,30 @@ def demo(
     days: Annotated[int, typer.Option(min=100, max=3_660, help="how many days of postings")] = 365,
     seed: Annotated[int, typer.Option(help="another seed is another bank")] = DEFAULT_PLAN.seed,
     write: Annotated[Path | None, typer.Option(help="write the feed here instead of taking it in")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
+    as_json: Json = False,
 ) -> None:
     """Makes the demo bank and takes it in (source "demo"), or writes its feed to a file."""
     bank = demo_bank.make(DemoPlan(seed=seed, customers=customers, days=days))
     if write is not None:
         write.write_bytes(bank.feed)
         print(f"{write}: {len(bank.lines)} records of {customers} customers", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"file": str(write), "records": len(bank.lines), "customers": customers}))
         return
-    with opened(ingest_settings(), progress=_reporter()) as ingest:
-        result = result_of(take_in(ingest, bank))
+    try:
+        with opened(ingest_settings(), progress=_reporter()) as ingest:
+            result = result_of(take_in(ingest, bank))
+    except Refusal as refusal:
+        failed("demo", f"{refusal.title}: {refusal}")
+    except LOST as lost:
+        failed("demo", f"the database does not answer: {lost}")
     print(
         json.dumps(result, ensure_ascii=False)
         if as_json
         else f"demo bank: {result['posted']} postings on {result['accounts']} accounts, {result['duplicates']}"
         f" duplicates, {result['quarantined']} quarantined, {result['certificate']}, {result['seconds']} s"
     )
+    raise typer.Exit(code=RED if result["certificate"] == "RED" else OK)
 
 
 def _reporter() -> Callable[[Progress], None]:

@@ -15,14 +15,13 @@ from sync_ingest.ingesting import Progress
 from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
 
+from crm_cli.exits import INTERRUPTED, OK, RED
 from crm_cli.feed_files import WHY, FeedFiles, FeedUnreadable, feed_of
 from crm_cli.person import Token, acting_of
 from crm_cli.running import ingest_settings
 
 PROGRESS_EVERY_SECONDS = 1.0
 LEFT_LINES_MAX = 20
-RED = 3
-"""Exit code where figures contradict each other; GREEN and AMBER are 0."""
 
 
 def progress_line(progress: Progress) -> str:
@@ -60,7 +59,10 @@ def ingest(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
     token: Token = None,
 ) -> None:
-    """Takes a feed in: keeps its bytes, books what is new, sets aside what cannot be read, and certifies; 3 is RED."""
+    """Takes a feed in: keeps its bytes, books what is new, and certifies; 3 is RED.
+
+    What cannot be read is quarantined.
+    """
     try:
         files = feed_of(path)
         _say_files(files)
@@ -81,14 +83,14 @@ def ingest(
     except (FeedUnreadable, OSError, ValueError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from what is stored", code=130)
+        _fail("stopped; the same command goes on from what is stored", code=INTERRUPTED)
     else:
         values = result_of(result)
         _show(values | ({"files": files.shown()} if as_json else {}), as_json=as_json)
         if values["reasons"]:
             why = ", ".join(values["reasons"])
             print(f"crm ingest: {values['certificate']}: {why}", file=sys.stderr)
-        raise typer.Exit(code=RED if values["certificate"] == "RED" else 0)
+        raise typer.Exit(code=RED if values["certificate"] == "RED" else OK)
 
 
 def _say_files(files: FeedFiles) -> None:

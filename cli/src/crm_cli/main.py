@@ -1,63 +1,108 @@
-"""`crm`: every command of the project under one name. Results go to stdout, everything else to stderr."""
+"""`crm`: every command of the project under one name. Results go to stdout, everything else to stderr.
+
+The names and summaries stand in a table, so that help and completion load no command. A command is loaded when it is
+called.
+"""
 
 import sys
-from collections.abc import Sequence
 from importlib import import_module
+from typing import Annotated, Any, Final
 
-import structlog
 import typer
-from chassis import garbage
+from typer.core import TyperCommand, TyperGroup
+from typing_extensions import override
 
-COMMANDS = (
-    "up",
-    "migrate",
-    "demo",
-    "ingest",
-    "mapping",
-    "certificate",
-    "quarantine",
-    "source",
-    "panorama",
-    "rebuild",
-    "dead_letters",
-    "parked",
-    "status",
-    "verify",
-    "replay",
-    "republish",
-    "unpublishable",
-    "token",
+from crm_cli.exits import INTERRUPTED
+
+COMMANDS: Final = {
+    "up": "Starts servers and all roles, and keeps them up until Ctrl-C.",
+    "migrate": "Runs the schema changes that are still to come, as the owner.",
+    "demo": 'Makes the demo bank and takes it in (source "demo"), or writes its feed to a file.',
+    "ingest": "Takes a feed in: keeps its bytes, books what is new, and certifies; 3 is RED.",
+    "mapping": "Tries a mapping of a delimited file, or proposes one.",
+    "certificate": "Shows the last certificate of a source, or acknowledges a contradiction; 3 is RED.",
+    "quarantine": "Records that could not be posted.",
+    "source": "The systems that send feeds.",
+    "panorama": "Shows the asset panorama of a customer, personal values masked.",
+    "unlinked": "Lists the accounts that wait for their customer.",
+    "rebuild": "Rebuilds a view beside the live one and switches.",
+    "dead-letters": "What consumers could not digest.",
+    "parked": "Subjects that wait for a repair.",
+    "status": "Shows lag, outbox, dead letters and parked subjects; 1 where a server does not answer.",
+    "verify": "Checks store against topics against views; 1 unless all of it holds.",
+    "replay": "Writes an event store to stdout, one JSON object a line, personal values masked.",
+    "republish": "Publishes a context's events again, in order, from a position on.",
+    "unpublishable": "Subjects that a relay holds, because an event of theirs cannot be published.",
+    "token": "Prints a token for HTTP; only where CRM_ENVIRONMENT is development.",
+}
+"""Each is a module of that name (`_` for `-`), which adds itself with `register(app)` under the same summary."""
+
+
+def loaded(name: str) -> TyperCommand | TyperGroup:
+    """The command itself; its module is imported for it."""
+    app = typer.Typer(rich_markup_mode=None)
+    app.callback()(lambda: None)
+    import_module(f"crm_cli.{name.replace('-', '_')}").register(app)
+    group = typer.main.get_group(app)
+    command = group.commands[name]
+    if not isinstance(command, TyperCommand | TyperGroup):
+        raise TypeError(f"crm {name} is no command of typer")
+    return command
+
+
+class Lazily(TyperGroup):
+    """Shows a command by its summary, and loads it when it is called."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name, summary in COMMANDS.items():
+            self.commands[name] = TyperCommand(name=name, help=summary, short_help=summary)
+
+    @override
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None or command is None else loaded(name), rest
+
+
+app: Final = typer.Typer(
+    name="crm",
+    cls=Lazily,
+    help="The bank's CRM: what runs, what came in, what it shows, and whether it holds.",
+    epilog="Exit codes: 0 done, 1 something is wrong, 2 usage or configuration, 3 RED, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-"""Each is a module of that name, which adds itself with `register(app)`."""
-INTERRUPTED = 130
+"""Without colours: a terminal, a file and NO_COLOR then get the same."""
 
 
-def application(commands: Sequence[str] = COMMANDS) -> typer.Typer:
-    """The command line with those commands; what is not asked for is not loaded."""
-    app = typer.Typer(
-        name="crm",
-        help="The bank's CRM: what runs, what came in, what it shows, and whether it holds.",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        add_completion=False,
-    )
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
 
-    @app.callback()
-    def _crm() -> None:
-        """The bank's CRM."""
-        structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
-        garbage.look_less_often()
+        print(f"crm {version('crm-cli')}")
+        raise typer.Exit
 
-    for command in commands:
-        import_module(f"crm_cli.{command}").register(app)
-    return app
+
+@app.callback()
+def _crm(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """The bank's CRM: what runs, what came in, what it shows, and whether it holds."""
+    import structlog
+    from chassis import garbage
+
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
+    garbage.look_less_often()
 
 
 def main() -> None:
     """The entry point."""
-    asked = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        application([asked] if asked in COMMANDS else COMMANDS)()
+        app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from chassis.deciding import Refusal
@@ -15,7 +15,8 @@ from sync_ingest.adapters.port import FeedFile, FileUnreadable
 from sync_ingest.adapters.trying import SHOWN_MAX, Trial, tried
 from sync_ingest.domain.records import ControlRecord, Posting, Unreadable
 
-REFUSED: Final = 1
+from crm_cli.answers import Json
+from crm_cli.exits import USAGE, WRONG
 
 File = Annotated[Path, typer.Argument(help="one file of the feed")]
 
@@ -23,7 +24,7 @@ File = Annotated[Path, typer.Argument(help="one file of the feed")]
 def try_(
     mapping: Annotated[Path, typer.Argument(help="the mapping file (TOML)")],
     file: File,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
+    as_json: Json = False,
 ) -> None:
     """Shows the first rows as they would be read, and each refusal with its reason. Exit code 1 where one is refused."""
     try:
@@ -36,20 +37,20 @@ def try_(
     else:
         print(json.dumps(_values(trial), ensure_ascii=False) if as_json else "\n".join(_lines(trial)))
         if trial.refused:
-            raise typer.Exit(code=REFUSED)
+            raise typer.Exit(code=WRONG)
 
 
-def guess(file: File) -> None:
+def guess(file: File, as_json: Json = False) -> None:
     """Proposes a mapping for a file on stdout, with comments on what a person has to check."""
     try:
         proposal = guessed(_feed_file(file))
     except FileUnreadable as problem:
         typer.echo(f"crm mapping guess: {problem.unreadable.reason}: {problem.unreadable.detail}", err=True)
-        raise typer.Exit(code=REFUSED) from None
+        raise typer.Exit(code=WRONG) from None
     except OSError as error:
         _fail("guess", str(error))
     else:
-        print(proposal, end="")
+        print(json.dumps({"mapping": proposal}, ensure_ascii=False) if as_json else proposal.rstrip("\n"))
 
 
 def _feed_file(path: Path) -> FeedFile:
@@ -124,7 +125,7 @@ def _lines(trial: Trial) -> list[str]:
 
 def _fail(command: str, message: str) -> None:
     typer.echo(f"crm mapping {command}: {message}", err=True)
-    raise typer.Exit(code=2)
+    raise typer.Exit(code=USAGE)
 
 
 def register(app: typer.Typer) -> None:

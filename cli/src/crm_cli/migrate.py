@@ -15,7 +15,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sync_ingest import bootstrap as ingest_service
 
+from crm_cli.answers import Json, answer
 from crm_cli.contexts import settings
+from crm_cli.exits import failed
 
 TABLES: Final = (*ingest_service.TABLES, *customer_service.TABLES)
 
@@ -33,14 +35,16 @@ def migrated(settings: Settings, said: Callable[[str], None] = lambda _: None) -
     return migrate_databases(settings, TABLES, said)
 
 
-def migrate() -> None:
-    """Runs the schema changes that are still to come, as the owner (POSTGRES_OWNER_URL, CRM_KEYS_OWNER_URL)."""
+def migrate(as_json: Json = False) -> None:
+    """Runs the schema changes that are still to come, as the owner.
+
+    The owner's logins are in POSTGRES_OWNER_URL and CRM_KEYS_OWNER_URL.
+    """
     try:
         done = migrated(settings(), lambda line: print(line, file=sys.stderr))
     except (MigrationBlocked, psycopg.Error) as error:
-        print(f"crm migrate: {' '.join(str(error).split())}", file=sys.stderr)
-        raise typer.Exit(code=1) from None
-    print(f"{done} steps were run" if done else "nothing is to be done")
+        failed("migrate", str(error))
+    answer({"steps": done}, f"{done} steps were run" if done else "nothing is to be done", as_json=as_json)
 
 
 def register(app: typer.Typer) -> None:

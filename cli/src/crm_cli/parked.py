@@ -1,7 +1,6 @@
 """`crm parked`: subjects that wait because an event of theirs could not be digested, and their release after repair."""
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
@@ -19,6 +18,8 @@ from chassis.reacting import BOOKS
 from chassis.settings import Settings
 from contracts.topics import ConsumerGroup
 
+from crm_cli.answers import Json, answer, answer_list
+from crm_cli.exits import WRONG
 from crm_cli.operations import noted
 from crm_cli.person import Token
 from crm_cli.running import settings_of
@@ -33,17 +34,16 @@ T = TypeVar("T")
 @app.command("list")
 def list_parked(
     group: Annotated[str | None, typer.Option(help="only of this consumer group")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    as_json: Json = False,
 ) -> None:
     """Lists who waits, since when, for which event, and why."""
-    for name, parked in _asked(lambda databases: _all(databases, group)):
-        values = values_of(name, parked)
-        print(
-            json.dumps(values)
-            if as_json
-            else f"{name}  {parked.subject}  {parked.type} {parked.sequence}  {parked.held} waiting"
-            f"  since {values['parked_at']}  {parked.reason}"
-        )
+    items = [values_of(*one) for one in _asked(lambda databases: _all(databases, group))]
+    lines = [
+        f"{one['group']}  {one['subject']}  {one['type']} {one['sequence']}  {one['waiting']} waiting"
+        f"  since {one['parked_at']}  {one['reason']}"
+        for one in items
+    ]
+    answer_list(items, lines, "no subject is parked", as_json=as_json)
 
 
 @app.command("release")
@@ -55,6 +55,7 @@ def release(
         bool, typer.Option("--skip", help="pass over the event that could not be digested, for ever")
     ] = False,
     reason: Annotated[str | None, typer.Option(help="why; needed with --skip")] = None,
+    as_json: Json = False,
     token: Token = None,
 ) -> None:
     """Gives what waited its effect, in order, and waits until that is done. Exit 1 where somebody still waits."""
@@ -71,9 +72,10 @@ def release(
     for parked in left:
         why = "nobody runs the group" if parked.wanted else parked.reason
         print(f"{parked.subject} still waits at {parked.type} {parked.sequence}: {why}", file=sys.stderr)
+    text = f"{len(left)} subjects still wait" if left else "released"
+    answer({"waiting": len(left)}, text, as_json=as_json)
     if left:
-        raise typer.Exit(code=1)
-    print("released")
+        raise typer.Exit(code=WRONG)
 
 
 def values_of(group: str, parked: Parked) -> dict[str, Any]:

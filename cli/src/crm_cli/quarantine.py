@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -14,17 +14,18 @@ from chassis.deciding import Refusal
 from chassis.transient import LOST
 from sync_ingest.archive import Proposal
 from sync_ingest.domain.identities import QuarantineId
-from sync_ingest.ingesting import ITSELF, Ingest
+from sync_ingest.ingesting import ITSELF, Ingest, RunResult
 from sync_ingest.opening import opened
 from sync_ingest.reporting import proposal_of, quarantine_of, result_of
 
+from crm_cli.answers import AlwaysJson, Json, answer, answer_list
+from crm_cli.exits import OK, RED, WRONG
 from crm_cli.person import Reason, Token, acting_of
 from crm_cli.running import ingest_settings
 
 app = typer.Typer(help="Records that could not be posted.", no_args_is_help=True)
 
 PAGE = 200
-PROPOSED = 3
 
 
 class Wanted(StrEnum):
@@ -58,25 +59,37 @@ def list_entries(
     if as_json:
         print(json.dumps({"waiting": waiting, "items": entries}, ensure_ascii=False))
         return
+    answer_list(entries, _lines(entries), "no such entry is in quarantine", as_json=False)
+
+
+def _lines(entries: Sequence[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
     for entry in entries:
         column = f":{entry['column']}" if entry["column"] else ""
-        print(
+        lines.append(
             f"{entry['id']}  {entry['status']:9}  {entry['reason']:28}  {entry['file']}:{entry['line']}{column}"
         )
         if proposal := entry["proposal"]:
-            print(f"  repair {proposal['repair']} by {proposal['proposed_by']} waits for a second person")
+            lines.append(
+                f"  repair {proposal['repair']} by {proposal['proposed_by']} waits for a second person"
+            )
+    return lines
 
 
 @app.command("show")
 def show(
     entry: Annotated[UUID, typer.Argument(help="the entry's id")],
     purpose: Annotated[str, typer.Option(help="what for; it is stored with who saw the record")],
+    as_json: Json = False,
     token: Token = None,
 ) -> None:
     """Shows the record as it came, which may hold personal data. Who saw it and what for is stored first."""
     with _running(token, "release", purpose) as running:
         raw = running.show(QuarantineId(entry), purpose)
-    sys.stdout.buffer.write(raw + b"\n")
+    if as_json:
+        answer({"quarantine": str(entry), "raw": raw.decode(errors="replace")}, "", as_json=True)
+    else:
+        sys.stdout.buffer.write(raw + b"\n")
 
 
 @app.command("release")
@@ -86,9 +99,10 @@ def release(
         Path, typer.Argument(help="a file with the repaired record, one canonical JSON line")
     ],
     reason: Reason,
+    as_json: AlwaysJson = True,
     token: Token = None,
 ) -> None:
-    """Books the repair in the place of what was quarantined; above the amount that is set it is proposed (exit 3)."""
+    """Books the repair in the place of what was quarantined; above the amount that is set it is proposed (exit 1)."""
     try:
         content = repaired.read_bytes()
     except OSError as error:
@@ -98,8 +112,8 @@ def release(
     if isinstance(result, Proposal):
         print(json.dumps(proposal_of(result), ensure_ascii=False))
         print("crm quarantine: a second person must approve it: crm quarantine approve", file=sys.stderr)
-        raise typer.Exit(code=PROPOSED)
-    print(json.dumps(result_of(result), ensure_ascii=False))
+        raise typer.Exit(code=WRONG)
+    _booked(result)
 
 
 @app.command("approve")
@@ -107,24 +121,32 @@ def approve(
     entry: Annotated[UUID, typer.Argument(help="the entry's id")],
     repair: Annotated[UUID, typer.Argument(help="the repair, as `crm quarantine list` names it")],
     reason: Reason,
+    as_json: AlwaysJson = True,
     token: Token = None,
 ) -> None:
     """Books the repair that another person proposed, and nothing else."""
     with _running(token, "approve", reason) as running:
         result = running.approve(QuarantineId(entry), repair)
-    print(json.dumps(result_of(result), ensure_ascii=False))
+    _booked(result)
 
 
 @app.command("dismiss")
 def dismiss(
     entry: Annotated[UUID, typer.Argument(help="the entry's id")],
     reason: Reason,
+    as_json: Json = False,
     token: Token = None,
 ) -> None:
     """Closes the entry without booking anything."""
     with _running(token, "dismiss", reason) as running:
         running.dismiss(QuarantineId(entry))
-    print("dismissed")
+    answer({"quarantine": str(entry), "status": "dismissed"}, "dismissed", as_json=as_json)
+
+
+def _booked(result: RunResult) -> None:
+    values = result_of(result)
+    print(json.dumps(values, ensure_ascii=False))
+    raise typer.Exit(code=RED if values["certificate"] == "RED" else OK)
 
 
 @contextmanager

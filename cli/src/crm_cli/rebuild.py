@@ -18,12 +18,12 @@ from chassis.transport import KafkaPublisher, TopicDiffers
 from customer.bootstrap import SERVICE
 from customer.views import VIEWS
 
+from crm_cli.exits import INTERRUPTED, WRONG
 from crm_cli.operations import noted
 from crm_cli.person import Token
 from crm_cli.running import settings_of
 
 PROGRESS_EVERY_SECONDS: Final = 1.0
-INTERRUPTED: Final = 130
 
 
 def rebuild_view(
@@ -35,7 +35,10 @@ def rebuild_view(
     reason: Annotated[str | None, typer.Option(help="why; it is stored with the event")] = None,
     token: Token = None,
 ) -> None:
-    """Rebuilds a view beside the live one and switches. Progress goes to stderr; interrupted, it can be resumed."""
+    """Rebuilds a view beside the live one and switches.
+
+    Progress goes to stderr; interrupted, it can be resumed.
+    """
     known = {each.name: each for each in VIEWS}
     if view not in known:
         _fail(f"no view {view}; there are {', '.join(known)}")
@@ -54,7 +57,7 @@ def rebuild_view(
         for name in differs.comparison.named:
             print(f"    {name}", file=sys.stderr)
         print("  find out which of the two is right; --accept-differences shows the new one", file=sys.stderr)
-        raise typer.Exit(code=1) from None
+        raise typer.Exit(code=WRONG) from None
     except TopicDiffers as error:
         _fail(str(error))
     except ConnectionError as error:

@@ -1,65 +1,26 @@
-"""`crm replay`: the events of a context as they are stored, one JSON object per line, personal values masked."""
+"""`crm replay`: the events of a context, as stored or as published, one JSON object a line, personal values masked."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
-import msgspec
 import psycopg
 import typer
-from chassis.events import StoredEvent, event_id
-from chassis.privacy import ERASED, is_token
+from chassis.catalogue import UnknownEvent
+from chassis.events import StoredEvent
 from chassis.store import StoreUnavailable
 from chassis.store.library import application
 from eventsourcing.persistence import PersistenceError
 
 from crm_cli.contexts import CONTEXTS, settings
+from crm_cli.exits import failed
+from crm_cli.replay_shapes import Shapes, recorded_at
 
 PAGE_EVENTS: Final = 1_000
 DISORDER_SECONDS_MAX: Final = 120
 """Positions are given out when a batch is stored, instants when it is made; longer than this none waits in between."""
-
-_encode: Final = msgspec.json.Encoder(uuid_format="canonical").encode
-_MASKED_METADATA: Final = frozenset({"client_address"})
-
-
-class _Metadata(msgspec.Struct):
-    recorded_at: datetime
-
-
-class _Body(msgspec.Struct):
-    meta: _Metadata
-
-
-_bodies: Final = msgspec.json.Decoder(_Body)
-
-
-def line_of(stored: StoredEvent) -> bytes:
-    """One event as a line: sealed values and addresses show as "***"."""
-    body = msgspec.json.decode(stored.body)
-    meta = {name: ERASED if name in _MASKED_METADATA else value for name, value in body["meta"].items()}
-    line = {
-        "position": stored.position,
-        "stream_id": stored.stream_id,
-        "version": stored.version,
-        "event_id": event_id(stored.stream_id, stored.version),
-        "name": stored.name,
-        "meta": meta,
-        "data": masked(body["data"]),
-    }
-    return _encode(line) + b"\n"
-
-
-def masked(value: Any) -> Any:
-    """A value of an event with every sealed text in it replaced, however deep."""
-    if isinstance(value, dict):
-        return {name: masked(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [masked(inner) for inner in value]
-    return ERASED if is_token(value) else value
-
 
 Read = Callable[[int, int], list[StoredEvent]]
 """Events beyond a position, in order, so many at most."""
@@ -74,11 +35,6 @@ def pages(read: Read, first: int, last: int) -> Iterator[list[StoredEvent]]:
             return
         after = page[-1].position or last
         yield [event for event in page if (event.position or 0) <= last]
-
-
-def recorded_at(stored: StoredEvent) -> datetime:
-    """When an event was written down."""
-    return _bodies.decode(stored.body).meta.recorded_at
 
 
 def first_since(read: Read, since: datetime, head: int) -> int:
@@ -105,23 +61,50 @@ def replay(
         str | None,
         typer.Option(help="only what was recorded from this instant on, such as 2026-03-01T00:00+08:00"),
     ] = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type", help="only events of this type, public or stored name; may be given several times"
+        ),
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="as on Kafka: headers and body of what is published, in one flat line"
+        ),
+    ] = False,
 ) -> None:
-    """Writes the event store to stdout in the order of positions, up to the head at the start."""
+    """Writes an event store to stdout, one JSON object a line, personal values masked.
+
+    Events come in the order of positions, up to the head at the start. All events of a type have the same fields;
+    docs/replay.md has them.
+    """
     if context not in CONTEXTS:
         _fail(f"no context {context}; there are {', '.join(CONTEXTS)}")
-    found, instant = CONTEXTS[context], _instant(since)
+    found, instant, wanted = CONTEXTS[context], _instant(since), frozenset(types or ())
+    shapes = Shapes(found)
+    if unknown := sorted(wanted - set(shapes.types)):
+        _fail(f"no type {', '.join(unknown)}; there are {', '.join(shapes.types)}")
+    line_of = shapes.published if published else shapes.stored
     store = application(settings().postgres_url, found.schema)
+    count = 0
     try:
         head = store.head_position()
         if instant is not None:
             first = max(first, first_since(store.read_after, instant, head))
         for page in pages(store.read_after, first, head if last is None else min(last, head)):
-            wanted = [event for event in page if instant is None or recorded_at(event) >= instant]
-            sys.stdout.buffer.write(b"".join(map(line_of, wanted)))
+            chosen = [event for event in page if instant is None or recorded_at(event) >= instant]
+            lines = [line for event in chosen if (line := line_of(event, wanted))]
+            sys.stdout.buffer.write(b"".join(lines))
+            count += len(lines)
         sys.stdout.buffer.flush()
+        if not count:
+            print("crm replay: no event", file=sys.stderr)
     except BrokenPipeError:
         # Whoever read has seen enough. What Python would still flush at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except UnknownEvent as error:
+        _fail(str(error))
     except (StoreUnavailable, PersistenceError, psycopg.Error) as error:
         _fail(f"the store of {context} cannot be read: {error}")
     finally:
@@ -141,8 +124,7 @@ def _instant(said: str | None) -> datetime | None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"crm replay: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
+    failed("replay", message)
 
 
 def register(app: typer.Typer) -> None:

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from devservers import process_began
-
 NAME = "run.json"
 VERSION = 1
 
@@ -24,11 +22,15 @@ class Process:
     @classmethod
     def of(cls, pid: int, url: str | None = None) -> "Process":
         """That process, which runs."""
+        from devservers import process_began
+
         return cls(pid, process_began(pid), url)
 
     @property
     def runs(self) -> bool:
         """Whether it is still there."""
+        from devservers import process_began
+
         return self.began is not None and process_began(self.pid) == self.began
 
 

@@ -3,15 +3,17 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 from chassis.settings import Settings, complaint
-from customer.settings import CustomerSettings
 from pydantic import ValidationError
-from sync_ingest.settings import SyncIngestSettings
 
 from crm_cli import run_file
+
+if TYPE_CHECKING:
+    from customer.settings import CustomerSettings
+    from sync_ingest.settings import SyncIngestSettings
 
 S = TypeVar("S", bound=Settings)
 
@@ -59,13 +61,17 @@ def settings_of(kind: type[S]) -> S:
         _fail(complaint(error))
 
 
-def ingest_settings() -> SyncIngestSettings:
+def ingest_settings() -> "SyncIngestSettings":
     """Settings of sync-ingest."""
+    from sync_ingest.settings import SyncIngestSettings
+
     return settings_of(SyncIngestSettings)
 
 
-def customer_settings() -> CustomerSettings:
+def customer_settings() -> "CustomerSettings":
     """Settings of customer."""
+    from customer.settings import CustomerSettings
+
     return settings_of(CustomerSettings)
 
 

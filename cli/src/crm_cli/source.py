@@ -9,6 +9,7 @@ from chassis.deciding import Refusal
 from chassis.transient import LOST
 from sync_ingest.opening import opened
 
+from crm_cli.answers import Json, answer
 from crm_cli.person import Token, acting_of
 from crm_cli.running import ingest_settings
 
@@ -28,6 +29,7 @@ def _source() -> None:
 def schedule(
     source: Annotated[str, typer.Argument(help="the name of the system")],
     every: Annotated[str, typer.Option(help="how often it sends: 15m, 6h, 1d")],
+    as_json: Json = False,
     token: Token = None,
 ) -> None:
     """Says how often a source sends; when it is silent for longer, what rests on it is stale."""
@@ -43,7 +45,9 @@ def schedule(
         _fail(f"{refusal.title}: {refusal}")
     except LOST as lost:
         _fail(f"the database does not answer: {lost}")
-    print(f"{source} sends every {every}")
+    answer(
+        {"source": source, "every_seconds": every_seconds}, f"{source} sends every {every}", as_json=as_json
+    )
 
 
 def _fail(message: str) -> NoReturn:

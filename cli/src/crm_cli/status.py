@@ -25,6 +25,7 @@ from customer.views import VIEWS
 from psycopg import sql
 
 from crm_cli.contexts import CONTEXTS, Context, settings
+from crm_cli.exits import WRONG
 
 OUTBOX_COUNTED_MAX: Final = 1_000_000
 PROBLEM_CHARACTERS_MAX: Final = 300
@@ -248,12 +249,12 @@ def readable(found: Mapping[str, Any]) -> str:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Shows lag, outbox, dead letters and parked subjects; ends with 1 where a server does not answer."""
+    """Shows lag, outbox, dead letters and parked subjects; 1 where a server does not answer."""
     found = asyncio.run(gathered(settings()))
     print(json.dumps(found) if as_json else readable(found))
     if found["problems"]:
         print("crm status: not every server answered", file=sys.stderr)
-        raise typer.Exit(code=1)
+        raise typer.Exit(code=WRONG)
 
 
 def register(app: typer.Typer) -> None:

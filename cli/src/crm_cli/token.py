@@ -8,6 +8,7 @@ from chassis.auth import ADMINISTRATOR, DEVELOPMENT_SECONDS_MAX, DevelopmentOnly
 from chassis.clock import SystemClock
 from chassis.settings import TokenSettings
 
+from crm_cli.answers import Json, answer
 from crm_cli.running import data_folder, running
 
 
@@ -20,6 +21,7 @@ def token(
     ] = None,
     seconds: Annotated[int, typer.Option(min=1, max=DEVELOPMENT_SECONDS_MAX, help="how long it is valid")] = 8
     * 3600,
+    as_json: Json = False,
 ) -> None:
     """Prints a token for HTTP; only where CRM_ENVIRONMENT is development."""
     try:
@@ -34,7 +36,7 @@ def token(
     except (DevelopmentOnly, ValueError) as error:
         print(f"crm token: {error}", file=sys.stderr)
         raise typer.Exit(code=2) from error
-    print(issued)
+    answer({"token": issued}, issued, as_json=as_json)
 
 
 def settings() -> TokenSettings:

@@ -37,6 +37,7 @@ from devservers import (
 )
 
 from crm_cli import run_file
+from crm_cli.exits import OK, USAGE
 from crm_cli.running import FIELDS, KEPT_FIELDS, data_folder
 
 if TYPE_CHECKING:
@@ -572,7 +573,7 @@ def up(
     """Starts servers and all roles, and keeps them up until Ctrl-C. CRM_DATA and CRM_PORT say where."""
     say = Console()
     previous = [(each, signal.signal(each, signal.default_int_handler)) for each in ENDING]
-    code = 0
+    code = OK
     with ExitStack() as stack:
         try:
             choices = choices_of(os.environ)
@@ -583,11 +584,11 @@ def up(
             say("stopping")
         except (UpFailed, ServerFailed, DataFolderUnusable, OSError) as error:
             print(f"crm up: {error}", file=sys.stderr, flush=True)
-            code = 1
+            code = USAGE
         for each in ENDING:
             signal.signal(each, signal.SIG_IGN)
         stack.close()
-    if code == 0:
+    if code == OK:
         say("stopped")
     for each, handler in previous:
         signal.signal(each, handler)

@@ -22,6 +22,7 @@ from contracts.topics import CONSUMERS
 from customer.views import VIEWS, asset_panorama
 
 from crm_cli.contexts import CONTEXTS, Context, settings
+from crm_cli.exits import USAGE, WRONG
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, pages, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Checkpoints, Store, check_money
@@ -188,7 +189,10 @@ def verify(
         float, typer.Option("--wait", min=0, help="seconds to wait for relays and views to catch up")
     ] = WAIT_SECONDS,
 ) -> None:
-    """Checks store against topics against views; ends with 1, and names what is wrong, unless all of it holds."""
+    """Checks store against topics against views; 1 unless all of it holds.
+
+    What is wrong is named.
+    """
     clock = SystemClock()
     began = clock.monotonic()
     try:
@@ -207,11 +211,11 @@ def verify(
         WorkerLost,
     ) as error:
         print(f"crm verify: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
-        raise typer.Exit(code=2) from None
+        raise typer.Exit(code=USAGE) from None
     report.figures["seconds"] = round(clock.monotonic() - began, 3)
     print(json.dumps(report.as_json()) if as_json else report.readable())
     if not report.green:
-        raise typer.Exit(code=1)
+        raise typer.Exit(code=WRONG)
 
 
 def register(app: typer.Typer) -> None:

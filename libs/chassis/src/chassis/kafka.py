@@ -3,17 +3,20 @@
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 from typing_extensions import override
+
+if TYPE_CHECKING:
+    from faststream.security import BaseSecurity
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 REPLICAS_SAFE_LEAST: Final = 3
 """With as many replicas a record can be on two before it is acknowledged, and one may still be missing."""
 
-_SASL: Final = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+_SASL: Final = {"PLAIN": "SASLPlaintext", "SCRAM-SHA-256": "SASLScram256", "SCRAM-SHA-512": "SASLScram512"}
+"""FastStream's classes; it is imported where it is used, because all settings come through here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +87,14 @@ def connecting(servers: str) -> dict[str, Any]:
     return options
 
 
-def faststream_security(servers: str) -> BaseSecurity | None:
+def faststream_security(servers: str) -> "BaseSecurity | None":
     """The same in FastStream's words."""
+    from faststream import security as words
+
     security = security_of(servers)
     context = security.context()
     if security.sasl:
-        make: Any = _SASL[security.mechanism]
+        make: Any = getattr(words, _SASL[security.mechanism])
         made: BaseSecurity = make(
             username=security.username or "",
             password=security.password or "",
@@ -97,7 +102,7 @@ def faststream_security(servers: str) -> BaseSecurity | None:
             ssl_context=context,
         )
         return made
-    return None if context is None else BaseSecurity(use_ssl=True, ssl_context=context)
+    return None if context is None else words.BaseSecurity(use_ssl=True, ssl_context=context)
 
 
 def insync_least(servers: str, replicas: int) -> int:

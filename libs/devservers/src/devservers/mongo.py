@@ -4,13 +4,14 @@ import ctypes.util
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pymongo import MongoClient
-from pymongo.errors import OperationFailure, PyMongoError
 from typing_extensions import override
 
 from devservers.processes import NotReady, PortServer, ServerUnavailable
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
 
 REPLICA_SET = "rs0"
 CACHE_GB = 0.5
@@ -45,6 +46,9 @@ class Mongo(PortServer):
     @override
     def ask(self) -> None:
         """Ready is: it takes writes. An empty one is made a replica set; one that moved to another port is told so."""
+        from pymongo import MongoClient
+        from pymongo.errors import PyMongoError
+
         client: MongoClient[dict[str, Any]] = MongoClient(
             self.url, serverSelectionTimeoutMS=ASK_MILLISECONDS_MAX, connectTimeoutMS=ASK_MILLISECONDS_MAX
         )
@@ -60,6 +64,8 @@ class Mongo(PortServer):
 
 
 def _as_set_of_one(client: "MongoClient[dict[str, Any]]", host: str) -> None:
+    from pymongo.errors import OperationFailure
+
     try:
         found = client.admin.command("replSetGetConfig")["config"]
     except OperationFailure as error:
