@@ -41,6 +41,11 @@ def settings() -> Settings:
     return settings_of(Settings)
 
 
+def reading_settings() -> Settings:
+    """Where the servers are, for a command that only reads: as the auditor, where the environment says how."""
+    return settings_of(Settings, reading=True)
+
+
 CONTEXTS: Final[dict[str, Context]] = {
     each.name: each
     for each in (

@@ -14,7 +14,7 @@ from chassis.store import StoreUnavailable
 from chassis.store.library import application
 from eventsourcing.persistence import PersistenceError
 
-from crm_cli.contexts import CONTEXTS, settings
+from crm_cli.contexts import CONTEXTS, reading_settings
 from crm_cli.exits import failed
 from crm_cli.replay_shapes import Shapes, recorded_at
 
@@ -86,7 +86,7 @@ def replay(
     if unknown := sorted(wanted - set(shapes.types)):
         _fail(f"no type {', '.join(unknown)}; there are {', '.join(shapes.types)}")
     line_of = shapes.published if published else shapes.stored
-    store = application(settings().postgres_url, found.schema)
+    store = application(reading_settings().postgres_url, found.schema, as_login=True)
     count = 0
     try:
         head = store.head_position()

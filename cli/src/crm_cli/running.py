@@ -23,6 +23,7 @@ KEPT_FIELDS = {
     "POSTGRES_OWNER_URL": "postgres_owner_url",
     "CRM_KEYS_URL": "keys_url",
     "CRM_KEYS_OWNER_URL": "keys_owner_url",
+    "POSTGRES_AUDITOR_URL": "postgres_auditor_url",
 }
 """What not every run is told."""
 
@@ -38,8 +39,12 @@ def running() -> run_file.Run | None:
     return found if found is not None and found.supervisor.runs else None
 
 
-def settings_of(kind: type[S]) -> S:
-    """Settings of that kind; ends the command with 2 and says why where it cannot know the servers."""
+def settings_of(kind: type[S], *, reading: bool = False) -> S:
+    """Settings of that kind; ends the command with 2 and says why where it cannot know the servers.
+
+    `reading`: the stores are reached as the auditor, where `POSTGRES_AUDITOR_URL` says how.
+    """
+    auditor = os.environ.get("POSTGRES_AUDITOR_URL") if reading else None
     here = running()
     known: dict[str, Any] = {"data": data_folder()}
     if here is not None:
@@ -53,8 +58,10 @@ def settings_of(kind: type[S]) -> S:
                 known[name] = here.urls[variable]
         if not os.environ.get("CRM_ENVIRONMENT"):
             known["environment"] = here.environment
-    elif not os.environ.get("POSTGRES_URL"):
+    elif not (auditor or os.environ.get("POSTGRES_URL")):
         _fail(f"nothing runs on {data_folder()}: start `make run` (or `crm up`), or set {', '.join(FIELDS)}")
+    if auditor:
+        known["postgres_url"] = auditor
     try:
         return kind(**known)
     except ValidationError as error:

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
+from chassis.migrating import READER, close_to_public
 from chassis.settings import KEYS_DATABASE, Settings
 from devservers import (
     NAMES,
@@ -59,7 +60,7 @@ NO_SUCH_PORT = 65_536
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Set by us and not left to Python, which ignores an interrupt where a shell started it in the background."""
 OWNER, SERVICE = "crm_owner", "crm_service"
-OWNERS = frozenset({"POSTGRES_OWNER_URL", "CRM_KEYS_OWNER_URL"})
+OWNERS = frozenset({"POSTGRES_OWNER_URL", "CRM_KEYS_OWNER_URL", "POSTGRES_AUDITOR_URL"})
 """What services are not told."""
 DEMO_REFERENCE = "demo:P000001"
 
@@ -507,6 +508,7 @@ def logins(url: str) -> dict[str, str]:
                 sql.Identifier(connection.info.dbname), sql.Identifier(OWNER)
             )
         )
+        close_to_public(connection, "temporary")
         keys = connection.execute("select from pg_database where datname = %s", [KEYS_DATABASE]).fetchone()
         _hand_over(connection, () if keys is None else (KEYS_DATABASE,))
     if keys is not None:
@@ -515,6 +517,7 @@ def logins(url: str) -> dict[str, str]:
     return {
         "POSTGRES_URL": _logged_in_as(url, SERVICE),
         "POSTGRES_OWNER_URL": _logged_in_as(url, OWNER),
+        "POSTGRES_AUDITOR_URL": _logged_in_as(url, READER),
     }
 
 

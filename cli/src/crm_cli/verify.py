@@ -21,7 +21,7 @@ from chassis.transport import BrokerUnavailable, group_lag
 from contracts.topics import CONSUMERS
 from customer.views import VIEWS, asset_panorama
 
-from crm_cli.contexts import CONTEXTS, Context, settings
+from crm_cli.contexts import CONTEXTS, Context, reading_settings
 from crm_cli.exits import USAGE, WRONG
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, pages, parts_of
 from crm_cli.verify_report import Report
@@ -114,7 +114,7 @@ async def _context(
 async def _digested(settings: Settings, context: Context, head: int, report: Report) -> int:
     """Digests the whole log, and compares it with what it was before; how many events there are."""
     log, checkpoints, events = (
-        StoreLog(settings.postgres_url, context.schema),
+        StoreLog(settings.postgres_url, context.schema, as_login=True),
         Checkpoints(settings.data / "verified", context, report),
         0,
     )
@@ -198,7 +198,7 @@ def verify(
     try:
         report = asyncio.run(
             verified(
-                settings(),
+                reading_settings(),
                 wait_seconds=wait_seconds,
                 say=lambda text: print(f"verify: {text}", file=sys.stderr),
             )

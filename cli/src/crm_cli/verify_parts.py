@@ -108,9 +108,9 @@ async def checked(part: Part, say: Say, progress_events: int = 100_000) -> Check
     async with AsyncExitStack() as stack:
         mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
         stack.push_async_callback(mongo.close)
-        log = StoreLog(settings.postgres_url, context.schema)
+        log = StoreLog(settings.postgres_url, context.schema, as_login=True)
         stack.callback(log.close)
-        recorder = Recorder(settings.postgres_url, context.schema)
+        recorder = Recorder(settings.postgres_url, context.schema, as_login=True)
         stack.callback(recorder.close)
         topic = Topic(context, settings.kafka_url, log, report, part.published, part.partitions, part.held)
         views = [view for view in VIEWS if context.topic.name in view.sources]

@@ -27,6 +27,10 @@ PAUSE_SECONDS: Final = 2.0
 TURN_SECONDS_MAX: Final = 300
 """How long one migration waits for another one of the same database."""
 
+READER: Final = "crm_auditor"
+"""The role that may read event stores and do nothing else. Without a login it is a name for rights."""
+READER_CONNECTIONS_MAX: Final = 20
+
 _LOCK: Final = int.from_bytes(blake2b(b"chassis.migrating", digest_size=8).digest(), signed=True)
 _GRANTS_VERSION: Final = 0
 _TABLE: Final = """
@@ -47,6 +51,17 @@ do $body$ begin
 exception when duplicate_object or unique_violation then null;
 end $body$;
 """
+_READER: Final = """
+do $body$ begin
+    create role {reader} nologin;
+    alter role {reader} set default_transaction_read_only = on;
+exception when duplicate_object or unique_violation then null;
+end $body$;
+"""
+_LARGE_OBJECTS: Final = (
+    "select oid::regprocedure::text from pg_proc where pronamespace = 'pg_catalog'::regnamespace"
+    " and (proname like 'lo\\_%' or proname = 'lowrite') and has_function_privilege('public', oid, 'EXECUTE')"
+)
 _OWN_TABLES: Final = """
 revoke all on schema {schema} from public;
 grant usage on schema {schema} to {role};
@@ -68,7 +83,7 @@ class Tables:
     """The tables of one module: ordered steps of DDL, the role that services work as, and what it may do.
 
     `names` are further names that stand in the steps. Without `grants` the role may read and write all tables of the
-    schema; DDL and TRUNCATE it may in no case.
+    schema; DDL and TRUNCATE it may in no case. `read_grants` is what `READER` may read, by default nothing.
     """
 
     module: str
@@ -77,10 +92,16 @@ class Tables:
     steps: tuple[str, ...]
     grants: str = _OWN_TABLES
     names: tuple[tuple[str, sql.Composable], ...] = ()
+    read_grants: str = ""
 
     def filled(self, text: str) -> sql.Composed:
         """A step with its names filled in."""
-        known = {"schema": sql.Identifier(self.schema), "role": sql.Identifier(self.role), **dict(self.names)}
+        known = {
+            "schema": sql.Identifier(self.schema),
+            "role": sql.Identifier(self.role),
+            "reader": sql.Identifier(READER),
+            **dict(self.names),
+        }
         return sql.SQL(text).format(**known)  # type: ignore[arg-type, unused-ignore]
 
 
@@ -89,13 +110,17 @@ def migrate(
     tables: Sequence[Tables],
     *,
     service_url: str | None = None,
+    reader_url: str | None = None,
+    private: bool = False,
     said: Callable[[str], None] = lambda _: None,
     tries_max: int = TRIES_MAX,
 ) -> int:
     """Brings a database to what `tables` say, as its owner; returns how many steps were run.
 
     Safe to repeat, and to run twice at once: the second waits for the first and finds nothing to do. The login of
-    `service_url` becomes a member of the roles, unless it is the owner itself. Raises MigrationBlocked.
+    `service_url` becomes a member of the roles, unless it is the owner itself. The login of `reader_url` is made where it
+    is missing and gets the rights of `READER` alone. Nobody but owner and service may connect to a `private` database.
+    Raises MigrationBlocked.
     """
     login = None if service_url is None else conninfo_to_dict(service_url).get("user")
     with connect(owner_url, statement_seconds=STEP_SECONDS_MAX, lock_seconds=LOCK_SECONDS_MAX) as connection:
@@ -110,6 +135,11 @@ def migrate(
                 for version, digest, statement in steps:
                     _run(connection, each.module, version, digest, statement, tries_max, said)
                 done += len(steps)
+            if reader_url is not None:
+                _make_reader(connection, reader_url)
+                close_to_public(connection, "temporary", said)
+            if private:
+                close_to_public(connection, "connect", said, but=member)
             return done
 
 
@@ -175,9 +205,10 @@ def _due(
         for version, text in enumerate(tables.steps, 1)
         if known.get(version) != _digest(text)
     ]
-    granted = _digest("".join((tables.grants, *tables.steps, tables.role, member or "")))
+    rights = tables.grants + (_READER + tables.read_grants if tables.read_grants else "")
+    granted = _digest("".join((rights, *tables.steps, tables.role, member or "")))
     if steps or known.get(_GRANTS_VERSION) != granted:
-        steps.append((_GRANTS_VERSION, granted, tables.filled(tables.grants + _membership(tables, member))))
+        steps.append((_GRANTS_VERSION, granted, tables.filled(rights + _membership(tables, member))))
     if not known:
         before = tables.filled(_ROLE + "create schema if not exists {schema};")
         version, digest, first = steps[0]
@@ -190,6 +221,73 @@ def _membership(tables: Tables, member: str | None) -> str:
         return "grant {role} to current_user;"
     quoted = sql.Identifier(member).as_string(None).replace("{", "{{").replace("}", "}}")
     return f"grant {{role}} to {quoted} with inherit true, set true;"
+
+
+def _make_reader(connection: "psycopg.Connection[Any]", url: str) -> None:
+    """Lets the login of that address act as the reader; one that is there already keeps its password unless it is ours."""
+    known = conninfo_to_dict(url)
+    login, password = str(known.get("user") or READER), known.get("password")
+    found = connection.execute("select from pg_roles where rolname = %s", [login]).fetchone()
+    with connection.transaction():
+        connection.execute(sql.SQL(_READER).format(reader=sql.Identifier(READER)))
+        name = sql.Identifier(login)
+        if found is None or login == READER:
+            how = sql.SQL("alter" if found is not None or login == READER else "create")
+            sealed = None if password is None else _sealed(connection, login, str(password))
+            connection.execute(
+                sql.SQL("{} role {} login connection limit {} password {}").format(
+                    how, name, READER_CONNECTIONS_MAX, sealed
+                )
+            )
+        if login != READER:
+            connection.execute(
+                sql.SQL("grant {} to {} with inherit true").format(sql.Identifier(READER), name)
+            )
+            if found is None:
+                connection.execute(
+                    sql.SQL("alter role {} set default_transaction_read_only = on").format(name)
+                )
+
+
+def _sealed(connection: "psycopg.Connection[Any]", login: str, password: str) -> str:
+    """The password as the server keeps it, so that no log of statements has it in clear."""
+    return connection.pgconn.encrypt_password(password.encode(), login.encode(), b"scram-sha-256").decode()
+
+
+def close_to_public(
+    connection: "psycopg.Connection[Any]",
+    right: str,
+    said: Callable[[str], None] = lambda _: None,
+    *,
+    but: str | None = None,
+) -> None:
+    """Takes a right on this database from whoever was not given it by name; says so where only its owner could.
+
+    `right` is `temporary` or `connect`. A superuser takes large objects away with temporary tables: whoever logs in may
+    write them otherwise.
+    """
+    database = sql.Identifier(connection.info.dbname)
+    taken = sql.SQL("revoke {} on database {} from public").format(sql.SQL(right), database)
+    row = connection.execute(
+        "select pg_has_role(datdba, 'USAGE'), rolsuper, has_database_privilege('public', datname, %s)"
+        " from pg_database, pg_roles where datname = current_database() and rolname = current_user",
+        [right],
+    ).fetchone()
+    owns, superuser, open_to_all = row or (False, False, True)
+    if not owns:
+        if open_to_all:
+            said(f"the owner of the database has to do this: {taken.as_string(connection)}")
+        return
+    with connection.transaction():
+        if but is not None:
+            given = sql.SQL("grant {} on database {} to {}")
+            connection.execute(given.format(sql.SQL(right), database, sql.Identifier(but)))
+        connection.execute(taken)
+        if superuser and right == "temporary":
+            for (function,) in connection.execute(_LARGE_OBJECTS).fetchall():
+                connection.execute(
+                    sql.SQL("revoke execute on function {} from public").format(sql.SQL(function))
+                )
 
 
 def _digest(text: str) -> str:

@@ -285,8 +285,20 @@ def migrate_databases(
 
     Raises MigrationBlocked, psycopg.Error.
     """
-    events = migrate(settings.postgres_owner_url, tables, service_url=settings.postgres_url, said=said)
-    return events + migrate(settings.keys_owner_url, [KEYS], service_url=settings.keys_url, said=said)
+    events = migrate(
+        settings.postgres_owner_url,
+        tables,
+        service_url=settings.postgres_url,
+        reader_url=settings.postgres_auditor_url,
+        said=said,
+    )
+    return events + migrate(
+        settings.keys_owner_url,
+        [KEYS],
+        service_url=settings.keys_url,
+        private=settings.postgres_auditor_url is not None,
+        said=said,
+    )
 
 
 def _migrate(service: str, tables: Sequence[Tables], settings: Settings) -> int:

@@ -115,6 +115,8 @@ class Settings(TokenSettings):
     )
     """The login that owns the schema: `migrate` alone uses it, and services are not told it."""
     keys_owner_url: PostgresUrl = Field(default_factory=_keys_owner_url)
+    postgres_auditor_url: PostgresUrl | None = Field(default=None, validation_alias="POSTGRES_AUDITOR_URL")
+    """The login that reads the stores and does nothing else: `migrate` makes it. Services are not told it."""
     mongo_driver: Literal["pymongo", "motor"] = "pymongo"
     key_encryption_file: Path = Field(
         default_factory=lambda known: known["data"] / "keys" / "kek", validation_alias="CRM_KEK_FILE"

@@ -117,8 +117,8 @@ class PostgresPositions(RelayPositions):
 class StoreLog(Log):
     """The store, read in a thread of its own."""
 
-    def __init__(self, url: str, schema: str) -> None:
-        self._recorder = Recorder(url, schema)
+    def __init__(self, url: str, schema: str, *, as_login: bool = False) -> None:
+        self._recorder = Recorder(url, schema, as_login=as_login)
         self._name = f"{schema}-relay"
         self._thread: ThreadPoolExecutor | None = None
 

@@ -44,15 +44,17 @@ T = TypeVar("T")
 class OneRoundTripRecorder(ApplicationRecorder):
     """Stores and selects through `Recorder`; shared by threads, which take connections from a bounded pool."""
 
-    def __init__(self, url: str, schema: str, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(
+        self, url: str, schema: str, connections_max: int = CONNECTIONS_MAX, *, as_login: bool = False
+    ) -> None:
         super().__init__()
         self.channel = channel(schema)
-        self.listener = Recorder(url, schema)
+        self.listener = Recorder(url, schema, as_login=as_login)
         self._table = sql.Identifier(schema, "events")
         self._closed = False
         self._idle: LifoQueue[Recorder] = LifoQueue(maxsize=connections_max)
         for _ in range(connections_max):
-            self._idle.put_nowait(Recorder(url, schema))
+            self._idle.put_nowait(Recorder(url, schema, as_login=as_login))
 
     def close(self) -> None:
         """Lets the connections go; one that a thread still uses goes when it is done."""
@@ -170,7 +172,10 @@ class Factory(InfrastructureFactory[Any]):
     @override
     def application_recorder(self) -> OneRoundTripRecorder:
         return OneRoundTripRecorder(
-            self.env["STORE_URL"], self.env["STORE_SCHEMA"], APPLICATION_CONNECTIONS_MAX
+            self.env["STORE_URL"],
+            self.env["STORE_SCHEMA"],
+            APPLICATION_CONNECTIONS_MAX,
+            as_login=self.env.get("STORE_AS_LOGIN", "") == "yes",
         )
 
     @override
@@ -214,10 +219,17 @@ class StoreApplication(Application[UUID]):
             self.recorder.close()
 
 
-def application(url: str, schema: str) -> StoreApplication:
+def application(url: str, schema: str, *, as_login: bool = False) -> StoreApplication:
     """Opens a context's store through the library; the caller closes it. Its calls raise the library's
-    `PersistenceError` where the database does not answer."""
-    return StoreApplication({"PERSISTENCE_MODULE": __name__, "STORE_URL": url, "STORE_SCHEMA": schema})
+    `PersistenceError` where the database does not answer. `as_login`: with the rights of the login, to read."""
+    return StoreApplication(
+        {
+            "PERSISTENCE_MODULE": __name__,
+            "STORE_URL": url,
+            "STORE_SCHEMA": schema,
+            "STORE_AS_LOGIN": "yes" if as_login else "",
+        }
+    )
 
 
 def _uuid(originator_id: UUID | str) -> UUID:

@@ -40,15 +40,22 @@ _ARRAY_HEAD_BYTES: Final = 20
 
 
 class Recorder:
-    """Appends to and reads from one store, as the store's writer role.
+    """Appends to and reads from one store, as the store's writer role; `as_login`: reads, with the rights of the login.
 
     A connection that broke is opened again by the next call; a call that was under way raises StoreUnavailable.
     """
 
-    def __init__(self, url: str, schema: str, *, statement_seconds: float = STATEMENT_SECONDS_MAX) -> None:
+    def __init__(
+        self,
+        url: str,
+        schema: str,
+        *,
+        as_login: bool = False,
+        statement_seconds: float = STATEMENT_SECONDS_MAX,
+    ) -> None:
         self._url = url
         self._statement_seconds = statement_seconds
-        self._role = writer_role(checked(schema))
+        self._role = None if as_login else writer_role(checked(schema))
         names = {"s": sql.Identifier(schema), "c": sql.SQL(_COLUMNS)}  # type: ignore[arg-type, unused-ignore]
         self._connection: Connection | None = None
         self._prepared_on: psycopg.Connection[Any] | None = None
@@ -269,7 +276,7 @@ class Recorder:
             line.shutdown(SHUT_RDWR)
 
     def connection(self) -> Connection:
-        """The connection as the writer role, opened where needed."""
+        """The connection, opened where needed."""
         if self._connection is None or self._connection.closed:
             connection = connect(
                 self._url, role=self._role, statement_seconds=self._statement_seconds, prepare_threshold=0

@@ -3,7 +3,7 @@
 Why functions that run with their owner's rights: the service role may read and may call `append_items` and
 `append_events`; it has no INSERT, so no code path can draw a position outside the lock that makes positions appear in
 order. UPDATE, DELETE and TRUNCATE are granted to nobody and refused by triggers that fire for the owner too, and also
-under session_replication_role = replica.
+under session_replication_role = replica. The auditor's role may select, and that alone.
 """
 
 import re
@@ -205,6 +205,12 @@ grant execute on function {schema}.append_events, {schema}.append_items, {schema
 """
 
 
+_READING: Final = """
+grant usage on schema {schema} to {reader};
+grant select on {schema}.events, {schema}.commands, {schema}.relay, {schema}.leases, {schema}.unpublishable to {reader};
+"""
+
+
 def writer_role(schema: str) -> str:
     """The role that a service writes with: `crm_<context>_writer` for `store_<context>`."""
     return f"crm_{checked(schema).removeprefix('store_')}_writer"
@@ -244,6 +250,7 @@ def tables(schema: str) -> Tables:
             + _FUNCTIONS,
         ),
         grants=_PRIVILEGES,
+        read_grants=_READING,
         names=(("lock", sql.Literal(lock_key(schema))), ("channel", sql.Literal(channel(schema)))),
     )
 
