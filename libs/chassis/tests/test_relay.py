@@ -32,7 +32,7 @@ from chassis.store import Recorder, VersionConflict
 from chassis.transport import KafkaPublisher, Publisher, PublishFailed, Record, ensure_topics, read_to_end
 from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.ingest import FeedCertified
-from contracts.topics import Topic, partition_of
+from contracts.topics import EVENTS, Topic, partition_of
 from typing_extensions import override
 
 AT = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
@@ -724,3 +724,28 @@ async def test_a_relay_that_did_not_count_from_the_beginning_says_no_count(
     republish(postgres_url, store, "ingest")
     await relayed(setting.relay(), head + 1)
     assert sum(counts[-1] or 0 for counts in (await counts_of(setting)).values()) == 41
+
+
+async def test_a_broker_that_takes_less_than_an_event_has_is_named_and_holds_up_only_its_subject(
+    recorder, postgres_url, kafka_url, store, monkeypatch
+):
+    small = Topic(
+        f"test.relay-{uuid7(CLOCK.now())}", PARTITIONS, "subject", "of a test", record_bytes_max=50_000
+    )
+    monkeypatch.setitem(EVENTS, "ingest", small)
+    await ensure_topics(kafka_url, [small])
+    large, other = UUID(int=1), UUID(int=2)
+    recorder.append_bulk([noted(large, 1, "stuffed"), *(noted(other, each) for each in range(1, 200))])
+
+    def stuffing(stored: StoredEvent) -> Said:
+        return Said(b"x" * (60_000 if stored.name == "stuffed" else 1_000))
+
+    role = RelayRole("ingest", store, stuffing, postgres_url=postgres_url, kafka_url=kafka_url)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(role.run(stopping))
+    await until(lambda: role.relay.position == recorder.head_position())
+    assert any(f"subject {large}" in each and "the broker takes" in each for each in role.not_ready())
+    stopping.set()
+    await running
+    read = [unwrap(r.headers) async for page in read_to_end(kafka_url, small.name) for r in page]
+    assert [one.sequence for one in read if isinstance(one, Envelope)] == list(range(1, 200))

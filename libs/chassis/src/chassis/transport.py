@@ -99,6 +99,8 @@ class KafkaPublisher(Publisher):
     def __init__(
         self, url: str, *, client_id: str = "crm", acknowledged_seconds_max: float = ACKNOWLEDGED_SECONDS_MAX
     ) -> None:
+        self.batch_bytes_max = BATCH_BYTES_MAX
+        """Below what the broker takes. A single record may be larger; it is then a batch of its own."""
         self._url = url
         self._acknowledged_seconds_max = acknowledged_seconds_max
         self._client_id = client_id
@@ -135,7 +137,7 @@ class KafkaPublisher(Publisher):
                     client_id=self._client_id,
                     acks="all",
                     enable_idempotence=True,
-                    max_batch_size=BATCH_BYTES_MAX,
+                    max_batch_size=self.batch_bytes_max,
                     max_request_size=1 << 20,
                     request_timeout_ms=int(self._acknowledged_seconds_max * 1000),
                 )
@@ -307,6 +309,18 @@ async def begin_at_the_first(url: str, topics: Sequence[str]) -> None:
                     f"{at.topic}[{at.partition}] begins at offset {begin}, not 0: events are gone from it;"
                     " make it anew and `crm republish` its events from the store (docs/runbooks/rebuild.md)"
                 )
+
+
+async def batch_bytes_max(url: str, topic: str) -> int:
+    """How large a batch of records the broker takes for a topic that is there (`max.message.bytes`, or the broker's own
+    `message.max.bytes`). Raises BrokerUnavailable."""
+    async with _admin(url) as admin:
+        for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]):
+            for _, _, _, _, entries in answer.resources:
+                for entry in entries:
+                    if entry[0] == "max.message.bytes":
+                        return int(entry[1])
+    raise BrokerUnavailable(f"topic {topic} has no max.message.bytes")
 
 
 def _replicas(described: Any) -> int:

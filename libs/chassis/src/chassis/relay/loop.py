@@ -211,6 +211,8 @@ class Relay:
         self.position = 0
         self.published = 0
         self.failing: str | None = None
+        self.record_bytes_max = RECORD_BYTES_MAX
+        """What is larger is held, and its subject with it; all others go on."""
         self._topic = topic
         self._log = log
         self._positions = positions
@@ -492,8 +494,8 @@ class Relay:
             trace.get("tracestate"),
         )
         size = len(key) + len(words.body) + sum(len(title) + len(value) for title, value in headers)
-        if size > RECORD_BYTES_MAX:
-            raise RecordOversized(f"{size} of {RECORD_BYTES_MAX} bytes")
+        if size > self.record_bytes_max:
+            raise RecordOversized(f"{size} bytes; the broker takes {self.record_bytes_max} for {name}")
         return Record(name, partition_of_key(key, partitions), key, headers, words.body), meta.recorded_at
 
     async def _forget_ahead(self) -> None:

@@ -4,25 +4,30 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
+import structlog
 from contracts.topics import EVENTS
 
 from chassis import metrics
 from chassis.clock import Clock, SystemClock
 from chassis.leases import Lease, PostgresLease
 from chassis.migrating import require
-from chassis.relay.loop import BATCH_EVENTS_MAX, Relay, Words
+from chassis.relay.loop import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, Relay, Words
 from chassis.relay.postgres import RELAY_LEASE, Listening, PostgresPositions, StoreLog
 from chassis.settings import COMMANDS_KEPT_DAYS
 from chassis.store.items import StoreUnavailable
 from chassis.store.recorder import Recorder
 from chassis.store.schema import tables
-from chassis.transport import KafkaPublisher, ensure_topics
+from chassis.transport import KafkaPublisher, batch_bytes_max, ensure_topics
 
 CLOSING_SECONDS_MAX: Final = 5
+FRAMING_BYTES: Final = 1_024
+"""What a batch of one record has beside key, headers and body."""
 MEASURED_SECONDS: Final = 1.0
 PRUNE_EVERY_SECONDS: Final = 600.0
 PRUNE_PAUSE_SECONDS: Final = 0.5
 PRUNED_AT_ONCE_MAX: Final = 5_000
+
+_log = structlog.get_logger(__name__)
 
 
 class RelayRole:
@@ -79,6 +84,7 @@ class RelayRole:
         try:
             await asyncio.to_thread(require, self._postgres_url, [tables(self._schema)])
             await ensure_topics(self._kafka_url, [self._topic], complete=False)
+            await self._limit()
             beside = [asyncio.ensure_future(self._measure()), asyncio.ensure_future(self._prune())]
             try:
                 await self.relay.run(stopping)
@@ -94,6 +100,16 @@ class RelayRole:
                 await self._lease.close()
             self._log.close()
             self._pruner.close()
+
+    async def _limit(self) -> None:
+        """Keeps records and batches below what this broker takes, should that be less than it must be."""
+        room = await batch_bytes_max(self._kafka_url, self._topic.name) - FRAMING_BYTES
+        self.relay.record_bytes_max = min(self.relay.record_bytes_max, room)
+        self._publisher.batch_bytes_max = min(self._publisher.batch_bytes_max, room)
+        if room < RECORD_BYTES_MAX:
+            _log.error(
+                "the broker takes too little", topic=self._topic.name, bytes=room, least=RECORD_BYTES_MAX
+            )
 
     async def _prune(self) -> None:
         """Forgets commands that are too old to be repeated: whoever leads does it, some at a time."""
