@@ -1,11 +1,21 @@
 from datetime import date
 from uuid import UUID
 
+import msgspec
 import pytest
 from chassis.money import AmountUnreadable, minor_units
+from chassis.store import EVENT_BYTES_MAX
 from hypothesis import given
 from hypothesis import strategies as st
-from sync_ingest.domain.certificate import Comparison, Judgement, certify
+from sync_ingest.domain.certificate import (
+    INTAKES_MAX,
+    PROBLEMS_NAMED_MAX,
+    Comparison,
+    Judgement,
+    Problem,
+    certify,
+)
+from sync_ingest.domain.events import ReconciliationCertified
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Purse
 
 DAY = date(2026, 1, 5)
@@ -130,3 +140,29 @@ def test_what_is_no_amount_has_a_code(text, code):
 
 def test_zero_decimals_beyond_the_exponent_lose_nothing():
     assert minor_units("12.50000", 2) == 1250
+
+
+def test_a_certificate_of_most_intakes_and_worst_problems_can_be_stored():
+    worst = Problem(
+        "running-numbers-have-gaps",
+        -(10**18),
+        10**18,
+        UUID(int=1),
+        "CNY",
+        "行" * 200,
+        UUID(int=2),
+        known=True,
+    )
+    judgement = Judgement(open=(worst,) * PROBLEMS_NAMED_MAX, open_total=5_000)
+    for count in (1, INTAKES_MAX // 2, INTAKES_MAX):
+        findings = certify(ControlTotals(), Comparison(ControlTotals()), judgement, count)
+        event = ReconciliationCertified(
+            source="branch", certificate=UUID(int=3), intakes=(UUID(int=4),) * count, findings=findings
+        )
+        assert len(msgspec.json.encode(event)) < EVENT_BYTES_MAX - 16_384
+        assert findings.problems_total == 5_000
+        assert len(findings.problems) > 100
+    few = certify(
+        ControlTotals(), Comparison(ControlTotals()), Judgement(open=(Problem("x", 1, 2),) * 900), 1
+    )
+    assert len(few.problems) == 900

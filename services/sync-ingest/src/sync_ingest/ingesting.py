@@ -24,6 +24,7 @@ from sync_ingest.archive import Archive, Intake, Proposal, QuarantineEntry
 from sync_ingest.checking import Checking
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
 from sync_ingest.domain.certificate import (
+    INTAKES_MAX,
     LASTING_REASONS,
     PROBLEMS_NAMED_MAX,
     QUARANTINE_WAITING,
@@ -71,7 +72,7 @@ from sync_ingest.pipeline import AppendConflict, Entry, Journal, NotBookable, Or
 
 _log = structlog.get_logger(__name__)
 
-FEED_FILES_MAX: Final = 10_000
+FEED_FILES_MAX: Final = INTAKES_MAX
 RELEASES_AT_ONCE: Final = 2_000
 REPAIR_RECORDS_MAX: Final = BATCH_RECORDS
 """A repair is booked in one transaction; a larger file is taken in as a file."""
@@ -888,7 +889,12 @@ class Ingest:
                 key = (intake.format, intake.mapping, intake.request, repairs)
                 groups.setdefault(key, []).append(intake)
         results = []
-        for group in groups.values():
+        parts = [
+            group[at : at + INTAKES_MAX]
+            for group in groups.values()
+            for at in range(0, len(group), INTAKES_MAX)
+        ]
+        for group in parts:
             if group[0].repairs is not None and not self._was_released(group[0].repairs):
                 self.archive.discard(group)
                 continue
@@ -1007,8 +1013,8 @@ class Ingest:
         checking.check(pipeline.read, names, controls, pipeline.totals, as_one=as_one)
         checking.faults(comparison.problems, sorted(pending))
         judgement = self._judgement(source, checking.unchecked, comparison.uncompared)
-        findings = certify(pipeline.totals, comparison, judgement)
         certificate, covered = None, sorted(pending) or ids
+        findings = certify(pipeline.totals, comparison, judgement, len(covered))
         if pending or self.archive.unnamed(source):
             flows_covered = covered_flows if shared else None
             certificate, position = self._certify(source, covered, findings, command, flows_covered)

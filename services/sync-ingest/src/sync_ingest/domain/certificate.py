@@ -15,6 +15,12 @@ import msgspec
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
 
 PROBLEMS_NAMED_MAX: Final = 1_000
+CERTIFICATE_BYTES_MAX: Final = 480 * 1024
+"""Of intakes and problems together; an event may have 512 KiB, with its metadata and all other figures."""
+INTAKE_BYTES: Final = 39
+"""An id in quotes, and a comma."""
+INTAKES_MAX: Final = 10_000
+"""Of one run. More are certified in several."""
 
 Status = Literal["GREEN", "AMBER", "RED"]
 
@@ -178,8 +184,22 @@ class Comparison:
         return tuple(found)
 
 
-def certify(stating: ControlTotals, comparison: Comparison, judgement: Judgement) -> Findings:
-    """What a certificate says of a run and of its source."""
+def named(problems: Sequence[Problem], intakes: int) -> tuple[Problem, ...]:
+    """The problems that a certificate of so many intakes has room to name, the first ones; `problems_total` counts all."""
+    left = CERTIFICATE_BYTES_MAX - intakes * INTAKE_BYTES
+    found: list[Problem] = []
+    for problem in problems[:PROBLEMS_NAMED_MAX]:
+        left -= len(msgspec.json.encode(problem)) + 1
+        if left < 0:
+            break
+        found.append(problem)
+    return tuple(found)
+
+
+def certify(
+    stating: ControlTotals, comparison: Comparison, judgement: Judgement, intakes: int = 0
+) -> Findings:
+    """What a certificate says of a run and of its source. It covers so many `intakes`, and can always be stored."""
     reasons = reasons_of(stating, judgement)
     return Findings(
         status=status_of(reasons, judgement),
@@ -194,7 +214,7 @@ def certify(stating: ControlTotals, comparison: Comparison, judgement: Judgement
         booked_through=stating.booked_through,
         lines=comparison.lines(stating),
         printed=comparison.printed,
-        problems=judgement.open[:PROBLEMS_NAMED_MAX],
+        problems=named(judgement.open, intakes),
         problems_total=judgement.open_total,
         reasons=reasons,
         differing=stating.differing,
