@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from io import BytesIO
 
 import psycopg
 import pytest
@@ -13,6 +14,8 @@ from contracts.topics import TOPICS
 from crm_cli.status import gathered, readable
 from customer.bootstrap import roles as customer_roles
 from customer.settings import CustomerSettings
+from sync_ingest.ingesting import FeedContent
+from sync_ingest.opening import opened
 from sync_ingest.publishing import published
 
 from .stores import Bank, a_small_feed, new_database
@@ -43,9 +46,8 @@ async def running(role: object, until: Callable[[], object]) -> None:
 
 
 async def test_what_waits_is_counted_where_it_waits(bank):
-    settings = CustomerSettings(
-        **bank.settings().model_dump(include={"postgres_url", "kafka_url", "mongo_url"})
-    )
+    settings = bank.settings()
+    customer = CustomerSettings(**settings.model_dump(include={"postgres_url", "kafka_url", "mongo_url"}))
     before = await end_offsets(bank.kafka_url, ["crm.ingest.events"])
     await asyncio.to_thread(bank.take, "branch", *a_small_feed())
 
@@ -74,7 +76,7 @@ async def test_what_waits_is_counted_where_it_waits(bank):
         group = (await gathered(settings))["groups"]
         return all(each.get("generation") and each["lag"] == 0 for each in group.values() if "view" in each)
 
-    await running(customer_roles(settings)["views"](), caught_up)
+    await running(customer_roles(customer)["views"](), caught_up)
     shown = await gathered(settings)
     view = next(group for group in shown["groups"].values() if group.get("view") == "asset_panorama")
     assert view["positions"]["ingest"] == ingest["head"]
@@ -86,6 +88,12 @@ async def test_what_waits_is_counted_where_it_waits(bank):
     text = readable(shown)
     assert "customer.when_party_described_then_register_customer" in text
     assert str(ingest["head"]) in text
+    source = shown["sources"]["branch"]
+    assert source["posted"] > 0
+    assert (source["waiting"], source["certificate"]) == ({}, "AMBER")
+    assert shown["unlinked_accounts"] == 3
+    assert "accounts without a customer: 3" in text
+    assert "branch" in text
 
 
 def test_the_command_prints_one_object_and_says_who_is_away(bank):
@@ -103,3 +111,22 @@ def test_the_command_prints_one_object_and_says_who_is_away(bank):
     human = away.crm("status")
     assert human.returncode == 1
     assert b"?" in human.stdout
+
+
+def test_ten_malformed_records_are_counted_with_their_reason(bank):
+    good = (
+        b'{"record":"posting","account":"A1","core_transaction_id":"t%d","amount_minor":%s,"currency":"CNY"'
+    )
+    content = b"".join(
+        (good % (n, b"100" if n < 2 else b'"12..34"')) + b',"booked_on":"2026-03-02"}\n' for n in range(12)
+    )
+    with opened(bank.settings()) as ingest:
+        ingest.run("branch", [FeedContent("feed.jsonl", lambda: BytesIO(content))], format="canonical")
+    done = bank.crm("status", "--json")
+    source = json.loads(done.stdout)["sources"]["branch"]
+    assert (source["posted"], source["duplicates"], source["quarantined"]) == (2, 0, 10)
+    assert list(source["waiting"].values()) == [10]
+    assert source["certificate"] == "AMBER"
+    assert "quarantine-waiting" in source["reasons"]
+    [reason] = source["waiting"]
+    assert f"10 wait: {reason}" in bank.crm("status").stdout.decode()

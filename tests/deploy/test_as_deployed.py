@@ -2,14 +2,17 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from devservers import free_port
 
 from tests.deploy.kubelet import Pod, Secrets, cleared, isolating, told
 from tests.deploy.kustomized import BASE, DEPLOY, OVERLAYS, objects, of_kind, pod_of
+from tests.deploy.test_monitoring import WATCHED
 
 DEPLOYMENTS = sorted(of_kind(objects(BASE), "Deployment"))
 JOBS = sorted(of_kind(objects(BASE), "Job"))
@@ -30,6 +33,16 @@ def test_a_role_becomes_ready_and_is_live(cluster: dict[str, Pod], name: str) ->
         answer = pod.probed(probe)
         assert answer is not None, pod.log[-3000:]
         assert answer.status_code == 200
+
+
+def test_the_pages_of_metrics_have_what_the_rules_ask_for(cluster: dict[str, Pod]) -> None:
+    known = set()
+    for name in DEPLOYMENTS:
+        page = httpx.get(f"http://127.0.0.1:{cluster[name].answers_at}/metrics", timeout=10).text
+        known |= set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE))
+    assert {name.removesuffix("_total") for name in WATCHED} <= {
+        name.removesuffix("_total") for name in known
+    }
 
 
 def test_the_command_line_runs_in_the_operator_s_pod(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import psycopg
@@ -22,10 +23,14 @@ from chassis.settings import Settings
 from chassis.transport import BrokerUnavailable, Partition, group_lag, held_records
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
 from customer.views import VIEWS
+from customer.watching import unlinked_accounts
 from psycopg import sql
+from sync_ingest.settings import SyncIngestSettings
+from sync_ingest.watching import watched
 
-from crm_cli.contexts import CONTEXTS, Context, settings
+from crm_cli.contexts import CONTEXTS, Context
 from crm_cli.exits import WRONG
+from crm_cli.running import ingest_settings
 
 OUTBOX_COUNTED_MAX: Final = 1_000_000
 PROBLEM_CHARACTERS_MAX: Final = 300
@@ -157,7 +162,7 @@ async def _view(mongo: Mongo, name: str, registered: str) -> Status:
     } | await _parked(mongo, generation.group)
 
 
-async def gathered(settings: Settings) -> Status:
+async def gathered(settings: SyncIngestSettings) -> Status:
     """Everything; what does not answer is in `problems`, and the rest is shown all the same."""
     problems: list[str] = []
     now = SystemClock().now()
@@ -168,6 +173,7 @@ async def gathered(settings: Settings) -> Status:
         except psycopg.Error as error:
             problems.append(f"PostgreSQL, {name}: {' '.join(str(error).split())}")
             contexts[name] = {}
+    sources = await _sources(settings, problems)
     groups = await readers(settings, problems)
     url = settings.kafka_url
     lags = [_asked(group_lag(url, group["group"], group["topics"]), problems) for group in groups]
@@ -191,10 +197,51 @@ async def gathered(settings: Settings) -> Status:
         "outbox": _sum([status.get("outbox") for status in contexts.values()]),
         "dead_letters": _sum([group["dead_letters"] for group in groups]),
         "parked": _sum([group["parked"] for group in groups]),
+        "unlinked_accounts": await _unlinked(settings, problems),
         "contexts": contexts,
+        "sources": sources,
         "groups": {group.pop("group"): group for group in groups},
         "problems": sorted(set(problems)),
     }
+
+
+async def _sources(settings: SyncIngestSettings, problems: list[str]) -> dict[str, Status]:
+    """Each source: what its certificates cover, what waits and why, and how it was certified last."""
+    try:
+        found = await asyncio.to_thread(watched, settings)
+    except psycopg.errors.UndefinedTable:
+        return {}  # nothing was migrated yet, which the contexts show
+    except psycopg.Error as error:
+        problems.append(f"PostgreSQL, ingest: {' '.join(str(error).split())}")
+        return {}
+    return {
+        each.source: {
+            "posted": each.posted,
+            "duplicates": each.duplicates,
+            "quarantined": each.quarantined,
+            "waiting": each.waiting,
+            "certificate": each.status,
+            "certified_at": each.certified_at.isoformat() if each.certified_at else None,
+            "reasons": list(each.reasons),
+            "silent_seconds": round(each.silent_seconds, 3),
+            "expected_every_seconds": each.expected_every_seconds,
+        }
+        for each in found
+    }
+
+
+async def _unlinked(settings: SyncIngestSettings, problems: list[str]) -> int | None:
+    """Accounts that wait for their customer, among the first that are counted; None where no view is built yet."""
+    clock, mongo = SystemClock(), Mongo.connect(settings.mongo_url, settings.mongo_driver)
+    try:
+        zone = ZoneInfo(settings.bank_time_zone)
+        return (await unlinked_accounts(mongo, clock, lambda: clock.now().astimezone(zone).date()))[0]
+    except DocumentsUnavailable as error:
+        if "not built yet" not in str(error):
+            problems.append(f"MongoDB: {' '.join(str(error).split())[:PROBLEM_CHARACTERS_MAX]}")
+        return None
+    finally:
+        await mongo.close()
 
 
 async def _asked(answer: Awaitable[Mapping[Partition, int]], problems: list[str]) -> int | None:
@@ -234,6 +281,9 @@ def readable(found: Mapping[str, Any]) -> str:
             lines.append(
                 f"  {status['unpublishable']} subjects are held: crm unpublishable list --context {name}"
             )
+    lines += ["", *_readable_sources(found["sources"])]
+    unlinked = found["unlinked_accounts"]
+    lines.append(f"accounts without a customer: {'?' if unlinked is None else unlinked}")
     lines.append("")
     lines.append(f"{'reader':<58}{'lag':>8}{'dead':>6}{'parked':>8}  as of")
     for name, group in found["groups"].items():
@@ -246,11 +296,23 @@ def readable(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _readable_sources(sources: Mapping[str, Status]) -> list[str]:
+    lines = [f"{'source':<24}{'posted':>10}{'duplicates':>12}{'waiting':>9}  certificate"]
+    for name, source in sources.items():
+        waiting = sum(source["waiting"].values())
+        certified = " ".join([source["certificate"] or "none yet", ", ".join(source["reasons"])])
+        lines.append(
+            f"{name:<24}{source['posted']:>10}{source['duplicates']:>12}{waiting:>9}  {certified.rstrip()}"
+        )
+        lines += [f"  {count} wait: {reason}" for reason, count in source["waiting"].items()]
+    return lines
+
+
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Shows lag, outbox, dead letters and parked subjects; 1 where a server does not answer."""
-    found = asyncio.run(gathered(settings()))
+    """Shows lag, outbox, dead letters, parked subjects, each source's counts; 1 where a server does not answer."""
+    found = asyncio.run(gathered(ingest_settings()))
     print(json.dumps(found) if as_json else readable(found))
     if found["problems"]:
         print("crm status: not every server answered", file=sys.stderr)

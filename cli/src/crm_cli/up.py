@@ -57,6 +57,7 @@ LOG_LINES_SHOWN = 8
 HTTP_SECONDS_MAX = 10.0
 FIRST_PANORAMA_SECONDS_MAX = 300.0
 NO_SUCH_PORT = 65_536
+PORTS_FILE = "ports.json"
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Set by us and not left to Python, which ignores an interrupt where a shell started it in the background."""
 OWNER, SERVICE = "crm_owner", "crm_service"
@@ -232,7 +233,7 @@ class Supervisor:
         self.stack.callback(self._stop_parts)
         taken: list[int] = []
         for name in ("web", "views", "workers"):
-            port = self.choices.port if name == "web" else free_port(taken)
+            port = self.choices.port if name == "web" else kept_port(self.choices.data, name, taken)
             host = self.choices.host if name == "web" else "127.0.0.1"
             taken.append(port)
             self.parts[name] = Part(
@@ -405,6 +406,22 @@ class Supervisor:
                 self.say(f"{part.name} does not stop; it is killed")
                 part.child.kill()
                 part.child.wait()
+
+
+def kept_port(data: Path, name: str, taken: Sequence[int] = ()) -> int:
+    """The port that this part had in the runs before, so that who scrapes it finds it again; another where it is taken."""
+    file = data / PORTS_FILE
+    try:
+        kept = {str(part): int(port) for part, port in json.loads(file.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        kept = {}
+    port = kept.get(name, 0)
+    if not 0 < port < NO_SUCH_PORT or port in taken or not port_is_free(port, "127.0.0.1"):
+        port = free_port(taken)
+    draft = file.with_suffix(".part")
+    draft.write_text(json.dumps(kept | {name: port}), encoding="utf-8")
+    draft.replace(file)
+    return port
 
 
 def pause(failures: int) -> float:

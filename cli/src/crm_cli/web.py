@@ -13,7 +13,6 @@ from customer.settings import CustomerSettings
 from starlette.types import ASGIApp
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.domain.records import canonical_schema
-from sync_ingest.freshness import freshness
 from sync_ingest.journal import SCHEMA
 from sync_ingest.settings import SyncIngestSettings
 
@@ -52,7 +51,10 @@ async def web_app(ingest: SyncIngestSettings, customer: CustomerSettings) -> Asy
             ingest,
             body_limits={path: limit for each in served for path, limit in each.body_limits.items()},
             readiness=[each.not_ready for each in served],
-            measures=[freshness(ingest.postgres_url), Beside(_metrics_of_others).measure],
+            measures=[
+                *(measure for each in served for measure in each.measures),
+                Beside(_metrics_of_others).measure,
+            ],
         )
         add_asyncapi(app, described({COREBANK_POSTINGS.name: canonical_schema()}))
         yield app

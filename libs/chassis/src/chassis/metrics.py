@@ -59,6 +59,15 @@ DEAD_LETTERS: Final = Gauge("crm_dead_letters", "Dead letters of a group", ["gro
 PARKED_SUBJECTS: Final = Gauge(
     "crm_parked_subjects", "Subjects that wait for a repair", ["group"], registry=REGISTRY
 )
+LEASE_HELD: Final = Gauge(
+    "crm_lease_held",
+    "1 where this process holds the lease of a role, 0 where it stands by",
+    ["name"],
+    registry=REGISTRY,
+)
+LEASES_LOST: Final = Counter(
+    "crm_leases_lost", "Times that this process lost a lease that it held", ["name"], registry=REGISTRY
+)
 ROLE_RESTARTS: Final = Counter(
     "crm_role_restarts", "Restarts of a role after it lost a server", ["role"], registry=REGISTRY
 )
@@ -86,6 +95,8 @@ _GAUGES: Final = {
     "crm_freshness_seconds": FRESHNESS_SECONDS,
     "crm_dead_letters": DEAD_LETTERS,
     "crm_parked_subjects": PARKED_SUBJECTS,
+    "crm_unpublishable_subjects": UNPUBLISHABLE,
+    "crm_lease_held": LEASE_HELD,
     "crm_role_ready": ROLE_READY,
 }
 

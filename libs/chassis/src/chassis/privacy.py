@@ -205,7 +205,7 @@ class FileKeyEncryption(KeyEncryption):
 def _read_key(path: Path) -> bytes:
     mode = path.stat().st_mode & 0o777
     if mode & 0o077 and mode != _READABLE_BY_GROUP:
-        raise PermissionError(f"{path} has mode {mode:o} and may be read by others; chmod 600 it")
+        raise PermissionError(f"{path} may be read by others (mode {mode:o}); chmod 600 it")
     return path.read_bytes()
 
 

@@ -22,6 +22,7 @@ from customer.policies import policies
 from customer.publishing import published
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
+from customer.watching import measuring
 
 __all__ = ["TABLES", "WITHOUT_POSTGRES", "roles", "routes", "web_app"]
 
@@ -49,14 +50,16 @@ async def routes(
         async with looking(looks, clock) as not_ready:
             heads = {CONTEXT: write.store.head_position, **(others or {})}
             entered = doors(read.views.wait_for, permissions.ROLES, heads=heads)
-            yield Routes(create_router(desk, entered), {}, not_ready)
+            yield Routes(create_router(desk, entered), {}, not_ready, [measuring(read.reading, clock)])
 
 
 @asynccontextmanager
 async def web_app(settings: CustomerSettings) -> AsyncIterator[ASGIApp]:
     """The application of a process that serves customer alone."""
     async with routes(settings) as served:
-        yield create_app(TITLE, [served.router], settings, readiness=[served.not_ready])
+        yield create_app(
+            TITLE, [served.router], settings, readiness=[served.not_ready], measures=served.measures
+        )
 
 
 def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:

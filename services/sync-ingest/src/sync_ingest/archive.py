@@ -234,7 +234,17 @@ create index if not exists contradictions_standing on {schema}.contradictions (s
 create table if not exists {schema}.schedules (source text primary key, every_seconds bigint not null);
 """
 """What is folded from the events; where it is empty, the next run of an account folds it from the beginning."""
-TABLES: Final = Tables("ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL, TOTALS_SQL))
+COUNTS_SQL: Final = """
+create index if not exists intakes_latest on {schema}.intakes (source, number desc);
+create table if not exists {schema}.source_counts (
+    source text primary key, posted bigint not null, duplicates bigint not null, quarantined bigint not null);
+insert into {schema}.source_counts
+select source, sum((f ->> 'posted')::bigint), sum((f ->> 'duplicates')::bigint), sum((f ->> 'quarantined')::bigint)
+from (select source, convert_from(findings, 'UTF8')::jsonb as f from {schema}.certificates) as c
+group by source on conflict do nothing;
+"""
+"""Sums of what the certificates of a source say, for those who watch."""
+TABLES: Final = Tables("ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL))
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
 
 
@@ -815,8 +825,14 @@ class Archive:
         """Keeps a certificate and what it covers, in one transaction: `flows`, or everything that no other covers."""
         with self._connection.transaction():
             self._execute(
-                "insert into {s}.certificates (id, source, certified_at, status, findings)"
-                " values (%s, %s, %s, %s, %s) on conflict do nothing",
+                "with fresh as (insert into {s}.certificates (id, source, certified_at, status, findings)"
+                " values (%s, %s, %s, %s, %s) on conflict do nothing returning source, findings)"
+                " insert into {s}.source_counts as n select source, (f ->> 'posted')::bigint,"
+                " (f ->> 'duplicates')::bigint, (f ->> 'quarantined')::bigint"
+                " from (select source, convert_from(findings, 'UTF8')::jsonb as f from fresh) as told"
+                " on conflict (source) do update set posted = n.posted + excluded.posted,"
+                " duplicates = n.duplicates + excluded.duplicates,"
+                " quarantined = n.quarantined + excluded.quarantined",
                 (certificate, source, certified_at, status, findings),
             )
             if flows is None:

@@ -28,7 +28,7 @@ from sync_ingest.ingesting import (
     QuarantineUnknown,
     RunResult,
 )
-from sync_ingest.reporting import certificate_of, proposal_of, quarantine_of, result_of
+from sync_ingest.reporting import certificate_of, note_run, proposal_of, quarantine_of, result_of
 
 RUNS_AT_ONCE_MAX: Final = 4
 READS_AT_ONCE_MAX: Final = 4
@@ -248,6 +248,7 @@ def _command(context: CommandContext, *parts: str | bytes) -> Command:
 
 
 def _taken(result: RunResult) -> Answer:
+    note_run("run ended", result)
     return result_of(result) | {
         "certificate_id": str(result.certificate) if result.certificate else None,
         "intake_ids": [str(intake) for intake in result.intakes],

@@ -17,12 +17,12 @@ from starlette.types import ASGIApp
 from sync_ingest import permissions
 from sync_ingest.api import BATCHES_PATH, create_router
 from sync_ingest.batches import IngestDesk
-from sync_ingest.freshness import freshness
 from sync_ingest.journal import SCHEMA, STORE
 from sync_ingest.listening import GROUP, BranchFeed, FeedRole
 from sync_ingest.opening import TABLES, IngestPool, opened, opened_keys
 from sync_ingest.publishing import published
 from sync_ingest.settings import SyncIngestSettings
+from sync_ingest.watching import measuring
 
 __all__ = ["TABLES", "feed_role", "opened", "roles", "routes", "web_app"]
 
@@ -46,6 +46,7 @@ async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> As
                 ),
                 {BATCHES_PATH: settings.batch_bytes_max},
                 not_ready,
+                [measuring(settings)],
             )
     finally:
         await asyncio.to_thread(desk.close)
@@ -67,7 +68,7 @@ async def web_app(settings: SyncIngestSettings) -> AsyncIterator[ASGIApp]:
             settings,
             body_limits=served.body_limits,
             readiness=[served.not_ready],
-            measures=[freshness(settings.postgres_url)],
+            measures=served.measures,
         )
 
 

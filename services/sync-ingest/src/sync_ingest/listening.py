@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from chassis.clock import Clock
 from chassis.dead_letters import TRIES_MAX, Custody, DeadLetters
-from chassis.metrics import LAG_EVENTS
+from chassis.metrics import DEAD_LETTERS, LAG_EVENTS
 from chassis.parking import is_of_the_record
 from chassis.telemetry import places as places_of
 from chassis.transient import TRANSIENT, why
@@ -28,6 +28,7 @@ from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.domain.sources import UNATTRIBUTED, SourceNameInvalid, checked_source
 from sync_ingest.enduring import Opened
 from sync_ingest.ingesting import FeedContent, RunResult
+from sync_ingest.reporting import note_run
 
 GROUP: Final = "sync-ingest.feed"
 CONTEXT: Final = "corebank"
@@ -125,7 +126,9 @@ class BranchFeed:
                 first, last = of_source[0], of_source[-1]
                 name = f"{TOPIC}[{first.partition}:{first.offset}-{last.partition}:{last.offset}]"
                 feed = FeedContent(name, partial(BytesIO, framed(of_source)))
-                appended += ingest.keep(source, feed, format="topic").appended
+                kept = ingest.keep(source, feed, format="topic")
+                note_run("batch booked", kept, certified=False)
+                appended += kept.appended
         return appended
 
     def book_singly(self, messages: Sequence[Record]) -> list[tuple[Record, str]]:
@@ -239,11 +242,7 @@ class FeedRole:
             else:
                 self._windows_failing = None
                 for result in closed:
-                    _log.info(
-                        "window certified",
-                        source=result.source,
-                        status=result.findings.status,
-                        records=result.findings.records,
-                    )
+                    note_run("window certified", result)
+            DEAD_LETTERS.labels(GROUP).set(self._letters.written)
             LAG_EVENTS.labels(GROUP, CONTEXT).set(await self.lag())
             await self._clock.sleep(WINDOW_LOOK_SECONDS)

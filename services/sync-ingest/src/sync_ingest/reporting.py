@@ -5,12 +5,15 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from sync_ingest.archive import Proposal, QuarantineEntry
 from sync_ingest.domain.certificate import Findings, Problem
 from sync_ingest.ingesting import Certificate, RunResult
 
 Amounts = int | dict[str, int]
+
+_log: Final = structlog.get_logger(__name__)
 
 
 def result_of(result: RunResult) -> dict[str, Any]:
@@ -35,6 +38,23 @@ def result_of(result: RunResult) -> dict[str, Any]:
         "reasons": list(findings.reasons),
         "seconds": round(result.seconds, 3),
     }
+
+
+def note_run(what: str, result: RunResult, *, certified: bool = True) -> None:
+    """One line of the log with the counts of a run; a warning where a person is needed. It names no account."""
+    findings = result.findings
+    wants_a_person = findings.quarantined > 0 or (certified and findings.status == "RED")
+    (_log.warning if wants_a_person else _log.info)(
+        what,
+        source=result.source,
+        records=findings.records,
+        posted=findings.posted,
+        duplicates=findings.duplicates,
+        quarantined=findings.quarantined,
+        certificate=findings.status if certified else None,
+        reasons=list(findings.reasons) if certified else None,
+        seconds=round(result.seconds, 3),
+    )
 
 
 def certificate_of(certificate: Certificate, numbers: Mapping[UUID, str]) -> dict[str, Any]:

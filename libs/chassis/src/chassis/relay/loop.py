@@ -19,6 +19,7 @@ from contracts.registry import PublicEvent
 from contracts.topics import Topic, partition_of_key
 from typing_extensions import override
 
+from chassis import metrics
 from chassis.clock import Clock
 from chassis.events import StoredEvent
 from chassis.leases import Fenced, Lease
@@ -242,6 +243,7 @@ class Relay:
                 if epoch is not None:
                     await self._lease.during(self._lead(epoch, stopping))
             except Fenced:
+                metrics.LEASES_LOST.labels(self.name).inc()
                 _log.warning("relay fenced", context=self.context, position=self.position)
                 await self._clock.sleep(FENCED_SECONDS)
             except (ConnectionError, StoreUnavailable) as error:

@@ -131,6 +131,7 @@ class RelayRole:
         context = self.relay.context
         while True:
             metrics.UNPUBLISHABLE.labels(context).set(self.relay.held)
+            metrics.LEASE_HELD.labels(self.name).set(int(self.relay.leading))
             metrics.OUTBOX_AGE_SECONDS.labels(context).set(self.relay.outbox_age_seconds())
             with suppress(StoreUnavailable):
                 left = await self._log.head_position() - self.relay.position if self.relay.leading else 0

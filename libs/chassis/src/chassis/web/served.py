@@ -1,13 +1,14 @@
 """What a service gives a web process: its routes, and what stands behind them, looked at now and then."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
 from fastapi import APIRouter
 
 from chassis.clock import Clock
+from chassis.metrics import Measure
 
 LOOK_SECONDS: Final = 2.0
 
@@ -16,11 +17,12 @@ Look = Callable[[], Awaitable[object]]
 
 
 class Routes(NamedTuple):
-    """A router, bytes by path beyond the usual, and why the service is not ready, if so."""
+    """A router, bytes by path beyond the usual, why the service is not ready, if so, and what refreshes its gauges."""
 
     router: APIRouter
     body_limits: Mapping[str, int]
     not_ready: Callable[[], list[str]]
+    measures: Sequence[Measure] = ()
 
 
 @asynccontextmanager
