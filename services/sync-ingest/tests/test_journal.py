@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from chassis.events import personal_fields
 from chassis.privacy import ERASED, Tampered
-from sync_ingest.domain.events import PartyDescribed
+from sync_ingest.domain.events import PartyDescribed, PostingUndone
 from sync_ingest.journal import CATALOGUE
 from sync_ingest.pipeline import Entry
 
@@ -48,6 +48,13 @@ def test_what_is_sealed_in_bulk_opens_as_what_it_was(ingest, source):
         elsewhere = msgspec.structs.replace(stored, version=stored.version + 1)
         with pytest.raises(Tampered):
             CATALOGUE.open(elsewhere, keys[entry.stream_id])
+
+
+def test_an_event_without_personal_values_has_no_key_made_for_its_stream(ingest):
+    stream = UUID(int=816)
+    undone = PostingUndone("s", stream, UUID(int=817))
+    ingest.ledger.sealed([Entry(stream, 1, undone, stream, NOW, INTAKE)])
+    assert ingest.ledger._keys.keys_for([stream], create=False) == {}
 
 
 def test_no_two_values_are_sealed_under_the_same_nonce(ingest):

@@ -284,7 +284,7 @@ class StoreLedger:
 
         By the integer of the stream: a UUID computes its hash in Python each time.
         """
-        streams = {e.stream_id.int: e.stream_id for e in entries if _KINDS[type(e.event)][1]}
+        streams = {e.stream_id.int: e.stream_id for e in entries if _KINDS[type(e.event)][2]}
         keys, known = self._keys.keys_for(streams.values()), self._places
         found = {}
         for (number, stream), held in zip(streams.items(), known.get_all(streams), strict=True):
