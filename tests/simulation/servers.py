@@ -13,13 +13,14 @@ from typing import TypeVar
 from uuid import UUID
 
 from chassis.events import StoredEvent
-from chassis.leases import Fenced, LeaseRow
+from chassis.leases import LeaseRow
 from chassis.relay.loop import Counted, Held, RelayPositions
 from chassis.store.items import (
     Append,
     Appended,
     AppendResult,
     CommandSeen,
+    Fenced,
     IdentityConflict,
     StoreUnavailable,
     VersionConflict,

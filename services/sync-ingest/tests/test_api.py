@@ -323,7 +323,7 @@ async def test_two_requests_under_one_key_of_which_the_first_is_refused_are_no_f
 async def test_batches_of_a_busy_source_block_neither_readers_nor_other_sources(
     client, source, postgres_url, ingest
 ):
-    with Archive.connect(postgres_url, ingest.ids) as other, other.locked(source):
+    with Archive.connect(postgres_url, ingest.ids, ingest.elapsed) as other, other.locked(source):
         busy = [
             asyncio.create_task(post(client, source, GOOD.replace(b"t1", b"t%d" % n), key=n))
             for n in range(8)

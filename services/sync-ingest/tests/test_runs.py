@@ -275,7 +275,7 @@ def test_a_reader_that_was_mended_reads_again_and_books_only_what_is_new(ingest,
 
 def test_one_source_runs_once_at_a_time_and_others_go_on(ingest, source, postgres_url, monkeypatch):
     monkeypatch.setattr("sync_ingest.archive.LOCK_WAIT_SECONDS_MAX", 1)
-    with Archive.connect(postgres_url, ingest.ids) as other, other.locked(source):
+    with Archive.connect(postgres_url, ingest.ids, ingest.elapsed) as other, other.locked(source):
         with pytest.raises(SourceBusy):
             take(ingest, source, lines(posting("t1", 1)))
         take(ingest, source + "-2", lines(posting("t1", 1)))

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from chassis.clock import Clock
 from chassis.postgres import AsyncConnection, connect_async
-from chassis.store.items import StoreUnavailable
+from chassis.store.items import Fenced, StoreUnavailable
 from chassis.store.schema import checked, writer_role
 from chassis.transient import DATABASE_LOST
 
@@ -32,10 +32,6 @@ ASKED_SECONDS: Final = 1.0
 STATEMENT_SECONDS_MAX: Final = 3.0
 
 T = TypeVar("T")
-
-
-class Fenced(Exception):
-    """The lease is over, or somebody else has it: what its holder of before wants to save is not accepted."""
 
 
 class LeaseRow(Protocol):

@@ -6,7 +6,7 @@ write is harmless when it is repeated after a crash.
 
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
@@ -18,8 +18,9 @@ from uuid import UUID
 import msgspec
 import psycopg
 from chassis.deciding import Refusal
+from chassis.locks import IN_TRANSACTION_SECONDS_MAX, LockBusy, LockFence, Locks
 from chassis.migrating import Tables
-from chassis.postgres import LOCK_SECONDS_MAX, connect
+from chassis.postgres import connect
 from chassis.store import Command, writer_role
 from chassis.transient import Transient
 from contracts.identity import OutsideIds
@@ -252,46 +253,52 @@ class Archive:
     """One connection to ingest's tables; not shared between threads."""
 
     def __init__(
-        self, connection: "psycopg.Connection[Any]", ids: OutsideIds, schema: str = "ingest"
+        self, connection: "psycopg.Connection[Any]", locks: Locks, ids: OutsideIds, schema: str = "ingest"
     ) -> None:
         self._connection = connection
+        self._locks = locks
         self._ids = ids
         self._schema = sql.Identifier(schema)
+        self._fence: LockFence | None = None
 
     @classmethod
     @contextmanager
-    def connect(cls, url: str, ids: OutsideIds, schema: str = "ingest") -> Iterator["Archive"]:
+    def connect(
+        cls, url: str, ids: OutsideIds, monotonic: Callable[[], float], schema: str = "ingest"
+    ) -> Iterator["Archive"]:
         """Opens the tables, which `migrate` made."""
-        with connect(url, role=TABLES.role, statement_seconds=2 * LOCK_WAIT_SECONDS_MAX) as connection:
-            yield cls(connection, ids, schema)
+        locks = Locks(url, STORE_SCHEMA, monotonic, wait_seconds_max=LOCK_WAIT_SECONDS_MAX)
+        with (
+            closing(locks),
+            connect(url, role=TABLES.role, statement_seconds=2 * LOCK_WAIT_SECONDS_MAX) as connection,
+        ):
+            connection.execute(
+                sql.SQL("set idle_in_transaction_session_timeout = {}").format(
+                    sql.Literal(f"{IN_TRANSACTION_SECONDS_MAX:.0f}s")
+                )
+            )
+            yield cls(connection, locks, ids, schema)
 
     @contextmanager
-    def locked(self, source: str, command: Command | None = None) -> Iterator[None]:
+    def locked(self, source: str, command: Command | None = None) -> Iterator[LockFence]:
         """Holds the source's run lock, and that of a command's key before it: a key never runs twice at once.
 
+        From when another run has the lock nothing more is stored here, and the fence says so to the event store.
         Raises SourceBusy after LOCK_WAIT_SECONDS_MAX for either.
         """
-        if command is None:
-            with self._lock(f"ingest run {source}", source):
-                yield
-        else:
-            with self._lock(f"ingest command {command.key}", source), self.locked(source):
-                yield
+        with ExitStack() as stack:
+            try:
+                if command is not None:
+                    stack.enter_context(self._locks.held(f"ingest command {command.key}"))
+                fence = stack.enter_context(self._locks.fenced(f"ingest run {source}"))
+            except LockBusy:
+                raise SourceBusy(source) from None
+            self._fence = fence
+            stack.callback(self._unfenced)
+            yield fence
 
-    @contextmanager
-    def _lock(self, key: str, source: str) -> Iterator[None]:
-        self._connection.execute(f"set lock_timeout = '{LOCK_WAIT_SECONDS_MAX}s'")
-        try:
-            self._connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (key,))
-        except psycopg.errors.LockNotAvailable:
-            raise SourceBusy(source) from None
-        finally:
-            self._connection.execute(f"set lock_timeout = '{LOCK_SECONDS_MAX:.0f}s'")
-        try:
-            yield
-        finally:
-            if not self._connection.closed:
-                self._connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
+    def _unfenced(self) -> None:
+        self._fence = None
 
     # intakes
 
@@ -338,7 +345,7 @@ class Archive:
                 fingerprint=command.fingerprint if command else None,
             )
             try:
-                with self._connection.transaction():
+                with self._writing():
                     if not self._intakes("where source = %s and sha256 = %s limit 1", (source, digest)):
                         content.seek(0)
                         found = _hashed(name, content, partial(self._keep, fresh.content, seal))
@@ -396,11 +403,11 @@ class Archive:
 
     def set_aside(self, intakes: Sequence[IntakeId], reason: str | None) -> None:
         """Says why booking these broke, or that it does no more."""
-        self._execute("update {s}.intakes set set_aside = %s where id = any(%s)", (reason, list(intakes)))
+        self._write("update {s}.intakes set set_aside = %s where id = any(%s)", (reason, list(intakes)))
 
     def discard(self, intakes: Sequence[Intake]) -> None:
         """Removes intakes of which nothing came, and their bytes where no other intake reads them."""
-        with self._connection.transaction():
+        with self._writing():
             self._execute("delete from {s}.intakes where id = any(%s)", ([intake.id for intake in intakes],))
             for intake in intakes:
                 if not self._intakes(
@@ -432,7 +439,7 @@ class Archive:
 
     def quarantine(self, entries: Iterable[QuarantineEntry]) -> None:
         """Remembers entries; those that are there stay as they are."""
-        with self._connection.transaction(), self._connection.cursor() as cursor:
+        with self._writing(), self._connection.cursor() as cursor:
             cursor.executemany(
                 self._sql(
                     'insert into {s}.quarantine (id, source, intake, file, line, "column", reason, detail,'
@@ -508,7 +515,7 @@ class Archive:
 
     def resolved(self, entries: Sequence[QuarantineId], status: QuarantineStatus) -> None:
         """Marks entries as released or dismissed; a repair that was proposed for them is proposed no more."""
-        with self._connection.transaction():
+        with self._writing():
             self._execute(
                 "update {s}.quarantine set status = %s where id = any(%s) and status = 'waiting'",
                 (status, list(entries)),
@@ -520,12 +527,13 @@ class Archive:
 
         Their rows are resolved by what that reading made of them, so these entries say nothing of them any more.
         """
-        self._execute('update {s}.quarantine set "row" = null where id = any(%s)', (list(entries),))
-        self.resolved(entries, "released")
+        with self._writing():
+            self._execute('update {s}.quarantine set "row" = null where id = any(%s)', (list(entries),))
+            self.resolved(entries, "released")
 
     def propose(self, proposal: Proposal) -> None:
         """Keeps a repair for a second person; it takes the place of one that was proposed before."""
-        self._execute(
+        self._write(
             "insert into {s}.proposals values (%s, %s, %s, %s, %s::jsonb, %s, %s, %s) on conflict (entry) do update"
             " set (repair, repaired, records, amounts_minor, proposed_by, reason, proposed_at) = (excluded.repair,"
             " excluded.repaired, excluded.records, excluded.amounts_minor, excluded.proposed_by, excluded.reason,"
@@ -647,7 +655,7 @@ class Archive:
     ) -> None:
         """Keeps what a fold found, in one transaction: it happened wholly or not at all."""
         columns = [[*map(attrgetter(name), totals.values())] for name in AccountTotal.__struct_fields__]
-        with self._connection.transaction():
+        with self._writing():
             self._execute(
                 f"insert into {{s}}.account_totals (source, account, currency, {_TOTAL})"
                 f" select %s, * from unnest({_TOTAL_ARRAYS})"
@@ -711,7 +719,7 @@ class Archive:
 
     def contradict(self, source: str, contradictions: "Contradictions") -> None:
         """Notes contradictions that were found and those that are resolved."""
-        with self._connection.transaction():
+        with self._writing():
             self._contradict(source, contradictions)
 
     def _contradict(self, source: str, contradictions: "Contradictions") -> None:
@@ -766,7 +774,7 @@ class Archive:
 
     def acknowledge(self, source: str, contradictions: Sequence[UUID]) -> None:
         """Open contradictions that a person has acknowledged count no longer."""
-        self._execute(
+        self._write(
             "update {s}.contradictions set status = 'acknowledged'"
             " where source = %s and id = any(%s) and status = 'open'",
             (source, list(contradictions)),
@@ -803,7 +811,7 @@ class Archive:
 
     def keep_series(self, source: str, series: Mapping[str, bytes], contradictions: "Contradictions") -> None:
         """Keeps running numbers, and what their gaps contradict, in one transaction."""
-        with self._connection.transaction():
+        with self._writing():
             self._execute(
                 "insert into {s}.number_series select %s, * from unnest(%s::text[], %s::bytea[])"
                 " on conflict (source, scope) do update set body = excluded.body",
@@ -823,7 +831,7 @@ class Archive:
         flows: Mapping[Purse, Flow] | None,
     ) -> None:
         """Keeps a certificate and what it covers, in one transaction: `flows`, or everything that no other covers."""
-        with self._connection.transaction():
+        with self._writing():
             self._execute(
                 "with fresh as (insert into {s}.certificates (id, source, certified_at, status, findings)"
                 " values (%s, %s, %s, %s, %s) on conflict do nothing returning source, findings)"
@@ -871,7 +879,7 @@ class Archive:
 
     def schedule(self, source: str, every_seconds: int) -> None:
         """Remembers how often a source sends."""
-        self._execute(
+        self._write(
             "insert into {s}.schedules values (%s, %s)"
             " on conflict (source) do update set every_seconds = excluded.every_seconds",
             (source, every_seconds),
@@ -908,7 +916,7 @@ class Archive:
 
     def known_source(self, look: str, name: str) -> str:
         """The name of the source that looks so; `name` where it is the first."""
-        self._execute(
+        self._write(
             "insert into {s}.source_names values (%s, %s) on conflict (look) do nothing", (look, name)
         )
         return str(self._row("select name from {s}.source_names where look = %s", (look,))[0])
@@ -929,7 +937,7 @@ class Archive:
 
     def describe(self, revisions: Mapping[UUID, tuple[int, str]]) -> None:
         """Remembers the last description of subjects."""
-        with self._connection.transaction(), self._connection.cursor() as cursor:
+        with self._writing(), self._connection.cursor() as cursor:
             cursor.executemany(
                 self._sql(
                     "insert into {s}.descriptions values (%s, %s, %s) on conflict (subject)"
@@ -940,7 +948,7 @@ class Archive:
 
     def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:
         """Remembers for which postings quarantined reversals wait."""
-        with self._connection.transaction(), self._connection.cursor() as cursor:
+        with self._writing(), self._connection.cursor() as cursor:
             cursor.executemany(
                 self._sql("insert into {s}.awaited_originals values (%s, %s, %s) on conflict do nothing"),
                 [(entry, source, original) for entry, original in originals.items()],
@@ -948,7 +956,7 @@ class Archive:
 
     def await_no_longer(self, entry: QuarantineId) -> None:
         """The original came, and the reversal cannot be booked: a person decides."""
-        self._execute("delete from {s}.awaited_originals where quarantine = %s", (entry,))
+        self._write("delete from {s}.awaited_originals where quarantine = %s", (entry,))
 
     def awaited_originals(self, source: str, after: UUID | None, limit: int) -> dict[QuarantineId, UUID]:
         """Reversals of a source that wait in quarantine, each with the posting that it waits for, in the order of ids."""
@@ -979,6 +987,19 @@ class Archive:
 
     def _sql(self, statement: str) -> sql.Composed:
         return sql.SQL(statement).format(s=self._schema)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A transaction, which is undone where another run took the source meanwhile."""
+        with self._connection.transaction():
+            yield
+            if self._fence is not None:
+                self._fence.hold(self._connection)
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        """One statement in a transaction of its own."""
+        with self._writing():
+            self._execute(statement, values)
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         self._connection.execute(self._sql(statement), values)

@@ -1,21 +1,24 @@
-"""Named points at which a run can be made to die, so that tests can show what a crash there leaves behind."""
+"""Named points at which a run can be made to die or to freeze, so that tests can show what that leaves behind."""
 
 import os
+import signal
 from collections.abc import Callable
 from typing import Final
 
 KILLED: Final = 137
 
 
-def crash_at(point: str | None, environment: str) -> Callable[[str], None]:
-    """What a run calls at its named points: ends the process at `point`, in development only."""
-    if point is None:
+def crash_at(point: str | None, environment: str, *, freeze_at: str | None = None) -> Callable[[str], None]:
+    """What a run calls at its named points: ends the process at one, or stops it until SIGCONT, in development only."""
+    if point is None and freeze_at is None:
         return lambda _: None
     if environment != "development":
-        raise ValueError("CRM_CRASH_AT is for development only")
+        raise ValueError("CRM_CRASH_AT and CRM_FREEZE_AT are for development only")
 
     def reached(here: str) -> None:
         if here == point:
             os._exit(KILLED)
+        if here == freeze_at:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     return reached

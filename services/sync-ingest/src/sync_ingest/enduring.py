@@ -1,10 +1,11 @@
-"""Runs that outlive a lost database: what was stored counts, and the same call goes on from there."""
+"""Runs that outlive a lost database or another run that took over: what was stored counts, and the same call goes on."""
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
+from chassis.store import Fenced
 from chassis.transient import LOST
 
 from sync_ingest.ingesting import Ingest
@@ -12,6 +13,7 @@ from sync_ingest.ingesting import Ingest
 PAUSES_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 10.0)
 """How long to wait after each loss in a row; after the last one the loss is raised."""
 
+LOST_OR_TAKEN: Final[tuple[type[Exception], ...]] = (*LOST, Fenced)
 Opened = Callable[[], AbstractContextManager[Ingest]]
 Value = TypeVar("Value")
 
@@ -32,7 +34,7 @@ def enduring(
         try:
             with opened() as ingest:
                 return call(ingest)
-        except LOST as lost:
+        except LOST_OR_TAKEN as lost:
             told(lost, pause_seconds)
             wait(pause_seconds)
     with opened() as ingest:

@@ -3,7 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, Protocol
@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from chassis.deciding import Refusal
 from chassis.events import RecordedEvent, StoredEvent
-from chassis.store import Command
+from chassis.store import Command, Fence
 from chassis.telemetry import carrier, span
 from chassis.transient import is_transient
 from contracts.identity import OutsideIds
@@ -123,6 +123,10 @@ class Ledger(Journal, Movements, Protocol):
 
     def stored_under(self, identities: Sequence[UUID]) -> dict[UUID, RecordedEvent]:
         """The events that took these identities, without what is personal in them."""
+        ...
+
+    def fenced(self, fence: Fence) -> AbstractContextManager[None]:
+        """Meanwhile what is to be stored is refused with Fenced from when another run took the source."""
         ...
 
     def said_by(self, acting: Acting, trace: Mapping[str, str]) -> None:
@@ -336,7 +340,7 @@ class Ingest:
         if format not in FORMATS:
             raise FormatUnknown(format)
         adapter_for(format, mapping)
-        with self._traced("ingest run"), self.archive.locked(source, command):
+        with self._traced("ingest run"), self._locked(source, command):
             if done := self._outcome(command):
                 return _certified(done)
             intakes = self._take_in(source, contents, format, mapping, command)
@@ -349,7 +353,7 @@ class Ingest:
 
     def keep(self, source: str, content: FeedContent, *, format: str) -> RunResult:
         """Books one intake and leaves its certificate to the window: what a stream of small batches does."""
-        with self._traced("ingest keep"), self.archive.locked(source):
+        with self._traced("ingest keep"), self._locked(source):
             intakes = self._take_in(source, [content], format, None)
             started = self.elapsed()
             with self._setting_aside(intakes):
@@ -362,7 +366,7 @@ class Ingest:
 
     def close_window(self, source: str) -> list[RunResult]:
         """Certifies everything of a source that no certificate covers yet."""
-        with self._traced("ingest close window"), self.archive.locked(source):
+        with self._traced("ingest close window"), self._locked(source):
             results = self._finish_open(source, without=set())
             return results + self._settle_reversals(source)
 
@@ -377,7 +381,7 @@ class Ingest:
         checked and done under the source's lock, and nothing new is kept of what is refused.
         """
         source = self._entry(quarantined).source
-        with self._traced("ingest release"), self.archive.locked(source, command):
+        with self._traced("ingest release"), self._locked(source, command):
             if done := self._outcome_after_crash(source, command):
                 return _released_or_proposed(done)
             self._acts_with_reason()
@@ -393,7 +397,7 @@ class Ingest:
     def approve(self, quarantined: QuarantineId, repair: UUID, command: Command | None = None) -> RunResult:
         """Books the repair that another person proposed; `repair` names its bytes, so nothing else is booked."""
         source = self._entry(quarantined).source
-        with self._traced("ingest approve"), self.archive.locked(source, command):
+        with self._traced("ingest approve"), self._locked(source, command):
             if done := self._outcome_after_crash(source, command):
                 return _certified(done)
             self._acts_with_reason()
@@ -412,7 +416,7 @@ class Ingest:
     def dismiss(self, quarantined: QuarantineId, command: Command | None = None) -> int:
         """Closes an entry without booking anything; returns the position of its event."""
         source = self._entry(quarantined).source
-        with self._traced("ingest dismiss"), self.archive.locked(source, command):
+        with self._traced("ingest dismiss"), self._locked(source, command):
             if done := self._outcome_after_crash(source, command):
                 return done[-1].position or 0
             self._acts_with_reason()
@@ -631,7 +635,7 @@ class Ingest:
             raise CertificateUnknown(str(certificate))
         _worded(self.acting.reason or "")
         source = named.source
-        with self._traced("ingest acknowledge"), self.archive.locked(source, command):
+        with self._traced("ingest acknowledge"), self._locked(source, command):
             if not self._outcome(command):
                 wanted = {p.contradiction for p in named.findings.problems if p.contradiction}
                 wanted &= set(only) or wanted
@@ -669,7 +673,7 @@ class Ingest:
     def schedule(self, source: str, every_seconds: int) -> None:
         """Says how often a source sends; it is stale when it is silent for longer."""
         checked_source(source)
-        with self._traced("ingest schedule"), self.archive.locked(source):
+        with self._traced("ingest schedule"), self._locked(source):
             stream, now = feed_id(source), self.now()
             head = self.ledger.heads([stream]).get(stream, 0)
             event = SourceScheduled(source=source, every_seconds=every_seconds)
@@ -747,6 +751,12 @@ class Ingest:
             return False
         identity = self.ids.posting(source, posting.account, posting.core_transaction_id, posting.leg)
         return bool(self.ledger.known([identity]))
+
+    @contextmanager
+    def _locked(self, source: str, command: Command | None = None) -> Iterator[None]:
+        """Holds the source, and the command's key: from when another run took it nothing more is stored."""
+        with self.archive.locked(source, command) as fence, self.ledger.fenced(fence):
+            yield
 
     @contextmanager
     def _traced(self, name: str) -> Iterator[None]:
@@ -965,8 +975,11 @@ class Ingest:
             met.add(intake.id)
         total, started = sum(feed_file.size_bytes for feed_file in files), self.elapsed()
         reading = _Reading(adapter, files)
-        for records in pipeline.book(reading, origins):
-            self.progress(Progress(reading.bytes_read, total, records, self.elapsed() - started))
+        with closing(
+            pipeline.book(reading, origins)
+        ) as booked:  # nothing is under way when the source is let go
+            for records in booked:
+                self.progress(Progress(reading.bytes_read, total, records, self.elapsed() - started))
         return pipeline
 
     def _opener(self, intake: Intake) -> Callable[[], BinaryIO]:

@@ -2,6 +2,7 @@
 
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from itertools import count
 from os import urandom
@@ -15,7 +16,16 @@ from chassis.deciding import CommandKeyReused
 from chassis.events import Event, Metadata, RecordedEvent, StoredEvent, personal_fields
 from chassis.personal import marked
 from chassis.privacy import ERASED, KEYS_CACHED_SECONDS, DataKey, KeyRing, open_bytes, seal_bytes
-from chassis.store import Append, Appended, Command, CommandSeen, IdentityConflict, Recorder, VersionConflict
+from chassis.store import (
+    Append,
+    Appended,
+    Command,
+    CommandSeen,
+    Fence,
+    IdentityConflict,
+    Recorder,
+    VersionConflict,
+)
 from msgspec import structs
 from psycopg import sql
 
@@ -110,6 +120,15 @@ class StoreLedger:
         self._places: AgedCache[int, _PlaceOf] = AgedCache(
             PLACES_CACHED_MAX, KEYS_CACHED_SECONDS, keys.monotonic
         )
+
+    @contextmanager
+    def fenced(self, fence: Fence) -> Iterator[None]:
+        """Meanwhile what is to be stored is refused with Fenced from when another run took the source."""
+        self._writer.fence = fence
+        try:
+            yield
+        finally:
+            self._writer.fence = None
 
     def said_by(self, acting: Acting, trace: Mapping[str, str]) -> None:
         """What is stored from now on names who had it stored, and in which trace unless its record brought its own."""

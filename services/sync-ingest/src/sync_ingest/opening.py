@@ -59,14 +59,14 @@ def opened(
             stack.callback(keys.close)
         ids = OutsideIds(keys.secret(OUTSIDE_IDS))
         yield Ingest(
-            stack.enter_context(Archive.connect(settings.postgres_url, ids)),
+            stack.enter_context(Archive.connect(settings.postgres_url, ids, clock.monotonic)),
             ids,
             StoreLedger(reader, writer, keys, now=clock.now),
             KeptVault(keys),
             clock.now,
             clock.monotonic,
             settings.ingest,
-            crash_at(settings.crash_at, settings.environment),
+            crash_at(settings.crash_at, settings.environment, freeze_at=settings.freeze_at),
             progress,
             acting,
         )

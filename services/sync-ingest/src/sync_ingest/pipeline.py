@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, tzinfo
@@ -359,7 +359,9 @@ class Pipeline:
         """Whether everything of the feed that could not be posted has an entry of its own."""
         return not self._unnamed
 
-    def book(self, batches: Iterable[Sequence[Item]], origins: Sequence[Origin]) -> Iterator[int]:
+    def book(
+        self, batches: Iterable[Sequence[Item]], origins: Sequence[Origin]
+    ) -> Generator[int, None, None]:
         """Books batch by batch; yields how many records were read and stored so far."""
         self._origins = origins
         with ThreadPoolExecutor(1, thread_name_prefix="ingest-writer") as self._writer:

@@ -39,6 +39,7 @@ class SyncIngestSettings(Settings):
     release_approval_minor_by_currency: dict[str, int] = Field(default_factory=dict)
     """The same where a currency has another limit."""
     crash_at: CrashPoint | None = None
+    freeze_at: CrashPoint | None = None
 
     @field_validator("topic_source")
     @classmethod

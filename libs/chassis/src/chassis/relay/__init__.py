@@ -1,6 +1,5 @@
 """From a context's store to its topic: everything, in order per subject, at least once."""
 
-from chassis.leases import Fenced
 from chassis.relay.loop import (
     Held,
     Hint,
@@ -13,6 +12,7 @@ from chassis.relay.loop import (
 )
 from chassis.relay.postgres import RELAY_LEASE, Listening, PostgresPositions, StoreLog
 from chassis.relay.role import RelayRole
+from chassis.store.items import Fenced
 
 __all__ = [
     "RELAY_LEASE",

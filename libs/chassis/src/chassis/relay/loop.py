@@ -22,8 +22,8 @@ from typing_extensions import override
 from chassis import metrics
 from chassis.clock import Clock
 from chassis.events import StoredEvent
-from chassis.leases import Fenced, Lease
-from chassis.store.items import StoreUnavailable
+from chassis.leases import Lease
+from chassis.store.items import Fenced, StoreUnavailable
 from chassis.transient import is_transient
 from chassis.transport import Publisher, Record
 

@@ -12,10 +12,9 @@ from typing_extensions import override
 
 from chassis.clock import Clock
 from chassis.events import StoredEvent
-from chassis.leases import Fenced
 from chassis.postgres import AsyncConnection, connect_async
 from chassis.relay.loop import Counted, Held, Hint, Log, RelayPositions
-from chassis.store.items import StoreUnavailable
+from chassis.store.items import Fenced, StoreUnavailable
 from chassis.store.recorder import Recorder
 from chassis.store.schema import channel, checked, writer_role
 from chassis.transient import DATABASE_LOST

@@ -1,14 +1,14 @@
 """What goes into the store and what comes back."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
 
 from chassis.deciding import EventOversized
 from chassis.events import StoredEvent
-from chassis.transient import ServerLost
+from chassis.transient import ServerLost, Transient
 
 EVENT_BYTES_MAX: Final = 512 * 1024
 """Of a stored event's body. The broker takes a record of 1 MiB (its `message.max.bytes`, and the topic's), so that the
@@ -30,6 +30,21 @@ class IdentityConflict(Exception):
 
 class StoreUnavailable(ServerLost):
     """The database did not answer; whether the write happened is unknown. Ask again with the same command key."""
+
+
+class Fenced(Transient):
+    """A lease or lock is over, or somebody else has it: what its holder of before wants to save is not accepted."""
+
+
+class Fence(Protocol):
+    """One taking of a lock: what is stored under its epoch is refused from when somebody else took the lock."""
+
+    name: str
+    epoch: int
+
+    def check(self) -> None:
+        """Raises Fenced where the lock may be lost, by this process's own clock."""
+        ...
 
 
 class Command(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from os import dup
 from socket import SHUT_RDWR, socket
-from struct import unpack_from
+from struct import pack, unpack_from
 from threading import Timer
 from typing import Any, Final
 from uuid import UUID
@@ -20,6 +20,8 @@ from chassis.store.items import (
     Appended,
     AppendResult,
     CommandSeen,
+    Fence,
+    Fenced,
     IdentityConflict,
     StoreUnavailable,
     VersionConflict,
@@ -36,6 +38,7 @@ _PLAN_ONCE: Final = "set plan_cache_mode = force_generic_plan"
 _STORED, _VERSION_CONFLICT, _IDENTITY_CONFLICT = 0, 1, 2
 _COLUMNS: Final = "stream_id, version, name, body, identity, position"
 _APPEND: Final = b"append_events"
+_APPEND_FENCED: Final = b"append_events_fenced"
 _ARRAY_HEAD_BYTES: Final = 20
 
 
@@ -59,6 +62,8 @@ class Recorder:
         names = {"s": sql.Identifier(schema), "c": sql.SQL(_COLUMNS)}  # type: ignore[arg-type, unused-ignore]
         self._connection: Connection | None = None
         self._prepared_on: psycopg.Connection[Any] | None = None
+        self.fence: Fence | None = None
+        """Where one is set, appending raises Fenced from the moment on that somebody else took its lock."""
 
         def statement(text: str) -> bytes:
             return sql.SQL(text).format(**names).as_bytes(None)  # type: ignore[arg-type, unused-ignore]
@@ -69,6 +74,18 @@ class Recorder:
         self._append_items = statement(
             "select * from {s}.append_items(%b::uuid[], %b::int[], %b::int[], %b::text[], %b::bytea[],"
             " %b::int[], %b::int[], %b::text[], %b::bytea[], %b::uuid[])"
+        )
+        # A sub-select that locks is not merged into the query around it, so the row is locked before anything is stored.
+        held = "(select from {s}.fences where name = %s and epoch = %s for share) as held"
+        self._append_events_fenced = statement(
+            "select {s}.append_events($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::uuid[], $6::bool) from "
+            + held % ("$7::text", "$8::int8")
+        )
+        self._append_items_fenced = statement(
+            "select (stored.result).* from (select {s}.append_items(%b::uuid[], %b::int[], %b::int[], %b::text[],"
+            " %b::bytea[], %b::int[], %b::int[], %b::text[], %b::bytea[], %b::uuid[]) as result from "
+            + held % ("%b::text", "%b::int8")
+            + " offset 0) as stored"
         )
         self._read_stream = statement(
             "select {c} from {s}.events where stream_id = %b and version > %b order by version limit %b"
@@ -136,20 +153,26 @@ class Recorder:
         psycopg's own way wakes up for every 200 KB that the socket takes, and each time waits for the lock of an
         interpreter that is busy making the next batch: a posting of a bulk then took 20 us in the place of 17.
         """
-        connection = self.connection()
+        connection, fence, name = self.connection(), self.fence, _APPEND
         libpq = connection.pgconn
         if self._prepared_on is not connection:
             _checked(connection, libpq.prepare(_APPEND, self._append_events))
+            _checked(connection, libpq.prepare(_APPEND_FENCED, self._append_events_fenced))
             self._prepared_on = connection
+        if fence is not None:
+            fence.check()
+            name, parameters = _APPEND_FENCED, [*parameters, fence.name.encode(), pack(">q", fence.epoch)]
         formats = [pq.Format.BINARY] * len(parameters)
         watch = Timer(connection.answer_seconds, self.break_off)
         watch.daemon = True
         watch.start()
         try:
-            result = libpq.exec_prepared(_APPEND, parameters, formats, pq.Format.BINARY)
+            result = libpq.exec_prepared(name, parameters, formats, pq.Format.BINARY)
         finally:
             watch.cancel()
-        found = _checked(connection, result).get_value(0, 0)
+        if not _checked(connection, result).ntuples:
+            raise Fenced(f"{fence and fence.name}: its epoch is over")
+        found = result.get_value(0, 0)
         if found is None:
             raise psycopg.InternalError("no positions were given")
         return found
@@ -165,8 +188,11 @@ class Recorder:
         events = [event for item in items for event in item.events]
         checked_sizes(events)
         commands = [item.command for item in items]
-        [(statuses, heads, positions)] = self._execute(
-            self._append_items,
+        fence = self.fence
+        if fence is not None:
+            fence.check()
+        rows = self._execute(
+            self._append_items if fence is None else self._append_items_fenced,
             (
                 [item.stream_id for item in items],
                 [item.first for item in items],
@@ -175,8 +201,12 @@ class Recorder:
                 [None if command is None else command.fingerprint for command in commands],
                 numbers,
                 *_columns(events)[1:],
+                *(() if fence is None else (fence.name, fence.epoch)),
             ),
         )
+        if not rows:
+            raise Fenced(f"{fence and fence.name}: its epoch is over")
+        [(statuses, heads, positions)] = rows
         drawn: Iterator[int] = iter(positions or ())
         results: list[AppendResult | None] = []
         for item, status, head in zip(items, statuses, heads, strict=True):

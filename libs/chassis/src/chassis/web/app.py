@@ -19,7 +19,7 @@ from chassis.auth import Verifier, verifier_of
 from chassis.clock import Clock, SystemClock
 from chassis.deciding import Refusal
 from chassis.settings import Settings
-from chassis.store import StoreUnavailable
+from chassis.store import Fenced, StoreUnavailable
 from chassis.store.appender import StoreOverloaded
 from chassis.web.callers import Permitted
 from chassis.web.edge import Edge
@@ -55,6 +55,7 @@ UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
     TimeoutError,
     StoreUnavailable,
     StoreOverloaded,
+    Fenced,
     psycopg.OperationalError,
 )
 """Errors that say a server behind this one does not answer: 503, and worth another try."""
