@@ -357,3 +357,33 @@ def test_what_of_a_folder_is_left_out_is_said(crm, folder):
         "left_total": 2,
     }
     assert "left out 'out': refused" in done.stderr
+
+
+def test_a_lost_secret_of_ids_is_said_and_nothing_is_booked_under_another_one(crm, environment, folder):
+    first = crm("ingest", "--format", "berka", "--source", "secret", folder, "--json")
+    assert first.returncode == 0, first.stderr
+    with psycopg.connect(environment["CRM_KEYS_URL"], autocommit=True) as keys:
+        kept = keys.execute("delete from secrets returning purpose, wrapped").fetchone()
+        head = _head(environment)
+        (folder / "trans.asc").write_text(HEADER + ROWS.replace("5.00", "6.00"))
+        for arguments in (
+            ("ingest", "--format", "berka", "--source", "secret", folder, "--json"),
+            ("certificate", "--source", "secret"),
+            ("quarantine", "list"),
+            ("panorama", "--reference", "secret:1"),
+        ):
+            refused = crm(*arguments)
+            assert (refused.returncode, refused.stdout) == (2, "")
+            reason = refused.stderr.strip().splitlines()[-1]
+            assert "'outside-ids' is not in the key database" in reason
+            assert "Traceback" not in refused.stderr
+        assert keys.execute("select count(*) from secrets").fetchone() == (0,)
+        assert _head(environment) == head
+        keys.execute("insert into secrets (purpose, wrapped) values (%s, %s)", kept)
+    again = crm("ingest", "--format", "berka", "--source", "secret", folder, "--json")
+    assert again.returncode == 3, again.stderr
+
+
+def _head(environment):
+    with psycopg.connect(environment["POSTGRES_URL"]) as connection:
+        return connection.execute("select max(position) from store_ingest.events").fetchone()

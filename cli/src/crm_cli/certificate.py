@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 from chassis.deciding import Refusal
-from chassis.transient import LOST
+from chassis.transient import LOST, Transient
 from sync_ingest.ingesting import ITSELF, Certificate, Ingest
 from sync_ingest.opening import opened
 from sync_ingest.reporting import certificate_of, masked_number
@@ -105,6 +105,8 @@ def _running(token: str | None = None, reason: str | None = None) -> Iterator[In
         _fail(f"{refusal.title}: {refusal}")
     except LOST as lost:
         _fail(f"the database does not answer: {lost}")
+    except Transient as error:
+        _fail(str(error))
 
 
 def _fail(message: str) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from chassis.deciding import Refusal
-from chassis.transient import LOST
+from chassis.transient import LOST, Transient
 from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.enduring import enduring
 from sync_ingest.ingesting import Progress
@@ -80,6 +80,8 @@ def ingest(
         _fail(
             f"the database does not answer; what was stored stays, and a later run goes on from there: {lost}"
         )
+    except Transient as error:
+        _fail(str(error))
     except (FeedUnreadable, OSError, ValueError) as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import typer
 from chassis.clock import Clock, SystemClock
-from chassis.documents import DocumentsUnavailable
 from chassis.money import decimal_text
 from chassis.store import Recorder
+from chassis.transient import TRANSIENT, why
 from contracts.identity import PartyId
 from customer.connections import Read, keys, outside_ids, read_side
 from customer.panorama import MONTH_PATTERN, CurrencyBlock, Panorama
@@ -43,8 +43,10 @@ def panorama(
         _fail(f"a month is YYYY-MM, not {month!r}")
     try:
         found = asyncio.run(shown(customer_settings(), source, number, month, wait))
-    except (NotShown, DocumentsUnavailable) as error:
+    except NotShown as error:
         _fail(str(error))
+    except TRANSIENT as error:
+        _fail(why(error))
     print(json.dumps(found, ensure_ascii=False) if as_json else readable(found))
 
 
@@ -60,7 +62,7 @@ async def shown(
     clock = clock or SystemClock()
     until = clock.monotonic() + wait_seconds
     async with keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
-        party = (await outside_ids(ring)).party(source, number)
+        party = (await outside_ids(settings, ring)).party(source, number)
         await _caught_up(settings, read, "ingest", until, clock)
         customer = await _customer(settings, read, party, source, until, clock)
         found = await read.reading.panorama(customer, clock.now(), month)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import typer
 from chassis.deciding import Refusal
-from chassis.transient import LOST
+from chassis.transient import LOST, Transient
 from sync_ingest.archive import Proposal
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.ingesting import ITSELF, Ingest
@@ -157,6 +157,8 @@ def _running(
         _fail(f"{refusal.title}: {refusal}")
     except LOST as lost:
         _fail(f"the database does not answer: {lost}")
+    except Transient as error:
+        _fail(str(error))
 
 
 def _fail(message: str) -> NoReturn:

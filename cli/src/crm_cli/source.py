@@ -6,7 +6,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 from chassis.deciding import Refusal
-from chassis.transient import LOST
+from chassis.transient import LOST, Transient
 from sync_ingest.opening import opened
 
 from crm_cli.answers import Json, answer
@@ -45,6 +45,8 @@ def schedule(
         _fail(f"{refusal.title}: {refusal}")
     except LOST as lost:
         _fail(f"the database does not answer: {lost}")
+    except Transient as error:
+        _fail(str(error))
     answer(
         {"source": source, "every_seconds": every_seconds}, f"{source} sends every {every}", as_json=as_json
     )

@@ -10,6 +10,8 @@ from chassis.relay.operating import held_of, try_again
 from crm_cli.answers import Json, answer
 from crm_cli.contexts import CONTEXTS, settings
 from crm_cli.exits import failed
+from crm_cli.operations import noted
+from crm_cli.person import Token
 
 _app: Final = typer.Typer(
     no_args_is_help=True, help="Subjects that a relay holds, because an event of theirs cannot be published."
@@ -41,10 +43,14 @@ def retried(
     context: Named,
     subject: Annotated[UUID | None, typer.Option(help="one subject; all without it")] = None,
     as_json: Json = False,
+    reason: Annotated[str | None, typer.Option(help="why; it is stored with the event")] = None,
+    token: Token = None,
 ) -> None:
     """Has what waits published again, after what was at fault was repaired: the words in the code, or a limit."""
+    schema = _schema(context)
+    noted(settings(), token, "unpublishable-retried", f"{context} {subject or 'all'}", reason)
     try:
-        count = try_again(settings().postgres_url, _schema(context), subject)
+        count = try_again(settings().postgres_url, schema, subject)
     except psycopg.Error as error:
         failed("unpublishable", str(error))
     answer({"subjects": count}, f"{count} subjects are tried again", as_json=as_json)

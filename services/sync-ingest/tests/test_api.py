@@ -424,3 +424,8 @@ async def test_control_totals_beside_a_batch_are_checked_and_a_difference_can_be
 )
 async def test_control_totals_that_are_none_are_refused(client, source, fields):
     assert (await post(client, source, GOOD, **fields)).status_code == 422
+
+
+async def test_nobody_sends_a_batch_under_the_reserved_source(client):
+    refused = await post(client, "unattributed", GOOD, key="reserved")
+    assert (refused.status_code, refused.json()["code"]) == (422, "source-reserved")

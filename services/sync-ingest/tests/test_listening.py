@@ -18,7 +18,8 @@ from chassis.store.appender import StoreOverloaded
 from chassis.transport import KafkaPublisher, PublishFailed, Record, ensure_topics, group_lag, read_to_end
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 from psycopg import errors
-from sync_ingest.domain.sources import UNATTRIBUTED
+from sync_ingest.domain.sources import UNATTRIBUTED, SourceReserved
+from sync_ingest.ingesting import Acting
 from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
 from sync_ingest.opening import IngestPool, opened, opened_keys
 from sync_ingest.settings import SyncIngestSettings
@@ -366,6 +367,7 @@ async def test_what_is_no_fault_of_a_message_stops_the_feed_and_writes_no_letter
         ([("source", b"x" * 65)], b"", (UNATTRIBUTED, "source-invalid")),
         ([("source", b"a:b")], b'{"source":"west"}', (UNATTRIBUTED, "source-invalid")),
         ([("source", b"unattributed")], b"{}", (UNATTRIBUTED, "source-invalid")),
+        ([("source", b"Unattributed")], b"{}", (UNATTRIBUTED, "source-invalid")),
         ([], b'{"source":7}', (UNATTRIBUTED, "source-invalid")),
         ([], b'{"source":""}', (UNATTRIBUTED, "source-invalid")),
         ([("source", b"east")], b'{"source":"a:b"}', (UNATTRIBUTED, "source-invalid")),
@@ -397,6 +399,12 @@ def test_a_message_that_names_no_usable_source_is_quarantined_and_booked_on_nobo
         if number not in before
     ]
     assert sorted(entry.reason for entry in waiting) == ["source-ambiguous", "source-invalid"]
+    assert not booked(ingest, source, (1, 2))
+    ingest.acting = Acting("anna", reason="it is of the east")
+    for entry in waiting:
+        with pytest.raises(SourceReserved):
+            ingest.release(entry.id, wrong.value)
+        ingest.dismiss(entry.id)
     assert not booked(ingest, source, (1, 2))
 
 

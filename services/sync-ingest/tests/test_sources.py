@@ -4,7 +4,7 @@ import io
 import threading
 
 import pytest
-from sync_ingest.domain.sources import SourceLooksAlike, SourceNameInvalid, checked_source
+from sync_ingest.domain.sources import SourceLooksAlike, SourceNameInvalid, SourceReserved, checked_source
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.opening import opened
 from sync_ingest.settings import SyncIngestSettings
@@ -43,6 +43,18 @@ def test_a_name_that_looks_like_a_known_source_is_refused_with_that_name(ingest,
 def test_what_is_no_name_is_refused(name):
     with pytest.raises(SourceNameInvalid):
         checked_source(name)
+
+
+@pytest.mark.parametrize("name", ["unattributed", "Unattributed", "unattribut\u0435d", "\uff55nattributed"])
+def test_the_reserved_source_takes_nothing_from_outside(ingest, name):
+    head = ingest.ledger.head_position()
+    with pytest.raises(SourceReserved):
+        take(ingest, name)
+    with pytest.raises(SourceReserved):
+        ingest.schedule(name, 60)
+    with pytest.raises(ValueError, match="topic_source is no name of a source"):
+        SyncIngestSettings(topic_source=name)
+    assert ingest.ledger.head_position() == head
 
 
 def test_of_two_that_look_alike_and_come_at_once_one_is_refused(postgres_url, data, source):

@@ -53,6 +53,10 @@ class KeyEncryptionUnusable(Transient):
     """What is to be the key-encryption key is none."""
 
 
+class SecretMissing(Transient):
+    """The key database holds no secret for a purpose."""
+
+
 class DataKey:
     """The key of one subject, ready to use."""
 
@@ -275,17 +279,18 @@ class KeyRing:
             found |= {subject: key for subject, key in loaded.items() if key is not None}
         return found
 
-    def secret(self, purpose: str) -> bytes:
-        """The one secret that all services share for `purpose`, of 32 bytes; made when it is first asked for.
+    def secret(self, purpose: str, *, create: bool = True) -> bytes:
+        """The one secret that all services share for `purpose`, of 32 bytes; made where it is missing, unless not wanted.
 
-        It is not cached here: who needs it keeps it for as long as its process lives.
+        It is not cached here: who needs it keeps it for as long as its process lives. Raises SecretMissing. Whoever
+        writes what depends on it to a store asks `chassis.secret_checks`.
         """
         with self._database:
             try:
-                return self._secret(purpose)
+                return self._secret(purpose, create)
             except psycopg.OperationalError:
                 self._connection = None
-                return self._secret(purpose)
+                return self._secret(purpose, create)
 
     def erase(self, subjects: Iterable[UUID]) -> int:
         """Destroys the keys of these subjects for ever; returns how many there were.
@@ -317,11 +322,11 @@ class KeyRing:
                 self._connection.close()
                 self._connection = None
 
-    def _secret(self, purpose: str) -> bytes:
+    def _secret(self, purpose: str, create: bool) -> bytes:
         connection, aad = self._connected(), b"secret|" + purpose.encode()
         select = "select wrapped from secrets where purpose = %s"
         row = connection.execute(select, (purpose,), binary=True).fetchone()
-        if row is None:
+        if row is None and create:
             # Of two processes that start at once the first makes it, and the other reads what that one made.
             connection.execute(
                 "insert into secrets (purpose, wrapped) values (%s, %s) on conflict (purpose) do nothing",
@@ -329,7 +334,7 @@ class KeyRing:
             )
             row = connection.execute(select, (purpose,), binary=True).fetchone()
         if row is None:
-            raise LookupError(f"the secret of {purpose} was removed while it was made")
+            raise SecretMissing(purpose)
         return self.encryption.unwrap(row[0], aad)
 
     def _load(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:

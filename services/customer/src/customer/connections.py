@@ -13,6 +13,7 @@ from chassis.handling import CommandHandler
 from chassis.migrating import require
 from chassis.mongo import Mongo
 from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.secret_checks import secret_of
 from chassis.store import EventStore, tables
 from contracts.identity import OUTSIDE_IDS, OutsideIds
 
@@ -57,9 +58,9 @@ async def keys(settings: CustomerSettings, clock: Clock) -> AsyncIterator[KeyRin
         await asyncio.to_thread(ring.close)
 
 
-async def outside_ids(ring: KeyRing) -> OutsideIds:
-    """How outside numbers become ids, the same as in every other service."""
-    return OutsideIds(await asyncio.to_thread(ring.secret, OUTSIDE_IDS))
+async def outside_ids(settings: CustomerSettings, ring: KeyRing) -> OutsideIds:
+    """How outside numbers become ids, the same as in every other service and as when the store was written."""
+    return OutsideIds(await asyncio.to_thread(secret_of, ring, settings.postgres_url, SCHEMA, OUTSIDE_IDS))
 
 
 @asynccontextmanager
@@ -70,7 +71,7 @@ async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[
         store = EventStore(settings.postgres_url, SCHEMA, clock=clock)
         try:
             handler = CommandHandler(customer_decider, store, catalogue(), ring)
-            yield Write(store, ring, handler, await outside_ids(ring))
+            yield Write(store, ring, handler, await outside_ids(settings, ring))
         finally:
             await store.close()
 

@@ -65,7 +65,14 @@ from sync_ingest.domain.records import (
     Unreadable,
     shown,
 )
-from sync_ingest.domain.sources import SourceLooksAlike, checked_source, look, spelled
+from sync_ingest.domain.sources import (
+    UNATTRIBUTED,
+    SourceLooksAlike,
+    SourceReserved,
+    checked_source,
+    look,
+    spelled,
+)
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
 from sync_ingest.folding import Folding, Movements
 from sync_ingest.pipeline import AppendConflict, Entry, Journal, NotBookable, Origin, Pipeline
@@ -489,6 +496,8 @@ class Ingest:
 
     def _checked_repair(self, entry: QuarantineEntry, repaired: bytes) -> list[Item]:
         """The records of a repair, if they can take the place of the entry and be booked just now, all of them."""
+        if entry.source == UNATTRIBUTED:
+            raise SourceReserved("send the record under its own source, and dismiss the entry")
         feed = FeedFile("repair", len(repaired), lambda: io.BytesIO(repaired))
         items: list[Item] = []
         for batch in adapter_for("canonical", None).read([feed]):

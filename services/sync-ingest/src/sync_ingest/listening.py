@@ -71,8 +71,6 @@ def source_of(headers: Sequence[Header], value: bytes, default: str | None) -> A
         of_record = _source_in(value)
     except (SourceNameInvalid, UnicodeDecodeError):
         return Attributed(UNATTRIBUTED, "source-invalid")
-    if UNATTRIBUTED in {of_header, of_record}:
-        return Attributed(UNATTRIBUTED, "source-invalid")
     if of_header is not None and of_record is not None and of_header != of_record:
         return Attributed(UNATTRIBUTED, "source-contradicted")
     found = of_header or of_record or default

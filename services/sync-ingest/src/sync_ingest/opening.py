@@ -10,6 +10,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.deciding import Refusal
 from chassis.migrating import require
 from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.secret_checks import secret_of
 from chassis.store import Recorder, tables
 from contracts.identity import OUTSIDE_IDS, OutsideIds
 
@@ -57,7 +58,7 @@ def opened(
         if keys is None:
             keys = opened_keys(settings, clock)
             stack.callback(keys.close)
-        ids = OutsideIds(keys.secret(OUTSIDE_IDS))
+        ids = OutsideIds(secret_of(keys, settings.postgres_url, SCHEMA, OUTSIDE_IDS))
         yield Ingest(
             stack.enter_context(Archive.connect(settings.postgres_url, ids, clock.monotonic)),
             ids,
@@ -121,11 +122,16 @@ class IngestPool:
             return stack.pop_all(), ingest
 
     def _shared_keys(self) -> KeyRing:
-        """The keys of the process; the tables are asked for before the first of all."""
+        """The keys of the process; the tables are asked for before the first of all.
+
+        The key file is read each time: a process that could not start again says so before it has to.
+        """
         with self._lock:
             if self._keys is None:
                 require(self._settings.postgres_url, TABLES)
                 self._keys = opened_keys(self._settings, SystemClock())
+            else:
+                FileKeyEncryption.at(self._settings.key_encryption_file)
             return self._keys
 
     def _kept(self, stack: ExitStack, ingest: Ingest) -> None:

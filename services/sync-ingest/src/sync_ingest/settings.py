@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
 from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY
-from sync_ingest.domain.sources import UNATTRIBUTED, SourceNameInvalid, checked_source
+from sync_ingest.domain.sources import SourceNameInvalid, checked_source
 from sync_ingest.ingesting import RELEASE_APPROVAL_MINOR, IngestSettings
 
 CrashPoint = Literal["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
@@ -48,12 +48,9 @@ class SyncIngestSettings(Settings):
         if name is None:
             return None
         try:
-            found = checked_source(name)
+            return checked_source(name)
         except SourceNameInvalid as error:
             raise ValueError(f"topic_source is no name of a source: {error}") from None
-        if found == UNATTRIBUTED:
-            raise ValueError(f"topic_source cannot be {UNATTRIBUTED}: that name is reserved")
-        return found
 
     @property
     def window(self) -> timedelta:

@@ -55,6 +55,7 @@ create table if not exists {schema}.leases (
     expires_at timestamptz not null
 );
 create table if not exists {schema}.fences (name text primary key, epoch bigint not null);
+create table if not exists {schema}.secret_checks (purpose text primary key, digest bytea not null);
 create table if not exists {schema}.relay (context text primary key, position bigint not null);
 alter table {schema}.relay drop column if exists epoch;
 alter table {schema}.relay add column if not exists published bigint[], add column if not exists counted_to bigint;
@@ -200,6 +201,7 @@ revoke all on all tables in schema {schema} from public, {role};
 revoke all on all functions in schema {schema} from public, {role};
 grant usage on schema {schema} to {role};
 grant select on {schema}.events, {schema}.commands to {role};
+grant select, insert on {schema}.secret_checks to {role};
 grant select, insert, update, delete on {schema}.snapshots, {schema}.unpublishable to {role};
 grant select, insert, update on {schema}.leases, {schema}.fences, {schema}.relay to {role};
 grant execute on function {schema}.append_events, {schema}.append_items, {schema}.prune_commands to {role};

@@ -19,8 +19,7 @@ from chassis.auth import Verifier, verifier_of
 from chassis.clock import Clock, SystemClock
 from chassis.deciding import Refusal
 from chassis.settings import Settings
-from chassis.store import Fenced, StoreUnavailable
-from chassis.store.appender import StoreOverloaded
+from chassis.transient import Transient
 from chassis.web.callers import Permitted
 from chassis.web.edge import Edge
 from chassis.web.openapi import describe
@@ -53,12 +52,10 @@ CORS_RESPONSE_HEADERS: Final = (
 UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
     ConnectionError,
     TimeoutError,
-    StoreUnavailable,
-    StoreOverloaded,
-    Fenced,
+    Transient,
     psycopg.OperationalError,
 )
-"""Errors that say a server behind this one does not answer: 503, and worth another try."""
+"""Errors of our surroundings: 503, and worth another try. A refusal that is one too stays a refusal."""
 
 NotReadyReasons = Callable[[], Sequence[str]]
 

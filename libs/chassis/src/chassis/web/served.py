@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from chassis.clock import Clock
 from chassis.metrics import Measure
+from chassis.transient import why
 
 LOOK_SECONDS: Final = 2.0
 
@@ -51,5 +52,5 @@ async def _reason(said: str, ask: Look) -> list[str]:
     try:
         await ask()
     except Exception as error:  # noqa: BLE001 (whatever it is, it is why)
-        return [f"{said}: {type(error).__name__}"]
+        return [f"{said}: {why(error)}"]
     return []

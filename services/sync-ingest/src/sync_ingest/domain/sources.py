@@ -55,6 +55,14 @@ class SourceNameInvalid(Refusal):
     title_zh = "来源名称无效"
 
 
+class SourceReserved(SourceNameInvalid):
+    """Nobody sends under `UNATTRIBUTED`: what waits there belongs to a source that could not be told."""
+
+    code = "source-reserved"
+    title = "The name is reserved"
+    title_zh = "该来源名称为系统保留"
+
+
 class SourceLooksAlike(Refusal):
     """The name cannot be told from that of a source that is known; postings would be booked beside its own."""
 
@@ -70,7 +78,7 @@ def spelled(source: str) -> str:
 
 
 def checked_source(source: str) -> str:
-    """The name in its one spelling; raises SourceNameInvalid.
+    """The name in its one spelling; raises SourceNameInvalid, and SourceReserved where it looks like the reserved one.
 
     Upper and lower case stay as they are written: which of the two a bank means is not ours to say. A source whose name
     differs from a known one in case alone is refused where it first sends (`look`).
@@ -80,6 +88,8 @@ def checked_source(source: str) -> str:
         raise SourceNameInvalid(f"1 to {SOURCE_CHARACTERS_MAX} printable characters, no colon")
     if name != name.strip():
         raise SourceNameInvalid("no blank at either end")
+    if look(name) == UNATTRIBUTED:
+        raise SourceReserved(f"{UNATTRIBUTED} is for messages whose source cannot be told")
     return name
 
 
