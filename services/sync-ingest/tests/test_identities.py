@@ -1,11 +1,15 @@
+import io
 from datetime import date
+from hashlib import blake2b, sha256
 
+import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock
 from chassis.migrating import migrate
 from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
 from contracts.identity import OUTSIDE_IDS, OutsideIds
+from sync_ingest.domain.events import UPCASTS, IntakeReceived
 from sync_ingest.domain.identities import (
     certificate_id,
     content_digest,
@@ -15,6 +19,7 @@ from sync_ingest.domain.identities import (
     row_id,
 )
 from sync_ingest.domain.records import Posting
+from sync_ingest.ingesting import FeedContent
 from sync_ingest.opening import opened
 from sync_ingest.settings import SyncIngestSettings
 
@@ -63,3 +68,26 @@ def test_processes_over_one_key_database_agree_on_ids_and_others_do_not(ingest, 
     ids = OutsideIds(ring.secret(OUTSIDE_IDS))
     ring.close()
     assert ids.account("core", "1") != ingest.ids.account("core", "1")
+
+
+def test_no_event_holds_a_digest_of_bytes_that_can_be_found_by_trying(ingest, source):
+    content = b'{"record":"posting","account":"A1","core_transaction_id":"t1","amount_minor":1,"currency":"CNY","booked_on":"2026-03-02"}'
+    before = ingest.ledger.head_position()
+    ingest.run(source, [FeedContent("f", lambda: io.BytesIO(content))], format="canonical")
+    bodies = b"".join(one.body for one in ingest.ledger._recorder.read_after(before))
+    assert b"intake" in bodies
+    for plain in (sha256(content), blake2b(content), blake2b(content, digest_size=32)):
+        assert plain.hexdigest().encode() not in bodies
+
+
+def test_an_intake_of_version_one_is_read_without_its_plain_digest(source):
+    stored = {
+        "source": source,
+        "intake": str(IDS.account("core", "1")),
+        "sha256": "00",
+        "format": "csv",
+        "size_bytes": 1,
+    }
+    lifted = UPCASTS["intake-received", 1](stored)
+    event = msgspec.convert(lifted, IntakeReceived)
+    assert (event.content, event.format, event.size_bytes) == (None, "csv", 1)

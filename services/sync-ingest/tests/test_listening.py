@@ -382,8 +382,8 @@ def test_a_message_that_names_no_usable_source_is_quarantined_and_booked_on_nobo
 ):
     time = Time()
     feed = BranchFeed(pool.opened, default_source=source, window=WINDOW, now=time.now)
-    wrong = message(1, source="a:b")._replace(offset=int(time.at.timestamp()))
-    several = message(2, source=source)
+    wrong = message(901, source="a:b")._replace(offset=int(time.at.timestamp()))
+    several = message(902, source=source)
     several = several._replace(
         headers=[*several.headers, ("source", b"west")], offset=int(time.at.timestamp()) + 1
     )
@@ -399,13 +399,13 @@ def test_a_message_that_names_no_usable_source_is_quarantined_and_booked_on_nobo
         if number not in before
     ]
     assert sorted(entry.reason for entry in waiting) == ["source-ambiguous", "source-invalid"]
-    assert not booked(ingest, source, (1, 2))
+    assert not booked(ingest, source, (901, 902))
     ingest.acting = Acting("anna", reason="it is of the east")
     for entry in waiting:
         with pytest.raises(SourceReserved):
             ingest.release(entry.id, wrong.value)
         ingest.dismiss(entry.id)
-    assert not booked(ingest, source, (1, 2))
+    assert not booked(ingest, source, (901, 902))
 
 
 @pytest.mark.parametrize("headers", [[], [("ce_source", b"/branch/east")], [("Source", b"east")]])

@@ -90,7 +90,7 @@ def one_of_each():
     for reverses in (None, Reversed(ID, "card", DAY)):
         yield booked("s", POSTING, identity=ID, digest="d", intake=ID, line=3, reverses=reverses)
     yield PostingUndone(source="s", posting_id=ID, undone_by=ID)
-    yield IntakeReceived(source="s", intake=ID, sha256="00", format="berka", size_bytes=1)
+    yield IntakeReceived(source="s", intake=ID, content=ID, format="berka", size_bytes=1)
     yield FeedRecordQuarantined(
         source="s",
         quarantine=ID,

@@ -889,7 +889,7 @@ class Ingest:
                 event = IntakeReceived(
                     source=source,
                     intake=intake.id,
-                    sha256=intake.sha256.hex(),
+                    content=intake.content,
                     format=intake.format,
                     size_bytes=intake.size_bytes,
                 )

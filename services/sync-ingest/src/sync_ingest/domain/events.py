@@ -185,13 +185,13 @@ class PartyDescribed(Event, frozen=True):
 
 
 class IntakeReceived(Event, frozen=True):
-    """Bytes of a feed were kept under their hash."""
+    """Bytes of a feed were kept. `content` is a keyed digest of them: a plain one of a short file can be guessed."""
 
     source: str
     intake: UUID
-    sha256: str
     format: str
     size_bytes: int
+    content: UUID | None = None
 
 
 class FeedRecordQuarantined(Event, frozen=True):
@@ -333,6 +333,12 @@ def certified_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def received_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had the plain SHA-256 of the bytes, and no keyed digest."""
+    return {field: value for field, value in data.items() if field != "sha256"}
+
+
 UPCASTS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
+    ("intake-received", 1): received_v1_to_v2,
     ("reconciliation-certified", 1): certified_v1_to_v2,
 }
