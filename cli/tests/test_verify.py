@@ -429,7 +429,10 @@ async def test_amounts_beyond_32_bits_are_shown_verified_and_rebuilt(bank):
         [block] = json.loads(shown.stdout)["currencies"]
         assert block["aum"]["amount_minor"] == block["net_worth"]["amount_minor"] == total
         for _ in range(2):
-            done = await asyncio.to_thread(bank.crm, "verify", "--json")
+            await (
+                world.settled()
+            )  # the views follow the generation that was rebuilt, and policies have read all
+            done = await asyncio.to_thread(bank.crm, "verify", "--json", "--wait", "90")
             assert done.returncode == 0, done.stdout + done.stderr
             assert json.loads(done.stdout)["money"] == {"CNY": str(total)}
             rebuilt = await asyncio.to_thread(bank.crm, "rebuild", "asset_panorama", "--json")
