@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "rebuild": "Rebuilds a view beside the live one and switches.",
     "dead-letters": "What consumers could not digest.",
     "parked": "Subjects that wait for a repair.",
-    "status": "Shows lag, outbox, dead letters and parked subjects; 1 where a server does not answer.",
+    "status": "Shows lag, outbox, dead letters, parked subjects, each source's counts; 1 where a server does not answer.",
     "verify": "Checks store against topics against views; 1 unless all of it holds.",
     "replay": "Writes an event store to stdout, one JSON object a line, personal values masked.",
     "republish": "Publishes a context's events again, in order, from a position on.",
