@@ -230,7 +230,7 @@ def reasons_of(totals: ControlTotals, judgement: Judgement) -> tuple[str, ...]:
         reasons.append(QUARANTINE_WAITING)
     if totals.posted + totals.duplicates + totals.master_records == 0:
         reasons.append(NOTHING_READ)
-    if judgement.unchecked or not totals.posted + totals.duplicates:
+    if judgement.unchecked or not totals.accounts:
         reasons.append(NOTHING_TO_CHECK)
     if judgement.uncompared:
         reasons.append(NOT_COMPARED)

@@ -1,0 +1,290 @@
+"""Hostile deliveries by seed: what a bank's day should bring, and the ways in which it comes instead."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final, Literal
+
+from tests.hostile.ledger import AMOUNT_MAX, Covers, Money, Row
+
+ACCOUNTS: Final = ("6222021234560001", "6222021234560002", 'O\'Hara "7"')
+DAYS: Final = ("2026-03-02", "2026-03-03", "2026-03-04")
+AMOUNTS: Final = (1, -1, 5_00, -5_00, 5_00, 2**31 - 1, 2**31, -(2**31), AMOUNT_MAX)
+TEXTS: Final = ("", "工资", 'say "hi"', "it's", "a,b;c")
+CRASH_POINTS: Final = ("after-intake", "mid-batch", "after-append", "before-progress", "before-certificate")
+HEADER: Final = ("account", "id", "day", "amount", "balance", "text")
+
+Hand = Literal["one", "two", "crashing"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a source sends: what can be checked of it, and what makes its postings the same."""
+
+    format: Literal["canonical", "csv"]
+    ids: bool
+    balances: bool
+    controls: bool
+    covers: Covers
+
+    def mapping(self, columns: int) -> str | None:
+        """The mapping of a csv style; the more `columns`, the more is read of each row."""
+        if self.format == "canonical":
+            return None
+        wanted = {"account": "account", "booked_on": "day", "amount": "amount"}
+        if self.ids:
+            wanted["core_transaction_id"] = "id"
+        if self.balances and columns > 0:
+            wanted["balance_after"] = "balance"
+        if columns > 1:
+            wanted["text"] = "text"
+        covers = [] if self.covers is None else [f'covers = "{self.covers}"']
+        named = [f'{field} = "{column}"' for field, column in wanted.items()]
+        return "\n".join(['currency = "CNY"', *covers, "[columns]", *named])
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it is delivered: its rows as they can be read, its bytes, and how many columns the mapping reads."""
+
+    rows: tuple[Row, ...]
+    content: bytes
+    columns: int = 1
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Files that come together, and by what hands. `contradicts`: a control total says that something is missing."""
+
+    what: str
+    files: tuple[File, ...]
+    hand: Hand = "one"
+    crash_at: str = ""
+    contradicts: bool = False
+
+
+def style(random: Random) -> Style:
+    """A way to send."""
+    format = random.choice(("canonical", "csv"))
+    ids = format == "canonical" or random.random() < 0.4
+    covers: Covers = None if ids else random.choice(("whole-days", "parts", None))
+    return Style(format, ids, random.random() < 0.6, format == "canonical" and random.random() < 0.5, covers)  # type: ignore[arg-type]
+
+
+def truth(random: Random, style: Style) -> list[Row]:
+    """What happened at the bank, in its order, with the running balance after each posting."""
+    rows: list[Row] = []
+    balances: dict[str, int] = {}
+    accounts = random.sample(ACCOUNTS, random.randint(1, 2))
+    amounts = (AMOUNT_MAX,) if random.random() < 0.1 else AMOUNTS
+    per_day = 6 if len(amounts) == 1 else 4
+    for day in DAYS[: random.randint(1, 3)]:
+        for _ in range(random.randint(1, per_day)):
+            undone = _undone(random, style, rows) if len(amounts) > 1 else None
+            account = undone.money.account if undone else random.choice(accounts)
+            amount = -undone.money.amount_minor if undone else random.choice(amounts)
+            balances[account] = balances.get(account, 0) + amount
+            rows.append(
+                Row(
+                    Money(account, day, amount, "CNY"),
+                    f"T{len(rows)}" if style.ids else None,
+                    random.choice(TEXTS),
+                    balances[account] if style.balances else None,
+                    undone.transaction if undone else None,
+                )
+            )
+    return rows
+
+
+def _undone(random: Random, style: Style, rows: Sequence[Row]) -> Row | None:
+    """A posting that the next one reverses, if so."""
+    reversed_already = {row.reverses for row in rows}
+    able = [row for row in rows if row.reverses is None and row.transaction not in reversed_already]
+    return random.choice(able) if able and style.format == "canonical" and random.random() < 0.15 else None
+
+
+def written(rows: Sequence[Row], style: Style, *, columns: int = 1, controls: bool = True) -> File:
+    """A file of these rows."""
+    if style.format == "csv":
+        return File(tuple(rows), b"\n".join([",".join(HEADER).encode(), *map(_csv, rows)]) + b"\n", columns)
+    lines = [_canonical(row) for row in rows]
+    if style.controls and controls:
+        amounts = [row.money.amount_minor for row in rows]
+        lines.append(
+            {
+                "record": "control",
+                "records": len(rows),
+                "currency": "CNY",
+                "credits_minor": sum(amount for amount in amounts if amount > 0),
+                "debits_minor": -sum(amount for amount in amounts if amount < 0),
+            }
+        )
+    return File(
+        tuple(rows), b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
+    )
+
+
+def deliveries(random: Random, style: Style, rows: Sequence[Row]) -> Iterator[Delivery]:
+    """Some deliveries of a day, each with what somebody or something did to it."""
+    for _ in range(random.randint(2, 5)):
+        yield from random.choice(WAYS)(random, style, list(rows))
+
+
+def whole(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """As it should come."""
+    yield Delivery("whole", (written(rows, style),))
+
+
+def twice_in_one_run(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """The same file two times in one run."""
+    file = written(rows, style)
+    yield Delivery("twice in one run", (file, file))
+
+
+def by_two_hands(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """The same file in two processes at once."""
+    yield Delivery("by two hands", (written(rows, style),), "two")
+
+
+def crashing(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """The process dies in between, and the file comes again."""
+    yield Delivery("crashing", (written(rows, style),), "crashing", random.choice(CRASH_POINTS))
+
+
+def shuffled(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """In any order."""
+    yield Delivery("shuffled", (written(random.sample(rows, len(rows)), style),))
+
+
+def in_parts(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """The beginning and the rest apart, sometimes the rest first."""
+    at = random.randint(0, len(rows))
+    parts = [part for part in (rows[:at], rows[at:]) if part]
+    if random.random() < 0.3:
+        parts.reverse()
+    for part in parts:
+        yield Delivery("in parts", (written(part, style),))
+
+
+def described_anew(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """The same money with other words, under another mapping."""
+    said = [row.again(text=random.choice(TEXTS)) for row in rows]
+    yield Delivery("described anew", (written(said, style, columns=random.randint(0, 2)),))
+
+
+def mapped_anew(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """The same bytes under another mapping."""
+    file = written(rows, style)
+    yield Delivery("mapped anew", (File(file.rows, file.content, random.randint(0, 2)),))
+
+
+def with_other_money(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """An id with another amount than before."""
+    at = random.randrange(len(rows))
+    if style.ids and rows[at].reverses is None:
+        other = rows[at].money._replace(amount_minor=rows[at].money.amount_minor - 7)
+        rows[at] = rows[at].again(money=other)
+        yield Delivery("with other money under an id", (written(rows, style),))
+
+
+def unreadable_row(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """A row that nobody can read."""
+    at = random.randrange(len(rows))
+    rows[at] = rows[at].again(garbled=True)
+    yield Delivery("with a row that cannot be read", (written(rows, style),))
+
+
+def reversed_twice(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """A second reversal of what is reversed already."""
+    if first := next((row for row in rows if row.reverses is not None), None):
+        file = written([*rows, first.again(transaction="T-again", balance_minor=None)], style)
+        yield Delivery("reversed twice", (file,))
+
+
+def far_ahead(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """A booking date that is a slip of a key."""
+    slip = rows[-1].again(
+        money=rows[-1].money._replace(day="2199-01-01"),
+        transaction="T-slip" if style.ids else None,
+        reverses=None,
+        outside=True,
+    )
+    yield Delivery("with a date far ahead", (written([*rows, slip], style),))
+
+
+def cut_off(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """The file ends in the middle of a row."""
+    file = written(rows, style, controls=False)
+    lines = file.content.splitlines(keepends=True)
+    before, at = len(lines) - len(rows), random.randrange(len(rows))
+    row = lines[before + at]
+    content = b"".join(lines[: before + at]) + row[: random.randint(1, len(row) // 2)]
+    yield Delivery("cut off", (File((*rows[:at], rows[at].again(garbled=True, cut=True)), content),))
+
+
+def without_a_row(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """A row is missing, and the control totals are those of the whole."""
+    at = random.randrange(len(rows))
+    file, complete = written(rows[:at] + rows[at + 1 :], style, controls=False), written(rows, style)
+    control = complete.content[len(written(rows, style, controls=False).content) :]
+    yield Delivery("without a row", (File(file.rows, file.content + control),), contradicts=style.controls)
+
+
+def nothing(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """Bytes that hold no row."""
+    content = random.choice((b"", b"\n\n", b"PK\x03\x04" + bytes(range(256)), b"\x1f\x8b\x08\x00\x00"))
+    yield Delivery("nothing that can be read", (File((), content),))
+
+
+WAYS: Final = (
+    whole,
+    twice_in_one_run,
+    by_two_hands,
+    crashing,
+    shuffled,
+    in_parts,
+    described_anew,
+    mapped_anew,
+    with_other_money,
+    unreadable_row,
+    reversed_twice,
+    far_ahead,
+    cut_off,
+    without_a_row,
+    nothing,
+)
+
+
+def repaired(row: Row) -> bytes:
+    """A row as somebody writes it anew, in the canonical format."""
+    return json.dumps(_canonical(row.again(garbled=False, cut=False))).encode() + b"\n"
+
+
+def _canonical(row: Row) -> dict[str, object]:
+    line: dict[str, object] = {
+        "record": "posting",
+        "account": row.money.account,
+        "core_transaction_id": row.transaction,
+        "amount_minor": "12..34" if row.garbled else row.money.amount_minor,
+        "currency": row.money.currency,
+        "booked_on": row.money.day,
+    }
+    if row.text:
+        line["text"] = row.text
+    if row.balance_minor is not None:
+        line["balance_after_minor"] = row.balance_minor
+    if row.reverses is not None:
+        line["reverses"] = row.reverses
+    return line
+
+
+def _csv(row: Row) -> bytes:
+    amount = "12..34" if row.garbled else _decimal(row.money.amount_minor)
+    balance = "" if row.balance_minor is None else _decimal(row.balance_minor)
+    values = (row.money.account, row.transaction or "", row.money.day, amount, balance, row.text)
+    return ",".join('"{}"'.format(value.replace('"', '""')) for value in values).encode()
+
+
+def _decimal(minor: int) -> str:
+    return f"{'-' if minor < 0 else ''}{abs(minor) // 100}.{abs(minor) % 100:02d}"

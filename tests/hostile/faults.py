@@ -1,0 +1,119 @@
+"""Faults that were in the ledger once, each as a change of its source: deliveries must find every one of them again.
+
+The changed source is a copy in a folder that comes before the packages on the path of a process of its own.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+SOURCES: Final = ROOT / "services" / "sync-ingest" / "src" / "sync_ingest"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In `file` of the package `old` stands exactly once; `new` in its place is the fault."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+    def plant(self, folder: Path) -> None:
+        """Copies the package below `folder` with the fault in it."""
+        package = folder / SOURCES.name
+        shutil.copytree(SOURCES, package, ignore=shutil.ignore_patterns("__pycache__"))
+        path = package / self.file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(self.old) == 1, f"{self.file} holds {text.count(self.old)} times: {self.old}"
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+FAULTS: Final = (
+    Fault(
+        "a posting without an id is identified by its words too",
+        "domain/identities.py",
+        "{posting.amount_minor}:{posting.currency}",
+        "{posting.amount_minor}:{posting.currency}:{posting.text}",
+    ),
+    Fault(
+        "an equal posting of another part is taken for the same one",
+        "unnumbered.py",
+        "if intake in readings:",
+        "if True:",
+    ),
+    Fault(
+        "the same id with other money is a duplicate",
+        "pipeline.py",
+        "if stored[1:4] != (posting.amount_minor, posting.currency, posting.booked_on):",
+        "if False:",
+    ),
+    Fault(
+        "an entry of quarantine does not know its file",
+        "domain/identities.py",
+        'f"{intake}:{line}"',
+        'f"{line}"',
+    ),
+    Fault(
+        "a row that was resolved waits again when it comes again",
+        "pipeline.py",
+        "resolved = self._book.resolved_among(rows)",
+        "resolved = set[QuarantineId]()",
+    ),
+    Fault(
+        "a repair may hold more records than were quarantined",
+        "ingesting.py",
+        "records_max = self._records_of(entry) if entry.whole_file else 1",
+        "records_max = 1_000",
+    ),
+    Fault(
+        "a repair may be of another kind",
+        "ingesting.py",
+        "wanted = entry.kind or kinds[0]",
+        "wanted = kinds[0]",
+    ),
+    Fault(
+        "a source is GREEN while something of an earlier feed waits",
+        "ingesting.py",
+        "waiting=self.archive.waiting(source),",
+        "waiting=0,",
+    ),
+    Fault(
+        "a source with nothing to check against is GREEN",
+        "domain/certificate.py",
+        "if judgement.unchecked or not totals.accounts:",
+        "if False:",
+    ),
+    Fault(
+        "a contradiction does not make a source RED",
+        "domain/certificate.py",
+        "if judgement.open_total:",
+        "if False:",
+    ),
+    Fault(
+        "control totals are not compared",
+        "checking.py",
+        "for difference in self._differences(reads, each.control):",
+        "for difference in ():",
+    ),
+    Fault(
+        "a balance has no limit",
+        "pipeline.py",
+        "abs(balance_minor) > balance_minor_max",
+        "False",
+    ),
+    Fault(
+        "a booking date may be any day",
+        "pipeline.py",
+        "if not first_day <= posting.booked_on <= last_day:",
+        "if False:",
+    ),
+    Fault(
+        "a posting is reversed as often as somebody says so",
+        "pipeline.py",
+        "elif original in plan.undone or undone_id(original) in undone_before:",
+        "elif False:",
+    ),
+)

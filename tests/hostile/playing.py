@@ -1,0 +1,283 @@
+"""Plays a seed's deliveries against a real ingest and asks after each whether the ledger is what the model says."""
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from hashlib import sha256
+from random import Random
+from uuid import UUID
+
+from chassis.deciding import Refusal
+from sync_ingest.archive import QuarantineEntry, SourceBusy
+from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.ingesting import ITSELF, Acting, FeedContent, Ingest, RunResult
+from sync_ingest.opening import opened
+from sync_ingest.settings import SyncIngestSettings
+
+from tests.hostile.deliveries import Delivery, File, deliveries, repaired, style, truth, written
+from tests.hostile.ledger import Ledger, Money, Read, Row
+
+
+class Crashed(BaseException):
+    """The process is gone."""
+
+
+class Wrong(AssertionError):
+    """The ledger is not what the model says."""
+
+
+class Player:
+    """A seed under way."""
+
+    def __init__(self, seed: int, settings: SyncIngestSettings, hands: list[Ingest]) -> None:
+        self.random = Random(seed)
+        self.source = f"hostile{seed}"
+        self.hands = hands
+        self._settings = settings
+        self.style = style(self.random)
+        self.rows = truth(self.random, self.style)
+        self.ledger = Ledger(self.style.covers)
+        self.told: list[str] = []
+        self.contradicted = False
+        self.reasons: tuple[str, ...] = ()
+
+    def play(self) -> None:
+        """Everything that comes, and at the end the truth once more."""
+        for delivery in deliveries(self.random, self.style, self.rows):
+            self.told.append(delivery.what)
+            self.take(delivery)
+            self.check()
+            if self.style.ids and self.ledger.waits and self.random.random() < 0.4:
+                self.resolve()
+                self.check()
+        self.told.append("the truth at the end")
+        self.contradicted = False
+        status = self.take(Delivery("whole", (written(self.rows, self.style),)))
+        self.check()
+        checkable = self.style.format == "canonical" and (self.style.balances or self.style.controls)
+        if checkable and not self.ledger.waits and status != "GREEN":
+            raise Wrong(f"{status} though everything is there and agrees: {self.reasons}")
+
+    def take(self, delivery: Delivery) -> str | None:
+        """Brings a delivery in and counts it in the model; the status of the source, where one hand brought it."""
+        if delivery.hand == "two":
+            self._by_two(delivery)
+            self._in_model(delivery)
+        elif delivery.hand == "crashing":
+            self._crashing(delivery)
+            self._in_model(delivery)
+        else:
+            result = self._run(self.hands[0], delivery)
+            expected = self._in_model(delivery)
+            found = result.findings
+            if found.records != found.posted + found.duplicates + found.quarantined:
+                raise Wrong(f"{found.records} records are not accounted for")
+            for name, count in (("posted", expected.posted), ("duplicates", expected.duplicates)):
+                # A row that waits already, under another mapping or in the first copy of a file, is a duplicate.
+                comparable = name == "posted" or not self.ledger.waits
+                if comparable and getattr(found, name) != count:
+                    raise Wrong(f"{name}: {getattr(found, name)}, the model says {count}")
+            self.reasons = found.reasons
+            self._judge(found.status, delivery)
+            return found.status
+        return None
+
+    def resolve(self) -> None:
+        """Somebody looks at one of the rows that wait, and does the right thing with it, or a wrong one."""
+        page = self.hands[0].archive.quarantine_page(self.source, "waiting", 0, 200)
+        if not page:
+            raise Wrong(f"nothing waits, the model says {self.ledger.waits}")
+        entry = self.random.choice([entry for _, entry in page])
+        where = self._where(entry)
+        waiting = self.ledger.waits.get(where)
+        if waiting is None or not waiting.garbled:
+            return
+        right = next(row for row in self.rows if row.transaction == waiting.transaction)
+        ways = ("right", "by two", "two lines", "dismissed")
+        how = self.random.choice(ways if waiting.cut else (*ways, "another kind"))
+        self.told.append(f"released: {how}" if how != "dismissed" else how)
+        if how == "dismissed":
+            self._by(0, lambda ingest: ingest.dismiss(entry.id))
+            self.ledger.dismiss(where)
+        elif how == "two lines":
+            self._refused(entry.id, repaired(right) + repaired(right.again(transaction="T-more")))
+        elif how == "another kind":
+            self._refused(entry.id, b'{"record":"party","party":"P1"}\n')
+        else:
+            hands = 2 if how == "by two" else 1
+            outcomes = self._at_once(hands, lambda ingest: ingest.release(entry.id, repaired(right)))
+            done = sum(not isinstance(outcome, Exception) for outcome in outcomes)
+            expected = 1 if right.reverses is None and self.ledger.release(where, right) else 0
+            if done != expected and right.reverses is None:
+                raise Wrong(f"{done} of {hands} releases were done, the model says {expected}: {outcomes}")
+            if right.reverses is not None and done:
+                self.ledger.release(where, right)
+
+    def _where(self, entry: QuarantineEntry) -> tuple[str, int]:
+        intake = self.hands[0].archive.intake(entry.intake)
+        if intake is None:
+            raise Wrong(f"entry {entry.id} is of no intake")
+        return intake.sha256.hex(), entry.line - (2 if self.style.format == "csv" else 1)
+
+    def _refused(self, entry: QuarantineId, repair: bytes) -> None:
+        [outcome] = self._at_once(1, lambda ingest: ingest.release(entry, repair))
+        if not isinstance(outcome, Refusal):
+            raise Wrong(f"a wrong repair gave {outcome}")
+
+    def _by(self, hand: int, call: Callable[[Ingest], object]) -> object:
+        ingest = self.hands[hand]
+        ingest.acting = Acting(f"operator-{hand}", reason="seen on paper")
+        try:
+            return call(ingest)
+        finally:
+            ingest.acting = ITSELF
+
+    def _at_once(self, hands: int, call: Callable[[Ingest], object]) -> list[object]:
+        outcomes: list[object] = [None] * hands
+
+        def run(hand: int) -> None:
+            try:
+                outcomes[hand] = self._by(hand, call)
+            except Refusal as refusal:
+                outcomes[hand] = refusal
+
+        threads = [threading.Thread(target=run, args=(hand,)) for hand in range(hands)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return outcomes
+
+    def _judge(self, status: str, delivery: Delivery) -> None:
+        """GREEN is for a ledger that is complete and checked; RED is for one in which something is missing or waits."""
+        if status == "GREEN":
+            if self.ledger.waits:
+                raise Wrong("GREEN while something waits")
+            if not (self.style.balances or self.style.controls):
+                raise Wrong("GREEN with nothing to check against")
+            if self.style.balances and not self._chained():
+                raise Wrong("GREEN while a running balance is not what was booked before it")
+        if delivery.contradicts and status != "RED":
+            raise Wrong(f"{status} while a control total says that something is missing")
+        self.contradicted |= delivery.contradicts
+        if status == "RED" and not (self.contradicted or self.ledger.waits) and self._in_order():
+            raise Wrong("RED while every figure agrees")
+
+    def _in_order(self) -> bool:
+        """Whether what is booked of each account is the beginning of what happened on it."""
+        for account in {row.money.account for row in self.rows}:
+            happened = [_seen(row) for row in self.rows if row.money.account == account]
+            booked = [_seen(row) for row in self.ledger.booked.values() if row.money.account == account]
+            if sorted(booked) != sorted(happened[: len(booked)]):
+                return False
+        return True
+
+    def _chained(self) -> bool:
+        """Whether every running balance is the sum of what is booked up to its row."""
+        booked: dict[object, list[int | None]] = {}
+        for row in self.ledger.booked.values():
+            booked.setdefault((row.transaction, row.money), []).append(row.balance_minor)
+        sums: dict[str, int] = {}
+        for row in self.rows:
+            if balances := booked.get((row.transaction, row.money)):
+                sums[row.money.account] = sums.get(row.money.account, 0) + row.money.amount_minor
+                fitting = [one for one in (sums[row.money.account], None) if one in balances]
+                if not fitting:
+                    return False
+                balances.remove(fitting[0])
+        return True
+
+    def check(self) -> None:
+        """Balances and postings of every account, from the stored events."""
+        accounts = {row.money.account for row in self.ledger.booked.values()}
+        ids = self._account_ids(sorted(accounts))
+        sums: dict[UUID, list[int]] = {}
+        for movement in self.hands[0].ledger.movements(dict.fromkeys(ids.values(), 0)):
+            sums.setdefault(movement.stream_id, []).append(movement.amount_minor)
+        for account, stream in ids.items():
+            found = sums.get(stream, [])
+            wanted = self.ledger.postings(account), self.ledger.balance(account)
+            if (len(found), sum(found)) != wanted:
+                raise Wrong(f"{account}: {len(found)} postings, {sum(found)}; the model says {wanted}")
+
+    def _account_ids(self, accounts: list[str]) -> dict[str, UUID]:
+        ids = self.hands[0].ids
+        return {account: ids.account(self.source, account) for account in accounts}
+
+    def _in_model(self, delivery: Delivery) -> Read:
+        came = Read()
+        for file in delivery.files:
+            rows = [row if self._reads_balances(file) else row.again(balance_minor=None) for row in file.rows]
+            read = self.ledger.read(rows, sha256(file.content).hexdigest())
+            came.posted += read.posted
+            came.duplicates += read.duplicates
+            if delivery.what == "nothing that can be read" or not file.content:
+                self.ledger.waits[file.content, 0] = None
+        return came
+
+    def _reads_balances(self, file: File) -> bool:
+        return self.style.format == "canonical" or file.columns > 0
+
+    def _run(self, ingest: Ingest, delivery: Delivery) -> RunResult:
+        columns = delivery.files[0].columns
+        contents = [FeedContent("feed", _reader(file)) for file in delivery.files]
+        return ingest.run(
+            self.source, contents, format=self.style.format, mapping=self.style.mapping(columns)
+        )
+
+    def _by_two(self, delivery: Delivery) -> None:
+        failed: list[BaseException] = []
+
+        def run(ingest: Ingest) -> None:
+            try:
+                self._run(ingest, delivery)
+            except SourceBusy:
+                pass
+            except BaseException as error:  # noqa: BLE001 - raised below
+                failed.append(error)
+
+        threads = [threading.Thread(target=run, args=(ingest,)) for ingest in self.hands[:2]]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failed:
+            raise failed[0]
+
+    def _crashing(self, delivery: Delivery) -> None:
+        def reached(point: str) -> None:
+            if point == delivery.crash_at:
+                raise Crashed
+
+        with opened(self._settings, ready=True) as dying:
+            dying.reached = reached
+            with suppress(Crashed):
+                self._run(dying, delivery)
+        self._run(self.hands[0], delivery)
+
+
+def _seen(row: Row) -> tuple[Money, int]:
+    return row.money, row.balance_minor or 0
+
+
+def _reader(file: File) -> Callable[[], io.BytesIO]:
+    return lambda: io.BytesIO(file.content)
+
+
+@contextmanager
+def hands(settings: SyncIngestSettings) -> Iterator[list[Ingest]]:
+    """Two ingests, each with connections of its own."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(opened(settings)) for _ in range(2)]
+
+
+def play(seed: int, settings: SyncIngestSettings, ingests: list[Ingest]) -> str | None:
+    """None where all held, else what did not and after which deliveries."""
+    player = Player(seed, settings, ingests)
+    try:
+        player.play()
+    except Exception as wrong:  # noqa: BLE001 - whatever it raises, the seed has found something
+        said = str(wrong) if isinstance(wrong, Wrong) else f"raised {wrong!r}"
+        return f"seed {seed} ({player.style}): {said}; after {', '.join(player.told)}"
+    return None
