@@ -62,7 +62,7 @@ async def shown(
     clock = clock or SystemClock()
     until = clock.monotonic() + wait_seconds
     async with keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
-        party = (await outside_ids(settings, ring)).party(source, number)
+        party = (await outside_ids(settings, ring, create=False)).party(source, number)
         await _caught_up(settings, read, "ingest", until, clock)
         customer = await _customer(settings, read, party, source, until, clock)
         found = await read.reading.panorama(customer, clock.now(), month)

@@ -22,8 +22,8 @@ class SecretDiffers(Transient):
     """The key custody does not hold the secret that the store was written with; nothing may be written until it does."""
 
 
-def secret_of(ring: KeyRing, url: str, schema: str, purpose: str) -> bytes:
-    """The secret of `purpose`, of 32 bytes; made for a store that is empty and knows none yet.
+def secret_of(ring: KeyRing, url: str, schema: str, purpose: str, *, create: bool = True) -> bytes:
+    """The secret of `purpose`, of 32 bytes; made for a store that is empty and knows none yet, unless not wanted.
 
     Raises SecretDiffers where the custody has none, or another one, than the store was written with.
     """
@@ -36,7 +36,7 @@ def secret_of(ring: KeyRing, url: str, schema: str, purpose: str) -> bytes:
         row = connection.execute(ask, (purpose,)).fetchone()
         written = connection.execute(sql.SQL("select from {events} limit 1").format(**names)).rowcount
         try:
-            secret = ring.secret(purpose, create=row is None and not written)
+            secret = ring.secret(purpose, create=create and row is None and not written)
         except SecretMissing:
             raise SecretDiffers(_reason(schema, purpose, "is not in the key database")) from None
         digest = blake2b(_CONSTANT + purpose.encode(), key=secret, digest_size=32).digest()

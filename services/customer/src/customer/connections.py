@@ -58,9 +58,10 @@ async def keys(settings: CustomerSettings, clock: Clock) -> AsyncIterator[KeyRin
         await asyncio.to_thread(ring.close)
 
 
-async def outside_ids(settings: CustomerSettings, ring: KeyRing) -> OutsideIds:
+async def outside_ids(settings: CustomerSettings, ring: KeyRing, *, create: bool = True) -> OutsideIds:
     """How outside numbers become ids, the same as in every other service and as when the store was written."""
-    return OutsideIds(await asyncio.to_thread(secret_of, ring, settings.postgres_url, SCHEMA, OUTSIDE_IDS))
+    ask = partial(secret_of, ring, settings.postgres_url, SCHEMA, OUTSIDE_IDS, create=create)
+    return OutsideIds(await asyncio.to_thread(ask))
 
 
 @asynccontextmanager
