@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.domain.records import canonical_schema
 from sync_ingest.journal import SCHEMA
+from sync_ingest.listening import EXAMPLE, HEADERS_SCHEMA
 from sync_ingest.settings import SyncIngestSettings
 
 from crm_cli.running import running
@@ -56,5 +57,14 @@ async def web_app(ingest: SyncIngestSettings, customer: CustomerSettings) -> Asy
                 Beside(_metrics_of_others).measure,
             ],
         )
-        add_asyncapi(app, described({COREBANK_POSTINGS.name: canonical_schema()}))
+        topic = COREBANK_POSTINGS.name
+        add_asyncapi(
+            app,
+            described(
+                {topic: canonical_schema()},
+                headers={topic: HEADERS_SCHEMA},
+                bodies={topic: [EXAMPLE]},
+                brokers=ingest.kafka_url,
+            ),
+        )
         yield app

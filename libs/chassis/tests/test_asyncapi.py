@@ -95,13 +95,17 @@ def test_records_of_others_get_the_schema_they_are_given():
     assert resolved(shown, message["$ref"])["payload"]["title"] == "theirs"
 
 
-def test_a_schema_with_definitions_of_its_own_refers_to_itself():
-    schema = {"$id": "urn:x", "$defs": {"Line": {"type": "string"}}, "$ref": "#/$defs/Line"}
+def test_definitions_of_a_schema_stand_in_the_document():
+    many = {"type": "array", "items": {"$ref": "#/$defs/Line"}}
+    schema = {"$id": "urn:x", "$defs": {"Line": {"type": "string"}, "Many": many}, "$ref": "#/$defs/Many"}
     topic = next(topic.name for topic in TOPICS if topic.name not in {t.name for t in EVENTS.values()})
     shown = described({topic: schema})
     ApplicationSchema.model_validate(shown)
     (message,) = shown["channels"][topic]["messages"].values()
-    assert resolved(shown, message["$ref"])["payload"]["schema"] == schema
+    payload = resolved(shown, message["$ref"])["payload"]
+    lines = resolved(shown, payload["$ref"])
+    assert resolved(shown, lines["items"]["$ref"]) == {"type": "string"}
+    assert not [reference for reference in references(shown) if "$defs" in reference]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any, Final
 
 from contracts.envelope import WATERMARK
+from contracts.examples import examples
 from contracts.registry import BY_CONTEXT, PublicEvent
 from contracts.topics import CONSUMERS, EVENTS, TOPICS, ConsumerGroup, Topic
 from fastapi import APIRouter, FastAPI, Request
@@ -17,10 +18,14 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 VERSION: Final = "3.0.0"
 KAFKA_BINDING: Final = "0.5.0"
-SCHEMA_FORMAT: Final = "application/schema+json;version=draft-2020-12"
 DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
 
+BROKERS: Final = "localhost:9092"
+_DEFINITIONS: Final = "#/$defs/"
+_OF_THE_ROOT: Final = frozenset({"$defs", "$schema", "$id", "discriminator"})
+
 Json = dict[str, Any]
+_NONE: Final[Mapping[str, Any]] = {}
 
 
 @lru_cache(1)
@@ -29,9 +34,21 @@ def document() -> Json:
     return described({})
 
 
-def described(payloads: Mapping[str, Json]) -> Json:
-    """The document, with the JSON schema of the records of each topic that `payloads` names."""
+def described(
+    payloads: Mapping[str, Json],
+    *,
+    headers: Mapping[str, Json] = _NONE,
+    bodies: Mapping[str, Sequence[Json]] = _NONE,
+    brokers: str = BROKERS,
+    protocol: str = "kafka",
+) -> Json:
+    """The document, with the JSON schema of the records of each topic that `payloads` names.
+
+    `headers` and `bodies` are the schema of these records' headers and examples of them, by topic. `brokers` are the
+    bootstrap servers as clients name them: host and port, separated by commas.
+    """
     messages = {WATERMARK: _watermark()}
+    schemas: dict[str, Json] = {}
     channels: dict[str, Json] = {}
     operations: dict[str, Json] = {}
     for topic in TOPICS:
@@ -41,14 +58,22 @@ def described(payloads: Mapping[str, Json]) -> Json:
         for event in BY_CONTEXT[context]:
             name = f"{event.TYPE}.v{event.VERSION}"
             messages[name] = _message(context, event)
+            messages[name]["payload"] = _hoisted(name, messages[name]["payload"], schemas)
             names.append(name)
         _holds(channels, topic, sorted(names))
         operations[f"publish.{topic.name}"] = _operation("send", topic, sorted(names))
     for name, payload in payloads.items():
         key = f"{name}.record"
-        # A schema with definitions of its own refers to itself, not to this document.
-        whole = {"schemaFormat": SCHEMA_FORMAT, "schema": payload} if "$defs" in payload else payload
-        messages[key] = {"name": key, "title": key, "contentType": "application/json", "payload": whole}
+        messages[key] = {
+            "name": key,
+            "title": key,
+            "contentType": "application/json",
+            "payload": _hoisted(key, payload, schemas),
+        }
+        if name in headers:
+            messages[key]["headers"] = headers[name]
+        if name in bodies:
+            messages[key]["examples"] = [{"payload": body} for body in bodies[name]]
         topic = next(each for each in TOPICS if each.name == name)
         _holds(channels, topic, [key])
     for group in CONSUMERS:
@@ -62,10 +87,43 @@ def described(payloads: Mapping[str, Json]) -> Json:
             " mode; the key is the subject, so the records of a subject are in order. Every record may come twice.",
         },
         "defaultContentType": "application/json",
+        "servers": {
+            f"broker{number}": {
+                "host": host.strip(),
+                "protocol": protocol,
+                "description": "a bootstrap server",
+            }
+            for number, host in enumerate(brokers.split(","), start=1)
+        },
         "channels": channels,
         "operations": operations,
-        "components": {"messages": messages},
+        "components": {"messages": messages, "schemas": schemas},
     }
+
+
+def _hoisted(name: str, schema: Json, schemas: dict[str, Json]) -> Json:
+    """A schema whose definitions stand in the document's `components`, because a reference starts at its root."""
+    own = {each: f"{name}.{each}" for each in schema.get("$defs", ())}
+
+    def moved(part: Any) -> Any:
+        if isinstance(part, list):
+            return [moved(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        return {
+            key: f"#/components/schemas/{own[each.removeprefix(_DEFINITIONS)]}"
+            if key == "$ref" and isinstance(each, str) and each.startswith(_DEFINITIONS)
+            else moved(each)
+            for key, each in part.items()
+            # AsyncAPI's discriminator is another thing than OpenAPI's.
+            if not (key == "discriminator" and isinstance(each, dict) and "propertyName" in each)
+        }
+
+    for each, long in own.items():
+        schemas[long] = moved(schema["$defs"][each])
+    return {key: moved(each) for key, each in schema.items() if key not in _OF_THE_ROOT} | (
+        moved({"$ref": schema["$ref"]}) if "$ref" in schema else {}
+    )
 
 
 def _channel(topic: Topic) -> Json:
@@ -126,6 +184,7 @@ def _message(context: str, event: type[PublicEvent]) -> Json:
         "headers": _headers(context, event.TYPE, event.VERSION),
         "payload": payload,
         "bindings": _KEYED,
+        "examples": [{"payload": body} for body in examples().get(name, ())],
     }
 
 
@@ -252,7 +311,7 @@ def page(shown: Json) -> str:
 
 
 def _message_part(message: Json) -> str:
-    fields = message["payload"].get("properties", {})
+    fields: Json = message["payload"].get("properties", {})
     needed = message["payload"].get("required", ())
     rows = "".join(
         f"<tr><td><code>{escape(field)}</code></td><td>{escape(_shape(schema))}</td>"

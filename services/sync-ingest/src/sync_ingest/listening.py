@@ -38,6 +38,32 @@ WINDOW_LOOK_SECONDS: Final = 1.0
 SOURCE_HEADER: Final = "source"
 TRACE_HEADER: Final = "traceparent"
 
+HEADERS_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        SOURCE_HEADER: {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 64,
+            "pattern": "^[^:]+$",
+            "description": "The name of the system that sends. A record that names none here or in its field `source`"
+            " is quarantined.",
+        },
+        TRACE_HEADER: {"type": "string", "description": "W3C trace context, which goes on through booking"},
+        "content-type": {"const": "application/json"},
+    },
+    "required": [SOURCE_HEADER],
+}
+EXAMPLE: Final[dict[str, Any]] = {
+    "record": "posting",
+    "account": "6222021234566789",
+    "core_transaction_id": "2026-01-05/000017",
+    "amount_minor": 1250000,
+    "currency": "CNY",
+    "booked_on": "2026-01-05",
+    "kind": "transfer",
+}
+
 _TRACE: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _log = structlog.get_logger(__name__)
 
