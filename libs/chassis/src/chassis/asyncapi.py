@@ -90,6 +90,7 @@ def described(
         "servers": {
             f"broker{number}": {
                 "host": host.strip(),
+                "pathname": "",
                 "protocol": protocol,
                 "description": "a bootstrap server",
             }

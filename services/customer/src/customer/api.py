@@ -91,7 +91,12 @@ _UNKNOWN: Final = refusals(CustomerNotRegistered)
 _SHOWN: Final[Answers] = {200: _TAGGED, **_UNKNOWN}
 _PANORAMA: Final[Answers] = {200: {"model": Panorama}, **_UNKNOWN}
 _REGISTERED: Final[Answers] = {
-    201: _TAGGED,
+    201: {
+        "headers": {
+            **_TAGGED["headers"],
+            "Location": {"schema": {"type": "string"}, "description": "where the customer is"},
+        }
+    },
     **refusals(
         CustomerAlreadyRegistered, TooManyReferences, AlreadyRecorded, IdentityNumberKnown, ClaimedTooOften
     ),

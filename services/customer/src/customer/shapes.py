@@ -6,7 +6,15 @@ from uuid import UUID
 
 from chassis.money import CurrencyCode, exponent, minor_units
 from contracts.identity import OutsideIds
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from typing_extensions import TypedDict
 
 from customer.domain.customer import REFERENCES_MAX, Details, Reference, RegisterCustomer
@@ -19,6 +27,11 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
 SourceName = Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$")]
 
+
+Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+"""An aware instant as text, as the views keep it."""
+Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
+"""A bank day as text, as the views keep it."""
 
 BankDay = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
 
@@ -162,7 +175,7 @@ class Provenance(BaseModel):
 
     source: str | None
     party_id: UUID | None
-    at: str
+    at: Instant
     sequence: int
 
 
@@ -174,7 +187,7 @@ class Contradiction(BaseModel):
     source: str
     party_id: UUID
     invalid: bool
-    at: str
+    at: Instant
     sequence: int
 
 
@@ -197,8 +210,8 @@ class CustomerShown(BaseModel):
     contradictions: list[Contradiction]
     shares_number_with: list[UUID]
     references: list[LinkedReference]
-    registered_at: str
-    changed_at: str
+    registered_at: Instant
+    changed_at: Instant
 
 
 class CustomerPage(BaseModel):
@@ -222,22 +235,22 @@ class AccountKnown(BaseModel):
     account_id: UUID
     account: str | None
     source: str
-    product: str | None
-    opened_on: str | None
-    closed_on: str | None
+    product: Literal["deposit", "wealth", "loan", "card"] | None
+    opened_on: Day | None
+    closed_on: Day | None
     branch: str | None
     balances: list[AccountBalance]
     holders_named: int
     movements: int
-    booked_through: str | None
-    recorded_at: str
+    booked_through: Day | None
+    recorded_at: Instant
 
 
 class Holder(BaseModel):
     """A holder of an account; `customer_id` where it is a customer, `name` where master data has described it."""
 
     party_id: UUID
-    role: str
+    role: Literal["owner", "joint", "signatory"]
     is_this_customer: bool
     customer_id: UUID | None
     name: str | None
@@ -297,8 +310,8 @@ class Movement(BaseModel):
     amount_minor: int
     currency: str
     outflow_minor: int
-    booked_on: str
-    value_on: str | None
+    booked_on: Day
+    value_on: Day | None
     kind: str
     counted_kind: str
     counted_month: str
@@ -311,7 +324,7 @@ class Movement(BaseModel):
     source: str
     intake: UUID
     line: int
-    recorded_at: str
+    recorded_at: Instant
 
 
 class MovementsSum(TypedDict):
@@ -346,8 +359,8 @@ class CustomerEventShown(BaseModel):
     name: str
     sequence: int
     position: int
-    recorded_at: str
-    effective_at: str
+    recorded_at: Instant
+    effective_at: Instant
     actor: str
     post: str | None
     reason: str | None

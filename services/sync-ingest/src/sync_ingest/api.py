@@ -10,7 +10,7 @@ from chassis.money import TURNOVER_MINOR_MAX
 from chassis.web.paging import Page, Paged, Paging, cursor, cursor_values
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from msgspec import structs
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -28,7 +28,13 @@ SOURCE_PATTERN: Final = r"^[^\s:](?:[^:]*[^\s:])?$"
 BATCHES_PATH: Final = "/ingest/batches"
 FILE_FIELD: Final = "file"
 
-MinorUnits = int | dict[str, int]
+MinorUnits = (
+    Annotated[int, Field(title="SumOfOneCurrency")]
+    | Annotated[dict[str, int], Field(title="SumsPerCurrency")]
+)
+"""One sum where all records are of one currency, else a sum per currency code."""
+Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
 Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -63,7 +69,7 @@ class Proposed(BaseModel):
     amounts_minor: dict[str, int]
     proposed_by: str
     reason: str
-    proposed_at: str
+    proposed_at: Instant
 
 
 class Dismissed(BaseModel):
@@ -96,7 +102,7 @@ class QuarantineItem(BaseModel):
     column: str | None
     reason: str
     detail: str
-    quarantined_at: str
+    quarantined_at: Instant
     status: QuarantineStatus
     kind: str | None
     whole_file: bool
@@ -147,7 +153,7 @@ class Certificate(BaseModel):
     number: int
     certificate_id: UUID
     source: str
-    certified_at: str
+    certified_at: Instant
     status: Literal["GREEN", "AMBER", "RED"]
     reasons: list[str]
     records: int
@@ -161,7 +167,7 @@ class Certificate(BaseModel):
     differing: int
     differing_fields: dict[str, int]
     coverage_unstated: int
-    booked_through: str | None
+    booked_through: Day | None
     credits_minor: MinorUnits
     debits_minor: MinorUnits
     currency: str | list[str] | None

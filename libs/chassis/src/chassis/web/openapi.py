@@ -5,12 +5,17 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from chassis.web.problems import MEDIA_TYPE, Problem
+from chassis.web.problems import MEDIA_TYPE, MediaTypeUnsupported, PreconditionMissing, Problem
 
 _REFERENCE: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _NO_NULL: Final = r"^[^\u0000]*$"
 _SAID: Final = frozenset(("pattern", "format", "enum", "const", "contentMediaType"))
 _TEMPLATE: Final = "#/components/schemas/{model}"
+_TEXT: Final = {"schema": {"type": "string"}}
+_ON_EVERY_ANSWER: Final = {
+    "X-Request-ID": _TEXT | {"description": "the request's own, or one that it was given"},
+    "X-Trace-ID": _TEXT | {"description": "to be named when asking for help"},
+}
 _EVERYWHERE: Final = {
     "400": "The request cannot be read, or a command lacks its Idempotency-Key",
     "401": "No valid token",
@@ -43,11 +48,12 @@ def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for path in document.get("paths", {}).values():
-        for operation in path.values():
-            _with_answers(operation)
+        for method, operation in path.items():
+            _with_answers(operation, method)
             for parameter in operation.get("parameters", ()):
                 _without_null(parameter)
     _without_null(schemas)
+    document.setdefault("servers", [{"url": "/", "description": "where this document is served"}])
     return document
 
 
@@ -67,8 +73,26 @@ def _without_null(schema: Any) -> None:
         schema.setdefault("propertyNames", {"pattern": _NO_NULL})
 
 
-def _with_answers(operation: dict[str, Any]) -> None:
+def _with_answers(operation: dict[str, Any], method: str) -> None:
     answers: dict[str, Any] = operation.setdefault("responses", {})
+    sent = {each["name"]: each for each in operation.get("parameters", ()) if each["in"] == "header"}
+    if "requestBody" in operation:
+        answers.setdefault("415", {"description": MediaTypeUnsupported.title})
+    if "If-Match" in sent:
+        answers.setdefault("412", {"description": "`If-Match` names another version than the stream's"})
+        answers.setdefault("428", {"description": PreconditionMissing.title})
+    for status, answer in answers.items():
+        if status.startswith("2"):
+            headers = answer.setdefault("headers", {})
+            if method == "get" and status == "200":
+                headers.setdefault("ETag", _TEXT)
+            if "Idempotency-Key" in sent:
+                headers.setdefault("Consistency-Token", _TEXT)
+    if method == "get":
+        answers["304"] = {
+            "description": "The caller has it already: `If-None-Match` names its ETag",
+            "headers": {"ETag": _TEXT},
+        }
     for status, text in _EVERYWHERE.items():
         known = answers.get(status, {})
         description = known.get("description") if _is_ours(known) else None
@@ -76,8 +100,10 @@ def _with_answers(operation: dict[str, Any]) -> None:
     for status, answer in answers.items():
         if status.isdigit() and int(status) >= 400:
             answer["content"] = {MEDIA_TYPE: _REFERENCE}
-    answers["401"]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    answers["401"]["headers"] = {"WWW-Authenticate": _TEXT}
     answers["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    for answer in answers.values():
+        answer["headers"] = {**_ON_EVERY_ANSWER, **answer.get("headers", {})}
 
 
 def _is_ours(answer: dict[str, Any]) -> bool:
