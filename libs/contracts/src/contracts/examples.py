@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-_PLACES: Final = (Path(__file__).with_name("golden"), Path(__file__).resolve().parents[2] / "golden")
+_PLACES: Final = (Path(__file__).with_name("golden"), Path(__file__).resolve().parents[2].joinpath("golden"))
 
 
 @lru_cache(1)
