@@ -21,7 +21,7 @@ from tests.deploy.kubelet import Pod, Secrets, cleared
 from tests.deploy.kustomized import OVERLAYS, objects, of_kind
 
 DATABASES = ("deployed_customer", "deployed_ingest", "deployed_keys")
-OWNER, SERVICE = "deployed_owner", "deployed_service"
+OWNER, SERVICE, AUDITOR = "deployed_owner", "deployed_service", "deployed_auditor"
 ENDED_SECONDS_MAX = 10.0
 
 
@@ -77,7 +77,7 @@ def administered(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for name in DATABASES:
             connection.execute(sql.SQL("drop database if exists {} (force)").format(sql.Identifier(name)))
-        for name, rights in ((OWNER, "createrole"), (SERVICE, "nocreaterole")):
+        for name, rights in ((OWNER, "createrole"), (SERVICE, "nocreaterole"), (AUDITOR, "nocreaterole")):
             connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
             connection.execute(sql.SQL("create role {} login " + rights).format(sql.Identifier(name)))
         for (role,) in connection.execute(
@@ -106,6 +106,8 @@ def secrets(postgres_url: str, mongo_url: str, kafka_url: str) -> Iterator[Secre
         public = KeySet([OKPKey.generate_key("Ed25519")]).as_dict(private=False)
         yield {
             "crm-customer-postgres": login(SERVICE, "deployed_customer"),
+            "crm-customer-postgres-auditor": login(AUDITOR, "deployed_customer"),
+            "crm-ingest-postgres-auditor": login(AUDITOR, "deployed_ingest"),
             "crm-customer-postgres-owner": login(OWNER, "deployed_customer"),
             "crm-ingest-postgres": login(SERVICE, "deployed_ingest"),
             "crm-ingest-postgres-owner": login(OWNER, "deployed_ingest"),

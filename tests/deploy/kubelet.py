@@ -90,6 +90,8 @@ def told(container: Manifest, objects: list[Manifest], secrets: Secrets) -> dict
             found[variable["name"]] = variable["value"]
         else:
             reference = variable["valueFrom"]["secretKeyRef"]
+            if reference.get("optional") and reference["name"] not in secrets:
+                continue
             found[variable["name"]] = secrets[reference["name"]][reference["key"]].decode()
     return found
 
