@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from datetime import UTC, date
+from datetime import UTC, date, timedelta
 from random import Random
 from uuid import UUID
 
@@ -259,7 +259,10 @@ def test_the_same_bytes_read_as_what_they_are_release_what_was_misread(ingest, s
         assert connection.execute(query, (list(kept),)).fetchone() == (1,), "the bytes are kept once"
 
 
-def test_a_reader_that_was_mended_reads_again_and_books_only_what_is_new(ingest, source, monkeypatch):
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_reader_that_was_mended_reads_again_and_books_only_what_is_new(
+    ingest, source, monkeypatch, numbered
+):
     content = lines(posting("t1", 10_000), b'{"record":"posting","account":"A1"', posting("t3", -2_500))
     take(ingest, source, content)
     mended = msgspec.json.encode(posting("t2", 500))
@@ -267,10 +270,11 @@ def test_a_reader_that_was_mended_reads_again_and_books_only_what_is_new(ingest,
     monkeypatch.setattr(
         canonical, "read_line", lambda line: read_line(Line(1, mended) if line.number == 2 else line)
     )
-    assert counts(take(ingest, source, content)) == ("AMBER", 3, 0, 2, 1), "the same reading, the same answer"
-    monkeypatch.setattr(canonical.CanonicalAdapter, "reading", "canonical.mended")
+    if numbered:
+        monkeypatch.setattr(canonical.CanonicalAdapter, "reading", "canonical.mended")
     assert counts(take(ingest, source, content)) == ("AMBER", 3, 1, 2, 0)
     assert waiting(ingest, source) == []
+    assert counts(take(ingest, source, content))[2:] == (0, 3, 0)
 
 
 def test_one_source_runs_once_at_a_time_and_others_go_on(ingest, source, postgres_url, monkeypatch):
@@ -689,3 +693,31 @@ def test_a_right_whose_days_contradict_each_other_is_quarantined(ingest, source)
     right = HolderRecord(account="A1", party="P1", role="owner", held_from=DAY, held_until=date(2020, 1, 1))
     take(ingest, source, lines(right, AccountClosedRecord(account="A1", closed_on=date(9999, 1, 1))))
     assert [reason for _, reason, _ in waiting(ingest, source)] == ["dates-contradict", "date-impossible"]
+
+
+def widened(postgres_url, data):
+    return SyncIngestSettings(postgres_url=postgres_url, data=data, booked_days_ahead_max=3_660)
+
+
+def test_the_same_bytes_book_what_can_be_booked_now_once_and_resolve_its_entry(
+    ingest, source, postgres_url, data
+):
+    """A booking date outside the window was refused; then the window was widened, and the file came again."""
+    far = ingest.settings.booking_days(ingest.now()).today + timedelta(days=400)
+    content = lines(posting("t1", 1), posting("t2", 20, booked_on=far), posting("t3", 300), b"{broken")
+    first = take(ingest, source, content)
+    assert counts(first) == ("AMBER", 4, 2, 0, 2)
+    head = ingest.ledger.head_position()
+    assert counts(take(ingest, source, content))[2:] == (0, 2, 2)
+    assert ingest.ledger.head_position() == head
+    with opened(widened(postgres_url, data)) as now:
+        again = take(now, source, content)
+        assert counts(again) == ("AMBER", 4, 1, 2, 1)
+        assert again.certificate not in {None, first.certificate}
+        (line,) = again.findings.lines
+        assert (line.opening_minor, line.credits_minor, line.closing_minor) == (301, 20, 321)
+        assert [reason for _, reason, _ in waiting(now, source)] == ["json-malformed"]
+        head = now.ledger.head_position()
+        assert counts(take(now, source, content))[2:] == (0, 3, 1)
+        assert now.ledger.head_position() == head
+        assert now.archive.open_intakes(source) == []

@@ -7,7 +7,7 @@ write is harmless when it is repeated after a crash.
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 from hashlib import sha256
@@ -77,7 +77,8 @@ class Intake:
     `content` is what its bytes are kept under; another reading of them is another intake. `set_aside` is the reason
     why booking them broke; no later run waits for them then, until they come again. `repairs` is the quarantine entry
     that they are the repair of. `request` and `fingerprint` are those of the command that brought them, so that whoever
-    finishes what a crash left open answers it.
+    finishes what a crash left open answers it. `again` is the certified intake of the same bytes that they are read once
+    more for, because more of them can be booked now.
     """
 
     id: IntakeId
@@ -94,6 +95,7 @@ class Intake:
     repairs: QuarantineId | None = None
     request: str | None = None
     fingerprint: bytes | None = None
+    again: IntakeId | None = None
 
     @property
     def command(self) -> Command | None:
@@ -173,7 +175,8 @@ create table if not exists {schema}.intakes (
     mapping text, size_bytes bigint not null, received_at timestamptz not null, certificate uuid,
     set_aside text, repairs uuid, request text, fingerprint bytea, number bigint generated always as identity);
 alter table {schema}.intakes add column if not exists repairs uuid,
-    add column if not exists request text, add column if not exists fingerprint bytea;
+    add column if not exists request text, add column if not exists fingerprint bytea,
+    add column if not exists again uuid;
 create index if not exists intakes_open on {schema}.intakes (source)
     where certificate is null and set_aside is null;
 create index if not exists intakes_bytes on {schema}.intakes (source, sha256);
@@ -375,6 +378,45 @@ class Archive:
                 return fresh
         raise FeedChanging(name)
 
+    def take_in_again(
+        self, intake: Intake, identity: IntakeId, received_at: datetime, command: Command | None
+    ) -> Intake:
+        """The bytes of a certified intake as another intake, which brings what of them can be booked now."""
+        fresh = replace(
+            intake,
+            id=identity,
+            received_at=received_at,
+            certified=False,
+            request=command.key if command else None,
+            fingerprint=command.fingerprint if command else None,
+            again=intake.id,
+        )
+        self._write(
+            "insert into {s}.intakes (id, source, sha256, name, format, mapping, size_bytes, received_at, request,"
+            " fingerprint, again) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                fresh.id,
+                fresh.source,
+                fresh.sha256,
+                fresh.name,
+                fresh.format,
+                fresh.mapping,
+                fresh.size_bytes,
+                fresh.received_at,
+                fresh.request,
+                fresh.fingerprint,
+                fresh.again,
+            ),
+        )
+        return fresh
+
+    def waiting_lines(self, intake: IntakeId) -> frozenset[int]:
+        """The lines of an intake of which entries wait."""
+        rows = self._rows(
+            "select line from {s}.quarantine where intake = %s and status = 'waiting'", (intake,)
+        )
+        return frozenset(row[0] for row in rows)
+
     def _keep(self, content: ContentId, seal: SealChunk, number: int, chunk: bytes) -> None:
         sealed = seal(content, number, chunk)
         self._execute("insert into {s}.intake_chunks values (%s, %s, %s)", (content, number, sealed))
@@ -418,7 +460,7 @@ class Archive:
     def _intakes(self, where: str, values: tuple[object, ...]) -> list[Intake]:
         columns = (
             "id, source, sha256, name, format, mapping, size_bytes, received_at, certificate is not null,"
-            " set_aside, repairs, request, fingerprint"
+            " set_aside, repairs, request, fingerprint, again"
         )
         rows = self._rows(f"select {columns} from {{s}}.intakes {where}", values)
         return [Intake(row[0], content_id(self._ids, row[1], row[2]), *row[1:]) for row in rows]

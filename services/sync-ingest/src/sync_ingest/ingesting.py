@@ -51,6 +51,7 @@ from sync_ingest.domain.identities import (
     ContentId,
     IntakeId,
     QuarantineId,
+    again_id,
     certificate_id,
     feed_id,
     repair_id,
@@ -354,6 +355,7 @@ class Ingest:
             self.reached("after-intake")
             given = {intake.id for intake in intakes}
             self._finish_open(source, without=given)
+            intakes = self._read_again(source, intakes, command)
             result = self._book_and_certify(source, intakes, command, controls)
             self._settle_reversals(source)
             return result
@@ -872,6 +874,34 @@ class Ingest:
         self._note_intakes(source, list(intakes.values()))
         return [*intakes.values(), *copies]
 
+    def _read_again(self, source: str, intakes: Sequence[Intake], command: Command | None) -> list[Intake]:
+        """The intakes, and another one in the place of each that is certified and of which more can be booked now.
+
+        A limit was widened, say, since a record was refused. What comes of it is of a new intake, so that a certificate
+        covers it; the entries of the one before are resolved by it.
+        """
+        found: dict[IntakeId, Intake] = {}
+        for intake in dict.fromkeys(intake.id for intake in intakes if intake.certified):
+            latest = next(each for each in intakes if each.id == intake)
+            while (later := self.archive.intake(again_id(self.ids, source, latest.id))) is not None:
+                latest = later
+            if latest.certified and self._is_bookable(source, latest):
+                identity = again_id(self.ids, source, latest.id)
+                latest = self.archive.take_in_again(latest, identity, self.now(), command)
+                self._note_intakes(source, [latest])
+            found[intake] = latest
+        return [found.get(intake.id, intake) for intake in intakes]
+
+    def _is_bookable(self, source: str, intake: Intake) -> bool:
+        """Whether a posting of a certified intake that waits could be booked now; nothing is stored."""
+        if not self.archive.waiting_lines(intake.id):
+            return False
+        try:
+            self._book(source, [intake], _Dry(self.ledger), trial=True)
+        except _Bookable:
+            return True
+        return False
+
     def _known(self, source: str) -> None:
         """The source is known by its name from now on; raises SourceLooksAlike where another one looks like it."""
         known = self.archive.known_source(look(source), source)
@@ -947,7 +977,9 @@ class Ingest:
         if any(intake.set_aside for intake in intakes):
             self.archive.set_aside(ids, None)
 
-    def _pipeline(self, source: str, journal: Journal, *, whole: bool = False) -> Pipeline:
+    def _pipeline(
+        self, source: str, journal: Journal, *, whole: bool = False, trial: bool = False
+    ) -> Pipeline:
         previous = self.latest_certificate(source)
         return Pipeline(
             source,
@@ -959,11 +991,21 @@ class Ingest:
             certified_through=previous.findings.booked_through if previous else None,
             days=self.settings.booking_days(self.now()),
             whole=whole,
+            trial=trial,
             reached=self.reached,
         )
 
-    def _book(self, source: str, intakes: Sequence[Intake], releasing: Journal | None = None) -> Pipeline:
-        pipeline = self._pipeline(source, releasing or self.ledger, whole=releasing is not None)
+    def _book(
+        self,
+        source: str,
+        intakes: Sequence[Intake],
+        journal: Journal | None = None,
+        *,
+        trial: bool = False,
+    ) -> Pipeline:
+        """Books intakes; those of a repair, which come with a journal of their own, as a whole or not at all."""
+        whole = journal is not None and not trial
+        pipeline = self._pipeline(source, journal or self.ledger, whole=whole, trial=trial)
         adapter = adapter_for(intakes[0].format, intakes[0].mapping)
         files, origins, met = [], [], set[IntakeId]()
         readings = self.archive.readings(intakes)
@@ -975,10 +1017,11 @@ class Ingest:
                     intake.id,
                     intake.name,
                     open=fresh,
-                    closed=intake.certified,
+                    closed=intake.certified and not trial,
                     covers="parts" if intake.repairs else adapter.covers,
                     readings=frozenset([intake.id]) if intake.repairs else readings[intake.id],
                     kind="posting" if intake.format == "csv" else None,
+                    waited=self.archive.waiting_lines(intake.again) if intake.again else None,
                 )
             )
             met.add(intake.id)

@@ -206,6 +206,8 @@ class Origin:
     readings: frozenset[UUID] = frozenset()
     kind: str | None = None
     """What every record of its format is, where that is known."""
+    waited: frozenset[int] | None = None
+    """Of an intake that is read once more, the lines that waited: other master data are as they were."""
 
 
 class NotBookable(Exception):
@@ -321,12 +323,17 @@ class Pipeline:
         certified_through: date | None = None,
         days: BookingDays | None = None,
         whole: bool = False,
+        trial: bool = False,
         reached: Callable[[str], None] = lambda _: None,
         limits: Limits | None = None,
     ) -> None:
-        """`whole`: raise NotBookable where a record cannot be booked, before anything of its batch is stored."""
+        """`whole`: raise NotBookable where a record cannot be booked, before anything of its batch is stored.
+
+        `trial`: only find out whether a posting could be booked; the journal is asked to store the first one that can.
+        """
         self.source = source
         self._whole = whole
+        self._trial = trial
         self._limits = limits or Limits()
         self._turnovers = book.turnovers()
         self._days = days or BookingDays.around(now().astimezone(bank_time).date())
@@ -406,7 +413,7 @@ class Pipeline:
             others = [item for item in items if type(item.content) is not Posting]
             unreadable = [_Quarantined(i, i.content) for i in others if isinstance(i.content, Unreadable)]
             master = [i for i in others if not isinstance(i.content, (Unreadable, ControlRecord))]
-            if master:
+            if master and not self._trial:
                 unreadable += self._master(master)
             if unreadable:
                 self._quarantine(unreadable)
@@ -468,7 +475,7 @@ class Pipeline:
         reversing = any([p.reverses for p in postings])  # noqa: C419 - faster
         if reversing or self._touches(distinct):
             self._settle()
-        look = self._repeating or reversing or any(origin.closed for origin in self._origins)
+        look = self._repeating or self._trial or reversing or any(origin.closed for origin in self._origins)
         planned = self._planned(items, postings, identities, distinct, look=look)
         self._reached("mid-batch")
         self._gathered.append(planned)
@@ -806,6 +813,12 @@ class Pipeline:
                 latest.append((item, record))
             else:
                 self.totals.master_records += 1
+        # Of an intake that is read once more nothing is described again: a newer description may be there.
+        again = [item for item, _ in latest if self._origins[item.file].waited is not None]
+        latest = [each for each in latest if self._origins[each[0].file].waited is None]
+        unfit = [self._unfit(item) for item in again if item.line in (self._origins[item.file].waited or ())]
+        refused += unfit
+        self.totals.master_records += len(again) - len(unfit)
         self._refuse(refused)
         for attempt in range(CONFLICT_RETRIES_MAX):
             entries, revisions = self._describe(latest)
@@ -879,6 +892,8 @@ class Pipeline:
 
     def _quarantine(self, found: Sequence[_Quarantined]) -> None:
         self._refuse(found)
+        if self._trial:
+            return
         for at in range(0, len(found), BATCH_RECORDS):
             self._quarantine_batch(found[at : at + BATCH_RECORDS])
 

@@ -36,6 +36,11 @@ def intake_id(ids: OutsideIds, source: str, sha256: bytes, reading: str) -> Inta
     return IntakeId(ids.of_source("intake", source, f"{sha256.hex()}:{reading}"))
 
 
+def again_id(ids: OutsideIds, source: str, intake: IntakeId) -> IntakeId:
+    """A certified intake that is read once more because more of it can be booked now."""
+    return IntakeId(ids.of_source("again", source, intake.hex))
+
+
 def quarantine_id(ids: OutsideIds, source: str, intake: UUID, line: int) -> QuarantineId:
     """By intake and place: the same bytes read in the same way give the same entry, any other bytes another one."""
     return QuarantineId(ids.of_source("quarantine", source, f"{intake}:{line}"))
