@@ -86,7 +86,7 @@ class World:
                 await asyncio.sleep(0.1)
 
     async def _settled(self) -> bool:
-        found = await gathered(self.settings)
+        found = await gathered(self.bank.settings())
         views = [group for group in found["groups"].values() if "view" in group]
         heads = {name: context["head"] for name, context in found["contexts"].items()}
         return (
