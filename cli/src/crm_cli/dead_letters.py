@@ -54,7 +54,7 @@ def resend_letters(
     released. Exit 1 where something still waits.
     """
     of = _known(group)
-    noted(settings_of(Settings), token, "dead-letters-resent", group, reason)
+    noted("dead-letters", settings_of(Settings), token, "dead-letters-resent", group, reason)
     if set(of.topics) <= {topic.name for topic in EVENTS.values()}:
         left = _run(_released(of))
         text = f"{left} subjects still wait; see `crm parked list`" if left else "released"

@@ -1,6 +1,5 @@
 """Notes in the store of a context what a person did from the command line."""
 
-import typer
 from chassis.clock import SystemClock, uuid7
 from chassis.deciding import CommandContext
 from chassis.operating import OperatorActed, note_operation
@@ -9,12 +8,15 @@ from chassis.store import Recorder, StoreUnavailable
 from contracts.roles import ADMINISTRATOR, OPERATOR
 from customer.catalogue import CONTEXT, SCHEMA, catalogue
 
+from crm_cli.exits import failed
 from crm_cli.person import caller_of
 
 MAY_OPERATE = frozenset({OPERATOR, ADMINISTRATOR})
 
 
-def noted(settings: Settings, token: str | None, action: str, target: str, reason: str | None) -> None:
+def noted(
+    command: str, settings: Settings, token: str | None, action: str, target: str, reason: str | None
+) -> None:
     """Stores who does it before it is done; ends the command with 2 where nobody may, or the store does not answer."""
     caller = caller_of(settings, token, MAY_OPERATE)
     now = SystemClock().now()
@@ -31,7 +33,6 @@ def noted(settings: Settings, token: str | None, action: str, target: str, reaso
     try:
         note_operation(recorder, catalogue(), CONTEXT, OperatorActed(action, target), context)
     except StoreUnavailable as error:
-        typer.echo(f"crm: who does it cannot be stored, so it is not done: {error}", err=True)
-        raise typer.Exit(code=2) from error
+        failed(command, f"who does it cannot be stored, so it is not done: {error}")
     finally:
         recorder.close()

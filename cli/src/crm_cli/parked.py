@@ -65,7 +65,7 @@ def release(
         _fail("--skip gives up an event for ever: say why with --reason")
     wanted: Wanted = "skip" if skip else "release"
     action = "parked-skipped" if skip else "parked-released"
-    noted(settings_of(Settings), token, action, f"{group} {subject or 'all'}", reason)
+    noted("parked", settings_of(Settings), token, action, f"{group} {subject or 'all'}", reason)
     left = _asked(lambda databases: _release(databases, group, subject, wanted))
     if left is None:
         _fail(f"nobody is parked in {group}" if subject is None else f"{subject} is not parked in {group}")

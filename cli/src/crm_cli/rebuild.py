@@ -43,7 +43,7 @@ def rebuild_view(
     if view not in known:
         _fail(f"no view {view}; there are {', '.join(known)}")
     settings = settings_of(Settings)
-    noted(settings, token, "view-rebuilt", view, reason)
+    noted("rebuild", settings, token, "view-rebuilt", view, reason)
     try:
         result = asyncio.run(_rebuilt(known[view], settings, accept_differences=accept_differences))
     except Interrupted:

@@ -26,7 +26,7 @@ def republish(
     """
     if context not in CONTEXTS:
         failed("republish", f"no context {context}; there are {', '.join(CONTEXTS)}")
-    noted(settings(), token, "republished", f"{context} from {first}", reason)
+    noted("republish", settings(), token, "republished", f"{context} from {first}", reason)
     try:
         reached = set_back(settings().postgres_url, CONTEXTS[context].schema, context, first)
     except psycopg.Error as error:

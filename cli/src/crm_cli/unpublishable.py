@@ -48,7 +48,9 @@ def retried(
 ) -> None:
     """Has what waits published again, after what was at fault was repaired: the words in the code, or a limit."""
     schema = _schema(context)
-    noted(settings(), token, "unpublishable-retried", f"{context} {subject or 'all'}", reason)
+    noted(
+        "unpublishable", settings(), token, "unpublishable-retried", f"{context} {subject or 'all'}", reason
+    )
     try:
         count = try_again(settings().postgres_url, schema, subject)
     except psycopg.Error as error:

@@ -79,5 +79,5 @@ def test_metadata_says_who_and_why() -> None:
     assert bare.correlation_id == bare.causation_id == bare.command_id
     assert bare.effective_at == bare.recorded_at
     assert replace(bare, post="teller").post == "teller"
-    assert context("c", idempotency_key="k").key == "tester|k"
+    assert context("c", idempotency_key="k").key == "6:tester:k"
     assert UUID(context("c").key) == bare.command_id

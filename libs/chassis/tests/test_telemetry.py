@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -210,7 +211,8 @@ def test_a_collector_that_is_not_there_stops_nobody(tracer_before, lines, protoc
         telemetry.end_tracing(provider)
         assert SystemClock().monotonic() - began < telemetry.SENDING_SECONDS_MAX + 2
     if protocol == "carrier pigeon":
-        assert told(lines)["event"] == "traces are not sent"
+        events = [json.loads(line)["event"] for line in lines.getvalue().splitlines()]
+        assert "traces are not sent" in events
 
 
 def test_every_word_that_our_code_logs_is_one_that_a_line_may_have():
@@ -220,7 +222,8 @@ def test_every_word_that_our_code_logs_is_one_that_a_line_may_have():
         for pattern in ("libs/*/src/**/*.py", "services/*/src/**/*.py", "cli/src/**/*.py")
         for source in root.glob(pattern)
         for call in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
-        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[0].endswith("_log")
+        if isinstance(call, ast.Call)
+        and re.search(r"(?:^|\W)_log$", ast.unparse(call.func).rpartition(".")[0])
         for word in call.keywords
     }
     assert len(logged) > 20
