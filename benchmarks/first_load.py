@@ -123,7 +123,7 @@ async def check(settings: SyncIngestSettings, many: int) -> None:
     known = {"postgres_url", "keys_url", "mongo_url", "kafka_url", "data"}
     own = CustomerSettings(**settings.model_dump(include=known))
     async with keys(own, CLOCK) as ring:
-        ids = await outside_ids(ring)
+        ids = await outside_ids(own, ring)
     views = ViewReader(mongo, CLOCK, VIEWS)
     linked = set()
     async for page in mongo.pages(await views.collection(customers.VIEW.name, customers.CUSTOMERS)):
