@@ -30,7 +30,9 @@ def test_a_null_character_in_a_text_does_not_end_the_verification(postgres_url: 
         ]
     )
     recorder.close()
-    store = verify_store.Store(postgres_url, Context("nulls", schema, cast(Any, None)), cast(Report, None))
+    store = verify_store.Store(
+        postgres_url, Context("nulls", schema, cast(Any, None), {}), cast(Report, None)
+    )
     [(currency, total, count, distinct)] = store.ask(
         verify_store._TOTALS, verify_store.POSTING_NAMES, store.head()
     )

@@ -81,7 +81,7 @@ def administered(url: str) -> None:
             connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
             connection.execute(sql.SQL("create role {} login " + rights).format(sql.Identifier(name)))
         for (role,) in connection.execute(
-            "select rolname from pg_roles where rolname ~ '^crm_.*_(writer|reader)$'"
+            "select rolname from pg_roles where rolname ~ '^crm_(.*_(writer|reader)|auditor)$'"
         ).fetchall():
             connection.execute(
                 sql.SQL("grant {} to {} with admin option").format(
