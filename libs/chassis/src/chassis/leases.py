@@ -12,15 +12,13 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
-import psycopg
 from psycopg import sql
 from typing_extensions import override
 
 from chassis.clock import Clock
-from chassis.postgres import AsyncConnection, connect_async
+from chassis.reconnecting import Reconnecting
 from chassis.store.items import Fenced, StoreUnavailable
 from chassis.store.schema import checked, writer_role
-from chassis.transient import DATABASE_LOST
 
 LEASE_SECONDS: Final = 8.0
 """How long a holder that says nothing keeps the others waiting."""
@@ -138,8 +136,6 @@ class PostgresLease(LeaseRow):
     """A row of a store's table `leases`. `name` is the role's: `relay`."""
 
     def __init__(self, url: str, schema: str, name: str) -> None:
-        self._url = url
-        self._role = writer_role(checked(schema))
         self._name = name
         self._held_by = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         table = sql.Identifier(schema, "leases")
@@ -156,38 +152,27 @@ class PostgresLease(LeaseRow):
         self._release = sql.SQL(
             "update {t} set expires_at = clock_timestamp() where name = %s and held_by = %s and epoch = %s"
         ).format(t=table)
-        self._connection: AsyncConnection | None = None
+        self._connection = Reconnecting(url, writer_role(checked(schema)), STATEMENT_SECONDS_MAX)
 
     @override
     async def take(self, seconds: float) -> int | None:
-        row = await (await self._asked(self._take, (self._name, self._held_by, seconds))).fetchone()
+        row = await (
+            await self._connection.execute(self._take, (self._name, self._held_by, seconds))
+        ).fetchone()
         return None if row is None else int(row[0])
 
     @override
     async def renew(self, epoch: int, seconds: float) -> bool:
-        asked = await self._asked(self._renew, (seconds, self._name, self._held_by, epoch))
+        asked = await self._connection.execute(self._renew, (seconds, self._name, self._held_by, epoch))
         return asked.rowcount == 1
 
     @override
     async def release(self, epoch: int) -> None:
-        await self._asked(self._release, (self._name, self._held_by, epoch))
+        await self._connection.execute(self._release, (self._name, self._held_by, epoch))
 
     async def close(self) -> None:
         """Lets the connection go; the lease lasts as long as it would have."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    async def _asked(self, statement: sql.Composed, values: tuple[object, ...]) -> "psycopg.AsyncCursor[Any]":
-        try:
-            if self._connection is None or self._connection.closed:
-                self._connection = await connect_async(
-                    self._url, role=self._role, statement_seconds=STATEMENT_SECONDS_MAX
-                )
-            return await self._connection.execute(statement, values)
-        except DATABASE_LOST as error:
-            await self.close()
-            raise StoreUnavailable(str(error)) from error
+        await self._connection.close()
 
 
 async def _ended(*tasks: "asyncio.Future[Any]") -> None:

@@ -12,9 +12,10 @@ from typing_extensions import override
 
 from chassis.clock import Clock
 from chassis.events import StoredEvent
-from chassis.postgres import AsyncConnection, connect_async
+from chassis.postgres import connect_async
+from chassis.reconnecting import Reconnecting
 from chassis.relay.loop import Counted, Held, Hint, Log, RelayPositions
-from chassis.store.items import Fenced, StoreUnavailable
+from chassis.store.items import Fenced
 from chassis.store.recorder import Recorder
 from chassis.store.schema import channel, checked, writer_role
 from chassis.transient import DATABASE_LOST
@@ -28,8 +29,6 @@ class PostgresPositions(RelayPositions):
     """The position row; only the holder of the lease's latest epoch may save it."""
 
     def __init__(self, url: str, schema: str, context: str) -> None:
-        self._url = url
-        self._role = writer_role(checked(schema))
         self._context = context
         table, leases = sql.Identifier(schema, "relay"), sql.Identifier(schema, "leases")
         self._read = sql.SQL("select position from {} where context = %s").format(table)
@@ -57,31 +56,31 @@ class PostgresPositions(RelayPositions):
             " on conflict (context) do update set position = greatest(r.position, excluded.position),"
             " published = excluded.published, counted_to = excluded.counted_to"
         ).format(f=fence, h=held, t=table)
-        self._connection: AsyncConnection | None = None
+        self._connection = Reconnecting(url, writer_role(checked(schema)), STATEMENT_SECONDS_MAX)
 
     @override
     async def read(self) -> int:
-        row = await (await self._asked(self._read, (self._context,))).fetchone()
+        row = await (await self._connection.execute(self._read, (self._context,))).fetchone()
         return 0 if row is None else int(row[0])
 
     @override
     async def counted(self) -> Counted | None:
-        row = await (await self._asked(self._counted, (self._context,))).fetchone()
+        row = await (await self._connection.execute(self._counted, (self._context,))).fetchone()
         if row is None:
             return Counted()
         return None if row[0] is None else Counted(tuple(row[0]), int(row[1]))
 
     @override
     async def held(self) -> list[Held]:
-        return [Held(*row) for row in await (await self._asked(self._held, ())).fetchall()]
+        return [Held(*row) for row in await (await self._connection.execute(self._held, ())).fetchall()]
 
     @override
     async def let_go(self, epoch: int, subject: UUID, held: Held | None) -> None:
         fence = (RELAY_LEASE, epoch)
         if held is None:
-            done = await self._asked(self._release, (*fence, subject))
+            done = await self._connection.execute(self._release, (*fence, subject))
         else:
-            done = await self._asked(self._hold, (*fence, *held[1:5], subject))
+            done = await self._connection.execute(self._hold, (*fence, *held[1:5], subject))
         if done.rowcount == 0:
             raise Fenced(f"epoch {epoch} of {self._context} is over")
 
@@ -92,25 +91,12 @@ class PostgresPositions(RelayPositions):
         columns = [[one[at] for one in held] for at in range(5)]
         counts = (None, None) if counted is None else (list(counted.events), counted.position)
         values = (RELAY_LEASE, epoch, *columns, self._context, position, *counts)
-        if (await self._asked(self._save, values)).rowcount == 0:
+        if (await self._connection.execute(self._save, values)).rowcount == 0:
             raise Fenced(f"epoch {epoch} of {self._context} is over")
 
     async def close(self) -> None:
         """Lets the connection go."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    async def _asked(self, statement: sql.Composed, values: tuple[object, ...]) -> "psycopg.AsyncCursor[Any]":
-        try:
-            if self._connection is None or self._connection.closed:
-                self._connection = await connect_async(
-                    self._url, role=self._role, statement_seconds=STATEMENT_SECONDS_MAX
-                )
-            return await self._connection.execute(statement, values)
-        except DATABASE_LOST as error:
-            await self.close()
-            raise StoreUnavailable(str(error)) from error
+        await self._connection.close()
 
 
 class StoreLog(Log):
