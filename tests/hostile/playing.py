@@ -100,6 +100,8 @@ class Player:
         if how == "dismissed":
             self._by(0, lambda ingest: ingest.dismiss(entry.id))
             self.ledger.dismiss(where)
+            # What its file states of itself stays contradicted: a row of it was not read, and never will be.
+            self.contradicted |= self.style.controls
         elif how == "two lines":
             self._refused(entry.id, repaired(right) + repaired(right.again(transaction="T-more")))
         elif how == "another kind":

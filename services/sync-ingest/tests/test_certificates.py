@@ -278,17 +278,17 @@ def test_shuffled_split_and_sent_again_gives_the_same_verdict(ingest, source, se
         assert wanted.findings.status == "GREEN"
 
     def verdict(result):
-        return status(result), Counter(
-            (p.code, p.expected, p.found, p.detail) for p in result.findings.problems
-        )
+        found = result.findings
+        problems = Counter((p.code, p.expected, p.found, p.detail) for p in found.problems)
+        return status(result), found.printed, problems
 
     shuffled = rows * 1
     chance.shuffle(shuffled)
     assert verdict(take(ingest, f"{name}-shuffled", *shuffled)) == verdict(wanted)
     cuts, kept = sorted(chance.sample(range(1, len(rows)), 3)), f"{name}-kept"
     for at, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
-        split = take(ingest, f"{name}-split", *shuffled[at:end], *shuffled[: chance.randrange(3)])
-    assert verdict(split) == verdict(wanted)
+        take(ingest, f"{name}-split", *shuffled[at:end], *shuffled[: chance.randrange(3)])
+    assert verdict(take(ingest, f"{name}-split", *shuffled)) == verdict(wanted)
     for at, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
         ingest.keep(kept, contents(lines(*shuffled[at:end]))[0], format="canonical")
     (window,) = ingest.close_window(kept)
@@ -386,6 +386,26 @@ def test_a_limit_holds_over_batches_in_flight_and_intakes_of_one_window(ingest, 
     (window,) = ingest.close_window(f"{source}-w")
     assert (window.findings.posted, window.findings.quarantined) == (9, 7)
     assert window.findings.problems == ()
+
+
+def test_a_duplicate_at_the_limit_is_a_duplicate_and_not_refused(ingest, source):
+    most = lines(*(posting(None, 10**15, day=n) for n in range(9)))
+    found = ingest.run(source, contents(most, most, most), format="canonical").findings
+    assert (found.posted, found.duplicates, found.quarantined) == (9, 18, 0)
+
+
+def test_a_turnover_counts_what_is_stored_once_whatever_was_planned_and_not_stored(ingest, source):
+    def back_and_forth(name, pairs):
+        rows = [(f"{name}{n}{sign}", sign * 10**15) for n in range(pairs) for sign in (1, -1)]
+        return lines(*(posting(transaction, amount) for transaction, amount in rows))
+
+    first, more, over = (
+        back_and_forth(name, pairs) for name, pairs in (("a", 2_000), ("b", 2_500), ("c", 1))
+    )
+    found = ingest.run(source, contents(first, first, more, first), format="canonical").findings
+    assert (found.posted, found.duplicates, found.quarantined) == (9_000, 8_000, 0)
+    found = ingest.run(source, contents(more, over), format="canonical").findings
+    assert (found.posted, found.duplicates, found.quarantined) == (0, 5_000, 2)
 
 
 def test_a_turnover_has_a_limit_of_its_own():

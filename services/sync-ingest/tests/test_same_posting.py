@@ -108,6 +108,16 @@ def test_the_bank_says_how_wide_the_window_is(ingest, source):
     assert take(at, source, AccountRecord("A2", date(2199, 1, 1)), name="g").quarantined == 1
 
 
+def test_a_posting_that_is_booked_stays_a_duplicate_when_its_day_has_left_the_window(ingest, source):
+    at = replace(ingest, now=lambda: NOON)
+    old = Posting("A1", "old", 1, "CNY", date(2026, 1, 1))
+    assert take(at, source, old).posted == 1
+    later = replace(at, settings=IngestSettings(booked_from=date(2026, 2, 1)))
+    news = [Posting("A1", f"t{n}", 1, "CNY", DAY) for n in range(6_000)]
+    found = take(later, source, *news, old, name="g")
+    assert (found.posted, found.duplicates, found.quarantined) == (6_000, 1, 0)
+
+
 def test_what_is_booked_through_moves_by_no_date_of_the_future_and_is_kept_by_an_empty_feed(ingest, source):
     at = replace(ingest, now=lambda: NOON)
     assert take(at, source, RENT).booked_through == DAY

@@ -160,7 +160,7 @@ class Folding:
             if day is None:
                 day = days[row.booked_on] = Day(surplus={}, unprinted={}, steps=[])
             day.add(row.amount_minor, row.balance_after_minor)
-        before = Judged()
+        before, largest_gone = Judged(), False
         for on in sorted(days):
             day, was = days[on], days[on].judged
             if on >= since:
@@ -174,9 +174,18 @@ class Folding:
                     break
                 if on in touched or day.judged != was:
                     folded.days[purse, on] = _encode(day)
+                    largest_gone |= day.judged.largest_minor < was.largest_minor == total.largest_minor
                     self._judged(purse, on, before, was, total, folded, day.judged)
             before = day.judged
+        if largest_gone:
+            total.largest_minor = self._largest(purse, days)
         self._drift(purse, total, folded)
+
+    def _largest(self, purse: Purse, days: Mapping[date, Day]) -> int:
+        """The largest difference of all days, `days` as they are now: a maximum cannot be taken back, only looked for."""
+        held = self.archive.days({purse: date.min}).get(purse, {})
+        every = {day: _days.decode(body) for day, body in held.items() if day not in days}
+        return max(day.judged.largest_minor for day in (*every.values(), *days.values()))
 
     def _judged(
         self,

@@ -275,6 +275,8 @@ class _Plan:
     differing: dict[UUID, Posting] = field(default_factory=dict)
     differing_in_feed: list[frozenset[str]] = field(default_factory=list)
     coverage_unstated: int = 0
+    doubtful: bool = False
+    """Whether a row is refused by a day or a sum."""
     entries: list[Entry] = field(default_factory=list)
 
 
@@ -477,6 +479,12 @@ class Pipeline:
             self._settle()
         look = self._repeating or self._trial or reversing or any(origin.closed for origin in self._origins)
         planned = self._planned(items, postings, identities, distinct, look=look)
+        if planned.plan.doubtful and (not look or self._in_flight is not None or self._gathered):
+            # A row is refused only by what is stored: it may be there itself, and what is under way may not get there.
+            self._settle()
+            self._forget(planned.plan)
+            planned = self._planned(items, postings, identities, distinct, look=True)
+        self._refuse_part(planned.plan)
         self._reached("mid-batch")
         self._gathered.append(planned)
         flight = self._in_flight
@@ -502,8 +510,6 @@ class Pipeline:
         known = self._journal.postings(identities) if look else {}
         self._repeating = bool(known)
         plan = self._plan(items, postings, identities, known)
-        if self._whole:
-            self._refuse([*plan.quarantined, *(self._orphan(item) for item, _ in plan.deferred)])
         return _Planned(items, identities, plan, distinct, self._journal.sealed(plan.entries))
 
     def _touches(self, identities: frozenset[int]) -> bool:
@@ -534,7 +540,8 @@ class Pipeline:
             positions = flight.positions.result()
         except AppendConflict:
             batches, self._gathered = [*flight.batches, *self._gathered], []
-            self._accounts.clear()
+            for planned in batches:
+                self._forget(planned.plan)
             for planned in batches:
                 self._store_anew(planned.items, planned.identities)
         else:
@@ -545,15 +552,22 @@ class Pipeline:
         postings = cast("list[Posting]", [item.content for item in items])
         for attempt in range(CONFLICT_RETRIES_MAX):
             planned = self._planned(items, postings, identities, frozenset(), look=True)
+            self._refuse_part(planned.plan)
             try:
                 positions = self._journal.append(planned.sealed) if planned.sealed else []
             except AppendConflict:
                 if attempt + 1 == CONFLICT_RETRIES_MAX:
                     raise
-                self._accounts.clear()
+                self._forget(planned.plan)
             else:
                 self._stored([planned], positions)
                 return
+
+    def _forget(self, plan: _Plan) -> None:
+        """Nothing of a plan was stored: it is planned anew, and what it counted is counted then."""
+        self._accounts.clear()
+        for _, posting, _ in plan.posted:
+            self._turnovers[posting.currency] -= abs(posting.amount_minor)
 
     def _stored(self, batches: Sequence[_Planned], positions: Sequence[int]) -> None:
         self._reached("after-append")
@@ -609,6 +623,7 @@ class Pipeline:
                 self._plan_twin(plan, item, posting, tally, twin)
                 continue
             if not first_day <= posting.booked_on <= last_day:
+                plan.doubtful = True
                 plan.quarantined.append(self._refused(item, "date-out-of-window", self._days.text))
                 continue
             if origins[item.file].closed:
@@ -748,6 +763,7 @@ class Pipeline:
                 or turnover_minor > turnover_minor_max
                 or of_source > turnover_minor_max
             ):
+                plan.doubtful = True
                 plan.quarantined.append(self._refused(item, "sum-out-of-range", _SUMS))
                 continue
             tally.balance_minor, tally.turnover_minor = balance_minor, turnover_minor
@@ -900,6 +916,11 @@ class Pipeline:
     def _refuse(self, found: Sequence[_Quarantined]) -> None:
         if self._whole and found:
             raise NotBookable(found[0].unreadable)
+
+    def _refuse_part(self, plan: _Plan) -> None:
+        """Nothing is booked of what has to be booked as a whole and cannot be."""
+        if self._whole:
+            self._refuse([*plan.quarantined, *(self._orphan(item) for item, _ in plan.deferred)])
 
     def _quarantine_batch(self, found: Sequence[_Quarantined]) -> None:
         named: dict[QuarantineId, _Quarantined] = {}
