@@ -18,8 +18,7 @@ run: ## Sets up, then runs everything until Ctrl-C; on an empty store the demo b
 
 up: run ## The same as run
 
-test: ## Sets up and runs all tests: units and simulation first, then those on real servers
-	@tools/setup dev
+test: lint ## Checks style, types and boundaries, then runs all tests: units and simulation first, then those on real servers
 	@exec .venv/bin/python -m pytest $(PYTEST_ARGUMENTS)
 
 chaos: ## Sets up and kills every server and role under load, over and over (long)
@@ -33,6 +32,7 @@ bench: ## Sets up and measures: one line of JSON per figure with its limit (long
 lint: ## Sets up and checks style, types and boundaries
 	@tools/setup dev
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/mypy $(foreach package,$(PACKAGES),-p $(package))
 	.venv/bin/lint-imports
 
