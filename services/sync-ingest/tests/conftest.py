@@ -13,17 +13,21 @@ from sync_ingest.ingesting import Ingest
 from sync_ingest.opening import TABLES, opened
 from sync_ingest.settings import SyncIngestSettings
 
+from .printed_bank import PrintedBank, generated_bank, real_bank
+
 _SOURCES = count(1)
 
 REAL_FEEDS = Path(__file__).parents[4] / "shared" / "feeds"
 
 
-@pytest.fixture(scope="session")
-def real_feeds() -> Path:
-    """Files that real systems produced; they are not part of the repository."""
+@pytest.fixture(scope="session", params=["generated", "real"])
+def printed_bank(request: pytest.FixtureRequest) -> PrintedBank:
+    """A bank's dump: always one that is made here, and beside it the real one, which is not part of the repository."""
+    if request.param == "generated":
+        return generated_bank()
     if not REAL_FEEDS.is_dir():
-        pytest.skip(f"no real feed files at {REAL_FEEDS}")
-    return REAL_FEEDS
+        pytest.skip(f"no real feed files at {REAL_FEEDS}: the same was tested with generated ones")
+    return real_bank(REAL_FEEDS / "berka")
 
 
 Reading = Callable[..., list[Item]]

@@ -4,18 +4,18 @@ from datetime import date
 from random import Random
 
 import pytest
+from msgspec import structs
 from sync_ingest.adapters.berka import BerkaAdapter
 from sync_ingest.domain.balances import Day, judge
 from sync_ingest.domain.records import (
-    AccountRecord,
     CardRecord,
     HolderRecord,
     LoanRecord,
-    PartyRecord,
     Posting,
-    StandingOrderRecord,
     Unreadable,
 )
+
+from .printed_bank import ENGLISH, ROUNDING_MINOR, Sums, in_czech, in_english, life
 
 HEADER = (
     b'"trans_id";"account_id";"date";"type";"operation";"amount";"balance";"k_symbol";"bank";"account"\r\n'
@@ -153,22 +153,13 @@ def test_a_birth_number_gives_the_day_and_the_gender(read_all):
     assert nobody.reason == "date-impossible"
 
 
-@pytest.fixture(scope="module")
-def berka(real_feeds):
-    return {path.name: path.read_bytes() for path in sorted((real_feeds / "berka").iterdir())}
-
-
-def test_every_row_of_the_real_tables_is_read(read_all, berka):
-    items = read_all(BerkaAdapter(), *berka.values(), names=tuple(berka))
-    assert Counter(type(item.content) for item in items) == {
-        AccountRecord: 2244,
-        PartyRecord: 2674,
-        HolderRecord: 2674,
-        CardRecord: 446,
-        LoanRecord: 339,
-        StandingOrderRecord: 3167,
-        Posting: 23_932 + 14_148,
+def test_every_row_of_all_tables_is_read(read_all, printed_bank):
+    items = read_all(BerkaAdapter(), *printed_bank.tables.values(), names=tuple(printed_bank.tables))
+    assert Counter(type(item.content) for item in items) == printed_bank.master | {
+        Posting: printed_bank.of_czech.rows + printed_bank.of_english.rows
     }
+    roles = Counter(item.role for item in contents(items) if isinstance(item, HolderRecord))
+    assert roles["signatory"] == printed_bank.signatories
     assert all(
         loan.amount_minor == loan.duration_months * loan.payment_minor
         for loan in contents(items)
@@ -176,40 +167,60 @@ def test_every_row_of_the_real_tables_is_read(read_all, berka):
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "before", "expected"),
-    [
-        ("trans_1993-01_to_1994-03.asc", date(1994, 3, 31), (22_927, 591, 8_698_091_310, 6_782_795_590)),
-        ("trans_1993-01_to_1994-03.asc", None, (23_932, 591, 8_711_974_530, 6_806_243_160)),
-        ("trans_loan_accounts_1995-1998_english.csv", None, (14_148, 173, 6_879_140_130, 6_153_042_210)),
-    ],
-)
-def test_the_sums_of_the_real_transactions(read_all, berka, name, before, expected):
-    postings = [
-        p for p in contents(read_all(BerkaAdapter(), berka[name])) if not before or p.booked_on < before
-    ]
-    credits_minor = sum(p.amount_minor for p in postings if p.amount_minor > 0)
-    debits_minor = -sum(p.amount_minor for p in postings if p.amount_minor < 0)
-    assert (len(postings), len({p.account for p in postings}), credits_minor, debits_minor) == expected
-    assert {p.kind for p in postings} >= {"interest", "fee", "household", "cash", "transfer", "insurance"}
+def test_the_sums_of_the_transactions(read_all, printed_bank):
+    for name, before, expected in (
+        (printed_bank.czech, printed_bank.cut_off_on, printed_bank.before_cut_off),
+        (printed_bank.czech, None, printed_bank.of_czech),
+        (printed_bank.english, None, printed_bank.of_english),
+    ):
+        postings = [
+            p
+            for p in contents(read_all(BerkaAdapter(), printed_bank.tables[name]))
+            if not before or p.booked_on < before
+        ]
+        assert expected == Sums(
+            rows=len(postings),
+            accounts=len({p.account for p in postings}),
+            credits_minor=sum(p.amount_minor for p in postings if p.amount_minor > 0),
+            debits_minor=-sum(p.amount_minor for p in postings if p.amount_minor < 0),
+        )
+        assert {p.kind for p in postings} >= {"interest", "fee", "household", "cash", "transfer", "insurance"}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_printed_balances_follow_from_the_rows_in_whatever_order_they_come(read_all, berka, seed):
-    postings = contents(read_all(BerkaAdapter(), berka["trans_1993-01_to_1994-03.asc"]))
+def test_printed_balances_follow_from_the_rows_in_whatever_order_they_come(read_all, printed_bank, seed):
+    postings = contents(read_all(BerkaAdapter(), printed_bank.tables[printed_bank.czech]))
     Random(seed).shuffle(postings)
     rows = defaultdict(lambda: defaultdict(lambda: Day(surplus={}, unprinted={}, steps=[])))
     for posting in postings:
-        if posting.booked_on < date(1994, 3, 31):
+        if posting.booked_on < printed_bank.cut_off_on:
             day = rows[posting.account][posting.booked_on]
             day.add(posting.amount_minor, posting.balance_after_minor)
     judged = []
     for days in rows.values():
         end_minor = 0
         for _, day in sorted(days.items()):
-            judged.append(judge(day, end_minor, printed_before=True, tolerance_minor=10))
+            judged.append(judge(day, end_minor, printed_before=True, tolerance_minor=ROUNDING_MINOR))
             end_minor = judged[-1].end_minor
-    assert sum(each.within for each in judged) == 972
-    assert sum(day.printed for days in rows.values() for day in days.values()) == 21_955 + 972
+    assert sum(each.within for each in judged) == printed_bank.rounded > 0
+    assert (
+        sum(day.printed for days in rows.values() for day in days.values())
+        == printed_bank.before_cut_off.rows
+    )
     assert [each for each in judged if each.breaks or each.uncompared] == []
-    assert max(each.largest_minor for each in judged) == 10
+    assert max(each.largest_minor for each in judged) == ROUNDING_MINOR
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_words_in_czech_and_in_english_give_the_same_postings(read_all, seed):
+    """What a word says of the money is the same; only the text is in the words of the file."""
+    movements = list(life(Random(seed), 7, date(1993, 1, 1), date(1994, 6, 30)))
+    assert {word for m in movements for word in m.words if word.strip()} >= set(ENGLISH) - {"SANKC. UROK"}
+    czech, english = (
+        [structs.replace(p, text=None) for p in contents(read_all(BerkaAdapter(), file))]
+        for file in (in_czech(movements), in_english(movements))
+    )
+    assert czech == english
+    assert [(p.amount_minor, p.balance_after_minor, p.booked_on) for p in czech] == [
+        (m.amount_minor if m.credit else -m.amount_minor, m.balance_minor, m.on) for m in movements
+    ]

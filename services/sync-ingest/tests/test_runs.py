@@ -40,6 +40,8 @@ from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
 from sync_ingest.reporting import result_of
 from sync_ingest.settings import SyncIngestSettings
 
+from .printed_bank import ROUNDING_MINOR
+
 DAY = date(2026, 3, 2)
 
 
@@ -427,11 +429,6 @@ def test_a_feed_that_loses_a_posting_on_its_way_is_red_and_names_the_account(ing
     assert len({problem.account_id for problem in result.findings.problems}) == 1
 
 
-@pytest.fixture(scope="module")
-def berka(real_feeds):
-    return {path.name: path.read_bytes() for path in sorted((real_feeds / "berka").iterdir())}
-
-
 def cut(content, before):
     rows = content.splitlines(keepends=True)
     return rows[0] + b"".join(row for row in rows[1:] if row.split(b";")[2] < before)
@@ -445,61 +442,80 @@ def shuffled(content, seed, twice=0.0):
     return head + b"".join(rows)
 
 
-HEAD = "trans_1993-01_to_1994-03.asc"
-
-
-def test_berka_gives_its_known_sums_whatever_the_order_and_however_often(ingest, source, berka):
-    files = berka | {HEAD: cut(berka[HEAD], b"940331")}
-    del files["trans_loan_accounts_1995-1998_english.csv"]
+def test_a_bank_gives_its_known_sums_whatever_the_order_and_however_often(ingest, source, printed_bank):
+    czech, sums = printed_bank.czech, printed_bank.before_cut_off
+    files = printed_bank.tables | {
+        czech: cut(printed_bank.tables[czech], f"{printed_bank.cut_off_on:%y%m%d}".encode())
+    }
+    del files[printed_bank.english]
     first = take(ingest, source, *files.values(), format="berka")
-    assert counts(first) == ("GREEN", 22_927, 22_927, 0, 0)
+    assert counts(first) == ("GREEN", sums.rows, sums.rows, 0, 0)
     assert result_of(first) | {"seconds": 0} == {
-        "records": 22_927,
-        "posted": 22_927,
+        "records": sums.rows,
+        "posted": sums.rows,
         "duplicates": 0,
         "quarantined": 0,
-        "accounts": 591,
-        "credits_minor": 8_698_091_310,
-        "debits_minor": 6_782_795_590,
+        "accounts": sums.accounts,
+        "credits_minor": sums.credits_minor,
+        "debits_minor": sums.debits_minor,
         "currency": "CZK",
         "certificate": "GREEN",
         "reasons": [],
         "seconds": 0,
     }
-    printed = first.findings.printed
+    printed, rounded = first.findings.printed, printed_bank.rounded
     assert (printed.rows, printed.exact, printed.within_tolerance, printed.largest_minor) == (
-        22_927,
-        21_955,
-        972,
-        10,
+        sums.rows,
+        sums.rows - rounded,
+        rounded,
+        ROUNDING_MINOR,
     )
     head = ingest.ledger.head_position()
     again = take(ingest, source, *files.values(), format="berka")
-    assert counts(again) == ("GREEN", 22_927, 0, 22_927, 0)
+    assert counts(again) == ("GREEN", sums.rows, 0, sums.rows, 0)
     assert ingest.ledger.head_position() == head
+    twice = int(sums.rows * 0.05)
     for seed in (7, 8, 9):
-        disorder = [
-            shuffled(content, seed, 0.05 if "trans" in name else 0) for name, content in files.items()
-        ]
+        disorder = [shuffled(content, seed, 0.05 if name == czech else 0) for name, content in files.items()]
         other = take(ingest, f"{source}-shuffled-{seed}", *disorder, format="berka")
-        assert counts(other) == ("GREEN", 24_073, 22_927, 1_146, 0)
+        assert counts(other) == ("GREEN", sums.rows + twice, sums.rows, twice, 0)
         assert other.findings.lines == first.findings.lines
 
 
-def test_both_transaction_files_of_the_real_bank_give_what_each_gives_alone(ingest, source, berka):
-    result = result_of(take(ingest, source, *berka.values(), format="berka"))
-    assert (result["records"], result["posted"], result["accounts"]) == (38_080, 38_080, 764)
-    assert result["credits_minor"] == 8_711_974_530 + 6_879_140_130
-    assert result["debits_minor"] == 6_806_243_160 + 6_153_042_210
+def test_both_transaction_files_of_a_bank_give_what_each_gives_alone(ingest, source, printed_bank):
+    one, other = printed_bank.of_czech, printed_bank.of_english
+    result = result_of(take(ingest, source, *printed_bank.tables.values(), format="berka"))
+    rows = one.rows + other.rows
+    assert (result["records"], result["posted"], result["accounts"]) == (
+        rows,
+        rows,
+        one.accounts + other.accounts,
+    )
+    assert result["credits_minor"] == one.credits_minor + other.credits_minor
+    assert result["debits_minor"] == one.debits_minor + other.debits_minor
 
 
-def test_the_day_on_which_the_real_file_is_cut_off_is_red_with_its_accounts(ingest, source, berka):
-    result = take(ingest, source, berka[HEAD], format="berka")
-    assert counts(result) == ("RED", 23_932, 23_932, 0, 0)
-    assert len(result.findings.problems) == 16
+def test_the_day_on_which_a_file_is_cut_off_is_red_with_its_accounts(ingest, source, printed_bank):
+    rows = printed_bank.of_czech.rows
+    result = take(ingest, source, printed_bank.tables[printed_bank.czech], format="berka")
+    assert counts(result) == ("RED", rows, rows, 0, 0)
+    assert len(result.findings.problems) == printed_bank.cut_off_accounts
     assert {(p.code, p.detail) for p in result.findings.problems} == {
-        ("running-balance-differs", "1994-03-31")
+        ("running-balance-differs", printed_bank.cut_off_on.isoformat())
     }
+
+
+def test_a_file_that_begins_in_the_middle_names_the_openings_that_it_lacks(ingest, source, printed_bank):
+    head, *rows = printed_bank.tables[printed_bank.czech].splitlines(keepends=True)
+    days = sorted({row.split(b";")[2] for row in rows})
+    middle, end = days[len(days) * 3 // 4], f"{printed_bank.cut_off_on:%y%m%d}".encode()
+    before = {row.split(b";")[1] for row in rows if row.split(b";")[2] < middle}
+    left = [row for row in rows if middle <= row.split(b";")[2] < end]
+    lacking = before & {row.split(b";")[1] for row in left}
+    result = take(ingest, source, head + b"".join(left), format="berka")
+    assert counts(result) == ("RED", len(left), len(left), 0, 0)
+    assert {p.code for p in result.findings.problems} == {"opening-missing"}
+    assert len({p.account_id for p in result.findings.problems}) == len(lacking) > 10
 
 
 POINTS = ["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
@@ -656,7 +672,7 @@ def small_folder(folder, rows=3_000):
             f"{number + 1};{account};{day};{words};{amount // 100}.{amount % 100:02d};"
             f"{balance // 100}.{balance % 100:02d};;;\r\n"
         )
-    (folder / HEAD).write_text("".join(lines) + "1;2;930230;PRIJEM;VKLAD;1;1;;;\r\n")
+    (folder / "trans.asc").write_text("".join(lines) + "1;2;930230;PRIJEM;VKLAD;1;1;;;\r\n")
 
 
 def folder_contents(folder):
