@@ -119,11 +119,12 @@ def test_a_quarantined_record_is_listed_and_released_once(crm, folder, tmp_path)
     crm("ingest", "--format", "berka", "--source", "three", folder, "--json")
     listed = crm("quarantine", "list", "--source", "three", "--json")
     (entry,) = json.loads(listed.stdout)["items"]
-    assert (entry["file"], entry["line"], entry["column"]) == ("trans.asc", 3, "amount")
+    assert (entry["file"], entry["line"], entry["column"]) == ("***.asc", 3, "amount")
     assert entry["reason"] == "amount-malformed"
     assert crm("quarantine", "show", entry["id"]).returncode == 2, "showing it needs a purpose"
     shown = crm("quarantine", "show", entry["id"], "--purpose", "to repair it")
     assert shown.stdout.strip() == ROWS.splitlines()[1]
+    assert "line 3 of 'trans.asc'" in shown.stderr
     repaired = tmp_path / "repaired.jsonl"
     repaired.write_text(
         '{"record":"posting","account":"10","core_transaction_id":"2","amount_minor":-1234,"currency":"CZK",'

@@ -4,17 +4,22 @@ The inbound topic is left out: branch systems write it, and what they send is th
 documents, because its pages are compressed.
 """
 
+import asyncio
 import base64
 import json
 import mmap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from chassis.transport import Record, ensure_topics
 from contracts.topics import COREBANK_POSTINGS, Topic
+from sync_ingest import bootstrap as ingest_service
+from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.ingesting import Acting
 
 from tests.integration.conftest import System, lines
 
@@ -31,7 +36,13 @@ PARTY = "P-VIP-7788990"
 BY_HAND = "司徒望舒"
 STATED = [{"product": "fund", "amount": "100.00", "currency": "CNY"}]
 BAD_NAME = "申屠失意"
+FILE_PERSON = "O'Brien\"太叔静姝"
+FILE_ACCOUNT = "6228481122334455667"
+FILE = f"{FILE_PERSON} {FILE_ACCOUNT}.csv"
+"""People name files after customers and accounts."""
 ALL = (
+    FILE_PERSON,
+    FILE_ACCOUNT,
     NAME,
     COUNTERPARTY,
     TEXT,
@@ -83,6 +94,9 @@ FEED: tuple[dict[str, Any], ...] = (
         "counterparty_name": BAD_NAME,
     },
 )
+
+
+CONTROL = {"record": "control", "records": 17}
 
 
 def spellings(value: str) -> Iterator[bytes]:
@@ -152,6 +166,14 @@ async def entrusted(system: System) -> System:
         headers={"Idempotency-Key": "personal"},
     )
     assert made.status_code == 201, made.text
+    assert (await asyncio.to_thread(system.take_in, SOURCE, b"{broken\n", FILE)).findings.quarantined == 1
+    answer = await system.web.post(
+        "/ingest/batches",
+        data={"source": SOURCE},
+        files=[("file", (FILE, lines(CONTROL)))],
+        headers={"Idempotency-Key": "named"},
+    )
+    assert (answer.status_code, answer.json()["certificate"]) == (201, "RED"), answer.text
     await system.caught_up()
     shown = await system.panorama(f"{SOURCE}:{PARTY}")
     assert shown["currencies"][0]["overdrafts"]["amount_minor"] == 123_456
@@ -208,6 +230,18 @@ async def test_whoever_may_sees_them(entrusted: System) -> None:
     account = next(one for one in shown["accounts"] if one["balances"])
     page = (await entrusted.web.get(account["balances"][0]["events"])).json()
     assert [one["amount_minor"] for one in page["items"]] == [-123_456]
+
+
+async def test_the_name_of_a_file_is_shown_with_its_record_and_nowhere_else(entrusted: System) -> None:
+    page = (await entrusted.web.get("/ingest/quarantine", params={"source": SOURCE})).text
+    certificates = (await entrusted.web.get("/ingest/certificates", params={"source": SOURCE})).text
+    assert "control-total-differs" in certificates
+    for shown in (page, certificates):
+        assert [value for value in (FILE_PERSON, "太叔静姝", FILE_ACCOUNT) if value in shown] == []
+    [entry] = [one for one in json.loads(page)["items"] if one["file"] == "***.csv"]
+    with ingest_service.opened(entrusted.ingest, acting=Acting("anna")) as ingest:
+        seen = ingest.show(QuarantineId(UUID(entry["id"])), "to repair it")
+    assert (seen.file, seen.line, seen.raw) == (FILE, 1, b"{broken")
 
 
 def test_every_spelling_is_searched(tmp_path: Path) -> None:

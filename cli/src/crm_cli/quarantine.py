@@ -16,7 +16,7 @@ from sync_ingest.archive import Proposal
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.ingesting import ITSELF, Ingest
 from sync_ingest.opening import opened
-from sync_ingest.reporting import proposal_of, quarantine_of, result_of
+from sync_ingest.reporting import proposal_of, quarantine_page_of, result_of
 
 from crm_cli.answers import AlwaysJson, Json, answer, answer_list
 from crm_cli.exits import WRONG
@@ -50,9 +50,8 @@ def list_entries(
     with _running() as running:
         while len(entries) < limit:
             after = entries[-1]["number"] if entries else 0
-            page = running.archive.quarantine_page(source, wanted, after, min(PAGE, limit - len(entries)))
-            proposals = running.proposals([entry.id for _, entry in page])
-            entries += [quarantine_of(number, entry, proposals.get(entry.id)) for number, entry in page]
+            page = quarantine_page_of(running, source, wanted, after, min(PAGE, limit - len(entries)))
+            entries += page
             if not page:
                 break
         waiting = running.archive.waiting(source)
@@ -83,13 +82,15 @@ def show(
     as_json: Json = False,
     token: Token = None,
 ) -> None:
-    """Shows the record as it came, which may hold personal data. Who saw it and what for is stored first."""
+    """Shows the record as it came and the name of its file, which may hold personal data. Who saw it and what for is stored first."""
     with _running(token, "release", purpose) as running:
-        raw = running.show(QuarantineId(entry), purpose)
+        seen = running.show(QuarantineId(entry), purpose)
     if as_json:
-        answer({"quarantine": str(entry), "raw": raw.decode(errors="replace")}, "", as_json=True)
+        shown = {"raw": seen.raw.decode(errors="replace"), "file": seen.file, "line": seen.line}
+        answer({"quarantine": str(entry), **shown}, "", as_json=True)
     else:
-        sys.stdout.buffer.write(raw + b"\n")
+        print(f"line {seen.line} of {seen.file!r}", file=sys.stderr)
+        sys.stdout.buffer.write(seen.raw + b"\n")
 
 
 @app.command("release")

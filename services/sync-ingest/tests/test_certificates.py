@@ -196,7 +196,7 @@ def test_control_totals_that_agree_are_green_and_one_dropped_row_is_red_until_it
         red = read(f"less-{at}", rest)
         assert red.findings.status == "RED", controls
         assert {p.code for p in red.findings.problems} <= {"control-total-differs", "opening-missing"}
-        place = "stated beside the feed" if beside else "file-0:5"
+        place = "stated beside the feed" if beside else f"line 5 of intake {red.intakes[0]}"
         assert all(place in p.detail for p in red.findings.problems)
         if controls[0].account:
             assert {p.account_id for p in red.findings.problems} == {

@@ -9,7 +9,8 @@ from chassis.catalogue import NewEvent
 from chassis.events import Metadata, personal_fields
 from chassis.privacy import DataKey
 from contracts.identity import OutsideIds
-from contracts.ingest import FeedCertified, FeedCertifiedV2
+from contracts.ingest import FeedCertified, FeedCertifiedV2, FeedRecordQuarantinedV2
+from contracts.ingest import FeedRecordQuarantined as FeedRecordQuarantined1
 from msgspec import structs
 from sync_ingest.domain.booking import Reversed, booked, described
 from sync_ingest.domain.certificate import Comparison, Judgement, certify
@@ -158,6 +159,19 @@ def test_a_booked_and_a_reversed_posting_say_the_same_but_for_what_is_reversed()
         "reversed_kind",
         "reversed_booked_on",
     }
+
+
+def test_a_quarantined_record_whose_file_was_in_clear_stays_published_so_and_is_read_without_the_name():
+    event = next(event for event in EVENTS if isinstance(event, FeedRecordQuarantined))
+    (stored,) = CATALOGUE.stored([NewEvent(ID, 1, event, META)], {ID: KEY})
+    assert published(stored).event is FeedRecordQuarantinedV2
+    body = json.loads(stored.body)
+    body["data"] |= {"v": 1, "file": "张伟 6222021234566789.csv"}
+    old = structs.replace(stored, body=json.dumps(body).encode())
+    words = published(old)
+    assert (words.event, json.loads(words.body)["file"]) == (FeedRecordQuarantined1, body["data"]["file"])
+    for read in (CATALOGUE.open(old, KEY), CATALOGUE.decode(old), CATALOGUE.open(old, None)):
+        assert (read.event.file, read.event.line) == ("***", event.line)
 
 
 def test_a_certificate_of_before_amber_stays_published_as_it_was_and_is_read_as_one_of_now():

@@ -298,7 +298,7 @@ def test_a_window_that_is_open_makes_no_release_red(ingest, source, entry):
 def test_a_record_is_shown_for_a_purpose_and_the_event_comes_first(ingest, source, entry):
     with pytest.raises(ReasonMissing):
         ingest.show(entry.id, " ")
-    assert ingest.show(entry.id, "to repair it") == BROKEN
+    assert ingest.show(entry.id, "to repair it").raw == BROKEN
     (stored,) = ingest.ledger._recorder.read_stream(entry.id)
     shown = CATALOGUE.open(stored, None)
     assert (shown.event.purpose, shown.metadata.actor, shown.metadata.privilege) == (

@@ -201,6 +201,13 @@ class FeedRecordQuarantined(IngestEvent):
     detail: str
 
 
+class FeedRecordQuarantinedV2(FeedRecordQuarantined):
+    """As before; the name of the file is sealed, because people name files after customers and accounts."""
+
+    VERSION = 2
+    PERSONAL = frozenset({"file"})
+
+
 class FeedRecordReleased(IngestEvent):
     """A quarantined record was repaired, and what replaces it was booked."""
 
@@ -275,6 +282,7 @@ EVENTS: tuple[type[IngestEvent], ...] = (
     PostingReversed,
     PartyDescribed,
     FeedRecordQuarantined,
+    FeedRecordQuarantinedV2,
     FeedRecordReleased,
     FeedRecordDismissed,
     FeedCertified,

@@ -28,6 +28,7 @@ from psycopg import sql
 from typing_extensions import override
 
 from sync_ingest.domain.identities import ContentId, IntakeId, QuarantineId, content_id, intake_id
+from sync_ingest.domain.records import masked_file
 from sync_ingest.domain.totals import AccountTotal, Flow, Purse
 
 STORE_SCHEMA: Final = "store_ingest"
@@ -41,8 +42,10 @@ SAME_ROW_MAX: Final = 1_000
 """So many entries of one row are resolved with it."""
 
 QuarantineStatus = Literal["waiting", "released", "dismissed"]
-SealChunk = Callable[[ContentId, int, bytes], bytes]
-OpenChunk = Callable[[ContentId, int, bytes], bytes]
+SealPart = Callable[[ContentId, str, bytes], bytes]
+OpenPart = Callable[[ContentId, str, bytes], bytes]
+"""Seals and opens a part of an intake: a chunk of its bytes by its number, or its `NAME`."""
+NAME: Final = "name"
 
 
 class SourceBusy(Refusal, Transient):
@@ -85,7 +88,7 @@ class Intake:
     content: ContentId
     source: str
     sha256: bytes
-    name: str
+    name_sealed: bytes | None
     format: str
     mapping: str | None
     size_bytes: int
@@ -107,12 +110,14 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """One record, or one file, that could not be posted; `raw` is sealed. `row` is the same in every file that has it."""
+    """One record, or one file, that could not be posted; `raw` is sealed. `row` is the same in every file that has it.
+
+    The name of its file is that of its intake.
+    """
 
     id: QuarantineId
     source: str
     intake: IntakeId
-    file: str
     line: int
     column: str | None
     reason: str
@@ -171,7 +176,7 @@ def bounded(figure: int) -> int:
 
 SCHEMA_SQL: Final = """
 create table if not exists {schema}.intakes (
-    id uuid primary key, source text not null, sha256 bytea not null, name text not null, format text not null,
+    id uuid primary key, source text not null, sha256 bytea not null, name_sealed bytea, format text not null,
     mapping text, size_bytes bigint not null, received_at timestamptz not null, certificate uuid,
     set_aside text, repairs uuid, request text, fingerprint bytea, number bigint generated always as identity);
 alter table {schema}.intakes add column if not exists repairs uuid,
@@ -183,7 +188,7 @@ create index if not exists intakes_bytes on {schema}.intakes (source, sha256);
 create table if not exists {schema}.intake_chunks (
     content uuid not null, number int not null, sealed bytea not null, primary key (content, number));
 create table if not exists {schema}.quarantine (
-    id uuid primary key, source text not null, intake uuid not null, file text not null, line bigint not null,
+    id uuid primary key, source text not null, intake uuid not null, line bigint not null,
     "column" text, reason text not null, detail text not null, raw_sealed text not null,
     quarantined_at timestamptz not null, status text not null default 'waiting', kind text,
     whole_file boolean not null default false, "row" uuid, number bigint generated always as identity);
@@ -248,7 +253,34 @@ from (select source, convert_from(findings, 'UTF8')::jsonb as f from {schema}.ce
 group by source on conflict do nothing;
 """
 """Sums of what the certificates of a source say, for those who watch."""
-TABLES: Final = Tables("ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL))
+NAMES_SQL: Final = """
+alter table {schema}.intakes add column if not exists name_sealed bytea;
+do $body$ begin
+    update {schema}.intakes set name = '';
+    alter table {schema}.intakes drop column name;
+exception when undefined_column then null;
+end $body$;
+do $body$ begin
+    update {schema}.quarantine set file = '';
+    alter table {schema}.quarantine drop column file;
+exception when undefined_column then null;
+end $body$;
+update {schema}.contradictions set detail = regexp_replace(detail, ', .*:[0-9]+$', '')
+    where kind = 'control' and detail ~ ', .*:[0-9]+$';
+update {schema}.certificates as c set findings = convert_to(jsonb_set(f.f, '{{problems}}', (
+        select jsonb_agg(case when p ->> 'detail' ~ ', .*:[0-9]+$'
+            then p || jsonb_build_object('detail', regexp_replace(p ->> 'detail', ', .*:[0-9]+$', '')) else p end)
+        from jsonb_array_elements(f.f -> 'problems') as p))::text, 'UTF8')
+    from (select id, convert_from(findings, 'UTF8')::jsonb as f from {schema}.certificates) as f
+    where f.id = c.id and jsonb_path_exists(f.f, '$.problems[*].detail ? (@ like_regex ", .*:[0-9]+$")');
+"""
+"""Names of files were in clear here. They are blanked, since this step knows no keys: later names are sealed.
+
+A column that is dropped keeps its bytes in old rows, so it is emptied first; they go with the next vacuum.
+"""
+TABLES: Final = Tables(
+    "ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL)
+)
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
 
 
@@ -315,7 +347,7 @@ class Archive:
         mapping: str | None,
         reading: str,
         received_at: datetime,
-        seal: SealChunk,
+        seal: SealPart,
         command: Command | None = None,
         repairs: QuarantineId | None = None,
     ) -> Intake:
@@ -337,7 +369,7 @@ class Archive:
                 kept,
                 source,
                 digest,
-                name,
+                seal(kept, NAME, name.encode()),
                 format,
                 mapping,
                 size,
@@ -355,14 +387,14 @@ class Archive:
                         if found != (digest, size):
                             raise _Changed(found)
                     self._execute(
-                        "insert into {s}.intakes (id, source, sha256, name, format, mapping, size_bytes,"
+                        "insert into {s}.intakes (id, source, sha256, name_sealed, format, mapping, size_bytes,"
                         " received_at, repairs, request, fingerprint)"
                         " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                         (
                             intake,
                             source,
                             digest,
-                            name,
+                            fresh.name_sealed,
                             format,
                             mapping,
                             size,
@@ -376,7 +408,7 @@ class Archive:
                 digest, size = changed.found
             else:
                 return fresh
-        raise FeedChanging(name)
+        raise FeedChanging(masked_file(name))
 
     def take_in_again(
         self, intake: Intake, identity: IntakeId, received_at: datetime, command: Command | None
@@ -392,13 +424,13 @@ class Archive:
             again=intake.id,
         )
         self._write(
-            "insert into {s}.intakes (id, source, sha256, name, format, mapping, size_bytes, received_at, request,"
+            "insert into {s}.intakes (id, source, sha256, name_sealed, format, mapping, size_bytes, received_at, request,"
             " fingerprint, again) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 fresh.id,
                 fresh.source,
                 fresh.sha256,
-                fresh.name,
+                fresh.name_sealed,
                 fresh.format,
                 fresh.mapping,
                 fresh.size_bytes,
@@ -417,14 +449,18 @@ class Archive:
         )
         return frozenset(row[0] for row in rows)
 
-    def _keep(self, content: ContentId, seal: SealChunk, number: int, chunk: bytes) -> None:
-        sealed = seal(content, number, chunk)
+    def _keep(self, content: ContentId, seal: SealPart, number: int, chunk: bytes) -> None:
+        sealed = seal(content, str(number), chunk)
         self._execute("insert into {s}.intake_chunks values (%s, %s, %s)", (content, number, sealed))
 
     def intake(self, intake: IntakeId) -> Intake | None:
         """The intake of that id, if it was kept."""
         rows = self._intakes("where id = %s", (intake,))
         return rows[0] if rows else None
+
+    def intakes(self, ids: Sequence[IntakeId]) -> dict[IntakeId, Intake]:
+        """The intakes among `ids` that were kept."""
+        return {intake.id: intake for intake in self._intakes("where id = any(%s)", (list(ids),))}
 
     def open_intakes(self, source: str) -> list[Intake]:
         """Intakes that no certificate covers yet, oldest first."""
@@ -459,13 +495,13 @@ class Archive:
 
     def _intakes(self, where: str, values: tuple[object, ...]) -> list[Intake]:
         columns = (
-            "id, source, sha256, name, format, mapping, size_bytes, received_at, certificate is not null,"
+            "id, source, sha256, name_sealed, format, mapping, size_bytes, received_at, certificate is not null,"
             " set_aside, repairs, request, fingerprint, again"
         )
         rows = self._rows(f"select {columns} from {{s}}.intakes {where}", values)
         return [Intake(row[0], content_id(self._ids, row[1], row[2]), *row[1:]) for row in rows]
 
-    def read(self, intake: Intake, open_chunk: OpenChunk) -> BinaryIO:
+    def read(self, intake: Intake, open_chunk: OpenPart) -> BinaryIO:
         """The bytes as they came; chunks are fetched one by one."""
 
         def chunk(number: int) -> bytes | None:
@@ -473,7 +509,7 @@ class Archive:
                 "select sealed from {s}.intake_chunks where content = %s and number = %s",
                 (intake.content, number),
             )
-            return open_chunk(intake.content, number, rows[0][0]) if rows else None
+            return open_chunk(intake.content, str(number), rows[0][0]) if rows else None
 
         return io.BufferedReader(_Chunks(chunk), CHUNK_BYTES)
 
@@ -484,9 +520,9 @@ class Archive:
         with self._writing(), self._connection.cursor() as cursor:
             cursor.executemany(
                 self._sql(
-                    'insert into {s}.quarantine (id, source, intake, file, line, "column", reason, detail,'
+                    'insert into {s}.quarantine (id, source, intake, line, "column", reason, detail,'
                     ' raw_sealed, quarantined_at, kind, whole_file, "row")'
-                    " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                    " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                     " on conflict do nothing"
                 ),
                 [
@@ -494,7 +530,6 @@ class Archive:
                         e.id,
                         e.source,
                         e.intake,
-                        e.file,
                         e.line,
                         e.column,
                         e.reason,
@@ -1053,7 +1088,7 @@ class Archive:
         return self._rows(statement, values)[0]
 
 
-_ENTRY: Final = 'id, source, intake, file, line, "column", reason, detail, raw_sealed, quarantined_at, status, kind, whole_file, "row"'
+_ENTRY: Final = 'id, source, intake, line, "column", reason, detail, raw_sealed, quarantined_at, status, kind, whole_file, "row"'
 
 
 class _Changed(Exception):
@@ -1073,7 +1108,7 @@ def _hashed(
         hasher.update(chunk)
         size += len(chunk)
         if size > INTAKE_BYTES_MAX:
-            raise IntakeOversized(name)
+            raise IntakeOversized(masked_file(name))
         keep(number, chunk)
         number += 1
     return hasher.digest(), size

@@ -28,7 +28,7 @@ from sync_ingest.ingesting import (
     QuarantineUnknown,
     RunResult,
 )
-from sync_ingest.reporting import certificate_of, note_run, proposal_of, quarantine_of, result_of
+from sync_ingest.reporting import certificate_of, note_run, proposal_of, quarantine_page_of, result_of
 
 RUNS_AT_ONCE_MAX: Final = 4
 READS_AT_ONCE_MAX: Final = 4
@@ -182,12 +182,7 @@ class IngestDesk:
     ) -> list[Answer]:
         """A page of quarantine entries in the order they came, with the repairs that wait for a second person."""
 
-        def read(ingest: Ingest) -> list[Answer]:
-            page = ingest.archive.quarantine_page(source, status, after, limit)
-            proposals = ingest.proposals([entry.id for _, entry in page])
-            return [quarantine_of(number, entry, proposals.get(entry.id)) for number, entry in page]
-
-        return await self._read(read)
+        return await self._read(lambda ingest: quarantine_page_of(ingest, source, status, after, limit))
 
     async def certificates(self, source: str | None, before: int | None, limit: int) -> list[Answer]:
         """A page of certificates, newest first. Accounts are named by id: their numbers are personal."""

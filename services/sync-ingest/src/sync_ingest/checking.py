@@ -41,7 +41,7 @@ _series: Final = msgspec.msgpack.Decoder(NumberSeries)
 
 
 class Stated(NamedTuple):
-    """A control record, and where it stands: the name of its file and its line, or neither."""
+    """A control record, and where it stands: its intake and its line, or neither. A file's name may be personal."""
 
     control: ControlRecord
     place: str
@@ -67,19 +67,22 @@ class Checking:
     def check(
         self,
         read: FeedRead,
-        names: Sequence[str],
+        intakes: Sequence[UUID],
         beside: Sequence[ControlRecord],
         totals: ControlTotals,
         *,
         as_one: bool,
     ) -> None:
-        """Checks what was read of files `names`; `beside`: controls of all together; `as_one`: a stream is one file."""
+        """Checks what was read of `intakes`; `beside`: controls of all together; `as_one`: a stream is one file."""
         files = dict(read.files)
         stated: list[tuple[Sequence[FileRead], list[Stated]]] = [
             (list(files.values()), [Stated(control, "stated beside the feed") for control in beside])
         ]
         of_files = [
-            ([file], [Stated(control, f"{names[at]}:{line}") for line, control in file.controls])
+            (
+                [file],
+                [Stated(control, f"line {line} of intake {intakes[at]}") for line, control in file.controls],
+            )
             for at, file in files.items()
         ]
         if as_one:

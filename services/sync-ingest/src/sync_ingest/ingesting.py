@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from chassis.deciding import Refusal
 from chassis.events import RecordedEvent, StoredEvent
+from chassis.privacy import ERASED
 from chassis.store import Command, Fence
 from chassis.telemetry import carrier, span
 from chassis.transient import is_transient
@@ -20,7 +21,7 @@ from contracts.identity import OutsideIds
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Adapter, FeedFile, Item, chunks_of_lines
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
-from sync_ingest.archive import Archive, Intake, Proposal, QuarantineEntry
+from sync_ingest.archive import NAME, Archive, Intake, Proposal, QuarantineEntry
 from sync_ingest.checking import Checking
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
 from sync_ingest.domain.certificate import (
@@ -182,6 +183,14 @@ class RunResult:
     appended: int
     seconds: float
     position: int = 0
+
+
+class Seen(NamedTuple):
+    """A quarantined record in clear: as it came, the name of its file, and its line."""
+
+    raw: bytes
+    file: str
+    line: int
 
 
 class Certificate(NamedTuple):
@@ -438,7 +447,7 @@ class Ingest:
             self.archive.resolved([entry.id], "dismissed")
             return position
 
-    def show(self, quarantined: QuarantineId, purpose: str) -> bytes:
+    def show(self, quarantined: QuarantineId, purpose: str) -> Seen:
         """The record as it came, which may be personal; that it was seen, by whom and what for, is stored first."""
         _worded(purpose)
         entry = self._entry(quarantined)
@@ -455,7 +464,7 @@ class Ingest:
                         raise
                     continue
                 break
-        return self.raw_of(entry)
+        return Seen(self.raw_of(entry), self.file_of(entry.intake), entry.line)
 
     def proposals(self, entries: Sequence[QuarantineId]) -> dict[QuarantineId, Proposal]:
         """The repairs that wait for a second person, by entry."""
@@ -615,9 +624,6 @@ class Ingest:
         return self._certified_run(source, [intake], pipeline, command, started)
 
     def _keep_repair(self, entry: QuarantineEntry, repaired: bytes, command: Command | None) -> Intake:
-        def seal(content: ContentId, number: int, chunk: bytes) -> bytes:
-            return self.vault.seal_bytes(content, f"intake|{number}", chunk)
-
         intake = self.archive.take_in(
             entry.source,
             f"repair-of-{entry.id}",
@@ -626,7 +632,7 @@ class Ingest:
             mapping=None,
             reading=f"{adapter_for('canonical', None).reading}|repair|{entry.id}",
             received_at=self.now(),
-            seal=seal,
+            seal=self._sealed_part,
             command=command,
             repairs=entry.id,
         )
@@ -725,11 +731,30 @@ class Ingest:
 
     def bytes_of(self, intake: Intake) -> BinaryIO:
         """The bytes of an intake as they came."""
+        return self.archive.read(intake, self._open_part)
 
-        def open_chunk(of: ContentId, number: int, sealed: bytes) -> bytes:
-            return self.vault.open_bytes(of, f"intake|{number}", sealed)
+    def file_of(self, intake: IntakeId) -> str:
+        """The name under which the bytes of an intake came, which may be personal; `***` where it is no longer known."""
+        return self.files_of([intake])[intake]
 
-        return self.archive.read(intake, open_chunk)
+    def files_of(self, intakes: Sequence[IntakeId]) -> dict[IntakeId, str]:
+        """As `file_of`, of several."""
+        kept = self.archive.intakes(list(dict.fromkeys(intakes)))
+        return {intake: self._name_of(kept[intake]) if intake in kept else ERASED for intake in intakes}
+
+    def _name_of(self, intake: Intake) -> str:
+        if intake.name_sealed is None:
+            return ERASED
+        try:
+            return self._open_part(intake.content, NAME, intake.name_sealed).decode()
+        except SubjectErased:
+            return ERASED
+
+    def _sealed_part(self, content: ContentId, part: str, plain: bytes) -> bytes:
+        return self.vault.seal_bytes(content, f"intake|{part}", plain)
+
+    def _open_part(self, content: ContentId, part: str, sealed: bytes) -> bytes:
+        return self.vault.open_bytes(content, f"intake|{part}", sealed)
 
     def _settle_reversals(self, source: str) -> list[RunResult]:
         """Releases reversals that wait for a posting that is stored now, as they came; the source is locked.
@@ -847,9 +872,6 @@ class Ingest:
         mapping: str | None,
         command: Command | None = None,
     ) -> list[Intake]:
-        def seal(content: ContentId, number: int, chunk: bytes) -> bytes:
-            return self.vault.seal_bytes(content, f"intake|{number}", chunk)
-
         self._known(source)
         reading = adapter_for(format, mapping).reading
 
@@ -865,7 +887,7 @@ class Ingest:
                     mapping=mapping,
                     reading=reading,
                     received_at=self.now(),
-                    seal=seal,
+                    seal=self._sealed_part,
                     command=command,
                 )
             if intake.id in intakes:
@@ -1010,12 +1032,13 @@ class Ingest:
         files, origins, met = [], [], set[IntakeId]()
         readings = self.archive.readings(intakes)
         for intake in intakes:
-            files.append(FeedFile(intake.name, intake.size_bytes, self._opener(intake)))
+            name = self._name_of(intake)
+            files.append(FeedFile(name, intake.size_bytes, self._opener(intake)))
             fresh = not intake.certified and intake.id not in met
             origins.append(
                 Origin(
                     intake.id,
-                    intake.name,
+                    name,
                     open=fresh,
                     closed=intake.certified and not trial,
                     covers="parts" if intake.repairs else adapter.covers,
@@ -1074,8 +1097,8 @@ class Ingest:
                 covered_flows |= flows
         comparison.close()
         checking = Checking(self.archive, self.ledger, self.ids, source)
-        names, as_one = [intake.name for intake in intakes], intakes[0].format == "topic"
-        checking.check(pipeline.read, names, controls, pipeline.totals, as_one=as_one)
+        read, as_one = [intake.id for intake in intakes], intakes[0].format == "topic"
+        checking.check(pipeline.read, read, controls, pipeline.totals, as_one=as_one)
         checking.faults(comparison.problems, sorted(pending))
         judgement = self._judgement(source, checking.unchecked, comparison.uncompared)
         certificate, covered = None, sorted(pending) or ids
@@ -1315,7 +1338,6 @@ class _Book:
                     id=QuarantineId(event.quarantine),
                     source=event.source,
                     intake=IntakeId(event.intake),
-                    file=event.file,
                     line=event.line,
                     column=event.column,
                     reason=event.reason,

@@ -77,7 +77,7 @@ _WORDS: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] 
     "posting-reversed": (public.PostingReversed, _posting),
     "party-described": (public.PartyDescribed, _same),
     "intake-received": None,
-    "feed-record-quarantined": (public.FeedRecordQuarantined, _without_raw),
+    "feed-record-quarantined": (public.FeedRecordQuarantinedV2, _without_raw),
     "quarantined-record-released": (public.FeedRecordReleased, _released),
     "quarantined-record-dismissed": (public.FeedRecordDismissed, _same),
     "quarantined-record-shown": None,
@@ -87,6 +87,7 @@ _WORDS: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] 
     "source-scheduled": None,
 }
 _AS_IT_WAS: Final[dict[tuple[str, int], tuple[type[public.IngestEvent], Callable[[Data], Data]]]] = {
+    ("feed-record-quarantined", 1): (public.FeedRecordQuarantined, _without_raw),
     ("reconciliation-certified", 1): (public.FeedCertified, _certificate),
 }
 """What was told in an older version stays told in it: lifting belongs to who reads."""

@@ -9,7 +9,8 @@ import structlog
 
 from sync_ingest.archive import Proposal, QuarantineEntry
 from sync_ingest.domain.certificate import Findings, Problem
-from sync_ingest.ingesting import Certificate, RunResult
+from sync_ingest.domain.records import masked_file
+from sync_ingest.ingesting import Certificate, Ingest, RunResult
 
 Amounts = int | dict[str, int]
 
@@ -105,14 +106,16 @@ def masked_number(number: str) -> str:
     return "*" * (len(number) - shown) + (number[-shown:] if shown else "")
 
 
-def quarantine_of(number: int, entry: QuarantineEntry, proposal: Proposal | None = None) -> dict[str, Any]:
-    """A quarantine entry without the record itself, which is personal."""
+def quarantine_of(
+    number: int, entry: QuarantineEntry, file: str, proposal: Proposal | None = None
+) -> dict[str, Any]:
+    """A quarantine entry without the record itself, which is personal; of its file's name the ending."""
     return {
         "id": str(entry.id),
         "number": number,
         "source": entry.source,
         "intake": str(entry.intake),
-        "file": entry.file,
+        "file": masked_file(file),
         "line": entry.line,
         "column": entry.column,
         "reason": entry.reason,
@@ -123,6 +126,18 @@ def quarantine_of(number: int, entry: QuarantineEntry, proposal: Proposal | None
         "whole_file": entry.whole_file,
         "proposal": proposal_of(proposal) if proposal else None,
     }
+
+
+def quarantine_page_of(
+    ingest: Ingest, source: str | None, status: str | None, after: int, limit: int
+) -> list[dict[str, Any]]:
+    """A page of quarantine entries in the order they came, with the repairs that wait for a second person."""
+    page = ingest.archive.quarantine_page(source, status, after, limit)
+    proposals = ingest.proposals([entry.id for _, entry in page])
+    files = ingest.files_of([entry.intake for _, entry in page])
+    return [
+        quarantine_of(number, entry, files[entry.intake], proposals.get(entry.id)) for number, entry in page
+    ]
 
 
 def proposal_of(proposal: Proposal) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from chassis.events import Event, personal
+from chassis.privacy import ERASED
 
 from sync_ingest.domain.certificate import Findings
 
@@ -195,12 +196,15 @@ class IntakeReceived(Event, frozen=True):
 
 
 class FeedRecordQuarantined(Event, frozen=True):
-    """A record of a feed could not be posted; `raw` is what came, cut to a bounded size."""
+    """A record of a feed could not be posted; `raw` is what came, cut to a bounded size.
+
+    Version 2: `file` is personal, as people name files after customers and accounts. Version 1 had it in clear.
+    """
 
     source: str
     quarantine: UUID
     intake: UUID
-    file: str
+    file: Annotated[str, personal("C2")]
     line: int
     column: str | None
     reason: str
@@ -338,7 +342,13 @@ def received_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in data.items() if field != "sha256"}
 
 
+def quarantined_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had the name of the file in clear: who reads it now is shown that there was one."""
+    return {**data, "file": ERASED}
+
+
 UPCASTS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
+    ("feed-record-quarantined", 1): quarantined_v1_to_v2,
     ("intake-received", 1): received_v1_to_v2,
     ("reconciliation-certified", 1): certified_v1_to_v2,
 }

@@ -13,6 +13,7 @@ from unicodedata import category
 
 import msgspec
 from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX, CurrencyCode
+from chassis.privacy import ERASED
 from msgspec import Meta
 
 Key = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -280,6 +281,17 @@ SHOWN_CHARACTERS_MAX: Final = 200
 def shown(text: str) -> str:
     """Names that a feed brings, of files and fields, as far as they can be stored and shown."""
     return "".join([letter if letter.isprintable() else "\ufffd" for letter in text[:SHOWN_CHARACTERS_MAX]])
+
+
+FILE_ENDINGS_SHOWN: Final = frozenset(
+    {"asc", "csv", "dat", "gz", "json", "jsonl", "ndjson", "tsv", "txt", "xls", "xlsx", "xml", "zip"}
+)
+
+
+def masked_file(name: str) -> str:
+    """`***.csv`: the name of a file may hold a customer's name or number, and nothing but a known ending is shown."""
+    ending = name.rpartition(".")[2].lower()
+    return f"{ERASED}.{ending}" if "." in name and ending in FILE_ENDINGS_SHOWN else ERASED
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
