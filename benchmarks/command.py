@@ -125,7 +125,9 @@ class Ours:
         keys_url = psycopg.conninfo.make_conninfo(url, dbname="crm_keys")
         migrate(keys_url, [KEYS])
         prepare(url, "notes")
-        self._keys = KeyRing.open(keys_url, FileKeyEncryption.at(folder / "kek"), self._clock.monotonic)
+        self._keys = KeyRing.open(
+            keys_url, FileKeyEncryption.at(folder / "kek", create=True), self._clock.monotonic
+        )
         self._store = EventStore(url, "notes")
         catalogue = Catalogue(store="notes", entries={"note-taken": NoteTaken})
         self._handler = CommandHandler(Decider(Notes(), decide, evolve), self._store, catalogue, self._keys)

@@ -120,7 +120,7 @@ async def right(settings: SyncIngestSettings, many: int) -> None:
 async def check(settings: SyncIngestSettings, many: int) -> None:
     """Every customer is linked to its party, and the account of the party has the balance that was booked."""
     mongo = Mongo.connect(settings.mongo_url)
-    known = {"postgres_url", "keys_url", "mongo_url", "kafka_url", "data"}
+    known = {"postgres_url", "keys_url", "mongo_url", "kafka_url", "data", "environment"}
     own = CustomerSettings(**settings.model_dump(include=known))
     async with keys(own, CLOCK) as ring:
         ids = await outside_ids(own, ring)
@@ -213,6 +213,7 @@ def main() -> int:
             mongo_url=urls["MONGO_URL"],
             kafka_url=urls["KAFKA_URL"],
             data=Path(folder),
+            environment="development",
         )
         migrated(settings)
         policy, rate, limit = measured(settings, given.customers)

@@ -94,6 +94,7 @@ def memory(postings: int) -> float:
             mongo_url=running.urls["MONGO_URL"],
             kafka_url=running.urls["KAFKA_URL"],
             data=Path(folder),
+            environment="development",
         )
         migrated(settings)
         # Waiting for the views has clients of its own, whose memory is none of ingest's.

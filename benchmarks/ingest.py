@@ -117,7 +117,7 @@ class Bench:
         self.url = url
         prepare(url, SCHEMA)
         clock = SystemClock()
-        encryption = FileKeyEncryption.at(folder / "kek")
+        encryption = FileKeyEncryption.at(folder / "kek", create=True)
         keys_url = psycopg.conninfo.make_conninfo(url, dbname="crm_keys")
         migrate(keys_url, [KEYS])
         self.keys = KeyRing.open(keys_url, encryption, clock.monotonic)

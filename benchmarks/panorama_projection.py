@@ -248,6 +248,7 @@ def main() -> int:
                 mongo_url=urls["MONGO_URL"],
                 kafka_url=urls["KAFKA_URL"],
                 data=data,
+                environment="development",
             )
             migrated(settings)
             rate = sustained(settings, given.postings)

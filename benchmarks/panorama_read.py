@@ -28,7 +28,7 @@ from chassis.clock import SystemClock
 from chassis.documents import Change
 from chassis.generations import Generations
 from chassis.mongo import Mongo, MongoDocuments
-from chassis.privacy import FileKeyEncryption, KeyRing, Origin, seal
+from chassis.privacy import KeyRing, Origin, seal
 from chassis.roles import begun
 from chassis.web import create_app, listening_socket
 from chassis.web import serve as serve_app
@@ -107,9 +107,7 @@ def filled(number: int, ring: KeyRing, chance: Random) -> list[tuple[str, str, d
 async def fill(settings: CustomerSettings, many: int) -> None:
     """Writes the documents into the first generation of the views, and shows it."""
     mongo = Mongo.connect(settings.mongo_url)
-    ring = KeyRing.open(
-        settings.keys_url, FileKeyEncryption.at(settings.key_encryption_file), CLOCK.monotonic
-    )
+    ring = KeyRing.of(settings, CLOCK.monotonic)
     chance = Random(7)
     places: dict[str, MongoDocuments] = {}
     for view in VIEWS:

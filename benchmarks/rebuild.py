@@ -55,6 +55,7 @@ def main() -> int:
             mongo_url=running.urls["MONGO_URL"],
             kafka_url=running.urls["KAFKA_URL"],
             data=Path(folder),
+            environment="development",
         )
         migrated(settings)
         limit = sustained(settings, given.postings)

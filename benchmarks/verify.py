@@ -38,6 +38,7 @@ def main() -> int:
             mongo_url=running.urls["MONGO_URL"],
             kafka_url=running.urls["KAFKA_URL"],
             data=Path(folder),
+            environment="development",
         )
         migrated(settings)
         sustained(settings, given.postings)

@@ -41,6 +41,7 @@ class Bank:
             kafka_url=self.kafka_url,
             mongo_url=self.mongo_url,
             data=self.data,
+            environment="development",
         )
 
     @property

@@ -197,7 +197,9 @@ def test_replay_runs_as_the_auditor(bank, tmp_path):
 
 async def test_verify_runs_as_the_auditor_and_writes_checkpoints_alone(bank, tmp_path):
     settings = CustomerSettings(
-        **bank.settings().model_dump(include={"postgres_url", "keys_url", "kafka_url", "mongo_url", "data"})
+        **bank.settings().model_dump(
+            include={"postgres_url", "keys_url", "kafka_url", "mongo_url", "data", "environment"}
+        )
     )
     mongo = Mongo.connect(bank.mongo_url)
     await mongo.drop_database()

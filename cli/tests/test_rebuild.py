@@ -53,7 +53,11 @@ class Desk:
     def __init__(self, postgres_url: str, kafka_url: str, mongo_url: str, data: Path) -> None:
         self.mongo_url = mongo_url
         self.settings = CustomerSettings(
-            postgres_url=postgres_url, kafka_url=kafka_url, mongo_url=mongo_url, data=data
+            postgres_url=postgres_url,
+            kafka_url=kafka_url,
+            mongo_url=mongo_url,
+            data=data,
+            environment="development",
         )
         self.environment = os.environ | {
             "POSTGRES_URL": postgres_url,

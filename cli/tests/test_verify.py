@@ -41,7 +41,7 @@ class World:
 
     def __init__(self, bank: Bank) -> None:
         self.bank = bank
-        known = {"postgres_url", "keys_url", "kafka_url", "mongo_url", "data"}
+        known = {"postgres_url", "keys_url", "kafka_url", "mongo_url", "data", "environment"}
         self.settings = CustomerSettings(**bank.settings().model_dump(include=known))
         self.mongo = Mongo.connect(bank.mongo_url)
         self.publisher = KafkaPublisher(bank.kafka_url)

@@ -29,6 +29,7 @@ def hostile_settings(url: str, keys_url: str, data: Path) -> SyncIngestSettings:
         postgres_url=url,
         keys_url=keys_url,
         data=data,
+        environment="development",
         release_approval_minor=None,
         printed_tolerance_minor=0,
     )

@@ -4,12 +4,13 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from chassis.clock import SystemClock
 from chassis.dead_letters import DeadLetter, KeyCustody, Resent, read_letter, resend
-from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.privacy import KeyRing
 from chassis.settings import Settings
 from chassis.transient import TRANSIENT, why
 from chassis.transport import KafkaPublisher, read_to_end
@@ -96,12 +97,8 @@ async def _letters(group: ConsumerGroup) -> list[DeadLetter]:
 async def _resent(group: ConsumerGroup) -> Resent:
     settings, clock = settings_of(Settings), SystemClock()
 
-    def opened() -> KeyRing:
-        encryption = FileKeyEncryption.at(settings.key_encryption_file)
-        return KeyRing.open(settings.keys_url, encryption, clock.monotonic)
-
     async with AsyncExitStack() as stack:
-        custody = KeyCustody(group.name, opened)
+        custody = KeyCustody(group.name, partial(KeyRing.of, settings, clock.monotonic))
         stack.callback(custody.close)
         publisher = KafkaPublisher(settings.kafka_url, client_id="crm-dead-letters")
         stack.push_async_callback(publisher.close)

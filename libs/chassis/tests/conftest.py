@@ -54,6 +54,8 @@ def keys_url(postgres_url: str) -> str:
 
 @pytest.fixture
 def key_ring(keys_url: str, tmp_path: Path) -> Iterator[KeyRing]:
-    ring = KeyRing.open(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+    ring = KeyRing.open(
+        keys_url, FileKeyEncryption.at(tmp_path / "kek", create=True), SystemClock().monotonic
+    )
     yield ring
     ring.close()

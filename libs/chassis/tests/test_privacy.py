@@ -12,14 +12,17 @@ from chassis.handling import CommandHandler
 from chassis.privacy import (
     KEYS_CACHED_SECONDS,
     FileKeyEncryption,
+    KeyEncryptionMissing,
     KeyRing,
     Tampered,
     open_bytes,
     seal_bytes,
 )
+from chassis.settings import Settings
 from chassis.snapshots import Snapshots
 from chassis.store import EventStore
 from chassis.testing import ManualClock
+from chassis.transient import is_transient
 
 from .ledgers import JAR, FillJar, Jar, JarOpened, OpenJar, catalogue, context, jar, metadata
 
@@ -30,7 +33,7 @@ def test_a_key_is_made_once_and_found_again(key_ring: KeyRing, keys_url: str, tm
     made = key_ring.keys_for([A, B, A])
     assert made[A].id != made[B].id
     assert made[A].derive("d") != made[B].derive("d")
-    again = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+    again = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek", create=True), SystemClock().monotonic)
     found = again.keys_for([A, B, C])
     assert {one: found[one].derive("d") for one in (A, B)} == {one: made[one].derive("d") for one in (A, B)}
     assert again.keys_for([jar("never")], create=False) == {}
@@ -42,7 +45,7 @@ def test_makers_at_once_agree(keys_url: str, key_ring: KeyRing, tmp_path: Path) 
     found: list[dict[UUID, bytes]] = []
 
     def make(order: int) -> None:
-        ring = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+        ring = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek", create=True), SystemClock().monotonic)
         keys = ring.keys_for(subjects[::order])
         found.append({subject: key.derive("d") for subject, key in keys.items()})
         ring.close()
@@ -63,7 +66,7 @@ def test_services_that_ask_at_once_share_one_secret_per_purpose(
     found: list[bytes] = []
 
     def ask() -> None:
-        ring = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+        ring = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek", create=True), SystemClock().monotonic)
         found.append(ring.secret("ids"))
         ring.close()
 
@@ -85,25 +88,38 @@ def test_services_that_ask_at_once_share_one_secret_per_purpose(
 
 
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    FileKeyEncryption.at(tmp_path / "kek")
+    FileKeyEncryption.at(tmp_path / "kek", create=True)
     assert (tmp_path / "kek").stat().st_mode & 0o777 == 0o600
     assert [one.name for one in tmp_path.iterdir()] == ["kek"]
     for mode in (0o644, 0o640, 0o604, 0o444, 0o460, 0o441):
         (tmp_path / "kek").chmod(mode)
         with pytest.raises(PermissionError, match=f"mode {mode:o}"):
-            FileKeyEncryption.at(tmp_path / "kek")
+            FileKeyEncryption.at(tmp_path / "kek", create=True)
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o600])
 def test_a_key_file_as_a_pod_has_it_is_read(tmp_path: Path, mode: int) -> None:
-    FileKeyEncryption.at(tmp_path / "kek")
+    FileKeyEncryption.at(tmp_path / "kek", create=True)
     (tmp_path / "kek").chmod(mode)
-    FileKeyEncryption.at(tmp_path / "kek")
+    FileKeyEncryption.at(tmp_path / "kek", create=True)
+
+
+def test_a_key_that_is_gone_is_made_anew_in_development_only(keys_url: str, tmp_path: Path) -> None:
+    settings = Settings(postgres_url=keys_url, keys_url=keys_url, data=tmp_path, environment="production")
+    with pytest.raises(
+        KeyEncryptionMissing, match=f"^there is no key-encryption key at {tmp_path}/keys/kek$"
+    ):
+        KeyRing.of(settings, SystemClock().monotonic)
+    assert list(tmp_path.iterdir()) == []
+    assert is_transient(KeyEncryptionMissing()), "a role waits, and says why"
+    for environment in ("development", "production"):
+        of = settings.model_copy(update={"environment": environment})
+        KeyRing.of(of, SystemClock().monotonic).close()
 
 
 def test_another_key_encryption_key_opens_nothing(key_ring: KeyRing, keys_url: str, tmp_path: Path) -> None:
     key_ring.keys_for([A])
-    thief = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "other"), SystemClock().monotonic)
+    thief = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "other", create=True), SystemClock().monotonic)
     with pytest.raises(Tampered):
         thief.keys_for([A])
     thief.close()

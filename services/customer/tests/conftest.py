@@ -49,7 +49,9 @@ def keys_url(postgres_url):
 
 @pytest.fixture
 def key_ring(keys_url, tmp_path):
-    ring = KeyRing.open(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+    ring = KeyRing.open(
+        keys_url, FileKeyEncryption.at(tmp_path / "kek", create=True), SystemClock().monotonic
+    )
     yield ring
     ring.close()
 

@@ -64,7 +64,9 @@ def test_processes_over_one_key_database_agree_on_ids_and_others_do_not(ingest, 
         connection.execute("create database crm_other_keys")
     elsewhere = psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_other_keys")
     migrate(elsewhere, [KEYS])
-    ring = KeyRing.open(elsewhere, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+    ring = KeyRing.open(
+        elsewhere, FileKeyEncryption.at(tmp_path / "kek", create=True), SystemClock().monotonic
+    )
     ids = OutsideIds(ring.secret(OUTSIDE_IDS))
     ring.close()
     assert ids.account("core", "1") != ingest.ids.account("core", "1")

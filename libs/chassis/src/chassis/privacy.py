@@ -25,6 +25,7 @@ from typing_extensions import override
 from chassis.aging import AgedCache
 from chassis.migrating import Tables, require
 from chassis.postgres import connect
+from chassis.settings import Settings
 from chassis.transient import DATABASE_LOST, Transient
 
 ERASED: Final = "***"
@@ -51,6 +52,10 @@ class WrongKeyEncryption(Tampered, Transient):
 
 class KeyEncryptionUnusable(Transient):
     """What is to be the key-encryption key is none."""
+
+
+class KeyEncryptionMissing(KeyEncryptionUnusable):
+    """There is no file of the key-encryption key. A new key would open nothing of what was sealed before."""
 
 
 class SecretMissing(Transient):
@@ -172,11 +177,16 @@ class FileKeyEncryption(KeyEncryption):
         self._cipher = AESGCM(material)
 
     @classmethod
-    def at(cls, path: Path) -> "FileKeyEncryption":
-        """Reads the key, or makes it where there is none yet; two processes that start at once agree on one."""
+    def at(cls, path: Path, *, create: bool = False) -> "FileKeyEncryption":
+        """Reads the key; raises KeyEncryptionMissing where there is none.
+
+        With `create`, which is for development alone, it is made then; two processes that start at once agree on one.
+        """
         try:
             return cls(_read_key(path))
         except FileNotFoundError:
+            if not create:
+                raise KeyEncryptionMissing(f"there is no key-encryption key at {path}") from None
             path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -258,6 +268,12 @@ class KeyRing:
         """A ring over the key database at `url`; raises SchemaBehind where it was not migrated yet."""
         require(url, [KEYS])
         return cls(url, encryption, monotonic)
+
+    @classmethod
+    def of(cls, settings: Settings, monotonic: Callable[[], float]) -> "KeyRing":
+        """The ring that the settings name; raises SchemaBehind, and KeyEncryptionMissing but in development."""
+        encryption = FileKeyEncryption.at(settings.key_encryption_file, create=settings.development)
+        return cls.open(settings.keys_url, encryption, monotonic)
 
     def cached(self, subject: UUID) -> "DataKey | None":
         """The key of a subject if it is at hand; never waits for the database."""

@@ -12,7 +12,7 @@ from chassis.generations import ViewReader
 from chassis.handling import CommandHandler
 from chassis.migrating import require
 from chassis.mongo import Mongo
-from chassis.privacy import FileKeyEncryption, KeyRing
+from chassis.privacy import KeyRing
 from chassis.secret_checks import secret_of
 from chassis.store import EventStore, tables
 from contracts.identity import OUTSIDE_IDS, OutsideIds
@@ -50,8 +50,7 @@ class Read:
 @asynccontextmanager
 async def keys(settings: CustomerSettings, clock: Clock) -> AsyncIterator[KeyRing]:
     """The data keys."""
-    encryption = FileKeyEncryption.at(settings.key_encryption_file)
-    ring = await asyncio.to_thread(KeyRing.open, settings.keys_url, encryption, clock.monotonic)
+    ring = await asyncio.to_thread(KeyRing.of, settings, clock.monotonic)
     try:
         yield ring
     finally:

@@ -30,9 +30,7 @@ TABLES: Final = (tables(SCHEMA), archive.TABLES)
 
 def opened_keys(settings: SyncIngestSettings, clock: Clock) -> KeyRing:
     """The data keys, over a connection of their own."""
-    return KeyRing.open(
-        settings.keys_url, FileKeyEncryption.at(settings.key_encryption_file), clock.monotonic
-    )
+    return KeyRing.of(settings, clock.monotonic)
 
 
 @contextmanager
