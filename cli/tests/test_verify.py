@@ -350,6 +350,38 @@ async def test_a_store_that_was_tampered_with(world):
     assert any("command k was acknowledged" in each for each in found["I8"])
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_one_flipped_byte_one_missing_event_and_one_doctored_document_are_each_found(world, processes):
+    assert (await world.verified(processes=processes)).green
+    prefix = (await world.generation())["view"] + f"_v{(await world.generation())['number']}_"
+    flipped, missing, doctored, gone = world.sql(
+        "select stream_id, version, body, position from store_ingest.events"
+        " where name = 'posting-booked' order by position limit 4"
+    )
+    world.sql("alter table store_ingest.events disable trigger all")
+    body, at = bytearray(flipped[2]), flipped[2].index(b'"text":"k1.') + 60
+    body[at] ^= 1
+    of_event = "where stream_id = %s and version = %s"
+    world.sql(f"update store_ingest.events set body = %s {of_event}", bytes(body), *flipped[:2])
+    world.sql(f"delete from store_ingest.events {of_event}", *missing[:2])
+    movements = [f"{stream}:{version:010d}" for stream, version, *_ in (flipped, missing, doctored, gone)]
+    renamed = {"$set": {"stored_name": "posting-bookee"}}
+    await world.mongo.update(f"{prefix}movements", {"_id": movements[2]}, renamed)
+    await world.mongo.delete(f"{prefix}movements", {"_id": movements[3]})
+
+    report = await world.verified(processes=processes)
+    found = problems(report)
+    assert any("the body differs from the stored event" in each for each in found["I7"])
+    assert any(f"movements {movements[0]} differs from its fold in text" in each for each in found["I4"])
+    assert any("the log up to position" in each for each in found["I6"])
+    assert any(f"position {missing[3]} is not stored" in each for each in found["I7"])
+    assert any(f"stream {missing[0]}" in each for each in found["I3"])
+    assert any(f"account {missing[0]}" in each for each in found["I5"])
+    assert any(f"{movements[2]} differs from its fold in stored_name" in each for each in found["I4"])
+    assert any(f"movements {movements[3]} is missing" in each for each in found["I4"])
+    assert report.figures["views"]["asset_panorama"]["differing"] >= 4
+
+
 async def test_a_subject_that_the_relay_holds_is_named_until_it_is_repaired(world):
     await asyncio.to_thread(world.bank.take, "branch", posting("held", "A1", 7), posting("other", "A2", 7))
     [(stream, version)] = world.sql(

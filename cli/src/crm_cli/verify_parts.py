@@ -20,11 +20,10 @@ from chassis.mongo import Mongo
 from chassis.relay import StoreLog
 from chassis.settings import Settings
 from chassis.store import Recorder
-from contracts.topics import partition_of
 from customer.views import VIEWS
 
 from crm_cli.contexts import CONTEXTS, Context
-from crm_cli.verify_log import PAGE_EVENTS, Topic, expected
+from crm_cli.verify_log import PAGE_EVENTS, Topic, expected, place_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_views import Fold, Folded
 
@@ -115,13 +114,9 @@ async def checked(part: Part, say: Say, progress_events: int = 100_000) -> Check
         topic = Topic(context, settings.kafka_url, log, report, part.published, part.partitions, part.held)
         views = [view for view in VIEWS if context.topic.name in view.sources]
         folds = [fold for view in views if (fold := await Fold.of(view, mongo, report)) is not None]
-        events = 0
+        events, partitions = 0, context.topic.partitions
         async for page in pages(log, part.head):
-            own = [
-                event
-                for event in page
-                if partition_of(event.stream_id, context.topic.partitions) in part.partitions
-            ]
+            own = [event for event in page if place_of(event.stream_id.int, partitions)[0] in part.partitions]
             wanted = [each for event in own if (each := expected(context, event)) is not None]
             await topic.match(wanted)
             for fold in folds:

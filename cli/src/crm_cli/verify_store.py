@@ -3,11 +3,12 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from chassis.documents import Document
 from chassis.events import StoredEvent
 from chassis.mongo import Mongo, exact_sum
 from chassis.postgres import connect
@@ -20,6 +21,7 @@ from crm_cli.verify_report import Report
 
 POSTING_NAMES: Final = ["posting-booked", "posting-reversed"]
 ACCOUNTS_AT_ONCE: Final = 2_000
+ROWS_AT_ONCE: Final = 2_000
 CHECKPOINTS_KEPT_MAX: Final = 50
 SECONDS_MAX: Final = 600
 TABLES: Final = ("events", "commands", "relay", "leases", "unpublishable")
@@ -71,12 +73,27 @@ _GUARDS: Final = (
 )
 _MAY: Final = "select p, has_table_privilege(%s, %s, p) from unnest(%s::text[]) as p"
 CHANGING: Final = ["INSERT", "UPDATE", "DELETE", "TRUNCATE"]
-_TOTALS: Final = (
-    "select d ->> 'currency', sum((d ->> 'amount_minor')::bigint), count(*), count(distinct d ->> 'posting_id')"
-    " from (select"
-    " " + data_of("body") + " as d from {events} where name = any(%s) and position <= %s)"
-    " as p group by 1"
+_BY_ACCOUNT: Final = (
+    "select stream_id, currency, count(*), coalesce(sum(minor) filter (where minor > 0), 0),"
+    " coalesce(-sum(minor) filter (where minor < 0), 0), count(*) filter (where posting is distinct from identity::text)"
+    " from (select stream_id, identity, d ->> 'currency' as currency, (d ->> 'amount_minor')::bigint as minor,"
+    " d ->> 'posting_id' as posting from"
+    " (select stream_id, identity, " + data_of("body") + " as d from {events}"
+    " where name = any(%s) and position <= %s offset 0) as b offset 0) as p group by 1, 2 order by 1, 2"
 )
+"""`offset 0`, or the planner parses a body anew for every figure that is taken out of it."""
+
+
+class Summed(NamedTuple):
+    """The postings of one account in one currency; `unlike`: of how many the body names another posting than the
+    identity under which it is stored."""
+
+    account: UUID
+    currency: str
+    postings: int
+    credits_minor: int
+    debits_minor: int
+    unlike: int
 
 
 class Store:
@@ -96,6 +113,14 @@ class Store:
         """The rows of an answer."""
         statement = sql.SQL(question).format(**self._names)  # type: ignore[arg-type, unused-ignore]
         return self._connection.execute(statement, values).fetchall()
+
+    def rows(self, question: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """The rows of an answer that may be long, by a cursor of the server."""
+        statement = sql.SQL(question).format(**self._names)  # type: ignore[arg-type, unused-ignore]
+        with self._connection.transaction(), self._connection.cursor("verify") as cursor:
+            cursor.itersize = ROWS_AT_ONCE
+            cursor.execute(statement, values)
+            yield from cursor
 
     def exists(self, table: str) -> bool:
         """Whether the store has this table."""
@@ -225,25 +250,28 @@ async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report
             int(closing),
         )
     balances: dict[str, int] = {}
+    summed = SummedByAccount(store, head)
     async for page in mongo.pages(f"{prefix}accounts"):
-        for at in range(0, len(page), ACCOUNTS_AT_ONCE):
-            some = page[at : at + ACCOUNTS_AT_ONCE]
-            ids = [UUID(account["_id"]) for account in some]
-            sequences = [account["_seq"] for account in some]
-            rows = await asyncio.to_thread(store.ask, _SUMS, ids, sequences, POSTING_NAMES)
-            sums = {(str(id), currency): (count, plus, minus) for id, currency, count, plus, minus in rows}
-            for account in some:
-                for currency, balance in account["balances"].items():
-                    count, credits, debits = sums.pop((account["_id"], currency), (0, 0, 0))
-                    where = f"account {account['_id']} {currency}"
-                    report.compare("I5", f"{where}: closing", int(credits) - int(debits), balance["minor"])
-                    report.compare("I5", f"{where}: movements", count, balance["movements"])
-                    balances[currency] = balances.get(currency, 0) + balance["minor"]
-            for id, currency in sums:
-                report.broken("I5", f"account {id} {currency}: postings are stored, the view has no balance")
-    sums_by_currency = await asyncio.to_thread(store.ask, _TOTALS, POSTING_NAMES, head)
-    totals = {currency: int(total) for currency, total, _, _ in sums_by_currency}
-    if any(postings != distinct for _, _, postings, distinct in sums_by_currency):
+        sums = await asyncio.to_thread(summed.up_to, UUID(page[-1]["_id"]))
+        ahead = [account for account in page if not _as_summed(account, sums.get(account["_id"], {}), head)]
+        sums |= await asyncio.to_thread(_summed_again, store, ahead)
+        for account in page:
+            of_account = sums.pop(account["_id"], {})
+            for currency, balance in account["balances"].items():
+                count, minor = of_account.pop(currency, (0, 0))
+                where = f"account {account['_id']} {currency}"
+                report.compare("I5", f"{where}: closing", minor, balance["minor"])
+                report.compare("I5", f"{where}: movements", count, balance["movements"])
+                balances[currency] = balances.get(currency, 0) + balance["minor"]
+            _without_balance(account["_id"], of_account, report)
+        for id, of_account in sums.items():
+            _without_balance(id, of_account, report)
+    for id, of_account in (await asyncio.to_thread(summed.up_to, None)).items():
+        _without_balance(id, of_account, report)
+    totals = summed.totals
+    # Where each posting has the id of its identity, and no identity is taken twice, none is booked twice.
+    doubled = await asyncio.to_thread(store.ask, _DOUBLED)
+    if summed.unlike or doubled:
         for twice, count in await asyncio.to_thread(store.ask, _POSTED_TWICE, POSTING_NAMES):
             report.broken("I2", f"posting {twice} is booked {count} times")
     moved = await mongo.aggregate(
@@ -257,3 +285,56 @@ async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report
     if store.head() == head:
         report.compare("I5", "the sums of all balances", totals, balances)
     report.figures["money"] = {currency: str(total) for currency, total in sorted(totals.items())}
+
+
+Sums = dict[str, dict[str, tuple[int, int]]]
+"""By account and currency: how many postings there are, and their sum in minor units."""
+
+
+class SummedByAccount:
+    """The stored postings up to a position, summed by account in the order of their ids, each body parsed once."""
+
+    def __init__(self, store: Store, head: int) -> None:
+        self._rows = (Summed(*row) for row in store.rows(_BY_ACCOUNT, POSTING_NAMES, head))
+        self._next: Summed | None = None
+        self.totals: dict[str, int] = {}
+        self.unlike = 0
+
+    def up_to(self, last: UUID | None) -> Sums:
+        """The next accounts, up to `last` and with it; all that are left where it is None. Blocks."""
+        found: Sums = {}
+        while (row := self._next or next(self._rows, None)) is not None:
+            self._next = row
+            if last is not None and row.account > last:
+                break
+            self._next = None
+            minor = int(row.credits_minor) - int(row.debits_minor)
+            found.setdefault(str(row.account), {})[row.currency] = (row.postings, minor)
+            self.totals[row.currency] = self.totals.get(row.currency, 0) + minor
+            self.unlike += row.unlike
+        return found
+
+
+def _as_summed(account: Document, sums: Mapping[str, tuple[int, int]], head: int) -> bool:
+    """Whether the view's account is what the postings up to `head` come to, and no further."""
+    shown = {
+        currency: (balance["movements"], balance["minor"])
+        for currency, balance in account["balances"].items()
+    }
+    return shown == sums and account.get("position", head) <= head
+
+
+def _summed_again(store: Store, accounts: Sequence[Document]) -> Sums:
+    """The sums of these accounts up to the version that the view shows, which may have gone on meanwhile."""
+    found: Sums = {account["_id"]: {} for account in accounts}
+    for at in range(0, len(accounts), ACCOUNTS_AT_ONCE):
+        some = accounts[at : at + ACCOUNTS_AT_ONCE]
+        ids, versions = [UUID(account["_id"]) for account in some], [account["_seq"] for account in some]
+        for id, currency, count, credits, debits in store.ask(_SUMS, ids, versions, POSTING_NAMES):
+            found[str(id)][currency] = (count, int(credits) - int(debits))
+    return found
+
+
+def _without_balance(id: str, sums: Mapping[str, tuple[int, int]], report: Report) -> None:
+    for currency in sums:
+        report.broken("I5", f"account {id} {currency}: postings are stored, the view has no balance")

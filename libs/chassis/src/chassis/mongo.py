@@ -167,6 +167,12 @@ class Mongo:
             )
             return cast(list[Document], await cursor.to_list(None))
 
+    async def find_raw(self, collection: str, where: Mapping[str, Any]) -> list[bytes]:
+        """The documents that match as the database holds them; `Frozen.thawed` reads one."""
+        with translated():
+            cursor = self._database[collection].find_raw_batches(where)
+            return [document async for batch in cursor for document in _split(batch)]
+
     async def find_one(
         self, collection: str, where: Mapping[str, Any], *, fields: Mapping[str, Any] | None = None
     ) -> Document | None:
@@ -378,9 +384,26 @@ class MongoDocuments(Documents):
                 found[document[ID]] = document
         return found
 
+    async def load_raw(self, collection: str, ids: Sequence[DocumentId]) -> list[bytes]:
+        """The documents that are there, in no order, as `Frozen.raw` has them."""
+        found: list[bytes] = []
+        for at in range(0, len(ids), LOADED_AT_ONCE_MAX):
+            some = list(ids[at : at + LOADED_AT_ONCE_MAX])
+            found += await self.mongo.find_raw(self.prefix + collection, {ID: {"$in": some}})
+        return found
+
     @override
     async def write(self, collection: str, changes: Sequence[Change]) -> Written:
         return await self.mongo.write_guarded(self.prefix + collection, changes)
+
+
+def _split(batch: bytes) -> Iterator[bytes]:
+    """The documents of a batch, each of which begins with its length."""
+    at = 0
+    while at < len(batch):
+        end = at + int.from_bytes(batch[at : at + 4], "little")
+        yield batch[at:end]
+        at = end
 
 
 @contextmanager

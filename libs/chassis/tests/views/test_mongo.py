@@ -27,6 +27,18 @@ async def test_what_is_written_is_read_as_it_was(both):
     assert await both.find_one("c", {"_id": "nobody"}) is None
 
 
+async def test_documents_are_had_as_the_bytes_that_were_written(both):
+    documents = MongoDocuments(both, "")
+    many = [
+        change(documents, None, _id=f"{at}", _seq=1, minor=2**40 + at, text="行" * 2_000)
+        for at in range(3_000)
+    ]
+    await documents.write("c", many)
+    found = await documents.load_raw("c", [each.id for each in many] + ["nobody"])
+    assert sorted(found) == sorted(each.frozen.raw for each in many)
+    assert await documents.load_raw("c", []) == []
+
+
 def kinds(value):
     """The types of all values in a document."""
     if isinstance(value, dict):
