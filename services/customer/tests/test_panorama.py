@@ -486,3 +486,26 @@ def test_a_source_is_stale_by_its_own_schedule_and_says_why_it_is_not_green():
     assert [shown(n * hours, 24 * 3600) for n in (1, 47, 49)] == [False, False, True]
     assert [shown(n * hours, 900) for n in (0.4, 0.6)] == [False, True]
     assert [shown(n * hours, None) for n in (0.4, 0.6)] == [False, True]
+
+
+def test_a_source_is_heard_of_when_it_sent_something_and_not_when_somebody_acknowledged_something():
+    teller = Teller()
+    certified = teller.tell(
+        UUID(int=9),
+        "feed.certified",
+        source="core",
+        certificate="c",
+        status="AMBER",
+        booked_through="2026-01-31",
+        received_at="2026-01-02T10:00:00Z",
+    )
+    document = asset_panorama.source(None, certified)
+    old = documents(opened(teller, 1, "deposit")[1])
+    for one in old:
+        one["changed_at"] = "2026-01-01T00:00:00+00:00"
+    shown = panorama(CUSTOMER, old, [document], now=NOW)
+    [source] = shown["sources"]
+    assert source["certified_at"] == document["certified_at"] > "2026-01-02T10:00:00+00:00"
+    assert (source["heard_at"], source["stale"]) == ("2026-01-02T10:00:00+00:00", True)
+    before = {name: value for name, value in document.items() if name != "heard_at"}
+    assert panorama(CUSTOMER, old, [before], now=NOW)["sources"][0]["heard_at"] == document["certified_at"]

@@ -10,10 +10,22 @@ import msgspec
 import psycopg
 import pytest
 from chassis.money import BALANCE_MINOR_MAX
+from chassis.store import EVENT_BYTES_MAX
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sync_ingest.adapters.topic import Frame, framed
+from sync_ingest.domain.events import ContradictionsAcknowledged, ReconciliationCertified
+from sync_ingest.domain.identities import feed_id
 from sync_ingest.domain.records import ControlRecord, Posting
-from sync_ingest.ingesting import Acting, CertificateUnknown, FeedContent, NothingToAcknowledge, ReasonMissing
+from sync_ingest.ingesting import (
+    ACKNOWLEDGED_PER_EVENT_MAX,
+    Acting,
+    CertificateUnknown,
+    FeedContent,
+    NothingToAcknowledge,
+    ReasonMissing,
+)
+from sync_ingest.journal import CATALOGUE
 from sync_ingest.pipeline import Limits
 from sync_ingest.reporting import certificate_of, masked_number
 
@@ -408,9 +420,68 @@ def test_a_turnover_counts_what_is_stored_once_whatever_was_planned_and_not_stor
     assert (found.posted, found.duplicates, found.quarantined) == (0, 5_000, 2)
 
 
-def test_a_turnover_has_a_limit_of_its_own():
-    assert Limits().turnover_minor < 2**63
-    assert Limits().balance_minor < 2**53
+def test_a_turnover_is_accepted_up_to_its_limit_and_refused_one_minor_unit_beyond_it(ingest, source):
+    assert Limits().turnover_minor == 9 * 10**18 < 2**63
+    there_and_back = [posting(f"t{n}", (-1) ** n * 10**15) for n in range(9_000)]
+    control = ControlRecord(
+        records=9_000, credits_minor=45 * 10**17, debits_minor=45 * 10**17, currency="CNY"
+    )
+    most = take(ingest, source, *there_and_back, control)
+    assert status(most) == ("GREEN", [])
+    assert most.findings.posted == 9_000
+    head = ingest.ledger.head_position()
+    over = take(ingest, source, posting("over", -1))
+    assert (over.findings.posted, over.findings.quarantined, over.findings.status) == (0, 1, "AMBER")
+    assert ingest.ledger.head_position() == head + 3, "the intake, the entry and the certificate"
+    assert reasons(ingest, source) == ["sum-out-of-range"]
+    other = take(ingest, source, posting("other", 1, "B"))
+    assert other.findings.posted == 0, "the accounts of a source are summed"
+    assert take(ingest, source, posting("dollars", 1, currency="USD")).findings.posted == 1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_balance_is_accepted_up_to_its_limit_on_either_side_of_zero(ingest, source, sign):
+    rows = running(*((f"t{n}", n, sign * 10**15) for n in range(9)))
+    assert rows[-1].balance_after_minor == sign * BALANCE_MINOR_MAX == sign * 9 * 10**15 < 2**53
+    result = take(ingest, source, *rows)
+    assert status(result) == ("GREEN", [])
+    assert result.findings.lines[0].closing_minor == sign * BALANCE_MINOR_MAX
+    over = take(ingest, source, posting("over", sign, day=9))
+    assert (over.findings.posted, over.findings.quarantined, status(over)[0]) == (0, 1, "AMBER")
+    assert reasons(ingest, source) == ["sum-out-of-range"]
+
+
+def reasons(ingest, source):
+    """The reasons of what waits in quarantine."""
+    return [entry.reason for _, entry in ingest.archive.quarantine_page(source, "waiting", 0, 9)]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("amount_minor", [10**15 + 1, 2**53 - 1, 2**53, 2**53 + 1, 2**63, 10**30])
+def test_an_amount_beyond_the_limit_is_refused_before_anything_is_stored(ingest, source, amount_minor, sign):
+    take(ingest, source, *running(*ROWS))
+    head = ingest.ledger.head_position()
+    result = take(ingest, source, lines(posting("over", sign * amount_minor)).rstrip())
+    assert (result.findings.posted, status(result)[0]) == (0, "AMBER")
+    assert reasons(ingest, source) == ["amount-malformed"]
+    assert ingest.ledger.head_position() == head + 3, "the intake, the entry and the certificate"
+
+
+@pytest.mark.parametrize("amount_minor", [10**15 + 1, 2**53 - 1, 2**53, 2**53 + 1])
+def test_an_amount_beyond_the_limit_is_refused_in_a_delimited_file_as_well(ingest, source, amount_minor):
+    mapping = """currency = "CNY"
+account = "A1"
+[columns]
+booked_on = "date"
+amount = "amount"
+balance_after = "balance"
+"""
+    whole, cents = divmod(amount_minor, 100)
+    file = f"date,amount,balance\n2026-03-02,5.00,5.00\n2026-03-02,{whole}.{cents:02d},5.00\n".encode()
+    result = ingest.run(source, contents(file), format="csv", mapping=mapping)
+    assert (result.findings.posted, result.findings.quarantined) == (1, 1)
+    assert status(result) == ("AMBER", ["quarantine-waiting"])
+    assert reasons(ingest, source) == ["amount-out-of-range"]
 
 
 def test_an_account_number_is_masked():
@@ -433,3 +504,63 @@ def test_control_totals_that_differ_only_in_one_currency_name_it(ingest, source)
     stated = [ControlRecord(credits_minor=5, currency="CNY"), ControlRecord(credits_minor=8, currency="USD")]
     result = take(ingest, source, *rows, *stated)
     assert [(p.currency, p.expected, p.found) for p in result.findings.problems] == [("USD", 8, 7)]
+
+
+def feed_events(ingest, source, kind):
+    """The events of a kind on the source's stream, in order."""
+    recorded = CATALOGUE.open_all(ingest.ledger._recorder.read_stream(feed_id(source)), {})
+    return [each.event for each in recorded if isinstance(each.event, kind)]
+
+
+def test_neither_an_acknowledgement_nor_a_repair_makes_a_source_look_heard_of(ingest, source):
+    rows = running(*ROWS)
+    red = take(ingest, source, *rows[:1], *rows[2:], b"{broken")
+    [sent] = feed_events(ingest, source, ReconciliationCertified)
+    assert sent.received_at is not None
+    ingest.acting = Acting("lee", reason="the branch confirmed a lost slip")
+    ingest.acknowledge(red.certificate)
+    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ingest.release(entry.id, lines(posting("t9", 5, "B")))
+    certified = feed_events(ingest, source, ReconciliationCertified)
+    assert [each.received_at for each in certified] == [sent.received_at] * 3
+    take(ingest, source, rows[1])
+    assert feed_events(ingest, source, ReconciliationCertified)[-1].received_at > sent.received_at
+
+
+def test_a_repair_does_not_change_how_often_a_stream_is_expected(ingest, source):
+    ingest.keep(source, contents(framed([Frame(0, 0, b"{broken")]))[0], format="topic")
+    ingest.close_window(source)
+    assert ingest.expected_every_seconds(source) == 15 * 60
+    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ingest.acting = Acting("lee", reason="the branch sent it again")
+    ingest.release(entry.id, lines(posting("t9", 5, "B")))
+    assert ingest.expected_every_seconds(source) == 15 * 60
+
+
+CONTRADICTIONS = 20_000
+
+
+def test_twenty_thousand_contradictions_are_acknowledged_at_once_by_events_within_their_limit(ingest, source):
+    """Each account has an opening balance that no row explains."""
+    rows = [posting(f"t{n}", 5, f"A{n}", balance_after_minor=1_005) for n in range(CONTRADICTIONS)]
+    red = take(ingest, source, *rows)
+    assert (red.findings.status, red.findings.problems_total) == ("RED", CONTRADICTIONS)
+    later = take(ingest, source, posting("later", 5, "L", balance_after_minor=1_005))
+    ingest.acting = Acting("lee", reason="opening balances come with the next load")
+    certificate = ingest.acknowledge(red.certificate)
+    said = feed_events(ingest, source, ContradictionsAcknowledged)
+    assert sum(len(each.contradictions) for each in said) == CONTRADICTIONS
+    assert len(said) == CONTRADICTIONS // ACKNOWLEDGED_PER_EVENT_MAX
+    assert max(len(msgspec.json.encode(each)) for each in said) < EVENT_BYTES_MAX // 2
+    assert (certificate.findings.status, certificate.findings.problems_total) == ("RED", 1)
+    assert ingest.acknowledge(later.certificate).findings.problems_total == 0
+
+
+def test_some_of_the_contradictions_of_a_certificate_are_acknowledged(ingest, source):
+    red = take(ingest, source, *(posting(f"t{n}", 5, f"A{n}", balance_after_minor=1_005) for n in range(3)))
+    ingest.acting = Acting("lee", reason="the branch knows")
+    first = red.findings.problems[0].contradiction
+    certificate = ingest.acknowledge(red.certificate, [first])
+    assert certificate.findings.problems_total == 2
+    with pytest.raises(NothingToAcknowledge):
+        ingest.acknowledge(red.certificate, [first])

@@ -223,3 +223,12 @@ def test_another_mapping_is_another_reading_and_another_layout_of_its_file_is_no
     one = DelimitedAdapter(MappingFile.from_toml(STATEMENT)).reading
     assert DelimitedAdapter(MappingFile.from_toml("# ours\n" + STATEMENT)).reading == one
     assert DelimitedAdapter(MappingFile.from_toml(STATEMENT.replace("Amount", "Betrag"))).reading != one
+
+
+def test_a_mapping_that_names_what_is_no_longer_used_is_told_so_and_a_kept_one_is_still_read():
+    old = 'balance_order = "credits-first"\n' + STATEMENT
+    with pytest.raises(MappingRefused, match="balance_order is no longer used: leave it out"):
+        MappingFile.from_toml(old)
+    with pytest.raises(MappingRefused):
+        adapter_for("csv", old)
+    assert adapter_for("csv", old, kept=True).reading == adapter_for("csv", STATEMENT).reading

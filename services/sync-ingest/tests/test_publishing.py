@@ -183,10 +183,21 @@ def test_a_certificate_of_before_amber_stays_published_as_it_was_and_is_read_as_
     body["data"]["findings"]["status"] = "GREEN"
     for name in ("reasons", "acknowledges"):
         del body["data"]["findings"][name]
-    del body["data"]["expected_every_seconds"]
+    for name in ("expected_every_seconds", "received_at"):
+        del body["data"][name]
     old = structs.replace(stored, body=json.dumps(body).encode())
     words = published(old)
     assert words.event is FeedCertified
     assert set(json.loads(words.body)) == set(FeedCertified.model_fields)
     read = CATALOGUE.open(old, KEY).event
     assert (read.findings.status, read.findings.reasons, read.expected_every_seconds) == ("GREEN", (), None)
+
+
+def test_a_certificate_of_before_it_said_when_the_source_sent_is_published_and_read_without_it():
+    event = next(event for event in EVENTS if isinstance(event, ReconciliationCertified))
+    (stored,) = CATALOGUE.stored([NewEvent(ID, 1, event, META)], {ID: KEY})
+    body = json.loads(stored.body)
+    del body["data"]["received_at"]
+    old = structs.replace(stored, body=json.dumps(body).encode())
+    assert json.loads(published(old).body)["received_at"] is None
+    assert CATALOGUE.open(old, KEY).event.received_at is None

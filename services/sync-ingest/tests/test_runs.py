@@ -8,15 +8,18 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import UTC, date, timedelta
+from functools import partial
 from random import Random
 from uuid import UUID
 
 import msgspec
 import psycopg
 import pytest
-from sync_ingest.adapters import canonical
-from sync_ingest.adapters.port import Item, Line
+from msgspec import structs
+from sync_ingest.adapters.canonical import CanonicalAdapter
+from sync_ingest.adapters.port import Batch, Item
 from sync_ingest.archive import Archive, SourceBusy
 from sync_ingest.domain.events import PostingReversed
 from sync_ingest.domain.identities import posting_ids
@@ -31,6 +34,7 @@ from sync_ingest.domain.records import (
     PartyRecord,
     Posting,
     StandingOrderRecord,
+    Unreadable,
 )
 from sync_ingest.enduring import PAUSES_SECONDS, enduring
 from sync_ingest.ingesting import FeedContent
@@ -261,29 +265,41 @@ def test_the_same_bytes_read_as_what_they_are_release_what_was_misread(ingest, s
         assert connection.execute(query, (list(kept),)).fetchone() == (1,), "the bytes are kept once"
 
 
+@dataclass
+class Mended:
+    """Reads canonical lines, and what it could not read before as a posting."""
+
+    reading: str
+    posting: Posting
+    name: str = "canonical"
+    covers: None = None
+
+    def read(self, files):
+        for batch in CanonicalAdapter().read(files):
+            items = [
+                structs.replace(item, content=self.posting) if isinstance(item.content, Unreadable) else item
+                for item in batch.items
+            ]
+            yield Batch(items, batch.bytes_read)
+
+
 @pytest.mark.parametrize("numbered", [True, False])
-def test_a_reader_that_was_mended_reads_again_and_books_only_what_is_new(
-    ingest, source, monkeypatch, numbered
-):
+def test_a_reader_that_was_mended_reads_again_and_books_only_what_is_new(ingest, source, numbered):
     content = lines(posting("t1", 10_000), b'{"record":"posting","account":"A1"', posting("t3", -2_500))
     take(ingest, source, content)
-    mended = msgspec.json.encode(posting("t2", 500))
-    read_line = canonical.read_line
-    monkeypatch.setattr(
-        canonical, "read_line", lambda line: read_line(Line(1, mended) if line.number == 2 else line)
-    )
-    if numbered:
-        monkeypatch.setattr(canonical.CanonicalAdapter, "reading", "canonical.mended")
+    reading = "canonical.mended" if numbered else CanonicalAdapter.reading
+    mended = Mended(reading, posting("t2", 500))
+    ingest.adapters = lambda name, mapping=None, *, kept=False: mended
     assert counts(take(ingest, source, content)) == ("AMBER", 3, 1, 2, 0)
     assert waiting(ingest, source) == []
     assert counts(take(ingest, source, content))[2:] == (0, 3, 0)
 
 
-def test_one_source_runs_once_at_a_time_and_others_go_on(ingest, source, postgres_url, monkeypatch):
-    monkeypatch.setattr("sync_ingest.archive.LOCK_WAIT_SECONDS_MAX", 1)
+def test_one_source_runs_once_at_a_time_and_others_go_on(ingest, source, postgres_url):
+    impatient = partial(Archive.connect, postgres_url, ingest.ids, ingest.elapsed, lock_wait_seconds_max=1)
     with Archive.connect(postgres_url, ingest.ids, ingest.elapsed) as other, other.locked(source):
-        with pytest.raises(SourceBusy):
-            take(ingest, source, lines(posting("t1", 1)))
+        with impatient() as archive, pytest.raises(SourceBusy):
+            take(replace(ingest, archive=archive), source, lines(posting("t1", 1)))
         take(ingest, source + "-2", lines(posting("t1", 1)))
     assert counts(take(ingest, source, lines(posting("t1", 1))))[2] == 1
 

@@ -5,7 +5,7 @@ sealed tokens; only who holds the subject's key reads them. A reversal moves mon
 over `posting.booked` and `posting.reversed`.
 """
 
-from datetime import date
+from datetime import date, datetime
 from typing import ClassVar, Literal
 from uuid import UUID
 
@@ -248,7 +248,8 @@ class FeedCertifiedV2(IngestEvent):
     GREEN: everything is posted or a duplicate, and control totals or running balances agree. AMBER: something waits
     for a person, or nothing was there to check against. RED: figures contradict each other, and nobody has resolved or
     acknowledged that; `red_accounts` names accounts. `reasons` are codes of why it is not GREEN. A source that is not
-    heard of for longer than `expected_every_seconds` is stale.
+    heard of for longer than `expected_every_seconds` is stale: `received_at` is when the last that it sent came, which a
+    certificate that acknowledges or repairs something does not change.
     """
 
     TYPE = "feed.certified"
@@ -266,6 +267,7 @@ class FeedCertifiedV2(IngestEvent):
     red_accounts: tuple[UUID, ...] = ()
     reasons: tuple[str, ...] = ()
     expected_every_seconds: int | None = None
+    received_at: datetime | None = None
 
 
 EVENTS: tuple[type[IngestEvent], ...] = (

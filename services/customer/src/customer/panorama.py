@@ -599,7 +599,7 @@ def _heard(
     for source in sources:
         known = heard.get(source["source"])
         if known is not None:
-            known.hears(source["booked_through"], source["certified_at"])
+            known.hears(source["booked_through"], source.get("heard_at") or source["certified_at"])
             known.status, known.certificate = source["status"], source["certificate"]
             known.certified_at = source["certified_at"]
             known.reasons = source.get("reasons") or []

@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from hashlib import sha256
 from operator import attrgetter
@@ -299,10 +299,16 @@ class Archive:
     @classmethod
     @contextmanager
     def connect(
-        cls, url: str, ids: OutsideIds, monotonic: Callable[[], float], schema: str = "ingest"
+        cls,
+        url: str,
+        ids: OutsideIds,
+        monotonic: Callable[[], float],
+        schema: str = "ingest",
+        *,
+        lock_wait_seconds_max: int = LOCK_WAIT_SECONDS_MAX,
     ) -> Iterator["Archive"]:
         """Opens the tables, which `migrate` made."""
-        locks = Locks(url, STORE_SCHEMA, monotonic, wait_seconds_max=LOCK_WAIT_SECONDS_MAX)
+        locks = Locks(url, STORE_SCHEMA, monotonic, wait_seconds_max=lock_wait_seconds_max)
         with (
             closing(locks),
             connect(url, role=TABLES.role, statement_seconds=2 * LOCK_WAIT_SECONDS_MAX) as connection,
@@ -319,7 +325,7 @@ class Archive:
         """Holds the source's run lock, and that of a command's key before it: a key never runs twice at once.
 
         From when another run has the lock nothing more is stored here, and the fence says so to the event store.
-        Raises SourceBusy after LOCK_WAIT_SECONDS_MAX for either.
+        Raises SourceBusy after `lock_wait_seconds_max` for either.
         """
         with ExitStack() as stack:
             try:
@@ -857,16 +863,15 @@ class Archive:
             (source, list(contradictions)),
         )
 
-    def open_among(self, source: str, contradictions: Sequence[UUID]) -> list[UUID]:
-        """Those of these contradictions that are open."""
-        return [
-            row[0]
-            for row in self._rows(
-                "select id from {s}.contradictions where source = %s and id = any(%s) and status = 'open'"
-                " order by number",
-                (source, list(contradictions)),
-            )
-        ]
+    def open_under(self, source: str, certificate: int, only: Sequence[UUID]) -> list[UUID]:
+        """Open contradictions that a certificate, by its number, or an earlier one counts; `only` these, if any."""
+        rows = self._rows(
+            "select x.id from {s}.contradictions as x join {s}.certificates as c on c.id = x.certificate"
+            " where x.source = %s and x.status = 'open' and c.number <= %s"
+            " and (%s or x.id = any(%s)) order by x.number",
+            (source, certificate, not only, list(only)),
+        )
+        return [row[0] for row in rows]
 
     def unnamed(self, source: str) -> int:
         """How many open contradictions no certificate names yet."""
@@ -970,9 +975,20 @@ class Archive:
     def streams(self, source: str) -> bool:
         """Whether the last that a source sent came over the branch topic."""
         rows = self._rows(
-            "select format from {s}.intakes where source = %s order by number desc limit 1", (source,)
+            "select format from {s}.intakes where source = %s and repairs is null"
+            " order by number desc limit 1",
+            (source,),
         )
         return bool(rows) and rows[0][0] == "topic"
+
+    def last_received(self, source: str) -> datetime | None:
+        """When the last that a source sent came; what repairs it is not from there."""
+        rows = self._rows(
+            "select received_at from {s}.intakes where source = %s and repairs is null"
+            " order by number desc limit 1",
+            (source,),
+        )
+        return rows[0][0].astimezone(UTC) if rows else None
 
     def certificates(self, source: str | None, before: int | None, limit: int) -> list[tuple[Any, ...]]:
         """Certificates, newest first: number, id, source, certified_at, status, findings."""

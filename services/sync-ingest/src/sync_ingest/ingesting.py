@@ -20,7 +20,7 @@ from chassis.transient import is_transient
 from contracts.identity import OutsideIds
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Adapter, FeedFile, Item, chunks_of_lines
-from sync_ingest.adapters.registry import FORMATS, FormatUnknown, adapter_for
+from sync_ingest.adapters.registry import FORMATS, Adapters, FormatUnknown, adapter_for
 from sync_ingest.archive import NAME, Archive, Intake, Proposal, QuarantineEntry
 from sync_ingest.checking import Checking
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
@@ -92,6 +92,8 @@ SHOWN_RETRIES_MAX: Final = 5
 CONTROL: Final = "control"
 """The kind of record that states what a feed holds, and moves nothing."""
 REVERSALS_AT_ONCE: Final = 500
+ACKNOWLEDGED_PER_EVENT_MAX: Final = 5_000
+"""Ids that one event names, of 39 bytes each: an event may have 512 KiB."""
 
 
 class Acting(NamedTuple):
@@ -337,6 +339,7 @@ class Ingest:
     reached: Callable[[str], None] = lambda _: None
     progress: Callable[[Progress], None] = lambda _: None
     acting: Acting = ITSELF
+    adapters: Adapters = adapter_for
 
     def run(
         self,
@@ -356,7 +359,7 @@ class Ingest:
         source = checked_source(source)
         if format not in FORMATS:
             raise FormatUnknown(format)
-        adapter_for(format, mapping)
+        self.adapters(format, mapping)
         with self._traced("ingest run"), self._locked(source, command):
             if done := self._outcome(command):
                 return _certified(done)
@@ -511,7 +514,7 @@ class Ingest:
             raise SourceReserved("send the record under its own source, and dismiss the entry")
         feed = FeedFile("repair", len(repaired), lambda: io.BytesIO(repaired))
         items: list[Item] = []
-        for batch in adapter_for("canonical", None).read([feed]):
+        for batch in self.adapters("canonical").read([feed]):
             items += batch.items
             if len(items) > REPAIR_RECORDS_MAX:
                 raise RepairRefused(f"it holds more than {REPAIR_RECORDS_MAX} records")
@@ -630,7 +633,7 @@ class Ingest:
             io.BytesIO(repaired),
             format="canonical",
             mapping=None,
-            reading=f"{adapter_for('canonical', None).reading}|repair|{entry.id}",
+            reading=f"{self.adapters('canonical').reading}|repair|{entry.id}",
             received_at=self.now(),
             seal=self._sealed_part,
             command=command,
@@ -643,7 +646,9 @@ class Ingest:
     def acknowledge(
         self, certificate: UUID, only: Sequence[UUID] = (), command: Command | None = None
     ) -> Certificate:
-        """Contradictions that a certificate names, or some of them, count no longer; the certificate that says so.
+        """Contradictions that a certificate counts, or some of them, count no longer; the certificate that says so.
+
+        A certificate names the first ones and counts all of them; those that came after it stay open.
 
         Who acts gives the reason. Raises CertificateUnknown, ReasonMissing, and NothingToAcknowledge where none is open.
         """
@@ -654,17 +659,20 @@ class Ingest:
         source = named.source
         with self._traced("ingest acknowledge"), self._locked(source, command):
             if not self._outcome(command):
-                wanted = {p.contradiction for p in named.findings.problems if p.contradiction}
-                wanted &= set(only) or wanted
-                standing = self.archive.open_among(source, list(wanted))
+                standing = self.archive.open_under(source, named.number, only)
                 if not standing:
                     raise NothingToAcknowledge(str(certificate))
                 stream, now = feed_id(source), self.now()
-                event = ContradictionsAcknowledged(
-                    source=source, certificate=certificate, contradictions=tuple(standing)
-                )
                 head = self.ledger.heads([stream]).get(stream, 0)
-                self._append_for(command, [Entry(stream, head + 1, event, None, now, IntakeId(certificate))])
+                entries: list[Entry] = []
+                for at in range(0, len(standing), ACKNOWLEDGED_PER_EVENT_MAX):
+                    some = tuple(standing[at : at + ACKNOWLEDGED_PER_EVENT_MAX])
+                    event = ContradictionsAcknowledged(
+                        source=source, certificate=certificate, contradictions=some
+                    )
+                    version = head + len(entries) + 1
+                    entries.append(Entry(stream, version, event, None, now, IntakeId(certificate)))
+                self._append_for(command, entries)
                 self.archive.acknowledge(source, standing)
                 self._certify_anew(source, certificate)
             latest = self.latest_certificate(source)
@@ -873,7 +881,7 @@ class Ingest:
         command: Command | None = None,
     ) -> list[Intake]:
         self._known(source)
-        reading = adapter_for(format, mapping).reading
+        reading = self.adapters(format, mapping).reading
 
         intakes: dict[IntakeId, Intake] = {}
         copies: list[Intake] = []
@@ -1028,7 +1036,7 @@ class Ingest:
         """Books intakes; those of a repair, which come with a journal of their own, as a whole or not at all."""
         whole = journal is not None and not trial
         pipeline = self._pipeline(source, journal or self.ledger, whole=whole, trial=trial)
-        adapter = adapter_for(intakes[0].format, intakes[0].mapping)
+        adapter = self.adapters(intakes[0].format, intakes[0].mapping, kept=True)
         files, origins, met = [], [], set[IntakeId]()
         readings = self.archive.readings(intakes)
         for intake in intakes:
@@ -1172,6 +1180,7 @@ class Ingest:
                 intakes=tuple(intakes),
                 findings=findings,
                 expected_every_seconds=self.expected_every_seconds(source),
+                received_at=self.archive.last_received(source),
             )
             head = self.ledger.heads([stream]).get(stream, 0)
             intake = intakes[0] if intakes else IntakeId(certificate)

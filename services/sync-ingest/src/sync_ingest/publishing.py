@@ -59,6 +59,7 @@ def _certificate_with_reasons(data: Data) -> Data:
     return _certificate(data) | {
         "reasons": data["findings"]["reasons"],
         "expected_every_seconds": data["expected_every_seconds"],
+        "received_at": data.get("received_at"),
     }
 
 

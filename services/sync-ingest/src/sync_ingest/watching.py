@@ -54,7 +54,8 @@ select s.source, extract(epoch from clock_timestamp() - i.received_at)::float8,
     c.status, c.certified_at, convert_from(c.findings, 'UTF8')::jsonb -> 'reasons'
 from s
 cross join lateral (
-    select received_at, format from ingest.intakes where source = s.source order by number desc limit 1) as i
+    select received_at, format from ingest.intakes where source = s.source and repairs is null
+    order by number desc limit 1) as i
 left join ingest.schedules as d using (source)
 left join ingest.source_counts as n using (source)
 left join lateral (

@@ -117,6 +117,8 @@ def source(document: Document | None, event: Delivered) -> Document:
     """How far a source is, and what its last certificate says."""
     data = event.data
     before = None if document is None else document["booked_through"]
+    received_at = data.get("received_at")
+    heard = {} if received_at is None else {"heard_at": written(datetime.fromisoformat(received_at))}
     return {
         "source": data["source"],
         "certificate": data["certificate"],
@@ -126,6 +128,7 @@ def source(document: Document | None, event: Delivered) -> Document:
         "red_accounts": list(data.get("red_accounts") or ()),
         "booked_through": _through(before, data.get("booked_through"), event.recorded_at),
         "certified_at": written(event.recorded_at),
+        **heard,
         "position": event.position,
     }
 

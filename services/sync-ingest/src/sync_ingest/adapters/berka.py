@@ -16,7 +16,6 @@ from msgspec import structs
 
 from sync_ingest.adapters.port import (
     SEPARATORS,
-    BalanceOrder,
     Batch,
     FeedFile,
     FileUnreadable,
@@ -168,7 +167,6 @@ class BerkaAdapter:
 
     name: Final = "berka"
     reading: Final = "berka.2"
-    balance_order: BalanceOrder = "credits-first"
     covers: Covers | None = None
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:

@@ -9,7 +9,6 @@ import msgspec
 
 from sync_ingest.adapters.port import (
     BATCH_RECORDS,
-    BalanceOrder,
     Batch,
     FeedFile,
     Item,
@@ -42,7 +41,6 @@ class CanonicalAdapter:
 
     name: Final = "canonical"
     reading: Final = "canonical.2"
-    balance_order: BalanceOrder = "as-read"
     covers: Covers | None = None
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:

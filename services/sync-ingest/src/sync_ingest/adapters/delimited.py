@@ -18,7 +18,6 @@ from sync_ingest.adapters.amounts import PrintedAmounts
 from sync_ingest.adapters.mapping import CONTROL_SUMS, TEXT_FIELDS, MappingFile
 from sync_ingest.adapters.port import (
     SEPARATORS,
-    BalanceOrder,
     Batch,
     FeedFile,
     FileUnreadable,
@@ -53,7 +52,6 @@ class DelimitedAdapter:
     def __init__(self, mapping: MappingFile) -> None:
         self.mapping = mapping
         self.reading = f"csv.3.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
-        self.balance_order: BalanceOrder = mapping.balance_order
         self.covers: Covers | None = mapping.covers
         self._rows = Rows(mapping)
         self._dates = mapping.dates()

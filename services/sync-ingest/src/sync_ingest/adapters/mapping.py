@@ -13,7 +13,6 @@ from msgspec import Meta
 
 from sync_ingest.adapters.amounts import PrintedAmounts, spelled
 from sync_ingest.adapters.dates import DateFormats
-from sync_ingest.adapters.port import BalanceOrder
 from sync_ingest.domain.records import Covers
 
 TEXT_FIELDS: Final = (
@@ -48,6 +47,8 @@ KNOWN_COLUMNS: Final = frozenset(
 )
 CONTROL_SUMS: Final = ("credits", "debits", "opening_balance", "closing_balance")
 WORDS_MAX: Final = 1_000
+NO_LONGER_USED: Final = frozenset({"balance_order"})
+"""Options that were there once. The verdict on running balances depends on no order."""
 
 _NO_TEXT: Final = frozenset(
     {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "charmap"}
@@ -121,14 +122,21 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     words: dict[str, dict[str, str]] = {}
     control: Control | None = None
     numbered_by: Literal["account", "branch"] = "account"
-    balance_order: BalanceOrder = "as-read"
     covers: Covers | None = None
 
     @classmethod
-    def from_toml(cls, text: str) -> "MappingFile":
-        """Reads and checks a mapping; raises MappingRefused."""
+    def from_toml(cls, text: str, *, kept: bool = False) -> "MappingFile":
+        """Reads and checks a mapping; raises MappingRefused.
+
+        One that was `kept` with an intake was accepted when it came: what is no option any more is passed over in it.
+        """
         try:
-            mapping = msgspec.convert(tomllib.loads(text), cls)
+            options = tomllib.loads(text)
+            for name in NO_LONGER_USED & options.keys():
+                if not kept:
+                    raise MappingRefused(f"{name} is no longer used: leave it out")
+                del options[name]
+            mapping = msgspec.convert(options, cls)
         except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
             raise MappingRefused(str(error)) from error
         mapping.check()

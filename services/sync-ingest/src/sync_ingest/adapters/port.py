@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, Literal, Protocol
+from typing import BinaryIO, Final, Protocol
 
 import msgspec
 
@@ -28,9 +28,6 @@ _PACKED: Final = (
     (b"\x7fELF", "file-binary", "the file holds binary data, not text"),
 )
 """How archives and documents begin that are sent in the place of their text, with the reason for each."""
-
-BalanceOrder = Literal["as-read", "credits-first"]
-"""In which order the printed balances of one account and day make sense."""
 
 
 class OpenFile(Protocol):
@@ -78,9 +75,6 @@ class Adapter(Protocol):
         Bytes that come again are then read anew, and what was quarantined and can be read now is released.
         """
         ...
-
-    @property
-    def balance_order(self) -> BalanceOrder: ...
 
     @property
     def covers(self) -> Covers | None:

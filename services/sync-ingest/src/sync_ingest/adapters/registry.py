@@ -1,7 +1,7 @@
 """The formats by name: the one place that a new format is added to."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from chassis.deciding import Refusal
 
@@ -25,26 +25,32 @@ class FormatUnknown(Refusal):
         super().__init__(f"no feed format {name!r}; there are {', '.join(FORMATS)}")
 
 
-def _delimited(mapping: str | None) -> Adapter:
+class Adapters(Protocol):
+    """Gives the adapter of a format."""
+
+    def __call__(self, name: str, mapping: str | None = None, *, kept: bool = False) -> Adapter: ...
+
+
+def _delimited(mapping: str | None, kept: bool) -> Adapter:
     if mapping is None:
         raise MappingRefused("a csv feed needs a mapping file")
-    return DelimitedAdapter(MappingFile.from_toml(mapping))
+    return DelimitedAdapter(MappingFile.from_toml(mapping, kept=kept))
 
 
-_FORMATS: Final[dict[str, Callable[[str | None], Adapter]]] = {
-    "berka": lambda _: BerkaAdapter(),
-    "canonical": lambda _: CanonicalAdapter(),
+_FORMATS: Final[dict[str, Callable[[str | None, bool], Adapter]]] = {
+    "berka": lambda *_: BerkaAdapter(),
+    "canonical": lambda *_: CanonicalAdapter(),
     "csv": _delimited,
-    "topic": lambda _: TopicAdapter(),
+    "topic": lambda *_: TopicAdapter(),
 }
 FORMATS: Final = tuple(name for name in _FORMATS if name != "topic")
 """The formats of files; "topic" is how messages of the branch topic are kept."""
 
 
-def adapter_for(name: str, mapping: str | None = None) -> Adapter:
-    """The adapter of a format; raises FormatUnknown or MappingRefused."""
+def adapter_for(name: str, mapping: str | None = None, *, kept: bool = False) -> Adapter:
+    """The adapter of a format; raises FormatUnknown or MappingRefused. `kept`: the mapping came with an intake."""
     try:
         make = _FORMATS[name]
     except KeyError:
         raise FormatUnknown(name) from None
-    return make(mapping)
+    return make(mapping, kept)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Final, NamedTuple
 
 from sync_ingest.adapters.canonical import read_line
-from sync_ingest.adapters.port import LINE_BYTES_MAX, BalanceOrder, Batch, FeedFile, Item, Line, batched, kept
+from sync_ingest.adapters.port import LINE_BYTES_MAX, Batch, FeedFile, Item, Line, batched, kept
 from sync_ingest.domain.records import AnyRecord, Covers, Unreadable
 
 _HEAD: Final = struct.Struct(">iqBI")
@@ -44,7 +44,6 @@ class TopicAdapter:
 
     name: Final = "topic"
     reading: Final = "topic.2"
-    balance_order: BalanceOrder = "as-read"
     covers: Covers | None = None
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:

@@ -4,7 +4,7 @@ Money is signed minor units: credit positive, debit negative. Personal fields ar
 """
 
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -255,7 +255,7 @@ class RepairProposed(Event, frozen=True):
 class ReconciliationCertified(Event, frozen=True):
     """A certificate over a set of intakes; none where it only says that something was acknowledged.
 
-    Version 1 knew GREEN and RED alone, and gave no reasons.
+    `received_at` is when the last that the source sent came. Version 1 knew GREEN and RED alone, and gave no reasons.
     """
 
     source: str
@@ -263,10 +263,14 @@ class ReconciliationCertified(Event, frozen=True):
     intakes: tuple[UUID, ...]
     findings: Findings
     expected_every_seconds: int | None = None
+    received_at: datetime | None = None
 
 
 class ContradictionsAcknowledged(Event, frozen=True):
-    """A person has looked at contradictions of a source and takes them as known: they count no longer."""
+    """A person has looked at contradictions of a source and takes them as known: they count no longer.
+
+    Many are acknowledged by several events of one transaction.
+    """
 
     source: str
     certificate: UUID
