@@ -373,13 +373,20 @@ def check_shown(delivery: Delivery) -> Iterator[Broken]:
 
 
 def check_view(delivery: Delivery) -> Iterator[Broken]:
-    """The documents against a fold of the log by other code; who is parked ends before what he waits for."""
+    """The documents against a fold of the log by other code.
+
+    Who is parked ends before what he waits for, or as far as his document says while he is being released: events have
+    their effect one by one then, and the wait ends after the last.
+    """
     there, parked = delivery.mongo.there, delivery.parked()
+    balances = there.get(BALANCES, {})
+    for one in there.get(PARKED, {}).values():
+        if one["wanted"] == "release" and one["subject"] in balances:
+            parked[one["subject"]] = max(one["sequence"], balances[one["subject"]][SEQUENCE] + 1)
     rows: dict[UUID, list[StoredEvent]] = {subject: [] for subject in SUBJECTS}
     for row in delivery.published():
         if row.stream_id not in parked or row.version < parked[row.stream_id]:
             rows[row.stream_id].append(row)
-    balances = there.get(BALANCES, {})
     for subject, those in rows.items():
         document = balances.get(subject, {SEQUENCE: 0, "balance": 0, "deeds": []})
         deeds = [body_of(row).deed for row in those]
