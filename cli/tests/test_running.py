@@ -180,7 +180,7 @@ class Healthy(Doomed):
 
 def supervisor(data: Path, said: list[str]) -> Supervisor:
     choices = Choices(data, "127.0.0.1", 8080, demo=False, environment="development")
-    return Supervisor(choices, said.append)
+    return Supervisor(choices, said.append, back_off_seconds_first=0.01)
 
 
 def ticking(run: Supervisor, seconds: float = 30.0) -> None:
@@ -190,10 +190,7 @@ def ticking(run: Supervisor, seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
-def test_a_part_that_never_starts_ends_the_run_with_its_last_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crm_cli.up.BACK_OFF_SECONDS_FIRST", 0.01)
+def test_a_part_that_never_starts_ends_the_run_with_its_last_words(tmp_path: Path) -> None:
     said: list[str] = []
     run = supervisor(tmp_path, said)
     dying = [sys.executable, "-c", "print('the dog ate it'); raise SystemExit(3)"]
@@ -205,10 +202,7 @@ def test_a_part_that_never_starts_ends_the_run_with_its_last_words(
     assert "views ended with 3; it is started again" in said
 
 
-def test_a_server_that_does_not_come_back_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crm_cli.up.BACK_OFF_SECONDS_FIRST", 0.01)
+def test_a_server_that_does_not_come_back_ends_the_run(tmp_path: Path) -> None:
     said: list[str] = []
     run = supervisor(tmp_path, said)
     run.running = Doomed()

@@ -132,6 +132,22 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
     ],
     "no-double-of-our-own-code": [
         ("libs/chassis/src/chassis/x.py", "from unittest.mock import patch", "from unittest import TestCase"),
+        ("libs/chassis/tests/x.py", "from unittest import mock", "from unittest import TestCase"),
+        (
+            "services/customer/tests/x.py",
+            "def test(monkeypatch):\n    monkeypatch.setattr('customer.app.ROWS_MAX', 1)",
+            "def test(monkeypatch):\n    monkeypatch.setattr('tempfile.tempdir', '/nowhere')",
+        ),
+        (
+            "cli/tests/x.py",
+            "from crm_cli import up\ndef test(monkeypatch):\n    monkeypatch.setattr(up, 'TICK_SECONDS', 1)",
+            "import sys\ndef test(monkeypatch):\n    monkeypatch.setattr(sys, 'argv', [])",
+        ),
+        (
+            "tests/e2e/x.py",
+            "class Page:\n    text = ''\ndef test(monkeypatch):\n    monkeypatch.setattr(Page, 'text', 'x')",
+            "def test(monkeypatch):\n    monkeypatch.setenv('CRM_PORT', '1')",
+        ),
     ],
     "modules-are-named-for-what-they-do": [
         ("libs/chassis/src/chassis/utils.py", "X = 1", ""),

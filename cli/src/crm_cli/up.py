@@ -160,6 +160,7 @@ class Supervisor:
     running: "Servers | None" = None
     urls: dict[str, str] = field(default_factory=dict)
     walk: "subprocess.Popen[bytes] | None" = None
+    back_off_seconds_first: float = BACK_OFF_SECONDS_FIRST
 
     def run(self) -> None:
         """Brings everything up and keeps it up; returns only by an exception."""
@@ -309,7 +310,7 @@ class Supervisor:
             if failures >= SERVER_FAILURES_MAX:
                 raise UpFailed(f"{name} cannot be kept up: {error}") from error
             self.say(str(error))
-            self.server_next_at[name] = time.monotonic() + pause(failures)
+            self.server_next_at[name] = time.monotonic() + pause(failures, self.back_off_seconds_first)
             return False
         self.server_failures[name] = 0
         self.say(f"{name} is up again")
@@ -340,7 +341,7 @@ class Supervisor:
                 raise UpFailed(
                     f"{part.name} does not start; its log {part.log_file} ends:\n{part.last_lines()}"
                 )
-            part.next_at = now + pause(part.failures)
+            part.next_at = now + pause(part.failures, self.back_off_seconds_first)
             self.say(f"{part.name} ended with {code}; it is started again")
         if now < part.next_at:
             return False
@@ -424,9 +425,9 @@ def kept_port(data: Path, name: str, taken: Sequence[int] = ()) -> int:
     return port
 
 
-def pause(failures: int) -> float:
+def pause(failures: int, seconds_first: float = BACK_OFF_SECONDS_FIRST) -> float:
     """Seconds before the next try."""
-    return float(min(BACK_OFF_SECONDS_FIRST * 2 ** min(failures - 1, 8), BACK_OFF_SECONDS_MAX))
+    return float(min(seconds_first * 2 ** min(failures - 1, 8), BACK_OFF_SECONDS_MAX))
 
 
 def not_ready(url: str) -> list[str]:

@@ -55,8 +55,12 @@ def now() -> Now:
 
 
 @pytest.fixture
-def verifier(key: ECKey, now: Now) -> Verifier:
-    public = KeySet([ECKey.import_key(key.as_dict(private=False))])
+def public(key: ECKey) -> KeySet:
+    return KeySet([ECKey.import_key(key.as_dict(private=False))])
+
+
+@pytest.fixture
+def verifier(public: KeySet, now: Now) -> Verifier:
     return Verifier([Trusted("bank", public, ("ES256",))], "crm", now)
 
 
@@ -137,8 +141,8 @@ def test_what_was_verified_is_remembered_until_it_expires_and_no_longer(verifier
         verifier.verify(token)
 
 
-def test_the_memory_of_verified_tokens_is_bounded(verifier, key, monkeypatch):
-    monkeypatch.setattr(auth, "VERIFIED_CACHED_MAX", 3)
+def test_the_memory_of_verified_tokens_is_bounded(public, key, now):
+    verifier = Verifier([Trusted("bank", public, ("ES256",))], "crm", now, cached_max=3)
     tokens = [signed(key, CLAIMS | {"sub": f"teller-{number}"}) for number in range(5)]
     first = [verifier.verify(token) for token in tokens]
     assert verifier.verify(tokens[0]) is not first[0]

@@ -6,15 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import psycopg
 import pytest
-from chassis import roles
 from chassis.clock import SystemClock
-from chassis.roles import WebRole, run_roles
+from chassis.roles import WebRole, main, run_roles
 from chassis.settings import Settings
 from chassis.store import StoreUnavailable
 from chassis.web import PortTaken, create_app
@@ -52,7 +53,9 @@ class Working:
 class Process:
     """The roles of one test, run in its loop."""
 
-    def __init__(self, settings: Settings, **hosted: object) -> None:
+    def __init__(
+        self, settings: Settings, limits: Mapping[str, float] = MappingProxyType({}), **hosted: object
+    ) -> None:
         self.stopping = asyncio.Event()
         self.port = 0
         self.task = asyncio.create_task(
@@ -61,6 +64,7 @@ class Process:
                 settings,
                 stopping=self.stopping,
                 listening=self._at,
+                **limits,
             )
         )
 
@@ -125,10 +129,9 @@ async def test_bytes_that_are_no_request_are_a_problem_too(settings):
     await process.end()
 
 
-async def test_a_role_that_lost_a_server_is_live_says_why_and_comes_back(settings, monkeypatch):
-    monkeypatch.setattr(roles, "BACK_OFF_SECONDS_FIRST", 1.0)
+async def test_a_role_that_lost_a_server_is_live_says_why_and_comes_back(settings):
     role = Working(failing=[psycopg.OperationalError("gone"), StoreUnavailable("gone")])
-    process = Process(settings, boxes_views=role)
+    process = Process(settings, {"back_off_seconds_first": 1.0}, boxes_views=role)
     await process.lost()
     assert (await process.get("/health/live")).status_code == 200
     answer = await process.get("/health/ready")
@@ -158,14 +161,12 @@ async def test_a_role_that_ends_unasked_is_a_failure(settings):
     assert await asyncio.wait_for(Process(settings, boxes_views=Ending()).task, 5) == 1
 
 
-async def test_a_role_that_does_not_stop_is_stopped(settings, monkeypatch):
-    monkeypatch.setattr(roles, "STOP_SECONDS_MAX", 0.2)
-
+async def test_a_role_that_does_not_stop_is_stopped(settings):
     class Deaf(Working):
         async def run(self, stopping: asyncio.Event) -> None:
             await asyncio.Event().wait()
 
-    process = Process(settings, boxes_views=Deaf())
+    process = Process(settings, {"stop_seconds_max": 0.2}, boxes_views=Deaf())
     await asyncio.sleep(0.05)
     process.stopping.set()
     assert await asyncio.wait_for(process.task, 2) == 1
@@ -205,8 +206,7 @@ async def test_the_web_role_answers_what_is_in_flight_before_it_closes_what_it_h
     assert closed == ["database"]
 
 
-async def test_callers_come_again_while_the_web_role_lost_a_server(settings, monkeypatch):
-    monkeypatch.setattr(roles, "BACK_OFF_SECONDS_FIRST", 1.0)
+async def test_callers_come_again_while_the_web_role_lost_a_server(settings):
     lost = [ConnectionRefusedError("the database")]
 
     @asynccontextmanager
@@ -215,7 +215,7 @@ async def test_callers_come_again_while_the_web_role_lost_a_server(settings, mon
             raise lost.pop()
         yield Starlette(routes=[Route("/quick", lambda _: PlainTextResponse("here"))])
 
-    process = Process(settings, boxes_api=WebRole("boxes-api", opened))
+    process = Process(settings, {"back_off_seconds_first": 1.0}, boxes_api=WebRole("boxes-api", opened))
     await process.lost()
     early = await process.get("/quick")
     assert (early.status_code, early.json()["code"]) == (503, "not-ready")
@@ -283,8 +283,6 @@ def test_a_process_ends_cleanly_on_a_signal(tmp_path, ending):
 
 def test_a_role_that_does_not_exist_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        roles.main(
-            "boxes", {"views": Working}, Settings(postgres_url="postgresql://nowhere/"), (), ["printer"]
-        )
+        main("boxes", {"views": Working}, Settings(postgres_url="postgresql://nowhere/"), (), ["printer"])
     assert ended.value.code == 2
     assert "printer" in capsys.readouterr().err

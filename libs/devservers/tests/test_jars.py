@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +26,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     (folder / "org").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("CRM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(jars, "PAUSE_SECONDS", 0.0)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         monkeypatch.setenv("CRM_MAVEN_URL", f"http://127.0.0.1:{server.server_address[1]}")
         serving = threading.Thread(target=server.serve_forever)
@@ -36,13 +35,15 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         serving.join()
 
 
-def listed(monkeypatch: pytest.MonkeyPatch, *contents: bytes) -> list[Jar]:
-    found = [
+def fetched(wanted: list[Jar], said: Callable[[str], None] = lambda _: None) -> Path:
+    return jars.fetched(said, threading.Event(), wanted=wanted, pause_seconds=0.0)
+
+
+def listed(*contents: bytes) -> list[Jar]:
+    return [
         Jar(f"org/{number}.jar", hashlib.sha256(content).hexdigest(), len(content))
         for number, content in enumerate(contents)
     ]
-    monkeypatch.setattr(jars, "jars", lambda: found)
-    return found
 
 
 def test_the_list_names_the_broker_once_and_every_hash() -> None:
@@ -53,38 +54,38 @@ def test_the_list_names_the_broker_once_and_every_hash() -> None:
 
 
 def test_what_is_missing_is_fetched_and_what_is_there_is_not(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path,
 ) -> None:
-    listed(monkeypatch, b"one", b"two")
+    wanted = listed(b"one", b"two")
     (repository / "org" / "0.jar").write_bytes(b"one")
     (repository / "org" / "1.jar").write_bytes(b"two")
     said: list[str] = []
-    folder = jars.fetched(said.append, threading.Event())
+    folder = fetched(wanted, said.append)
     assert sorted(file.name for file in folder.iterdir()) == ["0.jar", "1.jar"]
     (repository / "org" / "0.jar").unlink()
     (folder / "1.jar").unlink()
-    assert jars.fetched(said.append, threading.Event()) == folder
+    assert fetched(wanted, said.append) == folder
     assert (folder / "1.jar").read_bytes() == b"two"
     assert "Kafka: fetching 1 jars (0 MB), once" in said
 
 
 def test_content_that_is_not_what_it_should_be_is_refused(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path,
 ) -> None:
-    listed(monkeypatch, b"right")
+    wanted = listed(b"right")
     (repository / "org" / "0.jar").write_bytes(b"wrong")
     with pytest.raises(ServerUnavailable, match=r"0\.jar cannot be had .* not what it should be"):
-        jars.fetched(lambda _: None, threading.Event())
+        fetched(wanted)
     assert not list((repository.parent / "cache").rglob("*.jar"))
 
 
-def test_a_jar_that_nobody_has_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed(monkeypatch, b"one")
+def test_a_jar_that_nobody_has_is_named(repository: Path) -> None:
+    wanted = listed(b"one")
     with pytest.raises(ServerUnavailable, match=r"Kafka: 0\.jar cannot be had from http://127.*404"):
-        jars.fetched(lambda _: None, threading.Event())
+        fetched(wanted)
 
 
-def test_a_cache_that_cannot_be_made_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_made_is_named(repository: Path) -> None:
     (repository.parent / "cache").touch()
     with pytest.raises(ServerUnavailable, match="CRM_CACHE may name another one"):
-        jars.fetched(lambda _: None, threading.Event())
+        fetched(jars.jars())

@@ -69,10 +69,18 @@ class Verifier:
     Use it from one thread: the event loop.
     """
 
-    def __init__(self, trusted: Iterable[Trusted], audience: str, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        trusted: Iterable[Trusted],
+        audience: str,
+        now: Callable[[], datetime],
+        *,
+        cached_max: int = VERIFIED_CACHED_MAX,
+    ) -> None:
         self._trusted = {each.issuer: each for each in trusted}
         self._audience = audience
         self._now = now
+        self._cached_max = cached_max
         self._verified: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
 
     def not_ready(self) -> list[str]:
@@ -87,7 +95,7 @@ class Verifier:
             return known[0]
         caller = self._checked(token, now)
         self._verified[token] = (caller, min(caller.expires_at, now + REVERIFY_SECONDS_MAX))
-        if len(self._verified) > VERIFIED_CACHED_MAX:
+        if len(self._verified) > self._cached_max:
             self._verified.popitem(last=False)
         return caller
 

@@ -149,11 +149,11 @@ def _set(page: str) -> set[tuple[str, tuple[str, ...]]]:
     return found
 
 
-async def measured(measures: list[Measure]) -> bytes:
+async def measured(measures: list[Measure], *, seconds_max: float = MEASURE_SECONDS_MAX) -> bytes:
     """The page for Prometheus, after each measure had its bounded chance to refresh gauges."""
     if measures:
         tasks = [asyncio.ensure_future(measure()) for measure in measures]
-        done, late = await asyncio.wait(tasks, timeout=MEASURE_SECONDS_MAX)
+        done, late = await asyncio.wait(tasks, timeout=seconds_max)
         for task in late:
             task.cancel()
         failed = [task for task in done if task.exception() is not None]

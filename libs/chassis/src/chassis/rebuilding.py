@@ -120,6 +120,8 @@ async def rebuild(
     stopping: asyncio.Event | None = None,
     batch_records: int = BATCH_RECORDS_MAX,
     accept_differences: bool = False,
+    caught_up_records_max: int = CAUGHT_UP_RECORDS_MAX,
+    compare_rounds_max: int = COMPARE_ROUNDS_MAX,
 ) -> Rebuilt:
     """Builds a new generation of a view, or goes on with one that was begun, and makes it live.
 
@@ -155,7 +157,7 @@ async def rebuild(
             raise Incomplete(short)
 
     try:
-        while (await report("catching up")).left > CAUGHT_UP_RECORDS_MAX:
+        while (await report("catching up")).left > caught_up_records_max:
             await _look_again(consuming, stopping)
         await complete()
         comparison = None
@@ -164,13 +166,13 @@ async def rebuild(
             same_code = live.code == generation.code
             comparison = await _with(
                 consuming,
-                compare(generations, live, generation, stopping)
+                compare(generations, live, generation, stopping, rounds_max=compare_rounds_max)
                 if same_code
                 else count(generations, live, generation),
             )
             if not (comparison.equal or accept_differences):
                 raise Differs(comparison, live, generation)
-        while (await report("switching")).left > CAUGHT_UP_RECORDS_MAX:
+        while (await report("switching")).left > caught_up_records_max:
             await _look_again(consuming, stopping)
         await complete()
         digest = await _with(consuming, documents_hash(generations.mongo, generations.view, generation))
@@ -203,7 +205,12 @@ async def count(generations: Generations, one: Generation, other: Generation) ->
 
 
 async def compare(
-    generations: Generations, one: Generation, other: Generation, stopping: asyncio.Event | None = None
+    generations: Generations,
+    one: Generation,
+    other: Generation,
+    stopping: asyncio.Event | None = None,
+    *,
+    rounds_max: int = COMPARE_ROUNDS_MAX,
 ) -> Comparison:
     """Compares two generations that are being kept up to date. Raises Interrupted."""
     stopping = stopping or asyncio.Event()
@@ -222,7 +229,7 @@ async def compare(
             unsettled |= await pair.missing([document[ID] for document in page])
             if len(unsettled) > UNSETTLED_DOCUMENTS_MAX:
                 break
-        for _ in range(COMPARE_ROUNDS_MAX):
+        for _ in range(rounds_max):
             if not unsettled:
                 break
             await _pause(stopping, COMPARE_PAUSE_SECONDS)

@@ -111,8 +111,9 @@ class WebRole:
 class _Hosted:
     """One role of this process, through all its restarts."""
 
-    def __init__(self, name: str, factory: Factory, clock: Clock) -> None:
+    def __init__(self, name: str, factory: Factory, clock: Clock, back_off_seconds_first: float) -> None:
         self.name = name
+        self._back_off_seconds_first = back_off_seconds_first
         self._factory = factory
         self._clock = clock
         self._role: Role | None = None
@@ -128,7 +129,7 @@ class _Hosted:
 
     async def run(self, stopping: asyncio.Event, front: Front, others: list[Callable[[], list[str]]]) -> None:
         """Runs the role; what is transient restarts it with back-off, any other error is raised."""
-        pause = BACK_OFF_SECONDS_FIRST
+        pause = self._back_off_seconds_first
         while not stopping.is_set():
             began = self._clock.monotonic()
             try:
@@ -145,7 +146,7 @@ class _Hosted:
                 metrics.ROLE_RESTARTS.labels(self.name).inc()
                 metrics.ROLE_READY.labels(self.name).set(0)
                 if self._clock.monotonic() - began > STEADY_SECONDS:
-                    pause = BACK_OFF_SECONDS_FIRST
+                    pause = self._back_off_seconds_first
                 _log.warning("role waits", role=self.name, seconds=pause, exc_info=error)
                 await _stopped_within(stopping, pause)
                 pause = min(pause * 2, BACK_OFF_SECONDS_MAX)
@@ -172,6 +173,8 @@ async def run_roles(
     clock: Clock | None = None,
     stopping: asyncio.Event | None = None,
     listening: Callable[[int], None] = lambda _: None,
+    back_off_seconds_first: float = BACK_OFF_SECONDS_FIRST,
+    stop_seconds_max: float = STOP_SECONDS_MAX,
 ) -> int:
     """Runs roles in this process until a signal or `stopping`; the exit code: 0 where all ended as asked.
 
@@ -180,7 +183,7 @@ async def run_roles(
     """
     clock = clock or SystemClock()
     stopping = stopping or asyncio.Event()
-    hosted = [_Hosted(name, factory, clock) for name, factory in roles.items()]
+    hosted = [_Hosted(name, factory, clock, back_off_seconds_first) for name, factory in roles.items()]
     reasons: list[Callable[[], list[str]]] = [each.not_ready for each in hosted]
     front = Front(operations_app(settings, reasons, clock))
     answering = listening_socket(settings.host, settings.port)
@@ -196,7 +199,7 @@ async def run_roles(
         await asyncio.wait([*running, web, waiting], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         stopping.set()
-        _, late = await asyncio.wait([*running, web], timeout=STOP_SECONDS_MAX)
+        _, late = await asyncio.wait([*running, web], timeout=stop_seconds_max)
         for task in late:
             _log.error("role did not stop in time", role=task.get_name())
             task.cancel()

@@ -54,8 +54,7 @@ async def test_a_dropped_database_is_rebuilt_to_an_equal_hash(bank):
     assert await bank.shown() == folded(bank.view, bank.words.all())
 
 
-async def test_differences_are_named_and_the_fold_of_the_log_wins(bank, monkeypatch):
-    monkeypatch.setattr("chassis.rebuilding.COMPARE_ROUNDS_MAX", 2)
+async def test_differences_are_named_and_the_fold_of_the_log_wins(bank):
     async with bank.running():
         await bank.tell((0, "a"), (1, "bb"), (2, "ccc"))
         assert await bank.catches_up()
@@ -65,9 +64,9 @@ async def test_differences_are_named_and_the_fold_of_the_log_wins(bank, monkeypa
     await bank.mongo.insert_new(f"{live.prefix}lists", {"_id": "extra", "_seq": 1})
     await bank.mongo.delete(f"{live.prefix}lists", {"_id": missing})
     with pytest.raises(Differs, match="1 documents that differ"):
-        await rebuilt(bank)
+        await rebuilt(bank, compare_rounds_max=2)
     assert await bank.generations().live() == live
-    result = await rebuilt(bank, accept_differences=True)
+    result = await rebuilt(bank, accept_differences=True, compare_rounds_max=2)
     assert result.resumed
     assert (result.comparison.differences, result.comparison.unsettled) == (1, 2)
     assert set(result.comparison.named) == {f"lists/{changed}", "lists/extra", f"lists/{missing}"}
@@ -75,8 +74,7 @@ async def test_differences_are_named_and_the_fold_of_the_log_wins(bank, monkeypa
     assert extra in (await bank.shown())["lists"]
 
 
-async def test_an_interrupted_rebuild_goes_on(bank, monkeypatch):
-    monkeypatch.setattr("chassis.rebuilding.CAUGHT_UP_RECORDS_MAX", 0)
+async def test_an_interrupted_rebuild_goes_on(bank):
     await bank.tell(*[(number % 5, f"{number}") for number in range(300)])
     stopping = asyncio.Event()
 
@@ -85,12 +83,12 @@ async def test_an_interrupted_rebuild_goes_on(bank, monkeypatch):
             stopping.set()
 
     with pytest.raises(Interrupted):
-        await rebuilt(bank, stopping=stopping, progress=stop, batch_records=20)
+        await rebuilt(bank, stopping=stopping, progress=stop, batch_records=20, caught_up_records_max=0)
     [begun] = await bank.generations().all()
     assert begun.state == "building"
     reached = sum(at.offset for at in (await bank.generations().books(begun).positions()).values())
     assert 0 < reached < 302
-    result = await rebuilt(bank)
+    result = await rebuilt(bank, caught_up_records_max=0)
     assert (result.resumed, result.generation.number) == (True, 1)
     assert result.records <= 302 - reached + 20
     assert await bank.shown() == folded(bank.view, bank.words.all())
@@ -117,17 +115,16 @@ async def test_views_are_compared_while_they_move(bank):
         assert await bank.shown() == folded(bank.view, bank.words.all())
 
 
-async def test_a_generation_that_stays_behind_is_not_called_equal(bank, monkeypatch):
-    monkeypatch.setattr("chassis.rebuilding.COMPARE_ROUNDS_MAX", 2)
+async def test_a_generation_that_stays_behind_is_not_called_equal(bank):
     async with bank.running():
         await bank.tell((0, "a"))
         assert await bank.catches_up()
     await bank.tell((0, "bb"))
-    result = await rebuilt(bank, accept_differences=True)
+    result = await rebuilt(bank, accept_differences=True, compare_rounds_max=2)
     assert not result.comparison.equal
     assert result.comparison.differences == 0
     one, other = await bank.generations().all()
-    assert not (await compare(bank.generations(), one, other)).equal
+    assert not (await compare(bank.generations(), one, other, rounds_max=2)).equal
 
 
 async def test_a_view_over_a_topic_whose_first_records_are_gone_is_neither_built_nor_shown(bank):

@@ -55,10 +55,19 @@ def cache_folder() -> Path:
     return Path(base) / "crm"
 
 
-def fetched(log: Callable[[str], None], stopping: threading.Event) -> Path:
-    """A folder with all jars in it; raises `ServerUnavailable` where one cannot be had."""
+def fetched(
+    log: Callable[[str], None],
+    stopping: threading.Event,
+    *,
+    wanted: Sequence[Jar] | None = None,
+    pause_seconds: float = PAUSE_SECONDS,
+) -> Path:
+    """A folder with all jars in it, those of the list unless others are wanted.
+
+    Raises `ServerUnavailable` where one cannot be had.
+    """
     folder = cache_folder() / FOLDER
-    wanted = jars()
+    wanted = jars() if wanted is None else wanted
     try:
         folder.mkdir(parents=True, exist_ok=True)
         missing = [jar for jar in wanted if not _is_there(folder, jar)]
@@ -67,7 +76,7 @@ def fetched(log: Callable[[str], None], stopping: threading.Event) -> Path:
             f"Kafka: no folder for its jars: {folder}: {error.strerror}; CRM_CACHE may name another one"
         ) from error
     if missing:
-        _fetch(folder, missing, log, stopping)
+        _fetch(folder, missing, log, stopping, pause_seconds)
     return folder
 
 
@@ -79,12 +88,16 @@ def _is_there(folder: Path, jar: Jar) -> bool:
 
 
 def _fetch(
-    folder: Path, missing: Sequence[Jar], log: Callable[[str], None], stopping: threading.Event
+    folder: Path,
+    missing: Sequence[Jar],
+    log: Callable[[str], None],
+    stopping: threading.Event,
+    pause_seconds: float,
 ) -> None:
     total_mb = sum(jar.size_bytes for jar in missing) / 1e6
     log(f"Kafka: fetching {len(missing)} jars ({total_mb:.0f} MB), once")
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        pending = [pool.submit(_fetch_one, folder, jar, stopping) for jar in missing]
+        pending = [pool.submit(_fetch_one, folder, jar, stopping, pause_seconds) for jar in missing]
         try:
             for done, each in enumerate(pending, 1):
                 each.result()
@@ -95,11 +108,11 @@ def _fetch(
             raise
 
 
-def _fetch_one(folder: Path, jar: Jar, stopping: threading.Event) -> None:
+def _fetch_one(folder: Path, jar: Jar, stopping: threading.Event, pause_seconds: float) -> None:
     kept = Path.home() / ".m2" / "repository" / jar.path
     content = kept.read_bytes() if os.access(kept, os.R_OK) else b""
     if hashlib.sha256(content).hexdigest() != jar.sha256:
-        content = _downloaded(jar, stopping)
+        content = _downloaded(jar, stopping, pause_seconds)
     part = folder / f"{jar.name}.{os.getpid()}.part"
     try:
         part.write_bytes(content)
@@ -109,14 +122,14 @@ def _fetch_one(folder: Path, jar: Jar, stopping: threading.Event) -> None:
         raise ServerUnavailable(f"Kafka: {folder / jar.name} cannot be written: {error.strerror}") from error
 
 
-def _downloaded(jar: Jar, stopping: threading.Event) -> bytes:
+def _downloaded(jar: Jar, stopping: threading.Event, pause_seconds: float) -> bytes:
     # the address of Maven Central is the resolver's, as is the way to say another one
     from jgo.constants import MAVEN_CENTRAL_URL
 
     address = f"{os.environ.get('CRM_MAVEN_URL', MAVEN_CENTRAL_URL).rstrip('/')}/{jar.path}"
     reason = "stopped"
     for attempt in range(FETCH_TRIES_MAX):
-        if stopping.wait(PAUSE_SECONDS * attempt):
+        if stopping.wait(pause_seconds * attempt):
             break
         for context in _trust():
             try:
