@@ -17,6 +17,7 @@ from chassis.dead_letters import KeyCustody, read_letter, resend
 from chassis.store.appender import StoreOverloaded
 from chassis.transport import KafkaPublisher, PublishFailed, Record, ensure_topics, group_lag, read_to_end
 from contracts.topics import COREBANK_POSTINGS, dead_letters
+from devservers.strangers import send_strange
 from psycopg import errors
 from sync_ingest.domain.sources import UNATTRIBUTED, SourceReserved
 from sync_ingest.ingesting import Acting
@@ -453,3 +454,22 @@ def test_windows_end_at_whole_multiples_of_their_length(pool):
     assert feed._window_ends_at == datetime(2026, 3, 2, 10, 15, tzinfo=UTC)
     time.at = datetime(2026, 3, 2, 23, 59, tzinfo=UTC)
     assert feed._end_of_window() == datetime(2026, 3, 3, tzinfo=UTC)
+
+
+async def test_a_message_with_a_header_name_that_is_no_text_has_a_letter_and_the_others_are_booked(
+    broker, kafka_url, pool, ingest, source, custody
+):
+    feed = BranchFeed(pool.opened, default_source="corebank", window=WINDOW, now=Time().now)
+    await broker.publish([message(n, source=source, partition=0) for n in range(200, 210)])
+    offset = await send_strange(kafka_url, TOPIC, 0, b"\xff\xfe", b"A-NAME")
+    await broker.publish([message(n, source=source, partition=0) for n in range(210, 220)])
+    async with following(feed, kafka_url, custody):
+        await until(lambda: booked(ingest, source, range(200, 220)) == 20)
+        async with asyncio.timeout(SECONDS_MAX):
+            while sum((await group_lag(kafka_url, GROUP, [TOPIC])).values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    letters = [letter for letter, _ in await letters_of(kafka_url) if letter.origin_offset == offset]
+    assert {(letter.origin, letter.reason, letter.sealed) for letter in letters} == {
+        ((TOPIC, 0), "the name of a header is not UTF-8", b"")
+    }
+    assert letters[0].opened(custody) is None

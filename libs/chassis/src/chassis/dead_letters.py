@@ -155,7 +155,15 @@ class DeadLetters:
         await self._publisher.publish(letters)
         self.written += len(letters)
 
-    async def _letter(self, record: Record, reason: str, event: Delivered | None) -> Record:
+    async def write_uncopied(self, records: Sequence[tuple[Record, str]]) -> None:
+        """Writes a letter for each record of which nothing but its place is known. Raises PublishFailed."""
+        letters = [await self._letter(record, reason, None, copied=False) for record, reason in records]
+        await self._publisher.publish(letters)
+        self.written += len(letters)
+
+    async def _letter(
+        self, record: Record, reason: str, event: Delivered | None, *, copied: bool = True
+    ) -> Record:
         offset = -1 if record.offset is None else record.offset
         headers: list[Header] = [
             ("dl_reason", reason[:REASON_CHARACTERS_MAX].encode("utf-8", "replace")),
@@ -174,7 +182,7 @@ class DeadLetters:
                 ("dl_sequence", b"%d" % event.sequence),
             ]
         sealed = b""
-        if self._custody is not None:
+        if copied and self._custody is not None:
             plain = _pack(_Copied(record.key, list(record.headers), record.value))
             place = _place((record.topic, record.partition), offset)
             sealed = await asyncio.to_thread(self._custody.seal, place, plain)

@@ -241,7 +241,8 @@ class PolicyRunner:
         for policy in policies:
             group = f"{service}.{policy.name}"
             books = MongoBooks(self._mongo, group, policy.name)
-            reactor = Reactor(policy, Parking(group, books, publisher, clock))
+            parking = Parking(group, books, publisher, clock)
+            reactor = Reactor(policy, parking)
             consumer = Consumer(
                 kafka_url,
                 policy.sources,
@@ -249,6 +250,7 @@ class PolicyRunner:
                 self._handle(reactor, books),
                 batch_max=BATCH_RECORDS_MAX,
                 instance=None if instance is None else f"{instance}.{policy.name}",
+                bury=parking.letters.write_uncopied,
             )
             self._running.append((reactor, consumer, books))
 

@@ -10,6 +10,7 @@ record with fourteen headers, against 8 us for a batch of a partition that is bu
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
@@ -27,6 +28,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from typing_extensions import override
 
+from chassis.fetching import UNREADABLE, UNREADABLE_REASON, RecordReader
 from chassis.kafka import connecting, faststream_security, insync_least
 from chassis.transient import Transient, why
 
@@ -372,6 +374,8 @@ async def _admin(url: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 Handle = Callable[[Sequence[Record]], Awaitable[None]]
 Partitions = Callable[[frozenset[Partition]], Awaitable[None]]
+Bury = Callable[[Sequence[tuple[Record, str]]], Awaitable[None]]
+"""Takes records that the client cannot decode, which have a place and nothing else, each with the reason."""
 
 
 class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -380,6 +384,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     A batch may span partitions; within a partition offsets rise. When `handle` returns, the batch is acknowledged; when
     it raises, the batch and what follows it come again after a back-off that grows up to `BACK_OFF_SECONDS_MAX`. After
     a rebalance another member may get what this one is still handling: expect every record twice.
+
+    A record that the client cannot decode goes to `bury` after the others of its batch; it is logged and passed over.
 
     `instance` is a name that outlives the process: who comes back under it gets its partitions again at once.
     """
@@ -395,8 +401,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         instance: str | None = None,
         on_assigned: Partitions | None = None,
         on_revoked: Partitions | None = None,
+        bury: Bury | None = None,
     ) -> None:
         self.group = group
+        self._bury = bury
         self.failing: str | None = None
         self._url = url
         self._topics = tuple(topics)
@@ -441,6 +449,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         )
         self._subscriber(self._handled)
         try:
+            await broker.connect()
+            made: Any = broker.config.broker_config.builder
+            broker.config.broker_config.builder = partial(RecordReader, *made.args, **made.keywords)
             await broker.start()
         except (KafkaError, OSError) as error:
             await broker.stop()
@@ -488,9 +499,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         )
 
     async def _handled(self, records: tuple[Any, ...]) -> None:
-        batch = [_record(each) for each in records]
+        batch = [_record(each) for each in records if each.headers is not UNREADABLE]
+        unreadable = [(_record(each), UNREADABLE_REASON) for each in records if each.headers is UNREADABLE]
         try:
-            await self._handle(batch)
+            if batch:
+                await self._handle(batch)
+            if unreadable:
+                await self._pass_over(unreadable)
         except Exception as error:
             self.failing = why(error)
             _log.warning("batch failed", group=self.group, error=type(error).__name__, records=len(records))
@@ -501,6 +516,19 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.failing = None
         self._back_off_seconds = BACK_OFF_SECONDS_FIRST
         self._reached.update({(each.topic, each.partition): each.offset + 1 for each in records})
+
+    async def _pass_over(self, unreadable: Sequence[tuple[Record, str]]) -> None:
+        if self._bury is not None:
+            await self._bury(unreadable)
+        for record, reason in unreadable:
+            _log.error(
+                "record passed over",
+                group=self.group,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                reason=reason,
+            )
 
     @override
     async def on_partitions_assigned(self, assigned: "frozenset[TopicPartition]") -> None:
@@ -648,7 +676,7 @@ async def _ends(reader: AIOKafkaConsumer, partitions: list[TopicPartition]) -> d
 
 @asynccontextmanager
 async def _reader(url: str) -> AsyncIterator[AIOKafkaConsumer]:
-    reader = AIOKafkaConsumer(
+    reader = RecordReader(
         **connecting(url), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
     )
     try:

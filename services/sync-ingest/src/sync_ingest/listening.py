@@ -213,7 +213,13 @@ class FeedRole:
         self._publisher = KafkaPublisher(kafka_url, client_id=GROUP)
         self._letters = DeadLetters(GROUP, self._publisher, clock, custody=custody)
         self._consumer = Consumer(
-            kafka_url, [TOPIC], GROUP, self._book, batch_max=BATCH_MESSAGES_MAX, instance=instance
+            kafka_url,
+            [TOPIC],
+            GROUP,
+            self._book,
+            batch_max=BATCH_MESSAGES_MAX,
+            instance=instance,
+            bury=self._letters.write_uncopied,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:

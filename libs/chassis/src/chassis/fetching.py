@@ -1,0 +1,87 @@
+"""Fetching from Kafka where a stranger wrote a record that the client cannot decode.
+
+aiokafka decodes the names of headers as UTF-8 while it hands records out. One name that is not UTF-8 makes it raise on
+every call from then on, and lose the good records that it had taken out of its buffers before. Here such a record comes
+in its place without key, value and headers, which the client does not give: its topic keeps it as long as it keeps
+anything.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition  # type: ignore[import-untyped]
+from typing_extensions import override
+
+UNREADABLE: Final = (("unreadable", b"the name of a header is not UTF-8"),)
+"""The very headers, by identity, of what stands in the place of a record that cannot be decoded."""
+UNREADABLE_REASON: Final = "the name of a header is not UTF-8"
+SINGLY_RECORDS_MAX: Final = 1_000
+"""Records that are fetched one by one before the others have their turn again."""
+SINGLY_MILLISECONDS_MAX: Final = 500
+
+
+class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
+    """aiokafka's consumer, which goes on behind a record that it cannot decode. Expect records twice."""
+
+    def __init__(self, *topics: str, **options: Any) -> None:
+        super().__init__(*topics, **options)
+        self._given: dict[TopicPartition, int] = {}
+        """Behind the last record of each partition that was handed out, or where somebody sought to."""
+
+    @override
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._given[partition] = offset
+        super().seek(partition, offset)
+
+    @override
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        found: dict[TopicPartition, list[ConsumerRecord]]
+        try:
+            found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+        except UnicodeDecodeError:
+            assigned = self.assignment()
+            asked = [at for at in partitions or assigned if at in assigned]
+            await self._back(asked)
+            found = await self._until_unreadable(asked)
+        for at, records in found.items():
+            self._given[at] = records[-1].offset + 1
+        return found
+
+    async def _back(self, partitions: Iterable[TopicPartition]) -> None:
+        """What was taken out of the buffers when a record could not be decoded was handed to nobody: fetch it again."""
+        for at in partitions:
+            offset = self._given.get(at)
+            if offset is None and self._group_id is not None:
+                offset = await self.committed(at)
+            if offset is None:
+                offset = (await self.beginning_offsets([at]))[at]
+            self.seek(at, offset)
+
+    async def _until_unreadable(
+        self, partitions: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        found: dict[TopicPartition, list[ConsumerRecord]] = {}
+        for at in partitions:
+            records = []
+            for _ in range(SINGLY_RECORDS_MAX):
+                try:
+                    got = await super().getmany(at, timeout_ms=SINGLY_MILLISECONDS_MAX, max_records=1)
+                except UnicodeDecodeError:
+                    offset = await self.position(at)
+                    records.append(_placeholder(at, offset))
+                    self.seek(at, offset + 1)
+                    break
+                if not got:
+                    break
+                records += got[at]
+            if records:
+                found[at] = records
+                if records[-1].headers is UNREADABLE:
+                    break  # the others come with the next call
+        return found
+
+
+def _placeholder(at: TopicPartition, offset: int) -> ConsumerRecord:
+    return ConsumerRecord(at.topic, at.partition, offset, 0, 0, None, None, None, -1, -1, UNREADABLE)
