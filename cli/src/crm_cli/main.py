@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "quarantine": "Records that could not be posted.",
     "source": "The systems that send feeds.",
     "panorama": "Shows the asset panorama of a customer, personal values masked.",
+    "erase": "Destroys the keys of a customer's personal values, for good; 1 while its keys are still there.",
     "unlinked": "Lists the accounts that wait for their customer.",
     "rebuild": "Rebuilds a view beside the live one and switches.",
     "dead-letters": "What consumers could not digest.",

@@ -15,10 +15,12 @@ from customer.domain.events import (
     BranchAssigned,
     ContactDetailsChanged,
     ContradictionResolved,
+    CustomerErased,
     CustomerRegistered,
     CustomerRenamed,
     DetailsConfirmed,
     DetailsContradicted,
+    HeldAccount,
     IdentityDetailsCorrected,
     IdentityNumberShared,
     ReferenceClaimed,
@@ -60,6 +62,7 @@ EVENTS = [
     DetailsContradicted(source="core", party_id=SUBJECT, phone="13900005678", born_on="1980-02-29"),
     ContradictionResolved(source="core", party_id=SUBJECT, field="phone", accepted=True),
     IdentityNumberShared(source="core", party_id=SUBJECT, customer_id=SUBJECT),
+    CustomerErased(parties=(SUBJECT,), accounts=(HeldAccount(SUBJECT, (KEY.id,)),)),
 ]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -38,6 +38,7 @@ KEYS_CACHED_SECONDS: Final = 60.0
 KEYS_PER_QUERY: Final = 5_000
 _READABLE_BY_GROUP: Final = 0o440
 """A Secret in a pod: the kubelet's file belongs to root, and the pod's group (`fsGroup`) may read it. Nobody may write it."""
+T = TypeVar("T")
 _NONCE_BYTES: Final = 12
 _KEY_BYTES: Final = 32
 
@@ -301,12 +302,7 @@ class KeyRing:
         It is not cached here: who needs it keeps it for as long as its process lives. Raises SecretMissing. Whoever
         writes what depends on it to a store asks `chassis.secret_checks`.
         """
-        with self._database:
-            try:
-                return self._secret(purpose, create)
-            except psycopg.OperationalError:
-                self._connection = None
-                return self._secret(purpose, create)
+        return self._asked(lambda: self._secret(purpose, create))
 
     def erase(self, subjects: Iterable[UUID]) -> int:
         """Destroys the keys of these subjects for ever; returns how many there were.
@@ -314,22 +310,13 @@ class KeyRing:
         Other processes stop opening their values within `KEYS_CACHED_SECONDS`. A subject without a key is marked too.
         """
         gone = list(dict.fromkeys(subjects))
-        with self._database:
-            connection = self._connected()
-            with connection.transaction():
-                count = connection.execute(
-                    "update data_keys set wrapped = null, erased_at = now()"
-                    " where subject = any(%s) and wrapped is not null",
-                    (gone,),
-                ).rowcount
-                connection.cursor().executemany(
-                    "insert into data_keys (subject, key_id, erased_at) values (%s, gen_random_uuid(), now())"
-                    " on conflict (subject) do nothing",
-                    [(subject,) for subject in gone],
-                )
-            for subject in gone:
-                self._cache.drop(subject.int)
-        return count
+        return self._asked(lambda: self._erase(gone))
+
+    def erased(self, subjects: Iterable[UUID]) -> set[UUID]:
+        """Those of these subjects whose keys were destroyed; one that never had a key is none of them."""
+        wanted = list(subjects)
+        select = "select subject from data_keys where subject = any(%s) and erased_at is not null"
+        return self._asked(lambda: {row[0] for row in self._connected().execute(select, (wanted,))})
 
     def close(self) -> None:
         """Lets the connection go."""
@@ -337,6 +324,33 @@ class KeyRing:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """Asks the database, once more over a new connection where the one at hand was lost; one asks at a time."""
+        with self._database:
+            try:
+                return ask()
+            except DATABASE_LOST:
+                self._connection = None
+                return ask()
+
+    def _erase(self, gone: list[UUID]) -> int:
+        connection = self._connected()
+        with connection.transaction():
+            # First what has no key: were one made in between, it would be destroyed below.
+            connection.cursor().executemany(
+                "insert into data_keys (subject, key_id, erased_at) values (%s, gen_random_uuid(), now())"
+                " on conflict (subject) do nothing",
+                [(subject,) for subject in sorted(gone)],
+            )
+            count = connection.execute(
+                "update data_keys set wrapped = null, erased_at = now()"
+                " where subject = any(%s) and wrapped is not null",
+                (gone,),
+            ).rowcount
+        for subject in gone:
+            self._cache.drop(subject.int)
+        return count
 
     def _secret(self, purpose: str, create: bool) -> bytes:
         connection, aad = self._connected(), b"secret|" + purpose.encode()
@@ -355,16 +369,15 @@ class KeyRing:
 
     def _load(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
         """Reads, and makes, and keeps what was read before the database is let go: no erasure gets in between."""
-        with self._database:
+
+        def load() -> dict[UUID, DataKey | None]:
             since = self.monotonic()
-            try:
-                loaded = self._query(subjects, create)
-            except DATABASE_LOST:
-                self._connection = None
-                loaded = self._query(subjects, create)
+            loaded = self._query(subjects, create)
             for subject, key in loaded.items():
                 self._cache.put(subject.int, (key,), since=since)
-        return loaded
+            return loaded
+
+        return self._asked(load)
 
     def _query(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
         connection = self._connected()

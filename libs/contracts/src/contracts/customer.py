@@ -202,6 +202,27 @@ class CustomerIdentityNumberShared(CustomerContextEvent):
     customer_id: UUID
 
 
+class HeldAccount(BaseModel):
+    """An account over which an erased customer had a right; `others` are the parties of others that have or had one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    account: UUID
+    others: tuple[UUID, ...]
+
+
+class CustomerErased(CustomerContextEvent):
+    """The customer's personal values are no longer kept, nor those of these parties: whoever has opened them forgets them.
+
+    What is sealed of an account can be opened until all who hold it are erased.
+    """
+
+    TYPE = "customer.erased"
+
+    parties: tuple[UUID, ...]
+    accounts: tuple[HeldAccount, ...]
+
+
 EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerRegistered,
     CustomerReferenceLinked,
@@ -218,4 +239,5 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerDetailsContradicted,
     CustomerContradictionResolved,
     CustomerIdentityNumberShared,
+    CustomerErased,
 )

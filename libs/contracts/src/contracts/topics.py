@@ -93,6 +93,7 @@ CONSUMERS: Final = (
     ConsumerGroup("customer.customers.v1", (CUSTOMER_EVENTS.name,)),
     ConsumerGroup("customer.asset_panorama.v1", (INGEST_EVENTS.name,)),
     ConsumerGroup("customer.when_party_described_then_register_customer", (INGEST_EVENTS.name,)),
+    ConsumerGroup("customer.when_customer_erased_then_destroy_keys", (CUSTOMER_EVENTS.name,)),
     ConsumerGroup("sync-ingest.feed", (COREBANK_POSTINGS.name,)),
 )
 

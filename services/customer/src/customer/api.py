@@ -35,6 +35,7 @@ from customer.domain.events import CustomerEvent, Detail
 from customer.normalising import DetailInvalid
 from customer.panorama import MONTH_PATTERN, Panorama
 from customer.reading import MovementsWanted
+from customer.retention import RetentionHolds, TooManyAccounts
 from customer.shapes import (
     AccountHeld,
     AccountKnown,
@@ -123,6 +124,10 @@ _SETTLED: Final[Answers] = {
 _MOVED: Final[Answers] = {
     **_SETTLED,
     **refusals(ReferenceSettled, TooManyReferences, AlreadyRecorded, ClaimedTooOften, TooManyConflicts),
+}
+_ERASED: Final[Answers] = {
+    **_CHANGED,
+    **refusals(RetentionHolds, TooManyAccounts, TooManyConflicts),
 }
 _RESOLVED: Final[Answers] = {
     **_CHANGED,
@@ -275,6 +280,19 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
         why = structs.replace(context, reason=body.reason)
         command = ResolveContradiction(field, body.party_id, body.accept)
         return await changed(response, customer_id, command, why, version)
+
+    @router.post("/customers/{customer_id}/erase", responses=_ERASED)
+    async def erase_customer(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: ReasonBody,
+    ) -> Done:
+        """Has the customer's personal values destroyed, for good; refused as long as the law has them kept. The keys go
+        within seconds, what processes remember of them within minutes. Figures stay."""
+        why = structs.replace(context, reason=body.reason, privilege="high")
+        return _done(response, await desk.erase(customer_id, why, version))
 
     # questions
 

@@ -100,5 +100,15 @@ async def both_sides(
         read = await stack.enter_async_context(read_side(settings, write.ring, clock))
         today = partial(settings.today, clock)
         reached = read.views.wait_for
-        desk = Desk(write.handler, write.store, catalogue(), read.reading, write.ids, clock, today, reached)
+        desk = Desk(
+            write.handler,
+            write.store,
+            catalogue(),
+            read.reading,
+            write.ids,
+            clock,
+            today,
+            reached,
+            settings.retention_years,
+        )
         yield desk, write, read

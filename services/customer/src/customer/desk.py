@@ -25,6 +25,7 @@ from customer.domain.customer import (
     CustomerCommand,
     CustomerNotRegistered,
     Details,
+    EraseCustomer,
     LinkReference,
     Reference,
     RegisterCustomer,
@@ -33,11 +34,12 @@ from customer.domain.customer import (
     TakeOverReference,
     UnlinkReference,
 )
-from customer.domain.events import CustomerEvent
+from customer.domain.events import CustomerEvent, HeldAccount
 from customer.identities import customer_of_command
 from customer.normalising import normalised, normalised_or_kept
 from customer.panorama import HeldLoan, LoansSum, Panorama
 from customer.reading import MovementsWanted, Reading
+from customer.retention import RETENTION_YEARS, check_retention
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
 T = TypeVar("T")
@@ -65,6 +67,7 @@ class Desk:
     today: Callable[[], date]
     reached: Callable[[str, int, float], Awaitable[bool]]
     """(context, position, timeout in seconds) -> whether the views show all of the context up to there."""
+    retention_years: int = RETENTION_YEARS
 
     @property
     def claims(self) -> Claims:
@@ -115,6 +118,37 @@ class Desk:
         )
         await self.handler.handle(to, TakeOverReference(reference, effective_on), taking)
         return outcome
+
+    async def erase(
+        self, customer: UUID, context: CommandContext, version: int | None = None
+    ) -> Outcome[CustomerEvent]:
+        """Has a customer's personal values destroyed; one that is erased already stays so, whatever version the caller saw.
+
+        A policy destroys the keys that the event names. Raises CustomerNotRegistered, VersionMismatch, RetentionHolds.
+        """
+        self.handler.forget(customer)
+        loaded = await self.handler.load(customer)
+        if loaded.state.erased:
+            return Outcome(customer, loaded.version, loaded.position, (), replayed=True)
+        if not loaded.state.registered:
+            raise CustomerNotRegistered
+        day = self.today()
+        parties = sorted(
+            party for party, link in loaded.state.links.items() if link.confirmed and link.stands_on(day)
+        )
+        own = {str(party) for party in parties}
+        accounts, described = await self.reading.relations(sorted(own))
+        check_retention(accounts, described, own, day=day.isoformat(), years=self.retention_years)
+        held = tuple(
+            HeldAccount(
+                UUID(account["_id"]),
+                tuple(sorted({UUID(one["party_id"]) for one in account["holders"]} - set(parties))),
+            )
+            for account in accounts
+        )
+        command = EraseCustomer(tuple(parties), held)
+        seen = loaded.version if version is None else version
+        return await self.handler.handle(customer, command, context, expected_version=seen)
 
     async def _fit(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
         """The command with its values in their one form; raises DetailInvalid."""

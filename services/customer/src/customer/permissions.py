@@ -35,4 +35,5 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "move_reference": _SERVING,
     "resolve_contradiction": _SERVING,
     "list_questions": _LOOKING,
+    "erase_customer": frozenset({COMPLIANCE}),
 }

@@ -41,6 +41,7 @@ _WORDS: Final[dict[str, tuple[type[public.CustomerContextEvent], int]]] = {
     "details-contradicted": (public.CustomerDetailsContradicted, 1),
     "contradiction-resolved": (public.CustomerContradictionResolved, 1),
     "identity-number-shared": (public.CustomerIdentityNumberShared, 1),
+    "customer-erased": (public.CustomerErased, 1),
 }
 STORED_NAMES_TOLD: Final = frozenset(_WORDS)
 _KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim"})

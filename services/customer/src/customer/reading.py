@@ -37,6 +37,7 @@ from customer.panorama import (
     loans_of,
     panorama,
 )
+from customer.retention import ACCOUNTS_MAX, TooManyAccounts
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES, movement_id
 from customer.views.customers import CUSTOMERS
@@ -192,6 +193,22 @@ class Reading:
         described = {party["_id"]: party for party in found["described"]}
         linked = _linked(found["linked"], day)
         return [_held(_opened_account(account, keys), own, described, linked, keys) for account in accounts]
+
+    async def relations(self, parties: Sequence[str]) -> tuple[list[Document], list[Document]]:
+        """The accounts over which these parties have or ever had a right, and the parties as last described.
+
+        Raises TooManyAccounts.
+        """
+        found = await self._mongo.find(
+            await self._accounts(), {"holders.party_id": {"$in": list(parties)}}, limit=ACCOUNTS_MAX + 1
+        )
+        if len(found) > ACCOUNTS_MAX:
+            raise TooManyAccounts
+        collection = await self._collection(asset_panorama.VIEW.name, PARTIES)
+        described = await self._mongo.find(
+            collection, {"_id": {"$in": list(parties)}}, limit=max(1, len(parties))
+        )
+        return _in_order(found), described
 
     async def loans(self, account: UUID, movements: str, currency: str | None) -> list[HeldLoan]:
         """The loans that master data states for an account; `movements` is the link to its movements."""
@@ -439,6 +456,7 @@ def _customer(document: Document, keys: Keys) -> Document:
             ),
         ],
         "registered_at": document["registered_at"],
+        "erased_at": document.get("erased_at"),
         "changed_at": document["changed_at"],
     }
 

@@ -1,23 +1,33 @@
 """Settings of customer: the bank's own choices beside what every process has."""
 
 from datetime import date
+from typing import Self
 from zoneinfo import ZoneInfo
 
 from chassis.clock import Clock
 from chassis.settings import Settings
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from customer.panorama import STALE_AFTER_SECONDS
+from customer.retention import RETENTION_YEARS
 
 
 class CustomerSettings(Settings):
     """`bank_time_zone`: where the bank's days begin and end.
 
+    `retention_years`: so long nobody is erased after the end of the relation.
     `stale_after_minutes`: a source that was silent for longer makes the figures that rest on it stale.
     """
 
     bank_time_zone: str = "Asia/Shanghai"
+    retention_years: int = Field(default=RETENTION_YEARS, ge=0, le=100)
     stale_after_minutes: int = Field(default=STALE_AFTER_SECONDS // 60, ge=1, le=31 * 24 * 60)
+
+    @model_validator(mode="after")
+    def _kept_as_the_law_says(self) -> Self:
+        if not self.development and self.retention_years < RETENTION_YEARS:
+            raise ValueError(f"CRM_RETENTION_YEARS: the law says {RETENTION_YEARS}; less is for development")
+        return self
 
     def today(self, clock: Clock) -> date:
         """The bank day."""

@@ -25,6 +25,13 @@ STATED_ASSETS_MAX: Final = 50
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+ReasonText = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f\s][^\x00-\x1f\x7f]*$"
+    ),
+]
+"""Not blank: it says something."""
 SourceName = Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$")]
 
 
@@ -127,7 +134,7 @@ class IdentityDetailsBody(Asked):
 class ReasonBody(Asked):
     """Why a person decides so."""
 
-    reason: LongText
+    reason: ReasonText
 
 
 class UnlinkBody(ReasonBody):
@@ -212,6 +219,7 @@ class CustomerShown(BaseModel):
     references: list[LinkedReference]
     registered_at: Instant
     changed_at: Instant
+    erased_at: Instant | None
 
 
 class CustomerPage(BaseModel):

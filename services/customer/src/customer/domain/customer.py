@@ -17,6 +17,7 @@ from customer.domain.events import (
     BranchAssigned,
     ContactDetailsChanged,
     ContradictionResolved,
+    CustomerErased,
     CustomerEvent,
     CustomerKind,
     CustomerRegistered,
@@ -24,6 +25,7 @@ from customer.domain.events import (
     Detail,
     DetailsConfirmed,
     DetailsContradicted,
+    HeldAccount,
     IdentityDetailsCorrected,
     IdentityNumberShared,
     Origin,
@@ -49,6 +51,14 @@ class CustomerNotRegistered(Refusal):
     status: ClassVar[int] = 404
     title: ClassVar[str] = "There is no such customer"
     title_zh: ClassVar[str] = "客户不存在"
+
+
+class CustomerIsErased(Refusal):
+    """The customer's personal values are no longer kept, and none are taken in again."""
+
+    code: ClassVar[str] = "customer-erased"
+    title: ClassVar[str] = "The customer is erased"
+    title_zh: ClassVar[str] = "客户信息已销毁"
 
 
 class CustomerAlreadyRegistered(Refusal):
@@ -229,6 +239,13 @@ class ResolveContradiction(msgspec.Struct, frozen=True):
     number_claim: UUID | None = None
 
 
+class EraseCustomer(msgspec.Struct, frozen=True):
+    """A person has the customer's personal values destroyed, after every retention period."""
+
+    parties: tuple[UUID, ...]
+    accounts: tuple[HeldAccount, ...]
+
+
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
@@ -241,6 +258,7 @@ CustomerCommand = (
     | RenameCustomer
     | CorrectIdentityDetails
     | ResolveContradiction
+    | EraseCustomer
 )
 
 
@@ -275,6 +293,7 @@ class Customer(msgspec.Struct, frozen=True):
     last: dict[UUID, dict[Detail, str]] = {}
     contradictions: dict[Detail, dict[UUID, str]] = {}
     links: dict[UUID, Link] = {}
+    erased: bool = False
 
     @property
     def registered(self) -> bool:
@@ -293,6 +312,10 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
     """The facts that follow from a command; raises what the refusals above name."""
     if not customer.registered and not isinstance(command, (RegisterCustomer, AdoptDescription)):
         raise CustomerNotRegistered
+    if customer.erased:
+        if isinstance(command, (AdoptDescription, EraseCustomer)):
+            return []  # what a source still says of a party is no news, and erasing again changes nothing
+        raise CustomerIsErased
     match command:
         case RegisterCustomer(details, references, stated_assets, number_claim):
             if customer.registered:
@@ -345,6 +368,8 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
                     number_claim=claim,
                 )
             ]
+        case EraseCustomer(parties, accounts):
+            return [CustomerErased(parties=parties, accounts=accounts)]
         case _:
             assert_never(command)
 
@@ -413,6 +438,12 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             return _without_contradiction(customer, field, event.party_id)
         case IdentityNumberShared():
             return customer
+        case CustomerErased():
+            bare = {
+                party: msgspec.structs.replace(link, key="", described=None)
+                for party, link in customer.links.items()
+            }
+            return Customer(origin=customer.origin, kind=customer.kind, links=bare, erased=True)
         case _:
             assert_never(event)
 
@@ -435,6 +466,7 @@ def identify(event: CustomerEvent) -> UUID | None:
             | DetailsConfirmed()
             | DetailsContradicted()
             | IdentityNumberShared()
+            | CustomerErased()
         ):
             return None
         case _:
@@ -447,7 +479,7 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     evolve=evolve,
     identify=identify,
     state_type=Customer,
-    state_version=2,
+    state_version=3,
 )
 
 

@@ -202,6 +202,23 @@ class IdentityNumberShared(Event, frozen=True):
     customer_id: UUID
 
 
+class HeldAccount(msgspec.Struct, frozen=True):
+    """An account over which an erased customer had a right, and the parties of others that have or had one."""
+
+    account: UUID
+    others: tuple[UUID, ...]
+
+
+class CustomerErased(Event, frozen=True):
+    """The customer's personal values are no longer kept: whose keys are to be destroyed, and nothing about the person.
+
+    The customer's own key, those of `parties`, and that of each account once all who hold it are erased.
+    """
+
+    parties: tuple[UUID, ...]
+    accounts: tuple[HeldAccount, ...]
+
+
 CustomerEvent = (
     CustomerRegistered
     | ReferenceLinked
@@ -218,6 +235,7 @@ CustomerEvent = (
     | DetailsContradicted
     | ContradictionResolved
     | IdentityNumberShared
+    | CustomerErased
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -236,6 +254,7 @@ STORED_NAMES: dict[str, type[Event]] = {
     "details-contradicted": DetailsContradicted,
     "contradiction-resolved": ContradictionResolved,
     "identity-number-shared": IdentityNumberShared,
+    "customer-erased": CustomerErased,
 }
 
 

@@ -6,9 +6,10 @@ from functools import partial
 
 from chassis.clock import Clock
 from chassis.reacting import Policy
-from contracts.topics import INGEST_EVENTS
+from contracts.topics import CUSTOMER_EVENTS, INGEST_EVENTS
 
 from customer.connections import write_side
+from customer.policies import when_customer_erased_then_destroy_keys as erased
 from customer.policies import when_party_described_then_register_customer as described
 from customer.settings import CustomerSettings
 
@@ -22,4 +23,8 @@ async def policies(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Se
             write.handler, write.store, write.ring, clock, write.ids, today
         )
         events = frozenset({described.EVENT})
-        yield [Policy(described.NAME, (INGEST_EVENTS.name,), events, register, "beginning", register.prepare)]
+        destroy = erased.DestroyKeys(write.ring)
+        yield [
+            Policy(described.NAME, (INGEST_EVENTS.name,), events, register, "beginning", register.prepare),
+            Policy(erased.NAME, (CUSTOMER_EVENTS.name,), frozenset({erased.EVENT}), destroy, "beginning"),
+        ]

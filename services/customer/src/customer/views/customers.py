@@ -139,6 +139,17 @@ def _shared(document: Document, event: Delivered) -> Document:
     return {"shares_number_with": [*others, event.data["customer_id"]]}
 
 
+def _erased(_: Document, event: Delivered) -> Document:
+    """Nobody has to look at anything any more; what is sealed opens no more once the key is gone."""
+    return {
+        "erased_at": event.recorded_at.isoformat(),
+        "invalid": [],
+        "contradictions": [],
+        "claimed": [],
+        "shares_number_with": [],
+    }
+
+
 def _party(event: Delivered) -> Document:
     return {"party_id": event.data["party_id"], "source": event.data["source"], "sequence": event.sequence}
 
@@ -194,6 +205,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.details_contradicted": _contradicted,
     "customer.contradiction_resolved": _resolved,
     "customer.identity_number_shared": _shared,
+    "customer.erased": _erased,
 }
 
 

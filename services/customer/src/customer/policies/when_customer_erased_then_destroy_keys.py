@@ -1,0 +1,39 @@
+"""When a customer is erased, then its keys are destroyed: the customer's own, its parties', its accounts'.
+
+The event decides, this does it: after a crash, or once the key database answers again, from where it was. An account's key
+goes when the last of those who hold it is erased, whoever of two is first, because each destroys its own keys before it
+looks at the others'.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from chassis.delivered import Delivered
+from chassis.privacy import KeyRing
+
+NAME: Final = "when_customer_erased_then_destroy_keys"
+EVENT: Final = "customer.erased"
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyKeys:
+    """The policy, with what it needs."""
+
+    ring: KeyRing
+
+    async def __call__(self, event: Delivered) -> None:
+        """Destroys what may be destroyed; a second time nothing."""
+        if event.type == EVENT:
+            parties = [UUID(party) for party in event.data["parties"]]
+            accounts = {
+                UUID(one["account"]): {UUID(other) for other in one["others"]}
+                for one in event.data["accounts"]
+            }
+            await asyncio.to_thread(self._destroy, [event.subject, *parties], accounts)
+
+    def _destroy(self, own: list[UUID], accounts: dict[UUID, set[UUID]]) -> None:
+        self.ring.erase(own)
+        erased = self.ring.erased({other for others in accounts.values() for other in others})
+        self.ring.erase([account for account, others in accounts.items() if others <= erased])

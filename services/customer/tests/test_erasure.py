@@ -1,0 +1,296 @@
+"""A customer is erased: by compliance, with a reason, after the retention period, once, and whatever comes in between."""
+
+import asyncio
+import json
+from datetime import date, timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+from chassis.aging import EXPIRED_EVERY_SECONDS, expire_all
+from chassis.auth import development_token
+from chassis.clock import SystemClock
+from chassis.deciding import CommandContext
+from chassis.handling import STATES_CACHED_SECONDS, CommandHandler
+from chassis.privacy import ERASED, KEYS_CACHED_SECONDS, FileKeyEncryption, KeyRing
+from chassis.settings import Settings
+from chassis.testing import ManualClock
+from chassis.transient import is_transient
+from contracts.roles import ROLES
+from customer import permissions
+from customer.catalogue import catalogue
+from customer.desk import Desk
+from customer.domain.customer import CustomerIsErased, RenameCustomer, customer_decider
+from customer.domain.events import CustomerErased, HeldAccount
+from customer.identities import customer_of_party
+from customer.policies.when_customer_erased_then_destroy_keys import DestroyKeys
+from customer.policies.when_party_described_then_register_customer import RegisterDescribed
+from customer.retention import RetentionHolds, check_retention
+from customer.settings import CustomerSettings
+from customer.views import customers
+from pydantic import ValidationError
+
+from .test_api import CLOCK, api, key
+from .test_policy import NUMBER, PARTY, START, described
+from .test_reading import IDS, NOW, Bank, reading
+from .told import Teller
+
+__all__ = ["api", "reading"]
+
+WIFE = IDS.party("core", "W")
+CUSTOMER, OF_WIFE = customer_of_party(PARTY), customer_of_party(WIFE)
+ENDED = "2010-01-01"
+WHY = {"reason": "he asked for it"}
+
+
+@pytest.fixture
+def bank(key_ring):
+    """Two accounts that were closed long ago: the customer's own, and one that he had together with his wife."""
+    bank = Bank(key_ring)
+    bank.own = bank.account("core", "6222021234566789", "deposit", (NUMBER, "owner"))
+    bank.joint = bank.account("core", "6222020000000001", "deposit", (NUMBER, "owner"), ("W", "joint"))
+    for account in (bank.own, bank.joint):
+        bank.tell(account, "account.closed", source="core", closed_on=ENDED)
+    return bank
+
+
+@pytest.fixture
+def register(handler, store, key_ring):
+    return RegisterDescribed(handler, store, key_ring, SystemClock(), IDS, START.date)
+
+
+@pytest.fixture
+def desk(handler, store, reading, register):
+    async def reached(context, position, seconds):
+        return True
+
+    return Desk(handler, store, catalogue(), reading, IDS, CLOCK, NOW.date, reached)
+
+
+@pytest.fixture
+def destroy(key_ring):
+    return DestroyKeys(key_ring)
+
+
+def by(actor="chen"):
+    return CommandContext(
+        actor=actor,
+        now=NOW,
+        command_id=UUID(int=NOW.microsecond + hash(actor) % 10**9),
+        reason="he asked for it",
+    )
+
+
+async def published(store, customer):
+    """The erasure as its readers get it."""
+    [stored] = [one for one in await store.read_stream(customer) if one.name == "customer-erased"]
+    data = json.loads(stored.body)["data"]
+    assert set(data) == {"v", "parties", "accounts"}, "nothing about the person"
+    return Teller().tell(customer, "customer.erased", parties=data["parties"], accounts=data["accounts"])
+
+
+async def test_who_is_erased_has_no_key_left_and_keeps_the_account_of_another_living_owner(
+    desk, register, destroy, store, key_ring, bank, handler
+):
+    await register(described(key_ring))
+    await register(described(key_ring, number="W", name="王芳"))
+    outcome = await desk.erase(CUSTOMER, by())
+    assert outcome.events == (
+        CustomerErased(
+            parties=(PARTY,),
+            accounts=tuple(
+                sorted(
+                    (HeldAccount(bank.own, ()), HeldAccount(bank.joint, (WIFE,))), key=lambda one: one.account
+                )
+            ),
+        ),
+    )
+    event = await published(store, CUSTOMER)
+    for _ in range(2):  # it comes twice
+        await destroy(event)
+        assert key_ring.erased([CUSTOMER, PARTY, bank.own, bank.joint, WIFE]) == {CUSTOMER, PARTY, bank.own}
+    handler.forget(CUSTOMER)
+    [registered] = [one for one in await told_of(store, key_ring, CUSTOMER) if hasattr(one, "phone")]
+    assert (registered.name, registered.phone) == (ERASED, ERASED)
+    # ...until she is erased too.
+    await desk.erase(OF_WIFE, by("wu"))
+    await destroy(await published(store, OF_WIFE))
+    assert key_ring.erased([bank.joint]) == {bank.joint}
+
+
+async def told_of(store, ring, stream):
+    keys = ring.keys_for([stream], create=False)
+    return [one.event for one in catalogue().open_all(await store.read_stream(stream), keys)]
+
+
+async def test_two_owners_that_are_erased_at_once_leave_no_key_of_their_account(
+    desk, register, destroy, store, key_ring, bank
+):
+    await register(described(key_ring))
+    await register(described(key_ring, number="W", name="王芳"))
+    await asyncio.gather(desk.erase(CUSTOMER, by()), desk.erase(OF_WIFE, by("li")))
+    his, hers = await published(store, CUSTOMER), await published(store, OF_WIFE)
+    await asyncio.gather(destroy(his), destroy(hers))
+    assert key_ring.erased([bank.joint, bank.own]) == {bank.joint, bank.own}
+
+
+async def test_two_at_once_and_again_afterwards_erase_once(desk, register, destroy, store, key_ring):
+    await register(described(key_ring))
+    outcomes = await asyncio.gather(
+        *(desk.erase(CUSTOMER, by(str(n))) for n in range(4)), return_exceptions=True
+    )
+    assert sum(not isinstance(one, Exception) and bool(one.events) for one in outcomes) == 1
+    await destroy(await published(store, CUSTOMER))
+    again = await desk.erase(CUSTOMER, by("0"))
+    assert (again.version, again.events, again.replayed) == (3, (), True)
+    assert [one.name for one in await store.read_stream(CUSTOMER)].count("customer-erased") == 1
+
+
+async def test_a_crash_before_the_keys_are_destroyed_and_a_key_database_that_is_away_are_made_good(
+    desk, register, destroy, store, key_ring, tmp_path, keys_url
+):
+    """The process that erased is gone after its event; the policy has the rest of it to do, and does it when it can."""
+    await register(described(key_ring))
+    await desk.erase(CUSTOMER, by())
+    event = await published(store, CUSTOMER)
+    assert key_ring.erased([CUSTOMER, PARTY]) == set()
+    nowhere = psycopg.conninfo.make_conninfo(keys_url, port=1, host="127.0.0.1", connect_timeout=2)
+    ring = KeyRing(nowhere, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+    with pytest.raises(psycopg.OperationalError) as lost:
+        await DestroyKeys(ring)(event)
+    assert is_transient(lost.value), "the event waits for the database, and is no dead letter"
+    with psycopg.connect(keys_url) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid()"
+        )
+    await destroy(event)
+    assert key_ring.erased([CUSTOMER, PARTY]) == {CUSTOMER, PARTY}
+
+
+async def test_what_comes_later_brings_nothing_back(desk, register, destroy, store, key_ring, handler):
+    late = described(key_ring, 2, name="张伟明", phone="13900005678")
+    await register(described(key_ring))
+    await desk.erase(CUSTOMER, by())
+    await register(late)  # its value still opens: the keys are not destroyed yet
+    with pytest.raises(CustomerIsErased):
+        await desk.change(CUSTOMER, RenameCustomer("张伟明"), by("lin"), 3)
+    await destroy(await published(store, CUSTOMER))
+    await register(late)
+    with pytest.raises(CustomerIsErased):
+        await desk.change(CUSTOMER, RenameCustomer("张伟明"), by("lin"), 3)
+    assert len(await store.read_stream(CUSTOMER)) == 3
+    assert key_ring.keys_for([CUSTOMER, PARTY]) == {}, "nor does anybody get a key again"
+
+
+async def test_an_identity_number_of_who_is_erased_is_free_again(desk, register, destroy, store, key_ring):
+    number = {"identity_number": "11010519491231002X"}
+    await register(described(key_ring, **number))
+    await desk.erase(CUSTOMER, by())
+    await register(described(key_ring, number="W", name="王芳", **number))
+    [event] = [one for one in await told_of(store, key_ring, OF_WIFE) if hasattr(one, "number_claim")]
+    assert event.number_claim is not None
+    assert "identity-number-shared" not in [one.name for one in await store.read_stream(OF_WIFE)]
+
+
+@pytest.mark.parametrize(
+    ("closed_on", "until", "booked_through", "described_on", "held"),
+    [
+        (ENDED, None, None, ENDED, None),
+        (None, ENDED, None, ENDED, None),
+        (None, None, None, ENDED, "is open"),
+        ("2999-01-01", None, None, ENDED, "is open"),
+        ("2026-01-05", None, None, ENDED, "until 2036-01-05"),
+        ("2015-12-31", None, None, ENDED, None),
+        ("2016-01-07", None, None, ENDED, "until 2026-01-07"),
+        ("2016-02-29", None, None, ENDED, "until 2026-03-01"),
+        (ENDED, None, "2020-05-01", ENDED, "until 2030-05-01"),
+        (ENDED, None, None, "2021-05-01", "until 2031-05-01"),
+        ("2020-01-01", ENDED, None, ENDED, None),
+    ],
+)
+def test_the_law_has_records_kept_for_ten_years_after_the_end(
+    closed_on, until, booked_through, described_on, held
+):
+    account = {
+        "_id": "a",
+        "closed_on": closed_on,
+        "booked_through": booked_through,
+        "holders": [{"party_id": "p", "until": until}, {"party_id": "other", "until": None}],
+    }
+
+    def check(day="2026-01-06", years=10):
+        check_retention(
+            [account], [{"described_at": f"{described_on}T10:00:00+00:00"}], {"p"}, day=day, years=years
+        )
+
+    if held is None:
+        check()
+    else:
+        with pytest.raises(RetentionHolds, match=held):
+            check()
+    if held is not None and held.startswith("until"):
+        check(day=held.removeprefix("until "))
+
+
+def test_a_shorter_retention_than_the_law_says_is_for_development():
+    assert CustomerSettings(environment="development", retention_years=0).retention_years == 0
+    assert CustomerSettings(environment="production").retention_years == 10
+    for environment in ("production", "staging"):
+        with pytest.raises(ValidationError, match="the law says 10"):
+            CustomerSettings(environment=environment, retention_years=9)
+
+
+async def test_compliance_alone_erases_over_http_with_a_reason(
+    api, register, store, key_ring, tmp_path, postgres_url
+):
+    assert [role for role in ROLES if role in permissions.ROLES["erase_customer"]] == ["compliance"]
+    await register(described(key_ring))
+    path, headers = f"/customers/{CUSTOMER}/erase", key("e") | {"If-Match": '"2"'}
+    refused = await api.post(path, json=WHY, headers=headers)
+    assert refused.status_code == 403, "not even an administrator"
+    settings = Settings(postgres_url=postgres_url, environment="development", data=tmp_path)
+    token = development_token(settings, CLOCK.now(), subject="chen", roles=["compliance"])
+    headers |= {"Authorization": f"Bearer {token}"}
+    for nothing in ({}, {"reason": " "}, {"reason": ""}):
+        assert (await api.post(path, json=nothing, headers=headers)).status_code == 422
+    other = await api.post(path, json=WHY, headers=headers | {"If-Match": '"1"'})
+    assert other.status_code == 412
+    done = await api.post(path, json=WHY, headers=headers)
+    assert (done.status_code, done.json()["version"]) == (200, 3), done.text
+    again = await api.post(path, json=WHY, headers=headers)
+    assert (again.status_code, again.json()) == (200, done.json())
+    *_, last = await store.read_stream(CUSTOMER)
+    metadata = catalogue().metadata_of(last)
+    assert (metadata.actor, metadata.reason, metadata.privilege) == ("chen", WHY["reason"], "high")
+
+
+async def test_what_a_process_has_opened_is_gone_within_its_bound(
+    store, key_ring, keys_url, tmp_path, register
+):
+    """The key is remembered for a minute, and what was opened with it for another one, in a process that is told nothing."""
+    await register(described(key_ring))
+    clock = ManualClock()
+    ring = KeyRing(keys_url, FileKeyEncryption.at(tmp_path / "kek"), clock.monotonic)
+    other = CommandHandler(customer_decider, store, catalogue(), ring)
+    ring.keys_for([CUSTOMER])
+    key_ring.erase([CUSTOMER, PARTY])
+    clock.advance(KEYS_CACHED_SECONDS - 1)
+    assert (await other.load(CUSTOMER)).state.values["name"] == "张伟", "the key was at hand"
+    clock.advance(STATES_CACHED_SECONDS + EXPIRED_EVERY_SECONDS)
+    expire_all()
+    assert (len(other._states), len(ring._cache)) == (0, 0)
+    assert (await other.load(CUSTOMER)).state.values["name"] == ERASED
+    ring.close()
+
+
+def test_a_view_shows_that_a_customer_is_erased_and_asks_nobody_about_it(key_ring):
+    bank = Bank(key_ring)
+    bank.customer(CUSTOMER, "张伟", ("core", NUMBER))
+    bank.tell(
+        CUSTOMER, "customer.details_contradicted", source="core", party_id=str(PARTY), name="李娜", invalid=[]
+    )
+    bank.tell(CUSTOMER, "customer.erased", parties=[str(PARTY)], accounts=[])
+    [document] = [one for (view, _), one in bank.folded.items() if view is customers]
+    assert (document["questions"], document["contradictions"]) == ([], [])
+    assert date.fromisoformat(document["erased_at"][:10]) >= START.date() - timedelta(days=1)
