@@ -233,6 +233,7 @@ async def test_verify_runs_as_the_auditor_and_writes_checkpoints_alone(bank, tmp
     report = json.loads(done.stdout)
     assert report["green"]
     assert report["contexts"]["ingest"]["events"] > 40
+    assert report["keys"] == "not looked at: this login may not read the key database"
     assert {path.name for path in tmp_path.iterdir()} == {"verified"}
 
 

@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from chassis.clock import uuid7
 from chassis.events import StoredEvent
 from chassis.mongo import Mongo
+from chassis.privacy import KeyRing
 from chassis.relay import RelayRole
 from chassis.relay.operating import republish, try_again
 from chassis.transport import KafkaPublisher, Record, ensure_topics, read_to_end
@@ -485,3 +486,28 @@ async def test_the_command_says_green_or_red_by_its_exit_code(bank):
     done = await asyncio.to_thread(away.crm, "verify", "--wait", "0")
     assert done.returncode == 2
     assert b"BrokerUnavailable" in done.stderr
+
+
+async def test_a_key_database_of_an_earlier_time_is_seen_and_an_erasure_is_none(world):
+    """What was sealed in between cannot be opened again, though its subject got another key since, without a word."""
+    with psycopg.connect(world.bank.keys_url, autocommit=True) as connection:
+        subjects = [row[0] for row in connection.execute("select subject from data_keys order by subject")]
+    streams = {row[0] for row in world.sql("select distinct stream_id from store_ingest.events")}
+    lost, another, erased, *_ = [subject for subject in subjects if subject in streams]
+    ring = KeyRing.of(world.settings, CLOCK.monotonic)
+    ring.erase([erased])
+    assert problems(await world.verified(WAIT_SECONDS)) == {}
+    with psycopg.connect(world.bank.keys_url, autocommit=True) as connection:
+        connection.execute("delete from data_keys where subject = any(%s)", ([lost, another],))
+    ring.close()
+    ring = KeyRing.of(world.settings, CLOCK.monotonic)
+    ring.keys_for([another])
+    ring.close()
+    found = problems(await world.verified(WAIT_SECONDS))
+    assert set(found) == {"I10"}
+    assert {str(subject) in problem for subject in (lost, another) for problem in found["I10"]} == {
+        True,
+        False,
+    }
+    assert len(found["I10"]) == 2
+    assert all("is lost, and was not destroyed" in problem for problem in found["I10"])

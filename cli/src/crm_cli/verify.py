@@ -23,6 +23,7 @@ from customer.views import VIEWS, asset_panorama
 
 from crm_cli.contexts import CONTEXTS, Context, reading_settings
 from crm_cli.exits import USAGE, WRONG
+from crm_cli.verify_keys import SealedKeys
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, pages, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Checkpoints, Store, check_money
@@ -97,7 +98,7 @@ async def _context(
     )
     for each in (inside, money, *(part.report for part in found)):
         report.plus(each)
-    report.figures |= money.figures
+    report.figures |= money.figures | inside.figures
     for view in views_of(context):
         folded = [part.folded[view.name] for part in found if view.name in part.folded]
         if folded:
@@ -112,18 +113,21 @@ async def _context(
 
 
 async def _digested(settings: Settings, context: Context, head: int, report: Report) -> int:
-    """Digests the whole log, and compares it with what it was before; how many events there are."""
+    """Digests the whole log, compares it with what it was before, and looks up its keys; how many events there are."""
     log, checkpoints, events = (
         StoreLog(settings.postgres_url, context.schema, as_login=True),
         Checkpoints(settings.data / "verified", context, report),
         0,
     )
+    keys = await asyncio.to_thread(SealedKeys, settings, context, report)
     try:
         async for page in pages(log, head):
             await asyncio.to_thread(checkpoints.take, page)
+            await asyncio.to_thread(keys.take, page)
             events += len(page)
     finally:
         log.close()
+        keys.close()
     checkpoints.finish()
     return events
 

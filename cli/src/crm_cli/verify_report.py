@@ -15,6 +15,7 @@ INVARIANTS: Final = {
     "I7": "what is published is what is stored",
     "I8": "an acknowledged command is in the log",
     "I9": "no stale epoch is accepted: what a relay saved is acknowledged, what a watermark covers is before it",
+    "I10": "the key of what is sealed is in the key database, or was destroyed by an erasure",
 }
 
 
@@ -81,11 +82,13 @@ class Report:
         lines = ["GREEN" if self.green else "RED"]
         for name, says in INVARIANTS.items():
             mark = "holds " if not self._totals[name] else "BROKEN"
-            lines.append(f"  {name}  {mark}  {self.checked[name]:>12,} checked  {says}")
+            lines.append(f"  {name:3}  {mark}  {self.checked[name]:>12,} checked  {says}")
             lines += [f"        {problem}" for problem in self._problems[name]]
             more = self._totals[name] - len(self._problems[name])
             if more > 0:
                 lines.append(f"        and {more} more")
+        if "keys" in self.figures:
+            lines.append(f"  keys {self.figures['keys']}")
         for view, figures in self.figures.get("views", {}).items():
             lines.append(f"  {view}: generation {figures['generation']}, {figures['documents']} documents")
         return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""Whether the key database still has the keys of what is sealed. One that was restored to an earlier time lacks some.
+
+What is sealed under a key that was destroyed by an erasure is as it should be; what is sealed under one that nobody knows
+is lost, and looks the same to a reader.
+"""
+
+import re
+from binascii import a2b_base64
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from chassis.events import StoredEvent
+from chassis.postgres import connect
+from chassis.privacy import KEYS_ROLE
+from chassis.settings import Settings
+
+from crm_cli.contexts import Context
+from crm_cli.verify_report import Report
+
+_TOKEN: Final = re.compile(rb'"k1\.([A-Za-z0-9+/]{22}==)\.')
+_KNOWN: Final = (
+    "select w.subject, w.key_id from unnest(%s::uuid[], %s::uuid[]) as w(subject, key_id)"
+    " left join data_keys as k using (subject) where k.subject is null or (k.key_id <> w.key_id and k.erased_at is null)"
+)
+
+
+class SealedKeys:
+    """Looks up the keys of a log's sealed values, page by page; where it may not read the key database it says so."""
+
+    def __init__(self, settings: Settings, context: Context, report: Report) -> None:
+        self._url = settings.keys_url
+        self._context = context
+        self._report = report
+        self._lost: set[UUID] = set()
+        self._connection: psycopg.Connection[Any] | None = None
+        with suppress(psycopg.Error):
+            self._connection = connect(self._url, role=KEYS_ROLE)
+        if self._connection is None:
+            report.figures["keys"] = "not looked at: this login may not read the key database"
+
+    def take(self, page: Sequence[StoredEvent]) -> None:
+        """Looks up the keys of the next events; raises psycopg.Error."""
+        if self._connection is None:
+            return
+        wanted = {
+            (event.stream_id, UUID(bytes=a2b_base64(key)))
+            for event in page
+            for key in set(_TOKEN.findall(event.body))
+        }
+        if not wanted:
+            return
+        subjects, keys = zip(*wanted, strict=True)
+        self._report.passed("I10", len(wanted))
+        for subject, key in self._connection.execute(_KNOWN, (list(subjects), list(keys))):
+            if subject not in self._lost:
+                self._lost.add(subject)
+                self._report.broken(
+                    "I10", f"{self._context.name}: the key {key} of {subject} is lost, and was not destroyed"
+                )
+
+    def close(self) -> None:
+        """Lets the connection go."""
+        if self._connection is not None:
+            self._connection.close()
