@@ -60,6 +60,7 @@ def asked(connection: psycopg.Connection, question: str, *values: object) -> set
     return {row[0] for row in connection.execute(question, values).fetchall()}
 
 
+@pytest.mark.requirement("D09")
 def test_the_auditor_may_read_the_stores_and_no_other_table(auditor):
     readable = asked(
         auditor,
@@ -77,6 +78,7 @@ def test_the_auditor_may_read_the_stores_and_no_other_table(auditor):
         auditor.execute("select * from store_customer.snapshots")
 
 
+@pytest.mark.requirement("D09")
 @pytest.mark.parametrize("right", WRITING)
 def test_the_auditor_holds_no_right_that_writes(auditor, right):
     if right == "MAINTAIN" and auditor.info.server_version < 170_000:
@@ -115,6 +117,7 @@ def test_the_auditor_calls_no_function_of_ours_and_owns_and_creates_nothing(audi
     assert attributes == (False, False, False, False, False, True)
 
 
+@pytest.mark.requirement("D09")
 @pytest.mark.parametrize(
     "statement",
     [
@@ -187,6 +190,7 @@ def as_auditor(bank: Bank, folder: Path, *arguments: str) -> "subprocess.Complet
     )
 
 
+@pytest.mark.requirement("D08", "D09", "M31")
 def test_replay_runs_as_the_auditor(bank, tmp_path):
     done = as_auditor(bank, tmp_path, "replay", "--context", "ingest")
     assert done.returncode == 0, done.stderr
@@ -195,6 +199,7 @@ def test_replay_runs_as_the_auditor(bank, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.requirement("D09")
 async def test_verify_runs_as_the_auditor_and_writes_checkpoints_alone(bank, tmp_path):
     settings = CustomerSettings(
         **bank.settings().model_dump(

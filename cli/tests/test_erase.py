@@ -51,6 +51,7 @@ def crm(world, *arguments, **environment):
     )
 
 
+@pytest.mark.requirement("M22")
 async def test_who_is_erased_is_shown_nowhere_and_all_invariants_hold(world):
     async with keys(world.settings, CLOCK) as ring:
         ids = await outside_ids(world.settings, ring)

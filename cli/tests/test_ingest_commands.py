@@ -115,6 +115,7 @@ def test_a_source_is_scheduled(crm, folder):
         assert crm("source", "schedule", "one", "--every", wrong).returncode == 2
 
 
+@pytest.mark.requirement("R088")
 def test_a_quarantined_record_is_listed_and_released_once(crm, folder, tmp_path):
     crm("ingest", "--format", "berka", "--source", "three", folder, "--json")
     listed = crm("quarantine", "list", "--source", "three", "--json")
@@ -174,6 +175,7 @@ def test_a_quarantined_record_is_dismissed_and_a_large_repair_waits_for_a_second
     assert [item["status"] for item in statuses["items"]] == ["dismissed", "released"]
 
 
+@pytest.mark.requirement("R091")
 def test_who_acts_is_in_every_event(crm, environment, folder):
     token = crm("token", "--subject", "staff-4711", "--post", "operations").stdout.strip()
     for source, more in (("by-token", {"CRM_TOKEN": token}), ("by-user", {})):

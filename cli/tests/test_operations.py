@@ -57,6 +57,7 @@ def acted(environment):
     return [msgspec.json.decode(body) for (body,) in bodies]
 
 
+@pytest.mark.requirement("R091", "R094")
 @pytest.mark.parametrize(
     ("arguments", "action", "target"),
     [

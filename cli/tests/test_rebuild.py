@@ -135,6 +135,7 @@ async def _shown(mongo: Mongo, position: int) -> bool:
     return await ViewReader(mongo, CLOCK, views).wait_for("customer", position, WITHIN_SECONDS)
 
 
+@pytest.mark.requirement("D04", "M21")
 async def test_a_view_is_rebuilt_beside_the_running_one_and_after_its_database_was_dropped(desk):
     await desk.tell(uuid5(NAMESPACE, "rebuilt"), 1, "customer.registered", REGISTERED)
     async with _mongo(desk) as mongo:

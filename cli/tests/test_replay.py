@@ -34,6 +34,7 @@ def replayed(bank: Bank, *arguments: str) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.requirement("D08", "M31")
 def test_every_event_is_there_in_order_and_masked(bank):
     lines = replayed(bank)
     recorder = Recorder(bank.postgres_url, "store_ingest")
@@ -53,6 +54,7 @@ def test_every_event_is_there_in_order_and_masked(bank):
     assert '"k1.' not in said, "a token is of no use to whoever reads this"
 
 
+@pytest.mark.requirement("D08", "M31")
 def test_a_part_is_replayed_from_a_position_to_another(bank):
     positions = [line["position"] for line in replayed(bank)]
     assert [line["position"] for line in replayed(bank, "--from", str(positions[10]))] == positions[10:]
@@ -61,6 +63,7 @@ def test_a_part_is_replayed_from_a_position_to_another(bank):
     assert replayed(bank, "--from", str(positions[-1] + 1)) == []
 
 
+@pytest.mark.requirement("D08", "M31")
 def test_a_part_is_replayed_from_an_instant_on(bank):
     lines = replayed(bank)
     instants = sorted({line["meta"]["recorded_at"] for line in lines})

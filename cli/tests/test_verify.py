@@ -309,6 +309,7 @@ async def test_a_subject_that_waits_is_not_the_fold_of_the_log(world):
     assert any(f"subject {stream} is parked since its event 2: planted" in each for each in found)
 
 
+@pytest.mark.requirement("D05", "M04")
 async def test_a_store_that_was_tampered_with(world):
     assert (await world.verified()).green
     world.sql("alter table store_ingest.events disable trigger all")

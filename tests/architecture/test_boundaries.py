@@ -72,6 +72,7 @@ def copy_of_the_packages(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.requirement("D01")
 def test_the_packages_keep_their_boundaries(copy_of_the_packages: Path) -> None:
     result = lint(copy_of_the_packages)
     assert result.returncode == 0, result.stdout + result.stderr

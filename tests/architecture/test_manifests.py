@@ -153,6 +153,7 @@ def test_every_variable_is_one_that_settings_read() -> None:
     assert {*config, *in_compose, *given} - known == set()
 
 
+@pytest.mark.requirement("D12", "M48")
 def test_nothing_is_missing() -> None:
     assert list(complaints(manifests())) == []
 
@@ -222,6 +223,7 @@ def test_every_file_of_the_base_is_listed_and_every_overlay_builds_on_it() -> No
         assert [image["name"] for image in overlay["images"]] == ["crm"]
 
 
+@pytest.mark.requirement("D12")
 @pytest.mark.parametrize("overlay", ["production", "staging"])
 def test_every_object_fits_the_schemas_of_kubernetes(overlay: str) -> None:
     operator = list(yaml.safe_load_all((DEPLOY / "k8s" / "operator" / "pod.yaml").read_text()))
@@ -247,11 +249,13 @@ def test_an_overlay_runs_as_what_it_is_called(overlay: str) -> None:
             assert container["envFrom"] == [{"configMapRef": {"name": "crm"}}]
 
 
+@pytest.mark.requirement("M48")
 def test_the_network_is_closed_first() -> None:
     policies = of_kind(manifests(), "NetworkPolicy")
     assert policies["deny-all"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
+@pytest.mark.requirement("M48")
 def test_a_role_reaches_the_servers_that_it_is_told_of_and_no_others() -> None:
     policies = of_kind(manifests(), "NetworkPolicy").values()
     for kind in ("Deployment", "Job"):
@@ -276,6 +280,7 @@ def selects(selector: Manifest, labels: dict[str, str]) -> bool:
     )
 
 
+@pytest.mark.requirement("D12", "M48")
 def test_no_manifest_holds_a_secret() -> None:
     assert not of_kind(manifests(), "Secret")
 

@@ -57,6 +57,7 @@ def asyncapi() -> dict[str, Any]:
     )
 
 
+@pytest.mark.requirement("D06")
 def test_the_openapi_document_is_valid(openapi):
     OpenAPIV31SpecValidator(openapi).validate()
     names = [each["operationId"] for path in openapi["paths"].values() for each in path.values()]

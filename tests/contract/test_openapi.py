@@ -153,6 +153,7 @@ def token(environment: dict[str, str]) -> str:
     return development_token(CustomerSettings(**places), SystemClock().now())
 
 
+@pytest.mark.requirement("D06")
 def test_customer_keeps_to_its_document(environment: dict[str, str]) -> None:
     with serving("customer", ["api", "relay", "views"], environment) as url:
         caller = {"Authorization": f"Bearer {token(environment)}", "Idempotency-Key": "one"}
@@ -166,6 +167,7 @@ def test_customer_keeps_to_its_document(environment: dict[str, str]) -> None:
         assert 200 in result.statuses[operation]
 
 
+@pytest.mark.requirement("D06")
 def test_ingest_keeps_to_its_document(environment: dict[str, str]) -> None:
     with serving("sync_ingest", ["api"], environment) as url:
         caller = {"Authorization": f"Bearer {token(environment)}", "Idempotency-Key": "one"}

@@ -61,6 +61,7 @@ def test_the_command_line_runs_in_the_operator_s_pod(
     assert status["contexts"]["ingest"]["outbox"] == 0
 
 
+@pytest.mark.requirement("M48")
 def test_a_key_that_everybody_may_read_is_refused(
     secrets: Secrets, cluster: dict[str, Pod], node: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_nothing_is_written_where_no_volume_is(cluster: dict[str, Pod]) -> None:
         assert inside <= {"log", "etc", "tmp"}, pod.name
 
 
+@pytest.mark.requirement("M48")
 def test_a_pod_cannot_write_outside_its_volumes(cluster: dict[str, Pod]) -> None:
     if not isolating():
         pytest.skip("a file system that cannot be written takes root and mounts of one's own")

@@ -91,6 +91,7 @@ def test_a_rule_names_what_is_exported_and_a_page_that_is_there(rule: dict[str, 
         assert shown <= (kept or OF_TARGETS | set(SELECTED.findall(rule["expr"])))
 
 
+@pytest.mark.requirement("R077")
 def test_somebody_is_told_of_everything_that_needs_a_person() -> None:
     alerts = [rule["expr"] for rule in rules() if "alert" in rule]
     assert {name for expression in alerts for name in NAMES.findall(expression)} >= WATCHED

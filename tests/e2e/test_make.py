@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 NEEDED = ("cat", "cksum", "mkdir", "rm", "dirname", "grep", "tail", "flock", "sh", "env")
 
 
+@pytest.mark.requirement("D11")
 def test_bare_make_lists_every_target_and_runs_none() -> None:
     said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
@@ -19,6 +20,7 @@ def test_bare_make_lists_every_target_and_runs_none() -> None:
     assert re.findall(r"^  make ([a-z-]+) +\S", said, flags=re.M) == targets
 
 
+@pytest.mark.requirement("D11")
 def test_ci_calls_the_test_command_with_servers_required() -> None:
     last = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
     assert last == "CRM_REQUIRE_SERVERS=1 make test"
@@ -72,6 +74,7 @@ def test_without_a_recent_python_it_says_so(checkout: Path) -> None:
     assert "no Python 3.11 or later found" in done.stderr
 
 
+@pytest.mark.requirement("D11")
 def test_without_a_way_to_the_packages_it_says_so_and_tries_again_next_time(checkout: Path) -> None:
     nowhere = "http://127.0.0.1:9/simple"
     done = set_up(

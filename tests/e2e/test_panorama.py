@@ -213,6 +213,7 @@ async def panorama_of(web: httpx.AsyncClient, party: str) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.requirement("R018")
 async def test_every_customers_figures_are_what_its_bank_says(
     taken_in: Any, web: httpx.AsyncClient, bank: DemoBank
 ) -> None:
@@ -233,6 +234,7 @@ async def test_every_customers_figures_are_what_its_bank_says(
             assert sum(share["hundredths"] for share in block["allocation"]) in {0, 10_000}
 
 
+@pytest.mark.requirement("M02")
 async def test_figures_lead_to_movements_that_sum_to_them(taken_in: Any, web: httpx.AsyncClient) -> None:
     shown = await panorama_of(web, "P000001")
     for account in shown["accounts"]:
@@ -355,6 +357,7 @@ async def traced(spans: InMemorySpanExporter, trace: int, *names: str) -> list[s
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.requirement("M44")
 async def test_one_trace_leads_from_a_call_to_the_view(
     taken_in: Any, web: httpx.AsyncClient, spans: InMemorySpanExporter
 ) -> None:
@@ -367,6 +370,7 @@ async def test_one_trace_leads_from_a_call_to_the_view(
     assert [event["traceparent"].split("-")[1] for event in events] == [f"{trace:032x}"]
 
 
+@pytest.mark.requirement("M44")
 async def test_one_trace_leads_from_a_feed_over_the_policy_to_the_views(
     taken_in: Any, web: httpx.AsyncClient, running: Running, spans: InMemorySpanExporter
 ) -> None:

@@ -190,6 +190,7 @@ def test_it_answers_and_the_run_file_is_its_owners_alone(up: Up) -> None:
         assert status(f"{part.url}/metrics") == 200
 
 
+@pytest.mark.requirement("D02")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", ["web", "views", "workers", "kafka", "mongo", "postgres"])
 def test_what_is_killed_under_load_comes_back_by_itself_and_nothing_is_lost(up: Up, name: str) -> None:

@@ -39,6 +39,7 @@ def ingests(settings: SyncIngestSettings) -> Iterator[list[Ingest]]:
         yield both
 
 
+@pytest.mark.requirement("M01")
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_AT_ONCE))
 def test_whatever_comes_the_ledger_is_what_the_model_says(
     settings: SyncIngestSettings, ingests: list[Ingest], first: int

@@ -20,6 +20,7 @@ def test_the_tables_name_roles_that_there_are() -> None:
     assert all("administrator" in may for may in TABLES.values())
 
 
+@pytest.mark.requirement("R082", "M05")
 @pytest.mark.parametrize("role", [*sorted(ROLES), None])
 async def test_a_caller_may_what_the_tables_say(system: System, role: str | None) -> None:
     """What is allowed is answered with anything but 403, what is not with 403 whatever else is wrong with it."""

@@ -181,6 +181,7 @@ async def entrusted(system: System) -> System:
     return system
 
 
+@pytest.mark.requirement("R087", "M05")
 def test_postgresql_holds_none(entrusted: System) -> None:
     folder = entrusted.folder / "servers" / "postgres"
     assert found_in(folder, ALL) == {}
@@ -201,6 +202,7 @@ def test_the_search_finds_what_is_in_postgresql(entrusted: System) -> None:
     assert in_rows(url, [PLANTED]) == {PLANTED: {"public.planted"}}
 
 
+@pytest.mark.requirement("R087", "M05")
 def test_kafka_holds_none(entrusted: System) -> None:
     folder = entrusted.folder / "servers" / "kafka"
     assert found_in(folder, ALL, but=COREBANK_POSTINGS.name) == {}
@@ -214,6 +216,7 @@ async def test_the_search_finds_what_is_in_kafka(entrusted: System) -> None:
     assert any("crm.ingest.events" in place for place in places[SOURCE])
 
 
+@pytest.mark.requirement("R087", "M05")
 async def test_documents_hold_none(entrusted: System) -> None:
     for database in (entrusted.mongo, entrusted.mongo.beside("policies")):
         for collection in await database.collections():

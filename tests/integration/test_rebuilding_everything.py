@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from chassis.clock import SystemClock
 from chassis.generations import Generations
 from chassis.rebuilding import documents_hash
@@ -24,6 +25,7 @@ async def hashes(system: System) -> dict[str, str]:
     return found
 
 
+@pytest.mark.requirement("D04", "M21")
 async def test_the_read_database_is_dropped_and_comes_back_equal(system: System, bank: DemoBank) -> None:
     await system.caught_up()
     before, heads = await hashes(system), system.heads()

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
 from chassis.transport import Record, read_to_end
 from contracts.topics import COREBANK_POSTINGS, CUSTOMER_EVENTS, INGEST_EVENTS
 from opentelemetry.trace import format_trace_id
@@ -56,6 +57,7 @@ def views_that_wrote(system: System, trace_id: str) -> set[str]:
     return {str((span.attributes or {})["view"]) for span in spans}
 
 
+@pytest.mark.requirement("M44")
 async def test_from_a_batch_over_http(system: System) -> None:
     trace_id, header = trace(1)
     answer = await system.web.post(
@@ -73,6 +75,7 @@ async def test_from_a_batch_over_http(system: System) -> None:
     assert views_that_wrote(system, trace_id) == {"asset_panorama"}
 
 
+@pytest.mark.requirement("M44")
 async def test_from_a_record_of_a_branch(system: System) -> None:
     trace_id, header = trace(2)
     record = Record(
@@ -93,6 +96,7 @@ async def test_from_a_record_of_a_branch(system: System) -> None:
     assert views_that_wrote(system, trace_id) == {"asset_panorama"}
 
 
+@pytest.mark.requirement("M44")
 async def test_from_a_command(system: System) -> None:
     trace_id, header = trace(3)
     made = await system.web.post(

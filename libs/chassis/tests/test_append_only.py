@@ -143,6 +143,7 @@ def owner_of(url: str, schema: str) -> str:
     return str(row[0])
 
 
+@pytest.mark.requirement("D05")
 @pytest.mark.parametrize("statement", CHANGES + ONLY_THE_OWNER)
 def test_the_service_cannot(
     statement: str,
@@ -165,6 +166,7 @@ def test_the_service_cannot_grant_itself_more(service: Connection, postgres_url:
     assert isinstance(error, errors.InsufficientPrivilege), error
 
 
+@pytest.mark.requirement("D05")
 @pytest.mark.parametrize("replica", [False, True])
 @pytest.mark.parametrize("statement", CHANGES)
 def test_nor_can_the_owner_by_mistake(

@@ -59,6 +59,7 @@ async def other(postgres_url: str, schema: str, key_ring: KeyRing) -> AsyncItera
     await store.close()
 
 
+@pytest.mark.requirement("R091")
 async def test_events_are_stored_with_their_context(
     handler: Handler, store: EventStore, key_ring: KeyRing
 ) -> None:
@@ -194,6 +195,7 @@ async def test_many_streams_are_loaded_in_few_round_trips(
     assert calls <= 4
 
 
+@pytest.mark.requirement("M22")
 async def test_after_erasure_commands_still_work_and_nothing_personal_comes_back(
     handler: Handler, other: Handler, key_ring: KeyRing, store: EventStore
 ) -> None:

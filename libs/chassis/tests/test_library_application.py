@@ -2,11 +2,13 @@
 
 from uuid import UUID
 
+import pytest
 from chassis.events import StoredEvent
 from chassis.store import Recorder
 from chassis.store.library import application
 
 
+@pytest.mark.requirement("D10")
 def test_a_store_is_read_as_an_application_of_the_library(
     postgres_url: str, schema: str, recorder: Recorder
 ) -> None:

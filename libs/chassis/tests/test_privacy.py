@@ -87,6 +87,7 @@ def test_services_that_ask_at_once_share_one_secret_per_purpose(
         key_ring.secret("moved")
 
 
+@pytest.mark.requirement("M48")
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     FileKeyEncryption.at(tmp_path / "kek", create=True)
     assert (tmp_path / "kek").stat().st_mode & 0o777 == 0o600
@@ -138,6 +139,7 @@ def test_a_wrapped_key_moved_to_another_subject_does_not_open(key_ring: KeyRing,
     fresh.close()
 
 
+@pytest.mark.requirement("M22")
 def test_an_erased_subject_has_no_key_ever_again(key_ring: KeyRing, keys_url: str) -> None:
     key_ring.keys_for([A, B])
     assert key_ring.erase([A, C]) == 1
@@ -236,6 +238,7 @@ def test_bytes_open_only_where_they_belong(key_ring: KeyRing) -> None:
             open_bytes(keys[A], place, changed)
 
 
+@pytest.mark.requirement("R087")
 async def test_no_file_of_postgresql_holds_a_personal_value(
     postgres_url: str, schema: str, store: EventStore, key_ring: KeyRing
 ) -> None:

@@ -295,6 +295,7 @@ async def test_an_idle_topic_gets_a_sign_of_life_every_ten_minutes_and_no_more(s
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.requirement("D02")
 async def test_nothing_is_missed_while_four_write_and_some_transactions_are_aborted(
     setting, recorder, postgres_url, store
 ):
@@ -514,6 +515,7 @@ async def test_a_producer_that_broke_is_made_anew_and_the_batch_comes_again(sett
     assert_in_order(events, repeated=True)
 
 
+@pytest.mark.requirement("D02")
 async def test_a_broker_killed_under_load_costs_nothing(devservers, setting, recorder):
     """The relay has a thread of its own here, because the broker is started again from this one."""
     broker = devservers.one("kafka")

@@ -50,6 +50,7 @@ def sampled(carried: dict[str, str]) -> bool:
     return bool(int(carried["traceparent"][-2:], 16) & 1)
 
 
+@pytest.mark.requirement("D10", "M44")
 def test_a_line_is_json_with_its_trace(lines):
     with telemetry.span("work") as span:
         structlog.get_logger("x").info("batch applied", group="boxes.v1", count=3)
@@ -63,6 +64,7 @@ def test_a_line_is_json_with_its_trace(lines):
     assert line["trace_id"] == f"{span.get_span_context().trace_id:032x}"
 
 
+@pytest.mark.requirement("R087")
 def test_words_that_nobody_thought_of_are_redacted(lines):
     structlog.get_logger("x").info(
         "seen", name_of_holder="张三", phone=13800138000, query="?reference=A:1", retries=2
@@ -184,6 +186,7 @@ def tracer_before() -> Iterator[None]:
     telemetry._Tracing.tracer, telemetry._Tracing.recording = before
 
 
+@pytest.mark.requirement("D10", "M44")
 @pytest.mark.parametrize(
     ("fixture", "protocol"), [("collector", "http/protobuf"), ("grpc_collector", "grpc")]
 )

@@ -57,6 +57,7 @@ def key(text):
     return {"Idempotency-Key": text}
 
 
+@pytest.mark.requirement("R013")
 async def test_a_customer_is_registered_once_per_key(api, store):
     first = await api.post("/customers", json=WANG, headers=key("k1"))
     again = await api.post("/customers", json=WANG, headers=key("k1"))
@@ -97,6 +98,7 @@ async def test_the_version_that_is_read_is_the_streams_where_the_view_takes_no_p
     assert (changed.status_code, changed.headers["ETag"]) == (200, '"3"')
 
 
+@pytest.mark.requirement("R060", "R091", "M46")
 async def test_changes_name_the_version_that_was_seen(api):
     at = (await api.post("/customers", json=WANG, headers=key("k1"))).headers["Location"]
     renamed = await api.put(f"{at}/name", json={"name": "王芳芳"}, headers=key("k2") | {"If-Match": '"2"'})
@@ -224,6 +226,7 @@ async def test_without_a_token_nobody_learns_anything(api):
         assert "WWW-Authenticate" in refused.headers
 
 
+@pytest.mark.requirement("R014")
 async def test_what_a_customer_states_to_own_is_kept_in_minor_units(api, handler):
     made = await api.post("/customers", json=WANG, headers=key("k1"))
     stream = UUID(made.json()["customer_id"])
@@ -236,6 +239,7 @@ def stated(**changed):
     return WANG | {"stated_assets": [{"product": "fund", "amount": "1", "currency": "CNY"} | changed]}
 
 
+@pytest.mark.requirement("R014")
 @pytest.mark.parametrize(
     ("body", "place"),
     [
@@ -263,3 +267,26 @@ async def test_what_cannot_be_is_refused_by_its_name_and_stores_nothing(api, sto
     if place is not None:
         assert [error["place"] for error in refused.json()["errors"]] == [place]
     assert await store.head_position() == 0
+
+
+@pytest.mark.requirement("R015")
+async def test_the_document_calls_mandatory_exactly_what_is_refused_when_it_is_absent(api):
+    schema = (await api.get("/openapi.json")).json()["components"]["schemas"]["RegisterBody"]
+    whole = WANG | {
+        "kind": "person",
+        "email": "wang@example.com",
+        "address": "上海市",
+        "born_on": "1990-01-31",
+        "identity_number": "110101199001310026",
+        "branch": "B1",
+        "references": [],
+    }
+    assert whole.keys() == schema["properties"].keys()
+    refused = set()
+    for field in whole:
+        body = {name: value for name, value in whole.items() if name != field}
+        answer = await api.post("/customers", json=body, headers=key(f"without-{field}"))
+        if answer.status_code == 422:
+            refused.add(field)
+            assert [error["place"] for error in answer.json()["errors"]] == [field]
+    assert refused == set(schema["required"]) > set()

@@ -38,6 +38,7 @@ async def names(store, customer):
     return [one.name for one in await store.read_stream(UUID(customer))]
 
 
+@pytest.mark.requirement("M28")
 async def test_two_registrations_with_one_identity_number_are_told_to_the_second(api, store):
     both = [
         api.post("/customers", json=LI | {"identity_number": number}, headers=key(name))

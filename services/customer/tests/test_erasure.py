@@ -146,6 +146,7 @@ async def test_two_at_once_and_again_afterwards_erase_once(desk, register, destr
     assert [one.name for one in await store.read_stream(CUSTOMER)].count("customer-erased") == 1
 
 
+@pytest.mark.requirement("M22")
 async def test_a_crash_before_the_keys_are_destroyed_and_a_key_database_that_is_away_are_made_good(
     desk, register, destroy, store, key_ring, tmp_path, keys_url
 ):
@@ -168,6 +169,7 @@ async def test_a_crash_before_the_keys_are_destroyed_and_a_key_database_that_is_
     assert key_ring.erased([CUSTOMER, PARTY]) == {CUSTOMER, PARTY}
 
 
+@pytest.mark.requirement("M22")
 async def test_what_comes_later_brings_nothing_back(desk, register, destroy, store, key_ring, handler):
     late = described(key_ring, 2, name="张伟明", phone="13900005678")
     await register(described(key_ring))
@@ -241,6 +243,7 @@ def test_a_shorter_retention_than_the_law_says_is_for_development():
             CustomerSettings(environment=environment, retention_years=9)
 
 
+@pytest.mark.requirement("M22")
 async def test_compliance_alone_erases_over_http_with_a_reason(
     api, register, store, key_ring, tmp_path, postgres_url
 ):

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
+@pytest.mark.requirement("R087")
 @pytest.mark.parametrize(
     ("mask", "value", "shown"),
     [

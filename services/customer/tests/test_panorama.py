@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pytest
 from chassis.events import event_id
 from customer.holdings import held
 from customer.panorama import (
@@ -75,6 +76,7 @@ postings = st.lists(
 )
 
 
+@pytest.mark.requirement("M02")
 @given(postings)
 def test_every_figure_is_the_sum_of_what_is_behind_it(posted):
     teller = Teller()
@@ -120,6 +122,7 @@ def test_every_figure_is_the_sum_of_what_is_behind_it(posted):
         assert sum(share["hundredths"] for share in shares) == (10_000 if sum(owned) else 0)
 
 
+@pytest.mark.requirement("R064")
 @given(st.lists(st.integers(0, 10**15), min_size=1, max_size=8))
 def test_an_allocation_sums_to_100_and_is_off_by_less_than_a_hundredth(amounts):
     shares = allocation([(str(at), amount) for at, amount in enumerate(amounts)])
@@ -228,6 +231,7 @@ def test_a_figure_is_as_old_as_its_oldest_source():
     assert block["deposits"]["freshness_seconds"] > 3600
 
 
+@pytest.mark.requirement("R077", "M02")
 def test_where_one_source_falls_silent_only_its_figures_are_stale():
     """M02: stop one source and only its figures go amber."""
     teller = Teller()
@@ -294,6 +298,7 @@ def test_a_customer_without_accounts_has_no_figures():
     assert seen([])["currencies"] == []
 
 
+@pytest.mark.requirement("R003")
 def test_the_guides_own_example():
     """R003: savings 300,000, wealth 200,000, loan 800,000, card spending of the month 5,432.10."""
     teller = Teller()
@@ -463,6 +468,7 @@ def test_a_closed_account_shows_its_day_and_counts_with_what_is_left():
     assert [one["closed"] for one in held(documents(events), {ME}, "2026-01-20")] == [True, False]
 
 
+@pytest.mark.requirement("R077")
 def test_a_source_is_stale_by_its_own_schedule_and_says_why_it_is_not_green():
     teller = Teller()
     key, first = opened(teller, 1, "deposit")

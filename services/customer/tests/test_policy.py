@@ -175,6 +175,7 @@ async def test_what_cannot_be_right_is_kept_and_named(policy, store, handler, ke
     assert registered.invalid == ("phone", "identity_number")
 
 
+@pytest.mark.requirement("M28")
 async def test_an_identity_number_of_another_customer_is_told_and_nothing_is_lost(
     policy, store, handler, key_ring
 ):

@@ -140,6 +140,7 @@ async def reading(bank, mongo, key_ring):
     return Reading(mongo, Live(), key_ring, today=NOW.date)
 
 
+@pytest.mark.requirement("R002", "R087", "M05")
 async def test_a_panorama_of_several_sources_with_masked_values(reading):
     shown = await reading.panorama(ZHANG, NOW, None)
     assert (shown["name"], shown["month"], shown["as_of"]) == ("张*", "2026-01", "2026-01-05")
@@ -173,6 +174,7 @@ async def test_a_joint_account_shows_with_both_and_in_full(reading):
     ]
 
 
+@pytest.mark.requirement("M02")
 async def test_the_movements_behind_a_figure_sum_to_it_page_by_page(reading, bank):
     found, after = [], 0
     while page := await reading.movements(bank.mine, MovementsWanted(currency="CNY"), after, 10):
@@ -279,6 +281,7 @@ async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(
     assert calls <= len(expected) + many // UNLINKED_WALKED_MAX + 1
 
 
+@pytest.mark.requirement("M22")
 async def test_whose_key_is_gone_has_figures_and_no_name(reading, bank, key_ring):
     assert (await reading.panorama(ZHANG, NOW, None))["name"] == "张*"
     key_ring.erase([ZHANG, bank.mine])
@@ -289,6 +292,7 @@ async def test_whose_key_is_gone_has_figures_and_no_name(reading, bank, key_ring
     assert account["balances"][0]["balance_minor"] != 0
 
 
+@pytest.mark.requirement("R087")
 async def test_nothing_personal_stands_in_the_documents(bank):
     for document in bank.folded.values():
         text = json.dumps(document, ensure_ascii=False)
@@ -353,6 +357,7 @@ async def test_one_person_under_two_party_numbers_is_not_joint_with_himself(read
     assert (account["joint"], held["joint"], held["holders"]) == (False, False, 1)
 
 
+@pytest.mark.requirement("M47")
 async def test_a_contradiction_is_shown_masked_until_a_person_decides(bank, mongo, key_ring):
     party = str(IDS.party("core", "P1"))
     core = {"source": "core", "party_id": party}

@@ -99,6 +99,7 @@ async def test_a_batch_is_booked_and_certified_and_the_same_request_has_the_same
     assert (other_key["posted"], other_key["duplicates"], other_key["position"]) == (0, 1, taken["position"])
 
 
+@pytest.mark.requirement("R091")
 async def test_events_name_who_brought_the_batch(client, source, ingest):
     await post(client, source, GOOD)
     meta = msgspec.json.decode(
@@ -213,6 +214,7 @@ async def test_certificates_are_read_newest_first(client, source):
     assert (await client.get(f"/ingest/certificates/{UUID(int=5)}")).status_code == 404
 
 
+@pytest.mark.requirement("D07")
 async def test_the_schema_for_branches_is_published(client):
     schema = (await client.get("/ingest/schema")).json()
     assert schema["$id"] == "urn:crm:feed:canonical:v1"

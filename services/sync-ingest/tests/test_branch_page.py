@@ -46,6 +46,7 @@ def example() -> str:
     return code
 
 
+@pytest.mark.requirement("D07")
 async def test_the_example_of_the_page_is_booked_once_under_its_source(
     postgres_url, data, kafka_url, pool, ingest
 ):

@@ -203,6 +203,7 @@ def test_a_record_of_ours_is_valid_by_the_published_schema(posting):
     assert validator.is_valid(json.loads(msgspec.json.encode(posting)))
 
 
+@pytest.mark.requirement("D07")
 @pytest.mark.parametrize("changes", [{"amount_minor": "12..34"}, {"account": ""}, {"acount": 1}, {"leg": -1}])
 def test_the_published_schema_refuses_what_is_quarantined(changes):
     assert not jsonschema_rs.validator_for(canonical_schema()).is_valid(json.loads(spoilt(**changes)))

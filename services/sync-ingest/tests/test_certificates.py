@@ -187,6 +187,7 @@ CONTROLS = [
 PLAIN = [posting(t, amount, day=day, branch="B1") for t, day, amount in ROWS]
 
 
+@pytest.mark.requirement("M01")
 @pytest.mark.parametrize("controls", CONTROLS)
 @pytest.mark.parametrize("beside", [False, True])
 def test_control_totals_that_agree_are_green_and_one_dropped_row_is_red_until_it_comes(
@@ -267,6 +268,7 @@ def test_a_gap_in_running_numbers_is_named_until_the_number_comes(ingest, source
 # the verdict does not depend on the order of arrival
 
 
+@pytest.mark.requirement("M01")
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.booleans())
 def test_shuffled_split_and_sent_again_gives_the_same_verdict(ingest, source, seed, complete):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import msgspec
+import pytest
 from sync_ingest.domain.identities import feed_id
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.journal import CATALOGUE, STORE
@@ -42,6 +43,7 @@ def told(ingest):
     ]
 
 
+@pytest.mark.requirement("D03")
 def test_the_golden_feed_gives_the_golden_events(ingest):
     assert STORE == "ingest"
     content = (GOLDEN / "feed.jsonl").read_bytes()

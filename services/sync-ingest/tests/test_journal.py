@@ -74,6 +74,7 @@ def test_no_two_values_are_sealed_under_the_same_nonce(ingest):
     )
 
 
+@pytest.mark.requirement("M22")
 def test_an_erased_subject_leaves_no_plain_value(ingest):
     stream = UUID(int=815)
     ingest.ledger._keys.keys_for([stream])

@@ -117,6 +117,7 @@ def booked(ingest, source, numbers):
     return len(ingest.ledger.known(wanted))
 
 
+@pytest.mark.requirement("D07")
 async def test_messages_are_booked_committed_and_certified_by_the_window(
     broker, kafka_url, pool, ingest, source
 ):
@@ -378,6 +379,7 @@ def test_a_message_names_its_source_or_is_of_the_topic_or_is_nobodys(headers, va
     assert source_of(headers, value, "corebank") == named
 
 
+@pytest.mark.requirement("D07")
 def test_a_message_that_names_no_usable_source_is_quarantined_and_booked_on_nobodys_account(
     pool, ingest, source
 ):

@@ -101,6 +101,7 @@ async def published_traces(kafka_url, subjects):
     return found
 
 
+@pytest.mark.requirement("M44")
 async def test_one_trace_leads_from_a_batch_or_a_record_through_the_store_to_the_topic(
     environment, kafka_url, source
 ):

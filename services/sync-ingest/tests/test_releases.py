@@ -101,6 +101,7 @@ def test_a_repair_takes_the_place_of_what_was_quarantined_once(ingest, source, e
     assert counts(take(ingest, source, lines(posting("t1", 1), BROKEN))) == (2, 0, 2, 0)
 
 
+@pytest.mark.requirement("R091", "R094")
 def test_a_release_says_who_why_and_that_it_is_privileged(ingest, source, entry):
     ingest.release(entry.id, lines(posting("t2", 1234)))
     (released,) = [each for each in feed_events(ingest, source) if each.name == "quarantined-record-released"]
@@ -295,6 +296,7 @@ def test_a_window_that_is_open_makes_no_release_red(ingest, source, entry):
     assert balance(ingest, source) == 56
 
 
+@pytest.mark.requirement("R088", "R094")
 def test_a_record_is_shown_for_a_purpose_and_the_event_comes_first(ingest, source, entry):
     with pytest.raises(ReasonMissing):
         ingest.show(entry.id, " ")

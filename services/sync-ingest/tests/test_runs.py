@@ -169,6 +169,7 @@ def test_the_same_identity_with_another_content_is_set_aside(ingest, source, apa
     assert [reason for _, reason, _ in waiting(ingest, source)] == ["identity-conflict"]
 
 
+@pytest.mark.requirement("M01")
 def test_late_and_back_dated_postings_are_booked_and_counted(ingest, source):
     take(ingest, source, lines(posting("t1", 1, booked_on=date(2026, 3, 31))))
     result = take(
@@ -458,6 +459,7 @@ def shuffled(content, seed, twice=0.0):
     return head + b"".join(rows)
 
 
+@pytest.mark.requirement("R078", "M01")
 def test_a_bank_gives_its_known_sums_whatever_the_order_and_however_often(ingest, source, printed_bank):
     czech, sums = printed_bank.czech, printed_bank.before_cut_off
     files = printed_bank.tables | {
@@ -556,6 +558,7 @@ def run_process(postgres_url, data, tmp_path, source):
     return run
 
 
+@pytest.mark.requirement("M01")
 @pytest.mark.parametrize("point", POINTS)
 def test_a_run_killed_at_a_named_point_goes_on_to_the_same_end(ingest, source, run_process, tmp_path, point):
     small_folder(tmp_path)

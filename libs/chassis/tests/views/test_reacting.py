@@ -155,6 +155,7 @@ async def test_poison_parks_its_subject_and_release_keeps_the_order(reactor, let
     assert letters.written[SUBJECTS[0]] == ["a", POISON, "c", "d"]
 
 
+@pytest.mark.requirement("M21")
 async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_published_again(
     kafka_url, mongo, letters, monkeypatch
 ):

@@ -23,6 +23,7 @@ async def rebuilt(bank: Bank, **options):
     )
 
 
+@pytest.mark.requirement("M21")
 async def test_a_rebuild_beside_the_live_view_gives_the_same_and_the_runner_follows(bank):
     async with bank.running() as runner:
         await bank.tell((0, "a"), (1, "bb"), (0, "gone"), (0, "ccc"))
@@ -43,6 +44,7 @@ async def test_a_rebuild_beside_the_live_view_gives_the_same_and_the_runner_foll
         assert runner.not_ready() == []
 
 
+@pytest.mark.requirement("D04")
 async def test_a_dropped_database_is_rebuilt_to_an_equal_hash(bank):
     async with bank.running():
         await bank.tell((0, "a"), (1, "bb"), (0, "gone"), (0, "ccc"))
@@ -94,6 +96,7 @@ async def test_an_interrupted_rebuild_goes_on(bank):
     assert await bank.shown() == folded(bank.view, bank.words.all())
 
 
+@pytest.mark.requirement("M21")
 async def test_views_are_compared_while_they_move(bank):
     async with bank.running():
         await bank.tell((0, "a"), (1, "bb"))

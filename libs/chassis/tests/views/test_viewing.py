@@ -357,6 +357,7 @@ def test_dead_letters_go_where_the_registry_has_a_topic(bank):
     assert Generations(bank.mongo, named, service, CLOCK).dead_letters == known.dead_letters.name
 
 
+@pytest.mark.requirement("D10")
 async def test_the_other_driver_carries_a_view_too(bank, mongo_url):
     other = bank.mongo = Mongo.connect(mongo_url, "motor", bank.mongo.name)
     async with bank.running():

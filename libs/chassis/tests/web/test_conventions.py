@@ -52,6 +52,7 @@ def test_a_route_that_takes_no_caller_cannot_be_served(settings):
         create_app("open", [router], settings)
 
 
+@pytest.mark.requirement("R082")
 @pytest.mark.parametrize(
     ("roles", "reason"),
     [
@@ -168,6 +169,7 @@ async def test_an_edit_names_the_version_it_was_decided_on(client):
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.requirement("R089")
 async def test_pages_go_on_where_the_last_one_ended(client):
     seen, after = [], None
     for _ in range(10):
@@ -376,6 +378,7 @@ async def test_the_document_names_every_answer_and_asks_for_a_token_everywhere(a
     assert document["components"]["schemas"]["Box"]["properties"]["label"]["pattern"] == r"^[^\u0000]*$"
 
 
+@pytest.mark.requirement("R087")
 async def test_a_request_s_line_and_span_name_its_route_and_nobody(settings, views, token):
     lines, exporter = io.StringIO(), InMemorySpanExporter()
     root, before = logging.getLogger(), (telemetry._Tracing.tracer, telemetry._Tracing.recording)

@@ -1,0 +1,207 @@
+"""Which test shows which requirement: the marker `requirement`, and the page that a full run of the tests writes.
+
+`tests/requirements.toml` has a sentence for every number, and `missing` where its tests show only a part of it.
+`@pytest.mark.requirement("R013")` stands on each test that asserts what the number asks for. A run of all tests, none
+left out, writes their results into `docs/requirements.md`; it leaves the page alone where nothing but the day would
+change. `python -m tests.requirements` enters new markers and keeps the results of the last full run.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+PAGE: Final = ROOT / "docs" / "requirements.md"
+FOLDERS: Final = ("libs", "services", "cli", "tests")
+"""The folders of tests, as pytest's `testpaths` names them."""
+PARTS: Final = {
+    "R": "the users' guide",
+    "D": "the design card",
+    "M": "what comparable systems lack",
+}
+STATES: Final = ("shown", "in part", "open", "failed", "not run")
+WORST_FIRST: Final = ("failed", "passed", "skipped")
+"""The result of a test of many cases: one that failed counts before all, and one that passed before those left out."""
+NOT_RUN: Final = "not run yet"
+_RESULT: Final = re.compile(r"^  - `(?P<test>[^`]+)`: (?P<result>.+)$", re.MULTILINE)
+_RUN: Final = re.compile(r"^The first full run with these results: .+$", re.MULTILINE)
+
+Marked = Mapping[str, list[str]]
+Results = Mapping[str, str]
+
+
+def numbers(root: Path = ROOT) -> dict[str, dict[str, str]]:
+    """Every number with what must hold, and with what is missing where the tests show a part."""
+    return tomllib.loads((root / "tests" / "requirements.toml").read_text(encoding="utf-8"))
+
+
+def marked(root: Path = ROOT) -> dict[str, list[str]]:
+    """The tests of each number that a marker names, as `file::test`, whether the number is known or not."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("test_*.py")):
+        for test, number in _markers(ast.parse(path.read_text(encoding="utf-8"))):
+            found.setdefault(number, []).append(f"{path.relative_to(root)}::{test}")
+    return found
+
+
+def _markers(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for decorator in node.decorator_list:
+                if (
+                    isinstance(decorator, ast.Call)
+                    and ast.unparse(decorator.func) == "pytest.mark.requirement"
+                ):
+                    yield from ((node.name, ast.literal_eval(argument)) for argument in decorator.args)
+
+
+def page(known: Mapping[str, Mapping[str, str]], tests: Marked, results: Results, run: str) -> str:
+    """The page, as text. `run` is the day and commit of a run, or what is said where there was none."""
+    states = {number: _state(entry, tests.get(number, []), results) for number, entry in known.items()}
+    lines = [
+        "# Requirements",
+        "",
+        "Generated from `tests/requirements.toml` and the tests' markers: `make test` without a selection writes it, and",
+        "`python -m tests.requirements` enters new markers. Do not edit.",
+        "",
+        "*shown*: tests assert all that the number asks of the back end. *in part*: they assert some of it, and what is",
+        "missing is said. *open*: no test shows it. *failed*: a test of it failed in that run.",
+        "*not run*: none of its tests was run yet, or all of them were left out for want of something.",
+        "",
+        f"The first full run with these results: {run}.",
+        "",
+        f"| of {len(known)} | {' | '.join(STATES)} |",
+        "|---" * (1 + len(STATES)) + "|",
+    ]
+    for letter, name in PARTS.items():
+        of_part = Counter(state for number, state in states.items() if number.startswith(letter))
+        lines.append(f"| {letter}: {name} | {' | '.join(str(of_part[state]) for state in STATES)} |")
+    lines.append(f"| all | {' | '.join(str(list(states.values()).count(state)) for state in STATES)} |")
+    for letter, name in PARTS.items():
+        lines += ["", f"## {letter}: {name}", ""]
+        for number, entry in known.items():
+            if number.startswith(letter):
+                lines += _entry(number, entry, states[number], tests.get(number, []), results)
+    return "\n".join(lines) + "\n"
+
+
+def _state(entry: Mapping[str, str], tests: list[str], results: Results) -> str:
+    if not tests:
+        return "open"
+    became = {results.get(test, NOT_RUN) for test in tests}
+    if "failed" in became:
+        return "failed"
+    if "passed" not in became:
+        return "not run"
+    return "in part" if "missing" in entry else "shown"
+
+
+def _entry(
+    number: str, entry: Mapping[str, str], state: str, tests: list[str], results: Results
+) -> Iterator[str]:
+    yield f"- **{number}** {state}: {entry['holds']}"
+    if "missing" in entry:
+        yield f"  Missing: {entry['missing']}"
+    yield from (f"  - `{test}`: {results.get(test, NOT_RUN)}" for test in sorted(tests))
+
+
+def written_results(text: str) -> dict[str, str]:
+    """The results that a page shows."""
+    return {match["test"]: match["result"] for match in _RESULT.finditer(text)}
+
+
+def names_agree(text: str, known: Mapping[str, Mapping[str, str]], tests: Marked) -> bool:
+    """Whether a page is the one of these numbers and markers, whatever its results."""
+    return _RUN.sub("", text) == _RUN.sub("", page(known, tests, written_results(text), "none yet"))
+
+
+def _refresh(results: Results | None, run: str | None) -> bool:
+    """Writes the page where more than the day differs; whether it did."""
+    was = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    before = re.search(r"with these results: (.+)\.$", was, re.MULTILINE)
+    now = page(
+        numbers(),
+        marked(),
+        written_results(was) if results is None else results,
+        run or (before[1] if before else "none yet"),
+    )
+    if _RUN.sub("", now) == _RUN.sub("", was):
+        return False
+    PAGE.write_text(now, encoding="utf-8")
+    return True
+
+
+def _this_run() -> str:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return f"{datetime.now(UTC):%Y-%m-%d}, {'commit ' + commit if commit else 'no commit'}"
+
+
+# the plugin
+
+_SEEN: Final = pytest.StashKey[dict[str, set[str]]]()
+_LEFT_OUT: Final = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the marker known."""
+    config.addinivalue_line("markers", "requirement(*numbers): the test asserts what these numbers ask for")
+    config.stash[_SEEN] = {}
+    config.stash[_LEFT_OUT] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Keeps what became of each test."""
+    report = yield
+    of_test = item.config.stash[_SEEN].setdefault(item.nodeid, set())
+    if report.when == "call" or report.outcome != "passed":
+        of_test.add(report.outcome)
+    return report
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """A run that leaves tests out is no full run."""
+    items[0].config.stash[_LEFT_OUT].extend(item.nodeid for item in items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Writes the page after a full run."""
+    config, seen = session.config, session.config.stash[_SEEN]
+    whole = (
+        config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        and not config.stash[_LEFT_OUT]
+        and not config.option.ignore
+        and not config.option.ignore_glob
+        and not config.getoption("lf", default=False)
+        and bool(session.items)
+        and {item.nodeid for item in session.items} == set(seen)
+    )
+    if not whole or config.rootpath != ROOT:
+        return
+    outcomes: dict[str, set[str]] = {}
+    for nodeid, of_case in seen.items():
+        file, *_, name = nodeid.partition("[")[0].split("::")
+        outcomes.setdefault(f"{file}::{name}", set()).update(of_case)
+    results = {
+        test: next((outcome for outcome in WORST_FIRST if outcome in of_test), NOT_RUN)
+        for test, of_test in outcomes.items()
+    }
+    try:
+        _refresh(results, _this_run())
+    except OSError as error:
+        config.get_terminal_writer().line(f"{PAGE} is not written: {error}", red=True)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{PAGE}: {'written' if _refresh(None, None) else 'unchanged'}\n")
