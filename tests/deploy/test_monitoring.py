@@ -27,6 +27,7 @@ WATCHED = {
     "crm_quarantine_waiting",
     "crm_freshness_seconds",
     "crm_freshness_expected_seconds",
+    "crm_source_overdue_seconds",
     "crm_unlinked_accounts",
     "crm_role_ready",
     "crm_lease_held",

@@ -235,7 +235,7 @@ async def _unlinked(settings: SyncIngestSettings, problems: list[str]) -> int | 
     clock, mongo = SystemClock(), Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
         zone = ZoneInfo(settings.bank_time_zone)
-        return (await unlinked_accounts(mongo, clock, lambda: clock.now().astimezone(zone).date()))[0]
+        return await unlinked_accounts(mongo, clock, lambda: clock.now().astimezone(zone).date())
     except DocumentsUnavailable as error:
         if "not built yet" not in str(error):
             problems.append(f"MongoDB: {' '.join(str(error).split())[:PROBLEM_CHARACTERS_MAX]}")

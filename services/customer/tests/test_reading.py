@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from chassis.clock import SystemClock
 from chassis.documents import Change
 from chassis.events import event_id
 from chassis.mongo import MongoDocuments
@@ -15,6 +16,7 @@ from customer.reading import UNLINKED_WALKED_MAX, MovementsWanted, Reading
 from customer.shapes import CustomerShown
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS
+from customer.watching import UNLINKED, measuring
 
 from .told import START, Teller
 
@@ -246,7 +248,7 @@ async def test_accounts_that_wait_are_seen_and_counted_until_they_are_linked(rea
     assert reached is None
     assert {one["account_id"] for one in waiting} == {str(bank.lost), str(bank.strangers)}
     assert {one["holders_named"] for one in waiting} == {0, 1}
-    assert await reading.unlinked_count() == (2, True)
+    assert await reading.unlinked_count() == (2, None)
     first, reached = await reading.unlinked(None, 1)
     assert reached == first[0]["account_id"]
     rest, reached = await reading.unlinked(reached, 10)
@@ -254,7 +256,7 @@ async def test_accounts_that_wait_are_seen_and_counted_until_they_are_linked(rea
     where = {"_id": str(LI)}
     party = {"party_id": str(IDS.party("core", "P9")), "source": "core", "sequence": 3}
     await mongo.update("customers_v1_customers", where, {"$push": {"parties": party}})
-    assert await reading.unlinked_count() == (1, True)
+    assert await reading.unlinked_count() == (1, None)
 
 
 async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(reading, bank, mongo):
@@ -269,7 +271,8 @@ async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(
             for number in range(at, min(at + 1_000, many))
         ]
         await mongo.command({"insert": collection, "documents": documents})
-    assert await reading.unlinked_count() == (UNLINKED_WALKED_MAX // 1_000, False)
+    count, after = await reading.unlinked_count()
+    assert (count, after) == (UNLINKED_WALKED_MAX // 1_000, str(UUID(int=UNLINKED_WALKED_MAX)))
     found, after, calls = [], None, 0
     while calls == 0 or after is not None:
         page, after = await reading.unlinked(after, 3)
@@ -279,6 +282,13 @@ async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(
     expected = sorted([*wanted, str(bank.lost), str(bank.strangers)])
     assert [one["account_id"] for one in found] == expected
     assert calls <= len(expected) + many // UNLINKED_WALKED_MAX + 1
+    UNLINKED.set(0)
+    measure, askings = measuring(reading, SystemClock(), counting_seconds_max=0.0), 0
+    while UNLINKED.collect()[0].samples[0].value == 0:
+        await measure()
+        askings += 1
+    assert UNLINKED.collect()[0].samples[0].value == len(expected), "all are counted"
+    assert askings == many // UNLINKED_WALKED_MAX + 1, "and none of the askings counts them all"
 
 
 @pytest.mark.requirement("M22")
@@ -339,9 +349,9 @@ async def test_an_account_whose_last_holder_left_waits_for_its_customer(reading,
     waiting, _ = await reading.unlinked(None, 10)
     assert str(bank.mine) in {one["account_id"] for one in waiting}
     await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from=TOMORROW)
-    assert await reading.unlinked_count() == (3, True)
+    assert await reading.unlinked_count() == (3, None)
     await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from=TODAY)
-    assert await reading.unlinked_count() == (2, True)
+    assert await reading.unlinked_count() == (2, None)
 
 
 async def test_one_person_under_two_party_numbers_is_not_joint_with_himself(reading, bank, mongo):

@@ -9,9 +9,9 @@ from chassis.clock import SystemClock
 from chassis.migrating import migrate
 from chassis.transport import Record
 from structlog.testing import capture_logs
-from sync_ingest.ingesting import FeedContent
+from sync_ingest.ingesting import Acting, FeedContent
 from sync_ingest.listening import TOPIC, BranchFeed
-from sync_ingest.opening import TABLES, IngestPool
+from sync_ingest.opening import TABLES, IngestPool, opened
 from sync_ingest.settings import SyncIngestSettings
 from sync_ingest.watching import measuring, watched
 
@@ -51,7 +51,7 @@ async def page_of(settings, source):
 async def test_every_source_s_last_intake_counts(postgres_url, data, source):
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(
-            "insert into ingest.intakes (id, source, sha256, name, format, size_bytes, received_at)"
+            "insert into ingest.intakes (id, source, sha256, name_sealed, format, size_bytes, received_at)"
             " select gen_random_uuid(), %s, '', 'n', 'canonical', 0, now() - make_interval(mins => m)"
             " from unnest(array[90, 60, 5]) as m",
             (source,),
@@ -59,6 +59,38 @@ async def test_every_source_s_last_intake_counts(postgres_url, data, source):
     found = await page_of(settings_of(postgres_url, data), source)
     assert 300 <= found[f'crm_freshness_seconds{{name="{source}"}}'] < 360
     assert found[f'crm_freshness_expected_seconds{{name="{source}"}}'] == 24 * 60 * 60
+    overdue = f'crm_source_overdue_seconds{{source="{source}"}}'
+    assert found[overdue] == 0
+    with opened(settings_of(postgres_url, data)) as ingest:
+        ingest.schedule(source, 60)
+    assert 240 <= (await page_of(settings_of(postgres_url, data), source))[overdue] < 300
+
+
+async def test_neither_a_repair_nor_an_acknowledgement_is_a_sign_of_the_source(
+    ingest, postgres_url, data, source
+):
+    settings = settings_of(postgres_url, data)
+    red = take(ingest, source, line(1), printed(2), b"{broken")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "update ingest.intakes set received_at = received_at - interval '1 hour' where source = %s",
+            (source,),
+        )
+    ingest.acting = Acting("lee", reason="the branch knows")
+    ingest.acknowledge(red.certificate)
+    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ingest.release(entry.id, line(3))
+    [mine] = [each for each in watched(settings) if each.source == source]
+    assert 3_600 <= mine.silent_seconds < 3_700
+
+
+def printed(number):
+    """A posting with a running balance that no row explains."""
+    return (
+        line(number)
+        .replace(b'"currency"', b'"balance_after_minor": 100000, "currency"')
+        .replace(b"A1", b"A2")
+    )
 
 
 async def test_ten_malformed_records_are_heard_of(ingest, postgres_url, data, source):

@@ -307,9 +307,9 @@ class Desk:
         self, after: UUID | None, limit: int
     ) -> tuple[Sequence[Document], str | None, int, bool]:
         """Accounts that wait for their customer, where to go on, how many were counted, and whether that is all."""
-        count, all_counted = await self.reading.unlinked_count()
+        count, beyond = await self.reading.unlinked_count()
         found, reached = await self.reading.unlinked(None if after is None else str(after), limit)
-        return found, reached, count, all_counted
+        return found, reached, count, beyond is None
 
 
 def _found(answer: T | None) -> T:

@@ -282,19 +282,19 @@ class Reading:
         keys = await keys_of(self._ring, [_uuid(one["_id"]) for one in found])
         return [_unlinked(_opened_account(one, keys)) for one in found], None if ended else reached
 
-    async def unlinked_count(self) -> tuple[int, bool]:
-        """How many accounts wait among the first `UNLINKED_WALKED_MAX`, and whether those are all accounts."""
-        count, walked, after = 0, 0, None
+    async def unlinked_count(self, after: str | None = None) -> tuple[int, str | None]:
+        """How many of the next `UNLINKED_WALKED_MAX` accounts wait, and where to go on; None is the end."""
+        count, walked = 0, 0
         while walked < UNLINKED_WALKED_MAX:
             some = await self._step(after)
             if some is None:
-                return count, True
+                return count, None
             first, after, accounts = some
             walked += accounts
             pipeline = [*first, *await self._without_customer(), {"$count": "accounts"}]
             counted = await self._mongo.aggregate(await self._accounts(), pipeline)
             count += counted[0]["accounts"] if counted else 0
-        return count, await self._step(after) is None
+        return count, None if await self._step(after) is None else after
 
     async def _step(self, after: str | None) -> tuple[list[dict[str, Any]], str, int] | None:
         """The next `UNLINKED_STEP` accounts by id: a stage that takes them, the last one, how many; None at the end."""

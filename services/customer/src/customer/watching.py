@@ -17,9 +17,11 @@ from customer.reading import Reading
 from customer.views import VIEWS
 
 COUNTED_EVERY_SECONDS: Final = 60.0
+COUNTING_SECONDS_MAX: Final = 0.5
+"""Of one asking for metrics."""
 UNLINKED: Final = Gauge(
     "crm_unlinked_accounts",
-    "Accounts none of whose holders is a customer, among the first that are counted",
+    "Accounts none of whose holders is a customer",
     registry=metrics.REGISTRY,
 )
 
@@ -36,27 +38,50 @@ class _NoKeys(KeyEncryption):
         raise PermissionError("who counts has no keys")
 
 
-async def unlinked_accounts(mongo: Mongo, clock: Clock, today: Callable[[], date]) -> tuple[int, bool]:
-    """How many accounts wait for their customer, and whether all accounts were counted. Needs no key.
+async def unlinked_accounts(mongo: Mongo, clock: Clock, today: Callable[[], date]) -> int:
+    """How many accounts wait for their customer, all of them counted. Needs no key.
 
     Raises DocumentsUnavailable, also where the view is not built yet.
     """
     ring = KeyRing("", _NoKeys(), clock.monotonic)
-    return await Reading(mongo, ViewReader(mongo, clock, VIEWS), ring, today=today).unlinked_count()
+    reading = Reading(mongo, ViewReader(mongo, clock, VIEWS), ring, today=today)
+    found, after = await reading.unlinked_count()
+    while after is not None:
+        count, after = await reading.unlinked_count(after)
+        found += count
+    return found
 
 
-def measuring(reading: Reading, clock: Clock) -> metrics.Measure:
-    """Refreshes the gauge when metrics are asked for, at most once in `COUNTED_EVERY_SECONDS`."""
+def measuring(
+    reading: Reading, clock: Clock, *, counting_seconds_max: float = COUNTING_SECONDS_MAX
+) -> metrics.Measure:
+    """Refreshes the gauge when metrics are asked for, at most once in `COUNTED_EVERY_SECONDS`.
+
+    All accounts are counted, in as many askings as that takes: each goes on where the one before stopped, so none costs
+    more than `counting_seconds_max` and another 2,000 accounts.
+    """
     counted_at = float("-inf")
+    found, after, counting = 0, None, False
 
     async def measure() -> None:
-        nonlocal counted_at
-        if clock.monotonic() - counted_at < COUNTED_EVERY_SECONDS:
+        nonlocal counted_at, found, after, counting
+        began = clock.monotonic()
+        if counting or (after is None and began - counted_at < COUNTED_EVERY_SECONDS):
             return
+        counting = True
         try:
-            UNLINKED.set((await reading.unlinked_count())[0])
+            while True:
+                count, after = await reading.unlinked_count(after)
+                found += count
+                if after is None:
+                    UNLINKED.set(found)
+                    found, counted_at = 0, began
+                    return
+                if clock.monotonic() - began >= counting_seconds_max:
+                    return
         except DocumentsUnavailable:
-            return
-        counted_at = clock.monotonic()
+            found, after = 0, None
+        finally:
+            counting = False
 
     return measure

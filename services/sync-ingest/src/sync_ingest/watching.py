@@ -41,6 +41,12 @@ SILENT_SECONDS_EXPECTED: Final = Gauge(
     ["name"],
     registry=metrics.REGISTRY,
 )
+OVERDUE_SECONDS: Final = Gauge(
+    "crm_source_overdue_seconds",
+    "Seconds beyond its own schedule for which a source is silent; 0 while it is on time",
+    ["source"],
+    registry=metrics.REGISTRY,
+)
 
 _SOURCES: Final = """
 with recursive s (source) as (
@@ -111,6 +117,9 @@ def measuring(settings: SyncIngestSettings) -> metrics.Measure:
         for each in found:
             metrics.FRESHNESS_SECONDS.labels(each.source).set(each.silent_seconds)
             SILENT_SECONDS_EXPECTED.labels(each.source).set(each.expected_every_seconds)
+            OVERDUE_SECONDS.labels(each.source).set(
+                max(0.0, each.silent_seconds - each.expected_every_seconds)
+            )
             for outcome, count in (
                 ("posted", each.posted),
                 ("duplicate", each.duplicates),
