@@ -11,6 +11,8 @@ from chassis.clock import SystemClock
 from chassis.deciding import CommandContext
 from chassis.delivered import read
 from chassis.privacy import Origin, Tampered, seal
+from chassis.secret_checks import SecretDiffers
+from chassis.transient import is_transient
 from chassis.transport import Record
 from contracts.envelope import Envelope
 from contracts.identity import OutsideIds
@@ -211,3 +213,16 @@ async def test_a_party_that_a_person_unlinked_waits_and_one_that_was_moved_goes_
     await policy(described(key_ring, 3, name="张伟明", address="北京市"))
     assert (await handler.load(second)).state.values["address"] == "北京市"
     assert len(await told(store, handler, first)) == 3
+
+
+async def test_ids_that_were_derived_under_another_secret_stop_the_policy_and_register_nobody(
+    policy, store, key_ring
+):
+    """The key database was lost, and another secret was made in it for a store that is empty."""
+    differing = replace(policy, ids=OutsideIds(bytes(31) + b"\1"))
+    with pytest.raises(SecretDiffers, match="not the one that ids of ingest were derived under") as refused:
+        await differing(described(key_ring))
+    assert is_transient(refused.value), "so nothing is parked and nothing is committed"
+    assert await store.head_position() == 0
+    await policy(described(key_ring))
+    assert await store.head_position() == 2

@@ -14,7 +14,9 @@ import psycopg
 import pytest
 from chassis.auth import development_token
 from chassis.clock import SystemClock
+from chassis.privacy import KeyRing
 from chassis.settings import Settings
+from contracts.identity import OUTSIDE_IDS
 
 SECONDS_MAX = 60
 STOPPED_WITHIN_SECONDS = 20
@@ -141,3 +143,46 @@ def test_a_role_that_cannot_read_the_key_file_says_so_and_goes_on_by_itself_when
         assert policies.poll() is None
         key_file.chmod(0o600)
         answered(base, "/health/ready", 200)
+
+
+def test_a_service_whose_store_was_written_under_another_secret_of_ids_says_so_and_writes_nothing(
+    environment,
+):
+    """The key database was restored to a time before the secret was made, and somebody has made another one since."""
+    migrated(environment)
+    with running(environment, "policies") as (_, base):
+        answered(base, "/health/ready", 200)
+    with psycopg.connect(environment["CRM_KEYS_URL"], autocommit=True) as connection:
+        secret = connection.execute("delete from secrets returning purpose, wrapped, created_at").fetchone()
+    for role in ("api", "policies"):
+        assert secret_differs(environment, role, "is not in the key database")
+    settings = Settings(
+        postgres_url=environment["POSTGRES_URL"],
+        keys_url=environment["CRM_KEYS_URL"],
+        data=environment["CRM_DATA"],
+        environment="development",
+    )
+    ring = KeyRing.of(settings, SystemClock().monotonic)
+    ring.secret(OUTSIDE_IDS)
+    ring.close()
+    for role in ("api", "policies"):
+        assert secret_differs(environment, role, "in the key database is another one")
+    with psycopg.connect(environment["POSTGRES_URL"]) as connection:
+        assert connection.execute("select count(*) from store_customer.events").fetchone() == (0,)
+    with psycopg.connect(environment["CRM_KEYS_URL"], autocommit=True) as connection:
+        connection.execute("delete from secrets")
+        connection.execute("insert into secrets values (%s, %s, %s)", secret)
+    with running(environment, "policies") as (_, base):
+        answered(base, "/health/ready", 200)
+
+
+def secret_differs(environment, role, why):
+    """Whether a role says that its secret differs, in this way, and lives on."""
+    with running(environment, role) as (process, base):
+        deadline = time.monotonic() + SECONDS_MAX
+        while time.monotonic() < deadline:
+            reasons = answered(base, "/health/ready", 503).json()["reasons"]
+            if any("SecretDiffers" in reason and why in reason for reason in reasons):
+                return process.poll() is None
+            time.sleep(0.1)
+    return False

@@ -18,8 +18,9 @@ from chassis.deciding import AlreadyRecorded, CommandContext, CommandKeyReused
 from chassis.delivered import Delivered
 from chassis.handling import CommandHandler
 from chassis.privacy import ERASED, DataKey, KeyRing, Origin, open_value
+from chassis.secret_checks import SecretDiffers
 from chassis.store import EventStore
-from contracts.identity import OutsideIds, PartyId
+from contracts.identity import OUTSIDE_IDS, OutsideIds, PartyId
 from msgspec import structs
 
 from customer.claims import Claims, number_claim
@@ -86,6 +87,12 @@ class RegisterDescribed:
         if described is None:
             return None
         reference, raw = described
+        if self.ids.party(reference.source, reference.key) != reference.party:
+            # The number opened, so the event is right: whoever told it has derived its ids under another secret.
+            raise SecretDiffers(
+                f"the secret {OUTSIDE_IDS!r} in the key database is not the one that ids of {INGEST} were derived under:"
+                " restore the key database"
+            )
         details = normalised_or_kept(raw, today)
         return AdoptDescription(reference, details, today, number_claim(self.ids, details))
 
