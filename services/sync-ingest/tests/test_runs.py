@@ -523,6 +523,21 @@ def test_the_day_on_which_a_file_is_cut_off_is_red_with_its_accounts(ingest, sou
     }
 
 
+@pytest.mark.requirement("R078", "M01")
+def test_what_is_read_again_as_a_whole_stores_the_rows_that_were_missing_and_nothing_else(
+    ingest, source, printed_bank
+):
+    czech = printed_bank.tables[printed_bank.czech]
+    whole = cut(czech, f"{printed_bank.cut_off_on:%y%m%d}".encode())
+    head, *rows = whole.splitlines(keepends=True)
+    gaps = {len(rows) // 4, len(rows) // 2, len(rows) - 1}
+    lacking = head + b"".join(row for at, row in enumerate(rows) if at not in gaps)
+    first = take(ingest, source, lacking, format="berka")
+    assert first.findings.status == "RED"
+    again = take(ingest, source, whole, format="berka")
+    assert counts(again) == ("GREEN", len(rows), 3, len(rows) - 3, 0)
+
+
 def test_a_file_that_begins_in_the_middle_names_the_openings_that_it_lacks(ingest, source, printed_bank):
     head, *rows = printed_bank.tables[printed_bank.czech].splitlines(keepends=True)
     days = sorted({row.split(b";")[2] for row in rows})

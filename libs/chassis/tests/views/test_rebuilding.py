@@ -97,11 +97,18 @@ async def test_an_interrupted_rebuild_goes_on(bank):
 
 
 @pytest.mark.requirement("M21")
-async def test_views_are_compared_while_they_move(bank):
+async def test_views_are_compared_and_read_while_they_move(bank):
     async with bank.running():
         await bank.tell((0, "a"), (1, "bb"))
         assert await bank.catches_up()
-        working = True
+        working, reads, before = True, [], await bank.shown()
+
+        async def read() -> None:
+            while working:
+                shown = await bank.shown()
+                assert all(shown[name].keys() >= before[name].keys() for name in before)
+                reads.append(await bank.generations().live())
+                await asyncio.sleep(0.01)
 
         async def talk() -> None:
             number = 0
@@ -109,11 +116,15 @@ async def test_views_are_compared_while_they_move(bank):
                 number += 1
                 await bank.tell((number % 5, f"{number}"))
 
-        talking = asyncio.create_task(talk())
+        talking, reading = asyncio.create_task(talk()), asyncio.create_task(read())
         result = await rebuilt(bank)
+        until = len(reads) + 3
+        while len(reads) < until and not reading.done():  # noqa: ASYNC110 - until it read after the switch
+            await asyncio.sleep(0.01)
         working = False
-        await talking
+        await asyncio.gather(talking, reading)
         assert result.comparison.equal
+        assert {generation.number for generation in reads} == {1, 2}, "before and after the switch"
         assert await bank.catches_up()
         assert await bank.shown() == folded(bank.view, bank.words.all())
 
