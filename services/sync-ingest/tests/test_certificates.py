@@ -265,6 +265,56 @@ def test_a_gap_in_running_numbers_is_named_until_the_number_comes(ingest, source
     assert [p.detail for p in ends.findings.problems] == ["number 1 missing", "number 4 missing"]
 
 
+def test_another_day_that_states_the_same_figures_resolves_nothing(ingest, source):
+    stated, day = ControlRecord(records=2), [posting(f"t{n}", 1) for n in (1, 2)]
+    assert take(ingest, source, day[0], stated).findings.status == "RED"
+    good = take(ingest, source, posting("t3", 1, day=1), posting("t4", 1, day=1), stated)
+    assert status(good) == ("RED", ["control-total-differs"])
+    ingest.acting = Acting("lee", reason="a lost slip")
+    assert ingest.acknowledge(good.certificate).findings.status == "GREEN"
+    assert take(ingest, source, posting("t5", 1, day=2), stated).findings.status == "RED", "another loss"
+    assert status(take(ingest, source, posting("t5", 1, day=2), posting("t6", 1, day=2), stated)) == (
+        "GREEN",
+        [],
+    )
+
+
+def test_an_earlier_balance_says_nothing_of_later_postings_without_one(ingest, source):
+    assert status(take(ingest, source, *running(*ROWS))) == ("GREEN", [])
+    silent = [posting("s1", 5, day=3), posting("s2", 5, day=4)]
+    assert status(take(ingest, source, *silent)) == ("AMBER", ["nothing-to-check-against"])
+    printing = posting("s3", 1, day=4, balance_after_minor=6_751 + 11)
+    assert status(take(ingest, source, printing)) == ("GREEN", [])
+    assert status(take(ingest, source, *silent)) == ("GREEN", []), "a later balance counts them"
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        ControlRecord(account="A1", credits_minor=5, debits_minor=0, currency="CNY"),
+        ControlRecord(account="A1", closing_minor=5, currency="CNY"),
+    ],
+)
+def test_a_control_total_of_one_currency_says_nothing_of_another(ingest, source, stated):
+    rows = [posting("t1", 5), posting("t2", 7, currency="USD")]
+    assert status(take(ingest, source, *rows, stated)) == ("AMBER", ["nothing-to-check-against"])
+    assert status(take(ingest, f"{source}-2", rows[0], stated)) == ("GREEN", [])
+
+
+def test_an_opening_balance_alone_checks_no_posting(ingest, source):
+    stated = ControlRecord(account="A1", opening_minor=0, currency="CNY")
+    assert status(take(ingest, source, posting("t1", 5), stated)) == ("AMBER", ["nothing-to-check-against"])
+
+
+def test_what_is_dismissed_waits_in_no_later_certificate(ingest, source):
+    take(ingest, source, *running(*ROWS), b"{broken")
+    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ingest.acting = Acting("lee", reason="not a posting")
+    ingest.dismiss(entry.id)
+    found = ingest.latest_certificate(source).findings
+    assert (found.status, found.reasons) == ("GREEN", ())
+
+
 # the verdict does not depend on the order of arrival
 
 
@@ -283,7 +333,9 @@ def test_shuffled_split_and_sent_again_gives_the_same_verdict(ingest, source, se
     if not complete:
         del rows[chance.randrange(len(rows) - 1)]
     rows = [
-        msgspec.structs.replace(row, balance_after_minor=None) if chance.random() < 0.1 else row
+        msgspec.structs.replace(row, balance_after_minor=None)
+        if chance.random() < 0.1 and row.booked_on < rows[-1].booked_on
+        else row
         for row in rows
     ]
     name = f"{source}-{seed}-{complete}"

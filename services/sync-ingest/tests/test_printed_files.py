@@ -504,6 +504,12 @@ def test_a_row_of_totals_may_be_passed_over_and_is_no_posting_otherwise(read_all
     assert reasons(read_all(adapter(TWO.format("")), content)) == [(4, "columns-differ", None)]
 
 
+def test_a_posting_that_begins_with_a_word_of_totals_is_not_passed_over(read_all):
+    toml = LINES.replace("[columns]", '[columns]\nteller = "x"') + '[control]\nrows = ["Total"]\n'
+    content = b"x,Date,Amount,Text\nTotalEnergies,2024-02-01,-5.00,a\nTotal:,2024-02-01,-5.00,\nTotal of 1,,-5.00,\n"
+    assert reasons(read_all(adapter(toml), content)) == [(2, "row-ambiguous", None)]
+
+
 def test_a_total_that_cannot_be_read_is_quarantined(read_all):
     toml = TWO.format("") + TOTALS.replace('records = "#2"\n', "")
     items = read_all(adapter(toml), WITH_TOTALS.format("8.0.0,3.50,4.50").encode())

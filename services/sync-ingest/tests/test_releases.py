@@ -156,12 +156,13 @@ def test_a_person_and_a_reason_are_needed(ingest, source, entry):
 def test_an_entry_is_dismissed_with_an_event_of_its_own_and_books_nothing(ingest, source, entry):
     ingest.dismiss(entry.id)
     assert waiting(ingest, source) == []
-    last = feed_events(ingest, source)[-1]
-    assert (last.name, last.metadata.actor, last.metadata.reason) == (
+    dismissed, certified = feed_events(ingest, source)[-2:]
+    assert (dismissed.name, dismissed.metadata.actor, dismissed.metadata.reason) == (
         "quarantined-record-dismissed",
         "anna",
         ANNA.reason,
     )
+    assert certified.name == "reconciliation-certified", "nothing waits any more"
     for act in (lambda: ingest.release(entry.id, lines(posting("t2", 5))), lambda: ingest.dismiss(entry.id)):
         with pytest.raises(AlreadyDismissed):
             act()

@@ -782,14 +782,14 @@ class Archive:
             )
         )
 
-    def standing_among(self, source: str, kind: str, statements: Sequence[str]) -> list[UUID]:
-        """Contradictions of these statements that are not resolved; a scope is a statement and a figure of it."""
+    def standing_among(self, source: str, kind: str, statements: Sequence[str]) -> dict[UUID, str]:
+        """Contradictions of these statements that are not resolved, each with its scope, which begins with one."""
         rows = self._rows(
-            "select id from {s}.contradictions where source = %s and kind = %s and status <> 'resolved'"
+            "select id, scope from {s}.contradictions where source = %s and kind = %s and status <> 'resolved'"
             " and split_part(scope, '|', 1) = any(%s)",
             (source, kind, list(statements)),
         )
-        return [row[0] for row in rows]
+        return dict(rows)
 
     def standing_of(self, source: str, kind: str, limit: int) -> list[Contradiction]:
         """Contradictions of a kind that are not resolved, the newest first."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from hashlib import blake2b
 from itertools import islice
 from typing import Final, NamedTuple
@@ -20,11 +21,12 @@ from sync_ingest.domain.controls import (
     Scope,
     differences,
     read_under,
+    summed,
     unchecked,
 )
 from sync_ingest.domain.records import ControlRecord
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
-from sync_ingest.folding import OPENING_MISSING, Movements, contradiction_id
+from sync_ingest.folding import OPENING_MISSING, Movements, contradiction_id, is_printed
 
 CONTROL: Final = "control-total"
 SERIES: Final = "running-number"
@@ -119,19 +121,29 @@ class Checking:
 
     def _controls(self, reads: Sequence[FileRead], stated: Sequence[Stated]) -> Iterator[str]:
         """Compares controls with what was read under them; yields the statements that were looked at."""
+        of_file = (
+            summed(counted for read in reads for counted in read.accounts.values()) if stated else Counted()
+        )
         for at in range(0, len(stated), CONTROLS_AT_ONCE):
             some = stated[at : at + CONTROLS_AT_ONCE]
             found: dict[UUID, Contradiction] = {}
-            statements = {self._statement(each.control) for each in some}
+            days: dict[str, list[Counted]] = {}
             for each in some:
+                counted = read_under(reads, each.control) if each.control.account else of_file
+                days.setdefault(self._statement(each.control), []).append(counted)
                 for difference in self._differences(reads, each.control):
-                    one = self._contradiction(each, difference)
+                    one = self._contradiction(each, difference, counted)
                     found[one.id] = one
-            standing = self.archive.standing_among(self.source, CONTROL, sorted(statements))
-            gone = [identity for identity in standing if identity not in found]
+            standing = self.archive.standing_among(self.source, CONTROL, sorted(days))
+            gone = [
+                identity
+                for identity, scope in standing.items()
+                if identity not in found
+                and any(_has_days_of(scope, c) for c in days[scope.partition("|")[0]])
+            ]
             if found or gone:
                 self.archive.contradict(self.source, Contradictions(list(found.values()), gone))
-            yield from statements
+            yield from days
 
     def _differences(self, reads: Sequence[FileRead], control: ControlRecord) -> Iterator[_Found]:
         for each in differences(reads, [(0, 0, control)]):
@@ -190,14 +202,15 @@ class Checking:
             digest_size=16,
         ).hexdigest()
 
-    def _contradiction(self, stated: Stated, difference: _Found) -> Contradiction:
+    def _contradiction(self, stated: Stated, difference: _Found, counted: Counted) -> Contradiction:
         control, statement = stated.control, self._statement(stated.control)
         account = self.ids.account(self.source, control.account) if control.account else None
         of_branch = f" of branch {control.branch}" if control.branch else ""
+        days = f"{counted.first_on}|{counted.last_on}" if counted.first_on else ""
         return Contradiction(
-            contradiction_id(self.source, CONTROL, statement, difference.figure, difference.found),
+            contradiction_id(self.source, CONTROL, statement, difference.figure, difference.found, days),
             CONTROL,
-            f"{statement}|{difference.figure}",
+            f"{statement}|{difference.figure}|{days}",
             difference.code,
             account,
             control.currency,
@@ -208,11 +221,11 @@ class Checking:
 
     def _brought_later(self, totals: ControlTotals, looked_at: set[str]) -> None:
         """A run that brings exactly what an earlier feed stated and lacked resolves it."""
-        lacking: dict[str, dict[str, Contradiction]] = {}
+        lacking: dict[tuple[str, ...], dict[str, Contradiction]] = {}
         for each in self.archive.standing_of(self.source, CONTROL, CONTROLS_AT_ONCE):
-            statement, _, figure = each.scope.partition("|")
+            statement, figure, *days = each.scope.split("|")
             if statement not in looked_at:
-                lacking.setdefault(statement, {})[figure] = each
+                lacking.setdefault((statement, *days), {})[figure] = each
         if not lacking:
             return
         sums = totals.posted_by_currency()
@@ -239,13 +252,22 @@ class Checking:
             self.archive.contradict(self.source, Contradictions((), gone))
 
     def _unchecked(self, file: FileRead, controls: Sequence[ControlRecord]) -> None:
-        """Whether an account of this file is neither covered by a control total nor printing running balances."""
+        """Whether an account of this file is neither covered by a control total nor printing running balances.
+
+        A balance that the ledger has printed on the last day of the account in this file, or later, speaks for it too.
+        """
         left = iter(sorted(unchecked(file, controls)))
         while not self.unchecked and (some := list(islice(left, ACCOUNTS_AT_ONCE))):
-            silent = [key for key in some if not file.accounts[key].printed]
-            purses = [Purse(self.ids.account(self.source, name), currency) for name, currency in silent]
-            held = self.archive.totals([purse.account for purse in purses]) if purses else {}
-            self.unchecked = any(purse not in held or not held[purse].printed for purse in purses)
+            silent = {
+                Purse(self.ids.account(self.source, name), currency): last_on
+                for name, currency in some
+                if not (counted := file.accounts[name, currency]).printed and (last_on := counted.last_on)
+            }
+            held = self.archive.days(silent) if silent else {}
+            self.unchecked = any(
+                not any(day >= last_on and is_printed(body) for day, body in held.get(purse, {}).items())
+                for purse, last_on in silent.items()
+            )
 
     # running numbers
 
@@ -293,3 +315,17 @@ class Checking:
                 last,
                 f"{of_branch}{missing} missing",
             )
+
+
+def _has_days_of(scope: str, counted: Counted) -> bool:
+    """Whether what was read has all days of what a contradiction was found in: another day may state equal figures."""
+    _, _, *days = scope.split("|")
+    if len(days) < 2:
+        return True
+    first, last = date.fromisoformat(days[0]), date.fromisoformat(days[1])
+    return (
+        counted.first_on is not None
+        and counted.last_on is not None
+        and counted.first_on <= first
+        and last <= counted.last_on
+    )

@@ -52,6 +52,11 @@ class Movements(Protocol):
         ...
 
 
+def is_printed(day: bytes) -> bool:
+    """Whether a posting of a day, as it is kept, printed a running balance."""
+    return _days.decode(day).printed > 0
+
+
 def contradiction_id(source: str, kind: str, *parts: object) -> UUID:
     """The same contradiction has the same id, whenever it is found."""
     return uuid5(_NAMESPACE, "|".join([source, kind, *map(str, parts)]))

@@ -448,6 +448,7 @@ class Ingest:
             written = Entry(stream, head + 1, event, resolved_id(entry.id), now, entry.intake)
             position = self._append_for(command, [written])
             self.archive.resolved([entry.id], "dismissed")
+            self._certify_anew(source)
             return position
 
     def show(self, quarantined: QuarantineId, purpose: str) -> Seen:
@@ -678,7 +679,7 @@ class Ingest:
             latest = self.latest_certificate(source)
             return latest or named
 
-    def _certify_anew(self, source: str, acknowledged: UUID) -> None:
+    def _certify_anew(self, source: str, acknowledged: UUID | None = None) -> None:
         """Certifies a source's status without a new feed: the last one's lasting reasons, and what stands now."""
         previous = self.latest_certificate(source)
         before = previous.findings.reasons if previous else ()
@@ -781,6 +782,7 @@ class Ingest:
                     if self._is_booked(source, record):
                         self._append(self._releases(source, {entry.id: entry.intake}))
                         self.archive.resolved([entry.id], "released")
+                        self._certify_anew(source)
                     else:
                         self._checked_repair(entry, record)
                         results.append(self._release(entry, record, None))

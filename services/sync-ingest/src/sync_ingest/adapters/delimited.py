@@ -131,15 +131,31 @@ class DelimitedAdapter:
         if isinstance(values, RowUnreadable):
             return values.of(line)
         try:
-            if self._totals and self._is_total(values):
+            if self._totals and (word := self._total_word(values)):
+                if word.rstrip(" :") not in self._totals and self._is_posting(row, header):
+                    detail = "it begins with a word of totals, and reads as a posting"
+                    raise RowUnreadable("row-ambiguous", detail)
                 return self._control(values, header)
-            if len(values) != header.width and not _only_blank_beyond(values, header.width):
-                raise columns_differ(line, len(values), header.width, self.mapping.separator)
-            fields = {name: values[at].strip() for name, at in header.columns}
-            direction = "" if header.direction is None else values[header.direction].strip()
-            return self._posting(fields, direction)
+            return self._posting_of(row, header)
         except RowUnreadable as problem:
             return problem.of(line)
+
+    def _posting_of(self, row: Row, header: _Header) -> AnyRecord:
+        line, values = row
+        if isinstance(values, RowUnreadable):
+            raise values
+        if len(values) != header.width and not _only_blank_beyond(values, header.width):
+            raise columns_differ(line, len(values), header.width, self.mapping.separator)
+        fields = {name: values[at].strip() for name, at in header.columns}
+        direction = "" if header.direction is None else values[header.direction].strip()
+        return self._posting(fields, direction)
+
+    def _is_posting(self, row: Row, header: _Header) -> bool:
+        try:
+            self._posting_of(row, header)
+        except RowUnreadable:
+            return False
+        return True
 
     def _posting(self, row: dict[str, str], direction: str) -> AnyRecord:
         mapping = self.mapping
@@ -273,9 +289,10 @@ class DelimitedAdapter:
 
     # rows of totals
 
-    def _is_total(self, values: Sequence[str]) -> bool:
+    def _total_word(self, values: Sequence[str]) -> str:
+        """The first value of a row, if it begins with one of the words for totals."""
         first = next((value.strip() for value in values if value and not value.isspace()), "")
-        return first.startswith(self._totals)
+        return first if first.startswith(self._totals) else ""
 
     def _control(self, values: Sequence[str], header: _Header) -> AnyRecord | None:
         """What a row of totals states; None where the mapping takes nothing from it."""

@@ -84,6 +84,7 @@ class Counted:
     credits_minor: int = 0
     debits_minor: int = 0
     printed: bool = False
+    first_on: date | None = None
     last_on: date | None = None
 
 
@@ -151,9 +152,11 @@ class FeedRead:
                 counted.debits_minor -= amount_minor
             if posting.balance_after_minor is not None:
                 counted.printed = True
-            last_on = counted.last_on
+            last_on, first_on = counted.last_on, counted.first_on
             if last_on is None or booked_on > last_on:
                 counted.last_on = booked_on
+            if first_on is None or booked_on < first_on:
+                counted.first_on = booked_on
             branch = posting.branch
             if branch:
                 if branch != branch_before or currency != currency_before:
@@ -196,6 +199,8 @@ def summed(counted: Iterable[Counted]) -> Counted:
         total.debits_minor += each.debits_minor
         if each.last_on and (total.last_on is None or each.last_on > total.last_on):
             total.last_on = each.last_on
+        if each.first_on and (total.first_on is None or each.first_on < total.first_on):
+            total.first_on = each.first_on
     return total
 
 
@@ -246,14 +251,34 @@ def differences(
 
 
 def unchecked(read: FileRead, controls: Sequence[ControlRecord]) -> set[tuple[str, str]]:
-    """Accounts and currencies with postings in this file that no sum or count of a control record covers."""
+    """Accounts and currencies with postings in this file that no control record covers.
+
+    An opening balance alone covers nothing: it says nothing of the postings after it.
+    """
     whole = [c for c in controls if c.account is None and c.branch is None]
     if any(c.records is not None for c in whole):
         return set()
     sums = {c.currency for c in whole if c.credits_minor is not None or c.debits_minor is not None}
-    named = {c.account for c in controls if c.account is not None}
+    named = {(c.account, c.currency) for c in controls if c.account is not None and _covers_postings(c)}
     branches = {c.branch for c in controls if c.branch is not None}
     by_branch = sum(c.postings for (branch, _), c in read.branches.items() if branch in branches)
     if branches and by_branch == read.records - read.unreadable:
         return set()
-    return {key for key in read.accounts if key[1] not in sums and key[0] not in named}
+    return {
+        key
+        for key in read.accounts
+        if key[1] not in sums and key not in named and (key[0], None) not in named
+    }
+
+
+def _covers_postings(control: ControlRecord) -> bool:
+    return any(
+        stated is not None
+        for stated in (
+            control.records,
+            control.credits_minor,
+            control.debits_minor,
+            control.closing_minor,
+            control.last_number,
+        )
+    )
