@@ -182,14 +182,6 @@ class ReleasesWithoutLooking(MongoBooks):
         return now is not None and await super().unpark(now, 10**11)
 
 
-class ReleasesAnotherWait(MongoBooks):
-    """Takes a subject that was released and parked again for the one that it has read."""
-
-    @override
-    def _still(self, parked: Parked) -> dict[str, object]:
-        return {"_id": self._stream(parked.stream), "revision": parked.revision}
-
-
 class SavesWhatItHas(MongoBooks):
     """Saves positions as they are, also when another consumer is further."""
 

@@ -155,10 +155,6 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"parts": Parts(books=planted.ReleasesWithoutLooking)},
         {"I1", "I2", "I4"},
     ),
-    "another wait released": (
-        {"parts": Parts(books=planted.ReleasesAnotherWait), "frozen": True},
-        {"I1", "I2", "I4"},
-    ),
     "topic loses its beginning": ({"flaws": Flaws(topic_loses_beginning=True)}, {"I1"}),
     "counted at every try": ({"parts": Parts(relay=planted.CountsWhatItSends)}, {"I9"}),
     "counted on from memory": ({"parts": Parts(projector=planted.CountsFromMemory)}, {"I1"}),
