@@ -179,7 +179,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Writes the page after a full run."""
     config, seen = session.config, session.config.stash[_SEEN]
     whole = (
-        config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        config.rootpath.resolve() == ROOT
+        and config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        and config.getini("testpaths") == list(FOLDERS)
         and not config.stash[_LEFT_OUT]
         and not config.option.ignore
         and not config.option.ignore_glob
@@ -187,7 +189,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         and bool(session.items)
         and {item.nodeid for item in session.items} == set(seen)
     )
-    if not whole or config.rootpath != ROOT:
+    if not whole:
         return
     outcomes: dict[str, set[str]] = {}
     for nodeid, of_case in seen.items():

@@ -78,14 +78,14 @@ def test_the_page_lists_the_tests_that_the_markers_name() -> None:
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A repository with three marked tests and the plugin."""
-    for folder in ("tests", "docs", "libs"):
+    for folder in (*requirements.FOLDERS, "docs"):
         (tmp_path / folder).mkdir()
     (tmp_path / "tests" / "requirements.py").write_bytes(Path(requirements.__file__).read_bytes())
     (tmp_path / "tests" / "requirements.toml").write_text(KNOWN)
     (tmp_path / "libs" / "test_some.py").write_text(TRIED)
     (tmp_path / "pyproject.toml").write_text(
         '[tool.pytest.ini_options]\naddopts = "--strict-markers -p tests.requirements"\n'
-        'pythonpath = ["."]\ntestpaths = ["libs", "tests"]\n'
+        'pythonpath = ["."]\ntestpaths = ["libs", "services", "cli", "tests"]\n'
     )
     return tmp_path
 
@@ -128,7 +128,14 @@ def test_a_full_run_writes_what_became_of_each_test_and_another_one_leaves_it_al
 
 @pytest.mark.parametrize(
     "selection",
-    [["libs"], ["-k", "one"], ["-x"], ["--deselect", "libs/test_some.py::test_one"], ["--collect-only"]],
+    [
+        ["libs"],
+        ["-k", "one"],
+        ["-x"],
+        ["-o", "testpaths=libs"],
+        ["--deselect", "libs/test_some.py::test_one"],
+        ["--collect-only"],
+    ],
 )
 def test_a_run_that_leaves_tests_out_writes_nothing(repository: Path, selection: list[str]) -> None:
     tried(repository, "-m", "pytest", "-q", "-p", "no:cacheprovider", *selection)

@@ -8,14 +8,17 @@ from msgspec import structs
 from sync_ingest.adapters.berka import BerkaAdapter
 from sync_ingest.domain.balances import Day, judge
 from sync_ingest.domain.records import (
+    AccountRecord,
     CardRecord,
     HolderRecord,
     LoanRecord,
+    PartyRecord,
     Posting,
+    StandingOrderRecord,
     Unreadable,
 )
 
-from .printed_bank import ENGLISH, ROUNDING_MINOR, Sums, in_czech, in_english, life
+from .printed_bank import ENGLISH, ROUNDING_MINOR, Movement, Sums, in_czech, in_english, life
 
 HEADER = (
     b'"trans_id";"account_id";"date";"type";"operation";"amount";"balance";"k_symbol";"bank";"account"\r\n'
@@ -151,6 +154,112 @@ def test_a_birth_number_gives_the_day_and_the_gender(read_all):
     assert (man.born_on, man.gender) == (date(1945, 2, 4), "male")
     assert (woman.born_on, woman.gender) == (date(1940, 10, 9), "female")
     assert nobody.reason == "date-impossible"
+
+
+@pytest.mark.parametrize(
+    ("words", "sign", "channel", "kind"),
+    [
+        (("PRIJEM", "VKLAD", ""), 1, "cash", "cash"),
+        (("VYDAJ", "VYBER", " "), -1, "cash", "cash"),
+        (("VYBER", "VYBER", ""), -1, "cash", "cash"),
+        (("VYDAJ", "VYBER KARTOU", ""), -1, "card", "card"),
+        (("PRIJEM", "PREVOD Z UCTU", ""), 1, "transfer", "transfer"),
+        (("VYDAJ", "PREVOD NA UCET", " "), -1, "transfer", "transfer"),
+        (("PRIJEM", "PREVOD Z UCTU", "DUCHOD"), 1, "transfer", "pension"),
+        (("VYDAJ", "PREVOD NA UCET", "SIPO"), -1, "transfer", "household"),
+        (("VYDAJ", "PREVOD NA UCET", "POJISTNE"), -1, "transfer", "insurance"),
+        (("VYDAJ", "PREVOD NA UCET", "UVER"), -1, "transfer", "loan_repayment"),
+        (("VYDAJ", "PREVOD NA UCET", "LEASING"), -1, "transfer", "other"),
+        (("PRIJEM", "", "UROK"), 1, None, "interest"),
+        (("VYDAJ", "VYBER", "SLUZBY"), -1, "cash", "fee"),
+        (("VYDAJ", "VYBER", "SANKC. UROK"), -1, "cash", "penalty_interest"),
+    ],
+)
+def test_every_word_has_its_meaning_in_both_languages(read_all, words, sign, channel, kind):
+    movement = Movement(1, 7, date(1993, 1, 2), words, 700, 700, ("", ""), rounded=False)
+    for written in (in_czech([movement]), in_english([movement])):
+        (posting,) = contents(read_all(BerkaAdapter(), written))
+        assert (posting.amount_minor, posting.channel, posting.kind) == (sign * 700, channel, kind)
+
+
+@pytest.mark.parametrize(
+    ("table", "record"),
+    [
+        (
+            b'"account_id";"district_id";"frequency";"date"\r\n07;55;"POPLATEK TYDNE";930102\r\n',
+            AccountRecord(
+                account="7",
+                opened_on=date(1993, 1, 2),
+                product="deposit",
+                currency="CZK",
+                branch="55",
+                statement_frequency="weekly",
+            ),
+        ),
+        (
+            b"account_id;district_id;frequency;date\n7;55;issuance after transaction;930102\n",
+            AccountRecord(
+                account="7",
+                opened_on=date(1993, 1, 2),
+                product="deposit",
+                currency="CZK",
+                branch="55",
+                statement_frequency="after_turnover",
+            ),
+        ),
+        (
+            b'"client_id";"birth_number";"district_id"\r\n2;"455204";18\r\n',
+            PartyRecord(
+                party="2", born_on=date(1945, 2, 4), gender="female", identity_number="455204", branch="18"
+            ),
+        ),
+        (
+            b'"loan_id";"account_id";"date";"amount";"duration";"payments";"status"\r\n'
+            b'5;7;930728;127080;60;2118.00;"A"\r\n',
+            LoanRecord(
+                loan="5",
+                account="7",
+                granted_on=date(1993, 7, 28),
+                amount_minor=12_708_000,
+                currency="CZK",
+                duration_months=60,
+                payment_minor=211_800,
+                status="A",
+            ),
+        ),
+        (
+            b'"order_id";"account_id";"bank_to";"account_to";"amount";"k_symbol"\r\n'
+            b'9;7;"ST";"89597016";3372.70;"UVER"\r\n',
+            StandingOrderRecord(
+                order="9",
+                account="7",
+                amount_minor=337_270,
+                currency="CZK",
+                kind="loan_repayment",
+                counterparty_bank="ST",
+                counterparty_account="89597016",
+            ),
+        ),
+    ],
+)
+def test_a_row_of_each_table_is_read_field_by_field(read_all, table, record):
+    assert contents(read_all(BerkaAdapter(), table)) == [record]
+
+
+@pytest.mark.parametrize(
+    ("word", "frequency"),
+    [
+        ("POPLATEK MESICNE", "monthly"),
+        ("POPLATEK TYDNE", "weekly"),
+        ("POPLATEK PO OBRATU", "after_turnover"),
+        ("monthly issuance", "monthly"),
+        ("weekly issuance", "weekly"),
+    ],
+)
+def test_how_often_statements_come(read_all, word, frequency):
+    table = f"account_id;district_id;frequency;date\n7;55;{word};930102\n".encode()
+    (account,) = contents(read_all(BerkaAdapter(), table))
+    assert account.statement_frequency == frequency
 
 
 def test_every_row_of_all_tables_is_read(read_all, printed_bank):
