@@ -17,7 +17,7 @@ from chassis.events import StoredEvent
 from chassis.relay import StoreLog
 from chassis.transport import Record, read_to_end
 from contracts.envelope import LATE, Envelope, EnvelopeInvalid, Watermark, headers_of, unwrap
-from contracts.topics import partition_of
+from contracts.topics import place_of
 
 from crm_cli.contexts import Context
 from crm_cli.verify_report import Report
@@ -26,7 +26,6 @@ PAGE_EVENTS: Final = 2_000
 MISSED_MAX: Final = 10_000
 REPEATS_MAX: Final = 1_000
 """Repeated records that are looked up in the store together."""
-SUBJECTS_CACHED_MAX: Final = 65_536
 METADATA_CACHED_MAX: Final = 4_096
 """Events of one transaction have the same metadata, as bytes."""
 
@@ -47,20 +46,6 @@ _bodies: Final = msgspec.json.Decoder(_Body)
 _metadata: Final = lru_cache(METADATA_CACHED_MAX)(msgspec.json.Decoder(_Metadata).decode)
 
 
-class Place(NamedTuple):
-    """Where the events of a subject are on the topic."""
-
-    partition: int
-    key: bytes
-
-
-@lru_cache(SUBJECTS_CACHED_MAX)
-def place_of(subject: int, partitions: int) -> Place:
-    """The place of a subject, which is given as an integer: a UUID computes its hash in Python each time."""
-    id = UUID(int=subject)
-    return Place(partition_of(id, partitions), str(id).encode())
-
-
 class Expected(NamedTuple):
     """A record that must be on the topic."""
 
@@ -75,7 +60,7 @@ def expected(context: Context, stored: StoredEvent) -> Expected | None:
     if words is None or stored.position is None:
         return None
     meta = _metadata(bytes(_bodies.decode(stored.body).meta))
-    partition, subject = place_of(stored.stream_id.int, context.topic.partitions)
+    subject, partition = place_of(stored.stream_id.int, context.topic.partitions)
     headers = headers_of(
         id=str(uuid5(stored.stream_id, str(stored.version))),
         type=words.event.TYPE,

@@ -20,10 +20,11 @@ from chassis.mongo import Mongo
 from chassis.relay import StoreLog
 from chassis.settings import Settings
 from chassis.store import Recorder
+from contracts.topics import place_of
 from customer.views import VIEWS
 
 from crm_cli.contexts import CONTEXTS, Context
-from crm_cli.verify_log import PAGE_EVENTS, Topic, expected, place_of
+from crm_cli.verify_log import PAGE_EVENTS, Topic, expected
 from crm_cli.verify_report import Report
 from crm_cli.verify_views import Fold, Folded
 
@@ -80,18 +81,22 @@ def parts_of(
 async def all_checked(
     parts: Sequence[Part], say: Say, check: Callable[[Part], Checked] | None = None
 ) -> list[Checked]:
-    """Checks parts at once; what one of them raises is raised. Raises WorkerLost where a process ends before its part
-    is checked: killed, out of memory, or not able to start."""
+    """Checks parts at once, the first in this process, because another takes more than a second to start; what one of
+    them raises is raised. Raises WorkerLost where a process ends before its part is checked: killed, out of memory, or
+    not able to start."""
+    own = asyncio.ensure_future(checked(parts[0], say))
     if len(parts) == 1:
-        return [await checked(parts[0], say)]
+        return [await own]
     loop, spawning = asyncio.get_running_loop(), multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(len(parts), mp_context=spawning)
+    pool = ProcessPoolExecutor(len(parts) - 1, mp_context=spawning)
     try:
-        working = [loop.run_in_executor(pool, check or in_process, part) for part in parts]
-        return list(await asyncio.gather(*working))
+        working = [loop.run_in_executor(pool, check or in_process, part) for part in parts[1:]]
+        return list(await asyncio.gather(own, *working))
     except BrokenProcessPool:
         raise WorkerLost("a process that checked a part ended before it was done") from None
     finally:
+        own.cancel()
+        await asyncio.gather(own, return_exceptions=True)
         await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
 
@@ -116,7 +121,11 @@ async def checked(part: Part, say: Say, progress_events: int = 100_000) -> Check
         folds = [fold for view in views if (fold := await Fold.of(view, mongo, report)) is not None]
         events, partitions = 0, context.topic.partitions
         async for page in pages(log, part.head):
-            own = [event for event in page if place_of(event.stream_id.int, partitions)[0] in part.partitions]
+            own = [
+                event
+                for event in page
+                if place_of(event.stream_id.int, partitions).partition in part.partitions
+            ]
             wanted = [each for event in own if (each := expected(context, event)) is not None]
             await topic.match(wanted)
             for fold in folds:

@@ -5,7 +5,7 @@ The two differ in which calls are awaited; nobody above this module knows which 
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal, Self, cast
 
@@ -207,6 +207,27 @@ class Mongo:
             while page := await fetching:
                 fetching = asyncio.ensure_future(fetched())
                 yield page
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+            closing = cursor.close()
+            if inspect.isawaitable(closing):
+                await closing
+
+    async def raw_pages(self, collection: str) -> AsyncGenerator[list[bytes], None]:
+        """All documents of a collection in order of their ids, as `find_raw` has them, some hundreds at a time; the next
+        are fetched while some are looked at."""
+        cursor = self._database[collection].find_raw_batches({}, sort=[(ID, 1)], batch_size=PAGE_DOCUMENTS)
+
+        async def fetched() -> bytes | None:
+            with translated():
+                return await anext(cursor, None)
+
+        fetching = asyncio.ensure_future(fetched())
+        try:
+            while (batch := await fetching) is not None:
+                fetching = asyncio.ensure_future(fetched())
+                yield list(_split(batch))
         finally:
             fetching.cancel()
             await asyncio.gather(fetching, return_exceptions=True)

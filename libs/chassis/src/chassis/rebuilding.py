@@ -5,15 +5,15 @@ compared where both have applied the same events, and looked at again where one 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 from chassis.clock import Clock
 from chassis.documents import ID, SEQUENCE, Document, DocumentId, DocumentsHash
 from chassis.generations import Generation, Generations
-from chassis.mongo import PAGE_DOCUMENTS, Mongo
+from chassis.mongo import PAGE_DOCUMENTS, Frozen, Mongo
 from chassis.projecting import View
 from chassis.transport import Publisher, begin_at_the_first, group_offsets
 from chassis.viewing import BATCH_RECORDS_MAX, CAUGHT_UP_RECORDS_MAX, Feed, fewer, lacking, unfinished
@@ -22,6 +22,8 @@ LOOK_SECONDS: Final = 0.5
 COMPARE_ROUNDS_MAX: Final = 40
 COMPARE_PAUSE_SECONDS: Final = 0.25
 UNSETTLED_DOCUMENTS_MAX: Final = 100_000
+WAITING_DOCUMENTS_MAX: Final = 2 * PAGE_DOCUMENTS
+"""Documents of a page that the other generation has not shown yet; what waits longer is looked up by its id."""
 NAMED_DIFFERENCES_MAX: Final = 20
 
 T = TypeVar("T")
@@ -218,15 +220,13 @@ async def compare(
     for collection in generations.view.collections:
         pair = _Pair(mongo, collection.name, one.prefix + collection.name, other.prefix + collection.name)
         unsettled: set[DocumentId] = set()
-        async for page in mongo.pages(pair.one):
+        async for documents, others in pair.unlike(comparison):
             if stopping.is_set():
                 raise Interrupted
-            comparison.documents += len(page)
-            unsettled |= await pair.compare(page, comparison)
-            if len(unsettled) > UNSETTLED_DOCUMENTS_MAX:
-                break
-        async for page in mongo.pages(pair.other, fields={ID: 1}):
-            unsettled |= await pair.missing([document[ID] for document in page])
+            if documents:
+                unsettled |= await pair.compare(documents, comparison)
+            if others:
+                unsettled |= await pair.missing([document[ID] for document in others])
             if len(unsettled) > UNSETTLED_DOCUMENTS_MAX:
                 break
         for _ in range(rounds_max):
@@ -248,6 +248,35 @@ class _Pair:
     name: str
     one: str
     other: str
+
+    async def unlike(self, comparison: Comparison) -> AsyncIterator[tuple[list[Document], list[Document]]]:
+        """The documents of each that the other has not with the same bytes; all others are the same. One answer for
+        each page, mostly of nothing.
+
+        Both are read in order of their ids, so a document is in about the same page of both, and few wait for theirs.
+        """
+        left: tuple[set[bytes], set[bytes]] = (set(), set())
+        async with (
+            aclosing(self.mongo.raw_pages(self.one)) as ones,
+            aclosing(self.mongo.raw_pages(self.other)) as others,
+        ):
+            while True:
+                pages = [await anext(ones, None), await anext(others, None)]
+                comparison.documents += len(pages[0] or ())
+                for kept, page in zip(left, pages, strict=True):
+                    kept.update(page or ())
+                same = left[0] & left[1]
+                for kept in left:
+                    kept.difference_update(same)
+                ended = pages == [None, None]
+                if ended or max(map(len, left)) > WAITING_DOCUMENTS_MAX:
+                    unlike = [[Frozen(raw).thawed() for raw in kept] for kept in left]
+                    left = (set(), set())
+                    yield unlike[0], unlike[1]
+                else:
+                    yield [], []
+                if ended:
+                    return
 
     async def compare(self, documents: Sequence[Document], comparison: Comparison) -> set[DocumentId]:
         others = await self._load(self.other, [document[ID] for document in documents])

@@ -37,6 +37,12 @@ async def test_documents_are_had_as_the_bytes_that_were_written(both):
     found = await documents.load_raw("c", [each.id for each in many] + ["nobody"])
     assert sorted(found) == sorted(each.frozen.raw for each in many)
     assert await documents.load_raw("c", []) == []
+    pages = [page async for page in both.raw_pages("c")]
+    assert [raw for page in pages for raw in page] == [
+        each.frozen.raw for each in sorted(many, key=lambda one: one.id)
+    ]
+    assert len(pages) >= 3
+    assert [page async for page in both.raw_pages("nowhere") if page] == []
 
 
 def kinds(value):
