@@ -76,8 +76,7 @@ class Scope(NamedTuple):
     branch: str | None = None
 
 
-@dataclass(slots=True)
-class Counted:
+class Counted(msgspec.Struct, gc=False):
     """Postings that were read of one account, branch or file in one currency; debits are positive here."""
 
     postings: int = 0

@@ -17,8 +17,7 @@ class Purse(NamedTuple):
     currency: str
 
 
-@dataclass(slots=True)
-class Flow:
+class Flow(msgspec.Struct, gc=False):
     """Counted movements of a purse, in minor units; debits are positive here."""
 
     postings: int = 0
@@ -40,19 +39,31 @@ class Flow:
         self.debits_minor += other.debits_minor
 
 
-@dataclass(slots=True)
-class Tally:
-    """Of one purse: what this run posted, every distinct posting that the feed states, and where the ledger stands.
+class Tally(msgspec.Struct, gc=False):
+    """Of one purse: what this run posted, what the feed states beside it, and where the ledger stands.
 
-    `balance_minor` and `turnover_minor` count what is planned too, so that a limit holds with batches under way.
+    `before` are distinct postings of the feed that were there already, and None where there are none: a run keeps one
+    tally for each purse of its feed, so what most of them lack takes no room. `balance_minor` and `turnover_minor`
+    count what is planned too, so that a limit holds with batches under way.
     """
 
     purse: Purse
-    movement: Flow = field(default_factory=Flow)
-    stated: Flow = field(default_factory=Flow)
+    movement: Flow = msgspec.field(default_factory=Flow)
+    before: Flow | None = None
     balance_minor: int = 0
     turnover_minor: int = 0
     compared: bool = False
+
+    @property
+    def stated_postings(self) -> int:
+        """How many distinct postings the feed states."""
+        return self.movement.postings + (self.before.postings if self.before else 0)
+
+    def count_before(self, amount_minor: int) -> None:
+        """A posting that the feed states and that was there already."""
+        if self.before is None:
+            self.before = Flow()
+        self.before.count(amount_minor)
 
 
 class AccountTotal(msgspec.Struct):
@@ -115,8 +126,8 @@ class AccountTotal(msgspec.Struct):
 class ControlTotals:
     """Of one run: every record read is posted, a duplicate, or quarantined.
 
-    `movements` holds what this run posted; `stated` every distinct posting the feed holds, posted now or before, so
-    that reading a feed again states the same sums.
+    `movements` holds what this run posted; what is stated is every distinct posting the feed holds, posted now or
+    before, so that reading a feed again states the same sums.
     """
 
     posted: int = 0
@@ -148,15 +159,12 @@ class ControlTotals:
         self.records += len(amounts)
         self.posted += len(amounts)
         for tally, amount_minor in amounts:
-            movement, stated = tally.movement, tally.stated
+            movement = tally.movement
             movement.postings += 1
-            stated.postings += 1
             if amount_minor >= 0:
                 movement.credits_minor += amount_minor
-                stated.credits_minor += amount_minor
             else:
                 movement.debits_minor -= amount_minor
-                stated.debits_minor -= amount_minor
 
     def count_days(self, days: Sequence[tuple[date, date | None]], certified_through: date | None) -> None:
         """The booking and value dates of postings.
@@ -184,7 +192,7 @@ class ControlTotals:
         self.records += 1
         self.duplicates += 1
         if first_in_feed:
-            tally.stated.count(amount_minor)
+            tally.count_before(amount_minor)
 
     def count_released(self) -> None:
         """A record that was quarantined before and has been repaired since: nothing new."""
@@ -209,7 +217,7 @@ class ControlTotals:
     @property
     def account_ids(self) -> list[UUID]:
         """The accounts that the feed moves."""
-        return sorted({purse.account for purse, tally in self.tallies.items() if tally.stated.postings})
+        return sorted({purse.account for purse, tally in self.tallies.items() if tally.stated_postings})
 
     @property
     def accounts(self) -> int:
@@ -228,5 +236,7 @@ class ControlTotals:
         sums: dict[str, Flow] = {}
         for purse, tally in self.tallies.items():
             total = sums.setdefault(purse.currency, Flow())
-            total.include(tally.stated)
+            total.include(tally.movement)
+            if tally.before is not None:
+                total.include(tally.before)
         return sums
