@@ -482,7 +482,7 @@ async def test_the_command_says_green_or_red_by_its_exit_code(bank):
     done = await asyncio.to_thread(bank.crm, "verify", "--wait", "0")
     assert done.returncode == 1
     assert done.stdout.startswith(b"RED")
-    assert b"I1  BROKEN" in done.stdout
+    assert b"I1   BROKEN" in done.stdout
     away = replace(bank, kafka_url="127.0.0.1:1")
     done = await asyncio.to_thread(away.crm, "verify", "--wait", "0")
     assert done.returncode == 2
