@@ -228,12 +228,14 @@ class Projector:
 
     async def _before(self, records: Sequence[Record]) -> dict[Partition, Position]:
         """Where the partitions of a batch were before it. Where it does not go on from what this process knows, another
-        had the partition meanwhile, and the books say it."""
+        had the partition meanwhile: the books say where it is, and what is cached is forgotten. A guard finds a stale
+        document that is written; none stands before an event that changes nothing because its document is not there."""
         first: dict[Partition, int] = {}
         for record in records:
             first.setdefault(record[0:2], record.offset or 0)
         known = self.positions
         if any(place not in known or known[place].offset != offset for place, offset in first.items()):
+            self._cache.clear()
             known = await self.parking.books.positions()
         return {place: known.get(place, NOWHERE) for place in first}
 

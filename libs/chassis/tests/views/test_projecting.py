@@ -149,6 +149,9 @@ async def run(world: World, words: Words, steps: Sequence[tuple[int, int, int, i
 @given(LOGS, STEPS, FATES)
 @settings(max_examples=300, deadline=None)
 @example([(0, "a"), (0, "bb"), (0, "ccc")], [(0, 0, 0, 2, False), (1, 0, 0, 3, False)], [1, 0, 3, 2])
+@example(  # the first projector remembers a document as gone that the second made again
+    [(0, "a"), (0, "gone"), (0, "a"), (0, "gone")], [(0, 0, 0, 2, True), (1, 0, 0, 1, True)], []
+)
 async def test_any_delivery_gives_the_plain_fold(log, steps, fates):
     words = written_down(log)
     world = World(Trying(iter(fates)))
