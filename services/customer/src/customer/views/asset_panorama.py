@@ -337,7 +337,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
 
 VIEW: Final = View(
     name="asset_panorama",
-    version=2,
+    version=3,
     sources=(topics.INGEST_EVENTS.name,),
     events=_POSTINGS | frozenset(_CHANGES) | {"party.described", "feed.certified"},
     collections=(

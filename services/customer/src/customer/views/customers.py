@@ -222,7 +222,7 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name="customers",
-    version=1,
+    version=2,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
     collections=(
