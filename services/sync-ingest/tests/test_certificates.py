@@ -618,3 +618,87 @@ def test_some_of_the_contradictions_of_a_certificate_are_acknowledged(ingest, so
     assert certificate.findings.problems_total == 2
     with pytest.raises(NothingToAcknowledge):
         ingest.acknowledge(red.certificate, [first])
+
+
+# control totals beside a batch, and a crash before they are checked
+
+
+class Crashed(BaseException):
+    """The process is gone."""
+
+
+def crashing(ingest, at, call):
+    """Dies at the given point of a run; the next one goes on."""
+
+    def reached(point):
+        if point == at:
+            raise Crashed
+
+    ingest.reached = reached
+    with pytest.raises(Crashed):
+        call()
+    ingest.reached = lambda _: None
+
+
+CRASH_POINTS = ["after-intake", "after-append", "before-certificate"]
+LOST = ControlRecord(records=2)
+
+
+@pytest.mark.requirement("M01")
+@pytest.mark.parametrize("at", CRASH_POINTS)
+@pytest.mark.parametrize("finisher", ["another feed", "the window", "a dismissal", "the same file alone"])
+def test_totals_beside_a_batch_are_checked_by_whoever_finishes_it_after_a_crash(ingest, source, at, finisher):
+    take(ingest, source, b"{broken", *running(*ROWS, account="B"))
+    crashing(ingest, at, lambda: take(ingest, source, posting("t1", 1), controls=[LOST]))
+    match finisher:
+        case "another feed":
+            take(ingest, source, *running(("x1", 9, 5), account="B", opening=6_751))
+        case "the window":
+            ingest.close_window(source)
+        case "a dismissal":
+            ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+            ingest.acting = Acting("lee", reason="not a posting")
+            ingest.dismiss(entry.id)
+        case _:
+            take(ingest, source, posting("t1", 1))
+    found = ingest.latest_certificate(source).findings
+    assert found.status == "RED"
+    assert [(p.code, p.expected, p.found) for p in found.problems] == [("control-total-differs", 2, 1)]
+    assert ingest.archive.statements(source) == []
+
+
+def test_totals_beside_a_batch_are_checked_where_it_comes_again_after_a_crash(ingest, source):
+    whole = [posting("t1", 1), posting("t2", 1)]
+    for at in CRASH_POINTS:
+        crashing(ingest, at, lambda: take(ingest, source, *whole, controls=[LOST]))
+    assert status(take(ingest, source, *whole, controls=[LOST])) == ("GREEN", [])
+    assert ingest.archive.statements(source) == []
+
+
+def test_a_batch_that_was_cut_short_between_two_files_is_red_until_it_comes(ingest, source):
+    files = contents(lines(posting("t1", 1)), lines(posting("t2", 1)))
+
+    def gone():
+        raise Crashed
+
+    with pytest.raises(Crashed):
+        ingest.run(source, [files[0], FeedContent("f", gone)], format="canonical", controls=[LOST])
+    assert take(ingest, source, posting("x1", 1, "B", balance_after_minor=1)).findings.status == "RED"
+    came = ingest.run(source, files, format="canonical", controls=[LOST])
+    assert status(came) == ("GREEN", [])
+    assert ingest.archive.statements(source) == []
+
+
+def test_totals_beside_bytes_that_are_certified_already_are_checked_after_a_crash(ingest, source):
+    row = posting("t1", 1, balance_after_minor=1)
+    assert status(take(ingest, source, row)) == ("GREEN", [])
+    crashing(ingest, "before-certificate", lambda: take(ingest, source, row, controls=[LOST]))
+    assert take(ingest, source, posting("x1", 1, "B", balance_after_minor=1)).findings.status == "RED"
+
+
+def test_totals_beside_a_batch_are_kept_sealed(ingest, source, postgres_url):
+    stated = ControlRecord(account="6222021234566789", records=2)
+    crashing(ingest, "after-intake", lambda: take(ingest, source, posting("t1", 1), controls=[stated]))
+    [kept] = ingest.archive.statements(source)
+    assert len(kept.intakes) == 1
+    assert b"6222021234566789" not in kept.sealed

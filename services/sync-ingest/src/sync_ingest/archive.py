@@ -162,6 +162,14 @@ class Contradiction(NamedTuple):
     certificate: UUID | None = None
 
 
+class Statement(NamedTuple):
+    """Control totals that came beside a batch and are not checked yet: sealed, with the intakes that came of it so far."""
+
+    number: int
+    intakes: tuple[IntakeId, ...]
+    sealed: bytes
+
+
 class Contradictions(NamedTuple):
     """What a look at some figures found, and what it found to be resolved."""
 
@@ -278,8 +286,18 @@ update {schema}.certificates as c set findings = convert_to(jsonb_set(f.f, '{{pr
 
 A column that is dropped keeps its bytes in old rows, so it is emptied first; they go with the next vacuum.
 """
+STATEMENTS_SQL: Final = """
+create table if not exists {schema}.statements (
+    number bigint generated always as identity primary key, source text not null, intakes uuid[] not null,
+    sealed bytea not null);
+create index if not exists statements_of on {schema}.statements (source);
+"""
+"""Control totals beside a batch, from before its bytes are kept until they are checked."""
 TABLES: Final = Tables(
-    "ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL)
+    "ingest",
+    "ingest",
+    writer_role(STORE_SCHEMA),
+    (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL, STATEMENTS_SQL),
 )
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
 
@@ -356,8 +374,11 @@ class Archive:
         seal: SealPart,
         command: Command | None = None,
         repairs: QuarantineId | None = None,
+        statement: int | None = None,
     ) -> Intake:
         """Keeps the bytes, sealed chunk by chunk, before anybody reads them; the same bytes are kept once.
+
+        `statement`: the control totals beside the batch that these bytes are of, by their number.
 
         The same bytes to be read in another way are another intake of the same content. A first pass says whether
         they are known; what is kept is hashed once more while it is kept, and only under the hash of its own bytes.
@@ -368,6 +389,8 @@ class Archive:
             intake = intake_id(self._ids, source, digest, reading)
             known = self.intake(intake)
             if known is not None:
+                with self._writing():
+                    self._state_of(statement, intake)
                 return known
             kept = content_id(self._ids, source, digest)
             fresh = Intake(
@@ -410,11 +433,41 @@ class Archive:
                             fresh.fingerprint,
                         ),
                     )
+                    self._state_of(statement, intake)
             except _Changed as changed:
                 digest, size = changed.found
             else:
                 return fresh
         raise FeedChanging(masked_file(name))
+
+    def _state_of(self, statement: int | None, intake: IntakeId) -> None:
+        if statement is not None:
+            self._execute(
+                "update {s}.statements set intakes = array_append(intakes, %s) where number = %s",
+                (intake, statement),
+            )
+
+    def state(self, source: str, sealed: bytes) -> int:
+        """Keeps control totals beside a batch, of which nothing has been taken in yet; their number."""
+        with self._writing():
+            return int(
+                self._row(
+                    "insert into {s}.statements (source, intakes, sealed) values (%s, '{{}}', %s)"
+                    " returning number",
+                    (source, sealed),
+                )[0]
+            )
+
+    def statements(self, source: str) -> list[Statement]:
+        """Control totals beside batches of a source that are not checked yet, the oldest first."""
+        rows = self._rows(
+            "select number, intakes, sealed from {s}.statements where source = %s order by number", (source,)
+        )
+        return [Statement(number, tuple(intakes), bytes(sealed)) for number, intakes, sealed in rows]
+
+    def checked(self, statements: Sequence[int]) -> None:
+        """Forgets control totals beside batches: they are checked, or nothing came of their batch."""
+        self._write("delete from {s}.statements where number = any(%s)", (list(statements),))
 
     def take_in_again(
         self, intake: Intake, identity: IntakeId, received_at: datetime, command: Command | None

@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
@@ -91,6 +91,8 @@ RELEASE_APPROVAL_MINOR: Final = 5_000_000
 SHOWN_RETRIES_MAX: Final = 5
 CONTROL: Final = "control"
 """The kind of record that states what a feed holds, and moves nothing."""
+STATEMENT: Final = "statement"
+"""What control totals beside a batch are sealed as."""
 REVERSALS_AT_ONCE: Final = 500
 ACKNOWLEDGED_PER_EVENT_MAX: Final = 5_000
 """Ids that one event names, of 39 bytes each: an event may have 512 KiB."""
@@ -363,12 +365,17 @@ class Ingest:
         with self._traced("ingest run"), self._locked(source, command):
             if done := self._outcome(command):
                 return _certified(done)
-            intakes = self._take_in(source, contents, format, mapping, command)
+            statement = self._state(source, controls)
+            intakes = self._take_in(source, contents, format, mapping, command, statement)
             self.reached("after-intake")
             given = {intake.id for intake in intakes}
+            _, said = self._finish_stated(source, given, controls)
             self._finish_open(source, without=given)
+            kept = self.archive.intakes(list(given))
+            intakes = [kept[intake.id] for intake in intakes]
             intakes = self._read_again(source, intakes, command)
             result = self._book_and_certify(source, intakes, command, controls)
+            self.archive.checked(said)
             self._settle_reversals(source)
             return result
 
@@ -388,7 +395,7 @@ class Ingest:
     def close_window(self, source: str) -> list[RunResult]:
         """Certifies everything of a source that no certificate covers yet."""
         with self._traced("ingest close window"), self._locked(source):
-            results = self._finish_open(source, without=set())
+            results = self._finish_all(source)
             return results + self._settle_reversals(source)
 
     # quarantine
@@ -869,7 +876,7 @@ class Ingest:
         """
         if done := self._outcome(command):
             return done
-        self._finish_open(source, without=set())
+        self._finish_all(source)
         return self._outcome(command)
 
     # intake
@@ -881,6 +888,7 @@ class Ingest:
         format: str,
         mapping: str | None,
         command: Command | None = None,
+        statement: int | None = None,
     ) -> list[Intake]:
         self._known(source)
         reading = self.adapters(format, mapping).reading
@@ -899,6 +907,7 @@ class Ingest:
                     received_at=self.now(),
                     seal=self._sealed_part,
                     command=command,
+                    statement=statement,
                 )
             if intake.id in intakes:
                 copies.append(intake)
@@ -914,15 +923,19 @@ class Ingest:
         """
         found: dict[IntakeId, Intake] = {}
         for intake in dict.fromkeys(intake.id for intake in intakes if intake.certified):
-            latest = next(each for each in intakes if each.id == intake)
-            while (later := self.archive.intake(again_id(self.ids, source, latest.id))) is not None:
-                latest = later
+            latest = self._latest(source, next(each for each in intakes if each.id == intake))
             if latest.certified and self._is_bookable(source, latest):
                 identity = again_id(self.ids, source, latest.id)
                 latest = self.archive.take_in_again(latest, identity, self.now(), command)
                 self._note_intakes(source, [latest])
             found[intake] = latest
         return [found.get(intake.id, intake) for intake in intakes]
+
+    def _latest(self, source: str, intake: Intake) -> Intake:
+        """The intake that was made last of a certified one, to read its bytes once more."""
+        while (later := self.archive.intake(again_id(self.ids, source, intake.id))) is not None:
+            intake = later
+        return intake
 
     def _is_bookable(self, source: str, intake: Intake) -> bool:
         """Whether a posting of a certified intake that waits could be booked now; nothing is stored."""
@@ -959,7 +972,51 @@ class Ingest:
         if entries:
             self._append(entries)
 
+    # control totals beside a batch
+
+    def _state(self, source: str, controls: Sequence[ControlRecord]) -> int | None:
+        """Keeps control totals until they are checked: whoever finishes what a crash left open needs them."""
+        if not controls:
+            return None
+        self._known(source)
+        sealed = self.vault.seal_bytes(feed_id(source), STATEMENT, msgspec.json.encode(controls))
+        return self.archive.state(source, sealed)
+
+    def _finish_stated(
+        self, source: str, given: Set[IntakeId] = frozenset(), controls: Sequence[ControlRecord] = ()
+    ) -> tuple[list[RunResult], list[int]]:
+        """Books, checks and certifies batches whose control totals a crash left unchecked.
+
+        Also returns the statements that the run of `given` checks itself: its own, and those of the same words that
+        were left of a part of it. Bytes that are set aside are checked when they come again.
+        """
+        results: list[RunResult] = []
+        own: list[int] = []
+        for statement in self.archive.statements(source):
+            opened = self.vault.open_bytes(feed_id(source), STATEMENT, statement.sealed)
+            stated = msgspec.json.decode(opened, type=tuple[ControlRecord, ...])
+            if stated == tuple(controls) and given.issuperset(statement.intakes):
+                own.append(statement.number)
+                continue
+            kept = self.archive.intakes(statement.intakes)
+            intakes = [self._latest(source, kept[each]) for each in statement.intakes if each in kept]
+            if any(intake.set_aside and intake.id not in given for intake in intakes):
+                continue
+            try:
+                if intakes:
+                    with self._setting_aside(intakes):
+                        results.append(self._book_and_certify(source, intakes, intakes[0].command, stated))
+            except Unbookable:
+                continue
+            self.archive.checked([statement.number])
+        return results, own
+
     # booking
+
+    def _finish_all(self, source: str) -> list[RunResult]:
+        """As `_finish_open`, of everything."""
+        results, _ = self._finish_stated(source)
+        return results + self._finish_open(source, without=set())
 
     def _finish_open(self, source: str, without: set[IntakeId]) -> list[RunResult]:
         """Books and certifies what earlier runs left open: those that read alike and came with one request together."""
