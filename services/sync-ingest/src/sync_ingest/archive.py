@@ -195,6 +195,10 @@ create index if not exists intakes_open on {schema}.intakes (source)
 create index if not exists intakes_bytes on {schema}.intakes (source, sha256);
 create table if not exists {schema}.intake_chunks (
     content uuid not null, number int not null, sealed bytea not null, primary key (content, number));
+create table if not exists {schema}.statements (
+    number bigint generated always as identity primary key, source text not null, intakes uuid[] not null,
+    sealed bytea not null);
+create index if not exists statements_of on {schema}.statements (source);
 create table if not exists {schema}.quarantine (
     id uuid primary key, source text not null, intake uuid not null, line bigint not null,
     "column" text, reason text not null, detail text not null, raw_sealed text not null,
@@ -286,18 +290,8 @@ update {schema}.certificates as c set findings = convert_to(jsonb_set(f.f, '{{pr
 
 A column that is dropped keeps its bytes in old rows, so it is emptied first; they go with the next vacuum.
 """
-STATEMENTS_SQL: Final = """
-create table if not exists {schema}.statements (
-    number bigint generated always as identity primary key, source text not null, intakes uuid[] not null,
-    sealed bytea not null);
-create index if not exists statements_of on {schema}.statements (source);
-"""
-"""Control totals beside a batch, from before its bytes are kept until they are checked."""
 TABLES: Final = Tables(
-    "ingest",
-    "ingest",
-    writer_role(STORE_SCHEMA),
-    (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL, STATEMENTS_SQL),
+    "ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL)
 )
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
 
