@@ -995,7 +995,7 @@ class Ingest:
         for statement in self.archive.statements(source):
             opened = self.vault.open_bytes(feed_id(source), STATEMENT, statement.sealed)
             stated = msgspec.json.decode(opened, type=tuple[ControlRecord, ...])
-            if stated == tuple(controls) and given.issuperset(statement.intakes):
+            if stated == tuple(controls) and given >= set(statement.intakes):
                 own.append(statement.number)
                 continue
             kept = self.archive.intakes(statement.intakes)
