@@ -265,6 +265,93 @@ def test_a_gap_in_running_numbers_is_named_until_the_number_comes(ingest, source
     assert [p.detail for p in ends.findings.problems] == ["number 1 missing", "number 4 missing"]
 
 
+NUMBERED = ControlRecord(account="A1", first_number=1, last_number=3)
+
+
+def numbered(day, *numbers, **changes):
+    """Postings with running numbers, each with an id of its own day."""
+    return [posting(f"d{day}n{n}", 1, day=day, sequence_number=n, **changes) for n in numbers]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_running_numbers_that_begin_anew_each_day_hide_no_gap(ingest, source, beside):
+    def day(number, *numbers):
+        rows = numbered(number, *numbers)
+        if beside:
+            return take(ingest, source, *rows, controls=[NUMBERED])
+        return take(ingest, source, *rows, NUMBERED)
+
+    assert day(0, 1, 2, 3).findings.problems == ()
+    assert day(0, 1, 2, 3).findings.problems == (), "the same postings again"
+    second = day(1, 1, 3)
+    assert second.findings.status == "RED"
+    repeated = [p for p in second.findings.problems if p.code == "running-number-repeated"]
+    assert [(p.expected, p.found, p.detail) for p in repeated] == [
+        (1, 1, "number 1 used by another posting before"),
+        (3, 3, "number 3 used by another posting before"),
+    ]
+    assert {p.account_id for p in repeated} == {ingest.ids.account(source, "A1")}
+    assert [(p.expected, p.found) for p in second.findings.problems if "numbers" in p.detail] == [(3, 2)]
+
+
+def test_a_source_may_say_that_its_running_numbers_begin_anew_each_day(ingest, source):
+    def day(number, *numbers):
+        return take(ingest, source, *numbered(number, *numbers, numbered_by="account-day"), NUMBERED)
+
+    assert day(0, 1, 2, 3).findings.problems == ()
+    gap = day(1, 1, 3)
+    assert [p.detail for p in gap.findings.problems] == ["number 2 on 2026-03-03 missing"]
+    assert day(1, 1, 2, 3).findings.problems == ()
+    again = take(ingest, source, posting("other", 1, day=1, sequence_number=2, numbered_by="account-day"))
+    assert [p.code for p in again.findings.problems] == ["running-number-repeated"]
+
+
+def test_a_number_that_two_postings_have_is_red_whoever_brings_them(ingest, source):
+    branch = {"branch": "B7", "numbered_by": "branch"}
+    rows = [
+        posting("t1", 1, "A", sequence_number=1, **branch),
+        posting("t2", 1, "B", sequence_number=1, **branch),
+    ]
+    once = take(ingest, source, *rows)
+    assert [p.detail for p in once.findings.problems] == [
+        "branch B7: number 1 used by another posting before"
+    ]
+    ingest.keep(f"{source}-w", contents(lines(rows[0]))[0], format="canonical")
+    ingest.keep(f"{source}-w", contents(lines(rows[1]))[0], format="canonical")
+    (window,) = ingest.close_window(f"{source}-w")
+    assert [p.code for p in window.findings.problems] == ["running-number-repeated"]
+    ingest.acting = Acting("lee", reason="the branch printed it twice")
+    ingest.acknowledge(window.certificate)
+    again = take(ingest, f"{source}-w", *rows)
+    assert again.findings.problems == ()
+
+
+@pytest.mark.parametrize("at", ["after-intake", "after-append", "before-certificate", "certified"])
+def test_a_crash_makes_no_number_look_repeated(ingest, source, at):
+    if at == "certified":
+        certify, ingest.archive.certify = ingest.archive.certify, None
+        with pytest.raises(TypeError):
+            take(ingest, source, *numbered(0, 1, 2, 3))
+        ingest.archive.certify = certify
+    else:
+        crashing(ingest, at, lambda: take(ingest, source, *numbered(0, 1, 2, 3)))
+    assert take(ingest, source, *numbered(0, 4)).findings.problems == ()
+    assert take(ingest, source, *numbered(0, 1, 2, 3)).findings.problems == ()
+    assert take(ingest, source, *numbered(1, 4)).findings.status == "RED"
+
+
+def test_a_row_with_a_number_that_waited_and_is_released_is_no_repeat(ingest, source):
+    take(ingest, source, *numbered(0, 1), *numbered(40_000, 2))
+    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ingest.acting = Acting("lee", reason="the day was wrong")
+    assert ingest.release(entry.id, lines(*numbered(0, 2))).findings.problems == ()
+
+
+def test_a_file_that_holds_numbers_beyond_those_it_states_is_red(ingest, source):
+    found = take(ingest, source, *numbered(0, 1, 2, 3, 4), NUMBERED).findings.problems
+    assert [(p.code, p.expected, p.found) for p in found] == [("control-total-differs", 3, 4)]
+
+
 def test_another_day_that_states_the_same_figures_resolves_nothing(ingest, source):
     stated, day = ControlRecord(records=2), [posting(f"t{n}", 1) for n in (1, 2)]
     assert take(ingest, source, day[0], stated).findings.status == "RED"

@@ -2,13 +2,14 @@
 
 from datetime import date
 from random import Random
+from typing import get_args
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sync_ingest.domain.controls import FeedRead, NumberSeries, differences, unchecked
-from sync_ingest.domain.records import ControlRecord, Posting, Unreadable
+from sync_ingest.domain.controls import FeedRead, NumberSeries, differences, shared, unchecked
+from sync_ingest.domain.records import ControlRecord, NumberedBy, Posting, Unreadable
 
 DAY = date(2026, 3, 2)
 
@@ -64,7 +65,7 @@ def test_postings_of_a_file_counted_together_are_counted_as_one_by_one(chance: R
             booked_on=date(2026, 3, chance.randrange(1, 5)),
             balance_after_minor=chance.choice([None, 1]),
             sequence_number=chance.choice([None, number]),
-            numbered_by=chance.choice(["account", "branch"]),
+            numbered_by=chance.choice(get_args(NumberedBy)),
         )
         for number in range(many)
     ]
@@ -73,7 +74,7 @@ def test_postings_of_a_file_counted_together_are_counted_as_one_by_one(chance: R
     one_by_one.count_postings(0, [])
     for line, each in enumerate(postings, 1):
         one_by_one.count(0, line, each)
-    assert (together.files, together.series) == (one_by_one.files, one_by_one.series)
+    assert together.files == one_by_one.files
     read_of = together.files[0]
     for held in (read_of.accounts, read_of.branches):
         for (name, currency), counted in held.items():
@@ -130,6 +131,35 @@ def test_running_numbers_leave_the_same_gaps_in_every_order(numbers, seed):
 
 def test_running_numbers_are_of_an_account_or_of_a_branch():
     rows = [posting(n, 1, f"A{n % 2}", sequence_number=n, numbered_by="branch") for n in (1, 2, 3, 5)]
-    assert [series.gaps() for series in read(*rows).series.values()] == [[(4, 4)]]
+    assert [series.gaps() for series in read(*rows).series().values()] == [[(4, 4)]]
     rows = [posting(n, 1, f"A{n % 2}", sequence_number=n) for n in (1, 2, 4, 5)]
-    assert [series.gaps() for series in read(*rows).series.values()] == [[(2, 4)], [(3, 3)]]
+    assert [series.gaps() for series in read(*rows).series().values()] == [[(2, 4)], [(3, 3)]]
+
+
+def test_running_numbers_may_begin_anew_each_day():
+    rows = [
+        posting(f"{day}-{n}", 1, sequence_number=n, numbered_by="account-day", booked_on=date(2026, 3, day))
+        for day, numbers in ((1, (1, 2)), (2, (1, 3)))
+        for n in numbers
+    ]
+    assert [series.gaps() for series in read(*rows).series().values()] == [[], [(2, 2)]]
+    assert read(*rows).files[0].series.keys() == {("A", None, date(2026, 3, day)) for day in (1, 2)}
+
+
+@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
+def test_what_two_series_share_is_told_as_intervals(some, others):
+    first, second = NumberSeries([]), NumberSeries([])
+    for series, numbers in ((first, some), (second, others)):
+        for number in numbers:
+            series.add(number, number)
+    found = [n for low, high in shared(first.intervals, second.intervals) for n in range(low, high + 1)]
+    assert found == sorted(some & others)
+
+
+def test_a_number_that_two_postings_of_a_feed_have_is_told():
+    feed = FeedRead()
+    feed.count_booked([posting(at, 1, sequence_number=n) for at, n in enumerate((1, 2, 5, 2, 6, 1))])
+    assert {scope.account: numbers.intervals for scope, numbers in feed.repeated.items()} == {"A": [(1, 2)]}
+    assert {scope.account: numbers.booked for scope, numbers in feed.booked.items()} == {
+        "A": [(1, 2), (5, 6)]
+    }

@@ -938,15 +938,17 @@ class Archive:
         )
         return {scope: bytes(body) for scope, body in rows}
 
-    def keep_series(self, source: str, series: Mapping[str, bytes], contradictions: "Contradictions") -> None:
-        """Keeps running numbers, and what their gaps contradict, in one transaction."""
+    def keep_series(self, source: str, series: Mapping[str, bytes]) -> None:
+        """Keeps running numbers where no certificate is due; else they are kept with it."""
         with self._writing():
-            self._execute(
-                "insert into {s}.number_series select %s, * from unnest(%s::text[], %s::bytea[])"
-                " on conflict (source, scope) do update set body = excluded.body",
-                (source, list(series), list(series.values())),
-            )
-            self._contradict(source, contradictions)
+            self._keep_series(source, series)
+
+    def _keep_series(self, source: str, series: Mapping[str, bytes]) -> None:
+        self._execute(
+            "insert into {s}.number_series select %s, * from unnest(%s::text[], %s::bytea[])"
+            " on conflict (source, scope) do update set body = excluded.body",
+            (source, list(series), list(series.values())),
+        )
 
     def certify(
         self,
@@ -958,9 +960,15 @@ class Archive:
         findings: bytes,
         intakes: Sequence[IntakeId],
         flows: Mapping[Purse, Flow] | None,
+        series: Mapping[str, bytes],
     ) -> None:
-        """Keeps a certificate and what it covers, in one transaction: `flows`, or everything that no other covers."""
+        """Keeps a certificate and what it covers, in one transaction: `flows`, or everything that no other covers.
+
+        `series` are the running numbers with those of its intakes: until they are certified, their own numbers are new.
+        """
         with self._writing():
+            if series:
+                self._keep_series(source, series)
             self._execute(
                 "with fresh as (insert into {s}.certificates (id, source, certified_at, status, findings)"
                 " values (%s, %s, %s, %s, %s) on conflict do nothing returning source, findings)"

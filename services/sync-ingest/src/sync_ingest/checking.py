@@ -1,7 +1,7 @@
 """Checks what a feed states about itself, and keeps what contradicts it until it is resolved or acknowledged."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from hashlib import blake2b
 from itertools import islice
@@ -20,7 +20,9 @@ from sync_ingest.domain.controls import (
     NumberSeries,
     Scope,
     differences,
+    numbers_differ,
     read_under,
+    shared,
     summed,
     unchecked,
 )
@@ -30,9 +32,12 @@ from sync_ingest.folding import OPENING_MISSING, Movements, contradiction_id, is
 
 CONTROL: Final = "control-total"
 SERIES: Final = "running-number"
+REPEATED: Final = "running-number-again"
+"""Only a person resolves these: which of two postings is the right one no later feed says."""
 LEDGER: Final = "ledger"
 TOTAL_DIFFERS: Final = "control-total-differs"
 NUMBER_GAP: Final = "running-number-gap"
+NUMBER_REPEATED: Final = "running-number-repeated"
 ACCOUNTS_AT_ONCE: Final = 1_000
 CONTROLS_AT_ONCE: Final = 1_000
 GAPS_NAMED_MAX: Final = 1_000
@@ -65,6 +70,8 @@ class Checking:
     ids: OutsideIds
     source: str
     unchecked: bool = False
+    series: dict[str, bytes] = field(default_factory=dict)
+    """The running numbers that changed, to be kept with the certificate."""
 
     def check(
         self,
@@ -90,9 +97,9 @@ class Checking:
         if as_one:
             of_files = [(list(files.values()), [each for _, some in of_files for each in some])]
         stated += of_files
+        self._numbers(read, beside)
         agreed = {scope for reads, some in stated for scope in self._controls(reads, some)}
         self._brought_later(totals, agreed)
-        self._numbers(read)
         for reads, some in of_files:
             controls = [*beside, *(each.control for each in some)]
             for file in reads:
@@ -150,6 +157,19 @@ class Checking:
             yield _Found(each.figure, each.stated, each.found)
         if control.opening_minor is not None or control.closing_minor is not None:
             yield from self._balances(reads, control)
+        if control.first_number is not None or control.last_number is not None:
+            for numbers in numbers_differ(reads, control, self._held(reads, control)):
+                yield _Found(numbers.figure, numbers.stated, numbers.found)
+
+    def _held(self, reads: Sequence[FileRead], control: ControlRecord) -> dict[Scope, NumberSeries]:
+        """The series that a control record speaks of, with what was read now."""
+        named = Scope(control.account, control.branch)
+        days = {scope.day for read in reads for scope in read.series if scope[:2] == named[:2]}
+        scopes = {named._replace(day=day): self._scope(named._replace(day=day)) for day in {*days, None}}
+        changed = self.series
+        stored = self.archive.series(self.source, [name for name in scopes.values() if name not in changed])
+        bodies = {scope: changed.get(name) or stored.get(name) for scope, name in scopes.items()}
+        return {scope: _series.decode(body) for scope, body in bodies.items() if body}
 
     def _balances(self, reads: Sequence[FileRead], control: ControlRecord) -> Iterator[_Found]:
         """Opening and closing against the ledger, at the end of the last day that the file has of these accounts."""
@@ -271,50 +291,62 @@ class Checking:
 
     # running numbers
 
-    def _numbers(self, read: FeedRead) -> None:
-        scopes = list(read.series)
+    def _numbers(self, read: FeedRead, beside: Sequence[ControlRecord]) -> None:
+        every = read.series(beside)
+        scopes = list(every)
         for at in range(0, len(scopes), ACCOUNTS_AT_ONCE):
-            self._series(
-                {self._scope(scope): read.series[scope] for scope in scopes[at : at + ACCOUNTS_AT_ONCE]}
-            )
+            self._series({scope: every[scope] for scope in scopes[at : at + ACCOUNTS_AT_ONCE]}, read)
 
     def _scope(self, scope: Scope) -> str:
+        on = "" if scope.day is None else f"{scope.day}:"
         if scope.account is not None:
-            return f"account:{self.ids.account(self.source, scope.account)}"
-        return f"branch:{scope.branch}"
+            return f"account:{on}{self.ids.account(self.source, scope.account)}"
+        return f"branch:{on}{scope.branch}"
 
-    def _series(self, read: dict[str, NumberSeries]) -> None:
-        held = self.archive.series(self.source, list(read))
-        kept: dict[str, bytes] = {}
+    def _series(self, some: Mapping[Scope, NumberSeries], read: FeedRead) -> None:
+        names = {scope: self._scope(scope) for scope in some}
+        held = self.archive.series(self.source, list(names.values()))
         found: dict[UUID, Contradiction] = {}
-        for scope, numbers in read.items():
-            series = _series.decode(held[scope]) if scope in held else NumberSeries([])
+        repeats: dict[UUID, Contradiction] = {}
+        for scope, numbers in some.items():
+            name = names[scope]
+            series = _series.decode(held[name]) if name in held else NumberSeries([])
+            booked, twice = read.booked.get(scope), read.repeated.get(scope)
+            again = [
+                *(shared(booked.booked, series.booked) if booked else ()),
+                *(twice.intervals if twice else ()),
+            ]
             series.include(numbers)
-            kept[scope] = _pack(series)
-            found |= {one.id: one for one in islice(self._gaps(scope, series.gaps()), GAPS_NAMED_MAX)}
-        standing = self.archive.standing(self.source, SERIES, scopes=list(read))
+            if (body := _pack(series)) != held.get(name):
+                self.series[name] = body
+            for each, kind, code, intervals, how in (
+                (found, SERIES, NUMBER_GAP, series.gaps(), "missing"),
+                (repeats, REPEATED, NUMBER_REPEATED, again, "used by another posting before"),
+            ):
+                named = islice(self._told(scope, name, kind, code, intervals, how), GAPS_NAMED_MAX)
+                each |= {one.id: one for one in named}
+        standing = self.archive.standing(self.source, SERIES, scopes=list(names.values()))
         gone = [identity for identity in standing if identity not in found]
-        if found or gone or any(held.get(scope) != body for scope, body in kept.items()):
-            self.archive.keep_series(self.source, kept, Contradictions(list(found.values()), gone))
+        if found or repeats or gone:
+            self.archive.contradict(self.source, Contradictions([*found.values(), *repeats.values()], gone))
 
-    def _gaps(self, scope: str, gaps: Iterable[tuple[int, int]]) -> Iterator[Contradiction]:
-        kind, _, name = scope.partition(":")
-        of_branch = f"branch {name}: " if kind == "branch" else ""
-        for first, last in gaps:
-            identity = contradiction_id(self.source, SERIES, scope, first, last)
-            missing = f"number {first}" if first == last else f"numbers {first} to {last}"
-            account = UUID(name) if kind == "account" else None
-            yield Contradiction(
-                identity,
-                SERIES,
-                scope,
-                NUMBER_GAP,
-                account,
-                None,
-                first,
-                last,
-                f"{of_branch}{missing} missing",
-            )
+    def _told(
+        self,
+        scope: Scope,
+        name: str,
+        kind: str,
+        code: str,
+        intervals: Iterable[tuple[int, int]],
+        how: str,
+    ) -> Iterator[Contradiction]:
+        of_branch = f"branch {scope.branch}: " if scope.account is None else ""
+        on = f" on {scope.day}" if scope.day else ""
+        account = self.ids.account(self.source, scope.account) if scope.account is not None else None
+        for first, last in intervals:
+            identity = contradiction_id(self.source, kind, name, first, last)
+            numbers = f"number {first}" if first == last else f"numbers {first} to {last}"
+            detail = f"{of_branch}{numbers}{on} {how}"
+            yield Contradiction(identity, kind, name, code, account, None, first, last, detail)
 
 
 def _has_days_of(scope: str, counted: Counted) -> bool:

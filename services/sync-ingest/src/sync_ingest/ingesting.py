@@ -1172,11 +1172,15 @@ class Ingest:
         findings = certify(pipeline.totals, comparison, judgement, len(covered))
         if pending or self.archive.unnamed(source):
             flows_covered = covered_flows if shared else None
-            certificate, position = self._certify(source, covered, findings, command, flows_covered)
+            certificate, position = self._certify(
+                source, covered, findings, command, flows_covered, checking.series
+            )
         elif command is not None and self._outcome(command) is None:
             position = self.ledger.append_command(feed_id(source), [], command)
         else:
             position = self.ledger.head_position()
+        if certificate is None and checking.series:
+            self.archive.keep_series(source, checking.series)
         seconds = self.elapsed() - started
         return RunResult(source, findings, certificate, tuple(covered), pipeline.appended, seconds, position)
 
@@ -1221,6 +1225,7 @@ class Ingest:
         findings: Findings,
         command: Command | None,
         flows: Mapping[Purse, Flow] | None = None,
+        series: Mapping[str, bytes] | None = None,
     ) -> tuple[CertificateId, int]:
         """Stores the certificate, with the command that asked for the run in the same transaction; its position.
 
@@ -1255,6 +1260,7 @@ class Ingest:
             findings=msgspec.json.encode(findings),
             intakes=intakes,
             flows=flows,
+            series=series or {},
         )
         return certificate, position
 

@@ -791,6 +791,9 @@ class Pipeline:
         for posted in (plan.posted, plan.posted_before):
             totals.count_posted([(tally, posting.amount_minor) for tally, posting, _ in posted])
             totals.count_days([(posting.booked_on, posting.value_on) for _, posting, _ in posted], through)
+            self.read.count_booked(
+                [posting for _, posting, _ in posted if posting.sequence_number is not None]
+            )
         seen.add_all([positions[at] for _, _, at in plan.posted])
         seen.add_all([position for _, _, position in plan.posted_before])
         for tally, amount_minor, stored_at in plan.duplicates:

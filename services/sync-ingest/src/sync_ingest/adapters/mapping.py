@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from sync_ingest.adapters.amounts import PrintedAmounts, spelled
 from sync_ingest.adapters.dates import DateFormats
-from sync_ingest.domain.records import Covers
+from sync_ingest.domain.records import Covers, NumberedBy
 
 TEXT_FIELDS: Final = (
     "product",
@@ -121,7 +121,7 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     direction: Direction | None = None
     words: dict[str, dict[str, str]] = {}
     control: Control | None = None
-    numbered_by: Literal["account", "branch"] = "account"
+    numbered_by: NumberedBy = "account"
     covers: Covers | None = None
 
     @classmethod

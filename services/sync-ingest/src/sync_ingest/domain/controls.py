@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import pairwise
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,12 +21,55 @@ INTERVALS_PER_SERIES_MAX: Final = 1_000
 """Gaps that one series remembers; the oldest are forgotten first, and stay contradictions until acknowledged."""
 
 
+def _add(held: list[tuple[int, int]], first: int, last: int) -> None:
+    """Adds the numbers from `first` to `last` to intervals."""
+    if held and held[-1][0] <= first <= held[-1][1] + 1:
+        if last > held[-1][1]:
+            held[-1] = (held[-1][0], last)
+        return
+    at = bisect_right(held, (first, last))
+    if at and held[at - 1][1] >= first - 1:
+        at -= 1
+        first = held[at][0]
+    end = at
+    while end < len(held) and held[end][0] <= last + 1:
+        last = max(last, held[end][1])
+        end += 1
+    held[at:end] = [(first, last)]
+    if len(held) > INTERVALS_PER_SERIES_MAX:
+        del held[0]
+
+
+def shared(some: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The numbers that are in both, as intervals; both are in order."""
+    found, at = list[tuple[int, int]](), 0
+    for first, last in some:
+        while at < len(others) and others[at][1] < first:
+            at += 1
+        each = at
+        while each < len(others) and others[each][0] <= last:
+            found.append((max(first, others[each][0]), min(last, others[each][1])))
+            each += 1
+    return found
+
+
+_first: Final = itemgetter(0)
+
+
+def _many(intervals: Iterable[tuple[int, int]]) -> int:
+    return sum(last - first + 1 for first, last in intervals)
+
+
 class NumberSeries(msgspec.Struct, array_like=True):
-    """The running numbers of one account or branch that were read so far, as intervals, and what was stated of them."""
+    """The running numbers of one account or branch that were read so far, as intervals, and what was stated of them.
+
+    `booked` are those of postings that are stored: another posting under one of them is a contradiction.
+    """
 
     intervals: list[tuple[int, int]] = []
     first: int | None = None
     last: int | None = None
+    booked: list[tuple[int, int]] = []
 
     def state(self, first: int | None, last: int | None) -> None:
         """Notes between which numbers a control record says that they run."""
@@ -38,26 +82,21 @@ class NumberSeries(msgspec.Struct, array_like=True):
         """Adds all that another knows."""
         for first, last in other.intervals:
             self.add(first, last)
+        for first, last in other.booked:
+            _add(self.booked, first, last)
         self.state(other.first, other.last)
 
     def add(self, first: int, last: int) -> None:
         """Adds the numbers from `first` to `last`."""
-        held = self.intervals
-        if held and held[-1][0] <= first <= held[-1][1] + 1:
-            if last > held[-1][1]:
-                held[-1] = (held[-1][0], last)
-            return
-        at = bisect_right(held, (first, last))
-        if at and held[at - 1][1] >= first - 1:
-            at -= 1
-            first = held[at][0]
-        end = at
-        while end < len(held) and held[end][0] <= last + 1:
-            last = max(last, held[end][1])
-            end += 1
-        held[at:end] = [(first, last)]
-        if len(held) > INTERVALS_PER_SERIES_MAX:
-            del held[0]
+        _add(self.intervals, first, last)
+
+    def book(self, number: int) -> bool:
+        """Adds the number of a posting that was stored; whether no other one had it."""
+        at = bisect_right(self.booked, number, key=_first)
+        if at and self.booked[at - 1][1] >= number:
+            return False
+        _add(self.booked, number, number)
+        return True
 
     def gaps(self) -> list[tuple[int, int]]:
         """First and last number of each run of numbers that is missing."""
@@ -74,6 +113,8 @@ class Scope(NamedTuple):
 
     account: str | None = None
     branch: str | None = None
+    day: date | None = None
+    """Where numbers begin anew each day."""
 
 
 class Counted(msgspec.Struct, gc=False):
@@ -96,14 +137,19 @@ class FileRead:
     accounts: dict[tuple[str, str], Counted] = field(default_factory=dict)
     branches: dict[tuple[str, str], Counted] = field(default_factory=dict)
     controls: list[tuple[int, ControlRecord]] = field(default_factory=list)
+    series: dict[Scope, NumberSeries] = field(default_factory=dict)
 
 
 class FeedRead:
-    """What was read in a feed, file by file, and its running numbers."""
+    """What was read in a feed, file by file, and the running numbers of what was stored of it.
+
+    `repeated` are numbers that two postings of this feed have.
+    """
 
     def __init__(self) -> None:
         self.files: dict[int, FileRead] = {}
-        self.series: dict[Scope, NumberSeries] = {}
+        self.booked: dict[Scope, NumberSeries] = {}
+        self.repeated: dict[Scope, NumberSeries] = {}
 
     def count(self, file: int, line: int, content: AnyRecord | Unreadable) -> None:
         """Counts one record."""
@@ -120,6 +166,35 @@ class FeedRead:
         """Counts postings of one file."""
         self._postings(self._file(file), postings)
 
+    def count_booked(self, postings: Iterable[Posting]) -> None:
+        """Counts the running numbers of postings that this feed, and no other one, had stored."""
+        for posting in postings:
+            number = posting.sequence_number
+            if number is not None:
+                scope = numbered_as(posting)
+                if not self.booked.setdefault(scope, NumberSeries([])).book(number):
+                    self.repeated.setdefault(scope, NumberSeries([])).add(number, number)
+
+    def series(self, beside: Sequence[ControlRecord] = ()) -> dict[Scope, NumberSeries]:
+        """All running numbers that were read, with what control records in the files and `beside` state of them."""
+        found: dict[Scope, NumberSeries] = {}
+        for read in self.files.values():
+            for scope, numbers in read.series.items():
+                found.setdefault(scope, NumberSeries([])).include(numbers)
+        for scope, numbers in self.booked.items():
+            found.setdefault(scope, NumberSeries([])).include(numbers)
+        for reads, controls in [
+            ([read], [control for _, control in read.controls]) for read in self.files.values()
+        ] + [([*self.files.values()], [*beside])]:
+            stating = [c for c in controls if (c.first_number, c.last_number) != (None, None)]
+            scopes = _scopes(reads) if stating else {}
+            for control in stating:
+                named = Scope(control.account, control.branch)
+                for scope in scopes.get((control.account, control.branch), [named]):
+                    numbers = found.setdefault(scope, NumberSeries([]))
+                    numbers.state(control.first_number, control.last_number)
+        return found
+
     def _file(self, file: int) -> FileRead:
         read = self.files.get(file)
         if read is None:
@@ -129,9 +204,6 @@ class FeedRead:
     def _control(self, read: FileRead, line: int, control: ControlRecord) -> None:
         if len(read.controls) < CONTROLS_PER_FILE_MAX:
             read.controls.append((line, control))
-        if control.first_number is not None or control.last_number is not None:
-            scope = Scope(control.account, control.branch)
-            self.series.setdefault(scope, NumberSeries([])).state(control.first_number, control.last_number)
 
     def _postings(self, read: FileRead, postings: Sequence[Posting]) -> None:
         """In one loop without a call in it, because every posting there is comes through here."""
@@ -167,15 +239,72 @@ class FeedRead:
                 else:
                     of_branch.debits_minor -= amount_minor
             if posting.sequence_number is not None:
-                self._number(posting, posting.sequence_number)
+                self._number(read, posting, posting.sequence_number)
 
-    def _number(self, posting: Posting, number: int) -> None:
-        by_branch = posting.numbered_by == "branch"
-        scope = Scope(branch=posting.branch or "") if by_branch else Scope(posting.account)
-        series = self.series.get(scope)
+    @staticmethod
+    def _number(read: FileRead, posting: Posting, number: int) -> None:
+        scope = numbered_as(posting)
+        series = read.series.get(scope)
         if series is None:
-            series = self.series[scope] = NumberSeries([])
+            series = read.series[scope] = NumberSeries([])
         series.add(number, number)
+
+
+def numbered_as(posting: Posting) -> Scope:
+    """Of what the running number of a posting is one."""
+    by = posting.numbered_by
+    day = posting.booked_on if by.endswith("-day") else None
+    return (
+        Scope(None, posting.branch or "", day)
+        if by.startswith("branch")
+        else Scope(posting.account, None, day)
+    )
+
+
+def _scopes(reads: Sequence[FileRead]) -> dict[tuple[str | None, str | None], list[Scope]]:
+    """What was numbered in these files, by account and branch: once, or once for each day."""
+    found: dict[tuple[str | None, str | None], list[Scope]] = {}
+    for scope in dict.fromkeys(scope for read in reads for scope in read.series):
+        found.setdefault((scope.account, scope.branch), []).append(scope)
+    return found
+
+
+class NumbersDiffer(NamedTuple):
+    """Running numbers that are stated and are not those of the files that state them."""
+
+    figure: str
+    stated: int
+    found: int
+
+
+def numbers_differ(
+    reads: Sequence[FileRead], control: ControlRecord, held: Mapping[Scope, NumberSeries]
+) -> Iterator[NumbersDiffer]:
+    """Numbers that a control record states and `reads` lack, or hold beyond them.
+
+    Those that are in no file at all, by `held`, are gaps, which are told apart. Where no number was read, one that is
+    stated alone says how far they are.
+    """
+    named = control.account, control.branch
+    for scope in _scopes(reads).get(named, [Scope(*named)]):
+        read = NumberSeries([])
+        for file in reads:
+            if scope in file.series:
+                read.include(file.series[scope])
+        lowest, highest = (read.intervals[0][0], read.intervals[-1][1]) if read.intervals else (None, None)
+        first = lowest if control.first_number is None else control.first_number
+        last = highest if control.last_number is None else control.last_number
+        if first is None or last is None:
+            continue
+        if lowest is not None and lowest < first:
+            yield NumbersDiffer("first_number", first, lowest)
+        if highest is not None and highest > last:
+            yield NumbersDiffer("last_number", last, highest)
+        gaps = held[scope].gaps() if scope in held else []
+        wanted = [(first, last)] if first <= last else []
+        there = _many(shared(wanted, read.intervals)) + _many(shared(wanted, gaps))
+        if there < _many(wanted):
+            yield NumbersDiffer("numbers", _many(wanted), _many(shared(wanted, read.intervals)))
 
 
 class ControlDifference(NamedTuple):

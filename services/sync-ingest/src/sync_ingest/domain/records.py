@@ -29,6 +29,8 @@ Leg = Annotated[int, Meta(ge=0, le=999)]
 Product = Literal["deposit", "wealth", "loan", "card"]
 Role = Literal["owner", "joint", "signatory"]
 """Owner and joint holder own the account; an authorised signatory (授权签字人) may act on it and owns nothing of it."""
+NumberedBy = Literal["account", "branch", "account-day", "branch-day"]
+"""Of what running numbers are: of all time, or of each booking date anew."""
 Covers = Literal["whole-days", "parts"]
 """What a file of a source without transaction ids has: all postings of its days, or some that no other file has."""
 Kind = Literal[
@@ -58,7 +60,7 @@ class Posting(Record, frozen=True, tag="posting", gc=False):
     is the core transaction id of the posting that this one undoes, on the same account and leg unless
     `reverses_account` and `reverses_leg` say otherwise. `sequence_number` is the
     running number that the source gives its postings, one by one without a gap: per account, or per branch where
-    `numbered_by` says so.
+    `numbered_by` says so. No two postings have the same one, unless `numbered_by` says that they begin anew each day.
     """
 
     account: Key
@@ -82,7 +84,7 @@ class Posting(Record, frozen=True, tag="posting", gc=False):
     reverses_account: Key | None = None
     reverses_leg: Leg | None = None
     sequence_number: SequenceNumber | None = None
-    numbered_by: Literal["account", "branch"] = "account"
+    numbered_by: NumberedBy = "account"
     source: Key | None = None
 
 
@@ -203,7 +205,7 @@ class ControlRecord(Record, frozen=True, tag="control"):
     Of the whole file, of one account, or of one branch. `records` counts postings, those that cannot be read too; the
     sums are positive minor units of `currency`; `opening_minor` and `closing_minor` are signed ledger balances before
     the first and after the last posting. `first_number` and `last_number` are the running numbers of an account or a
-    branch. Raises ValueError where a figure lacks what it is a figure of.
+    branch in this file, on each of its days where they begin anew each day. Raises ValueError where a figure lacks what it is a figure of.
     """
 
     records: NumberOfRecords | None = None
