@@ -366,6 +366,91 @@ def test_another_day_that_states_the_same_figures_resolves_nothing(ingest, sourc
     )
 
 
+@pytest.mark.parametrize("lost", [[], [b"{broken", b"{broken"]])
+def test_what_a_file_without_a_readable_row_states_is_resolved_by_no_other_day(ingest, source, lost):
+    stated = ControlRecord(records=2, credits_minor=2, debits_minor=0, currency="CNY")
+    assert take(ingest, source, *lost, stated).findings.status == "RED"
+    good = take(ingest, source, *(posting(f"t{n}", 1, day=1) for n in (1, 2)), stated)
+    assert good.findings.status == "RED"
+    ingest.acting = Acting("lee", reason="the branch sent nothing on that day")
+    assert ingest.acknowledge(good.certificate).findings.problems == ()
+
+
+def test_the_same_bytes_under_a_mapping_that_reads_them_resolve_what_they_state(ingest, source):
+    def mapping(day):
+        columns = f'[columns]\nbooked_on = "{day}"\namount = "amount"\n'
+        return f'currency = "CNY"\naccount = "A1"\ncovers = "whole-days"\n{columns}'
+
+    file = b"day,amount\n2026-03-02,5.00\n2026-03-02,7.00\n"
+    stated = ControlRecord(records=2, credits_minor=1_200, debits_minor=0, currency="CNY")
+
+    def read(day):
+        return ingest.run(source, contents(file), format="csv", mapping=mapping(day), controls=[stated])
+
+    assert read("amount").findings.status == "RED"
+    assert status(read("day")) == ("GREEN", [])
+
+
+def test_the_released_row_of_a_file_without_another_one_resolves_what_it_states(ingest, source):
+    stated = ControlRecord(records=1, credits_minor=5, debits_minor=0, currency="CNY")
+    assert take(ingest, source, b"{broken", stated).findings.status == "RED"
+    assert take(ingest, source, posting("t9", 5, day=1)).findings.status == "RED", (
+        "another row of that amount"
+    )
+    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ingest.acting = Acting("lee", reason="read from the printed slip")
+    assert ingest.release(entry.id, lines(posting("t1", 5))).findings.problems == ()
+
+
+def test_a_row_of_another_day_is_not_the_one_that_a_control_total_lacks(ingest, source):
+    stated = ControlRecord(records=3, credits_minor=3, debits_minor=0, currency="CNY")
+    day = [posting(f"t{n}", 1) for n in (1, 2, 3)]
+    assert take(ingest, source, *day[:2], stated).findings.status == "RED"
+    assert take(ingest, source, posting("t4", 1, day=1)).findings.status == "RED"
+    assert take(ingest, source, day[2]).findings.problems == ()
+
+
+A1 = {"account": "A1", "currency": "CNY"}
+
+
+@pytest.mark.parametrize(
+    ("checks", "stated"),
+    [
+        (True, [ControlRecord(records=1)]),
+        (True, [ControlRecord(account="A1", records=1)]),
+        (True, [ControlRecord(credits_minor=5, debits_minor=0, currency="CNY")]),
+        (True, [ControlRecord(credits_minor=5, **A1), ControlRecord(debits_minor=0, **A1)]),
+        (True, [ControlRecord(opening_minor=0, closing_minor=5, **A1)]),
+        (True, [ControlRecord(closing_minor=5, **A1)]),
+        (True, [ControlRecord(opening_minor=0, closing_minor=5, currency="CNY")]),
+        (True, [ControlRecord(account="A1", first_number=1, last_number=1)]),
+        (True, [ControlRecord(branch="B1", credits_minor=5, debits_minor=0, currency="CNY")]),
+        (False, [ControlRecord(credits_minor=5, currency="CNY")]),
+        (False, [ControlRecord(debits_minor=0, currency="CNY")]),
+        (False, [ControlRecord(credits_minor=5, **A1)]),
+        (False, [ControlRecord(debits_minor=0, **A1)]),
+        (False, [ControlRecord(opening_minor=0, **A1)]),
+        (False, [ControlRecord(account="A1", first_number=1)]),
+        (False, [ControlRecord(account="A1", last_number=1)]),
+        (False, [ControlRecord(branch="B1", credits_minor=5, currency="CNY")]),
+        (False, [ControlRecord(branch="B1", debits_minor=0, currency="USD")]),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_control_total_checks_postings_where_one_that_is_lost_would_be_seen(
+    ingest, source, checks, stated, beside
+):
+    row = posting("t1", 5, sequence_number=1, branch="B1")
+    given = take(ingest, source, row, controls=stated) if beside else take(ingest, source, row, *stated)
+    assert status(given) == (("GREEN", []) if checks else ("AMBER", ["nothing-to-check-against"]))
+
+
+def test_running_numbers_check_no_posting_without_one(ingest, source):
+    stated = ControlRecord(account="A1", first_number=1, last_number=1)
+    rows = posting("t1", 5, sequence_number=1), posting("t2", 5)
+    assert status(take(ingest, source, *rows, stated)) == ("AMBER", ["nothing-to-check-against"])
+
+
 def test_an_earlier_balance_says_nothing_of_later_postings_without_one(ingest, source):
     assert status(take(ingest, source, *running(*ROWS))) == ("GREEN", [])
     silent = [posting("s1", 5, day=3), posting("s2", 5, day=4)]

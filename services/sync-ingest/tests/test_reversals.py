@@ -72,6 +72,26 @@ def test_a_reversal_whose_original_comes_in_a_later_feed_settles_by_itself(inges
     assert (again.posted, again.duplicates, again.quarantined) == (0, 2, 0)
 
 
+@pytest.mark.parametrize("at", [None, "after-release", "before-certificate"])
+def test_the_answer_of_a_run_is_the_last_certificate_when_it_settles_a_reversal(ingest, source, at):
+    paid = msgspec.structs.replace(PAID, balance_after_minor=-100)
+    take(ingest, source, msgspec.structs.replace(BACK, balance_after_minor=0))
+
+    def reached(point):
+        if point == at:
+            raise KeyboardInterrupt
+
+    if at is not None:
+        ingest.reached = reached
+        with pytest.raises(KeyboardInterrupt):
+            take(ingest, source, paid)
+        ingest.reached = lambda _: None
+    found = take(ingest, source, paid)
+    assert (found.status, found.reasons) == ("GREEN", ())
+    assert ingest.latest_certificate(source).findings == found
+    assert held(ingest, source) == [(-100, None, None), (100, "card", DAY)]
+
+
 def test_a_reversal_that_waited_and_contradicts_its_original_waits_for_a_person(ingest, source):
     take(ingest, source, msgspec.structs.replace(BACK, amount_minor=99))
     take(ingest, source, PAID)

@@ -77,32 +77,37 @@ class Checking:
         self,
         read: FeedRead,
         intakes: Sequence[UUID],
+        contents: Sequence[UUID],
         beside: Sequence[ControlRecord],
         totals: ControlTotals,
         *,
         as_one: bool,
     ) -> None:
-        """Checks what was read of `intakes`; `beside`: controls of all together; `as_one`: a stream is one file."""
+        """Checks what was read of `intakes`; `beside`: controls of all together; `as_one`: a stream is one file.
+
+        `contents` are the bytes of each; those of a repair are the bytes that it repairs.
+        """
         files = dict(read.files)
-        stated: list[tuple[Sequence[FileRead], list[Stated]]] = [
-            (list(files.values()), [Stated(control, "stated beside the feed") for control in beside])
+        every = _Bytes(list(files.values()), _same_bytes(contents))
+        stated: list[tuple[_Bytes, list[Stated]]] = [
+            (every, [Stated(control, "stated beside the feed") for control in beside])
         ]
         of_files = [
             (
-                [file],
+                _Bytes([file], _same_bytes([contents[at]])),
                 [Stated(control, f"line {line} of intake {intakes[at]}") for line, control in file.controls],
             )
             for at, file in files.items()
         ]
         if as_one:
-            of_files = [(list(files.values()), [each for _, some in of_files for each in some])]
+            of_files = [(every, [each for _, some in of_files for each in some])]
         stated += of_files
         self._numbers(read, beside)
-        agreed = {scope for reads, some in stated for scope in self._controls(reads, some)}
-        self._brought_later(totals, agreed)
-        for reads, some in of_files:
+        agreed = {scope for part, some in stated for scope in self._controls(part, some)}
+        self._brought_later(every, totals, agreed)
+        for part, some in of_files:
             controls = [*beside, *(each.control for each in some)]
-            for file in reads:
+            for file in part.reads:
                 self._unchecked(file, controls)
 
     def faults(self, problems: Sequence[Problem], intakes: Sequence[UUID]) -> None:
@@ -126,8 +131,9 @@ class Checking:
 
     # control totals
 
-    def _controls(self, reads: Sequence[FileRead], stated: Sequence[Stated]) -> Iterator[str]:
+    def _controls(self, part: "_Bytes", stated: Sequence[Stated]) -> Iterator[str]:
         """Compares controls with what was read under them; yields the statements that were looked at."""
+        reads = part.reads
         of_file = (
             summed(counted for read in reads for counted in read.accounts.values()) if stated else Counted()
         )
@@ -139,14 +145,14 @@ class Checking:
                 counted = read_under(reads, each.control) if each.control.account else of_file
                 days.setdefault(self._statement(each.control), []).append(counted)
                 for difference in self._differences(reads, each.control):
-                    one = self._contradiction(each, difference, counted)
+                    one = self._contradiction(each, difference, counted, part)
                     found[one.id] = one
             standing = self.archive.standing_among(self.source, CONTROL, sorted(days))
             gone = [
                 identity
                 for identity, scope in standing.items()
                 if identity not in found
-                and any(_has_days_of(scope, c) for c in days[scope.partition("|")[0]])
+                and any(_is_of(scope, c, part.same) for c in days[scope.partition("|")[0]])
             ]
             if found or gone:
                 self.archive.contradict(self.source, Contradictions(list(found.values()), gone))
@@ -222,11 +228,13 @@ class Checking:
             digest_size=16,
         ).hexdigest()
 
-    def _contradiction(self, stated: Stated, difference: _Found, counted: Counted) -> Contradiction:
+    def _contradiction(
+        self, stated: Stated, difference: _Found, counted: Counted, part: "_Bytes"
+    ) -> Contradiction:
         control, statement = stated.control, self._statement(stated.control)
         account = self.ids.account(self.source, control.account) if control.account else None
         of_branch = f" of branch {control.branch}" if control.branch else ""
-        days = f"{counted.first_on}|{counted.last_on}" if counted.first_on else ""
+        days = f"{counted.first_on}|{counted.last_on}" if counted.first_on else f"{_BYTES}|{part.same}"
         return Contradiction(
             contradiction_id(self.source, CONTROL, statement, difference.figure, difference.found, days),
             CONTROL,
@@ -239,8 +247,8 @@ class Checking:
             f"{difference.figure}{of_branch}, {stated.place}",
         )
 
-    def _brought_later(self, totals: ControlTotals, looked_at: set[str]) -> None:
-        """A run that brings exactly what an earlier feed stated and lacked resolves it."""
+    def _brought_later(self, part: "_Bytes", totals: ControlTotals, looked_at: set[str]) -> None:
+        """A run that brings exactly what an earlier feed stated and lacked, of its days or bytes, resolves it."""
         lacking: dict[tuple[str, ...], dict[str, Contradiction]] = {}
         for each in self.archive.standing_of(self.source, CONTROL, CONTROLS_AT_ONCE):
             statement, figure, *days = each.scope.split("|")
@@ -266,10 +274,33 @@ class Checking:
                 "debits_minor": flow.debits_minor,
                 "closing_minor": flow.credits_minor - flow.debits_minor,
             }
+            if not self._within(part, one):
+                continue
             if all(c.expected - c.found == brought.get(figure) for figure, c in figures.items()):
                 gone += [c.id for c in figures.values()]
         if gone:
             self.archive.contradict(self.source, Contradictions((), gone))
+
+    def _within(self, part: "_Bytes", lacking: Contradiction) -> bool:
+        """Whether what was read is all of the days, or of the bytes, that a contradiction was found in."""
+        _, _, *days = lacking.scope.split("|")
+        if len(days) < 2 or days[0] == _BYTES:
+            return days[1:] == [part.same]
+        counted = summed(
+            of
+            for read in part.reads
+            for (name, currency), of in read.accounts.items()
+            if lacking.account is None or (currency == lacking.currency and self._is(name, lacking.account))
+        )
+        return (
+            counted.first_on is not None
+            and counted.last_on is not None
+            and date.fromisoformat(days[0]) <= counted.first_on
+            and counted.last_on <= date.fromisoformat(days[1])
+        )
+
+    def _is(self, name: str, account: UUID) -> bool:
+        return self.ids.account(self.source, name) == account
 
     def _unchecked(self, file: FileRead, controls: Sequence[ControlRecord]) -> None:
         """Whether an account of this file is neither covered by a control total nor printing running balances.
@@ -349,11 +380,30 @@ class Checking:
             yield Contradiction(identity, kind, name, code, account, None, first, last, detail)
 
 
-def _has_days_of(scope: str, counted: Counted) -> bool:
-    """Whether what was read has all days of what a contradiction was found in: another day may state equal figures."""
+_BYTES: Final = "bytes"
+"""Stands in a scope for days, where no row could be read that has one."""
+
+
+class _Bytes(NamedTuple):
+    """Files that were read, and a digest that is the same for the same bytes."""
+
+    reads: Sequence[FileRead]
+    same: str
+
+
+def _same_bytes(contents: Iterable[UUID]) -> str:
+    parts = sorted({content.bytes for content in contents})
+    return blake2b(b"".join(parts), digest_size=16).hexdigest()
+
+
+def _is_of(scope: str, counted: Counted, same: str) -> bool:
+    """Whether what was read has all days of what a contradiction was found in: another day may state equal figures.
+
+    What was found in bytes of which no row was read is of these bytes alone: nothing says which day they are of.
+    """
     _, _, *days = scope.split("|")
-    if len(days) < 2:
-        return True
+    if len(days) < 2 or days[0] == _BYTES:
+        return days[1:] == [same]
     first, last = date.fromisoformat(days[0]), date.fromisoformat(days[1])
     return (
         counted.first_on is not None

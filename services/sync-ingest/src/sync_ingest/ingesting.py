@@ -374,9 +374,8 @@ class Ingest:
             kept = self.archive.intakes(list(given))
             intakes = [kept[intake.id] for intake in intakes]
             intakes = self._read_again(source, intakes, command)
-            result = self._book_and_certify(source, intakes, command, controls)
+            result = self._book_and_certify(source, intakes, command, controls, settle=True)
             self.archive.checked(said)
-            self._settle_reversals(source)
             return result
 
     def keep(self, source: str, content: FeedContent, *, format: str) -> RunResult:
@@ -1133,11 +1132,17 @@ class Ingest:
         intakes: Sequence[Intake],
         command: Command | None = None,
         controls: Sequence[ControlRecord] = (),
+        *,
+        settle: bool = False,
     ) -> RunResult:
+        """`settle`: reversals that waited for what is booked here are settled before it is certified."""
         started = self.elapsed()
         pipeline = self._book(source, intakes)
         if pipeline.names_all:
             self._release_what_is_read_now(source, intakes)
+        if settle:
+            self._settle_reversals(source)
+            self.ledger.said_by(self.acting, carrier())
         return self._certified_run(source, intakes, pipeline, command, started, controls)
 
     def _certified_run(
@@ -1165,7 +1170,7 @@ class Ingest:
         comparison.close()
         checking = Checking(self.archive, self.ledger, self.ids, source)
         read, as_one = [intake.id for intake in intakes], intakes[0].format == "topic"
-        checking.check(pipeline.read, read, controls, pipeline.totals, as_one=as_one)
+        checking.check(pipeline.read, read, self._contents(intakes), controls, pipeline.totals, as_one=as_one)
         checking.faults(comparison.problems, sorted(pending))
         judgement = self._judgement(source, checking.unchecked, comparison.uncompared)
         certificate, covered = None, sorted(pending) or ids
@@ -1183,6 +1188,17 @@ class Ingest:
             self.archive.keep_series(source, checking.series)
         seconds = self.elapsed() - started
         return RunResult(source, findings, certificate, tuple(covered), pipeline.appended, seconds, position)
+
+    def _contents(self, intakes: Sequence[Intake]) -> list[ContentId]:
+        """The bytes of each; of a repair the bytes that it repairs a record of."""
+        repaired = self.archive.quarantined([intake.repairs for intake in intakes if intake.repairs])
+        kept = self.archive.intakes([entry.intake for entry in repaired.values()])
+
+        def content(intake: Intake) -> ContentId:
+            entry = repaired.get(intake.repairs) if intake.repairs else None
+            return kept[entry.intake].content if entry and entry.intake in kept else intake.content
+
+        return [content(intake) for intake in intakes]
 
     def _folding(self, source: str) -> Folding:
         settings = self.settings

@@ -379,34 +379,51 @@ def differences(
 
 
 def unchecked(read: FileRead, controls: Sequence[ControlRecord]) -> set[tuple[str, str]]:
-    """Accounts and currencies with postings in this file that no control record covers.
+    """Accounts and currencies with postings in this file in which one that is lost would not be seen.
 
-    An opening balance alone covers nothing: it says nothing of the postings after it.
+    What sees it: a count of records; both sums; opening and closing; the closing of an account alone, which is compared
+    with the ledger; the first and the last running number, where every posting has one. A sum of one side says nothing
+    of the other side, and an opening nothing of the postings after it.
     """
-    whole = [c for c in controls if c.account is None and c.branch is None]
-    if any(c.records is not None for c in whole):
+    stated: dict[tuple[str | None, str | None, str | None], set[str]] = {}
+    for control in controls:
+        figures = stated.setdefault((control.account, control.branch, control.currency), set())
+        figures |= {name for name in _FIGURES if getattr(control, name) is not None}
+        if control.opening_minor is not None and control.closing_minor is not None:
+            figures.add("movement")
+        if None not in (control.first_number, control.last_number) and _all_numbered(read, control):
+            stated.setdefault((control.account, control.branch, None), set()).add("numbers")
+    covered = {scope for scope, figures in stated.items() if any(figures >= some for some in _SEEING)}
+    covered |= {
+        scope for scope, figures in stated.items() if scope[0] is not None and "closing_minor" in figures
+    }
+    if any(
+        control.records is not None for control in controls if (control.account, control.branch) == _WHOLE
+    ):
         return set()
-    sums = {c.currency for c in whole if c.credits_minor is not None or c.debits_minor is not None}
-    named = {(c.account, c.currency) for c in controls if c.account is not None and _covers_postings(c)}
-    branches = {c.branch for c in controls if c.branch is not None}
-    by_branch = sum(c.postings for (branch, _), c in read.branches.items() if branch in branches)
-    if branches and by_branch == read.records - read.unreadable:
+    branches = {branch for _, branch, _ in covered if branch is not None}
+    of_branches = [
+        counted.postings
+        for (branch, currency), counted in read.branches.items()
+        if branch in branches and {(None, branch, currency), (None, branch, None)} & covered
+    ]
+    if of_branches and sum(of_branches) == read.records - read.unreadable:
         return set()
     return {
-        key
-        for key in read.accounts
-        if key[1] not in sums and key not in named and (key[0], None) not in named
+        (account, currency)
+        for account, currency in read.accounts
+        if not {(None, None, currency), (account, None, currency), (account, None, None)} & covered
     }
 
 
-def _covers_postings(control: ControlRecord) -> bool:
-    return any(
-        stated is not None
-        for stated in (
-            control.records,
-            control.credits_minor,
-            control.debits_minor,
-            control.closing_minor,
-            control.last_number,
-        )
-    )
+_WHOLE: Final = (None, None)
+_FIGURES: Final = ("records", "credits_minor", "debits_minor", "closing_minor")
+_SEEING: Final = ({"records"}, {"credits_minor", "debits_minor"}, {"movement"}, {"numbers"})
+
+
+def _all_numbered(read: FileRead, control: ControlRecord) -> bool:
+    named = control.account, control.branch
+    held, name = (read.branches, control.branch) if control.branch else (read.accounts, control.account)
+    postings = sum(counted.postings for (of, _), counted in held.items() if of == name)
+    numbers = sum(_many(series.intervals) for scope, series in read.series.items() if scope[:2] == named)
+    return numbers == postings
