@@ -1,8 +1,9 @@
 """Hostile deliveries by seed: what a bank's day should bring, and the ways in which it comes instead."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, Literal
 
@@ -15,18 +16,24 @@ TEXTS: Final = ("", "工资", 'say "hi"', "it's", "a,b;c")
 CRASH_POINTS: Final = ("after-intake", "mid-batch", "after-append", "before-progress", "before-certificate")
 HEADER: Final = ("account", "id", "day", "amount", "balance", "text")
 
-Hand = Literal["one", "two", "crashing"]
+Hand = Literal["one", "two", "crashing", "dying"]
+"""One process, two at once, one that dies and is started again, one that dies and whose rest another one finishes."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a source sends: what can be checked of it, and what makes its postings the same."""
+    """How a source sends: what can be checked of it, and what makes its postings the same.
+
+    `beside`: the control totals come beside a batch and not in its files. `numbers`: postings have running numbers.
+    """
 
     format: Literal["canonical", "csv"]
     ids: bool
     balances: bool
     controls: bool
     covers: Covers
+    beside: bool = False
+    numbers: bool = False
 
     def mapping(self, columns: int) -> str | None:
         """The mapping of a csv style; the more `columns`, the more is read of each row."""
@@ -51,6 +58,8 @@ class File:
     rows: tuple[Row, ...]
     content: bytes
     columns: int = 1
+    beside: tuple[int, int, int] | None = None
+    """Records, credits and debits that are stated beside it."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +72,29 @@ class Delivery:
     crash_at: str = ""
     contradicts: bool = False
 
+    @property
+    def beside(self) -> tuple[int, ...] | None:
+        """Records, credits and debits that are stated beside all files together."""
+        stated = [file.beside for file in self.files if file.beside is not None]
+        return tuple(map(sum, zip(*stated, strict=True))) if stated else None
+
 
 def style(random: Random) -> Style:
     """A way to send."""
     format = random.choice(("canonical", "csv"))
     ids = format == "canonical" or random.random() < 0.4
     covers: Covers = None if ids else random.choice(("whole-days", "parts", None))
-    return Style(format, ids, random.random() < 0.6, format == "canonical" and random.random() < 0.5, covers)  # type: ignore[arg-type]
+    canonical = format == "canonical"
+    balances, controls = random.random() < 0.6, canonical and random.random() < 0.5
+    beside, numbers = controls and random.random() < 0.4, canonical and random.random() < 0.3
+    return Style(format, ids, balances, controls, covers, beside, numbers)  # type: ignore[arg-type]
 
 
 def truth(random: Random, style: Style) -> list[Row]:
     """What happened at the bank, in its order, with the running balance after each posting."""
     rows: list[Row] = []
     balances: dict[str, int] = {}
+    numbers: Counter[str] = Counter()
     accounts = random.sample(ACCOUNTS, random.randint(1, 2))
     amounts = (AMOUNT_MAX,) if random.random() < 0.1 else AMOUNTS
     per_day = 6 if len(amounts) == 1 else 4
@@ -85,6 +104,7 @@ def truth(random: Random, style: Style) -> list[Row]:
             account = undone.money.account if undone else random.choice(accounts)
             amount = -undone.money.amount_minor if undone else random.choice(amounts)
             balances[account] = balances.get(account, 0) + amount
+            numbers[account] += 1
             rows.append(
                 Row(
                     Money(account, day, amount, "CNY"),
@@ -92,6 +112,7 @@ def truth(random: Random, style: Style) -> list[Row]:
                     random.choice(TEXTS),
                     balances[account] if style.balances else None,
                     undone.transaction if undone else None,
+                    number=numbers[account] if style.numbers else None,
                 )
             )
     return rows
@@ -108,21 +129,17 @@ def written(rows: Sequence[Row], style: Style, *, columns: int = 1, controls: bo
     """A file of these rows."""
     if style.format == "csv":
         return File(tuple(rows), b"\n".join([",".join(HEADER).encode(), *map(_csv, rows)]) + b"\n", columns)
-    lines = [_canonical(row) for row in rows]
+    lines, stated = [_canonical(row) for row in rows], None
     if style.controls and controls:
         amounts = [row.money.amount_minor for row in rows]
-        lines.append(
-            {
-                "record": "control",
-                "records": len(rows),
-                "currency": "CNY",
-                "credits_minor": sum(amount for amount in amounts if amount > 0),
-                "debits_minor": -sum(amount for amount in amounts if amount < 0),
-            }
-        )
-    return File(
-        tuple(rows), b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
-    )
+        credits = sum(amount for amount in amounts if amount > 0)
+        stated = len(rows), credits, credits - sum(amounts)
+        if not style.beside:
+            names = ("records", "credits_minor", "debits_minor")
+            figures = dict(zip(names, stated, strict=True))
+            lines.append({"record": "control", "currency": "CNY", **figures})
+    content = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
+    return File(tuple(rows), content, beside=stated if style.beside else None)
 
 
 def deliveries(random: Random, style: Style, rows: Sequence[Row]) -> Iterator[Delivery]:
@@ -176,7 +193,7 @@ def described_anew(random: Random, style: Style, rows: list[Row]) -> Iterator[De
 def mapped_anew(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
     """The same bytes under another mapping."""
     file = written(rows, style)
-    yield Delivery("mapped anew", (File(file.rows, file.content, random.randint(0, 2)),))
+    yield Delivery("mapped anew", (replace(file, columns=random.randint(0, 2)),))
 
 
 def with_other_money(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
@@ -228,7 +245,12 @@ def without_a_row(random: Random, style: Style, rows: list[Row]) -> Iterator[Del
     at = random.randrange(len(rows))
     file, complete = written(rows[:at] + rows[at + 1 :], style, controls=False), written(rows, style)
     control = complete.content[len(written(rows, style, controls=False).content) :]
-    yield Delivery("without a row", (File(file.rows, file.content + control),), contradicts=style.controls)
+    less = File(file.rows, file.content + control, beside=complete.beside)
+    if random.random() < 0.5:
+        yield Delivery("without a row", (less,), contradicts=style.controls)
+        return
+    at_point = random.choice(CRASH_POINTS)
+    yield Delivery("without a row, and dying", (less,), "dying", at_point, contradicts=style.controls)
 
 
 def nothing(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
@@ -276,6 +298,8 @@ def _canonical(row: Row) -> dict[str, object]:
         line["balance_after_minor"] = row.balance_minor
     if row.reverses is not None:
         line["reverses"] = row.reverses
+    if row.number is not None:
+        line["sequence_number"] = row.number
     return line
 
 

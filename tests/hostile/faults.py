@@ -99,6 +99,18 @@ FAULTS: Final = (
         "for difference in ():",
     ),
     Fault(
+        "control totals beside a batch are forgotten by a crash",
+        "ingesting.py",
+        "self._book_and_certify(source, intakes, intakes[0].command, stated)",
+        "self._book_and_certify(source, intakes, intakes[0].command)",
+    ),
+    Fault(
+        "a gap in running numbers is not told",
+        "checking.py",
+        '(found, SERIES, NUMBER_GAP, series.gaps(), "missing"),',
+        "",
+    ),
+    Fault(
         "a balance has no limit",
         "pipeline.py",
         "abs(balance_minor) > balance_minor_max",

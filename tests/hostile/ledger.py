@@ -41,6 +41,7 @@ class Row:
     garbled: bool = False
     outside: bool = False
     cut: bool = False
+    number: int | None = None
 
     @property
     def whole(self) -> bool:

@@ -11,6 +11,7 @@ from uuid import UUID
 from chassis.deciding import Refusal
 from sync_ingest.archive import QuarantineEntry, SourceBusy
 from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.domain.records import ControlRecord
 from sync_ingest.ingesting import ITSELF, Acting, FeedContent, Ingest, RunResult
 from sync_ingest.opening import opened
 from sync_ingest.settings import SyncIngestSettings
@@ -40,6 +41,9 @@ class Player:
         self.ledger = Ledger(self.style.covers)
         self.told: list[str] = []
         self.contradicted = False
+        self.dismissed = False
+        self.rowless = False
+        """A file stated totals and had no row that could be read: nothing but a person resolves that."""
         self.reasons: tuple[str, ...] = ()
 
     def play(self) -> None:
@@ -55,6 +59,9 @@ class Player:
         self.contradicted = False
         status = self.take(Delivery("whole", (written(self.rows, self.style),)))
         self.check()
+        if status == "RED" and self.rowless:
+            latest = self.hands[0].latest_certificate(self.source)
+            status = self._by(0, lambda ingest: ingest.acknowledge(latest.id).findings.status)  # type: ignore[union-attr]
         checkable = self.style.format == "canonical" and (self.style.balances or self.style.controls)
         if checkable and not self.ledger.waits and status != "GREEN":
             raise Wrong(f"{status} though everything is there and agrees: {self.reasons}")
@@ -67,10 +74,19 @@ class Player:
         elif delivery.hand == "crashing":
             self._crashing(delivery)
             self._in_model(delivery)
+        elif delivery.hand == "dying":
+            self._dying(delivery)
+            self.hands[0].close_window(self.source)
+            self._in_model(delivery)
+            if found := self.hands[0].latest_certificate(self.source):
+                self._judge(found.findings.status, delivery)
         else:
             result = self._run(self.hands[0], delivery)
             expected = self._in_model(delivery)
             found = result.findings
+            latest = self.hands[0].latest_certificate(self.source)
+            if latest is not None and latest.findings.status != found.status:
+                raise Wrong(f"answered {found.status}, certified {latest.findings.status}")
             if found.records != found.posted + found.duplicates + found.quarantined:
                 raise Wrong(f"{found.records} records are not accounted for")
             for name, count in (("posted", expected.posted), ("duplicates", expected.duplicates)):
@@ -101,7 +117,8 @@ class Player:
             self._by(0, lambda ingest: ingest.dismiss(entry.id))
             self.ledger.dismiss(where)
             # What its file states of itself stays contradicted: a row of it was not read, and never will be.
-            self.contradicted |= self.style.controls
+            self.contradicted |= self.style.controls or self.style.numbers
+            self.dismissed = True
         elif how == "two lines":
             self._refused(entry.id, repaired(right) + repaired(right.again(transaction="T-more")))
         elif how == "another kind":
@@ -160,6 +177,8 @@ class Player:
                 raise Wrong("GREEN with nothing to check against")
             if self.style.balances and not self._chained():
                 raise Wrong("GREEN while a running balance is not what was booked before it")
+            if self.style.numbers and not self.dismissed and not self._numbered():
+                raise Wrong("GREEN while a running number is missing")
         if delivery.contradicts and status != "RED":
             raise Wrong(f"{status} while a control total says that something is missing")
         self.contradicted |= delivery.contradicts
@@ -174,6 +193,13 @@ class Player:
             if sorted(booked) != sorted(happened[: len(booked)]):
                 return False
         return True
+
+    def _numbered(self) -> bool:
+        """Whether the running numbers of what is booked of each account have no gap."""
+        numbers: dict[str, list[int]] = {}
+        for row in self.ledger.booked.values():
+            numbers.setdefault(row.money.account, []).append(row.number or 0)
+        return all(max(some) - min(some) < len(some) for some in numbers.values())
 
     def _chained(self) -> bool:
         """Whether every running balance is the sum of what is booked up to its row."""
@@ -210,6 +236,7 @@ class Player:
     def _in_model(self, delivery: Delivery) -> Read:
         came = Read()
         for file in delivery.files:
+            self.rowless |= self.style.controls and all(row.garbled for row in file.rows)
             rows = [row if self._reads_balances(file) else row.again(balance_minor=None) for row in file.rows]
             read = self.ledger.read(rows, sha256(file.content).hexdigest())
             came.posted += read.posted
@@ -224,9 +251,12 @@ class Player:
     def _run(self, ingest: Ingest, delivery: Delivery) -> RunResult:
         columns = delivery.files[0].columns
         contents = [FeedContent("feed", _reader(file)) for file in delivery.files]
-        return ingest.run(
-            self.source, contents, format=self.style.format, mapping=self.style.mapping(columns)
-        )
+        controls = []
+        if delivery.beside is not None:
+            records, credits, debits = delivery.beside
+            controls = [ControlRecord(records, credits, debits, currency="CNY")]
+        mapping = self.style.mapping(columns)
+        return ingest.run(self.source, contents, format=self.style.format, mapping=mapping, controls=controls)
 
     def _by_two(self, delivery: Delivery) -> None:
         failed: list[BaseException] = []
@@ -248,6 +278,10 @@ class Player:
             raise failed[0]
 
     def _crashing(self, delivery: Delivery) -> None:
+        self._dying(delivery)
+        self._run(self.hands[0], delivery)
+
+    def _dying(self, delivery: Delivery) -> None:
         def reached(point: str) -> None:
             if point == delivery.crash_at:
                 raise Crashed
@@ -256,7 +290,6 @@ class Player:
             dying.reached = reached
             with suppress(Crashed):
                 self._run(dying, delivery)
-        self._run(self.hands[0], delivery)
 
 
 def _seen(row: Row) -> tuple[Money, int]:

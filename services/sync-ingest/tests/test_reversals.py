@@ -92,6 +92,19 @@ def test_the_answer_of_a_run_is_the_last_certificate_when_it_settles_a_reversal(
     assert held(ingest, source) == [(-100, None, None), (100, "card", DAY)]
 
 
+def test_the_answer_of_a_release_is_the_last_certificate_when_it_settles_a_reversal(ingest, source):
+    take(ingest, source, msgspec.structs.replace(BACK, balance_after_minor=0))
+    take(ingest, source, b"{broken")
+    [entry] = [
+        e for _, e in ingest.archive.quarantine_page(source, "waiting", 0, 9) if e.reason == "json-malformed"
+    ]
+    ingest.acting = Acting("lee", reason="read from the printed slip")
+    paid = msgspec.structs.replace(PAID, balance_after_minor=-100)
+    released = ingest.release(entry.id, msgspec.json.encode(paid) + b"\n")
+    assert released.findings.status == "GREEN"
+    assert ingest.latest_certificate(source).findings == released.findings
+
+
 def test_a_reversal_that_waited_and_contradicts_its_original_waits_for_a_person(ingest, source):
     take(ingest, source, msgspec.structs.replace(BACK, amount_minor=99))
     take(ingest, source, PAID)

@@ -417,9 +417,7 @@ class Ingest:
             amounts_minor = _amounts(items)
             if self._needs_second_person(amounts_minor):
                 return self._propose(entry, repaired, len(items), amounts_minor, command)
-            released = self._release(entry, repaired, command)
-            self._settle_reversals(source)
-            return released
+            return self._release(entry, repaired, command, settle=True)
 
     def approve(self, quarantined: QuarantineId, repair: UUID, command: Command | None = None) -> RunResult:
         """Books the repair that another person proposed; `repair` names its bytes, so nothing else is booked."""
@@ -436,9 +434,7 @@ class Ingest:
                 raise SecondPersonNeeded(repair)
             repaired = self._open_proposal(source, proposal)
             self._checked_repair(entry, repaired)
-            released = self._release(entry, repaired, command, proposed_by=proposal.proposed_by)
-            self._settle_reversals(source)
-            return released
+            return self._release(entry, repaired, command, proposed_by=proposal.proposed_by, settle=True)
 
     def dismiss(self, quarantined: QuarantineId, command: Command | None = None) -> int:
         """Closes an entry without booking anything; returns the position of its event."""
@@ -609,8 +605,12 @@ class Ingest:
         command: Command | None,
         *,
         proposed_by: str | None = None,
+        settle: bool = False,
     ) -> RunResult:
-        """Books a checked repair and notes the release, in one transaction; other entries of the same row go with it."""
+        """Books a checked repair and notes the release, in one transaction; other entries of the same row go with it.
+
+        `settle`: as for a run.
+        """
         source = entry.source
         intake = self._keep_repair(entry, repaired, command)
         resolved = [entry.id, *self.archive.same_row(entry)]
@@ -631,6 +631,9 @@ class Ingest:
         journal.finish()
         self.reached("after-release")
         self.archive.resolved(resolved, "released")
+        if settle:
+            self._settle_reversals(source)
+            self._acts_with_reason()
         return self._certified_run(source, [intake], pipeline, command, started)
 
     def _keep_repair(self, entry: QuarantineEntry, repaired: bytes, command: Command | None) -> Intake:
@@ -1175,7 +1178,7 @@ class Ingest:
         judgement = self._judgement(source, checking.unchecked, comparison.uncompared)
         certificate, covered = None, sorted(pending) or ids
         findings = certify(pipeline.totals, comparison, judgement, len(covered))
-        if pending or self.archive.unnamed(source):
+        if pending or self.archive.unnamed(source) or self._is_news(source, findings):
             flows_covered = covered_flows if shared else None
             certificate, position = self._certify(
                 source, covered, findings, command, flows_covered, checking.series
@@ -1188,6 +1191,15 @@ class Ingest:
             self.archive.keep_series(source, checking.series)
         seconds = self.elapsed() - started
         return RunResult(source, findings, certificate, tuple(covered), pipeline.appended, seconds, position)
+
+    def _is_news(self, source: str, findings: Findings) -> bool:
+        """Whether a source stands otherwise than its last certificate says: bytes that came again resolve something."""
+        latest = self.latest_certificate(source)
+        known = latest.findings if latest else None
+        return known is not None and (known.status, known.problems_total) != (
+            findings.status,
+            findings.problems_total,
+        )
 
     def _contents(self, intakes: Sequence[Intake]) -> list[ContentId]:
         """The bytes of each; of a repair the bytes that it repairs a record of."""
