@@ -27,14 +27,14 @@ from uuid import UUID, uuid5
 import msgspec
 import psycopg
 import uvloop
-from chassis.catalogue import Catalogue
 from chassis.clock import SystemClock, uuid7
-from chassis.deciding import CommandContext, Decider
-from chassis.events import Event, Personal
-from chassis.handling import CommandHandler
-from chassis.migrating import migrate
-from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
-from chassis.store import EventStore, prepare
+from chassis.connections.migrating import migrate
+from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.write.catalogue import Catalogue
+from chassis.write.deciding import CommandContext, Decider
+from chassis.write.events import Event, Personal
+from chassis.write.handling import CommandHandler
+from chassis.write.store import EventStore, prepare
 from devservers import servers
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event

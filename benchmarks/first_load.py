@@ -19,10 +19,10 @@ from random import Random
 
 import msgspec
 import psycopg
-from chassis import garbage
-from chassis.generations import ViewReader
-from chassis.mongo import Mongo
-from chassis.store import Recorder
+from chassis.process import garbage
+from chassis.read.generations import ViewReader
+from chassis.read.mongo import Mongo
+from chassis.write.store import Recorder
 from crm_cli.migrate import migrated
 from customer.catalogue import SCHEMA as CUSTOMER_SCHEMA
 from customer.connections import keys, outside_ids

@@ -22,17 +22,17 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from chassis import garbage
 from chassis.clock import SystemClock
-from chassis.migrating import migrate
-from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
-from chassis.store import Recorder, prepare
-from contracts.identity import OUTSIDE_IDS, OutsideIds
+from chassis.connections.migrating import migrate
+from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.process import garbage
+from chassis.write.store import Recorder, prepare
+from contracts.identity import EXTERNAL_IDS, ExternalIds
 from devservers import servers
 from sync_ingest.adapters.canonical import CanonicalAdapter
 from sync_ingest.adapters.port import FeedFile
 from sync_ingest.domain.records import Posting
-from sync_ingest.journal import SCHEMA, StoreLedger
+from sync_ingest.ledger import SCHEMA, StoreLedger
 from sync_ingest.pipeline import Origin, Pipeline
 
 ACCOUNTS = 2_000
@@ -121,7 +121,7 @@ class Bench:
         keys_url = psycopg.conninfo.make_conninfo(url, dbname="crm_keys")
         migrate(keys_url, [KEYS])
         self.keys = KeyRing.open(keys_url, encryption, clock.monotonic)
-        self.ids = OutsideIds(self.keys.secret(OUTSIDE_IDS))
+        self.ids = ExternalIds(self.keys.secret(EXTERNAL_IDS))
         self.reader, self.writer = Recorder(url, SCHEMA), Recorder(url, SCHEMA)
         self.clock = clock
 

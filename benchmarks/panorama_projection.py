@@ -25,11 +25,11 @@ from typing import Any
 
 import psycopg
 from chassis.clock import SystemClock
-from chassis.events import StoredEvent
-from chassis.generations import ViewReader
-from chassis.mongo import Mongo
-from chassis.projecting import View
-from chassis.store import Recorder
+from chassis.read.generations import ViewReader
+from chassis.read.mongo import Mongo
+from chassis.read.projecting import View
+from chassis.write.events import StoredEvent
+from chassis.write.store import Recorder
 from crm_cli.migrate import migrated
 from customer.views import VIEWS, asset_panorama
 from devservers import servers
@@ -37,7 +37,7 @@ from ingest import MadeFeed
 from pymongo import MongoClient, ReplaceOne
 from sync_ingest.bootstrap import opened
 from sync_ingest.ingesting import FeedContent
-from sync_ingest.journal import SCHEMA
+from sync_ingest.ledger import SCHEMA
 from sync_ingest.settings import SyncIngestSettings
 
 SUSTAINED_WANTED = 0.85

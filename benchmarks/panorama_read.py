@@ -23,13 +23,13 @@ from typing import Any
 from uuid import UUID
 
 import uvloop
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.documents import Change
-from chassis.generations import Generations
-from chassis.mongo import Mongo, MongoDocuments
-from chassis.privacy import KeyRing, Origin, seal
-from chassis.roles import begun
+from chassis.privacy.keys import KeyRing, Origin, seal
+from chassis.privacy.tokens import development_token
+from chassis.process.roles import begun
+from chassis.read.documents import Change
+from chassis.read.generations import Generations
+from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.web import create_app, listening_socket
 from chassis.web import serve as serve_app
 from chassis.web.callers import Permitted

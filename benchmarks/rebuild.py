@@ -12,11 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chassis import garbage
-from chassis.generations import Generations
-from chassis.mongo import Mongo
-from chassis.rebuilding import Rebuilt, rebuild
-from chassis.transport import KafkaPublisher
+from chassis.messaging.transport import KafkaPublisher
+from chassis.process import garbage
+from chassis.read.generations import Generations
+from chassis.read.mongo import Mongo
+from chassis.read.rebuilding import Rebuilt, rebuild
 from crm_cli.migrate import migrated
 from customer.bootstrap import SERVICE
 from customer.views import asset_panorama

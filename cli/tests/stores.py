@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import psycopg
 from chassis.clock import SystemClock
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
 from crm_cli.migrate import migrated
 from sync_ingest.domain.records import AccountRecord, HolderRecord, PartyRecord, Posting
 from sync_ingest.ingesting import FeedContent

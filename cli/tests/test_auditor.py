@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from chassis.mongo import Mongo
+from chassis.connections.settings import Settings
+from chassis.messaging.transport import ensure_topics
+from chassis.read.mongo import Mongo
 from chassis.relay import RelayRole
-from chassis.settings import Settings
-from chassis.transport import ensure_topics
 from contracts.topics import TOPICS
 from crm_cli.contexts import CONTEXTS
 from crm_cli.migrate import migrated

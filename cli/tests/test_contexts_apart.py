@@ -3,9 +3,9 @@
 import httpx
 import psycopg
 import pytest
-from chassis.auth import development_token
-from chassis.store import Recorder
+from chassis.privacy.tokens import development_token
 from chassis.web import create_app
+from chassis.write.store import Recorder
 from crm_cli.contexts import CONTEXTS
 from customer import bootstrap as customer_service
 from customer.settings import CustomerSettings

@@ -7,7 +7,7 @@ import sys
 from datetime import date
 
 import pytest
-from chassis.auth import development_token
+from chassis.privacy.tokens import development_token
 from crm_cli.panorama import shown
 from customer.connections import keys, outside_ids
 from customer.identities import customer_of_party

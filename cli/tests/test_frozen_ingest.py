@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
 from crm_cli.migrate import migrated
 
 TAKEN_OVER_SECONDS_MAX = 30.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
 from crm_cli.migrate import migrated
 
 HEADER = "trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account\r\n"

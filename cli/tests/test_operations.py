@@ -8,7 +8,7 @@ import sys
 import msgspec
 import psycopg
 import pytest
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
 from crm_cli.migrate import migrated
 
 

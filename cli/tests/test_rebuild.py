@@ -17,12 +17,12 @@ from uuid import UUID, uuid5
 import msgspec
 import pytest
 from chassis.clock import SystemClock
-from chassis.generations import ViewReader
-from chassis.mongo import Mongo
-from chassis.mongo_books import parked_of
-from chassis.operating import operations_stream
-from chassis.store import Recorder, prepare
-from chassis.transport import KafkaPublisher, Record, ensure_topics
+from chassis.messaging.transport import KafkaPublisher, Record, ensure_topics
+from chassis.read.generations import ViewReader
+from chassis.read.mongo import Mongo
+from chassis.read.mongo_checkpoints import parked_of
+from chassis.write.operations import operations_stream
+from chassis.write.store import Recorder, prepare
 from contracts.envelope import Envelope, Watermark
 from contracts.topics import CUSTOMER_EVENTS, TOPICS, partition_of
 from crm_cli.rebuild import INTERRUPTED

@@ -10,8 +10,8 @@ from uuid import UUID
 import duckdb
 import psycopg
 import pytest
-from chassis.events import Metadata, StoredEvent
-from chassis.store import Recorder, prepare
+from chassis.write.events import Metadata, StoredEvent
+from chassis.write.store import Recorder, prepare
 from contracts.registry import BY_CONTEXT
 from crm_cli.replay import DISORDER_SECONDS_MAX, first_since
 from crm_cli.replay_shapes import recorded_at

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 import typer
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
 from crm_cli import run_file
 from crm_cli.run_file import Process, Run
 from crm_cli.running import running, settings_of

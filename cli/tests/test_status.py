@@ -7,9 +7,9 @@ from io import BytesIO
 
 import psycopg
 import pytest
-from chassis.mongo import Mongo
+from chassis.messaging.transport import KafkaPublisher, Record, end_offsets, ensure_topics
+from chassis.read.mongo import Mongo
 from chassis.relay import RelayRole
-from chassis.transport import KafkaPublisher, Record, end_offsets, ensure_topics
 from contracts.topics import TOPICS
 from crm_cli.status import gathered, readable
 from customer.bootstrap import roles as customer_roles

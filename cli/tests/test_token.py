@@ -4,9 +4,9 @@ import os
 
 import pytest
 import typer
-from chassis.auth import verifier_of
 from chassis.clock import SystemClock
-from chassis.settings import TokenSettings
+from chassis.connections.settings import TokenSettings
+from chassis.privacy.tokens import verifier_of
 from crm_cli import run_file, token
 from typer.testing import CliRunner
 

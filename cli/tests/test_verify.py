@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from chassis.clock import uuid7
-from chassis.events import StoredEvent
-from chassis.mongo import Mongo
-from chassis.privacy import KeyRing
+from chassis.messaging.transport import KafkaPublisher, Record, ensure_topics, read_to_end
+from chassis.privacy.keys import KeyRing
+from chassis.read.mongo import Mongo
 from chassis.relay import RelayRole
 from chassis.relay.operating import republish, try_again
-from chassis.transport import KafkaPublisher, Record, ensure_topics, read_to_end
+from chassis.write.events import StoredEvent
 from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.topics import CUSTOMER_EVENTS, INGEST_EVENTS, TOPICS, Topic
 from crm_cli import verify

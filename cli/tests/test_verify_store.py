@@ -4,8 +4,8 @@ import json
 from typing import Any, cast
 from uuid import UUID
 
-from chassis.events import StoredEvent
-from chassis.store import Recorder, prepare
+from chassis.write.events import StoredEvent
+from chassis.write.store import Recorder, prepare
 from crm_cli import verify_store
 from crm_cli.contexts import Context
 from crm_cli.verify_report import Report

@@ -66,7 +66,13 @@ ASKS_THE_CLOCK = frozenset(
 ASKS_FOR_IDENTITY = frozenset(["uuid4", "uuid1", "uuid.uuid4", "uuid.uuid1", "uuid7", "uuid.uuid7"])
 CHANCE_MODULES = frozenset({"random", "secrets"})
 DOMAIN_MAY_IMPORT = frozenset(
-    ["contracts.identity", "chassis.events", "chassis.deciding", "chassis.privacy", "chassis.money"]
+    [
+        "contracts.identity",
+        "chassis.write.events",
+        "chassis.write.deciding",
+        "chassis.privacy.keys",
+        "chassis.money",
+    ]
 )
 DOMAIN_LIBRARIES = frozenset({"msgspec", "typing_extensions"})
 STANDARD_INFRASTRUCTURE = frozenset(

@@ -112,8 +112,8 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("services/customer/src/customer/domain/x.py", "import pydantic", "import msgspec"),
         (
             "services/customer/src/customer/domain/x.py",
-            "from chassis.store import EventStore",
-            "from chassis.events import Event",
+            "from chassis.write.store import EventStore",
+            "from chassis.write.events import Event",
         ),
         (
             "services/customer/src/customer/domain/x.py",

@@ -19,9 +19,9 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.settings import TokenSettings
+from chassis.connections.settings import TokenSettings
+from chassis.privacy.tokens import development_token
 from typing_extensions import override
 
 from tests.e2e.test_up import BANK, CRM, HEALED_SECONDS_MAX, Up, wait_for

@@ -6,8 +6,8 @@
 import sys
 
 import requests
-from chassis.auth import development_token
 from chassis.clock import SystemClock
+from chassis.privacy.tokens import development_token
 from crm_cli.running import customer_settings, web_url
 
 from tests.contract.fuzzing import fuzz

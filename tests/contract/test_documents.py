@@ -6,9 +6,9 @@ import subprocess
 from typing import Any
 
 import pytest
-from chassis.asyncapi import described
-from chassis.settings import Settings
-from chassis.web import create_app, doors
+from chassis.connections.settings import Settings
+from chassis.messaging.asyncapi import described
+from chassis.web import create_app, dependencies
 from contracts.examples import examples
 from contracts.topics import COREBANK_POSTINGS
 from customer import permissions as of_customer
@@ -40,8 +40,8 @@ def openapi(tmp_path) -> dict[str, Any]:
     settings = Settings(environment="development", data=tmp_path)
     nothing: Any = None
     routers = [
-        ingest_router(nothing, doors(_never, of_ingest.ROLES)),
-        customer_router(nothing, doors(_never, of_customer.ROLES)),
+        ingest_router(nothing, dependencies(_never, of_ingest.ROLES)),
+        customer_router(nothing, dependencies(_never, of_customer.ROLES)),
     ]
     return create_app("CRM", routers, settings).openapi()
 

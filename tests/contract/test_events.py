@@ -5,10 +5,10 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from chassis.delivered import BodyInvalid, Delivered, read, read_body
-from chassis.documents import Document, DocumentKey
-from chassis.projecting import View
-from chassis.transport import Record
+from chassis.messaging.delivered import BodyInvalid, Delivered, read, read_body
+from chassis.messaging.transport import Record
+from chassis.read.documents import Document, DocumentKey
+from chassis.read.projecting import View
 from contracts.envelope import Envelope
 from contracts.registry import BY_CONTEXT, context_of, model_of
 from customer.policies import when_party_described_then_register_customer as described

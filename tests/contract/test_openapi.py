@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
+from chassis.privacy.tokens import development_token
 from crm_cli.migrate import migrated
 from customer.settings import CustomerSettings
 from typing_extensions import override

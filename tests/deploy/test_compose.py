@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chassis.privacy import FileKeyEncryption
+from chassis.privacy.keys import FileKeyEncryption
 
 from tests.deploy.kustomized import DEPLOY
 

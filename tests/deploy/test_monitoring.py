@@ -9,7 +9,7 @@ import customer.watching
 import pytest
 import sync_ingest.watching
 import yaml
-from chassis import metrics
+from chassis.observability import metrics
 
 from tests.deploy.kustomized import BASE, DEPLOY, objects, of_kind
 

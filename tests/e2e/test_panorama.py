@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
-from chassis import telemetry
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.store import Recorder
+from chassis.observability import telemetry
+from chassis.privacy.tokens import development_token
 from chassis.web import create_app
+from chassis.write.store import Recorder
 from crm_cli import demo_bank, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated

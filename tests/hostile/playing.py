@@ -8,7 +8,7 @@ from hashlib import sha256
 from random import Random
 from uuid import UUID
 
-from chassis.deciding import Refusal
+from chassis.write.deciding import Refusal
 from sync_ingest.archive import QuarantineEntry, SourceBusy
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.domain.records import ControlRecord

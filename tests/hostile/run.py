@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-from chassis.roles import migrate_databases
+from chassis.process.roles import migrate_databases
 from devservers import servers
 from psycopg import sql
 from psycopg.conninfo import make_conninfo

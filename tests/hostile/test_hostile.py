@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chassis.roles import migrate_databases
+from chassis.process.roles import migrate_databases
 from sync_ingest.ingesting import Ingest
 from sync_ingest.opening import TABLES
 from sync_ingest.settings import SyncIngestSettings

@@ -11,13 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
-from chassis import telemetry
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.mongo import Mongo
-from chassis.store import Recorder
-from chassis.transport import KafkaPublisher
-from contracts.identity import OutsideIds
+from chassis.messaging.transport import KafkaPublisher
+from chassis.observability import telemetry
+from chassis.privacy.tokens import development_token
+from chassis.read.mongo import Mongo
+from chassis.write.store import Recorder
+from contracts.identity import ExternalIds
 from crm_cli import demo_bank
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
@@ -72,8 +72,8 @@ class System:
         with ingest_service.opened(self.ingest) as ingest:
             return ingest.run(source, [FeedContent(name, lambda: io.BytesIO(content))], format="canonical")
 
-    def ids(self) -> OutsideIds:
-        """How outside numbers become ids here."""
+    def ids(self) -> ExternalIds:
+        """How external ids become ids here."""
         with ingest_service.opened(self.ingest) as ingest:
             return ingest.ids
 

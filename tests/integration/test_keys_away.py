@@ -17,8 +17,15 @@ import httpx
 import psycopg
 import pymongo
 import pytest
-from chassis.settings import Settings
-from chassis.transport import KafkaPublisher, Record, ensure_topics, group_lag, group_offsets, read_to_end
+from chassis.connections.settings import Settings
+from chassis.messaging.transport import (
+    KafkaPublisher,
+    Record,
+    ensure_topics,
+    group_lag,
+    group_offsets,
+    read_to_end,
+)
 from contracts.topics import COREBANK_POSTINGS, EVENTS, INGEST_EVENTS, dead_letters
 from crm_cli.migrate import migrated
 from devservers import servers

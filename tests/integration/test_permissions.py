@@ -3,7 +3,7 @@
 from uuid import UUID
 
 import pytest
-from chassis.auth import development_token
+from chassis.privacy.tokens import development_token
 from contracts.roles import ROLES
 from customer import permissions as of_customer
 from sync_ingest import permissions as of_ingest

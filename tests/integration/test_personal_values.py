@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.transport import Record, ensure_topics
+from chassis.messaging.transport import Record, ensure_topics
 from contracts.topics import COREBANK_POSTINGS, Topic
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.domain.identities import QuarantineId

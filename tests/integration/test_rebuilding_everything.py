@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from chassis.clock import SystemClock
-from chassis.generations import Generations
-from chassis.rebuilding import documents_hash
+from chassis.read.generations import Generations
+from chassis.read.rebuilding import documents_hash
 from crm_cli.demo_bank import DemoBank
 from customer.views import VIEWS
 

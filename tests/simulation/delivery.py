@@ -1,6 +1,6 @@
 """The way from the log to its readers: two relays, a broker, three consumers of a view; and what must hold after it.
 
-The relay, the projector, the parking, the books and the documents are those of the chassis; the servers below them are
+The relay, the projector, the parking, the checkpoints and the documents are those of the chassis; the servers below them are
 the simulation's. Some deeds are poison to the view until somebody repairs it, one by one; an operator asks for the
 release of whoever is parked, before the repair in vain.
 """
@@ -13,17 +13,17 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
-from chassis.arrivals import Arrivals
-from chassis.delivered import Delivered
-from chassis.documents import ID, SEQUENCE, Document, DocumentKey
-from chassis.events import StoredEvent
-from chassis.leases import Lease
-from chassis.mongo import MongoDocuments
-from chassis.mongo_books import PARKED, POSITIONS, MongoBooks
-from chassis.parking import Parking
-from chassis.projecting import Collection, Projector, View
+from chassis.messaging.delivered import Delivered
+from chassis.messaging.transport import Partition, Record
+from chassis.process.leases import Lease
+from chassis.read.arrivals import Arrivals
+from chassis.read.documents import ID, SEQUENCE, Document, DocumentKey
+from chassis.read.mongo import MongoDocuments
+from chassis.read.mongo_checkpoints import PARKED, POSITIONS, MongoCheckpoints
+from chassis.read.parking import Parking
+from chassis.read.projecting import Collection, Projector, View
 from chassis.relay.loop import Relay
-from chassis.transport import Partition, Record
+from chassis.write.events import StoredEvent
 from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.ingest import PostingBooked
 from contracts.topics import Topic, partition_of
@@ -175,7 +175,7 @@ class Parts:
     relay: MakeRelay = Relay
     projector: MakeProjector = Projector
     parking: MakeParking = Parking
-    books: Callable[..., MongoBooks] = MongoBooks
+    checkpoints: Callable[..., MongoCheckpoints] = MongoCheckpoints
     commit_first: bool = False
     """Consumers commit their offsets before they apply."""
 
@@ -218,8 +218,8 @@ def consuming(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]
     world, broker, kernel = delivery.world, delivery.broker, delivery.world.kernel
 
     async def main() -> None:
-        books = parts.books(delivery.mongo, GROUP, "balances")
-        parking = parts.parking(GROUP, books, broker, kernel)
+        checkpoints = parts.checkpoints(delivery.mongo, GROUP, "balances")
+        parking = parts.parking(GROUP, checkpoints, broker, kernel)
         documents = MongoDocuments(delivery.mongo, PREFIX)
         projector = parts.projector(view_of(delivery), documents, parking, chunk_records=CHUNK_RECORDS)
         offsets: dict[Partition, int] = {}
@@ -227,7 +227,7 @@ def consuming(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]
             try:
                 if not offsets or kernel.chance.random() < REASSIGNED:
                     offsets = await assigned()
-                    await books.begin(dict.fromkeys(PLACES, CONTEXT))
+                    await checkpoints.begin(dict.fromkeys(PLACES, CONTEXT))
                 await round_of(projector, offsets)
             except ConnectionError:
                 offsets = {}
@@ -281,7 +281,7 @@ def operating(delivery: Delivery) -> Callable[[], Awaitable[None]]:
 
 
 def ask_for_release(delivery: Delivery) -> None:
-    """As `chassis.mongo_books.want` does."""
+    """As `chassis.read.mongo_checkpoints.want` does."""
     for one in delivery.mongo.there.get(PARKED, {}).values():
         one["wanted"] = "release"
 

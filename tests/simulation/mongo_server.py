@@ -1,4 +1,4 @@
-"""MongoDB in the simulation, under the chassis' own `MongoDocuments` and `MongoBooks`.
+"""MongoDB in the simulation, under the chassis' own `MongoDocuments` and `MongoCheckpoints`.
 
 It knows the commands that those send. Each write of a command happens on its own, in any order, with others' in
 between; any part of them may be lost, and what is under way happens even when its sender has died.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import bson
-from chassis.documents import ID, SEQUENCE, Document, DocumentsUnavailable
-from chassis.mongo import _OPTIONS, Frozen, Mongo
+from chassis.read.documents import ID, SEQUENCE, Document, DocumentsUnavailable
+from chassis.read.mongo import _OPTIONS, Frozen, Mongo
 from typing_extensions import override
 
 from tests.simulation.kernel import Injected, Kernel

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from chassis.arrivals import NOWHERE, Arrivals, further
-from chassis.books import Held, Parked, Position
-from chassis.delivered import Delivered
-from chassis.mongo_books import MongoBooks
-from chassis.parking import Act, Parking
-from chassis.projecting import Projector
+from chassis.messaging.delivered import Delivered
+from chassis.messaging.transport import Partition, PublishFailed, Record
+from chassis.read.arrivals import NOWHERE, Arrivals, further
+from chassis.read.checkpoints import Held, Parked, Position
+from chassis.read.mongo_checkpoints import MongoCheckpoints
+from chassis.read.parking import Act, Parking
+from chassis.read.projecting import Projector
 from chassis.relay.loop import Counted, Relay, _Batch
-from chassis.transport import Partition, PublishFailed, Record
 from typing_extensions import override
 
 
@@ -111,7 +111,7 @@ class PositionsFirst(Projector):
             pass
         positions: dict[Partition, Position] = {}
         further(positions, arrivals.positions)
-        await self.parking.books.advance(positions)
+        await self.parking.checkpoints.advance(positions)
         await super()._apply(records)
 
 
@@ -164,7 +164,7 @@ class PassesPoisonOver(Parking):
                 await self.letters.write([(event.record, reason)], event)
 
 
-class LosesTheFirst(MongoBooks):
+class LosesTheFirst(MongoCheckpoints):
     """Parks a subject without the event that it waits for."""
 
     @override
@@ -173,7 +173,7 @@ class LosesTheFirst(MongoBooks):
         await self.mongo.delete("parked_events", {"_id": self._event(parked.stream, first.sequence)})
 
 
-class ReleasesWithoutLooking(MongoBooks):
+class ReleasesWithoutLooking(MongoCheckpoints):
     """Ends the wait though something was laid to it meanwhile, and forgets all that was kept."""
 
     @override
@@ -182,7 +182,7 @@ class ReleasesWithoutLooking(MongoBooks):
         return now is not None and await super().unpark(now, 10**11)
 
 
-class SavesWhatItHas(MongoBooks):
+class SavesWhatItHas(MongoCheckpoints):
     """Saves positions as they are, also when another consumer is further."""
 
     @override

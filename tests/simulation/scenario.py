@@ -14,14 +14,14 @@ from datetime import datetime
 from uuid import UUID, uuid5
 
 import msgspec
-from chassis.events import StoredEvent
-from chassis.store.appender import Appender
-from chassis.store.items import (
+from chassis.connections.transient import StoreUnavailable
+from chassis.write.events import StoredEvent
+from chassis.write.store.appender import Appender
+from chassis.write.store.items import (
     Append,
     AppendResult,
     Command,
     IdentityConflict,
-    StoreUnavailable,
     VersionConflict,
 )
 

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
-from chassis.events import StoredEvent
-from chassis.leases import LeaseRow
+from chassis.connections.transient import StoreUnavailable
+from chassis.messaging.transport import Partition, Publisher, PublishFailed, Record
+from chassis.process.leases import LeaseRow
 from chassis.relay.loop import Counted, Held, RelayPositions
-from chassis.store.items import (
+from chassis.write.events import StoredEvent
+from chassis.write.store.items import (
     Append,
     Appended,
     AppendResult,
     CommandSeen,
     Fenced,
     IdentityConflict,
-    StoreUnavailable,
     VersionConflict,
 )
-from chassis.transport import Partition, Publisher, PublishFailed, Record
 from msgspec import structs
 from typing_extensions import override
 

@@ -150,15 +150,15 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "parked subject not held back": ({"parts": Parts(parking=planted.HoldsNobodyBack)}, {"I1", "I3", "I4"}),
     "what waits is dropped": ({"parts": Parts(parking=planted.DropsWhatWaits)}, {"I1", "I4"}),
     "poison passed over": ({"parts": Parts(parking=planted.PassesPoisonOver)}, {"I1", "I4"}),
-    "parked without the first event": ({"parts": Parts(books=planted.LosesTheFirst)}, {"I1", "I4"}),
+    "parked without the first event": ({"parts": Parts(checkpoints=planted.LosesTheFirst)}, {"I1", "I4"}),
     "released without looking": (
-        {"parts": Parts(books=planted.ReleasesWithoutLooking)},
+        {"parts": Parts(checkpoints=planted.ReleasesWithoutLooking)},
         {"I1", "I2", "I4"},
     ),
     "topic loses its beginning": ({"flaws": Flaws(topic_loses_beginning=True)}, {"I1"}),
     "counted at every try": ({"parts": Parts(relay=planted.CountsWhatItSends)}, {"I9"}),
     "counted on from memory": ({"parts": Parts(projector=planted.CountsFromMemory)}, {"I1"}),
-    "positions go back": ({"parts": Parts(books=planted.SavesWhatItHas)}, {"I4"}),
+    "positions go back": ({"parts": Parts(checkpoints=planted.SavesWhatItHas)}, {"I4"}),
 }
 
 

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from chassis.store.appender import Appender
-from chassis.store.items import Append, Appended, AppendResult
+from chassis.write.store.appender import Appender
+from chassis.write.store.items import Append, Appended, AppendResult
 from typing_extensions import override
 
 from tests.simulation.scenario import (

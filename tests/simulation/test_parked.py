@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from chassis.books import Held, Parked
-from chassis.delivered import Stream
-from chassis.mongo_books import MongoBooks
-from chassis.transport import Record
+from chassis.messaging.delivered import Stream
+from chassis.messaging.transport import Record
+from chassis.read.checkpoints import Held, Parked
+from chassis.read.mongo_checkpoints import MongoCheckpoints
 from typing_extensions import override
 
 from tests.simulation.kernel import EPOCH, Faults, Kernel
@@ -27,7 +27,7 @@ def parked_at(sequence: int) -> Parked:
     return Parked(STREAM[1], "ingest", "posting.booked", sequence, sequence, "poison", EPOCH)
 
 
-class Forgetful(MongoBooks):
+class Forgetful(MongoCheckpoints):
     """Takes back what it kept for a subject that turned out to be free."""
 
     @override
@@ -52,12 +52,12 @@ async def within(kernel: Kernel, doing: Callable[[], Coroutine[Any, Any, T]]) ->
     return found[0]
 
 
-async def kept_after(seed: int, books_of: type[MongoBooks] = MongoBooks) -> bool:
+async def kept_after(seed: int, books_of: type[MongoCheckpoints] = MongoCheckpoints) -> bool:
     """Whether the next event lies parked when all who had it have said so."""
     kernel = Kernel(seed, FAULTS)
     server = MongoServer(kernel, MongoFlaws())
-    books = books_of(server, "group", "name")
-    await within(kernel, lambda: books.park(parked_at(5), event(5)))
+    checkpoints = books_of(server, "group", "name")
+    await within(kernel, lambda: checkpoints.park(parked_at(5), event(5)))
     kernel.healed = False
     lives = {"first": 0, "second": 0}
 
@@ -66,9 +66,9 @@ async def kept_after(seed: int, books_of: type[MongoBooks] = MongoBooks) -> bool
             lives[name] += 1
             while lives[name] <= lives_max:
                 try:
-                    if STREAM in await books.parked() and await books.hold(STREAM, [event(6)]):
+                    if STREAM in await checkpoints.parked() and await checkpoints.hold(STREAM, [event(6)]):
                         return
-                    await books.park(parked_at(6), event(6))
+                    await checkpoints.park(parked_at(6), event(6))
                 except ConnectionError:
                     await kernel.sleep(0.01)
                 else:
@@ -79,12 +79,12 @@ async def kept_after(seed: int, books_of: type[MongoBooks] = MongoBooks) -> bool
     async def releasing() -> None:
         while True:
             try:
-                parked = (await books.parked()).get(STREAM)
+                parked = (await checkpoints.parked()).get(STREAM)
                 if parked is None or parked.sequence != 5:
                     return
-                held = await books.held(STREAM, 4, 10)
+                held = await checkpoints.held(STREAM, 4, 10)
                 if [one.sequence for one in held] == [5]:
-                    await books.unpark(parked, 5)
+                    await checkpoints.unpark(parked, 5)
             except ConnectionError:
                 await kernel.sleep(0.01)
             else:
@@ -95,8 +95,8 @@ async def kept_after(seed: int, books_of: type[MongoBooks] = MongoBooks) -> bool
     kernel.spawn("second", laying("second", 10))
     kernel.spawn("release", releasing)
     await kernel.run()
-    held = [one.sequence for one in await within(kernel, lambda: books.held(STREAM, 0, 10))]
-    parked = (await within(kernel, books.parked))[STREAM]
+    held = [one.sequence for one in await within(kernel, lambda: checkpoints.held(STREAM, 0, 10))]
+    parked = (await within(kernel, checkpoints.parked))[STREAM]
     return parked.sequence in held and held[-1] == 6
 
 

@@ -11,13 +11,13 @@ from uuid import UUID, uuid5
 
 import msgspec
 import pytest
-from chassis.delivered import Delivered
-from chassis.documents import SEQUENCE, Document, DocumentKey
-from chassis.mongo import MongoDocuments
-from chassis.mongo_books import PARKED, MongoBooks
-from chassis.parking import Parking
-from chassis.projecting import Collection, Projector, View, _State
-from chassis.transport import Record
+from chassis.messaging.delivered import Delivered
+from chassis.messaging.transport import Record
+from chassis.read.documents import SEQUENCE, Document, DocumentKey
+from chassis.read.mongo import MongoDocuments
+from chassis.read.mongo_checkpoints import PARKED, MongoCheckpoints
+from chassis.read.parking import Parking
+from chassis.read.projecting import Collection, Projector, View, _State
 from contracts.envelope import Envelope
 from contracts.topics import EVENTS, partition_of
 from structlog.testing import capture_logs
@@ -116,15 +116,15 @@ async def lived(
 
     def consuming(number: int) -> Callable[[], Awaitable[None]]:
         async def main() -> None:
-            books = MongoBooks(mongo, GROUP, "both")
-            parking = Parking(GROUP, books, broker, kernel)
+            checkpoints = MongoCheckpoints(mongo, GROUP, "both")
+            parking = Parking(GROUP, checkpoints, broker, kernel)
             folding = projector(view_of(poison), MongoDocuments(mongo, PREFIX), parking, chunk_records=3)
             offsets = dict.fromkeys(PLACES, 0)
             while any(offsets[place] < broker.end(place) for place in PLACES):
                 if kernel.seconds > SECONDS_MAX / 2:
                     kernel.heal()
                 try:
-                    await books.begin({place: _context_of(place) for place in PLACES})
+                    await checkpoints.begin({place: _context_of(place) for place in PLACES})
                     place = kernel.chance.choice(PLACES)
                     records = await broker.fetch(place, offsets[place], FETCH_MAX)
                     other = kernel.chance.choice(PLACES)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
-from chassis.deciding import Refusal
-from chassis.transient import LOST, Transient
+from chassis.connections.transient import LOST, Transient
+from chassis.write.deciding import Refusal
 from sync_ingest.ingesting import ITSELF, Certificate, Ingest
 from sync_ingest.opening import opened
 from sync_ingest.reporting import certificate_of, masked_number

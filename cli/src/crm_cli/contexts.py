@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chassis.events import Event
-from chassis.operating import OPERATIONS
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
+from chassis.write.events import Event
+from chassis.write.operations import OPERATIONS
 from contracts.topics import EVENTS, Topic
 from customer import catalogue as customer_catalogue
 from customer import publishing as customer_publishing

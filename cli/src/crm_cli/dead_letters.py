@@ -9,11 +9,11 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from chassis.clock import SystemClock
-from chassis.dead_letters import DeadLetter, KeyCustody, Resent, read_letter, resend
-from chassis.privacy import KeyRing
-from chassis.settings import Settings
-from chassis.transient import TRANSIENT, why
-from chassis.transport import KafkaPublisher, read_to_end
+from chassis.connections.settings import Settings
+from chassis.connections.transient import TRANSIENT, why
+from chassis.messaging.dead_letters import DeadLetter, KeyCustody, Resent, read_letter, resend
+from chassis.messaging.transport import KafkaPublisher, read_to_end
+from chassis.privacy.keys import KeyRing
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
 
 from crm_cli.answers import Json, answer, answer_list

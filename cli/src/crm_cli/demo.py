@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from chassis.deciding import Refusal
-from chassis.transient import LOST
+from chassis.connections.transient import LOST
+from chassis.write.deciding import Refusal
 from sync_ingest.ingesting import FeedContent, Ingest, Progress, RunResult
 from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of

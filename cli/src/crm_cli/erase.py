@@ -5,10 +5,10 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import typer
-from chassis.auth import Caller
 from chassis.clock import Clock, SystemClock, uuid7
-from chassis.deciding import CommandContext, Refusal
-from chassis.transient import TRANSIENT, why
+from chassis.connections.transient import TRANSIENT, why
+from chassis.privacy.tokens import Caller
+from chassis.write.deciding import CommandContext, Refusal
 from customer.connections import both_sides
 from customer.permissions import ROLES
 from customer.settings import CustomerSettings

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from chassis.deciding import Refusal
-from chassis.transient import LOST, Transient
+from chassis.connections.transient import LOST, Transient
+from chassis.write.deciding import Refusal
 from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.enduring import enduring
 from sync_ingest.ingesting import Progress

@@ -94,7 +94,7 @@ def _crm(
 ) -> None:
     """The bank's CRM: what runs, what came in, what it shows, and whether it holds."""
     import structlog
-    from chassis import garbage
+    from chassis.process import garbage
 
     structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
     garbage.look_less_often()

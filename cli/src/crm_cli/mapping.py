@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from chassis.deciding import Refusal
 from chassis.money import decimal_text
+from chassis.write.deciding import Refusal
 from customer.masking import masked_account
 from sync_ingest.adapters.delimited import DelimitedAdapter
 from sync_ingest.adapters.guessing import guess as guessed

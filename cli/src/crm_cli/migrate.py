@@ -6,10 +6,10 @@ from typing import Final
 
 import psycopg
 import typer
-from chassis.migrating import MigrationBlocked
-from chassis.postgres import connect
-from chassis.roles import migrate_databases
-from chassis.settings import KEYS_DATABASE, Settings
+from chassis.connections.migrating import MigrationBlocked
+from chassis.connections.postgres import connect
+from chassis.connections.settings import KEYS_DATABASE, Settings
+from chassis.process.roles import migrate_databases
 from customer import bootstrap as customer_service
 from psycopg import sql
 from psycopg.conninfo import make_conninfo

@@ -1,10 +1,11 @@
 """Notes in the store of a context what a person did from the command line."""
 
 from chassis.clock import SystemClock, uuid7
-from chassis.deciding import CommandContext
-from chassis.operating import OperatorActed, note_operation
-from chassis.settings import Settings
-from chassis.store import Recorder, StoreUnavailable
+from chassis.connections.settings import Settings
+from chassis.connections.transient import StoreUnavailable
+from chassis.write.deciding import CommandContext
+from chassis.write.operations import OperatorActed, note_operation
+from chassis.write.store import Recorder
 from contracts.roles import ADMINISTRATOR, OPERATOR
 from customer.catalogue import CONTEXT, SCHEMA, catalogue
 

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import typer
 from chassis.clock import Clock, SystemClock
+from chassis.connections.transient import TRANSIENT, why
 from chassis.money import decimal_text
-from chassis.store import Recorder
-from chassis.transient import TRANSIENT, why
+from chassis.write.store import Recorder
 from contracts.identity import PartyId
 from customer.connections import Read, keys, outside_ids, read_side
 from customer.panorama import MONTH_PATTERN, CurrencyBlock, Panorama

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 import typer
-from chassis.books import Parked, Wanted
 from chassis.clock import SystemClock
-from chassis.delivered import Stream
-from chassis.documents import DocumentsUnavailable
-from chassis.mongo import Mongo
-from chassis.mongo_books import PARKED, MongoBooks, want
-from chassis.reacting import BOOKS
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
+from chassis.messaging.delivered import Stream
+from chassis.reactions.policies import BOOKS
+from chassis.read.checkpoints import Parked, Wanted
+from chassis.read.documents import DocumentsUnavailable
+from chassis.read.mongo import Mongo
+from chassis.read.mongo_checkpoints import PARKED, MongoCheckpoints, want
 from contracts.topics import ConsumerGroup
 
 from crm_cli.answers import Json, answer, answer_list
@@ -99,7 +99,7 @@ async def _all(databases: tuple[Mongo, Mongo], only: str | None) -> list[tuple[s
     for mongo in databases:
         for group in sorted({one["group"] for one in await mongo.find(PARKED, fields={"group": 1})}):
             if only in {None, group}:
-                found += [(group, parked) for parked in (await _books(mongo, group).parked()).values()]
+                found += [(group, parked) for parked in (await _checkpoints(mongo, group).parked()).values()]
     return found
 
 
@@ -108,7 +108,7 @@ async def _release(
 ) -> list[Parked] | None:
     """Who still waits after a while; None where there was nobody to release."""
     for mongo in databases:
-        waiting = await _books(mongo, group).parked()
+        waiting = await _checkpoints(mongo, group).parked()
         chosen = [one for one in waiting if subject in {None, one[1]}]
         if chosen:
             for one in chosen:
@@ -132,20 +132,20 @@ async def _released(mongo: Mongo, group: str, chosen: list[Stream]) -> list[Park
     clock = SystemClock()
     until = clock.monotonic() + RELEASED_WITHIN_SECONDS
     while True:
-        waiting = await _books(mongo, group).parked()
+        waiting = await _checkpoints(mongo, group).parked()
         left = [waiting[one] for one in chosen if one in waiting]
         if not any(parked.wanted for parked in left) or clock.monotonic() > until:
             return left
         await clock.sleep(LOOK_SECONDS)
 
 
-def _books(mongo: Mongo, group: str) -> MongoBooks:
-    return MongoBooks(mongo, group, group)
+def _checkpoints(mongo: Mongo, group: str) -> MongoCheckpoints:
+    return MongoCheckpoints(mongo, group, group)
 
 
 @asynccontextmanager
 async def _databases(settings: Settings) -> AsyncIterator[tuple[Mongo, Mongo]]:
-    """Where views and policies keep their books."""
+    """Where views and policies keep their checkpoints."""
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
         yield mongo, mongo.beside(BOOKS)

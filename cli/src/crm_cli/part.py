@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 import uvloop
-from chassis.roles import Role, WebRole, begun, run_roles
+from chassis.process.roles import Role, WebRole, begun, run_roles
 from chassis.web import PortTaken
 from customer import bootstrap as customer_service
 from sync_ingest import bootstrap as ingest_service

@@ -10,9 +10,9 @@ from collections.abc import Collection
 from typing import Annotated, Final, NoReturn
 
 import typer
-from chassis.auth import Caller, TokenInvalid, verifier_of
 from chassis.clock import SystemClock
-from chassis.settings import TokenSettings
+from chassis.connections.settings import TokenSettings
+from chassis.privacy.tokens import Caller, TokenInvalid, verifier_of
 from sync_ingest.ingesting import Acting
 from sync_ingest.permissions import COMMANDS, ROLES
 

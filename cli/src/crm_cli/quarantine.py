@@ -10,8 +10,8 @@ from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
-from chassis.deciding import Refusal
-from chassis.transient import LOST, Transient
+from chassis.connections.transient import LOST, Transient
+from chassis.write.deciding import Refusal
 from sync_ingest.archive import Proposal
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.ingesting import ITSELF, Ingest

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from chassis.clock import SystemClock
-from chassis.generations import Generations
-from chassis.mongo import Mongo
-from chassis.projecting import View
-from chassis.rebuilding import Differs, Incomplete, Interrupted, Progress, Rebuilt, rebuild
-from chassis.settings import Settings
-from chassis.transport import KafkaPublisher, TopicDiffers
+from chassis.connections.settings import Settings
+from chassis.messaging.transport import KafkaPublisher, TopicDiffers
+from chassis.read.generations import Generations
+from chassis.read.mongo import Mongo
+from chassis.read.projecting import View
+from chassis.read.rebuilding import Differs, Incomplete, Interrupted, Progress, Rebuilt, rebuild
 from customer.bootstrap import SERVICE
 from customer.views import VIEWS
 

@@ -8,10 +8,10 @@ from typing import Annotated, Final, NoReturn
 
 import psycopg
 import typer
-from chassis.catalogue import UnknownEvent
-from chassis.events import StoredEvent
-from chassis.store import StoreUnavailable
-from chassis.store.library import application
+from chassis.connections.transient import StoreUnavailable
+from chassis.write.catalogue import UnknownEvent
+from chassis.write.events import StoredEvent
+from chassis.write.store.library import application
 from eventsourcing.persistence import PersistenceError
 
 from crm_cli.contexts import CONTEXTS, reading_settings

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from chassis.catalogue import UnknownEvent
-from chassis.events import Event, Metadata, StoredEvent, event_id, personal_fields
-from chassis.privacy import ERASED, is_token
+from chassis.privacy.keys import ERASED, is_token
+from chassis.write.catalogue import UnknownEvent
+from chassis.write.events import Event, Metadata, StoredEvent, event_id, personal_fields
 from contracts.envelope import headers_of
 from contracts.registry import BY_CONTEXT, PublicEvent
 from msgspec import inspect, structs

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
-from chassis.settings import Settings, complaint
+from chassis.connections.settings import Settings, complaint
 from pydantic import ValidationError
 
 from crm_cli import run_file

@@ -5,8 +5,8 @@ import sys
 from typing import Annotated, Final, NoReturn
 
 import typer
-from chassis.deciding import Refusal
-from chassis.transient import LOST, Transient
+from chassis.connections.transient import LOST, Transient
+from chassis.write.deciding import Refusal
 from sync_ingest.opening import opened
 
 from crm_cli.answers import Json, answer

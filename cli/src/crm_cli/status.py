@@ -13,14 +13,14 @@ import msgspec
 import psycopg
 import typer
 from chassis.clock import SystemClock
-from chassis.documents import DocumentsUnavailable
-from chassis.generations import live_generation
-from chassis.mongo import Mongo
-from chassis.mongo_books import POSITIONS, parked_of, positions_of
-from chassis.postgres import connect
-from chassis.reacting import BOOKS
-from chassis.settings import Settings
-from chassis.transport import BrokerUnavailable, Partition, group_lag, held_records
+from chassis.connections.postgres import connect
+from chassis.connections.settings import Settings
+from chassis.messaging.transport import BrokerUnavailable, Partition, group_lag, held_records
+from chassis.reactions.policies import BOOKS
+from chassis.read.documents import DocumentsUnavailable
+from chassis.read.generations import live_generation
+from chassis.read.mongo import Mongo
+from chassis.read.mongo_checkpoints import POSITIONS, parked_of, positions_of
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
 from customer.views import VIEWS
 from customer.watching import unlinked_accounts
@@ -135,8 +135,8 @@ async def _remembered(problems: list[str], answer: Awaitable[Status]) -> Status:
         return {}
 
 
-async def _parked(books: Mongo, group: str) -> Status:
-    return {"parked": Counter(parked.context for parked in await parked_of(books, group))}
+async def _parked(checkpoints: Mongo, group: str) -> Status:
+    return {"parked": Counter(parked.context for parked in await parked_of(checkpoints, group))}
 
 
 def _others() -> list[ConsumerGroup]:

@@ -4,9 +4,9 @@ import sys
 from typing import Annotated
 
 import typer
-from chassis.auth import ADMINISTRATOR, DEVELOPMENT_SECONDS_MAX, DevelopmentOnly, development_token
 from chassis.clock import SystemClock
-from chassis.settings import TokenSettings
+from chassis.connections.settings import TokenSettings
+from chassis.privacy.tokens import ADMINISTRATOR, DEVELOPMENT_SECONDS_MAX, DevelopmentOnly, development_token
 
 from crm_cli.answers import Json, answer
 from crm_cli.running import data_folder, running

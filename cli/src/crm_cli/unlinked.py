@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 
 import typer
 from chassis.clock import SystemClock
-from chassis.documents import DocumentsUnavailable
+from chassis.connections.transient import TRANSIENT, why
 from chassis.money import decimal_text
-from chassis.transient import TRANSIENT, why
+from chassis.read.documents import DocumentsUnavailable
 from customer.connections import keys, read_side
 from customer.settings import CustomerSettings
 

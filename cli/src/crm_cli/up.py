@@ -21,8 +21,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from chassis.migrating import READER, close_to_public
-from chassis.settings import KEYS_DATABASE, Settings
+from chassis.connections.migrating import READER, close_to_public
+from chassis.connections.settings import KEYS_DATABASE, Settings
 from devservers import (
     NAMES,
     DataFolderUnusable,
@@ -368,9 +368,9 @@ class Supervisor:
         yield from self._ended(environment, "panorama", "--reference", DEMO_REFERENCE)
 
     def _token(self) -> str:
-        from chassis.auth import development_token
         from chassis.clock import SystemClock
-        from chassis.settings import TokenSettings
+        from chassis.connections.settings import TokenSettings
+        from chassis.privacy.tokens import development_token
 
         settings = TokenSettings(data=self.choices.data, environment="development")
         return development_token(settings, SystemClock().now(), subject="crm-up")
@@ -467,10 +467,11 @@ def _reasons(answer: IO[bytes]) -> list[str]:
 def prepare(environment: Mapping[str, str], say: Callable[[str], None]) -> bool:
     """Migrates the databases and makes topics where they are missing; tells whether the store is empty."""
     import psycopg
-    from chassis.migrating import MigrationBlocked
-    from chassis.settings import complaint
-    from chassis.store import Recorder, StoreUnavailable
-    from chassis.transport import ensure_topics
+    from chassis.connections.migrating import MigrationBlocked
+    from chassis.connections.settings import complaint
+    from chassis.connections.transient import StoreUnavailable
+    from chassis.messaging.transport import ensure_topics
+    from chassis.write.store import Recorder
     from contracts.topics import TOPICS
     from pydantic import ValidationError
 
@@ -578,7 +579,7 @@ where p.proowner <> %(owner)s::regrole
 
 def head_position(environment: Mapping[str, str]) -> int:
     """Position of the last event of ingest."""
-    from chassis.store import Recorder
+    from chassis.write.store import Recorder
 
     from crm_cli.contexts import CONTEXTS
 

@@ -8,16 +8,16 @@ from typing import Annotated, Final
 import psycopg
 import typer
 from chassis.clock import Clock, SystemClock
-from chassis.documents import DocumentsUnavailable
-from chassis.generations import ViewReader, live_generation
-from chassis.mongo import Mongo
-from chassis.mongo_books import parked_of
-from chassis.projecting import View
-from chassis.reacting import BOOKS
+from chassis.connections.settings import Settings
+from chassis.connections.transient import StoreUnavailable
+from chassis.messaging.transport import BrokerUnavailable, group_lag
+from chassis.reactions.policies import BOOKS
+from chassis.read.documents import DocumentsUnavailable
+from chassis.read.generations import ViewReader, live_generation
+from chassis.read.mongo import Mongo
+from chassis.read.mongo_checkpoints import parked_of
+from chassis.read.projecting import View
 from chassis.relay import StoreLog
-from chassis.settings import Settings
-from chassis.store import StoreUnavailable
-from chassis.transport import BrokerUnavailable, group_lag
 from contracts.topics import CONSUMERS
 from customer.views import VIEWS, asset_panorama
 

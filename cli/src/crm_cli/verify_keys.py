@@ -12,10 +12,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from chassis.events import StoredEvent
-from chassis.postgres import connect
-from chassis.privacy import KEYS_ROLE
-from chassis.settings import Settings
+from chassis.connections.postgres import connect
+from chassis.connections.settings import Settings
+from chassis.privacy.keys import KEYS_ROLE
+from chassis.write.events import StoredEvent
 
 from crm_cli.contexts import Context
 from crm_cli.verify_report import Report

@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
-from chassis.events import StoredEvent
+from chassis.messaging.transport import Record, read_to_end
 from chassis.relay import StoreLog
-from chassis.transport import Record, read_to_end
+from chassis.write.events import StoredEvent
 from contracts.envelope import LATE, Envelope, EnvelopeInvalid, Watermark, headers_of, unwrap
 from contracts.topics import place_of
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from chassis import garbage
-from chassis.events import StoredEvent
-from chassis.mongo import Mongo
+from chassis.connections.settings import Settings
+from chassis.process import garbage
+from chassis.read.mongo import Mongo
 from chassis.relay import StoreLog
-from chassis.settings import Settings
-from chassis.store import Recorder
+from chassis.write.events import StoredEvent
+from chassis.write.store import Recorder
 from contracts.topics import place_of
 from customer.views import VIEWS
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from chassis.documents import Document
-from chassis.events import StoredEvent
-from chassis.mongo import Mongo, exact_sum
-from chassis.postgres import connect
+from chassis.connections.postgres import connect
+from chassis.read.documents import Document
+from chassis.read.mongo import Mongo, exact_sum
 from chassis.relay import Held
-from chassis.store import writer_role
+from chassis.write.events import StoredEvent
+from chassis.write.store import writer_role
 from psycopg import sql
 
 from crm_cli.contexts import Context

@@ -10,14 +10,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from chassis.delivered import Delivered, Stream, read
-from chassis.documents import GONE, ID, SEQUENCE, Document, DocumentId, DocumentKey, DocumentsHash, Unwritable
-from chassis.generations import Generation, live_generation
-from chassis.mongo import Frozen, Mongo, MongoDocuments
-from chassis.mongo_books import MongoBooks
-from chassis.projecting import View
-from chassis.store import Recorder
-from chassis.transport import Record
+from chassis.messaging.delivered import Delivered, Stream, read
+from chassis.messaging.transport import Record
+from chassis.read.documents import (
+    GONE,
+    ID,
+    SEQUENCE,
+    Document,
+    DocumentId,
+    DocumentKey,
+    DocumentsHash,
+    Unwritable,
+)
+from chassis.read.generations import Generation, live_generation
+from chassis.read.mongo import Frozen, Mongo, MongoDocuments
+from chassis.read.mongo_checkpoints import MongoCheckpoints
+from chassis.read.projecting import View
+from chassis.write.store import Recorder
 
 from crm_cli.contexts import Context
 from crm_cli.verify_log import expected
@@ -66,8 +75,8 @@ class Fold:
         if generation is None:
             return None
         fold = cls(view, generation, mongo, report)
-        books = MongoBooks(mongo, generation.group, view.name)
-        fold._parked, fold._skipped = await books.parked(), await books.skipped()
+        checkpoints = MongoCheckpoints(mongo, generation.group, view.name)
+        fold._parked, fold._skipped = await checkpoints.parked(), await checkpoints.skipped()
         return fold
 
     async def take(self, records: Sequence[Record]) -> None:
@@ -214,7 +223,7 @@ async def check_parked(view: View, mongo: Mongo, report: Report) -> None:
     if generation is None:
         report.broken("I1", f"the view {view.name} is not built")
         return
-    for parked in (await MongoBooks(mongo, generation.group, view.name).parked()).values():
+    for parked in (await MongoCheckpoints(mongo, generation.group, view.name).parked()).values():
         report.broken(
             "I4",
             f"{view.name}: subject {parked.subject} is parked since its event {parked.sequence}: {parked.reason}",

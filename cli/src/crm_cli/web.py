@@ -3,17 +3,17 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from chassis.asyncapi import add_asyncapi, described
-from chassis.metrics import Beside
-from chassis.store import EventStore
+from chassis.messaging.asyncapi import add_asyncapi, described
+from chassis.observability.metrics import Beside
 from chassis.web import create_app
+from chassis.write.store import EventStore
 from contracts.topics import COREBANK_POSTINGS
 from customer import bootstrap as customer_service
 from customer.settings import CustomerSettings
 from starlette.types import ASGIApp
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.domain.records import canonical_schema
-from sync_ingest.journal import SCHEMA
+from sync_ingest.ledger import SCHEMA
 from sync_ingest.listening import EXAMPLE, HEADERS_SCHEMA
 from sync_ingest.settings import SyncIngestSettings
 

@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.migrating import migrate
-from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
-from chassis.store import EventStore, Recorder, prepare
+from chassis.connections.migrating import migrate
+from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.write.store import EventStore, Recorder, prepare
 
 _NUMBERS = count(1)
 

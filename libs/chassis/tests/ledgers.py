@@ -7,9 +7,9 @@ from typing import Annotated, Any, assert_never
 from uuid import UUID, uuid5
 
 import msgspec
-from chassis.catalogue import Catalogue
-from chassis.deciding import CommandContext, Decider, Refusal
-from chassis.events import Event, Metadata, personal
+from chassis.write.catalogue import Catalogue
+from chassis.write.deciding import CommandContext, Decider, Refusal
+from chassis.write.events import Event, Metadata, personal
 
 NAMESPACE = UUID(int=7)
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

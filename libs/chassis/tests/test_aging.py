@@ -2,8 +2,9 @@
 
 import gc
 
-from chassis.aging import AgedCache, expire_all
-from chassis.testing import ManualClock
+from chassis.privacy.aging import AgedCache, expire_all
+
+from tests.support.specification import ManualClock
 
 
 def test_an_entry_is_given_until_its_age() -> None:

@@ -6,8 +6,8 @@ from uuid import UUID, uuid5
 
 import psycopg
 import pytest
-from chassis.events import StoredEvent
-from chassis.store import Append, Command, Recorder, writer_role
+from chassis.write.events import StoredEvent
+from chassis.write.store import Append, Command, Recorder, writer_role
 from psycopg import errors
 from psycopg.conninfo import make_conninfo
 

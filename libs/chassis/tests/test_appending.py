@@ -9,11 +9,12 @@ from uuid import UUID, uuid5
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.deciding import EventOversized
-from chassis.events import StoredEvent
-from chassis.store import EVENT_BYTES_MAX, Append, Appended, Command, EventStore, Recorder, StoreUnavailable
-from chassis.store.appender import Appender
-from chassis.store.items import AppendResult
+from chassis.connections.transient import StoreUnavailable
+from chassis.write.deciding import EventOversized
+from chassis.write.events import StoredEvent
+from chassis.write.store import EVENT_BYTES_MAX, Append, Appended, Command, EventStore, Recorder
+from chassis.write.store.appender import Appender
+from chassis.write.store.items import AppendResult
 
 CLOCK = SystemClock()
 

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.store import arrays
+from chassis.write.store import arrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from uuid import UUID
 
-from chassis.arrivals import NOWHERE, Arrivals, further
-from chassis.books import Position
-from chassis.transport import Partition, Record
+from chassis.messaging.transport import Partition, Record
+from chassis.read.arrivals import NOWHERE, Arrivals, further
+from chassis.read.checkpoints import Position
 from contracts.envelope import Envelope, Watermark
 from hypothesis import given
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from chassis.asyncapi import add_asyncapi, described, document
+from chassis.messaging.asyncapi import add_asyncapi, described, document
 from contracts.envelope import WATERMARK, Envelope
 from contracts.registry import BY_CONTEXT
 from contracts.topics import CONSUMERS, EVENTS, TOPICS

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from chassis import auth
-from chassis.auth import (
+from chassis.connections.settings import TokenSettings
+from chassis.privacy import tokens as auth
+from chassis.privacy.tokens import (
     DevelopmentOnly,
     TokenInvalid,
     Trusted,
@@ -17,7 +18,6 @@ from chassis.auth import (
     development_token,
     verifier_of,
 )
-from chassis.settings import TokenSettings
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st

@@ -7,12 +7,12 @@ from uuid import UUID, uuid5
 
 import msgspec
 import pytest
-from chassis.catalogue import Catalogue, NewEvent, UnknownEvent
 from chassis.clock import uuid7
-from chassis.documents import open_sealed, sealed
-from chassis.events import Event, Personal, StoredEvent, event_id, personal, personal_fields
-from chassis.personal import MarkMisplaced
-from chassis.privacy import ERASED, DataKey, KeyRing, Tampered, open_value, seal
+from chassis.privacy.keys import ERASED, DataKey, KeyRing, Tampered, open_value, seal
+from chassis.privacy.personal import MarkMisplaced
+from chassis.read.documents import open_sealed, sealed
+from chassis.write.catalogue import Catalogue, NewEvent, UnknownEvent
+from chassis.write.events import Event, Personal, StoredEvent, event_id, personal, personal_fields
 from msgspec import structs
 
 from .ledgers import JarEmptied, JarFilled, JarOpened, catalogue, jar, lift_opened, metadata

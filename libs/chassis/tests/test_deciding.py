@@ -3,9 +3,10 @@
 from uuid import UUID
 
 import pytest
-from chassis.deciding import Decider
-from chassis.testing import Specification
+from chassis.write.deciding import Decider
 from msgspec.structs import replace
+
+from tests.support.specification import Specification
 
 from .ledgers import (
     JAR,

@@ -6,9 +6,9 @@ from uuid import UUID, uuid5
 
 import msgspec
 import pytest
-from chassis.arrivals import Arrivals
-from chassis.delivered import BodyInvalid, Delivered, Passed, read, read_body
-from chassis.transport import Record
+from chassis.messaging.delivered import BodyInvalid, Delivered, Passed, read, read_body
+from chassis.messaging.transport import Record
+from chassis.read.arrivals import Arrivals
 from contracts.envelope import Envelope, EnvelopeInvalid, Watermark
 from contracts.registry import BY_CONTEXT, TypeUnknown
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.store.library import OneRoundTripRecorder
+from chassis.write.store.library import OneRoundTripRecorder
 from eventsourcing.persistence import ApplicationRecorder, IntegrityError, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 from psycopg.conninfo import conninfo_to_dict

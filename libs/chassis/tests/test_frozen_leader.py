@@ -13,9 +13,9 @@ from uuid import UUID
 import msgspec
 import psycopg
 from chassis.clock import SystemClock, uuid7
-from chassis.events import StoredEvent
-from chassis.store import Recorder
-from chassis.transport import ensure_topics, read_to_end
+from chassis.messaging.transport import ensure_topics, read_to_end
+from chassis.write.events import StoredEvent
+from chassis.write.store import Recorder
 from contracts.envelope import Envelope, unwrap
 from contracts.topics import Topic
 
@@ -24,9 +24,9 @@ SECONDS_MAX = 40.0
 PROGRAM = """
 import asyncio, sys
 from chassis.clock import SystemClock
-from chassis.leases import Lease, PostgresLease
+from chassis.process.leases import Lease, PostgresLease
 from chassis.relay import RELAY_LEASE, Listening, PostgresPositions, Relay, StoreLog
-from chassis.transport import KafkaPublisher
+from chassis.messaging.transport import KafkaPublisher
 from contracts.ingest import FeedCertified
 from contracts.topics import Topic
 import msgspec

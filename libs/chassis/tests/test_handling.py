@@ -8,8 +8,9 @@ from uuid import uuid5
 import msgspec
 import psycopg
 import pytest
-from chassis.catalogue import NewEvent
-from chassis.deciding import (
+from chassis.privacy.keys import ERASED, KeyRing
+from chassis.write.catalogue import NewEvent
+from chassis.write.deciding import (
     AlreadyRecorded,
     CommandKeyReused,
     EventOversized,
@@ -17,10 +18,9 @@ from chassis.deciding import (
     TooManyConflicts,
     VersionMismatch,
 )
-from chassis.handling import COMMAND_BYTES_MAX, CommandHandler
-from chassis.privacy import ERASED, KeyRing
-from chassis.snapshots import Snapshots
-from chassis.store import EventStore, Recorder
+from chassis.write.handling import COMMAND_BYTES_MAX, CommandHandler
+from chassis.write.snapshots import Snapshots
+from chassis.write.store import EventStore, Recorder
 from typing_extensions import override
 
 from .ledgers import (

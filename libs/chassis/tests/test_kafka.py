@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from chassis.kafka import KafkaServers, Security, insync_least
-from chassis.settings import Settings
-from chassis.transport import (
+from chassis.connections.kafka import KafkaServers, Security, insync_least
+from chassis.connections.settings import Settings
+from chassis.messaging.transport import (
     BrokerUnavailable,
     KafkaPublisher,
     PublishFailed,

@@ -3,9 +3,9 @@
 from uuid import UUID
 
 import pytest
-from chassis.events import StoredEvent
-from chassis.store import Recorder
-from chassis.store.library import application
+from chassis.write.events import StoredEvent
+from chassis.write.store import Recorder
+from chassis.write.store.library import application
 
 
 @pytest.mark.requirement("D10")

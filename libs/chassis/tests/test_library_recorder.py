@@ -3,7 +3,7 @@
 from uuid import UUID, uuid4
 
 import pytest
-from chassis.store.library import OneRoundTripRecorder
+from chassis.write.store.library import OneRoundTripRecorder
 from eventsourcing.tests.persistence import (
     ApplicationRecorderTestCase,
     NonInterleavingNotificationIDsBaseCase,

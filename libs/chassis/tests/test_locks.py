@@ -9,10 +9,10 @@ from uuid import UUID
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.events import StoredEvent
-from chassis.locks import LockBusy, Locks
-from chassis.postgres import connect
-from chassis.store import Append, Appended, Command, Fenced, Recorder, writer_role
+from chassis.connections.postgres import connect
+from chassis.process.locks import LockBusy, Locks
+from chassis.write.events import StoredEvent
+from chassis.write.store import Append, Appended, Command, Fenced, Recorder, writer_role
 
 MONOTONIC = SystemClock().monotonic
 SILENT_SECONDS = 2.0

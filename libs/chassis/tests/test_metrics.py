@@ -7,7 +7,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from chassis import metrics
+from chassis.observability import metrics
 
 PAGE = """# TYPE crm_lag_events gauge
 crm_lag_events{context="boxes",group="boxes.beside.v1"} 7.0

@@ -10,9 +10,9 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.events import StoredEvent
-from chassis.migrating import MigrationBlocked, SchemaBehind, Tables, migrate, require
-from chassis.store import Recorder, tables
+from chassis.connections.migrating import MigrationBlocked, SchemaBehind, Tables, migrate, require
+from chassis.write.events import StoredEvent
+from chassis.write.store import Recorder, tables
 from psycopg import errors
 from psycopg.conninfo import make_conninfo
 

@@ -6,10 +6,10 @@ from uuid import UUID, uuid5
 
 import psycopg
 import pytest
-from chassis.catalogue import NewEvent
 from chassis.clock import SystemClock
-from chassis.handling import CommandHandler
-from chassis.privacy import (
+from chassis.connections.settings import Settings
+from chassis.connections.transient import is_transient
+from chassis.privacy.keys import (
     KEYS_CACHED_SECONDS,
     FileKeyEncryption,
     KeyEncryptionMissing,
@@ -18,11 +18,12 @@ from chassis.privacy import (
     open_bytes,
     seal_bytes,
 )
-from chassis.settings import Settings
-from chassis.snapshots import Snapshots
-from chassis.store import EventStore
-from chassis.testing import ManualClock
-from chassis.transient import is_transient
+from chassis.write.catalogue import NewEvent
+from chassis.write.handling import CommandHandler
+from chassis.write.snapshots import Snapshots
+from chassis.write.store import EventStore
+
+from tests.support.specification import ManualClock
 
 from .ledgers import JAR, FillJar, Jar, JarOpened, OpenJar, catalogue, context, jar, metadata
 

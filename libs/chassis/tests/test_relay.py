@@ -13,10 +13,17 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
-from chassis import metrics
 from chassis.clock import Clock, SystemClock, uuid7
-from chassis.events import StoredEvent, event_id
-from chassis.leases import Lease, PostgresLease
+from chassis.messaging.transport import (
+    KafkaPublisher,
+    Publisher,
+    PublishFailed,
+    Record,
+    ensure_topics,
+    read_to_end,
+)
+from chassis.observability import metrics
+from chassis.process.leases import Lease, PostgresLease
 from chassis.relay import (
     RELAY_LEASE,
     Fenced,
@@ -28,8 +35,8 @@ from chassis.relay import (
 )
 from chassis.relay.loop import SIGN_OF_LIFE_SECONDS, WATERMARK_SECONDS
 from chassis.relay.operating import held_of, republish, try_again
-from chassis.store import Recorder, VersionConflict
-from chassis.transport import KafkaPublisher, Publisher, PublishFailed, Record, ensure_topics, read_to_end
+from chassis.write.events import StoredEvent, event_id
+from chassis.write.store import Recorder, VersionConflict
 from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.ingest import FeedCertified
 from contracts.topics import EVENTS, Topic, partition_of

@@ -15,9 +15,9 @@ import httpx
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.roles import WebRole, main, run_roles
-from chassis.settings import Settings
-from chassis.store import StoreUnavailable
+from chassis.connections.settings import Settings
+from chassis.connections.transient import StoreUnavailable
+from chassis.process.roles import WebRole, main, run_roles
 from chassis.web import PortTaken, create_app
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -242,8 +242,8 @@ async def test_the_web_role_answers_for_the_health_of_the_whole_process(settings
 
 PROGRAM = """
 import asyncio, sys
-from chassis.roles import main
-from chassis.settings import Settings
+from chassis.process.roles import main
+from chassis.connections.settings import Settings
 
 class Views:
     name = "boxes-views"

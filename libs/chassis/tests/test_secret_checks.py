@@ -5,12 +5,12 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.events import StoredEvent
-from chassis.postgres import connect
-from chassis.privacy import KeyRing
-from chassis.secret_checks import SecretDiffers, secret_of
-from chassis.store import Recorder, writer_role
-from chassis.transient import is_transient, why
+from chassis.connections.postgres import connect
+from chassis.connections.transient import is_transient, why
+from chassis.privacy.keys import KeyRing
+from chassis.write.events import StoredEvent
+from chassis.write.secret_checks import SecretDiffers, secret_of
+from chassis.write.store import Recorder, writer_role
 
 PURPOSE = "ids"
 

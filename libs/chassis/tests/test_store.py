@@ -5,8 +5,9 @@ from uuid import UUID, uuid5
 
 import psycopg
 import pytest
-from chassis.events import StoredEvent
-from chassis.store import (
+from chassis.connections.transient import StoreUnavailable
+from chassis.write.events import StoredEvent
+from chassis.write.store import (
     Append,
     Appended,
     Command,
@@ -14,11 +15,10 @@ from chassis.store import (
     EventStore,
     IdentityConflict,
     Recorder,
-    StoreUnavailable,
     VersionConflict,
     prepare,
 )
-from chassis.store.schema import lock_key
+from chassis.write.store.schema import lock_key
 
 NAMESPACE = UUID(int=1)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import grpc
 import pytest
 import structlog
-from chassis import telemetry
 from chassis.clock import SystemClock
+from chassis.observability import telemetry
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 

@@ -6,15 +6,14 @@ import psycopg
 import pytest
 from aiokafka.errors import KafkaConnectionError, NotEnoughReplicasError
 from bson.errors import InvalidDocument
-from chassis.deciding import CommandKeyReused, TooManyConflicts
-from chassis.delivered import BodyInvalid
-from chassis.documents import DocumentsUnavailable
-from chassis.parking import GroupHeld, Indigestible, is_of_the_record
-from chassis.privacy import FileKeyEncryption, KeyEncryptionUnusable, Tampered, WrongKeyEncryption
-from chassis.store import StoreUnavailable
-from chassis.store.appender import StoreOverloaded
-from chassis.transient import is_transient, why
-from chassis.transport import BrokerUnavailable, PublishFailed, TopicDiffers
+from chassis.connections.transient import StoreUnavailable, is_transient, why
+from chassis.messaging.delivered import BodyInvalid
+from chassis.messaging.transport import BrokerUnavailable, PublishFailed, TopicDiffers
+from chassis.privacy.keys import FileKeyEncryption, KeyEncryptionUnusable, Tampered, WrongKeyEncryption
+from chassis.read.documents import DocumentsUnavailable
+from chassis.read.parking import GroupHeld, Indigestible, is_of_the_record
+from chassis.write.deciding import CommandKeyReused, TooManyConflicts
+from chassis.write.store.appender import StoreOverloaded
 from contracts.envelope import EnvelopeInvalid
 from psycopg import errors
 from pymongo.errors import AutoReconnect, DuplicateKeyError, NotPrimaryError, ServerSelectionTimeoutError

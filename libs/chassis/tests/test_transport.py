@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from chassis.clock import SystemClock, uuid7
-from chassis.transport import (
+from chassis.messaging.transport import (
     BrokerUnavailable,
     Consumer,
     KafkaPublisher,

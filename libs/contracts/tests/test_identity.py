@@ -3,11 +3,11 @@ from unicodedata import normalize
 from uuid import RFC_4122
 
 import pytest
-from contracts.identity import OutsideIds
+from contracts.identity import ExternalIds
 from hypothesis import given
 from hypothesis import strategies as st
 
-IDS, OTHERS = OutsideIds(bytes(32)), OutsideIds(bytes(31) + b"\1")
+IDS, OTHERS = ExternalIds(bytes(32)), ExternalIds(bytes(31) + b"\1")
 keys = st.text(min_size=1, max_size=12)
 sources = st.text(alphabet=st.characters(codec="utf-8", exclude_characters=":"), min_size=1, max_size=8)
 legs = st.tuples(sources, keys, keys, st.integers(0, 9))
@@ -55,15 +55,15 @@ def test_trying_all_digits_behind_a_mask_does_not_find_an_account_number():
     """A card number shows its first six and last four digits; here four are hidden, and all of them are tried."""
     shown = IDS.account("core", "6222021234566789")
     tried = [f"622202{n:04d}566789" for n in range(10_000)]
-    guesses = [OutsideIds(secret) for secret in (b"\xff" * 32, b"core".ljust(32, b"\0"))]
+    guesses = [ExternalIds(secret) for secret in (b"\xff" * 32, b"core".ljust(32, b"\0"))]
     assert not any(guess.account("core", number) == shown for guess in guesses for number in tried)
     assert any(IDS.account("core", number) == shown for number in tried), "with the secret it is among them"
 
 
 def test_a_secret_is_of_32_bytes_and_is_not_printed():
     secret = b"0123456789abcdef0123456789abcdef"
-    ids = OutsideIds(secret)
+    ids = ExternalIds(secret)
     assert "0123" not in f"{ids!r} {ids} {[ids]}"
     assert not hmac.compare_digest(ids.account("core", "1").bytes, IDS.account("core", "1").bytes)
     with pytest.raises(ValueError, match="32 bytes"):
-        OutsideIds(b"short")
+        ExternalIds(b"short")

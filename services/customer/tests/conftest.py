@@ -5,11 +5,11 @@ from itertools import count
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.handling import CommandHandler
-from chassis.migrating import migrate
-from chassis.mongo import Mongo
-from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
-from chassis.store import EventStore, prepare
+from chassis.connections.migrating import migrate
+from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.read.mongo import Mongo
+from chassis.write.handling import CommandHandler
+from chassis.write.store import EventStore, prepare
 from customer.catalogue import catalogue
 from customer.domain.customer import customer_decider
 from hypothesis import settings

@@ -4,15 +4,15 @@ from uuid import UUID
 
 import httpx
 import pytest
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.settings import Settings
-from chassis.web import create_app, doors
+from chassis.connections.settings import Settings
+from chassis.privacy.tokens import development_token
+from chassis.web import create_app, dependencies
 from customer import permissions
 from customer.api import create_router
+from customer.application import CustomerService
 from customer.catalogue import catalogue
-from customer.desk import Desk
-from customer.domain.events import StatedAsset
+from customer.domain.events import DeclaredAsset
 from customer.panorama import Panorama
 from customer.shapes import CustomerShown
 from pydantic import TypeAdapter
@@ -41,8 +41,10 @@ async def api(handler, store, reading, tmp_path, postgres_url):
         asked.append((context, position))
         return position < (0 if client.views_stand else 1_000_000)
 
-    desk = Desk(handler, store, catalogue(), reading, IDS, CLOCK, NOW.date, wait_for)
-    app = create_app("customer", [create_router(desk, doors(wait_for, permissions.ROLES))], settings)
+    service = CustomerService(handler, store, catalogue(), reading, IDS, CLOCK, NOW.date, wait_for)
+    app = create_app(
+        "customer", [create_router(service, dependencies(wait_for, permissions.ROLES))], settings
+    )
     token = development_token(settings, CLOCK.now(), subject="lin")
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
@@ -232,7 +234,7 @@ async def test_what_a_customer_states_to_own_is_kept_in_minor_units(api, handler
     stream = UUID(made.json()["customer_id"])
     [first] = await handler._store.read_stream(stream, 0, 1)
     registered = handler._catalogue.open(first, handler._keys.keys_for([stream])[stream]).event
-    assert registered.stated_assets == (StatedAsset("fund", 543_210, "CNY"),)
+    assert registered.stated_assets == (DeclaredAsset("fund", 543_210, "CNY"),)
 
 
 def stated(**changed):

@@ -5,8 +5,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from chassis.testing import Specification
-from contracts.identity import OutsideIds
+from contracts.identity import ExternalIds
 from customer.domain.customer import (
     REFERENCES_MAX,
     AdoptDescription,
@@ -36,6 +35,7 @@ from customer.domain.events import (
     ContradictionResolved,
     CustomerRegistered,
     CustomerRenamed,
+    DeclaredAsset,
     DetailsConfirmed,
     DetailsContradicted,
     IdentityDetailsCorrected,
@@ -45,14 +45,15 @@ from customer.domain.events import (
     ReferenceLinked,
     ReferenceRejected,
     ReferenceUnlinked,
-    StatedAsset,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.specification import Specification
+
 customer = Specification(customer_decider)
 zhang = Details(name="张伟", phone="13800001234")
-ids = OutsideIds(bytes(32))
+ids = ExternalIds(bytes(32))
 core = Reference.of(ids, "core", "4711")
 core_linked = ReferenceLinked(source="core", party_id=ids.party("core", "4711"), key="4711")
 by_staff = CustomerRegistered(name="张伟", kind="person", origin="staff", phone="13800001234")
@@ -71,7 +72,7 @@ def describe(details, reference=core, day=TODAY):
 
 
 def test_staff_register_a_customer_with_what_it_states_to_own():
-    stated = StatedAsset("deposit", 30_000_000, "CNY")
+    stated = DeclaredAsset("deposit", 30_000_000, "CNY")
     customer.given().when(RegisterCustomer(zhang, (core, core), (stated,))).then(
         msgspec.structs.replace(by_staff, stated_assets=(stated,)), core_claimed
     )

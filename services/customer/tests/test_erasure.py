@@ -7,19 +7,18 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.aging import EXPIRED_EVERY_SECONDS, expire_all
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.deciding import CommandContext
-from chassis.handling import STATES_CACHED_SECONDS, CommandHandler
-from chassis.privacy import ERASED, KEYS_CACHED_SECONDS, FileKeyEncryption, KeyRing
-from chassis.settings import Settings
-from chassis.testing import ManualClock
-from chassis.transient import is_transient
+from chassis.connections.settings import Settings
+from chassis.connections.transient import is_transient
+from chassis.privacy.aging import EXPIRED_EVERY_SECONDS, expire_all
+from chassis.privacy.keys import ERASED, KEYS_CACHED_SECONDS, FileKeyEncryption, KeyRing
+from chassis.privacy.tokens import development_token
+from chassis.write.deciding import CommandContext
+from chassis.write.handling import STATES_CACHED_SECONDS, CommandHandler
 from contracts.roles import ROLES
 from customer import permissions
+from customer.application import CustomerService
 from customer.catalogue import catalogue
-from customer.desk import Desk
 from customer.domain.customer import CustomerIsErased, RenameCustomer, customer_decider
 from customer.domain.events import CustomerErased, HeldAccount
 from customer.identities import customer_of_party
@@ -29,6 +28,8 @@ from customer.retention import RetentionHolds, check_retention
 from customer.settings import CustomerSettings
 from customer.views import customers
 from pydantic import ValidationError
+
+from tests.support.specification import ManualClock
 
 from .test_api import CLOCK, api, key
 from .test_policy import NUMBER, PARTY, START, described
@@ -60,11 +61,11 @@ def register(handler, store, key_ring):
 
 
 @pytest.fixture
-def desk(handler, store, reading, register):
+def service(handler, store, reading, register):
     async def reached(context, position, seconds):
         return True
 
-    return Desk(handler, store, catalogue(), reading, IDS, CLOCK, NOW.date, reached)
+    return CustomerService(handler, store, catalogue(), reading, IDS, CLOCK, NOW.date, reached)
 
 
 @pytest.fixture
@@ -90,11 +91,11 @@ async def published(store, customer):
 
 
 async def test_who_is_erased_has_no_key_left_and_keeps_the_account_of_another_living_owner(
-    desk, register, destroy, store, key_ring, bank, handler
+    service, register, destroy, store, key_ring, bank, handler
 ):
     await register(described(key_ring))
     await register(described(key_ring, number="W", name="王芳"))
-    outcome = await desk.erase(CUSTOMER, by())
+    outcome = await service.erase(CUSTOMER, by())
     assert outcome.events == (
         CustomerErased(
             parties=(PARTY,),
@@ -113,7 +114,7 @@ async def test_who_is_erased_has_no_key_left_and_keeps_the_account_of_another_li
     [registered] = [one for one in await told_of(store, key_ring, CUSTOMER) if hasattr(one, "phone")]
     assert (registered.name, registered.phone) == (ERASED, ERASED)
     # ...until she is erased too.
-    await desk.erase(OF_WIFE, by("wu"))
+    await service.erase(OF_WIFE, by("wu"))
     await destroy(await published(store, OF_WIFE))
     assert key_ring.erased([bank.joint]) == {bank.joint}
 
@@ -124,35 +125,35 @@ async def told_of(store, ring, stream):
 
 
 async def test_two_owners_that_are_erased_at_once_leave_no_key_of_their_account(
-    desk, register, destroy, store, key_ring, bank
+    service, register, destroy, store, key_ring, bank
 ):
     await register(described(key_ring))
     await register(described(key_ring, number="W", name="王芳"))
-    await asyncio.gather(desk.erase(CUSTOMER, by()), desk.erase(OF_WIFE, by("li")))
+    await asyncio.gather(service.erase(CUSTOMER, by()), service.erase(OF_WIFE, by("li")))
     his, hers = await published(store, CUSTOMER), await published(store, OF_WIFE)
     await asyncio.gather(destroy(his), destroy(hers))
     assert key_ring.erased([bank.joint, bank.own]) == {bank.joint, bank.own}
 
 
-async def test_two_at_once_and_again_afterwards_erase_once(desk, register, destroy, store, key_ring):
+async def test_two_at_once_and_again_afterwards_erase_once(service, register, destroy, store, key_ring):
     await register(described(key_ring))
     outcomes = await asyncio.gather(
-        *(desk.erase(CUSTOMER, by(str(n))) for n in range(4)), return_exceptions=True
+        *(service.erase(CUSTOMER, by(str(n))) for n in range(4)), return_exceptions=True
     )
     assert sum(not isinstance(one, Exception) and bool(one.events) for one in outcomes) == 1
     await destroy(await published(store, CUSTOMER))
-    again = await desk.erase(CUSTOMER, by("0"))
+    again = await service.erase(CUSTOMER, by("0"))
     assert (again.version, again.events, again.replayed) == (3, (), True)
     assert [one.name for one in await store.read_stream(CUSTOMER)].count("customer-erased") == 1
 
 
 @pytest.mark.requirement("M22")
 async def test_a_crash_before_the_keys_are_destroyed_and_a_key_database_that_is_away_are_made_good(
-    desk, register, destroy, store, key_ring, tmp_path, keys_url
+    service, register, destroy, store, key_ring, tmp_path, keys_url
 ):
     """The process that erased is gone after its event; the policy has the rest of it to do, and does it when it can."""
     await register(described(key_ring))
-    await desk.erase(CUSTOMER, by())
+    await service.erase(CUSTOMER, by())
     event = await published(store, CUSTOMER)
     assert key_ring.erased([CUSTOMER, PARTY]) == set()
     nowhere = psycopg.conninfo.make_conninfo(keys_url, port=1, host="127.0.0.1", connect_timeout=2)
@@ -170,25 +171,25 @@ async def test_a_crash_before_the_keys_are_destroyed_and_a_key_database_that_is_
 
 
 @pytest.mark.requirement("M22")
-async def test_what_comes_later_brings_nothing_back(desk, register, destroy, store, key_ring, handler):
+async def test_what_comes_later_brings_nothing_back(service, register, destroy, store, key_ring, handler):
     late = described(key_ring, 2, name="张伟明", phone="13900005678")
     await register(described(key_ring))
-    await desk.erase(CUSTOMER, by())
+    await service.erase(CUSTOMER, by())
     await register(late)  # its value still opens: the keys are not destroyed yet
     with pytest.raises(CustomerIsErased):
-        await desk.change(CUSTOMER, RenameCustomer("张伟明"), by("lin"), 3)
+        await service.change(CUSTOMER, RenameCustomer("张伟明"), by("lin"), 3)
     await destroy(await published(store, CUSTOMER))
     await register(late)
     with pytest.raises(CustomerIsErased):
-        await desk.change(CUSTOMER, RenameCustomer("张伟明"), by("lin"), 3)
+        await service.change(CUSTOMER, RenameCustomer("张伟明"), by("lin"), 3)
     assert len(await store.read_stream(CUSTOMER)) == 3
     assert key_ring.keys_for([CUSTOMER, PARTY]) == {}, "nor does anybody get a key again"
 
 
-async def test_an_identity_number_of_who_is_erased_is_free_again(desk, register, destroy, store, key_ring):
+async def test_an_identity_number_of_who_is_erased_is_free_again(service, register, destroy, store, key_ring):
     number = {"identity_number": "11010519491231002X"}
     await register(described(key_ring, **number))
-    await desk.erase(CUSTOMER, by())
+    await service.erase(CUSTOMER, by())
     await register(described(key_ring, number="W", name="王芳", **number))
     [event] = [one for one in await told_of(store, key_ring, OF_WIFE) if hasattr(one, "number_claim")]
     assert event.number_claim is not None

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from chassis.events import event_id
+from chassis.write.events import event_id
 from customer.holdings import held
 from customer.panorama import (
     ASSETS,

@@ -8,14 +8,14 @@ from uuid import UUID, uuid5
 
 import pytest
 from chassis.clock import SystemClock
-from chassis.deciding import CommandContext
-from chassis.delivered import read
-from chassis.privacy import Origin, Tampered, seal
-from chassis.secret_checks import SecretDiffers
-from chassis.transient import is_transient
-from chassis.transport import Record
+from chassis.connections.transient import is_transient
+from chassis.messaging.delivered import read
+from chassis.messaging.transport import Record
+from chassis.privacy.keys import Origin, Tampered, seal
+from chassis.write.deciding import CommandContext
+from chassis.write.secret_checks import SecretDiffers
 from contracts.envelope import Envelope
-from contracts.identity import OutsideIds
+from contracts.identity import ExternalIds
 from customer.claims import Claims, nth
 from customer.domain.customer import (
     Details,
@@ -40,7 +40,7 @@ from customer.policies.when_party_described_then_register_customer import ACTOR,
 from .told import START
 
 NUMBER = "4711"
-IDS = OutsideIds(bytes(32))
+IDS = ExternalIds(bytes(32))
 PARTY = IDS.party("core", NUMBER)
 NUMBERED = {"identity_number": "11010519491231002X"}
 
@@ -219,7 +219,7 @@ async def test_ids_that_were_derived_under_another_secret_stop_the_policy_and_re
     policy, store, key_ring
 ):
     """The key database was lost, and another secret was made in it for a store that is empty."""
-    differing = replace(policy, ids=OutsideIds(bytes(31) + b"\1"))
+    differing = replace(policy, ids=ExternalIds(bytes(31) + b"\1"))
     with pytest.raises(SecretDiffers, match="not the one that ids of ingest were derived under") as refused:
         await differing(described(key_ring))
     assert is_transient(refused.value), "so nothing is parked and nothing is committed"

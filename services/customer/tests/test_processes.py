@@ -12,11 +12,11 @@ from itertools import count
 import httpx
 import psycopg
 import pytest
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.privacy import KeyRing
-from chassis.settings import Settings
-from contracts.identity import OUTSIDE_IDS
+from chassis.connections.settings import Settings
+from chassis.privacy.keys import KeyRing
+from chassis.privacy.tokens import development_token
+from contracts.identity import EXTERNAL_IDS
 
 SECONDS_MAX = 60
 STOPPED_WITHIN_SECONDS = 20
@@ -163,7 +163,7 @@ def test_a_service_whose_store_was_written_under_another_secret_of_ids_says_so_a
         environment="development",
     )
     ring = KeyRing.of(settings, SystemClock().monotonic)
-    ring.secret(OUTSIDE_IDS)
+    ring.secret(EXTERNAL_IDS)
     ring.close()
     for role in ("api", "policies"):
         assert secret_differs(environment, role, "in the key database is another one")

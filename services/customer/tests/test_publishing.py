@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
 import pytest
-from chassis.catalogue import NewEvent
-from chassis.events import Metadata, StoredEvent
-from chassis.operating import OperatorActed
-from chassis.privacy import DataKey, is_token
+from chassis.privacy.keys import DataKey, is_token
+from chassis.write.catalogue import NewEvent
+from chassis.write.events import Metadata, StoredEvent
+from chassis.write.operations import OperatorActed
 from customer.catalogue import catalogue
 from customer.domain.events import (
     STORED_NAMES,
@@ -18,6 +18,7 @@ from customer.domain.events import (
     CustomerErased,
     CustomerRegistered,
     CustomerRenamed,
+    DeclaredAsset,
     DetailsConfirmed,
     DetailsContradicted,
     HeldAccount,
@@ -29,7 +30,6 @@ from customer.domain.events import (
     ReferenceLinked,
     ReferenceRejected,
     ReferenceUnlinked,
-    StatedAsset,
 )
 from customer.publishing import STORED_NAMES_TOLD, published
 
@@ -46,7 +46,7 @@ METADATA = Metadata(
 )
 EVENTS = [
     CustomerRegistered(
-        name="张伟", kind="person", origin="staff", stated_assets=(StatedAsset("wealth", 1, "CNY"),)
+        name="张伟", kind="person", origin="staff", stated_assets=(DeclaredAsset("wealth", 1, "CNY"),)
     ),
     ReferenceLinked(source="core", party_id=uuid5(SUBJECT, "p"), key="4711"),
     CustomerRenamed(name="张伟明"),

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import pytest
 from chassis.clock import SystemClock
-from chassis.documents import Change
-from chassis.events import event_id
-from chassis.mongo import MongoDocuments
-from chassis.privacy import Origin, is_token, seal
-from chassis.projecting import DocumentKey
-from contracts.identity import OutsideIds
+from chassis.privacy.keys import Origin, is_token, seal
+from chassis.read.documents import Change
+from chassis.read.mongo import MongoDocuments
+from chassis.read.projecting import DocumentKey
+from chassis.write.events import event_id
+from contracts.identity import ExternalIds
 from customer.reading import UNLINKED_WALKED_MAX, MovementsWanted, Reading
 from customer.shapes import CustomerShown
 from customer.views import asset_panorama, customers
@@ -22,7 +22,7 @@ from .told import START, Teller
 
 NOW = START + timedelta(days=2)
 TODAY, TOMORROW = (str((NOW + timedelta(days=days)).date()) for days in (0, 1))
-IDS = OutsideIds(bytes(32))
+IDS = ExternalIds(bytes(32))
 ZHANG, LI = UUID(int=1001), UUID(int=1002)
 PERSONAL = {"account", "name", "party", "card", "counterparty_account", "counterparty_name", "text", "phone"}
 

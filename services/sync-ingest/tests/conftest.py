@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from chassis.roles import migrate_databases
+from chassis.process.roles import migrate_databases
 from sync_ingest.adapters.port import Adapter, FeedFile, Item
 from sync_ingest.ingesting import Ingest
 from sync_ingest.opening import TABLES, opened

@@ -9,12 +9,12 @@ import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock, uuid7
-from chassis.deciding import CommandContext, Refusal
+from chassis.write.deciding import CommandContext, Refusal
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from sync_ingest.api import create_router
 from sync_ingest.archive import Archive, SourceBusy
-from sync_ingest.batches import IngestDesk, Turns
+from sync_ingest.batches import IngestService, Turns
 from sync_ingest.opening import IngestPool
 from sync_ingest.settings import SyncIngestSettings
 
@@ -28,7 +28,7 @@ CSV = b"acc,ref,day,amt\nA1,r1,2026-03-02,7.50\nA1,r2,2026-03-02,-2.25\n"
 
 
 class Open:
-    """Doors that let everybody in: the real ones are the chassis's, and tested there."""
+    """Dependencies that let everybody in: the real ones are the chassis's, and tested there."""
 
     @staticmethod
     async def caller() -> str:
@@ -59,11 +59,11 @@ async def client(postgres_url, data):
     async def refused(_: Request, refusal: Refusal) -> JSONResponse:
         return JSONResponse({"code": refusal.code, "detail": str(refusal)}, refusal.status)
 
-    desk = IngestDesk(pool.opened)
-    app.include_router(create_router(desk, Open, batch_bytes_max=10_000))
+    service = IngestService(pool.opened)
+    app.include_router(create_router(service, Open, batch_bytes_max=10_000))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ingest") as found:
         yield found
-    desk.close()
+    service.close()
     pool.close()
 
 

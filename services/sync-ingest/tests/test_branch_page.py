@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from chassis.clock import SystemClock
-from chassis.dead_letters import KeyCustody
-from chassis.transport import ensure_topics, group_lag
+from chassis.messaging.dead_letters import KeyCustody
+from chassis.messaging.transport import ensure_topics, group_lag
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 from sync_ingest.listening import GROUP, BranchFeed, FeedRole
 from sync_ingest.opening import IngestPool, opened_keys

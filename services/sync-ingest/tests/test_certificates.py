@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import pytest
 from chassis.money import BALANCE_MINOR_MAX
-from chassis.store import EVENT_BYTES_MAX
+from chassis.write.store import EVENT_BYTES_MAX
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sync_ingest.adapters.topic import Frame, framed
@@ -25,7 +25,7 @@ from sync_ingest.ingesting import (
     NothingToAcknowledge,
     ReasonMissing,
 )
-from sync_ingest.journal import CATALOGUE
+from sync_ingest.ledger import CATALOGUE
 from sync_ingest.pipeline import Limits
 from sync_ingest.reporting import certificate_of, masked_number
 

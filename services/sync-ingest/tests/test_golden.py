@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from sync_ingest.domain.identities import feed_id
 from sync_ingest.ingesting import FeedContent
-from sync_ingest.journal import CATALOGUE, STORE
+from sync_ingest.ledger import CATALOGUE, STORE
 
 GOLDEN = Path(__file__).parent / "golden"
 SOURCE = "golden"
 VARYING = frozenset({"digest", "received_at"})
 """A digest is under a key that is drawn by chance."""
 KEYED = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[58][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-"""So is an id of an outside number: it is told by the order in which it is met."""
+"""So is an id of an external id: it is told by the order in which it is met."""
 
 
 def told(ingest):

@@ -3,7 +3,7 @@
 from datetime import date
 
 import pytest
-from contracts.identity import OutsideIds
+from contracts.identity import ExternalIds
 from hypothesis import given
 from hypothesis import strategies as st
 from sync_ingest.domain.events import HolderNamed, HolderRemoved
@@ -12,7 +12,7 @@ from sync_ingest.domain.records import HolderRecord, HoldersRecord, ListedHolder
 
 TODAY = date(2026, 3, 1)
 LATER = date(2026, 4, 1)
-IDS = OutsideIds(bytes(32))
+IDS = ExternalIds(bytes(32))
 ADA, BO = IDS.party("s", "ada"), IDS.party("s", "bo")
 
 

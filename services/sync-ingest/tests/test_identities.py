@@ -6,9 +6,9 @@ import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.migrating import migrate
-from chassis.privacy import KEYS, FileKeyEncryption, KeyRing
-from contracts.identity import OUTSIDE_IDS, OutsideIds
+from chassis.connections.migrating import migrate
+from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from contracts.identity import EXTERNAL_IDS, ExternalIds
 from sync_ingest.domain.events import UPCASTS, IntakeReceived
 from sync_ingest.domain.identities import (
     certificate_id,
@@ -24,7 +24,7 @@ from sync_ingest.opening import opened
 from sync_ingest.settings import SyncIngestSettings
 
 KEY = bytes(32)
-IDS = OutsideIds(KEY)
+IDS = ExternalIds(KEY)
 
 
 def posting(account="1", transaction="t", leg=1, **changes):
@@ -67,7 +67,7 @@ def test_processes_over_one_key_database_agree_on_ids_and_others_do_not(ingest, 
     ring = KeyRing.open(
         elsewhere, FileKeyEncryption.at(tmp_path / "kek", create=True), SystemClock().monotonic
     )
-    ids = OutsideIds(ring.secret(OUTSIDE_IDS))
+    ids = ExternalIds(ring.secret(EXTERNAL_IDS))
     ring.close()
     assert ids.account("core", "1") != ingest.ids.account("core", "1")
 

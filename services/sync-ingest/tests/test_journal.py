@@ -5,10 +5,10 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from chassis.events import personal_fields
-from chassis.privacy import ERASED, Tampered
+from chassis.privacy.keys import ERASED, Tampered
+from chassis.write.events import personal_fields
 from sync_ingest.domain.events import PartyDescribed, PostingUndone
-from sync_ingest.journal import CATALOGUE
+from sync_ingest.ledger import CATALOGUE
 from sync_ingest.pipeline import Entry
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)

@@ -13,9 +13,16 @@ import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.dead_letters import KeyCustody, read_letter, resend
-from chassis.store.appender import StoreOverloaded
-from chassis.transport import KafkaPublisher, PublishFailed, Record, ensure_topics, group_lag, read_to_end
+from chassis.messaging.dead_letters import KeyCustody, read_letter, resend
+from chassis.messaging.transport import (
+    KafkaPublisher,
+    PublishFailed,
+    Record,
+    ensure_topics,
+    group_lag,
+    read_to_end,
+)
+from chassis.write.store.appender import StoreOverloaded
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 from devservers.strangers import send_strange
 from psycopg import errors

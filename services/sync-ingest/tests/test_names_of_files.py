@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import psycopg
 import pytest
-from chassis.migrating import migrate
+from chassis.connections.migrating import migrate
 from psycopg import sql
 from sync_ingest.archive import TABLES
 from sync_ingest.domain.certificate import Comparison, Judgement, Problem, certify

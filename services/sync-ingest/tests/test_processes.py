@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.transport import KafkaPublisher, Record, ensure_topics, read_to_end
+from chassis.messaging.transport import KafkaPublisher, Record, ensure_topics, read_to_end
+from chassis.privacy.tokens import development_token
 from contracts.topics import COREBANK_POSTINGS, INGEST_EVENTS
 from sync_ingest.opening import opened
 from sync_ingest.settings import SyncIngestSettings

@@ -5,10 +5,10 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 import pytest
-from chassis.catalogue import NewEvent
-from chassis.events import Metadata, personal_fields
-from chassis.privacy import DataKey
-from contracts.identity import OutsideIds
+from chassis.privacy.keys import DataKey
+from chassis.write.catalogue import NewEvent
+from chassis.write.events import Metadata, personal_fields
+from contracts.identity import ExternalIds
 from contracts.ingest import FeedCertified, FeedCertifiedV2, FeedRecordQuarantinedV2
 from contracts.ingest import FeedRecordQuarantined as FeedRecordQuarantined1
 from msgspec import structs
@@ -42,7 +42,7 @@ from sync_ingest.domain.records import (
     StandingOrderRecord,
 )
 from sync_ingest.domain.totals import ControlTotals
-from sync_ingest.journal import CATALOGUE
+from sync_ingest.ledger import CATALOGUE
 from sync_ingest.publishing import STORED_NAMES_TOLD, published
 
 DAY = date(2026, 1, 5)
@@ -85,7 +85,7 @@ def one_of_each():
         ),
         PartyRecord(party="P", name="王小明", born_on=DAY, gender="male", phone="138"),
     ):
-        yield described(OutsideIds(bytes(32)), "s", record)
+        yield described(ExternalIds(bytes(32)), "s", record)
     yield HolderNamed(source="s", party_id=ID, role="signatory", held_from=DAY)
     yield HolderRemoved(source="s", party_id=ID, role="joint", held_from=None, held_until=DAY)
     for reverses in (None, Reversed(ID, "card", DAY)):

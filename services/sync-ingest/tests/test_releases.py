@@ -6,8 +6,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from chassis.deciding import CommandKeyReused
-from chassis.store import Command
+from chassis.write.deciding import CommandKeyReused
+from chassis.write.store import Command
 from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.archive import Proposal
 from sync_ingest.domain.identities import QuarantineId, feed_id
@@ -25,7 +25,7 @@ from sync_ingest.ingesting import (
     RepairRefused,
     SecondPersonNeeded,
 )
-from sync_ingest.journal import CATALOGUE
+from sync_ingest.ledger import CATALOGUE
 
 DAY = date(2026, 3, 2)
 ANNA = Acting("anna", "operations", reason="the source named the amount")

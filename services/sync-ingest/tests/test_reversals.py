@@ -10,7 +10,7 @@ import pytest
 from sync_ingest.adapters.port import Item
 from sync_ingest.domain.records import Posting
 from sync_ingest.ingesting import Acting, FeedContent
-from sync_ingest.journal import CATALOGUE
+from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.pipeline import Origin, Pipeline
 from sync_ingest.settings import SyncIngestSettings

@@ -38,7 +38,7 @@ from sync_ingest.domain.records import (
 )
 from sync_ingest.enduring import PAUSES_SECONDS, enduring
 from sync_ingest.ingesting import FeedContent
-from sync_ingest.journal import CATALOGUE
+from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
 from sync_ingest.reporting import result_of
@@ -715,7 +715,7 @@ def folder_contents(folder):
 
 RUN = """
 import json, pathlib, sys
-from sync_ingest.journal import CATALOGUE
+from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
 from sync_ingest.settings import SyncIngestSettings

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sync_ingest.ingesting import FeedContent
-from sync_ingest.journal import CATALOGUE
+from sync_ingest.ledger import CATALOGUE
 
 _EXAMPLES = count(1)
 ACCOUNTS, DAYS, AMOUNTS = ("A", "B"), (date(2026, 3, 2), date(2026, 3, 3)), (-100, 100, 250)

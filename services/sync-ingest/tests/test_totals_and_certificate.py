@@ -4,7 +4,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from chassis.money import AmountUnreadable, minor_units
-from chassis.store import EVENT_BYTES_MAX
+from chassis.write.store import EVENT_BYTES_MAX
 from hypothesis import given
 from hypothesis import strategies as st
 from sync_ingest.domain.certificate import (

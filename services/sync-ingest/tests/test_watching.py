@@ -4,10 +4,10 @@ import io
 import json
 
 import psycopg
-from chassis import metrics
 from chassis.clock import SystemClock
-from chassis.migrating import migrate
-from chassis.transport import Record
+from chassis.connections.migrating import migrate
+from chassis.messaging.transport import Record
+from chassis.observability import metrics
 from structlog.testing import capture_logs
 from sync_ingest.ingesting import Acting, FeedContent
 from sync_ingest.listening import TOPIC, BranchFeed

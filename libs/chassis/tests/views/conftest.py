@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from itertools import count
 
 import pytest
-from chassis.mongo import Mongo
+from chassis.read.mongo import Mongo
 
 _NUMBERS = count(1)
 

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import msgspec
-from chassis.delivered import Delivered, read
-from chassis.documents import GONE, Document, DocumentKey
-from chassis.projecting import Collection, Index, View
-from chassis.transport import Record
+from chassis.messaging.delivered import Delivered, read
+from chassis.messaging.transport import Record
+from chassis.read.documents import GONE, Document, DocumentKey
+from chassis.read.projecting import Collection, Index, View
 from contracts.envelope import Envelope, Watermark
 
 NAMESPACE = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b13")

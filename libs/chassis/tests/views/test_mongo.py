@@ -6,8 +6,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from chassis.documents import Change, DocumentsUnavailable, Unwritable, Written
-from chassis.mongo import COMMAND_WRITES_MAX, PAGE_DOCUMENTS, Mongo, MongoDocuments, exact_sum
+from chassis.read.documents import Change, DocumentsUnavailable, Unwritable, Written
+from chassis.read.mongo import COMMAND_WRITES_MAX, PAGE_DOCUMENTS, Mongo, MongoDocuments, exact_sum
 from pymongo.errors import OperationFailure
 
 ID = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b12")

@@ -6,13 +6,12 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 import pytest
-from chassis import telemetry
-from chassis.books import GenerationLost
 from chassis.clock import SystemClock
-from chassis.documents import Change, DocumentKey, DocumentsUnavailable, Unwritable, Written
-from chassis.memory import MemoryBooks, MemoryDocuments, MemoryPublisher
-from chassis.mongo import Mongo, MongoDocuments
-from chassis.parking import (
+from chassis.observability import telemetry
+from chassis.read.checkpoints import GenerationLost
+from chassis.read.documents import Change, DocumentKey, DocumentsUnavailable, Unwritable, Written
+from chassis.read.mongo import Mongo, MongoDocuments
+from chassis.read.parking import (
     HELD_EVENTS_MAX,
     PARKED_SUBJECTS_MAX,
     RELEASED_AT_ONCE_MAX,
@@ -20,11 +19,13 @@ from chassis.parking import (
     GroupHeld,
     Parking,
 )
-from chassis.projecting import CONFLICT_ROUNDS_MAX, Contended, Projector
+from chassis.read.projecting import CONFLICT_ROUNDS_MAX, Contended, Projector
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typing_extensions import override
+
+from tests.support.memory import MemoryCheckpoints, MemoryDocuments, MemoryPublisher
 
 from .lists import OTHER, SUBJECTS, TOPIC, Repairs, Words, folded, lists
 
@@ -79,7 +80,7 @@ class World:
         self, documents: Any, repairs: Repairs | None = None, *, chunk: int = 4, cached: int = 3
     ) -> None:
         self.documents = documents
-        self.books = MemoryBooks()
+        self.checkpoints = MemoryCheckpoints()
         self.letters = MemoryPublisher()
         self.clock = QuickClock()
         self.view = lists(repairs)
@@ -87,7 +88,7 @@ class World:
             Projector(
                 self.view,
                 documents,
-                Parking(GROUP, self.books, self.letters, self.clock),
+                Parking(GROUP, self.checkpoints, self.letters, self.clock),
                 chunk_records=chunk,
                 cached_documents=cached,
             )
@@ -157,7 +158,7 @@ async def test_any_delivery_gives_the_plain_fold(log, steps, fates):
     world = World(Trying(iter(fates)))
     await run(world, words, steps)
     assert world.found == folded(world.view, words.all())
-    assert {place: p.position for place, p in world.books.saved.items()} == dict.fromkeys(
+    assert {place: p.position for place, p in world.checkpoints.saved.items()} == dict.fromkeys(
         [(TOPIC, 0), (TOPIC, 1)], words.position
     )
     assert not world.letters.records
@@ -179,15 +180,15 @@ async def test_poison_stops_its_subject_alone_and_after_repair_all_goes_on_in_or
     await run(world, words, steps)
     assert world.found == folded(world.view, words.all(), until_poison=True)
     stopped = {("customer", SUBJECTS[subject]) for subject, word in log if word.startswith("poison")}
-    assert set(world.books.waiting) == stopped
+    assert set(world.checkpoints.waiting) == stopped
     repairs.done = True
     for stream in stopped:
-        world.books.want(stream, "release")
+        world.checkpoints.want(stream, "release")
     for _ in range(len(fates) + 1):
         with suppress(DocumentsUnavailable):
             await world.projectors[1].tick()
-    assert not world.books.waiting
-    assert not any(world.books.kept.values())
+    assert not world.checkpoints.waiting
+    assert not any(world.checkpoints.kept.values())
     assert world.found == folded(world.view, words.all())
 
 
@@ -209,7 +210,7 @@ async def test_an_event_is_tried_three_times_with_growing_pauses_and_told_with_i
     )
     assert (headers["dl_subject"], headers["dl_sequence"]) == (str(SUBJECTS[0]).encode(), b"2")
     assert not [name for name in headers if not name.startswith("dl_")]
-    [parked] = world.books.waiting.values()
+    [parked] = world.checkpoints.waiting.values()
     assert (parked.subject, parked.sequence, parked.reason, parked.held) == (
         SUBJECTS[0],
         2,
@@ -224,19 +225,19 @@ async def test_a_release_that_fails_again_keeps_the_rest_and_what_was_repaired_s
     world = World(MemoryDocuments(), repairs)
     [first, second] = world.projectors
     await first.apply(words.all())
-    world.books.want(("customer", SUBJECTS[0]), "skip")
+    world.checkpoints.want(("customer", SUBJECTS[0]), "skip")
     await second.tick()
-    [parked] = world.books.waiting.values()
+    [parked] = world.checkpoints.waiting.values()
     assert (parked.sequence, parked.wanted) == (4, None)
     assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb"]
     repairs.done = True
-    world.books.want(("customer", SUBJECTS[0]), "release")
+    world.checkpoints.want(("customer", SUBJECTS[0]), "release")
     await second.tick()
     assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb", "poison", "ccc"]
     repairs.done = False
     await first.apply(words.all())  # all of it again: the skipped event stays skipped
     assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb", "poison", "ccc"]
-    assert not world.books.waiting
+    assert not world.checkpoints.waiting
 
 
 async def test_events_that_meet_a_release_under_way_are_not_lost():
@@ -252,13 +253,13 @@ async def test_events_that_meet_a_release_under_way_are_not_lost():
 
     async def overtaken() -> None:
         await refresh()
-        world.books.want(("customer", SUBJECTS[0]), "release")
+        world.checkpoints.want(("customer", SUBJECTS[0]), "release")
         await second.tick()
 
     first.parking.refresh = overtaken  # type: ignore[method-assign]
     await first.apply([late])
     assert world.found == folded(world.view, words.all())
-    assert not any(world.books.kept.values())
+    assert not any(world.checkpoints.kept.values())
 
 
 async def test_what_is_no_event_goes_to_the_dead_letters_and_nobody_waits():
@@ -271,7 +272,7 @@ async def test_what_is_no_event_goes_to_the_dead_letters_and_nobody_waits():
     [letter] = world.letters.records
     assert (letter.key, letter.value, dict(letter.headers)["dl_offset"]) == (b"", b"", b"1")
     assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "bb"]
-    assert world.books.saved[TOPIC, 0][:3] == (3, "customer", 2)
+    assert world.checkpoints.saved[TOPIC, 0][:3] == (3, "customer", 2)
 
 
 async def test_types_that_a_view_does_not_take_are_not_even_read():
@@ -283,19 +284,19 @@ async def test_types_that_a_view_does_not_take_are_not_even_read():
     assert world.found["lists"][str(SUBJECTS[0])]["_seq"] == 2
     words.say(0, "", body=b"{")
     await world.projectors[0].apply(words.all())
-    assert "BodyInvalid" in world.books.waiting["customer", SUBJECTS[0]].reason
+    assert "BodyInvalid" in world.checkpoints.waiting["customer", SUBJECTS[0]].reason
 
 
 async def test_positions_come_last_and_a_lost_generation_is_never_written_off():
     words = written_down([(0, "a")])
     world = World(MemoryDocuments())
-    world.books.lost = True
+    world.checkpoints.lost = True
     with pytest.raises(GenerationLost):
         await world.projectors[0].apply(words.all())
     world = World(Trying(iter([0, 8])))
     with pytest.raises(DocumentsUnavailable):
         await world.projectors[0].apply(words.all())
-    assert world.books.saved == {}
+    assert world.checkpoints.saved == {}
 
 
 async def test_what_was_folded_and_not_written_is_forgotten():
@@ -327,15 +328,15 @@ async def test_too_much_poison_holds_the_view_and_not_thousands_of_subjects():
     world = World(MemoryDocuments())
     words = written_down([(0, "poison"), (0, "a")])
     await world.projectors[0].apply(words.all())
-    [parked] = world.books.waiting.values()
-    world.books.waiting = {
+    [parked] = world.checkpoints.waiting.values()
+    world.checkpoints.waiting = {
         ("customer", SUBJECTS[0]): parked.__class__(*[*_values(parked)[:7], HELD_EVENTS_MAX, 1, None])
     }
     words.say(0, "b")
     with pytest.raises(GroupHeld):
         await world.projectors[0].apply(words.all())
     others = {SUBJECTS[0].__class__(int=number): parked for number in range(PARKED_SUBJECTS_MAX)}
-    world.books.waiting = others
+    world.checkpoints.waiting = others
     with pytest.raises(GroupHeld):
         await world.projectors[0].apply([words.say(1, "poison")])
 
@@ -358,7 +359,7 @@ async def test_an_entry_that_two_events_claim_is_refused():
         words = written_down([(0, "a"), (0, "bb")])
         for batch in batches:
             await world.projectors[0].apply([words.all()[n] for n in batch])
-        assert world.books.waiting["customer", SUBJECTS[0]].sequence == 2
+        assert world.checkpoints.waiting["customer", SUBJECTS[0]].sequence == 2
         assert world.found["entries"][str(SUBJECTS[0])]["word"] == "a"
 
 
@@ -408,7 +409,7 @@ async def test_a_document_that_no_database_takes_parks_its_subject(mongo):
         str(SUBJECTS[0]): ["a"],
         str(SUBJECTS[1]): ["ccc"],
     }
-    [parked] = world.books.waiting.values()
+    [parked] = world.checkpoints.waiting.values()
     assert (parked.sequence, parked.held) == (2, 2)
     assert Unwritable.__name__ in parked.reason
 
@@ -419,7 +420,7 @@ async def test_a_document_that_breaks_an_index_parks_its_subject(mongo, chunk):
     world = World(MongoDocuments(mongo, "lists_v1_"), chunk=chunk)
     words = written_down([(0, "same"), (2, "b"), (2, "same"), (2, "c"), (2, "d"), (4, "e")])
     await world.projectors[0].apply(words.all())
-    [parked] = world.books.waiting.values()
+    [parked] = world.checkpoints.waiting.values()
     assert (parked.subject, parked.sequence, parked.held) == (SUBJECTS[2], 2, 3)
     # Entries of later events may have been inserted by then: nobody counts them before the list does.
     lists_of = {document["_id"]: document["words"] for document in await mongo.find("lists_v1_lists")}
@@ -446,6 +447,6 @@ async def test_more_than_one_page_of_waiting_events_is_released():
     world = World(MemoryDocuments(), repairs)
     await world.projectors[0].apply(words.all())
     repairs.done = True
-    world.books.want(("customer", SUBJECTS[0]), "release")
+    world.checkpoints.want(("customer", SUBJECTS[0]), "release")
     await world.projectors[0].tick()
     assert world.found["lists"][str(SUBJECTS[0])]["length"] == len("poison") + RELEASED_AT_ONCE_MAX + 3

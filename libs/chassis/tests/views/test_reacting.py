@@ -7,14 +7,15 @@ from uuid import UUID
 
 import pytest
 from chassis.clock import SystemClock
-from chassis.delivered import Delivered
-from chassis.memory import MemoryBooks, MemoryPublisher
-from chassis.mongo_books import POSITIONS, MongoBooks, prepare_books, want
-from chassis.parking import Parking
-from chassis.reacting import BOOKS, Policy, PolicyRunner, Reactor
-from chassis.store import StoreUnavailable
-from chassis.transport import KafkaPublisher, ensure_topics
+from chassis.connections.transient import StoreUnavailable
+from chassis.messaging.delivered import Delivered
+from chassis.messaging.transport import KafkaPublisher, ensure_topics
+from chassis.reactions.policies import BOOKS, Policy, PolicyRunner, Reactor
+from chassis.read.mongo_checkpoints import POSITIONS, MongoCheckpoints, prepare_checkpoints, want
+from chassis.read.parking import Parking
 from contracts.topics import EVENTS, Topic, dead_letters
+
+from tests.support.memory import MemoryCheckpoints, MemoryPublisher
 
 from .lists import OTHER, SUBJECTS, TOPIC, WORD, Words
 from .test_viewing import comes
@@ -57,14 +58,14 @@ def letters():
 
 
 @pytest.fixture
-def books():
-    return MemoryBooks()
+def checkpoints():
+    return MemoryCheckpoints()
 
 
 @pytest.fixture
-def reactor(letters, books):
+def reactor(letters, checkpoints):
     policy = Policy("when_said_then_write", (TOPIC,), frozenset({WORD}), letters.write, "beginning")
-    return Reactor(policy, Parking("test.when", books, MemoryPublisher(), SystemClock()), at_once=3)
+    return Reactor(policy, Parking("test.when", checkpoints, MemoryPublisher(), SystemClock()), at_once=3)
 
 
 async def test_subjects_are_served_at_once_and_each_in_order(reactor, letters):
@@ -78,14 +79,14 @@ async def test_subjects_are_served_at_once_and_each_in_order(reactor, letters):
     assert letters.most_at_once == 3
 
 
-async def test_what_a_batch_needs_is_read_once_for_all_that_is_wanted_of_it(letters, books):
+async def test_what_a_batch_needs_is_read_once_for_all_that_is_wanted_of_it(letters, checkpoints):
     prepared = []
 
     async def prepare(events):
         prepared.append([event.subject for event in events])
 
     policy = Policy("when_said_then_write", (TOPIC,), frozenset({WORD}), letters.write, "beginning", prepare)
-    reactor = Reactor(policy, Parking("test.when", books, MemoryPublisher(), SystemClock()))
+    reactor = Reactor(policy, Parking("test.when", checkpoints, MemoryPublisher(), SystemClock()))
     words = Words()
     for subject in (0, 1, 0):
         words.say(subject, "a")
@@ -100,7 +101,7 @@ async def test_what_a_batch_needs_is_read_once_for_all_that_is_wanted_of_it(lett
     assert len(letters.written[SUBJECTS[0]]) == 2
 
 
-async def test_what_is_not_wanted_is_passed_over_and_the_position_goes_on(reactor, letters, books):
+async def test_what_is_not_wanted_is_passed_over_and_the_position_goes_on(reactor, letters, checkpoints):
     words = Words()
     words.say(0, "a")
     for _ in range(50):
@@ -112,7 +113,7 @@ async def test_what_is_not_wanted_is_passed_over_and_the_position_goes_on(reacto
     await reactor.apply([*records[:10], broken, *records[11:]])
     assert letters.written[SUBJECTS[0]] == ["a"]
     assert reactor.parking.letters.written == 0  # whoever wants such events says that it cannot be read
-    [saved] = [one for one in books.saved.values() if one.position]
+    [saved] = [one for one in checkpoints.saved.values() if one.position]
     assert saved.position == max(int(dict(record.headers)["ce_position"]) for record in records)
 
 
@@ -126,31 +127,33 @@ async def test_what_was_reacted_to_is_never_reacted_to_again(reactor, letters):
 
 
 @pytest.mark.parametrize("error", [ConnectionError("gone"), StoreUnavailable("gone"), TimeoutError()])
-async def test_a_server_that_is_lost_gives_the_batch_back_and_parks_nobody(reactor, letters, books, error):
+async def test_a_server_that_is_lost_gives_the_batch_back_and_parks_nobody(
+    reactor, letters, checkpoints, error
+):
     words = Words()
     words.say(0, "a")
     letters.failures = [error]
     with pytest.raises(ExceptionGroup):
         await reactor.apply(words.all())
-    assert not books.waiting
-    assert not books.saved
+    assert not checkpoints.waiting
+    assert not checkpoints.saved
     await reactor.apply(words.all())
     assert letters.written[SUBJECTS[0]] == ["a"]
 
 
-async def test_poison_parks_its_subject_and_release_keeps_the_order(reactor, letters, books):
+async def test_poison_parks_its_subject_and_release_keeps_the_order(reactor, letters, checkpoints):
     words = Words()
     for subject, word in [(0, "a"), (0, POISON), (1, "b"), (0, "c")]:
         words.say(subject, word)
     await reactor.apply(words.all())
-    reason = books.waiting["customer", SUBJECTS[0]].reason
+    reason = checkpoints.waiting["customer", SUBJECTS[0]].reason
     assert reason.startswith("ValueError at test_reacting.py:")
     assert POISON not in reason  # a policy may have opened what nobody else may read
     late = [words.say(0, "d"), words.say(1, "e")]
     await reactor.apply(late)
     assert dict(letters.written) == {SUBJECTS[0]: ["a"], SUBJECTS[1]: ["b", "e"]}
     letters.repaired = True
-    books.want(("customer", SUBJECTS[0]), "release")
+    checkpoints.want(("customer", SUBJECTS[0]), "release")
     assert await reactor.tick() == [SUBJECTS[0]]
     assert letters.written[SUBJECTS[0]] == ["a", POISON, "c", "d"]
 
@@ -188,18 +191,18 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
         stopping.set()
         await task
 
-    books = MongoBooks(mongo.beside(BOOKS), f"{service}.{policy.name}", policy.name)
+    checkpoints = MongoCheckpoints(mongo.beside(BOOKS), f"{service}.{policy.name}", policy.name)
 
     async def parked() -> bool:
-        return bool(await books.parked()) and letters.written[SUBJECTS[1]] == ["b"]
+        return bool(await checkpoints.parked()) and letters.written[SUBJECTS[1]] == ["b"]
 
     async def released() -> bool:
-        return not await books.parked()
+        return not await checkpoints.parked()
 
     await running("policies", parked)
     await mongo.drop_database()
     letters.repaired = True
-    assert await want(mongo.beside(BOOKS), books.group, ("customer", SUBJECTS[0]), "release")
+    assert await want(mongo.beside(BOOKS), checkpoints.group, ("customer", SUBJECTS[0]), "release")
     await running("policies", released)
     assert dict(letters.written) == {SUBJECTS[0]: ["a", POISON, "c"], SUBJECTS[1]: ["b"]}
     await publisher.publish([record._replace(offset=None) for record in words.all()])
@@ -242,9 +245,9 @@ async def test_a_policy_that_is_new_says_what_it_makes_of_what_was_published_bef
         )  # fmt: skip
 
     await tell(*[(number % 5, f"old{number}") for number in range(40)])
-    books = MongoBooks(mongo.beside(BOOKS), f"{service}.{policy.name}", policy.name)
-    await prepare_books(mongo.beside(BOOKS))
-    await runner()._begin(policy, books)  # and then it dies
+    checkpoints = MongoCheckpoints(mongo.beside(BOOKS), f"{service}.{policy.name}", policy.name)
+    await prepare_checkpoints(mongo.beside(BOOKS))
+    await runner()._begin(policy, checkpoints)  # and then it dies
     await mongo.beside(BOOKS).delete(POSITIONS, {"partition": 1})  # in the middle
     await tell((0, "new"), (1, "new"))
     stopping = asyncio.Event()

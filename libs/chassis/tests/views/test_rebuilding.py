@@ -7,8 +7,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from chassis.clock import SystemClock
-from chassis.rebuilding import Differs, Incomplete, Interrupted, compare, documents_hash, rebuild
-from chassis.transport import TopicDiffers
+from chassis.messaging.transport import TopicDiffers
+from chassis.read.rebuilding import Differs, Incomplete, Interrupted, compare, documents_hash, rebuild
 
 from .lists import SUBJECTS, folded, lists
 from .test_viewing import Bank, bank, comes
@@ -88,7 +88,7 @@ async def test_an_interrupted_rebuild_goes_on(bank):
         await rebuilt(bank, stopping=stopping, progress=stop, batch_records=20, caught_up_records_max=0)
     [begun] = await bank.generations().all()
     assert begun.state == "building"
-    reached = sum(at.offset for at in (await bank.generations().books(begun).positions()).values())
+    reached = sum(at.offset for at in (await bank.generations().checkpoints(begun).positions()).values())
     assert 0 < reached < 302
     result = await rebuilt(bank, caught_up_records_max=0)
     assert (result.resumed, result.generation.number) == (True, 1)

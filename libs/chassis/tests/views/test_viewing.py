@@ -10,14 +10,14 @@ from itertools import count
 from typing import Any
 
 import pytest
-from chassis import metrics
 from chassis.clock import SystemClock
-from chassis.generations import GENERATIONS, Generations, NotBuilt, ViewReader, owner_of
-from chassis.mongo import Mongo
-from chassis.mongo_books import parked_of, want
-from chassis.projecting import View
-from chassis.transport import KafkaPublisher, ensure_topics
-from chassis.viewing import ViewRunner
+from chassis.messaging.transport import KafkaPublisher, ensure_topics
+from chassis.observability import metrics
+from chassis.read.generations import GENERATIONS, Generations, NotBuilt, ViewReader, owner_of
+from chassis.read.mongo import Mongo
+from chassis.read.mongo_checkpoints import parked_of, want
+from chassis.read.projecting import View
+from chassis.read.viewing import ViewRunner
 from contracts import topics
 from contracts.topics import EVENTS, Topic, dead_letters
 from prometheus_client import generate_latest

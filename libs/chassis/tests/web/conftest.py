@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from chassis.auth import development_token
 from chassis.clock import SystemClock
-from chassis.deciding import Refusal, VersionMismatch
-from chassis.settings import Settings
-from chassis.store import StoreUnavailable
+from chassis.connections.settings import Settings
+from chassis.connections.transient import StoreUnavailable
+from chassis.privacy.tokens import development_token
 from chassis.web import (
     Asking,
     Commanding,
@@ -21,12 +20,13 @@ from chassis.web import (
     create_app,
     cursor,
     cursor_values,
-    doors,
+    dependencies,
     entity_tag,
     paging,
     refusals,
     unchanged,
 )
+from chassis.write.deciding import Refusal, VersionMismatch
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,7 +57,7 @@ Number = Annotated[int, InPath(ge=0, le=2**31)]
 
 def boxes_router(views: "Views") -> APIRouter:
     names = ("add", "list_boxes", "get", "rename", "broken", "away", "taken")
-    door = doors(
+    door = dependencies(
         views.wait_for,
         {**{name: {"administrator"} for name in names}, "secret": {"keeper"}},
         ["boxes"],

@@ -4,8 +4,8 @@ import json
 
 import httpx
 import pytest
-from chassis import telemetry
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
+from chassis.observability import telemetry
 from chassis.web import create_app
 from fastapi import FastAPI
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter

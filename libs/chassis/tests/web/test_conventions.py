@@ -8,7 +8,7 @@ import logging
 import httpx
 import pytest
 import structlog
-from chassis import telemetry
+from chassis.observability import telemetry
 from chassis.web import Permitted, create_app
 from chassis.web.app import UNAVAILABLE, RouteWithoutRoles
 from chassis.web.edge import BODY_BYTES_MAX, UNTRACED, Edge
@@ -334,7 +334,7 @@ async def test_health_says_why_not_and_metrics_are_refreshed_when_asked(app, any
     problem = is_problem(await anybody.get("/health/ready"), 503, "not-ready")
     assert problem["reasons"] == ["boxes-views: MongoDB does not answer"]
 
-    from chassis import metrics
+    from chassis.observability import metrics
 
     async def measure() -> None:
         metrics.LAG_EVENTS.labels("boxes-views", "boxes").set(42)

@@ -1,4 +1,4 @@
-"""Identities derived from outside keys, under one secret of the key custody.
+"""Identities derived from external ids, under one secret of the key custody.
 
 The same source and key give the same id in every service, so a fact that arrives twice, or in two places,
 is recognised without asking anybody. An account number has few digits: without a secret, whoever sees an id and a
@@ -19,7 +19,7 @@ PartyId = NewType("PartyId", UUID)
 PostingId = NewType("PostingId", UUID)
 
 CRM_NAMESPACE = UUID("5b0c9c7e-4f0d-5f0e-8a53-0d2f3ad5c0a1")
-OUTSIDE_IDS: Final = "outside-ids"
+EXTERNAL_IDS: Final = "outside-ids"
 """The purpose under which the key custody keeps the secret of these ids."""
 SECRET_BYTES: Final = 32
 
@@ -33,14 +33,14 @@ _set_int: Final = UUID.__dict__["int"].__set__
 _set_safe: Final = UUID.__dict__["is_safe"].__set__
 
 
-class OutsideIds:
-    """Ids of outside numbers: keyed BLAKE2b (RFC 7693) of kind, source and number, as UUID version 8 (RFC 9562)."""
+class ExternalIds:
+    """Ids of external ids: keyed BLAKE2b (RFC 7693) of kind, source and number, as UUID version 8 (RFC 9562)."""
 
     __slots__ = ("_secret",)
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != SECRET_BYTES:
-            raise ValueError(f"the secret of outside ids has {SECRET_BYTES} bytes")
+            raise ValueError(f"the secret of external ids has {SECRET_BYTES} bytes")
         self._secret = secret
 
     def account(self, source: str, account: str) -> AccountId:
@@ -86,4 +86,4 @@ class OutsideIds:
 
     @override
     def __repr__(self) -> str:
-        return "OutsideIds(secret=***)"
+        return "ExternalIds(secret=***)"

@@ -3,8 +3,8 @@
 
 import sys
 
-from chassis.roles import main
-from chassis.settings import from_environment
+from chassis.connections.settings import from_environment
+from chassis.process.roles import main
 
 from customer.bootstrap import TABLES, WITHOUT_POSTGRES, roles
 from customer.settings import CustomerSettings

@@ -5,15 +5,24 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
-from chassis.deciding import AlreadyRecorded, CommandContext, Outcome, TooManyConflicts, VersionMismatch
 from chassis.money import CurrencyCode
-from chassis.web import Doors, Paging, consistency_token, cursor, cursor_values, entity_tag, paging, refusals
+from chassis.web import (
+    Dependencies,
+    Paging,
+    consistency_token,
+    cursor,
+    cursor_values,
+    entity_tag,
+    paging,
+    refusals,
+)
+from chassis.write.deciding import AlreadyRecorded, CommandContext, Outcome, TooManyConflicts, VersionMismatch
 from fastapi import APIRouter, Depends, Path, Query, Response
 from msgspec import structs
 
+from customer.application import AccountNotHeld, CustomerService
 from customer.catalogue import CONTEXT
 from customer.claims import ClaimedTooOften, IdentityNumberKnown
-from customer.desk import AccountNotHeld, Desk
 from customer.domain.customer import (
     ChangeContactDetails,
     ConfirmReference,
@@ -136,17 +145,17 @@ _RESOLVED: Final[Answers] = {
 }
 
 
-def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one statement per route)
+def create_router(service: CustomerService, dependencies: Dependencies) -> APIRouter:  # noqa: PLR0915 (one statement per route)
     """The routes of customer."""
-    router = APIRouter(tags=["customer"], dependencies=[Depends(doors.caller)])
-    asking = [Depends(doors.at_least)]
-    Commanding = Annotated[CommandContext, Depends(doors.commanding)]
-    Expected = Annotated[int, Depends(doors.expected_version)]
+    router = APIRouter(tags=["customer"], dependencies=[Depends(dependencies.caller)])
+    asking = [Depends(dependencies.at_least)]
+    Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
+    Expected = Annotated[int, Depends(dependencies.expected_version)]
 
     async def changed(
         response: Response, customer: UUID, command: CustomerCommand, context: CommandContext, version: int
     ) -> Done:
-        return _done(response, await desk.change(customer, command, context, version))
+        return _done(response, await service.change(customer, command, context, version))
 
     # Routes are tried in this order, so what is asked most stands first.
 
@@ -157,14 +166,14 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
     )
     async def get_panorama(customer_id: CustomerPath, month: MonthWanted = None) -> Response:
         """What a customer owns and owes, per currency, each figure with its source, its age and its events."""
-        return Response(_encode(await desk.panorama(customer_id, month)), media_type="application/json")
+        return Response(_encode(await service.panorama(customer_id, month)), media_type="application/json")
 
     # commands
 
     @router.post("/customers", status_code=201, responses=_REGISTERED)
     async def register_customer(response: Response, context: Commanding, body: RegisterBody) -> Done:
         """Registers a customer. A reference that is another customer's is refused."""
-        outcome = await desk.register(body.said(desk.ids), context)
+        outcome = await service.register(body.said(service.ids), context)
         response.headers["Location"] = f"/customers/{outcome.stream_id}"
         return _done(response, outcome)
 
@@ -210,7 +219,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
     ) -> Done:
         """Staff say that a number of a source is this customer's. It shows nothing until it is confirmed: by master data
         that describes the same person, or by a person."""
-        return await changed(response, customer_id, LinkReference(body.said(desk.ids)), context, version)
+        return await changed(response, customer_id, LinkReference(body.said(service.ids)), context, version)
 
     @router.post("/customers/{customer_id}/references/{party_id}/confirm", responses=_SETTLED)
     async def confirm_reference(
@@ -249,7 +258,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
     ) -> Done:
         """A number is no longer this customer's from a bank day on, and shows nothing of its accounts any more."""
         why = structs.replace(context, reason=body.reason)
-        command = UnlinkReference(party_id, body.effective_on or desk.today())
+        command = UnlinkReference(party_id, body.effective_on or service.today())
         return await changed(response, customer_id, command, why, version)
 
     @router.post("/customers/{customer_id}/references/{party_id}/move", responses=_MOVED)
@@ -263,8 +272,8 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
     ) -> Done:
         """A number is another customer's from a bank day on. The version is that of the customer that loses it."""
         why = structs.replace(context, reason=body.reason)
-        day = body.effective_on or desk.today()
-        outcome = await desk.move_reference(customer_id, party_id, body.to, day, why, version)
+        day = body.effective_on or service.today()
+        outcome = await service.move_reference(customer_id, party_id, body.to, day, why, version)
         return _done(response, outcome)
 
     @router.post("/customers/{customer_id}/contradictions/{field}/resolve", responses=_RESOLVED)
@@ -292,7 +301,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
         """Has the customer's personal values destroyed, for good; refused as long as the law has them kept. The keys go
         within seconds, what processes remember of them within minutes. Figures stay."""
         why = structs.replace(context, reason=body.reason, privilege="high")
-        return _done(response, await desk.erase(customer_id, why, version))
+        return _done(response, await service.erase(customer_id, why, version))
 
     # questions
 
@@ -300,7 +309,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
     async def list_questions(page: Paged, question: QuestionWanted = None) -> CustomerPage:
         """Customers of whom a person has to look at something: contradictions, values that cannot be right, references
         that wait, identity numbers that two customers have."""
-        found = await desk.questions(question, _after(page, UUID), page.limit)
+        found = await service.questions(question, _after(page, UUID), page.limit)
         return CustomerPage(
             items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", page)
         )
@@ -310,9 +319,9 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
         """Customers in the order of their ids, or the one that a source knows under its own number."""
         if reference is not None:
             source, _, number = reference.partition(":")
-            found = await desk.by_reference(source, number)
+            found = await service.by_reference(source, number)
             return CustomerPage(items=[CustomerShown(**one) for one in found], next=None)
-        found = await desk.customers(_after(page, UUID), page.limit)
+        found = await service.customers(_after(page, UUID), page.limit)
         return CustomerPage(
             items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", page)
         )
@@ -320,14 +329,14 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
     @router.get("/customers/{customer_id}", dependencies=asking, responses=_SHOWN)
     async def get_customer(response: Response, customer_id: CustomerPath) -> CustomerShown:
         """Who a customer is, masked. The ETag is what a change must name in `If-Match`."""
-        found = CustomerShown(**await desk.customer(customer_id))
+        found = CustomerShown(**await service.customer(customer_id))
         response.headers["ETag"] = entity_tag(found.version)
         return found
 
     @router.get("/customers/{customer_id}/accounts", dependencies=asking, responses=_UNKNOWN)
     async def list_accounts(customer_id: CustomerPath) -> Accounts:
         """The accounts of a customer with all their holders."""
-        return Accounts(items=[AccountHeld(**one) for one in await desk.accounts(customer_id)])
+        return Accounts(items=[AccountHeld(**one) for one in await service.accounts(customer_id)])
 
     @router.get(
         "/customers/{customer_id}/accounts/{account_id}/movements",
@@ -349,7 +358,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
     ) -> MovementPage:
         """The movements behind a figure; `sums` over all of them is that figure."""
         wanted = MovementsWanted(currency, month, kind, spending)
-        found, sums = await desk.movements(
+        found, sums = await service.movements(
             customer_id, account_id, wanted, _after(page, int) or 0, page.limit
         )
         return MovementPage(
@@ -367,13 +376,13 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
         customer_id: CustomerPath, account_id: AccountPath, currency: CurrencyWanted = None
     ) -> Loans:
         """The loans behind a figure: granted, by which event, and what was repaid; `sums` is that figure."""
-        loans, sums = await desk.loans(customer_id, account_id, currency)
+        loans, sums = await service.loans(customer_id, account_id, currency)
         return Loans(items=loans, sums=sums)
 
     @router.get("/customers/{customer_id}/events", responses=_UNKNOWN)
     async def list_events(customer_id: CustomerPath, page: Paged) -> EventPage:
         """What happened to a customer, who did it and why; without personal values."""
-        found = await desk.events(customer_id, _after(page, int) or 0, page.limit)
+        found = await service.events(customer_id, _after(page, int) or 0, page.limit)
         return EventPage(
             items=[CustomerEventShown(**one) for one in found], next=_next(found, "sequence", page)
         )
@@ -384,7 +393,7 @@ def create_router(desk: Desk, doors: Doors) -> APIRouter:  # noqa: PLR0915 (one 
 
         A page may be short, even empty, and have a `next`: one call looks at a bounded number of accounts.
         """
-        found, reached, counted, all_counted = await desk.unlinked(_after(page, UUID), page.limit)
+        found, reached, counted, all_counted = await service.unlinked(_after(page, UUID), page.limit)
         return UnlinkedPage(
             items=[AccountKnown(**one) for one in found],
             next=None if reached is None else cursor(reached),

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
-from chassis.reacting import PoliciesRole
+from chassis.process.roles import Role, WebRole
+from chassis.reactions.policies import PoliciesRole
+from chassis.read.viewing import ViewsRole
 from chassis.relay import RelayRole
-from chassis.roles import Role, WebRole
-from chassis.viewing import ViewsRole
-from chassis.web import Look, Routes, create_app, doors, looking
+from chassis.web import ReadinessCheck, Routes, checking_readiness, create_app, dependencies
 from chassis.web.consistency import Heads
 from starlette.types import ASGIApp
 
@@ -38,8 +38,8 @@ async def routes(
 ) -> AsyncIterator[Routes]:
     """The routes of customer with the connections behind them; `others` are stores of other contexts that can be asked."""
     clock = clock or SystemClock()
-    async with both_sides(settings, clock) as (desk, write, read):
-        looks: dict[str, Look] = {
+    async with both_sides(settings, clock) as (service, write, read):
+        checks: dict[str, ReadinessCheck] = {
             "the store does not answer": write.store.head_position,
             "MongoDB does not answer": read.mongo.ping,
             **{
@@ -47,10 +47,10 @@ async def routes(
                 for view in VIEWS
             },
         }
-        async with looking(looks, clock) as not_ready:
+        async with checking_readiness(checks, clock) as not_ready:
             heads = {CONTEXT: write.store.head_position, **(others or {})}
-            entered = doors(read.views.wait_for, permissions.ROLES, heads=heads)
-            yield Routes(create_router(desk, entered), {}, not_ready, [measuring(read.reading, clock)])
+            entered = dependencies(read.views.wait_for, permissions.ROLES, heads=heads)
+            yield Routes(create_router(service, entered), {}, not_ready, [measuring(read.reading, clock)])
 
 
 @asynccontextmanager

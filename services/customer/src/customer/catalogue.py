@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from chassis.catalogue import Catalogue
-from chassis.operating import OPERATIONS
+from chassis.write.catalogue import Catalogue
+from chassis.write.operations import OPERATIONS
 
 from customer.domain.events import STORED_NAMES, registered_v1_to_v2
 

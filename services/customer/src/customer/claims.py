@@ -11,10 +11,10 @@ from datetime import date
 from typing import ClassVar, Final
 from uuid import UUID, uuid5
 
-from chassis.deciding import Refusal
-from chassis.handling import CommandHandler
-from chassis.store import EventStore
-from contracts.identity import OutsideIds
+from chassis.write.deciding import Refusal
+from chassis.write.handling import CommandHandler
+from chassis.write.store import EventStore
+from contracts.identity import ExternalIds
 
 from customer.domain.customer import Customer, CustomerCommand, Details
 from customer.domain.events import CustomerEvent, CustomerKind
@@ -92,7 +92,7 @@ def nth(first: UUID, number: int) -> UUID:
     return first if number == 0 else uuid5(first, str(number))
 
 
-def number_claim(ids: OutsideIds, details: Details) -> UUID | None:
+def number_claim(ids: ExternalIds, details: Details) -> UUID | None:
     """The identity of an identity number whose own check proves it; other numbers are not unique in the world."""
     if details.identity_number is None or not details.proven:
         return None

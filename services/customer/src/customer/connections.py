@@ -8,17 +8,17 @@ from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
-from chassis.generations import ViewReader
-from chassis.handling import CommandHandler
-from chassis.migrating import require
-from chassis.mongo import Mongo
-from chassis.privacy import KeyRing
-from chassis.secret_checks import secret_of
-from chassis.store import EventStore, tables
-from contracts.identity import OUTSIDE_IDS, OutsideIds
+from chassis.connections.migrating import require
+from chassis.privacy.keys import KeyRing
+from chassis.read.generations import ViewReader
+from chassis.read.mongo import Mongo
+from chassis.write.handling import CommandHandler
+from chassis.write.secret_checks import secret_of
+from chassis.write.store import EventStore, tables
+from contracts.identity import EXTERNAL_IDS, ExternalIds
 
+from customer.application import CustomerService, Handler
 from customer.catalogue import SCHEMA, catalogue
-from customer.desk import Desk, Handler
 from customer.domain.customer import customer_decider
 from customer.reading import Reading
 from customer.settings import CustomerSettings
@@ -35,7 +35,7 @@ class Write:
     store: EventStore
     ring: KeyRing
     handler: Handler
-    ids: OutsideIds
+    ids: ExternalIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ async def keys(settings: CustomerSettings, clock: Clock) -> AsyncIterator[KeyRin
         await asyncio.to_thread(ring.close)
 
 
-async def outside_ids(settings: CustomerSettings, ring: KeyRing, *, create: bool = True) -> OutsideIds:
-    """How outside numbers become ids, the same as in every other service and as when the store was written."""
-    ask = partial(secret_of, ring, settings.postgres_url, SCHEMA, OUTSIDE_IDS, create=create)
-    return OutsideIds(await asyncio.to_thread(ask))
+async def outside_ids(settings: CustomerSettings, ring: KeyRing, *, create: bool = True) -> ExternalIds:
+    """How external ids become ids, the same as in every other service and as when the store was written."""
+    ask = partial(secret_of, ring, settings.postgres_url, SCHEMA, EXTERNAL_IDS, create=create)
+    return ExternalIds(await asyncio.to_thread(ask))
 
 
 @asynccontextmanager
@@ -92,7 +92,7 @@ async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> 
 @asynccontextmanager
 async def both_sides(
     settings: CustomerSettings, clock: Clock | None = None
-) -> AsyncIterator[tuple[Desk, Write, Read]]:
+) -> AsyncIterator[tuple[CustomerService, Write, Read]]:
     """Everything that answers callers."""
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
@@ -100,7 +100,7 @@ async def both_sides(
         read = await stack.enter_async_context(read_side(settings, write.ring, clock))
         today = partial(settings.today, clock)
         reached = read.views.wait_for
-        desk = Desk(
+        service = CustomerService(
             write.handler,
             write.store,
             catalogue(),
@@ -111,4 +111,4 @@ async def both_sides(
             reached,
             settings.retention_years,
         )
-        yield desk, write, read
+        yield service, write, read

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import Final
 
-from chassis.privacy import ERASED
+from chassis.privacy.keys import ERASED
 
 from customer.districts import district_of
 

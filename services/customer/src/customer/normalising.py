@@ -13,7 +13,7 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 import phonenumbers
-from chassis.deciding import Refusal
+from chassis.write.deciding import Refusal
 from email_validator import EmailNotValidError, validate_email
 from stdnum.cn import ric, uscc
 from stdnum.exceptions import ValidationError

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from chassis.aging import AgedCache
 from chassis.clock import SystemClock
-from chassis.documents import open_sealed
-from chassis.privacy import KEYS_CACHED_SECONDS, DataKey, KeyRing, Origin, open_value
+from chassis.privacy.aging import AgedCache
+from chassis.privacy.keys import KEYS_CACHED_SECONDS, DataKey, KeyRing, Origin, open_value
+from chassis.read.documents import open_sealed
 
 Mask = Callable[[str | None], str | None]
 

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from chassis.events import event_id
 from chassis.money import decimal_text
+from chassis.write.events import event_id
 from typing_extensions import TypedDict
 
 from customer.holdings import SIGNATORY, owners, role_of
@@ -39,7 +39,7 @@ class Figure(TypedDict):
     """An amount in minor units and as people write it, and where it comes from.
 
     `as_of`: the bank date up to which every source of it is booked. `recorded_at`: when its newest event was written
-    down. `freshness_seconds`: how long ago its stalest source was last heard of. `stale`: the sources among its own that
+    down. `freshness_seconds`: how long ago its stalest source was last received from. `stale`: the sources among its own that
     have been silent for longer than the rules allow; where there is one, the figure may have been overtaken (amber).
     `position`: the highest position in the store of ingest among its events. `events`: links to what sums to it;
     movements of a liability sum to minus it.
@@ -286,7 +286,7 @@ class _Account:
 
 @dataclass(slots=True)
 class _Source:
-    """How far a source is booked, when it was last heard of, and how long ago that is."""
+    """How far a source is booked, when it was last received from, and how long ago that is."""
 
     booked_through: str | None = None
     heard_at: str = ""
@@ -369,7 +369,7 @@ def panorama(
     `month` is YYYY-MM, by default the month in which the newest movement was booked. Of an account that no longer
     keeps the month (see `keeps`) the documents must hold it all the same.
     """
-    heard = _heard(accounts, sources, now, stale_after_seconds)
+    received = _last_received(accounts, sources, now, stale_after_seconds)
     parties = {one["party_id"] for one in customer["parties"]}
     roles = {one["_id"]: role_of(one["holders"], parties) for one in accounts}
     owned = [one for one in accounts if roles[one["_id"]] != SIGNATORY]
@@ -396,7 +396,7 @@ def panorama(
         _owed(loans, account, counted)
         if account.product in _SPENDING_PRODUCTS:
             _spending(document, account, month, counted)
-        of_source = heard[account.source]
+        of_source = received[account.source]
         held.append(
             {
                 "account_id": account.id,
@@ -426,10 +426,10 @@ def panorama(
         "name": customer["name"],
         "kind": customer["kind"],
         "month": month,
-        "as_of": _as_of({one["source"] for one in owned}, heard),
-        "currencies": [_block(code, blocks[code], heard, month) for code in sorted(blocks)],
+        "as_of": _as_of({one["source"] for one in owned}, received),
+        "currencies": [_block(code, blocks[code], received, month) for code in sorted(blocks)],
         "accounts": held,
-        "sources": [_shown(name, heard[name]) for name in sorted(heard)],
+        "sources": [_shown(name, received[name]) for name in sorted(received)],
         "rules": {
             "joint_accounts": "in-full-for-each-holder",
             "aum": "assets-without-deducting-liabilities",
@@ -522,7 +522,7 @@ def _spending(document: Mapping[str, Any], account: _Account, month: str, blocks
             block.by_kind[kind] = block.by_kind.get(kind, 0) + minor
 
 
-def _block(currency: str, block: Block, heard: Mapping[str, _Source], month: str) -> CurrencyBlock:
+def _block(currency: str, block: Block, received: Mapping[str, _Source], month: str) -> CurrencyBlock:
     aum, liabilities, net = _Sum(), _Sum(), _Sum()
     for section in ASSETS:
         aum.plus(block.sections[section])
@@ -534,7 +534,7 @@ def _block(currency: str, block: Block, heard: Mapping[str, _Source], month: str
     nothing: Figure = {**_NOTHING, "amount": decimal_text(0, currency)}
 
     def figure(of: _Sum) -> Figure:
-        return _figure(of, currency, heard) if of.accounts else nothing
+        return _figure(of, currency, received) if of.accounts else nothing
 
     sections = block.sections
     spending: Spending = {
@@ -561,16 +561,16 @@ def _block(currency: str, block: Block, heard: Mapping[str, _Source], month: str
     }
 
 
-def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source]) -> Figure:
+def _figure(of: _Sum, currency: str, received: Mapping[str, _Source]) -> Figure:
     sources = list(of.sources)
     if len(sources) == 1:
-        only = heard[sources[0]]
+        only = received[sources[0]]
         as_of, freshness_seconds = only.booked_through, only.freshness_seconds
         stale = sources if only.stale else []
     else:
         sources.sort()
-        as_of, stale = _as_of(sources, heard), [source for source in sources if heard[source].stale]
-        freshness_seconds = max([heard[source].freshness_seconds for source in sources])
+        as_of, stale = _as_of(sources, received), [source for source in sources if received[source].stale]
+        freshness_seconds = max([received[source].freshness_seconds for source in sources])
     return {
         "amount_minor": of.minor,
         "amount": decimal_text(of.minor, currency),
@@ -586,30 +586,30 @@ def _figure(of: _Sum, currency: str, heard: Mapping[str, _Source]) -> Figure:
     }
 
 
-def _heard(
+def _last_received(
     accounts: Sequence[Mapping[str, Any]],
     sources: Iterable[Mapping[str, Any]],
     now: datetime,
     stale_after_seconds: int,
 ) -> dict[str, _Source]:
-    heard: dict[str, _Source] = {}
+    received: dict[str, _Source] = {}
     for account in accounts:
-        found = heard.get(account["source"]) or heard.setdefault(account["source"], _Source())
+        found = received.get(account["source"]) or received.setdefault(account["source"], _Source())
         found.hears(account["booked_through"], account["changed_at"])
     for source in sources:
-        known = heard.get(source["source"])
+        known = received.get(source["source"])
         if known is not None:
             known.hears(source["booked_through"], source.get("heard_at") or source["certified_at"])
             known.status, known.certificate = source["status"], source["certificate"]
             known.certified_at = source["certified_at"]
             known.reasons = source.get("reasons") or []
             known.expected_every_seconds = source.get("expected_every_seconds")
-    for known in heard.values():
+    for known in received.values():
         known.freshness_seconds = _seconds_since(known.heard_at, now)
         every_seconds = known.expected_every_seconds
         bound_seconds = stale_after_seconds if every_seconds is None else STALE_AFTER_TIMES * every_seconds
         known.stale = known.freshness_seconds > bound_seconds
-    return heard
+    return received
 
 
 def _shown(name: str, source: _Source) -> SourceShown:
@@ -631,9 +631,9 @@ def _newest_month(accounts: Sequence[Mapping[str, Any]], now: datetime) -> str:
     return (newest or now.date().isoformat())[:7]
 
 
-def _as_of(sources: Collection[str], heard: Mapping[str, _Source]) -> str | None:
+def _as_of(sources: Collection[str], received: Mapping[str, _Source]) -> str | None:
     """The day up to which all of these sources are booked; None where one of them has booked nothing."""
-    through = [heard[source].booked_through for source in sources]
+    through = [received[source].booked_through for source in sources]
     known = [day for day in through if day is not None]
     return min(known) if known and len(known) == len(through) else None
 

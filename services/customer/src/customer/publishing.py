@@ -7,8 +7,8 @@ own, stay here: a reader needs neither to follow the customer.
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from chassis.events import StoredEvent
-from chassis.operating import OPERATIONS
+from chassis.write.events import StoredEvent
+from chassis.write.operations import OPERATIONS
 from contracts import customer as public
 
 from customer.domain.events import DETAILS, registered_v1_to_v2

@@ -8,12 +8,12 @@ from operator import itemgetter
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from chassis.documents import Document, DocumentsUnavailable
-from chassis.events import event_id
-from chassis.gathering import Gathered
-from chassis.generations import NotBuilt
-from chassis.mongo import Mongo, exact_sum
-from chassis.privacy import ERASED, KeyRing, Origin
+from chassis.connections.coalescing import Coalesced
+from chassis.privacy.keys import ERASED, KeyRing, Origin
+from chassis.read.documents import Document, DocumentsUnavailable
+from chassis.read.generations import NotBuilt
+from chassis.read.mongo import Mongo, exact_sum
+from chassis.write.events import event_id
 
 from customer.holdings import held, others, owners, parties_on, standing
 from customer.masking import (
@@ -114,7 +114,7 @@ class Reading:
         self._ring = ring
         self._stale_after_seconds = stale_after_seconds
         self._today = today
-        self._holdings: Gathered[str, Document | None] = Gathered(self._load_holdings)
+        self._holdings: Coalesced[str, Document | None] = Coalesced(self._load_holdings)
 
     # customers
 

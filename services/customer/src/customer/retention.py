@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, ClassVar, Final
 
-from chassis.deciding import Refusal
+from chassis.write.deciding import Refusal
 
 RETENTION_YEARS: Final = 10
 """Anti-Money-Laundering Law of the People's Republic of China, article 34, in force since 2025-01-01: identity records

@@ -5,7 +5,7 @@ from typing import Self
 from zoneinfo import ZoneInfo
 
 from chassis.clock import Clock
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
 from pydantic import Field, model_validator
 
 from customer.panorama import STALE_AFTER_SECONDS

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from chassis.money import CurrencyCode, exponent, minor_units
-from contracts.identity import OutsideIds
+from contracts.identity import ExternalIds
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -18,7 +18,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from customer.domain.customer import REFERENCES_MAX, Details, Reference, RegisterCustomer
-from customer.domain.events import StatedAsset
+from customer.domain.events import DeclaredAsset
 from customer.panorama import HeldCard, HeldLoan, LoansSum
 
 STATED_ASSETS_MAX: Final = 50
@@ -55,7 +55,7 @@ class ReferenceBody(Asked):
     source: SourceName = Field(description="the name of the source")
     key: Text = Field(description="its own number of the customer")
 
-    def said(self, ids: OutsideIds) -> Reference:
+    def said(self, ids: ExternalIds) -> Reference:
         """As the domain says it."""
         return Reference.of(ids, self.source, self.key)
 
@@ -75,13 +75,13 @@ class StatedAssetBody(Asked):
             minor_units(amount, exponent(known.data["currency"]))
         return amount
 
-    def said(self) -> StatedAsset:
+    def said(self) -> DeclaredAsset:
         """As the domain says it."""
-        return StatedAsset(self.product, minor_units(self.amount, exponent(self.currency)), self.currency)
+        return DeclaredAsset(self.product, minor_units(self.amount, exponent(self.currency)), self.currency)
 
 
 class RegisterBody(Asked):
-    """A customer whom staff enter: at least a name, a way to reach it, and one core asset (R014)."""
+    """A customer whom staff enter: at least a name, a way to reach it, and one declared asset (R014)."""
 
     name: Text
     kind: Literal["person", "company"] = "person"
@@ -94,7 +94,7 @@ class RegisterBody(Asked):
     references: list[ReferenceBody] = Field(default=[], max_length=REFERENCES_MAX)
     stated_assets: list[StatedAssetBody] = Field(min_length=1, max_length=STATED_ASSETS_MAX)
 
-    def said(self, ids: OutsideIds) -> RegisterCustomer:
+    def said(self, ids: ExternalIds) -> RegisterCustomer:
         """As the domain says it."""
         details = Details(
             name=self.name,

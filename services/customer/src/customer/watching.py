@@ -4,12 +4,12 @@ from collections.abc import Callable
 from datetime import date
 from typing import Final
 
-from chassis import metrics
 from chassis.clock import Clock
-from chassis.documents import DocumentsUnavailable
-from chassis.generations import ViewReader
-from chassis.mongo import Mongo
-from chassis.privacy import KeyEncryption, KeyRing
+from chassis.observability import metrics
+from chassis.privacy.keys import KeyEncryption, KeyRing
+from chassis.read.documents import DocumentsUnavailable
+from chassis.read.generations import ViewReader
+from chassis.read.mongo import Mongo
 from prometheus_client import Gauge
 from typing_extensions import override
 

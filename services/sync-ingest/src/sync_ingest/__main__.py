@@ -3,8 +3,8 @@
 
 import sys
 
-from chassis.roles import main
-from chassis.settings import from_environment
+from chassis.connections.settings import from_environment
+from chassis.process.roles import main
 
 from sync_ingest.bootstrap import TABLES, roles
 from sync_ingest.settings import SyncIngestSettings

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Final, Literal, Protocol
 from uuid import UUID
 
 import msgspec
-from chassis.deciding import CommandContext, Refusal
 from chassis.money import TURNOVER_MINOR_MAX
 from chassis.web.paging import Page, Paged, Paging, cursor, cursor_values
+from chassis.write.deciding import CommandContext, Refusal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -16,7 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.archive import QuarantineStatus
-from sync_ingest.batches import BatchFile, IngestDesk
+from sync_ingest.batches import BatchFile, IngestService
 from sync_ingest.domain.records import ControlRecord, canonical_schema
 from sync_ingest.domain.sources import SOURCE_CHARACTERS_MAX
 from sync_ingest.ingesting import REASON_CHARACTERS_MAX, REPAIR_RECORDS_MAX, CertificateUnknown
@@ -249,7 +249,7 @@ class BatchOversized(Refusal):
     title_zh = "数据批次超过单次请求上限"
 
 
-class Doors(Protocol):
+class Dependencies(Protocol):
     """What the process that serves these routes puts before each of them, as dependencies."""
 
     @property
@@ -318,10 +318,12 @@ Source = Annotated[str | None, Query(description="only of this source", max_leng
 Count = Annotated[int | None, Query(description="a control total of the batch", ge=0, le=TURNOVER_MINOR_MAX)]
 
 
-def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATCH_BYTES_MAX) -> APIRouter:
+def create_router(
+    service: IngestService, dependencies: Dependencies, *, batch_bytes_max: int = BATCH_BYTES_MAX
+) -> APIRouter:
     """The routes of ingest. The process lets bodies of `batch_bytes_max` through to BATCHES_PATH."""
-    router = APIRouter(prefix="/ingest", tags=["ingest"], dependencies=[Depends(doors.caller)])
-    Commanding = Annotated[CommandContext, Depends(doors.commanding)]
+    router = APIRouter(prefix="/ingest", tags=["ingest"], dependencies=[Depends(dependencies.caller)])
+    Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
 
     @router.post("/batches", status_code=201, openapi_extra=_BATCH_BODY)
     async def take_batch_in(
@@ -357,7 +359,7 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
         files = await _files(request, fields, name, batch_bytes_max)
         if not fields["source"]:
             raise BatchMalformed("it names no source")
-        answer = await desk.batch(
+        answer = await service.batch(
             context,
             fields["source"],
             files,
@@ -375,7 +377,7 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
         page: Paged,
     ) -> Page[QuarantineItem]:
         """Records that could not be posted, in the order they came, without their content."""
-        found = await desk.quarantine(source, status, _number(page) or 0, page.limit)
+        found = await service.quarantine(source, status, _number(page) or 0, page.limit)
         return Page(items=[QuarantineItem(**each) for each in found], next=_next(found, page))
 
     @router.post(
@@ -387,7 +389,7 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
         response: Response, context: Commanding, entry: Annotated[UUID, Path()], repair: Repair
     ) -> TakenIn | Proposed:
         """Books the repair in the place of what was quarantined; above the amount that is set it is proposed (202)."""
-        answer = await desk.release(structs.replace(context, reason=repair.reason), entry, repair.lines())
+        answer = await service.release(structs.replace(context, reason=repair.reason), entry, repair.lines())
         if "repair" in answer:
             response.status_code = 202
             return Proposed(**answer)
@@ -399,27 +401,27 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
     ) -> TakenIn:
         """Books the repair that another person proposed, and nothing else."""
         approving = structs.replace(context, reason=approval.reason)
-        return _taken_in(response, await desk.approve(approving, entry, approval.repair))
+        return _taken_in(response, await service.approve(approving, entry, approval.repair))
 
     @router.post("/quarantine/{entry}/dismiss")
     async def dismiss(
         response: Response, context: Commanding, entry: Annotated[UUID, Path()], dismissal: Dismissal
     ) -> Dismissed:
         """Closes the entry without booking anything."""
-        position = await desk.dismiss(structs.replace(context, reason=dismissal.reason), entry)
+        position = await service.dismiss(structs.replace(context, reason=dismissal.reason), entry)
         response.headers["Consistency-Token"] = f"ingest-{position}"
         return Dismissed(position=position)
 
     @router.get("/certificates")
     async def list_certificates(source: Source = None, *, page: Paged) -> Page[Certificate]:
         """Reconciliation certificates, newest first."""
-        found = await desk.certificates(source, _number(page), page.limit)
+        found = await service.certificates(source, _number(page), page.limit)
         return Page(items=[Certificate(**each) for each in found], next=_next(found, page))
 
     @router.get("/certificates/{certificate_id}")
     async def get_certificate(certificate_id: Annotated[UUID, Path()]) -> Certificate:
         """One reconciliation certificate."""
-        found = await desk.certificate(certificate_id)
+        found = await service.certificate(certificate_id)
         if found is None:
             raise CertificateUnknown(str(certificate_id))
         return Certificate(**found)
@@ -430,7 +432,7 @@ def create_router(desk: IngestDesk, doors: Doors, *, batch_bytes_max: int = BATC
     ) -> Certificate:
         """Contradictions that a person takes as known count no longer; the answer is the certificate of now."""
         return Certificate(
-            **await desk.acknowledge(
+            **await service.acknowledge(
                 structs.replace(context, reason=acknowledgement.reason),
                 certificate_id,
                 acknowledgement.contradictions,

@@ -17,13 +17,13 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from chassis.deciding import Refusal
-from chassis.locks import IN_TRANSACTION_SECONDS_MAX, LockBusy, LockFence, Locks
-from chassis.migrating import Tables
-from chassis.postgres import connect
-from chassis.store import Command, writer_role
-from chassis.transient import Transient
-from contracts.identity import OutsideIds
+from chassis.connections.migrating import Tables
+from chassis.connections.postgres import connect
+from chassis.connections.transient import Transient
+from chassis.process.locks import IN_TRANSACTION_SECONDS_MAX, LockBusy, LockFence, Locks
+from chassis.write.deciding import Refusal
+from chassis.write.store import Command, writer_role
+from contracts.identity import ExternalIds
 from psycopg import sql
 from typing_extensions import override
 
@@ -300,7 +300,7 @@ class Archive:
     """One connection to ingest's tables; not shared between threads."""
 
     def __init__(
-        self, connection: "psycopg.Connection[Any]", locks: Locks, ids: OutsideIds, schema: str = "ingest"
+        self, connection: "psycopg.Connection[Any]", locks: Locks, ids: ExternalIds, schema: str = "ingest"
     ) -> None:
         self._connection = connection
         self._locks = locks
@@ -313,7 +313,7 @@ class Archive:
     def connect(
         cls,
         url: str,
-        ids: OutsideIds,
+        ids: ExternalIds,
         monotonic: Callable[[], float],
         schema: str = "ingest",
         *,

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
-from chassis.deciding import CommandContext
-from chassis.store import Command
+from chassis.write.deciding import CommandContext
+from chassis.write.store import Command
 
 from sync_ingest.archive import LOCK_WAIT_SECONDS_MAX, Proposal, QuarantineEntry, SourceBusy
 from sync_ingest.domain.identities import QuarantineId
@@ -85,7 +85,7 @@ class Turns:
 
 
 @dataclass(slots=True)
-class IngestDesk:
+class IngestService:
     """Runs ingest for the API. Runs have turns of their own, so that none of them keeps a reader waiting."""
 
     opened: Opened

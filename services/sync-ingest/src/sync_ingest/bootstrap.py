@@ -7,17 +7,17 @@ from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
-from chassis.dead_letters import KeyCustody
-from chassis.migrating import require
+from chassis.connections.migrating import require
+from chassis.messaging.dead_letters import KeyCustody
+from chassis.process.roles import Role, WebRole
 from chassis.relay import RelayRole
-from chassis.roles import Role, WebRole
-from chassis.web import Routes, create_app, doors, looking
+from chassis.web import Routes, checking_readiness, create_app, dependencies
 from starlette.types import ASGIApp
 
 from sync_ingest import permissions
 from sync_ingest.api import BATCHES_PATH, create_router
-from sync_ingest.batches import IngestDesk
-from sync_ingest.journal import SCHEMA, STORE
+from sync_ingest.batches import IngestService
+from sync_ingest.ledger import SCHEMA, STORE
 from sync_ingest.listening import GROUP, BranchFeed, FeedRole
 from sync_ingest.opening import TABLES, IngestPool, opened, opened_keys
 from sync_ingest.publishing import published
@@ -34,14 +34,14 @@ async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> As
     """The routes of ingest with the connections behind them."""
     await asyncio.to_thread(require, settings.postgres_url, TABLES)
     clock, pool = clock or SystemClock(), IngestPool(settings)
-    desk = IngestDesk(pool.opened)
-    looks = {"the store or the keys cannot be reached": lambda: asyncio.to_thread(pool.look)}
+    service = IngestService(pool.opened)
+    checks = {"the store or the keys cannot be reached": lambda: asyncio.to_thread(pool.look)}
     try:
-        async with looking(looks, clock) as not_ready:
+        async with checking_readiness(checks, clock) as not_ready:
             yield Routes(
                 create_router(
-                    desk,
-                    doors(_nothing_to_wait_for, permissions.ROLES),
+                    service,
+                    dependencies(_nothing_to_wait_for, permissions.ROLES),
                     batch_bytes_max=settings.batch_bytes_max,
                 ),
                 {BATCHES_PATH: settings.batch_bytes_max},
@@ -49,7 +49,7 @@ async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> As
                 [measuring(settings)],
             )
     finally:
-        await asyncio.to_thread(desk.close)
+        await asyncio.to_thread(service.close)
         await asyncio.to_thread(pool.close)
 
 

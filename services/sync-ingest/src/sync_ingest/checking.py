@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
-from contracts.identity import OutsideIds
+from contracts.identity import ExternalIds
 
 from sync_ingest.archive import Archive, Contradiction, Contradictions
 from sync_ingest.domain.certificate import Problem
@@ -67,7 +67,7 @@ class Checking:
 
     archive: Archive
     ledger: Movements
-    ids: OutsideIds
+    ids: ExternalIds
     source: str
     unchecked: bool = False
     series: dict[str, bytes] = field(default_factory=dict)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
-from chassis.store import Fenced
-from chassis.transient import LOST
+from chassis.connections.transient import LOST
+from chassis.write.store import Fenced
 
 from sync_ingest.ingesting import Ingest
 

@@ -11,13 +11,13 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from chassis.deciding import Refusal
-from chassis.events import RecordedEvent, StoredEvent
-from chassis.privacy import ERASED
-from chassis.store import Command, Fence
-from chassis.telemetry import carrier, span
-from chassis.transient import is_transient
-from contracts.identity import OutsideIds
+from chassis.connections.transient import is_transient
+from chassis.observability.telemetry import carrier, span
+from chassis.privacy.keys import ERASED
+from chassis.write.deciding import Refusal
+from chassis.write.events import RecordedEvent, StoredEvent
+from chassis.write.store import Command, Fence
+from contracts.identity import ExternalIds
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Adapter, FeedFile, Item, chunks_of_lines
 from sync_ingest.adapters.registry import FORMATS, Adapters, FormatUnknown, adapter_for
@@ -77,7 +77,7 @@ from sync_ingest.domain.sources import (
 )
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
 from sync_ingest.folding import Folding, Movements
-from sync_ingest.pipeline import AppendConflict, Entry, Journal, NotBookable, Origin, Pipeline
+from sync_ingest.pipeline import AppendConflict, Entry, LedgerPort, NotBookable, Origin, Pipeline
 
 _log = structlog.get_logger(__name__)
 
@@ -112,8 +112,8 @@ class Acting(NamedTuple):
 ITSELF: Final = Acting()
 
 
-class Ledger(Journal, Movements, Protocol):
-    """The store as a whole run needs it: the pipeline's journal, and reading accounts back."""
+class Ledger(LedgerPort, Movements, Protocol):
+    """The store as a whole run needs it: the pipeline's ledger, and reading accounts back."""
 
     def account_numbers(self, accounts: Sequence[UUID]) -> dict[UUID, str]:
         """How the source names these accounts, where that can still be read."""
@@ -332,7 +332,7 @@ class Ingest:
     """Everything a run needs; one instance per thread."""
 
     archive: Archive
-    ids: OutsideIds
+    ids: ExternalIds
     ledger: Ledger
     vault: Vault
     now: Callable[[], datetime]
@@ -621,14 +621,14 @@ class Ingest:
             repair=repair_id(self.ids, entry.source, entry.id, repaired),
             proposed_by=proposed_by,
         )
-        journal = _Releasing(self.ledger, self.ledger.sealed(releases))
+        ledger = _Releasing(self.ledger, self.ledger.sealed(releases))
         started = self.elapsed()
         try:
-            pipeline = self._book(source, [intake], journal)
+            pipeline = self._book(source, [intake], ledger)
         except NotBookable as reason:
             self.archive.discard([intake])
             raise RepairRefused(str(reason)) from reason
-        journal.finish()
+        ledger.finish()
         self.reached("after-release")
         self.archive.resolved(resolved, "released")
         if settle:
@@ -1069,13 +1069,13 @@ class Ingest:
             self.archive.set_aside(ids, None)
 
     def _pipeline(
-        self, source: str, journal: Journal, *, whole: bool = False, trial: bool = False
+        self, source: str, ledger: LedgerPort, *, whole: bool = False, trial: bool = False
     ) -> Pipeline:
         previous = self.latest_certificate(source)
         return Pipeline(
             source,
             self.ids,
-            journal,
+            ledger,
             _Book(self.archive, self.vault, self.now, source, self._folding(source)),
             now=self.now,
             bank_time=self.settings.bank_time,
@@ -1090,13 +1090,13 @@ class Ingest:
         self,
         source: str,
         intakes: Sequence[Intake],
-        journal: Journal | None = None,
+        ledger: LedgerPort | None = None,
         *,
         trial: bool = False,
     ) -> Pipeline:
-        """Books intakes; those of a repair, which come with a journal of their own, as a whole or not at all."""
-        whole = journal is not None and not trial
-        pipeline = self._pipeline(source, journal or self.ledger, whole=whole, trial=trial)
+        """Books intakes; those of a repair, which come with a ledger of their own, as a whole or not at all."""
+        whole = ledger is not None and not trial
+        pipeline = self._pipeline(source, ledger or self.ledger, whole=whole, trial=trial)
         adapter = self.adapters(intakes[0].format, intakes[0].mapping, kept=True)
         files, origins, met = [], [], set[IntakeId]()
         readings = self.archive.readings(intakes)
@@ -1294,7 +1294,7 @@ class Ingest:
 
 
 class _Beside:
-    """A journal that reads as the ledger does."""
+    """A ledger that reads as the ledger does."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -1311,7 +1311,7 @@ class _Bookable(Exception):
 
 
 class _Dry(_Beside):
-    """A journal that stores nothing: whoever comes as far as storing could be booked."""
+    """A ledger that stores nothing: whoever comes as far as storing could be booked."""
 
     def append(self, sealed: Sequence[StoredEvent]) -> list[int]:
         """Raises _Bookable."""
@@ -1319,7 +1319,7 @@ class _Dry(_Beside):
 
 
 class _Releasing(_Beside):
-    """A journal that stores the events of a release in the transaction of the repair that it books."""
+    """A ledger that stores the events of a release in the transaction of the repair that it books."""
 
     def __init__(self, ledger: Ledger, releases: Sequence[StoredEvent]) -> None:
         super().__init__(ledger)

@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 from chassis.clock import Clock
-from chassis.dead_letters import TRIES_MAX, Custody, DeadLetters
-from chassis.metrics import DEAD_LETTERS, LAG_EVENTS
-from chassis.parking import is_of_the_record
-from chassis.telemetry import places as places_of
-from chassis.transient import TRANSIENT, why
-from chassis.transport import Consumer, Header, KafkaPublisher, Record, ensure_topics
+from chassis.connections.transient import TRANSIENT, why
+from chassis.messaging.dead_letters import TRIES_MAX, Custody, DeadLetters
+from chassis.messaging.transport import Consumer, Header, KafkaPublisher, Record, ensure_topics
+from chassis.observability.metrics import DEAD_LETTERS, LAG_EVENTS
+from chassis.observability.telemetry import places as places_of
+from chassis.read.parking import is_of_the_record
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 
 from sync_ingest.adapters.topic import Frame, framed

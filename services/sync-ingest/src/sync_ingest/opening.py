@@ -7,18 +7,18 @@ from threading import Lock
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
-from chassis.deciding import Refusal
-from chassis.migrating import require
-from chassis.privacy import FileKeyEncryption, KeyRing
-from chassis.secret_checks import secret_of
-from chassis.store import Recorder, tables
-from contracts.identity import OUTSIDE_IDS, OutsideIds
+from chassis.connections.migrating import require
+from chassis.privacy.keys import FileKeyEncryption, KeyRing
+from chassis.write.deciding import Refusal
+from chassis.write.secret_checks import secret_of
+from chassis.write.store import Recorder, tables
+from contracts.identity import EXTERNAL_IDS, ExternalIds
 
 from sync_ingest import archive
 from sync_ingest.archive import Archive
 from sync_ingest.crashing import crash_at
 from sync_ingest.ingesting import ITSELF, Acting, Ingest, Progress
-from sync_ingest.journal import SCHEMA, KeptVault, StoreLedger
+from sync_ingest.ledger import SCHEMA, KeptVault, StoreLedger
 from sync_ingest.settings import SyncIngestSettings
 
 IDLE_MAX: Final = 4
@@ -56,7 +56,7 @@ def opened(
         if keys is None:
             keys = opened_keys(settings, clock)
             stack.callback(keys.close)
-        ids = OutsideIds(secret_of(keys, settings.postgres_url, SCHEMA, OUTSIDE_IDS))
+        ids = ExternalIds(secret_of(keys, settings.postgres_url, SCHEMA, EXTERNAL_IDS))
         yield Ingest(
             stack.enter_context(Archive.connect(settings.postgres_url, ids, clock.monotonic)),
             ids,

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple, Protocol, cast
 from uuid import UUID
 
 import msgspec
-from chassis.events import Event, StoredEvent
 from chassis.money import BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX
-from contracts.identity import OutsideIds
+from chassis.write.events import Event, StoredEvent
+from contracts.identity import ExternalIds
 from msgspec import structs
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Item
@@ -125,7 +125,7 @@ class AppendConflict(Exception):
     """Somebody else appended to a stream or used an identity first: read again and decide again."""
 
 
-class Journal(Protocol):
+class LedgerPort(Protocol):
     """What the pipeline asks of the event store. Every call is one bounded batch."""
 
     def postings(self, identities: Sequence[UUID]) -> dict[UUID, StoredPosting]:
@@ -316,8 +316,8 @@ class Pipeline:
     def __init__(
         self,
         source: str,
-        ids: OutsideIds,
-        journal: Journal,
+        ids: ExternalIds,
+        ledger: LedgerPort,
         book: QuarantineBook,
         *,
         now: Callable[[], datetime],
@@ -331,7 +331,7 @@ class Pipeline:
     ) -> None:
         """`whole`: raise NotBookable where a record cannot be booked, before anything of its batch is stored.
 
-        `trial`: only find out whether a posting could be booked; the journal is asked to store the first one that can.
+        `trial`: only find out whether a posting could be booked; the ledger is asked to store the first one that can.
         """
         self.source = source
         self._whole = whole
@@ -343,7 +343,7 @@ class Pipeline:
         self.read = FeedRead()
         self.appended = 0
         self._ids = ids
-        self._journal = journal
+        self._ledger = ledger
         self._book = book
         self._now = now
         self._certified_through = certified_through
@@ -354,7 +354,7 @@ class Pipeline:
         self._gathered: list[_Planned] = []
         self._seen = Positions()
         self._deferred: list[tuple[Item, UUID]] = []
-        self._unnumbered = Unnumbered(ids, source, partial(_intakes, journal))
+        self._unnumbered = Unnumbered(ids, source, partial(_intakes, ledger))
         self._ordinals: Counter[tuple[UUID, bytes]] = Counter()
         self._entered: set[QuarantineId] = set()
         self._named = self._unnamed = 0
@@ -507,10 +507,10 @@ class Pipeline:
         Not looking is for feeds that bring news: the store refuses a batch with an identity that it holds, in the
         same transaction, and then the batch is planned again with a look.
         """
-        known = self._journal.postings(identities) if look else {}
+        known = self._ledger.postings(identities) if look else {}
         self._repeating = bool(known)
         plan = self._plan(items, postings, identities, known)
-        return _Planned(items, identities, plan, distinct, self._journal.sealed(plan.entries))
+        return _Planned(items, identities, plan, distinct, self._ledger.sealed(plan.entries))
 
     def _touches(self, identities: frozenset[int]) -> bool:
         """Whether any of these is on its way into the store and could not be found there yet."""
@@ -528,7 +528,7 @@ class Pipeline:
     def _take_off(self) -> None:
         batches, self._gathered = self._gathered, []
         sealed = [event for planned in batches for event in planned.sealed]
-        positions = self._writer.submit(self._journal.append, sealed) if sealed else _nothing()
+        positions = self._writer.submit(self._ledger.append, sealed) if sealed else _nothing()
         self._in_flight = _InFlight(batches, positions)
 
     def _land(self) -> None:
@@ -554,7 +554,7 @@ class Pipeline:
             planned = self._planned(items, postings, identities, frozenset(), look=True)
             self._refuse_part(planned.plan)
             try:
-                positions = self._journal.append(planned.sealed) if planned.sealed else []
+                positions = self._ledger.append(planned.sealed) if planned.sealed else []
             except AppendConflict:
                 if attempt + 1 == CONFLICT_RETRIES_MAX:
                     raise
@@ -669,8 +669,8 @@ class Pipeline:
                 missing = {p.account for p in postings}
             ids, source = self._ids, self.source
             streams: dict[str, UUID] = {account: ids.account(source, account) for account in missing}
-            keys = self._journal.digest_keys(list(streams.values()))
-            heads = self._journal.heads(list(streams.values()))
+            keys = self._ledger.digest_keys(list(streams.values()))
+            heads = self._ledger.heads(list(streams.values()))
             held: dict[UUID, dict[str, AccountTotal]] = {}
             for purse, total in self._book.ledger_totals(list(heads)).items() if heads else ():
                 held.setdefault(purse.account, {})[purse.currency] = total
@@ -717,8 +717,8 @@ class Pipeline:
 
     def _plan_reversals(self, plan: _Plan, new: dict[int, _New], reversing: Sequence[_New]) -> None:
         originals = list({fresh.original for fresh in reversing if fresh.original})
-        stored = self._journal.postings(originals)
-        undone_before = self._journal.known([undone_id(original) for original in originals])
+        stored = self._ledger.postings(originals)
+        undone_before = self._ledger.known([undone_id(original) for original in originals])
         for fresh in reversing:
             original = fresh.original
             if original is None:
@@ -804,7 +804,7 @@ class Pipeline:
         for fields in plan.differing_in_feed:
             totals.count_differing(fields)
         if plan.differing:
-            for fields in self._journal.differences(plan.differing):
+            for fields in self._ledger.differences(plan.differing):
                 totals.count_differing(fields)
 
     # master data
@@ -860,7 +860,7 @@ class Pipeline:
         ids = self._ids
         subjects = [subject_of(ids, self.source, record) for _, record in latest]
         streams = [stream_of(ids, self.source, record) for _, record in latest]
-        keys = self._journal.digest_keys(list(dict.fromkeys(streams)))
+        keys = self._ledger.digest_keys(list(dict.fromkeys(streams)))
         told = self._book.descriptions(list(dict.fromkeys(subjects)))
         revisions: dict[UUID, tuple[int, str]] = {}
         wanted = []
@@ -873,7 +873,7 @@ class Pipeline:
                 wanted.append((item, record, stream, event, identity))
             if events:
                 revisions[subject] = (revision, after)
-        known = self._journal.known([identity for *_, identity in wanted])
+        known = self._ledger.known([identity for *_, identity in wanted])
         heads = self._heads_of([stream for _, _, stream, _, _ in wanted])
         entries = []
         for item, record, stream, event, identity in wanted:
@@ -946,7 +946,7 @@ class Pipeline:
         resolved = self._book.resolved_among(rows)
         waiting = {identity: each for identity, each in named.items() if identity not in resolved}
         for attempt in range(CONFLICT_RETRIES_MAX):
-            known = self._journal.known(list(waiting))
+            known = self._ledger.known(list(waiting))
             head = self._heads_of([stream])[stream]
             entries, events, now = [], [], self._now()
             for identity, quarantined in waiting.items():
@@ -1024,18 +1024,18 @@ class Pipeline:
     def _append(self, entries: Sequence[Entry]) -> list[int]:
         if not entries:
             return []
-        positions = self._journal.append(self._journal.sealed(entries))
+        positions = self._ledger.append(self._ledger.sealed(entries))
         self.appended += len(entries)
         return positions
 
     def _heads_of(self, streams: Sequence[UUID]) -> dict[UUID, int]:
-        found = self._journal.heads(list(dict.fromkeys(streams)))
+        found = self._ledger.heads(list(dict.fromkeys(streams)))
         return {stream: found.get(stream, 0) for stream in streams}
 
 
-def _intakes(journal: Journal, identities: Sequence[UUID]) -> dict[UUID, UUID]:
+def _intakes(ledger: LedgerPort, identities: Sequence[UUID]) -> dict[UUID, UUID]:
     """Which intake brought each of these postings."""
-    return {identity: stored.intake for identity, stored in journal.postings(identities).items()}
+    return {identity: stored.intake for identity, stored in ledger.postings(identities).items()}
 
 
 def _day_start(bank_time: tzinfo, day: date) -> datetime:

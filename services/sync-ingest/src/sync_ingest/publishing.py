@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from chassis.events import StoredEvent
+from chassis.write.events import StoredEvent
 from contracts import ingest as public
 
 Data = dict[str, Any]

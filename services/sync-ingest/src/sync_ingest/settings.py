@@ -4,7 +4,7 @@ from datetime import date, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from chassis.settings import Settings
+from chassis.connections.settings import Settings
 from pydantic import Field, field_validator
 
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR

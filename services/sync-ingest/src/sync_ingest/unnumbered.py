@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from contracts.identity import OutsideIds
+from contracts.identity import ExternalIds
 
 from sync_ingest.domain.identities import equals_id, ordinal_id
 from sync_ingest.domain.records import Covers, Posting
@@ -34,7 +34,7 @@ class Unnumbered:
     """Gives identities to the postings of a run, file by file. `stored`: which intake brought each of some identities."""
 
     def __init__(
-        self, ids: OutsideIds, source: str, stored: Callable[[Sequence[UUID]], Mapping[UUID, UUID]]
+        self, ids: ExternalIds, source: str, stored: Callable[[Sequence[UUID]], Mapping[UUID, UUID]]
     ) -> None:
         self._ids = ids
         self._source = source

@@ -7,8 +7,8 @@ import asyncio
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from chassis import metrics
-from chassis.postgres import connect
+from chassis.connections.postgres import connect
+from chassis.observability import metrics
 from prometheus_client import Gauge
 
 from sync_ingest.settings import SyncIngestSettings

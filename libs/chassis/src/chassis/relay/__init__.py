@@ -12,7 +12,7 @@ from chassis.relay.loop import (
 )
 from chassis.relay.postgres import RELAY_LEASE, Listening, PostgresPositions, StoreLog
 from chassis.relay.role import RelayRole
-from chassis.store.items import Fenced
+from chassis.write.store.items import Fenced
 
 __all__ = [
     "RELAY_LEASE",

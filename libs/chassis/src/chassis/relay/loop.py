@@ -20,13 +20,13 @@ from contracts.registry import PublicEvent
 from contracts.topics import Topic, place_of
 from typing_extensions import override
 
-from chassis import metrics
 from chassis.clock import Clock
-from chassis.events import StoredEvent
-from chassis.leases import Lease
-from chassis.store.items import Fenced, StoreUnavailable
-from chassis.transient import is_transient
-from chassis.transport import Publisher, Record
+from chassis.connections.transient import StoreUnavailable, is_transient
+from chassis.messaging.transport import Publisher, Record
+from chassis.observability import metrics
+from chassis.process.leases import Lease
+from chassis.write.events import StoredEvent
+from chassis.write.store.items import Fenced
 
 BATCH_EVENTS_MAX: Final = 2_000
 POLL_SECONDS_MAX: Final = 0.5
@@ -517,7 +517,7 @@ class Relay:
 
 
 def _event_id(stream: bytes, version: int) -> str:
-    """The text of `chassis.events.event_id`, at a third of its price."""
+    """The text of `chassis.write.events.event_id`, at a third of its price."""
     digest = bytearray(sha1(stream + b"%d" % version, usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from psycopg import sql
 
-from chassis.postgres import connect
+from chassis.connections.postgres import connect
 from chassis.relay.loop import Held
 from chassis.relay.postgres import RELAY_LEASE
-from chassis.store.schema import checked, writer_role
+from chassis.write.store.schema import checked, writer_role
 
 
 def held_of(url: str, schema: str) -> list[Held]:

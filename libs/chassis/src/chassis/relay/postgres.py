@@ -11,14 +11,14 @@ from psycopg import sql
 from typing_extensions import override
 
 from chassis.clock import Clock
-from chassis.events import StoredEvent
-from chassis.postgres import connect_async
-from chassis.reconnecting import Reconnecting
+from chassis.connections.postgres import connect_async
+from chassis.connections.reconnecting import Reconnecting
+from chassis.connections.transient import DATABASE_LOST
 from chassis.relay.loop import Counted, Held, Hint, Log, RelayPositions
-from chassis.store.items import Fenced
-from chassis.store.recorder import Recorder
-from chassis.store.schema import channel, checked, writer_role
-from chassis.transient import DATABASE_LOST
+from chassis.write.events import StoredEvent
+from chassis.write.store.items import Fenced
+from chassis.write.store.recorder import Recorder
+from chassis.write.store.schema import channel, checked, writer_role
 
 RELAY_LEASE: Final = "relay"
 LISTEN_AGAIN_SECONDS: Final = 5.0

@@ -7,17 +7,17 @@ from typing import Final
 import structlog
 from contracts.topics import EVENTS
 
-from chassis import metrics
 from chassis.clock import Clock, SystemClock
-from chassis.leases import Lease, PostgresLease
-from chassis.migrating import require
+from chassis.connections.migrating import require
+from chassis.connections.settings import COMMANDS_KEPT_DAYS
+from chassis.connections.transient import StoreUnavailable
+from chassis.messaging.transport import KafkaPublisher, batch_bytes_max, ensure_topics
+from chassis.observability import metrics
+from chassis.process.leases import Lease, PostgresLease
 from chassis.relay.loop import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, Relay, Words
 from chassis.relay.postgres import RELAY_LEASE, Listening, PostgresPositions, StoreLog
-from chassis.settings import COMMANDS_KEPT_DAYS
-from chassis.store.items import StoreUnavailable
-from chassis.store.recorder import Recorder
-from chassis.store.schema import tables
-from chassis.transport import KafkaPublisher, batch_bytes_max, ensure_topics
+from chassis.write.store.recorder import Recorder
+from chassis.write.store.schema import tables
 
 CLOSING_SECONDS_MAX: Final = 5
 FRAMING_BYTES: Final = 1_024

@@ -5,10 +5,10 @@ from chassis.web.callers import Asking, Permitted, caller
 from chassis.web.commands import Commanding, command_context, idempotency_key
 from chassis.web.conditional import Expected, entity_tag, expected_version, unchanged
 from chassis.web.consistency import WaitFor, consistency_token, reading_own_write
-from chassis.web.doors import Doors, doors
+from chassis.web.dependencies import Dependencies, dependencies
 from chassis.web.paging import LIMIT_MAX, CursorInvalid, Page, Paging, cursor, cursor_values, paging
 from chassis.web.problems import Problem, refusals
-from chassis.web.served import Look, Routes, looking
+from chassis.web.served import ReadinessCheck, Routes, checking_readiness
 from chassis.web.serving import PortTaken, listening_socket, serve
 
 __all__ = [
@@ -16,28 +16,28 @@ __all__ = [
     "Asking",
     "Commanding",
     "CursorInvalid",
-    "Doors",
+    "Dependencies",
     "Expected",
-    "Look",
     "Page",
     "Paging",
     "Permitted",
     "PortTaken",
     "Problem",
+    "ReadinessCheck",
     "Routes",
     "WaitFor",
     "caller",
+    "checking_readiness",
     "command_context",
     "consistency_token",
     "create_app",
     "cursor",
     "cursor_values",
-    "doors",
+    "dependencies",
     "entity_tag",
     "expected_version",
     "idempotency_key",
     "listening_socket",
-    "looking",
     "paging",
     "reading_own_write",
     "refusals",

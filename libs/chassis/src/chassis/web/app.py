@@ -14,17 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
-from chassis import metrics
-from chassis.auth import Verifier, verifier_of
 from chassis.clock import Clock, SystemClock
-from chassis.deciding import Refusal
-from chassis.settings import Settings
-from chassis.transient import Transient
+from chassis.connections.settings import Settings
+from chassis.connections.transient import Transient
+from chassis.observability import metrics
+from chassis.privacy.tokens import Verifier, verifier_of
 from chassis.web.callers import Permitted
 from chassis.web.edge import Edge
 from chassis.web.openapi import describe
 from chassis.web.pages import pages
 from chassis.web.problems import MethodNotAllowed, NotReady, RequestMalformed, of_invalid, of_status, problem
+from chassis.write.deciding import Refusal
 
 PUBLIC: Final = (
     "/",

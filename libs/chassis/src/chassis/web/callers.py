@@ -9,7 +9,7 @@ from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from typing_extensions import override
 
-from chassis.auth import Caller
+from chassis.privacy.tokens import Caller
 from chassis.web.described import Described
 from chassis.web.problems import Forbidden, Unauthenticated
 

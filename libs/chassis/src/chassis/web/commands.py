@@ -5,10 +5,10 @@ from typing import Annotated, Final
 from fastapi import Depends, Header
 from starlette.requests import Request
 
-from chassis import telemetry
 from chassis.clock import Clock, uuid7
-from chassis.deciding import COMMAND_KEY_CHARACTERS_MAX, CommandContext
+from chassis.observability import telemetry
 from chassis.web.callers import Asking
+from chassis.write.deciding import COMMAND_KEY_CHARACTERS_MAX, CommandContext
 
 KEY_CHARACTERS_MAX: Final = COMMAND_KEY_CHARACTERS_MAX // 2
 """The caller's name goes before the key where outcomes are remembered."""

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 from contracts.topics import EVENTS
 from fastapi import Query
 
-from chassis.deciding import Refusal
 from chassis.web.problems import ViewBehind
+from chassis.write.deciding import Refusal
 
 HEADER: Final = "Consistency-Token"
 WAIT_SECONDS_MAX: Final = 5.0

@@ -17,10 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis import metrics, telemetry
-from chassis.auth import TokenInvalid, Verifier
 from chassis.clock import Clock, uuid7
-from chassis.deciding import Refusal
+from chassis.observability import metrics, telemetry
+from chassis.privacy.tokens import TokenInvalid, Verifier
 from chassis.web.answering import Answer
 from chassis.web.callers import CALLER_KEY
 from chassis.web.problems import (
@@ -34,6 +33,7 @@ from chassis.web.problems import (
     Unavailable,
     problem,
 )
+from chassis.write.deciding import Refusal
 
 BODY_BYTES_MAX: Final = 1 << 20
 BODY_SECONDS_MAX: Final = 30.0

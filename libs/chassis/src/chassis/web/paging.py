@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
-from chassis.deciding import Refusal
+from chassis.write.deciding import Refusal
 
 LIMIT_MAX: Final = 200
 LIMIT_DEFAULT: Final = 50

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chassis import telemetry
-from chassis.deciding import Refusal
+from chassis.observability import telemetry
+from chassis.write.deciding import Refusal
 
 MEDIA_TYPE: Final = "application/problem+json"
 ERRORS_TOLD_MAX: Final = 20

@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 from fastapi import APIRouter
 
 from chassis.clock import Clock
-from chassis.metrics import Measure
-from chassis.transient import why
+from chassis.connections.transient import why
+from chassis.observability.metrics import Measure
 
-LOOK_SECONDS: Final = 2.0
+CHECK_SECONDS: Final = 2.0
 
-Look = Callable[[], Awaitable[object]]
+ReadinessCheck = Callable[[], Awaitable[object]]
 """Raises where something does not answer."""
 
 
@@ -27,17 +27,19 @@ class Routes(NamedTuple):
 
 
 @asynccontextmanager
-async def looking(looks: Mapping[str, Look], clock: Clock) -> AsyncIterator[Callable[[], list[str]]]:
-    """Looks every `LOOK_SECONDS`; gives what tells why a service is not ready, as the last looks said.
+async def checking_readiness(
+    checks: Mapping[str, ReadinessCheck], clock: Clock
+) -> AsyncIterator[Callable[[], list[str]]]:
+    """Looks every `CHECK_SECONDS`; gives what tells why a service is not ready, as the last checks said.
 
-    `looks` are by what is to be said where one raises.
+    `checks` are by what is to be said where one raises.
     """
-    reasons = [f"{said}: not looked yet" for said in looks]
+    reasons = [f"{said}: not looked yet" for said in checks]
 
     async def look() -> None:
         while True:
-            reasons[:] = [reason for said, ask in looks.items() for reason in await _reason(said, ask)]
-            await clock.sleep(LOOK_SECONDS)
+            reasons[:] = [reason for said, ask in checks.items() for reason in await _reason(said, ask)]
+            await clock.sleep(CHECK_SECONDS)
 
     task = asyncio.create_task(look())
     try:
@@ -48,7 +50,7 @@ async def looking(looks: Mapping[str, Look], clock: Clock) -> AsyncIterator[Call
             await task
 
 
-async def _reason(said: str, ask: Look) -> list[str]:
+async def _reason(said: str, ask: ReadinessCheck) -> list[str]:
     try:
         await ask()
     except Exception as error:  # noqa: BLE001 (whatever it is, it is why)

@@ -1,4 +1,4 @@
-"""Who is a customer, and by which outside numbers: decide and evolve."""
+"""Who is a customer, and by which external ids: decide and evolve."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -7,8 +7,8 @@ from typing import ClassVar, Final, NewType, assert_never
 from uuid import UUID
 
 import msgspec
-from chassis.deciding import Decider, Refusal
-from contracts.identity import OutsideIds, PartyId
+from chassis.write.deciding import Decider, Refusal
+from contracts.identity import ExternalIds, PartyId
 
 from customer.domain.events import (
     CONTACT,
@@ -22,6 +22,7 @@ from customer.domain.events import (
     CustomerKind,
     CustomerRegistered,
     CustomerRenamed,
+    DeclaredAsset,
     Detail,
     DetailsConfirmed,
     DetailsContradicted,
@@ -35,7 +36,6 @@ from customer.domain.events import (
     ReferenceLinked,
     ReferenceRejected,
     ReferenceUnlinked,
-    StatedAsset,
 )
 
 CustomerId = NewType("CustomerId", UUID)
@@ -70,7 +70,7 @@ class CustomerAlreadyRegistered(Refusal):
 
 
 class TooManyReferences(Refusal):
-    """A customer has a bounded number of outside numbers, because a read of the panorama joins over them."""
+    """A customer has a bounded number of external ids, because a read of the panorama joins over them."""
 
     code: ClassVar[str] = "too-many-references"
     title: ClassVar[str] = f"A customer has at most {REFERENCES_MAX} references"
@@ -104,7 +104,7 @@ class ContradictionUnknown(Refusal):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """An outside number: the name of the source, its own id, and the party that it names in every service.
+    """An external id: the name of the source, its own id, and the party that it names in every service.
 
     `claim` is the identity under which the store holds the link once; None for the party's first.
     """
@@ -115,8 +115,8 @@ class Reference(msgspec.Struct, frozen=True):
     claim: UUID | None = None
 
     @classmethod
-    def of(cls, ids: OutsideIds, source: str, key: str) -> "Reference":
-        """The reference of an outside number."""
+    def of(cls, ids: ExternalIds, source: str, key: str) -> "Reference":
+        """The reference of an external id."""
         return cls(source, key, ids.party(source, key))
 
     def linked(self, linked_from: date | None = None) -> ReferenceLinked:
@@ -159,7 +159,7 @@ class RegisterCustomer(msgspec.Struct, frozen=True):
 
     details: Details
     references: tuple[Reference, ...] = ()
-    stated_assets: tuple[StatedAsset, ...] = ()
+    stated_assets: tuple[DeclaredAsset, ...] = ()
     number_claim: UUID | None = None
 
 
@@ -177,13 +177,13 @@ class AdoptDescription(msgspec.Struct, frozen=True):
 
 
 class LinkReference(msgspec.Struct, frozen=True):
-    """Staff say that an outside number is this customer's; to be confirmed."""
+    """Staff say that an external id is this customer's; to be confirmed."""
 
     reference: Reference
 
 
 class TakeOverReference(msgspec.Struct, frozen=True):
-    """An outside number that was another customer's is this one's from a bank day on: a person decided it."""
+    """An external id that was another customer's is this one's from a bank day on: a person decided it."""
 
     reference: Reference
     linked_from: date
@@ -263,7 +263,7 @@ CustomerCommand = (
 
 
 class Link(msgspec.Struct, frozen=True):
-    """An outside number of a customer. `described`: how master data describes the party of a disputed one."""
+    """An external id of a customer. `described`: how master data describes the party of a disputed one."""
 
     source: str
     key: str
@@ -486,7 +486,7 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
 def _registered(
     details: Details,
     origin: Origin,
-    stated_assets: tuple[StatedAsset, ...] = (),
+    stated_assets: tuple[DeclaredAsset, ...] = (),
     *,
     reference: Reference | None = None,
     number_claim: UUID | None = None,

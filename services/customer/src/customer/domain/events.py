@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
-from chassis.events import Event, personal
+from chassis.write.events import Event, personal
 
 Identifying = Annotated[str | None, personal("C2")]
 CustomerKind = Literal["person", "company"]
@@ -30,8 +30,8 @@ CONTACT: Final = frozenset({"phone", "email", "address"})
 IDENTITY: Final = frozenset({"born_on", "identity_number"})
 
 
-class StatedAsset(msgspec.Struct, frozen=True):
-    """A core asset as the customer states it when first met (R014); never part of a figure of the panorama."""
+class DeclaredAsset(msgspec.Struct, frozen=True):
+    """A declared asset as the customer states it when first met (R014); never part of a figure of the panorama."""
 
     product: Literal["deposit", "wealth", "insurance", "fund", "property", "other"]
     amount_minor: int
@@ -53,7 +53,7 @@ class CustomerRegistered(Event, frozen=True):
     born_on: Identifying = None
     identity_number: Identifying = None
     branch: str | None = None
-    stated_assets: tuple[StatedAsset, ...] = ()
+    stated_assets: tuple[DeclaredAsset, ...] = ()
     source: str | None = None
     party_id: UUID | None = None
     invalid: tuple[str, ...] = ()

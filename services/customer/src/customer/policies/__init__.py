@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from chassis.clock import Clock
-from chassis.reacting import Policy
+from chassis.reactions.policies import Policy
 from contracts.topics import CUSTOMER_EVENTS, INGEST_EVENTS
 
 from customer.connections import write_side

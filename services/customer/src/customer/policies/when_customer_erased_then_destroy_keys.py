@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from chassis.delivered import Delivered
-from chassis.privacy import KeyRing
+from chassis.messaging.delivered import Delivered
+from chassis.privacy.keys import KeyRing
 
 NAME: Final = "when_customer_erased_then_destroy_keys"
 EVENT: Final = "customer.erased"

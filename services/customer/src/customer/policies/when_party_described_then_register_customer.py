@@ -14,13 +14,13 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from chassis.clock import Clock
-from chassis.deciding import AlreadyRecorded, CommandContext, CommandKeyReused
-from chassis.delivered import Delivered
-from chassis.handling import CommandHandler
-from chassis.privacy import ERASED, DataKey, KeyRing, Origin, open_value
-from chassis.secret_checks import SecretDiffers
-from chassis.store import EventStore
-from contracts.identity import OUTSIDE_IDS, OutsideIds, PartyId
+from chassis.messaging.delivered import Delivered
+from chassis.privacy.keys import ERASED, DataKey, KeyRing, Origin, open_value
+from chassis.write.deciding import AlreadyRecorded, CommandContext, CommandKeyReused
+from chassis.write.handling import CommandHandler
+from chassis.write.secret_checks import SecretDiffers
+from chassis.write.store import EventStore
+from contracts.identity import EXTERNAL_IDS, ExternalIds, PartyId
 from msgspec import structs
 
 from customer.claims import Claims, number_claim
@@ -43,7 +43,7 @@ class RegisterDescribed:
     store: EventStore
     ring: KeyRing
     clock: Clock
-    ids: OutsideIds
+    ids: ExternalIds
     today: Callable[[], date]
 
     @property
@@ -90,7 +90,7 @@ class RegisterDescribed:
         if self.ids.party(reference.source, reference.key) != reference.party:
             # The number opened, so the event is right: whoever told it has derived its ids under another secret.
             raise SecretDiffers(
-                f"the secret {OUTSIDE_IDS!r} in the key database is not the one that ids of {INGEST} were derived under:"
+                f"the secret {EXTERNAL_IDS!r} in the key database is not the one that ids of {INGEST} were derived under:"
                 " restore the key database"
             )
         details = normalised_or_kept(raw, today)

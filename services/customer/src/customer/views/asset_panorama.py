@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from chassis.documents import Document, sealed
-from chassis.projecting import Collection, Delivered, DocumentKey, Index, View
+from chassis.read.documents import Document, sealed
+from chassis.read.projecting import Collection, Delivered, DocumentKey, Index, View
 from contracts import topics
 
 ACCOUNTS: Final = "accounts"

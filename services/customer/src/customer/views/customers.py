@@ -1,4 +1,4 @@
-"""The view `customers`: who a customer is and by which outside numbers it is found. One document per customer.
+"""The view `customers`: who a customer is and by which external ids it is found. One document per customer.
 
 Personal values stay sealed; the number of a source is not here at all, only the party that it names.
 """
@@ -6,8 +6,8 @@ Personal values stay sealed; the number of a source is not here at all, only the
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from chassis.documents import Document, sealed
-from chassis.projecting import Collection, Delivered, DocumentKey, Index, View
+from chassis.read.documents import Document, sealed
+from chassis.read.projecting import Collection, Delivered, DocumentKey, Index, View
 from contracts import topics
 
 from customer.domain.customer import REFERENCES_MAX

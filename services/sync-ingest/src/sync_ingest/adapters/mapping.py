@@ -7,8 +7,8 @@ import unicodedata
 from typing import Annotated, Final, Literal
 
 import msgspec
-from chassis.deciding import Refusal
 from chassis.money import CurrencyCode, NumberFormat
+from chassis.write.deciding import Refusal
 from msgspec import Meta
 
 from sync_ingest.adapters.amounts import PrintedAmounts, spelled

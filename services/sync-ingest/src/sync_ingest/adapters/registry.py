@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from chassis.deciding import Refusal
+from chassis.write.deciding import Refusal
 
 from sync_ingest.adapters.berka import BerkaAdapter
 from sync_ingest.adapters.canonical import CanonicalAdapter

@@ -4,7 +4,7 @@ from datetime import date
 from typing import Final, NamedTuple, assert_never
 from uuid import UUID
 
-from contracts.identity import OutsideIds
+from contracts.identity import ExternalIds
 
 from sync_ingest.domain.events import (
     AccountClosed,
@@ -110,7 +110,7 @@ def differences(held: PostingEvent | Posting, reverses: bool, posting: Posting) 
 
 
 def subject_of(  # noqa: PLR0911 (one arm per record)
-    ids: OutsideIds, source: str, record: MasterRecord
+    ids: ExternalIds, source: str, record: MasterRecord
 ) -> UUID:
     """What a master record describes: describing it again replaces what was said before."""
     match record:
@@ -133,7 +133,7 @@ def subject_of(  # noqa: PLR0911 (one arm per record)
             assert_never(record)
 
 
-def stream_of(ids: OutsideIds, source: str, record: MasterRecord) -> UUID:
+def stream_of(ids: ExternalIds, source: str, record: MasterRecord) -> UUID:
     """The stream on which a master record is stored."""
     match record:
         case PartyRecord():
@@ -172,7 +172,7 @@ def days_of(record: MasterRecord) -> tuple[date, ...]:
 
 
 def described(  # noqa: PLR0911 (one arm per record)
-    ids: OutsideIds, source: str, record: DescribingRecord
+    ids: ExternalIds, source: str, record: DescribingRecord
 ) -> DescribingEvent:
     """The event of one master record that describes a thing by itself; for holders see `holders`."""
     match record:

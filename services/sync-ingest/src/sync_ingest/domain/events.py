@@ -8,8 +8,8 @@ from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from chassis.events import Event, personal
-from chassis.privacy import ERASED
+from chassis.privacy.keys import ERASED
+from chassis.write.events import Event, personal
 
 from sync_ingest.domain.certificate import Findings
 

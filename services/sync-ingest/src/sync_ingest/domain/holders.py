@@ -6,7 +6,7 @@ from typing import Final, assert_never
 from uuid import UUID
 
 import msgspec
-from contracts.identity import OutsideIds
+from contracts.identity import ExternalIds
 
 from sync_ingest.domain.events import HolderNamed, HolderRemoved
 from sync_ingest.domain.records import HolderRecord, HoldersRecord, HoldingRecord, Role
@@ -38,7 +38,7 @@ def written(rights: Rights) -> str:
 
 
 def changed_rights(
-    ids: OutsideIds, source: str, record: HoldingRecord, before: Rights, today: date
+    ids: ExternalIds, source: str, record: HoldingRecord, before: Rights, today: date
 ) -> tuple[dict[UUID, Right], list[HolderEvent]]:
     """The rights after a record, and the events that tell the difference; none where it repeats what is known."""
     after = dict(before)

@@ -6,7 +6,7 @@ from typing import Final, NewType, cast
 from uuid import UUID, uuid5
 
 import msgspec
-from contracts.identity import CRM_NAMESPACE, OutsideIds
+from contracts.identity import CRM_NAMESPACE, ExternalIds
 
 from sync_ingest.domain.records import AnyRecord, Posting
 
@@ -26,38 +26,38 @@ def feed_id(source: str) -> FeedId:
     return FeedId(uuid5(_NAMESPACE, f"feed:{source}"))
 
 
-def content_id(ids: OutsideIds, source: str, sha256: bytes) -> ContentId:
+def content_id(ids: ExternalIds, source: str, sha256: bytes) -> ContentId:
     """What the same bytes from the same source are kept under, once."""
     return ContentId(ids.of_source("content", source, sha256.hex()))
 
 
-def intake_id(ids: OutsideIds, source: str, sha256: bytes, reading: str) -> IntakeId:
+def intake_id(ids: ExternalIds, source: str, sha256: bytes, reading: str) -> IntakeId:
     """The same bytes from the same source, read in the same way, are the same intake."""
     return IntakeId(ids.of_source("intake", source, f"{sha256.hex()}:{reading}"))
 
 
-def again_id(ids: OutsideIds, source: str, intake: IntakeId) -> IntakeId:
+def again_id(ids: ExternalIds, source: str, intake: IntakeId) -> IntakeId:
     """A certified intake that is read once more because more of it can be booked now."""
     return IntakeId(ids.of_source("again", source, intake.hex))
 
 
-def quarantine_id(ids: OutsideIds, source: str, intake: UUID, line: int) -> QuarantineId:
+def quarantine_id(ids: ExternalIds, source: str, intake: UUID, line: int) -> QuarantineId:
     """By intake and place: the same bytes read in the same way give the same entry, any other bytes another one."""
     return QuarantineId(ids.of_source("quarantine", source, f"{intake}:{line}"))
 
 
-def row_id(ids: OutsideIds, source: str, raw: bytes, ordinal: int) -> UUID:
+def row_id(ids: ExternalIds, source: str, raw: bytes, ordinal: int) -> UUID:
     """The same row of a source, whichever of its files brings it: the n-th of those that read alike in one file."""
     return ids.of_source("row", source, f"{blake2b(raw, digest_size=32).hexdigest()}:{ordinal}")
 
 
-def repair_id(ids: OutsideIds, source: str, quarantined: QuarantineId, repaired: bytes) -> UUID:
+def repair_id(ids: ExternalIds, source: str, quarantined: QuarantineId, repaired: bytes) -> UUID:
     """Names exactly these bytes as the repair of this entry: whoever approves it approves nothing else."""
     return ids.of_source("repair", source, f"{quarantined}:{blake2b(repaired, digest_size=32).hexdigest()}")
 
 
 def certificate_id(
-    ids: OutsideIds, source: str, previous: UUID | None, intakes: list[IntakeId]
+    ids: ExternalIds, source: str, previous: UUID | None, intakes: list[IntakeId]
 ) -> CertificateId:
     """A certificate follows the source's previous one and is of a set of intakes."""
     joined = ",".join(sorted(intake.hex for intake in intakes))
@@ -69,14 +69,14 @@ def resolved_id(quarantined: QuarantineId) -> UUID:
     return uuid5(_NAMESPACE, f"released:{quarantined}")
 
 
-def equals_id(ids: OutsideIds, source: str, posting: Posting) -> UUID:
+def equals_id(ids: ExternalIds, source: str, posting: Posting) -> UUID:
     """What postings have in common that are equal in everything that is money: account, bank date, amount, currency."""
     account = posting.account
     money = f"{posting.booked_on.isoformat()}:{posting.amount_minor}:{posting.currency}"
     return ids.of_source("equals", source, f"{len(account)}:{account}:{money}")
 
 
-def ordinal_id(ids: OutsideIds, source: str, equals: UUID, ordinal: int) -> UUID:
+def ordinal_id(ids: ExternalIds, source: str, equals: UUID, ordinal: int) -> UUID:
     """The identity of a posting without a transaction id: the n-th, from 1, among its equals."""
     return ids.of_source("ordinal", source, f"{equals.hex}:{ordinal}")
 
@@ -86,7 +86,7 @@ def undone_id(original: UUID) -> UUID:
     return uuid5(_NAMESPACE, f"undone:{original}")
 
 
-def posting_ids(ids: OutsideIds, source: str, postings: Sequence[Posting]) -> list[UUID]:
+def posting_ids(ids: ExternalIds, source: str, postings: Sequence[Posting]) -> list[UUID]:
     """The identity of each posting; all of them have a transaction id."""
     legs = [(p.account, p.core_transaction_id, p.leg) for p in postings]
     return cast("list[UUID]", ids.postings(source, cast("list[tuple[str, str, int]]", legs)))

@@ -13,7 +13,7 @@ from unicodedata import category
 
 import msgspec
 from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX, CurrencyCode
-from chassis.privacy import ERASED
+from chassis.privacy.keys import ERASED
 from msgspec import Meta
 
 Key = Annotated[str, Meta(min_length=1, max_length=128)]

@@ -3,7 +3,7 @@
 from typing import Final
 from unicodedata import normalize
 
-from chassis.deciding import Refusal
+from chassis.write.deciding import Refusal
 
 SOURCE_CHARACTERS_MAX: Final = 64
 UNATTRIBUTED: Final = "unattributed"

@@ -1,0 +1,1 @@
+"""Servers: where they are, how they are reached, and which of their errors pass."""

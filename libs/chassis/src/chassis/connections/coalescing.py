@@ -1,0 +1,62 @@
+"""Reads of single keys that come while others are under way go to the database together."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Final, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+COALESCED_MAX: Final = 64
+WAITING_MAX: Final = 10_000
+
+
+class TooManyWaiting(ConnectionError):
+    """More reads wait than are worth waiting for."""
+
+
+class Coalesced(Generic[K, T]):
+    """`get(key)` gives what `load` gives for it; `load` gets up to `coalesced_max` keys at once and answers for each.
+
+    A key that is being loaded is not joined by whoever asks later: it would get an answer from before its question.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Sequence[K]], Awaitable[Mapping[K, T]]],
+        *,
+        coalesced_max: int = COALESCED_MAX,
+        waiting_max: int = WAITING_MAX,
+    ) -> None:
+        self._load = load
+        self._gathered_max = coalesced_max
+        self._waiting_max = waiting_max
+        self._waiting: dict[K, asyncio.Future[T]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def get(self, key: K) -> T:
+        """One of many; raises what `load` raises, and TooManyWaiting."""
+        future = self._waiting.get(key)
+        if future is None:
+            if len(self._waiting) >= self._waiting_max:
+                raise TooManyWaiting
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._run())
+        return await asyncio.shield(future)
+
+    async def _run(self) -> None:
+        while self._waiting:
+            some = dict(list(self._waiting.items())[: self._gathered_max])
+            for key in some:
+                del self._waiting[key]
+            try:
+                loaded = await self._load(list(some))
+                found = {key: loaded[key] for key in some}
+            except Exception as error:  # noqa: BLE001 (each waiting caller gets it)
+                for future in some.values():
+                    future.set_exception(error)
+                    future.exception()  # whoever left will not look at it
+            else:
+                for key, future in some.items():
+                    future.set_result(found[key])

@@ -1,0 +1,39 @@
+"""A connection that is opened again after it was lost: for what asks one short statement at a time."""
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from chassis.connections.postgres import AsyncConnection, connect_async
+from chassis.connections.transient import DATABASE_LOST, StoreUnavailable
+
+
+class Reconnecting:
+    """Statements run as `role`, each for at most `statement_seconds`; opened by the first, and by the next after a loss."""
+
+    def __init__(self, url: str, role: str, statement_seconds: float) -> None:
+        self._url = url
+        self._role = role
+        self._statement_seconds = statement_seconds
+        self._connection: AsyncConnection | None = None
+
+    async def execute(
+        self, statement: sql.Composed, values: tuple[object, ...]
+    ) -> "psycopg.AsyncCursor[Any]":
+        """What the database answers; raises StoreUnavailable where it does not, and lets the connection go."""
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = await connect_async(
+                    self._url, role=self._role, statement_seconds=self._statement_seconds
+                )
+            return await self._connection.execute(statement, values)
+        except DATABASE_LOST as error:
+            await self.close()
+            raise StoreUnavailable(str(error)) from error
+
+    async def close(self) -> None:
+        """Lets the connection go."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()

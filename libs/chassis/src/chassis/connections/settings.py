@@ -1,0 +1,158 @@
+"""Settings that every process has, from the environment. Services subclass it for what is theirs alone."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis.connections.kafka import KafkaServers, Mechanism, Protocol, Security
+
+KEYS_DATABASE: Final = "crm_keys"
+COMMANDS_KEPT_DAYS: Final = 30
+
+Environment = Literal["development", "staging", "production"]
+
+
+S = TypeVar("S", bound="TokenSettings")
+
+
+def _keys_url(known: dict[str, Any]) -> str:
+    return make_conninfo(known["postgres_url"], dbname=KEYS_DATABASE) if known.get("postgres_url") else ""
+
+
+def _keys_owner_url(known: dict[str, Any]) -> str:
+    """The owner's login on the key database, where that lies beside the events; else the service's own login."""
+    owner, keys = known.get("postgres_owner_url"), known.get("keys_url", "")
+    beside = bool(known.get("postgres_url")) and keys == _keys_url(known)
+    return make_conninfo(owner, dbname=KEYS_DATABASE) if owner and beside else keys
+
+
+def _connection_string(value: str) -> str:
+    """A value that libpq can read; the error does not repeat it, because it may hold a password."""
+    try:
+        conninfo_to_dict(value)
+    except ProgrammingError as error:
+        raise ValueError("no connection string of PostgreSQL") from error
+    return value
+
+
+PostgresUrl = Annotated[str, AfterValidator(_connection_string)]
+
+
+def from_environment(kind: type[S]) -> S:
+    """Settings of that kind; where the environment has not what they need, one line to stderr and exit code 2."""
+    try:
+        return kind()
+    except ValidationError as error:
+        sys.stderr.write(f"{complaint(error)}\n")
+        raise SystemExit(2) from None
+
+
+def complaint(error: ValidationError) -> str:
+    """What is wrong with the settings, in one line and without their values."""
+    said = [
+        f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
+        for each in error.errors(include_input=False)
+        if each["type"] != "default_factory_not_called"
+    ]
+    return " ".join("; ".join(said).split())
+
+
+class TokenSettings(BaseSettings):
+    """Who may call: whose tokens are believed, and whether development tokens are."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CRM_", extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
+
+    data: Path = Path(".data")
+    environment: Environment = "production"
+    token_keys_file: Path | None = None
+    """JWK set of whoever issues tokens: the access context or an OIDC provider."""
+    token_issuer: str = "crm-access"  # noqa: S105 (a name)
+    token_audience: str = "crm"  # noqa: S105 (a name)
+
+    @property
+    def development(self) -> bool:
+        """Whether what must never happen near real data is allowed: development tokens, named crash points."""
+        return self.environment == "development"
+
+    @property
+    def development_token_file(self) -> Path:
+        """The private key that signs development tokens."""
+        return self.data / "keys" / "dev-token"
+
+
+class Settings(TokenSettings):
+    """Where the servers are, and what the process listens on.
+
+    `keys_url` is the database of the data keys: its own, beside the one of the events unless it is said where. What is
+    not said is the safe choice: production, loopback, no proxy trusted.
+    """
+
+    postgres_url: PostgresUrl = Field(default="", validation_alias="POSTGRES_URL")
+    """Empty for a role that uses no PostgreSQL: it is not given the login. `chassis.process.roles.main` refuses any other one."""
+    mongo_url: str = Field(default="mongodb://127.0.0.1:27017/?replicaSet=rs0", validation_alias="MONGO_URL")
+    kafka_url: str = Field(default="127.0.0.1:9092", validation_alias="KAFKA_URL")
+    kafka_security_protocol: Protocol = Field(default="PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL")
+    kafka_sasl_mechanism: Mechanism = Field(default="SCRAM-SHA-512", validation_alias="KAFKA_SASL_MECHANISM")
+    kafka_sasl_username: str | None = Field(default=None, validation_alias="KAFKA_SASL_USERNAME")
+    kafka_sasl_password: SecretStr | None = Field(default=None, validation_alias="KAFKA_SASL_PASSWORD")
+    kafka_ca_file: Path | None = Field(default=None, validation_alias="KAFKA_CA_FILE")
+    kafka_certificate_file: Path | None = Field(default=None, validation_alias="KAFKA_CERTIFICATE_FILE")
+    kafka_key_file: Path | None = Field(default=None, validation_alias="KAFKA_KEY_FILE")
+    kafka_min_insync_replicas: int | None = Field(
+        default=None, ge=1, validation_alias="KAFKA_MIN_INSYNC_REPLICAS"
+    )
+    """Not said: 2 where a topic has three replicas or more, else 1."""
+    keys_url: PostgresUrl = Field(default_factory=_keys_url)
+    postgres_owner_url: PostgresUrl = Field(
+        default_factory=lambda known: known.get("postgres_url", ""), validation_alias="POSTGRES_OWNER_URL"
+    )
+    """The login that owns the schema: `migrate` alone uses it, and services are not told it."""
+    keys_owner_url: PostgresUrl = Field(default_factory=_keys_owner_url)
+    postgres_auditor_url: PostgresUrl | None = Field(default=None, validation_alias="POSTGRES_AUDITOR_URL")
+    """The login that reads the stores and does nothing else: `migrate` makes it. Services are not told it."""
+    mongo_driver: Literal["pymongo", "motor"] = "pymongo"
+    key_encryption_file: Path = Field(
+        default_factory=lambda known: known["data"] / "keys" / "kek", validation_alias="CRM_KEK_FILE"
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    trusted_proxies: str = ""
+    """Addresses, comma separated, whose X-Forwarded-For is believed; none by default."""
+
+    cors_origins: str = ""
+    """Origins, comma separated, whose pages may call from a browser; none by default."""
+
+    commands_kept_days: int = Field(default=COMMANDS_KEPT_DAYS, ge=1)
+    """How long a command is known again by its idempotency key."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    otlp_protocol: str = Field(default="http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL")
+    otel_service_name: str | None = Field(default=None, validation_alias="OTEL_SERVICE_NAME")
+    """The name of this process in traces; its service's where it is not set."""
+
+    @model_validator(mode="after")
+    def _kafka_with_its_security(self) -> Self:
+        """`kafka_url` says itself how it is spoken to, so that no client can be made without it."""
+        password = self.kafka_sasl_password
+        security = Security(
+            self.kafka_security_protocol,
+            self.kafka_sasl_mechanism,
+            self.kafka_sasl_username,
+            None if password is None else password.get_secret_value(),
+            self.kafka_ca_file,
+            self.kafka_certificate_file,
+            self.kafka_key_file,
+        )
+        if security.sasl and not (security.username and security.password):
+            raise ValueError("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD are needed to speak SASL")
+        self.kafka_url = KafkaServers(self.kafka_url, security, self.kafka_min_insync_replicas)
+        return self

@@ -1,0 +1,688 @@
+"""The way over Kafka: what a record is, how records are published, and how they are consumed.
+
+`Publisher` is a port: Kafka in production, the simulation's broker in the simulation. At least once everywhere; that
+an effect happens once is the business of whoever causes it.
+
+Consuming is a FastStream batch subscriber. Publishing is aiokafka below FastStream, whose `publish` costs 36 us per
+record with fourteen headers, against 8 us for a batch of a partition that is built here (19,000 and 60,000 records/s).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
+from aiokafka.abc import ConsumerRebalanceListener  # type: ignore[import-untyped]
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
+from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]
+    ConfigResource,
+    ConfigResourceType,
+)
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]
+from contracts.topics import Topic
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaAckableMessage
+from typing_extensions import override
+
+from chassis.connections.kafka import connecting, faststream_security, insync_least
+from chassis.connections.transient import Transient, why
+from chassis.messaging.fetching import UNREADABLE, UNREADABLE_REASON, RecordReader
+
+Header = tuple[str, bytes]
+Partition = tuple[str, int]
+"""Topic and number."""
+
+BATCH_BYTES_MAX: Final = 900 * 1024
+"""Below the broker's usual limit of 1 MiB. A single record may be larger, if the topic takes it."""
+RECORDS_MAX: Final = 1_000
+FETCH_BYTES_LEAST: Final = 1 << 20
+FETCH_BYTES_PER_RECORD: Final = 250
+"""Fetched ahead of each partition for every record of a batch: six partitions then fill one with records of 1.5 KB."""
+ACKNOWLEDGED_SECONDS_MAX: Final = 15
+CLOSING_SECONDS_MAX: Final = 3
+HANDLED_SECONDS_MAX: Final = 15
+SESSION_SECONDS_MAX: Final = 6
+BACK_OFF_SECONDS_FIRST: Final = 0.2
+BACK_OFF_SECONDS_MAX: Final = 5.0
+POLL_SECONDS_MAX: Final = 0.2
+WATCHED_SECONDS: Final = 1.0
+KEPT_FOR_EVER: Final = -1
+DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
+
+_log = structlog.get_logger(__name__)
+
+
+class Record(NamedTuple):
+    """One record of a topic. `offset` is the broker's, None on the way there."""
+
+    topic: str
+    partition: int
+    key: bytes
+    headers: Sequence[Header]
+    value: bytes
+    offset: int | None = None
+
+
+class BrokerUnavailable(ConnectionError):
+    """The broker does not answer."""
+
+
+class PublishFailed(BrokerUnavailable):
+    """Not every record was acknowledged; those that were are on the broker. Publish all of them again."""
+
+
+class TopicDiffers(Transient):
+    """A topic exists with another number of partitions than it must have."""
+
+
+class Publisher(Protocol):
+    """Where records go."""
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Returns when every record is acknowledged by all replicas in sync; raises PublishFailed otherwise.
+
+        Records of one partition arrive in the order given, and what arrives in spite of PublishFailed is a beginning
+        of each partition's records.
+        """
+        ...
+
+
+class KafkaPublisher(Publisher):
+    """Publishes with acknowledgement of all replicas in sync and without repetition by the client's own retries.
+
+    After any failure the producer is dropped and the next call makes a new one, so a fatal error is not for ever.
+    One partition has one batch under way: a later one never overtakes one that failed.
+    """
+
+    def __init__(
+        self, url: str, *, client_id: str = "crm", acknowledged_seconds_max: float = ACKNOWLEDGED_SECONDS_MAX
+    ) -> None:
+        self.batch_bytes_max = BATCH_BYTES_MAX
+        """Below what the broker takes. A single record may be larger; it is then a batch of its own."""
+        self._url = url
+        self._acknowledged_seconds_max = acknowledged_seconds_max
+        self._client_id = client_id
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    @override
+    async def publish(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        producer: AIOKafkaProducer | None = None
+        try:
+            producer = await self._started()
+            batches = _batches(producer, records)
+            await _all_or_none_left(
+                [_send(producer, partition, queue) for partition, queue in batches.items()]
+            )
+        except (KafkaError, OSError, AssertionError) as error:
+            await self._drop(producer)
+            raise PublishFailed(f"{type(error).__name__}: {error}") from error
+        except asyncio.CancelledError:
+            await self._drop(producer)
+            raise
+
+    async def close(self) -> None:
+        """Lets the producer go."""
+        await self._drop(self._producer)
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    **connecting(self._url),
+                    client_id=self._client_id,
+                    acks="all",
+                    enable_idempotence=True,
+                    max_batch_size=self.batch_bytes_max,
+                    max_request_size=1 << 20,
+                    request_timeout_ms=int(self._acknowledged_seconds_max * 1000),
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    await _stopped(producer)
+                    raise
+                self._producer = producer
+            return self._producer
+
+    async def _drop(self, producer: AIOKafkaProducer | None) -> None:
+        if producer is not None:
+            if self._producer is producer:
+                self._producer = None
+            await _stopped(producer)
+
+
+def _batches(producer: AIOKafkaProducer, records: Sequence[Record]) -> dict[TopicPartition, list[Any]]:
+    found: dict[Partition, list[Any]] = {}
+    for topic, partition, key, given, value, _ in records:
+        headers = given if isinstance(given, list) else list(given)
+        queue = found.get((topic, partition))
+        if queue is None:
+            queue = found[topic, partition] = [producer.create_batch()]
+        if queue[-1].append(timestamp=None, key=key, value=value, headers=headers) is None:
+            queue.append(producer.create_batch())
+            queue[-1].append(timestamp=None, key=key, value=value, headers=headers)
+    return {TopicPartition(*partition): queue for partition, queue in found.items()}
+
+
+async def _send(producer: AIOKafkaProducer, partition: TopicPartition, batches: Iterable[Any]) -> None:
+    for batch in batches:
+        await (await producer.send_batch(batch, partition.topic, partition=partition.partition))
+
+
+async def _all_or_none_left(sending: "list[Any]") -> None:
+    """Waits for all; when one fails the others are not left running."""
+    tasks = [asyncio.ensure_future(one) for one in sending]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _stopped(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
+    with suppress(KafkaError, OSError, TimeoutError):
+        stop = client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop()
+        await asyncio.wait_for(stop, CLOSING_SECONDS_MAX)
+
+
+# topics
+
+
+async def ensure_topics(url: str, topics: Iterable[Topic], *, complete: bool = True) -> list[str]:
+    """Creates the topics that are missing and names them; raises BrokerUnavailable. Safe to repeat.
+
+    What is kept in a `private` topic for longer than declared is brought down to it. Without `complete` it is no
+    matter whether topics of events still begin at their first record: for whoever only adds to them.
+
+    Raises TopicDiffers where a topic is there and would lose or keep what it must not: another number of partitions,
+    another retention or cleanup, fewer replicas in sync than are to have a record, or events that are gone.
+    """
+    wanted = list(topics)
+    async with _admin(url) as admin:
+        there = {each["topic"]: each for each in await _described(admin, (topic.name for topic in wanted))}
+        missing = [topic for topic in wanted if topic.name not in there]
+        created: list[str] = []
+        if missing:
+            answer = await admin.create_topics([_new(topic) for topic in missing])
+            for name, code, *detail in answer.topic_errors:
+                if code == 0:
+                    created.append(name)
+                elif code != TopicAlreadyExistsError.errno:
+                    raise BrokerUnavailable(f"topic {name}: {for_code(code).__name__} {detail}")
+            await _replicated(admin, url, [topic for topic in missing if topic.name in created])
+        kept = [topic for topic in wanted if topic.name in there]
+        await _as_declared(admin, url, kept, there)
+    if complete:
+        await begin_at_the_first(url, [topic.name for topic in kept if topic.kept_days is None])
+    return created
+
+
+async def _replicated(admin: AIOKafkaAdminClient, url: str, topics: Sequence[Topic]) -> None:
+    """How many replicas must have a record depends on how many the broker gave the topic."""
+    if not topics:
+        return
+    replicas = {each["topic"]: _replicas(each) for each in await _described(admin, [t.name for t in topics])}
+    changes = []
+    for topic in topics:
+        least = insync_least(url, replicas.get(topic.name, 1))
+        if least > 1:
+            changes.append(
+                ConfigResource(
+                    ConfigResourceType.TOPIC,
+                    topic.name,
+                    _set(topic) | {"min.insync.replicas": str(least)},
+                )
+            )
+    if changes:
+        await admin.alter_configs(changes)
+
+
+async def _as_declared(
+    admin: AIOKafkaAdminClient, url: str, topics: Sequence[Topic], there: Mapping[str, Any]
+) -> None:
+    if not topics:
+        return
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
+    configs: dict[str, dict[str, str]] = {}
+    for answer in await admin.describe_configs(resources):
+        for _, _, _, name, entries in answer.resources:
+            configs[name] = {entry[0]: entry[1] for entry in entries}
+    longer = [
+        topic
+        for topic in topics
+        if topic.private
+        and configs.get(topic.name, {}).get("retention.ms") != _configs(topic)["retention.ms"]
+    ]
+    if longer:
+        await admin.alter_configs(
+            [
+                ConfigResource(
+                    ConfigResourceType.TOPIC, topic.name, _set(topic) | _kept_insync(configs, topic)
+                )
+                for topic in longer
+            ]
+        )
+    for topic in topics:
+        found, at = configs.get(topic.name, {}), there[topic.name]
+        partitions = len(at["partitions"])
+        if partitions != topic.partitions:
+            raise TopicDiffers(f"{topic.name} has {partitions} partitions, not {topic.partitions}")
+        policy = found.get("cleanup.policy", "delete")
+        if policy != "delete":
+            raise TopicDiffers(f"{topic.name}: cleanup.policy is {policy}, not delete")
+        kept = int(found.get("retention.ms", KEPT_FOR_EVER))
+        if not topic.private and not _keeps(topic, kept):
+            raise TopicDiffers(f"{topic.name}: retention.ms is {kept}, not {_configs(topic)['retention.ms']}")
+        least = insync_least(url, _replicas(at))
+        insync = int(found.get("min.insync.replicas", 1))
+        if insync < least:
+            raise TopicDiffers(f"{topic.name}: min.insync.replicas is {insync}, not {least}")
+
+
+def _keeps(topic: Topic, kept: int) -> bool:
+    """Whether a retention keeps what must be kept; for longer is no harm."""
+    if topic.kept_days is None:
+        return kept == KEPT_FOR_EVER
+    return kept == KEPT_FOR_EVER or kept >= topic.kept_days * DAY_MILLISECONDS
+
+
+def _kept_insync(configs: Mapping[str, Mapping[str, str]], topic: Topic) -> dict[str, str]:
+    known = configs.get(topic.name, {}).get("min.insync.replicas")
+    return {} if known is None else {"min.insync.replicas": known}
+
+
+async def begin_at_the_first(url: str, topics: Sequence[str]) -> None:
+    """Raises TopicDiffers where the first records of a topic are gone: a view that is built from the rest is wrong."""
+    if not topics:
+        return
+    partitions = await _partitions(url, topics)
+    async with _reader(url) as reader:
+        for at, begin in (await reader.beginning_offsets(partitions)).items():
+            if begin > 0:
+                raise TopicDiffers(
+                    f"{at.topic}[{at.partition}] begins at offset {begin}, not 0: events are gone from it;"
+                    " make it anew and `crm republish` its events from the store (docs/runbooks/rebuild.md)"
+                )
+
+
+async def batch_bytes_max(url: str, topic: str) -> int:
+    """How large a batch of records the broker takes for a topic that is there (`max.message.bytes`, or the broker's own
+    `message.max.bytes`). Raises BrokerUnavailable."""
+    async with _admin(url) as admin:
+        for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]):
+            for _, _, _, _, entries in answer.resources:
+                for entry in entries:
+                    if entry[0] == "max.message.bytes":
+                        return int(entry[1])
+    raise BrokerUnavailable(f"topic {topic} has no max.message.bytes")
+
+
+def _replicas(described: Any) -> int:
+    return min((len(partition["replicas"]) for partition in described["partitions"]), default=1)
+
+
+def _new(topic: Topic) -> NewTopic:
+    return NewTopic(
+        topic.name,
+        topic.partitions,
+        replication_factor=-1,
+        replica_assignments={},  # the client wants one where the broker's own replication factor is asked for
+        topic_configs=_set(topic),
+    )
+
+
+def _set(topic: Topic) -> dict[str, str]:
+    return {name: value for name, value in _configs(topic).items() if value is not None}
+
+
+def _configs(topic: Topic) -> dict[str, str | None]:
+    kept = KEPT_FOR_EVER if topic.kept_days is None else topic.kept_days * DAY_MILLISECONDS
+    return {
+        "retention.ms": str(kept),
+        "cleanup.policy": "delete",
+        "max.message.bytes": None if topic.record_bytes_max is None else str(topic.record_bytes_max),
+    }
+
+
+async def _described(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> list[dict[str, Any]]:
+    known = set(await admin.list_topics())
+    names = [name for name in topics if name in known]
+    return list(await admin.describe_topics(names)) if names else []
+
+
+@asynccontextmanager
+async def _admin(url: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**connecting(url), request_timeout_ms=ACKNOWLEDGED_SECONDS_MAX * 1000)
+    try:
+        await admin.start()
+        yield admin
+    except (KafkaError, OSError) as error:
+        raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error
+    finally:
+        await _stopped(admin)
+
+
+# consuming
+
+Handle = Callable[[Sequence[Record]], Awaitable[None]]
+Partitions = Callable[[frozenset[Partition]], Awaitable[None]]
+Bury = Callable[[Sequence[tuple[Record, str]]], Awaitable[None]]
+"""Takes records that the client cannot decode, which have a place and nothing else, each with the reason."""
+
+
+class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
+    """A member of a consumer group that hands batches to `handle`, one after the other.
+
+    A batch may span partitions; within a partition offsets rise. When `handle` returns, the batch is acknowledged; when
+    it raises, the batch and what follows it come again after a back-off that grows up to `BACK_OFF_SECONDS_MAX`. After
+    a rebalance another member may get what this one is still handling: expect every record twice.
+
+    A record that the client cannot decode goes to `bury` after the others of its batch; it is logged and passed over.
+
+    `instance` is a name that outlives the process: who comes back under it gets its partitions again at once.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        topics: Sequence[str],
+        group: str,
+        handle: Handle,
+        *,
+        batch_max: int = RECORDS_MAX,
+        instance: str | None = None,
+        on_assigned: Partitions | None = None,
+        on_revoked: Partitions | None = None,
+        bury: Bury | None = None,
+    ) -> None:
+        self.group = group
+        self._bury = bury
+        self.failing: str | None = None
+        self._url = url
+        self._topics = tuple(topics)
+        self._handle = handle
+        self._batch_max = batch_max
+        self._instance = instance
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._back_off_seconds = BACK_OFF_SECONDS_FIRST
+        self._stopping = asyncio.Event()
+        self._reached: dict[Partition, int] = {}
+        self._subscriber: Any = None
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Consumes until `stopping` is set, then finishes the batch in hand. Raises BrokerUnavailable."""
+        self._stopping = stopping
+        broker = KafkaBroker(
+            str(self._url),
+            security=faststream_security(self._url),
+            allow_auto_create_topics=False,
+            consumer_only=True,
+            apply_types=False,
+            graceful_timeout=HANDLED_SECONDS_MAX,
+            logger=None,
+        )
+        self._subscriber = broker.subscriber(
+            *self._topics,
+            batch=True,
+            group_id=self.group,
+            group_instance_id=self._instance,
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            auto_offset_reset="earliest",
+            max_records=self._batch_max,
+            max_partition_fetch_bytes=max(FETCH_BYTES_LEAST, self._batch_max * FETCH_BYTES_PER_RECORD),
+            batch_timeout_ms=int(POLL_SECONDS_MAX * 1000),
+            session_timeout_ms=SESSION_SECONDS_MAX * 1000,
+            heartbeat_interval_ms=SESSION_SECONDS_MAX * 1000 // 3,
+            listener=self,
+            parser=self._parsed,
+            decoder=_raw,
+            no_reply=True,
+        )
+        self._subscriber(self._handled)
+        try:
+            await broker.connect()
+            made: Any = broker.config.broker_config.builder
+            broker.config.broker_config.builder = partial(RecordReader, *made.args, **made.keywords)
+            await broker.start()
+        except (KafkaError, OSError) as error:
+            await broker.stop()
+            raise BrokerUnavailable(f"{self._url}: {type(error).__name__} {error}") from error
+        try:
+            await self._watch(stopping)
+        finally:
+            await broker.stop()
+            self._subscriber = None
+
+    async def _watch(self, stopping: asyncio.Event) -> None:
+        """Waits for the end. FastStream says nothing when its loop ends because the client below it was stopped."""
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), WATCHED_SECONDS)
+            if not stopping.is_set() and all(task.done() for task in self._subscriber.tasks):
+                raise BrokerUnavailable(f"{self.group}: consuming has ended by itself")
+
+    def assigned(self) -> frozenset[Partition]:
+        """The partitions that this member has now."""
+        consumer = self._kafka()
+        return frozenset() if consumer is None else frozenset(_pairs(consumer.assignment()))
+
+    async def lag(self) -> dict[Partition, int]:
+        """Records not handled yet in each partition of this member, as far as the last fetch told."""
+        consumer = self._kafka()
+        found: dict[Partition, int] = {}
+        for partition in () if consumer is None else consumer.assignment():
+            end = consumer.highwater(partition)
+            if end is not None:
+                pair = (partition.topic, partition.partition)
+                reached = self._reached.get(pair)
+                found[pair] = max(
+                    0, end - (await consumer.position(partition) if reached is None else reached)
+                )
+        return found
+
+    def _kafka(self) -> Any:
+        return None if self._subscriber is None else self._subscriber.consumer
+
+    async def _parsed(self, records: tuple[Any, ...]) -> KafkaAckableMessage:
+        """FastStream's own parser decodes every header of every record; nobody here needs that."""
+        return KafkaAckableMessage(
+            body=b"", raw_message=records, headers={}, reply_to="", consumer=self._subscriber.consumer
+        )
+
+    async def _handled(self, records: tuple[Any, ...]) -> None:
+        batch = [_record(each) for each in records if each.headers is not UNREADABLE]
+        unreadable = [(_record(each), UNREADABLE_REASON) for each in records if each.headers is UNREADABLE]
+        try:
+            if batch:
+                await self._handle(batch)
+            if unreadable:
+                await self._pass_over(unreadable)
+        except Exception as error:
+            self.failing = why(error)
+            _log.warning("batch failed", group=self.group, error=type(error).__name__, records=len(records))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._back_off_seconds)
+            self._back_off_seconds = min(2 * self._back_off_seconds, BACK_OFF_SECONDS_MAX)
+            raise
+        self.failing = None
+        self._back_off_seconds = BACK_OFF_SECONDS_FIRST
+        self._reached.update({(each.topic, each.partition): each.offset + 1 for each in records})
+
+    async def _pass_over(self, unreadable: Sequence[tuple[Record, str]]) -> None:
+        if self._bury is not None:
+            await self._bury(unreadable)
+        for record, reason in unreadable:
+            _log.error(
+                "record passed over",
+                group=self.group,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                reason=reason,
+            )
+
+    @override
+    async def on_partitions_assigned(self, assigned: "frozenset[TopicPartition]") -> None:
+        self._reached.clear()
+        if self._on_assigned is not None:
+            await self._on_assigned(frozenset(_pairs(assigned)))
+
+    @override
+    async def on_partitions_revoked(self, revoked: "frozenset[TopicPartition]") -> None:
+        if self._on_revoked is not None:
+            await self._on_revoked(frozenset(_pairs(revoked)))
+
+
+async def consume(
+    url: str,
+    topics: Sequence[str],
+    group: str,
+    handle: Handle,
+    stopping: asyncio.Event,
+    *,
+    batch_max: int = RECORDS_MAX,
+    instance: str | None = None,
+    on_assigned: Partitions | None = None,
+) -> None:
+    """Consumes as one member of `group` until `stopping` is set: see Consumer."""
+    member = Consumer(
+        url, topics, group, handle, batch_max=batch_max, instance=instance, on_assigned=on_assigned
+    )
+    await member.run(stopping)
+
+
+async def _raw(message: KafkaAckableMessage) -> Any:
+    return message.raw_message
+
+
+def _record(raw: Any) -> Record:
+    return Record(raw.topic, raw.partition, raw.key or b"", raw.headers, raw.value or b"", raw.offset)
+
+
+def _pairs(partitions: Iterable[TopicPartition]) -> Iterable[Partition]:
+    return ((each.topic, each.partition) for each in partitions)
+
+
+# looking at what is there
+
+
+async def end_offsets(url: str, topics: Sequence[str]) -> dict[Partition, int]:
+    """The offset that the next record of each partition will have; nothing for a topic that is not there."""
+    partitions = await _partitions(url, topics)
+    async with _reader(url) as reader:
+        return await _ends(reader, partitions)
+
+
+async def held_records(url: str, topics: Sequence[str]) -> dict[Partition, int]:
+    """How many records each partition holds now; nothing for a topic that is not there."""
+    partitions = await _partitions(url, topics)
+    async with _reader(url) as reader:
+        begins = await reader.beginning_offsets(partitions) if partitions else {}
+        ends = await _ends(reader, partitions)
+    return {(at.topic, at.partition): ends[at.topic, at.partition] - begin for at, begin in begins.items()}
+
+
+async def group_lag(url: str, group: str, topics: Sequence[str]) -> dict[Partition, int]:
+    """Records that a group has not acknowledged yet, by partition."""
+    ends = await end_offsets(url, topics)
+    offsets = await group_offsets(url, group)
+    return {partition: max(0, end - offsets.get(partition, 0)) for partition, end in ends.items()}
+
+
+async def group_offsets(url: str, group: str) -> dict[Partition, int]:
+    """The offsets that a group has acknowledged; nothing for a group that never did."""
+    async with _admin(url) as admin:
+        reached = await admin.list_consumer_group_offsets(group)
+    return {(at.topic, at.partition): max(0, known.offset) for at, known in reached.items()}
+
+
+async def read_to_end(
+    url: str, topic: str, *, partition: int | None = None, page: int = RECORDS_MAX
+) -> AsyncIterator[list[Record]]:
+    """Every record that a topic holds now, in pages, each in the order of its partition; joins no group."""
+    partitions = [at for at in await _partitions(url, [topic]) if partition in {None, at.partition}]
+    if not partitions:
+        return
+    async with _reader(url) as reader:
+        at_end = {TopicPartition(*at): end for at, end in (await _ends(reader, partitions)).items()}
+        reader.assign(list(at_end))
+        await reader.seek_to_beginning(*at_end)
+        left = {at for at, end in at_end.items() if await reader.position(at) < end}
+        while left:
+            fetched = await reader.getmany(*left, timeout_ms=int(POLL_SECONDS_MAX * 1000), max_records=page)
+            for at, records in fetched.items():
+                yield [_record(each) for each in records if each.offset < at_end[at]]
+            done = {at for at in left if await reader.position(at) >= at_end[at]}
+            reader.pause(*done)
+            left -= done
+
+
+async def read_from(
+    url: str, place: Partition, offset: int, *, page: int = RECORDS_MAX
+) -> AsyncIterator[list[Record]]:
+    """What one partition holds now from an offset on, in pages; joins no group."""
+    at = TopicPartition(*place)
+    if at not in await _partitions(url, [place[0]]):
+        return
+    async with _reader(url) as reader:
+        end = (await _ends(reader, [at]))[place]
+        begin = (await reader.beginning_offsets([at]))[at]
+        reader.assign([at])
+        reader.seek(at, max(begin, offset))
+        while await reader.position(at) < end:
+            fetched = await reader.getmany(at, timeout_ms=int(POLL_SECONDS_MAX * 1000), max_records=page)
+            records = [_record(each) for each in fetched.get(at, ()) if each.offset < end]
+            if records:
+                yield records
+
+
+async def acknowledge(url: str, group: str, offsets: Mapping[Partition, int]) -> None:
+    """Remembers how far a group is that has no members; a consumer of the group would go on from there."""
+    client = AIOKafkaConsumer(
+        **connecting(url), group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    try:
+        await client.start()
+        client.assign([TopicPartition(*place) for place in offsets])
+        await client.commit({TopicPartition(*place): offset for place, offset in offsets.items()})
+    except (KafkaError, OSError) as error:
+        raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error
+    finally:
+        await _stopped(client)
+
+
+async def _partitions(url: str, topics: Sequence[str]) -> list[TopicPartition]:
+    async with _admin(url) as admin:
+        return [
+            TopicPartition(each["topic"], of["partition"])
+            for each in await _described(admin, topics)
+            for of in each["partitions"]
+        ]
+
+
+async def _ends(reader: AIOKafkaConsumer, partitions: list[TopicPartition]) -> dict[Partition, int]:
+    found = await reader.end_offsets(partitions) if partitions else {}
+    return {(at.topic, at.partition): end for at, end in found.items()}
+
+
+@asynccontextmanager
+async def _reader(url: str) -> AsyncIterator[AIOKafkaConsumer]:
+    reader = RecordReader(
+        **connecting(url), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    try:
+        await reader.start()
+        yield reader
+    except (KafkaError, OSError) as error:
+        raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error
+    finally:
+        await _stopped(reader)

@@ -1,0 +1,1 @@
+"""Personal data under keys of their subjects, and the tokens of callers."""

@@ -1,0 +1,417 @@
+"""Personal data: one key per subject, values sealed one by one, erasure by destroying the key.
+
+Data keys are random, wrapped by a key-encryption key, and live in a database of their own, so that neither a copy of
+the event store nor a copy of the key database alone shows anything. Sealing is AES-256-GCM with the place of the value
+as associated data: a token moved to another field, event, stream or store does not open.
+"""
+
+import contextlib
+import os
+from binascii import Error as NotBase64
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from uuid import UUID
+
+import psycopg
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing_extensions import override
+
+from chassis.connections.migrating import Tables, require
+from chassis.connections.postgres import connect
+from chassis.connections.settings import Settings
+from chassis.connections.transient import DATABASE_LOST, Transient
+from chassis.privacy.aging import AgedCache
+
+ERASED: Final = "***"
+"""What a reader sees where the key is gone."""
+SEALED_PREFIX: Final = "k1."
+KEYS_CACHED_MAX: Final = 20_000
+"""A key that is ready to use takes 3 KB, most of it inside OpenSSL."""
+KEYS_CACHED_SECONDS: Final = 60.0
+"""How long a key that was destroyed elsewhere may still open values in this process."""
+KEYS_PER_QUERY: Final = 5_000
+_READABLE_BY_GROUP: Final = 0o440
+"""A Secret in a pod: the kubelet's file belongs to root, and the pod's group (`fsGroup`) may read it. Nobody may write it."""
+T = TypeVar("T")
+_NONCE_BYTES: Final = 12
+_KEY_BYTES: Final = 32
+
+
+class Tampered(Exception):
+    """A token does not belong to where it stands, or was changed."""
+
+
+class WrongKeyEncryption(Tampered, Transient):
+    """A data key was wrapped by another key-encryption key than the one at hand, or for another subject."""
+
+
+class KeyEncryptionUnusable(Transient):
+    """What is to be the key-encryption key is none."""
+
+
+class KeyEncryptionMissing(KeyEncryptionUnusable):
+    """There is no file of the key-encryption key. A new key would open nothing of what was sealed before."""
+
+
+class SecretMissing(Transient):
+    """The key database holds no secret for a purpose."""
+
+
+class DataKey:
+    """The key of one subject, ready to use."""
+
+    __slots__ = ("_derived", "_material", "cipher", "head", "id", "subject")
+
+    def __init__(self, subject: UUID, key_id: UUID, material: bytes) -> None:
+        self.subject = subject
+        self.id = key_id
+        self.head = f"{SEALED_PREFIX}{b2a_base64(key_id.bytes, newline=False).decode('ascii')}."
+        self.cipher = AESGCM(material)
+        self._material = material
+        self._derived: dict[str, bytes] = {}
+
+    def derived(self, purpose: str) -> bytes:
+        """As `derive`, kept; for the few purposes that code names."""
+        secret = self._derived.get(purpose)
+        if secret is None:
+            secret = self._derived[purpose] = self.derive(purpose)
+        return secret
+
+    def derive(self, purpose: str) -> bytes:
+        """A secret for another purpose (a digest, a blind index) that dies with this key."""
+        return blake2b(purpose.encode(), key=self._material, digest_size=32).digest()
+
+    @override
+    def __repr__(self) -> str:
+        return f"DataKey(subject={self.subject}, id={self.id})"
+
+
+class Origin(NamedTuple):
+    """Where a sealed value was first written; whoever carries a token carries this beside it."""
+
+    store: str
+    stream_id: UUID
+    version: int
+    name: str
+
+    def aad(self, place: str, key: DataKey) -> bytes:
+        """Associated data for the value of field `place`."""
+        return f"{self.prefix()}{place}|{key.id.hex}".encode()
+
+    def prefix(self) -> str:
+        """What the associated data of all fields of one event share."""
+        return f"{self.store}|{self.stream_id.hex}|{self.version}|{self.name}|"
+
+
+def seal(key: DataKey, aad: bytes, plain: str) -> str:
+    """A token `k1.<key id>.<nonce and ciphertext>` that opens only with this key and associated data."""
+    nonce = os.urandom(_NONCE_BYTES)
+    sealed = nonce + key.cipher.encrypt(nonce, plain.encode(), aad)
+    return key.head + b2a_base64(sealed, newline=False).decode("ascii")
+
+
+def unseal(key: DataKey | None, aad: bytes, token: str) -> str:
+    """The value of a token; `ERASED` where its key is gone; raises Tampered where it was moved or changed."""
+    if token == ERASED or key is None or not token.startswith(key.head):
+        if token != ERASED and not is_token(token):
+            raise Tampered("not a token")
+        return ERASED
+    try:
+        sealed = a2b_base64(token[len(key.head) :], strict_mode=True)
+        return key.cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], aad).decode()
+    except (InvalidTag, NotBase64, ValueError) as error:
+        raise Tampered("the token does not open here") from error
+
+
+def is_token(value: object) -> bool:
+    """Whether this looks like a sealed value."""
+    return isinstance(value, str) and value.startswith(SEALED_PREFIX) and value.count(".") == 2
+
+
+def open_value(key: DataKey | None, origin: Origin, place: str, token: str | None) -> str | None:
+    """The plain value of field `place` of the event at `origin`; None stays None."""
+    if token is None:
+        return None
+    return unseal(key, b"" if key is None else origin.aad(place, key), token)
+
+
+def seal_bytes(key: DataKey, place: str, plain: bytes) -> bytes:
+    """Seals bytes that are kept beside events; `place` says where they belong."""
+    nonce = os.urandom(_NONCE_BYTES)
+    return key.id.bytes + nonce + key.cipher.encrypt(nonce, plain, f"{place}|{key.id.hex}".encode())
+
+
+def open_bytes(key: DataKey | None, place: str, sealed: bytes) -> bytes | None:
+    """The plain bytes, or None where their key is gone; raises Tampered where they were moved or changed."""
+    if key is None or sealed[:16] != key.id.bytes:
+        return None
+    try:
+        return key.cipher.decrypt(sealed[16:28], sealed[28:], f"{place}|{key.id.hex}".encode())
+    except (InvalidTag, ValueError) as error:
+        raise Tampered("the bytes do not open here") from error
+
+
+class KeyEncryption(Protocol):
+    """Wraps data keys. A file in development; a vault or an HSM in production."""
+
+    def wrap(self, material: bytes, aad: bytes) -> bytes:
+        """The wrapped key."""
+        ...
+
+    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
+        """The key again; raises Tampered where it was wrapped for somebody else."""
+        ...
+
+
+class FileKeyEncryption(KeyEncryption):
+    """A key-encryption key in a file that its owner alone may read, or that is mounted into a pod for its group to read."""
+
+    def __init__(self, material: bytes) -> None:
+        if len(material) != _KEY_BYTES:
+            raise KeyEncryptionUnusable(f"a key-encryption key has {_KEY_BYTES} bytes, not {len(material)}")
+        self._cipher = AESGCM(material)
+
+    @classmethod
+    def at(cls, path: Path, *, create: bool = False) -> "FileKeyEncryption":
+        """Reads the key; raises KeyEncryptionMissing where there is none.
+
+        With `create`, which is for development alone, it is made then; two processes that start at once agree on one.
+        """
+        try:
+            return cls(_read_key(path))
+        except FileNotFoundError:
+            if not create:
+                raise KeyEncryptionMissing(f"there is no key-encryption key at {path}") from None
+            path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(os.urandom(_KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(draft)
+        finally:
+            draft.unlink(missing_ok=True)
+        return cls(_read_key(path))
+
+    @override
+    def wrap(self, material: bytes, aad: bytes) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, material, aad)
+
+    @override
+    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
+        try:
+            return self._cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], aad)
+        except (InvalidTag, ValueError) as error:
+            raise WrongKeyEncryption(
+                "the data key was wrapped by another key or for another subject"
+            ) from error
+
+
+def _read_key(path: Path) -> bytes:
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077 and mode != _READABLE_BY_GROUP:
+        raise PermissionError(f"{path} may be read by others (mode {mode:o}); chmod 600 it")
+    return path.read_bytes()
+
+
+KEYS_ROLE: Final = "crm_keys_writer"
+_KEYS_SCHEMA: Final = """
+create table if not exists {schema}.data_keys (
+    subject uuid primary key,
+    key_id uuid not null unique,
+    wrapped bytea,
+    created_at timestamptz not null default now(),
+    erased_at timestamptz,
+    constraint erased_means_gone check ((wrapped is null) = (erased_at is not null))
+);
+create table if not exists {schema}.secrets (
+    purpose text primary key,
+    wrapped bytea not null,
+    created_at timestamptz not null default now()
+);
+"""
+KEYS: Final = Tables("data_keys", "public", KEYS_ROLE, (_KEYS_SCHEMA,))
+"""The key database, for `migrate`."""
+
+
+@dataclass(slots=True)
+class KeyRing:
+    """The data keys of subjects: found in bulk, made where missing, kept for a bounded time.
+
+    Calls block on the database when a key is not cached; `cached` never does. Safe to share between threads.
+    """
+
+    url: str
+    encryption: KeyEncryption
+    monotonic: Callable[[], float]
+    cached_max: int = KEYS_CACHED_MAX
+    _cache: "AgedCache[int, tuple[DataKey | None]]" = field(init=False)
+    """By the integer of the subject: a UUID computes its hash in Python each time."""
+    _database: Lock = field(default_factory=Lock)
+    _connection: "psycopg.Connection[Any] | None" = None
+
+    def __post_init__(self) -> None:
+        """The cache ages on the ring's own clock."""
+        self._cache = AgedCache(self.cached_max, KEYS_CACHED_SECONDS, self.monotonic)
+
+    @classmethod
+    def open(cls, url: str, encryption: KeyEncryption, monotonic: Callable[[], float]) -> "KeyRing":
+        """A ring over the key database at `url`; raises SchemaBehind where it was not migrated yet."""
+        require(url, [KEYS])
+        return cls(url, encryption, monotonic)
+
+    @classmethod
+    def of(cls, settings: Settings, monotonic: Callable[[], float]) -> "KeyRing":
+        """The ring that the settings name; raises SchemaBehind, and KeyEncryptionMissing but in development."""
+        encryption = FileKeyEncryption.at(settings.key_encryption_file, create=settings.development)
+        return cls.open(settings.keys_url, encryption, monotonic)
+
+    def cached(self, subject: UUID) -> "DataKey | None":
+        """The key of a subject if it is at hand; never waits for the database."""
+        held = self._cache.get(subject.int)
+        return None if held is None else held[0]
+
+    def keys_for(self, subjects: Iterable[UUID], *, create: bool = True) -> dict[UUID, DataKey]:
+        """The keys of these subjects. A subject that was erased is absent and never gets a key again."""
+        found: dict[UUID, DataKey] = {}
+        missing: list[UUID] = []
+        distinct = {subject.int: subject for subject in subjects}
+        for subject, held in zip(distinct.values(), self._cache.get_all(distinct), strict=True):
+            if held is None:
+                missing.append(subject)
+            elif held[0] is not None:
+                found[subject] = held[0]
+        for at in range(0, len(missing), KEYS_PER_QUERY):
+            loaded = self._load(missing[at : at + KEYS_PER_QUERY], create)
+            found |= {subject: key for subject, key in loaded.items() if key is not None}
+        return found
+
+    def secret(self, purpose: str, *, create: bool = True) -> bytes:
+        """The one secret that all services share for `purpose`, of 32 bytes; made where it is missing, unless not wanted.
+
+        It is not cached here: who needs it keeps it for as long as its process lives. Raises SecretMissing. Whoever
+        writes what depends on it to a store asks `chassis.write.secret_checks`.
+        """
+        return self._asked(lambda: self._secret(purpose, create))
+
+    def erase(self, subjects: Iterable[UUID]) -> int:
+        """Destroys the keys of these subjects for ever; returns how many there were.
+
+        Other processes stop opening their values within `KEYS_CACHED_SECONDS`. A subject without a key is marked too.
+        """
+        gone = list(dict.fromkeys(subjects))
+        return self._asked(lambda: self._erase(gone))
+
+    def erased(self, subjects: Iterable[UUID]) -> set[UUID]:
+        """Those of these subjects whose keys were destroyed; one that never had a key is none of them."""
+        wanted = list(subjects)
+        select = "select subject from data_keys where subject = any(%s) and erased_at is not null"
+        return self._asked(lambda: {row[0] for row in self._connected().execute(select, (wanted,))})
+
+    def close(self) -> None:
+        """Lets the connection go."""
+        with self._database:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """Asks the database, once more over a new connection where the one at hand was lost; one asks at a time."""
+        with self._database:
+            try:
+                return ask()
+            except DATABASE_LOST:
+                self._connection = None
+                return ask()
+
+    def _erase(self, gone: list[UUID]) -> int:
+        connection = self._connected()
+        with connection.transaction():
+            # First what has no key: were one made in between, it would be destroyed below.
+            connection.cursor().executemany(
+                "insert into data_keys (subject, key_id, erased_at) values (%s, gen_random_uuid(), now())"
+                " on conflict (subject) do nothing",
+                [(subject,) for subject in sorted(gone)],
+            )
+            count = connection.execute(
+                "update data_keys set wrapped = null, erased_at = now()"
+                " where subject = any(%s) and wrapped is not null",
+                (gone,),
+            ).rowcount
+        for subject in gone:
+            self._cache.drop(subject.int)
+        return count
+
+    def _secret(self, purpose: str, create: bool) -> bytes:
+        connection, aad = self._connected(), b"secret|" + purpose.encode()
+        select = "select wrapped from secrets where purpose = %s"
+        row = connection.execute(select, (purpose,), binary=True).fetchone()
+        if row is None and create:
+            # Of two processes that start at once the first makes it, and the other reads what that one made.
+            connection.execute(
+                "insert into secrets (purpose, wrapped) values (%s, %s) on conflict (purpose) do nothing",
+                (purpose, self.encryption.wrap(os.urandom(_KEY_BYTES), aad)),
+            )
+            row = connection.execute(select, (purpose,), binary=True).fetchone()
+        if row is None:
+            raise SecretMissing(purpose)
+        return self.encryption.unwrap(row[0], aad)
+
+    def _load(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
+        """Reads, and makes, and keeps what was read before the database is let go: no erasure gets in between."""
+
+        def load() -> dict[UUID, DataKey | None]:
+            since = self.monotonic()
+            loaded = self._query(subjects, create)
+            for subject, key in loaded.items():
+                self._cache.put(subject.int, (key,), since=since)
+            return loaded
+
+        return self._asked(load)
+
+    def _query(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
+        connection = self._connected()
+        select = "select subject, key_id, wrapped from data_keys where subject = any(%s)"
+        rows = connection.execute(select, (subjects,), binary=True).fetchall()
+        unknown = sorted(set(subjects) - {row[0] for row in rows})
+        if unknown and create:
+            ids = [UUID(bytes=os.urandom(16), version=4) for _ in unknown]
+            materials = [os.urandom(_KEY_BYTES) for _ in unknown]
+            wrapped = [
+                self.encryption.wrap(material, _wrapping_aad(subject, key_id))
+                for subject, key_id, material in zip(unknown, ids, materials, strict=True)
+            ]
+            connection.execute(
+                "insert into data_keys (subject, key_id, wrapped)"
+                " select * from unnest(%b::uuid[], %b::uuid[], %b::bytea[]) on conflict (subject) do nothing",
+                (unknown, ids, wrapped),
+            )
+            rows += connection.execute(select, (unknown,), binary=True).fetchall()
+        return {subject: self._unwrapped(subject, key_id, wrapped) for subject, key_id, wrapped in rows}
+
+    def _unwrapped(self, subject: UUID, key_id: UUID, wrapped: bytes | None) -> DataKey | None:
+        if wrapped is None:
+            return None
+        return DataKey(subject, key_id, self.encryption.unwrap(wrapped, _wrapping_aad(subject, key_id)))
+
+    def _connected(self) -> "psycopg.Connection[Any]":
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self.url, role=KEYS_ROLE)
+        return self._connection
+
+
+def _wrapping_aad(subject: UUID, key_id: UUID) -> bytes:
+    return b"data-key|" + subject.bytes + key_id.bytes
+
+
+Keys = Mapping[UUID, DataKey]

@@ -1,0 +1,239 @@
+"""Who calls: tokens are verified here and nowhere else.
+
+JWT with a pinned algorithm per key; the issuer is the access context or an OIDC provider by its JWK set. Until there
+is one, a development token is signed with a key file, and neither signed nor accepted outside of development.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, KeySetSerialization, OKPKey
+
+from chassis.connections.settings import TokenSettings
+
+ALGORITHMS: Final = ("Ed25519", "ES256", "PS256", "RS256")
+"""Signatures with a public key only: a verifier cannot sign, and `none` and HMAC are not algorithms here."""
+ADMINISTRATOR: Final = "administrator"
+"""The role of a development token that names none."""
+DEVELOPMENT_ISSUER: Final = "crm-development"
+DEVELOPMENT_ALGORITHM: Final = "Ed25519"
+DEVELOPMENT_SECONDS_MAX: Final = 30 * 24 * 3600
+TOKEN_CHARACTERS_MAX: Final = 8_192
+SUBJECT_CHARACTERS_MAX: Final = 90
+ROLES_MAX: Final = 100
+VERIFIED_CACHED_MAX: Final = 10_000
+LEEWAY_SECONDS: Final = 30
+REVERIFY_SECONDS_MAX: Final = 300
+
+
+class TokenInvalid(Exception):
+    """The token says nothing that may be believed. The message is safe to show and holds nothing of the token."""
+
+
+class DevelopmentOnly(Exception):
+    """Development tokens are not for this environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as the token says: staff number, post, and roles."""
+
+    subject: str
+    post: str | None = None
+    roles: frozenset[str] = frozenset()
+    on_behalf_of: str | None = None
+    expires_at: float = 0.0
+    """Seconds since 1970; beyond them the token says nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """One issuer: its name, its keys, and the algorithms that they may be used with."""
+
+    issuer: str
+    keys: KeySet
+    algorithms: Sequence[str] = ALGORITHMS
+
+
+class Verifier:
+    """Verifies tokens; what was verified is remembered, bounded, for `REVERIFY_SECONDS_MAX` and never past its expiry.
+
+    Use it from one thread: the event loop.
+    """
+
+    def __init__(
+        self,
+        trusted: Iterable[Trusted],
+        audience: str,
+        now: Callable[[], datetime],
+        *,
+        cached_max: int = VERIFIED_CACHED_MAX,
+    ) -> None:
+        self._trusted = {each.issuer: each for each in trusted}
+        self._audience = audience
+        self._now = now
+        self._cached_max = cached_max
+        self._verified: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+
+    def not_ready(self) -> list[str]:
+        """Why nobody can be let in, if so."""
+        return [] if self._trusted else ["no token keys are configured: every call is refused"]
+
+    def verify(self, token: str) -> Caller:
+        """Who it is; raises TokenInvalid."""
+        now = self._now().timestamp()
+        known = self._verified.get(token)
+        if known is not None and now < known[1]:
+            return known[0]
+        caller = self._checked(token, now)
+        self._verified[token] = (caller, min(caller.expires_at, now + REVERIFY_SECONDS_MAX))
+        if len(self._verified) > self._cached_max:
+            self._verified.popitem(last=False)
+        return caller
+
+    def _checked(self, token: str, now: float) -> Caller:
+        if len(token) > TOKEN_CHARACTERS_MAX:
+            raise TokenInvalid("the token is too long")
+        trusted = self._trusted.get(_issuer_said(token))
+        if trusted is None:
+            raise TokenInvalid("the token is of no issuer that is trusted here")
+        try:
+            claims = jwt.decode(token, trusted.keys, algorithms=list(trusted.algorithms)).claims
+        except (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise TokenInvalid("the signature of the token is not valid") from error
+        return _caller(claims, trusted.issuer, self._audience, now)
+
+
+def _issuer_said(token: str) -> str:
+    """The issuer that an unverified token names: it only chooses the keys to verify with."""
+    try:
+        _, payload, _ = token.split(".")
+        body = msgspec.json.decode(_from_base64url(payload))
+    except (ValueError, RecursionError) as error:
+        raise TokenInvalid("this is no JSON Web Token") from error
+    issuer = body.get("iss") if isinstance(body, dict) else None
+    if not isinstance(issuer, str):
+        raise TokenInvalid("the token names no issuer")
+    return issuer
+
+
+def _from_base64url(text: str) -> bytes:
+    from base64 import urlsafe_b64decode
+
+    return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+
+
+def _caller(claims: dict[str, Any], issuer: str, audience: str, now: float) -> Caller:
+    said = claims.get("aud")
+    subject, expires, post = claims.get("sub"), claims.get("exp"), claims.get("post")
+    roles, behalf = claims.get("roles", []), claims.get("on_behalf_of")
+    if claims.get("iss") != issuer or audience not in (said if isinstance(said, list) else [said]):
+        raise TokenInvalid("the token is for somebody else")
+    if not isinstance(expires, int | float) or isinstance(expires, bool) or expires + LEEWAY_SECONDS <= now:
+        raise TokenInvalid("the token has expired")
+    for name in ("nbf", "iat"):
+        begins = claims.get(name, 0)
+        if not isinstance(begins, int | float) or begins > now + LEEWAY_SECONDS:
+            raise TokenInvalid("the token is not valid yet")
+    if (
+        not isinstance(subject, str)
+        or not 0 < len(subject) <= SUBJECT_CHARACTERS_MAX
+        or not subject.isprintable()
+    ):
+        raise TokenInvalid("the token names nobody")
+    if not all(
+        each is None or (isinstance(each, str) and len(each) <= SUBJECT_CHARACTERS_MAX)
+        for each in (post, behalf)
+    ):
+        raise TokenInvalid("the token's post is not valid")
+    if (
+        not isinstance(roles, list)
+        or len(roles) > ROLES_MAX
+        or not all(isinstance(role, str) for role in roles)
+    ):
+        raise TokenInvalid("the token's roles are not valid")
+    return Caller(subject, post, frozenset(roles), behalf, expires + LEEWAY_SECONDS)
+
+
+def verifier_of(settings: TokenSettings, now: Callable[[], datetime]) -> Verifier:
+    """Who is trusted, as the settings say; in development also whoever holds the development key."""
+    trusted = []
+    if settings.token_keys_file is not None:
+        keys: KeySetSerialization = msgspec.json.decode(settings.token_keys_file.read_bytes())
+        trusted.append(Trusted(settings.token_issuer, KeySet.import_key_set(keys)))
+    if settings.development:
+        key = development_key(settings.development_token_file)
+        trusted.append(Trusted(DEVELOPMENT_ISSUER, KeySet([key]), (DEVELOPMENT_ALGORITHM,)))
+    return Verifier(trusted, settings.token_audience, now)
+
+
+def development_token(
+    settings: TokenSettings,
+    now: datetime,
+    *,
+    subject: str = "developer",
+    post: str | None = None,
+    roles: Sequence[str] = (ADMINISTRATOR,),
+    seconds: int = 8 * 3600,
+) -> str:
+    """A token for a developer's machine; raises DevelopmentOnly anywhere else, ValueError where it would be refused."""
+    if not settings.development:
+        raise DevelopmentOnly(
+            f"CRM_ENVIRONMENT is {settings.environment}: no development token is issued or accepted"
+        )
+    if not 0 < seconds <= DEVELOPMENT_SECONDS_MAX:
+        raise ValueError(f"a development token lives 1 to {DEVELOPMENT_SECONDS_MAX} seconds")
+    key = development_key(settings.development_token_file)
+    claims: dict[str, Any] = {
+        "iss": DEVELOPMENT_ISSUER,
+        "aud": settings.token_audience,
+        "sub": subject,
+        "roles": list(roles),
+        "iat": int(now.timestamp()),
+        "exp": int((now + timedelta(seconds=seconds)).timestamp()),
+    }
+    if post is not None:
+        claims["post"] = post
+    try:
+        _caller(claims, DEVELOPMENT_ISSUER, settings.token_audience, now.timestamp())
+    except TokenInvalid as error:
+        raise ValueError(str(error)) from error
+    header = {"alg": DEVELOPMENT_ALGORITHM, "kid": key.kid}
+    token = jwt.encode(header, claims, key, algorithms=[DEVELOPMENT_ALGORITHM])
+    if len(token) > TOKEN_CHARACTERS_MAX:
+        raise ValueError("the token is too long")
+    return token
+
+
+def development_key(file: Path) -> OKPKey:
+    """The key that signs development tokens; made where it is missing, readable by its owner alone."""
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        text = _made(file)
+    key = OKPKey.import_key(text)
+    key.ensure_kid()
+    return key
+
+
+def _made(file: Path) -> bytes:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as writing:
+        writing.write(OKPKey.generate_key("Ed25519").as_pem(private=True))
+    try:
+        os.link(fresh, file)  # the first of several processes wins, and none reads half a key
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return file.read_bytes()

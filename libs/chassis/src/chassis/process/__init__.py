@@ -1,0 +1,1 @@
+"""Running a process: its roles, leases and locks."""

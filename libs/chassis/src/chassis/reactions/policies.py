@@ -1,0 +1,339 @@
+"""Policies: what a service does when something was told. A policy reacts once to each event and is never replayed.
+
+Reacting is idempotent by itself, because an event may come twice; beyond that, events up to the saved position of
+their partition are passed over even if the consumer group is set back. What a policy cannot digest is parked by
+subject, as in a view. Events of one subject are reacted to in order, those of several subjects at once.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import UUID
+
+import structlog
+from contracts.envelope import EnvelopeInvalid
+from contracts.topics import TOPICS
+
+from chassis.clock import Clock, SystemClock
+from chassis.connections.settings import Settings
+from chassis.messaging.delivered import Delivered, Stream, read
+from chassis.messaging.transport import (
+    BrokerUnavailable,
+    Consumer,
+    KafkaPublisher,
+    Partition,
+    Publisher,
+    Record,
+    end_offsets,
+    ensure_topics,
+    group_offsets,
+    read_from,
+)
+from chassis.observability import metrics, telemetry
+from chassis.read.arrivals import Arrivals, further
+from chassis.read.checkpoints import GenerationLost, Position
+from chassis.read.generations import partitions_of
+from chassis.read.mongo import Mongo
+from chassis.read.mongo_checkpoints import MongoCheckpoints, prepare_checkpoints
+from chassis.read.parking import Indigestible, Parking, is_of_the_record
+from chassis.relay.loop import BATCH_EVENTS_MAX
+
+REACTING_AT_ONCE_MAX: Final = 1_000
+"""Subjects: two transactions of the store, so that one is decided while the other is written."""
+BATCH_RECORDS_MAX: Final = 5_000
+"""A policy wants few of the events that it reads: what it wants of a batch goes into few transactions."""
+BOOKS: Final = "policies"
+"""The checkpoints are in a database beside the views: dropping what can be rebuilt must not forget who is parked here."""
+WATCH_SECONDS: Final = 1.0
+LOOKED_BACK_RECORDS: Final = 2 * BATCH_EVENTS_MAX
+
+_log = structlog.get_logger(__name__)
+
+
+Starts = Literal["beginning", "now"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When something happens, then this. `events` are the types that it takes, `name` is the sentence.
+
+    `starts` says what a policy that is new makes of what was published before its first start: "beginning" reacts to
+    all of it, "now" to nothing of it. Where it began is recorded once, so that neither a crash nor a second process
+    moves it.
+
+    `prepare` may read in bulk what the reactions to a batch need; it changes nothing, and no reaction relies on it.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    events: frozenset[str]
+    react: Callable[[Delivered], Awaitable[None]]
+    starts: Starts
+    prepare: Callable[[Sequence[Delivered]], Awaitable[None]] | None = None
+
+
+class Reactor:
+    """Gives records to a policy. As with a projector, any records may come twice and to several at once."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        parking: Parking,
+        *,
+        at_once: int = REACTING_AT_ONCE_MAX,
+    ) -> None:
+        self.policy = policy
+        self.parking = parking
+        self.positions: dict[Partition, Position] = {}
+        self.reactions = 0
+        self._at_once = at_once
+        self._turn = asyncio.Lock()
+        self._wanted = frozenset(type.encode() for type in policy.events)
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Reacts to each event that is new, or parks its subject; saves the positions last."""
+        async with self._turn:
+            await self.parking.refresh()
+            await self.parking.release_wanted(self._react)
+            reached = await self.parking.checkpoints.positions()
+            arrivals = Arrivals()
+            subjects: dict[Stream, list[Delivered]] = {}
+            for event in arrivals.events(records, self._wanted):
+                before = reached.get((event.record.topic, event.record.partition))
+                if before is not None and event.position <= before.position:
+                    continue
+                subjects.setdefault(event.stream, []).append(event)
+            if self.policy.prepare is not None and subjects:
+                await self._prepare([event for events in subjects.values() for event in events])
+            waiting = iter(subjects.values())
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._at_once, len(subjects))):
+                    group.create_task(self._give_each(waiting))
+            for record, reason in arrivals.broken:
+                await self.parking.bury(record, reason)
+            await self.parking.checkpoints.advance(arrivals.positions)
+            further(self.positions, arrivals.positions)
+
+    async def tick(self) -> list[UUID]:
+        """Releases whom somebody asked to release; who is free again."""
+        async with self._turn:
+            await self.parking.refresh()
+            return await self.parking.release_wanted(self._react)
+
+    async def _give_each(self, subjects: Iterator[list[Delivered]]) -> None:
+        """Takes subjects that wait, one after the other, until there are none."""
+        for events in subjects:
+            free = [event for event in events if not self.parking.holds(event)]
+            await self.parking.give(free, self._react)
+            held = events[len(free) :]
+            if held:
+                await self.parking.keep(held, self._react)
+
+    async def _prepare(self, events: list[Delivered]) -> None:
+        """Prepares for a batch. What may be one record's fault is met again by its own reaction, which parks it."""
+        try:
+            if self.policy.prepare is not None:
+                await self.policy.prepare(events)
+        except Exception as error:
+            if not is_of_the_record(error):
+                raise
+
+    async def _react(self, event: Delivered) -> None:
+        try:
+            with telemetry.span(self.policy.name, {"traceparent": event.traceparent}):
+                await self.policy.react(event)
+        except Exception as error:
+            if not is_of_the_record(error):
+                raise
+            # Not its text: unlike a view, a policy may have opened personal values.
+            places = telemetry.places(error, 1)
+            raise Indigestible(f"{type(error).__qualname__} at {', '.join(places)}") from error
+        self.reactions += 1
+
+
+async def reached(kafka_url: str, topics: Sequence[str]) -> dict[Partition, tuple[int, int]]:
+    """Where the topics end now: the next offset of each partition, and the highest position before it.
+
+    A relay that began anew publishes some events again behind later ones, so more than the last record is looked at.
+    """
+    found: dict[Partition, tuple[int, int]] = {}
+    for place, end in (await end_offsets(kafka_url, topics)).items():
+        positions = [0]
+        if end:
+            async for page in read_from(kafka_url, place, max(0, end - LOOKED_BACK_RECORDS)):
+                for record in page:
+                    if (record.offset or 0) < end:
+                        with suppress(EnvelopeInvalid):
+                            positions.append(read(record).position)
+        found[place] = (end, max(positions))
+    return found
+
+
+class PoliciesRole:
+    """The role `<service>-policies`, with connections of its own; `policies` opens what they command."""
+
+    def __init__(
+        self,
+        service: str,
+        policies: Callable[[Clock], AbstractAsyncContextManager[Sequence[Policy]]],
+        settings: Settings,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = f"{service}-policies"
+        self._service = service
+        self._policies = policies
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._runner: PolicyRunner | None = None
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs until `stopping`; raises ConnectionError where a server is lost."""
+        settings = self._settings
+        await ensure_topics(settings.kafka_url, TOPICS)
+        async with AsyncExitStack() as stack:
+            policies = await stack.enter_async_context(self._policies(self._clock))
+            mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
+            stack.push_async_callback(mongo.close)
+            publisher = KafkaPublisher(settings.kafka_url, client_id=self.name)
+            stack.push_async_callback(publisher.close)
+            self._runner = PolicyRunner(
+                self.name,
+                policies,
+                service=self._service,
+                mongo=mongo,
+                kafka_url=settings.kafka_url,
+                publisher=publisher,
+                clock=self._clock,
+            )
+            await self._runner.run(stopping)
+
+    def not_ready(self) -> list[str]:
+        """Why policies do not react."""
+        return ["starting"] if self._runner is None else self._runner.not_ready()
+
+
+class PolicyRunner:
+    """Runs policies, each in a group of its own. Raises ConnectionError where a server is lost.
+
+    `mongo` is the database of the service's views; the checkpoints are beside it, see `BOOKS`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policies: Sequence[Policy],
+        *,
+        service: str,
+        mongo: Mongo,
+        kafka_url: str,
+        publisher: Publisher,
+        clock: Clock,
+        instance: str | None = None,
+    ) -> None:
+        self._name = name
+        self._kafka_url = kafka_url
+        self._mongo = mongo.beside(BOOKS)
+        self._clock = clock
+        self._running: list[tuple[Reactor, Consumer, MongoCheckpoints]] = []
+        self._reason: str | None = "not started"
+        for policy in policies:
+            group = f"{service}.{policy.name}"
+            checkpoints = MongoCheckpoints(self._mongo, group, policy.name)
+            parking = Parking(group, checkpoints, publisher, clock)
+            reactor = Reactor(policy, parking)
+            consumer = Consumer(
+                kafka_url,
+                policy.sources,
+                group,
+                self._handle(reactor, checkpoints),
+                batch_max=BATCH_RECORDS_MAX,
+                instance=None if instance is None else f"{instance}.{policy.name}",
+                bury=parking.letters.write_uncopied,
+            )
+            self._running.append((reactor, consumer, checkpoints))
+
+    @property
+    def name(self) -> str:
+        """As in health, metrics and logs."""
+        return self._name
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs all policies; when one cannot go on, the others stop and the reason is raised."""
+        await prepare_checkpoints(self._mongo)
+        done = asyncio.Event()
+        for reactor, _, checkpoints in self._running:
+            await self._begin(reactor.policy, checkpoints)
+            reactor.positions.update(await checkpoints.positions())
+        tasks = [asyncio.create_task(consumer.run(done)) for _, consumer, _ in self._running]
+        tasks.append(asyncio.create_task(self._watch(done)))
+        waiting = asyncio.create_task(stopping.wait())
+        self._reason = None
+        try:
+            await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._reason = "not running"
+            waiting.cancel()
+            done.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def not_ready(self) -> list[str]:
+        """Why policies do not react."""
+        failing = [
+            f"{consumer.group}: {consumer.failing}" for _, consumer, _ in self._running if consumer.failing
+        ]
+        return failing if self._reason is None else [self._reason, *failing]
+
+    async def measure(self) -> None:
+        """Refreshes the gauges of all policies, as the watch does every second."""
+        for reactor, consumer, _ in self._running:
+            lag = await consumer.lag()
+            contexts = {place: position.context for place, position in reactor.positions.items()}
+            for context in set(contexts.values()):
+                behind = sum(left for place, left in lag.items() if contexts.get(place) == context)
+                metrics.LAG_EVENTS.labels(consumer.group, context).set(behind)
+            metrics.DEAD_LETTERS.labels(consumer.group).set(reactor.parking.letters.written)
+            metrics.PARKED_SUBJECTS.labels(consumer.group).set(len(reactor.parking.parked))
+
+    async def _begin(self, policy: Policy, checkpoints: MongoCheckpoints) -> None:
+        """Opens the checkpoints of a policy where it starts, unless they are open."""
+        partitions = partitions_of(policy.sources)
+        begun = await checkpoints.positions()
+        starts: dict[Partition, Position] = {}
+        if (
+            policy.starts == "now"
+            and not begun
+            and not await group_offsets(self._kafka_url, checkpoints.group)
+        ):
+            now = await reached(self._kafka_url, policy.sources)
+            starts = {
+                at: Position(*now[at][:1], partitions[at], now[at][1], None) for at in partitions if at in now
+            }
+            if starts.keys() != partitions.keys():
+                raise BrokerUnavailable(f"not all partitions of {', '.join(policy.sources)} are there")
+        await checkpoints.begin(partitions, starts)
+
+    def _handle(
+        self, reactor: Reactor, checkpoints: MongoCheckpoints
+    ) -> Callable[[Sequence[Record]], Awaitable[None]]:
+        async def handle(records: Sequence[Record]) -> None:
+            try:
+                await reactor.apply(records)
+            except GenerationLost:
+                # The checkpoints were dropped: the group's own offsets still say where to go on.
+                await self._begin(reactor.policy, checkpoints)
+                raise
+
+        return handle
+
+    async def _watch(self, done: asyncio.Event) -> None:
+        while not done.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), WATCH_SECONDS)
+            for reactor, _, _ in self._running:
+                await reactor.tick()
+            await self.measure()

@@ -1,0 +1,1 @@
+"""The read side: views, their documents and checkpoints, generations and rebuilding."""

@@ -1,0 +1,150 @@
+"""What a batch of records brings: events, records that are none, and how far each partition is after it."""
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from contracts.envelope import EnvelopeInvalid
+from contracts.topics import EVENTS
+
+from chassis.messaging.delivered import Delivered, Passed, read
+from chassis.messaging.transport import Partition, Record
+from chassis.read.checkpoints import Position
+
+REASON_CHARACTERS_MAX: Final = 300
+_CONTEXTS: Final = {topic.name: context for context, topic in EVENTS.items()}
+TRACES_MAX: Final = 20
+"""A batch of an import has one trace, one of commands has thousands, of which these stand for all."""
+
+
+class Arrivals:
+    """Filled while `events` is read to its end."""
+
+    __slots__ = ("_last", "_marks", "_rising", "broken", "positions", "traces")
+
+    def __init__(self) -> None:
+        self._last: dict[Partition, Delivered | Passed] = {}
+        self._rising: dict[Partition, list[int]] = {}
+        """Positions of events that are further than all before them: what comes again, or late, is not among them."""
+        self._marks: dict[Partition, tuple[Passed, int]] = {}
+        """The last watermark that nothing was ahead of, with how many positions had risen before it."""
+        self.traces: dict[str, None] = {}
+        """Trace contexts that the events were recorded under, `TRACES_MAX` at most."""
+        self.broken: list[tuple[Record, str]] = []
+        self.positions: dict[Partition, Position] = {}
+
+    def events(
+        self, records: Sequence[Record], wanted: Collection[bytes] | None = None
+    ) -> Iterator[Delivered]:
+        """The events among the records, in order; where types are `wanted`, those of other types are passed over.
+
+        What is passed over is not even parsed. The last record of each partition is, because it says how far that is.
+        """
+        offsets: dict[Partition, int] = {}
+        ends: Collection[int] = ()
+        if wanted is not None:
+            ends = frozenset({record[0:2]: at for at, record in enumerate(records)}.values())
+        for at, record in enumerate(records):
+            place = record[0:2]
+            offsets[place] = (record.offset or 0) + 1
+            passed_over = wanted is not None and _type(record) not in wanted
+            if passed_over and at not in ends:
+                continue
+            try:
+                event = read(record)
+            except EnvelopeInvalid as error:
+                self.broken.append((record, reason_of(error)))
+                continue
+            if event.context == _CONTEXTS.get(
+                record[0], event.context
+            ):  # what another counts says nothing here
+                self._arrived(place, event)
+            if isinstance(event, Delivered) and not passed_over:
+                if len(self.traces) < TRACES_MAX and event.traceparent is not None:
+                    self.traces[event.traceparent] = None
+                yield event
+        for place, offset in offsets.items():
+            seen = self._last.get(place)
+            if seen is None:
+                self.positions[place] = Position(offset, "", 0, None)
+            else:
+                self.positions[place] = Position(offset, seen.context, seen.position, _at(seen))
+
+    def _arrived(self, place: Partition, event: Delivered | Passed) -> None:
+        before = self._last.get(place)
+        if before is not None and event.position < before.position:
+            return
+        self._last[place] = event
+        if isinstance(event, Passed):
+            self._marks[place] = (event, len(self._rising.get(place, ())))
+        elif before is None or event.position > before.position:
+            self._rising.setdefault(place, []).append(event.position)
+
+    def counted(self, before: Mapping[Partition, Position]) -> dict[Partition, Position]:
+        """`positions`, with what was counted since `before`. Only where all types were read.
+
+        The relay publishes a partition's events in the order of their positions, and goes on from an earlier one where
+        it was in doubt, so an event was read before exactly if a position as high was.
+        """
+        found: dict[Partition, Position] = {}
+        for place, now in self.positions.items():
+            start = before.get(place, NOWHERE)
+            if start.events is None:
+                found[place] = now
+                continue
+            rising = self._rising.get(place, [])
+            known = bisect_right(rising, start.position)
+            missing = start.missing
+            mark, risen = self._marks.get(place, (None, 0))
+            if mark is not None and mark.published is not None and mark.position >= start.position:
+                missing = max(missing, mark.published - start.events - max(0, risen - known))
+            found[place] = now._replace(events=start.events + len(rising) - known, missing=missing)
+        return found
+
+
+NOWHERE: Final = Position(0, "", 0, None, 0)
+"""Where a partition is of which nothing was read."""
+
+
+def further(positions: dict[Partition, Position], others: Mapping[Partition, Position]) -> None:
+    """Brings positions up to others, never back."""
+    for place, other in others.items():
+        before = positions.get(place)
+        if before is None:
+            positions[place] = other
+        else:
+            positions[place] = Position(
+                max(before.offset, other.offset),
+                other.context or before.context,
+                max(before.position, other.position),
+                other.at or before.at,
+                *most(before, other),
+            )
+
+
+def most(one: Position, other: Position) -> tuple[int | None, int]:
+    """The further one's count, and what is missing: both only grow."""
+    known = [each.events for each in (one, other) if each.events is not None]
+    return max(known, default=None), max(one.missing, other.missing)
+
+
+def reason_of(error: Exception) -> str:
+    """Why, in a line for a dead letter."""
+    return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+
+
+def _type(record: Record) -> bytes | None:
+    for name, value in record.headers:
+        if name == "ce_type":
+            return value
+    return None
+
+
+def _at(event: Delivered | Passed) -> datetime | None:
+    if isinstance(event, Passed):
+        return event.at
+    try:
+        return event.recorded_at
+    except EnvelopeInvalid:
+        return None

@@ -1,0 +1,175 @@
+"""Documents of views: their port, how they guard themselves against stale writers, and sealed values in them.
+
+Every document belongs to exactly one subject. Its `_seq` is the highest sequence of that subject that was applied to
+it; in a view over several contexts, which count apart, it is one sequence for each. A write names the `_seq` that it
+was folded from. So duplicates, stale readers and two consumers of one
+partition are harmless: whoever folded from something else than what is there is told so and folds again.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, Protocol
+from uuid import UUID
+
+import msgspec
+
+from chassis.privacy.keys import ERASED, DataKey, Origin, open_value
+
+Document = dict[str, Any]
+DocumentId = str | UUID
+
+ID: Final = "_id"
+SEQUENCE: Final = "_seq"
+GONE: Final = "_gone"
+"""Marks what a view took away: the document stays as a stone with its `_seq`, or a stale event would revive it."""
+_HASH_BYTES: Final = 32
+_HASH_SPACE: Final = 1 << (8 * _HASH_BYTES)
+_encode: Final = msgspec.json.Encoder(order="deterministic", uuid_format="hex").encode
+
+
+Mark = int | dict[str, int]
+"""What `_seq` is: a sequence, or the sequence of each context by its name, in order of the names."""
+
+
+class DocumentsUnavailable(ConnectionError):
+    """The document database did not answer; any part of what was asked for may have happened."""
+
+
+class DocumentKey(NamedTuple):
+    """A document of a view: the view's own name of the collection, and the id."""
+
+    collection: str
+    id: DocumentId
+
+
+class Unwritable(ValueError):
+    """No database takes this document: too large, or a value that it has no type for."""
+
+
+class Change(NamedTuple):
+    """A document to be written if its `_seq` is still `expected` (None: if there is no document yet).
+
+    `frozen` is what `Documents.freeze` made of it, its `_id` and its `_seq`, which is `sequence`, included.
+    """
+
+    id: DocumentId
+    expected: Mark | None
+    sequence: Mark
+    frozen: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did not do: ids whose guard did not hold, and ids that were refused for good, with the reason."""
+
+    conflicts: Collection[DocumentId] = ()
+    rejected: Mapping[DocumentId, str] = field(default_factory=dict)
+
+
+class Documents(Protocol):
+    """Collections of documents: MongoDB in production, a dictionary in the simulation."""
+
+    def freeze(self, document: Document) -> Any:
+        """The document as it is now, in the form that `write` takes; raises Unwritable."""
+        ...
+
+    async def load(self, collection: str, ids: Sequence[DocumentId]) -> dict[DocumentId, Document]:
+        """The documents that are there, the caller's to change; raises DocumentsUnavailable."""
+        ...
+
+    async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+        """Writes each change whose guard holds, whatever becomes of the others; raises DocumentsUnavailable.
+
+        No two changes are of one document.
+        """
+        ...
+
+
+# sealed values
+
+
+class Sealing(Protocol):
+    """What of an event is needed to carry one of its sealed values."""
+
+    @property
+    def sequence(self) -> int:
+        """Version of the stream."""
+        ...
+
+    @property
+    def stored_name(self) -> str:
+        """Name under which the store holds the event."""
+        ...
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The body."""
+        ...
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A personal value as documents hold it: the token, and what opens it beside the subject's key."""
+
+    token: str = msgspec.field(name="t")
+    version: int = msgspec.field(name="v")
+    name: str = msgspec.field(name="n")
+
+
+def sealed(event: Sealing, field: str) -> Document | None:
+    """The value at a place of an event (`owner`, `guests[0].name`), still sealed, for a document; None stays None."""
+    token = event.data.get(field) if field.isidentifier() else _at(event.data, field)
+    return None if token is None else {"t": token, "v": event.sequence, "n": event.stored_name}
+
+
+def _at(value: Any, place: str) -> Any:
+    """What stands at a place; None where something on the way is absent."""
+    for step in place.replace("[", ".").replace("]", "").split("."):
+        if isinstance(value, list):
+            value = value[int(step)] if int(step) < len(value) else None
+        else:
+            value = None if value is None else value.get(step)
+    return value
+
+
+def open_sealed(
+    value: Mapping[str, Any] | None, key: DataKey | None, *, context: str, subject: UUID, field: str
+) -> str | None:
+    """The plain value of `sealed(event, field)`; ERASED where the key is gone; raises Tampered where it was moved.
+
+    `subject` is the stream of the event and `context` its store.
+    """
+    if value is None:
+        return None
+    token = value["t"]
+    if key is None or token == ERASED:
+        return ERASED
+    return open_value(key, Origin(context, subject, value["v"], value["n"]), field, token)
+
+
+# comparing
+
+
+class DocumentsHash:
+    """A hash over documents in any order: equal for equal sets of documents, wherever and whenever they were folded."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+        self.count = 0
+
+    def add(self, collection: str, document: Mapping[str, Any]) -> None:
+        """Counts a document in; the order of its fields does not matter."""
+        digest = blake2b(digest_size=_HASH_BYTES)
+        digest.update(collection.encode() + b"\0")
+        digest.update(_encode(document))
+        self._sum = (self._sum + int.from_bytes(digest.digest())) % _HASH_SPACE
+        self.count += 1
+
+    def plus(self, other: "DocumentsHash") -> None:
+        """Counts in what another counted."""
+        self._sum = (self._sum + other._sum) % _HASH_SPACE
+        self.count += other.count
+
+    def hexdigest(self) -> str:
+        """The hash, with the number of documents in front."""
+        return f"{self.count}-{self._sum:0{2 * _HASH_BYTES}x}"

@@ -1,0 +1,307 @@
+"""Generations of a view: its collections of one fold of the log, side by side with those of the fold before.
+
+`views` says which one is live; collection `c` of generation 3 of `orders` is `orders_v3_c`, its consumer group
+`<service>.orders.v3`. Whoever reads asks which is live; whoever rebuilds makes another and switches.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from contracts.topics import CONSUMERS, EVENTS, dead_letters
+
+from chassis.clock import Clock
+from chassis.messaging.transport import Partition
+from chassis.read.documents import ID, Document
+from chassis.read.mongo import Mongo, MongoDocuments
+from chassis.read.mongo_checkpoints import POSITIONS, MongoCheckpoints, positions_of, prepare_checkpoints
+from chassis.read.projecting import View
+
+VIEWS: Final = "views"
+GENERATIONS: Final = "view_generations"
+RETIRED_SECONDS: Final = 60
+"""How long the collections of a retired generation are kept for those who still read them."""
+BEGIN_TRIES_MAX: Final = 100
+LIVE_CACHED_SECONDS: Final = 1.0
+WAIT_SECONDS_FIRST: Final = 0.005
+WAIT_SECONDS_MAX: Final = 0.1
+WAIT_FACTOR: Final = 1.6
+_OWNED: Final = re.compile(r"(?P<view>.+?)_v(?P<number>[0-9]+)_.+", re.ASCII)
+
+State = Literal["building", "live", "retired"]
+
+
+class NotBuilt(LookupError):
+    """The view has no live generation yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One fold of the log. `code` is the version of the view that folded it, `fingerprint` what it was declared as."""
+
+    view: str
+    number: int
+    code: int
+    group: str
+    state: State
+    changed_at: datetime
+    fingerprint: str = ""
+
+    def is_of(self, view: View) -> bool:
+        """Whether the code that declares this view folded it, so that it knows what stands in it."""
+        return self.code == view.version and self.fingerprint in {"", view.fingerprint}
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its collections begin with; to find them again, read whole names with `owner_of`."""
+        return f"{self.view}_v{self.number}_"
+
+
+class Generations:
+    """The generations of one view of a service."""
+
+    def __init__(self, mongo: Mongo, view: View, service: str, clock: Clock) -> None:
+        self.mongo = mongo
+        self.view = view
+        self.service = service
+        self._clock = clock
+
+    @property
+    def dead_letters(self) -> str:
+        """The topic of the view's dead letters, whatever the generation."""
+        name = f"{self.service}.{self.view.name}"
+        registered = (group.dead_letters.name for group in CONSUMERS if group.view == name)
+        return next(registered, dead_letters(f"{name}.v1").name)
+
+    def checkpoints(self, generation: Generation) -> MongoCheckpoints:
+        """The checkpoints of a generation's group."""
+        return MongoCheckpoints(self.mongo, generation.group, self.view.name)
+
+    def documents(self, generation: Generation) -> MongoDocuments:
+        """The documents of a generation."""
+        return MongoDocuments(self.mongo, generation.prefix)
+
+    async def live(self) -> Generation | None:
+        """The generation that readers see."""
+        return await live_generation(self.mongo, self.view.name)
+
+    async def all(self) -> list[Generation]:
+        """All generations that are not dropped, in order."""
+        found = await self.mongo.find(GENERATIONS, {"view": self.view.name}, order=[("number", 1)])
+        return [_generation(one) for one in found]
+
+    async def begin(self, used: Callable[[str], Awaitable[bool]]) -> Generation:
+        """A new generation, empty and with its indexes; `used` tells whether a consumer group ever read anything.
+
+        After the database was dropped, groups remember how far they were with documents that are gone: the number of
+        such a group is not taken again.
+        """
+        await prepare_checkpoints(self.mongo)
+        number = max([one.number for one in await self.all()], default=0)
+        for _ in range(BEGIN_TRIES_MAX):
+            number += 1
+            group = f"{self.service}.{self.view.name}.v{number}"
+            if await used(group):
+                continue
+            generation = Generation(
+                self.view.name,
+                number,
+                self.view.version,
+                group,
+                "building",
+                self._clock.now(),
+                self.view.fingerprint,
+            )
+            if await self.mongo.insert_new(GENERATIONS, _document(generation)):
+                await self.prepare(generation)
+                return generation
+        raise RuntimeError(f"{self.view.name}: no free number of a generation up to {number}")
+
+    async def prepare(self, generation: Generation) -> None:
+        """Makes collections, indexes and checkpoints of a generation. Safe to repeat."""
+        for collection in self.view.collections:
+            name = generation.prefix + collection.name
+            await self.mongo.ensure(name)
+            for index in collection.indexes:
+                await self.mongo.index(name, index.fields, unique=index.unique, partial=index.partial)
+        await self.checkpoints(generation).begin(partitions_of(self.view.sources))
+
+    async def switch(self, to: Generation) -> bool:
+        """Makes a generation live, unless it or a later one is; the one before is retired."""
+        now = self._clock.now()
+        newer = {ID: self.view.name, "live": {"$lt": to.number}}
+        await self.mongo.insert_new(VIEWS, {ID: self.view.name, "live": 0})
+        if not await self.mongo.update(VIEWS, newer, {"$set": {"live": to.number}}):
+            return False
+        await self.mongo.update(GENERATIONS, {ID: _id(to)}, {"$set": {"state": "live", "changed_at": now}})
+        for other in await self.all():
+            if other.number < to.number and other.state != "retired":
+                change = {"$set": {"state": "retired", "changed_at": now}}
+                await self.mongo.update(GENERATIONS, {ID: _id(other)}, change)
+        return True
+
+    async def drop(self, generation: Generation) -> None:
+        """Drops a generation that is not live: collections, checkpoints, and the memory of it."""
+        live = await self.live()
+        if live is not None and live.number == generation.number:
+            raise ValueError(f"{generation.prefix} is live")
+        for name in await self.mongo.collections():
+            if owner_of(name) == (generation.view, generation.number):
+                await self.mongo.drop(name)
+        await self.checkpoints(generation).forget()
+        await self.mongo.delete(GENERATIONS, {ID: _id(generation)})
+
+    async def sweep(self) -> list[Generation]:
+        """Drops what was retired long enough ago, and collections that belong to no generation any more."""
+        generations = await self.all()
+        before = self._clock.now() - timedelta(seconds=RETIRED_SECONDS)
+        gone = [one for one in generations if one.state == "retired" and one.changed_at < before]
+        for generation in gone:
+            await self.drop(generation)
+        kept = {one.number for one in generations if one not in gone}
+        if kept:
+            for name in await self.mongo.collections():
+                view, number = owner_of(name)
+                if view == self.view.name and number not in kept:
+                    await self.mongo.drop(name)
+        return gone
+
+    async def still(self, generation: Generation) -> bool:
+        """Whether the generation is there and no later one is live."""
+        live = await self.live()
+        if live is not None and live.number > generation.number:
+            return False
+        return await self.mongo.find_one(GENERATIONS, {ID: _id(generation)}) is not None
+
+
+class ViewReader:
+    """How a process that serves readers finds the live collections, and waits until a view has seen a position."""
+
+    def __init__(self, mongo: Mongo, clock: Clock, views: Sequence[View]) -> None:
+        self.mongo = mongo
+        self._clock = clock
+        self._views = {view.name: view for view in views}
+        self._known: dict[str, tuple[float, Generation]] = {}
+
+    async def live(self, view: str) -> Generation:
+        """The generation to read, remembered for at most `LIVE_CACHED_SECONDS`; raises NotBuilt.
+
+        It is the live one if the code at hand folded it. While two versions of a service run side by side, the older
+        reads the generation that it knows for as long as that one is kept, and the newer waits for its own.
+        """
+        now = self._clock.monotonic()
+        known = self._known.get(view)
+        if known is not None and now - known[0] < LIVE_CACHED_SECONDS:
+            return known[1]
+        generation = await known_generation(self.mongo, self._views[view])
+        if generation is None:
+            raise NotBuilt(view)
+        self._known[view] = (now, generation)
+        return generation
+
+    async def collection(self, view: str, name: str) -> str:
+        """The name of a live collection; raises NotBuilt."""
+        return (await self.live(view)).prefix + name
+
+    async def applied(self, view: str, context: str) -> int:
+        """The position of a context up to which a view shows everything; 0 where it shows nothing yet."""
+        with suppress(NotBuilt):
+            generation = await self.live(view)
+            positions = positions_of(await self.mongo.find(POSITIONS, {"group": generation.group}))
+            of_context = [at.position for at in positions.values() if at.context == context]
+            return min(of_context, default=0)
+        return 0
+
+    async def wait_for(
+        self, context: str, position: int, timeout_seconds: float, views: Sequence[str] | None = None
+    ) -> bool:
+        """Waits until the views show everything of a context up to a position; False where they do not in time.
+
+        Without `views`, all that take this context wait. What is parked is waited for by nobody.
+        """
+        topic = EVENTS[context].name
+        names = views or [view.name for view in self._views.values() if topic in view.sources]
+        until = self._clock.monotonic() + timeout_seconds
+        pause = WAIT_SECONDS_FIRST
+        for name in names:
+            while await self.applied(name, context) < position:
+                left = until - self._clock.monotonic()
+                if left <= 0:
+                    return False
+                await self._clock.sleep(min(pause, left))
+                pause = min(pause * WAIT_FACTOR, WAIT_SECONDS_MAX)
+        return True
+
+
+async def live_generation(mongo: Mongo, view: str) -> Generation | None:
+    """The live generation of a view."""
+    pointer = await mongo.find_one(VIEWS, {ID: view})
+    if pointer is None:
+        return None
+    found = await mongo.find_one(GENERATIONS, {ID: f"{view}|{pointer['live']}"})
+    return None if found is None else _generation(found)
+
+
+async def known_generation(mongo: Mongo, view: View) -> Generation | None:
+    """The live generation of a view if this code folded it, else the latest one shown before that it folded."""
+    live = await live_generation(mongo, view.name)
+    if live is None or live.is_of(view):
+        return live
+    where = {"view": view.name, "code": view.version, "state": {"$in": ["live", "retired"]}}
+    for one in await mongo.find(GENERATIONS, where, order=[("number", -1)]):
+        generation = _generation(one)
+        if generation.is_of(view):
+            return generation
+    return None
+
+
+def partitions_of(topics: Sequence[str]) -> dict[Partition, str]:
+    """The partitions of event topics, each with the context that publishes there."""
+    return {
+        (topic.name, number): context
+        for context, topic in EVENTS.items()
+        if topic.name in topics
+        for number in range(topic.partitions)
+    }
+
+
+def owner_of(collection: str) -> tuple[str, int]:
+    """The view and the number of the generation that a collection belongs to; ("", 0) where it belongs to none.
+
+    The whole name is read: `campaign` does not own the collections of `campaign_visits`. No name of a view looks like
+    that of a generation (see `View`), so there is one way to read it.
+    """
+    found = _OWNED.fullmatch(collection)
+    return ("", 0) if found is None else (found["view"], int(found["number"]))
+
+
+def _id(generation: Generation) -> str:
+    return f"{generation.view}|{generation.number}"
+
+
+def _document(generation: Generation) -> Document:
+    return {
+        ID: _id(generation),
+        "view": generation.view,
+        "number": generation.number,
+        "code": generation.code,
+        "group": generation.group,
+        "state": generation.state,
+        "changed_at": generation.changed_at,
+        "fingerprint": generation.fingerprint,
+    }
+
+
+def _generation(one: Document) -> Generation:
+    return Generation(
+        one["view"],
+        one["number"],
+        one["code"],
+        one["group"],
+        one["state"],
+        one["changed_at"],
+        one.get("fingerprint", ""),
+    )

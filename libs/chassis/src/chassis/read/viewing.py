@@ -1,0 +1,400 @@
+"""The role that keeps views: consumes for several of them in one process, each in a group of its own.
+
+A view without a live generation, or with one that older code folded, is built first and shown when it has caught up.
+A generation that was dropped or replaced under a running process is noticed within a second and followed.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime
+from typing import Final
+
+import structlog
+from contracts.topics import TOPICS
+
+from chassis.clock import Clock, SystemClock
+from chassis.connections.settings import Settings
+from chassis.messaging.transport import (
+    Consumer,
+    KafkaPublisher,
+    Partition,
+    Publisher,
+    Record,
+    end_offsets,
+    ensure_topics,
+    group_offsets,
+)
+from chassis.observability import metrics
+from chassis.read.checkpoints import GenerationLost, Position
+from chassis.read.generations import Generation, Generations, partitions_of
+from chassis.read.mongo import Mongo
+from chassis.read.parking import Parking
+from chassis.read.projecting import CHUNK_RECORDS, Projector, View
+
+WATCH_SECONDS: Final = 1.0
+SWEEP_SECONDS: Final = 30.0
+CAUGHT_UP_RECORDS_MAX: Final = 2_000
+"""A view that is this close to the end of its topics is shown."""
+BATCH_RECORDS_MAX: Final = 4 * CHUNK_RECORDS
+"""While one chunk is written the next is folded, so a batch is several where several are there."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ViewsRole:
+    """The role `<service>-views`: keeps the views of a service, with connections of its own."""
+
+    def __init__(
+        self, service: str, views: Sequence[View], settings: Settings, clock: Clock | None = None
+    ) -> None:
+        self.name = f"{service}-views"
+        self._service = service
+        self._views = views
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._runner: ViewRunner | None = None
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs until `stopping`; raises ConnectionError where a server is lost."""
+        settings = self._settings
+        await ensure_topics(settings.kafka_url, TOPICS)
+        async with AsyncExitStack() as stack:
+            mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
+            stack.push_async_callback(mongo.close)
+            publisher = KafkaPublisher(settings.kafka_url, client_id=self.name)
+            stack.push_async_callback(publisher.close)
+            self._runner = ViewRunner(
+                self.name,
+                self._views,
+                service=self._service,
+                mongo=mongo,
+                kafka_url=settings.kafka_url,
+                publisher=publisher,
+                clock=self._clock,
+            )
+            await self._runner.run(stopping)
+
+    def not_ready(self) -> list[str]:
+        """Which views do not show what is known."""
+        return ["starting"] if self._runner is None else self._runner.not_ready()
+
+
+class ViewRunner:
+    """Keeps views up to date until it is told to stop. Raises ConnectionError where a server is lost."""
+
+    def __init__(
+        self,
+        name: str,
+        views: Sequence[View],
+        *,
+        service: str,
+        mongo: Mongo,
+        kafka_url: str,
+        publisher: Publisher,
+        clock: Clock,
+        batch_records: int = BATCH_RECORDS_MAX,
+        instance: str | None = None,
+    ) -> None:
+        self._name = name
+        self._followers = [
+            Follower(
+                Generations(mongo, view, service, clock),
+                kafka_url,
+                publisher,
+                clock,
+                batch_records=batch_records,
+                instance=instance,
+            )
+            for view in views
+        ]
+
+    @property
+    def name(self) -> str:
+        """As in health, metrics and logs."""
+        return self._name
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Keeps all views; when one cannot go on, the others stop and the reason is raised."""
+        done = asyncio.Event()
+        tasks = [asyncio.create_task(follower.run(done)) for follower in self._followers]
+        waiting = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            done.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def not_ready(self) -> list[str]:
+        """Which views do not show what is known, and why."""
+        return [reason for follower in self._followers for reason in follower.not_ready()]
+
+
+class Follower:
+    """Keeps one view."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        kafka_url: str,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        batch_records: int = BATCH_RECORDS_MAX,
+        instance: str | None = None,
+    ) -> None:
+        self.generations = generations
+        self.view = generations.view
+        self._kafka_url = kafka_url
+        self._publisher = publisher
+        self._clock = clock
+        self._batch_records = batch_records
+        self._instance = instance
+        self._reason: str | None = "not started"
+        self._consumer: Consumer | None = None
+        self._projector: Projector | None = None
+        self._generation: Generation | None = None
+        self._level_at: dict[Partition, datetime] = {}
+        self._last_sweep = clock.monotonic()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Follows whatever generation is to be followed, until `stopping`."""
+        while not stopping.is_set():
+            generation = await self._chosen()
+            if generation is None:
+                await _pause(stopping, WATCH_SECONDS)
+                continue
+            await self._follow(generation, stopping)
+
+    def not_ready(self) -> list[str]:
+        """Why the view does not show what is known."""
+        reasons = [] if self._reason is None else [f"{self.view.name}: {self._reason}"]
+        if self._consumer is not None and self._consumer.failing is not None:
+            reasons.append(f"{self.view.name}: {self._consumer.failing}")
+        return reasons
+
+    async def _short(self, generation: Generation) -> str:
+        """What a generation that was built lacks beside the one that is live; empty where it lacks nothing."""
+        live = await self.generations.live()
+        short = {} if live is None else await fewer(self.generations, live, generation)
+        return ", ".join(f"{number:,} documents fewer in {name}" for name, number in sorted(short.items()))
+
+    async def measure(self) -> None:
+        """Refreshes the gauges of the view, as the watch does every second."""
+        if self._generation is None or self._projector is None or self._consumer is None:
+            return
+        group = self._generation.group
+        lag = await self._consumer.lag()
+        now = self._clock.now()
+        for context, positions in _by_context(self._projector.positions).items():
+            behind = sum(left for place, left in lag.items() if place in positions)
+            seen = [position.at for position in positions.values() if position.at is not None]
+            waits = self._waits_seconds(positions, lag, now)
+            metrics.LAG_EVENTS.labels(group, context).set(behind)
+            metrics.LAG_SECONDS.labels(group, context).set(max(0.0, waits))
+            if seen:
+                heard = (now - max(seen)).total_seconds()
+                metrics.FRESHNESS_SECONDS.labels(f"{self.view.name}/{context}").set(max(0.0, heard))
+        metrics.DEAD_LETTERS.labels(group).set(self._projector.parking.letters.written)
+        metrics.PARKED_SUBJECTS.labels(group).set(len(self._projector.parking.parked))
+
+    def _waits_seconds(
+        self, positions: Mapping[Partition, Position], lag: Mapping[Partition, int], now: datetime
+    ) -> float:
+        """For how long the oldest record may have waited that is not in the view.
+
+        A partition in which nothing waited at the last look has not waited since before that look, however long ago it
+        last brought something.
+        """
+        since = []
+        for place, position in positions.items():
+            if not lag.get(place):
+                self._level_at[place] = now
+            elif position.at is not None:
+                since.append(max(position.at, self._level_at.get(place, position.at)))
+        return (now - min(since)).total_seconds() if since else 0.0
+
+    async def _chosen(self) -> Generation | None:
+        """The live generation if this code folded it, else one that is being built, else a new one."""
+        live = await self.generations.live()
+        if live is not None and live.is_of(self.view):
+            return live
+        if live is not None and live.code > self.view.version:
+            self._reason = "was built by newer code"
+            return None
+        if live is not None and live.code == self.view.version:
+            self._reason = f"another view is live as version {live.code}: raise the version of this one"
+            return None
+        least = 0 if live is None else live.number
+        return await unfinished(self.generations, least) or await self.generations.begin(self._used)
+
+    async def _used(self, group: str) -> bool:
+        return bool(await group_offsets(self._kafka_url, group))
+
+    async def _follow(self, generation: Generation, stopping: asyncio.Event) -> None:
+        await self.generations.prepare(generation)
+        leaving = asyncio.Event()
+        feed = Feed(
+            self.generations,
+            generation,
+            self._kafka_url,
+            self._publisher,
+            self._clock,
+            batch_records=self._batch_records,
+            instance=self._instance,
+        )
+        await feed.open()
+        self._generation, self._projector, self._consumer = generation, feed.projector, feed.consumer
+        self._reason = None if generation.state == "live" else "being built"
+        consuming = asyncio.create_task(feed.run(leaving))
+        told = asyncio.create_task(stopping.wait())
+        try:
+            watching = asyncio.create_task(self._watch(generation, feed, leaving))
+            await asyncio.wait([consuming, watching, told], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.set()
+            told.cancel()
+            results = await asyncio.gather(consuming, watching, return_exceptions=True)
+            self._consumer = None
+            self._reason = "not following"
+        for result in results:
+            if isinstance(result, GenerationLost):
+                _log.warning("generation lost", view=self.view.name, group=generation.group)
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _watch(self, generation: Generation, feed: "Feed", leaving: asyncio.Event) -> None:
+        building = generation.state == "building"
+        while not leaving.is_set():
+            if building and await feed.left() <= CAUGHT_UP_RECORDS_MAX:
+                short = lacking(await feed.checkpoints.positions()) or await self._short(generation)
+                if short:
+                    self._reason = f"built, and not shown: {short}; see `crm rebuild --accept-differences`"
+                else:
+                    await self.generations.switch(generation)
+                    _log.info("view shown", view=self.view.name, group=generation.group)
+                    building, self._reason = False, None
+            elif not building:
+                self._reason = lacking(feed.projector.positions) or None
+            await _pause(leaving, WATCH_SECONDS)
+            if not await self.generations.still(generation):
+                raise GenerationLost(generation.group)
+            await feed.projector.tick()
+            await self.measure()
+            if self._clock.monotonic() - self._last_sweep > SWEEP_SECONDS:
+                self._last_sweep = self._clock.monotonic()
+                await self.generations.sweep()
+
+
+def lacking(positions: Mapping[Partition, Position]) -> str:
+    """What a fold has not seen of what was published up to where it is; empty where nothing is missing."""
+    short = {place: at.missing for place, at in sorted(positions.items()) if at.missing}
+    if not short:
+        return ""
+    named = ", ".join(f"{number:,} of {topic}[{partition}]" for (topic, partition), number in short.items())
+    return (
+        f"{sum(short.values()):,} published events are not in the topic ({named}); make it anew and"
+        " `crm republish` its events from the store (docs/runbooks/rebuild.md)"
+    )
+
+
+async def fewer(generations: Generations, one: Generation, other: Generation) -> dict[str, int]:
+    """By how many documents the second generation is short of the first, by collection; only where it is."""
+    found: dict[str, int] = {}
+    there = set(await generations.mongo.collections())
+    for collection in generations.view.collections:
+        before, after = one.prefix + collection.name, other.prefix + collection.name
+        if before in there:
+            short = await generations.mongo.count(before) - await generations.mongo.count(after)
+            if short > 0:
+                found[collection.name] = short
+    return found
+
+
+class Feed:
+    """The consumer of one generation with its projector."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        generation: Generation,
+        kafka_url: str,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        batch_records: int = BATCH_RECORDS_MAX,
+        instance: str | None = None,
+    ) -> None:
+        view = generations.view
+        self.checkpoints = generations.checkpoints(generation)
+        parking = Parking(
+            generation.group, self.checkpoints, publisher, clock, dead_letters=generations.dead_letters
+        )
+        self.projector = Projector(view, generations.documents(generation), parking)
+        self.consumer = Consumer(
+            kafka_url,
+            view.sources,
+            generation.group,
+            self._handle,
+            batch_max=batch_records,
+            instance=None if instance is None else f"{instance}.{view.name}",
+            bury=parking.letters.write_uncopied,
+        )
+        self._kafka_url = kafka_url
+        self._clock = clock
+        self._sources = view.sources
+        self._lost: GenerationLost | None = None
+        self._leaving = asyncio.Event()
+
+    async def open(self) -> None:
+        """Reads how far the generation is."""
+        self.projector.positions.update(await self.checkpoints.positions())
+        await self.projector.parking.refresh()
+
+    async def run(self, leaving: asyncio.Event) -> None:
+        """Consumes until `leaving`; raises GenerationLost where there is nothing left to write to."""
+        self._leaving = leaving
+        await self.consumer.run(leaving)
+        if self._lost is not None:
+            raise self._lost
+
+    async def left(self) -> int:
+        """Records of the topics that the generation has not applied, whoever applies them."""
+        positions = await self.checkpoints.positions()
+        ends = await end_offsets(self._kafka_url, self._sources)
+        if set(ends) < set(partitions_of(self._sources)):
+            raise ConnectionError(f"not all partitions of {', '.join(self._sources)} are there")
+        nowhere = Position(0, "", 0, None)
+        return sum(max(0, end - positions.get(place, nowhere).offset) for place, end in ends.items())
+
+    async def _handle(self, records: Sequence[Record]) -> None:
+        try:
+            await self.projector.apply(records)
+        except GenerationLost as lost:
+            self._lost = lost
+            self._leaving.set()
+            raise
+
+
+async def unfinished(generations: Generations, above: int) -> Generation | None:
+    """A generation that this code began to build and nobody finished."""
+    for generation in reversed(await generations.all()):
+        if generation.state == "building" and generation.number > above:
+            return generation if generation.is_of(generations.view) else None
+    return None
+
+
+def _by_context(positions: dict[Partition, Position]) -> dict[str, dict[Partition, Position]]:
+    found: dict[str, dict[Partition, Position]] = {}
+    for place, position in positions.items():
+        found.setdefault(position.context, {})[place] = position
+    return found
+
+
+async def _pause(until: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(until.wait(), seconds)

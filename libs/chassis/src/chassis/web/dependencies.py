@@ -1,0 +1,34 @@
+"""The dependencies of routes in one value, for routers that take them as an argument."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.topics import EVENTS
+
+from chassis.web.callers import Permitted
+from chassis.web.commands import command_context, idempotency_key
+from chassis.web.conditional import expected_version
+from chassis.web.consistency import NO_HEADS, Heads, WaitFor, reading_own_write
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What stands before routes: each is a FastAPI dependency."""
+
+    at_least: Callable[..., Any]
+    caller: Callable[..., Any]
+    commanding: Callable[..., Any] = command_context
+    idempotency_key: Callable[..., Any] = idempotency_key
+    expected_version: Callable[..., Any] = expected_version
+
+
+def dependencies(
+    wait_for: WaitFor,
+    roles: Mapping[str, Collection[str]],
+    contexts: Collection[str] = EVENTS,
+    heads: Heads = NO_HEADS,
+) -> Dependencies:
+    """The dependencies of a service whose views can be waited for; `roles` says by the name of a route who may call it, `heads`
+    where the stores end that this process can ask."""
+    return Dependencies(reading_own_write(wait_for, contexts, heads), Permitted(roles))

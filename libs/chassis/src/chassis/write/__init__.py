@@ -1,0 +1,1 @@
+"""The write side: events, deciding, handling, snapshots, and the event store."""

@@ -1,0 +1,167 @@
+"""Decide, then evolve: the shape of a domain's write side, and what a command brings along. Pure; no I/O here.
+
+`decide(command, state)` gives events or refuses and changes nothing; `evolve(state, event)` changes and never refuses.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Final, Generic, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from chassis.connections.transient import Transient
+from chassis.write.events import Event, Metadata
+
+CommandT = TypeVar("CommandT")
+StateT = TypeVar("StateT")
+EventT = TypeVar("EventT", bound=Event)
+
+COMMAND_KEY_CHARACTERS_MAX: Final = 200
+
+
+class Refusal(Exception):
+    """Base of everything that `decide` may refuse. A refusal is an answer, not an error.
+
+    `code` is stable and kebab-case, `status` the HTTP status that it becomes, `title` a text in English, `title_zh`
+    in Chinese. What is said in `args` may be shown to the caller, so it holds nothing personal.
+    """
+
+    code: ClassVar[str] = "refused"
+    status: ClassVar[int] = 409
+    title: ClassVar[str] = "The command was refused"
+    title_zh: ClassVar[str] = "命令被拒绝"
+
+
+class VersionMismatch(Refusal):
+    """The caller decided on another version of the subject than the one that stands (HTTP: If-Match)."""
+
+    code = "version-mismatch"
+    status = 412
+    title = "The subject was changed since you read it"
+    title_zh = "对象在您读取之后已被更改"
+
+    def __init__(self, expected: int, actual: int) -> None:
+        named = f"expected version {expected}" if expected >= 0 else "the tag names no version"
+        super().__init__(f"{named}, found {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
+class CommandKeyReused(Refusal):
+    """The idempotency key came before with another command."""
+
+    code = "idempotency-key-reused"
+    status = 422
+    title = "The idempotency key was used for another command"
+    title_zh = "幂等键已用于另一条命令"
+
+
+class TooManyConflicts(Refusal, Transient):
+    """Others were faster every time, as often as was tried."""
+
+    code = "too-many-conflicts"
+    status = 409
+    title = "Too many others change this subject just now"
+    title_zh = "当前有过多并发更改，请稍后重试"
+
+
+class EventOversized(Refusal):
+    """What would be stored is larger than an event may be."""
+
+    code = "event-oversized"
+    status = 413
+    title = "The command is larger than one event may be"
+    title_zh = "命令内容超过单个事件的上限"
+
+
+class AlreadyRecorded(Refusal):
+    """What the command would establish is established elsewhere: its identity is taken."""
+
+    code = "already-recorded"
+    status = 409
+    title = "This has been recorded before"
+    title_zh = "该内容此前已登记"
+
+
+@dataclass(frozen=True)
+class Decider(Generic[CommandT, StateT, EventT]):
+    """A domain's write side as three values.
+
+    `identify` gives the identity of an event where it must be unique in the store (an outside reference, say).
+    `state_version` names the shape of the state: raise it when `evolve` or the state's fields change, and snapshots
+    of the older shape are no longer read. `state_type` given, and snapshots are kept; msgspec must be able to write it.
+    """
+
+    initial: StateT
+    decide: Callable[[CommandT, StateT], Sequence[EventT]]
+    evolve: Callable[[StateT, EventT], StateT]
+    identify: Callable[[EventT], UUID | None] = lambda _: None
+    state_type: type[StateT] | None = None
+    state_version: int = 1
+
+    def fold(self, events: Iterable[EventT], state: StateT | None = None) -> StateT:
+        """The state after these events."""
+        current = self.initial if state is None else state
+        for event in events:
+            current = self.evolve(current, event)
+        return current
+
+
+class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
+    """Who commands, when, why and on whose behalf. `now` and all ids come from the caller.
+
+    `idempotency_key` is the caller's; without one the command id serves, so that a repeat by the machinery is harmless.
+    """
+
+    actor: str
+    now: datetime
+    command_id: UUID
+    post: str | None = None
+    on_behalf_of: str | None = None
+    reason: str | None = None
+    privilege: Literal["normal", "high"] = "normal"
+    effective_at: datetime | None = None
+    idempotency_key: str | None = None
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    trace: dict[str, str] = {}
+    client_address: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The key under which the outcome is remembered; two actors never share one, whatever their names hold."""
+        if self.idempotency_key is None:
+            return str(self.command_id)
+        return f"{len(self.actor)}:{self.actor}:{self.idempotency_key}"
+
+    def metadata(self) -> Metadata:
+        """What every event of this command carries."""
+        return Metadata(
+            effective_at=self.effective_at or self.now,
+            recorded_at=self.now,
+            actor=self.actor,
+            post=self.post,
+            on_behalf_of=self.on_behalf_of,
+            reason=self.reason,
+            privilege=self.privilege,
+            command_id=self.command_id,
+            correlation_id=self.correlation_id or self.command_id,
+            causation_id=self.causation_id or self.command_id,
+            trace=self.trace,
+            client_address=self.client_address,
+        )
+
+
+class Outcome(msgspec.Struct, Generic[EventT], frozen=True):
+    """What a command did. `version` is the stream's after it; `position` is the store's, for reading one's own write.
+
+    `replayed`: the same command under the same key had been handled before, and this is what came of it then.
+    """
+
+    stream_id: UUID
+    version: int
+    position: int
+    events: tuple[EventT, ...]
+    replayed: bool = False

@@ -1,0 +1,330 @@
+"""Runs a decider over the event store: load, decide, append; idempotent, concurrent, bounded."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Final, Generic, cast
+from uuid import UUID
+
+import msgspec
+
+from chassis.connections.coalescing import Coalesced
+from chassis.privacy.aging import AgedCache
+from chassis.privacy.keys import KEYS_CACHED_SECONDS, DataKey, KeyRing
+from chassis.write.catalogue import Catalogue
+from chassis.write.deciding import (
+    COMMAND_KEY_CHARACTERS_MAX,
+    AlreadyRecorded,
+    CommandContext,
+    CommandKeyReused,
+    CommandT,
+    Decider,
+    EventOversized,
+    EventT,
+    Outcome,
+    Refusal,
+    StateT,
+    TooManyConflicts,
+    VersionMismatch,
+)
+from chassis.write.events import StoredEvent
+from chassis.write.snapshots import Loaded, Snapshots
+from chassis.write.store import (
+    Append,
+    Appended,
+    Command,
+    CommandSeen,
+    EventStore,
+    IdentityConflict,
+)
+
+STATES_CACHED_MAX: Final = 20_000
+STATES_CACHED_SECONDS: Final = KEYS_CACHED_SECONDS
+"""A state holds what its events hold, in the clear: it stays no longer than the key that opened it."""
+CONFLICT_RETRIES_MAX: Final = 5
+LOADED_TOGETHER_MAX: Final = 200
+COMMAND_BYTES_MAX: Final = 256 * 1024
+"""Half of what an event may have: sealed values take more room than plain ones."""
+
+
+class CommandHandler(Generic[CommandT, StateT, EventT]):
+    """Handles commands of one kind of stream. One instance per process and decider; use it from one event loop.
+
+    States are cached, because a decision on an old one cannot do harm: the store refuses it, and it is loaded and
+    decided again, up to `CONFLICT_RETRIES_MAX` times. Commands for one stream wait for each other; loads of many
+    streams go to the database together.
+    """
+
+    def __init__(
+        self,
+        decider: Decider[CommandT, StateT, EventT],
+        store: EventStore,
+        catalogue: Catalogue,
+        keys: KeyRing,
+        *,
+        snapshots: "Snapshots[StateT] | None" = None,
+        states_cached_max: int = STATES_CACHED_MAX,
+    ) -> None:
+        self._decider = decider
+        self._store = store
+        self._catalogue = catalogue
+        self._keys = keys
+        self._snapshots = snapshots
+        # By the integer of the id: a UUID computes its hash in Python each time.
+        self._states: AgedCache[int, Loaded[StateT]] = AgedCache(
+            states_cached_max, STATES_CACHED_SECONDS, keys.monotonic
+        )
+        self._turns = _Turns()
+        self._loader = Coalesced(self._load_many, coalesced_max=LOADED_TOGETHER_MAX)
+        self._key_loader = Coalesced(self._keys_for, coalesced_max=LOADED_TOGETHER_MAX)
+        self._identity_loader = Coalesced(self._taken, coalesced_max=LOADED_TOGETHER_MAX)
+        self._key_maker = Coalesced(self._keys_made, coalesced_max=LOADED_TOGETHER_MAX)
+
+    async def handle(
+        self,
+        stream_id: UUID,
+        command: CommandT,
+        context: CommandContext,
+        expected_version: int | None = None,
+    ) -> Outcome[EventT]:
+        """Decides and stores; raises what `decide` refuses, or VersionMismatch, CommandKeyReused, TooManyConflicts.
+
+        The same key with the same command gives the outcome of the first time, whatever happened since, also where
+        the command would now be refused. A command that was refused is not remembered: nothing came of it.
+        """
+        if len(context.key) > COMMAND_KEY_CHARACTERS_MAX:
+            raise ValueError("a command key is too long")
+        turns, subject = self._turns, stream_id.int
+        if not turns.taken_at_once(subject):
+            await turns.taken(subject)
+        try:
+            return await self._handle(stream_id, command, context, expected_version)
+        finally:
+            turns.passed_on(subject)
+
+    async def prepare(self, streams: Sequence[UUID]) -> None:
+        """Makes keys and reads states of many streams together, so that the commands that follow wait for their append only.
+
+        It decides nothing: what is not at hand any more when a command comes is read again.
+        """
+        missing = [stream for stream in dict.fromkeys(streams) if self._states.get(stream.int) is None]
+        await self._keys_made(missing)
+        for at in range(0, len(missing), LOADED_TOGETHER_MAX):
+            await self._load_many(missing[at : at + LOADED_TOGETHER_MAX])
+
+    async def load(self, stream_id: UUID) -> Loaded[StateT]:
+        """The current state, from the store where it is not cached."""
+        cached = self._states.get(stream_id.int)
+        return cached if cached is not None else await self._loader.get(stream_id)
+
+    def forget(self, stream_id: UUID) -> None:
+        """Drops a cached state: after an erasure, say."""
+        self._states.drop(stream_id.int)
+
+    async def _handle(
+        self, stream_id: UUID, command: CommandT, context: CommandContext, expected_version: int | None
+    ) -> Outcome[EventT]:
+        key = self._keys.cached(stream_id)
+        if key is None:
+            key = await self._key_loader.get(stream_id)
+        if key is None:
+            self.forget(stream_id)  # the subject was erased: what is cached was opened before; or it is new
+        for _ in range(1 + CONFLICT_RETRIES_MAX):
+            loaded = self._states.get(stream_id.int) or await self._loader.get(stream_id)
+            try:
+                if expected_version is not None and expected_version != loaded.version:
+                    raise VersionMismatch(expected_version, loaded.version)
+                events = tuple(self._decider.decide(command, loaded.state))
+            except Refusal:
+                # It may be the repeat of a command that was carried out: then its outcome is the answer.
+                seen = (await self._store.commands([context.key])).get(context.key)
+                if seen is not None:
+                    return await self._replayed(seen, stream_id, command)
+                if await self._is_stale(stream_id, loaded):
+                    continue
+                raise
+            if key is None and events:
+                key = await self._first_key(stream_id, command, context, loaded, events)
+            remembered = Command(context.key, fingerprint(stream_id, command, key))
+            item = self._item(
+                stream_id, loaded=loaded, events=events, context=context, key=key, command=remembered
+            )
+            result = await self._store.append_one(item)
+            if isinstance(result, Appended):
+                return self._done(stream_id, loaded, events, result)
+            if isinstance(result, CommandSeen):
+                return await self._replayed(result, stream_id, command)
+            self.forget(stream_id)
+            if isinstance(result, IdentityConflict):
+                raise AlreadyRecorded
+        raise TooManyConflicts
+
+    async def _first_key(
+        self,
+        stream_id: UUID,
+        command: CommandT,
+        context: CommandContext,
+        loaded: Loaded[StateT],
+        events: Sequence[EventT],
+    ) -> DataKey | None:
+        """A key for a subject that has none, made only when something will be sealed with it: a refused command leaves
+        no key behind for a subject that never came to be. None where the subject was erased.
+
+        Raises EventOversized, AlreadyRecorded, CommandKeyReused; the store itself decides, this only looks before.
+        """
+        fingerprint(stream_id, command, None)
+        if loaded.version == 0:
+            if context.idempotency_key is not None:
+                seen = (await self._store.commands([context.key])).get(context.key)
+                if seen is not None and seen.stream_id != stream_id:
+                    raise CommandKeyReused
+            for event in events:
+                identity = self._decider.identify(event)
+                if identity is not None and await self._identity_loader.get(identity):
+                    raise AlreadyRecorded
+        return await self._key_maker.get(stream_id)
+
+    async def _taken(self, identities: Sequence[UUID]) -> dict[UUID, bool]:
+        taken = await self._store.known_identities(identities)
+        return {identity: identity in taken for identity in identities}
+
+    async def _is_stale(self, stream_id: UUID, loaded: Loaded[StateT]) -> bool:
+        """Whether a refusal was decided on a cached state that others have changed since."""
+        head = (await self._store.stream_heads([stream_id])).get(stream_id, 0)
+        if head == loaded.version:
+            return False
+        self.forget(stream_id)
+        return True
+
+    def _item(
+        self,
+        stream_id: UUID,
+        *,
+        loaded: Loaded[StateT],
+        events: tuple[EventT, ...],
+        context: CommandContext,
+        key: DataKey | None,
+        command: Command,
+    ) -> Append:
+        metadata, identify, encode = context.metadata(), self._decider.identify, self._catalogue.encode
+        stored = [
+            StoredEvent(
+                stream_id,
+                version,
+                self._catalogue.name_of(event),
+                encode(event, metadata, stream_id=stream_id, version=version, key=key),
+                identify(event),
+            )
+            for version, event in enumerate(events, loaded.version + 1)
+        ]
+        return Append(stream_id, tuple(stored), command, loaded.version)
+
+    def _done(
+        self, stream_id: UUID, loaded: Loaded[StateT], events: tuple[EventT, ...], appended: Appended
+    ) -> Outcome[EventT]:
+        version = loaded.version + len(events)
+        position = appended.positions[-1] if appended.positions else loaded.position
+        now = Loaded(self._decider.fold(events, loaded.state), version, position)
+        self._keep(stream_id, now)
+        if self._snapshots is not None:
+            self._snapshots.consider(stream_id, now.state, version, position)
+        return Outcome(stream_id, version, position, events)
+
+    async def _replayed(self, seen: CommandSeen, stream_id: UUID, command: CommandT) -> Outcome[EventT]:
+        key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
+        # A command without events may have come before the subject had a key.
+        if seen.fingerprint not in {fingerprint(stream_id, command, each) for each in (key, None)}:
+            raise CommandKeyReused
+        # One event before the first of them gives the position where the command had none.
+        after = seen.version - seen.event_count
+        read = await self._store.read_stream(seen.stream_id, max(after - 1, 0), seen.event_count + 1)
+        stored = [one for one in read if one.version <= seen.version]
+        key = self._keys.cached(seen.stream_id)
+        events = tuple(
+            cast(EventT, self._catalogue.open(one, key).event) for one in stored if one.version > after
+        )
+        position = stored[-1].position if stored else None
+        return Outcome(seen.stream_id, seen.version, position or 0, events, replayed=True)
+
+    def _keep(self, stream_id: UUID, loaded: Loaded[StateT]) -> None:
+        self._states.put(stream_id.int, loaded)
+
+    async def _keys_for(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
+        found = await asyncio.to_thread(self._keys.keys_for, streams, create=False)
+        return {stream: found.get(stream) for stream in streams}
+
+    async def _keys_made(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
+        found = await asyncio.to_thread(self._keys.keys_for, streams)
+        return {stream: found.get(stream) for stream in streams}
+
+    async def _load_many(self, streams: Sequence[UUID]) -> dict[UUID, Loaded[StateT]]:
+        keys = await asyncio.to_thread(self._keys.keys_for, streams, create=False)
+        begun: dict[UUID, Loaded[StateT]] = {}
+        if self._snapshots is not None:
+            begun = await self._snapshots.load(streams, keys)
+        blank = Loaded(self._decider.initial, 0, 0)
+        after = {stream: begun.get(stream, blank).version for stream in streams}
+        read = await self._store.read_streams(after)
+        loaded: dict[UUID, Loaded[StateT]] = {}
+        for stream in streams:
+            start, stored = begun.get(stream, blank), read[stream]
+            recorded = self._catalogue.open_all(stored, keys)
+            state = self._decider.fold((cast(EventT, one.event) for one in recorded), start.state)
+            position = stored[-1].position if stored else start.position
+            loaded[stream] = Loaded(state, start.version + len(stored), position or 0)
+            self._keep(stream, loaded[stream])
+            if self._snapshots is not None:
+                self._snapshots.consider(stream, state, loaded[stream].version, loaded[stream].position)
+        return loaded
+
+
+def fingerprint(stream_id: UUID, command: Any, key: DataKey | None) -> bytes:
+    """What tells this command from another under the same key.
+
+    Keyed with the subject's own key: a digest of a phone number that anybody could compute would outlive its erasure.
+    """
+    content = msgspec.json.encode(command)
+    if len(content) > COMMAND_BYTES_MAX:
+        raise EventOversized(f"{len(content)} of {COMMAND_BYTES_MAX} bytes")
+    secret = b"" if key is None else key.derived("command")
+    text = b"|".join((stream_id.bytes, type(command).__name__.encode(), content))
+    return blake2b(text, key=secret, digest_size=16).digest()
+
+
+class _Turns:
+    """One at a time per subject, in the order of arrival; an `asyncio.Lock` per subject costs more than the work."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, deque[asyncio.Future[None]] | None] = {}
+
+    def taken_at_once(self, subject: int) -> bool:
+        """Takes the turn if nobody has it."""
+        if subject in self._waiting:
+            return False
+        self._waiting[subject] = None
+        return True
+
+    async def taken(self, subject: int) -> None:
+        """Waits for the turn that somebody has."""
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._waiting[subject]
+        if queue is None:
+            queue = self._waiting[subject] = deque()
+        queue.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if not mine.cancelled():
+                self.passed_on(subject)  # the turn had come with the cancellation
+            raise
+
+    def passed_on(self, subject: int) -> None:
+        """Gives the turn to whoever waits longest."""
+        queue = self._waiting[subject]
+        while queue:
+            next_one = queue.popleft()
+            if not next_one.done():
+                next_one.set_result(None)
+                return
+        del self._waiting[subject]

@@ -1,0 +1,134 @@
+"""Snapshots of long streams, taken in the background and never needed: losing one costs time, not facts.
+
+A snapshot holds what its events hold, so it is sealed whole under the key of its stream and dies with it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from chassis.privacy.keys import DataKey, KeyRing, Tampered, open_bytes, seal_bytes
+
+StateT = TypeVar("StateT")
+
+SNAPSHOT_EVENTS: Final = 200
+"""A stream gets a snapshot when it has grown by so many events since the last one."""
+QUEUED_SNAPSHOTS_MAX: Final = 1_000
+REMEMBERED_MAX: Final = 50_000
+
+
+class Loaded(msgspec.Struct, Generic[StateT], frozen=True):
+    """A stream's state: at which version, and the position of its last event."""
+
+    state: StateT
+    version: int
+    position: int
+
+
+class SnapshotStore(Protocol):
+    """Where snapshots are kept; the event store is one."""
+
+    async def snapshots(self, ids: Sequence[UUID], kind: str) -> dict[UUID, tuple[int, int, bytes]]:
+        """Version, position and bytes of the snapshot of each stream that has one."""
+        ...
+
+    async def keep_snapshot(
+        self, stream_id: UUID, kind: str, version: int, position: int, body: bytes
+    ) -> None:
+        """Keeps a snapshot unless a newer one is there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    stream_id: UUID
+    state: Any
+    version: int
+    position: int
+
+
+class Snapshots(Generic[StateT]):
+    """Takes snapshots of the states of one decider. `kind` names the decider, `state_version` the state's shape."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        keys: KeyRing,
+        *,
+        kind: str,
+        state_type: type[StateT],
+        state_version: int,
+        every_events: int = SNAPSHOT_EVENTS,
+        failed: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._kind = f"{kind}.v{state_version}"
+        self._state_type = state_type
+        self._every = every_events
+        self._failed = failed
+        self._last: dict[UUID, int] = {}
+        self._queue: asyncio.Queue[_Due] = asyncio.Queue(maxsize=QUEUED_SNAPSHOTS_MAX)
+        self._task: asyncio.Task[None] | None = None
+
+    def consider(self, stream_id: UUID, state: StateT, version: int, position: int) -> None:
+        """Queues a snapshot if the stream has grown enough; drops the thought when too many wait."""
+        if version - self._last.get(stream_id, 0) < self._every or self._queue.full():
+            return
+        self._remember(stream_id, version)
+        self._queue.put_nowait(_Due(stream_id, state, version, position))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+
+    async def load(self, streams: Sequence[UUID], keys: Mapping[UUID, DataKey]) -> dict[UUID, Loaded[StateT]]:
+        """The last snapshot of each stream that has one that can be read."""
+        found: dict[UUID, Loaded[StateT]] = {}
+        for stream, (version, position, body) in (await self._store.snapshots(streams, self._kind)).items():
+            state = self._opened(stream, version, body, keys.get(stream))
+            if state is not None:
+                found[stream] = Loaded(state, version, position)
+                self._remember(stream, version)
+        return found
+
+    async def settle(self) -> None:
+        """Waits until every queued snapshot is kept or has failed."""
+        if self._task is not None:
+            await self._task
+
+    def _opened(self, stream: UUID, version: int, body: bytes, key: DataKey | None) -> StateT | None:
+        try:
+            plain = open_bytes(key, self._place(stream, version), body)
+            return None if plain is None else msgspec.msgpack.decode(plain, type=self._state_type)
+        except (Tampered, msgspec.DecodeError) as error:
+            self._failed(error)
+            return None
+
+    async def _work(self) -> None:
+        while not self._queue.empty():
+            due = self._queue.get_nowait()
+            try:
+                await self._take(due)
+            except Exception as error:  # noqa: BLE001 (a snapshot that fails is reported and taken another time)
+                self._last.pop(due.stream_id, None)
+                self._failed(error)
+
+    async def _take(self, due: _Due) -> None:
+        keys = await asyncio.to_thread(self._keys.keys_for, [due.stream_id], create=False)
+        key = keys.get(due.stream_id)
+        if key is None:
+            return
+        plain = msgspec.msgpack.encode(due.state)
+        body = seal_bytes(key, self._place(due.stream_id, due.version), plain)
+        await self._store.keep_snapshot(due.stream_id, self._kind, due.version, due.position, body)
+
+    def _place(self, stream: UUID, version: int) -> str:
+        return f"snapshot|{self._kind}|{stream.hex}|{version}"
+
+    def _remember(self, stream_id: UUID, version: int) -> None:
+        if len(self._last) >= REMEMBERED_MAX:
+            self._last.clear()
+        self._last[stream_id] = version

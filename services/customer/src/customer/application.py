@@ -1,0 +1,346 @@
+"""What a caller can ask of this service, whoever carries the question: commands to customers, questions to the views."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import ClassVar, TypeVar
+from uuid import UUID, uuid5
+
+from chassis.clock import Clock
+from chassis.read.documents import Document
+from chassis.write.catalogue import Catalogue
+from chassis.write.deciding import AlreadyRecorded, CommandContext, CommandKeyReused, Outcome, Refusal
+from chassis.write.events import Metadata, event_id
+from chassis.write.handling import CommandHandler
+from chassis.write.store import EventStore
+from contracts.identity import ExternalIds, PartyId
+from msgspec import structs
+
+from customer.catalogue import CONTEXT
+from customer.claims import Claims, IdentityNumberKnown, number_claim
+from customer.domain.customer import (
+    ChangeContactDetails,
+    CorrectIdentityDetails,
+    Customer,
+    CustomerCommand,
+    CustomerNotRegistered,
+    Details,
+    EraseCustomer,
+    LinkReference,
+    Reference,
+    RegisterCustomer,
+    RenameCustomer,
+    ResolveContradiction,
+    TakeOverReference,
+    UnlinkReference,
+)
+from customer.domain.events import CustomerEvent, HeldAccount
+from customer.identities import customer_of_command
+from customer.normalising import normalised, normalised_or_kept
+from customer.panorama import HeldLoan, LoansSum, Panorama
+from customer.reading import MovementsWanted, Reading
+from customer.retention import RETENTION_YEARS, check_retention
+
+Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
+T = TypeVar("T")
+
+
+class AccountNotHeld(Refusal):
+    """The customer holds no such account, or it is not known yet."""
+
+    code: ClassVar[str] = "account-not-held"
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "The customer holds no such account"
+    title_zh: ClassVar[str] = "客户没有该账户"
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerService:
+    """Commands and questions. Values come out masked."""
+
+    handler: Handler
+    store: EventStore
+    catalogue: Catalogue
+    reading: Reading
+    ids: ExternalIds
+    clock: Clock
+    today: Callable[[], date]
+    reached: Callable[[str, int, float], Awaitable[bool]]
+    """(context, position, timeout in seconds) -> whether the views show all of the context up to there."""
+    retention_years: int = RETENTION_YEARS
+
+    @property
+    def claims(self) -> Claims:
+        """Whose parties and identity numbers are."""
+        return Claims(self.handler, self.store)
+
+    # commands
+
+    async def register(self, command: RegisterCustomer, context: CommandContext) -> Outcome[CustomerEvent]:
+        """Registers a customer; the id follows from the caller and its idempotency key.
+
+        Raises DetailInvalid, and IdentityNumberKnown where another customer has the identity number.
+        """
+        details = normalised(command.details, self.today())
+        command = structs.replace(command, details=details, number_claim=number_claim(self.ids, details))
+        customer = customer_of_command(context.actor, context.idempotency_key or str(context.command_id))
+        return await self._claiming(customer, command, context, None)
+
+    async def change(
+        self, customer: UUID, command: CustomerCommand, context: CommandContext, version: int
+    ) -> Outcome[CustomerEvent]:
+        """Changes a customer that the caller saw at `version`; raises VersionMismatch where it stands elsewhere."""
+        if not await self.store.stream_heads([customer]):
+            raise CustomerNotRegistered
+        return await self._claiming(customer, await self._fit(customer, command), context, version)
+
+    async def move_reference(
+        self, customer: UUID, party: UUID, to: UUID, effective_on: date, context: CommandContext, version: int
+    ) -> Outcome[CustomerEvent]:
+        """A number is another customer's from a bank day on. The outcome is that of the customer that loses it.
+
+        A crash between the two leaves the number with nobody: the same command again goes on.
+        """
+        if to == customer or not await self.store.stream_heads([to]):
+            raise CustomerNotRegistered
+        outcome = await self.change(customer, UnlinkReference(party, effective_on), context, version)
+        link = (await self.handler.load(customer)).state.links[party]
+        claim = await self.claims.of_party(party, effective_on)
+        if not claim.free_for(to):
+            raise AlreadyRecorded
+        identity = None if claim.identity == party else claim.identity
+        reference = Reference(link.source, link.key, PartyId(party), identity)
+        # No caller's key holds a blank, so this one is nobody's own.
+        taking = structs.replace(
+            context,
+            command_id=uuid5(context.command_id, "taken over"),
+            idempotency_key=f"{context.key} taken-over",
+        )
+        await self.handler.handle(to, TakeOverReference(reference, effective_on), taking)
+        return outcome
+
+    async def erase(
+        self, customer: UUID, context: CommandContext, version: int | None = None
+    ) -> Outcome[CustomerEvent]:
+        """Has a customer's personal values destroyed; one that is erased already stays so, whatever version the caller saw.
+
+        A policy destroys the keys that the event names. Raises CustomerNotRegistered, VersionMismatch, RetentionHolds.
+        """
+        self.handler.forget(customer)
+        loaded = await self.handler.load(customer)
+        if loaded.state.erased:
+            return Outcome(customer, loaded.version, loaded.position, (), replayed=True)
+        if not loaded.state.registered:
+            raise CustomerNotRegistered
+        day = self.today()
+        parties = sorted(
+            party for party, link in loaded.state.links.items() if link.confirmed and link.stands_on(day)
+        )
+        own = {str(party) for party in parties}
+        accounts, described = await self.reading.relations(sorted(own))
+        check_retention(accounts, described, own, day=day.isoformat(), years=self.retention_years)
+        held = tuple(
+            HeldAccount(
+                UUID(account["_id"]),
+                tuple(sorted({UUID(one["party_id"]) for one in account["holders"]} - set(parties))),
+            )
+            for account in accounts
+        )
+        command = EraseCustomer(tuple(parties), held)
+        seen = loaded.version if version is None else version
+        return await self.handler.handle(customer, command, context, expected_version=seen)
+
+    async def _fit(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
+        """The command with its values in their one form; raises DetailInvalid."""
+        state = (await self.handler.load(customer)).state
+        kind, today = state.kind, self.today()
+        match command:
+            case RenameCustomer(name):
+                fit = normalised(Details(name=name, kind=kind), today)
+                return RenameCustomer(fit.name or name)
+            case ChangeContactDetails(phone, email, address):
+                raw = Details(name=None, kind=kind, phone=phone, email=email, address=address)
+                fit = normalised(raw, today)
+                return ChangeContactDetails(fit.phone, fit.email, fit.address)
+            case CorrectIdentityDetails(born_on, identity_number):
+                raw = Details(name=None, kind=kind, born_on=born_on, identity_number=identity_number)
+                fit = normalised(raw, today)
+                claim = None
+                if fit.identity_number != state.values.get("identity_number"):
+                    claim = number_claim(self.ids, fit)
+                return CorrectIdentityDetails(fit.born_on, fit.identity_number, claim)
+            case ResolveContradiction(field="identity_number", party=party, accept=True):
+                number = state.contradictions.get("identity_number", {}).get(party)
+                kept = normalised_or_kept(Details(name=None, kind=kind, identity_number=number), today)
+                return structs.replace(command, number_claim=number_claim(self.ids, kept))
+            case _:
+                return command
+
+    async def _claiming(
+        self, customer: UUID, command: CustomerCommand, context: CommandContext, version: int | None
+    ) -> Outcome[CustomerEvent]:
+        """Carries a command out; where another took what it claims, says who, or claims what is free again."""
+        try:
+            return await self.handler.handle(customer, command, context, expected_version=version)
+        except (AlreadyRecorded, CommandKeyReused):
+            free = await self._free(customer, command)
+            if free == command:
+                raise
+        return await self.handler.handle(customer, free, context, expected_version=version)
+
+    async def _free(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
+        match command:
+            case RegisterCustomer(details, references, _, first):
+                found = tuple([await self._free_reference(customer, one) for one in references])
+                claim = await self._free_number(customer, first, details.identity_number)
+                return structs.replace(command, references=found, number_claim=claim)
+            case LinkReference(reference):
+                return LinkReference(await self._free_reference(customer, reference))
+            case CorrectIdentityDetails(_, number, first):
+                claim = await self._free_number(customer, first, number)
+                return structs.replace(command, number_claim=claim)
+            case ResolveContradiction(field, party, _, first) if first is not None:
+                state = (await self.handler.load(customer)).state
+                number = state.contradictions.get(field, {}).get(party)
+                claim = await self._free_number(customer, first, number)
+                return structs.replace(command, number_claim=claim)
+            case _:
+                return command
+
+    async def _free_reference(self, customer: UUID, reference: Reference) -> Reference:
+        claim = await self.claims.of_party(reference.party, self.today())
+        if not claim.free_for(customer):
+            raise AlreadyRecorded
+        return structs.replace(reference, claim=None if claim.identity == reference.party else claim.identity)
+
+    async def _free_number(self, customer: UUID, first: UUID | None, number: str | None) -> UUID | None:
+        if first is None or number is None:
+            return first
+        claim = await self.claims.of_number(first, number)
+        if claim.holder is not None and claim.holder != customer:
+            raise IdentityNumberKnown(claim.holder)
+        return claim.identity
+
+    # questions
+
+    async def customer(self, customer: UUID) -> Document:
+        """Who a customer is, with the version of its stream that this shows."""
+        [found] = await self._versioned([_found(await self.reading.customer(customer))])
+        return found
+
+    async def panorama(self, customer: UUID, month: str | None) -> Panorama:
+        """What a customer owns and owes."""
+        return _found(await self.reading.panorama(customer, self.clock.now(), month))
+
+    async def accounts(self, customer: UUID) -> list[Document]:
+        """The accounts of a customer with all their holders."""
+        return _found(await self.reading.accounts(customer))
+
+    async def movements(
+        self, customer: UUID, account: UUID, wanted: MovementsWanted, after: int, limit: int
+    ) -> tuple[list[Document], list[Document]]:
+        """A page of the movements of a customer's account, and what all of those wanted sum to."""
+        if not await self.reading.holds(customer, account):
+            raise AccountNotHeld
+        sums = await self.reading.movements_sum(account, wanted)
+        return await self.reading.movements(account, wanted, after, limit), sums
+
+    async def loans(
+        self, customer: UUID, account: UUID, currency: str | None
+    ) -> tuple[list[HeldLoan], list[LoansSum]]:
+        """The loans of a customer's account, and per currency what those without an account of their own sum to."""
+        if not await self.reading.holds(customer, account):
+            raise AccountNotHeld
+        link = f"/customers/{customer}/accounts/{account}/movements"
+        loans = await self.reading.loans(account, link, currency)
+        owed = [loan for loan in loans if loan["outstanding_minor"] is not None]
+        return loans, [_summed(code, owed) for code in sorted({loan["currency"] for loan in owed})]
+
+    async def events(self, customer: UUID, after: int, limit: int) -> list[Document]:
+        """What happened to a customer, who did it and why: the event log itself, without personal values."""
+        stored = await self.store.read_stream(customer, after, limit)
+        if not stored and not await self.store.read_stream(customer, 0, 1):
+            raise CustomerNotRegistered
+        return [
+            _event(customer, one.version, one.name, one.position, self.catalogue.metadata_of(one))
+            for one in stored
+        ]
+
+    async def customers(self, after: UUID | None, limit: int) -> list[Document]:
+        """Customers in the order of their ids."""
+        found = await self.reading.customers(None if after is None else str(after), limit)
+        return await self._versioned(found)
+
+    async def _versioned(self, found: Sequence[Document]) -> list[Document]:
+        """Customers as the view shows them, each with the version of its stream that this is.
+
+        An event that changes nothing of a view, or is not published at all, raises the stream's version and not the
+        view's: where the view is past the last event of a stream, what it shows is as of that event. Where it is not,
+        the version stays that of the last event that is shown, so that no edit overwrites what its caller did not see.
+        """
+        ends = await self.store.stream_ends([UUID(one["customer_id"]) for one in found])
+        none = (0, 0)
+        behind = {
+            one["customer_id"]: end
+            for one in found
+            if (end := ends.get(UUID(one["customer_id"]), none))[0] > one["version"]
+        }
+        last = max((position for _, position in behind.values()), default=0)
+        if not behind or not await self.reached(CONTEXT, last, 0.0):
+            return list(found)
+        # Read again: what was read first may be older than what the view is now known to show.
+        again = {one["customer_id"]: one for one in await self.reading.customers_of(list(behind))}
+        for name, one in again.items():
+            one["version"] = max(one["version"], behind[name][0])
+        return [again.get(one["customer_id"], one) for one in found]
+
+    async def by_reference(self, source: str, key: str) -> list[Document]:
+        """The customer that a source knows under its own number."""
+        return await self._versioned(await self.reading.of_party(self.ids.party(source, key)))
+
+    async def questions(self, kind: str | None, after: UUID | None, limit: int) -> list[Document]:
+        """Customers of whom a person has to look at something, in the order of their ids."""
+        found = await self.reading.questions(kind, None if after is None else str(after), limit)
+        return await self._versioned(found)
+
+    async def unlinked(
+        self, after: UUID | None, limit: int
+    ) -> tuple[Sequence[Document], str | None, int, bool]:
+        """Accounts that wait for their customer, where to go on, how many were counted, and whether that is all."""
+        count, beyond = await self.reading.unlinked_count()
+        found, reached = await self.reading.unlinked(None if after is None else str(after), limit)
+        return found, reached, count, beyond is None
+
+
+def _found(answer: T | None) -> T:
+    if answer is None:
+        raise CustomerNotRegistered
+    return answer
+
+
+def _summed(currency: str, loans: Sequence[HeldLoan]) -> LoansSum:
+    those = [loan for loan in loans if loan["currency"] == currency]
+    return {
+        "currency": currency,
+        "granted_minor": sum(loan["granted_minor"] for loan in those),
+        "repaid_minor": sum(loan["repaid_minor"] or 0 for loan in those),
+        "outstanding_minor": sum(loan["outstanding_minor"] or 0 for loan in those),
+    }
+
+
+def _event(customer: UUID, version: int, name: str, position: int | None, metadata: Metadata) -> Document:
+    return {
+        "event_id": str(event_id(customer, version)),
+        "name": name,
+        "sequence": version,
+        "position": position,
+        "recorded_at": metadata.recorded_at.isoformat(),
+        "effective_at": metadata.effective_at.isoformat(),
+        "actor": metadata.actor,
+        "post": metadata.post,
+        "reason": metadata.reason,
+        "command_id": str(metadata.command_id),
+        "correlation_id": str(metadata.correlation_id),
+        "causation_id": str(metadata.causation_id),
+        "traceparent": metadata.trace.get("traceparent"),
+    }
