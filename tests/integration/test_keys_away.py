@@ -169,7 +169,7 @@ def letters(environment: Environment) -> int:
 
 
 def parked(environment: Environment) -> int:
-    """Parked subjects of all groups, in whichever database a service keeps its books."""
+    """Parked subjects of all groups, in whichever database a service keeps its checkpoints."""
     client: pymongo.MongoClient[dict[str, object]] = pymongo.MongoClient(environment["MONGO_URL"])
     with client:
         names = [name for name in client.list_database_names() if name.startswith("keys_away")]

@@ -109,7 +109,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
 
 
 async def readers(settings: Settings, problems: list[str]) -> list[Status]:
-    """Views and policies: how far each is, and what it had to lay aside."""
+    """Views and policies: how far each is, and what it had to set aside."""
     found: list[Status] = []
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:

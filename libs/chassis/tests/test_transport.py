@@ -333,14 +333,14 @@ async def test_a_topic_of_events_whose_first_records_are_gone_is_named(kafka_url
 async def test_a_record_with_a_header_name_that_is_no_text_is_passed_over_and_nothing_else_is_lost(
     kafka_url, topic, publisher
 ):
-    group, seen, buried = fresh("group"), [], []
+    group, seen, dead_lettered = fresh("group"), [], []
     stopping = asyncio.Event()
 
     async def handle(records: Sequence[Record]) -> None:
         seen.extend(record.value for record in records)
 
-    async def bury(records: Sequence[tuple[Record, str]]) -> None:
-        buried.extend((record.partition, record.offset, record.value, reason) for record, reason in records)
+    async def dead_letter(records: Sequence[tuple[Record, str]]) -> None:
+        dead_lettered.extend((record.partition, record.offset, record.value, reason) for record, reason in records)
 
     def some(first: int) -> list[Record]:
         return [Record(topic, n % 2, b"k", [], b"%d" % n) for n in range(first, first + 40)]
@@ -351,27 +351,27 @@ async def test_a_record_with_a_header_name_that_is_no_text_is_passed_over_and_no
     for _ in range(2):
         await send_strange(kafka_url, topic, 1, b"\xc3")
     await publisher.publish(some(80))
-    member = Consumer(kafka_url, [topic], group, handle, bury=bury)
+    member = Consumer(kafka_url, [topic], group, handle, dead_letter=dead_letter)
     with capture_logs() as said:
         running = asyncio.create_task(member.run(stopping))
         async with asyncio.timeout(SECONDS_MAX):
             while len(set(seen)) < 120 or await left(kafka_url, group, topic):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             await send_strange(kafka_url, topic, 2, b"\x80")
-            while len(buried) < 4 or await left(kafka_url, group, topic):  # noqa: ASYNC110
+            while len(dead_lettered) < 4 or await left(kafka_url, group, topic):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         stopping.set()
         await running
     assert set(seen) == {b"%d" % n for n in range(120)}
     reason = "the name of a header is not UTF-8"
-    assert sorted(set(buried)) == [
+    assert sorted(set(dead_lettered)) == [
         (0, 20, b"", reason),
         (1, 40, b"", reason),
         (1, 41, b"", reason),
         (2, 0, b"", reason),
     ]
     assert {(one["topic"], one["offset"]) for one in said if one["event"] == "record passed over"} == {
-        (topic, offset) for _, offset, _, _ in buried
+        (topic, offset) for _, offset, _, _ in dead_lettered
     }
     again: list[Record] = []
     async for page in read_to_end(kafka_url, topic):
@@ -390,14 +390,14 @@ async def test_a_record_that_cannot_be_decoded_comes_again_until_it_is_buried(ka
     async def handle(records: Sequence[Record]) -> None:
         """Takes everything."""
 
-    async def bury(records: Sequence[tuple[Record, str]]) -> None:
+    async def dead_letter(records: Sequence[tuple[Record, str]]) -> None:
         nonlocal tries
         tries += 1
         if tries < 3:
             raise PublishFailed("no")
 
     await send_strange(kafka_url, topic, 0, b"\xff")
-    member = Consumer(kafka_url, [topic], group, handle, bury=bury)
+    member = Consumer(kafka_url, [topic], group, handle, dead_letter=dead_letter)
     running = asyncio.create_task(member.run(stopping))
     async with asyncio.timeout(SECONDS_MAX):
         while tries < 3:

@@ -4,6 +4,7 @@ Sealed values go out as they are stored. The key a source knows the customer und
 own, stay here: a reader needs neither to follow the customer.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -25,24 +26,28 @@ class _Body(msgspec.Struct):
     data: dict[str, Any]
 
 
-_WORDS: Final[dict[str, tuple[type[public.CustomerContextEvent], int]]] = {
-    "customer-registered": (public.CustomerRegistered, 2),
-    "reference-linked": (public.CustomerReferenceLinked, 1),
-    "reference-claimed": (public.CustomerReferenceClaimed, 1),
-    "reference-confirmed": (public.CustomerReferenceConfirmed, 1),
-    "reference-disputed": (public.CustomerReferenceDisputed, 1),
-    "reference-rejected": (public.CustomerReferenceRejected, 1),
-    "reference-unlinked": (public.CustomerReferenceUnlinked, 1),
-    "customer-renamed": (public.CustomerRenamed, 1),
-    "contact-details-changed": (public.CustomerContactDetailsChanged, 1),
-    "identity-details-corrected": (public.CustomerIdentityDetailsCorrected, 1),
-    "branch-assigned": (public.CustomerBranchAssigned, 1),
-    "details-confirmed": (public.CustomerDetailsConfirmed, 1),
-    "details-contradicted": (public.CustomerDetailsContradicted, 1),
-    "contradiction-resolved": (public.CustomerContradictionResolved, 1),
-    "identity-number-shared": (public.CustomerIdentityNumberShared, 1),
-    "customer-erased": (public.CustomerErased, 1),
+_WORDS: Final[dict[str, type[public.CustomerContextEvent]]] = {
+    "customer-registered": public.CustomerRegistered,
+    "reference-linked": public.CustomerReferenceLinked,
+    "reference-claimed": public.CustomerReferenceClaimed,
+    "reference-confirmed": public.CustomerReferenceConfirmed,
+    "reference-disputed": public.CustomerReferenceDisputed,
+    "reference-rejected": public.CustomerReferenceRejected,
+    "reference-unlinked": public.CustomerReferenceUnlinked,
+    "customer-renamed": public.CustomerRenamed,
+    "contact-details-changed": public.CustomerContactDetailsChanged,
+    "identity-details-corrected": public.CustomerIdentityDetailsCorrected,
+    "branch-assigned": public.CustomerBranchAssigned,
+    "details-confirmed": public.CustomerDetailsConfirmed,
+    "details-contradicted": public.CustomerDetailsContradicted,
+    "contradiction-resolved": public.CustomerContradictionResolved,
+    "identity-number-shared": public.CustomerIdentityNumberShared,
+    "customer-erased": public.CustomerErased,
 }
+_TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    ("customer-registered", 1): registered_v1_to_v2,
+}
+"""Old versions whose public words said from the first day on what the stored event did not."""
 STORED_NAMES_TOLD: Final = frozenset(_WORDS)
 _KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim"})
 _OF_ANOTHER: Final = frozenset(DETAILS)
@@ -56,9 +61,8 @@ def published(stored: StoredEvent) -> Published | None:
     """The public words for a stored event, an old version of it included; None for what operators did."""
     if stored.name in OPERATIONS:
         return None
-    event, current = _WORDS[stored.name]
     data = _bodies.decode(stored.body).data
-    if data["v"] < current:
-        data = registered_v1_to_v2(data)
+    if (lift := _TOLD_IN_FULL.get((stored.name, data["v"]))) is not None:
+        data = lift(data)
     kept = _KEPT_HERE | _OF_ANOTHER if stored.name == "reference-disputed" else _KEPT_HERE
-    return Published(event, _encode({k: v for k, v in data.items() if k not in kept}))
+    return Published(_WORDS[stored.name], _encode({k: v for k, v in data.items() if k not in kept}))

@@ -219,7 +219,7 @@ class FeedRole:
             self._book,
             batch_max=BATCH_MESSAGES_MAX,
             instance=instance,
-            bury=self._letters.write_uncopied,
+            dead_letter=self._letters.write_uncopied,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:

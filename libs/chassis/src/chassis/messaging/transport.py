@@ -374,7 +374,7 @@ async def _admin(url: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 Handle = Callable[[Sequence[Record]], Awaitable[None]]
 Partitions = Callable[[frozenset[Partition]], Awaitable[None]]
-Bury = Callable[[Sequence[tuple[Record, str]]], Awaitable[None]]
+DeadLetter = Callable[[Sequence[tuple[Record, str]]], Awaitable[None]]
 """Takes records that the client cannot decode, which have a place and nothing else, each with the reason."""
 
 
@@ -385,7 +385,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     it raises, the batch and what follows it come again after a back-off that grows up to `BACK_OFF_SECONDS_MAX`. After
     a rebalance another member may get what this one is still handling: expect every record twice.
 
-    A record that the client cannot decode goes to `bury` after the others of its batch; it is logged and passed over.
+    A record that the client cannot decode goes to `dead_letter` after the others of its batch; it is logged and passed over.
 
     `instance` is a name that outlives the process: who comes back under it gets its partitions again at once.
     """
@@ -401,10 +401,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         instance: str | None = None,
         on_assigned: Partitions | None = None,
         on_revoked: Partitions | None = None,
-        bury: Bury | None = None,
+        dead_letter: DeadLetter | None = None,
     ) -> None:
         self.group = group
-        self._bury = bury
+        self._dead_letter = dead_letter
         self.failing: str | None = None
         self._url = url
         self._topics = tuple(topics)
@@ -518,8 +518,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._reached.update({(each.topic, each.partition): each.offset + 1 for each in records})
 
     async def _pass_over(self, unreadable: Sequence[tuple[Record, str]]) -> None:
-        if self._bury is not None:
-            await self._bury(unreadable)
+        if self._dead_letter is not None:
+            await self._dead_letter(unreadable)
         for record, reason in unreadable:
             _log.error(
                 "record passed over",

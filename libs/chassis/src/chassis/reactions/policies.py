@@ -112,7 +112,7 @@ class Reactor:
                 for _ in range(min(self._at_once, len(subjects))):
                     group.create_task(self._give_each(waiting))
             for record, reason in arrivals.broken:
-                await self.parking.bury(record, reason)
+                await self.parking.dead_letter(record, reason)
             await self.parking.checkpoints.advance(arrivals.positions)
             further(self.positions, arrivals.positions)
 
@@ -250,7 +250,7 @@ class PolicyRunner:
                 self._handle(reactor, checkpoints),
                 batch_max=BATCH_RECORDS_MAX,
                 instance=None if instance is None else f"{instance}.{policy.name}",
-                bury=parking.letters.write_uncopied,
+                dead_letter=parking.letters.write_uncopied,
             )
             self._running.append((reactor, consumer, checkpoints))
 

@@ -1,4 +1,4 @@
-"""What a consumer group remembers beside its effects: how far it is, and what it had to lay aside.
+"""What a consumer group remembers beside its effects: how far it is, and what it had to set aside.
 
 A port: MongoDB in production, dictionaries in the simulation.
 """

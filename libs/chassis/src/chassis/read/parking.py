@@ -129,7 +129,7 @@ class Parking:
             self.parked.pop(stream, None)
             await self.give(events, act)
 
-    async def bury(self, record: Record, reason: str) -> None:
+    async def dead_letter(self, record: Record, reason: str) -> None:
         """Puts what is no event, and so of no subject, to the dead letters."""
         await self.letters.write([(record, reason)])
 

@@ -213,7 +213,7 @@ class Projector:
                 following = None
                 self._cache.clear()
                 await self._settle(prepared, conflicts, rejected)
-            await self._lay_aside(prepared)
+            await self._set_aside(prepared)
             reached = prepared.arrivals.counted(before)
             further(positions, reached)
             further(before, reached)
@@ -270,7 +270,7 @@ class Projector:
         taken, cache, insert_only, keys_of = self.view.events, self._cache, self._insert_only, self.view.keys
         parking, troubled, events = self.parking, prepared.troubled, prepared.events
         contexts = self._contexts
-        laid_aside = bool(parking.parked or parking.skipped)
+        set_aside = bool(parking.parked or parking.skipped)
         missing: dict[str, dict[DocumentId, None]] = {}
         for event in prepared.arrivals.events(records):
             if event.type not in taken:
@@ -279,7 +279,7 @@ class Projector:
                 # Its sequences mean nothing beside those of the contexts whose topics these are.
                 prepared.arrivals.broken.append((event.record, "an event of a context of another topic"))
                 continue
-            if laid_aside:
+            if set_aside:
                 if parking.holds(event):
                     prepared.held.setdefault(event.stream, []).append(event)
                     continue
@@ -413,9 +413,9 @@ class Projector:
         for events in prepared.of(alone).values():
             await self.parking.give(events, self._give_alone)
 
-    async def _lay_aside(self, prepared: _Prepared) -> None:
+    async def _set_aside(self, prepared: _Prepared) -> None:
         for record, reason in prepared.arrivals.broken:
-            await self.parking.bury(record, reason)
+            await self.parking.dead_letter(record, reason)
         for events in prepared.held.values():
             await self.parking.keep(events, self._give_alone)
 

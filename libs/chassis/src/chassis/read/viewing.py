@@ -342,7 +342,7 @@ class Feed:
             self._handle,
             batch_max=batch_records,
             instance=None if instance is None else f"{instance}.{view.name}",
-            bury=parking.letters.write_uncopied,
+            dead_letter=parking.letters.write_uncopied,
         )
         self._kafka_url = kafka_url
         self._clock = clock
