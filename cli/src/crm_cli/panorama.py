@@ -65,7 +65,7 @@ async def shown(
         party = (await outside_ids(settings, ring, create=False)).party(source, number)
         await _caught_up(settings, read, "ingest", until, clock)
         customer = await _customer(settings, read, party, source, until, clock)
-        found = await read.reading.panorama(customer, clock.now(), month)
+        found = await read.queries.panorama(customer, clock.now(), month)
     if found is None:
         raise NotShown("the customer is gone")
     return found
@@ -93,10 +93,10 @@ async def _customer(
     """The customer of the reference. Whom master data describes will be one: that is waited for."""
     while True:
         await _caught_up(settings, read, "customer", until, clock)
-        found = await read.reading.of_party(party)
+        found = await read.queries.of_party(party)
         if found:
             return UUID(found[0]["customer_id"])
-        if not await read.reading.described(party):
+        if not await read.queries.described(party):
             raise NotShown(f"{source} knows nobody under this number")
         if clock.monotonic() > until:
             raise NotShown("the party is described and no customer yet; see crm status")

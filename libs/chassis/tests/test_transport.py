@@ -340,7 +340,9 @@ async def test_a_record_with_a_header_name_that_is_no_text_is_passed_over_and_no
         seen.extend(record.value for record in records)
 
     async def dead_letter(records: Sequence[tuple[Record, str]]) -> None:
-        dead_lettered.extend((record.partition, record.offset, record.value, reason) for record, reason in records)
+        dead_lettered.extend(
+            (record.partition, record.offset, record.value, reason) for record, reason in records
+        )
 
     def some(first: int) -> list[Record]:
         return [Record(topic, n % 2, b"k", [], b"%d" % n) for n in range(first, first + 40)]

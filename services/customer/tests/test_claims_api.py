@@ -10,9 +10,9 @@ from customer.policies.when_party_described_then_register_customer import Regist
 
 from .test_api import WANG, api, key
 from .test_policy import PARTY, START, described, told
-from .test_reading import IDS, bank, reading
+from .test_queries import IDS, bank, queries
 
-__all__ = ["api", "bank", "reading"]
+__all__ = ["api", "bank", "queries"]
 
 LI = {"name": "李娜", "phone": "13911113333", "stated_assets": WANG["stated_assets"]}
 NUMBER = "110101199001310026"

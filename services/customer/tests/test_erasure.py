@@ -33,10 +33,10 @@ from tests.support.specification import ManualClock
 
 from .test_api import CLOCK, api, key
 from .test_policy import NUMBER, PARTY, START, described
-from .test_reading import IDS, NOW, Bank, reading
+from .test_queries import IDS, NOW, Bank, queries
 from .told import Teller
 
-__all__ = ["api", "reading"]
+__all__ = ["api", "queries"]
 
 WIFE = IDS.party("core", "W")
 CUSTOMER, OF_WIFE = customer_of_party(PARTY), customer_of_party(WIFE)
@@ -61,11 +61,11 @@ def register(handler, store, key_ring):
 
 
 @pytest.fixture
-def service(handler, store, reading, register):
+def service(handler, store, queries, register):
     async def reached(context, position, seconds):
         return True
 
-    return CustomerService(handler, store, catalogue(), reading, IDS, CLOCK, NOW.date, reached)
+    return CustomerService(handler, store, catalogue(), queries, IDS, CLOCK, NOW.date, reached)
 
 
 @pytest.fixture

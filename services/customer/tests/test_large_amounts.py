@@ -4,10 +4,10 @@ from uuid import UUID
 
 import pytest
 from chassis.money import decimal_text
-from customer.reading import Reading
+from customer.queries import Queries
 
 from .test_api import api
-from .test_reading import IDS, NOW, Bank, Live
+from .test_queries import IDS, NOW, Bank, Live
 
 __all__ = ["api"]
 
@@ -26,8 +26,8 @@ def bank(key_ring):
 
 
 @pytest.fixture
-async def reading(mongo, key_ring):
-    return Reading(mongo, Live(), key_ring, today=NOW.date)
+async def queries(mongo, key_ring):
+    return Queries(mongo, Live(), key_ring, today=NOW.date)
 
 
 def post(bank, account, minor, **data):

@@ -12,7 +12,7 @@ from sync_ingest.domain.records import Posting
 from sync_ingest.ingesting import Acting, FeedContent
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
-from sync_ingest.pipeline import Origin, Pipeline
+from sync_ingest.pipeline import FeedIntake, Pipeline
 from sync_ingest.settings import SyncIngestSettings
 
 DAY, LATER = date(2026, 2, 27), date(2026, 3, 2)
@@ -181,7 +181,7 @@ def test_a_posting_is_reversed_once_though_two_runs_book_at_once(ingest, source,
     def overtake():
         with opened(SyncIngestSettings(postgres_url=postgres_url, data=data)) as other:
             book = Pipeline(source, other.ids, other.ledger, NothingHeld(), now=other.now, bank_time=UTC)
-            list(book.book([[Item(0, 1, rival)]], [Origin(UUID(int=1), "f", open=True)]))
+            list(book.book([[Item(0, 1, rival)]], [FeedIntake(UUID(int=1), "f", open=True)]))
             assert book.totals.posted == 1
 
     found = take(replace(ingest, ledger=Overtaken(ingest.ledger, overtake)), source, BACK)

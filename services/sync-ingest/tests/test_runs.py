@@ -40,7 +40,7 @@ from sync_ingest.enduring import PAUSES_SECONDS, enduring
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
-from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
+from sync_ingest.pipeline import AppendConflict, FeedIntake, Pipeline
 from sync_ingest.reporting import result_of
 from sync_ingest.settings import SyncIngestSettings
 
@@ -350,7 +350,7 @@ def test_somebody_who_appends_to_the_same_accounts_meanwhile_costs_nothing_but_t
             with opened(settings_of(postgres_url, data)) as other:
                 book = Pipeline(source, other.ids, other.ledger, NothingHeld(), now=other.now, bank_time=UTC)
                 items = [Item(0, 1, records[8_500 + n]) for n in range(7)]
-                assert list(book.book([items], [Origin(UUID(int=1), "other", open=True)]))[-1] == 7
+                assert list(book.book([items], [FeedIntake(UUID(int=1), "other", open=True)]))[-1] == 7
         try:
             return append(sealed)
         except AppendConflict as conflict:
@@ -717,7 +717,7 @@ RUN = """
 import json, pathlib, sys
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
-from sync_ingest.pipeline import AppendConflict, Origin, Pipeline
+from sync_ingest.pipeline import AppendConflict, FeedIntake, Pipeline
 from sync_ingest.settings import SyncIngestSettings
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.reporting import result_of

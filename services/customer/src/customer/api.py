@@ -43,7 +43,7 @@ from customer.domain.customer import (
 from customer.domain.events import CustomerEvent, Detail
 from customer.normalising import DetailInvalid
 from customer.panorama import MONTH_PATTERN, Panorama
-from customer.reading import MovementsWanted
+from customer.queries import MovementsWanted
 from customer.retention import RetentionHolds, TooManyAccounts
 from customer.shapes import (
     AccountHeld,

@@ -38,7 +38,7 @@ from customer.domain.events import CustomerEvent, HeldAccount
 from customer.identities import customer_of_command
 from customer.normalising import normalised, normalised_or_kept
 from customer.panorama import HeldLoan, LoansSum, Panorama
-from customer.reading import MovementsWanted, Reading
+from customer.queries import MovementsWanted, Queries
 from customer.retention import RETENTION_YEARS, check_retention
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
@@ -61,7 +61,7 @@ class CustomerService:
     handler: Handler
     store: EventStore
     catalogue: Catalogue
-    reading: Reading
+    queries: Queries
     ids: ExternalIds
     clock: Clock
     today: Callable[[], date]
@@ -137,7 +137,7 @@ class CustomerService:
             party for party, link in loaded.state.links.items() if link.confirmed and link.stands_on(day)
         )
         own = {str(party) for party in parties}
-        accounts, described = await self.reading.relations(sorted(own))
+        accounts, described = await self.queries.relations(sorted(own))
         check_retention(accounts, described, own, day=day.isoformat(), years=self.retention_years)
         held = tuple(
             HeldAccount(
@@ -225,34 +225,34 @@ class CustomerService:
 
     async def customer(self, customer: UUID) -> Document:
         """Who a customer is, with the version of its stream that this shows."""
-        [found] = await self._versioned([_found(await self.reading.customer(customer))])
+        [found] = await self._versioned([_found(await self.queries.customer(customer))])
         return found
 
     async def panorama(self, customer: UUID, month: str | None) -> Panorama:
         """What a customer owns and owes."""
-        return _found(await self.reading.panorama(customer, self.clock.now(), month))
+        return _found(await self.queries.panorama(customer, self.clock.now(), month))
 
     async def accounts(self, customer: UUID) -> list[Document]:
         """The accounts of a customer with all their holders."""
-        return _found(await self.reading.accounts(customer))
+        return _found(await self.queries.accounts(customer))
 
     async def movements(
         self, customer: UUID, account: UUID, wanted: MovementsWanted, after: int, limit: int
     ) -> tuple[list[Document], list[Document]]:
         """A page of the movements of a customer's account, and what all of those wanted sum to."""
-        if not await self.reading.holds(customer, account):
+        if not await self.queries.holds(customer, account):
             raise AccountNotHeld
-        sums = await self.reading.movements_sum(account, wanted)
-        return await self.reading.movements(account, wanted, after, limit), sums
+        sums = await self.queries.movements_sum(account, wanted)
+        return await self.queries.movements(account, wanted, after, limit), sums
 
     async def loans(
         self, customer: UUID, account: UUID, currency: str | None
     ) -> tuple[list[HeldLoan], list[LoansSum]]:
         """The loans of a customer's account, and per currency what those without an account of their own sum to."""
-        if not await self.reading.holds(customer, account):
+        if not await self.queries.holds(customer, account):
             raise AccountNotHeld
         link = f"/customers/{customer}/accounts/{account}/movements"
-        loans = await self.reading.loans(account, link, currency)
+        loans = await self.queries.loans(account, link, currency)
         owed = [loan for loan in loans if loan["outstanding_minor"] is not None]
         return loans, [_summed(code, owed) for code in sorted({loan["currency"] for loan in owed})]
 
@@ -268,7 +268,7 @@ class CustomerService:
 
     async def customers(self, after: UUID | None, limit: int) -> list[Document]:
         """Customers in the order of their ids."""
-        found = await self.reading.customers(None if after is None else str(after), limit)
+        found = await self.queries.customers(None if after is None else str(after), limit)
         return await self._versioned(found)
 
     async def _versioned(self, found: Sequence[Document]) -> list[Document]:
@@ -289,26 +289,26 @@ class CustomerService:
         if not behind or not await self.reached(CONTEXT, last, 0.0):
             return list(found)
         # Read again: what was read first may be older than what the view is now known to show.
-        again = {one["customer_id"]: one for one in await self.reading.customers_of(list(behind))}
+        again = {one["customer_id"]: one for one in await self.queries.customers_of(list(behind))}
         for name, one in again.items():
             one["version"] = max(one["version"], behind[name][0])
         return [again.get(one["customer_id"], one) for one in found]
 
     async def by_reference(self, source: str, key: str) -> list[Document]:
         """The customer that a source knows under its own number."""
-        return await self._versioned(await self.reading.of_party(self.ids.party(source, key)))
+        return await self._versioned(await self.queries.of_party(self.ids.party(source, key)))
 
     async def questions(self, kind: str | None, after: UUID | None, limit: int) -> list[Document]:
         """Customers of whom a person has to look at something, in the order of their ids."""
-        found = await self.reading.questions(kind, None if after is None else str(after), limit)
+        found = await self.queries.questions(kind, None if after is None else str(after), limit)
         return await self._versioned(found)
 
     async def unlinked(
         self, after: UUID | None, limit: int
     ) -> tuple[Sequence[Document], str | None, int, bool]:
         """Accounts that wait for their customer, where to go on, how many were counted, and whether that is all."""
-        count, beyond = await self.reading.unlinked_count()
-        found, reached = await self.reading.unlinked(None if after is None else str(after), limit)
+        count, beyond = await self.queries.unlinked_count()
+        found, reached = await self.queries.unlinked(None if after is None else str(after), limit)
         return found, reached, count, beyond is None
 
 

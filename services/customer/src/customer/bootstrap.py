@@ -50,7 +50,7 @@ async def routes(
         async with checking_readiness(checks, clock) as not_ready:
             heads = {CONTEXT: write.store.head_position, **(others or {})}
             entered = dependencies(read.views.wait_for, permissions.ROLES, heads=heads)
-            yield Routes(create_router(service, entered), {}, not_ready, [measuring(read.reading, clock)])
+            yield Routes(create_router(service, entered), {}, not_ready, [measuring(read.queries, clock)])
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from contracts.identity import EXTERNAL_IDS, ExternalIds
 from customer.application import CustomerService, Handler
 from customer.catalogue import SCHEMA, catalogue
 from customer.domain.customer import customer_decider
-from customer.reading import Reading
+from customer.queries import Queries
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
 
@@ -44,7 +44,7 @@ class Read:
 
     mongo: Mongo
     views: ViewReader
-    reading: Reading
+    queries: Queries
 
 
 @asynccontextmanager
@@ -83,8 +83,8 @@ async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> 
     try:
         views = ViewReader(mongo, clock, VIEWS)
         today = partial(settings.today, clock)
-        reading = Reading(mongo, views, ring, settings.stale_after_minutes * 60, today=today)
-        yield Read(mongo, views, reading)
+        queries = Queries(mongo, views, ring, settings.stale_after_minutes * 60, today=today)
+        yield Read(mongo, views, queries)
     finally:
         await mongo.close()
 
@@ -104,7 +104,7 @@ async def both_sides(
             write.handler,
             write.store,
             catalogue(),
-            read.reading,
+            read.queries,
             write.ids,
             clock,
             today,

@@ -13,7 +13,7 @@ from chassis.read.mongo import Mongo
 from prometheus_client import Gauge
 from typing_extensions import override
 
-from customer.reading import Reading
+from customer.queries import Queries
 from customer.views import VIEWS
 
 COUNTED_EVERY_SECONDS: Final = 60.0
@@ -44,16 +44,16 @@ async def unlinked_accounts(mongo: Mongo, clock: Clock, today: Callable[[], date
     Raises DocumentsUnavailable, also where the view is not built yet.
     """
     ring = KeyRing("", _NoKeys(), clock.monotonic)
-    reading = Reading(mongo, ViewReader(mongo, clock, VIEWS), ring, today=today)
-    found, after = await reading.unlinked_count()
+    queries = Queries(mongo, ViewReader(mongo, clock, VIEWS), ring, today=today)
+    found, after = await queries.unlinked_count()
     while after is not None:
-        count, after = await reading.unlinked_count(after)
+        count, after = await queries.unlinked_count(after)
         found += count
     return found
 
 
 def measuring(
-    reading: Reading, clock: Clock, *, counting_seconds_max: float = COUNTING_SECONDS_MAX
+    queries: Queries, clock: Clock, *, counting_seconds_max: float = COUNTING_SECONDS_MAX
 ) -> metrics.Measure:
     """Refreshes the gauge when metrics are asked for, at most once in `COUNTED_EVERY_SECONDS`.
 
@@ -71,7 +71,7 @@ def measuring(
         counting = True
         try:
             while True:
-                count, after = await reading.unlinked_count(after)
+                count, after = await queries.unlinked_count(after)
                 found += count
                 if after is None:
                     UNLINKED.set(found)

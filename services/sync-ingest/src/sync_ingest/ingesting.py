@@ -77,7 +77,7 @@ from sync_ingest.domain.sources import (
 )
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
 from sync_ingest.folding import Folding, Movements
-from sync_ingest.pipeline import AppendConflict, Entry, LedgerPort, NotBookable, Origin, Pipeline
+from sync_ingest.pipeline import AppendConflict, Entry, FeedIntake, LedgerPort, NotBookable, Pipeline
 
 _log = structlog.get_logger(__name__)
 
@@ -534,7 +534,7 @@ class Ingest:
             raise RepairRefused(f"it holds {', '.join(kinds)} where {wanted} was quarantined")
         pipeline = self._pipeline(entry.source, _Dry(self.ledger), whole=True)
         try:
-            for _ in pipeline.book([items], [Origin(entry.id, "repair", open=True, covers="parts")]):
+            for _ in pipeline.book([items], [FeedIntake(entry.id, "repair", open=True, covers="parts")]):
                 pass
         except _Bookable:
             return items
@@ -1105,7 +1105,7 @@ class Ingest:
             files.append(FeedFile(name, intake.size_bytes, self._opener(intake)))
             fresh = not intake.certified and intake.id not in met
             origins.append(
-                Origin(
+                FeedIntake(
                     intake.id,
                     name,
                     open=fresh,

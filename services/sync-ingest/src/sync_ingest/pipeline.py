@@ -190,7 +190,7 @@ class QuarantineBook(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class FeedIntake:
     """The intake that a file of the feed came from.
 
     `open`: what it posted before counts as this run's. `closed`: a certificate covers it, so nothing new comes of it.
@@ -358,7 +358,7 @@ class Pipeline:
         self._ordinals: Counter[tuple[UUID, bytes]] = Counter()
         self._entered: set[QuarantineId] = set()
         self._named = self._unnamed = 0
-        self._origins: Sequence[Origin] = ()
+        self._feed_intakes: Sequence[FeedIntake] = ()
         # Not a method of its own: a run that refers to itself would be kept until somebody looks for cycles.
         self._bank_time = bank_time
         self._day_starts = lru_cache(maxsize=4_096)(partial(_day_start, bank_time))
@@ -369,10 +369,10 @@ class Pipeline:
         return not self._unnamed
 
     def book(
-        self, batches: Iterable[Sequence[Item]], origins: Sequence[Origin]
+        self, batches: Iterable[Sequence[Item]], intakes_read: Sequence[FeedIntake]
     ) -> Generator[int, None, None]:
         """Books batch by batch; yields how many records were read and stored so far."""
-        self._origins = origins
+        self._feed_intakes = intakes_read
         with ThreadPoolExecutor(1, thread_name_prefix="ingest-writer") as self._writer:
             for batch in batches:
                 self._read(batch)
@@ -450,11 +450,11 @@ class Pipeline:
     def _numbered(self, file: int, items: Sequence[Item]) -> None:
         """Postings of one file, some of which have no transaction id."""
         postings = cast("list[Posting]", [item.content for item in items])
-        origin = self._origins[file]
+        of_intake = self._feed_intakes[file]
         unnumbered = [posting for posting in postings if posting.core_transaction_id is None]
-        if origin.covers == "parts" and unnumbered:
+        if of_intake.covers == "parts" and unnumbered:
             self._settle()
-        made = iter(self._unnumbered.identities(file, unnumbered, origin.covers, origin.readings))
+        made = iter(self._unnumbered.identities(file, unnumbered, of_intake.covers, of_intake.readings))
         identities = [
             self._ids.posting(self.source, p.account, p.core_transaction_id, p.leg)
             if p.core_transaction_id is not None
@@ -477,7 +477,12 @@ class Pipeline:
         reversing = any([p.reverses for p in postings])  # noqa: C419 - faster
         if reversing or self._touches(distinct):
             self._settle()
-        look = self._repeating or self._trial or reversing or any(origin.closed for origin in self._origins)
+        look = (
+            self._repeating
+            or self._trial
+            or reversing
+            or any(of_intake.closed for of_intake in self._feed_intakes)
+        )
         planned = self._planned(items, postings, identities, distinct, look=look)
         if planned.plan.doubtful and (not look or self._in_flight is not None or self._gathered):
             # A row is refused only by what is stored: it may be there itself, and what is under way may not get there.
@@ -589,7 +594,7 @@ class Pipeline:
         known: Mapping[UUID, StoredPosting],
     ) -> _Plan:
         plan = _Plan()
-        source, origins = self.source, self._origins
+        source, intakes_read = self.source, self._feed_intakes
         accounts = self._accounts_of(postings)
         named = {posting.source for posting in postings} - {None}
         if named:
@@ -626,7 +631,7 @@ class Pipeline:
                 plan.doubtful = True
                 plan.quarantined.append(self._refused(item, "date-out-of-window", self._days.text))
                 continue
-            if origins[item.file].closed:
+            if intakes_read[item.file].closed:
                 plan.quarantined.append(self._unfit(item))
                 continue
             original = self._original(posting) if posting.reverses else None
@@ -683,16 +688,16 @@ class Pipeline:
     def _plan_known(
         self, plan: _Plan, item: Item, posting: Posting, tally: Tally, stored: StoredPosting
     ) -> None:
-        origin = self._origins[item.file]
-        if origin.open and stored.intake == origin.intake and stored.line == item.line:
+        of_intake = self._feed_intakes[item.file]
+        if of_intake.open and stored.intake == of_intake.intake and stored.line == item.line:
             plan.posted_before.append((tally, posting, stored.position))
             return
-        if posting.core_transaction_id is None and stored.intake not in origin.readings:
-            if origin.covers == "parts":
+        if posting.core_transaction_id is None and stored.intake not in of_intake.readings:
+            if of_intake.covers == "parts":
                 # Somebody else booked this ordinal meanwhile, without the lock of the source.
                 plan.quarantined.append(self._conflict(item))
                 return
-            plan.coverage_unstated += origin.covers is None
+            plan.coverage_unstated += of_intake.covers is None
         plan.duplicates.append((tally, posting.amount_minor, stored.position))
 
     def _plan_twin(self, plan: _Plan, item: Item, posting: Posting, tally: Tally, twin: _New) -> None:
@@ -705,12 +710,12 @@ class Pipeline:
         ):
             plan.quarantined.append(self._conflict(item))
             return
-        origin = self._origins[item.file]
+        of_intake = self._feed_intakes[item.file]
         if (
             posting.core_transaction_id is None
-            and self._origins[twin.item.file].intake not in origin.readings
+            and self._feed_intakes[twin.item.file].intake not in of_intake.readings
         ):
-            plan.coverage_unstated += origin.covers is None
+            plan.coverage_unstated += of_intake.covers is None
         if held != posting:
             plan.differing_in_feed.append(differences(held, twin.original is not None, posting))
         plan.duplicates.append((tally, posting.amount_minor, None))
@@ -750,7 +755,7 @@ class Pipeline:
 
     def _plan_entries(self, plan: _Plan, new: Iterable[_New]) -> None:
         """Entries of what is new, as far as every sum that it enters stays within its limit; what is under way counts."""
-        source, entries, posted, origins = self.source, plan.entries, plan.posted, self._origins
+        source, entries, posted, intakes_read = self.source, plan.entries, plan.posted, self._feed_intakes
         turnovers, (balance_minor_max, turnover_minor_max) = self._turnovers, self._limits
         for fresh in new:
             item, posting, account, tally = fresh.item, fresh.posting, fresh.account, fresh.tally
@@ -768,7 +773,7 @@ class Pipeline:
                 continue
             tally.balance_minor, tally.turnover_minor = balance_minor, turnover_minor
             turnovers[currency] = of_source
-            intake = origins[item.file].intake
+            intake = intakes_read[item.file].intake
             effective_at = self._day_starts(posting.booked_on)
             if account.head == 0:
                 account.head = 1
@@ -828,14 +833,16 @@ class Pipeline:
             elif isinstance(record, HolderRecord) and record.ends_before_it_begins:
                 detail = "a right that ends before it begins"
                 refused.append(self._refused(item, "dates-contradict", detail))
-            elif self._origins[item.file].open:
+            elif self._feed_intakes[item.file].open:
                 latest.append((item, record))
             else:
                 self.totals.master_records += 1
         # Of an intake that is read once more nothing is described again: a newer description may be there.
-        again = [item for item, _ in latest if self._origins[item.file].waited is not None]
-        latest = [each for each in latest if self._origins[each[0].file].waited is None]
-        unfit = [self._unfit(item) for item in again if item.line in (self._origins[item.file].waited or ())]
+        again = [item for item, _ in latest if self._feed_intakes[item.file].waited is not None]
+        latest = [each for each in latest if self._feed_intakes[each[0].file].waited is None]
+        unfit = [
+            self._unfit(item) for item in again if item.line in (self._feed_intakes[item.file].waited or ())
+        ]
         refused += unfit
         self.totals.master_records += len(again) - len(unfit)
         self._refuse(refused)
@@ -879,7 +886,7 @@ class Pipeline:
         for item, record, stream, event, identity in wanted:
             if identity in known:
                 continue
-            intake, effective_at = self._origins[item.file].intake, self._since(record)
+            intake, effective_at = self._feed_intakes[item.file].intake, self._since(record)
             head = heads[stream]
             if head == 0 and not isinstance(record, (AccountRecord, PartyRecord)):
                 head += 1
@@ -934,7 +941,7 @@ class Pipeline:
                 self._unnamed += 1
                 self.totals.count_quarantined()
                 continue
-            intake = self._origins[quarantined.item.file].intake
+            intake = self._feed_intakes[quarantined.item.file].intake
             identity = quarantine_id(self._ids, self.source, intake, quarantined.item.line)
             if identity in self._entered:
                 self.totals.count_released()
@@ -987,19 +994,19 @@ class Pipeline:
 
     def _quarantine_event(self, identity: QuarantineId, quarantined: _Quarantined) -> FeedRecordQuarantined:
         item, unreadable = quarantined.item, quarantined.unreadable
-        origin = self._origins[item.file]
-        place = Place(origin.file, item.line, shown(unreadable.column) if unreadable.column else None)
+        of_intake = self._feed_intakes[item.file]
+        place = Place(of_intake.file, item.line, shown(unreadable.column) if unreadable.column else None)
         return FeedRecordQuarantined(
             source=self.source,
             quarantine=identity,
-            intake=origin.intake,
+            intake=of_intake.intake,
             file=place.file,
             line=place.line,
             column=place.column,
             reason=unreadable.reason,
             detail=shown(unreadable.detail),
             raw=unreadable.raw.decode("latin-1"),
-            kind=unreadable.kind or origin.kind or kind_of(unreadable.raw),
+            kind=unreadable.kind or of_intake.kind or kind_of(unreadable.raw),
             whole_file=unreadable.whole_file or item.line == 0,
         )
 

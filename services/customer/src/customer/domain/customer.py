@@ -29,13 +29,13 @@ from customer.domain.events import (
     HeldAccount,
     IdentityDetailsCorrected,
     IdentityNumberShared,
-    Origin,
     ReferenceClaimed,
     ReferenceConfirmed,
     ReferenceDisputed,
     ReferenceLinked,
     ReferenceRejected,
     ReferenceUnlinked,
+    RegisteredBy,
 )
 
 CustomerId = NewType("CustomerId", UUID)
@@ -286,7 +286,7 @@ class Customer(msgspec.Struct, frozen=True):
     stated itself, `contradictions` what it states against staff, by field and party.
     """
 
-    origin: Origin | None = None
+    origin: RegisteredBy | None = None
     kind: CustomerKind = "person"
     values: dict[Detail, str | None] = {}
     stated_by: dict[Detail, UUID | None] = {}
@@ -485,7 +485,7 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
 
 def _registered(
     details: Details,
-    origin: Origin,
+    origin: RegisteredBy,
     stated_assets: tuple[DeclaredAsset, ...] = (),
     *,
     reference: Reference | None = None,

@@ -14,7 +14,7 @@ from chassis.write.events import Event, personal
 
 Identifying = Annotated[str | None, personal("C2")]
 CustomerKind = Literal["person", "company"]
-Origin = Literal["staff", "master-data"]
+RegisteredBy = Literal["staff", "master-data"]
 Detail = Literal["name", "phone", "email", "address", "born_on", "identity_number", "branch"]
 
 DETAILS: Final[tuple[Detail, ...]] = (
@@ -46,7 +46,7 @@ class CustomerRegistered(Event, frozen=True):
 
     name: Identifying
     kind: CustomerKind
-    origin: Origin
+    origin: RegisteredBy
     phone: Identifying = None
     email: Identifying = None
     address: Identifying = None

@@ -96,7 +96,7 @@ class MovementsWanted:
         return found
 
 
-class Reading:
+class Queries:
     """All questions; one per process, used from one event loop."""
 
     def __init__(
