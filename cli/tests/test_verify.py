@@ -352,6 +352,13 @@ async def test_a_store_that_was_tampered_with(world):
     assert any("command k was acknowledged" in each for each in found["I8"])
 
 
+async def test_a_view_that_is_shown_and_that_nobody_here_folds_is_no_green(world):
+    await world.mongo.insert_new("views", {"_id": "tickets", "live": 1})
+    found = problems(await world.verified(WAIT_SECONDS))
+    assert list(found) == ["I4"]
+    assert "the view tickets: known to this command" in found["I4"][0]
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_one_flipped_byte_one_missing_event_and_one_doctored_document_are_each_found(world, processes):
     assert (await world.verified(processes=processes)).green

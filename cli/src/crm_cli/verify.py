@@ -13,12 +13,12 @@ from chassis.connections.transient import StoreUnavailable
 from chassis.messaging.transport import BrokerUnavailable, group_lag
 from chassis.reactions.policies import BOOKS
 from chassis.read.documents import DocumentsUnavailable
-from chassis.read.generations import ViewReader, live_generation
+from chassis.read.generations import ViewReader, live_generation, shown_views
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import parked_of
 from chassis.read.projecting import View
 from chassis.relay import StoreLog
-from contracts.topics import CONSUMERS
+from contracts.topics import CONSUMERS, EVENTS
 from customer.views import VIEWS, asset_panorama
 
 from crm_cli.contexts import CONTEXTS, Context, reading_settings
@@ -46,6 +46,7 @@ async def verified(
     report.figures["contexts"] = {}
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
+        await _all_known(mongo, report)
         for context in CONTEXTS.values():
             store = await asyncio.to_thread(Store, settings.postgres_url, context, report)
             try:
@@ -58,6 +59,15 @@ async def verified(
     finally:
         await mongo.close()
     return report
+
+
+async def _all_known(mongo: Mongo, report: Report) -> None:
+    """What is there and is not looked at is not known to hold: a view, or the topic of a context, of another service."""
+    folded = {view.name for view in VIEWS}
+    for name in await shown_views(mongo):
+        report.compare("I4", f"the view {name}: known to this command", True, name in folded)
+    for name in EVENTS:
+        report.compare("I1", f"the context {name}: known to this command", True, name in CONTEXTS)
 
 
 async def _context(

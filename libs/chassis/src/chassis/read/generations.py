@@ -22,6 +22,7 @@ from chassis.read.projecting import View
 
 VIEWS: Final = "views"
 GENERATIONS: Final = "view_generations"
+VIEWS_MAX: Final = 1_000
 RETIRED_SECONDS: Final = 60
 """How long the collections of a retired generation are kept for those who still read them."""
 BEGIN_TRIES_MAX: Final = 100
@@ -243,6 +244,12 @@ async def live_generation(mongo: Mongo, view: str) -> Generation | None:
         return None
     found = await mongo.find_one(GENERATIONS, {ID: f"{view}|{pointer['live']}"})
     return None if found is None else _generation(found)
+
+
+async def shown_views(mongo: Mongo) -> list[str]:
+    """The names of all views that were ever shown from this database, whatever code folds them."""
+    found = await mongo.find(VIEWS, {}, order=[(ID, 1)], limit=VIEWS_MAX)
+    return [str(one[ID]) for one in found]
 
 
 async def known_generation(mongo: Mongo, view: View) -> Generation | None:
