@@ -21,7 +21,7 @@ TEST_GLOBS = (
     "tests/**/*.py",
     "benchmarks/**/*.py",
 )
-OF_TESTS_TOO = frozenset({"no-double-of-our-own-code"})
+OF_TESTS_TOO = frozenset({"no-double-of-our-own-code", "an-assertion-can-fail"})
 """The rules that tests keep as well."""
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 CLOCK_MODULE = "chassis.clock"
@@ -439,6 +439,28 @@ def no_double_of_our_own_code(source: Source) -> Findings:
                     ours = dotted(target).partition(".")[0] not in foreign
             if ours:
                 yield call.lineno, f"{name} of our own code"
+
+
+@rule
+def an_assertion_can_fail(source: Source) -> Findings:
+    """No `assert ... or True`, and no `assert (x, "said")`, which is a tuple and so true."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Assert) and _always_true(node.test):
+            yield node.lineno, "an assertion that is always true"
+
+
+def _always_true(test: ast.expr) -> bool:
+    match test:
+        case ast.Constant(value=value):
+            return bool(value)
+        case ast.Tuple(elts=elements):
+            return bool(elements)
+        case ast.BoolOp(op=ast.Or(), values=values):
+            return any(_always_true(each) for each in values)
+        case ast.BoolOp(op=ast.And(), values=values):
+            return all(_always_true(each) for each in values)
+        case _:
+            return False
 
 
 def _foreign_names(tree: ast.AST) -> Iterator[str]:

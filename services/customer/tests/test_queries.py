@@ -159,8 +159,8 @@ async def test_a_panorama_of_several_sources_with_masked_values(queries):
     assert {a["account"] for a in shown["accounts"]} == {
         "622202******6789",
         "622202******0001",
-        "*-1",
-    } or True
+        "**1",
+    }
     assert "6222021234566789" not in json.dumps(shown)
 
 
