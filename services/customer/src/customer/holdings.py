@@ -5,12 +5,13 @@ figures and in "joint": an authorised signatory (授权签字人) may act on an 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 Member = Mapping[str, Any]
 
 OWNERSHIP: Final = frozenset({"owner", "joint"})
-SIGNATORY: Final = "signatory"
+Role = Literal["owner", "joint", "signatory"]
+SIGNATORY: Final[Role] = "signatory"
 
 
 def stands_on(member: Member, day: str) -> bool:
@@ -45,10 +46,11 @@ def held(accounts: Iterable[Mapping[str, Any]], parties: set[str], day: str) -> 
     return found
 
 
-def role_of(holders: Iterable[Member], parties: set[str]) -> str:
+def role_of(holders: Iterable[Member], parties: set[str]) -> Role:
     """As what these parties hold an account: the strongest of their roles."""
     roles = {one["role"] for one in holders if one["party_id"] in parties}
-    return next((role for role in ("owner", "joint") if role in roles), SIGNATORY)
+    strongest: tuple[Role, ...] = ("owner", "joint")
+    return next((role for role in strongest if role in roles), SIGNATORY)
 
 
 def owners(holders: Iterable[Member], parties: set[str], customers: Mapping[str, str]) -> int:

@@ -15,13 +15,15 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from chassis.money import decimal_text
+from chassis.web.formats import Day, Id, Instant, Month
 from chassis.write.events import event_id
 from typing_extensions import TypedDict
 
-from customer.holdings import SIGNATORY, owners, role_of
+from customer.holdings import SIGNATORY, Role, owners, role_of
 from customer.views.asset_panorama import MONTHS_KEPT_MAX
 
 Section = Literal["deposits", "wealth", "credit_balances", "loans", "cards", "overdrafts"]
+Status = Literal["GREEN", "AMBER", "RED"]
 
 ASSETS: Final[tuple[Section, ...]] = ("deposits", "wealth", "credit_balances")
 LIABILITIES: Final[tuple[Section, ...]] = ("loans", "cards", "overdrafts")
@@ -50,8 +52,8 @@ class Figure(TypedDict):
     joint_minor: int
     accounts: int
     sources: list[str]
-    as_of: str | None
-    recorded_at: str | None
+    as_of: Day | None
+    recorded_at: Instant | None
     freshness_seconds: int | None
     stale: list[str]
     position: int | None
@@ -61,7 +63,7 @@ class Figure(TypedDict):
 class Share(TypedDict):
     """A part of AUM; `percent` has two decimals, `hundredths` is the same as an integer. They sum to 100.00."""
 
-    section: str
+    section: Section
     amount_minor: int
     percent: str
     hundredths: int
@@ -78,7 +80,7 @@ class SpendingOfKind(TypedDict):
 class Spending(Figure):
     """What went out in a month, reversals taken back."""
 
-    month: str
+    month: Month
     by_kind: list[SpendingOfKind]
 
 
@@ -106,8 +108,8 @@ class HeldBalance(TypedDict):
     balance_minor: int
     balance: str
     movements: int
-    section: str
-    booked_through: str | None
+    section: Section
+    booked_through: Day | None
     events: str
 
 
@@ -116,7 +118,7 @@ class HeldCard(TypedDict):
 
     card: str | None
     kind: str | None
-    issued_on: str
+    issued_on: Day
 
 
 class HeldLoan(TypedDict):
@@ -127,14 +129,14 @@ class HeldLoan(TypedDict):
     """
 
     loan: str
-    granted_by: str
+    granted_by: Id
     currency: str
     granted_minor: int
     repaid_minor: int | None
     outstanding_minor: int | None
     payment_minor: int
     duration_months: int
-    granted_on: str
+    granted_on: Day
     status: str | None
     events: str
 
@@ -151,22 +153,22 @@ class LoansSum(TypedDict):
 class HeldAccount(TypedDict):
     """An account of the customer. `holders` are its owners; with role `signatory` its money is in no figure."""
 
-    account_id: str
+    account_id: Id
     account: str | None
     source: str
     product: str
-    role: str
+    role: Role
     holders: int
     joint: bool
-    opened_on: str | None
-    closed_on: str | None
+    opened_on: Day | None
+    closed_on: Day | None
     balances: list[HeldBalance]
     cards: list[HeldCard]
     loans: list[HeldLoan]
     standing_orders: int
-    source_status: str | None
-    as_of: str | None
-    recorded_at: str
+    source_status: Status | None
+    as_of: Day | None
+    recorded_at: Instant
     freshness_seconds: int
 
 
@@ -178,14 +180,14 @@ class SourceShown(TypedDict):
     """
 
     source: str
-    booked_through: str | None
-    heard_at: str
+    booked_through: Day | None
+    heard_at: Instant
     freshness_seconds: int
     stale: bool
-    certificate: str | None
-    status: str | None
+    certificate: Id | None
+    status: Status | None
     reasons: list[str]
-    certified_at: str | None
+    certified_at: Instant | None
 
 
 class Rules(TypedDict):
@@ -201,11 +203,11 @@ class Rules(TypedDict):
 class Panorama(TypedDict):
     """What a customer owns and owes."""
 
-    customer_id: str
+    customer_id: Id
     name: str | None
     kind: str
-    month: str
-    as_of: str | None
+    month: Month
+    as_of: Day | None
     currencies: list[CurrencyBlock]
     accounts: list[HeldAccount]
     sources: list[SourceShown]
@@ -290,7 +292,7 @@ class _Source:
 
     booked_through: str | None = None
     heard_at: str = ""
-    status: str | None = None
+    status: Status | None = None
     certificate: str | None = None
     reasons: list[str] = field(default_factory=list)
     expected_every_seconds: int | None = None
@@ -317,7 +319,7 @@ class Block:
         self.by_kind: dict[str, int] = {}
 
 
-def allocation(parts: Sequence[tuple[str, int]]) -> list[Share]:
+def allocation(parts: Sequence[tuple[Section, int]]) -> list[Share]:
     """Shares of non-negative amounts in hundredths of a per cent that sum to exactly 100.00; none of a sum of 0.
 
     Largest remainder; equal remainders go to the part that stands first.

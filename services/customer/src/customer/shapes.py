@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from chassis.money import CurrencyCode, exponent, minor_units
+from chassis.web.formats import Day, Instant
 from contracts.identity import ExternalIds
 from pydantic import (
     BaseModel,
@@ -12,7 +13,6 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
 )
 from typing_extensions import TypedDict
@@ -34,11 +34,6 @@ ReasonText = Annotated[
 """Not blank: it says something."""
 SourceName = Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$")]
 
-
-Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-"""An aware instant as text, as the views keep it."""
-Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
-"""A bank day as text, as the views keep it."""
 
 BankDay = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
 
