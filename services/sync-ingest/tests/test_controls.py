@@ -2,13 +2,14 @@
 
 from datetime import date
 from random import Random
+from time import process_time
 from typing import get_args
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sync_ingest.domain.controls import FeedRead, NumberSeries, differences, shared, unchecked
+from sync_ingest.domain.controls import FeedRead, NumberSeries, differences, numbers_differ, shared, unchecked
 from sync_ingest.domain.records import ControlRecord, NumberedBy, Posting, Unreadable
 
 DAY = date(2026, 3, 2)
@@ -163,3 +164,19 @@ def test_a_number_that_two_postings_of_a_feed_have_is_told():
     assert {scope.account: numbers.booked for scope, numbers in feed.booked.items()} == {
         "A": [(1, 2), (5, 6)]
     }
+
+
+def test_totals_of_many_numbered_accounts_are_compared_in_time_that_follows_their_number():
+    def seconds(accounts):
+        feed = FeedRead()
+        controls = [ControlRecord(account=f"A{n}", first_number=1, last_number=1) for n in range(accounts)]
+        feed.count_postings(0, [posting(n, 1, f"A{n}", sequence_number=1) for n in range(accounts)])
+        file, began = feed.files[0], process_time()
+        series = feed.series(controls)
+        assert [d for each in controls for d in numbers_differ([file], each, series)] == []
+        assert list(differences([file], [(0, 0, each) for each in controls])) == []
+        assert unchecked(file, controls) == set()
+        return process_time() - began
+
+    seconds(500)
+    assert seconds(20_000) < 20 * seconds(2_000)

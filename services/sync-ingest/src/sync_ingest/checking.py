@@ -22,6 +22,7 @@ from sync_ingest.domain.controls import (
     differences,
     numbers_differ,
     read_under,
+    scopes_of,
     shared,
     summed,
     unchecked,
@@ -72,6 +73,7 @@ class Checking:
     unchecked: bool = False
     series: dict[str, bytes] = field(default_factory=dict)
     """The running numbers that changed, to be kept with the certificate."""
+    _read_so_far: dict[Scope, bytes] = field(default_factory=dict)
 
     def check(
         self,
@@ -169,13 +171,7 @@ class Checking:
 
     def _held(self, reads: Sequence[FileRead], control: ControlRecord) -> dict[Scope, NumberSeries]:
         """The series that a control record speaks of, with what was read now."""
-        named = Scope(control.account, control.branch)
-        days = {scope.day for read in reads for scope in read.series if scope[:2] == named[:2]}
-        scopes = {named._replace(day=day): self._scope(named._replace(day=day)) for day in {*days, None}}
-        changed = self.series
-        stored = self.archive.series(self.source, [name for name in scopes.values() if name not in changed])
-        bodies = {scope: changed.get(name) or stored.get(name) for scope, name in scopes.items()}
-        return {scope: _series.decode(body) for scope, body in bodies.items() if body}
+        return {scope: _series.decode(self._read_so_far[scope]) for scope in scopes_of(reads, control)}
 
     def _balances(self, reads: Sequence[FileRead], control: ControlRecord) -> Iterator[_Found]:
         """Opening and closing against the ledger, at the end of the last day that the file has of these accounts."""
@@ -348,7 +344,8 @@ class Checking:
                 *(twice.intervals if twice else ()),
             ]
             series.include(numbers)
-            if (body := _pack(series)) != held.get(name):
+            self._read_so_far[scope] = body = _pack(series)
+            if body != held.get(name):
                 self.series[name] = body
             for each, kind, code, intervals, how in (
                 (found, SERIES, NUMBER_GAP, series.gaps(), "missing"),

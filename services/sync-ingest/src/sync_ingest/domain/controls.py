@@ -138,6 +138,16 @@ class FileRead:
     branches: dict[tuple[str, str], Counted] = field(default_factory=dict)
     controls: list[tuple[int, ControlRecord]] = field(default_factory=list)
     series: dict[Scope, NumberSeries] = field(default_factory=dict)
+    currencies: set[str] = field(default_factory=set)
+    scopes: dict[tuple[str | None, str | None], list[Scope]] = field(default_factory=dict)
+    """What of an account or of a branch is numbered: once, or once for each day."""
+
+    def of(self, account: str | None, branch: str | None) -> Iterator[Counted]:
+        """What was counted of an account or of a branch, currency by currency."""
+        held, name = (self.branches, branch) if branch is not None else (self.accounts, account)
+        for currency in self.currencies:
+            if name is not None and (name, currency) in held:
+                yield held[name, currency]
 
 
 class FeedRead:
@@ -187,10 +197,8 @@ class FeedRead:
             ([read], [control for _, control in read.controls]) for read in self.files.values()
         ] + [([*self.files.values()], [*beside])]:
             stating = [c for c in controls if (c.first_number, c.last_number) != (None, None)]
-            scopes = _scopes(reads) if stating else {}
             for control in stating:
-                named = Scope(control.account, control.branch)
-                for scope in scopes.get((control.account, control.branch), [named]):
+                for scope in scopes_of(reads, control):
                     numbers = found.setdefault(scope, NumberSeries([]))
                     numbers.state(control.first_number, control.last_number)
         return found
@@ -216,6 +224,7 @@ class FeedRead:
             counted = accounts.get(key)
             if counted is None:
                 counted = accounts[key] = Counted()
+                read.currencies.add(currency)
             counted.postings += 1
             if amount_minor >= 0:
                 counted.credits_minor += amount_minor
@@ -247,6 +256,7 @@ class FeedRead:
         series = read.series.get(scope)
         if series is None:
             series = read.series[scope] = NumberSeries([])
+            read.scopes.setdefault((scope.account, scope.branch), []).append(scope)
         series.add(number, number)
 
 
@@ -261,12 +271,10 @@ def numbered_as(posting: Posting) -> Scope:
     )
 
 
-def _scopes(reads: Sequence[FileRead]) -> dict[tuple[str | None, str | None], list[Scope]]:
-    """What was numbered in these files, by account and branch: once, or once for each day."""
-    found: dict[tuple[str | None, str | None], list[Scope]] = {}
-    for scope in dict.fromkeys(scope for read in reads for scope in read.series):
-        found.setdefault((scope.account, scope.branch), []).append(scope)
-    return found
+def scopes_of(reads: Sequence[FileRead], control: ControlRecord) -> list[Scope]:
+    """What of the running numbers in these files a control record speaks of."""
+    named = control.account, control.branch
+    return list(dict.fromkeys(s for read in reads for s in read.scopes.get(named, ()))) or [Scope(*named)]
 
 
 class NumbersDiffer(NamedTuple):
@@ -285,8 +293,7 @@ def numbers_differ(
     Those that are in no file at all, by `held`, are gaps, which are told apart. Where no number was read, one that is
     stated alone says how far they are.
     """
-    named = control.account, control.branch
-    for scope in _scopes(reads).get(named, [Scope(*named)]):
+    for scope in scopes_of(reads, control):
         read = NumberSeries([])
         for file in reads:
             if scope in file.series:
@@ -348,7 +355,7 @@ def read_under(reads: Sequence[FileRead], control: ControlRecord) -> Counted:
         if currency is not None:
             found += [held[name, currency]] if (name, currency) in held else []
         else:
-            found += [c for (of, _), c in held.items() if of == name]
+            found += read.of(control.account, control.branch)
     return summed(found)
 
 
@@ -422,8 +429,6 @@ _SEEING: Final = ({"records"}, {"credits_minor", "debits_minor"}, {"movement"}, 
 
 
 def _all_numbered(read: FileRead, control: ControlRecord) -> bool:
-    named = control.account, control.branch
-    held, name = (read.branches, control.branch) if control.branch else (read.accounts, control.account)
-    postings = sum(counted.postings for (of, _), counted in held.items() if of == name)
-    numbers = sum(_many(series.intervals) for scope, series in read.series.items() if scope[:2] == named)
-    return numbers == postings
+    postings = sum(counted.postings for counted in read.of(control.account, control.branch))
+    scopes = read.scopes.get((control.account, control.branch), ())
+    return postings == sum(_many(read.series[scope].intervals) for scope in scopes)
