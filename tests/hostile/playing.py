@@ -56,7 +56,7 @@ class Player:
                 self.resolve()
                 self.check()
         self.told.append("the truth at the end")
-        self.contradicted = False
+        self.contradicted = self.rowless
         status = self.take(Delivery("whole", (written(self.rows, self.style),)))
         self.check()
         if status == "RED" and self.rowless:

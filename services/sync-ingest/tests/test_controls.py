@@ -166,17 +166,15 @@ def test_a_number_that_two_postings_of_a_feed_have_is_told():
     }
 
 
-def test_totals_of_many_numbered_accounts_are_compared_in_time_that_follows_their_number():
-    def seconds(accounts):
-        feed = FeedRead()
-        controls = [ControlRecord(account=f"A{n}", first_number=1, last_number=1) for n in range(accounts)]
-        feed.count_postings(0, [posting(n, 1, f"A{n}", sequence_number=1) for n in range(accounts)])
-        file, began = feed.files[0], process_time()
-        series = feed.series(controls)
-        assert [d for each in controls for d in numbers_differ([file], each, series)] == []
-        assert list(differences([file], [(0, 0, each) for each in controls])) == []
-        assert unchecked(file, controls) == set()
-        return process_time() - began
-
-    seconds(500)
-    assert seconds(20_000) < 20 * seconds(2_000)
+def test_totals_of_many_numbered_accounts_are_compared_each_without_a_look_at_all_others():
+    """What looks at all accounts for each takes minutes of these."""
+    accounts = 20_000
+    feed = FeedRead()
+    controls = [ControlRecord(account=f"A{n}", first_number=1, last_number=1) for n in range(accounts)]
+    feed.count_postings(0, [posting(n, 1, f"A{n}", sequence_number=1) for n in range(accounts)])
+    file, began = feed.files[0], process_time()
+    series = feed.series(controls)
+    assert [d for each in controls for d in numbers_differ([file], each, series)] == []
+    assert list(differences([file], [(0, 0, each) for each in controls])) == []
+    assert unchecked(file, controls) == set()
+    assert process_time() - began < 10

@@ -1196,10 +1196,8 @@ class Ingest:
         """Whether a source stands otherwise than its last certificate says: bytes that came again resolve something."""
         latest = self.latest_certificate(source)
         known = latest.findings if latest else None
-        return known is not None and (known.status, known.problems_total) != (
-            findings.status,
-            findings.problems_total,
-        )
+        said = (findings.status, findings.reasons, findings.problems_total)
+        return known is not None and (known.status, known.reasons, known.problems_total) != said
 
     def _contents(self, intakes: Sequence[Intake]) -> list[ContentId]:
         """The bytes of each; of a repair the bytes that it repairs a record of."""
