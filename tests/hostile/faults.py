@@ -105,12 +105,6 @@ FAULTS: Final = (
         "self._book_and_certify(source, intakes, intakes[0].command)",
     ),
     Fault(
-        "a gap in running numbers is not told",
-        "checking.py",
-        '(found, SERIES, NUMBER_GAP, series.gaps(), "missing"),',
-        "",
-    ),
-    Fault(
         "a balance has no limit",
         "pipeline.py",
         "abs(balance_minor) > balance_minor_max",
