@@ -18,7 +18,7 @@ from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo
 from chassis.read.rebuilding import Rebuilt, rebuild
 from crm_cli.migrate import migrated
-from customer.bootstrap import SERVICE
+from customer.bootstrap import SERVICE_NAME
 from customer.views import asset_panorama
 from devservers import servers
 from panorama_projection import CLOCK, roles, say, sustained
@@ -31,7 +31,7 @@ async def rebuilt(settings: SyncIngestSettings) -> Rebuilt:
     """As `crm rebuild` does it."""
     mongo, publisher = Mongo.connect(settings.mongo_url), KafkaPublisher(settings.kafka_url)
     try:
-        generations = Generations(mongo, asset_panorama.VIEW, SERVICE, CLOCK)
+        generations = Generations(mongo, asset_panorama.VIEW, SERVICE_NAME, CLOCK)
         return await rebuild(generations, kafka_url=settings.kafka_url, publisher=publisher, clock=CLOCK)
     finally:
         await publisher.close()

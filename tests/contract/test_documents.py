@@ -8,17 +8,15 @@ from typing import Any
 import pytest
 from chassis.connections.settings import Settings
 from chassis.messaging.asyncapi import described
+from chassis.service import services
 from chassis.web import create_app, dependencies
 from contracts.examples import examples
-from contracts.topics import COREBANK_POSTINGS
 from customer import permissions as of_customer
 from customer.api import create_router as customer_router
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from sync_ingest import permissions as of_ingest
 from sync_ingest.api import create_router as ingest_router
-from sync_ingest.domain.records import canonical_schema
-from sync_ingest.listening import EXAMPLE, HEADERS_SCHEMA
 
 PARSE = """
 const {Parser} = require('@asyncapi/parser');
@@ -48,13 +46,8 @@ def openapi(tmp_path) -> dict[str, Any]:
 
 @pytest.fixture
 def asyncapi() -> dict[str, Any]:
-    topic = COREBANK_POSTINGS.name
-    return described(
-        {topic: canonical_schema()},
-        headers={topic: HEADERS_SCHEMA},
-        bodies={topic: [EXAMPLE]},
-        brokers="one:9092,two:9092",
-    )
+    taken = [each for service in services() for each in service.taken]
+    return described(taken, brokers="one:9092,two:9092")
 
 
 @pytest.mark.requirement("D06")

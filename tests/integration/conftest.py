@@ -155,7 +155,9 @@ async def system(tmp_path_factory: pytest.TempPathFactory, bank: DemoBank) -> As
             await asyncio.gather(*tasks)
 
         stack.push_async_callback(stop)
-        app = await stack.enter_async_context(web_app(ingest, customer))
+        app = await stack.enter_async_context(
+            web_app(lambda kind: customer if kind is CustomerSettings else ingest)
+        )
         token = development_token(customer, CLOCK.now())
         web = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),

@@ -10,16 +10,15 @@ from chassis.connections.migrating import MigrationBlocked
 from chassis.connections.postgres import connect
 from chassis.connections.settings import KEYS_DATABASE, Settings
 from chassis.process.roles import migrate_databases
-from customer import bootstrap as customer_service
+from chassis.service import services
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from sync_ingest import bootstrap as ingest_service
 
 from crm_cli.answers import Json, answer
 from crm_cli.contexts import settings
 from crm_cli.exits import failed
 
-TABLES: Final = (*ingest_service.TABLES, *customer_service.TABLES)
+TABLES: Final = tuple(tables for service in services() for tables in service.tables)
 
 
 def migrated(settings: Settings, said: Callable[[str], None] = lambda _: None) -> int:

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Mapping
 
 import uvloop
+from chassis.connections.settings import Settings
 from chassis.process.roles import Role, WebRole, begun, run_roles
+from chassis.service import services
 from chassis.web import PortTaken
-from customer import bootstrap as customer_service
-from sync_ingest import bootstrap as ingest_service
 
-from crm_cli.running import customer_settings, ingest_settings
+from crm_cli.running import settings_of
 from crm_cli.web import web_app
 
 PARTS = ("web", "views", "workers")
@@ -21,29 +21,33 @@ Factories = Mapping[str, Callable[[], Role]]
 
 def web() -> Factories:
     """The routes of all services."""
-    return {"web": lambda: WebRole("web", lambda: web_app(ingest_settings(), customer_settings()))}
+    return {"web": lambda: WebRole("web", web_app)}
 
 
 def views() -> Factories:
     """Everything that writes read models."""
-    return {"customer-views": customer_service.roles(customer_settings())["views"]}
+    return {name: factory for name, factory in _roles().items() if name.endswith("-views")}
 
 
 def workers() -> Factories:
     """Relays, policies and feeds."""
-    ingest, customer = ingest_service.roles(ingest_settings()), customer_service.roles(customer_settings())
+    served = ("-views", "-api")
+    return {name: factory for name, factory in _roles().items() if not name.endswith(served)}
+
+
+def _roles() -> Factories:
+    """The roles of all services."""
     return {
-        "sync-ingest-relay": ingest["relay"],
-        "sync-ingest-feed": ingest["feed"],
-        "customer-relay": customer["relay"],
-        "customer-policies": customer["policies"],
+        f"{service.name}-{name}": factory
+        for service in services()
+        for name, factory in service.roles(settings_of(service.settings)).items()
     }
 
 
 def main(part: str) -> int:
     """Runs that part until it is told to stop; the exit code."""
     factories = {"web": web, "views": views, "workers": workers}[part]()
-    settings = ingest_settings()
+    settings = settings_of(Settings)
     try:
         with begun(f"crm-{part}", settings):
             return uvloop.run(run_roles(factories, settings))

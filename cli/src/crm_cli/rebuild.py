@@ -15,9 +15,8 @@ from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo
 from chassis.read.projecting import View
 from chassis.read.rebuilding import Differs, Incomplete, Interrupted, Progress, Rebuilt, rebuild
-from customer.bootstrap import SERVICE
-from customer.views import VIEWS
 
+from crm_cli.contexts import SERVICE_OF, VIEWS
 from crm_cli.exits import INTERRUPTED, WRONG
 from crm_cli.operations import noted
 from crm_cli.person import Token
@@ -75,7 +74,7 @@ async def _rebuilt(view: View, settings: Settings, *, accept_differences: bool) 
         publisher = KafkaPublisher(settings.kafka_url, client_id="crm-rebuild")
         stack.push_async_callback(publisher.close)
         return await rebuild(
-            Generations(mongo, view, SERVICE, clock),
+            Generations(mongo, view, SERVICE_OF[view.name], clock),
             kafka_url=settings.kafka_url,
             publisher=publisher,
             clock=clock,

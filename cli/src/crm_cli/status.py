@@ -22,19 +22,17 @@ from chassis.read.generations import live_generation
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import POSITIONS, parked_of, positions_of
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
-from customer.views import VIEWS
 from customer.watching import unlinked_accounts
 from psycopg import sql
 from sync_ingest.settings import SyncIngestSettings
 from sync_ingest.watching import watched
 
-from crm_cli.contexts import CONTEXTS, Context
+from crm_cli.contexts import CONTEXTS, SERVICE_OF, VIEWS, Context
 from crm_cli.exits import WRONG
 from crm_cli.running import ingest_settings
 
 OUTBOX_COUNTED_MAX: Final = 1_000_000
 PROBLEM_CHARACTERS_MAX: Final = 300
-_SERVICE: Final = "customer"
 _FEED_CONTEXT: Final = "ingest"
 """Where what is no event of ours goes."""
 
@@ -114,7 +112,9 @@ async def readers(settings: Settings, problems: list[str]) -> list[Status]:
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
         for view in VIEWS:
-            registered = next(group for group in CONSUMERS if group.view == f"{_SERVICE}.{view.name}")
+            registered = next(
+                group for group in CONSUMERS if group.view == f"{SERVICE_OF[view.name]}.{view.name}"
+            )
             status: Status = {"group": registered.name, "view": view.name, "parked": None}
             status |= {"topics": view.sources, "letters": registered.dead_letters.name}
             found.append(status | await _remembered(problems, _view(mongo, view.name, registered.name)))
@@ -140,7 +140,7 @@ async def _parked(checkpoints: Mongo, group: str) -> Status:
 
 
 def _others() -> list[ConsumerGroup]:
-    views = {f"{_SERVICE}.{view.name}" for view in VIEWS}
+    views = {f"{SERVICE_OF[view.name]}.{view.name}" for view in VIEWS}
     return [group for group in CONSUMERS if group.view not in views]
 
 

@@ -19,9 +19,9 @@ from chassis.read.mongo_checkpoints import parked_of
 from chassis.read.projecting import View
 from chassis.relay import StoreLog
 from contracts.topics import CONSUMERS, EVENTS
-from customer.views import VIEWS, asset_panorama
+from customer.views import asset_panorama
 
-from crm_cli.contexts import CONTEXTS, Context, reading_settings
+from crm_cli.contexts import CONTEXTS, VIEWS, Context, reading_settings
 from crm_cli.exits import USAGE, WRONG
 from crm_cli.verify_keys import SealedKeys
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, pages, parts_of

@@ -21,9 +21,8 @@ from chassis.relay import StoreLog
 from chassis.write.events import StoredEvent
 from chassis.write.store import Recorder
 from contracts.topics import place_of
-from customer.views import VIEWS
 
-from crm_cli.contexts import CONTEXTS, Context
+from crm_cli.contexts import CONTEXTS, VIEWS, Context
 from crm_cli.verify_log import PAGE_EVENTS, Topic, expected
 from crm_cli.verify_report import Report
 from crm_cli.verify_views import Fold, Folded

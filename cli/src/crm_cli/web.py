@@ -1,23 +1,19 @@
 """The HTTP of all services in one application, as `crm up` serves it on `CRM_PORT`."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
+from chassis.connections.settings import Settings
 from chassis.messaging.asyncapi import add_asyncapi, described
 from chassis.observability.metrics import Beside
+from chassis.service import Service, services
 from chassis.web import create_app
+from chassis.web.consistency import Heads
 from chassis.write.store import EventStore
-from contracts.topics import COREBANK_POSTINGS
-from customer import bootstrap as customer_service
-from customer.settings import CustomerSettings
 from starlette.types import ASGIApp
-from sync_ingest import bootstrap as ingest_service
-from sync_ingest.domain.records import canonical_schema
-from sync_ingest.ledger import SCHEMA
-from sync_ingest.listening import EXAMPLE, HEADERS_SCHEMA
-from sync_ingest.settings import SyncIngestSettings
 
-from crm_cli.running import running
+from crm_cli.running import running, settings_of
 
 TITLE = "CRM"
 
@@ -29,27 +25,35 @@ def _metrics_of_others() -> dict[str, str]:
     return {name: f"{part.url}/metrics" for name, part in parts.items() if name != "web" and part.url}
 
 
-def _head_of(stack: AsyncExitStack, postgres_url: str) -> Callable[[], Awaitable[int]]:
-    """Where the store of ingest ends."""
-    store = EventStore(postgres_url, SCHEMA, connections_max=1)
-    stack.push_async_callback(store.close)
-    return store.head_position
+def _heads_beside(stack: AsyncExitStack, service: Service[Any], postgres_url: str) -> Heads:
+    """Where the stores of the other contexts end."""
+    found = {}
+    for other in services():
+        if other is not service:
+            store = EventStore(postgres_url, other.context.schema, connections_max=1)
+            stack.push_async_callback(store.close)
+            found[other.context.name] = store.head_position
+    return found
 
 
 @asynccontextmanager
-async def web_app(ingest: SyncIngestSettings, customer: CustomerSettings) -> AsyncIterator[ASGIApp]:
-    """One application with the routes of every service; closes what they hold after the last answer."""
+async def web_app(given: Callable[[type[Any]], Any] = settings_of) -> AsyncIterator[ASGIApp]:
+    """One application with the routes of every service; closes what they hold after the last answer.
+
+    `given`: the settings of a kind.
+    """
+    settings: Settings = given(Settings)
     async with AsyncExitStack() as stack:
-        served = (
-            await stack.enter_async_context(ingest_service.routes(ingest)),
+        served = [
             await stack.enter_async_context(
-                customer_service.routes(customer, others={"ingest": _head_of(stack, ingest.postgres_url)})
-            ),
-        )
+                service.routes(given(service.settings), _heads_beside(stack, service, settings.postgres_url))
+            )
+            for service in services()
+        ]
         app = create_app(
             TITLE,
             [each.router for each in served],
-            ingest,
+            settings,
             body_limits={path: limit for each in served for path, limit in each.body_limits.items()},
             readiness=[each.not_ready for each in served],
             measures=[
@@ -57,14 +61,6 @@ async def web_app(ingest: SyncIngestSettings, customer: CustomerSettings) -> Asy
                 Beside(_metrics_of_others).measure,
             ],
         )
-        topic = COREBANK_POSTINGS.name
-        add_asyncapi(
-            app,
-            described(
-                {topic: canonical_schema()},
-                headers={topic: HEADERS_SCHEMA},
-                bodies={topic: [EXAMPLE]},
-                brokers=ingest.kafka_url,
-            ),
-        )
+        taken = [each for service in services() for each in service.taken]
+        add_asyncapi(app, described(taken, brokers=settings.kafka_url))
         yield app

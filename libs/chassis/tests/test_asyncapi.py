@@ -6,7 +6,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from chassis.messaging.asyncapi import add_asyncapi, described, document
+from chassis.messaging.asyncapi import Taken, add_asyncapi, described, document
 from contracts.envelope import WATERMARK, Envelope
 from contracts.registry import BY_CONTEXT
 from contracts.topics import CONSUMERS, EVENTS, TOPICS
@@ -89,19 +89,19 @@ def test_personal_fields_are_marked():
 
 
 def test_records_of_others_get_the_schema_they_are_given():
-    topic = next(topic.name for topic in TOPICS if topic.name not in {t.name for t in EVENTS.values()})
-    shown = described({topic: {"type": "object", "title": "theirs"}})
-    (message,) = shown["channels"][topic]["messages"].values()
+    topic = next(topic for topic in TOPICS if topic not in EVENTS.values())
+    shown = described([Taken(topic, {"type": "object", "title": "theirs"})])
+    (message,) = shown["channels"][topic.name]["messages"].values()
     assert resolved(shown, message["$ref"])["payload"]["title"] == "theirs"
 
 
 def test_definitions_of_a_schema_stand_in_the_document():
     many = {"type": "array", "items": {"$ref": "#/$defs/Line"}}
     schema = {"$id": "urn:x", "$defs": {"Line": {"type": "string"}, "Many": many}, "$ref": "#/$defs/Many"}
-    topic = next(topic.name for topic in TOPICS if topic.name not in {t.name for t in EVENTS.values()})
-    shown = described({topic: schema})
+    topic = next(topic for topic in TOPICS if topic not in EVENTS.values())
+    shown = described([Taken(topic, schema)])
     ApplicationSchema.model_validate(shown)
-    (message,) = shown["channels"][topic]["messages"].values()
+    (message,) = shown["channels"][topic.name]["messages"].values()
     payload = resolved(shown, message["$ref"])["payload"]
     lines = resolved(shown, payload["$ref"])
     assert resolved(shown, lines["items"]["$ref"]) == {"type": "string"}

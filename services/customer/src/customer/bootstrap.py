@@ -26,7 +26,7 @@ from customer.watching import measuring
 
 __all__ = ["TABLES", "WITHOUT_POSTGRES", "roles", "routes", "web_app"]
 
-SERVICE: Final = "customer"
+SERVICE_NAME: Final = "customer"
 WITHOUT_POSTGRES: Final = frozenset({"views"})
 """The roles that use no PostgreSQL."""
 TITLE: Final = "CRM customer"
@@ -74,6 +74,6 @@ def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:
             kafka_url=settings.kafka_url,
             commands_kept_days=settings.commands_kept_days,
         ),
-        "views": lambda: ViewsRole(SERVICE, VIEWS, settings),
-        "policies": lambda: PoliciesRole(SERVICE, partial(policies, settings), settings),
+        "views": lambda: ViewsRole(SERVICE_NAME, VIEWS, settings),
+        "policies": lambda: PoliciesRole(SERVICE_NAME, partial(policies, settings), settings),
     }

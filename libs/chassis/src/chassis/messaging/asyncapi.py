@@ -7,7 +7,7 @@ its page loads scripts from elsewhere; so the document is put together here, and
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from contracts.envelope import WATERMARK
 from contracts.examples import examples
@@ -25,27 +25,27 @@ _DEFINITIONS: Final = "#/$defs/"
 _OF_THE_ROOT: Final = frozenset({"$defs", "$schema", "$id", "discriminator"})
 
 Json = dict[str, Any]
-_NONE: Final[Mapping[str, Any]] = {}
+
+
+class Taken(NamedTuple):
+    """Records of others that a service takes: the JSON schemas of their bodies and headers, and examples of bodies."""
+
+    topic: Topic
+    payload: Json
+    headers: Json | None = None
+    examples: Sequence[Json] = ()
 
 
 @lru_cache(1)
 def document() -> Json:
     """The document; `described` adds the schemas of topics whose records are not events of ours."""
-    return described({})
+    return described(())
 
 
-def described(
-    payloads: Mapping[str, Json],
-    *,
-    headers: Mapping[str, Json] = _NONE,
-    bodies: Mapping[str, Sequence[Json]] = _NONE,
-    brokers: str = BROKERS,
-    protocol: str = "kafka",
-) -> Json:
-    """The document, with the JSON schema of the records of each topic that `payloads` names.
+def described(taken: Sequence[Taken], *, brokers: str = BROKERS, protocol: str = "kafka") -> Json:
+    """The document, with what services take of others.
 
-    `headers` and `bodies` are the schema of these records' headers and examples of them, by topic. `brokers` are the
-    bootstrap servers as clients name them: host and port, separated by commas.
+    `brokers` are the bootstrap servers as clients name them: host and port, separated by commas.
     """
     messages = {WATERMARK: _watermark()}
     schemas: dict[str, Json] = {}
@@ -62,20 +62,19 @@ def described(
             names.append(name)
         _holds(channels, topic, sorted(names))
         operations[f"publish.{topic.name}"] = _operation("send", topic, sorted(names))
-    for name, payload in payloads.items():
-        key = f"{name}.record"
+    for of_others in taken:
+        key = f"{of_others.topic.name}.record"
         messages[key] = {
             "name": key,
             "title": key,
             "contentType": "application/json",
-            "payload": _hoisted(key, payload, schemas),
+            "payload": _hoisted(key, of_others.payload, schemas),
         }
-        if name in headers:
-            messages[key]["headers"] = headers[name]
-        if name in bodies:
-            messages[key]["examples"] = [{"payload": body} for body in bodies[name]]
-        topic = next(each for each in TOPICS if each.name == name)
-        _holds(channels, topic, [key])
+        if of_others.headers is not None:
+            messages[key]["headers"] = of_others.headers
+        if of_others.examples:
+            messages[key]["examples"] = [{"payload": body} for body in of_others.examples]
+        _holds(channels, of_others.topic, [key])
     for group in CONSUMERS:
         operations.update(_consuming(group, channels))
     return {
