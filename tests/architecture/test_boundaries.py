@@ -8,16 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from chassis.service import services
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE_PARENTS = (
-    "libs/contracts",
-    "libs/chassis",
-    "libs/devservers",
-    "services/customer",
-    "services/sync-ingest",
-    "cli",
-)
+SOURCES = sorted(ROOT.glob("*/*/src/*/__init__.py")) + sorted(ROOT.glob("cli/src/*/__init__.py"))
+PACKAGE_PARENTS = tuple(source.parents[2].relative_to(ROOT) for source in SOURCES)
 
 # contract -> files with which it is broken
 BROKEN: dict[str, dict[str, str]] = {
@@ -89,3 +84,19 @@ def test_a_broken_boundary_is_seen(contract: str, copy_of_the_packages: Path) ->
     result = lint(copy_of_the_packages, contract)
     assert result.returncode == 1, result.stdout + result.stderr
     assert f"{contracts_of(ROOT / '.importlinter')[contract]} BROKEN" in " ".join(result.stdout.split())
+
+
+def test_every_package_of_the_tree_is_within_the_boundaries():
+    """A service that the linter has not heard of would be free to import what it likes."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / ".importlinter", encoding="utf-8")
+    packages = {source.parent.name for source in SOURCES}
+    of_services = {source.parent.name for source in SOURCES if source.parents[3].name == "services"}
+    assert set(parser["importlinter"]["root_packages"].split()) == packages
+    assert set(parser["importlinter:contract:services"]["modules"].split()) == of_services
+
+
+def test_every_service_of_the_tree_is_declared():
+    """What is not declared is neither started nor verified."""
+    of_services = {source.parents[2].name for source in SOURCES if source.parents[3].name == "services"}
+    assert {service.name for service in services()} == of_services
