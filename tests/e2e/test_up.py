@@ -190,6 +190,30 @@ def test_it_answers_and_the_run_file_is_its_owners_alone(up: Up) -> None:
         assert status(f"{part.url}/metrics") == 200
 
 
+def test_the_page_for_front_ends_runs_as_it_stands(up: Up) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bff.md").read_text(encoding="utf-8")
+    token = subprocess.run(
+        [*CRM, "token", "--role", "teller"],
+        env=environment(up.data),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    asked = {"CRM_URL": up.run().web, "CRM_TOKEN": token.stdout.strip()}
+    example = page.split("```python\n")[1].split("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        env=environment(up.data, **asked),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == ["304"]
+
+
 @pytest.mark.requirement("D02")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", ["web", "views", "workers", "kafka", "mongo", "postgres"])
