@@ -1,1 +1,1 @@
-"""Event-sourcing mechanism without a noun of the bank."""
+"""The event-sourcing mechanism. It uses no term of banking."""

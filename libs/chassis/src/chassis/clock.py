@@ -1,4 +1,4 @@
-"""The one place that asks the machine for time and new identities; everything else takes a `Clock` as an argument."""
+"""The one module that reads the machine's time and makes new ids. All other code takes a `Clock` as an argument."""
 
 import asyncio
 import os
@@ -11,14 +11,14 @@ from typing_extensions import override
 
 
 class Clock(Protocol):
-    """Time as it passes for whoever holds this clock: real in production, driven in tests and the simulation."""
+    """The time, as an argument: the machine's in production; set by the test in tests and the simulation."""
 
     def now(self) -> datetime:
         """The instant, aware and in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some beginning; never goes back."""
+        """Seconds since an arbitrary start. They never go back."""
         ...
 
     async def sleep(self, seconds: float) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     CurrencyCode = str
 else:
     CurrencyCode = Literal[tuple(sorted(EXPONENTS))]
-"""A closed set for msgspec and pydantic: a pattern would let through codes that nobody issued."""
+"""A closed set for msgspec and pydantic: a pattern would accept codes that ISO 4217 does not have."""
 
 _TWO_DECIMALS: Final = 2
 
@@ -44,7 +44,7 @@ class AmountUnreadable(ValueError):
 
 
 def exponent(currency: str) -> int:
-    """How many decimals one unit of `currency` has; raises KeyError for what is no currency."""
+    """The number of decimals of `currency`; raises KeyError for an unknown currency."""
     return EXPONENTS[currency]
 
 
@@ -125,7 +125,7 @@ def minor_units(text: str, decimals: int) -> int:
 
 
 def decimal_text(amount_minor: int, currency: str) -> str:
-    """Minor units as people write them: -543210 fen is "-5432.10"."""
+    """Minor units as a decimal text: -543210 fen is "-5432.10"."""
     places = EXPONENTS.get(currency, _TWO_DECIMALS)
     if places == _TWO_DECIMALS and amount_minor >= 0:
         return f"{amount_minor // 100}.{amount_minor % 100:02d}"

@@ -1,1 +1,1 @@
-"""Servers: where they are, how they are reached, and which of their errors pass."""
+"""Connections to servers: addresses, security, limits on waiting, and which errors are transient."""

@@ -1,4 +1,4 @@
-"""Reads of single keys that come while others are under way go to the database together."""
+"""Request coalescing: reads of single keys that arrive while a read is under way go to the database together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
@@ -12,13 +12,13 @@ WAITING_MAX: Final = 10_000
 
 
 class TooManyWaiting(ConnectionError):
-    """More reads wait than are worth waiting for."""
+    """Too many reads wait already."""
 
 
 class Coalesced(Generic[K, T]):
-    """`get(key)` gives what `load` gives for it; `load` gets up to `coalesced_max` keys at once and answers for each.
+    """`get(key)` returns the value of `load` for the key. `load` takes up to `coalesced_max` keys at once.
 
-    A key that is being loaded is not joined by whoever asks later: it would get an answer from before its question.
+    A later caller does not join a load of its key that is under way: the value could be older than its call.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Coalesced(Generic[K, T]):
         self._task: asyncio.Task[None] | None = None
 
     async def get(self, key: K) -> T:
-        """One of many; raises what `load` raises, and TooManyWaiting."""
+        """Returns the value of one key. Raises the errors of `load`, and TooManyWaiting."""
         future = self._waiting.get(key)
         if future is None:
             if len(self._waiting) >= self._waiting_max:
@@ -56,7 +56,7 @@ class Coalesced(Generic[K, T]):
             except Exception as error:  # noqa: BLE001 (each waiting caller gets it)
                 for future in some.values():
                     future.set_exception(error)
-                    future.exception()  # whoever left will not look at it
+                    future.exception()  # a cancelled caller does not read its result
             else:
                 for key, future in some.items():
                     future.set_result(found[key])

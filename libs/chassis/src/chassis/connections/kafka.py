@@ -1,4 +1,4 @@
-"""Where Kafka is and how it is spoken to: the one place that TLS and SASL come from, for every client of the tree."""
+"""Kafka's addresses and security. Every client of the repository takes TLS and SASL from here."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 REPLICAS_SAFE_LEAST: Final = 3
-"""With as many replicas a record can be on two before it is acknowledged, and one may still be missing."""
+"""With this many replicas, two can have a record before it is acknowledged while a third is down."""
 
 _SASL: Final = {"PLAIN": "SASLPlaintext", "SCRAM-SHA-256": "SASLScram256", "SCRAM-SHA-512": "SASLScram512"}
 """FastStream's classes; it is imported where it is used, because all settings come through here."""
@@ -21,7 +21,7 @@ _SASL: Final = {"PLAIN": "SASLPlaintext", "SCRAM-SHA-256": "SASLScram256", "SCRA
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """How brokers are spoken to. Files are read whenever a client is made, so what was renewed is used from then on."""
+    """The security of a connection to brokers. Files are read whenever a client is made, so renewed files are used then."""
 
     protocol: Protocol = "PLAINTEXT"
     mechanism: Mechanism = "SCRAM-SHA-512"
@@ -33,11 +33,11 @@ class Security:
 
     @property
     def sasl(self) -> bool:
-        """Whether the client says who it is by name and password."""
+        """Whether the client authenticates by name and password."""
         return self.protocol.startswith("SASL")
 
     def context(self) -> ssl.SSLContext | None:
-        """What TLS is spoken with; None in clear. Raises OSError where a file cannot be read."""
+        """The TLS context; None for a connection in clear. Raises OSError where a file cannot be read."""
         if not self.protocol.endswith("SSL"):
             return None
         context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
@@ -48,7 +48,7 @@ class Security:
 
 
 class KafkaServers(str):
-    """Addresses of brokers with how they are spoken to. A plain text of addresses is spoken to in clear."""
+    """Addresses of brokers with their security. A plain text of addresses means a connection in clear."""
 
     __slots__ = ("min_insync_replicas", "security")
     security: Security
@@ -62,17 +62,17 @@ class KafkaServers(str):
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
-        """As another process makes the same."""
+        """Pickled with its security, for another process."""
         return KafkaServers, (str(self), self.security, self.min_insync_replicas)
 
 
 def security_of(servers: str) -> Security:
-    """How these brokers are spoken to."""
+    """The security of the connection to these brokers."""
     return servers.security if isinstance(servers, KafkaServers) else Security()
 
 
 def connecting(servers: str) -> dict[str, Any]:
-    """What an aiokafka client needs to reach brokers."""
+    """The arguments with which an aiokafka client reaches the brokers."""
     security = security_of(servers)
     options: dict[str, Any] = {"bootstrap_servers": str(servers), "security_protocol": security.protocol}
     context = security.context()
@@ -88,7 +88,7 @@ def connecting(servers: str) -> dict[str, Any]:
 
 
 def faststream_security(servers: str) -> "BaseSecurity | None":
-    """The same in FastStream's words."""
+    """The same security as an object of FastStream."""
     from faststream import security as words
 
     security = security_of(servers)
@@ -106,6 +106,6 @@ def faststream_security(servers: str) -> "BaseSecurity | None":
 
 
 def insync_least(servers: str, replicas: int) -> int:
-    """How many replicas must have a record before it is acknowledged, of a topic that has so many."""
+    """How many replicas must have a record before it is acknowledged, for a topic with this number of replicas."""
     said = servers.min_insync_replicas if isinstance(servers, KafkaServers) else None
     return min(replicas, said or (2 if replicas >= REPLICAS_SAFE_LEAST else 1))

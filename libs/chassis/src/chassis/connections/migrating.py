@@ -1,4 +1,4 @@
-"""Schema changes are a step of their own: `migrate`, as the owner. Services only ask what was done, and wait for it.
+"""Changes of the schema. `migrate` runs them as the owner. Services only check which were run, and wait for them.
 
 To add a table: write its DDL into a step of the module it belongs to (`Tables`), with `{schema}` for its schema; the
 services' role may then select, insert, update and delete in it. Steps are written so that they can be run again
@@ -19,16 +19,16 @@ from psycopg.conninfo import conninfo_to_dict
 from chassis.connections.postgres import connect
 
 LOCK_SECONDS_MAX: Final = 3.0
-"""How long a step may wait for a table, because everybody who comes later waits behind it."""
+"""How long a step may wait for a table. Every later statement on the table waits behind it."""
 STEP_SECONDS_MAX: Final = 600.0
 TRIES_MAX: Final = 20
 PAUSE_SECONDS: Final = 2.0
-"""Between two tries, in which those who waited behind the step go on. The server waits, so no clock is needed."""
+"""The pause between two tries. The statements that waited behind the step run in it. The server waits, so no clock is needed."""
 TURN_SECONDS_MAX: Final = 300
 """How long one migration waits for another one of the same database."""
 
 READER: Final = "crm_auditor"
-"""The role that may read event stores and do nothing else. Without a login it is a name for rights."""
+"""The role that may read event stores and has no other right. It needs no login of its own."""
 READER_CONNECTIONS_MAX: Final = 20
 
 _LOCK: Final = int.from_bytes(blake2b(b"chassis.connections.migrating", digest_size=8).digest(), signed=True)
@@ -71,11 +71,11 @@ grant usage on all sequences in schema {schema} to {role};
 
 
 class SchemaBehind(ConnectionError):
-    """The database has not the schema that this program needs; `migrate` is still to come."""
+    """The database lacks the schema that this program needs: `migrate` was not run yet."""
 
 
 class MigrationBlocked(Exception):
-    """A table stayed in use, or another migration stayed at work, for as long as was waited."""
+    """A table stayed in use, or another migration went on, for the whole time of waiting."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def migrate(
 
 
 def missing(connection: "psycopg.Connection[Any]", tables: Sequence[Tables]) -> list[str]:
-    """The modules whose last step was not run in this database yet."""
+    """Returns the modules whose last step was not run in this database yet."""
     if not _recorded(connection):
         return [each.module for each in tables]
     reached = dict(
@@ -157,7 +157,7 @@ def missing(connection: "psycopg.Connection[Any]", tables: Sequence[Tables]) -> 
 
 
 def require(url: str, tables: Sequence[Tables]) -> None:
-    """Raises SchemaBehind where a step is still to come, OperationalError without an answer; changes nothing."""
+    """Raises SchemaBehind where a step was not run yet, OperationalError where the server does not answer. Changes nothing."""
     with connect(url) as connection:
         behind = missing(connection, tables)
     if behind:
@@ -170,7 +170,7 @@ def _recorded(connection: "psycopg.Connection[Any]") -> bool:
 
 
 def _login(connection: "psycopg.Connection[Any]", login: str | None) -> str | None:
-    """The login that services use, where it is another one than this connection's."""
+    """Returns the login that services use, where it differs from this connection's."""
     row = connection.execute("select current_user").fetchone()
     return None if row is None or login == row[0] else login
 
@@ -194,7 +194,7 @@ def _turn(connection: "psycopg.Connection[Any]") -> Iterator[None]:
 def _due(
     connection: "psycopg.Connection[Any]", tables: Tables, member: str | None
 ) -> list[tuple[int, str, sql.Composed]]:
-    """The steps that were never run or read otherwise when they were; the grants follow every one of them."""
+    """Returns the steps that were never run, or were run with another text. The grants follow each of them."""
     known: dict[int, str] = dict(
         connection.execute(
             "select version, digest from migrations.applied where module = %s", (tables.module,)
@@ -224,7 +224,7 @@ def _membership(tables: Tables, member: str | None) -> str:
 
 
 def _make_reader(connection: "psycopg.Connection[Any]", url: str) -> None:
-    """Lets the login of that address act as the reader; one that is there already keeps its password unless it is ours."""
+    """Lets the login of that address act as the reader. An existing login keeps its password unless `migrate` made it."""
     known = conninfo_to_dict(url)
     login, password = str(known.get("user") or READER), known.get("password")
     found = connection.execute("select from pg_roles where rolname = %s", [login]).fetchone()
@@ -261,10 +261,10 @@ def close_to_public(
     *,
     but: str | None = None,
 ) -> None:
-    """Takes a right on this database from whoever was not given it by name; says so where only its owner could.
+    """Revokes a right on this database from `public`. Reports it where only the database's owner can do that.
 
-    `right` is `temporary` or `connect`. A superuser takes large objects away with temporary tables: whoever logs in may
-    write them otherwise.
+    `right` is `temporary` or `connect`. With `temporary`, a superuser also revokes large objects, which every login
+    could write otherwise.
     """
     database = sql.Identifier(connection.info.dbname)
     taken = sql.SQL("revoke {} on database {} from public").format(sql.SQL(right), database)
@@ -303,7 +303,7 @@ def _run(
     tries_max: int,
     said: Callable[[str], None],
 ) -> None:
-    """One step in one transaction with its record; a table in use is tried again, a bounded number of times."""
+    """Runs one step in one transaction with its record. Where a table is in use it tries again, a bounded number of times."""
     for turn in range(1, tries_max + 1):
         try:
             with connection.transaction():

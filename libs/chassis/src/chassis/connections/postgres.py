@@ -1,8 +1,8 @@
 """Every connection to PostgreSQL is opened here: as the role that is asked for, and with a limit on each wait.
 
-Three parties can leave a caller waiting. A statement that runs too long is ended by the server. A server that has gone
-without a word is noticed by TCP. A server that is there and does not answer (a frozen process, a stalled disk) is
-noticed by the client's own limit, which is a little longer than the server's.
+There are three limits. The server ends a statement that runs too long. TCP detects a server that is gone without
+closing the connection. The client's own limit, which is a little longer than the server's, detects a server that runs
+and does not answer (a frozen process, a stalled disk).
 """
 
 from typing import Any, Final
@@ -13,7 +13,7 @@ from typing_extensions import override
 
 CONNECT_SECONDS_MAX: Final = 5
 SILENT_SECONDS_MAX: Final = 10
-"""How long what was sent may stay unacknowledged by TCP, and how long an idle connection may be dead unnoticed."""
+"""How long TCP waits for the acknowledgement of sent data, and how long an idle connection may be dead unnoticed."""
 LOCK_SECONDS_MAX: Final = 10.0
 STATEMENT_SECONDS_MAX: Final = 30.0
 ANSWER_SECONDS_SPARE: Final = 5.0
@@ -65,7 +65,7 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
 
 
 class NoDatabaseNamed(Exception):
-    """Somebody wants to connect and was not told where to; libpq would take any server of this machine."""
+    """A connection was asked for without an address. libpq would then take any server of this machine."""
 
 
 def connect(

@@ -1,4 +1,4 @@
-"""A connection that is opened again after it was lost: for what asks one short statement at a time."""
+"""A connection that is opened again after it was lost, for callers that run one short statement at a time."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class Reconnecting:
     async def execute(
         self, statement: sql.Composed, values: tuple[object, ...]
     ) -> "psycopg.AsyncCursor[Any]":
-        """What the database answers; raises StoreUnavailable where it does not, and lets the connection go."""
+        """Returns the result of a statement. Raises StoreUnavailable, and closes the connection, where the database does not answer."""
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = await connect_async(

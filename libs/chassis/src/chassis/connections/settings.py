@@ -1,4 +1,4 @@
-"""Settings that every process has, from the environment. Services subclass it for what is theirs alone."""
+"""Settings that every process has, from the environment. A service adds its own settings in a subclass."""
 
 import sys
 from pathlib import Path
@@ -44,7 +44,7 @@ PostgresUrl = Annotated[str, AfterValidator(_connection_string)]
 
 
 def from_environment(kind: type[S]) -> S:
-    """Settings of that kind; where the environment has not what they need, one line to stderr and exit code 2."""
+    """Returns settings of that class. Where the environment lacks a value, writes one line to stderr and exits with code 2."""
     try:
         return kind()
     except ValidationError as error:
@@ -53,7 +53,7 @@ def from_environment(kind: type[S]) -> S:
 
 
 def complaint(error: ValidationError) -> str:
-    """What is wrong with the settings, in one line and without their values."""
+    """Returns the errors of the settings, in one line and without their values."""
     said = [
         f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
         for each in error.errors(include_input=False)
@@ -63,7 +63,7 @@ def complaint(error: ValidationError) -> str:
 
 
 class TokenSettings(BaseSettings):
-    """Who may call: whose tokens are believed, and whether development tokens are."""
+    """The issuers whose tokens are accepted, and whether development tokens are."""
 
     model_config = SettingsConfigDict(
         env_prefix="CRM_", extra="ignore", populate_by_name=True, env_ignore_empty=True
@@ -72,13 +72,13 @@ class TokenSettings(BaseSettings):
     data: Path = Path(".data")
     environment: Environment = "production"
     token_keys_file: Path | None = None
-    """JWK set of whoever issues tokens: the access context or an OIDC provider."""
+    """JWK set of the token issuer: the access context or an OIDC provider."""
     token_issuer: str = "crm-access"  # noqa: S105 (a name)
     token_audience: str = "crm"  # noqa: S105 (a name)
 
     @property
     def development(self) -> bool:
-        """Whether what must never happen near real data is allowed: development tokens, named crash points."""
+        """Whether development tokens and named crash points are allowed, which must never be used with real data."""
         return self.environment == "development"
 
     @property
@@ -90,12 +90,12 @@ class TokenSettings(BaseSettings):
 class Settings(TokenSettings):
     """Where the servers are, and what the process listens on.
 
-    `keys_url` is the database of the data keys: its own, beside the one of the events unless it is said where. What is
-    not said is the safe choice: production, loopback, no proxy trusted.
+    `keys_url` is the database of the data keys. By default it is a database of its own on the server of the events.
+    The defaults are the safe values: production, loopback, no trusted proxy.
     """
 
     postgres_url: PostgresUrl = Field(default="", validation_alias="POSTGRES_URL")
-    """Empty for a role that uses no PostgreSQL: it is not given the login. `chassis.process.roles.main` refuses any other one."""
+    """Empty for a role that uses no PostgreSQL and gets no login. `chassis.process.roles.main` refuses any other role then."""
     mongo_url: str = Field(default="mongodb://127.0.0.1:27017/?replicaSet=rs0", validation_alias="MONGO_URL")
     kafka_url: str = Field(default="127.0.0.1:9092", validation_alias="KAFKA_URL")
     kafka_security_protocol: Protocol = Field(default="PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL")
@@ -108,15 +108,15 @@ class Settings(TokenSettings):
     kafka_min_insync_replicas: int | None = Field(
         default=None, ge=1, validation_alias="KAFKA_MIN_INSYNC_REPLICAS"
     )
-    """Not said: 2 where a topic has three replicas or more, else 1."""
+    """By default 2 where a topic has three replicas or more, else 1."""
     keys_url: PostgresUrl = Field(default_factory=_keys_url)
     postgres_owner_url: PostgresUrl = Field(
         default_factory=lambda known: known.get("postgres_url", ""), validation_alias="POSTGRES_OWNER_URL"
     )
-    """The login that owns the schema: `migrate` alone uses it, and services are not told it."""
+    """The login that owns the schema. Only `migrate` uses it, and services do not get it."""
     keys_owner_url: PostgresUrl = Field(default_factory=_keys_owner_url)
     postgres_auditor_url: PostgresUrl | None = Field(default=None, validation_alias="POSTGRES_AUDITOR_URL")
-    """The login that reads the stores and does nothing else: `migrate` makes it. Services are not told it."""
+    """The login that may only read the stores. `migrate` makes it, and services do not get it."""
     mongo_driver: Literal["pymongo", "motor"] = "pymongo"
     key_encryption_file: Path = Field(
         default_factory=lambda known: known["data"] / "keys" / "kek", validation_alias="CRM_KEK_FILE"
@@ -125,23 +125,23 @@ class Settings(TokenSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     trusted_proxies: str = ""
-    """Addresses, comma separated, whose X-Forwarded-For is believed; none by default."""
+    """Addresses, comma separated, whose X-Forwarded-For is trusted; none by default."""
 
     cors_origins: str = ""
     """Origins, comma separated, whose pages may call from a browser; none by default."""
 
     commands_kept_days: int = Field(default=COMMANDS_KEPT_DAYS, ge=1)
-    """How long a command is known again by its idempotency key."""
+    """How long the outcome of a command is remembered under its idempotency key."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     otlp_protocol: str = Field(default="http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL")
     otel_service_name: str | None = Field(default=None, validation_alias="OTEL_SERVICE_NAME")
-    """The name of this process in traces; its service's where it is not set."""
+    """The name of this process in traces; by default the name of its service."""
 
     @model_validator(mode="after")
     def _kafka_with_its_security(self) -> Self:
-        """`kafka_url` says itself how it is spoken to, so that no client can be made without it."""
+        """`kafka_url` carries its security, so that no client can be made without it."""
         password = self.kafka_sasl_password
         security = Security(
             self.kafka_security_protocol,

@@ -1,7 +1,7 @@
-"""What is transient: an error of our own surroundings, which says nothing about what was being done.
+"""The one list of transient errors: errors of the environment, not of the work that met them.
 
-The one list of it. Whoever meets such an error stops, says why, commits nothing and tries again; it never parks a
-subject, buries a record, sets an intake aside or ends a process.
+A consumer or role that meets one stops, reports the reason, commits nothing and tries again. Such an error never parks
+a subject, writes a dead letter, sets an intake aside or ends a process.
 """
 
 from typing import Final
@@ -13,11 +13,11 @@ WHY_CHARACTERS_MAX: Final = 200
 
 
 class Transient(Exception):
-    """Base of our own errors of this kind, for those that no driver raises."""
+    """Base of our own transient errors, which no driver raises."""
 
 
 class ServerLost(Transient):
-    """A server did not answer, or cannot do its work just now; what was asked of it may have happened."""
+    """A server did not answer, or cannot do its work just now. The requested write may have happened."""
 
 
 class StoreUnavailable(ServerLost):
@@ -29,7 +29,7 @@ DATABASE_LOST: Final[tuple[type[Exception], ...]] = (
     psycopg.InterfaceError,
     psycopg.InternalError,
 )
-"""What PostgreSQL raises where a new connection may do better.
+"""Errors of PostgreSQL after which a new connection may succeed.
 
 By SQLSTATE: connection lost (08), the database is read-only during a failover (25006) or ended an idle transaction
 (25P03), serialization and deadlock (40), disk full, out of memory or connections (53), locks and objects in use (55),
@@ -52,14 +52,14 @@ TRANSIENT: Final[tuple[type[Exception], ...]] = (
     errors.UndefinedColumn,
     errors.UndefinedFunction,
 )
-"""Everything of the kind, for `except`; an exception group is told by `is_transient` alone."""
+"""All transient errors, for `except`. Only `is_transient` recognises an exception group."""
 
 _DRIVERS: Final = frozenset({"ConnectionFailure", "ExecutionTimeout", "WTimeoutError", "KafkaError"})
-"""Of drivers that need not be imported here: pymongo and aiokafka. What else MongoDB says is told by `chassis.read.mongo`."""
+"""Errors of drivers that need not be imported here: pymongo and aiokafka. `chassis.read.mongo` translates MongoDB's others."""
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error is of our surroundings, so that trying again later may help."""
+    """Whether an error is transient, so that a later try may succeed."""
     if isinstance(error, BaseExceptionGroup):
         return all(is_transient(each) for each in error.exceptions)
     if isinstance(error, TRANSIENT):
@@ -68,7 +68,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def why(error: BaseException) -> str:
-    """An error in one line for health and logs: what it is, and of an error of our surroundings what it says."""
+    """An error in one line for health and logs: its class, and the text of a transient error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     name = type(error).__name__

@@ -1,7 +1,8 @@
 """The AsyncAPI 3.0 document of all topics and events, made from `contracts`, and its two addresses.
 
-FastStream can make one from subscribers that are running, but knows neither our headers nor what is only published, and
-its page loads scripts from elsewhere; so the document is put together here, and FastStream's models check it in a test.
+FastStream can make one from running subscribers, but it knows neither our headers nor events that are only published,
+and its page loads scripts from other hosts. The document is therefore made here, and FastStream's models check it in a
+test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ def document() -> Json:
 
 
 def described(taken: Sequence[Taken], *, brokers: str = BROKERS, protocol: str = "kafka") -> Json:
-    """The document, with what services take of others.
+    """Returns the document, with the records of others that services take.
 
     `brokers` are the bootstrap servers as clients name them: host and port, separated by commas.
     """
@@ -115,7 +116,7 @@ def _hoisted(name: str, schema: Json, schemas: dict[str, Json]) -> Json:
             if key == "$ref" and isinstance(each, str) and each.startswith(_DEFINITIONS)
             else moved(each)
             for key, each in part.items()
-            # AsyncAPI's discriminator is another thing than OpenAPI's.
+            # AsyncAPI's discriminator differs from OpenAPI's.
             if not (key == "discriminator" and isinstance(each, dict) and "propertyName" in each)
         }
 

@@ -1,7 +1,7 @@
-"""Dead letters: what a consumer group could not digest, with the reason and the place where it came from.
+"""Dead letters: records that a consumer group could not process, each with the reason and its place.
 
-Nothing of a record stands in clear in its letter. An event of ours is not copied at all: its topic keeps it for ever,
-and the letter says where. A record of another topic, which is kept for days only, is sealed whole under a key of the
+A dead letter holds nothing of its record in clear. An event of ours is not copied: its topic keeps it for ever, and the
+letter gives its place. A record of another topic, which is kept for days only, is sealed whole under a key of the
 custody. Letters are kept for `Topic.kept_days`.
 """
 
@@ -60,7 +60,7 @@ class Custody(Protocol):
 
 
 class KeyCustody(Custody):
-    """Seals under one key for all letters of a group. The ring is opened when the first letter needs it."""
+    """Seals all letters of a group under one key. The key ring is opened when the first letter needs it."""
 
     def __init__(self, group: str, opened: Callable[[], KeyRing]) -> None:
         self._subject = uuid5(_NAMESPACE, group)
@@ -96,7 +96,7 @@ class KeyCustody(Custody):
 
 
 class DeadLetter(NamedTuple):
-    """A letter as it lies on its topic, at `offset`. `subject` and `type` are those of an event of ours."""
+    """A dead letter on its topic, at `offset`. `subject` and `type` are those of an event of ours."""
 
     offset: int
     at: str
@@ -111,11 +111,11 @@ class DeadLetter(NamedTuple):
 
     @property
     def place(self) -> str:
-        """What the copy is bound to."""
+        """The associated data that binds the sealed copy to its place."""
         return _place(self.origin, self.origin_offset)
 
     def opened(self, custody: Custody) -> Record | None:
-        """The record that it copies; None where it copies none or the key is gone. Blocks; raises Tampered."""
+        """Returns the copied record; None where there is no copy or its key is gone. Blocks; raises Tampered."""
         if not self.sealed:
             return None
         plain = custody.open(self.place, self.sealed)
@@ -127,7 +127,7 @@ class DeadLetter(NamedTuple):
 
 
 class DeadLetters:
-    """Writes the dead letters of one group. Without a custody nothing is copied: the origin must be kept for ever."""
+    """Writes the dead letters of one group. Without a custody no record is copied: its topic must keep it for ever."""
 
     def __init__(
         self,
@@ -141,13 +141,13 @@ class DeadLetters:
         self.group = group
         self.topic = topic or dead_letters(group).name
         self.written = 0
-        """Letters that this process wrote."""
+        """The number of dead letters that this process wrote."""
         self._publisher = publisher
         self._clock = clock
         self._custody = custody
 
     async def write(self, records: Sequence[tuple[Record, str]], event: Delivered | None = None) -> None:
-        """Writes a letter for each record, with the reason; `event` is what the one record was read as.
+        """Writes a dead letter for each record, with the reason. `event` is the event that was read from the one record.
 
         A reason holds nothing of the record. Raises PublishFailed, and what is transient where there is no key.
         """
@@ -156,7 +156,7 @@ class DeadLetters:
         self.written += len(letters)
 
     async def write_uncopied(self, records: Sequence[tuple[Record, str]]) -> None:
-        """Writes a letter for each record of which nothing but its place is known. Raises PublishFailed."""
+        """Writes a dead letter for each record of which only the place is known. Raises PublishFailed."""
         letters = [await self._letter(record, reason, None, copied=False) for record, reason in records]
         await self._publisher.publish(letters)
         self.written += len(letters)
@@ -190,7 +190,7 @@ class DeadLetters:
 
 
 class Resent(NamedTuple):
-    """What a resending did: records that were published again, and letters that hold no copy that opens."""
+    """The result of a resending: records that were published again, and dead letters without a copy that opens."""
 
     sent: int
     without_copy: int
@@ -224,12 +224,12 @@ def read_letter(record: Record) -> DeadLetter | None:
 
 
 def resending(group: str) -> str:
-    """The consumer group that remembers up to where the letters of a group were sent again."""
+    """The consumer group whose offsets say up to where the dead letters of a group were sent again."""
     return f"{group}.dead-letters.resend"
 
 
 async def resend(kafka: Any, group: str, publisher: Publisher, custody: Custody) -> Resent:
-    """Publishes what the letters of a group copy to where it came from; letters of an earlier resending are passed over.
+    """Publishes the records that a group's dead letters copy to their topics. Skips letters of an earlier resending.
 
     Each record goes to its own partition, in the order that it had there, so every subject's order holds. After a
     crash some are sent twice, which their own identity makes harmless. Raises BrokerUnavailable, and what is transient.

@@ -1,7 +1,7 @@
-"""A public event as views and policies get it: read from a record as lazily as it can be.
+"""A public event as views and policies get it, read lazily from a record.
 
-Of the envelope only what every reader needs is parsed; the rest is on demand. The body is checked against the shape
-of its contract and stays as JSON has it: ids and dates are text, personal values are sealed.
+The fields of the envelope that every reader needs are parsed at once, the others on demand. The body is checked against
+the schema of its contract and stays JSON: ids and dates are text, personal values are sealed.
 """
 
 import typing
@@ -51,11 +51,11 @@ _TEXT: Final = frozenset({UUID, date, datetime})
 
 
 Stream = tuple[str, UUID]
-"""Whose events are in order among themselves: a context and one of its subjects. Two contexts may share a subject."""
+"""A context and one of its subjects, whose events are in order. Two contexts may share a subject."""
 
 
 class BodyInvalid(ValueError):
-    """The body of an event is not what its contract says."""
+    """The body of an event does not match its contract."""
 
 
 class Delivered:
@@ -101,7 +101,7 @@ class Delivered:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The body in the shape of its contract; raises BodyInvalid or TypeUnknown."""
+        """The body, checked against its contract; raises BodyInvalid or TypeUnknown."""
         data = self._data
         if data is None:
             data = self._data = read_body(self.type, self.version, self.record.value)
@@ -119,7 +119,7 @@ class Delivered:
 
     @property
     def recorded_at(self) -> datetime:
-        """When it was written down, aware UTC."""
+        """When the event was stored, aware UTC."""
         return _instant(self._header("ce_time"))
 
     @property
@@ -129,12 +129,12 @@ class Delivered:
 
     @property
     def traceparent(self) -> str | None:
-        """W3C trace context that it was recorded under; None where the header cannot be read."""
+        """W3C trace context under which the event was recorded; None where the header cannot be read."""
         return trace_text(self._headers.get("traceparent"))
 
     @property
     def envelope(self) -> Envelope:
-        """All of the envelope."""
+        """The whole envelope."""
         return Envelope.of(self.record.headers)
 
     def _header(self, name: str) -> bytes:
@@ -157,11 +157,11 @@ class Passed(NamedTuple):
     position: int
     at: datetime
     published: int | None = None
-    """How many events these are; None where the relay did not know it."""
+    """The number of these events; None where the relay did not know it."""
 
 
 def read(record: Record) -> Delivered | Passed:
-    """What a record of an event topic is; raises EnvelopeInvalid."""
+    """Returns the event or watermark in a record of an event topic; raises EnvelopeInvalid."""
     headers = dict(record.headers)
     try:
         if headers["ce_specversion"] != SPECIFICATION:

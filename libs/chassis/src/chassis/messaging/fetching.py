@@ -1,9 +1,9 @@
-"""Fetching from Kafka where a stranger wrote a record that the client cannot decode.
+"""Fetching from Kafka past a record that the client cannot decode.
 
-aiokafka decodes the names of headers as UTF-8 while it hands records out. One name that is not UTF-8 makes it raise on
-every call from then on, and lose the good records that it had taken out of its buffers before. Here such a record comes
-in its place without key, value and headers, which the client does not give: its topic keeps it as long as it keeps
-anything.
+aiokafka decodes the names of headers as UTF-8 while it returns records. After one name that is not UTF-8 it raises on
+every call, and loses the good records that it had already taken out of its buffers. Here such a record is returned in
+its place, without key, value and headers, because the client does not give them. The record itself stays in its topic
+for the topic's retention.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition  # type: i
 from typing_extensions import override
 
 UNREADABLE: Final = (("unreadable", b"the name of a header is not UTF-8"),)
-"""The very headers, by identity, of what stands in the place of a record that cannot be decoded."""
+"""The headers of the substitute for a record that cannot be decoded; the substitute is recognised by their identity."""
 UNREADABLE_REASON: Final = "the name of a header is not UTF-8"
 SINGLY_RECORDS_MAX: Final = 1_000
-"""Records that are fetched one by one before the others have their turn again."""
+"""Records of a partition that are fetched one by one before the other partitions are fetched again."""
 SINGLY_MILLISECONDS_MAX: Final = 500
 
 
 class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
-    """aiokafka's consumer, which goes on behind a record that it cannot decode. Expect records twice."""
+    """aiokafka's consumer, which goes on after a record that it cannot decode. A record may be returned twice."""
 
     def __init__(self, *topics: str, **options: Any) -> None:
         super().__init__(*topics, **options)
@@ -50,7 +50,7 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
         return found
 
     async def _back(self, partitions: Iterable[TopicPartition]) -> None:
-        """What was taken out of the buffers when a record could not be decoded was handed to nobody: fetch it again."""
+        """Fetches again the records that were taken out of the buffers and not returned when a record could not be decoded."""
         for at in partitions:
             offset = self._given.get(at)
             if offset is None and self._group_id is not None:

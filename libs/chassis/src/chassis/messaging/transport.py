@@ -1,7 +1,7 @@
-"""The way over Kafka: what a record is, how records are published, and how they are consumed.
+"""Records on Kafka: how they are published, and how they are consumed.
 
-`Publisher` is a port: Kafka in production, the simulation's broker in the simulation. At least once everywhere; that
-an effect happens once is the business of whoever causes it.
+`Publisher` is a port: Kafka in production, the simulation's broker in the simulation. Delivery is at least once. A
+consumer makes its own effects idempotent.
 
 Consuming is a FastStream batch subscriber. Publishing is aiokafka below FastStream, whose `publish` costs 36 us per
 record with fourteen headers, against 8 us for a batch of a partition that is built here (19,000 and 60,000 records/s).
@@ -57,7 +57,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Record(NamedTuple):
-    """One record of a topic. `offset` is the broker's, None on the way there."""
+    """One record of a topic. The broker sets `offset`; it is None before that."""
 
     topic: str
     partition: int
@@ -80,7 +80,7 @@ class TopicDiffers(Transient):
 
 
 class Publisher(Protocol):
-    """Where records go."""
+    """The port to which records are published."""
 
     async def publish(self, records: Sequence[Record]) -> None:
         """Returns when every record is acknowledged by all replicas in sync; raises PublishFailed otherwise.
@@ -92,10 +92,10 @@ class Publisher(Protocol):
 
 
 class KafkaPublisher(Publisher):
-    """Publishes with acknowledgement of all replicas in sync and without repetition by the client's own retries.
+    """Publishes with acknowledgement of all in-sync replicas. The client's own retries repeat no record.
 
-    After any failure the producer is dropped and the next call makes a new one, so a fatal error is not for ever.
-    One partition has one batch under way: a later one never overtakes one that failed.
+    After any failure the producer is closed and the next call makes a new one, so a fatal error does not last.
+    Each partition has one batch under way: a later batch never overtakes a batch that failed.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ async def _send(producer: AIOKafkaProducer, partition: TopicPartition, batches: 
 
 
 async def _all_or_none_left(sending: "list[Any]") -> None:
-    """Waits for all; when one fails the others are not left running."""
+    """Waits for all; when one fails the others are cancelled."""
     tasks = [asyncio.ensure_future(one) for one in sending]
     try:
         await asyncio.gather(*tasks)
@@ -199,11 +199,11 @@ async def _stopped(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminCl
 async def ensure_topics(url: str, topics: Iterable[Topic], *, complete: bool = True) -> list[str]:
     """Creates the topics that are missing and names them; raises BrokerUnavailable. Safe to repeat.
 
-    What is kept in a `private` topic for longer than declared is brought down to it. Without `complete` it is no
-    matter whether topics of events still begin at their first record: for whoever only adds to them.
+    A `private` topic with a longer retention than declared is set to the declared one. Without `complete` it is not
+    checked that topics of events still begin at their first record: callers that only publish do not need that.
 
-    Raises TopicDiffers where a topic is there and would lose or keep what it must not: another number of partitions,
-    another retention or cleanup, fewer replicas in sync than are to have a record, or events that are gone.
+    Raises TopicDiffers where an existing topic would lose records that it must keep, or keep records that it must not:
+    another number of partitions, another retention or cleanup, too few in-sync replicas, or events that are gone.
     """
     wanted = list(topics)
     async with _admin(url) as admin:
@@ -288,7 +288,7 @@ async def _as_declared(
 
 
 def _keeps(topic: Topic, kept: int) -> bool:
-    """Whether a retention keeps what must be kept; for longer is no harm."""
+    """Whether a retention is at least as long as declared."""
     if topic.kept_days is None:
         return kept == KEPT_FOR_EVER
     return kept == KEPT_FOR_EVER or kept >= topic.kept_days * DAY_MILLISECONDS
@@ -300,7 +300,7 @@ def _kept_insync(configs: Mapping[str, Mapping[str, str]], topic: Topic) -> dict
 
 
 async def begin_at_the_first(url: str, topics: Sequence[str]) -> None:
-    """Raises TopicDiffers where the first records of a topic are gone: a view that is built from the rest is wrong."""
+    """Raises TopicDiffers where the first records of a topic are gone: a view built from the rest would be wrong."""
     if not topics:
         return
     partitions = await _partitions(url, topics)
@@ -375,7 +375,7 @@ async def _admin(url: str) -> AsyncIterator[AIOKafkaAdminClient]:
 Handle = Callable[[Sequence[Record]], Awaitable[None]]
 Partitions = Callable[[frozenset[Partition]], Awaitable[None]]
 DeadLetter = Callable[[Sequence[tuple[Record, str]]], Awaitable[None]]
-"""Takes records that the client cannot decode, which have a place and nothing else, each with the reason."""
+"""Takes the records that the client cannot decode, each with the reason. Such a record has only its place."""
 
 
 class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -387,7 +387,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     A record that the client cannot decode goes to `dead_letter` after the others of its batch; it is logged and passed over.
 
-    `instance` is a name that outlives the process: who comes back under it gets its partitions again at once.
+    `instance` is a name that outlives the process. A member that comes back under it gets its partitions at once.
     """
 
     def __init__(
@@ -463,7 +463,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._subscriber = None
 
     async def _watch(self, stopping: asyncio.Event) -> None:
-        """Waits for the end. FastStream says nothing when its loop ends because the client below it was stopped."""
+        """Waits for the end. FastStream does not report that its loop ended because the client below it was stopped."""
         while not stopping.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), WATCHED_SECONDS)
@@ -493,7 +493,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return None if self._subscriber is None else self._subscriber.consumer
 
     async def _parsed(self, records: tuple[Any, ...]) -> KafkaAckableMessage:
-        """FastStream's own parser decodes every header of every record; nobody here needs that."""
+        """Replaces FastStream's own parser, which decodes every header of every record. No consumer here needs that."""
         return KafkaAckableMessage(
             body=b"", raw_message=records, headers={}, reply_to="", consumer=self._subscriber.consumer
         )
@@ -572,7 +572,7 @@ def _pairs(partitions: Iterable[TopicPartition]) -> Iterable[Partition]:
     return ((each.topic, each.partition) for each in partitions)
 
 
-# looking at what is there
+# reading topics and offsets
 
 
 async def end_offsets(url: str, topics: Sequence[str]) -> dict[Partition, int]:
@@ -646,7 +646,7 @@ async def read_from(
 
 
 async def acknowledge(url: str, group: str, offsets: Mapping[Partition, int]) -> None:
-    """Remembers how far a group is that has no members; a consumer of the group would go on from there."""
+    """Commits offsets for a group that has no members. A consumer of the group would go on from there."""
     client = AIOKafkaConsumer(
         **connecting(url), group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
     )

@@ -1,6 +1,6 @@
-"""What operators ask for, as Prometheus metrics of this process; roles set them, `/metrics` shows them.
+"""Prometheus metrics of this process. Roles set them, `/metrics` shows them.
 
-Gauges that belong to a server rather than to the process are refreshed when somebody looks: see `measured`.
+Gauges that belong to a server rather than to the process are refreshed at each scrape: see `measured`.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ _GAUGES: Final = {
 class Beside:
     """The gauges of processes beside this one, shown here as well; those of a process that is gone disappear.
 
-    `pages` gives the addresses of their metrics now. For machines where nobody scrapes each process.
+    `pages` returns the current addresses of their metrics. For machines on which no scraper reads each process.
     """
 
     def __init__(self, pages: Callable[[], Mapping[str, str]]) -> None:
@@ -136,7 +136,7 @@ def _fetched(url: str) -> str | None:
 
 
 def _set(page: str) -> set[tuple[str, tuple[str, ...]]]:
-    """Sets our gauges as a page of another process says; which, with which labels."""
+    """Sets our gauges to the values on a page of another process. Returns the gauges that were set, with their labels."""
     found = set()
     for family in text_string_to_metric_families(page):
         gauge = _GAUGES.get(family.name)
@@ -150,7 +150,7 @@ def _set(page: str) -> set[tuple[str, tuple[str, ...]]]:
 
 
 async def measured(measures: list[Measure], *, seconds_max: float = MEASURE_SECONDS_MAX) -> bytes:
-    """The page for Prometheus, after each measure had its bounded chance to refresh gauges."""
+    """Returns the page for Prometheus, after each measure had a bounded time to refresh its gauges."""
     if measures:
         tasks = [asyncio.ensure_future(measure()) for measure in measures]
         done, late = await asyncio.wait(tasks, timeout=seconds_max)

@@ -1,7 +1,7 @@
-"""Traces and logs: one trace id from the HTTP call or feed record to the view, one JSON line per thing worth saying.
+"""Traces and logs: one trace id from the HTTP call or feed record to the view, and one JSON object per log line.
 
-Nothing leaves the process unless an OTLP endpoint is configured; without one, spans are not recorded, but their ids go
-on, so that stored events and log lines of one request can be found together all the same.
+Traces leave the process only where an OTLP endpoint is configured. Without one, spans are not recorded. Their ids are
+still passed on, so that the stored events and log lines of one request have one trace id.
 """
 
 import json
@@ -85,7 +85,7 @@ LOGGED_WORDS: Final = frozenset(
         "run",
     ]
 )
-"""The words that a log line may have. Others are redacted: a name not thought of yet could be somebody's name."""
+"""The words that a log line may have. All others are redacted, because an unknown word may be a person's name."""
 
 OTLP_HTTP: Final = "http/protobuf"
 OTLP_GRPC: Final = "grpc"
@@ -95,7 +95,7 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class _Tracing:
-    """The process's tracer; a provider of its own, so that tests can have one each."""
+    """The process's tracer. It has a provider of its own, so that each test can have one."""
 
     tracer: Tracer = TracerProvider(sampler=ALWAYS_OFF).get_tracer("chassis")
     recording = False
@@ -110,8 +110,8 @@ def configure_tracing(
 ) -> TracerProvider:
     """Sets the tracer of this process. `exporter` (tests) gets every span at once.
 
-    `endpoint` is an OTLP collector, `protocol` how it is spoken to (OTEL_EXPORTER_OTLP_PROTOCOL). No process refuses to
-    start because its traces cannot be sent: they are not recorded then, and a log line says so.
+    `endpoint` is an OTLP collector, `protocol` its protocol (OTEL_EXPORTER_OTLP_PROTOCOL). A process whose traces cannot
+    be sent starts all the same: traces are then not recorded, and a log line says so.
     """
     sending = None
     if endpoint is not None:
@@ -137,7 +137,7 @@ def configure_tracing(
 
 
 def end_tracing(provider: TracerProvider) -> None:
-    """Sends what waits, for at most `SENDING_SECONDS_MAX`: a collector that is gone does not keep a process."""
+    """Sends the spans that wait, for at most `SENDING_SECONDS_MAX`: a collector that is gone does not delay the end."""
     ending = Thread(target=provider.shutdown, daemon=True)
     ending.start()
     ending.join(SENDING_SECONDS_MAX)
@@ -175,7 +175,7 @@ def trace_id() -> str | None:
 
 @contextmanager
 def attached(carried: Carrier | None) -> Iterator[None]:
-    """Goes on in the trace that a carrier names: what is published or logged inside belongs to it."""
+    """Continues the trace that a carrier names. Records published and lines logged inside belong to it."""
     token = otel_context.attach(extracted(carried))
     try:
         yield
@@ -186,7 +186,7 @@ def attached(carried: Carrier | None) -> Iterator[None]:
 class span:
     """A span, in the trace of `carried` where given (an empty one begins a trace), else of the current one.
 
-    Attributes hold nothing personal. Where nothing is recorded, only the ids are made, at a fifth of the cost.
+    Attributes hold no personal value. Where spans are not recorded, only their ids are made, at a fifth of the cost.
     """
 
     __slots__ = ("_attributes", "_carried", "_kind", "_name", "_span", "_token")
@@ -252,7 +252,7 @@ def _with_trace(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMappi
 
 
 def redacted(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keeps what is known to be harmless. Exceptions give their class and place, never their text or values."""
+    """Keeps the values that are known to be harmless. Of an exception it keeps class and place, never text or values."""
     failure = line.pop("exc_info", None)
     error = sys.exc_info()[1] if failure is True else failure[1] if isinstance(failure, tuple) else failure
     if isinstance(error, BaseException):
@@ -268,7 +268,7 @@ def redacted(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[
 
 
 def _is_figure(value: Any) -> bool:
-    """Counts and durations say nothing about anybody; longer numbers may be somebody's."""
+    """Whether a number is a count or duration, which is not personal. A longer number may be a person's."""
     return value is None or isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < 10**9)
 
 
@@ -293,12 +293,12 @@ def _as_json(line: Any, **_: Any) -> str:
         UnicodeEncodeError,
         TypeError,
         RecursionError,
-    ):  # half a character, an odd key: a line all the same
+    ):  # a lone surrogate or a key that is no text must not lose the log line
         return json.dumps(line, default=str, skipkeys=True)
 
 
 def configure_logging(service: str, level: str = "info", stream: TextIO | None = None) -> None:
-    """One JSON object per line, on standard error unless told; libraries that use `logging` speak through it too."""
+    """Logs one JSON object per line, by default to standard error. Lines of libraries that use `logging` are included."""
     number = logging.getLevelNamesMapping()[level.upper()]
 
     def named(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
