@@ -1,4 +1,7 @@
-"""The one module that reads the machine's time and makes new ids. All other code takes a `Clock` as an argument."""
+"""The one module that reads the machine's time and makes new ids.
+
+All other code takes a `Clock` as an argument.
+"""
 
 import asyncio
 import os

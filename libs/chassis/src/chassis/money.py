@@ -12,7 +12,8 @@ import iso4217
 AMOUNT_MINOR_MAX: Final = 10**15
 """One amount."""
 BALANCE_MINOR_MAX: Final = 9 * 10**15
-"""The sum of one account and currency, either side of zero: below 2^53, so that every reader of JSON has it exactly."""
+"""The sum of one account and currency, either side of zero: below 2^53, so that every reader of JSON has it
+exactly."""
 TURNOVER_MINOR_MAX: Final = 9 * 10**18
 """The sum of absolute amounts, of one account or of many: below 2^63, so that every database holds it."""
 DECIMALS_MAX: Final = 12
@@ -24,7 +25,8 @@ GROUP_MARKS: Final = ("", ".", ",", "'", " ", "_")
 EXPONENTS: Final[Mapping[str, int]] = {
     currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None
 }
-"""The currencies that money can be booked in: those with minor units, so no gold (XAU), no test code (XTS, XXX)."""
+"""The currencies that money can be booked in: those with minor units, so no gold (XAU), no test code (XTS,
+XXX)."""
 
 if TYPE_CHECKING:
     CurrencyCode = str
@@ -54,10 +56,12 @@ def is_currency(text: str) -> bool:
 
 
 class NumberFormat:
-    """How decimal numbers are written: the mark before the decimals, the mark between groups, and the groups' sizes.
+    """How decimal numbers are written: the mark before the decimals, the mark between groups, and the groups'
+    sizes.
 
-    `group_sizes` counts from the right and repeats its last size: (3,) is 1,234,567 and (3, 2) is 12,34,567. Groups
-    may be left out of a number; a number that has a group mark has all of them, each in its place.
+    `group_sizes` counts from the right and repeats its last size: (3,) is 1,234,567 and (3, 2) is
+    12,34,567. Groups may be left out of a number; a number that has a group mark has all of them, each in
+    its place.
     """
 
     def __init__(
@@ -78,7 +82,8 @@ class NumberFormat:
         self._signed = re.compile(f"([+-]?)({whole}){self._decimals}")
 
     def minor_units(self, text: str, decimals: int, minor_max: int = AMOUNT_MINOR_MAX) -> int:
-        """`text` as minor units of a currency with `decimals`, at most `minor_max`; never rounds, never guesses.
+        """`text` as minor units of a currency with `decimals`, at most `minor_max`; never rounds, never
+        guesses.
 
         Raises AmountUnreadable. A sign stands before the number.
         """
@@ -103,7 +108,8 @@ def _listed(marks: Sequence[str]) -> str:
 
 
 def _grouped(mark: str, sizes: Sequence[int]) -> list[str]:
-    """Patterns of whole numbers with all their group marks: one by how many groups there are, up to the repeating one."""
+    """Patterns of whole numbers with all their group marks: one by how many groups there are, up to the
+    repeating one."""
     if not mark:
         return []
     escaped, patterns, tail = re.escape(mark), list[str](), ""

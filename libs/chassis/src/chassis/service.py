@@ -1,7 +1,9 @@
-"""A service, declared once: what starts its processes and what looks at it from outside read the same value.
+"""The declaration of a service.
 
-Each service says in its `pyproject.toml` where its declaration is, in the entry-point group `crm.services`. Whoever asks
-for `services()` gets those that are installed, so that no program keeps a list of them.
+The programs that run its processes and those that inspect it read the same value.
+
+Each service names its declaration in its `pyproject.toml`, in the entry-point group `crm.services`.
+`services()` returns the installed ones, so that no program keeps a list of them.
 """
 
 import sys
@@ -32,7 +34,7 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A context: its store, what of it is published, and where."""
+    """A context: its event store, the function that makes its public events, and their topic."""
 
     name: str
     schema: str
@@ -47,11 +49,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Service(Generic[S]):
-    """All that a service is.
+    """The parts of a service.
 
-    `name`: of its processes and of its consumer groups. `routes(settings, heads)`: its HTTP; `heads` tell where the stores
-    of other contexts end, for whoever waits for a view to show something. `without_postgres`: the roles that use no
-    PostgreSQL. `taken`: topics of others' records that it takes, with their shape.
+    `name`: of its processes and of its consumer groups. `routes(settings, heads)`: its HTTP routes;
+    `heads` give the last positions of the stores of other contexts, for requests that wait for a view.
+    `without_postgres`: the roles that use no PostgreSQL. `taken`: topics of other systems' records that it
+    takes, with their schemas.
     """
 
     name: str

@@ -21,7 +21,10 @@ _SASL: Final = {"PLAIN": "SASLPlaintext", "SCRAM-SHA-256": "SASLScram256", "SCRA
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """The security of a connection to brokers. Files are read whenever a client is made, so renewed files are used then."""
+    """The security of a connection to brokers.
+
+    Files are read whenever a client is made, so renewed files are used then.
+    """
 
     protocol: Protocol = "PLAINTEXT"
     mechanism: Mechanism = "SCRAM-SHA-512"
@@ -106,6 +109,7 @@ def faststream_security(servers: str) -> "BaseSecurity | None":
 
 
 def insync_least(servers: str, replicas: int) -> int:
-    """How many replicas must have a record before it is acknowledged, for a topic with this number of replicas."""
+    """How many replicas must have a record before it is acknowledged, for a topic with this number of
+    replicas."""
     said = servers.min_insync_replicas if isinstance(servers, KafkaServers) else None
     return min(replicas, said or (2 if replicas >= REPLICAS_SAFE_LEAST else 1))

@@ -1,9 +1,11 @@
-"""Changes of the schema. `migrate` runs them as the owner. Services only check which were run, and wait for them.
+"""Changes of the schema. `migrate` runs them as the owner.
 
-To add a table: write its DDL into a step of the module it belongs to (`Tables`), with `{schema}` for its schema; the
-services' role may then select, insert, update and delete in it. Steps are written so that they can be run again
-(`if not exists`, `or replace`). Until the first release a step may be edited: a changed text is run once more. After
-it, a step is never edited; a change is a further step.
+Services only check which were run, and wait for them.
+
+To add a table: write its DDL into a step of the module it belongs to (`Tables`), with `{schema}` for its
+schema; the services' role may then select, insert, update and delete in it. Steps are written so that they
+can be run again (`if not exists`, `or replace`). Until the first release a step may be edited: a changed
+text is run once more. After it, a step is never edited; a change is a further step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,8 @@ LOCK_SECONDS_MAX: Final = 3.0
 STEP_SECONDS_MAX: Final = 600.0
 TRIES_MAX: Final = 20
 PAUSE_SECONDS: Final = 2.0
-"""The pause between two tries. The statements that waited behind the step run in it. The server waits, so no clock is needed."""
+"""The pause between two tries. The statements that waited behind the step run in it. The server waits, so no
+clock is needed."""
 TURN_SECONDS_MAX: Final = 300
 """How long one migration waits for another one of the same database."""
 
@@ -82,8 +85,9 @@ class MigrationBlocked(Exception):
 class Tables:
     """The tables of one module: ordered steps of DDL, the role that services work as, and what it may do.
 
-    `names` are further names that stand in the steps. Without `grants` the role may read and write all tables of the
-    schema; DDL and TRUNCATE it may in no case. `read_grants` is what `READER` may read, by default nothing.
+    `names` are further names that stand in the steps. Without `grants` the role may read and write all
+    tables of the schema; DDL and TRUNCATE it may in no case. `read_grants` is what `READER` may read, by
+    default nothing.
     """
 
     module: str
@@ -117,10 +121,10 @@ def migrate(
 ) -> int:
     """Brings a database to what `tables` say, as its owner; returns how many steps were run.
 
-    Safe to repeat, and to run twice at once: the second waits for the first and finds nothing to do. The login of
-    `service_url` becomes a member of the roles, unless it is the owner itself. The login of `reader_url` is made where it
-    is missing and gets the rights of `READER` alone. Nobody but owner and service may connect to a `private` database.
-    Raises MigrationBlocked.
+    Safe to repeat, and to run twice at once: the second waits for the first and finds nothing to do. The
+    login of `service_url` becomes a member of the roles, unless it is the owner itself. The login of
+    `reader_url` is made where it is missing and gets the rights of `READER` alone. Nobody but owner and
+    service may connect to a `private` database. Raises MigrationBlocked.
     """
     login = None if service_url is None else conninfo_to_dict(service_url).get("user")
     with connect(owner_url, statement_seconds=STEP_SECONDS_MAX, lock_seconds=LOCK_SECONDS_MAX) as connection:
@@ -157,7 +161,10 @@ def missing(connection: "psycopg.Connection[Any]", tables: Sequence[Tables]) -> 
 
 
 def require(url: str, tables: Sequence[Tables]) -> None:
-    """Raises SchemaBehind where a step was not run yet, OperationalError where the server does not answer. Changes nothing."""
+    """Raises SchemaBehind where a step was not run yet, OperationalError where the server does not answer.
+
+    Changes nothing.
+    """
     with connect(url) as connection:
         behind = missing(connection, tables)
     if behind:
@@ -224,7 +231,10 @@ def _membership(tables: Tables, member: str | None) -> str:
 
 
 def _make_reader(connection: "psycopg.Connection[Any]", url: str) -> None:
-    """Lets the login of that address act as the reader. An existing login keeps its password unless `migrate` made it."""
+    """Lets the login of that address act as the reader.
+
+    An existing login keeps its password unless `migrate` made it.
+    """
     known = conninfo_to_dict(url)
     login, password = str(known.get("user") or READER), known.get("password")
     found = connection.execute("select from pg_roles where rolname = %s", [login]).fetchone()
@@ -263,8 +273,8 @@ def close_to_public(
 ) -> None:
     """Revokes a right on this database from `public`. Reports it where only the database's owner can do that.
 
-    `right` is `temporary` or `connect`. With `temporary`, a superuser also revokes large objects, which every login
-    could write otherwise.
+    `right` is `temporary` or `connect`. With `temporary`, a superuser also revokes large objects, which
+    every login could write otherwise.
     """
     database = sql.Identifier(connection.info.dbname)
     taken = sql.SQL("revoke {} on database {} from public").format(sql.SQL(right), database)
@@ -303,7 +313,10 @@ def _run(
     tries_max: int,
     said: Callable[[str], None],
 ) -> None:
-    """Runs one step in one transaction with its record. Where a table is in use it tries again, a bounded number of times."""
+    """Runs one step in one transaction with its record.
+
+    Where a table is in use it tries again, a bounded number of times.
+    """
     for turn in range(1, tries_max + 1):
         try:
             with connection.transaction():

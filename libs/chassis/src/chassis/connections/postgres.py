@@ -1,8 +1,9 @@
-"""Every connection to PostgreSQL is opened here: as the role that is asked for, and with a limit on each wait.
+"""Every connection to PostgreSQL is opened here: as the role that is asked for, and with a limit on each
+wait.
 
-There are three limits. The server ends a statement that runs too long. TCP detects a server that is gone without
-closing the connection. The client's own limit, which is a little longer than the server's, detects a server that runs
-and does not answer (a frozen process, a stalled disk).
+There are three limits. The server ends a statement that runs too long. TCP detects a server that is gone
+without closing the connection. The client's own limit, which is a little longer than the server's, detects
+a server that runs and does not answer (a frozen process, a stalled disk).
 """
 
 from typing import Any, Final
@@ -13,7 +14,8 @@ from typing_extensions import override
 
 CONNECT_SECONDS_MAX: Final = 5
 SILENT_SECONDS_MAX: Final = 10
-"""How long TCP waits for the acknowledgement of sent data, and how long an idle connection may be dead unnoticed."""
+"""How long TCP waits for the acknowledgement of sent data, and how long an idle connection may be dead
+unnoticed."""
 LOCK_SECONDS_MAX: Final = 10.0
 STATEMENT_SECONDS_MAX: Final = 30.0
 ANSWER_SECONDS_SPARE: Final = 5.0
@@ -76,7 +78,8 @@ def connect(
     lock_seconds: float = LOCK_SECONDS_MAX,
     **options: Any,
 ) -> Connection:
-    """A connection in autocommit that acts as `role`, or as its login where none is named; raises OperationalError."""
+    """A connection in autocommit that acts as `role`, or as its login where none is named; raises
+    OperationalError."""
     connection = Connection.connect(_named(url), autocommit=True, **_KEEP_ALIVE, **options)
     connection.answer_seconds = statement_seconds + ANSWER_SECONDS_SPARE
     try:

@@ -10,7 +10,8 @@ from chassis.connections.transient import DATABASE_LOST, StoreUnavailable
 
 
 class Reconnecting:
-    """Statements run as `role`, each for at most `statement_seconds`; opened by the first, and by the next after a loss."""
+    """Statements run as `role`, each for at most `statement_seconds`; opened by the first, and by the next
+    after a loss."""
 
     def __init__(self, url: str, role: str, statement_seconds: float) -> None:
         self._url = url
@@ -21,7 +22,10 @@ class Reconnecting:
     async def execute(
         self, statement: sql.Composed, values: tuple[object, ...]
     ) -> "psycopg.AsyncCursor[Any]":
-        """Returns the result of a statement. Raises StoreUnavailable, and closes the connection, where the database does not answer."""
+        """Returns the result of a statement.
+
+        Raises StoreUnavailable, and closes the connection, where the database does not answer.
+        """
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = await connect_async(

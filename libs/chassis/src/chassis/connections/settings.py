@@ -44,7 +44,10 @@ PostgresUrl = Annotated[str, AfterValidator(_connection_string)]
 
 
 def from_environment(kind: type[S]) -> S:
-    """Returns settings of that class. Where the environment lacks a value, writes one line to stderr and exits with code 2."""
+    """Returns settings of that class.
+
+    Where the environment lacks a value, writes one line to stderr and exits with code 2.
+    """
     try:
         return kind()
     except ValidationError as error:
@@ -78,7 +81,8 @@ class TokenSettings(BaseSettings):
 
     @property
     def development(self) -> bool:
-        """Whether development tokens and named crash points are allowed, which must never be used with real data."""
+        """Whether development tokens and named crash points are allowed, which must never be used with real
+        data."""
         return self.environment == "development"
 
     @property
@@ -90,12 +94,13 @@ class TokenSettings(BaseSettings):
 class Settings(TokenSettings):
     """Where the servers are, and what the process listens on.
 
-    `keys_url` is the database of the data keys. By default it is a database of its own on the server of the events.
-    The defaults are the safe values: production, loopback, no trusted proxy.
+    `keys_url` is the database of the data keys. By default it is a database of its own on the server of
+    the events. The defaults are the safe values: production, loopback, no trusted proxy.
     """
 
     postgres_url: PostgresUrl = Field(default="", validation_alias="POSTGRES_URL")
-    """Empty for a role that uses no PostgreSQL and gets no login. `chassis.process.roles.main` refuses any other role then."""
+    """Empty for a role that uses no PostgreSQL and gets no login. `chassis.process.roles.main` refuses any
+    other role then."""
     mongo_url: str = Field(default="mongodb://127.0.0.1:27017/?replicaSet=rs0", validation_alias="MONGO_URL")
     kafka_url: str = Field(default="127.0.0.1:9092", validation_alias="KAFKA_URL")
     kafka_security_protocol: Protocol = Field(default="PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL")

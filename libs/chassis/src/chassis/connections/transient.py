@@ -1,7 +1,7 @@
 """The one list of transient errors: errors of the environment, not of the work that met them.
 
-A consumer or role that meets one stops, reports the reason, commits nothing and tries again. Such an error never parks
-a subject, writes a dead letter, sets an intake aside or ends a process.
+A consumer or role that meets one stops, reports the reason, commits nothing and tries again. Such an error
+never parks a subject, writes a dead letter, sets an intake aside or ends a process.
 """
 
 from typing import Final
@@ -21,7 +21,10 @@ class ServerLost(Transient):
 
 
 class StoreUnavailable(ServerLost):
-    """The database did not answer; whether the write happened is unknown. Ask again with the same command key."""
+    """The database did not answer; whether the write happened is unknown.
+
+    Ask again with the same command key.
+    """
 
 
 DATABASE_LOST: Final[tuple[type[Exception], ...]] = (
@@ -31,9 +34,10 @@ DATABASE_LOST: Final[tuple[type[Exception], ...]] = (
 )
 """Errors of PostgreSQL after which a new connection may succeed.
 
-By SQLSTATE: connection lost (08), the database is read-only during a failover (25006) or ended an idle transaction
-(25P03), serialization and deadlock (40), disk full, out of memory or connections (53), locks and objects in use (55),
-cancelled, shut down or not started yet (57), an error of its system or of itself (58, XX).
+By SQLSTATE: connection lost (08), the database is read-only during a failover (25006) or ended an idle
+transaction (25P03), serialization and deadlock (40), disk full, out of memory or connections (53), locks
+and objects in use (55), cancelled, shut down or not started yet (57), an error of its system or of itself
+(58, XX).
 """
 
 LOST: Final[tuple[type[Exception], ...]] = (ServerLost, *DATABASE_LOST, ConnectionError, TimeoutError)
@@ -55,7 +59,8 @@ TRANSIENT: Final[tuple[type[Exception], ...]] = (
 """All transient errors, for `except`. Only `is_transient` recognises an exception group."""
 
 _DRIVERS: Final = frozenset({"ConnectionFailure", "ExecutionTimeout", "WTimeoutError", "KafkaError"})
-"""Errors of drivers that need not be imported here: pymongo and aiokafka. `chassis.read.mongo` translates MongoDB's others."""
+"""Errors of drivers that need not be imported here: pymongo and aiokafka. `chassis.read.mongo` translates
+MongoDB's others."""
 
 
 def is_transient(error: BaseException) -> bool:

@@ -1,8 +1,8 @@
 """The AsyncAPI 3.0 document of all topics and events, made from `contracts`, and its two addresses.
 
-FastStream can make one from running subscribers, but it knows neither our headers nor events that are only published,
-and its page loads scripts from other hosts. The document is therefore made here, and FastStream's models check it in a
-test.
+FastStream can make one from running subscribers, but it knows neither our headers nor events that are only
+published, and its page loads scripts from other hosts. The document is therefore made here, and
+FastStream's models check it in a test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,8 @@ Json = dict[str, Any]
 
 
 class Taken(NamedTuple):
-    """Records of others that a service takes: the JSON schemas of their bodies and headers, and examples of bodies."""
+    """Records of others that a service takes: the JSON schemas of their bodies and headers, and examples of
+    bodies."""
 
     topic: Topic
     payload: Json
@@ -103,7 +104,8 @@ def described(taken: Sequence[Taken], *, brokers: str = BROKERS, protocol: str =
 
 
 def _hoisted(name: str, schema: Json, schemas: dict[str, Json]) -> Json:
-    """A schema whose definitions stand in the document's `components`, because a reference starts at its root."""
+    """A schema whose definitions stand in the document's `components`, because a reference starts at its
+    root."""
     own = {each: f"{name}.{each}" for each in schema.get("$defs", ())}
 
     def moved(part: Any) -> Any:

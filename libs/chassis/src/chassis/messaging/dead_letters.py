@@ -1,8 +1,8 @@
 """Dead letters: records that a consumer group could not process, each with the reason and its place.
 
-A dead letter holds nothing of its record in clear. An event of ours is not copied: its topic keeps it for ever, and the
-letter gives its place. A record of another topic, which is kept for days only, is sealed whole under a key of the
-custody. Letters are kept for `Topic.kept_days`.
+A dead letter holds nothing of its record in clear. An event of ours is not copied: its topic keeps it for
+ever, and the letter gives its place. A record of another topic, which is kept for days only, is sealed
+whole under a key of the custody. Letters are kept for `Topic.kept_days`.
 """
 
 import asyncio
@@ -127,7 +127,10 @@ class DeadLetter(NamedTuple):
 
 
 class DeadLetters:
-    """Writes the dead letters of one group. Without a custody no record is copied: its topic must keep it for ever."""
+    """Writes the dead letters of one group.
+
+    Without a custody no record is copied: its topic must keep it for ever.
+    """
 
     def __init__(
         self,
@@ -147,9 +150,12 @@ class DeadLetters:
         self._custody = custody
 
     async def write(self, records: Sequence[tuple[Record, str]], event: Delivered | None = None) -> None:
-        """Writes a dead letter for each record, with the reason. `event` is the event that was read from the one record.
+        """Writes a dead letter for each record, with the reason.
 
-        A reason holds nothing of the record. Raises PublishFailed, and what is transient where there is no key.
+        `event` is the event that was read from the one record.
+
+        A reason holds nothing of the record. Raises PublishFailed, and what is transient where there is no
+        key.
         """
         letters = [await self._letter(record, reason, event) for record, reason in records]
         await self._publisher.publish(letters)
@@ -190,7 +196,8 @@ class DeadLetters:
 
 
 class Resent(NamedTuple):
-    """The result of a resending: records that were published again, and dead letters without a copy that opens."""
+    """The result of a resending: records that were published again, and dead letters without a copy that
+    opens."""
 
     sent: int
     without_copy: int
@@ -229,10 +236,13 @@ def resending(group: str) -> str:
 
 
 async def resend(kafka: Any, group: str, publisher: Publisher, custody: Custody) -> Resent:
-    """Publishes the records that a group's dead letters copy to their topics. Skips letters of an earlier resending.
+    """Publishes the records that a group's dead letters copy to their topics.
 
-    Each record goes to its own partition, in the order that it had there, so every subject's order holds. After a
-    crash some are sent twice, which their own identity makes harmless. Raises BrokerUnavailable, and what is transient.
+    Skips letters of an earlier resending.
+
+    Each record goes to its own partition, in the order that it had there, so every subject's order holds.
+    After a crash some are sent twice, which their own identity makes harmless. Raises BrokerUnavailable,
+    and what is transient.
     """
     topic, remembered = dead_letters(group).name, resending(group)
     done = (await group_offsets(kafka, remembered)).get((topic, 0), 0)

@@ -1,7 +1,8 @@
 """A public event as views and policies get it, read lazily from a record.
 
-The fields of the envelope that every reader needs are parsed at once, the others on demand. The body is checked against
-the schema of its contract and stays JSON: ids and dates are text, personal values are sealed.
+The fields of the envelope that every reader needs are parsed at once, the others on demand. The body is
+checked against the schema of its contract and stays JSON: ids and dates are text, personal values are
+sealed.
 """
 
 import typing
@@ -114,7 +115,8 @@ class Delivered:
 
     @property
     def stored_name(self) -> str:
-        """The name under which the context's store holds it: with subject and sequence, what opens sealed values."""
+        """The name under which the context's store holds it: with subject and sequence, what opens sealed
+        values."""
         return _text(self._header("ce_storedname"))
 
     @property
@@ -199,7 +201,8 @@ def read(record: Record) -> Delivered | Passed:
 
 
 def read_body(name: str, version: int, value: bytes) -> dict[str, Any]:
-    """A body as JSON has it, checked against its contract; raises BodyInvalid, and TypeUnknown for a newer writer."""
+    """A body as JSON has it, checked against its contract; raises BodyInvalid, and TypeUnknown for a newer
+    writer."""
     try:
         return _decoder(name, version).decode(value)
     except msgspec.DecodeError as error:

@@ -1,9 +1,9 @@
 """Fetching from Kafka past a record that the client cannot decode.
 
-aiokafka decodes the names of headers as UTF-8 while it returns records. After one name that is not UTF-8 it raises on
-every call, and loses the good records that it had already taken out of its buffers. Here such a record is returned in
-its place, without key, value and headers, because the client does not give them. The record itself stays in its topic
-for the topic's retention.
+aiokafka decodes the names of headers as UTF-8 while it returns records. After one name that is not UTF-8
+it raises on every call, and loses the good records that it had already taken out of its buffers. Here such
+a record is returned in its place, without key, value and headers, because the client does not give them.
+The record itself stays in its topic for the topic's retention.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition  # type: i
 from typing_extensions import override
 
 UNREADABLE: Final = (("unreadable", b"the name of a header is not UTF-8"),)
-"""The headers of the substitute for a record that cannot be decoded; the substitute is recognised by their identity."""
+"""The headers of the substitute for a record that cannot be decoded; the substitute is recognised by their
+identity."""
 UNREADABLE_REASON: Final = "the name of a header is not UTF-8"
 SINGLY_RECORDS_MAX: Final = 1_000
 """Records of a partition that are fetched one by one before the other partitions are fetched again."""
@@ -21,7 +22,10 @@ SINGLY_MILLISECONDS_MAX: Final = 500
 
 
 class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
-    """aiokafka's consumer, which goes on after a record that it cannot decode. A record may be returned twice."""
+    """aiokafka's consumer, which goes on after a record that it cannot decode.
+
+    A record may be returned twice.
+    """
 
     def __init__(self, *topics: str, **options: Any) -> None:
         super().__init__(*topics, **options)
@@ -50,7 +54,8 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
         return found
 
     async def _back(self, partitions: Iterable[TopicPartition]) -> None:
-        """Fetches again the records that were taken out of the buffers and not returned when a record could not be decoded."""
+        """Fetches again the records that were taken out of the buffers and not returned when a record could
+        not be decoded."""
         for at in partitions:
             offset = self._given.get(at)
             if offset is None and self._group_id is not None:

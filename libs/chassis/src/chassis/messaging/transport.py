@@ -1,10 +1,11 @@
 """Records on Kafka: how they are published, and how they are consumed.
 
-`Publisher` is a port: Kafka in production, the simulation's broker in the simulation. Delivery is at least once. A
-consumer makes its own effects idempotent.
+`Publisher` is a port: Kafka in production, the simulation's broker in the simulation. Delivery is at least
+once. A consumer makes its own effects idempotent.
 
-Consuming is a FastStream batch subscriber. Publishing is aiokafka below FastStream, whose `publish` costs 36 us per
-record with fourteen headers, against 8 us for a batch of a partition that is built here (19,000 and 60,000 records/s).
+Consuming is a FastStream batch subscriber. Publishing is aiokafka below FastStream, whose `publish` costs
+36 us per record with fourteen headers, against 8 us for a batch of a partition that is built here (19,000
+and 60,000 records/s).
 """
 
 import asyncio
@@ -41,7 +42,8 @@ BATCH_BYTES_MAX: Final = 900 * 1024
 RECORDS_MAX: Final = 1_000
 FETCH_BYTES_LEAST: Final = 1 << 20
 FETCH_BYTES_PER_RECORD: Final = 250
-"""Fetched ahead of each partition for every record of a batch: six partitions then fill one with records of 1.5 KB."""
+"""Fetched ahead of each partition for every record of a batch: six partitions then fill one with records of
+1.5 KB."""
 ACKNOWLEDGED_SECONDS_MAX: Final = 15
 CLOSING_SECONDS_MAX: Final = 3
 HANDLED_SECONDS_MAX: Final = 15
@@ -85,8 +87,8 @@ class Publisher(Protocol):
     async def publish(self, records: Sequence[Record]) -> None:
         """Returns when every record is acknowledged by all replicas in sync; raises PublishFailed otherwise.
 
-        Records of one partition arrive in the order given, and what arrives in spite of PublishFailed is a beginning
-        of each partition's records.
+        Records of one partition arrive in the order given, and what arrives in spite of PublishFailed is a
+        beginning of each partition's records.
         """
         ...
 
@@ -94,8 +96,8 @@ class Publisher(Protocol):
 class KafkaPublisher(Publisher):
     """Publishes with acknowledgement of all in-sync replicas. The client's own retries repeat no record.
 
-    After any failure the producer is closed and the next call makes a new one, so a fatal error does not last.
-    Each partition has one batch under way: a later batch never overtakes a batch that failed.
+    After any failure the producer is closed and the next call makes a new one, so a fatal error does not
+    last. Each partition has one batch under way: a later batch never overtakes a batch that failed.
     """
 
     def __init__(
@@ -199,11 +201,13 @@ async def _stopped(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminCl
 async def ensure_topics(url: str, topics: Iterable[Topic], *, complete: bool = True) -> list[str]:
     """Creates the topics that are missing and names them; raises BrokerUnavailable. Safe to repeat.
 
-    A `private` topic with a longer retention than declared is set to the declared one. Without `complete` it is not
-    checked that topics of events still begin at their first record: callers that only publish do not need that.
+    A `private` topic with a longer retention than declared is set to the declared one. Without `complete`
+    it is not checked that topics of events still begin at their first record: callers that only publish do
+    not need that.
 
-    Raises TopicDiffers where an existing topic would lose records that it must keep, or keep records that it must not:
-    another number of partitions, another retention or cleanup, too few in-sync replicas, or events that are gone.
+    Raises TopicDiffers where an existing topic would lose records that it must keep, or keep records that
+    it must not: another number of partitions, another retention or cleanup, too few in-sync replicas, or
+    events that are gone.
     """
     wanted = list(topics)
     async with _admin(url) as admin:
@@ -300,7 +304,8 @@ def _kept_insync(configs: Mapping[str, Mapping[str, str]], topic: Topic) -> dict
 
 
 async def begin_at_the_first(url: str, topics: Sequence[str]) -> None:
-    """Raises TopicDiffers where the first records of a topic are gone: a view built from the rest would be wrong."""
+    """Raises TopicDiffers where the first records of a topic are gone: a view built from the rest would be
+    wrong."""
     if not topics:
         return
     partitions = await _partitions(url, topics)
@@ -314,8 +319,8 @@ async def begin_at_the_first(url: str, topics: Sequence[str]) -> None:
 
 
 async def batch_bytes_max(url: str, topic: str) -> int:
-    """How large a batch of records the broker takes for a topic that is there (`max.message.bytes`, or the broker's own
-    `message.max.bytes`). Raises BrokerUnavailable."""
+    """How large a batch of records the broker takes for a topic that is there (`max.message.bytes`, or the
+    broker's own `message.max.bytes`). Raises BrokerUnavailable."""
     async with _admin(url) as admin:
         for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]):
             for _, _, _, _, entries in answer.resources:
@@ -381,13 +386,16 @@ DeadLetter = Callable[[Sequence[tuple[Record, str]]], Awaitable[None]]
 class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     """A member of a consumer group that hands batches to `handle`, one after the other.
 
-    A batch may span partitions; within a partition offsets rise. When `handle` returns, the batch is acknowledged; when
-    it raises, the batch and what follows it come again after a back-off that grows up to `BACK_OFF_SECONDS_MAX`. After
-    a rebalance another member may get what this one is still handling: expect every record twice.
+    A batch may span partitions; within a partition offsets rise. When `handle` returns, the batch is
+    acknowledged; when it raises, the batch and what follows it come again after a back-off that grows up
+    to `BACK_OFF_SECONDS_MAX`. After a rebalance another member may get what this one is still handling:
+    expect every record twice.
 
-    A record that the client cannot decode goes to `dead_letter` after the others of its batch; it is logged and passed over.
+    A record that the client cannot decode goes to `dead_letter` after the others of its batch; it is
+    logged and passed over.
 
-    `instance` is a name that outlives the process. A member that comes back under it gets its partitions at once.
+    `instance` is a name that outlives the process. A member that comes back under it gets its partitions
+    at once.
     """
 
     def __init__(
@@ -463,7 +471,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._subscriber = None
 
     async def _watch(self, stopping: asyncio.Event) -> None:
-        """Waits for the end. FastStream does not report that its loop ended because the client below it was stopped."""
+        """Waits for the end.
+
+        FastStream does not report that its loop ended because the client below it was stopped.
+        """
         while not stopping.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), WATCHED_SECONDS)
@@ -493,7 +504,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return None if self._subscriber is None else self._subscriber.consumer
 
     async def _parsed(self, records: tuple[Any, ...]) -> KafkaAckableMessage:
-        """Replaces FastStream's own parser, which decodes every header of every record. No consumer here needs that."""
+        """Replaces FastStream's own parser, which decodes every header of every record.
+
+        No consumer here needs that.
+        """
         return KafkaAckableMessage(
             body=b"", raw_message=records, headers={}, reply_to="", consumer=self._subscriber.consumer
         )

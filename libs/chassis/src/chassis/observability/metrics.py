@@ -104,7 +104,8 @@ _GAUGES: Final = {
 class Beside:
     """The gauges of processes beside this one, shown here as well; those of a process that is gone disappear.
 
-    `pages` returns the current addresses of their metrics. For machines on which no scraper reads each process.
+    `pages` returns the current addresses of their metrics. For machines on which no scraper reads each
+    process.
     """
 
     def __init__(self, pages: Callable[[], Mapping[str, str]]) -> None:
@@ -136,7 +137,10 @@ def _fetched(url: str) -> str | None:
 
 
 def _set(page: str) -> set[tuple[str, tuple[str, ...]]]:
-    """Sets our gauges to the values on a page of another process. Returns the gauges that were set, with their labels."""
+    """Sets our gauges to the values on a page of another process.
+
+    Returns the gauges that were set, with their labels.
+    """
     found = set()
     for family in text_string_to_metric_families(page):
         gauge = _GAUGES.get(family.name)

@@ -1,7 +1,8 @@
-"""Traces and logs: one trace id from the HTTP call or feed record to the view, and one JSON object per log line.
+"""Traces and logs: one trace id from the HTTP call or feed record to the view, and one JSON object per log
+line.
 
-Traces leave the process only where an OTLP endpoint is configured. Without one, spans are not recorded. Their ids are
-still passed on, so that the stored events and log lines of one request have one trace id.
+Traces leave the process only where an OTLP endpoint is configured. Without one, spans are not recorded.
+Their ids are still passed on, so that the stored events and log lines of one request have one trace id.
 """
 
 import json
@@ -85,7 +86,8 @@ LOGGED_WORDS: Final = frozenset(
         "run",
     ]
 )
-"""The words that a log line may have. All others are redacted, because an unknown word may be a person's name."""
+"""The words that a log line may have. All others are redacted, because an unknown word may be a person's
+name."""
 
 OTLP_HTTP: Final = "http/protobuf"
 OTLP_GRPC: Final = "grpc"
@@ -110,8 +112,8 @@ def configure_tracing(
 ) -> TracerProvider:
     """Sets the tracer of this process. `exporter` (tests) gets every span at once.
 
-    `endpoint` is an OTLP collector, `protocol` its protocol (OTEL_EXPORTER_OTLP_PROTOCOL). A process whose traces cannot
-    be sent starts all the same: traces are then not recorded, and a log line says so.
+    `endpoint` is an OTLP collector, `protocol` its protocol (OTEL_EXPORTER_OTLP_PROTOCOL). A process whose
+    traces cannot be sent starts all the same: traces are then not recorded, and a log line says so.
     """
     sending = None
     if endpoint is not None:
@@ -137,7 +139,8 @@ def configure_tracing(
 
 
 def end_tracing(provider: TracerProvider) -> None:
-    """Sends the spans that wait, for at most `SENDING_SECONDS_MAX`: a collector that is gone does not delay the end."""
+    """Sends the spans that wait, for at most `SENDING_SECONDS_MAX`: a collector that is gone does not delay
+    the end."""
     ending = Thread(target=provider.shutdown, daemon=True)
     ending.start()
     ending.join(SENDING_SECONDS_MAX)
@@ -186,7 +189,8 @@ def attached(carried: Carrier | None) -> Iterator[None]:
 class span:
     """A span, in the trace of `carried` where given (an empty one begins a trace), else of the current one.
 
-    Attributes hold no personal value. Where spans are not recorded, only their ids are made, at a fifth of the cost.
+    Attributes hold no personal value. Where spans are not recorded, only their ids are made, at a fifth of
+    the cost.
     """
 
     __slots__ = ("_attributes", "_carried", "_kind", "_name", "_span", "_token")
@@ -252,7 +256,10 @@ def _with_trace(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMappi
 
 
 def redacted(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keeps the values that are known to be harmless. Of an exception it keeps class and place, never text or values."""
+    """Keeps the values that are known to be harmless.
+
+    Of an exception it keeps class and place, never text or values.
+    """
     failure = line.pop("exc_info", None)
     error = sys.exc_info()[1] if failure is True else failure[1] if isinstance(failure, tuple) else failure
     if isinstance(error, BaseException):
@@ -298,7 +305,10 @@ def _as_json(line: Any, **_: Any) -> str:
 
 
 def configure_logging(service: str, level: str = "info", stream: TextIO | None = None) -> None:
-    """Logs one JSON object per line, by default to standard error. Lines of libraries that use `logging` are included."""
+    """Logs one JSON object per line, by default to standard error.
+
+    Lines of libraries that use `logging` are included.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
 
     def named(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

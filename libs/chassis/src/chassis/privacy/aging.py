@@ -1,7 +1,8 @@
-"""Caches that are bounded by entries and by age, for what must not stay in memory: keys, and what they opened.
+"""Caches that are bounded by entries and by age, for values that must not stay in memory: keys, and values
+they opened.
 
-An entry that is too old is never given out, and `expire_all` drops those that nobody asks for, so that a value whose
-key was destroyed leaves an idle process too.
+An entry that is too old is never returned. `expire_all` drops old entries that are never read, so that a
+value whose key was destroyed also leaves an idle process.
 """
 
 import asyncio
@@ -21,7 +22,10 @@ V = TypeVar("V")
 
 
 class AgedCache(Generic[K, V]):
-    """At most `entries_max` entries, each for at most `seconds_max` after it was put. Safe to share between threads."""
+    """At most `entries_max` entries, each for at most `seconds_max` after it was put.
+
+    Safe to share between threads.
+    """
 
     __slots__ = ("__weakref__", "_entries", "_lock", "_monotonic", "entries_max", "seconds_max")
 
@@ -47,7 +51,10 @@ class AgedCache(Generic[K, V]):
         return [None if entry is None or entry[0] < oldest else entry[1] for entry in entries]
 
     def put(self, key: K, value: V, *, since: float | None = None) -> None:
-        """Keeps a value that was true at `since` (now where left out); the oldest go where there are too many."""
+        """Keeps a value that was true at `since` (by default now).
+
+        Where there are too many entries, the oldest are dropped.
+        """
         with self._lock:
             entries = self._entries
             entries[key] = self._monotonic() if since is None else since, value
@@ -88,7 +95,7 @@ def expire_all() -> None:
 
 
 async def expiring(clock: Clock) -> None:
-    """Does so until it is cancelled."""
+    """Runs `expire_all` again and again until it is cancelled."""
     while True:
         await clock.sleep(EXPIRED_EVERY_SECONDS)
         expire_all()

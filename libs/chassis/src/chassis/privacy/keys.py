@@ -1,8 +1,9 @@
 """Personal data: one key per subject, values sealed one by one, erasure by destroying the key.
 
-Data keys are random, wrapped by a key-encryption key, and live in a database of their own, so that neither a copy of
-the event store nor a copy of the key database alone shows anything. Sealing is AES-256-GCM with the place of the value
-as associated data: a token moved to another field, event, stream or store does not open.
+Data keys are random, wrapped by a key-encryption key, and live in a database of their own, so that neither
+a copy of the event store nor a copy of the key database alone shows anything. Sealing is AES-256-GCM with
+the place of the value as associated data: a token moved to another field, event, stream or store does not
+open.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from chassis.connections.transient import DATABASE_LOST, Transient
 from chassis.privacy.aging import AgedCache
 
 ERASED: Final = "***"
-"""What a reader sees where the key is gone."""
+"""The text that a reader sees where the key is gone."""
 SEALED_PREFIX: Final = "k1."
 KEYS_CACHED_MAX: Final = 20_000
 """A key that is ready to use takes 3 KB, most of it inside OpenSSL."""
@@ -37,26 +38,30 @@ KEYS_CACHED_SECONDS: Final = 60.0
 """How long a key that was destroyed elsewhere may still open values in this process."""
 KEYS_PER_QUERY: Final = 5_000
 _READABLE_BY_GROUP: Final = 0o440
-"""A Secret in a pod: the kubelet's file belongs to root, and the pod's group (`fsGroup`) may read it. Nobody may write it."""
+"""A Secret in a pod: the kubelet's file belongs to root, and the pod's group (`fsGroup`) may read it. Nobody
+may write it."""
 T = TypeVar("T")
 _NONCE_BYTES: Final = 12
 _KEY_BYTES: Final = 32
 
 
 class Tampered(Exception):
-    """A token does not belong to where it stands, or was changed."""
+    """A sealed value was moved to another place, or was changed."""
 
 
 class WrongKeyEncryption(Tampered, Transient):
-    """A data key was wrapped by another key-encryption key than the one at hand, or for another subject."""
+    """A data key was wrapped by another key-encryption key than the current one, or for another subject."""
 
 
 class KeyEncryptionUnusable(Transient):
-    """What is to be the key-encryption key is none."""
+    """The configured key-encryption key is not a valid key."""
 
 
 class KeyEncryptionMissing(KeyEncryptionUnusable):
-    """There is no file of the key-encryption key. A new key would open nothing of what was sealed before."""
+    """There is no file of the key-encryption key.
+
+    A new key would not open the values that were sealed before.
+    """
 
 
 class SecretMissing(Transient):
@@ -77,7 +82,7 @@ class DataKey:
         self._derived: dict[str, bytes] = {}
 
     def derived(self, purpose: str) -> bytes:
-        """As `derive`, kept; for the few purposes that code names."""
+        """As `derive`, cached; for the few purposes that the code names."""
         secret = self._derived.get(purpose)
         if secret is None:
             secret = self._derived[purpose] = self.derive(purpose)
@@ -93,7 +98,7 @@ class DataKey:
 
 
 class Origin(NamedTuple):
-    """Where a sealed value was first written; whoever carries a token carries this beside it."""
+    """Where a sealed value was first written. A copy of the sealed value must keep it beside the token."""
 
     store: str
     stream_id: UUID
@@ -105,7 +110,7 @@ class Origin(NamedTuple):
         return f"{self.prefix()}{place}|{key.id.hex}".encode()
 
     def prefix(self) -> str:
-        """What the associated data of all fields of one event share."""
+        """The common prefix of the associated data of all fields of one event."""
         return f"{self.store}|{self.stream_id.hex}|{self.version}|{self.name}|"
 
 
@@ -142,7 +147,7 @@ def open_value(key: DataKey | None, origin: Origin, place: str, token: str | Non
 
 
 def seal_bytes(key: DataKey, place: str, plain: bytes) -> bytes:
-    """Seals bytes that are kept beside events; `place` says where they belong."""
+    """Seals bytes that are stored beside events; `place` binds them to their place."""
     nonce = os.urandom(_NONCE_BYTES)
     return key.id.bytes + nonce + key.cipher.encrypt(nonce, plain, f"{place}|{key.id.hex}".encode())
 
@@ -165,12 +170,13 @@ class KeyEncryption(Protocol):
         ...
 
     def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
-        """The key again; raises Tampered where it was wrapped for somebody else."""
+        """The unwrapped key; raises Tampered where it was wrapped for another subject."""
         ...
 
 
 class FileKeyEncryption(KeyEncryption):
-    """A key-encryption key in a file that its owner alone may read, or that is mounted into a pod for its group to read."""
+    """A key-encryption key in a file that only its owner may read, or that is mounted into a pod for its
+    group to read."""
 
     def __init__(self, material: bytes) -> None:
         if len(material) != _KEY_BYTES:
@@ -181,7 +187,8 @@ class FileKeyEncryption(KeyEncryption):
     def at(cls, path: Path, *, create: bool = False) -> "FileKeyEncryption":
         """Reads the key; raises KeyEncryptionMissing where there is none.
 
-        With `create`, which is for development alone, it is made then; two processes that start at once agree on one.
+        `create`, for development alone, makes a missing key. Two processes that start at once then use the
+        same one.
         """
         try:
             return cls(_read_key(path))
@@ -256,7 +263,7 @@ class KeyRing:
     monotonic: Callable[[], float]
     cached_max: int = KEYS_CACHED_MAX
     _cache: "AgedCache[int, tuple[DataKey | None]]" = field(init=False)
-    """By the integer of the subject: a UUID computes its hash in Python each time."""
+    """The key is the integer of the subject: a UUID computes its hash in Python each time."""
     _database: Lock = field(default_factory=Lock)
     _connection: "psycopg.Connection[Any] | None" = None
 
@@ -277,7 +284,7 @@ class KeyRing:
         return cls.open(settings.keys_url, encryption, monotonic)
 
     def cached(self, subject: UUID) -> "DataKey | None":
-        """The key of a subject if it is at hand; never waits for the database."""
+        """The key of a subject if it is cached; never waits for the database."""
         held = self._cache.get(subject.int)
         return None if held is None else held[0]
 
@@ -297,23 +304,28 @@ class KeyRing:
         return found
 
     def secret(self, purpose: str, *, create: bool = True) -> bytes:
-        """The one secret that all services share for `purpose`, of 32 bytes; made where it is missing, unless not wanted.
+        """The one secret that all services share for `purpose`, of 32 bytes; made where it is missing, unless
+        not wanted.
 
-        It is not cached here: who needs it keeps it for as long as its process lives. Raises SecretMissing. Whoever
-        writes what depends on it to a store asks `chassis.write.secret_checks`.
+        It is not cached here: the caller keeps it for as long as its process lives. Raises SecretMissing.
+        A caller that stores values derived from it uses `chassis.write.secret_checks`.
         """
         return self._asked(lambda: self._secret(purpose, create))
 
     def erase(self, subjects: Iterable[UUID]) -> int:
         """Destroys the keys of these subjects for ever; returns how many there were.
 
-        Other processes stop opening their values within `KEYS_CACHED_SECONDS`. A subject without a key is marked too.
+        Other processes stop opening their values within `KEYS_CACHED_SECONDS`. A subject without a key is
+        marked too.
         """
         gone = list(dict.fromkeys(subjects))
         return self._asked(lambda: self._erase(gone))
 
     def erased(self, subjects: Iterable[UUID]) -> set[UUID]:
-        """Those of these subjects whose keys were destroyed; one that never had a key is none of them."""
+        """Returns those of these subjects whose keys were destroyed.
+
+        A subject that never had a key is not among them.
+        """
         wanted = list(subjects)
         select = "select subject from data_keys where subject = any(%s) and erased_at is not null"
         return self._asked(lambda: {row[0] for row in self._connected().execute(select, (wanted,))})
@@ -326,7 +338,10 @@ class KeyRing:
                 self._connection = None
 
     def _asked(self, ask: Callable[[], T]) -> T:
-        """Asks the database, once more over a new connection where the one at hand was lost; one asks at a time."""
+        """Runs a query, once more over a new connection where the connection was lost.
+
+        One thread does so at a time.
+        """
         with self._database:
             try:
                 return ask()
@@ -337,7 +352,7 @@ class KeyRing:
     def _erase(self, gone: list[UUID]) -> int:
         connection = self._connected()
         with connection.transaction():
-            # First what has no key: were one made in between, it would be destroyed below.
+            # Subjects without a key come first: a key made in between is destroyed below.
             connection.cursor().executemany(
                 "insert into data_keys (subject, key_id, erased_at) values (%s, gen_random_uuid(), now())"
                 " on conflict (subject) do nothing",
@@ -357,7 +372,7 @@ class KeyRing:
         select = "select wrapped from secrets where purpose = %s"
         row = connection.execute(select, (purpose,), binary=True).fetchone()
         if row is None and create:
-            # Of two processes that start at once the first makes it, and the other reads what that one made.
+            # Of two processes that start at once the first makes the secret, and the other reads it.
             connection.execute(
                 "insert into secrets (purpose, wrapped) values (%s, %s) on conflict (purpose) do nothing",
                 (purpose, self.encryption.wrap(os.urandom(_KEY_BYTES), aad)),
@@ -368,7 +383,10 @@ class KeyRing:
         return self.encryption.unwrap(row[0], aad)
 
     def _load(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
-        """Reads, and makes, and keeps what was read before the database is let go: no erasure gets in between."""
+        """Reads and makes keys.
+
+        They are cached before the database is released, so that no erasure gets in between.
+        """
 
         def load() -> dict[UUID, DataKey | None]:
             since = self.monotonic()

@@ -1,8 +1,8 @@
 """Which values of an event are personal, however deep they stand, and how each of them is changed in place.
 
-The mark is `Annotated[str, personal("C2")]`. It may stand on a text field, on the elements of a tuple or list, and on
-the fields of a struct inside an event. A mark anywhere else raises when the event class is read, because a mark that
-is overlooked leaves the value in the clear in a log that forgets nothing.
+The mark is `Annotated[str, personal("C2")]`. It may stand on a text field, on the elements of a tuple or
+list, and on the fields of a struct inside an event. A mark anywhere else raises when the event class is
+read: an overlooked mark would leave the value in clear in a log from which nothing is deleted.
 """
 
 import types
@@ -19,7 +19,8 @@ PersonalClass = Literal["C1", "C2", "C3"]
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 Change = Callable[[str, str], str]
-"""What becomes of a personal value: called with its place, such as `owner`, `home.street` or `guests[0].name`."""
+"""Returns the new value of a personal value. Called with its place: `owner`, `home.street` or
+`guests[0].name`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class MarkMisplaced(TypeError):
 
 
 class _Inner(NamedTuple):
-    """A field that holds personal values further in: one struct, or a sequence; `marked` None for a sequence of texts."""
+    """A field that holds personal values further in: one struct, or a sequence; `marked` None for a sequence
+    of texts."""
 
     marked: "Marked | None"
     sensitivity: PersonalClass
@@ -57,7 +59,7 @@ class Marked:
     inner: dict[str, _Inner] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any personal value."""
         return bool(self.texts or self.inner)
 
     def places(self, before: str = "") -> dict[str, PersonalClass]:
@@ -69,7 +71,7 @@ class Marked:
         return found
 
     def replaced(self, value: StructT, change: Change, before: str = "") -> StructT:
-        """The struct with `change` applied to each personal value that is there."""
+        """Returns the struct with `change` applied to each personal value that is not None."""
         changes: dict[str, Any] = {}
         for name in self.texts:
             text = getattr(value, name)
@@ -121,7 +123,7 @@ def _read(struct_class: type[msgspec.Struct], within: tuple[type, ...]) -> Marke
 
 
 def _found(hint: Any, where: str, within: tuple[type, ...]) -> PersonalMark | _Inner | None:
-    """What of a type is personal; raises MarkMisplaced where it could not be sealed."""
+    """Returns the personal values of a type; raises MarkMisplaced where one could not be sealed."""
     if typing.get_origin(hint) is Annotated:
         mark = next((each for each in hint.__metadata__ if isinstance(each, PersonalMark)), None)
         if mark is not None and not _is_text(hint):
@@ -164,7 +166,8 @@ def _mentions_mark(hint: Any, seen: set[Any]) -> bool:
 
 
 def _is_ours(hint: type) -> bool:
-    """Whether a class may carry marks: the standard library's annotations cannot all be resolved and have none."""
+    """Whether a class may carry marks: the standard library's annotations cannot all be resolved and have
+    none."""
     return hint.__module__ not in {"builtins", "datetime", "uuid", "decimal", "enum"} and bool(
         getattr(hint, "__annotations__", None)
     )

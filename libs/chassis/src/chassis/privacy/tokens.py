@@ -1,7 +1,8 @@
-"""Who calls: tokens are verified here and nowhere else.
+"""Callers and their tokens. Only this module verifies tokens.
 
-JWT with a pinned algorithm per key; the issuer is the access context or an OIDC provider by its JWK set. Until there
-is one, a development token is signed with a key file, and neither signed nor accepted outside of development.
+JWT with a pinned algorithm per key; the issuer is the access context or an OIDC provider by its JWK set.
+Until there is one, a development token is signed with a key file, and neither signed nor accepted outside
+of development.
 """
 
 import os
@@ -35,7 +36,7 @@ REVERIFY_SECONDS_MAX: Final = 300
 
 
 class TokenInvalid(Exception):
-    """The token says nothing that may be believed. The message is safe to show and holds nothing of the token."""
+    """The token is not valid. The message is safe to show and holds nothing of the token."""
 
 
 class DevelopmentOnly(Exception):
@@ -44,14 +45,14 @@ class DevelopmentOnly(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as the token says: staff number, post, and roles."""
+    """The caller that a token names: staff number, post, and roles."""
 
     subject: str
     post: str | None = None
     roles: frozenset[str] = frozenset()
     on_behalf_of: str | None = None
     expires_at: float = 0.0
-    """Seconds since 1970; beyond them the token says nothing any more."""
+    """The token's expiry in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Trusted:
 
 
 class Verifier:
-    """Verifies tokens; what was verified is remembered, bounded, for `REVERIFY_SECONDS_MAX` and never past its expiry.
+    """Verifies tokens; what was verified is remembered, bounded, for `REVERIFY_SECONDS_MAX` and never past
+    its expiry.
 
     Use it from one thread: the event loop.
     """
@@ -84,11 +86,11 @@ class Verifier:
         self._verified: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
 
     def not_ready(self) -> list[str]:
-        """Why nobody can be let in, if so."""
+        """Why no token can be verified; empty when one can."""
         return [] if self._trusted else ["no token keys are configured: every call is refused"]
 
     def verify(self, token: str) -> Caller:
-        """Who it is; raises TokenInvalid."""
+        """Returns the caller that a token names; raises TokenInvalid."""
         now = self._now().timestamp()
         known = self._verified.get(token)
         if known is not None and now < known[1]:
@@ -113,7 +115,7 @@ class Verifier:
 
 
 def _issuer_said(token: str) -> str:
-    """The issuer that an unverified token names: it only chooses the keys to verify with."""
+    """The issuer that an unverified token names. It is used only to choose the keys to verify with."""
     try:
         _, payload, _ = token.split(".")
         body = msgspec.json.decode(_from_base64url(payload))
@@ -164,7 +166,8 @@ def _caller(claims: dict[str, Any], issuer: str, audience: str, now: float) -> C
 
 
 def verifier_of(settings: TokenSettings, now: Callable[[], datetime]) -> Verifier:
-    """Who is trusted, as the settings say; in development also whoever holds the development key."""
+    """Returns a verifier of the issuers in the settings; in development also of tokens signed with the
+    development key."""
     trusted = []
     if settings.token_keys_file is not None:
         keys: KeySetSerialization = msgspec.json.decode(settings.token_keys_file.read_bytes())
@@ -184,7 +187,10 @@ def development_token(
     roles: Sequence[str] = (ADMINISTRATOR,),
     seconds: int = 8 * 3600,
 ) -> str:
-    """A token for a developer's machine; raises DevelopmentOnly anywhere else, ValueError where it would be refused."""
+    """A token for development.
+
+    Raises DevelopmentOnly in other environments, ValueError where it would be refused.
+    """
     if not settings.development:
         raise DevelopmentOnly(
             f"CRM_ENVIRONMENT is {settings.environment}: no development token is issued or accepted"
@@ -231,7 +237,7 @@ def _made(file: Path) -> bytes:
     with os.fdopen(handle, "wb") as writing:
         writing.write(OKPKey.generate_key("Ed25519").as_pem(private=True))
     try:
-        os.link(fresh, file)  # the first of several processes wins, and none reads half a key
+        os.link(fresh, file)  # the first of several processes makes it, and none reads an incomplete key
     except FileExistsError:
         pass
     finally:

@@ -4,12 +4,12 @@ import gc
 from typing import Final
 
 THRESHOLDS: Final = (50_000, 20, 50)
-"""Batches and answers are many objects that die together: with Python's own thresholds a view spends a quarter of its
-time, and a large answer a third, on looking for cycles among them."""
+"""Batches and answers are many objects that die together: with Python's own thresholds a view spends a
+quarter of its time, and a large answer a third, on looking for cycles among them."""
 
 
 def look_less_often() -> None:
-    """For processes that work in batches: what is there stays, and cycles are looked for when much has come."""
+    """For processes that work in batches: exempts existing objects, and collects only after many new ones."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

@@ -1,8 +1,9 @@
-"""A lease says who does what only one process may do: until when, by the database's clock, and in which epoch.
+"""A lease names the one process that may do a task, until when (by the database's clock), and in which epoch.
 
-A holder that dies, freezes or is cut off loses the lease when it expires, so nobody waits for it longer than that. The
-epoch makes the theft safe: each taking raises it, and what a holder of an earlier epoch still tries to save is refused.
-The holder also stops by itself, by its own clock, before the lease can have been taken over.
+A holder that dies, freezes or is cut off loses the lease when it expires, so no process waits longer than
+that. The epoch fences the earlier holder: each taking raises the epoch, and a write under an earlier epoch
+is refused. The holder also stops by itself, by its own clock, before another process can have taken the
+lease.
 """
 
 import asyncio
@@ -22,19 +23,22 @@ from chassis.write.store.items import Fenced
 from chassis.write.store.schema import checked, writer_role
 
 LEASE_SECONDS: Final = 8.0
-"""How long a holder that says nothing keeps the others waiting."""
+"""How long a lease lasts that its holder does not renew."""
 RENEWED_SECONDS: Final = 2.0
 MARGIN_SECONDS: Final = 1.0
-"""How much earlier than by the database's clock a holder takes its lease for over."""
+"""How much earlier than the database's clock says a holder treats its lease as expired."""
 ASKED_SECONDS: Final = 1.0
-"""How often somebody who stands by asks for the lease."""
+"""How often a process that stands by asks for the lease."""
 STATEMENT_SECONDS_MAX: Final = 3.0
 
 T = TypeVar("T")
 
 
 class LeaseRow(Protocol):
-    """One lease, where all processes see it and one clock decides. Each call raises StoreUnavailable in doubt."""
+    """One lease in a place that all processes share, timed by one clock.
+
+    Calls raise StoreUnavailable in doubt.
+    """
 
     async def take(self, seconds: float) -> int | None:
         """The new epoch, where the lease was free, has expired or is the caller's own; None otherwise."""
@@ -45,7 +49,7 @@ class LeaseRow(Protocol):
         ...
 
     async def release(self, epoch: int) -> None:
-        """Lets the others have it at once, where the epoch still stands."""
+        """Frees the lease at once for other processes, where the epoch is still the latest."""
         ...
 
 
@@ -88,7 +92,8 @@ class Lease:
             raise Fenced("the lease was not renewed in time")
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, while the lease is renewed; raises Fenced, with the work cancelled, where it is lost."""
+        """The result of `work`, while the lease is renewed; raises Fenced, with the work cancelled, where it
+        is lost."""
         working = asyncio.ensure_future(work)
         keeping = [asyncio.ensure_future(self._renew()), asyncio.ensure_future(self._expire())]
         try:
@@ -102,7 +107,7 @@ class Lease:
             await _ended(working, *keeping)
 
     async def release(self) -> None:
-        """Lets the others have it at once."""
+        """Frees the lease at once for other processes."""
         epoch, self._epoch = self._epoch, None
         self._valid_until = float("-inf")
         if epoch is not None:
@@ -117,14 +122,14 @@ class Lease:
             try:
                 stands = self._epoch is not None and await self._row.renew(self._epoch, self._seconds)
             except StoreUnavailable:
-                continue  # it may be had again before the lease is over
+                continue  # the server may answer again before the lease expires
             if not stands:
                 self._valid_until = float("-inf")
                 raise Fenced("somebody else has the lease")
             self._lasts_from(asked_at)
 
     async def _expire(self) -> None:
-        """Ends with Fenced when the lease is over, also while a renewal is not answered."""
+        """Raises Fenced when the lease has expired, also while a renewal is not answered."""
         while True:
             self.check()
             await self._clock.sleep(max(self._valid_until - self._clock.monotonic(), 0.0))
@@ -172,7 +177,7 @@ class PostgresLease(LeaseRow):
         await self._connection.execute(self._release, (self._name, self._held_by, epoch))
 
     async def close(self) -> None:
-        """Lets the connection go; the lease lasts as long as it would have."""
+        """Closes the connection. The lease still lasts until its expiry."""
         await self._connection.close()
 
 

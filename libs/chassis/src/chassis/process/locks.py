@@ -1,9 +1,10 @@
-"""Locks under which one run at a time does its work, taken by blocking code, each with a fence against its holder of before.
+"""Locks for blocking code: one run at a time holds a lock. Each lock has a fence against its earlier holders.
 
-A lock is an advisory lock of a session, so whoever waits has it the moment it is free. The database ends a session that
-holds one and says nothing for `LOCK_SILENT_SECONDS_MAX`, by its own clock: a holder that freezes or is cut off is waited
-for no longer than that. Each taking raises the epoch of the lock's fence. What a holder of an earlier epoch stores in a
-transaction that asks the fence is refused. The holder also stops by its own clock when it was not heard in time.
+A lock is an advisory lock of a session, so a waiting session gets it the moment it is free. The database
+ends a session that holds a lock and is silent for `LOCK_SILENT_SECONDS_MAX`, by the database's clock. No
+process therefore waits longer for a holder that freezes or is cut off. Each taking raises the epoch of the
+lock's fence. A transaction that checks the fence is refused where its holder has an earlier epoch. The
+holder also stops, by its own clock, when it did not reach the database in time.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,16 +24,16 @@ from chassis.write.store.schema import checked, writer_role
 
 LOCK_SILENT_SECONDS_MAX: Final = 8.0
 IN_TRANSACTION_SECONDS_MAX: Final = 10.0
-"""How long a transaction that asked a fence may be idle: whoever takes the lock waits for the end of it."""
+"""How long a transaction that checked a fence may be idle. The next holder of the lock waits for its end."""
 _ENDING_SECONDS_MAX: Final = 10.0
 
 
 class LockBusy(Transient):
-    """Somebody else held the lock as long as was waited for it."""
+    """Another holder had the lock for the whole time of waiting."""
 
 
 class LockFence(Fence):
-    """One taking of a lock: its epoch, and until when the holder may go on without being heard."""
+    """One taking of a lock: its epoch, and until when the holder may go on without reaching the database."""
 
     def __init__(self, schema: str, name: str, epoch: int, monotonic: Callable[[], float]) -> None:
         self.name = name
@@ -45,14 +46,17 @@ class LockFence(Fence):
 
     @override
     def check(self) -> None:
-        """Raises Fenced where the holder was not heard in time, by this process's own clock."""
+        """Raises Fenced where the holder did not reach the database in time, by this process's own clock."""
         if self._monotonic() >= self.valid_until:
             raise Fenced(f"{self.name}: not heard in time")
 
     def hold(self, connection: "psycopg.Connection[Any]") -> None:
-        """Raises Fenced where somebody else took the lock; nobody takes it before the transaction of `connection` ends.
+        """Raises Fenced where another holder took the lock.
 
-        Ask last in a transaction: what it did is undone by the error, and whoever wants the lock waits only for its end.
+        No other can take it before `connection`'s transaction ends.
+
+        Call it last in a transaction. The error rolls the transaction back, and the next holder waits only
+        for its end.
         """
         self.check()
         if connection.execute(self._ask, (self.name, self.epoch)).rowcount != 1:
@@ -60,7 +64,8 @@ class LockFence(Fence):
 
 
 class Locks:
-    """The locks of one thread, over a connection of their own that another thread keeps alive while one is held."""
+    """The locks of one thread, over a connection of their own that another thread keeps alive while one is
+    held."""
 
     def __init__(
         self,
@@ -102,7 +107,7 @@ class Locks:
 
     @contextmanager
     def fenced(self, name: str) -> Iterator[LockFence]:
-        """Holds a lock whose holder of before can store nothing more; one at a time."""
+        """Holds a lock whose earlier holders can store nothing more; one lock at a time."""
         with self.held(name):
             with self._asking:
                 asked_at = self._monotonic()
@@ -119,7 +124,7 @@ class Locks:
                 fence.valid_until = float("-inf")
 
     def close(self) -> None:
-        """Lets the connection go, and what is held with it."""
+        """Closes the connection, which releases the locks held with it."""
         with self._asking:
             connection, self._connection = self._connection, None
             if connection is not None:
@@ -167,7 +172,8 @@ class Locks:
 
     @contextmanager
     def _heard(self) -> Iterator[None]:
-        """Says something to the database again and again, in a thread of its own."""
+        """Sends a statement to the database again and again, in a thread of its own, so that the session is
+        not silent."""
         ended = Event()
         thread = Thread(target=self._keep_alive, args=(ended,), name="locks", daemon=True)
         thread.start()
@@ -188,7 +194,7 @@ class Locks:
                 except psycopg.Error:
                     with suppress(psycopg.Error):
                         self._connection.close()
-                    return  # the lock is lost with its session; the fence says so when its time is over
+                    return  # the lock is lost with its session; the fence raises once its time is over
                 if self._fence is not None:
                     self._lasts_from(asked_at, self._fence)
 

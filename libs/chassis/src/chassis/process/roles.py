@@ -30,7 +30,7 @@ STOP_SECONDS_MAX: Final = 15.0
 BACK_OFF_SECONDS_FIRST: Final = 0.2
 BACK_OFF_SECONDS_MAX: Final = 10.0
 STEADY_SECONDS: Final = 30.0
-"""A role that ran that long begins its back-off anew."""
+"""After a run of this length the back-off of a role begins at its first step again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -44,11 +44,14 @@ class Role(Protocol):
         ...
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Works until `stopping`, then ends what is begun and returns. Raises ConnectionError where a server is lost."""
+        """Works until `stopping`, then finishes the work in hand and returns.
+
+        Raises ConnectionError where a server is lost.
+        """
         ...
 
     def not_ready(self) -> list[str]:
-        """Why it does not do its work just now; empty when it does."""
+        """Why the role does not do its work just now; empty when it does."""
         ...
 
 
@@ -57,13 +60,14 @@ Open = Callable[[], AbstractAsyncContextManager[ASGIApp]]
 
 
 class Front:
-    """What the process answers with: the web role's application where there is one, else health and metrics alone."""
+    """The application of the process: the web role's where there is one, else health and metrics alone."""
 
     def __init__(self, operations: ASGIApp) -> None:
         self.operations = operations
         self.app: ASGIApp | None = None
         self.awaited = False
-        """Whether a web role of this process will answer, or will again: till then callers should come back."""
+        """Whether a web role of this process will answer later. Until then callers get 503 and should try
+        again."""
         self.drained = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +79,10 @@ class Front:
 
 
 class WebRole:
-    """The role that answers HTTP. `open` gives the application and closes, after the last answer, what it held."""
+    """The role that serves HTTP. `open` returns the application.
+
+    After the last response it closes what it opened.
+    """
 
     def __init__(self, name: str, open: Open) -> None:
         self.name = name
@@ -85,7 +92,7 @@ class WebRole:
         self._reasons = [f"{name}: starting"]
 
     def join(self, front: Front, readiness: list[Callable[[], list[str]]]) -> None:
-        """Tells it where to answer, and what else the process's health depends on."""
+        """Gives the role the front of the process, and the other checks of the process's health."""
         self._front, self._readiness = front, readiness
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -129,7 +136,10 @@ class _Hosted:
         return reasons
 
     async def run(self, stopping: asyncio.Event, front: Front, others: list[Callable[[], list[str]]]) -> None:
-        """Runs the role; what is transient restarts it with back-off, any other error is raised."""
+        """Runs the role.
+
+        After a transient error it restarts the role with back-off; it raises any other error.
+        """
         pause = self._back_off_seconds_first
         while not stopping.is_set():
             began = self._clock.monotonic()
@@ -157,7 +167,7 @@ class _Hosted:
 
 
 class RoleEnded(Exception):
-    """A role returned though nobody asked it to."""
+    """A role returned before it was told to stop."""
 
 
 async def _stopped_within(stopping: asyncio.Event, seconds: float) -> None:
@@ -179,8 +189,9 @@ async def run_roles(
 ) -> int:
     """Runs roles in this process until a signal or `stopping`; the exit code: 0 where all ended as asked.
 
-    Health and metrics answer on the settings' host and port from the first moment, beside the web role's routes where
-    there is one; `listening` is told the port. Raises PortTaken. A second signal ends without waiting.
+    Health and metrics answer on the settings' host and port from the first moment, beside the web role's
+    routes where there is one; `listening` is told the port. Raises PortTaken. A second signal ends without
+    waiting.
     """
     clock = clock or SystemClock()
     stopping = stopping or asyncio.Event()
@@ -236,7 +247,7 @@ def _on_signals(stopping: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> C
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, asked)
-        except (RuntimeError, ValueError):  # not the main thread: whoever runs us there stops us by the event
+        except (RuntimeError, ValueError):  # not the main thread: the caller stops the roles with the event
             break
         handled.append(number)
 
@@ -256,8 +267,8 @@ def main(
     *,
     without_postgres: Collection[str] = (),
 ) -> int:
-    """`python -m <service> <role>...` runs the roles named, all of them for `all`; `migrate` brings the databases to
-    what `tables` say, and ends. Returns the exit code.
+    """`python -m <service> <role>...` runs the roles named, all of them for `all`; `migrate` brings the
+    databases to what `tables` say, and ends. Returns the exit code.
 
     `without_postgres` names the roles that use no PostgreSQL; only they start where no `POSTGRES_URL` is set.
     """
@@ -285,7 +296,8 @@ def main(
 def migrate_databases(
     settings: Settings, tables: Sequence[Tables], said: Callable[[str], None] = lambda _: None
 ) -> int:
-    """Migrates the database of the events and that of the keys, each as its owner; returns how many steps were run.
+    """Migrates the database of the events and that of the keys, each as its owner; returns how many steps
+    were run.
 
     Raises MigrationBlocked, psycopg.Error.
     """

@@ -1,1 +1,1 @@
-"""What a service does when something was told."""
+"""Policies: reactions of a service to published events."""

@@ -1,8 +1,11 @@
-"""Policies: what a service does when something was told. A policy reacts once to each event and is never replayed.
+"""Policies: reactions of a service to published events.
 
-Reacting is idempotent by itself, because an event may come twice; beyond that, events up to the saved position of
-their partition are passed over even if the consumer group is set back. What a policy cannot digest is parked by
-subject, as in a view. Events of one subject are reacted to in order, those of several subjects at once.
+A policy reacts once to each event and is never replayed.
+
+A reaction is idempotent by itself, because an event may come twice. Events up to the checkpoint of their
+partition are also skipped, even if the consumer group is set back. An event that a policy cannot process
+parks its subject, as in a view. Events of one subject are processed in order, those of several subjects at
+once.
 """
 
 import asyncio
@@ -41,11 +44,12 @@ from chassis.read.parking import Indigestible, Parking, is_of_the_record
 from chassis.relay.loop import BATCH_EVENTS_MAX
 
 REACTING_AT_ONCE_MAX: Final = 1_000
-"""Subjects: two transactions of the store, so that one is decided while the other is written."""
+"""Subjects at once. They fill two transactions of the store: one is decided while the other is written."""
 BATCH_RECORDS_MAX: Final = 5_000
-"""A policy wants few of the events that it reads: what it wants of a batch goes into few transactions."""
+"""A policy takes few of the events that it reads. A large batch puts those that it takes into few
+transactions."""
 BOOKS: Final = "policies"
-"""The checkpoints are in a database beside the views: dropping what can be rebuilt must not forget who is parked here."""
+"""The checkpoints are in a database beside the views: dropping the views must not drop the parked subjects."""
 WATCH_SECONDS: Final = 1.0
 LOOKED_BACK_RECORDS: Final = 2 * BATCH_EVENTS_MAX
 
@@ -57,13 +61,14 @@ Starts = Literal["beginning", "now"]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When something happens, then this. `events` are the types that it takes, `name` is the sentence.
+    """A reaction to events. `events` are the types that it takes. `name` is a sentence: `when_x_then_y`.
 
-    `starts` says what a policy that is new makes of what was published before its first start: "beginning" reacts to
-    all of it, "now" to nothing of it. Where it began is recorded once, so that neither a crash nor a second process
-    moves it.
+    `starts` says how a new policy treats events that were published before its first start: "beginning"
+    reacts to all of them, "now" to none. Its starting position is recorded once, so that neither a crash
+    nor a second process changes it.
 
-    `prepare` may read in bulk what the reactions to a batch need; it changes nothing, and no reaction relies on it.
+    `prepare` may read in bulk what the reactions to a batch need; it changes nothing, and no reaction
+    relies on it.
     """
 
     name: str
@@ -75,7 +80,10 @@ class Policy:
 
 
 class Reactor:
-    """Gives records to a policy. As with a projector, any records may come twice and to several at once."""
+    """Gives records to a policy.
+
+    As with a projector, records may come twice, and to several reactors at once.
+    """
 
     def __init__(
         self,
@@ -117,13 +125,13 @@ class Reactor:
             further(self.positions, arrivals.positions)
 
     async def tick(self) -> list[UUID]:
-        """Releases whom somebody asked to release; who is free again."""
+        """Releases the subjects whose release was requested. Returns the subjects that were released."""
         async with self._turn:
             await self.parking.refresh()
             return await self.parking.release_wanted(self._react)
 
     async def _give_each(self, subjects: Iterator[list[Delivered]]) -> None:
-        """Takes subjects that wait, one after the other, until there are none."""
+        """Processes the subjects that wait, one after the other, until none is left."""
         for events in subjects:
             free = [event for event in events if not self.parking.holds(event)]
             await self.parking.give(free, self._react)
@@ -132,7 +140,10 @@ class Reactor:
                 await self.parking.keep(held, self._react)
 
     async def _prepare(self, events: list[Delivered]) -> None:
-        """Prepares for a batch. What may be one record's fault is met again by its own reaction, which parks it."""
+        """Prepares for a batch.
+
+        An error of one record comes again in its own reaction, which parks the subject.
+        """
         try:
             if self.policy.prepare is not None:
                 await self.policy.prepare(events)
@@ -147,16 +158,18 @@ class Reactor:
         except Exception as error:
             if not is_of_the_record(error):
                 raise
-            # Not its text: unlike a view, a policy may have opened personal values.
+            # Not the error's text: unlike a view, a policy may have opened personal values.
             places = telemetry.places(error, 1)
             raise Indigestible(f"{type(error).__qualname__} at {', '.join(places)}") from error
         self.reactions += 1
 
 
 async def reached(kafka_url: str, topics: Sequence[str]) -> dict[Partition, tuple[int, int]]:
-    """Where the topics end now: the next offset of each partition, and the highest position before it.
+    """Returns the current end of the topics: the next offset of each partition, and the highest position
+    before it.
 
-    A relay that began anew publishes some events again behind later ones, so more than the last record is looked at.
+    After a restart a relay publishes some events again after later ones, so more than the last record is
+    read.
     """
     found: dict[Partition, tuple[int, int]] = {}
     for place, end in (await end_offsets(kafka_url, topics)).items():
@@ -172,7 +185,10 @@ async def reached(kafka_url: str, topics: Sequence[str]) -> dict[Partition, tupl
 
 
 class PoliciesRole:
-    """The role `<service>-policies`, with connections of its own; `policies` opens what they command."""
+    """The role `<service>-policies`, with connections of its own.
+
+    `policies` opens the application services they call.
+    """
 
     def __init__(
         self,

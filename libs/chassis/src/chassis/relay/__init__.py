@@ -1,4 +1,4 @@
-"""From a context's store to its topic: everything, in order per subject, at least once."""
+"""The relay publishes a context's event store to its topic: every event, in order per subject, at least once."""
 
 from chassis.relay.loop import (
     Held,

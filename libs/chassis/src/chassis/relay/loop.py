@@ -1,4 +1,5 @@
-"""The relay's loop over its ports: read, publish, wait for acknowledgements, save the position, mark the water.
+"""The relay's loop over its ports: read, publish, wait for acknowledgements, save the position, publish
+watermarks.
 
 It owns no thread, socket or clock, so the simulation runs the same loop over its own servers and time.
 """
@@ -31,18 +32,20 @@ from chassis.write.store.items import Fenced
 BATCH_EVENTS_MAX: Final = 2_000
 POLL_SECONDS_MAX: Final = 0.5
 WATERMARK_SECONDS: Final = 1.0
-"""From one watermark of a partition to the next, while events come: as long do readers wait to learn how far they are."""
+"""The interval between watermarks of a partition while events come. Readers learn their position after at
+most this time."""
 SETTLED_SECONDS: Final = 0.05
-"""What is appended in several steps is covered by one watermark, if no more than this lies between them."""
+"""Appends that follow each other within this time are covered by one watermark."""
 SIGN_OF_LIFE_SECONDS: Final = 600.0
-"""Without events, how often a watermark says that there are none."""
+"""How often a watermark is published while there are no events."""
 BACK_OFF_SECONDS_FIRST: Final = 0.1
 BACK_OFF_SECONDS_MAX: Final = 2.0
 FENCED_SECONDS: Final = 1.0
 RECORD_BYTES_MAX: Final = 1_000_000
-"""Key, headers and body of a record together; a broker takes 1 MiB (`message.max.bytes`), its own framing included."""
+"""Key, headers and body of a record together; a broker takes 1 MiB (`message.max.bytes`), its own framing
+included."""
 HELD_LOOKED_SECONDS: Final = 2.0
-"""How often a relay that holds subjects asks whether one of them is to be tried again."""
+"""How often a relay that holds subjects checks for a request to try one of them again."""
 HELD_SHOWN_MAX: Final = 3
 REASON_CHARACTERS_MAX: Final = 300
 STREAM_EVENTS_MAX: Final = 1_000
@@ -55,7 +58,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Published(Protocol):
-    """The public words for a stored event."""
+    """The public event of a stored event."""
 
     @property
     def event(self) -> type[PublicEvent]:
@@ -69,11 +72,11 @@ class Published(Protocol):
 
 
 Words = Callable[[StoredEvent], Published | None]
-"""What the others may know of a stored event; None where it is nobody else's business."""
+"""Returns the public event of a stored event; None where the event is private to its context."""
 
 
 class RecordOversized(ValueError):
-    """A record is larger than the broker takes."""
+    """A record is larger than the broker's limit."""
 
 
 class Log(Protocol):
@@ -89,9 +92,11 @@ class Log(Protocol):
 
 
 class Held(NamedTuple):
-    """An event that cannot be published. Its subject is held: what comes after it waits, so that its order stays.
+    """An event that cannot be published.
 
-    `again`: somebody has repaired what was at fault, and it is to be tried once more.
+    Its subject is held: later events of the subject wait, so that their order stays.
+
+    `again`: an operator has asked for another try, after repairing the cause.
     """
 
     subject: UUID
@@ -103,9 +108,10 @@ class Held(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """How many events each partition got up to a position, each counted once; empty where none was counted yet.
+    """The number of events in each partition up to a position, each counted once; empty where none was
+    counted yet.
 
-    A relay that was set back goes on behind `position` with what it had counted.
+    A relay that was set back goes on with these counts once it is past `position`.
     """
 
     events: tuple[int, ...] = ()
@@ -113,14 +119,14 @@ class Counted(NamedTuple):
 
 
 class RelayPositions(Protocol):
-    """How far a context was published, and who may say so."""
+    """The position up to which a context was published. Only the holder of the lease may save it."""
 
     async def read(self) -> int:
         """The position up to which everything was published; 0 at first. Raises StoreUnavailable."""
         ...
 
     async def counted(self) -> Counted | None:
-        """What was counted; None where nobody did from the beginning. Raises StoreUnavailable."""
+        """The counts; None where events were not counted from the beginning. Raises StoreUnavailable."""
         ...
 
     async def held(self) -> list[Held]:
@@ -128,26 +134,28 @@ class RelayPositions(Protocol):
         ...
 
     async def let_go(self, epoch: int, subject: UUID, held: Held | None) -> None:
-        """Holds a subject at another event than before, or no longer; raises Fenced and StoreUnavailable as `save`."""
+        """Holds a subject at another event than before, or no longer; raises Fenced and StoreUnavailable as
+        `save`."""
         ...
 
     async def save(
         self, epoch: int, position: int, held: Sequence[Held] = (), counted: Counted | None = None
     ) -> None:
-        """Keeps the position, the subjects that are held from now on and the counts, together; raises Fenced where `epoch` is not the lease's latest, StoreUnavailable in doubt."""
+        """Keeps the position, the subjects that are held from now on and the counts, together; raises Fenced
+        where `epoch` is not the lease's latest, StoreUnavailable in doubt."""
         ...
 
 
 class Hint(Protocol):
-    """Says that there may be something to read. May be wrong both ways."""
+    """A hint that there may be events to read. It may be wrong, and it may be missing."""
 
     async def wait(self, seconds_max: float) -> None:
-        """Returns when there may be something, at the latest after `seconds_max`."""
+        """Returns when there may be events to read, at the latest after `seconds_max`."""
         ...
 
 
 class Polling(Hint):
-    """No hint at all: the store is asked again every time."""
+    """Gives no hint: the store is read again every time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -180,7 +188,7 @@ class _Batch(NamedTuple):
     holding: Mapping[UUID, Held] = {}
     """All subjects that are held after this batch."""
     counts: Sequence[int] = ()
-    """How many of its records each partition gets for the first time."""
+    """The number of records that each partition gets for the first time."""
 
 
 _bodies: Final = msgspec.json.Decoder(_Body)
@@ -190,9 +198,9 @@ _metadata: Final = lru_cache(METADATA_CACHED_MAX)(msgspec.json.Decoder(_Metadata
 class Relay:
     """Publishes what a context's store holds: everything, in order per subject, at least once.
 
-    The relay that holds the context's lease is at work, others stand by. Should two be at work all the same, both
-    publish the same in the same order, and only the later one may save its position. Nothing is saved before it is
-    acknowledged, and a watermark never precedes what it covers.
+    The relay that holds the context's lease publishes, others stand by. Should two publish at once, both
+    publish the same events in the same order, and only the later holder may save its position. A position
+    is saved only after its records are acknowledged. A watermark never precedes the events that it covers.
     """
 
     def __init__(
@@ -217,7 +225,7 @@ class Relay:
         self.published = 0
         self.failing: str | None = None
         self.record_bytes_max = RECORD_BYTES_MAX
-        """What is larger is held, and its subject with it; all others go on."""
+        """A larger record is held, and its subject with it; all other subjects go on."""
         self._topic = topic
         self._log = log
         self._positions = positions
@@ -240,7 +248,10 @@ class Relay:
         self._back_off_seconds = BACK_OFF_SECONDS_FIRST
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Relays until `stopping` is set; rides out servers that do not answer and relays that take over."""
+        """Relays until `stopping` is set.
+
+        Goes on after servers that did not answer and after another relay took the lease.
+        """
         while not stopping.is_set():
             try:
                 epoch = await self._acquired(stopping)
@@ -257,7 +268,7 @@ class Relay:
         await self._lease.release()
 
     def not_ready(self) -> list[str]:
-        """Why nothing goes out, or not everything; a relay that stands by is ready."""
+        """Why no event, or not every event, is published. A relay that stands by is ready."""
         reasons = [f"{self.name}: {self.failing}"] if self.failing is not None else []
         held = sorted(self._holding.values(), key=lambda one: one.position)
         reasons += [
@@ -270,7 +281,7 @@ class Relay:
 
     @property
     def held(self) -> int:
-        """How many subjects are held, because an event of theirs cannot be published."""
+        """The number of subjects that are held because one of their events cannot be published."""
         return len(self._holding)
 
     def outbox_age_seconds(self) -> float:
@@ -318,20 +329,23 @@ class Relay:
             await self._forget_ahead()
 
     def _usable(self, counted: Counted | None) -> Counted | None:
-        """What was counted, unless for another number of partitions."""
+        """The counts, unless they are for another number of partitions."""
         if counted is None or len(counted.events) == self._topic.partitions:
             return counted
         return None if counted.events else Counted((0,) * self._topic.partitions, counted.position)
 
     def _after(self, batch: _Batch) -> Counted | None:
-        """What is counted when a batch is published."""
+        """The counts after a batch is published."""
         if self._counted is None or batch.last is None or batch.last <= self._counted.position:
             return self._counted
         pairs = zip(self._counted.events, batch.counts, strict=True)
         return Counted(tuple(before + more for before, more in pairs), batch.last)
 
     async def _unless_unanswered(self, doing: Coroutine[Any, Any, T]) -> T | None:
-        """What was done; None, after a back-off, where a server did not answer. What was read ahead is read again."""
+        """Returns the result of the work; None, after a back-off, where a server did not answer.
+
+        Drops events read ahead.
+        """
         try:
             done = await doing
         except (ConnectionError, StoreUnavailable) as error:
@@ -358,7 +372,8 @@ class Relay:
             _log.error("event held", context=self.context, position=one.position, reason=one.reason)
 
     async def _try_again(self, epoch: int) -> None:
-        """Publishes what waits of the subjects that are to be tried again, up to where the relay is."""
+        """Publishes the waiting events of the subjects that are to be tried again, up to the relay's
+        position."""
         if not self._holding or self._clock.monotonic() - self._looked_seconds < HELD_LOOKED_SECONDS:
             return
         self._looked_seconds = self._clock.monotonic()
@@ -371,7 +386,10 @@ class Relay:
                 self._holding = left if still is None else {**left, one.subject: still}
 
     async def _published_again(self, held: Held) -> Held | None:
-        """Publishes a subject's events from the one that was held on; returns the one that still cannot be."""
+        """Publishes a subject's events from the held one on.
+
+        Returns the event that still cannot be published.
+        """
         after, still = held.version - 1, None
         while still is None:
             events = await self._log.read_stream(held.subject, after, STREAM_EVENTS_MAX)
@@ -389,9 +407,10 @@ class Relay:
         return still
 
     async def _mark(self, batch: _Batch, *, ending: bool = False) -> None:
-        """Tells the readers how far they are; only called when all of it is acknowledged.
+        """Publishes watermarks; only called when all events before them are acknowledged.
 
-        A relay that ends says so of what it has not said yet: readers need not wait for the next one.
+        A relay that ends publishes the watermarks that are due, so that readers need not wait for the next
+        relay.
         """
         unsaid = ending and self.position not in {0, self._marked}
         if not unsaid and self._seconds_to_watermark(caught_up=batch.caught_up) > 0:
@@ -427,7 +446,7 @@ class Relay:
         return WATERMARK_SECONDS - silent_seconds
 
     async def _next(self) -> _Batch:
-        """The next batch; the one after it is read and worded while this one is published."""
+        """Returns the next batch. The batch after it is read and translated while this one is published."""
         ahead, self._ahead = self._ahead, None
         batch = await (self._read(self.position, self._holding) if ahead is None else ahead)
         if self._oldest_at is None:
@@ -448,9 +467,11 @@ class Relay:
     def _worded(
         self, events: Sequence[StoredEvent], holding: Mapping[UUID, Held], counts: list[int]
     ) -> "tuple[list[Record], datetime | None, list[Held], Mapping[UUID, Held]]":
-        """The records for what the others may know of these events, without those of subjects that are held; and the
-        events that cannot be published, with all subjects that are held because of them. `counts` gets those that no
-        relay has counted before."""
+        """Returns the records of these events, without those of held subjects.
+
+        Also returns the events that cannot be published, with all subjects that are held because of them.
+        `counts` gets the events that no relay has counted before.
+        """
         records: list[Record] = []
         held: list[Held] = []
         oldest_at: datetime | None = None
@@ -475,7 +496,8 @@ class Relay:
         return records, oldest_at, held, holding
 
     def _record(self, stored: StoredEvent) -> tuple[Record, datetime] | None:
-        """The record of an event with the instant it was recorded at; raises where there can be none."""
+        """Returns the record of an event, and the instant of its recording; raises where it cannot be
+        published."""
         name, partitions, context = self._topic.name, self._topic.partitions, self.context
         words = self._words(stored)
         if words is None or stored.position is None:

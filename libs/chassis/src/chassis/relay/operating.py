@@ -1,6 +1,6 @@
-"""What an operator may do with a relay from outside: try held subjects again, and publish a context anew.
+"""An operator's requests to a relay: try held subjects again, and publish a context again.
 
-Nobody but the relay that leads publishes: what is asked for here is written where it looks.
+Only the relay that leads publishes. A request is written to the store, where that relay reads it.
 """
 
 from uuid import UUID
@@ -14,7 +14,7 @@ from chassis.write.store.schema import checked, writer_role
 
 
 def held_of(url: str, schema: str) -> list[Held]:
-    """The subjects that are held, because an event of theirs cannot be published."""
+    """The subjects that are held because one of their events cannot be published."""
     table = sql.Identifier(checked(schema), "unpublishable")
     with connect(url, role=writer_role(schema)) as connection:
         rows = connection.execute(
@@ -26,7 +26,10 @@ def held_of(url: str, schema: str) -> list[Held]:
 
 
 def try_again(url: str, schema: str, subject: UUID | None = None) -> int:
-    """Asks the relay to publish what waits of a subject, of all without one; returns of how many."""
+    """Asks the relay to publish the waiting events of a subject, by default of all.
+
+    Returns the number of subjects.
+    """
     table = sql.Identifier(checked(schema), "unpublishable")
     with connect(url, role=writer_role(schema)) as connection:
         return connection.execute(
@@ -36,11 +39,12 @@ def try_again(url: str, schema: str, subject: UUID | None = None) -> int:
 
 
 def republish(url: str, schema: str, context: str, first: int = 1) -> int:
-    """Sets a relay back, so that it publishes everything from position `first` on again, in order; returns the position
-    up to which it had been.
+    """Sets a relay back, so that it publishes everything from position `first` on again, in order; returns
+    the position up to which it had been.
 
-    The epoch is raised with it: a relay that leads just now cannot save what it had, takes its lease again and goes on
-    from there. Readers pass over what they have seen. From the first position on it also counts anew.
+    This raises the epoch. A relay that leads just now can therefore not save its old position: it takes
+    its lease again and goes on from `first`. Readers skip the events that they have seen. From the first
+    position on the relay also counts again.
     """
     names = {"leases": sql.Identifier(checked(schema), "leases"), "relay": sql.Identifier(schema, "relay")}
     with connect(url, role=writer_role(schema)) as connection, connection.transaction():

@@ -33,7 +33,7 @@ class PostgresPositions(RelayPositions):
         table, leases = sql.Identifier(schema, "relay"), sql.Identifier(schema, "leases")
         self._read = sql.SQL("select position from {} where context = %s").format(table)
         self._counted = sql.SQL("select published, counted_to from {} where context = %s").format(table)
-        # The lease is locked, so that it is not taken over between this look and the commit.
+        # The lease is locked, so that it is not taken over between this check and the commit.
         held = sql.Identifier(schema, "unpublishable")
         fence = sql.SQL("with fence as (select from {} where name = %s and epoch = %s for share)").format(
             leases
@@ -129,7 +129,7 @@ class StoreLog(Log):
         return self._thread
 
     def close(self) -> None:
-        """Lets the thread and its connection go; the next read takes others."""
+        """Closes the thread and its connection. The next read opens new ones."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.shutdown(wait=True, cancel_futures=True)
@@ -137,7 +137,7 @@ class StoreLog(Log):
 
 
 class Listening(Hint):
-    """LISTEN on the store's channel. Without a connection it is a plain wait, and tries again later."""
+    """LISTEN on the store's channel. Without a connection it only waits, and connects again later."""
 
     def __init__(self, url: str, schema: str, clock: Clock) -> None:
         self._url = url

@@ -21,7 +21,7 @@ from chassis.write.store.schema import tables
 
 CLOSING_SECONDS_MAX: Final = 5
 FRAMING_BYTES: Final = 1_024
-"""What a batch of one record has beside key, headers and body."""
+"""The bytes of a batch of one record beside its key, headers and body."""
 MEASURED_SECONDS: Final = 1.0
 PRUNE_EVERY_SECONDS: Final = 600.0
 PRUNE_PAUSE_SECONDS: Final = 0.5
@@ -76,7 +76,7 @@ class RelayRole:
         return self.relay.name
 
     def not_ready(self) -> list[str]:
-        """Why nothing goes out."""
+        """Why no event is published."""
         return self.relay.not_ready()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -102,7 +102,7 @@ class RelayRole:
             self._pruner.close()
 
     async def _limit(self) -> None:
-        """Keeps records and batches below what this broker takes, should that be less than it must be."""
+        """Limits records and batches to this broker's limit, where that is lower than required."""
         room = await batch_bytes_max(self._kafka_url, self._topic.name) - FRAMING_BYTES
         self.relay.record_bytes_max = min(self.relay.record_bytes_max, room)
         self._publisher.batch_bytes_max = min(self._publisher.batch_bytes_max, room)
@@ -112,7 +112,7 @@ class RelayRole:
             )
 
     async def _prune(self) -> None:
-        """Forgets commands that are too old to be repeated: whoever leads does it, some at a time."""
+        """Deletes commands that are too old to be repeated. The relay that leads does it, some at a time."""
         while True:
             while not self.relay.leading:
                 await self._clock.sleep(MEASURED_SECONDS)
@@ -127,7 +127,10 @@ class RelayRole:
             await self._clock.sleep(PRUNE_EVERY_SECONDS)
 
     async def _measure(self) -> None:
-        """Keeps the outbox's gauges; its size counts positions, so gaps of aborted transactions are in it."""
+        """Sets the outbox's gauges.
+
+        Its size counts positions, so it includes the gaps of aborted transactions.
+        """
         context = self.relay.context
         while True:
             metrics.UNPUBLISHABLE.labels(context).set(self.relay.held)
