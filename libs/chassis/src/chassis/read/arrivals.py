@@ -1,4 +1,5 @@
-"""What a batch of records brings: events, records that are none, and how far each partition is after it."""
+"""The content of a batch of records: events, invalid records, and the position of each partition after the
+batch."""
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,31 +16,35 @@ from chassis.read.checkpoints import Position
 REASON_CHARACTERS_MAX: Final = 300
 _CONTEXTS: Final = {topic.name: context for context, topic in EVENTS.items()}
 TRACES_MAX: Final = 20
-"""A batch of an import has one trace, one of commands has thousands, of which these stand for all."""
+"""A batch of an import has one trace. A batch of commands has thousands; at most this many of them are kept."""
 
 
 class Arrivals:
-    """Filled while `events` is read to its end."""
+    """Filled while the caller reads `events` to its end."""
 
     __slots__ = ("_last", "_marks", "_rising", "broken", "positions", "traces")
 
     def __init__(self) -> None:
         self._last: dict[Partition, Delivered | Passed] = {}
         self._rising: dict[Partition, list[int]] = {}
-        """Positions of events that are further than all before them: what comes again, or late, is not among them."""
+        """Positions of events that are higher than all before them. Events that come again, or late, are not
+        counted."""
         self._marks: dict[Partition, tuple[Passed, int]] = {}
-        """The last watermark that nothing was ahead of, with how many positions had risen before it."""
+        """The last watermark that no event before it exceeds, with the number of rising positions before it."""
         self.traces: dict[str, None] = {}
-        """Trace contexts that the events were recorded under, `TRACES_MAX` at most."""
+        """Trace contexts under which the events were recorded, `TRACES_MAX` at most."""
         self.broken: list[tuple[Record, str]] = []
         self.positions: dict[Partition, Position] = {}
 
     def events(
         self, records: Sequence[Record], wanted: Collection[bytes] | None = None
     ) -> Iterator[Delivered]:
-        """The events among the records, in order; where types are `wanted`, those of other types are passed over.
+        """Yields the events among the records, in order.
 
-        What is passed over is not even parsed. The last record of each partition is, because it says how far that is.
+        Where types are `wanted`, events of other types are skipped.
+
+        A skipped event is not parsed, except for the last record of each partition, which gives the
+        partition's position.
         """
         offsets: dict[Partition, int] = {}
         ends: Collection[int] = ()
@@ -58,7 +63,7 @@ class Arrivals:
                 continue
             if event.context == _CONTEXTS.get(
                 record[0], event.context
-            ):  # what another counts says nothing here
+            ):  # a watermark of another context counts other events
                 self._arrived(place, event)
             if isinstance(event, Delivered) and not passed_over:
                 if len(self.traces) < TRACES_MAX and event.traceparent is not None:
@@ -82,10 +87,10 @@ class Arrivals:
             self._rising.setdefault(place, []).append(event.position)
 
     def counted(self, before: Mapping[Partition, Position]) -> dict[Partition, Position]:
-        """`positions`, with what was counted since `before`. Only where all types were read.
+        """Returns `positions`, with the events counted since `before`. Only where all types were read.
 
-        The relay publishes a partition's events in the order of their positions, and goes on from an earlier one where
-        it was in doubt, so an event was read before exactly if a position as high was.
+        The relay publishes a partition's events in the order of their positions, and goes on from an
+        earlier one where it was in doubt, so an event was read before exactly if a position as high was.
         """
         found: dict[Partition, Position] = {}
         for place, now in self.positions.items():
@@ -104,11 +109,11 @@ class Arrivals:
 
 
 NOWHERE: Final = Position(0, "", 0, None, 0)
-"""Where a partition is of which nothing was read."""
+"""The position of a partition of which no record was read."""
 
 
 def further(positions: dict[Partition, Position], others: Mapping[Partition, Position]) -> None:
-    """Brings positions up to others, never back."""
+    """Raises positions to other positions. A position never goes back."""
     for place, other in others.items():
         before = positions.get(place)
         if before is None:
@@ -124,13 +129,13 @@ def further(positions: dict[Partition, Position], others: Mapping[Partition, Pos
 
 
 def most(one: Position, other: Position) -> tuple[int | None, int]:
-    """The further one's count, and what is missing: both only grow."""
+    """Returns the higher position's counts of read and of missing events. Both only grow."""
     known = [each.events for each in (one, other) if each.events is not None]
     return max(known, default=None), max(one.missing, other.missing)
 
 
 def reason_of(error: Exception) -> str:
-    """Why, in a line for a dead letter."""
+    """The reason of an error, in one line for a dead letter."""
     return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
 
 

@@ -1,4 +1,4 @@
-"""What a consumer group remembers beside its effects: how far it is, and what it had to set aside.
+"""The checkpoints of a consumer group: the position of each partition, and the parked subjects.
 
 A port: MongoDB in production, dictionaries in the simulation.
 """
@@ -18,15 +18,16 @@ REASON_CHARACTERS_MAX: Final = 500
 
 
 class GenerationLost(Exception):
-    """What this group writes to is gone or was replaced: nothing that it knows may be written any more."""
+    """The generation of this group was dropped or replaced. The group may not write to it any more."""
 
 
 class Position(NamedTuple):
-    """How far a partition is: the next offset, the context, the position up to which nothing of it is missing, and
-    when what was last seen had been recorded.
+    """The checkpoint of a partition: the next offset, the context, the position up to which no event of it is
+    missing, and when the last event read was recorded.
 
-    `events` is how many events up to the position were read, each counted once; None where it was not counted from the
-    beginning. `missing` is how many more the relay had published up to there.
+    `events` is the number of events up to the position that were read, each counted once; None where they
+    were not counted from the beginning. `missing` is how many more events the relay had published up to
+    there.
     """
 
     offset: int
@@ -39,9 +40,10 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A subject of a context that waits: since the event at `sequence`, none of its events has had an effect.
+    """A parked subject of a context: none of its events from the one at `sequence` on was processed.
 
-    `held` of them are kept beside it, the first included. `revision` changes with everything that is laid to them.
+    `held` is the number of its kept events, the first included. `revision` changes with each event that is
+    kept.
     """
 
     subject: UUID
@@ -57,61 +59,77 @@ class Parked:
 
     @property
     def stream(self) -> Stream:
-        """The context and the subject: what waits. The same subject of another context goes on."""
+        """The context and the subject. The same subject of another context is not parked."""
         return (self.context, self.subject)
 
 
 class Held(NamedTuple):
-    """An event that waits."""
+    """A kept event of a parked subject."""
 
     sequence: int
     record: Record
 
 
 class Checkpoints(Protocol):
-    """The checkpoints of one group. Every call raises DocumentsUnavailable where the database does not answer."""
+    """The checkpoints of one group.
+
+    Every call raises DocumentsUnavailable where the database does not answer.
+    """
 
     async def positions(self) -> dict[Partition, Position]:
-        """How far each partition is that was ever advanced."""
+        """Returns the checkpoint of each partition that was ever advanced."""
         ...
 
     async def advance(self, positions: Mapping[Partition, Position]) -> None:
-        """Saves how far partitions are; one that is further already stays. Raises GenerationLost."""
+        """Saves checkpoints of partitions. A checkpoint that is higher already is not changed.
+
+        Raises GenerationLost.
+        """
         ...
 
     async def parked(self) -> dict[Stream, Parked]:
-        """The subjects that wait."""
+        """Returns the parked subjects."""
         ...
 
     async def skipped(self) -> frozenset[tuple[Stream, int]]:
-        """Stream and sequence of events that were passed over on purpose."""
+        """Returns stream and sequence of events that an operator skipped."""
         ...
 
     async def park(self, parked: Parked, first: Held) -> None:
-        """Parks a subject with the event that could not be digested. A subject that is parked already stays so."""
+        """Parks a subject with the event that could not be processed.
+
+        A subject that is parked already is not changed.
+        """
         ...
 
     async def hold(self, stream: Stream, events: Sequence[Held]) -> bool:
-        """Keeps later events of a parked subject; twice is once. False where it is not parked: they are not held."""
+        """Keeps later events of a parked subject; idempotent.
+
+        Returns False, and keeps none, where it is not parked.
+        """
         ...
 
     async def held(self, stream: Stream, after: int, limit: int) -> list[Held]:
-        """Kept events with a sequence above `after`, in order."""
+        """Returns kept events with a sequence above `after`, in order."""
         ...
 
     async def stuck(self, parked: Parked, first: Held, type: str, reason: str) -> None:
-        """A release of this wait came to a halt at an event: all before it had their effect. Nothing is changed where
-        something was laid to it since, or the subject waits anew."""
+        """Records that a release stopped at an event: all events before it were processed.
+
+        Changes nothing where another event was kept since, or the subject was released and parked again.
+        """
         ...
 
     async def skip(self, stream: Stream, sequence: int) -> None:
-        """Remembers that an event is passed over for ever."""
+        """Records that an event is skipped for ever."""
         ...
 
     async def unpark(self, parked: Parked, up_to: int) -> bool:
-        """Ends this wait, if nothing was laid to it since, and forgets what was kept up to a sequence.
+        """Releases this parked subject, if no event was kept since, and deletes the events kept up to a
+        sequence.
 
-        A wait is the one that was read where both sequence and revision are the same: a subject that was released and
-        parked again meanwhile begins at its first revision, but at a later event.
+        It is the parked subject that was read only where both sequence and revision are the same. A
+        subject that was released and parked again meanwhile begins at its first revision, but at a later
+        event.
         """
         ...

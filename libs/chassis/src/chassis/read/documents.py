@@ -1,9 +1,10 @@
 """Documents of views: their port, how they guard themselves against stale writers, and sealed values in them.
 
-Every document belongs to exactly one subject. Its `_seq` is the highest sequence of that subject that was applied to
-it; in a view over several contexts, which count apart, it is one sequence for each. A write names the `_seq` that it
-was folded from. So duplicates, stale readers and two consumers of one
-partition are harmless: whoever folded from something else than what is there is told so and folds again.
+Every document belongs to exactly one subject. Its `_seq` is the highest sequence of that subject that was
+applied to it. In a view over several contexts, it is one sequence for each context. A write names the
+`_seq` of the document that it was folded from. A write that was folded from another document than the
+stored one is refused, and its writer folds again. Duplicates, stale readers and two consumers of one
+partition are therefore harmless.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,29 +23,30 @@ DocumentId = str | UUID
 ID: Final = "_id"
 SEQUENCE: Final = "_seq"
 GONE: Final = "_gone"
-"""Marks what a view took away: the document stays as a stone with its `_seq`, or a stale event would revive it."""
+"""Marks a document that a view removed. It stays as a tombstone with its `_seq`, because a stale event would
+revive it."""
 _HASH_BYTES: Final = 32
 _HASH_SPACE: Final = 1 << (8 * _HASH_BYTES)
 _encode: Final = msgspec.json.Encoder(order="deterministic", uuid_format="hex").encode
 
 
 Mark = int | dict[str, int]
-"""What `_seq` is: a sequence, or the sequence of each context by its name, in order of the names."""
+"""The type of `_seq`: a sequence, or the sequence of each context by its name, in order of the names."""
 
 
 class DocumentsUnavailable(ConnectionError):
-    """The document database did not answer; any part of what was asked for may have happened."""
+    """The document database did not answer. Any part of the request may have been carried out."""
 
 
 class DocumentKey(NamedTuple):
-    """A document of a view: the view's own name of the collection, and the id."""
+    """The key of a document of a view: the view's own name of the collection, and the id."""
 
     collection: str
     id: DocumentId
 
 
 class Unwritable(ValueError):
-    """No database takes this document: too large, or a value that it has no type for."""
+    """The document cannot be stored: it is too large, or has a value without a type in the database."""
 
 
 class Change(NamedTuple):
@@ -61,7 +63,8 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did not do: ids whose guard did not hold, and ids that were refused for good, with the reason."""
+    """The failed parts of a write: ids whose guard did not hold, and ids that were refused for good, with the
+    reason."""
 
     conflicts: Collection[DocumentId] = ()
     rejected: Mapping[DocumentId, str] = field(default_factory=dict)
@@ -75,11 +78,11 @@ class Documents(Protocol):
         ...
 
     async def load(self, collection: str, ids: Sequence[DocumentId]) -> dict[DocumentId, Document]:
-        """The documents that are there, the caller's to change; raises DocumentsUnavailable."""
+        """Returns the documents that exist. The caller may change them. Raises DocumentsUnavailable."""
         ...
 
     async def write(self, collection: str, changes: Sequence[Change]) -> Written:
-        """Writes each change whose guard holds, whatever becomes of the others; raises DocumentsUnavailable.
+        """Writes each change whose guard holds, independently of the others; raises DocumentsUnavailable.
 
         No two changes are of one document.
         """
@@ -90,7 +93,7 @@ class Documents(Protocol):
 
 
 class Sealing(Protocol):
-    """What of an event is needed to carry one of its sealed values."""
+    """The parts of an event that a copy of one of its sealed values needs."""
 
     @property
     def sequence(self) -> int:
@@ -109,7 +112,8 @@ class Sealing(Protocol):
 
 
 class Sealed(msgspec.Struct, frozen=True):
-    """A personal value as documents hold it: the token, and what opens it beside the subject's key."""
+    """A personal value in a document: the token, and the origin that opens it together with the subject's
+    key."""
 
     token: str = msgspec.field(name="t")
     version: int = msgspec.field(name="v")
@@ -117,13 +121,14 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 def sealed(event: Sealing, field: str) -> Document | None:
-    """The value at a place of an event (`owner`, `guests[0].name`), still sealed, for a document; None stays None."""
+    """The value at a place of an event (`owner`, `guests[0].name`), still sealed, for a document; None stays
+    None."""
     token = event.data.get(field) if field.isidentifier() else _at(event.data, field)
     return None if token is None else {"t": token, "v": event.sequence, "n": event.stored_name}
 
 
 def _at(value: Any, place: str) -> Any:
-    """What stands at a place; None where something on the way is absent."""
+    """The value at a place; None where a part of the path is absent."""
     for step in place.replace("[", ".").replace("]", "").split("."):
         if isinstance(value, list):
             value = value[int(step)] if int(step) < len(value) else None
@@ -135,7 +140,8 @@ def _at(value: Any, place: str) -> Any:
 def open_sealed(
     value: Mapping[str, Any] | None, key: DataKey | None, *, context: str, subject: UUID, field: str
 ) -> str | None:
-    """The plain value of `sealed(event, field)`; ERASED where the key is gone; raises Tampered where it was moved.
+    """The plain value of `sealed(event, field)`; ERASED where the key is gone; raises Tampered where it was
+    moved.
 
     `subject` is the stream of the event and `context` its store.
     """
@@ -151,14 +157,15 @@ def open_sealed(
 
 
 class DocumentsHash:
-    """A hash over documents in any order: equal for equal sets of documents, wherever and whenever they were folded."""
+    """A hash over documents in any order: equal for equal sets of documents, wherever and whenever they were
+    folded."""
 
     def __init__(self) -> None:
         self._sum = 0
         self.count = 0
 
     def add(self, collection: str, document: Mapping[str, Any]) -> None:
-        """Counts a document in; the order of its fields does not matter."""
+        """Adds a document; the order of its fields does not matter."""
         digest = blake2b(digest_size=_HASH_BYTES)
         digest.update(collection.encode() + b"\0")
         digest.update(_encode(document))
@@ -166,7 +173,7 @@ class DocumentsHash:
         self.count += 1
 
     def plus(self, other: "DocumentsHash") -> None:
-        """Counts in what another counted."""
+        """Adds the documents of another hash."""
         self._sum = (self._sum + other._sum) % _HASH_SPACE
         self.count += other.count
 

@@ -1,7 +1,8 @@
-"""Generations of a view: its collections of one fold of the log, side by side with those of the fold before.
+"""Generations of a view. A generation is the collections of one fold of the log; several exist side by side.
 
-`views` says which one is live; collection `c` of generation 3 of `orders` is `orders_v3_c`, its consumer group
-`<service>.orders.v3`. Whoever reads asks which is live; whoever rebuilds makes another and switches.
+`views` says which one is live; collection `c` of generation 3 of `orders` is `orders_v3_c`, its consumer
+group `<service>.orders.v3`. A reader looks up the live generation. A rebuild makes another one and
+switches.
 """
 
 import re
@@ -24,7 +25,7 @@ VIEWS: Final = "views"
 GENERATIONS: Final = "view_generations"
 VIEWS_MAX: Final = 1_000
 RETIRED_SECONDS: Final = 60
-"""How long the collections of a retired generation are kept for those who still read them."""
+"""How long the collections of a retired generation are kept for readers that still use them."""
 BEGIN_TRIES_MAX: Final = 100
 LIVE_CACHED_SECONDS: Final = 1.0
 WAIT_SECONDS_FIRST: Final = 0.005
@@ -41,7 +42,10 @@ class NotBuilt(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One fold of the log. `code` is the version of the view that folded it, `fingerprint` what it was declared as."""
+    """One fold of the log.
+
+    `code` is the version of the view that folded it, `fingerprint` a digest of its declaration.
+    """
 
     view: str
     number: int
@@ -52,12 +56,12 @@ class Generation:
     fingerprint: str = ""
 
     def is_of(self, view: View) -> bool:
-        """Whether the code that declares this view folded it, so that it knows what stands in it."""
+        """Whether the code of this view folded it, so that this code can read its documents."""
         return self.code == view.version and self.fingerprint in {"", view.fingerprint}
 
     @property
     def prefix(self) -> str:
-        """What the names of its collections begin with; to find them again, read whole names with `owner_of`."""
+        """The prefix of the names of its collections. To find them again, read whole names with `owner_of`."""
         return f"{self.view}_v{self.number}_"
 
 
@@ -72,7 +76,7 @@ class Generations:
 
     @property
     def dead_letters(self) -> str:
-        """The topic of the view's dead letters, whatever the generation."""
+        """The topic of the view's dead letters, the same for every generation."""
         name = f"{self.service}.{self.view.name}"
         registered = (group.dead_letters.name for group in CONSUMERS if group.view == name)
         return next(registered, dead_letters(f"{name}.v1").name)
@@ -95,10 +99,12 @@ class Generations:
         return [_generation(one) for one in found]
 
     async def begin(self, used: Callable[[str], Awaitable[bool]]) -> Generation:
-        """A new generation, empty and with its indexes; `used` tells whether a consumer group ever read anything.
+        """Makes a new generation, empty and with its indexes.
 
-        After the database was dropped, groups remember how far they were with documents that are gone: the number of
-        such a group is not taken again.
+        `used` says whether a consumer group ever read a record.
+
+        After the database was dropped, Kafka still has the offsets of groups whose documents are gone. The
+        number of such a group is not used again.
         """
         await prepare_checkpoints(self.mongo)
         number = max([one.number for one in await self.all()], default=0)
@@ -145,7 +151,7 @@ class Generations:
         return True
 
     async def drop(self, generation: Generation) -> None:
-        """Drops a generation that is not live: collections, checkpoints, and the memory of it."""
+        """Drops a generation that is not live: its collections, its checkpoints and its entry."""
         live = await self.live()
         if live is not None and live.number == generation.number:
             raise ValueError(f"{generation.prefix} is live")
@@ -156,7 +162,7 @@ class Generations:
         await self.mongo.delete(GENERATIONS, {ID: _id(generation)})
 
     async def sweep(self) -> list[Generation]:
-        """Drops what was retired long enough ago, and collections that belong to no generation any more."""
+        """Drops generations that were retired long enough ago, and collections without a generation."""
         generations = await self.all()
         before = self._clock.now() - timedelta(seconds=RETIRED_SECONDS)
         gone = [one for one in generations if one.state == "retired" and one.changed_at < before]
@@ -171,7 +177,7 @@ class Generations:
         return gone
 
     async def still(self, generation: Generation) -> bool:
-        """Whether the generation is there and no later one is live."""
+        """Whether the generation exists and no later one is live."""
         live = await self.live()
         if live is not None and live.number > generation.number:
             return False
@@ -179,7 +185,8 @@ class Generations:
 
 
 class ViewReader:
-    """How a process that serves readers finds the live collections, and waits until a view has seen a position."""
+    """Finds the live collections for a process that serves readers, and waits until a view has reached a
+    position."""
 
     def __init__(self, mongo: Mongo, clock: Clock, views: Sequence[View]) -> None:
         self.mongo = mongo
@@ -190,8 +197,9 @@ class ViewReader:
     async def live(self, view: str) -> Generation:
         """The generation to read, remembered for at most `LIVE_CACHED_SECONDS`; raises NotBuilt.
 
-        It is the live one if the code at hand folded it. While two versions of a service run side by side, the older
-        reads the generation that it knows for as long as that one is kept, and the newer waits for its own.
+        It is the live one if this process's code folded it. While two versions of a service run side by
+        side, the older one reads its own generation for as long as that is kept. The newer one waits for
+        its own generation.
         """
         now = self._clock.monotonic()
         known = self._known.get(view)
@@ -208,7 +216,7 @@ class ViewReader:
         return (await self.live(view)).prefix + name
 
     async def applied(self, view: str, context: str) -> int:
-        """The position of a context up to which a view shows everything; 0 where it shows nothing yet."""
+        """Returns the position of a context up to which a view shows every event; 0 where it shows none yet."""
         with suppress(NotBuilt):
             generation = await self.live(view)
             positions = positions_of(await self.mongo.find(POSITIONS, {"group": generation.group}))
@@ -219,9 +227,10 @@ class ViewReader:
     async def wait_for(
         self, context: str, position: int, timeout_seconds: float, views: Sequence[str] | None = None
     ) -> bool:
-        """Waits until the views show everything of a context up to a position; False where they do not in time.
+        """Waits until the views show every event of a context up to a position; False where they do not in
+        time.
 
-        Without `views`, all that take this context wait. What is parked is waited for by nobody.
+        By default it waits for all views that take this context. It does not wait for parked events.
         """
         topic = EVENTS[context].name
         names = views or [view.name for view in self._views.values() if topic in view.sources]
@@ -247,13 +256,14 @@ async def live_generation(mongo: Mongo, view: str) -> Generation | None:
 
 
 async def shown_views(mongo: Mongo) -> list[str]:
-    """The names of all views that were ever shown from this database, whatever code folds them."""
+    """The names of all views that were ever shown from this database, of any version of the code."""
     found = await mongo.find(VIEWS, {}, order=[(ID, 1)], limit=VIEWS_MAX)
     return [str(one[ID]) for one in found]
 
 
 async def known_generation(mongo: Mongo, view: View) -> Generation | None:
-    """The live generation of a view if this code folded it, else the latest one shown before that it folded."""
+    """The live generation of a view if this code folded it, else the latest earlier live one that this code
+    folded."""
     live = await live_generation(mongo, view.name)
     if live is None or live.is_of(view):
         return live
@@ -276,10 +286,11 @@ def partitions_of(topics: Sequence[str]) -> dict[Partition, str]:
 
 
 def owner_of(collection: str) -> tuple[str, int]:
-    """The view and the number of the generation that a collection belongs to; ("", 0) where it belongs to none.
+    """The view and the number of the generation that a collection belongs to; ("", 0) where it belongs to
+    none.
 
-    The whole name is read: `campaign` does not own the collections of `campaign_visits`. No name of a view looks like
-    that of a generation (see `View`), so there is one way to read it.
+    The whole name is read: `campaign` does not own the collections of `campaign_visits`. No name of a view
+    looks like that of a generation (see `View`), so there is one way to read it.
     """
     found = _OWNED.fullmatch(collection)
     return ("", 0) if found is None else (found["view"], int(found["number"]))

@@ -1,6 +1,7 @@
-"""MongoDB behind one small class, with either of its asynchronous drivers: PyMongo Async, or Motor where asked for.
+"""MongoDB behind one small class, with either of its asynchronous drivers: PyMongo Async, or Motor where
+asked for.
 
-The two differ in which calls are awaited; nobody above this module knows which one is at work.
+The two differ in which calls are awaited. Only this module knows which one is in use.
 """
 
 import asyncio
@@ -49,14 +50,17 @@ _UNIQUE_BROKEN: Final = "breaks a unique index"
 
 
 class _Int64(TypeDecoder):
-    """Integers of 2^31 and more come as a subclass of int, which JSON encoders refuse: here they are plain."""
+    """Decodes integers of 2^31 and more as plain int.
+
+    The driver's own type is a subclass, which JSON encoders refuse.
+    """
 
     bson_type = Int64
     transform_bson = int  # type: ignore[assignment]  # a type is called as it is, without a frame of Python
 
 
 class _Integral(TypeDecoder):
-    """No document holds a decimal; the one that comes is an `exact_sum`."""
+    """Decodes a decimal as an int. No document holds a decimal; the only one is the result of `exact_sum`."""
 
     bson_type = Decimal128
 
@@ -80,14 +84,15 @@ _SERVERS_OWN: Final = frozenset(
         *(43, 175, 237, 251, 279, 11601),  # interrupted or killed
     }
 )
-"""Codes by which the server speaks of itself, its disk, memory, locks and members, not of what it was asked."""
+"""Error codes about the server's own state, its disk, memory, locks and members, and not about the request."""
 _OPTIONS: Final[CodecOptions[Any]] = CodecOptions(
     tz_aware=True, uuid_representation=bson.binary.UuidRepresentation.STANDARD, type_registry=_REGISTRY
 )
 
 
 def exact_sum(expression: str) -> dict[str, Any]:
-    """An accumulator that sums integers exactly to 34 digits; `$sum` alone turns to floating point beyond 64 bits."""
+    """An accumulator that sums integers exactly to 34 digits; `$sum` alone turns to floating point beyond 64
+    bits."""
     return {"$sum": {"$toDecimal": expression}}
 
 
@@ -102,7 +107,10 @@ class Mongo:
 
     @classmethod
     def connect(cls, url: str, driver: Driver = "pymongo", database: str | None = None) -> Self:
-        """A client on the database of the URL, or on `database`. Nothing is sent yet. Belongs to the running loop."""
+        """A client on the database of the URL, or on `database`. Nothing is sent yet.
+
+        Belongs to the running loop.
+        """
         parsed = parse_uri(url)
         given = {option.lower() for option in parsed["options"]}
         options: dict[str, Any] = {
@@ -135,7 +143,10 @@ class Mongo:
         await self.command({"ping": 1})
 
     async def command(self, command: Mapping[str, Any]) -> Document:
-        """Runs a database command. The driver decodes its reply by itself: read documents with `find` or `aggregate`."""
+        """Runs a database command.
+
+        The driver decodes its reply by itself: read documents with `find` or `aggregate`.
+        """
         with translated():
             return cast(Document, await self._database.command(command, codec_options=_OPTIONS))
 
@@ -181,7 +192,7 @@ class Mongo:
             return cast("Document | None", await self._database[collection].find_one(where, fields))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
-        """What an aggregation gives."""
+        """The documents that an aggregation returns."""
         with translated():
             cursor = self._database[collection].aggregate(list(pipeline))
             if inspect.isawaitable(cursor):
@@ -195,7 +206,10 @@ class Mongo:
         fields: Mapping[str, Any] | None = None,
         order: Sequence[tuple[str, int]] = ((ID, 1),),
     ) -> AsyncIterator[list[Document]]:
-        """All documents of a collection in order, a page at a time; the next one is fetched while one is looked at."""
+        """Yields all documents of a collection in order, a page at a time.
+
+        The next page is fetched while one is read.
+        """
         cursor = self._database[collection].find({}, fields, sort=list(order), batch_size=PAGE_DOCUMENTS)
 
         async def fetched() -> list[Document]:
@@ -215,8 +229,8 @@ class Mongo:
                 await closing
 
     async def raw_pages(self, collection: str) -> AsyncGenerator[list[bytes], None]:
-        """All documents of a collection in order of their ids, as `find_raw` has them, some hundreds at a time; the next
-        are fetched while some are looked at."""
+        """All documents of a collection in order of their ids, as `find_raw` has them, some hundreds at a
+        time; the next are fetched while some are looked at."""
         cursor = self._database[collection].find_raw_batches({}, sort=[(ID, 1)], batch_size=PAGE_DOCUMENTS)
 
         async def fetched() -> bytes | None:
@@ -270,24 +284,27 @@ class Mongo:
         *,
         upsert: bool = False,
     ) -> int:
-        """Changes one document for each filter, whatever becomes of the others; how many matched or were made."""
+        """Changes one document for each filter, independently of the others.
+
+        Returns how many matched or were made.
+        """
         updates = [{"q": where, "u": change, "upsert": upsert} for where, change in changes]
         reply = await self._write("update", collection, updates)
         _only_duplicates(reply)
         return cast(int, reply["n"])
 
     async def delete(self, collection: str, where: Mapping[str, Any]) -> int:
-        """Deletes all that match; how many there were."""
+        """Deletes all documents that match. Returns how many there were."""
         reply = await self._write("delete", collection, [{"q": where, "limit": 0}])
         return cast(int, reply["n"])
 
     async def drop(self, collection: str) -> None:
-        """Drops a collection, whether it is there or not."""
+        """Drops a collection, if it exists."""
         with translated():
             await self._database.drop_collection(collection)
 
     async def drop_database(self) -> None:
-        """Drops everything."""
+        """Drops the database."""
         with translated():
             await self._client.drop_database(self.name)
 
@@ -299,13 +316,13 @@ class Mongo:
         unique: bool = False,
         partial: Mapping[str, Any] | None = None,
     ) -> None:
-        """Makes an index unless it is there, and with it the collection."""
+        """Makes an index unless it exists, and with it the collection."""
         options: dict[str, Any] = {} if partial is None else {"partialFilterExpression": partial}
         with translated():
             await self._database[collection].create_index(list(fields), unique=unique, **options)
 
     async def ensure(self, collection: str) -> None:
-        """Makes a collection unless it is there."""
+        """Makes a collection unless it exists."""
         with translated():
             try:
                 await self._database.create_collection(collection)
@@ -318,9 +335,10 @@ class Mongo:
     async def write_guarded(self, collection: str, changes: Sequence[Change]) -> Written:
         """See `Documents.write`.
 
-        New documents are inserted. Others are found by their id alone and replaced by an expression that holds the
-        guard: a filter with `_seq` beside `_id` is planned anew for every document and costs the server 70 us where
-        this costs 37 us. How many were replaced is counted; only where some were not, they are looked for.
+        New documents are inserted. Others are found by their id alone and replaced by an expression that
+        holds the guard: a filter with `_seq` beside `_id` is planned anew for every document and costs the
+        server 70 us where this costs 37 us. How many were replaced is counted; only where some were not,
+        they are looked for.
         """
         conflicts: list[DocumentId] = []
         rejected: dict[DocumentId, str] = {}
@@ -340,10 +358,10 @@ class Mongo:
     async def _lost(
         self, collection: str, changes: Sequence[Change], known: set[DocumentId]
     ) -> list[DocumentId]:
-        """Which documents are not what was to be written: somebody else wrote them.
+        """Returns the documents that differ from the intended ones, because another consumer wrote them.
 
-        The same `_seq` is not enough: whoever folded past events that were parked meanwhile has it too, and would go
-        on from a document that nobody wrote.
+        Comparing `_seq` is not enough. A consumer that folded past events that were parked meanwhile has
+        the same `_seq`, and would go on from a document that was never written.
         """
         found = await self.find(collection, {ID: {"$in": [change.id for change in changes]}})
         there = {document[ID]: document for document in found}
@@ -355,7 +373,7 @@ class Mongo:
 
 
 def _replacement(change: Change) -> dict[str, Any]:
-    """Replaces a document whose `_seq` is as expected, leaves any other as it is, and makes one that is gone."""
+    """Replaces a document whose `_seq` is as expected, changes no other, and makes a missing one."""
     expected: Any = change.expected if isinstance(change.expected, int) else {"$literal": change.expected}
     at_expected = {"$eq": [{"$ifNull": [f"${SEQUENCE}", expected]}, expected]}
     after = {"$cond": [at_expected, {"$literal": change.frozen}, "$$ROOT"]}
@@ -363,7 +381,9 @@ def _replacement(change: Change) -> dict[str, Any]:
 
 
 class Frozen:
-    """An encoded document. The drivers' encoder copies the bytes of whatever bears the marker of a raw document.
+    """An encoded document.
+
+    The drivers' encoder copies the bytes of whatever bears the marker of a raw document.
 
     Their own `RawBSONDocument` checks the bytes first, which costs as much as encoding them did.
     """
@@ -375,7 +395,7 @@ class Frozen:
         self.raw = raw
 
     def thawed(self) -> Document:
-        """The document again, as the database would give it."""
+        """Returns the decoded document, as the database would return it."""
         return cast(Document, bson.decode(self.raw, codec_options=_OPTIONS))
 
 
@@ -429,7 +449,7 @@ def _split(batch: bytes) -> Iterator[bytes]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns a driver's ways of saying that the server does not answer into DocumentsUnavailable."""
+    """Translates the driver's errors for a server that does not answer into DocumentsUnavailable."""
     try:
         yield
     except (ConnectionFailure, ExecutionTimeout, WTimeoutError) as error:
@@ -474,7 +494,7 @@ def _sort_out(
 
 
 def _only_duplicates(reply: Document) -> int:
-    """How many writes met a document that is there; any other error is raised."""
+    """The number of writes that met an existing document; any other error is raised."""
     errors = reply.get("writeErrors", ())
     for error in errors:
         if error["code"] in _SERVERS_OWN:

@@ -21,7 +21,10 @@ _SEQUENCE_DIGITS: Final = len(str(COUNTED_MAX))
 
 
 class MongoCheckpoints(Checkpoints):
-    """Checkpoints of `group`. What was skipped is remembered under `name`, which outlives the generations of a view."""
+    """Checkpoints of `group`.
+
+    Skipped events are stored under `name`, which outlives the generations of a view.
+    """
 
     def __init__(self, mongo: Mongo, group: str, name: str) -> None:
         self.mongo = mongo
@@ -31,9 +34,11 @@ class MongoCheckpoints(Checkpoints):
     async def begin(
         self, partitions: Mapping[Partition, str], starts: Mapping[Partition, Position] | None = None
     ) -> None:
-        """Opens the checkpoints at the beginning of each partition (with its context), or where it `starts`, unless open.
+        """Opens the checkpoints at the beginning of each partition (with its context), or where it `starts`,
+        unless open.
 
-        Where a group starts is recorded once and for all partitions together, before the first of its checkpoints is opened.
+        Where a group starts is recorded once and for all partitions together, before the first of its
+        checkpoints is opened.
         """
         if starts:
             places = [[*place, at.offset, at.position] for place, at in starts.items()]
@@ -58,7 +63,7 @@ class MongoCheckpoints(Checkpoints):
             )
 
     async def forget(self) -> None:
-        """Closes the checkpoints for ever."""
+        """Deletes the checkpoints for ever."""
         for collection in (POSITIONS, PARKED, PARKED_EVENTS):
             await self.mongo.delete(collection, {"group": self.group})
 
@@ -92,7 +97,7 @@ class MongoCheckpoints(Checkpoints):
 
     @override
     async def park(self, parked: Parked, first: Held) -> None:
-        # The event before its subject: a subject that waits without its first event would be released past it.
+        # The event is stored before its subject: a parked subject without its first event would be released past it.
         await self._keep(parked.stream, [first])
         await self.mongo.insert_new(
             PARKED,
@@ -116,8 +121,8 @@ class MongoCheckpoints(Checkpoints):
     async def hold(self, stream: Stream, events: Sequence[Held]) -> bool:
         kept = await self._keep(stream, events)
         change = {"$inc": {"held": kept, "revision": 1}}
-        # Where the subject is free, what was kept is not taken back: another consumer may have parked it anew with that
-        # very event meanwhile. What nobody waits for is before whatever the subject is parked with next, and goes then.
+        # Where the subject is not parked, the kept events are not deleted: another consumer may have parked it again
+        # with that event meanwhile. Leftover events precede the event that parks it next, and are deleted then.
         return bool(await self.mongo.update(PARKED, {ID: self._stream(stream)}, change))
 
     @override
@@ -157,7 +162,7 @@ class MongoCheckpoints(Checkpoints):
         if not await self.mongo.delete(PARKED, self._still(parked)):
             return False
         stream = parked.stream
-        # Not those after: another consumer may have parked the subject anew meanwhile.
+        # Later events stay: another consumer may have parked the subject again meanwhile.
         released = {ID: {"$gte": self._event(stream, 0), "$lte": self._event(stream, up_to)}}
         await self.mongo.delete(PARKED_EVENTS, released)
         return True
@@ -186,7 +191,7 @@ class MongoCheckpoints(Checkpoints):
         return f"{self.group}|{topic}|{partition}"
 
     def _still(self, parked: Parked) -> Document:
-        """This wait, as it was read, and no later one of the same subject."""
+        """Matches this parked subject as it was read, and no later parking of the same subject."""
         return {
             ID: self._stream(parked.stream),
             "sequence": parked.sequence,
@@ -215,7 +220,8 @@ async def parked_of(mongo: Mongo, group: str | None = None) -> list[Parked]:
 
 
 async def want(mongo: Mongo, group: str, stream: Stream, wanted: Wanted) -> bool:
-    """Asks whoever runs the group to release a subject of a context; False where it is not parked."""
+    """Requests the release of a subject of a context from the group's consumers; False where it is not
+    parked."""
     where = {ID: _parked_id(group, stream)}
     return bool(await mongo.update(PARKED, where, {"$set": {"wanted": wanted}}))
 

@@ -1,9 +1,10 @@
-"""Poison: tries with back-off, dead letters, and subjects that wait in order while all others go on.
+"""Poison messages: tries with back-off, dead letters, and parked subjects.
 
-What cannot be digested after three tries goes to the group's dead letters with reason and origin, and its subject is
-parked: that event and every later one of the subject is kept, in order. Somebody repairs the cause and asks for
-release; then they have their effect in order. Where too much waits, the fault is not one event's, and the whole group
-is held until somebody looks.
+An event that cannot be processed in three tries goes to the group's dead letters with reason and place.
+Its subject is parked: that event and every later one of the subject is kept, in order, while all other
+subjects go on. An operator repairs the cause and requests the release. The kept events are then processed
+in order. Where too many events are kept, one faulty event cannot be the cause, and the whole group is held
+until an operator acts.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,18 +34,18 @@ RELEASE_ROUNDS_MAX: Final = 1_000
 _log = structlog.get_logger(__name__)
 
 Act = Callable[[Delivered], Awaitable[None]]
-"""Gives an event its effect; raises Indigestible where trying again will not help for ever."""
+"""Processes an event; raises Indigestible where another try cannot succeed."""
 
 
 class Indigestible(Exception):
-    """The event itself, or the code that reads it, is the reason; the message says why."""
+    """The event itself, or the code that reads it, is at fault; the message gives the reason."""
 
 
 OF_THE_RECORD: Final[tuple[type[Exception], ...]] = (
     Indigestible,
     Refusal,
     Tampered,
-    ValueError,  # also what is not readable, not in its contract, of no known type
+    ValueError,  # also an unreadable event, one that breaks its contract, and one of an unknown type
     TypeError,
     LookupError,
     AttributeError,
@@ -55,19 +56,19 @@ OF_THE_RECORD: Final[tuple[type[Exception], ...]] = (
     psycopg.DataError,
     psycopg.IntegrityError,
 )
-"""What may be the fault of a record, or of the code that reads it. Nothing else is ever held against a record."""
+"""Errors that a record, or the code that reads it, may have caused. No other error parks a subject."""
 
 
 def is_of_the_record(error: BaseException) -> bool:
-    """Whether an error may be laid to the record that was being handled, so that its subject is parked.
+    """Whether the record being handled may have caused an error, so that its subject is parked.
 
-    Everything else stops the consumer: what is transient, and what nobody thought of.
+    Every other error stops the consumer: transient and unforeseen ones.
     """
     return isinstance(error, OF_THE_RECORD) and not is_transient(error)
 
 
 class GroupHeld(Transient):
-    """So much is parked that the group goes no further: the fault is not one event's."""
+    """So many events are parked that the group stops: one faulty event cannot be the cause."""
 
 
 class Parking:
@@ -90,21 +91,24 @@ class Parking:
         self._clock = clock
 
     async def refresh(self) -> None:
-        """Reads who is parked: others park and ask for release too."""
+        """Reads the parked subjects. Other processes also park subjects and request releases."""
         self.parked = await self.checkpoints.parked()
         self.skipped = await self.checkpoints.skipped()
 
     def holds(self, event: Delivered) -> bool:
-        """Whether the event must wait."""
+        """Whether the event's subject is parked, so that the event must be kept."""
         parked = self.parked.get(event.stream)
         return parked is not None and event.sequence >= parked.sequence
 
     def skips(self, event: Delivered) -> bool:
-        """Whether the event was passed over on purpose."""
+        """Whether an operator skipped the event."""
         return (event.stream, event.sequence) in self.skipped
 
     async def give(self, events: Sequence[Delivered], act: Act) -> None:
-        """Gives events their effect one by one, in order; from the first that has none, those of its stream wait."""
+        """Processes events one by one, in order.
+
+        From the first that fails on, the events of its stream are kept.
+        """
         waiting: dict[Stream, list[Delivered]] = {}
         for event in events:
             if event.stream in waiting:
@@ -118,7 +122,7 @@ class Parking:
             await self.keep(later, act)
 
     async def keep(self, events: Sequence[Delivered], act: Act) -> None:
-        """Keeps events of one parked stream; where it was released in between, they have their effect now."""
+        """Keeps events of one parked stream. Where it was released in between, the events are processed now."""
         if not events:
             return
         waiting = sum(parked.held for parked in self.parked.values())
@@ -130,11 +134,11 @@ class Parking:
             await self.give(events, act)
 
     async def dead_letter(self, record: Record, reason: str) -> None:
-        """Puts what is no event, and so of no subject, to the dead letters."""
+        """Writes a dead letter for a record that is not an event and so has no subject."""
         await self.letters.write([(record, reason)])
 
     async def release_wanted(self, act: Act) -> list[UUID]:
-        """Releases whom somebody asked to release; those who are free again."""
+        """Releases the subjects whose release was requested. Returns the subjects that were released."""
         wanted = [parked for parked in self.parked.values() if parked.wanted is not None]
         return [parked.subject for parked in wanted if await self._release(parked, act)]
 
@@ -168,7 +172,7 @@ class Parking:
         raise GroupHeld(f"{self.group}: {parked.subject} gets events faster than they are released")
 
     async def _tried(self, event: Delivered, act: Act) -> str | None:
-        """None where the event had its effect, else why not."""
+        """None where the event was processed, else the reason why not."""
         seconds = BACK_OFF_SECONDS_FIRST
         for attempt in range(1, TRIES_MAX + 1):
             try:

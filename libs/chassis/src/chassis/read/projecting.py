@@ -1,7 +1,8 @@
-"""Views: what one is, and how a batch of events becomes writes.
+"""Views, and how a batch of events becomes writes.
 
-A view is pure: `keys` says which documents an event changes, `project` what becomes of each. The runtime folds a batch
-document by document, writes each collection once, and saves how far it is last.
+A view is pure: `keys` names the documents that an event changes, `project` returns each document after the
+event. The runtime folds a batch document by document, writes each collection once, and saves its
+checkpoint last.
 """
 
 import asyncio
@@ -52,10 +53,12 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A collection of a view. In an `insert_only` one every document is made by one event and never changed again.
+    """A collection of a view.
 
-    Insert-only collections are written before the others of the same batch, so that whoever reads a document of the
-    others finds the inserted ones up to its `_seq`.
+    In an `insert_only` one every document is made by one event and never changed again.
+
+    Insert-only collections are written before the others of the same batch, so that a reader of a document
+    of the others finds the inserted documents up to its `_seq`.
     """
 
     name: str
@@ -67,12 +70,13 @@ class Collection:
 class View:
     """A read model.
 
-    `sources` are topics; `events` are the types that it takes, others are passed over unread. `keys(event)` names the
-    documents that the event changes, each of which belongs to the event's subject alone, whichever of the view's
-    contexts speak of it: there is order within each context, and none between two. `project(key, document,
-    event)` gives the document after the event, None for none; the document given is the view's to change. `_id` and
-    `_seq` are the runtime's. Whatever the two raise parks the subject. Raise `version` when the same events give other
-    documents than before: the view is then built anew beside the old one.
+    `sources` are topics; `events` are the types that it takes, others are passed over unread.
+    `keys(event)` names the documents that the event changes, each of which belongs to the event's subject
+    alone, whichever of the view's contexts speak of it: there is order within each context, and none
+    between two. `project(key, document, event)` gives the document after the event, None for none; the
+    document given is the view's to change. `_id` and `_seq` are the runtime's. Whatever the two raise
+    parks the subject. Raise `version` when the same events give other documents than before: the view is
+    then built anew beside the old one.
     """
 
     name: str
@@ -89,7 +93,7 @@ class View:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of what it is declared to be: code that declares something else folds something else."""
+        """A digest of the declaration. Another declaration may fold other documents."""
         declared = repr((self.name, self.version, self.sources, sorted(self.events), self.collections))
         return blake2b(declared.encode(), digest_size=8).hexdigest()
 
@@ -104,18 +108,18 @@ class View:
 
 
 CHUNK_RECORDS: Final = 5_000
-"""Records that are folded and written together. The more, the fewer writes of a document that many events change:
-with 2,000 documents, 1,000 records cost the server 101 us each, 5,000 cost 42 us."""
+"""Records that are folded and written together. The more, the fewer writes of a document that many events
+change: with 2,000 documents, 1,000 records cost the server 101 us each, 5,000 cost 42 us."""
 CACHED_DOCUMENTS_MAX: Final = 10_000
 CONFLICT_ROUNDS_MAX: Final = 10
 
 
 class Contended(ConnectionError):
-    """Others wrote the same documents again and again; the batch should come again."""
+    """Other consumers wrote the same documents in every try. The batch should be delivered again."""
 
 
 class _Prepared:
-    """A chunk, folded and frozen: what is to be written, and what cannot be."""
+    """A chunk, folded and frozen: the changes to write, and the events that cannot be processed."""
 
     __slots__ = ("arrivals", "changes", "events", "held", "owners", "troubled")
 
@@ -137,7 +141,7 @@ class _Prepared:
 
 
 class _State(NamedTuple):
-    """A document as it is or will be, and its `_seq`, which is 0 or {} where there is none."""
+    """A stored or future document, and its `_seq`, which is 0 or {} where there is none."""
 
     document: Document | None
     mark: Any
@@ -146,8 +150,8 @@ class _State(NamedTuple):
 class Projector:
     """Folds records into the documents of one generation of a view.
 
-    `apply` returns when every event has had its effect or lies parked, and the positions are saved, in this order; it
-    raises where a server does not answer, and then the same records, or more, must come again. Any records may come
+    `apply` processes or parks every event, then saves the positions, then returns. It raises where a
+    server does not answer; the same records, or more, must then be delivered again. Records may come
     twice, from an earlier offset, and through several projectors at once.
     """
 
@@ -163,7 +167,7 @@ class Projector:
         self.view = view
         self.parking = parking
         self.positions: dict[Partition, Position] = {}
-        """How far this process brought each partition."""
+        """The checkpoint to which this process brought each partition."""
         self.events_applied = 0
         self.records_applied = 0
         self._documents = documents
@@ -179,17 +183,20 @@ class Projector:
         self._said = {"view": view.name, "group": parking.group}
 
     async def apply(self, records: Sequence[Record]) -> None:
-        """Gives records their effect."""
+        """Processes records."""
         async with self._turn:
             try:
                 await self._apply(records)
             except BaseException:
-                # What was folded may not have been written: from here on only the database knows.
+                # The folded documents may not have been written: the cache is no longer valid.
                 self._cache.clear()
                 raise
 
     async def tick(self) -> list[UUID]:
-        """Releases whom somebody asked to release, where no records come that would; who is free again."""
+        """Releases the subjects whose release was requested, while no records come.
+
+        Returns the released subjects.
+        """
         async with self._turn:
             await self.parking.refresh()
             return await self.parking.release_wanted(self._give_alone)
@@ -209,7 +216,7 @@ class Projector:
             else:
                 conflicts, rejected = await self._write(prepared)
             if conflicts or rejected or prepared.troubled:
-                # What was folded on top of this chunk does not stand.
+                # Documents that were folded on top of this chunk are not valid.
                 following = None
                 self._cache.clear()
                 await self._settle(prepared, conflicts, rejected)
@@ -227,9 +234,13 @@ class Projector:
         further(self.positions, positions)
 
     async def _before(self, records: Sequence[Record]) -> dict[Partition, Position]:
-        """Where the partitions of a batch were before it. Where it does not go on from what this process knows, another
-        had the partition meanwhile: the checkpoints say where it is, and what is cached is forgotten. A guard finds a stale
-        document that is written; none stands before an event that changes nothing because its document is not there."""
+        """Returns the positions of a batch's partitions before it.
+
+        Where the batch does not continue this process's positions, another process had the partition
+        meanwhile. The positions are then read from the checkpoints, and the cache is cleared. A guard refuses
+        the write of a stale document. No guard protects an event that changes nothing because its document is
+        missing from the cache.
+        """
         first: dict[Partition, int] = {}
         for record in records:
             first.setdefault(record[0:2], record.offset or 0)
@@ -276,7 +287,7 @@ class Projector:
             if event.type not in taken:
                 continue
             if event.context not in contexts:
-                # Its sequences mean nothing beside those of the contexts whose topics these are.
+                # The sequences of another context cannot be compared with those of the topics' contexts.
                 prepared.arrivals.broken.append((event.record, "an event of a context of another topic"))
                 continue
             if set_aside:
@@ -299,7 +310,7 @@ class Projector:
         return missing
 
     def _fold(self, prepared: _Prepared) -> None:
-        """Folds the events of a chunk into the cached documents and freezes what they become."""
+        """Folds the events of a chunk into the cached documents and freezes the results."""
         cache, insert_only, project = self._cache, self._insert_only, self.view.project
         troubled, several = prepared.troubled, self._several
         guards: dict[DocumentKey, tuple[Mark | None, UUID]] = {}
@@ -365,7 +376,10 @@ class Projector:
     # writing
 
     async def _write(self, prepared: _Prepared) -> tuple[set[UUID], set[UUID]]:
-        """Writes a chunk; the subjects of which a guard did not hold, and those of which a document was refused."""
+        """Writes a chunk.
+
+        Returns the subjects whose guard did not hold, and those of which a document was refused.
+        """
         conflicts: set[UUID] = set()
         rejected: set[UUID] = set()
         for collection in self._order:
@@ -387,15 +401,15 @@ class Projector:
     async def _made_by_others(
         self, collection: str, changes: Sequence[Change], conflicts: Iterable[DocumentId]
     ) -> set[DocumentId]:
-        """Which documents of an insert-only collection are there already, and not from the same event."""
+        """Returns the documents of an insert-only collection that exist already and come from another event."""
         sequences = {change.id: change.sequence for change in changes}
         there = await self._documents.load(collection, list(conflicts))
         return {id for id, document in there.items() if document[SEQUENCE] != sequences[id]}
 
-    # what does not go as a batch
+    # events that cannot be written as a batch
 
     async def _settle(self, prepared: _Prepared, conflicts: set[UUID], rejected: set[UUID]) -> None:
-        """Gives the subjects of a written chunk that were left out their effect all the same, or parks them."""
+        """Processes the subjects of a written chunk that were left out, or parks them."""
         alone = prepared.troubled | rejected
         again = conflicts - alone
         for _ in range(CONFLICT_ROUNDS_MAX):
@@ -420,7 +434,7 @@ class Projector:
             await self.parking.keep(events, self._give_alone)
 
     async def _give_alone(self, event: Delivered) -> None:
-        """Gives one event its effect on documents as the database has them; raises Indigestible."""
+        """Applies one event to its documents as the database has them; raises Indigestible."""
         if event.type not in self.view.events:
             return
         for _ in range(CONFLICT_ROUNDS_MAX):
@@ -494,7 +508,7 @@ def _projected(
     event: Delivered,
     mark: Mark,
 ) -> _State:
-    """What becomes of a document; the very `state` where nothing does."""
+    """Returns the document after an event; `state` itself where the event does not change it."""
     document = project(key, state.document, event)
     if document is None and state.document is None:
         return state

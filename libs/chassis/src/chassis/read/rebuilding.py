@@ -1,7 +1,8 @@
-"""Rebuilding a view beside the live one: fold the whole log anew, compare, switch, drop the old.
+"""Rebuilding a view beside the live one: fold the whole log again, compare, switch, drop the old generation.
 
-An interrupted rebuild is found and goes on. The comparison does not stop the world: documents of both generations are
-compared where both have applied the same events, and looked at again where one is ahead of the other.
+An interrupted rebuild goes on when it is called again. The comparison does not stop the consumers:
+documents are compared where both generations have applied the same events, and compared later where one is
+ahead of the other.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ Step = Literal["catching up", "comparing", "switching"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a rebuild is: records applied and left, since it was begun or taken up again."""
+    """The progress of a rebuild: records applied and left, since it was begun or resumed."""
 
     step: Step
     generation: Generation
@@ -54,19 +55,20 @@ class Progress:
 
 @dataclass(slots=True)
 class Comparison:
-    """Two generations side by side: documents that are not equal, and those that never were at the same event."""
+    """The result of comparing two generations: unequal documents, and documents that never were at the same
+    event."""
 
     documents: int = 0
     differences: int = 0
     unsettled: int = 0
     fewer: int = 0
-    """By how many documents the new one is short, all collections that both have together."""
+    """The number of documents that the new generation lacks, over all collections that both have."""
     named: list[str] = field(default_factory=list)
     """Some of both, by collection and id."""
 
     @property
     def equal(self) -> bool:
-        """Whether both say the same."""
+        """Whether both generations are equal."""
         return self.differences == 0 and self.unsettled == 0 and self.fewer == 0
 
     def name(self, collection: str, id: DocumentId) -> None:
@@ -77,7 +79,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What came of it. `comparison` is None where nothing was live, and of numbers alone where other code was; `hash` is of the new generation's documents."""
+    """What came of it.
+
+    `comparison` is None where nothing was live, and of numbers alone where other code was; `hash` is of the
+    new generation's documents.
+    """
 
     generation: Generation
     replaced: Generation | None
@@ -109,7 +115,7 @@ class Differs(Exception):
 
 
 class Interrupted(Exception):
-    """Told to stop before the end; the next rebuild goes on from here."""
+    """The rebuild was told to stop before its end. The next one goes on from here."""
 
 
 async def rebuild(
@@ -127,11 +133,12 @@ async def rebuild(
 ) -> Rebuilt:
     """Builds a new generation of a view, or goes on with one that was begun, and makes it live.
 
-    What is not equal to what the same code folded before, or is fewer than what other code did, is not shown, because
-    one of the two is wrong and nobody knows yet which: Differs is raised, both are kept, and a later call goes on from
-    there. Where the fold has seen fewer events than were published, Incomplete is raised. With `accept_differences`
-    both are in the result, and the new one is live. Raises TopicDiffers where the first records of a topic are gone,
-    Interrupted, ConnectionError.
+    A generation is not shown where it differs from the one that the same code folded before, or has fewer
+    documents than the one that other code folded. One of the two is then wrong, and it is not known which.
+    Differs is raised, both are kept, and a later call goes on from there. Where the fold has seen fewer
+    events than were published, Incomplete is raised. With `accept_differences` the result has the
+    differences and the missing events, and the new generation is live. Raises TopicDiffers where the first
+    records of a topic are gone, Interrupted, ConnectionError.
     """
     await begin_at_the_first(kafka_url, generations.view.sources)
     stopping = stopping or asyncio.Event()
@@ -153,7 +160,8 @@ async def rebuild(
         return told
 
     async def complete() -> None:
-        """What is missing is looked for in the checkpoints, because other members may have some of the partitions."""
+        """Missing events are looked up in the checkpoints, because other members may have some of the
+        partitions."""
         short = lacking(await feed.checkpoints.positions())
         if short and not accept_differences:
             raise Incomplete(short)
@@ -242,7 +250,10 @@ async def compare(
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """One collection of a view in two generations. The ids returned are of documents that one of them is ahead in."""
+    """One collection of a view in two generations.
+
+    The ids returned are of documents that one of them is ahead in.
+    """
 
     mongo: Mongo
     name: str
@@ -250,10 +261,12 @@ class _Pair:
     other: str
 
     async def unlike(self, comparison: Comparison) -> AsyncIterator[tuple[list[Document], list[Document]]]:
-        """The documents of each that the other has not with the same bytes; all others are the same. One answer for
-        each page, mostly of nothing.
+        """The documents of each that the other has not with the same bytes; all others are the same.
 
-        Both are read in order of their ids, so a document is in about the same page of both, and few wait for theirs.
+        One answer for each page, mostly of nothing.
+
+        Both are read in order of their ids, so a document is in about the same page of both, and few wait
+        for theirs.
         """
         left: tuple[set[bytes], set[bytes]] = (set(), set())
         async with (
@@ -321,7 +334,7 @@ async def _look_again(consuming: "asyncio.Task[None]", stopping: asyncio.Event) 
 
 
 async def _with(consuming: "asyncio.Task[None]", work: Coroutine[Any, Any, T]) -> T:
-    """Does something while records are consumed; raises what ended the consuming."""
+    """Runs work while records are consumed. Raises the error that ended the consuming."""
     task = asyncio.create_task(work)
     await asyncio.wait([consuming, task], return_when=asyncio.FIRST_COMPLETED)
     if not task.done():

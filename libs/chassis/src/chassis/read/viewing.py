@@ -1,7 +1,8 @@
 """The role that keeps views: consumes for several of them in one process, each in a group of its own.
 
-A view without a live generation, or with one that older code folded, is built first and shown when it has caught up.
-A generation that was dropped or replaced under a running process is noticed within a second and followed.
+A view without a live generation, or with one that older code folded, is built first and shown when it has
+caught up. A generation that was dropped or replaced under a running process is noticed within a second and
+followed.
 """
 
 import asyncio
@@ -76,7 +77,7 @@ class ViewsRole:
             await self._runner.run(stopping)
 
     def not_ready(self) -> list[str]:
-        """Which views do not show what is known."""
+        """The views that are not up to date, or are not shown."""
         return ["starting"] if self._runner is None else self._runner.not_ready()
 
 
@@ -162,7 +163,7 @@ class Follower:
         self._last_sweep = clock.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Follows whatever generation is to be followed, until `stopping`."""
+        """Follows the generation of this code, also after it is replaced, until `stopping`."""
         while not stopping.is_set():
             generation = await self._chosen()
             if generation is None:
@@ -171,14 +172,14 @@ class Follower:
             await self._follow(generation, stopping)
 
     def not_ready(self) -> list[str]:
-        """Why the view does not show what is known."""
+        """Why the view is not up to date, or is not shown."""
         reasons = [] if self._reason is None else [f"{self.view.name}: {self._reason}"]
         if self._consumer is not None and self._consumer.failing is not None:
             reasons.append(f"{self.view.name}: {self._consumer.failing}")
         return reasons
 
     async def _short(self, generation: Generation) -> str:
-        """What a generation that was built lacks beside the one that is live; empty where it lacks nothing."""
+        """The documents that a built generation lacks compared with the live one; empty where it lacks none."""
         live = await self.generations.live()
         short = {} if live is None else await fewer(self.generations, live, generation)
         return ", ".join(f"{number:,} documents fewer in {name}" for name, number in sorted(short.items()))
@@ -205,10 +206,10 @@ class Follower:
     def _waits_seconds(
         self, positions: Mapping[Partition, Position], lag: Mapping[Partition, int], now: datetime
     ) -> float:
-        """For how long the oldest record may have waited that is not in the view.
+        """The longest time for which the oldest record that is not in the view may have waited.
 
-        A partition in which nothing waited at the last look has not waited since before that look, however long ago it
-        last brought something.
+        A partition without waiting records at the last check can only have records that waited since then,
+        however old its last record is.
         """
         since = []
         for place, position in positions.items():
@@ -291,7 +292,7 @@ class Follower:
 
 
 def lacking(positions: Mapping[Partition, Position]) -> str:
-    """What a fold has not seen of what was published up to where it is; empty where nothing is missing."""
+    """The published events that a fold has not seen up to its position; empty where none is missing."""
     short = {place: at.missing for place, at in sorted(positions.items()) if at.missing}
     if not short:
         return ""
@@ -303,7 +304,8 @@ def lacking(positions: Mapping[Partition, Position]) -> str:
 
 
 async def fewer(generations: Generations, one: Generation, other: Generation) -> dict[str, int]:
-    """By how many documents the second generation is short of the first, by collection; only where it is."""
+    """The number of documents that the second generation lacks compared with the first, for collections that
+    lack any."""
     found: dict[str, int] = {}
     there = set(await generations.mongo.collections())
     for collection in generations.view.collections:
@@ -351,19 +353,19 @@ class Feed:
         self._leaving = asyncio.Event()
 
     async def open(self) -> None:
-        """Reads how far the generation is."""
+        """Reads the checkpoints of the generation."""
         self.projector.positions.update(await self.checkpoints.positions())
         await self.projector.parking.refresh()
 
     async def run(self, leaving: asyncio.Event) -> None:
-        """Consumes until `leaving`; raises GenerationLost where there is nothing left to write to."""
+        """Consumes until `leaving`; raises GenerationLost where the generation was dropped or replaced."""
         self._leaving = leaving
         await self.consumer.run(leaving)
         if self._lost is not None:
             raise self._lost
 
     async def left(self) -> int:
-        """Records of the topics that the generation has not applied, whoever applies them."""
+        """The number of records that the generation has not applied, in the partitions of all members."""
         positions = await self.checkpoints.positions()
         ends = await end_offsets(self._kafka_url, self._sources)
         if set(ends) < set(partitions_of(self._sources)):
@@ -381,7 +383,7 @@ class Feed:
 
 
 async def unfinished(generations: Generations, above: int) -> Generation | None:
-    """A generation that this code began to build and nobody finished."""
+    """A generation that this code began to build and that was not finished."""
     for generation in reversed(await generations.all()):
         if generation.state == "building" and generation.number > above:
             return generation if generation.is_of(generations.view) else None

@@ -1,4 +1,4 @@
-"""HTTP as every service speaks it: callers, problems, versions, pages, reading one's own write, health, metrics."""
+"""The HTTP of every service: callers, problems, versions, pages, reading one's own write, health, metrics."""
 
 from chassis.web.app import create_app
 from chassis.web.callers import Asking, Permitted, caller

@@ -1,6 +1,7 @@
-"""What becomes of every answer on its way out: its headers, 304 for who has it already, compression, HEAD.
+"""The last step of every response: headers, 304 for a client that has it already, compression, HEAD.
 
-An answer in one piece is held until it is whole; one that comes in pieces is passed on as it comes.
+A response in one piece is buffered until it is complete. A response in several pieces is passed on piece
+by piece.
 """
 
 import gzip
@@ -11,10 +12,11 @@ from typing import Final
 from starlette.types import Message, Send
 
 COMPRESSED_BYTES_MIN: Final = 1_024
-"""Below this a header costs more than it saves."""
+"""Below this size the header of a compressed body costs more than the compression saves."""
 COMPRESSION_LEVEL: Final = 3
 _ALWAYS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-"""On every answer: what is personal stays out of caches, and nothing is taken for what it is not said to be."""
+"""Headers of every response. They keep personal data out of caches, and forbid clients to guess the media
+type."""
 _COMPRESSIBLE: Final = re.compile(rb"(?:text/|application/(?:[a-z.+-]+\+)?json|application/javascript).*")
 _OF_CONTENT: Final = frozenset((b"content-length", b"content-type", b"content-encoding"))
 _GZIP: Final = re.compile(
@@ -25,7 +27,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Answer:
-    """Sends one answer; `status` is 0 until it has begun."""
+    """Sends one response; `status` is 0 until it has begun."""
 
     __slots__ = ("_accepts_gzip", "_head", "_held", "_more", "_none_match", "_send", "gone", "status")
 
@@ -56,7 +58,7 @@ class Answer:
         await self._send(message)
 
     def _whole(self, start: Message, body: bytes) -> bytes:
-        """The body to send; the head is changed to what is said of it."""
+        """Returns the body to send, and changes the head to match it."""
         headers: Headers = start["headers"]
         if start["status"] == 200 and body:
             tag = next((value for name, value in headers if name == b"etag"), None)

@@ -1,4 +1,4 @@
-"""The FastAPI application as every service has it."""
+"""The FastAPI application of every service."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -55,13 +55,14 @@ UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
     Transient,
     psycopg.OperationalError,
 )
-"""Errors of our surroundings: 503, and worth another try. A refusal that is one too stays a refusal."""
+"""Transient errors are answered with 503; the caller may try again. A refusal that is also transient stays a
+refusal."""
 
 NotReadyReasons = Callable[[], Sequence[str]]
 
 
 class RouteWithoutRoles(Exception):
-    """A route of which no table says who may call it, or a table that names a route that is not there."""
+    """A route that no table of roles names, or a table that names a route that does not exist."""
 
 
 def create_app(
@@ -79,9 +80,9 @@ def create_app(
 ) -> FastAPI:
     """An application with our conventions around `routers`; each of their routes must be in a table of roles.
 
-    `body_limits` are bytes by exact path where a route takes more than `BODY_BYTES_MAX`. `readiness` says why the
-    process is not ready, if so; `measures` refresh gauges when `/metrics` is asked. Both can be added to later, in
-    `app.state`. `public` are the paths that need no token, None for all of them.
+    `body_limits` are bytes by exact path where a route takes more than `BODY_BYTES_MAX`. `readiness` says
+    why the process is not ready, if so; `measures` refresh gauges when `/metrics` is asked. Both can be
+    added to later, in `app.state`. `public` are the paths that need no token, None for all of them.
     """
     clock = clock or SystemClock()
     verifier = verifier or verifier_of(settings, clock.now)
@@ -129,7 +130,8 @@ def create_app(
 
 
 def require_roles(router: APIRouter) -> None:
-    """Raises RouteWithoutRoles where a route of `router` is in no table of roles, or a table holds more than routes."""
+    """Raises RouteWithoutRoles where a route of `router` is in no table of roles, or where a table
+    names a route that `router` does not have."""
     named: dict[Permitted, set[str]] = {}
     for route in _routes(router):
         place = getattr(route, "path", repr(route))
@@ -163,7 +165,7 @@ def _tables(dependant: Dependant) -> set[Permitted]:
 
 
 def _operations() -> APIRouter:
-    """Health and metrics, for whoever runs the process."""
+    """The routes of health and metrics."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/health/live")
@@ -211,7 +213,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods of all routes at this path, where the framework names those of the first."""
+    """The methods of all routes at this path. The framework names only those of the first route."""
     routes = request.app.router.routes
 
     def taken(method: str) -> bool:
@@ -222,7 +224,7 @@ def _allowed(request: Request) -> list[str]:
 
 
 def operations_app(settings: Settings, readiness: Iterable[NotReadyReasons], clock: Clock) -> FastAPI:
-    """An application with health and metrics alone: for a process that answers nobody else."""
+    """An application with health and metrics alone, for a process without other routes."""
     nobody = Verifier((), settings.token_audience, clock.now)
     return create_app(
         "operations", (), settings, clock=clock, verifier=nobody, readiness=readiness, public=None

@@ -15,15 +15,15 @@ from chassis.web.problems import Forbidden, Unauthenticated
 
 SCHEME: Final = "token"
 CALLER_KEY: Final = "chassis.caller"
-"""Where the edge puts into a request's scope whom it let in."""
+"""The key in a request's scope under which the edge puts the verified caller."""
 
 
 class _TakesCaller(HTTPBearer):
-    """Security scheme and dependency in one, because every dependency costs every request."""
+    """Security scheme and dependency in one object, because every dependency costs time in every request."""
 
     @override
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
-        """Who asks. The edge has verified the token before anything of the request was read."""
+        """Returns the caller. The edge has verified the token before it read any of the body."""
         found = request.scope.get(CALLER_KEY)
         if not isinstance(found, Caller):
             raise Unauthenticated
@@ -38,9 +38,11 @@ Asking = Annotated[Caller, Depends(caller)]
 
 
 class Permitted(_TakesCaller):
-    """The dependency of a router: who may call which of its routes, by their names, and with nothing undescribed.
+    """The guard of a router: the roles that may call each route, by its name.
 
-    A route that the table does not name is for nobody, and `create_app` refuses to start with one.
+    It also refuses undescribed parameters.
+
+    No role may call a route that the table does not name, and `create_app` refuses to start with one.
     """
 
     def __init__(self, roles: Mapping[str, Collection[str]]) -> None:
@@ -50,7 +52,7 @@ class Permitted(_TakesCaller):
 
     @override
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
-        """Who asks; raises Forbidden where the route is not for any of its roles."""
+        """Returns the caller; raises Forbidden where none of its roles may call the route."""
         asking = await super().__call__(request)
         route = request.scope.get("route")
         if asking.roles.isdisjoint(self.roles.get(getattr(route, "name", ""), ())):

@@ -1,4 +1,4 @@
-"""What a command brings along over HTTP."""
+"""The headers of a command over HTTP."""
 
 from typing import Annotated, Final
 
@@ -11,7 +11,7 @@ from chassis.web.callers import Asking
 from chassis.write.deciding import COMMAND_KEY_CHARACTERS_MAX, CommandContext
 
 KEY_CHARACTERS_MAX: Final = COMMAND_KEY_CHARACTERS_MAX // 2
-"""The caller's name goes before the key where outcomes are remembered."""
+"""Outcomes are remembered under the caller's name followed by this key."""
 
 
 async def idempotency_key(
@@ -34,7 +34,7 @@ Key = Annotated[str, Depends(idempotency_key)]
 
 
 async def command_context(request: Request, asking: Asking, key: Key) -> CommandContext:
-    """Who commands, when and in which trace. The actor is the token's, never the request's."""
+    """The actor, the time and the trace of a command. The actor comes from the token, never from the request."""
     clock: Clock = request.app.state.clock
     now = clock.now()
     return CommandContext(

@@ -1,4 +1,5 @@
-"""Versions over HTTP (RFC 9110): an ETag is the stream's version, and an edit names the one it was decided on."""
+"""Versions over HTTP (RFC 9110): an ETag is the stream's version, and an edit names the one it was decided
+on."""
 
 import re
 from typing import Annotated, Final
@@ -9,7 +10,8 @@ from starlette.requests import Request
 _VERSION: Final = re.compile(r'"(0|[1-9][0-9]{0,17})"')
 _ENTITY_TAG: Final = r'^(\*|(W/)?"[!#-~]{0,40}")$'
 NO_VERSION: Final = -1
-"""What a tag names that was never given out; it matches nothing, so the edit is refused with 412 where it is decided."""
+"""The version of a tag that was never issued. It matches no version, so the edit is refused with 412 when it
+is decided."""
 
 
 def entity_tag(version: int) -> str:
@@ -36,6 +38,9 @@ Expected = Annotated[int, Depends(expected_version)]
 
 
 def unchanged(request: Request, tag: str) -> bool:
-    """Whether the caller has what `tag` names (If-None-Match): then 304 without a body is the answer."""
+    """Whether the caller has the version of `tag` already (If-None-Match).
+
+    The response is then 304 without a body.
+    """
     said = request.headers.get("if-none-match", "")
     return said.strip() == "*" or tag in {each.strip().removeprefix("W/") for each in said.split(",")}

@@ -1,4 +1,5 @@
-"""Reading one's own write: a command answers with a token, a query may ask for a view that has got that far."""
+"""Reading one's own write: a command returns a token, and a query may wait until the view has reached its
+position."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Annotated, Any, Final
@@ -15,7 +16,7 @@ WAITING_MAX: Final = 200
 TOKEN_PATTERN: Final = r"^[a-z]{1,20}(-[a-z]{1,20}){0,2}-[0-9]{1,18}$"  # noqa: S105 (the shape of a position, no secret)
 
 WaitFor = Callable[[str, int, float], Awaitable[bool]]
-"""(context, position, timeout in seconds) -> whether the views got that far in time."""
+"""(context, position, timeout in seconds) -> whether the views reached the position in time."""
 
 
 Heads = Mapping[str, Callable[[], Awaitable[int]]]
@@ -24,12 +25,12 @@ NO_HEADS: Final[Heads] = {}
 
 
 def consistency_token(context: str, position: int) -> str:
-    """What names a position of a context's store."""
+    """The token that names a position of a context's store."""
     return f"{context}-{position}"
 
 
 class ContextUnknown(Refusal):
-    """There is no such context: no command gave this token out, and waiting would be in vain."""
+    """The context does not exist: no command issued this token."""
 
     code = "context-unknown"
     status = 404
@@ -38,7 +39,7 @@ class ContextUnknown(Refusal):
 
 
 class PositionUnknown(Refusal):
-    """The position lies beyond the end of the context's store: no command gave this token out."""
+    """The position lies beyond the end of the context's store: no command issued this token."""
 
     code = "position-unknown"
     status = 400
@@ -49,10 +50,11 @@ class PositionUnknown(Refusal):
 def reading_own_write(
     wait_for: WaitFor, contexts: Collection[str] = EVENTS, heads: Heads = NO_HEADS
 ) -> Callable[..., Coroutine[Any, Any, None]]:
-    """A dependency that waits, bounded, until the views have what the `at_least` of a query names; else 503.
+    """A dependency that waits, bounded, until the views have reached the `at_least` of a query; else 503.
 
-    `contexts` are those that there are; others are refused at once. So is a position beyond the end of a store that
-    this process can ask (`heads`). At most `WAITING_MAX` requests wait at once, whatever they ask for.
+    `contexts` are the existing ones; another context is refused at once. So is a position beyond the end
+    of a store that this process can read (`heads`). At most `WAITING_MAX` requests wait at once, over all
+    contexts and positions.
     """
     waiting = 0
 

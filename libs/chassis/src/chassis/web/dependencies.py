@@ -1,4 +1,4 @@
-"""The dependencies of routes in one value, for routers that take them as an argument."""
+"""The dependencies of routes, in one value that routers take as an argument."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from chassis.web.consistency import NO_HEADS, Heads, WaitFor, reading_own_write
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What stands before routes: each is a FastAPI dependency."""
+    """The FastAPI dependencies that routes declare."""
 
     at_least: Callable[..., Any]
     caller: Callable[..., Any]
@@ -29,6 +29,6 @@ def dependencies(
     contexts: Collection[str] = EVENTS,
     heads: Heads = NO_HEADS,
 ) -> Dependencies:
-    """The dependencies of a service whose views can be waited for; `roles` says by the name of a route who may call it, `heads`
-    where the stores end that this process can ask."""
+    """The dependencies of a service whose views can be waited for; `roles` says by the name of a route who
+    may call it, `heads` where the stores end that this process can ask."""
     return Dependencies(reading_own_write(wait_for, contexts, heads), Permitted(roles))

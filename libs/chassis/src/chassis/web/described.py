@@ -1,4 +1,4 @@
-"""A request holds nothing but what its route describes: unknown query parameters and media types are refused."""
+"""Refuses query parameters and media types that a route does not describe."""
 
 import re
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ _JSON: Final = "application/json"
 _SORT_OF_JSON: Final = re.compile(r"application/[a-z0-9.-]+\+json")
 BYTES: Final = "application/octet-stream"
 _ANY_BYTES: Final = frozenset({"", "application/x-www-form-urlencoded"})
-"""What clients say of bytes of which they were told nothing."""
+"""The media type that clients send by default for bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a route reads: the names of its query parameters, and the media types of its body, none where it takes none."""
+    """The names of a route's query parameters, and the media types of its body; none where it takes no body."""
 
     parameters: frozenset[str]
     media_types: frozenset[str]

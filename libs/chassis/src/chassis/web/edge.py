@@ -1,4 +1,4 @@
-"""What every request passes before any route: bounds on requests and bytes, the trace, the caller, one log line.
+"""The ASGI layer before all routes: limits on requests and bytes, the trace, the caller, one log line.
 
 One plain ASGI layer instead of several, because each costs every request.
 """
@@ -37,9 +37,9 @@ from chassis.write.deciding import Refusal
 
 BODY_BYTES_MAX: Final = 1 << 20
 BODY_SECONDS_MAX: Final = 30.0
-"""From one piece of a body to the next; of JSON, for the whole of it."""
+"""The time from one piece of a body to the next. For JSON, the time for the whole body."""
 BODIES_BYTES_MAX: Final = 64 << 20
-"""Of all bodies that a process holds at once: whoever comes beyond that is told to come back."""
+"""The bytes of all bodies that a process holds at once. A request beyond that is refused with 503."""
 REQUESTS_IN_FLIGHT_MAX: Final = 1_000
 REQUEST_SECONDS_MAX: Final = 60.0
 LONG_REQUEST_SECONDS_MAX: Final = 600.0
@@ -48,7 +48,7 @@ INTEGER_BITS_MAX: Final = 64
 _INTEGER_DIGITS_MAX: Final = 20
 
 UNTRACED: Final = frozenset(("/health/live", "/health/ready", "/metrics"))
-"""What is asked every few seconds, and tells nothing in a trace."""
+"""Paths that are requested every few seconds and need no trace."""
 _READ: Final = frozenset(
     (
         b"accept-encoding",
@@ -69,7 +69,7 @@ _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _NULL: Final = re.compile(rb"\x00|%00")
 _JSON: Final = re.compile(rb"\s*application/(?:[A-Za-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 _SUSPECT: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|[0-9]{18}|NaN|Infinity")
-"""What a JSON text must hold before it can hold something that is not a value here."""
+"""Only a JSON text that matches this pattern can hold a value that must be refused."""
 
 _log = structlog.get_logger("access")
 
@@ -103,7 +103,7 @@ class Edge:
         self._in_flight = 0
         self._bodies_bytes_max = bodies_bytes_max
         self._bodies_bytes = 0
-        # As many as there are routes, methods and statuses: finding a child by its labels costs more than counting.
+        # One entry for each route, method and status: finding a child by its labels costs more than counting.
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._log = structlog.get_logger("access").bind()
 
@@ -116,7 +116,7 @@ class Edge:
         headers: dict[bytes, bytes] = {name: value for name, value in scope["headers"] if name in _READ}
         method = _method(scope)
         if method == "HEAD":
-            scope["method"] = "GET"  # the same answer without its body
+            scope["method"] = "GET"  # the same response without its body
         held = _Held()
         self._in_flight += 1
         looked_at = scope["path"] in UNTRACED
@@ -140,7 +140,10 @@ class Edge:
                 self._told(scope, method, answer, span, self._clock.monotonic() - began)
 
     def _seconds_max(self, scope: Scope) -> float:
-        """How long a request may take: more where its route takes more than an ordinary body. Then the answer is 503."""
+        """The time limit of a request, longer where its route takes larger bodies.
+
+        Beyond it the response is 503.
+        """
         return LONG_REQUEST_SECONDS_MAX if scope["path"] in self._body_limits else self._request_seconds
 
     async def _answered(
@@ -171,7 +174,7 @@ class Edge:
         except Exception as error:
             _log.exception("a request failed", route=_route(scope), method=scope["method"])
             if answer.status:
-                raise  # half an answer is out: the server closes the connection
+                raise  # a part of the response was sent: the server closes the connection
             del error
             await self._refused(Failed(), scope, receive, answer, headers)
 
@@ -183,7 +186,7 @@ class Edge:
             await problem(refusal, accepted)(scope, receive, answer)
 
     def _admitted(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Lets in who may come in at all; raises Unauthenticated or RequestMalformed."""
+        """Verifies the caller; raises Unauthenticated or RequestMalformed."""
         path: str = scope["path"]
         if self._public is not None and path not in self._public:
             kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -197,7 +200,8 @@ class Edge:
             raise RequestMalformed("a null byte")
 
     def _hold(self, held: "_Held", size: int) -> None:
-        """Counts a body as held till its request is answered; raises Overloaded where all of them become too much."""
+        """Counts a body as held until its request is answered; raises Overloaded where all bodies exceed the
+        limit."""
         more = max(size - held.bytes, 0)
         if self._bodies_bytes + more > self._bodies_bytes_max:
             raise Overloaded
@@ -207,7 +211,7 @@ class Edge:
     async def _bounded(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], held: "_Held"
     ) -> Receive:
-        """Reads the request no further than its route takes; JSON is read, looked at and given on."""
+        """Reads a body up to the limit of its route. JSON is read whole, checked and passed on."""
         bytes_max = self._body_limits.get(scope["path"], BODY_BYTES_MAX)
         said = headers.get(b"content-length", b"0")
         if not said.isdigit() or len(said) > 18:
@@ -215,7 +219,7 @@ class Edge:
         if int(said) > bytes_max:
             raise BodyOversized(f"more than {bytes_max} bytes")
         if int(said) and self._bodies_bytes + int(said) > self._bodies_bytes_max:
-            raise Overloaded  # it is counted as it comes: whoever only says a length takes nobody's room
+            raise Overloaded  # bytes are counted as they arrive: a Content-Length alone reserves no memory
         if _JSON.fullmatch(headers.get(b"content-type", b"")):
             try:
                 async with asyncio.timeout(self._body_seconds):
@@ -246,7 +250,7 @@ class Edge:
         return counted
 
     def _named(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """Under which ids this request is found again: the caller's own where it gave one, and the trace's."""
+        """The ids of this request for logs and headers: the caller's own where it sent one, and the trace's."""
         trace = (telemetry.trace_id() or "").encode()
         given = headers.get(b"x-request-id", b"")
         if not _REQUEST_ID.fullmatch(given):
@@ -274,7 +278,7 @@ class Edge:
 
 
 class _Held:
-    """How many bytes of its body a request is counted for."""
+    """The number of body bytes that are counted for a request."""
 
     __slots__ = ("bytes",)
 
@@ -283,7 +287,7 @@ class _Held:
 
 
 def _once_only(scope: Scope) -> None:
-    """Raises RequestMalformed where a header that decides stands twice: the next reader might take the other one."""
+    """Raises RequestMalformed where a decisive header comes twice: another reader might use the other one."""
     names = [name for name, _ in scope["headers"] if name in _ONCE]
     if len(names) != len(set(names)):
         raise RequestMalformed("a header that may stand once stands twice")
@@ -301,7 +305,7 @@ def _carried(headers: dict[bytes, bytes]) -> dict[str, str | None]:
 
 
 def _route(scope: Scope) -> str:
-    """The template of the path: the path itself may name somebody."""
+    """The template of the path. The path itself may contain personal data."""
     path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else "unmatched"
 
@@ -345,9 +349,9 @@ def _given_again(body: bytes, receive: Receive) -> Receive:
 
 
 def check_json(body: bytes) -> None:
-    """Refuses JSON that our stores or other readers could not hold: text that is not Unicode or has a null character,
-    integers beyond 64 bits, NaN, more than `JSON_DEPTH_MAX` levels, a name twice in one object, of which each reader
-    would take another. Broken syntax is left to the route's own reader."""
+    """Refuses JSON that our stores or other readers could not hold: text that is not Unicode or has a null
+    character, integers beyond 64 bits, NaN, more than `JSON_DEPTH_MAX` levels, a name twice in one object,
+    of which each reader would take another. Broken syntax is left to the route's own reader."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:

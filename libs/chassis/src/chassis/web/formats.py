@@ -1,4 +1,7 @@
-"""Texts with a format, for answers that are sent as the views keep them: only the document needs to know the format."""
+"""Text types with a format, for responses that are sent as the views store them.
+
+Only the OpenAPI document uses the format.
+"""
 
 from typing import Annotated
 

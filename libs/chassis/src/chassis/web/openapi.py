@@ -1,4 +1,4 @@
-"""The OpenAPI document, so that no answer lies outside of it."""
+"""The OpenAPI document, which describes every response."""
 
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_null(schema: Any) -> None:
-    """Says of every free text what the edge sees to: no null character."""
+    """States for every free text the rule that the edge enforces: no null character."""
     if isinstance(schema, list):
         for each in schema:
             _without_null(each)

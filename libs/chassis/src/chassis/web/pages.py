@@ -1,4 +1,4 @@
-"""What a person finds with a browser: an index at `/`, and the routes at `/docs`, with nothing loaded from elsewhere."""
+"""The pages for a browser: an index at `/`, and the routes at `/docs`. They load nothing from other hosts."""
 
 from html import escape
 from typing import Final

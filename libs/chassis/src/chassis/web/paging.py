@@ -20,7 +20,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class CursorInvalid(Refusal):
-    """A cursor that no page gave out: there is no page after it."""
+    """A cursor that no page issued: there is no page after it."""
 
     code = "cursor-invalid"
     status = 400
@@ -63,7 +63,7 @@ Paged = Annotated[Paging, Depends(paging)]
 
 
 def cursor(*values: str | int | UUID) -> str:
-    """What a page gives out to go on after `values`, the sort key of its last item."""
+    """The cursor of the page after `values`, the sort key of a page's last item."""
     return urlsafe_b64encode(_encode(values)).rstrip(b"=").decode()
 
 

@@ -1,6 +1,6 @@
 """Problem details (RFC 9457) for every error, with a stable code and a title in Chinese or English.
 
-A refusal is a class with a code; this is the one place where it becomes HTTP.
+A refusal is a class with a code. Only this module maps refusals to HTTP.
 """
 
 import re
@@ -263,7 +263,10 @@ def problem(
 
 
 def unreadable() -> bytes:
-    """An answer, head and body, to bytes that are no HTTP request: there is nothing to take a language or trace from."""
+    """A response, head and body, to bytes that are not an HTTP request.
+
+    It has neither a language nor a trace.
+    """
     content = _encode(
         {
             "type": f"urn:crm:problem:{RequestMalformed.code}",
@@ -286,7 +289,7 @@ def of_status(status: int) -> type[Refusal]:
 
 
 def of_invalid(request: Request, error: RequestValidationError) -> Response:
-    """What is wrong with a request, by place and kind; what was sent is not repeated."""
+    """The errors of a request, by place and kind, without the values that were sent."""
     accepted = request.headers.get("accept-language")
     told = error.errors()
     for each in told:

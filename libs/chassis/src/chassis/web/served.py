@@ -1,4 +1,5 @@
-"""What a service gives a web process: its routes, and what stands behind them, looked at now and then."""
+"""The parts of a web process that a service provides: its routes, and readiness checks that run at an
+interval."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -14,11 +15,12 @@ from chassis.observability.metrics import Measure
 CHECK_SECONDS: Final = 2.0
 
 ReadinessCheck = Callable[[], Awaitable[object]]
-"""Raises where something does not answer."""
+"""A readiness check. Raises where a server does not answer."""
 
 
 class Routes(NamedTuple):
-    """A router, bytes by path beyond the usual, why the service is not ready, if so, and what refreshes its gauges."""
+    """A router, body limits by path above the default, the reasons for not being ready, and the refreshing of
+    gauges."""
 
     router: APIRouter
     body_limits: Mapping[str, int]
@@ -30,9 +32,11 @@ class Routes(NamedTuple):
 async def checking_readiness(
     checks: Mapping[str, ReadinessCheck], clock: Clock
 ) -> AsyncIterator[Callable[[], list[str]]]:
-    """Looks every `CHECK_SECONDS`; gives what tells why a service is not ready, as the last checks said.
+    """Runs the checks every `CHECK_SECONDS`.
 
-    `checks` are by what is to be said where one raises.
+    Yields a function that returns why a service is not ready, by the last checks.
+
+    The key of a check is the text that is reported where it raises.
     """
     reasons = [f"{said}: not looked yet" for said in checks]
 

@@ -1,4 +1,4 @@
-"""Serves an application until it is told to stop: loopback unless told, bounded shutdown."""
+"""Serves an application until it is told to stop: by default on loopback, with a bounded shutdown."""
 
 import asyncio
 import contextlib
@@ -19,11 +19,11 @@ BACKLOG: Final = 1024
 
 
 class PortTaken(Exception):
-    """Somebody else listens there."""
+    """Another process listens on the port."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling: the process has one place for that."""
+    """uvicorn without its own signal handling, which `chassis.process.roles` does."""
 
     @override
     @contextlib.contextmanager
@@ -32,7 +32,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """Answers with a problem where no request can be read."""
+    """Responds with a problem where the bytes are not a readable request."""
 
     @override
     def send_400_response(self, msg: str) -> None:

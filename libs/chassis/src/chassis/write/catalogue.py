@@ -1,4 +1,4 @@
-"""Stored names and schema versions of one store's events, and the way between an event and its bytes."""
+"""Stored names and schema versions of one store's events, and the encoding and decoding of events."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from chassis.privacy.personal import Change, Marked, marked
 from chassis.write.events import Event, Metadata, RecordedEvent, StoredEvent
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
-"""Lifts the data of an event by one schema version; the key "v" is not in it."""
+"""Upcasts the data of an event by one schema version. The data does not contain the key "v"."""
 
 
 class UnknownEvent(Exception):
@@ -19,7 +19,7 @@ class UnknownEvent(Exception):
 
 
 class NewEvent(NamedTuple):
-    """An event on its way into the store."""
+    """An event that is not stored yet."""
 
     stream_id: UUID
     version: int
@@ -50,11 +50,11 @@ class _Entry(NamedTuple):
 
 
 class Catalogue:
-    """Maps stored name and schema version to an event class, and lifts old versions step by step.
+    """Maps stored name and schema version to an event class, and upcasts old versions step by step.
 
-    `entries` gives the current class of each stored name; a name is for ever, a class may be renamed freely.
-    `upcasts[(name, n)]` turns data of version n into version n + 1, so the current version of a name is one more than
-    the highest version that it has an upcast for.
+    `entries` gives the current class of each stored name; a name is for ever, a class may be renamed
+    freely. `upcasts[(name, n)]` turns data of version n into version n + 1, so the current version of a
+    name is one more than the highest version that it has an upcast for.
     """
 
     def __init__(
@@ -171,11 +171,11 @@ class Catalogue:
     # reading
 
     def decode(self, stored: StoredEvent) -> RecordedEvent:
-        """The event with its personal values still sealed: what whoever only passes it on needs."""
+        """The event with its personal values still sealed, for code that only passes them on."""
         return self._decode(stored, None, opening=False)
 
     def open(self, stored: StoredEvent, key: DataKey | None) -> RecordedEvent:
-        """The event with its personal values in the clear; "***" where there is no key (an erased subject)."""
+        """The event with its personal values in clear; "***" where there is no key (an erased subject)."""
         return self._decode(stored, key, opening=True)
 
     def open_all(self, stored: Sequence[StoredEvent], keys: Mapping[UUID, DataKey]) -> list[RecordedEvent]:
@@ -215,7 +215,7 @@ class Catalogue:
         data = msgspec.json.decode(raw)
         data.pop("v", None)
         if opening:
-            # The place in the associated data is the value's place at the time of writing: open before lifting.
+            # The associated data has the value's place at the time of writing: open the value before upcasting.
             origin, personal = self.origin(stored), entry.personal
             plain = set(event_class.__struct_fields__) - personal.texts.keys() - personal.inner.keys()
 

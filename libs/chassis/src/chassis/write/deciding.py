@@ -1,6 +1,7 @@
-"""Decide, then evolve: the shape of a domain's write side, and what a command brings along. Pure; no I/O here.
+"""Decide, then evolve: the types of a domain's write side, and the context of a command. Pure; no I/O.
 
-`decide(command, state)` gives events or refuses and changes nothing; `evolve(state, event)` changes and never refuses.
+`decide(command, state)` returns events or refuses, and changes nothing. `evolve(state, event)` returns the
+next state and never refuses.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,10 +23,10 @@ COMMAND_KEY_CHARACTERS_MAX: Final = 200
 
 
 class Refusal(Exception):
-    """Base of everything that `decide` may refuse. A refusal is an answer, not an error.
+    """Base of the refusals of `decide`. A refusal is a normal response, not an error.
 
-    `code` is stable and kebab-case, `status` the HTTP status that it becomes, `title` a text in English, `title_zh`
-    in Chinese. What is said in `args` may be shown to the caller, so it holds nothing personal.
+    `code` is stable and kebab-case, `status` the HTTP status that it becomes, `title` a text in English,
+    `title_zh` in Chinese. What is said in `args` may be shown to the caller, so it holds nothing personal.
     """
 
     code: ClassVar[str] = "refused"
@@ -35,7 +36,7 @@ class Refusal(Exception):
 
 
 class VersionMismatch(Refusal):
-    """The caller decided on another version of the subject than the one that stands (HTTP: If-Match)."""
+    """The caller decided on another version of the subject than the current one (HTTP: If-Match)."""
 
     code = "version-mismatch"
     status = 412
@@ -59,7 +60,7 @@ class CommandKeyReused(Refusal):
 
 
 class TooManyConflicts(Refusal, Transient):
-    """Others were faster every time, as often as was tried."""
+    """Other commands changed the stream in each of the tries."""
 
     code = "too-many-conflicts"
     status = 409
@@ -68,7 +69,7 @@ class TooManyConflicts(Refusal, Transient):
 
 
 class EventOversized(Refusal):
-    """What would be stored is larger than an event may be."""
+    """The event would be larger than the limit."""
 
     code = "event-oversized"
     status = 413
@@ -77,7 +78,7 @@ class EventOversized(Refusal):
 
 
 class AlreadyRecorded(Refusal):
-    """What the command would establish is established elsewhere: its identity is taken."""
+    """Another event has the identity that the command would record."""
 
     code = "already-recorded"
     status = 409
@@ -89,9 +90,10 @@ class AlreadyRecorded(Refusal):
 class Decider(Generic[CommandT, StateT, EventT]):
     """A domain's write side as three values.
 
-    `identify` gives the identity of an event where it must be unique in the store (an outside reference, say).
-    `state_version` names the shape of the state: raise it when `evolve` or the state's fields change, and snapshots
-    of the older shape are no longer read. `state_type` given, and snapshots are kept; msgspec must be able to write it.
+    `identify` gives the identity of an event where it must be unique in the store (an outside reference,
+    say). `state_version` names the shape of the state: raise it when `evolve` or the state's fields
+    change, and snapshots of the older shape are no longer read. `state_type` given, and snapshots are
+    kept; msgspec must be able to write it.
     """
 
     initial: StateT
@@ -110,9 +112,12 @@ class Decider(Generic[CommandT, StateT, EventT]):
 
 
 class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Who commands, when, why and on whose behalf. `now` and all ids come from the caller.
+    """The actor of a command, the time, the reason, and on whose behalf.
 
-    `idempotency_key` is the caller's; without one the command id serves, so that a repeat by the machinery is harmless.
+    `now` and all ids come from the caller.
+
+    `idempotency_key` is the caller's. Without one the command id is used, so that an internal repeat is
+    harmless.
     """
 
     actor: str
@@ -131,13 +136,16 @@ class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """The key under which the outcome is remembered; two actors never share one, whatever their names hold."""
+        """The key under which the outcome is remembered.
+
+        Two actors never share a key, with any characters in their names.
+        """
         if self.idempotency_key is None:
             return str(self.command_id)
         return f"{len(self.actor)}:{self.actor}:{self.idempotency_key}"
 
     def metadata(self) -> Metadata:
-        """What every event of this command carries."""
+        """The metadata of every event of this command."""
         return Metadata(
             effective_at=self.effective_at or self.now,
             recorded_at=self.now,
@@ -155,9 +163,11 @@ class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, Generic[EventT], frozen=True):
-    """What a command did. `version` is the stream's after it; `position` is the store's, for reading one's own write.
+    """The result of a command. `version` is the stream's after it.
 
-    `replayed`: the same command under the same key had been handled before, and this is what came of it then.
+    `position` is the store's, for reading one's own write.
+
+    `replayed`: the same command under the same key was handled before, and this is its outcome of then.
     """
 
     stream_id: UUID

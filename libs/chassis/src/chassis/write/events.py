@@ -1,4 +1,4 @@
-"""The vocabulary of private events: what a domain declares, what a store holds, what a reader gets back."""
+"""The types of private events: as a domain declares them, as a store holds them, and as a reader gets them."""
 
 from datetime import datetime
 from typing import Literal, NewType
@@ -26,13 +26,17 @@ EventId = NewType("EventId", UUID)
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Base of private events: a fact in the past tense. Its stored name is the catalogue's, not its class name."""
+    """Base of private events: a fact in the past tense.
+
+    Its stored name is the catalogue's, not its class name.
+    """
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What every stored event carries beside its fact (R091): two clocks, who, why, and what led to it.
+    """The metadata of every stored event (R091): two times, the actor, the reason, and the cause.
 
-    `effective_at` is business time, `recorded_at` when it was written down; both aware UTC. `trace` is a W3C carrier.
+    `effective_at` is business time, `recorded_at` the time of storing; both aware UTC. `trace` is a W3C
+    carrier.
     """
 
     effective_at: datetime
@@ -50,9 +54,11 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as the store holds it. `version` counts a stream from 1 without gaps; `position` comes from the store.
+    """An event as the store holds it. `version` counts a stream from 1 without gaps; `position` comes from
+    the store.
 
-    `body` is JSON, {"meta": ..., "data": {"v": schema version, ...}}. `identity`, where given, is unique in the store.
+    `body` is JSON, {"meta": ..., "data": {"v": schema version, ...}}. `identity`, where given, is unique
+    in the store.
     """
 
     stream_id: UUID
@@ -64,7 +70,7 @@ class StoredEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class RecordedEvent(msgspec.Struct, frozen=True):
-    """An event as a reader gets it: decoded, and lifted to the current version of its schema."""
+    """An event as a reader gets it: decoded, and upcast to the current version of its schema."""
 
     position: int | None
     stream_id: UUID
@@ -75,7 +81,8 @@ class RecordedEvent(msgspec.Struct, frozen=True):
 
     @property
     def event_id(self) -> EventId:
-        """The same everywhere and for ever: derived from stream and version."""
+        """Event ids are derived from stream and version, so they are the same in every process and never
+        change."""
         return event_id(self.stream_id, self.version)
 
 

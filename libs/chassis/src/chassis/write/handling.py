@@ -41,19 +41,21 @@ from chassis.write.store import (
 
 STATES_CACHED_MAX: Final = 20_000
 STATES_CACHED_SECONDS: Final = KEYS_CACHED_SECONDS
-"""A state holds what its events hold, in the clear: it stays no longer than the key that opened it."""
+"""A state holds the values of its events in clear. It is cached no longer than the key that opened it."""
 CONFLICT_RETRIES_MAX: Final = 5
 LOADED_TOGETHER_MAX: Final = 200
 COMMAND_BYTES_MAX: Final = 256 * 1024
-"""Half of what an event may have: sealed values take more room than plain ones."""
+"""Half of the limit of an event: sealed values are larger than plain ones."""
 
 
 class CommandHandler(Generic[CommandT, StateT, EventT]):
-    """Handles commands of one kind of stream. One instance per process and decider; use it from one event loop.
+    """Handles commands of one kind of stream.
 
-    States are cached, because a decision on an old one cannot do harm: the store refuses it, and it is loaded and
-    decided again, up to `CONFLICT_RETRIES_MAX` times. Commands for one stream wait for each other; loads of many
-    streams go to the database together.
+    One instance per process and decider; use it from one event loop.
+
+    States are cached. A decision on an old state does no harm: the store refuses it, and the state is
+    loaded and decided again, up to `CONFLICT_RETRIES_MAX` times. Commands for one stream wait for each
+    other. Loads of many streams are coalesced into one read of the database.
     """
 
     def __init__(
@@ -88,10 +90,11 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         context: CommandContext,
         expected_version: int | None = None,
     ) -> Outcome[EventT]:
-        """Decides and stores; raises what `decide` refuses, or VersionMismatch, CommandKeyReused, TooManyConflicts.
+        """Decides and stores; raises what `decide` refuses, or VersionMismatch, CommandKeyReused,
+        TooManyConflicts.
 
-        The same key with the same command gives the outcome of the first time, whatever happened since, also where
-        the command would now be refused. A command that was refused is not remembered: nothing came of it.
+        The same key with the same command returns the outcome of the first time, also where the command
+        would now be refused. A refused command is not remembered, because it has no outcome.
         """
         if len(context.key) > COMMAND_KEY_CHARACTERS_MAX:
             raise ValueError("a command key is too long")
@@ -104,9 +107,10 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             turns.passed_on(subject)
 
     async def prepare(self, streams: Sequence[UUID]) -> None:
-        """Makes keys and reads states of many streams together, so that the commands that follow wait for their append only.
+        """Makes keys and reads states of many streams together, so that the commands that follow wait for
+        their append only.
 
-        It decides nothing: what is not at hand any more when a command comes is read again.
+        It decides nothing. A key or state that is no longer cached when a command comes is read again.
         """
         missing = [stream for stream in dict.fromkeys(streams) if self._states.get(stream.int) is None]
         await self._keys_made(missing)
@@ -119,7 +123,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         return cached if cached is not None else await self._loader.get(stream_id)
 
     def forget(self, stream_id: UUID) -> None:
-        """Drops a cached state: after an erasure, say."""
+        """Drops a cached state, for example after an erasure."""
         self._states.drop(stream_id.int)
 
     async def _handle(
@@ -129,7 +133,9 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         if key is None:
             key = await self._key_loader.get(stream_id)
         if key is None:
-            self.forget(stream_id)  # the subject was erased: what is cached was opened before; or it is new
+            self.forget(
+                stream_id
+            )  # The subject was erased after the cached state was opened, or the subject is new.
         for _ in range(1 + CONFLICT_RETRIES_MAX):
             loaded = self._states.get(stream_id.int) or await self._loader.get(stream_id)
             try:
@@ -137,7 +143,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
                     raise VersionMismatch(expected_version, loaded.version)
                 events = tuple(self._decider.decide(command, loaded.state))
             except Refusal:
-                # It may be the repeat of a command that was carried out: then its outcome is the answer.
+                # It may repeat a command that was carried out: then return the outcome of that one.
                 seen = (await self._store.commands([context.key])).get(context.key)
                 if seen is not None:
                     return await self._replayed(seen, stream_id, command)
@@ -168,10 +174,13 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         loaded: Loaded[StateT],
         events: Sequence[EventT],
     ) -> DataKey | None:
-        """A key for a subject that has none, made only when something will be sealed with it: a refused command leaves
-        no key behind for a subject that never came to be. None where the subject was erased.
+        """Makes a key for a subject that has none, only when a value will be sealed with it.
 
-        Raises EventOversized, AlreadyRecorded, CommandKeyReused; the store itself decides, this only looks before.
+        A refused command therefore makes no key for a subject that was never recorded. None where the subject
+        was erased.
+
+        Raises EventOversized, AlreadyRecorded, CommandKeyReused. This is an early check; the store itself
+        decides.
         """
         fingerprint(stream_id, command, None)
         if loaded.version == 0:
@@ -280,9 +289,9 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
 
 
 def fingerprint(stream_id: UUID, command: Any, key: DataKey | None) -> bytes:
-    """What tells this command from another under the same key.
+    """A digest that distinguishes this command from another under the same key.
 
-    Keyed with the subject's own key: a digest of a phone number that anybody could compute would outlive its erasure.
+    It is keyed with the subject's own key: an unkeyed digest of a phone number would outlive the erasure.
     """
     content = msgspec.json.encode(command)
     if len(content) > COMMAND_BYTES_MAX:
@@ -293,20 +302,23 @@ def fingerprint(stream_id: UUID, command: Any, key: DataKey | None) -> bytes:
 
 
 class _Turns:
-    """One at a time per subject, in the order of arrival; an `asyncio.Lock` per subject costs more than the work."""
+    """One command at a time per subject, in the order of arrival.
+
+    An `asyncio.Lock` per subject costs more than the work.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, deque[asyncio.Future[None]] | None] = {}
 
     def taken_at_once(self, subject: int) -> bool:
-        """Takes the turn if nobody has it."""
+        """Takes the turn if it is free."""
         if subject in self._waiting:
             return False
         self._waiting[subject] = None
         return True
 
     async def taken(self, subject: int) -> None:
-        """Waits for the turn that somebody has."""
+        """Waits for the turn that another command has."""
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._waiting[subject]
         if queue is None:
@@ -320,7 +332,7 @@ class _Turns:
             raise
 
     def passed_on(self, subject: int) -> None:
-        """Gives the turn to whoever waits longest."""
+        """Gives the turn to the command that has waited longest."""
         queue = self._waiting[subject]
         while queue:
             next_one = queue.popleft()

@@ -1,6 +1,6 @@
-"""What a person did to a running system from the outside, as an event of the context whose views or subjects it touched.
+"""Acts of operators on a running system, as events of the context whose views or subjects they changed.
 
-It is nobody else's business, so it is not published; the store is the record of who did what.
+These events are not published: other contexts do not need them. The store is the audit log.
 """
 
 from typing import Final
@@ -16,7 +16,7 @@ RETRIES_MAX: Final = 10
 
 
 class OperatorActed(Event, frozen=True):
-    """`action` is what was asked (`view-rebuilt`, `parked-released`, `parked-skipped`), `target` of what."""
+    """`action` is the act (`view-rebuilt`, `parked-released`, `parked-skipped`), `target` its object."""
 
     action: str
     target: str
@@ -34,7 +34,10 @@ def operations_stream(store: str) -> UUID:
 def note_operation(
     recorder: Recorder, catalogue: Catalogue, store: str, operation: OperatorActed, context: CommandContext
 ) -> int:
-    """Stores who did it, when and why; returns the position. Raises VersionConflict where others are faster each time."""
+    """Stores the actor, the time and the reason; returns the position.
+
+    Raises VersionConflict after too many conflicts.
+    """
     stream = operations_stream(store)
     for attempt in range(RETRIES_MAX):
         version = recorder.stream_heads([stream]).get(stream, 0) + 1

@@ -1,8 +1,9 @@
-"""A secret of the key custody, checked against what a store was written with.
+"""Checks that a secret of the key custody is the one under which a store was written.
 
-Ids that were derived under a secret stand in a store for ever. Were the key database restored to a time before the
-secret was made, another one would be made without a word, and everything would be recorded again under other ids. So
-each store keeps a digest that only the one secret gives, and whoever opens the store compares.
+Ids that were derived under a secret stay in a store for ever. Suppose that the key database was restored
+to a time before the secret was made. Without a check another secret would be made silently, and every feed
+would be recorded again under other ids. Each store therefore keeps a digest of its secret, which is
+compared when the store is opened.
 """
 
 from hashlib import blake2b
@@ -19,13 +20,17 @@ _CONSTANT: Final = b"check value of a secret|"
 
 
 class SecretDiffers(Transient):
-    """The key custody does not hold the secret that the store was written with; nothing may be written until it does."""
+    """The key custody does not hold the secret that the store was written with; nothing may be written until
+    it does."""
 
 
 def secret_of(ring: KeyRing, url: str, schema: str, purpose: str, *, create: bool = True) -> bytes:
-    """The secret of `purpose`, of 32 bytes; made for a store that is empty and knows none yet, unless not wanted.
+    """Returns the secret of `purpose`, 32 bytes.
 
-    Raises SecretDiffers where the custody has none, or another one, than the store was written with.
+    Makes it for an empty store without a digest, unless not wanted.
+
+    Raises SecretDiffers where the custody lacks the secret that the store was written with, or holds
+    another one.
     """
     names = {
         "checks": sql.Identifier(checked(schema), "secret_checks"),

@@ -1,6 +1,9 @@
-"""Snapshots of long streams, taken in the background and never needed: losing one costs time, not facts.
+"""Snapshots of long streams, taken in the background.
 
-A snapshot holds what its events hold, so it is sealed whole under the key of its stream and dies with it.
+They are only a cache: a lost snapshot costs time, and no event.
+
+A snapshot holds the values of its events, so it is sealed whole under the key of its stream and erased
+with that key.
 """
 
 import asyncio
@@ -52,7 +55,10 @@ class _Due:
 
 
 class Snapshots(Generic[StateT]):
-    """Takes snapshots of the states of one decider. `kind` names the decider, `state_version` the state's shape."""
+    """Takes snapshots of the states of one decider.
+
+    `kind` names the decider, `state_version` the state's shape.
+    """
 
     def __init__(
         self,
@@ -76,7 +82,7 @@ class Snapshots(Generic[StateT]):
         self._task: asyncio.Task[None] | None = None
 
     def consider(self, stream_id: UUID, state: StateT, version: int, position: int) -> None:
-        """Queues a snapshot if the stream has grown enough; drops the thought when too many wait."""
+        """Queues a snapshot if the stream has grown enough; skips it when too many are queued."""
         if version - self._last.get(stream_id, 0) < self._every or self._queue.full():
             return
         self._remember(stream_id, version)
@@ -85,7 +91,7 @@ class Snapshots(Generic[StateT]):
             self._task = asyncio.create_task(self._work())
 
     async def load(self, streams: Sequence[UUID], keys: Mapping[UUID, DataKey]) -> dict[UUID, Loaded[StateT]]:
-        """The last snapshot of each stream that has one that can be read."""
+        """Returns the last snapshot of each stream that has a readable one."""
         found: dict[UUID, Loaded[StateT]] = {}
         for stream, (version, position, body) in (await self._store.snapshots(streams, self._kind)).items():
             state = self._opened(stream, version, body, keys.get(stream))

@@ -1,6 +1,7 @@
 """Micro-batching: single appends that wait while a commit is under way go into the next commit together.
 
-No timer: the batch is whatever gathered meanwhile, so an idle store answers at once and a busy one in two commits.
+There is no timer: a batch is the appends that came during the last commit. An idle store therefore answers
+at once, and a busy one within two commits.
 """
 
 import asyncio
@@ -15,7 +16,8 @@ from chassis.write.store.items import Append, AppendResult, checked_sizes
 QUEUED_ITEMS_MAX: Final = 10_000
 BATCH_ITEMS_MAX: Final = 500
 BATCH_ITEMS_UNDIVIDED: Final = 100
-"""Where more wait, half of them go: the others are written while the callers of the first half decide again."""
+"""Where more wait, half of them are written first. The others are written while the callers of the first half
+decide again."""
 BATCH_EVENTS_MAX: Final = 2_000
 CLOSING_SECONDS_MAX: Final = 8.0
 """Below the bounded shutdown of a role."""
@@ -32,11 +34,11 @@ _Waiting = tuple[Append, "asyncio.Future[AppendResult]"]
 
 
 class StoreOverloaded(Transient):
-    """Too many appends wait already: slow down and come again."""
+    """Too many appends wait already. The caller should try again later."""
 
 
 class Appender:
-    """Gathers appends into transactions; one transaction at a time, in the order of arrival for each stream.
+    """Batches appends into transactions; one transaction at a time, in the order of arrival for each stream.
 
     When the connection breaks, a batch of items that all carry a command is sent again for up to
     `RETRY_SECONDS_MAX`: their keys tell what was stored before. Items without one fail with StoreUnavailable.
@@ -74,9 +76,9 @@ class Appender:
         return await future
 
     async def close(self) -> None:
-        """Writes what waits, within `CLOSING_SECONDS_MAX`, and takes nothing more.
+        """Writes the waiting appends, within `CLOSING_SECONDS_MAX`, and accepts no more.
 
-        Whoever still waits then is told that the store does not answer: whether his write happened is unknown.
+        Callers that still wait then get StoreUnavailable: whether their write happened is unknown.
         """
         self._closed = True
         if self._task is not None and not self._task.done():
@@ -95,7 +97,7 @@ class Appender:
                 await self._answered(batch)
 
     async def _answered(self, batch: "list[_Waiting]") -> None:
-        """Writes a batch and gives each of those who wait its own result."""
+        """Writes a batch and gives each waiting caller its own result."""
         try:
             results = await self._written([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 (each waiting caller gets it)
@@ -123,10 +125,13 @@ class Appender:
                 await self._clock.sleep(RETRY_PAUSE_SECONDS)
 
     def _take(self) -> list[tuple[Append, asyncio.Future[AppendResult]]]:
-        """The next batch. What names the same stream, identity or key as a member waits for the one after."""
+        """Returns the next batch.
+
+        An item with the same stream, identity or key as a member waits for the batch after it.
+        """
         batch: list[tuple[Append, asyncio.Future[AppendResult]]] = []
         later: list[tuple[Append, asyncio.Future[AppendResult]]] = []
-        # By integers: a UUID computes its hash in Python each time.
+        # The keys are integers: a UUID computes its hash in Python each time.
         streams: set[int] = set()
         identities: set[int] = set()
         keys: set[str] = set()

@@ -1,4 +1,5 @@
-"""Columns of a batch as PostgreSQL's binary arrays. psycopg writes them item by item, at three times the price."""
+"""Columns of a batch as PostgreSQL's binary arrays. psycopg writes them item by item, in three times the
+time."""
 
 from collections.abc import Sequence
 from struct import Struct

@@ -1,4 +1,5 @@
-"""The event store as async code uses it: one thread writes single appends, a few others read and write in bulk."""
+"""The event store as async code uses it: one thread writes single appends, a few others read and write in
+bulk."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +23,8 @@ T = TypeVar("T")
 
 
 class EventStore:
-    """One context's store. Use it from one event loop; `recorder()` gives the blocking form for a thread of its own."""
+    """One context's store. Use it from one event loop; `recorder()` gives the blocking form for a thread of
+    its own."""
 
     def __init__(
         self, url: str, schema: str, *, clock: Clock | None = None, connections_max: int = CONNECTIONS_MAX
@@ -48,7 +50,7 @@ class EventStore:
         return self._appender.queued
 
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
-        """Each item wholly or not at all, gathered into transactions with what others append meanwhile."""
+        """Appends each item wholly or not at all. Appends of several callers share a transaction."""
         return list(await asyncio.gather(*[self._appender.append(item) for item in batch]))
 
     async def append_one(self, item: Append) -> AppendResult:
@@ -56,7 +58,10 @@ class EventStore:
         return await self._appender.append(item)
 
     async def append_bulk(self, events: Sequence[StoredEvent]) -> list[int]:
-        """All in one transaction; raises VersionConflict or IdentityConflict and has then stored nothing."""
+        """Appends all items in one transaction.
+
+        Raises VersionConflict or IdentityConflict, and then stores none.
+        """
         return await self._read(lambda recorder: recorder.append_bulk(events))
 
     async def read_stream(
@@ -87,7 +92,7 @@ class EventStore:
         return await self._read(lambda recorder: recorder.stream_ends(ids))
 
     async def known_identities(self, ids: Sequence[UUID]) -> set[UUID]:
-        """Those identities that are taken."""
+        """Returns those of the identities that are taken."""
         return await self._read(lambda recorder: recorder.known_identities(ids))
 
     async def read_identities(self, ids: Sequence[UUID]) -> list[StoredEvent]:
@@ -95,7 +100,7 @@ class EventStore:
         return await self._read(lambda recorder: recorder.read_identities(ids))
 
     async def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:
-        """What is remembered under these command keys."""
+        """Returns the outcomes that are remembered under these command keys."""
         return await self._read(lambda recorder: recorder.commands(keys))
 
     async def snapshots(self, ids: Sequence[UUID], kind: str) -> dict[UUID, tuple[int, int, bytes]]:
@@ -109,7 +114,10 @@ class EventStore:
         await self._read(lambda recorder: recorder.keep_snapshot(stream_id, kind, version, position, body))
 
     async def close(self) -> None:
-        """Writes what waits, then lets threads and connections go; one that gets no answer is cut off."""
+        """Writes the waiting appends, then closes threads and connections.
+
+        A call that gets no answer is cut off.
+        """
         await self._appender.close()
         idle = [
             self._writing.submit(lambda: None),

@@ -1,4 +1,4 @@
-"""What goes into the store and what comes back."""
+"""The arguments and results of the event store."""
 
 from collections.abc import Iterable
 from typing import Final, Protocol
@@ -11,12 +11,12 @@ from chassis.write.deciding import EventOversized
 from chassis.write.events import StoredEvent
 
 EVENT_BYTES_MAX: Final = 512 * 1024
-"""Of a stored event's body. The broker takes a record of 1 MiB (its `message.max.bytes`, and the topic's), so that the
-public words of any event go out, with their headers."""
+"""The limit of a stored event's body. The broker takes a record of 1 MiB (its `message.max.bytes`, and the
+topic's), so that the public form of any event fits, with its headers."""
 
 
 class VersionConflict(Exception):
-    """A stream is not where the writer thought. `actual` is its head, where the store could tell."""
+    """A stream has another version than the writer expected. `actual` is its head, where the store knows it."""
 
     def __init__(self, stream_id: UUID | None = None, actual: int | None = None) -> None:
         super().__init__(f"stream {stream_id} is at version {actual}")
@@ -25,15 +25,15 @@ class VersionConflict(Exception):
 
 
 class IdentityConflict(Exception):
-    """An identity is taken: what it names has been recorded before."""
+    """An identity is taken: its event has been recorded before."""
 
 
 class Fenced(Transient):
-    """A lease or lock is over, or somebody else has it: what its holder of before wants to save is not accepted."""
+    """A lease or lock has expired, or another holder has it. Writes of its earlier holder are refused."""
 
 
 class Fence(Protocol):
-    """One taking of a lock: what is stored under its epoch is refused from when somebody else took the lock."""
+    """One taking of a lock. Writes under its epoch are refused once another holder has taken the lock."""
 
     name: str
     epoch: int
@@ -44,7 +44,7 @@ class Fence(Protocol):
 
 
 class Command(msgspec.Struct, frozen=True):
-    """Under which key an outcome is remembered, and a digest that tells one command from another."""
+    """The key under which an outcome is remembered, and a digest that distinguishes commands under one key."""
 
     key: str
     fingerprint: bytes
@@ -53,8 +53,8 @@ class Command(msgspec.Struct, frozen=True):
 class Append(msgspec.Struct, frozen=True):
     """Events of one stream, stored together or not at all.
 
-    They carry their versions, and the first one continues the stream. A command may have no events: its outcome is
-    remembered all the same, and `expected` then is the version that it was decided on.
+    They carry their versions, and the first one continues the stream. A command may have no events: its
+    outcome is remembered all the same, and `expected` then is the version that it was decided on.
     """
 
     stream_id: UUID
@@ -69,13 +69,13 @@ class Append(msgspec.Struct, frozen=True):
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """Stored; one position per event."""
+    """The result of a stored item: one position per event."""
 
     positions: tuple[int, ...]
 
 
 class CommandSeen(msgspec.Struct, frozen=True):
-    """The command key was used before: what was remembered then. Nothing was stored now."""
+    """The command key was used before. Holds the remembered outcome; no event was stored now."""
 
     key: str
     fingerprint: bytes

@@ -1,8 +1,9 @@
 """Our recorder behind the interface of the `eventsourcing` library.
 
-This module is the library's persistence module for our stores (`PERSISTENCE_MODULE`): `application` opens a context's
-store as an application of the library, and who reads the log beside the relay goes through its notification log. The
-library's published test cases judge the recorder. The library counts versions from any number, so gaps are its own business here.
+This module is the library's persistence module for our stores (`PERSISTENCE_MODULE`): `application` opens
+a context's store as an application of the library, and readers of the log other than the relay use its
+notification log. The library's published test cases test the recorder. The library counts versions from
+any number, so the recorder allows gaps in versions here.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ T = TypeVar("T")
 
 
 class OneRoundTripRecorder(ApplicationRecorder):
-    """Stores and selects through `Recorder`; shared by threads, which take connections from a bounded pool."""
+    """Stores and selects through `Recorder`. Threads share it and take connections from a bounded pool."""
 
     def __init__(
         self, url: str, schema: str, connections_max: int = CONNECTIONS_MAX, *, as_login: bool = False
@@ -58,7 +59,7 @@ class OneRoundTripRecorder(ApplicationRecorder):
             self._idle.put_nowait(Recorder(url, schema, as_login=as_login))
 
     def close(self) -> None:
-        """Lets the connections go; one that a thread still uses goes when it is done."""
+        """Closes the connections. A connection that a thread still uses is closed when the thread returns it."""
         self._closed = True
         self.listener.close()
         while not self._idle.empty():
@@ -140,7 +141,7 @@ class OneRoundTripRecorder(ApplicationRecorder):
 
 
 class _Following(ListenNotifySubscription[ApplicationRecorder]):
-    """Pulls when the store says that something was stored."""
+    """Pulls when the store notifies that events were stored."""
 
     def __init__(self, recorder: OneRoundTripRecorder, gt: int | None, topics: Sequence[str]) -> None:
         super().__init__(recorder=recorder, gt=gt, topics=topics)
@@ -168,7 +169,7 @@ class _Following(ListenNotifySubscription[ApplicationRecorder]):
 
 
 class Factory(InfrastructureFactory[Any]):
-    """What the library builds an application from: our recorder on the store that `STORE_URL` and `STORE_SCHEMA` name."""
+    """The library's factory: our recorder on the store that `STORE_URL` and `STORE_SCHEMA` name."""
 
     @override
     def application_recorder(self) -> OneRoundTripRecorder:
@@ -195,12 +196,13 @@ class Factory(InfrastructureFactory[Any]):
 
 
 class StoreApplication(Application[UUID]):
-    """A context's store as an application of the library, for those who read the log beside the relay."""
+    """A context's store as an application of the library, for readers of the log other than the relay."""
 
     log_section_size = SECTION_EVENTS_MAX
 
     def read_after(self, position: int, limit: int) -> list[events.StoredEvent]:
-        """Events beyond `position` in order, at most `SECTION_EVENTS_MAX`, from the library's notification log."""
+        """Events beyond `position` in order, at most `SECTION_EVENTS_MAX`, from the library's notification
+        log."""
         section = self.notification_log.select(position, limit, inclusive_of_start=False)
         return [
             events.StoredEvent(
@@ -221,8 +223,11 @@ class StoreApplication(Application[UUID]):
 
 
 def application(url: str, schema: str, *, as_login: bool = False) -> StoreApplication:
-    """Opens a context's store through the library; the caller closes it. Its calls raise the library's
-    `PersistenceError` where the database does not answer. `as_login`: with the rights of the login, to read."""
+    """Opens a context's store through the library; the caller closes it.
+
+    Its calls raise the library's `PersistenceError` where the database does not answer. `as_login`: with the
+    rights of the login, to read.
+    """
     return StoreApplication(
         {
             "PERSISTENCE_MODULE": __name__,

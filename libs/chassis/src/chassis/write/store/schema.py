@@ -1,9 +1,9 @@
 """Tables, functions and privileges of one event store.
 
 Why functions that run with their owner's rights: the service role may read and may call `append_items` and
-`append_events`; it has no INSERT, so no code path can draw a position outside the lock that makes positions appear in
-order. UPDATE, DELETE and TRUNCATE are granted to nobody and refused by triggers that fire for the owner too, and also
-under session_replication_role = replica. The auditor's role may select, and that alone.
+`append_events`; it has no INSERT, so no code path can draw a position outside the lock that makes
+positions appear in order. UPDATE, DELETE and TRUNCATE are granted to no role. Triggers refuse them to the
+owner too, and also under session_replication_role = replica. The auditor's role may only select.
 """
 
 import re
@@ -220,7 +220,7 @@ def writer_role(schema: str) -> str:
 
 
 def channel(schema: str) -> str:
-    """The NOTIFY channel that says that there may be something to read; a hint, never the truth."""
+    """The NOTIFY channel that hints that there may be events to read. A hint may be missing or wrong."""
     return f"{checked(schema)}_events"
 
 
