@@ -1,4 +1,5 @@
-"""What a caller can ask of this service, whoever carries the question: commands to customers, questions to the views."""
+"""The application service of customer: commands to customers and queries of the views, for HTTP and for
+policies alike."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class AccountNotHeld(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class CustomerService:
-    """Commands and questions. Values come out masked."""
+    """Commands and queries. Personal values are returned masked."""
 
     handler: Handler
     store: EventStore
@@ -71,7 +72,7 @@ class CustomerService:
 
     @property
     def claims(self) -> Claims:
-        """Whose parties and identity numbers are."""
+        """Looks up the customer of a party or of an identity number."""
         return Claims(self.handler, self.store)
 
     # commands
@@ -89,7 +90,8 @@ class CustomerService:
     async def change(
         self, customer: UUID, command: CustomerCommand, context: CommandContext, version: int
     ) -> Outcome[CustomerEvent]:
-        """Changes a customer that the caller saw at `version`; raises VersionMismatch where it stands elsewhere."""
+        """Changes a customer that the caller saw at `version`; raises VersionMismatch where the version is
+        another one."""
         if not await self.store.stream_heads([customer]):
             raise CustomerNotRegistered
         return await self._claiming(customer, await self._fit(customer, command), context, version)
@@ -97,9 +99,12 @@ class CustomerService:
     async def move_reference(
         self, customer: UUID, party: UUID, to: UUID, effective_on: date, context: CommandContext, version: int
     ) -> Outcome[CustomerEvent]:
-        """A number is another customer's from a bank day on. The outcome is that of the customer that loses it.
+        """Moves a number to another customer from a bank day on.
 
-        A crash between the two leaves the number with nobody: the same command again goes on.
+        Returns the outcome of the customer that loses it.
+
+        After a crash between the two steps no customer has the number; the same command again finishes the
+        move.
         """
         if to == customer or not await self.store.stream_heads([to]):
             raise CustomerNotRegistered
@@ -110,7 +115,7 @@ class CustomerService:
             raise AlreadyRecorded
         identity = None if claim.identity == party else claim.identity
         reference = Reference(link.source, link.key, PartyId(party), identity)
-        # No caller's key holds a blank, so this one is nobody's own.
+        # No caller's key holds a blank, so this key cannot be a caller's.
         taking = structs.replace(
             context,
             command_id=uuid5(context.command_id, "taken over"),
@@ -122,9 +127,12 @@ class CustomerService:
     async def erase(
         self, customer: UUID, context: CommandContext, version: int | None = None
     ) -> Outcome[CustomerEvent]:
-        """Has a customer's personal values destroyed; one that is erased already stays so, whatever version the caller saw.
+        """Erases a customer's personal values.
 
-        A policy destroys the keys that the event names. Raises CustomerNotRegistered, VersionMismatch, RetentionHolds.
+        Changes nothing where it is erased already, at any version the caller saw.
+
+        A policy destroys the keys that the event names. Raises CustomerNotRegistered, VersionMismatch,
+        RetentionHolds.
         """
         self.handler.forget(customer)
         loaded = await self.handler.load(customer)
@@ -151,7 +159,7 @@ class CustomerService:
         return await self.handler.handle(customer, command, context, expected_version=seen)
 
     async def _fit(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
-        """The command with its values in their one form; raises DetailInvalid."""
+        """Returns the command with its values normalised; raises DetailInvalid."""
         state = (await self.handler.load(customer)).state
         kind, today = state.kind, self.today()
         match command:
@@ -179,7 +187,10 @@ class CustomerService:
     async def _claiming(
         self, customer: UUID, command: CustomerCommand, context: CommandContext, version: int | None
     ) -> Outcome[CustomerEvent]:
-        """Carries a command out; where another took what it claims, says who, or claims what is free again."""
+        """Carries a command out.
+
+        Where its claim is taken, raises with the other customer, or claims a number that is free again.
+        """
         try:
             return await self.handler.handle(customer, command, context, expected_version=version)
         except (AlreadyRecorded, CommandKeyReused):
@@ -224,7 +235,7 @@ class CustomerService:
     # questions
 
     async def customer(self, customer: UUID) -> Document:
-        """Who a customer is, with the version of its stream that this shows."""
+        """Returns a customer, with the version of its stream that the document shows."""
         [found] = await self._versioned([_found(await self.queries.customer(customer))])
         return found
 
@@ -248,7 +259,8 @@ class CustomerService:
     async def loans(
         self, customer: UUID, account: UUID, currency: str | None
     ) -> tuple[list[HeldLoan], list[LoansSum]]:
-        """The loans of a customer's account, and per currency what those without an account of their own sum to."""
+        """The loans of a customer's account, and per currency what those without an account of their own sum
+        to."""
         if not await self.queries.holds(customer, account):
             raise AccountNotHeld
         link = f"/customers/{customer}/accounts/{account}/movements"
@@ -257,7 +269,8 @@ class CustomerService:
         return loans, [_summed(code, owed) for code in sorted({loan["currency"] for loan in owed})]
 
     async def events(self, customer: UUID, after: int, limit: int) -> list[Document]:
-        """What happened to a customer, who did it and why: the event log itself, without personal values."""
+        """Returns the events of a customer with actor and reason, from the event store, without personal
+        values."""
         stored = await self.store.read_stream(customer, after, limit)
         if not stored and not await self.store.read_stream(customer, 0, 1):
             raise CustomerNotRegistered
@@ -272,11 +285,12 @@ class CustomerService:
         return await self._versioned(found)
 
     async def _versioned(self, found: Sequence[Document]) -> list[Document]:
-        """Customers as the view shows them, each with the version of its stream that this is.
+        """Returns customers as the view shows them, each with the version of its stream that is shown.
 
-        An event that changes nothing of a view, or is not published at all, raises the stream's version and not the
-        view's: where the view is past the last event of a stream, what it shows is as of that event. Where it is not,
-        the version stays that of the last event that is shown, so that no edit overwrites what its caller did not see.
+        An event that does not change the view, or is not published, raises the stream's version and not
+        the document's. Where the view is past the last event of a stream, its document shows that event's
+        version. Where it is not, the version is that of the last event that is shown, so that no edit
+        overwrites a change that its caller did not see.
         """
         ends = await self.store.stream_ends([UUID(one["customer_id"]) for one in found])
         none = (0, 0)
@@ -288,7 +302,7 @@ class CustomerService:
         last = max((position for _, position in behind.values()), default=0)
         if not behind or not await self.reached(CONTEXT, last, 0.0):
             return list(found)
-        # Read again: what was read first may be older than what the view is now known to show.
+        # Read again: the documents that were read first may be older than the position that the view has now reached.
         again = {one["customer_id"]: one for one in await self.queries.customers_of(list(behind))}
         for name, one in again.items():
             one["version"] = max(one["version"], behind[name][0])
@@ -299,14 +313,15 @@ class CustomerService:
         return await self._versioned(await self.queries.of_party(self.ids.party(source, key)))
 
     async def questions(self, kind: str | None, after: UUID | None, limit: int) -> list[Document]:
-        """Customers of whom a person has to look at something, in the order of their ids."""
+        """Returns customers with open data-quality questions, in the order of their ids."""
         found = await self.queries.questions(kind, None if after is None else str(after), limit)
         return await self._versioned(found)
 
     async def unlinked(
         self, after: UUID | None, limit: int
     ) -> tuple[Sequence[Document], str | None, int, bool]:
-        """Accounts that wait for their customer, where to go on, how many were counted, and whether that is all."""
+        """Returns accounts that wait for their customer, the next cursor, their number, and whether all were
+        counted."""
         count, beyond = await self.queries.unlinked_count()
         found, reached = await self.queries.unlinked(None if after is None else str(after), limit)
         return found, reached, count, beyond is None

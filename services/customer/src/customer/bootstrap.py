@@ -1,4 +1,4 @@
-"""Puts the processes of customer together from their settings."""
+"""Builds the processes of customer from their settings."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,7 +36,10 @@ TITLE: Final = "CRM customer"
 async def routes(
     settings: CustomerSettings, clock: Clock | None = None, *, others: Heads | None = None
 ) -> AsyncIterator[Routes]:
-    """The routes of customer with the connections behind them; `others` are stores of other contexts that can be asked."""
+    """The routes of customer with their connections.
+
+    `others` are the stores of other contexts that can be read.
+    """
     clock = clock or SystemClock()
     async with both_sides(settings, clock) as (service, write, read):
         checks: dict[str, ReadinessCheck] = {

@@ -1,4 +1,4 @@
-"""The stored names of this context's events, and the way up from their older versions."""
+"""The stored names of this context's events, and the upcasters of their older versions."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ SCHEMA: Final = "store_customer"
 
 
 def catalogue() -> Catalogue:
-    """A catalogue of its own for each that asks, because it keeps the encoding of the last metadata."""
+    """Returns a new catalogue for each caller, because a catalogue caches the encoding of the last metadata."""
     return Catalogue(
         store=CONTEXT,
         entries=STORED_NAMES | OPERATIONS,

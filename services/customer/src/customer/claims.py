@@ -1,8 +1,11 @@
-"""Whose a party or an identity number is: each is one customer's at a time, by an identity that the store holds once.
+"""Claims: a party or an identity number belongs to one customer at a time.
 
-The first customer takes the identity that follows from the number itself. When it no longer has it, the next one takes
-the next identity, which follows from the first. So two at once cannot both take one, and what was given up once can be
-taken by another (ADR 0024, 0025).
+The store holds each claim's identity once.
+
+The first customer takes the identity that is derived from the number itself. When that customer has given
+the number up, the next customer takes the next identity, which is derived from the first. Two customers
+can therefore not claim one number at once, and a number that was given up can be claimed by another
+customer (ADR 0024, 0025).
 """
 
 from collections.abc import Callable
@@ -20,12 +23,12 @@ from customer.domain.customer import Customer, CustomerCommand, Details
 from customer.domain.events import CustomerEvent, CustomerKind
 
 CLAIMS_MAX: Final = 50
-"""How often one number can go from customer to customer."""
+"""How often one number can be moved from customer to customer."""
 _KINDS: Final[dict[CustomerKind, str]] = {"person": "resident-id", "company": "credit-code"}
 
 
 class ClaimedTooOften(Refusal):
-    """The number went from customer to customer too often."""
+    """The number was moved from customer to customer too often."""
 
     code: ClassVar[str] = "claimed-too-often"
     title: ClassVar[str] = f"A number can change its customer at most {CLAIMS_MAX} times"
@@ -46,29 +49,32 @@ class IdentityNumberKnown(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`holder` is the customer whose the number is, under `identity`; without one, `identity` is free to be taken."""
+    """`holder` is the customer that has the number, under `identity`.
+
+    Without a holder, `identity` can be claimed.
+    """
 
     holder: UUID | None
     identity: UUID
 
     def free_for(self, customer: UUID) -> bool:
-        """Whether the number is this customer's or can become it."""
+        """Whether this customer has the number or can claim it."""
         return self.holder in {None, customer}
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Looks up whose a number is, in the write side."""
+    """Looks up the customer of a number, in the write side."""
 
     handler: CommandHandler[CustomerCommand, Customer, CustomerEvent]
     store: EventStore
 
     async def of_party(self, party: UUID, day: date) -> Claim:
-        """Whose a party is on a bank day, confirmed or not."""
+        """Returns the claim on a party on a bank day, confirmed or not."""
         return await self._of(party, lambda customer: customer.has(party, day))
 
     async def of_number(self, first: UUID, number: str) -> Claim:
-        """Whose an identity number is; `first` is the identity that follows from it."""
+        """Returns the claim on an identity number; `first` is the identity that is derived from it."""
         return await self._of(first, lambda customer: customer.values.get("identity_number") == number)
 
     async def _of(self, first: UUID, has: Callable[[Customer], bool]) -> Claim:
@@ -77,7 +83,7 @@ class Claims:
         for identity in reversed(ids):
             stream = taken.get(identity)
             if stream is not None:
-                # What this process remembers of the customer may be from before another gave the number up.
+                # The cached state of the customer may be older than the event by which it gave the number up.
                 self.handler.forget(stream)
                 if has((await self.handler.load(stream)).state):
                     return Claim(stream, identity)
@@ -88,12 +94,12 @@ class Claims:
 
 
 def nth(first: UUID, number: int) -> UUID:
-    """The identity that is taken when a number goes to another customer for the n-th time."""
+    """The identity that is claimed when a number is moved to another customer for the n-th time."""
     return first if number == 0 else uuid5(first, str(number))
 
 
 def number_claim(ids: ExternalIds, details: Details) -> UUID | None:
-    """The identity of an identity number whose own check proves it; other numbers are not unique in the world."""
+    """The identity of an identity number with a valid checksum. Other numbers are not unique worldwide."""
     if details.identity_number is None or not details.proven:
         return None
     return ids.of_source("identity", _KINDS[details.kind], details.identity_number)

@@ -1,4 +1,4 @@
-"""Opens customer over the servers that the settings name: store, keys, views."""
+"""Opens the connections of customer to the servers in the settings: store, keys, views."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ from customer.settings import CustomerSettings
 from customer.views import VIEWS
 
 TABLES: Final = (tables(SCHEMA),)
-"""What this service needs of its database, for `migrate`."""
+"""The tables of this service, for `migrate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The read side: which generations of the views are live, and the questions to them."""
+    """The read side: the live generations of the views, and the queries of them."""
 
     mongo: Mongo
     views: ViewReader
@@ -58,7 +58,8 @@ async def keys(settings: CustomerSettings, clock: Clock) -> AsyncIterator[KeyRin
 
 
 async def outside_ids(settings: CustomerSettings, ring: KeyRing, *, create: bool = True) -> ExternalIds:
-    """How external ids become ids, the same as in every other service and as when the store was written."""
+    """Derives ids from external ids, under the same secret as every other service and as the store was
+    written with."""
     ask = partial(secret_of, ring, settings.postgres_url, SCHEMA, EXTERNAL_IDS, create=create)
     return ExternalIds(await asyncio.to_thread(ask))
 
@@ -93,7 +94,7 @@ async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> 
 async def both_sides(
     settings: CustomerSettings, clock: Clock | None = None
 ) -> AsyncIterator[tuple[CustomerService, Write, Read]]:
-    """Everything that answers callers."""
+    """The write side and the read side together."""
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         write = await stack.enter_async_context(write_side(settings, clock))

@@ -1,6 +1,7 @@
-"""Names of administrative divisions (行政区划, GB/T 2260): what of an address may be shown.
+"""Names of administrative divisions (行政区划, GB/T 2260), the part of an address that may be shown.
 
-The names are those of `stdnum.cn`, past ones included: provinces, and below each its prefectures and counties.
+The names are those of `stdnum.cn`, past ones included: provinces, and below each its prefectures and
+counties.
 """
 
 import re
@@ -13,13 +14,14 @@ _PROVINCE: Final = re.compile(r'\d{2} province="(.+)"')
 _DIVISION: Final = re.compile(r' +(\d{4}) county="(.+)"')
 _YEARS: Final = re.compile(r"\[[0-9-]*\]")
 _NAMELESS: Final = frozenset({"市辖区", "县", "市区", "郊区", "城区", "矿区"})
-"""Divisions that the list calls by their kind; they name no place."""
+"""Divisions whose name in the list is only their kind and not a place."""
 _SHORT: Final = re.compile(r"(?:省|市|壮族自治区|回族自治区|维吾尔自治区|自治区|特别行政區)\Z")
 _STEPS: Final = 3
 
 
 def district_of(address: str) -> str:
-    """The beginning of an address that names nothing but divisions, at most province, prefecture and county; or ""."""
+    """The beginning of an address that consists of divisions only, at most province, prefecture and county;
+    or ""."""
     found, province = 0, ""
     for _ in range(_STEPS):
         names = _names(province)
@@ -35,7 +37,7 @@ def district_of(address: str) -> str:
 
 @lru_cache(maxsize=64)
 def _names(province: str) -> frozenset[str]:
-    """The names that may stand next: of one province, or of all where none is known yet."""
+    """The names that may follow: of one province, or of all where the province is not known yet."""
     divisions = _divisions()
     if province:
         return divisions[province]

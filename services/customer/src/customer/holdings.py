@@ -1,7 +1,8 @@
-"""Which accounts a customer holds on a bank day, and as what: pure, from the documents of the views.
+"""The accounts that a customer holds on a bank day, and in which role. Pure, from the documents of the views.
 
-A right and a link each stand from a day on and before a day; both may lie in the future. Only ownership counts in
-figures and in "joint": an authorised signatory (授权签字人) may act on an account and owns nothing of it.
+A right and a link each hold from one day on until before another day. Both days may lie in the future.
+Only ownership counts in figures and in "joint": an authorised signatory (授权签字人) may act on an account and
+does not own it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,18 +16,18 @@ SIGNATORY: Final[Role] = "signatory"
 
 
 def stands_on(member: Member, day: str) -> bool:
-    """Whether a right or a link stands on a bank day, written as ISO 8601."""
+    """Whether a right or a link holds on a bank day, in ISO 8601."""
     since, until = member.get("from"), member.get("until")
     return (since is None or since <= day) and (until is None or day < until)
 
 
 def standing(members: Iterable[Member], day: str) -> list[Member]:
-    """The rights or links that stand on a bank day."""
+    """The rights or links that hold on a bank day."""
     return [one for one in members if stands_on(one, day)]
 
 
 def parties_on(customer: Mapping[str, Any], day: str) -> set[str]:
-    """The parties that are the customer's on a bank day."""
+    """The customer's parties on a bank day."""
     return {one["party_id"] for one in standing(customer["parties"], day)}
 
 
@@ -37,7 +38,8 @@ def closed_on(account: Mapping[str, Any], day: str) -> bool:
 
 
 def held(accounts: Iterable[Mapping[str, Any]], parties: set[str], day: str) -> list[dict[str, Any]]:
-    """The accounts over which one of these parties has a right on a bank day, with the rights of that day only."""
+    """The accounts over which one of these parties has a right on a bank day, with the rights of that day
+    only."""
     found = []
     for account in accounts:
         holders = standing(account["holders"], day)
@@ -47,7 +49,7 @@ def held(accounts: Iterable[Mapping[str, Any]], parties: set[str], day: str) -> 
 
 
 def role_of(holders: Iterable[Member], parties: set[str]) -> Role:
-    """As what these parties hold an account: the strongest of their roles."""
+    """The strongest role in which these parties hold an account."""
     roles = {one["role"] for one in holders if one["party_id"] in parties}
     strongest: tuple[Role, ...] = ("owner", "joint")
     return next((role for role in strongest if role in roles), SIGNATORY)
@@ -56,15 +58,16 @@ def role_of(holders: Iterable[Member], parties: set[str]) -> Role:
 def owners(holders: Iterable[Member], parties: set[str], customers: Mapping[str, str]) -> int:
     """How many different persons or companies own an account.
 
-    The parties of one customer are one person: `parties` are those of the customer who is looked at, `customers` says
-    whose other parties are. A party that is nobody's yet is a person of its own.
+    All parties of one customer count as one person. `parties` are those of the customer in question.
+    `customers` has the customer of each other party. A party without a customer counts as a person of its
+    own.
     """
     owning = [one["party_id"] for one in holders if one["role"] in OWNERSHIP]
     return len({"" if party in parties else customers.get(party, party) for party in owning})
 
 
 def others(accounts: Sequence[Mapping[str, Any]], parties: set[str]) -> list[str]:
-    """The parties of others of whom one has to know the customer, to count the owners of these accounts."""
+    """The other parties whose customers must be known to count the owners of these accounts."""
     found: dict[str, None] = {}
     for account in accounts:
         foreign = [

@@ -1,4 +1,7 @@
-"""Ids of customers: derived from what makes them the same customer, so that a repeat meets itself."""
+"""Ids of customers, derived from the party or the command that registers them.
+
+A repeat therefore gives the same id.
+"""
 
 from uuid import UUID, uuid5
 
@@ -13,5 +16,5 @@ def customer_of_party(party: UUID) -> CustomerId:
 
 
 def customer_of_command(actor: str, idempotency_key: str) -> CustomerId:
-    """The customer that a caller registers with a command; the same command again means the same customer."""
+    """The customer that a caller registers with a command. The same command again gives the same customer."""
     return CustomerId(uuid5(CRM_NAMESPACE, f"customer:command:{len(actor)}:{actor}:{idempotency_key}"))

@@ -1,7 +1,9 @@
-"""How personal values are shown: enough to recognise what one knows already, never enough to learn it.
+"""Masks of personal values.
 
-Each mask names what may be shown and hides everything else: a value that is not of the shape that its field should
-have is hidden whole, because it may hold anything.
+A reader who knows a value can recognise it; a reader who does not cannot learn it.
+
+Each mask lists the parts that may be shown and hides the rest. A value that does not have the format of
+its field is hidden whole, because it may hold any personal data.
 """
 
 import re
@@ -40,7 +42,7 @@ MAIL_DOMAINS_SHOWN: Final = frozenset(
         "yeah.net",
     ]
 )
-"""Providers whose name says nothing of whom they serve; the domain of a firm or a family does."""
+"""Providers whose domain does not identify their user. The domain of a firm or a family does."""
 _COMPOUND_SURNAMES: Final = frozenset(
     [
         "欧阳",
@@ -113,7 +115,10 @@ _LONG_NUMBER: Final = re.compile(r"[0-9０-９]{5,}")
 
 
 def masked_name(name: str | None) -> str | None:
-    """`张*`, `欧阳*`: the surname of a Chinese name; `G***`: of others a letter, as nobody can tell which part is which."""
+    """`张*`, `欧阳*`: the surname of a Chinese name.
+
+    `G***`: one letter of other names, whose surname cannot be recognised.
+    """
     if not name or name == ERASED:
         return name
     if len(name) > 2 and name[:2] in _COMPOUND_SURNAMES:
@@ -124,7 +129,7 @@ def masked_name(name: str | None) -> str | None:
 
 
 def masked_company(name: str | None) -> str | None:
-    """The name of a company is public; a number in it may be somebody's."""
+    """The name of a company is public. A number in it is masked, because it may be personal."""
     return name if not name or name == ERASED else _LONG_NUMBER.sub(HIDDEN, name)
 
 
@@ -163,7 +168,7 @@ def masked_account(number: str | None) -> str | None:
 
 
 def masked_email(email: str | None) -> str | None:
-    """`z***@qq.com`; `z***@***` where the domain may name somebody."""
+    """`z***@qq.com`; `z***@***` where the domain may identify a person."""
     if not email or email == ERASED:
         return email
     local, _, domain = email.rpartition("@")
@@ -174,19 +179,19 @@ def masked_email(email: str | None) -> str | None:
 
 
 def masked_address(address: str | None) -> str | None:
-    """Down to the district: the divisions that it begins with, by their official names, and nothing else."""
+    """Down to the district: only the divisions with which the address begins, by their official names."""
     if not address or address == ERASED:
         return address
     return f"{district_of(address)}{HIDDEN}"
 
 
 def masked_birthday(born_on: str | None) -> str | None:
-    """The year."""
+    """The year of birth."""
     if not born_on or born_on == ERASED:
         return born_on
     return f"{born_on[:4]}-**-**" if _DAY.fullmatch(born_on) else HIDDEN
 
 
 def masked_text(text: str | None) -> str | None:
-    """Free text of a posting may hold anything; it is shown that there is one."""
+    """Free text of a posting may hold any personal data. Only its presence is shown."""
     return text if not text else HIDDEN

@@ -1,7 +1,8 @@
-"""Details of customers in the one form in which they are kept, or refused with the reason; by kept libraries.
+"""Normalises the details of customers, or refuses them with the reason. It uses maintained libraries.
 
-Staff entry is refused where it does not fit (`normalised` raises). Master data is kept as it came and its field marked
-invalid (`normalised_or_kept`), because what a core bank says is a fact, right or wrong.
+An invalid value from staff is refused (`normalised` raises). An invalid value from master data is kept
+unchanged and its field marked invalid (`normalised_or_kept`): a statement of the core bank is a fact,
+right or wrong.
 """
 
 import re
@@ -22,13 +23,14 @@ from customer.domain.customer import Details
 from customer.domain.events import DETAILS, CustomerKind
 
 REGION: Final = "CN"
-"""Where a phone number without a country code is."""
+"""The country of a phone number without a country code."""
 BORN_FIRST: Final = date(1850, 1, 1)
 MIDDLE_DOT: Final = "\u00b7"
 _DOTS: Final = dict.fromkeys(map(ord, "\u2022\u2027\u22c5\u30fb\uff65\u2219\u0387\u16eb\u2e31"), MIDDLE_DOT)
-"""What is typed instead of the middle dot between the parts of a name."""
+"""Characters that people type instead of the middle dot between the parts of a name."""
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-"""Not `Cn`: a character that this Unicode table does not know may be one of a newer table, in somebody's name."""
+"""`Cn` is not among them: a character that this Unicode table lacks may be in a newer table, and in a
+person's name."""
 _NO_CHARACTERS: Final = frozenset(
     [*range(0xFDD0, 0xFDF0), *(plane << 16 | last for plane in range(17) for last in (0xFFFE, 0xFFFF))]
 )
@@ -45,7 +47,7 @@ class Unfit(ValueError):
 
 
 class IdentityNumber(NamedTuple):
-    """A number in its one form; `proven` where its checksum says that it is an identity number of its kind."""
+    """A normalised number; `proven` where it has the valid checksum of its kind of identity number."""
 
     number: str
     proven: bool
@@ -69,7 +71,8 @@ def name(value: str) -> str:
 
 
 def phone(value: str) -> str:
-    """A phone number as E.164 (ITU-T), full-width digits and numbers of mainland China without country code included."""
+    """A phone number as E.164 (ITU-T), full-width digits and numbers of mainland China without country code
+    included."""
     if _MOBILE.fullmatch(value) and _mobile_prefix(value[:_MOBILE_PREFIX]):
         return f"+86{value}"
     try:
@@ -83,16 +86,19 @@ def phone(value: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def _mobile_prefix(prefix: str) -> bool:
-    """Whether mobile numbers of the mainland begin so: no number plan tells them apart by a later digit.
+    """Whether mobile numbers of the mainland begin with these digits.
 
-    A first load brings a hundred thousand numbers, and each costs the library more than all other fields together.
+    No later digit matters in the number plan.
+
+    A first load has a hundred thousand numbers, and the library takes longer for each than for all other
+    fields.
     """
     found = phonenumbers.parse(prefix.ljust(_MOBILE_DIGITS, "0"), REGION)
     return phonenumbers.is_valid_number(found)
 
 
 def email(value: str) -> str:
-    """An e-mail address as RFC 5321 and 6531 write it, its domain in small letters; nobody is asked whether it exists."""
+    """An e-mail address by RFC 5321 and 6531, its domain in lower case. Whether it exists is not checked."""
     try:
         found = validate_email(text(value), check_deliverability=False)
     except EmailNotValidError:
@@ -112,10 +118,11 @@ def born_on(value: str, today: date) -> str:
 
 
 def identity_number(value: str, kind: CustomerKind = "person") -> IdentityNumber:
-    """A resident ID (GB 11643) or a unified social credit code (GB 32100) in its one form; others as they are.
+    """A resident ID (GB 11643) or a unified social credit code (GB 32100) in its one form; others as they
+    are.
 
-    A number of 15 or 18 digits of a person claims to be a resident ID: raises Unfit where it is none. The older form of
-    15 digits becomes 18. Other countries' numbers are kept in large letters, without a proof.
+    A person's number of 15 or 18 digits must be a resident ID: raises Unfit where it is not. The older
+    form of 15 digits becomes 18. Numbers of other countries are kept in upper case, without `proven`.
     """
     compact = unicodedata.normalize("NFKC", text(value)).replace(" ", "").upper()
     try:
@@ -126,7 +133,7 @@ def identity_number(value: str, kind: CustomerKind = "person") -> IdentityNumber
             compact = _of_18_digits(compact)
         elif not (len(compact) == _RIC_DIGITS and compact[:-1].isascii() and compact[:-1].isdigit()):
             return _other(compact)
-        # Without the list of counties: it lacks some that were dissolved, and their people were born all the same.
+        # The list of counties is not used: it lacks dissolved counties, whose codes are still in identity numbers.
         if compact[-1] != ric.calc_check_digit(compact):
             raise Unfit("its check digit is wrong")
         born = ric.get_birth_date(compact).isoformat()
@@ -137,7 +144,10 @@ def identity_number(value: str, kind: CustomerKind = "person") -> IdentityNumber
 
 
 class DetailInvalid(Refusal):
-    """A detail that staff enter cannot be right. The text names the field and the reason, and never the value."""
+    """A detail that staff enter cannot be right.
+
+    The text names the field and the reason, and never the value.
+    """
 
     code: ClassVar[str] = "detail-invalid"
     status: ClassVar[int] = 422
@@ -155,7 +165,7 @@ def normalised(details: Details, today: date) -> Details:
 
 
 def normalised_or_kept(details: Details, today: date) -> Details:
-    """Details of master data: each field in its one form, or as it came and named in `invalid`."""
+    """Details of master data: each field normalised, or unchanged and named in `invalid`."""
     number = _number(details)
     values = {
         "name": _or_none(name, details.name),
@@ -197,7 +207,7 @@ _REASONS: Final = {
 
 
 def _or_none(rule: Callable[[str], str], value: str | None) -> str | None:
-    """The value in its one form; None where there is none."""
+    """The normalised value; None where there is none."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Sealed values of documents, opened for an answer and masked at once."""
+"""Opens sealed values of documents for a response and masks them at once."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,7 @@ from chassis.read.documents import open_sealed
 Mask = Callable[[str | None], str | None]
 
 MASKED_CACHED_MAX: Final = 65_536
-"""Masked values are remembered by key and place, no longer than keys are; one whose key is gone is not looked up."""
+"""Masked values are cached by key and place, no longer than keys are. A value without a key is not looked up."""
 
 INGEST: Final = "ingest"
 CUSTOMER: Final = "customer"
@@ -25,7 +25,7 @@ _masked: Final[AgedCache[tuple[UUID, Mask, str, str, int, str, str], str]] = Age
 
 
 class Keys:
-    """The keys of the subjects of one answer."""
+    """The keys of the subjects of one response."""
 
     def __init__(self, found: Mapping[UUID, DataKey]) -> None:
         self._found = found
@@ -50,7 +50,7 @@ class Keys:
     def opened(
         self, value: Mapping[str, Any] | None, *, context: str, subject: UUID, field: str
     ) -> str | None:
-        """A sealed value in the clear, to compare it with another; never for an answer."""
+        """A sealed value in clear, only to compare it with another; never for a response."""
         return open_sealed(value, self._found.get(subject), context=context, subject=subject, field=field)
 
     def masked_token(self, token: str | None, mask: Mask, *, origin: Origin, field: str) -> str | None:
@@ -59,7 +59,7 @@ class Keys:
 
 
 async def keys_of(ring: KeyRing, subjects: Iterable[UUID]) -> Keys:
-    """The keys of these subjects; the database is asked, in a thread, only for those not at hand."""
+    """The keys of these subjects. Only keys that are not cached are read from the database, in a thread."""
     found: dict[UUID, DataKey] = {}
     missing: list[UUID] = []
     for subject in dict.fromkeys(subjects):

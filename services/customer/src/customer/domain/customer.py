@@ -1,4 +1,4 @@
-"""Who is a customer, and by which external ids: decide and evolve."""
+"""Customers and their external ids: decide and evolve."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -41,7 +41,7 @@ from customer.domain.events import (
 CustomerId = NewType("CustomerId", UUID)
 REFERENCES_MAX: Final = 50
 _UNKNOWN_PARTY: Final = UUID(int=0)
-"""Who stated the details of registrations that do not say it yet: a source, not staff."""
+"""The author of the details in registrations of version 1, which do not name one: a source, not staff."""
 
 
 class CustomerNotRegistered(Refusal):
@@ -87,7 +87,7 @@ class ReferenceNotLinked(Refusal):
 
 
 class ReferenceSettled(Refusal):
-    """The reference is confirmed or unlinked already, so this can no longer be said of it."""
+    """The reference is confirmed or unlinked already, so the command no longer applies."""
 
     code: ClassVar[str] = "reference-settled"
     title: ClassVar[str] = "The reference is settled already"
@@ -95,7 +95,7 @@ class ReferenceSettled(Refusal):
 
 
 class ContradictionUnknown(Refusal):
-    """Nobody contradicts this field, or no longer."""
+    """This field has no open contradiction."""
 
     code: ClassVar[str] = "contradiction-unknown"
     status: ClassVar[int] = 404
@@ -126,14 +126,14 @@ class Reference(msgspec.Struct, frozen=True):
         )
 
     def claimed(self) -> ReferenceClaimed:
-        """The event that states it as long as nobody has confirmed it."""
+        """The event that states it while it is not confirmed."""
         return ReferenceClaimed(source=self.source, party_id=self.party, key=self.key, claim=self.claim)
 
 
 class Details(msgspec.Struct, frozen=True):
-    """Who somebody is, as far as it is known. `invalid` names the fields whose values cannot be right.
+    """The known details of a person or company. `invalid` names the fields whose values cannot be right.
 
-    `proven`: the identity number's own check says that it is one.
+    `proven`: the identity number has a valid checksum.
     """
 
     name: str | None
@@ -166,7 +166,7 @@ class RegisterCustomer(msgspec.Struct, frozen=True):
 class AdoptDescription(msgspec.Struct, frozen=True):
     """Master data of a source describes a party: register it, or take over what the source changed itself.
 
-    `shared_with`: the customer whose the identity number is already.
+    `shared_with`: the customer that has the identity number already.
     """
 
     reference: Reference
@@ -177,32 +177,32 @@ class AdoptDescription(msgspec.Struct, frozen=True):
 
 
 class LinkReference(msgspec.Struct, frozen=True):
-    """Staff say that an external id is this customer's; to be confirmed."""
+    """Staff state that an external id belongs to this customer. It must still be confirmed."""
 
     reference: Reference
 
 
 class TakeOverReference(msgspec.Struct, frozen=True):
-    """An external id that was another customer's is this one's from a bank day on: a person decided it."""
+    """An external id is moved from another customer to this one from a bank day on, as a person decided."""
 
     reference: Reference
     linked_from: date
 
 
 class ConfirmReference(msgspec.Struct, frozen=True):
-    """A person confirms that a claimed number is this customer's."""
+    """A person confirms that a claimed number belongs to this customer."""
 
     party: UUID
 
 
 class RejectReference(msgspec.Struct, frozen=True):
-    """A person says that a claimed number is not this customer's."""
+    """A person states that a claimed number does not belong to this customer."""
 
     party: UUID
 
 
 class UnlinkReference(msgspec.Struct, frozen=True):
-    """A number is no longer this customer's from the bank day `until` on."""
+    """A number no longer belongs to this customer from the bank day `until` on."""
 
     party: UUID
     until: date
@@ -263,7 +263,7 @@ CustomerCommand = (
 
 
 class Link(msgspec.Struct, frozen=True):
-    """An external id of a customer. `described`: how master data describes the party of a disputed one."""
+    """An external id of a customer. `described`: the description of a disputed one's party in master data."""
 
     source: str
     key: str
@@ -273,17 +273,18 @@ class Link(msgspec.Struct, frozen=True):
     described: dict[Detail, str] | None = None
 
     def stands_on(self, day: date) -> bool:
-        """Whether the number is the customer's on a bank day, confirmed or not."""
+        """Whether the number belongs to the customer on a bank day, confirmed or not."""
         return (self.linked_from is None or self.linked_from <= day) and (
             self.until is None or day < self.until
         )
 
 
 class Customer(msgspec.Struct, frozen=True):
-    """What decisions need to know of a customer; the initial value is nobody yet.
+    """The state of a customer that decisions need. The initial value is an unregistered customer.
 
-    `values` are the details that stand, `stated_by` who stated each (None: staff), `last` what each party's source last
-    stated itself, `contradictions` what it states against staff, by field and party.
+    `values` are the current details. `stated_by` is the author of each (None: staff). `last` are the
+    values that each party's source stated last. `contradictions` are its values that differ from staff's,
+    by field and party.
     """
 
     origin: RegisteredBy | None = None
@@ -297,11 +298,11 @@ class Customer(msgspec.Struct, frozen=True):
 
     @property
     def registered(self) -> bool:
-        """Whether there is such a customer."""
+        """Whether the customer is registered."""
         return self.origin is not None
 
     def has(self, party: UUID, day: date) -> bool:
-        """Whether the party is this customer's on a bank day, confirmed or not."""
+        """Whether the party belongs to this customer on a bank day, confirmed or not."""
         link = self.links.get(party)
         return link is not None and link.stands_on(day)
 
@@ -309,12 +310,12 @@ class Customer(msgspec.Struct, frozen=True):
 def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
     command: CustomerCommand, customer: Customer
 ) -> Sequence[CustomerEvent]:
-    """The facts that follow from a command; raises what the refusals above name."""
+    """Returns the events of a command; raises the refusals above."""
     if not customer.registered and not isinstance(command, (RegisterCustomer, AdoptDescription)):
         raise CustomerNotRegistered
     if customer.erased:
         if isinstance(command, (AdoptDescription, EraseCustomer)):
-            return []  # what a source still says of a party is no news, and erasing again changes nothing
+            return []  # later descriptions by a source and a second erasure change nothing
         raise CustomerIsErased
     match command:
         case RegisterCustomer(details, references, stated_assets, number_claim):
@@ -375,7 +376,7 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
 
 
 def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR0911, PLR0912 (one arm per event)
-    """The customer after a fact."""
+    """Returns the customer after an event."""
     match event:
         case CustomerRegistered():
             stated: dict[Detail, str | None] = {
@@ -449,7 +450,8 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
 
 
 def identify(event: CustomerEvent) -> UUID | None:
-    """The identity under which the store holds an event once: a party, and an identity number, is one customer's."""
+    """The identity under which the store holds an event once: a party, and an identity number, is one
+    customer's."""
     match event:
         case ReferenceLinked() | ReferenceClaimed():
             return event.claim or event.party_id
@@ -537,7 +539,7 @@ def _adopted(command: AdoptDescription, customer: Customer) -> list[CustomerEven
 
 
 def _agree(stated: Mapping[Detail, str], values: Mapping[Detail, str | None]) -> bool:
-    """Whether two descriptions are certainly of one person: by identity number, or by name and day of birth."""
+    """Whether two descriptions are certainly of one person: by identity number, or by name and date of birth."""
     numbers = stated.get("identity_number"), values.get("identity_number")
     if None not in numbers:
         return numbers[0] == numbers[1]
@@ -576,7 +578,7 @@ def _changed(customer: Customer, wanted: Mapping[Detail, str | None]) -> dict[De
 def _differs(
     customer: Customer, field: Detail, event: ContactDetailsChanged | IdentityDetailsCorrected
 ) -> bool:
-    """Events from before `changed` was there do not say what they change."""
+    """Events from before the field `changed` existed do not name the fields that they change."""
     value: str | None = getattr(event, field)
     return value != customer.values.get(field)
 
@@ -590,10 +592,12 @@ def _differences(
     invalid: tuple[str, ...] = (),
     number_claim: UUID | None = None,
 ) -> list[CustomerEvent]:
-    """What a source changes with what it states itself; a field that it states as before changes nothing.
+    """Returns the changes by a source's statement.
 
-    What staff stated stands beside what the source states now. Among sources the newest own value stands. A field that
-    is left out is not known there, and stays as it is.
+    A field with the same value as in its last statement changes nothing.
+
+    A value of staff is kept beside the source's new value. Among sources the newest value is current. A
+    field that the source leaves out is unknown to it, and is not changed.
     """
     before = customer.last.get(party, {})
     taken: dict[Detail, str | None] = {}
@@ -674,7 +678,7 @@ def _of(fields: Sequence[str], among: AbstractSet[str]) -> tuple[str, ...]:
 
 
 def _with(customer: Customer, values: Mapping[Detail, str | None], party: UUID | None) -> Customer:
-    """The customer after somebody stated values that stand from now on; what contradicted them is settled."""
+    """Returns the customer with new current values. Contradictions of these fields are resolved."""
     last = customer.last
     if party is not None:
         stated: dict[Detail, str] = {field: value for field, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What this context does when others tell something; never replayed."""
+"""The policies of this context: reactions to published events, never replayed."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from customer.settings import CustomerSettings
 
 @asynccontextmanager
 async def policies(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Sequence[Policy]]:
-    """The policies of this service, with the write side that they command."""
+    """The policies of this service, with the write side that handles their commands."""
     async with write_side(settings, clock) as write:
         today = partial(settings.today, clock)
         register = described.RegisterDescribed(

@@ -1,8 +1,8 @@
 """When a customer is erased, then its keys are destroyed: the customer's own, its parties', its accounts'.
 
-The event decides, this does it: after a crash, or once the key database answers again, from where it was. An account's key
-goes when the last of those who hold it is erased, whoever of two is first, because each destroys its own keys before it
-looks at the others'.
+The event names the keys, and the policy destroys them. After a crash, or a loss of the key database, it
+goes on where it stopped. An account's key is destroyed when the last of its holders is erased. This holds
+in any order of two erasures, because each destroys its own keys before it checks those of the others.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class DestroyKeys:
     ring: KeyRing
 
     async def __call__(self, event: Delivered) -> None:
-        """Destroys what may be destroyed; a second time nothing."""
+        """Destroys the keys that may be destroyed. A second call changes nothing."""
         if event.type == EVENT:
             parties = [UUID(party) for party in event.data["parties"]]
             accounts = {

@@ -1,9 +1,11 @@
-"""Whom a source's master data describes is a customer: registered, linked to the party, and kept up to date.
+"""When a source's master data describes a party, then its customer is registered, linked to the party, and
+kept up to date.
 
-A party is one customer's at a time (`claims`). So a description that comes twice, late, or to two consumers at once
-registers nobody twice, and one of a party that staff have linked goes to the customer that they linked it to. Values
-that cannot be right are kept as they came and named; an identity number that is another customer's already is kept and
-told, because what a source says is a fact.
+A party belongs to one customer at a time (`claims`). A description that comes twice, late, or to two
+consumers at once therefore registers no customer twice. A description of a party that staff have linked
+updates the linked customer. Invalid values are kept unchanged and their fields named. An identity number
+that another customer has already is kept and recorded as shared, because a statement of a source is a
+fact.
 """
 
 import asyncio
@@ -48,7 +50,7 @@ class RegisterDescribed:
 
     @property
     def claims(self) -> Claims:
-        """Whose parties and identity numbers are."""
+        """Looks up the customer of a party or of an identity number."""
         return Claims(self.handler, self.store)
 
     async def prepare(self, events: Sequence[Delivered]) -> None:
@@ -58,7 +60,7 @@ class RegisterDescribed:
         await self.handler.prepare([customer_of_party(party) for party in parties if party in keys])
 
     async def __call__(self, event: Delivered) -> None:
-        """Registers the party of the event or takes over what changed; a second time nothing."""
+        """Registers the party of the event, or takes over its changes. A second call changes nothing."""
         if event.type != EVENT:
             return
         party = event.subject
@@ -74,7 +76,7 @@ class RegisterDescribed:
         if state.registered and not state.has(party, today):
             holder = (await self.claims.of_party(party, today)).holder
             if holder is None:
-                return  # a person took the party from its customer: it waits for a person
+                return  # a person unlinked the party from its customer: a person must link it again
             customer = holder
         try:
             await self._adopt(customer, command, event)
@@ -82,13 +84,13 @@ class RegisterDescribed:
             await self._adopt(*await self._settled(customer, command), event)
 
     def _command(self, event: Delivered, key: DataKey | None, today: date) -> AdoptDescription | None:
-        """The command that a description amounts to; None of a party whose key is gone."""
+        """Returns the command for a description; None for a party whose key is gone."""
         described = _described(event, key)
         if described is None:
             return None
         reference, raw = described
         if self.ids.party(reference.source, reference.key) != reference.party:
-            # The number opened, so the event is right: whoever told it has derived its ids under another secret.
+            # The number opened, so the event is valid: its publisher derived ids under another secret.
             raise SecretDiffers(
                 f"the secret {EXTERNAL_IDS!r} in the key database is not the one that ids of {INGEST} were derived under:"
                 " restore the key database"
@@ -97,7 +99,7 @@ class RegisterDescribed:
         return AdoptDescription(reference, details, today, number_claim(self.ids, details))
 
     async def _settled(self, customer: UUID, command: AdoptDescription) -> tuple[UUID, AdoptDescription]:
-        """Whose the party is, and what remains to be claimed where another has the party or the identity number."""
+        """Returns the customer of the party, and the command with the identities that are free to be claimed."""
         reference, first = command.reference, command.number_claim
         party = await self.claims.of_party(reference.party, command.on)
         if party.holder is not None:
@@ -116,7 +118,7 @@ class RegisterDescribed:
         try:
             await self.handler.handle(customer, command, self._context(customer, event))
         except CommandKeyReused:
-            return  # the event was reacted to before, on another day or when other numbers were free
+            return  # the event was processed before, on another day or while other numbers were free
 
     def _context(self, customer: UUID, event: Delivered) -> CommandContext:
         envelope = event.envelope
