@@ -1,11 +1,13 @@
-"""A customer's asset panorama from the documents of its accounts: pure, integers only, one block per currency.
+"""A customer's asset panorama from the documents of its accounts: pure, integers only, one block per
+currency.
 
-Assets are positive balances, liabilities what is owed; both are positive numbers. AUM is the assets and knows no
-liabilities; net worth stands beside it. A figure names its accounts' sources, how far they are booked, how fresh they
-are and where its events are; the events sum to it exactly. Currencies are never added up.
+Assets are positive balances, liabilities are amounts owed; both are positive numbers. AUM is the sum of
+the assets, and net worth is assets less liabilities. A figure names its accounts' sources, the date up to
+which they are booked, their freshness, and links to its events, which sum to it exactly. Amounts of
+different currencies are never added.
 
-A joint account counts in full for each of its owners, and every figure says how much of it is held jointly. A closed
-account counts with what is left on it, and not at all where nothing is.
+A joint account counts in full for each of its owners, and every figure says how much of it is held
+jointly. A closed account counts only with a balance that is left on it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,7 +30,8 @@ Status = Literal["GREEN", "AMBER", "RED"]
 ASSETS: Final[tuple[Section, ...]] = ("deposits", "wealth", "credit_balances")
 LIABILITIES: Final[tuple[Section, ...]] = ("loans", "cards", "overdrafts")
 SPENDING_KINDS: Final = ("card", "cash", "household", "insurance", "fee", "penalty_interest", "other")
-"""What counts as spending: not transfers, purchases of wealth products or repayments, which move money and keep it."""
+"""The transaction types that count as spending. Transfers, purchases of wealth products and repayments do
+not."""
 _SPENDING_PRODUCTS: Final = frozenset({"deposit", "card"})
 _ASSET_OF: Final[dict[str, Section]] = {"deposit": "deposits", "wealth": "wealth"}
 _DEBT_OF: Final[dict[str, Section]] = {"loan": "loans", "card": "cards"}
@@ -40,11 +43,11 @@ MONTH_PATTERN: Final = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
 class Figure(TypedDict):
     """An amount in minor units and as people write it, and where it comes from.
 
-    `as_of`: the bank date up to which every source of it is booked. `recorded_at`: when its newest event was written
-    down. `freshness_seconds`: how long ago its stalest source was last received from. `stale`: the sources among its own that
-    have been silent for longer than the rules allow; where there is one, the figure may have been overtaken (amber).
-    `position`: the highest position in the store of ingest among its events. `events`: links to what sums to it;
-    movements of a liability sum to minus it.
+    `as_of`: the bank date up to which every source of it is booked. `recorded_at`: when its newest event
+    was written down. `freshness_seconds`: how long ago its stalest source was last received from. `stale`:
+    the sources among its own that have been silent for longer than the rules allow; where there is one,
+    the figure may have been overtaken (amber). `position`: the highest position in the store of ingest
+    among its events. `events`: links to what sums to it; movements of a liability sum to minus it.
     """
 
     amount_minor: int
@@ -122,10 +125,13 @@ class HeldCard(TypedDict):
 
 
 class HeldLoan(TypedDict):
-    """A loan as master data states it. `outstanding_minor` is null where an account of its own carries the debt.
+    """A loan as master data states it.
 
-    `granted_by` is the event that granted it, of the account's stream; `events` are the movements that repay it.
-    outstanding = granted - repaid, and `repaid_minor` is this loan's part of the outflows behind `events`.
+    `outstanding_minor` is null where an account of its own carries the debt.
+
+    `granted_by` is the event that granted it, of the account's stream; `events` are the movements that
+    repay it. outstanding = granted - repaid, and `repaid_minor` is this loan's part of the outflows behind
+    `events`.
     """
 
     loan: str
@@ -175,8 +181,8 @@ class HeldAccount(TypedDict):
 class SourceShown(TypedDict):
     """A source of the panorama: how far it is booked, and its status by its last certificate.
 
-    GREEN: everything read is posted and checked. AMBER: something waits for a person or could not be checked. RED:
-    figures contradict each other. `reasons` are codes of why it is not GREEN.
+    GREEN: everything read is posted and checked. AMBER: something waits for a person or could not be
+    checked. RED: figures contradict each other. `reasons` are codes of why it is not GREEN.
     """
 
     source: str
@@ -215,9 +221,9 @@ class Panorama(TypedDict):
 
 
 STALE_AFTER_SECONDS: Final = 30 * 60
-"""Of a source that no certificate says a schedule of."""
+"""The schedule of a source whose certificates state none."""
 STALE_AFTER_TIMES: Final = 2
-"""A source is stale when it is silent for so many times as long as it takes to send once."""
+"""A source is stale once it has been silent for this many times its interval."""
 
 _NOTHING: Final[Figure] = {
     "amount_minor": 0,
@@ -235,12 +241,12 @@ _NOTHING: Final[Figure] = {
 
 
 _NO_BALANCE: Final = {"minor": 0, "movements": 0, "booked_through": None}
-"""Of an account that is open in a currency and on which nothing has moved yet."""
+"""The balance of an account that is open in a currency and has no movement yet."""
 
 
 @dataclass(slots=True)
 class _Sum:
-    """A figure on its way."""
+    """A figure while it is summed."""
 
     minor: int = 0
     joint_minor: int = 0
@@ -288,7 +294,7 @@ class _Account:
 
 @dataclass(slots=True)
 class _Source:
-    """How far a source is booked, when it was last received from, and how long ago that is."""
+    """The date up to which a source is booked, when it was last received, and how long ago that is."""
 
     booked_through: str | None = None
     heard_at: str = ""
@@ -309,7 +315,7 @@ class _Source:
 
 
 class Block:
-    """The figures of one currency on their way."""
+    """The figures of one currency while they are summed."""
 
     __slots__ = ("by_kind", "sections", "spending")
 
@@ -320,7 +326,8 @@ class Block:
 
 
 def allocation(parts: Sequence[tuple[Section, int]]) -> list[Share]:
-    """Shares of non-negative amounts in hundredths of a per cent that sum to exactly 100.00; none of a sum of 0.
+    """Shares of non-negative amounts in hundredths of a per cent that sum to exactly 100.00; none of a sum of
+    0.
 
     Largest remainder; equal remainders go to the part that stands first.
     """
@@ -341,7 +348,8 @@ def allocation(parts: Sequence[tuple[Section, int]]) -> list[Share]:
 
 
 def section_of(product: str, balance_minor: int) -> Section:
-    """Where a balance counts: a debt on a deposit is an overdraft, money on a card or loan a credit balance."""
+    """The section of a balance: a debt on a deposit is an overdraft, a positive balance of a card or loan a
+    credit balance."""
     if balance_minor < 0:
         return _DEBT_OF.get(product, "overdrafts")
     if product in _DEBT_OF:
@@ -350,7 +358,7 @@ def section_of(product: str, balance_minor: int) -> Section:
 
 
 def keeps(months: Mapping[str, Any], month: str) -> bool:
-    """Whether an account's months of outflow in a currency tell all about this one."""
+    """Whether an account's kept months of outflow in a currency cover this month."""
     return len(months) < MONTHS_KEPT_MAX or month >= min(months)
 
 
@@ -368,8 +376,8 @@ def panorama(
 
     The accounts are those of `holdings.held`, and `customers` says whose the parties of others are.
 
-    `month` is YYYY-MM, by default the month in which the newest movement was booked. Of an account that no longer
-    keeps the month (see `keeps`) the documents must hold it all the same.
+    `month` is YYYY-MM, by default the month in which the newest movement was booked. Of an account that no
+    longer keeps the month (see `keeps`) the documents must hold it all the same.
     """
     received = _last_received(accounts, sources, now, stale_after_seconds)
     parties = {one["party_id"] for one in customer["parties"]}
@@ -391,7 +399,7 @@ def panorama(
             document["position"],
             f"{base}/accounts/{document['_id']}/movements",
         )
-        # What a signatory may act on belongs to others: it is listed, and added up in blocks that nobody sees.
+        # A signatory's accounts belong to others: they are listed, and summed in blocks that are not returned.
         counted = {} if role == SIGNATORY else blocks
         balances = _balances(document, account, counted)
         loans = loans_of(account.id, document, account.link) if document["loans"] else []
@@ -471,8 +479,8 @@ def _balances(document: Mapping[str, Any], account: _Account, blocks: dict[str, 
 def loans_of(account_id: str, document: Mapping[str, Any], movements: str) -> list[HeldLoan]:
     """Loans that master data states. Without an account of its own a loan is owed as granted less repaid.
 
-    Repayments do not say which loan they are for: they go to the loans of their currency in the order of granting.
-    `movements` is the link to the account's movements.
+    Repayments do not say which loan they are for: they go to the loans of their currency in the order of
+    granting. `movements` is the link to the account's movements.
     """
     found: list[HeldLoan] = []
     own_account = document["product"] == "loan"

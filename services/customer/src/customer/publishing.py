@@ -1,7 +1,7 @@
-"""Private events to public words, on purpose: for each stored name what the others may know.
+"""Maps private events to public events. Each stored name has a public event, or None on purpose.
 
-Sealed values go out as they are stored. The key a source knows the customer under, and what the customer stated to
-own, stay here: a reader needs neither to follow the customer.
+Sealed values are published as they are stored. A source's own number of the customer and the declared
+assets are not published, because no consumer needs them.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from customer.domain.events import DETAILS, registered_v1_to_v2
 
 
 class Published(NamedTuple):
-    """What goes out for one stored event."""
+    """The public event of one stored event."""
 
     event: type[public.CustomerContextEvent]
     body: bytes
@@ -47,18 +47,19 @@ _WORDS: Final[dict[str, type[public.CustomerContextEvent]]] = {
 _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {
     ("customer-registered", 1): registered_v1_to_v2,
 }
-"""Old versions whose public words said from the first day on what the stored event did not."""
+"""Old versions whose public event had, from the beginning, fields that the stored event lacked."""
 STORED_NAMES_TOLD: Final = frozenset(_WORDS)
 _KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim"})
 _OF_ANOTHER: Final = frozenset(DETAILS)
-"""What a source says of the party of a disputed reference: it may be somebody else, so nobody learns of it."""
+"""Fields that describe the party of a disputed reference. It may be another person, so they are not
+published."""
 
 _bodies: Final = msgspec.json.Decoder(_Body)
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def published(stored: StoredEvent) -> Published | None:
-    """The public words for a stored event, an old version of it included; None for what operators did."""
+    """Returns the public event of a stored event, of any version; None for acts of operators."""
     if stored.name in OPERATIONS:
         return None
     data = _bodies.decode(stored.body).data

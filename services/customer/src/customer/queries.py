@@ -1,4 +1,7 @@
-"""Questions to the views: customers, what they hold, and the movements behind a figure. Values leave masked."""
+"""Queries of the views: customers, their accounts, and the movements behind a figure.
+
+Values are returned masked.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +48,7 @@ from customer.views.customers import CUSTOMERS
 QUERY_MILLISECONDS_MAX: Final = 10_000
 UNLINKED_STEP: Final = 500
 UNLINKED_WALKED_MAX: Final = 2_000
-"""Accounts that one question looks at: whether an account waits is known to two views, so each is a look-up."""
+"""Accounts that one query checks. Whether an account waits takes a look-up in two views for each account."""
 IDS_CACHED_MAX: Final = 65_536
 
 _MASKS: Final[dict[str, Mask]] = {
@@ -58,7 +61,7 @@ _MASKS: Final[dict[str, Mask]] = {
 
 
 class LiveViews(Protocol):
-    """Which generation of a view answers now."""
+    """Finds the live generation of a view."""
 
     async def collection(self, view: str, name: str) -> str:
         """The collection of the database that holds this collection of the view."""
@@ -97,7 +100,7 @@ class MovementsWanted:
 
 
 class Queries:
-    """All questions; one per process, used from one event loop."""
+    """All queries; one object per process, used from one event loop."""
 
     def __init__(
         self,
@@ -135,7 +138,7 @@ class Queries:
         return await self._masked_customers(found)
 
     async def questions(self, kind: str | None, after: str | None, limit: int) -> list[Document]:
-        """Customers of whom a person has to look at something, of this kind or any, in the order of their ids."""
+        """Customers with an open data-quality question, of this kind or any, in the order of their ids."""
         where: dict[str, Any] = {"questions": {"$exists": True, "$ne": []} if kind is None else kind}
         if after is not None:
             where["_id"] = {"$gt": after}
@@ -143,7 +146,7 @@ class Queries:
         return await self._masked_customers(found)
 
     async def of_party(self, party: UUID) -> list[Document]:
-        """The customer whose the party is today, masked."""
+        """The customer that has the party today, masked."""
         found = await self._mongo.find(await self._customers(), {"parties.party_id": str(party)})
         today = self._today().isoformat()
         return await self._masked_customers([one for one in found if str(party) in parties_on(one, today)])
@@ -156,7 +159,8 @@ class Queries:
     # what a customer holds
 
     async def panorama(self, customer_id: UUID, now: datetime, month: str | None) -> Panorama | None:
-        """A customer's panorama; one aggregation for all who ask at once, and one more for an old month."""
+        """A customer's panorama: one aggregation for all concurrent requests (request coalescing), one more
+        for an old month."""
         found = await self._holdings.get(str(customer_id))
         if found is None:
             return None
@@ -231,7 +235,7 @@ class Queries:
         return [_movement(account, one, keys) for one in found]
 
     async def movements_sum(self, account: UUID, wanted: MovementsWanted) -> list[Document]:
-        """Per currency how many movements there are, what they sum to, and what went out."""
+        """Per currency the number of movements, their sum, and the outflow."""
         subject = str(account)
         where = {"_id": {"$gt": f"{subject}:", "$lte": f"{subject}:~"}, **wanted.conditions()}
         collection = await self._collection(asset_panorama.VIEW.name, MOVEMENTS)
@@ -247,7 +251,7 @@ class Queries:
         )
 
     async def holds(self, customer_id: UUID, account: UUID) -> bool:
-        """Whether the account is this customer's."""
+        """Whether the customer holds the account."""
         customer = await self._mongo.find_one(await self._customers(), {"_id": str(customer_id)})
         if customer is None:
             return False
@@ -259,10 +263,11 @@ class Queries:
     # who waits
 
     async def unlinked(self, after: str | None, limit: int) -> tuple[list[Document], str | None]:
-        """Accounts none of whose holders is a customer, in the order of their ids, masked, and where to go on.
+        """Accounts none of whose holders is a customer, in the order of their ids, masked, and where to go
+        on.
 
-        One call looks at `UNLINKED_WALKED_MAX` accounts at most, so it may give fewer than `limit` before the end; None
-        is the end.
+        One call looks at `UNLINKED_WALKED_MAX` accounts at most, so it may give fewer than `limit` before
+        the end; None is the end.
         """
         found: list[Document] = []
         walked = 0
@@ -297,7 +302,8 @@ class Queries:
         return count, None if await self._step(after) is None else after
 
     async def _step(self, after: str | None) -> tuple[list[dict[str, Any]], str, int] | None:
-        """The next `UNLINKED_STEP` accounts by id: a stage that takes them, the last one, how many; None at the end."""
+        """The next `UNLINKED_STEP` accounts by id: a stage that takes them, the last one, how many; None at
+        the end."""
         beyond = {} if after is None else {"_id": {"$gt": after}}
         found = await self._mongo.find(
             await self._accounts(), beyond, fields={"_id": 1}, order=[("_id", 1)], limit=UNLINKED_STEP
@@ -336,7 +342,7 @@ class Queries:
         return {**dict.fromkeys(ids), **{one["_id"]: one for one in found}}
 
     async def _customers_of(self, parties: Sequence[str], day: str) -> dict[str, str]:
-        """Whose these parties are on a bank day."""
+        """Returns the customers of these parties on a bank day."""
         if not parties:
             return {}
         where = {"parties.party_id": {"$in": list(parties)}}
@@ -390,14 +396,14 @@ _CONCATENATED: Final = {"$concatArrays": ["$$value", "$$this"]}
 
 
 def _standing(members: object, day: str) -> dict[str, Any]:
-    """`holdings.stands_on` as MongoDB says it: null and missing sort before every text."""
+    """`holdings.stands_on` as an expression of MongoDB: null and missing sort before every text."""
     since = {"$lte": [{"$ifNull": ["$$one.from", ""]}, day]}
     until = {"$gt": [{"$ifNull": ["$$one.until", "9999-12-32"]}, day]}
     return {"$filter": {"input": members, "as": "one", "cond": {"$and": [since, until]}}}
 
 
 def _in_order(documents: Sequence[Document]) -> list[Document]:
-    """By id: the database gives them as they were written, which a rebuilt view does not repeat."""
+    """Sorts by id: the database returns documents in the order of writing, which differs in a rebuilt view."""
     return sorted(documents, key=itemgetter("_id"))
 
 
@@ -415,7 +421,7 @@ def _subjects(found: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]]) -
 
 
 def _linked(customers: Sequence[Document], day: str) -> dict[str, str]:
-    """Whose the parties of these customers are on a bank day."""
+    """Returns the customers of the parties of these customers on a bank day."""
     return {party: customer["_id"] for customer in customers for party in parties_on(customer, day)}
 
 
@@ -472,7 +478,10 @@ def _reference(party: Mapping[str, Any], status: str) -> Document:
 
 
 def _contradiction(document: Mapping[str, Any], one: Mapping[str, Any], keys: Keys) -> Document:
-    """What a source states of a field against staff, masked; what stands is the customer's own field."""
+    """A source's value of a field that differs from staff's, masked.
+
+    The current value is the customer's own field.
+    """
     field, value = one["field"], one["value"]
     if field != "branch":
         company = document["kind"] == "company"

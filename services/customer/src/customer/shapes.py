@@ -1,4 +1,4 @@
-"""What travels over HTTP: the bodies that callers send and the answers they get."""
+"""The schemas of HTTP: bodies of requests and of responses."""
 
 from datetime import date
 from typing import Annotated, Final, Literal
@@ -56,7 +56,10 @@ class ReferenceBody(Asked):
 
 
 class StatedAssetBody(Asked):
-    """An asset as the customer states it; no figure of the panorama counts it. The amount is text, such as "5432.10"."""
+    """An asset as the customer states it; no figure of the panorama counts it.
+
+    The amount is text, such as "5432.10".
+    """
 
     product: Literal["deposit", "wealth", "insurance", "fund", "property", "other"]
     currency: CurrencyCode
@@ -250,7 +253,8 @@ class AccountKnown(BaseModel):
 
 
 class Holder(BaseModel):
-    """A holder of an account; `customer_id` where it is a customer, `name` where master data has described it."""
+    """A holder of an account; `customer_id` where it is a customer, `name` where master data has described
+    it."""
 
     party_id: UUID
     role: Literal["owner", "joint", "signatory"]
@@ -287,7 +291,8 @@ class Accounts(BaseModel):
 
 
 class UnlinkedPage(BaseModel):
-    """Accounts that wait for their customer; `counted` of them, at least so many where `all_counted` is false.
+    """Accounts that wait for their customer; `counted` of them, at least so many where `all_counted` is
+    false.
 
     The list ends where `next` is null; a page may be short before that.
     """
@@ -301,7 +306,8 @@ class UnlinkedPage(BaseModel):
 class Movement(BaseModel):
     """A movement and the event that it is: `position` is its place in the store of ingest.
 
-    What went out counts under `counted_kind` in `counted_month`: of a reversal, those of the posting that it reverses.
+    What went out counts under `counted_kind` in `counted_month`: of a reversal, those of the posting that
+    it reverses.
     """
 
     event_id: UUID

@@ -1,7 +1,8 @@
-"""Ingest's own tables beside the event store: raw intakes, quarantine entries, certificates and certified balances.
+"""Ingest's own tables beside the event store: raw intakes, quarantine entries, certificates and certified
+balances.
 
-Events stay the truth. What is here is either the raw material (intakes) or can be rebuilt from events, and every
-write is harmless when it is repeated after a crash.
+The events are the system of record. The tables hold either raw bytes (intakes) or data that can be rebuilt
+from events. Every write is idempotent, so it may be repeated after a crash.
 """
 
 import io
@@ -35,11 +36,11 @@ STORE_SCHEMA: Final = "store_ingest"
 CHUNK_BYTES: Final = 1 << 20
 INTAKE_BYTES_MAX: Final = 64 << 30
 PASSES_MAX: Final = 3
-"""So often a file that changed while it was read is read again."""
+"""How often a file that changed while it was read is read again."""
 LOCK_WAIT_SECONDS_MAX: Final = 60
 PAGE_MAX: Final = 200
 SAME_ROW_MAX: Final = 1_000
-"""So many entries of one row are resolved with it."""
+"""The most entries of one row that are resolved with it."""
 
 QuarantineStatus = Literal["waiting", "released", "dismissed"]
 SealPart = Callable[[ContentId, str, bytes], bytes]
@@ -57,7 +58,7 @@ class SourceBusy(Refusal, Transient):
 
 
 class FeedChanging(Refusal):
-    """Somebody writes to the file while it is read; no part of it is kept."""
+    """The file was written to while it was read. No part of it is kept."""
 
     code = "feed-changing"
     title = "The file changes while it is read"
@@ -77,11 +78,12 @@ class IntakeOversized(Refusal):
 class Intake:
     """Bytes as they came: where from, how large, how to read them, and whether a certificate covers them.
 
-    `content` is what its bytes are kept under; another reading of them is another intake. `set_aside` is the reason
-    why booking them broke; no later run waits for them then, until they come again. `repairs` is the quarantine entry
-    that they are the repair of. `request` and `fingerprint` are those of the command that brought them, so that whoever
-    finishes what a crash left open answers it. `again` is the certified intake of the same bytes that they are read once
-    more for, because more of them can be booked now.
+    `content` is what its bytes are kept under; another reading of them is another intake. `set_aside` is
+    the reason why booking them broke; no later run waits for them then, until they come again. `repairs`
+    is the quarantine entry that they are the repair of. `request` and `fingerprint` are those of the
+    command that brought them, so that whoever finishes what a crash left open answers it. `again` is the
+    certified intake of the same bytes that they are read once more for, because more of them can be booked
+    now.
     """
 
     id: IntakeId
@@ -110,7 +112,9 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """One record, or one file, that could not be posted; `raw` is sealed. `row` is the same in every file that has it.
+    """One record, or one file, that could not be posted; `raw` is sealed.
+
+    `row` is the same in every file that has it.
 
     The name of its file is that of its intake.
     """
@@ -132,7 +136,8 @@ class QuarantineEntry:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A repair that waits for a second person; `repaired` is sealed, `amounts_minor` are absolute sums by currency."""
+    """A repair that waits for a second person; `repaired` is sealed, `amounts_minor` are absolute sums by
+    currency."""
 
     entry: QuarantineId
     repair: UUID
@@ -163,7 +168,8 @@ class Contradiction(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """Control totals that came beside a batch and are not checked yet: sealed, with the intakes that came of it so far."""
+    """Control totals that came beside a batch and are not checked yet: sealed, with the intakes that came of
+    it so far."""
 
     number: int
     intakes: tuple[IntakeId, ...]
@@ -254,7 +260,8 @@ create index if not exists contradictions_standing on {schema}.contradictions (s
     where status <> 'resolved';
 create table if not exists {schema}.schedules (source text primary key, every_seconds bigint not null);
 """
-"""What is folded from the events; where it is empty, the next run of an account folds it from the beginning."""
+"""Tables folded from the events. Where they are empty, the next run of an account folds it from the
+beginning."""
 COUNTS_SQL: Final = """
 create index if not exists intakes_latest on {schema}.intakes (source, number desc);
 create table if not exists {schema}.source_counts (
@@ -264,7 +271,7 @@ select source, sum((f ->> 'posted')::bigint), sum((f ->> 'duplicates')::bigint),
 from (select source, convert_from(findings, 'UTF8')::jsonb as f from {schema}.certificates) as c
 group by source on conflict do nothing;
 """
-"""Sums of what the certificates of a source say, for those who watch."""
+"""Sums over the certificates of a source, for monitoring."""
 NAMES_SQL: Final = """
 alter table {schema}.intakes add column if not exists name_sealed bytea;
 do $body$ begin
@@ -336,8 +343,8 @@ class Archive:
     def locked(self, source: str, command: Command | None = None) -> Iterator[LockFence]:
         """Holds the source's run lock, and that of a command's key before it: a key never runs twice at once.
 
-        From when another run has the lock nothing more is stored here, and the fence says so to the event store.
-        Raises SourceBusy after `lock_wait_seconds_max` for either.
+        From when another run has the lock nothing more is stored here, and the fence says so to the event
+        store. Raises SourceBusy after `lock_wait_seconds_max` for either.
         """
         with ExitStack() as stack:
             try:
@@ -370,13 +377,13 @@ class Archive:
         repairs: QuarantineId | None = None,
         statement: int | None = None,
     ) -> Intake:
-        """Keeps the bytes, sealed chunk by chunk, before anybody reads them; the same bytes are kept once.
+        """Keeps the bytes, sealed chunk by chunk, before they are read. The same bytes are kept once.
 
         `statement`: the control totals beside the batch that these bytes are of, by their number.
 
-        The same bytes to be read in another way are another intake of the same content. A first pass says whether
-        they are known; what is kept is hashed once more while it is kept, and only under the hash of its own bytes.
-        Raises IntakeOversized, and FeedChanging where no two passes give the same bytes.
+        The same bytes to be read in another way are another intake of the same content. A first pass says
+        whether they are known; what is kept is hashed once more while it is kept, and only under the hash
+        of its own bytes. Raises IntakeOversized, and FeedChanging where no two passes give the same bytes.
         """
         digest, size = _hashed(name, content)
         for _ in range(PASSES_MAX):
@@ -533,11 +540,11 @@ class Archive:
         ]
 
     def set_aside(self, intakes: Sequence[IntakeId], reason: str | None) -> None:
-        """Says why booking these broke, or that it does no more."""
+        """Records why booking these intakes failed, or that it no longer does."""
         self._write("update {s}.intakes set set_aside = %s where id = any(%s)", (reason, list(intakes)))
 
     def discard(self, intakes: Sequence[Intake]) -> None:
-        """Removes intakes of which nothing came, and their bytes where no other intake reads them."""
+        """Removes intakes from which nothing was booked, and their bytes where no other intake reads them."""
         with self._writing():
             self._execute("delete from {s}.intakes where id = any(%s)", ([intake.id for intake in intakes],))
             for intake in intakes:
@@ -569,7 +576,7 @@ class Archive:
     # quarantine
 
     def quarantine(self, entries: Iterable[QuarantineEntry]) -> None:
-        """Remembers entries; those that are there stay as they are."""
+        """Stores entries; existing ones are not changed."""
         with self._writing(), self._connection.cursor() as cursor:
             cursor.executemany(
                 self._sql(
@@ -613,7 +620,8 @@ class Archive:
         return [(row[0], QuarantineEntry(*row[1:])) for row in rows]
 
     def read_before(self, intakes: Sequence[Intake]) -> dict[QuarantineId, IntakeId]:
-        """Entries that wait since the bytes of these intakes were read in another way, each with the intake of now."""
+        """Entries that wait since the bytes of these intakes were read in another way, each with the intake
+        of now."""
         rows = self._rows(
             "select q.id, now.id from {s}.intakes as now"
             " join {s}.intakes as before using (source, sha256)"
@@ -624,7 +632,7 @@ class Archive:
         return {QuarantineId(entry): IntakeId(intake) for entry, intake in rows}
 
     def rows_resolved(self, source: str, rows: Sequence[UUID]) -> set[UUID]:
-        """Those of these rows that were released or dismissed in some file of the source."""
+        """Returns those of these rows that were released or dismissed in any file of the source."""
         found = self._rows(
             'select distinct "row" from {s}.quarantine'
             " where \"row\" = any(%s) and source = %s and status <> 'waiting'",
@@ -655,7 +663,8 @@ class Archive:
     def superseded(self, entries: Sequence[QuarantineId]) -> None:
         """Marks entries as released because their bytes are read in another way now.
 
-        Their rows are resolved by what that reading made of them, so these entries say nothing of them any more.
+        Their rows are resolved by what that reading made of them, so these entries say nothing of them any
+        more.
         """
         with self._writing():
             self._execute('update {s}.quarantine set "row" = null where id = any(%s)', (list(entries),))
@@ -718,7 +727,7 @@ class Archive:
     # certificates
 
     def totals(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
-        """What was folded of these accounts so far."""
+        """Returns the folded totals of these accounts."""
         rows = self._rows(
             f"select account, currency, {_TOTAL} from {{s}}.account_totals where account = any(%s)",
             (list(accounts),),
@@ -783,7 +792,7 @@ class Archive:
         turnovers: Mapping[str, int],
         contradictions: "Contradictions",
     ) -> None:
-        """Keeps what a fold found, in one transaction: it happened wholly or not at all."""
+        """Stores the result of a fold in one transaction."""
         columns = [[*map(attrgetter(name), totals.values())] for name in AccountTotal.__struct_fields__]
         with self._writing():
             self._execute(
@@ -830,7 +839,8 @@ class Archive:
         )
 
     def standing_among(self, source: str, kind: str, statements: Sequence[str]) -> dict[UUID, str]:
-        """Contradictions of these statements that are not resolved, each with its scope, which begins with one."""
+        """Contradictions of these statements that are not resolved, each with its scope, which begins with
+        one."""
         rows = self._rows(
             "select id, scope from {s}.contradictions where source = %s and kind = %s and status <> 'resolved'"
             " and split_part(scope, '|', 1) = any(%s)",
@@ -911,7 +921,8 @@ class Archive:
         )
 
     def open_under(self, source: str, certificate: int, only: Sequence[UUID]) -> list[UUID]:
-        """Open contradictions that a certificate, by its number, or an earlier one counts; `only` these, if any."""
+        """Open contradictions that a certificate, by its number, or an earlier one counts; `only` these, if
+        any."""
         rows = self._rows(
             "select x.id from {s}.contradictions as x join {s}.certificates as c on c.id = x.certificate"
             " where x.source = %s and x.status = 'open' and c.number <= %s"
@@ -962,9 +973,11 @@ class Archive:
         flows: Mapping[Purse, Flow] | None,
         series: Mapping[str, bytes],
     ) -> None:
-        """Keeps a certificate and what it covers, in one transaction: `flows`, or everything that no other covers.
+        """Keeps a certificate and what it covers, in one transaction: `flows`, or everything that no other
+        covers.
 
-        `series` are the running numbers with those of its intakes: until they are certified, their own numbers are new.
+        `series` are the running numbers with those of its intakes: until they are certified, their own
+        numbers are new.
         """
         with self._writing():
             if series:
@@ -1037,7 +1050,10 @@ class Archive:
         return bool(rows) and rows[0][0] == "topic"
 
     def last_received(self, source: str) -> datetime | None:
-        """When the last that a source sent came; what repairs it is not from there."""
+        """The time at which data of a source was last received.
+
+        A repair does not count as data of the source.
+        """
         rows = self._rows(
             "select received_at from {s}.intakes where source = %s and repairs is null"
             " order by number desc limit 1",
@@ -1070,7 +1086,7 @@ class Archive:
         return str(self._row("select name from {s}.source_names where look = %s", (look,))[0])
 
     def sources(self) -> list[str]:
-        """Every source that ever sent something."""
+        """Every source from which data was ever received."""
         return [row[0] for row in self._rows("select distinct source from {s}.intakes order by source", ())]
 
     # descriptions and reversals
@@ -1103,11 +1119,12 @@ class Archive:
             )
 
     def await_no_longer(self, entry: QuarantineId) -> None:
-        """The original came, and the reversal cannot be booked: a person decides."""
+        """Records that the original came and the reversal cannot be booked, so that a person decides."""
         self._write("delete from {s}.awaited_originals where quarantine = %s", (entry,))
 
     def awaited_originals(self, source: str, after: UUID | None, limit: int) -> dict[QuarantineId, UUID]:
-        """Reversals of a source that wait in quarantine, each with the posting that it waits for, in the order of ids."""
+        """Reversals of a source that wait in quarantine, each with the posting that it waits for, in the
+        order of ids."""
         rows = self._rows(
             "select a.quarantine, a.original from {s}.awaited_originals as a join {s}.quarantine as q"
             " on q.id = a.quarantine and q.status = 'waiting' where a.source = %s"

@@ -1,4 +1,4 @@
-"""What HTTP may ask of ingest, as plain calls in threads over a few connections that are used again."""
+"""The application service of ingest for HTTP: calls in threads over a small pool of connections."""
 
 import asyncio
 import io
@@ -33,7 +33,8 @@ from sync_ingest.reporting import certificate_of, note_run, proposal_of, quarant
 RUNS_AT_ONCE_MAX: Final = 4
 READS_AT_ONCE_MAX: Final = 4
 LOST_PAUSES_SECONDS: Final = (0.0, 0.1, 0.5, 1.0)
-"""A caller waits for a short loss, such as connections that a restarted database left dead; after a longer one it is 503."""
+"""A caller waits for a short loss, such as connections that a restarted database left dead; after a longer
+one it is 503."""
 
 Value = TypeVar("Value")
 Answer = dict[str, Any]
@@ -47,7 +48,9 @@ class BatchFile(NamedTuple):
 
 
 class Turns:
-    """One run at a time per source, and at most `runs_max` of all: who waits for a busy source holds up no other.
+    """Allows one run at a time per source, and at most `runs_max` in all.
+
+    A wait for a busy source delays no other source.
 
     Waiting ends with SourceBusy after `wait_seconds_max`. For one event loop.
     """
@@ -86,7 +89,7 @@ class Turns:
 
 @dataclass(slots=True)
 class IngestService:
-    """Runs ingest for the API. Runs have turns of their own, so that none of them keeps a reader waiting."""
+    """Runs ingest for the API. Runs have threads of their own, so that no run delays a query."""
 
     opened: Opened
     runs_at_once_max: int = RUNS_AT_ONCE_MAX
@@ -100,7 +103,7 @@ class IngestService:
         self._threads = ThreadPoolExecutor(self.runs_at_once_max, thread_name_prefix="ingest-run")
 
     def close(self) -> None:
-        """Lets the threads of runs go, after the last one."""
+        """Closes the threads of runs, after the last run."""
         self._threads.shutdown()
 
     async def batch(
@@ -113,7 +116,7 @@ class IngestService:
         mapping: str | None,
         controls: Sequence[ControlRecord] = (),
     ) -> Answer:
-        """Takes one batch in, books and certifies it; the same request again gives the same answer."""
+        """Takes one batch in, books and certifies it. The same request again gives the same response."""
         command = _command(
             context,
             "batch",
@@ -135,7 +138,8 @@ class IngestService:
         return await self._run(source, context, run)
 
     async def release(self, context: CommandContext, entry: UUID, repaired: bytes) -> Answer:
-        """Books what replaces a quarantined record, or proposes it; the same request again gives the same answer."""
+        """Books what replaces a quarantined record, or proposes it; the same request again gives the same
+        answer."""
         command = _command(context, "release", str(entry), repaired, context.reason or "")
 
         def run(ingest: Ingest) -> Answer:
@@ -145,7 +149,7 @@ class IngestService:
         return await self._run(await self._source_of(entry), context, run)
 
     async def approve(self, context: CommandContext, entry: UUID, repair: UUID) -> Answer:
-        """Books the repair that somebody else proposed."""
+        """Books the repair that another person proposed."""
         command = _command(context, "approve", str(entry), str(repair), context.reason or "")
 
         def run(ingest: Ingest) -> Answer:
@@ -165,7 +169,8 @@ class IngestService:
     async def acknowledge(
         self, context: CommandContext, certificate: UUID, contradictions: Sequence[UUID]
     ) -> Answer:
-        """Takes contradictions of a certificate as known; the same request again gives the certificate of then on."""
+        """Takes contradictions of a certificate as known; the same request again gives the certificate of
+        then on."""
         parts = [str(each) for each in contradictions]
         command = _command(context, "acknowledge", str(certificate), *parts, context.reason or "")
         named = await self._read(lambda ingest: ingest.certificate(certificate))
@@ -180,7 +185,8 @@ class IngestService:
     async def quarantine(
         self, source: str | None, status: str | None, after: int, limit: int
     ) -> list[Answer]:
-        """A page of quarantine entries in the order they came, with the repairs that wait for a second person."""
+        """A page of quarantine entries in the order they came, with the repairs that wait for a second
+        person."""
 
         return await self._read(lambda ingest: quarantine_page_of(ingest, source, status, after, limit))
 
@@ -227,13 +233,14 @@ class IngestService:
             return await self._in(None, read)
 
     async def _in(self, threads: ThreadPoolExecutor | None, call: Callable[[Ingest], Value]) -> Value:
-        """Runs of minutes have threads of their own: the shared ones are for what answers at once."""
+        """Long runs have threads of their own. The shared threads are for calls that return at once."""
         traced = partial(copy_context().run, enduring, self.opened, call, pauses_seconds=LOST_PAUSES_SECONDS)
         return await asyncio.get_running_loop().run_in_executor(threads, traced)
 
 
 def _command(context: CommandContext, *parts: str | bytes) -> Command:
-    """The request as the store remembers it: its key, and a digest in which no two lists of parts look the same."""
+    """The request as the store remembers it: its key, and a digest in which no two lists of parts look the
+    same."""
     hasher = blake2b(digest_size=32)
     for part in parts:
         content = part.encode() if isinstance(part, str) else part

@@ -1,4 +1,4 @@
-"""Puts the processes of ingest together from their settings."""
+"""Builds the processes of ingest from their settings."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -89,7 +89,7 @@ def feed_role(settings: SyncIngestSettings, clock: Clock | None = None) -> FeedR
 
 
 def roles(settings: SyncIngestSettings) -> dict[str, Callable[[], Role]]:
-    """The roles of this service by name; it has no views of its own, and nothing to react to."""
+    """The roles of this service by name. It has no views and no policies."""
     return {
         "api": lambda: WebRole("sync-ingest-api", lambda: web_app(settings)),
         "relay": lambda: RelayRole(

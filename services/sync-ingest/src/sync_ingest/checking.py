@@ -1,4 +1,4 @@
-"""Checks what a feed states about itself, and keeps what contradicts it until it is resolved or acknowledged."""
+"""Checks the control totals of a feed, and keeps contradictions until they are resolved or acknowledged."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ from sync_ingest.folding import OPENING_MISSING, Movements, contradiction_id, is
 CONTROL: Final = "control-total"
 SERIES: Final = "running-number"
 REPEATED: Final = "running-number-again"
-"""Only a person resolves these: which of two postings is the right one no later feed says."""
+"""Only a person resolves these: no later feed says which of two postings is right."""
 LEDGER: Final = "ledger"
 TOTAL_DIFFERS: Final = "control-total-differs"
 NUMBER_GAP: Final = "running-number-gap"
@@ -49,7 +49,10 @@ _series: Final = msgspec.msgpack.Decoder(NumberSeries)
 
 
 class Stated(NamedTuple):
-    """A control record, and where it stands: its intake and its line, or neither. A file's name may be personal."""
+    """A control record, and where it stands: its intake and its line, or neither.
+
+    A file's name may be personal.
+    """
 
     control: ControlRecord
     place: str
@@ -85,7 +88,8 @@ class Checking:
         *,
         as_one: bool,
     ) -> None:
-        """Checks what was read of `intakes`; `beside`: controls of all together; `as_one`: a stream is one file.
+        """Checks what was read of `intakes`; `beside`: controls of all together; `as_one`: a stream is one
+        file.
 
         `contents` are the bytes of each; those of a repair are the bytes that it repairs.
         """
@@ -113,7 +117,7 @@ class Checking:
                 self._unchecked(file, controls)
 
     def faults(self, problems: Sequence[Problem], intakes: Sequence[UUID]) -> None:
-        """Keeps what the ledger got otherwise than it was counted, which is a fault of ours."""
+        """Keeps the differences between the ledger and the counts, which are faults of this system."""
         found = [
             Contradiction(
                 contradiction_id(self.source, LEDGER, p.code, p.account_id, p.currency, *intakes),
@@ -174,7 +178,8 @@ class Checking:
         return {scope: _series.decode(self._read_so_far[scope]) for scope in scopes_of(reads, control)}
 
     def _balances(self, reads: Sequence[FileRead], control: ControlRecord) -> Iterator[_Found]:
-        """Opening and closing against the ledger, at the end of the last day that the file has of these accounts."""
+        """Opening and closing against the ledger, at the end of the last day that the file has of these
+        accounts."""
         counted, currency = read_under(reads, control), control.currency or ""
         names = (
             {control.account}
@@ -203,10 +208,11 @@ class Checking:
             yield _Found("closing_minor", closing, likely)
 
     def _closings(self, purse: Purse, counted: Counted) -> set[int]:
-        """Balances with which the last day that was read may have closed, when later days are in the ledger already.
+        """Balances with which the last day that was read may have closed, when later days are in the ledger
+        already.
 
-        At the end of that day, or at any time while that day was the last that was stored: a file of the morning that
-        comes again after the one of the afternoon closes as it did.
+        At the end of that day, or at any time while that day was the last that was stored: a file of the
+        morning that comes again after the one of the afternoon closes as it did.
         """
         balance, closings = 0, set[int]()
         for row in self.ledger.movements({purse.account: 0}):
@@ -244,7 +250,8 @@ class Checking:
         )
 
     def _brought_later(self, part: "_Bytes", totals: ControlTotals, looked_at: set[str]) -> None:
-        """A run that brings exactly what an earlier feed stated and lacked, of its days or bytes, resolves it."""
+        """A run that brings exactly what an earlier feed stated and lacked, of its days or bytes, resolves
+        it."""
         lacking: dict[tuple[str, ...], dict[str, Contradiction]] = {}
         for each in self.archive.standing_of(self.source, CONTROL, CONTROLS_AT_ONCE):
             statement, figure, *days = each.scope.split("|")
@@ -299,9 +306,11 @@ class Checking:
         return self.ids.account(self.source, name) == account
 
     def _unchecked(self, file: FileRead, controls: Sequence[ControlRecord]) -> None:
-        """Whether an account of this file is neither covered by a control total nor printing running balances.
+        """Whether an account of this file is neither covered by a control total nor printing running
+        balances.
 
-        A balance that the ledger has printed on the last day of the account in this file, or later, speaks for it too.
+        A balance that the ledger has printed on the last day of the account in this file, or later, speaks
+        for it too.
         """
         left = iter(sorted(unchecked(file, controls)))
         while not self.unchecked and (some := list(islice(left, ACCOUNTS_AT_ONCE))):
@@ -394,9 +403,11 @@ def _same_bytes(contents: Iterable[UUID]) -> str:
 
 
 def _is_of(scope: str, counted: Counted, same: str) -> bool:
-    """Whether what was read has all days of what a contradiction was found in: another day may state equal figures.
+    """Whether what was read has all days of what a contradiction was found in: another day may state equal
+    figures.
 
-    What was found in bytes of which no row was read is of these bytes alone: nothing says which day they are of.
+    What was found in bytes of which no row was read is of these bytes alone: nothing says which day they
+    are of.
     """
     _, _, *days = scope.split("|")
     if len(days) < 2 or days[0] == _BYTES:

@@ -1,4 +1,4 @@
-"""Named points at which a run can be made to die or to freeze, so that tests can show what that leaves behind."""
+"""Named points at which tests can make a run die or freeze, to check the state after it."""
 
 import os
 import signal
@@ -9,7 +9,8 @@ KILLED: Final = 137
 
 
 def crash_at(point: str | None, environment: str, *, freeze_at: str | None = None) -> Callable[[str], None]:
-    """What a run calls at its named points: ends the process at one, or stops it until SIGCONT, in development only."""
+    """What a run calls at its named points: ends the process at one, or stops it until SIGCONT, in
+    development only."""
     if point is None and freeze_at is None:
         return lambda _: None
     if environment != "development":

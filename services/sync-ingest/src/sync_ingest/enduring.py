@@ -1,4 +1,7 @@
-"""Runs that outlive a lost database or another run that took over: what was stored counts, and the same call goes on."""
+"""Repeats a run after a lost database or after another run took over.
+
+Stored postings stay, and the same call goes on.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,9 +29,11 @@ def enduring(
     told: Callable[[Exception, float], None] = lambda _, __: None,
     wait: Callable[[float], object] = time.sleep,
 ) -> Value:
-    """The value of `call`, asked again with new connections after a loss; `told` hears of it and of the pause.
+    """Returns the value of `call`, which is called again with new connections after a loss.
 
-    For calls that are harmless when they are repeated, as every run is.
+    `told` gets the loss and the pause.
+
+    `call` must be idempotent, as every run is.
     """
     for pause_seconds in pauses_seconds:
         try:

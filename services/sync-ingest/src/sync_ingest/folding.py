@@ -1,8 +1,8 @@
-"""What the ledger holds of each account, folded forward from its stream: a fold reads what is new and no more.
+"""The ledger's totals of each account, folded forward from its stream. A fold reads only the new events.
 
-The fold is kept beside the events with the version up to which it read. What a crash left between an append and its
-fold is read by the next fold, because that begins at the kept version. Everything it keeps can be folded again from
-the beginning.
+The fold is stored beside the events with the version up to which it read. After a crash between an append
+and its fold, the next fold reads the missing events, because it begins at the stored version. All stored
+totals can be folded again from the beginning.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from sync_ingest.domain.totals import AccountTotal, Flow, Purse
 
 ACCOUNTS_PER_FOLD: Final = 1_000
 ROWS_PER_FOLD: Final = 20_000
-"""So much is in memory at once, whatever a run brought and however many accounts it moved."""
+"""The accounts and rows in memory at once, for any size of a run and any number of accounts."""
 RUNNING: Final = "running-balance"
 DIFFERS: Final = "running-balance-differs"
 OPENING_MISSING: Final = "opening-missing"
@@ -126,8 +126,8 @@ class Folding:
         self._keep(folded)
 
     def flows(self, totals: Mapping[Purse, AccountTotal], intakes: Collection[UUID]) -> dict[Purse, Flow]:
-        """What these intakes moved, read from the ledger: for when other intakes are open too, so that the part that
-        no certificate covers is not theirs alone."""
+        """What these intakes moved, read from the ledger: for when other intakes are open too, so that the
+        part that no certificate covers is not theirs alone."""
         flows: dict[Purse, Flow] = {}
         open_ = {purse.account: 0 for purse, total in totals.items() if total.movement.postings}
         for row in self.ledger.movements(open_) if open_ else ():
@@ -136,7 +136,8 @@ class Folding:
         return flows
 
     def _certified(self, intakes: set[UUID]) -> set[UUID]:
-        """Those of the intakes that a certificate covers: none becomes so while a run holds its source's lock."""
+        """Those of the intakes that a certificate covers: none becomes so while a run holds its source's
+        lock."""
         unknown = [intake for intake in intakes if intake not in self._known]
         if unknown:
             covered = self.archive.certified_among(unknown)
@@ -187,7 +188,8 @@ class Folding:
         self._drift(purse, total, folded)
 
     def _largest(self, purse: Purse, days: Mapping[date, Day]) -> int:
-        """The largest difference of all days, `days` as they are now: a maximum cannot be taken back, only looked for."""
+        """The largest difference of all days, `days` as they are now: a maximum cannot be taken back, only
+        looked for."""
         held = self.archive.days({purse: date.min}).get(purse, {})
         every = {day: _days.decode(body) for day, body in held.items() if day not in days}
         return max(day.judged.largest_minor for day in (*every.values(), *days.values()))

@@ -1,4 +1,4 @@
-"""What readers see: pure functions from events to documents."""
+"""The views of customer: pure functions from events to documents."""
 
 from typing import Final
 

@@ -1,7 +1,8 @@
-"""The view `asset_panorama`: accounts, their movements, the parties that hold them, and how far each source is.
+"""The view `asset_panorama`: accounts, their movements, the parties that hold them, and the state of each
+source.
 
-An account's document is the fold of everything that happened to it, so that one read of the accounts of a customer
-gives every figure; a movement's document is one event and is never changed. Money is signed minor units.
+An account's document is the fold of all its events, so that one read of a customer's accounts gives every
+figure. A movement's document is one event and is never changed. Money is signed minor units.
 """
 
 from collections.abc import Callable
@@ -22,10 +23,11 @@ SOURCES: Final = "sources"
 MONTHS_KEPT_MAX: Final = 3
 """Months of outflow that an account's document keeps per currency; older ones are summed from the movements.
 
-Thirteen months made documents three times as long and a panorama half as fast (`benchmarks/panorama_read.py`).
+Thirteen months made documents three times as long and a panorama half as fast
+(`benchmarks/panorama_read.py`).
 """
 MEMBERS_MAX: Final = 1_000
-"""Holders, cards, loans, standing orders of one account; an account with more is parked and looked at."""
+"""The most holders, cards, loans or standing orders of one account. An account with more is parked."""
 
 ACCOUNT_CHARACTERS: Final = 36
 """The id of a movement begins with the id of its account."""
@@ -35,7 +37,7 @@ SUBJECTS_CACHED_MAX: Final = 65_536
 _POSTINGS: Final = frozenset({"posting.booked", "posting.reversed"})
 _NO_KIND: Final = "other"
 _EASTERNMOST: Final = timedelta(hours=14)
-"""No place has a later date than UTC and this much."""
+"""The largest offset from UTC: no time zone has a later date than UTC with this offset."""
 
 
 class TooManyMembers(ValueError):
@@ -73,7 +75,7 @@ def project(key: DocumentKey, document: Document | None, event: Delivered) -> Do
 
 
 def account(document: Document | None, event: Delivered) -> Document:
-    """An account after an event of it, whichever comes first."""
+    """The account after an event. The first event of an account may be of any type."""
     begun = _blank(event) if document is None else document
     change = _moved if event.type in _POSTINGS else _CHANGES[event.type]
     return {
@@ -85,7 +87,10 @@ def account(document: Document | None, event: Delivered) -> Document:
 
 
 def movement(account: str, event: Delivered) -> Document:
-    """The posting as it was told, with its place. Sealed values are tokens, opened with `stored_name` and `_seq`."""
+    """The posting as published, with its position.
+
+    Sealed values are tokens, opened with `stored_name` and `_seq`.
+    """
     kind, month = counted(event.data)
     return {
         **event.data,
@@ -114,7 +119,7 @@ def party(event: Delivered) -> Document:
 
 
 def source(document: Document | None, event: Delivered) -> Document:
-    """How far a source is, and what its last certificate says."""
+    """The dates of a source, and the findings of its last certificate."""
     data = event.data
     before = None if document is None else document["booked_through"]
     received_at = data.get("received_at")
@@ -134,9 +139,9 @@ def source(document: Document | None, event: Delivered) -> Document:
 
 
 def outflow_minor(event: Delivered) -> int:
-    """What a posting adds to the money that went out: a debit adds, a reversal of a debit takes back, a credit is 0.
+    """The outflow of a posting: a debit adds, a reversal of a debit subtracts, a credit is 0.
 
-    A reversal of a credit moves money out of the account and is no spending.
+    A reversal of a credit moves money out of the account and does not count as outflow.
     """
     amount: int = event.data["amount_minor"]
     went_out = amount > 0 if event.type == "posting.reversed" else amount < 0
@@ -144,9 +149,9 @@ def outflow_minor(event: Delivered) -> int:
 
 
 def counted(posting: Document) -> tuple[str, str]:
-    """Transaction type and month (YYYY-MM) that what went out counts under.
+    """The transaction type and month (YYYY-MM) under which an outflow counts.
 
-    A reversal takes back: it counts under those of the posting that it reverses, where it says what they were.
+    A reversal counts under those of the posting that it reverses, where it names them.
     """
     reversed_on = posting.get("reversed_booked_on")
     if reversed_on is not None:
@@ -155,7 +160,7 @@ def counted(posting: Document) -> tuple[str, str]:
 
 
 def _through(before: str | None, day: str | None, recorded_at: datetime) -> str | None:
-    """The later of two bank dates. A day that was in the future when it was recorded says nothing about the source."""
+    """The later of two bank dates. A date that was in the future when it was recorded is ignored."""
     if day is None or day > _latest_day(recorded_at):
         return before
     return day if before is None else max(before, day)
@@ -168,7 +173,7 @@ def _latest_day(instant: datetime) -> str:
 
 @lru_cache(INSTANTS_CACHED_MAX)
 def written(instant: datetime) -> str:
-    """An instant as documents hold it: text, because a date of BSON forgets the microseconds."""
+    """An instant as text, because a date of BSON has no microseconds."""
     return instant.isoformat()
 
 
@@ -262,7 +267,7 @@ def _closed(_: Document, event: Delivered) -> Document:
 
 
 def _held(document: Document, event: Delivered) -> Document:
-    """A right as last stated; one that has ended stays, so that a reader can ask for the day on which it stood."""
+    """A right as last stated. An ended right is kept, so that a query can ask for a day on which it held."""
     data = event.data
     holder = {
         "party_id": data["party_id"],
@@ -275,7 +280,7 @@ def _held(document: Document, event: Delivered) -> Document:
 
 
 def _carded(document: Document, event: Delivered) -> Document:
-    # The number of a card is sealed anew each time, so which card is meant again shows when it is opened.
+    # The number of a card is sealed again each time, so two records of one card can be matched only when opened.
     card = {
         "card": sealed(event, "card"),
         "kind": event.data.get("kind"),

@@ -1,6 +1,6 @@
-"""The view `customers`: who a customer is and by which external ids it is found. One document per customer.
+"""The view `customers`: the details and external ids of a customer. One document per customer.
 
-Personal values stay sealed; the number of a source is not here at all, only the party that it names.
+Personal values stay sealed. A source's own number is not in the document, only the party that it names.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ _PARTIES_MAX: Final = 2 * REFERENCES_MAX
 
 
 class NotRegistered(ValueError):
-    """Something happened to a customer before it was registered: the order is broken."""
+    """An event of a customer came before its registration: the order is broken."""
 
 
 def keys(event: Delivered) -> list[DocumentKey]:
@@ -59,7 +59,7 @@ def _registered(_: Document, event: Delivered) -> Document:
 
 
 def _provenance(event: Delivered) -> Document:
-    """Who stated a field, and with which event of the customer's stream."""
+    """The author of a field, and the event of the customer's stream that stated it."""
     data = event.data
     return {
         "source": data.get("source"),
@@ -92,7 +92,7 @@ def _contradictions(document: Document, kept: Callable[[Document], bool]) -> lis
 
 
 def _contradicted(document: Document, event: Delivered) -> Document:
-    """What a source states stands beside what staff stated; what the source stated of the field before is replaced."""
+    """Adds a source's value beside staff's. It replaces the source's earlier value of the field."""
     data = event.data
     fields = [field for field in DETAILS if data.get(field) is not None]
     others = _without(document, data["party_id"], fields)
@@ -140,7 +140,7 @@ def _shared(document: Document, event: Delivered) -> Document:
 
 
 def _erased(_: Document, event: Delivered) -> Document:
-    """Nobody has to look at anything any more; what is sealed opens no more once the key is gone."""
+    """Removes the open questions. Sealed values no longer open once the key is destroyed."""
     return {
         "erased_at": event.recorded_at.isoformat(),
         "invalid": [],
@@ -155,7 +155,10 @@ def _party(event: Delivered) -> Document:
 
 
 def _linked(document: Document, event: Delivered) -> Document:
-    """A link that has ended stays beside a new one of the same party, so that a reader can ask for its day."""
+    """Adds a link.
+
+    An ended link of the same party is kept, so that a query can ask for a day on which it held.
+    """
     new = event.data["party_id"]
     parties = [one for one in document["parties"] if one["party_id"] != new or one.get("until") is not None]
     if len(parties) >= _PARTIES_MAX:
@@ -210,7 +213,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
 
 
 def questions(document: Document) -> list[str]:
-    """What a person has to look at of a customer."""
+    """The open data-quality questions of a customer."""
     found = {
         "contradiction": document.get("contradictions"),
         "invalid": document.get("invalid"),

@@ -1,1 +1,1 @@
-"""Feed formats. Each is one module with one `Adapter`; `registry` knows them all."""
+"""Feed formats. Each is one module with one `Adapter`; `registry` lists them all."""

@@ -1,7 +1,9 @@
-"""Amounts as banks print them: signs before or after, parentheses, currency signs and codes, blanks that are dashes.
+"""Amounts as banks print them: signs before or after, parentheses, currency signs and codes, blanks that are
+dashes.
 
-What an amount may wear is taken off first; what is left is a number in the mapping's own marks. Each thing may be there
-once. What contradicts itself, such as a minus in parentheses or a sign of another currency, is refused.
+Signs, parentheses and currency are removed first. The rest is a number with the mapping's own marks. Each
+of them may occur once. A contradictory amount, such as a minus in parentheses or a sign of another
+currency, is refused.
 """
 
 import re
@@ -62,7 +64,8 @@ _DASHES_MAX: Final = 3
 
 
 def spelled(text: str) -> str:
-    """Full-width digits, signs and letters, blanks of every width and every Unicode minus, in their ASCII form."""
+    """Full-width digits, signs and letters, blanks of every width and every Unicode minus, in their ASCII
+    form."""
     return text if text.isascii() else text.translate(_PLAIN)
 
 
@@ -95,7 +98,7 @@ class PrintedAmounts:
         )
 
     def is_blank(self, text: str) -> bool:
-        """Whether the place of an amount is empty: nothing, or what the bank prints for nothing."""
+        """Whether an amount is absent: an empty text, or a text that the bank writes for no amount."""
         return text in self._blank
 
     def minor_units(self, text: str, currency: str, decimals: int, minor_max: int = AMOUNT_MINOR_MAX) -> int:

@@ -1,7 +1,7 @@
 """The Berka tables: a Czech bank's own dump, seven tables and transactions in Czech or in English words.
 
-Separator `;`, dates YYMMDD of the twentieth century, all amounts in CZK, columns found by their header. Files are
-recognised by that header, so names, order of columns and order of rows do not matter.
+Separator `;`, dates YYMMDD of the twentieth century, all amounts in CZK, columns found by their header.
+Files are recognised by that header, so names, order of columns and order of rows do not matter.
 """
 
 import csv
@@ -84,7 +84,7 @@ _RECORDS: Final = {
     "order": "standing-order",
     "trans": "posting",
 }
-"""The kind of canonical record that a row of each table is."""
+"""The kind of canonical record that a row of each table becomes."""
 
 _SIGNS: Final = {
     "PRIJEM": 1,
@@ -150,7 +150,7 @@ Word = TypeVar("Word")
 
 @dataclass(slots=True)
 class _Known:
-    """What later tables need from earlier ones: disposition -> account and client."""
+    """The values that later tables need from earlier ones: disposition -> account and client."""
 
     dispositions: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -170,7 +170,7 @@ class BerkaAdapter:
     covers: Covers | None = None
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]:
-        """Master data first, then postings, whatever order the files come in."""
+        """Yields master data first, then postings, for any order of the files."""
         return batched(self._items(files))
 
     def _items(self, files: Sequence[FeedFile]) -> Iterator[tuple[Item, int]]:

@@ -27,7 +27,7 @@ _plain: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 _FIELDS: Final = frozenset(
     ["record", *(name for kind in (*get_args(AnyRecord), ListedHolder) for name in kind.__struct_fields__)]
 )
-"""What a quarantine entry may name: fields of the schema and nothing that a feed sent."""
+"""The names that a quarantine entry may show: fields of the schema, and no text of a feed."""
 _SHOWN: Final = re.compile(
     r"Expected `[a-z| ]+`(?:, got `[a-z]+`| (?:of length )?[<>]=? -?[0-9]+)?|[a-z][a-z ,]{0,150}"
 )
@@ -61,7 +61,7 @@ class CanonicalAdapter:
 
 
 def _contents(file: int, lines: list[Line]) -> Iterator[list[Item]]:
-    """All lines of a chunk at once where they are good, which is four times as fast; else one by one."""
+    """Reads all lines of a chunk at once where they are valid, which is four times as fast; else one by one."""
     for at in range(0, len(lines), BATCH_RECORDS):
         some = [line for line in lines[at : at + BATCH_RECORDS] if line.data and not line.data.isspace()]
         contents: Sequence[AnyRecord | Unreadable]
@@ -80,7 +80,7 @@ def _contents(file: int, lines: list[Line]) -> Iterator[list[Item]]:
 
 
 def read_line(line: Line) -> AnyRecord | Unreadable:
-    """The record of one line, or why it is none."""
+    """Returns the record of one line, or the reason why it cannot be read."""
     if line.oversized:
         return oversized(line)
     data = line.data.removeprefix(_BOM) if line.number == 1 else line.data
@@ -105,9 +105,10 @@ def _once(data: bytes, record: AnyRecord) -> AnyRecord | Unreadable:
 def _may_repeat(data: bytes, records: Sequence[AnyRecord]) -> bool:
     """Whether an object may name a field twice, of which the decoder would let the last one win.
 
-    Each field costs one colon. What was decoded and is written again has every field once, and the colons of its
-    values, unless somebody wrote one as an escape. As many colons in `data` leave none for a field that is there twice.
-    The records are tried first, which leave out defaults that a feed may write; plain objects have those too.
+    Each field costs one colon. What was decoded and is written again has every field once, and the colons
+    of its values, unless somebody wrote one as an escape. As many colons in `data` leave none for a field
+    that is there twice. The records are tried first, which leave out defaults that a feed may write; plain
+    objects have those too.
     """
     if b"\\" in data and (b"\\u003a" in data or b"\\u003A" in data):
         return True
@@ -168,7 +169,8 @@ def _not_valid(data: bytes, message: str) -> Unreadable:
 
 
 def _known(path: str) -> str | None:
-    """A path of which each part is a field of the schema or a place in a list, else None: it is the feed's own text."""
+    """A path of which each part is a field of the schema or a place in a list, else None: it is the feed's
+    own text."""
     parts = [re.sub(r"\[(?:[0-9]+|\.\.\.)\]", "", part) for part in path.split(".")]
     return path if all(part in _FIELDS for part in parts) else None
 

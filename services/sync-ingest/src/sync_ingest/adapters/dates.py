@@ -1,4 +1,5 @@
-"""Days as banks write them: in one of the formats of a mapping, with or without a time of day behind."""
+"""Dates as banks write them: in one of the formats of a mapping, with or without a time of day after the
+date."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ _PROBES: Final = (date(2024, 12, 31), date(2001, 2, 3))
 
 
 class DateFormats:
-    """Reads days; what two formats read as two days is none."""
+    """Reads dates. A text that two formats read as different days is refused."""
 
     def __init__(self, formats: Sequence[str], *, times_ignored: bool) -> None:
         """Raises ValueError for a format that does not give back the day that was written with it."""
@@ -29,7 +30,7 @@ class DateFormats:
                 raise ValueError(f"no day can be read that is written {each!r}: it needs year, month and day")
         self._formats = tuple(formats)
         self._times_ignored = times_ignored
-        # Not a method of its own: what refers to itself would be kept until somebody looks for cycles.
+        # Not a method: a reference to itself would keep the object until cycles are collected.
         self.days = lru_cache(maxsize=DAYS_CACHED_MAX)(partial(_days, self._formats, times_ignored))
         """The days that a text can mean: none, one, or several where the formats contradict each other."""
 

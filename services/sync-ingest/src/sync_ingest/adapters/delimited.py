@@ -1,8 +1,9 @@
-"""Delimited text with a mapping file that says, in the bank's own column names, where each canonical field is.
+"""Delimited text with a mapping file that says, in the bank's own column names, where each canonical field
+is.
 
 docs/mappings.md has every option of a mapping (`MappingFile`). Without a transaction id a posting is
-identified by its money and an ordinal among equals (`sync_ingest.unnumbered`); `covers` says whether a file has whole
-days or parts.
+identified by its money and an ordinal among equals (`sync_ingest.unnumbered`); `covers` says whether a
+file has whole days or parts.
 """
 
 import re
@@ -36,7 +37,7 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
 class _Header(NamedTuple):
-    """Where the columns that the mapping names are, and how many there are."""
+    """The places of the columns that the mapping names, and the number of columns."""
 
     width: int
     columns: tuple[tuple[str, int], ...]
@@ -230,7 +231,10 @@ class DelimitedAdapter:
         return sign * amount_minor
 
     def _of_two_columns(self, row: dict[str, str], currency: str, decimals: int) -> int:
-        """Credit less debit. A zero beside an amount is a blank; two amounts, or none, are no posting."""
+        """Returns credit less debit. A zero beside an amount counts as empty.
+
+        Two amounts, or none, are refused; zero alone is booked only with `zero_postings`.
+        """
         amounts, printed = self._amounts, [name for name in ("credit", "debit") if row[name]]
         found = {
             name: self._amount(amounts, row, name, currency, decimals)
@@ -252,7 +256,10 @@ class DelimitedAdapter:
         return 0
 
     def _of_column(self, name: str, amount_minor: int) -> int:
-        """A negative debit is a debit to some banks and a debit taken back to others: the mapping says which."""
+        """Returns the amount of one column.
+
+        A negative debit is a debit or a reversal of one, as the mapping says.
+        """
         if name == "credit":
             return amount_minor
         if amount_minor > 0 or self.mapping.debit_minus == "reversal":
@@ -295,7 +302,7 @@ class DelimitedAdapter:
         return first if first.startswith(self._totals) else ""
 
     def _control(self, values: Sequence[str], header: _Header) -> AnyRecord | None:
-        """What a row of totals states; None where the mapping takes nothing from it."""
+        """Returns the control record of a row of totals; None where the mapping takes no total from it."""
         if not header.control:
             return None
         stated = {name: values[at].strip() for name, at in header.control if at < len(values)}
@@ -324,7 +331,10 @@ class DelimitedAdapter:
             raise RowUnreadable("field-invalid", "totals that a control record cannot hold") from None
 
     def _total(self, name: str, printed: str, currency: str) -> tuple[str, int]:
-        """A sum without its sign: banks print the sum of debits with a minus or without. Balances keep theirs."""
+        """A sum without its sign: banks print the sum of debits with a minus or without.
+
+        Balances keep theirs.
+        """
         column = self.mapping.control.columns()[name] if self.mapping.control else None
         try:
             minor = self._balances.minor_units(printed, currency, exponent(currency), TURNOVER_MINOR_MAX)
@@ -341,7 +351,7 @@ def _only_blank_beyond(values: Sequence[str], width: int) -> bool:
 
 
 def _places(name: str, names: Sequence[str]) -> list[int]:
-    """Where a column is: by its number, written #3, or by its name, which may stand there more than once."""
+    """The places of a column: by its number, written #3, or by its name, which may occur more than once."""
     if numbered := _NUMBERED.fullmatch(name):
         at = int(numbered[1]) - 1
         return [at] if at < len(names) else []

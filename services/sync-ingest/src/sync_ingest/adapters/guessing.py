@@ -1,6 +1,6 @@
-"""Proposes a mapping for a delimited file: what it is sure of, and comments where a person has to look.
+"""Proposes a mapping for a delimited file, with comments where a person has to check it.
 
-Looks at the beginning of the file only. A proposal is a text; nothing is booked by it.
+It reads only the beginning of the file. A proposal is a text; making one books nothing.
 """
 
 import codecs
@@ -49,7 +49,7 @@ _ACCOUNT: Final = re.compile(
 
 
 class _Table(NamedTuple):
-    """Where a table stands in a text: its separator, the line of its header from 1 (0: none), names, rows."""
+    """A table in a text: its separator, the line of its header from 1 (0: none), names, rows."""
 
     separator: str
     header_line: int
@@ -67,7 +67,7 @@ class _Proposal:
     tables: list[str] = field(default_factory=list)
 
     def say(self, key: str, value: object, unsure: str = "") -> None:
-        """A key with its value, and what a person has to look at."""
+        """Adds a key with its value, and a comment on what a person has to check."""
         if unsure:
             self.keys.append(f"{NOT_SURE}{unsure}")
         self.keys.append(f"{key} = {_toml(value)}")
@@ -127,7 +127,7 @@ def _proposed(encoding: str, unsure: str, table: _Table) -> str:
 
 
 def _encoding(head: bytes) -> tuple[str, str]:
-    """The encoding, and what is unsure about it."""
+    """Returns the encoding, and a comment where it is uncertain."""
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8-sig"),
         (codecs.BOM_UTF32_LE, "utf-32"),

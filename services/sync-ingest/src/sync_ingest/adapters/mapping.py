@@ -1,4 +1,7 @@
-"""The mapping file: which column of a bank's delimited file is what, and how the bank writes. See docs/mappings.md."""
+"""The mapping file: the field of each column of a bank's delimited file, and the bank's formats.
+
+See docs/mappings.md.
+"""
 
 import codecs
 import re
@@ -48,7 +51,7 @@ KNOWN_COLUMNS: Final = frozenset(
 CONTROL_SUMS: Final = ("credits", "debits", "opening_balance", "closing_balance")
 WORDS_MAX: Final = 1_000
 NO_LONGER_USED: Final = frozenset({"balance_order"})
-"""Options that were there once. The verdict on running balances depends on no order."""
+"""Options of earlier versions. The check of running balances does not depend on the order of rows."""
 
 _NO_TEXT: Final = frozenset(
     {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "charmap"}
@@ -81,7 +84,8 @@ class Direction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows that are no postings but totals: `rows` are the words that their first value begins with.
 
-    The other fields are columns, in which such a row states a control total; without any the row is passed over.
+    The other fields are columns, in which such a row states a control total; without any the row is passed
+    over.
     """
 
     rows: Annotated[list[Word], Meta(min_length=1, max_length=WORDS_MAX)]
@@ -128,7 +132,7 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def from_toml(cls, text: str, *, kept: bool = False) -> "MappingFile":
         """Reads and checks a mapping; raises MappingRefused.
 
-        One that was `kept` with an intake was accepted when it came: what is no option any more is passed over in it.
+        A mapping that was `kept` with an intake was accepted when it came: removed options in it are ignored.
         """
         try:
             options = tomllib.loads(text)
@@ -148,22 +152,22 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (self.date_format,) if isinstance(self.date_format, str) else tuple(self.date_format)
 
     def number_format(self) -> NumberFormat:
-        """How its numbers are written; raises MappingRefused where a mark is none."""
+        """The format of its numbers; raises MappingRefused where a mark is invalid."""
         try:
             return NumberFormat(self.decimal_mark, spelled(self.group_mark), self.group_sizes)
         except ValueError as error:
             raise MappingRefused(str(error)) from error
 
     def amounts(self) -> PrintedAmounts:
-        """How its amounts are printed."""
+        """The format of its amounts."""
         return self._printed(words_required=self._words_beside is not None)
 
     def balances(self) -> PrintedAmounts:
-        """How its balances and totals are printed: a word for the direction may stand there, and need not."""
+        """The format of its balances and totals, in which the word for the direction is optional."""
         return self._printed(words_required=False)
 
     def dates(self) -> DateFormats:
-        """How its days are written; raises MappingRefused where no day can be read so."""
+        """The formats of its dates; raises MappingRefused where no date can be read with one."""
         try:
             return DateFormats(self.date_formats, times_ignored=self.time_of_day == "ignored")
         except ValueError as error:

@@ -1,4 +1,5 @@
-"""What every feed format offers: bytes in, canonical records or reasons out, in order, never an exception."""
+"""The port of a feed format: it turns bytes into canonical records or reasons, in order, and raises for no
+record."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ _PACKED: Final = (
     (b"\xd0\xcf\x11\xe0", "file-document", "an old office document: save it as text"),
     (b"\x7fELF", "file-binary", "the file holds binary data, not text"),
 )
-"""How archives and documents begin that are sent in the place of their text, with the reason for each."""
+"""The first bytes of archives and documents that are sent instead of their text, with the reason for each."""
 
 
 class OpenFile(Protocol):
@@ -46,7 +47,8 @@ class FeedFile:
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One record of a feed with its place, or the reason why it is none; `trace` is its own W3C parent, if it has one."""
+    """One record of a feed with its place, or the reason why it cannot be read; `trace` is its W3C parent, if
+    it has one."""
 
     file: int
     line: int
@@ -70,15 +72,17 @@ class Adapter(Protocol):
 
     @property
     def reading(self) -> str:
-        """Names the way in which bytes are read: raise its number when the same bytes give other records than before.
+        """Names the version of the reading.
 
-        Bytes that come again are then read anew, and what was quarantined and can be read now is released.
+        Raise its number when the same bytes give other records than before.
+
+        Bytes that come again are then read again, and quarantined records that can now be read are released.
         """
         ...
 
     @property
     def covers(self) -> Covers | None:
-        """What a file has of a source without transaction ids, where that is stated."""
+        """Whether a file of a source without transaction ids has whole days or parts, where that is stated."""
         ...
 
     def read(self, files: Sequence[FeedFile]) -> Iterator[Batch]: ...
@@ -94,7 +98,8 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 def chunks_of_lines(stream: BinaryIO) -> Iterator[tuple[list[Line], int]]:
-    """Lines of `stream` in bounded chunks with the bytes read so far; a line beyond the limit comes cut, once."""
+    """Lines of `stream` in bounded chunks with the bytes read so far; a line beyond the limit comes cut,
+    once."""
     rest, number, position, skipping = b"", 0, 0, False
     while True:
         chunk = stream.read(CHUNK_BYTES)
@@ -157,7 +162,7 @@ def _trimmed(piece: bytes, oversized: bool) -> bytes:
 
 
 def unreadable_file(feed_file: FeedFile) -> Unreadable | None:
-    """Why the file as a whole cannot be a text feed, if so."""
+    """The reason why the whole file cannot be a text feed; None where it can."""
     if feed_file.size_bytes == 0:
         return Unreadable("file-empty", "the file has no bytes", b"")
     with feed_file.open() as stream:
@@ -194,7 +199,10 @@ def _two_bytes_a_letter(head: bytes) -> bool:
 
 
 def _much_control(head: bytes) -> bool:
-    """A stray control character spoils its record, not its file; a file full of them is no text."""
+    """Whether a file is full of control characters and so is not text.
+
+    A single one makes only its record unreadable.
+    """
     strange = sum(byte < 32 and byte not in b"\t\r\n\f\x1a\x1b" for byte in head)
     return strange * 50 > len(head) and (strange > 8 or strange * 10 > len(head))
 
@@ -205,12 +213,12 @@ def oversized(line: Line) -> Unreadable:
 
 
 def kept(raw: bytes) -> bytes:
-    """As much of a record as a quarantine entry shows."""
+    """The part of a record that a quarantine entry shows."""
     return raw[:RAW_KEPT_BYTES_MAX]
 
 
 class FileUnreadable(Exception):
-    """The file as a whole is not what its format asks for."""
+    """The whole file does not match its format."""
 
     def __init__(self, unreadable: Unreadable, line: int = 0) -> None:
         super().__init__(unreadable.reason)
@@ -219,21 +227,24 @@ class FileUnreadable(Exception):
 
 
 class RowUnreadable(Exception):
-    """One row is not what its format asks for: the reason, and the column or byte where it shows."""
+    """One row does not match its format: the reason, and the column or byte."""
 
     def __init__(self, reason: str, detail: str, column: str | None = None) -> None:
         super().__init__(reason)
         self.reason, self.detail, self.column = reason, detail, column
 
     def of(self, line: Line) -> Unreadable:
-        """What stands in the place of the row; a quoted value that the end of the file cuts off is no open quote."""
+        """The item in the place of the row.
+
+        A quoted value that the end of the file cuts off is not an open quote.
+        """
         if self.reason == "quote-unclosed" and not line.whole:
             return Unreadable("record-truncated", "the file stops inside this record", kept(line.data))
         return Unreadable(self.reason, self.detail, kept(line.data), self.column)
 
 
 def columns_differ(line: Line, found: int, wanted: int, separator: str) -> RowUnreadable:
-    """Why a row has another number of columns than its header."""
+    """The reason for a row with another number of columns than its header."""
     detail = f"{found} columns where the header has {wanted}"
     if not line.whole and found < wanted:
         return RowUnreadable("record-truncated", f"the file stops inside this record: {detail}")

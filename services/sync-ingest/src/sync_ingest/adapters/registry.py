@@ -1,4 +1,4 @@
-"""The formats by name: the one place that a new format is added to."""
+"""The formats by name. A new format is added only here."""
 
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -48,7 +48,10 @@ FORMATS: Final = tuple(name for name in _FORMATS if name != "topic")
 
 
 def adapter_for(name: str, mapping: str | None = None, *, kept: bool = False) -> Adapter:
-    """The adapter of a format; raises FormatUnknown or MappingRefused. `kept`: the mapping came with an intake."""
+    """The adapter of a format; raises FormatUnknown or MappingRefused.
+
+    `kept`: the mapping came with an intake.
+    """
     try:
         make = _FORMATS[name]
     except KeyError:

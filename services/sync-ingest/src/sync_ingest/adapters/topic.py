@@ -1,8 +1,8 @@
-"""Records of the branch topic: canonical JSON, framed so that every byte that came stays as it was.
+"""Records of the branch topic: canonical JSON, in frames that keep every byte of the message.
 
-A frame is partition, offset, length of a note and of the value (big-endian), and then these two. The note is the trace
-parent, or after `!` the reason why the message is quarantined unread. The line of
-a record is its place in the intake; its offset is in the detail of what cannot be read.
+A frame is partition, offset, length of a note and of the value (big-endian), and then these two. The note
+is the trace parent, or after `!` the reason why the message is quarantined unread. The line of a record is
+its place in the intake; its offset is in the detail of what cannot be read.
 """
 
 import struct

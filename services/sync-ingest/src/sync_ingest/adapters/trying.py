@@ -1,4 +1,7 @@
-"""A file read with a mapping as an ingest would read it, and nothing more: what it would book, what it would refuse."""
+"""Reads a file with a mapping as an ingest would, and books nothing.
+
+Shows the rows to book and the refused ones.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,12 +11,12 @@ from sync_ingest.adapters.port import Adapter, FeedFile, Item
 from sync_ingest.domain.records import ControlRecord, Posting, Unreadable
 
 SHOWN_MAX: Final = 20
-"""So many first rows and first refusals are kept; all of them are counted."""
+"""The number of first rows and first refusals that are kept. All of them are counted."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """What came of a file: its first rows and refusals, and counts and sums of all of it."""
+    """The result of reading a file: its first rows and refusals, and counts and sums of all rows."""
 
     rows: list[tuple[int, Posting]] = field(default_factory=list)
     refusals: list[tuple[int, Unreadable]] = field(default_factory=list)

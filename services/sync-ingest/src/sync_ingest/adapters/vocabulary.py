@@ -1,4 +1,5 @@
-"""What banks call their columns, in Chinese, German, English and a few more languages: what a proposal is guessed by."""
+"""Banks' names of columns in Chinese, German, English and a few more languages, from which a mapping is
+proposed."""
 
 from typing import Final
 

@@ -1,1 +1,1 @@
-"""What a feed means: records, events, totals and certificates. Pure."""
+"""The rules of ingest: records, events, totals and certificates. Pure."""

@@ -36,7 +36,7 @@ from sync_ingest.domain.records import (
 
 
 class Reversed(NamedTuple):
-    """What a reversal needs to know of the posting that it undoes."""
+    """The fields of a reversed posting that its reversal needs."""
 
     posting_id: UUID
     kind: str | None
@@ -54,7 +54,7 @@ DescribingEvent = (
 )
 MasterEvent = DescribingEvent | HolderNamed | HolderRemoved
 NO_TRANSACTION_ID: Final = "none-"
-"""How the transaction id of a posting begins whose bank gives none."""
+"""The prefix of the transaction id of a posting without one of the bank."""
 
 
 def booked(
@@ -98,11 +98,12 @@ DESCRIPTION: Final = (
     "counterparty_name",
     "text",
 )
-"""What describes a posting and is neither its identity nor its money."""
+"""The descriptive fields of a posting, which are neither its identity nor its money."""
 
 
 def differences(held: PostingEvent | Posting, reverses: bool, posting: Posting) -> frozenset[str]:
-    """Names of the fields in which a duplicate describes a posting differently; `reverses`: it is held as a reversal."""
+    """Names of the fields in which a duplicate describes a posting differently; `reverses`: it is held as a
+    reversal."""
     found = {name for name in DESCRIPTION if getattr(held, name) != getattr(posting, name)}
     if reverses != (posting.reverses is not None):
         found.add("reverses")

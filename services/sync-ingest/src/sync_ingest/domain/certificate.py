@@ -1,8 +1,9 @@
-"""The reconciliation certificate: what a feed says against what the ledger holds.
+"""The reconciliation certificate: compares the figures of a feed with the ledger.
 
-GREEN: everything that was read is posted or a duplicate, nothing of the source waits in quarantine, and control totals
-or running balances were there and agree. AMBER: something waits for a person, or nothing was there to check against.
-RED: figures contradict each other, until that is resolved or a person acknowledges it with a reason.
+GREEN: every record that was read is posted or a duplicate, no record of the source waits in quarantine,
+and control totals or running balances exist and agree. AMBER: a record waits for a person, or there was
+nothing to check against. RED: figures contradict each other, until the contradiction is resolved or a
+person acknowledges it with a reason.
 """
 
 from collections.abc import Sequence
@@ -98,7 +99,8 @@ class Findings(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """What the source's status hangs on beside the counts: contradictions that are open, and what gives reasons."""
+    """What the source's status hangs on beside the counts: contradictions that are open, and what gives
+    reasons."""
 
     open: tuple[Problem, ...] = ()
     open_total: int = 0
@@ -109,10 +111,11 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 class Comparison:
-    """What a run counted against what the ledger got, purse by purse, so that memory does not follow the accounts.
+    """What a run counted against what the ledger got, purse by purse, so that memory does not follow the
+    accounts.
 
-    A difference between the two is a fault of ours. Sums are compared as net and as turnover, so that two errors that
-    cancel each other in one are seen in the other.
+    A difference between the two is a fault of this system. Sums are compared as net and as turnover, so
+    that two errors that cancel each other in one are found in the other.
     """
 
     def __init__(self, totals: ControlTotals) -> None:
@@ -185,7 +188,8 @@ class Comparison:
 
 
 def named(problems: Sequence[Problem], intakes: int) -> tuple[Problem, ...]:
-    """The problems that a certificate of so many intakes has room to name, the first ones; `problems_total` counts all."""
+    """The problems that a certificate of so many intakes has room to name, the first ones; `problems_total`
+    counts all."""
     left = CERTIFICATE_BYTES_MAX - intakes * INTAKE_BYTES
     found: list[Problem] = []
     for problem in problems[:PROBLEMS_NAMED_MAX]:
@@ -199,7 +203,10 @@ def named(problems: Sequence[Problem], intakes: int) -> tuple[Problem, ...]:
 def certify(
     stating: ControlTotals, comparison: Comparison, judgement: Judgement, intakes: int = 0
 ) -> Findings:
-    """What a certificate says of a run and of its source. It covers so many `intakes`, and can always be stored."""
+    """What a certificate says of a run and of its source.
+
+    It covers so many `intakes`, and can always be stored.
+    """
     reasons = reasons_of(stating, judgement)
     return Findings(
         status=status_of(reasons, judgement),

@@ -1,6 +1,6 @@
-"""What a feed states about itself, against what was read in it: control totals and running numbers.
+"""Compares the control totals and running numbers that a feed states with the records that were read.
 
-Counted from records as they are read, before anything is decided about them, so that nothing else can hide a record.
+Records are counted as they are read, before any decision about them, so that no later step can hide a record.
 """
 
 from bisect import bisect_right
@@ -61,7 +61,8 @@ def _many(intervals: Iterable[tuple[int, int]]) -> int:
 
 
 class NumberSeries(msgspec.Struct, array_like=True):
-    """The running numbers of one account or branch that were read so far, as intervals, and what was stated of them.
+    """The running numbers of one account or branch that were read so far, as intervals, and what was stated
+    of them.
 
     `booked` are those of postings that are stored: another posting under one of them is a contradiction.
     """
@@ -109,7 +110,8 @@ class NumberSeries(msgspec.Struct, array_like=True):
 
 
 class Scope(NamedTuple):
-    """Of what a running number or a control total is: an account as the source names it, a branch, or a whole file."""
+    """Of what a running number or a control total is: an account as the source names it, a branch, or a whole
+    file."""
 
     account: str | None = None
     branch: str | None = None
@@ -186,7 +188,8 @@ class FeedRead:
                     self.repeated.setdefault(scope, NumberSeries([])).add(number, number)
 
     def series(self, beside: Sequence[ControlRecord] = ()) -> dict[Scope, NumberSeries]:
-        """All running numbers that were read, with what control records in the files and `beside` state of them."""
+        """All running numbers that were read, with what control records in the files and `beside` state of
+        them."""
         found: dict[Scope, NumberSeries] = {}
         for read in self.files.values():
             for scope, numbers in read.series.items():
@@ -290,8 +293,8 @@ def numbers_differ(
 ) -> Iterator[NumbersDiffer]:
     """Numbers that a control record states and `reads` lack, or hold beyond them.
 
-    Those that are in no file at all, by `held`, are gaps, which are told apart. Where no number was read, one that is
-    stated alone says how far they are.
+    Those that are in no file at all, by `held`, are gaps, which are told apart. Where no number was read,
+    one that is stated alone says how far they are.
     """
     for scope in scopes_of(reads, control):
         read = NumberSeries([])
@@ -388,9 +391,9 @@ def differences(
 def unchecked(read: FileRead, controls: Sequence[ControlRecord]) -> set[tuple[str, str]]:
     """Accounts and currencies with postings in this file in which one that is lost would not be seen.
 
-    What sees it: a count of records; both sums; opening and closing; the closing of an account alone, which is compared
-    with the ledger; the first and the last running number, where every posting has one. A sum of one side says nothing
-    of the other side, and an opening nothing of the postings after it.
+    What sees it: a count of records; both sums; opening and closing; the closing of an account alone,
+    which is compared with the ledger; the first and the last running number, where every posting has one.
+    A sum of one side says nothing of the other side, and an opening nothing of the postings after it.
     """
     stated: dict[tuple[str | None, str | None, str | None], set[str]] = {}
     for control in controls:

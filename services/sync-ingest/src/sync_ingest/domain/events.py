@@ -1,6 +1,9 @@
-"""What ingest stores. Stream = account, except parties (their own) and feeds (one stream per source).
+"""The private events of ingest.
 
-Money is signed minor units: credit positive, debit negative. Personal fields are sealed one by one when stored.
+Stream = account, except parties (their own) and feeds (one stream per source).
+
+Money is signed minor units: credit positive, debit negative. Personal fields are sealed one by one when
+stored.
 """
 
 from collections.abc import Callable
@@ -132,7 +135,8 @@ class PostingBooked(Event, frozen=True, gc=False):
 class PostingReversed(Event, frozen=True, gc=False):
     """Money moved back: a posting of its own whose amount undoes `reverses`, which stays in the history.
 
-    `reversed_kind` and `reversed_booked_on` are transaction type and booking date of the posting that it undoes.
+    `reversed_kind` and `reversed_booked_on` are transaction type and booking date of the posting that it
+    undoes.
     """
 
     source: str
@@ -186,7 +190,10 @@ class PartyDescribed(Event, frozen=True):
 
 
 class IntakeReceived(Event, frozen=True):
-    """Bytes of a feed were kept. `content` is a keyed digest of them: a plain one of a short file can be guessed."""
+    """Bytes of a feed were kept.
+
+    `content` is a keyed digest of them: a plain one of a short file can be guessed.
+    """
 
     source: str
     intake: UUID
@@ -198,7 +205,8 @@ class IntakeReceived(Event, frozen=True):
 class FeedRecordQuarantined(Event, frozen=True):
     """A record of a feed could not be posted; `raw` is what came, cut to a bounded size.
 
-    Version 2: `file` is personal, as people name files after customers and accounts. Version 1 had it in clear.
+    Version 2: `file` is personal, as people name files after customers and accounts. Version 1 had it in
+    clear.
     """
 
     source: str
@@ -255,7 +263,8 @@ class RepairProposed(Event, frozen=True):
 class ReconciliationCertified(Event, frozen=True):
     """A certificate over a set of intakes; none where it only says that something was acknowledged.
 
-    `received_at` is when the last that the source sent came. Version 1 knew GREEN and RED alone, and gave no reasons.
+    `received_at` is when the last that the source sent came. Version 1 knew GREEN and RED alone, and gave
+    no reasons.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""Who holds an account: what a record changes of the rights that its source stated before. Pure."""
+"""The holders of an account: the changes by a record to the rights that its source stated before. Pure."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -40,7 +40,8 @@ def written(rights: Rights) -> str:
 def changed_rights(
     ids: ExternalIds, source: str, record: HoldingRecord, before: Rights, today: date
 ) -> tuple[dict[UUID, Right], list[HolderEvent]]:
-    """The rights after a record, and the events that tell the difference; none where it repeats what is known."""
+    """Returns the rights after a record, and the events of the changes; none where the record repeats known
+    rights."""
     after = dict(before)
     match record:
         case HolderRecord():

@@ -27,7 +27,7 @@ def feed_id(source: str) -> FeedId:
 
 
 def content_id(ids: ExternalIds, source: str, sha256: bytes) -> ContentId:
-    """What the same bytes from the same source are kept under, once."""
+    """The id under which the same bytes of the same source are kept once."""
     return ContentId(ids.of_source("content", source, sha256.hex()))
 
 
@@ -42,17 +42,19 @@ def again_id(ids: ExternalIds, source: str, intake: IntakeId) -> IntakeId:
 
 
 def quarantine_id(ids: ExternalIds, source: str, intake: UUID, line: int) -> QuarantineId:
-    """By intake and place: the same bytes read in the same way give the same entry, any other bytes another one."""
+    """By intake and place: the same bytes read in the same way give the same entry, any other bytes another
+    one."""
     return QuarantineId(ids.of_source("quarantine", source, f"{intake}:{line}"))
 
 
 def row_id(ids: ExternalIds, source: str, raw: bytes, ordinal: int) -> UUID:
-    """The same row of a source, whichever of its files brings it: the n-th of those that read alike in one file."""
+    """The same row of a source, whichever of its files brings it: the n-th of those that read alike in one
+    file."""
     return ids.of_source("row", source, f"{blake2b(raw, digest_size=32).hexdigest()}:{ordinal}")
 
 
 def repair_id(ids: ExternalIds, source: str, quarantined: QuarantineId, repaired: bytes) -> UUID:
-    """Names exactly these bytes as the repair of this entry: whoever approves it approves nothing else."""
+    """Names exactly these bytes as the repair of this entry, so that an approval covers no other bytes."""
     return ids.of_source("repair", source, f"{quarantined}:{blake2b(repaired, digest_size=32).hexdigest()}")
 
 
@@ -70,7 +72,7 @@ def resolved_id(quarantined: QuarantineId) -> UUID:
 
 
 def equals_id(ids: ExternalIds, source: str, posting: Posting) -> UUID:
-    """What postings have in common that are equal in everything that is money: account, bank date, amount, currency."""
+    """The id that postings share which are equal in account, bank date, amount and currency."""
     account = posting.account
     money = f"{posting.booked_on.isoformat()}:{posting.amount_minor}:{posting.currency}"
     return ids.of_source("equals", source, f"{len(account)}:{account}:{money}")
@@ -103,7 +105,7 @@ def described_id(subject: UUID, revision: int) -> UUID:
 
 
 class Digester:
-    """Digests what records say under one key, so that a digest tells nothing to whom the key is not given."""
+    """Digests the content of records under one key, so that a digest reveals nothing without the key."""
 
     __slots__ = ("_started",)
 

@@ -1,4 +1,4 @@
-"""Names of sources: one spelling for what looks the same, because ids are derived from the name."""
+"""Names of sources. Names that look the same get one spelling, because ids are derived from the name."""
 
 from typing import Final
 from unicodedata import normalize
@@ -7,7 +7,7 @@ from chassis.write.deciding import Refusal
 
 SOURCE_CHARACTERS_MAX: Final = 64
 UNATTRIBUTED: Final = "unattributed"
-"""The reserved source of messages that name none that can be used. Nothing is booked under it."""
+"""The reserved source of messages without a valid source. No posting is booked under it."""
 
 _LOOK: Final = str.maketrans(
     {
@@ -73,15 +73,17 @@ class SourceLooksAlike(Refusal):
 
 
 def spelled(source: str) -> str:
-    """The one spelling of a name: Unicode NFKC, in which wide letters are plain ones and accents are composed."""
+    """The one spelling of a name: Unicode NFKC, in which wide letters are plain ones and accents are
+    composed."""
     return normalize("NFKC", source)
 
 
 def checked_source(source: str) -> str:
-    """The name in its one spelling; raises SourceNameInvalid, and SourceReserved where it looks like the reserved one.
+    """The name in its one spelling; raises SourceNameInvalid, and SourceReserved where it looks like the
+    reserved one.
 
-    Upper and lower case stay as they are written: which of the two a bank means is not ours to say. A source whose name
-    differs from a known one in case alone is refused where it first sends (`look`).
+    Upper and lower case stay as they are written: which of the two a bank means is not ours to say. A
+    source whose name differs from a known one in case alone is refused where it first sends (`look`).
     """
     name = spelled(source)
     if not 1 <= len(name) <= SOURCE_CHARACTERS_MAX or ":" in name or not name.isprintable():
@@ -94,5 +96,6 @@ def checked_source(source: str) -> str:
 
 
 def look(name: str) -> str:
-    """What names have in common that cannot be told apart: case, and letters of other scripts that look Latin."""
+    """A key that is equal for names that look the same: it ignores case, and letters of other scripts that
+    look Latin."""
     return normalize("NFKC", name.casefold()).translate(_LOOK)

@@ -1,4 +1,4 @@
-"""Totals: what a run read and posted, and what the ledger holds of an account in one currency."""
+"""Totals: the counts and sums of a run, and of the ledger for an account in one currency."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,18 +33,20 @@ class Flow(msgspec.Struct, gc=False):
             self.debits_minor -= amount_minor
 
     def include(self, other: "Flow") -> None:
-        """Adds all that another counted."""
+        """Adds the counts of another."""
         self.postings += other.postings
         self.credits_minor += other.credits_minor
         self.debits_minor += other.debits_minor
 
 
 class Tally(msgspec.Struct, gc=False):
-    """Of one purse: what this run posted, what the feed states beside it, and where the ledger stands.
+    """The tally of one purse: the postings of this run, the other postings that the feed states, and the
+    ledger's balance.
 
-    `before` are distinct postings of the feed that were there already, and None where there are none: a run keeps one
-    tally for each purse of its feed, so what most of them lack takes no room. `balance_minor` and `turnover_minor`
-    count what is planned too, so that a limit holds with batches under way.
+    `before` are distinct postings of the feed that were there already, and None where there are none: a
+    run keeps one tally for each purse of its feed, so what most of them lack takes no room.
+    `balance_minor` and `turnover_minor` count what is planned too, so that a limit holds with batches
+    under way.
     """
 
     purse: Purse
@@ -67,7 +69,7 @@ class Tally(msgspec.Struct, gc=False):
 
 
 class AccountTotal(msgspec.Struct):
-    """What the ledger holds of one purse: folded from its stream up to `version`, a posting at a time.
+    """The ledger's total of one purse: folded from its stream up to `version`, a posting at a time.
 
     `certified_*` is the part that certificates cover. Balances that postings print are judged day by day
     (`domain.balances`); here are the sums over all days.
@@ -101,7 +103,7 @@ class AccountTotal(msgspec.Struct):
 
     @property
     def movement(self) -> Flow:
-        """What no certificate covers yet."""
+        """The movement that no certificate covers yet."""
         return Flow(
             self.postings - self.certified_postings,
             self.credits_minor - self.certified_credits_minor,
@@ -126,8 +128,8 @@ class AccountTotal(msgspec.Struct):
 class ControlTotals:
     """Of one run: every record read is posted, a duplicate, or quarantined.
 
-    `movements` holds what this run posted; what is stated is every distinct posting the feed holds, posted now or
-    before, so that reading a feed again states the same sums.
+    `movements` holds what this run posted; what is stated is every distinct posting the feed holds, posted
+    now or before, so that reading a feed again states the same sums.
     """
 
     posted: int = 0
@@ -206,12 +208,12 @@ class ControlTotals:
 
     @property
     def read(self) -> int:
-        """Everything that was read, master data too."""
+        """The number of records that were read, master data included."""
         return self.records + self.master_records
 
     @property
     def movements(self) -> dict[Purse, Flow]:
-        """What this run posted, by purse."""
+        """The movements that this run posted, by purse."""
         return {purse: tally.movement for purse, tally in self.tallies.items() if tally.movement.postings}
 
     @property
