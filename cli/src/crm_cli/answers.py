@@ -1,4 +1,4 @@
-"""How a command answers: a line for a person, or one JSON object; never nothing."""
+"""The output of a command: a text for people, or one JSON object. It is never empty."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The contexts and views that there are, as far as somebody who looks at their stores from outside needs them."""
+"""The contexts and views of all services, for commands that read their stores from outside."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""`crm dead-letters`: what a consumer group could not digest, and the way to send it through again after repair."""
+"""`crm dead-letters`: records that a consumer group could not process, and sending them again after repair."""
 
 import asyncio
 import sys
@@ -31,7 +31,10 @@ Group = Annotated[str, typer.Argument(help=", ".join(group.name for group in CON
 
 @app.command("list")
 def list_letters(group: Group, as_json: Json = False) -> None:
-    """Lists the dead letters of a group: when, why, and where the record came from. Shows nothing of the record."""
+    """Lists the dead letters of a group: when, why, and where the record came from.
+
+    Shows nothing of the record.
+    """
     of = _known(group)
     items = [values_of(letter) for letter in _run(_letters(of))]
     lines = [
@@ -51,8 +54,8 @@ def resend_letters(
 ) -> None:
     """Sends the records of a group's letters through again, each once, in the order that they had.
 
-    Records of a branch topic are published there again. Events wait beside their parked subject, so the subject is
-    released. Exit 1 where something still waits.
+    Records of a branch topic are published there again. Events wait beside their parked subject, so the
+    subject is released. Exit 1 where something still waits.
     """
     of = _known(group)
     noted("dead-letters", settings_of(Settings), token, "dead-letters-resent", group, reason)

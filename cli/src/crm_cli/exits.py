@@ -1,4 +1,4 @@
-"""How a command ends. docs/commands.md has the same table."""
+"""The exit codes of commands. docs/commands.md has the same table."""
 
 import sys
 from typing import Final, NoReturn

@@ -1,4 +1,4 @@
-"""Which files of a path are a feed: what is taken, what is left out, and why."""
+"""Selects the files of a path that are a feed: the files taken, the files left out, and the reasons."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Notes in the store of a context what a person did from the command line."""
+"""Records an act on the command line in the store of a context."""
 
 from chassis.clock import SystemClock, uuid7
 from chassis.connections.settings import Settings
@@ -18,7 +18,10 @@ MAY_OPERATE = frozenset({OPERATOR, ADMINISTRATOR})
 def noted(
     command: str, settings: Settings, token: str | None, action: str, target: str, reason: str | None
 ) -> None:
-    """Stores who does it before it is done; ends the command with 2 where nobody may, or the store does not answer."""
+    """Stores the actor before the act.
+
+    Ends the command with 2 where the actor may not act, or the store does not answer.
+    """
     caller = caller_of(settings, token, MAY_OPERATE)
     now = SystemClock().now()
     context = CommandContext(

@@ -1,4 +1,4 @@
-"""`crm panorama`: what a customer owns and owes, as the views show it once they have everything that was stored."""
+"""`crm panorama`: a customer's asset panorama, once the views have applied all stored events."""
 
 import asyncio
 import json

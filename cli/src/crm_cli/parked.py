@@ -1,4 +1,4 @@
-"""`crm parked`: subjects that wait because an event of theirs could not be digested, and their release after repair."""
+"""`crm parked`: parked subjects, one of whose events could not be processed, and their release after repair."""
 
 import asyncio
 import sys
@@ -58,7 +58,10 @@ def release(
     as_json: Json = False,
     token: Token = None,
 ) -> None:
-    """Gives what waited its effect, in order, and waits until that is done. Exit 1 where somebody still waits."""
+    """Gives what waited its effect, in order, and waits until that is done.
+
+    Exit 1 where somebody still waits.
+    """
     if (subject is None) != everyone:
         _fail("name a subject, or say --all")
     if skip and not (reason or "").strip():
@@ -106,7 +109,7 @@ async def _all(databases: tuple[Mongo, Mongo], only: str | None) -> list[tuple[s
 async def _release(
     databases: tuple[Mongo, Mongo], group: str, subject: UUID | None, wanted: Wanted
 ) -> list[Parked] | None:
-    """Who still waits after a while; None where there was nobody to release."""
+    """Returns the subjects that are still parked after a while; None where there was none to release."""
     for mongo in databases:
         waiting = await _checkpoints(mongo, group).parked()
         chosen = [one for one in waiting if subject in {None, one[1]}]
@@ -118,7 +121,8 @@ async def _release(
 
 
 async def released_of(settings: Settings, group: ConsumerGroup, subjects: Collection[UUID]) -> int:
-    """Releases those subjects that are parked by a registered group, whatever its generation; how many still wait."""
+    """Releases those subjects that are parked by a registered group, whatever its generation; how many still
+    wait."""
     left = 0
     async with _databases(settings) as databases:
         for name, parked in await _all(databases, None):

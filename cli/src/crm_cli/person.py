@@ -1,4 +1,4 @@
-"""Who acts on the command line: whoever holds the token, or in development the user of the operating system.
+"""The actor on the command line: the caller of the token, or in development the user of the operating system.
 
 A program that acts for a bank acts for a person, so that every event names one.
 """
@@ -18,7 +18,7 @@ from sync_ingest.permissions import COMMANDS, ROLES
 
 TOKEN_VARIABLE: Final = "CRM_TOKEN"  # noqa: S105 (a name)
 USER_PREFIX: Final = "os:"
-"""Before the name of a user of the operating system, so that it is nobody's staff number."""
+"""The prefix of the name of a user of the operating system, so that it cannot be a staff number."""
 
 Token = Annotated[
     str | None,

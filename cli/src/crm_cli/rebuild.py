@@ -1,4 +1,4 @@
-"""`crm rebuild`: a view is folded anew from the whole log, compared with the live one, and takes its place."""
+"""`crm rebuild`: folds a view again from the whole log, compares it with the live one, and makes it live."""
 
 import asyncio
 import json

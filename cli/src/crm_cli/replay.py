@@ -1,4 +1,5 @@
-"""`crm replay`: the events of a context, as stored or as published, one JSON object a line, personal values masked."""
+"""`crm replay`: the events of a context, as stored or as published, one JSON object a line, personal values
+masked."""
 
 import os
 import sys
@@ -20,7 +21,8 @@ from crm_cli.replay_shapes import Shapes, recorded_at
 
 PAGE_EVENTS: Final = 1_000
 DISORDER_SECONDS_MAX: Final = 120
-"""Positions are given out when a batch is stored, instants when it is made; longer than this none waits in between."""
+"""Positions are given out when a batch is stored, instants when it is made; longer than this none waits in
+between."""
 
 Read = Callable[[int, int], list[StoredEvent]]
 """Events beyond a position, in order, so many at most."""
@@ -38,7 +40,8 @@ def pages(read: Read, first: int, last: int) -> Iterator[list[StoredEvent]]:
 
 
 def first_since(read: Read, since: datetime, head: int) -> int:
-    """A position before which nothing was recorded at `since` or later; found in as many reads as it has bits."""
+    """A position before which nothing was recorded at `since` or later; found in as many reads as it has
+    bits."""
     early = since - timedelta(seconds=DISORDER_SECONDS_MAX)
     low, high = 1, head + 1
     while low < high:
@@ -76,8 +79,8 @@ def replay(
 ) -> None:
     """Writes an event store to stdout, one JSON object a line, personal values masked.
 
-    Events come in the order of positions, up to the head at the start. All events of a type have the same fields;
-    docs/replay.md has them.
+    Events come in the order of positions, up to the head at the start. All events of a type have the same
+    fields; docs/replay.md has them.
     """
     if context not in CONTEXTS:
         _fail(f"no context {context}; there are {', '.join(CONTEXTS)}")
@@ -101,7 +104,7 @@ def replay(
         if not count:
             print("crm replay: no event", file=sys.stderr)
     except BrokenPipeError:
-        # Whoever read has seen enough. What Python would still flush at its end goes nowhere.
+        # The reader closed the pipe. Output that Python would still flush at its end is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UnknownEvent as error:
         _fail(str(error))

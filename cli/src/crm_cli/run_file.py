@@ -62,7 +62,10 @@ def write(data: Path, run: Run) -> None:
 
 
 def read(data: Path) -> Run | None:
-    """What the last `crm up` wrote, or None where there is none or it cannot be read. It may be dead by now."""
+    """Returns the file of the last `crm up`; None where there is none or it cannot be read.
+
+    That run may have ended.
+    """
     try:
         found: dict[str, Any] = json.loads(path_of(data).read_text(encoding="utf-8"))
         if found.pop("version") != VERSION:

@@ -1,4 +1,4 @@
-"""Settings of the commands: from the environment, and what that leaves open from the running `crm up`."""
+"""Settings of the commands: from the environment, and for missing values from the running `crm up`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""`crm source`: what is known of the systems that send feeds."""
+"""`crm source`: the systems that send feeds, and their schedules."""
 
 import re
 import sys

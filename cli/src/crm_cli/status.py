@@ -1,4 +1,4 @@
-"""`crm status`: how far everything is, by context and by reader, as the servers themselves tell it."""
+"""`crm status`: positions and lag by context and by consumer group, read from the servers themselves."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ from crm_cli.running import ingest_settings
 OUTBOX_COUNTED_MAX: Final = 1_000_000
 PROBLEM_CHARACTERS_MAX: Final = 300
 _FEED_CONTEXT: Final = "ingest"
-"""Where what is no event of ours goes."""
+"""The dead-letter topic of records that are not events of ours."""
 
 Status = dict[str, Any]
 
@@ -48,7 +48,7 @@ class _Body(msgspec.Struct):
 
 
 def context_status(url: str, context: Context, now: datetime) -> Status:
-    """Head of the store, how far it was published, and what waits; raises psycopg.Error."""
+    """Returns the head of the store, the published position, and the waiting events; raises psycopg.Error."""
     names = {
         "events": sql.Identifier(context.schema, "events"),
         "relay": sql.Identifier(context.schema, "relay"),
@@ -107,7 +107,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
 
 
 async def readers(settings: Settings, problems: list[str]) -> list[Status]:
-    """Views and policies: how far each is, and what it had to set aside."""
+    """Returns the lag, dead letters and parked subjects of views and policies."""
     found: list[Status] = []
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
@@ -206,7 +206,8 @@ async def gathered(settings: SyncIngestSettings) -> Status:
 
 
 async def _sources(settings: SyncIngestSettings, problems: list[str]) -> dict[str, Status]:
-    """Each source: what its certificates cover, what waits and why, and how it was certified last."""
+    """Returns for each source the counts of its certificates, its waiting entries with reasons, and its last
+    status."""
     try:
         found = await asyncio.to_thread(watched, settings)
     except psycopg.errors.UndefinedTable:
@@ -231,7 +232,8 @@ async def _sources(settings: SyncIngestSettings, problems: list[str]) -> dict[st
 
 
 async def _unlinked(settings: SyncIngestSettings, problems: list[str]) -> int | None:
-    """Accounts that wait for their customer, among the first that are counted; None where no view is built yet."""
+    """Accounts that wait for their customer, among the first that are counted; None where no view is built
+    yet."""
     clock, mongo = SystemClock(), Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
         zone = ZoneInfo(settings.bank_time_zone)
@@ -311,7 +313,8 @@ def _readable_sources(sources: Mapping[str, Status]) -> list[str]:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Shows lag, outbox, dead letters, parked subjects, each source's counts; 1 where a server does not answer."""
+    """Shows lag, outbox, dead letters, parked subjects, each source's counts; 1 where a server does not
+    answer."""
     found = asyncio.run(gathered(ingest_settings()))
     print(json.dumps(found) if as_json else readable(found))
     if found["problems"]:

@@ -1,7 +1,10 @@
-"""`crm up`: servers, roles and, on an empty store, the demo bank, until Ctrl-C; what dies is started again.
+"""`crm up`: servers, roles and, on an empty store, the demo bank, until Ctrl-C.
 
-Children are `web`, `views` and `workers` (`crm_cli.part`), and the servers that no URL names. The supervisor holds no
-data of its own: killed, it takes its children along, and the next run goes on where this one stopped.
+A process that ends is started again.
+
+Children are `web`, `views` and `workers` (`crm_cli.part`), and the servers that no URL names. The
+supervisor holds no data of its own: killed, it takes its children along, and the next run goes on where
+this one stopped.
 """
 
 import asyncio
@@ -67,7 +70,7 @@ DEMO_REFERENCE = "demo:P000001"
 
 
 class UpFailed(Exception):
-    """The run cannot go on; the text is for whoever started it."""
+    """The run cannot go on; the text is shown to the user."""
 
 
 class Console:
@@ -123,7 +126,7 @@ class Part:
 
 @dataclass(slots=True)
 class Choices:
-    """What the environment and the command line ask for."""
+    """The options from the environment and the command line."""
 
     data: Path
     host: str
@@ -288,7 +291,7 @@ class Supervisor:
                 time.sleep(TICK_SECONDS)
 
     def _tick(self) -> None:
-        """Starts again what died and whose pause is over."""
+        """Starts ended processes again once their pause is over."""
         assert self.running is not None  # noqa: S101 - called after the servers came up
         changed = False
         for name in self.running.poll():
@@ -349,7 +352,8 @@ class Supervisor:
         return True
 
     def _first_walk(self, environment: Mapping[str, str]) -> Iterator[str]:
-        """The demo bank through the real ingest, then a first panorama; one step per tick, so that all stay watched."""
+        """The demo bank through the real ingest, then a first panorama; one step per tick, so that all stay
+        watched."""
         self.say("the store is empty: the demo bank comes in (CRM_DEMO=0 leaves it out)")
         self.stack.callback(self._stop_walk)
         yield from self._ended(environment, "demo")
@@ -410,7 +414,8 @@ class Supervisor:
 
 
 def kept_port(data: Path, name: str, taken: Sequence[int] = ()) -> int:
-    """The port that this part had in the runs before, so that who scrapes it finds it again; another where it is taken."""
+    """The port that this part had in the runs before, so that who scrapes it finds it again; another where it
+    is taken."""
     file = data / PORTS_FILE
     try:
         kept = {str(part): int(port) for part, port in json.loads(file.read_text(encoding="utf-8")).items()}
@@ -503,7 +508,8 @@ def server_urls(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def logins(url: str) -> dict[str, str]:
-    """Makes the owner of the schema and the login of the services on a server of ours; returns their addresses.
+    """Makes the owner of the schema and the login of the services on a server of ours; returns their
+    addresses.
 
     The login owns nothing and is no member of the owner. `url` is the superuser's.
     """

@@ -1,7 +1,7 @@
-"""Whether the key database still has the keys of what is sealed. One that was restored to an earlier time lacks some.
+"""Checks that the key database has the keys of all sealed values. One restored to an earlier time lacks some.
 
-What is sealed under a key that was destroyed by an erasure is as it should be; what is sealed under one that nobody knows
-is lost, and looks the same to a reader.
+What is sealed under a key that was destroyed by an erasure is as it should be; what is sealed under one
+that nobody knows is lost, and looks the same to a reader.
 """
 
 import re
@@ -28,7 +28,8 @@ _KNOWN: Final = (
 
 
 class SealedKeys:
-    """Looks up the keys of a log's sealed values, page by page; where it may not read the key database it says so."""
+    """Looks up the keys of a log's sealed values, page by page; where it may not read the key database it
+    says so."""
 
     def __init__(self, settings: Settings, context: Context, report: Report) -> None:
         self._url = settings.keys_url

@@ -1,8 +1,8 @@
 """The log of a context against its topic, record by record: I1, I3, I7 and I9, in one pass over both.
 
-The relay publishes in the order of positions, so a partition holds the events of its subjects in that order; a relay
-that was interrupted publishes some of them again. What is expected is made here from the stored bytes, by other code
-than the relay's, save for the public words, which are the context's own.
+The relay publishes in the order of positions, so a partition holds the events of its subjects in that
+order; a relay that was interrupted publishes some of them again. What is expected is made here from the
+stored bytes, by other code than the relay's, save for the public words, which are the context's own.
 """
 
 from collections import defaultdict
@@ -55,7 +55,7 @@ class Expected(NamedTuple):
 
 
 def expected(context: Context, stored: StoredEvent) -> Expected | None:
-    """What a stored event must look like on the topic; None for one that nobody else may know of."""
+    """Returns the expected record of a stored event on the topic; None for an event that is not published."""
     words = context.words(stored)
     if words is None or stored.position is None:
         return None

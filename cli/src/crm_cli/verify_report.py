@@ -1,4 +1,4 @@
-"""What a verification found, by invariant (DESIGN, section 5)."""
+"""The findings of a verification, by invariant (DESIGN, section 5)."""
 
 from collections import Counter, defaultdict
 from typing import Any, Final

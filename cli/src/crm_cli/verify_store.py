@@ -1,4 +1,5 @@
-"""A store by itself, in SQL, so by other code than what wrote it: I2, I3, I6, I8 and the money of I5."""
+"""Checks a store alone, in SQL, with other code than the code that wrote it: I2, I3, I6, I8 and the money of
+I5."""
 
 import asyncio
 import hashlib
@@ -28,8 +29,10 @@ TABLES: Final = ("events", "commands", "relay", "leases", "unpublishable")
 
 
 def data_of(column: str) -> str:
-    """SQL for the data of a stored body. A null character, which JSON may escape and `jsonb` refuses, is left out: no
-    figure has one."""
+    """SQL for the data of a stored body.
+
+    A null character, which JSON may escape and `jsonb` refuses, is left out: no figure has one.
+    """
     text = f"convert_from({column}, 'UTF8')"
     without = rf"regexp_replace({text}, '(?<!\\)((?:\\\\)*)\\u0000', '\1', 'g')"
     return rf"(case when position('\u0000' in {text}) > 0 then {without} else {text} end)::jsonb -> 'data'"
@@ -85,8 +88,8 @@ _BY_ACCOUNT: Final = (
 
 
 class Summed(NamedTuple):
-    """The postings of one account in one currency; `unlike`: of how many the body names another posting than the
-    identity under which it is stored."""
+    """The postings of one account in one currency; `unlike`: of how many the body names another posting than
+    the identity under which it is stored."""
 
     account: UUID
     currency: str
@@ -153,7 +156,8 @@ class Store:
         return [Held(*row) for row in found]
 
     def check(self) -> None:
-        """What holds inside the store: identities once, versions dense and in order, commands remembered with events."""
+        """What holds inside the store: identities once, versions dense and in order, commands remembered with
+        events."""
         report, name = self._report, self._context.name
         events, identities = self.ask("select count(*), count(identity) from {events}")[0]
         report.passed("I2", identities)
@@ -169,7 +173,8 @@ class Store:
             report.broken("I8", f"{name}: command {key} was acknowledged with version {version} of {stream}")
 
     def check_guards(self) -> None:
-        """Nobody can change what is stored: the triggers stand, and the writer's role has no right that would do it."""
+        """Nobody can change what is stored: the triggers stand, and the writer's role has no right that would
+        do it."""
         report, name, schema = self._report, self._context.name, self._context.schema
         tables = [f"{schema}.events", f"{schema}.commands"]
         standing = {(table, trigger) for trigger, table, always in self.ask(_GUARDS, tables) if always}
@@ -185,7 +190,8 @@ class Store:
 
 
 class Checkpoints:
-    """Digests of the log up to positions, kept from one verification to the next: nothing before one may change."""
+    """Digests of the log up to positions, kept from one verification to the next: nothing before one may
+    change."""
 
     def __init__(self, folder: Path, context: Context, report: Report) -> None:
         self._file = folder / f"{context.name}.json"
@@ -238,8 +244,8 @@ class Checkpoints:
 
 
 async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report: Report) -> None:
-    """Opening + movements = closing: PostgreSQL sums the stored postings, MongoDB the movements, and both must give
-    the balance that the view folded, per account and currency; every certificate must close."""
+    """Opening + movements = closing: PostgreSQL sums the stored postings, MongoDB the movements, and both
+    must give the balance that the view folded, per account and currency; every certificate must close."""
     for certificate, currency, opening, credits, debits, closing in await asyncio.to_thread(
         store.ask, _CERTIFIED
     ):
@@ -292,7 +298,8 @@ Sums = dict[str, dict[str, tuple[int, int]]]
 
 
 class SummedByAccount:
-    """The stored postings up to a position, summed by account in the order of their ids, each body parsed once."""
+    """The stored postings up to a position, summed by account in the order of their ids, each body parsed
+    once."""
 
     def __init__(self, store: Store, head: int) -> None:
         self._rows = (Summed(*row) for row in store.rows(_BY_ACCOUNT, POSTING_NAMES, head))
