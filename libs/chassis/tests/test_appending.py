@@ -126,3 +126,20 @@ def test_every_connection_has_its_limits(postgres_url: str, schema: str) -> None
     known = psycopg.conninfo.conninfo_to_dict(recorder.connection().info.dsn)
     assert (known["tcp_user_timeout"], known["connect_timeout"]) == ("10000", "5")
     recorder.close()
+
+
+async def test_reads_go_on_after_all_idle_connections_were_lost(
+    store: EventStore, postgres_url: str, schema: str
+) -> None:
+    """As after a restart of the server, which none of them has noticed."""
+    await store.append_bulk([StoredEvent(UUID(int=4), 1, "noted", b"{}")])
+    await asyncio.gather(*(store.head_position() for _ in range(20)))
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        lost = other.execute(
+            "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity"
+            " where pid <> pg_backend_pid() and state = 'idle' and query like %s",
+            (f"%{schema}%",),
+        ).fetchone()
+    assert lost is not None
+    assert lost[0] > 0
+    assert await asyncio.gather(*(store.head_position() for _ in range(20))) == [1] * 20

@@ -9,6 +9,7 @@ from typing import Final, ParamSpec, TypeVar
 from uuid import UUID
 
 from chassis.clock import Clock, SystemClock
+from chassis.connections.transient import StoreUnavailable
 from chassis.write.events import StoredEvent
 from chassis.write.store.appender import Appender
 from chassis.write.store.items import Append, AppendResult, CommandSeen
@@ -62,7 +63,7 @@ class EventStore:
 
         Raises VersionConflict or IdentityConflict, and then stores none.
         """
-        return await self._read(lambda recorder: recorder.append_bulk(events))
+        return await self._in_reader(lambda recorder: recorder.append_bulk(events))
 
     async def read_stream(
         self, stream_id: UUID, after: int = 0, limit: int | None = None
@@ -111,7 +112,9 @@ class EventStore:
         self, stream_id: UUID, kind: str, version: int, position: int, body: bytes
     ) -> None:
         """Keeps a snapshot unless a newer one is there."""
-        await self._read(lambda recorder: recorder.keep_snapshot(stream_id, kind, version, position, body))
+        await self._in_reader(
+            lambda recorder: recorder.keep_snapshot(stream_id, kind, version, position, body)
+        )
 
     async def close(self) -> None:
         """Writes the waiting appends, then closes threads and connections.
@@ -140,7 +143,24 @@ class EventStore:
     ) -> "asyncio.Future[list[AppendResult]]":
         return asyncio.get_running_loop().run_in_executor(self._writing, write, items)
 
-    async def _read(self, use: Callable[[Recorder], T]) -> T:
+    async def _read(self, question: Callable[[Recorder], T]) -> T:
+        """Asks once more over a new connection where the one at hand was lost.
+
+        An idle connection does not notice that its server was restarted.
+        """
+
+        def asked(recorder: Recorder) -> T:
+            was_connected = recorder.connected
+            try:
+                return question(recorder)
+            except StoreUnavailable:
+                if not was_connected:
+                    raise
+                return question(recorder)
+
+        return await self._in_reader(asked)
+
+    async def _in_reader(self, use: Callable[[Recorder], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, self._with_recorder, use)
 
     def _with_recorder(self, use: Callable[[Recorder], T]) -> T:

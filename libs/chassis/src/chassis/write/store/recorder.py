@@ -310,6 +310,11 @@ class Recorder:
         with suppress(OSError, psycopg.Error), socket(fileno=dup(connection.pgconn.socket)) as line:
             line.shutdown(SHUT_RDWR)
 
+    @property
+    def connected(self) -> bool:
+        """Whether a connection is at hand; it may have been lost meanwhile."""
+        return self._connection is not None
+
     def connection(self) -> Connection:
         """The connection, opened where needed."""
         if self._connection is None or self._connection.closed:
