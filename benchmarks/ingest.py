@@ -33,7 +33,7 @@ from sync_ingest.adapters.canonical import CanonicalAdapter
 from sync_ingest.adapters.port import FeedFile
 from sync_ingest.domain.records import Posting
 from sync_ingest.ledger import SCHEMA, StoreLedger
-from sync_ingest.pipeline import Origin, Pipeline
+from sync_ingest.pipeline import FeedIntake, Pipeline
 
 ACCOUNTS = 2_000
 INGEST_WANTED = 0.50
@@ -132,7 +132,7 @@ class Bench:
         files = [FeedFile("feed", 1, opener)]
         batches = (batch.items for batch in CanonicalAdapter().read(files))
         started = time.perf_counter()
-        for _ in pipeline.book(batches, [Origin(UUID(int=1), "feed", open=True)]):
+        for _ in pipeline.book(batches, [FeedIntake(UUID(int=1), "feed", open=True)]):
             pass
         return time.perf_counter() - started
 
