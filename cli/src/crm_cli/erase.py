@@ -5,17 +5,17 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import typer
-from chassis.clock import Clock, SystemClock, uuid7
+from chassis.clock import Clock, SystemClock
 from chassis.connections.transient import TRANSIENT, why
 from chassis.privacy.tokens import Caller
-from chassis.write.deciding import CommandContext, Refusal
+from chassis.write.deciding import Refusal
 from customer.connections import both_sides
 from customer.permissions import ROLES
 from customer.settings import CustomerSettings
 
 from crm_cli.answers import Json, answer
 from crm_cli.exits import WRONG, failed
-from crm_cli.person import Reason, Token, caller_of
+from crm_cli.person import Reason, Token, caller_of, commanding
 from crm_cli.running import customer_settings
 
 KEYS_GONE_WITHIN_SECONDS: Final = 30.0
@@ -50,18 +50,9 @@ async def _erased(
     settings: CustomerSettings, customer: UUID, caller: Caller, reason: str, clock: Clock
 ) -> tuple[int, bool]:
     """The version of the customer after it, and whether its key is gone within the time."""
-    now = clock.now()
-    context = CommandContext(
-        actor=caller.subject,
-        now=now,
-        command_id=uuid7(now),
-        post=caller.post,
-        on_behalf_of=caller.on_behalf_of,
-        reason=reason,
-        privilege="high",
-    )
-    async with both_sides(settings, clock) as (desk, write, _):
-        outcome = await desk.erase(customer, context)
+    context = commanding(caller, clock.now(), reason)
+    async with both_sides(settings, clock) as (service, write, _):
+        outcome = await service.erase(customer, context)
         until = clock.monotonic() + KEYS_GONE_WITHIN_SECONDS
         while not await asyncio.to_thread(write.ring.erased, [customer]):
             if clock.monotonic() >= until:

@@ -1,16 +1,15 @@
 """Records an act on the command line in the store of a context."""
 
-from chassis.clock import SystemClock, uuid7
+from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import StoreUnavailable
-from chassis.write.deciding import CommandContext
 from chassis.write.operations import OperatorActed, note_operation
 from chassis.write.store import Recorder
 from contracts.roles import ADMINISTRATOR, OPERATOR
 from customer.catalogue import CONTEXT, SCHEMA, catalogue
 
 from crm_cli.exits import failed
-from crm_cli.person import caller_of
+from crm_cli.person import caller_of, commanding
 
 MAY_OPERATE = frozenset({OPERATOR, ADMINISTRATOR})
 
@@ -23,16 +22,7 @@ def noted(
     Ends the command with 2 where the actor may not act, or the store does not answer.
     """
     caller = caller_of(settings, token, MAY_OPERATE)
-    now = SystemClock().now()
-    context = CommandContext(
-        actor=caller.subject,
-        now=now,
-        command_id=uuid7(now),
-        post=caller.post,
-        on_behalf_of=caller.on_behalf_of,
-        reason=reason,
-        privilege="high",
-    )
+    context = commanding(caller, SystemClock().now(), reason)
     recorder = Recorder(settings.postgres_url, SCHEMA)
     try:
         note_operation(recorder, catalogue(), CONTEXT, OperatorActed(action, target), context)

@@ -26,21 +26,21 @@ def web() -> Factories:
 
 def views() -> Factories:
     """Everything that writes read models."""
-    return {name: factory for name, factory in _roles().items() if name.endswith("-views")}
+    return _roles(lambda role: role == "views")
 
 
 def workers() -> Factories:
     """Relays, policies and feeds."""
-    served = ("-views", "-api")
-    return {name: factory for name, factory in _roles().items() if not name.endswith(served)}
+    return _roles(lambda role: role not in {"views", "api"})
 
 
-def _roles() -> Factories:
-    """The roles of all services."""
+def _roles(wanted: Callable[[str], bool]) -> Factories:
+    """The wanted roles of all services."""
     return {
         f"{service.name}-{name}": factory
         for service in services()
         for name, factory in service.roles(settings_of(service.settings)).items()
+        if wanted(name)
     }
 
 

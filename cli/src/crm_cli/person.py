@@ -7,12 +7,14 @@ import getpass
 import os
 import sys
 from collections.abc import Collection
+from datetime import datetime
 from typing import Annotated, Final, NoReturn
 
 import typer
-from chassis.clock import SystemClock
+from chassis.clock import SystemClock, uuid7
 from chassis.connections.settings import TokenSettings
 from chassis.privacy.tokens import Caller, TokenInvalid, verifier_of
+from chassis.write.deciding import CommandContext
 from sync_ingest.ingesting import Acting
 from sync_ingest.permissions import COMMANDS, ROLES
 
@@ -66,3 +68,16 @@ def _user() -> str:
 def _fail(message: str) -> NoReturn:
     print(f"crm: {message}", file=sys.stderr)
     raise typer.Exit(code=2)
+
+
+def commanding(caller: Caller, now: datetime, reason: str | None) -> CommandContext:
+    """What a command of this caller brings along: its own id, and the right of the command line."""
+    return CommandContext(
+        actor=caller.subject,
+        now=now,
+        command_id=uuid7(now),
+        post=caller.post,
+        on_behalf_of=caller.on_behalf_of,
+        reason=reason,
+        privilege="high",
+    )
