@@ -116,7 +116,8 @@ class Edge:
         headers: dict[bytes, bytes] = {name: value for name, value in scope["headers"] if name in _READ}
         method = _method(scope)
         if method == "HEAD":
-            scope["method"] = "GET"  # the same response without its body
+            # The same response without its body. The server reads the method of its own scope.
+            scope = {**scope, "method": "GET"}
         held = _Held()
         self._in_flight += 1
         looked_at = scope["path"] in UNTRACED
