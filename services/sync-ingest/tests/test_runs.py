@@ -739,6 +739,19 @@ def test_holders_and_closings_said_again_in_another_file_add_no_event(ingest, so
     assert ingest.ledger.head_position() - after == 2
 
 
+def test_a_list_that_comes_late_gives_nobody_the_account_back(ingest, source):
+    def listed(day, *parties):
+        holders = tuple(ListedHolder(party, "owner") for party in parties)
+        return lines(HoldersRecord(account="A1", holders=holders, listed_on=day))
+
+    take(ingest, source, lines(*MASTER))
+    take(ingest, source, listed(DAY - timedelta(days=1), "P1"))
+    take(ingest, source, listed(DAY, "P1"))
+    head = ingest.ledger.head_position()
+    take(ingest, source, listed(DAY - timedelta(days=1), "P1", "P2"))
+    assert ingest.ledger.head_position() - head == 2, "an intake and a certificate"
+
+
 def test_a_right_whose_days_contradict_each_other_is_quarantined(ingest, source):
     right = HolderRecord(account="A1", party="P1", role="owner", held_from=DAY, held_until=date(2020, 1, 1))
     take(ingest, source, lines(right, AccountClosedRecord(account="A1", closed_on=date(9999, 1, 1))))

@@ -32,7 +32,7 @@ from sync_ingest.domain.booking import (
 )
 from sync_ingest.domain.controls import FeedRead
 from sync_ingest.domain.events import AccountSeen, FeedRecordQuarantined, PostingUndone
-from sync_ingest.domain.holders import changed_rights, rights_of, written
+from sync_ingest.domain.holders import changed_rights, holders_of, written
 from sync_ingest.domain.identities import (
     Digester,
     QuarantineId,
@@ -878,7 +878,7 @@ class Pipeline:
                 revision += 1
                 identity = described_id(subject, revision)
                 wanted.append((item, record, stream, event, identity))
-            if events:
+            if after != before:
                 revisions[subject] = (revision, after)
         known = self._ledger.known([identity for *_, identity in wanted])
         heads = self._heads_of([stream for _, _, stream, _, _ in wanted])
@@ -902,8 +902,9 @@ class Pipeline:
     ) -> tuple[str, Sequence[MasterEvent]]:
         """What is remembered of a thing after a record, and the events that tell what the record changes."""
         if isinstance(record, (HolderRecord, HoldersRecord)):
-            rights, changes = changed_rights(self._ids, self.source, record, rights_of(before), self._today())
-            return written(rights), changes
+            holders = holders_of(before)
+            after, changes = changed_rights(self._ids, self.source, record, holders, self._today())
+            return written(after), changes
         after = content_digest(same_content(record), digest_key)
         return after, [] if after == before else [described(self._ids, self.source, record)]
 

@@ -145,7 +145,10 @@ class ListedHolder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HoldersRecord(Record, frozen=True, tag="holders"):
-    """All holders of an account on the bank day `listed_on`, by default today. Who is absent holds it no longer."""
+    """All holders of an account on the bank day `listed_on`, by default today. Who is absent holds it no longer.
+
+    A list of an earlier day than one that was read before changes nothing. A right that begins later stays.
+    """
 
     account: Key
     holders: Annotated[tuple[ListedHolder, ...], Meta(max_length=1_000)]
