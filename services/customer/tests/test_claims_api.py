@@ -5,6 +5,8 @@ from uuid import UUID
 
 import pytest
 from chassis.clock import SystemClock
+from customer.domain.customer import REFERENCES_MAX
+from customer.domain.events import ContactDetailsChanged
 from customer.identities import customer_of_party
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed
 
@@ -112,6 +114,55 @@ async def test_a_number_goes_from_customer_to_customer_and_the_same_command_agai
     assert (await names(store, first))[-1] == "reference-linked"
 
 
+async def test_an_announced_end_is_brought_forward_by_an_unlinking_and_by_a_move(
+    api, store, policy, key_ring
+):
+    await policy(described(key_ring))
+    first, second = str(customer_of_party(PARTY)), await register(api, "a")
+    path = f"/customers/{first}/references/{PARTY}"
+    for version, day in ((2, "2030-01-01"), (3, "2029-01-01")):
+        body = WHY | {"effective_on": day}
+        unlinked = await api.post(f"{path}/unlink", json=body, headers=at(version, day))
+        assert unlinked.status_code == 200, unlinked.text
+    moved = await api.post(f"{path}/move", json=WHY | {"to": second}, headers=at(4, "m"))
+    assert moved.status_code == 200, moved.text
+    assert await names(store, second) == ["customer-registered", "reference-linked"]
+
+
+async def test_a_number_that_is_anothers_from_a_later_day_on_is_not_free_before_it(
+    api, store, policy, key_ring
+):
+    await policy(described(key_ring))
+    first, heir, third = str(customer_of_party(PARTY)), await register(api, "a"), await register(api, "b")
+    path = f"/customers/{first}/references/{PARTY}"
+    move = WHY | {"to": heir, "effective_on": "2030-01-01"}
+    assert (await api.post(f"{path}/move", json=move, headers=at(2, "m"))).status_code == 200
+    assert (await api.post(f"{path}/unlink", json=WHY, headers=at(3, "u"))).status_code == 200
+    body = {"source": "core", "key": "4711"}
+    refused = await api.post(f"/customers/{third}/references", json=body, headers=at(1, "l"))
+    assert (refused.status_code, refused.json()["code"]) == (409, "already-recorded")
+
+
+@pytest.mark.parametrize("why", ["another had it that day", "full"])
+async def test_a_move_that_its_target_refuses_unlinks_nothing(api, store, policy, key_ring, why):
+    await policy(described(key_ring))
+    many = [{"source": "fund", "key": str(number)} for number in range(REFERENCES_MAX)]
+    first, second = str(customer_of_party(PARTY)), await register(api, "a")
+    third = await register(api, "b", references=many if why == "full" else [])
+    path = f"/customers/{first}/references/{PARTY}"
+    loser, version, day = first, 2, "2026-02-01"
+    if why != "full":
+        move = WHY | {"to": second, "effective_on": day}
+        assert (await api.post(f"{path}/move", json=move, headers=at(2, "m"))).status_code == 200
+        loser, version, day = second, 2, "2025-01-01"
+    before = await names(store, loser)
+    move = WHY | {"to": third, "effective_on": day}
+    path = f"/customers/{loser}/references/{PARTY}"
+    refused = await api.post(f"{path}/move", json=move, headers=at(version, "n"))
+    assert refused.status_code == 409, refused.text
+    assert await names(store, loser) == before
+
+
 async def test_of_two_that_take_a_free_number_at_once_one_gets_it(api, store, policy, key_ring):
     await policy(described(key_ring))
     first = str(customer_of_party(PARTY))
@@ -142,6 +193,25 @@ async def test_a_claimed_number_is_confirmed_or_rejected_with_a_reason(api, stor
     assert await names(store, third) == ["customer-registered", "reference-claimed"]
     reasons = [one["reason"] for one in (await api.get(f"/customers/{other}/events")).json()["items"]]
     assert reasons == [None, None, WHY["reason"]]
+
+
+async def test_a_confirmed_description_claims_its_identity_number_and_names_what_is_invalid(
+    api, store, policy, key_ring, handler
+):
+    customer = await register(api, "a", references=[{"source": "core", "key": "4711"}])
+    await policy(described(key_ring, name="李娜", identity_number=NUMBER, email="li"))
+    path = f"/customers/{customer}/references/{PARTY}"
+    assert (await api.post(f"{path}/confirm", json=WHY, headers=at(3, "c"))).status_code == 200
+    assert (await names(store, customer))[3] == "reference-confirmed"
+    events = await told(store, handler, UUID(customer))
+    assert [one.invalid for one in events if isinstance(one, ContactDetailsChanged)] == [("email",)]
+    refused = await api.post("/customers", json=LI | {"identity_number": NUMBER}, headers=key("b"))
+    assert (refused.status_code, refused.json()["code"]) == (409, "identity-number-known")
+    other = await register(api, "d", references=[{"source": "core", "key": "2"}])
+    await policy(described(key_ring, number="2", name="李娜", identity_number=NUMBER))
+    path = f"/customers/{other}/references/{IDS.party('core', '2')}"
+    assert (await api.post(f"{path}/confirm", json=WHY, headers=at(3, "e"))).status_code == 200
+    assert (await names(store, other))[-1] == "identity-number-shared"
 
 
 async def test_a_contradiction_is_resolved_by_a_person(api, store, policy, key_ring, handler):

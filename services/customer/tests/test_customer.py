@@ -1,6 +1,6 @@
 """A customer's rules, as given, when, then."""
 
-from datetime import date
+from datetime import date, timedelta
 from uuid import UUID
 
 import msgspec
@@ -193,7 +193,7 @@ def test_a_reference_is_unlinked_on_a_day_and_linked_again_under_another_identit
     unlinked = ReferenceUnlinked(until=TOMORROW, **core_says)
     story = customer.given(by_source, core_linked).when(UnlinkReference(core.party, TOMORROW)).then(unlinked)
     story.when(UnlinkReference(core.party, TOMORROW)).then_nothing()
-    story.when(UnlinkReference(core.party, TODAY)).then_rejected(ReferenceSettled)
+    story.when(UnlinkReference(core.party, TOMORROW + timedelta(days=1))).then_rejected(ReferenceSettled)
     story.when(RejectReference(core.party)).then_rejected(ReferenceSettled)
     renamed = Details(name="张伟明", phone="13800001234")
     assert story.when(describe(renamed)).decided[0] == CustomerRenamed(name="张伟明", **core_says)
@@ -201,6 +201,37 @@ def test_a_reference_is_unlinked_on_a_day_and_linked_again_under_another_identit
     again = msgspec.structs.replace(core, claim=UUID(int=5))
     linked = story.when(TakeOverReference(again, TOMORROW)).then(again.linked(TOMORROW))
     assert [identify(one) for one in linked.history] == [None, core.party, None, UUID(int=5)]
+
+
+def test_an_announced_end_of_a_link_is_brought_forward():
+    story = customer.given(by_source, core_linked, ReferenceUnlinked(until=TOMORROW, **core_says))
+    earlier = story.when(UnlinkReference(core.party, TODAY)).then(ReferenceUnlinked(until=TODAY, **core_says))
+    assert not customer_decider.fold(earlier.history).has_later(core.party, TODAY)
+
+
+def test_a_claim_that_is_given_up_ends_at_once_and_nothing_confirms_it():
+    announced = ReferenceUnlinked(until=TOMORROW, **core_says)
+    story = customer.given(identified, core_claimed).when(UnlinkReference(core.party, TOMORROW))
+    story = story.then(announced)
+    assert not customer_decider.fold(story.history).has_later(core.party, TODAY)
+    story.when(describe(same)).then_nothing()
+    story.when(ConfirmReference(core.party)).then_rejected(ReferenceSettled)
+
+
+def test_a_claim_that_is_rejected_leaves_what_was_known_of_the_link_before():
+    contradicted = DetailsContradicted(phone="13900009999", **core_says)
+    ended = ReferenceUnlinked(until=TODAY, **core_says)
+    history = [
+        by_staff,
+        core_linked,
+        contradicted,
+        ended,
+        msgspec.structs.replace(core_claimed, claim=UUID(int=5)),
+    ]
+    story = customer.given(*history).when(RejectReference(core.party)).then(ReferenceRejected(**core_says))
+    assert customer_decider.fold(story.history) == customer_decider.fold(history[:-1])
+    resolved = ContradictionResolved(field="phone", accepted=True, **core_says)
+    story.when(ResolveContradiction("phone", core.party, True)).then(resolved)
 
 
 def test_a_confirmed_reference_is_unlinked_and_not_rejected():

@@ -21,6 +21,7 @@ from customer.catalogue import CONTEXT
 from customer.claims import Claims, IdentityNumberKnown, number_claim
 from customer.domain.customer import (
     ChangeContactDetails,
+    ConfirmReference,
     CorrectIdentityDetails,
     Customer,
     CustomerCommand,
@@ -29,11 +30,13 @@ from customer.domain.customer import (
     EraseCustomer,
     LinkReference,
     Reference,
+    ReferenceNotLinked,
     RegisterCustomer,
     RenameCustomer,
     ResolveContradiction,
     TakeOverReference,
     UnlinkReference,
+    decide,
 )
 from customer.domain.events import CustomerEvent, HeldAccount
 from customer.identities import customer_of_command
@@ -108,6 +111,7 @@ class CustomerService:
         """
         if to == customer or not await self.store.stream_heads([to]):
             raise CustomerNotRegistered
+        await self._check_move(customer, party, to, effective_on)
         outcome = await self.change(customer, UnlinkReference(party, effective_on), context, version)
         link = (await self.handler.load(customer)).state.links[party]
         claim = await self.claims.of_party(party, effective_on)
@@ -123,6 +127,18 @@ class CustomerService:
         )
         await self.handler.handle(to, TakeOverReference(reference, effective_on), taking)
         return outcome
+
+    async def _check_move(self, customer: UUID, party: UUID, to: UUID, effective_on: date) -> None:
+        """Raises what would refuse the second step of a move, so that no number is unlinked and then nobody's."""
+        for one in (customer, to):
+            self.handler.forget(one)
+        if (link := (await self.handler.load(customer)).state.links.get(party)) is None:
+            raise ReferenceNotLinked
+        claim = await self.claims.of_party(party, effective_on, without=customer)
+        if not claim.free_for(to):
+            raise AlreadyRecorded
+        reference = Reference(link.source, link.key, PartyId(party))
+        decide(TakeOverReference(reference, effective_on), (await self.handler.load(to)).state)
 
     async def erase(
         self, customer: UUID, context: CommandContext, version: int | None = None
@@ -177,6 +193,11 @@ class CustomerService:
                 if fit.identity_number != state.values.get("identity_number"):
                     claim = number_claim(self.ids, fit)
                 return CorrectIdentityDetails(fit.born_on, fit.identity_number, claim)
+            case ConfirmReference(party):
+                link = state.links.get(party)
+                described = {} if link is None else link.described or {}
+                kept = normalised_or_kept(Details(**{"name": None, "kind": kind, **described}), today)
+                return ConfirmReference(party, number_claim(self.ids, kept), None, kept.invalid)
             case ResolveContradiction(field="identity_number", party=party, accept=True):
                 number = state.contradictions.get("identity_number", {}).get(party)
                 kept = normalised_or_kept(Details(name=None, kind=kind, identity_number=number), today)
@@ -199,7 +220,9 @@ class CustomerService:
                 raise
         return await self.handler.handle(customer, free, context, expected_version=version)
 
-    async def _free(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
+    async def _free(  # noqa: PLR0911 (one arm per command)
+        self, customer: UUID, command: CustomerCommand
+    ) -> CustomerCommand:
         match command:
             case RegisterCustomer(details, references, _, first):
                 found = tuple([await self._free_reference(customer, one) for one in references])
@@ -210,6 +233,13 @@ class CustomerService:
             case CorrectIdentityDetails(_, number, first):
                 claim = await self._free_number(customer, first, number)
                 return structs.replace(command, number_claim=claim)
+            case ConfirmReference(party, first) if first is not None:
+                link = (await self.handler.load(customer)).state.links.get(party)
+                stated = {} if link is None else link.described or {}
+                found = await self.claims.of_number(first, stated.get("identity_number", ""))
+                if found.free_for(customer):
+                    return structs.replace(command, number_claim=found.identity)
+                return structs.replace(command, number_claim=None, shared_with=found.holder)
             case ResolveContradiction(field, party, _, first) if first is not None:
                 state = (await self.handler.load(customer)).state
                 number = state.contradictions.get(field, {}).get(party)

@@ -69,20 +69,27 @@ class Claims:
     handler: CommandHandler[CustomerCommand, Customer, CustomerEvent]
     store: EventStore
 
-    async def of_party(self, party: UUID, day: date) -> Claim:
-        """Returns the claim on a party on a bank day, confirmed or not."""
-        return await self._of(party, lambda customer: customer.has(party, day))
+    async def of_party(self, party: UUID, day: date, *, without: UUID | None = None) -> Claim:
+        """Returns the claim on a party on a bank day, confirmed or not; without one on that day, that of a later day.
+
+        A number that is another customer's from a later day on is not free before it. `without` is a customer that is
+        about to give the number up.
+        """
+        on_day = await self._of(party, lambda customer: customer.has(party, day), without)
+        if on_day.holder is not None:
+            return on_day
+        return await self._of(party, lambda customer: customer.has_later(party, day), without)
 
     async def of_number(self, first: UUID, number: str) -> Claim:
         """Returns the claim on an identity number; `first` is the identity that is derived from it."""
         return await self._of(first, lambda customer: customer.values.get("identity_number") == number)
 
-    async def _of(self, first: UUID, has: Callable[[Customer], bool]) -> Claim:
+    async def _of(self, first: UUID, has: Callable[[Customer], bool], without: UUID | None = None) -> Claim:
         ids = [nth(first, number) for number in range(CLAIMS_MAX)]
         taken = {one.identity: one.stream_id for one in await self.store.read_identities(ids)}
         for identity in reversed(ids):
             stream = taken.get(identity)
-            if stream is not None:
+            if stream is not None and stream != without:
                 # The cached state of the customer may be older than the event by which it gave the number up.
                 self.handler.forget(stream)
                 if has((await self.handler.load(stream)).state):

@@ -190,9 +190,16 @@ class TakeOverReference(msgspec.Struct, frozen=True):
 
 
 class ConfirmReference(msgspec.Struct, frozen=True):
-    """A person confirms that a claimed number belongs to this customer."""
+    """A person confirms that a claimed number belongs to this customer.
+
+    The rest is about the description of its party that waits: `invalid` names values that cannot be right, and
+    `shared_with` the customer that has its identity number already.
+    """
 
     party: UUID
+    number_claim: UUID | None = None
+    shared_with: UUID | None = None
+    invalid: tuple[str, ...] = ()
 
 
 class RejectReference(msgspec.Struct, frozen=True):
@@ -263,7 +270,10 @@ CustomerCommand = (
 
 
 class Link(msgspec.Struct, frozen=True):
-    """An external id of a customer. `described`: the description of a disputed one's party in master data."""
+    """An external id of a customer. `described`: the description of a disputed one's party in master data.
+
+    `earlier` is the link that had ended when the number was claimed again.
+    """
 
     source: str
     key: str
@@ -271,12 +281,16 @@ class Link(msgspec.Struct, frozen=True):
     linked_from: date | None = None
     until: date | None = None
     described: dict[Detail, str] | None = None
+    earlier: "Link | None" = None
 
     def stands_on(self, day: date) -> bool:
         """Whether the number belongs to the customer on a bank day, confirmed or not."""
-        return (self.linked_from is None or self.linked_from <= day) and (
-            self.until is None or day < self.until
-        )
+        return (self.linked_from is None or self.linked_from <= day) and self.ends_after(day)
+
+    def ends_after(self, day: date) -> bool:
+        """Whether the number belongs to the customer on a bank day or later. A claim that nobody confirmed ends at
+        once."""
+        return self.until is None or (self.confirmed and day < self.until)
 
 
 class Customer(msgspec.Struct, frozen=True):
@@ -306,6 +320,11 @@ class Customer(msgspec.Struct, frozen=True):
         link = self.links.get(party)
         return link is not None and link.stands_on(day)
 
+    def has_later(self, party: UUID, day: date) -> bool:
+        """Whether the party belongs to this customer on a bank day or later, confirmed or not."""
+        link = self.links.get(party)
+        return link is not None and link.ends_after(day)
+
 
 def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
     command: CustomerCommand, customer: Customer
@@ -332,11 +351,7 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
         case TakeOverReference(reference, linked_from):
             return _linked(customer, reference.party, reference.linked(linked_from))
         case ConfirmReference(party):
-            link = _open_link(customer, party)
-            if link.confirmed:
-                return []
-            confirmed = ReferenceConfirmed(source=link.source, party_id=party)
-            return [confirmed, *_differences(customer, link.source, party, link.described or {})]
+            return _confirmed(command, customer)
         case RejectReference(party):
             link = _open_link(customer, party)
             if link.confirmed:
@@ -344,10 +359,13 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
             return [ReferenceRejected(source=link.source, party_id=party)]
         case UnlinkReference(party, until):
             known = customer.links.get(party)
-            if known is not None and known.until == until:
+            if known is None:
+                raise ReferenceNotLinked
+            if known.until == until:
                 return []
-            link = _open_link(customer, party)
-            return [ReferenceUnlinked(source=link.source, party_id=party, until=until)]
+            if known.until is not None and known.until < until:
+                raise ReferenceSettled  # another customer may have the number since
+            return [ReferenceUnlinked(source=known.source, party_id=party, until=until)]
         case ChangeContactDetails(phone, email, address):
             wanted: dict[Detail, str | None] = {"phone": phone, "email": email, "address": address}
             return _stated(customer, _changed(customer, wanted))
@@ -390,9 +408,11 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
                 customer, event.party_id, Link(event.source, event.key, True, event.linked_from)
             )
         case ReferenceClaimed():
-            return _with_link(customer, event.party_id, Link(event.source, event.key, False))
+            earlier = customer.links.get(event.party_id)
+            return _with_link(customer, event.party_id, Link(event.source, event.key, False, earlier=earlier))
         case ReferenceConfirmed():
-            link = msgspec.structs.replace(customer.links[event.party_id], confirmed=True, described=None)
+            claimed = customer.links[event.party_id]
+            link = msgspec.structs.replace(claimed, confirmed=True, described=None, earlier=None)
             return _with_link(customer, event.party_id, link)
         case ReferenceDisputed():
             described: dict[Detail, str] = {
@@ -401,6 +421,9 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             link = msgspec.structs.replace(customer.links[event.party_id], described=described)
             return _with_link(customer, event.party_id, link)
         case ReferenceRejected():
+            earlier = customer.links[event.party_id].earlier
+            if earlier is not None:
+                return _with_link(customer, event.party_id, earlier)
             links = {party: link for party, link in customer.links.items() if party != event.party_id}
             return msgspec.structs.replace(customer, links=links)
         case ReferenceUnlinked():
@@ -441,7 +464,7 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             return customer
         case CustomerErased():
             bare = {
-                party: msgspec.structs.replace(link, key="", described=None)
+                party: msgspec.structs.replace(link, key="", described=None, earlier=None)
                 for party, link in customer.links.items()
             }
             return Customer(origin=customer.origin, kind=customer.kind, links=bare, erased=True)
@@ -481,7 +504,7 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     evolve=evolve,
     identify=identify,
     state_type=Customer,
-    state_version=3,
+    state_version=4,
 )
 
 
@@ -535,6 +558,23 @@ def _adopted(command: AdoptDescription, customer: Customer) -> list[CustomerEven
             return events
     if command.shared_with is not None:
         events.append(IdentityNumberShared(source=source, party_id=party, customer_id=command.shared_with))
+    return events
+
+
+def _confirmed(command: ConfirmReference, customer: Customer) -> list[CustomerEvent]:
+    party = command.party
+    link = _open_link(customer, party)
+    if link.confirmed:
+        return []
+    events: list[CustomerEvent] = [ReferenceConfirmed(source=link.source, party_id=party)]
+    stated = link.described or {}
+    events += _differences(
+        customer, link.source, party, stated, invalid=command.invalid, number_claim=command.number_claim
+    )
+    if command.shared_with is not None:
+        events.append(
+            IdentityNumberShared(source=link.source, party_id=party, customer_id=command.shared_with)
+        )
     return events
 
 

@@ -184,12 +184,12 @@ def _rejected(document: Document, event: Delivered) -> Document:
 
 
 def _unlinked(document: Document, event: Delivered) -> Document:
-    party, until = event.data["party_id"], event.data["until"]
-    parties = [
-        {**one, "until": until} if one["party_id"] == party and one.get("until") is None else one
-        for one in document["parties"]
-    ]
-    return {"parties": parties, "claimed": _unclaimed(document, event)}
+    """Ends the party's last link, or brings its announced end forward."""
+    until, parties, claimed = event.data["until"], list(document["parties"]), _unclaimed(document, event)
+    own = [at for at, one in enumerate(parties) if one["party_id"] == event.data["party_id"]]
+    if own and len(claimed) == len(document.get("claimed", ())):
+        parties[own[-1]] = {**parties[own[-1]], "until": until}
+    return {"parties": parties, "claimed": claimed}
 
 
 _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
