@@ -1,14 +1,19 @@
 """References that go from customer to customer, contradictions, and identity numbers, over HTTP."""
 
 import asyncio
-from uuid import UUID
+from datetime import timedelta
+from uuid import UUID, uuid5
 
 import pytest
 from chassis.clock import SystemClock
-from customer.domain.customer import REFERENCES_MAX
+from chassis.write.deciding import CommandContext, CommandKeyReused
+from customer.application import CustomerService
+from customer.catalogue import catalogue
+from customer.domain.customer import REFERENCES_MAX, CorrectIdentityDetails, Details, RegisterCustomer
 from customer.domain.events import ContactDetailsChanged
 from customer.identities import customer_of_party
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed
+from msgspec import structs
 
 from .test_api import WANG, api, key
 from .test_policy import PARTY, START, described, told
@@ -19,6 +24,7 @@ __all__ = ["api", "bank", "queries"]
 LI = {"name": "李娜", "phone": "13911113333", "stated_assets": WANG["stated_assets"]}
 NUMBER = "110101199001310026"
 WHY = {"reason": "the customer showed the card"}
+NOBODY = RegisterCustomer(Details(name="李娜", phone="13911113333"))
 
 
 def at(version, name):
@@ -105,7 +111,7 @@ async def test_a_number_goes_from_customer_to_customer_and_the_same_command_agai
     for target in (second, first):
         body = {"source": "core", "key": "4711"}
         answer = await api.post(
-            f"/customers/{target}/references", json=body, headers=at(2 + (target == first), "l")
+            f"/customers/{target}/references", json=body, headers=at(2 + (target == first), f"l{target}")
         )
         assert answer.status_code == (200 if target == second else 409), answer.text
     back = {"to": first, **WHY}
@@ -161,6 +167,48 @@ async def test_a_move_that_its_target_refuses_unlinks_nothing(api, store, policy
     refused = await api.post(f"{path}/move", json=move, headers=at(version, "n"))
     assert refused.status_code == 409, refused.text
     assert await names(store, loser) == before
+
+
+async def test_a_command_that_comes_again_gets_its_answer_whatever_was_looked_up_for_it(
+    store, handler, queries, policy, key_ring
+):
+    """An identity number that is taken now, a party that has moved on, another day: none of it is in the request."""
+    days = [START.date()]
+
+    async def reached(context, position, seconds):
+        return True
+
+    service = CustomerService(
+        handler, store, catalogue(), queries, IDS, SystemClock(), lambda: days[-1], reached
+    )
+
+    def context(name):
+        return CommandContext(
+            actor="chen", now=START, command_id=uuid5(IDS.party("core", name), name), idempotency_key=name
+        )
+
+    first = customer_of_party(PARTY)
+    await policy(described(key_ring))
+    second, third = [(await service.register(NOBODY, context(name))).stream_id for name in ("s", "t")]
+    commands = [
+        lambda: service.register(
+            structs.replace(
+                NOBODY, details=Details(name="李娜", phone="13911113333", identity_number=NUMBER)
+            ),
+            context("r"),
+        ),
+        lambda: service.change(second, CorrectIdentityDetails(None, "110101199001310034"), context("i"), 1),
+        lambda: service.move_reference(first, PARTY, second, None, context("m"), 2),
+        lambda: service.move_reference(second, PARTY, third, None, context("n"), 3),
+        lambda: service.unlink_reference(third, PARTY, None, context("u"), 2),
+    ]
+    before = [await command() for command in commands]
+    days.append(START.date() + timedelta(days=1))
+    for outcome, command in zip(before, commands, strict=True):
+        again = await command()
+        assert (again.version, again.position, again.replayed) == (outcome.version, outcome.position, True)
+    with pytest.raises(CommandKeyReused):
+        await service.unlink_reference(third, PARTY, days[-1], context("u"), 2)
 
 
 async def test_of_two_that_take_a_free_number_at_once_one_gets_it(api, store, policy, key_ring):

@@ -19,7 +19,7 @@ from contracts.roles import ROLES
 from customer import permissions
 from customer.application import CustomerService
 from customer.catalogue import catalogue
-from customer.domain.customer import CustomerIsErased, RenameCustomer, customer_decider
+from customer.domain.customer import CustomerIsErased, RenameCustomer, UnlinkReference, customer_decider
 from customer.domain.events import CustomerErased, HeldAccount
 from customer.identities import customer_of_party
 from customer.policies.when_customer_erased_then_destroy_keys import DestroyKeys
@@ -45,12 +45,12 @@ WHY = {"reason": "he asked for it"}
 
 
 @pytest.fixture
-def bank(key_ring):
+def bank(key_ring, request):
     """Two accounts that were closed long ago: the customer's own, and one that he had together with his wife."""
     bank = Bank(key_ring)
     bank.own = bank.account("core", "6222021234566789", "deposit", (NUMBER, "owner"))
     bank.joint = bank.account("core", "6222020000000001", "deposit", (NUMBER, "owner"), ("W", "joint"))
-    for account in (bank.own, bank.joint):
+    for account in () if getattr(request, "param", "") == "open" else (bank.own, bank.joint):
         bank.tell(account, "account.closed", source="core", closed_on=ENDED)
     return bank
 
@@ -196,24 +196,37 @@ async def test_an_identity_number_of_who_is_erased_is_free_again(service, regist
     assert "identity-number-shared" not in [one.name for one in await store.read_stream(OF_WIFE)]
 
 
+@pytest.mark.parametrize("bank", ["open"], indirect=True)
+async def test_unlinking_first_does_not_shorten_the_retention(service, register, handler, key_ring, bank):
+    await register(described(key_ring))
+    with pytest.raises(RetentionHolds, match="is open"):
+        await service.erase(CUSTOMER, by())
+    await handler.handle(CUSTOMER, UnlinkReference(PARTY, NOW.date()), by("wu"))
+    with pytest.raises(RetentionHolds, match=f"until {NOW.year + 10}"):
+        await service.erase(CUSTOMER, by())
+
+
 @pytest.mark.parametrize(
-    ("closed_on", "until", "booked_through", "described_on", "held"),
+    ("closed_on", "until", "booked_through", "described_on", "unlinked_on", "held"),
     [
-        (ENDED, None, None, ENDED, None),
-        (None, ENDED, None, ENDED, None),
-        (None, None, None, ENDED, "is open"),
-        ("2999-01-01", None, None, ENDED, "is open"),
-        ("2026-01-05", None, None, ENDED, "until 2036-01-05"),
-        ("2015-12-31", None, None, ENDED, None),
-        ("2016-01-07", None, None, ENDED, "until 2026-01-07"),
-        ("2016-02-29", None, None, ENDED, "until 2026-03-01"),
-        (ENDED, None, "2020-05-01", ENDED, "until 2030-05-01"),
-        (ENDED, None, None, "2021-05-01", "until 2031-05-01"),
-        ("2020-01-01", ENDED, None, ENDED, None),
+        (ENDED, None, None, ENDED, None, None),
+        (None, ENDED, None, ENDED, None, None),
+        (None, None, None, ENDED, None, "is open"),
+        ("2999-01-01", None, None, ENDED, None, "is open"),
+        ("2026-01-05", None, None, ENDED, None, "until 2036-01-05"),
+        ("2015-12-31", None, None, ENDED, None, None),
+        ("2016-01-07", None, None, ENDED, None, "until 2026-01-07"),
+        ("2016-02-29", None, None, ENDED, None, "until 2026-03-01"),
+        (ENDED, None, "2020-05-01", ENDED, None, "until 2030-05-01"),
+        (ENDED, None, None, "2021-05-01", None, "until 2031-05-01"),
+        ("2020-01-01", ENDED, None, ENDED, None, None),
+        (None, None, "2025-05-01", "2025-05-01", "2026-01-06", "until 2036-01-06"),
+        (None, None, "2025-05-01", "2025-05-01", "2010-01-01", None),
+        (None, None, None, ENDED, "2026-01-07", "is open"),
     ],
 )
 def test_the_law_has_records_kept_for_ten_years_after_the_end(
-    closed_on, until, booked_through, described_on, held
+    closed_on, until, booked_through, described_on, unlinked_on, held
 ):
     account = {
         "_id": "a",
@@ -223,9 +236,8 @@ def test_the_law_has_records_kept_for_ten_years_after_the_end(
     }
 
     def check(day="2026-01-06", years=10):
-        check_retention(
-            [account], [{"described_at": f"{described_on}T10:00:00+00:00"}], {"p"}, day=day, years=years
-        )
+        described = [{"_id": "p", "described_at": f"{described_on}T10:00:00+00:00"}]
+        check_retention([account], described, {"p": unlinked_on}, day=day, years=years)
 
     if held is None:
         check()

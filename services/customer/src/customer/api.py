@@ -38,7 +38,6 @@ from customer.domain.customer import (
     RenameCustomer,
     ResolveContradiction,
     TooManyReferences,
-    UnlinkReference,
 )
 from customer.domain.events import CustomerEvent, Detail
 from customer.normalising import DetailInvalid
@@ -258,8 +257,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> Done:
         """A number is no longer this customer's from a bank day on, and shows nothing of its accounts any more."""
         why = structs.replace(context, reason=body.reason)
-        command = UnlinkReference(party_id, body.effective_on or service.today())
-        return await changed(response, customer_id, command, why, version)
+        on = body.effective_on
+        return _done(response, await service.unlink_reference(customer_id, party_id, on, why, version))
 
     @router.post("/customers/{customer_id}/references/{party_id}/move", responses=_MOVED)
     async def move_reference(
@@ -272,8 +271,9 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> Done:
         """A number is another customer's from a bank day on. The version is that of the customer that loses it."""
         why = structs.replace(context, reason=body.reason)
-        day = body.effective_on or service.today()
-        outcome = await service.move_reference(customer_id, party_id, body.to, day, why, version)
+        outcome = await service.move_reference(
+            customer_id, party_id, body.to, body.effective_on, why, version
+        )
         return _done(response, outcome)
 
     @router.post("/customers/{customer_id}/contradictions/{field}/resolve", responses=_RESOLVED)

@@ -4,13 +4,13 @@ policies alike."""
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 from uuid import UUID, uuid5
 
 from chassis.clock import Clock
 from chassis.read.documents import Document
 from chassis.write.catalogue import Catalogue
-from chassis.write.deciding import AlreadyRecorded, CommandContext, CommandKeyReused, Outcome, Refusal
+from chassis.write.deciding import AlreadyRecorded, CommandContext, Outcome, Refusal
 from chassis.write.events import Metadata, event_id
 from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore
@@ -86,23 +86,40 @@ class CustomerService:
         Raises DetailInvalid, and IdentityNumberKnown where another customer has the identity number.
         """
         details = normalised(command.details, self.today())
-        command = structs.replace(command, details=details, number_claim=number_claim(self.ids, details))
+        fit = structs.replace(command, details=details, number_claim=number_claim(self.ids, details))
         customer = customer_of_command(context.actor, context.idempotency_key or str(context.command_id))
-        return await self._claiming(customer, command, context, None)
+        return await self._claiming(customer, fit, context, None, command)
 
     async def change(
-        self, customer: UUID, command: CustomerCommand, context: CommandContext, version: int
+        self,
+        customer: UUID,
+        command: CustomerCommand,
+        context: CommandContext,
+        version: int,
+        *,
+        asked: Any = None,
     ) -> Outcome[CustomerEvent]:
         """Changes a customer that the caller saw at `version`; raises VersionMismatch where the version is
-        another one."""
+        another one.
+
+        `asked` is what the caller asked for, where `command` already holds more.
+        """
         if not await self.store.stream_heads([customer]):
             raise CustomerNotRegistered
-        return await self._claiming(customer, await self._fit(customer, command), context, version)
+        asked = command if asked is None else asked
+        return await self._claiming(customer, await self._fit(customer, command), context, version, asked)
+
+    async def unlink_reference(
+        self, customer: UUID, party: UUID, on: date | None, context: CommandContext, version: int
+    ) -> Outcome[CustomerEvent]:
+        """Ends a link on a bank day, by default today."""
+        command = UnlinkReference(party, on or self.today())
+        return await self.change(customer, command, context, version, asked=("unlink", party, on))
 
     async def move_reference(
-        self, customer: UUID, party: UUID, to: UUID, effective_on: date, context: CommandContext, version: int
+        self, customer: UUID, party: UUID, to: UUID, on: date | None, context: CommandContext, version: int
     ) -> Outcome[CustomerEvent]:
-        """Moves a number to another customer from a bank day on.
+        """Moves a number to another customer from a bank day on, by default today.
 
         Returns the outcome of the customer that loses it.
 
@@ -111,21 +128,30 @@ class CustomerService:
         """
         if to == customer or not await self.store.stream_heads([to]):
             raise CustomerNotRegistered
-        await self._check_move(customer, party, to, effective_on)
-        outcome = await self.change(customer, UnlinkReference(party, effective_on), context, version)
-        link = (await self.handler.load(customer)).state.links[party]
-        claim = await self.claims.of_party(party, effective_on)
-        if not claim.free_for(to):
-            raise AlreadyRecorded
-        identity = None if claim.identity == party else claim.identity
-        reference = Reference(link.source, link.key, PartyId(party), identity)
+        effective_on, asked = on or self.today(), ("move", party, to, on)
         # No caller's key holds a blank, so this key cannot be a caller's.
         taking = structs.replace(
             context,
             command_id=uuid5(context.command_id, "taken over"),
             idempotency_key=f"{context.key} taken-over",
         )
-        await self.handler.handle(to, TakeOverReference(reference, effective_on), taking)
+        before = await self.store.commands([context.key, taking.key])
+        if context.key not in before:
+            await self._check_move(customer, party, to, effective_on)
+        command = UnlinkReference(party, effective_on)
+        outcome = await self.change(customer, command, context, version, asked=asked)
+        if taking.key in before:
+            return outcome
+        link = (await self.handler.load(customer)).state.links[party]
+        effective_on = (
+            link.until or effective_on
+        )  # of the first try, where it stopped half-way on another day
+        claim = await self.claims.of_party(party, effective_on)
+        if not claim.free_for(to):
+            raise AlreadyRecorded
+        identity = None if claim.identity == party else claim.identity
+        reference = Reference(link.source, link.key, PartyId(party), identity)
+        await self.handler.handle(to, TakeOverReference(reference, effective_on), taking, asked=asked)
         return outcome
 
     async def _check_move(self, customer: UUID, party: UUID, to: UUID, effective_on: date) -> None:
@@ -157,12 +183,13 @@ class CustomerService:
         if not loaded.state.registered:
             raise CustomerNotRegistered
         day = self.today()
-        parties = sorted(
-            party for party, link in loaded.state.links.items() if link.confirmed and link.stands_on(day)
-        )
+        links = {party: link for party, link in loaded.state.links.items() if link.confirmed}
+        ends = {str(party): _text_of(link.until) for party, link in links.items()}
+        related, described = await self.queries.relations(sorted(ends))
+        check_retention(related, described, ends, day=day.isoformat(), years=self.retention_years)
+        parties = sorted(party for party, link in links.items() if link.stands_on(day))
         own = {str(party) for party in parties}
-        accounts, described = await self.queries.relations(sorted(own))
-        check_retention(accounts, described, own, day=day.isoformat(), years=self.retention_years)
+        accounts = [one for one in related if own & {holder["party_id"] for holder in one["holders"]}]
         held = tuple(
             HeldAccount(
                 UUID(account["_id"]),
@@ -196,7 +223,8 @@ class CustomerService:
             case ConfirmReference(party):
                 link = state.links.get(party)
                 described = {} if link is None else link.described or {}
-                kept = normalised_or_kept(Details(**{"name": None, "kind": kind, **described}), today)
+                raw = structs.replace(Details(name=None, kind=kind), **cast("dict[str, str]", described))
+                kept = normalised_or_kept(raw, today)
                 return ConfirmReference(party, number_claim(self.ids, kept), None, kept.invalid)
             case ResolveContradiction(field="identity_number", party=party, accept=True):
                 number = state.contradictions.get("identity_number", {}).get(party)
@@ -206,19 +234,24 @@ class CustomerService:
                 return command
 
     async def _claiming(
-        self, customer: UUID, command: CustomerCommand, context: CommandContext, version: int | None
+        self,
+        customer: UUID,
+        command: CustomerCommand,
+        context: CommandContext,
+        version: int | None,
+        asked: Any,
     ) -> Outcome[CustomerEvent]:
         """Carries a command out.
 
         Where its claim is taken, raises with the other customer, or claims a number that is free again.
         """
         try:
-            return await self.handler.handle(customer, command, context, expected_version=version)
-        except (AlreadyRecorded, CommandKeyReused):
+            return await self.handler.handle(customer, command, context, version, asked=asked)
+        except AlreadyRecorded:
             free = await self._free(customer, command)
             if free == command:
                 raise
-        return await self.handler.handle(customer, free, context, expected_version=version)
+        return await self.handler.handle(customer, free, context, version, asked=asked)
 
     async def _free(  # noqa: PLR0911 (one arm per command)
         self, customer: UUID, command: CustomerCommand
@@ -236,10 +269,10 @@ class CustomerService:
             case ConfirmReference(party, first) if first is not None:
                 link = (await self.handler.load(customer)).state.links.get(party)
                 stated = {} if link is None else link.described or {}
-                found = await self.claims.of_number(first, stated.get("identity_number", ""))
-                if found.free_for(customer):
-                    return structs.replace(command, number_claim=found.identity)
-                return structs.replace(command, number_claim=None, shared_with=found.holder)
+                known = await self.claims.of_number(first, stated.get("identity_number", ""))
+                if known.free_for(customer):
+                    return structs.replace(command, number_claim=known.identity)
+                return structs.replace(command, number_claim=None, shared_with=known.holder)
             case ResolveContradiction(field, party, _, first) if first is not None:
                 state = (await self.handler.load(customer)).state
                 number = state.contradictions.get(field, {}).get(party)
@@ -355,6 +388,10 @@ class CustomerService:
         count, beyond = await self.queries.unlinked_count()
         found, reached = await self.queries.unlinked(None if after is None else str(after), limit)
         return found, reached, count, beyond is None
+
+
+def _text_of(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
 
 
 def _found(answer: T | None) -> T:

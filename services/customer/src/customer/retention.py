@@ -31,28 +31,34 @@ class TooManyAccounts(Refusal):
 def check_retention(
     accounts: Iterable[Mapping[str, Any]],
     described: Iterable[Mapping[str, Any]],
-    parties: set[str],
+    parties: Mapping[str, str | None],
     *,
     day: str,
     years: int,
 ) -> None:
     """Raises RetentionHolds where a right over an account stands, or an end of the relation is too young.
 
-    `accounts` and `described` are documents of the panorama's view, `parties` the customer's, `day` the bank day. A
-    relation ends with the account or with the right over it; a later posting, or a later description by the source,
-    counts as its end.
+    `accounts` and `described` are documents of the panorama's view, `day` the bank day. `parties` are those that are or
+    were the customer's, each with the day on which its link ended, so that unlinking shortens no retention. A relation
+    ends with the account, with the right over it or with the link; a later posting, or a later description by the
+    source, counts as its end as long as the link stood.
     """
-    last = max((party["described_at"][:10] for party in described), default="")
+    last = max((_no_later(one["described_at"][:10], parties[one["_id"]]) for one in described), default="")
     for account in accounts:
         closed = account.get("closed_on")
         for holder in account["holders"]:
             if holder["party_id"] in parties:
-                ends = [end for end in (closed, holder.get("until")) if end is not None]
+                unlinked = parties[holder["party_id"]]
+                ends = [end for end in (closed, holder.get("until"), unlinked) if end is not None]
                 if not ends or min(ends) > day:
                     raise RetentionHolds(f"the account {account['_id']} is open")
-                last = max(last, min(ends), account["booked_through"] or "")
+                last = max(last, min(ends), _no_later(account["booked_through"] or "", unlinked))
     if last and (until := _years_after(last, years)) > day:
         raise RetentionHolds(f"until {until}")
+
+
+def _no_later(day: str, until: str | None) -> str:
+    return day if until is None else min(day, until)
 
 
 def _years_after(day: str, years: int) -> str:

@@ -903,8 +903,8 @@ class Pipeline:
         """What is remembered of a thing after a record, and the events that tell what the record changes."""
         if isinstance(record, (HolderRecord, HoldersRecord)):
             holders = holders_of(before)
-            after, changes = changed_rights(self._ids, self.source, record, holders, self._today())
-            return written(after), changes
+            holders, changes = changed_rights(self._ids, self.source, record, holders, self._today())
+            return written(holders), changes
         after = content_digest(same_content(record), digest_key)
         return after, [] if after == before else [described(self._ids, self.source, record)]
 

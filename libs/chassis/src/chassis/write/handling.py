@@ -89,20 +89,26 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         command: CommandT,
         context: CommandContext,
         expected_version: int | None = None,
+        *,
+        asked: Any = None,
     ) -> Outcome[EventT]:
         """Decides and stores; raises what `decide` refuses, or VersionMismatch, CommandKeyReused,
         TooManyConflicts.
 
         The same key with the same command returns the outcome of the first time, also where the command
         would now be refused. A refused command is not remembered, because it has no outcome.
+
+        `asked` is what the caller asked for, where the command holds more: what was looked up for it, or the
+        day on which it came. The same key with the same `asked` is then the same command.
         """
+        asked = command if asked is None else asked
         if len(context.key) > COMMAND_KEY_CHARACTERS_MAX:
             raise ValueError("a command key is too long")
         turns, subject = self._turns, stream_id.int
         if not turns.taken_at_once(subject):
             await turns.taken(subject)
         try:
-            return await self._handle(stream_id, command, context, expected_version)
+            return await self._handle(stream_id, command, context, expected_version, asked)
         finally:
             turns.passed_on(subject)
 
@@ -127,7 +133,12 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self._states.drop(stream_id.int)
 
     async def _handle(
-        self, stream_id: UUID, command: CommandT, context: CommandContext, expected_version: int | None
+        self,
+        stream_id: UUID,
+        command: CommandT,
+        context: CommandContext,
+        expected_version: int | None,
+        asked: Any,
     ) -> Outcome[EventT]:
         key = self._keys.cached(stream_id)
         if key is None:
@@ -146,13 +157,13 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
                 # It may repeat a command that was carried out: then return the outcome of that one.
                 seen = (await self._store.commands([context.key])).get(context.key)
                 if seen is not None:
-                    return await self._replayed(seen, stream_id, command)
+                    return await self._replayed(seen, stream_id, asked)
                 if await self._is_stale(stream_id, loaded):
                     continue
                 raise
             if key is None and events:
-                key = await self._first_key(stream_id, command, context, loaded, events)
-            remembered = Command(context.key, fingerprint(stream_id, command, key))
+                key = await self._first_key(stream_id, asked, context, loaded, events)
+            remembered = Command(context.key, fingerprint(stream_id, asked, key))
             item = self._item(
                 stream_id, loaded=loaded, events=events, context=context, key=key, command=remembered
             )
@@ -160,7 +171,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             if isinstance(result, Appended):
                 return self._done(stream_id, loaded, events, result)
             if isinstance(result, CommandSeen):
-                return await self._replayed(result, stream_id, command)
+                return await self._replayed(result, stream_id, asked)
             self.forget(stream_id)
             if isinstance(result, IdentityConflict):
                 raise AlreadyRecorded
@@ -169,7 +180,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
     async def _first_key(
         self,
         stream_id: UUID,
-        command: CommandT,
+        asked: Any,
         context: CommandContext,
         loaded: Loaded[StateT],
         events: Sequence[EventT],
@@ -182,7 +193,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         Raises EventOversized, AlreadyRecorded, CommandKeyReused. This is an early check; the store itself
         decides.
         """
-        fingerprint(stream_id, command, None)
+        fingerprint(stream_id, asked, None)
         if loaded.version == 0:
             if context.idempotency_key is not None:
                 seen = (await self._store.commands([context.key])).get(context.key)
@@ -240,10 +251,10 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             self._snapshots.consider(stream_id, now.state, version, position)
         return Outcome(stream_id, version, position, events)
 
-    async def _replayed(self, seen: CommandSeen, stream_id: UUID, command: CommandT) -> Outcome[EventT]:
+    async def _replayed(self, seen: CommandSeen, stream_id: UUID, asked: Any) -> Outcome[EventT]:
         key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
         # A command without events may have come before the subject had a key.
-        if seen.fingerprint not in {fingerprint(stream_id, command, each) for each in (key, None)}:
+        if seen.fingerprint not in {fingerprint(stream_id, asked, each) for each in (key, None)}:
             raise CommandKeyReused
         # One event before the first of them gives the position where the command had none.
         after = seen.version - seen.event_count
@@ -288,16 +299,16 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         return loaded
 
 
-def fingerprint(stream_id: UUID, command: Any, key: DataKey | None) -> bytes:
-    """A digest that distinguishes this command from another under the same key.
+def fingerprint(stream_id: UUID, asked: Any, key: DataKey | None) -> bytes:
+    """A digest that distinguishes what was asked from something else under the same key.
 
     It is keyed with the subject's own key: an unkeyed digest of a phone number would outlive the erasure.
     """
-    content = msgspec.json.encode(command)
+    content = msgspec.json.encode(asked)
     if len(content) > COMMAND_BYTES_MAX:
         raise EventOversized(f"{len(content)} of {COMMAND_BYTES_MAX} bytes")
     secret = b"" if key is None else key.derived("command")
-    text = b"|".join((stream_id.bytes, type(command).__name__.encode(), content))
+    text = b"|".join((stream_id.bytes, type(asked).__name__.encode(), content))
     return blake2b(text, key=secret, digest_size=16).digest()
 
 
