@@ -102,6 +102,11 @@ def test_a_list_leaves_a_right_that_begins_later_and_an_end_that_was_announced()
     assert rights == {ADA: Right("joint", None, LATER)}
 
 
+def test_who_is_listed_twice_has_the_stronger_role():
+    for order in permutations([("ada", "owner"), ("ada", "joint"), ("ada", "signatory")]):
+        assert told(all_of(*order))[0] == {ADA: Right("owner")}
+
+
 def test_who_is_listed_before_the_right_was_to_begin_holds_the_account():
     rights, (_, listed) = told(one("bo", held_from=LATER), all_of(("bo", "owner")))
     assert listed == [HolderNamed(source="s", party_id=BO, role="owner", held_from=TODAY)]

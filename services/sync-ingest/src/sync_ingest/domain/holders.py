@@ -1,6 +1,6 @@
 """The holders of an account: the changes by a record to the rights that its source stated before. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Final, assert_never
 from uuid import UUID
@@ -29,6 +29,7 @@ class Holders(msgspec.Struct, frozen=True, array_like=True):
     listed_on: date | None = None
 
 
+_STRONGEST: Final[Sequence[Role]] = ("owner", "joint", "signatory")
 _decode: Final = msgspec.json.Decoder(Holders).decode
 _decode_rights: Final = msgspec.json.Decoder(dict[UUID, Right]).decode
 
@@ -61,7 +62,9 @@ def changed_rights(
         case HoldersRecord():
             day = record.listed_on or today
             if listed_on is None or day >= listed_on:
-                listed: dict[UUID, Role] = {ids.party(source, one.party): one.role for one in record.holders}
+                # A party that is listed twice has the stronger role, which is written last.
+                strongest_last = sorted(record.holders, key=lambda one: -_STRONGEST.index(one.role))
+                listed: dict[UUID, Role] = {ids.party(source, one.party): one.role for one in strongest_last}
                 _replace(after, listed, day)
                 # A list of a day to come does not make that of today an old one.
                 newest = min(day, today)
