@@ -17,14 +17,12 @@ from chassis.read.generations import ViewReader, live_generation, shown_views
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import parked_of
 from chassis.read.projecting import View
-from chassis.relay import StoreLog
 from contracts.topics import CONSUMERS, EVENTS
 from customer.views import asset_panorama
 
 from crm_cli.contexts import CONTEXTS, VIEWS, Context, reading_settings
 from crm_cli.exits import USAGE, WRONG
-from crm_cli.verify_keys import SealedKeys
-from crm_cli.verify_parts import Say, WorkerLost, all_checked, pages, parts_of
+from crm_cli.verify_parts import Say, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Checkpoints, Store, check_money
 from crm_cli.verify_views import check_parked, conclude
@@ -100,15 +98,14 @@ async def _context(
         )
     since = {subject: one.position for subject, one in held.items()}
     inside, money = Report(), Report()
-    found, events, *_ = await asyncio.gather(
+    found, events, _ = await asyncio.gather(
         all_checked(parts_of(settings, context, head, published, since, processes), say),
-        _digested(settings, context, head, inside),
-        asyncio.to_thread(_checked_inside, settings, context, inside),
+        asyncio.to_thread(_checked_inside, settings, context, head, inside),
         _money(settings, context, head, mongo, money),
     )
     for each in (inside, money, *(part.report for part in found)):
         report.plus(each)
-    report.figures |= money.figures | inside.figures
+        report.figures |= each.figures
     for view in views_of(context):
         folded = [part.folded[view.name] for part in found if view.name in part.folded]
         if folded:
@@ -122,31 +119,13 @@ async def _context(
     }
 
 
-async def _digested(settings: Settings, context: Context, head: int, report: Report) -> int:
-    """Digests the whole log, compares it with what it was before, and looks up its keys; how many events there are."""
-    log, checkpoints, events = (
-        StoreLog(settings.postgres_url, context.schema, as_login=True),
-        Checkpoints(settings.data / "verified", context, report),
-        0,
-    )
-    keys = await asyncio.to_thread(SealedKeys, settings, context, report)
-    try:
-        async for page in pages(log, head):
-            await asyncio.to_thread(checkpoints.take, page)
-            await asyncio.to_thread(keys.take, page)
-            events += len(page)
-    finally:
-        log.close()
-        keys.close()
-    checkpoints.finish()
-    return events
-
-
-def _checked_inside(settings: Settings, context: Context, report: Report) -> None:
+def _checked_inside(settings: Settings, context: Context, head: int, report: Report) -> int:
+    """Checks what a store knows by itself, and whether it is what it was; how many events it has up to `head`."""
     store = Store(settings.postgres_url, context, report)
     try:
         store.check()
         store.check_guards()
+        return Checkpoints(settings.data / "verified", context, report).compare(store, head)
     finally:
         store.close()
 

@@ -20,6 +20,8 @@ from chassis.write.events import StoredEvent
 from crm_cli.contexts import Context
 from crm_cli.verify_report import Report
 
+LOOKED_UP_MAX: Final = 100_000
+"""Subjects with a key that are remembered as looked up."""
 _TOKEN: Final = re.compile(rb'"k1\.([A-Za-z0-9+/]{22}==)\.')
 _KNOWN: Final = (
     "select w.subject, w.key_id from unnest(%s::uuid[], %s::uuid[]) as w(subject, key_id)"
@@ -36,6 +38,7 @@ class SealedKeys:
         self._context = context
         self._report = report
         self._lost: set[UUID] = set()
+        self._looked_up: set[tuple[int, bytes]] = set()
         self._connection: psycopg.Connection[Any] | None = None
         with suppress(psycopg.Error):
             self._connection = connect(self._url, role=KEYS_ROLE)
@@ -46,16 +49,17 @@ class SealedKeys:
         """Looks up the keys of the next events; raises psycopg.Error."""
         if self._connection is None:
             return
-        wanted = {
-            (event.stream_id, UUID(bytes=a2b_base64(key)))
-            for event in page
-            for key in set(_TOKEN.findall(event.body))
-        }
-        if not wanted:
-            return
-        subjects, keys = zip(*wanted, strict=True)
+        wanted = {(event.stream_id.int, key) for event in page for key in _TOKEN.findall(event.body)}
         self._report.passed("I10", len(wanted))
-        for subject, key in self._connection.execute(_KNOWN, (list(subjects), list(keys))):
+        unknown = wanted - self._looked_up
+        if not unknown:
+            return
+        if len(self._looked_up) > LOOKED_UP_MAX:
+            self._looked_up.clear()
+        self._looked_up |= unknown
+        subjects = [UUID(int=subject) for subject, _ in unknown]
+        keys = [UUID(bytes=a2b_base64(key)) for _, key in unknown]
+        for subject, key in self._connection.execute(_KNOWN, (subjects, keys)):
             if subject not in self._lost:
                 self._lost.add(subject)
                 self._report.broken(

@@ -23,6 +23,7 @@ from chassis.write.store import Recorder
 from contracts.topics import place_of
 
 from crm_cli.contexts import CONTEXTS, VIEWS, Context
+from crm_cli.verify_keys import SealedKeys
 from crm_cli.verify_log import PAGE_EVENTS, Topic, expected
 from crm_cli.verify_report import Report
 from crm_cli.verify_views import Fold, Folded
@@ -86,8 +87,9 @@ async def all_checked(
     own = asyncio.ensure_future(checked(parts[0], say))
     if len(parts) == 1:
         return [await own]
-    loop, spawning = asyncio.get_running_loop(), multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(len(parts) - 1, mp_context=spawning)
+    loop, forking = asyncio.get_running_loop(), multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(["__main__", __name__])  # read once, not by each process
+    pool = ProcessPoolExecutor(len(parts) - 1, mp_context=forking)
     try:
         working = [loop.run_in_executor(pool, check or in_process, part) for part in parts[1:]]
         return list(await asyncio.gather(own, *working))
@@ -115,9 +117,13 @@ async def checked(part: Part, say: Say, progress_events: int = 100_000) -> Check
         stack.callback(log.close)
         recorder = Recorder(settings.postgres_url, context.schema, as_login=True)
         stack.callback(recorder.close)
+        keys = await asyncio.to_thread(SealedKeys, settings, context, report)
+        stack.callback(keys.close)
         topic = Topic(context, settings.kafka_url, log, report, part.published, part.partitions, part.held)
         views = [view for view in VIEWS if context.topic.name in view.sources]
-        folds = [fold for view in views if (fold := await Fold.of(view, mongo, report)) is not None]
+        folds = [
+            fold for view in views if (fold := await Fold.of(view, context.name, mongo, report)) is not None
+        ]
         events, partitions = 0, context.topic.partitions
         async for page in pages(log, part.head):
             own = [
@@ -127,8 +133,9 @@ async def checked(part: Part, say: Say, progress_events: int = 100_000) -> Check
             ]
             wanted = [each for event in own if (each := expected(context, event)) is not None]
             await topic.match(wanted)
+            await asyncio.to_thread(keys.take, own)
             for fold in folds:
-                await fold.take([each.record for each in wanted])
+                await fold.take(wanted)
             events += len(own)
             if events % progress_events < len(own):
                 say(f"{context.name}: {events} events checked")

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from chassis.messaging.delivered import Delivered, Stream, read
-from chassis.messaging.transport import Record
+from chassis.messaging.delivered import Delivered, Stream
 from chassis.read.documents import (
     GONE,
     ID,
@@ -29,7 +28,7 @@ from chassis.read.projecting import View
 from chassis.write.store import Recorder
 
 from crm_cli.contexts import Context
-from crm_cli.verify_log import expected
+from crm_cli.verify_log import Expected, expected
 from crm_cli.verify_report import Report
 
 POSITION: Final = "position"
@@ -52,8 +51,11 @@ class Folded:
 class Fold:
     """One view, folded again beside the log of its context."""
 
-    def __init__(self, view: View, generation: Generation, mongo: Mongo, report: Report) -> None:
+    def __init__(
+        self, view: View, context: str, generation: Generation, mongo: Mongo, report: Report
+    ) -> None:
         self.view = view
+        self._context = context
         self.generation = generation
         self._mongo = mongo
         self._report = report
@@ -69,22 +71,22 @@ class Fold:
         self._looked_up: tuple[str, dict[DocumentId, Document], asyncio.Future[list[bytes]]] | None = None
 
     @classmethod
-    async def of(cls, view: View, mongo: Mongo, report: Report) -> "Fold | None":
-        """The fold of a view's live generation; None where there is none."""
+    async def of(cls, view: View, context: str, mongo: Mongo, report: Report) -> "Fold | None":
+        """The fold of a context's events in a view's live generation; None where there is none."""
         generation = await live_generation(mongo, view.name)
         if generation is None:
             return None
-        fold = cls(view, generation, mongo, report)
+        fold = cls(view, context, generation, mongo, report)
         checkpoints = MongoCheckpoints(mongo, generation.group, view.name)
         fold._parked, fold._skipped = await checkpoints.parked(), await checkpoints.skipped()
         return fold
 
-    async def take(self, records: Sequence[Record]) -> None:
-        """Folds the next records of the log."""
+    async def take(self, page: Sequence[Expected]) -> None:
+        """Folds the next events of the log."""
         inserted: dict[str, dict[DocumentId, Document]] = {}
-        for record in records:
-            event = read(record)
-            if isinstance(event, Delivered) and self._takes(event):
+        for each in page:
+            event = _delivered(each, self._context)
+            if self._takes(event):
                 try:
                     self._fold(event, inserted)
                 except Exception as error:  # noqa: BLE001 - whatever a view raises, it is what is wrong
@@ -190,8 +192,8 @@ class Fold:
             wanted = expected(context, stored)
             if stored.version > sequence or wanted is None:
                 continue
-            event = read(wanted.record)
-            if isinstance(event, Delivered) and self._takes(event) and key in self.view.keys(event):
+            event = _delivered(wanted, context.name)
+            if self._takes(event) and key in self.view.keys(event):
                 document = _projected(self.view, key, document, event)
         return document
 
@@ -251,6 +253,13 @@ async def conclude(
         "differing": differing,
     }
     return generation
+
+
+def _delivered(wanted: Expected, context: str) -> Delivered:
+    """What a reader gets of an event. Its record was made here, so its headers need no reading."""
+    position, type, record, version, stored = wanted
+    headers = dict(record.headers)
+    return Delivered(record, headers, type, version, context, stored.stream_id, stored.version, position)
 
 
 def _projected(view: View, key: DocumentKey, document: Document | None, event: Delivered) -> Document | None:

@@ -166,9 +166,7 @@ class DocumentsHash:
 
     def add(self, collection: str, document: Mapping[str, Any]) -> None:
         """Adds a document; the order of its fields does not matter."""
-        digest = blake2b(digest_size=_HASH_BYTES)
-        digest.update(collection.encode() + b"\0")
-        digest.update(_encode(document))
+        digest = blake2b(b"%b\0%b" % (collection.encode(), _encode(document)), digest_size=_HASH_BYTES)
         self._sum = (self._sum + int.from_bytes(digest.digest())) % _HASH_SPACE
         self.count += 1
 
