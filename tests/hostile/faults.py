@@ -95,7 +95,7 @@ FAULTS: Final = (
     Fault(
         "control totals are not compared",
         "checking.py",
-        "for difference in self._differences(reads, each.control):",
+        "for difference in self._differences(part, each.control):",
         "for difference in ():",
     ),
     Fault(

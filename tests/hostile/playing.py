@@ -4,6 +4,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from hashlib import sha256
 from random import Random
 from uuid import UUID
@@ -11,6 +12,7 @@ from uuid import UUID
 from chassis.write.deciding import Refusal
 from sync_ingest.archive import QuarantineEntry, SourceBusy
 from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import ControlRecord
 from sync_ingest.ingesting import ITSELF, Acting, FeedContent, Ingest, RunResult
 from sync_ingest.opening import opened
@@ -35,6 +37,9 @@ class Player:
         self.random = Random(seed)
         self.source = f"hostile{seed}"
         self.hands = hands
+        for hand in hands:
+            # Every other seed stores partial sums, as a feed of very many accounts does.
+            hand.settings = replace(hand.settings, accounts_kept_max=1 if seed % 2 else ACCOUNTS_KEPT_MAX)
         self._settings = settings
         self.style = style(self.random)
         self.rows = truth(self.random, self.style)

@@ -34,9 +34,7 @@ def both(rows):
 
 def compared(feed, ledger):
     comparison = Comparison(feed)
-    for purse, total in ledger.items():
-        comparison.add(purse, total, total.movement)
-    comparison.close()
+    comparison.add(feed.tallies, ledger, {purse: total.movement for purse, total in ledger.items()})
     return comparison
 
 

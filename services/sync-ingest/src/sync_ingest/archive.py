@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
 from hashlib import sha256
+from itertools import count
 from operator import attrgetter
 from typing import Any, BinaryIO, Final, Literal, NamedTuple
 from uuid import UUID
@@ -39,6 +40,7 @@ PASSES_MAX: Final = 3
 """How often a file that changed while it was read is read again."""
 LOCK_WAIT_SECONDS_MAX: Final = 60
 PAGE_MAX: Final = 200
+SUMS_AT_ONCE: Final = 2_000
 SAME_ROW_MAX: Final = 1_000
 """The most entries of one row that are resolved with it."""
 
@@ -297,8 +299,17 @@ update {schema}.certificates as c set findings = convert_to(jsonb_set(f.f, '{{pr
 
 A column that is dropped keeps its bytes in old rows, so it is emptied first; they go with the next vacuum.
 """
+PARTIAL_SUMS_SQL: Final = """
+create unlogged table if not exists {schema}.partial_sums (
+    source text not null, run bigint not null, kind text not null, account uuid not null, body bytea not null);
+create index if not exists partial_sums_of on {schema}.partial_sums (source, run, kind, account);
+"""
+"""Partial sums of runs that are under way. A crash of the server may empty it: its runs end with it."""
 TABLES: Final = Tables(
-    "ingest", "ingest", writer_role(STORE_SCHEMA), (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL)
+    "ingest",
+    "ingest",
+    writer_role(STORE_SCHEMA),
+    (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL, PARTIAL_SUMS_SQL),
 )
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
 
@@ -314,6 +325,9 @@ class Archive:
         self._ids = ids
         self._schema = sql.Identifier(schema)
         self._fence: LockFence | None = None
+        self._runs = count()
+        self._partial_sums_of: str | None = None
+        """The source that is locked and has partial sums."""
 
     @classmethod
     @contextmanager
@@ -356,9 +370,63 @@ class Archive:
             self._fence = fence
             stack.callback(self._unfenced)
             yield fence
+            if self._partial_sums_of is not None:
+                self._write("delete from {s}.partial_sums where source = %s", (source,))
 
     def _unfenced(self) -> None:
-        self._fence = None
+        self._fence = self._partial_sums_of = None
+
+    # partial sums
+
+    def partial_sums(self, source: str) -> "ArchivedSums":
+        """A place for the partial sums of one run. The source must be locked while it is used."""
+        return ArchivedSums(self, source, next(self._runs))
+
+    def store_sums(self, source: str, run: int, kind: str, rows: Iterable[tuple[UUID, bytes]]) -> None:
+        """Stores partial sums. The first ones under a lock replace those that a crash left of the source."""
+        with self._writing():
+            if self._partial_sums_of is None:
+                self._execute("delete from {s}.partial_sums where source = %s", (source,))
+            statement = "copy {s}.partial_sums (source, run, kind, account, body) from stdin (format binary)"
+            with self._connection.cursor() as cursor, cursor.copy(self._sql(statement)) as copy:
+                copy.set_types(["text", "int8", "text", "uuid", "bytea"])
+                for account, body in rows:
+                    copy.write_row((source, run, kind, account, body))
+        self._partial_sums_of = source
+
+    def stored_sums(self, source: str, run: int, kind: str) -> Iterator[tuple[UUID, bytes]]:
+        """Partial sums in the order of accounts, by a cursor of the server that outlasts its transaction."""
+        name = f"partial_sums_{next(self._runs)}"
+        with self._connection.cursor(name, binary=True, withhold=True) as cursor:
+            cursor.itersize = SUMS_AT_ONCE
+            cursor.execute(
+                self._sql(
+                    "select account, body from {s}.partial_sums where source = %s and run = %s and kind = %s"
+                    " order by account"
+                ),
+                (source, run, kind),
+            )
+            yield from cursor
+
+    def stored_sums_of(
+        self, source: str, run: int, kind: str, accounts: Sequence[UUID]
+    ) -> list[tuple[Any, ...]]:
+        """Partial sums of these accounts: account and sum."""
+        return self._rows(
+            "select account, body from {s}.partial_sums"
+            " where source = %s and run = %s and kind = %s and account = any(%s)",
+            (source, run, kind, list(accounts)),
+        )
+
+    def accounts_of_sums(self, source: str, run: int, kind: str) -> int:
+        """The number of accounts with partial sums."""
+        return int(
+            self._row(
+                "select count(distinct account) from {s}.partial_sums"
+                " where source = %s and run = %s and kind = %s",
+                (source, run, kind),
+            )[0]
+        )
 
     # intakes
 
@@ -949,10 +1017,11 @@ class Archive:
         )
         return {scope: bytes(body) for scope, body in rows}
 
-    def keep_series(self, source: str, series: Mapping[str, bytes]) -> None:
+    def keep_series(self, source: str, series: Iterable[Mapping[str, bytes]]) -> None:
         """Keeps running numbers where no certificate is due; else they are kept with it."""
         with self._writing():
-            self._keep_series(source, series)
+            for some in series:
+                self._keep_series(source, some)
 
     def _keep_series(self, source: str, series: Mapping[str, bytes]) -> None:
         self._execute(
@@ -970,8 +1039,8 @@ class Archive:
         status: str,
         findings: bytes,
         intakes: Sequence[IntakeId],
-        flows: Mapping[Purse, Flow] | None,
-        series: Mapping[str, bytes],
+        flows: Iterable[Mapping[Purse, Flow]] | None,
+        series: Iterable[Mapping[str, bytes]],
     ) -> None:
         """Keeps a certificate and what it covers, in one transaction: `flows`, or everything that no other
         covers.
@@ -980,8 +1049,8 @@ class Archive:
         numbers are new.
         """
         with self._writing():
-            if series:
-                self._keep_series(source, series)
+            for some in series:
+                self._keep_series(source, some)
             self._execute(
                 "with fresh as (insert into {s}.certificates (id, source, certified_at, status, findings)"
                 " values (%s, %s, %s, %s, %s) on conflict do nothing returning source, findings)"
@@ -1000,22 +1069,8 @@ class Archive:
                     " where source = %s and postings <> certified_postings",
                     (source,),
                 )
-            elif flows:
-                self._execute(
-                    "update {s}.account_totals as t set certified_postings = t.certified_postings + f.postings,"
-                    " certified_credits_minor = t.certified_credits_minor + f.credits_minor,"
-                    " certified_debits_minor = t.certified_debits_minor + f.debits_minor"
-                    " from unnest(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
-                    " as f(account, currency, postings, credits_minor, debits_minor)"
-                    " where t.account = f.account and t.currency = f.currency",
-                    (
-                        [purse.account for purse in flows],
-                        [purse.currency for purse in flows],
-                        [flow.postings for flow in flows.values()],
-                        [flow.credits_minor for flow in flows.values()],
-                        [flow.debits_minor for flow in flows.values()],
-                    ),
-                )
+            for covered in flows or ():
+                self._cover(covered)
             self._execute(
                 "update {s}.contradictions set certificate = %s"
                 " where source = %s and status = 'open' and certificate is null",
@@ -1024,6 +1079,23 @@ class Archive:
             self._execute(
                 "update {s}.intakes set certificate = %s where id = any(%s)", (certificate, list(intakes))
             )
+
+    def _cover(self, flows: Mapping[Purse, Flow]) -> None:
+        self._execute(
+            "update {s}.account_totals as t set certified_postings = t.certified_postings + f.postings,"
+            " certified_credits_minor = t.certified_credits_minor + f.credits_minor,"
+            " certified_debits_minor = t.certified_debits_minor + f.debits_minor"
+            " from unnest(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
+            " as f(account, currency, postings, credits_minor, debits_minor)"
+            " where t.account = f.account and t.currency = f.currency",
+            (
+                [purse.account for purse in flows],
+                [purse.currency for purse in flows],
+                [flow.postings for flow in flows.values()],
+                [flow.credits_minor for flow in flows.values()],
+                [flow.debits_minor for flow in flows.values()],
+            ),
+        )
 
     # schedules
 
@@ -1174,6 +1246,32 @@ class Archive:
 
     def _row(self, statement: str, values: tuple[object, ...]) -> tuple[Any, ...]:
         return self._rows(statement, values)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedSums:
+    """The partial sums of one run, in the archive."""
+
+    archive: Archive
+    source: str
+    run: int
+
+    def store(self, kind: str, rows: Iterable[tuple[UUID, bytes]]) -> None:
+        """Stores a sum for each account named; one account may come any number of times."""
+        self.archive.store_sums(self.source, self.run, kind, rows)
+
+    def stored(self, kind: str) -> Iterator[tuple[UUID, bytes]]:
+        """All sums of a kind, in the order of accounts. Others may be stored meanwhile."""
+        return self.archive.stored_sums(self.source, self.run, kind)
+
+    def stored_of(self, kind: str, accounts: Sequence[UUID]) -> Iterator[tuple[UUID, bytes]]:
+        """Those of these accounts."""
+        for account, body in self.archive.stored_sums_of(self.source, self.run, kind, accounts):
+            yield account, bytes(body)
+
+    def accounts(self, kind: str) -> int:
+        """The number of different accounts with a sum of a kind."""
+        return self.archive.accounts_of_sums(self.source, self.run, kind)
 
 
 _ENTRY: Final = 'id, source, intake, line, "column", reason, detail, raw_sealed, quarantined_at, status, kind, whole_file, "row"'

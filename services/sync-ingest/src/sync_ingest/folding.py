@@ -5,7 +5,7 @@ and its fold, the next fold reads the missing events, because it begins at the s
 totals can be folded again from the beginning.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import islice
@@ -84,11 +84,13 @@ class Folding:
     drift_minor_max: int
     _known: dict[UUID, bool] = field(default_factory=dict)
 
-    def totals(self, accounts: Iterable[UUID]) -> Iterator[dict[Purse, AccountTotal]]:
-        """What the ledger holds of these accounts now, some accounts at a time."""
+    def totals(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
+        """What the ledger holds of these accounts now, so many at a time as are folded together."""
+        held: dict[Purse, AccountTotal] = {}
         every = list(dict.fromkeys(accounts))
         for at in range(0, len(every), ACCOUNTS_PER_FOLD):
-            yield self._some(every[at : at + ACCOUNTS_PER_FOLD])
+            held |= self._some(every[at : at + ACCOUNTS_PER_FOLD])
+        return held
 
     def _some(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
         totals = self.archive.totals(accounts)

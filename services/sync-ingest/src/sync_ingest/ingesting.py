@@ -2,10 +2,11 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
+from itertools import islice
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, Protocol
 from uuid import UUID
 
@@ -58,6 +59,7 @@ from sync_ingest.domain.identities import (
     repair_id,
     resolved_id,
 )
+from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 from sync_ingest.domain.records import (
     BOOKED_DAYS_AHEAD_MAX,
     FIRST_DAY,
@@ -76,7 +78,7 @@ from sync_ingest.domain.sources import (
     spelled,
 )
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
-from sync_ingest.folding import Folding, Movements
+from sync_ingest.folding import ACCOUNTS_PER_FOLD, Folding, Movements
 from sync_ingest.pipeline import AppendConflict, Entry, FeedIntake, LedgerPort, NotBookable, Pipeline
 
 _log = structlog.get_logger(__name__)
@@ -226,6 +228,8 @@ class IngestSettings:
     booked_days_ahead_max: int = BOOKED_DAYS_AHEAD_MAX
     release_approval_minor: int | None = RELEASE_APPROVAL_MINOR
     release_approval_minor_by_currency: Mapping[str, int] = field(default_factory=dict)
+    accounts_kept_max: int = ACCOUNTS_KEPT_MAX
+    """Accounts whose sums a run keeps in memory; those of more are stored meanwhile."""
 
     def booking_days(self, now: datetime) -> BookingDays:
         """The days on which a posting may be booked that is read at `now`."""
@@ -385,8 +389,9 @@ class Ingest:
             started = self.elapsed()
             with self._setting_aside(intakes):
                 pipeline = self._book(source, intakes)
-            for _ in self._folding(source).totals(pipeline.totals.account_ids):
-                pass
+            folding = self._folding(source)
+            for counted in pipeline.totals.by_account(ACCOUNTS_PER_FOLD):
+                folding.totals([purse.account for purse in counted])
             findings = certify(pipeline.totals, Comparison(pipeline.totals), Judgement())
             ids = tuple(intake.id for intake in intakes)
             return RunResult(source, findings, None, ids, pipeline.appended, self.elapsed() - started)
@@ -703,7 +708,7 @@ class Ingest:
             booked_through=previous.findings.booked_through if previous else None,
             acknowledges=acknowledged,
         )
-        self._certify(source, [], findings, None, {})
+        self._certify(source, [], findings, None, ())
 
     def schedule(self, source: str, every_seconds: int) -> None:
         """Says how often a source sends; it is stale when it is silent for longer."""
@@ -1072,6 +1077,7 @@ class Ingest:
         self, source: str, ledger: LedgerPort, *, whole: bool = False, trial: bool = False
     ) -> Pipeline:
         previous = self.latest_certificate(source)
+        partial_sums = self.archive.partial_sums(source)
         return Pipeline(
             source,
             self.ids,
@@ -1084,6 +1090,8 @@ class Ingest:
             whole=whole,
             trial=trial,
             reached=self.reached,
+            partial_sums=partial_sums,
+            accounts_kept_max=self.settings.accounts_kept_max,
         )
 
     def _book(
@@ -1161,17 +1169,10 @@ class Ingest:
         ids = list(dict.fromkeys(intake.id for intake in intakes))
         pending = {intake.id for intake in intakes if not intake.certified}
         self.reached("before-certificate")
-        folding, comparison = self._folding(source), Comparison(pipeline.totals)
+        partial_sums = self.archive.partial_sums(source)
         shared = self.archive.others_open(source, list(pending))
-        covered_flows: dict[Purse, Flow] = {}
-        for totals in folding.totals(pipeline.totals.account_ids):
-            flows = folding.flows(totals, pending) if shared else {p: t.movement for p, t in totals.items()}
-            for purse, total in totals.items():
-                comparison.add(purse, total, flows.get(purse, Flow()))
-            if shared:
-                covered_flows |= flows
-        comparison.close()
-        checking = Checking(self.archive, self.ledger, self.ids, source)
+        comparison, flows = self._compared(source, pipeline.totals, pending if shared else None, partial_sums)
+        checking = Checking(self.archive, self.ledger, source, partial_sums, self.settings.accounts_kept_max)
         read, as_one = [intake.id for intake in intakes], intakes[0].format == "topic"
         checking.check(pipeline.read, read, self._contents(intakes), controls, pipeline.totals, as_one=as_one)
         checking.faults(comparison.problems, sorted(pending))
@@ -1179,18 +1180,36 @@ class Ingest:
         certificate, covered = None, sorted(pending) or ids
         findings = certify(pipeline.totals, comparison, judgement, len(covered))
         if pending or self.archive.unnamed(source) or self._is_news(source, findings):
-            flows_covered = covered_flows if shared else None
             certificate, position = self._certify(
-                source, covered, findings, command, flows_covered, checking.series
+                source, covered, findings, command, flows.by_account() if shared else None, checking.series()
             )
         elif command is not None and self._outcome(command) is None:
             position = self.ledger.append_command(feed_id(source), [], command)
         else:
             position = self.ledger.head_position()
-        if certificate is None and checking.series:
-            self.archive.keep_series(source, checking.series)
+        if certificate is None and checking.any_series:
+            self.archive.keep_series(source, checking.series())
         seconds = self.elapsed() - started
         return RunResult(source, findings, certificate, tuple(covered), pipeline.appended, seconds, position)
+
+    def _compared(
+        self, source: str, totals: ControlTotals, of: Set[IntakeId] | None, partial_sums: PartialSums
+    ) -> tuple[Comparison, "_Flows"]:
+        """Folds and compares every account that was moved; with `of`, what these intakes moved of each is kept too.
+
+        Without it, all that no certificate covers is theirs.
+        """
+        folding, comparison = self._folding(source), Comparison(totals)
+        flows = _Flows(partial_sums, self.settings.accounts_kept_max)
+        for counted in totals.by_account(ACCOUNTS_PER_FOLD):
+            held = folding.totals([purse.account for purse in counted])
+            if of is None:
+                comparison.add(counted, held, {purse: total.movement for purse, total in held.items()})
+            else:
+                moved = folding.flows(held, of)
+                comparison.add(counted, held, moved)
+                flows.add(moved)
+        return comparison, flows
 
     def _is_news(self, source: str, findings: Findings) -> bool:
         """Whether a source stands otherwise than its last certificate says: bytes that came again resolve something."""
@@ -1250,8 +1269,8 @@ class Ingest:
         intakes: Sequence[IntakeId],
         findings: Findings,
         command: Command | None,
-        flows: Mapping[Purse, Flow] | None = None,
-        series: Mapping[str, bytes] | None = None,
+        flows: Iterable[Mapping[Purse, Flow]] | None = None,
+        series: Iterable[Mapping[str, bytes]] = (),
     ) -> tuple[CertificateId, int]:
         """Stores the certificate, with the command that asked for the run in the same transaction; its position.
 
@@ -1286,7 +1305,7 @@ class Ingest:
             findings=msgspec.json.encode(findings),
             intakes=intakes,
             flows=flows,
-            series=series or {},
+            series=series,
         )
         return certificate, position
 
@@ -1387,6 +1406,51 @@ def _released_or_proposed(events: Sequence[RecordedEvent]) -> RunResult | Propos
     )
 
 
+class _PartialFlow(msgspec.Struct, array_like=True):
+    currency: str
+    flow: Flow
+
+
+_flow: Final = msgspec.json.Decoder(_PartialFlow)
+
+
+class _Flows:
+    """What some intakes moved, by purse. It leaves the process where there are many accounts."""
+
+    KIND: Final = "flows"
+
+    def __init__(self, partial_sums: PartialSums, kept_max: int) -> None:
+        self._partial_sums = partial_sums
+        self._kept_max = kept_max
+        self._kept: dict[Purse, Flow] = {}
+        self._stored = False
+
+    def add(self, flows: Mapping[Purse, Flow]) -> None:
+        """Adds those of further accounts."""
+        self._kept |= flows
+        if len(self._kept) >= self._kept_max:
+            self._store()
+
+    def by_account(self) -> Iterator[Mapping[Purse, Flow]]:
+        """All of them, some at a time."""
+        if not self._stored:
+            yield self._kept
+            return
+        self._store()
+        rows = self._partial_sums.stored(self.KIND)
+        while some := list(islice(rows, ACCOUNTS_PER_FOLD)):
+            decoded = [(account, _flow.decode(body)) for account, body in some]
+            yield {Purse(account, partial.currency): partial.flow for account, partial in decoded}
+
+    def _store(self) -> None:
+        rows = [
+            (purse.account, msgspec.json.encode(_PartialFlow(purse.currency, flow)))
+            for purse, flow in self._kept.items()
+        ]
+        self._partial_sums.store(self.KIND, rows)
+        self._kept, self._stored = {}, True
+
+
 class _Reading:
     """Batches of a feed, remembering how many bytes were read."""
 
@@ -1412,10 +1476,7 @@ class _Book:
     folding: Folding
 
     def ledger_totals(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
-        held: dict[Purse, AccountTotal] = {}
-        for some in self.folding.totals(accounts):
-            held |= some
-        return held
+        return self.folding.totals(accounts)
 
     def turnovers(self) -> dict[str, int]:
         return self.archive.turnovers(self.source)

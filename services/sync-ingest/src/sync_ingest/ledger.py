@@ -32,6 +32,7 @@ from psycopg import sql
 from sync_ingest.archive import STORE_SCHEMA
 from sync_ingest.domain.booking import differences
 from sync_ingest.domain.events import STORED_NAMES, UPCASTS, PostingBooked, PostingReversed
+from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import Posting
 from sync_ingest.folding import StoredMovement
 from sync_ingest.ingesting import ITSELF, Acting, SubjectErased
@@ -55,7 +56,6 @@ _MOVEMENTS: Final = sql.SQL(
 NONCE_BYTES: Final = 12
 NONCES_PER_EVENT: Final = 3
 """How many are drawn at once: as many personal fields as a posting has. More are drawn where more are needed."""
-PLACES_CACHED_MAX: Final = 20_000
 _KINDS: Final[dict[type[Event], tuple[str, bytes, tuple[tuple[str, bytes], ...]]]] = {
     event: (
         name,
@@ -110,6 +110,7 @@ class StoreLedger:
         keys: KeyRing,
         *,
         now: Callable[[], datetime],
+        places_cached_max: int = ACCOUNTS_KEPT_MAX,
     ) -> None:
         self._recorder = recorder
         self._writer = writer
@@ -118,7 +119,7 @@ class StoreLedger:
         self._acting = ITSELF
         self._trace: dict[str, str] = {}
         self._places: AgedCache[int, _PlaceOf] = AgedCache(
-            PLACES_CACHED_MAX, KEYS_CACHED_SECONDS, keys.monotonic
+            places_cached_max, KEYS_CACHED_SECONDS, keys.monotonic
         )
 
     @contextmanager

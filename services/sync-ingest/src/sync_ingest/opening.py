@@ -60,7 +60,7 @@ def opened(
         yield Ingest(
             stack.enter_context(Archive.connect(settings.postgres_url, ids, clock.monotonic)),
             ids,
-            StoreLedger(reader, writer, keys, now=clock.now),
+            StoreLedger(reader, writer, keys, now=clock.now, places_cached_max=settings.accounts_kept_max),
             KeptVault(keys),
             clock.now,
             clock.monotonic,

@@ -46,6 +46,7 @@ from sync_ingest.domain.identities import (
     seen_id,
     undone_id,
 )
+from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 from sync_ingest.domain.records import (
     FIRST_DAY,
     LAST_DAY,
@@ -70,7 +71,6 @@ from sync_ingest.domain.records import (
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Purse, Tally
 from sync_ingest.unnumbered import EQUALS_MAX, Unnumbered
 
-ACCOUNTS_CACHED_MAX: Final = 20_000
 CONFLICT_RETRIES_MAX: Final = 5
 DEFERRED_MAX: Final = 50_000
 GATHERED_BATCHES_MAX: Final = 4
@@ -328,10 +328,13 @@ class Pipeline:
         trial: bool = False,
         reached: Callable[[str], None] = lambda _: None,
         limits: Limits | None = None,
+        partial_sums: PartialSums | None = None,
+        accounts_kept_max: int = ACCOUNTS_KEPT_MAX,
     ) -> None:
         """`whole`: raise NotBookable where a record cannot be booked, before anything of its batch is stored.
 
         `trial`: only find out whether a posting could be booked; the ledger is asked to store the first one that can.
+        `partial_sums`: where the sums of accounts go beyond `accounts_kept_max`; without it all stay in memory.
         """
         self.source = source
         self._whole = whole
@@ -339,8 +342,14 @@ class Pipeline:
         self._limits = limits or Limits()
         self._turnovers = book.turnovers()
         self._days = days or BookingDays.around(now().astimezone(bank_time).date())
-        self.totals = ControlTotals(booked_through=certified_through, business_date=self._days.today)
-        self.read = FeedRead()
+        self.totals = ControlTotals(
+            booked_through=certified_through,
+            business_date=self._days.today,
+            partial_sums=partial_sums,
+            kept_max=accounts_kept_max,
+        )
+        self.read = FeedRead(partial(ids.account, source), partial_sums, accounts_kept_max)
+        self._accounts_kept_max = accounts_kept_max
         self.appended = 0
         self._ids = ids
         self._ledger = ledger
@@ -375,7 +384,8 @@ class Pipeline:
         self._feed_intakes = intakes_read
         with ThreadPoolExecutor(1, thread_name_prefix="ingest-writer") as self._writer:
             for batch in batches:
-                self._read(batch)
+                if not self._trial:
+                    self._read(batch)
                 for at in range(0, len(batch), BATCH_RECORDS):
                     self._batch(batch[at : at + BATCH_RECORDS])
                 yield self.totals.read
@@ -395,6 +405,8 @@ class Pipeline:
                 for item in items:
                     if type(item.content) is not Posting:
                         self.read.count(file, item.line, item.content)
+        if self.read.full:
+            self.read.store()
 
     def _again(self) -> None:
         """Reversals that came before their originals, once more; what still has none is set aside."""
@@ -667,11 +679,12 @@ class Pipeline:
     def _accounts_of(self, postings: Sequence[Posting]) -> dict[str, _Account]:
         accounts = self._accounts
         missing = {p.account for p in postings if p.account not in accounts}
+        if (missing and len(accounts) + len(missing) > self._accounts_kept_max) or self.totals.full:
+            self._settle()  # what is planned counts in the tallies that are stored now
+            self.totals.store()
+            accounts.clear()
+            missing = {p.account for p in postings}
         if missing:
-            if len(accounts) + len(missing) > ACCOUNTS_CACHED_MAX:
-                self._settle()
-                accounts.clear()
-                missing = {p.account for p in postings}
             ids, source = self._ids, self.source
             streams: dict[str, UUID] = {account: ids.account(source, account) for account in missing}
             keys = self._ledger.digest_keys(list(streams.values()))

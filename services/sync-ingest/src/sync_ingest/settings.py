@@ -8,6 +8,7 @@ from chassis.connections.settings import Settings
 from pydantic import Field, field_validator
 
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
+from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY
 from sync_ingest.domain.sources import SourceNameInvalid, checked_source
 from sync_ingest.ingesting import RELEASE_APPROVAL_MINOR, IngestSettings
@@ -38,6 +39,8 @@ class SyncIngestSettings(Settings):
     """A release that books more than this, in minor units of any currency, needs a second person; null: none does."""
     release_approval_minor_by_currency: dict[str, int] = Field(default_factory=dict)
     """The same where a currency has another limit."""
+    accounts_kept_max: int = Field(default=ACCOUNTS_KEPT_MAX, ge=1)
+    """Accounts that a run keeps in memory with their sums; a larger feed stores partial sums meanwhile."""
     crash_at: CrashPoint | None = None
     freeze_at: CrashPoint | None = None
 
@@ -62,6 +65,7 @@ class SyncIngestSettings(Settings):
         """What a run needs to know of them."""
         return IngestSettings(
             bank_time=ZoneInfo(self.bank_time_zone),
+            accounts_kept_max=self.accounts_kept_max,
             printed_tolerance_minor=self.printed_tolerance_minor,
             booked_from=self.booked_from,
             booked_days_ahead_max=self.booked_days_ahead_max,

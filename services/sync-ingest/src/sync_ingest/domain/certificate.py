@@ -6,14 +6,14 @@ nothing to check against. RED: figures contradict each other, until the contradi
 person acknowledges it with a reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
 
-from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
+from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse, Tally
 
 PROBLEMS_NAMED_MAX: Final = 1_000
 CERTIFICATE_BYTES_MAX: Final = 480 * 1024
@@ -111,15 +111,13 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 class Comparison:
-    """What a run counted against what the ledger got, purse by purse, so that memory does not follow the
-    accounts.
+    """Compares what a run counted with what the ledger got of it, some accounts at a time.
 
     A difference between the two is a fault of this system. Sums are compared as net and as turnover, so
     that two errors that cancel each other in one are found in the other.
     """
 
     def __init__(self, totals: ControlTotals) -> None:
-        self._totals = totals
         self._lines: dict[str, list[int]] = {}
         self._printed = [0] * 7
         self.problems: list[Problem] = []
@@ -128,12 +126,19 @@ class Comparison:
         if accounted != totals.records:
             self.problems.append(Problem("counts-unaccounted", totals.records, accounted))
 
-    def add(self, purse: Purse, held: AccountTotal, got: Flow) -> None:
-        """Compares one purse with what the ledger got of this run; one that it does not hold is an empty one."""
-        tally = self._totals.tallies.get(purse)
-        said = tally.movement if tally else Flow()
-        if tally:
-            tally.compared = True
+    def add(
+        self, counted: Mapping[Purse, Tally], held: Mapping[Purse, AccountTotal], got: Mapping[Purse, Flow]
+    ) -> None:
+        """Compares all purses of some accounts: what was counted of them, what the ledger holds, and what it got."""
+        none = Flow()
+        for purse, total in held.items():
+            tally = counted.get(purse)
+            self._compare(purse, tally.movement if tally else none, total, got.get(purse, none))
+        for purse, tally in counted.items():
+            if tally.movement.postings and purse not in held:
+                self._compare(purse, tally.movement, AccountTotal(), none)
+
+    def _compare(self, purse: Purse, said: Flow, held: AccountTotal, got: Flow) -> None:
         said_net, got_net = said.credits_minor - said.debits_minor, got.credits_minor - got.debits_minor
         said_gross, got_gross = said.credits_minor + said.debits_minor, got.credits_minor + got.debits_minor
         for code, expected, found in (
@@ -149,12 +154,6 @@ class Comparison:
             sums[at] += figure
         if held.printed:
             self._count_printed(held)
-
-    def close(self) -> None:
-        """Compares what was counted and is in no purse of the ledger at all."""
-        for purse, tally in self._totals.tallies.items():
-            if tally.movement.postings and not tally.compared:
-                self.add(purse, AccountTotal(), Flow())
 
     def _count_printed(self, held: AccountTotal) -> None:
         printed = self._printed

@@ -1,22 +1,28 @@
 """Compares the control totals and running numbers that a feed states with the records that were read.
 
 Records are counted as they are read, before any decision about them, so that no later step can hide a record.
+What is counted by account is compared some accounts at a time, the rest of a file once.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import pairwise
 from operator import itemgetter
 from typing import Final, NamedTuple
+from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
+from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 from sync_ingest.domain.records import AnyRecord, ControlRecord, Posting, Unreadable
 
 CONTROLS_PER_FILE_MAX: Final = 1_000_000
 """More are not kept; the file then counts as not checked."""
+READ: Final = "read"
+"""The kind of partial sums that `FeedRead` stores."""
 INTERVALS_PER_SERIES_MAX: Final = 1_000
 """Gaps that one series remembers; the oldest are forgotten first, and stay contradictions until acknowledged."""
 
@@ -119,7 +125,7 @@ class Scope(NamedTuple):
     """Where numbers begin anew each day."""
 
 
-class Counted(msgspec.Struct, gc=False):
+class Counted(msgspec.Struct, gc=False, array_like=True):
     """Postings that were read of one account, branch or file in one currency; debits are positive here."""
 
     postings: int = 0
@@ -132,17 +138,22 @@ class Counted(msgspec.Struct, gc=False):
 
 @dataclass(slots=True)
 class FileRead:
-    """Everything that was read in one file."""
+    """What was read in one file: all of it, or all that is not of an account, or what is of some accounts.
+
+    `sums` are of the accounts that are not in `accounts`, by currency. Of `controls` some are of an account.
+    """
 
     records: int = 0
     unreadable: int = 0
     accounts: dict[tuple[str, str], Counted] = field(default_factory=dict)
+    sums: dict[str, Counted] = field(default_factory=dict)
     branches: dict[tuple[str, str], Counted] = field(default_factory=dict)
     controls: list[tuple[int, ControlRecord]] = field(default_factory=list)
     series: dict[Scope, NumberSeries] = field(default_factory=dict)
     currencies: set[str] = field(default_factory=set)
     scopes: dict[tuple[str | None, str | None], list[Scope]] = field(default_factory=dict)
     """What of an account or of a branch is numbered: once, or once for each day."""
+    controls_total: int = 0
 
     def of(self, account: str | None, branch: str | None) -> Iterator[Counted]:
         """What was counted of an account or of a branch, currency by currency."""
@@ -151,17 +162,59 @@ class FileRead:
             if name is not None and (name, currency) in held:
                 yield held[name, currency]
 
+    def whole(self, currency: str | None = None) -> Iterator[Counted]:
+        """What was counted of all accounts, in one currency or in all."""
+        yield from (counted for of, counted in self.sums.items() if currency in {None, of})
+        yield from (counted for (_, of), counted in self.accounts.items() if currency in {None, of})
+
+    def series_of(self, scope: Scope) -> NumberSeries:
+        """The running numbers of a scope, made when they are first asked for."""
+        series = self.series.get(scope)
+        if series is None:
+            series = self.series[scope] = NumberSeries([])
+            self.scopes.setdefault((scope.account, scope.branch), []).append(scope)
+        return series
+
+
+class _AccountRead(msgspec.Struct, array_like=True):
+    """What was read of one account in one file, or, with `BESIDE`, was stated and stored of it in no file."""
+
+    file: int
+    counted: dict[str, Counted] = {}
+    controls: list[tuple[int, ControlRecord]] = []
+    series: list[tuple[date | None, NumberSeries]] = []
+    booked: list[tuple[date | None, NumberSeries]] = []
+    repeated: list[tuple[date | None, NumberSeries]] = []
+
+
+BESIDE: Final = -1
+_pack: Final = msgspec.json.Encoder().encode  # whose integers have no limit
+_account_read: Final = msgspec.json.Decoder(_AccountRead)
+
 
 class FeedRead:
     """What was read in a feed, file by file, and the running numbers of what was stored of it.
 
-    `repeated` are numbers that two postings of this feed have.
+    `beside` are control records of all files together. `repeated` are numbers that two postings of this feed have.
+    `account_name` is what an account is called in what is stored and compared: its id, where a source's number is
+    personal.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        account_id: Callable[[str], UUID] | None = None,
+        partial_sums: PartialSums | None = None,
+        kept_max: int = ACCOUNTS_KEPT_MAX,
+    ) -> None:
         self.files: dict[int, FileRead] = {}
+        self.beside: list[ControlRecord] = []
         self.booked: dict[Scope, NumberSeries] = {}
         self.repeated: dict[Scope, NumberSeries] = {}
+        self._account_id = account_id
+        self._partial_sums = partial_sums
+        self._kept_max = kept_max
+        self._stored = False
+        self._kept = 0
 
     def count(self, file: int, line: int, content: AnyRecord | Unreadable) -> None:
         """Counts one record."""
@@ -184,12 +237,15 @@ class FeedRead:
             number = posting.sequence_number
             if number is not None:
                 scope = numbered_as(posting)
-                if not self.booked.setdefault(scope, NumberSeries([])).book(number):
+                booked = self.booked.get(scope)
+                if booked is None:
+                    booked = self.booked[scope] = NumberSeries([])
+                    self._kept += 1
+                if not booked.book(number):
                     self.repeated.setdefault(scope, NumberSeries([])).add(number, number)
 
-    def series(self, beside: Sequence[ControlRecord] = ()) -> dict[Scope, NumberSeries]:
-        """All running numbers that were read, with what control records in the files and `beside` state of
-        them."""
+    def series(self) -> dict[Scope, NumberSeries]:
+        """All running numbers that were read, with what control records in the files and beside them state."""
         found: dict[Scope, NumberSeries] = {}
         for read in self.files.values():
             for scope, numbers in read.series.items():
@@ -198,13 +254,116 @@ class FeedRead:
             found.setdefault(scope, NumberSeries([])).include(numbers)
         for reads, controls in [
             ([read], [control for _, control in read.controls]) for read in self.files.values()
-        ] + [([*self.files.values()], [*beside])]:
+        ] + [([*self.files.values()], self.beside)]:
             stating = [c for c in controls if (c.first_number, c.last_number) != (None, None)]
             for control in stating:
                 for scope in scopes_of(reads, control):
                     numbers = found.setdefault(scope, NumberSeries([]))
                     numbers.state(control.first_number, control.last_number)
         return found
+
+    # by account
+
+    @property
+    def full(self) -> bool:
+        """Whether as much is in memory by account as may be."""
+        return self._kept >= self._kept_max
+
+    def store(self) -> None:
+        """Stores what was counted by account, if there is a place for it, and forgets it."""
+        if self._partial_sums is not None:
+            self._partial_sums.store(READ, ((account, _pack(read)) for account, read in self._taken()))
+            self._stored = True
+            self._kept = 0
+
+    def by_account(self, accounts_max: int) -> Iterator["FeedRead"]:
+        """What was read of each account, in the order of accounts, so many at a time; accounts are named by id.
+
+        What is left here is of no account. It is not in the parts.
+        """
+        part, account, accounts = FeedRead(), None, 0
+        for of, read in self._account_reads():
+            if of != account:
+                account, accounts = of, accounts + 1
+                if accounts > accounts_max:
+                    yield part._in_order()
+                    part, accounts = FeedRead(), 1
+            part._include(str(of), read, self.files)
+        if accounts:
+            yield part._in_order()
+
+    def _in_order(self) -> "FeedRead":
+        """The same, in the order in which it was read: partial sums come in any order."""
+        self.files = dict(sorted(self.files.items()))
+        for read in self.files.values():
+            read.controls.sort(key=_first)
+        return self
+
+    def _account_reads(self) -> Iterator[tuple[UUID, _AccountRead]]:
+        if not self._stored or self._partial_sums is None:
+            yield from sorted(self._taken(), key=_first)
+            return
+        self.store()
+        for account, body in self._partial_sums.stored(READ):
+            yield account, _account_read.decode(body)
+
+    def _taken(self) -> Iterator[tuple[UUID, _AccountRead]]:
+        """What was counted by account, which is forgotten here; its sums are kept."""
+        for file, read in self.files.items():
+            yield from self._named(read_by_account(file, read))
+            for (_, currency), counted in read.accounts.items():
+                read.sums[currency] = summed([read.sums.get(currency, Counted()), counted])
+            read.accounts.clear()
+            read.controls = [each for each in read.controls if each[1].account is None]
+            _drop_accounts(read.series)
+            read.scopes = {of: scopes for of, scopes in read.scopes.items() if of[0] is None}
+        beside: dict[str, _AccountRead] = {}
+        for control in self.beside:
+            if control.account is not None:
+                _of(beside, BESIDE, control.account).controls.append((0, control))
+        for scope, numbers in self.booked.items():
+            if scope.account is not None:
+                _of(beside, BESIDE, scope.account).booked.append((scope.day, numbers))
+        for scope, numbers in self.repeated.items():
+            if scope.account is not None:
+                _of(beside, BESIDE, scope.account).repeated.append((scope.day, numbers))
+        yield from self._named(beside)
+        self.beside = [control for control in self.beside if control.account is None]
+        _drop_accounts(self.booked)
+        _drop_accounts(self.repeated)
+
+    def _named(self, reads: Mapping[str, _AccountRead]) -> Iterator[tuple[UUID, _AccountRead]]:
+        if self._account_id is None:
+            raise TypeError("what is read by account needs the ids of accounts")
+        for name, read in reads.items():
+            account = self._account_id(name)
+            read.controls = [
+                (line, structs.replace(control, account=str(account))) for line, control in read.controls
+            ]
+            yield account, read
+
+    def _include(self, account: str, more: _AccountRead, files: Mapping[int, FileRead]) -> None:
+        """Adds what was read of an account to a part; `files` are those that it was read in."""
+        for day, numbers in more.booked:
+            scope = Scope(account, None, day)
+            held = self.booked.setdefault(scope, NumberSeries([]))
+            for first, last in shared(held.booked, numbers.booked):
+                self.repeated.setdefault(scope, NumberSeries([])).add(first, last)
+            held.include(numbers)
+        for day, numbers in more.repeated:
+            self.repeated.setdefault(Scope(account, None, day), NumberSeries([])).include(numbers)
+        if more.file == BESIDE:
+            self.beside += [control for _, control in more.controls]
+            return
+        read = self.files.get(more.file)
+        if read is None:
+            read = self.files[more.file] = FileRead(currencies=files[more.file].currencies)
+        for currency, counted in more.counted.items():
+            held_of = read.accounts.get((account, currency))
+            read.accounts[account, currency] = summed([held_of, counted]) if held_of else counted
+        for day, numbers in more.series:
+            read.series_of(Scope(account, None, day)).include(numbers)
+        read.controls += more.controls
 
     def _file(self, file: int) -> FileRead:
         read = self.files.get(file)
@@ -213,13 +372,15 @@ class FeedRead:
         return read
 
     def _control(self, read: FileRead, line: int, control: ControlRecord) -> None:
-        if len(read.controls) < CONTROLS_PER_FILE_MAX:
+        if read.controls_total < CONTROLS_PER_FILE_MAX:
+            read.controls_total += 1
+            self._kept += 1
             read.controls.append((line, control))
 
     def _postings(self, read: FileRead, postings: Sequence[Posting]) -> None:
         """In one loop without a call in it, because every posting there is comes through here."""
         read.records += len(postings)
-        accounts, branches = read.accounts, read.branches
+        accounts, branches, accounts_before = read.accounts, read.branches, len(read.accounts)
         of_branch, branch_before, currency_before = Counted(), "", ""
         for posting in postings:
             amount_minor, currency, booked_on = posting.amount_minor, posting.currency, posting.booked_on
@@ -251,16 +412,36 @@ class FeedRead:
                 else:
                     of_branch.debits_minor -= amount_minor
             if posting.sequence_number is not None:
-                self._number(read, posting, posting.sequence_number)
+                before = len(read.series)
+                read.series_of(numbered_as(posting)).add(posting.sequence_number, posting.sequence_number)
+                self._kept += len(read.series) - before
+        self._kept += len(accounts) - accounts_before
 
-    @staticmethod
-    def _number(read: FileRead, posting: Posting, number: int) -> None:
-        scope = numbered_as(posting)
-        series = read.series.get(scope)
-        if series is None:
-            series = read.series[scope] = NumberSeries([])
-            read.scopes.setdefault((scope.account, scope.branch), []).append(scope)
-        series.add(number, number)
+
+def read_by_account(file: int, read: FileRead) -> dict[str, _AccountRead]:
+    """What is of an account in a file, by the account."""
+    found: dict[str, _AccountRead] = {}
+    for (account, currency), counted in read.accounts.items():
+        _of(found, file, account).counted[currency] = counted
+    for line, control in read.controls:
+        if control.account is not None:
+            _of(found, file, control.account).controls.append((line, control))
+    for scope, numbers in read.series.items():
+        if scope.account is not None:
+            _of(found, file, scope.account).series.append((scope.day, numbers))
+    return found
+
+
+def _of(reads: dict[str, _AccountRead], file: int, account: str) -> _AccountRead:
+    read = reads.get(account)
+    if read is None:
+        read = reads[account] = _AccountRead(file, {}, [], [], [], [])
+    return read
+
+
+def _drop_accounts(series: dict[Scope, NumberSeries]) -> None:
+    for scope in [scope for scope in series if scope.account is not None]:
+        del series[scope]
 
 
 def numbered_as(posting: Posting) -> Scope:
@@ -335,6 +516,7 @@ def summed(counted: Iterable[Counted]) -> Counted:
         total.postings += each.postings
         total.credits_minor += each.credits_minor
         total.debits_minor += each.debits_minor
+        total.printed |= each.printed
         if each.last_on and (total.last_on is None or each.last_on > total.last_on):
             total.last_on = each.last_on
         if each.first_on and (total.first_on is None or each.first_on < total.first_on):
@@ -353,7 +535,7 @@ def read_under(reads: Sequence[FileRead], control: ControlRecord) -> Counted:
         elif control.branch is not None:
             held, name = read.branches, control.branch
         else:
-            found += [c for (_, of), c in read.accounts.items() if currency is None or of == currency]
+            found += read.whole(currency)
             continue
         if currency is not None:
             found += [held[name, currency]] if (name, currency) in held else []
@@ -388,20 +570,26 @@ def differences(
                 yield ControlDifference(control, "closing_minor", closing, follows, file, line)
 
 
-def unchecked(read: FileRead, controls: Sequence[ControlRecord]) -> set[tuple[str, str]]:
-    """Accounts and currencies with postings in this file in which one that is lost would not be seen.
+def unchecked(
+    read: FileRead, controls: Sequence[ControlRecord], of_file: FileRead | None = None
+) -> set[tuple[str, str]]:
+    """Accounts and currencies with postings in `read` in which one that is lost would not be seen.
 
+    `of_file` is all of the file that is of no account, where `read` is some accounts of it.
     What sees it: a count of records; both sums; opening and closing; the closing of an account alone,
     which is compared with the ledger; the first and the last running number, where every posting has one.
     A sum of one side says nothing of the other side, and an opening nothing of the postings after it.
     """
+    whole = of_file or read
     stated: dict[tuple[str | None, str | None, str | None], set[str]] = {}
     for control in controls:
         figures = stated.setdefault((control.account, control.branch, control.currency), set())
         figures |= {name for name in _FIGURES if getattr(control, name) is not None}
         if control.opening_minor is not None and control.closing_minor is not None:
             figures.add("movement")
-        if None not in (control.first_number, control.last_number) and _all_numbered(read, control):
+        if None not in (control.first_number, control.last_number) and _all_numbered(
+            read if control.account is not None else whole, control
+        ):
             stated.setdefault((control.account, control.branch, None), set()).add("numbers")
     covered = {scope for scope, figures in stated.items() if any(figures >= some for some in _SEEING)}
     covered |= {
@@ -414,10 +602,10 @@ def unchecked(read: FileRead, controls: Sequence[ControlRecord]) -> set[tuple[st
     branches = {branch for _, branch, _ in covered if branch is not None}
     of_branches = [
         counted.postings
-        for (branch, currency), counted in read.branches.items()
+        for (branch, currency), counted in whole.branches.items()
         if branch in branches and {(None, branch, currency), (None, branch, None)} & covered
     ]
-    if of_branches and sum(of_branches) == read.records - read.unreadable:
+    if of_branches and sum(of_branches) == whole.records - whole.unreadable:
         return set()
     return {
         (account, currency)

@@ -1,13 +1,19 @@
 """Totals: the counts and sums of a run, and of the ledger for an account in one currency."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+
+from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
+
+COUNTED: Final = "counted"
+"""The kind of partial sums that `ControlTotals` stores."""
 
 
 class Purse(NamedTuple):
@@ -17,7 +23,7 @@ class Purse(NamedTuple):
     currency: str
 
 
-class Flow(msgspec.Struct, gc=False):
+class Flow(msgspec.Struct, gc=False, array_like=True):
     """Counted movements of a purse, in minor units; debits are positive here."""
 
     postings: int = 0
@@ -44,7 +50,7 @@ class Tally(msgspec.Struct, gc=False):
     ledger's balance.
 
     `before` are distinct postings of the feed that were there already, and None where there are none: a
-    run keeps one tally for each purse of its feed, so what most of them lack takes no room.
+    run keeps many tallies, so what most of them lack takes no room.
     `balance_minor` and `turnover_minor` count what is planned too, so that a limit holds with batches
     under way.
     """
@@ -54,7 +60,6 @@ class Tally(msgspec.Struct, gc=False):
     before: Flow | None = None
     balance_minor: int = 0
     turnover_minor: int = 0
-    compared: bool = False
 
     @property
     def stated_postings(self) -> int:
@@ -66,6 +71,18 @@ class Tally(msgspec.Struct, gc=False):
         if self.before is None:
             self.before = Flow()
         self.before.count(amount_minor)
+
+
+class _PartialTally(msgspec.Struct, gc=False, array_like=True):
+    """A tally as it is stored."""
+
+    currency: str
+    movement: Flow
+    before: Flow | None
+
+
+_pack: Final = msgspec.json.Encoder().encode  # whose integers have no limit
+_tally: Final = msgspec.json.Decoder(_PartialTally)
 
 
 class AccountTotal(msgspec.Struct):
@@ -148,6 +165,11 @@ class ControlTotals:
     """Duplicates that describe their posting differently than it was booked."""
     differing_fields: Counter[str] = field(default_factory=Counter)
     tallies: dict[Purse, Tally] = field(default_factory=dict)
+    """Those in memory. Without `partial_sums` they are all."""
+    partial_sums: PartialSums | None = None
+    kept_max: int = ACCOUNTS_KEPT_MAX
+    _stored: dict[str, tuple[Flow, Flow]] | None = None
+    """What the stored tallies posted and what they state, by currency; None where none is stored."""
 
     def tally(self, purse: Purse) -> Tally:
         """The tally of a purse, made when it is first asked for."""
@@ -212,33 +234,106 @@ class ControlTotals:
         return self.records + self.master_records
 
     @property
-    def movements(self) -> dict[Purse, Flow]:
-        """The movements that this run posted, by purse."""
-        return {purse: tally.movement for purse, tally in self.tallies.items() if tally.movement.postings}
+    def full(self) -> bool:
+        """Whether as many tallies are in memory as may be."""
+        return len(self.tallies) >= self.kept_max
 
-    @property
-    def account_ids(self) -> list[UUID]:
-        """The accounts that the feed moves."""
-        return sorted({purse.account for purse, tally in self.tallies.items() if tally.stated_postings})
+    def store(self) -> None:
+        """Stores the tallies, if there is a place for them, and forgets them. Nobody may count in one of them later."""
+        if self.partial_sums is None:
+            return
+        stored = self._stored = self._stored or {}
+        for purse, tally in self.tallies.items():
+            posted, stated = stored.setdefault(purse.currency, (Flow(), Flow()))
+            _include(tally, posted, stated)
+        self.partial_sums.store(
+            COUNTED,
+            [
+                (purse.account, _pack(_PartialTally(purse.currency, tally.movement, tally.before)))
+                for purse, tally in self.tallies.items()
+                if tally.stated_postings
+            ],
+        )
+        self.tallies.clear()
+
+    def by_account(self, accounts_max: int) -> Iterator[dict[Purse, Tally]]:
+        """The tallies of the accounts that the feed moves, in the order of accounts, so many accounts at a time."""
+        some: dict[Purse, Tally] = {}
+        account, accounts = None, 0
+        for of, partial in self._partial_tallies():
+            if of != account:
+                account, accounts = of, accounts + 1
+                if accounts > accounts_max:
+                    yield some
+                    some, accounts = {}, 1
+            _add(some, of, partial)
+        if some:
+            yield some
+
+    def tallies_of(self, accounts: Sequence[UUID]) -> dict[Purse, Tally]:
+        """The tallies of some accounts."""
+        found: dict[Purse, Tally] = {}
+        if self._stored is None or self.partial_sums is None:
+            wanted = set(accounts)
+            return {purse: tally for purse, tally in self.tallies.items() if purse.account in wanted}
+        self.store()
+        for account, body in self.partial_sums.stored_of(COUNTED, accounts):
+            _add(found, account, _tally.decode(body))
+        return found
+
+    def _partial_tallies(self) -> Iterator[tuple[UUID, _PartialTally]]:
+        if self._stored is None or self.partial_sums is None:
+            moved = [
+                (purse.account, _PartialTally(purse.currency, tally.movement, tally.before))
+                for purse, tally in self.tallies.items()
+                if tally.stated_postings
+            ]
+            yield from sorted(moved, key=itemgetter(0))
+            return
+        self.store()
+        for account, body in self.partial_sums.stored(COUNTED):
+            yield account, _tally.decode(body)
 
     @property
     def accounts(self) -> int:
         """How many accounts the feed moves."""
-        return len(self.account_ids)
+        if self._stored is None or self.partial_sums is None:
+            return len({purse.account for purse, tally in self.tallies.items() if tally.stated_postings})
+        self.store()
+        return self.partial_sums.accounts(COUNTED)
 
     def posted_by_currency(self) -> dict[str, Flow]:
         """What this run posted, one sum per currency."""
-        sums: dict[str, Flow] = {}
-        for purse, tally in self.tallies.items():
-            sums.setdefault(purse.currency, Flow()).include(tally.movement)
-        return sums
+        return {currency: posted for currency, (posted, _) in self._by_currency().items()}
 
     def stated_by_currency(self) -> dict[str, Flow]:
         """The feed's sums, one per currency."""
-        sums: dict[str, Flow] = {}
+        return {currency: stated for currency, (_, stated) in self._by_currency().items()}
+
+    def _by_currency(self) -> dict[str, tuple[Flow, Flow]]:
+        sums: dict[str, tuple[Flow, Flow]] = {}
+        for currency, stored in (self._stored or {}).items():
+            for flow, more in zip(sums.setdefault(currency, (Flow(), Flow())), stored, strict=True):
+                flow.include(more)
         for purse, tally in self.tallies.items():
-            total = sums.setdefault(purse.currency, Flow())
-            total.include(tally.movement)
-            if tally.before is not None:
-                total.include(tally.before)
+            _include(tally, *sums.setdefault(purse.currency, (Flow(), Flow())))
         return sums
+
+
+def _include(tally: Tally, posted: Flow, stated: Flow) -> None:
+    posted.include(tally.movement)
+    stated.include(tally.movement)
+    if tally.before is not None:
+        stated.include(tally.before)
+
+
+def _add(tallies: dict[Purse, Tally], account: UUID, partial: _PartialTally) -> None:
+    purse = Purse(account, partial.currency)
+    tally = tallies.get(purse)
+    if tally is None:
+        tallies[purse] = Tally(purse, partial.movement, partial.before)
+        return
+    tally.movement.include(partial.movement)
+    if partial.before is not None:
+        tally.before = tally.before or Flow()
+        tally.before.include(partial.before)
