@@ -77,7 +77,7 @@ FAULTS: Final = (
     Fault(
         "a source is GREEN while something of an earlier feed waits",
         "ingesting.py",
-        "waiting=self.archive.waiting(source),",
+        "waiting=self.archive.quarantine.waiting(source),",
         "waiting=0,",
     ),
     Fault(

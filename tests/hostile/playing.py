@@ -10,7 +10,8 @@ from random import Random
 from uuid import UUID
 
 from chassis.write.deciding import Refusal
-from sync_ingest.archive import QuarantineEntry, SourceBusy
+from sync_ingest.archive.connection import SourceBusy
+from sync_ingest.archive.quarantine import QuarantineEntry
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import ControlRecord
@@ -106,7 +107,7 @@ class Player:
 
     def resolve(self) -> None:
         """Somebody looks at one of the rows that wait, and does the right thing with it, or a wrong one."""
-        page = self.hands[0].archive.quarantine_page(self.source, "waiting", 0, 200)
+        page = self.hands[0].archive.quarantine.page(self.source, "waiting", 0, 200)
         if not page:
             raise Wrong(f"nothing waits, the model says {self.ledger.waits}")
         entry = self.random.choice([entry for _, entry in page])
@@ -139,7 +140,7 @@ class Player:
                 self.ledger.release(where, right)
 
     def _where(self, entry: QuarantineEntry) -> tuple[str, int]:
-        intake = self.hands[0].archive.intake(entry.intake)
+        intake = self.hands[0].archive.intakes.one(entry.intake)
         if intake is None:
             raise Wrong(f"entry {entry.id} is of no intake")
         return intake.sha256.hex(), entry.line - (2 if self.style.format == "csv" else 1)

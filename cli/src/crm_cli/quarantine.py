@@ -12,7 +12,7 @@ from uuid import UUID
 import typer
 from chassis.connections.transient import LOST, Transient
 from chassis.write.deciding import Refusal
-from sync_ingest.archive import Proposal
+from sync_ingest.archive.quarantine import Proposal
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.ingesting import ITSELF, Ingest
 from sync_ingest.opening import opened
@@ -54,7 +54,7 @@ def list_entries(
             entries += page
             if not page:
                 break
-        waiting = running.archive.waiting(source)
+        waiting = running.archive.quarantine.waiting(source)
     if as_json:
         print(json.dumps({"waiting": waiting, "items": entries}, ensure_ascii=False))
         return

@@ -13,7 +13,8 @@ from chassis.write.deciding import CommandContext, Refusal
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from sync_ingest.api import create_router
-from sync_ingest.archive import Archive, SourceBusy
+from sync_ingest.archive.archive import Archive
+from sync_ingest.archive.connection import SourceBusy
 from sync_ingest.batches import IngestService, Turns
 from sync_ingest.opening import IngestPool
 from sync_ingest.settings import SyncIngestSettings
@@ -235,7 +236,7 @@ async def test_ten_releases_of_one_entry_at_once_book_it_once(client, source, in
     answers = await asyncio.gather(*map(release, range(10)))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9
     assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"already-released"}
-    assert sum(ingest.archive.all_balances(source).values()) == 1250
+    assert sum(ingest.archive.totals.balances(source).values()) == 1250
 
 
 async def test_a_repair_that_is_refused_answers_so_and_may_be_corrected_under_its_key(client, source):

@@ -162,7 +162,7 @@ def test_an_opening_that_no_row_explains_is_named(ingest, source):
 def test_a_release_inside_an_open_window_is_no_contradiction(ingest, source):
     rows = running(*ROWS)
     ingest.keep(source, contents(lines(rows[0], b"{broken"))[0], format="canonical")
-    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
     ingest.acting = Acting("lee", reason="the branch sent it again")
     released = ingest.release(entry.id, lines(rows[1]))
     assert released.findings.posted == 1
@@ -329,10 +329,10 @@ def test_a_number_that_two_postings_have_is_red_whoever_brings_them(ingest, sour
 @pytest.mark.parametrize("at", ["after-intake", "after-append", "before-certificate", "certified"])
 def test_a_crash_makes_no_number_look_repeated(ingest, source, at):
     if at == "certified":
-        certify, ingest.archive.certify = ingest.archive.certify, None
+        certify, ingest.archive.certificates.certify = ingest.archive.certificates.certify, None
         with pytest.raises(TypeError):
             take(ingest, source, *numbered(0, 1, 2, 3))
-        ingest.archive.certify = certify
+        ingest.archive.certificates.certify = certify
     else:
         crashing(ingest, at, lambda: take(ingest, source, *numbered(0, 1, 2, 3)))
     assert take(ingest, source, *numbered(0, 4)).findings.problems == ()
@@ -342,7 +342,7 @@ def test_a_crash_makes_no_number_look_repeated(ingest, source, at):
 
 def test_a_row_with_a_number_that_waited_and_is_released_is_no_repeat(ingest, source):
     take(ingest, source, *numbered(0, 1), *numbered(40_000, 2))
-    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
     ingest.acting = Acting("lee", reason="the day was wrong")
     assert ingest.release(entry.id, lines(*numbered(0, 2))).findings.problems == ()
 
@@ -397,7 +397,7 @@ def test_the_released_row_of_a_file_without_another_one_resolves_what_it_states(
     assert take(ingest, source, posting("t9", 5, day=1)).findings.status == "RED", (
         "another row of that amount"
     )
-    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
     ingest.acting = Acting("lee", reason="read from the printed slip")
     assert ingest.release(entry.id, lines(posting("t1", 5))).findings.problems == ()
 
@@ -480,7 +480,7 @@ def test_an_opening_balance_alone_checks_no_posting(ingest, source):
 
 def test_what_is_dismissed_waits_in_no_later_certificate(ingest, source):
     take(ingest, source, *running(*ROWS), b"{broken")
-    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
     ingest.acting = Acting("lee", reason="not a posting")
     ingest.dismiss(entry.id)
     found = ingest.latest_certificate(source).findings
@@ -556,16 +556,16 @@ def test_a_window_reads_the_rows_it_brought_however_long_the_history_is(ingest, 
 
 def test_what_a_crash_left_between_append_and_fold_is_folded_by_the_next_run(ingest, source):
     rows = running(*ROWS)
-    fold, broken = ingest.archive.fold, []
+    fold, broken = ingest.archive.totals.fold, []
 
     def breaking(*given):
         broken.append(given)
         raise KeyboardInterrupt
 
-    ingest.archive.fold = breaking
+    ingest.archive.totals.fold = breaking
     with pytest.raises(KeyboardInterrupt):
         take(ingest, source, *rows[:3])
-    ingest.archive.fold = fold
+    ingest.archive.totals.fold = fold
     assert broken
     assert status(take(ingest, source, *rows[3:])) == ("GREEN", [])
     assert status(take(ingest, source, *rows)) == ("GREEN", [])
@@ -607,7 +607,7 @@ def test_a_balance_beyond_the_limit_is_refused_before_anything_is_stored(ingest,
     over = take(ingest, source, posting("over", 1))
     assert (over.findings.posted, over.findings.quarantined) == (0, 1)
     assert ingest.ledger.head_position() == head + 3, "the intake, the entry and the certificate"
-    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
     assert entry.reason == "sum-out-of-range"
     assert take(ingest, source, posting("back", -5), posting("again", 5)).findings.posted == 2
 
@@ -679,7 +679,7 @@ def test_a_balance_is_accepted_up_to_its_limit_on_either_side_of_zero(ingest, so
 
 def reasons(ingest, source):
     """The reasons of what waits in quarantine."""
-    return [entry.reason for _, entry in ingest.archive.quarantine_page(source, "waiting", 0, 9)]
+    return [entry.reason for _, entry in ingest.archive.quarantine.page(source, "waiting", 0, 9)]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -745,7 +745,7 @@ def test_neither_an_acknowledgement_nor_a_repair_makes_a_source_look_heard_of(in
     assert sent.received_at is not None
     ingest.acting = Acting("lee", reason="the branch confirmed a lost slip")
     ingest.acknowledge(red.certificate)
-    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
     ingest.release(entry.id, lines(posting("t9", 5, "B")))
     certified = feed_events(ingest, source, ReconciliationCertified)
     assert [each.received_at for each in certified] == [sent.received_at] * 3
@@ -757,7 +757,7 @@ def test_a_repair_does_not_change_how_often_a_stream_is_expected(ingest, source)
     ingest.keep(source, contents(framed([Frame(0, 0, b"{broken")]))[0], format="topic")
     ingest.close_window(source)
     assert ingest.expected_every_seconds(source) == 15 * 60
-    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
     ingest.acting = Acting("lee", reason="the branch sent it again")
     ingest.release(entry.id, lines(posting("t9", 5, "B")))
     assert ingest.expected_every_seconds(source) == 15 * 60
@@ -828,7 +828,7 @@ def test_totals_beside_a_batch_are_checked_by_whoever_finishes_it_after_a_crash(
         case "the window":
             ingest.close_window(source)
         case "a dismissal":
-            ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+            ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
             ingest.acting = Acting("lee", reason="not a posting")
             ingest.dismiss(entry.id)
         case _:
@@ -836,7 +836,7 @@ def test_totals_beside_a_batch_are_checked_by_whoever_finishes_it_after_a_crash(
     found = ingest.latest_certificate(source).findings
     assert found.status == "RED"
     assert [(p.code, p.expected, p.found) for p in found.problems] == [("control-total-differs", 2, 1)]
-    assert ingest.archive.statements(source) == []
+    assert ingest.archive.intakes.statements(source) == []
 
 
 def test_totals_beside_a_batch_are_checked_where_it_comes_again_after_a_crash(ingest, source):
@@ -844,7 +844,7 @@ def test_totals_beside_a_batch_are_checked_where_it_comes_again_after_a_crash(in
     for at in CRASH_POINTS:
         crashing(ingest, at, lambda: take(ingest, source, *whole, controls=[LOST]))
     assert status(take(ingest, source, *whole, controls=[LOST])) == ("GREEN", [])
-    assert ingest.archive.statements(source) == []
+    assert ingest.archive.intakes.statements(source) == []
 
 
 def test_a_batch_that_was_cut_short_between_two_files_is_red_until_it_comes(ingest, source):
@@ -858,7 +858,7 @@ def test_a_batch_that_was_cut_short_between_two_files_is_red_until_it_comes(inge
     assert take(ingest, source, posting("x1", 1, "B", balance_after_minor=1)).findings.status == "RED"
     came = ingest.run(source, files, format="canonical", controls=[LOST])
     assert status(came) == ("GREEN", [])
-    assert ingest.archive.statements(source) == []
+    assert ingest.archive.intakes.statements(source) == []
 
 
 def test_totals_beside_bytes_that_are_certified_already_are_checked_after_a_crash(ingest, source):
@@ -871,6 +871,6 @@ def test_totals_beside_bytes_that_are_certified_already_are_checked_after_a_cras
 def test_totals_beside_a_batch_are_kept_sealed(ingest, source, postgres_url):
     stated = ControlRecord(account="6222021234566789", records=2)
     crashing(ingest, "after-intake", lambda: take(ingest, source, posting("t1", 1), controls=[stated]))
-    [kept] = ingest.archive.statements(source)
+    [kept] = ingest.archive.intakes.statements(source)
     assert len(kept.intakes) == 1
     assert b"6222021234566789" not in kept.sealed

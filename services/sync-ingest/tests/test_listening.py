@@ -397,7 +397,7 @@ def test_a_message_that_names_no_usable_source_is_quarantined_and_booked_on_nobo
     several = several._replace(
         headers=[*several.headers, ("source", b"west")], offset=int(time.at.timestamp()) + 1
     )
-    before = [number for number, _ in ingest.archive.quarantine_page(UNATTRIBUTED, None, 0, 200)]
+    before = [number for number, _ in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)]
     feed.book([wrong, several, message(3, source=source)._replace(offset=7)])
     time.at += timedelta(minutes=15)
     closed = {result.source: result.findings for result in feed.close_windows()}
@@ -405,7 +405,7 @@ def test_a_message_that_names_no_usable_source_is_quarantined_and_booked_on_nobo
     assert (closed[UNATTRIBUTED].posted, closed[UNATTRIBUTED].quarantined) == (0, 2)
     waiting = [
         entry
-        for number, entry in ingest.archive.quarantine_page(UNATTRIBUTED, None, 0, 200)
+        for number, entry in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)
         if number not in before
     ]
     assert sorted(entry.reason for entry in waiting) == ["source-ambiguous", "source-invalid"]
@@ -432,14 +432,14 @@ def test_a_message_without_a_source_is_quarantined_by_default(postgres_url, data
     )
     assert settings.topic_source is None
     feed = BranchFeed(pool.opened, default_source=settings.topic_source, window=WINDOW, now=time.now)
-    before = {number for number, _ in ingest.archive.quarantine_page(UNATTRIBUTED, None, 0, 200)}
+    before = {number for number, _ in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)}
     feed.book([message(1)._replace(headers=[("ce_source", b"/branch/east")], offset=4711)])
     time.at += WINDOW
     [closed] = [one.findings for one in feed.close_windows() if one.source == UNATTRIBUTED]
     assert (closed.status, closed.posted, closed.quarantined) == ("AMBER", 0, 1)
     waiting = [
         entry
-        for number, entry in ingest.archive.quarantine_page(UNATTRIBUTED, None, 0, 200)
+        for number, entry in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)
         if number not in before
     ]
     assert [entry.reason for entry in waiting] == ["source-missing"]

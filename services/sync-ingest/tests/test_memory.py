@@ -130,7 +130,7 @@ def test_partial_sums_are_gone_after_the_run_and_those_of_a_crash_count_no_more(
         return ingest.run(source, [content], format="canonical")
 
     def left() -> int:
-        connection = ingest.archive._connection
+        connection = ingest.archive._db.connection
         rows = connection.execute("select count(*) from ingest.partial_sums where source = %s", (source,))
         return int(rows.fetchall()[0][0])
 

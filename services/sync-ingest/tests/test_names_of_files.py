@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from chassis.connections.migrating import migrate
 from psycopg import sql
-from sync_ingest.archive import NAMES_SQL, TABLES
+from sync_ingest.archive.schema import NAMES_SQL, TABLES
 from sync_ingest.domain.certificate import Comparison, Judgement, Problem, certify
 from sync_ingest.domain.records import masked_file
 from sync_ingest.domain.totals import ControlTotals

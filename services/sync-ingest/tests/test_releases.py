@@ -9,7 +9,7 @@ import pytest
 from chassis.write.deciding import CommandKeyReused
 from chassis.write.store import Command
 from sync_ingest.adapters.topic import Frame, framed
-from sync_ingest.archive import Proposal
+from sync_ingest.archive.quarantine import Proposal
 from sync_ingest.domain.identities import QuarantineId, feed_id
 from sync_ingest.domain.records import PartyRecord, Posting
 from sync_ingest.ingesting import (
@@ -57,16 +57,16 @@ def counts(result):
 
 
 def waiting(ingest, source):
-    return [entry for _, entry in ingest.archive.quarantine_page(source, "waiting", 0, 200)]
+    return [entry for _, entry in ingest.archive.quarantine.page(source, "waiting", 0, 200)]
 
 
 def balance(ingest, source):
-    return sum(ingest.archive.all_balances(source).values())
+    return sum(ingest.archive.totals.balances(source).values())
 
 
 def kept(ingest, source):
     """How many intakes and entries the source has, and the store's head: what a refusal leaves as it was."""
-    rows = ingest.archive._rows(
+    rows = ingest.archive._db.rows(
         "select (select count(*) from {s}.intakes where source = %s), (select count(*) from {s}.quarantine where source = %s)",
         (source, source),
     )
@@ -373,14 +373,14 @@ class TestTheSameCommandAgain:
 
     def test_a_batch_whose_certificate_was_stored_and_not_listed_says_what_it_posted(self, ingest, source):
         key, content = self.key(source), lines(posting("t1", 5))
-        ingest.archive = Failing(ingest.archive)
+        ingest.archive.certificates = Failing(ingest.archive.certificates)
         with pytest.raises(CutOff):
             take(ingest, source, content, command=key)
-        ingest.archive = ingest.archive.archive
+        ingest.archive.certificates = ingest.archive.certificates.certificates
         assert counts(take(ingest, source, content, command=key)) == (1, 1, 0, 0)
         assert counts(take(ingest, source, lines(posting("t2", 5)))) == (1, 1, 0, 0)
         assert [c.findings.status for c in ingest.certificates(source, None, 9)] == ["AMBER", "AMBER"]
-        assert ingest.archive.open_intakes(source) == []
+        assert ingest.archive.intakes.open(source) == []
 
     def test_a_batch_that_brings_nothing_new_keeps_its_key_too(self, ingest, source):
         content = lines(posting("t1", 5))
@@ -409,12 +409,12 @@ def cut_off_at(point):
 
 
 class Failing:
-    """An archive that is cut off before it lists a certificate."""
+    """Certificates of an archive that is cut off before it lists one."""
 
-    def __init__(self, archive):
-        self.archive = archive
+    def __init__(self, certificates):
+        self.certificates = certificates
 
     def __getattr__(self, name):
         if name == "certify":
             raise CutOff
-        return getattr(self.archive, name)
+        return getattr(self.certificates, name)

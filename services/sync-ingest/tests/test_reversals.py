@@ -40,7 +40,7 @@ def take(ingest, source, *records, name="f"):
 
 
 def waiting(ingest, source):
-    return [e.reason for _, e in ingest.archive.quarantine_page(source, "waiting", 0, 200)]
+    return [e.reason for _, e in ingest.archive.quarantine.page(source, "waiting", 0, 200)]
 
 
 def held(ingest, source, account="A1"):
@@ -96,7 +96,7 @@ def test_the_answer_of_a_release_is_the_last_certificate_when_it_settles_a_rever
     take(ingest, source, msgspec.structs.replace(BACK, balance_after_minor=0))
     take(ingest, source, b"{broken")
     [entry] = [
-        e for _, e in ingest.archive.quarantine_page(source, "waiting", 0, 9) if e.reason == "json-malformed"
+        e for _, e in ingest.archive.quarantine.page(source, "waiting", 0, 9) if e.reason == "json-malformed"
     ]
     ingest.acting = Acting("lee", reason="read from the printed slip")
     paid = msgspec.structs.replace(PAID, balance_after_minor=-100)
@@ -109,7 +109,9 @@ def test_a_reversal_that_waited_and_contradicts_its_original_waits_for_a_person(
     take(ingest, source, msgspec.structs.replace(BACK, amount_minor=99))
     take(ingest, source, PAID)
     assert waiting(ingest, source) == ["reversal-without-original"]
-    assert ingest.archive.awaited_originals(source, None, 9) == {}, "it is not tried again and again"
+    assert ingest.archive.quarantine.awaited_originals(source, None, 9) == {}, (
+        "it is not tried again and again"
+    )
     assert held(ingest, source) == [(-100, None, None)]
 
 
@@ -211,7 +213,7 @@ def test_a_repaired_row_without_an_id_is_a_posting_besides_its_equals_and_is_not
         return ingest.run(source, contents, format="csv", mapping=mapping).findings
 
     assert (read(MAPPING.format(covers)).posted, len(waiting(ingest, source))) == (1, 2)
-    entries = [entry.id for _, entry in ingest.archive.quarantine_page(source, "waiting", 0, 9)]
+    entries = [entry.id for _, entry in ingest.archive.quarantine.page(source, "waiting", 0, 9)]
     repaired = msgspec.json.encode(Posting("A1", None, 500, "CNY", date(2026, 3, 2)))
     by_hand = replace(ingest, acting=Acting(actor="lin", reason="read from the statement"))
     for entry in entries:

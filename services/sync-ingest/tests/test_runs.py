@@ -20,7 +20,8 @@ import pytest
 from msgspec import structs
 from sync_ingest.adapters.canonical import CanonicalAdapter
 from sync_ingest.adapters.port import Batch, Item
-from sync_ingest.archive import Archive, SourceBusy
+from sync_ingest.archive.archive import Archive
+from sync_ingest.archive.connection import SourceBusy
 from sync_ingest.domain.events import PostingReversed
 from sync_ingest.domain.identities import posting_ids
 from sync_ingest.domain.records import (
@@ -79,7 +80,7 @@ def counts(result):
 
 def waiting(ingest, source):
     return [
-        (e.line, e.reason, e.column) for _, e in ingest.archive.quarantine_page(source, "waiting", 0, 200)
+        (e.line, e.reason, e.column) for _, e in ingest.archive.quarantine.page(source, "waiting", 0, 200)
     ]
 
 
@@ -260,7 +261,7 @@ def test_the_same_bytes_read_as_what_they_are_release_what_was_misread(ingest, s
     head = ingest.ledger.head_position()
     assert counts(take(ingest, source, CSV, format="csv", mapping=MAPPING.format("amount")))[2:] == (0, 2, 1)
     assert ingest.ledger.head_position() == head
-    kept = {ingest.archive.intake(intake).content for intake in right.intakes}
+    kept = {ingest.archive.intakes.one(intake).content for intake in right.intakes}
     with psycopg.connect(postgres_url) as connection:
         query = "select count(*) from ingest.intake_chunks where content = any(%s)"
         assert connection.execute(query, (list(kept),)).fetchone() == (1,), "the bytes are kept once"
@@ -409,7 +410,7 @@ def test_an_intake_that_breaks_the_booking_stops_no_later_run_of_its_source(inge
 def test_the_bytes_are_kept_as_they_came_and_nobody_reads_them_in_the_tables(ingest, source, postgres_url):
     content = lines(*MASTER, posting("t1", 1), b"\x00\xff broken \xe7\x8e\x8b \xff")
     result = take(ingest, source, content)
-    intake = ingest.archive.intake(result.intakes[0])
+    intake = ingest.archive.intakes.one(result.intakes[0])
     assert ingest.bytes_of(intake).read() == content
     secrets = ["张伟", "13800001111", "110101199001011234", "6222020000000001", "王小明", "房租"]
     with psycopg.connect(postgres_url) as connection:
@@ -783,4 +784,4 @@ def test_the_same_bytes_book_what_can_be_booked_now_once_and_resolve_its_entry(
         head = now.ledger.head_position()
         assert counts(take(now, source, content))[2:] == (0, 3, 1)
         assert now.ledger.head_position() == head
-        assert now.archive.open_intakes(source) == []
+        assert now.archive.intakes.open(source) == []

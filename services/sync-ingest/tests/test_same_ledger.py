@@ -101,7 +101,7 @@ def test_with_ids_however_they_are_cut_shuffled_resent_and_mapped(ingest, data, 
             posted = send(ingest, source, [told], mapping(None, True, draw(st.integers(0, 3))))
             assert not (again and posted)
     assert ledger(ingest, source) == (expected, len(undone))
-    assert ingest.archive.waiting(source) == 0
+    assert ingest.archive.quarantine.waiting(source) == 0
 
 
 @several

@@ -23,7 +23,7 @@ def take(ingest, source, *records, name="f"):
 
 
 def reasons(ingest, source):
-    return [e.reason for _, e in ingest.archive.quarantine_page(source, "waiting", 0, 200)]
+    return [e.reason for _, e in ingest.archive.quarantine.page(source, "waiting", 0, 200)]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_character_that_nobody_sees_is_refused_in_codes_names_and_numbers(
 ):
     found = take(ingest, source, msgspec.structs.replace(record, **{field: f"A{letter}1"}))
     assert (found.posted, found.master_records, found.quarantined) == (0, 0, 1)
-    [(_, entry)] = ingest.archive.quarantine_page(source, "waiting", 0, 10)
+    [(_, entry)] = ingest.archive.quarantine.page(source, "waiting", 0, 10)
     assert (entry.reason, entry.column) == ("character-invisible", field)
 
 

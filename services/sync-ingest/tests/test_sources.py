@@ -34,8 +34,8 @@ def test_a_name_that_looks_like_a_known_source_is_refused_with_that_name(ingest,
     take(ingest, source)
     with pytest.raises(SourceLooksAlike, match=source):
         take(ingest, alike(source))
-    assert source in ingest.archive.sources()
-    assert alike(source) not in ingest.archive.sources()
+    assert source in ingest.archive.sources.every()
+    assert alike(source) not in ingest.archive.sources.every()
     assert take(ingest, f"{source}-b").findings.posted == 1
 
 

@@ -4,8 +4,7 @@ import io
 from hashlib import sha256
 
 import pytest
-from sync_ingest import archive
-from sync_ingest.archive import PASSES_MAX, FeedChanging
+from sync_ingest.archive.intakes import CHUNK_BYTES, PASSES_MAX, FeedChanging
 from sync_ingest.ingesting import FeedContent
 
 LINE = (
@@ -43,7 +42,7 @@ class Growing(Versions):
 
 def taken(ingest, source, stream):
     result = ingest.run(source, [FeedContent("feed.jsonl", lambda: stream)], format="canonical")
-    (intake,) = [ingest.archive.intake(each) for each in result.intakes]
+    (intake,) = [ingest.archive.intakes.one(each) for each in result.intakes]
     return result.findings, intake, ingest.bytes_of(intake).read()
 
 
@@ -55,7 +54,7 @@ def taken(ingest, source, stream):
         (lines(3), lines(3)[:-40]),
         (lines(3), lines(1)),
         (lines(9_000), lines(4_000, amount_minor=7)),
-        (lines(9_000), lines(9_000)[: archive.CHUNK_BYTES]),
+        (lines(9_000), lines(9_000)[:CHUNK_BYTES]),
         (lines(2), lines(9_000)),
     ],
     ids=["overwritten", "longer", "cut-off", "shorter", "chunks-fewer", "one-chunk", "chunks-more"],
@@ -71,7 +70,7 @@ def test_what_changed_between_two_reads_is_kept_under_its_own_hash(ingest, sourc
 def test_a_file_that_never_stops_changing_is_refused_and_nothing_of_it_is_kept(ingest, source):
     with pytest.raises(FeedChanging):
         taken(ingest, source, Growing())
-    assert ingest.archive.open_intakes(source) == []
+    assert ingest.archive.intakes.open(source) == []
     findings, _, kept = taken(ingest, source, Versions(lines(4)))
     assert (findings.posted, kept) == (4, lines(4))
 

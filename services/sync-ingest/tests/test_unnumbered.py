@@ -37,7 +37,7 @@ def take(ingest, source, *files, mapping=MAPPING):
 
 def money(ingest, source):
     """Every posting that the store holds of a source."""
-    with psycopg.connect(ingest.archive._connection.info.dsn) as connection:
+    with psycopg.connect(ingest.archive._db.connection.info.dsn) as connection:
         bodies = connection.execute(
             "select body from store_ingest.events where name in ('posting-booked', 'posting-reversed')"
         ).fetchall()

@@ -78,7 +78,7 @@ async def test_neither_a_repair_nor_an_acknowledgement_is_a_sign_of_the_source(
         )
     ingest.acting = Acting("lee", reason="the branch knows")
     ingest.acknowledge(red.certificate)
-    ((_, entry),) = ingest.archive.quarantine_page(source, "waiting", 0, 9)
+    ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
     ingest.release(entry.id, line(3))
     [mine] = [each for each in watched(settings) if each.source == source]
     assert 3_600 <= mine.silent_seconds < 3_700

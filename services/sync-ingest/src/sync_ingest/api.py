@@ -15,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sync_ingest.adapters.registry import FORMATS
-from sync_ingest.archive import QuarantineStatus
+from sync_ingest.archive.quarantine import QuarantineStatus
 from sync_ingest.batches import BatchFile, IngestService
 from sync_ingest.domain.records import ControlRecord, canonical_schema
 from sync_ingest.domain.sources import SOURCE_CHARACTERS_MAX

@@ -16,7 +16,8 @@ import msgspec
 from chassis.write.deciding import CommandContext
 from chassis.write.store import Command
 
-from sync_ingest.archive import LOCK_WAIT_SECONDS_MAX, Proposal, QuarantineEntry, SourceBusy
+from sync_ingest.archive.connection import LOCK_WAIT_SECONDS_MAX, SourceBusy
+from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.domain.records import ControlRecord
 from sync_ingest.enduring import Opened, enduring
@@ -207,7 +208,7 @@ class IngestService:
 
     async def _source_of(self, entry: UUID) -> str:
         def read(ingest: Ingest) -> QuarantineEntry | None:
-            return ingest.archive.quarantined([QuarantineId(entry)]).get(QuarantineId(entry))
+            return ingest.archive.quarantine.among([QuarantineId(entry)]).get(QuarantineId(entry))
 
         found = await self._read(read)
         if found is None:

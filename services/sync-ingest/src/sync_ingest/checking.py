@@ -13,7 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from sync_ingest.archive import Archive, Contradiction, Contradictions
+from sync_ingest.archive.archive import Archive
+from sync_ingest.archive.contradictions import Contradiction, Contradictions
 from sync_ingest.domain.certificate import Problem
 from sync_ingest.domain.controls import (
     Counted,
@@ -112,7 +113,7 @@ class Checking:
         `contents` are the bytes of each; those of a repair are the bytes that it repairs.
         """
         read.beside += beside
-        for each in self.archive.standing_of(self.source, CONTROL, CONTROLS_AT_ONCE):
+        for each in self.archive.contradictions.standing_of(self.source, CONTROL, CONTROLS_AT_ONCE):
             self._lacking.setdefault(each.scope.partition("|")[0], []).append(each)
         feed = _Feed(read, intakes, contents, as_one)
         for part in read.by_account(ACCOUNTS_AT_ONCE):
@@ -185,7 +186,7 @@ class Checking:
                 for name in {name for read in reads for name, of in read.accounts if of == currency}:
                     places.setdefault(Purse(UUID(name), currency), []).append(held)
         if places:
-            totals = self.archive.totals([purse.account for purse in places])
+            totals = self.archive.totals.of([purse.account for purse in places])
             for purse, every in places.items():
                 for held in every:
                     held.add(purse, totals.get(purse))
@@ -217,7 +218,7 @@ class Checking:
             for p in problems
         ]
         if found:
-            self.archive.contradict(self.source, Contradictions(found))
+            self.archive.contradictions.note(self.source, Contradictions(found))
 
     # control totals
 
@@ -235,7 +236,7 @@ class Checking:
                 for difference in self._differences(part, each.control):
                     one = self._contradiction(each, difference, counted, part)
                     found[one.id] = one
-            standing = self.archive.standing_among(self.source, CONTROL, sorted(days))
+            standing = self.archive.contradictions.standing_among(self.source, CONTROL, sorted(days))
             gone = [
                 identity
                 for identity, scope in standing.items()
@@ -243,7 +244,7 @@ class Checking:
                 and any(_is_of(scope, c, part.same) for c in days[scope.partition("|")[0]])
             ]
             if found or gone:
-                self.archive.contradict(self.source, Contradictions(list(found.values()), gone))
+                self.archive.contradictions.note(self.source, Contradictions(list(found.values()), gone))
             yield from days
 
     def _differences(self, part: "_Bytes", control: ControlRecord) -> Iterator[_Found]:
@@ -268,7 +269,7 @@ class Checking:
         if control.account is not None:
             purse = Purse(UUID(control.account), currency)
             held = _Held()
-            held.add(purse, self.archive.totals([purse.account]).get(purse))
+            held.add(purse, self.archive.totals.of([purse.account]).get(purse))
         closings = {held.balance_minor}
         if held.last_on and counted.last_on and held.last_on > counted.last_on:
             if held.purses > 1 or held.first is None:
@@ -357,7 +358,7 @@ class Checking:
             if all(c.expected - c.found == brought.get(figure) for figure, c in figures.items()):
                 gone += [c.id for c in figures.values()]
         if gone:
-            self.archive.contradict(self.source, Contradictions((), gone))
+            self.archive.contradictions.note(self.source, Contradictions((), gone))
 
     def _within(self, feed: "_Feed", lacking: Contradiction) -> bool:
         """Whether what was read is all of the days, or of the bytes, that a contradiction was found in."""
@@ -389,7 +390,7 @@ class Checking:
                 for name, currency in some
                 if not (counted := file.accounts[name, currency]).printed and (last_on := counted.last_on)
             }
-            held = self.archive.days(silent) if silent else {}
+            held = self.archive.totals.days(silent) if silent else {}
             self.unchecked = any(
                 not any(day >= last_on and is_printed(body) for day, body in held.get(purse, {}).items())
                 for purse, last_on in silent.items()
@@ -413,7 +414,7 @@ class Checking:
 
     def _series(self, some: Mapping[Scope, NumberSeries], read: FeedRead) -> None:
         names = {scope: self._scope(scope) for scope in some}
-        held = self.archive.series(self.source, list(names.values()))
+        held = self.archive.series.of(self.source, list(names.values()))
         found: dict[UUID, Contradiction] = {}
         repeats: dict[UUID, Contradiction] = {}
         for scope, numbers in some.items():
@@ -434,10 +435,12 @@ class Checking:
             ):
                 named = islice(self._told(scope, name, kind, code, intervals, how), GAPS_NAMED_MAX)
                 each |= {one.id: one for one in named}
-        standing = self.archive.standing(self.source, SERIES, scopes=list(names.values()))
+        standing = self.archive.contradictions.standing(self.source, SERIES, scopes=list(names.values()))
         gone = [identity for identity in standing if identity not in found]
         if found or repeats or gone:
-            self.archive.contradict(self.source, Contradictions([*found.values(), *repeats.values()], gone))
+            self.archive.contradictions.note(
+                self.source, Contradictions([*found.values(), *repeats.values()], gone)
+            )
 
     def _told(
         self,

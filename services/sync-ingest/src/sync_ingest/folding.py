@@ -15,7 +15,8 @@ from uuid import UUID, uuid5
 import msgspec
 from contracts.identity import CRM_NAMESPACE
 
-from sync_ingest.archive import Archive, Contradiction, Contradictions
+from sync_ingest.archive.archive import Archive
+from sync_ingest.archive.contradictions import Contradiction, Contradictions
 from sync_ingest.domain.balances import DRIFT_MINOR_PER_ROW, DRIFT_TOLERANCES, Day, Judged, judge
 from sync_ingest.domain.totals import AccountTotal, Flow, Purse
 
@@ -93,7 +94,7 @@ class Folding:
         return held
 
     def _some(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
-        totals = self.archive.totals(accounts)
+        totals = self.archive.totals.of(accounts)
         after = dict.fromkeys(accounts, 0)
         for purse, total in totals.items():
             after[purse.account] = max(after[purse.account], total.version)
@@ -122,7 +123,7 @@ class Folding:
             folded.turnovers[purse.currency] = folded.turnovers.get(purse.currency, 0) + turnover_minor
             if total.printed:
                 comparing[purse] = self._history(purse, total.version) if silent else moved
-        held = self.archive.days({p: min(row.booked_on for row in of) for p, of in comparing.items()})
+        held = self.archive.totals.days({p: min(row.booked_on for row in of) for p, of in comparing.items()})
         for purse, of_purse in comparing.items():
             self._compare(purse, folded.totals[purse], of_purse, held.get(purse, {}), folded)
         self._keep(folded)
@@ -142,7 +143,7 @@ class Folding:
         lock."""
         unknown = [intake for intake in intakes if intake not in self._known]
         if unknown:
-            covered = self.archive.certified_among(unknown)
+            covered = self.archive.intakes.certified_among(unknown)
             self._known |= {intake: intake in covered for intake in unknown}
         return {intake for intake in intakes if self._known[intake]}
 
@@ -192,7 +193,7 @@ class Folding:
     def _largest(self, purse: Purse, days: Mapping[date, Day]) -> int:
         """The largest difference of all days, `days` as they are now: a maximum cannot be taken back, only
         looked for."""
-        held = self.archive.days({purse: date.min}).get(purse, {})
+        held = self.archive.totals.days({purse: date.min}).get(purse, {})
         every = {day: _days.decode(body) for day, body in held.items() if day not in days}
         return max(day.judged.largest_minor for day in (*every.values(), *days.values()))
 
@@ -248,9 +249,9 @@ class Folding:
         gone: list[UUID] = []
         if folded.scopes:
             accounts = list({purse.account for purse in folded.totals})
-            standing = self.archive.standing(self.source, RUNNING, accounts=accounts)
+            standing = self.archive.contradictions.standing(self.source, RUNNING, accounts=accounts)
             gone = [c for c, scope in standing.items() if scope in folded.scopes and c not in folded.found]
-        self.archive.fold(
+        self.archive.totals.fold(
             self.source,
             folded.totals,
             folded.days,

@@ -22,7 +22,9 @@ from contracts.identity import ExternalIds
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Adapter, FeedFile, Item, chunks_of_lines
 from sync_ingest.adapters.registry import FORMATS, Adapters, FormatUnknown, adapter_for
-from sync_ingest.archive import NAME, Archive, Intake, Proposal, QuarantineEntry
+from sync_ingest.archive.archive import Archive
+from sync_ingest.archive.intakes import NAME, Intake
+from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
 from sync_ingest.checking import Checking
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
 from sync_ingest.domain.certificate import (
@@ -375,11 +377,11 @@ class Ingest:
             given = {intake.id for intake in intakes}
             _, said = self._finish_stated(source, given, controls)
             self._finish_open(source, without=given)
-            kept = self.archive.intakes(list(given))
+            kept = self.archive.intakes.among(list(given))
             intakes = [kept[intake.id] for intake in intakes]
             intakes = self._read_again(source, intakes, command)
             result = self._book_and_certify(source, intakes, command, controls, settle=True)
-            self.archive.checked(said)
+            self.archive.intakes.checked(said)
             return result
 
     def keep(self, source: str, content: FeedContent, *, format: str) -> RunResult:
@@ -432,7 +434,7 @@ class Ingest:
                 return _certified(done)
             self._acts_with_reason()
             entry = self._to_resolve(quarantined)
-            proposal = self.archive.proposals([quarantined]).get(quarantined)
+            proposal = self.archive.quarantine.proposals([quarantined]).get(quarantined)
             if proposal is None or proposal.repair != repair:
                 raise ProposalUnknown(repair)
             if proposal.proposed_by in {self.acting.actor, self.acting.on_behalf_of}:
@@ -454,7 +456,7 @@ class Ingest:
             event = QuarantinedRecordDismissed(source=source, quarantine=entry.id)
             written = Entry(stream, head + 1, event, resolved_id(entry.id), now, entry.intake)
             position = self._append_for(command, [written])
-            self.archive.resolved([entry.id], "dismissed")
+            self.archive.quarantine.resolved([entry.id], "dismissed")
             self._certify_anew(source)
             return position
 
@@ -479,10 +481,10 @@ class Ingest:
 
     def proposals(self, entries: Sequence[QuarantineId]) -> dict[QuarantineId, Proposal]:
         """The repairs that wait for a second person, by entry."""
-        return self.archive.proposals(entries)
+        return self.archive.quarantine.proposals(entries)
 
     def _entry(self, quarantined: QuarantineId) -> QuarantineEntry:
-        entry = self.archive.quarantined([quarantined]).get(quarantined)
+        entry = self.archive.quarantine.among([quarantined]).get(quarantined)
         if entry is None:
             raise QuarantineUnknown(quarantined)
         return entry
@@ -503,9 +505,9 @@ class Ingest:
         for recorded in found:
             match recorded.event:
                 case QuarantinedRecordReleased(quarantine=entry):
-                    self.archive.resolved([QuarantineId(entry)], "released")
+                    self.archive.quarantine.resolved([QuarantineId(entry)], "released")
                 case QuarantinedRecordDismissed(quarantine=entry):
-                    self.archive.resolved([QuarantineId(entry)], "dismissed")
+                    self.archive.quarantine.resolved([QuarantineId(entry)], "dismissed")
                 case _:
                     pass
 
@@ -551,7 +553,7 @@ class Ingest:
 
     def _records_of(self, entry: QuarantineEntry) -> int:
         """At most so many records a refused file can hold: its lines after the one that it was refused for."""
-        intake = self.archive.intake(entry.intake)
+        intake = self.archive.intakes.one(entry.intake)
         found = 0
         if intake is not None:
             with self.bytes_of(intake) as stream:
@@ -596,7 +598,7 @@ class Ingest:
             records=records,
             amounts_minor=amounts_minor,
         )
-        self.archive.propose(proposal)
+        self.archive.quarantine.propose(proposal)
         self._append_for(command, [Entry(stream, head + 1, event, None, now, entry.intake)])
         return proposal
 
@@ -618,7 +620,7 @@ class Ingest:
         """
         source = entry.source
         intake = self._keep_repair(entry, repaired, command)
-        resolved = [entry.id, *self.archive.same_row(entry)]
+        resolved = [entry.id, *self.archive.quarantine.same_row(entry)]
         self._note_resolved(resolved)
         releases = self._releases(
             source,
@@ -631,18 +633,18 @@ class Ingest:
         try:
             pipeline = self._book(source, [intake], ledger)
         except NotBookable as reason:
-            self.archive.discard([intake])
+            self.archive.intakes.discard([intake])
             raise RepairRefused(str(reason)) from reason
         ledger.finish()
         self.reached("after-release")
-        self.archive.resolved(resolved, "released")
+        self.archive.quarantine.resolved(resolved, "released")
         if settle:
             self._settle_reversals(source)
             self._acts_with_reason()
         return self._certified_run(source, [intake], pipeline, command, started)
 
     def _keep_repair(self, entry: QuarantineEntry, repaired: bytes, command: Command | None) -> Intake:
-        intake = self.archive.take_in(
+        intake = self.archive.intakes.take_in(
             entry.source,
             f"repair-of-{entry.id}",
             io.BytesIO(repaired),
@@ -674,7 +676,7 @@ class Ingest:
         source = named.source
         with self._traced("ingest acknowledge"), self._locked(source, command):
             if not self._outcome(command):
-                standing = self.archive.open_under(source, named.number, only)
+                standing = self.archive.contradictions.open_under(source, named.number, only)
                 if not standing:
                     raise NothingToAcknowledge(str(certificate))
                 stream, now = feed_id(source), self.now()
@@ -688,7 +690,7 @@ class Ingest:
                     version = head + len(entries) + 1
                     entries.append(Entry(stream, version, event, None, now, IntakeId(certificate)))
                 self._append_for(command, entries)
-                self.archive.acknowledge(source, standing)
+                self.archive.contradictions.acknowledge(source, standing)
                 self._certify_anew(source, certificate)
             latest = self.latest_certificate(source)
             return latest or named
@@ -718,20 +720,20 @@ class Ingest:
             head = self.ledger.heads([stream]).get(stream, 0)
             event = SourceScheduled(source=source, every_seconds=every_seconds)
             self._append([Entry(stream, head + 1, event, None, now, IntakeId(feed_id(source)))])
-            self.archive.schedule(source, every_seconds)
+            self.archive.sources.schedule(source, every_seconds)
 
     def expected_every_seconds(self, source: str) -> int:
         """How often a source sends: as it was scheduled, else as often as its way of sending allows."""
-        scheduled = self.archive.scheduled(source)
+        scheduled = self.archive.sources.scheduled(source)
         if scheduled is not None:
             return scheduled
-        streams = self.archive.streams(source)
+        streams = self.archive.sources.streams(source)
         return self.settings.stream_every_seconds if streams else self.settings.file_every_seconds
 
     def certificates(self, source: str | None, before: int | None, limit: int) -> list[Certificate]:
         """A page of certificates, newest first, going on before a number."""
         wanted = None if source is None else spelled(source)
-        return [Certificate.of(row) for row in self.archive.certificates(wanted, before, limit)]
+        return [Certificate.of(row) for row in self.archive.certificates.page(wanted, before, limit)]
 
     def latest_certificate(self, source: str) -> Certificate | None:
         """The last certificate of a source."""
@@ -739,7 +741,7 @@ class Ingest:
 
     def certificate(self, identity: UUID) -> Certificate | None:
         """One certificate by its id."""
-        row = self.archive.certificate(identity)
+        row = self.archive.certificates.one(identity)
         return Certificate.of(row) if row else None
 
     def accounts_named(self, certificate: Certificate) -> dict[UUID, str]:
@@ -754,7 +756,7 @@ class Ingest:
 
     def bytes_of(self, intake: Intake) -> BinaryIO:
         """The bytes of an intake as they came."""
-        return self.archive.read(intake, self._open_part)
+        return self.archive.intakes.read(intake, self._open_part)
 
     def file_of(self, intake: IntakeId) -> str:
         """The name under which the bytes of an intake came, which may be personal; `***` where it is no longer known."""
@@ -762,7 +764,7 @@ class Ingest:
 
     def files_of(self, intakes: Sequence[IntakeId]) -> dict[IntakeId, str]:
         """As `file_of`, of several."""
-        kept = self.archive.intakes(list(dict.fromkeys(intakes)))
+        kept = self.archive.intakes.among(list(dict.fromkeys(intakes)))
         return {intake: self._name_of(kept[intake]) if intake in kept else ERASED for intake in intakes}
 
     def _name_of(self, intake: Intake) -> str:
@@ -786,7 +788,7 @@ class Ingest:
         """
         self.ledger.said_by(ITSELF._replace(reason="its original is booked"), carrier())
         results, after = [], None
-        while awaited := self.archive.awaited_originals(source, after, REVERSALS_AT_ONCE):
+        while awaited := self.archive.quarantine.awaited_originals(source, after, REVERSALS_AT_ONCE):
             *_, after = awaited
             stored = self.ledger.known(list(set(awaited.values())))
             for quarantined in [entry for entry, original in awaited.items() if original in stored]:
@@ -795,13 +797,13 @@ class Ingest:
                     record = self.raw_of(entry)
                     if self._is_booked(source, record):
                         self._append(self._releases(source, {entry.id: entry.intake}))
-                        self.archive.resolved([entry.id], "released")
+                        self.archive.quarantine.resolved([entry.id], "released")
                         self._certify_anew(source)
                     else:
                         self._checked_repair(entry, record)
                         results.append(self._release(entry, record, None))
                 except (RepairRefused, AlreadyReleased, AlreadyDismissed, SubjectErased):
-                    self.archive.await_no_longer(quarantined)
+                    self.archive.quarantine.await_no_longer(quarantined)
         return results
 
     def _is_booked(self, source: str, record: bytes) -> bool:
@@ -854,13 +856,13 @@ class Ingest:
     def _release_what_is_read_now(self, source: str, intakes: Sequence[Intake]) -> None:
         """Entries of bytes that are read in another way now: this reading posted what they hold, or waits itself."""
         fresh = [intake for intake in intakes if not intake.certified and intake.repairs is None]
-        before = self.archive.read_before(fresh) if fresh else {}
+        before = self.archive.quarantine.read_before(fresh) if fresh else {}
         every = list(before)
         for at in range(0, len(every), RELEASES_AT_ONCE):
             some = every[at : at + RELEASES_AT_ONCE]
             if entries := self._releases(source, {entry: before[entry] for entry in some}):
                 self._append(entries)
-            self.archive.superseded(some)
+            self.archive.quarantine.superseded(some)
 
     def _append(self, entries: Sequence[Entry]) -> None:
         self.ledger.append(self.ledger.sealed(entries))
@@ -904,7 +906,7 @@ class Ingest:
         copies: list[Intake] = []
         for content in contents:
             with content.open() as stream:
-                intake = self.archive.take_in(
+                intake = self.archive.intakes.take_in(
                     source,
                     shown(content.name),
                     stream,
@@ -933,20 +935,20 @@ class Ingest:
             latest = self._latest(source, next(each for each in intakes if each.id == intake))
             if latest.certified and self._is_bookable(source, latest):
                 identity = again_id(self.ids, source, latest.id)
-                latest = self.archive.take_in_again(latest, identity, self.now(), command)
+                latest = self.archive.intakes.take_in_again(latest, identity, self.now(), command)
                 self._note_intakes(source, [latest])
             found[intake] = latest
         return [found.get(intake.id, intake) for intake in intakes]
 
     def _latest(self, source: str, intake: Intake) -> Intake:
         """The intake that was made last of a certified one, to read its bytes once more."""
-        while (later := self.archive.intake(again_id(self.ids, source, intake.id))) is not None:
+        while (later := self.archive.intakes.one(again_id(self.ids, source, intake.id))) is not None:
             intake = later
         return intake
 
     def _is_bookable(self, source: str, intake: Intake) -> bool:
         """Whether a posting of a certified intake that waits could be booked now; nothing is stored."""
-        if not self.archive.waiting_lines(intake.id):
+        if not self.archive.quarantine.waiting_lines(intake.id):
             return False
         try:
             self._book(source, [intake], _Dry(self.ledger), trial=True)
@@ -956,7 +958,7 @@ class Ingest:
 
     def _known(self, source: str) -> None:
         """The source is known by its name from now on; raises SourceLooksAlike where another one looks like it."""
-        known = self.archive.known_source(look(source), source)
+        known = self.archive.sources.known(look(source), source)
         if known != source:
             raise SourceLooksAlike(f"there is a source {known!r}; send under that name, or under another one")
 
@@ -987,7 +989,7 @@ class Ingest:
             return None
         self._known(source)
         sealed = self.vault.seal_bytes(feed_id(source), STATEMENT, msgspec.json.encode(controls))
-        return self.archive.state(source, sealed)
+        return self.archive.intakes.state(source, sealed)
 
     def _finish_stated(
         self, source: str, given: Set[IntakeId] = frozenset(), controls: Sequence[ControlRecord] = ()
@@ -999,13 +1001,13 @@ class Ingest:
         """
         results: list[RunResult] = []
         own: list[int] = []
-        for statement in self.archive.statements(source):
+        for statement in self.archive.intakes.statements(source):
             opened = self.vault.open_bytes(feed_id(source), STATEMENT, statement.sealed)
             stated = msgspec.json.decode(opened, type=tuple[ControlRecord, ...])
             if stated == tuple(controls) and given >= set(statement.intakes):
                 own.append(statement.number)
                 continue
-            kept = self.archive.intakes(statement.intakes)
+            kept = self.archive.intakes.among(statement.intakes)
             intakes = [self._latest(source, kept[each]) for each in statement.intakes if each in kept]
             if any(intake.set_aside and intake.id not in given for intake in intakes):
                 continue
@@ -1015,7 +1017,7 @@ class Ingest:
                         results.append(self._book_and_certify(source, intakes, intakes[0].command, stated))
             except Unbookable:
                 continue
-            self.archive.checked([statement.number])
+            self.archive.intakes.checked([statement.number])
         return results, own
 
     # booking
@@ -1028,7 +1030,7 @@ class Ingest:
     def _finish_open(self, source: str, without: set[IntakeId]) -> list[RunResult]:
         """Books and certifies what earlier runs left open: those that read alike and came with one request together."""
         groups: dict[tuple[str | None, ...], list[Intake]] = {}
-        for intake in self.archive.open_intakes(source):
+        for intake in self.archive.intakes.open(source):
             if intake.id not in without:
                 repairs = str(intake.repairs) if intake.repairs else None
                 key = (intake.format, intake.mapping, intake.request, repairs)
@@ -1041,7 +1043,7 @@ class Ingest:
         ]
         for group in parts:
             if group[0].repairs is not None and not self._was_released(group[0].repairs):
-                self.archive.discard(group)
+                self.archive.intakes.discard(group)
                 continue
             try:
                 with self._setting_aside(group):
@@ -1052,9 +1054,9 @@ class Ingest:
 
     def _was_released(self, entry: QuarantineId) -> bool:
         """Whether a repair was booked before its run was cut off; its release was stored with it or not at all."""
-        found = self.archive.quarantined([entry])
+        found = self.archive.quarantine.among([entry])
         self._note_resolved(
-            [entry, *(same for each in found.values() for same in self.archive.same_row(each))]
+            [entry, *(same for each in found.values() for same in self.archive.quarantine.same_row(each))]
         )
         return resolved_id(entry) in self.ledger.known([resolved_id(entry)])
 
@@ -1067,17 +1069,17 @@ class Ingest:
         except Exception as error:
             if isinstance(error, Refusal) or is_transient(error):
                 raise
-            self.archive.set_aside(ids, type(error).__name__)
+            self.archive.intakes.set_aside(ids, type(error).__name__)
             _log.error("intakes set aside", count=len(ids), error=type(error).__name__)
             raise Unbookable(type(error).__name__) from error
         if any(intake.set_aside for intake in intakes):
-            self.archive.set_aside(ids, None)
+            self.archive.intakes.set_aside(ids, None)
 
     def _pipeline(
         self, source: str, ledger: LedgerPort, *, whole: bool = False, trial: bool = False
     ) -> Pipeline:
         previous = self.latest_certificate(source)
-        partial_sums = self.archive.partial_sums(source)
+        partial_sums = self.archive.partial_sums.of(source)
         return Pipeline(
             source,
             self.ids,
@@ -1107,7 +1109,7 @@ class Ingest:
         pipeline = self._pipeline(source, ledger or self.ledger, whole=whole, trial=trial)
         adapter = self.adapters(intakes[0].format, intakes[0].mapping, kept=True)
         files, origins, met = [], [], set[IntakeId]()
-        readings = self.archive.readings(intakes)
+        readings = self.archive.intakes.readings(intakes)
         for intake in intakes:
             name = self._name_of(intake)
             files.append(FeedFile(name, intake.size_bytes, self._opener(intake)))
@@ -1121,7 +1123,7 @@ class Ingest:
                     covers="parts" if intake.repairs else adapter.covers,
                     readings=frozenset([intake.id]) if intake.repairs else readings[intake.id],
                     kind="posting" if intake.format == "csv" else None,
-                    waited=self.archive.waiting_lines(intake.again) if intake.again else None,
+                    waited=self.archive.quarantine.waiting_lines(intake.again) if intake.again else None,
                 )
             )
             met.add(intake.id)
@@ -1169,8 +1171,8 @@ class Ingest:
         ids = list(dict.fromkeys(intake.id for intake in intakes))
         pending = {intake.id for intake in intakes if not intake.certified}
         self.reached("before-certificate")
-        partial_sums = self.archive.partial_sums(source)
-        shared = self.archive.others_open(source, list(pending))
+        partial_sums = self.archive.partial_sums.of(source)
+        shared = self.archive.intakes.others_open(source, list(pending))
         comparison, flows = self._compared(source, pipeline.totals, pending if shared else None, partial_sums)
         checking = Checking(self.archive, self.ledger, source, partial_sums, self.settings.accounts_kept_max)
         read, as_one = [intake.id for intake in intakes], intakes[0].format == "topic"
@@ -1179,7 +1181,7 @@ class Ingest:
         judgement = self._judgement(source, checking.unchecked, comparison.uncompared)
         certificate, covered = None, sorted(pending) or ids
         findings = certify(pipeline.totals, comparison, judgement, len(covered))
-        if pending or self.archive.unnamed(source) or self._is_news(source, findings):
+        if pending or self.archive.contradictions.unnamed(source) or self._is_news(source, findings):
             certificate, position = self._certify(
                 source, covered, findings, command, flows.by_account() if shared else None, checking.series()
             )
@@ -1188,7 +1190,7 @@ class Ingest:
         else:
             position = self.ledger.head_position()
         if certificate is None and checking.any_series:
-            self.archive.keep_series(source, checking.series())
+            self.archive.series.keep(source, checking.series())
         seconds = self.elapsed() - started
         return RunResult(source, findings, certificate, tuple(covered), pipeline.appended, seconds, position)
 
@@ -1220,8 +1222,8 @@ class Ingest:
 
     def _contents(self, intakes: Sequence[Intake]) -> list[ContentId]:
         """The bytes of each; of a repair the bytes that it repairs a record of."""
-        repaired = self.archive.quarantined([intake.repairs for intake in intakes if intake.repairs])
-        kept = self.archive.intakes([entry.intake for entry in repaired.values()])
+        repaired = self.archive.quarantine.among([intake.repairs for intake in intakes if intake.repairs])
+        kept = self.archive.intakes.among([entry.intake for entry in repaired.values()])
 
         def content(intake: Intake) -> ContentId:
             entry = repaired.get(intake.repairs) if intake.repairs else None
@@ -1241,7 +1243,7 @@ class Ingest:
 
     def _judgement(self, source: str, unchecked: int, uncompared: int) -> Judgement:
         """What stands against a source now, whatever the last feed brought."""
-        found, total, codes = self.archive.contradictions(source, PROBLEMS_NAMED_MAX)
+        found, total, codes = self.archive.contradictions.open(source, PROBLEMS_NAMED_MAX)
         return Judgement(
             open=tuple(
                 Problem(
@@ -1258,7 +1260,7 @@ class Ingest:
             ),
             open_total=total,
             codes=tuple(codes),
-            waiting=self.archive.waiting(source),
+            waiting=self.archive.quarantine.waiting(source),
             unchecked=unchecked,
             uncompared=uncompared,
         )
@@ -1289,7 +1291,7 @@ class Ingest:
                 intakes=tuple(intakes),
                 findings=findings,
                 expected_every_seconds=self.expected_every_seconds(source),
-                received_at=self.archive.last_received(source),
+                received_at=self.archive.sources.last_received(source),
             )
             head = self.ledger.heads([stream]).get(stream, 0)
             intake = intakes[0] if intakes else IntakeId(certificate)
@@ -1297,7 +1299,7 @@ class Ingest:
             if self._outcome(command) is not None:
                 command = None  # it was answered before a crash, and what it brought is certified once more
             position = self._append_for(command, written)
-        self.archive.certify(
+        self.archive.certificates.certify(
             certificate,
             source,
             certified_at=now,
@@ -1479,12 +1481,12 @@ class _Book:
         return self.folding.totals(accounts)
 
     def turnovers(self) -> dict[str, int]:
-        return self.archive.turnovers(self.source)
+        return self.archive.totals.turnovers(self.source)
 
     def resolved_among(self, rows: Mapping[QuarantineId, UUID | None]) -> set[QuarantineId]:
-        listed = self.archive.quarantined(list(rows))
+        listed = self.archive.quarantine.among(list(rows))
         unlisted = [row for entry, row in rows.items() if row is not None and entry not in listed]
-        resolved = self.archive.rows_resolved(self.source, unlisted)
+        resolved = self.archive.quarantine.rows_resolved(self.source, unlisted)
         return {
             entry
             for entry, row in rows.items()
@@ -1493,7 +1495,7 @@ class _Book:
 
     def enter(self, entries: Sequence[tuple[FeedRecordQuarantined, bytes, UUID | None]]) -> None:
         now = self.now()
-        self.archive.quarantine(
+        self.archive.quarantine.enter(
             [
                 QuarantineEntry(
                     id=QuarantineId(event.quarantine),
@@ -1518,10 +1520,10 @@ class _Book:
         return self.vault.seal_bytes(feed_id(event.source), f"quarantine|{event.quarantine}", raw)
 
     def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
-        return self.archive.descriptions(subjects)
+        return self.archive.descriptions.of(subjects)
 
     def describe(self, revisions: Mapping[UUID, tuple[int, str]]) -> None:
-        self.archive.describe(revisions)
+        self.archive.descriptions.note(revisions)
 
     def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:
-        self.archive.await_originals(source, originals)
+        self.archive.quarantine.await_originals(source, originals)

@@ -29,7 +29,7 @@ from chassis.write.store import (
 from msgspec import structs
 from psycopg import sql
 
-from sync_ingest.archive import STORE_SCHEMA
+from sync_ingest.archive.schema import STORE_SCHEMA
 from sync_ingest.domain.booking import differences
 from sync_ingest.domain.events import STORED_NAMES, UPCASTS, PostingBooked, PostingReversed
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX

@@ -176,7 +176,7 @@ class BranchFeed:
         with self._opened() as ingest:
             closed = [
                 result
-                for source in ingest.archive.sources_with_open("topic")
+                for source in ingest.archive.intakes.sources_with_open("topic")
                 for result in ingest.close_window(source)
             ]
         self._window_ends_at = self._end_of_window()

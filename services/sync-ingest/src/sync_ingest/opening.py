@@ -14,8 +14,8 @@ from chassis.write.secret_checks import secret_of
 from chassis.write.store import Recorder, tables
 from contracts.identity import EXTERNAL_IDS, ExternalIds
 
-from sync_ingest import archive
-from sync_ingest.archive import Archive
+from sync_ingest.archive import schema
+from sync_ingest.archive.archive import Archive
 from sync_ingest.crashing import crash_at
 from sync_ingest.ingesting import ITSELF, Acting, Ingest, Progress
 from sync_ingest.ledger import SCHEMA, KeptVault, StoreLedger
@@ -24,7 +24,7 @@ from sync_ingest.settings import SyncIngestSettings
 IDLE_MAX: Final = 4
 
 
-TABLES: Final = (tables(SCHEMA), archive.TABLES)
+TABLES: Final = (tables(SCHEMA), schema.TABLES)
 """What this service needs of its database, for `migrate`."""
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from sync_ingest.archive import Proposal, QuarantineEntry
+from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
 from sync_ingest.domain.certificate import Findings, Problem
 from sync_ingest.domain.records import masked_file
 from sync_ingest.ingesting import Certificate, Ingest, RunResult
@@ -132,7 +132,7 @@ def quarantine_page_of(
     ingest: Ingest, source: str | None, status: str | None, after: int, limit: int
 ) -> list[dict[str, Any]]:
     """A page of quarantine entries in the order they came, with the repairs that wait for a second person."""
-    page = ingest.archive.quarantine_page(source, status, after, limit)
+    page = ingest.archive.quarantine.page(source, status, after, limit)
     proposals = ingest.proposals([entry.id for _, entry in page])
     files = ingest.files_of([entry.intake for _, entry in page])
     return [
