@@ -33,7 +33,8 @@ from sync_ingest.adapters.canonical import CanonicalAdapter
 from sync_ingest.adapters.port import FeedFile
 from sync_ingest.domain.records import Posting
 from sync_ingest.ledger import SCHEMA, StoreLedger
-from sync_ingest.pipeline import FeedIntake, Pipeline
+from sync_ingest.pipeline.pipeline import Pipeline
+from sync_ingest.pipeline.ports import FeedIntake
 
 ACCOUNTS = 2_000
 INGEST_WANTED = 0.50

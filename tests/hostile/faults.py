@@ -46,7 +46,7 @@ FAULTS: Final = (
     ),
     Fault(
         "the same id with other money is a duplicate",
-        "pipeline.py",
+        "pipeline/planning.py",
         "if stored[1:4] != (posting.amount_minor, posting.currency, posting.booked_on):",
         "if False:",
     ),
@@ -58,8 +58,8 @@ FAULTS: Final = (
     ),
     Fault(
         "a row that was resolved waits again when it comes again",
-        "pipeline.py",
-        "resolved = self._book.resolved_among(rows)",
+        "pipeline/quarantining.py",
+        "resolved = self._run.book.resolved_among(rows)",
         "resolved = set[QuarantineId]()",
     ),
     Fault(
@@ -106,19 +106,19 @@ FAULTS: Final = (
     ),
     Fault(
         "a balance has no limit",
-        "pipeline.py",
+        "pipeline/planning.py",
         "abs(balance_minor) > balance_minor_max",
         "False",
     ),
     Fault(
         "a booking date may be any day",
-        "pipeline.py",
+        "pipeline/planning.py",
         "if not first_day <= posting.booked_on <= last_day:",
         "if False:",
     ),
     Fault(
         "a posting is reversed as often as somebody says so",
-        "pipeline.py",
+        "pipeline/planning.py",
         "elif original in plan.undone or undone_id(original) in undone_before:",
         "elif False:",
     ),

@@ -26,7 +26,7 @@ from sync_ingest.ingesting import (
     ReasonMissing,
 )
 from sync_ingest.ledger import CATALOGUE
-from sync_ingest.pipeline import Limits
+from sync_ingest.pipeline.planning import Limits
 from sync_ingest.reporting import certificate_of, masked_number
 
 DAY = date(2026, 3, 2)

@@ -9,7 +9,7 @@ from chassis.privacy.keys import ERASED, Tampered
 from chassis.write.events import personal_fields
 from sync_ingest.domain.events import PartyDescribed, PostingUndone
 from sync_ingest.ledger import CATALOGUE
-from sync_ingest.pipeline import Entry
+from sync_ingest.pipeline.ports import Entry
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 INTAKE = UUID(int=99)

@@ -12,7 +12,8 @@ from sync_ingest.domain.records import Posting
 from sync_ingest.ingesting import Acting, FeedContent
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
-from sync_ingest.pipeline import FeedIntake, Pipeline
+from sync_ingest.pipeline.pipeline import Pipeline
+from sync_ingest.pipeline.ports import FeedIntake
 from sync_ingest.settings import SyncIngestSettings
 
 DAY, LATER = date(2026, 2, 27), date(2026, 3, 2)

@@ -41,7 +41,8 @@ from sync_ingest.enduring import PAUSES_SECONDS, enduring
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
-from sync_ingest.pipeline import AppendConflict, FeedIntake, Pipeline
+from sync_ingest.pipeline.pipeline import Pipeline
+from sync_ingest.pipeline.ports import AppendConflict, FeedIntake
 from sync_ingest.reporting import result_of
 from sync_ingest.settings import SyncIngestSettings
 
@@ -718,7 +719,8 @@ RUN = """
 import json, pathlib, sys
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
-from sync_ingest.pipeline import AppendConflict, FeedIntake, Pipeline
+from sync_ingest.pipeline.pipeline import Pipeline
+from sync_ingest.pipeline.ports import AppendConflict, FeedIntake
 from sync_ingest.settings import SyncIngestSettings
 from sync_ingest.ingesting import FeedContent
 from sync_ingest.reporting import result_of

@@ -81,7 +81,8 @@ from sync_ingest.domain.sources import (
 )
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
 from sync_ingest.folding import ACCOUNTS_PER_FOLD, Folding, Movements
-from sync_ingest.pipeline import AppendConflict, Entry, FeedIntake, LedgerPort, NotBookable, Pipeline
+from sync_ingest.pipeline.pipeline import Pipeline
+from sync_ingest.pipeline.ports import AppendConflict, Entry, FeedIntake, LedgerPort, NotBookable
 
 _log = structlog.get_logger(__name__)
 

@@ -36,7 +36,7 @@ from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import Posting
 from sync_ingest.folding import StoredMovement
 from sync_ingest.ingesting import ITSELF, Acting, SubjectErased
-from sync_ingest.pipeline import AppendConflict, Entry, StoredPosting
+from sync_ingest.pipeline.ports import AppendConflict, Entry, StoredPosting
 
 STORE: Final = "ingest"
 SCHEMA: Final = STORE_SCHEMA
