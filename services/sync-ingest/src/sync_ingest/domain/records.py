@@ -147,7 +147,8 @@ class ListedHolder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class HoldersRecord(Record, frozen=True, tag="holders"):
     """All holders of an account on the bank day `listed_on`, by default today. Who is absent holds it no longer.
 
-    A list of an earlier day than one that was read before changes nothing. A right that begins later stays.
+    A list of an earlier day than one that was read before changes nothing. A right that begins later stays. A file
+    of the same bytes is read once: where an equal list may come on another day, it names its day.
     """
 
     account: Key
