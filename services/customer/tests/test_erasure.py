@@ -19,7 +19,15 @@ from contracts.roles import ROLES
 from customer import permissions
 from customer.application import CustomerService
 from customer.catalogue import catalogue
-from customer.domain.customer import CustomerIsErased, RenameCustomer, UnlinkReference, customer_decider
+from customer.domain.customer import (
+    CustomerIsErased,
+    Details,
+    Reference,
+    RegisterCustomer,
+    RenameCustomer,
+    UnlinkReference,
+    customer_decider,
+)
 from customer.domain.events import CustomerErased, HeldAccount
 from customer.identities import customer_of_party
 from customer.policies.when_customer_erased_then_destroy_keys import DestroyKeys
@@ -194,6 +202,19 @@ async def test_an_identity_number_of_who_is_erased_is_free_again(service, regist
     [event] = [one for one in await told_of(store, key_ring, OF_WIFE) if hasattr(one, "number_claim")]
     assert event.number_claim is not None
     assert "identity-number-shared" not in [one.name for one in await store.read_stream(OF_WIFE)]
+
+
+async def test_a_number_that_nobody_confirmed_does_not_stay_with_who_is_erased(
+    service, register, store, key_ring, handler
+):
+    """The party that comes under it later is somebody else."""
+    registration = RegisterCustomer(Details(name="李娜"), (Reference("core", NUMBER, PARTY),))
+    typed = (await service.register(registration, by("teller"))).stream_id
+    await service.erase(typed, by())
+    await register(described(key_ring))
+    state = (await handler.load(CUSTOMER)).state
+    assert (state.registered, state.has(PARTY, NOW.date())) == (True, True)
+    assert [one.name for one in await store.read_stream(typed)][2:] == ["customer-erased"]
 
 
 @pytest.mark.parametrize("bank", ["open"], indirect=True)

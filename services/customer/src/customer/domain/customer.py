@@ -463,9 +463,11 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
         case IdentityNumberShared():
             return customer
         case CustomerErased():
+            # A number that is not the customer's today, or that nobody confirmed, is free for whom it belongs to.
             bare = {
                 party: msgspec.structs.replace(link, key="", described=None, earlier=None)
                 for party, link in customer.links.items()
+                if party in event.parties
             }
             return Customer(origin=customer.origin, kind=customer.kind, links=bare, erased=True)
         case _:
