@@ -106,6 +106,7 @@ async def test_a_number_goes_from_customer_to_customer_and_the_same_command_agai
     moved = [await api.post(f"{path}/move", json=move, headers=at(2, "m")) for _ in range(2)]
     assert [one.status_code for one in moved] == [200, 200], moved[0].text
     assert moved[0].json() == moved[1].json()
+    assert moved[0].json()["position"] == await store.head_position(), "both customers are shown after it"
     assert await names(store, first) == ["customer-registered", "reference-linked", "reference-unlinked"]
     assert await names(store, second) == ["customer-registered", "reference-linked"]
     for target in (second, first):

@@ -121,7 +121,7 @@ class CustomerService:
     ) -> Outcome[CustomerEvent]:
         """Moves a number to another customer from a bank day on, by default today.
 
-        Returns the outcome of the customer that loses it.
+        Returns the outcome of the customer that loses it, with the position after both steps.
 
         After a crash between the two steps no customer has the number; the same command again finishes the
         move.
@@ -140,19 +140,20 @@ class CustomerService:
             await self._check_move(customer, party, to, effective_on)
         command = UnlinkReference(party, effective_on)
         outcome = await self.change(customer, command, context, version, asked=asked)
-        if taking.key in before:
-            return outcome
         link = (await self.handler.load(customer)).state.links[party]
         effective_on = (
             link.until or effective_on
         )  # of the first try, where it stopped half-way on another day
-        claim = await self.claims.of_party(party, effective_on)
-        if not claim.free_for(to):
-            raise AlreadyRecorded
-        identity = None if claim.identity == party else claim.identity
-        reference = Reference(link.source, link.key, PartyId(party), identity)
-        await self.handler.handle(to, TakeOverReference(reference, effective_on), taking, asked=asked)
-        return outcome
+        reference = Reference(link.source, link.key, PartyId(party))
+        if taking.key not in before:
+            claim = await self.claims.of_party(party, effective_on)
+            if not claim.free_for(to):
+                raise AlreadyRecorded
+            if claim.identity != party:
+                reference = structs.replace(reference, claim=claim.identity)
+        taken = await self.handler.handle(to, TakeOverReference(reference, effective_on), taking, asked=asked)
+        # Who reads at this position sees both customers after the move.
+        return structs.replace(outcome, position=max(outcome.position, taken.position))
 
     async def _check_move(self, customer: UUID, party: UUID, to: UUID, effective_on: date) -> None:
         """Raises what would refuse the second step of a move, so that no number is unlinked and then nobody's."""
