@@ -12,7 +12,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.connections.transient import TRANSIENT, why
 from chassis.money import decimal_text
 from chassis.write.store import Recorder
-from contracts.identity import PartyId
+from contracts.identity import PartyId, source_name
 from customer.connections import Read, keys, outside_ids, read_side
 from customer.panorama import MONTH_PATTERN, CurrencyBlock, Panorama
 from customer.settings import CustomerSettings
@@ -39,6 +39,10 @@ def panorama(
     source, colon, number = reference.partition(":")
     if not (source and colon and number):
         _fail(f"a reference is SOURCE:NUMBER, not {reference!r}")
+    try:
+        source = source_name(source)
+    except ValueError as error:
+        _fail(f"not a name of a source: {error}")
     if month is not None and re.fullmatch(MONTH_PATTERN, month) is None:
         _fail(f"a month is YYYY-MM, not {month!r}")
     try:

@@ -3,13 +3,15 @@ from unicodedata import normalize
 from uuid import RFC_4122
 
 import pytest
-from contracts.identity import ExternalIds
+from contracts.identity import ExternalIds, source_name
 from hypothesis import given
 from hypothesis import strategies as st
 
 IDS, OTHERS = ExternalIds(bytes(32)), ExternalIds(bytes(31) + b"\1")
 keys = st.text(min_size=1, max_size=12)
-sources = st.text(alphabet=st.characters(codec="utf-8", exclude_characters=":"), min_size=1, max_size=8)
+sources = st.text(
+    alphabet=st.characters(codec="utf-8", exclude_characters=":\u2a74\ufe55\uff1a\ufe13"), min_size=1, max_size=8
+)
 legs = st.tuples(sources, keys, keys, st.integers(0, 9))
 
 
@@ -67,3 +69,13 @@ def test_a_secret_is_of_32_bytes_and_is_not_printed():
     assert not hmac.compare_digest(ids.account("core", "1").bytes, IDS.account("core", "1").bytes)
     with pytest.raises(ValueError, match="32 bytes"):
         ExternalIds(b"short")
+
+
+def test_a_colon_in_another_width_makes_no_id_of_another_source():
+    ids = ExternalIds(bytes(32))
+    with pytest.raises(ValueError, match="no colon"):
+        ids.party("core\uff1a1", "2")
+    for text in ("", " core", "core\uff1a1", "core\u200b", "x" * 65):
+        with pytest.raises(ValueError, match=r"blank|printable"):
+            source_name(text)
+    assert source_name("\uff43ore") == "core"

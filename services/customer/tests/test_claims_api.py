@@ -121,6 +121,34 @@ async def test_a_number_goes_from_customer_to_customer_and_the_same_command_agai
     assert (await names(store, first))[-1] == "reference-linked"
 
 
+@pytest.mark.parametrize(
+    ("source", "number"),
+    [
+        (" core", "4711"),
+        ("core\u200b", "4711"),
+        ("core\uff1a1", "4711"),
+        ("core", " 4711"),
+        ("core", "4711\u3000"),
+        ("core", "47\u200b11"),
+    ],
+)
+async def test_a_reference_that_no_feed_can_have_is_refused(api, store, source, number):
+    """It would wait for ever, or hide a colon: under `core\uff1a1` stands what the source `core` knows as `1:...`."""
+    body = LI | {"references": [{"source": source, "key": number}]}
+    refused = await api.post("/customers", json=body, headers=key("a"))
+    assert (refused.status_code, refused.json()["code"]) == (422, "request-invalid")
+    asked = await api.get("/customers", params={"reference": f"{source}:{number}"})
+    assert (asked.status_code, asked.json()["code"]) == (422, "request-invalid")
+    assert await store.head_position() == 0
+
+
+async def test_a_reference_is_recorded_under_the_one_spelling_of_its_source(api, store, policy, key_ring):
+    customer = await register(api, "a", references=[{"source": "\uff43ore", "key": "4711"}])
+    assert (await api.get("/customers", params={"reference": "\uff43ore:4711"})).status_code == 200
+    await policy(described(key_ring))
+    assert (await names(store, customer))[1:] == ["reference-claimed", "reference-disputed"]
+
+
 async def test_an_announced_end_is_brought_forward_by_an_unlinking_and_by_a_move(
     api, store, policy, key_ring
 ):

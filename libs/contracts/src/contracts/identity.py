@@ -22,6 +22,7 @@ CRM_NAMESPACE = UUID("5b0c9c7e-4f0d-5f0e-8a53-0d2f3ad5c0a1")
 EXTERNAL_IDS: Final = "outside-ids"
 """The purpose under which the key custody keeps the secret of these ids."""
 SECRET_BYTES: Final = 32
+SOURCE_CHARACTERS_MAX: Final = 64
 
 _ID_BYTES: Final = 16
 _CLEAR: Final = ~((0xF000 << 64) | (0xC000 << 48))
@@ -31,6 +32,22 @@ _new: Final = object.__new__
 _number: Final = int.from_bytes
 _set_int: Final = UUID.__dict__["int"].__set__
 _set_safe: Final = UUID.__dict__["is_safe"].__set__
+
+
+def spelled(source: str) -> str:
+    """The one spelling of the name of a source: Unicode NFKC, in which wide letters are plain ones and accents are
+    composed."""
+    return normalize("NFKC", source)
+
+
+def source_name(text: str) -> str:
+    """The name of a source in its one spelling; raises ValueError where it is no name."""
+    name = spelled(text)
+    if not 1 <= len(name) <= SOURCE_CHARACTERS_MAX or ":" in name or not name.isprintable():
+        raise ValueError(f"1 to {SOURCE_CHARACTERS_MAX} printable characters, no colon")
+    if name != name.strip():
+        raise ValueError("no blank at either end")
+    return name
 
 
 class ExternalIds:
@@ -78,10 +95,11 @@ class ExternalIds:
         return UUID(int=_number(hasher.digest(), "big") & _CLEAR | _VERSION_8)
 
     def _started(self, kind: str, source: str) -> blake2b:
-        if not source or ":" in source:
+        name = spelled(source)
+        if not name or ":" in name:
             raise ValueError(f"a source name is not empty and holds no colon: {source!r}")
         hasher = blake2b(key=self._secret, digest_size=_ID_BYTES, person=kind.encode())
-        hasher.update(f"{normalize('NFKC', source)}:".encode("utf-8", "surrogatepass"))
+        hasher.update(f"{name}:".encode("utf-8", "surrogatepass"))
         return hasher
 
     @override

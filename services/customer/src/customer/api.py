@@ -19,6 +19,7 @@ from chassis.web import (
 from chassis.write.deciding import AlreadyRecorded, CommandContext, Outcome, TooManyConflicts, VersionMismatch
 from fastapi import APIRouter, Depends, Path, Query, Response
 from msgspec import structs
+from pydantic import AfterValidator
 
 from customer.application import AccountNotHeld, CustomerService
 from customer.catalogue import CONTEXT
@@ -66,6 +67,7 @@ from customer.shapes import (
     ResolveBody,
     UnlinkBody,
     UnlinkedPage,
+    reference,
 )
 
 T = TypeVar("T")
@@ -84,6 +86,7 @@ WantedReference = Annotated[
         pattern=r"^[^:\x00]{1,64}:[^\x00]{1,200}$",
         description="SOURCE:NUMBER, the source's name and its own number of the customer",
     ),
+    AfterValidator(lambda text: None if text is None else reference(text)),
 ]
 CurrencyWanted = Annotated[CurrencyCode | None, Query(description="only of this currency")]
 MonthWanted = Annotated[

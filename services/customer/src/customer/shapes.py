@@ -6,8 +6,9 @@ from uuid import UUID
 
 from chassis.money import CurrencyCode, exponent, minor_units
 from chassis.web.formats import Day, Instant
-from contracts.identity import ExternalIds
+from contracts.identity import ExternalIds, source_name
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -32,7 +33,22 @@ ReasonText = Annotated[
     ),
 ]
 """Not blank: it says something."""
-SourceName = Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$")]
+SourceName = Annotated[
+    str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$"), AfterValidator(source_name)
+]
+
+
+def external_id(text: str) -> str:
+    """The id as a feed may have it; raises ValueError where nobody sees a part of it, so that it would never match."""
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("an invisible character, or a blank at an end")
+    return text
+
+
+def reference(text: str) -> str:
+    """SOURCE:NUMBER, with the source in its one spelling; raises ValueError."""
+    source, _, number = text.partition(":")
+    return f"{source_name(source)}:{external_id(number)}"
 
 
 BankDay = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
@@ -48,7 +64,7 @@ class ReferenceBody(Asked):
     """The number under which a source knows the customer."""
 
     source: SourceName = Field(description="the name of the source")
-    key: Text = Field(description="its own number of the customer")
+    key: Annotated[Text, AfterValidator(external_id)] = Field(description="its own number of the customer")
 
     def said(self, ids: ExternalIds) -> Reference:
         """As the domain says it."""

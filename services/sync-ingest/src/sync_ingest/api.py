@@ -8,6 +8,7 @@ import msgspec
 from chassis.money import TURNOVER_MINOR_MAX
 from chassis.web.paging import Page, Paged, Paging, cursor, cursor_values
 from chassis.write.deciding import CommandContext, Refusal
+from contracts.identity import SOURCE_CHARACTERS_MAX
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -18,7 +19,6 @@ from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.archive.quarantine import QuarantineStatus
 from sync_ingest.batches import BatchFile, IngestService
 from sync_ingest.domain.records import ControlRecord, canonical_schema
-from sync_ingest.domain.sources import SOURCE_CHARACTERS_MAX
 from sync_ingest.ingesting import REASON_CHARACTERS_MAX, REPAIR_RECORDS_MAX, CertificateUnknown
 
 FILES_PER_BATCH_MAX: Final = 100

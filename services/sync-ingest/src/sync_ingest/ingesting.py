@@ -18,7 +18,7 @@ from chassis.privacy.keys import ERASED
 from chassis.write.deciding import Refusal
 from chassis.write.events import RecordedEvent, StoredEvent
 from chassis.write.store import Command, Fence
-from contracts.identity import ExternalIds
+from contracts.identity import ExternalIds, spelled
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Adapter, FeedFile, Item, chunks_of_lines
 from sync_ingest.adapters.registry import FORMATS, Adapters, FormatUnknown, adapter_for
@@ -77,7 +77,6 @@ from sync_ingest.domain.sources import (
     SourceReserved,
     checked_source,
     look,
-    spelled,
 )
 from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
 from sync_ingest.folding import ACCOUNTS_PER_FOLD, Folding, Movements

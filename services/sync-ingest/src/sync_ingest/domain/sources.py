@@ -4,8 +4,8 @@ from typing import Final
 from unicodedata import normalize
 
 from chassis.write.deciding import Refusal
+from contracts.identity import source_name
 
-SOURCE_CHARACTERS_MAX: Final = 64
 UNATTRIBUTED: Final = "unattributed"
 """The reserved source of messages without a valid source. No posting is booked under it."""
 
@@ -72,12 +72,6 @@ class SourceLooksAlike(Refusal):
     title_zh = "来源名称与已有来源相似"
 
 
-def spelled(source: str) -> str:
-    """The one spelling of a name: Unicode NFKC, in which wide letters are plain ones and accents are
-    composed."""
-    return normalize("NFKC", source)
-
-
 def checked_source(source: str) -> str:
     """The name in its one spelling; raises SourceNameInvalid, and SourceReserved where it looks like the
     reserved one.
@@ -85,11 +79,10 @@ def checked_source(source: str) -> str:
     Upper and lower case stay as they are written: which of the two a bank means is not ours to say. A
     source whose name differs from a known one in case alone is refused where it first sends (`look`).
     """
-    name = spelled(source)
-    if not 1 <= len(name) <= SOURCE_CHARACTERS_MAX or ":" in name or not name.isprintable():
-        raise SourceNameInvalid(f"1 to {SOURCE_CHARACTERS_MAX} printable characters, no colon")
-    if name != name.strip():
-        raise SourceNameInvalid("no blank at either end")
+    try:
+        name = source_name(source)
+    except ValueError as error:
+        raise SourceNameInvalid(str(error)) from None
     if look(name) == UNATTRIBUTED:
         raise SourceReserved(f"{UNATTRIBUTED} is for messages whose source cannot be told")
     return name
