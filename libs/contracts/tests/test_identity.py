@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 IDS, OTHERS = ExternalIds(bytes(32)), ExternalIds(bytes(31) + b"\1")
 keys = st.text(min_size=1, max_size=12)
 sources = st.text(
-    alphabet=st.characters(codec="utf-8", exclude_characters=":\u2a74\ufe55\uff1a\ufe13"), min_size=1, max_size=8
+    alphabet=st.characters(codec="utf-8", exclude_characters=":\u2a74\ufe55\uff1a\ufe13"),
+    min_size=1,
+    max_size=8,
 )
 legs = st.tuples(sources, keys, keys, st.integers(0, 9))
 
