@@ -11,7 +11,7 @@ import typer
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
 from chassis.messaging.delivered import Stream
-from chassis.reactions.policies import BOOKS
+from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.checkpoints import Parked, Wanted
 from chassis.read.documents import DocumentsUnavailable
 from chassis.read.mongo import Mongo
@@ -152,7 +152,7 @@ async def _databases(settings: Settings) -> AsyncIterator[tuple[Mongo, Mongo]]:
     """Where views and policies keep their checkpoints."""
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
-        yield mongo, mongo.beside(BOOKS)
+        yield mongo, mongo.beside(CHECKPOINTS_DATABASE)
     finally:
         await mongo.close()
 

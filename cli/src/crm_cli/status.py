@@ -16,7 +16,7 @@ from chassis.clock import SystemClock
 from chassis.connections.postgres import connect
 from chassis.connections.settings import Settings
 from chassis.messaging.transport import BrokerUnavailable, Partition, group_lag, held_records
-from chassis.reactions.policies import BOOKS
+from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.documents import DocumentsUnavailable
 from chassis.read.generations import live_generation
 from chassis.read.mongo import Mongo
@@ -121,7 +121,9 @@ async def readers(settings: Settings, problems: list[str]) -> list[Status]:
         for policy in _others():
             status = {"group": policy.name, "parked": None}
             status |= {"topics": policy.topics, "letters": policy.dead_letters.name}
-            found.append(status | await _remembered(problems, _parked(mongo.beside(BOOKS), policy.name)))
+            found.append(
+                status | await _remembered(problems, _parked(mongo.beside(CHECKPOINTS_DATABASE), policy.name))
+            )
     finally:
         await mongo.close()
     return found

@@ -11,7 +11,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import StoreUnavailable
 from chassis.messaging.transport import BrokerUnavailable, group_lag
-from chassis.reactions.policies import BOOKS
+from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.documents import DocumentsUnavailable
 from chassis.read.generations import ViewReader, live_generation, shown_views
 from chassis.read.mongo import Mongo
@@ -165,7 +165,7 @@ async def _policies(
                 break
             await clock.sleep(POLL_SECONDS)
         report.compare("I1", f"{group.name}: records not read", 0, left)
-        for parked in await parked_of(mongo.beside(BOOKS), group.name):
+        for parked in await parked_of(mongo.beside(CHECKPOINTS_DATABASE), group.name):
             report.broken(
                 "I1", f"{group.name}: subject {parked.subject} is parked since its event {parked.sequence}"
             )

@@ -11,7 +11,7 @@ from chassis.messaging.delivered import BodyInvalid
 from chassis.messaging.transport import BrokerUnavailable, PublishFailed, TopicDiffers
 from chassis.privacy.keys import FileKeyEncryption, KeyEncryptionUnusable, Tampered, WrongKeyEncryption
 from chassis.read.documents import DocumentsUnavailable
-from chassis.read.parking import GroupHeld, Indigestible, is_of_the_record
+from chassis.read.parking import GroupHeld, PoisonEvent, is_of_the_record
 from chassis.write.deciding import CommandKeyReused, TooManyConflicts
 from chassis.write.store.appender import StoreOverloaded
 from contracts.envelope import EnvelopeInvalid
@@ -48,7 +48,7 @@ SQLSTATES = (
 )  # fmt: skip
 THE_RECORDS = [
     ValueError("x"), KeyError("x"), TypeError("x"), ZeroDivisionError(), BodyInvalid("x"), EnvelopeInvalid("x"),
-    Indigestible("x"), Tampered("x"), CommandKeyReused(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"),
+    PoisonEvent("x"), Tampered("x"), CommandKeyReused(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"),
     RecursionError(), psycopg.DataError(), errors.UniqueViolation(),
 ]  # fmt: skip
 NOBODYS = [RuntimeError("Event loop is closed"), DuplicateKeyError("x"), Exception("unheard of")]

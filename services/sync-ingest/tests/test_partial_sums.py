@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sync_ingest.domain.controls import FeedRead
 from sync_ingest.domain.records import ControlRecord, NumberedBy, Posting
-from sync_ingest.domain.totals import ControlTotals, Purse
+from sync_ingest.domain.totals import AccountCurrency, ControlTotals
 
 
 class InOrder:
@@ -44,26 +44,28 @@ chances = st.randoms(use_true_random=False)
 def test_tallies_that_were_stored_in_parts_are_those_of_the_whole(chance: Random, many: int, at_once: int):
     whole, parts = ControlTotals(), ControlTotals(partial_sums=InOrder())
     for _ in range(many):
-        purse = Purse(account_id(chance.choice("ABCDE")), chance.choice(["CNY", "USD"]))
+        account_currency = AccountCurrency(account_id(chance.choice("ABCDE")), chance.choice(["CNY", "USD"]))
         amount_minor, posted = chance.choice([-(10**18), -3, 0, 5, 10**18]), chance.random() < 0.6
         for totals in (whole, parts):
             if posted:
-                totals.count_posted([(totals.tally(purse), amount_minor)])
+                totals.count_posted([(totals.run_total(account_currency), amount_minor)])
             else:
-                totals.count_duplicate(totals.tally(purse), amount_minor, first_in_feed=True)
+                totals.count_duplicate(totals.run_total(account_currency), amount_minor, first_in_feed=True)
         if chance.random() < 0.3:
             parts.store()
     some = list(parts.by_account(at_once))
-    assert {purse: tally for each in some for purse, tally in each.items()} == {
-        purse: tally for each in whole.by_account(100) for purse, tally in each.items()
+    assert {account_currency: run_total for each in some for account_currency, run_total in each.items()} == {
+        account_currency: run_total
+        for each in whole.by_account(100)
+        for account_currency, run_total in each.items()
     }
-    accounts = [{purse.account for purse in each} for each in some]
+    accounts = [{account_currency.account for account_currency in each} for each in some]
     assert all(len(each) <= at_once for each in accounts)
     assert sum(map(len, accounts)) == whole.accounts == parts.accounts
     assert parts.stated_by_currency() == whole.stated_by_currency()
     assert parts.posted_by_currency() == whole.posted_by_currency()
     wanted = [account_id("A"), account_id("B")]
-    assert parts.tallies_of(wanted) == whole.tallies_of(wanted)
+    assert parts.run_totals_of(wanted) == whole.run_totals_of(wanted)
 
 
 @given(chances, st.integers(0, 40), st.integers(1, 3))

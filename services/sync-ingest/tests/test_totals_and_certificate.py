@@ -16,25 +16,31 @@ from sync_ingest.domain.certificate import (
     certify,
 )
 from sync_ingest.domain.events import ReconciliationCertified
-from sync_ingest.domain.totals import AccountTotal, ControlTotals, Purse
+from sync_ingest.domain.totals import AccountCurrency, AccountTotal, ControlTotals
 
 DAY = date(2026, 1, 5)
 
-purses = st.builds(Purse, st.integers(1, 4).map(lambda n: UUID(int=n)), st.sampled_from(["CNY", "USD"]))
-movements = st.lists(st.tuples(purses, st.integers(-(10**9), 10**9)), max_size=40)
+account_currencies = st.builds(
+    AccountCurrency, st.integers(1, 4).map(lambda n: UUID(int=n)), st.sampled_from(["CNY", "USD"])
+)
+movements = st.lists(st.tuples(account_currencies, st.integers(-(10**9), 10**9)), max_size=40)
 
 
 def both(rows):
     feed, ledger = ControlTotals(), {}
-    for purse, amount_minor in rows:
-        feed.count_posted([(feed.tally(purse), amount_minor)])
-        ledger.setdefault(purse, AccountTotal()).add(amount_minor, DAY, certified=False)
+    for account_currency, amount_minor in rows:
+        feed.count_posted([(feed.run_total(account_currency), amount_minor)])
+        ledger.setdefault(account_currency, AccountTotal()).add(amount_minor, DAY, certified=False)
     return feed, ledger
 
 
 def compared(feed, ledger):
     comparison = Comparison(feed)
-    comparison.add(feed.tallies, ledger, {purse: total.movement for purse, total in ledger.items()})
+    comparison.add(
+        feed.run_totals,
+        ledger,
+        {account_currency: total.movement for account_currency, total in ledger.items()},
+    )
     return comparison
 
 
@@ -42,7 +48,7 @@ def compared(feed, ledger):
 def test_what_was_read_and_is_held_adds_up(rows, duplicates, quarantined):
     feed, ledger = both(rows)
     for _ in range(duplicates):
-        feed.count_duplicate(feed.tally(Purse(UUID(int=1), "CNY")), 5, first_in_feed=False)
+        feed.count_duplicate(feed.run_total(AccountCurrency(UUID(int=1), "CNY")), 5, first_in_feed=False)
     for _ in range(quarantined):
         feed.count_quarantined()
     comparison = compared(feed, ledger)
@@ -60,24 +66,26 @@ def test_a_posting_that_is_lost_doubled_or_changed_is_a_difference_and_its_accou
     at = data.draw(st.integers(0, len(rows) - 1))
     harm = data.draw(st.sampled_from(["lost", "doubled", "changed", "sign"]))
     feed, _ = both(rows)
-    purse, amount_minor = rows[at]
+    account_currency, amount_minor = rows[at]
     if harm == "sign" and amount_minor == 0:
         return
     kept = rows[:at] + rows[at + 1 :]
     held = {
         "lost": kept,
         "doubled": [*rows, rows[at]],
-        "changed": [*kept, (purse, amount_minor + 1)],
-        "sign": [*kept, (purse, -amount_minor)],
+        "changed": [*kept, (account_currency, amount_minor + 1)],
+        "sign": [*kept, (account_currency, -amount_minor)],
     }[harm]
     problems = compared(feed, both(held)[1]).problems
-    assert {(p.account_id, p.currency) for p in problems} == {(purse.account, purse.currency)}
+    assert {(p.account_id, p.currency) for p in problems} == {
+        (account_currency.account, account_currency.currency)
+    }
 
 
 def test_two_errors_that_cancel_in_the_sum_are_still_found():
-    purse = Purse(UUID(int=1), "CNY")
-    feed, _ = both([(purse, 500), (purse, -200)])
-    problems = compared(feed, both([(purse, 700), (purse, -400)])[1]).problems
+    account_currency = AccountCurrency(UUID(int=1), "CNY")
+    feed, _ = both([(account_currency, 500), (account_currency, -200)])
+    problems = compared(feed, both([(account_currency, 700), (account_currency, -400)])[1]).problems
     assert [p.code for p in problems] == ["turnover-differs"]
 
 
@@ -96,7 +104,7 @@ def test_two_errors_that_cancel_in_the_sum_are_still_found():
     ],
 )
 def test_a_status_says_why_it_is_not_green(judgement, status, reasons):
-    feed, ledger = both([(Purse(UUID(int=1), "CNY"), 500)])
+    feed, ledger = both([(AccountCurrency(UUID(int=1), "CNY"), 500)])
     findings = certify(feed, compared(feed, ledger), judgement)
     assert (findings.status, findings.reasons) == (status, reasons)
 

@@ -10,7 +10,7 @@ from chassis.clock import SystemClock
 from chassis.connections.transient import StoreUnavailable
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import KafkaPublisher, ensure_topics
-from chassis.reactions.policies import BOOKS, Policy, PolicyRunner, Reactor
+from chassis.reactions.policies import CHECKPOINTS_DATABASE, Policy, PolicyRunner, Reactor
 from chassis.read.mongo_checkpoints import POSITIONS, MongoCheckpoints, prepare_checkpoints, want
 from chassis.read.parking import Parking
 from contracts.topics import EVENTS, Topic, dead_letters
@@ -191,7 +191,9 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
         stopping.set()
         await task
 
-    checkpoints = MongoCheckpoints(mongo.beside(BOOKS), f"{service}.{policy.name}", policy.name)
+    checkpoints = MongoCheckpoints(
+        mongo.beside(CHECKPOINTS_DATABASE), f"{service}.{policy.name}", policy.name
+    )
 
     async def parked() -> bool:
         return bool(await checkpoints.parked()) and letters.written[SUBJECTS[1]] == ["b"]
@@ -202,7 +204,9 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
     await running("policies", parked)
     await mongo.drop_database()
     letters.repaired = True
-    assert await want(mongo.beside(BOOKS), checkpoints.group, ("customer", SUBJECTS[0]), "release")
+    assert await want(
+        mongo.beside(CHECKPOINTS_DATABASE), checkpoints.group, ("customer", SUBJECTS[0]), "release"
+    )
     await running("policies", released)
     assert dict(letters.written) == {SUBJECTS[0]: ["a", POISON, "c"], SUBJECTS[1]: ["b"]}
     await publisher.publish([record._replace(offset=None) for record in words.all()])
@@ -215,7 +219,7 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
     await running("policies", seen)
     assert letters.written[SUBJECTS[0]] == ["a", POISON, "c"]
     await publisher.close()
-    await mongo.beside(BOOKS).drop_database()
+    await mongo.beside(CHECKPOINTS_DATABASE).drop_database()
 
 
 @pytest.mark.parametrize("starts", ["now", "beginning"])
@@ -245,10 +249,12 @@ async def test_a_policy_that_is_new_says_what_it_makes_of_what_was_published_bef
         )  # fmt: skip
 
     await tell(*[(number % 5, f"old{number}") for number in range(40)])
-    checkpoints = MongoCheckpoints(mongo.beside(BOOKS), f"{service}.{policy.name}", policy.name)
-    await prepare_checkpoints(mongo.beside(BOOKS))
+    checkpoints = MongoCheckpoints(
+        mongo.beside(CHECKPOINTS_DATABASE), f"{service}.{policy.name}", policy.name
+    )
+    await prepare_checkpoints(mongo.beside(CHECKPOINTS_DATABASE))
     await runner()._begin(policy, checkpoints)  # and then it dies
-    await mongo.beside(BOOKS).delete(POSITIONS, {"partition": 1})  # in the middle
+    await mongo.beside(CHECKPOINTS_DATABASE).delete(POSITIONS, {"partition": 1})  # in the middle
     await tell((0, "new"), (1, "new"))
     stopping = asyncio.Event()
     both = [asyncio.create_task(runner().run(stopping)) for _ in range(2)]
@@ -263,4 +269,4 @@ async def test_a_policy_that_is_new_says_what_it_makes_of_what_was_published_bef
     assert old == (0 if starts == "now" else 40)
     await publisher.publish([record._replace(offset=None) for record in words.records[1]])  # all of it again
     await publisher.close()
-    await mongo.beside(BOOKS).drop_database()
+    await mongo.beside(CHECKPOINTS_DATABASE).drop_database()

@@ -32,7 +32,7 @@ from sync_ingest.domain.controls import (
 )
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 from sync_ingest.domain.records import ControlRecord
-from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
+from sync_ingest.domain.totals import AccountCurrency, AccountTotal, ControlTotals, Flow
 from sync_ingest.folding import OPENING_MISSING, Movements, contradiction_id, is_printed
 
 CHECKED_SERIES: Final = "series"
@@ -180,16 +180,16 @@ class Checking:
 
     def _sum_up(self, part: FeedRead, feed: "_Feed") -> None:
         """Adds up what the checks of whole files need of the accounts of a part."""
-        places: dict[Purse, list[_Held]] = {}
+        places: dict[AccountCurrency, list[_Held]] = {}
         for at, reads in [(None, [*part.files.values()]), *((at, [read]) for at, read in part.files.items())]:
             for currency, held in feed.balances(at).items():
                 for name in {name for read in reads for name, of in read.accounts if of == currency}:
-                    places.setdefault(Purse(UUID(name), currency), []).append(held)
+                    places.setdefault(AccountCurrency(UUID(name), currency), []).append(held)
         if places:
-            totals = self.archive.totals.of([purse.account for purse in places])
-            for purse, every in places.items():
+            totals = self.archive.totals.of([account_currency.account for account_currency in places])
+            for account_currency, every in places.items():
                 for held in every:
-                    held.add(purse, totals.get(purse))
+                    held.add(account_currency, totals.get(account_currency))
         wanted = {
             (str(each.account), each.currency)
             for some in self._lacking.values()
@@ -267,12 +267,14 @@ class Checking:
         counted, currency = read_under(part.reads, control), control.currency or ""
         held = part.held.get(currency, _Held())
         if control.account is not None:
-            purse = Purse(UUID(control.account), currency)
+            account_currency = AccountCurrency(UUID(control.account), currency)
             held = _Held()
-            held.add(purse, self.archive.totals.of([purse.account]).get(purse))
+            held.add(
+                account_currency, self.archive.totals.of([account_currency.account]).get(account_currency)
+            )
         closings = {held.balance_minor}
         if held.last_on and counted.last_on and held.last_on > counted.last_on:
-            if held.purses > 1 or held.first is None:
+            if held.account_currencies > 1 or held.first is None:
                 return
             closings = self._closings(held.first, counted)
         net = counted.credits_minor - counted.debits_minor
@@ -286,7 +288,7 @@ class Checking:
         if closing is not None and closing not in closings:
             yield _Found("closing_minor", closing, likely)
 
-    def _closings(self, purse: Purse, counted: Counted) -> set[int]:
+    def _closings(self, account_currency: AccountCurrency, counted: Counted) -> set[int]:
         """Balances with which the last day that was read may have closed, when later days are in the ledger
         already.
 
@@ -294,8 +296,12 @@ class Checking:
         morning that comes again after the one of the afternoon closes as it did.
         """
         balance, closings = 0, set[int]()
-        for row in self.ledger.movements({purse.account: 0}):
-            if row.currency == purse.currency and counted.last_on and row.booked_on <= counted.last_on:
+        for row in self.ledger.movements({account_currency.account: 0}):
+            if (
+                row.currency == account_currency.currency
+                and counted.last_on
+                and row.booked_on <= counted.last_on
+            ):
                 balance += row.amount_minor
                 if row.booked_on == counted.last_on:
                     closings.add(balance)
@@ -335,7 +341,7 @@ class Checking:
             return
         sums = totals.posted_by_currency()
         accounts = {each.account for of in lacking.values() for each in of.values() if each.account}
-        tallies = totals.tallies_of(list(accounts))
+        run_totals = totals.run_totals_of(list(accounts))
         gone: list[UUID] = []
         for figures in lacking.values():
             one = next(iter(figures.values()))
@@ -345,8 +351,10 @@ class Checking:
                 "closing_minor",
             }:
                 continue
-            tally = tallies.get(Purse(one.account, one.currency)) if one.account else None
-            flow = tally.movement if tally else Flow() if one.account else sums.get(one.currency, Flow())
+            run_total = run_totals.get(AccountCurrency(one.account, one.currency)) if one.account else None
+            flow = (
+                run_total.movement if run_total else Flow() if one.account else sums.get(one.currency, Flow())
+            )
             brought = {
                 "records": flow.postings,
                 "credits_minor": flow.credits_minor,
@@ -386,14 +394,17 @@ class Checking:
         left = iter(sorted(unchecked(file, controls, of_file)))
         while not self.unchecked and (some := list(islice(left, ACCOUNTS_AT_ONCE))):
             silent = {
-                Purse(UUID(name), currency): last_on
+                AccountCurrency(UUID(name), currency): last_on
                 for name, currency in some
                 if not (counted := file.accounts[name, currency]).printed and (last_on := counted.last_on)
             }
             held = self.archive.totals.days(silent) if silent else {}
             self.unchecked = any(
-                not any(day >= last_on and is_printed(body) for day, body in held.get(purse, {}).items())
-                for purse, last_on in silent.items()
+                not any(
+                    day >= last_on and is_printed(body)
+                    for day, body in held.get(account_currency, {}).items()
+                )
+                for account_currency, last_on in silent.items()
             )
 
     # running numbers
@@ -469,16 +480,16 @@ _BYTES: Final = "bytes"
 class _Held:
     """What the ledger holds of some accounts in one currency: how many, the first one, and their totals."""
 
-    purses: int = 0
-    first: Purse | None = None
+    account_currencies: int = 0
+    first: AccountCurrency | None = None
     balance_minor: int = 0
     postings: int = 0
     last_on: date | None = None
 
-    def add(self, purse: Purse, total: AccountTotal | None) -> None:
+    def add(self, account_currency: AccountCurrency, total: AccountTotal | None) -> None:
         """Adds an account; the ledger may hold nothing of it."""
-        self.purses += 1
-        self.first = self.first or purse
+        self.account_currencies += 1
+        self.first = self.first or account_currency
         if total is not None:
             self.balance_minor += total.balance_minor
             self.postings += total.postings

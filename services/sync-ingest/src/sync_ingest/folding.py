@@ -18,7 +18,7 @@ from contracts.identity import CRM_NAMESPACE
 from sync_ingest.archive.archive import Archive
 from sync_ingest.archive.contradictions import Contradiction, Contradictions
 from sync_ingest.domain.balances import DRIFT_MINOR_PER_ROW, DRIFT_TOLERANCES, Day, Judged, judge
-from sync_ingest.domain.totals import AccountTotal, Flow, Purse
+from sync_ingest.domain.totals import AccountCurrency, AccountTotal, Flow
 
 ACCOUNTS_PER_FOLD: Final = 1_000
 ROWS_PER_FOLD: Final = 20_000
@@ -67,8 +67,8 @@ def contradiction_id(source: str, kind: str, *parts: object) -> UUID:
 class _Folded:
     """What one fold changes."""
 
-    totals: dict[Purse, AccountTotal] = field(default_factory=dict)
-    days: dict[tuple[Purse, date], bytes] = field(default_factory=dict)
+    totals: dict[AccountCurrency, AccountTotal] = field(default_factory=dict)
+    days: dict[tuple[AccountCurrency, date], bytes] = field(default_factory=dict)
     turnovers: dict[str, int] = field(default_factory=dict)
     found: dict[UUID, Contradiction] = field(default_factory=dict)
     scopes: set[str] = field(default_factory=set)
@@ -85,57 +85,73 @@ class Folding:
     drift_minor_max: int
     _known: dict[UUID, bool] = field(default_factory=dict)
 
-    def totals(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
+    def totals(self, accounts: Sequence[UUID]) -> dict[AccountCurrency, AccountTotal]:
         """What the ledger holds of these accounts now, so many at a time as are folded together."""
-        held: dict[Purse, AccountTotal] = {}
+        held: dict[AccountCurrency, AccountTotal] = {}
         every = list(dict.fromkeys(accounts))
         for at in range(0, len(every), ACCOUNTS_PER_FOLD):
             held |= self._some(every[at : at + ACCOUNTS_PER_FOLD])
         return held
 
-    def _some(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
+    def _some(self, accounts: Sequence[UUID]) -> dict[AccountCurrency, AccountTotal]:
         totals = self.archive.totals.of(accounts)
         after = dict.fromkeys(accounts, 0)
-        for purse, total in totals.items():
-            after[purse.account] = max(after[purse.account], total.version)
+        for account_currency, total in totals.items():
+            after[account_currency.account] = max(after[account_currency.account], total.version)
         movements = self.ledger.movements(after)
         while rows := list(islice(movements, ROWS_PER_FOLD)):
             self._fold(rows, totals)
         return totals
 
-    def _fold(self, rows: Sequence[StoredMovement], totals: dict[Purse, AccountTotal]) -> None:
+    def _fold(self, rows: Sequence[StoredMovement], totals: dict[AccountCurrency, AccountTotal]) -> None:
         """Folds rows and keeps what comes of it, before the next rows are read."""
-        folded, by_purse = _Folded(), dict[Purse, list[StoredMovement]]()
+        folded, by_currency = _Folded(), dict[AccountCurrency, list[StoredMovement]]()
         for row in rows:
-            by_purse.setdefault(Purse(row.stream_id, row.currency), []).append(row)
+            by_currency.setdefault(AccountCurrency(row.stream_id, row.currency), []).append(row)
         certified = self._certified({row.intake for row in rows})
         versions = {row.stream_id: row.version for row in rows}
-        comparing: dict[Purse, Sequence[StoredMovement]] = {}
-        for purse, moved in by_purse.items():
-            total = totals.setdefault(purse, AccountTotal())
-            folded.totals[purse] = total
+        comparing: dict[AccountCurrency, Sequence[StoredMovement]] = {}
+        for account_currency, moved in by_currency.items():
+            total = totals.setdefault(account_currency, AccountTotal())
+            folded.totals[account_currency] = total
             silent = total.postings and not total.printed
             for row in moved:
                 total.add(row.amount_minor, row.booked_on, certified=row.intake in certified)
                 total.printed += row.balance_after_minor is not None
-            total.version = versions[purse.account]
+            total.version = versions[account_currency.account]
             turnover_minor = sum(abs(row.amount_minor) for row in moved)
-            folded.turnovers[purse.currency] = folded.turnovers.get(purse.currency, 0) + turnover_minor
+            folded.turnovers[account_currency.currency] = (
+                folded.turnovers.get(account_currency.currency, 0) + turnover_minor
+            )
             if total.printed:
-                comparing[purse] = self._history(purse, total.version) if silent else moved
+                comparing[account_currency] = (
+                    self._history(account_currency, total.version) if silent else moved
+                )
         held = self.archive.totals.days({p: min(row.booked_on for row in of) for p, of in comparing.items()})
-        for purse, of_purse in comparing.items():
-            self._compare(purse, folded.totals[purse], of_purse, held.get(purse, {}), folded)
+        for account_currency, of_currency in comparing.items():
+            self._compare(
+                account_currency,
+                folded.totals[account_currency],
+                of_currency,
+                held.get(account_currency, {}),
+                folded,
+            )
         self._keep(folded)
 
-    def flows(self, totals: Mapping[Purse, AccountTotal], intakes: Collection[UUID]) -> dict[Purse, Flow]:
+    def flows(
+        self, totals: Mapping[AccountCurrency, AccountTotal], intakes: Collection[UUID]
+    ) -> dict[AccountCurrency, Flow]:
         """What these intakes moved, read from the ledger: for when other intakes are open too, so that the
         part that no certificate covers is not theirs alone."""
-        flows: dict[Purse, Flow] = {}
-        open_ = {purse.account: 0 for purse, total in totals.items() if total.movement.postings}
+        flows: dict[AccountCurrency, Flow] = {}
+        open_ = {
+            account_currency.account: 0
+            for account_currency, total in totals.items()
+            if total.movement.postings
+        }
         for row in self.ledger.movements(open_) if open_ else ():
             if row.intake in intakes:
-                flows.setdefault(Purse(row.stream_id, row.currency), Flow()).count(row.amount_minor)
+                flows.setdefault(AccountCurrency(row.stream_id, row.currency), Flow()).count(row.amount_minor)
         return flows
 
     def _certified(self, intakes: set[UUID]) -> set[UUID]:
@@ -147,14 +163,14 @@ class Folding:
             self._known |= {intake: intake in covered for intake in unknown}
         return {intake for intake in intakes if self._known[intake]}
 
-    def _history(self, purse: Purse, version: int) -> list[StoredMovement]:
+    def _history(self, account_currency: AccountCurrency, version: int) -> list[StoredMovement]:
         """Everything up to a version, once: where an account that printed no balances begins to print them."""
-        every = self.ledger.movements({purse.account: 0})
-        return [row for row in every if row.currency == purse.currency and row.version <= version]
+        every = self.ledger.movements({account_currency.account: 0})
+        return [row for row in every if row.currency == account_currency.currency and row.version <= version]
 
     def _compare(
         self,
-        purse: Purse,
+        account_currency: AccountCurrency,
         total: AccountTotal,
         rows: Sequence[StoredMovement],
         held: Mapping[date, bytes],
@@ -182,24 +198,24 @@ class Folding:
                 if on > last and day.judged == was:
                     break
                 if on in touched or day.judged != was:
-                    folded.days[purse, on] = _encode(day)
+                    folded.days[account_currency, on] = _encode(day)
                     largest_gone |= day.judged.largest_minor < was.largest_minor == total.largest_minor
-                    self._judged(purse, on, before, was, total, folded, day.judged)
+                    self._judged(account_currency, on, before, was, total, folded, day.judged)
             before = day.judged
         if largest_gone:
-            total.largest_minor = self._largest(purse, days)
-        self._drift(purse, total, folded)
+            total.largest_minor = self._largest(account_currency, days)
+        self._drift(account_currency, total, folded)
 
-    def _largest(self, purse: Purse, days: Mapping[date, Day]) -> int:
+    def _largest(self, account_currency: AccountCurrency, days: Mapping[date, Day]) -> int:
         """The largest difference of all days, `days` as they are now: a maximum cannot be taken back, only
         looked for."""
-        held = self.archive.totals.days({purse: date.min}).get(purse, {})
+        held = self.archive.totals.days({account_currency: date.min}).get(account_currency, {})
         every = {day: _days.decode(body) for day, body in held.items() if day not in days}
         return max(day.judged.largest_minor for day in (*every.values(), *days.values()))
 
     def _judged(
         self,
-        purse: Purse,
+        account_currency: AccountCurrency,
         on: date,
         before: Judged,
         was: Judged,
@@ -213,28 +229,30 @@ class Folding:
         total.drift_minor += now.drift_minor - was.drift_minor
         total.off_minor += now.off_minor - was.off_minor
         total.largest_minor = max(total.largest_minor, now.largest_minor)
-        scope = _scope(purse, on.isoformat())
+        scope = _scope(account_currency, on.isoformat())
         folded.scopes.add(scope)
         for found, expected in now.breaks:
             opening = not before.printed_before and expected == before.end_minor
             code = OPENING_MISSING if opening else DIFFERS
-            self._found(folded, scope, code, purse, expected, found, on.isoformat(), expected, found)
+            self._found(
+                folded, scope, code, account_currency, expected, found, on.isoformat(), expected, found
+            )
 
-    def _drift(self, purse: Purse, total: AccountTotal, folded: _Folded) -> None:
-        scope, drift_minor = _scope(purse, ACCUMULATED), total.drift_minor
+    def _drift(self, account_currency: AccountCurrency, total: AccountTotal, folded: _Folded) -> None:
+        scope, drift_minor = _scope(account_currency, ACCUMULATED), total.drift_minor
         folded.scopes.add(scope)
         allowed_minor = DRIFT_TOLERANCES * self.tolerance_minor + DRIFT_MINOR_PER_ROW * total.printed
         if abs(drift_minor) > min(allowed_minor, self.drift_minor_max):
             size = drift_minor // (self.drift_minor_max + 1)
             detail = "differences within the tolerance, added up"
-            self._found(folded, scope, DIFFERS, purse, 0, drift_minor, detail, size)
+            self._found(folded, scope, DIFFERS, account_currency, 0, drift_minor, detail, size)
 
     def _found(
         self,
         folded: _Folded,
         scope: str,
         code: str,
-        purse: Purse,
+        account_currency: AccountCurrency,
         expected: int,
         found: int,
         detail: str,
@@ -242,13 +260,21 @@ class Folding:
     ) -> None:
         identity = contradiction_id(self.source, RUNNING, scope, code, *key)
         folded.found[identity] = Contradiction(
-            identity, RUNNING, scope, code, purse.account, purse.currency, expected, found, detail
+            identity,
+            RUNNING,
+            scope,
+            code,
+            account_currency.account,
+            account_currency.currency,
+            expected,
+            found,
+            detail,
         )
 
     def _keep(self, folded: _Folded) -> None:
         gone: list[UUID] = []
         if folded.scopes:
-            accounts = list({purse.account for purse in folded.totals})
+            accounts = list({account_currency.account for account_currency in folded.totals})
             standing = self.archive.contradictions.standing(self.source, RUNNING, accounts=accounts)
             gone = [c for c, scope in standing.items() if scope in folded.scopes and c not in folded.found]
         self.archive.totals.fold(
@@ -260,5 +286,5 @@ class Folding:
         )
 
 
-def _scope(purse: Purse, place: str) -> str:
-    return f"{purse.account}|{purse.currency}|{place}"
+def _scope(account_currency: AccountCurrency, place: str) -> str:
+    return f"{account_currency.account}|{account_currency.currency}|{place}"

@@ -78,7 +78,7 @@ from sync_ingest.domain.sources import (
     checked_source,
     look,
 )
-from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse
+from sync_ingest.domain.totals import AccountCurrency, AccountTotal, ControlTotals, Flow
 from sync_ingest.folding import ACCOUNTS_PER_FOLD, Folding, Movements
 from sync_ingest.pipeline.pipeline import Pipeline
 from sync_ingest.pipeline.ports import AppendConflict, Entry, FeedIntake, LedgerPort, NotBookable
@@ -393,7 +393,7 @@ class Ingest:
                 pipeline = self._book(source, intakes)
             folding = self._folding(source)
             for counted in pipeline.totals.by_account(ACCOUNTS_PER_FOLD):
-                folding.totals([purse.account for purse in counted])
+                folding.totals([account_currency.account for account_currency in counted])
             findings = certify(pipeline.totals, Comparison(pipeline.totals), Judgement())
             ids = tuple(intake.id for intake in intakes)
             return RunResult(source, findings, None, ids, pipeline.appended, self.elapsed() - started)
@@ -1204,9 +1204,13 @@ class Ingest:
         folding, comparison = self._folding(source), Comparison(totals)
         flows = _Flows(partial_sums, self.settings.accounts_kept_max)
         for counted in totals.by_account(ACCOUNTS_PER_FOLD):
-            held = folding.totals([purse.account for purse in counted])
+            held = folding.totals([account_currency.account for account_currency in counted])
             if of is None:
-                comparison.add(counted, held, {purse: total.movement for purse, total in held.items()})
+                comparison.add(
+                    counted,
+                    held,
+                    {account_currency: total.movement for account_currency, total in held.items()},
+                )
             else:
                 moved = folding.flows(held, of)
                 comparison.add(counted, held, moved)
@@ -1271,7 +1275,7 @@ class Ingest:
         intakes: Sequence[IntakeId],
         findings: Findings,
         command: Command | None,
-        flows: Iterable[Mapping[Purse, Flow]] | None = None,
+        flows: Iterable[Mapping[AccountCurrency, Flow]] | None = None,
         series: Iterable[Mapping[str, bytes]] = (),
     ) -> tuple[CertificateId, int]:
         """Stores the certificate, with the command that asked for the run in the same transaction; its position.
@@ -1417,23 +1421,23 @@ _flow: Final = msgspec.json.Decoder(_PartialFlow)
 
 
 class _Flows:
-    """What some intakes moved, by purse. It leaves the process where there are many accounts."""
+    """What some intakes moved, by account and currency. It leaves the process where there are many accounts."""
 
     KIND: Final = "flows"
 
     def __init__(self, partial_sums: PartialSums, kept_max: int) -> None:
         self._partial_sums = partial_sums
         self._kept_max = kept_max
-        self._kept: dict[Purse, Flow] = {}
+        self._kept: dict[AccountCurrency, Flow] = {}
         self._stored = False
 
-    def add(self, flows: Mapping[Purse, Flow]) -> None:
+    def add(self, flows: Mapping[AccountCurrency, Flow]) -> None:
         """Adds those of further accounts."""
         self._kept |= flows
         if len(self._kept) >= self._kept_max:
             self._store()
 
-    def by_account(self) -> Iterator[Mapping[Purse, Flow]]:
+    def by_account(self) -> Iterator[Mapping[AccountCurrency, Flow]]:
         """All of them, some at a time."""
         if not self._stored:
             yield self._kept
@@ -1442,12 +1446,12 @@ class _Flows:
         rows = self._partial_sums.stored(self.KIND)
         while some := list(islice(rows, ACCOUNTS_PER_FOLD)):
             decoded = [(account, _flow.decode(body)) for account, body in some]
-            yield {Purse(account, partial.currency): partial.flow for account, partial in decoded}
+            yield {AccountCurrency(account, partial.currency): partial.flow for account, partial in decoded}
 
     def _store(self) -> None:
         rows = [
-            (purse.account, msgspec.json.encode(_PartialFlow(purse.currency, flow)))
-            for purse, flow in self._kept.items()
+            (account_currency.account, msgspec.json.encode(_PartialFlow(account_currency.currency, flow)))
+            for account_currency, flow in self._kept.items()
         ]
         self._partial_sums.store(self.KIND, rows)
         self._kept, self._stored = {}, True
@@ -1477,7 +1481,7 @@ class _Book:
     source: str
     folding: Folding
 
-    def ledger_totals(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
+    def ledger_totals(self, accounts: Sequence[UUID]) -> dict[AccountCurrency, AccountTotal]:
         return self.folding.totals(accounts)
 
     def turnovers(self) -> dict[str, int]:

@@ -157,7 +157,7 @@ class BranchFeed:
 
     def book_singly(self, messages: Sequence[Record]) -> list[tuple[Record, str]]:
         """Books message by message; returns those that cannot be booked, each with the reason."""
-        indigestible = []
+        poison = []
         for message in messages:
             try:
                 self.book([message])
@@ -166,8 +166,8 @@ class BranchFeed:
                     raise
                 # Not its text: it may hold what stands in the message.
                 places = ", ".join(places_of(error, 1))
-                indigestible.append((message, f"{type(error).__name__} at {places}"))
-        return indigestible
+                poison.append((message, f"{type(error).__name__} at {places}"))
+        return poison
 
     def close_windows(self) -> list[RunResult]:
         """Certifies what the window that has ended brought; nothing before its end."""
@@ -257,9 +257,9 @@ class FeedRole:
             self._tries += 1
             if self._tries < TRIES_MAX:
                 raise
-            indigestible = await asyncio.to_thread(self._feed.book_singly, records)
-            await self._letters.write(indigestible)
-            for record, reason in indigestible:
+            poison = await asyncio.to_thread(self._feed.book_singly, records)
+            await self._letters.write(poison)
+            for record, reason in poison:
                 _log.error("message not booked", partition=record.partition, reason=reason)
         self._tries = 0
 

@@ -29,7 +29,7 @@ class Coalesced(Generic[K, T]):
         waiting_max: int = WAITING_MAX,
     ) -> None:
         self._load = load
-        self._gathered_max = coalesced_max
+        self._coalesced_max = coalesced_max
         self._waiting_max = waiting_max
         self._waiting: dict[K, asyncio.Future[T]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -47,7 +47,7 @@ class Coalesced(Generic[K, T]):
 
     async def _run(self) -> None:
         while self._waiting:
-            some = dict(list(self._waiting.items())[: self._gathered_max])
+            some = dict(list(self._waiting.items())[: self._coalesced_max])
             for key in some:
                 del self._waiting[key]
             try:

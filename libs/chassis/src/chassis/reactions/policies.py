@@ -40,7 +40,7 @@ from chassis.read.checkpoints import GenerationLost, Position
 from chassis.read.generations import partitions_of
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import MongoCheckpoints, prepare_checkpoints
-from chassis.read.parking import Indigestible, Parking, is_of_the_record
+from chassis.read.parking import Parking, PoisonEvent, is_of_the_record
 from chassis.relay.loop import BATCH_EVENTS_MAX
 
 REACTING_AT_ONCE_MAX: Final = 1_000
@@ -48,7 +48,7 @@ REACTING_AT_ONCE_MAX: Final = 1_000
 BATCH_RECORDS_MAX: Final = 5_000
 """A policy takes few of the events that it reads. A large batch puts those that it takes into few
 transactions."""
-BOOKS: Final = "policies"
+CHECKPOINTS_DATABASE: Final = "policies"
 """The checkpoints are in a database beside the views: dropping the views must not drop the parked subjects."""
 WATCH_SECONDS: Final = 1.0
 LOOKED_BACK_RECORDS: Final = 2 * BATCH_EVENTS_MAX
@@ -160,7 +160,7 @@ class Reactor:
                 raise
             # Not the error's text: unlike a view, a policy may have opened personal values.
             places = telemetry.places(error, 1)
-            raise Indigestible(f"{type(error).__qualname__} at {', '.join(places)}") from error
+            raise PoisonEvent(f"{type(error).__qualname__} at {', '.join(places)}") from error
         self.reactions += 1
 
 
@@ -233,7 +233,7 @@ class PoliciesRole:
 class PolicyRunner:
     """Runs policies, each in a group of its own. Raises ConnectionError where a server is lost.
 
-    `mongo` is the database of the service's views; the checkpoints are beside it, see `BOOKS`.
+    `mongo` is the database of the service's views; the checkpoints are beside it, see `CHECKPOINTS_DATABASE`.
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class PolicyRunner:
     ) -> None:
         self._name = name
         self._kafka_url = kafka_url
-        self._mongo = mongo.beside(BOOKS)
+        self._mongo = mongo.beside(CHECKPOINTS_DATABASE)
         self._clock = clock
         self._running: list[tuple[Reactor, Consumer, MongoCheckpoints]] = []
         self._reason: str | None = "not started"

@@ -34,15 +34,15 @@ RELEASE_ROUNDS_MAX: Final = 1_000
 _log = structlog.get_logger(__name__)
 
 Act = Callable[[Delivered], Awaitable[None]]
-"""Processes an event; raises Indigestible where another try cannot succeed."""
+"""Processes an event; raises PoisonEvent where another try cannot succeed."""
 
 
-class Indigestible(Exception):
+class PoisonEvent(Exception):
     """The event itself, or the code that reads it, is at fault; the message gives the reason."""
 
 
 OF_THE_RECORD: Final[tuple[type[Exception], ...]] = (
-    Indigestible,
+    PoisonEvent,
     Refusal,
     Tampered,
     ValueError,  # also an unreadable event, one that breaks its contract, and one of an unknown type
@@ -177,7 +177,7 @@ class Parking:
         for attempt in range(1, TRIES_MAX + 1):
             try:
                 await act(event)
-            except Indigestible as error:
+            except PoisonEvent as error:
                 if attempt == TRIES_MAX:
                     return str(error)[:REASON_CHARACTERS_MAX]
                 await self._clock.sleep(seconds)

@@ -33,7 +33,7 @@ from chassis.read.documents import (
     Mark,
     Unwritable,
 )
-from chassis.read.parking import Indigestible, Parking, is_of_the_record
+from chassis.read.parking import Parking, PoisonEvent, is_of_the_record
 
 __all__ = ["Collection", "Delivered", "Document", "DocumentKey", "Index", "View"]
 
@@ -434,14 +434,14 @@ class Projector:
             await self.parking.keep(events, self._give_alone)
 
     async def _give_alone(self, event: Delivered) -> None:
-        """Applies one event to its documents as the database has them; raises Indigestible."""
+        """Applies one event to its documents as the database has them; raises PoisonEvent."""
         if event.type not in self.view.events:
             return
         for _ in range(CONFLICT_ROUNDS_MAX):
             prepared = await self._prepare_alone(event)
             conflicts, rejected = await self._write(prepared)
             if rejected:
-                raise Indigestible("a document was refused by the database")
+                raise PoisonEvent("a document was refused by the database")
             if not conflicts:
                 return
         raise Contended(f"{self.view.name}: {event.subject} is written by others all the time")
@@ -453,7 +453,7 @@ class Projector:
         except Exception as error:
             if not is_of_the_record(error):
                 raise
-            raise Indigestible(reason_of(error)) from error
+            raise PoisonEvent(reason_of(error)) from error
         prepared = _Prepared()
         states: dict[DocumentKey, _State] = {}
         for key in guarded:
@@ -474,7 +474,7 @@ class Projector:
         except Exception as error:
             if not is_of_the_record(error):
                 raise
-            raise Indigestible(reason_of(error)) from error
+            raise PoisonEvent(reason_of(error)) from error
         return prepared
 
     def _state(self, document: Document | None) -> _State:

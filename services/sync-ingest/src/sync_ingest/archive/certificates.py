@@ -9,7 +9,7 @@ from sync_ingest.archive.connection import ArchiveConnection
 from sync_ingest.archive.series import Series
 from sync_ingest.archive.totals import Totals
 from sync_ingest.domain.identities import IntakeId
-from sync_ingest.domain.totals import Flow, Purse
+from sync_ingest.domain.totals import AccountCurrency, Flow
 
 PAGE_MAX: Final = 200
 
@@ -31,7 +31,7 @@ class Certificates:
         status: str,
         findings: bytes,
         intakes: Sequence[IntakeId],
-        flows: Iterable[Mapping[Purse, Flow]] | None,
+        flows: Iterable[Mapping[AccountCurrency, Flow]] | None,
         series: Iterable[Mapping[str, bytes]],
     ) -> None:
         """Keeps a certificate and what it covers, in one transaction: `flows`, or everything that no other

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sync_ingest.archive.connection import ArchiveConnection
 from sync_ingest.archive.contradictions import Contradictions, OpenContradictions
-from sync_ingest.domain.totals import AccountTotal, Flow, Purse
+from sync_ingest.domain.totals import AccountCurrency, AccountTotal, Flow
 
 _TOTAL: Final = ", ".join(AccountTotal.__struct_fields__)
 _TOTAL_SET: Final = ", ".join(f"{name} = excluded.{name}" for name in AccountTotal.__struct_fields__)
@@ -28,25 +28,27 @@ class Totals:
         self._db = db
         self._contradictions = contradictions
 
-    def of(self, accounts: Sequence[UUID]) -> dict[Purse, AccountTotal]:
+    def of(self, accounts: Sequence[UUID]) -> dict[AccountCurrency, AccountTotal]:
         """Returns the folded totals of these accounts."""
         rows = self._db.rows(
             f"select account, currency, {_TOTAL} from {{s}}.account_totals where account = any(%s)",
             (list(accounts),),
         )
-        return {Purse(account, currency): AccountTotal(*values) for account, currency, *values in rows}
+        return {
+            AccountCurrency(account, currency): AccountTotal(*values) for account, currency, *values in rows
+        }
 
-    def balances(self, source: str) -> dict[Purse, int]:
+    def balances(self, source: str) -> dict[AccountCurrency, int]:
         """The balance of every account of a source, as far as it is folded."""
         rows = self._db.rows(
             "select account, currency, credits_minor - debits_minor from {s}.account_totals where source = %s",
             (source,),
         )
-        return {Purse(account, currency): balance for account, currency, balance in rows}
+        return {AccountCurrency(account, currency): balance for account, currency, balance in rows}
 
-    def days(self, since: Mapping[Purse, date]) -> dict[Purse, dict[date, bytes]]:
-        """The days of each purse from a day on, and the last one before it."""
-        purses = list(since)
+    def days(self, since: Mapping[AccountCurrency, date]) -> dict[AccountCurrency, dict[date, bytes]]:
+        """The days of each account and currency from a day on, and the last one before it."""
+        account_currencies = list(since)
         rows = self._db.rows(
             "select w.account, w.currency, d.day, d.body"
             " from unnest(%s::uuid[], %s::text[], %s::date[]) as w(account, currency, since)"
@@ -54,11 +56,15 @@ class Totals:
             " where a.account = w.account and a.currency = w.currency and a.day >= w.since)"
             " union all (select day, body from {s}.account_days as a where a.account = w.account"
             " and a.currency = w.currency and a.day < w.since order by a.day desc limit 1)) as d",
-            ([p.account for p in purses], [p.currency for p in purses], list(since.values())),
+            (
+                [p.account for p in account_currencies],
+                [p.currency for p in account_currencies],
+                list(since.values()),
+            ),
         )
-        found: dict[Purse, dict[date, bytes]] = {}
+        found: dict[AccountCurrency, dict[date, bytes]] = {}
         for account, currency, day, body in rows:
-            found.setdefault(Purse(account, currency), {})[day] = bytes(body)
+            found.setdefault(AccountCurrency(account, currency), {})[day] = bytes(body)
         return found
 
     def turnovers(self, source: str) -> dict[str, int]:
@@ -70,8 +76,8 @@ class Totals:
     def fold(
         self,
         source: str,
-        totals: Mapping[Purse, AccountTotal],
-        days: Mapping[tuple[Purse, date], bytes],
+        totals: Mapping[AccountCurrency, AccountTotal],
+        days: Mapping[tuple[AccountCurrency, date], bytes],
         turnovers: Mapping[str, int],
         contradictions: "Contradictions",
     ) -> None:
@@ -104,7 +110,7 @@ class Totals:
             )
             self._contradictions.note_within(source, contradictions)
 
-    def cover(self, flows: Mapping[Purse, Flow]) -> None:
+    def cover(self, flows: Mapping[AccountCurrency, Flow]) -> None:
         """Counts these movements as certified, in the transaction of their certificate."""
         self._db.execute(
             "update {s}.account_totals as t set certified_postings = t.certified_postings + f.postings,"
@@ -114,8 +120,8 @@ class Totals:
             " as f(account, currency, postings, credits_minor, debits_minor)"
             " where t.account = f.account and t.currency = f.currency",
             (
-                [purse.account for purse in flows],
-                [purse.currency for purse in flows],
+                [account_currency.account for account_currency in flows],
+                [account_currency.currency for account_currency in flows],
                 [flow.postings for flow in flows.values()],
                 [flow.credits_minor for flow in flows.values()],
                 [flow.debits_minor for flow in flows.values()],

@@ -21,7 +21,7 @@ import msgspec
 TOLERANCE_MINOR: Final = 10
 """A row may differ by this much: sources round interest apart from the balance (0.10 in the Berka tables)."""
 DRIFT_MINOR_MAX: Final = 100
-"""Differences within the tolerance may add up to this much on one account and currency, and no more."""
+"""Differences within the tolerance may add up to this much on one account in one currency, and no more."""
 DRIFT_TOLERANCES: Final = 3
 DRIFT_MINOR_PER_ROW: Final = 1
 """And to no more than a few tolerances and this much per row: rounding is on few rows, a drift on each of them."""

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from sync_ingest.domain.totals import AccountTotal, ControlTotals, Flow, Purse, Tally
+from sync_ingest.domain.totals import AccountCurrency, AccountTotal, ControlTotals, Flow, RunTotal
 
 PROBLEMS_NAMED_MAX: Final = 1_000
 CERTIFICATE_BYTES_MAX: Final = 480 * 1024
@@ -51,7 +51,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class CurrencyLine(msgspec.Struct, frozen=True):
-    """All purses of one currency: opening + credits - debits = closing."""
+    """All accounts in one currency: opening + credits - debits = closing."""
 
     currency: str
     opening_minor: int
@@ -127,18 +127,26 @@ class Comparison:
             self.problems.append(Problem("counts-unaccounted", totals.records, accounted))
 
     def add(
-        self, counted: Mapping[Purse, Tally], held: Mapping[Purse, AccountTotal], got: Mapping[Purse, Flow]
+        self,
+        counted: Mapping[AccountCurrency, RunTotal],
+        held: Mapping[AccountCurrency, AccountTotal],
+        got: Mapping[AccountCurrency, Flow],
     ) -> None:
-        """Compares all purses of some accounts: what was counted of them, what the ledger holds, and what it got."""
+        """Compares all currencies of some accounts: what was counted of them, what the ledger holds, and what it got."""
         none = Flow()
-        for purse, total in held.items():
-            tally = counted.get(purse)
-            self._compare(purse, tally.movement if tally else none, total, got.get(purse, none))
-        for purse, tally in counted.items():
-            if tally.movement.postings and purse not in held:
-                self._compare(purse, tally.movement, AccountTotal(), none)
+        for account_currency, total in held.items():
+            run_total = counted.get(account_currency)
+            self._compare(
+                account_currency,
+                run_total.movement if run_total else none,
+                total,
+                got.get(account_currency, none),
+            )
+        for account_currency, run_total in counted.items():
+            if run_total.movement.postings and account_currency not in held:
+                self._compare(account_currency, run_total.movement, AccountTotal(), none)
 
-    def _compare(self, purse: Purse, said: Flow, held: AccountTotal, got: Flow) -> None:
+    def _compare(self, account_currency: AccountCurrency, said: Flow, held: AccountTotal, got: Flow) -> None:
         said_net, got_net = said.credits_minor - said.debits_minor, got.credits_minor - got.debits_minor
         said_gross, got_gross = said.credits_minor + said.debits_minor, got.credits_minor + got.debits_minor
         for code, expected, found in (
@@ -147,8 +155,10 @@ class Comparison:
             ("turnover-differs", said_gross, got_gross),
         ):
             if expected != found and len(self.problems) < PROBLEMS_NAMED_MAX:
-                self.problems.append(Problem(code, expected, found, purse.account, purse.currency))
-        sums = self._lines.setdefault(purse.currency, [0, 0, 0, 0])
+                self.problems.append(
+                    Problem(code, expected, found, account_currency.account, account_currency.currency)
+                )
+        sums = self._lines.setdefault(account_currency.currency, [0, 0, 0, 0])
         figures = (held.balance_minor - got_net, said.credits_minor, said.debits_minor, held.balance_minor)
         for at, figure in enumerate(figures):
             sums[at] += figure
@@ -168,7 +178,7 @@ class Comparison:
 
     @property
     def printed(self) -> PrintedLine:
-        """Running balances of all purses."""
+        """Running balances of all accounts and currencies."""
         return PrintedLine(*self._printed)
 
     def lines(self, stating: ControlTotals) -> tuple[CurrencyLine, ...]:

@@ -16,15 +16,15 @@ COUNTED: Final = "counted"
 """The kind of partial sums that `ControlTotals` stores."""
 
 
-class Purse(NamedTuple):
-    """One currency of one account: money is never summed across purses without saying so."""
+class AccountCurrency(NamedTuple):
+    """One currency of one account: money is never summed across currencies without saying so."""
 
     account: UUID
     currency: str
 
 
 class Flow(msgspec.Struct, gc=False, array_like=True):
-    """Counted movements of a purse, in minor units; debits are positive here."""
+    """Counted movements of an account in one currency, in minor units; debits are positive here."""
 
     postings: int = 0
     credits_minor: int = 0
@@ -45,17 +45,17 @@ class Flow(msgspec.Struct, gc=False, array_like=True):
         self.debits_minor += other.debits_minor
 
 
-class Tally(msgspec.Struct, gc=False):
-    """The tally of one purse: the postings of this run, the other postings that the feed states, and the
+class RunTotal(msgspec.Struct, gc=False):
+    """The run total of one account in one currency: the postings of this run, the other postings that the feed states, and the
     ledger's balance.
 
     `before` are distinct postings of the feed that were there already, and None where there are none: a
-    run keeps many tallies, so what most of them lack takes no room.
+    run keeps many run totals, so what most of them lack takes no room.
     `balance_minor` and `turnover_minor` count what is planned too, so that a limit holds with batches
     under way.
     """
 
-    purse: Purse
+    account_currency: AccountCurrency
     movement: Flow = msgspec.field(default_factory=Flow)
     before: Flow | None = None
     balance_minor: int = 0
@@ -73,8 +73,8 @@ class Tally(msgspec.Struct, gc=False):
         self.before.count(amount_minor)
 
 
-class _PartialTally(msgspec.Struct, gc=False, array_like=True):
-    """A tally as it is stored."""
+class _PartialRunTotal(msgspec.Struct, gc=False, array_like=True):
+    """A run total as it is stored."""
 
     currency: str
     movement: Flow
@@ -82,11 +82,11 @@ class _PartialTally(msgspec.Struct, gc=False, array_like=True):
 
 
 _pack: Final = msgspec.json.Encoder().encode  # whose integers have no limit
-_tally: Final = msgspec.json.Decoder(_PartialTally)
+_run_total: Final = msgspec.json.Decoder(_PartialRunTotal)
 
 
 class AccountTotal(msgspec.Struct):
-    """The ledger's total of one purse: folded from its stream up to `version`, a posting at a time.
+    """The ledger's total of one account in one currency: folded from its stream up to `version`, a posting at a time.
 
     `certified_*` is the part that certificates cover. Balances that postings print are judged day by day
     (`domain.balances`); here are the sums over all days.
@@ -164,26 +164,26 @@ class ControlTotals:
     differing: int = 0
     """Duplicates that describe their posting differently than it was booked."""
     differing_fields: Counter[str] = field(default_factory=Counter)
-    tallies: dict[Purse, Tally] = field(default_factory=dict)
+    run_totals: dict[AccountCurrency, RunTotal] = field(default_factory=dict)
     """Those in memory. Without `partial_sums` they are all."""
     partial_sums: PartialSums | None = None
     kept_max: int = ACCOUNTS_KEPT_MAX
     _stored: dict[str, tuple[Flow, Flow]] | None = None
-    """What the stored tallies posted and what they state, by currency; None where none is stored."""
+    """What the stored run totals posted and what they state, by currency; None where none is stored."""
 
-    def tally(self, purse: Purse) -> Tally:
-        """The tally of a purse, made when it is first asked for."""
-        tally = self.tallies.get(purse)
-        if tally is None:
-            tally = self.tallies[purse] = Tally(purse)
-        return tally
+    def run_total(self, account_currency: AccountCurrency) -> RunTotal:
+        """The run total of an account in one currency, made when it is first asked for."""
+        run_total = self.run_totals.get(account_currency)
+        if run_total is None:
+            run_total = self.run_totals[account_currency] = RunTotal(account_currency)
+        return run_total
 
-    def count_posted(self, amounts: Sequence[tuple[Tally, int]]) -> None:
-        """Postings that this run added, each with the tally that its amount in minor units belongs to."""
+    def count_posted(self, amounts: Sequence[tuple[RunTotal, int]]) -> None:
+        """Postings that this run added, each with the run total that its amount in minor units belongs to."""
         self.records += len(amounts)
         self.posted += len(amounts)
-        for tally, amount_minor in amounts:
-            movement = tally.movement
+        for run_total, amount_minor in amounts:
+            movement = run_total.movement
             movement.postings += 1
             if amount_minor >= 0:
                 movement.credits_minor += amount_minor
@@ -211,12 +211,12 @@ class ControlTotals:
         self.differing += 1
         self.differing_fields.update(fields)
 
-    def count_duplicate(self, tally: Tally, amount_minor: int, *, first_in_feed: bool) -> None:
+    def count_duplicate(self, run_total: RunTotal, amount_minor: int, *, first_in_feed: bool) -> None:
         """A posting that was there before, or a repetition within the feed."""
         self.records += 1
         self.duplicates += 1
         if first_in_feed:
-            tally.count_before(amount_minor)
+            run_total.count_before(amount_minor)
 
     def count_released(self) -> None:
         """A record that was quarantined before and has been repaired since: nothing new."""
@@ -235,32 +235,35 @@ class ControlTotals:
 
     @property
     def full(self) -> bool:
-        """Whether as many tallies are in memory as may be."""
-        return len(self.tallies) >= self.kept_max
+        """Whether as many run totals are in memory as may be."""
+        return len(self.run_totals) >= self.kept_max
 
     def store(self) -> None:
-        """Stores the tallies, if there is a place for them, and forgets them. Nobody may count in one of them later."""
+        """Stores the run totals, if there is a place for them, and forgets them. Nobody may count in one of them later."""
         if self.partial_sums is None:
             return
         stored = self._stored = self._stored or {}
-        for purse, tally in self.tallies.items():
-            posted, stated = stored.setdefault(purse.currency, (Flow(), Flow()))
-            _include(tally, posted, stated)
+        for account_currency, run_total in self.run_totals.items():
+            posted, stated = stored.setdefault(account_currency.currency, (Flow(), Flow()))
+            _include(run_total, posted, stated)
         self.partial_sums.store(
             COUNTED,
             [
-                (purse.account, _pack(_PartialTally(purse.currency, tally.movement, tally.before)))
-                for purse, tally in self.tallies.items()
-                if tally.stated_postings
+                (
+                    account_currency.account,
+                    _pack(_PartialRunTotal(account_currency.currency, run_total.movement, run_total.before)),
+                )
+                for account_currency, run_total in self.run_totals.items()
+                if run_total.stated_postings
             ],
         )
-        self.tallies.clear()
+        self.run_totals.clear()
 
-    def by_account(self, accounts_max: int) -> Iterator[dict[Purse, Tally]]:
-        """The tallies of the accounts that the feed moves, in the order of accounts, so many accounts at a time."""
-        some: dict[Purse, Tally] = {}
+    def by_account(self, accounts_max: int) -> Iterator[dict[AccountCurrency, RunTotal]]:
+        """The run totals of the accounts that the feed moves, in the order of accounts, so many accounts at a time."""
+        some: dict[AccountCurrency, RunTotal] = {}
         account, accounts = None, 0
-        for of, partial in self._partial_tallies():
+        for of, partial in self._partial_run_totals():
             if of != account:
                 account, accounts = of, accounts + 1
                 if accounts > accounts_max:
@@ -270,35 +273,48 @@ class ControlTotals:
         if some:
             yield some
 
-    def tallies_of(self, accounts: Sequence[UUID]) -> dict[Purse, Tally]:
-        """The tallies of some accounts."""
-        found: dict[Purse, Tally] = {}
+    def run_totals_of(self, accounts: Sequence[UUID]) -> dict[AccountCurrency, RunTotal]:
+        """The run totals of some accounts."""
+        found: dict[AccountCurrency, RunTotal] = {}
         if self._stored is None or self.partial_sums is None:
             wanted = set(accounts)
-            return {purse: tally for purse, tally in self.tallies.items() if purse.account in wanted}
+            return {
+                account_currency: run_total
+                for account_currency, run_total in self.run_totals.items()
+                if account_currency.account in wanted
+            }
         self.store()
         for account, body in self.partial_sums.stored_of(COUNTED, accounts):
-            _add(found, account, _tally.decode(body))
+            _add(found, account, _run_total.decode(body))
         return found
 
-    def _partial_tallies(self) -> Iterator[tuple[UUID, _PartialTally]]:
+    def _partial_run_totals(self) -> Iterator[tuple[UUID, _PartialRunTotal]]:
         if self._stored is None or self.partial_sums is None:
             moved = [
-                (purse.account, _PartialTally(purse.currency, tally.movement, tally.before))
-                for purse, tally in self.tallies.items()
-                if tally.stated_postings
+                (
+                    account_currency.account,
+                    _PartialRunTotal(account_currency.currency, run_total.movement, run_total.before),
+                )
+                for account_currency, run_total in self.run_totals.items()
+                if run_total.stated_postings
             ]
             yield from sorted(moved, key=itemgetter(0))
             return
         self.store()
         for account, body in self.partial_sums.stored(COUNTED):
-            yield account, _tally.decode(body)
+            yield account, _run_total.decode(body)
 
     @property
     def accounts(self) -> int:
         """How many accounts the feed moves."""
         if self._stored is None or self.partial_sums is None:
-            return len({purse.account for purse, tally in self.tallies.items() if tally.stated_postings})
+            return len(
+                {
+                    account_currency.account
+                    for account_currency, run_total in self.run_totals.items()
+                    if run_total.stated_postings
+                }
+            )
         self.store()
         return self.partial_sums.accounts(COUNTED)
 
@@ -315,25 +331,25 @@ class ControlTotals:
         for currency, stored in (self._stored or {}).items():
             for flow, more in zip(sums.setdefault(currency, (Flow(), Flow())), stored, strict=True):
                 flow.include(more)
-        for purse, tally in self.tallies.items():
-            _include(tally, *sums.setdefault(purse.currency, (Flow(), Flow())))
+        for account_currency, run_total in self.run_totals.items():
+            _include(run_total, *sums.setdefault(account_currency.currency, (Flow(), Flow())))
         return sums
 
 
-def _include(tally: Tally, posted: Flow, stated: Flow) -> None:
-    posted.include(tally.movement)
-    stated.include(tally.movement)
-    if tally.before is not None:
-        stated.include(tally.before)
+def _include(run_total: RunTotal, posted: Flow, stated: Flow) -> None:
+    posted.include(run_total.movement)
+    stated.include(run_total.movement)
+    if run_total.before is not None:
+        stated.include(run_total.before)
 
 
-def _add(tallies: dict[Purse, Tally], account: UUID, partial: _PartialTally) -> None:
-    purse = Purse(account, partial.currency)
-    tally = tallies.get(purse)
-    if tally is None:
-        tallies[purse] = Tally(purse, partial.movement, partial.before)
+def _add(run_totals: dict[AccountCurrency, RunTotal], account: UUID, partial: _PartialRunTotal) -> None:
+    account_currency = AccountCurrency(account, partial.currency)
+    run_total = run_totals.get(account_currency)
+    if run_total is None:
+        run_totals[account_currency] = RunTotal(account_currency, partial.movement, partial.before)
         return
-    tally.movement.include(partial.movement)
+    run_total.movement.include(partial.movement)
     if partial.before is not None:
-        tally.before = tally.before or Flow()
-        tally.before.include(partial.before)
+        run_total.before = run_total.before or Flow()
+        run_total.before.include(partial.before)

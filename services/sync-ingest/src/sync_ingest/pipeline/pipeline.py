@@ -270,7 +270,7 @@ class Pipeline:
         same transaction, and then the batch is planned again with a look.
         """
         if self._planner.overflows(postings):
-            self._settle()  # what is planned counts in the tallies that are stored now
+            self._settle()  # what is planned counts in the run totals that are stored now
             self._planner.store()
         known = self._run.ledger.postings(identities) if look else {}
         self._repeating = bool(known)
@@ -348,16 +348,16 @@ class Pipeline:
     def _count(self, plan: Plan, positions: Sequence[int]) -> None:
         totals, through, seen = self.totals, self._certified_through, self._seen
         for posted in (plan.posted, plan.posted_before):
-            totals.count_posted([(tally, posting.amount_minor) for tally, posting, _ in posted])
+            totals.count_posted([(run_total, posting.amount_minor) for run_total, posting, _ in posted])
             totals.count_days([(posting.booked_on, posting.value_on) for _, posting, _ in posted], through)
             self.read.count_booked(
                 [posting for _, posting, _ in posted if posting.sequence_number is not None]
             )
         seen.add_all([positions[at] for _, _, at in plan.posted])
         seen.add_all([position for _, _, position in plan.posted_before])
-        for tally, amount_minor, stored_at in plan.duplicates:
+        for run_total, amount_minor, stored_at in plan.duplicates:
             first = stored_at is not None and seen.add(stored_at)
-            totals.count_duplicate(tally, amount_minor, first_in_feed=first)
+            totals.count_duplicate(run_total, amount_minor, first_in_feed=first)
         self._planner.deferred += plan.deferred
         totals.coverage_unstated += plan.coverage_unstated
         for fields in plan.differing_in_feed:

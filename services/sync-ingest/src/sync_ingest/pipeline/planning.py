@@ -25,7 +25,7 @@ from sync_ingest.domain.identities import (
 from sync_ingest.domain.records import (
     Posting,
 )
-from sync_ingest.domain.totals import AccountTotal, Purse, Tally
+from sync_ingest.domain.totals import AccountCurrency, AccountTotal, RunTotal
 from sync_ingest.pipeline.ports import Entry, StoredPosting
 from sync_ingest.pipeline.refusing import SUMS, conflict, original_of, orphan, refused, unfit
 from sync_ingest.pipeline.run import Quarantined, Run
@@ -47,7 +47,7 @@ class _Account:
     id: UUID
     digest: Digester | None
     head: int
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    run_totals: dict[str, RunTotal] = field(default_factory=dict)
     held: Mapping[str, AccountTotal] | None = None
 
 
@@ -55,9 +55,9 @@ class _Account:
 class Plan:
     """What one batch will do; nothing is counted before its events are stored."""
 
-    posted: list[tuple[Tally, Posting, int]] = field(default_factory=list)
-    posted_before: list[tuple[Tally, Posting, int]] = field(default_factory=list)
-    duplicates: list[tuple[Tally, int, int | None]] = field(default_factory=list)
+    posted: list[tuple[RunTotal, Posting, int]] = field(default_factory=list)
+    posted_before: list[tuple[RunTotal, Posting, int]] = field(default_factory=list)
+    duplicates: list[tuple[RunTotal, int, int | None]] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     deferred: list[tuple[Item, UUID]] = field(default_factory=list)
     undone: set[UUID] = field(default_factory=set)
@@ -78,7 +78,7 @@ class _New(msgspec.Struct, frozen=True, gc=False):
     digest: str
     original: UUID | None
     account: _Account
-    tally: Tally
+    run_total: RunTotal
     reverses: Reversed | None = None
 
 
@@ -101,7 +101,7 @@ class Planner:
         return (missing > 0 and len(accounts) + missing > self._accounts_kept_max) or self._run.totals.full
 
     def store(self) -> None:
-        """Stores the tallies and forgets the accounts. Everything that was planned must be counted before."""
+        """Stores the run totals and forgets the accounts. Everything that was planned must be counted before."""
         self._run.totals.store()
         self._accounts.clear()
 
@@ -141,21 +141,21 @@ class Planner:
                 plan.quarantined.append(refused(item, "source-mismatch", detail))
                 continue
             account = accounts[posting.account]
-            tally = account.tallies.get(posting.currency) or self._tally(account, posting.currency)
+            run_total = account.run_totals.get(posting.currency) or self._run_total(account, posting.currency)
             digest = account.digest(content) if account.digest else ""
             stored = known.get(identity) if known else None
             if stored is not None:
                 if stored[1:4] != (posting.amount_minor, posting.currency, posting.booked_on):
                     plan.quarantined.append(conflict(item))
                     continue
-                self._plan_known(plan, item, posting, tally, stored)
+                self._plan_known(plan, item, posting, run_total, stored)
                 if digest and stored.digest and stored.digest != digest:
                     plan.differing[identity] = posting
                 continue
             number = identity.int
             twin = new.get(number)
             if twin is not None:
-                self._plan_twin(plan, item, posting, tally, twin)
+                self._plan_twin(plan, item, posting, run_total, twin)
                 continue
             if not first_day <= posting.booked_on <= last_day:
                 plan.doubtful = True
@@ -165,7 +165,7 @@ class Planner:
                 plan.quarantined.append(unfit(self._run, item))
                 continue
             original = original_of(self._run, posting) if posting.reverses else None
-            new[number] = fresh = _New(item, posting, identity, digest, original, account, tally)
+            new[number] = fresh = _New(item, posting, identity, digest, original, account, run_total)
             if original is not None:
                 reversing.append(fresh)
         if reversing:
@@ -173,12 +173,14 @@ class Planner:
         self._plan_entries(plan, new.values())
         return plan
 
-    def _tally(self, account: _Account, currency: str) -> Tally:
-        tally = account.tallies[currency] = self._run.totals.tally(Purse(account.id, currency))
+    def _run_total(self, account: _Account, currency: str) -> RunTotal:
+        run_total = account.run_totals[currency] = self._run.totals.run_total(
+            AccountCurrency(account.id, currency)
+        )
         held = account.held.get(currency) if account.held else None
-        tally.balance_minor = held.balance_minor if held else 0
-        tally.turnover_minor = held.turnover_minor if held else 0
-        return tally
+        run_total.balance_minor = held.balance_minor if held else 0
+        run_total.turnover_minor = held.turnover_minor if held else 0
+        return run_total
 
     def _accounts_of(self, postings: Sequence[Posting]) -> dict[str, _Account]:
         accounts = self._accounts
@@ -189,8 +191,8 @@ class Planner:
             keys = self._run.ledger.digest_keys(list(streams.values()))
             heads = self._run.ledger.heads(list(streams.values()))
             held: dict[UUID, dict[str, AccountTotal]] = {}
-            for purse, total in self._run.book.ledger_totals(list(heads)).items() if heads else ():
-                held.setdefault(purse.account, {})[purse.currency] = total
+            for account_currency, total in self._run.book.ledger_totals(list(heads)).items() if heads else ():
+                held.setdefault(account_currency.account, {})[account_currency.currency] = total
             for account, stream in streams.items():
                 key = keys.get(stream)
                 digest = Digester(key) if key else None
@@ -198,11 +200,11 @@ class Planner:
         return accounts
 
     def _plan_known(
-        self, plan: Plan, item: Item, posting: Posting, tally: Tally, stored: StoredPosting
+        self, plan: Plan, item: Item, posting: Posting, run_total: RunTotal, stored: StoredPosting
     ) -> None:
         of_intake = self._run.intakes[item.file]
         if of_intake.open and stored.intake == of_intake.intake and stored.line == item.line:
-            plan.posted_before.append((tally, posting, stored.position))
+            plan.posted_before.append((run_total, posting, stored.position))
             return
         if posting.core_transaction_id is None and stored.intake not in of_intake.readings:
             if of_intake.covers == "parts":
@@ -210,9 +212,9 @@ class Planner:
                 plan.quarantined.append(conflict(item))
                 return
             plan.coverage_unstated += of_intake.covers is None
-        plan.duplicates.append((tally, posting.amount_minor, stored.position))
+        plan.duplicates.append((run_total, posting.amount_minor, stored.position))
 
-    def _plan_twin(self, plan: Plan, item: Item, posting: Posting, tally: Tally, twin: _New) -> None:
+    def _plan_twin(self, plan: Plan, item: Item, posting: Posting, run_total: RunTotal, twin: _New) -> None:
         """A posting whose identity came before in the same batch."""
         held = twin.posting
         if (held.amount_minor, held.currency, held.booked_on) != (
@@ -230,7 +232,7 @@ class Planner:
             plan.coverage_unstated += of_intake.covers is None
         if held != posting:
             plan.differing_in_feed.append(differences(held, twin.original is not None, posting))
-        plan.duplicates.append((tally, posting.amount_minor, None))
+        plan.duplicates.append((run_total, posting.amount_minor, None))
 
     def _plan_reversals(self, plan: Plan, new: dict[int, _New], reversing: Sequence[_New]) -> None:
         originals = list({fresh.original for fresh in reversing if fresh.original})
@@ -271,10 +273,13 @@ class Planner:
         turnovers, (balance_minor_max, turnover_minor_max) = self._turnovers, self._limits
         day_starts = self._run.day_starts
         for fresh in new:
-            item, posting, account, tally = fresh.item, fresh.posting, fresh.account, fresh.tally
+            item, posting, account, run_total = fresh.item, fresh.posting, fresh.account, fresh.run_total
             amount_minor, currency = posting.amount_minor, posting.currency
             size = abs(amount_minor)
-            balance_minor, turnover_minor = tally.balance_minor + amount_minor, tally.turnover_minor + size
+            balance_minor, turnover_minor = (
+                run_total.balance_minor + amount_minor,
+                run_total.turnover_minor + size,
+            )
             of_source = turnovers.get(currency, 0) + size
             if (
                 abs(balance_minor) > balance_minor_max
@@ -284,7 +289,7 @@ class Planner:
                 plan.doubtful = True
                 plan.quarantined.append(refused(item, "sum-out-of-range", SUMS))
                 continue
-            tally.balance_minor, tally.turnover_minor = balance_minor, turnover_minor
+            run_total.balance_minor, run_total.turnover_minor = balance_minor, turnover_minor
             turnovers[currency] = of_source
             intake = intakes_read[item.file].intake
             effective_at = day_starts(posting.booked_on)
@@ -297,7 +302,7 @@ class Planner:
             account.head += 1
             identity = fresh.identity
             event = booked(source, posting, identity, fresh.digest, intake, item.line, fresh.reverses)
-            posted.append((tally, posting, len(entries)))
+            posted.append((run_total, posting, len(entries)))
             entries.append(Entry(account.id, account.head, event, identity, effective_at, intake, item.trace))
             if fresh.reverses is not None:
                 original = fresh.reverses.posting_id

@@ -18,7 +18,7 @@ from sync_ingest.domain.records import (
     Posting,
     Unreadable,
 )
-from sync_ingest.domain.totals import AccountTotal, Purse
+from sync_ingest.domain.totals import AccountCurrency, AccountTotal
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -113,7 +113,7 @@ class QuarantineBook(Protocol):
         """Remembers for which postings quarantined reversals wait; a second time changes nothing."""
         ...
 
-    def ledger_totals(self, accounts: Sequence[UUID]) -> Mapping[Purse, AccountTotal]:
+    def ledger_totals(self, accounts: Sequence[UUID]) -> Mapping[AccountCurrency, AccountTotal]:
         """What the ledger holds of these accounts, everything that is stored included."""
         ...
 
