@@ -101,6 +101,31 @@ async def test_what_a_batch_needs_is_read_once_for_all_that_is_wanted_of_it(lett
     assert len(letters.written[SUBJECTS[0]]) == 2
 
 
+async def test_some_subjects_are_prepared_while_those_before_them_are_processed(checkpoints):
+    prepared, processed, meanwhile = [], [], []
+
+    async def prepare(events):
+        before = len(processed)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        meanwhile.append(len(processed) - before)
+        prepared.append([event.subject for event in events])
+
+    async def react(event):
+        assert event.subject in {subject for some in prepared for subject in some}
+        processed.append(event.subject)
+
+    policy = Policy("when_said_then_write", (TOPIC,), frozenset({WORD}), react, "beginning", prepare)
+    parking = Parking("test.when", checkpoints, MemoryPublisher(), SystemClock())
+    words = Words()
+    for subject in range(5):
+        words.say(subject, "a")
+    await Reactor(policy, parking, prepared_at_once=2).apply(words.all())
+    assert [len(some) for some in prepared] == [2, 2, 1]
+    assert meanwhile == [0, 2, 2]
+    assert sorted(processed) == sorted(SUBJECTS)
+
+
 async def test_what_is_not_wanted_is_passed_over_and_the_position_goes_on(reactor, letters, checkpoints):
     words = Words()
     words.say(0, "a")

@@ -111,7 +111,12 @@ class Delivered:
     @property
     def id(self) -> UUID:
         """The event's id."""
-        return self.envelope.id
+        return _uuid(self._header("ce_id"))
+
+    @property
+    def correlation_id(self) -> UUID:
+        """What the event came of at last."""
+        return _correlation(self._header("ce_correlationid"))
 
     @property
     def stored_name(self) -> str:
@@ -133,6 +138,11 @@ class Delivered:
     def traceparent(self) -> str | None:
         """W3C trace context under which the event was recorded; None where the header cannot be read."""
         return trace_text(self._headers.get("traceparent"))
+
+    @property
+    def tracestate(self) -> str | None:
+        """W3C trace state beside it; None where the header cannot be read."""
+        return trace_text(self._headers.get("tracestate"))
 
     @property
     def envelope(self) -> Envelope:
@@ -259,4 +269,12 @@ def _context(value: bytes) -> str:
     return text.removeprefix(SOURCE_PREFIX)
 
 
+def _uuid(value: bytes) -> UUID:
+    try:
+        return UUID(value.decode())
+    except (ValueError, AttributeError) as error:
+        raise EnvelopeInvalid("a header is no id") from error
+
+
+_correlation: Final = lru_cache(1024)(_uuid)
 _instant: Final = lru_cache(INSTANTS_CACHED_MAX)(instant_of)

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from functools import lru_cache
 from threading import Thread
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -92,6 +93,8 @@ name."""
 OTLP_HTTP: Final = "http/protobuf"
 OTLP_GRPC: Final = "grpc"
 SENDING_SECONDS_MAX: Final = 5
+CONTEXTS_CACHED_MAX: Final = 1_024
+"""The events of one feed have the same trace context."""
 _IDS: Final = RandomIdGenerator()
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
@@ -242,9 +245,12 @@ def _ids_only(parent: otel_context.Context) -> Span:
 def extracted(carried: Carrier | None) -> otel_context.Context:
     """The context that a carrier names; an empty one where it names none that is valid."""
     known = {name: value for name, value in (carried or {}).items() if value is not None}
-    if not known:
-        return otel_context.Context()
-    return _PROPAGATOR.extract(known, context=otel_context.Context())
+    return _extracted(tuple(known.items())) if known else otel_context.Context()
+
+
+@lru_cache(CONTEXTS_CACHED_MAX)
+def _extracted(carried: tuple[tuple[str, str], ...]) -> otel_context.Context:
+    return _PROPAGATOR.extract(dict(carried), context=otel_context.Context())
 
 
 def _with_trace(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

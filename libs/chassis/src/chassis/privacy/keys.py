@@ -139,11 +139,19 @@ def is_token(value: object) -> bool:
     return isinstance(value, str) and value.startswith(SEALED_PREFIX) and value.count(".") == 2
 
 
+def opening(key: DataKey | None, origin: Origin) -> Callable[[str, str | None], str | None]:
+    """`open_value` for all fields of one event: what their associated data share is made once."""
+    before, after = ("", "") if key is None else (origin.prefix(), f"|{key.id.hex}")
+
+    def opened(place: str, token: str | None) -> str | None:
+        return None if token is None else unseal(key, f"{before}{place}{after}".encode(), token)
+
+    return opened
+
+
 def open_value(key: DataKey | None, origin: Origin, place: str, token: str | None) -> str | None:
     """The plain value of field `place` of the event at `origin`; None stays None."""
-    if token is None:
-        return None
-    return unseal(key, b"" if key is None else origin.aad(place, key), token)
+    return None if token is None else opening(key, origin)(place, token)
 
 
 def seal_bytes(key: DataKey, place: str, plain: bytes) -> bytes:
@@ -402,6 +410,7 @@ class KeyRing:
         select = "select subject, key_id, wrapped from data_keys where subject = any(%s)"
         rows = connection.execute(select, (subjects,), binary=True).fetchall()
         unknown = sorted(set(subjects) - {row[0] for row in rows})
+        made: dict[UUID, DataKey | None] = {}
         if unknown and create:
             ids = [UUID(bytes=os.urandom(16), version=4) for _ in unknown]
             materials = [os.urandom(_KEY_BYTES) for _ in unknown]
@@ -409,13 +418,25 @@ class KeyRing:
                 self.encryption.wrap(material, _wrapping_aad(subject, key_id))
                 for subject, key_id, material in zip(unknown, ids, materials, strict=True)
             ]
-            connection.execute(
+            stored = connection.execute(
                 "insert into data_keys (subject, key_id, wrapped)"
-                " select * from unnest(%b::uuid[], %b::uuid[], %b::bytea[]) on conflict (subject) do nothing",
+                " select * from unnest(%b::uuid[], %b::uuid[], %b::bytea[]) on conflict (subject) do nothing"
+                " returning subject",
                 (unknown, ids, wrapped),
-            )
-            rows += connection.execute(select, (unknown,), binary=True).fetchall()
-        return {subject: self._unwrapped(subject, key_id, wrapped) for subject, key_id, wrapped in rows}
+                binary=True,
+            ).fetchall()
+            new = {row[0] for row in stored}
+            made = {
+                subject: DataKey(subject, key_id, material)
+                for subject, key_id, material in zip(unknown, ids, materials, strict=True)
+                if subject in new
+            }
+            of_others = [subject for subject in unknown if subject not in new]
+            if of_others:  # another process made them in between
+                rows += connection.execute(select, (of_others,), binary=True).fetchall()
+        return made | {
+            subject: self._unwrapped(subject, key_id, wrapped) for subject, key_id, wrapped in rows
+        }
 
     def _unwrapped(self, subject: UUID, key_id: UUID, wrapped: bytes | None) -> DataKey | None:
         if wrapped is None:

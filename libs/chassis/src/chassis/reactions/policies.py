@@ -9,7 +9,8 @@ once.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -45,9 +46,11 @@ from chassis.relay.loop import BATCH_EVENTS_MAX
 
 REACTING_AT_ONCE_MAX: Final = 1_000
 """Subjects at once. They fill two transactions of the store: one is decided while the other is written."""
-BATCH_RECORDS_MAX: Final = 5_000
+BATCH_RECORDS_MAX: Final = 10_000
 """A policy takes few of the events that it reads. A large batch puts those that it takes into few
 transactions."""
+PREPARED_AT_ONCE_MAX: Final = 200
+"""Subjects that one call of `prepare` is for: as many as a command handler loads together."""
 CHECKPOINTS_DATABASE: Final = "policies"
 """The checkpoints are in a database beside the views: dropping the views must not drop the parked subjects."""
 WATCH_SECONDS: Final = 1.0
@@ -91,12 +94,14 @@ class Reactor:
         parking: Parking,
         *,
         at_once: int = REACTING_AT_ONCE_MAX,
+        prepared_at_once: int = PREPARED_AT_ONCE_MAX,
     ) -> None:
         self.policy = policy
         self.parking = parking
         self.positions: dict[Partition, Position] = {}
         self.reactions = 0
         self._at_once = at_once
+        self._prepared_at_once = prepared_at_once
         self._turn = asyncio.Lock()
         self._wanted = frozenset(type.encode() for type in policy.events)
 
@@ -113,12 +118,7 @@ class Reactor:
                 if before is not None and event.position <= before.position:
                     continue
                 subjects.setdefault(event.stream, []).append(event)
-            if self.policy.prepare is not None and subjects:
-                await self._prepare([event for events in subjects.values() for event in events])
-            waiting = iter(subjects.values())
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._at_once, len(subjects))):
-                    group.create_task(self._give_each(waiting))
+            await self._give_all(list(subjects.values()))
             for record, reason in arrivals.broken:
                 await self.parking.dead_letter(record, reason)
             await self.parking.checkpoints.advance(arrivals.positions)
@@ -130,9 +130,24 @@ class Reactor:
             await self.parking.refresh()
             return await self.parking.release_wanted(self._react)
 
-    async def _give_each(self, subjects: Iterator[list[Delivered]]) -> None:
+    async def _give_all(self, subjects: Sequence[list[Delivered]]) -> None:
+        """Processes all subjects. The next ones are prepared while others are processed."""
+        waiting: deque[list[Delivered]] = deque()
+        working: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as group:
+            for at in range(0, len(subjects), self._prepared_at_once):
+                some = subjects[at : at + self._prepared_at_once]
+                await self._prepare([event for events in some for event in events])
+                waiting.extend(some)
+                for _ in range(min(len(some), self._at_once - len(working))):
+                    worker = group.create_task(self._give_each(waiting))
+                    working.add(worker)
+                    worker.add_done_callback(working.discard)
+
+    async def _give_each(self, subjects: deque[list[Delivered]]) -> None:
         """Processes the subjects that wait, one after the other, until none is left."""
-        for events in subjects:
+        while subjects:
+            events = subjects.popleft()
             free = [event for event in events if not self.parking.holds(event)]
             await self.parking.give(free, self._react)
             held = events[len(free) :]

@@ -17,7 +17,7 @@ from uuid import UUID, uuid5
 
 from chassis.clock import Clock
 from chassis.messaging.delivered import Delivered
-from chassis.privacy.keys import ERASED, DataKey, KeyRing, Origin, open_value
+from chassis.privacy.keys import ERASED, DataKey, KeyRing, Origin, opening
 from chassis.write.deciding import AlreadyRecorded, CommandContext, CommandKeyReused
 from chassis.write.handling import CommandHandler
 from chassis.write.secret_checks import SecretDiffers
@@ -121,15 +121,14 @@ class RegisterDescribed:
             return  # the event was processed before, on another day or while other numbers were free
 
     def _context(self, customer: UUID, event: Delivered) -> CommandContext:
-        envelope = event.envelope
-        trace = {"traceparent": envelope.traceparent, "tracestate": envelope.tracestate}
+        trace = {"traceparent": event.traceparent, "tracestate": event.tracestate}
         return CommandContext(
             actor=ACTOR,
             now=self.clock.now(),
-            command_id=uuid5(envelope.id, f"{NAME}:{customer}"),
-            effective_at=envelope.effective_at,
-            correlation_id=envelope.correlation_id,
-            causation_id=envelope.id,
+            command_id=uuid5(event.id, f"{NAME}:{customer}"),
+            effective_at=event.effective_at,
+            correlation_id=event.correlation_id,
+            causation_id=event.id,
             trace={name: value for name, value in trace.items() if value is not None},
         )
 
@@ -137,10 +136,10 @@ class RegisterDescribed:
 def _described(event: Delivered, key: DataKey | None) -> tuple[Reference, Details] | None:
     """The party's number and details, opened; None of a party whose key is gone."""
     data = event.data
-    origin = Origin(INGEST, event.subject, event.sequence, event.stored_name)
+    open_value = opening(key, Origin(INGEST, event.subject, event.sequence, event.stored_name))
 
     def opened(field: str) -> str | None:
-        plain = open_value(key, origin, field, data.get(field))
+        plain = open_value(field, data.get(field))
         return None if plain == ERASED else plain
 
     number = opened("party")
