@@ -240,6 +240,20 @@ async def test_a_command_that_comes_again_gets_its_answer_whatever_was_looked_up
         await service.unlink_reference(third, PARTY, days[-1], context("u"), 2)
 
 
+async def test_a_number_moves_back_to_who_had_it_on_an_earlier_day(api, store, policy, key_ring):
+    await policy(described(key_ring))
+    first, second = str(customer_of_party(PARTY)), await register(api, "a")
+    there = WHY | {"to": second, "effective_on": "2026-02-01"}
+    path = f"/customers/{first}/references/{PARTY}/move"
+    assert (await api.post(path, json=there, headers=at(2, "m"))).status_code == 200
+    back = WHY | {"to": first, "effective_on": "2025-01-01"}
+    path = f"/customers/{second}/references/{PARTY}/move"
+    returned = await api.post(path, json=back, headers=at(2, "n"))
+    assert returned.status_code == 200, returned.text
+    assert (await names(store, second))[-1] == "reference-unlinked"
+    assert (await names(store, first))[-1] == "reference-linked"
+
+
 async def test_of_two_that_take_a_free_number_at_once_one_gets_it(api, store, policy, key_ring):
     await policy(described(key_ring))
     first = str(customer_of_party(PARTY))

@@ -146,11 +146,11 @@ class CustomerService:
         )  # of the first try, where it stopped half-way on another day
         reference = Reference(link.source, link.key, PartyId(party))
         if taking.key not in before:
-            claim = await self.claims.of_party(party, effective_on)
-            if not claim.free_for(to):
+            if not (await self.claims.of_party(party, effective_on)).free_for(to):
                 raise AlreadyRecorded
-            if claim.identity != party:
-                reference = structs.replace(reference, claim=claim.identity)
+            # The target may have had the number on that day, under an identity that is taken.
+            identity = await self.claims.free_identity(party)
+            reference = structs.replace(reference, claim=None if identity == party else identity)
         taken = await self.handler.handle(to, TakeOverReference(reference, effective_on), taking, asked=asked)
         # Who reads at this position sees both customers after the move.
         return structs.replace(outcome, position=max(outcome.position, taken.position))
@@ -164,6 +164,7 @@ class CustomerService:
         claim = await self.claims.of_party(party, effective_on, without=customer)
         if not claim.free_for(to):
             raise AlreadyRecorded
+        await self.claims.free_identity(party)
         reference = Reference(link.source, link.key, PartyId(party))
         decide(TakeOverReference(reference, effective_on), (await self.handler.load(to)).state)
 

@@ -80,6 +80,15 @@ class Claims:
             return on_day
         return await self._of(party, lambda customer: customer.has_later(party, day), without)
 
+    async def free_identity(self, party: UUID) -> UUID:
+        """Returns the next identity under which a party can be claimed, also by a customer that had it before."""
+        ids = [nth(party, number) for number in range(CLAIMS_MAX)]
+        taken = {one.identity for one in await self.store.read_identities(ids)}
+        for identity in ids:
+            if identity not in taken:
+                return identity
+        raise ClaimedTooOften
+
     async def of_number(self, first: UUID, number: str) -> Claim:
         """Returns the claim on an identity number; `first` is the identity that is derived from it."""
         return await self._of(first, lambda customer: customer.values.get("identity_number") == number)
