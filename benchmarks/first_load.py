@@ -33,7 +33,7 @@ from ingest import MadeFeed
 from panorama_projection import CLOCK, LOOK_SECONDS, bulk_written, head, roles, say
 from sync_ingest.bootstrap import opened
 from sync_ingest.domain.records import AccountRecord, HolderRecord, PartyRecord, Posting
-from sync_ingest.ingesting import FeedContent
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 FIRST_LOAD_WANTED = 0.25

@@ -27,8 +27,8 @@ from crm_cli.migrate import migrated
 from devservers import servers
 from ingest import Bench, MadeFeed, databases, say
 from panorama_projection import head, shown
-from sync_ingest.ingesting import FeedContent
 from sync_ingest.opening import opened
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 SLICES = 10

@@ -36,8 +36,8 @@ from devservers import servers
 from ingest import MadeFeed
 from pymongo import MongoClient, ReplaceOne
 from sync_ingest.bootstrap import opened
-from sync_ingest.ingesting import FeedContent
 from sync_ingest.ledger import SCHEMA
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 SUSTAINED_WANTED = 0.85

@@ -16,8 +16,8 @@ from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
 from crm_cli.migrate import migrated
 from sync_ingest.domain.records import AccountRecord, HolderRecord, PartyRecord, Posting
-from sync_ingest.ingesting import FeedContent
 from sync_ingest.opening import opened
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 NAME, PHONE, TEXT = "王小明", "13800138000", "房租三月"

@@ -14,9 +14,9 @@ from contracts.topics import TOPICS
 from crm_cli.status import gathered, readable
 from customer.bootstrap import roles as customer_roles
 from customer.settings import CustomerSettings
-from sync_ingest.ingesting import FeedContent
 from sync_ingest.opening import opened
 from sync_ingest.publishing import published
+from sync_ingest.runs.results import FeedContent
 
 from .stores import Bank, a_small_feed, new_database
 

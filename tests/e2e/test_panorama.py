@@ -25,7 +25,7 @@ from customer.settings import CustomerSettings
 from devservers import servers
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sync_ingest import bootstrap as ingest_service
-from sync_ingest.ingesting import FeedContent
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 CLOCK = SystemClock()

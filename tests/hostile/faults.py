@@ -64,19 +64,19 @@ FAULTS: Final = (
     ),
     Fault(
         "a repair may hold more records than were quarantined",
-        "ingesting.py",
+        "runs/repairing.py",
         "records_max = self._records_of(entry) if entry.whole_file else 1",
         "records_max = 1_000",
     ),
     Fault(
         "a repair may be of another kind",
-        "ingesting.py",
+        "runs/repairing.py",
         "wanted = entry.kind or kinds[0]",
         "wanted = kinds[0]",
     ),
     Fault(
         "a source is GREEN while something of an earlier feed waits",
-        "ingesting.py",
+        "runs/certifying.py",
         "waiting=self.archive.quarantine.waiting(source),",
         "waiting=0,",
     ),
@@ -100,7 +100,7 @@ FAULTS: Final = (
     ),
     Fault(
         "control totals beside a batch are forgotten by a crash",
-        "ingesting.py",
+        "runs/running.py",
         "self._book_and_certify(source, intakes, intakes[0].command, stated)",
         "self._book_and_certify(source, intakes, intakes[0].command)",
     ),

@@ -15,8 +15,10 @@ from sync_ingest.archive.quarantine import QuarantineEntry
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import ControlRecord
-from sync_ingest.ingesting import ITSELF, Acting, FeedContent, Ingest, RunResult
 from sync_ingest.opening import opened
+from sync_ingest.runs.ingest import Ingest
+from sync_ingest.runs.ports import ITSELF, Acting
+from sync_ingest.runs.results import FeedContent, RunResult
 from sync_ingest.settings import SyncIngestSettings
 
 from tests.hostile.deliveries import Delivery, File, deliveries, repaired, style, truth, written

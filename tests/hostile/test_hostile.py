@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from chassis.process.roles import migrate_databases
-from sync_ingest.ingesting import Ingest
 from sync_ingest.opening import TABLES
+from sync_ingest.runs.ingest import Ingest
 from sync_ingest.settings import SyncIngestSettings
 
 from tests.hostile.faults import FAULTS, ROOT, Fault

@@ -28,7 +28,7 @@ from devservers import servers
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from sync_ingest import bootstrap as ingest_service
-from sync_ingest.ingesting import FeedContent
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 from typing_extensions import override
 

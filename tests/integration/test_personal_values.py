@@ -19,7 +19,7 @@ from chassis.messaging.transport import Record, ensure_topics
 from contracts.topics import COREBANK_POSTINGS, Topic
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.domain.identities import QuarantineId
-from sync_ingest.ingesting import Acting
+from sync_ingest.runs.ports import Acting
 
 from tests.integration.conftest import System, lines
 

@@ -10,9 +10,11 @@ from uuid import UUID
 import typer
 from chassis.connections.transient import LOST, Transient
 from chassis.write.deciding import Refusal
-from sync_ingest.ingesting import ITSELF, Certificate, Ingest
 from sync_ingest.opening import opened
 from sync_ingest.reporting import certificate_of, masked_number
+from sync_ingest.runs.ingest import Ingest
+from sync_ingest.runs.ports import ITSELF
+from sync_ingest.runs.results import Certificate
 
 from crm_cli.answers import AlwaysJson
 from crm_cli.exits import OK, RED

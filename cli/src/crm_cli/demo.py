@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 from chassis.connections.transient import LOST
 from chassis.write.deciding import Refusal
-from sync_ingest.ingesting import FeedContent, Ingest, Progress, RunResult
 from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
+from sync_ingest.runs.ingest import Ingest
+from sync_ingest.runs.results import FeedContent, Progress, RunResult
 
 from crm_cli import demo_bank
 from crm_cli.answers import Json

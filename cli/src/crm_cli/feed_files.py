@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from sync_ingest.ingesting import FEED_FILES_MAX, FeedContent
+from sync_ingest.runs.results import FeedContent
+from sync_ingest.runs.running import FEED_FILES_MAX
 
 DEPTH_MAX: Final = 16
 ENTRIES_MAX: Final = 100_000

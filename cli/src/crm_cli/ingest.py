@@ -11,9 +11,9 @@ from chassis.connections.transient import LOST, Transient
 from chassis.write.deciding import Refusal
 from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.enduring import enduring
-from sync_ingest.ingesting import Progress
 from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
+from sync_ingest.runs.results import Progress
 
 from crm_cli.exits import INTERRUPTED, OK, RED
 from crm_cli.feed_files import WHY, FeedFiles, FeedUnreadable, feed_of

@@ -15,8 +15,8 @@ from chassis.clock import SystemClock, uuid7
 from chassis.connections.settings import TokenSettings
 from chassis.privacy.tokens import Caller, TokenInvalid, verifier_of
 from chassis.write.deciding import CommandContext
-from sync_ingest.ingesting import Acting
 from sync_ingest.permissions import COMMANDS, ROLES
+from sync_ingest.runs.ports import Acting
 
 TOKEN_VARIABLE: Final = "CRM_TOKEN"  # noqa: S105 (a name)
 USER_PREFIX: Final = "os:"

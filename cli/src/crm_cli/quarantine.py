@@ -14,9 +14,10 @@ from chassis.connections.transient import LOST, Transient
 from chassis.write.deciding import Refusal
 from sync_ingest.archive.quarantine import Proposal
 from sync_ingest.domain.identities import QuarantineId
-from sync_ingest.ingesting import ITSELF, Ingest
 from sync_ingest.opening import opened
 from sync_ingest.reporting import proposal_of, quarantine_page_of, result_of
+from sync_ingest.runs.ingest import Ingest
+from sync_ingest.runs.ports import ITSELF
 
 from crm_cli.answers import AlwaysJson, Json, answer, answer_list
 from crm_cli.exits import WRONG

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from chassis.process.roles import migrate_databases
 from sync_ingest.adapters.port import Adapter, FeedFile, Item
-from sync_ingest.ingesting import Ingest
 from sync_ingest.opening import TABLES, opened
+from sync_ingest.runs.ingest import Ingest
 from sync_ingest.settings import SyncIngestSettings
 
 from .printed_bank import PrintedBank, generated_bank, real_bank

@@ -17,17 +17,13 @@ from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.domain.events import ContradictionsAcknowledged, ReconciliationCertified
 from sync_ingest.domain.identities import feed_id
 from sync_ingest.domain.records import ControlRecord, Posting
-from sync_ingest.ingesting import (
-    ACKNOWLEDGED_PER_EVENT_MAX,
-    Acting,
-    CertificateUnknown,
-    FeedContent,
-    NothingToAcknowledge,
-    ReasonMissing,
-)
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.pipeline.planning import Limits
 from sync_ingest.reporting import certificate_of, masked_number
+from sync_ingest.runs.ingest import ACKNOWLEDGED_PER_EVENT_MAX
+from sync_ingest.runs.ports import Acting
+from sync_ingest.runs.refusals import CertificateUnknown, NothingToAcknowledge, ReasonMissing
+from sync_ingest.runs.results import FeedContent
 
 DAY = date(2026, 3, 2)
 _EXAMPLES = count()

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from sync_ingest.domain.identities import feed_id
-from sync_ingest.ingesting import FeedContent
 from sync_ingest.ledger import CATALOGUE, STORE
+from sync_ingest.runs.results import FeedContent
 
 GOLDEN = Path(__file__).parent / "golden"
 SOURCE = "golden"

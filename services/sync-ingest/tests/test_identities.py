@@ -19,8 +19,8 @@ from sync_ingest.domain.identities import (
     row_id,
 )
 from sync_ingest.domain.records import Posting
-from sync_ingest.ingesting import FeedContent
 from sync_ingest.opening import opened
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 KEY = bytes(32)

@@ -27,9 +27,9 @@ from contracts.topics import COREBANK_POSTINGS, dead_letters
 from devservers.strangers import send_strange
 from psycopg import errors
 from sync_ingest.domain.sources import UNATTRIBUTED, SourceReserved
-from sync_ingest.ingesting import Acting
 from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
 from sync_ingest.opening import IngestPool, opened, opened_keys
+from sync_ingest.runs.ports import Acting
 from sync_ingest.settings import SyncIngestSettings
 
 SECONDS_MAX = 30

@@ -11,8 +11,9 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.privacy.keys import FileKeyEncryption, KeyRing
 from sync_ingest.domain.records import ControlRecord, Posting
-from sync_ingest.ingesting import FeedContent, Ingest, RunResult
 from sync_ingest.opening import opened
+from sync_ingest.runs.ingest import Ingest
+from sync_ingest.runs.results import FeedContent, RunResult
 from sync_ingest.settings import SyncIngestSettings
 
 KEPT_MAX = 500

@@ -12,12 +12,11 @@ from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.archive.quarantine import Proposal
 from sync_ingest.domain.identities import QuarantineId, feed_id
 from sync_ingest.domain.records import PartyRecord, Posting
-from sync_ingest.ingesting import (
-    ITSELF,
-    Acting,
+from sync_ingest.ledger import CATALOGUE
+from sync_ingest.runs.ports import ITSELF, Acting
+from sync_ingest.runs.refusals import (
     AlreadyDismissed,
     AlreadyReleased,
-    FeedContent,
     PersonMissing,
     ProposalUnknown,
     QuarantineUnknown,
@@ -25,7 +24,7 @@ from sync_ingest.ingesting import (
     RepairRefused,
     SecondPersonNeeded,
 )
-from sync_ingest.ledger import CATALOGUE
+from sync_ingest.runs.results import FeedContent
 
 DAY = date(2026, 3, 2)
 ANNA = Acting("anna", "operations", reason="the source named the amount")

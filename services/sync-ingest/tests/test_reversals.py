@@ -9,11 +9,12 @@ import msgspec
 import pytest
 from sync_ingest.adapters.port import Item
 from sync_ingest.domain.records import Posting
-from sync_ingest.ingesting import Acting, FeedContent
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.pipeline.pipeline import Pipeline
 from sync_ingest.pipeline.ports import FeedIntake
+from sync_ingest.runs.ports import Acting
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 DAY, LATER = date(2026, 2, 27), date(2026, 3, 2)

@@ -38,12 +38,12 @@ from sync_ingest.domain.records import (
     Unreadable,
 )
 from sync_ingest.enduring import PAUSES_SECONDS, enduring
-from sync_ingest.ingesting import FeedContent
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.pipeline.pipeline import Pipeline
 from sync_ingest.pipeline.ports import AppendConflict, FeedIntake
 from sync_ingest.reporting import result_of
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 from .printed_bank import ROUNDING_MINOR
@@ -722,7 +722,7 @@ from sync_ingest.opening import opened
 from sync_ingest.pipeline.pipeline import Pipeline
 from sync_ingest.pipeline.ports import AppendConflict, FeedIntake
 from sync_ingest.settings import SyncIngestSettings
-from sync_ingest.ingesting import FeedContent
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.reporting import result_of
 files = [FeedContent(p.name, lambda p=p: p.open("rb")) for p in sorted(pathlib.Path(sys.argv[2]).iterdir())]
 with opened(SyncIngestSettings()) as ingest:

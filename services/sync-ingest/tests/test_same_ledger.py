@@ -11,8 +11,8 @@ from itertools import count
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sync_ingest.ingesting import FeedContent
 from sync_ingest.ledger import CATALOGUE
+from sync_ingest.runs.results import FeedContent
 
 _EXAMPLES = count(1)
 ACCOUNTS, DAYS, AMOUNTS = ("A", "B"), (date(2026, 3, 2), date(2026, 3, 3)), (-100, 100, 250)

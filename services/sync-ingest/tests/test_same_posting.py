@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sync_ingest.domain.records import AccountRecord, CardRecord, PartyRecord, Posting, legible, unseen
-from sync_ingest.ingesting import FeedContent, IngestSettings
+from sync_ingest.runs.choices import IngestSettings
+from sync_ingest.runs.results import FeedContent
 
 DAY = date(2026, 3, 2)
 RENT = Posting("A1", "t1", -90_000, "CNY", DAY, text="rent", teller="T1", counterparty_name="王小明")

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 from sync_ingest.domain.sources import SourceLooksAlike, SourceNameInvalid, SourceReserved, checked_source
-from sync_ingest.ingesting import FeedContent
 from sync_ingest.opening import opened
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 ROW = (

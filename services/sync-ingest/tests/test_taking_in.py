@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 from sync_ingest.archive.intakes import CHUNK_BYTES, PASSES_MAX, FeedChanging
-from sync_ingest.ingesting import FeedContent
+from sync_ingest.runs.results import FeedContent
 
 LINE = (
     b'{"record":"posting","account":"1","core_transaction_id":"t%d","amount_minor":%d,"currency":"CNY",'

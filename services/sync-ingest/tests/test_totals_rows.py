@@ -2,7 +2,7 @@
 
 import io
 
-from sync_ingest.ingesting import FeedContent
+from sync_ingest.runs.results import FeedContent
 
 MAPPING = """
 account = "1"

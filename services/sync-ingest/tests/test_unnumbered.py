@@ -7,7 +7,7 @@ import msgspec
 import psycopg
 import pytest
 from sync_ingest.domain.records import Posting
-from sync_ingest.ingesting import FeedContent
+from sync_ingest.runs.results import FeedContent
 
 MAPPING = """
 currency = "CNY"

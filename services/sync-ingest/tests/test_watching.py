@@ -9,9 +9,10 @@ from chassis.connections.migrating import migrate
 from chassis.messaging.transport import Record
 from chassis.observability import metrics
 from structlog.testing import capture_logs
-from sync_ingest.ingesting import Acting, FeedContent
 from sync_ingest.listening import TOPIC, BranchFeed
 from sync_ingest.opening import TABLES, IngestPool, opened
+from sync_ingest.runs.ports import Acting
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 from sync_ingest.watching import measuring, watched
 

@@ -19,7 +19,8 @@ from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.archive.quarantine import QuarantineStatus
 from sync_ingest.batches import BatchFile, IngestService
 from sync_ingest.domain.records import ControlRecord, canonical_schema
-from sync_ingest.ingesting import REASON_CHARACTERS_MAX, REPAIR_RECORDS_MAX, CertificateUnknown
+from sync_ingest.runs.refusals import REASON_CHARACTERS_MAX, CertificateUnknown
+from sync_ingest.runs.repairing import REPAIR_RECORDS_MAX
 
 FILES_PER_BATCH_MAX: Final = 100
 BATCH_BYTES_MAX: Final = 16 << 20

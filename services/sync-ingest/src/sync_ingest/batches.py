@@ -21,15 +21,11 @@ from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.domain.records import ControlRecord
 from sync_ingest.enduring import Opened, enduring
-from sync_ingest.ingesting import (
-    Acting,
-    CertificateUnknown,
-    FeedContent,
-    Ingest,
-    QuarantineUnknown,
-    RunResult,
-)
 from sync_ingest.reporting import certificate_of, note_run, proposal_of, quarantine_page_of, result_of
+from sync_ingest.runs.ingest import Ingest
+from sync_ingest.runs.ports import Acting
+from sync_ingest.runs.refusals import CertificateUnknown, QuarantineUnknown
+from sync_ingest.runs.results import FeedContent, RunResult
 
 RUNS_AT_ONCE_MAX: Final = 4
 READS_AT_ONCE_MAX: Final = 4

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from chassis.connections.transient import LOST
 from chassis.write.store import Fenced
 
-from sync_ingest.ingesting import Ingest
+from sync_ingest.runs.ingest import Ingest
 
 PAUSES_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 10.0)
 """How long to wait after each loss in a row; after the last one the loss is raised."""

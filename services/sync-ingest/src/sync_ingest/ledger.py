@@ -35,8 +35,8 @@ from sync_ingest.domain.events import STORED_NAMES, UPCASTS, PostingBooked, Post
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import Posting
 from sync_ingest.folding import StoredMovement
-from sync_ingest.ingesting import ITSELF, Acting, SubjectErased
 from sync_ingest.pipeline.ports import AppendConflict, Entry, StoredPosting
+from sync_ingest.runs.ports import ITSELF, Acting, SubjectErased
 
 STORE: Final = "ingest"
 SCHEMA: Final = STORE_SCHEMA

@@ -27,8 +27,8 @@ from contracts.topics import COREBANK_POSTINGS, dead_letters
 from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.domain.sources import UNATTRIBUTED, SourceNameInvalid, checked_source
 from sync_ingest.enduring import Opened
-from sync_ingest.ingesting import FeedContent, RunResult
 from sync_ingest.reporting import note_run
+from sync_ingest.runs.results import FeedContent, RunResult
 
 GROUP: Final = "sync-ingest.feed"
 CONTEXT: Final = "corebank"

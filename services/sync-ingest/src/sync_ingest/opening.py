@@ -17,8 +17,10 @@ from contracts.identity import EXTERNAL_IDS, ExternalIds
 from sync_ingest.archive import schema
 from sync_ingest.archive.archive import Archive
 from sync_ingest.crashing import crash_at
-from sync_ingest.ingesting import ITSELF, Acting, Ingest, Progress
 from sync_ingest.ledger import SCHEMA, KeptVault, StoreLedger
+from sync_ingest.runs.ingest import Ingest
+from sync_ingest.runs.ports import ITSELF, Acting
+from sync_ingest.runs.results import Progress
 from sync_ingest.settings import SyncIngestSettings
 
 IDLE_MAX: Final = 4

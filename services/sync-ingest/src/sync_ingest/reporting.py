@@ -10,7 +10,8 @@ import structlog
 from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
 from sync_ingest.domain.certificate import Findings, Problem
 from sync_ingest.domain.records import masked_file
-from sync_ingest.ingesting import Certificate, Ingest, RunResult
+from sync_ingest.runs.ingest import Ingest
+from sync_ingest.runs.results import Certificate, RunResult
 
 Amounts = int | dict[str, int]
 

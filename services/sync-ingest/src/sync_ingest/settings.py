@@ -11,7 +11,7 @@ from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY
 from sync_ingest.domain.sources import SourceNameInvalid, checked_source
-from sync_ingest.ingesting import RELEASE_APPROVAL_MINOR, IngestSettings
+from sync_ingest.runs.choices import RELEASE_APPROVAL_MINOR, IngestSettings
 
 CrashPoint = Literal["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
 

@@ -1,0 +1,1 @@
+"""Runs over feeds, and what persons do with what they left."""

@@ -1,0 +1,222 @@
+"""What was booked is compared with what the ledger holds and with what was stated, and is certified."""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from uuid import UUID
+
+import msgspec
+from chassis.write.store import Command
+
+from sync_ingest.archive.intakes import Intake
+from sync_ingest.checking import Checking
+from sync_ingest.domain.certificate import (
+    LASTING_REASONS,
+    PROBLEMS_NAMED_MAX,
+    QUARANTINE_WAITING,
+    Comparison,
+    Findings,
+    Judgement,
+    Problem,
+    certify,
+    status_of,
+)
+from sync_ingest.domain.events import (
+    ReconciliationCertified,
+)
+from sync_ingest.domain.identities import (
+    CertificateId,
+    ContentId,
+    IntakeId,
+    certificate_id,
+    feed_id,
+)
+from sync_ingest.domain.partial_sums import PartialSums
+from sync_ingest.domain.records import (
+    ControlRecord,
+)
+from sync_ingest.domain.totals import AccountCurrency, ControlTotals, Flow
+from sync_ingest.folding import ACCOUNTS_PER_FOLD, Folding
+from sync_ingest.pipeline.pipeline import Pipeline
+from sync_ingest.pipeline.ports import Entry
+from sync_ingest.runs.context import IngestContext
+from sync_ingest.runs.flows import Flows
+from sync_ingest.runs.results import RunResult
+
+
+class Certifying(IngestContext):
+    """Certifies what a pipeline has booked; the source is locked."""
+
+    __slots__ = ()
+
+    def _certified_run(
+        self,
+        source: str,
+        intakes: Sequence[Intake],
+        pipeline: Pipeline,
+        command: Command | None,
+        started: float,
+        controls: Sequence[ControlRecord] = (),
+    ) -> RunResult:
+        """Compares what was read with what the ledger got of it and with what it states, and certifies it."""
+        ids = list(dict.fromkeys(intake.id for intake in intakes))
+        pending = {intake.id for intake in intakes if not intake.certified}
+        self.reached("before-certificate")
+        partial_sums = self.archive.partial_sums.of(source)
+        shared = self.archive.intakes.others_open(source, list(pending))
+        comparison, flows = self._compared(source, pipeline.totals, pending if shared else None, partial_sums)
+        checking = Checking(self.archive, self.ledger, source, partial_sums, self.settings.accounts_kept_max)
+        read, as_one = [intake.id for intake in intakes], intakes[0].format == "topic"
+        checking.check(pipeline.read, read, self._contents(intakes), controls, pipeline.totals, as_one=as_one)
+        checking.faults(comparison.problems, sorted(pending))
+        judgement = self._judgement(source, checking.unchecked, comparison.uncompared)
+        certificate, covered = None, sorted(pending) or ids
+        findings = certify(pipeline.totals, comparison, judgement, len(covered))
+        if pending or self.archive.contradictions.unnamed(source) or self._is_news(source, findings):
+            certificate, position = self._certify(
+                source, covered, findings, command, flows.by_account() if shared else None, checking.series()
+            )
+        elif command is not None and self._outcome(command) is None:
+            position = self.ledger.append_command(feed_id(source), [], command)
+        else:
+            position = self.ledger.head_position()
+        if certificate is None and checking.any_series:
+            self.archive.series.keep(source, checking.series())
+        seconds = self.elapsed() - started
+        return RunResult(source, findings, certificate, tuple(covered), pipeline.appended, seconds, position)
+
+    def _compared(
+        self, source: str, totals: ControlTotals, of: Set[IntakeId] | None, partial_sums: PartialSums
+    ) -> tuple[Comparison, "Flows"]:
+        """Folds and compares every account that was moved; with `of`, what these intakes moved of each is kept too.
+
+        Without it, all that no certificate covers is theirs.
+        """
+        folding, comparison = self._folding(source), Comparison(totals)
+        flows = Flows(partial_sums, self.settings.accounts_kept_max)
+        for counted in totals.by_account(ACCOUNTS_PER_FOLD):
+            held = folding.totals([account_currency.account for account_currency in counted])
+            if of is None:
+                comparison.add(
+                    counted,
+                    held,
+                    {account_currency: total.movement for account_currency, total in held.items()},
+                )
+            else:
+                moved = folding.flows(held, of)
+                comparison.add(counted, held, moved)
+                flows.add(moved)
+        return comparison, flows
+
+    def _is_news(self, source: str, findings: Findings) -> bool:
+        """Whether a source stands otherwise than its last certificate says: bytes that came again resolve something."""
+        latest = self.latest_certificate(source)
+        known = latest.findings if latest else None
+        said = (findings.status, findings.reasons, findings.problems_total)
+        return known is not None and (known.status, known.reasons, known.problems_total) != said
+
+    def _contents(self, intakes: Sequence[Intake]) -> list[ContentId]:
+        """The bytes of each; of a repair the bytes that it repairs a record of."""
+        repaired = self.archive.quarantine.among([intake.repairs for intake in intakes if intake.repairs])
+        kept = self.archive.intakes.among([entry.intake for entry in repaired.values()])
+
+        def content(intake: Intake) -> ContentId:
+            entry = repaired.get(intake.repairs) if intake.repairs else None
+            return kept[entry.intake].content if entry and entry.intake in kept else intake.content
+
+        return [content(intake) for intake in intakes]
+
+    def _folding(self, source: str) -> Folding:
+        settings = self.settings
+        return Folding(
+            self.archive,
+            self.ledger,
+            source,
+            settings.printed_tolerance_minor,
+            settings.printed_drift_minor_max,
+        )
+
+    def _judgement(self, source: str, unchecked: int, uncompared: int) -> Judgement:
+        """What stands against a source now, whatever the last feed brought."""
+        found, total, codes = self.archive.contradictions.open(source, PROBLEMS_NAMED_MAX)
+        return Judgement(
+            open=tuple(
+                Problem(
+                    each.code,
+                    each.expected,
+                    each.found,
+                    each.account,
+                    each.currency,
+                    each.detail,
+                    each.id,
+                    known=each.certificate is not None,
+                )
+                for each in found
+            ),
+            open_total=total,
+            codes=tuple(codes),
+            waiting=self.archive.quarantine.waiting(source),
+            unchecked=unchecked,
+            uncompared=uncompared,
+        )
+
+    def _certify(
+        self,
+        source: str,
+        intakes: Sequence[IntakeId],
+        findings: Findings,
+        command: Command | None,
+        flows: Iterable[Mapping[AccountCurrency, Flow]] | None = None,
+        series: Iterable[Mapping[str, bytes]] = (),
+    ) -> tuple[CertificateId, int]:
+        """Stores the certificate, with the command that asked for the run in the same transaction; its position.
+
+        `flows` is what it covers where other intakes are open; None: everything that no certificate covers yet.
+        """
+        previous = self.latest_certificate(source)
+        parts = list(intakes) or [IntakeId(p.contradiction) for p in findings.problems if p.contradiction]
+        certificate = certificate_id(self.ids, source, previous.id if previous else None, parts)
+        stream, now = feed_id(source), self.now()
+        stored = self.ledger.stored_under([certificate]).get(certificate)
+        position = (stored.position if stored else None) or 0
+        if stored is None:
+            event = ReconciliationCertified(
+                source=source,
+                certificate=certificate,
+                intakes=tuple(intakes),
+                findings=findings,
+                expected_every_seconds=self.expected_every_seconds(source),
+                received_at=self.archive.sources.last_received(source),
+            )
+            head = self.ledger.heads([stream]).get(stream, 0)
+            intake = intakes[0] if intakes else IntakeId(certificate)
+            written = [Entry(stream, head + 1, event, certificate, now, intake)]
+            if self._outcome(command) is not None:
+                command = None  # it was answered before a crash, and what it brought is certified once more
+            position = self._append_for(command, written)
+        self.archive.certificates.certify(
+            certificate,
+            source,
+            certified_at=now,
+            status=findings.status,
+            findings=msgspec.json.encode(findings),
+            intakes=intakes,
+            flows=flows,
+            series=series,
+        )
+        return certificate, position
+
+    def _certify_anew(self, source: str, acknowledged: UUID | None = None) -> None:
+        """Certifies a source's status without a new feed: the last one's lasting reasons, and what stands now."""
+        previous = self.latest_certificate(source)
+        before = previous.findings.reasons if previous else ()
+        judgement = self._judgement(source, 0, 0)
+        reasons = [*judgement.codes, *([QUARANTINE_WAITING] if judgement.waiting else [])]
+        reasons += [reason for reason in before if reason in LASTING_REASONS]
+        empty = ControlTotals()
+        findings = msgspec.structs.replace(
+            certify(empty, Comparison(empty), judgement),
+            status=status_of(reasons, judgement),
+            reasons=tuple(reasons),
+            booked_through=previous.findings.booked_through if previous else None,
+            acknowledges=acknowledged,
+        )
+        self._certify(source, [], findings, None, ())

@@ -1,0 +1,211 @@
+"""What a person does beside runs: quarantined records, contradictions, schedules. `Ingest` is all of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+from chassis.write.store import Command
+
+from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
+from sync_ingest.domain.events import (
+    ContradictionsAcknowledged,
+    QuarantinedRecordDismissed,
+    QuarantinedRecordShown,
+    RepairProposed,
+    SourceScheduled,
+)
+from sync_ingest.domain.identities import (
+    IntakeId,
+    QuarantineId,
+    feed_id,
+    repair_id,
+    resolved_id,
+)
+from sync_ingest.domain.sources import (
+    checked_source,
+)
+from sync_ingest.pipeline.ports import AppendConflict, Entry
+from sync_ingest.runs.refusals import (
+    CertificateUnknown,
+    NothingToAcknowledge,
+    ProposalUnknown,
+    SecondPersonNeeded,
+    worded,
+)
+from sync_ingest.runs.repairing import amounts_of
+from sync_ingest.runs.results import Certificate, RunResult, Seen, certified_before, released_or_proposed
+from sync_ingest.runs.running import Running
+
+SHOWN_RETRIES_MAX: Final = 5
+ACKNOWLEDGED_PER_EVENT_MAX: Final = 5_000
+"""Ids that one event names, of 39 bytes each: an event may have 512 KiB."""
+
+
+class Ingest(Running):
+    """Everything that can be done with feeds; one instance per thread."""
+
+    __slots__ = ()
+
+    def release(
+        self, quarantined: QuarantineId, repaired: bytes, command: Command | None = None
+    ) -> RunResult | Proposal:
+        """Books the canonical records that replace what was quarantined, or proposes them to a second person.
+
+        One entry is one record; an entry for a whole file stands for at most as many as it has lines. Everything is
+        checked and done under the source's lock, and nothing new is kept of what is refused.
+        """
+        source = self._entry(quarantined).source
+        with self._traced("ingest release"), self._locked(source, command):
+            if done := self._outcome_after_crash(source, command):
+                return released_or_proposed(done)
+            self._acts_with_reason()
+            entry = self._to_resolve(quarantined)
+            items = self._checked_repair(entry, repaired)
+            amounts_minor = amounts_of(items)
+            if self._needs_second_person(amounts_minor):
+                return self._propose(entry, repaired, len(items), amounts_minor, command)
+            return self._release(entry, repaired, command, settle=True)
+
+    def approve(self, quarantined: QuarantineId, repair: UUID, command: Command | None = None) -> RunResult:
+        """Books the repair that another person proposed; `repair` names its bytes, so nothing else is booked."""
+        source = self._entry(quarantined).source
+        with self._traced("ingest approve"), self._locked(source, command):
+            if done := self._outcome_after_crash(source, command):
+                return certified_before(done)
+            self._acts_with_reason()
+            entry = self._to_resolve(quarantined)
+            proposal = self.archive.quarantine.proposals([quarantined]).get(quarantined)
+            if proposal is None or proposal.repair != repair:
+                raise ProposalUnknown(repair)
+            if proposal.proposed_by in {self.acting.actor, self.acting.on_behalf_of}:
+                raise SecondPersonNeeded(repair)
+            repaired = self._open_proposal(source, proposal)
+            self._checked_repair(entry, repaired)
+            return self._release(entry, repaired, command, proposed_by=proposal.proposed_by, settle=True)
+
+    def dismiss(self, quarantined: QuarantineId, command: Command | None = None) -> int:
+        """Closes an entry without booking anything; returns the position of its event."""
+        source = self._entry(quarantined).source
+        with self._traced("ingest dismiss"), self._locked(source, command):
+            if done := self._outcome_after_crash(source, command):
+                return done[-1].position or 0
+            self._acts_with_reason()
+            entry = self._to_resolve(quarantined)
+            stream, now = feed_id(source), self.now()
+            head = self.ledger.heads([stream]).get(stream, 0)
+            event = QuarantinedRecordDismissed(source=source, quarantine=entry.id)
+            written = Entry(stream, head + 1, event, resolved_id(entry.id), now, entry.intake)
+            position = self._append_for(command, [written])
+            self.archive.quarantine.resolved([entry.id], "dismissed")
+            self._certify_anew(source)
+            return position
+
+    def show(self, quarantined: QuarantineId, purpose: str) -> Seen:
+        """The record as it came, which may be personal; that it was seen, by whom and what for, is stored first."""
+        worded(purpose)
+        entry = self._entry(quarantined)
+        with self._traced("ingest show"):
+            self._acts_with_reason(purpose)
+            for attempt in range(SHOWN_RETRIES_MAX):
+                # On a stream of the entry's own: the feed's is written under the lock of the source alone.
+                head = self.ledger.heads([entry.id]).get(entry.id, 0)
+                event = QuarantinedRecordShown(source=entry.source, quarantine=entry.id, purpose=purpose)
+                try:
+                    self._append([Entry(entry.id, head + 1, event, None, self.now(), entry.intake)])
+                except AppendConflict:
+                    if attempt + 1 == SHOWN_RETRIES_MAX:
+                        raise
+                    continue
+                break
+        return Seen(self.raw_of(entry), self.file_of(entry.intake), entry.line)
+
+    def proposals(self, entries: Sequence[QuarantineId]) -> dict[QuarantineId, Proposal]:
+        """The repairs that wait for a second person, by entry."""
+        return self.archive.quarantine.proposals(entries)
+
+    def _needs_second_person(self, amounts_minor: Mapping[str, int]) -> bool:
+        limits, otherwise = (
+            self.settings.release_approval_minor_by_currency,
+            self.settings.release_approval_minor,
+        )
+        for currency, amount_minor in amounts_minor.items():
+            limit = limits.get(currency, otherwise)
+            if limit is not None and amount_minor > limit:
+                return True
+        return False
+
+    def _propose(
+        self,
+        entry: QuarantineEntry,
+        repaired: bytes,
+        records: int,
+        amounts_minor: dict[str, int],
+        command: Command | None,
+    ) -> Proposal:
+        stream, now, repair = (
+            feed_id(entry.source),
+            self.now(),
+            repair_id(self.ids, entry.source, entry.id, repaired),
+        )
+        sealed = self.vault.seal_bytes(stream, f"proposal|{repair}", repaired)
+        reason = worded(self.acting.reason or "")
+        proposal = Proposal(entry.id, repair, sealed, records, amounts_minor, self.acting.actor, reason, now)
+        head = self.ledger.heads([stream]).get(stream, 0)
+        event = RepairProposed(
+            source=entry.source,
+            quarantine=entry.id,
+            repair=repair,
+            records=records,
+            amounts_minor=amounts_minor,
+        )
+        self.archive.quarantine.propose(proposal)
+        self._append_for(command, [Entry(stream, head + 1, event, None, now, entry.intake)])
+        return proposal
+
+    def _open_proposal(self, source: str, proposal: Proposal) -> bytes:
+        return self.vault.open_bytes(feed_id(source), f"proposal|{proposal.repair}", proposal.repaired)
+
+    def acknowledge(
+        self, certificate: UUID, only: Sequence[UUID] = (), command: Command | None = None
+    ) -> Certificate:
+        """Contradictions that a certificate counts, or some of them, count no longer; the certificate that says so.
+
+        A certificate names the first ones and counts all of them; those that came after it stay open.
+
+        Who acts gives the reason. Raises CertificateUnknown, ReasonMissing, and NothingToAcknowledge where none is open.
+        """
+        named = self.certificate(certificate)
+        if named is None:
+            raise CertificateUnknown(str(certificate))
+        worded(self.acting.reason or "")
+        source = named.source
+        with self._traced("ingest acknowledge"), self._locked(source, command):
+            if not self._outcome(command):
+                standing = self.archive.contradictions.open_under(source, named.number, only)
+                if not standing:
+                    raise NothingToAcknowledge(str(certificate))
+                stream, now = feed_id(source), self.now()
+                head = self.ledger.heads([stream]).get(stream, 0)
+                entries: list[Entry] = []
+                for at in range(0, len(standing), ACKNOWLEDGED_PER_EVENT_MAX):
+                    some = tuple(standing[at : at + ACKNOWLEDGED_PER_EVENT_MAX])
+                    event = ContradictionsAcknowledged(
+                        source=source, certificate=certificate, contradictions=some
+                    )
+                    version = head + len(entries) + 1
+                    entries.append(Entry(stream, version, event, None, now, IntakeId(certificate)))
+                self._append_for(command, entries)
+                self.archive.contradictions.acknowledge(source, standing)
+                self._certify_anew(source, certificate)
+            latest = self.latest_certificate(source)
+            return latest or named
+
+    def schedule(self, source: str, every_seconds: int) -> None:
+        """Says how often a source sends; it is stale when it is silent for longer."""
+        checked_source(source)
+        with self._traced("ingest schedule"), self._locked(source):
+            stream, now = feed_id(source), self.now()
+            head = self.ledger.heads([stream]).get(stream, 0)
+            event = SourceScheduled(source=source, every_seconds=every_seconds)
+            self._append([Entry(stream, head + 1, event, None, now, IntakeId(feed_id(source)))])
+            self.archive.sources.schedule(source, every_seconds)
