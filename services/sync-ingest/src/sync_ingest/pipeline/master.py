@@ -5,20 +5,10 @@ from datetime import datetime
 from uuid import UUID
 
 from sync_ingest.adapters.port import Item
-from sync_ingest.domain.booking import (
-    MasterEvent,
-    days_of,
-    described,
-    stream_of,
-    subject_of,
-)
+from sync_ingest.domain.booking import MasterEvent, days_of, described, stream_of, subject_of
 from sync_ingest.domain.events import AccountSeen
 from sync_ingest.domain.holders import changed_rights, holders_of, written
-from sync_ingest.domain.identities import (
-    content_digest,
-    described_id,
-    seen_id,
-)
+from sync_ingest.domain.identities import content_digest, described_id, seen_id
 from sync_ingest.domain.records import (
     FIRST_DAY,
     LAST_DAY,

@@ -14,18 +14,9 @@ from contracts.identity import ExternalIds
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Item
 from sync_ingest.domain.controls import FeedRead
-from sync_ingest.domain.identities import (
-    posting_ids,
-)
+from sync_ingest.domain.identities import posting_ids
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
-from sync_ingest.domain.records import (
-    BookingDays,
-    ControlRecord,
-    Posting,
-    Unreadable,
-    legible,
-    unseen,
-)
+from sync_ingest.domain.records import BookingDays, ControlRecord, Posting, Unreadable, legible, unseen
 from sync_ingest.domain.totals import ControlTotals
 from sync_ingest.pipeline.master import MasterData
 from sync_ingest.pipeline.planning import Limits, Plan, Planner

@@ -10,21 +10,10 @@ from chassis.money import BALANCE_MINOR_MAX, TURNOVER_MINOR_MAX
 from msgspec import structs
 
 from sync_ingest.adapters.port import Item
-from sync_ingest.domain.booking import (
-    Reversed,
-    booked,
-    differences,
-)
+from sync_ingest.domain.booking import Reversed, booked, differences
 from sync_ingest.domain.events import AccountSeen, PostingUndone
-from sync_ingest.domain.identities import (
-    Digester,
-    contents,
-    seen_id,
-    undone_id,
-)
-from sync_ingest.domain.records import (
-    Posting,
-)
+from sync_ingest.domain.identities import Digester, contents, seen_id, undone_id
+from sync_ingest.domain.records import Posting
 from sync_ingest.domain.totals import AccountCurrency, AccountTotal, RunTotal
 from sync_ingest.pipeline.ports import Entry, StoredPosting
 from sync_ingest.pipeline.refusing import SUMS, conflict, original_of, orphan, refused, unfit

@@ -10,14 +10,8 @@ import msgspec
 from chassis.write.events import Event, StoredEvent
 
 from sync_ingest.domain.events import FeedRecordQuarantined
-from sync_ingest.domain.identities import (
-    QuarantineId,
-)
-from sync_ingest.domain.records import (
-    Covers,
-    Posting,
-    Unreadable,
-)
+from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.domain.records import Covers, Posting, Unreadable
 from sync_ingest.domain.totals import AccountCurrency, AccountTotal
 
 

@@ -11,18 +11,8 @@ import msgspec
 
 from sync_ingest.adapters.port import BATCH_RECORDS
 from sync_ingest.domain.events import FeedRecordQuarantined
-from sync_ingest.domain.identities import (
-    QuarantineId,
-    feed_id,
-    quarantine_id,
-    row_id,
-)
-from sync_ingest.domain.records import (
-    RECORD_KINDS,
-    Place,
-    Unreadable,
-    shown,
-)
+from sync_ingest.domain.identities import QuarantineId, feed_id, quarantine_id, row_id
+from sync_ingest.domain.records import RECORD_KINDS, Place, Unreadable, shown
 from sync_ingest.pipeline.ports import AppendConflict, Entry
 from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
 

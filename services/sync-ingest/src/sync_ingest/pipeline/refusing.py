@@ -6,14 +6,7 @@ from uuid import UUID
 import msgspec
 
 from sync_ingest.adapters.port import Item
-from sync_ingest.domain.records import (
-    FIRST_DAY,
-    LAST_DAY,
-    AnyRecord,
-    MasterRecord,
-    Posting,
-    Unreadable,
-)
+from sync_ingest.domain.records import FIRST_DAY, LAST_DAY, AnyRecord, MasterRecord, Posting, Unreadable
 from sync_ingest.pipeline.run import Quarantined, Run
 
 SUMS: Final = "a balance or a turnover would be beyond what every reader holds exactly"

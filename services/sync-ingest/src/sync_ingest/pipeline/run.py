@@ -9,10 +9,7 @@ from uuid import UUID
 from contracts.identity import ExternalIds
 
 from sync_ingest.adapters.port import Item
-from sync_ingest.domain.records import (
-    BookingDays,
-    Unreadable,
-)
+from sync_ingest.domain.records import BookingDays, Unreadable
 from sync_ingest.domain.totals import ControlTotals
 from sync_ingest.pipeline.ports import Entry, FeedIntake, LedgerPort, NotBookable, QuarantineBook
 

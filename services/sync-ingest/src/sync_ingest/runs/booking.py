@@ -11,21 +11,10 @@ from chassis.write.store import Command
 
 from sync_ingest.adapters.port import Adapter, FeedFile, Item
 from sync_ingest.archive.intakes import Intake
-from sync_ingest.domain.events import (
-    IntakeReceived,
-)
-from sync_ingest.domain.identities import (
-    IntakeId,
-    again_id,
-    feed_id,
-)
-from sync_ingest.domain.records import (
-    shown,
-)
-from sync_ingest.domain.sources import (
-    SourceLooksAlike,
-    look,
-)
+from sync_ingest.domain.events import IntakeReceived
+from sync_ingest.domain.identities import IntakeId, again_id, feed_id
+from sync_ingest.domain.records import shown
+from sync_ingest.domain.sources import SourceLooksAlike, look
 from sync_ingest.pipeline.pipeline import Pipeline
 from sync_ingest.pipeline.ports import Entry, FeedIntake, LedgerPort
 from sync_ingest.runs.certifying import Certifying

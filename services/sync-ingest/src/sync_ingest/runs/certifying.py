@@ -19,20 +19,10 @@ from sync_ingest.domain.certificate import (
     certify,
     status_of,
 )
-from sync_ingest.domain.events import (
-    ReconciliationCertified,
-)
-from sync_ingest.domain.identities import (
-    CertificateId,
-    ContentId,
-    IntakeId,
-    certificate_id,
-    feed_id,
-)
+from sync_ingest.domain.events import ReconciliationCertified
+from sync_ingest.domain.identities import CertificateId, ContentId, IntakeId, certificate_id, feed_id
 from sync_ingest.domain.partial_sums import PartialSums
-from sync_ingest.domain.records import (
-    ControlRecord,
-)
+from sync_ingest.domain.records import ControlRecord
 from sync_ingest.domain.totals import AccountCurrency, ControlTotals, Flow
 from sync_ingest.folding import ACCOUNTS_PER_FOLD, Folding
 from sync_ingest.pipeline.pipeline import Pipeline

@@ -7,11 +7,7 @@ from typing import Final
 
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
-from sync_ingest.domain.records import (
-    BOOKED_DAYS_AHEAD_MAX,
-    FIRST_DAY,
-    BookingDays,
-)
+from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY, BookingDays
 
 RELEASE_APPROVAL_MINOR: Final = 5_000_000
 """CNY 50,000.00, from which on cash is a large transaction to be reported in the bank's country."""

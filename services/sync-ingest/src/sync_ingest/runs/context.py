@@ -17,11 +17,7 @@ from sync_ingest.adapters.registry import Adapters, adapter_for
 from sync_ingest.archive.archive import Archive
 from sync_ingest.archive.intakes import NAME, Intake
 from sync_ingest.archive.quarantine import QuarantineEntry
-from sync_ingest.domain.identities import (
-    ContentId,
-    IntakeId,
-    feed_id,
-)
+from sync_ingest.domain.identities import ContentId, IntakeId, feed_id
 from sync_ingest.pipeline.ports import Entry
 from sync_ingest.runs.choices import IngestSettings
 from sync_ingest.runs.ports import ITSELF, Acting, Ledger, SubjectErased, Vault

@@ -14,16 +14,8 @@ from sync_ingest.domain.events import (
     RepairProposed,
     SourceScheduled,
 )
-from sync_ingest.domain.identities import (
-    IntakeId,
-    QuarantineId,
-    feed_id,
-    repair_id,
-    resolved_id,
-)
-from sync_ingest.domain.sources import (
-    checked_source,
-)
+from sync_ingest.domain.identities import IntakeId, QuarantineId, feed_id, repair_id, resolved_id
+from sync_ingest.domain.sources import checked_source
 from sync_ingest.pipeline.ports import AppendConflict, Entry
 from sync_ingest.runs.refusals import (
     CertificateUnknown,

@@ -7,14 +7,8 @@ from uuid import UUID
 
 from sync_ingest.archive.archive import Archive
 from sync_ingest.archive.quarantine import QuarantineEntry
-from sync_ingest.domain.events import (
-    FeedRecordQuarantined,
-)
-from sync_ingest.domain.identities import (
-    IntakeId,
-    QuarantineId,
-    feed_id,
-)
+from sync_ingest.domain.events import FeedRecordQuarantined
+from sync_ingest.domain.identities import IntakeId, QuarantineId, feed_id
 from sync_ingest.domain.totals import AccountCurrency, AccountTotal
 from sync_ingest.folding import Folding
 from sync_ingest.runs.ports import Vault

@@ -13,26 +13,10 @@ from chassis.write.store import Command
 from sync_ingest.adapters.port import BATCH_RECORDS, FeedFile, Item, chunks_of_lines
 from sync_ingest.archive.intakes import Intake
 from sync_ingest.archive.quarantine import QuarantineEntry
-from sync_ingest.domain.events import (
-    QuarantinedRecordDismissed,
-    QuarantinedRecordReleased,
-)
-from sync_ingest.domain.identities import (
-    IntakeId,
-    QuarantineId,
-    feed_id,
-    repair_id,
-    resolved_id,
-)
-from sync_ingest.domain.records import (
-    Posting,
-    Unreadable,
-    shown,
-)
-from sync_ingest.domain.sources import (
-    UNATTRIBUTED,
-    SourceReserved,
-)
+from sync_ingest.domain.events import QuarantinedRecordDismissed, QuarantinedRecordReleased
+from sync_ingest.domain.identities import IntakeId, QuarantineId, feed_id, repair_id, resolved_id
+from sync_ingest.domain.records import Posting, Unreadable, shown
+from sync_ingest.domain.sources import UNATTRIBUTED, SourceReserved
 from sync_ingest.pipeline.ports import Entry, FeedIntake, NotBookable
 from sync_ingest.runs.booking import Booking
 from sync_ingest.runs.ledgers import Bookable, Dry, Releasing

@@ -9,18 +9,9 @@ import msgspec
 from chassis.write.events import RecordedEvent
 
 from sync_ingest.archive.quarantine import Proposal
-from sync_ingest.domain.certificate import (
-    Findings,
-)
-from sync_ingest.domain.events import (
-    ReconciliationCertified,
-    RepairProposed,
-)
-from sync_ingest.domain.identities import (
-    CertificateId,
-    IntakeId,
-    QuarantineId,
-)
+from sync_ingest.domain.certificate import Findings
+from sync_ingest.domain.events import ReconciliationCertified, RepairProposed
+from sync_ingest.domain.identities import CertificateId, IntakeId, QuarantineId
 
 
 @dataclass(frozen=True, slots=True)

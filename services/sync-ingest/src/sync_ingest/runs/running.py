@@ -10,24 +10,10 @@ from chassis.write.store import Command
 
 from sync_ingest.adapters.registry import FORMATS, FormatUnknown
 from sync_ingest.archive.intakes import Intake
-from sync_ingest.domain.certificate import (
-    INTAKES_MAX,
-    Comparison,
-    Judgement,
-    certify,
-)
-from sync_ingest.domain.identities import (
-    IntakeId,
-    QuarantineId,
-    feed_id,
-    resolved_id,
-)
-from sync_ingest.domain.records import (
-    ControlRecord,
-)
-from sync_ingest.domain.sources import (
-    checked_source,
-)
+from sync_ingest.domain.certificate import INTAKES_MAX, Comparison, Judgement, certify
+from sync_ingest.domain.identities import IntakeId, QuarantineId, feed_id, resolved_id
+from sync_ingest.domain.records import ControlRecord
+from sync_ingest.domain.sources import checked_source
 from sync_ingest.folding import ACCOUNTS_PER_FOLD
 from sync_ingest.runs.repairing import Repairing
 from sync_ingest.runs.results import FeedContent, RunResult, Unbookable, certified_before
