@@ -302,6 +302,15 @@ def test_a_source_may_say_that_its_running_numbers_begin_anew_each_day(ingest, s
     assert [p.code for p in again.findings.problems] == ["running-number-repeated"]
 
 
+def test_a_branch_that_no_database_can_store_is_quarantined_and_its_numbers_break_nothing(ingest, source):
+    hidden = posting("t1", 5, branch="B\0", sequence_number=1, numbered_by="branch")
+    stated = ControlRecord(branch="C\0", records=7, first_number=1, last_number=3)
+    findings = take(ingest, source, hidden, stated, posting("t2", 7)).findings
+    assert (findings.posted, findings.quarantined) == (1, 1)
+    assert findings.status == "RED"
+    assert all(problem.detail and problem.detail.isprintable() for problem in findings.problems)
+
+
 def test_a_number_that_two_postings_have_is_red_whoever_brings_them(ingest, source):
     branch = {"branch": "B7", "numbered_by": "branch"}
     rows = [

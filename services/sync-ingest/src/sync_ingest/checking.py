@@ -31,7 +31,7 @@ from sync_ingest.domain.controls import (
     unchecked,
 )
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
-from sync_ingest.domain.records import ControlRecord
+from sync_ingest.domain.records import ControlRecord, shown
 from sync_ingest.domain.totals import AccountCurrency, AccountTotal, ControlTotals, Flow
 from sync_ingest.folding import OPENING_MISSING, Movements, contradiction_id, is_printed
 
@@ -316,7 +316,7 @@ class Checking:
     ) -> Contradiction:
         control, statement = stated.control, self._statement(stated.control)
         account = UUID(control.account) if control.account else None
-        of_branch = f" of branch {control.branch}" if control.branch else ""
+        of_branch = f" of branch {shown(control.branch)}" if control.branch else ""
         days = f"{counted.first_on}|{counted.last_on}" if counted.first_on else f"{_BYTES}|{part.same}"
         return Contradiction(
             contradiction_id(self.source, CONTROL, statement, difference.figure, difference.found, days),
@@ -421,7 +421,9 @@ class Checking:
         on = "" if scope.day is None else f"{scope.day}:"
         if scope.account is not None:
             return f"account:{on}{scope.account}"
-        return f"branch:{on}{scope.branch}"
+        # Counted before it is refused: a database cannot store the character.
+        branch = (scope.branch or "").replace("\0", "\ufffd")
+        return f"branch:{on}{branch}"
 
     def _series(self, some: Mapping[Scope, NumberSeries], read: FeedRead) -> None:
         names = {scope: self._scope(scope) for scope in some}
@@ -462,7 +464,7 @@ class Checking:
         intervals: Iterable[tuple[int, int]],
         how: str,
     ) -> Iterator[Contradiction]:
-        of_branch = f"branch {scope.branch}: " if scope.account is None else ""
+        of_branch = f"branch {shown(scope.branch or '')}: " if scope.account is None else ""
         on = f" on {scope.day}" if scope.day else ""
         account = UUID(scope.account) if scope.account is not None else None
         for first, last in intervals:
