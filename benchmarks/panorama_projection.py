@@ -46,6 +46,7 @@ BULK_DOCUMENTS = 1_000
 WARM_POSTINGS = 2_000
 BATCH_SECONDS = 0.1
 LOOK_SECONDS = 0.02
+COUNT_SECONDS = 0.05
 PATIENCE_SECONDS = 300.0
 CLOCK = SystemClock()
 
@@ -111,7 +112,7 @@ async def passing(settings: SyncIngestSettings, first: int, last: int) -> float:
             seen.append((CLOCK.monotonic(), found))
         if CLOCK.monotonic() > until:
             raise RuntimeError("the panorama does not catch up")
-        await CLOCK.sleep(LOOK_SECONDS)
+        await CLOCK.sleep(COUNT_SECONDS)
     await mongo.close()
     return (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
 

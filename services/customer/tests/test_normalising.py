@@ -141,6 +141,7 @@ def test_what_contradicts_the_identity_number_is_told():
 texts = st.text(max_size=30)
 
 
+@example(Details("", identity_number="A´"))
 @given(
     st.builds(
         Details, name=texts, phone=texts, email=texts, address=texts, born_on=texts, identity_number=texts

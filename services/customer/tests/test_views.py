@@ -26,14 +26,13 @@ ACCOUNT, OTHER, PARTY, CUSTOMER = UUID(int=1), UUID(int=2), UUID(int=3), UUID(in
 
 
 def folded(events):
-    """All documents of the asset panorama after these events; a fold must leave what it was given as it is."""
+    """All documents of the asset panorama after these events; a fold leaves the events as they are."""
     documents = {}
     for event in events:
         for key in keys(event) if event.type in VIEW.events else []:
-            before = documents.get(key)
-            kept = deepcopy(before)
-            documents[key] = asset_panorama.project(key, before, event)
-            assert before == kept
+            kept = deepcopy(event.data)
+            documents[key] = asset_panorama.project(key, documents.get(key), event)
+            assert event.data == kept
     return documents
 
 

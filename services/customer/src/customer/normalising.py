@@ -125,6 +125,7 @@ def identity_number(value: str, kind: CustomerKind = "person") -> IdentityNumber
     form of 15 digits becomes 18. Numbers of other countries are kept in upper case, without `proven`.
     """
     compact = unicodedata.normalize("NFKC", text(value)).replace(" ", "").upper()
+    compact = unicodedata.normalize("NFKC", compact)  # a mark that stood on a blank stands on a letter now
     try:
         if kind == "company":
             is_code = len(compact) == _RIC_DIGITS

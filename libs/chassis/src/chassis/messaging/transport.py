@@ -40,6 +40,9 @@ Partition = tuple[str, int]
 BATCH_BYTES_MAX: Final = 900 * 1024
 """Below the broker's usual limit of 1 MiB. A single record may be larger, if the topic takes it."""
 RECORDS_MAX: Final = 1_000
+COMPRESSION: Final = "zstd"
+"""Records of one batch have most of their headers in common: they take a fifth of the room on the wire and
+on the broker's disk."""
 FETCH_BYTES_LEAST: Final = 1 << 20
 FETCH_BYTES_PER_RECORD: Final = 250
 """Fetched ahead of each partition for every record of a batch: six partitions then fill one with records of
@@ -140,6 +143,7 @@ class KafkaPublisher(Publisher):
                     **connecting(self._url),
                     client_id=self._client_id,
                     acks="all",
+                    compression_type=COMPRESSION,
                     enable_idempotence=True,
                     max_batch_size=self.batch_bytes_max,
                     max_request_size=1 << 20,
@@ -514,7 +518,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _handled(self, records: tuple[Any, ...]) -> None:
         batch = [_record(each) for each in records if each.headers is not UNREADABLE]
-        unreadable = [(_record(each), UNREADABLE_REASON) for each in records if each.headers is UNREADABLE]
+        unreadable = []
+        if len(batch) < len(records):
+            found = [_record(each) for each in records if each.headers is UNREADABLE]
+            unreadable = [(record, UNREADABLE_REASON) for record in found]
         try:
             if batch:
                 await self._handle(batch)

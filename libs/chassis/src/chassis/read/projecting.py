@@ -7,11 +7,11 @@ checkpoint last.
 
 import asyncio
 import re
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from contracts.topics import EVENTS
@@ -121,7 +121,7 @@ class Contended(ConnectionError):
 class _Prepared:
     """A chunk, folded and frozen: the changes to write, and the events that cannot be processed."""
 
-    __slots__ = ("arrivals", "changes", "events", "held", "owners", "troubled")
+    __slots__ = ("arrivals", "changes", "events", "held", "troubled")
 
     def __init__(self) -> None:
         self.events: list[tuple[Delivered, Sequence[DocumentKey]]] = []
@@ -129,7 +129,15 @@ class _Prepared:
         self.held: dict[Stream, list[Delivered]] = {}
         self.troubled: set[UUID] = set()
         self.changes: dict[str, list[Change]] = {}
-        self.owners: dict[DocumentKey, UUID] = {}
+
+    def owners(self, collection: str) -> dict[DocumentId, UUID]:
+        """The subject of each document of a collection that the events change."""
+        return {
+            key.id: event.subject
+            for event, keys in self.events
+            for key in keys
+            if key.collection == collection
+        }
 
     def of(self, subjects: Iterable[UUID]) -> dict[UUID, list[Delivered]]:
         """The events of these subjects, in order."""
@@ -140,11 +148,24 @@ class _Prepared:
         return found
 
 
-class _State(NamedTuple):
+class _State:
     """A stored or future document, and its `_seq`, which is 0 or {} where there is none."""
 
-    document: Document | None
-    mark: Any
+    __slots__ = ("document", "mark")
+
+    def __init__(self, document: Document | None, mark: Any) -> None:
+        self.document = document
+        self.mark = mark
+
+    def projected(self, view: View, key: DocumentKey, event: Delivered, mark: Mark) -> bool:
+        """Brings the document to its state after an event; False where there is none before and after."""
+        document = view.project(key, self.document, event)
+        if document is not None:
+            document[ID], document[SEQUENCE] = key.id, mark
+        elif self.document is None:
+            return False
+        self.document, self.mark = document, mark
+        return True
 
 
 class Projector:
@@ -178,7 +199,6 @@ class Projector:
         self._order = sorted(self._insert_only, key=lambda name: not self._insert_only[name])
         self._contexts = view.contexts
         self._several = len(self._contexts) > 1
-        self._nothing = _State(None, {} if self._several else 0)
         self._turn = asyncio.Lock()
         self._said = {"view": view.name, "group": parking.group}
 
@@ -311,14 +331,14 @@ class Projector:
 
     def _fold(self, prepared: _Prepared) -> None:
         """Folds the events of a chunk into the cached documents and freezes the results."""
-        cache, insert_only, project = self._cache, self._insert_only, self.view.project
-        troubled, several = prepared.troubled, self._several
+        cache, insert_only, view = self._cache, self._insert_only, self.view
+        troubled, several, freeze = prepared.troubled, self._several, self._documents.freeze
         guards: dict[DocumentKey, tuple[Mark | None, UUID]] = {}
-        made: dict[DocumentKey, tuple[Document, UUID]] = {}
+        made: dict[DocumentKey, tuple[Change, UUID]] = {}
         for event, keys in prepared.events:
             subject, sequence = event.subject, event.sequence
             mark: Any
-            if subject in troubled:
+            if troubled and subject in troubled:
                 continue
             try:
                 for key in keys:
@@ -327,19 +347,18 @@ class Projector:
                         if key in made:
                             _same_event(made[key][0], mark, key)
                             continue
-                        document = project(key, None, event)
+                        document = view.project(key, None, event)
                         if document is not None:
                             document[ID], document[SEQUENCE] = key[1], mark
-                            made[key] = (document, subject)
+                            made[key] = (Change(key[1], None, mark, freeze(document)), subject)
                         continue
                     state = cache[key]
-                    mark = _advanced(state.mark, event) if several else sequence
-                    if mark is None or (not several and sequence <= state.mark):
+                    before = state.mark
+                    mark = _advanced(before, event) if several else sequence
+                    if mark is None or (not several and sequence <= before):
                         continue
-                    after = _projected(project, key, state, event, mark)
-                    if after is not state:
-                        guards.setdefault(key, (state.mark or None, subject))
-                        cache[key] = after
+                    if state.projected(view, key, event, mark) and key not in guards:
+                        guards[key] = (before or None, subject)
                         cache.move_to_end(key)
             except Exception as error:
                 if not is_of_the_record(error):
@@ -351,27 +370,25 @@ class Projector:
         self,
         prepared: _Prepared,
         guards: Mapping[DocumentKey, tuple[Mark | None, UUID]],
-        made: Mapping[DocumentKey, tuple[Document, UUID]],
+        made: Mapping[DocumentKey, tuple[Change, UUID]],
     ) -> None:
         freeze, cache, troubled = self._documents.freeze, self._cache, prepared.troubled
-        found: list[tuple[DocumentKey, Change]] = []
-        for key, (document, subject) in made.items():
-            try:
-                found.append((key, Change(key[1], None, document[SEQUENCE], freeze(document))))
-                prepared.owners[key] = subject
-            except Unwritable:
-                troubled.add(subject)
+        changed: list[tuple[DocumentKey, Change, UUID]] = []
         for key, (expected, subject) in guards.items():
             state = cache[key]
             try:
                 frozen = freeze(_stone(state.document, key, state.mark))
-                found.append((key, Change(key[1], expected, state.mark, frozen)))
-                prepared.owners[key] = subject
+                changed.append((key, Change(key[1], expected, state.mark, frozen), subject))
             except Unwritable:
                 troubled.add(subject)
-        for key, change in found:
-            if not troubled or prepared.owners[key] not in troubled:
-                prepared.changes.setdefault(key[0], []).append(change)
+        changes: dict[str, list[Change]] = defaultdict(list)
+        for key, (change, subject) in made.items():
+            if not troubled or subject not in troubled:
+                changes[key[0]].append(change)
+        for key, change, subject in changed:
+            if not troubled or subject not in troubled:
+                changes[key[0]].append(change)
+        prepared.changes = changes
 
     # writing
 
@@ -385,17 +402,20 @@ class Projector:
         for collection in self._order:
             changes = prepared.changes.get(collection, [])
             if rejected:
-                owners = prepared.owners
-                changes = [one for one in changes if owners[DocumentKey(collection, one.id)] not in rejected]
+                owners = prepared.owners(collection)
+                changes = [one for one in changes if owners[one.id] not in rejected]
             if not changes:
                 continue
             written = await self._documents.write(collection, changes)
+            if not written.conflicts and not written.rejected:
+                continue
+            owners = prepared.owners(collection)
             refused = set(written.rejected)
-            if written.conflicts and self._insert_only[collection]:
+            if self._insert_only[collection]:
                 refused |= await self._made_by_others(collection, changes, written.conflicts)
             else:
-                conflicts |= {prepared.owners[DocumentKey(collection, id)] for id in written.conflicts}
-            rejected |= {prepared.owners[DocumentKey(collection, id)] for id in refused}
+                conflicts |= {owners[id] for id in written.conflicts}
+            rejected |= {owners[id] for id in refused}
         return conflicts - rejected, rejected
 
     async def _made_by_others(
@@ -455,22 +475,22 @@ class Projector:
                 raise
             raise PoisonEvent(reason_of(error)) from error
         prepared = _Prepared()
+        prepared.events.append((event, keys))
         states: dict[DocumentKey, _State] = {}
         for key in guarded:
             self._cache.pop(key, None)
             states[key] = self._state((await self._documents.load(key.collection, [key.id])).get(key.id))
         try:
             for key in keys:
-                before = states.get(key, self._nothing)
-                mark: Any = _advanced(before.mark, event) if self._several else event.sequence
-                if mark is None or (not self._several and mark <= before.mark):
+                state = states.get(key) or self._state(None)
+                before = state.mark
+                mark: Any = _advanced(before, event) if self._several else event.sequence
+                if mark is None or (not self._several and mark <= before):
                     continue
-                after = _projected(self.view.project, key, before, event, mark)
-                if after is not before:
-                    frozen = self._documents.freeze(_stone(after.document, key, after.mark))
-                    change = Change(key.id, before.mark or None, after.mark, frozen)
+                if state.projected(self.view, key, event, mark):
+                    frozen = self._documents.freeze(_stone(state.document, key, mark))
+                    change = Change(key.id, before or None, mark, frozen)
                     prepared.changes.setdefault(key.collection, []).append(change)
-                    prepared.owners[key] = event.subject
         except Exception as error:
             if not is_of_the_record(error):
                 raise
@@ -479,7 +499,7 @@ class Projector:
 
     def _state(self, document: Document | None) -> _State:
         if document is None:
-            return self._nothing
+            return _State(None, {} if self._several else 0)
         return _State(None if GONE in document else document, document[SEQUENCE])
 
     def _evict(self) -> None:
@@ -501,26 +521,10 @@ def _advanced(mark: Mapping[str, int], event: Delivered) -> dict[str, int] | Non
     return dict(sorted({**mark, event.context: event.sequence}.items()))
 
 
-def _projected(
-    project: Callable[[DocumentKey, Document | None, Delivered], Document | None],
-    key: DocumentKey,
-    state: _State,
-    event: Delivered,
-    mark: Mark,
-) -> _State:
-    """Returns the document after an event; `state` itself where the event does not change it."""
-    document = project(key, state.document, event)
-    if document is None and state.document is None:
-        return state
-    if document is not None:
-        document[ID], document[SEQUENCE] = key[1], mark
-    return _State(document, mark)
-
-
 def _stone(document: Document | None, key: DocumentKey, mark: Mark) -> Document:
     return {ID: key[1], SEQUENCE: mark, GONE: True} if document is None else document
 
 
-def _same_event(document: Document, mark: Mark, key: DocumentKey) -> None:
-    if document[SEQUENCE] != mark:
+def _same_event(change: Change, mark: Mark, key: DocumentKey) -> None:
+    if change.sequence != mark:
         raise ValueError(f"{key[0]} takes one event for a document")

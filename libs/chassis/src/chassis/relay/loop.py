@@ -44,6 +44,9 @@ FENCED_SECONDS: Final = 1.0
 RECORD_BYTES_MAX: Final = 1_000_000
 """Key, headers and body of a record together; a broker takes 1 MiB (`message.max.bytes`), its own framing
 included."""
+HEADERS_BYTES_MAX: Final = 100_000
+"""Of a record. The trace context is the only part of them that others give, and a server takes 64 KiB of
+headers. A record's size is only summed up where its body comes so close to the limit."""
 HELD_LOOKED_SECONDS: Final = 2.0
 """How often a relay that holds subjects checks for a request to try one of them again."""
 HELD_SHOWN_MAX: Final = 3
@@ -521,9 +524,10 @@ class Relay:
             trace.get("traceparent"),
             trace.get("tracestate"),
         )
-        size = len(key) + len(words.body) + sum(len(title) + len(value) for title, value in headers)
-        if size > self.record_bytes_max:
-            raise RecordOversized(f"{size} bytes; the broker takes {self.record_bytes_max} for {name}")
+        if len(words.body) > self.record_bytes_max - HEADERS_BYTES_MAX:
+            size = len(key) + len(words.body) + sum(len(title) + len(value) for title, value in headers)
+            if size > self.record_bytes_max:
+                raise RecordOversized(f"{size} bytes; the broker takes {self.record_bytes_max} for {name}")
         return Record(name, partition, key, headers, words.body), meta.recorded_at
 
     async def _forget_ahead(self) -> None:

@@ -46,11 +46,11 @@ class TooManyMembers(ValueError):
 
 def keys(event: Delivered) -> list[DocumentKey]:
     """Collection and id of each document that an event changes."""
-    subject = _text(event.subject)
+    subject, account = _subject(event.subject.int)
     if event.type in _POSTINGS:
-        return [DocumentKey(ACCOUNTS, subject), DocumentKey(MOVEMENTS, movement_id(subject, event.sequence))]
+        return [account, DocumentKey(MOVEMENTS, movement_id(subject, event.sequence))]
     if event.type in _CHANGES:
-        return [DocumentKey(ACCOUNTS, subject)]
+        return [account]
     if event.type == "party.described":
         return [DocumentKey(PARTIES, subject)]
     if event.type == "feed.certified":
@@ -76,14 +76,12 @@ def project(key: DocumentKey, document: Document | None, event: Delivered) -> Do
 
 def account(document: Document | None, event: Delivered) -> Document:
     """The account after an event. The first event of an account may be of any type."""
-    begun = _blank(event) if document is None else document
+    after = _blank(event) if document is None else document
     change = _moved if event.type in _POSTINGS else _CHANGES[event.type]
-    return {
-        **begun,
-        **change(begun, event),
-        "position": event.position,
-        "changed_at": written(event.recorded_at),
-    }
+    change(after, event)
+    after["position"] = event.position
+    after["changed_at"] = written(event.recorded_at)
+    return after
 
 
 def movement(account: str, event: Delivered) -> Document:
@@ -91,10 +89,11 @@ def movement(account: str, event: Delivered) -> Document:
 
     Sealed values are tokens, opened with `stored_name` and `_seq`.
     """
-    kind, month = counted(event.data)
+    data = event.data
+    kind, month = counted(data)
     return {
-        **event.data,
-        "kind": event.data.get("kind") or _NO_KIND,
+        **data,
+        "kind": data.get("kind") or _NO_KIND,
         "account": account,
         "outflow_minor": outflow_minor(event),
         "counted_kind": kind,
@@ -131,7 +130,7 @@ def source(document: Document | None, event: Delivered) -> Document:
         "reasons": list(data.get("reasons") or ()),
         "expected_every_seconds": data.get("expected_every_seconds"),
         "red_accounts": list(data.get("red_accounts") or ()),
-        "booked_through": _through(before, data.get("booked_through"), event.recorded_at),
+        "booked_through": _through(before, _past(data.get("booked_through"), event.recorded_at)),
         "certified_at": written(event.recorded_at),
         **heard,
         "position": event.position,
@@ -159,11 +158,14 @@ def counted(posting: Document) -> tuple[str, str]:
     return posting.get("kind") or _NO_KIND, posting["booked_on"][:7]
 
 
-def _through(before: str | None, day: str | None, recorded_at: datetime) -> str | None:
-    """The later of two bank dates. A date that was in the future when it was recorded is ignored."""
-    if day is None or day > _latest_day(recorded_at):
-        return before
-    return day if before is None else max(before, day)
+def _through(before: str | None, day: str | None) -> str | None:
+    """The later of two bank dates."""
+    return before if day is None or (before is not None and before >= day) else day
+
+
+def _past(day: str | None, recorded_at: datetime) -> str | None:
+    """A bank date; None for one that was in the future when it was recorded."""
+    return None if day is None or day > _latest_day(recorded_at) else day
 
 
 @lru_cache(INSTANTS_CACHED_MAX)
@@ -178,8 +180,13 @@ def written(instant: datetime) -> str:
 
 
 @lru_cache(SUBJECTS_CACHED_MAX)
-def _text(subject: UUID) -> str:
-    return str(subject)
+def _subject(subject: int) -> tuple[str, DocumentKey]:
+    """The text of a subject, and the key of the account that it may be.
+
+    It is looked up by the integer of the UUID. Hashing the UUID itself is done in Python.
+    """
+    text = str(UUID(int=subject))
+    return text, DocumentKey(ACCOUNTS, text)
 
 
 def _blank(event: Delivered) -> Document:
@@ -204,69 +211,56 @@ def _blank(event: Delivered) -> Document:
     }
 
 
-def _moved(document: Document, event: Delivered) -> Document:
+def _moved(document: Document, event: Delivered) -> None:
     data = event.data
-    currency, amount, booked_on = data["currency"], data["amount_minor"], data["booked_on"]
-    before = document["balances"].get(currency)
-    if before is None:
-        balance = {
-            "minor": amount,
-            "movements": 1,
-            "booked_through": _through(None, booked_on, event.recorded_at),
-        }
-    else:
-        balance = {
-            "minor": before["minor"] + amount,
-            "movements": before["movements"] + 1,
-            "booked_through": _through(before["booked_through"], booked_on, event.recorded_at),
-        }
-    changes: Document = {
-        "balances": {**document["balances"], currency: balance},
-        "movements": document["movements"] + 1,
-        "booked_through": _through(document["booked_through"], booked_on, event.recorded_at),
-    }
-    if document["product"] is None and data.get("product") is not None:
-        changes["product"] = data["product"]
+    currency, amount = data["currency"], data["amount_minor"]
+    day = _past(data["booked_on"], event.recorded_at)
+    balance = document["balances"].get(currency)
+    if balance is None:
+        balance = document["balances"][currency] = {"minor": 0, "movements": 0, "booked_through": None}
+    balance["minor"] += amount
+    balance["movements"] += 1
+    balance["booked_through"] = _through(balance["booked_through"], day)
+    document["movements"] += 1
+    document["booked_through"] = _through(document["booked_through"], day)
+    if document["product"] is None:
+        document["product"] = data.get("product")
     out = outflow_minor(event)
     if out:
         kind, month = counted(data)
-        of_currency = document["outflows"].get(currency, {})
-        changes["outflows"] = {**document["outflows"], currency: _with_outflow(of_currency, month, kind, out)}
+        _add_outflow(document["outflows"].setdefault(currency, {}), month, kind, out)
         if kind == "loan_repayment":
             repaid = document["repaid"]
-            changes["repaid"] = {**repaid, currency: repaid.get(currency, 0) + out}
-    return changes
+            repaid[currency] = repaid.get(currency, 0) + out
 
 
-def _with_outflow(months: dict[str, dict[str, int]], month: str, kind: str, out: int) -> Document:
-    kinds = months.get(month, {})
-    result = {**months, month: {**kinds, kind: kinds.get(kind, 0) + out}}
-    if len(result) > MONTHS_KEPT_MAX:
-        del result[min(result)]
-    return result
+def _add_outflow(months: dict[str, dict[str, int]], month: str, kind: str, out: int) -> None:
+    kinds = months.setdefault(month, {})
+    kinds[kind] = kinds.get(kind, 0) + out
+    if len(months) > MONTHS_KEPT_MAX:
+        del months[min(months)]
 
 
-def _seen(document: Document, event: Delivered) -> Document:
-    return {} if document["account"] is not None else {"account": sealed(event, "account")}
+def _seen(document: Document, event: Delivered) -> None:
+    if document["account"] is None:
+        document["account"] = sealed(event, "account")
 
 
-def _opened(_: Document, event: Delivered) -> Document:
+def _opened(document: Document, event: Delivered) -> None:
     data = event.data
-    return {
-        "account": sealed(event, "account"),
-        "name": sealed(event, "name"),
-        "product": data["product"],
-        "opened_on": data["opened_on"],
-        "currency": data.get("currency"),
-        "branch": data.get("branch"),
-    }
+    document["account"] = sealed(event, "account")
+    document["name"] = sealed(event, "name")
+    document["product"] = data["product"]
+    document["opened_on"] = data["opened_on"]
+    document["currency"] = data.get("currency")
+    document["branch"] = data.get("branch")
 
 
-def _closed(_: Document, event: Delivered) -> Document:
-    return {"closed_on": event.data.get("closed_on")}
+def _closed(document: Document, event: Delivered) -> None:
+    document["closed_on"] = event.data.get("closed_on")
 
 
-def _held(document: Document, event: Delivered) -> Document:
+def _held(document: Document, event: Delivered) -> None:
     """A right as last stated. An ended right is kept, so that a query can ask for a day on which it held."""
     data = event.data
     holder = {
@@ -276,10 +270,10 @@ def _held(document: Document, event: Delivered) -> Document:
         "until": data.get("held_until"),
         "sequence": event.sequence,
     }
-    return {"holders": _replaced(document["holders"], holder, "party_id")}
+    document["holders"] = _replaced(document["holders"], holder, "party_id")
 
 
-def _carded(document: Document, event: Delivered) -> Document:
+def _carded(document: Document, event: Delivered) -> None:
     # The number of a card is sealed again each time, so two records of one card can be matched only when opened.
     card = {
         "card": sealed(event, "card"),
@@ -288,10 +282,10 @@ def _carded(document: Document, event: Delivered) -> Document:
         "party_id": event.data.get("party_id"),
         "sequence": event.sequence,
     }
-    return {"cards": _replaced(document["cards"], card, "sequence")}
+    document["cards"] = _replaced(document["cards"], card, "sequence")
 
 
-def _granted(document: Document, event: Delivered) -> Document:
+def _granted(document: Document, event: Delivered) -> None:
     data = event.data
     loan: dict[str, Any] = {
         "loan": data["loan"],
@@ -303,10 +297,10 @@ def _granted(document: Document, event: Delivered) -> Document:
         "status": data.get("status"),
         "sequence": event.sequence,
     }
-    return {"loans": _replaced(document["loans"], loan, "loan")}
+    document["loans"] = _replaced(document["loans"], loan, "loan")
 
 
-def _ordered(document: Document, event: Delivered) -> Document:
+def _ordered(document: Document, event: Delivered) -> None:
     data = event.data
     order = {
         "order": data["order"],
@@ -317,7 +311,7 @@ def _ordered(document: Document, event: Delivered) -> Document:
         "counterparty_account": sealed(event, "counterparty_account"),
         "sequence": event.sequence,
     }
-    return {"orders": _replaced(document["orders"], order, "order")}
+    document["orders"] = _replaced(document["orders"], order, "order")
 
 
 def _replaced(members: list[Document], new: Document, by: str) -> list[Document]:
@@ -327,7 +321,7 @@ def _replaced(members: list[Document], new: Document, by: str) -> list[Document]
     return [*kept, new]
 
 
-_CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
+_CHANGES: Final[dict[str, Callable[[Document, Delivered], None]]] = {
     "account.seen": _seen,
     "account.opened": _opened,
     "account.closed": _closed,
