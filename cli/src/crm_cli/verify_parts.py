@@ -15,6 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from chassis.connections.settings import Settings
+from chassis.ending import ended
 from chassis.process import garbage
 from chassis.read.mongo import Mongo
 from chassis.relay import StoreLog
@@ -96,8 +97,7 @@ async def all_checked(
     except BrokenProcessPool:
         raise WorkerLost("a process that checked a part ended before it was done") from None
     finally:
-        own.cancel()
-        await asyncio.gather(own, return_exceptions=True)
+        await ended(own)
         await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
 

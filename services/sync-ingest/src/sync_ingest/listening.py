@@ -7,7 +7,6 @@ identities, and adds nothing.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from io import BytesIO
@@ -17,6 +16,7 @@ import msgspec
 import structlog
 from chassis.clock import Clock
 from chassis.connections.transient import TRANSIENT, why
+from chassis.ending import ended
 from chassis.messaging.dead_letters import TRIES_MAX, Custody, DeadLetters
 from chassis.messaging.transport import Consumer, Header, KafkaPublisher, Record, ensure_topics
 from chassis.observability.metrics import DEAD_LETTERS, LAG_EVENTS
@@ -229,9 +229,7 @@ class FeedRole:
         try:
             await self._consumer.run(stopping)
         finally:
-            windows.cancel()
-            with suppress(asyncio.CancelledError):
-                await windows
+            await ended(windows)
             await self._publisher.close()
             await asyncio.to_thread(self._close)
 

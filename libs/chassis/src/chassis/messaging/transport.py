@@ -31,6 +31,7 @@ from typing_extensions import override
 
 from chassis.connections.kafka import connecting, faststream_security, insync_least
 from chassis.connections.transient import Transient, why
+from chassis.ending import ended
 from chassis.messaging.fetching import UNREADABLE, UNREADABLE_REASON, RecordReader
 
 Header = tuple[str, bytes]
@@ -188,9 +189,7 @@ async def _all_or_none_left(sending: "list[Any]") -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*tasks)
 
 
 async def _stopped(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient) -> None:

@@ -19,6 +19,7 @@ from typing_extensions import override
 from chassis.clock import Clock
 from chassis.connections.reconnecting import Reconnecting
 from chassis.connections.transient import StoreUnavailable
+from chassis.ending import ended
 from chassis.write.store.items import Fenced
 from chassis.write.store.schema import checked, writer_role
 
@@ -104,7 +105,7 @@ class Lease:
                         lost.result()
             return await working
         finally:
-            await _ended(working, *keeping)
+            await ended(working, *keeping)
 
     async def release(self) -> None:
         """Frees the lease at once for other processes."""
@@ -179,9 +180,3 @@ class PostgresLease(LeaseRow):
     async def close(self) -> None:
         """Closes the connection. The lease still lasts until its expiry."""
         await self._connection.close()
-
-
-async def _ended(*tasks: "asyncio.Future[Any]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

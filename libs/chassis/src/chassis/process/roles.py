@@ -17,6 +17,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.connections.migrating import MigrationBlocked, Tables, migrate
 from chassis.connections.settings import Settings
 from chassis.connections.transient import is_transient, why
+from chassis.ending import ended
 from chassis.observability import metrics, telemetry
 from chassis.privacy.aging import expiring
 from chassis.privacy.keys import KEYS
@@ -214,8 +215,7 @@ async def run_roles(
         _, late = await asyncio.wait([*running, web], timeout=stop_seconds_max)
         for task in late:
             _log.error("role did not stop in time", role=task.get_name())
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await ended(*late)
         failed = [task for task in (*running, web) if task.cancelled() or task.exception() is not None]
         for task in failed:
             if not task.cancelled():

@@ -20,6 +20,7 @@ from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure
 from pymongo.uri_parser import parse_uri
 from typing_extensions import override
 
+from chassis.ending import ended
 from chassis.read.documents import (
     ID,
     SEQUENCE,
@@ -222,8 +223,7 @@ class Mongo:
                 fetching = asyncio.ensure_future(fetched())
                 yield page
         finally:
-            fetching.cancel()
-            await asyncio.gather(fetching, return_exceptions=True)
+            await ended(fetching)
             closing = cursor.close()
             if inspect.isawaitable(closing):
                 await closing
@@ -243,8 +243,7 @@ class Mongo:
                 fetching = asyncio.ensure_future(fetched())
                 yield list(_split(batch))
         finally:
-            fetching.cancel()
-            await asyncio.gather(fetching, return_exceptions=True)
+            await ended(fetching)
             closing = cursor.close()
             if inspect.isawaitable(closing):
                 await closing

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from contracts.topics import EVENTS
 
+from chassis.ending import ended
 from chassis.messaging.delivered import Delivered, Stream
 from chassis.messaging.transport import Partition, Record
 from chassis.observability import telemetry
@@ -279,8 +280,7 @@ class Projector:
             await asyncio.sleep(0)  # the first command goes out before the folding keeps the loop busy
             following = await self._prepare(chunk)
         except BaseException:
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+            await ended(writing)
             raise
         return following, await writing
 

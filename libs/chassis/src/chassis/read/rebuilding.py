@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 from chassis.clock import Clock
+from chassis.ending import ended
 from chassis.messaging.transport import Publisher, begin_at_the_first, group_offsets
 from chassis.read.documents import ID, SEQUENCE, Document, DocumentId, DocumentsHash
 from chassis.read.generations import Generation, Generations
@@ -338,8 +339,7 @@ async def _with(consuming: "asyncio.Task[None]", work: Coroutine[Any, Any, T]) -
     task = asyncio.create_task(work)
     await asyncio.wait([consuming, task], return_when=asyncio.FIRST_COMPLETED)
     if not task.done():
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended(task)
         await consuming
         raise ConnectionError("the consumer ended by itself")
     return await task

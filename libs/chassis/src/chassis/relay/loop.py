@@ -6,7 +6,6 @@ It owns no thread, socket or clock, so the simulation runs the same loop over it
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha1
@@ -23,6 +22,7 @@ from typing_extensions import override
 
 from chassis.clock import Clock
 from chassis.connections.transient import StoreUnavailable, is_transient
+from chassis.ending import ended
 from chassis.messaging.transport import Publisher, Record
 from chassis.observability import metrics
 from chassis.process.leases import Lease
@@ -300,8 +300,7 @@ class Relay:
             await asyncio.wait([taking, stopped], return_when=asyncio.FIRST_COMPLETED)
             return taking.result() if taking.done() else None
         finally:
-            await _ended(taking)
-            await _ended(stopped)
+            await ended(taking, stopped)
 
     async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
         self.position = await self._positions.read()
@@ -533,7 +532,7 @@ class Relay:
     async def _forget_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            await _ended(ahead)
+            await ended(ahead)
 
     async def _back_off(self, error: Exception) -> None:
         self.failing = f"{type(error).__name__}: {error}"
@@ -549,10 +548,3 @@ def _event_id(stream: bytes, version: int) -> str:
     digest[8] = digest[8] & 0x3F | 0x80
     text = digest.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-async def _ended(task: "asyncio.Future[Any]") -> None:
-    """Cancels and collects a task whose outcome no longer matters."""
-    task.cancel()
-    with suppress(asyncio.CancelledError, ConnectionError, StoreUnavailable):
-        await task

@@ -11,6 +11,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.connections.migrating import require
 from chassis.connections.settings import COMMANDS_KEPT_DAYS
 from chassis.connections.transient import StoreUnavailable
+from chassis.ending import ended
 from chassis.messaging.transport import KafkaPublisher, batch_bytes_max, ensure_topics
 from chassis.observability import metrics
 from chassis.process.leases import Lease, PostgresLease
@@ -89,9 +90,7 @@ class RelayRole:
             try:
                 await self.relay.run(stopping)
             finally:
-                for each in beside:
-                    each.cancel()
-                await asyncio.gather(*beside, return_exceptions=True)
+                await ended(*beside)
         finally:
             async with asyncio.timeout(CLOSING_SECONDS_MAX):
                 await self._publisher.close()

@@ -3,13 +3,14 @@ interval."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from fastapi import APIRouter
 
 from chassis.clock import Clock
 from chassis.connections.transient import why
+from chassis.ending import ended
 from chassis.observability.metrics import Measure
 
 CHECK_SECONDS: Final = 2.0
@@ -49,9 +50,7 @@ async def checking_readiness(
     try:
         yield lambda: list(reasons)
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await ended(task)
 
 
 async def _reason(said: str, ask: ReadinessCheck) -> list[str]:

@@ -1,0 +1,55 @@
+"""Tasks whose outcome no longer matters end, whatever becomes of their cancellation."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from chassis.ending import ended
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 3), max_size=4))
+async def test_a_task_that_loses_cancellations_is_cancelled_until_it_ends(lost):
+    async def losing(times: int) -> None:
+        for _ in range(times):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    tasks = [asyncio.create_task(losing(times)) for times in lost]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await ended(*tasks, cancelled_again_seconds=0.001)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_a_result_and_an_error_are_dropped():
+    async def failing() -> None:
+        raise ValueError
+
+    async def answering() -> int:
+        return 1
+
+    tasks = [asyncio.create_task(failing()), asyncio.create_task(answering())]
+    await asyncio.sleep(0)
+    await ended(*tasks)
+    assert [task.done() for task in tasks] == [True, True]
+
+
+async def test_whoever_ends_tasks_can_be_cancelled():
+    leaving = asyncio.Event()
+
+    async def deaf() -> None:
+        while not leaving.is_set():
+            with suppress(asyncio.CancelledError):
+                await leaving.wait()
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await ended(task)
+    leaving.set()
+    await task
