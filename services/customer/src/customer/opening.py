@@ -19,15 +19,16 @@ INGEST: Final = "ingest"
 CUSTOMER: Final = "customer"
 
 
-_masked: Final[AgedCache[tuple[UUID, Mask, str, str, int, str, str], str]] = AgedCache(
+_masked: Final[AgedCache[tuple[int, Mask, str, str, int, str, str], str]] = AgedCache(
     MASKED_CACHED_MAX, KEYS_CACHED_SECONDS, SystemClock().monotonic
 )
 
 
 class Keys:
-    """The keys of the subjects of one response."""
+    """The keys of the subjects of one response, by the integers of their ids: a UUID computes its hash in
+    Python each time."""
 
-    def __init__(self, found: Mapping[UUID, DataKey]) -> None:
+    def __init__(self, found: Mapping[int, DataKey]) -> None:
         self._found = found
 
     def masked(
@@ -36,10 +37,10 @@ class Keys:
         """A sealed value as it may be shown."""
         if value is None:
             return None
-        key = self._found.get(subject)
+        key = self._found.get(subject.int)
         if key is None:
             return mask(open_sealed(value, None, context=context, subject=subject, field=field))
-        place = (key.id, mask, context, field, value["v"], value["n"], value["t"])
+        place = (key.id.int, mask, context, field, value["v"], value["n"], value["t"])
         known = _masked.get(place)
         if known is None:
             known = mask(open_sealed(value, key, context=context, subject=subject, field=field))
@@ -51,23 +52,24 @@ class Keys:
         self, value: Mapping[str, Any] | None, *, context: str, subject: UUID, field: str
     ) -> str | None:
         """A sealed value in clear, only to compare it with another; never for a response."""
-        return open_sealed(value, self._found.get(subject), context=context, subject=subject, field=field)
+        return open_sealed(value, self._found.get(subject.int), context=context, subject=subject, field=field)
 
     def masked_token(self, token: str | None, mask: Mask, *, origin: Origin, field: str) -> str | None:
         """As `masked`, for a token of the event at `origin`."""
-        return mask(open_value(self._found.get(origin.stream_id), origin, field, token))
+        return mask(open_value(self._found.get(origin.stream_id.int), origin, field, token))
 
 
 async def keys_of(ring: KeyRing, subjects: Iterable[UUID]) -> Keys:
     """The keys of these subjects. Only keys that are not cached are read from the database, in a thread."""
-    found: dict[UUID, DataKey] = {}
+    found: dict[int, DataKey] = {}
     missing: list[UUID] = []
-    for subject in dict.fromkeys(subjects):
+    for subject in subjects:
         key = ring.cached(subject)
         if key is None:
             missing.append(subject)
         else:
-            found[subject] = key
+            found[subject.int] = key
     if missing:
-        found |= await asyncio.to_thread(ring.keys_for, missing, create=False)
+        loaded = await asyncio.to_thread(ring.keys_for, missing, create=False)
+        found |= {subject.int: key for subject, key in loaded.items()}
     return Keys(found)

@@ -10,6 +10,7 @@ A joint account counts in full for each of its owners, and every figure says how
 jointly. A closed account counts only with a balance that is left on it.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -320,7 +321,8 @@ class Block:
     __slots__ = ("by_kind", "sections", "spending")
 
     def __init__(self) -> None:
-        self.sections: dict[Section, _Sum] = {name: _Sum() for name in (*ASSETS, *LIABILITIES)}
+        self.sections: defaultdict[Section, _Sum] = defaultdict(_Sum)
+        """Only the sections that have an account."""
         self.spending = _Sum()
         self.by_kind: dict[str, int] = {}
 
@@ -534,19 +536,19 @@ def _spending(document: Mapping[str, Any], account: _Account, month: str, blocks
 
 def _block(currency: str, block: Block, received: Mapping[str, _Source], month: str) -> CurrencyBlock:
     aum, liabilities, net = _Sum(), _Sum(), _Sum()
-    for section in ASSETS:
-        aum.plus(block.sections[section])
-    for section in LIABILITIES:
-        liabilities.plus(block.sections[section])
+    sections = block.sections
+    for of_side, names in ((aum, ASSETS), (liabilities, LIABILITIES)):
+        for name in names:
+            if name in sections:
+                of_side.plus(sections[name])
     net.plus(aum)
     net.plus(liabilities, -1)
 
     nothing: Figure = {**_NOTHING, "amount": decimal_text(0, currency)}
 
-    def figure(of: _Sum) -> Figure:
-        return _figure(of, currency, received) if of.accounts else nothing
+    def figure(of: _Sum | None) -> Figure:
+        return _figure(of, currency, received) if of is not None and of.accounts else nothing
 
-    sections = block.sections
     spending: Spending = {
         **figure(block.spending),
         "month": month,
@@ -560,14 +562,16 @@ def _block(currency: str, block: Block, received: Mapping[str, _Source], month: 
         "aum": figure(aum),
         "liabilities": figure(liabilities),
         "net_worth": figure(net),
-        "deposits": figure(sections["deposits"]),
-        "wealth": figure(sections["wealth"]),
-        "credit_balances": figure(sections["credit_balances"]),
-        "loans": figure(sections["loans"]),
-        "cards": figure(sections["cards"]),
-        "overdrafts": figure(sections["overdrafts"]),
+        "deposits": figure(sections.get("deposits")),
+        "wealth": figure(sections.get("wealth")),
+        "credit_balances": figure(sections.get("credit_balances")),
+        "loans": figure(sections.get("loans")),
+        "cards": figure(sections.get("cards")),
+        "overdrafts": figure(sections.get("overdrafts")),
         "spending": spending,
-        "allocation": allocation([(name, sections[name].minor) for name in ASSETS]),
+        "allocation": allocation(
+            [(name, sections[name].minor if name in sections else 0) for name in ASSETS]
+        ),
     }
 
 

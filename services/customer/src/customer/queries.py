@@ -498,7 +498,7 @@ def _opened_account(document: Document, keys: Keys) -> Document:
         "account": keys.masked(
             document["account"], masked_account, context=INGEST, subject=subject, field="account"
         ),
-        "cards": _cards(document["cards"], subject, keys),
+        "cards": _cards(document["cards"], subject, keys) if document["cards"] else [],
     }
 
 

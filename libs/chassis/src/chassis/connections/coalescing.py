@@ -7,7 +7,9 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-COALESCED_MAX: Final = 64
+COALESCED_MAX: Final = 16
+"""More keys at once cost the process more than the round trips they save: what was loaded is not in the
+processor's caches any more when its caller takes it (`benchmarks/panorama_read.py`: 64 give a tenth less)."""
 WAITING_MAX: Final = 10_000
 
 
