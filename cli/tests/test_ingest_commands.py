@@ -109,6 +109,23 @@ def test_a_certificate_names_the_account_as_the_bank_does(crm, folder):
     assert crm("certificate", "acknowledge", certificate["certificate_id"], "--reason", "x").returncode == 2
 
 
+def test_a_file_that_repeats_older_master_data_is_amber_and_its_place_is_printed(crm, tmp_path):
+    def sent(phone):
+        file = tmp_path / f"{phone}.jsonl"
+        file.write_text(json.dumps({"record": "party", "party": "P1", "phone": phone}) + "\n")
+        return crm("ingest", "--format", "canonical", "--source", "older", file, "--json")
+
+    sent("13800001111")
+    assert "repeats-older-master-data" not in json.loads(sent("13900002222").stdout)["reasons"]
+    again = sent("13800001111")
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert (told["certificate"], told["reasons"][-1]) == ("AMBER", "repeats-older-master-data")
+    shown = crm("certificate", "--source", "older").stdout
+    assert "1 repeat older master data\n  older master data: intake " in shown
+    assert "1380000" not in shown + again.stderr
+
+
 def test_a_source_is_scheduled(crm, folder):
     assert crm("source", "schedule", "one", "--every", "6h").stdout == "one sends every 6h\n"
     for wrong in ("0m", "6", "1y", "99999d", "６h"):

@@ -88,6 +88,11 @@ def _readable(found: dict[str, Any]) -> str:
         f" expected {p['expected']}, found {p['found']}"
         for p in found["problems"]
     ]
+    if found["repeats_older"]:
+        lines += [f"  {found['repeats_older']} repeat older master data"]
+        lines += [
+            f"  older master data: intake {p['intake']}, line {p['line']}" for p in found["repeats_older_at"]
+        ]
     return "\n".join(lines)
 
 

@@ -148,6 +148,13 @@ class ProblemFound(BaseModel):
     detail: str | None
 
 
+class PlaceInFeed(BaseModel):
+    """A record of a feed: the intake that its file became, and its line."""
+
+    intake: UUID
+    line: int
+
+
 class Certificate(BaseModel):
     """A reconciliation certificate."""
 
@@ -168,6 +175,8 @@ class Certificate(BaseModel):
     differing: int
     differing_fields: dict[str, int]
     coverage_unstated: int
+    repeats_older: int
+    repeats_older_at: list[PlaceInFeed]
     booked_through: Day | None
     credits_minor: MinorUnits
     debits_minor: MinorUnits

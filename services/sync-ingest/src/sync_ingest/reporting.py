@@ -82,6 +82,10 @@ def certificate_of(certificate: Certificate, numbers: Mapping[UUID, str]) -> dic
         "differing": findings.differing,
         "differing_fields": findings.differing_fields,
         "coverage_unstated": findings.coverage_unstated,
+        "repeats_older": findings.repeats_older,
+        "repeats_older_at": [
+            {"intake": str(place.intake), "line": place.line} for place in findings.repeats_older_at
+        ],
         "booked_through": findings.booked_through.isoformat() if findings.booked_through else None,
         "credits_minor": credits_minor,
         "debits_minor": debits_minor,

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from sync_ingest.domain.repeats import FeedPlace
 from sync_ingest.domain.totals import AccountCurrency, AccountTotal, ControlTotals, Flow, RunTotal
 
 PROBLEMS_NAMED_MAX: Final = 1_000
@@ -30,7 +31,10 @@ NOTHING_READ: Final = "nothing-read"
 NOTHING_TO_CHECK: Final = "nothing-to-check-against"
 NOT_COMPARED: Final = "running-balance-not-compared"
 COVERAGE_UNSTATED: Final = "coverage-unstated"
-LASTING_REASONS: Final = frozenset({NOTHING_READ, NOTHING_TO_CHECK, NOT_COMPARED, COVERAGE_UNSTATED})
+REPEATS_OLDER: Final = "repeats-older-master-data"
+LASTING_REASONS: Final = frozenset(
+    {NOTHING_READ, NOTHING_TO_CHECK, NOT_COMPARED, COVERAGE_UNSTATED, REPEATS_OLDER}
+)
 """Reasons of what a feed was, which an acknowledgement does not change."""
 
 
@@ -75,7 +79,12 @@ class PrintedLine(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """What a certificate says. `reasons` are stable codes of why it is not GREEN."""
+    """What a certificate says. `reasons` are stable codes of why it is not GREEN.
+
+    `repeats_older` counts parties, accounts, rights and other subjects of master data: their last record is of bytes
+    that were read before, was not described again, and differs from what stands. `repeats_older_at` names the first
+    places.
+    """
 
     status: Status
     records: int
@@ -96,6 +105,8 @@ class Findings(msgspec.Struct, frozen=True):
     coverage_unstated: int = 0
     reasons: tuple[str, ...] = ()
     acknowledges: UUID | None = None
+    repeats_older: int = 0
+    repeats_older_at: tuple[FeedPlace, ...] = ()
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -236,6 +247,8 @@ def certify(
         differing=stating.differing,
         differing_fields=dict(sorted(stating.differing_fields.items())),
         coverage_unstated=stating.coverage_unstated,
+        repeats_older=stating.repeats_older,
+        repeats_older_at=stating.repeats_older_at,
     )
 
 
@@ -252,6 +265,8 @@ def reasons_of(totals: ControlTotals, judgement: Judgement) -> tuple[str, ...]:
         reasons.append(NOT_COMPARED)
     if totals.coverage_unstated:
         reasons.append(COVERAGE_UNSTATED)
+    if totals.repeats_older:
+        reasons.append(REPEATS_OLDER)
     return tuple(reasons)
 
 

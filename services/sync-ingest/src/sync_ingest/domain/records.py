@@ -148,7 +148,8 @@ class HoldersRecord(Record, frozen=True, tag="holders"):
     """All holders of an account on the bank day `listed_on`, by default today. Who is absent holds it no longer.
 
     A list of an earlier day than one that was read before changes nothing. A right that begins later stays. A file
-    of the same bytes is read once: where an equal list may come on another day, it names its day.
+    of the same bytes is read once: where an equal list may come on another day, it names its day. A file that comes
+    again and differs from what stands changes nothing, and its certificate says `repeats-older-master-data`.
     """
 
     account: Key

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
+from sync_ingest.domain.repeats import FeedPlace
 
 COUNTED: Final = "counted"
 """The kind of partial sums that `ControlTotals` stores."""
@@ -161,6 +162,10 @@ class ControlTotals:
     """The bank's date when the run began: a later booking date does not move `booked_through`."""
     coverage_unstated: int = 0
     """Records whose meaning hangs on whether the source sends whole days or parts, which nobody stated."""
+    repeats_older: int = 0
+    """Subjects of master data whose last record is of bytes that were read before and differs from what stands."""
+    repeats_older_at: tuple[FeedPlace, ...] = ()
+    """The first places of these records."""
     differing: int = 0
     """Duplicates that describe their posting differently than it was booked."""
     differing_fields: Counter[str] = field(default_factory=Counter)

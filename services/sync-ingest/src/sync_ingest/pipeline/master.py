@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from sync_ingest.adapters.port import Item
 from sync_ingest.domain.booking import MasterEvent, days_of, described, stream_of, subject_of
@@ -23,6 +23,7 @@ from sync_ingest.domain.records import (
     same_content,
     unseen,
 )
+from sync_ingest.domain.repeats import FeedPlace, OlderRepeats, ReadAt
 from sync_ingest.pipeline.ports import AppendConflict, Entry
 from sync_ingest.pipeline.refusing import DAYS, hidden, refused, unfit
 from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
@@ -31,43 +32,23 @@ from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
 class MasterData:
     """The master data of one run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, repeats: OlderRepeats) -> None:
         self._run = run
+        self._repeats = repeats
 
     def book(self, items: Sequence[Item]) -> list[Quarantined]:
         """Stores what the records describe anew; returns those that cannot be booked. Raises AppendConflict."""
-        found, days = list[Quarantined](), self._run.days
-        latest: list[tuple[Item, MasterRecord]] = []
+        found: list[Quarantined] = []
+        stated: list[tuple[Item, MasterRecord]] = []
         for item in items:
             record = item.content
             if isinstance(record, (Unreadable, Posting, ControlRecord)):
                 continue
-            if record.source is not None and record.source != self._run.source:
-                detail = "the record names another source than its feed"
-                found.append(refused(item, "source-mismatch", detail))
-            elif (column := unseen(record)) is not None:
-                found.append(hidden(item, column))
-            elif isinstance(record, AccountRecord) and not days.first <= record.opened_on <= days.last:
-                found.append(refused(item, "date-out-of-window", days.text))
-            elif not all(FIRST_DAY <= day <= LAST_DAY for day in days_of(record)):
-                found.append(refused(item, "date-impossible", DAYS))
-            elif isinstance(record, HolderRecord) and record.ends_before_it_begins:
-                detail = "a right that ends before it begins"
-                found.append(refused(item, "dates-contradict", detail))
-            elif self._run.intakes[item.file].open:
-                latest.append((item, record))
+            if (refusal := self._refused(item, record)) is not None:
+                found.append(refusal)
             else:
-                self._run.totals.master_records += 1
-        # Of an intake that is read once more nothing is described again: a newer description may be there.
-        again = [item for item, _ in latest if self._run.intakes[item.file].waited is not None]
-        latest = [each for each in latest if self._run.intakes[each[0].file].waited is None]
-        waiting = [
-            unfit(self._run, item)
-            for item in again
-            if item.line in (self._run.intakes[item.file].waited or ())
-        ]
-        found += waiting
-        self._run.totals.master_records += len(again) - len(waiting)
+                stated.append((item, record))
+        latest = [each for each in stated if self._is_new(each[0])]
         self._run.refuse(found)
         for attempt in range(CONFLICT_RETRIES_MAX):
             entries, revisions = self._describe(latest)
@@ -80,8 +61,75 @@ class MasterData:
             self._run.reached("before-progress")
             self._run.book.describe(revisions)
             break
-        self._run.totals.master_records += len(latest)
+        self._run.totals.master_records += len(stated)
+        if len(latest) < len(stated) or self._repeats.any:
+            self._compare(stated)
         return found
+
+    def count_repeats(self) -> None:
+        """Counts, after everything was read, what the certificate says of records that were not described again."""
+        totals, intakes = self._run.totals, self._run.intakes
+        totals.repeats_older, places = self._repeats.found()
+        totals.repeats_older_at = tuple(FeedPlace(intakes[at.file].intake, at.line) for at in places)
+
+    def _refused(self, item: Item, record: MasterRecord) -> Quarantined | None:
+        """Why a record cannot be booked; None where it can."""
+        days, reason, detail = self._run.days, "", ""
+        if record.source is not None and record.source != self._run.source:
+            reason, detail = "source-mismatch", "the record names another source than its feed"
+        elif (column := unseen(record)) is not None:
+            return hidden(item, column)
+        elif isinstance(record, AccountRecord) and not days.first <= record.opened_on <= days.last:
+            reason, detail = "date-out-of-window", days.text
+        elif not all(FIRST_DAY <= day <= LAST_DAY for day in days_of(record)):
+            reason, detail = "date-impossible", DAYS
+        elif isinstance(record, HolderRecord) and record.ends_before_it_begins:
+            reason, detail = "dates-contradict", "a right that ends before it begins"
+        elif self._waits(item):
+            return unfit(self._run, item)
+        return refused(item, reason, detail) if reason else None
+
+    def _is_new(self, item: Item) -> bool:
+        """Whether what a record says is described.
+
+        Of an intake that was read before nothing is described again: a newer description may be there.
+        """
+        of_intake = self._run.intakes[item.file]
+        return of_intake.open and of_intake.waited is None
+
+    def _waits(self, item: Item) -> bool:
+        of_intake = self._run.intakes[item.file]
+        return of_intake.open and item.line in (of_intake.waited or ())
+
+    def _compare(self, stated: Sequence[tuple[Item, MasterRecord]]) -> None:
+        """Notes which records would change what stands if they were described; what is newly described stands."""
+        ids = self._run.ids
+        subjects = [subject_of(ids, self._run.source, record) for _, record in stated]
+        streams = [stream_of(ids, self._run.source, record) for _, record in stated]
+        keys = self._run.ledger.digest_keys(list(dict.fromkeys(streams)))
+        standing = self._run.book.descriptions(list(dict.fromkeys(subjects)))
+        for (item, record), subject, stream in zip(stated, subjects, streams, strict=True):
+            _, before = standing.get(subject) or (0, "")
+            for part, differs in self._differing(record, subject, before, keys.get(stream)):
+                at = ReadAt(item.file, item.line) if differs and not self._is_new(item) else None
+                self._repeats.note(part, at)
+
+    def _differing(
+        self, record: MasterRecord, subject: UUID, before: str, digest_key: bytes | None
+    ) -> list[tuple[UUID, bool]]:
+        """What a record is about, of holders each party by itself, with whether it would change what stands of it.
+
+        A subject that was erased has nothing to compare with, and neither has one that was never described.
+        """
+        if isinstance(record, (HolderRecord, HoldersRecord)):
+            ids, source = self._run.ids, self._run.source
+            holders, changes = changed_rights(ids, source, record, holders_of(before), self._run.today())
+            changed = {change.party_id for change in changes}
+            named = [ids.party(source, record.party)] if isinstance(record, HolderRecord) else holders.rights
+            return [(uuid5(subject, party.hex), party in changed) for party in named]
+        if digest_key is None or not before:
+            return [(subject, False)]
+        return [(subject, content_digest(same_content(record), digest_key) != before)]
 
     def _describe(
         self, latest: Sequence[tuple[Item, MasterRecord]]

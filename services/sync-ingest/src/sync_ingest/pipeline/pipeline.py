@@ -17,6 +17,7 @@ from sync_ingest.domain.controls import FeedRead
 from sync_ingest.domain.identities import posting_ids
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 from sync_ingest.domain.records import BookingDays, ControlRecord, Posting, Unreadable, legible, unseen
+from sync_ingest.domain.repeats import OlderRepeats
 from sync_ingest.domain.totals import ControlTotals
 from sync_ingest.pipeline.master import MasterData
 from sync_ingest.pipeline.planning import Limits, Plan, Planner
@@ -99,7 +100,7 @@ class Pipeline:
             trial,
         )
         self._planner = Planner(self._run, limits or Limits(), accounts_kept_max)
-        self._master = MasterData(self._run)
+        self._master = MasterData(self._run, OlderRepeats(partial_sums, accounts_kept_max))
         self._quarantining = Quarantining(self._run)
         self._certified_through = certified_through
         self._repeating = True
@@ -134,6 +135,7 @@ class Pipeline:
             while self._planner.deferred:
                 self._again()
                 yield self.totals.read
+            self._master.count_repeats()
             yield self.totals.read
 
     def _read(self, batch: Sequence[Item]) -> None:

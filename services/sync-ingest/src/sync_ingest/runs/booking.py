@@ -43,7 +43,7 @@ class Booking(Certifying):
         reading = self.adapters(format, mapping).reading
 
         intakes: dict[IntakeId, Intake] = {}
-        copies: list[Intake] = []
+        read: list[Intake] = []
         for content in contents:
             with content.open() as stream:
                 intake = self.archive.intakes.take_in(
@@ -58,11 +58,10 @@ class Booking(Certifying):
                     command=command,
                     statement=statement,
                 )
-            if intake.id in intakes:
-                copies.append(intake)
             intakes[intake.id] = intake
+            read.append(intake)
         self._note_intakes(source, list(intakes.values()))
-        return [*intakes.values(), *copies]
+        return read
 
     def _known(self, source: str) -> None:
         """The source is known by its name from now on; raises SourceLooksAlike where another one looks like it."""

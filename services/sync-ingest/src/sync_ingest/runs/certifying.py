@@ -100,8 +100,7 @@ class Certifying(IngestContext):
         """Whether a source stands otherwise than its last certificate says: bytes that came again resolve something."""
         latest = self.latest_certificate(source)
         known = latest.findings if latest else None
-        said = (findings.status, findings.reasons, findings.problems_total)
-        return known is not None and (known.status, known.reasons, known.problems_total) != said
+        return known is not None and _standing(known) != _standing(findings)
 
     def _contents(self, intakes: Sequence[Intake]) -> list[ContentId]:
         """The bytes of each; of a repair the bytes that it repairs a record of."""
@@ -208,5 +207,12 @@ class Certifying(IngestContext):
             reasons=tuple(reasons),
             booked_through=previous.findings.booked_through if previous else None,
             acknowledges=acknowledged,
+            repeats_older=previous.findings.repeats_older if previous else 0,
+            repeats_older_at=previous.findings.repeats_older_at if previous else (),
         )
         self._certify(source, [], findings, None, ())
+
+
+def _standing(findings: Findings) -> tuple[object, ...]:
+    repeats = findings.repeats_older, findings.repeats_older_at
+    return findings.status, findings.reasons, findings.problems_total, repeats
