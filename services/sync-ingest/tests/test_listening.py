@@ -482,3 +482,70 @@ async def test_a_message_with_a_header_name_that_is_no_text_has_a_letter_and_the
         ((TOPIC, 0), "the name of a header is not UTF-8", b"")
     }
     assert letters[0].opened(custody) is None
+
+
+def test_a_source_whose_window_cannot_be_closed_holds_no_other_back(pool, ingest, source):
+    east, west = f"{source}-east", f"{source}-west"
+    time = Time()
+    feed = BranchFeed(pool.opened, default_source=None, window=WINDOW, now=time.now)
+    feed.book([message(1, source=east)._replace(offset=1), message(1, source=west)._replace(offset=2)])
+    time.at += WINDOW
+
+    @contextmanager
+    def opened_broken():
+        with pool.opened() as running:
+            intakes = running.archive.intakes
+            running.archive.intakes = Unreadable(intakes, east)
+            try:
+                yield running
+            finally:
+                running.archive.intakes = intakes
+
+    broken = BranchFeed(opened_broken, default_source=None, window=WINDOW, now=time.now)
+    time.at += WINDOW
+    for _ in range(2):
+        with pytest.raises(ValueError, match="unreadable"):
+            broken.close_windows()
+    assert ingest.latest_certificate(east) is None
+    assert len(ingest.certificates(west, None, 9)) == 1
+    feed.close_windows()
+    assert len(ingest.certificates(east, None, 9)) == 1
+
+
+class Unreadable:
+    """Intakes, where what was stated of one source cannot be read for a reason that no other try mends."""
+
+    def __init__(self, intakes, source):
+        self._intakes = intakes
+        self._source = source
+
+    def statements(self, source):
+        if source == self._source:
+            raise ValueError("unreadable")
+        return self._intakes.statements(source)
+
+    def __getattr__(self, name):
+        return getattr(self._intakes, name)
+
+
+async def test_windows_that_failed_for_whatever_reason_are_tried_again_and_said(kafka_url, pool):
+    tries, time = [], Time()
+
+    @contextmanager
+    def opened_at_last():
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("a fault of our own")
+        with pool.opened() as running:
+            yield running
+
+    feed = BranchFeed(opened_at_last, default_source=None, window=WINDOW, now=time.now)
+    role, stopping = FeedRole(feed, kafka_url, SystemClock(), Refusing()), asyncio.Event()
+    time.at += WINDOW
+    windows = asyncio.create_task(role._close_windows(stopping))
+    await until(role.not_ready)
+    assert role.not_ready() == ["the last window was not certified: ValueError"]
+    await until(lambda: not role.not_ready())
+    stopping.set()
+    await asyncio.wait_for(windows, SECONDS_MAX)
+    await role._publisher.close()

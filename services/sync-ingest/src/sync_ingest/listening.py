@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 from chassis.clock import Clock
-from chassis.connections.transient import TRANSIENT, why
+from chassis.connections.transient import LOST, why
 from chassis.ending import ended
 from chassis.messaging.dead_letters import TRIES_MAX, Custody, DeadLetters
 from chassis.messaging.transport import Consumer, Header, KafkaPublisher, Record, ensure_topics
@@ -135,6 +135,8 @@ class BranchFeed:
         self._window = window
         self._now = now
         self._window_ends_at = self._end_of_window()
+        self._uncertified: set[str] = set()
+        """Sources whose last window is not certified yet."""
 
     def book(self, messages: Sequence[Record]) -> int:
         """Keeps and books what came; returns how many events were added."""
@@ -170,16 +172,32 @@ class BranchFeed:
         return poison
 
     def close_windows(self) -> list[RunResult]:
-        """Certifies what the window that has ended brought; nothing before its end."""
-        if self._now() < self._window_ends_at:
-            return []
-        with self._opened() as ingest:
-            closed = [
-                result
-                for source in ingest.archive.intakes.sources_with_open("topic")
-                for result in ingest.close_window(source)
-            ]
-        self._window_ends_at = self._end_of_window()
+        """Certifies what the window that has ended brought, source by source; nothing before its end.
+
+        A source that cannot be certified holds no other back: it is tried again by the next call. Raises what
+        failed first, after the others are certified; a server that does not answer ends the call at once.
+        """
+        closed: list[RunResult] = []
+        failed: list[Exception] = []
+        if self._now() >= self._window_ends_at:
+            with self._opened() as ingest:
+                self._uncertified |= set(ingest.archive.intakes.sources_with_open("topic"))
+            self._window_ends_at = self._end_of_window()
+        for source in sorted(self._uncertified):
+            try:
+                with self._opened() as ingest:
+                    results = ingest.close_window(source)
+            except LOST:
+                raise
+            except Exception as error:  # noqa: BLE001 (raised below)
+                failed.append(error)
+                continue
+            self._uncertified.discard(source)
+            closed += results
+            for result in results:
+                note_run("window certified", result)
+        if failed:
+            raise failed[0]
         return closed
 
     def _end_of_window(self) -> datetime:
@@ -263,14 +281,15 @@ class FeedRole:
 
     async def _close_windows(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
+            # Whatever fails is said and tried again: nobody would notice that this task has ended.
             try:
-                closed = await asyncio.to_thread(self._feed.close_windows)
-            except TRANSIENT as error:
+                await asyncio.to_thread(self._feed.close_windows)
+            except Exception as error:  # noqa: BLE001
+                if self._windows_failing != why(error):
+                    _log.error("window not certified", reason=why(error), places=places_of(error, 1))
                 self._windows_failing = why(error)
             else:
                 self._windows_failing = None
-                for result in closed:
-                    note_run("window certified", result)
             DEAD_LETTERS.labels(GROUP).set(self._letters.written)
             LAG_EVENTS.labels(GROUP, CONTEXT).set(await self.lag())
             await self._clock.sleep(WINDOW_LOOK_SECONDS)

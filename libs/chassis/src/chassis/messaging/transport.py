@@ -494,13 +494,14 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self._kafka()
         found: dict[Partition, int] = {}
         for partition in () if consumer is None else consumer.assignment():
-            end = consumer.highwater(partition)
-            if end is not None:
-                pair = (partition.topic, partition.partition)
-                reached = self._reached.get(pair)
-                found[pair] = max(
-                    0, end - (await consumer.position(partition) if reached is None else reached)
-                )
+            pair = (partition.topic, partition.partition)
+            try:
+                end, reached = consumer.highwater(partition), self._reached.get(pair)
+                if end is not None:
+                    reached = await consumer.position(partition) if reached is None else reached
+                    found[pair] = max(0, end - reached)
+            except (KafkaError, AssertionError):
+                continue  # it was taken away, or the consumer was stopped, while this waited
         return found
 
     def _kafka(self) -> Any:
