@@ -223,3 +223,15 @@ def test_a_repaired_row_without_an_id_is_a_posting_besides_its_equals_and_is_not
     assert held(ingest, source) == [(500, None, None)] * 3
     assert read(MAPPING.format(covers) + 'teller = "date"\n').posted == 0
     assert held(ingest, source) == [(500, None, None)] * 3
+
+
+@pytest.mark.parametrize("first", ["original", "reversal"])
+def test_a_reversal_of_a_posting_that_is_refused_in_the_same_feed_is_not_booked(ingest, source, first):
+    most = [Posting("A1", f"m{n}", 10**15, "CNY", DAY) for n in range(9)]
+    take(ingest, source, *most)
+    over = Posting("A1", "over", 1, "CNY", DAY)
+    back = Posting("A1", "back", -1, "CNY", DAY, reverses="over")
+    found = take(ingest, source, *([over, back] if first == "original" else [back, over]))
+    assert (found.posted, found.quarantined) == (0, 2)
+    assert sorted(waiting(ingest, source)) == ["reversal-without-original", "sum-out-of-range"]
+    assert len(held(ingest, source)) == 9

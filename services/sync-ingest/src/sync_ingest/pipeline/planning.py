@@ -70,6 +70,10 @@ class _New(msgspec.Struct, frozen=True, gc=False):
     run_total: RunTotal
     reverses: Reversed | None = None
 
+    def reverses_one_of(self, new: Mapping[int, "_New"]) -> bool:
+        """Whether its original is one of these."""
+        return self.original is not None and self.original.int in new
+
 
 class Planner:
     """Plans the postings of one run. What it plans counts in its limits until it is forgotten."""
@@ -159,7 +163,10 @@ class Planner:
                 reversing.append(fresh)
         if reversing:
             self._plan_reversals(plan, new, reversing)
-        self._plan_entries(plan, new.values())
+            # A reversal is stored after its original, and only if its original is.
+            self._plan_entries(plan, sorted(new.values(), key=lambda fresh: fresh.reverses_one_of(new)))
+        else:
+            self._plan_entries(plan, new.values())
         return plan
 
     def _run_total(self, account: _Account, currency: str) -> RunTotal:
@@ -260,9 +267,13 @@ class Planner:
         """Entries of what is new, as far as every sum that it enters stays within its limit; what is under way counts."""
         source, entries, posted, intakes_read = self._run.source, plan.entries, plan.posted, self._run.intakes
         turnovers, (balance_minor_max, turnover_minor_max) = self._turnovers, self._limits
-        day_starts = self._run.day_starts
+        day_starts, not_booked = self._run.day_starts, set[UUID]()
         for fresh in new:
             item, posting, account, run_total = fresh.item, fresh.posting, fresh.account, fresh.run_total
+            if fresh.original is not None and fresh.original in not_booked:
+                plan.undone.discard(fresh.original)
+                plan.quarantined.append(orphan(self._run, item))
+                continue
             amount_minor, currency = posting.amount_minor, posting.currency
             size = abs(amount_minor)
             balance_minor, turnover_minor = (
@@ -276,6 +287,7 @@ class Planner:
                 or of_source > turnover_minor_max
             ):
                 plan.doubtful = True
+                not_booked.add(fresh.identity)
                 plan.quarantined.append(refused(item, "sum-out-of-range", SUMS))
                 continue
             run_total.balance_minor, run_total.turnover_minor = balance_minor, turnover_minor
