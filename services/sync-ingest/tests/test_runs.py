@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, date, timedelta
@@ -17,13 +18,14 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
+from chassis.connections.transient import StoreUnavailable
 from msgspec import structs
 from sync_ingest.adapters.canonical import CanonicalAdapter
-from sync_ingest.adapters.port import Batch, Item
+from sync_ingest.adapters.port import BATCH_RECORDS, Batch, Item
 from sync_ingest.archive.archive import Archive
 from sync_ingest.archive.connection import SourceBusy
-from sync_ingest.domain.events import PostingReversed
-from sync_ingest.domain.identities import posting_ids
+from sync_ingest.domain.events import IntakeReceived, PostingReversed
+from sync_ingest.domain.identities import feed_id, posting_ids
 from sync_ingest.domain.records import (
     AccountClosedRecord,
     AccountRecord,
@@ -787,3 +789,43 @@ def test_the_same_bytes_book_what_can_be_booked_now_once_and_resolve_its_entry(
         assert counts(take(now, source, content))[2:] == (0, 3, 1)
         assert now.ledger.head_position() == head
         assert now.archive.intakes.open(source) == []
+
+
+def test_a_posting_that_is_quarantined_waits_for_the_transaction_under_way(ingest, source):
+    """The writing connection is one thread's at a time: two in it at once break its protocol."""
+    append, busy, clashes = ingest.ledger.append, threading.Lock(), []
+
+    def slow(sealed):
+        if not busy.acquire(blocking=False):
+            clashes.append(len(sealed))
+            return append(sealed)
+        try:
+            time.sleep(0.3)
+            return append(sealed)
+        finally:
+            busy.release()
+
+    ingest.ledger.append = slow
+    hidden = posting("t-hidden", 1, branch="east\u200b")
+    records = [posting(f"t{n}", 1, account=f"A{n % 7}") for n in range(BATCH_RECORDS)]
+    result = take(ingest, source, lines(*records, posting("t-last", 1), hidden))
+    assert clashes == []
+    assert counts(result)[1:] == (BATCH_RECORDS + 2, BATCH_RECORDS + 1, 0, 1)
+
+
+def test_an_intake_whose_run_was_cut_off_before_its_event_gets_the_event_from_the_next_run(ingest, source):
+    sealed = ingest.ledger.sealed
+
+    def lost(entries):
+        if any(isinstance(entry.event, IntakeReceived) for entry in entries):
+            raise StoreUnavailable("the database went away")
+        return sealed(entries)
+
+    ingest.ledger.sealed = lost
+    with pytest.raises(StoreUnavailable):
+        take(ingest, source, lines(posting("t1", 5)))
+    ingest.ledger.sealed = sealed
+    take(ingest, source, lines(posting("t2", 6)))
+    stored = ingest.ledger._recorder.read_stream(feed_id(source))
+    received = [CATALOGUE.open(one, None).event for one in stored if one.name == "intake-received"]
+    assert len(received) == 2

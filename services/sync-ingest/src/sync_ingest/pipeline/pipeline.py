@@ -159,7 +159,7 @@ class Pipeline:
             self._identified([item for item, _ in some], [identity for _, identity in some])
         self._settle()
         if len(self._planner.deferred) == len(waiting):
-            self._quarantining.enter([orphan(self._run, item) for item, _ in self._planner.deferred])
+            self._quarantine([orphan(self._run, item) for item, _ in self._planner.deferred])
             self._planner.deferred = []
 
     def _batch(self, items: Sequence[Item]) -> None:
@@ -174,7 +174,7 @@ class Pipeline:
                 unreadable += self._master.book(master)
                 self._planner.forget_accounts()
             if unreadable:
-                self._quarantining.enter(unreadable)
+                self._quarantine(unreadable)
         if postings:
             self._postings(self._legible(postings))
 
@@ -185,8 +185,13 @@ class Pipeline:
         faults = [(item, unseen(cast("Posting", item.content))) for item in items]
         found = [hidden(item, column) for item, column in faults if column is not None]
         if found:
-            self._quarantining.enter(found)
+            self._quarantine(found)
         return [item for item, column in faults if column is None]
+
+    def _quarantine(self, found: Sequence[Quarantined]) -> None:
+        """Quarantines records when nothing is under way: the writing connection serves one thread at a time."""
+        self._settle()
+        self._quarantining.enter(found)
 
     def _postings(self, items: Sequence[Item]) -> None:
         postings = cast("list[Posting]", [item.content for item in items])
@@ -215,7 +220,7 @@ class Pipeline:
         if len(known) < len(items):
             detail = f"more than {EQUALS_MAX} rows without ids of their own"
             lost = [item for item, identity in zip(items, identities, strict=True) if identity is None]
-            self._quarantining.enter([refused(item, "file-oversized", detail) for item in lost])
+            self._quarantine([refused(item, "file-oversized", detail) for item in lost])
         if known:
             self._identified([item for item, _ in known], [identity for _, identity in known])
 

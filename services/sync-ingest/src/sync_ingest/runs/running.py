@@ -123,6 +123,7 @@ class Running(Repairing):
                 continue
             try:
                 if intakes:
+                    self._note_intakes(source, intakes)
                     with self._setting_aside(intakes):
                         results.append(self._book_and_certify(source, intakes, intakes[0].command, stated))
             except Unbookable:
@@ -153,6 +154,7 @@ class Running(Repairing):
             if group[0].repairs is not None and not self._was_released(group[0].repairs):
                 self.archive.intakes.discard(group)
                 continue
+            self._note_intakes(source, group)  # a crash may have come between keeping them and this
             try:
                 with self._setting_aside(group):
                     results.append(self._book_and_certify(source, group, group[0].command))
