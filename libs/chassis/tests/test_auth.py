@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import stat
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -200,3 +201,8 @@ def test_the_keys_of_an_issuer_come_from_its_published_set(tmp_path, key, now):
     file.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
     settings = TokenSettings(data=tmp_path, token_keys_file=file, token_issuer="bank")
     assert verifier_of(settings, now).verify(signed(key, CLAIMS)).subject == "teller-7"
+
+
+def test_a_draft_that_a_crash_left_stops_no_process_of_the_same_number(tmp_path):
+    (tmp_path / f"dev-token.{os.getpid()}.new").write_bytes(b"")
+    assert isinstance(development_key(tmp_path / "dev-token"), OKPKey)

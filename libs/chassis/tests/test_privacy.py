@@ -268,3 +268,18 @@ async def test_no_file_of_postgresql_holds_a_personal_value(
             assert secret.encode().hex().encode() not in one
         for material in kept:
             assert material not in one
+
+
+def test_a_connection_that_is_given_up_is_closed(key_ring: KeyRing) -> None:
+    key_ring.keys_for([A])
+    given_up, tries = key_ring._connection, []
+
+    def cancelled_once() -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            raise psycopg.errors.QueryCanceled
+        return len(tries)
+
+    assert key_ring._asked(cancelled_once) == 2
+    assert given_up is not None
+    assert given_up.closed

@@ -341,9 +341,7 @@ class KeyRing:
     def close(self) -> None:
         """Lets the connection go."""
         with self._database:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._let_go()
 
     def _asked(self, ask: Callable[[], T]) -> T:
         """Runs a query, once more over a new connection where the connection was lost.
@@ -354,8 +352,13 @@ class KeyRing:
             try:
                 return ask()
             except DATABASE_LOST:
-                self._connection = None
+                self._let_go()
                 return ask()
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _erase(self, gone: list[UUID]) -> int:
         connection = self._connected()

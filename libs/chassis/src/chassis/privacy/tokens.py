@@ -232,7 +232,8 @@ def development_key(file: Path) -> OKPKey:
 
 def _made(file: Path) -> bytes:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
+    # Not the process alone: in a container it has the number of the one that crashed before.
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as writing:
         writing.write(OKPKey.generate_key("Ed25519").as_pem(private=True))
