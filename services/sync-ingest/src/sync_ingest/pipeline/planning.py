@@ -1,6 +1,6 @@
 """What a batch of postings will do: decided on what the store holds and on what is under way."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, cast
 from uuid import UUID
@@ -69,10 +69,6 @@ class _New(msgspec.Struct, frozen=True, gc=False):
     account: _Account
     run_total: RunTotal
     reverses: Reversed | None = None
-
-    def reverses_one_of(self, new: Mapping[int, "_New"]) -> bool:
-        """Whether its original is one of these."""
-        return self.original is not None and self.original.int in new
 
 
 class Planner:
@@ -163,10 +159,7 @@ class Planner:
                 reversing.append(fresh)
         if reversing:
             self._plan_reversals(plan, new, reversing)
-            # A reversal is stored after its original, and only if its original is.
-            self._plan_entries(plan, sorted(new.values(), key=lambda fresh: fresh.reverses_one_of(new)))
-        else:
-            self._plan_entries(plan, new.values())
+        self._plan_entries(plan, _originals_first(new) if reversing else new.values())
         return plan
 
     def _run_total(self, account: _Account, currency: str) -> RunTotal:
@@ -309,3 +302,17 @@ class Planner:
                 original = fresh.reverses.posting_id
                 once, undone = undone_id(original), PostingUndone(source, original, identity)
                 entries.append(Entry(once, 1, undone, once, effective_at, intake, item.trace))
+
+
+def _originals_first(new: Mapping[int, _New]) -> Iterator[_New]:
+    """Postings as they came, but a reversal after its original: it is booked only if its original is."""
+    met: set[int] = set()
+    waiting: dict[int, list[_New]] = {}
+    for number, fresh in new.items():
+        original = None if fresh.original is None else fresh.original.int
+        if original is not None and original in new and original not in met:
+            waiting.setdefault(original, []).append(fresh)
+            continue
+        yield fresh
+        met.add(number)
+        yield from waiting.pop(number, ())
