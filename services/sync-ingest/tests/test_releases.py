@@ -417,3 +417,41 @@ class Failing:
         if name == "certify":
             raise CutOff
         return getattr(self.certificates, name)
+
+
+def test_a_dismissal_that_was_cut_off_is_finished_by_the_same_command(ingest, source, entry):
+    key = Command(f"4:anna:{source}", b"1")
+    ingest.reached = cut_off_at("after-dismissal")
+    with pytest.raises(CutOff):
+        ingest.dismiss(entry.id, key)
+    ingest.reached = lambda _: None
+    position = ingest.dismiss(entry.id, key)
+    assert waiting(ingest, source) == []
+    assert "quarantine-waiting" not in ingest.latest_certificate(source).findings.reasons
+    head = ingest.ledger.head_position()
+    assert (ingest.dismiss(entry.id, key), ingest.ledger.head_position()) == (position, head)
+
+
+def test_an_acknowledgement_that_was_cut_off_is_finished_by_the_same_command(ingest, source):
+    printed = [posting("p1", 100, balance_after_minor=100), posting("p2", 5, balance_after_minor=999)]
+    red = take(ingest, source, lines(*printed))
+    assert red.findings.status == "RED"
+    ingest.acting, key = ANNA, Command(f"4:anna:{source}", b"1")
+    ingest.reached = cut_off_at("after-acknowledgement")
+    with pytest.raises(CutOff):
+        ingest.acknowledge(red.certificate, command=key)
+    ingest.reached = lambda _: None
+    for _ in range(2):
+        assert ingest.acknowledge(red.certificate, command=key).findings.status != "RED"
+    assert len(ingest.certificates(source, None, 9)) == 2
+
+
+def test_the_person_for_whom_a_repair_was_proposed_is_no_second_person(ingest, source, entry):
+    ingest.acting = ANNA._replace(on_behalf_of="boris")
+    proposed = ingest.release(entry.id, lines(posting("t2", -5_000_001)))
+    for acting in (BORIS, ANNA, BORIS._replace(actor="carla", on_behalf_of="boris")):
+        ingest.acting = acting
+        with pytest.raises(SecondPersonNeeded):
+            ingest.approve(entry.id, proposed.repair)
+    ingest.acting = BORIS._replace(actor="carla")
+    assert counts(ingest.approve(entry.id, proposed.repair)) == (1, 1, 0, 0)

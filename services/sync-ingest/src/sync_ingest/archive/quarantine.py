@@ -44,8 +44,11 @@ class QuarantineEntry:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A repair that waits for a second person; `repaired` is sealed, `amounts_minor` are absolute sums by
-    currency."""
+    """A repair that waits for a second person.
+
+    `repaired` is sealed. `amounts_minor` are absolute sums by currency. `on_behalf_of` is the person for whom
+    `proposed_by` acted; neither of the two is a second person.
+    """
 
     entry: QuarantineId
     repair: UUID
@@ -55,6 +58,7 @@ class Proposal:
     proposed_by: str
     reason: str
     proposed_at: datetime
+    on_behalf_of: str | None = None
 
 
 _ENTRY: Final = 'id, source, intake, line, "column", reason, detail, raw_sealed, quarantined_at, status, kind, whole_file, "row"'
@@ -171,10 +175,12 @@ class Quarantine:
     def propose(self, proposal: Proposal) -> None:
         """Keeps a repair for a second person; it takes the place of one that was proposed before."""
         self._db.write(
-            "insert into {s}.proposals values (%s, %s, %s, %s, %s::jsonb, %s, %s, %s) on conflict (entry) do update"
-            " set (repair, repaired, records, amounts_minor, proposed_by, reason, proposed_at) = (excluded.repair,"
-            " excluded.repaired, excluded.records, excluded.amounts_minor, excluded.proposed_by, excluded.reason,"
-            " excluded.proposed_at)",
+            "insert into {s}.proposals (entry, repair, repaired, records, amounts_minor, proposed_by, reason,"
+            " proposed_at, on_behalf_of) values (%s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s)"
+            " on conflict (entry) do update set (repair, repaired, records, amounts_minor, proposed_by, reason,"
+            " proposed_at, on_behalf_of) = (excluded.repair, excluded.repaired, excluded.records,"
+            " excluded.amounts_minor, excluded.proposed_by, excluded.reason, excluded.proposed_at,"
+            " excluded.on_behalf_of)",
             (
                 proposal.entry,
                 proposal.repair,
@@ -184,13 +190,14 @@ class Quarantine:
                 proposal.proposed_by,
                 proposal.reason,
                 proposal.proposed_at,
+                proposal.on_behalf_of,
             ),
         )
 
     def proposals(self, entries: Sequence[QuarantineId]) -> dict[QuarantineId, Proposal]:
         """The repairs that wait for a second person, by entry."""
         rows = self._db.rows(
-            "select entry, repair, repaired, records, amounts_minor::text, proposed_by, reason, proposed_at"
+            "select entry, repair, repaired, records, amounts_minor::text, proposed_by, reason, proposed_at, on_behalf_of"
             " from {s}.proposals where entry = any(%s)",
             (list(entries),),
         )
@@ -204,8 +211,9 @@ class Quarantine:
                 by,
                 why,
                 at,
+                behalf,
             )
-            for entry, repair, repaired, records, amounts, by, why, at in rows
+            for entry, repair, repaired, records, amounts, by, why, at, behalf in rows
         }
 
     def waiting(self, source: str | None = None) -> int:

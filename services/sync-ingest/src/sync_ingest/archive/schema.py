@@ -125,10 +125,11 @@ create unlogged table if not exists {schema}.partial_sums (
 create index if not exists partial_sums_of on {schema}.partial_sums (source, run, kind, account);
 """
 """Partial sums of runs that are under way. A crash of the server may empty it: its runs end with it."""
+PROPOSERS_SQL: Final = "alter table {schema}.proposals add column if not exists on_behalf_of text;"
 TABLES: Final = Tables(
     "ingest",
     "ingest",
     writer_role(STORE_SCHEMA),
-    (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL, PARTIAL_SUMS_SQL),
+    (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL, PARTIAL_SUMS_SQL, PROPOSERS_SQL),
 )
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""

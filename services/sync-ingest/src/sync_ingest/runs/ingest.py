@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
+from chassis.write.events import RecordedEvent
 from chassis.write.store import Command
 
 from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
@@ -69,7 +70,8 @@ class Ingest(Running):
             proposal = self.archive.quarantine.proposals([quarantined]).get(quarantined)
             if proposal is None or proposal.repair != repair:
                 raise ProposalUnknown(repair)
-            if proposal.proposed_by in {self.acting.actor, self.acting.on_behalf_of}:
+            proposing = {proposal.proposed_by, proposal.on_behalf_of} - {None}
+            if proposing & {self.acting.actor, self.acting.on_behalf_of}:
                 raise SecondPersonNeeded(repair)
             repaired = self._open_proposal(source, proposal)
             self._checked_repair(entry, repaired)
@@ -80,6 +82,9 @@ class Ingest(Running):
         source = self._entry(quarantined).source
         with self._traced("ingest dismiss"), self._locked(source, command):
             if done := self._outcome_after_crash(source, command):
+                if self._is_cut_off(source, done):
+                    self._note_resolved([quarantined])
+                    self._certify_anew(source)
                 return done[-1].position or 0
             self._acts_with_reason()
             entry = self._to_resolve(quarantined)
@@ -88,6 +93,7 @@ class Ingest(Running):
             event = QuarantinedRecordDismissed(source=source, quarantine=entry.id)
             written = Entry(stream, head + 1, event, resolved_id(entry.id), now, entry.intake)
             position = self._append_for(command, [written])
+            self.reached("after-dismissal")
             self.archive.quarantine.resolved([entry.id], "dismissed")
             self._certify_anew(source)
             return position
@@ -141,7 +147,8 @@ class Ingest(Running):
         )
         sealed = self.vault.seal_bytes(stream, f"proposal|{repair}", repaired)
         reason = worded(self.acting.reason or "")
-        proposal = Proposal(entry.id, repair, sealed, records, amounts_minor, self.acting.actor, reason, now)
+        by, behalf = self.acting.actor, self.acting.on_behalf_of
+        proposal = Proposal(entry.id, repair, sealed, records, amounts_minor, by, reason, now, behalf)
         head = self.ledger.heads([stream]).get(stream, 0)
         event = RepairProposed(
             source=entry.source,
@@ -172,7 +179,10 @@ class Ingest(Running):
         worded(self.acting.reason or "")
         source = named.source
         with self._traced("ingest acknowledge"), self._locked(source, command):
-            if not self._outcome(command):
+            if done := self._outcome(command):
+                if self._is_cut_off(source, done):
+                    self._acknowledged(source, certificate, _acknowledged_in(done))
+            else:
                 standing = self.archive.contradictions.open_under(source, named.number, only)
                 if not standing:
                     raise NothingToAcknowledge(str(certificate))
@@ -187,10 +197,19 @@ class Ingest(Running):
                     version = head + len(entries) + 1
                     entries.append(Entry(stream, version, event, None, now, IntakeId(certificate)))
                 self._append_for(command, entries)
-                self.archive.contradictions.acknowledge(source, standing)
-                self._certify_anew(source, certificate)
+                self.reached("after-acknowledgement")
+                self._acknowledged(source, certificate, standing)
             latest = self.latest_certificate(source)
             return latest or named
+
+    def _acknowledged(self, source: str, certificate: UUID, contradictions: Sequence[UUID]) -> None:
+        self.archive.contradictions.acknowledge(source, contradictions)
+        self._certify_anew(source, certificate)
+
+    def _is_cut_off(self, source: str, done: Sequence[RecordedEvent]) -> bool:
+        """Whether a crash came after these events: no certificate, and nothing else, was stored after them."""
+        stream = feed_id(source)
+        return self.ledger.heads([stream]).get(stream) == done[-1].version
 
     def schedule(self, source: str, every_seconds: int) -> None:
         """Says how often a source sends; it is stale when it is silent for longer."""
@@ -201,3 +220,9 @@ class Ingest(Running):
             event = SourceScheduled(source=source, every_seconds=every_seconds)
             self._append([Entry(stream, head + 1, event, None, now, IntakeId(feed_id(source)))])
             self.archive.sources.schedule(source, every_seconds)
+
+
+def _acknowledged_in(events: Sequence[RecordedEvent]) -> list[UUID]:
+    """The contradictions that these events say are acknowledged."""
+    acknowledged = [one.event for one in events if isinstance(one.event, ContradictionsAcknowledged)]
+    return [contradiction for event in acknowledged for contradiction in event.contradictions]

@@ -108,4 +108,5 @@ def released_or_proposed(events: Sequence[RecordedEvent]) -> RunResult | Proposa
         meta.actor,
         meta.reason or "",
         meta.effective_at,
+        meta.on_behalf_of,
     )
