@@ -96,7 +96,9 @@ def test_a_token_says_who_calls(verifier, key):
         {"roles": [1]},
         {"roles": ["r"] * 101},
         {"post": 1},
+        {"post": "P1\nforged"},
         {"on_behalf_of": {}},
+        {"on_behalf_of": "boris\x00"},
     ],
 )
 def test_a_token_that_says_something_else_is_not_believed(verifier, key, change):

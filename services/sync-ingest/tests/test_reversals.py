@@ -69,6 +69,10 @@ def test_a_reversal_whose_original_comes_in_a_later_feed_settles_by_itself(inges
     assert waiting(ingest, source) == ["reversal-without-original"]
     assert take(ingest, source, PAID).posted == 1
     assert waiting(ingest, source) == []
+    left = "select count(*) from {s}.awaited_originals where source = %s"
+    assert ingest.archive._db.rows(left, (source,)) == [(0,)], (
+        "what is settled is not looked at by every later run"
+    )
     assert held(ingest, source) == [(-100, None, None), (100, "card", DAY)]
     again = take(ingest, source, BACK, PAID)
     assert (again.posted, again.duplicates, again.quarantined) == (0, 2, 0)

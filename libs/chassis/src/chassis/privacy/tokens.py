@@ -152,10 +152,10 @@ def _caller(claims: dict[str, Any], issuer: str, audience: str, now: float) -> C
     ):
         raise TokenInvalid("the token names nobody")
     if not all(
-        each is None or (isinstance(each, str) and len(each) <= SUBJECT_CHARACTERS_MAX)
+        each is None or (isinstance(each, str) and len(each) <= SUBJECT_CHARACTERS_MAX and each.isprintable())
         for each in (post, behalf)
     ):
-        raise TokenInvalid("the token's post is not valid")
+        raise TokenInvalid("the token's post, or for whom it acts, is not valid")
     if (
         not isinstance(roles, list)
         or len(roles) > ROLES_MAX

@@ -154,13 +154,17 @@ class Quarantine:
         return [QuarantineId(row[0]) for row in found]
 
     def resolved(self, entries: Sequence[QuarantineId], status: QuarantineStatus) -> None:
-        """Marks entries as released or dismissed; a repair that was proposed for them is proposed no more."""
+        """Marks entries as released or dismissed.
+
+        A repair that was proposed for them is proposed no more, and they wait for no original.
+        """
         with self._db.writing():
             self._db.execute(
                 "update {s}.quarantine set status = %s where id = any(%s) and status = 'waiting'",
                 (status, list(entries)),
             )
             self._db.execute("delete from {s}.proposals where entry = any(%s)", (list(entries),))
+            self._db.execute("delete from {s}.awaited_originals where quarantine = any(%s)", (list(entries),))
 
     def superseded(self, entries: Sequence[QuarantineId]) -> None:
         """Marks entries as released because their bytes are read in another way now.
