@@ -324,6 +324,23 @@ async def test_who_always_loses_gives_the_batch_back():
     assert world.documents.rounds == CONFLICT_ROUNDS_MAX + 1
 
 
+async def test_who_wins_in_the_last_round_has_written():
+    class Lost(MemoryDocuments):
+        rounds = 0
+
+        @override
+        async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+            self.rounds += collection == "lists"
+            if collection == "lists" and self.rounds <= CONFLICT_ROUNDS_MAX:
+                return Written([change.id for change in changes])
+            return await super().write(collection, changes)
+
+    words = written_down([(0, "a")])
+    world = World(Lost())
+    await world.projectors[0].apply(words.all())
+    assert world.found == folded(world.view, words.all())
+
+
 async def test_too_much_poison_holds_the_view_and_not_thousands_of_subjects():
     world = World(MemoryDocuments())
     words = written_down([(0, "poison"), (0, "a")])

@@ -441,7 +441,7 @@ class Projector:
             again, refused = await self._write(retry)
             alone |= retry.troubled | refused
             again -= alone
-        else:
+        if again:
             raise Contended(f"{self.view.name}: {len(again)} subjects are written by others all the time")
         self._cache.clear()
         for events in prepared.of(alone).values():
