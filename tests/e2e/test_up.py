@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from crm_cli import run_file
 from devservers import process_began
@@ -212,6 +214,29 @@ def test_the_page_for_front_ends_runs_as_it_stands(up: Up) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1:] == ["304"]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", ["operator", "analyst"])
+def test_the_commands_of_a_page_run_as_they_stand(up: Up, name: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    program = Path(sys.executable).parent
+    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=tmp_path,
+            env=environment(up.data, PATH=f"{program}{os.pathsep}{os.environ['PATH']}"),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, (block, done.stderr)
+    for question in re.findall(r"```sql\n(.*?)```", page, re.DOTALL):
+        rows = duckdb.sql(question.replace("'postings", f"'{tmp_path}/postings")).fetchall()
+        postings = (tmp_path / "postings.jsonl").read_text(encoding="utf-8").splitlines()
+        assert sum(row[2] for row in rows) == len(postings)
+        assert sum(row[3] for row in rows) == sum(json.loads(each)["amount_minor"] for each in postings)
 
 
 @pytest.mark.requirement("D02")
