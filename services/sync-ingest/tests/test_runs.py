@@ -555,7 +555,14 @@ def test_a_file_that_begins_in_the_middle_names_the_openings_that_it_lacks(inges
     assert len({p.account_id for p in result.findings.problems}) == len(lacking) > 10
 
 
-POINTS = ["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
+POINTS = [
+    "after-intake",
+    "before-append",
+    "mid-batch",
+    "after-append",
+    "before-progress",
+    "before-certificate",
+]
 
 
 @pytest.fixture

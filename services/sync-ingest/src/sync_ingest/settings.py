@@ -13,7 +13,9 @@ from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY
 from sync_ingest.domain.sources import SourceNameInvalid, checked_source
 from sync_ingest.runs.choices import RELEASE_APPROVAL_MINOR, IngestSettings
 
-CrashPoint = Literal["after-intake", "mid-batch", "after-append", "before-progress", "before-certificate"]
+CrashPoint = Literal[
+    "after-intake", "before-append", "mid-batch", "after-append", "before-progress", "before-certificate"
+]
 
 
 class SyncIngestSettings(Settings):

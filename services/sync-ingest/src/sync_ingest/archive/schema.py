@@ -126,10 +126,20 @@ create index if not exists partial_sums_of on {schema}.partial_sums (source, run
 """
 """Partial sums of runs that are under way. A crash of the server may empty it: its runs end with it."""
 PROPOSERS_SQL: Final = "alter table {schema}.proposals add column if not exists on_behalf_of text;"
+DESCRIBING_SQL: Final = """
+alter table {schema}.descriptions add column if not exists before_revision int,
+    add column if not exists before_digest text;
+alter table {schema}.intakes add column if not exists described_line bigint,
+    add column if not exists described_line_before bigint, add column if not exists described_by uuid;
+"""
+"""What a batch of master data is about to describe is noted before its events are stored, with what stood before.
+
+It counts where its event is in the store. Rows from before this step have neither, and count.
+"""
 TABLES: Final = Tables(
     "ingest",
     "ingest",
     writer_role(STORE_SCHEMA),
-    (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL, PARTIAL_SUMS_SQL, PROPOSERS_SQL),
+    (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL, PARTIAL_SUMS_SQL, PROPOSERS_SQL, DESCRIBING_SQL),
 )
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""

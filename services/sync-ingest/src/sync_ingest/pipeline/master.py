@@ -1,11 +1,12 @@
 """Master data: what a source says of parties, accounts and what belongs to them, as events where it is new."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID, uuid5
 
 from sync_ingest.adapters.port import Item
 from sync_ingest.domain.booking import MasterEvent, days_of, described, stream_of, subject_of
+from sync_ingest.domain.descriptions import NOT_DESCRIBED, Described, Description
 from sync_ingest.domain.events import AccountSeen
 from sync_ingest.domain.holders import changed_rights, holders_of, written
 from sync_ingest.domain.identities import content_digest, described_id, seen_id
@@ -35,6 +36,7 @@ class MasterData:
     def __init__(self, run: Run, repeats: OlderRepeats) -> None:
         self._run = run
         self._repeats = repeats
+        self._through: dict[UUID, int] = {}
 
     def book(self, items: Sequence[Item]) -> list[Quarantined]:
         """Stores what the records describe anew; returns those that cannot be booked. Raises AppendConflict."""
@@ -48,18 +50,24 @@ class MasterData:
                 found.append(refusal)
             else:
                 stated.append((item, record))
-        latest = [each for each in stated if self._is_new(each[0])]
+        latest = [each for each in stated if self._is_new(each[0]) and not self._was_described(each[0])]
         self._run.refuse(found)
         for attempt in range(CONFLICT_RETRIES_MAX):
-            entries, revisions = self._describe(latest)
+            entries, subjects, before = self._describe(latest)
+            by = next((entry.identity for entry in reversed(entries)), None)
+            described = Described(subjects, self._lines(items), by)
+            if described.lines:
+                # Before the events, with what stood: whoever comes after a crash sees by them which of both counts.
+                self._run.book.describe(described, before)
+                self._run.reached("before-append")
             try:
                 self._run.append(entries)
             except AppendConflict:
                 if attempt + 1 == CONFLICT_RETRIES_MAX:
                     raise
                 continue
+            self._through.update({intake: line for intake, (_, line) in described.lines.items()})
             self._run.reached("before-progress")
-            self._run.book.describe(revisions)
             break
         self._run.totals.master_records += len(stated)
         if len(latest) < len(stated) or self._repeats.any:
@@ -97,6 +105,20 @@ class MasterData:
         of_intake = self._run.intakes[item.file]
         return of_intake.open and of_intake.waited is None
 
+    def _was_described(self, item: Item) -> bool:
+        """Whether it was described when its intake, which no certificate covers yet, was read before."""
+        return item.line <= self._run.intakes[item.file].described_line
+
+    def _lines(self, items: Sequence[Item]) -> dict[UUID, tuple[int, int]]:
+        """Of each intake that is described, up to which line it was before, and is with these."""
+        found: dict[UUID, tuple[int, int]] = {}
+        for item in items:
+            of_intake = self._run.intakes[item.file]
+            if of_intake.kept and self._is_new(item) and not self._was_described(item):
+                stood = self._through.get(of_intake.intake, of_intake.described_line)
+                found[of_intake.intake] = (stood, item.line)
+        return found
+
     def _waits(self, item: Item) -> bool:
         of_intake = self._run.intakes[item.file]
         return of_intake.open and item.line in (of_intake.waited or ())
@@ -109,7 +131,7 @@ class MasterData:
         keys = self._run.ledger.digest_keys(list(dict.fromkeys(streams)))
         standing = self._run.book.descriptions(list(dict.fromkeys(subjects)))
         for (item, record), subject, stream in zip(stated, subjects, streams, strict=True):
-            _, before = standing.get(subject) or (0, "")
+            _, before = standing.get(subject, NOT_DESCRIBED)
             for part, differs in self._differing(record, subject, before, keys.get(stream)):
                 at = ReadAt(item.file, item.line) if differs and not self._is_new(item) else None
                 self._repeats.note(part, at)
@@ -133,23 +155,24 @@ class MasterData:
 
     def _describe(
         self, latest: Sequence[tuple[Item, MasterRecord]]
-    ) -> tuple[list[Entry], dict[UUID, tuple[int, str]]]:
+    ) -> tuple[list[Entry], dict[UUID, Description], Mapping[UUID, Description]]:
+        """The events, the last descriptions with them, and those that stood before."""
         ids = self._run.ids
         subjects = [subject_of(ids, self._run.source, record) for _, record in latest]
         streams = [stream_of(ids, self._run.source, record) for _, record in latest]
         keys = self._run.ledger.digest_keys(list(dict.fromkeys(streams)))
         told = self._run.book.descriptions(list(dict.fromkeys(subjects)))
-        revisions: dict[UUID, tuple[int, str]] = {}
+        revisions: dict[UUID, Description] = {}
         wanted = []
         for (item, record), subject, stream in zip(latest, subjects, streams, strict=True):
-            revision, before = revisions.get(subject) or told.get(subject) or (0, "")
+            revision, before = revisions.get(subject) or told.get(subject, NOT_DESCRIBED)
             after, events = self._changes(record, before, keys.get(stream, b""))
             for event in events:
                 revision += 1
                 identity = described_id(subject, revision)
                 wanted.append((item, record, stream, event, identity))
             if after != before:
-                revisions[subject] = (revision, after)
+                revisions[subject] = Description(revision, after)
         known = self._run.ledger.known([identity for *_, identity in wanted])
         heads = self._run.heads_of([stream for _, _, stream, _, _ in wanted])
         entries = []
@@ -165,7 +188,7 @@ class MasterData:
             head += 1
             heads[stream] = head
             entries.append(Entry(stream, head, event, identity, effective_at, intake, item.trace))
-        return entries, revisions
+        return entries, revisions, told
 
     def _changes(
         self, record: MasterRecord, before: str, digest_key: bytes

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from chassis.write.events import Event, StoredEvent
 
+from sync_ingest.domain.descriptions import Described, Description
 from sync_ingest.domain.events import FeedRecordQuarantined
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.domain.records import Covers, Posting, Unreadable
@@ -95,12 +96,12 @@ class QuarantineBook(Protocol):
         """Lists entries with their records and rows; a second time changes nothing."""
         ...
 
-    def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
-        """Revision and digest of the last description of each subject."""
+    def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, Description]:
+        """The last description of each subject that has one."""
         ...
 
-    def describe(self, revisions: Mapping[UUID, tuple[int, str]]) -> None:
-        """Remembers last descriptions."""
+    def describe(self, described: Described, before: Mapping[UUID, Description]) -> None:
+        """Notes what is described next, and what stood before: that counts where the events are not stored."""
         ...
 
     def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:
@@ -135,3 +136,7 @@ class FeedIntake:
     """What every record of its format is, where that is known."""
     waited: frozenset[int] | None = None
     """Of an intake that is read once more, the lines that waited: other master data are as they were."""
+    described_line: int = 0
+    """Up to this line its master data were described when it was read before."""
+    kept: bool = True
+    """Whether there is such an intake: of what is only tried nothing is noted."""

@@ -144,7 +144,9 @@ class Booking(Certifying):
             source,
             self.ids,
             ledger,
-            ArchivedQuarantine(self.archive, self.vault, self.now, source, self._folding(source)),
+            ArchivedQuarantine(
+                self.archive, self.vault, self.now, source, self._folding(source), self.ledger.known
+            ),
             now=self.now,
             bank_time=self.settings.bank_time,
             certified_through=previous.findings.booked_through if previous else None,
@@ -170,6 +172,7 @@ class Booking(Certifying):
         adapter = self.adapters(intakes[0].format, intakes[0].mapping, kept=True)
         files, origins, met = [], [], set[IntakeId]()
         readings = self.archive.intakes.readings(intakes)
+        described = self.archive.descriptions.lines([intake.id for intake in intakes], self.ledger.known)
         for intake in intakes:
             name = self._name_of(intake)
             files.append(FeedFile(name, intake.size_bytes, self._opener(intake)))
@@ -184,6 +187,7 @@ class Booking(Certifying):
                     readings=frozenset([intake.id]) if intake.repairs else readings[intake.id],
                     kind="posting" if intake.format == "csv" else None,
                     waited=self.archive.quarantine.waiting_lines(intake.again) if intake.again else None,
+                    described_line=described[intake.id],
                 )
             )
             met.add(intake.id)

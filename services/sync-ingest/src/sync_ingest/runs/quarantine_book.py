@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sync_ingest.archive.archive import Archive
 from sync_ingest.archive.quarantine import QuarantineEntry
+from sync_ingest.domain.descriptions import Described, Description
 from sync_ingest.domain.events import FeedRecordQuarantined
 from sync_ingest.domain.identities import IntakeId, QuarantineId, feed_id
 from sync_ingest.domain.totals import AccountCurrency, AccountTotal
@@ -23,6 +24,7 @@ class ArchivedQuarantine:
     now: Callable[[], datetime]
     source: str
     folding: Folding
+    known: Callable[[Sequence[UUID]], set[UUID]]
 
     def ledger_totals(self, accounts: Sequence[UUID]) -> dict[AccountCurrency, AccountTotal]:
         return self.folding.totals(accounts)
@@ -66,11 +68,11 @@ class ArchivedQuarantine:
     def _sealed(self, event: FeedRecordQuarantined, raw: bytes) -> bytes:
         return self.vault.seal_bytes(feed_id(event.source), f"quarantine|{event.quarantine}", raw)
 
-    def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, tuple[int, str]]:
-        return self.archive.descriptions.of(subjects)
+    def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, Description]:
+        return self.archive.descriptions.of(subjects, self.known)
 
-    def describe(self, revisions: Mapping[UUID, tuple[int, str]]) -> None:
-        self.archive.descriptions.note(revisions)
+    def describe(self, described: Described, before: Mapping[UUID, Description]) -> None:
+        self.archive.descriptions.note(described, before)
 
     def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:
         self.archive.quarantine.await_originals(source, originals)

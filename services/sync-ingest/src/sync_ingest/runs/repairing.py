@@ -102,7 +102,8 @@ class Repairing(Booking):
             raise RepairRefused(f"it holds {', '.join(kinds)} where {wanted} was quarantined")
         pipeline = self._pipeline(entry.source, Dry(self.ledger), whole=True)
         try:
-            for _ in pipeline.book([items], [FeedIntake(entry.id, "repair", open=True, covers="parts")]):
+            tried = FeedIntake(entry.id, "repair", open=True, covers="parts", kept=False)
+            for _ in pipeline.book([items], [tried]):
                 pass
         except Bookable:
             return items
