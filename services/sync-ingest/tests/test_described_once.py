@@ -145,6 +145,17 @@ def test_a_description_from_before_what_stood_was_noted_counts(ingest, source):
     assert phones(ingest, source) == [X, Y]
 
 
+def test_events_of_an_earlier_version_that_crashed_before_it_noted_them_are_not_doubled(ingest, source):
+    keep(ingest, source, file_of(party(X), holder("owner")))
+    db = ingest.archive.descriptions._db
+    subjects = [ingest.ids.party(source, "P1"), ingest.ids.of_source("holders", source, "A1")]
+    db.write("delete from {s}.descriptions where subject = any(%s)", (subjects,))
+    db.write("update {s}.intakes set described_line = null, described_by = null where source = %s", (source,))
+    ingest.close_window(source)
+    run(ingest, source, file_of(party(X), holder("owner")), file_of(party(Y)))
+    assert described(ingest, source) == {("phone", "P1"): [X, Y], ("role", "P1"): ["owner"]}
+
+
 @pytest.mark.parametrize("point", ["before-append", "before-progress"])
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_a_crash_in_any_batch_of_an_intake_loses_and_doubles_nothing(ingest, source, point, batch):
