@@ -33,7 +33,7 @@ def holder(role, name="P1"):
 def file_of(*records):
     """Bytes that no other file has."""
     line = PartyRecord(party=f"of-file-{next(_FILES)}")
-    content = b"".join(msgspec.json.encode(record) + b"\n" for record in (*records, line))
+    content = b"".join(msgspec.json.encode(record) + b"\n" for record in (line, *records))
     return FeedContent("file", lambda: io.BytesIO(content))
 
 
@@ -132,13 +132,29 @@ def test_a_crash_before_the_events_of_a_second_description_leaves_the_first(inge
     assert described(ingest, source) == {("phone", "P1"): [X, Y], ("role", "P1"): ["owner", "joint"]}
 
 
+def test_what_a_crash_left_does_not_count_when_another_intake_takes_its_identity(ingest, source):
+    lost = FeedContent("f", lambda: io.BytesIO(msgspec.json.encode(holder("owner", "P2")) + b"\n" + LAST))
+    assert crash(ingest, "before-append", lambda: keep(ingest, source, lost))
+    assert crash(ingest, "before-progress", lambda: keep(ingest, source, FeedContent("f", last_alone)))
+    assert described(ingest, source) == {("phone", "P1"): [X]}
+    ingest.close_window(source)
+    assert described(ingest, source) == {("phone", "P1"): [X], ("role", "P2"): ["owner"]}
+
+
+LAST = msgspec.json.encode(party(X)) + b"\n"
+
+
+def last_alone():
+    return io.BytesIO(LAST)
+
+
 def test_a_description_from_before_what_stood_was_noted_counts(ingest, source):
     """Rows of an earlier version have no former description, and intakes have no line."""
     first = file_of(party(X))
     keep(ingest, source, first)
     ingest.close_window(source)
     ingest.archive.descriptions._db.write(
-        "update {s}.descriptions set before_revision = null, before_digest = null where subject = %s",
+        "update {s}.descriptions set before_revision = null, before_digest = null, described_by = null where subject = %s",
         (ingest.ids.party(source, "P1"),),
     )
     run(ingest, source, file_of(party(X)), file_of(party(Y)))

@@ -1,7 +1,7 @@
 """The last description of parties, accounts and what belongs to them, and up to which line intakes were described.
 
-Both are noted in one transaction, before the events that describe are stored in another one. What is noted counts where
-its event is in the store; a crash in between leaves what stood before, which is noted beside it.
+Both are noted in one transaction, before the events that describe are stored in another one. What stood before is
+noted beside it, and put back by the next one who holds the source where a crash came in between.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sync_ingest.archive.connection import ArchiveConnection
 from sync_ingest.domain.descriptions import NOT_DESCRIBED, Described, Description
-from sync_ingest.domain.identities import described_id
 
 Known = Callable[[Sequence[UUID]], Collection[UUID]]
 """The identities among these that the event store holds."""
@@ -21,52 +20,63 @@ class Descriptions:
     def __init__(self, db: ArchiveConnection) -> None:
         self._db = db
 
-    def of(self, subjects: Sequence[UUID], known: Known) -> dict[UUID, Description]:
+    def of(self, subjects: Sequence[UUID]) -> dict[UUID, Description]:
         """The last description of each subject that has one."""
         rows = self._db.rows(
-            "select subject, revision, digest, before_revision, before_digest from {s}.descriptions"
-            " where subject = any(%s)",
+            "select subject, revision, digest from {s}.descriptions where subject = any(%s)",
             (list(subjects),),
         )
-        # A row without what stood before is of a description that was stored first.
-        doubtful = {row[0]: described_id(row[0], row[1]) for row in rows if row[3] is not None}
-        stored = known(list(doubtful.values())) if doubtful else ()
-        found = {}
-        for subject, revision, digest, before_revision, before_digest in rows:
-            if subject not in doubtful or doubtful[subject] in stored:
-                found[subject] = Description(revision, digest)
-            else:
-                found[subject] = Description(before_revision, before_digest)
-        return found
+        return {row[0]: Description(*row[1:]) for row in rows}
 
-    def lines(self, intakes: Sequence[UUID], known: Known) -> dict[UUID, int]:
+    def lines(self, intakes: Sequence[UUID]) -> dict[UUID, int]:
         """Up to which line the master data of each intake were described; 0 where none were."""
         rows = self._db.rows(
-            "select id, described_line, described_line_before, described_by from {s}.intakes where id = any(%s)",
-            (list(intakes),),
+            "select id, described_line from {s}.intakes where id = any(%s)", (list(intakes),)
         )
-        doubtful = list({by for *_, by in rows if by is not None})
-        stored = known(doubtful) if doubtful else ()
-        return {
-            intake: (line if by is None or by in stored else before) or 0 for intake, line, before, by in rows
-        }
+        return {intake: line or 0 for intake, line in rows}
+
+    def restore(self, source: str, known: Known) -> None:
+        """Puts back what stood before batches that were noted and never stored.
+
+        Before anything else is described: another batch may take the identity by which this one is known.
+        """
+        noted = [
+            row[0]
+            for row in self._db.rows(
+                "select distinct described_by from {s}.intakes"
+                " where source = %s and certificate is null and described_by is not null",
+                (source,),
+            )
+        ]
+        lost = list(set(noted).difference(known(noted))) if noted else []
+        if lost:
+            with self._db.writing():
+                self._db.execute(
+                    "update {s}.descriptions set revision = before_revision, digest = before_digest,"
+                    " described_by = null where described_by = any(%s)",
+                    (lost,),
+                )
+                self._db.execute(
+                    "update {s}.intakes set described_line = described_line_before, described_by = null"
+                    " where source = %s and certificate is null and described_by = any(%s)",
+                    (source, lost),
+                )
 
     def note(self, described: Described, before: Mapping[UUID, Description]) -> None:
         """Notes what is about to be described, with what stood before."""
-        rows = []
-        for subject, now in described.subjects.items():
-            stood = before.get(subject, NOT_DESCRIBED)
-            # Without an event of its own there is nothing that could be lost.
-            undone = stood if now.revision != stood.revision else (None, None)
-            rows.append((subject, *now, *undone))
+        rows = [
+            (subject, *now, *before.get(subject, NOT_DESCRIBED), described.by)
+            for subject, now in described.subjects.items()
+        ]
         with self._db.writing(), self._db.connection.cursor() as cursor:
             if rows:
                 cursor.executemany(
                     self._db.composed(
-                        "insert into {s}.descriptions (subject, revision, digest, before_revision, before_digest)"
-                        " values (%s, %s, %s, %s, %s) on conflict (subject) do update set"
+                        "insert into {s}.descriptions (subject, revision, digest, before_revision, before_digest,"
+                        " described_by) values (%s, %s, %s, %s, %s, %s) on conflict (subject) do update set"
                         " revision = excluded.revision, digest = excluded.digest,"
-                        " before_revision = excluded.before_revision, before_digest = excluded.before_digest"
+                        " before_revision = excluded.before_revision, before_digest = excluded.before_digest,"
+                        " described_by = excluded.described_by"
                     ),
                     rows,
                 )

@@ -128,13 +128,13 @@ create index if not exists partial_sums_of on {schema}.partial_sums (source, run
 PROPOSERS_SQL: Final = "alter table {schema}.proposals add column if not exists on_behalf_of text;"
 DESCRIBING_SQL: Final = """
 alter table {schema}.descriptions add column if not exists before_revision int,
-    add column if not exists before_digest text;
+    add column if not exists before_digest text, add column if not exists described_by uuid;
 alter table {schema}.intakes add column if not exists described_line bigint,
     add column if not exists described_line_before bigint, add column if not exists described_by uuid;
 """
 """What a batch of master data is about to describe is noted before its events are stored, with what stood before.
 
-It counts where its event is in the store. Rows from before this step have neither, and count.
+`described_by` is an event of the batch: where it is not in the store, what stood before is put back.
 """
 TABLES: Final = Tables(
     "ingest",

@@ -52,12 +52,14 @@ class MasterData:
                 stated.append((item, record))
         latest = [each for each in stated if self._is_new(each[0]) and not self._was_described(each[0])]
         self._run.refuse(found)
+        named = {subject_of(self._run.ids, self._run.source, record) for _, record in latest}
+        before = self._run.book.descriptions(list(named))
         for attempt in range(CONFLICT_RETRIES_MAX):
-            entries, subjects, before = self._describe(latest)
+            entries, subjects = self._describe(latest, before)
             by = next((entry.identity for entry in reversed(entries)), None)
             described = Described(subjects, self._lines(items), by)
             if described.lines:
-                # Before the events, with what stood: whoever comes after a crash sees by them which of both counts.
+                # Before the events, with what stood: whoever comes after a crash puts it back where they are not stored.
                 self._run.book.describe(described, before)
                 self._run.reached("before-append")
             try:
@@ -154,14 +156,13 @@ class MasterData:
         return [(subject, content_digest(same_content(record), digest_key) != before)]
 
     def _describe(
-        self, latest: Sequence[tuple[Item, MasterRecord]]
-    ) -> tuple[list[Entry], dict[UUID, Description], Mapping[UUID, Description]]:
-        """The events, the last descriptions with them, and those that stood before."""
+        self, latest: Sequence[tuple[Item, MasterRecord]], told: Mapping[UUID, Description]
+    ) -> tuple[list[Entry], dict[UUID, Description]]:
+        """The events, and the last descriptions with them; `told` are those that stand."""
         ids = self._run.ids
         subjects = [subject_of(ids, self._run.source, record) for _, record in latest]
         streams = [stream_of(ids, self._run.source, record) for _, record in latest]
         keys = self._run.ledger.digest_keys(list(dict.fromkeys(streams)))
-        told = self._run.book.descriptions(list(dict.fromkeys(subjects)))
         revisions: dict[UUID, Description] = {}
         wanted = []
         for (item, record), subject, stream in zip(latest, subjects, streams, strict=True):
@@ -188,7 +189,7 @@ class MasterData:
             head += 1
             heads[stream] = head
             entries.append(Entry(stream, head, event, identity, effective_at, intake, item.trace))
-        return entries, revisions, told
+        return entries, revisions
 
     def _changes(
         self, record: MasterRecord, before: str, digest_key: bytes

@@ -101,7 +101,7 @@ class QuarantineBook(Protocol):
         ...
 
     def describe(self, described: Described, before: Mapping[UUID, Description]) -> None:
-        """Notes what is described next, and what stood before: that counts where the events are not stored."""
+        """Notes what is described next, and what stood before: it is put back where the events are not stored."""
         ...
 
     def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:

@@ -138,15 +138,16 @@ class Booking(Certifying):
     def _pipeline(
         self, source: str, ledger: LedgerPort, *, whole: bool = False, trial: bool = False
     ) -> Pipeline:
+        self.archive.descriptions.restore(
+            source, self.ledger.known
+        )  # a booking before this one may have failed
         previous = self.latest_certificate(source)
         partial_sums = self.archive.partial_sums.of(source)
         return Pipeline(
             source,
             self.ids,
             ledger,
-            ArchivedQuarantine(
-                self.archive, self.vault, self.now, source, self._folding(source), self.ledger.known
-            ),
+            ArchivedQuarantine(self.archive, self.vault, self.now, source, self._folding(source)),
             now=self.now,
             bank_time=self.settings.bank_time,
             certified_through=previous.findings.booked_through if previous else None,
@@ -172,7 +173,7 @@ class Booking(Certifying):
         adapter = self.adapters(intakes[0].format, intakes[0].mapping, kept=True)
         files, origins, met = [], [], set[IntakeId]()
         readings = self.archive.intakes.readings(intakes)
-        described = self.archive.descriptions.lines([intake.id for intake in intakes], self.ledger.known)
+        described = self.archive.descriptions.lines([intake.id for intake in intakes])
         for intake in intakes:
             name = self._name_of(intake)
             files.append(FeedFile(name, intake.size_bytes, self._opener(intake)))

@@ -103,6 +103,7 @@ class IngestContext:
     def _locked(self, source: str, command: Command | None = None) -> Iterator[None]:
         """Holds the source, and the command's key: from when another run took it nothing more is stored."""
         with self.archive.locked(source, command) as fence, self.ledger.fenced(fence):
+            self.archive.descriptions.restore(source, self.ledger.known)
             yield
 
     @contextmanager

@@ -24,7 +24,6 @@ class ArchivedQuarantine:
     now: Callable[[], datetime]
     source: str
     folding: Folding
-    known: Callable[[Sequence[UUID]], set[UUID]]
 
     def ledger_totals(self, accounts: Sequence[UUID]) -> dict[AccountCurrency, AccountTotal]:
         return self.folding.totals(accounts)
@@ -69,7 +68,7 @@ class ArchivedQuarantine:
         return self.vault.seal_bytes(feed_id(event.source), f"quarantine|{event.quarantine}", raw)
 
     def descriptions(self, subjects: Sequence[UUID]) -> dict[UUID, Description]:
-        return self.archive.descriptions.of(subjects, self.known)
+        return self.archive.descriptions.of(subjects)
 
     def describe(self, described: Described, before: Mapping[UUID, Description]) -> None:
         self.archive.descriptions.note(described, before)
