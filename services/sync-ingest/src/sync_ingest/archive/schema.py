@@ -136,10 +136,23 @@ alter table {schema}.intakes add column if not exists described_line bigint,
 
 `described_by` is an event of the batch: where it is not in the store, what stood before is put back.
 """
+WAITING_SQL: Final = """
+create index if not exists quarantine_waiting_of on {schema}.quarantine (source) where status = 'waiting';
+"""
+"""Each certificate counts the entries of its source that wait. It reads only these, however many were resolved."""
 TABLES: Final = Tables(
     "ingest",
     "ingest",
     writer_role(STORE_SCHEMA),
-    (SCHEMA_SQL, TOTALS_SQL, COUNTS_SQL, NAMES_SQL, PARTIAL_SUMS_SQL, PROPOSERS_SQL, DESCRIBING_SQL),
+    (
+        SCHEMA_SQL,
+        TOTALS_SQL,
+        COUNTS_SQL,
+        NAMES_SQL,
+        PARTIAL_SUMS_SQL,
+        PROPOSERS_SQL,
+        DESCRIBING_SQL,
+        WAITING_SQL,
+    ),
 )
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
