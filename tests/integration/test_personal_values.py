@@ -1,7 +1,7 @@
 """No plain personal value is in any byte of PostgreSQL's and Kafka's files; the search is shown to find things.
 
 The inbound topic is left out: branch systems write it, and what they send is theirs. MongoDB's files are read as
-documents, because its pages are compressed.
+documents and Kafka's also as records, because both are compressed.
 """
 
 import asyncio
@@ -15,7 +15,9 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.messaging.transport import Record, ensure_topics
+from aiokafka.admin import AIOKafkaAdminClient
+from chassis.connections.kafka import connecting
+from chassis.messaging.transport import Record, ensure_topics, read_to_end
 from contracts.topics import COREBANK_POSTINGS, Topic
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.domain.identities import QuarantineId
@@ -143,6 +145,27 @@ def in_rows(url: str, values: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
+async def in_topics(url: str, values: Iterable[str], but: str = "") -> dict[str, set[str]]:
+    """Which values are in which topics, in key, headers or body of a record."""
+    wanted = [(value, spelling) for value in values for spelling in set(spellings(value))]
+    found: dict[str, set[str]] = {}
+    admin = AIOKafkaAdminClient(**connecting(url))
+    await admin.start()
+    try:
+        topics = [name for name in await admin.list_topics() if not name.startswith("__") and name != but]
+    finally:
+        await admin.close()
+    for topic in topics:
+        async for page in read_to_end(url, topic):
+            for record in page:
+                headers = (part for name, value in record.headers for part in (name.encode(), value))
+                content = b"\n".join([record.key, record.value, *headers])
+                for value, spelling in wanted:
+                    if spelling in content:
+                        found.setdefault(value, set()).add(topic)
+    return found
+
+
 def settled(url: str) -> None:
     """Everything that PostgreSQL knows is in its files."""
     with psycopg.connect(url, autocommit=True) as connection:
@@ -203,17 +226,20 @@ def test_the_search_finds_what_is_in_postgresql(entrusted: System) -> None:
 
 
 @pytest.mark.requirement("R087", "M05")
-def test_kafka_holds_none(entrusted: System) -> None:
+async def test_kafka_holds_none(entrusted: System) -> None:
     folder = entrusted.folder / "servers" / "kafka"
     assert found_in(folder, ALL, but=COREBANK_POSTINGS.name) == {}
+    assert await in_topics(entrusted.customer.kafka_url, ALL, but=COREBANK_POSTINGS.name) == {}
 
 
 async def test_the_search_finds_what_is_in_kafka(entrusted: System) -> None:
     await ensure_topics(entrusted.customer.kafka_url, [PLANTED_TOPIC])
     await entrusted.publisher.publish([Record(PLANTED_TOPIC.name, 0, b"", [], PLANTED.encode())])
-    places = found_in(entrusted.folder / "servers" / "kafka", [PLANTED, SOURCE])
-    assert any(PLANTED_TOPIC.name in place for place in places[PLANTED])
-    assert any("crm.ingest.events" in place for place in places[SOURCE])
+    in_files = found_in(entrusted.folder / "servers" / "kafka", [PLANTED])
+    assert any(PLANTED_TOPIC.name in place for place in in_files[PLANTED]), "a single record"
+    in_records = await in_topics(entrusted.customer.kafka_url, [PLANTED, SOURCE])
+    assert in_records[PLANTED] == {PLANTED_TOPIC.name}
+    assert "crm.ingest.events" in in_records[SOURCE]
 
 
 @pytest.mark.requirement("R087", "M05")

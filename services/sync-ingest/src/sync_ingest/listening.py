@@ -286,7 +286,7 @@ class FeedRole:
                 await asyncio.to_thread(self._feed.close_windows)
             except Exception as error:  # noqa: BLE001
                 if self._windows_failing != why(error):
-                    _log.error("window not certified", reason=why(error), places=places_of(error, 1))
+                    _log.error("window not certified", reason=why(error), where=places_of(error, 1))
                 self._windows_failing = why(error)
             else:
                 self._windows_failing = None
