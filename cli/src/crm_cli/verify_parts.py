@@ -154,4 +154,4 @@ async def pages(log: StoreLog, head: int) -> AsyncIterator[Sequence[StoredEvent]
             reading = asyncio.ensure_future(log.read_after(after, PAGE_EVENTS))
             yield page
     finally:
-        reading.cancel()
+        await ended(reading)

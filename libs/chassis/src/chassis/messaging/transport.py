@@ -520,8 +520,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         batch = [_record(each) for each in records if each.headers is not UNREADABLE]
         unreadable = []
         if len(batch) < len(records):
-            found = [_record(each) for each in records if each.headers is UNREADABLE]
-            unreadable = [(record, UNREADABLE_REASON) for record in found]
+            unreadable = [
+                (_record(each), UNREADABLE_REASON) for each in records if each.headers is UNREADABLE
+            ]
         try:
             if batch:
                 await self._handle(batch)

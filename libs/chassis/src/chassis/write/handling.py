@@ -144,9 +144,8 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         if key is None:
             key = await self._key_loader.get(stream_id)
         if key is None:
-            self.forget(
-                stream_id
-            )  # The subject was erased after the cached state was opened, or the subject is new.
+            # The subject was erased after the cached state was opened, or the subject is new.
+            self.forget(stream_id)
         for _ in range(1 + CONFLICT_RETRIES_MAX):
             loaded = self._states.get(stream_id.int) or await self._loader.get(stream_id)
             try:
