@@ -34,10 +34,29 @@ _SESSION: Final = (
 )
 
 
+class ServerCursor(psycopg.ServerCursor[Any]):
+    """A cursor of the server that is closed, too, where its connection breaks while it closes.
+
+    The library's own is left open then, and warns when it is collected.
+    """
+
+    @override
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            if not self.closed and self._conn.closed:
+                super().close()
+
+
 class Connection(psycopg.Connection[Any]):
     """A connection whose every wait ends within `answer_seconds`; one that did not answer is closed."""
 
     answer_seconds: float = STATEMENT_SECONDS_MAX + ANSWER_SECONDS_SPARE
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.server_cursor_factory = ServerCursor
 
     @override
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
