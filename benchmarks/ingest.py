@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -29,6 +30,7 @@ from chassis.process import garbage
 from chassis.write.store import Recorder, prepare
 from contracts.identity import EXTERNAL_IDS, ExternalIds
 from devservers import servers
+from devservers.made import MadeFile
 from sync_ingest.adapters.canonical import CanonicalAdapter
 from sync_ingest.adapters.port import FeedFile
 from sync_ingest.domain.records import Posting
@@ -54,34 +56,11 @@ def databases() -> Iterator[str]:
         yield url
 
 
-class MadeFeed:
-    """A feed made while it is read, so that its size costs no memory."""
+class MadeFeed(MadeFile):
+    """A feed made while it is read: so many postings from number `first` on."""
 
     def __init__(self, postings: int, first: int = 0) -> None:
-        self._postings, self._first = postings, first
-        self._lines = self._make(postings, first)
-        self._rest = b""
-
-    def __enter__(self) -> "MadeFeed":
-        return self
-
-    def seek(self, position: int) -> None:
-        """Only back to the beginning, where the same bytes come again."""
-        assert position == 0
-        self._lines, self._rest = self._make(self._postings, self._first), b""
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def read(self, size: int) -> bytes:
-        """The next bytes."""
-        parts, held = [self._rest], len(self._rest)
-        while held < size and (line := next(self._lines, b"")):
-            parts.append(line)
-            held += len(line)
-        content = b"".join(parts)
-        self._rest = content[size:]
-        return content[:size]
+        super().__init__(partial(self._make, postings, first))
 
     @staticmethod
     def _make(postings: int, first: int) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from chassis.ending import ended
+from chassis.ending import ended, together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,3 +53,32 @@ async def test_whoever_ends_tasks_can_be_cancelled():
             await ended(task)
     leaving.set()
     await task
+
+
+async def test_when_one_cannot_go_on_the_others_are_told_and_its_error_is_raised():
+    finished = []
+
+    async def working(stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        finished.append("working")
+
+    async def failing(stopping: asyncio.Event) -> None:
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"):
+        await together(asyncio.Event(), working, failing, working)
+    assert finished == ["working", "working"]
+
+
+async def test_all_finish_their_work_when_they_are_told_to_stop():
+    stopping, finished = asyncio.Event(), []
+
+    async def working(told: asyncio.Event) -> None:
+        await told.wait()
+        finished.append(told is stopping)
+
+    running = asyncio.create_task(together(stopping, working, working))
+    await asyncio.sleep(0)
+    stopping.set()
+    await running
+    assert finished == [False, False]

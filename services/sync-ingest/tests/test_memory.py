@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from chassis.clock import SystemClock
 from chassis.privacy.keys import FileKeyEncryption, KeyRing
+from devservers.made import MadeFile
 from sync_ingest.domain.records import ControlRecord, Posting
 from sync_ingest.opening import opened
 from sync_ingest.runs.ingest import Ingest
@@ -23,34 +24,12 @@ GROWTH_BYTES_MAX = 1 << 20
 """Less than a tenth of what 6,000 accounts took when a run kept something of each."""
 
 
-class Feed:
-    """Bytes that are made while they are read: a numbered posting and a control record of each account.
-
-    `names` are those of the accounts. A file of this size takes no memory itself.
-    """
+class Feed(MadeFile):
+    """A numbered posting and a control record of each account. `names` are those of the accounts."""
 
     def __init__(self, names: str, accounts: int) -> None:
         self._names, self._accounts = names, accounts
-        self.seek(0)
-
-    def __enter__(self) -> "Feed":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def seek(self, position: int) -> None:
-        assert position == 0
-        self._lines, self._rest = self._made(), b""
-
-    def read(self, size: int) -> bytes:
-        parts, held = [self._rest], len(self._rest)
-        while held < size and (line := next(self._lines, b"")):
-            parts.append(line)
-            held += len(line)
-        content = b"".join(parts)
-        self._rest = content[size:]
-        return content[:size]
+        super().__init__(self._made)
 
     def _made(self) -> Iterator[bytes]:
         for number in range(self._accounts):

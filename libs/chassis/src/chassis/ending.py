@@ -1,6 +1,7 @@
-"""Ending tasks whose outcome no longer matters."""
+"""Tasks that run and end together, and the ending of tasks whose outcome no longer matters."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 CANCELLED_AGAIN_SECONDS: Final = 5.0
@@ -23,3 +24,25 @@ async def ended(
     for task in tasks:
         if not task.cancelled():
             task.exception()
+
+
+async def together(
+    stopping: asyncio.Event, *runs: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+) -> None:
+    """Runs all until `stopping`; when one returns or raises, the others are told to end too.
+
+    Each is given the event that tells it to end. Returns when all have ended, and raises the error of the first
+    in order that raised one.
+    """
+    done = asyncio.Event()
+    tasks = [asyncio.create_task(run(done)) for run in runs]
+    told = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait([*tasks, told], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        told.cancel()
+        done.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

@@ -22,6 +22,7 @@ from contracts.topics import TOPICS
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
+from chassis.ending import together
 from chassis.messaging.delivered import Delivered, Stream, read
 from chassis.messaging.transport import (
     BrokerUnavailable,
@@ -293,24 +294,14 @@ class PolicyRunner:
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs all policies; when one cannot go on, the others stop and the reason is raised."""
         await prepare_checkpoints(self._mongo)
-        done = asyncio.Event()
         for reactor, _, checkpoints in self._running:
             await self._begin(reactor.policy, checkpoints)
             reactor.positions.update(await checkpoints.positions())
-        tasks = [asyncio.create_task(consumer.run(done)) for _, consumer, _ in self._running]
-        tasks.append(asyncio.create_task(self._watch(done)))
-        waiting = asyncio.create_task(stopping.wait())
         self._reason = None
         try:
-            await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
+            await together(stopping, *(consumer.run for _, consumer, _ in self._running), self._watch)
         finally:
             self._reason = "not running"
-            waiting.cancel()
-            done.set()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
 
     def not_ready(self) -> list[str]:
         """Why policies do not react."""

@@ -237,9 +237,7 @@ class Projector:
             else:
                 conflicts, rejected = await self._write(prepared)
             if conflicts or rejected or prepared.troubled:
-                # Documents that were folded on top of this chunk are not valid.
-                following = None
-                self._cache.clear()
+                following = None  # it was folded on top of documents that are not valid
                 await self._settle(prepared, conflicts, rejected)
             await self._set_aside(prepared)
             reached = prepared.arrivals.counted(before)
@@ -429,7 +427,10 @@ class Projector:
     # events that cannot be written as a batch
 
     async def _settle(self, prepared: _Prepared, conflicts: set[UUID], rejected: set[UUID]) -> None:
-        """Processes the subjects of a written chunk that were left out, or parks them."""
+        """Processes the subjects of a written chunk that were left out, or parks them.
+
+        The cached documents are not those of the database, so they are read again.
+        """
         alone = prepared.troubled | rejected
         again = conflicts - alone
         for _ in range(CONFLICT_ROUNDS_MAX):

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ from contracts.topics import TOPICS
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
+from chassis.ending import together
 from chassis.messaging.transport import (
     Consumer,
     KafkaPublisher,
@@ -117,18 +119,7 @@ class ViewRunner:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Keeps all views; when one cannot go on, the others stop and the reason is raised."""
-        done = asyncio.Event()
-        tasks = [asyncio.create_task(follower.run(done)) for follower in self._followers]
-        waiting = asyncio.create_task(stopping.wait())
-        try:
-            await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            done.set()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        await together(stopping, *(follower.run for follower in self._followers))
 
     def not_ready(self) -> list[str]:
         """Which views do not show what is known, and why."""
@@ -238,7 +229,6 @@ class Follower:
 
     async def _follow(self, generation: Generation, stopping: asyncio.Event) -> None:
         await self.generations.prepare(generation)
-        leaving = asyncio.Event()
         feed = Feed(
             self.generations,
             generation,
@@ -251,22 +241,13 @@ class Follower:
         await feed.open()
         self._generation, self._projector, self._consumer = generation, feed.projector, feed.consumer
         self._reason = None if generation.state == "live" else "being built"
-        consuming = asyncio.create_task(feed.run(leaving))
-        told = asyncio.create_task(stopping.wait())
         try:
-            watching = asyncio.create_task(self._watch(generation, feed, leaving))
-            await asyncio.wait([consuming, watching, told], return_when=asyncio.FIRST_COMPLETED)
+            await together(stopping, feed.run, partial(self._watch, generation, feed))
+        except GenerationLost:
+            _log.warning("generation lost", view=self.view.name, group=generation.group)
         finally:
-            leaving.set()
-            told.cancel()
-            results = await asyncio.gather(consuming, watching, return_exceptions=True)
             self._consumer = None
             self._reason = "not following"
-        for result in results:
-            if isinstance(result, GenerationLost):
-                _log.warning("generation lost", view=self.view.name, group=generation.group)
-            elif isinstance(result, BaseException):
-                raise result
 
     async def _watch(self, generation: Generation, feed: "Feed", leaving: asyncio.Event) -> None:
         building = generation.state == "building"
