@@ -2,18 +2,22 @@
 
 Every port call of an actor passes a gate before and after its effect. When all actors stand at gates, the kernel
 draws who goes on, or who dies there. Nothing else decides anything, so a seed is a whole history: the same seed
-gives the same trace, byte for byte. Time is the kernel's too: it moves with every turn and jumps when all sleep.
+gives the same trace, byte for byte. Time is the kernel's too: it moves with every turn and jumps when all sleep. On a
+`SimulatedLoop` the timers of asyncio run on it as well, and what is given to a thread is done at once.
 """
 
 import asyncio
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from typing_extensions import override
 
 T = TypeVar("T")
 
@@ -57,6 +61,36 @@ class _Gate:
     def opens_at(self) -> float:
         """When its actor may go on here."""
         return max(self.not_before, self.actor.frozen_until)
+
+
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """An event loop on a kernel's time, without threads."""
+
+    kernel: "Kernel | None" = None
+
+    @override
+    def time(self) -> float:
+        return super().time() if self.kernel is None else self.kernel.seconds
+
+    @override
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> "asyncio.Future[T]":  # type: ignore[override]
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 (whoever awaits it gets it)
+            done.set_exception(error)
+        return done
+
+    def next_timer(self) -> float | None:
+        """When the next timer is due, in the kernel's seconds; None where there is none."""
+        timers: list[asyncio.TimerHandle] = vars(self)["_scheduled"]
+        return min((timer.when() for timer in timers if not timer.cancelled()), default=None)
+
+
+def simulated(main: Coroutine[Any, Any, T]) -> T:
+    """Runs a schedule on a loop of its own. Not from within another loop."""
+    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+        return runner.run(main)
 
 
 @dataclass(slots=True)
@@ -185,10 +219,13 @@ class Kernel:
 
     async def run(self) -> None:
         """Takes turns until every actor is done. Raises what an actor raised, or Stuck."""
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, SimulatedLoop):
+            loop.kernel = self
         while True:
             await self._settle()
             self._raise_failures()
-            if not self._waiting:
+            if not self._waiting and not self._passes(math.inf):
                 return
             if self.turns >= TURNS_MAX:
                 raise Stuck(
@@ -201,7 +238,10 @@ class Kernel:
         self.seconds += TURN_SECONDS
         ready = [gate for gate in self._waiting if gate.opens_at <= self.seconds]
         if not ready:
-            self.seconds = min(gate.opens_at for gate in self._waiting)
+            opens_at = min((gate.opens_at for gate in self._waiting), default=math.inf)
+            if self._passes(opens_at):
+                return
+            self.seconds = opens_at
             ready = [gate for gate in self._waiting if gate.opens_at <= self.seconds]
         gate = ready[self.chance.randrange(len(ready))]
         if self._draws_freeze(gate.actor):
@@ -213,6 +253,15 @@ class Kernel:
         self._waiting.remove(gate)
         self.note(f"{gate.actor.name}.{gate.actor.life} {gate.point}")
         gate.future.set_result(None)
+
+    def _passes(self, until: float) -> bool:
+        """Whether a timer is due before `until`; time is then as far."""
+        loop = asyncio.get_running_loop()
+        due = loop.next_timer() if isinstance(loop, SimulatedLoop) else None
+        if due is None or due >= until:
+            return False
+        self.seconds = max(self.seconds, due)
+        return True
 
     def stands_at(self, actor: Actor, point: str) -> bool:
         """Whether that is what an actor is about to do."""
@@ -239,6 +288,7 @@ class Kernel:
         faults = self.faults
         if (
             not actor.mortal
+            or actor not in self._tasks  # it is done, and only what it left behind goes on
             or self.healed
             or self._crashes >= faults.crashes_max
             or self.chance.random() >= faults.crash

@@ -18,6 +18,7 @@ from chassis.read.mongo_checkpoints import MongoCheckpoints
 from chassis.read.parking import Act, Parking
 from chassis.read.projecting import Projector
 from chassis.relay.loop import Counted, Relay, _Batch
+from chassis.write.handling import CommandHandler
 from chassis.write.store.appender import Appender
 from typing_extensions import override
 
@@ -38,6 +39,32 @@ RetriesWithoutACommand = changed(Appender, "_written", "if not safe or", "if")
 
 AcceptsTheSame = changed(Projector, "_fold", "sequence <= before", "sequence < before")
 """Applies an event once more to a document that has it."""
+
+RefusesWhatWasDone = changed(CommandHandler, "_handle", "if seen is not None", "if False")
+"""Refuses a command that was carried out, where its answer was lost and it would now be refused."""
+
+RefusesOnAnOldState = changed(
+    CommandHandler, "_handle", "if await self._is_stale(stream_id, loaded)", "if False"
+)
+"""Refuses by a cached state that others have changed."""
+
+ExpectsNothing = changed(CommandHandler, "_handle", "if expected_version is not None and", "if False and")
+"""Carries out a command on another version than its caller has read."""
+
+DecidesOnce = changed(
+    CommandHandler, "_handle", "self.forget(stream_id)\n        if isinstance(", "if isinstance("
+)
+"""Decides again after a conflict, on the state that met it."""
+
+AnswersWithNothing = changed(
+    CommandHandler, "_replayed", "after = seen.version - seen.event_count", "after = seen.version"
+)
+"""Gives the outcome of a repeated command without its events."""
+
+SnapshotsTheStateBefore = changed(
+    CommandHandler, "_done", "consider(stream_id, now.state", "consider(stream_id, loaded.state"
+)
+"""Keeps the state before a command as a snapshot of the version after it."""
 
 
 class SavesFirst(Relay):

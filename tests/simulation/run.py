@@ -1,12 +1,11 @@
 """Plays schedules of other seeds than `make test` does and prints those in which something does not hold:
 `python -m tests.simulation.run [--first SEED] [--schedules N] [--kind KIND]`.
 
-Without a seed it begins at one that nobody has played, and prints it. Nine of ten schedules are of the log, which take
-a tenth of the time of those of the whole delivery. `--kind delivery --first 7 --schedules 1` replays one.
+Without a seed it begins at one that nobody has played, and prints it. Most schedules are of the log and of commands, which
+take a tenth of the time of those of the whole delivery. `--kind delivery --first 7 --schedules 1` replays one.
 """
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -17,7 +16,8 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from tests.simulation import test_delivery, test_log, test_two_contexts
+from tests.simulation import commands, test_delivery, test_log, test_two_contexts
+from tests.simulation.kernel import simulated
 from tests.simulation.scenario import Broken
 from tests.simulation.servers import Flaws
 
@@ -43,20 +43,28 @@ async def both_contexts(seed: int) -> list[str]:
     return test_two_contexts.wrong(*await test_two_contexts.lived(seed))
 
 
-KINDS: dict[str, Callable[[int], Coroutine[Any, Any, Sequence[object]]]] = {
-    "log": log,
-    "delivery": delivery,
-    "both_contexts": both_contexts,
+async def commanded(seed: int) -> list[Broken]:
+    """Commands over the command handler."""
+    return commands.check(await commands.lived(seed))
+
+
+KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
+    "log": (60, log),
+    "commands": (30, commanded),
+    "delivery": (7, delivery),
+    "both_contexts": (3, both_contexts),
 }
+"""How many of 100 schedules are of a kind, and what plays one."""
 
 
 def parts(first: int, schedules: int, kind: str | None) -> Iterator[tuple[str, range]]:
     """What each process plays at a time."""
-    last = first + schedules
-    of_log, of_delivery = first + schedules * 90 // 100, first + schedules * 97 // 100
-    mixed = [range(first, of_log), range(of_log, of_delivery), range(of_delivery, last)]
-    shares = dict(zip(KINDS, mixed, strict=True)) if kind is None else {kind: range(first, last)}
-    for each, seeds in shares.items():
+    shares = {each: share for each, (share, _) in KINDS.items()} if kind is None else {kind: 100}
+    begun = 0
+    for each, share in shares.items():
+        ended = begun + share
+        seeds = range(first + schedules * begun // 100, first + schedules * ended // 100)
+        begun = ended
         for at in range(seeds.start, seeds.stop, AT_ONCE):
             yield each, range(at, min(at + AT_ONCE, seeds.stop))
 
@@ -68,7 +76,7 @@ def played(part: tuple[str, range]) -> list[str]:
     with capture_logs():
         for seed in seeds:
             try:
-                broken = asyncio.run(KINDS[kind](seed))
+                broken = simulated(KINDS[kind][1](seed))
             except Exception as error:  # noqa: BLE001 (whatever it is, the seed replays it)
                 broken = [repr(error)]
             found += [f"--kind {kind} --first {seed}: {each}" for each in broken]

@@ -59,6 +59,8 @@ class LogServer:
     abort: float = 0.05
     rows: list[StoredEvent] = field(default_factory=list)
     commands: dict[str, CommandSeen] = field(default_factory=dict)
+    snapshots: dict[tuple[UUID, str], tuple[int, int, bytes]] = field(default_factory=dict)
+    """By stream and kind."""
     _drawn: int = 0
     _holder: Actor | None = None
     _aborts: int = 0
@@ -79,10 +81,10 @@ class LogServer:
             self._may_abort()
             for number, event in enumerate(events):
                 if (
-                    event.version != self._head(event.stream_id, events[:number]) + 1
+                    event.version != self.head(event.stream_id, events[:number]) + 1
                     and not self._lax_versions
                 ):
-                    raise VersionConflict(event.stream_id, self._head(event.stream_id))
+                    raise VersionConflict(event.stream_id, self.head(event.stream_id))
                 if self._taken(event):
                     raise IdentityConflict(event.identity)
             return self._store(events, drawn)
@@ -112,7 +114,7 @@ class LogServer:
         command = item.command
         if command is not None and command.key in self.commands and not self.flaws.no_command_memory:
             return self.commands[command.key]
-        head = self._head(item.stream_id)
+        head = self.head(item.stream_id)
         if item.first != head + 1 and not self._lax_versions:
             return VersionConflict(item.stream_id, head)
         for event in item.events:
@@ -135,7 +137,8 @@ class LogServer:
         first, self._drawn = self._drawn + 1, self._drawn + count
         return iter(range(first, first + count))
 
-    def _head(self, stream: UUID, besides: Sequence[StoredEvent] = ()) -> int:
+    def head(self, stream: UUID, besides: Sequence[StoredEvent] = ()) -> int:
+        """The last version of a stream, 0 where it has none."""
         return max((row.version for row in (*self.rows, *besides) if row.stream_id == stream), default=0)
 
     @property
@@ -169,7 +172,7 @@ class LogServer:
 
     async def stream_heads(self, ids: Sequence[UUID]) -> dict[UUID, int]:
         """The last version of each stream, 0 where it has none."""
-        return await self.kernel.call("log heads", lambda: {stream: self._head(stream) for stream in ids})
+        return await self.kernel.call("log heads", lambda: {stream: self.head(stream) for stream in ids})
 
 
 def position_of(event: StoredEvent) -> int:

@@ -1,0 +1,106 @@
+"""The event store and the key ring of the chassis over the simulated PostgreSQL.
+
+Facade, appender, caches and retries are the chassis' own. What the recorder and the key ring send as SQL is answered from
+dictionaries.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID, uuid5
+
+from chassis.connections.transient import StoreUnavailable
+from chassis.privacy.keys import DataKey, KeyRing
+from chassis.write.events import StoredEvent
+from chassis.write.store import Append, AppendResult, CommandSeen, EventStore
+from chassis.write.store.appender import Appender
+from typing_extensions import override
+
+from tests.simulation.kernel import Injected, Kernel
+from tests.simulation.servers import LogServer, position_of
+
+T = TypeVar("T")
+
+
+class Answers:
+    """What PostgreSQL answers to the queries of a recorder."""
+
+    connected = False
+
+    def __init__(self, log: LogServer) -> None:
+        self._log = log
+
+    def read_stream(self, stream: UUID, after: int, limit: int | None) -> list[StoredEvent]:
+        """Events of one stream behind a version, in order."""
+        return [row for row in self._log.rows if row.stream_id == stream and row.version > after][:limit]
+
+    def read_streams(self, after: dict[UUID, int]) -> dict[UUID, list[StoredEvent]]:
+        """The same of several streams."""
+        return {stream: self.read_stream(stream, version, None) for stream, version in after.items()}
+
+    def read_after(self, position: int, limit: int) -> list[StoredEvent]:
+        """Events of all streams behind a position, in order."""
+        return [row for row in self._log.rows if position_of(row) > position][:limit]
+
+    def stream_heads(self, streams: Sequence[UUID]) -> dict[UUID, int]:
+        """The last version of each stream that has one."""
+        heads = {stream: self._log.head(stream) for stream in streams}
+        return {stream: head for stream, head in heads.items() if head}
+
+    def known_identities(self, identities: Sequence[UUID]) -> set[UUID]:
+        """Those that are taken."""
+        return {row.identity for row in self._log.rows if row.identity is not None} & set(identities)
+
+    def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:
+        """The outcomes that are remembered."""
+        return {key: self._log.commands[key] for key in keys if key in self._log.commands}
+
+    def snapshots(self, streams: Sequence[UUID], kind: str) -> dict[UUID, tuple[int, int, bytes]]:
+        """The snapshot of each stream that has one."""
+        kept = self._log.snapshots
+        return {stream: kept[stream, kind] for stream in streams if (stream, kind) in kept}
+
+    def keep_snapshot(self, stream: UUID, kind: str, version: int, position: int, body: bytes) -> None:
+        """Keeps a snapshot unless a newer one is there."""
+        if self._log.snapshots.get((stream, kind), (0, 0, b""))[0] < version:
+            self._log.snapshots[stream, kind] = (version, position, body)
+
+
+class StoreClient(EventStore):
+    """The store as one process has it."""
+
+    def __init__(self, log: LogServer) -> None:
+        self.schema = "simulation"
+        self._log = log
+        self._answers = Answers(log)
+        self._appender = Appender(self._unused, self._in_writer, log.kernel)
+
+    @staticmethod
+    def _unused(items: Sequence[Append]) -> list[AppendResult]:
+        raise AssertionError("the simulated log writes itself")
+
+    @override
+    def _in_writer(self, write: object, items: Sequence[Append]) -> "asyncio.Future[list[AppendResult]]":
+        return asyncio.ensure_future(self._log.append_items(items))
+
+    @override
+    async def _in_reader(self, use: Callable[[Any], T]) -> T:
+        try:
+            return await self._log.kernel.call("log read", lambda: use(self._answers))
+        except Injected as error:
+            raise StoreUnavailable("log read") from error
+
+
+class SimulatedKeys(KeyRing):
+    """The key ring as one process has it; `there` is the key database."""
+
+    def __init__(self, kernel: Kernel, there: dict[UUID, DataKey]) -> None:
+        super().__init__("", None, kernel.monotonic)  # type: ignore[arg-type]
+        self._there = there
+
+    @override
+    def _query(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
+        for subject in subjects if create else ():
+            key = uuid5(subject, "key")
+            self._there.setdefault(subject, DataKey(subject, key, key.bytes * 2))
+        return {subject: self._there[subject] for subject in subjects if subject in self._there}
