@@ -1,6 +1,6 @@
-"""A PostgreSQL for the tests of the store, and fresh schemas in it."""
+"""Fresh schemas in PostgreSQL, keys, and fresh databases in MongoDB, on either driver."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.connections.migrating import migrate
 from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.read.mongo import Mongo
 from chassis.write.store import EventStore, Recorder, prepare
 
 _NUMBERS = count(1)
@@ -59,3 +60,21 @@ def key_ring(keys_url: str, tmp_path: Path) -> Iterator[KeyRing]:
     )
     yield ring
     ring.close()
+
+
+@pytest.fixture(params=["pymongo", "motor"])
+async def both(request: pytest.FixtureRequest, mongo_url: str) -> AsyncIterator[Mongo]:
+    """A database of its own, once on each driver."""
+    mongo = Mongo.connect(mongo_url, request.param, f"test{next(_NUMBERS)}")
+    yield mongo
+    await mongo.drop_database()
+    await mongo.close()
+
+
+@pytest.fixture
+async def mongo(mongo_url: str) -> AsyncIterator[Mongo]:
+    """A database of its own, on the default driver."""
+    mongo = Mongo.connect(mongo_url, database=f"test{next(_NUMBERS)}")
+    yield mongo
+    await mongo.drop_database()
+    await mongo.close()

@@ -22,10 +22,10 @@ from contracts import topics
 from contracts.topics import EVENTS, Topic, dead_letters
 from prometheus_client import generate_latest
 
-from .lists import SUBJECTS, Repairs, Words, folded, lists
+from tests.support.lists import SUBJECTS, Repairs, Words, folded, lists
+from tests.support.waiting import WITHIN_SECONDS, comes
 
 _NUMBERS = count(1)
-WITHIN_SECONDS = 30.0
 CLOCK = SystemClock()
 
 
@@ -96,16 +96,6 @@ class Bank:
 
     async def catches_up(self) -> bool:
         return await self.reader().wait_for("customer", self.words.position, WITHIN_SECONDS)
-
-
-async def comes(what: Callable[[], Awaitable[bool]]) -> bool:
-    """Whether something becomes so in time."""
-    until = CLOCK.monotonic() + WITHIN_SECONDS
-    while not await what():
-        if CLOCK.monotonic() > until:
-            return False
-        await asyncio.sleep(0.05)
-    return True
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from contracts.registry import BY_CONTEXT, TypeUnknown
 NAMESPACE = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b12")
 SUBJECT = uuid5(NAMESPACE, "subject")
 AT = datetime(2026, 1, 5, 8, tzinfo=UTC)
-GOLDEN = Path(__file__).parents[2] / "contracts" / "golden"
+GOLDEN = Path(__file__).parents[3] / "contracts" / "golden"
 ENVELOPE = Envelope(
     uuid5(NAMESPACE, "event"), "card.issued", 1, "ingest", SUBJECT, 3, 77, AT, AT, "card-issued",
     uuid5(NAMESPACE, "correlation"), uuid5(NAMESPACE, "causation"), "00-abc-def-01",

@@ -6,9 +6,7 @@ import pytest
 from chassis.write.deciding import Decider
 from msgspec.structs import replace
 
-from tests.support.specification import Specification
-
-from .ledgers import (
+from tests.support.jars import (
     JAR,
     EmptyJar,
     FillJar,
@@ -22,6 +20,7 @@ from .ledgers import (
     OpenJar,
     context,
 )
+from tests.support.specification import Specification
 
 jar = Specification(JAR)
 OPENED = JarOpened("Li Wei", None, "bean")

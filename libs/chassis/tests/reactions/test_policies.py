@@ -15,10 +15,9 @@ from chassis.read.mongo_checkpoints import POSITIONS, MongoCheckpoints, prepare_
 from chassis.read.parking import Parking
 from contracts.topics import EVENTS, Topic, dead_letters
 
+from tests.support.lists import OTHER, SUBJECTS, TOPIC, WORD, Words
 from tests.support.memory import MemoryCheckpoints, MemoryPublisher
-
-from .lists import OTHER, SUBJECTS, TOPIC, WORD, Words
-from .test_viewing import comes
+from tests.support.waiting import comes
 
 _NUMBERS = count(1)
 POISON = "poison"

@@ -23,9 +23,8 @@ from chassis.write.handling import CommandHandler
 from chassis.write.snapshots import Snapshots
 from chassis.write.store import EventStore
 
+from tests.support.jars import JAR, FillJar, Jar, JarOpened, OpenJar, catalogue, context, jar, metadata
 from tests.support.specification import ManualClock
-
-from .ledgers import JAR, FillJar, Jar, JarOpened, OpenJar, catalogue, context, jar, metadata
 
 A, B, C = jar("a"), jar("b"), jar("c")
 

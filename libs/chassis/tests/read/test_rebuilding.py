@@ -10,8 +10,10 @@ from chassis.clock import SystemClock
 from chassis.messaging.transport import TopicDiffers
 from chassis.read.rebuilding import Differs, Incomplete, Interrupted, compare, documents_hash, rebuild
 
-from .lists import SUBJECTS, folded, lists
-from .test_viewing import Bank, bank, comes
+from tests.support.lists import SUBJECTS, folded, lists
+from tests.support.waiting import comes
+
+from .test_viewing import Bank, bank
 
 __all__ = ["bank"]
 CLOCK = SystemClock()

@@ -23,7 +23,7 @@ from chassis.write.snapshots import Snapshots
 from chassis.write.store import EventStore, Recorder
 from typing_extensions import override
 
-from .ledgers import (
+from tests.support.jars import (
     JAR,
     NAMESPACE,
     EmptyJar,

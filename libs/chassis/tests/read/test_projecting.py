@@ -25,9 +25,8 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typing_extensions import override
 
+from tests.support.lists import OTHER, SUBJECTS, TOPIC, Repairs, Words, folded, lists
 from tests.support.memory import MemoryCheckpoints, MemoryDocuments, MemoryPublisher
-
-from .lists import OTHER, SUBJECTS, TOPIC, Repairs, Words, folded, lists
 
 GROUP = "test.lists.v1"
 

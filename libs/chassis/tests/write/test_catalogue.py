@@ -15,7 +15,7 @@ from chassis.write.catalogue import Catalogue, NewEvent, UnknownEvent
 from chassis.write.events import Event, Personal, StoredEvent, event_id, personal, personal_fields
 from msgspec import structs
 
-from .ledgers import JarEmptied, JarFilled, JarOpened, catalogue, jar, lift_opened, metadata
+from tests.support.jars import JarEmptied, JarFilled, JarOpened, catalogue, jar, lift_opened, metadata
 
 STREAM = jar("catalogue")
 OPENED = JarOpened("Li Wei", "for rainy days", "bean")

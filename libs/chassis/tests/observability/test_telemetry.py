@@ -219,7 +219,7 @@ def test_a_collector_that_is_not_there_stops_nobody(tracer_before, lines, protoc
 
 
 def test_every_word_that_our_code_logs_is_one_that_a_line_may_have():
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     logged = {
         (source.name, word.arg)
         for pattern in ("libs/*/src/**/*.py", "services/*/src/**/*.py", "cli/src/**/*.py")

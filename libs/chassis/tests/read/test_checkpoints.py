@@ -7,9 +7,8 @@ import pytest
 from chassis.read.checkpoints import GenerationLost, Held, Parked, Position
 from chassis.read.mongo_checkpoints import MongoCheckpoints, parked_of, prepare_checkpoints, want
 
+from tests.support.lists import SUBJECTS, TOPIC, Words
 from tests.support.memory import MemoryCheckpoints
-
-from .lists import SUBJECTS, TOPIC, Words
 
 AT = datetime(2026, 1, 5, 8, tzinfo=UTC)
 LATER = datetime(2026, 1, 5, 9, tzinfo=UTC)
