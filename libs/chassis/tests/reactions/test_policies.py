@@ -171,7 +171,7 @@ async def test_poison_parks_its_subject_and_release_keeps_the_order(reactor, let
         words.say(subject, word)
     await reactor.apply(words.all())
     reason = checkpoints.waiting["customer", SUBJECTS[0]].reason
-    assert reason.startswith("ValueError at test_reacting.py:")
+    assert reason.startswith("ValueError at test_policies.py:")
     assert POISON not in reason  # a policy may have opened what nobody else may read
     late = [words.say(0, "d"), words.say(1, "e")]
     await reactor.apply(late)
