@@ -20,7 +20,7 @@ from crm_cli import demo_bank, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
 from customer import bootstrap as customer_service
-from customer.panorama import ASSETS, LIABILITIES, SPENDING_KINDS
+from customer.panorama.rules import ASSETS, LIABILITIES, SPENDING_KINDS
 from customer.settings import CustomerSettings
 from devservers import servers
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter

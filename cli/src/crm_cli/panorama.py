@@ -14,7 +14,7 @@ from chassis.money import decimal_text
 from chassis.write.store import Recorder
 from contracts.identity import PartyId, source_name
 from customer.connections import Read, keys, outside_ids, read_side
-from customer.panorama import MONTH_PATTERN, CurrencyBlock, Panorama
+from customer.panorama.schema import MONTH_PATTERN, CurrencyBlock, Panorama
 from customer.settings import CustomerSettings
 
 from crm_cli.contexts import CONTEXTS
@@ -69,7 +69,7 @@ async def shown(
         party = (await outside_ids(settings, ring, create=False)).party(source, number)
         await _caught_up(settings, read, "ingest", until, clock)
         customer = await _customer(settings, read, party, source, until, clock)
-        found = await read.queries.panorama(customer, clock.now(), month)
+        found = await read.queries.holdings.panorama(customer, clock.now(), month)
     if found is None:
         raise NotShown("the customer is gone")
     return found
@@ -97,10 +97,10 @@ async def _customer(
     """The customer of the reference. Whom master data describes will be one: that is waited for."""
     while True:
         await _caught_up(settings, read, "customer", until, clock)
-        found = await read.queries.of_party(party)
+        found = await read.queries.customers.of_party(party)
         if found:
             return UUID(found[0]["customer_id"])
-        if not await read.queries.described(party):
+        if not await read.queries.holdings.described(party):
             raise NotShown(f"{source} knows nobody under this number")
         if clock.monotonic() > until:
             raise NotShown("the party is described and no customer yet; see crm status")

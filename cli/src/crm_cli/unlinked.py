@@ -49,7 +49,7 @@ async def waiting(
     async with keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
         after: str | None = None
         while len(found) < limit:
-            page, after = await read.queries.unlinked(after, limit)
+            page, after = await read.queries.unlinked.page(after, limit)
             found += [one for one in page if source in {None, one["source"]}]
             if after is None:
                 break

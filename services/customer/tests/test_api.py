@@ -13,7 +13,7 @@ from customer.api import create_router
 from customer.application import CustomerService
 from customer.catalogue import catalogue
 from customer.domain.events import DeclaredAsset
-from customer.panorama import Panorama
+from customer.panorama.schema import Panorama
 from customer.shapes import CustomerShown
 from pydantic import TypeAdapter
 

@@ -9,8 +9,9 @@ from chassis.clock import SystemClock
 from chassis.write.deciding import CommandContext, CommandKeyReused
 from customer.application import CustomerService
 from customer.catalogue import catalogue
-from customer.domain.customer import REFERENCES_MAX, CorrectIdentityDetails, Details, RegisterCustomer
+from customer.domain.commands import CorrectIdentityDetails, Details, RegisterCustomer
 from customer.domain.events import ContactDetailsChanged
+from customer.domain.refusals import REFERENCES_MAX
 from customer.identities import customer_of_party
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed
 from msgspec import structs

@@ -6,30 +6,22 @@ from uuid import UUID
 import msgspec
 import pytest
 from contracts.identity import ExternalIds
-from customer.domain.customer import (
-    REFERENCES_MAX,
+from customer.domain.commands import (
     AdoptDescription,
     ChangeContactDetails,
     ConfirmReference,
-    ContradictionUnknown,
     CorrectIdentityDetails,
-    CustomerAlreadyRegistered,
-    CustomerNotRegistered,
     Details,
     LinkReference,
     Reference,
-    ReferenceNotLinked,
-    ReferenceSettled,
     RegisterCustomer,
     RejectReference,
     RenameCustomer,
     ResolveContradiction,
     TakeOverReference,
-    TooManyReferences,
     UnlinkReference,
-    customer_decider,
-    identify,
 )
+from customer.domain.customer import customer_decider, identify
 from customer.domain.events import (
     ContactDetailsChanged,
     ContradictionResolved,
@@ -45,6 +37,15 @@ from customer.domain.events import (
     ReferenceLinked,
     ReferenceRejected,
     ReferenceUnlinked,
+)
+from customer.domain.refusals import (
+    REFERENCES_MAX,
+    ContradictionUnknown,
+    CustomerAlreadyRegistered,
+    CustomerNotRegistered,
+    ReferenceNotLinked,
+    ReferenceSettled,
+    TooManyReferences,
 )
 from hypothesis import given
 from hypothesis import strategies as st

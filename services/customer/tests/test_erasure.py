@@ -19,16 +19,10 @@ from contracts.roles import ROLES
 from customer import permissions
 from customer.application import CustomerService
 from customer.catalogue import catalogue
-from customer.domain.customer import (
-    CustomerIsErased,
-    Details,
-    Reference,
-    RegisterCustomer,
-    RenameCustomer,
-    UnlinkReference,
-    customer_decider,
-)
+from customer.domain.commands import Details, Reference, RegisterCustomer, RenameCustomer, UnlinkReference
+from customer.domain.customer import customer_decider
 from customer.domain.events import CustomerErased, HeldAccount
+from customer.domain.refusals import CustomerIsErased
 from customer.identities import customer_of_party
 from customer.policies.when_customer_erased_then_destroy_keys import DestroyKeys
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed

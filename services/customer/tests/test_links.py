@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from chassis.write.deciding import Refusal
 from contracts.identity import ExternalIds
-from customer.domain.customer import (
+from customer.domain.commands import (
     AdoptDescription,
     ConfirmReference,
     Details,
@@ -15,8 +15,8 @@ from customer.domain.customer import (
     RejectReference,
     TakeOverReference,
     UnlinkReference,
-    customer_decider,
 )
+from customer.domain.customer import customer_decider
 from customer.domain.events import (
     STORED_NAMES,
     CustomerRegistered,

@@ -4,7 +4,7 @@ from datetime import date
 
 import phonenumbers
 import pytest
-from customer.domain.customer import Details
+from customer.domain.commands import Details
 from customer.normalising import (
     DetailInvalid,
     Unfit,

@@ -6,15 +6,9 @@ from uuid import UUID
 import pytest
 from chassis.write.events import event_id
 from customer.holdings import held
-from customer.panorama import (
-    ASSETS,
-    LIABILITIES,
-    SPENDING_KINDS,
-    Panorama,
-    allocation,
-    keeps,
-    panorama,
-)
+from customer.panorama.composing import panorama
+from customer.panorama.rules import ASSETS, LIABILITIES, SPENDING_KINDS, allocation, keeps
+from customer.panorama.schema import Panorama
 from customer.views import asset_panorama
 from customer.views.asset_panorama import ACCOUNTS, keys
 from hypothesis import given

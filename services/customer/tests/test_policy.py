@@ -17,13 +17,7 @@ from chassis.write.secret_checks import SecretDiffers
 from contracts.envelope import Envelope
 from contracts.identity import ExternalIds
 from customer.claims import Claims, nth
-from customer.domain.customer import (
-    Details,
-    Reference,
-    RegisterCustomer,
-    TakeOverReference,
-    UnlinkReference,
-)
+from customer.domain.commands import Details, Reference, RegisterCustomer, TakeOverReference, UnlinkReference
 from customer.domain.events import (
     ContactDetailsChanged,
     CustomerRegistered,

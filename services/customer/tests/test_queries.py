@@ -144,7 +144,7 @@ async def queries(bank, mongo, key_ring):
 
 @pytest.mark.requirement("R002", "R087", "M05")
 async def test_a_panorama_of_several_sources_with_masked_values(queries):
-    shown = await queries.panorama(ZHANG, NOW, None)
+    shown = await queries.holdings.panorama(ZHANG, NOW, None)
     assert (shown["name"], shown["month"], shown["as_of"]) == ("张*", "2026-01", "2026-01-05")
     cny, usd = shown["currencies"]
     spent = sum(100 + number for number in range(25))
@@ -165,10 +165,10 @@ async def test_a_panorama_of_several_sources_with_masked_values(queries):
 
 
 async def test_a_joint_account_shows_with_both_and_in_full(queries):
-    shown = await queries.panorama(LI, NOW, None)
+    shown = await queries.holdings.panorama(LI, NOW, None)
     assert [a["role"] for a in shown["accounts"]] == ["owner"]
     assert shown["currencies"][0]["deposits"]["amount_minor"] == 19_000
-    [account] = await queries.accounts(LI)
+    [account] = await queries.holdings.accounts(LI)
     assert account["joint"]
     assert [(h["role"], h["is_this_customer"], h["customer_id"], h["name"]) for h in account["holders"]] == [
         ("owner", True, str(LI), "李*"),
@@ -179,11 +179,11 @@ async def test_a_joint_account_shows_with_both_and_in_full(queries):
 @pytest.mark.requirement("M02")
 async def test_the_movements_behind_a_figure_sum_to_it_page_by_page(queries, bank):
     found, after = [], 0
-    while page := await queries.movements(bank.mine, MovementsWanted(currency="CNY"), after, 10):
+    while page := await queries.movements.page(bank.mine, MovementsWanted(currency="CNY"), after, 10):
         assert len(page) <= 10
         found += page
         after = page[-1]["sequence"]
-    shown = await queries.panorama(ZHANG, NOW, None)
+    shown = await queries.holdings.panorama(ZHANG, NOW, None)
     [account] = [a for a in shown["accounts"] if a["account_id"] == str(bank.mine)]
     balances = {b["currency"]: b for b in account["balances"]}
     assert sum(one["amount_minor"] for one in found) == balances["CNY"]["balance_minor"]
@@ -191,7 +191,7 @@ async def test_the_movements_behind_a_figure_sum_to_it_page_by_page(queries, ban
     assert len({one["event_id"] for one in found}) == 26
     assert found[0]["event_id"] == str(event_id(bank.mine, found[0]["sequence"]))
     assert (found[0]["text"], found[0]["counterparty_name"]) == ("***", "王*")
-    spent = await queries.movements_sum(bank.mine, MovementsWanted("CNY", "2026-01", None, spending=True))
+    spent = await queries.movements.sums(bank.mine, MovementsWanted("CNY", "2026-01", None, spending=True))
     assert spent == [
         {
             "currency": "CNY",
@@ -209,7 +209,7 @@ async def test_a_month_that_documents_no_longer_keep_is_summed_from_the_movement
     await bank.keep(mongo)
     queries = Queries(mongo, Live(), key_ring, today=NOW.date)
     for month, spent in (("2025-01", 1), ("2025-02", 0), ("2025-03", 3), ("2025-06", 6), ("2024-01", 0)):
-        shown = await queries.panorama(ZHANG, NOW, month)
+        shown = await queries.holdings.panorama(ZHANG, NOW, month)
         assert shown["currencies"][0]["spending"]["amount_minor"] == spent, month
 
 
@@ -224,39 +224,39 @@ async def test_what_was_reversed_in_a_month_that_documents_no_longer_keep_is_no_
     queries = Queries(mongo, Live(), key_ring, today=NOW.date)
     spent = sum(100 + number for number in range(25))
     for month, expected in (("2025-02", 0), ("2025-03", 3), ("2026-01", spent)):
-        [block, _] = (await queries.panorama(ZHANG, NOW, month))["currencies"]
+        [block, _] = (await queries.holdings.panorama(ZHANG, NOW, month))["currencies"]
         assert block["spending"]["amount_minor"] == expected, month
-        sums = await queries.movements_sum(bank.mine, MovementsWanted("CNY", month, None, spending=True))
+        sums = await queries.movements.sums(bank.mine, MovementsWanted("CNY", month, None, spending=True))
         assert sum(one["outflow_minor"] for one in sums) == expected, month
-    [both] = await queries.movements_sum(bank.mine, MovementsWanted("CNY", "2025-02", "card", spending=True))
+    [both] = await queries.movements.sums(bank.mine, MovementsWanted("CNY", "2025-02", "card", spending=True))
     assert (both["movements"], both["amount_minor"]) == (2, 0)
-    [booked] = await queries.movements_sum(bank.mine, MovementsWanted("CNY", "2025-02"))
+    [booked] = await queries.movements.sums(bank.mine, MovementsWanted("CNY", "2025-02"))
     assert (booked["movements"], booked["amount_minor"]) == (1, -700)
 
 
 async def test_a_customer_is_found_by_the_number_of_a_source_and_shown_masked(queries):
-    [found] = await queries.of_party(IDS.party("fund", "7"))
+    [found] = await queries.customers.of_party(IDS.party("fund", "7"))
     assert (found["customer_id"], found["name"], found["phone"]) == (str(ZHANG), "张*", "138****1234")
     assert [one["source"] for one in found["references"]] == ["core", "fund"]
-    assert await queries.of_party(IDS.party("core", "7")) == []
-    assert [one["customer_id"] for one in await queries.customers(None, 1)] == [str(ZHANG)]
-    assert [one["customer_id"] for one in await queries.customers(str(ZHANG), 5)] == [str(LI)]
+    assert await queries.customers.of_party(IDS.party("core", "7")) == []
+    assert [one["customer_id"] for one in await queries.customers.page(None, 1)] == [str(ZHANG)]
+    assert [one["customer_id"] for one in await queries.customers.page(str(ZHANG), 5)] == [str(LI)]
 
 
 async def test_accounts_that_wait_are_seen_and_counted_until_they_are_linked(queries, bank, mongo):
-    waiting, reached = await queries.unlinked(None, 10)
+    waiting, reached = await queries.unlinked.page(None, 10)
     assert reached is None
     assert {one["account_id"] for one in waiting} == {str(bank.lost), str(bank.strangers)}
     assert {one["holders_named"] for one in waiting} == {0, 1}
-    assert await queries.unlinked_count() == (2, None)
-    first, reached = await queries.unlinked(None, 1)
+    assert await queries.unlinked.count() == (2, None)
+    first, reached = await queries.unlinked.page(None, 1)
     assert reached == first[0]["account_id"]
-    rest, reached = await queries.unlinked(reached, 10)
+    rest, reached = await queries.unlinked.page(reached, 10)
     assert (len(rest), reached) == (1, None)
     where = {"_id": str(LI)}
     party = {"party_id": str(IDS.party("core", "P9")), "source": "core", "sequence": 3}
     await mongo.update("customers_v1_customers", where, {"$push": {"parties": party}})
-    assert await queries.unlinked_count() == (1, None)
+    assert await queries.unlinked.count() == (1, None)
 
 
 async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(queries, bank, mongo):
@@ -271,11 +271,11 @@ async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(
             for number in range(at, min(at + 1_000, many))
         ]
         await mongo.command({"insert": collection, "documents": documents})
-    count, after = await queries.unlinked_count()
+    count, after = await queries.unlinked.count()
     assert (count, after) == (UNLINKED_WALKED_MAX // 1_000, str(UUID(int=UNLINKED_WALKED_MAX)))
     found, after, calls = [], None, 0
     while calls == 0 or after is not None:
-        page, after = await queries.unlinked(after, 3)
+        page, after = await queries.unlinked.page(after, 3)
         found += page
         calls += 1
     wanted = [str(UUID(int=number)) for number in range(1_000, many, 1_000)]
@@ -293,9 +293,9 @@ async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(
 
 @pytest.mark.requirement("M22")
 async def test_whose_key_is_gone_has_figures_and_no_name(queries, bank, key_ring):
-    assert (await queries.panorama(ZHANG, NOW, None))["name"] == "张*"
+    assert (await queries.holdings.panorama(ZHANG, NOW, None))["name"] == "张*"
     key_ring.erase([ZHANG, bank.mine])
-    shown = await queries.panorama(ZHANG, NOW, None)
+    shown = await queries.holdings.panorama(ZHANG, NOW, None)
     assert shown["name"] == "***"
     [account] = [a for a in shown["accounts"] if a["account_id"] == str(bank.mine)]
     assert account["account"] == "***"
@@ -314,11 +314,11 @@ async def test_nothing_personal_stands_in_the_documents(bank):
 
 
 async def test_nobody_and_nobodys_account(queries, bank):
-    assert await queries.panorama(UUID(int=3), NOW, None) is None
-    assert await queries.accounts(UUID(int=3)) is None
-    assert await queries.customer(UUID(int=3)) is None
-    assert await queries.holds(ZHANG, bank.ours)
-    assert not await queries.holds(LI, bank.mine)
+    assert await queries.holdings.panorama(UUID(int=3), NOW, None) is None
+    assert await queries.holdings.accounts(UUID(int=3)) is None
+    assert await queries.customers.one(UUID(int=3)) is None
+    assert await queries.holdings.holds(ZHANG, bank.ours)
+    assert not await queries.holdings.holds(LI, bank.mine)
 
 
 async def right(bank, mongo, account, holder, type="account.holder_removed", **data):
@@ -331,27 +331,27 @@ async def right(bank, mongo, account, holder, type="account.holder_removed", **d
 
 @pytest.mark.parametrize("until", [TODAY, TOMORROW])
 async def test_who_no_longer_holds_an_account_no_longer_sees_it(queries, bank, mongo, until):
-    before = await queries.panorama(ZHANG, NOW, None)
+    before = await queries.holdings.panorama(ZHANG, NOW, None)
     await right(bank, mongo, bank.ours, "P1", role="joint", held_until=until)
     stands = until > TODAY
-    shown = await queries.panorama(ZHANG, NOW, None)
+    shown = await queries.holdings.panorama(ZHANG, NOW, None)
     assert (str(bank.ours) in {one["account_id"] for one in shown["accounts"]}) is stands
     assert (shown == before) is stands
-    assert (str(bank.ours) in {one["account_id"] for one in await queries.accounts(ZHANG)}) is stands
-    assert await queries.holds(ZHANG, bank.ours) is stands
-    [account] = [one for one in await queries.accounts(LI) if one["account_id"] == str(bank.ours)]
+    assert (str(bank.ours) in {one["account_id"] for one in await queries.holdings.accounts(ZHANG)}) is stands
+    assert await queries.holdings.holds(ZHANG, bank.ours) is stands
+    [account] = [one for one in await queries.holdings.accounts(LI) if one["account_id"] == str(bank.ours)]
     assert account["joint"] is stands
-    assert await queries.holds(LI, bank.ours)
+    assert await queries.holdings.holds(LI, bank.ours)
 
 
 async def test_an_account_whose_last_holder_left_waits_for_its_customer(queries, bank, mongo):
     await right(bank, mongo, bank.mine, "P1", role="owner", held_until=TODAY)
-    waiting, _ = await queries.unlinked(None, 10)
+    waiting, _ = await queries.unlinked.page(None, 10)
     assert str(bank.mine) in {one["account_id"] for one in waiting}
     await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from=TOMORROW)
-    assert await queries.unlinked_count() == (3, None)
+    assert await queries.unlinked.count() == (3, None)
     await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from=TODAY)
-    assert await queries.unlinked_count() == (2, None)
+    assert await queries.unlinked.count() == (2, None)
 
 
 async def test_one_person_under_two_party_numbers_is_not_joint_with_himself(queries, bank, mongo):
@@ -359,11 +359,11 @@ async def test_one_person_under_two_party_numbers_is_not_joint_with_himself(quer
         await right(bank, mongo, bank.ours, number, "account.holder_named", role=role)
     both = {"party_id": str(IDS.party("core", "P8")), "source": "core", "sequence": 4}
     await mongo.update("customers_v1_customers", {"_id": str(LI)}, {"$push": {"parties": both}})
-    [shown] = [a for a in (await queries.panorama(ZHANG, NOW, None))["accounts"] if a["holders"] > 1]
+    [shown] = [a for a in (await queries.holdings.panorama(ZHANG, NOW, None))["accounts"] if a["holders"] > 1]
     assert (shown["account_id"], shown["holders"]) == (str(bank.ours), 2)
     await right(bank, mongo, bank.ours, "P1", role="owner", held_until="2026-01-01")
-    [account] = await queries.accounts(LI)
-    [held] = (await queries.panorama(LI, NOW, None))["accounts"]
+    [account] = await queries.holdings.accounts(LI)
+    [held] = (await queries.holdings.panorama(LI, NOW, None))["accounts"]
     assert (account["joint"], held["joint"], held["holders"]) == (False, False, 1)
 
 
@@ -376,7 +376,7 @@ async def test_a_contradiction_is_shown_masked_until_a_person_decides(bank, mong
     bank.tell(LI, "customer.reference_disputed", source="fund", party_id=str(IDS.party("fund", "8")))
     await bank.keep(mongo)
     queries = Queries(mongo, Live(), key_ring, today=NOW.date)
-    shown = await queries.customer(ZHANG)
+    shown = await queries.customers.one(ZHANG)
     [contradiction] = shown["contradictions"]
     assert (shown["phone"], contradiction["stated"]) == ("138****1234", "139****5678")
     assert {name: contradiction[name] for name in ("field", "source", "party_id")} == {
@@ -385,7 +385,7 @@ async def test_a_contradiction_is_shown_masked_until_a_person_decides(bank, mong
     }
     assert (shown["provenance"]["phone"]["source"], contradiction["sequence"]) == (None, 4)
     CustomerShown(**shown)
-    waiting = await queries.customer(LI)
+    waiting = await queries.customers.one(LI)
     assert [one["status"] for one in waiting["references"]] == ["confirmed", "disputed"]
     for question, found in (
         ("contradiction", [ZHANG]),
@@ -393,7 +393,7 @@ async def test_a_contradiction_is_shown_masked_until_a_person_decides(bank, mong
         (None, [ZHANG, LI]),
         ("invalid", []),
     ):
-        listed = await queries.questions(question, None, 10)
+        listed = await queries.customers.questions(question, None, 10)
         assert [one["customer_id"] for one in listed] == [str(one) for one in found]
 
 
@@ -402,7 +402,7 @@ async def test_what_a_person_accepts_of_a_source_stands_and_is_opened(bank, mong
     bank.tell(ZHANG, "customer.details_contradicted", phone="+8613900005678", **core)
     bank.tell(ZHANG, "customer.contradiction_resolved", field="phone", accepted=True, **core)
     await bank.keep(mongo)
-    shown = await Queries(mongo, Live(), key_ring, today=NOW.date).customer(ZHANG)
+    shown = await Queries(mongo, Live(), key_ring, today=NOW.date).customers.one(ZHANG)
     assert (shown["phone"], shown["contradictions"]) == ("139****5678", [])
     assert shown["provenance"]["phone"]["source"] == "core"
 
@@ -415,10 +415,10 @@ async def test_a_link_that_ended_shows_nothing_and_its_successor_everything(bank
     tomorrow = NOW.date() + timedelta(days=1)
     for day, holder, other in ((NOW.date(), ZHANG, LI), (tomorrow, LI, ZHANG)):
         queries = Queries(mongo, Live(), key_ring, today=lambda day=day: day)
-        [found] = await queries.of_party(IDS.party("core", "P1"))
+        [found] = await queries.customers.of_party(IDS.party("core", "P1"))
         assert found["customer_id"] == str(holder)
-        assert await queries.holds(holder, bank.mine)
-        assert not await queries.holds(other, bank.mine)
-        assert str(bank.mine) in {one["account_id"] for one in await queries.accounts(holder)}
-        shown = (await queries.panorama(other, NOW, None))["accounts"]
+        assert await queries.holdings.holds(holder, bank.mine)
+        assert not await queries.holdings.holds(other, bank.mine)
+        assert str(bank.mine) in {one["account_id"] for one in await queries.holdings.accounts(holder)}
+        shown = (await queries.holdings.panorama(other, NOW, None))["accounts"]
         assert str(bank.mine) not in {one["account_id"] for one in shown}

@@ -24,25 +24,27 @@ from pydantic import AfterValidator
 from customer.application import AccountNotHeld, CustomerService
 from customer.catalogue import CONTEXT
 from customer.claims import ClaimedTooOften, IdentityNumberKnown
-from customer.domain.customer import (
+from customer.domain.commands import (
     ChangeContactDetails,
     ConfirmReference,
-    ContradictionUnknown,
     CorrectIdentityDetails,
-    CustomerAlreadyRegistered,
     CustomerCommand,
-    CustomerNotRegistered,
     LinkReference,
-    ReferenceNotLinked,
-    ReferenceSettled,
     RejectReference,
     RenameCustomer,
     ResolveContradiction,
-    TooManyReferences,
 )
 from customer.domain.events import CustomerEvent, Detail
+from customer.domain.refusals import (
+    ContradictionUnknown,
+    CustomerAlreadyRegistered,
+    CustomerNotRegistered,
+    ReferenceNotLinked,
+    ReferenceSettled,
+    TooManyReferences,
+)
 from customer.normalising import DetailInvalid
-from customer.panorama import MONTH_PATTERN, Panorama
+from customer.panorama.schema import MONTH_PATTERN, Panorama
 from customer.queries import MovementsWanted
 from customer.retention import RetentionHolds, TooManyAccounts
 from customer.shapes import (

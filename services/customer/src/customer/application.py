@@ -19,29 +19,28 @@ from msgspec import structs
 
 from customer.catalogue import CONTEXT
 from customer.claims import Claims, IdentityNumberKnown, number_claim
-from customer.domain.customer import (
+from customer.domain.commands import (
     ChangeContactDetails,
     ConfirmReference,
     CorrectIdentityDetails,
-    Customer,
     CustomerCommand,
-    CustomerNotRegistered,
     Details,
     EraseCustomer,
     LinkReference,
     Reference,
-    ReferenceNotLinked,
     RegisterCustomer,
     RenameCustomer,
     ResolveContradiction,
     TakeOverReference,
     UnlinkReference,
-    decide,
 )
+from customer.domain.deciding import decide
 from customer.domain.events import CustomerEvent, HeldAccount
+from customer.domain.refusals import CustomerNotRegistered, ReferenceNotLinked
+from customer.domain.state import Customer
 from customer.identities import customer_of_command
 from customer.normalising import normalised, normalised_or_kept
-from customer.panorama import HeldLoan, LoansSum, Panorama
+from customer.panorama.schema import HeldLoan, LoansSum, Panorama
 from customer.queries import MovementsWanted, Queries
 from customer.retention import RETENTION_YEARS, check_retention
 
@@ -187,7 +186,7 @@ class CustomerService:
         day = self.today()
         links = {party: link for party, link in loaded.state.links.items() if link.confirmed}
         ends = {str(party): _text_of(link.until) for party, link in links.items()}
-        related, described = await self.queries.relations(sorted(ends))
+        related, described = await self.queries.holdings.relations(sorted(ends))
         check_retention(related, described, ends, day=day.isoformat(), years=self.retention_years)
         parties = sorted(party for party, link in links.items() if link.stands_on(day))
         own = {str(party) for party in parties}
@@ -301,35 +300,35 @@ class CustomerService:
 
     async def customer(self, customer: UUID) -> Document:
         """Returns a customer, with the version of its stream that the document shows."""
-        [found] = await self._versioned([_found(await self.queries.customer(customer))])
+        [found] = await self._versioned([_found(await self.queries.customers.one(customer))])
         return found
 
     async def panorama(self, customer: UUID, month: str | None) -> Panorama:
         """What a customer owns and owes."""
-        return _found(await self.queries.panorama(customer, self.clock.now(), month))
+        return _found(await self.queries.holdings.panorama(customer, self.clock.now(), month))
 
     async def accounts(self, customer: UUID) -> list[Document]:
         """The accounts of a customer with all their holders."""
-        return _found(await self.queries.accounts(customer))
+        return _found(await self.queries.holdings.accounts(customer))
 
     async def movements(
         self, customer: UUID, account: UUID, wanted: MovementsWanted, after: int, limit: int
     ) -> tuple[list[Document], list[Document]]:
         """A page of the movements of a customer's account, and what all of those wanted sum to."""
-        if not await self.queries.holds(customer, account):
+        if not await self.queries.holdings.holds(customer, account):
             raise AccountNotHeld
-        sums = await self.queries.movements_sum(account, wanted)
-        return await self.queries.movements(account, wanted, after, limit), sums
+        sums = await self.queries.movements.sums(account, wanted)
+        return await self.queries.movements.page(account, wanted, after, limit), sums
 
     async def loans(
         self, customer: UUID, account: UUID, currency: str | None
     ) -> tuple[list[HeldLoan], list[LoansSum]]:
         """The loans of a customer's account, and per currency what those without an account of their own sum
         to."""
-        if not await self.queries.holds(customer, account):
+        if not await self.queries.holdings.holds(customer, account):
             raise AccountNotHeld
         link = f"/customers/{customer}/accounts/{account}/movements"
-        loans = await self.queries.loans(account, link, currency)
+        loans = await self.queries.holdings.loans(account, link, currency)
         owed = [loan for loan in loans if loan["outstanding_minor"] is not None]
         return loans, [_summed(code, owed) for code in sorted({loan["currency"] for loan in owed})]
 
@@ -346,7 +345,7 @@ class CustomerService:
 
     async def customers(self, after: UUID | None, limit: int) -> list[Document]:
         """Customers in the order of their ids."""
-        found = await self.queries.customers(None if after is None else str(after), limit)
+        found = await self.queries.customers.page(None if after is None else str(after), limit)
         return await self._versioned(found)
 
     async def _versioned(self, found: Sequence[Document]) -> list[Document]:
@@ -368,18 +367,18 @@ class CustomerService:
         if not behind or not await self.reached(CONTEXT, last, 0.0):
             return list(found)
         # Read again: the documents that were read first may be older than the position that the view has now reached.
-        again = {one["customer_id"]: one for one in await self.queries.customers_of(list(behind))}
+        again = {one["customer_id"]: one for one in await self.queries.customers.some(list(behind))}
         for name, one in again.items():
             one["version"] = max(one["version"], behind[name][0])
         return [again.get(one["customer_id"], one) for one in found]
 
     async def by_reference(self, source: str, key: str) -> list[Document]:
         """The customer that a source knows under its own number."""
-        return await self._versioned(await self.queries.of_party(self.ids.party(source, key)))
+        return await self._versioned(await self.queries.customers.of_party(self.ids.party(source, key)))
 
     async def questions(self, kind: str | None, after: UUID | None, limit: int) -> list[Document]:
         """Returns customers with open data-quality questions, in the order of their ids."""
-        found = await self.queries.questions(kind, None if after is None else str(after), limit)
+        found = await self.queries.customers.questions(kind, None if after is None else str(after), limit)
         return await self._versioned(found)
 
     async def unlinked(
@@ -387,8 +386,8 @@ class CustomerService:
     ) -> tuple[Sequence[Document], str | None, int, bool]:
         """Returns accounts that wait for their customer, the next cursor, their number, and whether all were
         counted."""
-        count, beyond = await self.queries.unlinked_count()
-        found, reached = await self.queries.unlinked(None if after is None else str(after), limit)
+        count, beyond = await self.queries.unlinked.count()
+        found, reached = await self.queries.unlinked.page(None if after is None else str(after), limit)
         return found, reached, count, beyond is None
 
 

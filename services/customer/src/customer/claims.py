@@ -19,8 +19,9 @@ from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore
 from contracts.identity import ExternalIds
 
-from customer.domain.customer import Customer, CustomerCommand, Details
+from customer.domain.commands import CustomerCommand, Details
 from customer.domain.events import CustomerEvent, CustomerKind
+from customer.domain.state import Customer
 
 CLAIMS_MAX: Final = 50
 """How often one number can be moved from customer to customer."""

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 from contracts.identity import CRM_NAMESPACE
 
-from customer.domain.customer import CustomerId
+from customer.domain.state import CustomerId
 
 PARTIES_CACHED_MAX: Final = 4_096
 """A policy asks twice for each party of a batch."""

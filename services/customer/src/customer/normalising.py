@@ -19,7 +19,7 @@ from email_validator import EmailNotValidError, validate_email
 from stdnum.cn import ric, uscc
 from stdnum.exceptions import ValidationError
 
-from customer.domain.customer import Details
+from customer.domain.commands import Details
 from customer.domain.events import DETAILS, CustomerKind
 
 REGION: Final = "CN"

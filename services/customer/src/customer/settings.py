@@ -8,7 +8,7 @@ from chassis.clock import Clock
 from chassis.connections.settings import Settings
 from pydantic import Field, model_validator
 
-from customer.panorama import STALE_AFTER_SECONDS
+from customer.panorama.sources import STALE_AFTER_SECONDS
 from customer.retention import RETENTION_YEARS
 
 

@@ -18,9 +18,10 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from customer.domain.customer import REFERENCES_MAX, Details, Reference, RegisterCustomer
+from customer.domain.commands import Details, Reference, RegisterCustomer
 from customer.domain.events import DeclaredAsset
-from customer.panorama import HeldCard, HeldLoan, LoansSum
+from customer.domain.refusals import REFERENCES_MAX
+from customer.panorama.schema import HeldCard, HeldLoan, LoansSum
 
 STATED_ASSETS_MAX: Final = 50
 

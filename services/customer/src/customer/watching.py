@@ -45,9 +45,9 @@ async def unlinked_accounts(mongo: Mongo, clock: Clock, today: Callable[[], date
     """
     ring = KeyRing("", _NoKeys(), clock.monotonic)
     queries = Queries(mongo, ViewReader(mongo, clock, VIEWS), ring, today=today)
-    found, after = await queries.unlinked_count()
+    found, after = await queries.unlinked.count()
     while after is not None:
-        count, after = await queries.unlinked_count(after)
+        count, after = await queries.unlinked.count(after)
         found += count
     return found
 
@@ -71,7 +71,7 @@ def measuring(
         counting = True
         try:
             while True:
-                count, after = await queries.unlinked_count(after)
+                count, after = await queries.unlinked.count(after)
                 found += count
                 if after is None:
                     UNLINKED.set(found)

@@ -26,8 +26,9 @@ from contracts.identity import EXTERNAL_IDS, ExternalIds, PartyId
 from msgspec import structs
 
 from customer.claims import Claims, number_claim
-from customer.domain.customer import AdoptDescription, Customer, CustomerCommand, Details, Reference
+from customer.domain.commands import AdoptDescription, CustomerCommand, Details, Reference
 from customer.domain.events import CustomerEvent
+from customer.domain.state import Customer
 from customer.identities import customer_of_party
 from customer.normalising import normalised_or_kept
 from customer.opening import INGEST

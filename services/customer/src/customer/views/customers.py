@@ -10,8 +10,8 @@ from chassis.read.documents import Document, sealed
 from chassis.read.projecting import Collection, Delivered, DocumentKey, Index, View
 from contracts import topics
 
-from customer.domain.customer import REFERENCES_MAX
 from customer.domain.events import DETAILS
+from customer.domain.refusals import REFERENCES_MAX
 
 CUSTOMERS: Final = "customers"
 _SEALED: Final = tuple(field for field in DETAILS if field != "branch")

@@ -1,0 +1,183 @@
+"""The commands that a customer takes."""
+
+from datetime import date
+from uuid import UUID
+
+import msgspec
+from contracts.identity import ExternalIds, PartyId
+
+from customer.domain.events import (
+    DETAILS,
+    CustomerKind,
+    DeclaredAsset,
+    Detail,
+    HeldAccount,
+    ReferenceClaimed,
+    ReferenceLinked,
+)
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """An external id: the name of the source, its own id, and the party that it names in every service.
+
+    `claim` is the identity under which the store holds the link once; None for the party's first.
+    """
+
+    source: str
+    key: str
+    party: PartyId
+    claim: UUID | None = None
+
+    @classmethod
+    def of(cls, ids: ExternalIds, source: str, key: str) -> "Reference":
+        """The reference of an external id."""
+        return cls(source, key, ids.party(source, key))
+
+    def linked(self, linked_from: date | None = None) -> ReferenceLinked:
+        """The event that states it."""
+        return ReferenceLinked(
+            source=self.source, party_id=self.party, key=self.key, linked_from=linked_from, claim=self.claim
+        )
+
+    def claimed(self) -> ReferenceClaimed:
+        """The event that states it while it is not confirmed."""
+        return ReferenceClaimed(source=self.source, party_id=self.party, key=self.key, claim=self.claim)
+
+
+class Details(msgspec.Struct, frozen=True):
+    """The known details of a person or company. `invalid` names the fields whose values cannot be right.
+
+    `proven`: the identity number has a valid checksum.
+    """
+
+    name: str | None
+    kind: CustomerKind = "person"
+    phone: str | None = None
+    email: str | None = None
+    address: str | None = None
+    born_on: str | None = None
+    identity_number: str | None = None
+    branch: str | None = None
+    gender: str | None = None
+    invalid: tuple[str, ...] = ()
+    proven: bool = False
+
+    def stated(self) -> dict[Detail, str]:
+        """The fields that are stated."""
+        found = ((field, getattr(self, field)) for field in DETAILS)
+        return {field: value for field, value in found if value is not None}
+
+
+class RegisterCustomer(msgspec.Struct, frozen=True):
+    """Staff enter a customer."""
+
+    details: Details
+    references: tuple[Reference, ...] = ()
+    stated_assets: tuple[DeclaredAsset, ...] = ()
+    number_claim: UUID | None = None
+
+
+class AdoptDescription(msgspec.Struct, frozen=True):
+    """Master data of a source describes a party: register it, or take over what the source changed itself.
+
+    `shared_with`: the customer that has the identity number already.
+    """
+
+    reference: Reference
+    details: Details
+    on: date
+    number_claim: UUID | None = None
+    shared_with: UUID | None = None
+
+
+class LinkReference(msgspec.Struct, frozen=True):
+    """Staff state that an external id belongs to this customer. It must still be confirmed."""
+
+    reference: Reference
+
+
+class TakeOverReference(msgspec.Struct, frozen=True):
+    """An external id is moved from another customer to this one from a bank day on, as a person decided."""
+
+    reference: Reference
+    linked_from: date
+
+
+class ConfirmReference(msgspec.Struct, frozen=True):
+    """A person confirms that a claimed number belongs to this customer.
+
+    The rest is about the description of its party that waits: `invalid` names values that cannot be right, and
+    `shared_with` the customer that has its identity number already.
+    """
+
+    party: UUID
+    number_claim: UUID | None = None
+    shared_with: UUID | None = None
+    invalid: tuple[str, ...] = ()
+
+
+class RejectReference(msgspec.Struct, frozen=True):
+    """A person states that a claimed number does not belong to this customer."""
+
+    party: UUID
+
+
+class UnlinkReference(msgspec.Struct, frozen=True):
+    """A number no longer belongs to this customer from the bank day `until` on."""
+
+    party: UUID
+    until: date
+
+
+class ChangeContactDetails(msgspec.Struct, frozen=True):
+    """How the customer is reached from now on."""
+
+    phone: str | None
+    email: str | None
+    address: str | None
+
+
+class RenameCustomer(msgspec.Struct, frozen=True):
+    """The customer bears another name."""
+
+    name: str
+
+
+class CorrectIdentityDetails(msgspec.Struct, frozen=True):
+    """What identifies the person was wrong or missing."""
+
+    born_on: str | None
+    identity_number: str | None
+    number_claim: UUID | None = None
+
+
+class ResolveContradiction(msgspec.Struct, frozen=True):
+    """A person decides between what staff and a source state of a field."""
+
+    field: Detail
+    party: UUID
+    accept: bool
+    number_claim: UUID | None = None
+
+
+class EraseCustomer(msgspec.Struct, frozen=True):
+    """A person has the customer's personal values destroyed, after every retention period."""
+
+    parties: tuple[UUID, ...]
+    accounts: tuple[HeldAccount, ...]
+
+
+CustomerCommand = (
+    RegisterCustomer
+    | AdoptDescription
+    | LinkReference
+    | TakeOverReference
+    | ConfirmReference
+    | RejectReference
+    | UnlinkReference
+    | ChangeContactDetails
+    | RenameCustomer
+    | CorrectIdentityDetails
+    | ResolveContradiction
+    | EraseCustomer
+)

@@ -1,0 +1,66 @@
+"""The refusals of a customer, and the limit that one of them states."""
+
+from typing import ClassVar, Final
+
+from chassis.write.deciding import Refusal
+
+REFERENCES_MAX: Final = 50
+
+
+class CustomerNotRegistered(Refusal):
+    """There is no such customer."""
+
+    code: ClassVar[str] = "customer-not-registered"
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "There is no such customer"
+    title_zh: ClassVar[str] = "客户不存在"
+
+
+class CustomerIsErased(Refusal):
+    """The customer's personal values are no longer kept, and none are taken in again."""
+
+    code: ClassVar[str] = "customer-erased"
+    title: ClassVar[str] = "The customer is erased"
+    title_zh: ClassVar[str] = "客户信息已销毁"
+
+
+class CustomerAlreadyRegistered(Refusal):
+    """The customer is registered and cannot be so again."""
+
+    code: ClassVar[str] = "customer-already-registered"
+    title: ClassVar[str] = "The customer is registered already"
+    title_zh: ClassVar[str] = "客户已登记"
+
+
+class TooManyReferences(Refusal):
+    """A customer has a bounded number of external ids, because a read of the panorama joins over them."""
+
+    code: ClassVar[str] = "too-many-references"
+    title: ClassVar[str] = f"A customer has at most {REFERENCES_MAX} references"
+    title_zh: ClassVar[str] = f"每位客户最多 {REFERENCES_MAX} 个外部编号"
+
+
+class ReferenceNotLinked(Refusal):
+    """The number is not this customer's."""
+
+    code: ClassVar[str] = "reference-not-linked"
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "The customer has no such reference"
+    title_zh: ClassVar[str] = "该客户没有此外部编号"
+
+
+class ReferenceSettled(Refusal):
+    """The reference is confirmed or unlinked already, so the command no longer applies."""
+
+    code: ClassVar[str] = "reference-settled"
+    title: ClassVar[str] = "The reference is settled already"
+    title_zh: ClassVar[str] = "该外部编号已处理"
+
+
+class ContradictionUnknown(Refusal):
+    """This field has no open contradiction."""
+
+    code: ClassVar[str] = "contradiction-unknown"
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "There is no such contradiction"
+    title_zh: ClassVar[str] = "没有此数据冲突"

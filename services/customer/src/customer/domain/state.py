@@ -1,0 +1,68 @@
+"""The state of a customer that decisions need."""
+
+from datetime import date
+from typing import NewType
+from uuid import UUID
+
+import msgspec
+
+from customer.domain.events import CustomerKind, Detail, RegisteredBy
+
+CustomerId = NewType("CustomerId", UUID)
+
+
+class Link(msgspec.Struct, frozen=True):
+    """An external id of a customer. `described`: the description of a disputed one's party in master data.
+
+    `earlier` is the link that had ended when the number was claimed again.
+    """
+
+    source: str
+    key: str
+    confirmed: bool
+    linked_from: date | None = None
+    until: date | None = None
+    described: dict[Detail, str] | None = None
+    earlier: "Link | None" = None
+
+    def stands_on(self, day: date) -> bool:
+        """Whether the number belongs to the customer on a bank day, confirmed or not."""
+        return (self.linked_from is None or self.linked_from <= day) and self.ends_after(day)
+
+    def ends_after(self, day: date) -> bool:
+        """Whether the number belongs to the customer on a bank day or later. A claim that nobody confirmed ends at
+        once."""
+        return self.until is None or (self.confirmed and day < self.until)
+
+
+class Customer(msgspec.Struct, frozen=True):
+    """The state of a customer that decisions need. The initial value is an unregistered customer.
+
+    `values` are the current details. `stated_by` is the author of each (None: staff). `last` are the
+    values that each party's source stated last. `contradictions` are its values that differ from staff's,
+    by field and party.
+    """
+
+    origin: RegisteredBy | None = None
+    kind: CustomerKind = "person"
+    values: dict[Detail, str | None] = {}
+    stated_by: dict[Detail, UUID | None] = {}
+    last: dict[UUID, dict[Detail, str]] = {}
+    contradictions: dict[Detail, dict[UUID, str]] = {}
+    links: dict[UUID, Link] = {}
+    erased: bool = False
+
+    @property
+    def registered(self) -> bool:
+        """Whether the customer is registered."""
+        return self.origin is not None
+
+    def has(self, party: UUID, day: date) -> bool:
+        """Whether the party belongs to this customer on a bank day, confirmed or not."""
+        link = self.links.get(party)
+        return link is not None and link.stands_on(day)
+
+    def has_later(self, party: UUID, day: date) -> bool:
+        """Whether the party belongs to this customer on a bank day or later, confirmed or not."""
+        link = self.links.get(party)
+        return link is not None and link.ends_after(day)

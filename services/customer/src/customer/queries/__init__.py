@@ -1,0 +1,39 @@
+"""Queries of the views: customers, their accounts, and the movements behind a figure.
+
+Values are returned masked.
+"""
+
+from collections.abc import Callable
+from datetime import date
+
+from chassis.privacy.keys import KeyRing
+from chassis.read.mongo import Mongo
+
+from customer.panorama.sources import STALE_AFTER_SECONDS
+from customer.queries.collections import Collections, LiveViews
+from customer.queries.customers import CustomerQueries
+from customer.queries.holdings import HoldingQueries
+from customer.queries.movements import MovementQueries, MovementsWanted
+from customer.queries.unlinked import UNLINKED_WALKED_MAX, UnlinkedQueries
+
+__all__ = ["UNLINKED_WALKED_MAX", "MovementsWanted", "Queries"]
+
+
+class Queries:
+    """All queries; one object per process, used from one event loop."""
+
+    def __init__(
+        self,
+        mongo: Mongo,
+        live: LiveViews,
+        ring: KeyRing,
+        stale_after_seconds: int = STALE_AFTER_SECONDS,
+        *,
+        today: Callable[[], date],
+    ) -> None:
+        """`today` is the bank day on which rights and links must stand."""
+        views = Collections(mongo, live)
+        self.customers = CustomerQueries(views, ring, today)
+        self.movements = MovementQueries(views, ring)
+        self.holdings = HoldingQueries(views, ring, today, self.movements, stale_after_seconds)
+        self.unlinked = UnlinkedQueries(views, ring, today)

@@ -1,0 +1,64 @@
+"""Queries of customers."""
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from chassis.privacy.keys import KeyRing
+from chassis.read.documents import Document
+
+from customer.holdings import parties_on
+from customer.opening import keys_of
+from customer.queries.collections import Collections
+from customer.queries.presenting import customer_shown, uuid_of
+
+
+class CustomerQueries:
+    """Customers as the view shows them, masked."""
+
+    def __init__(self, views: Collections, ring: KeyRing, today: Callable[[], date]) -> None:
+        """`today` is the bank day on which rights and links must stand."""
+        self._views = views
+        self._ring = ring
+        self._today = today
+
+    async def one(self, customer_id: UUID) -> Document | None:
+        """A customer, masked."""
+        found = await self._views.mongo.find_one(await self._views.customers(), {"_id": str(customer_id)})
+        return None if found is None else (await self._masked([found]))[0]
+
+    async def some(self, ids: Sequence[str]) -> list[Document]:
+        """These customers, masked, in any order."""
+        found = await self._views.mongo.find(
+            await self._views.customers(), {"_id": {"$in": list(ids)}}, limit=len(ids)
+        )
+        return await self._masked(found)
+
+    async def page(self, after: str | None, limit: int) -> list[Document]:
+        """Customers in the order of their ids, masked."""
+        where = {} if after is None else {"_id": {"$gt": after}}
+        found = await self._views.mongo.find(
+            await self._views.customers(), where, order=[("_id", 1)], limit=limit
+        )
+        return await self._masked(found)
+
+    async def questions(self, kind: str | None, after: str | None, limit: int) -> list[Document]:
+        """Customers with an open data-quality question, of this kind or any, in the order of their ids."""
+        where: dict[str, Any] = {"questions": {"$exists": True, "$ne": []} if kind is None else kind}
+        if after is not None:
+            where["_id"] = {"$gt": after}
+        found = await self._views.mongo.find(
+            await self._views.customers(), where, order=[("_id", 1)], limit=limit
+        )
+        return await self._masked(found)
+
+    async def of_party(self, party: UUID) -> list[Document]:
+        """The customer that has the party today, masked."""
+        found = await self._views.mongo.find(await self._views.customers(), {"parties.party_id": str(party)})
+        today = self._today().isoformat()
+        return await self._masked([one for one in found if str(party) in parties_on(one, today)])
+
+    async def _masked(self, found: Sequence[Document]) -> list[Document]:
+        keys = await keys_of(self._ring, [uuid_of(one["_id"]) for one in found])
+        return [customer_shown(one, keys) for one in found]

@@ -1,0 +1,158 @@
+"""Queries of what a customer holds: the panorama, accounts with their holders, loans."""
+
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from chassis.connections.coalescing import Coalesced
+from chassis.privacy.keys import KeyRing
+from chassis.read.documents import Document
+
+from customer.holdings import held, others, parties_on, standing
+from customer.opening import keys_of
+from customer.panorama.accounts import loans_of
+from customer.panorama.composing import panorama
+from customer.panorama.schema import HeldLoan, Panorama
+from customer.queries.collections import Collections
+from customer.queries.movements import MovementQueries
+from customer.queries.pipelines import lookup
+from customer.queries.presenting import (
+    account_shown,
+    customers_by_party,
+    in_order,
+    name_of,
+    opened_account,
+    subjects_of,
+    uuid_of,
+)
+from customer.retention import ACCOUNTS_MAX, TooManyAccounts
+
+
+class HoldingQueries:
+    """What customers hold on the bank day of today, masked."""
+
+    def __init__(
+        self,
+        views: Collections,
+        ring: KeyRing,
+        today: Callable[[], date],
+        movements: MovementQueries,
+        stale_after_seconds: int,
+    ) -> None:
+        """`today` is the bank day on which rights and links must stand."""
+        self._views = views
+        self._ring = ring
+        self._today = today
+        self._movements = movements
+        self._stale_after_seconds = stale_after_seconds
+        self._holdings: Coalesced[str, Document | None] = Coalesced(self._load_holdings)
+
+    async def panorama(self, customer_id: UUID, now: datetime, month: str | None) -> Panorama | None:
+        """A customer's panorama: one aggregation for all concurrent requests (request coalescing), one more
+        for an old month."""
+        found = await self._holdings.get(str(customer_id))
+        if found is None:
+            return None
+        day = self._today().isoformat()
+        parties = parties_on(found, day)
+        standing_accounts = held(in_order(found["accounts"]), parties, day)
+        keys = await keys_of(self._ring, subjects_of(found, standing_accounts))
+        shown = {**found, "name": name_of(found, keys), "parties": standing(found["parties"], day)}
+        accounts = [opened_account(account, keys) for account in standing_accounts]
+        if month is not None:
+            await self._movements.add_outflows_of(month, accounts)
+        return panorama(
+            shown,
+            accounts,
+            found["sources"],
+            now=now,
+            month=month,
+            stale_after_seconds=self._stale_after_seconds,
+            customers=await self._customers_of(others(accounts, parties), day),
+        )
+
+    async def accounts(self, customer_id: UUID) -> list[Document] | None:
+        """The accounts of a customer with all their holders, masked; None where there is no such customer."""
+        answer = await self._views.mongo.aggregate(
+            await self._views.customers(), await self._accounts_of([str(customer_id)], holders=True)
+        )
+        if not answer:
+            return None
+        found, day = answer[0], self._today().isoformat()
+        own = parties_on(found, day)
+        accounts = held(in_order(found["accounts"]), own, day)
+        subjects = [*subjects_of(found, accounts), *(uuid_of(party["_id"]) for party in found["described"])]
+        keys = await keys_of(self._ring, subjects)
+        described = {party["_id"]: party for party in found["described"]}
+        linked = customers_by_party(found["linked"], day)
+        return [
+            account_shown(opened_account(account, keys), own, described, linked, keys) for account in accounts
+        ]
+
+    async def relations(self, parties: Sequence[str]) -> tuple[list[Document], list[Document]]:
+        """The accounts over which these parties have or ever had a right, and the parties as last described.
+
+        Raises TooManyAccounts.
+        """
+        found = await self._views.mongo.find(
+            await self._views.accounts(), {"holders.party_id": {"$in": list(parties)}}, limit=ACCOUNTS_MAX + 1
+        )
+        if len(found) > ACCOUNTS_MAX:
+            raise TooManyAccounts
+        collection = await self._views.parties()
+        described = await self._views.mongo.find(
+            collection, {"_id": {"$in": list(parties)}}, limit=max(1, len(parties))
+        )
+        return in_order(found), described
+
+    async def loans(self, account: UUID, movements: str, currency: str | None) -> list[HeldLoan]:
+        """The loans that master data states for an account; `movements` is the link to its movements."""
+        found = await self._views.mongo.find_one(await self._views.accounts(), {"_id": str(account)})
+        loans = [] if found is None else loans_of(str(account), found, movements)
+        return [loan for loan in loans if currency in {None, loan["currency"]}]
+
+    async def holds(self, customer_id: UUID, account: UUID) -> bool:
+        """Whether the customer holds the account."""
+        customer = await self._views.mongo.find_one(await self._views.customers(), {"_id": str(customer_id)})
+        if customer is None:
+            return False
+        day = self._today().isoformat()
+        fields = {"holders": 1}
+        found = await self._views.mongo.find_one(
+            await self._views.accounts(), {"_id": str(account)}, fields=fields
+        )
+        return found is not None and bool(held([found], parties_on(customer, day), day))
+
+    async def described(self, party: UUID) -> bool:
+        """Whether master data has described the party."""
+        parties = await self._views.parties()
+        return await self._views.mongo.find_one(parties, {"_id": str(party)}, fields={"_id": 1}) is not None
+
+    async def _load_holdings(self, ids: Sequence[str]) -> dict[str, Document | None]:
+        found = await self._views.mongo.aggregate(await self._views.customers(), await self._accounts_of(ids))
+        return {**dict.fromkeys(ids), **{one["_id"]: one for one in found}}
+
+    async def _customers_of(self, parties: Sequence[str], day: str) -> dict[str, str]:
+        """Returns the customers of these parties on a bank day."""
+        if not parties:
+            return {}
+        where = {"parties.party_id": {"$in": list(parties)}}
+        return customers_by_party(await self._views.mongo.find(await self._views.customers(), where), day)
+
+    async def _accounts_of(self, ids: Sequence[str], *, holders: bool = False) -> list[dict[str, Any]]:
+        pipeline: list[dict[str, Any]] = [
+            {"$match": {"_id": ids[0] if len(ids) == 1 else {"$in": list(ids)}}},
+            lookup(await self._views.accounts(), "parties.party_id", "holders.party_id", "accounts"),
+        ]
+        if holders:
+            parties = await self._views.parties()
+            return [
+                *pipeline,
+                lookup(parties, "accounts.holders.party_id", "_id", "described"),
+                lookup(
+                    await self._views.customers(), "accounts.holders.party_id", "parties.party_id", "linked"
+                ),
+            ]
+        sources = await self._views.sources()
+        return [*pipeline, lookup(sources, "accounts.source", "source", "sources")]
