@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import KafkaPublisher
 from chassis.process import garbage
 from chassis.read.generations import Generations
@@ -32,7 +33,7 @@ async def rebuilt(settings: SyncIngestSettings) -> Rebuilt:
     mongo, publisher = Mongo.connect(settings.mongo_url), KafkaPublisher(settings.kafka_url)
     try:
         generations = Generations(mongo, asset_panorama.VIEW, SERVICE_NAME, CLOCK)
-        return await rebuild(generations, kafka_url=settings.kafka_url, publisher=publisher, clock=CLOCK)
+        return await rebuild(generations, broker=Kafka(settings.kafka_url), publisher=publisher, clock=CLOCK)
     finally:
         await publisher.close()
         await mongo.close()

@@ -125,6 +125,13 @@ class Delivery:
         """What the others may know of the log, in order."""
         return [row for row in self.world.log.rows if words(row) is not None]
 
+    def events_in(self, topic: Topic) -> Iterator[tuple[UUID, int]]:
+        """The subject and sequence of each event that is in a topic now, in no order."""
+        for place in places_of(topic):
+            for record in self.broker.logs.get(place, ()):
+                if isinstance(said := unwrap(record.headers), Envelope):
+                    yield said.subject, said.sequence
+
     def parked(self) -> dict[UUID, int]:
         """Who waits, and since which sequence."""
         return {one["subject"]: one["sequence"] for one in self.mongo.there.get(PARKED, {}).values()}
@@ -180,14 +187,19 @@ class Parts:
     """Consumers commit their offsets before they apply."""
 
 
-def relaying(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]:
+def places_of(topic: Topic) -> list[Partition]:
+    """The partitions of a topic."""
+    return [(topic.name, number) for number in range(topic.partitions)]
+
+
+def relaying(delivery: Delivery, parts: Parts, topic: Topic = TOPIC) -> Callable[[], Awaitable[None]]:
     """A process that relays."""
     world = delivery.world
 
     async def main() -> None:
         relay = parts.relay(
             CONTEXT,
-            TOPIC,
+            topic,
             world.log,
             delivery.positions,
             Lease(

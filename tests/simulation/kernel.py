@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -25,6 +25,7 @@ EPOCH = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 TURN_SECONDS = 0.001
 TURNS_MAX = 60_000
 TRACE_LINES_KEPT = 400
+TASKS_PRUNED = 200
 
 _current: ContextVar["Actor | None"] = ContextVar("actor", default=None)
 
@@ -48,6 +49,14 @@ class Actor:
     dead: bool = False
     frozen_until: float = 0.0
     """Until then it does nothing, as a process under SIGSTOP: it is not dead, and does not know."""
+    tasks: "list[asyncio.Task[Any]]" = field(default_factory=list)
+    """What it runs, in order; only a `SimulatedLoop` notes it."""
+
+    def ends(self) -> None:
+        """Nothing that it runs goes on."""
+        self.dead = True
+        for task in self.tasks:
+            task.cancel()
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +89,16 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         except Exception as error:  # noqa: BLE001 (whoever awaits it gets it)
             done.set_exception(error)
         return done
+
+    @override
+    def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> Any:
+        task = super().create_task(coro, name=name, context=context)
+        actor = _current.get() if context is None else context.get(_current)
+        if actor is not None:
+            if len(actor.tasks) >= TASKS_PRUNED:
+                actor.tasks = [each for each in actor.tasks if not each.done()]
+            actor.tasks.append(task)
+        return task
 
     def next_timer(self) -> float | None:
         """When the next timer is due, in the kernel's seconds; None where there is none."""
@@ -154,11 +173,15 @@ class Kernel:
 
     def spawn(self, name: str, main: Callable[[], Awaitable[None]], *, mortal: bool = True) -> None:
         """Starts an actor; after a crash it is started again with the same `main`. The immortal never crash."""
-        actor = Actor(name, 1, main, mortal)
-        self._tasks[actor] = asyncio.get_running_loop().create_task(self._live(actor))
+        self._begin(Actor(name, 1, main, mortal))
 
-    async def _live(self, actor: Actor, delay_seconds: float = 0.0) -> None:
-        _current.set(actor)
+    def _begin(self, actor: Actor, delay_seconds: float = 0.0) -> None:
+        context = copy_context()
+        context.run(_current.set, actor)
+        loop = asyncio.get_running_loop()
+        self._tasks[actor] = loop.create_task(self._live(actor, delay_seconds), context=context)
+
+    async def _live(self, actor: Actor, delay_seconds: float) -> None:
         if delay_seconds:
             await self.gate("restart", after_seconds=delay_seconds)
         await actor.main()
@@ -313,15 +336,14 @@ class Kernel:
         actor = gate.actor
         self.met["crash"] += 1
         self.note(f"{actor.name}.{actor.life} {gate.point} CRASH")
-        actor.dead = True
+        actor.ends()
         for waiting in self._waiting:
             if waiting.actor is actor:
                 waiting.future.cancel()
         self._waiting = [waiting for waiting in self._waiting if waiting.actor is not actor]
         self._tasks.pop(actor).cancel()
         delay_seconds = self.chance.random() * self.faults.restart_seconds_max
-        reborn = Actor(actor.name, actor.life + 1, actor.main)
-        self._tasks[reborn] = asyncio.get_running_loop().create_task(self._live(reborn, delay_seconds))
+        self._begin(Actor(actor.name, actor.life + 1, actor.main), delay_seconds)
 
     def heal(self) -> None:
         """From here on nothing goes wrong any more."""

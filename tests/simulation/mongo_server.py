@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import bson
 from chassis.read.documents import ID, SEQUENCE, Document, DocumentsUnavailable
@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from tests.simulation.kernel import Injected, Kernel
 
+T = TypeVar("T")
 DUPLICATE_KEY = 11_000
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "$in": lambda value, those: value in those,
@@ -66,10 +67,7 @@ class MongoServer(Mongo):
                 matching.sort(key=lambda document: document[name])
             return deepcopy(matching[:limit] if limit else matching)
 
-        try:
-            return await self.kernel.call(f"find {collection}", found)
-        except Injected as error:
-            raise DocumentsUnavailable(collection) from error
+        return await self._ask(f"find {collection}", found)
 
     @override
     async def _write(self, kind: str, collection: str, writes: list[Any]) -> Document:
@@ -102,6 +100,27 @@ class MongoServer(Mongo):
         if arriving < len(writes) or kernel.draw_cut(1) == 0:
             raise DocumentsUnavailable(f"{kind} {collection}")
         return reply
+
+    @override
+    def beside(self, suffix: str) -> "MongoServer":
+        return self
+
+    @override
+    async def index(
+        self,
+        collection: str,
+        fields: Sequence[tuple[str, int]],
+        *,
+        unique: bool = False,
+        partial: Mapping[str, Any] | None = None,
+    ) -> None:
+        await self._ask(f"index {collection}", lambda: None)
+
+    async def _ask(self, point: str, effect: Callable[[], T]) -> T:
+        try:
+            return await self.kernel.call(point, effect)
+        except Injected as error:
+            raise DocumentsUnavailable(point) from error
 
     def _one(self, kind: str, collection: str, write: Any) -> int:
         there = self.there.setdefault(collection, {})

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import Partition, PublishFailed, Record
+from chassis.reactions.policies import PolicyRunner, Reactor
 from chassis.read.arrivals import NOWHERE, Arrivals, further
 from chassis.read.checkpoints import Held, Parked, Position
 from chassis.read.mongo_checkpoints import MongoCheckpoints
@@ -25,12 +26,12 @@ from typing_extensions import override
 T = TypeVar("T")
 
 
-def changed(part: type[T], method: str, old: str, new: str) -> type[T]:
-    """The class with `new` in the one place of a method where `old` stands."""
+def changed(part: type[T], method: str, old: str, new: str, **names: Any) -> type[T]:
+    """The class with `new`, which may use `names`, in the one place of a method where `old` stands."""
     source = dedent(inspect.getsource(getattr(part, method)))
     assert source.count(old) == 1, f"{method} holds {source.count(old)} times: {old}"
     scope: dict[str, Any] = {}
-    exec(source.replace(old, new), vars(sys.modules[part.__module__]), scope)  # noqa: S102
+    exec(source.replace(old, new), {**vars(sys.modules[part.__module__]), **names}, scope)  # noqa: S102
     return type(f"Changed{part.__name__}", (part,), scope)
 
 
@@ -277,3 +278,72 @@ class SavesWhatItHas(MongoCheckpoints):
             for place, now in positions.items()
         ]
         await self.mongo.update_each("positions", changes)
+
+
+# policies
+
+
+def runner_with(old: str, new: type) -> type[PolicyRunner]:
+    """A runner that makes another part than the one named."""
+    return changed(PolicyRunner, "__init__", f" {old}(", " planted(", planted=new)
+
+
+class AdvancesFirst(Reactor):
+    """Saves positions before the events have been reacted to."""
+
+    @override
+    async def apply(self, records: Sequence[Record]) -> None:
+        arrivals = Arrivals()
+        for _ in arrivals.events(records):
+            pass
+        reached = await self.parking.checkpoints.positions()
+        await self.parking.checkpoints.advance(arrivals.positions)
+        checkpoints, self.parking.checkpoints = (
+            self.parking.checkpoints,
+            _Known(self.parking.checkpoints, reached),
+        )
+        try:
+            await super().apply(records)
+        finally:
+            self.parking.checkpoints = checkpoints
+
+
+class _Known:
+    """Checkpoints whose positions were read before."""
+
+    def __init__(self, checkpoints: Any, reached: Mapping[Partition, Position]) -> None:
+        self._checkpoints = checkpoints
+        self._reached = reached
+
+    async def positions(self) -> Mapping[Partition, Position]:
+        return self._reached
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._checkpoints, name)
+
+
+ReactsToAllThatComes = changed(
+    Reactor, "apply", "if before is not None and event.position", "if before is None and event.position"
+)
+"""Reacts also to what lies before the position of its partition."""
+
+ReadsPositionsLast = changed(
+    Reactor,
+    "apply",
+    "arrivals = Arrivals()",
+    "reached = await self.parking.checkpoints.positions()\n        arrivals = Arrivals()",
+)
+"""Reads the parked subjects before the positions."""
+
+
+class StartsWhereItIs(MongoCheckpoints):
+    """Does not record where a policy starts: whoever opens a checkpoint takes what is so then."""
+
+    @override
+    async def begin(
+        self, partitions: Mapping[Partition, str], starts: Mapping[Partition, Position] | None = None
+    ) -> None:
+        await super().begin(partitions, starts)
+        for (topic, partition), at in (starts or {}).items():
+            now = {"$set": {"offset": at.offset, "position": at.position}}
+            await self.mongo.update("positions", {"_id": self._place(topic, partition)}, now)

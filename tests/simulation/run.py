@@ -16,7 +16,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from tests.simulation import commands, test_delivery, test_log, test_two_contexts
+from tests.simulation import commands, reactions, test_delivery, test_log, test_two_contexts
 from tests.simulation.kernel import simulated
 from tests.simulation.scenario import Broken
 from tests.simulation.servers import Flaws
@@ -48,11 +48,17 @@ async def commanded(seed: int) -> list[Broken]:
     return commands.check(await commands.lived(seed))
 
 
+async def policies(seed: int) -> list[Broken]:
+    """Policies over relays, broker and command handler."""
+    return reactions.check(await reactions.lived(seed))
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
     "log": (60, log),
     "commands": (30, commanded),
-    "delivery": (7, delivery),
-    "both_contexts": (3, both_contexts),
+    "delivery": (4, delivery),
+    "both_contexts": (2, both_contexts),
+    "policies": (4, policies),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 

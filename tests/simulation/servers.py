@@ -6,7 +6,7 @@ also after their sender has died. What each forgets when it is broken on purpose
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -245,6 +245,15 @@ class BrokerServer(Publisher):
     async def fetch(self, place: Partition, offset: int, limit: int) -> list[Record]:
         """Records from an offset on."""
         return await self.kernel.call("fetch", lambda: self.logs.get(place, [])[offset : offset + limit])
+
+    async def fetch_all(self, offsets: Mapping[Partition, int], limit: int) -> list[list[Record]]:
+        """Records of several partitions, each from an offset on."""
+        logs = self.logs
+
+        def there() -> list[list[Record]]:
+            return [logs.get(place, [])[offset : offset + limit] for place, offset in offsets.items()]
+
+        return await self.kernel.call("fetch", there)
 
     async def commit(self, group: str, place: Partition, offset: int) -> None:
         """Keeps how far a group says it is, as the last who says so has it."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
+from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import KafkaPublisher, TopicDiffers
 from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo
@@ -75,7 +76,7 @@ async def _rebuilt(view: View, settings: Settings, *, accept_differences: bool) 
         stack.push_async_callback(publisher.close)
         return await rebuild(
             Generations(mongo, view, SERVICE_OF[view.name], clock),
-            kafka_url=settings.kafka_url,
+            broker=Kafka(settings.kafka_url),
             publisher=publisher,
             clock=clock,
             progress=_Reporter(),

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from chassis.clock import SystemClock
 from chassis.connections.transient import StoreUnavailable
+from chassis.messaging.broker import Kafka
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import KafkaPublisher, ensure_topics
 from chassis.reactions.policies import CHECKPOINTS_DATABASE, Policy, PolicyRunner, Reactor
@@ -203,7 +204,7 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
             [policy],
             service=service,
             mongo=mongo,
-            kafka_url=kafka_url,
+            broker=Kafka(kafka_url),
             publisher=publisher,
             clock=clock,
         )
@@ -268,7 +269,7 @@ async def test_a_policy_that_is_new_says_what_it_makes_of_what_was_published_bef
 
     def runner() -> PolicyRunner:
         return PolicyRunner(
-            "policies", [policy], service=service, mongo=mongo, kafka_url=kafka_url, publisher=publisher,
+            "policies", [policy], service=service, mongo=mongo, broker=Kafka(kafka_url), publisher=publisher,
             clock=SystemClock(),
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from chassis.clock import SystemClock
+from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import TopicDiffers
 from chassis.read.rebuilding import Differs, Incomplete, Interrupted, compare, documents_hash, rebuild
 
@@ -21,7 +22,7 @@ CLOCK = SystemClock()
 
 async def rebuilt(bank: Bank, **options):
     return await rebuild(
-        bank.generations(), kafka_url=bank.kafka_url, publisher=bank.publisher, clock=CLOCK, **options
+        bank.generations(), broker=Kafka(bank.kafka_url), publisher=bank.publisher, clock=CLOCK, **options
     )
 
 

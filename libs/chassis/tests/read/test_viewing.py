@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from chassis.clock import SystemClock
+from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import KafkaPublisher, ensure_topics
 from chassis.observability import metrics
 from chassis.read.generations import GENERATIONS, Generations, NotBuilt, ViewReader, owner_of
@@ -68,7 +69,7 @@ class Bank:
             [view or self.view],
             service=self.service,
             mongo=self.mongo,
-            kafka_url=self.kafka_url,
+            broker=Kafka(self.kafka_url),
             publisher=self.publisher,
             clock=CLOCK,
         )

@@ -23,18 +23,15 @@ from contracts.topics import TOPICS
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
 from chassis.ending import together
+from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.delivered import Delivered, Stream, read
 from chassis.messaging.transport import (
     BrokerUnavailable,
-    Consumer,
     KafkaPublisher,
     Partition,
     Publisher,
     Record,
-    end_offsets,
     ensure_topics,
-    group_offsets,
-    read_from,
 )
 from chassis.observability import metrics, telemetry
 from chassis.read.arrivals import Arrivals, further
@@ -109,9 +106,11 @@ class Reactor:
     async def apply(self, records: Sequence[Record]) -> None:
         """Reacts to each event that is new, or parks its subject; saves the positions last."""
         async with self._turn:
+            # The positions are read before the parked subjects. Otherwise another reactor could park an event between
+            # the two, and advance past it: the event would be skipped here, and not hold the later ones back.
+            reached = await self.parking.checkpoints.positions()
             await self.parking.refresh()
             await self.parking.release_wanted(self._react)
-            reached = await self.parking.checkpoints.positions()
             arrivals = Arrivals()
             subjects: dict[Stream, list[Delivered]] = {}
             for event in arrivals.events(records, self._wanted):
@@ -180,7 +179,7 @@ class Reactor:
         self.reactions += 1
 
 
-async def reached(kafka_url: str, topics: Sequence[str]) -> dict[Partition, tuple[int, int]]:
+async def reached(broker: Broker, topics: Sequence[str]) -> dict[Partition, tuple[int, int]]:
     """Returns the current end of the topics: the next offset of each partition, and the highest position
     before it.
 
@@ -188,10 +187,10 @@ async def reached(kafka_url: str, topics: Sequence[str]) -> dict[Partition, tupl
     read.
     """
     found: dict[Partition, tuple[int, int]] = {}
-    for place, end in (await end_offsets(kafka_url, topics)).items():
+    for place, end in (await broker.end_offsets(topics)).items():
         positions = [0]
         if end:
-            async for page in read_from(kafka_url, place, max(0, end - LOOKED_BACK_RECORDS)):
+            async for page in broker.read_from(place, max(0, end - LOOKED_BACK_RECORDS)):
                 for record in page:
                     if (record.offset or 0) < end:
                         with suppress(EnvelopeInvalid):
@@ -235,7 +234,7 @@ class PoliciesRole:
                 policies,
                 service=self._service,
                 mongo=mongo,
-                kafka_url=settings.kafka_url,
+                broker=Kafka(settings.kafka_url),
                 publisher=publisher,
                 clock=self._clock,
             )
@@ -259,24 +258,23 @@ class PolicyRunner:
         *,
         service: str,
         mongo: Mongo,
-        kafka_url: str,
+        broker: Broker,
         publisher: Publisher,
         clock: Clock,
         instance: str | None = None,
     ) -> None:
         self._name = name
-        self._kafka_url = kafka_url
+        self._broker = broker
         self._mongo = mongo.beside(CHECKPOINTS_DATABASE)
         self._clock = clock
-        self._running: list[tuple[Reactor, Consumer, MongoCheckpoints]] = []
+        self._running: list[tuple[Reactor, Member, MongoCheckpoints]] = []
         self._reason: str | None = "not started"
         for policy in policies:
             group = f"{service}.{policy.name}"
             checkpoints = MongoCheckpoints(self._mongo, group, policy.name)
             parking = Parking(group, checkpoints, publisher, clock)
             reactor = Reactor(policy, parking)
-            consumer = Consumer(
-                kafka_url,
+            consumer = broker.member(
                 policy.sources,
                 group,
                 self._handle(reactor, checkpoints),
@@ -326,12 +324,8 @@ class PolicyRunner:
         partitions = partitions_of(policy.sources)
         begun = await checkpoints.positions()
         starts: dict[Partition, Position] = {}
-        if (
-            policy.starts == "now"
-            and not begun
-            and not await group_offsets(self._kafka_url, checkpoints.group)
-        ):
-            now = await reached(self._kafka_url, policy.sources)
+        if policy.starts == "now" and not begun and not await self._broker.group_offsets(checkpoints.group):
+            now = await reached(self._broker, policy.sources)
             starts = {
                 at: Position(*now[at][:1], partitions[at], now[at][1], None) for at in partitions if at in now
             }

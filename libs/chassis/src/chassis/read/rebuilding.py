@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, TypeVar
 
 from chassis.clock import Clock
 from chassis.ending import ended
-from chassis.messaging.transport import Publisher, begin_at_the_first, group_offsets
+from chassis.messaging.broker import Broker
+from chassis.messaging.transport import Publisher
 from chassis.read.documents import ID, SEQUENCE, Document, DocumentId, DocumentsHash
 from chassis.read.generations import Generation, Generations
 from chassis.read.mongo import PAGE_DOCUMENTS, Frozen, Mongo
@@ -122,7 +123,7 @@ class Interrupted(Exception):
 async def rebuild(
     generations: Generations,
     *,
-    kafka_url: str,
+    broker: Broker,
     publisher: Publisher,
     clock: Clock,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -141,13 +142,13 @@ async def rebuild(
     differences and the missing events, and the new generation is live. Raises TopicDiffers where the first
     records of a topic are gone, Interrupted, ConnectionError.
     """
-    await begin_at_the_first(kafka_url, generations.view.sources)
+    await broker.begin_at_the_first(generations.view.sources)
     stopping = stopping or asyncio.Event()
     live = await generations.live()
     begun = await unfinished(generations, 0 if live is None else live.number)
-    generation = begun or await generations.begin(_used(kafka_url))
+    generation = begun or await generations.begin(_used(broker))
     await generations.prepare(generation)
-    feed = Feed(generations, generation, kafka_url, publisher, clock, batch_records=batch_records)
+    feed = Feed(generations, generation, broker, publisher, clock, batch_records=batch_records)
     await feed.open()
     leaving = asyncio.Event()
     consuming = asyncio.create_task(feed.run(leaving))
@@ -323,9 +324,9 @@ class _Pair:
         return {document[ID]: document for document in found}
 
 
-def _used(kafka_url: str) -> Callable[[str], Awaitable[bool]]:
+def _used(broker: Broker) -> Callable[[str], Awaitable[bool]]:
     async def used(group: str) -> bool:
-        return bool(await group_offsets(kafka_url, group))
+        return bool(await broker.group_offsets(group))
 
     return used
 

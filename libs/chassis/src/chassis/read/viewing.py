@@ -18,15 +18,13 @@ from contracts.topics import TOPICS
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
 from chassis.ending import together
+from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.transport import (
-    Consumer,
     KafkaPublisher,
     Partition,
     Publisher,
     Record,
-    end_offsets,
     ensure_topics,
-    group_offsets,
 )
 from chassis.observability import metrics
 from chassis.read.checkpoints import GenerationLost, Position
@@ -72,7 +70,7 @@ class ViewsRole:
                 self._views,
                 service=self._service,
                 mongo=mongo,
-                kafka_url=settings.kafka_url,
+                broker=Kafka(settings.kafka_url),
                 publisher=publisher,
                 clock=self._clock,
             )
@@ -93,7 +91,7 @@ class ViewRunner:
         *,
         service: str,
         mongo: Mongo,
-        kafka_url: str,
+        broker: Broker,
         publisher: Publisher,
         clock: Clock,
         batch_records: int = BATCH_RECORDS_MAX,
@@ -103,7 +101,7 @@ class ViewRunner:
         self._followers = [
             Follower(
                 Generations(mongo, view, service, clock),
-                kafka_url,
+                broker,
                 publisher,
                 clock,
                 batch_records=batch_records,
@@ -132,7 +130,7 @@ class Follower:
     def __init__(
         self,
         generations: Generations,
-        kafka_url: str,
+        broker: Broker,
         publisher: Publisher,
         clock: Clock,
         *,
@@ -141,13 +139,13 @@ class Follower:
     ) -> None:
         self.generations = generations
         self.view = generations.view
-        self._kafka_url = kafka_url
+        self._broker = broker
         self._publisher = publisher
         self._clock = clock
         self._batch_records = batch_records
         self._instance = instance
         self._reason: str | None = "not started"
-        self._consumer: Consumer | None = None
+        self._consumer: Member | None = None
         self._projector: Projector | None = None
         self._generation: Generation | None = None
         self._level_at: dict[Partition, datetime] = {}
@@ -225,14 +223,14 @@ class Follower:
         return await unfinished(self.generations, least) or await self.generations.begin(self._used)
 
     async def _used(self, group: str) -> bool:
-        return bool(await group_offsets(self._kafka_url, group))
+        return bool(await self._broker.group_offsets(group))
 
     async def _follow(self, generation: Generation, stopping: asyncio.Event) -> None:
         await self.generations.prepare(generation)
         feed = Feed(
             self.generations,
             generation,
-            self._kafka_url,
+            self._broker,
             self._publisher,
             self._clock,
             batch_records=self._batch_records,
@@ -305,7 +303,7 @@ class Feed:
         self,
         generations: Generations,
         generation: Generation,
-        kafka_url: str,
+        broker: Broker,
         publisher: Publisher,
         clock: Clock,
         *,
@@ -318,8 +316,7 @@ class Feed:
             generation.group, self.checkpoints, publisher, clock, dead_letters=generations.dead_letters
         )
         self.projector = Projector(view, generations.documents(generation), parking)
-        self.consumer = Consumer(
-            kafka_url,
+        self.consumer = broker.member(
             view.sources,
             generation.group,
             self._handle,
@@ -327,7 +324,7 @@ class Feed:
             instance=None if instance is None else f"{instance}.{view.name}",
             dead_letter=parking.letters.write_uncopied,
         )
-        self._kafka_url = kafka_url
+        self._broker = broker
         self._clock = clock
         self._sources = view.sources
         self._lost: GenerationLost | None = None
@@ -348,7 +345,7 @@ class Feed:
     async def left(self) -> int:
         """The number of records that the generation has not applied, in the partitions of all members."""
         positions = await self.checkpoints.positions()
-        ends = await end_offsets(self._kafka_url, self._sources)
+        ends = await self._broker.end_offsets(self._sources)
         if set(ends) < set(partitions_of(self._sources)):
             raise ConnectionError(f"not all partitions of {', '.join(self._sources)} are there")
         nowhere = Position(0, "", 0, None)
