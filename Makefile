@@ -9,10 +9,10 @@ PYTEST_ARGUMENTS ?=
 # `make chaos SCHEDULES="--first 7 --schedules 1000"` plays others than 100,000 fresh ones.
 SCHEDULES ?=
 
-.PHONY: help run up test chaos bench lint lock clean
+.PHONY: help run up test chaos bench lint generate lock clean
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: ## Sets up, then runs everything until Ctrl-C; on an empty store the demo bank comes in
 	@tools/setup run
@@ -39,12 +39,17 @@ lint: ## Sets up and checks style, types and boundaries
 	.venv/bin/mypy $(foreach package,$(PACKAGES),-p $(package))
 	.venv/bin/lint-imports
 
+generate: ## Sets up and makes the files that follow from the services and their events: manifests, boundaries, pages
+	@tools/setup dev
+	.venv/bin/python -m tools.generate
+	.venv/bin/python -m contracts.page > docs/events.md
+
 lock: ## Pins the requirements anew (needs a way to the package index)
 	@tools/setup dev
 	.venv/bin/uv lock --upgrade
 	.venv/bin/uv export --all-packages --no-emit-workspace --no-dev --format requirements-txt -o requirements/run.txt
 	.venv/bin/uv export --all-packages --no-emit-workspace --format requirements-txt -o requirements/dev.txt
-	.venv/bin/uv export --package crm-cli --no-emit-workspace --no-dev $(foreach each,$(LAPTOP_ONLY),--prune $(each)) --format requirements-txt -o requirements/image.txt
+	.venv/bin/uv export --all-packages --no-emit-workspace --no-dev $(foreach each,$(LAPTOP_ONLY),--prune $(each)) --format requirements-txt -o requirements/image.txt
 	.venv/bin/uv export --only-group setup --no-emit-workspace --format requirements-txt -o requirements/setup.txt
 	rm -f uv.lock
 

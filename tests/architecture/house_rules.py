@@ -13,7 +13,9 @@ from pathlib import Path
 
 from typing_extensions import override
 
-SOURCE_GLOBS = ("libs/*/src/**/*.py", "services/*/src/**/*.py", "cli/src/**/*.py")
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE_ROOTS = ("libs/*/src", "services/*/src", "cli/src")
+SOURCE_GLOBS = tuple(f"{folder}/**/*.py" for folder in SOURCE_ROOTS)
 TEST_GLOBS = (
     "libs/*/tests/**/*.py",
     "services/*/tests/**/*.py",
@@ -93,7 +95,7 @@ STANDARD_INFRASTRUCTURE = frozenset(
     ]
 )
 OUR_PACKAGES = frozenset(
-    {"contracts", "chassis", "customer", "sync_ingest", "devservers", "crm_cli", "tests"}
+    {"tests", *(path.parent.name for folder in SOURCE_ROOTS for path in ROOT.glob(f"{folder}/*/__init__.py"))}
 )
 _PATCHES = frozenset({"setattr", "delattr"})
 QUEUES = frozenset({"Queue", "LifoQueue", "PriorityQueue"})

@@ -11,12 +11,8 @@ from chassis.messaging.asyncapi import described
 from chassis.service import services
 from chassis.web import create_app, dependencies
 from contracts.examples import examples
-from customer import permissions as of_customer
-from customer.api import create_router as customer_router
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from sync_ingest import permissions as of_ingest
-from sync_ingest.api import create_router as ingest_router
 
 PARSE = """
 const {Parser} = require('@asyncapi/parser');
@@ -37,10 +33,7 @@ def openapi(tmp_path) -> dict[str, Any]:
     """The document of all routes; nothing is behind them, because none is asked."""
     settings = Settings(environment="development", data=tmp_path)
     nothing: Any = None
-    routers = [
-        ingest_router(nothing, dependencies(_never, of_ingest.ROLES)),
-        customer_router(nothing, dependencies(_never, of_customer.ROLES)),
-    ]
+    routers = [each.router(nothing, dependencies(_never, each.permissions)) for each in services()]
     return create_app("CRM", routers, settings).openapi()
 
 

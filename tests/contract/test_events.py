@@ -9,13 +9,14 @@ from chassis.messaging.delivered import BodyInvalid, Delivered, read, read_body
 from chassis.messaging.transport import Record
 from chassis.read.documents import Document, DocumentKey
 from chassis.read.projecting import View
+from chassis.service import services
 from contracts.envelope import Envelope
 from contracts.registry import BY_CONTEXT, context_of, model_of
 from customer.policies import when_party_described_then_register_customer as described
-from customer.views import VIEWS
 
 GOLDEN = Path(__file__).parents[2] / "libs" / "contracts" / "golden"
 FILES = sorted(GOLDEN.glob("*.json"))
+VIEWS = [view for service in services() for view in service.views]
 SUBJECT = UUID("0b5a3c8e-6d5f-5b1c-9a57-6b1f0c3a9d11")
 
 

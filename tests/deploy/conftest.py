@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from chassis.service import services
 from devservers import free_port
 from joserfc.jwk import KeySet, OKPKey
 from psycopg import sql
@@ -20,7 +21,8 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.deploy.kubelet import Pod, Secrets, cleared
 from tests.deploy.kustomized import OVERLAYS, objects, of_kind
 
-DATABASES = ("deployed_customer", "deployed_ingest", "deployed_keys")
+CONTEXTS = [service.context.name for service in services()]
+DATABASES = (*(f"deployed_{context}" for context in CONTEXTS), "deployed_keys")
 OWNER, SERVICE, AUDITOR = "deployed_owner", "deployed_service", "deployed_auditor"
 ENDED_SECONDS_MAX = 10.0
 
@@ -105,12 +107,11 @@ def secrets(postgres_url: str, mongo_url: str, kafka_url: str) -> Iterator[Secre
 
         public = KeySet([OKPKey.generate_key("Ed25519")]).as_dict(private=False)
         yield {
-            "crm-customer-postgres": login(SERVICE, "deployed_customer"),
-            "crm-customer-postgres-auditor": login(AUDITOR, "deployed_customer"),
-            "crm-ingest-postgres-auditor": login(AUDITOR, "deployed_ingest"),
-            "crm-customer-postgres-owner": login(OWNER, "deployed_customer"),
-            "crm-ingest-postgres": login(SERVICE, "deployed_ingest"),
-            "crm-ingest-postgres-owner": login(OWNER, "deployed_ingest"),
+            **{
+                f"crm-{context}-postgres{end}": login(user, f"deployed_{context}")
+                for context in CONTEXTS
+                for end, user in (("", SERVICE), ("-owner", OWNER), ("-auditor", AUDITOR))
+            },
             "crm-keys-postgres": login(SERVICE, "deployed_keys"),
             "crm-keys-postgres-owner": login(OWNER, "deployed_keys"),
             "crm-operator-postgres": login(SERVICE, "deployed_ingest"),

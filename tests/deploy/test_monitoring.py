@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-import customer.watching
 import pytest
-import sync_ingest.watching
 import yaml
 from chassis.observability import metrics
+from chassis.service import services
 
 from tests.deploy.kustomized import BASE, DEPLOY, objects, of_kind
 
@@ -34,7 +35,14 @@ WATCHED = {
     "crm_leases_lost_total",
 }
 """What somebody must be told of."""
-OURS = (metrics, sync_ingest.watching, customer.watching)
+OURS = (
+    metrics,
+    *(
+        import_module(f"{service.package}.watching")
+        for service in services()
+        if find_spec(f"{service.package}.watching")
+    ),
+)
 NAMES = re.compile(r"\b((?:crm|process)_[a-z_]+)\b(?!\s*=)")
 LABELS = re.compile(r"by \(([^)]*)\)")
 SELECTED = re.compile(r"([a-z_]+)\s*=~?\"")

@@ -1,6 +1,7 @@
 """The declaration of a service.
 
-The programs that run its processes and those that inspect it read the same value.
+The programs that run its processes and those that inspect it read the same value. `make generate` makes the
+manifests, the list of consumer groups and the boundaries of the packages from it.
 
 Each service names its declaration in its `pyproject.toml`, in the entry-point group `crm.services`.
 `services()` returns the installed ones, so that no program keeps a list of them.
@@ -9,12 +10,13 @@ Each service names its declaration in its `pyproject.toml`, in the entry-point g
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
-from contracts.topics import EVENTS, Topic
+from contracts.topics import EVENTS, ConsumerGroup, Topic
+from fastapi import APIRouter
 
 from chassis.connections.migrating import Tables
 from chassis.connections.settings import Settings, from_environment
@@ -23,11 +25,22 @@ from chassis.process.roles import Role
 from chassis.process.roles import main as run_process
 from chassis.read.projecting import View
 from chassis.relay import Words
-from chassis.web import Routes
+from chassis.web import Dependencies, Routes
 from chassis.web.consistency import Heads
 from chassis.write.events import Event
 
 GROUP: Final = "crm.services"
+
+Need = Literal["postgres", "keys", "mongo", "kafka", "tokens"]
+"""What a role may be given: a server, or the files of the key-encryption key or of the token keys."""
+
+NEEDS: Final[dict[str, frozenset[Need]]] = {
+    "api": frozenset({"postgres", "keys", "tokens"}),
+    "relay": frozenset({"postgres", "kafka"}),
+    "views": frozenset({"mongo", "kafka"}),
+    "policies": frozenset({"postgres", "keys", "mongo", "kafka"}),
+}
+"""The needs of the roles that the chassis has; the API of a service with views reads MongoDB too."""
 
 S = TypeVar("S", bound=Settings)
 
@@ -51,10 +64,13 @@ class Context:
 class Service(Generic[S]):
     """The parts of a service.
 
-    `name`: of its processes and of its consumer groups. `routes(settings, heads)`: its HTTP routes;
-    `heads` give the last positions of the stores of other contexts, for requests that wait for a view.
-    `without_postgres`: the roles that use no PostgreSQL. `taken`: topics of other systems' records that it
-    takes, with their schemas.
+    `name`: of its processes and of its consumer groups; with `_` for `-` it is the name of its package.
+    `router(application, dependencies)`: its HTTP routes; `permissions`: the roles that may call each.
+    `routes(settings, heads)`: the routes with their connections; `heads` give the last positions of the stores
+    of other contexts, for requests that wait for a view.
+    `readers`: its consumers that are no views, by name, with the topics that they read: its policies, and
+    roles of its own. `own_roles`: the needs of the roles that the chassis does not have. `taken`: topics of
+    other systems' records that it takes, with their schemas.
     """
 
     name: str
@@ -63,16 +79,36 @@ class Service(Generic[S]):
     context: Context
     roles: Callable[[S], Mapping[str, Callable[[], Role]]]
     routes: Callable[[S, Heads], AbstractAsyncContextManager[Routes]]
+    router: Callable[[Any, Dependencies], APIRouter]
+    permissions: Mapping[str, frozenset[str]]
     views: tuple[View, ...] = ()
-    without_postgres: frozenset[str] = frozenset()
+    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    own_roles: Mapping[str, frozenset[Need]] = field(default_factory=dict)
     taken: tuple[Taken, ...] = ()
+
+    @property
+    def package(self) -> str:
+        """The Python package of the service."""
+        return self.name.replace("-", "_")
+
+    @property
+    def groups(self) -> tuple[ConsumerGroup, ...]:
+        """Its consumer groups. That of a view has the view's first number, under which its dead letters are kept."""
+        views = [ConsumerGroup(f"{self.name}.{view.name}.v1", view.sources) for view in self.views]
+        return (*views, *(ConsumerGroup(f"{self.name}.{name}", of) for name, of in self.readers.items()))
+
+    def needs(self, role: str) -> frozenset[Need]:
+        """The servers and files of a role; it is given no others."""
+        if role in self.own_roles:
+            return self.own_roles[role]
+        return NEEDS[role] | ({"mongo"} if role == "api" and self.views else frozenset())
 
     def main(self) -> int:
         """`python -m <service> <role>...`; the exit code."""
         settings = from_environment(self.settings)
-        return run_process(
-            self.name, self.roles(settings), settings, self.tables, without_postgres=self.without_postgres
-        )
+        roles = self.roles(settings)
+        without_postgres = {role for role in roles if "postgres" not in self.needs(role)}
+        return run_process(self.name, roles, settings, self.tables, without_postgres=without_postgres)
 
     def run(self) -> None:
         """Runs the process and ends it with its exit code."""

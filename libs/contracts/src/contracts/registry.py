@@ -1,8 +1,9 @@
 """Every public event by type and version."""
 
+from importlib import import_module
 from typing import Any, ClassVar, Final, Protocol
 
-from contracts import customer, ingest
+from contracts.topics import CONTEXTS
 
 
 class PublicEvent(Protocol):
@@ -28,8 +29,7 @@ class TypeUnknown(LookupError):
 
 
 BY_CONTEXT: Final[dict[str, tuple[type[PublicEvent], ...]]] = {
-    "ingest": ingest.EVENTS,
-    "customer": customer.EVENTS,
+    context: import_module(f"contracts.{context}").EVENTS for context in CONTEXTS
 }
 
 _MODELS: Final = {

@@ -11,6 +11,8 @@ from struct import unpack_from
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from contracts.groups import GROUPS
+
 PARTITIONS: Final = 6
 DEAD_LETTERS_KEPT_DAYS: Final = 90
 DEAD_LETTER_BYTES_MAX: Final = 2 << 20
@@ -79,23 +81,21 @@ COREBANK_POSTINGS: Final = Topic(
     "Postings in the canonical schema, one per record",
     kept_days=14,
 )
-INGEST_EVENTS: Final = Topic(
-    "crm.ingest.events", PARTITIONS, "subject id", "Public events of the context ingest"
-)
-CUSTOMER_EVENTS: Final = Topic(
-    "crm.customer.events", PARTITIONS, "subject id", "Public events of the context customer"
-)
+CONTEXTS: Final = ("ingest", "customer")
+"""Each context has its public events in `contracts.<context>` and publishes them to a topic of its own."""
 
-EVENTS: Final[dict[str, Topic]] = {"ingest": INGEST_EVENTS, "customer": CUSTOMER_EVENTS}
+EVENTS: Final[dict[str, Topic]] = {
+    context: Topic(
+        f"crm.{context}.events", PARTITIONS, "subject id", f"Public events of the context {context}"
+    )
+    for context in CONTEXTS
+}
 """The topic of each context's public events."""
 
-CONSUMERS: Final = (
-    ConsumerGroup("customer.customers.v1", (CUSTOMER_EVENTS.name,)),
-    ConsumerGroup("customer.asset_panorama.v1", (INGEST_EVENTS.name,)),
-    ConsumerGroup("customer.when_party_described_then_register_customer", (INGEST_EVENTS.name,)),
-    ConsumerGroup("customer.when_customer_erased_then_destroy_keys", (CUSTOMER_EVENTS.name,)),
-    ConsumerGroup("sync-ingest.feed", (COREBANK_POSTINGS.name,)),
-)
+INGEST_EVENTS: Final = EVENTS["ingest"]
+CUSTOMER_EVENTS: Final = EVENTS["customer"]
+
+CONSUMERS: Final = tuple(ConsumerGroup(name, topics) for name, topics in GROUPS.items())
 
 TOPICS: Final[tuple[Topic, ...]] = (
     COREBANK_POSTINGS,

@@ -24,11 +24,9 @@ from customer.settings import CustomerSettings
 from customer.views import VIEWS
 from customer.watching import measuring
 
-__all__ = ["TABLES", "WITHOUT_POSTGRES", "roles", "routes", "web_app"]
+__all__ = ["TABLES", "roles", "routes", "web_app"]
 
 SERVICE_NAME: Final = "customer"
-WITHOUT_POSTGRES: Final = frozenset({"views"})
-"""The roles that use no PostgreSQL."""
 TITLE: Final = "CRM customer"
 
 

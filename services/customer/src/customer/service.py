@@ -5,10 +5,13 @@ from typing import Final
 from chassis.service import Context, Service
 from chassis.write.operations import OPERATIONS
 
-from customer.bootstrap import SERVICE_NAME, WITHOUT_POSTGRES, roles, routes
+from customer.api import create_router
+from customer.bootstrap import SERVICE_NAME, roles, routes
 from customer.catalogue import CONTEXT, SCHEMA
 from customer.connections import TABLES
 from customer.domain.events import STORED_NAMES
+from customer.permissions import ROLES
+from customer.policies import READERS
 from customer.publishing import published
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
@@ -20,6 +23,8 @@ SERVICE: Final = Service(
     context=Context(CONTEXT, SCHEMA, published, STORED_NAMES | OPERATIONS),
     roles=roles,
     routes=lambda settings, heads: routes(settings, others=heads),
+    router=create_router,
+    permissions=ROLES,
     views=VIEWS,
-    without_postgres=WITHOUT_POSTGRES,
+    readers=READERS,
 )

@@ -6,12 +6,14 @@ from chassis.messaging.asyncapi import Taken
 from chassis.service import Context, Service
 from contracts.topics import COREBANK_POSTINGS
 
+from sync_ingest.api import create_router
 from sync_ingest.bootstrap import roles, routes
 from sync_ingest.domain.events import STORED_NAMES
 from sync_ingest.domain.records import canonical_schema
 from sync_ingest.ledger import SCHEMA, STORE
 from sync_ingest.listening import EXAMPLE, HEADERS_SCHEMA
 from sync_ingest.opening import TABLES
+from sync_ingest.permissions import ROLES
 from sync_ingest.publishing import published
 from sync_ingest.settings import SyncIngestSettings
 
@@ -22,5 +24,9 @@ SERVICE: Final = Service(
     context=Context(STORE, SCHEMA, published, STORED_NAMES),
     roles=roles,
     routes=lambda settings, _: routes(settings),
+    router=create_router,
+    permissions=ROLES,
+    readers={"feed": (COREBANK_POSTINGS.name,)},
+    own_roles={"feed": frozenset({"postgres", "keys", "kafka"})},
     taken=(Taken(COREBANK_POSTINGS, canonical_schema(), HEADERS_SCHEMA, (EXAMPLE,)),),
 )

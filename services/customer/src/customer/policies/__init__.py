@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 
 from chassis.clock import Clock
 from chassis.reactions.policies import Policy
@@ -12,6 +13,9 @@ from customer.connections import write_side
 from customer.policies import when_customer_erased_then_destroy_keys as erased
 from customer.policies import when_party_described_then_register_customer as described
 from customer.settings import CustomerSettings
+
+READERS: Final = {described.NAME: (INGEST_EVENTS.name,), erased.NAME: (CUSTOMER_EVENTS.name,)}
+"""The topics that each policy reads."""
 
 
 @asynccontextmanager
@@ -25,6 +29,6 @@ async def policies(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Se
         events = frozenset({described.EVENT})
         destroy = erased.DestroyKeys(write.ring)
         yield [
-            Policy(described.NAME, (INGEST_EVENTS.name,), events, register, "beginning", register.prepare),
-            Policy(erased.NAME, (CUSTOMER_EVENTS.name,), frozenset({erased.EVENT}), destroy, "beginning"),
+            Policy(described.NAME, READERS[described.NAME], events, register, "beginning", register.prepare),
+            Policy(erased.NAME, READERS[erased.NAME], frozenset({erased.EVENT}), destroy, "beginning"),
         ]

@@ -1,0 +1,12 @@
+"""The consumer groups and the topics that they read. Generated from the services (`make generate`). Do not edit."""
+
+from typing import Final
+
+# fmt: off
+GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "customer.customers.v1": ("crm.customer.events",),
+    "customer.asset_panorama.v1": ("crm.ingest.events",),
+    "customer.when_party_described_then_register_customer": ("crm.ingest.events",),
+    "customer.when_customer_erased_then_destroy_keys": ("crm.customer.events",),
+    "sync-ingest.feed": ("corebank.postings",),
+}

@@ -1,0 +1,450 @@
+"""Makes the files that follow from the declarations of the services: `make generate`, or `python -m tools.generate`.
+
+The declarations are `chassis.service.services()`. What is generated is committed, and a test compares the two.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+from chassis.service import Need, Service, services
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = "deploy/k8s/base"
+HEAD = "Generated from the declaration of the service (`make generate`). Do not edit."
+LAG_EVENTS_PER_POD = 5_000
+FIRST_PORT = 8080
+"""Compose shows the APIs on this port of the laptop and the next ones."""
+
+NAMES = {
+    "api": "Answers HTTP; stateless, so scaled by load.",
+    "relay": "Publishes stored events; of two pods one publishes and one stands by, as the lease says.",
+    "views": "Projects events; as many pods as serve, never more than partitions (6).",
+    "policies": "Reacts to events of other contexts, once each; never more pods than partitions (6).",
+}
+LARGE = {"requests": "{cpu: 500m, memory: 384Mi}", "limits": '{cpu: "2", memory: 768Mi}'}
+SMALL = {"requests": "{cpu: 250m, memory: 256Mi}", "limits": '{cpu: "1", memory: 512Mi}'}
+NOT_LARGE = frozenset({"api", "relay", "policies"})
+
+SECRETS: dict[Need, tuple[str, str]] = {
+    "postgres": ("POSTGRES_URL", "crm-{context}-postgres"),
+    "keys": ("CRM_KEYS_URL", "crm-keys-postgres"),
+    "mongo": ("MONGO_URL", "crm-mongo"),
+    "kafka": ("KAFKA_URL", "crm-kafka"),
+}
+FILES: dict[Need, tuple[str, str, str]] = {
+    "keys": ("kek", "/etc/crm/keys", "crm-key-encryption-key"),
+    "tokens": ("tokens", "/etc/crm/tokens", "crm-token-keys"),
+}
+FILE_VARIABLES: dict[Need, str] = {
+    "keys": "{name: CRM_KEK_FILE, value: /etc/crm/keys/kek}",
+    "tokens": "{name: CRM_TOKEN_KEYS_FILE, value: /etc/crm/tokens/keys.json}",
+}
+REACHED: tuple[tuple[str, frozenset[Need]], ...] = (
+    ("postgres", frozenset({"postgres", "keys"})),
+    ("mongo", frozenset({"mongo"})),
+    ("kafka", frozenset({"kafka"})),
+)
+"""The servers that the network lets pods with the label `crm.example/<server>` reach, by need."""
+
+
+def roles_of(service: Service[Any]) -> list[str]:
+    """The names of a service's roles."""
+    nowhere: dict[str, Any] = {"postgres_url": "postgresql://nowhere", "environment": "production"}
+    return list(service.roles(service.settings(**nowhere)))
+
+
+# Kubernetes
+
+
+def deployment(service: Service[Any], role: str) -> str:
+    """The manifest of a role."""
+    needs = service.needs(role)
+    name = f"{service.name}-{role}"
+    said = NAMES.get(role)
+    if said is None:
+        topics = ", ".join(service.readers.get(role, ())) or "nothing"
+        said = f"Reads {topics}; never more pods than partitions (6)."
+    selected = _selected(service.name, role)
+    variables = [
+        f"- name: {variable}\n  valueFrom: {{secretKeyRef: {{name: {secret.format(context=service.context.name)}, key: url}}}}"
+        for need, (variable, secret) in SECRETS.items()
+        if need in needs
+    ] + [f"- {text}" for need, text in FILE_VARIABLES.items() if need in needs]
+    mounted = [FILES[need] for need in FILES if need in needs]
+    mounts = [
+        *(f"- {{name: {volume}, mountPath: {path}, readOnly: true}}" for volume, path, _ in mounted),
+        "- {name: scratch, mountPath: /tmp}",
+    ]
+    volumes = [
+        *(
+            f"- name: {volume}\n  secret: {{secretName: {secret}, defaultMode: 0440}}"
+            for volume, _, secret in mounted
+        ),
+        "- name: scratch\n  emptyDir: {sizeLimit: 64Mi}",
+    ]
+    group = "        fsGroup: 10001\n" if mounted else ""
+    replicas = "  replicas: 2\n" if role == "relay" else ""
+    size = SMALL if role in NOT_LARGE else LARGE
+    parts = [
+        f"""# {HEAD}
+# {said}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {name}
+  labels: &labels
+{indent(_labels(service.name, role, needs), " " * 4)}
+spec:
+{replicas}  revisionHistoryLimit: 5
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: {{maxSurge: 1, maxUnavailable: {0 if role == "api" else 1}}}
+  selector:
+    matchLabels:
+{indent(selected, " " * 6)}
+  template:
+    metadata:
+      labels: *labels
+      annotations:
+        prometheus.io/scrape: "true"
+        prometheus.io/port: "8080"
+        prometheus.io/path: /metrics
+    spec:
+      serviceAccountName: crm
+      automountServiceAccountToken: false
+      # Above the bounded shutdown of a role (15 s), below the patience of an operator.
+      terminationGracePeriodSeconds: 45
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 10001
+        runAsGroup: 10001
+{group}        seccompProfile: {{type: RuntimeDefault}}
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: kubernetes.io/hostname
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels:
+{indent(selected, " " * 14)}
+      containers:
+        - name: {role}
+          image: crm
+          command: [python, -m, {service.package}, {role}]
+          ports:
+            - {{name: http, containerPort: 8080}}
+          envFrom:
+            - configMapRef: {{name: crm}}
+          env:
+{_listed(variables, 12)}
+          livenessProbe:
+            httpGet: {{path: /health/live, port: http}}
+            periodSeconds: 10
+            timeoutSeconds: 3
+            failureThreshold: 3
+          readinessProbe:
+            httpGet: {{path: /health/ready, port: http}}
+            periodSeconds: 5
+            timeoutSeconds: 3
+            failureThreshold: 2
+          startupProbe:
+            httpGet: {{path: /health/live, port: http}}
+            periodSeconds: 2
+            failureThreshold: 30
+          resources:
+            requests: {size["requests"]}
+            limits: {size["limits"]}
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: {{drop: [ALL]}}
+          volumeMounts:
+{_listed(mounts, 12)}
+      volumes:
+{_listed(volumes, 8)}
+""",
+        f"""apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {name}
+spec:
+  minAvailable: 1
+  selector:
+    matchLabels:
+{indent(selected, " " * 6)}
+""",
+    ]
+    if role == "api":
+        parts += [_http(name, selected), _scaled_by_load(name)]
+    elif role != "relay":
+        parts.append(_scaled_by_lag(name, service.name, role))
+    return "---\n".join(parts)
+
+
+def _selected(service: str, role: str) -> str:
+    return f"app.kubernetes.io/name: {service}\napp.kubernetes.io/component: {role}"
+
+
+def _labels(service: str, role: str, needs: frozenset[Need]) -> str:
+    reached = [f'crm.example/{server}: "true"' for server, of in REACHED if needs & of]
+    return "\n".join([_selected(service, role), "app.kubernetes.io/part-of: crm", *reached])
+
+
+def _listed(entries: list[str], columns: int) -> str:
+    return "\n".join(indent(each, " " * columns) for each in entries)
+
+
+def _http(name: str, selected: str) -> str:
+    return f"""apiVersion: v1
+kind: Service
+metadata:
+  name: {name}
+spec:
+  selector:
+{indent(selected, " " * 4)}
+  ports:
+    - {{name: http, port: 80, targetPort: http}}
+"""
+
+
+def _scaled_by_load(name: str) -> str:
+    return f"""apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {name}
+spec:
+  scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {name}}}
+  minReplicas: 2
+  maxReplicas: 8
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target: {{type: Utilization, averageUtilization: 70}}
+"""
+
+
+def _scaled_by_lag(name: str, service: str, role: str) -> str:
+    return f"""# By lag: one more pod for every {LAG_EVENTS_PER_POD:,} records that wait, never more than partitions.
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {name}
+spec:
+  scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {name}}}
+  minReplicas: 2
+  maxReplicas: 6
+  metrics:
+    - type: External
+      external:
+        metric:
+          name: crm_role_lag_events
+          selector:
+            matchLabels: {{service: {service}, component: {role}}}
+        target: {{type: AverageValue, averageValue: "{LAG_EVENTS_PER_POD}"}}
+  behavior:
+    # Each change of the number moves partitions, so it comes down slowly.
+    scaleDown:
+      stabilizationWindowSeconds: 600
+      policies:
+        - {{type: Pods, value: 1, periodSeconds: 120}}
+"""
+
+
+def migration(service: Service[Any]) -> str:
+    """The manifest of the Job that changes the schema."""
+    name, context = f"{service.name}-migrate", service.context.name
+    return f"""# {HEAD}
+# Changes the schema, as its owner, before the roles of a new version start; they wait for it and say so.
+# A Job is not changed in place: delete the one of the version before, then apply.
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {name}
+  labels: &labels
+{indent(_labels(service.name, "migrate", frozenset({"postgres"})), " " * 4)}
+spec:
+  backoffLimit: 5
+  activeDeadlineSeconds: 1800
+  template:
+    metadata:
+      labels: *labels
+    spec:
+      restartPolicy: OnFailure
+      serviceAccountName: crm
+      automountServiceAccountToken: false
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 10001
+        runAsGroup: 10001
+        seccompProfile: {{type: RuntimeDefault}}
+      containers:
+        - name: migrate
+          image: crm
+          command: [python, -m, {service.package}, migrate]
+          envFrom:
+            - configMapRef: {{name: crm}}
+          env:
+            - name: POSTGRES_URL
+              valueFrom: {{secretKeyRef: {{name: crm-{context}-postgres, key: url}}}}
+            - name: POSTGRES_OWNER_URL
+              valueFrom: {{secretKeyRef: {{name: crm-{context}-postgres-owner, key: url}}}}
+            - name: POSTGRES_AUDITOR_URL  # the login that is made; without the secret there is none
+              valueFrom: {{secretKeyRef: {{name: crm-{context}-postgres-auditor, key: url, optional: true}}}}
+            - name: CRM_KEYS_URL
+              valueFrom: {{secretKeyRef: {{name: crm-keys-postgres, key: url}}}}
+            - name: CRM_KEYS_OWNER_URL
+              valueFrom: {{secretKeyRef: {{name: crm-keys-postgres-owner, key: url}}}}
+          resources:
+            requests: {{cpu: 50m, memory: 128Mi}}
+            limits: {{cpu: 500m, memory: 256Mi}}
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: {{drop: [ALL]}}
+"""
+
+
+def manifests() -> Iterator[tuple[str, str]]:
+    """Path and text of the manifests of all services, and the list of them."""
+    names = ["common.yaml", "network.yaml", *(f"{service.name}-migrate.yaml" for service in services())]
+    for service in services():
+        yield f"{BASE}/{service.name}-migrate.yaml", migration(service)
+        for role in roles_of(service):
+            names.append(f"{service.name}-{role}.yaml")
+            yield f"{BASE}/{names[-1]}", deployment(service, role)
+    listed = "".join(f"  - {name}\n" for name in names)
+    yield (
+        f"{BASE}/kustomization.yaml",
+        f"# {HEAD}\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{listed}",
+    )
+
+
+# Compose, alerts and pages: a part of a file between two marks
+
+
+def containers() -> str:
+    """The roles in compose, one container each."""
+    found = [
+        f"  {service.name}-migrate:\n    <<: *role\n    command: [python, -m, {service.package}, migrate]\n"
+        "    environment: {<<: [*everybody, *postgres, *owners]}\n"
+        for service in services()
+    ]
+    for number, service in enumerate(services()):
+        for role in roles_of(service):
+            needs = service.needs(role)
+            told = [
+                "everybody",
+                *(each for each in ("postgres", "keys", "tokens", "mongo", "kafka") if each in needs),
+            ]
+            found.append(
+                f"  {service.name}-{role}:\n    <<: *role\n    command: [python, -m, {service.package}, {role}]\n"
+                f"    environment: {{<<: [{', '.join(f'*{each}' for each in told)}]}}\n"
+                + ('    volumes: ["keys:/run/crm/keys:ro"]\n' if needs & FILES.keys() else "")
+                + (f'    ports: ["127.0.0.1:{FIRST_PORT + number}:8080"]\n' if role == "api" else "")
+            )
+    return "".join(found)
+
+
+def gone() -> str:
+    """The expression that sees a role of which no process is scraped."""
+    names = [f"{service.name}-{role}" for service in services() for role in roles_of(service)]
+    lines = [f'absent(crm_role_ready{{role="{name}"}})' for name in names]
+    return "        expr: >-\n" + indent("\nor ".join(lines), " " * 10) + "\n"
+
+
+def needs_of_roles() -> str:
+    """The table of what each role is given."""
+    heads = ("postgres", "keys", "mongo", "kafka")
+    rows = ["| role | PostgreSQL | keys | MongoDB | Kafka | files |", "|---|---|---|---|---|---|"]
+    for service in services():
+        for role in roles_of(service):
+            needs = service.needs(role)
+            files = [
+                text
+                for need, text in {"keys": "key-encryption key", "tokens": "token keys"}.items()
+                if need in needs
+            ]
+            cells = [f"`{service.name} {role}`", *("yes" if each in needs else "" for each in heads)]
+            rows.append(
+                f"| {' | '.join([*cells, ', '.join(files)])} |".replace("|  |", "| |").replace("|  |", "| |")
+            )
+    return "\n".join(rows) + "\n"
+
+
+def between(path: str, mark: str, text: str) -> tuple[str, str]:
+    """The file with `text` between the lines that hold `generated: <mark>` and `end: <mark>`."""
+    lines = (ROOT / path).read_text().splitlines(keepends=True)
+    [begin] = [number for number, line in enumerate(lines) if f"generated: {mark}" in line]
+    [end] = [number for number, line in enumerate(lines) if f"end: {mark}" in line]
+    return path, "".join([*lines[: begin + 1], text, *lines[end:]])
+
+
+# Packages
+
+
+def packages(pattern: str) -> list[str]:
+    """The packages below a folder pattern, those of libs in the order of their layers."""
+    return sorted(path.parent.name for path in ROOT.glob(f"{pattern}/src/*/__init__.py"))
+
+
+def boundaries() -> str:
+    """The contracts of import-linter, with those that a service adds in its `boundaries.ini`."""
+    of_services = packages("services/*")
+    everything = ["contracts", "chassis", "devservers", *of_services, "crm_cli"]
+    domains = [name for name in of_services if list(ROOT.glob(f"services/*/src/{name}/domain/__init__.py"))]
+    own = "".join(f"\n{path.read_text()}" for path in sorted(ROOT.glob("services/*/boundaries.ini")))
+    text = (ROOT / "tools" / "importlinter.ini").read_text()
+    lists = {
+        "EVERYTHING": everything,
+        "SERVICES": of_services,
+        "IN_PRODUCTION": ["contracts", "chassis", *of_services],
+        "OURS": ["contracts", "chassis", *of_services, "crm_cli"],
+        "DOMAINS": [f"{name}.domain" for name in domains],
+    }
+    for mark, names in lists.items():
+        text = text.replace(f"    {mark}\n", "".join(f"    {name}\n" for name in names))
+    return text.replace("ANY_SERVICE", " | ".join(of_services)) + own
+
+
+def groups() -> str:
+    """The consumer groups of all services, as a module of `contracts`."""
+    found = [group for service in services() for group in service.groups]
+    rows = "".join(
+        f'    "{group.name}": ({", ".join(f"{chr(34)}{topic}{chr(34)}" for topic in group.topics)},),\n'
+        for group in found
+    )
+    return (
+        '"""The consumer groups and the topics that they read. Generated from the services (`make generate`). Do not edit."""\n'
+        f"\nfrom typing import Final\n\n# fmt: off\nGROUPS: Final[dict[str, tuple[str, ...]]] = {{\n{rows}}}\n"
+    )
+
+
+def generated() -> dict[str, str]:
+    """Every generated text by its path below the root."""
+    return dict(
+        [
+            *manifests(),
+            between("deploy/compose.yaml", "roles", containers()),
+            between("deploy/monitoring/alerts.yaml", "roles", gone()),
+            between("deploy/README.md", "roles", needs_of_roles()),
+            (".importlinter", boundaries()),
+            ("libs/contracts/src/contracts/groups.py", groups()),
+        ]
+    )
+
+
+def main() -> int:
+    """Writes what differs, and names it."""
+    for path, text in generated().items():
+        file = ROOT / path
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
