@@ -19,13 +19,14 @@ from random import Random
 
 import msgspec
 import psycopg
+from chassis.opening import opened_keys
 from chassis.process import garbage
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo
 from chassis.write.store import Recorder
 from crm_cli.migrate import migrated
 from customer.catalogue import SCHEMA as CUSTOMER_SCHEMA
-from customer.connections import keys, outside_ids
+from customer.connections import outside_ids
 from customer.settings import CustomerSettings
 from customer.views import VIEWS, asset_panorama, customers
 from devservers import servers
@@ -122,7 +123,7 @@ async def check(settings: SyncIngestSettings, many: int) -> None:
     mongo = Mongo.connect(settings.mongo_url)
     known = {"postgres_url", "keys_url", "mongo_url", "kafka_url", "data", "environment"}
     own = CustomerSettings(**settings.model_dump(include=known))
-    async with keys(own, CLOCK) as ring:
+    async with opened_keys(own, CLOCK) as ring:
         ids = await outside_ids(own, ring)
     views = ViewReader(mongo, CLOCK, VIEWS)
     linked = set()

@@ -7,9 +7,10 @@ import sys
 from datetime import date
 
 import pytest
+from chassis.opening import opened_keys
 from chassis.privacy.tokens import development_token
 from crm_cli.panorama import shown
-from customer.connections import keys, outside_ids
+from customer.connections import outside_ids
 from customer.identities import customer_of_party
 from msgspec import structs
 from sync_ingest.domain.records import AccountClosedRecord, AccountRecord, HolderRecord, PartyRecord
@@ -53,7 +54,7 @@ def crm(world, *arguments, **environment):
 
 @pytest.mark.requirement("M22")
 async def test_who_is_erased_is_shown_nowhere_and_all_invariants_hold(world):
-    async with keys(world.settings, CLOCK) as ring:
+    async with opened_keys(world.settings, CLOCK) as ring:
         ids = await outside_ids(world.settings, ring)
         party, account = ids.party("branch", "P1"), ids.account("branch", "A1")
         customer = customer_of_party(party)

@@ -4,18 +4,17 @@ from uuid import UUID
 
 import pytest
 from chassis.privacy.tokens import development_token
+from chassis.service import services
 from contracts.roles import ROLES
-from customer import permissions as of_customer
-from sync_ingest import permissions as of_ingest
 
 from tests.integration.conftest import CLOCK, System
 
 NOBODY = UUID("00000000-0000-5000-8000-000000000000")
-TABLES = of_customer.ROLES | of_ingest.ROLES
+TABLES = {name: roles for service in services() for name, roles in service.permissions.items()}
 
 
 def test_the_tables_name_roles_that_there_are() -> None:
-    assert not of_customer.ROLES.keys() & of_ingest.ROLES.keys()
+    assert len(TABLES) == sum(len(service.permissions) for service in services())
     assert frozenset().union(*TABLES.values()) <= ROLES
     not_by_administrators = {name for name, may in TABLES.items() if "administrator" not in may}
     assert not_by_administrators == {"erase_customer"}, "compliance alone destroys what cannot be had again"

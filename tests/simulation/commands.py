@@ -145,9 +145,7 @@ class WriteSide:
     def over(self, log: LogServer, keys: dict[UUID, DataKey]) -> Handler:
         """As a process that starts has it: nothing is cached."""
         store, ring = StoreClient(log), SimulatedKeys(log.kernel, keys)
-        snapshots = self.snapshots(
-            store, ring, kind="account", state_type=Account, state_version=1, every_events=SNAPSHOT_EVENTS
-        )
+        snapshots = self.snapshots(store, ring, kind="account", decider=DECIDER, every_events=SNAPSHOT_EVENTS)
         return self.handler(DECIDER, store, CATALOGUE, ring, snapshots=snapshots)
 
 

@@ -11,9 +11,10 @@ import typer
 from chassis.clock import Clock, SystemClock
 from chassis.connections.transient import TRANSIENT, why
 from chassis.money import decimal_text
+from chassis.opening import opened_keys
 from chassis.write.store import Recorder
 from contracts.identity import PartyId, source_name
-from customer.connections import Read, keys, outside_ids, read_side
+from customer.connections import Read, outside_ids, read_side
 from customer.panorama.schema import MONTH_PATTERN, CurrencyBlock, Panorama
 from customer.settings import CustomerSettings
 
@@ -65,7 +66,7 @@ async def shown(
     """The panorama after everything that is stored now; raises NotShown."""
     clock = clock or SystemClock()
     until = clock.monotonic() + wait_seconds
-    async with keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
+    async with opened_keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
         party = (await outside_ids(settings, ring, create=False)).party(source, number)
         await _caught_up(settings, read, "ingest", until, clock)
         customer = await _customer(settings, read, party, source, until, clock)

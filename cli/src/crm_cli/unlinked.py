@@ -8,8 +8,9 @@ import typer
 from chassis.clock import SystemClock
 from chassis.connections.transient import TRANSIENT, why
 from chassis.money import decimal_text
+from chassis.opening import opened_keys
 from chassis.read.documents import DocumentsUnavailable
-from customer.connections import keys, read_side
+from customer.connections import read_side
 from customer.settings import CustomerSettings
 
 from crm_cli.answers import Json, answer
@@ -46,7 +47,7 @@ async def waiting(
     """At most `limit` accounts in the order of their ids, and whether those are all."""
     clock = SystemClock()
     found: list[dict[str, Any]] = []
-    async with keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
+    async with opened_keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
         after: str | None = None
         while len(found) < limit:
             page, after = await read.queries.unlinked.page(after, limit)

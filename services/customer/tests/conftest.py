@@ -4,15 +4,15 @@ from itertools import count
 
 import psycopg
 import pytest
-from chassis.clock import SystemClock
-from chassis.connections.migrating import migrate
-from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
-from chassis.read.mongo import Mongo
 from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore, prepare
 from customer.catalogue import catalogue
 from customer.domain.customer import customer_decider
 from hypothesis import settings
+
+from tests.support.fixtures import key_ring, keys_url, mongo
+
+__all__ = ["key_ring", "keys_url", "mongo"]
 
 _NUMBERS = count(1)
 
@@ -38,32 +38,5 @@ async def store(postgres_url, schema):
 
 
 @pytest.fixture
-def keys_url(postgres_url):
-    name = f"crm_customer_keys{next(_NUMBERS)}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    url = psycopg.conninfo.make_conninfo(postgres_url, dbname=name)
-    migrate(url, [KEYS])
-    return url
-
-
-@pytest.fixture
-def key_ring(keys_url, tmp_path):
-    ring = KeyRing.open(
-        keys_url, FileKeyEncryption.at(tmp_path / "kek", create=True), SystemClock().monotonic
-    )
-    yield ring
-    ring.close()
-
-
-@pytest.fixture
 def handler(store, key_ring):
     return CommandHandler(customer_decider, store, catalogue(), key_ring)
-
-
-@pytest.fixture
-async def mongo(mongo_url):
-    mongo = Mongo.connect(mongo_url, database=f"customer_test{next(_NUMBERS)}")
-    yield mongo
-    await mongo.drop_database()
-    await mongo.close()

@@ -29,7 +29,7 @@ from customer.domain.events import (
     ReferenceUnlinked,
 )
 from customer.identities import customer_of_party
-from customer.policies.when_party_described_then_register_customer import ACTOR, RegisterDescribed
+from customer.policies.when_party_described_then_register_customer import NAME, RegisterDescribed
 
 from .told import START
 
@@ -86,7 +86,11 @@ async def test_master_data_registers_and_links_with_the_trace_of_its_event(polic
     assert linked == ReferenceLinked(source="core", party_id=PARTY, key=NUMBER)
     [first, _] = await store.read_stream(stream)
     metadata = handler._catalogue.metadata_of(first)
-    assert (metadata.actor, metadata.causation_id, metadata.correlation_id) == (ACTOR, event.id, UUID(int=5))
+    assert (metadata.actor, metadata.causation_id, metadata.correlation_id) == (
+        f"policy:{NAME}",
+        event.id,
+        UUID(int=5),
+    )
     assert metadata.trace["traceparent"].startswith("00-0af7651916cd43dd8448eb211c80319c")
 
 

@@ -23,7 +23,7 @@ from chassis.write.handling import CommandHandler
 from chassis.write.snapshots import Snapshots
 from chassis.write.store import EventStore
 
-from tests.support.jars import JAR, FillJar, Jar, JarOpened, OpenJar, catalogue, context, jar, metadata
+from tests.support.jars import JAR, FillJar, JarOpened, OpenJar, catalogue, context, jar, metadata
 from tests.support.specification import ManualClock
 
 A, B, C = jar("a"), jar("b"), jar("c")
@@ -244,7 +244,7 @@ async def test_no_file_of_postgresql_holds_a_personal_value(
 ) -> None:
     secrets = ["Zweistein-Erasmus", "quarterly-note-about-him", "Ürümqi-Straße 欧阳娜娜"]
     visible = "unit-that-is-no-secret"
-    snapshots = Snapshots(store, key_ring, kind="jar", state_type=Jar, state_version=1, every_events=1)
+    snapshots = Snapshots(store, key_ring, kind="jar", decider=JAR, every_events=1)
     handler = CommandHandler(JAR, store, catalogue(), key_ring, snapshots=snapshots)
     await handler.handle(A, OpenJar(secrets[0], secrets[1], visible), context("1", idempotency_key="k"))
     await handler.handle(A, FillJar(1), context("2"))

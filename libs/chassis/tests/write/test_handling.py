@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid5
 
@@ -213,7 +214,11 @@ async def test_long_streams_get_a_snapshot_that_is_used_and_sealed(
 
     def snapshots(state_version: int = 1) -> Snapshots[Jar]:
         return Snapshots(
-            store, key_ring, kind="jar", state_type=Jar, state_version=state_version, failed=failures.append
+            store,
+            key_ring,
+            kind="jar",
+            decider=replace(JAR, state_version=state_version),
+            failed=failures.append,
         )
 
     def handler(kept: Snapshots[Jar]) -> Handler:

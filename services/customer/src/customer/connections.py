@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
-from chassis.connections.migrating import require
+from chassis.opening import opened_store, opened_views
 from chassis.privacy.keys import KeyRing
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo
@@ -47,16 +47,6 @@ class Read:
     queries: Queries
 
 
-@asynccontextmanager
-async def keys(settings: CustomerSettings, clock: Clock) -> AsyncIterator[KeyRing]:
-    """The data keys."""
-    ring = await asyncio.to_thread(KeyRing.of, settings, clock.monotonic)
-    try:
-        yield ring
-    finally:
-        await asyncio.to_thread(ring.close)
-
-
 async def outside_ids(settings: CustomerSettings, ring: KeyRing, *, create: bool = True) -> ExternalIds:
     """Derives ids from external ids, under the same secret as every other service and as the store was
     written with."""
@@ -67,27 +57,18 @@ async def outside_ids(settings: CustomerSettings, ring: KeyRing, *, create: bool
 @asynccontextmanager
 async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Write]:
     """Opens the store with its keys; raises SchemaBehind where it was not migrated yet."""
-    await asyncio.to_thread(require, settings.postgres_url, TABLES)
-    async with keys(settings, clock) as ring:
-        store = EventStore(settings.postgres_url, SCHEMA, clock=clock)
-        try:
-            handler = CommandHandler(customer_decider, store, catalogue(), ring)
-            yield Write(store, ring, handler, await outside_ids(settings, ring))
-        finally:
-            await store.close()
+    async with opened_store(settings, SCHEMA, TABLES, clock) as (store, ring):
+        handler = CommandHandler(customer_decider, store, catalogue(), ring)
+        yield Write(store, ring, handler, await outside_ids(settings, ring))
 
 
 @asynccontextmanager
 async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> AsyncIterator[Read]:
     """The views of this service."""
-    mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
-    try:
-        views = ViewReader(mongo, clock, VIEWS)
+    async with opened_views(settings, VIEWS, clock) as (mongo, views):
         today = partial(settings.today, clock)
         queries = Queries(mongo, views, ring, settings.stale_after_minutes * 60, today=today)
         yield Read(mongo, views, queries)
-    finally:
-        await mongo.close()
 
 
 @asynccontextmanager

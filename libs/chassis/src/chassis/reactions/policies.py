@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import structlog
 from contracts.envelope import EnvelopeInvalid
@@ -41,6 +41,7 @@ from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import MongoCheckpoints, prepare_checkpoints
 from chassis.read.parking import Parking, PoisonEvent, is_of_the_record
 from chassis.relay.loop import BATCH_EVENTS_MAX
+from chassis.write.deciding import CommandContext
 
 REACTING_AT_ONCE_MAX: Final = 1_000
 """Subjects at once. They fill two transactions of the store: one is decided while the other is written."""
@@ -78,6 +79,24 @@ class Policy:
     react: Callable[[Delivered], Awaitable[None]]
     starts: Starts
     prepare: Callable[[Sequence[Delivered]], Awaitable[None]] | None = None
+
+
+def command_of(event: Delivered, policy: str, subject: UUID, clock: Clock) -> CommandContext:
+    """The context of the command that a policy gives to `subject` because of an event.
+
+    The id of the command follows from the event, the policy and the subject. When the event comes again, the
+    command has its outcome already.
+    """
+    trace = {"traceparent": event.traceparent, "tracestate": event.tracestate}
+    return CommandContext(
+        actor=f"policy:{policy}",
+        now=clock.now(),
+        command_id=uuid5(event.id, f"{policy}:{subject}"),
+        effective_at=event.effective_at,
+        correlation_id=event.correlation_id,
+        causation_id=event.id,
+        trace={name: value for name, value in trace.items() if value is not None},
+    )
 
 
 class Reactor:

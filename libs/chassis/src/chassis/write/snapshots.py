@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from chassis.privacy.keys import DataKey, KeyRing, Tampered, open_bytes, seal_bytes
+from chassis.write.deciding import Decider
 
 StateT = TypeVar("StateT")
 
@@ -57,7 +58,7 @@ class _Due:
 class Snapshots(Generic[StateT]):
     """Takes snapshots of the states of one decider.
 
-    `kind` names the decider, `state_version` the state's shape.
+    `kind` names the decider. Its `state_type` and `state_version` name the state's shape.
     """
 
     def __init__(
@@ -66,15 +67,16 @@ class Snapshots(Generic[StateT]):
         keys: KeyRing,
         *,
         kind: str,
-        state_type: type[StateT],
-        state_version: int,
+        decider: Decider[Any, StateT, Any],
         every_events: int = SNAPSHOT_EVENTS,
         failed: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._keys = keys
-        self._kind = f"{kind}.v{state_version}"
-        self._state_type = state_type
+        if decider.state_type is None:
+            raise ValueError(f"the decider {kind} names no state_type, so its states cannot be read again")
+        self._kind = f"{kind}.v{decider.state_version}"
+        self._state_type = decider.state_type
         self._every = every_events
         self._failed = failed
         self._last: dict[UUID, int] = {}

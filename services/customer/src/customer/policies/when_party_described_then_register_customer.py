@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from chassis.clock import Clock
 from chassis.messaging.delivered import Delivered
 from chassis.privacy.keys import ERASED, DataKey, KeyRing, Origin, opening
-from chassis.write.deciding import AlreadyRecorded, CommandContext, CommandKeyReused
+from chassis.reactions.policies import command_of
+from chassis.write.deciding import AlreadyRecorded, CommandKeyReused
 from chassis.write.handling import CommandHandler
 from chassis.write.secret_checks import SecretDiffers
 from chassis.write.store import EventStore
@@ -35,7 +36,6 @@ from customer.opening import INGEST
 
 NAME: Final = "when_party_described_then_register_customer"
 EVENT: Final = "party.described"
-ACTOR: Final = f"policy:{NAME}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +117,9 @@ class RegisterDescribed:
 
     async def _adopt(self, customer: UUID, command: AdoptDescription, event: Delivered) -> None:
         try:
-            await self.handler.handle(customer, command, self._context(customer, event))
+            await self.handler.handle(customer, command, command_of(event, NAME, customer, self.clock))
         except CommandKeyReused:
             return  # the event was processed before, on another day or while other numbers were free
-
-    def _context(self, customer: UUID, event: Delivered) -> CommandContext:
-        trace = {"traceparent": event.traceparent, "tracestate": event.tracestate}
-        return CommandContext(
-            actor=ACTOR,
-            now=self.clock.now(),
-            command_id=uuid5(event.id, f"{NAME}:{customer}"),
-            effective_at=event.effective_at,
-            correlation_id=event.correlation_id,
-            causation_id=event.id,
-            trace={name: value for name, value in trace.items() if value is not None},
-        )
 
 
 def _described(event: Delivered, key: DataKey | None) -> tuple[Reference, Details] | None:

@@ -1,0 +1,142 @@
+"""The recipe "Add a service", followed in a copy of the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("libs", "services", "cli", "deploy", "tools", "tests", "docs", "pyproject.toml", ".importlinter")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
+NAME = "ticket"
+SECONDS_MAX = 120
+METADATA = f"Metadata-Version: 2.1\nName: crm-{NAME}\nVersion: 0.1.0\n"
+ENTRY_POINT = f"[crm.services]\n{NAME} = {NAME}.service:SERVICE\n"
+
+
+class Copy:
+    """A copy of the repository in which our packages are found before the installed ones."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.installed = root / "installed"
+
+    def run(self, *command: str | Path) -> str:
+        """What a command prints; it must succeed."""
+        sources = [self.root, self.installed, *self.root.glob("*/*/src"), self.root / "cli" / "src"]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(map(str, sources)),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_MAX,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def files(self) -> dict[str, bytes]:
+        """Every file of the copy by its path."""
+        return contents(self.root)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    paths = [
+        path
+        for name in COPIED
+        for path in ([root / name] if (root / name).is_file() else (root / name).rglob("*"))
+    ]
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in paths
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, bytes]:
+    return contents(ROOT)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """The copy with the skeleton in it and everything generated."""
+    copy = Copy(tmp_path_factory.mktemp("copy"))
+    for name in COPIED:
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, copy.root / name)
+        else:
+            shutil.copytree(ROOT / name, copy.root / name, ignore=LEFT_OUT)
+    copy.run(sys.executable, "tools/new-service", NAME)
+    # As `tools/setup` installs it: a distribution with an entry point.
+    installed = copy.installed / f"crm_{NAME}-0.1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text(METADATA)
+    (installed / "entry_points.txt").write_text(ENTRY_POINT)
+    copy.run(sys.executable, "-m", "tools.generate")
+    return copy
+
+
+def test_a_service_is_its_folder_its_events_one_line_and_generated_files(
+    copy: Copy, before: dict[str, bytes]
+) -> None:
+    after = copy.files()
+    changed = {path for path in after if after[path] != before.get(path)}
+    own = {path for path in changed if path.startswith(f"services/{NAME}/")}
+    events = {
+        f"libs/contracts/src/contracts/{NAME}.py",
+        f"libs/contracts/golden/{NAME}.opened.v1.json",
+        f"libs/contracts/golden/{NAME}.acknowledged.v1.json",
+    }
+    line = "libs/contracts/src/contracts/topics.py"
+    generated = set(
+        copy.run(sys.executable, "-c", "import tools.generate as t; print(*t.generated())").split()
+    )
+    assert own
+    assert changed - own - events - generated == {line}
+    old, new = (set(each[line].decode().splitlines()) for each in (before, after))
+    assert list(new - old) == ['CONTEXTS: Final = ("ingest", "customer", "ticket")']
+    assert not before.keys() - after.keys()
+
+
+def test_the_skeleton_keeps_style_and_boundaries(copy: Copy) -> None:
+    copy.run("ruff", "check", "services", "libs", "tools")
+    copy.run("ruff", "format", "--check", "services", "libs", "tools")
+    assert "0 broken" in copy.run("lint-imports", "--no-cache")
+
+
+def test_the_skeleton_passes_its_own_tests_and_those_of_all_services(copy: Copy) -> None:
+    own = [f"services/{NAME}/tests/test_{each}.py" for each in (NAME, "views", "publishing")]
+    of_all = [
+        "tests/contract/test_events.py::test_every_version_of_every_event_has_its_golden_file",
+        f"tests/contract/test_events.py::test_views_digest_every_event_that_they_take[{NAME}s]",
+        "tests/contract/test_documents.py::test_the_openapi_document_is_valid",
+        "tests/architecture/test_manifests.py::test_nothing_is_missing",
+        "tests/architecture/test_manifests.py::test_compose_runs_the_same_roles_and_tells_them_the_same",
+    ]
+    said = copy.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *own, *of_all)
+    assert " passed" in said
+    assert "skipped" not in said
+
+
+@pytest.mark.parametrize("name", ["ticket", "two-words", "Upper", ""])
+def test_a_name_that_cannot_be_is_refused(copy: Copy, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "tools/new-service", name],
+        cwd=copy.root,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert done.returncode in {1, 2}
+    assert "new-service" in done.stderr
