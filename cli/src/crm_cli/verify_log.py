@@ -6,15 +6,15 @@ stored bytes, by other code than the relay's, save for the public words, which a
 """
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha1
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
-from chassis.messaging.transport import Record, read_to_end
+from chassis.messaging.transport import PartitionsToEnd, Record
 from chassis.relay import StoreLog
 from chassis.write.events import StoredEvent
 from contracts.envelope import LATE, Envelope, EnvelopeInvalid, Watermark, headers_of, unwrap
@@ -24,14 +24,14 @@ from crm_cli.contexts import Context
 from crm_cli.verify_report import Report
 
 PAGE_EVENTS: Final = 2_000
+PAGE_RECORDS: Final = 250
 MISSED_MAX: Final = 10_000
 REPEATS_MAX: Final = 1_000
 """Repeated records that are looked up in the store together."""
 METADATA_CACHED_MAX: Final = 4_096
 """Events of one transaction have the same metadata, as bytes."""
-_NAMED: Final = 5 << 76 | 2 << 62
-_UNNAMED: Final = ~(0xF << 76 | 3 << 62)
-"""The bits of a UUID that say its version and variant, and all others."""
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The digit of a UUID that has its variant, by the digit of the digest."""
 
 
 class _Metadata(msgspec.Struct):
@@ -89,9 +89,8 @@ def expected(context: Context, stored: StoredEvent) -> Expected | None:
 
 def _id(stream_id: UUID, version: int) -> str:
     """The text of a name-based UUID (RFC 9562, version 5), which `uuid5` makes with three objects more."""
-    number = int.from_bytes(sha1(b"%b%d" % (stream_id.bytes, version), usedforsecurity=False).digest()[:16])
-    text = f"{number & _UNNAMED | _NAMED:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = sha1(b"%b%d" % (stream_id.bytes, version), usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 class Topic:
@@ -114,10 +113,8 @@ class Topic:
         self._held = held
         self._missed: dict[int, Expected] = {}
         """What was not where it belongs: published late, after its subject was held, or not at all."""
-        self._tails = {
-            number: _Tail(read_to_end(kafka_url, context.topic.name, partition=number))
-            for number in partitions
-        }
+        self._records = PartitionsToEnd(kafka_url, context.topic.name, partitions, page=PAGE_RECORDS)
+        self._tails = {number: _Tail(self._records, number) for number in partitions}
         self._repeats: list[tuple[Record, Envelope]] = []
         self.repeated = 0
 
@@ -150,10 +147,13 @@ class Topic:
                     self._repeats.append((record, read))
                 if len(self._repeats) > REPEATS_MAX:
                     await self._check_repeats()
-            await tail.close()
         await self._check_repeats()
         for wanted in self._missed.values():
             self._missing(wanted)
+
+    async def close(self) -> None:
+        """Lets the connection go."""
+        await self._records.close()
 
     async def _find(self, tail: "_Tail", wanted: Expected) -> None:
         context, report = self._context.name, self._report
@@ -272,8 +272,9 @@ def _same(record: Record, wanted: Record) -> bool:
 class _Tail:
     """A partition's records, one at a time, with room to put one back."""
 
-    def __init__(self, pages: AsyncIterator[list[Record]]) -> None:
-        self._pages = pages
+    def __init__(self, records: PartitionsToEnd, number: int) -> None:
+        self._records = records
+        self._number = number
         self._page: list[Record] = []
         self._at = 0
 
@@ -287,11 +288,11 @@ class _Tail:
 
     async def next(self) -> Record | None:
         """The next record; None at the end."""
-        while self._at >= len(self._page):
-            try:
-                self._page, self._at = await anext(self._pages), 0
-            except StopAsyncIteration:
+        if self._at >= len(self._page):
+            page = await self._records.next(self._number)
+            if not page:
                 return None
+            self._page, self._at = page, 0
         self._at += 1
         return self._page[self._at - 1]
 
@@ -300,9 +301,3 @@ class _Tail:
         self._at -= 1
         if self._page[self._at] is not record:
             raise ValueError("only the last record can be put back")
-
-    async def close(self) -> None:
-        """Lets the connection go."""
-        closing: Any = getattr(self._pages, "aclose", None)
-        if closing is not None:
-            await closing()

@@ -7,7 +7,8 @@ through. A view that went on meanwhile is met where it is: a document is folded 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import msgspec
 from chassis.messaging.delivered import Delivered, Stream
@@ -19,7 +20,6 @@ from chassis.read.documents import (
     DocumentId,
     DocumentKey,
     DocumentsHash,
-    Unwritable,
 )
 from chassis.read.generations import Generation, live_generation
 from chassis.read.mongo import Frozen, Mongo, MongoDocuments
@@ -32,8 +32,17 @@ from crm_cli.verify_log import Expected, expected
 from crm_cli.verify_report import Report
 
 POSITION: Final = "position"
+LOOKED_UP_AT_ONCE: Final = 1_000
+"""Documents of an insert-only collection."""
 
 _canonical: Final = msgspec.json.Encoder(order="deterministic", uuid_format="hex").encode
+
+
+class Inserted(NamedTuple):
+    """A document of an insert-only collection, as the database must hold it, with its part of the hash."""
+
+    raw: bytes
+    digest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +68,19 @@ class Fold:
         self.generation = generation
         self._mongo = mongo
         self._report = report
-        self._insert_only = {each.name: each.insert_only for each in view.collections}
-        self._documents: dict[DocumentKey, tuple[Document | None, Delivered]] = {}
-        self._made = dict.fromkeys(self._insert_only, 0)
+        self._documents: dict[DocumentKey, tuple[Document | None, UUID, int]] = {}
+        """With the subject and the sequence of the last event: the event itself would keep its record in memory."""
+        self._inserted: dict[str, dict[DocumentId, Inserted]] = {
+            each.name: {} for each in view.collections if each.insert_only
+        }
+        self._made = dict.fromkeys(self._inserted, 0)
         self._parked: Mapping[Stream, Any] = {}
         self._skipped: frozenset[tuple[Stream, int]] = frozenset()
         self._hash = DocumentsHash()
         self._differing = 0
         self._strangers: set[DocumentKey] = set()
         self._stored = MongoDocuments(mongo, generation.prefix)
-        self._looked_up: tuple[str, dict[DocumentId, Document], asyncio.Future[list[bytes]]] | None = None
+        self._looked_up: tuple[str, dict[DocumentId, Inserted], asyncio.Future[list[bytes]]] | None = None
 
     @classmethod
     async def of(cls, view: View, context: str, mongo: Mongo, report: Report) -> "Fold | None":
@@ -83,38 +95,48 @@ class Fold:
 
     async def take(self, page: Sequence[Expected]) -> None:
         """Folds the next events of the log."""
-        inserted: dict[str, dict[DocumentId, Document]] = {}
         for each in page:
             event = _delivered(each, self._context)
             if self._takes(event):
                 try:
-                    self._fold(event, inserted)
+                    self._fold(event)
                 except Exception as error:  # noqa: BLE001 - whatever a view raises, it is what is wrong
                     self._report.broken("I4", f"{self.view.name}: {event!r} cannot be folded: {error!r}")
-        for collection, documents in inserted.items():
-            await self._compare_inserted()
-            found = self._stored.load_raw(collection, list(documents))
-            self._looked_up = (collection, documents, asyncio.ensure_future(found))
+        for collection, documents in self._inserted.items():
+            if len(documents) >= LOOKED_UP_AT_ONCE:
+                await self._look_up(collection)
 
     def _takes(self, event: Delivered) -> bool:
-        if event.type not in self.view.events or (event.stream, event.sequence) in self._skipped:
+        if event.type not in self.view.events:
             return False
-        parked = self._parked.get(event.stream)
+        if self._skipped and (event.stream, event.sequence) in self._skipped:
+            return False
+        parked = self._parked.get(event.stream) if self._parked else None
         return parked is None or event.sequence < parked.sequence
 
-    def _fold(self, event: Delivered, inserted: dict[str, dict[DocumentId, Document]]) -> None:
+    def _fold(self, event: Delivered) -> None:
         for key in self.view.keys(event):
-            if self._insert_only[key.collection]:
+            inserted = self._inserted.get(key.collection)
+            if inserted is not None:
                 made = _projected(self.view, key, None, event)
                 if made is not None:
-                    inserted.setdefault(key.collection, {})[key.id] = made
+                    frozen = self._stored.freeze(made)
+                    inserted[key.id] = Inserted(frozen.raw, self._hash.digest(key.collection, made))
                     self._made[key.collection] += 1
                 continue
             before = self._documents.get(key)
             self._documents[key] = (
                 _projected(self.view, key, None if before is None else before[0], event),
-                event,
+                event.subject,
+                event.sequence,
             )
+
+    async def _look_up(self, collection: str) -> None:
+        """Asks for the documents that were made last; what was asked for before is compared."""
+        await self._compare_inserted()
+        documents, self._inserted[collection] = self._inserted[collection], {}
+        found = self._stored.load_raw(collection, list(documents))
+        self._looked_up = (collection, documents, asyncio.ensure_future(found))
 
     async def _compare_inserted(self) -> None:
         """Compares what was looked up last: the database was busy with it while the log went on.
@@ -127,39 +149,30 @@ class Fold:
         self._looked_up = None
         raw = set(await found)
         differing = []
-        for id, document in documents.items():
-            frozen = self._frozen(document)
-            if frozen in raw:
-                raw.remove(frozen)
-                self._hash.add(collection, document)
+        for id, made in documents.items():
+            if made.raw in raw:
+                raw.remove(made.raw)
+                self._hash.plus_digest(made.digest)
             else:
-                differing.append((id, document))
+                differing.append((id, Frozen(made.raw).thawed()))
         self._report.passed("I4", len(documents) - len(differing))
         there = {document[ID]: document for document in (Frozen(each).thawed() for each in raw)}
         for id, document in differing:
             self._same(collection, id, document, there.get(id))
 
-    def _frozen(self, document: Document) -> bytes:
-        """The bytes that a database would hold; none of a document that no database takes."""
-        try:
-            return self._stored.freeze(document).raw
-        except Unwritable:
-            return b""
-
     async def finish(self, context: Context, recorder: Recorder, head: int) -> Folded:
         """Compares what is left."""
+        for collection in self._inserted:
+            await self._look_up(collection)
         await self._compare_inserted()
-        for collection, insert_only in self._insert_only.items():
-            if insert_only:
-                continue
+        for collection in (each.name for each in self.view.collections if not each.insert_only):
             async for page in self._mongo.pages(self.generation.prefix + collection):
                 for document in page:
                     await self._compare_folded(collection, document, context, recorder, head)
-        for key, (left, _) in self._documents.items():
+        for key, (left, _, _) in self._documents.items():
             if left is not None:
                 self._same(key.collection, key.id, left, None)
-        made = {name: self._made[name] for name, insert_only in self._insert_only.items() if insert_only}
-        return Folded(self.generation, made, frozenset(self._strangers), self._hash, self._differing)
+        return Folded(self.generation, self._made, frozenset(self._strangers), self._hash, self._differing)
 
     async def _compare_folded(
         self, collection: str, document: Document, context: Context, recorder: Recorder, head: int
@@ -171,9 +184,9 @@ class Fold:
                 self._strangers.add(key)
             return
         after: Document | None
-        after, last = folded
-        if document[SEQUENCE] > last.sequence:
-            after = self._onward(key, after, last, document[SEQUENCE], context, recorder)
+        after, subject, last = folded
+        if document[SEQUENCE] > last:
+            after = self._onward(key, after, subject, last, document[SEQUENCE], context, recorder)
         if after is None:
             after = {ID: key.id, SEQUENCE: document[SEQUENCE], GONE: True}
         self._same(collection, key.id, after, document)
@@ -182,13 +195,14 @@ class Fold:
         self,
         key: DocumentKey,
         document: Document | None,
-        last: Delivered,
+        subject: UUID,
+        last: int,
         sequence: int,
         context: Context,
         recorder: Recorder,
     ) -> Document | None:
         """The document folded further, up to where the view is."""
-        for stored in recorder.read_stream(last.subject, last.sequence):
+        for stored in recorder.read_stream(subject, last):
             wanted = expected(context, stored)
             if stored.version > sequence or wanted is None:
                 continue

@@ -15,6 +15,7 @@ from chassis.messaging.transport import (
     BrokerUnavailable,
     Consumer,
     KafkaPublisher,
+    PartitionsToEnd,
     PublishFailed,
     Record,
     TopicDiffers,
@@ -112,6 +113,32 @@ async def test_more_than_one_batch_of_a_partition_keeps_its_order(kafka_url, top
     await publisher.publish(sent)
     read = [int(record.value) async for page in read_to_end(kafka_url, topic) for record in page]
     assert read == list(range(1, 41))
+
+
+async def test_partitions_are_read_to_their_ends_each_at_its_own_pace(kafka_url, topic, publisher):
+    sent = numbered(topic, subjects=20, each=30)
+    await publisher.publish(sent)
+    wanted = {number: [r.value for r in sent if r.partition == number] for number in range(PARTITIONS)}
+    records = PartitionsToEnd(kafka_url, topic, [0, 1, 7], page=7)
+    first = [await records.next(0)]
+    await publisher.publish(sent)  # what comes now is beyond the ends
+    try:
+        read = {number: [r.value for r in await all_of(records, number)] for number in (1, 0, 7)}
+    finally:
+        await records.close()
+    assert 0 < len(first[0]) <= 7
+    assert {0: [r.value for r in first[0]] + read[0], 1: read[1]} == {0: wanted[0], 1: wanted[1]}
+    assert read[7] == []
+    nothing = PartitionsToEnd(kafka_url, fresh("test.missing"), [0])
+    assert await nothing.next(0) == []
+    await nothing.close()
+
+
+async def all_of(records: PartitionsToEnd, number: int) -> list[Record]:
+    found: list[Record] = []
+    while page := await records.next(number):
+        found += page
+    return found
 
 
 async def test_a_failing_handler_gets_the_batch_again_and_nothing_is_skipped(kafka_url, topic, publisher):

@@ -9,8 +9,8 @@ and 60,000 records/s).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -627,11 +627,9 @@ async def group_offsets(url: str, group: str) -> dict[Partition, int]:
     return {(at.topic, at.partition): max(0, known.offset) for at, known in reached.items()}
 
 
-async def read_to_end(
-    url: str, topic: str, *, partition: int | None = None, page: int = RECORDS_MAX
-) -> AsyncIterator[list[Record]]:
+async def read_to_end(url: str, topic: str, *, page: int = RECORDS_MAX) -> AsyncIterator[list[Record]]:
     """Every record that a topic holds now, in pages, each in the order of its partition; joins no group."""
-    partitions = [at for at in await _partitions(url, [topic]) if partition in {None, at.partition}]
+    partitions = await _partitions(url, [topic])
     if not partitions:
         return
     async with _reader(url) as reader:
@@ -646,6 +644,59 @@ async def read_to_end(
             done = {at for at in left if await reader.position(at) >= at_end[at]}
             reader.pause(*done)
             left -= done
+
+
+class PartitionsToEnd:
+    """What some partitions of a topic hold now, in pages, each partition at a pace of its own, over one connection; joins
+    no group. All calls raise BrokerUnavailable."""
+
+    def __init__(self, url: str, topic: str, numbers: Iterable[int], *, page: int = RECORDS_MAX) -> None:
+        self._url = url
+        self._topic = topic
+        self._numbers = frozenset(numbers)
+        self._page = page
+        self._left: dict[int, int] | None = None
+        """The end of each partition that is not read to its end."""
+        self._reader: AIOKafkaConsumer | None = None
+
+    async def next(self, number: int) -> list[Record]:
+        """The next records of a partition; none at its end, or where it is not there."""
+        with _broker_answers(self._url):
+            if self._left is None:
+                self._left = await self._started()
+            end, at = self._left.get(number), TopicPartition(self._topic, number)
+            while end is not None and self._reader is not None:
+                fetched = await self._reader.getmany(
+                    at, timeout_ms=int(POLL_SECONDS_MAX * 1000), max_records=self._page
+                )
+                records = [_record(each) for each in fetched.get(at, ()) if each.offset < end]
+                if await self._reader.position(at) >= end:
+                    self._reader.pause(at)  # or the others would wait while more of it is fetched
+                    end = None
+                    del self._left[number]
+                if records:
+                    return records
+        return []
+
+    async def close(self) -> None:
+        """Lets the connection go."""
+        if self._reader is not None:
+            await _stopped(self._reader)
+
+    async def _started(self) -> dict[int, int]:
+        partitions = [
+            at for at in await _partitions(self._url, [self._topic]) if at.partition in self._numbers
+        ]
+        if not partitions:
+            return {}
+        self._reader = reader = _new_reader(self._url)
+        await reader.start()
+        ends = await _ends(reader, partitions)
+        reader.assign(partitions)
+        await reader.seek_to_beginning(*partitions)
+        done = [at for at in partitions if await reader.position(at) >= ends[at.topic, at.partition]]
+        reader.pause(*done)
+        return {at.partition: ends[at.topic, at.partition] for at in partitions if at not in done}
 
 
 async def read_from(
@@ -698,13 +749,25 @@ async def _ends(reader: AIOKafkaConsumer, partitions: list[TopicPartition]) -> d
 
 @asynccontextmanager
 async def _reader(url: str) -> AsyncIterator[AIOKafkaConsumer]:
-    reader = RecordReader(
-        **connecting(url), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
-    )
+    reader = _new_reader(url)
     try:
-        await reader.start()
-        yield reader
-    except (KafkaError, OSError) as error:
-        raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error
+        with _broker_answers(url):
+            await reader.start()
+            yield reader
     finally:
         await _stopped(reader)
+
+
+def _new_reader(url: str) -> AIOKafkaConsumer:
+    return RecordReader(
+        **connecting(url), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+
+
+@contextmanager
+def _broker_answers(url: str) -> Iterator[None]:
+    """Translates the client's errors into BrokerUnavailable."""
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error

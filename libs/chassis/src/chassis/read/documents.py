@@ -166,8 +166,17 @@ class DocumentsHash:
 
     def add(self, collection: str, document: Mapping[str, Any]) -> None:
         """Adds a document; the order of its fields does not matter."""
+        self.plus_digest(self.digest(collection, document))
+
+    @staticmethod
+    def digest(collection: str, document: Mapping[str, Any]) -> int:
+        """What a document adds to the hash."""
         digest = blake2b(b"%b\0%b" % (collection.encode(), _encode(document)), digest_size=_HASH_BYTES)
-        self._sum = (self._sum + int.from_bytes(digest.digest())) % _HASH_SPACE
+        return int.from_bytes(digest.digest())
+
+    def plus_digest(self, digest: int) -> None:
+        """Adds a document that is given as its digest."""
+        self._sum = (self._sum + digest) % _HASH_SPACE
         self.count += 1
 
     def plus(self, other: "DocumentsHash") -> None:
