@@ -33,6 +33,23 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+OF_TRANSPORT = frozenset(
+    {
+        "allow",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-type",
+        "date",
+        "server",
+        "transfer-encoding",
+        "vary",
+        "x-content-type-options",
+    }
+)
+"""Headers that HTTP itself gives a meaning; a document describes all others."""
 ANSWER_SECONDS_MAX = 30
 KNOWN_OF_TEN = 7
 """In how many of ten requests an id in the path is one that exists."""
@@ -124,6 +141,10 @@ def _fuzz_one(
         result.requests += 1
         statuses[answer.status_code] += 1
         case.validate_response(answer, checks=CHECKS)
+        answers = operation.definition.raw["responses"]
+        described = answers.get(str(answer.status_code), answers.get("default", {})).get("headers", {})
+        undeclared = {name.lower() for name in answer.headers} - {name.lower() for name in described}
+        assert undeclared <= OF_TRANSPORT, f"headers that the document lacks: {undeclared - OF_TRANSPORT}"
 
     def _version(case: AnyCase, session: requests.Session) -> str:
         above = case.as_transport_kwargs()["url"].rpartition("/")[0]

@@ -83,7 +83,8 @@ def test_the_headers_are_those_that_are_written():
 def test_personal_fields_are_marked():
     for context in BY_CONTEXT:
         for event in BY_CONTEXT[context]:
-            payload = document()["components"]["messages"][f"{event.TYPE}.v{event.VERSION}"]["payload"]
+            message = document()["components"]["messages"][f"{event.TYPE}.v{event.VERSION}"]
+            payload = resolved(document(), message["payload"]["$ref"])
             marked = {name for name, field in payload["properties"].items() if field.get("x-personal")}
             assert marked == event.PERSONAL
 
@@ -92,7 +93,8 @@ def test_records_of_others_get_the_schema_they_are_given():
     topic = next(topic for topic in TOPICS if topic not in EVENTS.values())
     shown = described([Taken(topic, {"type": "object", "title": "theirs"})])
     (message,) = shown["channels"][topic.name]["messages"].values()
-    assert resolved(shown, message["$ref"])["payload"]["title"] == "theirs"
+    payload = resolved(shown, message["$ref"])["payload"]
+    assert resolved(shown, payload["$ref"])["title"] == "theirs"
 
 
 def test_definitions_of_a_schema_stand_in_the_document():
@@ -102,7 +104,7 @@ def test_definitions_of_a_schema_stand_in_the_document():
     shown = described([Taken(topic, schema)])
     ApplicationSchema.model_validate(shown)
     (message,) = shown["channels"][topic.name]["messages"].values()
-    payload = resolved(shown, message["$ref"])["payload"]
+    payload = resolved(shown, resolved(shown, message["$ref"])["payload"]["$ref"])
     lines = resolved(shown, payload["$ref"])
     assert resolved(shown, lines["items"]["$ref"]) == {"type": "string"}
     assert not [reference for reference in references(shown) if "$defs" in reference]

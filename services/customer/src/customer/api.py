@@ -8,6 +8,7 @@ import msgspec
 from chassis.money import CurrencyCode
 from chassis.web import (
     Dependencies,
+    DescribedRouter,
     Paging,
     consistency_token,
     cursor,
@@ -43,8 +44,9 @@ from customer.domain.refusals import (
     ReferenceSettled,
     TooManyReferences,
 )
+from customer.examples import EXAMPLES
 from customer.normalising import DetailInvalid
-from customer.panorama.schema import MONTH_PATTERN, Panorama
+from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
 from customer.queries import MovementsWanted
 from customer.retention import RetentionHolds, TooManyAccounts
 from customer.shapes import (
@@ -73,6 +75,10 @@ from customer.shapes import (
 )
 
 T = TypeVar("T")
+TAG: Final = "customer"
+DESCRIPTION: Final = (
+    "Customers, their accounts and movements, and the asset panorama (资产全景); personal values come masked."
+)
 
 Paged = Annotated[Paging, Depends(paging)]
 CustomerPath = Annotated[UUID, Path(description="the customer")]
@@ -151,7 +157,7 @@ _RESOLVED: Final[Answers] = {
 
 def create_router(service: CustomerService, dependencies: Dependencies) -> APIRouter:  # noqa: PLR0915 (one statement per route)
     """The routes of customer."""
-    router = APIRouter(tags=["customer"], dependencies=[Depends(dependencies.caller)])
+    router = DescribedRouter(TAG, DESCRIPTION, EXAMPLES, dependencies=[Depends(dependencies.caller)])
     asking = [Depends(dependencies.at_least)]
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
     Expected = Annotated[int, Depends(dependencies.expected_version)]
@@ -355,7 +361,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         currency: CurrencyWanted = None,
         month: MonthWanted = None,
         kind: Annotated[
-            str | None, Query(pattern=r"^[a-z_]{1,64}$", description="only what counts under this kind")
+            TransactionTypeKnown | None, Query(description="only what counts under this transaction type")
         ] = None,
         spending: Annotated[
             bool, Query(description="only what counts as spending; `month` then is the month it counts in")

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from chassis.money import CurrencyCode, exponent, minor_units
-from chassis.web.formats import Day, Instant
+from chassis.web.formats import Day, Instant, Month
 from contracts.identity import ExternalIds, source_name
 from pydantic import (
     AfterValidator,
@@ -19,9 +19,9 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from customer.domain.commands import Details, Reference, RegisterCustomer
-from customer.domain.events import DeclaredAsset
+from customer.domain.events import DeclaredAsset, Detail
 from customer.domain.refusals import REFERENCES_MAX
-from customer.panorama.schema import HeldCard, HeldLoan, LoansSum
+from customer.panorama.schema import HeldCard, HeldLoan, LoansSum, TransactionType
 
 STATED_ASSETS_MAX: Final = 50
 
@@ -204,7 +204,7 @@ class Provenance(BaseModel):
 class Contradiction(BaseModel):
     """What a source states of a field against staff, masked. Both are kept until a person decides."""
 
-    field: str
+    field: Detail
     stated: str | None
     source: str
     party_id: UUID
@@ -286,7 +286,7 @@ class StandingOrder(BaseModel):
     order: str
     amount_minor: int
     currency: str
-    kind: str | None
+    kind: TransactionType | None
     counterparty_bank: str | None
     counterparty_account: str | None
 
@@ -338,9 +338,9 @@ class Movement(BaseModel):
     outflow_minor: int
     booked_on: Day
     value_on: Day | None
-    kind: str
-    counted_kind: str
-    counted_month: str
+    kind: TransactionType
+    counted_kind: TransactionType
+    counted_month: Month
     channel: str | None
     reverses: UUID | None
     counterparty_bank: str | None

@@ -6,19 +6,21 @@ from uuid import UUID
 
 import msgspec
 from chassis.money import TURNOVER_MINOR_MAX
+from chassis.web.openapi import DescribedRouter
 from chassis.web.paging import Page, Paged, Paging, cursor, cursor_values
 from chassis.write.deciding import CommandContext, Refusal
 from contracts.identity import SOURCE_CHARACTERS_MAX
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from msgspec import structs
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema, model_validator
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.archive.quarantine import QuarantineStatus
 from sync_ingest.batches import BatchFile, IngestService
-from sync_ingest.domain.records import ControlRecord, canonical_schema
+from sync_ingest.domain.records import RECORD_KINDS, ControlRecord, canonical_schema
+from sync_ingest.examples import EXAMPLES, POSTING
 from sync_ingest.runs.refusals import REASON_CHARACTERS_MAX, CertificateUnknown
 from sync_ingest.runs.repairing import REPAIR_RECORDS_MAX
 
@@ -28,14 +30,22 @@ MAPPING_CHARACTERS_MAX: Final = 65_536
 SOURCE_PATTERN: Final = r"^[^\s:](?:[^:]*[^\s:])?$"
 BATCHES_PATH: Final = "/ingest/batches"
 FILE_FIELD: Final = "file"
+TAG: Final = "ingest"
+DESCRIPTION: Final = "Feeds come in, records that could not be read wait in quarantine (隔离), certificates say how a source stands."
 
-MinorUnits = (
-    Annotated[int, Field(title="SumOfOneCurrency")]
-    | Annotated[dict[str, int], Field(title="SumsPerCurrency")]
-)
+
+class SumsPerCurrency(RootModel[dict[str, int]]):
+    """A sum in minor units for each currency code."""
+
+
+MinorUnits = Annotated[int, Field(title="SumOfOneCurrency")] | SumsPerCurrency
 """One sum where all records are of one currency, else a sum per currency code."""
+Currencies = (
+    Annotated[str, Field(title="OneCurrency")] | Annotated[list[str], Field(title="SeveralCurrencies")]
+)
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
+RecordKind = Annotated[str, WithJsonSchema({"type": "string", "enum": sorted(RECORD_KINDS)})]
 Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -49,7 +59,7 @@ class BatchResult(BaseModel):
     accounts: int
     credits_minor: MinorUnits
     debits_minor: MinorUnits
-    currency: str | list[str] | None
+    currency: Currencies | None
     certificate: Literal["GREEN", "AMBER", "RED"]
     reasons: list[str]
 
@@ -105,9 +115,13 @@ class QuarantineItem(BaseModel):
     detail: str
     quarantined_at: Instant
     status: QuarantineStatus
-    kind: str | None
+    kind: RecordKind | None
     whole_file: bool
     proposal: Proposed | None
+
+
+class QuarantinePage(Page[QuarantineItem]):
+    """A page of the quarantine, in the order in which the records came."""
 
 
 class CurrencyTotals(BaseModel):
@@ -180,12 +194,16 @@ class Certificate(BaseModel):
     booked_through: Day | None
     credits_minor: MinorUnits
     debits_minor: MinorUnits
-    currency: str | list[str] | None
+    currency: Currencies | None
     totals: list[CurrencyTotals]
     printed_balances: PrintedBalancesOfRun
     problems: list[ProblemFound]
     problems_total: int
     acknowledges: UUID | None
+
+
+class CertificatePage(Page[Certificate]):
+    """A page of certificates, newest first."""
 
 
 class Acknowledgement(BaseModel):
@@ -207,7 +225,10 @@ class Repair(BaseModel):
     One `record`; for an entry that stands for a whole file, its `records`.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"record": POSTING, "reason": "the branch confirmed the amount"}]},
+    )
 
     record: Record | None = None
     records: list[Record] | None = Field(default=None, min_length=1, max_length=REPAIR_RECORDS_MAX)
@@ -294,7 +315,11 @@ _BATCH_BODY: Final[dict[str, Any]] = {
         "content": {
             **{
                 kind: {"schema": {"type": "string", "format": "binary"}}
-                for kind in ("application/octet-stream", "application/x-ndjson", "text/csv", "text/plain")
+                for kind in ("application/octet-stream", "text/csv", "text/plain")
+            },
+            "application/x-ndjson": {
+                "schema": {"type": "string", "format": "binary"},
+                "example": msgspec.json.encode(POSTING).decode(),
             },
             "multipart/form-data": {
                 "schema": {
@@ -332,7 +357,9 @@ def create_router(
     service: IngestService, dependencies: Dependencies, *, batch_bytes_max: int = BATCH_BYTES_MAX
 ) -> APIRouter:
     """The routes of ingest. The process lets bodies of `batch_bytes_max` through to BATCHES_PATH."""
-    router = APIRouter(prefix="/ingest", tags=["ingest"], dependencies=[Depends(dependencies.caller)])
+    router = DescribedRouter(
+        TAG, DESCRIPTION, EXAMPLES, prefix="/ingest", dependencies=[Depends(dependencies.caller)]
+    )
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
 
     @router.post("/batches", status_code=201, openapi_extra=_BATCH_BODY)
@@ -385,10 +412,10 @@ def create_router(
         status: Annotated[QuarantineStatus | None, Query()] = None,
         *,
         page: Paged,
-    ) -> Page[QuarantineItem]:
+    ) -> QuarantinePage:
         """Records that could not be posted, in the order they came, without their content."""
         found = await service.quarantine(source, status, _number(page) or 0, page.limit)
-        return Page(items=[QuarantineItem(**each) for each in found], next=_next(found, page))
+        return QuarantinePage(items=[QuarantineItem(**each) for each in found], next=_next(found, page))
 
     @router.post(
         "/quarantine/{entry}/release",
@@ -423,10 +450,10 @@ def create_router(
         return Dismissed(position=position)
 
     @router.get("/certificates")
-    async def list_certificates(source: Source = None, *, page: Paged) -> Page[Certificate]:
+    async def list_certificates(source: Source = None, *, page: Paged) -> CertificatePage:
         """Reconciliation certificates, newest first."""
         found = await service.certificates(source, _number(page), page.limit)
-        return Page(items=[Certificate(**each) for each in found], next=_next(found, page))
+        return CertificatePage(items=[Certificate(**each) for each in found], next=_next(found, page))
 
     @router.get("/certificates/{certificate_id}")
     async def get_certificate(certificate_id: Annotated[UUID, Path()]) -> Certificate:

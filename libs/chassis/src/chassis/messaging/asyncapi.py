@@ -5,6 +5,7 @@ published, and its page loads scripts from other hosts. The document is therefor
 FastStream's models check it in a test.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
@@ -23,6 +24,7 @@ DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
 
 BROKERS: Final = "localhost:9092"
 _DEFINITIONS: Final = "#/$defs/"
+_SCHEMAS: Final = "#/components/schemas/"
 _OF_THE_ROOT: Final = frozenset({"$defs", "$schema", "$id", "discriminator"})
 
 Json = dict[str, Any]
@@ -49,8 +51,9 @@ def described(taken: Sequence[Taken], *, brokers: str = BROKERS, protocol: str =
 
     `brokers` are the bootstrap servers as clients name them: host and port, separated by commas.
     """
-    messages = {WATERMARK: _watermark()}
     schemas: dict[str, Json] = {}
+    messages = {WATERMARK: _watermark()}
+    _name_payload(messages[WATERMARK], schemas)
     channels: dict[str, Json] = {}
     operations: dict[str, Json] = {}
     for topic in TOPICS:
@@ -60,7 +63,7 @@ def described(taken: Sequence[Taken], *, brokers: str = BROKERS, protocol: str =
         for event in BY_CONTEXT[context]:
             name = f"{event.TYPE}.v{event.VERSION}"
             messages[name] = _message(context, event)
-            messages[name]["payload"] = _hoisted(name, messages[name]["payload"], schemas)
+            _name_payload(messages[name], schemas)
             names.append(name)
         _holds(channels, topic, sorted(names))
         operations[f"publish.{topic.name}"] = _operation("send", topic, sorted(names))
@@ -70,8 +73,9 @@ def described(taken: Sequence[Taken], *, brokers: str = BROKERS, protocol: str =
             "name": key,
             "title": key,
             "contentType": "application/json",
-            "payload": _hoisted(key, of_others.payload, schemas),
+            "payload": of_others.payload,
         }
+        _name_payload(messages[key], schemas)
         if of_others.headers is not None:
             messages[key]["headers"] = of_others.headers
         if of_others.examples:
@@ -103,10 +107,18 @@ def described(taken: Sequence[Taken], *, brokers: str = BROKERS, protocol: str =
     }
 
 
+def _name_payload(message: Json, schemas: dict[str, Json]) -> None:
+    """Puts the schema of a message's body among the document's schemas, under a name from which a generator makes a
+    class: `PostingBookedV1` of `posting.booked.v1`."""
+    name = "".join(part[0].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", message["name"]))
+    schemas[name] = _hoisted(name, message["payload"], schemas)
+    message["payload"] = {"$ref": f"{_SCHEMAS}{name}"}
+
+
 def _hoisted(name: str, schema: Json, schemas: dict[str, Json]) -> Json:
     """A schema whose definitions stand in the document's `components`, because a reference starts at its
     root."""
-    own = {each: f"{name}.{each}" for each in schema.get("$defs", ())}
+    own = {each: f"{name}{each}" for each in schema.get("$defs", ())}
 
     def moved(part: Any) -> Any:
         if isinstance(part, list):
@@ -114,7 +126,7 @@ def _hoisted(name: str, schema: Json, schemas: dict[str, Json]) -> Json:
         if not isinstance(part, dict):
             return part
         return {
-            key: f"#/components/schemas/{own[each.removeprefix(_DEFINITIONS)]}"
+            key: f"{_SCHEMAS}{own[each.removeprefix(_DEFINITIONS)]}"
             if key == "$ref" and isinstance(each, str) and each.startswith(_DEFINITIONS)
             else moved(each)
             for key, each in part.items()
@@ -309,13 +321,15 @@ def page(shown: Json) -> str:
             f"<h2><code>{escape(name)}</code></h2><p>{escape(channel['description'])} {partitions} partitions."
             f" Read by: {groups}.</p>"
         )
-        parts.extend(_message_part(shown["components"]["messages"][each]) for each in channel["messages"])
+        parts.extend(_message_part(shown["components"], each) for each in channel["messages"])
     return "".join(parts)
 
 
-def _message_part(message: Json) -> str:
-    fields: Json = message["payload"].get("properties", {})
-    needed = message["payload"].get("required", ())
+def _message_part(components: Json, name: str) -> str:
+    message = components["messages"][name]
+    payload: Json = components["schemas"][message["payload"]["$ref"].removeprefix(_SCHEMAS)]
+    fields: Json = payload.get("properties", {})
+    needed = payload.get("required", ())
     rows = "".join(
         f"<tr><td><code>{escape(field)}</code></td><td>{escape(_shape(schema))}</td>"
         f"<td>{'required' if field in needed else ''}</td><td>{escape(schema.get('description', ''))}</td></tr>"

@@ -6,6 +6,7 @@ from chassis.web.commands import Commanding, command_context, idempotency_key
 from chassis.web.conditional import Expected, entity_tag, expected_version, unchanged
 from chassis.web.consistency import WaitFor, consistency_token, reading_own_write
 from chassis.web.dependencies import Dependencies, dependencies
+from chassis.web.openapi import DescribedRouter
 from chassis.web.paging import LIMIT_MAX, CursorInvalid, Page, Paging, cursor, cursor_values, paging
 from chassis.web.problems import Problem, refusals
 from chassis.web.served import ReadinessCheck, Routes, checking_readiness
@@ -17,6 +18,7 @@ __all__ = [
     "Commanding",
     "CursorInvalid",
     "Dependencies",
+    "DescribedRouter",
     "Expected",
     "Page",
     "Paging",

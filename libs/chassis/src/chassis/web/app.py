@@ -125,7 +125,7 @@ def create_app(
             allow_headers=list(CORS_REQUEST_HEADERS),
             expose_headers=list(CORS_RESPONSE_HEADERS),
         )
-    describe(app)
+    describe(app, taken)
     return app
 
 

@@ -1,10 +1,12 @@
 """The OpenAPI document, which describes every response."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, params
 from fastapi.openapi.utils import get_openapi
 
+from chassis.web.examples import add_examples
 from chassis.web.problems import MEDIA_TYPE, MediaTypeUnsupported, PreconditionMissing, Problem
 
 _REFERENCE: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
@@ -27,14 +29,41 @@ _EVERYWHERE: Final = {
 }
 
 
-def describe(app: FastAPI) -> None:
-    """Makes the document of `app` name its problems: on every operation, as problem details."""
+class DescribedRouter(APIRouter):
+    """Routes under one tag, with what the document says of them: the tag's description, and an example for each name of
+    a field (see `chassis.web.examples`)."""
+
+    def __init__(
+        self,
+        tag: str,
+        description: str,
+        examples: Mapping[str, Any],
+        *,
+        prefix: str = "",
+        dependencies: Sequence[params.Depends] = (),
+    ) -> None:
+        super().__init__(prefix=prefix, tags=[tag], dependencies=list(dependencies))
+        self.tag = {"name": tag, "description": description}
+        self.examples = examples
+
+
+def describe(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
+    """Makes the document of `app` name its problems, on every operation, and describe and exemplify `routers`."""
+    described = [router for router in routers if isinstance(router, DescribedRouter)]
+    by_name = {name: example for router in described for name, example in router.examples.items()}
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _with_problems(
-                get_openapi(title=app.title, version=app.version, openapi_version="3.1.0", routes=app.routes)
+                get_openapi(
+                    title=app.title,
+                    version=app.version,
+                    openapi_version="3.1.0",
+                    routes=app.routes,
+                    tags=[router.tag for router in described],
+                )
             )
+            add_examples(app.openapi_schema, by_name)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]

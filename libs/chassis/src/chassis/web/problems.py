@@ -36,7 +36,28 @@ class InvalidPart(BaseModel):
 class Problem(BaseModel):
     """What every error answers."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:crm:problem:request-invalid",
+                    "title": "The request is not what this route takes",
+                    "status": 422,
+                    "code": "request-invalid",
+                    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                    "errors": [
+                        {
+                            "part": "query",
+                            "place": "limit",
+                            "message": "Input should be less",
+                            "kind": "less_than",
+                        }
+                    ],
+                }
+            ]
+        },
+    )
 
     type: str = Field(description="urn:crm:problem: and the code")
     title: str = Field(description="in the language of Accept-Language: zh or en")

@@ -11,7 +11,7 @@ from typing import Final
 from chassis.money import decimal_text
 
 from customer.panorama.rules import ASSETS, LIABILITIES, allocation
-from customer.panorama.schema import CurrencyBlock, Figure, Section, Spending
+from customer.panorama.schema import CurrencyBlock, Figure, Product, Section, Spending
 from customer.panorama.sources import ReceivedSource, all_booked_through
 
 _NOTHING: Final[Figure] = {
@@ -74,7 +74,7 @@ class SummedAccount:
 
     id: str
     source: str
-    product: str
+    product: Product
     joint: bool
     recorded_at: str
     position: int

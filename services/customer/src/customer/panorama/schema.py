@@ -1,14 +1,36 @@
 """The schema of a panorama: figures, accounts and sources, as HTTP and the command line return them."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from chassis.web.formats import Day, Id, Instant, Month
+from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
 
+from customer.domain.events import CustomerKind
 from customer.holdings import Role
 
 Section = Literal["deposits", "wealth", "credit_balances", "loans", "cards", "overdrafts"]
 Status = Literal["GREEN", "AMBER", "RED"]
+Product = Literal["deposit", "wealth", "loan", "card"]
+TransactionTypeKnown = Literal[
+    "cash",
+    "transfer",
+    "card",
+    "interest",
+    "fee",
+    "household",
+    "pension",
+    "insurance",
+    "loan_repayment",
+    "penalty_interest",
+    "wealth",
+    "other",
+]
+"""What `kind` of a posting is published as, in the order of the canonical schema."""
+TransactionType = Annotated[
+    str, WithJsonSchema({"type": "string", "enum": list(get_args(TransactionTypeKnown))})
+]
+"""A transaction type as the view stores it; only the document lists the types."""
 MONTH_PATTERN: Final = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
 """A month of the bank's calendar, YYYY-MM."""
 
@@ -48,7 +70,7 @@ class Share(TypedDict):
 class SpendingOfKind(TypedDict):
     """What was spent in one way."""
 
-    kind: str
+    kind: TransactionType
     amount_minor: int
     amount: str
 
@@ -135,7 +157,7 @@ class HeldAccount(TypedDict):
     account_id: Id
     account: str | None
     source: str
-    product: str
+    product: Product
     role: Role
     holders: int
     joint: bool
@@ -175,7 +197,7 @@ class Rules(TypedDict):
     joint_accounts: str
     aum: str
     loans: str
-    spending_kinds: list[str]
+    spending_kinds: list[TransactionType]
     stale_after_seconds: int
 
 
@@ -184,7 +206,7 @@ class Panorama(TypedDict):
 
     customer_id: Id
     name: str | None
-    kind: str
+    kind: CustomerKind
     month: Month
     as_of: Day | None
     currencies: list[CurrencyBlock]
