@@ -95,6 +95,9 @@ class SimulatedMember:
             try:
                 if not offsets or chance.random() < REASSIGNED:
                     offsets = await self._assigned()
+                slow_seconds = self._server.kernel.draw_delay()
+                if slow_seconds:
+                    await self._server.kernel.sleep(slow_seconds)
                 records = self._interleaved(await self._server.fetch_all(offsets, FETCH_MAX))
                 if not records:
                     await self._server.kernel.sleep(PAUSE_SECONDS)

@@ -290,6 +290,10 @@ class Kernel:
         """Whether that is what an actor is about to do."""
         return any(gate.actor is actor and gate.point == point for gate in self._waiting)
 
+    def standing_at(self, point: str) -> list[Actor]:
+        """Who is about to do that."""
+        return [gate.actor for gate in self._waiting if gate.point == point and not gate.actor.dead]
+
     def freeze(self, actor: Actor, seconds: float) -> None:
         """Stops everything that an actor does for so long; time and the servers go on."""
         self._freezes += 1

@@ -5,7 +5,7 @@ between; any part of them may be lost, and what is under way happens even when i
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from tests.simulation.kernel import Injected, Kernel
 
 T = TypeVar("T")
 DUPLICATE_KEY = 11_000
+PAGE_DOCUMENTS = 4
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "$in": lambda value, those: value in those,
     "$gt": lambda value, other: value > other,
@@ -115,6 +116,54 @@ class MongoServer(Mongo):
         partial: Mapping[str, Any] | None = None,
     ) -> None:
         await self._ask(f"index {collection}", lambda: None)
+
+    @override
+    async def find_one(
+        self, collection: str, where: Mapping[str, Any], *, fields: Mapping[str, Any] | None = None
+    ) -> Document | None:
+        found = await self.find(collection, where, fields=fields, limit=1)
+        return found[0] if found else None
+
+    @override
+    async def count(self, collection: str, where: Mapping[str, Any] | None = None) -> int:
+        return await self._ask(
+            f"count {collection}", lambda: len(list(self._matching(collection, where or {})))
+        )
+
+    @override
+    async def collections(self) -> list[str]:
+        return await self._ask("collections", lambda: sorted(self.there))
+
+    @override
+    async def ensure(self, collection: str) -> None:
+        await self._ask(f"ensure {collection}", lambda: self.there.setdefault(collection, {}))
+
+    @override
+    async def drop(self, collection: str) -> None:
+        await self._ask(f"drop {collection}", lambda: self.there.pop(collection, None))
+
+    @override
+    async def raw_pages(self, collection: str) -> AsyncGenerator[list[bytes], None]:
+        async for page in self.pages(collection):
+            yield [bson.encode(document, codec_options=_OPTIONS) for document in page]
+
+    @override
+    async def pages(
+        self,
+        collection: str,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        order: Sequence[tuple[str, int]] = ((ID, 1),),
+    ) -> AsyncGenerator[list[Document], None]:
+        after: list[Any] = []
+
+        def found() -> list[Document]:
+            there = sorted(self.there.get(collection, {}).values(), key=lambda one: one[ID])
+            return deepcopy([one for one in there if not after or one[ID] > after[-1]][:PAGE_DOCUMENTS])
+
+        while page := await self._ask(f"page of {collection}", found):
+            after.append(page[-1][ID])
+            yield page
 
     async def _ask(self, point: str, effect: Callable[[], T]) -> T:
         try:

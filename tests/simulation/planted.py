@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from textwrap import dedent
 from typing import Any, TypeVar
@@ -15,9 +15,12 @@ from chassis.messaging.transport import Partition, PublishFailed, Record
 from chassis.reactions.policies import PolicyRunner, Reactor
 from chassis.read.arrivals import NOWHERE, Arrivals, further
 from chassis.read.checkpoints import Held, Parked, Position
+from chassis.read.generations import Generations, ViewReader
 from chassis.read.mongo_checkpoints import MongoCheckpoints
 from chassis.read.parking import Act, Parking
 from chassis.read.projecting import Projector
+from chassis.read.rebuilding import rebuild
+from chassis.read.viewing import ViewRunner
 from chassis.relay.loop import Counted, Relay, _Batch
 from chassis.write.handling import CommandHandler
 from chassis.write.store.appender import Appender
@@ -28,11 +31,22 @@ T = TypeVar("T")
 
 def changed(part: type[T], method: str, old: str, new: str, **names: Any) -> type[T]:
     """The class with `new`, which may use `names`, in the one place of a method where `old` stands."""
-    source = dedent(inspect.getsource(getattr(part, method)))
-    assert source.count(old) == 1, f"{method} holds {source.count(old)} times: {old}"
-    scope: dict[str, Any] = {}
-    exec(source.replace(old, new), {**vars(sys.modules[part.__module__]), **names}, scope)  # noqa: S102
+    scope = _executed(getattr(part, method), part.__module__, old, new, names)
     return type(f"Changed{part.__name__}", (part,), scope)
+
+
+def changed_function(function: Callable[..., T], old: str, new: str) -> Callable[..., T]:
+    """The function with `new` in the one place where `old` stands."""
+    made: Callable[..., T] = _executed(function, function.__module__, old, new, {})[function.__name__]
+    return made
+
+
+def _executed(code: Any, module: str, old: str, new: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    source = dedent(inspect.getsource(code))
+    assert source.count(old) == 1, f"{code.__name__} holds {source.count(old)} times: {old}"
+    scope: dict[str, Any] = {}
+    exec(source.replace(old, new), {**vars(sys.modules[module]), **names}, scope)  # noqa: S102
+    return scope
 
 
 RetriesWithoutACommand = changed(Appender, "_written", "if not safe or", "if")
@@ -347,3 +361,28 @@ class StartsWhereItIs(MongoCheckpoints):
         for (topic, partition), at in (starts or {}).items():
             now = {"$set": {"offset": at.offset, "position": at.position}}
             await self.mongo.update("positions", {"_id": self._place(topic, partition)}, now)
+
+
+# generations of views
+
+MovesAtOnce = changed(
+    ViewReader, "live", "and not await self._shows_all_of(known[1], generation)", "and False"
+)
+"""Reads a generation as soon as it is live, whatever it lacks of what was shown before."""
+
+SwitchesBack = changed(Generations, "switch", '"live": {"$lt": to.number}', '"live": {"$gte": 0}')
+"""Makes a generation live though a later one is."""
+
+FollowsWhatWasReplaced = changed(
+    ViewRunner,
+    "__init__",
+    " Generations(",
+    " planted(",
+    planted=changed(Generations, "still", "return False", "pass"),
+)
+"""Keeps a generation up to date after another one is live."""
+
+comparing_with_what_was_replaced = changed_function(
+    rebuild, "if shown is not None and shown.number == before.number:", "if True:"
+)
+"""Takes for a difference what a generation lacks that nobody keeps any more."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from tests.simulation import commands, reactions, test_delivery, test_log, test_two_contexts
+from tests.simulation import commands, reactions, rebuilds, test_delivery, test_log, test_two_contexts
 from tests.simulation.kernel import simulated
 from tests.simulation.scenario import Broken
 from tests.simulation.servers import Flaws
@@ -53,12 +53,18 @@ async def policies(seed: int) -> list[Broken]:
     return reactions.check(await reactions.lived(seed))
 
 
+async def rebuilding(seed: int) -> list[Broken]:
+    """Views that are rebuilt under load."""
+    return rebuilds.check(await rebuilds.lived(seed))
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (60, log),
+    "log": (58, log),
     "commands": (30, commanded),
     "delivery": (4, delivery),
     "both_contexts": (2, both_contexts),
     "policies": (4, policies),
+    "rebuilds": (2, rebuilding),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 

@@ -201,8 +201,13 @@ def honest_appender(world: World) -> Appender:
     return Appender(write, run, world.kernel)
 
 
-def service(world: World, number: int, make: MakeAppender) -> Callable[[], Awaitable[None]]:
-    """A process that serves its clients at once through one appender; they go on where they were after its death."""
+def service(
+    world: World, number: int, make: MakeAppender, pause_seconds: float = 0.0
+) -> Callable[[], Awaitable[None]]:
+    """A process that serves its clients at once through one appender; they go on where they were after its death.
+
+    Between two deeds a client pauses up to `pause_seconds`.
+    """
     clients = [
         deeds_of(world, number * CLIENTS_PER_SERVICE + client) for client in range(CLIENTS_PER_SERVICE)
     ]
@@ -215,6 +220,8 @@ def service(world: World, number: int, make: MakeAppender) -> Callable[[], Await
             done[which] += not deed.keyed  # a client that died does not do again what nobody would recognise
             await perform(world, deed, appender)
             done[which] += deed.keyed
+            if pause_seconds:
+                await world.kernel.sleep(world.kernel.chance.random() * pause_seconds)
 
     async def main() -> None:
         appender = make(world)

@@ -16,6 +16,7 @@ from contracts.topics import CONSUMERS, EVENTS, dead_letters
 
 from chassis.clock import Clock
 from chassis.messaging.transport import Partition
+from chassis.read.checkpoints import Position
 from chassis.read.documents import ID, Document
 from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.read.mongo_checkpoints import POSITIONS, MongoCheckpoints, positions_of, prepare_checkpoints
@@ -200,6 +201,9 @@ class ViewReader:
         It is the live one if this process's code folded it. While two versions of a service run side by
         side, the older one reads its own generation for as long as that is kept. The newer one waits for
         its own generation.
+
+        A reader moves to a later generation once that shows every event that the one before shows. What a
+        caller has seen, or was told of, is therefore not taken back by a switch.
         """
         now = self._clock.monotonic()
         known = self._known.get(view)
@@ -208,8 +212,27 @@ class ViewReader:
         generation = await known_generation(self.mongo, self._views[view])
         if generation is None:
             raise NotBuilt(view)
+        if (
+            known is not None
+            and known[1].number < generation.number
+            and not await self._shows_all_of(known[1], generation)
+        ):
+            generation = known[1]
         self._known[view] = (now, generation)
         return generation
+
+    async def _shows_all_of(self, one: Generation, later: Generation) -> bool:
+        """Whether a later generation has reached the positions of the one before, which has none once it is
+        dropped."""
+        reached = await self._positions(later)
+        nowhere = Position(0, "", 0, None)
+        return all(
+            reached.get(place, nowhere).position >= at.position
+            for place, at in (await self._positions(one)).items()
+        )
+
+    async def _positions(self, generation: Generation) -> dict[Partition, Position]:
+        return positions_of(await self.mongo.find(POSITIONS, {"group": generation.group}))
 
     async def collection(self, view: str, name: str) -> str:
         """The name of a live collection; raises NotBuilt."""
@@ -219,7 +242,7 @@ class ViewReader:
         """Returns the position of a context up to which a view shows every event; 0 where it shows none yet."""
         with suppress(NotBuilt):
             generation = await self.live(view)
-            positions = positions_of(await self.mongo.find(POSITIONS, {"group": generation.group}))
+            positions = await self._positions(generation)
             of_context = [at.position for at in positions.values() if at.context == context]
             return min(of_context, default=0)
         return 0

@@ -83,8 +83,8 @@ class Comparison:
 class Rebuilt:
     """What came of it.
 
-    `comparison` is None where nothing was live, and of numbers alone where other code was; `hash` is of the
-    new generation's documents.
+    `comparison` is None where nothing was live, or another process made the generation live; it is of numbers
+    alone where other code was live. `hash` is of the new generation's documents.
     """
 
     generation: Generation
@@ -173,17 +173,23 @@ async def rebuild(
             await _look_again(consuming, stopping)
         await complete()
         comparison = None
-        if live is not None:
+        shown = live
+        # What another rebuild replaced meanwhile is not kept up to date any more: what it lacks says nothing.
+        while shown is not None and shown.number < generation.number:
             await report("comparing")
-            same_code = live.code == generation.code
+            same_code = shown.code == generation.code
             comparison = await _with(
                 consuming,
-                compare(generations, live, generation, stopping, rounds_max=compare_rounds_max)
+                compare(generations, shown, generation, stopping, rounds_max=compare_rounds_max)
                 if same_code
-                else count(generations, live, generation),
+                else count(generations, shown, generation),
             )
-            if not (comparison.equal or accept_differences):
-                raise Differs(comparison, live, generation)
+            before, shown = shown, await generations.live()
+            if comparison.equal or accept_differences:
+                break
+            if shown is not None and shown.number == before.number:
+                raise Differs(comparison, before, generation)
+            comparison = None
         while (await report("switching")).left > caught_up_records_max:
             await _look_again(consuming, stopping)
         await complete()
@@ -240,7 +246,7 @@ async def compare(
             if len(unsettled) > UNSETTLED_DOCUMENTS_MAX:
                 break
         for _ in range(rounds_max):
-            if not unsettled:
+            if not unsettled or not await generations.still(one):
                 break
             await _pause(stopping, COMPARE_PAUSE_SECONDS)
             unsettled = await pair.settle(sorted(unsettled, key=str), comparison)

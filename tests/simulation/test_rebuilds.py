@@ -1,0 +1,67 @@
+"""Views that are rebuilt under load: the live one is the fold of the log, and readers keep what they were told of."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.simulation import planted
+from tests.simulation.kernel import simulated
+from tests.simulation.rebuilds import Building, Rebuilds, check, lived
+
+SEEDS = range(6)
+SEEDS_UNTIL_CAUGHT_MAX = 40
+
+BUGS: dict[str, tuple[Building, set[str]]] = {
+    "readers moved at once": (Building(reader=planted.MovesAtOnce), {"I4"}),
+    "switched back": (Building(generations=planted.SwitchesBack), {"I4", "I10"}),
+    "follows what was replaced": (Building(runner=planted.FollowsWhatWasReplaced), {"I10"}),
+    "compared with what was replaced": (
+        Building(rebuild=planted.comparing_with_what_was_replaced),
+        {"I4"},
+    ),
+}
+FIRST = {"switched back": 2, "compared with what was replaced": 9}
+"""The seed that the search for a bug begins with, where the first ones are known not to find it."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with capture_logs():
+        yield
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_rebuild_under_load_ends_with_the_fold_and_takes_nothing_from_readers(seed: int) -> None:
+    assert check(simulated(lived(seed))) == [], f"seed {seed}"
+
+
+def test_a_schedule_switches_crashes_and_is_read() -> None:
+    runs = [simulated(lived(seed)) for seed in range(3)]
+    assert all(len(run.switches) > 1 for run in runs)
+    assert all(run.read for run in runs)
+    assert {"crash", "unanswered", "delay"} <= {
+        fault for run in runs for fault in run.delivery.world.kernel.met
+    }
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_caught_and_its_seed_replays(bug: str) -> None:
+    parts, invariants = BUGS[bug]
+
+    def played(seed: int) -> Rebuilds:
+        return simulated(lived(seed, parts))
+
+    first = FIRST.get(bug, 0)
+    for seed in range(first, first + SEEDS_UNTIL_CAUGHT_MAX):
+        run = played(seed)
+        broken: list[Any] = check(run)
+        if broken:
+            print(f"{bug}: seed {seed}: {broken[0]}")
+            assert {one.invariant for one in broken} & invariants
+            again = played(seed)
+            assert list(map(str, check(again))) == list(map(str, broken))
+            assert again.delivery.world.kernel.digest() == run.delivery.world.kernel.digest()
+            return
+    pytest.fail(f"{bug} was not caught within {SEEDS_UNTIL_CAUGHT_MAX} seeds")
