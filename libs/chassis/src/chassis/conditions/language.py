@@ -1,0 +1,246 @@
+"""The language of conditions: what one can say of a subject's facts, as JSON.
+
+A condition is a tree. Its leaves are clauses about one field each. A clause about days counts from the day as of
+which the condition is asked, never from the day on which the query runs:
+
+- the last N days are the N days that end with that day;
+- the next N days are the N days that begin with it.
+"""
+
+from collections.abc import Iterator
+from datetime import date
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from typing_extensions import TypeAliasType
+
+from chassis.conditions.fields import Field as FactsField
+from chassis.conditions.fields import Fields, Type
+from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, CurrencyCode
+
+DEPTH_MAX: Final = 8
+"""Levels of a tree; a clause alone is one."""
+CLAUSES_MAX: Final = 40
+WORDS_MAX: Final = 200
+"""Values that one clause lists."""
+DAYS_MAX: Final = 3_660
+TIMES_MAX: Final = 10_000
+NUMBER_MAX: Final = AMOUNT_MINOR_MAX
+
+FieldName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Words = Annotated[tuple[Word, ...], Field(min_length=1, max_length=WORDS_MAX)]
+Days = Annotated[int, Field(ge=1, le=DAYS_MAX, strict=True)]
+
+
+class ConditionRefused(ValueError):
+    """A condition that cannot be asked; `code` says why, `at` is the place in it: `conditions.1.field`."""
+
+    def __init__(self, code: str, detail: str, at: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
+        self.at = at
+
+
+class Relation(StrEnum):
+    """How a value stands to another."""
+
+    ABOVE = "above"
+    AT_LEAST = "at_least"
+    EQUAL = "equal"
+    AT_MOST = "at_most"
+    BELOW = "below"
+
+
+class _Node(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AmountIs(_Node):
+    """An amount in one currency compares so with a limit, in integer minor units."""
+
+    op: Literal["amount"] = "amount"
+    field: FieldName
+    relation: Relation
+    currency: CurrencyCode
+    amount_minor: Annotated[int, Field(ge=-BALANCE_MINOR_MAX, le=BALANCE_MINOR_MAX, strict=True)]
+
+
+class NumberIs(_Node):
+    """A number compares so with another."""
+
+    op: Literal["number"] = "number"
+    field: FieldName
+    relation: Relation
+    number: Annotated[int, Field(ge=-NUMBER_MAX, le=NUMBER_MAX, strict=True)]
+
+
+class DayIs(_Node):
+    """A day compares so with another: above is after it."""
+
+    op: Literal["day"] = "day"
+    field: FieldName
+    relation: Relation
+    day: Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
+
+
+class DayWithin(_Node):
+    """A day is among the last or the next days."""
+
+    op: Literal["day_within"] = "day_within"
+    field: FieldName
+    which: Literal["last", "next"]
+    days: Days
+
+
+class IsAmong(_Node):
+    """A choice is one of these values."""
+
+    op: Literal["is"] = "is"
+    field: FieldName
+    values: Words
+
+
+class Has(_Node):
+    """A set has any, or all, of these values."""
+
+    op: Literal["has"] = "has"
+    field: FieldName
+    how: Literal["any", "all"] = "any"
+    values: Words
+
+
+class Happened(_Node):
+    """Something happened so often, or oftener, in the last days: to this object, or to any."""
+
+    op: Literal["happened"] = "happened"
+    field: FieldName
+    action: Word
+    object: Word | None = None
+    days: Days
+    times: Annotated[int, Field(ge=1, le=TIMES_MAX, strict=True)] = 1
+
+
+class IsKnown(_Node):
+    """A number, day or choice has a value."""
+
+    op: Literal["known"] = "known"
+    field: FieldName
+
+
+class Not(_Node):
+    """The condition does not hold."""
+
+    op: Literal["not"] = "not"
+    condition: "Condition"
+
+
+class And(_Node):
+    """All of them hold."""
+
+    op: Literal["and"] = "and"
+    conditions: Annotated[tuple["Condition", ...], Field(min_length=1, max_length=CLAUSES_MAX)]
+
+
+class Or(_Node):
+    """At least one of them holds."""
+
+    op: Literal["or"] = "or"
+    conditions: Annotated[tuple["Condition", ...], Field(min_length=1, max_length=CLAUSES_MAX)]
+
+
+Clause = AmountIs | NumberIs | DayIs | DayWithin | IsAmong | Has | Happened | IsKnown
+Condition = TypeAliasType(
+    "Condition",
+    Annotated[Clause | Not | And | Or, Field(discriminator="op")],
+)
+for _each in (Not, And, Or):
+    _each.model_rebuild()
+CONDITION: Final[TypeAdapter[Any]] = TypeAdapter(Condition)
+"""Reads and writes a condition as JSON, and gives its schema."""
+
+_ASKED: Final[dict[type[Any], tuple[Type, ...]]] = {
+    AmountIs: (Type.AMOUNT,),
+    NumberIs: (Type.NUMBER,),
+    DayIs: (Type.DAY,),
+    DayWithin: (Type.DAY,),
+    IsAmong: (Type.CHOICE,),
+    Has: (Type.SET,),
+    Happened: (Type.TRAIL,),
+    IsKnown: (Type.NUMBER, Type.DAY, Type.CHOICE),
+}
+
+
+def clauses(condition: "Condition") -> Iterator[Clause]:
+    """The clauses of a condition from left to right."""
+    for _, node in _walk(condition):
+        if not isinstance(node, Not | And | Or):
+            yield node
+
+
+def checked(condition: "Condition", fields: Fields) -> "Condition":
+    """The condition, if it is within the limits and asks only what these fields have; raises ConditionRefused."""
+    found = 0
+    for path, node in _walk(condition):
+        if len(path) >= DEPTH_MAX:
+            raise ConditionRefused("too-deep", f"more than {DEPTH_MAX} levels", _at(path))
+        if not isinstance(node, Not | And | Or):
+            found += 1
+            if found > CLAUSES_MAX:
+                raise ConditionRefused("too-many-clauses", f"more than {CLAUSES_MAX} clauses", _at(path))
+            _check(node, fields, _at(path))
+    return condition
+
+
+def _check(clause: Clause, fields: Fields, at: str) -> None:
+    declared = fields.get(clause.field)
+    if declared is None:
+        raise ConditionRefused("field-unknown", unknown(clause.field, fields), f"{at}field")
+    if declared.type not in _ASKED[type(clause)]:
+        raise ConditionRefused("field-type", f"{declared.name} is of type {declared.type}", f"{at}op")
+    for place, word in _words(clause):
+        if declared.values and word not in declared.values:
+            raise ConditionRefused("value-unknown", _unknown_value(word, declared), f"{at}{place}")
+
+
+def _words(clause: Clause) -> Iterator[tuple[str, str]]:
+    match clause:
+        case IsAmong() | Has():
+            yield from ((f"values.{at}", word) for at, word in enumerate(clause.values))
+        case Happened():
+            yield "action", clause.action
+        case _:
+            return
+
+
+def unknown(name: str, fields: Fields) -> str:
+    """What to say of a field that is none, with the nearest name."""
+    near = get_close_matches(name, fields, 1)
+    return f"no field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _unknown_value(word: str, declared: FactsField) -> str:
+    near = get_close_matches(word, declared.values, 1)
+    return f"{declared.name} has no value {word!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _walk(condition: "Condition") -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each node with its path, from left to right; no recursion, because a caller chooses the depth."""
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), condition)]
+    while waiting:
+        path, node = waiting.pop()
+        yield path, node
+        match node:
+            case Not():
+                waiting.append(((*path, "condition"), node.condition))
+            case And() | Or():
+                inner = [((*path, f"conditions.{at}"), each) for at, each in enumerate(node.conditions)]
+                waiting += reversed(inner)
+            case _:
+                pass
+
+
+def _at(path: tuple[str, ...]) -> str:
+    return "".join([f"{step}." for step in path])

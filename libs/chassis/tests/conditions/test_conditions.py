@@ -1,0 +1,397 @@
+"""Conditions: their interpreters agree on generated conditions and facts, and what cannot be asked is refused."""
+
+import re
+from collections.abc import Callable
+from datetime import date, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from chassis.conditions import (
+    CONDITION,
+    Condition,
+    ConditionRefused,
+    DataClass,
+    Facts,
+    Field,
+    Fields,
+    Label,
+    Type,
+    as_filter,
+    as_text,
+    checked,
+    emptying,
+    explained,
+    from_text,
+    funnel,
+    holds,
+    sentence,
+)
+from chassis.conditions.explaining import parts
+from chassis.conditions.language import (
+    CLAUSES_MAX,
+    DEPTH_MAX,
+    AmountIs,
+    And,
+    DayIs,
+    DayWithin,
+    Happened,
+    Has,
+    IsAmong,
+    IsKnown,
+    Not,
+    NumberIs,
+    Or,
+    Relation,
+)
+from chassis.read.mongo import Mongo
+from pydantic import ValidationError
+
+TODAY = date(2026, 3, 1)
+TIERS = {
+    "basic": Label("普通层", "basic"),
+    "wealth": Label("财富层", "wealth"),
+    "private": Label("私行层", "private"),
+}
+ACTIONS = {"viewed": Label("浏览", "viewed"), "bought": Label("购买", "bought")}
+TAGS = ("学生", "房贷客户", "VIP 2026", "and", '$a"\\b', "a.b")
+OBJECTS = ("贵金属", "$$ROOT", "card (gold)")
+FIELDS = Fields(
+    [
+        Field("aum", Type.AMOUNT, Label("资产", "assets"), "sums.aum", DataClass.CONFIDENTIAL),
+        Field("age", Type.NUMBER, Label("年龄", "age in years"), "age", DataClass.PERSONAL),
+        Field("matures_on", Type.DAY, Label("到期日", "maturity"), "matures_on", DataClass.CONFIDENTIAL),
+        Field("tier", Type.CHOICE, Label("分层", "level"), "tier", DataClass.INTERNAL, TIERS),
+        Field("city", Type.CHOICE, Label("城市", "town"), "profile.city", DataClass.PERSONAL, {}, "profile"),
+        Field("tags", Type.SET, Label("标签", "labels"), "tags", DataClass.INTERNAL),
+        Field("behaviour", Type.TRAIL, Label("行为", "actions"), "trail", DataClass.INTERNAL, ACTIONS),
+    ]
+)
+EDGES = (0, 1, 499, 500, 2**31 - 1, 2**31, 9 * 10**15 - 1, 9 * 10**15)
+
+
+def some_facts(chance: Random) -> dict[str, Any]:
+    """Facts with every part at times missing, null or empty."""
+
+    def at_times(value: Any) -> Any:
+        return value if chance.random() < 0.8 else None
+
+    facts = {
+        "sums": {
+            "aum": {c: chance.choice((1, -1)) * chance.choice(EDGES) for c in ("CNY", "USD") if at_times(1)}
+        },
+        "age": at_times(chance.choice((-1, 0, 17, 18, 65))),
+        "matures_on": at_times((TODAY + timedelta(days=chance.randint(-8, 8))).isoformat()),
+        "tier": at_times(chance.choice(tuple(TIERS))),
+        "profile": {"city": chance.choice(("北京", "上海", 'a"b'))} if at_times(1) else {},
+        "tags": at_times(chance.sample(TAGS, chance.randint(0, 3))),
+        "trail": at_times(
+            [
+                {
+                    "action": chance.choice(tuple(ACTIONS)),
+                    "object": chance.choice(OBJECTS),
+                    "on": (TODAY - timedelta(days=chance.randint(-2, 9))).isoformat(),
+                    "times": chance.randint(1, 3),
+                }
+                for _ in range(chance.randint(0, 4))
+            ]
+        ),
+    }
+    return {name: value for name, value in facts.items() if chance.random() < 0.9}
+
+
+def some_clause(chance: Random) -> Condition:
+    relation = chance.choice(tuple(Relation))
+    makers: tuple[Callable[[], Condition], ...] = (
+        lambda: AmountIs(
+            field="aum",
+            relation=relation,
+            currency=chance.choice(("CNY", "USD", "JPY")),
+            amount_minor=chance.choice((1, -1)) * chance.choice(EDGES),
+        ),
+        lambda: NumberIs(field="age", relation=relation, number=chance.choice((-1, 0, 17, 18, 65))),
+        lambda: DayIs(
+            field="matures_on", relation=relation, day=TODAY + timedelta(days=chance.randint(-8, 8))
+        ),
+        lambda: DayWithin(
+            field="matures_on", which=chance.choice(("last", "next")), days=chance.choice((1, 2, 7, 9))
+        ),
+        lambda: IsAmong(field="tier", values=tuple(chance.sample(tuple(TIERS), chance.randint(1, 3)))),
+        lambda: IsAmong(field="city", values=(chance.choice(("北京", "天津", 'a"b')),)),
+        lambda: Has(
+            field="tags",
+            how=chance.choice(("any", "all")),
+            values=tuple(chance.sample(TAGS, chance.randint(1, 3))),
+        ),
+        lambda: Happened(
+            field="behaviour",
+            action=chance.choice(tuple(ACTIONS)),
+            object=chance.choice((None, *OBJECTS)),
+            days=chance.choice((1, 2, 7, 9)),
+            times=chance.choice((1, 1, 2, 4)),
+        ),
+        lambda: IsKnown(field=chance.choice(("age", "matures_on", "tier", "city"))),
+    )
+    return chance.choice(makers)()
+
+
+def some_condition(chance: Random, depth: int = 3) -> Condition:
+    if depth == 0 or chance.random() < 0.3:
+        return some_clause(chance)
+    if chance.random() < 0.3:
+        return Not(condition=some_condition(chance, depth - 1))
+    inner = tuple(some_condition(chance, depth - 1) for _ in range(chance.randint(2, 3)))
+    return And(conditions=inner) if chance.random() < 0.5 else Or(conditions=inner)
+
+
+async def test_the_filter_of_the_database_finds_those_for_whom_the_predicate_holds(mongo: Mongo) -> None:
+    chance = Random(1)
+    population = [some_facts(chance) | {"_id": number} for number in range(150)]
+    for facts in population:
+        await mongo.insert_new("facts", facts)
+    sizes = set[int]()
+    for _ in range(400):
+        condition = some_condition(chance)
+        found = await mongo.find("facts", as_filter(condition, FIELDS, TODAY), fields={"_id": 1})
+        expected = {facts["_id"] for facts in population if holds(condition, facts, FIELDS, TODAY)}
+        assert {each["_id"] for each in found} == expected, as_text(condition)
+        sizes.add(len(expected))
+    assert len(sizes) > 40, "conditions that nearly all find the same show nothing"
+
+
+def test_text_and_json_give_the_condition_back() -> None:
+    chance = Random(2)
+    for _ in range(1_000):
+        condition = some_condition(chance)
+        assert from_text(as_text(condition), FIELDS) == condition
+        assert CONDITION.validate_json(CONDITION.dump_json(condition)) == condition
+
+
+def test_conditions_that_read_alike_mean_the_same() -> None:
+    chance = Random(3)
+    population = [some_facts(chance) for _ in range(40)]
+    said = dict[Label, tuple[bool, ...]]()
+    for _ in range(800):
+        condition = some_condition(chance, 1)
+        meets = tuple(holds(condition, facts, FIELDS, TODAY) for facts in population)
+        assert said.setdefault(sentence(condition, FIELDS), meets) == meets
+    assert len(said) > 300
+
+
+def test_an_explanation_names_clauses_that_decide_whatever_the_others_say() -> None:
+    chance = Random(4)
+    for _ in range(500):
+        condition, facts = some_condition(chance), some_facts(chance)
+        explanation = explained(condition, facts, FIELDS, TODAY)
+        assert explanation.holds is holds(condition, facts, FIELDS, TODAY)
+        assert explanation.reasons
+        decided = {reason.clause: reason.holds for reason in explanation.reasons}
+        for _ in range(5):
+            assert _with_answers(condition, decided, chance) is explanation.holds
+
+
+def _with_answers(condition: Condition, decided: dict[Condition, bool], chance: Random) -> bool:
+    """The condition where the clauses that are decided hold as said, and all others by chance."""
+    match condition:
+        case Not():
+            return not _with_answers(condition.condition, decided, chance)
+        case And():
+            return all(_with_answers(each, decided, chance) for each in condition.conditions)
+        case Or():
+            return any(_with_answers(each, decided, chance) for each in condition.conditions)
+        case _:
+            return decided[condition] if condition in decided else chance.random() < 0.5
+
+
+async def test_the_smallest_emptying_set_is_what_trying_all_sets_finds(mongo: Mongo) -> None:
+    chance = Random(5)
+    population = [some_facts(chance) | {"_id": number} for number in range(40)]
+    for facts in population:
+        await mongo.insert_new("facts", facts)
+
+    async def find(wanted: dict[str, Any]) -> Facts | None:
+        return await mongo.find_one("facts", wanted)
+
+    lengths = list[int]()
+    for _ in range(120):
+        condition = And(conditions=tuple(some_condition(chance, 1) for _ in range(chance.randint(2, 7))))
+        found = await emptying(condition, FIELDS, TODAY, find)
+        failing = [
+            {at for at, part in enumerate(parts(condition)) if not holds(part, facts, FIELDS, TODAY)}
+            for facts in population
+        ]
+        if found is None:
+            assert not all(failing)
+            continue
+        chosen = {parts(condition).index(part) for part in found}
+        assert all(failed & chosen for failed in failing)
+        lengths.append(len(found))
+        smaller = _sets_below(len(parts(condition)), len(found))
+        assert not any(all(failed & smaller_set for failed in failing) for smaller_set in smaller)
+    assert set(lengths) >= {1, 2, 3}
+
+
+def _sets_below(size: int, length: int) -> list[set[int]]:
+    every = [{at for at in range(size) if bits >> at & 1} for bits in range(1 << size)]
+    return [each for each in every if len(each) < length]
+
+
+async def test_assets_and_students_that_never_meet_are_named_as_the_culprits(mongo: Mongo) -> None:
+    for number in range(20):
+        student = number % 2 == 0
+        await mongo.insert_new(
+            "facts",
+            {
+                "_id": number,
+                "sums": {"aum": {"CNY": 100_00 if student else 600_000_00}},
+                "tags": ["学生"] if student else [],
+                "tier": "wealth",
+            },
+        )
+
+    async def find(wanted: dict[str, Any]) -> Facts | None:
+        return await mongo.find_one("facts", wanted)
+
+    async def count(wanted: dict[str, Any]) -> int:
+        return await mongo.count("facts", wanted)
+
+    asked = from_text("tier is wealth and 资产 >= CNY 50万 and 标签 has 学生", FIELDS)
+    culprits = await emptying(asked, FIELDS, TODAY, find)
+    assert culprits is not None
+    assert [as_text(each) for each in culprits] == ["aum >= CNY 500000.00", "tags has any 学生"]
+    steps = await funnel(asked, FIELDS, TODAY, count)
+    assert [(step.alone, step.so_far) for step in steps] == [(20, 20), (10, 10), (10, 0)]
+    assert steps[1].sentence == Label("资产不低于CNY 500000.00", "assets is at least CNY 500000.00")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("aum >= CNY 500,000.00", "aum >= CNY 500000.00"),
+        ("资产 > USD 1,234,567", "aum > USD 1234567.00"),
+        ("aum < CNY 1.5 亿", "aum < CNY 150000000.00"),
+        ("aum = CNY -0.01", "aum = CNY -0.01"),
+        ("tier is 财富层", "tier is wealth"),
+        ('tags has (学生, "VIP 2026")', 'tags has any (学生, "VIP 2026")'),
+        ("behaviour 浏览 贵金属 within last 7 days", "behaviour viewed 贵金属 within last 7 days"),
+        (
+            "behaviour bought >= 2 times within last 90 days",
+            "behaviour bought >= 2 times within last 90 days",
+        ),
+        (
+            "not age is known or matures_on within next 7 days",
+            "not age is known or matures_on within next 7 days",
+        ),
+        ("(age > 1 or age < 0) and tier is basic", "(age > 1 or age < 0) and tier is basic"),
+        ("age > 1 and tier is basic or age < 0", "age > 1 and tier is basic or age < 0"),
+    ],
+)
+def test_what_people_type_is_understood(typed: str, meant: str) -> None:
+    assert as_text(from_text(typed, FIELDS)) == meant
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "said"),
+    [
+        ("", "text-malformed", "a field is expected, not the end"),
+        ("tire is wealth", "field-unknown", "did you mean 'tier'?"),
+        ("tier is welth", "value-unknown", "did you mean 'wealth'?"),
+        ("tier >= wealth", "text-malformed", "\"is\" is expected, not '>='"),
+        ("aum >= CNY 12,50", "text-malformed", "not a decimal number"),
+        ("aum >= CNY 1, 000", "text-malformed", '"and" or "or" is expected'),
+        ("aum >= CNX 5", "text-malformed", "'CNX' is no currency of ISO 4217"),
+        ("aum >= CNY 0.001", "text-malformed", "more than 2 decimals"),
+        ("aum >= CNY 90000000000000.01", "value-out-of-range", "less than or equal to 9000000000000000"),
+        ("matures_on > 2026-02-30", "text-malformed", "the calendar has no day 2026-02-30"),
+        ("matures_on within last 0 days", "value-out-of-range", "greater than or equal to 1"),
+        ("matures_on within last 3661 days", "value-out-of-range", "less than or equal to 3660"),
+        ("tags has (学生", "text-malformed", '")" is expected, not the end'),
+        ('tags has "学生', "text-malformed", "a quotation mark without its end"),
+        ("tags has and", "text-malformed", "a value is expected, not 'and'"),
+        ("age > 1 age < 2", "text-malformed", '"and" or "or" is expected, not \'age\''),
+        ("(" * 60 + "age > 1" + ")" * 60, "too-deep", "open brackets"),
+        ("not " * 20 + "age > 1", "too-deep", "more than 8 levels"),
+        (" or ".join(["age > 1"] * 41), "value-out-of-range", "at most 40 items"),
+        ("tags has 学生" + " " * 20_000, "text-too-long", "20000"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_its_place(typed: str, code: str, said: str) -> None:
+    with pytest.raises(ConditionRefused, match=re.escape(said)) as refused:
+        from_text(typed, FIELDS)
+    assert refused.value.code == code
+
+
+def test_a_tree_is_held_to_the_limits_and_to_the_fields_of_the_caller() -> None:
+    clause = NumberIs(field="age", relation=Relation.ABOVE, number=1)
+    deepest: Condition = clause
+    for _ in range(DEPTH_MAX - 1):
+        deepest = Not(condition=deepest)
+    assert checked(deepest, FIELDS) is deepest
+    wide = And(conditions=(clause,) * (CLAUSES_MAX // 2))
+    assert checked(Or(conditions=(wide, wide)), FIELDS)
+    city = IsAmong(field="city", values=("北京",))
+    nobody = FIELDS.for_caller(frozenset())
+    for refused, fields, code, at in (
+        (Not(condition=deepest), FIELDS, "too-deep", "condition." * DEPTH_MAX),
+        (Or(conditions=(wide, wide, clause)), FIELDS, "too-many-clauses", "conditions.2."),
+        (And(conditions=(clause, city)), nobody, "field-unknown", "conditions.1.field"),
+        (IsKnown(field="aum"), FIELDS, "field-type", "op"),
+        (Has(field="tier", values=("wealth",)), FIELDS, "field-type", "op"),
+        (IsAmong(field="tier", values=("wealth", "x")), FIELDS, "value-unknown", "values.1"),
+        (Happened(field="behaviour", action="sold", days=1), FIELDS, "value-unknown", "action"),
+    ):
+        with pytest.raises(ConditionRefused) as error:
+            checked(refused, fields)
+        assert (error.value.code, error.value.at) == (code, at)
+    assert checked(city, FIELDS.for_caller(frozenset({"profile"})))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"op":"amount","field":"aum","relation":"above","currency":"CNX","amount_minor":1}',
+        '{"op":"amount","field":"aum","relation":"above","currency":"CNY","amount_minor":9000000000000001}',
+        '{"op":"amount","field":"aum","relation":"above","currency":"CNY","amount_minor":1.5}',
+        '{"op":"amount","field":"$where","relation":"above","currency":"CNY","amount_minor":1}',
+        '{"op":"has","field":"tags","values":["a\\u0000"]}',
+        '{"op":"has","field":"tags","values":[]}',
+        '{"op":"and","conditions":[]}',
+        '{"op":"known","field":"age","more":1}',
+        '{"op":"not","condition":' * 5_000,
+    ],
+)
+def test_json_that_is_no_condition_is_refused(body: str) -> None:
+    with pytest.raises(ValidationError):
+        CONDITION.validate_json(body)
+
+
+def test_json_that_nests_deeper_than_any_condition_is_refused_in_bounded_work() -> None:
+    for depth in (DEPTH_MAX + 1, 150, 10_000):
+        body = '{"op":"not","condition":' * depth + '{"op":"known","field":"age"}' + "}" * depth
+        with pytest.raises((ValidationError, ConditionRefused)):
+            checked(CONDITION.validate_json(body), FIELDS)
+
+
+def test_a_field_has_one_name_and_a_trail_has_actions() -> None:
+    tier = FIELDS["tier"]
+    with pytest.raises(ValueError, match="two fields are called '分层'"):
+        Fields([tier, Field("rank", Type.NUMBER, Label("分层", "rank"), "level", DataClass.INTERNAL)])
+    with pytest.raises(ValueError, match="a trail declares its actions"):
+        Fields([Field("seen", Type.TRAIL, Label("看过", "seen"), "seen", DataClass.INTERNAL)])
+
+
+def test_a_window_does_not_depend_on_the_day_on_which_it_is_asked() -> None:
+    seen = from_text("behaviour viewed within last 7 days", FIELDS)
+    due = from_text("matures_on within next 7 days", FIELDS)
+    for day, last, following in (
+        (TODAY - timedelta(days=7), False, False),
+        (TODAY - timedelta(days=6), True, False),
+        (TODAY, True, True),
+        (TODAY + timedelta(days=1), False, True),
+        (TODAY + timedelta(days=6), False, True),
+        (TODAY + timedelta(days=7), False, False),
+    ):
+        happened = {"action": "viewed", "object": "贵金属", "on": day.isoformat(), "times": 1}
+        facts = {"trail": [happened], "matures_on": day.isoformat()}
+        assert holds(seen, facts, FIELDS, TODAY) is last
+        assert holds(due, facts, FIELDS, TODAY) is following
