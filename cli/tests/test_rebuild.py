@@ -34,7 +34,7 @@ from customer.views import VIEWS
 NAMESPACE = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b14")
 AT = datetime(2026, 1, 5, 8, tzinfo=UTC)
 CLOCK = SystemClock()
-WITHIN_SECONDS = 20.0
+WITHIN_SECONDS = 60.0
 PROGRAM = """
 import typer
 from crm_cli import dead_letters, parked, rebuild

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from chassis.clock import SystemClock
 
-WITHIN_SECONDS = 30.0
+WITHIN_SECONDS = 100.0
 _CLOCK = SystemClock()
 
 

@@ -19,7 +19,7 @@ from chassis.privacy.tokens import development_token
 from contracts.identity import EXTERNAL_IDS
 
 SECONDS_MAX = 60
-STOPPED_WITHIN_SECONDS = 20
+STOPPED_WITHIN_SECONDS = 60
 _NUMBERS = count(1)
 
 

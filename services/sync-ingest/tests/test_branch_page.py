@@ -19,7 +19,7 @@ from sync_ingest.opening import IngestPool, opened_keys
 from sync_ingest.settings import SyncIngestSettings
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "branch.md"
-SECONDS_MAX = 30
+SECONDS_MAX = 100
 SOURCE, ACCOUNT, TRANSACTION = "branch-bj-0101", "6222021234566789", "2026-01-05/000017"
 
 

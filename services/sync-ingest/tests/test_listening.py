@@ -32,7 +32,7 @@ from sync_ingest.opening import IngestPool, opened, opened_keys
 from sync_ingest.runs.ports import Acting
 from sync_ingest.settings import SyncIngestSettings
 
-SECONDS_MAX = 30
+SECONDS_MAX = 100
 WINDOW = timedelta(minutes=15)
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -18,7 +18,7 @@ from contracts.topics import Topic, partition_of
 AT = datetime(2026, 1, 5, 8, 0, 0, 123456, tzinfo=UTC)
 PARTITIONS = 6
 SUBJECTS = [uuid5(UUID(int=0), str(number)) for number in range(300)]
-SECONDS_MAX = 30.0
+SECONDS_MAX = 100.0
 
 
 async def made(kafka_url: str) -> Topic:

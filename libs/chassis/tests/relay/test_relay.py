@@ -45,7 +45,7 @@ from typing_extensions import override
 AT = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 PARTITIONS = 3
-SECONDS_MAX = 30
+SECONDS_MAX = 100
 CLOCK = SystemClock()
 
 
