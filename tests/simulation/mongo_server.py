@@ -210,9 +210,11 @@ class MongoServer(Mongo):
             return 0
         for operator, fields in change.items():
             for name, value in fields.items():
-                before = matching.get(name)
+                before: Any = matching.get(name)
                 if operator == "$inc":
                     matching[name] = (before or 0) + value
+                elif operator == "$addToSet":
+                    matching[name] = [*before, *(one for one in value["$each"] if one not in before)]
                 elif operator == "$set" or before is None or value > before:
                     if operator not in {"$set", "$max"}:
                         raise ValueError(operator)
@@ -226,6 +228,8 @@ class MongoServer(Mongo):
 
 
 def _matches(value: Any, wanted: Any) -> bool:
+    if isinstance(value, list) and isinstance(wanted, Mapping):
+        return any(_matches(each, wanted) for each in value)
     if not isinstance(wanted, Mapping):
         return bool(value == wanted)
     return all(_COMPARISONS[operator](value, other) for operator, other in wanted.items())

@@ -16,7 +16,15 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from tests.simulation import commands, reactions, rebuilds, test_delivery, test_log, test_two_contexts
+from tests.simulation import (
+    commands,
+    derived,
+    reactions,
+    rebuilds,
+    test_delivery,
+    test_log,
+    test_two_contexts,
+)
 from tests.simulation.kernel import simulated
 from tests.simulation.scenario import Broken
 from tests.simulation.servers import Flaws
@@ -58,13 +66,19 @@ async def rebuilding(seed: int) -> list[Broken]:
     return rebuilds.check(await rebuilds.lived(seed))
 
 
+async def derived_view(seed: int) -> list[Broken]:
+    """A derived view over two others."""
+    return derived.check(await derived.lived(seed))
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (58, log),
+    "log": (54, log),
     "commands": (30, commanded),
     "delivery": (4, delivery),
     "both_contexts": (2, both_contexts),
     "policies": (4, policies),
     "rebuilds": (2, rebuilding),
+    "derived": (4, derived_view),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 

@@ -1,0 +1,95 @@
+"""Derived documents over simulated servers: they show what they say they have read, and nothing goes back."""
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from chassis.read.deriving import Deriver
+from structlog.testing import capture_logs
+
+from tests.simulation.derived import MakeDeriver, check, lived
+from tests.simulation.kernel import simulated
+from tests.simulation.planted import changed
+
+SEEDS = range(20)
+SEEDS_UNTIL_CAUGHT_MAX = 40
+
+WaitsForNobody = changed(Deriver, "apply", "await self.wait_for(reached)", "pass")
+"""Reads inputs that may not show the batch."""
+
+SavesFirst = changed(
+    Deriver,
+    "apply",
+    "await self._owe(changes)",
+    "await self._owe(changes)\n        await self._checkpoints.advance(reached)",
+)
+"""Says that it has read what it has not derived."""
+
+OwesNothing = changed(Deriver, "apply", "await self._owe(changes)", "pass")
+"""Forgets events that an input has parked."""
+
+AsksEarlyWhoIsParked = changed(
+    Deriver,
+    "apply",
+    "await self.wait_for(reached)\n        await self._owe(changes)",
+    "await self._owe(changes)\n        await self.wait_for(reached)",
+)
+"""Looks who is parked before the inputs have read the batch."""
+
+CountsLate = changed(
+    Deriver,
+    "_derived",
+    "there = await self._documents.load(name, ids)\n    found = await self.view.derive(self._inputs, ids)",
+    "found = await self.view.derive(self._inputs, ids)\n    there = await self._documents.load(name, ids)",
+)
+"""Reads the count of writes after the inputs."""
+
+FIRST = {
+    "count read after the inputs": 110,
+    "parked subjects read before the inputs are level": 40,
+}
+"""The seed that the search for a bug begins with, where the first ones are known not to find it."""
+
+BUGS: dict[str, MakeDeriver | None] = {
+    "inputs not waited for": WaitsForNobody,
+    "positions saved before documents": SavesFirst,
+    "parked events forgotten": OwesNothing,
+    "parked subjects read before the inputs are level": AsksEarlyWhoIsParked,
+    "count read after the inputs": CountsLate,
+    "no guard": None,
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with capture_logs():
+        yield
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_derived_view_shows_what_it_says_it_has_read(seed: int) -> None:
+    assert check(simulated(lived(seed))) == [], f"seed {seed}"
+
+
+def test_the_schedules_hold_what_they_are_about() -> None:
+    met = Counter[str]()
+    for seed in range(5):
+        world = simulated(lived(seed))
+        met += world.kernel.met
+        met["conflict"] += world.mongo.conflicts
+        met["owed"] += world.kernel.digest() != "" and sum(
+            "derived_owed" in line for line in world.kernel.trace
+        )
+    assert all(met[fault] for fault in ("crash", "unanswered", "freeze", "conflict")), met
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug: str) -> None:
+    deriver = BUGS[bug]
+    playing = partial(lived, no_guard=True) if deriver is None else partial(lived, deriver=deriver)
+    first = FIRST.get(bug, 0)
+    for seed in range(first, first + SEEDS_UNTIL_CAUGHT_MAX):
+        if check(simulated(playing(seed))):
+            return
+    pytest.fail(f"not found in {SEEDS_UNTIL_CAUGHT_MAX} schedules")
