@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from random import Random
@@ -680,6 +681,24 @@ def test_a_balance_is_accepted_up_to_its_limit_on_either_side_of_zero(ingest, so
     over = take(ingest, source, posting("over", sign, day=9))
     assert (over.findings.posted, over.findings.quarantined, status(over)[0]) == (0, 1, "AMBER")
     assert reasons(ingest, source) == ["sum-out-of-range"]
+
+
+def test_a_control_record_beyond_the_bound_of_its_file_is_quarantined_and_the_source_is_amber(
+    ingest, source
+):
+    ingest.settings = replace(ingest.settings, controls_per_file_max=2)
+    good = [ControlRecord(account=name, records=5) for name in "AB"]
+    rows = [row for name in "AB" for row in running(*ROWS, account=name)]
+    assert status(take(ingest, source, *rows, *good)) == ("GREEN", [])
+    wrong = ControlRecord(records=999)
+    over = take(ingest, source, *rows, *good, wrong)
+    assert status(over) == ("AMBER", ["quarantine-waiting"])
+    assert (over.findings.duplicates, over.findings.quarantined) == (10, 1)
+    assert reasons(ingest, source) == ["control-records-too-many"]
+    ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)
+    assert (entry.line, entry.kind) == (13, "control")
+    assert status(take(ingest, source, *rows, *good, wrong)) == ("AMBER", ["quarantine-waiting"])
+    assert len(reasons(ingest, source)) == 1, "the same bytes again are the same entry"
 
 
 def reasons(ingest, source):

@@ -20,7 +20,7 @@ from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 from sync_ingest.domain.records import AnyRecord, ControlRecord, Posting, Unreadable
 
 CONTROLS_PER_FILE_MAX: Final = 1_000_000
-"""More are not kept; the file then counts as not checked."""
+"""More are refused."""
 READ: Final = "read"
 """The kind of partial sums that `FeedRead` stores."""
 INTERVALS_PER_SERIES_MAX: Final = 1_000
@@ -205,6 +205,7 @@ class FeedRead:
         account_id: Callable[[str], UUID] | None = None,
         partial_sums: PartialSums | None = None,
         kept_max: int = ACCOUNTS_KEPT_MAX,
+        controls_per_file_max: int = CONTROLS_PER_FILE_MAX,
     ) -> None:
         self.files: dict[int, FileRead] = {}
         self.beside: list[ControlRecord] = []
@@ -213,11 +214,12 @@ class FeedRead:
         self._account_id = account_id
         self._partial_sums = partial_sums
         self._kept_max = kept_max
+        self.controls_per_file_max = controls_per_file_max
         self._stored = False
         self._kept = 0
 
-    def count(self, file: int, line: int, content: AnyRecord | Unreadable) -> None:
-        """Counts one record."""
+    def count(self, file: int, line: int, content: AnyRecord | Unreadable) -> bool:
+        """Counts one record. Returns whether it could be: a control record beyond the bound of its file is not kept."""
         read = self._file(file)
         if isinstance(content, Posting):
             self._postings(read, [content])
@@ -225,7 +227,8 @@ class FeedRead:
             read.records += 1
             read.unreadable += 1
         elif isinstance(content, ControlRecord):
-            self._control(read, line, content)
+            return self._control(read, line, content)
+        return True
 
     def count_postings(self, file: int, postings: Sequence[Posting]) -> None:
         """Counts postings of one file."""
@@ -371,11 +374,13 @@ class FeedRead:
             read = self.files[file] = FileRead()
         return read
 
-    def _control(self, read: FileRead, line: int, control: ControlRecord) -> None:
-        if read.controls_total < CONTROLS_PER_FILE_MAX:
-            read.controls_total += 1
-            self._kept += 1
-            read.controls.append((line, control))
+    def _control(self, read: FileRead, line: int, control: ControlRecord) -> bool:
+        if read.controls_total >= self.controls_per_file_max:
+            return False
+        read.controls_total += 1
+        self._kept += 1
+        read.controls.append((line, control))
+        return True
 
     def _postings(self, read: FileRead, postings: Sequence[Posting]) -> None:
         """In one loop without a call in it, because every posting there is comes through here."""

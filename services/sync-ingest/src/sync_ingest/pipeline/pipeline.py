@@ -13,7 +13,7 @@ from chassis.write.events import StoredEvent
 from contracts.identity import ExternalIds
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Item
-from sync_ingest.domain.controls import FeedRead
+from sync_ingest.domain.controls import CONTROLS_PER_FILE_MAX, FeedRead
 from sync_ingest.domain.identities import posting_ids
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 from sync_ingest.domain.records import BookingDays, ControlRecord, Posting, Unreadable, legible, unseen
@@ -24,7 +24,7 @@ from sync_ingest.pipeline.planning import Limits, Plan, Planner
 from sync_ingest.pipeline.ports import AppendConflict, FeedIntake, LedgerPort, QuarantineBook
 from sync_ingest.pipeline.positions import Positions
 from sync_ingest.pipeline.quarantining import Quarantining
-from sync_ingest.pipeline.refusing import hidden, orphan, refused
+from sync_ingest.pipeline.refusing import hidden, orphan, refused, surplus_control
 from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
 from sync_ingest.unnumbered import EQUALS_MAX, Unnumbered
 
@@ -69,6 +69,7 @@ class Pipeline:
         limits: Limits | None = None,
         partial_sums: PartialSums | None = None,
         accounts_kept_max: int = ACCOUNTS_KEPT_MAX,
+        controls_per_file_max: int = CONTROLS_PER_FILE_MAX,
     ) -> None:
         """`whole`: raise NotBookable where a record cannot be booked, before anything of its batch is stored.
 
@@ -83,7 +84,9 @@ class Pipeline:
             partial_sums=partial_sums,
             kept_max=accounts_kept_max,
         )
-        self.read = FeedRead(partial(ids.account, source), partial_sums, accounts_kept_max)
+        self.read = FeedRead(
+            partial(ids.account, source), partial_sums, accounts_kept_max, controls_per_file_max
+        )
         self._run = Run(
             source,
             ids,
@@ -139,7 +142,8 @@ class Pipeline:
             yield self.totals.read
 
     def _read(self, batch: Sequence[Item]) -> None:
-        """Counts what was read, before anything is decided about it."""
+        """Counts what was read, before anything is decided about it. What cannot be counted is quarantined."""
+        surplus: list[Quarantined] = []
         for file, of_file in groupby(batch, key=attrgetter("file")):
             items = list(of_file)
             postings = [item.content for item in items if type(item.content) is Posting]
@@ -147,7 +151,11 @@ class Pipeline:
             if len(postings) < len(items):
                 for item in items:
                     if type(item.content) is not Posting:
-                        self.read.count(file, item.line, item.content)
+                        counted = self.read.count(file, item.line, item.content)
+                        if not counted:
+                            surplus.append(surplus_control(item, self.read.controls_per_file_max))
+        if surplus:
+            self._quarantine(surplus)
         if self.read.full:
             self.read.store()
 

@@ -34,6 +34,11 @@ def conflict(item: Item) -> Quarantined:
     return refused(item, "identity-conflict", detail)
 
 
+def surplus_control(item: Item, controls_max: int) -> Quarantined:
+    """A control record beyond the bound of its file: nothing is compared with it."""
+    return refused(item, "control-records-too-many", f"a file has at most {controls_max} control records")
+
+
 def orphan(run: Run, item: Item) -> Quarantined:
     """A reversal whose original is not stored."""
     detail = "it reverses a posting that is not there; it is booked when that one comes"

@@ -157,6 +157,7 @@ class Booking(Certifying):
             reached=self.reached,
             partial_sums=partial_sums,
             accounts_kept_max=self.settings.accounts_kept_max,
+            controls_per_file_max=self.settings.controls_per_file_max,
         )
 
     def _book(

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, tzinfo
 from typing import Final
 
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
+from sync_ingest.domain.controls import CONTROLS_PER_FILE_MAX
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY, BookingDays
 
@@ -28,6 +29,8 @@ class IngestSettings:
     release_approval_minor_by_currency: Mapping[str, int] = field(default_factory=dict)
     accounts_kept_max: int = ACCOUNTS_KEPT_MAX
     """Accounts whose sums a run keeps in memory; those of more are stored meanwhile."""
+    controls_per_file_max: int = CONTROLS_PER_FILE_MAX
+    """Control records that are compared of one file; more are quarantined."""
 
     def booking_days(self, now: datetime) -> BookingDays:
         """The days on which a posting may be booked that is read at `now`."""
