@@ -104,7 +104,7 @@ def release(
     as_json: AlwaysJson = True,
     token: Token = None,
 ) -> None:
-    """Books the repair in the place of what was quarantined; above the amount that is set it is proposed (exit 1)."""
+    """Books the repair in the place of what was quarantined; from the amount that is set on it is proposed (exit 1)."""
     try:
         content = repaired.read_bytes()
     except OSError as error:

@@ -1,6 +1,7 @@
 """What becomes of what waits in quarantine, over a real PostgreSQL: entries, repairs, releases, dismissals, four eyes."""
 
 import io
+from dataclasses import replace
 from datetime import date
 from uuid import UUID
 
@@ -234,7 +235,7 @@ def test_two_equal_files_of_one_batch_are_booked_once(ingest, source):
 
 
 class TestFourEyes:
-    """Above the amount that is configured one person proposes and another approves, and nothing else is booked."""
+    """From the amount that is configured on, one person proposes and another approves, and nothing else is booked."""
 
     LARGE = lines(posting("t2", -5_000_001))
 
@@ -280,10 +281,15 @@ class TestFourEyes:
             ingest.approve(entry.id, proposed.repair)
         assert ingest.proposals([entry.id]) == {}
 
-    def test_a_currency_may_have_a_limit_of_its_own_and_the_limit_itself_is_free(self, ingest, source, entry):
-        ingest.settings.release_approval_minor_by_currency["JPY"] = 10
-        assert isinstance(ingest.release(entry.id, lines(posting("t2", 11, currency="JPY"))), Proposal)
-        assert counts(ingest.release(entry.id, lines(posting("t2", 5_000_000)))) == (1, 1, 0, 0)
+    @pytest.mark.parametrize(("currency", "limit_minor"), [("CNY", 5_000_000), ("JPY", 10)])
+    @pytest.mark.parametrize("sign", [1, -1])
+    @pytest.mark.parametrize(("beyond_minor", "proposed"), [(-1, False), (0, True), (1, True)])
+    def test_the_limit_itself_needs_a_second_person_and_one_minor_unit_less_does_not(
+        self, ingest, source, entry, currency, limit_minor, sign, beyond_minor, proposed
+    ):
+        ingest.settings = replace(ingest.settings, release_approval_minor_by_currency={"JPY": 10})
+        repair = lines(posting("t2", sign * (limit_minor + beyond_minor), currency=currency))
+        assert isinstance(ingest.release(entry.id, repair), Proposal) is proposed
 
 
 def test_a_window_that_is_open_makes_no_release_red(ingest, source, entry):

@@ -425,7 +425,7 @@ def create_router(
     async def release(
         response: Response, context: Commanding, entry: Annotated[UUID, Path()], repair: Repair
     ) -> TakenIn | Proposed:
-        """Books the repair in the place of what was quarantined; above the amount that is set it is proposed (202)."""
+        """Books the repair in the place of what was quarantined; from the amount that is set on it is proposed (202)."""
         answer = await service.release(structs.replace(context, reason=repair.reason), entry, repair.lines())
         if "repair" in answer:
             response.status_code = 202

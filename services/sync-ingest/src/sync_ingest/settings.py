@@ -38,7 +38,7 @@ class SyncIngestSettings(Settings):
     feed_instance: str | None = None
     batch_bytes_max: int = Field(default=16 << 20, ge=1)
     release_approval_minor: int | None = Field(default=RELEASE_APPROVAL_MINOR, ge=0)
-    """A release that books more than this, in minor units of any currency, needs a second person; null: none does."""
+    """A release that books this or more, in minor units of any currency, needs a second person; null: none does."""
     release_approval_minor_by_currency: dict[str, int] = Field(default_factory=dict)
     """The same where a currency has another limit."""
     accounts_kept_max: int = Field(default=ACCOUNTS_KEPT_MAX, ge=1)

@@ -122,13 +122,14 @@ class Ingest(Running):
         return self.archive.quarantine.proposals(entries)
 
     def _needs_second_person(self, amounts_minor: Mapping[str, int]) -> bool:
+        """From the limit on: the limit itself needs one."""
         limits, otherwise = (
             self.settings.release_approval_minor_by_currency,
             self.settings.release_approval_minor,
         )
         for currency, amount_minor in amounts_minor.items():
             limit = limits.get(currency, otherwise)
-            if limit is not None and amount_minor > limit:
+            if limit is not None and amount_minor >= limit:
                 return True
         return False
 
