@@ -683,9 +683,7 @@ def test_a_balance_is_accepted_up_to_its_limit_on_either_side_of_zero(ingest, so
     assert reasons(ingest, source) == ["sum-out-of-range"]
 
 
-def test_a_control_record_beyond_the_bound_of_its_file_is_quarantined_and_the_source_is_amber(
-    ingest, source
-):
+def test_a_control_record_beyond_the_bound_of_its_file_is_quarantined_and_the_source_is_amber(ingest, source):
     ingest.settings = replace(ingest.settings, controls_per_file_max=2)
     good = [ControlRecord(account=name, records=5) for name in "AB"]
     rows = [row for name in "AB" for row in running(*ROWS, account=name)]

@@ -11,9 +11,13 @@ from chassis.write.deciding import CommandKeyReused
 from chassis.write.store import Command
 from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.archive.quarantine import Proposal
-from sync_ingest.domain.identities import QuarantineId, feed_id
+from sync_ingest.domain.certificate import Comparison, Judgement, certify
+from sync_ingest.domain.events import ReconciliationCertified
+from sync_ingest.domain.identities import QuarantineId, certificate_id, feed_id
 from sync_ingest.domain.records import PartyRecord, Posting
+from sync_ingest.domain.totals import ControlTotals
 from sync_ingest.ledger import CATALOGUE
+from sync_ingest.runs.context import Said
 from sync_ingest.runs.ports import ITSELF, Acting
 from sync_ingest.runs.refusals import (
     AlreadyDismissed,
@@ -450,6 +454,102 @@ def test_an_acknowledgement_that_was_cut_off_is_finished_by_the_same_command(ing
     for _ in range(2):
         assert ingest.acknowledge(red.certificate, command=key).findings.status != "RED"
     assert len(ingest.certificates(source, None, 9)) == 2
+
+
+def certified(ingest, source):
+    """The certificates that the events say, and those that are listed, the newest last."""
+    events = [e.event for e in feed_events(ingest, source) if e.name == "reconciliation-certified"]
+    listed = list(reversed(ingest.certificates(source, None, 200)))
+    return [(e.certificate, e.findings) for e in events], [(c.id, c.findings) for c in listed]
+
+
+@pytest.mark.parametrize("by", ["another run", "another person", "the same command"])
+def test_a_dismissal_that_is_said_is_so_whoever_comes_next(ingest, source, entry, by):
+    key = Command(f"4:anna:{source}", b"1")
+    ingest.reached = cut_off_at("after-dismissal")
+    with pytest.raises(CutOff):
+        ingest.dismiss(entry.id, key)
+    ingest.reached = lambda _: None
+    if by == "another run":
+        take(ingest, source, lines(posting("t5", 10)))
+    elif by == "another person":
+        ingest.schedule(source, 60)
+    for repeated in (False, True):
+        said = any(each.name == "quarantined-record-dismissed" for each in feed_events(ingest, source))
+        assert said or not repeated
+        assert (waiting(ingest, source) == []) is said
+        assert ("quarantine-waiting" not in ingest.latest_certificate(source).findings.reasons) is said
+        ingest.dismiss(entry.id, key)
+
+
+def red(ingest, source):
+    """A certificate with one contradiction."""
+    file = lines(posting("t1", 5, balance_after_minor=5), posting("t2", 5, balance_after_minor=60))
+    result = take(ingest, source, file)
+    assert result.findings.status == "RED"
+    return result
+
+
+@pytest.mark.parametrize("by", ["another run", "another person", "the same command"])
+def test_an_acknowledgement_that_is_said_is_so_whoever_comes_next(ingest, source, by):
+    key, found = Command(f"4:anna:{source}", b"1"), red(ingest, source)
+    ingest.acting = ANNA
+    ingest.reached = cut_off_at("after-acknowledgement")
+    with pytest.raises(CutOff):
+        ingest.acknowledge(found.certificate, command=key)
+    ingest.reached = lambda _: None
+    if by == "another run":
+        take(ingest, source, lines(posting("t5", 10, "A5")))
+    elif by == "another person":
+        ingest.schedule(source, 60)
+    for repeated in (False, True):
+        said = any(each.name == "contradictions-acknowledged" for each in feed_events(ingest, source))
+        assert said or not repeated
+        assert (ingest.latest_certificate(source).findings.status != "RED") is said
+        ingest.acknowledge(found.certificate, command=key)
+
+
+@pytest.mark.parametrize("by", ["the same file", "another run", "another person"])
+def test_a_certificate_that_is_said_is_listed_as_it_was_said_under_whatever_tolerance(ingest, source, by):
+    first = red(ingest, source)
+    file = lines(posting("u1", 5, "B", balance_after_minor=5), posting("u2", 5, "B", balance_after_minor=60))
+    ingest.archive.certificates = Failing(ingest.archive.certificates)
+    with pytest.raises(CutOff):
+        take(ingest, source, file)
+    ingest.archive.certificates = ingest.archive.certificates.certificates
+    ingest.settings = replace(ingest.settings, printed_tolerance_minor=100)
+    if by == "another run":
+        take(ingest, source, lines(posting("v1", 5, "C", balance_after_minor=5)))
+    elif by == "another person":
+        ingest.acting = ANNA
+        ingest.acknowledge(first.certificate)
+    take(ingest, source, file)
+    said, listed = certified(ingest, source)
+    assert said == listed
+
+
+def test_a_certificate_that_was_said_before_it_was_listed_is_listed_as_it_was_said(ingest, source):
+    """As a version left it that stored the event first and was cut off then."""
+    ingest.reached = cut_off_at("before-certificate")
+    with pytest.raises(CutOff):
+        red(ingest, source)
+    ingest.reached = lambda _: None
+    (intake,) = ingest.archive.intakes.open(source)
+    empty = ControlTotals()
+    findings = certify(empty, Comparison(empty), Judgement(codes=("running-balance-differs",), open_total=1))
+    certificate = certificate_id(ingest.ids, source, None, [intake.id])
+    event = ReconciliationCertified(
+        source=source, certificate=certificate, intakes=(intake.id,), findings=findings
+    )
+    said = Said(event, certificate, intake.id)
+    ingest._append_for(None, ingest._on_feed(source, [said]))
+    ingest.settings = replace(ingest.settings, printed_tolerance_minor=100)
+    result = take(ingest, source, lines(posting("t3", 5, "C", balance_after_minor=5)))
+    events, listed = certified(ingest, source)
+    assert events == listed
+    assert events[0] == (certificate, findings)
+    assert (len(listed), listed[1][0]) == (2, result.certificate)
+    assert ingest.archive.intakes.open(source) == []
 
 
 def test_the_person_for_whom_a_repair_was_proposed_is_no_second_person(ingest, source, entry):

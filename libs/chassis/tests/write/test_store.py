@@ -1,10 +1,12 @@
 """The event store against a real PostgreSQL."""
 
 import asyncio
+from collections.abc import Iterator
 from uuid import UUID, uuid5
 
 import psycopg
 import pytest
+from chassis.connections.postgres import Connection, connect
 from chassis.connections.transient import StoreUnavailable
 from chassis.write.events import StoredEvent
 from chassis.write.store import (
@@ -75,6 +77,57 @@ def test_bulk_refuses_a_taken_identity_wholly(recorder: Recorder) -> None:
     with pytest.raises(IdentityConflict):
         recorder.append_bulk([event("b", 1, "y"), event("b", 2, "x")])
     assert recorder.known_identities([stream("x"), stream("y")]) == {stream("x")}
+
+
+def within(recorder: Recorder, connection: Connection, ends: BaseException | None) -> None:
+    """Appends in both ways within a transaction that notes something beside, and ends well or with an error."""
+    with connection.transaction(), recorder.within(connection):
+        connection.execute("insert into beside values (1)")
+        appended = recorder.append_items([Append(stream("a"), (event("a", 1),), Command("k", b"1"))])
+        assert isinstance(appended[0], Appended)
+        recorder.append_bulk([event("a", 2, "x")])
+        if ends is not None:
+            raise ends
+
+
+@pytest.fixture
+def beside(recorder: Recorder, postgres_url: str) -> Iterator[Connection]:
+    """A connection of its own that may append, with a table for the time of its session."""
+    role = recorder.connection().execute("select current_user").fetchone()
+    with connect(postgres_url, role=role and role[0]) as connection:
+        connection.execute("create temporary table beside (number int)")
+        yield connection
+
+
+def test_what_is_appended_within_a_transaction_is_stored_with_it_or_not_at_all(
+    recorder: Recorder, beside: Connection
+) -> None:
+    for ends in (ZeroDivisionError(), None):
+        if ends is not None:
+            with pytest.raises(ZeroDivisionError):
+                within(recorder, beside, ends)
+            assert recorder.read_after(0) == []
+        else:
+            within(recorder, beside, None)
+        noted = beside.execute("select count(*) from beside").fetchone()
+        assert noted == (0 if ends is not None else 1,)
+    assert [(e.version, e.identity) for e in recorder.read_after(0)] == [(1, None), (2, stream("x"))]
+    assert recorder.append_bulk([event("a", 3)])
+    assert recorder.commands(["k"])["k"].event_count == 1
+
+
+def test_what_is_appended_within_a_transaction_that_was_lost_is_not_stored_over_another_connection(
+    recorder: Recorder, beside: Connection
+) -> None:
+    for append in (
+        lambda: recorder.append_bulk([event("a", 1)]),
+        lambda: recorder.append_items([Append(stream("a"), (event("a", 1),))]),
+    ):
+        with recorder.within(beside):
+            beside.close()
+            with pytest.raises(StoreUnavailable):
+                append()
+        assert recorder.read_after(0) == []
 
 
 def test_items_fail_alone(recorder: Recorder) -> None:

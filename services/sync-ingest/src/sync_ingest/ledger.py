@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+from chassis.connections.postgres import Connection
 from chassis.privacy.aging import AgedCache
 from chassis.privacy.keys import ERASED, KEYS_CACHED_SECONDS, DataKey, KeyRing, open_bytes, seal_bytes
 from chassis.privacy.personal import marked
@@ -192,7 +193,13 @@ class StoreLedger:
         except (VersionConflict, IdentityConflict) as conflict:
             raise AppendConflict(str(conflict)) from conflict
 
-    def append_command(self, stream: UUID, sealed: Sequence[StoredEvent], command: Command) -> int:
+    @contextmanager
+    def within(self, connection: Connection) -> Iterator[None]:
+        """As `Recorder.within`."""
+        with self._writer.within(connection):
+            yield
+
+    def append_for(self, command: Command | None, stream: UUID, sealed: Sequence[StoredEvent]) -> int:
         """Stores events of one stream and the command that they come of in one transaction; the position after it.
 
         Raises CommandKeyReused where the key is taken, AppendConflict where the stream has moved on.

@@ -14,8 +14,18 @@ from sync_ingest.domain.sources import SourceNameInvalid, checked_source
 from sync_ingest.runs.choices import RELEASE_APPROVAL_MINOR, IngestSettings
 
 CrashPoint = Literal[
-    "after-intake", "before-append", "mid-batch", "after-append", "before-progress", "before-certificate"
+    "after-intake",
+    "before-append",
+    "mid-batch",
+    "after-append",
+    "before-progress",
+    "before-certificate",
+    "after-certificate",
+    "after-release",
+    "after-dismissal",
+    "after-acknowledgement",
 ]
+"""`after-certificate`, `after-dismissal` and `after-acknowledgement` lie before the end of their transaction."""
 
 
 class SyncIngestSettings(Settings):

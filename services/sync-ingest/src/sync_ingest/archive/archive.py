@@ -1,9 +1,9 @@
 """Ingest's own tables, each kind behind its own attribute, over one connection."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 
-from chassis.connections.postgres import connect
+from chassis.connections.postgres import Connection, connect
 from chassis.process.locks import IN_TRANSACTION_SECONDS_MAX, LockFence, Locks
 from chassis.write.store import Command
 from contracts.identity import ExternalIds
@@ -60,6 +60,10 @@ class Archive:
                 )
             )
             yield cls(ArchiveConnection(connection, locks, schema), ids)
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """As `ArchiveConnection.writing`."""
+        return self._db.writing()
 
     @contextmanager
     def locked(self, source: str, command: Command | None = None) -> Iterator[LockFence]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-import psycopg
+from chassis.connections.postgres import Connection
 from chassis.connections.transient import Transient
 from chassis.process.locks import LockBusy, LockFence, Locks
 from chassis.write.deciding import Refusal
@@ -25,7 +25,7 @@ class SourceBusy(Refusal, Transient):
 class ArchiveConnection:
     """One connection; not shared between threads. Where a source is locked, every write is under its fence."""
 
-    def __init__(self, connection: "psycopg.Connection[Any]", locks: Locks, schema: str) -> None:
+    def __init__(self, connection: Connection, locks: Locks, schema: str) -> None:
         self.connection = connection
         self._locks = locks
         self._schema = sql.Identifier(schema)
@@ -57,10 +57,10 @@ class ArchiveConnection:
         return sql.SQL(statement).format(s=self._schema)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """A transaction, which is undone where another run took the source meanwhile."""
+    def writing(self) -> Iterator[Connection]:
+        """A transaction, which is undone where another run took the source meanwhile; the connection that has it."""
         with self.connection.transaction():
-            yield
+            yield self.connection
             if self._fence is not None:
                 self._fence.hold(self.connection)
 

@@ -1,6 +1,8 @@
 """What was booked is compared with what the ledger holds and with what was stated, and is certified."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -26,8 +28,7 @@ from sync_ingest.domain.records import ControlRecord
 from sync_ingest.domain.totals import AccountCurrency, ControlTotals, Flow
 from sync_ingest.folding import ACCOUNTS_PER_FOLD, Folding
 from sync_ingest.pipeline.pipeline import Pipeline
-from sync_ingest.pipeline.ports import Entry
-from sync_ingest.runs.context import IngestContext
+from sync_ingest.runs.context import IngestContext, Said
 from sync_ingest.runs.flows import Flows
 from sync_ingest.runs.results import RunResult
 
@@ -61,11 +62,11 @@ class Certifying(IngestContext):
         certificate, covered = None, sorted(pending) or ids
         findings = certify(pipeline.totals, comparison, judgement, len(covered))
         if pending or self.archive.contradictions.unnamed(source) or self._is_news(source, findings):
-            certificate, position = self._certify(
+            certificate, position, findings = self._certify(
                 source, covered, findings, command, flows.by_account() if shared else None, checking.series()
             )
         elif command is not None and self._outcome(command) is None:
-            position = self.ledger.append_command(feed_id(source), [], command)
+            position = self.ledger.append_for(command, feed_id(source), [])
         else:
             position = self.ledger.head_position()
         if certificate is None and checking.any_series:
@@ -155,46 +156,74 @@ class Certifying(IngestContext):
         command: Command | None,
         flows: Iterable[Mapping[AccountCurrency, Flow]] | None = None,
         series: Iterable[Mapping[str, bytes]] = (),
-    ) -> tuple[CertificateId, int]:
-        """Stores the certificate, with the command that asked for the run in the same transaction; its position.
+        after: Sequence[Said] = (),
+    ) -> "_Certified":
+        """Stores the certificate, what it covers and the command that asked for it, in one transaction.
 
         `flows` is what it covers where other intakes are open; None: everything that no certificate covers yet.
+        `after` are the events that lead to it, in the same transaction.
         """
         previous = self.latest_certificate(source)
         parts = list(intakes) or [IntakeId(p.contradiction) for p in findings.problems if p.contradiction]
         certificate = certificate_id(self.ids, source, previous.id if previous else None, parts)
-        stream, now = feed_id(source), self.now()
-        stored = self.ledger.stored_under([certificate]).get(certificate)
-        position = (stored.position if stored else None) or 0
-        if stored is None:
-            event = ReconciliationCertified(
-                source=source,
-                certificate=certificate,
-                intakes=tuple(intakes),
-                findings=findings,
-                expected_every_seconds=self.expected_every_seconds(source),
-                received_at=self.archive.sources.last_received(source),
-            )
-            head = self.ledger.heads([stream]).get(stream, 0)
-            intake = intakes[0] if intakes else IntakeId(certificate)
-            written = [Entry(stream, head + 1, event, certificate, now, intake)]
-            if self._outcome(command) is not None:
-                command = None  # it was answered before a crash, and what it brought is certified once more
-            position = self._append_for(command, written)
+        stored = None if after else self.ledger.stored_under([certificate]).get(certificate)
+        event = stored.event if stored is not None else None
+        if stored is not None and isinstance(event, ReconciliationCertified):
+            # Stored by a version that listed it only afterwards, and was cut off: what was said is listed.
+            certified = _Certified(certificate, stored.position or 0, event.findings)
+            self._list(source, certified, stored.metadata.effective_at, intakes, flows, series)
+            return certified
+        event = ReconciliationCertified(
+            source=source,
+            certificate=certificate,
+            intakes=tuple(intakes),
+            findings=findings,
+            expected_every_seconds=self.expected_every_seconds(source),
+            received_at=self.archive.sources.last_received(source),
+        )
+        intake = intakes[0] if intakes else IntakeId(certificate)
+        entries = self._on_feed(source, [*after, Said(event, certificate, intake)])
+        if self._outcome(command) is not None:
+            command = None  # it was answered before a crash, and what it brought is certified once more
+        certified = _Certified(certificate, 0, findings)
+        with self._at_once():
+            self._list(source, certified, entries[-1].effective_at, intakes, flows, series)
+            certified = certified._replace(position=self._append_for(command, entries))
+            self.reached("after-certificate")
+        return certified
+
+    def _list(
+        self,
+        source: str,
+        certified: "_Certified",
+        certified_at: datetime,
+        intakes: Sequence[IntakeId],
+        flows: Iterable[Mapping[AccountCurrency, Flow]] | None,
+        series: Iterable[Mapping[str, bytes]],
+    ) -> None:
         self.archive.certificates.certify(
-            certificate,
+            certified.id,
             source,
-            certified_at=now,
-            status=findings.status,
-            findings=msgspec.json.encode(findings),
+            certified_at=certified_at,
+            status=certified.findings.status,
+            findings=msgspec.json.encode(certified.findings),
             intakes=intakes,
             flows=flows,
             series=series,
         )
-        return certificate, position
 
-    def _certify_anew(self, source: str, acknowledged: UUID | None = None) -> None:
-        """Certifies a source's status without a new feed: the last one's lasting reasons, and what stands now."""
+    def _certify_anew(
+        self,
+        source: str,
+        after: Sequence[Said],
+        command: Command | None = None,
+        acknowledged: UUID | None = None,
+    ) -> int:
+        """Certifies a source's status without a new feed: the last one's lasting reasons, and what stands now.
+
+        What stands now is due to the events `after` which the certificate comes; its position. The caller has what
+        they changed in the same transaction.
+        """
         previous = self.latest_certificate(source)
         before = previous.findings.reasons if previous else ()
         judgement = self._judgement(source, 0, 0)
@@ -210,7 +239,15 @@ class Certifying(IngestContext):
             repeats_older=previous.findings.repeats_older if previous else 0,
             repeats_older_at=previous.findings.repeats_older_at if previous else (),
         )
-        self._certify(source, [], findings, None, ())
+        return self._certify(source, [], findings, command, (), after=after).position
+
+
+class _Certified(NamedTuple):
+    """A certificate that is stored, with the position of its event."""
+
+    id: CertificateId
+    position: int
+    findings: Findings
 
 
 def _standing(findings: Findings) -> tuple[object, ...]:

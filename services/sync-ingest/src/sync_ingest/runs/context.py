@@ -1,15 +1,15 @@
 """One ingest: what it works with, under what lock, and what can be read of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from uuid import UUID
 
 from chassis.observability.telemetry import carrier, span
 from chassis.privacy.keys import ERASED
-from chassis.write.events import RecordedEvent
+from chassis.write.events import Event, RecordedEvent
 from chassis.write.store import Command
 from contracts.identity import ExternalIds, spelled
 
@@ -22,6 +22,14 @@ from sync_ingest.pipeline.ports import Entry
 from sync_ingest.runs.choices import IngestSettings
 from sync_ingest.runs.ports import ITSELF, Acting, Ledger, SubjectErased, Vault
 from sync_ingest.runs.results import Certificate, Progress
+
+
+class Said(NamedTuple):
+    """An event of a source's stream: its identity, where it has one, and the intake that it is about."""
+
+    event: Event
+    identity: UUID | None
+    intake: UUID
 
 
 @dataclass(slots=True)
@@ -116,12 +124,25 @@ class IngestContext:
     def _append(self, entries: Sequence[Entry]) -> None:
         self.ledger.append(self.ledger.sealed(entries))
 
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """What the archive keeps meanwhile and the events that say so are one transaction. Events are appended last."""
+        with self.archive.writing() as connection, self.ledger.within(connection):
+            yield
+
     def _append_for(self, command: Command | None, entries: Sequence[Entry]) -> int:
         """Stores events of one stream, with the command that they come of where there is one; the last position."""
         sealed = self.ledger.sealed(entries)
-        if command is None:
-            return self.ledger.append(sealed)[-1]
-        return self.ledger.append_command(sealed[0].stream_id, sealed, command)
+        return self.ledger.append_for(command, sealed[0].stream_id, sealed)
+
+    def _on_feed(self, source: str, events: Iterable[Said]) -> list[Entry]:
+        """The events as entries of the source's stream, after its last one."""
+        stream, now = feed_id(source), self.now()
+        head = self.ledger.heads([stream]).get(stream, 0)
+        return [
+            Entry(stream, head + at, event, identity, now, intake)
+            for at, (event, identity, intake) in enumerate(events, 1)
+        ]
 
     def _outcome(self, command: Command | None) -> tuple[RecordedEvent, ...] | None:
         """What came of the command before; None where it has not been carried out."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from chassis.write.events import RecordedEvent
 from chassis.write.store import Command
 
 from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
@@ -15,9 +14,10 @@ from sync_ingest.domain.events import (
     RepairProposed,
     SourceScheduled,
 )
-from sync_ingest.domain.identities import IntakeId, QuarantineId, feed_id, repair_id, resolved_id
+from sync_ingest.domain.identities import QuarantineId, feed_id, repair_id, resolved_id
 from sync_ingest.domain.sources import checked_source
 from sync_ingest.pipeline.ports import AppendConflict, Entry
+from sync_ingest.runs.context import Said
 from sync_ingest.runs.refusals import (
     CertificateUnknown,
     NothingToAcknowledge,
@@ -82,20 +82,15 @@ class Ingest(Running):
         source = self._entry(quarantined).source
         with self._traced("ingest dismiss"), self._locked(source, command):
             if done := self._outcome_after_crash(source, command):
-                if self._is_cut_off(source, done):
-                    self._note_resolved([quarantined])
-                    self._certify_anew(source)
                 return done[-1].position or 0
             self._acts_with_reason()
             entry = self._to_resolve(quarantined)
-            stream, now = feed_id(source), self.now()
-            head = self.ledger.heads([stream]).get(stream, 0)
             event = QuarantinedRecordDismissed(source=source, quarantine=entry.id)
-            written = Entry(stream, head + 1, event, resolved_id(entry.id), now, entry.intake)
-            position = self._append_for(command, [written])
-            self.reached("after-dismissal")
-            self.archive.quarantine.resolved([entry.id], "dismissed")
-            self._certify_anew(source)
+            dismissal = Said(event, resolved_id(entry.id), entry.intake)
+            with self._at_once():
+                self.archive.quarantine.resolved([entry.id], "dismissed")
+                position = self._certify_anew(source, [dismissal], command)
+                self.reached("after-dismissal")
             return position
 
     def show(self, quarantined: QuarantineId, purpose: str) -> Seen:
@@ -141,16 +136,11 @@ class Ingest(Running):
         amounts_minor: dict[str, int],
         command: Command | None,
     ) -> Proposal:
-        stream, now, repair = (
-            feed_id(entry.source),
-            self.now(),
-            repair_id(self.ids, entry.source, entry.id, repaired),
-        )
-        sealed = self.vault.seal_bytes(stream, f"proposal|{repair}", repaired)
+        repair, now = repair_id(self.ids, entry.source, entry.id, repaired), self.now()
+        sealed = self.vault.seal_bytes(feed_id(entry.source), f"proposal|{repair}", repaired)
         reason = worded(self.acting.reason or "")
         by, behalf = self.acting.actor, self.acting.on_behalf_of
         proposal = Proposal(entry.id, repair, sealed, records, amounts_minor, by, reason, now, behalf)
-        head = self.ledger.heads([stream]).get(stream, 0)
         event = RepairProposed(
             source=entry.source,
             quarantine=entry.id,
@@ -158,8 +148,10 @@ class Ingest(Running):
             records=records,
             amounts_minor=amounts_minor,
         )
-        self.archive.quarantine.propose(proposal)
-        self._append_for(command, [Entry(stream, head + 1, event, None, now, entry.intake)])
+        entries = self._on_feed(entry.source, [Said(event, None, entry.intake)])
+        with self._at_once():
+            self.archive.quarantine.propose(proposal)
+            self._append_for(command, entries)
         return proposal
 
     def _open_proposal(self, source: str, proposal: Proposal) -> bytes:
@@ -180,50 +172,35 @@ class Ingest(Running):
         worded(self.acting.reason or "")
         source = named.source
         with self._traced("ingest acknowledge"), self._locked(source, command):
-            if done := self._outcome(command):
-                if self._is_cut_off(source, done):
-                    self._acknowledged(source, certificate, _acknowledged_in(done))
-            else:
+            if not self._outcome(command):
                 standing = self.archive.contradictions.open_under(source, named.number, only)
                 if not standing:
                     raise NothingToAcknowledge(str(certificate))
-                stream, now = feed_id(source), self.now()
-                head = self.ledger.heads([stream]).get(stream, 0)
-                entries: list[Entry] = []
-                for at in range(0, len(standing), ACKNOWLEDGED_PER_EVENT_MAX):
-                    some = tuple(standing[at : at + ACKNOWLEDGED_PER_EVENT_MAX])
-                    event = ContradictionsAcknowledged(
-                        source=source, certificate=certificate, contradictions=some
+                said = [
+                    Said(
+                        ContradictionsAcknowledged(
+                            source=source,
+                            certificate=certificate,
+                            contradictions=tuple(standing[at : at + ACKNOWLEDGED_PER_EVENT_MAX]),
+                        ),
+                        None,
+                        certificate,
                     )
-                    version = head + len(entries) + 1
-                    entries.append(Entry(stream, version, event, None, now, IntakeId(certificate)))
-                self._append_for(command, entries)
-                self.reached("after-acknowledgement")
-                self._acknowledged(source, certificate, standing)
+                    for at in range(0, len(standing), ACKNOWLEDGED_PER_EVENT_MAX)
+                ]
+                with self._at_once():
+                    self.archive.contradictions.acknowledge(source, standing)
+                    self._certify_anew(source, said, command, certificate)
+                    self.reached("after-acknowledgement")
             latest = self.latest_certificate(source)
             return latest or named
-
-    def _acknowledged(self, source: str, certificate: UUID, contradictions: Sequence[UUID]) -> None:
-        self.archive.contradictions.acknowledge(source, contradictions)
-        self._certify_anew(source, certificate)
-
-    def _is_cut_off(self, source: str, done: Sequence[RecordedEvent]) -> bool:
-        """Whether a crash came after these events: no certificate, and nothing else, was stored after them."""
-        stream = feed_id(source)
-        return self.ledger.heads([stream]).get(stream) == done[-1].version
 
     def schedule(self, source: str, every_seconds: int) -> None:
         """Says how often a source sends; it is stale when it is silent for longer."""
         checked_source(source)
         with self._traced("ingest schedule"), self._locked(source):
-            stream, now = feed_id(source), self.now()
-            head = self.ledger.heads([stream]).get(stream, 0)
             event = SourceScheduled(source=source, every_seconds=every_seconds)
-            self._append([Entry(stream, head + 1, event, None, now, IntakeId(feed_id(source)))])
-            self.archive.sources.schedule(source, every_seconds)
-
-
-def _acknowledged_in(events: Sequence[RecordedEvent]) -> list[UUID]:
-    """The contradictions that these events say are acknowledged."""
-    acknowledged = [one.event for one in events if isinstance(one.event, ContradictionsAcknowledged)]
-    return [contradiction for event in acknowledged for contradiction in event.contradictions]
+            entries = self._on_feed(source, [Said(event, None, feed_id(source))])
+            with self._at_once():
+                self.archive.sources.schedule(source, every_seconds)
+                self._append_for(None, entries)

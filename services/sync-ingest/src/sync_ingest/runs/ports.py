@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Literal, NamedTuple, Protocol
 from uuid import UUID
 
+from chassis.connections.postgres import Connection
 from chassis.write.events import RecordedEvent, StoredEvent
 from chassis.write.store import Command, Fence
 
@@ -37,7 +38,11 @@ class Ledger(LedgerPort, Movements, Protocol):
         """Position of the last event of the store."""
         ...
 
-    def append_command(self, stream: UUID, sealed: Sequence[StoredEvent], command: Command) -> int:
+    def within(self, connection: Connection) -> AbstractContextManager[None]:
+        """Meanwhile what is stored is part of the transaction that `connection` has open."""
+        ...
+
+    def append_for(self, command: Command | None, stream: UUID, sealed: Sequence[StoredEvent]) -> int:
         """Stores events of one stream and the command that they come of in one transaction; the position after it.
 
         Raises CommandKeyReused where the key is taken, AppendConflict where the stream has moved on.

@@ -14,11 +14,12 @@ from sync_ingest.adapters.port import BATCH_RECORDS, FeedFile, Item, chunks_of_l
 from sync_ingest.archive.intakes import Intake
 from sync_ingest.archive.quarantine import QuarantineEntry
 from sync_ingest.domain.events import QuarantinedRecordDismissed, QuarantinedRecordReleased
-from sync_ingest.domain.identities import IntakeId, QuarantineId, feed_id, repair_id, resolved_id
+from sync_ingest.domain.identities import IntakeId, QuarantineId, repair_id, resolved_id
 from sync_ingest.domain.records import Posting, Unreadable, shown
 from sync_ingest.domain.sources import UNATTRIBUTED, SourceReserved
-from sync_ingest.pipeline.ports import Entry, FeedIntake, NotBookable
+from sync_ingest.pipeline.ports import FeedIntake, NotBookable
 from sync_ingest.runs.booking import Booking
+from sync_ingest.runs.context import Said
 from sync_ingest.runs.ledgers import Bookable, Dry, Releasing
 from sync_ingest.runs.ports import ITSELF, SubjectErased
 from sync_ingest.runs.refusals import (
@@ -148,7 +149,7 @@ class Repairing(Booking):
             repair=repair_id(self.ids, entry.source, entry.id, repaired),
             proposed_by=proposed_by,
         )
-        ledger = Releasing(self.ledger, self.ledger.sealed(releases))
+        ledger = Releasing(self.ledger, self.ledger.sealed(self._on_feed(source, releases)))
         started = self.elapsed()
         try:
             pipeline = self._book(source, [intake], ledger)
@@ -187,12 +188,10 @@ class Repairing(Booking):
         *,
         repair: UUID | None = None,
         proposed_by: str | None = None,
-    ) -> list[Entry]:
+    ) -> list[Said]:
         """The events that say what took the place of entries; none for those that were resolved before."""
-        stream, now = feed_id(source), self.now()
         known = self.ledger.known([resolved_id(entry) for entry in replaced_by])
-        version = self.ledger.heads([stream]).get(stream, 0)
-        entries: list[Entry] = []
+        events: list[Said] = []
         for quarantined, intake in replaced_by.items():
             identity = resolved_id(quarantined)
             if identity not in known:
@@ -203,8 +202,8 @@ class Repairing(Booking):
                     repair=repair,
                     proposed_by=proposed_by,
                 )
-                entries.append(Entry(stream, version + len(entries) + 1, event, identity, now, intake))
-        return entries
+                events.append(Said(event, identity, intake))
+        return events
 
     def _release_what_is_read_now(self, source: str, intakes: Sequence[Intake]) -> None:
         """Entries of bytes that are read in another way now: this reading posted what they hold, or waits itself."""
@@ -213,9 +212,11 @@ class Repairing(Booking):
         every = list(before)
         for at in range(0, len(every), RELEASES_AT_ONCE):
             some = every[at : at + RELEASES_AT_ONCE]
-            if entries := self._releases(source, {entry: before[entry] for entry in some}):
-                self._append(entries)
-            self.archive.quarantine.superseded(some)
+            releases = self._releases(source, {entry: before[entry] for entry in some})
+            with self._at_once():
+                self.archive.quarantine.superseded(some)
+                if releases:
+                    self._append_for(None, self._on_feed(source, releases))
 
     def _settle_reversals(self, source: str) -> list[RunResult]:
         """Releases reversals that wait for a posting that is stored now, as they came; the source is locked.
@@ -232,9 +233,10 @@ class Repairing(Booking):
                     entry = self._to_resolve(quarantined)
                     record = self.raw_of(entry)
                     if self._is_booked(source, record):
-                        self._append(self._releases(source, {entry.id: entry.intake}))
-                        self.archive.quarantine.resolved([entry.id], "released")
-                        self._certify_anew(source)
+                        releases = self._releases(source, {entry.id: entry.intake})
+                        with self._at_once():
+                            self.archive.quarantine.resolved([entry.id], "released")
+                            self._certify_anew(source, releases)
                     else:
                         self._checked_repair(entry, record)
                         results.append(self._release(entry, record, None))

@@ -8,6 +8,7 @@ from struct import pack, unpack_from
 from threading import Timer
 from typing import Any, Final
 from uuid import UUID
+from weakref import WeakSet
 
 import psycopg
 from psycopg import errors, pq, sql
@@ -63,7 +64,8 @@ class Recorder:
         self._role = None if as_login else writer_role(checked(schema))
         names = {"s": sql.Identifier(schema), "c": sql.SQL(_COLUMNS)}  # type: ignore[arg-type, unused-ignore]
         self._connection: Connection | None = None
-        self._prepared_on: psycopg.Connection[Any] | None = None
+        self._prepared_on: WeakSet[Connection] = WeakSet()
+        self._lent: Connection | None = None
         self.fence: Fence | None = None
         """Where one is set, appending raises Fenced once another holder has taken its lock."""
 
@@ -159,10 +161,10 @@ class Recorder:
         """
         connection, fence, name = self.connection(), self.fence, _APPEND
         libpq = connection.pgconn
-        if self._prepared_on is not connection:
+        if connection not in self._prepared_on:
             _checked(connection, libpq.prepare(_APPEND, self._append_events))
             _checked(connection, libpq.prepare(_APPEND_FENCED, self._append_events_fenced))
-            self._prepared_on = connection
+            self._prepared_on.add(connection)
         if fence is not None:
             fence.check()
             name, parameters = _APPEND_FENCED, [*parameters, fence.name.encode(), pack(">q", fence.epoch)]
@@ -229,6 +231,20 @@ class Recorder:
             seen[item.command.key] if result is None and item.command else _given(result)
             for item, result in zip(items, results, strict=True)
         ]
+
+    @contextmanager
+    def within(self, connection: Connection) -> Iterator[None]:
+        """What is appended meanwhile is part of the transaction that `connection` has open: stored with it, or not.
+
+        The connection acts as a role that may append. Append last: until the transaction ends, nobody else appends.
+        Where the connection is lost, appending raises StoreUnavailable, and nothing is stored.
+        """
+        arrays.register(connection)
+        self._lent = connection
+        try:
+            yield
+        finally:
+            self._lent = None
 
     # reading
 
@@ -316,7 +332,9 @@ class Recorder:
         return self._connection is not None
 
     def connection(self) -> Connection:
-        """The connection, opened where needed."""
+        """The connection, opened where needed; that of the caller's transaction within one."""
+        if self._lent is not None:
+            return self._lent
         if self._connection is None or self._connection.closed:
             connection = connect(
                 self._url, role=self._role, statement_seconds=self._statement_seconds, prepare_threshold=0
@@ -345,6 +363,8 @@ class Recorder:
             raise StoreUnavailable(str(error)) from error
 
     def _drop(self) -> None:
+        if self._lent is not None:
+            return  # it is the caller's, who ends his transaction
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
