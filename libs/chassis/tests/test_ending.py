@@ -1,10 +1,11 @@
 """Tasks whose outcome no longer matters end, whatever becomes of their cancellation."""
 
 import asyncio
+import threading
 from contextlib import suppress
 
 import pytest
-from chassis.ending import ended, together
+from chassis.ending import Threads, ended, together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,3 +83,36 @@ async def test_all_finish_their_work_when_they_are_told_to_stop():
     stopping.set()
     await running
     assert finished == [False, False]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_call_whose_caller_was_cancelled_is_waited_for_and_only_for_so_long(fails):
+    goes_on, begun, ends = threading.Event(), threading.Event(), []
+
+    def call():
+        begun.set()
+        goes_on.wait(60)
+        ends.append(1)
+        if fails:
+            raise ValueError
+
+    threads = Threads("test", 1)
+    callers = [asyncio.create_task(threads.run(call)) for _ in range(2)]
+    async with asyncio.timeout(60):
+        while not begun.is_set():  # noqa: ASYNC110 - a thread says it
+            await asyncio.sleep(0.001)
+        await ended(*callers)
+        assert not await threads.ended(0.001)
+        goes_on.set()
+        assert await threads.ended(60)
+    assert ends == [1], "what had not begun does not begin"
+    with pytest.raises(RuntimeError):
+        await threads.run(call)
+
+
+async def test_a_call_in_a_thread_returns_or_raises_to_its_caller():
+    threads = Threads("test", 2)
+    assert await threads.run(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await threads.run(divmod, 7, 0)
+    assert await threads.ended(60)

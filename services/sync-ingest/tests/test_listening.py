@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from chassis.write.store.appender import StoreOverloaded
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 from devservers.strangers import send_strange
 from psycopg import errors
+from sync_ingest.domain.identities import feed_id
 from sync_ingest.domain.sources import UNATTRIBUTED, SourceReserved
 from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
 from sync_ingest.opening import IngestPool, opened, opened_keys
@@ -510,6 +512,78 @@ def test_a_source_whose_window_cannot_be_closed_holds_no_other_back(pool, ingest
     assert len(ingest.certificates(west, None, 9)) == 1
     feed.close_windows()
     assert len(ingest.certificates(east, None, 9)) == 1
+
+
+async def test_each_batch_has_its_own_tries_whatever_failed_before_it(kafka_url, pool):
+    singly = []
+
+    class Broken(BranchFeed):
+        def book(self, messages):
+            raise ValueError("broken")
+
+        def book_singly(self, messages):
+            singly.append(messages)
+            return []
+
+    feed = Broken(pool.opened, default_source=None, window=WINDOW, now=Time().now)
+    role = FeedRole(feed, kafka_url, SystemClock(), Refusing())
+
+    def batch(partition, *offsets):
+        return [message(n, partition=partition)._replace(offset=n) for n in offsets]
+
+    first, second = batch(0, 5, 6), batch(1, 2)
+    for failing in (first, first, second, batch(0, 7), batch(0, 7), second):
+        with pytest.raises(ValueError, match="broken"):
+            await role._book(failing)
+    assert singly == []
+    again = [*batch(1, 2, 3), *batch(0, 4)]
+    await role._book(again)
+    assert singly == [again], "what failed twice fails a third time, in whatever batch it comes again"
+    for _ in range(2):
+        with pytest.raises(ValueError, match="broken"):
+            await role._book(second)
+    await role._publisher.close()
+
+
+async def test_what_a_window_works_with_is_closed_after_it(kafka_url, pool):
+    inside, goes_on, happened = threading.Event(), threading.Event(), []
+
+    @contextmanager
+    def opened_slowly():
+        with pool.opened() as running:
+            inside.set()
+            goes_on.wait(SECONDS_MAX)
+            happened.append("the window ended")
+            yield running
+
+    time, stopping = Time(), asyncio.Event()
+    feed = BranchFeed(opened_slowly, default_source=None, window=WINDOW, now=time.now)
+    closing = partial(happened.append, "closed")
+    role = FeedRole(feed, kafka_url, SystemClock(), Refusing(), close=closing)
+    time.at += WINDOW
+    task = asyncio.create_task(role.run(stopping))
+    await until(inside.is_set)
+    stopping.set()
+    await asyncio.wait({task}, timeout=1)
+    goes_on.set()
+    await asyncio.wait_for(task, SECONDS_MAX)
+    assert happened == ["the window ended", "closed"]
+
+
+def test_what_is_in_use_when_its_pool_closes_is_closed_when_it_comes_back(postgres_url, data, source):
+    pool = IngestPool(SyncIngestSettings(postgres_url=postgres_url, data=data))
+    with pool.opened():
+        pass
+    with pool.opened() as used, pool.opened() as other:
+        pool.close()
+        assert used.ledger.digest_keys([feed_id(source)]), "the keys are open"
+        with pool.opened() as later:
+            assert later.ledger.head_position() >= 0
+    assert [each.archive._db.connection.closed for each in (used, other, later)] == [True, True, False]
+    assert used.ledger._keys._connection is None
+    pool.close()
+    assert later.archive._db.connection.closed
+    assert later.ledger._keys._connection is None
 
 
 class Unreadable:

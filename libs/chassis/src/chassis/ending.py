@@ -1,8 +1,12 @@
-"""Tasks that run and end together, and the ending of tasks whose outcome no longer matters."""
+"""Tasks that run and end together, and the ending of what nobody waits for any more: tasks, and calls in threads."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, Final, TypeVar
+
+Value = TypeVar("Value")
 
 CANCELLED_AGAIN_SECONDS: Final = 5.0
 
@@ -46,3 +50,33 @@ async def together(
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+class Threads:
+    """Blocking calls of a role, in threads of its own. A call goes on when the task that waits for it is cancelled.
+
+    Whoever closes what the calls use waits for their end first.
+    """
+
+    def __init__(self, name: str, threads_max: int) -> None:
+        self._executor = ThreadPoolExecutor(threads_max, thread_name_prefix=name)
+        self._calls: set[Future[Any]] = set()
+
+    async def run(self, call: Callable[..., Value], *arguments: Any) -> Value:
+        """As `asyncio.to_thread`. Raises RuntimeError after `ended`."""
+        future = self._executor.submit(copy_context().run, call, *arguments)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        return await asyncio.wrap_future(future)
+
+    async def ended(self, seconds_max: float) -> bool:
+        """Waits for the calls that go on, and lets no other begin. Returns whether all have ended in time."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        calls = [asyncio.wrap_future(call) for call in list(self._calls)]
+        if not calls:
+            return True
+        done, left = await asyncio.wait(calls, timeout=seconds_max)
+        for call in done:
+            if not call.cancelled():
+                call.exception()
+        return not left

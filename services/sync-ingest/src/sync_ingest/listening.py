@@ -6,7 +6,7 @@ identities, and adds nothing.
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from io import BytesIO
@@ -16,9 +16,16 @@ import msgspec
 import structlog
 from chassis.clock import Clock
 from chassis.connections.transient import LOST, why
-from chassis.ending import ended
+from chassis.ending import Threads, ended
 from chassis.messaging.dead_letters import TRIES_MAX, Custody, DeadLetters
-from chassis.messaging.transport import Consumer, Header, KafkaPublisher, Record, ensure_topics
+from chassis.messaging.transport import (
+    HANDLED_SECONDS_MAX,
+    Consumer,
+    Header,
+    KafkaPublisher,
+    Record,
+    ensure_topics,
+)
 from chassis.observability.metrics import DEAD_LETTERS, LAG_EVENTS
 from chassis.observability.telemetry import places as places_of
 from chassis.read.parking import is_of_the_record
@@ -35,6 +42,8 @@ CONTEXT: Final = "corebank"
 TOPIC: Final = COREBANK_POSTINGS.name
 BATCH_MESSAGES_MAX: Final = 2_000
 WINDOW_LOOK_SECONDS: Final = 1.0
+THREADS_MAX: Final = 2
+"""One books, another one closes windows."""
 SOURCE_HEADER: Final = "source"
 TRACE_HEADER: Final = "traceparent"
 
@@ -227,7 +236,9 @@ class FeedRole:
         self._close = close
         self._clock = clock
         self._windows_failing: str | None = None
-        self._tries = 0
+        self._threads = Threads(GROUP, THREADS_MAX)
+        self._tried: dict[int, tuple[int, int]] = {}
+        """By partition: the place from which a batch failed last, and how often."""
         self._publisher = KafkaPublisher(kafka_url, client_id=GROUP)
         self._letters = DeadLetters(GROUP, self._publisher, clock, custody=custody)
         self._consumer = Consumer(
@@ -248,6 +259,8 @@ class FeedRole:
             await self._consumer.run(stopping)
         finally:
             await ended(windows)
+            if not await self._threads.ended(HANDLED_SECONDS_MAX):
+                _log.warning("a call goes on; what it uses is closed after it", seconds=HANDLED_SECONDS_MAX)
             await self._publisher.close()
             await asyncio.to_thread(self._close)
 
@@ -265,25 +278,33 @@ class FeedRole:
         return sum((await self._consumer.lag()).values())
 
     async def _book(self, records: Sequence[Record]) -> None:
+        begins = _begins(records)
         try:
-            await asyncio.to_thread(self._feed.book, records)
+            await self._threads.run(self._feed.book, records)
         except Exception as error:
             if not is_of_the_record(error):
                 raise
-            self._tries += 1
-            if self._tries < TRIES_MAX:
+            if self._failed(begins) < TRIES_MAX:
                 raise
-            poison = await asyncio.to_thread(self._feed.book_singly, records)
+            poison = await self._threads.run(self._feed.book_singly, records)
             await self._letters.write(poison)
             for record, reason in poison:
                 _log.error("message not booked", partition=record.partition, reason=reason)
-        self._tries = 0
+        for partition in begins:
+            self._tried.pop(partition, None)
+
+    def _failed(self, begins: Mapping[int, int]) -> int:
+        """Counts a failure of a batch; how often what it begins with has failed. It may come again in another batch."""
+        before = [tries for partition, (at, tries) in self._tried.items() if begins.get(partition) == at]
+        tries = 1 + max(before, default=0)
+        self._tried |= {partition: (offset, tries) for partition, offset in begins.items()}
+        return tries
 
     async def _close_windows(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             # Whatever fails is said and tried again: nobody would notice that this task has ended.
             try:
-                await asyncio.to_thread(self._feed.close_windows)
+                await self._threads.run(self._feed.close_windows)
             except Exception as error:  # noqa: BLE001
                 if self._windows_failing != why(error):
                     _log.error("window not certified", reason=why(error), where=places_of(error, 1))
@@ -293,3 +314,12 @@ class FeedRole:
             DEAD_LETTERS.labels(GROUP).set(self._letters.written)
             LAG_EVENTS.labels(GROUP, CONTEXT).set(await self.lag())
             await self._clock.sleep(WINDOW_LOOK_SECONDS)
+
+
+def _begins(records: Sequence[Record]) -> dict[int, int]:
+    """The first offset of each partition of a batch."""
+    found: dict[int, int] = {}
+    for record in records:
+        offset = record.offset or 0
+        found[record.partition] = min(offset, found.get(record.partition, offset))
+    return found

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Lock
-from typing import Final
+from typing import Final, NamedTuple
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.migrating import require
@@ -73,14 +73,45 @@ def opened(
         )
 
 
+class _SharedKeys:
+    """The keys of a process, closed when the last who uses them has let them go."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self.keys = keys
+        self._users = 1
+        self._lock = Lock()
+
+    def taken(self) -> "_SharedKeys":
+        """The same for one more user."""
+        with self._lock:
+            self._users += 1
+        return self
+
+    def let_go(self) -> None:
+        """One user less."""
+        with self._lock:
+            self._users -= 1
+            last = not self._users
+        if last:
+            self.keys.close()
+
+
+class _Kept(NamedTuple):
+    """An ingest with what it is opened over."""
+
+    stack: ExitStack
+    ingest: Ingest
+    shared: _SharedKeys
+
+
 class IngestPool:
     """Ingests for the threads of one process: opened when needed, kept while they work, dropped after an error."""
 
     def __init__(self, settings: SyncIngestSettings) -> None:
         self._settings = settings
-        self._idle: deque[tuple[ExitStack, Ingest]] = deque()
+        self._idle: deque[_Kept] = deque()
         self._lock = Lock()
-        self._keys: KeyRing | None = None
+        self._shared: _SharedKeys | None = None
 
     def look(self) -> None:
         """Looks whether a run could begin; raises where none could."""
@@ -90,53 +121,55 @@ class IngestPool:
     @contextmanager
     def opened(self) -> Iterator[Ingest]:
         """One that nobody else uses."""
-        stack, ingest = self._taken()
-        ingest.acting = ITSELF
+        used = self._taken()
+        used.ingest.acting = ITSELF
         try:
-            yield ingest
+            yield used.ingest
         except Refusal:
-            self._kept(stack, ingest)
+            self._keep(used)
             raise
         except BaseException:
-            stack.close()
+            used.stack.close()
             raise
         else:
-            self._kept(stack, ingest)
+            self._keep(used)
 
     def close(self) -> None:
-        """Lets the idle ones go."""
+        """Lets the idle ones go. Another thread may be at work with one still: that goes when it comes back."""
         with self._lock:
             idle, self._idle = self._idle, deque()
-            keys, self._keys = self._keys, None
-        for stack, _ in idle:
-            stack.close()
-        if keys is not None:
-            keys.close()
+            shared, self._shared = self._shared, None
+        for kept in idle:
+            kept.stack.close()
+        if shared is not None:
+            shared.let_go()
 
-    def _taken(self) -> tuple[ExitStack, Ingest]:
+    def _taken(self) -> _Kept:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
+        shared = self._shared_keys()
         with ExitStack() as stack:
-            ingest = stack.enter_context(opened(self._settings, ready=True, keys=self._shared_keys()))
-            return stack.pop_all(), ingest
+            stack.callback(shared.let_go)
+            ingest = stack.enter_context(opened(self._settings, ready=True, keys=shared.keys))
+            return _Kept(stack.pop_all(), ingest, shared)
 
-    def _shared_keys(self) -> KeyRing:
+    def _shared_keys(self) -> _SharedKeys:
         """The keys of the process; the tables are asked for before the first of all.
 
         The key file is read each time: a process that could not start again says so before it has to.
         """
         with self._lock:
-            if self._keys is None:
+            if self._shared is None:
                 require(self._settings.postgres_url, TABLES)
-                self._keys = opened_keys(self._settings, SystemClock())
+                self._shared = _SharedKeys(opened_keys(self._settings, SystemClock()))
             else:
                 FileKeyEncryption.at(self._settings.key_encryption_file)
-            return self._keys
+            return self._shared.taken()
 
-    def _kept(self, stack: ExitStack, ingest: Ingest) -> None:
+    def _keep(self, used: _Kept) -> None:
         with self._lock:
-            if len(self._idle) < IDLE_MAX:
-                self._idle.append((stack, ingest))
+            if used.shared is self._shared and len(self._idle) < IDLE_MAX:
+                self._idle.append(used)
                 return
-        stack.close()
+        used.stack.close()

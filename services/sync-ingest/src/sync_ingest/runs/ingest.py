@@ -136,11 +136,8 @@ class Ingest(Running):
         amounts_minor: dict[str, int],
         command: Command | None,
     ) -> Proposal:
-        repair, now = repair_id(self.ids, entry.source, entry.id, repaired), self.now()
+        repair = repair_id(self.ids, entry.source, entry.id, repaired)
         sealed = self.vault.seal_bytes(feed_id(entry.source), f"proposal|{repair}", repaired)
-        reason = worded(self.acting.reason or "")
-        by, behalf = self.acting.actor, self.acting.on_behalf_of
-        proposal = Proposal(entry.id, repair, sealed, records, amounts_minor, by, reason, now, behalf)
         event = RepairProposed(
             source=entry.source,
             quarantine=entry.id,
@@ -149,6 +146,17 @@ class Ingest(Running):
             amounts_minor=amounts_minor,
         )
         entries = self._on_feed(entry.source, [Said(event, None, entry.intake)])
+        proposal = Proposal(
+            entry.id,
+            repair,
+            sealed,
+            records,
+            amounts_minor,
+            self.acting.actor,
+            worded(self.acting.reason or ""),
+            entries[0].effective_at,
+            self.acting.on_behalf_of,
+        )
         with self._at_once():
             self.archive.quarantine.propose(proposal)
             self._append_for(command, entries)
