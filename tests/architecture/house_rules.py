@@ -98,6 +98,24 @@ OUR_PACKAGES = frozenset(
     {"tests", *(path.parent.name for folder in SOURCE_ROOTS for path in ROOT.glob(f"{folder}/*/__init__.py"))}
 )
 _PATCHES = frozenset({"setattr", "delattr"})
+QUOTES_DATA = frozenset(
+    [
+        "BaseException",
+        "Exception",
+        "KeyError",
+        "LookupError",
+        "TypeError",
+        "AttributeError",
+        "AssertionError",
+        "psycopg.Error",
+        "DatabaseError",
+        "DataError",
+        "IntegrityError",
+        "UniqueViolation",
+        "BSONError",
+    ]
+)
+"""Errors whose text may be what they failed on."""
 QUEUES = frozenset({"Queue", "LifoQueue", "PriorityQueue"})
 
 
@@ -318,6 +336,28 @@ def no_swallowed_failure(source: Source) -> Findings:
             isinstance(n, ast.Raise) for n in ast.walk(node)
         ):
             yield node.lineno, "BaseException caught and not raised again"
+
+
+@rule
+def an_error_that_may_quote_data_is_told_by_its_reason(source: Source) -> Findings:
+    """No text of an error that may quote a key, a value or a row; `reason_of` and `why` know what may be told."""
+    if source.package == "devservers":
+        return
+    for handler in ast.walk(source.tree):
+        if not isinstance(handler, ast.ExceptHandler) or handler.name is None or handler.type is None:
+            continue
+        caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        if not any({dotted(each), dotted(each).rpartition(".")[2]} & QUOTES_DATA for each in caught):
+            continue
+        for node in ast.walk(handler):
+            if isinstance(node, ast.FormattedValue):
+                told = [node.value]
+            elif isinstance(node, ast.Call) and dotted(node.func) in {"str", "repr"}:
+                told = node.args
+            else:
+                continue
+            if any(isinstance(each, ast.Name) and each.id == handler.name for each in told):
+                yield node.lineno, f"the text of {handler.name!r}"
 
 
 @rule

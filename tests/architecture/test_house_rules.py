@@ -43,6 +43,18 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("libs/chassis/src/chassis/x.py", "print('here')", "log('here')"),
         ("services/customer/src/customer/app.py", "print('here')", "printer('here')"),
     ],
+    "an-error-that-may-quote-data-is-told-by-its-reason": [
+        (
+            "libs/chassis/src/chassis/x.py",
+            "try:\n    f()\nexcept KeyError as error:\n    log(f'{error}')",
+            "try:\n    f()\nexcept KeyError as error:\n    log(f'{reason_of(error)}')",
+        ),
+        (
+            "services/customer/src/customer/x.py",
+            "try:\n    f()\nexcept (OSError, psycopg.Error) as error:\n    keep(str(error))",
+            "try:\n    f()\nexcept (OSError, psycopg.Error) as error:\n    keep(why(error))",
+        ),
+    ],
     "stored-names-are-kebab-case": [
         (
             "services/customer/src/customer/x.py",

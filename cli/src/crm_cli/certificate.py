@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
-from chassis.connections.transient import LOST, Transient
+from chassis.connections.transient import LOST, Transient, why
 from chassis.write.deciding import Refusal
 from sync_ingest.opening import opened
 from sync_ingest.reporting import certificate_of, masked_number
@@ -111,7 +111,7 @@ def _running(token: str | None = None, reason: str | None = None) -> Iterator[In
     except Refusal as refusal:
         _fail(f"{refusal.title}: {refusal}")
     except LOST as lost:
-        _fail(f"the database does not answer: {lost}")
+        _fail(f"the database does not answer: {why(lost)}")
     except Transient as error:
         _fail(str(error))
 

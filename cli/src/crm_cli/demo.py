@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from chassis.connections.transient import LOST
+from chassis.connections.transient import LOST, why
 from chassis.write.deciding import Refusal
 from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
@@ -53,7 +53,7 @@ def demo(
     except Refusal as refusal:
         failed("demo", f"{refusal.title}: {refusal}")
     except LOST as lost:
-        failed("demo", f"the database does not answer: {lost}")
+        failed("demo", f"the database does not answer: {why(lost)}")
     print(
         json.dumps(result, ensure_ascii=False)
         if as_json

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from chassis.connections.transient import LOST, Transient
+from chassis.connections.transient import LOST, Transient, why
 from chassis.write.deciding import Refusal
 from sync_ingest.adapters.registry import FORMATS
 from sync_ingest.enduring import enduring
@@ -78,7 +78,7 @@ def ingest(
         _fail(f"{refusal.title}: {refusal}")
     except LOST as lost:
         _fail(
-            f"the database does not answer; what was stored stays, and a later run goes on from there: {lost}"
+            f"the database does not answer; what was stored stays, and a later run goes on from there: {why(lost)}"
         )
     except Transient as error:
         _fail(str(error))
@@ -90,8 +90,8 @@ def ingest(
         values = result_of(result)
         _show(values | ({"files": files.shown()} if as_json else {}), as_json=as_json)
         if values["reasons"]:
-            why = ", ".join(values["reasons"])
-            print(f"crm ingest: {values['certificate']}: {why}", file=sys.stderr)
+            reasons = ", ".join(values["reasons"])
+            print(f"crm ingest: {values['certificate']}: {reasons}", file=sys.stderr)
         raise typer.Exit(code=RED if values["certificate"] == "RED" else OK)
 
 

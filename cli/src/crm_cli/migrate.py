@@ -9,6 +9,7 @@ import typer
 from chassis.connections.migrating import MigrationBlocked
 from chassis.connections.postgres import connect
 from chassis.connections.settings import KEYS_DATABASE, Settings
+from chassis.connections.transient import why
 from chassis.process.roles import migrate_databases
 from chassis.service import services
 from psycopg import sql
@@ -42,7 +43,7 @@ def migrate(as_json: Json = False) -> None:
     try:
         done = migrated(settings(), lambda line: print(line, file=sys.stderr))
     except (MigrationBlocked, psycopg.Error) as error:
-        failed("migrate", str(error))
+        failed("migrate", why(error))
     answer({"steps": done}, f"{done} steps were run" if done else "nothing is to be done", as_json=as_json)
 
 

@@ -2,7 +2,7 @@
 
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
-from chassis.connections.transient import StoreUnavailable
+from chassis.connections.transient import StoreUnavailable, why
 from chassis.write.operations import OperatorActed, note_operation
 from chassis.write.store import Recorder
 from contracts.roles import ADMINISTRATOR, OPERATOR
@@ -27,6 +27,6 @@ def noted(
     try:
         note_operation(recorder, catalogue(), CONTEXT, OperatorActed(action, target), context)
     except StoreUnavailable as error:
-        failed(command, f"who does it cannot be stored, so it is not done: {error}")
+        failed(command, f"who does it cannot be stored, so it is not done: {why(error)}")
     finally:
         recorder.close()

@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
+from chassis.connections.transient import why
 from chassis.messaging.delivered import Stream
 from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.checkpoints import Parked, Wanted
@@ -165,7 +166,7 @@ def _asked(ask: Callable[[tuple[Mongo, Mongo]], Awaitable[T]]) -> T:
     try:
         return asyncio.run(answered())
     except DocumentsUnavailable as error:
-        print(f"crm parked: MongoDB does not answer: {error}", file=sys.stderr)
+        print(f"crm parked: MongoDB does not answer: {why(error)}", file=sys.stderr)
         raise typer.Exit(code=2) from error
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
-from chassis.connections.transient import LOST, Transient
+from chassis.connections.transient import LOST, Transient, why
 from chassis.write.deciding import Refusal
 from sync_ingest.archive.quarantine import Proposal
 from sync_ingest.domain.identities import QuarantineId
@@ -158,7 +158,7 @@ def _running(
     except Refusal as refusal:
         _fail(f"{refusal.title}: {refusal}")
     except LOST as lost:
-        _fail(f"the database does not answer: {lost}")
+        _fail(f"the database does not answer: {why(lost)}")
     except Transient as error:
         _fail(str(error))
 

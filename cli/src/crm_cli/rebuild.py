@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
+from chassis.connections.transient import why
 from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import KafkaPublisher, TopicDiffers
 from chassis.read.generations import Generations
@@ -61,7 +62,7 @@ def rebuild_view(
     except TopicDiffers as error:
         _fail(str(error))
     except ConnectionError as error:
-        _fail(f"a server does not answer: {error}")
+        _fail(f"a server does not answer: {why(error)}")
     print(json.dumps(result_of(result)) if as_json else _readable(result))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final, NoReturn
 
 import psycopg
 import typer
-from chassis.connections.transient import StoreUnavailable
+from chassis.connections.transient import StoreUnavailable, why
 from chassis.write.catalogue import UnknownEvent
 from chassis.write.events import StoredEvent
 from chassis.write.store.library import application
@@ -109,7 +109,7 @@ def replay(
     except UnknownEvent as error:
         _fail(str(error))
     except (StoreUnavailable, PersistenceError, psycopg.Error) as error:
-        _fail(f"the store of {context} cannot be read: {error}")
+        _fail(f"the store of {context} cannot be read: {why(error)}")
     finally:
         store.close()
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import psycopg
 import typer
+from chassis.connections.transient import why
 from chassis.relay.operating import republish as set_back
 
 from crm_cli.answers import Json, answer
@@ -30,7 +31,7 @@ def republish(
     try:
         reached = set_back(settings().postgres_url, CONTEXTS[context].schema, context, first)
     except psycopg.Error as error:
-        failed("republish", str(error))
+        failed("republish", why(error))
     answer(
         {"context": context, "first": first, "last": reached},
         f"the relay of {context} publishes positions {first} to {reached} again; `crm status` says how far it is",

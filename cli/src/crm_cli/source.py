@@ -5,7 +5,7 @@ import sys
 from typing import Annotated, Final, NoReturn
 
 import typer
-from chassis.connections.transient import LOST, Transient
+from chassis.connections.transient import LOST, Transient, why
 from chassis.write.deciding import Refusal
 from sync_ingest.opening import opened
 
@@ -44,7 +44,7 @@ def schedule(
     except Refusal as refusal:
         _fail(f"{refusal.title}: {refusal}")
     except LOST as lost:
-        _fail(f"the database does not answer: {lost}")
+        _fail(f"the database does not answer: {why(lost)}")
     except Transient as error:
         _fail(str(error))
     answer(

@@ -15,6 +15,7 @@ import typer
 from chassis.clock import SystemClock
 from chassis.connections.postgres import connect
 from chassis.connections.settings import Settings
+from chassis.connections.transient import why
 from chassis.messaging.transport import BrokerUnavailable, Partition, group_lag, held_records
 from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.documents import DocumentsUnavailable
@@ -32,7 +33,6 @@ from crm_cli.exits import WRONG
 from crm_cli.running import ingest_settings
 
 OUTBOX_COUNTED_MAX: Final = 1_000_000
-PROBLEM_CHARACTERS_MAX: Final = 300
 _FEED_CONTEXT: Final = "ingest"
 """The dead-letter topic of records that are not events of ours."""
 
@@ -133,7 +133,7 @@ async def _remembered(problems: list[str], answer: Awaitable[Status]) -> Status:
     try:
         return await answer
     except DocumentsUnavailable as error:
-        problems.append(f"MongoDB: {' '.join(str(error).split())[:PROBLEM_CHARACTERS_MAX]}")
+        problems.append(f"MongoDB: {why(error)}")
         return {}
 
 
@@ -173,7 +173,7 @@ async def gathered(settings: SyncIngestSettings) -> Status:
         try:
             contexts[name] = await asyncio.to_thread(context_status, settings.postgres_url, context, now)
         except psycopg.Error as error:
-            problems.append(f"PostgreSQL, {name}: {' '.join(str(error).split())}")
+            problems.append(f"PostgreSQL, {name}: {why(error)}")
             contexts[name] = {}
     sources = await _sources(settings, problems)
     groups = await readers(settings, problems)
@@ -215,7 +215,7 @@ async def _sources(settings: SyncIngestSettings, problems: list[str]) -> dict[st
     except psycopg.errors.UndefinedTable:
         return {}  # nothing was migrated yet, which the contexts show
     except psycopg.Error as error:
-        problems.append(f"PostgreSQL, ingest: {' '.join(str(error).split())}")
+        problems.append(f"PostgreSQL, ingest: {why(error)}")
         return {}
     return {
         each.source: {
@@ -242,7 +242,7 @@ async def _unlinked(settings: SyncIngestSettings, problems: list[str]) -> int | 
         return await unlinked_accounts(mongo, clock, lambda: clock.now().astimezone(zone).date())
     except DocumentsUnavailable as error:
         if "not built yet" not in str(error):
-            problems.append(f"MongoDB: {' '.join(str(error).split())[:PROBLEM_CHARACTERS_MAX]}")
+            problems.append(f"MongoDB: {why(error)}")
         return None
     finally:
         await mongo.close()

@@ -33,7 +33,7 @@ def unlinked(
     try:
         found, complete = asyncio.run(waiting(customer_settings(), source, limit))
     except DocumentsUnavailable as error:
-        failed("unlinked", f"MongoDB does not answer: {error}")
+        failed("unlinked", f"MongoDB does not answer: {why(error)}")
     except TRANSIENT as error:
         failed("unlinked", why(error))
     answer(

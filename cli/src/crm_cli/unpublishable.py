@@ -5,6 +5,7 @@ from uuid import UUID
 
 import psycopg
 import typer
+from chassis.connections.transient import why
 from chassis.relay.operating import held_of, try_again
 
 from crm_cli.answers import Json, answer
@@ -25,7 +26,7 @@ def listed(context: Named, as_json: Json = False) -> None:
     try:
         found = held_of(settings().postgres_url, _schema(context))
     except psycopg.Error as error:
-        failed("unpublishable", str(error))
+        failed("unpublishable", why(error))
     lines = [
         f"{one.subject}  position {one.position}  {one.name} version {one.version}: {one.reason}"
         f"{'  (to be tried again)' if one.again else ''}"
@@ -54,7 +55,7 @@ def retried(
     try:
         count = try_again(settings().postgres_url, schema, subject)
     except psycopg.Error as error:
-        failed("unpublishable", str(error))
+        failed("unpublishable", why(error))
     answer({"subjects": count}, f"{count} subjects are tried again", as_json=as_json)
 
 

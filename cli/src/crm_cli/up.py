@@ -474,7 +474,7 @@ def prepare(environment: Mapping[str, str], say: Callable[[str], None]) -> bool:
     import psycopg
     from chassis.connections.migrating import MigrationBlocked
     from chassis.connections.settings import complaint
-    from chassis.connections.transient import StoreUnavailable
+    from chassis.connections.transient import StoreUnavailable, why
     from chassis.messaging.transport import ensure_topics
     from chassis.write.store import Recorder
     from contracts.topics import TOPICS
@@ -495,7 +495,7 @@ def prepare(environment: Mapping[str, str], say: Callable[[str], None]) -> bool:
     except ValidationError as error:
         raise UpFailed(complaint(error)) from error
     except (psycopg.Error, StoreUnavailable, MigrationBlocked, OSError) as error:
-        raise UpFailed(f"the stores cannot be prepared: {error}") from error
+        raise UpFailed(f"the stores cannot be prepared: {why(error)}") from error
     return empty
 
 

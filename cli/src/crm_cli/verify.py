@@ -9,7 +9,7 @@ import psycopg
 import typer
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
-from chassis.connections.transient import StoreUnavailable
+from chassis.connections.transient import StoreUnavailable, why
 from chassis.messaging.transport import BrokerUnavailable, group_lag
 from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.documents import DocumentsUnavailable
@@ -203,7 +203,7 @@ def verify(
         DocumentsUnavailable,
         WorkerLost,
     ) as error:
-        print(f"crm verify: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"crm verify: {why(error)}", file=sys.stderr)
         raise typer.Exit(code=USAGE) from None
     report.figures["seconds"] = round(clock.monotonic() - began, 3)
     print(json.dumps(report.as_json()) if as_json else report.readable())

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 from chassis.messaging.delivered import Delivered, Stream
+from chassis.observability.reasons import reason_of
 from chassis.read.documents import (
     GONE,
     ID,
@@ -101,7 +102,9 @@ class Fold:
                 try:
                     self._fold(event)
                 except Exception as error:  # noqa: BLE001 - whatever a view raises, it is what is wrong
-                    self._report.broken("I4", f"{self.view.name}: {event!r} cannot be folded: {error!r}")
+                    self._report.broken(
+                        "I4", f"{self.view.name}: {event!r} cannot be folded: {reason_of(error)}"
+                    )
         for collection, documents in self._inserted.items():
             if len(documents) >= LOOKED_UP_AT_ONCE:
                 await self._look_up(collection)

@@ -32,7 +32,9 @@ _CACHED_MAX: Final = 4096
 
 
 class EnvelopeInvalid(ValueError):
-    """The headers are not those of an event of ours: what is missing or wrong."""
+    """The headers are not those of an event of ours: what is missing or wrong, in words that quote no header."""
+
+    own_words = True
 
 
 @dataclass(frozen=True, slots=True)

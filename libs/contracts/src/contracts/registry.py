@@ -1,5 +1,6 @@
 """Every public event by type and version."""
 
+import re
 from importlib import import_module
 from typing import Any, ClassVar, Final, Protocol
 
@@ -27,11 +28,14 @@ class PublicEvent(Protocol):
 class TypeUnknown(LookupError):
     """No public event has this type and version: the reader is older than the writer, or it is not ours."""
 
+    own_words = True
+
 
 BY_CONTEXT: Final[dict[str, tuple[type[PublicEvent], ...]]] = {
     context: import_module(f"contracts.{context}").EVENTS for context in CONTEXTS
 }
 
+_NAME: Final = re.compile(r"[a-z]+(\.[a-z-]+)+", re.ASCII)
 _MODELS: Final = {
     (event.TYPE, event.VERSION): (context, event)
     for context, events in BY_CONTEXT.items()
@@ -53,4 +57,5 @@ def _entry(name: str, version: int) -> tuple[str, type[PublicEvent]]:
     try:
         return _MODELS[name, version]
     except KeyError:
-        raise TypeUnknown(f"no public event {name} version {version}") from None
+        told = name if _NAME.fullmatch(name) else "of that name"  # others may have written anything there
+        raise TypeUnknown(f"no public event {told} version {version}") from None

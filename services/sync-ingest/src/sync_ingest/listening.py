@@ -27,6 +27,7 @@ from chassis.messaging.transport import (
     ensure_topics,
 )
 from chassis.observability.metrics import DEAD_LETTERS, LAG_EVENTS
+from chassis.observability.reasons import reason_of
 from chassis.observability.telemetry import places as places_of
 from chassis.read.parking import is_of_the_record
 from contracts.topics import COREBANK_POSTINGS, dead_letters
@@ -175,9 +176,7 @@ class BranchFeed:
             except Exception as error:
                 if not is_of_the_record(error):
                     raise
-                # Not its text: it may hold what stands in the message.
-                places = ", ".join(places_of(error, 1))
-                poison.append((message, f"{type(error).__name__} at {places}"))
+                poison.append((message, reason_of(error)))
         return poison
 
     def close_windows(self) -> list[RunResult]:

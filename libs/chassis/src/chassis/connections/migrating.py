@@ -80,6 +80,8 @@ class SchemaBehind(ConnectionError):
 class MigrationBlocked(Exception):
     """A table stayed in use, or another migration went on, for the whole time of waiting."""
 
+    own_words = True
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -329,7 +331,7 @@ def _run(
                 )
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
             if turn == tries_max:
-                raise MigrationBlocked(f"{module}, step {version}: a table is in use: {error}") from error
+                raise MigrationBlocked(f"{module}, step {version}: a table is in use") from error
             said(f"{module}, step {version}: a table is in use; tried again in {PAUSE_SECONDS:g} s")
             connection.execute("select pg_sleep(%s)", (PAUSE_SECONDS,))
         else:

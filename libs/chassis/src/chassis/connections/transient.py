@@ -4,7 +4,7 @@ A consumer or role that meets one stops, reports the reason, commits nothing and
 never parks a subject, writes a dead letter, sets an intake aside or ends a process.
 """
 
-from typing import Final
+from typing import ClassVar, Final
 
 import psycopg
 from psycopg import errors
@@ -14,6 +14,9 @@ WHY_CHARACTERS_MAX: Final = 200
 
 class Transient(Exception):
     """Base of our own transient errors, which no driver raises."""
+
+    own_words: ClassVar[bool] = True
+    """The text is our own and quotes nothing that was read. Errors that are not transient may say so too."""
 
 
 class ServerLost(Transient):
@@ -73,11 +76,18 @@ def is_transient(error: BaseException) -> bool:
 
 
 def why(error: BaseException) -> str:
-    """An error in one line for health and logs: its class, and the text of a transient error."""
+    """An error in one line for health and logs: its class, and its text where that is known to be harmless.
+
+    It is the text of a transient error, and of a class with `own_words`. Of a database's other errors it is the names
+    of table, column and constraint: the text may quote the row. Any other error may quote what it failed on.
+    """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     name = type(error).__name__
-    if not is_transient(error):
+    if isinstance(error, psycopg.Error) and not is_transient(error):
+        about = error.diag.table_name, error.diag.column_name, error.diag.constraint_name
+        return ": ".join([name, *([", ".join(filter(None, about))] if any(about) else [])])
+    if not is_transient(error) and not getattr(error, "own_words", False):
         return name
     first = next(iter(str(error).splitlines()), "")[:WHY_CHARACTERS_MAX]
     return f"{name}: {first}" if first else name

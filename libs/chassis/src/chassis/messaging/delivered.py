@@ -5,6 +5,7 @@ checked against the schema of its contract and stays JSON: ids and dates are tex
 sealed.
 """
 
+import re
 import typing
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -47,6 +48,12 @@ from chassis.messaging.transport import Record
 SUBJECTS_CACHED_MAX: Final = 65_536
 INSTANTS_CACHED_MAX: Final = 4_096
 """Events of one batch were recorded at one instant."""
+_FAULT: Final = re.compile(
+    r"^(Input data was truncated|JSON is malformed|Expected `[\w |]+`, got `\w+`|Object missing required field `\w+`)",
+    re.ASCII,
+)
+_PLACE: Final = re.compile(r"at `(key in )?[$\w.\[\]]+`$", re.ASCII)
+"""What of a decoder's message may be told: other messages quote the value. It tells no key of data as a place."""
 _WATERMARK: Final = WATERMARK.encode()
 _TEXT: Final = frozenset({UUID, date, datetime})
 
@@ -56,7 +63,9 @@ Stream = tuple[str, UUID]
 
 
 class BodyInvalid(ValueError):
-    """The body of an event does not match its contract."""
+    """The body of an event does not match its contract: which one, and where, without the value."""
+
+    own_words = True
 
 
 class Delivered:
@@ -216,7 +225,8 @@ def read_body(name: str, version: int, value: bytes) -> dict[str, Any]:
     try:
         return _decoder(name, version).decode(value)
     except msgspec.DecodeError as error:
-        raise BodyInvalid(f"{name} {version}: {error}") from error
+        found = [each[0] for kind in (_FAULT, _PLACE) if (each := kind.search(str(error)))]
+        raise BodyInvalid(f"{name} {version}: {' '.join(found)}") from error
 
 
 @lru_cache(maxsize=1024)

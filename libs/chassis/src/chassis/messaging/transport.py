@@ -128,7 +128,7 @@ class KafkaPublisher(Publisher):
             )
         except (KafkaError, OSError, AssertionError) as error:
             await self._drop(producer)
-            raise PublishFailed(f"{type(error).__name__}: {error}") from error
+            raise PublishFailed(why(error)) from error
         except asyncio.CancelledError:
             await self._drop(producer)
             raise

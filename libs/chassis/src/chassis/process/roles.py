@@ -324,7 +324,7 @@ def _migrate(service: str, tables: Sequence[Tables], settings: Settings) -> int:
     try:
         done = migrate_databases(settings, tables, said)
     except (MigrationBlocked, psycopg.Error) as error:
-        sys.stderr.write(f"{service} migrate: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"{service} migrate: {why(error)}\n")
         return 1
     sys.stdout.write(f"{service} migrate: {done} steps were run\n")
     return 0

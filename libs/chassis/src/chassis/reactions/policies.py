@@ -193,8 +193,7 @@ class Reactor:
             if not is_of_the_record(error):
                 raise
             # Not the error's text: unlike a view, a policy may have opened personal values.
-            places = telemetry.places(error, 1)
-            raise PoisonEvent(f"{type(error).__qualname__} at {', '.join(places)}") from error
+            raise PoisonEvent(" at ".join([type(error).__name__, *telemetry.places(error, 1)])) from error
         self.reactions += 1
 
 

@@ -11,9 +11,9 @@ from contracts.topics import EVENTS
 
 from chassis.messaging.delivered import Delivered, Passed, read
 from chassis.messaging.transport import Partition, Record
+from chassis.observability.reasons import reason_of
 from chassis.read.checkpoints import Position
 
-REASON_CHARACTERS_MAX: Final = 300
 _CONTEXTS: Final = {topic.name: context for context, topic in EVENTS.items()}
 TRACES_MAX: Final = 20
 """A batch of an import has one trace. A batch of commands has thousands; at most this many of them are kept."""
@@ -132,11 +132,6 @@ def most(one: Position, other: Position) -> tuple[int | None, int]:
     """Returns the higher position's counts of read and of missing events. Both only grow."""
     known = [each.events for each in (one, other) if each.events is not None]
     return max(known, default=None), max(one.missing, other.missing)
-
-
-def reason_of(error: Exception) -> str:
-    """The reason of an error, in one line for a dead letter."""
-    return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
 
 
 def _type(record: Record) -> bytes | None:

@@ -48,6 +48,8 @@ class DocumentKey(NamedTuple):
 class Unwritable(ValueError):
     """The document cannot be stored: it is too large, or has a value without a type in the database."""
 
+    own_words = True
+
 
 class Change(NamedTuple):
     """A document to be written if its `_seq` is still `expected` (None: if there is no document yet).

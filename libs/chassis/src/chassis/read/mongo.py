@@ -410,7 +410,7 @@ class MongoDocuments(Documents):
         try:
             raw = bson.encode(document, codec_options=_OPTIONS)
         except (BSONError, OverflowError, TypeError, ValueError) as error:
-            raise Unwritable(f"{type(error).__name__}: {error}") from error
+            raise Unwritable(type(error).__name__) from error  # whose text quotes the value
         if len(raw) > DOCUMENT_BYTES_MAX:
             raise Unwritable(f"{len(raw)} bytes where at most {DOCUMENT_BYTES_MAX} fit")
         return Frozen(raw)

@@ -20,7 +20,8 @@ from chassis.ending import ended
 from chassis.messaging.delivered import Delivered, Stream
 from chassis.messaging.transport import Partition, Record
 from chassis.observability import telemetry
-from chassis.read.arrivals import NOWHERE, Arrivals, further, reason_of
+from chassis.observability.reasons import reason_of
+from chassis.read.arrivals import NOWHERE, Arrivals, further
 from chassis.read.checkpoints import Position
 from chassis.read.documents import (
     GONE,

@@ -21,10 +21,11 @@ from contracts.topics import Topic, place_of
 from typing_extensions import override
 
 from chassis.clock import Clock
-from chassis.connections.transient import StoreUnavailable, is_transient
+from chassis.connections.transient import StoreUnavailable, is_transient, why
 from chassis.ending import ended
 from chassis.messaging.transport import Publisher, Record
 from chassis.observability import metrics
+from chassis.observability.reasons import reason_of
 from chassis.process.leases import Lease
 from chassis.write.events import StoredEvent
 from chassis.write.store.items import Fenced
@@ -50,7 +51,6 @@ headers. A record's size is only summed up where its body comes so close to the 
 HELD_LOOKED_SECONDS: Final = 2.0
 """How often a relay that holds subjects checks for a request to try one of them again."""
 HELD_SHOWN_MAX: Final = 3
-REASON_CHARACTERS_MAX: Final = 300
 STREAM_EVENTS_MAX: Final = 1_000
 METADATA_CACHED_MAX: Final = 4_096
 """Events of one transaction have the same metadata, byte for byte."""
@@ -80,6 +80,8 @@ Words = Callable[[StoredEvent], Published | None]
 
 class RecordOversized(ValueError):
     """A record is larger than the broker's limit."""
+
+    own_words = True
 
 
 class Log(Protocol):
@@ -485,7 +487,7 @@ class Relay:
             except Exception as error:
                 if is_transient(error):
                     raise
-                reason = f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+                reason = reason_of(error)
                 one = Held(stored.stream_id, stored.position, stored.version, stored.name, reason)
                 held.append(one)
                 holding = {**holding, one.subject: one}
@@ -535,7 +537,7 @@ class Relay:
             await ended(ahead)
 
     async def _back_off(self, error: Exception) -> None:
-        self.failing = f"{type(error).__name__}: {error}"
+        self.failing = why(error)
         _log.warning("relay waits", context=self.context, error=type(error).__name__, at=self.position)
         await self._clock.sleep(self._back_off_seconds)
         self._back_off_seconds = min(2 * self._back_off_seconds, BACK_OFF_SECONDS_MAX)

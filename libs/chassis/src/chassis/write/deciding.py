@@ -29,6 +29,7 @@ class Refusal(Exception):
     `title_zh` in Chinese. What is said in `args` may be shown to the caller, so it holds nothing personal.
     """
 
+    own_words: ClassVar[bool] = True
     code: ClassVar[str] = "refused"
     status: ClassVar[int] = 409
     title: ClassVar[str] = "The command was refused"

@@ -356,7 +356,7 @@ class Recorder:
             yield
         except errors.UniqueViolation as error:
             if error.diag.constraint_name == "events_identity":
-                raise IdentityConflict(str(error)) from error
+                raise IdentityConflict(error.diag.constraint_name) from error
             raise VersionConflict from error
         except DATABASE_LOST as error:
             self._drop()
