@@ -1,18 +1,19 @@
 """Master data: what a source says of parties, accounts and what belongs to them, as events where it is new."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, datetime
 from uuid import UUID, uuid5
 
 from sync_ingest.adapters.port import Item
 from sync_ingest.domain.booking import MasterEvent, days_of, described, stream_of, subject_of
 from sync_ingest.domain.descriptions import NOT_DESCRIBED, Described, Description
-from sync_ingest.domain.events import AccountSeen
+from sync_ingest.domain.events import AccountClosed, AccountOpened, AccountSeen
 from sync_ingest.domain.holders import changed_rights, holders_of, written
 from sync_ingest.domain.identities import content_digest, described_id, seen_id
 from sync_ingest.domain.records import (
     FIRST_DAY,
     LAST_DAY,
+    AccountClosedRecord,
     AccountRecord,
     ControlRecord,
     HolderRecord,
@@ -26,7 +27,7 @@ from sync_ingest.domain.records import (
 )
 from sync_ingest.domain.repeats import FeedPlace, OlderRepeats, ReadAt
 from sync_ingest.pipeline.ports import AppendConflict, Entry
-from sync_ingest.pipeline.refusing import DAYS, hidden, refused, unfit
+from sync_ingest.pipeline.refusing import CLOSED_EARLY, DAYS, hidden, refused, unfit
 from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
 
 
@@ -51,6 +52,11 @@ class MasterData:
             else:
                 stated.append((item, record))
         latest = [each for each in stated if self._is_new(each[0]) and not self._was_described(each[0])]
+        if contradicting := self._closed_before_opened(latest):
+            found += [refused(item, "dates-contradict", CLOSED_EARLY) for item in contradicting]
+            gone = {(item.file, item.line) for item in contradicting}
+            stated = [each for each in stated if (each[0].file, each[0].line) not in gone]
+            latest = [each for each in latest if (each[0].file, each[0].line) not in gone]
         self._run.refuse(found)
         named = {subject_of(self._run.ids, self._run.source, record) for _, record in latest}
         before = self._run.book.descriptions(list(named))
@@ -98,6 +104,58 @@ class MasterData:
         elif self._waits(item):
             return unfit(self._run, item)
         return refused(item, reason, detail) if reason else None
+
+    def _closed_before_opened(self, latest: Sequence[tuple[Item, MasterRecord]]) -> list[Item]:
+        """Those of the records by which an account would be closed on a day before that on which it is opened.
+
+        A day of opening is compared with the closing that stands, unless the same records state another one.
+        """
+        told = [record for _, record in latest if isinstance(record, (AccountRecord, AccountClosedRecord))]
+        if not told:
+            return []
+        opened, closed = self._standing_days({record.account for record in told})
+        closings = {record.account for record in told if isinstance(record, AccountClosedRecord)}
+        found: list[Item] = []
+        for item, record in latest:
+            match record:
+                case AccountRecord(account=account, opened_on=day):
+                    if account not in closings and closed.get(account, day) < day:
+                        found.append(item)
+                    else:
+                        opened[account] = day
+                case _:
+                    pass
+        for item, record in latest:
+            match record:
+                case AccountClosedRecord(account=account, closed_on=date() as day):
+                    if day < opened.get(account, day):
+                        found.append(item)
+                case _:
+                    pass
+        return found
+
+    def _standing_days(self, accounts: Collection[str]) -> tuple[dict[str, date], dict[str, date]]:
+        """The days on which accounts were opened and closed, where the source has said so."""
+        ids, source = self._run.ids, self._run.source
+        subjects: dict[UUID, str] = {}
+        for account in accounts:
+            subjects[ids.account(source, account)] = account
+            subjects[ids.of_source("closed", source, account)] = account
+        told = {
+            described_id(subject, description.revision): subjects[subject]
+            for subject, description in self._run.book.descriptions(list(subjects)).items()
+        }
+        opened: dict[str, date] = {}
+        closed: dict[str, date] = {}
+        for identity, recorded in self._run.ledger.stored_under(list(told)).items():
+            match recorded.event:
+                case AccountOpened(opened_on=day):
+                    opened[told[identity]] = day
+                case AccountClosed(closed_on=day):
+                    closed[told[identity]] = day
+                case _:
+                    pass
+        return opened, closed
 
     def _is_new(self, item: Item) -> bool:
         """Whether what a record says is described.

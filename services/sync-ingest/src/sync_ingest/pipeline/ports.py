@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
-from chassis.write.events import Event, StoredEvent
+from chassis.write.events import Event, RecordedEvent, StoredEvent
 
 from sync_ingest.domain.descriptions import Described, Description
 from sync_ingest.domain.events import FeedRecordQuarantined
@@ -62,6 +62,10 @@ class LedgerPort(Protocol):
 
     def known(self, identities: Sequence[UUID]) -> set[UUID]:
         """The identities that are taken."""
+        ...
+
+    def stored_under(self, identities: Sequence[UUID]) -> dict[UUID, RecordedEvent]:
+        """The events that took these identities, without what is personal in them."""
         ...
 
     def heads(self, streams: Sequence[UUID]) -> dict[UUID, int]:

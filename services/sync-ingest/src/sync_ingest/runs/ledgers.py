@@ -14,6 +14,7 @@ class _Beside:
         self._ledger = ledger
         self.postings = ledger.postings
         self.known = ledger.known
+        self.stored_under = ledger.stored_under
         self.heads = ledger.heads
         self.digest_keys = ledger.digest_keys
         self.differences = ledger.differences

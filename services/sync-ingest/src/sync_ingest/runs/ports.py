@@ -53,10 +53,6 @@ class Ledger(LedgerPort, Movements, Protocol):
         """What came of the command when it was carried out; None where it was not. Raises CommandKeyReused."""
         ...
 
-    def stored_under(self, identities: Sequence[UUID]) -> dict[UUID, RecordedEvent]:
-        """The events that took these identities, without what is personal in them."""
-        ...
-
     def fenced(self, fence: Fence) -> AbstractContextManager[None]:
         """Meanwhile what is to be stored is refused with Fenced from when another run took the source."""
         ...
