@@ -273,6 +273,9 @@ async def test_a_claimed_number_is_confirmed_or_rejected_with_a_reason(api, stor
     path = f"/customers/{customer}/references/{PARTY}"
     assert (await api.post(f"{path}/confirm", json={}, headers=at(2, "c"))).status_code == 422
     assert (await api.post(f"{path}/confirm", json=WHY, headers=at(2, "c"))).status_code == 200
+    assert (await api.post(f"{path}/confirm", json=WHY, headers=at(2, "c"))).status_code == 200
+    other = await api.post(f"{path}/confirm", json={"reason": "another one"}, headers=at(2, "c"))
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
     settled = await api.post(f"{path}/reject", json=WHY, headers=at(3, "r"))
     assert (settled.status_code, settled.json()["code"]) == (409, "reference-settled")
     other = await register(api, "b", references=[{"source": "core", "key": "1"}])

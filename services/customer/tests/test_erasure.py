@@ -291,6 +291,8 @@ async def test_compliance_alone_erases_over_http_with_a_reason(
     assert (done.status_code, done.json()["version"]) == (200, 3), done.text
     again = await api.post(path, json=WHY, headers=headers)
     assert (again.status_code, again.json()) == (200, done.json())
+    other = await api.post(path, json={"reason": "another one"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
     *_, last = await store.read_stream(CUSTOMER)
     metadata = catalogue().metadata_of(last)
     assert (metadata.actor, metadata.reason, metadata.privilege) == ("chen", WHY["reason"], "high")

@@ -22,6 +22,7 @@ from chassis.write.deciding import (
 from chassis.write.handling import COMMAND_BYTES_MAX, CommandHandler
 from chassis.write.snapshots import Snapshots
 from chassis.write.store import EventStore, Recorder
+from msgspec import structs
 from typing_extensions import override
 
 from tests.support.jars import (
@@ -102,6 +103,30 @@ async def test_the_same_key_with_another_command_is_refused(handler: Handler) ->
         with pytest.raises(CommandKeyReused):
             await handler.handle(stream, command, said)
     assert (await handler.load(jar("b"))).version == 0
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        {"reason": "other"},
+        {"reason": None},
+        {"on_behalf_of": "li"},
+        {"reason": None, "on_behalf_of": "it is so"},
+    ],
+)
+@pytest.mark.parametrize("command", [OpenJar("Li Wei"), EmptyJar()])
+async def test_the_same_key_with_another_reason_or_for_another_person_is_refused(
+    handler: Handler, other: Handler, command: Any, why: dict[str, str | None]
+) -> None:
+    if isinstance(command, EmptyJar):
+        await handler.handle(A, OpenJar("Li Wei"), context("1"))
+    said = structs.replace(context("2", idempotency_key="k"), reason="it is so")
+    first = await handler.handle(A, command, said)
+    for again in (handler, other):
+        with pytest.raises(CommandKeyReused):
+            await again.handle(A, command, structs.replace(said, **why))
+        repeated = await again.handle(A, command, structs.replace(said, post="elsewhere", client_address="x"))
+        assert (repeated.version, repeated.replayed) == (first.version, True)
 
 
 async def test_a_refused_command_may_succeed_later_under_its_key(handler: Handler) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from chassis.clock import Clock
 from chassis.read.documents import Document
 from chassis.write.catalogue import Catalogue
-from chassis.write.deciding import AlreadyRecorded, CommandContext, Outcome, Refusal
+from chassis.write.deciding import AlreadyRecorded, CommandContext, CommandKeyReused, Outcome, Refusal
 from chassis.write.events import Metadata, event_id
 from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore
@@ -180,6 +180,7 @@ class CustomerService:
         self.handler.forget(customer)
         loaded = await self.handler.load(customer)
         if loaded.state.erased:
+            await self._check_repeated(customer, context)
             return Outcome(customer, loaded.version, loaded.position, (), replayed=True)
         if not loaded.state.registered:
             raise CustomerNotRegistered
@@ -200,7 +201,23 @@ class CustomerService:
         )
         command = EraseCustomer(tuple(parties), held)
         seen = loaded.version if version is None else version
-        return await self.handler.handle(customer, command, context, expected_version=seen)
+        return await self.handler.handle(customer, command, context, expected_version=seen, asked="erase")
+
+    async def _check_repeated(self, customer: UUID, context: CommandContext) -> None:
+        """Raises CommandKeyReused where the key was another command's.
+
+        The digest of an erasure was made with a key that is destroyed, so its event is asked.
+        """
+        seen = (await self.store.commands([context.key])).get(context.key)
+        if seen is None:
+            return
+        stored = await self.store.read_stream(
+            seen.stream_id, seen.version - seen.event_count, seen.event_count
+        )
+        said = [self.catalogue.metadata_of(one) for one in stored if one.name == "customer-erased"]
+        why = context.reason, context.on_behalf_of
+        if seen.stream_id != customer or [(one.reason, one.on_behalf_of) for one in said] != [why]:
+            raise CommandKeyReused
 
     async def _fit(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
         """Returns the command with its values normalised; raises DetailInvalid."""

@@ -237,9 +237,10 @@ class IngestService:
 
 def _command(context: CommandContext, *parts: str | bytes) -> Command:
     """The request as the store remembers it: its key, and a digest in which no two lists of parts look the
-    same."""
+    same. On whose behalf it is made is a part, too."""
     hasher = blake2b(digest_size=32)
-    for part in parts:
+    behalf = ("on-behalf-of", context.on_behalf_of) if context.on_behalf_of else ()
+    for part in (*behalf, *parts):
         content = part.encode() if isinstance(part, str) else part
         hasher.update(len(content).to_bytes(8, "big"))
         hasher.update(content)

@@ -99,7 +99,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         would now be refused. A refused command is not remembered, because it has no outcome.
 
         `asked` is what the caller asked for, where the command holds more: what was looked up for it, or the
-        day on which it came. The same key with the same `asked` is then the same command.
+        day on which it came. The same key with the same `asked` and reason is then the same command.
         """
         asked = command if asked is None else asked
         if len(context.key) > COMMAND_KEY_CHARACTERS_MAX:
@@ -156,13 +156,13 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
                 # It may repeat a command that was carried out: then return the outcome of that one.
                 seen = (await self._store.commands([context.key])).get(context.key)
                 if seen is not None:
-                    return await self._replayed(seen, stream_id, asked)
+                    return await self._replayed(seen, stream_id, asked, context)
                 if await self._is_stale(stream_id, loaded):
                     continue
                 raise
             if key is None and events:
                 key = await self._first_key(stream_id, asked, context, loaded, events)
-            remembered = Command(context.key, fingerprint(stream_id, asked, key))
+            remembered = Command(context.key, fingerprint(stream_id, asked, context, key))
             item = self._item(
                 stream_id, loaded=loaded, events=events, context=context, key=key, command=remembered
             )
@@ -170,7 +170,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             if isinstance(result, Appended):
                 return self._done(stream_id, loaded, events, result)
             if isinstance(result, CommandSeen):
-                return await self._replayed(result, stream_id, asked)
+                return await self._replayed(result, stream_id, asked, context)
             self.forget(stream_id)
             if isinstance(result, IdentityConflict):
                 raise AlreadyRecorded
@@ -192,7 +192,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         Raises EventOversized, AlreadyRecorded, CommandKeyReused. This is an early check; the store itself
         decides.
         """
-        fingerprint(stream_id, asked, None)
+        fingerprint(stream_id, asked, context, None)
         if loaded.version == 0:
             if context.idempotency_key is not None:
                 seen = (await self._store.commands([context.key])).get(context.key)
@@ -250,10 +250,12 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             self._snapshots.consider(stream_id, now.state, version, position)
         return Outcome(stream_id, version, position, events)
 
-    async def _replayed(self, seen: CommandSeen, stream_id: UUID, asked: Any) -> Outcome[EventT]:
+    async def _replayed(
+        self, seen: CommandSeen, stream_id: UUID, asked: Any, context: CommandContext
+    ) -> Outcome[EventT]:
         key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
         # A command without events may have come before the subject had a key.
-        if seen.fingerprint not in {fingerprint(stream_id, asked, each) for each in (key, None)}:
+        if seen.fingerprint not in {fingerprint(stream_id, asked, context, each) for each in (key, None)}:
             raise CommandKeyReused
         # One event before the first of them gives the position where the command had none.
         after = seen.version - seen.event_count
@@ -298,8 +300,12 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         return loaded
 
 
-def fingerprint(stream_id: UUID, asked: Any, key: DataKey | None) -> bytes:
+def fingerprint(stream_id: UUID, asked: Any, context: CommandContext, key: DataKey | None) -> bytes:
     """A digest that distinguishes what was asked from something else under the same key.
+
+    What was asked is the subject, the command, its reason and on whose behalf it is given. The actor is part of the
+    key. Outside are: what was looked up for the command, which may be another one the next time; the version that the
+    caller saw, which a repetition cannot meet any more; post, address, trace and time, which say how the request came.
 
     It is keyed with the subject's own key: an unkeyed digest of a phone number would outlive the erasure.
     """
@@ -307,7 +313,10 @@ def fingerprint(stream_id: UUID, asked: Any, key: DataKey | None) -> bytes:
     if len(content) > COMMAND_BYTES_MAX:
         raise EventOversized(f"{len(content)} of {COMMAND_BYTES_MAX} bytes")
     secret = b"" if key is None else key.derived("command")
-    text = b"|".join((stream_id.bytes, type(asked).__name__.encode(), content))
+    parts = [stream_id.bytes, type(asked).__name__.encode(), content]
+    if (context.reason, context.on_behalf_of) != (None, None):
+        parts.append(msgspec.json.encode((context.reason, context.on_behalf_of)))
+    text = b"|".join(parts)
     return blake2b(text, key=secret, digest_size=16).digest()
 
 
