@@ -13,8 +13,9 @@ import pytest
 from chassis.write.events import Metadata, StoredEvent
 from chassis.write.store import Recorder, prepare
 from contracts.registry import BY_CONTEXT
+from crm_cli.contexts import CONTEXTS
 from crm_cli.replay import DISORDER_SECONDS_MAX, first_since
-from crm_cli.replay_shapes import recorded_at
+from crm_cli.replay_shapes import Shapes, recorded_at
 
 from .stores import NAME, PHONE, PROGRAM, TEXT, Bank, a_small_feed, new_database
 
@@ -180,6 +181,96 @@ def test_an_event_of_a_newer_version_is_said(bank, postgres_url):
     done = other.crm("replay", "--context", "ingest")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"position 1 is a not-known-yet, which this version does not know" in done.stderr
+
+
+SECRET = 'O\'Hara, "王小明" 6222021234566789.csv'
+_ID = str(UUID(int=7))
+_META = {
+    "effective_at": "2026-01-05T00:00:00Z",
+    "recorded_at": "2026-01-05T00:00:00Z",
+    "actor": "sync-ingest",
+    "command_id": _ID,
+    "correlation_id": _ID,
+    "causation_id": _ID,
+}
+
+
+def stored_before(name: str, data: dict, version: int | None = None) -> StoredEvent:
+    content = data if version is None else {"v": version} | data
+    return StoredEvent(UUID(int=1), 1, name, json.dumps({"meta": _META, "data": content}).encode(), None, 9)
+
+
+QUARANTINED = {
+    "source": "s",
+    "quarantine": _ID,
+    "intake": _ID,
+    "file": SECRET,
+    "line": 3,
+    "column": SECRET,
+    "reason": "field-unknown",
+    "detail": f"Object contains unknown field `{SECRET}`",
+    "raw": "k1.AAAA.BBBB",
+}
+NUMBERS = dict.fromkeys(
+    ("records", "posted", "duplicates", "quarantined", "master_records", "accounts", "late", "back_dated"), 1
+)
+FINDINGS = NUMBERS | {
+    "status": "RED",
+    "booked_through": None,
+    "lines": [],
+    "printed": {},
+    "problems": [
+        {"code": "control-total-differs", "expected": 1, "found": 2, "detail": f"records, {SECRET}:17"},
+        {"code": "running-balance-differs", "expected": 1, "found": 2, "detail": "2026-03-03"},
+        {"code": "movement-differs", "expected": 1, "found": 2, "detail": None},
+    ],
+    "problems_total": 3,
+    "reasons": ["control-total-differs"],
+}
+CERTIFIED = {
+    "source": "s",
+    "certificate": _ID,
+    "intakes": [_ID],
+    "findings": FINDINGS,
+    "expected_every_seconds": 60,
+}
+RECEIVED = {"source": "s", "intake": _ID, "sha256": "5e88" * 16, "format": "csv", "size_bytes": 8}
+
+
+@pytest.mark.requirement("M31")
+@pytest.mark.parametrize(
+    ("name", "data", "version"),
+    [
+        ("feed-record-quarantined", QUARANTINED, None),
+        ("intake-received", RECEIVED, None),
+        ("reconciliation-certified", CERTIFIED, None),
+        ("reconciliation-certified", CERTIFIED, 2),
+    ],
+)
+def test_what_events_of_before_hold_in_clear_is_not_shown(name, data, version):
+    shapes, event = Shapes(CONTEXTS["ingest"]), stored_before(name, data, version)
+    lines = [shapes.stored(event, frozenset()), shapes.published(event, frozenset())]
+    for line in lines:
+        said = line.decode()
+        assert not any(part in said for part in ("Hara", "王", "6222021234566789", "5e88"))
+    shown = json.loads(lines[0])["data"]
+    if name == "feed-record-quarantined":
+        assert (shown["file"], shown["detail"], shown["column"], shown["line"]) == ("***", "***", "***", 3)
+        assert json.loads(lines[1])["detail"] == "***"
+    elif name == "intake-received":
+        assert (shown["sha256"], shown["size_bytes"], lines[1]) == ("***", 8, b"")
+    else:
+        details = [problem["detail"] for problem in shown["findings"]["problems"]]
+        assert details == ["records", "2026-03-03", None]
+
+
+@pytest.mark.requirement("M31")
+def test_what_an_event_of_today_tells_of_a_record_is_shown():
+    today = QUARANTINED | {"file": "k1.AAAA.BBBB", "column": "booked_on", "detail": "not a date"}
+    shown = json.loads(
+        Shapes(CONTEXTS["ingest"]).stored(stored_before("feed-record-quarantined", today, 2), frozenset())
+    )
+    assert (shown["data"]["detail"], shown["data"]["column"]) == ("not a date", "booked_on")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(bank):

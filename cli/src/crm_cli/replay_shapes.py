@@ -79,9 +79,14 @@ class Shapes:
             "type": None if public is None else public.TYPE,
             "type_version": None if public is None else public.VERSION,
             "meta": _meta(body.meta),
-            "data": self._stored[event.name](body.data),
+            "data": self._stored[event.name](self._shown(event.name, body.data)),
         }
         return _encode(line) + b"\n"
+
+    def _shown(self, name: str, data: dict[str, Any], version: int | None = None) -> dict[str, Any]:
+        """Without what was stored in clear before it was known to be personal."""
+        hide = self._context.hides.get(name)
+        return data if hide is None else hide(data.get("v", 1) if version is None else version, data)
 
     def _words(self, event: StoredEvent) -> "Published | None":
         if event.name not in self._stored:
@@ -95,7 +100,8 @@ class Shapes:
         words = self._words(event)
         if words is None or (types and not _asked(event, words.event, types)):
             return b""
-        kind, meta = words.event.TYPE, _bodies.decode(event.body).meta
+        kind, body = words.event.TYPE, _bodies.decode(event.body)
+        meta, version = body.meta, body.data.get("v", 1)
         headers = headers_of(
             id=str(event_id(event.stream_id, event.version)),
             type=kind,
@@ -118,7 +124,9 @@ class Shapes:
             if name.startswith("ce_")
         }
         line |= {"ce_time": _instant(meta.recorded_at), "ce_effectiveat": _instant(meta.effective_at)}
-        line |= self._public[kind] | _hidden(_decode(words.body), self._personal[kind])
+        line |= self._public[kind] | _hidden(
+            self._shown(event.name, _decode(words.body), version), self._personal[kind]
+        )
         return _encode(line) + b"\n"
 
 

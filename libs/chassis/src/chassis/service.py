@@ -45,14 +45,22 @@ NEEDS: Final[dict[str, frozenset[Need]]] = {
 S = TypeVar("S", bound=Settings)
 
 
+Hide = Callable[[int, dict[str, Any]], dict[str, Any]]
+"""From the version and the data of a stored event to the data that a reader is shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A context: its event store, the function that makes its public events, and their topic."""
+    """A context: its event store, the function that makes its public events, and their topic.
+
+    `hides`: by stored name, what is not shown of events that were stored before it was known to be personal.
+    """
 
     name: str
     schema: str
     words: Words
     stored_names: Mapping[str, type[Event]]
+    hides: Mapping[str, Hide] = field(default_factory=dict)
 
     @property
     def topic(self) -> Topic:

@@ -8,7 +8,7 @@ from contracts.topics import COREBANK_POSTINGS
 
 from sync_ingest.api import create_router
 from sync_ingest.bootstrap import roles, routes
-from sync_ingest.domain.events import STORED_NAMES
+from sync_ingest.domain.events import HIDES, STORED_NAMES
 from sync_ingest.domain.records import canonical_schema
 from sync_ingest.ledger import SCHEMA, STORE
 from sync_ingest.listening import EXAMPLE, HEADERS_SCHEMA
@@ -21,7 +21,7 @@ SERVICE: Final = Service(
     name="sync-ingest",
     settings=SyncIngestSettings,
     tables=TABLES,
-    context=Context(STORE, SCHEMA, published, STORED_NAMES),
+    context=Context(STORE, SCHEMA, published, STORED_NAMES, HIDES),
     roles=roles,
     routes=lambda settings, _: routes(settings),
     router=create_router,

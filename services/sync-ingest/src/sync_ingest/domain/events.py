@@ -6,9 +6,10 @@ Money is signed minor units: credit positive, debit negative. Personal fields ar
 stored.
 """
 
+import re
 from collections.abc import Callable
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from chassis.privacy.keys import ERASED
@@ -356,8 +357,8 @@ def received_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def quarantined_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had the name of the file in clear: who reads it now is shown that there was one."""
-    return {**data, "file": ERASED}
+    """Version 1 had the name of the file in clear, and quoted the record: who reads it now is shown that it was there."""
+    return {**data, "file": ERASED, "detail": ERASED, "column": data.get("column") and ERASED}
 
 
 UPCASTS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -365,3 +366,37 @@ UPCASTS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     ("intake-received", 1): received_v1_to_v2,
     ("reconciliation-certified", 1): certified_v1_to_v2,
 }
+
+
+_FILE_IN_DETAIL: Final = re.compile(r", .*:[0-9]+\Z", re.DOTALL)
+"""As it stood in a certificate: `records, name-of-the-file.csv:17`."""
+
+
+def quarantined_as_shown(version: int, data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had the name of the file in clear, and its detail and column could quote the record."""
+    return data if version > 1 else quarantined_v1_to_v2(data)
+
+
+def received_as_shown(version: int, data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had a plain digest, from which the bytes of a short file can be guessed."""
+    return data | {"sha256": ERASED} if "sha256" in data else data
+
+
+def certified_as_shown(version: int, data: dict[str, Any]) -> dict[str, Any]:
+    """Certificates of version 1, and the first ones of version 2, named files in the details of problems."""
+    findings = data.get("findings")
+    if not isinstance(findings, dict):
+        return data
+    problems = [
+        problem | {"detail": problem.get("detail") and _FILE_IN_DETAIL.sub("", problem["detail"])}
+        for problem in findings.get("problems") or ()
+    ]
+    return data | {"findings": findings | {"problems": problems}}
+
+
+HIDES: Final[dict[str, Callable[[int, dict[str, Any]], dict[str, Any]]]] = {
+    "feed-record-quarantined": quarantined_as_shown,
+    "intake-received": received_as_shown,
+    "reconciliation-certified": certified_as_shown,
+}
+"""What readers are not shown of events that stay as they were stored."""
