@@ -1,7 +1,9 @@
 """References that go from customer to customer, contradictions, and identity numbers, over HTTP."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from uuid import UUID, uuid5
 
 import pytest
@@ -9,7 +11,15 @@ from chassis.clock import SystemClock
 from chassis.write.deciding import CommandContext, CommandKeyReused
 from customer.application import CustomerService
 from customer.catalogue import catalogue
-from customer.domain.commands import CorrectIdentityDetails, Details, RegisterCustomer
+from customer.claims import ClaimedTooOften, Claims, nth
+from customer.domain.commands import (
+    CorrectIdentityDetails,
+    Details,
+    LinkReference,
+    Reference,
+    RegisterCustomer,
+    RejectReference,
+)
 from customer.domain.events import ContactDetailsChanged
 from customer.domain.refusals import REFERENCES_MAX
 from customer.identities import customer_of_party
@@ -266,6 +276,56 @@ async def test_of_two_that_take_a_free_number_at_once_one_gets_it(api, store, po
         *(api.post(f"/customers/{one}/references", json=body, headers=at(1, f"l{one}")) for one in rivals)
     )
     assert sorted(one.status_code for one in answers) == [200, 409]
+
+
+async def test_a_number_that_was_claimed_too_often_says_so_until_a_person_allows_more(
+    handler, store, queries, key_ring
+):
+    async def reached(context, position, seconds):
+        return True
+
+    def service(claims_max):
+        return CustomerService(
+            handler,
+            store,
+            catalogue(),
+            queries,
+            IDS,
+            SystemClock(),
+            START.date,
+            reached,
+            claims_max=claims_max,
+        )
+
+    made = count()
+
+    def context():
+        return CommandContext(actor="chen", now=START, command_id=UUID(int=next(made)))
+
+    outcome = await service(1).register(NOBODY, context())
+    customer, link = outcome.stream_id, LinkReference(Reference("core", "4711", PARTY))
+
+    async def round_of(claims_max, version):
+        linked = await service(claims_max).change(customer, link, context(), version)
+        rejected = await service(claims_max).change(
+            customer, RejectReference(PARTY), context(), linked.version
+        )
+        return rejected.version
+
+    version = outcome.version
+    for _ in range(3):
+        version = await round_of(3, version)
+    with pytest.raises(ClaimedTooOften, match="3 times; CRM_CLAIMS_MAX allows more"):
+        await round_of(3, version)
+    described_then = RegisterDescribed(handler, store, key_ring, SystemClock(), IDS, START.date, 3)
+    with pytest.raises(ClaimedTooOften):
+        await described_then(described(key_ring))
+    assert await round_of(4, version) == version + 2
+    allowing = replace(described_then, claims_max=5)
+    await allowing(described(key_ring))
+    assert (await handler.load(customer_of_party(PARTY))).state.registered
+    claim = await Claims(handler, store, 5).of_party(PARTY, START.date())
+    assert (claim.holder, claim.identity) == (customer_of_party(PARTY), nth(PARTY, 4))
 
 
 async def test_a_claimed_number_is_confirmed_or_rejected_with_a_reason(api, store):

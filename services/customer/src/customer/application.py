@@ -18,7 +18,7 @@ from contracts.identity import ExternalIds, PartyId
 from msgspec import structs
 
 from customer.catalogue import CONTEXT
-from customer.claims import Claims, IdentityNumberKnown, number_claim
+from customer.claims import CLAIMS_MAX, Claims, IdentityNumberKnown, number_claim
 from customer.domain.commands import (
     ChangeContactDetails,
     ConfirmReference,
@@ -71,11 +71,12 @@ class CustomerService:
     reached: Callable[[str, int, float], Awaitable[bool]]
     """(context, position, timeout in seconds) -> whether the views show all of the context up to there."""
     retention_years: int = RETENTION_YEARS
+    claims_max: int = CLAIMS_MAX
 
     @property
     def claims(self) -> Claims:
         """Looks up the customer of a party or of an identity number."""
-        return Claims(self.handler, self.store)
+        return Claims(self.handler, self.store, self.claims_max)
 
     # commands
 

@@ -24,16 +24,17 @@ from customer.domain.events import CustomerEvent, CustomerKind
 from customer.domain.state import Customer
 
 CLAIMS_MAX: Final = 50
-"""How often one number can be moved from customer to customer."""
+"""How often one number can be claimed. A number goes to another customer a few times in its life; one that goes to and fro
+is a quarrel or a program at fault, and each look-up reads all its claims. `CRM_CLAIMS_MAX` allows more."""
 _KINDS: Final[dict[CustomerKind, str]] = {"person": "resident-id", "company": "credit-code"}
 
 
 class ClaimedTooOften(Refusal):
-    """The number was moved from customer to customer too often."""
+    """The number was claimed too often, by one customer after the other. The text says how often; the bound is a setting."""
 
     code: ClassVar[str] = "claimed-too-often"
-    title: ClassVar[str] = f"A number can change its customer at most {CLAIMS_MAX} times"
-    title_zh: ClassVar[str] = "该编号变更客户次数过多"
+    title: ClassVar[str] = "The number has been claimed too often"
+    title_zh: ClassVar[str] = "该编号被关联的次数过多"
 
 
 class IdentityNumberKnown(Refusal):
@@ -69,6 +70,7 @@ class Claims:
 
     handler: CommandHandler[CustomerCommand, Customer, CustomerEvent]
     store: EventStore
+    claims_max: int = CLAIMS_MAX
 
     async def of_party(self, party: UUID, day: date, *, without: UUID | None = None) -> Claim:
         """Returns the claim on a party on a bank day, confirmed or not; without one on that day, that of a later day.
@@ -83,31 +85,34 @@ class Claims:
 
     async def free_identity(self, party: UUID) -> UUID:
         """Returns the next identity under which a party can be claimed, also by a customer that had it before."""
-        ids = [nth(party, number) for number in range(CLAIMS_MAX)]
-        taken = {one.identity for one in await self.store.read_identities(ids)}
-        for identity in ids:
-            if identity not in taken:
-                return identity
-        raise ClaimedTooOften
+        _, free = await self._claimed(party)
+        return self._allowed(free)
 
     async def of_number(self, first: UUID, number: str) -> Claim:
         """Returns the claim on an identity number; `first` is the identity that is derived from it."""
         return await self._of(first, lambda customer: customer.values.get("identity_number") == number)
 
     async def _of(self, first: UUID, has: Callable[[Customer], bool], without: UUID | None = None) -> Claim:
-        ids = [nth(first, number) for number in range(CLAIMS_MAX)]
-        taken = {one.identity: one.stream_id for one in await self.store.read_identities(ids)}
-        for identity in reversed(ids):
-            stream = taken.get(identity)
-            if stream is not None and stream != without:
+        taken, free = await self._claimed(first)
+        for identity, stream in reversed(taken.items()):
+            if stream != without:
                 # The cached state of the customer may be older than the event by which it gave the number up.
                 self.handler.forget(stream)
                 if has((await self.handler.load(stream)).state):
                     return Claim(stream, identity)
-        free = next((identity for identity in ids if identity not in taken), None)
+        return Claim(None, self._allowed(free))
+
+    async def _claimed(self, first: UUID) -> tuple[dict[UUID, UUID], UUID | None]:
+        """The identities under which a number was claimed, in their order, each with its customer; and the next one."""
+        ids = [nth(first, number) for number in range(self.claims_max)]
+        found = {one.identity: one.stream_id for one in await self.store.read_identities(ids)}
+        taken = {identity: found[identity] for identity in ids if identity in found}
+        return taken, next((identity for identity in ids if identity not in found), None)
+
+    def _allowed(self, free: UUID | None) -> UUID:
         if free is None:
-            raise ClaimedTooOften
-        return Claim(None, free)
+            raise ClaimedTooOften(f"{self.claims_max} times; CRM_CLAIMS_MAX allows more")
+        return free
 
 
 def nth(first: UUID, number: int) -> UUID:

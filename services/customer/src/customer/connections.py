@@ -92,5 +92,6 @@ async def both_sides(
             today,
             reached,
             settings.retention_years,
+            settings.claims_max,
         )
         yield service, write, read

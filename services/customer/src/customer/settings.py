@@ -8,6 +8,7 @@ from chassis.clock import Clock
 from chassis.connections.settings import Settings
 from pydantic import Field, model_validator
 
+from customer.claims import CLAIMS_MAX
 from customer.panorama.sources import STALE_AFTER_SECONDS
 from customer.retention import RETENTION_YEARS
 
@@ -15,11 +16,13 @@ from customer.retention import RETENTION_YEARS
 class CustomerSettings(Settings):
     """`bank_time_zone`: where the bank's days begin and end.
 
+    `claims_max`: how often one number can be claimed by one customer after the other.
     `retention_years`: so long nobody is erased after the end of the relation.
     `stale_after_minutes`: a source that was silent for longer makes the figures that rest on it stale.
     """
 
     bank_time_zone: str = "Asia/Shanghai"
+    claims_max: int = Field(default=CLAIMS_MAX, ge=1, le=1_000)
     retention_years: int = Field(default=RETENTION_YEARS, ge=0, le=100)
     stale_after_minutes: int = Field(default=STALE_AFTER_SECONDS // 60, ge=1, le=31 * 24 * 60)
 

@@ -24,7 +24,7 @@ async def policies(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Se
     async with write_side(settings, clock) as write:
         today = partial(settings.today, clock)
         register = described.RegisterDescribed(
-            write.handler, write.store, write.ring, clock, write.ids, today
+            write.handler, write.store, write.ring, clock, write.ids, today, settings.claims_max
         )
         events = frozenset({described.EVENT})
         destroy = erased.DestroyKeys(write.ring)

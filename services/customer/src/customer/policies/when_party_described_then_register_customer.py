@@ -26,7 +26,7 @@ from chassis.write.store import EventStore
 from contracts.identity import EXTERNAL_IDS, ExternalIds, PartyId
 from msgspec import structs
 
-from customer.claims import Claims, number_claim
+from customer.claims import CLAIMS_MAX, Claims, number_claim
 from customer.domain.commands import AdoptDescription, CustomerCommand, Details, Reference
 from customer.domain.events import CustomerEvent
 from customer.domain.state import Customer
@@ -48,11 +48,12 @@ class RegisterDescribed:
     clock: Clock
     ids: ExternalIds
     today: Callable[[], date]
+    claims_max: int = CLAIMS_MAX
 
     @property
     def claims(self) -> Claims:
         """Looks up the customer of a party or of an identity number."""
-        return Claims(self.handler, self.store)
+        return Claims(self.handler, self.store, self.claims_max)
 
     async def prepare(self, events: Sequence[Delivered]) -> None:
         """Reads the keys of the parties, and keys and states of their customers, for all events together."""
