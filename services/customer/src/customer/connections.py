@@ -58,7 +58,7 @@ async def outside_ids(settings: CustomerSettings, ring: KeyRing, *, create: bool
 async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Write]:
     """Opens the store with its keys; raises SchemaBehind where it was not migrated yet."""
     async with opened_store(settings, SCHEMA, TABLES, clock) as (store, ring):
-        handler = CommandHandler(customer_decider, store, catalogue(), ring)
+        handler = CommandHandler(customer_decider, store, catalogue(), ring, reached=settings.reached)
         yield Write(store, ring, handler, await outside_ids(settings, ring))
 
 

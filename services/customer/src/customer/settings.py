@@ -1,16 +1,20 @@
 """Settings of customer: the bank's own choices beside what every process has."""
 
+from collections.abc import Callable
 from datetime import date
-from typing import Self
+from typing import Literal, Self
 from zoneinfo import ZoneInfo
 
 from chassis.clock import Clock
 from chassis.connections.settings import Settings
+from chassis.process.crashing import crash_at
 from pydantic import Field, model_validator
 
 from customer.claims import CLAIMS_MAX
 from customer.panorama.sources import STALE_AFTER_SECONDS
 from customer.retention import RETENTION_YEARS
+
+CrashPoint = Literal["before-append", "after-append", "keys-destroyed", "after-reaction"]
 
 
 class CustomerSettings(Settings):
@@ -25,6 +29,14 @@ class CustomerSettings(Settings):
     claims_max: int = Field(default=CLAIMS_MAX, ge=1, le=1_000)
     retention_years: int = Field(default=RETENTION_YEARS, ge=0, le=100)
     stale_after_minutes: int = Field(default=STALE_AFTER_SECONDS // 60, ge=1, le=31 * 24 * 60)
+
+    crash_at: CrashPoint | None = None
+    freeze_at: CrashPoint | None = None
+
+    @property
+    def reached(self) -> Callable[[str], None]:
+        """What commands and policies call at their named points."""
+        return crash_at(self.crash_at, self.environment, freeze_at=self.freeze_at)
 
     @model_validator(mode="after")
     def _kept_as_the_law_says(self) -> Self:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from chassis.clock import Clock, SystemClock
 from chassis.connections.migrating import require
 from chassis.privacy.keys import FileKeyEncryption, KeyRing
+from chassis.process.crashing import crash_at
 from chassis.write.deciding import Refusal
 from chassis.write.secret_checks import secret_of
 from chassis.write.store import Recorder, tables
@@ -16,7 +17,6 @@ from contracts.identity import EXTERNAL_IDS, ExternalIds
 
 from sync_ingest.archive import schema
 from sync_ingest.archive.archive import Archive
-from sync_ingest.crashing import crash_at
 from sync_ingest.ledger import SCHEMA, KeptVault, StoreLedger
 from sync_ingest.runs.ingest import Ingest
 from sync_ingest.runs.ports import ITSELF, Acting

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, Generic, cast
 from uuid import UUID
@@ -67,8 +67,11 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         *,
         snapshots: "Snapshots[StateT] | None" = None,
         states_cached_max: int = STATES_CACHED_MAX,
+        reached: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`reached` is called at the points `before-append` and `after-append` of each command."""
         self._decider = decider
+        self._reached = reached
         self._store = store
         self._catalogue = catalogue
         self._keys = keys
@@ -166,8 +169,10 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             item = self._item(
                 stream_id, loaded=loaded, events=events, context=context, key=key, command=remembered
             )
+            self._reached("before-append")
             result = await self._store.append_one(item)
             if isinstance(result, Appended):
+                self._reached("after-append")
                 return self._done(stream_id, loaded, events, result)
             if isinstance(result, CommandSeen):
                 return await self._replayed(result, stream_id, asked, context)

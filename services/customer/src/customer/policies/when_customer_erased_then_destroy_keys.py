@@ -6,6 +6,7 @@ in any order of two erasures, because each destroys its own keys before it check
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -22,6 +23,7 @@ class DestroyKeys:
     """The policy, with what it needs."""
 
     ring: KeyRing
+    reached: Callable[[str], None] = lambda _: None
 
     async def __call__(self, event: Delivered) -> None:
         """Destroys the keys that may be destroyed. A second call changes nothing."""
@@ -35,5 +37,6 @@ class DestroyKeys:
 
     def _destroy(self, own: list[UUID], accounts: dict[UUID, set[UUID]]) -> None:
         self.ring.erase(own)
+        self.reached("keys-destroyed")
         erased = self.ring.erased({other for others in accounts.values() for other in others})
         self.ring.erase([account for account, others in accounts.items() if others <= erased])

@@ -1,4 +1,4 @@
-"""Named points at which tests can make a run die or freeze, to check the state after it."""
+"""Named points at which tests can make a process die or freeze, to check the state after it."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ KILLED: Final = 137
 
 
 def crash_at(point: str | None, environment: str, *, freeze_at: str | None = None) -> Callable[[str], None]:
-    """What a run calls at its named points: ends the process at one, or stops it until SIGCONT, in
-    development only."""
+    """What code calls at its named points: it ends the process at one, or stops it until SIGCONT, in development
+    only. Raises ValueError elsewhere."""
     if point is None and freeze_at is None:
         return lambda _: None
     if environment != "development":
