@@ -1,6 +1,7 @@
 """A process that dies at a named point of a command or a policy: the same again has one effect, whoever carries it out."""
 
 from collections import Counter
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from customer.domain.commands import Details, Reference, RegisterCustomer
 from customer.domain.customer import customer_decider
 from customer.identities import customer_of_party
 from customer.policies import _reaching
-from customer.policies.when_customer_erased_then_destroy_keys import DestroyKeys
+from customer.policies.when_customer_erased_then_destroy_keys import EVENT, DestroyKeys
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed
 from customer.settings import CustomerSettings
 from pydantic import ValidationError
@@ -113,20 +114,18 @@ async def test_an_erasure_that_is_cut_off_between_two_keys_destroys_the_others_w
     own, account = UUID(int=71), UUID(int=72)
     key_ring.keys_for([own, account])
 
-    class Erased:
-        type = "customer.erased"
-        subject = own
-        data = {"parties": [], "accounts": [{"account": str(account), "others": []}]}
+    accounts = [{"account": str(account), "others": []}]
+    event = SimpleNamespace(type=EVENT, subject=own, data={"parties": [], "accounts": accounts})
 
     def reached(point):
         if point == "keys-destroyed":
             raise CutOff
 
     with pytest.raises(CutOff):
-        await DestroyKeys(key_ring, reached)(Erased)
+        await DestroyKeys(key_ring, reached)(event)
     assert key_ring.erased([own, account]) == {own}
     for _ in range(2):
-        await DestroyKeys(key_ring)(Erased)
+        await DestroyKeys(key_ring)(event)
     assert key_ring.erased([own, account]) == {own, account}
 
 
