@@ -52,7 +52,7 @@ _FAULT: Final = re.compile(
     r"^(Input data was truncated|JSON is malformed|Expected `[\w |]+`, got `\w+`|Object missing required field `\w+`)",
     re.ASCII,
 )
-_PLACE: Final = re.compile(r"at `(key in )?[$\w.\[\]]+`$", re.ASCII)
+_PLACE: Final = re.compile(r"at `(key in )?[$\w.\[\]]+`\Z", re.ASCII)
 """What of a decoder's message may be told: other messages quote the value. It tells no key of data as a place."""
 _WATERMARK: Final = WATERMARK.encode()
 _TEXT: Final = frozenset({UUID, date, datetime})
