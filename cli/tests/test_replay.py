@@ -237,7 +237,6 @@ CERTIFIED = {
 RECEIVED = {"source": "s", "intake": _ID, "sha256": "5e88" * 16, "format": "csv", "size_bytes": 8}
 
 
-@pytest.mark.requirement("M31")
 @pytest.mark.parametrize(
     ("name", "data", "version"),
     [
@@ -264,7 +263,6 @@ def test_what_events_of_before_hold_in_clear_is_not_shown(name, data, version):
         assert details == ["records", "2026-03-03", None]
 
 
-@pytest.mark.requirement("M31")
 def test_what_an_event_of_today_tells_of_a_record_is_shown():
     today = QUARANTINED | {"file": "k1.AAAA.BBBB", "column": "booked_on", "detail": "not a date"}
     shown = json.loads(
