@@ -1,6 +1,5 @@
 """What several tests of commands over the stores share: a bank's feed in real servers, and a relay to carry it out."""
 
-import asyncio
 import io
 import os
 import subprocess
@@ -124,9 +123,3 @@ def posting(transaction: str, account: str, amount_minor: int) -> Posting:
         text=TEXT,
         counterparty_name=NAME,
     )
-
-
-async def until(condition: "object", seconds_max: float = 30.0) -> None:
-    async with asyncio.timeout(seconds_max):
-        while not condition():  # type: ignore[operator]  # noqa: ASYNC110
-            await asyncio.sleep(0.02)

@@ -14,14 +14,13 @@ import pytest
 from chassis.connections.settings import Settings
 from chassis.messaging.transport import ensure_topics
 from chassis.read.mongo import Mongo
-from chassis.relay import RelayRole
 from contracts.topics import TOPICS
 from crm_cli.contexts import CONTEXTS
 from crm_cli.migrate import migrated
-from customer.bootstrap import roles as customer_roles
-from customer.settings import CustomerSettings
 from psycopg import errors
 from psycopg.conninfo import make_conninfo
+
+from tests.support.roles import roles_of_all
 
 from .stores import Bank, a_small_feed, new_database
 
@@ -201,30 +200,11 @@ def test_replay_runs_as_the_auditor(bank, tmp_path):
 
 @pytest.mark.requirement("D09")
 async def test_verify_runs_as_the_auditor_and_writes_checkpoints_alone(bank, tmp_path):
-    settings = CustomerSettings(
-        **bank.settings().model_dump(
-            include={"postgres_url", "keys_url", "kafka_url", "mongo_url", "data", "environment"}
-        )
-    )
     mongo = Mongo.connect(bank.mongo_url)
     await mongo.drop_database()
     await mongo.close()
-    relays = [
-        RelayRole(
-            context.name,
-            context.schema,
-            context.words,
-            postgres_url=bank.postgres_url,
-            kafka_url=bank.kafka_url,
-        )
-        for context in CONTEXTS.values()
-    ]
-    factories = customer_roles(settings)
     stopping = asyncio.Event()
-    running = [
-        asyncio.create_task(role.run(stopping))
-        for role in (*relays, factories["views"](), factories["policies"]())
-    ]
+    running = [asyncio.create_task(make().run(stopping)) for make in roles_of_all(bank.settings()).values()]
     try:
         for _ in range(3):
             done = await asyncio.to_thread(as_auditor, bank, tmp_path, "verify", "--json", "--wait", "60")

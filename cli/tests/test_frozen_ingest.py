@@ -84,7 +84,7 @@ def frozen(environment, source, path, point):
         deadline = time.monotonic() + SECONDS_MAX
         while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
             assert process.poll() is None
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, "the command does not stop at its point"
             time.sleep(0.02)
         yield process
     finally:
@@ -96,7 +96,7 @@ def continued(process):
     """Continues it until it ends: it reaches the named point again when it tries again."""
     deadline = time.monotonic() + SECONDS_MAX
     while process.poll() is None:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "the command does not end"
         process.send_signal(signal.SIGCONT)
         time.sleep(0.05)
 

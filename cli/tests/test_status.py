@@ -8,15 +8,18 @@ from io import BytesIO
 import psycopg
 import pytest
 from chassis.messaging.transport import KafkaPublisher, Record, end_offsets, ensure_topics
+from chassis.process.roles import Role
 from chassis.read.mongo import Mongo
 from chassis.relay import RelayRole
 from contracts.topics import TOPICS
+from crm_cli.contexts import CONTEXTS
 from crm_cli.status import gathered, readable
-from customer.bootstrap import roles as customer_roles
-from customer.settings import CustomerSettings
 from sync_ingest.opening import opened
 from sync_ingest.publishing import published
 from sync_ingest.runs.results import FeedContent
+
+from tests.support.roles import roles_of_all
+from tests.support.waiting import until
 
 from .stores import Bank, a_small_feed, new_database
 
@@ -30,24 +33,18 @@ async def bank(postgres_url, kafka_url, mongo_url, tmp_path) -> Bank:
     return Bank(new_database(postgres_url), kafka_url, mongo_url, tmp_path)
 
 
-async def running(role: object, until: Callable[[], object]) -> None:
+async def running(condition: Callable[[], object], *roles: Role) -> None:
     stopping = asyncio.Event()
-    task = asyncio.create_task(role.run(stopping))
-    async with asyncio.timeout(60):
-        while True:
-            done = until()
-            if asyncio.iscoroutine(done):
-                done = await done
-            if done:
-                break
-            await asyncio.sleep(0.1)
-    stopping.set()
-    await task
+    tasks = [asyncio.create_task(role.run(stopping)) for role in roles]
+    try:
+        await until(condition, what=lambda: [(role.name, role.not_ready()) for role in roles])
+    finally:
+        stopping.set()
+        await asyncio.gather(*tasks)
 
 
 async def test_what_waits_is_counted_where_it_waits(bank):
     settings = bank.settings()
-    customer = CustomerSettings(**settings.model_dump(include={"postgres_url", "kafka_url", "mongo_url"}))
     before = await end_offsets(bank.kafka_url, ["crm.ingest.events"])
     await asyncio.to_thread(bank.take, "branch", *a_small_feed())
 
@@ -61,7 +58,7 @@ async def test_what_waits_is_counted_where_it_waits(bank):
     role = RelayRole(
         "ingest", "store_ingest", published, postgres_url=bank.postgres_url, kafka_url=bank.kafka_url
     )
-    await running(role, lambda: role.relay.position == ingest["head"])
+    await running(lambda: role.relay.position == ingest["head"], role)
     out = (await gathered(settings))["contexts"]["ingest"]
     assert (out["published"], out["outbox"], out["outbox_age_seconds"]) == (ingest["head"], 0, 0)
     assert out["epoch"] == 1
@@ -76,7 +73,7 @@ async def test_what_waits_is_counted_where_it_waits(bank):
         group = (await gathered(settings))["groups"]
         return all(each.get("generation") and each["lag"] == 0 for each in group.values() if "view" in each)
 
-    await running(customer_roles(customer)["views"](), caught_up)
+    await running(caught_up, *(make() for make in roles_of_all(settings, {"views"}).values()))
     shown = await gathered(settings)
     view = next(group for group in shown["groups"].values() if group.get("view") == "asset_panorama")
     assert view["positions"]["ingest"] == ingest["head"]
@@ -99,7 +96,7 @@ async def test_what_waits_is_counted_where_it_waits(bank):
 def test_the_command_prints_one_object_and_says_who_is_away(bank):
     done = bank.crm("status", "--json")
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout)["contexts"]) == {"ingest", "customer"}
+    assert set(json.loads(done.stdout)["contexts"]) == set(CONTEXTS)
     nobody = psycopg.conninfo.make_conninfo(bank.postgres_url, dbname="nothing_here")
     away = Bank(nobody, "127.0.0.1:1", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300", bank.data)
     done = away.crm("status", "--json")

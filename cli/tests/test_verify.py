@@ -5,9 +5,10 @@ import json
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -27,12 +28,14 @@ from crm_cli.contexts import CONTEXTS
 from crm_cli.status import gathered
 from crm_cli.verify_parts import Checked, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
-from customer import bootstrap as customer_service
 from customer.settings import CustomerSettings
 from sync_ingest.domain.records import HolderRecord, PartyRecord
 from sync_ingest.publishing import published
 
-from .stores import CLOCK, Bank, a_small_feed, new_database, posting, until
+from tests.support.roles import roles_of_all
+from tests.support.waiting import until
+
+from .stores import CLOCK, Bank, a_small_feed, new_database, posting
 
 WAIT_SECONDS = 20.0
 
@@ -46,15 +49,17 @@ class World:
         self.settings = CustomerSettings(**bank.settings().model_dump(include=known))
         self.mongo = Mongo.connect(bank.mongo_url)
         self.publisher = KafkaPublisher(bank.kafka_url)
+        self.last: dict[str, Any] = {}
+        """What `crm status` said last."""
 
     async def settle(self) -> None:
         """Runs every role until all that is stored is published, shown and reacted to."""
-        async with self.running(*(make() for make in roles(self.settings).values())):
+        async with self.running(*(make() for make in roles_of_all(self.settings).values())):
             await self.settled()
 
     async def repaired(self, schema: str) -> None:
         """Waits until the relay holds nobody; it looks every other second."""
-        async with self.running(*(make() for make in roles(self.settings).values())):
+        async with self.running(*(make() for make in roles_of_all(self.settings).values())):
             await until(lambda: not self.sql(f"select from {schema}.unpublishable"))
             await self.settled()
 
@@ -82,12 +87,10 @@ class World:
             await asyncio.gather(*tasks)
 
     async def settled(self) -> None:
-        async with asyncio.timeout(60):
-            while not await self._settled():  # noqa: ASYNC110 - what is awaited is other programs' doing
-                await asyncio.sleep(0.1)
+        await until(self._settled, what=lambda: self.last)
 
     async def _settled(self) -> bool:
-        found = await gathered(self.bank.settings())
+        found = self.last = await gathered(self.bank.settings())
         views = [group for group in found["groups"].values() if "view" in group]
         heads = {name: context["head"] for name, context in found["contexts"].items()}
         return (
@@ -123,15 +126,6 @@ class World:
         await self.publisher.close()
 
 
-def roles(settings: CustomerSettings) -> dict[str, Callable[[], object]]:
-    """All roles but those that wait for callers or feeds."""
-    own = customer_service.roles(settings)
-    ingest = RelayRole(
-        "ingest", "store_ingest", published, postgres_url=settings.postgres_url, kafka_url=settings.kafka_url
-    )
-    return {"ingest-relay": lambda: ingest} | {name: own[name] for name in ("relay", "views", "policies")}
-
-
 def problems(report: Report) -> dict[str, list[str]]:
     found = report.as_json()["invariants"]
     return {name: each["problems"] for name, each in found.items() if not each["holds"]}
@@ -163,9 +157,11 @@ async def emptied(kafka_url: str, *topics: Topic) -> None:
     await admin.start()
     try:
         await admin.delete_topics([name for name in await admin.list_topics() if name in names])
-        async with asyncio.timeout(30):
-            while set(names) & set(await admin.list_topics()):  # noqa: ASYNC110 - the broker's doing
-                await asyncio.sleep(0.05)
+
+        async def gone() -> bool:
+            return not set(names) & set(await admin.list_topics())
+
+        await until(gone, what=f"{names} are gone")
     finally:
         await admin.close()
 
@@ -206,7 +202,7 @@ async def test_all_holds_while_more_comes_in(world):
 
     taking = threading.Thread(target=take)
     heads = []
-    async with world.running(*(make() for make in roles(world.settings).values())):
+    async with world.running(*(make() for make in roles_of_all(world.settings).values())):
         taking.start()
         for _ in range(3):
             report = await world.verified(WAIT_SECONDS)
@@ -463,7 +459,7 @@ async def test_amounts_beyond_32_bits_are_shown_verified_and_rebuilt(bank):
     total = sum(edges) + 9 * 10**15
     await asyncio.to_thread(bank.take, "branch", *feed)
     world = World(bank)
-    async with world.running(*(make() for make in roles(world.settings).values())):
+    async with world.running(*(make() for make in roles_of_all(world.settings).values())):
         await world.settled()
         shown = await asyncio.to_thread(bank.crm, "panorama", "--reference", "branch:P1", "--json")
         assert shown.returncode == 0, shown.stderr

@@ -74,7 +74,7 @@ def serving(module: str, roles: Sequence[str], environment: dict[str, str]) -> I
         until = time.monotonic() + READY_SECONDS_MAX
         while not ready(url):
             assert process.poll() is None
-            assert time.monotonic() < until
+            assert time.monotonic() < until, "the application does not answer"
             time.sleep(0.1)
         yield url
     finally:

@@ -28,6 +28,9 @@ from sync_ingest import bootstrap as ingest_service
 from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
+from tests.support.roles import roles_of_all
+from tests.support.waiting import until
+
 CLOCK = SystemClock()
 PLAN = DemoPlan(
     customers=60, days=120, duplicates=30, late=20, reversals=15, malformed=len(demo_bank.SPOILERS)
@@ -117,9 +120,7 @@ class Running:
 
     def start(self) -> None:
         """Everything but HTTP and the branch feed."""
-        ours = customer_service.roles(self.customer)
-        roles = [ours[name] for name in ours if name != "api"]
-        roles.append(ingest_service.roles(self.ingest)["relay"])
+        roles = roles_of_all(self.customer).values()
         self.tasks = [asyncio.create_task(make().run(self.stopping)) for make in roles]
 
     async def stop(self) -> None:
@@ -188,19 +189,18 @@ async def web(running: Running) -> AsyncIterator[httpx.AsyncClient]:
 async def taken_in(running: Running, web: httpx.AsyncClient, bank: DemoBank) -> Any:
     """The bank has been taken in, and every party of it is a customer."""
     result = await asyncio.to_thread(running.take_in, bank)
-    until = CLOCK.monotonic() + PATIENCE_SECONDS
-    while CLOCK.monotonic() < until:
-        heads = running.heads()
-        if heads["customer"] >= 2 * bank.expected.parties:
-            break
+
+    def registered() -> bool:
         assert not any(task.done() for task in running.tasks), [task for task in running.tasks if task.done()]
-        await asyncio.sleep(0.1)
+        return running.heads()["customer"] >= 2 * bank.expected.parties
+
+    await until(registered, what=running.heads)
     for context, position in running.heads().items():
-        while True:
-            answer = await web.get("/customers", params={"limit": 1, "at_least": f"{context}-{position}"})
-            if answer.status_code == 200 or CLOCK.monotonic() > until:
-                break
-        assert answer.status_code == 200, answer.text
+
+        async def shown(token: str = f"{context}-{position}") -> bool:
+            return (await web.get("/customers", params={"limit": 1, "at_least": token})).status_code == 200
+
+        await until(shown, what=f"{context}-{position} is shown")
     return result
 
 
@@ -349,12 +349,12 @@ def spans() -> Iterator[InMemorySpanExporter]:
 async def traced(spans: InMemorySpanExporter, trace: int, *names: str) -> list[str]:
     """Waits until the trace has a span for each of these names, twice where one is named twice; all names it has."""
     wanted = Counter(names)
-    until = CLOCK.monotonic() + PATIENCE_SECONDS
-    while True:
-        found = [span.name for span in spans.get_finished_spans() if span.context.trace_id == trace]
-        if wanted <= Counter(found) or CLOCK.monotonic() > until:
-            return found
-        await asyncio.sleep(0.05)
+
+    def found() -> list[str]:
+        return [span.name for span in spans.get_finished_spans() if span.context.trace_id == trace]
+
+    await until(lambda: wanted <= Counter(found()), what=lambda: f"{names} in {found()}")
+    return found()
 
 
 @pytest.mark.requirement("M44")
@@ -385,13 +385,14 @@ async def test_one_trace_leads_from_a_feed_over_the_policy_to_the_views(
     [root] = [span for span in spans.get_finished_spans() if span.name == "ingest run"]
     policy = "when_party_described_then_register_customer"
     assert policy in await traced(spans, root.context.trace_id, policy)
-    until = CLOCK.monotonic() + PATIENCE_SECONDS
-    while CLOCK.monotonic() < until:
-        found = (await web.get("/customers", params={"reference": "traced:T1"})).json()["items"]
-        if found:
-            break
-        await asyncio.sleep(0.05)
-    events = (await web.get(f"/customers/{found[0]['customer_id']}/events")).json()["items"]
+
+    async def customers() -> list[Any]:
+        items: list[Any] = (await web.get("/customers", params={"reference": "traced:T1"})).json()["items"]
+        return items
+
+    await until(customers, what="the customer traced:T1 is shown")
+    [customer] = await customers()
+    events = (await web.get(f"/customers/{customer['customer_id']}/events")).json()["items"]
     assert {event["traceparent"].split("-")[1] for event in events} == {f"{root.context.trace_id:032x}"}
     written = await traced(spans, root.context.trace_id, "view written", "view written")
     assert written.count("view written") >= 2

@@ -22,7 +22,6 @@ from crm_cli import demo_bank
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
 from crm_cli.web import web_app
-from customer import bootstrap as customer_service
 from customer.settings import CustomerSettings
 from devservers import servers
 from opentelemetry.sdk.trace import ReadableSpan
@@ -31,6 +30,8 @@ from sync_ingest import bootstrap as ingest_service
 from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 from typing_extensions import override
+
+from tests.support.roles import FOLLOWING, roles_of_all, settings_of
 
 CLOCK = SystemClock()
 PATIENCE_SECONDS = 60.0
@@ -146,8 +147,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, bank: DemoBank) -> As
         publisher = KafkaPublisher(customer.kafka_url)
         stack.push_async_callback(publisher.close)
         stopping = asyncio.Event()
-        ours, theirs = customer_service.roles(customer), ingest_service.roles(ingest)
-        making = [*(ours[name] for name in ours if name != "api"), theirs["relay"], theirs["feed"]]
+        making = roles_of_all(customer, FOLLOWING | {"feed"}).values()
         tasks = [asyncio.create_task(make().run(stopping)) for make in making]
 
         async def stop() -> None:
@@ -155,9 +155,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, bank: DemoBank) -> As
             await asyncio.gather(*tasks)
 
         stack.push_async_callback(stop)
-        app = await stack.enter_async_context(
-            web_app(lambda kind: customer if kind is CustomerSettings else ingest)
-        )
+        app = await stack.enter_async_context(web_app(lambda kind: settings_of(kind, customer)))
         token = development_token(customer, CLOCK.now())
         web = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),

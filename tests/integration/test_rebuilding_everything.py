@@ -9,7 +9,8 @@ from chassis.read.rebuilding import documents_hash
 from crm_cli.demo_bank import DemoBank
 from customer.views import VIEWS
 
-from tests.integration.conftest import PATIENCE_SECONDS, PLAN, System
+from tests.integration.conftest import PLAN, System
+from tests.support.waiting import until
 
 CLOCK = SystemClock()
 
@@ -35,10 +36,7 @@ async def test_the_read_database_is_dropped_and_comes_back_equal(system: System,
     shown = await system.panorama(f"{PLAN.source}:P000001")
 
     await system.mongo.drop_database()
-    until = CLOCK.monotonic() + PATIENCE_SECONDS
-    while not await built(system):
-        assert CLOCK.monotonic() < until
-        await CLOCK.sleep(0.2)
+    await until(lambda: built(system))
     await system.caught_up()
 
     assert await hashes(system) == before

@@ -34,6 +34,8 @@ from sync_ingest.opening import IngestPool, opened, opened_keys
 from sync_ingest.runs.ports import Acting
 from sync_ingest.settings import SyncIngestSettings
 
+from tests.support.waiting import until
+
 SECONDS_MAX = 100
 WINDOW = timedelta(minutes=15)
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -113,12 +115,6 @@ async def following(feed, kafka_url, custody=None):
     finally:
         stopping.set()
         await asyncio.wait_for(task, 20)
-
-
-async def until(condition):
-    async with asyncio.timeout(SECONDS_MAX):
-        while not condition():  # noqa: ASYNC110 - what is awaited is another program's doing
-            await asyncio.sleep(0.05)
 
 
 def booked(ingest, source, numbers):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from uuid import UUID
 
@@ -29,6 +29,8 @@ from chassis.messaging.transport import (
 from contracts.topics import Topic, partition_of
 from devservers.strangers import send_strange
 from structlog.testing import capture_logs
+
+from tests.support.waiting import until
 
 PARTITIONS = 3
 SECONDS_MAX = 100
@@ -66,12 +68,6 @@ def numbered(topic: str, subjects: int, each: int, size: int = 0) -> list[Record
         for number in range(1, each + 1)
         for subject in map(UUID, (f"{n:032x}" for n in range(subjects)))
     ]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS_MAX):
-        while not condition():  # noqa: ASYNC110 - what is awaited is another program's doing
-            await asyncio.sleep(0.02)
 
 
 class Seen:

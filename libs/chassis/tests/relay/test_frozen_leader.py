@@ -1,6 +1,7 @@
 """Two relays as processes of their own; the one that leads is stopped by a signal and lives on, knowing nothing."""
 
 import asyncio
+import inspect
 import os
 import signal
 import subprocess
@@ -74,7 +75,7 @@ def relaying(*arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
 def until(condition: Callable[[], bool], seconds_max: float = SECONDS_MAX) -> float:
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < seconds_max
+        assert time.monotonic() - began < seconds_max, inspect.getsource(condition)
         time.sleep(0.05)
     return time.monotonic() - began
 

@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -42,10 +42,11 @@ from contracts.ingest import FeedCertified
 from contracts.topics import EVENTS, Topic, partition_of
 from typing_extensions import override
 
+from tests.support.waiting import until
+
 AT = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 PARTITIONS = 3
-SECONDS_MAX = 100
 CLOCK = SystemClock()
 
 
@@ -165,12 +166,6 @@ async def setting(postgres_url: str, kafka_url: str, store: str, topic: Topic):
     setting = Setting(postgres_url, kafka_url, store, topic)
     yield setting
     await setting.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS_MAX):
-        while not condition():  # noqa: ASYNC110 - what is awaited is another program's doing
-            await asyncio.sleep(0.01)
 
 
 async def relayed(relay: Relay, head: int) -> None:
