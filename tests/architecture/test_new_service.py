@@ -1,6 +1,7 @@
 """The recipe "Add a service", followed in a copy of the repository."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ class Copy:
         sources = [self.root, self.installed, *self.root.glob("*/*/src"), self.root / "cli" / "src"]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(map(str, sources)),
+            "MYPYPATH": os.pathsep.join(map(str, sources[2:])),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -108,10 +110,11 @@ def test_a_service_is_its_folder_its_events_one_line_and_generated_files(
     assert not before.keys() - after.keys()
 
 
-def test_the_skeleton_keeps_style_and_boundaries(copy: Copy) -> None:
+def test_the_skeleton_keeps_style_types_and_boundaries(copy: Copy) -> None:
     copy.run("ruff", "check", "services", "libs", "tools")
     copy.run("ruff", "format", "--check", "services", "libs", "tools")
     assert "0 broken" in copy.run("lint-imports", "--no-cache")
+    copy.run("mypy", "--cache-dir", os.devnull, "-p", NAME)
 
 
 def test_the_skeleton_passes_its_own_tests_and_those_of_all_services(copy: Copy) -> None:
@@ -140,3 +143,17 @@ def test_a_name_that_cannot_be_is_refused(copy: Copy, name: str) -> None:
     )
     assert done.returncode in {1, 2}
     assert "new-service" in done.stderr
+
+
+def test_the_recipes_show_code_that_is_in_the_skeleton(copy: Copy) -> None:
+    """Each line of Python in CONTRIBUTING stands in a file of the skeleton."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    shown = {
+        line.strip()
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    }
+    files = [*copy.root.glob(f"services/{NAME}/**/*.py")]
+    there = {line.strip() for path in files for line in path.read_text().splitlines()}
+    assert len(shown) > 20
+    assert shown - there - {""} == set()
