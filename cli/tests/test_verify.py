@@ -22,7 +22,7 @@ from chassis.relay import RelayRole
 from chassis.relay.operating import republish, try_again
 from chassis.write.events import StoredEvent
 from contracts.envelope import Envelope, Watermark, unwrap
-from contracts.topics import CUSTOMER_EVENTS, INGEST_EVENTS, TOPICS, Topic
+from contracts.topics import EVENTS, INGEST_EVENTS, TOPICS, Topic
 from crm_cli import verify
 from crm_cli.contexts import CONTEXTS
 from crm_cli.status import gathered
@@ -134,7 +134,7 @@ def problems(report: Report) -> dict[str, list[str]]:
 @pytest.fixture
 async def bank(postgres_url, kafka_url, mongo_url, tmp_path) -> Bank:
     """Stores of this test alone: databases of its own, and topics emptied."""
-    await emptied(kafka_url, INGEST_EVENTS, CUSTOMER_EVENTS)
+    await emptied(kafka_url, *EVENTS.values())
     await ensure_topics(kafka_url, TOPICS)
     database = f"verify_{uuid7(CLOCK.now()).hex}"
     return Bank(new_database(postgres_url), kafka_url, mongo_url.replace("/?", f"/{database}?"), tmp_path)

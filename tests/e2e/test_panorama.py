@@ -15,7 +15,6 @@ from chassis.clock import SystemClock
 from chassis.observability import telemetry
 from chassis.privacy.tokens import development_token
 from chassis.web import create_app
-from chassis.write.store import Recorder
 from crm_cli import demo_bank, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
@@ -28,7 +27,7 @@ from sync_ingest import bootstrap as ingest_service
 from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
-from tests.support.roles import roles_of_all
+from tests.support.roles import heads, hosted, roles_of_all
 from tests.support.waiting import until
 
 CLOCK = SystemClock()
@@ -121,7 +120,7 @@ class Running:
     def start(self) -> None:
         """Everything but HTTP and the branch feed."""
         roles = roles_of_all(self.customer).values()
-        self.tasks = [asyncio.create_task(make().run(self.stopping)) for make in roles]
+        self.tasks = [asyncio.create_task(hosted(make, self.stopping)) for make in roles]
 
     async def stop(self) -> None:
         """Ends all of them; what one of them raised is raised."""
@@ -136,12 +135,7 @@ class Running:
 
     def heads(self) -> dict[str, int]:
         """The last position of each context."""
-        found = {}
-        for context, schema in (("ingest", "store_ingest"), ("customer", "store_customer")):
-            recorder = Recorder(self.ingest.postgres_url, schema)
-            found[context] = recorder.head_position()
-            recorder.close()
-        return found
+        return heads(self.ingest.postgres_url)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from chassis.messaging.transport import KafkaPublisher
 from chassis.observability import telemetry
 from chassis.privacy.tokens import development_token
 from chassis.read.mongo import Mongo
-from chassis.write.store import Recorder
 from contracts.identity import ExternalIds
 from crm_cli import demo_bank
 from crm_cli.demo_bank import DemoBank, DemoPlan
@@ -31,12 +30,11 @@ from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 from typing_extensions import override
 
-from tests.support.roles import FOLLOWING, roles_of_all, settings_of
+from tests.support.roles import FOLLOWING, heads, hosted, roles_of_all, settings_of
 
 CLOCK = SystemClock()
 PATIENCE_SECONDS = 60.0
 PLAN = DemoPlan(customers=25, days=60, duplicates=10, late=10, reversals=5, malformed=len(demo_bank.SPOILERS))
-STORES = {"ingest": "store_ingest", "customer": "store_customer"}
 
 
 class Spans(SpanExporter):
@@ -80,12 +78,7 @@ class System:
 
     def heads(self) -> dict[str, int]:
         """The last position of each context."""
-        found = {}
-        for context, schema in STORES.items():
-            recorder = Recorder(self.ingest.postgres_url, schema)
-            found[context] = recorder.head_position()
-            recorder.close()
-        return found
+        return heads(self.ingest.postgres_url)
 
     async def caught_up(self) -> None:
         """Waits until nothing moves any more: every view shows all that is stored, and no policy adds to it."""
@@ -148,7 +141,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, bank: DemoBank) -> As
         stack.push_async_callback(publisher.close)
         stopping = asyncio.Event()
         making = roles_of_all(customer, FOLLOWING | {"feed"}).values()
-        tasks = [asyncio.create_task(make().run(stopping)) for make in making]
+        tasks = [asyncio.create_task(hosted(make, stopping)) for make in making]
 
         async def stop() -> None:
             stopping.set()

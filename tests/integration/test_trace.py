@@ -10,7 +10,8 @@ from chassis.messaging.transport import Record, read_to_end
 from contracts.topics import COREBANK_POSTINGS, CUSTOMER_EVENTS, INGEST_EVENTS
 from opentelemetry.trace import format_trace_id
 
-from tests.integration.conftest import STORES, System, lines
+from tests.integration.conftest import System, lines
+from tests.support.roles import SCHEMAS
 
 BY_HAND: dict[str, Any] = {
     "phone": "13800001234",
@@ -35,7 +36,7 @@ def stored(system: System, context: str, subject: UUID) -> set[str]:
     """Trace ids in the stored events of a subject."""
     with psycopg.connect(system.ingest.postgres_url) as connection:
         rows = connection.execute(
-            f"select body from {STORES[context]}.events where stream_id = %s", (subject,)
+            f"select body from {SCHEMAS[context]}.events where stream_id = %s", (subject,)
         ).fetchall()
     return {json.loads(body)["meta"]["trace"]["traceparent"].split("-")[1] for (body,) in rows}
 

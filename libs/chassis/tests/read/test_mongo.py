@@ -7,7 +7,14 @@ from uuid import UUID
 import msgspec
 import pytest
 from chassis.read.documents import Change, DocumentsUnavailable, Unwritable, Written
-from chassis.read.mongo import COMMAND_WRITES_MAX, PAGE_DOCUMENTS, Mongo, MongoDocuments, exact_sum
+from chassis.read.mongo import (
+    COMMAND_WRITES_MAX,
+    PAGE_DOCUMENTS,
+    Mongo,
+    MongoDocuments,
+    exact_sum,
+    translated,
+)
 from pymongo.errors import OperationFailure
 
 ID = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b12")
@@ -242,3 +249,9 @@ async def test_the_database_is_the_one_of_the_url(mongo_url):
     mongo = Mongo.connect(mongo_url.replace("/?", "/elsewhere?"))
     assert mongo.name == "elsewhere"
     await mongo.close()
+
+
+@pytest.mark.parametrize("code", [117, 215, 276])
+def test_a_database_that_is_being_dropped_is_there_again_later(code):
+    with pytest.raises(DocumentsUnavailable), translated():
+        raise OperationFailure("Cannot create collection: database is in the process of being dropped", code)

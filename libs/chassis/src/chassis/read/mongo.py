@@ -83,6 +83,7 @@ _SERVERS_OWN: Final = frozenset(
         *(24, 46, 50, 112, 262, 290, 314),  # locks, conflicts and time limits
         *(64, 79, 100, 133, 134, 246),  # too few members for what was asked
         *(43, 175, 237, 251, 279, 11601),  # interrupted or killed
+        *(117, 215, 276),  # the database or collection is being dropped, or an index of it is being made
     }
 )
 """Error codes about the server's own state, its disk, memory, locks and members, and not about the request."""
