@@ -86,7 +86,6 @@ async def _context(
     reached = await views.wait_for(context.name, head, wait_seconds)
     if not reached:
         report.broken("I1", f"{context.name}: not every view has reached position {head}")
-    await _policies(settings, context, mongo, report, clock, wait_seconds)
     for view in views_of(context) if head else ():  # of nothing that is stored nothing is missing
         await check_parked(view, mongo, report)
     held = {one.subject: one for one in await asyncio.to_thread(store.held)}
@@ -97,13 +96,14 @@ async def _context(
             f" ({one.name}): {one.reason}",
         )
     since = {subject: one.position for subject, one in held.items()}
-    inside, money = Report(), Report()
-    found, events, _ = await asyncio.gather(
+    inside, money, policies = Report(), Report(), Report()
+    found, events, *_ = await asyncio.gather(
         all_checked(parts_of(settings, context, head, published, since, processes), say),
         asyncio.to_thread(_checked_inside, settings, context, head, inside),
         _money(settings, context, head, mongo, money),
+        _policies(settings, context, mongo, policies, clock, wait_seconds),
     )
-    for each in (inside, money, *(part.report for part in found)):
+    for each in (inside, money, policies, *(part.report for part in found)):
         report.plus(each)
         report.figures |= each.figures
     for view in views_of(context):
