@@ -183,7 +183,7 @@ class Mongo:
     async def find_raw(self, collection: str, where: Mapping[str, Any]) -> list[bytes]:
         """The documents that match as the database holds them; `Frozen.thawed` reads one."""
         with translated():
-            cursor = self._database[collection].find_raw_batches(where)
+            cursor = self._database[collection].find_raw_batches(where, batch_size=LOADED_AT_ONCE_MAX)
             return [document async for batch in cursor for document in _split(batch)]
 
     async def find_one(
