@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from crm_cli import demo_bank
 from crm_cli.demo_bank import DemoBank, DemoPlan
-from sync_ingest.domain.controls import FeedRead, differences
+from sync_ingest.domain.controls.differences import differences
+from sync_ingest.domain.controls.feed_read import FeedRead
 from sync_ingest.domain.records import AnyRecord, Unreadable
 
 SMALL = DemoPlan(

@@ -94,7 +94,7 @@ FAULTS: Final = (
     ),
     Fault(
         "control totals are not compared",
-        "checking.py",
+        "checking/control_totals.py",
         "for difference in self._differences(part, each.control):",
         "for difference in ():",
     ),

@@ -9,7 +9,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sync_ingest.domain.controls import FeedRead, NumberSeries, differences, numbers_differ, shared, unchecked
+from sync_ingest.domain.controls.coverage import unchecked
+from sync_ingest.domain.controls.differences import differences, numbers_differ
+from sync_ingest.domain.controls.feed_read import FeedRead
+from sync_ingest.domain.controls.running_numbers import NumberSeries, shared
 from sync_ingest.domain.records import ControlRecord, NumberedBy, Posting, Unreadable
 
 DAY = date(2026, 3, 2)

@@ -8,7 +8,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sync_ingest.domain.controls import FeedRead
+from sync_ingest.domain.controls.feed_read import FeedRead
 from sync_ingest.domain.records import ControlRecord, NumberedBy, Posting
 from sync_ingest.domain.totals import AccountCurrency, ControlTotals
 

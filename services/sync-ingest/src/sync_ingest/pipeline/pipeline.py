@@ -13,7 +13,7 @@ from chassis.write.events import StoredEvent
 from contracts.identity import ExternalIds
 
 from sync_ingest.adapters.port import BATCH_RECORDS, Item
-from sync_ingest.domain.controls import CONTROLS_PER_FILE_MAX, FeedRead
+from sync_ingest.domain.controls.feed_read import CONTROLS_PER_FILE_MAX, FeedRead
 from sync_ingest.domain.identities import posting_ids
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 from sync_ingest.domain.records import BookingDays, ControlRecord, Posting, Unreadable, legible, unseen

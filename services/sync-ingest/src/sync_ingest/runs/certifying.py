@@ -9,7 +9,7 @@ import msgspec
 from chassis.write.store import Command
 
 from sync_ingest.archive.intakes import Intake
-from sync_ingest.checking import Checking
+from sync_ingest.checking.checking import Checking
 from sync_ingest.domain.certificate import (
     LASTING_REASONS,
     PROBLEMS_NAMED_MAX,

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, tzinfo
 from typing import Final
 
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
-from sync_ingest.domain.controls import CONTROLS_PER_FILE_MAX
+from sync_ingest.domain.controls.feed_read import CONTROLS_PER_FILE_MAX
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY, BookingDays
 

@@ -1,0 +1,1 @@
+"""What was booked of a feed, checked against what the feed states of itself."""
