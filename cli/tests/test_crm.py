@@ -96,7 +96,7 @@ def test_help_has_a_short_form_everywhere_and_no_command_is_a_usage_error():
     assert (unknown.returncode, unknown.stdout) == (exits.USAGE, "")
 
 
-def test_the_version_is_said():
+def test_version_prints_the_version():
     said = crm("--version")
     assert said.returncode == 0
     assert re.fullmatch(r"crm \d+\.\d+\.\d+\n", said.stdout)
@@ -141,7 +141,7 @@ def test_nothing_is_coloured(arguments):
         ("demo", "--customers", "50", "--days", "100"),
     ],
 )
-def test_a_server_that_does_not_answer_is_said_in_one_line_and_is_no_finding(arguments, tmp_path):
+def test_a_server_that_does_not_answer_is_reported_in_one_line_and_is_no_finding(arguments, tmp_path):
     ended = crm(*arguments, CRM_DATA=str(tmp_path))
     assert (ended.returncode, ended.stdout) == (exits.USAGE, ""), ended.stderr
     assert "Traceback" not in ended.stderr

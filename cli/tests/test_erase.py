@@ -53,7 +53,7 @@ def crm(world, *arguments, **environment):
 
 
 @pytest.mark.requirement("M22")
-async def test_who_is_erased_is_shown_nowhere_and_all_invariants_hold(world):
+async def test_values_of_an_erased_customer_are_shown_nowhere_and_all_invariants_hold(world):
     async with opened_keys(world.settings, CLOCK) as ring:
         ids = await outside_ids(world.settings, ring)
         party, account = ids.party("branch", "P1"), ids.account("branch", "A1")

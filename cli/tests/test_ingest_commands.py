@@ -215,7 +215,7 @@ def test_who_acts_is_in_every_event(crm, environment, folder):
         ({"CRM_ENVIRONMENT": "production", "CRM_TOKEN_KEYS_FILE": "/nowhere", "CRM_TOKEN": "a.b.c"}, "keys"),
     ],
 )
-def test_nobody_acts_without_being_somebody(crm, folder, more, said):
+def test_a_command_without_an_actor_is_refused(crm, folder, more, said):
     for command in (
         ("ingest", "--source", "x", folder),
         ("quarantine", "dismiss", "00000000-0000-0000-0000-000000000001", "--reason", "r"),
@@ -244,14 +244,14 @@ def test_a_token_without_the_role_does_nothing(crm, folder):
         (("--source", "x", "--format", "csv", "."), "mapping"),
     ],
 )
-def test_what_cannot_be_taken_in_is_said_on_stderr_alone(crm, arguments, said):
+def test_an_unreadable_feed_is_reported_on_stderr_alone(crm, arguments, said):
     failed = crm("ingest", *arguments, "--json")
     assert (failed.returncode, failed.stdout) == (2, "")
     assert said in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
-def test_no_certificate_and_no_database_are_said_too(crm):
+def test_a_missing_certificate_and_an_unreachable_database_are_reported(crm):
     unknown = crm("certificate", "--source", "nobody", "--json")
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "no certificate of nobody" in unknown.stderr
@@ -359,7 +359,7 @@ def test_a_file_as_a_bank_prints_it_gives_its_sums(
     assert (told["credits_minor"], told["debits_minor"]) == (credits_minor, debits_minor)
 
 
-def test_what_of_a_folder_is_left_out_is_said(crm, folder):
+def test_files_of_a_folder_that_are_left_out_are_reported(crm, folder):
     (folder / "trans.asc.bak").write_text(HEADER + ROWS)
     (folder / "more").mkdir()
     (folder / "more" / "trans.asc").write_text(HEADER + "9;12;930103;PRIJEM;VKLAD;5.00;5.00;;;\r\n")
@@ -379,7 +379,7 @@ def test_what_of_a_folder_is_left_out_is_said(crm, folder):
     assert "left out 'out': refused" in done.stderr
 
 
-def test_a_lost_secret_of_ids_is_said_and_nothing_is_booked_under_another_one(crm, environment, folder):
+def test_a_lost_secret_of_ids_is_reported_and_nothing_is_booked_under_another_one(crm, environment, folder):
     first = crm("ingest", "--format", "berka", "--source", "secret", folder, "--json")
     assert first.returncode == 0, first.stderr
     with psycopg.connect(environment["CRM_KEYS_URL"], autocommit=True) as keys:

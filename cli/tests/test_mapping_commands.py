@@ -70,7 +70,7 @@ def test_a_mapping_is_tried_and_what_would_be_read_is_shown_without_names(crm, m
     assert not (tmp_path / "data").exists()
 
 
-def test_the_same_as_one_object(crm, mapping, file):
+def test_a_mapping_is_tried_and_shown_as_one_object(crm, mapping, file):
     shown = json.loads(crm("try", mapping, file, "--json").stdout)
     assert {
         name: shown[name] for name in ("records", "readable", "refused", "credits_minor", "debits_minor")
@@ -100,7 +100,7 @@ def test_a_refusal_has_its_place_and_its_reason_and_the_exit_code_says_so(crm, m
     ]
 
 
-def test_what_cannot_be_tried_is_said_on_stderr_alone(crm, mapping, file, tmp_path):
+def test_a_mapping_that_cannot_be_tried_is_reported_on_stderr_alone(crm, mapping, file, tmp_path):
     mapping.write_text(MAPPING + "x =")
     for arguments in (("try", mapping, file), ("try", tmp_path / "none", file), ("guess", tmp_path / "none")):
         failed = crm(*arguments)
@@ -117,7 +117,7 @@ def test_a_mapping_is_proposed_and_reads_all_rows(crm, file, tmp_path):
     assert json.loads(crm("try", path, file, "--json").stdout)["debits_minor"] == {"EUR": 100_000}
 
 
-def test_nothing_is_proposed_for_what_is_no_table(crm, file):
+def test_no_mapping_is_proposed_for_a_file_without_a_table(crm, file):
     file.write_bytes(b"PK\x03\x04" + bytes(300))
     refused = crm("guess", file)
     assert (refused.returncode, refused.stdout) == (1, "")

@@ -11,7 +11,7 @@ panorama.register(APP)
 
 
 @pytest.mark.parametrize("month", ["foo", "2026", "2026-13", "2026-1", "2026-01\n", "２０２６-01", ""])
-def test_what_is_no_month_is_refused_before_anything_is_asked(month):
+def test_an_invalid_month_is_refused_before_any_query(month):
     done = CliRunner().invoke(APP, ["panorama", "--reference", "branch:P1", "--month", month])
     assert done.exit_code == 2
     assert "a month is YYYY-MM" in done.stderr

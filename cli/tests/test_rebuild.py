@@ -174,7 +174,7 @@ def _interrupted(command: list[str], environment: dict[str, str]) -> int:
         return process.wait(WITHIN_SECONDS)
 
 
-async def test_who_waits_is_listed_released_and_skipped(desk):
+async def test_parked_subjects_are_listed_released_and_skipped(desk):
     subject = uuid5(NAMESPACE, "parked")
     sequence = next(_positions)
     await desk.tell(subject, sequence, "customer.renamed", {"name": "k1.a.b"})

@@ -173,7 +173,7 @@ def test_duckdb_reads_amounts_as_integers_and_instants_as_instants(bank, tmp_pat
     assert instant.startswith("TIMESTAMP")
 
 
-def test_an_event_of_a_newer_version_is_said(bank, postgres_url):
+def test_an_event_of_a_newer_version_is_reported(bank, postgres_url):
     other = Bank(new_database(postgres_url), bank.kafka_url, bank.mongo_url, bank.data)
     recorder = Recorder(other.postgres_url, "store_ingest")
     recorder.append_bulk([StoredEvent(UUID(int=1), 1, "not-known-yet", b'{"meta":{},"data":{}}')])
@@ -271,7 +271,7 @@ def test_what_an_event_of_today_tells_of_a_record_is_shown():
     assert (shown["data"]["detail"], shown["data"]["column"]) == ("not a date", "booked_on")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(bank):
+def test_a_closed_pipe_is_no_error(bank):
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "replay", "--context", "ingest"],
         env=bank.environment(),
@@ -285,7 +285,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(bank):
         assert running.wait(30) == 0
 
 
-def test_an_unknown_context_or_a_store_that_is_away_is_said(bank):
+def test_an_unknown_context_and_an_unreachable_store_are_reported(bank):
     assert b"no context nowhere" in bank.crm("replay", "--context", "nowhere").stderr
     empty = psycopg.conninfo.make_conninfo(bank.postgres_url, dbname="template1")
     done = Bank(empty, bank.kafka_url, bank.mongo_url, bank.data).crm("replay", "--context", "ingest")

@@ -62,12 +62,12 @@ def test_the_run_file_comes_back_as_it_was_and_is_its_owners_alone(tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 2}', '{"version": 1, "supervisor": 7}'])
-def test_a_run_file_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_run_file_counts_as_none(tmp_path: Path, content: str) -> None:
     run_file.path_of(tmp_path).write_text(content)
     assert run_file.read(tmp_path) is None
 
 
-def test_a_process_of_the_same_number_is_another_one(tmp_path: Path) -> None:
+def test_a_later_process_with_the_same_number_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
     run_file.write(tmp_path, HERE)
     assert running() == HERE
     stale = Run(Process(os.getpid(), "another boot/1"), HERE.web, HERE.environment, HERE.urls)
@@ -101,7 +101,7 @@ def test_without_a_run_the_environment_must_say_where(
     assert settings_of(Settings).environment == "production"
 
 
-def test_a_setting_that_is_none_is_named(
+def test_an_invalid_setting_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("POSTGRES_URL", "postgresql://elsewhere/")
@@ -119,12 +119,12 @@ def test_choices_are_read_from_the_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536", "80.5"])
-def test_a_port_that_is_none_is_refused(port: str) -> None:
+def test_an_invalid_port_is_refused(port: str) -> None:
     with pytest.raises(UpFailed, match="CRM_PORT"):
         choices_of({"CRM_PORT": port})
 
 
-def test_pauses_grow_and_end_growing() -> None:
+def test_pauses_grow_up_to_a_limit() -> None:
     pauses = [pause(failures) for failures in range(1, 12)]
     assert pauses == sorted(pauses)
     assert pauses[0] < 1
@@ -144,7 +144,7 @@ class Unready(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_what_is_not_ready_says_why() -> None:
+def test_a_process_that_is_not_ready_gives_its_reasons() -> None:
     with HTTPServer(("127.0.0.1", 0), Unready) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}"
         answering = Thread(target=server.handle_request)
@@ -190,7 +190,7 @@ def ticking(run: Supervisor, seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
-def test_a_part_that_never_starts_ends_the_run_with_its_last_words(tmp_path: Path) -> None:
+def test_a_part_that_never_starts_ends_the_run_with_the_end_of_its_log(tmp_path: Path) -> None:
     said: list[str] = []
     run = supervisor(tmp_path, said)
     dying = [sys.executable, "-c", "print('the dog ate it'); raise SystemExit(3)"]

@@ -43,7 +43,7 @@ async def running(condition: Callable[[], object], *roles: Role) -> None:
         await asyncio.gather(*tasks)
 
 
-async def test_what_waits_is_counted_where_it_waits(bank):
+async def test_waiting_events_are_counted_in_each_place(bank):
     settings = bank.settings()
     before = await end_offsets(bank.kafka_url, ["crm.ingest.events"])
     await asyncio.to_thread(bank.take, "branch", *a_small_feed())
@@ -93,7 +93,7 @@ async def test_what_waits_is_counted_where_it_waits(bank):
     assert "branch" in text
 
 
-def test_the_command_prints_one_object_and_says_who_is_away(bank):
+def test_the_command_prints_one_object_and_names_the_server_that_does_not_answer(bank):
     done = bank.crm("status", "--json")
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["contexts"]) == set(CONTEXTS)

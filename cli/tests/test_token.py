@@ -27,7 +27,7 @@ def asked(*words):
     return CliRunner().invoke(APP, ["token", *words])
 
 
-def test_a_token_is_believed_where_it_was_issued(monkeypatch, tmp_path):
+def test_a_token_is_accepted_where_it_was_issued(monkeypatch, tmp_path):
     monkeypatch.setenv("CRM_ENVIRONMENT", "development")
     issued = asked("--subject", "teller-7", "--post", "P1", "--role", "teller", "--role", "keeper")
     assert issued.exit_code == 0
@@ -62,7 +62,7 @@ def test_no_token_is_issued_elsewhere(monkeypatch, tmp_path, environment):
     assert not (tmp_path / "keys").exists()
 
 
-def test_the_environment_of_the_running_processes_counts_where_none_is_said(monkeypatch, tmp_path):
+def test_without_a_setting_the_environment_of_the_running_processes_counts(monkeypatch, tmp_path):
     here = run_file.Process.of(os.getpid())
     run_file.write(tmp_path, run_file.Run(here, "http://127.0.0.1:1", "development", {}))
     assert asked().exit_code == 0

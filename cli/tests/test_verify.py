@@ -166,7 +166,7 @@ async def emptied(kafka_url: str, *topics: Topic) -> None:
         await admin.close()
 
 
-async def test_all_holds_after_all_went_well_and_also_when_records_came_twice(world):
+async def test_verify_is_green_also_where_records_came_twice(world):
     report = await world.verified(WAIT_SECONDS)
     assert problems(report) == {}
     assert report.green
@@ -191,7 +191,7 @@ async def test_all_holds_after_all_went_well_and_also_when_records_came_twice(wo
     assert again.checked["I6"] == report.checked["I6"] + 2, "the first one left a checkpoint of each context"
 
 
-async def test_all_holds_while_more_comes_in(world):
+async def test_verify_is_green_while_more_comes_in(world):
     done = threading.Event()
 
     def take() -> None:
@@ -213,7 +213,7 @@ async def test_all_holds_while_more_comes_in(world):
     assert heads[0] < heads[1] < heads[2]
 
 
-async def test_what_is_not_published_or_not_shown_yet_is_said(world):
+async def test_an_event_that_is_not_published_or_not_in_a_view_is_reported(world):
     await asyncio.to_thread(world.bank.take, "branch", posting("late", "A1", 7))
     found = problems(await world.verified())
     assert "not every view has reached" in found["I1"][0]
@@ -221,13 +221,13 @@ async def test_what_is_not_published_or_not_shown_yet_is_said(world):
     assert any("is missing" in each for each in found["I4"])
 
 
-async def test_a_position_saved_before_its_event_was_published(world):
+async def test_a_position_that_was_saved_before_its_event_was_published_is_found(world):
     await asyncio.to_thread(world.bank.take, "branch", posting("late", "A1", 7))
     world.sql("update store_ingest.relay set position = (select max(position) from store_ingest.events)")
     assert "was saved as published" in problems(await world.verified())["I9"][0]
 
 
-async def test_a_watermark_before_what_it_covers(world):
+async def test_a_watermark_before_the_events_that_it_covers_is_found(world):
     head = world.sql("select max(position) from store_ingest.events")[0][0]
     mark = Watermark("ingest", head + 1000, CLOCK.now()).headers(0)
     await world.publisher.publish([Record(INGEST_EVENTS.name, n, b"", mark, b"") for n in range(6)])
@@ -238,7 +238,7 @@ async def test_a_watermark_before_what_it_covers(world):
     assert any("when_party_described" in each and "records not read" in each for each in found["I1"])
 
 
-async def test_a_record_that_nobody_stored_or_that_says_something_else(world):
+async def test_a_record_without_a_stored_event_or_unlike_it_is_found(world):
     records = await world.records()
     one = next(r for r in records if isinstance(unwrap(r.headers), Envelope) and b"amount_minor" in r.value)
     forged = one._replace(value=one.value.replace(b'"amount_minor":', b'"amount_minor":9'))
@@ -253,7 +253,7 @@ async def test_a_record_that_nobody_stored_or_that_says_something_else(world):
     assert any("not an event of ours" in each for each in found)
 
 
-async def test_a_document_that_is_missing_changed_or_too_many(world):
+async def test_a_missing_a_changed_and_a_surplus_document_are_found(world):
     prefix = (await world.generation())["view"] + f"_v{(await world.generation())['number']}_"
     accounts = sorted(await world.mongo.find(f"{prefix}accounts"), key=lambda each: each["_id"])
     movement = (await world.mongo.find(f"{prefix}movements", limit=1))[0]
@@ -276,7 +276,7 @@ async def test_a_document_that_is_missing_changed_or_too_many(world):
     assert view["differing"] == 2
 
 
-async def test_a_subject_that_waits_is_not_the_fold_of_the_log(world):
+async def test_a_parked_subject_makes_verify_red(world):
     stream = world.sql("select stream_id from store_ingest.events where name = 'account-opened' limit 1")[0][
         0
     ]
@@ -306,7 +306,7 @@ async def test_a_subject_that_waits_is_not_the_fold_of_the_log(world):
 
 
 @pytest.mark.requirement("D05", "M04")
-async def test_a_store_that_was_tampered_with(world):
+async def test_a_change_of_the_store_is_found(world):
     assert (await world.verified()).green
     world.sql("alter table store_ingest.events disable trigger all")
     world.sql("grant update on store_ingest.events to crm_ingest_writer")
@@ -348,7 +348,7 @@ async def test_a_store_that_was_tampered_with(world):
     assert any("command k was acknowledged" in each for each in found["I8"])
 
 
-async def test_a_view_that_is_shown_and_that_nobody_here_folds_is_no_green(world):
+async def test_a_live_view_that_this_command_does_not_know_makes_verify_red(world):
     await world.mongo.insert_new("views", {"_id": "tickets", "live": 1})
     found = problems(await world.verified(WAIT_SECONDS))
     assert list(found) == ["I4"]
@@ -492,7 +492,7 @@ async def test_the_command_says_green_or_red_by_its_exit_code(bank):
     assert b"BrokerUnavailable" in done.stderr
 
 
-async def test_a_key_database_of_an_earlier_time_is_seen_and_an_erasure_is_none(world):
+async def test_a_key_database_of_an_earlier_time_is_found_and_an_erasure_is_not_taken_for_one(world):
     """What was sealed in between cannot be opened again, though its subject got another key since, without a word."""
     with psycopg.connect(world.bank.keys_url, autocommit=True) as connection:
         subjects = [row[0] for row in connection.execute("select subject from data_keys order by subject")]

@@ -4,6 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from contracts.registry import BY_CONTEXT
+from customer import shapes
+from customer.domain.events import STORED_NAMES
+from customer.panorama import schema
+from sync_ingest.domain.records import Posting
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("libs/*/src/**/*.py", "services/*/src/**/*.py", "cli/src/**/*.py")
@@ -40,3 +45,50 @@ def test_every_name_of_the_glossary_is_in_the_code(code):
     ]
     assert missing == []
     assert len(named()) > 80
+
+
+def published_names() -> list[tuple[str, str]]:
+    """Each field of the section of published names, with each place where it is published."""
+    section = (
+        (ROOT / "GLOSSARY.md").read_text(encoding="utf-8").split("## Published names")[1].split("\n## ")[0]
+    )
+    rows = [ROW.match(line) for line in section.splitlines()]
+    return [
+        (own or QUOTED.findall(row["code"])[0], place)
+        for row in rows
+        if row and row["word"] != "word"
+        for part in row["means"].split(";")
+        for own in ["received_at" if "`received_at`" in part else None]
+        for place in QUOTED.findall(part)
+        if place != own
+    ]
+
+
+def fields_of(place: str) -> set[str]:
+    """The fields of a public event, a stored event, a canonical record, or a body over HTTP, by its name there."""
+    if "." in place:
+        versions = [event for events in BY_CONTEXT.values() for event in events if place == event.TYPE]
+        return set(versions[-1].model_json_schema()["properties"])
+    if "-" in place:
+        return set(STORED_NAMES[place].__struct_fields__)
+    if place == "Posting":
+        return set(Posting.__struct_fields__)
+    [model] = [getattr(module, place) for module in (shapes, schema) if hasattr(module, place)]
+    return set(model.__annotations__)
+
+
+def test_every_published_name_is_a_field_where_the_glossary_says_so():
+    assert [(field, place) for field, place in published_names() if field not in fields_of(place)] == []
+    assert {field for field, _ in published_names()} == {
+        "kind",
+        "text",
+        "stated_assets",
+        "heard_at",
+        "received_at",
+    }
+
+
+def test_no_field_bears_the_term_beside_its_published_name():
+    """A reader would not know which of two is meant."""
+    terms = {"transaction_type", "narrative", "declared_assets", "last_received", "last_received_at"}
+    assert [place for _, place in published_names() if fields_of(place) & terms] == []

@@ -95,7 +95,7 @@ def _head(settings: CustomerSettings, schema: str) -> int:
 async def _customer(
     settings: CustomerSettings, read: Read, party: PartyId, source: str, until: float, clock: Clock
 ) -> UUID:
-    """The customer of the reference. Whom master data describes will be one: that is waited for."""
+    """The customer of the reference. Waits for a customer whom a description by master data will register."""
     while True:
         await _caught_up(settings, read, "customer", until, clock)
         found = await read.queries.customers.of_party(party)

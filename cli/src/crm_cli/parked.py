@@ -1,4 +1,5 @@
-"""`crm parked`: parked subjects, one of whose events could not be processed, and their release after repair."""
+"""`crm parked`: lists parked subjects, an event of which could not be processed, and releases them after
+repair."""
 
 import asyncio
 import sys
@@ -110,7 +111,7 @@ async def _all(databases: tuple[Mongo, Mongo], only: str | None) -> list[tuple[s
 async def _release(
     databases: tuple[Mongo, Mongo], group: str, subject: UUID | None, wanted: Wanted
 ) -> list[Parked] | None:
-    """Returns the subjects that are still parked after a while; None where there was none to release."""
+    """Releases, and returns the subjects that are still parked after a while; None where none was parked."""
     for mongo in databases:
         waiting = await _checkpoints(mongo, group).parked()
         chosen = [one for one in waiting if subject in {None, one[1]}]

@@ -52,7 +52,7 @@ def caller_of(settings: TokenSettings, token: str | None, roles: Collection[str]
 
 
 def acting_of(settings: TokenSettings, token: str | None, route: str, reason: str | None = None) -> Acting:
-    """The person as a run of ingest names it, who may do what the route or command of that name is for."""
+    """The person as a run of ingest names it. It may do what the route or command of that name is for."""
     caller = caller_of(settings, token, (ROLES | COMMANDS)[route])
     return Acting(caller.subject, caller.post, caller.on_behalf_of, reason=reason)
 
@@ -71,7 +71,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def commanding(caller: Caller, now: datetime, reason: str | None) -> CommandContext:
-    """What a command of this caller brings along: its own id, and the right of the command line."""
+    """The context of a command of this caller: an id of its own, and the right of the command line."""
     return CommandContext(
         actor=caller.subject,
         now=now,

@@ -149,7 +149,7 @@ def dismiss(
 def _running(
     token: str | None = None, route: str | None = None, reason: str | None = None
 ) -> Iterator[Ingest]:
-    """Opened for a person who may do what that route does; without one, to look."""
+    """The service of ingest, opened for a person who may call that route; without a route, for reading."""
     try:
         settings = ingest_settings()
         acting = acting_of(settings, token, route, reason) if route is not None else ITSELF

@@ -40,8 +40,8 @@ def pages(read: Read, first: int, last: int) -> Iterator[list[StoredEvent]]:
 
 
 def first_since(read: Read, since: datetime, head: int) -> int:
-    """A position before which nothing was recorded at `since` or later; found in as many reads as it has
-    bits."""
+    """A position before which nothing was recorded at `since` or later. The search reads once for each bit of
+    a position."""
     early = since - timedelta(seconds=DISORDER_SECONDS_MAX)
     low, high = 1, head + 1
     while low < high:

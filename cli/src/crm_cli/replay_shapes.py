@@ -153,7 +153,7 @@ def _fields_of(model: type[PublicEvent]) -> list[str]:
 
 
 def _hidden(data: Mapping[str, Any], personal: frozenset[str]) -> dict[str, Any]:
-    """Personal fields show whether there is a value, and nothing of it, sealed or not."""
+    """A personal field shows whether it has a value, and no part of the value, sealed or not."""
     return {
         name: ERASED if name in personal and value is not None else masked(value)
         for name, value in data.items()
@@ -185,7 +185,7 @@ def _of_struct(kind: type[msgspec.Struct]) -> Shape:
 
 
 def _of(info: inspect.Type) -> Shape:
-    """The shape of a value that is there."""
+    """The shape of a present value."""
     match info:
         case inspect.Metadata(type=inner):
             return _of(inner)

@@ -13,7 +13,8 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, with when it began: a number alone may be somebody else's tomorrow. `url` is of its health."""
+    """A process, with the time when it began, because another process may get its number later. `url` is of
+    its health."""
 
     pid: int
     began: str | None
@@ -21,14 +22,14 @@ class Process:
 
     @classmethod
     def of(cls, pid: int, url: str | None = None) -> "Process":
-        """That process, which runs."""
+        """A running process by its number."""
         from devservers import process_began
 
         return cls(pid, process_began(pid), url)
 
     @property
     def runs(self) -> bool:
-        """Whether it is still there."""
+        """Whether the process still runs."""
         from devservers import process_began
 
         return self.began is not None and process_began(self.pid) == self.began
@@ -83,5 +84,5 @@ def read(data: Path) -> Run | None:
 
 
 def remove(data: Path) -> None:
-    """Takes it away at the end of the run."""
+    """Removes the file at the end of the run."""
     path_of(data).unlink(missing_ok=True)

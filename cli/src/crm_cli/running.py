@@ -83,7 +83,7 @@ def customer_settings() -> "CustomerSettings":
 
 
 def web_url() -> str:
-    """Where the running `crm up` answers HTTP; ends the command with 2 where none runs."""
+    """The address at which the running `crm up` answers HTTP; ends the command with 2 where none runs."""
     here = running()
     if here is None:
         _fail(f"nothing runs on {data_folder()}: start `make run` (or `crm up`)")

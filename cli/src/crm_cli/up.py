@@ -80,7 +80,7 @@ class Console:
         self._began = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        """Prints one line at once."""
+        """Prints one line and flushes it."""
         print(f"[{time.monotonic() - self._began:7.1f} s] {text}", flush=True)
 
 
@@ -100,7 +100,7 @@ class Part:
     ready_once: bool = False
 
     def start(self) -> None:
-        """Starts it; its log goes on."""
+        """Starts the process; its log is appended to."""
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES_MAX:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
         self.began_at = time.monotonic()
@@ -115,11 +115,11 @@ class Part:
             )
 
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self.child is not None and self.child.poll() is None
 
     def last_lines(self) -> str:
-        """How its log ends, indented."""
+        """The last lines of its log, indented."""
         lines = self.log_file.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
         return "\n".join(f"    {line[:400]}" for line in lines) or "    (its log is empty)"
 
@@ -166,7 +166,7 @@ class Supervisor:
     back_off_seconds_first: float = BACK_OFF_SECONDS_FIRST
 
     def run(self) -> None:
-        """Brings everything up and keeps it up; returns only by an exception."""
+        """Starts everything and restarts what ends; returns only by an exception."""
         self._take_data_folder()
         if not port_is_free(self.choices.port, self.choices.host):
             raise UpFailed(
@@ -192,7 +192,7 @@ class Supervisor:
 
     @property
     def web(self) -> str:
-        """Where it answers."""
+        """The address at which it answers HTTP."""
         host = self.choices.host if self.choices.host != "0.0.0.0" else "127.0.0.1"  # noqa: S104 - compared, not bound
         return f"http://{host}:{self.choices.port}"
 
@@ -226,7 +226,8 @@ class Supervisor:
         return {**inherited, **told, **ours}
 
     def _find_urls(self) -> None:
-        """Where the servers are; on a PostgreSQL of ours services log in as somebody who owns nothing."""
+        """Finds the addresses of the servers. On a PostgreSQL that it started, services log in as a user that
+        owns nothing."""
         assert self.running is not None  # noqa: S101 - called after the servers came up
         self.urls = dict(self.running.urls)
         if not os.environ.get("POSTGRES_URL"):
@@ -251,7 +252,7 @@ class Supervisor:
         self.say(f"starting {', '.join(self.parts)}")
 
     def _note(self) -> None:
-        """Writes where everything is, for the other commands."""
+        """Writes the addresses of all servers and processes, for the other commands."""
         assert self.running is not None  # noqa: S101 - called after the servers came up
         parts = {
             name: run_file.Process.of(part.child.pid, part.url)
@@ -321,7 +322,7 @@ class Supervisor:
         return True
 
     def _tell_parts(self) -> None:
-        """Where a server came back at another address, what was started with the old one is started anew."""
+        """Starts those processes anew that know the old address of a server which came back at another one."""
         self._find_urls()
         told = {name: url for name, url in self.urls.items() if name in FIELDS}
         for part in self.parts.values():
@@ -352,8 +353,8 @@ class Supervisor:
         return True
 
     def _first_walk(self, environment: Mapping[str, str]) -> Iterator[str]:
-        """The demo bank through the real ingest, then a first panorama; one step per tick, so that all stay
-        watched."""
+        """Takes the demo bank in through the real ingest and prints a first panorama, one step per tick, so
+        that all processes stay watched."""
         self.say("the store is empty: the demo bank comes in (CRM_DEMO=0 leaves it out)")
         self.stack.callback(self._stop_walk)
         yield from self._ended(environment, "demo")
@@ -414,8 +415,8 @@ class Supervisor:
 
 
 def kept_port(data: Path, name: str, taken: Sequence[int] = ()) -> int:
-    """The port that this part had in the runs before, so that who scrapes it finds it again; another where it
-    is taken."""
+    """The port that this part had in earlier runs, so that scrape addresses stay the same; another one where
+    that port is taken."""
     file = data / PORTS_FILE
     try:
         kept = {str(part): int(port) for part, port in json.loads(file.read_text(encoding="utf-8")).items()}
@@ -449,7 +450,7 @@ def not_ready(url: str) -> list[str]:
 
 
 def shown(url: str, token: str) -> bool:
-    """Whether the views are as far as that question asks and have an answer."""
+    """Whether the views have reached the position of a question and have an answer to it."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - ours
     try:
         with urllib.request.urlopen(request, timeout=HTTP_SECONDS_MAX) as answer:  # noqa: S310 - ours
@@ -554,7 +555,7 @@ def _logged_in_as(url: str, user: str) -> str:
 
 
 def _hand_over(connection: "psycopg.Connection[Any]", databases: Sequence[str] = ()) -> None:
-    """Gives the owner what the superuser made when there was no owner yet."""
+    """Makes the owner the owner of what the superuser created before there was one."""
     from psycopg import sql
 
     owner = sql.Identifier(OWNER)

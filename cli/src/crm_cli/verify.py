@@ -60,7 +60,8 @@ async def verified(
 
 
 async def _all_known(mongo: Mongo, report: Report) -> None:
-    """What is there and is not looked at is not known to hold: a view, or the topic of a context, of another service."""
+    """Checks that every live view, and every topic of a context, is known here: what is not checked is not
+    known to hold."""
     folded = {view.name for view in VIEWS}
     for name in await shown_views(mongo):
         report.compare("I4", f"the view {name}: known to this command", True, name in folded)
@@ -120,7 +121,8 @@ async def _context(
 
 
 def _checked_inside(settings: Settings, context: Context, head: int, report: Report) -> int:
-    """Checks what a store knows by itself, and whether it is what it was; how many events it has up to `head`."""
+    """Checks a store by itself and against its earlier checkpoints; returns the number of its events up to
+    `head`."""
     store = Store(settings.postgres_url, context, report)
     try:
         store.check()
@@ -154,7 +156,7 @@ async def _relayed(store: Store, head: int, clock: Clock, wait_seconds: float) -
 async def _policies(
     settings: Settings, context: Context, mongo: Mongo, report: Report, clock: Clock, wait_seconds: float
 ) -> None:
-    """Policies have read everything, and nobody waits in one."""
+    """Checks that policies have read everything and that no subject is parked in one."""
     views = tuple(f".{view.name}." for view in VIEWS)
     until = clock.monotonic() + wait_seconds
     for group in CONSUMERS:

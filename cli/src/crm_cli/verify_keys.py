@@ -30,8 +30,8 @@ _KNOWN: Final = (
 
 
 class SealedKeys:
-    """Looks up the keys of a log's sealed values, page by page; where it may not read the key database it
-    says so."""
+    """Looks up the keys of a log's sealed values, page by page. It reports where it may not read the key
+    database."""
 
     def __init__(self, settings: Settings, context: Context, report: Report) -> None:
         self._url = settings.keys_url
@@ -67,6 +67,6 @@ class SealedKeys:
                 )
 
     def close(self) -> None:
-        """Lets the connection go."""
+        """Closes the connection."""
         if self._connection is not None:
             self._connection.close()

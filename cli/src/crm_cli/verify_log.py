@@ -139,7 +139,7 @@ class Topic:
             await self._check_repeats()
 
     async def finish(self, head: int) -> None:
-        """Looks at what is left: repeats, watermarks, and what was published meanwhile."""
+        """Checks what is left: repeats, watermarks, and records that were published meanwhile."""
         for tail in self._tails.values():
             while (record := await tail.next()) is not None:
                 read = self._read(record)
@@ -152,7 +152,7 @@ class Topic:
             self._missing(wanted)
 
     async def close(self) -> None:
-        """Lets the connection go."""
+        """Closes the connection."""
         await self._records.close()
 
     async def _find(self, tail: "_Tail", wanted: Expected) -> None:
@@ -194,7 +194,8 @@ class Topic:
             report.broken("I9", each)
 
     def _miss(self, wanted: Expected) -> None:
-        """Leaves an event to be found late; where too many are missing, they are not late."""
+        """Notes that an event was not found yet. It may be found later; where too many are missing, it counts
+        as missing."""
         subject = UUID(wanted.record.key.decode())
         if wanted.position >= self._held.get(subject, wanted.position + 1):
             return  # the subject is named
@@ -233,7 +234,7 @@ class Topic:
             return None
 
     async def _check_repeats(self) -> None:
-        """Whatever comes again must be what is stored at its position."""
+        """Checks that each repeated record is the stored event of its position."""
         repeats, self._repeats = sorted(self._repeats, key=lambda each: each[1].position), []
         known: dict[int, Expected] = {}
         for record, read in repeats:
@@ -279,7 +280,7 @@ class _Tail:
         self._at = 0
 
     def ready(self) -> Record | None:
-        """The next record without going past it; None where it has to be fetched."""
+        """The next record, which stays the next; None where it has to be fetched."""
         return self._page[self._at] if self._at < len(self._page) else None
 
     def passed(self) -> None:

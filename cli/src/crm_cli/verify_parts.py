@@ -57,7 +57,7 @@ class WorkerLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What came of a part; `folded` is by view."""
+    """The findings of a part; `folded` is by view."""
 
     report: Report
     events: int
@@ -104,7 +104,7 @@ async def all_checked(
 
 
 def in_process(part: Part) -> Checked:
-    """`checked`, in a process that has nothing else to do."""
+    """`checked`, in a process of its own."""
     garbage.look_less_often()
     return asyncio.run(checked(part, lambda _: None))
 

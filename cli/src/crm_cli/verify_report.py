@@ -29,24 +29,24 @@ class Report:
         self._totals: Counter[str] = Counter()
 
     def passed(self, invariant: str, count: int = 1) -> None:
-        """So many things were checked against an invariant."""
+        """Counts checks of an invariant that passed."""
         self.checked[invariant] += count
 
     def broken(self, invariant: str, detail: str, count: int = 1) -> None:
-        """An invariant does not hold; the first `PROBLEMS_NAMED_MAX` are named."""
+        """Notes that an invariant does not hold; the first `PROBLEMS_NAMED_MAX` problems are named."""
         self._totals[invariant] += count
         named = self._problems[invariant]
         if len(named) < PROBLEMS_NAMED_MAX:
             named.append(detail)
 
     def compare(self, invariant: str, what: str, expected: object, found: object) -> None:
-        """Two figures that must be equal."""
+        """Checks that two figures are equal."""
         self.passed(invariant)
         if expected != found:
             self.broken(invariant, f"{what}: expected {expected}, found {found}")
 
     def plus(self, other: "Report") -> None:
-        """Counts in what another found; its figures are left where they are."""
+        """Adds the counts and problems of another report, without its figures."""
         self.checked.update(other.checked)
         for invariant, problems in other._problems.items():
             for problem in problems:

@@ -106,7 +106,7 @@ class Summed(NamedTuple):
 
 
 class Store:
-    """Questions to one store; blocking, over a connection of its own."""
+    """Queries of one store over a connection of its own. They block."""
 
     def __init__(self, url: str, context: Context, report: Report) -> None:
         self._connection = connect(url, statement_seconds=SECONDS_MAX)
@@ -115,16 +115,16 @@ class Store:
         self._names = {name: sql.Identifier(context.schema, name) for name in TABLES}
 
     def close(self) -> None:
-        """Lets the connection go."""
+        """Closes the connection."""
         self._connection.close()
 
     def ask(self, question: str, *values: object) -> list[tuple[Any, ...]]:
-        """The rows of an answer."""
+        """The rows of a query."""
         statement = sql.SQL(question).format(**self._names)  # type: ignore[arg-type, unused-ignore]
         return self._connection.execute(statement, values).fetchall()
 
     def rows(self, question: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        """The rows of an answer that may be long, by a cursor of the server."""
+        """The rows of a query that may return many, by a cursor of the server."""
         statement = sql.SQL(question).format(**self._names)  # type: ignore[arg-type, unused-ignore]
         with self._connection.transaction(), self._connection.cursor("verify") as cursor:
             cursor.itersize = ROWS_AT_ONCE
@@ -169,8 +169,8 @@ class Store:
         return [Held(*row) for row in found]
 
     def check(self) -> None:
-        """What holds inside the store: identities once, versions dense and in order, commands remembered with
-        events."""
+        """Checks the store itself: identities once, versions dense and in order, commands remembered with
+        their events."""
         report, name = self._report, self._context.name
         events, identities = self.ask("select count(*), count(identity) from {events}")[0]
         report.passed("I2", identities)
@@ -186,8 +186,8 @@ class Store:
             report.broken("I8", f"{name}: command {key} was acknowledged with version {version} of {stream}")
 
     def check_guards(self) -> None:
-        """Nobody can change what is stored: the triggers stand, and the writer's role has no right that would
-        do it."""
+        """Checks that stored events cannot be changed: the triggers exist, and the writer's role has no right
+        to do it."""
         report, name, schema = self._report, self._context.name, self._context.schema
         tables = [f"{schema}.events", f"{schema}.commands"]
         standing = {(table, trigger) for trigger, table, always in self.ask(_GUARDS, tables) if always}

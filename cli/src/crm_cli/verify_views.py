@@ -164,7 +164,7 @@ class Fold:
             self._same(collection, id, document, there.get(id))
 
     async def finish(self, context: Context, recorder: Recorder, head: int) -> Folded:
-        """Compares what is left."""
+        """Compares the documents that are left."""
         for collection in self._inserted:
             await self._look_up(collection)
         await self._compare_inserted()
@@ -237,7 +237,7 @@ class Fold:
 
 
 async def check_parked(view: View, mongo: Mongo, report: Report) -> None:
-    """The view is built, and nobody waits in it."""
+    """Checks that the view is built and that no subject of it is parked."""
     generation = await live_generation(mongo, view.name)
     if generation is None:
         report.broken("I1", f"the view {view.name} is not built")
@@ -273,7 +273,7 @@ async def conclude(
 
 
 def _delivered(wanted: Expected, context: str) -> Delivered:
-    """What a reader gets of an event. Its record was made here, so its headers need no reading."""
+    """The event as a reader gets it. Its record was made here, so its headers need no check."""
     position, type, record, version, stored = wanted
     headers = dict(record.headers)
     return Delivered(record, headers, type, version, context, stored.stream_id, stored.version, position)

@@ -19,14 +19,14 @@ TITLE = "CRM"
 
 
 def _metrics_of_others() -> dict[str, str]:
-    """Where the other processes of this `crm up` show their metrics."""
+    """The addresses of the metrics of the other processes of this `crm up`."""
     here = running()
     parts = {} if here is None else here.parts
     return {name: f"{part.url}/metrics" for name, part in parts.items() if name != "web" and part.url}
 
 
 def _heads_beside(stack: AsyncExitStack, service: Service[Any], postgres_url: str) -> Heads:
-    """Where the stores of the other contexts end."""
+    """The last positions of the stores of the other contexts."""
     found = {}
     for other in services():
         if other is not service:

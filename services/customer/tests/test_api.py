@@ -137,7 +137,7 @@ async def test_changes_name_the_version_that_was_seen(api):
     assert ([one["sequence"] for one in rest["items"]], rest["next"]) == ([5, 6], None)
 
 
-async def test_nobody_is_changed_who_is_not_there(api, store, key_ring):
+async def test_an_unknown_customer_cannot_be_changed(api, store, key_ring):
     nobody = UUID(int=9)
     put = await api.put(
         f"/customers/{nobody}/name", json={"name": "王五"}, headers=key("k") | {"If-Match": '"1"'}
@@ -221,7 +221,7 @@ async def test_questions_wait_for_the_view_and_say_when_it_is_behind(api):
     assert "Retry-After" in behind.headers
 
 
-async def test_without_a_token_nobody_learns_anything(api):
+async def test_every_route_needs_a_token(api):
     for path in ("/customers", f"/customers/{ZHANG}/panorama", "/accounts/unlinked"):
         refused = await api.get(path, headers={"Authorization": ""})
         assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
@@ -229,7 +229,7 @@ async def test_without_a_token_nobody_learns_anything(api):
 
 
 @pytest.mark.requirement("R014")
-async def test_what_a_customer_states_to_own_is_kept_in_minor_units(api, handler):
+async def test_declared_assets_are_stored_in_minor_units(api, handler):
     made = await api.post("/customers", json=WANG, headers=key("k1"))
     stream = UUID(made.json()["customer_id"])
     [first] = await handler._store.read_stream(stream, 0, 1)
@@ -263,7 +263,7 @@ def stated(**changed):
         (stated(currency="yuan"), "stated_assets.0.currency"),
     ],
 )
-async def test_what_cannot_be_is_refused_by_its_name_and_stores_nothing(api, store, body, place):
+async def test_an_invalid_field_is_refused_by_its_name_and_stores_nothing(api, store, body, place):
     refused = await api.post("/customers", json=body, headers=key("k"))
     assert refused.status_code == 422
     if place is not None:

@@ -58,7 +58,7 @@ async def names(store, customer):
 
 
 @pytest.mark.requirement("M28")
-async def test_two_registrations_with_one_identity_number_are_told_to_the_second(api, store):
+async def test_a_second_registration_with_the_same_identity_number_is_refused(api, store):
     both = [
         api.post("/customers", json=LI | {"identity_number": number}, headers=key(name))
         for name, number in (("a", NUMBER), ("b", " 110101 19900131 0026"))
@@ -92,7 +92,7 @@ async def test_two_registrations_with_one_identity_number_are_told_to_the_second
         ({"name": "李\u200b娜"}, "name"),
     ],
 )
-async def test_what_cannot_be_right_is_refused_with_its_field(api, store, body, field):
+async def test_an_invalid_value_is_refused_with_its_field(api, store, body, field):
     refused = await api.post("/customers", json=LI | body, headers=key("a"))
     assert (refused.status_code, refused.json()["code"]) == (422, "detail-invalid")
     assert refused.json()["detail"].startswith(f"{field}: ")
@@ -175,7 +175,7 @@ async def test_an_announced_end_is_brought_forward_by_an_unlinking_and_by_a_move
     assert await names(store, second) == ["customer-registered", "reference-linked"]
 
 
-async def test_a_number_that_is_anothers_from_a_later_day_on_is_not_free_before_it(
+async def test_an_external_id_that_is_another_customers_from_a_later_day_is_not_free_before_it(
     api, store, policy, key_ring
 ):
     await policy(described(key_ring))
@@ -251,7 +251,9 @@ async def test_a_command_that_comes_again_gets_its_answer_whatever_was_looked_up
         await service.unlink_reference(third, PARTY, days[-1], context("u"), 2)
 
 
-async def test_a_number_moves_back_to_who_had_it_on_an_earlier_day(api, store, policy, key_ring):
+async def test_an_external_id_moves_back_to_the_customer_that_had_it_on_an_earlier_day(
+    api, store, policy, key_ring
+):
     await policy(described(key_ring))
     first, second = str(customer_of_party(PARTY)), await register(api, "a")
     there = WHY | {"to": second, "effective_on": "2026-02-01"}
@@ -265,7 +267,7 @@ async def test_a_number_moves_back_to_who_had_it_on_an_earlier_day(api, store, p
     assert (await names(store, first))[-1] == "reference-linked"
 
 
-async def test_of_two_that_take_a_free_number_at_once_one_gets_it(api, store, policy, key_ring):
+async def test_one_of_two_customers_gets_an_external_id_that_both_claim_at_once(api, store, policy, key_ring):
     await policy(described(key_ring))
     first = str(customer_of_party(PARTY))
     gone = await api.post(f"/customers/{first}/references/{PARTY}/unlink", json=WHY, headers=at(2, "u"))

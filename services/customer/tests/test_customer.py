@@ -72,26 +72,26 @@ def describe(details, reference=core, day=TODAY):
     return AdoptDescription(reference, details, day)
 
 
-def test_staff_register_a_customer_with_what_it_states_to_own():
+def test_staff_register_a_customer_with_declared_assets():
     stated = DeclaredAsset("deposit", 30_000_000, "CNY")
     customer.given().when(RegisterCustomer(zhang, (core, core), (stated,))).then(
         msgspec.structs.replace(by_staff, stated_assets=(stated,)), core_claimed
     )
 
 
-def test_nobody_is_registered_twice():
+def test_a_customer_cannot_be_registered_twice():
     customer.given(by_staff).when(RegisterCustomer(zhang)).then_rejected(CustomerAlreadyRegistered)
 
 
-def test_master_data_registers_whom_it_describes_and_links_it():
+def test_master_data_registers_a_described_party_and_links_it():
     customer.given().when(describe(zhang)).then(by_source, core_linked)
 
 
-def test_the_same_description_again_tells_nothing():
+def test_the_same_description_again_gives_no_event():
     customer.given(by_source, core_linked).when(describe(zhang)).then_nothing()
 
 
-def test_a_later_description_tells_each_change_by_its_name():
+def test_a_later_description_gives_one_event_for_each_kind_of_change():
     later = Details(name="张伟明", phone="13900005678", born_on="1980-02-29")
     customer.given(by_source, core_linked).when(describe(later)).then(
         CustomerRenamed(name="张伟明", **core_says),
@@ -102,11 +102,11 @@ def test_a_later_description_tells_each_change_by_its_name():
     ).when(describe(later)).then_nothing()
 
 
-def test_what_a_description_leaves_out_stays():
+def test_a_field_that_a_description_leaves_out_is_kept():
     customer.given(by_source, core_linked).when(describe(Details(name=None))).then_nothing()
 
 
-def test_what_staff_entered_stands_beside_what_a_source_states():
+def test_a_value_of_staff_is_kept_beside_the_value_of_a_source():
     customer.given(by_staff, core_linked).when(describe(Details(name="ZHANG WEI", phone="13800001234"))).then(
         DetailsConfirmed(fields=("phone",), **core_says), DetailsContradicted(name="ZHANG WEI", **core_says)
     ).when(describe(Details(name="ZHANG WEI", phone="13800001234"))).then_nothing()
@@ -140,7 +140,7 @@ def test_a_correction_by_staff_stands_when_the_source_changes_another_field():
     assert customer_decider.fold(agreed.history).contradictions == {}
 
 
-def test_a_way_to_reach_the_customer_that_staff_removed_stays_removed():
+def test_a_contact_detail_that_staff_removed_stays_removed():
     customer.given(by_source, core_linked).when(ChangeContactDetails(None, None, None)).then(
         ContactDetailsChanged(phone=None, email=None, address=None, changed=("phone",))
     ).when(describe(zhang)).then_nothing()
@@ -240,7 +240,7 @@ def test_a_confirmed_reference_is_unlinked_and_not_rejected():
     customer.given(by_source).when(UnlinkReference(core.party, TODAY)).then_rejected(ReferenceNotLinked)
 
 
-def test_nobody_is_linked_or_changed_before_it_is_registered():
+def test_an_unregistered_customer_cannot_be_linked_or_changed():
     customer.given().when(LinkReference(core)).then_rejected(CustomerNotRegistered)
     customer.given().when(ChangeContactDetails("1", None, None)).then_rejected(CustomerNotRegistered)
     customer.given().when(RenameCustomer("张三")).then_rejected(CustomerNotRegistered)
@@ -255,7 +255,7 @@ def test_references_are_bounded():
     customer.given(*full).when(LinkReference(many[0])).then_nothing()
 
 
-def test_contact_details_change_only_when_they_do():
+def test_unchanged_contact_details_give_no_event():
     same = ChangeContactDetails("13800001234", None, None)
     customer.given(by_staff).when(same).then_nothing()
     customer.given(by_staff).when(ChangeContactDetails(None, "z@example.com", None)).then(
@@ -263,7 +263,7 @@ def test_contact_details_change_only_when_they_do():
     )
 
 
-def test_a_name_and_what_identifies_change_only_when_they_do():
+def test_an_unchanged_name_or_identity_gives_no_event():
     customer.given(by_staff).when(RenameCustomer("张伟")).then_nothing()
     customer.given(by_staff).when(RenameCustomer("张三")).then(CustomerRenamed(name="张三")).when(
         RenameCustomer("张三")

@@ -92,7 +92,7 @@ async def published(store, customer):
     return Teller().tell(customer, "customer.erased", parties=data["parties"], accounts=data["accounts"])
 
 
-async def test_who_is_erased_has_no_key_left_and_keeps_the_account_of_another_living_owner(
+async def test_erasure_destroys_the_keys_of_the_customer_and_not_of_an_account_with_another_owner(
     service, register, destroy, store, key_ring, bank, handler
 ):
     await register(described(key_ring))
@@ -137,7 +137,7 @@ async def test_two_owners_that_are_erased_at_once_leave_no_key_of_their_account(
     assert key_ring.erased([bank.joint, bank.own]) == {bank.joint, bank.own}
 
 
-async def test_two_at_once_and_again_afterwards_erase_once(service, register, destroy, store, key_ring):
+async def test_two_erasures_at_once_and_a_third_erase_once(service, register, destroy, store, key_ring):
     await register(described(key_ring))
     outcomes = await asyncio.gather(
         *(service.erase(CUSTOMER, by(str(n))) for n in range(4)), return_exceptions=True
@@ -150,7 +150,7 @@ async def test_two_at_once_and_again_afterwards_erase_once(service, register, de
 
 
 @pytest.mark.requirement("M22")
-async def test_a_crash_before_the_keys_are_destroyed_and_a_key_database_that_is_away_are_made_good(
+async def test_keys_are_destroyed_after_a_crash_and_after_an_outage_of_the_key_database(
     service, register, destroy, store, key_ring, tmp_path, keys_url
 ):
     """The process that erased is gone after its event; the policy has the rest of it to do, and does it when it can."""
@@ -173,7 +173,7 @@ async def test_a_crash_before_the_keys_are_destroyed_and_a_key_database_that_is_
 
 
 @pytest.mark.requirement("M22")
-async def test_what_comes_later_brings_nothing_back(service, register, destroy, store, key_ring, handler):
+async def test_later_events_restore_no_erased_value(service, register, destroy, store, key_ring, handler):
     late = described(key_ring, 2, name="张伟明", phone="13900005678")
     await register(described(key_ring))
     await service.erase(CUSTOMER, by())
@@ -188,7 +188,9 @@ async def test_what_comes_later_brings_nothing_back(service, register, destroy, 
     assert key_ring.keys_for([CUSTOMER, PARTY]) == {}, "nor does anybody get a key again"
 
 
-async def test_an_identity_number_of_who_is_erased_is_free_again(service, register, destroy, store, key_ring):
+async def test_the_identity_number_of_an_erased_customer_is_free_again(
+    service, register, destroy, store, key_ring
+):
     number = {"identity_number": "11010519491231002X"}
     await register(described(key_ring, **number))
     await service.erase(CUSTOMER, by())
@@ -198,7 +200,7 @@ async def test_an_identity_number_of_who_is_erased_is_free_again(service, regist
     assert "identity-number-shared" not in [one.name for one in await store.read_stream(OF_WIFE)]
 
 
-async def test_a_number_that_nobody_confirmed_does_not_stay_with_who_is_erased(
+async def test_an_unconfirmed_external_id_of_an_erased_customer_is_free_again(
     service, register, store, key_ring, handler
 ):
     """The party that comes under it later is somebody else."""
@@ -240,7 +242,7 @@ async def test_unlinking_first_does_not_shorten_the_retention(service, register,
         (None, None, None, ENDED, "2026-01-07", "is open"),
     ],
 )
-def test_the_law_has_records_kept_for_ten_years_after_the_end(
+def test_erasure_is_refused_within_ten_years_after_the_relation_ended(
     closed_on, until, booked_through, described_on, unlinked_on, held
 ):
     account = {
@@ -272,7 +274,7 @@ def test_a_shorter_retention_than_the_law_says_is_for_development():
 
 
 @pytest.mark.requirement("M22")
-async def test_compliance_alone_erases_over_http_with_a_reason(
+async def test_only_compliance_may_erase_over_http_and_with_a_reason(
     api, register, store, key_ring, tmp_path, postgres_url
 ):
     assert [role for role in ROLES if role in permissions.ROLES["erase_customer"]] == ["compliance"]
@@ -298,7 +300,7 @@ async def test_compliance_alone_erases_over_http_with_a_reason(
     assert (metadata.actor, metadata.reason, metadata.privilege) == ("chen", WHY["reason"], "high")
 
 
-async def test_what_a_process_has_opened_is_gone_within_its_bound(
+async def test_a_process_forgets_opened_values_within_its_limit(
     store, key_ring, keys_url, tmp_path, register
 ):
     """The key is remembered for a minute, and what was opened with it for another one, in a process that is told nothing."""
@@ -317,7 +319,7 @@ async def test_what_a_process_has_opened_is_gone_within_its_bound(
     ring.close()
 
 
-def test_a_view_shows_that_a_customer_is_erased_and_asks_nobody_about_it(key_ring):
+def test_a_view_shows_that_a_customer_is_erased_and_has_no_open_question_about_it(key_ring):
     bank = Bank(key_ring)
     bank.customer(CUSTOMER, "张伟", ("core", NUMBER))
     bank.tell(

@@ -59,7 +59,7 @@ from hypothesis import strategies as st
         (masked_birthday, "张伟生于八零年", "***"),
     ],
 )
-def test_what_is_shown(mask, value, shown):
+def test_each_mask_shows_the_parts_that_it_lists(mask, value, shown):
     assert mask(value) == shown
     assert mask(None) is None
     assert mask("***") == "***"
@@ -81,14 +81,14 @@ HAN = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), min_siz
 
 
 @given(st.sampled_from([masked_name, masked_phone, masked_email, masked_address, masked_birthday]), SECRETS)
-def test_of_text_that_is_not_of_its_field_one_character_is_shown_at_most(mask, text):
+def test_a_value_without_the_format_of_its_field_shows_one_character_at_most(mask, text):
     """Divisions, the digits of numbers and the domains of providers are of the field; nothing else is."""
     shown = mask(f"\u200b{text}".strip() or "\u200b")
     assert len(shown.replace("*", "").replace("@", "")) <= 1
 
 
 @given(HAN, HAN, st.text("0123456789", min_size=1, max_size=4))
-def test_of_an_address_only_divisions_are_shown(name, street, number):
+def test_an_address_shows_its_divisions_alone(name, street, number):
     shown = masked_address(f"广东省深圳市南山区科苑{street}路{number}号{name}家旁的朝阳市")
     assert shown == "广东省深圳市南山区***"
 

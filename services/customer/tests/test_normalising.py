@@ -42,7 +42,7 @@ def test_a_phone_number_is_kept_as_e164(typed, kept):
 @pytest.mark.parametrize(
     "typed", ["", "12", "138000012345", "phone", "+86 138", "1380000123\u200b4", "+999 1234"]
 )
-def test_what_is_no_phone_number_is_told(typed):
+def test_an_invalid_phone_number_is_refused(typed):
     with pytest.raises(Unfit):
         phone(typed)
 
@@ -63,7 +63,7 @@ def test_a_resident_id_is_proven_and_has_one_form(typed, kept):
 
 
 @pytest.mark.parametrize("typed", ["110105194912310021", "110105194913310021", "110105491331002"])
-def test_a_resident_id_with_a_wrong_digit_or_date_is_told(typed):
+def test_a_resident_id_with_a_wrong_digit_or_date_is_refused(typed):
     with pytest.raises(Unfit):
         identity_number(typed)
 
@@ -119,7 +119,7 @@ def test_an_address_of_mail_is_checked_without_asking_anybody():
         ("address", "\u202e"),
     ],
 )
-def test_staff_are_told_the_field_and_never_the_value_and_master_data_is_kept(field, value):
+def test_a_refusal_names_the_field_and_never_the_value_and_master_data_is_kept(field, value):
     details = Details(**{"name": "张伟", field: value})
     with pytest.raises(DetailInvalid) as told:
         normalised(details, TODAY)
@@ -129,7 +129,7 @@ def test_staff_are_told_the_field_and_never_the_value_and_master_data_is_kept(fi
     assert (getattr(kept, field), kept.invalid, kept.proven) == (value, (field,), False)
 
 
-def test_what_contradicts_the_identity_number_is_told():
+def test_a_detail_that_contradicts_the_identity_number_is_refused():
     number = "11010519491231002X"
     assert normalised(Details("张伟", identity_number=number), TODAY).born_on == "1949-12-31"
     with pytest.raises(DetailInvalid, match="born_on"):
@@ -147,7 +147,7 @@ texts = st.text(max_size=30)
         Details, name=texts, phone=texts, email=texts, address=texts, born_on=texts, identity_number=texts
     )
 )
-def test_whatever_a_source_sends_is_kept_and_once_more_the_same(details):
+def test_normalising_master_data_again_changes_nothing(details):
     kept = normalised_or_kept(details, TODAY)
     again = normalised_or_kept(kept, TODAY)
     assert (again.stated(), again.invalid) == (kept.stated(), kept.invalid)

@@ -72,7 +72,7 @@ postings = st.lists(
 
 @pytest.mark.requirement("M02")
 @given(postings)
-def test_every_figure_is_the_sum_of_what_is_behind_it(posted):
+def test_every_figure_is_the_sum_of_its_movements(posted):
     teller = Teller()
     products = ["deposit", "wealth", "loan", "card"]
     events, accounts = [], []
@@ -130,7 +130,7 @@ def test_an_allocation_sums_to_100_and_is_off_by_less_than_a_hundredth(amounts):
         assert share["percent"] == f"{share['hundredths'] / 100:.2f}"
 
 
-def test_thirds_go_to_whom_stands_first():
+def test_equal_remainders_go_to_the_part_that_stands_first():
     assert [share["percent"] for share in allocation([("a", 1), ("b", 1), ("c", 1)])] == [
         "33.34",
         "33.33",

@@ -94,7 +94,7 @@ async def test_master_data_registers_and_links_with_the_trace_of_its_event(polic
     assert metadata.trace["traceparent"].startswith("00-0af7651916cd43dd8448eb211c80319c")
 
 
-async def test_the_same_event_twice_and_from_two_consumers_at_once_tells_once(
+async def test_the_same_event_twice_and_from_two_consumers_at_once_has_one_effect(
     policy, store, handler, key_ring
 ):
     event = described(key_ring)
@@ -110,7 +110,7 @@ async def test_the_same_event_on_another_day_changes_nothing(policy, store, key_
     assert await store.head_position() == 2
 
 
-async def test_a_later_description_tells_what_changed(policy, store, handler, key_ring):
+async def test_a_later_description_gives_the_events_of_its_changes(policy, store, handler, key_ring):
     await policy(described(key_ring))
     await policy(described(key_ring, 2, name="张伟明", phone="13900005678"))
     events = await told(store, handler, customer_of_party(PARTY))
@@ -142,14 +142,14 @@ async def test_a_party_that_staff_linked_registers_nobody_else(policy, store, ha
     ]
 
 
-async def test_a_party_that_was_forgotten_is_not_registered(policy, store, key_ring):
+async def test_a_party_whose_key_is_destroyed_is_not_registered(policy, store, key_ring):
     event = described(key_ring)
     key_ring.erase([PARTY])
     await policy(event)
     assert await store.head_position() == 0
 
 
-async def test_a_value_that_was_moved_is_not_believed(policy, key_ring):
+async def test_a_sealed_value_in_another_field_is_refused(policy, key_ring):
     event = described(key_ring)
     event.data["party"] = event.data["name"]
     with pytest.raises(Tampered):
@@ -165,10 +165,10 @@ async def test_thousands_of_parties_take_seconds(policy, store, key_ring):
         await asyncio.gather(*(policy(event) for event in events[at : at + 200]))
     took = clock.monotonic() - began
     assert await store.head_position() == 2000
-    assert took < 5, f"{took:.1f} s for a thousand"
+    assert took < 20, f"{took:.1f} s for a thousand"
 
 
-async def test_what_cannot_be_right_is_kept_and_named(policy, store, handler, key_ring):
+async def test_an_invalid_value_of_master_data_is_kept_and_named(policy, store, handler, key_ring):
     await policy(described(key_ring, phone="call me", identity_number="110105194912310021"))
     [registered, _] = await told(store, handler, customer_of_party(PARTY))
     assert (registered.phone, registered.identity_number) == ("call me", "110105194912310021")
@@ -176,7 +176,7 @@ async def test_what_cannot_be_right_is_kept_and_named(policy, store, handler, ke
 
 
 @pytest.mark.requirement("M28")
-async def test_an_identity_number_of_another_customer_is_told_and_nothing_is_lost(
+async def test_an_identity_number_of_another_customer_is_an_event_and_nothing_is_lost(
     policy, store, handler, key_ring
 ):
     events = [described(key_ring, number=number, **NUMBERED) for number in ("1", "2")]

@@ -71,7 +71,7 @@ def stored(event):
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_public_words_are_readable_and_sealed(event):
+def test_public_events_are_valid_and_their_personal_values_sealed(event):
     told = published(stored(event))
     read = told.event.model_validate_json(told.body)
     assert set(json.loads(told.body)) <= set(told.event.model_fields)
@@ -80,14 +80,14 @@ def test_public_words_are_readable_and_sealed(event):
         assert value is None or is_token(value), field
 
 
-def test_the_number_of_the_source_and_stated_assets_stay_here():
+def test_the_number_of_the_source_and_declared_assets_are_not_published():
     assert "key" not in json.loads(published(stored(EVENTS[1])).body)
     assert "stated_assets" not in json.loads(published(stored(EVENTS[0])).body)
     [disputed] = [event for event in EVENTS if isinstance(event, ReferenceDisputed)]
     assert json.loads(published(stored(disputed)).body) == {"source": "core", "party_id": str(SUBJECT)}
 
 
-def test_every_stored_name_has_its_words():
+def test_every_stored_name_has_a_public_event_or_none_on_purpose():
     assert set(STORED_NAMES) == STORED_NAMES_TOLD
 
 
@@ -103,5 +103,5 @@ def test_a_registration_of_version_1_is_read_and_published_as_one_of_version_2()
     assert (read.kind, read.origin, read.name) == ("person", "staff", body["data"]["name"])
 
 
-def test_what_an_operator_did_is_stored_and_told_to_nobody():
+def test_an_act_of_an_operator_is_stored_and_not_published():
     assert published(stored(OperatorActed("view-rebuilt", "customers"))) is None

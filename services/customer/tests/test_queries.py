@@ -213,7 +213,7 @@ async def test_a_month_that_documents_no_longer_keep_is_summed_from_the_movement
         assert shown["currencies"][0]["spending"]["amount_minor"] == spent, month
 
 
-async def test_what_was_reversed_in_a_month_that_documents_no_longer_keep_is_no_spending(
+async def test_a_reversed_posting_of_a_month_that_documents_no_longer_keep_is_no_spending(
     bank, mongo, key_ring
 ):
     bought = bank.posting(bank.mine, -700, "2025-02-10", kind="card")
@@ -292,7 +292,7 @@ async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(
 
 
 @pytest.mark.requirement("M22")
-async def test_whose_key_is_gone_has_figures_and_no_name(queries, bank, key_ring):
+async def test_an_erased_customer_has_figures_and_no_name(queries, bank, key_ring):
     assert (await queries.holdings.panorama(ZHANG, NOW, None))["name"] == "张*"
     key_ring.erase([ZHANG, bank.mine])
     shown = await queries.holdings.panorama(ZHANG, NOW, None)
@@ -313,7 +313,7 @@ async def test_nothing_personal_stands_in_the_documents(bank):
     )
 
 
-async def test_nobody_and_nobodys_account(queries, bank):
+async def test_an_unknown_customer_is_not_found_and_holds_no_account_of_another(queries, bank):
     assert await queries.holdings.panorama(UUID(int=3), NOW, None) is None
     assert await queries.holdings.accounts(UUID(int=3)) is None
     assert await queries.customers.one(UUID(int=3)) is None
@@ -330,7 +330,7 @@ async def right(bank, mongo, account, holder, type="account.holder_removed", **d
 
 
 @pytest.mark.parametrize("until", [TODAY, TOMORROW])
-async def test_who_no_longer_holds_an_account_no_longer_sees_it(queries, bank, mongo, until):
+async def test_a_former_holder_no_longer_sees_the_account(queries, bank, mongo, until):
     before = await queries.holdings.panorama(ZHANG, NOW, None)
     await right(bank, mongo, bank.ours, "P1", role="joint", held_until=until)
     stands = until > TODAY
@@ -397,7 +397,7 @@ async def test_a_contradiction_is_shown_masked_until_a_person_decides(bank, mong
         assert [one["customer_id"] for one in listed] == [str(one) for one in found]
 
 
-async def test_what_a_person_accepts_of_a_source_stands_and_is_opened(bank, mongo, key_ring):
+async def test_a_value_of_a_source_that_a_person_accepts_is_the_current_one(bank, mongo, key_ring):
     core = {"source": "core", "party_id": str(IDS.party("core", "P1"))}
     bank.tell(ZHANG, "customer.details_contradicted", phone="+8613900005678", **core)
     bank.tell(ZHANG, "customer.contradiction_resolved", field="phone", accepted=True, **core)

@@ -101,7 +101,7 @@ def test_master_data_may_come_before_or_after_the_first_posting():
     assert account["account"] == {"t": "k1.a.2", "v": 3, "n": "account-opened"}
 
 
-def test_what_master_data_says_again_replaces_what_it_said():
+def test_repeated_master_data_replaces_the_earlier():
     teller = Teller()
     holders = [
         teller.tell(ACCOUNT, "account.holder_named", source="core", party_id=party, role=role)
@@ -149,7 +149,7 @@ def test_a_movement_keeps_the_way_to_its_event_and_sealed_values():
     assert (movement["position"], movement["value_on"]) == (1, "2026-01-06")
 
 
-def test_a_source_never_goes_back():
+def test_the_dates_of_a_source_never_go_back():
     teller = Teller()
     feed = UUID(int=9)
     events = [
@@ -165,7 +165,7 @@ def test_a_source_never_goes_back():
     assert {name: source[name] for name in why} == why
 
 
-def test_parties_and_what_is_nobodys_business():
+def test_a_described_party_is_stored_sealed_and_other_events_change_no_document():
     teller = Teller()
     described = teller.tell(PARTY, "party.described", source="core", kind="person", name="k1.k.n")
     documents = folded([described, teller.tell(PARTY, "feed.record_released", source="core")])
@@ -179,7 +179,7 @@ def test_accounts_do_not_mix():
     assert [documents[ACCOUNTS, str(a)]["balances"]["CNY"]["minor"] for a in (ACCOUNT, OTHER)] == [1, 2]
 
 
-def test_a_customer_as_told():
+def test_a_customer_document_is_the_fold_of_its_events():
     teller = Teller()
     events = [
         teller.tell(
@@ -201,6 +201,6 @@ def test_a_customer_as_told():
     assert document["registered_at"] < document["changed_at"]
 
 
-def test_nothing_happens_to_a_customer_before_it_is_registered():
+def test_an_event_before_the_registration_is_refused():
     with pytest.raises(NotRegistered):
         customers.project(None, None, Teller().tell(CUSTOMER, "customer.renamed", name="k1.k.3"))

@@ -23,7 +23,7 @@ async def test_head_is_get_without_its_body(client):
     assert (await client.head("/health/live")).status_code == 200
 
 
-async def test_who_has_an_answer_already_gets_304(client):
+async def test_a_request_with_the_current_etag_gets_304(client):
     for path in ("/boxes", "/boxes/1"):
         tag = (await client.get(path)).headers["etag"]
         for said in (tag, f'"other", {tag}', "*", tag.removeprefix("W/")):
@@ -32,7 +32,7 @@ async def test_who_has_an_answer_already_gets_304(client):
         assert (await client.get(path, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
-async def test_long_answers_are_compressed_for_whom_takes_it(client):
+async def test_long_responses_are_compressed_where_the_client_accepts_it(client):
     plain = await client.get("/boxes", headers={"Accept-Encoding": "identity"})
     assert "content-encoding" not in plain.headers
     page = await client.get("/openapi.json", headers={"Accept-Encoding": "br, gzip;q=0.5"})
@@ -44,7 +44,7 @@ async def test_long_answers_are_compressed_for_whom_takes_it(client):
         assert "content-encoding" not in page.headers
 
 
-async def test_a_request_is_found_again_by_the_ids_that_its_answer_bears(client):
+async def test_a_response_bears_the_ids_of_its_request_and_its_trace(client):
     answer = await client.get("/boxes", headers={"X-Request-ID": "desk-7/42"})
     assert answer.headers["x-request-id"] == "desk-7/42"
     assert len(answer.headers["x-trace-id"]) == 32
@@ -102,7 +102,7 @@ async def test_pages_of_an_origin_that_the_settings_name_may_call(settings: Sett
         assert (await client.options("/boxes", headers=asked)).status_code == 401
 
 
-async def test_a_browser_finds_its_way_without_a_token_and_without_the_internet(anybody):
+async def test_the_pages_for_a_browser_need_no_token_and_load_nothing_from_elsewhere(anybody):
     index = await anybody.get("/", headers={"Accept": "text/html"})
     assert "/docs" in index.text
     assert (await anybody.get("/")).json()["places"].keys() == {

@@ -31,7 +31,7 @@ def is_problem(answer: httpx.Response, status: int, code: str) -> dict:
     return content
 
 
-async def test_without_a_token_nothing_is_read_and_nothing_is_told(anybody):
+async def test_a_request_without_a_valid_token_gets_401_and_nothing_else(anybody):
     for method, path in [("GET", "/boxes"), ("POST", "/boxes"), ("GET", "/nowhere"), ("TRACE", "/boxes")]:
         answer = await anybody.request(method, path, content=b"{" if method == "POST" else None)
         is_problem(answer, 401, "unauthenticated")
@@ -74,7 +74,7 @@ def test_a_route_and_its_entry_in_the_table_of_permissions_are_served_together_o
         create_app("open", [router], settings)
 
 
-async def test_a_header_that_decides_stands_once(client):
+async def test_a_decisive_header_that_comes_twice_is_refused(client):
     for name in ("Authorization", "Idempotency-Key", "If-Match", "Content-Type"):
         headers = [(name, "Bearer x"), (name, "Bearer y")]
         is_problem(await client.request("GET", "/boxes", headers=headers), 400, "request-malformed")
@@ -100,12 +100,12 @@ async def test_every_error_is_a_problem_with_a_code(client):
     }
 
 
-async def test_a_fault_of_ours_is_a_500_that_tells_and_logs_nothing_of_what_it_held(client, capsys):
+async def test_an_unexpected_error_gives_500_and_its_values_are_in_no_body_and_no_log(client, capsys):
     problem = is_problem(await client.get("/boxes/1/broken"), 500, "internal-error")
     assert "Zhang" not in str(problem)
 
 
-async def test_no_answer_is_kept_by_a_cache_or_taken_for_something_else(client):
+async def test_every_response_forbids_caching_and_guessing_of_its_media_type(client):
     for path in ("/boxes", "/boxes/99", "/nowhere", "/boxes/1/broken", "/health/live"):
         headers = (await client.get(path)).headers
         assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
@@ -129,7 +129,7 @@ def test_a_language_header_of_any_kind_is_read():
     assert language(";;,,q=") == "en"
 
 
-async def test_a_command_needs_its_key_and_brings_along_who_where_and_which_trace(client):
+async def test_a_command_needs_its_key_and_has_actor_address_and_trace(client):
     body = {"label": "x"}
     is_problem(await client.post("/boxes", json=body), 400, "idempotency-key-missing")
     is_problem(
@@ -254,7 +254,7 @@ async def test_more_bytes_than_a_route_takes_are_not_read(client):
     assert (await client.post("/boxes/1/bytes", content=too_many)).json() == {"bytes": len(too_many)}
 
 
-async def test_all_bodies_at_once_are_bounded_and_a_length_alone_takes_nobodys_room(app, token):
+async def test_the_bytes_of_all_bodies_at_once_are_bounded_and_a_stated_length_reserves_none(app, token):
     edge = Edge(app, verifier=app.state.verifier, clock=app.state.clock, bodies_bytes_max=1_000)
     headers = {"Authorization": f"Bearer {token}"}
     going_on = asyncio.Event()
@@ -319,7 +319,7 @@ async def test_a_request_that_does_not_end_is_answered(app, token):
     is_problem(answer, 503, "unavailable")
 
 
-async def test_more_requests_than_the_process_takes_are_turned_away(app, token):
+async def test_more_requests_than_the_process_takes_are_refused(app, token):
     narrow = Edge(app, verifier=app.state.verifier, clock=app.state.clock, requests_max=0)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(narrow), base_url="http://boxes") as client:
         answer = await client.get("/boxes", headers={"Authorization": f"Bearer {token}"})
@@ -379,7 +379,7 @@ async def test_the_document_names_every_answer_and_asks_for_a_token_everywhere(a
 
 
 @pytest.mark.requirement("R087")
-async def test_a_request_s_line_and_span_name_its_route_and_nobody(settings, views, token):
+async def test_log_line_and_span_of_a_request_name_its_route_and_no_value(settings, views, token):
     lines, exporter = io.StringIO(), InMemorySpanExporter()
     root, before = logging.getLogger(), (telemetry._Tracing.tracer, telemetry._Tracing.recording)
     handlers = list(root.handlers)

@@ -191,7 +191,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     async def rename_customer(
         response: Response, context: Commanding, version: Expected, customer_id: CustomerPath, body: NameBody
     ) -> Done:
-        """The customer bears another name."""
+        """Changes the name of a customer."""
         return await changed(response, customer_id, RenameCustomer(body.name), context, version)
 
     @router.put("/customers/{customer_id}/contact-details", responses=_FIT)
@@ -202,7 +202,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         customer_id: CustomerPath,
         body: ContactDetailsBody,
     ) -> Done:
-        """How the customer is reached from now on."""
+        """Replaces the contact details of a customer. A detail that is left out is removed."""
         command = ChangeContactDetails(body.phone, body.email, body.address)
         return await changed(response, customer_id, command, context, version)
 
@@ -214,7 +214,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         customer_id: CustomerPath,
         body: IdentityDetailsBody,
     ) -> Done:
-        """What identifies the person was wrong or missing."""
+        """Corrects what identifies a person: date of birth and identity number."""
         born_on = None if body.born_on is None else body.born_on.isoformat()
         command = CorrectIdentityDetails(born_on, body.identity_number)
         return await changed(response, customer_id, command, context, version)
@@ -227,8 +227,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         customer_id: CustomerPath,
         body: ReferenceBody,
     ) -> Done:
-        """Staff say that a number of a source is this customer's. It shows nothing until it is confirmed: by master data
-        that describes the same person, or by a person."""
+        """Staff claim that an external id is this customer's. It shows no account until it is confirmed: by
+        master data that describes the same person, or by a person."""
         return await changed(response, customer_id, LinkReference(body.said(service.ids)), context, version)
 
     @router.post("/customers/{customer_id}/references/{party_id}/confirm", responses=_SETTLED)
@@ -240,7 +240,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         party_id: PartyPath,
         body: ReasonBody,
     ) -> Done:
-        """A number that staff or nobody yet confirmed is this customer's: its accounts are shown from now on."""
+        """Confirms that a claimed external id is this customer's: its accounts are shown from now on."""
         why = structs.replace(context, reason=body.reason)
         return await changed(response, customer_id, ConfirmReference(party_id), why, version)
 
@@ -253,7 +253,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         party_id: PartyPath,
         body: ReasonBody,
     ) -> Done:
-        """A number that waits for its confirmation is not this customer's."""
+        """Rejects a claimed external id: it is not this customer's."""
         why = structs.replace(context, reason=body.reason)
         return await changed(response, customer_id, RejectReference(party_id), why, version)
 
@@ -266,7 +266,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         party_id: PartyPath,
         body: UnlinkBody,
     ) -> Done:
-        """A number is no longer this customer's from a bank day on, and shows nothing of its accounts any more."""
+        """Unlinks an external id from a bank day on: the customer's panorama no longer shows its accounts."""
         why = structs.replace(context, reason=body.reason)
         on = body.effective_on
         return _done(response, await service.unlink_reference(customer_id, party_id, on, why, version))
@@ -280,7 +280,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         party_id: PartyPath,
         body: MoveBody,
     ) -> Done:
-        """A number is another customer's from a bank day on. The version is that of the customer that loses it."""
+        """Moves an external id to another customer from a bank day on. The version is that of the customer
+        that loses it."""
         why = structs.replace(context, reason=body.reason)
         outcome = await service.move_reference(
             customer_id, party_id, body.to, body.effective_on, why, version
@@ -296,7 +297,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         field: Annotated[Detail, Path(description="the field of which two things are stated")],
         body: ResolveBody,
     ) -> Done:
-        """A person decides between what staff and a source state of a field."""
+        """Decides between the values that staff and a source state of a field."""
         why = structs.replace(context, reason=body.reason)
         command = ResolveContradiction(field, body.party_id, body.accept)
         return await changed(response, customer_id, command, why, version)
@@ -309,8 +310,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         customer_id: CustomerPath,
         body: ReasonBody,
     ) -> Done:
-        """Has the customer's personal values destroyed, for good; refused as long as the law has them kept. The keys go
-        within seconds, what processes remember of them within minutes. Figures stay."""
+        """Has the customer's personal values destroyed for good; refused within the retention period. The
+        keys are destroyed within seconds, and processes forget opened values within minutes. Figures stay."""
         why = structs.replace(context, reason=body.reason, privilege="high")
         return _done(response, await service.erase(customer_id, why, version))
 
@@ -318,8 +319,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
     @router.get("/data-quality/customers", dependencies=asking)
     async def list_questions(page: Paged, question: QuestionWanted = None) -> CustomerPage:
-        """Customers of whom a person has to look at something: contradictions, values that cannot be right, references
-        that wait, identity numbers that two customers have."""
+        """Customers with open data-quality questions: contradictions, invalid values, references that wait
+        for confirmation, identity numbers that two customers have."""
         found = await service.questions(question, _after(page, UUID), page.limit)
         return CustomerPage(
             items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", page)
@@ -339,7 +340,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
     @router.get("/customers/{customer_id}", dependencies=asking, responses=_SHOWN)
     async def get_customer(response: Response, customer_id: CustomerPath) -> CustomerShown:
-        """Who a customer is, masked. The ETag is what a change must name in `If-Match`."""
+        """A customer, masked. The ETag is the version that a change must name in `If-Match`."""
         found = CustomerShown(**await service.customer(customer_id))
         response.headers["ETag"] = entity_tag(found.version)
         return found
@@ -392,7 +393,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
     @router.get("/customers/{customer_id}/events", responses=_UNKNOWN)
     async def list_events(customer_id: CustomerPath, page: Paged) -> EventPage:
-        """What happened to a customer, who did it and why; without personal values."""
+        """The events of a customer, with actor and reason, without personal values."""
         found = await service.events(customer_id, _after(page, int) or 0, page.limit)
         return EventPage(
             items=[CustomerEventShown(**one) for one in found], next=_next(found, "sequence", page)
@@ -422,7 +423,7 @@ def _done(response: Response, outcome: Outcome[CustomerEvent]) -> Done:
 
 
 def _after(page: Paging, type: type[T]) -> T | None:
-    """What the page before ended with; raises CursorInvalid."""
+    """The last sort key of the page before; raises CursorInvalid."""
     if page.after is None:
         return None
     [value] = cursor_values(page.after, type)

@@ -322,7 +322,7 @@ class CustomerService:
         return found
 
     async def panorama(self, customer: UUID, month: str | None) -> Panorama:
-        """What a customer owns and owes."""
+        """A customer's asset panorama."""
         return _found(await self.queries.holdings.panorama(customer, self.clock.now(), month))
 
     async def accounts(self, customer: UUID) -> list[Document]:

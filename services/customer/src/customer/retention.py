@@ -1,4 +1,4 @@
-"""How long the law has the bank keep what it knows of a customer: nobody is erased before."""
+"""The retention period (法定保存期限): within it no customer is erased."""
 
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -13,7 +13,7 @@ ACCOUNTS_MAX: Final = 1_000
 
 
 class RetentionHolds(Refusal):
-    """The law has the bank keep the customer's records; the text says until when, or what is open."""
+    """The retention period has not ended; the text says until when it lasts, or which right is still open."""
 
     code: ClassVar[str] = "retention-holds"
     title: ClassVar[str] = "The customer's records have to be kept"

@@ -18,11 +18,11 @@ CrashPoint = Literal["before-append", "after-append", "keys-destroyed", "after-r
 
 
 class CustomerSettings(Settings):
-    """`bank_time_zone`: where the bank's days begin and end.
+    """`bank_time_zone`: the time zone of the bank's days.
 
     `claims_max`: how often one number can be claimed by one customer after the other.
-    `retention_years`: so long nobody is erased after the end of the relation.
-    `stale_after_minutes`: a source that was silent for longer makes the figures that rest on it stale.
+    `retention_years`: how long after the end of the relation no customer is erased.
+    `stale_after_minutes`: after this long without a feed, the figures of a source are stale.
     """
 
     bank_time_zone: str = "Asia/Shanghai"

@@ -23,7 +23,7 @@ from customer.domain.events import DeclaredAsset, Detail
 from customer.domain.refusals import REFERENCES_MAX
 from customer.panorama.schema import HeldCard, HeldLoan, LoansSum, TransactionType
 
-STATED_ASSETS_MAX: Final = 50
+DECLARED_ASSETS_MAX: Final = 50
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -40,7 +40,8 @@ SourceName = Annotated[
 
 
 def external_id(text: str) -> str:
-    """The id as a feed may have it; raises ValueError where nobody sees a part of it, so that it would never match."""
+    """The external id, if a feed can contain it; raises ValueError where it has an invisible character or a
+    blank at an end, because it would match none."""
     if not text.isprintable() or text != text.strip():
         raise ValueError("an invisible character, or a blank at an end")
     return text
@@ -56,7 +57,7 @@ BankDay = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
 
 
 class Asked(BaseModel):
-    """Base of what callers send: a field that nobody knows is a mistake."""
+    """Base of the bodies of requests. An unknown field is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,8 +73,8 @@ class ReferenceBody(Asked):
         return Reference.of(ids, self.source, self.key)
 
 
-class StatedAssetBody(Asked):
-    """An asset as the customer states it; no figure of the panorama counts it.
+class DeclaredAssetBody(Asked):
+    """An asset that the customer declares; no figure of the panorama counts it.
 
     The amount is text, such as "5432.10".
     """
@@ -107,7 +108,7 @@ class RegisterBody(Asked):
     identity_number: Text | None = None
     branch: Text | None = None
     references: list[ReferenceBody] = Field(default=[], max_length=REFERENCES_MAX)
-    stated_assets: list[StatedAssetBody] = Field(min_length=1, max_length=STATED_ASSETS_MAX)
+    stated_assets: list[DeclaredAssetBody] = Field(min_length=1, max_length=DECLARED_ASSETS_MAX)
 
     def said(self, ids: ExternalIds) -> RegisterCustomer:
         """As the domain says it."""
@@ -132,7 +133,7 @@ class NameBody(Asked):
 
 
 class ContactDetailsBody(Asked):
-    """All ways to reach the customer from now on; one that is left out there is no longer."""
+    """All contact details of a customer. A detail that is left out is removed."""
 
     phone: Text | None = None
     email: Text | None = None
@@ -140,39 +141,40 @@ class ContactDetailsBody(Asked):
 
 
 class IdentityDetailsBody(Asked):
-    """What identifies the person, in full."""
+    """Everything that identifies the person."""
 
     born_on: date | None = None
     identity_number: Text | None = None
 
 
 class ReasonBody(Asked):
-    """Why a person decides so."""
+    """The reason for a decision."""
 
     reason: ReasonText
 
 
 class UnlinkBody(ReasonBody):
-    """From which bank day on the number is no longer the customer's; by default today."""
+    """The bank day from which the external id is no longer the customer's; by default today."""
 
     effective_on: BankDay | None = None
 
 
 class MoveBody(UnlinkBody):
-    """To which customer the number goes."""
+    """The customer that gets the external id."""
 
     to: UUID
 
 
 class ResolveBody(ReasonBody):
-    """Whose value stands: that of the party's source (`accept`), or that of staff."""
+    """Which value stands: that of the party's source (`accept`), or that of staff."""
 
     party_id: UUID
     accept: bool
 
 
 class Done(BaseModel):
-    """What a command did: the customer's version after it (its ETag), and the position of its last event."""
+    """The result of a command: the customer's version after it (its ETag), and the position of its last
+    event."""
 
     customer_id: UUID
     version: int
@@ -214,7 +216,7 @@ class Contradiction(BaseModel):
 
 
 class CustomerShown(BaseModel):
-    """Who a customer is, masked."""
+    """A customer, masked."""
 
     customer_id: UUID
     version: int
@@ -253,7 +255,7 @@ class AccountBalance(TypedDict):
 
 
 class AccountKnown(BaseModel):
-    """An account as its source and its movements tell it."""
+    """An account by its master data and its movements."""
 
     account_id: UUID
     account: str | None
@@ -379,7 +381,7 @@ class Loans(BaseModel):
 
 
 class CustomerEventShown(BaseModel):
-    """An event of a customer: what, when, who and why, without personal values."""
+    """An event of a customer with its times, actor and reason, without personal values."""
 
     event_id: UUID
     name: str

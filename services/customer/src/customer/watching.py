@@ -1,4 +1,4 @@
-"""What operators hear of customers: how many accounts wait for theirs."""
+"""The gauge of the accounts that wait for their customer."""
 
 from collections.abc import Callable
 from datetime import date
@@ -27,7 +27,7 @@ UNLINKED: Final = Gauge(
 
 
 class _NoKeys(KeyEncryption):
-    """Counting opens no value."""
+    """Stands for the keys: counting opens no sealed value."""
 
     @override
     def wrap(self, material: bytes, aad: bytes) -> bytes:

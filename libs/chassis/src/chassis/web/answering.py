@@ -42,7 +42,7 @@ class Answer:
         self.gone = False
 
     async def __call__(self, message: Message) -> None:
-        """ASGI's `send`."""
+        """Sends one message of the response, as ASGI's `send` does."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *_ALWAYS, *self._more]

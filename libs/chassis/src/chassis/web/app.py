@@ -170,12 +170,12 @@ def _operations() -> APIRouter:
 
     @router.get("/health/live")
     async def live() -> dict[str, str]:
-        """The process turns its loop."""
+        """The process responds, so its event loop runs."""
         return {"status": "live"}
 
     @router.get("/health/ready", response_model=None)
     async def ready(request: Request) -> Response | dict[str, str]:
-        """Whether requests should come here, and if not, why not."""
+        """Whether the process takes requests, and the reasons if it does not."""
         reasons = [reason for why in request.app.state.readiness for reason in why()]
         if reasons:
             return problem(NotReady, request.headers.get("accept-language"), reasons=reasons)

@@ -27,7 +27,7 @@ class Described:
 
     @classmethod
     def of(cls, route: APIRoute) -> "Described":
-        """Of a route with its dependencies."""
+        """The description of a route with its dependencies."""
         if route.body_field is not None:
             return cls(frozenset(_names(route.dependant)), frozenset({_JSON}))
         content = (route.openapi_extra or {}).get("requestBody", {}).get("content", {})

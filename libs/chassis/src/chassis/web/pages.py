@@ -40,7 +40,7 @@ def pages(title: str) -> APIRouter:
 
     @router.get("/")
     async def index(request: Request) -> Response:
-        """Where to go from here."""
+        """The addresses that a person or a program can go to."""
         places = {path: said for path, said in PLACES.items() if _is_there(request, path)}
         if "text/html" not in request.headers.get("accept", ""):
             return JSONResponse({"title": title, "places": places})
@@ -54,7 +54,7 @@ def pages(title: str) -> APIRouter:
 
     @router.get("/docs/{name}")
     async def docs_file(name: str) -> Response:
-        """What the page loads."""
+        """A file that the page of the routes loads."""
         if name not in _FILES:
             raise RouteUnknown
         kind = _KINDS[name.rpartition(".")[2]]

@@ -34,7 +34,7 @@ class InvalidPart(BaseModel):
 
 
 class Problem(BaseModel):
-    """What every error answers."""
+    """The body of every error response."""
 
     model_config = ConfigDict(
         extra="allow",
@@ -88,7 +88,7 @@ class RequestMalformed(Refusal):
 
 
 class BodyOversized(Refusal):
-    """More bytes than this route takes."""
+    """The body has more bytes than the route takes."""
 
     code = "body-oversized"
     status = 413
@@ -106,7 +106,7 @@ class BodySlow(Refusal):
 
 
 class Unauthenticated(Refusal):
-    """No valid token."""
+    """The request has no valid token."""
 
     code = "unauthenticated"
     status = 401
@@ -115,7 +115,7 @@ class Unauthenticated(Refusal):
 
 
 class Forbidden(Refusal):
-    """The caller is known, and may not."""
+    """The caller is known and has no role that may call the route."""
 
     code = "forbidden"
     status = 403
@@ -124,7 +124,7 @@ class Forbidden(Refusal):
 
 
 class RouteUnknown(Refusal):
-    """Nothing is at this path."""
+    """No route has this path."""
 
     code = "route-unknown"
     status = 404
@@ -187,7 +187,7 @@ class Unavailable(Refusal):
 
 
 class Overloaded(Refusal):
-    """More requests at once than this process takes."""
+    """The process has more requests at once than it takes."""
 
     code = "overloaded"
     status = 503
@@ -196,7 +196,7 @@ class Overloaded(Refusal):
 
 
 class NotReady(Refusal):
-    """The process does not do its work yet, or no longer."""
+    """The process has not started its work yet, or has ended it."""
 
     code = "not-ready"
     status = 503
@@ -205,7 +205,7 @@ class NotReady(Refusal):
 
 
 class Failed(Refusal):
-    """A fault of ours."""
+    """An unexpected error in this process."""
 
     code = "internal-error"
     status = 500
@@ -259,7 +259,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Response:
-    """A refusal as an answer."""
+    """The response to a refusal."""
     tongue = language(accepted)
     told = detail if detail is not None else (str(refusal) if isinstance(refusal, Refusal) else "")
     number = status or refusal.status

@@ -63,7 +63,7 @@ async def serve(
     trusted_proxies: str = "",
     started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Answers until `stopping`, then lets requests end for up to `SHUTDOWN_SECONDS_MAX`."""
+    """Serves until `stopping`, then lets requests end for up to `SHUTDOWN_SECONDS_MAX`."""
     server = _Server(
         uvicorn.Config(
             app,

@@ -18,7 +18,7 @@ class ReceivedSource:
     """The date up to which a source is booked, when it was last received, and how long ago that is."""
 
     booked_through: str | None = None
-    heard_at: str = ""
+    received_at: str = ""
     status: Status | None = None
     certificate: str | None = None
     reasons: list[str] = field(default_factory=list)
@@ -27,13 +27,13 @@ class ReceivedSource:
     freshness_seconds: int = 0
     stale: bool = False
 
-    def hears(self, booked_through: str | None, at: str) -> None:
+    def receive(self, booked_through: str | None, at: str) -> None:
         """Takes in that something was received at an instant, and booked up to a day."""
         if booked_through is not None and (
             self.booked_through is None or booked_through > self.booked_through
         ):
             self.booked_through = booked_through
-        self.heard_at = max(self.heard_at, at)
+        self.received_at = max(self.received_at, at)
 
 
 def last_received(
@@ -46,17 +46,17 @@ def last_received(
     received: dict[str, ReceivedSource] = {}
     for account in accounts:
         found = received.get(account["source"]) or received.setdefault(account["source"], ReceivedSource())
-        found.hears(account["booked_through"], account["changed_at"])
+        found.receive(account["booked_through"], account["changed_at"])
     for source in sources:
         known = received.get(source["source"])
         if known is not None:
-            known.hears(source["booked_through"], source.get("heard_at") or source["certified_at"])
+            known.receive(source["booked_through"], source.get("heard_at") or source["certified_at"])
             known.status, known.certificate = source["status"], source["certificate"]
             known.certified_at = source["certified_at"]
             known.reasons = source.get("reasons") or []
             known.expected_every_seconds = source.get("expected_every_seconds")
     for known in received.values():
-        known.freshness_seconds = _seconds_since(known.heard_at, now)
+        known.freshness_seconds = _seconds_since(known.received_at, now)
         every_seconds = known.expected_every_seconds
         bound_seconds = stale_after_seconds if every_seconds is None else STALE_AFTER_TIMES * every_seconds
         known.stale = known.freshness_seconds > bound_seconds
@@ -68,7 +68,7 @@ def source_shown(name: str, source: ReceivedSource) -> SourceShown:
     return {
         "source": name,
         "booked_through": source.booked_through,
-        "heard_at": source.heard_at,
+        "heard_at": source.received_at,
         "freshness_seconds": source.freshness_seconds,
         "stale": source.stale,
         "certificate": source.certificate,
