@@ -342,7 +342,7 @@ async def test_a_change_of_the_store_is_found(world):
     assert any(f"stream {stream} has" in each for each in found["I3"])
     assert any(str(stream) in each and "closing" in each for each in found["I5"])
     assert any("is not what it was when last verified" in each for each in found["I6"])
-    assert any("refuse_change of store_ingest.events does not stand" in each for each in found["I6"])
+    assert any("refuse_change of store_ingest.events is missing or disabled" in each for each in found["I6"])
     assert any("may UPDATE store_ingest.events" in each for each in found["I6"])
     assert any("body differs" in each for each in found["I7"])
     assert any("command k was acknowledged" in each for each in found["I8"])

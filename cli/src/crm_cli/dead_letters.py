@@ -23,7 +23,7 @@ from crm_cli.parked import released_of
 from crm_cli.person import Token
 from crm_cli.running import settings_of
 
-app = typer.Typer(help="What consumers could not digest.", no_args_is_help=True)
+app = typer.Typer(help="Records that consumers could not process.", no_args_is_help=True)
 
 T = TypeVar("T")
 Group = Annotated[str, typer.Argument(help=", ".join(group.name for group in CONSUMERS), metavar="GROUP")]

@@ -35,7 +35,7 @@ def take_in(ingest: Ingest, bank: DemoBank) -> RunResult:
 def demo(
     customers: Annotated[int, typer.Option(min=50, max=20_000, help="how many customers the bank has")] = 360,
     days: Annotated[int, typer.Option(min=100, max=3_660, help="how many days of postings")] = 365,
-    seed: Annotated[int, typer.Option(help="another seed is another bank")] = DEFAULT_PLAN.seed,
+    seed: Annotated[int, typer.Option(help="another seed makes another bank")] = DEFAULT_PLAN.seed,
     write: Annotated[Path | None, typer.Option(help="write the feed here instead of taking it in")] = None,
     as_json: Json = False,
 ) -> None:

@@ -621,7 +621,7 @@ SPOILERS: tuple[Callable[[bytes], bytes], ...] = (
     _changed("account", ""),
     _changed("leg", -1),
 )
-"""Ways in which a line arrives broken: each must end in quarantine, and no other line may notice."""
+"""Ways in which a line arrives broken: each must end in quarantine, and no other line is affected."""
 
 
 def _amount_minor(record: dict[str, object]) -> int:

@@ -27,7 +27,7 @@ COMMANDS: Final = {
     "erase": "Destroys the keys of a customer's personal values, for good; 1 while its keys are still there.",
     "unlinked": "Lists the accounts that wait for their customer.",
     "rebuild": "Rebuilds a view beside the live one and switches.",
-    "dead-letters": "What consumers could not digest.",
+    "dead-letters": "Records that consumers could not process.",
     "parked": "Subjects that wait for a repair.",
     "status": "Shows lag, outbox, dead letters, parked subjects, each source's counts; 1 where a server does not answer.",
     "verify": "Checks store against topics against views; 1 unless all of it holds.",

@@ -27,6 +27,6 @@ def noted(
     try:
         note_operation(recorder, catalogue(), CONTEXT, OperatorActed(action, target), context)
     except StoreUnavailable as error:
-        failed(command, f"who does it cannot be stored, so it is not done: {why(error)}")
+        failed(command, f"the actor cannot be stored, so nothing was done: {why(error)}")
     finally:
         recorder.close()

@@ -32,7 +32,9 @@ class NotShown(Exception):
 
 def panorama(
     reference: Annotated[str, typer.Option(help="SOURCE:NUMBER, a source's own number of the customer")],
-    month: Annotated[str | None, typer.Option(help="whose spending, YYYY-MM; the newest by default")] = None,
+    month: Annotated[
+        str | None, typer.Option(help="the month of the spending, YYYY-MM; the newest by default")
+    ] = None,
     wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the views")] = WAIT_SECONDS,
     as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
 ) -> None:
@@ -102,9 +104,9 @@ async def _customer(
         if found:
             return UUID(found[0]["customer_id"])
         if not await read.queries.holdings.described(party):
-            raise NotShown(f"{source} knows nobody under this number")
+            raise NotShown(f"{source} has no customer under this number")
         if clock.monotonic() > until:
-            raise NotShown("the party is described and no customer yet; see crm status")
+            raise NotShown("master data describes the party, but it is not a customer yet; see crm status")
         await clock.sleep(LOOK_SECONDS)
 
 

@@ -54,7 +54,7 @@ def release(
     subject: Annotated[UUID | None, typer.Argument(help="the subject; left out with --all")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="every parked subject of the group")] = False,
     skip: Annotated[
-        bool, typer.Option("--skip", help="pass over the event that could not be digested, for ever")
+        bool, typer.Option("--skip", help="skip the event that cannot be processed, for ever")
     ] = False,
     reason: Annotated[str | None, typer.Option(help="why; needed with --skip")] = None,
     as_json: Json = False,
@@ -65,7 +65,7 @@ def release(
     Exit 1 where somebody still waits.
     """
     if (subject is None) != everyone:
-        _fail("name a subject, or say --all")
+        _fail("give a subject or --all")
     if skip and not (reason or "").strip():
         _fail("--skip gives up an event for ever: say why with --reason")
     wanted: Wanted = "skip" if skip else "release"
@@ -73,9 +73,11 @@ def release(
     noted("parked", settings_of(Settings), token, action, f"{group} {subject or 'all'}", reason)
     left = _asked(lambda databases: _release(databases, group, subject, wanted))
     if left is None:
-        _fail(f"nobody is parked in {group}" if subject is None else f"{subject} is not parked in {group}")
+        _fail(
+            f"no subject is parked in {group}" if subject is None else f"{subject} is not parked in {group}"
+        )
     for parked in left:
-        why = "nobody runs the group" if parked.wanted else parked.reason
+        why = "no process runs the group" if parked.wanted else parked.reason
         print(f"{parked.subject} still waits at {parked.type} {parked.sequence}: {why}", file=sys.stderr)
     text = f"{len(left)} subjects still wait" if left else "released"
     answer({"waiting": len(left)}, text, as_json=as_json)

@@ -195,7 +195,7 @@ class Store:
             for trigger in ("refuse_change", "refuse_truncate"):
                 report.passed("I6")
                 if (table, trigger) not in standing:
-                    report.broken("I6", f"{name}: the trigger {trigger} of {table} does not stand")
+                    report.broken("I6", f"{name}: the trigger {trigger} of {table} is missing or disabled")
             for right, may in self.ask(_MAY, writer_role(schema), table, CHANGING):
                 report.passed("I6")
                 if may:

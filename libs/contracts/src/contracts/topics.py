@@ -57,7 +57,7 @@ class ConsumerGroup:
 
     @property
     def dead_letters(self) -> Topic:
-        """Where this reader puts what it could not digest."""
+        """The topic of the records that this reader could not process."""
         return dead_letters(self.name)
 
 
@@ -67,7 +67,7 @@ def dead_letters(group: str) -> Topic:
         f"{group}.dead-letters",
         1,
         "nothing",
-        f"What {group} could not digest, and why",
+        f"Records that {group} could not process, and why",
         kept_days=DEAD_LETTERS_KEPT_DAYS,
         private=True,
         record_bytes_max=DEAD_LETTER_BYTES_MAX,

@@ -31,11 +31,11 @@ class _NoKeys(KeyEncryption):
 
     @override
     def wrap(self, material: bytes, aad: bytes) -> bytes:
-        raise PermissionError("who counts has no keys")
+        raise PermissionError("counting has no keys")
 
     @override
     def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
-        raise PermissionError("who counts has no keys")
+        raise PermissionError("counting has no keys")
 
 
 async def unlinked_accounts(mongo: Mongo, clock: Clock, today: Callable[[], date]) -> int:

@@ -21,9 +21,9 @@ _ON_EVERY_ANSWER: Final = {
 _EVERYWHERE: Final = {
     "400": "The request cannot be read, or a command lacks its Idempotency-Key",
     "401": "No valid token",
-    "403": "The caller may not",
+    "403": "The caller has no role that may call the route",
     "422": "The request is not what the route takes",
-    "500": "A fault of ours",
+    "500": "An unexpected error in this process",
     "503": "A server behind this one does not answer, or the view is behind",
     "default": "A problem; its `code` says which",
 }

@@ -16,7 +16,7 @@ PLACES: Final = {
     "/openapi.json": "the routes, for programs",
     "/asyncapi": "the events, to read",
     "/asyncapi.json": "the events, for programs",
-    "/health/ready": "whether requests should come here, and if not, why",
+    "/health/ready": "whether the process takes requests, and if not, why",
     "/metrics": "measurements of this process",
 }
 _KINDS: Final = {"js": "application/javascript", "css": "text/css"}

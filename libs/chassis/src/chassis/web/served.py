@@ -39,7 +39,7 @@ async def checking_readiness(
 
     The key of a check is the text that is reported where it raises.
     """
-    reasons = [f"{said}: not looked yet" for said in checks]
+    reasons = [f"{said}: not checked yet" for said in checks]
 
     async def look() -> None:
         while True:
