@@ -33,13 +33,17 @@ COMMAND = re.compile(r"(make |python |pytest |crm |\.venv/|CRM_\w+=|tools/new)")
 SECONDS_MAX = 60
 
 RUN_HERE = {
-    "python -m contracts.page > docs/events.md",
     "python -m tests.requirements",
     "python -m tests.simulation.run --kind KIND --first SEED --schedules 1",
 }
 RUN_ELSEWHERE = {
     "make test": "CI itself (.ci/run)",
     "make lint": "CI itself, as a part of make test",
+    "make generate": "tests/architecture/test_generated.py compares every file that it makes",
+    "tools/new-service NAME": "tests/architecture/test_new_service.py, in a copy of the repository",
+    "tools/new-service ticket": "tests/architecture/test_new_service.py, in a copy of the repository",
+    ".venv/bin/python -m pytest services/NAME": "tests/architecture/test_new_service.py",
+    "crm rebuild --accept-differences": "libs/chassis/tests/read/test_rebuilding.py",
     "make chaos": "a person, because it takes long",
     ".venv/bin/python -m pytest services/customer": "CI itself, as a part of make test",
     'pytest "tests/simulation/test_delivery.py::test_everything_arrives_once_and_in_order[7]"': "make test",
@@ -91,12 +95,6 @@ def test_every_link_of_a_page_leads_to_a_file(page):
 
 def test_every_command_of_the_developers_page_is_run_somewhere():
     assert commands(DEVELOPERS) == RUN_HERE | RUN_ELSEWHERE.keys()
-
-
-def test_the_page_of_events_is_made_as_the_page_says(tmp_path):
-    (tmp_path / "docs").mkdir()
-    run("python -m contracts.page > docs/events.md", tmp_path)
-    assert (tmp_path / "docs" / "events.md").read_bytes() == (ROOT / "docs" / "events.md").read_bytes()
 
 
 def test_new_markers_are_entered_as_the_page_says():
