@@ -15,8 +15,10 @@ from customer.identities import customer_of_party
 from msgspec import structs
 from sync_ingest.domain.records import AccountClosedRecord, AccountRecord, HolderRecord, PartyRecord
 
+from tests.support.roles import roles_of_all
+
 from .stores import CLOCK, NAME, posting
-from .test_verify import WAIT_SECONDS, World, bank, problems, roles
+from .test_verify import WAIT_SECONDS, World, bank, problems
 
 __all__ = ["bank"]
 
@@ -71,7 +73,7 @@ async def test_values_of_an_erased_customer_are_shown_nowhere_and_all_invariants
         refused = await asyncio.to_thread(crm, world, *ask, CRM_TOKEN=token)
         assert (refused.returncode, "compliance" in refused.stderr) == (2, True)
 
-        async with world.running(*(make() for make in roles(world.settings).values())):
+        async with world.running(*(make() for make in roles_of_all(world.settings).values())):
             for _ in range(2):  # once more changes nothing
                 erased = await asyncio.to_thread(crm, world, *ask, CRM_RETENTION_YEARS="0")
                 assert erased.returncode == 0, erased.stderr
