@@ -8,7 +8,7 @@ take a tenth of the time of those of the whole delivery. `--kind delivery --firs
 import argparse
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from random import SystemRandom
 from time import monotonic
@@ -30,7 +30,8 @@ from tests.simulation.scenario import Broken
 from tests.simulation.servers import Flaws
 
 SCHEDULES = 100_000
-AT_ONCE = 200
+AT_ONCE = 20
+PROGRESS_SECONDS = 60.0
 SEED_MAX = 1 << 40
 FAILURES_SHOWN_MAX = 20
 
@@ -74,25 +75,28 @@ async def derived_view(seed: int) -> list[Broken]:
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
     "log": (54, log),
     "commands": (30, commanded),
-    "delivery": (4, delivery),
+    "delivery": (5, delivery),
     "both_contexts": (2, both_contexts),
     "policies": (4, policies),
-    "rebuilds": (2, rebuilding),
+    "rebuilds": (1, rebuilding),
     "derived": (4, derived_view),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 
 
-def parts(first: int, schedules: int, kind: str | None) -> Iterator[tuple[str, range]]:
-    """What each process plays at a time."""
+def parts(first: int, schedules: int, kind: str | None) -> list[tuple[str, range]]:
+    """What each process plays at a time; all kinds in turn, so that a run that is ended early has played all of them."""
     shares = {each: share for each, (share, _) in KINDS.items()} if kind is None else {kind: 100}
+    found: list[tuple[float, str, range]] = []
     begun = 0
     for each, share in shares.items():
         ended = begun + share
         seeds = range(first + schedules * begun // 100, first + schedules * ended // 100)
         begun = ended
         for at in range(seeds.start, seeds.stop, AT_ONCE):
-            yield each, range(at, min(at + AT_ONCE, seeds.stop))
+            part = range(at, min(at + AT_ONCE, seeds.stop))
+            found.append(((part.stop - seeds.start) / len(seeds), each, part))
+    return [(each, part) for _, each, part in sorted(found, key=lambda one: one[:2])]
 
 
 def played(part: tuple[str, range]) -> list[str]:
@@ -119,11 +123,17 @@ def main() -> int:
     parser.add_argument("--kind", choices=KINDS)
     given = parser.parse_args()
     first = SystemRandom().randrange(SEED_MAX) if given.first is None else given.first
-    began, failures = monotonic(), list[str]()
+    began, failures, done = monotonic(), list[str](), 0
+    shown = began
     print(f"{given.schedules} schedules from seed {first} on", flush=True)
+    mine = parts(first, given.schedules, given.kind)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(played, parts(first, given.schedules, given.kind)):
+        for (_, seeds), found in zip(mine, pool.map(played, mine), strict=True):
             failures += found
+            done += len(seeds)
+            if monotonic() - shown > PROGRESS_SECONDS:
+                shown = monotonic()
+                print(f"{done} played, {len(failures)} failures, {shown - began:.0f} s", flush=True)
             for each in found[:FAILURES_SHOWN_MAX]:
                 print(each, flush=True)
     print(f"{given.schedules} schedules, {len(failures)} failures, {monotonic() - began:.0f} s")
