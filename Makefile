@@ -23,7 +23,7 @@ up: run ## The same as run
 test: lint ## Checks style, types and boundaries, then runs all tests: units and simulation first, then those on real servers
 	@exec .venv/bin/python -m pytest $(PYTEST_ARGUMENTS)
 
-chaos: ## Sets up, kills every server and role under load, over and over, and simulates 100,000 fresh schedules (long)
+chaos: ## Sets up, kills, freezes and cuts off every server and role under load, and simulates 100,000 fresh schedules (long)
 	@tools/setup dev
 	.venv/bin/python -m pytest -s tests/chaos/chaos.py
 	.venv/bin/python -m tests.simulation.run $(SCHEDULES)

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -16,7 +17,9 @@ from crm_cli.run_file import Process, Run
 from crm_cli.running import running, settings_of
 from crm_cli.up import (
     BACK_OFF_SECONDS_MAX,
+    SERVER_FAILURES_MAX,
     Choices,
+    Console,
     Part,
     Supervisor,
     UpFailed,
@@ -209,3 +212,38 @@ def test_a_server_that_does_not_come_back_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(UpFailed, match="postgres cannot be kept up: postgres: no space left"):
         ticking(run)
     assert said.count("postgres: no space left on device") == 4
+
+
+def test_a_server_waits_for_room_on_a_full_disk_and_does_not_end_the_run(tmp_path: Path) -> None:
+    said: list[str] = []
+    run = supervisor(tmp_path, said)
+    run.running, run.disk_bytes_least = Doomed(), 1 << 62
+    while run.server_failures.get("postgres", 0) <= SERVER_FAILURES_MAX:
+        ticking(run, 0.02)
+    assert set(said) == {
+        "postgres died; it is started again",
+        "the disk is full; postgres waits until there is room",
+    }
+    run.disk_bytes_least = 0
+    with pytest.raises(UpFailed, match="postgres cannot be kept up"):
+        ticking(run)
+
+
+def test_a_run_file_that_a_full_disk_refused_is_written_once_there_is_room(tmp_path: Path) -> None:
+    run = supervisor(tmp_path, [])
+    run.running, run.noted, run.disk_bytes_least = Healthy(), False, 1 << 62
+    blocked = run_file.path_of(tmp_path).with_suffix(".part")
+    blocked.mkdir()
+    ticking(run, 0.05)
+    assert run_file.read(tmp_path) is None
+    blocked.rmdir()
+    ticking(run, 0.05)
+    assert run_file.read(tmp_path) is not None
+
+
+def test_a_line_for_a_full_disk_does_not_end_the_run() -> None:
+    file = Path("/dev/full").open("w")  # noqa: SIM115 (closing it fails, too)
+    with redirect_stdout(file):
+        Console()("kafka died")
+    with pytest.raises(OSError, match="No space left"):
+        file.close()

@@ -46,10 +46,11 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: Callable[[], s
 
 
 class Up:
-    """A `crm up` in a process of its own, on a port and a data folder."""
+    """A `crm up` in a process of its own, on a port and a data folder; `more` is added to its environment."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **more: str) -> None:
         self.data = data
+        self.more = more
         self.port = port()
         self.output = data.parent / f"{data.name}.out"
         self.process: subprocess.Popen[bytes] | None = None
@@ -58,7 +59,7 @@ class Up:
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
                 [*CRM, "up"],
-                env=environment(self.data, CRM_PORT=str(self.port)),
+                env=environment(self.data, CRM_PORT=str(self.port), **self.more),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -143,6 +143,7 @@ class Kernel:
     """How many faults of each kind there were."""
     _waiting: list[_Gate] = field(default_factory=list)
     _tasks: dict[Actor, "asyncio.Task[None]"] = field(default_factory=dict)
+    _ended: list[Actor] = field(default_factory=list)
     _crashes: int = 0
     _freezes: int = 0
     _unanswered: int = 0
@@ -179,7 +180,8 @@ class Kernel:
         context = copy_context()
         context.run(_current.set, actor)
         loop = asyncio.get_running_loop()
-        self._tasks[actor] = loop.create_task(self._live(actor, delay_seconds), context=context)
+        task = self._tasks[actor] = loop.create_task(self._live(actor, delay_seconds), context=context)
+        task.add_done_callback(lambda _: self._ended.append(actor))
 
     async def _live(self, actor: Actor, delay_seconds: float) -> None:
         if delay_seconds:
@@ -259,13 +261,13 @@ class Kernel:
     def _turn(self) -> None:
         self.turns += 1
         self.seconds += TURN_SECONDS
-        ready = [gate for gate in self._waiting if gate.opens_at <= self.seconds]
+        ready = self._ready()
         if not ready:
             opens_at = min((gate.opens_at for gate in self._waiting), default=math.inf)
             if self._passes(opens_at):
                 return
             self.seconds = opens_at
-            ready = [gate for gate in self._waiting if gate.opens_at <= self.seconds]
+            ready = self._ready()
         gate = ready[self.chance.randrange(len(ready))]
         if self._draws_freeze(gate.actor):
             self.freeze(gate.actor, self.faults.freeze_seconds)
@@ -276,6 +278,11 @@ class Kernel:
         self._waiting.remove(gate)
         self.note(f"{gate.actor.name}.{gate.actor.life} {gate.point}")
         gate.future.set_result(None)
+
+    def _ready(self) -> list[_Gate]:
+        """The gates that are open; written out, because every turn asks for them."""
+        now = self.seconds
+        return [gate for gate in self._waiting if gate.not_before <= now and gate.actor.frozen_until <= now]
 
     def _passes(self, until: float) -> bool:
         """Whether a timer is due before `until`; time is then as far."""
@@ -362,11 +369,10 @@ class Kernel:
             await asyncio.sleep(0)
 
     def _raise_failures(self) -> None:
-        for actor, task in list(self._tasks.items()):
-            if task.done():
-                del self._tasks[actor]
-                if not task.cancelled() and (failure := task.exception()) is not None:
-                    raise failure
+        while self._ended:
+            task = self._tasks.pop(self._ended.pop(0), None)  # none of one that crashed
+            if task is not None and not task.cancelled() and (failure := task.exception()) is not None:
+                raise failure
 
     async def close(self) -> None:
         """Ends what still runs."""

@@ -8,8 +8,10 @@ this one stopped.
 """
 
 import asyncio
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +59,8 @@ FAILURES_BEFORE_READY_MAX = 4
 SERVER_FAILURES_MAX = 5
 LOG_BYTES_MAX = 64 << 20
 LOG_LINES_SHOWN = 8
+DISK_BYTES_LEAST = 64 << 20
+"""Less than this is a full disk: four segments of PostgreSQL's log."""
 HTTP_SECONDS_MAX = 10.0
 FIRST_PANORAMA_SECONDS_MAX = 300.0
 NO_SUCH_PORT = 65_536
@@ -80,8 +84,12 @@ class Console:
         self._began = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        """Prints one line and flushes it."""
-        print(f"[{time.monotonic() - self._began:7.1f} s] {text}", flush=True)
+        """Prints one line and flushes it; where it goes to a file on a full disk, once there is room."""
+        try:
+            print(f"[{time.monotonic() - self._began:7.1f} s] {text}", flush=True)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
 
 
 @dataclass(slots=True)
@@ -164,6 +172,9 @@ class Supervisor:
     urls: dict[str, str] = field(default_factory=dict)
     walk: "subprocess.Popen[bytes] | None" = None
     back_off_seconds_first: float = BACK_OFF_SECONDS_FIRST
+    disk_bytes_least: int = DISK_BYTES_LEAST
+    noted: bool = True
+    """Whether the run file names the processes that there are; a full disk may have kept it from that."""
 
     def run(self) -> None:
         """Starts everything and restarts what ends; returns only by an exception."""
@@ -270,6 +281,7 @@ class Supervisor:
                 dict(self.running.pids),
             ),
         )
+        self.noted = True
 
     def _until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS_MAX
@@ -299,8 +311,14 @@ class Supervisor:
             changed |= self._revive_server(name)
         for part in self.parts.values():
             changed |= self._revive(part)
-        if changed:
+        if not changed and self.noted:
+            return
+        try:
             self._note()
+        except OSError:
+            if not self._disk_is_full():
+                raise
+            self.noted = False
 
     def _revive_server(self, name: str) -> bool:
         assert self.running is not None  # noqa: S101 - called after the servers came up
@@ -309,11 +327,14 @@ class Supervisor:
         self.say(f"{name} died; it is started again")
         try:
             self.running.restart(name)
-        except ServerFailed as error:
+        except (ServerFailed, OSError) as error:
+            full = self._disk_is_full()
+            if isinstance(error, OSError) and not full:
+                raise
             failures = self.server_failures[name] = self.server_failures.get(name, 0) + 1
-            if failures >= SERVER_FAILURES_MAX:
+            if failures >= SERVER_FAILURES_MAX and not full:
                 raise UpFailed(f"{name} cannot be kept up: {error}") from error
-            self.say(str(error))
+            self.say(f"the disk is full; {name} waits until there is room" if full else str(error))
             self.server_next_at[name] = time.monotonic() + pause(failures, self.back_off_seconds_first)
             return False
         self.server_failures[name] = 0
@@ -351,6 +372,10 @@ class Supervisor:
             return False
         part.start()
         return True
+
+    def _disk_is_full(self) -> bool:
+        """Whether so little is left that a server could not start."""
+        return shutil.disk_usage(self.choices.data).free < self.disk_bytes_least
 
     def _first_walk(self, environment: Mapping[str, str]) -> Iterator[str]:
         """Takes the demo bank in through the real ingest and prints a first panorama, one step per tick, so
