@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 
 import pytest
 import typer
@@ -218,15 +219,42 @@ def test_a_server_waits_for_room_on_a_full_disk_and_does_not_end_the_run(tmp_pat
     said: list[str] = []
     run = supervisor(tmp_path, said)
     run.running, run.disk_bytes_least = Doomed(), 1 << 62
-    while run.server_failures.get("postgres", 0) <= SERVER_FAILURES_MAX:
+    waits = "the disk is full; postgres waits until there is room"
+    while said.count(waits) <= SERVER_FAILURES_MAX:
         ticking(run, 0.02)
-    assert set(said) == {
-        "postgres died; it is started again",
-        "the disk is full; postgres waits until there is room",
-    }
+    assert set(said) == {"postgres died; it is started again", waits}
     run.disk_bytes_least = 0
     with pytest.raises(UpFailed, match="postgres cannot be kept up"):
         ticking(run)
+
+
+class Returning(Healthy):
+    """Of which MongoDB dies once and comes back, while PostgreSQL is down."""
+
+    urls: Mapping[str, str] = MappingProxyType(
+        {"POSTGRES_URL": "postgresql://postgres@/postgres?host=/nowhere"}
+    )
+
+    def __init__(self) -> None:
+        self.dead = ["mongo"]
+
+    @override
+    def poll(self) -> list[str]:
+        return self.dead
+
+    @override
+    def restart(self, name: str) -> None:
+        self.dead = []
+
+
+def test_a_server_that_comes_back_while_postgresql_is_down_does_not_end_the_run(tmp_path: Path) -> None:
+    said: list[str] = []
+    run = supervisor(tmp_path, said)
+    run.running = Returning()
+    run.logins = {Returning.urls["POSTGRES_URL"]: {"POSTGRES_URL": "postgresql://crm_service@/postgres"}}
+    run._tick()
+    assert said == ["mongo died; it is started again", "mongo is up again"]
+    assert run.urls["POSTGRES_URL"] == "postgresql://crm_service@/postgres"
 
 
 def test_a_run_file_that_a_full_disk_refused_is_written_once_there_is_room(tmp_path: Path) -> None:

@@ -170,6 +170,8 @@ class Supervisor:
     server_next_at: dict[str, float] = field(default_factory=dict)
     running: "Servers | None" = None
     urls: dict[str, str] = field(default_factory=dict)
+    logins: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The addresses of our own logins, by the superuser's."""
     walk: "subprocess.Popen[bytes] | None" = None
     back_off_seconds_first: float = BACK_OFF_SECONDS_FIRST
     disk_bytes_least: int = DISK_BYTES_LEAST
@@ -241,8 +243,12 @@ class Supervisor:
         owns nothing."""
         assert self.running is not None  # noqa: S101 - called after the servers came up
         self.urls = dict(self.running.urls)
+        superuser = self.urls["POSTGRES_URL"]
         if not os.environ.get("POSTGRES_URL"):
-            self.urls |= logins(self.urls["POSTGRES_URL"])
+            # Made once for each address: while another server comes back, PostgreSQL may be down.
+            if superuser not in self.logins:
+                self.logins = {superuser: logins(superuser)}
+            self.urls |= self.logins[superuser]
         self.urls |= {name: os.environ[name] for name in (*OWNERS, "CRM_KEYS_URL") if os.environ.get(name)}
 
     def _start_parts(self, environment: Mapping[str, str]) -> None:
@@ -331,10 +337,14 @@ class Supervisor:
             full = self._disk_is_full()
             if isinstance(error, OSError) and not full:
                 raise
-            failures = self.server_failures[name] = self.server_failures.get(name, 0) + 1
-            if failures >= SERVER_FAILURES_MAX and not full:
+            # What a full disk prevents is no fault of the server's, and is tried for as long as the disk is full.
+            failures = 0 if full else self.server_failures.get(name, 0) + 1
+            self.server_failures[name] = failures
+            if failures >= SERVER_FAILURES_MAX:
                 raise UpFailed(f"{name} cannot be kept up: {error}") from error
             self.say(f"the disk is full; {name} waits until there is room" if full else str(error))
+            if full:
+                failures = SERVER_FAILURES_MAX
             self.server_next_at[name] = time.monotonic() + pause(failures, self.back_off_seconds_first)
             return False
         self.server_failures[name] = 0
