@@ -253,6 +253,30 @@ async def test_a_member_whose_client_was_stopped_says_so(kafka_url, topic):
         await asyncio.wait_for(running, SECONDS_MAX)
 
 
+@pytest.mark.parametrize("dies", ["coordinating", "fetching"])
+async def test_a_member_whose_client_died_of_an_error_that_it_did_not_expect_says_so(kafka_url, topic, dies):
+    """uvloop raises such an error where something writes to a connection that has just broken."""
+    member, assigned = Consumer(kafka_url, [topic], fresh("group"), Seen()), asyncio.Event()
+
+    async def on_assigned(_: frozenset[tuple[str, int]]) -> None:
+        assigned.set()
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("unable to perform operation on a closed transport")
+
+    member._on_assigned = on_assigned
+    running = asyncio.create_task(member.run(asyncio.Event()))
+    await asyncio.wait_for(assigned.wait(), SECONDS_MAX)
+    client = member._subscriber.consumer
+    if dies == "fetching":
+        client._fetcher._proc_fetch_request = broken
+    else:
+        client._coordinator.ensure_coordinator_known = broken
+        client._coordinator.coordinator_dead()
+    with pytest.raises(BrokerUnavailable, match="ended by itself"):
+        await asyncio.wait_for(running, SECONDS_MAX)
+
+
 async def test_lag_tells_what_is_left(kafka_url, topic, publisher):
     await publisher.publish(numbered(topic, subjects=9, each=10))
     group, stopping, gate, entered = fresh("group"), asyncio.Event(), asyncio.Event(), asyncio.Event()

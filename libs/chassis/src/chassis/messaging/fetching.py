@@ -1,15 +1,22 @@
-"""Fetching from Kafka past a record that the client cannot decode.
+"""Fetching from Kafka past a record that the client cannot decode, and no longer than the client works.
 
 aiokafka decodes the names of headers as UTF-8 while it returns records. After one name that is not UTF-8
 it raises on every call, and loses the good records that it had already taken out of its buffers. Here such
 a record is returned in its place, without key, value and headers, because the client does not give them.
 The record itself stays in its topic for the topic's retention.
+
+aiokafka coordinates its group and fetches in two tasks of its own. An error that it does not expect ends such a
+task, and it starts none again: uvloop raises a RuntimeError where something writes to a connection that has just
+broken. From then on every call raises an error that looks passing, or returns nothing. Here the call says that the
+consumer has stopped.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition  # type: ignore[import-untyped]
+from aiokafka.errors import ConsumerStoppedError, KafkaError  # type: ignore[import-untyped]
 from typing_extensions import override
 
 UNREADABLE: Final = (("unreadable", b"the name of a header is not UTF-8"),)
@@ -22,7 +29,7 @@ SINGLY_MILLISECONDS_MAX: Final = 500
 
 
 class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
-    """aiokafka's consumer, which goes on after a record that it cannot decode.
+    """aiokafka's consumer, which goes on after a record that it cannot decode, and stops where its tasks have ended.
 
     A record may be returned twice.
     """
@@ -42,6 +49,8 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[ConsumerRecord]]:
         found: dict[TopicPartition, list[ConsumerRecord]]
+        if self._has_ended():
+            raise ConsumerStoppedError
         try:
             found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
         except UnicodeDecodeError:
@@ -52,6 +61,23 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
         for at, records in found.items():
             self._given[at] = records[-1].offset + 1
         return found
+
+    @override
+    async def stop(self) -> None:
+        try:
+            await super().stop()
+        except KafkaError:  # that of a task that has ended
+            with suppress(KafkaError):
+                await self._fetcher.close()
+            await self._client.close()
+
+    def _has_ended(self) -> bool:
+        """Whether a task has ended that coordinates the group or fetches."""
+        tasks = (
+            getattr(self._coordinator, "_coordination_task", None),
+            getattr(self._fetcher, "_fetch_task", None),
+        )
+        return any(task is not None and task.done() for task in tasks)
 
     async def _back(self, partitions: Iterable[TopicPartition]) -> None:
         """Fetches again the records that were taken out of the buffers and not returned when a record could

@@ -22,7 +22,12 @@ from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]
     ConfigResource,
     ConfigResourceType,
 )
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]
+from aiokafka.errors import (  # type: ignore[import-untyped]
+    ConsumerStoppedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 from contracts.topics import Topic
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -58,6 +63,9 @@ POLL_SECONDS_MAX: Final = 0.2
 WATCHED_SECONDS: Final = 1.0
 KEPT_FOR_EVER: Final = -1
 DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
+
+_OF_THE_CLIENT: Final = (KafkaError, ConsumerStoppedError, OSError, RuntimeError)
+"""Errors of a client that lost the broker; uvloop raises the last where a connection has just broken."""
 
 _log = structlog.get_logger(__name__)
 
@@ -126,7 +134,7 @@ class KafkaPublisher(Publisher):
             await _all_or_none_left(
                 [_send(producer, partition, queue) for partition, queue in batches.items()]
             )
-        except (KafkaError, OSError, AssertionError) as error:
+        except (*_OF_THE_CLIENT, AssertionError) as error:
             await self._drop(producer)
             raise PublishFailed(why(error)) from error
         except asyncio.CancelledError:
@@ -193,7 +201,7 @@ async def _all_or_none_left(sending: "list[Any]") -> None:
 
 
 async def _stopped(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
-    with suppress(KafkaError, OSError, TimeoutError):
+    with suppress(*_OF_THE_CLIENT, TimeoutError):
         stop = client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop()
         await asyncio.wait_for(stop, CLOSING_SECONDS_MAX)
 
@@ -370,10 +378,9 @@ async def _described(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> list[
 async def _admin(url: str) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**connecting(url), request_timeout_ms=ACKNOWLEDGED_SECONDS_MAX * 1000)
     try:
-        await admin.start()
-        yield admin
-    except (KafkaError, OSError) as error:
-        raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error
+        with _broker_answers(url):
+            await admin.start()
+            yield admin
     finally:
         await _stopped(admin)
 
@@ -464,13 +471,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             made: Any = broker.config.broker_config.builder
             broker.config.broker_config.builder = partial(RecordReader, *made.args, **made.keywords)
             await broker.start()
-        except (KafkaError, OSError) as error:
+        except _OF_THE_CLIENT as error:
             await broker.stop()
             raise BrokerUnavailable(f"{self._url}: {type(error).__name__} {error}") from error
         try:
             await self._watch(stopping)
         finally:
-            await broker.stop()
+            await _left(broker)
             self._subscriber = None
 
     async def _watch(self, stopping: asyncio.Event) -> None:
@@ -500,7 +507,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 if end is not None:
                     reached = await consumer.position(partition) if reached is None else reached
                     found[pair] = max(0, end - reached)
-            except (KafkaError, AssertionError):
+            except (*_OF_THE_CLIENT, AssertionError):
                 continue  # it was taken away, or the consumer was stopped, while this waited
         return found
 
@@ -562,6 +569,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: "frozenset[TopicPartition]") -> None:
         if self._on_revoked is not None:
             await self._on_revoked(frozenset(_pairs(revoked)))
+
+
+async def _left(broker: KafkaBroker) -> None:
+    """Ends the membership in bounded time, also of a client that cannot say so any more."""
+    leaving = asyncio.ensure_future(broker.stop())
+    try:
+        await asyncio.wait([leaving], timeout=HANDLED_SECONDS_MAX + CLOSING_SECONDS_MAX)
+    finally:
+        await ended(leaving)
 
 
 async def consume(
@@ -727,7 +743,7 @@ async def acknowledge(url: str, group: str, offsets: Mapping[Partition, int]) ->
         await client.start()
         client.assign([TopicPartition(*place) for place in offsets])
         await client.commit({TopicPartition(*place): offset for place, offset in offsets.items()})
-    except (KafkaError, OSError) as error:
+    except _OF_THE_CLIENT as error:
         raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error
     finally:
         await _stopped(client)
@@ -769,5 +785,5 @@ def _broker_answers(url: str) -> Iterator[None]:
     """Translates the client's errors into BrokerUnavailable."""
     try:
         yield
-    except (KafkaError, OSError) as error:
+    except _OF_THE_CLIENT as error:
         raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error
