@@ -137,6 +137,17 @@ async def all_of(records: PartitionsToEnd, number: int) -> list[Record]:
     return found
 
 
+async def test_a_read_whose_records_do_not_come_ends(kafka_url, topic, publisher):
+    await publisher.publish(numbered(topic, subjects=1, each=3))
+    place = partition_of(UUID(int=0), PARTITIONS)
+    reading = PartitionsToEnd(kafka_url, topic, [place], silent_seconds_max=0.5)
+    assert len(await reading.next(place)) == 3
+    reading._left[place] = 4  # as if one more were there, of which the broker never tells
+    with pytest.raises(BrokerUnavailable, match=r"no records within 0\.5 s"):
+        await reading.next(place)
+    await reading.close()
+
+
 async def test_a_failing_handler_gets_the_batch_again_and_nothing_is_skipped(kafka_url, topic, publisher):
     await publisher.publish(numbered(topic, subjects=12, each=30))
     seen, stopping, calls, failures = Seen(), asyncio.Event(), count(), []

@@ -14,7 +14,15 @@ from chassis.clock import SystemClock
 from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import KafkaPublisher, ensure_topics
 from chassis.observability import metrics
-from chassis.read.generations import GENERATIONS, Generations, NotBuilt, ViewReader, owner_of
+from chassis.read.checkpoints import Position
+from chassis.read.generations import (
+    GENERATIONS,
+    LIVE_CACHED_SECONDS,
+    Generations,
+    NotBuilt,
+    ViewReader,
+    owner_of,
+)
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import parked_of, want
 from chassis.read.projecting import View
@@ -258,6 +266,32 @@ async def test_what_was_retired_is_dropped_after_a_while_and_strangers_at_once(b
     assert await owned(bank) == ["lists_v2_entries", "lists_v2_lists"]
     with pytest.raises(ValueError, match="live"):
         await generations.drop(new)
+
+
+async def test_what_was_retired_is_kept_as_long_as_the_live_one_lacks_something_of_it(bank):
+    """Readers stay with it until then; were it dropped before, they would read nothing."""
+    generations, reader = bank.generations(), bank.reader()
+
+    async def never(_: str) -> bool:
+        return False
+
+    old, new = await generations.begin(never), await generations.begin(never)
+    assert await generations.switch(old)
+    place = (bank.view.sources[0], 0)
+    await generations.checkpoints(old).advance({place: Position(5, "customer", 5, None)})
+    assert (await reader.live("lists")).number == 1
+    assert await generations.switch(new)
+    long_ago = {"$set": {"changed_at": CLOCK.now().replace(year=2020)}}
+    await bank.mongo.update(GENERATIONS, {"_id": "lists|1"}, long_ago)
+    await asyncio.sleep(LIVE_CACHED_SECONDS)
+    assert await generations.sweep() == []
+    assert (await reader.live("lists")).number == 1
+    await generations.checkpoints(new).advance({place: Position(5, "customer", 5, None)})
+    assert await generations.sweep() == []
+    await asyncio.sleep(LIVE_CACHED_SECONDS)
+    assert (await reader.live("lists")).number == 2
+    await bank.mongo.update(GENERATIONS, {"_id": "lists|1"}, long_ago)
+    assert [one.number for one in await generations.sweep()] == [1]
 
 
 async def test_readers_of_two_versions_side_by_side_read_what_their_own_code_folded(bank):

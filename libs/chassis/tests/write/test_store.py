@@ -85,7 +85,9 @@ def within(recorder: Recorder, connection: Connection, ends: BaseException | Non
         connection.execute("insert into beside values (1)")
         appended = recorder.append_items([Append(stream("a"), (event("a", 1),), Command("k", b"1"))])
         assert isinstance(appended[0], Appended)
-        recorder.append_bulk([event("a", 2, "x")])
+        with recorder.within(connection):
+            recorder.append_bulk([event("a", 2, "x")])
+        recorder.append_bulk([event("a", 3)])
         if ends is not None:
             raise ends
 
@@ -111,8 +113,9 @@ def test_what_is_appended_within_a_transaction_is_stored_with_it_or_not_at_all(
             within(recorder, beside, None)
         noted = beside.execute("select count(*) from beside").fetchone()
         assert noted == (0 if ends is not None else 1,)
-    assert [(e.version, e.identity) for e in recorder.read_after(0)] == [(1, None), (2, stream("x"))]
-    assert recorder.append_bulk([event("a", 3)])
+    stored = [(e.version, e.identity) for e in recorder.read_after(0)]
+    assert stored == [(1, None), (2, stream("x")), (3, None)]
+    assert recorder.append_bulk([event("a", 4)])
     assert recorder.commands(["k"])["k"].event_count == 1
 
 

@@ -61,6 +61,8 @@ BACK_OFF_SECONDS_FIRST: Final = 0.2
 BACK_OFF_SECONDS_MAX: Final = 5.0
 POLL_SECONDS_MAX: Final = 0.2
 WATCHED_SECONDS: Final = 1.0
+SILENT_SECONDS_MAX: Final = 15
+"""How long a read waits for records that are there: the client raises nothing while it has no broker."""
 KEPT_FOR_EVER: Final = -1
 DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
 
@@ -654,7 +656,7 @@ async def read_to_end(url: str, topic: str, *, page: int = RECORDS_MAX) -> Async
         await reader.seek_to_beginning(*at_end)
         left = {at for at, end in at_end.items() if await reader.position(at) < end}
         while left:
-            fetched = await reader.getmany(*left, timeout_ms=int(POLL_SECONDS_MAX * 1000), max_records=page)
+            fetched = await _next(reader, left, page)
             for at, records in fetched.items():
                 yield [_record(each) for each in records if each.offset < at_end[at]]
             done = {at for at in left if await reader.position(at) >= at_end[at]}
@@ -666,7 +668,16 @@ class PartitionsToEnd:
     """What some partitions of a topic hold now, in pages, each partition at a pace of its own, over one connection; joins
     no group. All calls raise BrokerUnavailable."""
 
-    def __init__(self, url: str, topic: str, numbers: Iterable[int], *, page: int = RECORDS_MAX) -> None:
+    def __init__(
+        self,
+        url: str,
+        topic: str,
+        numbers: Iterable[int],
+        *,
+        page: int = RECORDS_MAX,
+        silent_seconds_max: float = SILENT_SECONDS_MAX,
+    ) -> None:
+        self._silent_seconds_max = silent_seconds_max
         self._url = url
         self._topic = topic
         self._numbers = frozenset(numbers)
@@ -682,9 +693,7 @@ class PartitionsToEnd:
                 self._left = await self._started()
             end, at = self._left.get(number), TopicPartition(self._topic, number)
             while end is not None and self._reader is not None:
-                fetched = await self._reader.getmany(
-                    at, timeout_ms=int(POLL_SECONDS_MAX * 1000), max_records=self._page
-                )
+                fetched = await _next(self._reader, [at], self._page, self._silent_seconds_max)
                 records = [_record(each) for each in fetched.get(at, ()) if each.offset < end]
                 if await self._reader.position(at) >= end:
                     self._reader.pause(at)  # or the others would wait while more of it is fetched
@@ -728,10 +737,25 @@ async def read_from(
         reader.assign([at])
         reader.seek(at, max(begin, offset))
         while await reader.position(at) < end:
-            fetched = await reader.getmany(at, timeout_ms=int(POLL_SECONDS_MAX * 1000), max_records=page)
+            fetched = await _next(reader, [at], page)
             records = [_record(each) for each in fetched.get(at, ()) if each.offset < end]
             if records:
                 yield records
+
+
+async def _next(
+    reader: AIOKafkaConsumer,
+    partitions: Iterable[TopicPartition],
+    page: int,
+    silent_seconds_max: float = SILENT_SECONDS_MAX,
+) -> dict[TopicPartition, list[Any]]:
+    """The next records of partitions that hold more; raises BrokerUnavailable where none come for long."""
+    fetched: dict[TopicPartition, list[Any]] = await reader.getmany(
+        *partitions, timeout_ms=int(silent_seconds_max * 1000), max_records=page
+    )
+    if not fetched:
+        raise BrokerUnavailable(f"no records within {silent_seconds_max:g} s, and there are more")
+    return fetched
 
 
 async def acknowledge(url: str, group: str, offsets: Mapping[Partition, int]) -> None:

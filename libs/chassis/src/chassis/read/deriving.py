@@ -39,7 +39,8 @@ CONFLICT_ROUNDS_MAX: Final = 20
 WAIT_SECONDS_MAX: Final = 5.0
 WAIT_PAUSE_SECONDS: Final = 0.02
 OWED: Final = "derived_owed"
-OWED_AT_ONCE: Final = 1_000
+SETTLED_AT_ONCE: Final = 1_000
+"""There are as many that are owed as subjects that the inputs park, which is bounded."""
 
 Touched = Mapping[tuple[str, str], Collection[DocumentId]]
 """Documents of inputs, by the view and its collection."""
@@ -188,13 +189,15 @@ class Deriver:
     async def tick(self) -> int:
         """Derives what was owed to events that are parked no more. Returns how many subjects that were."""
         async with self._turn:
-            owed = await self._inputs.mongo.find(
-                OWED, {"group": self._checkpoints.group}, order=[(ID, 1)], limit=OWED_AT_ONCE
-            )
+            owed = await self._inputs.mongo.find(OWED, {"group": self._checkpoints.group}, order=[(ID, 1)])
             if not owed:
                 return 0
             parked = await self._inputs.parked()
-            settled = [one for one in owed if (one["context"], one["subject"]) not in parked[one["view"]]]
+            settled = [
+                one
+                for one in owed
+                if one["view"] in parked and (one["context"], one["subject"]) not in parked[one["view"]]
+            ][:SETTLED_AT_ONCE]
             for one in settled:
                 touched = defaultdict[tuple[str, str], set[DocumentId]](set)
                 for collection, id in one["keys"]:

@@ -26,7 +26,8 @@ VIEWS: Final = "views"
 GENERATIONS: Final = "view_generations"
 VIEWS_MAX: Final = 1_000
 RETIRED_SECONDS: Final = 60
-"""How long the collections of a retired generation are kept for readers that still use them."""
+"""How long the collections of a retired generation are kept for readers that still use them, once the live one
+shows all that they show."""
 BEGIN_TRIES_MAX: Final = 100
 LIVE_CACHED_SECONDS: Final = 1.0
 WAIT_SECONDS_FIRST: Final = 0.005
@@ -163,10 +164,20 @@ class Generations:
         await self.mongo.delete(GENERATIONS, {ID: _id(generation)})
 
     async def sweep(self) -> list[Generation]:
-        """Drops generations that were retired long enough ago, and collections without a generation."""
+        """Drops generations that readers left long enough ago, and collections without a generation.
+
+        Readers stay with a retired generation as long as the live one does not show everything that it shows.
+        """
         generations = await self.all()
-        before = self._clock.now() - timedelta(seconds=RETIRED_SECONDS)
-        gone = [one for one in generations if one.state == "retired" and one.changed_at < before]
+        live, now = await self.live(), self._clock.now()
+        gone = list[Generation]()
+        for one in generations:
+            if one.state != "retired":
+                continue
+            if live is not None and not await shows_all_of(self.mongo, one, live):
+                await self.mongo.update(GENERATIONS, {ID: _id(one)}, {"$set": {"changed_at": now}})
+            elif one.changed_at < now - timedelta(seconds=RETIRED_SECONDS):
+                gone.append(one)
         for generation in gone:
             await self.drop(generation)
         kept = {one.number for one in generations if one not in gone}
@@ -215,24 +226,11 @@ class ViewReader:
         if (
             known is not None
             and known[1].number < generation.number
-            and not await self._shows_all_of(known[1], generation)
+            and not await shows_all_of(self.mongo, known[1], generation)
         ):
             generation = known[1]
         self._known[view] = (now, generation)
         return generation
-
-    async def _shows_all_of(self, one: Generation, later: Generation) -> bool:
-        """Whether a later generation has reached the positions of the one before, which has none once it is
-        dropped."""
-        reached = await self._positions(later)
-        nowhere = Position(0, "", 0, None)
-        return all(
-            reached.get(place, nowhere).position >= at.position
-            for place, at in (await self._positions(one)).items()
-        )
-
-    async def _positions(self, generation: Generation) -> dict[Partition, Position]:
-        return positions_of(await self.mongo.find(POSITIONS, {"group": generation.group}))
 
     async def collection(self, view: str, name: str) -> str:
         """The name of a live collection; raises NotBuilt."""
@@ -242,7 +240,7 @@ class ViewReader:
         """Returns the position of a context up to which a view shows every event; 0 where it shows none yet."""
         with suppress(NotBuilt):
             generation = await self.live(view)
-            positions = await self._positions(generation)
+            positions = await _positions(self.mongo, generation)
             of_context = [at.position for at in positions.values() if at.context == context]
             return min(of_context, default=0)
         return 0
@@ -267,6 +265,21 @@ class ViewReader:
                 await self._clock.sleep(min(pause, left))
                 pause = min(pause * WAIT_FACTOR, WAIT_SECONDS_MAX)
         return True
+
+
+async def shows_all_of(mongo: Mongo, one: Generation, later: Generation) -> bool:
+    """Whether a later generation has reached the positions of the one before, which has none once it is
+    dropped."""
+    reached = await _positions(mongo, later)
+    nowhere = Position(0, "", 0, None)
+    return all(
+        reached.get(place, nowhere).position >= at.position
+        for place, at in (await _positions(mongo, one)).items()
+    )
+
+
+async def _positions(mongo: Mongo, generation: Generation) -> dict[Partition, Position]:
+    return positions_of(await mongo.find(POSITIONS, {"group": generation.group}))
 
 
 async def live_generation(mongo: Mongo, view: str) -> Generation | None:

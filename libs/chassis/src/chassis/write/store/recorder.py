@@ -240,11 +240,11 @@ class Recorder:
         Where the connection is lost, appending raises StoreUnavailable, and nothing is stored.
         """
         arrays.register(connection)
-        self._lent = connection
+        before, self._lent = self._lent, connection
         try:
             yield
         finally:
-            self._lent = None
+            self._lent = before
 
     # reading
 
@@ -320,7 +320,7 @@ class Recorder:
 
     def break_off(self) -> None:
         """Ends a call in which another thread waits: that call raises StoreUnavailable."""
-        connection = self._connection
+        connection = self._lent or self._connection
         if connection is None:
             return
         with suppress(OSError, psycopg.Error), socket(fileno=dup(connection.pgconn.socket)) as line:
