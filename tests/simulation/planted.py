@@ -366,7 +366,7 @@ class StartsWhereItIs(MongoCheckpoints):
 # generations of views
 
 MovesAtOnce = changed(
-    ViewReader, "live", "and not await self._shows_all_of(known[1], generation)", "and False"
+    ViewReader, "live", "and not await shows_all_of(self.mongo, known[1], generation)", "and False"
 )
 """Reads a generation as soon as it is live, whatever it lacks of what was shown before."""
 
