@@ -278,7 +278,7 @@ async def test_the_command_line_shows_the_same(
         printed["currencies"][0]["aum"]["amount_minor"] == over_http["currencies"][0]["aum"]["amount_minor"]
     )
     assert str(printed["name"]) in panorama.readable(printed)
-    with pytest.raises(panorama.NotShown, match="knows nobody"):
+    with pytest.raises(panorama.NotShown, match="has no customer under this number"):
         await panorama.shown(running.customer, PLAN.source, "P999999")
 
 
