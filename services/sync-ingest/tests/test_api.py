@@ -1,6 +1,8 @@
 """The routes over a real PostgreSQL: a batch in, what became of it out."""
 
 import asyncio
+from hashlib import blake2b
+from io import BytesIO
 from typing import Annotated
 from uuid import UUID
 
@@ -9,14 +11,16 @@ import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock, uuid7
-from chassis.write.deciding import CommandContext, Refusal
+from chassis.write.deciding import CommandContext, CommandKeyReused, Refusal
+from chassis.write.store import Command
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from sync_ingest.api import create_router
 from sync_ingest.archive.archive import Archive
 from sync_ingest.archive.connection import SourceBusy
-from sync_ingest.batches import IngestService, Turns
+from sync_ingest.batches import BatchFile, IngestService, Turns
 from sync_ingest.opening import IngestPool
+from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 CREDITS = 1_250
@@ -52,20 +56,25 @@ class Open:
 
 
 @pytest.fixture
-async def client(postgres_url, data):
+def service(postgres_url, data):
     pool = IngestPool(SyncIngestSettings(postgres_url=postgres_url, data=data))
+    found = IngestService(pool.opened)
+    yield found
+    found.close()
+    pool.close()
+
+
+@pytest.fixture
+async def client(service):
     app = FastAPI()
 
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Refusal) -> JSONResponse:
         return JSONResponse({"code": refusal.code, "detail": str(refusal)}, refusal.status)
 
-    service = IngestService(pool.opened)
     app.include_router(create_router(service, Open, batch_bytes_max=10_000))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ingest") as found:
         yield found
-    service.close()
-    pool.close()
 
 
 def keyed(key):
@@ -125,6 +134,45 @@ async def test_a_key_is_for_one_request(client, source):
     await post(client, source, GOOD)
     other = await post(client, source, BROKEN)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+
+
+def unkeyed(*parts):
+    """How a version before remembered a request."""
+    hasher = blake2b(digest_size=32)
+    for part in parts:
+        hasher.update(len(part).to_bytes(8, "big") + part)
+    return hasher.digest()
+
+
+async def test_what_is_remembered_of_a_request_cannot_be_found_by_trying_what_it_may_have_held(
+    service, source, postgres_url
+):
+    context = await Open.commanding(source, "teller-7")
+    asked = [source, [BatchFile("f", GOOD)]]
+    first = await service.batch(context, *asked, format="canonical", mapping=None)
+    plain = unkeyed(b"batch", source.encode(), b"canonical", b"", b"f", GOOD)
+    with psycopg.connect(postgres_url) as connection:
+        kept = connection.execute(
+            "select fingerprint from store_ingest.commands where key = %(key)s"
+            " union all select fingerprint from ingest.intakes where request = %(key)s",
+            {"key": context.key},
+        ).fetchall()
+    assert len(kept) == 2
+    assert all(fingerprint not in {plain, plain[:16]} for (fingerprint,) in kept)
+    again = await service.batch(context, *asked, format="canonical", mapping=None)
+    assert again["certificate_id"] == first["certificate_id"]
+
+
+async def test_a_request_that_a_version_before_answered_has_the_same_answer(service, ingest, source):
+    context = await Open.commanding(source, "teller-7")
+    plain = unkeyed(b"batch", source.encode(), b"canonical", b"", b"f", GOOD)
+    content = FeedContent("f", lambda: BytesIO(GOOD))
+    before = ingest.run(source, [content], format="canonical", command=Command(context.key, plain))
+    head = ingest.ledger.head_position()
+    again = await service.batch(context, source, [BatchFile("f", GOOD)], format="canonical", mapping=None)
+    assert (again["certificate_id"], ingest.ledger.head_position()) == (str(before.certificate), head)
+    with pytest.raises(CommandKeyReused):
+        await service.batch(context, source, [BatchFile("f", BROKEN)], format="canonical", mapping=None)
 
 
 async def test_a_csv_comes_as_a_form_with_its_mapping(client, source):

@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
-from chassis.write.deciding import CommandContext
+from chassis.write.deciding import CommandContext, CommandKeyReused
 from chassis.write.store import Command
 
 from sync_ingest.archive.connection import LOCK_WAIT_SECONDS_MAX, SourceBusy
 from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
-from sync_ingest.domain.identities import QuarantineId
+from sync_ingest.domain.identities import QuarantineId, request_fingerprint
 from sync_ingest.domain.records import ControlRecord
 from sync_ingest.enduring import Opened, enduring
 from sync_ingest.reporting import certificate_of, note_run, proposal_of, quarantine_page_of, result_of
@@ -114,17 +114,16 @@ class IngestService:
         controls: Sequence[ControlRecord] = (),
     ) -> Answer:
         """Takes one batch in, books and certifies it. The same request again gives the same response."""
-        command = _command(
-            context,
+        asked: list[str | bytes] = [
             "batch",
             source,
             format,
             mapping or "",
             *map(msgspec.json.encode, controls),
             *(part for file in files for part in file),
-        )
+        ]
 
-        def run(ingest: Ingest) -> Answer:
+        def run(ingest: Ingest, command: Command) -> Answer:
             contents = [FeedContent(file.name, lambda file=file: io.BytesIO(file.content)) for file in files]  # type: ignore[misc]
             return _taken(
                 ingest.run(
@@ -132,36 +131,36 @@ class IngestService:
                 )
             )
 
-        return await self._run(source, context, run)
+        return await self._run(source, context, asked, run)
 
     async def release(self, context: CommandContext, entry: UUID, repaired: bytes) -> Answer:
         """Books what replaces a quarantined record, or proposes it; the same request again gives the same
         answer."""
-        command = _command(context, "release", str(entry), repaired, context.reason or "")
+        asked: list[str | bytes] = ["release", str(entry), repaired, context.reason or ""]
 
-        def run(ingest: Ingest) -> Answer:
+        def run(ingest: Ingest, command: Command) -> Answer:
             done = ingest.release(QuarantineId(entry), repaired, command)
             return proposal_of(done) if isinstance(done, Proposal) else _taken(done)
 
-        return await self._run(await self._source_of(entry), context, run)
+        return await self._run(await self._source_of(entry), context, asked, run)
 
     async def approve(self, context: CommandContext, entry: UUID, repair: UUID) -> Answer:
         """Books the repair that another person proposed."""
-        command = _command(context, "approve", str(entry), str(repair), context.reason or "")
+        asked = ["approve", str(entry), str(repair), context.reason or ""]
 
-        def run(ingest: Ingest) -> Answer:
+        def run(ingest: Ingest, command: Command) -> Answer:
             return _taken(ingest.approve(QuarantineId(entry), repair, command))
 
-        return await self._run(await self._source_of(entry), context, run)
+        return await self._run(await self._source_of(entry), context, asked, run)
 
     async def dismiss(self, context: CommandContext, entry: UUID) -> int:
         """Closes an entry without booking anything; the position of its event."""
-        command = _command(context, "dismiss", str(entry), context.reason or "")
+        asked = ["dismiss", str(entry), context.reason or ""]
 
-        def run(ingest: Ingest) -> int:
+        def run(ingest: Ingest, command: Command) -> int:
             return ingest.dismiss(QuarantineId(entry), command)
 
-        return await self._run(await self._source_of(entry), context, run)
+        return await self._run(await self._source_of(entry), context, asked, run)
 
     async def acknowledge(
         self, context: CommandContext, certificate: UUID, contradictions: Sequence[UUID]
@@ -169,15 +168,15 @@ class IngestService:
         """Takes contradictions of a certificate as known; the same request again gives the certificate of
         then on."""
         parts = [str(each) for each in contradictions]
-        command = _command(context, "acknowledge", str(certificate), *parts, context.reason or "")
+        asked = ["acknowledge", str(certificate), *parts, context.reason or ""]
         named = await self._read(lambda ingest: ingest.certificate(certificate))
         if named is None:
             raise CertificateUnknown(str(certificate))
 
-        def run(ingest: Ingest) -> Answer:
+        def run(ingest: Ingest, command: Command) -> Answer:
             return certificate_of(ingest.acknowledge(certificate, contradictions, command), {})
 
-        return await self._run(named.source, context, run)
+        return await self._run(named.source, context, asked, run)
 
     async def quarantine(
         self, source: str | None, status: str | None, after: int, limit: int
@@ -211,7 +210,13 @@ class IngestService:
             raise QuarantineUnknown(entry)
         return found.source
 
-    async def _run(self, source: str, context: CommandContext, run: Callable[[Ingest], Value]) -> Value:
+    async def _run(
+        self,
+        source: str,
+        context: CommandContext,
+        asked: Sequence[str | bytes],
+        run: Callable[[Ingest, Command], Value],
+    ) -> Value:
         def acted(ingest: Ingest) -> Value:
             ingest.acting = Acting(
                 context.actor,
@@ -220,7 +225,12 @@ class IngestService:
                 context.client_address,
                 context.reason,
             )
-            return run(ingest)
+            digest = _digest(context, asked)
+            try:
+                return run(ingest, Command(context.key, request_fingerprint(ingest.ids, digest)))
+            except CommandKeyReused:
+                # A version before remembered requests by the digest alone.
+                return run(ingest, Command(context.key, digest))
 
         async with self._turns.of(source):
             return await self._in(self._threads, acted)
@@ -235,16 +245,15 @@ class IngestService:
         return await asyncio.get_running_loop().run_in_executor(threads, traced)
 
 
-def _command(context: CommandContext, *parts: str | bytes) -> Command:
-    """The request as the store remembers it: its key, and a digest in which no two lists of parts look the
-    same. On whose behalf it is made is a part, too."""
+def _digest(context: CommandContext, asked: Sequence[str | bytes]) -> bytes:
+    """A digest of a request in which no two lists of parts look the same. On whose behalf it is made is a part, too."""
     hasher = blake2b(digest_size=32)
     behalf = ("on-behalf-of", context.on_behalf_of) if context.on_behalf_of else ()
-    for part in (*behalf, *parts):
+    for part in (*behalf, *asked):
         content = part.encode() if isinstance(part, str) else part
         hasher.update(len(content).to_bytes(8, "big"))
         hasher.update(content)
-    return Command(context.key, hasher.digest())
+    return hasher.digest()
 
 
 def _taken(result: RunResult) -> Answer:

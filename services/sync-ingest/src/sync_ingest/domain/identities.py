@@ -58,6 +58,14 @@ def repair_id(ids: ExternalIds, source: str, quarantined: QuarantineId, repaired
     return ids.of_source("repair", source, f"{quarantined}:{blake2b(repaired, digest_size=32).hexdigest()}")
 
 
+def request_fingerprint(ids: ExternalIds, digest: bytes) -> bytes:
+    """Tells a request, by a digest of all of it, from another one under the same key.
+
+    It is keyed: a plain digest of somebody's data can be found by trying, and would outlive the erasure.
+    """
+    return ids.of_source("request", "http", digest.hex()).bytes
+
+
 def certificate_id(
     ids: ExternalIds, source: str, previous: UUID | None, intakes: list[IntakeId]
 ) -> CertificateId:
