@@ -484,6 +484,24 @@ def test_an_opening_balance_alone_checks_no_posting(ingest, source):
     assert status(take(ingest, source, posting("t1", 5), stated)) == ("AMBER", ["nothing-to-check-against"])
 
 
+def test_a_dismissal_after_a_certificate_that_was_stored_and_not_listed_lists_it_and_follows_it(
+    ingest, source, postgres_url
+):
+    take(ingest, source, b"{broken", b"{also broken", b"{broken, too")
+    entries = [entry for _, entry in ingest.archive.quarantine.page(source, "waiting", 0, 200)]
+    ingest.acting = Acting(actor="wang", reason="a test line of the source")
+    ingest.dismiss(entries[0].id)
+    unlisted = ingest.latest_certificate(source)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("delete from ingest.certificates where id = %s", [unlisted.id])
+    ingest.dismiss(entries[1].id)
+    listed = ingest.certificates(source, None, 10)
+    assert unlisted.id in [each.id for each in listed]
+    assert listed[0].id != unlisted.id
+    ingest.dismiss(entries[2].id)
+    assert "quarantine-waiting" not in ingest.latest_certificate(source).findings.reasons
+
+
 def test_what_is_dismissed_waits_in_no_later_certificate(ingest, source):
     take(ingest, source, *running(*ROWS), b"{broken")
     ((_, entry),) = ingest.archive.quarantine.page(source, "waiting", 0, 9)

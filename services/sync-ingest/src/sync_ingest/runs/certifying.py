@@ -166,13 +166,16 @@ class Certifying(IngestContext):
         previous = self.latest_certificate(source)
         parts = list(intakes) or [IntakeId(p.contradiction) for p in findings.problems if p.contradiction]
         certificate = certificate_id(self.ids, source, previous.id if previous else None, parts)
-        stored = None if after else self.ledger.stored_under([certificate]).get(certificate)
+        stored = self.ledger.stored_under([certificate]).get(certificate)
         event = stored.event if stored is not None else None
         if stored is not None and isinstance(event, ReconciliationCertified):
             # Stored by a version that listed it only afterwards, and was cut off: what was said is listed.
             certified = _Certified(certificate, stored.position or 0, event.findings)
             self._list(source, certified, stored.metadata.effective_at, intakes, flows, series)
-            return certified
+            if not after:
+                return certified
+            # It says nothing of these events, which come after it: the certificate that does follows it.
+            return self._certify(source, intakes, findings, command, flows, series, after)
         event = ReconciliationCertified(
             source=source,
             certificate=certificate,
