@@ -93,6 +93,12 @@ def _readable(found: dict[str, Any]) -> str:
         lines += [
             f"  older master data: intake {p['intake']}, line {p['line']}" for p in found["repeats_older_at"]
         ]
+    if found["closed_early"]:
+        lines += [f"  {found['closed_early']} accounts closed before they are opened"]
+        lines += [
+            f"  closed before it is opened: intake {p['intake']}, line {p['line']}"
+            for p in found["closed_early_at"]
+        ]
     return "\n".join(lines)
 
 

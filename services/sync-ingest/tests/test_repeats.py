@@ -8,11 +8,14 @@ from random import Random
 
 import msgspec
 import pytest
+from chassis.connections.transient import StoreUnavailable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sync_ingest.adapters.port import BATCH_RECORDS
 from sync_ingest.domain.records import (
     AccountClosedRecord,
     AccountRecord,
+    ControlRecord,
     HolderRecord,
     HoldersRecord,
     ListedHolder,
@@ -270,3 +273,98 @@ def test_a_certificate_counts_all_and_names_the_first_places():
     found, at = repeats.found()
     assert found == len(lines_of)
     assert at == [ReadAt(0, line) for line in range(REPEATS_NAMED_MAX)]
+
+
+EARLY = "account-closed-before-opened"
+BEFORE, AFTER = DAY - timedelta(days=1), DAY + timedelta(days=1)
+
+
+def opened_on(day, **changes):
+    return AccountRecord(account="A1", opened_on=day, currency="CNY", **changes)
+
+
+def closed_on(day):
+    return AccountClosedRecord(account="A1", closed_on=day)
+
+
+def closed_early(result):
+    findings = result.findings
+    assert (EARLY in findings.reasons) == (findings.closed_early > 0) == bool(findings.closed_early_at)
+    assert findings.quarantined == 0
+    return [place.line for place in findings.closed_early_at]
+
+
+MANY_PARTIES = [PartyRecord(party=f"P{at}") for at in range(BATCH_RECORDS + 1)]
+
+
+@pytest.mark.parametrize(
+    ("feeds", "told_at"),
+    [
+        ([[opened_on(DAY), closed_on(DAY)]], []),
+        ([[opened_on(DAY), closed_on(BEFORE)]], [2]),
+        ([[closed_on(BEFORE), opened_on(DAY)]], [2]),
+        ([[opened_on(DAY)], [closed_on(BEFORE)]], [1]),
+        ([[closed_on(BEFORE)], [opened_on(DAY)]], [1]),
+        ([[opened_on(DAY)], [closed_on(BEFORE), opened_on(BEFORE)]], []),
+        ([[opened_on(DAY)], [closed_on(BEFORE), *MANY_PARTIES, opened_on(BEFORE)]], []),
+        ([[opened_on(DAY), closed_on(BEFORE), *MANY_PARTIES, closed_on(AFTER)]], []),
+        ([[opened_on(DAY), closed_on(BEFORE), *MANY_PARTIES, closed_on(None)]], []),
+        ([[opened_on(BEFORE), closed_on(BEFORE)], [opened_on(DAY), closed_on(BEFORE)]], [2]),
+        ([[opened_on(BEFORE), closed_on(DAY)], [opened_on(AFTER)]], [1]),
+        ([[opened_on(BEFORE), closed_on(DAY)], [closed_on(None)], [opened_on(AFTER)]], []),
+        ([[opened_on(DAY)], [closed_on(BEFORE)], [opened_on(DAY, branch="B")]], [1]),
+        ([[opened_on(DAY)], [closed_on(BEFORE)], [PartyRecord(party="P1")]], []),
+        ([[closed_on(BEFORE)], [closed_on(None)]], []),
+    ],
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_an_account_that_stands_with_a_closing_before_its_opening_is_told_and_nothing_is_refused(
+    ingest, source, feeds, told_at, again
+):
+    for feed in feeds:
+        result = run(ingest, source, lines(*feed))
+    if again:
+        result = run(ingest, source, lines(*feeds[-1]))
+    assert closed_early(result) == told_at
+    assert result.findings.master_records == len(feeds[-1])
+    shown = certificate_of(ingest.latest_certificate(source), {})
+    assert (shown["closed_early"], [each["line"] for each in shown["closed_early_at"]]) == (
+        len(told_at),
+        told_at,
+    )
+
+
+@pytest.mark.parametrize("point", ["before-append", "before-progress", "before-certificate"])
+def test_a_run_that_is_cut_off_and_repeated_tells_what_an_uninterrupted_one_tells(ingest, source, point):
+    content = lines(opened_on(DAY), closed_on(BEFORE), CHECKED, ControlRecord(records=1))
+
+    def reached(at):
+        if at == point:
+            raise StoreUnavailable("the database went away")
+
+    ingest.reached = reached
+    with pytest.raises(StoreUnavailable):
+        run(ingest, source, content)
+    ingest.reached = lambda _: None
+    result = run(ingest, source, content)
+    assert (result.findings.status, result.findings.reasons) == ("AMBER", (EARLY,))
+    assert (closed_early(result), result.findings.master_records) == ([2], 2)
+
+
+def test_a_window_tells_what_stands_when_it_closes(ingest, source):
+    for records in ([opened_on(DAY)], [closed_on(BEFORE)]):
+        content = lines(*records)
+        ingest.keep(source, FeedContent("f", lambda c=content: io.BytesIO(c)), format="canonical")
+    (result,) = ingest.close_window(source)
+    assert (closed_early(result), result.findings.master_records) == ([1], 2)
+
+
+def test_the_file_with_the_accounts_is_green_again_after_another_file_brought_the_right_day(ingest, source):
+    wrong = lines(opened_on(DAY), closed_on(BEFORE), CHECKED)
+    assert closed_early(run(ingest, source, wrong)) == [2]
+    assert run(ingest, source, lines(opened_on(BEFORE), replaced_balance())).findings.status == "GREEN"
+    assert EARLY not in ingest.latest_certificate(source).findings.reasons
+
+
+def replaced_balance():
+    return msgspec.structs.replace(CHECKED, core_transaction_id="t2", balance_after_minor=10)

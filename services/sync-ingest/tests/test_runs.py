@@ -374,46 +374,6 @@ def test_somebody_who_appends_to_the_same_accounts_meanwhile_costs_nothing_but_t
     assert booked_once(postgres_url, ingest.ids, source, records)
 
 
-def closed_on(day):
-    return AccountClosedRecord(account="A1", closed_on=day)
-
-
-def opened_on(day, **changes):
-    return AccountRecord(account="A1", opened_on=day, currency="CNY", **changes)
-
-
-DAY_BEFORE, DAY_AFTER = DAY - timedelta(days=1), DAY + timedelta(days=1)
-
-
-@pytest.mark.parametrize(
-    ("feeds", "refused"),
-    [
-        ([[opened_on(DAY), closed_on(DAY)]], []),
-        ([[opened_on(DAY), closed_on(DAY_BEFORE)]], [2]),
-        ([[closed_on(DAY_BEFORE), opened_on(DAY)]], [1]),
-        ([[opened_on(DAY)], [closed_on(DAY_BEFORE)]], [1]),
-        ([[closed_on(DAY_BEFORE)], [opened_on(DAY)]], [1]),
-        ([[closed_on(DAY_BEFORE)], [opened_on(DAY_BEFORE)]], []),
-        ([[opened_on(DAY)], [closed_on(DAY_BEFORE), opened_on(DAY_BEFORE)]], []),
-        ([[opened_on(DAY)], [opened_on(DAY, branch="B")], [closed_on(DAY_BEFORE)]], [1]),
-        ([[opened_on(DAY_BEFORE), closed_on(DAY)], [opened_on(DAY_AFTER)]], [1]),
-        ([[opened_on(DAY_BEFORE), closed_on(DAY)], [closed_on(None), opened_on(DAY_AFTER)]], []),
-        ([[opened_on(DAY_BEFORE), closed_on(DAY)], [closed_on(None)], [opened_on(DAY_AFTER)]], []),
-        ([[closed_on(DAY_BEFORE)], [closed_on(None)]], []),
-    ],
-)
-def test_an_account_that_is_closed_before_it_is_opened_is_quarantined(ingest, source, feeds, refused):
-    for feed_of in feeds:
-        result = take(ingest, source, lines(*feed_of))
-    assert waiting(ingest, source) == [(line, "dates-contradict", None) for line in refused]
-    assert (result.findings.quarantined, result.findings.master_records) == (
-        len(refused),
-        len(feeds[-1]) - len(refused),
-    )
-    take(ingest, source, lines(*feeds[-1]))
-    assert len(waiting(ingest, source)) == len(refused), "the same file again"
-
-
 class NothingHeld:
     """A book of a ledger that held nothing."""
 

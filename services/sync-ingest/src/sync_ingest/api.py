@@ -191,6 +191,8 @@ class Certificate(BaseModel):
     coverage_unstated: int
     repeats_older: int
     repeats_older_at: list[PlaceInFeed]
+    closed_early: int
+    closed_early_at: list[PlaceInFeed]
     booked_through: Day | None
     credits_minor: MinorUnits
     debits_minor: MinorUnits

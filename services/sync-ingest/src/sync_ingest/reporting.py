@@ -86,6 +86,10 @@ def certificate_of(certificate: Certificate, numbers: Mapping[UUID, str]) -> dic
         "repeats_older_at": [
             {"intake": str(place.intake), "line": place.line} for place in findings.repeats_older_at
         ],
+        "closed_early": findings.closed_early,
+        "closed_early_at": [
+            {"intake": str(place.intake), "line": place.line} for place in findings.closed_early_at
+        ],
         "booked_through": findings.booked_through.isoformat() if findings.booked_through else None,
         "credits_minor": credits_minor,
         "debits_minor": debits_minor,

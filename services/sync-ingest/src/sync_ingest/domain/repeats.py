@@ -1,4 +1,4 @@
-"""Master records of files that were read before, where they differ from what stands. Pure.
+"""What a certificate says of the master data of a run: the subjects that somebody has to look at, and where. Pure.
 
 The same bytes are described once, so that a folder that is read again puts no older master data in the place of newer.
 A source that sends such a file to say something anew would lose it silently: so the certificate tells it.
@@ -7,15 +7,13 @@ A source that sends such a file to say something anew would lose it silently: so
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 
-REPEATED: Final = "repeated"
-"""The kind of partial sums that `OlderRepeats` stores."""
 REPEATS_NAMED_MAX: Final = 100
 """Places that a certificate names; it counts all."""
 
@@ -45,11 +43,14 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Stored).decode
 
 
-class OlderRepeats:
-    """The subjects of one run whose last record is of a file that was read before, and differs from what stands.
+class LastPlaces:
+    """The subjects of one run of whose last record something is said, with its place.
 
     It keeps `kept_max` subjects in memory. Beyond that it stores them in `partial_sums`, if there is such a place.
     """
+
+    kind: ClassVar[str]
+    """The kind of partial sums that it stores."""
 
     def __init__(self, partial_sums: PartialSums | None = None, kept_max: int = ACCOUNTS_KEPT_MAX) -> None:
         self._partial_sums = partial_sums
@@ -62,17 +63,17 @@ class OlderRepeats:
         """Whether anything was noted that a later record may take back."""
         return bool(self._noted or self._times_stored)
 
-    def note(self, subject: UUID, differs_at: ReadAt | None) -> None:
-        """The next record of a subject: the place where it differs from what stands, None where it does not differ."""
-        if differs_at is None and not self._times_stored:
+    def note(self, subject: UUID, at: ReadAt | None) -> None:
+        """The next record of a subject: its place where something is said of it, else None."""
+        if at is None and not self._times_stored:
             self._noted.pop(subject, None)
             return
-        self._noted[subject] = differs_at
+        self._noted[subject] = at
         if len(self._noted) >= self._kept_max:
             self._store()
 
     def found(self) -> tuple[int, list[ReadAt]]:
-        """The number of subjects that differ at the end, and the first REPEATS_NAMED_MAX places of them in order."""
+        """The number of subjects of which something is said at the end, and the first REPEATS_NAMED_MAX places of them in order."""
         count, places = 0, set[ReadAt]()
         for at in self._last():
             if at is not None:
@@ -89,7 +90,7 @@ class OlderRepeats:
         return self._last_stored(self._partial_sums)
 
     def _last_stored(self, partial_sums: PartialSums) -> Iterator[ReadAt | None]:
-        for _, rows in groupby(partial_sums.stored(REPEATED), key=itemgetter(0)):
+        for _, rows in groupby(partial_sums.stored(self.kind), key=itemgetter(0)):
             yield max((_decode(body) for _, body in rows), key=lambda stored: stored.stored).at
 
     def _store(self) -> None:
@@ -97,5 +98,17 @@ class OlderRepeats:
             return
         self._times_stored += 1
         rows = [(subject, _encode(_Stored(self._times_stored, at))) for subject, at in self._noted.items()]
-        self._partial_sums.store(REPEATED, rows)
+        self._partial_sums.store(self.kind, rows)
         self._noted.clear()
+
+
+class OlderRepeats(LastPlaces):
+    """The subjects whose last record is of a file that was read before, and differs from what stands."""
+
+    kind = "repeated"
+
+
+class ClosedEarly(LastPlaces):
+    """The accounts that stand with a day of closing before the day of opening, at the last record that names them."""
+
+    kind = "closed-early"

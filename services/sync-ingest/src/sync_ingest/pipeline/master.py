@@ -1,7 +1,7 @@
 """Master data: what a source says of parties, accounts and what belongs to them, as events where it is new."""
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from uuid import UUID, uuid5
 
 from sync_ingest.adapters.port import Item
@@ -25,18 +25,19 @@ from sync_ingest.domain.records import (
     same_content,
     unseen,
 )
-from sync_ingest.domain.repeats import FeedPlace, OlderRepeats, ReadAt
+from sync_ingest.domain.repeats import ClosedEarly, FeedPlace, LastPlaces, OlderRepeats, ReadAt
 from sync_ingest.pipeline.ports import AppendConflict, Entry
-from sync_ingest.pipeline.refusing import CLOSED_EARLY, DAYS, hidden, refused, unfit
+from sync_ingest.pipeline.refusing import DAYS, hidden, refused, unfit
 from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
 
 
 class MasterData:
     """The master data of one run."""
 
-    def __init__(self, run: Run, repeats: OlderRepeats) -> None:
+    def __init__(self, run: Run, repeats: OlderRepeats, closed_early: ClosedEarly) -> None:
         self._run = run
         self._repeats = repeats
+        self._closed_early = closed_early
         self._through: dict[UUID, int] = {}
 
     def book(self, items: Sequence[Item]) -> list[Quarantined]:
@@ -52,11 +53,6 @@ class MasterData:
             else:
                 stated.append((item, record))
         latest = [each for each in stated if self._is_new(each[0]) and not self._was_described(each[0])]
-        if contradicting := self._closed_before_opened(latest):
-            found += [refused(item, "dates-contradict", CLOSED_EARLY) for item in contradicting]
-            gone = {(item.file, item.line) for item in contradicting}
-            stated = [each for each in stated if (each[0].file, each[0].line) not in gone]
-            latest = [each for each in latest if (each[0].file, each[0].line) not in gone]
         self._run.refuse(found)
         named = {subject_of(self._run.ids, self._run.source, record) for _, record in latest}
         before = self._run.book.descriptions(list(named))
@@ -80,13 +76,18 @@ class MasterData:
         self._run.totals.master_records += len(stated)
         if len(latest) < len(stated) or self._repeats.any:
             self._compare(stated)
+        self._compare_days(stated)
         return found
 
-    def count_repeats(self) -> None:
-        """Counts, after everything was read, what the certificate says of records that were not described again."""
-        totals, intakes = self._run.totals, self._run.intakes
-        totals.repeats_older, places = self._repeats.found()
-        totals.repeats_older_at = tuple(FeedPlace(intakes[at.file].intake, at.line) for at in places)
+    def count_findings(self) -> None:
+        """Counts, after everything was read, what the certificate says of master data."""
+        totals = self._run.totals
+        totals.repeats_older, totals.repeats_older_at = self._counted(self._repeats)
+        totals.closed_early, totals.closed_early_at = self._counted(self._closed_early)
+
+    def _counted(self, noted: LastPlaces) -> tuple[int, tuple[FeedPlace, ...]]:
+        count, places = noted.found()
+        return count, tuple(FeedPlace(self._run.intakes[at.file].intake, at.line) for at in places)
 
     def _refused(self, item: Item, record: MasterRecord) -> Quarantined | None:
         """Why a record cannot be booked; None where it can."""
@@ -104,58 +105,6 @@ class MasterData:
         elif self._waits(item):
             return unfit(self._run, item)
         return refused(item, reason, detail) if reason else None
-
-    def _closed_before_opened(self, latest: Sequence[tuple[Item, MasterRecord]]) -> list[Item]:
-        """Those of the records by which an account would be closed on a day before that on which it is opened.
-
-        A day of opening is compared with the closing that stands, unless the same records state another one.
-        """
-        told = [record for _, record in latest if isinstance(record, (AccountRecord, AccountClosedRecord))]
-        if not told:
-            return []
-        opened, closed = self._standing_days({record.account for record in told})
-        closings = {record.account for record in told if isinstance(record, AccountClosedRecord)}
-        found: list[Item] = []
-        for item, record in latest:
-            match record:
-                case AccountRecord(account=account, opened_on=day):
-                    if account not in closings and closed.get(account, day) < day:
-                        found.append(item)
-                    else:
-                        opened[account] = day
-                case _:
-                    pass
-        for item, record in latest:
-            match record:
-                case AccountClosedRecord(account=account, closed_on=date() as day):
-                    if day < opened.get(account, day):
-                        found.append(item)
-                case _:
-                    pass
-        return found
-
-    def _standing_days(self, accounts: Collection[str]) -> tuple[dict[str, date], dict[str, date]]:
-        """The days on which accounts were opened and closed, where the source has said so."""
-        ids, source = self._run.ids, self._run.source
-        subjects: dict[UUID, str] = {}
-        for account in accounts:
-            subjects[ids.account(source, account)] = account
-            subjects[ids.of_source("closed", source, account)] = account
-        told = {
-            described_id(subject, description.revision): subjects[subject]
-            for subject, description in self._run.book.descriptions(list(subjects)).items()
-        }
-        opened: dict[str, date] = {}
-        closed: dict[str, date] = {}
-        for identity, recorded in self._run.ledger.stored_under(list(told)).items():
-            match recorded.event:
-                case AccountOpened(opened_on=day):
-                    opened[told[identity]] = day
-                case AccountClosed(closed_on=day):
-                    closed[told[identity]] = day
-                case _:
-                    pass
-        return opened, closed
 
     def _is_new(self, item: Item) -> bool:
         """Whether what a record says is described.
@@ -195,6 +144,37 @@ class MasterData:
             for part, differs in self._differing(record, subject, before, keys.get(stream)):
                 at = ReadAt(item.file, item.line) if differs and not self._is_new(item) else None
                 self._repeats.note(part, at)
+
+    def _compare_days(self, stated: Sequence[tuple[Item, MasterRecord]]) -> None:
+        """Notes which of the accounts that are opened or closed here stand with a closing before their opening.
+
+        Of what stands, and not of a record: either day may be corrected by a later one, and an intake that is read
+        once more says the same.
+        """
+        ids, source = self._run.ids, self._run.source
+        last = {
+            record.account: ReadAt(item.file, item.line)
+            for item, record in stated
+            if isinstance(record, (AccountRecord, AccountClosedRecord))
+        }
+        if not last:
+            return
+        pairs = {name: (ids.account(source, name), ids.of_source("closed", source, name)) for name in last}
+        standing = self._run.book.descriptions([subject for pair in pairs.values() for subject in pair])
+        told = {
+            name: [described_id(subject, standing[subject].revision) for subject in pair]
+            for name, pair in pairs.items()
+            if standing.keys() >= set(pair)
+        }
+        events = self._run.ledger.stored_under([identity for pair in told.values() for identity in pair])
+        for name, at in last.items():
+            early = False
+            match [each.event for identity in told.get(name, ()) if (each := events.get(identity))]:
+                case [AccountOpened(opened_on=opened_on), AccountClosed(closed_on=closed_on)]:
+                    early = closed_on < opened_on
+                case _:
+                    pass
+            self._closed_early.note(pairs[name][0], at if early else None)
 
     def _differing(
         self, record: MasterRecord, subject: UUID, before: str, digest_key: bytes | None

@@ -11,7 +11,6 @@ from sync_ingest.pipeline.run import Quarantined, Run
 
 SUMS: Final = "a balance or a turnover would be beyond what every reader holds exactly"
 DAYS: Final = f"not between {FIRST_DAY} and {LAST_DAY}"
-CLOSED_EARLY: Final = "an account that is closed on a day before that on which it is opened"
 _HIDDEN: Final = "a character that cannot be seen, or a blank at an end of a code or number"
 
 

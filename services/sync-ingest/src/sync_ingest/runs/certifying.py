@@ -241,6 +241,8 @@ class Certifying(IngestContext):
             acknowledges=acknowledged,
             repeats_older=previous.findings.repeats_older if previous else 0,
             repeats_older_at=previous.findings.repeats_older_at if previous else (),
+            closed_early=previous.findings.closed_early if previous else 0,
+            closed_early_at=previous.findings.closed_early_at if previous else (),
         )
         return self._certify(source, [], findings, command, (), after=after).position
 
@@ -255,4 +257,5 @@ class _Certified(NamedTuple):
 
 def _standing(findings: Findings) -> tuple[object, ...]:
     repeats = findings.repeats_older, findings.repeats_older_at
-    return findings.status, findings.reasons, findings.problems_total, repeats
+    closed_early = findings.closed_early, findings.closed_early_at
+    return findings.status, findings.reasons, findings.problems_total, repeats, closed_early
