@@ -6,9 +6,8 @@ In production each role is a process of its own (`python -m customer views`); he
 import sys
 from collections.abc import Callable, Mapping
 
-import uvloop
 from chassis.connections.settings import Settings
-from chassis.process.roles import Role, WebRole, begun, run_roles
+from chassis.process.roles import Role, WebRole, begun, run_to_the_end
 from chassis.service import services
 from chassis.web import PortTaken
 
@@ -50,7 +49,7 @@ def main(part: str) -> int:
     settings = settings_of(Settings)
     try:
         with begun(f"crm-{part}", settings):
-            return uvloop.run(run_roles(factories, settings))
+            return run_to_the_end(factories, settings, serving=part == "web")
     except PortTaken as error:
         sys.stderr.write(f"crm {part}: {error}\n")
         return 2

@@ -264,9 +264,9 @@ async def test_a_member_whose_client_was_stopped_says_so(kafka_url, topic):
         await asyncio.wait_for(running, SECONDS_MAX)
 
 
-@pytest.mark.parametrize("dies", ["coordinating", "fetching"])
+@pytest.mark.parametrize("dies", ["coordinating", "fetching", "finding the brokers"])
 async def test_a_member_whose_client_died_of_an_error_that_it_did_not_expect_says_so(kafka_url, topic, dies):
-    """uvloop raises such an error where something writes to a connection that has just broken."""
+    """A loop may raise such an error where something writes to a connection that has just broken."""
     member, assigned = Consumer(kafka_url, [topic], fresh("group"), Seen()), asyncio.Event()
 
     async def on_assigned(_: frozenset[tuple[str, int]]) -> None:
@@ -281,6 +281,9 @@ async def test_a_member_whose_client_died_of_an_error_that_it_did_not_expect_say
     client = member._subscriber.consumer
     if dies == "fetching":
         client._fetcher._proc_fetch_request = broken
+    elif dies == "finding the brokers":
+        client._client._metadata_update = broken
+        client._client.force_metadata_update()
     else:
         client._coordinator.ensure_coordinator_known = broken
         client._coordinator.coordinator_dead()

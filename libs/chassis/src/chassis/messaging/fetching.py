@@ -5,12 +5,12 @@ it raises on every call, and loses the good records that it had already taken ou
 a record is returned in its place, without key, value and headers, because the client does not give them.
 The record itself stays in its topic for the topic's retention.
 
-aiokafka coordinates its group and fetches in two tasks of its own. An error that it does not expect ends such a
-task, and it starts none again: uvloop raises a RuntimeError where something writes to a connection that has just
-broken. From then on every call raises an error that looks passing, or returns nothing. Here the call says that the
-consumer has stopped.
+aiokafka coordinates its group, fetches, and finds the brokers in three tasks of its own. An error that it does not
+expect ends such a task, and it starts none again. From then on every call raises an error that looks passing, or
+returns nothing. Here the call says that the consumer has stopped.
 """
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
@@ -18,6 +18,8 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.errors import ConsumerStoppedError, KafkaError  # type: ignore[import-untyped]
 from typing_extensions import override
+
+from chassis.ending import ended
 
 UNREADABLE: Final = (("unreadable", b"the name of a header is not UTF-8"),)
 """The headers of the substitute for a record that cannot be decoded; the substitute is recognised by their
@@ -64,20 +66,30 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
 
     @override
     async def stop(self) -> None:
-        try:
+        if not self._has_ended():
             await super().stop()
-        except KafkaError:  # that of a task that has ended
-            with suppress(KafkaError):
-                await self._fetcher.close()
-            await self._client.close()
+            return
+        self._closed = True
+        await ended(*self._tasks())
+        for part in (self._coordinator, self._fetcher, self._client):
+            with suppress(KafkaError, RuntimeError):
+                await part.close()
+        for connection in self._client._conns.values():
+            connection.close()
 
     def _has_ended(self) -> bool:
-        """Whether a task has ended that coordinates the group or fetches."""
-        tasks = (
-            getattr(self._coordinator, "_coordination_task", None),
-            getattr(self._fetcher, "_fetch_task", None),
+        """Whether one of the tasks has ended that the client needs."""
+        return any(task.done() for task in self._tasks())
+
+    def _tasks(self) -> list["asyncio.Task[None]"]:
+        """The tasks that coordinate the group, fetch records, and find the brokers."""
+        owners = (
+            (self._coordinator, "_coordination_task"),
+            (self._fetcher, "_fetch_task"),
+            (self._client, "_sync_task"),
         )
-        return any(task is not None and task.done() for task in tasks)
+        found = [getattr(owner, name, None) for owner, name in owners]
+        return [task for task in found if task is not None]
 
     async def _back(self, partitions: Iterable[TopicPartition]) -> None:
         """Fetches again the records that were taken out of the buffers and not returned when a record could

@@ -67,7 +67,7 @@ KEPT_FOR_EVER: Final = -1
 DAY_MILLISECONDS: Final = 24 * 60 * 60 * 1000
 
 _OF_THE_CLIENT: Final = (KafkaError, ConsumerStoppedError, OSError, RuntimeError)
-"""Errors of a client that lost the broker; uvloop raises the last where a connection has just broken."""
+"""Errors of a client that lost the broker. A loop raises the last where a connection has just broken."""
 
 _log = structlog.get_logger(__name__)
 

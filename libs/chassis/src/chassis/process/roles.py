@@ -26,6 +26,8 @@ from chassis.web.app import PUBLIC, operations_app
 from chassis.web.problems import NotReady, problem
 from chassis.web.serving import PortTaken, listening_socket, serve
 
+SERVING: Final = "api"
+"""The name of the role that answers HTTP, in every service."""
 MIGRATE: Final = "migrate"
 STOP_SECONDS_MAX: Final = 15.0
 BACK_OFF_SECONDS_FIRST: Final = 0.2
@@ -287,10 +289,20 @@ def main(
     }
     try:
         with begun(service, settings):
-            return uvloop.run(run_roles(wanted, settings))
+            return run_to_the_end(wanted, settings, serving=set(chosen) == {SERVING})
     except PortTaken as error:
         sys.stderr.write(f"{service}: {error}\n")
         return 2
+
+
+def run_to_the_end(roles: Mapping[str, Callable[[], Role]], settings: Settings, *, serving: bool) -> int:
+    """Runs roles and returns the exit code. `serving`: they answer HTTP and do nothing else.
+
+    Those run on uvloop. The others have Kafka clients and run on asyncio's own loop: uvloop raises a RuntimeError
+    where something writes to a connection that has just broken, which ends tasks of aiokafka that it never starts
+    again (`benchmarks/panorama_projection.py` is no slower for it).
+    """
+    return (uvloop.run if serving else asyncio.run)(run_roles(roles, settings))
 
 
 def migrate_databases(
