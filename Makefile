@@ -23,9 +23,10 @@ up: run ## The same as run
 test: lint ## Checks style, types and boundaries, then runs all tests: units and simulation first, then those on real servers
 	@exec .venv/bin/python -m pytest $(PYTEST_ARGUMENTS)
 
-chaos: ## Sets up, kills, freezes and cuts off every server and role under load, and simulates 100,000 fresh schedules (long)
+chaos: ## Sets up, kills, freezes and cuts off every server and role under load, and tries fresh properties and 100,000 fresh schedules (long)
 	@tools/setup dev
 	.venv/bin/python -m pytest -s tests/chaos/chaos.py
+	.venv/bin/python -m pytest --hypothesis-seed=$$(date +%s) $$(grep -rl '^@given' --include='test_*.py' libs services cli tests)
 	.venv/bin/python -m tests.simulation.run $(SCHEDULES)
 
 bench: ## Sets up and measures: one line of JSON per figure with its limit (long)

@@ -8,17 +8,12 @@ from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore, prepare
 from customer.catalogue import catalogue
 from customer.domain.customer import customer_decider
-from hypothesis import settings
 
 from tests.support.fixtures import key_ring, keys_url, mongo
 
 __all__ = ["key_ring", "keys_url", "mongo"]
 
 _NUMBERS = count(1)
-
-# How long an example takes says more about who else uses the machine than about the code.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture

@@ -178,7 +178,8 @@ def test_postings_that_are_legible_together_are_so_one_by_one(postings):
     if legible(postings):
         assert faults == []
     else:
-        assert faults or any(not (posting.text or "").isprintable() for posting in postings)
+        values = [value for posting in postings for value in msgspec.structs.astuple(posting)]
+        assert faults or not "".join([value for value in values if isinstance(value, str)]).isprintable()
 
 
 @pytest.mark.parametrize("blank", [" ", "\u3000", "\u00a0 ", " A1", "A1 "])
