@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from contracts.topics import CONTEXTS
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("libs", "services", "cli", "deploy", "tools", "tests", "docs", "pyproject.toml", ".importlinter")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
-NAME = "ticket"
+NAME = next(each for each in ("ticket", "parcel", "errand") if each not in CONTEXTS)
+"""A context that does not exist yet."""
 SECONDS_MAX = 240
 METADATA = f"Metadata-Version: 2.1\nName: crm-{NAME}\nVersion: 0.1.0\n"
 ENTRY_POINT = f"[crm.services]\n{NAME} = {NAME}.service:SERVICE\n"
@@ -106,7 +108,8 @@ def test_a_service_is_its_folder_its_events_one_line_and_generated_files(
     assert own
     assert changed - own - events - generated == {line}
     old, new = (set(each[line].decode().splitlines()) for each in (before, after))
-    assert list(new - old) == ['CONTEXTS: Final = ("ingest", "customer", "ticket")']
+    names = ", ".join([f'"{each}"' for each in (*CONTEXTS, NAME)])
+    assert list(new - old) == [f"CONTEXTS: Final = ({names})"]
     assert not before.keys() - after.keys()
 
 
@@ -133,7 +136,7 @@ def test_the_skeleton_passes_its_own_tests_and_those_of_all_services(copy: Copy)
     assert "skipped" not in said
 
 
-@pytest.mark.parametrize("name", ["ticket", "two-words", "Upper", ""])
+@pytest.mark.parametrize("name", [NAME, "class", "email", "chassis", "tests", "two-words", "Upper", ""])
 def test_a_name_that_cannot_be_is_refused(copy: Copy, name: str) -> None:
     done = subprocess.run(
         [sys.executable, "tools/new-service", name],
