@@ -54,8 +54,12 @@ class Up:
         self.port = port()
         self.output = data.parent / f"{data.name}.out"
         self.process: subprocess.Popen[bytes] | None = None
+        self.earlier: set[int] = set()
+        """The parts of the run before, which may still answer while they end."""
 
     def start(self) -> None:
+        before = run_file.read(self.data)
+        self.earlier = set() if before is None else {part.pid for part in before.parts.values()}
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
                 [*CRM, "up"],
@@ -81,6 +85,7 @@ class Up:
             return bool(
                 found
                 and found.parts
+                and self.earlier.isdisjoint(part.pid for part in found.parts.values())
                 and all(status(f"{part.url}/health/ready") == 200 for part in found.parts.values())
             )
 
