@@ -330,12 +330,8 @@ def supervising(delivery: Delivery) -> Callable[[], Awaitable[None]]:
     world, kernel = delivery.world, delivery.world.kernel
 
     async def until(done: Callable[[], bool], what: str) -> None:
-        last = kernel.seconds + CATCH_UP_SECONDS_MAX
-        while not done():
-            if kernel.seconds > last:
-                delivery.broken.append(Broken("I10", what))
-                return
-            await kernel.sleep(0.05)
+        if not await kernel.comes(done, CATCH_UP_SECONDS_MAX):
+            delivery.broken.append(Broken("I10", what))
 
     async def main() -> None:
         while world.services_left > 0:

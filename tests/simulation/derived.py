@@ -5,7 +5,7 @@ projectors, the derivers, the parking and the checkpoints are those of the chass
 accounts' view until somebody repairs it.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid5
@@ -22,7 +22,7 @@ from contracts.topics import EVENTS
 
 from tests.simulation.kernel import Faults, Kernel
 from tests.simulation.mongo_server import MongoFlaws, MongoServer
-from tests.simulation.scenario import NAMESPACE, Broken
+from tests.simulation.scenario import CATCH_UP_SECONDS_MAX, NAMESPACE, Broken
 from tests.simulation.servers import BrokerServer
 from tests.simulation.test_two_contexts import record_of
 
@@ -39,7 +39,6 @@ DERIVERS = 3
 FAULTS = Faults(crash=0.002, unanswered=0.01, freeze=0.02, freezes_max=40, freeze_seconds=0.1)
 HEALED_SECONDS = 2.0
 OPERATOR_SECONDS = 0.6
-SECONDS_MAX = 60.0
 OVERVIEWS, DEEDS_OF, OF_OWNER = "overviews", "deeds", "accounts"
 GROUP = "simulation.overviews.v1"
 
@@ -124,11 +123,6 @@ async def derive(inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentI
     }
 
 
-async def every(inputs: Inputs) -> AsyncIterator[Sequence[DocumentId]]:
-    """All owners."""
-    yield list(OWNERS)
-
-
 MakeDeriver = Callable[..., Deriver]
 
 
@@ -209,7 +203,7 @@ def deriving(world: Deriving, deriver: MakeDeriver) -> Callable[[], tuple[MongoC
 
     def made() -> tuple[MongoCheckpoints, Deriver]:
         inputs = tuple(input_view(name, world) for name in CONTEXT_OF)
-        view = DerivedView(OVERVIEWS, 1, inputs, Collection(OVERVIEWS), depending, derive, every)
+        view = DerivedView(OVERVIEWS, inputs, Collection(OVERVIEWS), depending, derive)
         pinned = [InputGeneration(one, f"{one.name}_v1_", f"simulation.{one.name}.v1") for one in inputs]
         checkpoints = MongoCheckpoints(world.mongo, GROUP, OVERVIEWS)
         documents = MongoDocuments(world.mongo, f"{OVERVIEWS}_v1_")
@@ -259,11 +253,8 @@ def supervising(world: Deriving) -> Callable[[], Awaitable[None]]:
     async def main() -> None:
         await kernel.sleep(HEALED_SECONDS)
         kernel.heal()
-        while not _caught_up(world):
-            if kernel.seconds > SECONDS_MAX:
-                world.broken.append(Broken("I10", "the derived view did not catch up"))
-                break
-            await kernel.sleep(0.05)
+        if not await kernel.comes(lambda: _caught_up(world), CATCH_UP_SECONDS_MAX):
+            world.broken.append(Broken("I10", "the derived view did not catch up"))
         world.over = True
 
     return main

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 EPOCH = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 TURN_SECONDS = 0.001
+LOOK_SECONDS = 0.05
 TURNS_MAX = 60_000
 TRACE_LINES_KEPT = 400
 TASKS_PRUNED = 200
@@ -228,6 +229,15 @@ class Kernel:
     async def sleep(self, seconds: float) -> None:
         """Sleeps in simulated time."""
         await self.gate("sleep", after_seconds=max(seconds, TURN_SECONDS))
+
+    async def comes(self, condition: Callable[[], bool], seconds_max: float) -> bool:
+        """Waits until something holds; False where it does not within so many simulated seconds."""
+        last = self.seconds + seconds_max
+        while not condition():
+            if self.seconds > last:
+                return False
+            await self.sleep(LOOK_SECONDS)
+        return True
 
     async def call(self, point: str, effect: Callable[[], T], *, may_fail: bool = True) -> T:
         """One call to a server: a turn, the effect, a turn. It may fail before the effect or lose its answer."""

@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import Any, TypeVar
 from uuid import UUID
 
+import pytest
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import Partition, PublishFailed, Record
 from chassis.reactions.policies import PolicyRunner, Reactor
@@ -25,6 +26,8 @@ from chassis.relay.loop import Counted, Relay, _Batch
 from chassis.write.handling import CommandHandler
 from chassis.write.store.appender import Appender
 from typing_extensions import override
+
+from tests.simulation.scenario import Broken
 
 T = TypeVar("T")
 
@@ -47,6 +50,28 @@ def _executed(code: Any, module: str, old: str, new: str, names: Mapping[str, An
     scope: dict[str, Any] = {}
     exec(source.replace(old, new), {**vars(sys.modules[module]), **names}, scope)  # noqa: S102
     return scope
+
+
+def assert_caught(
+    bug: str,
+    invariants: set[str],
+    played: Callable[[int], tuple[Sequence[Broken], str]],
+    seeds: range,
+) -> None:
+    """One of these seeds finds a planted bug by an invariant that it breaks, and replays.
+
+    `played` plays a seed: what does not hold, and the digest of the history.
+    """
+    for seed in seeds:
+        broken, digest = played(seed)
+        if broken:
+            print(f"{bug}: seed {seed}: {broken[0]}")
+            assert {one.invariant for one in broken} & invariants
+            again, same = played(seed)
+            assert list(map(str, again)) == list(map(str, broken))
+            assert same == digest
+            return
+    pytest.fail(f"{bug} was not caught within {len(seeds)} seeds")
 
 
 RetriesWithoutACommand = changed(Appender, "_written", "if not safe or", "if")

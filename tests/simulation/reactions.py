@@ -208,12 +208,8 @@ def supervising(run: Reactions) -> Callable[[], Awaitable[None]]:
         while world.services_left > 0:
             await kernel.sleep(0.02)
         kernel.heal()
-        until = kernel.seconds + CATCH_UP_SECONDS_MAX
-        while not caught_up(run):
-            if kernel.seconds > until:
-                delivery.broken.append(Broken("I10", "the policies did not catch up"))
-                break
-            await kernel.sleep(0.05)
+        if not await kernel.comes(lambda: caught_up(run), CATCH_UP_SECONDS_MAX):
+            delivery.broken.append(Broken("I10", "the policies did not catch up"))
         world.over = True
         for stopping in delivery.stopping:
             stopping.set()

@@ -211,12 +211,8 @@ def supervising(run: Rebuilds) -> Callable[[], Awaitable[None]]:
     world, kernel = delivery.world, delivery.world.kernel
 
     async def until(done: Callable[[], bool], what: str) -> None:
-        last = kernel.seconds + CATCH_UP_SECONDS_MAX
-        while not done():
-            if kernel.seconds > last:
-                delivery.broken.append(Broken("I10", f"{what}; live is {run.live}"))
-                return
-            await kernel.sleep(0.05)
+        if not await kernel.comes(done, CATCH_UP_SECONDS_MAX):
+            delivery.broken.append(Broken("I10", f"{what}; live is {run.live}"))
 
     async def main() -> None:
         while world.services_left > 0:

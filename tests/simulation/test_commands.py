@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from tests.simulation import planted
-from tests.simulation.commands import Bank, WriteSide, check, lived
+from tests.simulation.commands import WriteSide, check, lived
 from tests.simulation.kernel import simulated
+from tests.simulation.scenario import Broken
 from tests.simulation.servers import Flaws
 
 SEEDS = range(60)
@@ -48,17 +49,8 @@ def test_a_schedule_has_repeats_refusals_and_snapshots() -> None:
 def test_a_planted_bug_is_caught_and_its_seed_replays(bug: str) -> None:
     planting, invariants = BUGS[bug]
 
-    def played(seed: int) -> Bank:
-        return simulated(lived(seed, **planting))
+    def played(seed: int) -> tuple[list[Broken], str]:
+        bank = simulated(lived(seed, **planting))
+        return check(bank), bank.kernel.digest()
 
-    for seed in range(SEEDS_UNTIL_CAUGHT_MAX):
-        bank = played(seed)
-        broken = check(bank)
-        if broken:
-            print(f"{bug}: seed {seed}: {broken[0]}")
-            assert {one.invariant for one in broken} & invariants
-            again = played(seed)
-            assert list(map(str, check(again))) == list(map(str, broken))
-            assert again.kernel.digest() == bank.kernel.digest()
-            return
-    pytest.fail(f"{bug} was not caught within {SEEDS_UNTIL_CAUGHT_MAX} seeds")
+    planted.assert_caught(bug, invariants, played, range(SEEDS_UNTIL_CAUGHT_MAX))

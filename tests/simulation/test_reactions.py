@@ -1,16 +1,16 @@
 """Policies over simulated servers: each event in a policy's range has its effect once and in order."""
 
-from collections.abc import Iterator
-from typing import Any
 from uuid import UUID
 
 import pytest
 from chassis.messaging.delivered import Delivered
-from structlog.testing import capture_logs
 
 from tests.simulation import planted
 from tests.simulation.kernel import simulated
-from tests.simulation.reactions import Reacting, Reactions, check, lived, stable
+from tests.simulation.reactions import Reacting, check, lived, stable
+from tests.simulation.scenario import Broken
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 SEEDS = range(12)
 SEEDS_UNTIL_CAUGHT_MAX = 40
@@ -52,12 +52,6 @@ BUGS: dict[str, tuple[Reacting, set[str]]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with capture_logs():
-        yield
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_event_of_a_policy_has_its_effect_once_and_in_order(seed: int) -> None:
     assert check(simulated(lived(seed))) == [], f"seed {seed}"
@@ -76,18 +70,9 @@ def test_a_schedule_parks_subjects_and_starts_in_the_middle() -> None:
 def test_a_planted_bug_is_caught_and_its_seed_replays(bug: str) -> None:
     parts, invariants = BUGS[bug]
 
-    def played(seed: int) -> Reactions:
-        return simulated(lived(seed, parts))
+    def played(seed: int) -> tuple[list[Broken], str]:
+        run = simulated(lived(seed, parts))
+        return check(run), run.delivery.world.kernel.digest()
 
     first = FIRST.get(bug, 0)
-    for seed in range(first, first + SEEDS_UNTIL_CAUGHT_MAX):
-        run = played(seed)
-        broken: list[Any] = check(run)
-        if broken:
-            print(f"{bug}: seed {seed}: {broken[0]}")
-            assert {one.invariant for one in broken} & invariants
-            again = played(seed)
-            assert list(map(str, check(again))) == list(map(str, broken))
-            assert again.delivery.world.kernel.digest() == run.delivery.world.kernel.digest()
-            return
-    pytest.fail(f"{bug} was not caught within {SEEDS_UNTIL_CAUGHT_MAX} seeds")
+    planted.assert_caught(bug, invariants, played, range(first, first + SEEDS_UNTIL_CAUGHT_MAX))

@@ -1,14 +1,13 @@
 """Views that are rebuilt under load: the live one is the fold of the log, and readers keep what they were told of."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
-from structlog.testing import capture_logs
 
 from tests.simulation import planted
 from tests.simulation.kernel import simulated
-from tests.simulation.rebuilds import Building, Rebuilds, check, lived
+from tests.simulation.rebuilds import Building, check, lived
+from tests.simulation.scenario import Broken
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 SEEDS = range(6)
 SEEDS_UNTIL_CAUGHT_MAX = 40
@@ -24,12 +23,6 @@ BUGS: dict[str, tuple[Building, set[str]]] = {
 }
 FIRST = {"switched back": 2, "compared with what was replaced": 9}
 """The seed that the search for a bug begins with, where the first ones are known not to find it."""
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with capture_logs():
-        yield
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -50,18 +43,9 @@ def test_a_schedule_switches_crashes_and_is_read() -> None:
 def test_a_planted_bug_is_caught_and_its_seed_replays(bug: str) -> None:
     parts, invariants = BUGS[bug]
 
-    def played(seed: int) -> Rebuilds:
-        return simulated(lived(seed, parts))
+    def played(seed: int) -> tuple[list[Broken], str]:
+        run = simulated(lived(seed, parts))
+        return check(run), run.delivery.world.kernel.digest()
 
     first = FIRST.get(bug, 0)
-    for seed in range(first, first + SEEDS_UNTIL_CAUGHT_MAX):
-        run = played(seed)
-        broken: list[Any] = check(run)
-        if broken:
-            print(f"{bug}: seed {seed}: {broken[0]}")
-            assert {one.invariant for one in broken} & invariants
-            again = played(seed)
-            assert list(map(str, check(again))) == list(map(str, broken))
-            assert again.delivery.world.kernel.digest() == run.delivery.world.kernel.digest()
-            return
-    pytest.fail(f"{bug} was not caught within {SEEDS_UNTIL_CAUGHT_MAX} seeds")
+    planted.assert_caught(bug, invariants, played, range(first, first + SEEDS_UNTIL_CAUGHT_MAX))
