@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from chassis.clock import SystemClock
 from chassis.connections.migrating import migrate
-from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.privacy.keys import KEYS
 from chassis.read.mongo import Mongo
 from chassis.write.store import EventStore, Recorder, prepare
+
+from tests.support.fixtures import key_ring, mongo
+
+__all__ = ["key_ring", "mongo"]
 
 _NUMBERS = count(1)
 
@@ -53,28 +55,10 @@ def keys_url(postgres_url: str) -> str:
     return url
 
 
-@pytest.fixture
-def key_ring(keys_url: str, tmp_path: Path) -> Iterator[KeyRing]:
-    ring = KeyRing.open(
-        keys_url, FileKeyEncryption.at(tmp_path / "kek", create=True), SystemClock().monotonic
-    )
-    yield ring
-    ring.close()
-
-
 @pytest.fixture(params=["pymongo", "motor"])
 async def both(request: pytest.FixtureRequest, mongo_url: str) -> AsyncIterator[Mongo]:
     """A database of its own, once on each driver."""
     mongo = Mongo.connect(mongo_url, request.param, f"test{next(_NUMBERS)}")
-    yield mongo
-    await mongo.drop_database()
-    await mongo.close()
-
-
-@pytest.fixture
-async def mongo(mongo_url: str) -> AsyncIterator[Mongo]:
-    """A database of its own, on the default driver."""
-    mongo = Mongo.connect(mongo_url, database=f"test{next(_NUMBERS)}")
     yield mongo
     await mongo.drop_database()
     await mongo.close()
