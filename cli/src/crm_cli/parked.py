@@ -77,8 +77,8 @@ def release(
             f"no subject is parked in {group}" if subject is None else f"{subject} is not parked in {group}"
         )
     for parked in left:
-        why = "no process runs the group" if parked.wanted else parked.reason
-        print(f"{parked.subject} still waits at {parked.type} {parked.sequence}: {why}", file=sys.stderr)
+        reasons = "no process runs the group" if parked.wanted else parked.reason
+        print(f"{parked.subject} still waits at {parked.type} {parked.sequence}: {reasons}", file=sys.stderr)
     text = f"{len(left)} subjects still wait" if left else "released"
     answer({"waiting": len(left)}, text, as_json=as_json)
     if left:

@@ -1,7 +1,7 @@
 """Derived documents on a real database: what is read late does not replace what is newer, and what is owed comes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 import pytest
@@ -72,10 +72,7 @@ class World:
         async def depending(_: Inputs, touched: Touched) -> Iterable[DocumentId]:
             return touched.get((LIGHTS, LIGHTS), ())
 
-        async def every(_: Inputs) -> AsyncIterator[Sequence[DocumentId]]:
-            yield [SUBJECT]
-
-        view = DerivedView(SIGNS, 1, (self.input,), Collection(SIGNS), depending, self.derive, every)
+        view = DerivedView(SIGNS, (self.input,), Collection(SIGNS), depending, self.derive)
         inputs = MongoInputs(self.mongo, [InputGeneration(self.input, "lights_v1_", "test.lights.v1")])
         checkpoints = MongoCheckpoints(self.mongo, "test.signs.v1", SIGNS)
         documents = MongoDocuments(self.mongo, "signs_v1_")

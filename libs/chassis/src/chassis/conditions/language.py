@@ -7,7 +7,7 @@ which the condition is asked, never from the day on which the query runs:
 - the next N days are the N days that begin with it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from difflib import get_close_matches
 from enum import StrEnum
@@ -16,7 +16,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 from typing_extensions import TypeAliasType
 
-from chassis.conditions.fields import Field as FactsField
 from chassis.conditions.fields import Fields, Type
 from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, CurrencyCode
 
@@ -173,13 +172,6 @@ _ASKED: Final[dict[type[Any], tuple[Type, ...]]] = {
 }
 
 
-def clauses(condition: "Condition") -> Iterator[Clause]:
-    """The clauses of a condition from left to right."""
-    for _, node in _walk(condition):
-        if not isinstance(node, Not | And | Or):
-            yield node
-
-
 def checked(condition: "Condition", fields: Fields) -> "Condition":
     """The condition, if it is within the limits and asks only what these fields have; raises ConditionRefused."""
     found = 0
@@ -197,12 +189,13 @@ def checked(condition: "Condition", fields: Fields) -> "Condition":
 def _check(clause: Clause, fields: Fields, at: str) -> None:
     declared = fields.get(clause.field)
     if declared is None:
-        raise ConditionRefused("field-unknown", unknown(clause.field, fields), f"{at}field")
+        raise ConditionRefused("field-unknown", unknown_field(clause.field, fields), f"{at}field")
     if declared.type not in _ASKED[type(clause)]:
         raise ConditionRefused("field-type", f"{declared.name} is of type {declared.type}", f"{at}op")
     for place, word in _words(clause):
         if declared.values and word not in declared.values:
-            raise ConditionRefused("value-unknown", _unknown_value(word, declared), f"{at}{place}")
+            said = f"{declared.name} has no value {word!r}{_nearest(word, declared.values)}"
+            raise ConditionRefused("value-unknown", said, f"{at}{place}")
 
 
 def _words(clause: Clause) -> Iterator[tuple[str, str]]:
@@ -215,15 +208,15 @@ def _words(clause: Clause) -> Iterator[tuple[str, str]]:
             return
 
 
-def unknown(name: str, fields: Fields) -> str:
+def unknown_field(name: str, fields: Fields) -> str:
     """What to say of a field that is none, with the nearest name."""
-    near = get_close_matches(name, fields, 1)
-    return f"no field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"no field {name!r}{_nearest(name, fields)}"
 
 
-def _unknown_value(word: str, declared: FactsField) -> str:
-    near = get_close_matches(word, declared.values, 1)
-    return f"{declared.name} has no value {word!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a refusal: the known word that is nearest, where one is near."""
+    near = get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _walk(condition: "Condition") -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -30,19 +30,23 @@ class _Words(NamedTuple):
     or_: str
     brackets: str
     listed: str
-    relations: str
-    day_relations: str
+    relations: Mapping[Relation, str]
+    day_relations: Mapping[Relation, str]
     templates: Mapping[str, str]
 
 
-_ORDER: Final = (Relation.ABOVE, Relation.AT_LEAST, Relation.EQUAL, Relation.AT_MOST, Relation.BELOW)
+def _relations(*names: str) -> dict[Relation, str]:
+    """The names of the relations, from above to below."""
+    return dict(zip(Relation, names, strict=True))
+
+
 _ZH: Final = _Words(
     and_="，且",
     or_="，或",
     brackets="（{}）",
     listed="、",
-    relations="高于|不低于|等于|不高于|低于",
-    day_relations="晚于|不早于|为|不晚于|早于",
+    relations=_relations("高于", "不低于", "等于", "不高于", "低于"),
+    day_relations=_relations("晚于", "不早于", "为", "不晚于", "早于"),
     templates={
         "not": "非（{}）",
         "amount": "{field}{relation}{currency} {value}",
@@ -62,8 +66,8 @@ _EN: Final = _Words(
     or_=", or ",
     brackets="({})",
     listed=", ",
-    relations="above|at least|equal to|at most|below",
-    day_relations="after|on or after|on|on or before|before",
+    relations=_relations("above", "at least", "equal to", "at most", "below"),
+    day_relations=_relations("after", "on or after", "on", "on or before", "before"),
     templates={
         "not": "not ({})",
         "amount": "{field} is {relation} {currency} {value}",
@@ -119,14 +123,14 @@ def _clause(  # noqa: PLR0911 (one arm per clause)
         case AmountIs(relation=relation, currency=currency, amount_minor=amount):
             value = decimal_text(amount, currency)
             return "amount", {
-                "relation": _named(relation, words.relations),
+                "relation": words.relations[relation],
                 "currency": currency,
                 "value": value,
             }
         case NumberIs(relation=relation, number=number):
-            return "compares", {"relation": _named(relation, words.relations), "value": number}
+            return "compares", {"relation": words.relations[relation], "value": number}
         case DayIs(relation=relation, day=day):
-            return "compares", {"relation": _named(relation, words.day_relations), "value": day.isoformat()}
+            return "compares", {"relation": words.day_relations[relation], "value": day.isoformat()}
         case DayWithin(which=which, days=days):
             return which, {"days": days}
         case IsAmong(values=values):
@@ -139,7 +143,3 @@ def _clause(  # noqa: PLR0911 (one arm per clause)
         case IsKnown():
             return "known", {}
     assert_never(clause)
-
-
-def _named(relation: Relation, names: str) -> str:
-    return names.split("|")[_ORDER.index(relation)]

@@ -44,7 +44,7 @@ from chassis.conditions.language import (
     Or,
     Relation,
     checked,
-    unknown,
+    unknown_field,
 )
 from chassis.money import AmountUnreadable, NumberFormat, decimal_text, exponent, is_currency
 
@@ -83,9 +83,12 @@ N = TypeVar("N", AmountIs, NumberIs, DayIs, DayWithin, IsAmong, Has, Happened, I
 
 
 class _Token(NamedTuple):
+    """A token; `at` is its first column, `end` the one behind it."""
+
     text: str
     quoted: bool
     at: int
+    end: int
 
 
 class TextRefused(ConditionRefused):
@@ -165,9 +168,9 @@ def _tokens(text: str) -> list[_Token]:
         kind = found.lastgroup or ""
         start, said = found.start(kind) + 1, found.group(kind)
         if kind == "quoted":
-            tokens.append(_Token(_unquoted(said, start), True, start))
+            tokens.append(_Token(_unquoted(said, start), True, start, found.end() + 1))
         else:
-            tokens.append(_Token(said, False, start))
+            tokens.append(_Token(said, False, start, found.end() + 1))
         at = found.end()
     return tokens
 
@@ -227,7 +230,7 @@ class _Reader:
         name = self.word("a field")
         field = self.fields.called(name)
         if field is None:
-            raise TextRefused(unknown(name, self.fields), column, "field-unknown")
+            raise TextRefused(unknown_field(name, self.fields), column, "field-unknown")
         match field.type:
             case Type.AMOUNT:
                 return self.amount(field)
@@ -267,10 +270,10 @@ class _Reader:
 
     def grouped(self, wanted: str) -> str:
         """A number that may have commas between its groups, without blanks."""
-        said, end = self.word(wanted), self._end()
-        while self.next_is(",") and self.column() == end and self._end(1) == end + 1:
+        said = self.word(wanted)
+        while self.next_is(",") and self._adjoins(self.at) and self._adjoins(self.at + 1):
             self.take()
-            said, end = f"{said},{self.word(wanted)}", self._end()
+            said = f"{said},{self.word(wanted)}"
         return said
 
     def number(self, field: Field) -> Condition:
@@ -388,12 +391,9 @@ class _Reader:
         found = repr(self.tokens[self.at].text) if self.at < len(self.tokens) else "the end"
         raise TextRefused(f"{wanted} is expected, not {found}", self.column())
 
-    def _end(self, ahead: int = 0) -> int:
-        """The column after the last token that was taken; `ahead`: where a later one begins."""
-        if ahead:
-            return self.tokens[self.at + ahead].at if self.at + ahead < len(self.tokens) else 0
-        last = self.tokens[self.at - 1]
-        return last.at + len(last.text)
+    def _adjoins(self, at: int) -> bool:
+        """Whether a token follows the one before it without a blank."""
+        return 0 < at < len(self.tokens) and self.tokens[at].at == self.tokens[at - 1].end
 
     @staticmethod
     def _own(token: _Token) -> bool:

@@ -764,11 +764,10 @@ async def acknowledge(url: str, group: str, offsets: Mapping[Partition, int]) ->
         **connecting(url), group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
     )
     try:
-        await client.start()
-        client.assign([TopicPartition(*place) for place in offsets])
-        await client.commit({TopicPartition(*place): offset for place, offset in offsets.items()})
-    except _OF_THE_CLIENT as error:
-        raise BrokerUnavailable(f"{url}: {type(error).__name__} {error}") from error
+        with _broker_answers(url):
+            await client.start()
+            client.assign([TopicPartition(*place) for place in offsets])
+            await client.commit({TopicPartition(*place): offset for place, offset in offsets.items()})
     finally:
         await _stopped(client)
 

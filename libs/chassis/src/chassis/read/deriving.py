@@ -15,9 +15,8 @@ what depends on it is derived when its subject is released.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 from typing_extensions import override
@@ -71,28 +70,14 @@ class DerivedView:
     `depending(inputs, touched)`: the ids of the derived documents that may depend on these documents of the
     inputs. A document of an input that once named another document goes on naming it, or whoever depended on it
     would not be found. `derive(inputs, ids)`: the documents of these ids; an id that is missing has none. It
-    reads the inputs and nothing else, and gives the same document for the same inputs. `every(inputs)`: all
-    ids, in pages, always in the same order. Raise `version` when the same inputs give other documents.
+    reads the inputs and nothing else, and gives the same document for the same inputs.
     """
 
     name: str
-    version: int
     inputs: tuple[View, ...]
     collection: projecting.Collection
     depending: Callable[[Inputs, Touched], Awaitable[Iterable[DocumentId]]]
     derive: Callable[[Inputs, Sequence[DocumentId]], Awaitable[Mapping[DocumentId, Document]]]
-    every: Callable[[Inputs], AsyncIterator[Sequence[DocumentId]]]
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The topics of its inputs."""
-        return tuple(sorted({source for view in self.inputs for source in view.sources}))
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of the declaration. Another declaration may derive other documents."""
-        declared = (self.name, self.version, [view.fingerprint for view in self.inputs], self.collection)
-        return blake2b(repr(declared).encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +163,7 @@ class Deriver:
             reached = arrivals.counted(before)
             await self.wait_for(reached)
             await self._owe(changes)
-            touched = defaultdict[tuple[str, str], set[DocumentId]](set)
-            for view, _, keys in changes:
-                for key in keys:
-                    touched[view, key.collection].add(key.id)
-            await self.derive(await self.view.depending(self._inputs, touched))
+            await self._derive_from((view, *key) for view, _, keys in changes for key in keys)
             await self._checkpoints.advance(reached)
             further(self.positions, reached)
 
@@ -198,13 +179,9 @@ class Deriver:
                 for one in owed
                 if one["view"] in parked and (one["context"], one["subject"]) not in parked[one["view"]]
             ][:SETTLED_AT_ONCE]
+            await self._derive_from((one["view"], *key) for one in settled for key in one["keys"])
             for one in settled:
-                touched = defaultdict[tuple[str, str], set[DocumentId]](set)
-                for collection, id in one["keys"]:
-                    touched[one["view"], collection].add(id)
-                await self.derive(await self.view.depending(self._inputs, touched))
-                same = {ID: one[ID], "revision": one["revision"]}
-                await self._inputs.mongo.delete(OWED, same)
+                await self._inputs.mongo.delete(OWED, {ID: one[ID], "revision": one["revision"]})
             return len(settled)
 
     async def derive(self, ids: Iterable[DocumentId]) -> None:
@@ -218,6 +195,13 @@ class Deriver:
                     break
             else:
                 raise Contended(f"{self.view.name}: {len(left)} documents are written by others all the time")
+
+    async def _derive_from(self, changed: Iterable[tuple[str, str, DocumentId]]) -> None:
+        """Derives what depends on documents of inputs; of each the view, the collection and the id."""
+        touched = defaultdict[tuple[str, str], set[DocumentId]](set)
+        for view, collection, id in changed:
+            touched[view, collection].add(id)
+        await self.derive(await self.view.depending(self._inputs, touched))
 
     async def wait_for(self, positions: Mapping[Partition, Position]) -> None:
         """Waits until the inputs show every event before these positions, or parked it; raises InputsBehind."""
