@@ -27,7 +27,7 @@ from chassis.conditions import (
     holds,
     sentence,
 )
-from chassis.conditions.explaining import parts
+from chassis.conditions.explaining import PARTS_MAX, parts
 from chassis.conditions.language import (
     CLAUSES_MAX,
     DEPTH_MAX,
@@ -229,6 +229,17 @@ async def test_the_smallest_emptying_set_is_what_trying_all_sets_finds(mongo: Mo
         smaller = _sets_below(len(parts(condition)), len(found))
         assert not any(all(failed & smaller_set for failed in failing) for smaller_set in smaller)
     assert set(lengths) >= {1, 2, 3}
+
+
+async def test_more_parts_than_can_be_compared_are_refused_and_not_left_out() -> None:
+    async def find(_: dict[str, Any]) -> Facts | None:
+        return {"age": 2}
+
+    older = NumberIs(field="age", relation=Relation.ABOVE, number=1)
+    younger = NumberIs(field="age", relation=Relation.BELOW, number=1)
+    assert await emptying(And(conditions=(older,) * PARTS_MAX), FIELDS, TODAY, find) is None
+    with pytest.raises(ConditionRefused, match=f"more than {PARTS_MAX} parts"):
+        await emptying(And(conditions=(*(older,) * PARTS_MAX, younger)), FIELDS, TODAY, find)
 
 
 def _sets_below(size: int, length: int) -> list[set[int]]:

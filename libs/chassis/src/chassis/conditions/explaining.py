@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from chassis.conditions.fields import Fields, Label
 from chassis.conditions.filtering import Filter, as_filter
-from chassis.conditions.language import And, Clause, Condition, Not, Or
+from chassis.conditions.language import And, Clause, Condition, ConditionRefused, Not, Or
 from chassis.conditions.predicate import Facts, clause_holds, holds, value_at
 from chassis.conditions.sentences import sentence
 
@@ -97,11 +97,15 @@ async def emptying(
 ) -> tuple[Condition, ...] | None:
     """The smallest set of parts that nobody meets together; None where somebody meets the whole condition.
 
+    Raises ConditionRefused where there are more than `PARTS_MAX` parts.
+
     Each subject that is found fails some parts. A set that nobody meets has, for each subject, a part that the
     subject fails. The smallest set that does so for the subjects found so far is asked for: either nobody meets
     it, or one more subject is found that does.
     """
-    conjunction = parts(condition)[:PARTS_MAX]
+    conjunction = parts(condition)
+    if len(conjunction) > PARTS_MAX:
+        raise ConditionRefused("too-many-parts", f"more than {PARTS_MAX} parts")
     filters = [as_filter(part, fields, as_of) for part in conjunction]
     failed = list[frozenset[int]]()
     while True:
