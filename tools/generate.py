@@ -436,8 +436,17 @@ def generated() -> dict[str, str]:
     )
 
 
+def left() -> list[Path]:
+    """Manifests of services and roles that are gone."""
+    found = (path for path in (ROOT / BASE).glob("*.yaml") if path.read_text().startswith(f"# {HEAD}"))
+    return sorted(path for path in found if f"{BASE}/{path.name}" not in generated())
+
+
 def main() -> int:
-    """Writes what differs, and names it."""
+    """Writes what differs, removes what is left of what is gone, and names both."""
+    for file in left():
+        file.unlink()
+        print(file.relative_to(ROOT))
     for path, text in generated().items():
         file = ROOT / path
         if not file.exists() or file.read_text() != text:

@@ -112,6 +112,19 @@ def test_names_and_options_are_completed():
     assert completed("crm quarantine re", 2) == ["release"]
 
 
+def test_zsh_and_fish_complete_as_well():
+    zsh = crm_installed(_CRM_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="crm sta")
+    assert '"status"' in zsh.stdout
+    fish = {"_CRM_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    assert "status" in crm_installed(**fish, _TYPER_COMPLETE_ARGS="crm sta").stdout
+    for shell, line in {
+        "bash": "complete -o default",
+        "zsh": "#compdef crm",
+        "fish": "complete --command crm",
+    }.items():
+        assert line in crm_installed(_CRM_COMPLETE=f"source_{shell}").stdout
+
+
 def crm_installed(**more: str) -> "subprocess.CompletedProcess[str]":
     program = Path(sys.executable).parent / "crm"
     return subprocess.run(

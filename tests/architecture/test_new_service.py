@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
 NAME = next(each for each in ("ticket", "parcel", "errand") if each not in CONTEXTS)
 """A context that does not exist yet."""
 SECONDS_MAX = 240
+TABLE_TEST = """
+from chassis.connections.postgres import connect
+from chassis.write.store import writer_role
+
+
+async def test_the_table_is_written_as_the_role(postgres_url, schema):
+    with connect(postgres_url, role=writer_role(schema)) as connection:
+        connection.execute(f"insert into {schema}.seen values (gen_random_uuid(), 'lin')")
+        assert connection.execute(f"select by_whom from {schema}.seen").fetchall() == [("lin",)]
+"""
 METADATA = f"Metadata-Version: 2.1\nName: crm-{NAME}\nVersion: 0.1.0\n"
 ENTRY_POINT = f"[crm.services]\n{NAME} = {NAME}.service:SERVICE\n"
 
@@ -23,8 +34,9 @@ ENTRY_POINT = f"[crm.services]\n{NAME} = {NAME}.service:SERVICE\n"
 class Copy:
     """A copy of the repository in which our packages are found before the installed ones."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, postgres_url: str) -> None:
         self.root = root
+        self.postgres_url = postgres_url
         self.installed = root / "installed"
 
     def run(self, *command: str | Path) -> str:
@@ -35,6 +47,7 @@ class Copy:
             "MYPYPATH": os.pathsep.join(map(str, sources[2:])),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "POSTGRES_URL": self.postgres_url,
         }
         done = subprocess.run(
             command,
@@ -72,9 +85,9 @@ def before() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """The copy with the skeleton in it and everything generated."""
-    copy = Copy(tmp_path_factory.mktemp("copy"))
+def copy(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Copy:
+    """The copy with the skeleton in it and everything generated. Its tests use the PostgreSQL of this run."""
+    copy = Copy(tmp_path_factory.mktemp("copy"), postgres_url)
     for name in COPIED:
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, copy.root / name)
@@ -121,16 +134,25 @@ def test_the_skeleton_keeps_style_types_and_boundaries(copy: Copy) -> None:
 
 
 def test_the_skeleton_passes_its_own_tests_and_those_of_all_services(copy: Copy) -> None:
-    own = [f"services/{NAME}/tests/test_{each}.py" for each in (NAME, "views", "publishing")]
     of_all = [
         "tests/contract/test_events.py::test_every_version_of_every_event_has_its_golden_file",
         f"tests/contract/test_events.py::test_views_digest_every_event_that_they_take[{NAME}s]",
         "tests/contract/test_documents.py",
+        "tests/architecture/test_services.py",
         "tests/architecture/test_manifests.py::test_nothing_is_missing",
         "tests/architecture/test_manifests.py::test_compose_runs_the_same_roles_and_tells_them_the_same",
     ]
     said = copy.run(
-        sys.executable, "-m", "pytest", "-q", "-k", "not parser", "-p", "no:cacheprovider", *own, *of_all
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-k",
+        "not parser",
+        "-p",
+        "no:cacheprovider",
+        f"services/{NAME}",
+        *of_all,
     )
     assert " passed" in said
     assert "skipped" not in said
@@ -162,3 +184,19 @@ def test_the_recipes_show_code_that_is_in_the_skeleton(copy: Copy) -> None:
     there = {line.strip() for path in files for line in path.read_text().splitlines()}
     assert len(shown) > 20
     assert shown - there - {""} == set()
+
+
+def test_a_table_of_its_own_is_added_as_the_recipe_says(copy: Copy) -> None:
+    """The fixture of the skeleton's tests makes its tables, and its role may write to them."""
+    recipe = (ROOT / "CONTRIBUTING.md").read_text().split("## Add a table")[1].split("\n## ")[0]
+    [block] = re.findall(r"```\n(.*?)```", recipe, re.DOTALL)
+    connections = copy.root / f"services/{NAME}/src/{NAME}/connections.py"
+    before = connections.read_text()
+    [made] = re.findall(r"def tables_in\(.*?\n\n\n", before, re.DOTALL)
+    after = before.replace(made, textwrap.dedent(block) + "\n\n")
+    imported = "from chassis.write.store import EventStore, tables"
+    connections.write_text(after.replace(imported, f"{imported}, writer_role"))
+    test = copy.root / f"services/{NAME}/tests/test_table.py"
+    test.write_text(TABLE_TEST)
+    said = copy.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test)
+    assert "1 passed" in said

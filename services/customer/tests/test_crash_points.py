@@ -11,10 +11,10 @@ from chassis.write.handling import CommandHandler
 from customer.application import CustomerService
 from customer.catalogue import catalogue
 from customer.claims import Claims
+from customer.connections import reaching
 from customer.domain.commands import Details, Reference, RegisterCustomer
 from customer.domain.customer import customer_decider
 from customer.identities import customer_of_party
-from customer.policies import _reaching
 from customer.policies.when_customer_erased_then_destroy_keys import EVENT, DestroyKeys
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed
 from customer.settings import CustomerSettings
@@ -101,10 +101,10 @@ async def test_a_move_that_is_cut_off_is_finished_by_the_same_command(store, key
 async def test_an_event_whose_policy_is_cut_off_has_one_effect(store, key_ring, point):
     dying = Process(store, key_ring, point)
     with pytest.raises(CutOff):
-        await _reaching(dying.policy, dying.reached)(described(key_ring))
+        await reaching(dying.policy, dying.reached)(described(key_ring))
     for _ in range(2):
         other = Process(store, key_ring)
-        await _reaching(other.policy, other.reached)(described(key_ring))
+        await reaching(other.policy, other.reached)(described(key_ring))
     assert await names(store) == ["customer-registered", "reference-linked"]
 
 

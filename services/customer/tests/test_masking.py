@@ -1,17 +1,15 @@
 """What is shown of a personal value."""
 
 import pytest
-from customer.masking import (
+from chassis.privacy.masking import (
     HIDDEN,
-    masked_account,
-    masked_address,
     masked_birthday,
-    masked_company,
     masked_email,
     masked_identity_number,
     masked_name,
     masked_phone,
 )
+from customer.masking import masked_account, masked_address, masked_company
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -23,10 +23,12 @@ from chassis.connections.settings import Settings, from_environment
 from chassis.messaging.asyncapi import Taken
 from chassis.process.roles import Role
 from chassis.process.roles import main as run_process
+from chassis.reactions.policies import DeclaredPolicy
 from chassis.read.projecting import View
 from chassis.relay import Words
 from chassis.web import Dependencies, Routes
 from chassis.web.consistency import Heads
+from chassis.write.catalogue import Catalogue
 from chassis.write.events import Event
 
 GROUP: Final = "crm.services"
@@ -51,7 +53,7 @@ Hide = Callable[[int, dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A context: its event store, the function that makes its public events, and their topic.
+    """A context: its event store, the stored names of its events, what makes them public, and their topic.
 
     `hides`: by stored name, what is not shown of events that were stored before it was known to be personal.
     """
@@ -59,13 +61,19 @@ class Context:
     name: str
     schema: str
     words: Words
-    stored_names: Mapping[str, type[Event]]
+    catalogue: Callable[[], Catalogue]
     hides: Mapping[str, Hide] = field(default_factory=dict)
 
     @property
     def topic(self) -> Topic:
         """The topic of its events."""
         return EVENTS[self.name]
+
+    @property
+    def stored_names(self) -> dict[str, type[Event]]:
+        """The current class of each stored name."""
+        catalogue = self.catalogue()
+        return {name: catalogue.class_of(name) for name in catalogue.names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +84,8 @@ class Service(Generic[S]):
     `router(application, dependencies)`: its HTTP routes; `permissions`: the roles that may call each.
     `routes(settings, heads)`: the routes with their connections; `heads` give the last positions of the stores
     of other contexts, for requests that wait for a view.
-    `readers`: its consumers that are no views, by name, with the topics that they read: its policies, and
-    roles of its own. `own_roles`: the needs of the roles that the chassis does not have. `taken`: topics of
+    `views`, `policies`: those that its roles of these names run. `readers`: the topics that each role of its own
+    reads. `own_roles`: the needs of the roles that the chassis does not have. `taken`: topics of
     other systems' records that it takes, with their schemas.
     """
 
@@ -90,6 +98,7 @@ class Service(Generic[S]):
     router: Callable[[Any, Dependencies], APIRouter]
     permissions: Mapping[str, frozenset[str]]
     views: tuple[View, ...] = ()
+    policies: tuple[DeclaredPolicy[Any], ...] = ()
     readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own_roles: Mapping[str, frozenset[Need]] = field(default_factory=dict)
     taken: tuple[Taken, ...] = ()
@@ -103,7 +112,8 @@ class Service(Generic[S]):
     def groups(self) -> tuple[ConsumerGroup, ...]:
         """Its consumer groups. That of a view has the view's first number, under which its dead letters are kept."""
         views = [ConsumerGroup(f"{self.name}.{view.name}.v1", view.sources) for view in self.views]
-        return (*views, *(ConsumerGroup(f"{self.name}.{name}", of) for name, of in self.readers.items()))
+        readers = {**{policy.name: policy.sources for policy in self.policies}, **self.readers}
+        return (*views, *(ConsumerGroup(f"{self.name}.{name}", of) for name, of in readers.items()))
 
     def needs(self, role: str) -> frozenset[Need]:
         """The servers and files of a role; it is given no others."""

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp
 from customer import permissions
 from customer.api import create_router
 from customer.catalogue import CONTEXT, SCHEMA
-from customer.connections import TABLES, both_sides
-from customer.policies import policies
+from customer.connections import TABLES, both_sides, write_side
+from customer.policies import POLICIES
 from customer.publishing import published
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
@@ -76,5 +76,5 @@ def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:
             commands_kept_days=settings.commands_kept_days,
         ),
         "views": lambda: ViewsRole(SERVICE_NAME, VIEWS, settings),
-        "policies": lambda: PoliciesRole(SERVICE_NAME, partial(policies, settings), settings),
+        "policies": lambda: PoliciesRole(SERVICE_NAME, POLICIES, partial(write_side, settings), settings),
     }

@@ -9,6 +9,8 @@ from customer.domain.events import STORED_NAMES, registered_v1_to_v2
 
 CONTEXT: Final = "customer"
 SCHEMA: Final = "store_customer"
+INGEST: Final = "ingest"
+"""The context whose sealed values this one opens beside its own."""
 
 
 def catalogue() -> Catalogue:

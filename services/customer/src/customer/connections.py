@@ -1,15 +1,18 @@
 """Opens the connections of customer to the servers in the settings: store, keys, views."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
+from chassis.messaging.delivered import Delivered
 from chassis.opening import opened_store, opened_views
 from chassis.privacy.keys import KeyRing
+from chassis.reactions.policies import React
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo
 from chassis.write.handling import CommandHandler
@@ -30,12 +33,28 @@ TABLES: Final = (tables(SCHEMA),)
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """The write side: store, keys and the handler of commands."""
+    """The write side: store, keys and the handler of commands, with the settings and the clock of the process."""
 
     store: EventStore
     ring: KeyRing
     handler: Handler
     ids: ExternalIds
+    settings: CustomerSettings
+    clock: Clock
+
+    def today(self) -> date:
+        """The bank's date now."""
+        return self.settings.today(self.clock)
+
+
+def reaching(react: React, reached: Callable[[str], None]) -> React:
+    """As `react`, with a named point after it: its effect is stored, its checkpoint is not."""
+
+    async def reacting(event: Delivered) -> None:
+        await react(event)
+        reached("after-reaction")
+
+    return reacting
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +78,7 @@ async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[
     """Opens the store with its keys; raises SchemaBehind where it was not migrated yet."""
     async with opened_store(settings, SCHEMA, TABLES, clock) as (store, ring):
         handler = CommandHandler(customer_decider, store, catalogue(), ring, reached=settings.reached)
-        yield Write(store, ring, handler, await outside_ids(settings, ring))
+        yield Write(store, ring, handler, await outside_ids(settings, ring), settings, clock)
 
 
 @asynccontextmanager

@@ -8,9 +8,9 @@ from contracts.topics import COREBANK_POSTINGS
 
 from sync_ingest.api import create_router
 from sync_ingest.bootstrap import roles, routes
-from sync_ingest.domain.events import HIDES, STORED_NAMES
+from sync_ingest.domain.events import HIDES
 from sync_ingest.domain.records import canonical_schema
-from sync_ingest.ledger import SCHEMA, STORE
+from sync_ingest.ledger import CATALOGUE, SCHEMA, STORE
 from sync_ingest.listening import EXAMPLE, HEADERS_SCHEMA
 from sync_ingest.opening import TABLES
 from sync_ingest.permissions import ROLES
@@ -21,7 +21,7 @@ SERVICE: Final = Service(
     name="sync-ingest",
     settings=SyncIngestSettings,
     tables=TABLES,
-    context=Context(STORE, SCHEMA, published, STORED_NAMES, HIDES),
+    context=Context(STORE, SCHEMA, published, lambda: CATALOGUE, HIDES),
     roles=roles,
     routes=lambda settings, _: routes(settings),
     router=create_router,

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Generic, Literal, TypeVar
 from uuid import UUID, uuid5
 
 import structlog
@@ -59,6 +59,36 @@ _log = structlog.get_logger(__name__)
 
 
 Starts = Literal["beginning", "now"]
+React = Callable[[Delivered], Awaitable[None]]
+Prepare = Callable[[Sequence[Delivered]], Awaitable[None]]
+W = TypeVar("W")
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What a policy does with an event, and what it may read in bulk before (see `Policy`)."""
+
+    react: React
+    prepare: Prepare | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredPolicy(Generic[W]):
+    """A policy as its service declares it: all of `Policy` but its reaction, which needs the connections `W`.
+
+    The consumer groups of a service and what its role `policies` runs follow from the same declarations.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    events: frozenset[str]
+    starts: Starts
+    reaction: Callable[[W], Reaction]
+
+    def over(self, connections: W) -> "Policy":
+        """The policy that reacts over these connections."""
+        reaction = self.reaction(connections)
+        return Policy(self.name, self.sources, self.events, reaction.react, self.starts, reaction.prepare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +106,9 @@ class Policy:
     name: str
     sources: tuple[str, ...]
     events: frozenset[str]
-    react: Callable[[Delivered], Awaitable[None]]
+    react: React
     starts: Starts
-    prepare: Callable[[Sequence[Delivered]], Awaitable[None]] | None = None
+    prepare: Prepare | None = None
 
 
 def command_of(event: Delivered, policy: str, subject: UUID, clock: Clock) -> CommandContext:
@@ -217,22 +247,24 @@ async def reached(broker: Broker, topics: Sequence[str]) -> dict[Partition, tupl
     return found
 
 
-class PoliciesRole:
+class PoliciesRole(Generic[W]):
     """The role `<service>-policies`, with connections of its own.
 
-    `policies` opens the application services they call.
+    `opened` opens what the reactions of the policies need.
     """
 
     def __init__(
         self,
         service: str,
-        policies: Callable[[Clock], AbstractAsyncContextManager[Sequence[Policy]]],
+        policies: Sequence[DeclaredPolicy[W]],
+        opened: Callable[[Clock], AbstractAsyncContextManager[W]],
         settings: Settings,
         clock: Clock | None = None,
     ) -> None:
         self.name = f"{service}-policies"
         self._service = service
         self._policies = policies
+        self._opened = opened
         self._settings = settings
         self._clock = clock or SystemClock()
         self._runner: PolicyRunner | None = None
@@ -242,14 +274,14 @@ class PoliciesRole:
         settings = self._settings
         await ensure_topics(settings.kafka_url, TOPICS)
         async with AsyncExitStack() as stack:
-            policies = await stack.enter_async_context(self._policies(self._clock))
+            connections = await stack.enter_async_context(self._opened(self._clock))
             mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
             stack.push_async_callback(mongo.close)
             publisher = KafkaPublisher(settings.kafka_url, client_id=self.name)
             stack.push_async_callback(publisher.close)
             self._runner = PolicyRunner(
                 self.name,
-                policies,
+                [policy.over(connections) for policy in self._policies],
                 service=self._service,
                 mongo=mongo,
                 broker=Kafka(settings.kafka_url),

@@ -13,8 +13,11 @@ from uuid import UUID
 
 from chassis.messaging.delivered import Delivered
 from chassis.privacy.keys import KeyRing
+from chassis.reactions.policies import DeclaredPolicy, Reaction
+from contracts.topics import CUSTOMER_EVENTS
 
-NAME: Final = "when_customer_erased_then_destroy_keys"
+from customer.connections import Write, reaching
+
 EVENT: Final = "customer.erased"
 
 
@@ -40,3 +43,17 @@ class DestroyKeys:
         self.reached("keys-destroyed")
         erased = self.ring.erased({other for others in accounts.values() for other in others})
         self.ring.erase([account for account, others in accounts.items() if others <= erased])
+
+
+def _reaction(write: Write) -> Reaction:
+    reached = write.settings.reached
+    return Reaction(reaching(DestroyKeys(write.ring, reached), reached))
+
+
+POLICY: Final = DeclaredPolicy(
+    name="when_customer_erased_then_destroy_keys",
+    sources=(CUSTOMER_EVENTS.name,),
+    events=frozenset({EVENT}),
+    starts="beginning",
+    reaction=_reaction,
+)

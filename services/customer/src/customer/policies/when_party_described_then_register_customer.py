@@ -18,21 +18,23 @@ from uuid import UUID
 from chassis.clock import Clock
 from chassis.messaging.delivered import Delivered
 from chassis.privacy.keys import ERASED, DataKey, KeyRing, Origin, opening
-from chassis.reactions.policies import command_of
+from chassis.reactions.policies import DeclaredPolicy, Reaction, command_of
 from chassis.write.deciding import AlreadyRecorded, CommandKeyReused
 from chassis.write.handling import CommandHandler
 from chassis.write.secret_checks import SecretDiffers
 from chassis.write.store import EventStore
 from contracts.identity import EXTERNAL_IDS, ExternalIds, PartyId
+from contracts.topics import INGEST_EVENTS
 from msgspec import structs
 
+from customer.catalogue import INGEST
 from customer.claims import CLAIMS_MAX, Claims, number_claim
+from customer.connections import Write, reaching
 from customer.domain.commands import AdoptDescription, CustomerCommand, Details, Reference
 from customer.domain.events import CustomerEvent
 from customer.domain.state import Customer
 from customer.identities import customer_of_party
 from customer.normalising import normalised_or_kept
-from customer.opening import INGEST
 
 NAME: Final = "when_party_described_then_register_customer"
 EVENT: Final = "party.described"
@@ -155,3 +157,25 @@ def _kind(data: dict[str, Any]) -> Any:
     if data["kind"] not in {"person", "company"}:
         raise ValueError(f"a party is a person or a company, not {data['kind']!r}")
     return data["kind"]
+
+
+def _reaction(write: Write) -> Reaction:
+    register = RegisterDescribed(
+        write.handler,
+        write.store,
+        write.ring,
+        write.clock,
+        write.ids,
+        write.today,
+        write.settings.claims_max,
+    )
+    return Reaction(reaching(register, write.settings.reached), register.prepare)
+
+
+POLICY: Final = DeclaredPolicy(
+    name=NAME,
+    sources=(INGEST_EVENTS.name,),
+    events=frozenset({EVENT}),
+    starts="beginning",
+    reaction=_reaction,
+)

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from chassis.privacy.keys import KeyRing
 from chassis.read.documents import Document
+from chassis.read.showing import keys_of
 
 from customer.holdings import parties_on
-from customer.opening import keys_of
 from customer.queries.collections import Collections
 from customer.queries.presenting import customer_shown, uuid_of
 

@@ -8,9 +8,9 @@ from uuid import UUID
 from chassis.connections.coalescing import Coalesced
 from chassis.privacy.keys import KeyRing
 from chassis.read.documents import Document
+from chassis.read.showing import keys_of
 
 from customer.holdings import held, others, parties_on, standing
-from customer.opening import keys_of
 from customer.panorama.accounts import loans_of
 from customer.panorama.composing import panorama
 from customer.panorama.schema import HeldLoan, Panorama

@@ -8,8 +8,8 @@ from uuid import UUID
 from chassis.privacy.keys import KeyRing
 from chassis.read.documents import Document
 from chassis.read.mongo import exact_sum
+from chassis.read.showing import keys_of
 
-from customer.opening import keys_of
 from customer.panorama.rules import SPENDING_KINDS, keeps
 from customer.queries.collections import Collections
 from customer.queries.presenting import movement_shown

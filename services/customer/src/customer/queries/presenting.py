@@ -7,22 +7,23 @@ from typing import Any, Final
 from uuid import UUID
 
 from chassis.privacy.keys import ERASED, Origin
-from chassis.read.documents import Document
-from chassis.write.events import event_id
-
-from customer.holdings import owners, parties_on
-from customer.masking import (
-    masked_account,
-    masked_address,
+from chassis.privacy.masking import (
+    Mask,
     masked_birthday,
-    masked_company,
     masked_email,
     masked_identity_number,
     masked_name,
     masked_phone,
     masked_text,
 )
-from customer.opening import CUSTOMER, INGEST, Keys, Mask
+from chassis.read.documents import Document
+from chassis.read.showing import Keys
+from chassis.write.events import event_id
+
+from customer.catalogue import CONTEXT as CUSTOMER
+from customer.catalogue import INGEST
+from customer.holdings import owners, parties_on
+from customer.masking import masked_account, masked_address, masked_company
 
 IDS_CACHED_MAX: Final = 65_536
 

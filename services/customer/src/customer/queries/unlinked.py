@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from chassis.privacy.keys import KeyRing
 from chassis.read.documents import Document
+from chassis.read.showing import keys_of
 
-from customer.opening import keys_of
 from customer.queries.collections import Collections
 from customer.queries.pipelines import CONCATENATED, lookup, standing_expression
 from customer.queries.presenting import account_known, opened_account, uuid_of

@@ -1,22 +1,24 @@
-"""Opens sealed values of documents for a response and masks them at once."""
+"""Opens sealed values of documents for a response and masks them at once.
+
+    keys = await keys_of(ring, subjects)
+    keys.masked(document["note"], masked_text, context=CONTEXT, subject=subject, field="note")
+
+A value whose key was destroyed is shown as `***`.
+"""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
 from chassis.clock import SystemClock
 from chassis.privacy.aging import AgedCache
 from chassis.privacy.keys import KEYS_CACHED_SECONDS, DataKey, KeyRing, Origin, open_value
+from chassis.privacy.masking import Mask
 from chassis.read.documents import open_sealed
-
-Mask = Callable[[str | None], str | None]
 
 MASKED_CACHED_MAX: Final = 65_536
 """Masked values are cached by key and place, no longer than keys are. A value without a key is not looked up."""
-
-INGEST: Final = "ingest"
-CUSTOMER: Final = "customer"
 
 
 _masked: Final[AgedCache[tuple[int, Mask, str, str, int, str, str], str]] = AgedCache(
