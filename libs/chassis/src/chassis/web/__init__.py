@@ -4,7 +4,7 @@ from chassis.web.app import create_app
 from chassis.web.callers import Asking, Permitted, caller
 from chassis.web.commands import Commanding, command_context, idempotency_key
 from chassis.web.conditional import Expected, entity_tag, expected_version, unchanged
-from chassis.web.consistency import WaitFor, consistency_token, reading_own_write
+from chassis.web.consistency import ReadingOwnWrite, WaitFor, consistency_token
 from chassis.web.dependencies import Dependencies, dependencies
 from chassis.web.openapi import DescribedRouter
 from chassis.web.paging import LIMIT_MAX, CursorInvalid, Page, Paging, cursor, cursor_values, paging
@@ -26,6 +26,7 @@ __all__ = [
     "PortTaken",
     "Problem",
     "ReadinessCheck",
+    "ReadingOwnWrite",
     "Routes",
     "WaitFor",
     "caller",
@@ -41,7 +42,6 @@ __all__ = [
     "idempotency_key",
     "listening_socket",
     "paging",
-    "reading_own_write",
     "refusals",
     "serve",
     "unchanged",

@@ -1,6 +1,6 @@
 """The FastAPI application of every service."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import psycopg
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import Match
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
@@ -20,6 +20,7 @@ from chassis.connections.transient import Transient
 from chassis.observability import metrics
 from chassis.privacy.tokens import Verifier, verifier_of
 from chassis.web.callers import Permitted
+from chassis.web.described import dependants_of, routes_of
 from chassis.web.edge import Edge
 from chassis.web.openapi import describe
 from chassis.web.pages import pages
@@ -133,7 +134,7 @@ def require_roles(router: APIRouter) -> None:
     """Raises RouteWithoutRoles where a route of `router` is in no table of roles, or where a table
     names a route that `router` does not have."""
     named: dict[Permitted, set[str]] = {}
-    for route in _routes(router):
+    for route in routes_of(router):
         place = getattr(route, "path", repr(route))
         tables = _tables(route.dependant) if isinstance(route, APIRoute) else set()
         if not tables:
@@ -150,18 +151,8 @@ def require_roles(router: APIRouter) -> None:
             raise RouteWithoutRoles(f"the table of permissions names no route: {', '.join(sorted(stale))}")
 
 
-def _routes(router: APIRouter) -> Iterator[BaseRoute]:
-    for route in router.routes:
-        inner = getattr(route, "original_router", None)
-        if isinstance(inner, APIRouter):
-            yield from _routes(inner)
-        else:
-            yield route
-
-
 def _tables(dependant: Dependant) -> set[Permitted]:
-    own = {dependant.call} if isinstance(dependant.call, Permitted) else set()
-    return own.union(*(_tables(inner) for inner in dependant.dependencies))
+    return {each.call for each in dependants_of(dependant) if isinstance(each.call, Permitted)}
 
 
 def _operations() -> APIRouter:

@@ -9,7 +9,7 @@ from contracts.topics import EVENTS
 from chassis.web.callers import Permitted
 from chassis.web.commands import command_context, idempotency_key
 from chassis.web.conditional import expected_version
-from chassis.web.consistency import NO_HEADS, Heads, WaitFor, reading_own_write
+from chassis.web.consistency import NO_HEADS, Heads, ReadingOwnWrite, WaitFor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +31,4 @@ def dependencies(
 ) -> Dependencies:
     """The dependencies of a service whose views can be waited for; `roles` says by the name of a route who
     may call it, `heads` where the stores end that this process can ask."""
-    return Dependencies(reading_own_write(wait_for, contexts, heads), Permitted(roles))
+    return Dependencies(ReadingOwnWrite(wait_for, contexts, heads), Permitted(roles))

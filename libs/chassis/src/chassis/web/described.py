@@ -1,13 +1,16 @@
-"""Refuses query parameters and media types that a route does not describe."""
+"""What a route takes, and the refusal of query parameters and media types that it does not describe."""
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.routing import BaseRoute
 
 from chassis.web.problems import MediaTypeUnsupported
 
@@ -59,6 +62,29 @@ class Described:
                 )
 
 
+def routes_of(router: APIRouter) -> Iterator[BaseRoute]:
+    """All routes of a router, those of the routers in it included."""
+    for route in router.routes:
+        inner = getattr(route, "original_router", None)
+        if isinstance(inner, APIRouter):
+            yield from routes_of(inner)
+        else:
+            yield route
+
+
+def dependants_of(dependant: Dependant) -> Iterator[Dependant]:
+    """A route's description in the framework, and those of everything that it depends on."""
+    yield dependant
+    for inner in dependant.dependencies:
+        yield from dependants_of(inner)
+
+
+def parameters_of(dependant: Dependant) -> list[Mapping[str, Any]]:
+    """The query parameters that dependencies read themselves, as OpenAPI describes them (`parameter`)."""
+    found = (getattr(each.call, "parameter", None) for each in dependants_of(dependant))
+    return [parameter for parameter in found if parameter is not None]
+
+
 def _names(dependant: Dependant) -> set[str]:
-    own = {field.alias for field in dependant.query_params}
-    return own.union(*(_names(inner) for inner in dependant.dependencies))
+    read = {field.alias for each in dependants_of(dependant) for field in each.query_params}
+    return read | {parameter["name"] for parameter in parameters_of(dependant)}

@@ -1,11 +1,14 @@
 """The OpenAPI document, which describes every response."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, params
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
+from chassis.web.described import parameters_of, routes_of
 from chassis.web.examples import add_examples
 from chassis.web.problems import MEDIA_TYPE, MediaTypeUnsupported, PreconditionMissing, Problem
 
@@ -63,10 +66,21 @@ def describe(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
                     tags=[router.tag for router in described],
                 )
             )
+            for router in routers:
+                _with_parameters(app.openapi_schema, router)
             add_examples(app.openapi_schema, by_name)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def _with_parameters(document: dict[str, Any], router: APIRouter) -> None:
+    """Adds the parameters that dependencies read themselves."""
+    for route in routes_of(router):
+        if isinstance(route, APIRoute) and (parameters := parameters_of(route.dependant)):
+            for method in route.methods or ():
+                operation = document["paths"][route.path_format][method.lower()]
+                operation.setdefault("parameters", []).extend(deepcopy(parameters))
 
 
 def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
