@@ -184,6 +184,26 @@ def test_a_loan_without_an_account_of_its_own_is_owed_as_granted_less_repaid():
     assert block["spending"]["amount_minor"] == 0
 
 
+def test_a_loan_that_moves_to_another_account_is_owed_once():
+    teller = Teller()
+    account, events = opened(teller, 1, "deposit")
+    other, more = opened(teller, 2, "deposit")
+    first = loan(teller, account, 1200)
+    moved = {"source": "core", "account_id": str(other), "sequences": [first.sequence]}
+    shown = seen(
+        [
+            *events,
+            *more,
+            first,
+            teller.tell(account, "account.records_moved", **moved),
+            loan(teller, other, 1200),
+        ]
+    )
+    [block] = shown["currencies"]
+    assert block["loans"]["amount_minor"] == 1200
+    assert [len(held["loans"]) for held in shown["accounts"]] == [0, 1]
+
+
 def test_a_loan_with_an_account_of_its_own_is_not_counted_twice():
     teller = Teller()
     account, events = opened(teller, 1, "loan")

@@ -101,6 +101,23 @@ def test_master_data_may_come_before_or_after_the_first_posting():
     assert account["account"] == {"t": "k1.a.2", "v": 3, "n": "account-opened"}
 
 
+def test_cards_and_standing_orders_that_move_away_are_no_longer_the_accounts():
+    teller = Teller()
+    card = teller.tell(ACCOUNT, "card.issued", source="core", card="k1.a.1", issued_on="2026-01-01")
+    order = teller.tell(
+        ACCOUNT, "standing_order.set", source="core", order="S1", amount_minor=5, currency="CNY"
+    )
+    kept = teller.tell(
+        ACCOUNT, "standing_order.set", source="core", order="S2", amount_minor=6, currency="CNY"
+    )
+    sequences = [card.sequence, order.sequence]
+    moved = teller.tell(
+        ACCOUNT, "account.records_moved", source="core", account_id=str(ACCOUNT), sequences=sequences
+    )
+    account = account_of([card, order, kept, moved])
+    assert (account["cards"], [one["order"] for one in account["orders"]]) == ([], ["S2"])
+
+
 def test_repeated_master_data_replaces_the_earlier():
     teller = Teller()
     holders = [

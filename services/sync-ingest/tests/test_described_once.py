@@ -1,6 +1,7 @@
 """A master record describes at most once, however often its intake is read, and whatever a crash left of it."""
 
 import io
+from datetime import date
 from itertools import count, pairwise
 
 import msgspec
@@ -8,8 +9,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sync_ingest.adapters.port import BATCH_RECORDS
-from sync_ingest.domain.events import HolderNamed, PartyDescribed
-from sync_ingest.domain.records import HolderRecord, PartyRecord
+from sync_ingest.domain.events import (
+    CardIssued,
+    HolderNamed,
+    LoanGranted,
+    PartyDescribed,
+    RecordsMoved,
+    StandingOrderSet,
+)
+from sync_ingest.domain.records import (
+    CardRecord,
+    HolderRecord,
+    LoanRecord,
+    PartyRecord,
+    StandingOrderRecord,
+)
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.runs.results import FeedContent
 
@@ -28,6 +42,26 @@ def party(phone, name="P1"):
 
 def holder(role, name="P1"):
     return HolderRecord(account="A1", party=name, role=role)
+
+
+def loan(account, name="L1"):
+    return LoanRecord(
+        loan=name,
+        account=account,
+        granted_on=date(2026, 1, 2),
+        amount_minor=1200,
+        currency="CNY",
+        duration_months=12,
+        payment_minor=100,
+    )
+
+
+def card(account, kind=None):
+    return CardRecord(card="6222021234567890", account=account, issued_on=date(2026, 1, 2), kind=kind)
+
+
+def order(account):
+    return StandingOrderRecord(order="S1", account=account, amount_minor=5, currency="CNY")
 
 
 def file_of(*records):
@@ -66,16 +100,38 @@ def described(ingest, source):
     """The values of each thing in the order in which they are described."""
     told = {}
     named = {ingest.ids.party(source, name): name for name in ("P1", "P2")}
-    streams = [*named, ingest.ids.account(source, "A1")]
-    keys = ingest.ledger._keys.keys_for(streams)
-    for stream in streams:
-        for recorded in CATALOGUE.open_all(ingest.ledger._recorder.read_stream(stream), keys):
-            match recorded.event:
-                case PartyDescribed(phone=phone):
-                    told.setdefault(("phone", named[stream]), []).append(phone)
-                case HolderNamed(party_id=party_id, role=role):
-                    told.setdefault(("role", named[party_id]), []).append(role)
+    accounts = {ingest.ids.account(source, name): name for name in ("A1", "A2")}
+    for recorded in recorded_of(ingest, [*named, *accounts]):
+        match recorded.event:
+            case PartyDescribed(phone=phone):
+                told.setdefault(("phone", named[recorded.stream_id]), []).append(phone)
+            case HolderNamed(party_id=party_id, role=role):
+                told.setdefault(("role", named[party_id]), []).append(role)
+            case LoanGranted(loan=name):
+                told.setdefault(("loan", name), []).append(accounts[recorded.stream_id])
     return told
+
+
+def recorded_of(ingest, streams):
+    """The events of these streams in the order in which they were stored."""
+    keys = ingest.ledger._keys.keys_for(streams)
+    read = [CATALOGUE.open_all(ingest.ledger._recorder.read_stream(stream), keys) for stream in streams]
+    return sorted((one for of_stream in read for one in of_stream), key=lambda one: one.position)
+
+
+def standing(ingest, source, *names):
+    """What a reader that follows each account by itself holds for these accounts: loans, cards and orders."""
+    found = {}
+    for name in names:
+        held = {}
+        for recorded in recorded_of(ingest, [ingest.ids.account(source, name)]):
+            match recorded.event:
+                case LoanGranted(loan=thing) | CardIssued(card=thing) | StandingOrderSet(order=thing):
+                    held[recorded.version] = thing
+                case RecordsMoved(sequences=sequences):
+                    held = {at: thing for at, thing in held.items() if at not in sequences}
+        found[name] = set(held.values())
+    return found
 
 
 def phones(ingest, source):
@@ -139,6 +195,26 @@ def test_what_a_crash_left_does_not_count_when_another_intake_takes_its_identity
     assert described(ingest, source) == {("phone", "P1"): [X]}
     ingest.close_window(source)
     assert described(ingest, source) == {("phone", "P1"): [X], ("role", "P2"): ["owner"]}
+
+
+@pytest.mark.parametrize("thing", [loan, card, order])
+def test_what_a_source_names_under_another_account_is_no_longer_the_first_ones(ingest, source, thing):
+    run(ingest, source, file_of(thing("A1")))
+    run(ingest, source, file_of(thing("A2")))
+    assert {name: len(held) for name, held in standing(ingest, source, "A1", "A2").items()} == {
+        "A1": 0,
+        "A2": 1,
+    }
+    run(ingest, source, file_of(thing("A1"), thing("A3"), thing("A2"), thing("A1")))
+    counted = {name: len(held) for name, held in standing(ingest, source, "A1", "A2", "A3").items()}
+    assert counted == {"A1": 1, "A2": 0, "A3": 0}
+
+
+def test_every_description_of_a_card_goes_with_it(ingest, source):
+    run(ingest, source, file_of(card("A1"), card("A1", "gold")))
+    run(ingest, source, file_of(card("A1", "platinum")), file_of(card("A2", "platinum")))
+    held = standing(ingest, source, "A1", "A2")
+    assert (held["A1"], len(held["A2"])) == (set(), 1)
 
 
 LAST = msgspec.json.encode(party(X)) + b"\n"
@@ -238,6 +314,7 @@ class Model:
 values = st.one_of(
     st.tuples(st.tuples(st.just("phone"), st.sampled_from(["P1", "P2"])), st.sampled_from([X, Y])),
     st.tuples(st.tuples(st.just("role"), st.sampled_from(["P1", "P2"])), st.sampled_from(["owner", "joint"])),
+    st.tuples(st.tuples(st.just("loan"), st.sampled_from(["L1", "L2"])), st.sampled_from(["A1", "A2"])),
 )
 points = st.none() | st.sampled_from(POINTS)
 FILES = {}
@@ -245,7 +322,12 @@ FILES = {}
 
 def record_of(subject, value):
     kind, name = subject
-    return party(value, name) if kind == "phone" else holder(value, name)
+    return {"phone": party, "role": holder, "loan": loan}[kind](value, name)
+
+
+def loans_by_account(model):
+    last = {name: told[-1] for (kind, name), told in model.described.items() if kind == "loan"}
+    return {account: {name for name, of in last.items() if of == account} for account in ("A1", "A2")}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -281,7 +363,9 @@ def test_descriptions_are_the_changes_of_value_in_order(ingest, source, data):
                 model.close(point)
                 crash(ingest, point, lambda: ingest.close_window(source))
         assert described(ingest, source) == model.described
+        assert standing(ingest, source, "A1", "A2") == loans_by_account(model)
     model.close(None)
     ingest.close_window(source)
     assert described(ingest, source) == model.described
+    assert standing(ingest, source, "A1", "A2") == loans_by_account(model)
     assert all(one != two for told in model.described.values() for one, two in pairwise(told))

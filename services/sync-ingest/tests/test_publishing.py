@@ -29,6 +29,7 @@ from sync_ingest.domain.events import (
     QuarantinedRecordReleased,
     QuarantinedRecordShown,
     ReconciliationCertified,
+    RecordsMoved,
     RepairProposed,
     SourceScheduled,
 )
@@ -88,6 +89,7 @@ def one_of_each():
         yield described(ExternalIds(bytes(32)), "s", record)
     yield HolderNamed(source="s", party_id=ID, role="signatory", held_from=DAY)
     yield HolderRemoved(source="s", party_id=ID, role="joint", held_from=None, held_until=DAY)
+    yield RecordsMoved(source="s", account_id=ID, sequences=(1, 2))
     for reverses in (None, Reversed(ID, "card", DAY)):
         yield booked("s", POSTING, identity=ID, digest="d", intake=ID, line=3, reverses=reverses)
     yield PostingUndone(source="s", posting_id=ID, undone_by=ID)

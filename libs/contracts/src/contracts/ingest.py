@@ -126,6 +126,18 @@ class StandingOrderSet(IngestEvent):
     counterparty_account: str | None = None
 
 
+class AccountRecordsMoved(IngestEvent):
+    """Cards, loans or standing orders are no longer this account's: the source names them under `account_id` now.
+
+    `sequences` are those of the events of this account that told of them.
+    """
+
+    TYPE = "account.records_moved"
+
+    account_id: UUID
+    sequences: tuple[int, ...]
+
+
 class PostingBooked(IngestEvent):
     """Money moved on the account."""
 
@@ -280,6 +292,7 @@ EVENTS: tuple[type[IngestEvent], ...] = (
     CardIssued,
     LoanGranted,
     StandingOrderSet,
+    AccountRecordsMoved,
     PostingBooked,
     PostingReversed,
     PartyDescribed,

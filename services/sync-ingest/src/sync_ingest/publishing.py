@@ -73,6 +73,7 @@ _WORDS: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] 
     "card-issued": (public.CardIssued, _same),
     "loan-granted": (public.LoanGranted, _same),
     "standing-order-set": (public.StandingOrderSet, _same),
+    "records-moved": (public.AccountRecordsMoved, _same),
     "posting-undone": None,
     "posting-booked": (public.PostingBooked, _posting),
     "posting-reversed": (public.PostingReversed, _posting),

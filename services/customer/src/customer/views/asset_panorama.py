@@ -314,6 +314,12 @@ def _ordered(document: Document, event: Delivered) -> None:
     document["orders"] = _replaced(document["orders"], order, "order")
 
 
+def _moved_away(document: Document, event: Delivered) -> None:
+    gone = set(event.data["sequences"])
+    for members in ("cards", "loans", "orders"):
+        document[members] = [one for one in document[members] if one["sequence"] not in gone]
+
+
 def _replaced(members: list[Document], new: Document, by: str) -> list[Document]:
     kept = [one for one in members if one[by] != new[by]]
     if len(kept) >= MEMBERS_MAX:
@@ -331,12 +337,13 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], None]]] = {
     "card.issued": _carded,
     "loan.granted": _granted,
     "standing_order.set": _ordered,
+    "account.records_moved": _moved_away,
 }
 
 
 VIEW: Final = View(
     name="asset_panorama",
-    version=3,
+    version=4,
     sources=(topics.INGEST_EVENTS.name,),
     events=_POSTINGS | frozenset(_CHANGES) | {"party.described", "feed.certified"},
     collections=(

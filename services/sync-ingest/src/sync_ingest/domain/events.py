@@ -107,6 +107,17 @@ class StandingOrderSet(Event, frozen=True):
     counterparty_account: Identifying
 
 
+class RecordsMoved(Event, frozen=True):
+    """What the events of these sequences say of a card, a loan or a standing order holds of `account_id` now.
+
+    The source names another account for it.
+    """
+
+    source: str
+    account_id: UUID
+    sequences: tuple[int, ...]
+
+
 class PostingBooked(Event, frozen=True, gc=False):
     """Money moved on the account; `posting_id` is the identity that makes it happen once."""
 
@@ -305,6 +316,7 @@ IngestEvent = (
     | CardIssued
     | LoanGranted
     | StandingOrderSet
+    | RecordsMoved
     | PostingBooked
     | PostingReversed
     | PostingUndone
@@ -330,6 +342,7 @@ STORED_NAMES: dict[str, type[Event]] = {
     "card-issued": CardIssued,
     "loan-granted": LoanGranted,
     "standing-order-set": StandingOrderSet,
+    "records-moved": RecordsMoved,
     "posting-booked": PostingBooked,
     "posting-reversed": PostingReversed,
     "posting-undone": PostingUndone,

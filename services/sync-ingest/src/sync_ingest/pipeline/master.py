@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
 from sync_ingest.adapters.port import Item
 from sync_ingest.domain.booking import MasterEvent, days_of, described, stream_of, subject_of
 from sync_ingest.domain.descriptions import NOT_DESCRIBED, Described, Description
-from sync_ingest.domain.events import AccountClosed, AccountOpened, AccountSeen
+from sync_ingest.domain.events import AccountClosed, AccountOpened, AccountSeen, RecordsMoved
 from sync_ingest.domain.holders import changed_rights, holders_of, written
 from sync_ingest.domain.identities import content_digest, described_id, seen_id
 from sync_ingest.domain.records import (
@@ -15,12 +16,15 @@ from sync_ingest.domain.records import (
     LAST_DAY,
     AccountClosedRecord,
     AccountRecord,
+    CardRecord,
     ControlRecord,
     HolderRecord,
     HoldersRecord,
+    LoanRecord,
     MasterRecord,
     PartyRecord,
     Posting,
+    StandingOrderRecord,
     Unreadable,
     same_content,
     unseen,
@@ -29,6 +33,39 @@ from sync_ingest.domain.repeats import ClosedEarly, FeedPlace, LastPlaces, Older
 from sync_ingest.pipeline.ports import AppendConflict, Entry
 from sync_ingest.pipeline.refusing import DAYS, hidden, refused, unfit
 from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
+
+REVISIONS_MOVED_MAX: Final = 1_000
+"""Descriptions of one thing that are looked at when another account is named for it: as many as a reader keeps of an account."""
+
+
+class _Wanted(NamedTuple):
+    """An event that describes a thing, for the `revision`-th time."""
+
+    item: Item
+    record: MasterRecord
+    stream: UUID
+    event: MasterEvent
+    subject: UUID
+    revision: int
+
+    @property
+    def identity(self) -> UUID:
+        return described_id(self.subject, self.revision)
+
+    @property
+    def before(self) -> list[UUID]:
+        """The descriptions before this one, the last one first, of a thing that may be another account's now."""
+        if not isinstance(self.record, (CardRecord, LoanRecord, StandingOrderRecord)):
+            return []
+        revisions = range(self.revision - 1, max(0, self.revision - 1 - REVISIONS_MOVED_MAX), -1)
+        return [described_id(self.subject, revision) for revision in revisions]
+
+
+class _At(NamedTuple):
+    """Where an event is stored."""
+
+    stream: UUID
+    version: int
 
 
 class MasterData:
@@ -208,17 +245,33 @@ class MasterData:
             after, events = self._changes(record, before, keys.get(stream, b""))
             for event in events:
                 revision += 1
-                identity = described_id(subject, revision)
-                wanted.append((item, record, stream, event, identity))
+                wanted.append(_Wanted(item, record, stream, event, subject, revision))
             if after != before:
                 revisions[subject] = Description(revision, after)
-        known = self._run.ledger.known([identity for *_, identity in wanted])
-        heads = self._run.heads_of([stream for _, _, stream, _, _ in wanted])
+        known = self._run.ledger.known([each.identity for each in wanted])
+        places = self._places([before for each in wanted for before in each.before])
+        heads = self._run.heads_of(
+            [*(each.stream for each in wanted), *(at.stream for at in places.values())]
+        )
         entries = []
-        for item, record, stream, event, identity in wanted:
+        for each in wanted:
+            item, record, stream, event, identity = (
+                each.item,
+                each.record,
+                each.stream,
+                each.event,
+                each.identity,
+            )
             if identity in known:
                 continue
             intake, effective_at = self._run.intakes[item.file].intake, self._since(record)
+            left = [places[before] for before in each.before if before in places]
+            if left and left[0].stream != stream:
+                account = left[0].stream
+                heads[account] += 1
+                sequences = tuple(sorted(at.version for at in left if at.stream == account))
+                moved = RecordsMoved(source=self._run.source, account_id=stream, sequences=sequences)
+                entries.append(Entry(account, heads[account], moved, None, effective_at, intake, item.trace))
             head = heads[stream]
             if head == 0 and not isinstance(record, (AccountRecord, PartyRecord)):
                 head += 1
@@ -226,8 +279,14 @@ class MasterData:
                 entries.append(Entry(stream, head, seen, seen_id(stream), effective_at, intake, item.trace))
             head += 1
             heads[stream] = head
+            places[identity] = _At(stream, head)
             entries.append(Entry(stream, head, event, identity, effective_at, intake, item.trace))
         return entries, revisions
+
+    def _places(self, identities: Sequence[UUID]) -> dict[UUID, _At]:
+        """Where those of the events are that are stored."""
+        found = self._run.ledger.stored_under(list(dict.fromkeys(identities))) if identities else {}
+        return {identity: _At(one.stream_id, one.version) for identity, one in found.items()}
 
     def _changes(
         self, record: MasterRecord, before: str, digest_key: bytes
