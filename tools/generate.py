@@ -22,11 +22,14 @@ NAMES = {
     "api": "Answers HTTP; stateless, so scaled by load.",
     "relay": "Publishes stored events; of two pods one publishes and one stands by, as the lease says.",
     "views": "Projects events; as many pods as serve, never more than partitions (6).",
+    "timers": "Gives commands that are due; of two pods one works and one stands by, as the lease says.",
     "policies": "Reacts to events of other contexts, once each; never more pods than partitions (6).",
 }
 LARGE = {"requests": "{cpu: 500m, memory: 384Mi}", "limits": '{cpu: "2", memory: 768Mi}'}
 SMALL = {"requests": "{cpu: 250m, memory: 256Mi}", "limits": '{cpu: "1", memory: 512Mi}'}
-NOT_LARGE = frozenset({"api", "relay", "policies"})
+NOT_LARGE = frozenset({"api", "relay", "policies", "timers"})
+WITH_A_LEASE = frozenset({"relay", "timers"})
+"""One pod works and one stands by."""
 
 SECRETS: dict[Need, tuple[str, str]] = {
     "postgres": ("POSTGRES_URL", "crm-{context}-postgres"),
@@ -86,7 +89,7 @@ def deployment(service: Service[Any], role: str) -> str:
         "- name: scratch\n  emptyDir: {sizeLimit: 64Mi}",
     ]
     group = "        fsGroup: 10001\n" if mounted else ""
-    replicas = "  replicas: 2\n" if role == "relay" else ""
+    replicas = "  replicas: 2\n" if role in WITH_A_LEASE else ""
     size = SMALL if role in NOT_LARGE else LARGE
     parts = [
         f"""# {HEAD}
@@ -178,7 +181,7 @@ spec:
     ]
     if role == "api":
         parts += [_http(name, selected), _scaled_by_load(name)]
-    elif role != "relay":
+    elif role not in WITH_A_LEASE:
         parts.append(_scaled_by_lag(name, service.name, role))
     return "---\n".join(parts)
 

@@ -41,6 +41,7 @@ NEEDS: Final[dict[str, frozenset[Need]]] = {
     "relay": frozenset({"postgres", "kafka"}),
     "views": frozenset({"mongo", "kafka"}),
     "policies": frozenset({"postgres", "keys", "mongo", "kafka"}),
+    "timers": frozenset({"postgres", "keys"}),
 }
 """The needs of the roles that the chassis has; the API of a service with views reads MongoDB too."""
 

@@ -223,6 +223,20 @@ class CustomerErased(CustomerContextEvent):
     accounts: tuple[HeldAccount, ...]
 
 
+class BusinessDayOpened(CustomerContextEvent):
+    """A business date of the bank has begun; once for each date, in order. Subject = the bank's days, no customer.
+
+    Every calendar date is one. `kind` says whether it is worked; where the public holidays of its year were not
+    `announced` yet, only its weekends were known.
+    """
+
+    TYPE = "business_day.opened"
+
+    on: date
+    kind: Literal["working-day", "make-up-working-day", "weekend", "public-holiday"]
+    announced: bool
+
+
 EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerRegistered,
     CustomerReferenceLinked,
@@ -240,4 +254,5 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerContradictionResolved,
     CustomerIdentityNumberShared,
     CustomerErased,
+    BusinessDayOpened,
 )

@@ -10,6 +10,7 @@ from chassis.process.roles import Role, WebRole
 from chassis.reactions.policies import PoliciesRole
 from chassis.read.viewing import ViewsRole
 from chassis.relay import RelayRole
+from chassis.timers import TimersRole
 from chassis.web import ReadinessCheck, Routes, checking_readiness, create_app, dependencies
 from chassis.web.consistency import Heads
 from starlette.types import ASGIApp
@@ -21,6 +22,7 @@ from customer.connections import TABLES, both_sides, write_side
 from customer.policies import POLICIES
 from customer.publishing import published
 from customer.settings import CustomerSettings
+from customer.timers import timers
 from customer.views import VIEWS
 from customer.watching import measuring
 
@@ -76,5 +78,6 @@ def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:
             commands_kept_days=settings.commands_kept_days,
         ),
         "views": lambda: ViewsRole(SERVICE_NAME, VIEWS, settings),
+        "timers": lambda: TimersRole(SERVICE_NAME, CONTEXT, SCHEMA, partial(timers, settings), settings),
         "policies": lambda: PoliciesRole(SERVICE_NAME, POLICIES, partial(write_side, settings), settings),
     }

@@ -43,6 +43,7 @@ _WORDS: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "contradiction-resolved": public.CustomerContradictionResolved,
     "identity-number-shared": public.CustomerIdentityNumberShared,
     "customer-erased": public.CustomerErased,
+    "business-day-opened": public.BusinessDayOpened,
 }
 _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {
     ("customer-registered", 1): registered_v1_to_v2,

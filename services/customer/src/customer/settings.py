@@ -1,12 +1,9 @@
 """Settings of customer: the bank's own choices beside what every process has."""
 
 from collections.abc import Callable
-from datetime import date
 from typing import Literal, Self
-from zoneinfo import ZoneInfo
 
-from chassis.clock import Clock
-from chassis.connections.settings import Settings
+from chassis.calendar.settings import CalendarSettings
 from chassis.process.crashing import crash_at
 from pydantic import Field, model_validator
 
@@ -17,15 +14,12 @@ from customer.retention import RETENTION_YEARS
 CrashPoint = Literal["before-append", "after-append", "keys-destroyed", "after-reaction"]
 
 
-class CustomerSettings(Settings):
-    """`bank_time_zone`: the time zone of the bank's days.
-
-    `claims_max`: how often one number can be claimed by one customer after the other.
+class CustomerSettings(CalendarSettings):
+    """`claims_max`: how often one number can be claimed by one customer after the other.
     `retention_years`: how long after the end of the relation no customer is erased.
     `stale_after_minutes`: after this long without a feed, the figures of a source are stale.
     """
 
-    bank_time_zone: str = "Asia/Shanghai"
     claims_max: int = Field(default=CLAIMS_MAX, ge=1, le=1_000)
     retention_years: int = Field(default=RETENTION_YEARS, ge=0, le=100)
     stale_after_minutes: int = Field(default=STALE_AFTER_SECONDS // 60, ge=1, le=31 * 24 * 60)
@@ -43,7 +37,3 @@ class CustomerSettings(Settings):
         if not self.development and self.retention_years < RETENTION_YEARS:
             raise ValueError(f"CRM_RETENTION_YEARS: the law says {RETENTION_YEARS}; less is for development")
         return self
-
-    def today(self, clock: Clock) -> date:
-        """The bank day."""
-        return clock.now().astimezone(ZoneInfo(self.bank_time_zone)).date()

@@ -4,7 +4,7 @@ from datetime import date, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from chassis.connections.settings import Settings
+from chassis.calendar.settings import CalendarSettings
 from pydantic import Field, field_validator
 
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
@@ -28,7 +28,7 @@ CrashPoint = Literal[
 """`after-certificate`, `after-dismissal` and `after-acknowledgement` lie before the end of their transaction."""
 
 
-class SyncIngestSettings(Settings):
+class SyncIngestSettings(CalendarSettings):
     """A posting is booked from `booked_from` to `booked_days_ahead_max` days after the bank's business date.
 
     `printed_tolerance_minor` is of one running balance, `printed_drift_minor_max` of all of an account added up.
@@ -37,7 +37,6 @@ class SyncIngestSettings(Settings):
     feed process's name that outlives it.
     """
 
-    bank_time_zone: str = "Asia/Shanghai"
     printed_tolerance_minor: int = Field(default=TOLERANCE_MINOR, ge=0)
     printed_drift_minor_max: int = Field(default=DRIFT_MINOR_MAX, ge=0)
     file_every_minutes: int = Field(default=24 * 60, ge=1, le=366 * 24 * 60)

@@ -68,6 +68,24 @@ LEASE_HELD: Final = Gauge(
 LEASES_LOST: Final = Counter(
     "crm_leases_lost", "Times that this process lost a lease that it held", ["name"], registry=REGISTRY
 )
+TIMERS_GIVEN: Final = Counter(
+    "crm_timers_given",
+    "Commands that timers gave, by outcome: done, refused or failed",
+    ["timer", "outcome"],
+    registry=REGISTRY,
+)
+TIMERS_LATE_SECONDS: Final = Gauge(
+    "crm_timers_late_seconds",
+    "How long the timer that was due first has been due",
+    ["context"],
+    registry=REGISTRY,
+)
+CALENDAR_DAYS_KNOWN: Final = Gauge(
+    "crm_calendar_days_known",
+    "Days from today whose public holidays are announced",
+    ["context"],
+    registry=REGISTRY,
+)
 ROLE_RESTARTS: Final = Counter(
     "crm_role_restarts", "Restarts of a role after it lost a server", ["role"], registry=REGISTRY
 )
@@ -97,6 +115,8 @@ _GAUGES: Final = {
     "crm_parked_subjects": PARKED_SUBJECTS,
     "crm_unpublishable_subjects": UNPUBLISHABLE,
     "crm_lease_held": LEASE_HELD,
+    "crm_timers_late_seconds": TIMERS_LATE_SECONDS,
+    "crm_calendar_days_known": CALENDAR_DAYS_KNOWN,
     "crm_role_ready": ROLE_READY,
 }
 

@@ -69,6 +69,29 @@ create table if not exists {schema}.unpublishable (
     held_at timestamptz not null default clock_timestamp()
 );
 
+create table if not exists {schema}.timers (
+    subject uuid not null,
+    name text not null,
+    slot text not null,
+    cause uuid not null,
+    position bigint not null,
+    due_at timestamptz not null,
+    run_at timestamptz,
+    data text not null,
+    tries integer not null default 0,
+    outcome text,
+    settled_at timestamptz,
+    generation text not null,
+    primary key (subject, name, slot)
+);
+create index if not exists timers_due on {schema}.timers (run_at, subject, name, slot) where run_at is not null;
+create table if not exists {schema}.timer_folds (
+    one boolean primary key default true check (one),
+    generation text not null,
+    position bigint not null,
+    complete boolean not null
+);
+
 create or replace function {schema}.refuse_change() returns trigger language plpgsql as $body$
 begin
     raise exception '% of %: events are never changed or removed', tg_op, tg_table_name
@@ -202,8 +225,8 @@ revoke all on all functions in schema {schema} from public, {role};
 grant usage on schema {schema} to {role};
 grant select on {schema}.events, {schema}.commands to {role};
 grant select, insert on {schema}.secret_checks to {role};
-grant select, insert, update, delete on {schema}.snapshots, {schema}.unpublishable to {role};
-grant select, insert, update on {schema}.leases, {schema}.fences, {schema}.relay to {role};
+grant select, insert, update, delete on {schema}.snapshots, {schema}.unpublishable, {schema}.timers to {role};
+grant select, insert, update on {schema}.leases, {schema}.fences, {schema}.relay, {schema}.timer_folds to {role};
 grant execute on function {schema}.append_events, {schema}.append_items, {schema}.prune_commands to {role};
 """
 
@@ -211,6 +234,7 @@ grant execute on function {schema}.append_events, {schema}.append_items, {schema
 _READING: Final = """
 grant usage on schema {schema} to {reader};
 grant select on {schema}.events, {schema}.commands, {schema}.relay, {schema}.leases, {schema}.unpublishable to {reader};
+grant select on {schema}.timers, {schema}.timer_folds to {reader};
 """
 
 
@@ -238,7 +262,7 @@ def lock_key(schema: str) -> int:
 
 
 def tables(schema: str) -> Tables:
-    """The tables of one store, with those of its relay, for `migrate`."""
+    """The tables of one store, with those of its relay and its timers, for `migrate`."""
     return Tables(
         module=checked(schema),
         schema=schema,

@@ -1,0 +1,65 @@
+"""The bank's calendar from the settings."""
+
+from datetime import date, time
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Final, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, Field, model_validator
+
+from chassis.calendar.calendar import MIDNIGHT, Calendar, Span
+from chassis.calendar.days import public_holidays, read_days
+from chassis.clock import Clock
+from chassis.connections.settings import Settings
+
+WORKING_HOURS: Final = "09:00-12:00,13:30-17:30"
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("no time zone has this name") from error
+    return name
+
+
+def _hours(text: str) -> str:
+    for part in text.split(","):
+        Span.of(part)
+    return text
+
+
+class CalendarSettings(Settings):
+    """`bank_time_zone`: the time zone of the bank's days.
+
+    `calendar_file`: the bank's own holidays and working days, over the public ones (`chassis.calendar.days`).
+    `cut_off`: from this time on the next business date runs; at midnight a business date is the calendar date.
+    `working_hours`: the parts of a working day that are worked. `timers_per_second_max`: so many commands of timers are
+    given in a second.
+    """
+
+    bank_time_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
+    calendar_file: Path | None = None
+    cut_off: time = MIDNIGHT
+    working_hours: Annotated[str, AfterValidator(_hours)] = WORKING_HOURS
+    timers_per_second_max: float = Field(default=200.0, ge=1.0, le=10_000.0)
+
+    @cached_property
+    def calendar(self) -> Calendar:
+        """The calendar, read once."""
+        days = public_holidays()
+        if self.calendar_file is not None:
+            days = read_days(self.calendar_file, days)
+        hours = tuple([Span.of(part) for part in self.working_hours.split(",")])
+        return Calendar(ZoneInfo(self.bank_time_zone), days, hours, self.cut_off)
+
+    @model_validator(mode="after")
+    def _with_a_calendar(self) -> Self:
+        """Reads the calendar, so that no process starts with one that is wrong."""
+        _ = self.calendar
+        return self
+
+    def today(self, clock: Clock) -> date:
+        """The bank day by the calendar's date; `calendar.business_date` has the cut-off in it."""
+        return clock.now().astimezone(self.calendar.zone).date()

@@ -1,0 +1,31 @@
+"""Durable timers: "at this time give this command", set and withdrawn by events, given once."""
+
+from chassis.timers.declaring import (
+    Change,
+    Due,
+    SetTimer,
+    Setting,
+    Timer,
+    WithdrawTimer,
+    generation_of,
+    given_by,
+)
+from chassis.timers.loop import TimerLoop
+from chassis.timers.role import Timers, TimersRole
+from chassis.timers.table import PostgresTimers, TimerTable
+
+__all__ = [
+    "Change",
+    "Due",
+    "PostgresTimers",
+    "SetTimer",
+    "Setting",
+    "Timer",
+    "TimerLoop",
+    "TimerTable",
+    "Timers",
+    "TimersRole",
+    "WithdrawTimer",
+    "generation_of",
+    "given_by",
+]
