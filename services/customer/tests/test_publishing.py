@@ -1,11 +1,12 @@
 """What others learn of a customer, old versions included, with every personal value still sealed."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from uuid import UUID, uuid5
 
 import pytest
 from chassis.privacy.keys import DataKey, is_token
+from chassis.timers.business_days import STORED_BUSINESS_DAYS, BusinessDayOpened
 from chassis.write.catalogue import NewEvent
 from chassis.write.events import Metadata, StoredEvent
 from chassis.write.operations import OperatorActed
@@ -63,6 +64,7 @@ EVENTS = [
     ContradictionResolved(source="core", party_id=SUBJECT, field="phone", accepted=True),
     IdentityNumberShared(source="core", party_id=SUBJECT, customer_id=SUBJECT),
     CustomerErased(parties=(SUBJECT,), accounts=(HeldAccount(SUBJECT, (KEY.id,)),)),
+    BusinessDayOpened(on=date(2026, 11, 26), kind="working-day", announced=True),
 ]
 
 
@@ -88,7 +90,7 @@ def test_the_number_of_the_source_and_declared_assets_are_not_published():
 
 
 def test_every_stored_name_has_a_public_event_or_none_on_purpose():
-    assert set(STORED_NAMES) == STORED_NAMES_TOLD
+    assert set(STORED_NAMES | STORED_BUSINESS_DAYS) == STORED_NAMES_TOLD
 
 
 def test_a_registration_of_version_1_is_read_and_published_as_one_of_version_2():
