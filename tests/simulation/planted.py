@@ -23,6 +23,7 @@ from chassis.read.projecting import Projector
 from chassis.read.rebuilding import rebuild
 from chassis.read.viewing import ViewRunner
 from chassis.relay.loop import Counted, Relay, _Batch
+from chassis.timers import TimerLoop
 from chassis.write.handling import CommandHandler
 from chassis.write.store.appender import Appender
 from typing_extensions import override
@@ -411,3 +412,29 @@ comparing_with_what_was_replaced = changed_function(
     rebuild, "if shown is not None and shown.number == before.number:", "if True:"
 )
 """Takes for a difference what a generation lacks that nobody keeps any more."""
+
+
+SettlesFirst = changed(
+    TimerLoop,
+    "_give_due",
+    "giving = [",
+    "early = [Given(due, DONE) for due in first.values() if due.subject in ready]\n"
+    "    await self._table.settle(epoch, now, early)\n    giving = [",
+)
+"""Takes a timer for done before its command is given."""
+
+GivesOnAnyVersion = changed(TimerLoop, "_give", "context, version)", "context, None)")
+"""Gives a command whatever was stored on its subject since the fold."""
+
+GivesBeforeItFolds = changed(
+    TimerLoop, "_give_due", "if ends.get(subject, (0, 0))[1] <= self._folded.position", "if True"
+)
+"""Gives a command on the last version of its subject, though it has not folded up to there."""
+
+TakesNoAnswerForDone = changed(
+    TimerLoop,
+    "_give",
+    "if is_transient(error):\n            raise\n",
+    "if is_transient(error):\n            return self._settled(due, DONE)\n",
+)
+"""Takes a command for given whose store did not answer."""

@@ -24,6 +24,7 @@ from tests.simulation import (
     test_delivery,
     test_log,
     test_two_contexts,
+    timing,
 )
 from tests.simulation.kernel import simulated
 from tests.simulation.scenario import Broken
@@ -72,14 +73,20 @@ async def derived_view(seed: int) -> list[Broken]:
     return derived.check(await derived.lived(seed))
 
 
+async def timers(seed: int) -> list[Broken]:
+    """Timers that are set, moved and withdrawn while two processes give what is due."""
+    return timing.check(await timing.lived(seed))
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (54, log),
+    "log": (49, log),
     "commands": (30, commanded),
     "delivery": (5, delivery),
     "both_contexts": (2, both_contexts),
     "policies": (4, policies),
     "rebuilds": (1, rebuilding),
     "derived": (4, derived_view),
+    "timers": (5, timers),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 

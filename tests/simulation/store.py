@@ -47,6 +47,11 @@ class Answers:
         heads = {stream: self._log.head(stream) for stream in streams}
         return {stream: head for stream, head in heads.items() if head}
 
+    def stream_ends(self, streams: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+        """The version and position of the last event of each stream that has one."""
+        rows = [row for row in self._log.rows if row.stream_id in streams]
+        return {row.stream_id: (row.version, position_of(row)) for row in rows}
+
     def known_identities(self, identities: Sequence[UUID]) -> set[UUID]:
         """Those that are taken."""
         return {row.identity for row in self._log.rows if row.identity is not None} & set(identities)
