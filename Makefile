@@ -9,7 +9,7 @@ PYTEST_ARGUMENTS ?=
 # `make chaos SCHEDULES="--first 7 --schedules 1000"` plays others than 100,000 fresh ones.
 SCHEDULES ?=
 
-.PHONY: help run up test chaos bench lint generate lock clean
+.PHONY: help run up test chaos bench lint format generate lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,11 @@ lint: ## Sets up and checks style, types and boundaries
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy $(foreach package,$(PACKAGES),-p $(package))
 	.venv/bin/lint-imports
+
+format: ## Sets up and brings the code into its style
+	@tools/setup dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
 
 generate: ## Sets up and makes the files that follow from the services and their events: manifests, boundaries, pages
 	@tools/setup dev

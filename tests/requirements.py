@@ -3,7 +3,8 @@
 `tests/requirements.toml` has a sentence for every number, and `missing` where its tests show only a part of it.
 `@pytest.mark.requirement("R013")` stands on each test that asserts what the number asks for. A run of all tests, none
 left out, writes their results into `docs/requirements.md`; it leaves the page alone where nothing but the day would
-change. `python -m tests.requirements` enters new markers and keeps the results of the last full run.
+change. `python -m tests.requirements` enters new markers and keeps the results of the last full run; with `--run` it also
+runs the tests that have no result yet.
 """
 
 import ast
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -71,13 +72,14 @@ def page(known: Mapping[str, Mapping[str, str]], tests: Marked, results: Results
         "# Requirements",
         "",
         "Generated from `tests/requirements.toml` and the tests' markers: `make test` without a selection writes it, and",
-        "`python -m tests.requirements` enters new markers. Do not edit.",
+        "`python -m tests.requirements --run` enters new markers and runs their tests. Do not edit.",
         "",
         "*shown*: tests assert all that the number asks of the back end. *in part*: they assert some of it, and what is",
         "missing is said. *open*: no test shows it. *failed*: a test of it failed in that run.",
         "*not run*: none of its tests was run yet, or all of them were left out for want of something.",
         "",
         f"The first full run with these results: {run}.",
+        "A test that was marked later has the result of its own run.",
         "",
         f"| of {len(known)} | {' | '.join(STATES)} |",
         "|---" * (1 + len(STATES)) + "|",
@@ -147,6 +149,56 @@ def _this_run() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d}, {'commit ' + commit if commit else 'no commit'}"
 
 
+def _test_of(nodeid: str) -> str:
+    """The test of a case, as `file::test`."""
+    file, *_, name = nodeid.partition("[")[0].split("::")
+    return f"{file}::{name}"
+
+
+def _results(outcomes_of_cases: Mapping[str, set[str]]) -> dict[str, str]:
+    """What became of each test, by what became of its cases."""
+    outcomes: dict[str, set[str]] = {}
+    for nodeid, of_case in outcomes_of_cases.items():
+        outcomes.setdefault(_test_of(nodeid), set()).update(of_case)
+    return {
+        test: next((outcome for outcome in WORST_FIRST if outcome in of_test), NOT_RUN)
+        for test, of_test in outcomes.items()
+    }
+
+
+def _folders() -> list[Path]:
+    return [ROOT / folder for folder in FOLDERS]
+
+
+class _Some:
+    """Runs the wanted tests alone, and keeps what became of them."""
+
+    def __init__(self, wanted: Collection[str]) -> None:
+        self.seen: dict[str, set[str]] = {}
+        self._wanted = wanted
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leaves the others out."""
+        items[:] = [item for item in items if _test_of(item.nodeid) in self._wanted]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keeps what became of a case."""
+        if report.when == "call" or report.outcome != "passed":
+            self.seen.setdefault(report.nodeid, set()).add(report.outcome)
+
+
+def _run_new() -> bool:
+    """Runs the marked tests without a result, and enters what became of them; whether that changed the page."""
+    known = written_results(PAGE.read_text(encoding="utf-8"))
+    tests = {test for of_number in marked().values() for test in of_number}
+    new = {test for test in tests if known.get(test, NOT_RUN) == NOT_RUN}
+    if not new:
+        return False
+    some = _Some(new)
+    pytest.main(["-q", *sorted({test.partition("::")[0] for test in new})], plugins=[some])
+    return _refresh(known | _results(some.seen), None)
+
+
 # the plugin
 
 _SEEN: Final = pytest.StashKey[dict[str, set[str]]]()
@@ -180,8 +232,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config, seen = session.config, session.config.stash[_SEEN]
     whole = (
         config.rootpath.resolve() == ROOT
-        and config.args_source is pytest.Config.ArgsSource.TESTPATHS
-        and config.getini("testpaths") == list(FOLDERS)
+        and {(config.invocation_params.dir / each).resolve() for each in config.args} == set(_folders())
         and not config.stash[_LEFT_OUT]
         and not config.option.ignore
         and not config.option.ignore_glob
@@ -191,19 +242,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     )
     if not whole:
         return
-    outcomes: dict[str, set[str]] = {}
-    for nodeid, of_case in seen.items():
-        file, *_, name = nodeid.partition("[")[0].split("::")
-        outcomes.setdefault(f"{file}::{name}", set()).update(of_case)
-    results = {
-        test: next((outcome for outcome in WORST_FIRST if outcome in of_test), NOT_RUN)
-        for test, of_test in outcomes.items()
-    }
     try:
-        _refresh(results, _this_run())
+        _refresh(_results(seen), _this_run())
     except OSError as error:
         config.get_terminal_writer().line(f"{PAGE} is not written: {error}", red=True)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{PAGE}: {'written' if _refresh(None, None) else 'unchanged'}\n")
+    changed = _refresh(None, None)
+    if sys.argv[1:] == ["--run"]:
+        changed |= _run_new()
+    sys.stdout.write(f"{PAGE}: {'written' if changed else 'unchanged'}\n")

@@ -33,12 +33,13 @@ COMMAND = re.compile(r"(make |python |pytest |crm |\.venv/|CRM_\w+=|tools/new)")
 SECONDS_MAX = 60
 
 RUN_HERE = {
-    "python -m tests.requirements",
+    "python -m tests.requirements --run",
     "python -m tests.simulation.run --kind KIND --first SEED --schedules 1",
 }
 RUN_ELSEWHERE = {
     "make test": "CI itself (.ci/run)",
     "make lint": "CI itself, as a part of make test",
+    "make format": "CI itself checks with make lint what it makes",
     "make generate": "tests/architecture/test_generated.py compares every file that it makes",
     "tools/new-service NAME": "tests/architecture/test_new_service.py, in a copy of the repository",
     "tools/new-service ticket": "tests/architecture/test_new_service.py, in a copy of the repository",

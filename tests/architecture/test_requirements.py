@@ -11,7 +11,7 @@ import pytest
 from tests import requirements
 
 COUNTS = {"R": 94, "D": 12, "M": 48}
-HOW = "python -m tests.requirements"
+HOW = "python -m tests.requirements --run"
 TRIED = """
 import pytest
 
@@ -155,3 +155,22 @@ def test_new_markers_are_entered_and_known_results_kept(repository: Path) -> Non
     assert requirements.names_agree(fresh, known, requirements.marked(repository))
     assert "- **M01** not run: Nobody shows it.\n  - `libs/test_some.py::test_left_out`: skipped" in fresh
     assert requirements.marked(repository).keys() - known == {"M99"}
+
+
+def test_a_test_that_was_marked_after_the_full_run_gets_a_result_by_itself(repository: Path) -> None:
+    page = repository / "docs" / "requirements.md"
+    tried(repository)
+    later = repository / "libs" / "test_later.py"
+    later.write_text(TRIED.replace('"R001"', '"M01"').replace("test_one", "test_later"))
+    assert tried(repository, "-m", "tests.requirements") == 0
+    assert "libs/test_later.py::test_another`: not run yet" in page.read_text()
+    assert tried(repository, "-m", "tests.requirements", "--run") == 0
+    after = page.read_text()
+    assert "not run yet" not in after
+    assert "  - `libs/test_later.py::test_another`: passed" in after
+    assert "  - `libs/test_some.py::test_one`: failed" in after
+
+
+def test_a_run_that_names_all_folders_is_a_full_one(repository: Path) -> None:
+    tried(repository, "-m", "pytest", "-q", "-p", "no:cacheprovider", *requirements.FOLDERS)
+    assert (repository / "docs" / "requirements.md").exists()

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from chassis.observability import telemetry
 from chassis.web import Permitted, create_app
-from chassis.web.app import UNAVAILABLE, RouteWithoutRoles
+from chassis.web.app import UNAVAILABLE, RouteHidden, RouteWithoutRoles
 from chassis.web.edge import BODY_BYTES_MAX, UNTRACED, Edge
 from chassis.web.problems import language
 from fastapi import APIRouter, Depends
@@ -72,6 +72,34 @@ def test_a_route_and_its_entry_in_the_table_of_permissions_are_served_together_o
 
     with pytest.raises(RouteWithoutRoles, match=reason):
         create_app("open", [router], settings)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "hidden"),
+    [("/boxes/{box}", "/boxes/open", True), ("/boxes/open", "/boxes/{box}", False)],
+)
+def test_a_route_that_an_earlier_one_hides_cannot_be_served(settings, first, second, hidden):
+    router = APIRouter(
+        dependencies=[Depends(Permitted({"one": {"keeper"}, "two": {"keeper"}, "three": {"keeper"}}))]
+    )
+
+    @router.get(first)
+    async def one() -> dict[str, str]:
+        return {}
+
+    @router.post(second)
+    async def two() -> dict[str, str]:
+        return {}
+
+    @router.get(second)
+    async def three() -> dict[str, str]:
+        return {}
+
+    if hidden:
+        with pytest.raises(RouteHidden, match=second):
+            create_app("boxes", [router], settings)
+    else:
+        create_app("boxes", [router], settings)
 
 
 async def test_a_decisive_header_that_comes_twice_is_refused(client):

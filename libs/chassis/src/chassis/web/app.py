@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
@@ -66,6 +66,10 @@ class RouteWithoutRoles(Exception):
     """A route that no table of roles names, or a table that names a route that does not exist."""
 
 
+class RouteHidden(Exception):
+    """A route that no request reaches, because an earlier one takes its paths: `/boxes/{id}` before `/boxes/open`."""
+
+
 def create_app(
     title: str,
     routers: Iterable[APIRouter],
@@ -105,6 +109,7 @@ def create_app(
     for router in taken:
         require_roles(router)
         app.include_router(router)
+    refuse_hidden(route for router in taken for route in routes_of(router))
     app.include_router(_operations())
     app.include_router(pages(title))
     app.add_exception_handler(Refusal, _refused)
@@ -149,6 +154,19 @@ def require_roles(router: APIRouter) -> None:
     for table, names in named.items():
         if stale := table.roles.keys() - names:
             raise RouteWithoutRoles(f"the table of permissions names no route: {', '.join(sorted(stale))}")
+
+
+def refuse_hidden(routes: Iterable[BaseRoute]) -> None:
+    """Raises RouteHidden where an earlier route takes the path and a method of a later one."""
+    before: list[APIRoute] = []
+    for route in routes:
+        if isinstance(route, APIRoute):
+            for earlier in before:
+                if (earlier.methods or set()) & (route.methods or set()) and earlier.path_regex.match(
+                    route.path
+                ):
+                    raise RouteHidden(f"{route.path} comes after {earlier.path}, which takes its requests")
+            before.append(route)
 
 
 def _tables(dependant: Dependant) -> set[Permitted]:
