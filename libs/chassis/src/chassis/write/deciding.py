@@ -7,7 +7,7 @@ next state and never refuses.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Final, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -112,6 +112,17 @@ class Decider(Generic[CommandT, StateT, EventT]):
         return current
 
 
+class Approved(msgspec.Struct, frozen=True):
+    """The approved proposal that a command carries out.
+
+    `append` is the approval, a `chassis.write.store.Append`: it is stored with the command's events, or neither is.
+    """
+
+    proposal_id: UUID
+    proposed_by: str
+    append: Any
+
+
 class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
     """The actor of a command, the time, the reason, and on whose behalf.
 
@@ -134,6 +145,7 @@ class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: UUID | None = None
     trace: dict[str, str] = {}
     client_address: str | None = None
+    approved: Approved | None = None
 
     @property
     def key(self) -> str:
@@ -160,6 +172,8 @@ class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
             causation_id=self.causation_id or self.command_id,
             trace=self.trace,
             client_address=self.client_address,
+            proposed_by=None if self.approved is None else self.approved.proposed_by,
+            proposal_id=None if self.approved is None else self.approved.proposal_id,
         )
 
 

@@ -36,7 +36,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The metadata of every stored event (R091): two times, the actor, the reason, and the cause.
 
     `effective_at` is business time, `recorded_at` the time of storing; both aware UTC. `trace` is a W3C
-    carrier.
+    carrier. `proposed_by` and `proposal_id`: the proposal that `actor` approved with this.
     """
 
     effective_at: datetime
@@ -51,6 +51,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     privilege: Literal["normal", "high"] = "normal"
     trace: dict[str, str] = {}
     client_address: str | None = None
+    proposed_by: str | None = None
+    proposal_id: UUID | None = None
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False):

@@ -33,6 +33,7 @@ from chassis.write.snapshots import Loaded, Snapshots
 from chassis.write.store import (
     Append,
     Appended,
+    AppendResult,
     Command,
     CommandSeen,
     EventStore,
@@ -46,6 +47,10 @@ CONFLICT_RETRIES_MAX: Final = 5
 LOADED_TOGETHER_MAX: Final = 200
 COMMAND_BYTES_MAX: Final = 256 * 1024
 """Half of the limit of an event: sealed values are larger than plain ones."""
+
+
+class ApprovalOvertaken(Exception):
+    """The proposal was decided by somebody else meanwhile. Neither the approval nor its effect was stored."""
 
 
 class CommandHandler(Generic[CommandT, StateT, EventT]):
@@ -170,7 +175,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
                 stream_id, loaded=loaded, events=events, context=context, key=key, command=remembered
             )
             self._reached("before-append")
-            result = await self._store.append_one(item)
+            result = await self._appended(item, context)
             if isinstance(result, Appended):
                 self._reached("after-append")
                 return self._done(stream_id, loaded, events, result)
@@ -180,6 +185,33 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             if isinstance(result, IdentityConflict):
                 raise AlreadyRecorded
         raise TooManyConflicts
+
+    async def drafted(
+        self, stream_id: UUID, command: CommandT, context: CommandContext, *, asked: Any = None
+    ) -> Append:
+        """What a command comes to on the current state, for whoever stores it together with another append.
+
+        Raises what `decide` refuses. `asked`: as for `handle`.
+        """
+        key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
+        self.forget(stream_id)
+        loaded = await self._loader.get(stream_id)
+        events = tuple(self._decider.decide(command, loaded.state))
+        said = fingerprint(stream_id, command if asked is None else asked, context, key)
+        remembered = Command(context.key, said)
+        return self._item(
+            stream_id, loaded=loaded, events=events, context=context, key=key, command=remembered
+        )
+
+    async def _appended(self, item: Append, context: CommandContext) -> AppendResult:
+        if context.approved is None:
+            return await self._store.append_one(item)
+        result, approval = await self._store.append_together([item, context.approved.append])
+        if not isinstance(result, Appended) or isinstance(approval, Appended):
+            return result
+        if isinstance(approval, CommandSeen):
+            raise CommandKeyReused
+        raise ApprovalOvertaken
 
     async def _first_key(
         self,

@@ -58,6 +58,10 @@ class EventStore:
         """As `append`, for one item."""
         return await self._appender.append(item)
 
+    async def append_together(self, items: Sequence[Append]) -> list[AppendResult]:
+        """Appends all items in one transaction; nothing is stored where one of the results is not `Appended`."""
+        return await self._in_reader(lambda recorder: recorder.append_together(items))
+
     async def append_bulk(self, events: Sequence[StoredEvent]) -> list[int]:
         """Appends all items in one transaction.
 

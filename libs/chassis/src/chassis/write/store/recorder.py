@@ -232,6 +232,18 @@ class Recorder:
             for item, result in zip(items, results, strict=True)
         ]
 
+    def append_together(self, items: Sequence[Append]) -> list[AppendResult]:
+        """Stores all items in one transaction, or none: none where one of the results is not `Appended`.
+
+        Streams, identities and command keys of one call are distinct.
+        """
+        results: list[AppendResult] = []
+        with self._translated(), self.connection().transaction() as transaction:
+            results = self.append_items(items)
+            if not all(isinstance(result, Appended) for result in results):
+                raise psycopg.Rollback(transaction)
+        return results
+
     @contextmanager
     def within(self, connection: Connection) -> Iterator[None]:
         """What is appended meanwhile is part of the transaction that `connection` has open: stored with it, or not.
