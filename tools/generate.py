@@ -10,6 +10,8 @@ from textwrap import indent
 from typing import Any
 
 from chassis.service import Need, Service, services
+from chassis.web import command_of, dependencies
+from fastapi.routing import APIRoute
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "deploy/k8s/base"
@@ -425,6 +427,48 @@ def groups() -> str:
     )
 
 
+def routes_page() -> str:
+    """The table of all routes: who may call each, and what is recorded of a command."""
+    parts = [
+        "# Routes\n",
+        "Generated from the routes and tables of permissions of the services (`make generate`). Do not edit.\n",
+        "A role that is not named may not call the route. `high` marks the events of a command as of high privilege. The"
+        "\nreason is in the body, or in the query where the body is no JSON; `from` says whether a command takes"
+        "\n`effective_at`, or a bank day as `effective_on`. A route of 202 proposes what another person approves.\n",
+    ]
+    for service in services():
+        parts.append(f"## {service.context.name}\n")
+        parts.append("| route | | name | roles | privilege | reason | from |\n|---|---|---|---|---|---|---|")
+        rows = [_row(service, route) for route in routes_of(service)]
+        parts.append("\n".join(sorted(rows)) + "\n")
+    return "\n".join(parts)
+
+
+def routes_of(service: Service[Any]) -> list[APIRoute]:
+    """The routes of a service; nothing is behind them."""
+    nothing: Any = None
+    router = service.router(nothing, dependencies(_never, service.permissions, high=service.high_privilege))
+    return [route for route in router.routes if isinstance(route, APIRoute)]
+
+
+async def _never(context: str, position: int, seconds_max: float) -> bool:
+    return False
+
+
+def _row(service: Service[Any], route: APIRoute) -> str:
+    name = route.name
+    roles = ", ".join(sorted(service.permissions[name]))
+    kind = command_of(route)
+    said = ["", "", ""]
+    if kind is not None:
+        privilege = "high" if name in service.high_privilege else "normal"
+        said = [privilege, "required" if kind.reason_required else "optional", kind.effective or ""]
+    if route.status_code == 202:
+        said[0] += ", proposes"
+    [method] = sorted(route.methods or ())
+    return f"| {route.path} | {method} | `{name}` | {roles} | {' | '.join(said)} |"
+
+
 def generated() -> dict[str, str]:
     """Every generated text by its path below the root."""
     return dict(
@@ -435,6 +479,7 @@ def generated() -> dict[str, str]:
             between("deploy/README.md", "roles", needs_of_roles()),
             (".importlinter", boundaries()),
             ("libs/contracts/src/contracts/groups.py", groups()),
+            ("docs/routes.md", routes_page()),
         ]
     )
 

@@ -74,8 +74,17 @@ async def test_values_of_an_erased_customer_are_shown_nowhere_and_all_invariants
         assert (refused.returncode, "compliance" in refused.stderr) == (2, True)
 
         async with world.running(*(make() for make in roles_of_all(world.settings).values())):
+            proposed = await asyncio.to_thread(crm, world, *ask, CRM_RETENTION_YEARS="0")
+            assert proposed.returncode == 0, proposed.stderr
+            said = json.loads(proposed.stdout)
+            approving = ("approve", said["proposal_id"], said["digest"], "--reason", "checked", "--json")
+            alone = await asyncio.to_thread(crm, world, *approving, CRM_RETENTION_YEARS="0")
+            assert (alone.returncode, "Another person" in alone.stderr) == (2, True), alone.stderr
+            token = development_token(world.settings, CLOCK.now(), subject="wu", roles=["compliance"])
             for _ in range(2):  # once more changes nothing
-                erased = await asyncio.to_thread(crm, world, *ask, CRM_RETENTION_YEARS="0")
+                erased = await asyncio.to_thread(
+                    crm, world, *approving, CRM_RETENTION_YEARS="0", CRM_TOKEN=token
+                )
                 assert erased.returncode == 0, erased.stderr
                 said = {"customer_id": str(customer), "version": 3, "keys_destroyed": True}
                 assert json.loads(erased.stdout) == said

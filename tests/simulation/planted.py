@@ -6,13 +6,20 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from textwrap import dedent
 from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
+from chassis.bulk import Bulk
+from chassis.bulk.deciding import BULK_RUN
+from chassis.bulk.deciding import decide as decide_bulk
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import Partition, PublishFailed, Record
+from chassis.proposals import FourEyes
+from chassis.proposals.deciding import PROPOSAL
+from chassis.proposals.deciding import decide as decide_proposal
 from chassis.reactions.policies import PolicyRunner, Reactor
 from chassis.read.arrivals import NOWHERE, Arrivals, further
 from chassis.read.checkpoints import Held, Parked, Position
@@ -438,3 +445,46 @@ TakesNoAnswerForDone = changed(
     "if is_transient(error):\n            return self._settled(due, DONE)\n",
 )
 """Takes a command for given whose store did not answer."""
+
+# many at once, four eyes
+
+DoesItemsAnew = changed(Bulk, "_item", "command_id=uuid5(run, str(item.subject)),", "command_id=uuid7(now),")
+"""Gives the command of an item another id each time."""
+
+ForgetsRefusals = changed(Bulk, "_item", "if await self._settle(context, item.subject, code):", "if True:")
+"""States a refusal that the store does not know."""
+
+StatesResultsTwice = changed(
+    Bulk,
+    "__init__",
+    "BULK_RUN, store",
+    "planted, store",
+    planted=replace(
+        BULK_RUN, decide=changed_function(decide_bulk, "first != run.next or", "first > run.next or")
+    ),
+)
+"""States the results of a chunk though another runner stated them."""
+
+ApprovesApart = changed(
+    CommandHandler,
+    "_appended",
+    "await self._store.append_together([item, context.approved.append])",
+    "[await self._store.append_one(one) for one in (item, context.approved.append)]",
+)
+"""Stores the effect first, and then its approval."""
+
+AcceptsTheProposer = changed(
+    FourEyes,
+    "__init__",
+    "PROPOSAL, store",
+    "planted, store",
+    planted=replace(
+        PROPOSAL,
+        decide=changed_function(
+            decide_proposal,
+            "require_second_person((made.proposed_by, made.on_behalf_of), (actor, on_behalf_of))\n            if digest",
+            "if digest",
+        ),
+    ),
+)
+"""Lets a person approve what it proposed."""

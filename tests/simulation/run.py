@@ -17,8 +17,10 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from tests.simulation import (
+    approvals,
     commands,
     derived,
+    many,
     reactions,
     rebuilds,
     test_delivery,
@@ -78,8 +80,18 @@ async def timers(seed: int) -> list[Broken]:
     return timing.check(await timing.lived(seed))
 
 
+async def many_at_once(seed: int) -> list[Broken]:
+    """Bulk runs by several runners."""
+    return many.check(await many.lived(seed))
+
+
+async def four_eyes(seed: int) -> list[Broken]:
+    """Proposals that several persons decide on."""
+    return approvals.check(await approvals.lived(seed))
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (49, log),
+    "log": (41, log),
     "commands": (30, commanded),
     "delivery": (5, delivery),
     "both_contexts": (2, both_contexts),
@@ -87,6 +99,8 @@ KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]
     "rebuilds": (1, rebuilding),
     "derived": (4, derived_view),
     "timers": (5, timers),
+    "many": (4, many_at_once),
+    "approvals": (4, four_eyes),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 

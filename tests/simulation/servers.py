@@ -73,6 +73,18 @@ class LogServer:
             self._may_abort()
             return [self._append_item(item, drawn) for item in items]
 
+    async def append_together(self, items: Sequence[Append]) -> list[AppendResult]:
+        """One transaction in which all items succeed, or nothing is stored."""
+        async with self._transaction():
+            drawn = self._draw(sum(len(item.events) for item in items))
+            await self.kernel.gate("log commit")
+            self._may_abort()
+            rows, commands = list(self.rows), dict(self.commands)
+            results = [self._append_item(item, drawn) for item in items]
+            if not all(isinstance(result, Appended) for result in results):
+                self.rows, self.commands = rows, commands
+            return results
+
     async def append_bulk(self, events: Sequence[StoredEvent]) -> list[int]:
         """All in one transaction, or VersionConflict, IdentityConflict, StoreUnavailable."""
         async with self._transaction():

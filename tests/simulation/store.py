@@ -89,6 +89,10 @@ class StoreClient(EventStore):
         return asyncio.ensure_future(self._log.append_items(items))
 
     @override
+    async def append_together(self, items: Sequence[Append]) -> list[AppendResult]:
+        return await self._log.append_together(items)
+
+    @override
     async def _in_reader(self, use: Callable[[Any], T]) -> T:
         try:
             return await self._log.kernel.call("log read", lambda: use(self._answers))

@@ -1,25 +1,23 @@
-"""`crm erase`: a customer's personal values are destroyed, after every retention period, by a person with a reason."""
+"""`crm erase`: proposes that a customer's personal values are destroyed, after every retention period."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 import typer
 from chassis.clock import Clock, SystemClock
 from chassis.connections.transient import TRANSIENT, why
 from chassis.privacy.tokens import Caller
+from chassis.proposals import ProposalShown
 from chassis.write.deciding import Refusal
 from customer.connections import both_sides
 from customer.permissions import ROLES
 from customer.settings import CustomerSettings
 
 from crm_cli.answers import Json, answer
-from crm_cli.exits import WRONG, failed
+from crm_cli.exits import failed
 from crm_cli.person import Reason, Token, caller_of, commanding
 from crm_cli.running import customer_settings
-
-KEYS_GONE_WITHIN_SECONDS: Final = 30.0
-LOOK_SECONDS: Final = 0.2
 
 
 def erase(
@@ -28,37 +26,29 @@ def erase(
     as_json: Json = False,
     token: Token = None,
 ) -> None:
-    """Destroys the keys of a customer's personal values, for good; 1 while its keys are still there."""
-    if not reason.strip():
-        failed("erase", "say why with --reason")
+    """Proposes to destroy the keys of a customer's personal values, for good; another person approves it."""
     settings = customer_settings()
     caller = caller_of(settings, token, ROLES["erase_customer"])
     try:
-        version, gone = asyncio.run(_erased(settings, customer, caller, reason, SystemClock()))
+        proposal = asyncio.run(_proposed(settings, customer, caller, reason, SystemClock()))
     except Refusal as refusal:
         failed("erase", f"{refusal.title}: {refusal}")
     except TRANSIENT as error:
         failed("erase", why(error))
-    values = {"customer_id": str(customer), "version": version, "keys_destroyed": gone}
-    text = "erased" if gone else "erased; its keys are destroyed once customer-policies runs"
+    values = {
+        "proposal_id": str(proposal.proposal_id),
+        "digest": proposal.digest,
+        "expires_at": proposal.expires_at.isoformat(),
+    }
+    text = f"proposed; another person runs: crm approve {proposal.proposal_id} {proposal.digest} --reason ..."
     answer(values, text, as_json=as_json)
-    if not gone:
-        raise typer.Exit(code=WRONG)
 
 
-async def _erased(
+async def _proposed(
     settings: CustomerSettings, customer: UUID, caller: Caller, reason: str, clock: Clock
-) -> tuple[int, bool]:
-    """The version of the customer after it, and whether its key is gone within the time."""
-    context = commanding(caller, clock.now(), reason)
-    async with both_sides(settings, clock) as (service, write, _):
-        outcome = await service.erase(customer, context)
-        until = clock.monotonic() + KEYS_GONE_WITHIN_SECONDS
-        while not await asyncio.to_thread(write.ring.erased, [customer]):
-            if clock.monotonic() >= until:
-                return outcome.version, False
-            await clock.sleep(LOOK_SECONDS)
-    return outcome.version, True
+) -> ProposalShown:
+    async with both_sides(settings, clock) as (service, _, _):
+        return await service.propose_erasure(customer, commanding(caller, clock.now(), reason))
 
 
 def register(app: typer.Typer) -> None:

@@ -15,6 +15,7 @@ import psycopg
 from chassis.connections.postgres import connect
 from chassis.connections.settings import Settings
 from chassis.privacy.keys import KEYS_ROLE
+from chassis.proposals import sealed_under
 from chassis.write.events import StoredEvent
 
 from crm_cli.contexts import Context
@@ -49,7 +50,7 @@ class SealedKeys:
         """Looks up the keys of the next events; raises psycopg.Error."""
         if self._connection is None:
             return
-        wanted = {(event.stream_id.int, key) for event in page for key in _TOKEN.findall(event.body)}
+        wanted = {(sealed_under(event).int, key) for event in page for key in set(_TOKEN.findall(event.body))}
         self._report.passed("I10", len(wanted))
         unknown = wanted - self._looked_up
         if not unknown:

@@ -282,6 +282,8 @@ async def test_the_document_calls_mandatory_exactly_what_is_refused_when_it_is_a
         "identity_number": "110101199001310026",
         "branch": "B1",
         "references": [],
+        "reason": "he opened an account",
+        "effective_at": "2026-01-05T09:30:00+08:00",
     }
     assert whole.keys() == schema["properties"].keys()
     refused = set()

@@ -289,15 +289,62 @@ async def test_only_compliance_may_erase_over_http_and_with_a_reason(
         assert (await api.post(path, json=nothing, headers=headers)).status_code == 422
     other = await api.post(path, json=WHY, headers=headers | {"If-Match": '"1"'})
     assert other.status_code == 412
-    done = await api.post(path, json=WHY, headers=headers)
-    assert (done.status_code, done.json()["version"]) == (200, 3), done.text
+    proposed = await api.post(path, json=WHY, headers=headers)
+    assert (proposed.status_code, proposed.json()["status"]) == (202, "waiting"), proposed.text
     again = await api.post(path, json=WHY, headers=headers)
-    assert (again.status_code, again.json()) == (200, done.json())
+    assert (again.status_code, again.json()) == (202, proposed.json())
     other = await api.post(path, json={"reason": "another one"}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    assert len(await store.read_stream(CUSTOMER)) == 2, "nothing is erased yet"
+
+    where, approval = proposed.headers["Location"], WHY | {"digest": proposed.json()["digest"]}
+    for subject, roles, status, code in (
+        ("CHEN ", ["compliance"], 403, "second-person-needed"),
+        ("wu", ["administrator"], 403, "forbidden"),
+    ):
+        token = development_token(settings, CLOCK.now(), subject=subject, roles=roles)
+        headers = key("a") | {"Authorization": f"Bearer {token}"}
+        refused = await api.post(f"{where}/approve", json=approval, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (status, code)
+    token = development_token(settings, CLOCK.now(), subject="wu", roles=["compliance"])
+    headers = key("a") | {"Authorization": f"Bearer {token}"}
+    other = await api.post(f"{where}/approve", json=approval | {"digest": "0" * 64}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (409, "digest-differs")
+    for _ in range(2):
+        done = await api.post(f"{where}/approve", json=approval, headers=headers)
+        assert (done.status_code, done.json()["version"]) == (200, 3), done.text
+    assert (await api.get(where, headers=headers)).json()["status"] == "approved"
     *_, last = await store.read_stream(CUSTOMER)
     metadata = catalogue().metadata_of(last)
-    assert (metadata.actor, metadata.reason, metadata.privilege) == ("chen", WHY["reason"], "high")
+    assert (metadata.actor, metadata.proposed_by) == ("wu", "chen")
+    assert (metadata.reason, metadata.privilege) == (WHY["reason"], "high")
+
+
+@pytest.mark.parametrize("step", ["withdraw", "reject"])
+async def test_a_withdrawn_or_rejected_erasure_erases_nothing(
+    api, register, store, key_ring, tmp_path, postgres_url, step
+):
+    await register(described(key_ring))
+    settings = Settings(postgres_url=postgres_url, environment="development", data=tmp_path)
+
+    def headers(subject, text):
+        token = development_token(settings, CLOCK.now(), subject=subject, roles=["compliance"])
+        return key(text) | {"If-Match": '"2"', "Authorization": f"Bearer {token}"}
+
+    proposed = await api.post(f"/customers/{CUSTOMER}/erase", json=WHY, headers=headers("chen", "e"))
+    where = proposed.headers["Location"]
+    by_whom = {"withdraw": "chen", "reject": "wu"}
+    [other] = {"chen", "wu"} - {by_whom[step]}
+    assert (await api.post(f"{where}/{step}", json=WHY, headers=headers(other, "x"))).status_code == 403
+    done = await api.post(f"{where}/{step}", json=WHY, headers=headers(by_whom[step], "d"))
+    assert (done.status_code, done.json()["status"]) == (
+        200,
+        {"withdraw": "withdrawn", "reject": "rejected"}[step],
+    )
+    approval = WHY | {"digest": proposed.json()["digest"]}
+    late = await api.post(f"{where}/approve", json=approval, headers=headers("wu", "a"))
+    assert (late.status_code, late.json()["code"]) == (409, "proposal-settled")
+    assert len(await store.read_stream(CUSTOMER)) == 2
 
 
 async def test_a_process_forgets_opened_values_within_its_limit(

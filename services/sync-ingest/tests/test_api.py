@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock, uuid7
+from chassis.web.commands import stated_in
 from chassis.write.deciding import CommandContext, CommandKeyReused, Refusal
 from chassis.write.store import Command
 from fastapi import FastAPI, Header, Request
@@ -43,7 +44,9 @@ class Open:
     async def commanding(
         key: Annotated[str, Header(alias="Idempotency-Key")],
         actor: Annotated[str, Header(alias="Actor")] = "teller-7",
+        request: Request = None,
     ) -> CommandContext:
+        stated = {} if request is None else await stated_in(request)
         now = SystemClock().now()
         return CommandContext(
             actor=actor,
@@ -52,6 +55,7 @@ class Open:
             post="teller",
             idempotency_key=key,
             client_address="10.0.0.7",
+            reason=stated.get("reason"),
         )
 
 

@@ -82,7 +82,8 @@ class Service(Generic[S]):
     """The parts of a service.
 
     `name`: of its processes and of its consumer groups; with `_` for `-` it is the name of its package.
-    `router(application, dependencies)`: its HTTP routes; `permissions`: the roles that may call each.
+    `router(application, dependencies)`: its HTTP routes; `permissions`: the roles that may call each;
+    `high_privilege`: those whose events are marked as such.
     `routes(settings, heads)`: the routes with their connections; `heads` give the last positions of the stores
     of other contexts, for requests that wait for a view.
     `views`, `policies`: those that its roles of these names run. `readers`: the topics that each role of its own
@@ -100,6 +101,7 @@ class Service(Generic[S]):
     permissions: Mapping[str, frozenset[str]]
     views: tuple[View, ...] = ()
     policies: tuple[DeclaredPolicy[Any], ...] = ()
+    high_privilege: frozenset[str] = frozenset()
     readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own_roles: Mapping[str, frozenset[Need]] = field(default_factory=dict)
     taken: tuple[Taken, ...] = ()

@@ -13,6 +13,7 @@ from chassis.privacy.tokens import development_token
 from chassis.web import (
     Asking,
     Commanding,
+    DatedBody,
     Expected,
     Page,
     Paging,
@@ -29,7 +30,7 @@ from chassis.web import (
 from chassis.write.deciding import Refusal, VersionMismatch
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Path as InPath
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 
 class BoxUnknown(Refusal):
@@ -39,11 +40,9 @@ class BoxUnknown(Refusal):
     title_zh = "没有该箱子"
 
 
-class NewBox(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewBox(DatedBody):
     label: str = Field(min_length=1, max_length=40)
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = Field(default={})
 
 
 class Box(BaseModel):
@@ -67,7 +66,7 @@ def boxes_router(views: "Views") -> APIRouter:
     boxes: dict[int, Box] = {number: Box(number=number, label=f"b{number}", version=1) for number in range(7)}
 
     @router.post("", status_code=201)
-    async def add(response: Response, context: Commanding, body: NewBox) -> dict[str, str | None]:
+    async def add(response: Response, context: Commanding, body: NewBox) -> dict[str, Any]:
         response.headers["Consistency-Token"] = consistency_token("boxes", 7)
         return {
             "actor": context.actor,
@@ -75,6 +74,9 @@ def boxes_router(views: "Views") -> APIRouter:
             "trace": context.trace.get("traceparent"),
             "address": context.client_address,
             "post": context.post,
+            "reason": context.reason,
+            "privilege": context.privilege,
+            "effective_at": context.metadata().effective_at.isoformat(),
         }
 
     @router.get("")

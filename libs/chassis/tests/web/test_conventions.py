@@ -9,8 +9,8 @@ import httpx
 import pytest
 import structlog
 from chassis.observability import telemetry
-from chassis.web import Permitted, create_app
-from chassis.web.app import UNAVAILABLE, RouteHidden, RouteWithoutRoles
+from chassis.web import CommandBody, Commanding, ExplainedBody, Permitted, Reason, create_app
+from chassis.web.app import UNAVAILABLE, CommandWithoutReason, RouteHidden, RouteWithoutRoles
 from chassis.web.edge import BODY_BYTES_MAX, UNTRACED, Edge
 from chassis.web.problems import language
 from fastapi import APIRouter, Depends
@@ -100,6 +100,86 @@ def test_a_route_that_an_earlier_one_hides_cannot_be_served(settings, first, sec
             create_app("boxes", [router], settings)
     else:
         create_app("boxes", [router], settings)
+
+
+@pytest.mark.requirement("R091")
+async def test_a_command_has_its_reason_its_privilege_and_its_effective_time(client):
+    said = (await client.post("/boxes", json={"label": "x"}, headers=KEYED)).json()
+    assert (said["reason"], said["privilege"]) == (None, "normal")
+    body = {"label": "x", "reason": "他要求的", "effective_at": "2026-01-05T09:30:00+08:00"}
+    said = (await client.post("/boxes", json=body, headers=KEYED)).json()
+    assert (said["reason"], said["effective_at"]) == ("他要求的", "2026-01-05T01:30:00+00:00")
+    for wrong in (
+        {"reason": ""},
+        {"reason": " "},
+        {"reason": "a\x00b"},
+        {"reason": "a\nb"},
+        {"reason": "x" * 501},
+        {"reason": 5},
+        {"effective_at": "2026-01-05T09:30:00"},
+        {"effective_at": "yesterday"},
+        {"privilege": "high"},
+        {"actor": "somebody"},
+    ):
+        answer = await client.post("/boxes", json={"label": "x"} | wrong, headers=KEYED)
+        is_problem(answer, 422, "request-invalid")
+    ahead = await client.post("/boxes", json=body | {"effective_at": "2999-01-01T00:00:00Z"}, headers=KEYED)
+    is_problem(ahead, 422, "effective-time-ahead")
+
+
+@pytest.mark.requirement("R091")
+async def test_the_table_of_permissions_marks_high_privilege_and_a_body_of_bytes_has_its_reason_in_the_query(
+    settings, token
+):
+    permitted = Permitted({"typed": {"administrator"}, "sent": {"administrator"}}, high={"typed"})
+    router = APIRouter(dependencies=[Depends(permitted)])
+
+    @router.post("/typed")
+    async def typed(context: Commanding, body: ExplainedBody) -> list[str | None]:
+        return [context.reason, context.privilege]
+
+    @router.post("/sent")
+    async def sent(context: Commanding, reason: Reason | None = None) -> list[str | None]:
+        return [context.reason, context.privilege]
+
+    app = create_app("kinds", [router], settings)
+    headers = KEYED | {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://x", headers=headers
+    ) as web:
+        assert (await web.post("/typed", json={"reason": "so"})).json() == ["so", "high"]
+        is_problem(await web.post("/typed", json={}), 422, "request-invalid")
+        assert (await web.post("/sent", params={"reason": "so"})).json() == ["so", "normal"]
+        is_problem(await web.post("/sent", params={"reason": " "}), 422, "request-invalid")
+
+
+@pytest.mark.requirement("R091")
+@pytest.mark.parametrize(
+    ("high", "why"),
+    [
+        ((), "takes no reason"),
+        ({"with_body"}, "may give no reason"),
+        ({"question"}, "no command"),
+        ({"nowhere"}, "names no route: nowhere"),
+    ],
+)
+def test_a_command_without_a_reason_is_not_served(settings, high, why):
+    names = ("with_body", "question", *(() if high else ("bare",)))
+    router = APIRouter(dependencies=[Depends(Permitted({name: {"keeper"} for name in names}, high=high))])
+
+    @router.post("/with-body")
+    async def with_body(context: Commanding, body: CommandBody) -> None: ...
+
+    @router.get("/question")
+    async def question() -> None: ...
+
+    if not high:
+
+        @router.post("/bare")
+        async def bare(context: Commanding) -> None: ...
+
+    with pytest.raises((CommandWithoutReason, RouteWithoutRoles), match=why):
+        create_app("open", [router], settings)
 
 
 async def test_a_decisive_header_that_comes_twice_is_refused(client):

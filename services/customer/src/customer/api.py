@@ -6,9 +6,11 @@ from uuid import UUID
 
 import msgspec
 from chassis.money import CurrencyCode
+from chassis.proposals.routes import ProposalAnswer, add_proposals, proposed
 from chassis.web import (
     Dependencies,
     DescribedRouter,
+    ExplainedBody,
     Paging,
     consistency_token,
     cursor,
@@ -19,7 +21,6 @@ from chassis.web import (
 )
 from chassis.write.deciding import AlreadyRecorded, CommandContext, Outcome, TooManyConflicts, VersionMismatch
 from fastapi import APIRouter, Depends, Path, Query, Response
-from msgspec import structs
 from pydantic import AfterValidator
 
 from customer.application import AccountNotHeld, CustomerService
@@ -65,7 +66,6 @@ from customer.shapes import (
     Movement,
     MovementPage,
     NameBody,
-    ReasonBody,
     ReferenceBody,
     RegisterBody,
     ResolveBody,
@@ -145,7 +145,7 @@ _MOVED: Final[Answers] = {
     **refusals(ReferenceSettled, TooManyReferences, AlreadyRecorded, ClaimedTooOften, TooManyConflicts),
 }
 _ERASED: Final[Answers] = {
-    **_CHANGED,
+    **refusals(CustomerNotRegistered, VersionMismatch),
     **refusals(RetentionHolds, TooManyAccounts, TooManyConflicts),
 }
 _RESOLVED: Final[Answers] = {
@@ -238,11 +238,10 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         version: Expected,
         customer_id: CustomerPath,
         party_id: PartyPath,
-        body: ReasonBody,
+        body: ExplainedBody,
     ) -> Done:
         """Confirms that a claimed external id is this customer's: its accounts are shown from now on."""
-        why = structs.replace(context, reason=body.reason)
-        return await changed(response, customer_id, ConfirmReference(party_id), why, version)
+        return await changed(response, customer_id, ConfirmReference(party_id), context, version)
 
     @router.post("/customers/{customer_id}/references/{party_id}/reject", responses=_SETTLED)
     async def reject_reference(
@@ -251,11 +250,10 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         version: Expected,
         customer_id: CustomerPath,
         party_id: PartyPath,
-        body: ReasonBody,
+        body: ExplainedBody,
     ) -> Done:
         """Rejects a claimed external id: it is not this customer's."""
-        why = structs.replace(context, reason=body.reason)
-        return await changed(response, customer_id, RejectReference(party_id), why, version)
+        return await changed(response, customer_id, RejectReference(party_id), context, version)
 
     @router.post("/customers/{customer_id}/references/{party_id}/unlink", responses=_SETTLED)
     async def unlink_reference(
@@ -267,9 +265,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         body: UnlinkBody,
     ) -> Done:
         """Unlinks an external id from a bank day on: the customer's panorama no longer shows its accounts."""
-        why = structs.replace(context, reason=body.reason)
         on = body.effective_on
-        return _done(response, await service.unlink_reference(customer_id, party_id, on, why, version))
+        return _done(response, await service.unlink_reference(customer_id, party_id, on, context, version))
 
     @router.post("/customers/{customer_id}/references/{party_id}/move", responses=_MOVED)
     async def move_reference(
@@ -282,9 +279,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> Done:
         """Moves an external id to another customer from a bank day on. The version is that of the customer
         that loses it."""
-        why = structs.replace(context, reason=body.reason)
         outcome = await service.move_reference(
-            customer_id, party_id, body.to, body.effective_on, why, version
+            customer_id, party_id, body.to, body.effective_on, context, version
         )
         return _done(response, outcome)
 
@@ -298,22 +294,24 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         body: ResolveBody,
     ) -> Done:
         """Decides between the values that staff and a source state of a field."""
-        why = structs.replace(context, reason=body.reason)
         command = ResolveContradiction(field, body.party_id, body.accept)
-        return await changed(response, customer_id, command, why, version)
+        return await changed(response, customer_id, command, context, version)
 
-    @router.post("/customers/{customer_id}/erase", responses=_ERASED)
+    @router.post("/customers/{customer_id}/erase", status_code=202, responses=_ERASED)
     async def erase_customer(
         response: Response,
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
-        body: ReasonBody,
-    ) -> Done:
-        """Has the customer's personal values destroyed for good; refused within the retention period. The
-        keys are destroyed within seconds, and processes forget opened values within minutes. Figures stay."""
-        why = structs.replace(context, reason=body.reason, privilege="high")
-        return _done(response, await service.erase(customer_id, why, version))
+        body: ExplainedBody,
+    ) -> ProposalAnswer:
+        """Proposes to destroy the customer's personal values for good; refused within the retention period.
+
+        Once a second person approves it, the keys are destroyed within seconds, and processes forget opened values
+        within minutes. Figures stay."""
+        return proposed(response, CONTEXT, await service.propose_erasure(customer_id, context, version))
+
+    add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
 
     # questions
 

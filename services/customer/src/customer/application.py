@@ -2,17 +2,27 @@
 policies alike."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import date
-from typing import Any, ClassVar, TypeVar, cast
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, ClassVar, Final, TypeVar, cast
 from uuid import UUID, uuid5
 
+import msgspec
 from chassis.clock import Clock
+from chassis.proposals import FourEyes, Proposable, ProposalShown
 from chassis.read.documents import Document
 from chassis.write.catalogue import Catalogue
-from chassis.write.deciding import AlreadyRecorded, CommandContext, CommandKeyReused, Outcome, Refusal
+from chassis.write.deciding import (
+    AlreadyRecorded,
+    CommandContext,
+    CommandKeyReused,
+    Outcome,
+    Refusal,
+    VersionMismatch,
+)
 from chassis.write.events import Metadata, event_id
 from chassis.write.handling import CommandHandler
+from chassis.write.snapshots import Loaded
 from chassis.write.store import EventStore
 from contracts.identity import ExternalIds, PartyId
 from msgspec import structs
@@ -41,11 +51,18 @@ from customer.domain.state import Customer
 from customer.identities import customer_of_command
 from customer.normalising import normalised, normalised_or_kept
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
+from customer.permissions import ERASURE_APPROVERS
 from customer.queries import MovementsWanted, Queries
 from customer.retention import RETENTION_YEARS, check_retention
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
 T = TypeVar("T")
+ERASE: Final = "erase"
+PROPOSALS_LIVE: Final = timedelta(days=14)
+
+
+class Erase(msgspec.Struct, frozen=True):
+    """Erases the customer that it is proposed for."""
 
 
 class AccountNotHeld(Refusal):
@@ -72,6 +89,13 @@ class CustomerService:
     """(context, position, timeout in seconds) -> whether the views show all of the context up to there."""
     retention_years: int = RETENTION_YEARS
     claims_max: int = CLAIMS_MAX
+    eyes: FourEyes = field(init=False)
+    """What needs two persons."""
+
+    def __post_init__(self) -> None:
+        kinds = {ERASE: Proposable(Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved)}
+        made = FourEyes(self.store, self.catalogue, self.handler.keys, kinds)
+        object.__setattr__(self, "eyes", made)
 
     @property
     def claims(self) -> Claims:
@@ -168,6 +192,24 @@ class CustomerService:
         reference = Reference(link.source, link.key, PartyId(party))
         decide(TakeOverReference(reference, effective_on), (await self.handler.load(to)).state)
 
+    async def propose_erasure(
+        self, customer: UUID, context: CommandContext, version: int | None = None
+    ) -> ProposalShown:
+        """Proposes that a customer is erased; another person approves it.
+
+        Raises what would refuse the erasure now: CustomerNotRegistered, VersionMismatch, RetentionHolds.
+        """
+        if (await self.store.commands([context.key])).get(context.key) is None:
+            _, seen = await self._erasure(customer)
+            if version is not None and version != seen.version:
+                raise VersionMismatch(version, seen.version)
+        return await self.eyes.propose(ERASE, customer, Erase(), context)
+
+    async def _erase_as_approved(
+        self, customer: UUID, _: Erase, context: CommandContext
+    ) -> Outcome[CustomerEvent]:
+        return await self.erase(customer, context)
+
     async def erase(
         self, customer: UUID, context: CommandContext, version: int | None = None
     ) -> Outcome[CustomerEvent]:
@@ -178,11 +220,19 @@ class CustomerService:
         A policy destroys the keys that the event names. Raises CustomerNotRegistered, VersionMismatch,
         RetentionHolds.
         """
+        command, loaded = await self._erasure(customer)
+        if command is None:
+            await self._check_repeated(customer, context)
+            return Outcome(customer, loaded.version, loaded.position, (), replayed=True)
+        seen = loaded.version if version is None else version
+        return await self.handler.handle(customer, command, context, expected_version=seen, asked="erase")
+
+    async def _erasure(self, customer: UUID) -> tuple[EraseCustomer | None, Loaded[Customer]]:
+        """The command that erases a customer now, None where it is erased; raises what refuses it."""
         self.handler.forget(customer)
         loaded = await self.handler.load(customer)
         if loaded.state.erased:
-            await self._check_repeated(customer, context)
-            return Outcome(customer, loaded.version, loaded.position, (), replayed=True)
+            return None, loaded
         if not loaded.state.registered:
             raise CustomerNotRegistered
         day = self.today()
@@ -200,9 +250,7 @@ class CustomerService:
             )
             for account in accounts
         )
-        command = EraseCustomer(tuple(parties), held)
-        seen = loaded.version if version is None else version
-        return await self.handler.handle(customer, command, context, expected_version=seen, asked="erase")
+        return EraseCustomer(tuple(parties), held), loaded
 
     async def _check_repeated(self, customer: UUID, context: CommandContext) -> None:
         """Raises CommandKeyReused where the key was another command's.

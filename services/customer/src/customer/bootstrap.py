@@ -52,7 +52,9 @@ async def routes(
         }
         async with checking_readiness(checks, clock) as not_ready:
             heads = {CONTEXT: write.store.head_position, **(others or {})}
-            entered = dependencies(read.views.wait_for, permissions.ROLES, heads=heads)
+            entered = dependencies(
+                read.views.wait_for, permissions.ROLES, heads=heads, high=permissions.HIGH_PRIVILEGE
+            )
             yield Routes(create_router(service, entered), {}, not_ready, [measuring(read.queries, clock)])
 
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from chassis.proposals import PROPOSALS
 from chassis.timers.business_days import STORED_BUSINESS_DAYS
 from chassis.write.catalogue import Catalogue
 from chassis.write.operations import OPERATIONS
@@ -18,6 +19,6 @@ def catalogue() -> Catalogue:
     """Returns a new catalogue for each caller, because a catalogue caches the encoding of the last metadata."""
     return Catalogue(
         store=CONTEXT,
-        entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS,
+        entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS | PROPOSALS,
         upcasts={("customer-registered", 1): registered_v1_to_v2},
     )

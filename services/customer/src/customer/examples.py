@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from chassis.proposals.routes import EXAMPLES as PROPOSAL_EXAMPLES
+
 EXAMPLES: Final[Mapping[str, Any]] = {
+    **PROPOSAL_EXAMPLES,
     "Idempotency-Key": "register-2026-01-05-1",
     "If-Match": '"3"',
     "account": "622202******6789",

@@ -18,6 +18,9 @@ from contracts.roles import (
 _SERVING: Final = frozenset({RELATIONSHIP_MANAGER, TELLER, ADMINISTRATOR})
 _LOOKING: Final = _SERVING | {COMPLIANCE}
 
+ERASURE_APPROVERS: Final = frozenset({COMPLIANCE})
+"""The roles that may approve or reject the erasure of a customer which another person proposed."""
+
 ROLES: Final[dict[str, frozenset[str]]] = {
     "get_panorama": _LOOKING,
     "list_customers": _LOOKING,
@@ -39,4 +42,18 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "resolve_contradiction": _SERVING,
     "list_questions": _LOOKING,
     "erase_customer": frozenset({COMPLIANCE}),
+    "get_customer_proposal": frozenset({COMPLIANCE, AUDITOR}),
+    "approve_customer_proposal": ERASURE_APPROVERS,
+    "reject_customer_proposal": ERASURE_APPROVERS,
+    "withdraw_customer_proposal": frozenset({COMPLIANCE}),
 }
+
+HIGH_PRIVILEGE: Final = frozenset(
+    {
+        "erase_customer",
+        "approve_customer_proposal",
+        "reject_customer_proposal",
+        "withdraw_customer_proposal",
+    }
+)
+"""The routes whose events are marked as of high privilege (R091)."""

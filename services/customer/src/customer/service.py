@@ -8,7 +8,7 @@ from customer.api import create_router
 from customer.bootstrap import SERVICE_NAME, roles, routes
 from customer.catalogue import CONTEXT, SCHEMA, catalogue
 from customer.connections import TABLES
-from customer.permissions import ROLES
+from customer.permissions import HIGH_PRIVILEGE, ROLES
 from customer.policies import POLICIES
 from customer.publishing import published
 from customer.settings import CustomerSettings
@@ -23,6 +23,7 @@ SERVICE: Final = Service(
     routes=lambda settings, heads: routes(settings, others=heads),
     router=create_router,
     permissions=ROLES,
+    high_privilege=HIGH_PRIVILEGE,
     views=VIEWS,
     policies=POLICIES,
 )

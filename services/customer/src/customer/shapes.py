@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from chassis.money import CurrencyCode, exponent, minor_units
+from chassis.web import CommandBody, DatedBody, ExplainedBody
 from chassis.web.formats import Day, Instant, Month
 from contracts.identity import ExternalIds, source_name
 from pydantic import (
@@ -27,13 +28,6 @@ DECLARED_ASSETS_MAX: Final = 50
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
-ReasonText = Annotated[
-    str,
-    StringConstraints(
-        min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f\s][^\x00-\x1f\x7f]*$"
-    ),
-]
-"""Not blank: it says something."""
 SourceName = Annotated[
     str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$"), AfterValidator(source_name)
 ]
@@ -56,14 +50,10 @@ def reference(text: str) -> str:
 BankDay = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
 
 
-class Asked(BaseModel):
-    """Base of the bodies of requests. An unknown field is refused."""
+class ReferenceStated(BaseModel):
+    """The number under which a source knows the customer."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-class ReferenceBody(Asked):
-    """The number under which a source knows the customer."""
 
     source: SourceName = Field(description="the name of the source")
     key: Annotated[Text, AfterValidator(external_id)] = Field(description="its own number of the customer")
@@ -73,11 +63,17 @@ class ReferenceBody(Asked):
         return Reference.of(ids, self.source, self.key)
 
 
-class DeclaredAssetBody(Asked):
+class ReferenceBody(ReferenceStated, CommandBody):
+    """A number that is claimed for a customer."""
+
+
+class DeclaredAssetBody(BaseModel):
     """An asset that the customer declares; no figure of the panorama counts it.
 
     The amount is text, such as "5432.10".
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     product: Literal["deposit", "wealth", "insurance", "fund", "property", "other"]
     currency: CurrencyCode
@@ -96,7 +92,7 @@ class DeclaredAssetBody(Asked):
         return DeclaredAsset(self.product, minor_units(self.amount, exponent(self.currency)), self.currency)
 
 
-class RegisterBody(Asked):
+class RegisterBody(DatedBody):
     """A customer whom staff enter: at least a name, a way to reach it, and one declared asset (R014)."""
 
     name: Text
@@ -107,7 +103,7 @@ class RegisterBody(Asked):
     born_on: date | None = None
     identity_number: Text | None = None
     branch: Text | None = None
-    references: list[ReferenceBody] = Field(default=[], max_length=REFERENCES_MAX)
+    references: list[ReferenceStated] = Field(default=[], max_length=REFERENCES_MAX)
     stated_assets: list[DeclaredAssetBody] = Field(min_length=1, max_length=DECLARED_ASSETS_MAX)
 
     def said(self, ids: ExternalIds) -> RegisterCustomer:
@@ -126,13 +122,13 @@ class RegisterBody(Asked):
         return RegisterCustomer(details, references, tuple(one.said() for one in self.stated_assets))
 
 
-class NameBody(Asked):
+class NameBody(DatedBody):
     """Another name."""
 
     name: Text
 
 
-class ContactDetailsBody(Asked):
+class ContactDetailsBody(DatedBody):
     """All contact details of a customer. A detail that is left out is removed."""
 
     phone: Text | None = None
@@ -140,20 +136,14 @@ class ContactDetailsBody(Asked):
     address: LongText | None = None
 
 
-class IdentityDetailsBody(Asked):
+class IdentityDetailsBody(DatedBody):
     """Everything that identifies the person."""
 
     born_on: date | None = None
     identity_number: Text | None = None
 
 
-class ReasonBody(Asked):
-    """The reason for a decision."""
-
-    reason: ReasonText
-
-
-class UnlinkBody(ReasonBody):
+class UnlinkBody(ExplainedBody):
     """The bank day from which the external id is no longer the customer's; by default today."""
 
     effective_on: BankDay | None = None
@@ -165,7 +155,7 @@ class MoveBody(UnlinkBody):
     to: UUID
 
 
-class ResolveBody(ReasonBody):
+class ResolveBody(ExplainedBody):
     """Which value stands: that of the party's source (`accept`), or that of staff."""
 
     party_id: UUID

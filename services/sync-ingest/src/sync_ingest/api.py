@@ -6,12 +6,12 @@ from uuid import UUID
 
 import msgspec
 from chassis.money import TURNOVER_MINOR_MAX
+from chassis.web import ExplainedBody, Reason
 from chassis.web.openapi import DescribedRouter
 from chassis.web.paging import Page, Paged, Paging, cursor, cursor_values
 from chassis.write.deciding import CommandContext, Refusal
 from contracts.identity import SOURCE_CHARACTERS_MAX
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema, model_validator
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -21,7 +21,7 @@ from sync_ingest.archive.quarantine import QuarantineStatus
 from sync_ingest.batches import BatchFile, IngestService
 from sync_ingest.domain.records import RECORD_KINDS, ControlRecord, canonical_schema
 from sync_ingest.examples import EXAMPLES, POSTING
-from sync_ingest.runs.refusals import REASON_CHARACTERS_MAX, CertificateUnknown
+from sync_ingest.runs.refusals import CertificateUnknown
 from sync_ingest.runs.repairing import REPAIR_RECORDS_MAX
 
 FILES_PER_BATCH_MAX: Final = 100
@@ -208,20 +208,16 @@ class CertificatePage(Page[Certificate]):
     """A page of certificates, newest first."""
 
 
-class Acknowledgement(BaseModel):
+class Acknowledgement(ExplainedBody):
     """Why contradictions of a certificate count no longer; `contradictions`: some of them, all where it is left out."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    reason: Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX)]
-    contradictions: Annotated[list[UUID], Field(max_length=1_000)] = []
+    contradictions: list[UUID] = Field(default=[], max_length=1_000)
 
 
 Record = Annotated[dict[str, str | Integer | bool | None], Field(min_length=1, max_length=50)]
-Reason = Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX)]
 
 
-class Repair(BaseModel):
+class Repair(ExplainedBody):
     """What takes the place of a quarantined entry, in canonical records (see GET /ingest/schema), and why.
 
     One `record`; for an entry that stands for a whole file, its `records`.
@@ -234,7 +230,6 @@ class Repair(BaseModel):
 
     record: Record | None = None
     records: list[Record] | None = Field(default=None, min_length=1, max_length=REPAIR_RECORDS_MAX)
-    reason: Reason
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "Repair":
@@ -247,21 +242,14 @@ class Repair(BaseModel):
         return b"\n".join(msgspec.json.encode(each) for each in (self.records or [self.record or {}]))
 
 
-class Approval(BaseModel):
+class Approval(ExplainedBody):
     """Which repair is approved, as the entry's `proposal` names it, and why."""
 
-    model_config = ConfigDict(extra="forbid")
-
     repair: UUID
-    reason: Reason
 
 
-class Dismissal(BaseModel):
+class Dismissal(ExplainedBody):
     """Why an entry is closed without being booked."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    reason: Reason
 
 
 class BatchMalformed(Refusal):
@@ -384,6 +372,7 @@ def create_router(
         control_credits_minor: Count = None,
         control_debits_minor: Count = None,
         control_currency: Annotated[str | None, Query(description="of the control totals")] = None,
+        reason: Annotated[Reason | None, Query(description="why it is sent")] = None,
     ) -> TakenIn:
         """Keeps the bytes, books what is new, sets aside what cannot be read, and certifies.
 
@@ -428,7 +417,7 @@ def create_router(
         response: Response, context: Commanding, entry: Annotated[UUID, Path()], repair: Repair
     ) -> TakenIn | Proposed:
         """Books the repair in the place of what was quarantined; from the amount that is set on it is proposed (202)."""
-        answer = await service.release(structs.replace(context, reason=repair.reason), entry, repair.lines())
+        answer = await service.release(context, entry, repair.lines())
         if "repair" in answer:
             response.status_code = 202
             return Proposed(**answer)
@@ -439,15 +428,14 @@ def create_router(
         response: Response, context: Commanding, entry: Annotated[UUID, Path()], approval: Approval
     ) -> TakenIn:
         """Books the repair that another person proposed, and nothing else."""
-        approving = structs.replace(context, reason=approval.reason)
-        return _taken_in(response, await service.approve(approving, entry, approval.repair))
+        return _taken_in(response, await service.approve(context, entry, approval.repair))
 
     @router.post("/quarantine/{entry}/dismiss")
     async def dismiss(
         response: Response, context: Commanding, entry: Annotated[UUID, Path()], dismissal: Dismissal
     ) -> Dismissed:
         """Closes the entry without booking anything."""
-        position = await service.dismiss(structs.replace(context, reason=dismissal.reason), entry)
+        position = await service.dismiss(context, entry)
         response.headers["Consistency-Token"] = f"ingest-{position}"
         return Dismissed(position=position)
 
@@ -472,7 +460,7 @@ def create_router(
         """Contradictions that a person takes as known count no longer; the answer is the certificate of now."""
         return Certificate(
             **await service.acknowledge(
-                structs.replace(context, reason=acknowledgement.reason),
+                context,
                 certificate_id,
                 acknowledgement.contradictions,
             )

@@ -20,5 +20,8 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "get_schema": ANYBODY,
 }
 
+HIGH_PRIVILEGE: Final = frozenset({"release", "approve", "dismiss"})
+"""The routes whose events are marked as of high privilege (R091)."""
+
 COMMANDS: Final[dict[str, frozenset[str]]] = {"schedule": _OPERATING}
 """The same of what has a command and no route."""

@@ -10,6 +10,7 @@ from chassis.proposals.deciding import (
     ProposalUnknown,
     ProposerNeeded,
     SecondPersonNeeded,
+    sealed_under,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "ProposalUnknown",
     "ProposerNeeded",
     "SecondPersonNeeded",
+    "sealed_under",
 ]

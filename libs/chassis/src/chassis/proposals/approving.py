@@ -103,7 +103,7 @@ class ProposalShown(msgspec.Struct, frozen=True):
     expires_at: datetime
     approved_by: str | None
     command: dict[str, Any] | None
-    version: int
+    position: int
 
 
 class FourEyes:
@@ -215,7 +215,7 @@ class FourEyes:
             expires_at=made.expires_at,
             approved_by=loaded.state.approved_by,
             command=None if content is None else msgspec.json.decode(content, type=dict[str, Any]),
-            version=loaded.version,
+            position=loaded.position,
         )
 
     async def _carried(

@@ -1,8 +1,16 @@
 """The HTTP of every service: callers, problems, versions, pages, reading one's own write, health, metrics."""
 
-from chassis.web.app import create_app
+from chassis.web.app import command_of, create_app
 from chassis.web.callers import Asking, Permitted, caller
-from chassis.web.commands import Commanding, command_context, idempotency_key
+from chassis.web.commands import (
+    CommandBody,
+    Commanding,
+    DatedBody,
+    ExplainedBody,
+    Reason,
+    command_context,
+    idempotency_key,
+)
 from chassis.web.conditional import Expected, entity_tag, expected_version, unchanged
 from chassis.web.consistency import ReadingOwnWrite, WaitFor, consistency_token
 from chassis.web.dependencies import Dependencies, dependencies
@@ -15,11 +23,14 @@ from chassis.web.serving import PortTaken, listening_socket, serve
 __all__ = [
     "LIMIT_MAX",
     "Asking",
+    "CommandBody",
     "Commanding",
     "CursorInvalid",
+    "DatedBody",
     "Dependencies",
     "DescribedRouter",
     "Expected",
+    "ExplainedBody",
     "Page",
     "Paging",
     "Permitted",
@@ -27,11 +38,13 @@ __all__ = [
     "Problem",
     "ReadinessCheck",
     "ReadingOwnWrite",
+    "Reason",
     "Routes",
     "WaitFor",
     "caller",
     "checking_readiness",
     "command_context",
+    "command_of",
     "consistency_token",
     "create_app",
     "cursor",

@@ -1,7 +1,7 @@
 """The FastAPI application of every service."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 from fastapi import APIRouter, FastAPI
@@ -20,6 +20,7 @@ from chassis.connections.transient import Transient
 from chassis.observability import metrics
 from chassis.privacy.tokens import Verifier, verifier_of
 from chassis.web.callers import Permitted
+from chassis.web.commands import command_context
 from chassis.web.described import dependants_of, routes_of
 from chassis.web.edge import Edge
 from chassis.web.openapi import describe
@@ -68,6 +69,10 @@ class RouteWithoutRoles(Exception):
 
 class RouteHidden(Exception):
     """A route that no request reaches, because an earlier one takes its paths: `/boxes/{id}` before `/boxes/open`."""
+
+
+class CommandWithoutReason(Exception):
+    """A route that gives a command and takes no reason for it."""
 
 
 def create_app(
@@ -151,8 +156,10 @@ def require_roles(router: APIRouter) -> None:
                     f"the table of permissions does not say who may call {name} ({place})"
                 )
             named.setdefault(table, set()).add(name)
+            if isinstance(route, APIRoute):
+                require_reason(route, high=name in table.high)
     for table, names in named.items():
-        if stale := table.roles.keys() - names:
+        if stale := (table.roles.keys() | table.high) - names:
             raise RouteWithoutRoles(f"the table of permissions names no route: {', '.join(sorted(stale))}")
 
 
@@ -167,6 +174,39 @@ def refuse_hidden(routes: Iterable[BaseRoute]) -> None:
                 ):
                     raise RouteHidden(f"{route.path} comes after {earlier.path}, which takes its requests")
             before.append(route)
+
+
+class CommandRoute(NamedTuple):
+    """What a route takes of a command; `effective` is the name of the field that says from when it is so."""
+
+    takes_reason: bool
+    reason_required: bool
+    effective: str | None
+
+
+def command_of(route: APIRoute) -> CommandRoute | None:
+    """What a route takes of a command; None where it gives none."""
+    if all(each.call is not command_context for each in dependants_of(route.dependant)):
+        return None
+    model = None if route.body_field is None else route.body_field.field_info.annotation
+    fields = getattr(model, "model_fields", {})
+    queries = {field.alias: field.field_info for field in route.dependant.query_params}
+    reason = fields.get("reason") or queries.get("reason")
+    effective = [name for name in ("effective_at", "effective_on") if name in fields]
+    required = reason is not None and reason.is_required()
+    return CommandRoute(reason is not None, required, effective[0] if effective else None)
+
+
+def require_reason(route: APIRoute, *, high: bool) -> None:
+    """Raises CommandWithoutReason where a command takes no reason, or one of high privilege may leave it out."""
+    command, place = command_of(route), f"{route.name} ({route.path})"
+    if command is None:
+        if high:
+            raise CommandWithoutReason(f"{place} is of high privilege and no command")
+    elif not command.takes_reason:
+        raise CommandWithoutReason(f"{place} takes no reason")
+    elif high and not command.reason_required:
+        raise CommandWithoutReason(f"{place} is of high privilege and may give no reason")
 
 
 def _tables(dependant: Dependant) -> set[Permitted]:

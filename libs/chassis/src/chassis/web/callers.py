@@ -18,6 +18,10 @@ CALLER_KEY: Final = "chassis.caller"
 """The key in a request's scope under which the edge puts the verified caller."""
 
 
+HIGH_KEY: Final = "chassis.high"
+"""The key in a request's scope that says whether its route is of high privilege."""
+
+
 class _TakesCaller(HTTPBearer):
     """Security scheme and dependency in one object, because every dependency costs time in every request."""
 
@@ -45,8 +49,10 @@ class Permitted(_TakesCaller):
     No role may call a route that the table does not name, and `create_app` refuses to start with one.
     """
 
-    def __init__(self, roles: Mapping[str, Collection[str]]) -> None:
+    def __init__(self, roles: Mapping[str, Collection[str]], high: Collection[str] = ()) -> None:
+        """`high` names the routes whose events are marked as of high privilege."""
         super().__init__(bearerFormat="JWT", scheme_name=SCHEME, description=DESCRIPTION)
+        self.high = frozenset(high)
         self.roles = {route: frozenset(may) for route, may in roles.items()}
         self._described: dict[str, Described] = {}
 
@@ -57,6 +63,8 @@ class Permitted(_TakesCaller):
         route = request.scope.get("route")
         if asking.roles.isdisjoint(self.roles.get(getattr(route, "name", ""), ())):
             raise Forbidden
+        if self.high:
+            request.scope[HIGH_KEY] = getattr(route, "name", "") in self.high
         if isinstance(route, APIRoute):
             described = self._described.get(route.name)
             if described is None:

@@ -28,6 +28,8 @@ def dependencies(
     roles: Mapping[str, Collection[str]],
     contexts: Collection[str] = EVENTS,
     heads: Heads = NO_HEADS,
+    *,
+    high: Collection[str] = (),
 ) -> Dependencies:
     """The dependencies of a service whose views can be waited for; `roles` says by the name of a route who
     may call it, `heads` where the stores end that this process can ask."""

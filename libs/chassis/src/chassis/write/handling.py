@@ -91,6 +91,11 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self._identity_loader = Coalesced(self._taken, coalesced_max=LOADED_TOGETHER_MAX)
         self._key_maker = Coalesced(self._keys_made, coalesced_max=LOADED_TOGETHER_MAX)
 
+    @property
+    def keys(self) -> KeyRing:
+        """The keys of its subjects."""
+        return self._keys
+
     async def handle(
         self,
         stream_id: UUID,

@@ -1,0 +1,469 @@
+"""Prepares bulk runs and does their items, each once, with any number of runners and crashes.
+
+What becomes of an item is settled in the store under a key of run and item: with its events, with nothing to do, or as
+refused. Whoever comes second, after a crash or at the same time, finds it settled.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, NamedTuple, cast
+from uuid import UUID, uuid5
+
+import msgspec
+import structlog
+from msgspec import structs
+
+from chassis.bulk.deciding import (
+    BULK_RUN,
+    LISTED_PER_EVENT,
+    UNCHANGED,
+    Advance,
+    BulkAdvanced,
+    BulkCommand,
+    BulkEvent,
+    BulkListed,
+    BulkNotFinished,
+    BulkNotReady,
+    BulkUnknown,
+    Complete,
+    List,
+    Open,
+    Pause,
+    Run,
+    Start,
+    Status,
+)
+from chassis.clock import Clock, uuid7
+from chassis.connections.transient import Transient, is_transient
+from chassis.privacy.keys import KeyRing
+from chassis.write.catalogue import Catalogue
+from chassis.write.deciding import CommandContext, CommandKeyReused, Outcome, Refusal, TooManyConflicts
+from chassis.write.events import Metadata
+from chassis.write.handling import CommandHandler
+from chassis.write.snapshots import Snapshots
+from chassis.write.store import Append, Appended, Command, CommandSeen, EventStore
+
+_NAMESPACE: Final = UUID("6f1d9f0e-7f0b-5a3e-8a55-0f5c1d2b7a47")
+ITEMS_AT_ONCE: Final = 500
+PREVIEWED_MAX: Final = 200
+TRIES_MAX: Final = 5
+SETTLED_KEPT: Final = timedelta(hours=20)
+"""Commands are remembered for a day at least. After this long without progress, the streams are asked instead."""
+RUN_EVENTS_READ: Final = 20
+SNAPSHOT_EVENTS: Final = 20
+"""The lists of a run are its large events; who asks how far it is does not read them."""
+_REFUSED: Final = b"refused:"
+ITEM_FAILED: Final = "item-failed"
+"""The result of an item whose command broke. The others go on."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Bulkable:
+    """A kind of command that many subjects can be given at once. It holds no personal value.
+
+    `carry_out(subject, command, context)` gives it through one `CommandHandler.handle`, with exactly this context.
+    `prepare(subjects)` may load many at once before. `previewed(subject, command)` decides and stores nothing: whether
+    it would change something; it raises the refusal.
+
+    `undo(subject, command, before, version, context)` gives the command that takes it back, expecting `version`; `before`
+    is the subject's version before the run.
+    """
+
+    command: type[msgspec.Struct]
+    carry_out: Callable[[UUID, Any, CommandContext], Awaitable[Outcome[Any]]]
+    previewed: Callable[[UUID, Any], Awaitable[bool]]
+    prepare: Callable[[Sequence[UUID]], Awaitable[None]]
+    undo: Callable[[UUID, Any, int, int, CommandContext], Awaitable[Outcome[Any]]] | None = None
+
+
+class Preview(NamedTuple):
+    """What the first items would come to: how many were tried, and how many of them each way."""
+
+    tried: int
+    changed: int
+    unchanged: int
+    refused: Mapping[str, int]
+
+
+class ItemResult(NamedTuple):
+    """What became of an item: `done` with its version, `unchanged`, or the code of the refusal."""
+
+    number: int
+    subject: UUID
+    result: str
+    version: int | None
+
+
+class BulkShown(msgspec.Struct, frozen=True):
+    """A run as it is now: how many of its items have which result."""
+
+    run_id: UUID
+    kind: str
+    status: Status
+    items: int
+    settled: int
+    done: int
+    unchanged: int
+    refused: int
+    undoes: UUID | None
+    command: dict[str, Any]
+    position: int
+
+
+class _Item(NamedTuple):
+    subject: UUID
+    version: int
+
+
+class Bulk:
+    """The bulk runs of one context; use it from one event loop.
+
+    `kinds` are the commands that can be given to many, by a name that never changes. `reached` is called at the points
+    `before-chunk` and `before-advance` of a run.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        catalogue: Catalogue,
+        keys: KeyRing,
+        kinds: Mapping[str, Bulkable],
+        clock: Clock,
+        *,
+        items_at_once: int = ITEMS_AT_ONCE,
+        reached: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._keys = keys
+        self._kinds = dict(kinds)
+        self._clock = clock
+        self._items_at_once = min(items_at_once, LISTED_PER_EVENT)
+        self._reached = reached
+        snapshots = Snapshots(store, keys, kind="bulk-run", decider=BULK_RUN, every_events=SNAPSHOT_EVENTS)
+        self._handler = CommandHandler[BulkCommand, Run, BulkEvent](
+            BULK_RUN, store, catalogue, keys, snapshots=snapshots
+        )
+
+    # preparing
+
+    async def prepare(
+        self, kind: str, command: msgspec.Struct, subjects: AsyncIterable[UUID], context: CommandContext
+    ) -> BulkShown:
+        """Lists the items; nothing is done to them yet. The same key again gives the same run.
+
+        A subject that is listed twice is done once. Raises BulkOversized.
+        """
+        if not isinstance(command, self._kinds[kind].command):
+            raise TypeError(f"{kind} is a {self._kinds[kind].command.__name__}")
+        run = uuid5(_NAMESPACE, f"{self._catalogue.store}|{context.key}")
+        said = msgspec.json.encode(command, order="deterministic").decode()
+
+        async def items() -> AsyncIterator[_Item]:
+            async for subject in subjects:
+                yield _Item(subject, 0)
+
+        return await self._listed(run, Open(kind, said, uuid7(self._clock.now())), items(), context)
+
+    async def prepare_undo(self, undone: UUID, context: CommandContext) -> BulkShown:
+        """Lists what a run has changed, to be taken back; raises BulkNotFinished where it still runs."""
+        state = await self._known(undone)
+        if state.status not in {"finished", "paused"}:
+            raise BulkNotFinished(f"it is {state.status}")
+        if state.undoes is not None or self._kinds[state.kind].undo is None:
+            raise BulkNotFinished("it cannot be undone")
+        run = uuid5(_NAMESPACE, f"{self._catalogue.store}|{context.key}")
+
+        async def items() -> AsyncIterator[_Item]:
+            async for _, item, result, _ in self._results(undone, state, 0):
+                if result > UNCHANGED:
+                    yield _Item(item.subject, result)
+
+        return await self._listed(
+            run, Open(state.kind, state.command, uuid7(self._clock.now()), undone), items(), context
+        )
+
+    async def preview(self, run: UUID, items_max: int = PREVIEWED_MAX) -> Preview:
+        """Decides on the first items, and stores nothing."""
+        state = await self._known(run)
+        kind, command = self._kinds[state.kind], self._command(state)
+        changed, unchanged, refused = 0, 0, dict[str, int]()
+        items = await self._items(run, state, 0, min(items_max, PREVIEWED_MAX))
+        await kind.prepare([item.subject for item in items])
+        for item in items:
+            try:
+                if await kind.previewed(item.subject, command):
+                    changed += 1
+                else:
+                    unchanged += 1
+            except Refusal as refusal:
+                refused[refusal.code] = refused.get(refusal.code, 0) + 1
+        return Preview(len(items), changed, unchanged, refused)
+
+    async def _listed(
+        self, run: UUID, opening: Open, items: AsyncIterator[_Item], context: CommandContext
+    ) -> BulkShown:
+        if await self._is_listed(run, opening):
+            return await self.shown(run)
+        try:
+            await self._list_all(run, opening, items, context)
+        except BulkNotReady:
+            # The same run was listed by another caller at the same time.
+            if not await self._is_listed(run, opening):
+                raise TooManyConflicts from None
+        return await self.shown(run)
+
+    async def _is_listed(self, run: UUID, opening: Open) -> bool:
+        state = await self._state(run)
+        if state.status == "none":
+            return False
+        if (state.kind, state.command, state.undoes) != (opening.kind, opening.command, opening.undoes):
+            raise CommandKeyReused
+        return state.status != "listing"
+
+    async def _list_all(
+        self, run: UUID, opening: Open, items: AsyncIterator[_Item], context: CommandContext
+    ) -> None:
+        await self._step(run, opening, context)
+        listed, waiting = 0, list[_Item]()
+        async for item in items:
+            waiting.append(item)
+            if len(waiting) == LISTED_PER_EVENT:
+                listed += await self._list(run, opening.listing, listed, waiting, context)
+                waiting.clear()
+        if waiting:
+            await self._list(run, opening.listing, listed, waiting, context)
+        await self._step(run, Complete(opening.listing), context)
+
+    async def _list(
+        self, run: UUID, listing: UUID, first: int, items: Sequence[_Item], context: CommandContext
+    ) -> int:
+        versions = tuple(item.version for item in items) if items[0].version else ()
+        await self._step(run, List(listing, first, tuple(item.subject for item in items), versions), context)
+        return len(items)
+
+    # deciding
+
+    async def start(self, run: UUID, context: CommandContext) -> BulkShown:
+        """Starts, or resumes after a pause. A second time changes nothing."""
+        await self._handler.handle(run, Start(context.now), context, asked="start")
+        return await self.shown(run)
+
+    async def pause(self, run: UUID, context: CommandContext) -> BulkShown:
+        """Lets the items under way end, and begins no others."""
+        await self._handler.handle(run, Pause(), context, asked="pause")
+        return await self.shown(run)
+
+    # doing
+
+    async def run(self, run: UUID) -> Status:
+        """Does the items until the run is finished or paused; returns its status.
+
+        Raises what is transient; called again, it goes on where it stopped. Any number of calls may run at once.
+        """
+        state = await self._known(run)
+        started = await self._started(run, state) if state.status == "running" else None
+        while started is not None and state.status == "running":
+            items = await self._items(run, state, state.next, self._items_at_once)
+            self._reached("before-chunk")
+            results, refusals = await self._chunk(run, state, items, started)
+            self._reached("before-advance")
+            now = self._clock.now()
+            context = CommandContext(
+                actor=started.actor, now=now, command_id=uuid7(now), correlation_id=run, reason=started.reason
+            )
+            await self._handler.handle(run, Advance(state.next, results, refusals, now), context)
+            # As of this append: a pause, or another runner, would have made it conflict and be decided anew.
+            state = (await self._handler.load(run)).state
+        return state.status
+
+    async def _chunk(
+        self, run: UUID, state: Run, items: Sequence[_Item], started: Metadata
+    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        kind, command = self._kinds[state.kind], self._command(state)
+        await kind.prepare([item.subject for item in items])
+        before: dict[UUID, int] = {}
+        if state.active_at is None or self._clock.now() - state.active_at > SETTLED_KEPT:
+            before = await self._done_before(run, items)
+        found = await asyncio.gather(
+            *(self._item(run, state, item, kind, command, started, before) for item in items)
+        )
+        codes = sorted({code for code in found if isinstance(code, str)})
+        numbers = {code: -number for number, code in enumerate(codes, 1)}
+        return tuple(numbers[one] if isinstance(one, str) else one for one in found), tuple(codes)
+
+    async def _item(
+        self,
+        run: UUID,
+        state: Run,
+        item: _Item,
+        kind: Bulkable,
+        command: Any,
+        started: Metadata,
+        before: Mapping[UUID, int],
+    ) -> int | str:
+        """The item's result: its version after the command, 0 where there was nothing to do, or why not."""
+        if item.subject in before:
+            return before[item.subject]
+        now = self._clock.now()
+        context = CommandContext(
+            actor=started.actor,
+            now=now,
+            command_id=uuid5(run, str(item.subject)),
+            post=started.post,
+            on_behalf_of=started.on_behalf_of,
+            reason=started.reason,
+            privilege=started.privilege,
+            correlation_id=run,
+            causation_id=run,
+        )
+        for _ in range(TRIES_MAX):
+            try:
+                if state.undoes is None:
+                    outcome = await kind.carry_out(item.subject, command, context)
+                else:
+                    outcome = await self._undone(state.undoes, item, kind, command, context)
+                return outcome.version if outcome.events else UNCHANGED
+            except CommandKeyReused:
+                pass
+            except Refusal as refusal:
+                if isinstance(refusal, Transient):
+                    continue
+                code = refusal.code
+                if await self._settle(context, item.subject, code):
+                    return code
+            except Exception as error:
+                if is_transient(error):
+                    raise
+                _log.exception("an item of a bulk run failed", run=str(run), subject=str(item.subject))
+                if await self._settle(context, item.subject, ITEM_FAILED):
+                    return ITEM_FAILED
+            settled = (await self._store.commands([context.key])).get(context.key)
+            if settled is not None and settled.fingerprint.startswith(_REFUSED):
+                return settled.fingerprint.removeprefix(_REFUSED).decode()
+        return "too-many-conflicts"
+
+    async def _settle(self, context: CommandContext, subject: UUID, code: str) -> bool:
+        """Remembers that the item was refused; false where it was settled otherwise, or the subject changed."""
+        head = (await self._store.stream_heads([subject])).get(subject, 0)
+        remembered = Command(context.key, _REFUSED + code.encode())
+        result = await self._store.append_one(Append(subject, (), remembered, head))
+        return isinstance(result, Appended) or (
+            isinstance(result, CommandSeen) and result.fingerprint == remembered.fingerprint
+        )
+
+    async def _undone(
+        self, undone: UUID, item: _Item, kind: Bulkable, command: Any, context: CommandContext
+    ) -> Outcome[Any]:
+        if kind.undo is None:
+            raise BulkNotFinished("it cannot be undone")
+        done = uuid5(undone, str(item.subject))
+        stored = await self._store.read_stream(item.subject)
+        own = [one.version for one in stored if self._catalogue.metadata_of(one).command_id == done]
+        return await kind.undo(item.subject, command, min(own) - 1, item.version, context)
+
+    async def _done_before(self, run: UUID, items: Sequence[_Item]) -> dict[UUID, int]:
+        """The versions of those items whose events are stored, also where their commands are forgotten."""
+        found: dict[UUID, int] = {}
+        for subject, stored in (await self._store.read_streams([item.subject for item in items])).items():
+            command = uuid5(run, str(subject))
+            own = [one.version for one in stored if self._catalogue.metadata_of(one).command_id == command]
+            if own:
+                found[subject] = max(own)
+        return found
+
+    # reading
+
+    async def shown(self, run: UUID) -> BulkShown:
+        """A run as it is now; raises BulkUnknown."""
+        self._handler.forget(run)
+        loaded = await self._handler.load(run)
+        state = loaded.state
+        if state.status == "none":
+            raise BulkUnknown
+        return BulkShown(
+            run_id=run,
+            kind=state.kind,
+            status=state.status,
+            items=state.items,
+            settled=state.next,
+            done=state.done,
+            unchanged=state.unchanged,
+            refused=state.refused,
+            undoes=state.undoes,
+            command=msgspec.json.decode(state.command, type=dict[str, Any]),
+            position=loaded.position,
+        )
+
+    async def results(self, run: UUID, after: int = -1, limit: int = 100) -> list[ItemResult]:
+        """The results of the items behind number `after`, in order; at most `limit`."""
+        found: list[ItemResult] = []
+        async for number, item, result, code in self._results(run, await self._known(run), after + 1):
+            said = code or ("done" if result > UNCHANGED else "unchanged")
+            found.append(ItemResult(number, item.subject, said, result if result > UNCHANGED else None))
+            if len(found) >= limit:
+                break
+        return found
+
+    async def _results(
+        self, run: UUID, state: Run, first: int
+    ) -> AsyncIterator[tuple[int, _Item, int, str | None]]:
+        """Number, item, result and refusal of the items from `first` on, read event by event."""
+        version = state.listed_from - 1
+        while page := await self._store.read_stream(run, version, RUN_EVENTS_READ):
+            version = page[-1].version
+            for stored in page:
+                if stored.name != "bulk-advanced":
+                    continue
+                event = cast(BulkAdvanced, self._catalogue.open(stored, None).event)
+                if event.first + len(event.results) <= first:
+                    continue
+                items = await self._items(run, state, event.first, len(event.results))
+                for number, (item, result) in enumerate(zip(items, event.results, strict=True), event.first):
+                    if number >= first:
+                        yield number, item, result, event.refusals[-result - 1] if result < 0 else None
+
+    async def _items(self, run: UUID, state: Run, first: int, count: int) -> list[_Item]:
+        """At most so many items from number `first` on."""
+        begin, end = first // LISTED_PER_EVENT, (first + count - 1) // LISTED_PER_EVENT
+        after = state.listed_from - 1 + begin
+        stored = await self._store.read_stream(run, after, end - begin + 1)
+        found: list[_Item] = []
+        for one in stored:
+            if one.name == "bulk-listed":
+                found += _of(cast(BulkListed, self._catalogue.open(one, None).event))
+        skipped = first - begin * LISTED_PER_EVENT
+        return found[skipped : skipped + count]
+
+    async def _started(self, run: UUID, state: Run) -> Metadata:
+        """Who started the run, why, and on whose behalf."""
+        lists = -(-state.items // LISTED_PER_EVENT)
+        [stored] = await self._store.read_stream(run, state.listed_from + lists, 1)
+        return self._catalogue.metadata_of(stored)
+
+    def _command(self, state: Run) -> Any:
+        return msgspec.json.decode(state.command, type=self._kinds[state.kind].command)
+
+    async def _known(self, run: UUID) -> Run:
+        state = await self._state(run)
+        if state.status == "none" or state.kind not in self._kinds:
+            raise BulkUnknown
+        return state
+
+    async def _state(self, run: UUID) -> Run:
+        self._handler.forget(run)
+        return (await self._handler.load(run)).state
+
+    async def _step(self, run: UUID, command: BulkCommand, context: CommandContext) -> None:
+        """One step of a list. Its key is no caller's: a list that was not completed is made anew."""
+        step = structs.replace(context, command_id=uuid7(self._clock.now()), idempotency_key=None)
+        await self._handler.handle(run, command, step)
+
+
+def _of(listed: BulkListed) -> Iterator[_Item]:
+    versions = listed.versions or (0,) * len(listed.subjects)
+    return map(_Item, listed.subjects, versions)

@@ -1,0 +1,306 @@
+"""Bulk runs over a real store: a result for each item, each once, with pauses, crashes and two runners."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+import msgspec
+import pytest
+from chassis.bulk import BULK_RUNS, Bulk, Bulkable, BulkNotFinished, BulkNotReady, BulkOversized, BulkUnknown
+from chassis.bulk.deciding import ITEMS_MAX, List, Run, decide
+from chassis.clock import SystemClock
+from chassis.privacy.keys import KeyRing
+from chassis.write.catalogue import Catalogue
+from chassis.write.deciding import CommandContext, CommandKeyReused, Outcome
+from chassis.write.handling import CommandHandler
+from chassis.write.store import EventStore
+
+from tests.support.jars import (
+    JAR,
+    NAMESPACE,
+    EmptyJar,
+    FillJar,
+    Jar,
+    JarCommand,
+    JarEmptied,
+    JarEvent,
+    JarFilled,
+    JarOpened,
+    OpenJar,
+    jar,
+)
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CATALOGUE = Catalogue(
+    store="jars",
+    entries={"jar-opened": JarOpened, "jar-filled": JarFilled, "jar-emptied": JarEmptied, **BULK_RUNS},
+)
+
+
+class Fill(msgspec.Struct, frozen=True):
+    """Fills a jar; empties it where there is nothing to fill in."""
+
+    amount: int
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+class Side:
+    """One process: its store, its handler and its bulk runs."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        ring: KeyRing,
+        reached: Callable[[str], None] = lambda _: None,
+        at_once: int = 3,
+    ) -> None:
+        self.store = store
+        self.jars = CommandHandler[JarCommand, Jar, JarEvent](JAR, store, CATALOGUE, ring)
+        self.carried = 0
+        self.crash_after: int | None = None
+        kind = Bulkable(Fill, self._fill, self._previewed, self.jars.prepare, self._undo)
+        self.bulk = Bulk(
+            store, CATALOGUE, ring, {"fill": kind}, SystemClock(), items_at_once=at_once, reached=reached
+        )
+
+    async def _fill(self, subject: UUID, command: Fill, context: CommandContext) -> Outcome[JarEvent]:
+        if command.amount == 13:
+            raise ValueError("a fault of ours")
+        outcome = await self.jars.handle(subject, _of(command), context)
+        self.carried += 1
+        if self.crash_after is not None and self.carried >= self.crash_after:
+            raise Crash
+        return outcome
+
+    async def _previewed(self, subject: UUID, command: Fill) -> bool:
+        return bool(JAR.decide(_of(command), (await self.jars.load(subject)).state))
+
+    async def _undo(
+        self, subject: UUID, command: Fill, before: int, version: int, context: CommandContext
+    ) -> Outcome[JarEvent]:
+        return await self.jars.handle(subject, FillJar(-command.amount), context, expected_version=version)
+
+    async def open(self, *names: str) -> None:
+        for name in names:
+            await self.jars.handle(jar(name), OpenJar("Li Wei"), by(f"open {name}"))
+
+    async def prepared(self, names: Iterable[str], amount: int = 3, key: str = "run") -> UUID:
+        shown = await self.bulk.prepare("fill", Fill(amount), several(names), by(key))
+        return shown.run_id
+
+    async def done(self, names: Iterable[str], amount: int = 3, key: str = "run") -> UUID:
+        run = await self.prepared(names, amount, key)
+        await self.bulk.start(run, by(f"start {key}"))
+        assert await self.bulk.run(run) == "finished"
+        return run
+
+    async def amounts(self, *names: str) -> list[int]:
+        for name in names:
+            self.jars.forget(jar(name))
+        return [(await self.jars.load(jar(name))).state.amount for name in names]
+
+    async def results(self, run: UUID) -> list[str]:
+        return [one.result for one in await self.bulk.results(run)]
+
+
+def _of(command: Fill) -> JarCommand:
+    return FillJar(command.amount) if command.amount else EmptyJar()
+
+
+def by(key: str, **changes: Any) -> CommandContext:
+    said = CommandContext(
+        actor="anna",
+        now=NOW,
+        command_id=uuid5(NAMESPACE, key),
+        idempotency_key=key.replace(" ", "-"),
+        reason="moved",
+    )
+    return msgspec.structs.replace(said, **changes)
+
+
+async def several(names: Iterable[str]) -> AsyncIterator[UUID]:
+    for name in names:
+        yield jar(name)
+
+
+@pytest.fixture
+def side(store: EventStore, key_ring: KeyRing) -> Side:
+    return Side(store, key_ring)
+
+
+@pytest.fixture
+async def other(postgres_url: str, schema: str, key_ring: KeyRing) -> AsyncIterator[Side]:
+    store = EventStore(postgres_url, schema)
+    yield Side(store, key_ring)
+    await store.close()
+
+
+ALL = [f"j{number}" for number in range(8)]
+
+
+@pytest.mark.requirement("M33")
+async def test_each_item_has_a_result_and_the_preview_says_it_before(side: Side) -> None:
+    await side.open("a", "b", "c")
+    run = await side.prepared(["a", "never opened", "b", "c", "a"])
+    assert await side.bulk.preview(run) == (5, 4, 0, {"jar-not-opened": 1})
+    assert await side.bulk.preview(run, 1) == (1, 1, 0, {})
+    assert await side.amounts("a", "b") == [0, 0]
+    await side.bulk.start(run, by("start", actor="boris", reason="it is time"))
+    assert await side.bulk.run(run) == "finished"
+    shown = await side.bulk.shown(run)
+    assert (shown.items, shown.settled, shown.done, shown.unchanged, shown.refused) == (5, 5, 4, 0, 1)
+    assert await side.bulk.results(run) == [
+        (0, jar("a"), "done", 2),
+        (1, jar("never opened"), "jar-not-opened", None),
+        (2, jar("b"), "done", 2),
+        (3, jar("c"), "done", 2),
+        (4, jar("a"), "done", 2),
+    ]
+    assert [one.number for one in await side.bulk.results(run, after=1, limit=2)] == [2, 3]
+    assert await side.amounts("a", "b", "c") == [3, 3, 3], "what is listed twice is done once"
+    meta = CATALOGUE.metadata_of((await side.store.read_stream(jar("a")))[-1])
+    assert (meta.actor, meta.reason, meta.correlation_id) == ("boris", "it is time", run)
+
+
+async def test_an_item_with_nothing_to_do_and_one_that_breaks_stop_no_other(side: Side) -> None:
+    await side.open(*ALL)
+    assert await side.results(await side.done(ALL, 0)) == ["unchanged"] * 8
+    assert await side.results(await side.done(ALL, 13, "broken")) == ["item-failed"] * 8
+
+
+@pytest.mark.requirement("M33")
+async def test_a_paused_run_goes_on_where_it_stopped(
+    side: Side, store: EventStore, key_ring: KeyRing
+) -> None:
+    await side.open(*ALL)
+    run = await side.prepared(ALL)
+    begun = asyncio.Event()
+
+    def reached(_: str) -> None:
+        begun.set()
+
+    pausing = Side(store, key_ring, reached)
+    await side.bulk.start(run, by("start"))
+
+    async def pause() -> None:
+        await begun.wait()
+        await side.bulk.pause(run, by("pause"))
+
+    status, _ = await asyncio.gather(pausing.bulk.run(run), pause())
+    shown = await side.bulk.shown(run)
+    assert (status, shown.status) in {("paused", "paused"), ("finished", "finished")}
+    assert await side.bulk.run(run) == status, "nothing is done while it is paused"
+    assert sum(await side.amounts(*ALL)) == 3 * shown.done
+    await side.bulk.start(run, by("resume"))
+    assert await side.bulk.run(run) == "finished"
+    assert await side.amounts(*ALL) == [3] * 8
+    assert await side.results(run) == ["done"] * 8
+
+
+@pytest.mark.requirement("R024", "M33")
+@pytest.mark.parametrize("crash_after", [1, 2, 5])
+async def test_after_a_crash_no_item_is_done_twice(
+    side: Side, store: EventStore, key_ring: KeyRing, crash_after: int
+) -> None:
+    await side.open(*ALL)
+    run = await side.prepared([*ALL, "never opened"])
+    await side.bulk.start(run, by("start"))
+    dying = Side(store, key_ring)
+    dying.crash_after = crash_after
+    with pytest.raises(Crash):
+        await dying.bulk.run(run)
+    assert sum(await side.amounts(*ALL)) >= 3
+    assert await side.bulk.run(run) == "finished"
+    assert await side.amounts(*ALL) == [3] * 8
+    assert await side.results(run) == ["done"] * 8 + ["jar-not-opened"]
+
+
+@pytest.mark.parametrize("point", ["before-chunk", "before-advance"])
+async def test_a_crash_before_results_are_stated_loses_none(
+    side: Side, store: EventStore, key_ring: KeyRing, point: str
+) -> None:
+    def reached(name: str) -> None:
+        if name == point:
+            raise Crash
+
+    await side.open("a")
+    run = await side.prepared(["a", "never opened"])
+    await side.bulk.start(run, by("start"))
+    with pytest.raises(Crash):
+        await Side(store, key_ring, reached).bulk.run(run)
+    if point == "before-advance":
+        await side.open("never opened")
+    assert await side.bulk.run(run) == "finished"
+    assert await side.results(run) == ["done", "jar-not-opened"], "an item that was refused stays refused"
+    assert await side.amounts("a") == [3]
+
+
+async def test_two_runners_at_once_do_each_item_once_and_agree(side: Side, other: Side) -> None:
+    await side.open(*ALL)
+    run = await side.prepared([*ALL, "never opened"])
+    await side.bulk.start(run, by("start"))
+    assert await asyncio.gather(*(one.bulk.run(run) for one in (side, other, side))) == ["finished"] * 3
+    assert await side.amounts(*ALL) == [3] * 8
+    assert await side.results(run) == await other.results(run) == ["done"] * 8 + ["jar-not-opened"]
+    names = [one.name for one in await side.store.read_stream(run)]
+    assert names.count("bulk-finished") == 1
+
+
+@pytest.mark.requirement("M33")
+async def test_undo_takes_back_what_was_done_and_not_changed_since(side: Side) -> None:
+    await side.open("a", "b", "c")
+    run = await side.done(["a", "never opened", "b", "c"])
+    await side.jars.handle(jar("b"), FillJar(10), by("since"))
+    undo = await side.bulk.prepare_undo(run, by("undo"))
+    assert (undo.items, undo.undoes, undo.status) == (3, run, "ready")
+    await side.bulk.start(undo.run_id, by("start undo"))
+    assert await side.bulk.run(undo.run_id) == "finished"
+    assert await side.results(undo.run_id) == ["done", "version-mismatch", "done"]
+    assert await side.amounts("a", "b", "c") == [0, 13, 0]
+    with pytest.raises(BulkNotFinished):
+        await side.bulk.prepare_undo(undo.run_id, by("undo the undo"))
+    waiting = await side.prepared(["a"], key="waiting")
+    with pytest.raises(BulkNotFinished):
+        await side.bulk.prepare_undo(waiting, by("undo too early"))
+
+
+async def test_a_list_is_made_once_and_anew_after_a_crash(side: Side) -> None:
+    async def cut_off() -> AsyncIterator[UUID]:
+        yield jar("a")
+        raise Crash
+
+    with pytest.raises(Crash):
+        await side.bulk.prepare("fill", Fill(3), cut_off(), by("run"))
+    run = await side.prepared(["a", "b"])
+    with pytest.raises(BulkNotReady):
+        await _start_of_cut_off(side)
+    assert await side.prepared(["a", "b"]) == run
+    assert (await side.bulk.shown(run)).items == 2
+    with pytest.raises(CommandKeyReused):
+        await side.prepared(["a", "b"], amount=4)
+    with pytest.raises(BulkUnknown):
+        await side.bulk.shown(jar("no run"))
+
+
+async def _start_of_cut_off(side: Side) -> None:
+    async def cut_off() -> AsyncIterator[UUID]:
+        yield jar("a")
+        raise Crash
+
+    with suppress(Crash):
+        await side.bulk.prepare("fill", Fill(3), cut_off(), by("cut off"))
+    listing = [one for one in await side.store.read_after(0) if one.name == "bulk-opened"][-1].stream_id
+    await side.bulk.start(listing, by("start cut off"))
+
+
+async def test_a_run_of_no_items_is_finished_when_it_is_started_and_too_many_are_refused(side: Side) -> None:
+    run = await side.done([])
+    assert (await side.bulk.shown(run)).done == 0
+    with pytest.raises(BulkOversized):
+        decide(List(jar("l"), ITEMS_MAX, (jar("a"),)), Run("listing", listing=jar("l"), items=ITEMS_MAX))
