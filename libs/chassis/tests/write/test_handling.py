@@ -19,9 +19,10 @@ from chassis.write.deciding import (
     TooManyConflicts,
     VersionMismatch,
 )
-from chassis.write.handling import COMMAND_BYTES_MAX, CommandHandler
+from chassis.write.events import StoredEvent
+from chassis.write.handling import COMMAND_BYTES_MAX, CommandHandler, fingerprint
 from chassis.write.snapshots import Snapshots
-from chassis.write.store import EventStore, Recorder
+from chassis.write.store import Append, Command, EventStore, Recorder
 from msgspec import structs
 from typing_extensions import override
 
@@ -127,6 +128,32 @@ async def test_the_same_key_with_another_reason_or_for_another_person_is_refused
             await again.handle(A, command, structs.replace(said, **why))
         repeated = await again.handle(A, command, structs.replace(said, post="elsewhere", client_address="x"))
         assert (repeated.version, repeated.replayed) == (first.version, True)
+
+
+async def test_a_key_that_an_earlier_version_stored_without_the_reason_stands_for_the_reason_of_its_events(
+    handler: Handler, store: EventStore, key_ring: KeyRing
+) -> None:
+    said = structs.replace(context("1", idempotency_key="k"), reason="it is so", on_behalf_of="li")
+    bare, key = structs.replace(said, reason=None, on_behalf_of=None), key_ring.keys_for([A])[A]
+    event, encode = JarOpened("Li Wei", None, "bean"), catalogue().encode
+    body = encode(event, said.metadata(), stream_id=A, version=1, key=key)
+    stored = StoredEvent(A, 1, catalogue().name_of(event), body, None)
+    nothing = Command("nothing", fingerprint(A, EmptyJar(), bare, key))
+    for events, command in (
+        ((stored,), Command(said.key, fingerprint(A, OpenJar("Li Wei"), bare, key))),
+        ((), structs.replace(nothing, key=structs.replace(said, idempotency_key="e").key)),
+    ):
+        await store.append_one(Append(A, events, command, len(events) ^ 1))
+    repeated = await handler.handle(A, OpenJar("Li Wei"), said)
+    assert (repeated.version, repeated.events, repeated.replayed) == (1, (event,), True)
+    for other_command, why in (
+        (OpenJar("Li Wei"), {"reason": "other"}),
+        (OpenJar("Li Wei"), {"on_behalf_of": None}),
+        (OpenJar("Wang Fang"), {}),
+        (EmptyJar(), {"idempotency_key": "e"}),
+    ):
+        with pytest.raises(CommandKeyReused):
+            await handler.handle(A, other_command, structs.replace(said, **why))
 
 
 async def test_a_refused_command_may_succeed_later_under_its_key(handler: Handler) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, cast
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from chassis.connections.coalescing import Coalesced
 from chassis.privacy.aging import AgedCache
@@ -297,12 +298,21 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
     ) -> Outcome[EventT]:
         key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
         # A command without events may have come before the subject had a key.
-        if seen.fingerprint not in {fingerprint(stream_id, asked, context, each) for each in (key, None)}:
+        keys, bare = (key, None), structs.replace(context, reason=None, on_behalf_of=None)
+        as_now = {fingerprint(stream_id, asked, context, each) for each in keys}
+        as_before = {fingerprint(stream_id, asked, bare, each) for each in keys}
+        if seen.fingerprint not in as_now | as_before:
             raise CommandKeyReused
         # One event before the first of them gives the position where the command had none.
         after = seen.version - seen.event_count
         read = await self._store.read_stream(seen.stream_id, max(after - 1, 0), seen.event_count + 1)
         stored = [one for one in read if one.version <= seen.version]
+        if seen.fingerprint not in as_now:
+            # A version before did not compare why and for whom a command is given: its events say it.
+            said = [self._catalogue.metadata_of(one) for one in stored if one.version > after]
+            why = context.reason, context.on_behalf_of
+            if not said or any((one.reason, one.on_behalf_of) != why for one in said):
+                raise CommandKeyReused
         key = self._keys.cached(seen.stream_id)
         events = tuple(
             cast(EventT, self._catalogue.open(one, key).event) for one in stored if one.version > after
