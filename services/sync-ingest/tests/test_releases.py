@@ -3,14 +3,17 @@
 import io
 from dataclasses import replace
 from datetime import date
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
+import psycopg
 import pytest
+from chassis.connections.migrating import migrate
 from chassis.write.deciding import CommandKeyReused
 from chassis.write.store import Command
 from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.archive.quarantine import Proposal
+from sync_ingest.archive.schema import TABLES as INGEST_TABLES
 from sync_ingest.domain.certificate import Comparison, Judgement, certify
 from sync_ingest.domain.events import ReconciliationCertified
 from sync_ingest.domain.identities import QuarantineId, certificate_id, feed_id
@@ -561,3 +564,42 @@ def test_the_person_for_whom_a_repair_was_proposed_is_no_second_person(ingest, s
             ingest.approve(entry.id, proposed.repair)
     ingest.acting = BORIS._replace(actor="carla")
     assert counts(ingest.approve(entry.id, proposed.repair)) == (1, 1, 0, 0)
+
+
+def test_a_migration_lists_what_an_older_version_resolved_and_blanks_what_it_quoted(
+    ingest, source, postgres_url
+):
+    """An older version noted what was resolved after its event, and quoted the record in what it said of it."""
+    take(ingest, source, lines(BROKEN, BROKEN.replace(b"t2", b"t3"), BROKEN.replace(b"t2", b"t4")))
+    released, dismissed, waits = [entry.id for _, entry in ingest.archive.quarantine.page(source, None, 0, 9)]
+    ingest.acting = ANNA
+    ingest.release(released, lines(posting("t2", 1234)))
+    ingest.dismiss(dismissed)
+    quoting = uuid4()
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("update ingest.quarantine set status = 'waiting' where source = %s", [source])
+        connection.execute(
+            "insert into store_ingest.events (stream_id, version, name, body, identity)"
+            " values (%s, 1, 'feed-record-quarantined', %s, %s)",
+            (uuid4(), b'{"meta":{},"data":{"v":1,"raw":"\\u0000","detail":"not 6222"}}', quoting),
+        )
+        connection.execute(
+            'insert into ingest.quarantine (id, source, intake, line, "column", reason, detail, raw_sealed, quarantined_at)'
+            " values (%s, %s, %s, 1, '6222', 'r', 'not 6222', '', now())",
+            (quoting, source, uuid4()),
+        )
+        for _ in range(2):
+            connection.execute(
+                "delete from migrations.applied where module = 'ingest' and version = %s",
+                [len(INGEST_TABLES.steps)],
+            )
+            migrate(postgres_url, [INGEST_TABLES])
+    found = {entry.id: entry for _, entry in ingest.archive.quarantine.page(source, None, 0, 9)}
+    assert {name: entry.status for name, entry in found.items()} == {
+        released: "released",
+        dismissed: "dismissed",
+        waits: "waiting",
+        quoting: "waiting",
+    }
+    assert (found[quoting].detail, found[quoting].column) == ("***", "***")
+    assert (found[waits].detail == "***", found[waits].column) == (False, "amount_minor")

@@ -8,6 +8,7 @@ from typing import Final
 
 from chassis.connections.migrating import Tables
 from chassis.write.store import writer_role
+from psycopg import sql
 
 STORE_SCHEMA: Final = "store_ingest"
 SCHEMA_SQL: Final = """
@@ -140,6 +141,28 @@ WAITING_SQL: Final = """
 create index if not exists quarantine_waiting_of on {schema}.quarantine (source) where status = 'waiting';
 """
 """Each certificate counts the entries of its source that wait. It reads only these, however many were resolved."""
+OLDER_ENTRIES_SQL: Final = r"""
+do $body$ begin
+    if to_regclass('{store}.events') is null then
+        return;
+    end if;
+    update {schema}.quarantine as q
+        set detail = '***', "column" = case when q."column" is null then null else '***' end
+        from {store}.events as e
+        where e.identity = q.id and e.name = 'feed-record-quarantined' and q.detail <> '***'
+            and convert_from(e.body, 'UTF8') ~ '"data":\{{"v":1[,}}]';
+    update {schema}.quarantine as q set status = r.status
+        from (select substring(convert_from(e.body, 'UTF8') from '"quarantine":"([0-9a-f-]{{36}})"')::uuid as id,
+                case e.name when 'quarantined-record-dismissed' then 'dismissed' else 'released' end as status
+            from {store}.events as e
+            where e.name in ('quarantined-record-dismissed', 'quarantined-record-released')
+                and e.stream_id in (select i.stream_id from {schema}.quarantine as w
+                    join {store}.events as i on i.identity = w.intake where w.status = 'waiting')) as r
+        where r.id = q.id and q.status = 'waiting';
+end $body$;
+"""
+"""What older versions left in the entries. The detail and column of a first-version entry may quote its record, and are
+blanked as its event is for readers. An entry that was resolved just before a crash is listed as its event says."""
 TABLES: Final = Tables(
     "ingest",
     "ingest",
@@ -153,6 +176,8 @@ TABLES: Final = Tables(
         PROPOSERS_SQL,
         DESCRIBING_SQL,
         WAITING_SQL,
+        OLDER_ENTRIES_SQL,
     ),
+    names=(("store", sql.Identifier(STORE_SCHEMA)),),
 )
 """Ingest's own tables, for `migrate`; the role of its event store may read and write them."""
