@@ -13,6 +13,7 @@ from chassis.write.deciding import CommandKeyReused
 from chassis.write.store import Command
 from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.archive.quarantine import Proposal
+from sync_ingest.archive.schema import OLDER_ENTRIES_SQL
 from sync_ingest.archive.schema import TABLES as INGEST_TABLES
 from sync_ingest.domain.certificate import Comparison, Judgement, certify
 from sync_ingest.domain.events import ReconciliationCertified
@@ -591,7 +592,7 @@ def test_a_migration_lists_what_an_older_version_resolved_and_blanks_what_it_quo
         for _ in range(2):
             connection.execute(
                 "delete from migrations.applied where module = 'ingest' and version = %s",
-                [len(INGEST_TABLES.steps)],
+                [INGEST_TABLES.steps.index(OLDER_ENTRIES_SQL) + 1],
             )
             migrate(postgres_url, [INGEST_TABLES])
     found = {entry.id: entry for _, entry in ingest.archive.quarantine.page(source, None, 0, 9)}

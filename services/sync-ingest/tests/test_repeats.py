@@ -313,7 +313,7 @@ MANY_PARTIES = [PartyRecord(party=f"P{at}") for at in range(BATCH_RECORDS + 1)]
         ([[opened_on(BEFORE), closed_on(DAY)], [opened_on(AFTER)]], [1]),
         ([[opened_on(BEFORE), closed_on(DAY)], [closed_on(None)], [opened_on(AFTER)]], []),
         ([[opened_on(DAY)], [closed_on(BEFORE)], [opened_on(DAY, branch="B")]], [1]),
-        ([[opened_on(DAY)], [closed_on(BEFORE)], [PartyRecord(party="P1")]], []),
+        ([[opened_on(DAY)], [closed_on(BEFORE)], [PartyRecord(party="P1")]], [1]),
         ([[closed_on(BEFORE)], [closed_on(None)]], []),
     ],
 )
@@ -321,12 +321,13 @@ MANY_PARTIES = [PartyRecord(party=f"P{at}") for at in range(BATCH_RECORDS + 1)]
 def test_an_account_that_stands_with_a_closing_before_its_opening_is_told_and_nothing_is_refused(
     ingest, source, feeds, told_at, again
 ):
-    for feed in feeds:
+    intakes = []
+    for feed in [*feeds, *(feeds[-1:] if again else ())]:
         result = run(ingest, source, lines(*feed))
-    if again:
-        result = run(ingest, source, lines(*feeds[-1]))
+        intakes += result.intakes
     assert closed_early(result) == told_at
     assert result.findings.master_records == len(feeds[-1])
+    assert {place.intake for place in result.findings.closed_early_at} <= set(intakes)
     shown = certificate_of(ingest.latest_certificate(source), {})
     assert (shown["closed_early"], [each["line"] for each in shown["closed_early_at"]]) == (
         len(told_at),
@@ -364,6 +365,22 @@ def test_the_file_with_the_accounts_is_green_again_after_another_file_brought_th
     assert closed_early(run(ingest, source, wrong)) == [2]
     assert run(ingest, source, lines(opened_on(BEFORE), replaced_balance())).findings.status == "GREEN"
     assert EARLY not in ingest.latest_certificate(source).findings.reasons
+
+
+def test_a_later_feed_and_a_dismissal_do_not_forget_an_account_that_stands_closed_before_it_was_opened(
+    ingest, source
+):
+    run(ingest, source, lines(opened_on(DAY), CHECKED))
+    run(ingest, source, lines(closed_on(BEFORE)))
+    assert closed_early(run(ingest, source, lines(replaced_balance()))) == [1]
+    assert run(ingest, source, b"{").findings.quarantined == 1
+    [(_, entry)] = ingest.archive.quarantine.page(source, "waiting", 0, 9)
+    ingest.acting = Acting("anna", reason="nothing was sent")
+    ingest.dismiss(entry.id)
+    latest = ingest.latest_certificate(source).findings
+    assert (latest.status, EARLY in latest.reasons, latest.closed_early) == ("AMBER", True, 1)
+    mended = run(ingest, source, lines(closed_on(AFTER)))
+    assert closed_early(mended) == []
 
 
 def replaced_balance():

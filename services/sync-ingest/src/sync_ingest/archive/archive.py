@@ -13,6 +13,7 @@ from sync_ingest.archive.certificates import Certificates
 from sync_ingest.archive.connection import LOCK_WAIT_SECONDS_MAX, ArchiveConnection
 from sync_ingest.archive.contradictions import OpenContradictions
 from sync_ingest.archive.descriptions import Descriptions
+from sync_ingest.archive.early_closings import EarlyClosings
 from sync_ingest.archive.intakes import Intakes
 from sync_ingest.archive.partial_sums import StoredPartialSums
 from sync_ingest.archive.quarantine import Quarantine
@@ -35,6 +36,7 @@ class Archive:
         self.certificates = Certificates(db, self.totals, self.series)
         self.sources = Sources(db)
         self.descriptions = Descriptions(db)
+        self.early_closings = EarlyClosings(db)
         self.partial_sums = StoredPartialSums(db)
 
     @classmethod

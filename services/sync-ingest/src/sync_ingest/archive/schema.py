@@ -163,6 +163,11 @@ end $body$;
 """
 """What older versions left in the entries. The detail and column of a first-version entry may quote its record, and are
 blanked as its event is for readers. An entry that was resolved just before a crash is listed as its event says."""
+EARLY_CLOSINGS_SQL: Final = """
+create table if not exists {schema}.early_closings (
+    account uuid primary key, source text not null, intake uuid not null, line bigint not null);
+create index if not exists early_closings_of on {schema}.early_closings (source);
+"""
 TABLES: Final = Tables(
     "ingest",
     "ingest",
@@ -177,6 +182,7 @@ TABLES: Final = Tables(
         DESCRIBING_SQL,
         WAITING_SQL,
         OLDER_ENTRIES_SQL,
+        EARLY_CLOSINGS_SQL,
     ),
     names=(("store", sql.Identifier(STORE_SCHEMA)),),
 )

@@ -34,7 +34,7 @@ COVERAGE_UNSTATED: Final = "coverage-unstated"
 REPEATS_OLDER: Final = "repeats-older-master-data"
 CLOSED_EARLY: Final = "account-closed-before-opened"
 LASTING_REASONS: Final = frozenset(
-    {NOTHING_READ, NOTHING_TO_CHECK, NOT_COMPARED, COVERAGE_UNSTATED, REPEATS_OLDER, CLOSED_EARLY}
+    {NOTHING_READ, NOTHING_TO_CHECK, NOT_COMPARED, COVERAGE_UNSTATED, REPEATS_OLDER}
 )
 """Reasons of what a feed was, which an acknowledgement does not change."""
 
@@ -84,7 +84,7 @@ class Findings(msgspec.Struct, frozen=True):
 
     `repeats_older` counts parties, accounts, rights and other subjects of master data: their last record is of bytes
     that were read before, was not described again, and differs from what stands. `repeats_older_at` names the first
-    places. `closed_early` counts the accounts of the feed that stand with a day of closing before the day of opening;
+    places. `closed_early` counts the accounts of the source that stand with a day of closing before the day of opening;
     `closed_early_at` names the first places of the last records that name them.
     """
 
@@ -123,6 +123,8 @@ class Judgement(msgspec.Struct, frozen=True):
     waiting: int = 0
     unchecked: int = 0
     uncompared: int = 0
+    closed_early: int = 0
+    closed_early_at: tuple[FeedPlace, ...] = ()
 
 
 class Comparison:
@@ -253,8 +255,8 @@ def certify(
         coverage_unstated=stating.coverage_unstated,
         repeats_older=stating.repeats_older,
         repeats_older_at=stating.repeats_older_at,
-        closed_early=stating.closed_early,
-        closed_early_at=stating.closed_early_at,
+        closed_early=judgement.closed_early,
+        closed_early_at=judgement.closed_early_at,
     )
 
 
@@ -273,7 +275,7 @@ def reasons_of(totals: ControlTotals, judgement: Judgement) -> tuple[str, ...]:
         reasons.append(COVERAGE_UNSTATED)
     if totals.repeats_older:
         reasons.append(REPEATS_OLDER)
-    if totals.closed_early:
+    if judgement.closed_early:
         reasons.append(CLOSED_EARLY)
     return tuple(reasons)
 

@@ -43,13 +43,13 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Stored).decode
 
 
-class LastPlaces:
-    """The subjects of one run of whose last record something is said, with its place.
+class OlderRepeats:
+    """The subjects of one run whose last record is of a file that was read before, and differs from what stands.
 
     It keeps `kept_max` subjects in memory. Beyond that it stores them in `partial_sums`, if there is such a place.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[str] = "repeated"
     """The kind of partial sums that it stores."""
 
     def __init__(self, partial_sums: PartialSums | None = None, kept_max: int = ACCOUNTS_KEPT_MAX) -> None:
@@ -100,15 +100,3 @@ class LastPlaces:
         rows = [(subject, _encode(_Stored(self._times_stored, at))) for subject, at in self._noted.items()]
         self._partial_sums.store(self.kind, rows)
         self._noted.clear()
-
-
-class OlderRepeats(LastPlaces):
-    """The subjects whose last record is of a file that was read before, and differs from what stands."""
-
-    kind = "repeated"
-
-
-class ClosedEarly(LastPlaces):
-    """The accounts that stand with a day of closing before the day of opening, at the last record that names them."""
-
-    kind = "closed-early"

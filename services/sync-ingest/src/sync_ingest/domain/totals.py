@@ -166,10 +166,6 @@ class ControlTotals:
     """Subjects of master data whose last record is of bytes that were read before and differs from what stands."""
     repeats_older_at: tuple[FeedPlace, ...] = ()
     """The first places of these records."""
-    closed_early: int = 0
-    """Accounts of the feed that stand with a day of closing before the day of opening."""
-    closed_early_at: tuple[FeedPlace, ...] = ()
-    """The first places of the last records that name them."""
     differing: int = 0
     """Duplicates that describe their posting differently than it was booked."""
     differing_fields: Counter[str] = field(default_factory=Counter)

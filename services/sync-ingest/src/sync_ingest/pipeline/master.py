@@ -29,7 +29,7 @@ from sync_ingest.domain.records import (
     same_content,
     unseen,
 )
-from sync_ingest.domain.repeats import ClosedEarly, FeedPlace, LastPlaces, OlderRepeats, ReadAt
+from sync_ingest.domain.repeats import FeedPlace, OlderRepeats, ReadAt
 from sync_ingest.pipeline.ports import AppendConflict, Entry
 from sync_ingest.pipeline.refusing import DAYS, hidden, refused, unfit
 from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
@@ -71,10 +71,9 @@ class _At(NamedTuple):
 class MasterData:
     """The master data of one run."""
 
-    def __init__(self, run: Run, repeats: OlderRepeats, closed_early: ClosedEarly) -> None:
+    def __init__(self, run: Run, repeats: OlderRepeats) -> None:
         self._run = run
         self._repeats = repeats
-        self._closed_early = closed_early
         self._through: dict[UUID, int] = {}
 
     def book(self, items: Sequence[Item]) -> list[Quarantined]:
@@ -119,12 +118,11 @@ class MasterData:
     def count_findings(self) -> None:
         """Counts, after everything was read, what the certificate says of master data."""
         totals = self._run.totals
-        totals.repeats_older, totals.repeats_older_at = self._counted(self._repeats)
-        totals.closed_early, totals.closed_early_at = self._counted(self._closed_early)
+        totals.repeats_older, places = self._repeats.found()
+        totals.repeats_older_at = tuple(map(self._place, places))
 
-    def _counted(self, noted: LastPlaces) -> tuple[int, tuple[FeedPlace, ...]]:
-        count, places = noted.found()
-        return count, tuple(FeedPlace(self._run.intakes[at.file].intake, at.line) for at in places)
+    def _place(self, at: ReadAt) -> FeedPlace:
+        return FeedPlace(self._run.intakes[at.file].intake, at.line)
 
     def _refused(self, item: Item, record: MasterRecord) -> Quarantined | None:
         """Why a record cannot be booked; None where it can."""
@@ -204,14 +202,17 @@ class MasterData:
             if standing.keys() >= set(pair)
         }
         events = self._run.ledger.stored_under([identity for pair in told.values() for identity in pair])
+        found: dict[UUID, FeedPlace] = {}
         for name, at in last.items():
-            early = False
             match [each.event for identity in told.get(name, ()) if (each := events.get(identity))]:
-                case [AccountOpened(opened_on=opened_on), AccountClosed(closed_on=closed_on)]:
-                    early = closed_on < opened_on
+                case [AccountOpened(opened_on=opened_on), AccountClosed(closed_on=closed_on)] if (
+                    closed_on < opened_on
+                ):
+                    found[pairs[name][0]] = self._place(at)
                 case _:
                     pass
-            self._closed_early.note(pairs[name][0], at if early else None)
+        others = [account for account, _ in pairs.values() if account not in found]
+        self._run.book.note_early_closings(found, others)
 
     def _differing(
         self, record: MasterRecord, subject: UUID, before: str, digest_key: bytes | None

@@ -17,7 +17,7 @@ from sync_ingest.domain.controls.feed_read import CONTROLS_PER_FILE_MAX, FeedRea
 from sync_ingest.domain.identities import posting_ids
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX, PartialSums
 from sync_ingest.domain.records import BookingDays, ControlRecord, Posting, Unreadable, legible, unseen
-from sync_ingest.domain.repeats import ClosedEarly, OlderRepeats
+from sync_ingest.domain.repeats import OlderRepeats
 from sync_ingest.domain.totals import ControlTotals
 from sync_ingest.pipeline.master import MasterData
 from sync_ingest.pipeline.planning import Limits, Plan, Planner
@@ -103,11 +103,7 @@ class Pipeline:
             trial,
         )
         self._planner = Planner(self._run, limits or Limits(), accounts_kept_max)
-        self._master = MasterData(
-            self._run,
-            OlderRepeats(partial_sums, accounts_kept_max),
-            ClosedEarly(partial_sums, accounts_kept_max),
-        )
+        self._master = MasterData(self._run, OlderRepeats(partial_sums, accounts_kept_max))
         self._quarantining = Quarantining(self._run)
         self._certified_through = certified_through
         self._repeating = True

@@ -13,6 +13,7 @@ from sync_ingest.domain.descriptions import Described, Description
 from sync_ingest.domain.events import FeedRecordQuarantined
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.domain.records import Covers, Posting, Unreadable
+from sync_ingest.domain.repeats import FeedPlace
 from sync_ingest.domain.totals import AccountCurrency, AccountTotal
 
 
@@ -106,6 +107,10 @@ class QuarantineBook(Protocol):
 
     def describe(self, described: Described, before: Mapping[UUID, Description]) -> None:
         """Notes what is described next, and what stood before: it is put back where the events are not stored."""
+        ...
+
+    def note_early_closings(self, found: Mapping[UUID, FeedPlace], others: Sequence[UUID]) -> None:
+        """Notes accounts that stand with a closing before their opening, each with its last record; `others` do not."""
         ...
 
     def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:

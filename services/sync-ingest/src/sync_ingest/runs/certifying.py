@@ -11,6 +11,7 @@ from chassis.write.store import Command
 from sync_ingest.archive.intakes import Intake
 from sync_ingest.checking.checking import Checking
 from sync_ingest.domain.certificate import (
+    CLOSED_EARLY,
     LASTING_REASONS,
     PROBLEMS_NAMED_MAX,
     QUARANTINE_WAITING,
@@ -25,6 +26,7 @@ from sync_ingest.domain.events import ReconciliationCertified
 from sync_ingest.domain.identities import CertificateId, ContentId, IntakeId, certificate_id, feed_id
 from sync_ingest.domain.partial_sums import PartialSums
 from sync_ingest.domain.records import ControlRecord
+from sync_ingest.domain.repeats import REPEATS_NAMED_MAX
 from sync_ingest.domain.totals import AccountCurrency, ControlTotals, Flow
 from sync_ingest.folding import ACCOUNTS_PER_FOLD, Folding
 from sync_ingest.pipeline.pipeline import Pipeline
@@ -127,6 +129,7 @@ class Certifying(IngestContext):
     def _judgement(self, source: str, unchecked: int, uncompared: int) -> Judgement:
         """What stands against a source now, whatever the last feed brought."""
         found, total, codes = self.archive.contradictions.open(source, PROBLEMS_NAMED_MAX)
+        closed_early, closed_early_at = self.archive.early_closings.of(source, REPEATS_NAMED_MAX)
         return Judgement(
             open=tuple(
                 Problem(
@@ -146,6 +149,8 @@ class Certifying(IngestContext):
             waiting=self.archive.quarantine.waiting(source),
             unchecked=unchecked,
             uncompared=uncompared,
+            closed_early=closed_early,
+            closed_early_at=closed_early_at,
         )
 
     def _certify(
@@ -232,6 +237,7 @@ class Certifying(IngestContext):
         judgement = self._judgement(source, 0, 0)
         reasons = [*judgement.codes, *([QUARANTINE_WAITING] if judgement.waiting else [])]
         reasons += [reason for reason in before if reason in LASTING_REASONS]
+        reasons += [CLOSED_EARLY] if judgement.closed_early else []
         empty = ControlTotals()
         findings = msgspec.structs.replace(
             certify(empty, Comparison(empty), judgement),
@@ -241,8 +247,6 @@ class Certifying(IngestContext):
             acknowledges=acknowledged,
             repeats_older=previous.findings.repeats_older if previous else 0,
             repeats_older_at=previous.findings.repeats_older_at if previous else (),
-            closed_early=previous.findings.closed_early if previous else 0,
-            closed_early_at=previous.findings.closed_early_at if previous else (),
         )
         return self._certify(source, [], findings, command, (), after=after).position
 

@@ -10,6 +10,7 @@ from sync_ingest.archive.quarantine import QuarantineEntry
 from sync_ingest.domain.descriptions import Described, Description
 from sync_ingest.domain.events import FeedRecordQuarantined
 from sync_ingest.domain.identities import IntakeId, QuarantineId, feed_id
+from sync_ingest.domain.repeats import FeedPlace
 from sync_ingest.domain.totals import AccountCurrency, AccountTotal
 from sync_ingest.folding import Folding
 from sync_ingest.runs.ports import Vault
@@ -72,6 +73,9 @@ class ArchivedQuarantine:
 
     def describe(self, described: Described, before: Mapping[UUID, Description]) -> None:
         self.archive.descriptions.note(described, before)
+
+    def note_early_closings(self, found: Mapping[UUID, FeedPlace], others: Sequence[UUID]) -> None:
+        self.archive.early_closings.note(self.source, found, others)
 
     def await_originals(self, source: str, originals: Mapping[QuarantineId, UUID]) -> None:
         self.archive.quarantine.await_originals(source, originals)
