@@ -11,6 +11,7 @@ import pytest
 from chassis.connections.migrating import migrate
 from chassis.write.deciding import CommandKeyReused
 from chassis.write.store import Command
+from psycopg import sql
 from sync_ingest.adapters.topic import Frame, framed
 from sync_ingest.archive.quarantine import Proposal
 from sync_ingest.archive.schema import OLDER_ENTRIES_SQL
@@ -576,31 +577,39 @@ def test_a_migration_lists_what_an_older_version_resolved_and_blanks_what_it_quo
     ingest.acting = ANNA
     ingest.release(released, lines(posting("t2", 1234)))
     ingest.dismiss(dismissed)
-    quoting = uuid4()
+    quoting, schema = uuid4(), "ingest_older"
+    steps = INGEST_TABLES.steps[: INGEST_TABLES.steps.index(OLDER_ENTRIES_SQL) + 1]
+    older = replace(INGEST_TABLES, module=schema, schema=schema, names=(("store", sql.Identifier(schema)),))
+    migrate(postgres_url, [replace(older, steps=steps[:-1])])
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("update ingest.quarantine set status = 'waiting' where source = %s", [source])
+        connection.execute(f"create table {schema}.events (like store_ingest.events)")
+        stream = [feed_id(source)]
         connection.execute(
-            "insert into store_ingest.events (stream_id, version, name, body, identity)"
-            " values (%s, 1, 'feed-record-quarantined', %s, %s)",
+            f"insert into {schema}.events select * from store_ingest.events where stream_id = %s", stream
+        )
+        columns = 'id, source, intake, line, "column", reason, detail, raw_sealed, quarantined_at'
+        connection.execute(
+            f"insert into {schema}.quarantine ({columns}) select {columns} from ingest.quarantine where source = %s",
+            [source],
+        )
+        connection.execute(
+            f"insert into {schema}.events values (0, %s, 1, 'feed-record-quarantined', %s, %s)",
             (uuid4(), b'{"meta":{},"data":{"v":1,"raw":"\\u0000","detail":"not 6222"}}', quoting),
         )
         connection.execute(
-            'insert into ingest.quarantine (id, source, intake, line, "column", reason, detail, raw_sealed, quarantined_at)'
-            " values (%s, %s, %s, 1, '6222', 'r', 'not 6222', '', now())",
+            f"insert into {schema}.quarantine ({columns}) values (%s, %s, %s, 1, '6222', 'r', 'not 6222', '', now())",
             (quoting, source, uuid4()),
         )
-        for _ in range(2):
-            connection.execute(
-                "delete from migrations.applied where module = 'ingest' and version = %s",
-                [INGEST_TABLES.steps.index(OLDER_ENTRIES_SQL) + 1],
-            )
-            migrate(postgres_url, [INGEST_TABLES])
-    found = {entry.id: entry for _, entry in ingest.archive.quarantine.page(source, None, 0, 9)}
-    assert {name: entry.status for name, entry in found.items()} == {
+        assert migrate(postgres_url, [replace(older, steps=steps)]) == 2
+        rows = connection.execute(f'select id, status, detail, "column" from {schema}.quarantine').fetchall()
+        connection.execute(f"drop schema {schema} cascade")
+        connection.execute("delete from migrations.applied where module = %s", [schema])
+    found = {row[0]: row[1:] for row in rows}
+    assert {name: status for name, (status, *_) in found.items()} == {
         released: "released",
         dismissed: "dismissed",
         waits: "waiting",
         quoting: "waiting",
     }
-    assert (found[quoting].detail, found[quoting].column) == ("***", "***")
-    assert (found[waits].detail == "***", found[waits].column) == (False, "amount_minor")
+    assert found[quoting][1:] == ("***", "***")
+    assert (found[waits][1] == "***", found[waits][2]) == (False, "amount_minor")
