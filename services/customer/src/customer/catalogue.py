@@ -7,7 +7,7 @@ from chassis.timers.business_days import STORED_BUSINESS_DAYS
 from chassis.write.catalogue import Catalogue
 from chassis.write.operations import OPERATIONS
 
-from customer.domain.events import STORED_NAMES, registered_v1_to_v2
+from customer.domain.events import STORED_NAMES, UPCASTS
 
 CONTEXT: Final = "customer"
 SCHEMA: Final = "store_customer"
@@ -20,5 +20,5 @@ def catalogue() -> Catalogue:
     return Catalogue(
         store=CONTEXT,
         entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS | PROPOSALS,
-        upcasts={("customer-registered", 1): registered_v1_to_v2},
+        upcasts=UPCASTS,
     )

@@ -27,7 +27,7 @@ class _Body(msgspec.Struct):
     data: dict[str, Any]
 
 
-_WORDS: Final[dict[str, type[public.CustomerContextEvent]]] = {
+PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "customer-registered": public.CustomerRegistered,
     "reference-linked": public.CustomerReferenceLinked,
     "reference-claimed": public.CustomerReferenceClaimed,
@@ -50,7 +50,7 @@ _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, 
     ("customer-registered", 1): registered_v1_to_v2,
 }
 """Old versions whose public event had, from the beginning, fields that the stored event lacked."""
-STORED_NAMES_TOLD: Final = frozenset(_WORDS)
+STORED_NAMES_TOLD: Final = frozenset(PUBLIC)
 _KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim"})
 _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
@@ -70,4 +70,4 @@ def published(stored: StoredEvent) -> Published | None:
     if (lift := _TOLD_IN_FULL.get((stored.name, data["v"]))) is not None:
         data = lift(data)
     kept = _KEPT_HERE | _OF_ANOTHER if stored.name == "reference-disputed" else _KEPT_HERE
-    return Published(_WORDS[stored.name], _encode({k: v for k, v in data.items() if k not in kept}))
+    return Published(PUBLIC[stored.name], _encode({k: v for k, v in data.items() if k not in kept}))

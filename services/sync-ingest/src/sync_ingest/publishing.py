@@ -63,7 +63,7 @@ def _certificate_with_reasons(data: Data) -> Data:
     }
 
 
-_WORDS: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] | None]] = {
+PUBLIC: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] | None]] = {
     "account-seen": (public.AccountSeen, _same),
     "account-opened": (public.AccountOpened, _same),
     "account-closed": (public.AccountClosed, _same),
@@ -88,12 +88,12 @@ _WORDS: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] 
     "contradictions-acknowledged": None,
     "source-scheduled": None,
 }
-_AS_IT_WAS: Final[dict[tuple[str, int], tuple[type[public.IngestEvent], Callable[[Data], Data]]]] = {
+OLDER: Final[dict[tuple[str, int], tuple[type[public.IngestEvent], Callable[[Data], Data]]]] = {
     ("feed-record-quarantined", 1): (public.FeedRecordQuarantined, _without_raw),
     ("reconciliation-certified", 1): (public.FeedCertified, _certificate),
 }
 """What was told in an older version stays told in it: lifting belongs to who reads."""
-STORED_NAMES_TOLD: Final = frozenset(_WORDS)
+STORED_NAMES_TOLD: Final = frozenset(PUBLIC)
 
 _bodies: Final = msgspec.json.Decoder(_Body)
 _encode: Final = msgspec.json.Encoder().encode
@@ -101,9 +101,9 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def published(stored: StoredEvent) -> Published | None:
     """The public words for a stored event, or None where it is nobody else's business."""
-    words = _WORDS[stored.name]
+    words = PUBLIC[stored.name]
     if words is None:
         return None
     data = _bodies.decode(stored.body).data
-    event, choose = _AS_IT_WAS.get((stored.name, data.pop("v", 1)), words)
+    event, choose = OLDER.get((stored.name, data.pop("v", 1)), words)
     return Published(event, _encode(choose(data)))

@@ -66,9 +66,13 @@ NotReadyReasons = Callable[[], Sequence[str]]
 class RouteWithoutRoles(Exception):
     """A route that no table of roles names, or a table that names a route that does not exist."""
 
+    own_words = True
+
 
 class RouteHidden(Exception):
     """A route that no request reaches, because an earlier one takes its paths: `/boxes/{id}` before `/boxes/open`."""
+
+    own_words = True
 
 
 class CommandWithoutReason(Exception):

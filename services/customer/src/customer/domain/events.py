@@ -5,8 +5,9 @@ one, staff did. `changed` names the fields that an event changes, `invalid` thos
 `claim` and `number_claim` are identities in the store: two events never share one (ADR 0024, 0025).
 """
 
+from collections.abc import Callable
 from datetime import date
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -258,6 +259,12 @@ STORED_NAMES: dict[str, type[Event]] = {
 }
 
 
-def registered_v1_to_v2(data: dict[str, object]) -> dict[str, object]:
+def registered_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
     """Version 1 knew persons only, and only staff entered them."""
     return {**data, "kind": "person", "origin": "staff"}
+
+
+UPCASTS: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    ("customer-registered", 1): registered_v1_to_v2
+}
+"""By stored name and old version: the function from its data to that of the next version."""
