@@ -11,6 +11,7 @@ import msgspec
 from chassis.clock import Clock
 from chassis.proposals import FourEyes, Proposable, ProposalShown
 from chassis.read.documents import Document
+from chassis.read.versions import versioned
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import (
     AlreadyRecorded,
@@ -415,28 +416,15 @@ class CustomerService:
         return await self._versioned(found)
 
     async def _versioned(self, found: Sequence[Document]) -> list[Document]:
-        """Returns customers as the view shows them, each with the version of its stream that is shown.
-
-        An event that does not change the view, or is not published, raises the stream's version and not
-        the document's. Where the view is past the last event of a stream, its document shows that event's
-        version. Where it is not, the version is that of the last event that is shown, so that no edit
-        overwrites a change that its caller did not see.
-        """
-        ends = await self.store.stream_ends([UUID(one["customer_id"]) for one in found])
-        none = (0, 0)
-        behind = {
-            one["customer_id"]: end
-            for one in found
-            if (end := ends.get(UUID(one["customer_id"]), none))[0] > one["version"]
-        }
-        last = max((position for _, position in behind.values()), default=0)
-        if not behind or not await self.reached(CONTEXT, last, 0.0):
-            return list(found)
-        # Read again: the documents that were read first may be older than the position that the view has now reached.
-        again = {one["customer_id"]: one for one in await self.queries.customers.some(list(behind))}
-        for name, one in again.items():
-            one["version"] = max(one["version"], behind[name][0])
-        return [again.get(one["customer_id"], one) for one in found]
+        """Returns customers as the view shows them, each with the version of its stream that is shown."""
+        shown = await versioned(
+            found,
+            self.store.stream_ends,
+            lambda position: self.reached(CONTEXT, position, 0.0),
+            lambda subjects: self.queries.customers.some([str(subject) for subject in subjects]),
+            lambda one: (UUID(one["customer_id"]), one["version"]),
+        )
+        return [{**one, "version": version} for one, version in shown]
 
     async def by_reference(self, source: str, key: str) -> list[Document]:
         """The customer that a source knows under its own number."""
