@@ -25,6 +25,7 @@ NAMES = {
     "relay": "Publishes stored events; of two pods one publishes and one stands by, as the lease says.",
     "views": "Projects events; as many pods as serve, never more than partitions (6).",
     "timers": "Gives commands that are due; of two pods one works and one stands by, as the lease says.",
+    "derived": "Derives documents from those of views; as many pods as serve, never more than partitions (6).",
     "policies": "Reacts to events of other contexts, once each; never more pods than partitions (6).",
 }
 LARGE = {"requests": "{cpu: 500m, memory: 384Mi}", "limits": '{cpu: "2", memory: 768Mi}'}

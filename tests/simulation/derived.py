@@ -7,6 +7,7 @@ accounts' view until somebody repairs it.
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -40,6 +41,7 @@ FAULTS = Faults(crash=0.002, unanswered=0.01, freeze=0.02, freezes_max=40, freez
 HEALED_SECONDS = 2.0
 OPERATOR_SECONDS = 0.6
 OVERVIEWS, DEEDS_OF, OF_OWNER = "overviews", "deeds", "accounts"
+DAY = date(2026, 1, 5)
 GROUP = "simulation.overviews.v1"
 
 Deed = tuple[UUID, int]
@@ -123,6 +125,11 @@ async def derive(inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentI
     }
 
 
+async def everything(inputs: Inputs, after: DocumentId | None, limit: int) -> Sequence[DocumentId]:
+    """All owners."""
+    return await inputs.ids("owners", "owners", after, limit)
+
+
 MakeDeriver = Callable[..., Deriver]
 
 
@@ -203,7 +210,7 @@ def deriving(world: Deriving, deriver: MakeDeriver) -> Callable[[], tuple[MongoC
 
     def made() -> tuple[MongoCheckpoints, Deriver]:
         inputs = tuple(input_view(name, world) for name in CONTEXT_OF)
-        view = DerivedView(OVERVIEWS, inputs, Collection(OVERVIEWS), depending, derive)
+        view = DerivedView(OVERVIEWS, 1, inputs, Collection(OVERVIEWS), depending, derive, everything)
         pinned = [InputGeneration(one, f"{one.name}_v1_", f"simulation.{one.name}.v1") for one in inputs]
         checkpoints = MongoCheckpoints(world.mongo, GROUP, OVERVIEWS)
         documents = MongoDocuments(world.mongo, f"{OVERVIEWS}_v1_")
@@ -211,7 +218,7 @@ def deriving(world: Deriving, deriver: MakeDeriver) -> Callable[[], tuple[MongoC
             view,
             documents,
             checkpoints,
-            MongoInputs(world.mongo, pinned),
+            MongoInputs(world.mongo, pinned, lambda: DAY),
             world.kernel,
             at_once=2,
             wait_seconds_max=0.2,

@@ -125,7 +125,7 @@ class MongoServer(Mongo):
         return found[0] if found else None
 
     @override
-    async def count(self, collection: str, where: Mapping[str, Any] | None = None) -> int:
+    async def count(self, collection: str, where: Mapping[str, Any] | None = None, *, limit: int = 0) -> int:
         return await self._ask(
             f"count {collection}", lambda: len(list(self._matching(collection, where or {})))
         )

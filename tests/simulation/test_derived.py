@@ -48,8 +48,7 @@ CountsLate = changed(
 """Reads the count of writes after the inputs."""
 
 FIRST = {
-    "count read after the inputs": 110,
-    "parked subjects read before the inputs are level": 40,
+    "count read after the inputs": 80,
 }
 """The seed that the search for a bug begins with, where the first ones are known not to find it."""
 

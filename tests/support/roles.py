@@ -11,7 +11,7 @@ from chassis.service import services
 from chassis.write.store import Recorder
 
 PLACES = {"postgres_url", "keys_url", "kafka_url", "mongo_url", "data", "environment"}
-FOLLOWING = frozenset({"relay", "views", "policies"})
+FOLLOWING = frozenset({"relay", "views", "derived", "policies"})
 """The roles that wait for no caller and no feed."""
 
 AGAIN_SECONDS = 0.1

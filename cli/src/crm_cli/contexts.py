@@ -3,12 +3,14 @@
 from typing import Final
 
 from chassis.connections.settings import Settings
+from chassis.read.deriving import DerivedView
+from chassis.read.generations import Kept
 from chassis.read.projecting import View
 from chassis.service import Context, services
 
 from crm_cli.running import settings_of
 
-__all__ = ["CONTEXTS", "SERVICE_OF", "VIEWS", "Context", "reading_settings", "settings"]
+__all__ = ["CONTEXTS", "DERIVED", "KEPT", "SERVICE_OF", "VIEWS", "Context", "reading_settings", "settings"]
 
 
 def settings() -> Settings:
@@ -23,5 +25,8 @@ def reading_settings() -> Settings:
 
 CONTEXTS: Final[dict[str, Context]] = {service.context.name: service.context for service in services()}
 VIEWS: Final[tuple[View, ...]] = tuple(view for service in services() for view in service.views)
-SERVICE_OF: Final[dict[str, str]] = {view.name: each.name for each in services() for view in each.views}
+DERIVED: Final[tuple[DerivedView, ...]] = tuple(view for service in services() for view in service.derived)
+KEPT: Final[tuple[Kept, ...]] = (*VIEWS, *DERIVED)
+"""All of which there are generations."""
+SERVICE_OF: Final[dict[str, str]] = {view.name: each.name for each in services() for view in each.kept}
 """Whose a view is, by its name."""

@@ -29,7 +29,7 @@ def views() -> Factories:
 
 
 def workers() -> Factories:
-    """Relays, policies and feeds."""
+    """Relays, policies, feeds, and what is derived of views."""
     return _roles(lambda role: role not in {"views", "api"})
 
 

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -13,12 +14,14 @@ from chassis.connections.settings import Settings
 from chassis.connections.transient import why
 from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import KafkaPublisher, TopicDiffers
-from chassis.read.generations import Generations
+from chassis.read.derived_rebuilding import rebuild_derived
+from chassis.read.deriving import DerivedView, InputReplaced
+from chassis.read.generations import Generations, Kept
 from chassis.read.mongo import Mongo
 from chassis.read.projecting import View
 from chassis.read.rebuilding import Differs, Incomplete, Interrupted, Progress, Rebuilt, rebuild
 
-from crm_cli.contexts import SERVICE_OF, VIEWS
+from crm_cli.contexts import KEPT, SERVICE_OF
 from crm_cli.exits import INTERRUPTED, WRONG
 from crm_cli.operations import noted
 from crm_cli.person import Token
@@ -28,7 +31,7 @@ PROGRESS_EVERY_SECONDS: Final = 1.0
 
 
 def rebuild_view(
-    view: Annotated[str, typer.Argument(help=", ".join(view.name for view in VIEWS), metavar="VIEW")],
+    view: Annotated[str, typer.Argument(help=", ".join(view.name for view in KEPT), metavar="VIEW")],
     as_json: Annotated[bool, typer.Option("--json", help="print the outcome as one JSON object")] = False,
     accept_differences: Annotated[
         bool, typer.Option("--accept-differences", help="show the new one though it is not what is live")
@@ -40,7 +43,7 @@ def rebuild_view(
 
     Progress goes to stderr; interrupted, it can be resumed.
     """
-    known = {each.name: each for each in VIEWS}
+    known = {each.name: each for each in KEPT}
     if view not in known:
         _fail(f"no view {view}; there are {', '.join(known)}")
     settings = settings_of(Settings)
@@ -61,18 +64,32 @@ def rebuild_view(
         raise typer.Exit(code=WRONG) from None
     except TopicDiffers as error:
         _fail(str(error))
+    except InputReplaced as error:
+        _fail(f"{error}; the role that derives builds anew what is derived from an input that is switched")
     except ConnectionError as error:
         _fail(f"a server does not answer: {why(error)}")
     print(json.dumps(result_of(result)) if as_json else _readable(result))
 
 
-async def _rebuilt(view: View, settings: Settings, *, accept_differences: bool) -> Rebuilt:
+async def _rebuilt(view: Kept, settings: Settings, *, accept_differences: bool) -> Rebuilt:
     clock, stopping = SystemClock(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
         stack.push_async_callback(mongo.close)
+        if isinstance(view, DerivedView):
+            return await rebuild_derived(
+                Generations(mongo, view, SERVICE_OF[view.name], clock),
+                broker=Kafka(settings.kafka_url),
+                clock=clock,
+                today=partial(settings.today, clock),
+                progress=_Reporter(),
+                stopping=stopping,
+                accept_differences=accept_differences,
+            )
+        if not isinstance(view, View):
+            raise TypeError(view)
         publisher = KafkaPublisher(settings.kafka_url, client_id="crm-rebuild")
         stack.push_async_callback(publisher.close)
         return await rebuild(

@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 import psycopg
@@ -28,7 +28,7 @@ from psycopg import sql
 from sync_ingest.settings import SyncIngestSettings
 from sync_ingest.watching import watched
 
-from crm_cli.contexts import CONTEXTS, SERVICE_OF, VIEWS, Context
+from crm_cli.contexts import CONTEXTS, KEPT, SERVICE_OF, Context
 from crm_cli.exits import WRONG
 from crm_cli.running import ingest_settings
 
@@ -111,7 +111,7 @@ async def readers(settings: Settings, problems: list[str]) -> list[Status]:
     found: list[Status] = []
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
-        for view in VIEWS:
+        for view in KEPT:
             registered = next(
                 group for group in CONSUMERS if group.view == f"{SERVICE_OF[view.name]}.{view.name}"
             )
@@ -142,7 +142,7 @@ async def _parked(checkpoints: Mongo, group: str) -> Status:
 
 
 def _others() -> list[ConsumerGroup]:
-    views = {f"{SERVICE_OF[view.name]}.{view.name}" for view in VIEWS}
+    views = {f"{SERVICE_OF[view.name]}.{view.name}" for view in KEPT}
     return [group for group in CONSUMERS if group.view not in views]
 
 
@@ -238,8 +238,7 @@ async def _unlinked(settings: SyncIngestSettings, problems: list[str]) -> int | 
     yet."""
     clock, mongo = SystemClock(), Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
-        zone = ZoneInfo(settings.bank_time_zone)
-        return await unlinked_accounts(mongo, clock, lambda: clock.now().astimezone(zone).date())
+        return await unlinked_accounts(mongo, clock, partial(settings.today, clock))
     except DocumentsUnavailable as error:
         if "not built yet" not in str(error):
             problems.append(f"MongoDB: {why(error)}")

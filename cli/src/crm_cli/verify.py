@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from functools import partial
 from typing import Annotated, Final
 
 import psycopg
@@ -13,15 +14,16 @@ from chassis.connections.transient import StoreUnavailable, why
 from chassis.messaging.transport import BrokerUnavailable, group_lag
 from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.documents import DocumentsUnavailable
-from chassis.read.generations import ViewReader, live_generation, shown_views
+from chassis.read.generations import Generations, ViewReader, live_generation, shown_views
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import parked_of
 from chassis.read.projecting import View
 from contracts.topics import CONSUMERS, EVENTS
 from customer.views import asset_panorama
 
-from crm_cli.contexts import CONTEXTS, VIEWS, Context, reading_settings
+from crm_cli.contexts import CONTEXTS, DERIVED, KEPT, SERVICE_OF, VIEWS, Context, reading_settings
 from crm_cli.exits import USAGE, WRONG
+from crm_cli.verify_derived import check_derived
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Checkpoints, Store, check_money
@@ -54,6 +56,15 @@ async def verified(
                     )
             finally:
                 store.close()
+        for derived in DERIVED:
+            say(f"{derived.name}: every document against its inputs")
+            await check_derived(
+                Generations(mongo, derived, SERVICE_OF[derived.name], clock),
+                partial(settings.today, clock),
+                report,
+                clock,
+                wait_seconds,
+            )
     finally:
         await mongo.close()
     return report
@@ -62,7 +73,7 @@ async def verified(
 async def _all_known(mongo: Mongo, report: Report) -> None:
     """Checks that every live view, and every topic of a context, is known here: what is not checked is not
     known to hold."""
-    folded = {view.name for view in VIEWS}
+    folded = {view.name for view in KEPT}
     for name in await shown_views(mongo):
         report.compare("I4", f"the view {name}: known to this command", True, name in folded)
     for name in EVENTS:
@@ -157,7 +168,7 @@ async def _policies(
     settings: Settings, context: Context, mongo: Mongo, report: Report, clock: Clock, wait_seconds: float
 ) -> None:
     """Checks that policies have read everything and that no subject is parked in one."""
-    views = tuple(f".{view.name}." for view in VIEWS)
+    views = tuple(f".{view.name}." for view in KEPT)
     until = clock.monotonic() + wait_seconds
     for group in CONSUMERS:
         if context.topic.name not in group.topics or any(view in group.name for view in views):

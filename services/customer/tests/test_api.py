@@ -52,6 +52,7 @@ async def api(handler, store, queries, tmp_path, postgres_url):
         headers={"Authorization": f"Bearer {token}"},
     ) as client:
         client.asked, client.views_stand = asked, False
+        client.token_of = lambda role: development_token(settings, CLOCK.now(), roles=[role])
         yield client
 
 
@@ -294,3 +295,36 @@ async def test_the_document_calls_mandatory_exactly_what_is_refused_when_it_is_a
             refused.add(field)
             assert [error["place"] for error in answer.json()["errors"]] == [field]
     assert refused == set(schema["required"]) > set()
+
+
+async def test_customers_are_found_by_a_condition_on_their_facts(api, bank, mongo):
+    await bank.keep_facts(mongo)
+    where = {"where": "aum >= CNY 200.00 and products has deposit"}
+    found = await api.get("/customers/selection", params=where)
+    assert found.status_code == 200, found.text
+    [one] = found.json()["items"]
+    assert one["customer_id"] == str(ZHANG)
+    shown = (await api.get(f"/customers/{ZHANG}/panorama")).json()["currencies"]
+    assert one["aum"] == {each["currency"]: each["aum"]["amount_minor"] for each in shown}
+    assert one["net_worth"] == {each["currency"]: each["net_worth"]["amount_minor"] for each in shown}
+    counted = (await api.get("/customers/selection/count", params=where)).json()
+    assert (counted["count"], counted["more"]) == (1, False)
+    assert counted["sentence"]["zh"]
+    why = (await api.get(f"/customers/{ZHANG}/selection", params=where)).json()
+    assert (why["holds"], len(why["because"])) == (True, 2)
+    first = (await api.get("/customers/selection", params={"where": "accounts >= 0", "limit": 1})).json()
+    after = {"where": "accounts >= 0", "limit": 1, "after": first["next"]}
+    second = (await api.get("/customers/selection", params=after)).json()
+    assert first["items"][0]["customer_id"] < second["items"][0]["customer_id"]
+
+
+async def test_a_condition_that_cannot_be_read_or_asks_for_too_much_is_refused(api, bank, mongo):
+    await bank.keep_facts(mongo)
+    for where, code in (("aun >= CNY 1", "condition-invalid"), ("aum >=", "condition-invalid")):
+        refused = await api.get("/customers/selection", params={"where": where})
+        assert (refused.status_code, refused.json()["code"]) == (422, code)
+    api.headers["Authorization"] = f"Bearer {api.token_of('teller')}"
+    refused = await api.get("/customers/selection/count", params={"where": "aum >= CNY 1"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "field-not-permitted")
+    found = (await api.get("/customers/selection", params={"where": "accounts >= 1"})).json()["items"]
+    assert {one["aum"] for one in found} == {None}

@@ -7,14 +7,16 @@ from uuid import UUID
 import pytest
 from chassis.clock import SystemClock
 from chassis.privacy.keys import Origin, is_token, seal
+from chassis.read.deriving import InputGeneration, MongoInputs
 from chassis.read.documents import Change
 from chassis.read.mongo import MongoDocuments
 from chassis.read.projecting import DocumentKey
 from chassis.write.events import event_id
 from contracts.identity import ExternalIds
+from customer.derived import customer_facts
 from customer.queries import UNLINKED_WALKED_MAX, MovementsWanted, Queries
 from customer.shapes import CustomerShown
-from customer.views import asset_panorama, customers
+from customer.views import VIEWS, asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS
 from customer.watching import UNLINKED, measuring
 
@@ -91,6 +93,16 @@ class Bank(Teller):
             documents = MongoDocuments(mongo, f"{view.VIEW.name}_v1_")
             change = Change(key.id, None, document["_seq"], documents.freeze(document))
             assert not (await documents.write(key.collection, [change])).conflicts
+
+    async def keep_facts(self, mongo, day=None):
+        """What is derived of the documents that `keep` has written."""
+        pinned = [InputGeneration(view, f"{view.name}_v1_", f"{view.name}.v1") for view in VIEWS]
+        inputs = MongoInputs(mongo, pinned, lambda: day or NOW.date())
+        ids = await customer_facts.everything(inputs, None, 100)
+        documents = MongoDocuments(mongo, f"{customer_facts.VIEW.name}_v1_")
+        for id, document in (await customer_facts.derive(inputs, ids)).items():
+            change = Change(id, None, 1, documents.freeze({**document, "_id": id, "_seq": 1}))
+            assert not (await documents.write(customer_facts.FACTS, [change])).conflicts
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from chassis.clock import Clock
 from chassis.connections.migrating import Tables, require
 from chassis.connections.settings import Settings
 from chassis.privacy.keys import KeyRing
-from chassis.read.generations import ViewReader
+from chassis.read.generations import Kept, ViewReader
 from chassis.read.mongo import Mongo
-from chassis.read.projecting import View
 from chassis.write.store import EventStore
 
 
@@ -40,11 +39,11 @@ async def opened_store(
 
 @asynccontextmanager
 async def opened_views(
-    settings: Settings, views: Sequence[View], clock: Clock
+    settings: Settings, views: Sequence[Kept], clock: Clock, derived: Sequence[Kept] = ()
 ) -> AsyncIterator[tuple[Mongo, ViewReader]]:
     """The database of the views, and the reader of their live generations."""
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
-        yield mongo, ViewReader(mongo, clock, views)
+        yield mongo, ViewReader(mongo, clock, views, derived)
     finally:
         await mongo.close()

@@ -24,6 +24,8 @@ from chassis.messaging.asyncapi import Taken
 from chassis.process.roles import Role
 from chassis.process.roles import main as run_process
 from chassis.reactions.policies import DeclaredPolicy
+from chassis.read.deriving import DerivedView
+from chassis.read.generations import Kept
 from chassis.read.projecting import View
 from chassis.relay import Words
 from chassis.web import Dependencies, Routes
@@ -40,6 +42,7 @@ NEEDS: Final[dict[str, frozenset[Need]]] = {
     "api": frozenset({"postgres", "keys", "tokens"}),
     "relay": frozenset({"postgres", "kafka"}),
     "views": frozenset({"mongo", "kafka"}),
+    "derived": frozenset({"mongo", "kafka"}),
     "policies": frozenset({"postgres", "keys", "mongo", "kafka"}),
     "timers": frozenset({"postgres", "keys"}),
 }
@@ -102,6 +105,7 @@ class Service(Generic[S]):
     views: tuple[View, ...] = ()
     policies: tuple[DeclaredPolicy[Any], ...] = ()
     high_privilege: frozenset[str] = frozenset()
+    derived: tuple[DerivedView, ...] = ()
     readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own_roles: Mapping[str, frozenset[Need]] = field(default_factory=dict)
     taken: tuple[Taken, ...] = ()
@@ -112,9 +116,14 @@ class Service(Generic[S]):
         return self.name.replace("-", "_")
 
     @property
+    def kept(self) -> tuple[Kept, ...]:
+        """Its views and derived views."""
+        return (*self.views, *self.derived)
+
+    @property
     def groups(self) -> tuple[ConsumerGroup, ...]:
         """Its consumer groups. That of a view has the view's first number, under which its dead letters are kept."""
-        views = [ConsumerGroup(f"{self.name}.{view.name}.v1", view.sources) for view in self.views]
+        views = [ConsumerGroup(f"{self.name}.{view.name}.v1", view.sources) for view in self.kept]
         readers = {**{policy.name: policy.sources for policy in self.policies}, **self.readers}
         return (*views, *(ConsumerGroup(f"{self.name}.{name}", of) for name, of in readers.items()))
 

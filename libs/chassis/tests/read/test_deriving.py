@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from uuid import UUID
 
 import pytest
@@ -42,6 +43,7 @@ class World:
         self.reading: asyncio.Event | None = None
         """Set by a deriver that has read the inputs; it then waits for `going_on`."""
         self.going_on = asyncio.Event()
+        self.number = 0
         self.input = View(
             LIGHTS,
             1,
@@ -72,8 +74,12 @@ class World:
         async def depending(_: Inputs, touched: Touched) -> Iterable[DocumentId]:
             return touched.get((LIGHTS, LIGHTS), ())
 
-        view = DerivedView(SIGNS, (self.input,), Collection(SIGNS), depending, self.derive)
-        inputs = MongoInputs(self.mongo, [InputGeneration(self.input, "lights_v1_", "test.lights.v1")])
+        async def everything(inputs: Inputs, after: DocumentId | None, limit: int) -> Sequence[DocumentId]:
+            return await inputs.ids(LIGHTS, LIGHTS, after, limit)
+
+        view = DerivedView(SIGNS, 1, (self.input,), Collection(SIGNS), depending, self.derive, everything)
+        pinned = [InputGeneration(self.input, "lights_v1_", "test.lights.v1", self.number)]
+        inputs = MongoInputs(self.mongo, pinned, lambda: date(2026, 1, 5))
         checkpoints = MongoCheckpoints(self.mongo, "test.signs.v1", SIGNS)
         documents = MongoDocuments(self.mongo, "signs_v1_")
         return Deriver(view, documents, checkpoints, inputs, SystemClock(), wait_seconds_max=wait_seconds_max)

@@ -1,6 +1,7 @@
 """HTTP of customer: commands with `Idempotency-Key` and `If-Match`, questions with `at_least`; values come masked."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
@@ -8,6 +9,7 @@ import msgspec
 from chassis.money import CurrencyCode
 from chassis.proposals.routes import ProposalAnswer, add_proposals, proposed
 from chassis.web import (
+    Asking,
     Dependencies,
     DescribedRouter,
     ExplainedBody,
@@ -50,6 +52,17 @@ from customer.normalising import DetailInvalid
 from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
 from customer.queries import MovementsWanted
 from customer.retention import RetentionHolds, TooManyAccounts
+from customer.selecting import (
+    ConditionInvalid,
+    Counted,
+    Explained,
+    FactsPage,
+    FieldNotPermitted,
+    asked,
+    counted,
+    explained,
+    facts_shown,
+)
 from customer.shapes import (
     AccountHeld,
     AccountKnown,
@@ -99,6 +112,18 @@ WantedReference = Annotated[
 CurrencyWanted = Annotated[CurrencyCode | None, Query(description="only of this currency")]
 MonthWanted = Annotated[
     str | None, Query(pattern=MONTH_PATTERN, description="YYYY-MM, the bank's own months")
+]
+
+Where = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=4_000,
+        description="a condition on the facts of customers: `aum >= CNY 500,000.00 and products has wealth`",
+    ),
+]
+AsOf = Annotated[
+    date | None, Query(description="the day that windows of days end with; by default the bank day")
 ]
 
 Answers = dict[int | str, dict[str, Any]]
@@ -154,11 +179,14 @@ _RESOLVED: Final[Answers] = {
     **refusals(IdentityNumberKnown, ClaimedTooOften, TooManyConflicts),
 }
 
+_SELECTED: Final[Answers] = refusals(ConditionInvalid, FieldNotPermitted)
+
 
 def create_router(service: CustomerService, dependencies: Dependencies) -> APIRouter:  # noqa: PLR0915 (one statement per route)
     """The routes of customer."""
     router = DescribedRouter(TAG, DESCRIPTION, EXAMPLES, dependencies=[Depends(dependencies.caller)])
     asking = [Depends(dependencies.at_least)]
+    asking_facts = [Depends(dependencies.at_least_derived)]
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
     Expected = Annotated[int, Depends(dependencies.expected_version)]
 
@@ -335,6 +363,31 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         return CustomerPage(
             items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", page)
         )
+
+    @router.get("/customers/selection", dependencies=asking_facts, responses=_SELECTED)
+    async def select_customers(caller: Asking, page: Paged, where: Where, as_of: AsOf = None) -> FactsPage:
+        """Customers that meet a condition on their facts, in the order of their ids. A field that you may not
+        ask for is refused."""
+        found = await service.selected(asked(where, caller), as_of, _after(page, UUID), page.limit)
+        return FactsPage(items=[facts_shown(one, caller) for one in found], next=_next(found, "_id", page))
+
+    @router.get("/customers/selection/count", dependencies=asking_facts, responses=_SELECTED)
+    async def count_customers(caller: Asking, where: Where, as_of: AsOf = None) -> Counted:
+        """How many customers meet a condition, counted up to 10,000."""
+        condition = asked(where, caller)
+        return counted(condition, await service.counted(condition, as_of))
+
+    @router.get(
+        "/customers/{customer_id}/selection",
+        dependencies=asking_facts,
+        responses={**_SELECTED, **_UNKNOWN},
+    )
+    async def explain_customer(
+        caller: Asking, customer_id: CustomerPath, where: Where, as_of: AsOf = None
+    ) -> Explained:
+        """Why a customer meets a condition, or does not."""
+        found = await service.explained(customer_id, asked(where, caller), as_of)
+        return explained(found.holds, found.reasons)
 
     @router.get("/customers/{customer_id}", dependencies=asking, responses=_SHOWN)
     async def get_customer(response: Response, customer_id: CustomerPath) -> CustomerShown:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 from chassis.clock import Clock
+from chassis.conditions import Condition, Explanation, explained
 from chassis.proposals import FourEyes, Proposable, ProposalShown
 from chassis.read.documents import Document
 from chassis.read.versions import versioned
@@ -49,6 +50,7 @@ from customer.domain.deciding import decide
 from customer.domain.events import CustomerEvent, HeldAccount
 from customer.domain.refusals import CustomerNotRegistered, ReferenceNotLinked
 from customer.domain.state import Customer
+from customer.facts import FIELDS
 from customer.identities import customer_of_command
 from customer.normalising import normalised, normalised_or_kept
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
@@ -425,6 +427,22 @@ class CustomerService:
             lambda one: (UUID(one["customer_id"]), one["version"]),
         )
         return [{**one, "version": version} for one, version in shown]
+
+    async def selected(
+        self, condition: Condition, as_of: date | None, after: UUID | None, limit: int
+    ) -> list[Document]:
+        """The facts of customers that meet a condition, in the order of their ids."""
+        last = None if after is None else str(after)
+        return await self.queries.facts.page(condition, as_of or self.today(), last, limit)
+
+    async def counted(self, condition: Condition, as_of: date | None) -> int:
+        """How many customers meet a condition; see `FactQueries.count`."""
+        return await self.queries.facts.count(condition, as_of or self.today())
+
+    async def explained(self, customer: UUID, condition: Condition, as_of: date | None) -> Explanation:
+        """Why a customer meets a condition, or does not."""
+        found = _found(await self.queries.facts.one(customer))
+        return explained(condition, found, FIELDS, as_of or self.today())
 
     async def by_reference(self, source: str, key: str) -> list[Document]:
         """The customer that a source knows under its own number."""

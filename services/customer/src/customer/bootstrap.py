@@ -8,6 +8,7 @@ from typing import Final
 from chassis.clock import Clock, SystemClock
 from chassis.process.roles import Role, WebRole
 from chassis.reactions.policies import PoliciesRole
+from chassis.read.derived_following import DerivedRole
 from chassis.read.viewing import ViewsRole
 from chassis.relay import RelayRole
 from chassis.timers import TimersRole
@@ -19,6 +20,7 @@ from customer import permissions
 from customer.api import create_router
 from customer.catalogue import CONTEXT, SCHEMA
 from customer.connections import TABLES, both_sides, write_side
+from customer.derived import DERIVED
 from customer.policies import POLICIES
 from customer.publishing import published
 from customer.settings import CustomerSettings
@@ -52,8 +54,13 @@ async def routes(
         }
         async with checking_readiness(checks, clock) as not_ready:
             heads = {CONTEXT: write.store.head_position, **(others or {})}
+            facts = partial(read.views.wait_for, views=[view.name for view in DERIVED])
             entered = dependencies(
-                read.views.wait_for, permissions.ROLES, heads=heads, high=permissions.HIGH_PRIVILEGE
+                read.views.wait_for,
+                permissions.ROLES,
+                heads=heads,
+                wait_for_derived=facts,
+                high=permissions.HIGH_PRIVILEGE,
             )
             yield Routes(create_router(service, entered), {}, not_ready, [measuring(read.queries, clock)])
 
@@ -80,6 +87,7 @@ def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:
             commands_kept_days=settings.commands_kept_days,
         ),
         "views": lambda: ViewsRole(SERVICE_NAME, VIEWS, settings),
+        "derived": lambda: DerivedRole(SERVICE_NAME, DERIVED, settings),
         "timers": lambda: TimersRole(SERVICE_NAME, CONTEXT, SCHEMA, partial(timers, settings), settings),
         "policies": lambda: PoliciesRole(SERVICE_NAME, POLICIES, partial(write_side, settings), settings),
     }

@@ -22,6 +22,7 @@ from contracts.identity import EXTERNAL_IDS, ExternalIds
 
 from customer.application import CustomerService, Handler
 from customer.catalogue import SCHEMA, catalogue
+from customer.derived import DERIVED
 from customer.domain.customer import customer_decider
 from customer.queries import Queries
 from customer.settings import CustomerSettings
@@ -84,7 +85,7 @@ async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[
 @asynccontextmanager
 async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> AsyncIterator[Read]:
     """The views of this service."""
-    async with opened_views(settings, VIEWS, clock) as (mongo, views):
+    async with opened_views(settings, VIEWS, clock, DERIVED) as (mongo, views):
         today = partial(settings.today, clock)
         queries = Queries(mongo, views, ring, settings.stale_after_minutes * 60, today=today)
         yield Read(mongo, views, queries)

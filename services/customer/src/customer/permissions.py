@@ -17,6 +17,8 @@ from contracts.roles import (
 
 _SERVING: Final = frozenset({RELATIONSHIP_MANAGER, TELLER, ADMINISTRATOR})
 _LOOKING: Final = _SERVING | {COMPLIANCE}
+_SELECTING: Final = _LOOKING | {ANALYST}
+"""What they may ask for is in `customer.facts`."""
 
 ERASURE_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject the erasure of a customer which another person proposed."""
@@ -29,6 +31,9 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "list_movements": _LOOKING,
     "list_loans": _LOOKING,
     "list_events": _LOOKING | {AUDITOR},
+    "select_customers": _SELECTING,
+    "count_customers": _SELECTING,
+    "explain_customer": _SELECTING,
     "list_unlinked": _LOOKING | {OPERATOR, ANALYST},
     "register_customer": _SERVING,
     "rename_customer": _SERVING,

@@ -8,6 +8,7 @@ from customer.api import create_router
 from customer.bootstrap import SERVICE_NAME, roles, routes
 from customer.catalogue import CONTEXT, SCHEMA, catalogue
 from customer.connections import TABLES
+from customer.derived import DERIVED
 from customer.permissions import HIGH_PRIVILEGE, ROLES
 from customer.policies import POLICIES
 from customer.publishing import published
@@ -26,4 +27,5 @@ SERVICE: Final = Service(
     high_privilege=HIGH_PRIVILEGE,
     views=VIEWS,
     policies=POLICIES,
+    derived=DERIVED,
 )

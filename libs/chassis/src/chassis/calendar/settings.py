@@ -1,27 +1,18 @@
 """The bank's calendar from the settings."""
 
-from datetime import date, time
+from datetime import time
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, model_validator
 
 from chassis.calendar.calendar import MIDNIGHT, Calendar, Span
 from chassis.calendar.days import public_holidays, read_days
-from chassis.clock import Clock
 from chassis.connections.settings import Settings
 
 WORKING_HOURS: Final = "09:00-12:00,13:30-17:30"
-
-
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError("no time zone has this name") from error
-    return name
 
 
 def _hours(text: str) -> str:
@@ -31,15 +22,12 @@ def _hours(text: str) -> str:
 
 
 class CalendarSettings(Settings):
-    """`bank_time_zone`: the time zone of the bank's days.
-
-    `calendar_file`: the bank's own holidays and working days, over the public ones (`chassis.calendar.days`).
+    """`calendar_file`: the bank's own holidays and working days, over the public ones (`chassis.calendar.days`).
     `cut_off`: from this time on the next business date runs; at midnight a business date is the calendar date.
     `working_hours`: the parts of a working day that are worked. `timers_per_second_max`: so many commands of timers are
     given in a second.
     """
 
-    bank_time_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
     calendar_file: Path | None = None
     cut_off: time = MIDNIGHT
     working_hours: Annotated[str, AfterValidator(_hours)] = WORKING_HOURS
@@ -59,7 +47,3 @@ class CalendarSettings(Settings):
         """Reads the calendar, so that no process starts with one that is wrong."""
         _ = self.calendar
         return self
-
-    def today(self, clock: Clock) -> date:
-        """The bank day by the calendar's date; `calendar.business_date` has the cut-off in it."""
-        return clock.now().astimezone(self.calendar.zone).date()

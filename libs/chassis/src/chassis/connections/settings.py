@@ -1,14 +1,17 @@
 """Settings that every process has, from the environment. A service adds its own settings in a subclass."""
 
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.clock import Clock
 from chassis.connections.kafka import KafkaServers, Mechanism, Protocol, Security
 
 KEYS_DATABASE: Final = "crm_keys"
@@ -38,6 +41,14 @@ def _connection_string(value: str) -> str:
     except ProgrammingError as error:
         raise ValueError("no connection string of PostgreSQL") from error
     return value
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("no time zone has this name") from error
+    return name
 
 
 PostgresUrl = Annotated[str, AfterValidator(_connection_string)]
@@ -95,8 +106,11 @@ class Settings(TokenSettings):
     """Where the servers are, and what the process listens on.
 
     `keys_url` is the database of the data keys. By default it is a database of its own on the server of
-    the events. The defaults are the safe values: production, loopback, no trusted proxy.
+    the events. `bank_time_zone` is the time zone of the bank's days. The defaults are the safe values:
+    production, loopback, no trusted proxy.
     """
+
+    bank_time_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
 
     postgres_url: PostgresUrl = Field(default="", validation_alias="POSTGRES_URL")
     """Empty for a role that uses no PostgreSQL and gets no login. `chassis.process.roles.main` refuses any
@@ -143,6 +157,10 @@ class Settings(TokenSettings):
     otlp_protocol: str = Field(default="http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL")
     otel_service_name: str | None = Field(default=None, validation_alias="OTEL_SERVICE_NAME")
     """The name of this process in traces; by default the name of its service."""
+
+    def today(self, clock: Clock) -> date:
+        """The bank day by the date of its time zone."""
+        return clock.now().astimezone(ZoneInfo(self.bank_time_zone)).date()
 
     @model_validator(mode="after")
     def _kafka_with_its_security(self) -> Self:

@@ -1,5 +1,10 @@
 """Derived views: documents that are functions of the documents of other views.
 
+A generation of a derived view is pinned to one generation of each input. When an input is switched, a new generation
+of the derived view is built from what is live then: all of its documents are derived. The one before stays as it is:
+whoever derives looks, after it has read the inputs, whether they are still live, and writes nothing where they are
+not. An input is kept for a while after it is replaced, so what was read before that look was whole.
+
 A deriver is one more consumer of the topics of its inputs. Of a batch of events it learns which documents of
 the inputs they change, waits until the inputs show the batch, finds the derived documents that depend on these,
 and derives each of them anew from the inputs as they are then. Only then it saves its checkpoint.
@@ -17,17 +22,20 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 from typing_extensions import override
 
 from chassis.clock import Clock
-from chassis.messaging.delivered import Delivered, Stream
+from chassis.messaging.delivered import Delivered, Stream, read
 from chassis.messaging.transport import Partition, Record
 from chassis.read import projecting
 from chassis.read.arrivals import NOWHERE, Arrivals, further
-from chassis.read.checkpoints import Position
+from chassis.read.checkpoints import GenerationLost, Position
 from chassis.read.documents import GONE, ID, SEQUENCE, Change, Document, DocumentId, DocumentKey
+from chassis.read.generations import VIEWS, Generation
 from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.read.mongo_checkpoints import MongoCheckpoints, parked_of
 from chassis.read.parking import is_of_the_record
@@ -37,6 +45,8 @@ DERIVED_AT_ONCE: Final = 500
 CONFLICT_ROUNDS_MAX: Final = 20
 WAIT_SECONDS_MAX: Final = 5.0
 WAIT_PAUSE_SECONDS: Final = 0.02
+HELD_AT_ONCE: Final = 500
+DUE_AT_ONCE: Final = 2_000
 OWED: Final = "derived_owed"
 SETTLED_AT_ONCE: Final = 1_000
 """There are as many that are owed as subjects that the inputs park, which is bounded."""
@@ -49,8 +59,16 @@ class InputsBehind(ConnectionError):
     """The inputs do not show the batch yet. It should be delivered again."""
 
 
+class InputReplaced(GenerationLost):
+    """Another generation of an input is live: the generation that is derived from this one is kept no more."""
+
+
 class Inputs(Protocol):
-    """The documents of the input views, as the live generation of each has them."""
+    """The documents of the input views, as the live generation of each has them, and the bank day."""
+
+    def day(self) -> str:
+        """The bank day, in ISO 8601. Whoever derives asks once."""
+        ...
 
     async def by_id(
         self, view: str, collection: str, ids: Iterable[DocumentId]
@@ -62,6 +80,10 @@ class Inputs(Protocol):
         """The documents with one of the values in a field, which has an index."""
         ...
 
+    async def ids(self, view: str, collection: str, after: DocumentId | None, limit: int) -> list[DocumentId]:
+        """The next ids of a collection in order, also of documents that are gone."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class DerivedView:
@@ -70,31 +92,71 @@ class DerivedView:
     `depending(inputs, touched)`: the ids of the derived documents that may depend on these documents of the
     inputs. A document of an input that once named another document goes on naming it, or whoever depended on it
     would not be found. `derive(inputs, ids)`: the documents of these ids; an id that is missing has none. It
-    reads the inputs and nothing else, and gives the same document for the same inputs.
+    reads the inputs and nothing else, and gives the same document for the same inputs on the same day. Where
+    days matter, the field `changes_on` of a document is the first day on which the same inputs give another
+    document, or null; the document is derived anew on that day, and the field has an index.
+    `everything(inputs, after, limit)`: the ids of all documents that there may be, in order; the next ones.
+    Raise `version` when the same inputs give other documents than before.
     """
 
     name: str
+    version: int
     inputs: tuple[View, ...]
     collection: projecting.Collection
     depending: Callable[[Inputs, Touched], Awaitable[Iterable[DocumentId]]]
     derive: Callable[[Inputs, Sequence[DocumentId]], Awaitable[Mapping[DocumentId, Document]]]
+    everything: Callable[[Inputs, DocumentId | None, int], Awaitable[Sequence[DocumentId]]]
+    changes_on: str | None = None
+
+    def __post_init__(self) -> None:
+        projecting.check_name(self.name)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The topics of its inputs."""
+        return tuple(dict.fromkeys(source for view in self.inputs for source in view.sources))
+
+    @property
+    def collections(self) -> tuple[projecting.Collection, ...]:
+        """Its one collection."""
+        return (self.collection,)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the declaration. Another declaration may derive other documents."""
+        declared = repr(
+            (self.name, self.version, [view.name for view in self.inputs], self.collection, self.changes_on)
+        )
+        return blake2b(declared.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class InputGeneration:
-    """The generation of an input that is read: the prefix of its collections, and its consumer group."""
+    """The generation of an input that is read: the prefix of its collections, its consumer group and its number,
+    which is 0 where it never was switched to."""
 
     view: View
     prefix: str
     group: str
+    number: int = 0
+
+    @classmethod
+    def of(cls, view: View, generation: Generation) -> "InputGeneration":
+        """A generation as an input."""
+        return cls(view, generation.prefix, generation.group, generation.number)
 
 
 class MongoInputs(Inputs):
     """The documents of pinned generations of the inputs."""
 
-    def __init__(self, mongo: Mongo, pinned: Sequence[InputGeneration]) -> None:
+    def __init__(self, mongo: Mongo, pinned: Sequence[InputGeneration], today: Callable[[], date]) -> None:
         self.mongo = mongo
         self.pinned = {one.view.name: one for one in pinned}
+        self._today = today
+
+    @override
+    def day(self) -> str:
+        return self._today().isoformat()
 
     @override
     async def by_id(
@@ -106,7 +168,23 @@ class MongoInputs(Inputs):
     @override
     async def having(self, view: str, collection: str, field: str, values: Iterable[Any]) -> list[Document]:
         name = self.pinned[view].prefix + collection
-        return await self.mongo.find(name, {field: {"$in": list(values)}})
+        found = await self.mongo.find(name, {field: {"$in": list(values)}})
+        return [document for document in found if GONE not in document]
+
+    @override
+    async def ids(self, view: str, collection: str, after: DocumentId | None, limit: int) -> list[DocumentId]:
+        name = self.pinned[view].prefix + collection
+        where = {} if after is None else {ID: {"$gt": after}}
+        found = await self.mongo.find(name, where, fields={ID: 1}, order=[(ID, 1)], limit=limit)
+        return [one[ID] for one in found]
+
+    async def check(self) -> None:
+        """Raises InputReplaced where another generation of an input is live."""
+        found = await self.mongo.find(VIEWS, {ID: {"$in": list(self.pinned)}})
+        live = {one[ID]: one["live"] for one in found}
+        for name, one in self.pinned.items():
+            if live.get(name, 0) != one.number:
+                raise InputReplaced(f"generation {one.number} of {name} is not live")
 
     async def positions(self) -> dict[str, dict[Partition, Position]]:
         """How far each input is."""
@@ -145,6 +223,7 @@ class Deriver:
         self.view = view
         self.positions: dict[Partition, Position] = {}
         self.documents_derived = 0
+        self.records_applied = 0
         self._documents = documents
         self._checkpoints = checkpoints
         self._inputs = inputs
@@ -157,19 +236,28 @@ class Deriver:
         """Derives what depends on the records."""
         async with self._turn:
             arrivals = Arrivals()
-            changes = self._changes(arrivals.events(records))
             stored = await self._checkpoints.positions()
+            # A generation starts where its inputs were, and its group at the first record.
+            new = [one for one in records if (one.offset or 0) >= stored.get(one[0:2], NOWHERE).offset]
+            changes = self._changes(arrivals.events(new))
             before = {place: stored.get(place, NOWHERE) for place in arrivals.positions}
             reached = arrivals.counted(before)
             await self.wait_for(reached)
             await self._owe(changes)
             await self._derive_from((view, *key) for view, _, keys in changes for key in keys)
+            # What depends was asked of the inputs too.
+            await self._inputs.check()
             await self._checkpoints.advance(reached)
             further(self.positions, reached)
+            self.records_applied += len(records)
 
     async def tick(self) -> int:
-        """Derives what was owed to events that are parked no more. Returns how many subjects that were."""
+        """Derives what was owed to events that are parked no more, and what the day changes.
+
+        Returns how many subjects were parked no more.
+        """
         async with self._turn:
+            await self._derive_due()
             owed = await self._inputs.mongo.find(OWED, {"group": self._checkpoints.group}, order=[(ID, 1)])
             if not owed:
                 return 0
@@ -183,6 +271,30 @@ class Deriver:
             for one in settled:
                 await self._inputs.mongo.delete(OWED, {ID: one[ID], "revision": one["revision"]})
             return len(settled)
+
+    async def _derive_due(self) -> None:
+        """Derives the documents that change on the day of today or before."""
+        if self.view.changes_on is None:
+            return
+        due = await self._inputs.mongo.find(
+            self._documents.prefix + self.view.collection.name,
+            {self.view.changes_on: {"$lte": self._inputs.day()}},
+            fields={ID: 1},
+            limit=DUE_AT_ONCE,
+        )
+        await self.derive([one[ID] for one in due])
+
+    async def owe_parked(self) -> None:
+        """Notes what the inputs have parked already. Called before all documents of a new generation are derived."""
+        for view, streams in (await self._inputs.parked()).items():
+            one = self._inputs.pinned[view]
+            checkpoints = MongoCheckpoints(self._inputs.mongo, one.group, view)
+            for stream, sequence in streams.items():
+                after = sequence - 1
+                while some := await checkpoints.held(stream, after, HELD_AT_ONCE):
+                    events = [event for held in some if isinstance(event := read(held.record), Delivered)]
+                    await self._owe([each for each in self._changes(events) if each[0] == view])
+                    after = some[-1].sequence
 
     async def derive(self, ids: Iterable[DocumentId]) -> None:
         """Derives documents from the inputs as they are from now on; raises Contended."""
@@ -259,6 +371,7 @@ class Deriver:
         name = self.view.collection.name
         there = await self._documents.load(name, ids)
         found = await self.view.derive(self._inputs, ids)
+        await self._inputs.check()
         changes = []
         for id in ids:
             expected = there[id][SEQUENCE] if id in there else None

@@ -6,13 +6,14 @@ switches.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Generic, Literal, Protocol
 
 from contracts.topics import CONSUMERS, EVENTS, dead_letters
+from typing_extensions import TypeVar
 
 from chassis.clock import Clock
 from chassis.messaging.transport import Partition
@@ -20,7 +21,7 @@ from chassis.read.checkpoints import Position
 from chassis.read.documents import ID, Document
 from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.read.mongo_checkpoints import POSITIONS, MongoCheckpoints, positions_of, prepare_checkpoints
-from chassis.read.projecting import View
+from chassis.read.projecting import Collection, View
 
 VIEWS: Final = "views"
 GENERATIONS: Final = "view_generations"
@@ -38,6 +39,38 @@ _OWNED: Final = re.compile(r"(?P<view>.+?)_v(?P<number>[0-9]+)_.+", re.ASCII)
 State = Literal["building", "live", "retired"]
 
 
+class Kept(Protocol):
+    """What generations are kept of: a view, or a derived view."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The version of its code."""
+        ...
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The topics that it reads."""
+        ...
+
+    @property
+    def collections(self) -> tuple[Collection, ...]:
+        """Its collections."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the declaration."""
+        ...
+
+
+KeptT = TypeVar("KeptT", bound=Kept, default=View)
+
+
 class NotBuilt(LookupError):
     """The view has no live generation yet."""
 
@@ -46,7 +79,8 @@ class NotBuilt(LookupError):
 class Generation:
     """One fold of the log.
 
-    `code` is the version of the view that folded it, `fingerprint` a digest of its declaration.
+    `code` is the version of the view that folded it, `fingerprint` a digest of its declaration. `inputs`: of a
+    derived view, the number of the generation of each input that it is derived from.
     """
 
     view: str
@@ -56,8 +90,9 @@ class Generation:
     state: State
     changed_at: datetime
     fingerprint: str = ""
+    inputs: Mapping[str, int] = field(default_factory=dict)
 
-    def is_of(self, view: View) -> bool:
+    def is_of(self, view: Kept) -> bool:
         """Whether the code of this view folded it, so that this code can read its documents."""
         return self.code == view.version and self.fingerprint in {"", view.fingerprint}
 
@@ -67,10 +102,10 @@ class Generation:
         return f"{self.view}_v{self.number}_"
 
 
-class Generations:
+class Generations(Generic[KeptT]):
     """The generations of one view of a service."""
 
-    def __init__(self, mongo: Mongo, view: View, service: str, clock: Clock) -> None:
+    def __init__(self, mongo: Mongo, view: KeptT, service: str, clock: Clock) -> None:
         self.mongo = mongo
         self.view = view
         self.service = service
@@ -100,10 +135,15 @@ class Generations:
         found = await self.mongo.find(GENERATIONS, {"view": self.view.name}, order=[("number", 1)])
         return [_generation(one) for one in found]
 
-    async def begin(self, used: Callable[[str], Awaitable[bool]]) -> Generation:
+    async def begin(
+        self,
+        used: Callable[[str], Awaitable[bool]],
+        inputs: Mapping[str, int] | None = None,
+        starts: Mapping[Partition, Position] | None = None,
+    ) -> Generation:
         """Makes a new generation, empty and with its indexes.
 
-        `used` says whether a consumer group ever read a record.
+        `used` says whether a consumer group ever read a record. `starts`: see `prepare`.
 
         After the database was dropped, Kafka still has the offsets of groups whose documents are gone. The
         number of such a group is not used again.
@@ -123,20 +163,26 @@ class Generations:
                 "building",
                 self._clock.now(),
                 self.view.fingerprint,
+                inputs or {},
             )
             if await self.mongo.insert_new(GENERATIONS, _document(generation)):
-                await self.prepare(generation)
+                await self.prepare(generation, starts)
                 return generation
         raise RuntimeError(f"{self.view.name}: no free number of a generation up to {number}")
 
-    async def prepare(self, generation: Generation) -> None:
-        """Makes collections, indexes and checkpoints of a generation. Safe to repeat."""
+    async def prepare(
+        self, generation: Generation, starts: Mapping[Partition, Position] | None = None
+    ) -> None:
+        """Makes collections, indexes and checkpoints of a generation. Safe to repeat.
+
+        Its checkpoints open at the first record, or where it `starts`.
+        """
         for collection in self.view.collections:
             name = generation.prefix + collection.name
             await self.mongo.ensure(name)
             for index in collection.indexes:
                 await self.mongo.index(name, index.fields, unique=index.unique, partial=index.partial)
-        await self.checkpoints(generation).begin(partitions_of(self.view.sources))
+        await self.checkpoints(generation).begin(partitions_of(self.view.sources), starts)
 
     async def switch(self, to: Generation) -> bool:
         """Makes a generation live, unless it or a later one is; the one before is retired."""
@@ -200,10 +246,13 @@ class ViewReader:
     """Finds the live collections for a process that serves readers, and waits until a view has reached a
     position."""
 
-    def __init__(self, mongo: Mongo, clock: Clock, views: Sequence[View]) -> None:
+    def __init__(
+        self, mongo: Mongo, clock: Clock, views: Sequence[Kept], derived: Sequence[Kept] = ()
+    ) -> None:
         self.mongo = mongo
         self._clock = clock
-        self._views = {view.name: view for view in views}
+        self._waited = tuple(views)
+        self._views = {view.name: view for view in (*views, *derived)}
         self._known: dict[str, tuple[float, Generation]] = {}
 
     async def live(self, view: str) -> Generation:
@@ -251,10 +300,11 @@ class ViewReader:
         """Waits until the views show every event of a context up to a position; False where they do not in
         time.
 
-        By default it waits for all views that take this context. It does not wait for parked events.
+        By default it waits for all views that take this context, and for no derived view. It does not wait for
+        parked events.
         """
         topic = EVENTS[context].name
-        names = views or [view.name for view in self._views.values() if topic in view.sources]
+        names = views or [view.name for view in self._waited if topic in view.sources]
         until = self._clock.monotonic() + timeout_seconds
         pause = WAIT_SECONDS_FIRST
         for name in names:
@@ -297,7 +347,7 @@ async def shown_views(mongo: Mongo) -> list[str]:
     return [str(one[ID]) for one in found]
 
 
-async def known_generation(mongo: Mongo, view: View) -> Generation | None:
+async def known_generation(mongo: Mongo, view: Kept) -> Generation | None:
     """The live generation of a view if this code folded it, else the latest earlier live one that this code
     folded."""
     live = await live_generation(mongo, view.name)
@@ -346,6 +396,7 @@ def _document(generation: Generation) -> Document:
         "state": generation.state,
         "changed_at": generation.changed_at,
         "fingerprint": generation.fingerprint,
+        "inputs": dict(generation.inputs),
     }
 
 
@@ -358,4 +409,5 @@ def _generation(one: Document) -> Generation:
         one["state"],
         one["changed_at"],
         one.get("fingerprint", ""),
+        one.get("inputs", {}),
     )

@@ -249,10 +249,11 @@ class Mongo:
             if inspect.isawaitable(closing):
                 await closing
 
-    async def count(self, collection: str, where: Mapping[str, Any] | None = None) -> int:
-        """How many documents match."""
+    async def count(self, collection: str, where: Mapping[str, Any] | None = None, *, limit: int = 0) -> int:
+        """How many documents match, no more of them counted than `limit` where it is not 0."""
+        bound: dict[str, Any] = {"limit": limit} if limit else {}
         with translated():
-            return cast(int, await self._database[collection].count_documents(where or {}))
+            return cast(int, await self._database[collection].count_documents(where or {}, **bound))
 
     async def collections(self) -> list[str]:
         """Names of all collections, in order."""

@@ -68,6 +68,12 @@ class Collection:
     insert_only: bool = False
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError where a name would make names of collections that can be read in two ways."""
+    if not _VIEW_NAME.fullmatch(name) or _LIKE_A_GENERATION.search(name):
+        raise ValueError(f"{name!r} is no name of a view: a-z, 0-9 and _, and no _v with a number")
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """A read model.
@@ -90,8 +96,7 @@ class View:
     project: Callable[[DocumentKey, Document | None, Delivered], Document | None]
 
     def __post_init__(self) -> None:
-        if not _VIEW_NAME.fullmatch(self.name) or _LIKE_A_GENERATION.search(self.name):
-            raise ValueError(f"{self.name!r} is no name of a view: a-z, 0-9 and _, and no _v with a number")
+        check_name(self.name)
 
     @property
     def fingerprint(self) -> str:

@@ -16,9 +16,8 @@ from chassis.ending import ended
 from chassis.messaging.broker import Broker
 from chassis.messaging.transport import Publisher
 from chassis.read.documents import ID, SEQUENCE, Document, DocumentId, DocumentsHash
-from chassis.read.generations import Generation, Generations
+from chassis.read.generations import Generation, Generations, Kept
 from chassis.read.mongo import PAGE_DOCUMENTS, Frozen, Mongo
-from chassis.read.projecting import View
 from chassis.read.viewing import BATCH_RECORDS_MAX, CAUGHT_UP_RECORDS_MAX, Feed, fewer, lacking, unfinished
 
 LOOK_SECONDS: Final = 0.5
@@ -170,7 +169,7 @@ async def rebuild(
 
     try:
         while (await report("catching up")).left > caught_up_records_max:
-            await _look_again(consuming, stopping)
+            await look_again(consuming, stopping)
         await complete()
         comparison = None
         shown = live
@@ -178,7 +177,7 @@ async def rebuild(
         while shown is not None and shown.number < generation.number:
             await report("comparing")
             same_code = shown.code == generation.code
-            comparison = await _with(
+            comparison = await with_consuming(
                 consuming,
                 compare(generations, shown, generation, stopping, rounds_max=compare_rounds_max)
                 if same_code
@@ -191,9 +190,11 @@ async def rebuild(
                 raise Differs(comparison, before, generation)
             comparison = None
         while (await report("switching")).left > caught_up_records_max:
-            await _look_again(consuming, stopping)
+            await look_again(consuming, stopping)
         await complete()
-        digest = await _with(consuming, documents_hash(generations.mongo, generations.view, generation))
+        digest = await with_consuming(
+            consuming, documents_hash(generations.mongo, generations.view, generation)
+        )
         await generations.switch(generation)
     finally:
         leaving.set()
@@ -204,7 +205,7 @@ async def rebuild(
     return Rebuilt(generation, live, comparison, digest, applied, seconds, begun is not None, missing)
 
 
-async def documents_hash(mongo: Mongo, view: View, generation: Generation) -> str:
+async def documents_hash(mongo: Mongo, view: Kept, generation: Generation) -> str:
     """A hash over all documents of a generation, whatever their order: equal for equal folds."""
     found = DocumentsHash()
     for collection in view.collections:
@@ -248,7 +249,7 @@ async def compare(
         for _ in range(rounds_max):
             if not unsettled or not await generations.still(one):
                 break
-            await _pause(stopping, COMPARE_PAUSE_SECONDS)
+            await pause(stopping, COMPARE_PAUSE_SECONDS)
             unsettled = await pair.settle(sorted(unsettled, key=str), comparison)
         comparison.unsettled += len(unsettled)
         for id in sorted(unsettled, key=str):
@@ -337,11 +338,12 @@ def _used(broker: Broker) -> Callable[[str], Awaitable[bool]]:
     return used
 
 
-async def _look_again(consuming: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
-    await _with(consuming, _pause(stopping, LOOK_SECONDS))
+async def look_again(consuming: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
+    """Waits a moment while records are consumed. Raises Interrupted, or the error that ended the consuming."""
+    await with_consuming(consuming, pause(stopping, LOOK_SECONDS))
 
 
-async def _with(consuming: "asyncio.Task[None]", work: Coroutine[Any, Any, T]) -> T:
+async def with_consuming(consuming: "asyncio.Task[None]", work: Coroutine[Any, Any, T]) -> T:
     """Runs work while records are consumed. Raises the error that ended the consuming."""
     task = asyncio.create_task(work)
     await asyncio.wait([consuming, task], return_when=asyncio.FIRST_COMPLETED)
@@ -352,7 +354,8 @@ async def _with(consuming: "asyncio.Task[None]", work: Coroutine[Any, Any, T]) -
     return await task
 
 
-async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+async def pause(stopping: asyncio.Event, seconds: float) -> None:
+    """Waits. Raises Interrupted."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stopping.wait(), seconds)
         raise Interrupted

@@ -6,14 +6,16 @@ followed.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, Generic
 
 import structlog
 from contracts.topics import TOPICS
+from typing_extensions import override
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
@@ -28,7 +30,7 @@ from chassis.messaging.transport import (
 )
 from chassis.observability import metrics
 from chassis.read.checkpoints import GenerationLost, Position
-from chassis.read.generations import Generation, Generations, partitions_of
+from chassis.read.generations import Generation, Generations, KeptT, partitions_of
 from chassis.read.mongo import Mongo
 from chassis.read.parking import Parking
 from chassis.read.projecting import CHUNK_RECORDS, Projector, View
@@ -124,14 +126,13 @@ class ViewRunner:
         return [reason for follower in self._followers for reason in follower.not_ready()]
 
 
-class Follower:
-    """Keeps one view."""
+class AnyFollower(ABC, Generic[KeptT]):
+    """Keeps one view, or one derived view."""
 
     def __init__(
         self,
-        generations: Generations,
+        generations: Generations[KeptT],
         broker: Broker,
-        publisher: Publisher,
         clock: Clock,
         *,
         batch_records: int = BATCH_RECORDS_MAX,
@@ -140,13 +141,12 @@ class Follower:
         self.generations = generations
         self.view = generations.view
         self._broker = broker
-        self._publisher = publisher
         self._clock = clock
         self._batch_records = batch_records
         self._instance = instance
         self._reason: str | None = "not started"
         self._consumer: Member | None = None
-        self._projector: Projector | None = None
+        self._feed: AnyFeed[KeptT] | None = None
         self._generation: Generation | None = None
         self._level_at: dict[Partition, datetime] = {}
         self._last_sweep = clock.monotonic()
@@ -167,20 +167,26 @@ class Follower:
             reasons.append(f"{self.view.name}: {self._consumer.failing}")
         return reasons
 
+    @abstractmethod
+    async def _begun(self, least: int) -> Generation:
+        """A generation above a number that is being built, or a new one."""
+
+    @abstractmethod
+    async def _opened(self, generation: Generation) -> "AnyFeed[KeptT]":
+        """The feed of a generation, which is prepared."""
+
+    @abstractmethod
     async def _short(self, generation: Generation) -> str:
-        """The documents that a built generation lacks compared with the live one; empty where it lacks none."""
-        live = await self.generations.live()
-        short = {} if live is None else await fewer(self.generations, live, generation)
-        return ", ".join(f"{number:,} documents fewer in {name}" for name, number in sorted(short.items()))
+        """What a built generation lacks, so that it is not shown; empty where it lacks nothing."""
 
     async def measure(self) -> None:
         """Refreshes the gauges of the view, as the watch does every second."""
-        if self._generation is None or self._projector is None or self._consumer is None:
+        if self._generation is None or self._feed is None or self._consumer is None:
             return
         group = self._generation.group
         lag = await self._consumer.lag()
         now = self._clock.now()
-        for context, positions in _by_context(self._projector.positions).items():
+        for context, positions in _by_context(dict(self._feed.positions)).items():
             behind = sum(left for place, left in lag.items() if place in positions)
             seen = [position.at for position in positions.values() if position.at is not None]
             waits = self._waits_seconds(positions, lag, now)
@@ -189,8 +195,7 @@ class Follower:
             if seen:
                 heard = (now - max(seen)).total_seconds()
                 metrics.FRESHNESS_SECONDS.labels(f"{self.view.name}/{context}").set(max(0.0, heard))
-        metrics.DEAD_LETTERS.labels(group).set(self._projector.parking.letters.written)
-        metrics.PARKED_SUBJECTS.labels(group).set(len(self._projector.parking.parked))
+        self._feed.measure()
 
     def _waits_seconds(
         self, positions: Mapping[Partition, Position], lag: Mapping[Partition, int], now: datetime
@@ -220,14 +225,71 @@ class Follower:
             self._reason = f"another view is live as version {live.code}: raise the version of this one"
             return None
         least = 0 if live is None else live.number
-        return await unfinished(self.generations, least) or await self.generations.begin(self._used)
+        return await self._begun(least)
 
     async def _used(self, group: str) -> bool:
         return bool(await self._broker.group_offsets(group))
 
     async def _follow(self, generation: Generation, stopping: asyncio.Event) -> None:
+        try:
+            feed = await self._opened(generation)
+            await feed.open()
+            self._generation, self._feed, self._consumer = generation, feed, feed.consumer
+            self._reason = None if generation.state == "live" else "being built"
+            await together(stopping, feed.run, partial(self._watch, generation, feed))
+        except GenerationLost:
+            _log.warning("generation lost", view=self.view.name, group=generation.group)
+        finally:
+            self._consumer = None
+            self._reason = "not following"
+
+    async def _watch(self, generation: Generation, feed: "AnyFeed[KeptT]", leaving: asyncio.Event) -> None:
+        building = generation.state == "building"
+        while not leaving.is_set():
+            if building and feed.complete and await feed.left() <= CAUGHT_UP_RECORDS_MAX:
+                short = await self._short(generation)
+                if short:
+                    self._reason = f"built, and not shown: {short}; see `crm rebuild --accept-differences`"
+                else:
+                    await self.generations.switch(generation)
+                    _log.info("view shown", view=self.view.name, group=generation.group)
+                    building, self._reason = False, None
+            elif not building:
+                self._reason = lacking(feed.positions) or None
+            await _pause(leaving, WATCH_SECONDS)
+            if not await self.generations.still(generation):
+                raise GenerationLost(generation.group)
+            await feed.tick()
+            await self.measure()
+            if self._clock.monotonic() - self._last_sweep > SWEEP_SECONDS:
+                self._last_sweep = self._clock.monotonic()
+                await self.generations.sweep()
+
+
+class Follower(AnyFollower[View]):
+    """Keeps one view."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        broker: Broker,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        batch_records: int = BATCH_RECORDS_MAX,
+        instance: str | None = None,
+    ) -> None:
+        super().__init__(generations, broker, clock, batch_records=batch_records, instance=instance)
+        self._publisher = publisher
+
+    @override
+    async def _begun(self, least: int) -> Generation:
+        return await unfinished(self.generations, least) or await self.generations.begin(self._used)
+
+    @override
+    async def _opened(self, generation: Generation) -> "Feed":
         await self.generations.prepare(generation)
-        feed = Feed(
+        return Feed(
             self.generations,
             generation,
             self._broker,
@@ -236,38 +298,16 @@ class Follower:
             batch_records=self._batch_records,
             instance=self._instance,
         )
-        await feed.open()
-        self._generation, self._projector, self._consumer = generation, feed.projector, feed.consumer
-        self._reason = None if generation.state == "live" else "being built"
-        try:
-            await together(stopping, feed.run, partial(self._watch, generation, feed))
-        except GenerationLost:
-            _log.warning("generation lost", view=self.view.name, group=generation.group)
-        finally:
-            self._consumer = None
-            self._reason = "not following"
 
-    async def _watch(self, generation: Generation, feed: "Feed", leaving: asyncio.Event) -> None:
-        building = generation.state == "building"
-        while not leaving.is_set():
-            if building and await feed.left() <= CAUGHT_UP_RECORDS_MAX:
-                short = lacking(await feed.checkpoints.positions()) or await self._short(generation)
-                if short:
-                    self._reason = f"built, and not shown: {short}; see `crm rebuild --accept-differences`"
-                else:
-                    await self.generations.switch(generation)
-                    _log.info("view shown", view=self.view.name, group=generation.group)
-                    building, self._reason = False, None
-            elif not building:
-                self._reason = lacking(feed.projector.positions) or None
-            await _pause(leaving, WATCH_SECONDS)
-            if not await self.generations.still(generation):
-                raise GenerationLost(generation.group)
-            await feed.projector.tick()
-            await self.measure()
-            if self._clock.monotonic() - self._last_sweep > SWEEP_SECONDS:
-                self._last_sweep = self._clock.monotonic()
-                await self.generations.sweep()
+    @override
+    async def _short(self, generation: Generation) -> str:
+        """Events that were published and not read, or documents that the live generation has."""
+        missing = lacking(await self.generations.checkpoints(generation).positions())
+        if missing:
+            return missing
+        live = await self.generations.live()
+        short = {} if live is None else await fewer(self.generations, live, generation)
+        return ", ".join(f"{number:,} documents fewer in {name}" for name, number in sorted(short.items()))
 
 
 def lacking(positions: Mapping[Partition, Position]) -> str:
@@ -282,7 +322,7 @@ def lacking(positions: Mapping[Partition, Position]) -> str:
     )
 
 
-async def fewer(generations: Generations, one: Generation, other: Generation) -> dict[str, int]:
+async def fewer(generations: Generations[KeptT], one: Generation, other: Generation) -> dict[str, int]:
     """The number of documents that the second generation lacks compared with the first, for collections that
     lack any."""
     found: dict[str, int] = {}
@@ -296,44 +336,42 @@ async def fewer(generations: Generations, one: Generation, other: Generation) ->
     return found
 
 
-class Feed:
-    """The consumer of one generation with its projector."""
+class AnyFeed(ABC, Generic[KeptT]):
+    """The consumer of one generation, with what it gives the records to."""
 
-    def __init__(
-        self,
-        generations: Generations,
-        generation: Generation,
-        broker: Broker,
-        publisher: Publisher,
-        clock: Clock,
-        *,
-        batch_records: int = BATCH_RECORDS_MAX,
-        instance: str | None = None,
-    ) -> None:
-        view = generations.view
+    consumer: Member
+
+    def __init__(self, generations: Generations[KeptT], generation: Generation, broker: Broker) -> None:
         self.checkpoints = generations.checkpoints(generation)
-        parking = Parking(
-            generation.group, self.checkpoints, publisher, clock, dead_letters=generations.dead_letters
-        )
-        self.projector = Projector(view, generations.documents(generation), parking)
-        self.consumer = broker.member(
-            view.sources,
-            generation.group,
-            self._handle,
-            batch_max=batch_records,
-            instance=None if instance is None else f"{instance}.{view.name}",
-            dead_letter=parking.letters.write_uncopied,
-        )
         self._broker = broker
-        self._clock = clock
-        self._sources = view.sources
+        self._sources = generations.view.sources
         self._lost: GenerationLost | None = None
         self._leaving = asyncio.Event()
 
+    @property
+    @abstractmethod
+    def positions(self) -> Mapping[Partition, Position]:
+        """The checkpoints to which this process brought the partitions."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the generation lacks nothing but records that it did not read yet."""
+        return True
+
+    @abstractmethod
     async def open(self) -> None:
         """Reads the checkpoints of the generation."""
-        self.projector.positions.update(await self.checkpoints.positions())
-        await self.projector.parking.refresh()
+
+    @abstractmethod
+    async def tick(self) -> None:
+        """Does what is due while no records come."""
+
+    @abstractmethod
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Processes records."""
+
+    def measure(self) -> None:
+        """Sets the gauges that only this kind has."""
 
     async def run(self, leaving: asyncio.Event) -> None:
         """Consumes until `leaving`; raises GenerationLost where the generation was dropped or replaced."""
@@ -351,16 +389,71 @@ class Feed:
         nowhere = Position(0, "", 0, None)
         return sum(max(0, end - positions.get(place, nowhere).offset) for place, end in ends.items())
 
-    async def _handle(self, records: Sequence[Record]) -> None:
+    async def handle(self, records: Sequence[Record]) -> None:
+        """`apply` for the consumer, which is told to end when the generation is lost."""
         try:
-            await self.projector.apply(records)
+            await self.apply(records)
         except GenerationLost as lost:
             self._lost = lost
             self._leaving.set()
             raise
 
 
-async def unfinished(generations: Generations, above: int) -> Generation | None:
+class Feed(AnyFeed[View]):
+    """The consumer of one generation of a view, with its projector."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        generation: Generation,
+        broker: Broker,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        batch_records: int = BATCH_RECORDS_MAX,
+        instance: str | None = None,
+    ) -> None:
+        super().__init__(generations, generation, broker)
+        view = generations.view
+        self._group = generation.group
+        parking = Parking(
+            generation.group, self.checkpoints, publisher, clock, dead_letters=generations.dead_letters
+        )
+        self.projector = Projector(view, generations.documents(generation), parking)
+        self.consumer = broker.member(
+            view.sources,
+            generation.group,
+            self.handle,
+            batch_max=batch_records,
+            instance=None if instance is None else f"{instance}.{view.name}",
+            dead_letter=parking.letters.write_uncopied,
+        )
+
+    @property
+    @override
+    def positions(self) -> Mapping[Partition, Position]:
+        return self.projector.positions
+
+    @override
+    async def open(self) -> None:
+        self.projector.positions.update(await self.checkpoints.positions())
+        await self.projector.parking.refresh()
+
+    @override
+    async def tick(self) -> None:
+        await self.projector.tick()
+
+    @override
+    async def apply(self, records: Sequence[Record]) -> None:
+        await self.projector.apply(records)
+
+    @override
+    def measure(self) -> None:
+        metrics.DEAD_LETTERS.labels(self._group).set(self.projector.parking.letters.written)
+        metrics.PARKED_SUBJECTS.labels(self._group).set(len(self.projector.parking.parked))
+
+
+async def unfinished(generations: Generations[KeptT], above: int) -> Generation | None:
     """A generation that this code began to build and that was not finished."""
     for generation in reversed(await generations.all()):
         if generation.state == "building" and generation.number > above:

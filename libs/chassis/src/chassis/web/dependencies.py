@@ -18,6 +18,8 @@ class Dependencies:
 
     at_least: Callable[..., Any]
     caller: Callable[..., Any]
+    at_least_derived: Callable[..., Any]
+    """As `at_least`, for a route that shows derived views."""
     commanding: Callable[..., Any] = command_context
     idempotency_key: Callable[..., Any] = idempotency_key
     expected_version: Callable[..., Any] = expected_version
@@ -30,7 +32,9 @@ def dependencies(
     heads: Heads = NO_HEADS,
     *,
     high: Collection[str] = (),
+    wait_for_derived: WaitFor | None = None,
 ) -> Dependencies:
     """The dependencies of a service whose views can be waited for; `roles` says by the name of a route who
     may call it, `heads` where the stores end that this process can ask."""
-    return Dependencies(ReadingOwnWrite(wait_for, contexts, heads), Permitted(roles))
+    derived = ReadingOwnWrite(wait_for_derived or wait_for, contexts, heads)
+    return Dependencies(ReadingOwnWrite(wait_for, contexts, heads), Permitted(roles), derived)

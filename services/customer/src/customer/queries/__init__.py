@@ -12,6 +12,7 @@ from chassis.read.mongo import Mongo
 from customer.panorama.sources import STALE_AFTER_SECONDS
 from customer.queries.collections import Collections, LiveViews
 from customer.queries.customers import CustomerQueries
+from customer.queries.facts import FactQueries
 from customer.queries.holdings import HoldingQueries
 from customer.queries.movements import MovementQueries, MovementsWanted
 from customer.queries.unlinked import UNLINKED_WALKED_MAX, UnlinkedQueries
@@ -36,4 +37,5 @@ class Queries:
         self.customers = CustomerQueries(views, ring, today)
         self.movements = MovementQueries(views, ring)
         self.holdings = HoldingQueries(views, ring, today, self.movements, stale_after_seconds)
+        self.facts = FactQueries(views)
         self.unlinked = UnlinkedQueries(views, ring, today)

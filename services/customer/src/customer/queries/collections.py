@@ -7,6 +7,7 @@ from chassis.read.documents import DocumentsUnavailable
 from chassis.read.generations import NotBuilt
 from chassis.read.mongo import Mongo
 
+from customer.derived import customer_facts
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES
 from customer.views.customers import CUSTOMERS
@@ -47,6 +48,10 @@ class Collections:
     async def sources(self) -> str:
         """The sources with their last certificates."""
         return await self._named(asset_panorama.VIEW.name, SOURCES)
+
+    async def facts(self) -> str:
+        """The facts of the customers."""
+        return await self._named(customer_facts.VIEW.name, customer_facts.FACTS)
 
     async def _named(self, view: str, name: str) -> str:
         try:

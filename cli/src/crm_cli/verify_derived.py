@@ -1,0 +1,92 @@
+"""Derived views against their inputs: every document is derived again and compared (I1, I4)."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import Final
+
+from chassis.clock import Clock
+from chassis.read.arrivals import NOWHERE
+from chassis.read.derived_following import pinned
+from chassis.read.derived_rebuilding import compare_with_inputs
+from chassis.read.deriving import OWED, DerivedView, InputReplaced, MongoInputs
+from chassis.read.generations import Generation, Generations, live_generation
+from chassis.read.rebuilding import documents_hash
+
+from crm_cli.verify_report import Report
+
+POLL_SECONDS: Final = 0.1
+
+
+async def check_derived(
+    generations: Generations[DerivedView],
+    today: Callable[[], date],
+    report: Report,
+    clock: Clock,
+    wait_seconds: float,
+) -> None:
+    """Checks that a derived view is derived from the live inputs, has read what they have, owes nothing, and that
+    each of its documents is what the inputs give."""
+    view = generations.view
+    until = clock.monotonic() + wait_seconds
+    while (reason := await _behind(generations, today)) and clock.monotonic() < until:
+        await clock.sleep(POLL_SECONDS)
+    live = await generations.live()
+    if live is None or reason == _NO_INPUTS:
+        if reason != _NO_INPUTS:
+            report.broken("I1", f"the derived view {view.name} is not built")
+        return
+    if reason:
+        report.broken("I1", f"{view.name}: {reason}")
+    try:
+        inputs = await pinned(generations, live, today)
+        found = await compare_with_inputs(generations, live, inputs)
+        digest = await documents_hash(generations.mongo, view, live)
+    except InputReplaced as error:
+        report.broken("I4", f"{view.name} is not checked: {error}")
+        return
+    report.passed("I4", found.documents - found.differences)
+    for name in found.named:
+        report.broken("I4", f"{view.name}: {name} is not what its inputs give")
+    if found.differences > len(found.named):
+        report.broken("I4", f"{view.name}: {found.differences - len(found.named)} other documents differ too")
+    report.figures.setdefault("views", {})[view.name] = {
+        "generation": live.number,
+        "documents": found.documents,
+        "hash": digest,
+        "differing": found.differences,
+    }
+
+
+_NO_INPUTS: Final = "no input is built"
+
+
+async def _behind(generations: Generations[DerivedView], today: Callable[[], date]) -> str:
+    """Why the derived view does not show what its inputs show; empty where it does."""
+    live = await generations.live()
+    if live is None:
+        return _NO_INPUTS if not await _any_input(generations) else "it is not built"
+    try:
+        inputs = await pinned(generations, live, today)
+    except InputReplaced as error:
+        return str(error)
+    if await _short(generations, live, inputs):
+        return "it has not read what its inputs have"
+    parked = await inputs.parked()
+    for one in await generations.mongo.find(OWED, {"group": live.group}):
+        if (one["context"], one["subject"]) not in parked.get(one["view"], {}):
+            return f"what depends on {one['subject']} is owed since its release"
+    return ""
+
+
+async def _any_input(generations: Generations[DerivedView]) -> bool:
+    found = [await live_generation(generations.mongo, view.name) for view in generations.view.inputs]
+    return any(found)
+
+
+async def _short(generations: Generations[DerivedView], live: Generation, inputs: MongoInputs) -> bool:
+    reached = await generations.checkpoints(live).positions()
+    return any(
+        reached.get(place, NOWHERE).offset < at.offset
+        for positions in (await inputs.positions()).values()
+        for place, at in positions.items()
+    )

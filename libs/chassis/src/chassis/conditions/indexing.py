@@ -1,0 +1,26 @@
+"""The indexes that conditions on declared fields use."""
+
+from collections.abc import Sequence
+
+from chassis.conditions.fields import ACTION, ON, Field, Fields, Type
+from chassis.read.projecting import Index
+
+
+def indexed(fields: Fields, currencies: Sequence[str]) -> tuple[Index, ...]:
+    """An index for each field, and for an amount one for each of the currencies; conditions on others read the
+    documents. The id is in each, so that a page in the order of ids of one value needs no sorting."""
+    return tuple(
+        Index((*((path, 1) for path in paths), ("_id", 1)))
+        for each in fields.values()
+        for paths in _paths(each, currencies)
+    )
+
+
+def _paths(field: Field, currencies: Sequence[str]) -> list[tuple[str, ...]]:
+    match field.type:
+        case Type.AMOUNT:
+            return [(f"{field.path}.{currency}",) for currency in currencies]
+        case Type.TRAIL:
+            return [(f"{field.path}.{ACTION}", f"{field.path}.{ON}")]
+        case _:
+            return [(field.path,)]

@@ -1,0 +1,173 @@
+"""The role that derives, on real servers: a derived view is built, kept, built anew with its inputs, and rebuilt."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from chassis.clock import SystemClock
+from chassis.messaging.broker import Kafka
+from chassis.read.derived_following import DerivedFollower, pinned
+from chassis.read.derived_rebuilding import compare_with_inputs, rebuild_derived
+from chassis.read.deriving import DerivedView, Inputs, Touched
+from chassis.read.documents import GONE, ID, Document, DocumentId
+from chassis.read.generations import Generations, live_generation
+from chassis.read.projecting import Collection
+from chassis.read.rebuilding import Differs, rebuild
+
+from tests.support.lists import SUBJECTS
+from tests.support.waiting import comes
+
+from .test_viewing import Bank, bank
+
+__all__ = ["bank"]
+
+CLOCK = SystemClock()
+COUNTS, LISTS = "counts", "lists"
+
+
+class Counts:
+    """A derived view of how many words each list has, which is not a pure function when a test says so."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+        self.today = date(2026, 1, 5)
+        self.wrong = 0
+        view = DerivedView(
+            COUNTS,
+            1,
+            (bank.view,),
+            Collection(COUNTS),
+            self.depending,
+            self.derive,
+            self.everything,
+            changes_on="changes_on",
+        )
+        self.generations = Generations(bank.mongo, view, bank.service, CLOCK)
+
+    async def depending(self, _: Inputs, touched: Touched) -> Iterable[DocumentId]:
+        return touched.get((LISTS, LISTS), ())
+
+    async def derive(self, inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Document]:
+        day = inputs.day()
+        following = (date.fromisoformat(day) + timedelta(days=1)).isoformat()
+        found = await inputs.by_id(LISTS, LISTS, ids)
+        return {
+            id: {"words": len(one["words"]) + self.wrong, "on": day, "changes_on": following}
+            for id, one in found.items()
+        }
+
+    async def everything(self, inputs: Inputs, after: DocumentId | None, limit: int) -> Sequence[DocumentId]:
+        return await inputs.ids(LISTS, LISTS, after, min(limit, 2))
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[DerivedFollower]:
+        follower = DerivedFollower(self.generations, Kafka(self.bank.kafka_url), CLOCK, lambda: self.today)
+        stopping = asyncio.Event()
+        task = asyncio.create_task(follower.run(stopping))
+        try:
+            yield follower
+        finally:
+            stopping.set()
+            await task
+
+    async def shown(self) -> dict[Any, int]:
+        live = await self.generations.live()
+        if live is None:
+            return {}
+        found = await self.bank.mongo.find(live.prefix + COUNTS)
+        return {one[ID]: one["words"] for one in found if GONE not in one}
+
+    async def comes_to(self, *counts: int) -> bool:
+        wanted = {str(SUBJECTS[number]): count for number, count in enumerate(counts) if count}
+
+        async def shown() -> bool:
+            return await self.shown() == wanted
+
+        return await comes(shown)
+
+    async def rebuilt(self, **named: Any) -> Any:
+        return await rebuild_derived(
+            self.generations,
+            broker=Kafka(self.bank.kafka_url),
+            clock=CLOCK,
+            today=lambda: self.today,
+            **named,
+        )
+
+
+@pytest.fixture
+def counts(bank: Bank) -> Counts:
+    return Counts(bank)
+
+
+async def test_a_derived_view_is_built_from_what_is_there_and_kept_up_to_date(bank, counts):
+    await bank.tell((0, "a"), (1, "bb"), (0, "ccc"), (2, "d"))
+    async with bank.running():
+        assert await bank.catches_up()
+        async with counts.kept():
+            assert await counts.comes_to(2, 1, 1)
+            await bank.tell((1, "e"), (3, "f"), (2, "gone"))
+            assert await counts.comes_to(2, 2, 0, 1)
+
+
+async def test_a_document_is_derived_again_on_the_day_on_which_it_changes(bank, counts):
+    await bank.tell((0, "a"))
+    async with bank.running(), counts.kept():
+        assert await counts.comes_to(1)
+        counts.today = date(2026, 2, 1)
+
+        async def on_that_day() -> bool:
+            live = await counts.generations.live()
+            found = await bank.mongo.find(live.prefix + COUNTS)
+            return [one["on"] for one in found] == ["2026-02-01"]
+
+        assert await comes(on_that_day)
+
+
+async def test_when_an_input_is_switched_all_is_derived_from_the_new_one(bank, counts):
+    await bank.tell((0, "a"), (1, "bb"))
+    async with bank.running(), counts.kept():
+        assert await counts.comes_to(1, 1)
+        before = await counts.generations.live()
+        await rebuild(bank.generations(), broker=Kafka(bank.kafka_url), publisher=bank.publisher, clock=CLOCK)
+        await bank.tell((1, "c"))
+        assert await counts.comes_to(1, 2)
+        after = await counts.generations.live()
+    live = await live_generation(bank.mongo, LISTS)
+    assert (before.inputs, after.inputs) == ({LISTS: 1}, {LISTS: live.number})
+    assert after.number > before.number
+
+
+async def test_a_rebuild_compares_and_shows_only_what_is_equal(bank, counts):
+    await bank.tell((0, "a"), (1, "bb"), (2, "gone"))
+    async with bank.running(), counts.kept():
+        assert await counts.comes_to(1, 1)
+        done = await counts.rebuilt()
+        assert (done.comparison.equal, done.comparison.documents) == (True, 3)
+        counts.wrong = 1
+        with pytest.raises(Differs):
+            await counts.rebuilt(compare_rounds_max=1)
+        assert (await counts.generations.live()).number == done.generation.number
+
+
+async def test_a_document_that_is_not_what_its_inputs_give_is_found(bank, counts):
+    await bank.tell((0, "a"), (1, "bb"), (2, "c"))
+    async with bank.running(), counts.kept():
+        assert await counts.comes_to(1, 1, 1)
+        live = await counts.generations.live()
+    name = live.prefix + COUNTS
+    inputs = await pinned(counts.generations, live, lambda: counts.today)
+
+    async def compared() -> set[str]:
+        found = await compare_with_inputs(counts.generations, live, inputs, rounds_max=1)
+        assert found.differences == len(found.named)
+        return {one.removeprefix(f"{COUNTS}/") for one in found.named}
+
+    assert await compared() == set()
+    await bank.mongo.update(name, {ID: str(SUBJECTS[0])}, {"$set": {"words": 7}})
+    await bank.mongo.delete(name, {ID: str(SUBJECTS[1])})
+    await bank.mongo.insert_new(name, {ID: "zzz", "_seq": 1, "words": 1})
+    assert await compared() == {str(SUBJECTS[0]), str(SUBJECTS[1]), "zzz"}

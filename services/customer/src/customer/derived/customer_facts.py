@@ -1,0 +1,181 @@
+"""The derived view `customer_facts`: what conditions ask of a customer, one document each.
+
+It is a function of the customer's document, of the accounts that its parties own, and of the bank day: rights and
+links hold from one day on until before another. Only ownership counts; a joint account counts in full for each of
+its owners. Amounts are as the panorama sums them, by currency. There is nothing personal in a document, and an
+erased customer has none.
+
+The accounts have no balances of days before: there is no AUM of a month's end and no average yet.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from chassis.read.deriving import DerivedView, Inputs, Touched
+from chassis.read.documents import ID, Document, DocumentId
+from chassis.read.projecting import Collection
+
+from customer.facts import FIELDS, indexes
+from customer.holdings import SIGNATORY, held, parties_on, role_of
+from customer.panorama.accounts import loans_of
+from customer.panorama.rules import LIABILITIES, section_of
+from customer.views import asset_panorama, customers
+from customer.views.asset_panorama import ACCOUNTS
+from customer.views.customers import CUSTOMERS
+
+FACTS: Final = "facts"
+CHANGES_ON: Final = "changes_on"
+_CUSTOMERS: Final = customers.VIEW.name
+_PANORAMA: Final = asset_panorama.VIEW.name
+
+Amounts = dict[str, int]
+
+
+async def depending(inputs: Inputs, touched: Touched) -> Iterable[DocumentId]:
+    """The customers themselves, and those whose parties hold or held an account."""
+    found = set(touched.get((_CUSTOMERS, CUSTOMERS), ()))
+    accounts = await inputs.by_id(_PANORAMA, ACCOUNTS, touched.get((_PANORAMA, ACCOUNTS), ()))
+    parties = {one["party_id"] for account in accounts.values() for one in account["holders"]}
+    if parties:
+        linked = await inputs.having(_CUSTOMERS, CUSTOMERS, "parties.party_id", sorted(parties))
+        found |= {one[ID] for one in linked}
+    return found
+
+
+async def derive(inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Document]:
+    """The facts of these customers."""
+    day = inputs.day()
+    known = await inputs.by_id(_CUSTOMERS, CUSTOMERS, ids)
+    customer_of = defaultdict[str, set[DocumentId]](set)
+    for id, customer in known.items():
+        for link in customer["parties"]:
+            customer_of[link["party_id"]].add(id)
+    accounts = defaultdict[DocumentId, dict[str, Document]](dict)
+    if customer_of:
+        parties = sorted(customer_of)
+        for account in await inputs.having(_PANORAMA, ACCOUNTS, "holders.party_id", parties):
+            for holder in account["holders"]:
+                for id in customer_of.get(holder["party_id"], ()):
+                    accounts[id][account[ID]] = account
+    return {
+        id: facts(customer, [accounts[id][each] for each in sorted(accounts[id])], day)
+        for id, customer in known.items()
+        if customer.get("erased_at") is None
+    }
+
+
+async def everything(inputs: Inputs, after: DocumentId | None, limit: int) -> Sequence[DocumentId]:
+    """All customers."""
+    return await inputs.ids(_CUSTOMERS, CUSTOMERS, after, limit)
+
+
+def facts(customer: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]], day: str) -> Document:
+    """The facts of a customer on a bank day. `accounts`: all over which its parties have or had a right, in order of
+    their ids."""
+    parties = parties_on(customer, day)
+    owned = [
+        account
+        for account in held(accounts, parties, day)
+        if role_of(account["holders"], parties) != SIGNATORY
+    ]
+    open_ones = [account for account in owned if not account["closed"]]
+    sections = _sections(owned)
+    aum, liabilities = Amounts(), Amounts()
+    for section, amounts in sections.items():
+        _add(liabilities if section in LIABILITIES else aum, amounts)
+    net = dict(aum)
+    _add(net, {currency: -minor for currency, minor in liabilities.items()})
+    opened = [account["opened_on"] for account in owned if account["opened_on"] is not None]
+    moved = [account["booked_through"] for account in owned if account["booked_through"] is not None]
+    return {
+        "kind": customer["kind"],
+        "origin": customer["origin"],
+        "branch": customer.get("branch"),
+        "questions": list(customer["questions"]),
+        "aum": aum,
+        "liabilities": liabilities,
+        "net_worth": net,
+        "deposits": sections.get("deposits", {}),
+        "wealth": sections.get("wealth", {}),
+        "loans": sections.get("loans", {}),
+        "products": sorted({_product(account) for account in open_ones}),
+        "currencies": sorted({currency for account in open_ones for currency in account["balances"]}),
+        "accounts": len(open_ones),
+        "cards": sum(len(account["cards"]) for account in open_ones),
+        "standing_orders": sum(len(account["orders"]) for account in open_ones),
+        "first_opened_on": min(opened, default=None),
+        "last_movement_on": max(moved, default=None),
+        "relations": _relations(owned),
+        CHANGES_ON: _changes_on(customer, accounts, day),
+    }
+
+
+def _sections(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Amounts]:
+    """What is in each section of a panorama: see `panorama.accounts`."""
+    found = defaultdict[str, Amounts](dict)
+    for account in accounts:
+        for currency, balance in account["balances"].items():
+            minor = balance["minor"]
+            section = section_of(_product(account), minor)
+            _add(found[section], {currency: -minor if section in LIABILITIES else minor})
+        for loan in loans_of(str(account[ID]), account, "") if account["loans"] else ():
+            if loan["outstanding_minor"] is not None:
+                _add(found["loans"], {loan["currency"]: loan["outstanding_minor"]})
+    return found
+
+
+def _product(account: Mapping[str, Any]) -> str:
+    return str(account["product"] or "deposit")
+
+
+def _add(to: Amounts, amounts: Mapping[str, int]) -> None:
+    """Adds amounts. What is zero is left out: a condition reads a missing currency as zero."""
+    for currency, minor in amounts.items():
+        after = to.get(currency, 0) + minor
+        if after:
+            to[currency] = after
+        else:
+            to.pop(currency, None)
+
+
+def _relations(accounts: Iterable[Mapping[str, Any]]) -> list[Document]:
+    """Openings and closings of accounts, issues of cards and grants of loans, counted by day."""
+    counted = defaultdict[tuple[str, str, str], int](int)
+    for account in accounts:
+        product = _product(account)
+        for action, on in (("opened", account["opened_on"]), ("closed", account["closed_on"])):
+            if on is not None:
+                counted[on, action, product] += 1
+        for card in account["cards"]:
+            counted[card["issued_on"], "issued", "card"] += 1
+        for loan in account["loans"]:
+            counted[loan["granted_on"], "granted", "loan"] += 1
+    latest = sorted(counted, reverse=True)[:RELATIONS_MAX]
+    return [
+        {"action": action, "object": product, "on": on, "times": counted[on, action, product]}
+        for on, action, product in reversed(latest)
+    ]
+
+
+def _changes_on(customer: Mapping[str, Any], accounts: Iterable[Mapping[str, Any]], day: str) -> str | None:
+    """The first day after this one on which a right, a link or an account begins or ends."""
+    days = [account["closed_on"] for account in accounts]
+    for one in [*customer["parties"], *(holder for account in accounts for holder in account["holders"])]:
+        days += [one.get("from"), one.get("until")]
+    return min((each for each in days if each is not None and each > day), default=None)
+
+
+RELATIONS_MAX: Final = 200
+"""The latest that a document keeps."""
+
+VIEW: Final = DerivedView(
+    name="customer_facts",
+    version=1,
+    inputs=(customers.VIEW, asset_panorama.VIEW),
+    collection=Collection(FACTS, indexes(FIELDS, CHANGES_ON)),
+    depending=depending,
+    derive=derive,
+    everything=everything,
+    changes_on=CHANGES_ON,
+)

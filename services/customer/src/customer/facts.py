@@ -1,0 +1,129 @@
+"""The facts of a customer that a condition can ask for, who may ask, and the indexes that follow."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from chassis.conditions import DataClass, Field, Fields, Label, Type
+from chassis.conditions.indexing import indexed
+from chassis.read.projecting import Index
+from contracts.roles import ADMINISTRATOR, ANALYST, COMPLIANCE, MARKETER, RELATIONSHIP_MANAGER, TELLER
+
+AMOUNTS: Final = "amounts"
+"""To ask for money."""
+QUALITY: Final = "quality"
+"""To ask for open data-quality questions."""
+
+PERMISSIONS: Final[Mapping[str, frozenset[str]]] = {
+    RELATIONSHIP_MANAGER: frozenset({AMOUNTS, QUALITY}),
+    ADMINISTRATOR: frozenset({AMOUNTS, QUALITY}),
+    COMPLIANCE: frozenset({AMOUNTS, QUALITY}),
+    ANALYST: frozenset({AMOUNTS}),
+    MARKETER: frozenset(),
+    TELLER: frozenset({QUALITY}),
+}
+"""What each role may ask for beyond the fields that everybody may ask for who may list customers."""
+
+CURRENCIES_INDEXED: Final = ("CNY", "USD")
+"""Conditions on amounts of other currencies read the documents."""
+
+_PRODUCTS: Final = {
+    "deposit": Label("存款", "deposit"),
+    "wealth": Label("理财", "wealth"),
+    "loan": Label("贷款", "loan"),
+    "card": Label("信用卡", "card"),
+}
+
+
+def _amount(name: str, zh: str, en: str) -> Field:
+    return Field(name, Type.AMOUNT, Label(zh, en), name, DataClass.CONFIDENTIAL, permission=AMOUNTS)
+
+
+def _number(name: str, zh: str, en: str) -> Field:
+    return Field(name, Type.NUMBER, Label(zh, en), name, DataClass.INTERNAL)
+
+
+def _day(name: str, zh: str, en: str) -> Field:
+    return Field(name, Type.DAY, Label(zh, en), name, DataClass.INTERNAL)
+
+
+FIELDS: Final = Fields(
+    [
+        Field(
+            "kind",
+            Type.CHOICE,
+            Label("客户类型", "kind of customer"),
+            "kind",
+            DataClass.INTERNAL,
+            {"person": Label("个人", "person"), "company": Label("企业", "company")},
+        ),
+        Field(
+            "origin",
+            Type.CHOICE,
+            Label("来源", "origin of the customer"),
+            "origin",
+            DataClass.INTERNAL,
+            {"staff": Label("员工登记", "staff"), "master-data": Label("主数据", "master data")},
+        ),
+        Field(
+            "branch", Type.CHOICE, Label("所属支行", "branch of the customer"), "branch", DataClass.INTERNAL
+        ),
+        _amount("aum", "管理资产", "assets under management"),
+        _amount("liabilities", "负债", "sum of liabilities"),
+        _amount("net_worth", "净资产", "net worth"),
+        _amount("deposits", "存款余额", "deposit balance"),
+        _amount("wealth", "理财余额", "wealth balance"),
+        _amount("loans", "贷款余额", "loan balance"),
+        Field(
+            "products",
+            Type.SET,
+            Label("持有产品", "products held"),
+            "products",
+            DataClass.INTERNAL,
+            _PRODUCTS,
+        ),
+        Field("currencies", Type.SET, Label("持有币种", "currencies held"), "currencies", DataClass.INTERNAL),
+        _number("accounts", "账户数", "number of accounts"),
+        _number("cards", "卡数", "number of cards"),
+        _number("standing_orders", "自动转账数", "number of standing orders"),
+        _day("first_opened_on", "首次开户日期", "day of the first account"),
+        _day("last_movement_on", "最近交易日期", "day of the last movement"),
+        Field(
+            "relations",
+            Type.TRAIL,
+            Label("业务往来", "business relations"),
+            "relations",
+            DataClass.INTERNAL,
+            {
+                "opened": Label("开立", "opened"),
+                "closed": Label("关闭", "closed"),
+                "issued": Label("发卡", "issued"),
+                "granted": Label("放款", "granted"),
+            },
+        ),
+        Field(
+            "questions",
+            Type.SET,
+            Label("数据质量问题", "open data-quality questions"),
+            "questions",
+            DataClass.INTERNAL,
+            {
+                "contradiction": Label("数据矛盾", "contradiction"),
+                "invalid": Label("数据无效", "invalid"),
+                "reference": Label("编号待确认", "reference to confirm"),
+                "identity-number": Label("证件号重复", "shared identity number"),
+            },
+            permission=QUALITY,
+        ),
+    ]
+)
+"""The fields of a customer's facts."""
+
+
+def indexes(fields: Fields, changes_on: str) -> tuple[Index, ...]:
+    """The indexes of the facts: those of the fields, and of the day on which a document changes."""
+    return (*indexed(fields, CURRENCIES_INDEXED), Index(((changes_on, 1),)))
+
+
+def allowed(roles: frozenset[str]) -> frozenset[str]:
+    """What a caller with these roles may ask for beyond what everybody may."""
+    return frozenset[str]().union(*(PERMISSIONS.get(role, frozenset()) for role in roles))
