@@ -73,7 +73,7 @@ async def test_waiting_events_are_counted_in_each_place(bank):
         group = (await gathered(settings))["groups"]
         return all(each.get("generation") and each["lag"] == 0 for each in group.values() if "view" in each)
 
-    await running(caught_up, *(make() for make in roles_of_all(settings, {"views"}).values()))
+    await running(caught_up, *(make() for make in roles_of_all(settings, {"views", "derived"}).values()))
     shown = await gathered(settings)
     view = next(group for group in shown["groups"].values() if group.get("view") == "asset_panorama")
     assert view["positions"]["ingest"] == ingest["head"]

@@ -171,7 +171,7 @@ def token(environment: dict[str, str]) -> str:
 @pytest.fixture(scope="module")
 def customer_url(environment: dict[str, str]) -> Iterator[str]:
     """Where customer answers, as a process of its own."""
-    with serving("customer", ["api", "relay", "views"], environment) as url:
+    with serving("customer", ["api", "relay", "views", "derived"], environment) as url:
         yield url
 
 
