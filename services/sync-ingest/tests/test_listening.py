@@ -16,6 +16,8 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.messaging.dead_letters import KeyCustody, read_letter, resend
 from chassis.messaging.transport import (
+    CLOSING_SECONDS_MAX,
+    HANDLED_SECONDS_MAX,
     KafkaPublisher,
     PublishFailed,
     Record,
@@ -23,13 +25,14 @@ from chassis.messaging.transport import (
     group_lag,
     read_to_end,
 )
+from chassis.process.roles import STOP_SECONDS_MAX
 from chassis.write.store.appender import StoreOverloaded
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 from devservers.strangers import send_strange
 from psycopg import errors
 from sync_ingest.domain.identities import feed_id
 from sync_ingest.domain.sources import UNATTRIBUTED, SourceReserved
-from sync_ingest.listening import GROUP, TOPIC, BranchFeed, FeedRole, source_of, trace_of
+from sync_ingest.listening import GROUP, STOPPED_SECONDS_MAX, TOPIC, BranchFeed, FeedRole, source_of, trace_of
 from sync_ingest.opening import IngestPool, opened, opened_keys
 from sync_ingest.runs.ports import Acting
 from sync_ingest.settings import SyncIngestSettings
@@ -564,6 +567,43 @@ async def test_what_a_window_works_with_is_closed_after_it(kafka_url, pool):
     goes_on.set()
     await asyncio.wait_for(task, SECONDS_MAX)
     assert happened == ["the window ended", "closed"]
+
+
+async def test_a_feed_that_is_told_to_stop_waits_for_no_call_beyond_its_limit(kafka_url, pool):
+    inside, goes_on, closed = threading.Event(), threading.Event(), []
+
+    @contextmanager
+    def opened_slowly():
+        with pool.opened() as running:
+            inside.set()
+            goes_on.wait(SECONDS_MAX)
+            yield running
+
+    time, stopping = Time(), asyncio.Event()
+    feed = BranchFeed(opened_slowly, default_source=None, window=WINDOW, now=time.now)
+    role = FeedRole(
+        feed,
+        kafka_url,
+        SystemClock(),
+        Refusing(),
+        close=partial(closed.append, True),
+        stopped_seconds_max=0.1,
+    )
+    time.at += WINDOW
+    task = asyncio.create_task(role.run(stopping))
+    await until(inside.is_set)
+    stopping.set()
+    try:
+        await asyncio.wait_for(task, STOP_SECONDS_MAX)
+        assert closed == [True]
+    finally:
+        goes_on.set()
+
+
+def test_a_consumer_and_a_feed_stop_within_the_time_of_their_process():
+    """An idle consumer leaves at once, one with a batch in hand within these limits."""
+    leaving = HANDLED_SECONDS_MAX + CLOSING_SECONDS_MAX
+    assert max(leaving, STOPPED_SECONDS_MAX) + CLOSING_SECONDS_MAX < STOP_SECONDS_MAX
 
 
 def test_what_is_in_use_when_its_pool_closes_is_closed_when_it_comes_back(postgres_url, data, source):

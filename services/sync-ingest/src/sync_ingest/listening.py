@@ -19,7 +19,6 @@ from chassis.connections.transient import LOST, why
 from chassis.ending import Threads, ended
 from chassis.messaging.dead_letters import TRIES_MAX, Custody, DeadLetters
 from chassis.messaging.transport import (
-    HANDLED_SECONDS_MAX,
     Consumer,
     Header,
     KafkaPublisher,
@@ -45,6 +44,9 @@ BATCH_MESSAGES_MAX: Final = 2_000
 WINDOW_LOOK_SECONDS: Final = 1.0
 THREADS_MAX: Final = 2
 """One books, another one closes windows."""
+STOPPED_SECONDS_MAX: Final = 11.0
+"""How long calls may go on after the role was told to stop. The producer is let go within 3 s after that, and both are
+less than a process gives its roles to stop (`chassis.process.roles.STOP_SECONDS_MAX`)."""
 SOURCE_HEADER: Final = "source"
 TRACE_HEADER: Final = "traceparent"
 
@@ -229,8 +231,10 @@ class FeedRole:
         *,
         instance: str | None = None,
         close: Callable[[], None] = lambda: None,
+        stopped_seconds_max: float = STOPPED_SECONDS_MAX,
     ) -> None:
         self._feed = feed
+        self._stopped_seconds_max = stopped_seconds_max
         self._kafka_url = kafka_url
         self._close = close
         self._clock = clock
@@ -254,12 +258,18 @@ class FeedRole:
         """Raises BrokerUnavailable where the broker does not answer at the start; later losses are waited out."""
         await ensure_topics(self._kafka_url, [COREBANK_POSTINGS, dead_letters(GROUP)])
         windows = asyncio.create_task(self._close_windows(stopping))
+        told = asyncio.create_task(self._told(stopping))
         try:
             await self._consumer.run(stopping)
         finally:
-            await ended(windows)
-            if not await self._threads.ended(HANDLED_SECONDS_MAX):
-                _log.warning("a call goes on; what it uses is closed after it", seconds=HANDLED_SECONDS_MAX)
+            # One limit for the batch in hand and for the window: both wait for calls in the same threads.
+            since = told.result() if told.done() else self._clock.monotonic()
+            await ended(windows, told)
+            left_seconds = max(0.0, self._stopped_seconds_max - (self._clock.monotonic() - since))
+            if not await self._threads.ended(left_seconds):
+                _log.warning(
+                    "a call goes on; what it uses is closed after it", seconds=self._stopped_seconds_max
+                )
             await self._publisher.close()
             await asyncio.to_thread(self._close)
 
@@ -275,6 +285,11 @@ class FeedRole:
     async def lag(self) -> int:
         """Messages that wait on the partitions of this member."""
         return sum((await self._consumer.lag()).values())
+
+    async def _told(self, stopping: asyncio.Event) -> float:
+        """When the role was told to stop."""
+        await stopping.wait()
+        return self._clock.monotonic()
 
     async def _book(self, records: Sequence[Record]) -> None:
         begins = _begins(records)

@@ -55,7 +55,9 @@ FETCH_BYTES_PER_RECORD: Final = 250
 1.5 KB."""
 ACKNOWLEDGED_SECONDS_MAX: Final = 15
 CLOSING_SECONDS_MAX: Final = 3
-HANDLED_SECONDS_MAX: Final = 15
+HANDLED_SECONDS_MAX: Final = 8
+"""How long a consumer that is stopped waits for its batch in hand, which comes again where it is not done. With the time
+of leaving this is less than a process gives its roles to stop (`chassis.process.roles.STOP_SECONDS_MAX`)."""
 SESSION_SECONDS_MAX: Final = 6
 BACK_OFF_SECONDS_FIRST: Final = 0.2
 BACK_OFF_SECONDS_MAX: Final = 5.0
