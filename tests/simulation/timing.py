@@ -125,6 +125,13 @@ class Row:
     generation: str
     run_at: datetime | None
     outcome: str | None = None
+    tries: int = 0
+
+    def due(self) -> Due:
+        """As a process reads it."""
+        one = self.set
+        data = {} if one.set is None else one.set.data
+        return Due(one.name, one.subject, one.slot, one.cause, one.position, self.due_at, data, self.tries)
 
 
 @dataclass(slots=True)
@@ -181,18 +188,7 @@ class TimerClient(TimerTable):
         def found() -> list[Due]:
             rows = [row for row in self._server.rows.values() if row.run_at is not None and row.run_at <= now]
             rows.sort(key=lambda row: (row.run_at, str(row.set.subject)))
-            return [
-                Due(
-                    one.set.name,
-                    one.set.subject,
-                    one.set.slot,
-                    one.set.cause,
-                    one.set.position,
-                    one.due_at,
-                    {},
-                )
-                for one in rows[:limit]
-            ]
+            return [row.due() for row in rows[:limit]]
 
         return await self._ask("timers due", found)
 
@@ -204,7 +200,7 @@ class TimerClient(TimerTable):
                 row = self._server.rows.get(key_of(one.due))
                 same = row is not None and row.set.position == one.due.position
                 if row is not None and (same or self._server.flaws.settles_what_was_set_anew):
-                    row.outcome, row.run_at = one.outcome, one.again_at
+                    row.outcome, row.run_at, row.tries = one.outcome, one.again_at, row.tries + 1
 
         await self._ask("timers settle", keep)
 

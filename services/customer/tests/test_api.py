@@ -328,3 +328,25 @@ async def test_a_condition_that_cannot_be_read_or_asks_for_too_much_is_refused(a
     assert (refused.status_code, refused.json()["code"]) == (403, "field-not-permitted")
     found = (await api.get("/customers/selection", params={"where": "accounts >= 1"})).json()["items"]
     assert {one["aum"] for one in found} == {None}
+
+
+@pytest.mark.requirement("R020")
+async def test_a_key_customer_is_named_reviewed_and_ended(api):
+    at = (await api.post("/customers", json=WANG, headers=key("k1"))).headers["Location"]
+    why = {"reason": "资产超过六百万"}
+    early = await api.post(f"{at}/review", headers=key("k2") | {"If-Match": '"2"'})
+    assert (early.status_code, early.json()["code"]) == (409, "not-a-key-customer")
+    for number, (path, body, version) in enumerate(
+        [
+            ("key-customer", why, 3),
+            ("key-customer", why, 3),  # it is one already
+            ("review", None, 4),
+            ("key-customer/end", why, 5),
+        ]
+    ):
+        before = 2 if number == 0 else version if number == 1 else version - 1
+        headers = key(f"n{number}") | {"If-Match": f'"{before}"'}
+        done = await api.post(f"{at}/{path}", json=body, headers=headers)
+        assert (done.status_code, done.headers["ETag"]) == (200, f'"{version}"'), done.text
+        again = await api.post(f"{at}/{path}", json=body, headers=headers)
+        assert (again.status_code, again.headers["ETag"]) == (200, f'"{version}"'), again.text

@@ -19,18 +19,22 @@ from customer.domain.events import (
     CustomerErased,
     CustomerRegistered,
     CustomerRenamed,
+    CustomerReviewed,
     DeclaredAsset,
     DetailsConfirmed,
     DetailsContradicted,
     HeldAccount,
     IdentityDetailsCorrected,
     IdentityNumberShared,
+    NamedKeyCustomer,
+    NoLongerKeyCustomer,
     ReferenceClaimed,
     ReferenceConfirmed,
     ReferenceDisputed,
     ReferenceLinked,
     ReferenceRejected,
     ReferenceUnlinked,
+    ReviewFellDue,
 )
 from customer.publishing import STORED_NAMES_TOLD, published
 
@@ -64,6 +68,10 @@ EVENTS = [
     ContradictionResolved(source="core", party_id=SUBJECT, field="phone", accepted=True),
     IdentityNumberShared(source="core", party_id=SUBJECT, customer_id=SUBJECT),
     CustomerErased(parties=(SUBJECT,), accounts=(HeldAccount(SUBJECT, (KEY.id,)),)),
+    NamedKeyCustomer(date(2026, 2, 28)),
+    NoLongerKeyCustomer(),
+    CustomerReviewed(date(2026, 2, 27), date(2026, 3, 27)),
+    ReviewFellDue(date(2026, 3, 27)),
     BusinessDayOpened(on=date(2026, 11, 26), kind="working-day", announced=True),
 ]
 

@@ -221,3 +221,27 @@ def test_a_customer_document_is_the_fold_of_its_events():
 def test_an_event_before_the_registration_is_refused():
     with pytest.raises(NotRegistered):
         customers.project(None, None, Teller().tell(CUSTOMER, "customer.renamed", name="k1.k.3"))
+
+
+def test_a_key_customers_review_is_shown_until_it_ends():
+    teller = Teller()
+    events = [
+        teller.tell(CUSTOMER, "customer.registered", name=None, kind="person", origin="staff"),
+        teller.tell(CUSTOMER, "customer.named_key_customer", review_due_on="2026-02-28"),
+        teller.tell(CUSTOMER, "customer.review_due", due_on="2026-02-28"),
+        teller.tell(CUSTOMER, "customer.reviewed", reviewed_on="2026-03-02", review_due_on="2026-04-02"),
+        teller.tell(CUSTOMER, "customer.no_longer_key_customer"),
+    ]
+    reviews = []
+    document = None
+    for event in events:
+        document = customers.project(customers.keys(event)[0], document, event)
+        reviews.append(document.get("review"))
+    at = events[2].recorded_at.isoformat()
+    assert reviews == [
+        None,
+        {"due_on": "2026-02-28", "reviewed_on": None, "reminded_at": None},
+        {"due_on": "2026-02-28", "reviewed_on": None, "reminded_at": at},
+        {"due_on": "2026-04-02", "reviewed_on": "2026-03-02", "reminded_at": None},
+        None,
+    ]

@@ -223,6 +223,37 @@ class CustomerErased(CustomerContextEvent):
     accounts: tuple[HeldAccount, ...]
 
 
+class CustomerNamedKeyCustomer(CustomerContextEvent):
+    """The customer is a key customer (重点客户) from now on; its review is due on a bank day."""
+
+    TYPE = "customer.named_key_customer"
+
+    review_due_on: date
+
+
+class CustomerNoLongerKeyCustomer(CustomerContextEvent):
+    """The customer is no key customer any more, and no review of it falls due."""
+
+    TYPE = "customer.no_longer_key_customer"
+
+
+class CustomerReviewed(CustomerContextEvent):
+    """A key customer was reviewed on a bank day; the next review is due on another one."""
+
+    TYPE = "customer.reviewed"
+
+    reviewed_on: date
+    review_due_on: date
+
+
+class CustomerReviewDue(CustomerContextEvent):
+    """A key customer was not reviewed up to `due_on`: its relationship manager is to be reminded. Once for each review."""
+
+    TYPE = "customer.review_due"
+
+    due_on: date
+
+
 class BusinessDayOpened(CustomerContextEvent):
     """A business date of the bank has begun; once for each date, in order. Subject = the bank's days, no customer.
 
@@ -254,5 +285,9 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerContradictionResolved,
     CustomerIdentityNumberShared,
     CustomerErased,
+    CustomerNamedKeyCustomer,
+    CustomerNoLongerKeyCustomer,
+    CustomerReviewed,
+    CustomerReviewDue,
     BusinessDayOpened,
 )

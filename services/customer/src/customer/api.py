@@ -33,6 +33,7 @@ from customer.domain.commands import (
     ConfirmReference,
     CorrectIdentityDetails,
     CustomerCommand,
+    EndKeyCustomer,
     LinkReference,
     RejectReference,
     RenameCustomer,
@@ -43,6 +44,7 @@ from customer.domain.refusals import (
     ContradictionUnknown,
     CustomerAlreadyRegistered,
     CustomerNotRegistered,
+    NotAKeyCustomer,
     ReferenceNotLinked,
     ReferenceSettled,
     TooManyReferences,
@@ -173,6 +175,7 @@ _ERASED: Final[Answers] = {
     **refusals(CustomerNotRegistered, VersionMismatch),
     **refusals(RetentionHolds, TooManyAccounts, TooManyConflicts),
 }
+_REVIEWED: Final[Answers] = {**_CHANGED, **refusals(NotAKeyCustomer, TooManyConflicts)}
 _RESOLVED: Final[Answers] = {
     **_CHANGED,
     **refusals(CustomerNotRegistered, ContradictionUnknown),
@@ -340,6 +343,37 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         return proposed(response, CONTEXT, await service.propose_erasure(customer_id, context, version))
 
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
+
+    @router.post("/customers/{customer_id}/key-customer", responses=_CHANGED)
+    async def name_key_customer(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: ReasonBody,
+    ) -> Done:
+        """Makes the customer a key customer (重点客户): it is to be reviewed once in a calendar month."""
+        why = structs.replace(context, reason=body.reason)
+        return _done(response, await service.name_key_customer(customer_id, why, version))
+
+    @router.post("/customers/{customer_id}/key-customer/end", responses=_CHANGED)
+    async def end_key_customer(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: ReasonBody,
+    ) -> Done:
+        """The customer is no key customer any more: no review falls due."""
+        why = structs.replace(context, reason=body.reason)
+        return await changed(response, customer_id, EndKeyCustomer(), why, version)
+
+    @router.post("/customers/{customer_id}/review", responses=_REVIEWED)
+    async def review_customer(
+        response: Response, context: Commanding, version: Expected, customer_id: CustomerPath
+    ) -> Done:
+        """Says that a key customer was reviewed today; the next review is due a calendar month later."""
+        return _done(response, await service.review(customer_id, context, version))
 
     # questions
 

@@ -39,10 +39,12 @@ from customer.domain.commands import (
     Details,
     EraseCustomer,
     LinkReference,
+    NameKeyCustomer,
     Reference,
     RegisterCustomer,
     RenameCustomer,
     ResolveContradiction,
+    ReviewCustomer,
     TakeOverReference,
     UnlinkReference,
 )
@@ -142,6 +144,19 @@ class CustomerService:
         """Ends a link on a bank day, by default today."""
         command = UnlinkReference(party, on or self.today())
         return await self.change(customer, command, context, version, asked=("unlink", party, on))
+
+    async def name_key_customer(
+        self, customer: UUID, context: CommandContext, version: int
+    ) -> Outcome[CustomerEvent]:
+        """Makes the customer a key customer from today on."""
+        command = NameKeyCustomer(self.today())
+        return await self.change(customer, command, context, version, asked=("name-key-customer",))
+
+    async def review(self, customer: UUID, context: CommandContext, version: int) -> Outcome[CustomerEvent]:
+        """A key customer was reviewed today."""
+        return await self.change(
+            customer, ReviewCustomer(self.today()), context, version, asked=("review-customer",)
+        )
 
     async def move_reference(
         self, customer: UUID, party: UUID, to: UUID, on: date | None, context: CommandContext, version: int

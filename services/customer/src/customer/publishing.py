@@ -44,6 +44,10 @@ PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "contradiction-resolved": public.CustomerContradictionResolved,
     "identity-number-shared": public.CustomerIdentityNumberShared,
     "customer-erased": public.CustomerErased,
+    "named-key-customer": public.CustomerNamedKeyCustomer,
+    "no-longer-key-customer": public.CustomerNoLongerKeyCustomer,
+    "customer-reviewed": public.CustomerReviewed,
+    "review-fell-due": public.CustomerReviewDue,
     "business-day-opened": public.BusinessDayOpened,
 }
 _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {

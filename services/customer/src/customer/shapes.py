@@ -205,6 +205,14 @@ class Contradiction(BaseModel):
     sequence: int
 
 
+class Review(BaseModel):
+    """The review of a key customer: when it is due, when the last one was, and since when it is reminded of."""
+
+    due_on: Day
+    reviewed_on: Day | None
+    reminded_at: Instant | None
+
+
 class CustomerShown(BaseModel):
     """A customer, masked."""
 
@@ -224,6 +232,7 @@ class CustomerShown(BaseModel):
     contradictions: list[Contradiction]
     shares_number_with: list[UUID]
     references: list[LinkedReference]
+    review: Review | None
     registered_at: Instant
     changed_at: Instant
     erased_at: Instant | None

@@ -167,6 +167,28 @@ class EraseCustomer(msgspec.Struct, frozen=True):
     accounts: tuple[HeldAccount, ...]
 
 
+class NameKeyCustomer(msgspec.Struct, frozen=True):
+    """The customer is a key customer from the bank day `on` on."""
+
+    on: date
+
+
+class EndKeyCustomer(msgspec.Struct, frozen=True):
+    """The customer is no key customer any more."""
+
+
+class ReviewCustomer(msgspec.Struct, frozen=True):
+    """A key customer was reviewed on the bank day `on`."""
+
+    on: date
+
+
+class RemindOfReview(msgspec.Struct, frozen=True):
+    """The review that was due on `due_on` is still open; nothing where it is not, or was reminded of."""
+
+    due_on: date
+
+
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
@@ -180,4 +202,8 @@ CustomerCommand = (
     | CorrectIdentityDetails
     | ResolveContradiction
     | EraseCustomer
+    | NameKeyCustomer
+    | EndKeyCustomer
+    | ReviewCustomer
+    | RemindOfReview
 )

@@ -15,16 +15,20 @@ from customer.domain.events import (
     CustomerEvent,
     CustomerRegistered,
     CustomerRenamed,
+    CustomerReviewed,
     DetailsConfirmed,
     DetailsContradicted,
     IdentityDetailsCorrected,
     IdentityNumberShared,
+    NamedKeyCustomer,
+    NoLongerKeyCustomer,
     ReferenceClaimed,
     ReferenceConfirmed,
     ReferenceDisputed,
     ReferenceLinked,
     ReferenceRejected,
     ReferenceUnlinked,
+    ReviewFellDue,
 )
 from customer.domain.evolving import evolve
 from customer.domain.state import Customer
@@ -50,6 +54,10 @@ def identify(event: CustomerEvent) -> UUID | None:
             | DetailsContradicted()
             | IdentityNumberShared()
             | CustomerErased()
+            | NamedKeyCustomer()
+            | NoLongerKeyCustomer()
+            | CustomerReviewed()
+            | ReviewFellDue()
         ):
             return None
         case _:
@@ -62,5 +70,5 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     evolve=evolve,
     identify=identify,
     state_type=Customer,
-    state_version=4,
+    state_version=5,
 )

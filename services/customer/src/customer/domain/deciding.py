@@ -12,13 +12,17 @@ from customer.domain.commands import (
     CorrectIdentityDetails,
     CustomerCommand,
     Details,
+    EndKeyCustomer,
     EraseCustomer,
     LinkReference,
+    NameKeyCustomer,
     Reference,
     RegisterCustomer,
     RejectReference,
+    RemindOfReview,
     RenameCustomer,
     ResolveContradiction,
+    ReviewCustomer,
     TakeOverReference,
     UnlinkReference,
 )
@@ -57,6 +61,7 @@ from customer.domain.refusals import (
     ReferenceSettled,
     TooManyReferences,
 )
+from customer.domain.reviewing import decide_review
 from customer.domain.state import Customer, Link
 
 
@@ -123,6 +128,8 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
             ]
         case EraseCustomer(parties, accounts):
             return [CustomerErased(parties=parties, accounts=accounts)]
+        case NameKeyCustomer() | EndKeyCustomer() | ReviewCustomer() | RemindOfReview():
+            return decide_review(command, customer)
         case _:
             assert_never(command)
 

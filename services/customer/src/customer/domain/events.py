@@ -220,6 +220,29 @@ class CustomerErased(Event, frozen=True):
     accounts: tuple[HeldAccount, ...]
 
 
+class NamedKeyCustomer(Event, frozen=True):
+    """The customer is a key customer (重点客户) from now on, and its review is due on a bank day (R020)."""
+
+    review_due_on: date
+
+
+class NoLongerKeyCustomer(Event, frozen=True):
+    """The customer is no key customer any more, and no review of it falls due."""
+
+
+class CustomerReviewed(Event, frozen=True):
+    """A key customer was reviewed on a bank day; the next review is due on another one."""
+
+    reviewed_on: date
+    review_due_on: date
+
+
+class ReviewFellDue(Event, frozen=True):
+    """A key customer was not reviewed up to `due_on`: a reminder, once for each review."""
+
+    due_on: date
+
+
 CustomerEvent = (
     CustomerRegistered
     | ReferenceLinked
@@ -237,6 +260,10 @@ CustomerEvent = (
     | ContradictionResolved
     | IdentityNumberShared
     | CustomerErased
+    | NamedKeyCustomer
+    | NoLongerKeyCustomer
+    | CustomerReviewed
+    | ReviewFellDue
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -256,6 +283,10 @@ STORED_NAMES: dict[str, type[Event]] = {
     "contradiction-resolved": ContradictionResolved,
     "identity-number-shared": IdentityNumberShared,
     "customer-erased": CustomerErased,
+    "named-key-customer": NamedKeyCustomer,
+    "no-longer-key-customer": NoLongerKeyCustomer,
+    "customer-reviewed": CustomerReviewed,
+    "review-fell-due": ReviewFellDue,
 }
 
 

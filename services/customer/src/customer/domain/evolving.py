@@ -17,18 +17,23 @@ from customer.domain.events import (
     CustomerEvent,
     CustomerRegistered,
     CustomerRenamed,
+    CustomerReviewed,
     Detail,
     DetailsConfirmed,
     DetailsContradicted,
     IdentityDetailsCorrected,
     IdentityNumberShared,
+    NamedKeyCustomer,
+    NoLongerKeyCustomer,
     ReferenceClaimed,
     ReferenceConfirmed,
     ReferenceDisputed,
     ReferenceLinked,
     ReferenceRejected,
     ReferenceUnlinked,
+    ReviewFellDue,
 )
+from customer.domain.reviewing import evolve_review
 from customer.domain.state import Customer, Link
 
 _UNKNOWN_PARTY: Final = UUID(int=0)
@@ -112,6 +117,8 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
                 if party in event.parties
             }
             return Customer(origin=customer.origin, kind=customer.kind, links=bare, erased=True)
+        case NamedKeyCustomer() | NoLongerKeyCustomer() | CustomerReviewed() | ReviewFellDue():
+            return evolve_review(customer, event)
         case _:
             assert_never(event)
 

@@ -57,6 +57,14 @@ class ReferenceSettled(Refusal):
     title_zh: ClassVar[str] = "该外部编号已处理"
 
 
+class NotAKeyCustomer(Refusal):
+    """Only key customers are reviewed."""
+
+    code: ClassVar[str] = "not-a-key-customer"
+    title: ClassVar[str] = "The customer is no key customer"
+    title_zh: ClassVar[str] = "该客户不是重点客户"
+
+
 class ContradictionUnknown(Refusal):
     """This field has no open contradiction."""
 

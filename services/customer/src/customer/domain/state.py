@@ -40,7 +40,7 @@ class Customer(msgspec.Struct, frozen=True):
 
     `values` are the current details. `stated_by` is the author of each (None: staff). `last` are the
     values that each party's source stated last. `contradictions` are its values that differ from staff's,
-    by field and party.
+    by field and party. `review_due_on`: of a key customer; `review_reminded`: of that review.
     """
 
     origin: RegisteredBy | None = None
@@ -51,6 +51,8 @@ class Customer(msgspec.Struct, frozen=True):
     contradictions: dict[Detail, dict[UUID, str]] = {}
     links: dict[UUID, Link] = {}
     erased: bool = False
+    review_due_on: date | None = None
+    review_reminded: bool = False
 
     @property
     def registered(self) -> bool:

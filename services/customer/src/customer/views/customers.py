@@ -147,7 +147,27 @@ def _erased(_: Document, event: Delivered) -> Document:
         "contradictions": [],
         "claimed": [],
         "shares_number_with": [],
+        "review": None,
     }
+
+
+def _named_key_customer(_: Document, event: Delivered) -> Document:
+    due_on = event.data["review_due_on"]
+    return {"review": {"due_on": due_on, "reviewed_on": None, "reminded_at": None}}
+
+
+def _no_longer_key_customer(_: Document, __: Delivered) -> Document:
+    return {"review": None}
+
+
+def _reviewed(_: Document, event: Delivered) -> Document:
+    data = event.data
+    review = {"due_on": data["review_due_on"], "reviewed_on": data["reviewed_on"], "reminded_at": None}
+    return {"review": review}
+
+
+def _review_due(document: Document, event: Delivered) -> Document:
+    return {"review": {**document["review"], "reminded_at": event.recorded_at.isoformat()}}
 
 
 def _party(event: Delivered) -> Document:
@@ -209,6 +229,10 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.contradiction_resolved": _resolved,
     "customer.identity_number_shared": _shared,
     "customer.erased": _erased,
+    "customer.named_key_customer": _named_key_customer,
+    "customer.no_longer_key_customer": _no_longer_key_customer,
+    "customer.reviewed": _reviewed,
+    "customer.review_due": _review_due,
 }
 
 
@@ -225,7 +249,7 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name="customers",
-    version=2,
+    version=3,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
     collections=(

@@ -1,0 +1,169 @@
+"""Reviews of key customers and business days, over a simulated year."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
+
+import pytest
+from chassis.calendar import Calendar, Span, public_holidays
+from chassis.process.leases import Lease
+from chassis.timers import TimerLoop
+from chassis.timers.business_days import (
+    BusinessDayOpened,
+    business_day_timer,
+    business_days_decider,
+    business_days_stream,
+    open_first_day,
+)
+from chassis.write.deciding import CommandContext
+from chassis.write.handling import CommandHandler
+from customer.catalogue import catalogue
+from customer.domain.commands import (
+    Details,
+    EndKeyCustomer,
+    NameKeyCustomer,
+    RegisterCustomer,
+    RemindOfReview,
+    ReviewCustomer,
+)
+from customer.domain.customer import customer_decider
+from customer.domain.events import (
+    CustomerErased,
+    CustomerRegistered,
+    CustomerReviewed,
+    NamedKeyCustomer,
+    NoLongerKeyCustomer,
+    ReviewFellDue,
+)
+from customer.domain.refusals import NotAKeyCustomer
+from customer.domain.reviewing import month_after
+from customer.timers import review_timer
+
+from tests.simulation.kernel import Faults, Kernel
+from tests.simulation.servers import Flaws, LogServer, PositionServer
+from tests.simulation.store import SimulatedKeys, StoreClient
+from tests.simulation.timing import TableFlaws, TimerClient, TimerServer
+from tests.support.specification import ManualClock, Specification
+
+customer = Specification(customer_decider)
+REGISTERED = CustomerRegistered(name="张伟", kind="person", origin="staff")
+NAMED = NamedKeyCustomer(review_due_on=date(2026, 2, 28))
+CALENDAR = Calendar(ZoneInfo("Asia/Shanghai"), public_holidays(), (Span.of("09:00-17:00"),))
+ZHANG, LI, WANG = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
+@pytest.mark.requirement("R020")
+def test_a_review_is_due_a_month_after_the_one_before():
+    customer.given(REGISTERED).when(NameKeyCustomer(date(2026, 1, 31))).then(NAMED)
+    reviewed = CustomerReviewed(reviewed_on=date(2026, 2, 27), review_due_on=date(2026, 3, 27))
+    customer.given(REGISTERED, NAMED).when(ReviewCustomer(date(2026, 2, 27))).then(reviewed)
+    assert month_after(date(2026, 12, 31)) == date(2027, 1, 31)
+
+
+def test_a_customer_is_named_once_and_reviewed_only_while_it_is_a_key_customer():
+    customer.given(REGISTERED, NAMED).when(NameKeyCustomer(date(2026, 2, 1))).then()
+    customer.given(REGISTERED).when(ReviewCustomer(date(2026, 2, 1))).then_rejected(NotAKeyCustomer)
+    customer.given(REGISTERED).when(EndKeyCustomer()).then()
+    customer.given(REGISTERED, NAMED).when(EndKeyCustomer()).then(NoLongerKeyCustomer())
+
+
+@pytest.mark.requirement("R020")
+def test_a_reminder_comes_once_and_only_of_the_review_that_is_open():
+    remind = RemindOfReview(date(2026, 2, 28))
+    due = ReviewFellDue(due_on=date(2026, 2, 28))
+    customer.given(REGISTERED, NAMED).when(remind).then(due)
+    customer.given(REGISTERED, NAMED, due).when(remind).then()
+    reviewed = CustomerReviewed(reviewed_on=date(2026, 2, 27), review_due_on=date(2026, 3, 27))
+    customer.given(REGISTERED, NAMED, reviewed).when(remind).then()
+    customer.given(REGISTERED, NAMED, NoLongerKeyCustomer()).when(remind).then()
+    customer.given(REGISTERED, NAMED, CustomerErased(parties=(), accounts=())).when(
+        ReviewCustomer(date(2026, 3, 1))
+    )
+
+
+class Year:
+    """Customer's timers over a store and a clock of the simulation, without faults."""
+
+    def __init__(self, start: datetime) -> None:
+        kernel = Kernel(1, Faults(crash=0, unanswered=0))
+        self.clock, self.log = ManualClock(start), LogServer(kernel, Flaws(), abort=0)
+        self.store, ring = StoreClient(self.log), SimulatedKeys(kernel, {})
+        lease = PositionServer(kernel, Flaws())
+        self.customers = CommandHandler(customer_decider, self.store, catalogue(), ring)
+        self.days = CommandHandler(business_days_decider, self.store, catalogue(), ring)
+        self.lease = Lease(lease, self.clock)
+        self.table = TimerClient(TimerServer(kernel, TableFlaws(), lease))
+        timers = [business_day_timer(self.days, CALENDAR), review_timer(self.customers, CALENDAR)]
+        self.loop = TimerLoop(
+            "year",
+            timers,
+            self.store,
+            catalogue().decode,
+            self.table,
+            self.lease,
+            self.clock,
+            generation="1",
+        )
+        self.commands, self.catalogue = 0, catalogue()
+
+    async def do(self, subject, command) -> None:
+        self.commands += 1
+        context = CommandContext(
+            actor="staff", now=self.clock.now(), command_id=uuid5(subject, str(self.commands))
+        )
+        await self.customers.handle(subject, command, context)
+
+    async def pass_until(self, end: datetime, each: Callable[[], Awaitable[None]]) -> None:
+        """Lets the time pass from one due time to the next; `each` may act after each turn."""
+        await self.loop.begin()
+        while self.clock.now() < end:
+            due = await self.loop.turn(await self.lease.acquire())
+            await each()
+            if not due:
+                until = min(await self.table.next_at() or end, end)
+                self.clock.advance(max((until - self.clock.now()).total_seconds(), 0.001))
+
+    def happened(self, subject, kind):
+        name = self.catalogue.name_of(kind)
+        return [
+            (self.catalogue.decode(row).event, self.catalogue.metadata_of(row).recorded_at)
+            for row in self.log.rows
+            if row.name == name and row.stream_id == subject
+        ]
+
+
+@pytest.mark.requirement("R020")
+async def test_a_year_opens_each_business_day_once_and_gives_each_reminder_once():
+    begins, ends = datetime(2025, 12, 31, 16, tzinfo=UTC), datetime(2026, 12, 31, 16, tzinfo=UTC)
+    year = Year(begins)
+    await open_first_day(year.days, "customer", CALENDAR, begins)
+    for subject, name in ((ZHANG, "张伟"), (LI, "李娜"), (WANG, "王芳")):
+        await year.do(subject, RegisterCustomer(Details(name=name)))
+        await year.do(subject, NameKeyCustomer(date(2026, 1, 1)))
+    reviewed = 0
+
+    async def each() -> None:
+        nonlocal reviewed
+        reminders = len(year.happened(ZHANG, ReviewFellDue))
+        if reminders > reviewed:  # the first is reviewed as soon as it is reminded of
+            reviewed = reminders
+            await year.do(ZHANG, ReviewCustomer(CALENDAR.business_date(year.clock.now())))
+        if year.clock.now() > begins + timedelta(days=20) and not year.happened(WANG, NoLongerKeyCustomer):
+            await year.do(WANG, EndKeyCustomer())
+
+    await year.pass_until(ends, each)
+    opened = [event.on for event, _ in year.happened(business_days_stream("customer"), BusinessDayOpened)]
+    assert opened == [date(2026, 1, 1) + timedelta(days=n) for n in range(365)]
+    kinds = Counter(
+        event.kind for event, _ in year.happened(business_days_stream("customer"), BusinessDayOpened)
+    )
+    assert kinds["make-up-working-day"] == 6
+    of_zhang = year.happened(ZHANG, ReviewFellDue)
+    assert len({event.due_on for event, _ in of_zhang}) == len(of_zhang) == 11
+    assert len(year.happened(LI, ReviewFellDue)) == 1  # nobody reviewed it: reminded of once
+    assert year.happened(WANG, ReviewFellDue) == []  # no key customer any more
+    mornings = [at.astimezone(CALENDAR.zone) for _, at in of_zhang]
+    assert {f"{at:%H:%M}" for at in mornings} == {"09:00"}
+    assert all(CALENDAR.is_working_day(at.date()) for at in mornings)
