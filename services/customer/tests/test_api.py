@@ -334,13 +334,13 @@ async def test_a_condition_that_cannot_be_read_or_asks_for_too_much_is_refused(a
 async def test_a_key_customer_is_named_reviewed_and_ended(api):
     at = (await api.post("/customers", json=WANG, headers=key("k1"))).headers["Location"]
     why = {"reason": "资产超过六百万"}
-    early = await api.post(f"{at}/review", headers=key("k2") | {"If-Match": '"2"'})
+    early = await api.post(f"{at}/review", json={}, headers=key("k2") | {"If-Match": '"2"'})
     assert (early.status_code, early.json()["code"]) == (409, "not-a-key-customer")
     for number, (path, body, version) in enumerate(
         [
             ("key-customer", why, 3),
             ("key-customer", why, 3),  # it is one already
-            ("review", None, 4),
+            ("review", {}, 4),
             ("key-customer/end", why, 5),
         ]
     ):

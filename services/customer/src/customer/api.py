@@ -10,6 +10,7 @@ from chassis.money import CurrencyCode
 from chassis.proposals.routes import ProposalAnswer, add_proposals, proposed
 from chassis.web import (
     Asking,
+    CommandBody,
     Dependencies,
     DescribedRouter,
     ExplainedBody,
@@ -350,11 +351,10 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
-        body: ReasonBody,
+        body: ExplainedBody,
     ) -> Done:
         """Makes the customer a key customer (重点客户): it is to be reviewed once in a calendar month."""
-        why = structs.replace(context, reason=body.reason)
-        return _done(response, await service.name_key_customer(customer_id, why, version))
+        return _done(response, await service.name_key_customer(customer_id, context, version))
 
     @router.post("/customers/{customer_id}/key-customer/end", responses=_CHANGED)
     async def end_key_customer(
@@ -362,15 +362,18 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
-        body: ReasonBody,
+        body: ExplainedBody,
     ) -> Done:
         """The customer is no key customer any more: no review falls due."""
-        why = structs.replace(context, reason=body.reason)
-        return await changed(response, customer_id, EndKeyCustomer(), why, version)
+        return await changed(response, customer_id, EndKeyCustomer(), context, version)
 
     @router.post("/customers/{customer_id}/review", responses=_REVIEWED)
     async def review_customer(
-        response: Response, context: Commanding, version: Expected, customer_id: CustomerPath
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: CommandBody,
     ) -> Done:
         """Says that a key customer was reviewed today; the next review is due a calendar month later."""
         return _done(response, await service.review(customer_id, context, version))
