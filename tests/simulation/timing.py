@@ -229,9 +229,7 @@ class TimerClient(TimerTable):
                 del rows[key]
             return
         newer = before is None or setting.position > before.set.position
-        if not newer and before is not None and before.outcome is None:
-            newer = setting.position == before.set.position or before.generation != generation
-        if newer:
+        if newer or (before is not None and before.outcome is None and before.generation != generation):
             rows[key] = Row(setting, setting.set.due_at, generation, setting.set.due_at)
 
     async def _ask(self, point: str, effect: Callable[[], Any]) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final
@@ -33,6 +33,9 @@ from crm_cli.exits import WRONG
 from crm_cli.running import ingest_settings
 
 OUTBOX_COUNTED_MAX: Final = 1_000_000
+TIMERS_COUNTED_MAX: Final = 10_000
+TIMERS_LATE_SECONDS: Final = 5.0
+"""A timer that is due for so long is shown."""
 _FEED_CONTEXT: Final = "ingest"
 """The dead-letter topic of records that are not events of ours."""
 
@@ -54,6 +57,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         "relay": sql.Identifier(context.schema, "relay"),
         "leases": sql.Identifier(context.schema, "leases"),
         "unpublishable": sql.Identifier(context.schema, "unpublishable"),
+        "timers": sql.Identifier(context.schema, "timers"),
     }
 
     def ask(
@@ -64,8 +68,9 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
 
     with connect(url) as connection:
         there = connection.execute(
-            "select to_regclass(%s), to_regclass(%s)", (f"{context.schema}.events", f"{context.schema}.relay")
-        ).fetchone() or (None, None)
+            "select to_regclass(%s), to_regclass(%s), to_regclass(%s)",
+            tuple(f"{context.schema}.{table}" for table in ("events", "relay", "timers")),
+        ).fetchone() or (None, None, None)
         head = ask(connection, "select coalesce(max(position), 0) from {events}") if there[0] else None
         relay = (
             ask(
@@ -79,6 +84,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         )
         epoch, published = relay or (0, 0)
         held = (ask(connection, "select count(*) from {unpublishable}") if there[1] else None) or (0,)
+        timers = _timers(ask, now) if there[2] else {}
         waiting = (0,)
         oldest = None
         if head:
@@ -103,7 +109,23 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         "outbox": waiting[0],
         "unpublishable": held[0],
         "outbox_age_seconds": round(max(0.0, age), 3),
+        "timers": timers,
     }
+
+
+def _timers(ask: Callable[..., "tuple[Any, ...] | None"], now: datetime) -> Status:
+    """The timers whose time has come, since when, and those that failed; at most `TIMERS_COUNTED_MAX` of each."""
+    due, first = ask(
+        "select count(*), min(run_at) from (select run_at from {timers} where run_at <= %s order by run_at limit %s) as d",
+        now,
+        TIMERS_COUNTED_MAX,
+    ) or (0, None)
+    failed = ask(
+        "select count(*) from (select from {timers} where outcome like 'failed:%%' limit %s) as f",
+        TIMERS_COUNTED_MAX,
+    ) or (0,)
+    late_seconds = 0.0 if first is None else (now - first).total_seconds()
+    return {"due": due, "late_seconds": round(late_seconds, 3), "failed": failed[0]}
 
 
 async def readers(settings: Settings, problems: list[str]) -> list[Status]:
@@ -284,6 +306,11 @@ def readable(found: Mapping[str, Any]) -> str:
             lines.append(
                 f"  {status['unpublishable']} subjects are held: crm unpublishable list --context {name}"
             )
+        timers = status.get("timers") or {"late_seconds": 0, "failed": 0}
+        if timers["late_seconds"] >= TIMERS_LATE_SECONDS:
+            lines.append(f"  {timers['due']} timers are due, for up to {timers['late_seconds']:.0f} s")
+        if timers["failed"]:
+            lines.append(f"  {timers['failed']} timers failed: docs/runbooks/timers.md")
     lines += ["", *_readable_sources(found["sources"])]
     unlinked = found["unlinked_accounts"]
     lines.append(f"accounts without a customer: {'?' if unlinked is None else unlinked}")

@@ -198,7 +198,7 @@ async def test_a_crash_between_the_command_and_its_record_repeats_nothing(
 
     async def killed(due: Due, context: CommandContext, version: int) -> None:
         await give(due, context, version)
-        await bench.handler.handle(A, FillJar(5), context.__class__(actor="u", now=NOW, command_id=A))
+        await bench.handler.handle(A, FillJar(5), CommandContext(actor="u", now=NOW, command_id=A))
         raise StoreUnavailable("the answer was lost")
 
     changes: Callable[[RecordedEvent], Sequence[Change]] = lambda _: []  # noqa: E731
@@ -374,3 +374,8 @@ async def test_an_event_that_cannot_be_folded_is_shown_and_holds_back_nobody(ben
     outcomes = {row[0]: row[2] for row in bench.rows()}
     assert outcomes[A].startswith("failed: ValueError at ")
     assert [due.subject for due in bench.given] == [B]
+    mended: Callable[[RecordedEvent], Sequence[Change]] = lambda one: [SetTimer(one.metadata.effective_at)]  # noqa: E731
+    timer = replace(bench.timer, version=2, events=frozenset({"jar-filled"}), changes=mended)
+    async with bench.process(timer, generation="2") as turn:
+        assert await turn() == 1  # the repaired fold gives what had failed, and nothing a second time
+    assert [due.subject for due in bench.given] == [B, A]

@@ -1,7 +1,8 @@
 """The timers of a context, beside its event store: one row for each subject, name and slot.
 
 The rows and the position up to which events are folded are changed in one transaction, under the fence of the role's
-lease. What was given stays in its row until the slot is set anew, so that folding again does not give it again.
+lease. What was given stays in its row until the slot is set anew, so that folding again does not give it again. What
+failed is given again once a later generation of the timers folds it.
 """
 
 from collections.abc import Sequence
@@ -108,12 +109,12 @@ class PostgresTimers(TimerTable):
             " position = excluded.position, due_at = excluded.due_at, run_at = excluded.run_at,"
             " data = excluded.data, outcome = excluded.outcome, generation = excluded.generation, tries = 0,"
             " settled_at = null"
-            " where excluded.position > t.position or (t.outcome is null"
-            " and (excluded.position = t.position or excluded.generation <> t.generation)))" + keep
+            " where excluded.position > t.position or (excluded.generation <> t.generation"
+            " and (t.outcome is null or t.outcome like 'failed:%%')))" + keep
         )
         self._complete = statement(
             "with {fence}, gone as (delete from {t} using fence"
-            " where outcome is null and generation <> %s)" + keep
+            " where (outcome is null or outcome like 'failed:%%') and generation <> %s)" + keep
         )
         self._due = statement(
             "select name, subject, slot, cause, position, due_at, data, tries from {t}"
