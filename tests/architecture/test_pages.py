@@ -127,7 +127,7 @@ def test_what_the_page_names_is_there():
         (
             "The service customer has",
             "Tests give",
-            ["services/customer/src", "libs/chassis/src"],
+            ["services/customer/src", "libs/chassis/src/chassis/write"],
             CustomerCrashPoint,
         ),
     ],
