@@ -161,6 +161,13 @@ def test_a_server_that_does_not_answer_is_reported_in_one_line_and_is_no_finding
     assert f"crm {arguments[0]}: " in ended.stderr
 
 
+@pytest.mark.parametrize("url", ["garbage", "http://127.0.0.1/", "postgresql://127.0.0.1:x/crm"])
+def test_a_wrong_setting_is_reported_in_one_line(url, tmp_path):
+    ended = crm("certificate", "--source", "s", CRM_DATA=str(tmp_path), POSTGRES_URL=url)
+    assert (ended.returncode, ended.stdout) == (exits.USAGE, ""), ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
 def test_the_exit_codes_of_the_page_are_those_of_the_program():
     page = (DOCS / "commands.md").read_text(encoding="utf-8")
     told = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}

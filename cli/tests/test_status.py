@@ -13,7 +13,7 @@ from chassis.read.mongo import Mongo
 from chassis.relay import RelayRole
 from contracts.topics import TOPICS
 from crm_cli.contexts import CONTEXTS
-from crm_cli.status import gathered, readable
+from crm_cli.status import read_status, readable
 from sync_ingest.opening import opened
 from sync_ingest.publishing import published
 from sync_ingest.runs.results import FeedContent
@@ -48,7 +48,7 @@ async def test_waiting_events_are_counted_in_each_place(bank):
     before = await end_offsets(bank.kafka_url, ["crm.ingest.events"])
     await asyncio.to_thread(bank.take, "branch", *a_small_feed())
 
-    stored = await gathered(settings)
+    stored = await read_status(settings)
     ingest = stored["contexts"]["ingest"]
     assert ingest["head"] > 40
     assert (ingest["published"], ingest["outbox"]) == (0, ingest["head"])
@@ -59,7 +59,7 @@ async def test_waiting_events_are_counted_in_each_place(bank):
         "ingest", "store_ingest", published, postgres_url=bank.postgres_url, kafka_url=bank.kafka_url
     )
     await running(lambda: role.relay.position == ingest["head"], role)
-    out = (await gathered(settings))["contexts"]["ingest"]
+    out = (await read_status(settings))["contexts"]["ingest"]
     assert (out["published"], out["outbox"], out["outbox_age_seconds"]) == (ingest["head"], 0, 0)
     assert out["epoch"] == 1
     written = sum((await end_offsets(bank.kafka_url, ["crm.ingest.events"])).values()) - sum(before.values())
@@ -70,11 +70,11 @@ async def test_waiting_events_are_counted_in_each_place(bank):
     await publisher.close()
 
     async def caught_up() -> bool:
-        group = (await gathered(settings))["groups"]
+        group = (await read_status(settings))["groups"]
         return all(each.get("generation") and each["lag"] == 0 for each in group.values() if "view" in each)
 
     await running(caught_up, *(make() for make in roles_of_all(settings, {"views", "derived"}).values()))
-    shown = await gathered(settings)
+    shown = await read_status(settings)
     view = next(group for group in shown["groups"].values() if group.get("view") == "asset_panorama")
     assert view["positions"]["ingest"] == ingest["head"]
     assert view["as_of"] is not None

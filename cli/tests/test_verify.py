@@ -25,7 +25,7 @@ from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.topics import EVENTS, INGEST_EVENTS, TOPICS, Topic
 from crm_cli import verify
 from crm_cli.contexts import CONTEXTS
-from crm_cli.status import gathered
+from crm_cli.status import read_status
 from crm_cli.verify_parts import Checked, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
 from customer.settings import CustomerSettings
@@ -90,7 +90,7 @@ class World:
         await until(self._settled, what=lambda: self.last)
 
     async def _settled(self) -> bool:
-        found = self.last = await gathered(self.bank.settings())
+        found = self.last = await read_status(self.bank.settings())
         views = [group for group in found["groups"].values() if "view" in group]
         heads = {name: context["head"] for name, context in found["contexts"].items()}
         return (

@@ -186,7 +186,7 @@ async def _view(mongo: Mongo, name: str, registered: str) -> Status:
     } | await _parked(mongo, generation.group)
 
 
-async def gathered(settings: SyncIngestSettings) -> Status:
+async def read_status(settings: SyncIngestSettings) -> Status:
     """Everything; what does not answer is in `problems`, and the rest is shown all the same."""
     problems: list[str] = []
     now = SystemClock().now()
@@ -299,9 +299,13 @@ def readable(found: Mapping[str, Any]) -> str:
     for name, status in found["contexts"].items():
         cells = [status.get(each) for each in ("head", "published", "outbox", "outbox_age_seconds", "lag")]
         shown = ["?" if cell is None else str(cell) for cell in cells]
-        laid = ["?" if status.get(each) is None else str(status[each]) for each in ("dead_letters", "parked")]
+        set_aside = [
+            "?" if status.get(each) is None else str(status[each]) for each in ("dead_letters", "parked")
+        ]
         widths = (10, 11, 8, 8, 8, 6, 8)
-        lines.append(f"{name:<12}" + "".join(f"{c:>{w}}" for c, w in zip(shown + laid, widths, strict=True)))
+        lines.append(
+            f"{name:<12}" + "".join(f"{c:>{w}}" for c, w in zip(shown + set_aside, widths, strict=True))
+        )
         if status.get("unpublishable"):
             lines.append(
                 f"  {status['unpublishable']} subjects are held: crm unpublishable list --context {name}"
@@ -343,7 +347,7 @@ def status(
 ) -> None:
     """Shows lag, outbox, dead letters, parked subjects, each source's counts; 1 where a server does not
     answer."""
-    found = asyncio.run(gathered(ingest_settings()))
+    found = asyncio.run(read_status(ingest_settings()))
     print(json.dumps(found) if as_json else readable(found))
     if found["problems"]:
         print("crm status: not every server answered", file=sys.stderr)

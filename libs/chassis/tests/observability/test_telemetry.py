@@ -16,6 +16,7 @@ import grpc
 import pytest
 import structlog
 from chassis.clock import SystemClock
+from chassis.connections.settings import Settings
 from chassis.observability import telemetry
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -233,3 +234,15 @@ def test_every_word_that_our_code_logs_is_one_that_a_line_may_have():
     assert {
         (name, word) for name, word in logged if word not in telemetry.LOGGED_WORDS | {"exc_info"}
     } == set()
+
+
+def test_the_standard_variables_of_telemetry_are_settings(monkeypatch):
+    given = {"OTEL_SERVICE_NAME": "bank", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://here:4317"}
+    for name, value in {**given, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(postgres_url="postgresql://nowhere/")
+    assert (settings.otel_service_name, settings.otlp_endpoint, settings.otlp_protocol) == (
+        "bank",
+        "http://here:4317",
+        "grpc",
+    )

@@ -12,6 +12,7 @@ from chassis.connections.settings import TokenSettings
 from chassis.privacy import tokens as auth
 from chassis.privacy.tokens import (
     DevelopmentOnly,
+    KeysUnreadable,
     TokenInvalid,
     Trusted,
     Verifier,
@@ -62,7 +63,7 @@ def public(key: ECKey) -> KeySet:
 
 @pytest.fixture
 def verifier(public: KeySet, now: Now) -> Verifier:
-    return Verifier([Trusted("bank", public, ("ES256",))], "crm", now)
+    return Verifier([Trusted("bank", lambda: public, ("ES256",))], "crm", now)
 
 
 def signed(key: Any, claims: dict[str, Any], algorithm: str = "ES256", kid: str = "k1") -> str:
@@ -145,19 +146,46 @@ def test_what_was_verified_is_remembered_until_it_expires_and_no_longer(verifier
 
 
 def test_the_memory_of_verified_tokens_is_bounded(public, key, now):
-    verifier = Verifier([Trusted("bank", public, ("ES256",))], "crm", now, cached_max=3)
+    verifier = Verifier([Trusted("bank", lambda: public, ("ES256",))], "crm", now, cached_max=3)
     tokens = [signed(key, CLAIMS | {"sub": f"teller-{number}"}) for number in range(5)]
     first = [verifier.verify(token) for token in tokens]
     assert verifier.verify(tokens[0]) is not first[0]
     assert verifier.verify(tokens[-1]) is first[-1]
 
 
-def test_a_withdrawn_key_is_noticed_within_minutes(verifier, key, now):
-    first = verifier.verify(signed(key, CLAIMS))
+def keys_file(tmp_path, *keys):
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps({"keys": [key.as_dict(private=False) for key in keys]}))
+    return file
+
+
+def test_a_withdrawn_key_is_not_believed_after_some_minutes_and_a_new_one_is(tmp_path, key, now):
+    file = keys_file(tmp_path, key)
+    verifier = verifier_of(TokenSettings(data=tmp_path, token_keys_file=file, token_issuer="bank"), now)
     token = signed(key, CLAIMS)
-    first = verifier.verify(token)
-    now.at += timedelta(seconds=auth.REVERIFY_SECONDS_MAX + 1)
-    assert verifier.verify(token) is not first
+    assert verifier.verify(token).subject == "teller-7"
+    following = ECKey.generate_key("P-256", {"kid": "k2"})
+    keys_file(tmp_path, following)
+    now.at += timedelta(seconds=auth.REVERIFY_SECONDS_MAX + auth.KEYS_READ_AGAIN_SECONDS)
+    with pytest.raises(TokenInvalid):
+        verifier.verify(token)
+    assert verifier.verify(signed(following, {**CLAIMS, "sub": "teller-8"}, kid="k2")).subject == "teller-8"
+
+
+@pytest.mark.parametrize("broken", [None, "", "{", "[]", '{"keys": 7}', '{"keys": [{"kty": "EC"}]}'])
+def test_a_file_of_keys_that_cannot_be_read_refuses_everybody_until_it_can(tmp_path, key, now, broken):
+    file = keys_file(tmp_path, key)
+    verifier = verifier_of(TokenSettings(data=tmp_path, token_keys_file=file, token_issuer="bank"), now)
+    token = signed(key, CLAIMS)
+    verifier.verify(token)
+    file.unlink() if broken is None else file.write_text(broken)
+    now.at += timedelta(seconds=auth.REVERIFY_SECONDS_MAX + auth.KEYS_READ_AGAIN_SECONDS)
+    with pytest.raises(KeysUnreadable):
+        verifier.verify(token)
+    assert verifier.not_ready()[0].startswith("the token keys cannot be read")
+    keys_file(tmp_path, key)
+    assert verifier.verify(token).subject == "teller-7"
+    assert verifier.not_ready() == []
 
 
 def test_development_tokens_are_issued_and_believed_in_development_alone(tmp_path):
@@ -196,13 +224,6 @@ def test_the_development_key_is_made_once_and_is_its_owner_s_alone(tmp_path):
     assert isinstance(first, OKPKey)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [each.name for each in file.parent.iterdir()] == ["dev-token"]
-
-
-def test_the_keys_of_an_issuer_come_from_its_published_set(tmp_path, key, now):
-    file = tmp_path / "jwks.json"
-    file.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
-    settings = TokenSettings(data=tmp_path, token_keys_file=file, token_issuer="bank")
-    assert verifier_of(settings, now).verify(signed(key, CLAIMS)).subject == "teller-7"
 
 
 def test_a_draft_that_a_crash_left_stops_no_process_of_the_same_number(tmp_path):

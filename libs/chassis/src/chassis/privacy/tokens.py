@@ -19,6 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, KeySetSerialization, OKPKey
 
 from chassis.connections.settings import TokenSettings
+from chassis.connections.transient import Transient
 
 ALGORITHMS: Final = ("Ed25519", "ES256", "PS256", "RS256")
 """Signatures with a public key only: a verifier cannot sign, and `none` and HMAC are not algorithms here."""
@@ -33,10 +34,16 @@ ROLES_MAX: Final = 100
 VERIFIED_CACHED_MAX: Final = 10_000
 LEEWAY_SECONDS: Final = 30
 REVERIFY_SECONDS_MAX: Final = 300
+KEYS_READ_AGAIN_SECONDS: Final = 60
+"""With `REVERIFY_SECONDS_MAX` the bound within which a key that was taken out of its file is no longer believed."""
 
 
 class TokenInvalid(Exception):
     """The token is not valid. The message is safe to show and holds nothing of the token."""
+
+
+class KeysUnreadable(Transient):
+    """The file of an issuer's keys cannot be read just now, or is no JWK set. No token is believed meanwhile."""
 
 
 class DevelopmentOnly(Exception):
@@ -57,11 +64,35 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """One issuer: its name, its keys, and the algorithms that they may be used with."""
+    """One issuer: its name, its keys as they are now, and the algorithms that they may be used with."""
 
     issuer: str
-    keys: KeySet
+    keys: Callable[[], KeySet]
     algorithms: Sequence[str] = ALGORITHMS
+
+
+class KeysFile:
+    """The JWK set in a file, read again when it was read `KEYS_READ_AGAIN_SECONDS` ago: keys are added and
+    withdrawn while processes run."""
+
+    def __init__(self, file: Path, now: Callable[[], datetime]) -> None:
+        self._file = file
+        self._now = now
+        self._keys: KeySet | None = None
+        self._read_at = 0.0
+
+    def __call__(self) -> KeySet:
+        """The keys; raises KeysUnreadable."""
+        now = self._now().timestamp()
+        if self._keys is None or now >= self._read_at + KEYS_READ_AGAIN_SECONDS:
+            self._keys = None
+            try:
+                content: KeySetSerialization = msgspec.json.decode(self._file.read_bytes())
+                self._keys = KeySet.import_key_set(content)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, JoseError) as error:
+                raise KeysUnreadable(f"the token keys cannot be read: {type(error).__name__}") from error
+            self._read_at = now
+        return self._keys
 
 
 class Verifier:
@@ -87,10 +118,17 @@ class Verifier:
 
     def not_ready(self) -> list[str]:
         """Why no token can be verified; empty when one can."""
-        return [] if self._trusted else ["no token keys are configured: every call is refused"]
+        if not self._trusted:
+            return ["no token keys are configured: every call is refused"]
+        try:
+            for each in self._trusted.values():
+                each.keys()
+        except KeysUnreadable as error:
+            return [str(error)]
+        return []
 
     def verify(self, token: str) -> Caller:
-        """Returns the caller that a token names; raises TokenInvalid."""
+        """Returns the caller that a token names; raises TokenInvalid, KeysUnreadable."""
         now = self._now().timestamp()
         known = self._verified.get(token)
         if known is not None and now < known[1]:
@@ -107,8 +145,9 @@ class Verifier:
         trusted = self._trusted.get(_issuer_said(token))
         if trusted is None:
             raise TokenInvalid("the token is of no issuer that is trusted here")
+        keys = trusted.keys()
         try:
-            claims = jwt.decode(token, trusted.keys, algorithms=list(trusted.algorithms)).claims
+            claims = jwt.decode(token, keys, algorithms=list(trusted.algorithms)).claims
         except (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise TokenInvalid("the signature of the token is not valid") from error
         return _caller(claims, trusted.issuer, self._audience, now)
@@ -170,11 +209,11 @@ def verifier_of(settings: TokenSettings, now: Callable[[], datetime]) -> Verifie
     development key."""
     trusted = []
     if settings.token_keys_file is not None:
-        keys: KeySetSerialization = msgspec.json.decode(settings.token_keys_file.read_bytes())
-        trusted.append(Trusted(settings.token_issuer, KeySet.import_key_set(keys)))
+        trusted.append(Trusted(settings.token_issuer, KeysFile(settings.token_keys_file, now)))
     if settings.development:
         key = development_key(settings.development_token_file)
-        trusted.append(Trusted(DEVELOPMENT_ISSUER, KeySet([key]), (DEVELOPMENT_ALGORITHM,)))
+        keys = KeySet([key])
+        trusted.append(Trusted(DEVELOPMENT_ISSUER, lambda: keys, (DEVELOPMENT_ALGORITHM,)))
     return Verifier(trusted, settings.token_audience, now)
 
 
