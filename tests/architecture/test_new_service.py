@@ -18,14 +18,18 @@ NAME = next(each for each in ("ticket", "parcel", "errand") if each not in CONTE
 """A context that does not exist yet."""
 SECONDS_MAX = 240
 TABLE_TEST = """
+import pytest
 from chassis.connections.postgres import connect
 from chassis.write.store import writer_role
+from psycopg.errors import InsufficientPrivilege
 
 
-async def test_the_table_is_written_as_the_role(postgres_url, schema):
-    with connect(postgres_url, role=writer_role(schema)) as connection:
-        connection.execute(f"insert into {schema}.seen values (gen_random_uuid(), 'lin')")
-        assert connection.execute(f"select by_whom from {schema}.seen").fetchall() == [("lin",)]
+async def test_the_role_writes_the_table_and_changes_no_event(events_url, store):
+    with connect(events_url, role=writer_role(store.schema)) as connection:
+        connection.execute("insert into ticket.seen values (gen_random_uuid(), 'lin')")
+        assert connection.execute("select by_whom from ticket.seen").fetchall() == [("lin",)]
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute(f"delete from {store.schema}.events")
 """
 METADATA = f"Metadata-Version: 2.1\nName: crm-{NAME}\nVersion: 0.1.0\n"
 ENTRY_POINT = f"[crm.services]\n{NAME} = {NAME}.service:SERVICE\n"
@@ -191,11 +195,12 @@ def test_a_table_of_its_own_is_added_as_the_recipe_says(copy: Copy) -> None:
     recipe = (ROOT / "CONTRIBUTING.md").read_text().split("## Add a table")[1].split("\n## ")[0]
     [block] = re.findall(r"```\n(.*?)```", recipe, re.DOTALL)
     connections = copy.root / f"services/{NAME}/src/{NAME}/connections.py"
-    before = connections.read_text()
-    [made] = re.findall(r"def tables_in\(.*?\n\n\n", before, re.DOTALL)
-    after = before.replace(made, textwrap.dedent(block) + "\n\n")
     imported = "from chassis.write.store import EventStore, tables"
-    connections.write_text(after.replace(imported, f"{imported}, writer_role"))
+    connections.write_text(
+        re.sub(r"TABLES: Final.*\n", lambda _: textwrap.dedent(block), connections.read_text()).replace(
+            imported, f"{imported}, writer_role"
+        )
+    )
     test = copy.root / f"services/{NAME}/tests/test_table.py"
     test.write_text(TABLE_TEST)
     said = copy.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test)

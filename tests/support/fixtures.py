@@ -30,13 +30,23 @@ _NUMBERS = count(1)
 @pytest.fixture
 def keys_url(postgres_url: str) -> str:
     """An empty database of data keys."""
-    name = f"keys_of_test{next(_NUMBERS)}"
+    url = _empty_database(postgres_url, "keys")
+    migrate(url, [KEYS])
+    return url
+
+
+@pytest.fixture
+def events_url(postgres_url: str) -> str:
+    """An empty database for an event store and the tables beside it."""
+    return _empty_database(postgres_url, "events")
+
+
+def _empty_database(postgres_url: str, kind: str) -> str:
+    name = f"{kind}_of_test{next(_NUMBERS)}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"drop database if exists {name}")
         connection.execute(f"create database {name}")
-    url = psycopg.conninfo.make_conninfo(postgres_url, dbname=name)
-    migrate(url, [KEYS])
-    return url
+    return psycopg.conninfo.make_conninfo(postgres_url, dbname=name)
 
 
 @pytest.fixture

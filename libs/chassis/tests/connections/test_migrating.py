@@ -10,7 +10,14 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.connections.migrating import MigrationBlocked, SchemaBehind, Tables, migrate, require
+from chassis.connections.migrating import (
+    MigrationBlocked,
+    SchemaBehind,
+    SchemaShared,
+    Tables,
+    migrate,
+    require,
+)
 from chassis.write.events import StoredEvent
 from chassis.write.store import Recorder, tables
 from psycopg import errors
@@ -101,6 +108,16 @@ def test_a_table_that_stays_in_use_ends_the_migration_with_its_name(url: str) ->
         reader.execute("select * from notes.notes")
         with pytest.raises(MigrationBlocked, match="notes, step 2"):
             migrate(url, [notes(FIRST, SECOND)], tries_max=1)
+
+
+def test_tables_beside_events_in_one_schema_are_refused_because_events_could_be_changed_then(
+    url: str,
+) -> None:
+    beside = replace(notes(FIRST), schema="store_shared")
+    with pytest.raises(SchemaShared, match="notes may write all tables"):
+        migrate(url, [tables("store_shared"), beside])
+    assert rows(url, "select to_regclass('store_shared.notes')") == [(None,)]
+    migrate(url, [tables("store_shared"), notes(FIRST)])
 
 
 def test_a_service_works_and_owns_nothing(logins: tuple[str, str]) -> None:

@@ -77,6 +77,12 @@ class SchemaBehind(ConnectionError):
     """The database lacks the schema that this program needs: `migrate` was not run yet."""
 
 
+class SchemaShared(Exception):
+    """A module with the rights on all tables of its schema shares the schema: it could then change events."""
+
+    own_words = True
+
+
 class MigrationBlocked(Exception):
     """A table stayed in use, or another migration went on, for the whole time of waiting."""
 
@@ -88,7 +94,7 @@ class Tables:
     """The tables of one module: ordered steps of DDL, the role that services work as, and what it may do.
 
     `names` are further names that stand in the steps. Without `grants` the role may read and write all
-    tables of the schema; DDL and TRUNCATE it may in no case. `read_grants` is what `READER` may read, by
+    tables of the schema, so that no other module may have tables there; DDL and TRUNCATE it may in no case. `read_grants` is what `READER` may read, by
     default nothing.
     """
 
@@ -126,8 +132,9 @@ def migrate(
     Safe to repeat, and to run twice at once: the second waits for the first and finds nothing to do. The
     login of `service_url` becomes a member of the roles, unless it is the owner itself. The login of
     `reader_url` is made where it is missing and gets the rights of `READER` alone. Nobody but owner and
-    service may connect to a `private` database. Raises MigrationBlocked.
+    service may connect to a `private` database. Raises MigrationBlocked, SchemaShared.
     """
+    _refuse_shared(tables)
     login = None if service_url is None else conninfo_to_dict(service_url).get("user")
     with connect(owner_url, statement_seconds=STEP_SECONDS_MAX, lock_seconds=LOCK_SECONDS_MAX) as connection:
         connection.execute("set client_min_messages = warning")
@@ -171,6 +178,15 @@ def require(url: str, tables: Sequence[Tables]) -> None:
         behind = missing(connection, tables)
     if behind:
         raise SchemaBehind(f"waits for `crm migrate`: the schema of {', '.join(behind)} is not there yet")
+
+
+def _refuse_shared(tables: Sequence[Tables]) -> None:
+    for each in tables:
+        for other in tables:
+            if each is not other and each.schema == other.schema and each.grants == _OWN_TABLES:
+                raise SchemaShared(
+                    f"{each.module} may write all tables of its schema, and {other.module} is in it too"
+                )
 
 
 def _recorded(connection: "psycopg.Connection[Any]") -> bool:
