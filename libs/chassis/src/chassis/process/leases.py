@@ -9,7 +9,7 @@ lease.
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
@@ -76,8 +76,11 @@ class Lease:
         self._valid_until = float("-inf")
         self._epoch: int | None = None
 
-    async def acquire(self) -> int:
-        """Waits until the lease can be had; returns its epoch. Raises StoreUnavailable."""
+    async def acquire(self, stands_by: Callable[[], None] = lambda: None) -> int:
+        """Waits until the lease can be had; returns its epoch. Raises StoreUnavailable.
+
+        `stands_by` is called each time the database answers that another process has the lease.
+        """
         while True:
             asked_at = self._clock.monotonic()
             epoch = await self._row.take(self._seconds)
@@ -85,6 +88,7 @@ class Lease:
                 self._epoch = epoch
                 self._lasts_from(asked_at)
                 return epoch
+            stands_by()
             await self._clock.sleep(self._asked_seconds)
 
     def check(self) -> None:

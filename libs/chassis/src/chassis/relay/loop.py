@@ -296,13 +296,17 @@ class Relay:
         return max(0.0, (self._clock.now() - self._oldest_at).total_seconds())
 
     async def _acquired(self, stopping: asyncio.Event) -> int | None:
-        taking = asyncio.ensure_future(self._lease.acquire())
+        taking = asyncio.ensure_future(self._lease.acquire(self._stands_by))
         stopped = asyncio.ensure_future(stopping.wait())
         try:
             await asyncio.wait([taking, stopped], return_when=asyncio.FIRST_COMPLETED)
             return taking.result() if taking.done() else None
         finally:
             await ended(taking, stopped)
+
+    def _stands_by(self) -> None:
+        """The database answers: a process that stands by lacks nothing."""
+        self.failing = None
 
     async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
         self.position = await self._positions.read()
