@@ -84,7 +84,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         )
         epoch, published = relay or (0, 0)
         held = (ask(connection, "select count(*) from {unpublishable}") if there[1] else None) or (0,)
-        timers = _timers(ask, now) if there[2] else {}
+        timers = _timers(partial(ask, connection), now) if there[2] else {}
         waiting = (0,)
         oldest = None
         if head:
