@@ -133,7 +133,7 @@ async def everything(inputs: Inputs, after: DocumentId | None, limit: int) -> Se
 MakeDeriver = Callable[..., Deriver]
 
 
-def publishing(world: Deriving) -> Callable[[], Awaitable[None]]:
+def publishing(world: Deriving, pause_seconds_max: float = 0.03) -> Callable[[], Awaitable[None]]:
     """Publishes the events of both contexts in some order, some of them twice."""
 
     async def main() -> None:
@@ -148,7 +148,7 @@ def publishing(world: Deriving) -> Callable[[], Awaitable[None]]:
             for _ in range(1 + (chance.random() < 0.1)):
                 world.broker.append(record)
             world.published += 1
-            await world.kernel.sleep(chance.random() * 0.03)
+            await world.kernel.sleep(chance.random() * pause_seconds_max)
 
     return main
 
@@ -228,12 +228,12 @@ def deriving(world: Deriving, deriver: MakeDeriver) -> Callable[[], tuple[MongoC
     return made
 
 
-def operating(world: Deriving) -> Callable[[], Awaitable[None]]:
+def operating(world: Deriving, seconds: float = OPERATOR_SECONDS) -> Callable[[], Awaitable[None]]:
     """Repairs one thing after the other and asks for the release of whoever is parked, also in vain."""
 
     async def main() -> None:
         while not world.over:
-            await world.kernel.sleep(OPERATOR_SECONDS)
+            await world.kernel.sleep(seconds)
             if world.poison:
                 world.poison.remove(world.kernel.chance.choice(sorted(world.poison)))
             for one in world.mongo.there.get(PARKED, {}).values():

@@ -244,6 +244,10 @@ class DerivedFeed(AnyFeed[DerivedView]):
         await together(leaving, super().run, self._derive_all)
 
     async def _derive_all(self, leaving: asyncio.Event) -> None:
+        await self.derive_all(leaving)
+        await leaving.wait()
+
+    async def derive_all(self, leaving: asyncio.Event) -> None:
         """Derives all documents of a new generation, from where it was left; one process at a time."""
         if not self._complete:
             await self.deriver.owe_parked()
@@ -258,7 +262,6 @@ class DerivedFeed(AnyFeed[DerivedView]):
                 self._complete = True
             else:
                 await self._derive_next(there.get(AFTER))
-        await leaving.wait()
 
     async def _derive_next(self, after: DocumentId | None) -> None:
         view = self.deriver.view
@@ -275,14 +278,11 @@ class DerivedFeed(AnyFeed[DerivedView]):
     async def _leased(self) -> bool:
         """Whether this process is the one that derives all; two at once would be harmless and of no use."""
         now = self._clock.now()
-        until = {"sweeper": self._me, "sweeper_until": now + timedelta(seconds=LEASE_SECONDS)}
-        free = {"sweeper_until": {"$not": {"$gt": now}}}
-        return any(
-            [
-                await self._mongo.update(GENERATIONS, {ID: self._id, **where}, {"$set": until})
-                for where in (free, {"sweeper": self._me})
-            ]
-        )
+        until = {"$set": {"sweeper": self._me, "sweeper_until": now + timedelta(seconds=LEASE_SECONDS)}}
+        own = {ID: self._id, "sweeper": {"$in": [None, self._me]}}
+        expired = {ID: self._id, "sweeper_until": {"$lte": now}}
+        update = self._mongo.update
+        return bool(await update(GENERATIONS, own, until) or await update(GENERATIONS, expired, until))
 
     @property
     def _id(self) -> str:

@@ -139,11 +139,11 @@ class Generations(Generic[KeptT]):
         self,
         used: Callable[[str], Awaitable[bool]],
         inputs: Mapping[str, int] | None = None,
-        starts: Mapping[Partition, Position] | None = None,
     ) -> Generation:
         """Makes a new generation, empty and with its indexes.
 
-        `used` says whether a consumer group ever read a record. `starts`: see `prepare`.
+        `used` says whether a consumer group ever read a record. One that is derived from `inputs` is not prepared
+        yet: its feed knows where it starts.
 
         After the database was dropped, Kafka still has the offsets of groups whose documents are gone. The
         number of such a group is not used again.
@@ -166,7 +166,8 @@ class Generations(Generic[KeptT]):
                 inputs or {},
             )
             if await self.mongo.insert_new(GENERATIONS, _document(generation)):
-                await self.prepare(generation, starts)
+                if inputs is None:
+                    await self.prepare(generation)
                 return generation
         raise RuntimeError(f"{self.view.name}: no free number of a generation up to {number}")
 

@@ -1,0 +1,242 @@
+"""[facts] conditions on the facts of customers: counts and first pages, beside the bare scans of an index; and how fast
+all facts are derived, beside raw bulk upserts of the same documents. One line of JSON each.
+
+Customers with accounts lie in MongoDB as the views keep them; the chassis' own role derives their facts.
+
+    python benchmarks/facts.py [--customers N] [--rounds N]
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+from uuid import UUID
+
+import uvloop
+from chassis.clock import SystemClock
+from chassis.conditions import from_text
+from chassis.messaging.broker import Kafka
+from chassis.read.derived_following import DerivedFeed, live_inputs
+from chassis.read.documents import ID, SEQUENCE, Change
+from chassis.read.generations import Generations, ViewReader
+from chassis.read.mongo import Mongo, MongoDocuments
+from customer.derived import DERIVED
+from customer.derived.customer_facts import FACTS, VIEW
+from customer.facts import FIELDS
+from customer.queries.collections import Collections
+from customer.queries.facts import COUNTED_MAX, FactQueries
+from customer.views import VIEWS, asset_panorama, customers
+from devservers import servers
+
+CLOCK = SystemClock()
+TODAY = date(2026, 6, 30)
+AT_ONCE = 2_000
+COUNT_MILLISECONDS_WANTED = 100.0
+PAGE_MILLISECONDS_WANTED = 50.0
+REBUILD_WANTED = 0.3
+PAGE = 50
+BRANCHES = tuple(f"支行{number:03d}" for number in range(200))
+CONDITIONS: Final = (
+    "aum >= CNY 500,000.00",
+    "aum >= CNY 6,000,000.00",
+    "aum >= CNY 50,000.00 and aum < CNY 500,000.00",
+    "aum >= CNY 500,000.00 and branch is 支行007",
+    "branch is (支行001, 支行002, 支行003)",
+    "products has wealth",
+    "products has all (wealth, loan)",
+    "products has deposit and not products has wealth and aum >= CNY 200,000.00",
+    "net_worth < CNY 0.00",
+    "loans >= CNY 1,000,000.00 and not products has wealth",
+    "last_movement_on within last 7 days",
+    "not last_movement_on within last 90 days and aum >= CNY 100,000.00",
+    "relations opened wealth within last 90 days",
+    "relations granted loan within last 30 days",
+    "relations opened >= 3 times within last 365 days",
+    "kind is company and deposits >= CNY 300,000.00",
+    "currencies has USD and aum >= USD 10,000.00",
+    "first_opened_on < 2010-01-01 and aum >= CNY 1,000,000.00",
+    "questions has any (contradiction, reference)",
+    "(wealth >= CNY 1,000,000.00 or aum >= CNY 3,000,000.00) and kind is person and branch is 支行100",
+)
+
+
+def filled(number: int, chance: Random) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A customer and its accounts as the views keep them, as far as facts are derived from them."""
+    customer, party = str(UUID(int=number + 1)), str(UUID(int=number + 1 << 64))
+    company = chance.random() < 0.05
+    found = {
+        ID: customer,
+        SEQUENCE: 2,
+        "kind": "company" if company else "person",
+        "origin": "master-data",
+        "branch": chance.choice(BRANCHES),
+        "questions": ["contradiction"] if chance.random() < 0.01 else [],
+        "parties": [{"party_id": party, "source": "core", "sequence": 2, "from": None, "until": None}],
+    }
+    products = ["deposit"]
+    products += [
+        one for one, share in (("wealth", 0.3), ("card", 0.4), ("loan", 0.15)) if chance.random() < share
+    ]
+    accounts = []
+    for at, product in enumerate(products):
+        minor = int(chance.lognormvariate(14.5, 2.0)) * (-1 if product == "loan" else 1)
+        opened = TODAY - timedelta(days=chance.randrange(20, 9_000))
+        moved = TODAY - timedelta(days=int(chance.expovariate(1 / 40)))
+        currency = "USD" if product == "deposit" and chance.random() < 0.03 else "CNY"
+        accounts.append(
+            {
+                ID: str(UUID(int=(number + 1) << 32 | at)),
+                SEQUENCE: 5,
+                "source": "core",
+                "product": product,
+                "opened_on": opened.isoformat(),
+                "closed_on": None,
+                "currency": currency,
+                "holders": [{"party_id": party, "role": "owner", "from": None, "until": None, "sequence": 2}],
+                "cards": [],
+                "loans": [],
+                "orders": [],
+                "repaid": {},
+                "outflows": {},
+                "balances": {currency: {"minor": minor, "movements": 3, "booked_through": moved.isoformat()}},
+                "movements": 3,
+                "booked_through": moved.isoformat(),
+            }
+        )
+    return found, accounts
+
+
+async def fill(mongo: Mongo, count: int) -> None:
+    """Live generations of the inputs, with that many customers."""
+    chance = Random(7)
+    prefixes = {}
+    for view in VIEWS:
+        generations = Generations(mongo, view, "customer", CLOCK)
+        generation = await generations.begin(_unused)
+        await generations.switch(generation)
+        prefixes[view.name] = generation.prefix
+    of_customers = MongoDocuments(mongo, prefixes[customers.VIEW.name])
+    of_accounts = MongoDocuments(mongo, prefixes[asset_panorama.VIEW.name])
+    for begin in range(0, count, AT_ONCE):
+        made = [filled(number, chance) for number in range(begin, min(begin + AT_ONCE, count))]
+        await write(of_customers, customers.CUSTOMERS, [one for one, _ in made])
+        await write(of_accounts, asset_panorama.ACCOUNTS, [account for _, own in made for account in own])
+
+
+async def _unused(_: str) -> bool:
+    return False
+
+
+async def write(documents: MongoDocuments, collection: str, found: list[dict[str, Any]]) -> None:
+    """Inserts documents."""
+    changes = [Change(one[ID], None, one[SEQUENCE], documents.freeze(one)) for one in found]
+    await documents.write(collection, changes)
+
+
+async def derive_all(mongo: Mongo) -> tuple[str, float]:
+    """Derives all facts; the collection, and the seconds that it took."""
+    generations = Generations(mongo, VIEW, "customer", CLOCK)
+    generation = await generations.begin(_unused, await live_inputs(generations))
+    feed = await DerivedFeed.of(generations, generation, Kafka("127.0.0.1:9"), CLOCK, lambda: TODAY)
+    began = time.perf_counter()
+    await feed.derive_all(asyncio.Event())
+    took = time.perf_counter() - began
+    await generations.switch(generation)
+    return generation.prefix + FACTS, took
+
+
+async def upsert_all(mongo: Mongo, facts: str) -> float:
+    """The seconds that raw bulk upserts of the same documents take, with the same indexes."""
+    for index in VIEW.collection.indexes:
+        await mongo.index("raw_facts", index.fields)
+    took = 0.0
+    async for page in mongo.pages(facts):
+        writes = [({ID: one[ID]}, [{"$replaceWith": {"$literal": one}}]) for one in page]
+        began = time.perf_counter()
+        for at in range(0, len(writes), AT_ONCE):
+            await mongo.update_each("raw_facts", writes[at : at + AT_ONCE], upsert=True)
+        took += time.perf_counter() - began
+    await mongo.drop("raw_facts")
+    return took
+
+
+async def timed(rounds: int, ask: Any) -> list[float]:
+    """The milliseconds of some calls."""
+    found = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        await ask()
+        found.append((time.perf_counter() - began) * 1000)
+    return found
+
+
+async def asked(mongo: Mongo, facts: str, rounds: int) -> tuple[float, float, float, list[str]]:
+    """The p95 of counts, of first pages and of the bare scan of an index, and a line for each condition."""
+    queries = FactQueries(Collections(mongo, ViewReader(mongo, CLOCK, VIEWS, DERIVED)))
+    counts, pages, lines = list[float](), list[float](), list[str]()
+    for text in CONDITIONS:
+        condition = from_text(text, FIELDS)
+        found = await queries.count(condition, TODAY)
+        count = await timed(rounds, partial(queries.count, condition, TODAY))
+        page = await timed(rounds, partial(queries.page, condition, TODAY, None, PAGE))
+        counts += count
+        pages += page
+        lines.append(f"{found:>7} {max(count):>8.1f} ms {max(page):>8.1f} ms  {text}")
+    scan = {"aum.CNY": {"$gte": 0}}
+    bare = await timed(rounds * 4, partial(mongo.count, facts, scan, limit=COUNTED_MAX + 1))
+    return p95(counts), p95(pages), p95(bare), lines
+
+
+def p95(values: list[float]) -> float:
+    """The 95th percentile."""
+    return statistics.quantiles(values, n=20)[-1]
+
+
+async def measured(url: str, count: int, rounds: int) -> int:
+    """Prints the figures; 1 where one misses its limit."""
+    mongo = Mongo.connect(url)
+    try:
+        await fill(mongo, count)
+        facts, took = await derive_all(mongo)
+        raw = await upsert_all(mongo, facts)
+        ratio = raw / took
+        figure = {"name": "facts_rebuilt", "value": round(count / took), "unit": "customers/s"}
+        print(json.dumps({**figure, "limit": round(count / raw), "ratio": round(ratio, 3)}), flush=True)
+        counts, pages, bare, each = await asked(mongo, facts, rounds)
+        for line in each:
+            print(line, file=sys.stderr)
+        for name, value, limit in (
+            ("facts_counts_p95", counts, COUNT_MILLISECONDS_WANTED),
+            ("facts_pages_p95", pages, PAGE_MILLISECONDS_WANTED),
+        ):
+            figure = {"name": name, "value": round(value, 1), "unit": "ms", "limit": limit}
+            print(json.dumps({**figure, "index_scan": round(bare, 1), "customers": count}), flush=True)
+    finally:
+        await mongo.close()
+    missed = ratio < REBUILD_WANTED or counts > COUNT_MILLISECONDS_WANTED or pages > PAGE_MILLISECONDS_WANTED
+    return int(missed)
+
+
+def main() -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--customers", type=int, default=30_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers(Path(folder), {"mongo"}, lambda _: None, durable=False) as running,
+    ):
+        return uvloop.run(measured(running.urls["MONGO_URL"], given.customers, given.rounds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
