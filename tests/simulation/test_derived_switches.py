@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from chassis.read.derived_following import DerivedFeed, DerivedFollower
 from chassis.read.deriving import MongoInputs
-from chassis.read.generations import Generation
 from typing_extensions import override
 
 from tests.simulation import planted
@@ -33,14 +32,6 @@ class LooksNotAgain(MongoInputs):
         return
 
 
-class KeepsOldInputs(DerivedFollower):
-    """Goes on with what is live, whatever it was derived from."""
-
-    @override
-    async def _chosen(self) -> Generation | None:
-        return await self.generations.live() or await super()._chosen()
-
-
 async def inputs_that_are_not_checked(*given: Any) -> MongoInputs:
     from chassis.read.derived_following import pinned
 
@@ -65,14 +56,6 @@ BUGS: dict[str, tuple[type[DerivedFollower], set[str]]] = {
             )
         ),
         {"I1", "I3"},
-    ),
-    "parked before the start forgotten": (
-        following(changed(DerivedFeed, "derive_all", "await self.deriver.owe_parked()", "pass")),
-        {"I1"},
-    ),
-    "old inputs kept": (
-        KeepsOldInputs,
-        {"I1", "I10"},
     ),
 }
 

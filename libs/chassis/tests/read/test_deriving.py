@@ -14,6 +14,7 @@ from chassis.read.deriving import (
     DerivedView,
     Deriver,
     InputGeneration,
+    InputReplaced,
     Inputs,
     InputsBehind,
     MongoInputs,
@@ -148,6 +149,32 @@ async def test_what_an_input_parked_is_derived_when_it_is_released(world: World)
     assert await deriver.tick() == 1
     assert await world.signs() == {SUBJECT: "off", OTHER: "on"}
     assert await world.mongo.count(OWED) == 0
+
+
+async def test_what_was_parked_before_a_generation_began_is_derived_when_it_is_released(world: World) -> None:
+    world.poison.add((SUBJECT, 2))
+    await world.projector.apply([event(1), event(2), event(3)])
+    deriver = world.deriver()
+    await deriver.owe_parked()
+    await deriver.derive([SUBJECT])
+    assert await deriver.tick() == 0
+    world.poison.clear()
+    assert await want(world.mongo, "test.lights.v1", ("ingest", SUBJECT), "release")
+    await world.projector.tick()
+    assert (await deriver.tick(), await world.signs()) == (1, {SUBJECT: "on"})
+    found = await world.mongo.find_one("signs_v1_signs", {ID: SUBJECT})
+    assert found is not None
+    assert found["_seq"] == 2
+
+
+async def test_nothing_is_written_of_inputs_that_were_replaced(world: World) -> None:
+    await world.projector.apply([event(1)])
+    await world.deriver().apply([event(1)])
+    await world.projector.apply([event(2)])
+    await world.mongo.insert_new("views", {ID: LIGHTS, "live": 2})
+    with pytest.raises(InputReplaced):
+        await world.deriver().apply([event(2)])
+    assert await world.signs() == {SUBJECT: "on"}
 
 
 async def test_a_document_whose_inputs_are_gone_is_gone(world: World) -> None:
