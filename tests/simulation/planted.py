@@ -23,7 +23,8 @@ from chassis.proposals.deciding import decide as decide_proposal
 from chassis.reactions.policies import PolicyRunner, Reactor
 from chassis.read.arrivals import NOWHERE, Arrivals, further
 from chassis.read.checkpoints import Held, Parked, Position
-from chassis.read.generations import Generations, ViewReader
+from chassis.read.generations import Generation, Generations, ViewReader
+from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import MongoCheckpoints
 from chassis.read.parking import Act, Parking
 from chassis.read.projecting import Projector
@@ -402,6 +403,19 @@ MovesAtOnce = changed(
     ViewReader, "live", "and not await shows_all_of(self.mongo, known[1], generation)", "and False"
 )
 """Reads a generation as soon as it is live, whatever it lacks of what was shown before."""
+
+
+async def _shows_all_that_was_saved(mongo: Mongo, one: Generation, later: Generation) -> bool:
+    before, after = [
+        await MongoCheckpoints(mongo, each.group, each.view).positions() for each in (one, later)
+    ]
+    return all(after.get(place, NOWHERE).position >= at.position for place, at in before.items())
+
+
+MovesPastWhatWasNotSaved = changed(
+    ViewReader, "live", " shows_all_of(", " planted(", planted=_shows_all_that_was_saved
+)
+"""Reads a later generation that is as far as the saved positions of the one before, whose documents are further."""
 
 SwitchesBack = changed(Generations, "switch", '"live": {"$lt": to.number}', '"live": {"$gte": 0}')
 """Makes a generation live though a later one is."""

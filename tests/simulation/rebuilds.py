@@ -177,18 +177,22 @@ def reading(run: Rebuilds, parts: Building) -> Callable[[], Awaitable[None]]:
 
 
 def freezing(run: Rebuilds) -> Callable[[], Awaitable[None]]:
-    """Stops operators just before they switch, now and then."""
+    """Now and then stops operators just before they switch, and roles just before they save their positions."""
     kernel = run.delivery.world.kernel
+    left = {"rebuild": FREEZES_MAX, "views": FREEZES_MAX}
+
+    def consider(name: str, point: str, chance: float) -> None:
+        for actor in kernel.standing_at(point):
+            running = actor.name.startswith(name) and kernel.seconds > actor.frozen_until
+            if left[name] and running and kernel.chance.random() < chance:
+                left[name] -= 1
+                kernel.freeze(actor, FROZEN_SECONDS)
 
     async def main() -> None:
-        left = FREEZES_MAX
-        while left and not run.delivery.world.over:
+        while any(left.values()) and not run.delivery.world.over:
             await kernel.sleep(0.003)
-            for actor in kernel.standing_at("update views?"):
-                if left and actor.name.startswith("rebuild") and kernel.seconds > actor.frozen_until:
-                    left -= 1
-                    if kernel.chance.random() < 0.5:
-                        kernel.freeze(actor, FROZEN_SECONDS)
+            consider("rebuild", "update views?", 0.3)
+            consider("views", "update positions?", 0.15)
 
     return main
 

@@ -14,6 +14,7 @@ SEEDS_UNTIL_CAUGHT_MAX = 40
 
 BUGS: dict[str, tuple[Building, set[str]]] = {
     "readers moved at once": (Building(reader=planted.MovesAtOnce), {"I4"}),
+    "readers moved past what was not saved": (Building(reader=planted.MovesPastWhatWasNotSaved), {"I4"}),
     "switched back": (Building(generations=planted.SwitchesBack), {"I4", "I10"}),
     "follows what was replaced": (Building(runner=planted.FollowsWhatWasReplaced), {"I10"}),
     "compared with what was replaced": (
@@ -21,7 +22,11 @@ BUGS: dict[str, tuple[Building, set[str]]] = {
         {"I4"},
     ),
 }
-FIRST = {"switched back": 2, "compared with what was replaced": 9}
+FIRST = {
+    "readers moved past what was not saved": 27,
+    "switched back": 5,
+    "compared with what was replaced": 10,
+}
 """The seed that the search for a bug begins with, where the first ones are known not to find it."""
 
 

@@ -48,6 +48,7 @@ class MemoryCheckpoints(Checkpoints):
 
     def __init__(self) -> None:
         self.saved: dict[Partition, Position] = {}
+        self.reached: dict[Partition, int] = {}
         self.waiting: dict[Stream, Parked] = {}
         self.kept: dict[Stream, dict[int, Held]] = {}
         self.passed_over: set[tuple[Stream, int]] = set()
@@ -70,6 +71,18 @@ class MemoryCheckpoints(Checkpoints):
                 now.at or before.at,
                 *most(before, now),
             )
+
+    @override
+    async def reaching(self, positions: Mapping[Partition, int]) -> None:
+        if self.lost:
+            raise GenerationLost("memory")
+        for place, at in positions.items():
+            self.reached[place] = max(at, self.reached.get(place, 0))
+
+    @override
+    async def shown(self) -> dict[Partition, int]:
+        saved = {place: at.position for place, at in self.saved.items()}
+        return {place: max(saved.get(place, 0), self.reached.get(place, 0)) for place in saved | self.reached}
 
     @override
     async def parked(self) -> dict[Stream, Parked]:

@@ -47,6 +47,15 @@ async def test_positions_only_go_on(checkpoints):
     }
 
 
+async def test_what_documents_may_show_is_recorded_beside_the_positions_and_never_goes_back(checkpoints):
+    first, second = (TOPIC, 0), (TOPIC, 1)
+    await checkpoints.reaching({first: 9})
+    await checkpoints.reaching({first: 7, second: 3})
+    await checkpoints.advance({second: Position(4, "customer", 5, AT, 4)})
+    assert await checkpoints.shown() == {first: 9, second: 5}
+    assert (await checkpoints.positions())[second].position == 5
+
+
 async def test_a_subject_waits_with_its_events_in_order_and_each_once(checkpoints, events):
     await checkpoints.park(PARKED, events[1])
     await checkpoints.park(replace(PARKED, sequence=3, reason="again"), events[2])

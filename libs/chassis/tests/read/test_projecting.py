@@ -295,6 +295,27 @@ async def test_positions_come_last_and_a_lost_generation_is_never_written_off():
     assert world.checkpoints.saved == {}
 
 
+@pytest.mark.parametrize("fate", [4, 8])
+async def test_what_a_batch_without_a_checkpoint_wrote_is_recorded_before(fate):
+    """A write that is lost in part, or whose answer is lost: the documents may be ahead of the checkpoint."""
+    words = written_down([(0, "a"), (1, "b"), (2, "c")])
+    world = World(Trying(iter([0, fate])), chunk=10)
+    with pytest.raises(DocumentsUnavailable):
+        await world.projectors[0].apply(words.all())
+    assert world.checkpoints.saved == {}
+    assert await world.checkpoints.shown() == {(TOPIC, 0): 3, (TOPIC, 1): 3}
+
+
+async def test_a_batch_without_events_for_documents_records_nothing():
+    words = Words()
+    words.say(0, "", type=OTHER, body=b"{}")
+    words.mark()
+    world = World(MemoryDocuments())
+    await world.projectors[0].apply(words.all())
+    assert world.checkpoints.reached == {}
+    assert world.checkpoints.saved[TOPIC, 0].position == 1
+
+
 async def test_what_was_folded_and_not_written_is_forgotten():
     words = written_down([(0, "a"), (0, "bb")])
     world = World(Trying(iter([0, 4])), chunk=10)

@@ -278,13 +278,20 @@ async def test_what_was_retired_is_kept_as_long_as_the_live_one_lacks_something_
     old, new = await generations.begin(never), await generations.begin(never)
     assert await generations.switch(old)
     place = (bank.view.sources[0], 0)
-    await generations.checkpoints(old).advance({place: Position(5, "customer", 5, None)})
+    await generations.checkpoints(old).advance({place: Position(4, "customer", 4, None)})
+    await generations.checkpoints(old).reaching(
+        {place: 5}
+    )  # its consumer ended before it saved its checkpoint
     assert (await reader.live("lists")).number == 1
     assert await generations.switch(new)
     long_ago = {"$set": {"changed_at": CLOCK.now().replace(year=2020)}}
     await bank.mongo.update(GENERATIONS, {"_id": "lists|1"}, long_ago)
     await asyncio.sleep(LIVE_CACHED_SECONDS)
     assert await generations.sweep() == []
+    assert (await reader.live("lists")).number == 1
+    await generations.checkpoints(new).advance({place: Position(4, "customer", 4, None)})
+    assert await generations.sweep() == []
+    await asyncio.sleep(LIVE_CACHED_SECONDS)
     assert (await reader.live("lists")).number == 1
     await generations.checkpoints(new).advance({place: Position(5, "customer", 5, None)})
     assert await generations.sweep() == []

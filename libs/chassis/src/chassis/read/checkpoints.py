@@ -87,6 +87,22 @@ class Checkpoints(Protocol):
         """
         ...
 
+    async def reaching(self, positions: Mapping[Partition, int]) -> None:
+        """Records up to which position of each partition documents may show events from now on.
+
+        Called before the first document of a batch is written. A position that is higher already is not
+        changed. Raises GenerationLost.
+        """
+        ...
+
+    async def shown(self) -> dict[Partition, int]:
+        """Returns the position of each partition after which documents show no event.
+
+        It is higher than the checkpoint while a batch is written, and stays so where its consumer ended
+        before it saved its checkpoint.
+        """
+        ...
+
     async def parked(self) -> dict[Stream, Parked]:
         """Returns the parked subjects."""
         ...

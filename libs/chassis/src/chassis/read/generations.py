@@ -319,14 +319,16 @@ class ViewReader:
 
 
 async def shows_all_of(mongo: Mongo, one: Generation, later: Generation) -> bool:
-    """Whether a later generation has reached the positions of the one before, which has none once it is
-    dropped."""
+    """Whether a later generation has reached the last event that the one before may show. A generation that
+    was dropped shows none.
+
+    Documents are written before their checkpoint is saved, so checkpoints alone do not say what the one
+    before shows.
+    """
     reached = await _positions(mongo, later)
     nowhere = Position(0, "", 0, None)
-    return all(
-        reached.get(place, nowhere).position >= at.position
-        for place, at in (await _positions(mongo, one)).items()
-    )
+    shown = await MongoCheckpoints(mongo, one.group, one.view).shown()
+    return all(reached.get(place, nowhere).position >= at for place, at in shown.items())
 
 
 async def _positions(mongo: Mongo, generation: Generation) -> dict[Partition, Position]:

@@ -83,8 +83,24 @@ class MongoCheckpoints(Checkpoints):
             if now.events is not None:
                 highest |= {"events": now.events, "missing": now.missing}
             changes.append(({ID: self._place(topic, partition)}, {"$max": highest}))
+        await self._raise_positions(changes)
+
+    @override
+    async def reaching(self, positions: Mapping[Partition, int]) -> None:
+        await self._raise_positions(
+            [({ID: self._place(*place)}, {"$max": {"reaching": at}}) for place, at in positions.items()]
+        )
+
+    async def _raise_positions(self, changes: Sequence[tuple[Document, Document]]) -> None:
         if await self.mongo.update_each(POSITIONS, changes) != len(changes):
             raise GenerationLost(self.group)
+
+    @override
+    async def shown(self) -> dict[Partition, int]:
+        return {
+            (one["topic"], one["partition"]): max(one["position"], one.get("reaching", 0))
+            for one in await self.mongo.find(POSITIONS, {"group": self.group})
+        }
 
     @override
     async def parked(self) -> dict[Stream, Parked]:

@@ -1,8 +1,8 @@
 """Views, and how a batch of events becomes writes.
 
 A view is pure: `keys` names the documents that an event changes, `project` returns each document after the
-event. The runtime folds a batch document by document, writes each collection once, and saves its
-checkpoint last.
+event. The runtime folds a batch document by document, records how far the documents will reach, writes
+each collection once, and saves its checkpoint last.
 """
 
 import asyncio
@@ -206,6 +206,8 @@ class Projector:
         self._order = sorted(self._insert_only, key=lambda name: not self._insert_only[name])
         self._contexts = view.contexts
         self._several = len(self._contexts) > 1
+        self._reaching: dict[Partition, int] = {}
+        """The position of each partition up to which this process recorded that documents may show events."""
         self._turn = asyncio.Lock()
         self._said = {"view": view.name, "group": parking.group}
 
@@ -401,6 +403,7 @@ class Projector:
 
         Returns the subjects whose guard did not hold, and those of which a document was refused.
         """
+        await self._record_reaching(prepared)
         conflicts: set[UUID] = set()
         rejected: set[UUID] = set()
         for collection in self._order:
@@ -421,6 +424,22 @@ class Projector:
                 conflicts |= {owners[id] for id in written.conflicts}
             rejected |= {owners[id] for id in refused}
         return conflicts - rejected, rejected
+
+    async def _record_reaching(self, prepared: _Prepared) -> None:
+        """Records how far documents may show events from now on, if a chunk has an event for them.
+
+        Kept events count too: another process may release their subject before this one saves its checkpoint.
+        """
+        if not prepared.events and not prepared.held:
+            return
+        higher = {
+            place: at.position
+            for place, at in prepared.arrivals.positions.items()
+            if at.position > self._reaching.get(place, 0)
+        }
+        if higher:
+            await self.parking.checkpoints.reaching(higher)
+            self._reaching |= higher
 
     async def _made_by_others(
         self, collection: str, changes: Sequence[Change], conflicts: Iterable[DocumentId]
