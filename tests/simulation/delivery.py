@@ -105,6 +105,8 @@ class Delivery:
     mongo: MongoServer
     poison: set[str]
     """Deeds that the view cannot digest; fewer and fewer, as somebody repairs it."""
+    repaired: bool = False
+    """Whether the view can digest everything, and the operator knows."""
     reached: int = 0
     """How far the view has said it is."""
     stopping: list[asyncio.Event] = field(default_factory=list)
@@ -278,7 +280,10 @@ def consuming(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]
 
 
 def operating(delivery: Delivery) -> Callable[[], Awaitable[None]]:
-    """Repairs one thing after the other, and asks now and then for the release of whoever is parked, also in vain."""
+    """Repairs one thing after the other, and asks now and then for the release of whoever is parked, also in vain.
+
+    Asks for nothing between the healing and the last repair: what is parked without need must be released by itself.
+    """
     kernel = delivery.world.kernel
 
     async def main() -> None:
@@ -286,7 +291,7 @@ def operating(delivery: Delivery) -> Callable[[], Awaitable[None]]:
             await kernel.sleep(OPERATOR_SECONDS)
             if delivery.poison and kernel.chance.random() < REPAIRED:
                 delivery.poison.remove(kernel.chance.choice(sorted(delivery.poison)))
-            if kernel.healed or kernel.chance.random() < ASKED:
+            if delivery.repaired or (not kernel.healed and kernel.chance.random() < ASKED):
                 ask_for_release(delivery)
 
     return main
@@ -338,8 +343,10 @@ def supervising(delivery: Delivery) -> Callable[[], Awaitable[None]]:
             await kernel.sleep(0.02)
         kernel.heal()
         await until(lambda: caught_up(delivery), "readers did not catch up by themselves")
+        await kernel.comes(lambda: not [*check_view(delivery)], CATCH_UP_SECONDS_MAX)
         delivery.broken.extend(check_view(delivery))
         delivery.poison.clear()
+        delivery.repaired = True
         await until(lambda: not delivery.parked(), "who was parked stays so after the repair")
         if world.log.flaws.topic_loses_beginning:
             delivery.broker.lose_beginning()
@@ -351,11 +358,13 @@ def supervising(delivery: Delivery) -> Callable[[], Awaitable[None]]:
 
 
 def caught_up(delivery: Delivery) -> bool:
-    """Whether everything stored was published and read."""
+    """Whether everything stored was published and read, and every release that was asked for has ended."""
     rows, saved = delivery.world.log.rows, delivery.mongo.there.get(POSITIONS, {})
     offsets = {(one["topic"], one["partition"]): one["offset"] for one in saved.values()}
     behind = [place for place in PLACES if offsets.get(place, 0) < delivery.broker.end(place)]
-    return not behind and (not rows or delivery.positions.position >= position_of(rows[-1]))
+    releasing = any(one["wanted"] for one in delivery.mongo.there.get(PARKED, {}).values())
+    published = not rows or delivery.positions.position >= position_of(rows[-1])
+    return published and not behind and not releasing
 
 
 # what must hold
@@ -381,16 +390,12 @@ def check_shown(delivery: Delivery) -> Iterator[Broken]:
 
 
 def check_view(delivery: Delivery) -> Iterator[Broken]:
-    """The documents against a fold of the log by other code.
+    """The documents against a fold of the log by other code, while nobody is being released.
 
-    Who is parked ends before what he waits for, or as far as his document says while he is being released: events have
-    their effect one by one then, and the wait ends after the last.
+    Who is parked ends before what he waits for.
     """
     there, parked = delivery.mongo.there, delivery.parked()
     balances = there.get(BALANCES, {})
-    for one in there.get(PARKED, {}).values():
-        if one["wanted"] == "release" and one["subject"] in balances:
-            parked[one["subject"]] = max(one["sequence"], balances[one["subject"]][SEQUENCE] + 1)
     rows: dict[UUID, list[StoredEvent]] = {subject: [] for subject in SUBJECTS}
     for row in delivery.published():
         if row.stream_id not in parked or row.version < parked[row.stream_id]:

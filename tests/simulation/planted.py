@@ -26,7 +26,7 @@ from chassis.read.checkpoints import Held, Parked, Position
 from chassis.read.generations import Generation, Generations, ViewReader
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import MongoCheckpoints
-from chassis.read.parking import Act, Parking
+from chassis.read.parking import Act, IsProcessed, Parking, PoisonEvent
 from chassis.read.projecting import Projector
 from chassis.read.rebuilding import rebuild
 from chassis.read.viewing import ViewRunner
@@ -305,6 +305,21 @@ class ParksBeforeKeeping(MongoCheckpoints):
         finally:
             self._keeps = True
         await super()._keep(parked.stream, [first])
+
+
+class KeepsWhatWasProcessed(Parking):
+    """Leaves a subject parked though others have processed its event meanwhile."""
+
+    @override
+    async def _park(self, event: Delivered, reason: str, act: Act) -> bool:
+        async def fails(_: Delivered) -> None:
+            raise PoisonEvent(reason)
+
+        return await super()._park(event, reason, fails)
+
+    @override
+    async def release_processed(self, is_processed: IsProcessed, act: Act) -> list[UUID]:
+        return []
 
 
 class ReleasesWithoutLooking(MongoCheckpoints):

@@ -142,7 +142,11 @@ class MemoryCheckpoints(Checkpoints):
 
     def _still(self, parked: Parked) -> bool:
         now = self.waiting.get(parked.stream)
-        return now is not None and (now.sequence, now.revision) == (parked.sequence, parked.revision)
+        return now is not None and (now.sequence, now.revision, now.parked_at) == (
+            parked.sequence,
+            parked.revision,
+            parked.parked_at,
+        )
 
     def want(self, stream: Stream, wanted: str) -> None:
         """Somebody asks for release."""

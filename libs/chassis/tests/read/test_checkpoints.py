@@ -99,6 +99,21 @@ async def test_who_read_a_wait_that_is_over_does_not_end_a_later_one(checkpoints
     assert await checkpoints.held(ONE, 3, 10) == events[3:4]
 
 
+async def test_who_read_a_wait_that_is_over_does_not_change_a_later_one_at_the_same_event(
+    checkpoints, events
+):
+    """A process that did not know of the release parked the subject again, at the same event."""
+    await checkpoints.park(PARKED, events[1])
+    before = (await checkpoints.parked())[ONE]
+    assert await checkpoints.unpark(before, 2)
+    await checkpoints.park(replace(PARKED, parked_at=LATER), events[1])
+    later = (await checkpoints.parked())[ONE]
+    assert (later.sequence, later.revision) == (before.sequence, before.revision)
+    await checkpoints.stuck(before, events[2], "customer.renamed", "of the wait before")
+    assert not await checkpoints.unpark(before, 2)
+    assert await checkpoints.parked() == {ONE: later}
+
+
 async def test_a_release_that_got_stuck_waits_from_there(checkpoints, events):
     await checkpoints.park(PARKED, events[1])
     await checkpoints.hold(ONE, events[2:])

@@ -1,18 +1,21 @@
 """Whatever comes twice, late, from two projectors or between failures: the documents are the plain fold of the log."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
+from uuid import UUID
 
 import pytest
 from chassis.clock import SystemClock
+from chassis.messaging.delivered import Delivered
 from chassis.observability import telemetry
-from chassis.read.checkpoints import GenerationLost
+from chassis.read.checkpoints import GenerationLost, Held, Parked
 from chassis.read.documents import Change, DocumentKey, DocumentsUnavailable, Unwritable, Written
 from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.read.parking import (
     HELD_EVENTS_MAX,
+    LOOKED_AT_ONCE_MAX,
     PARKED_SUBJECTS_MAX,
     RELEASED_AT_ONCE_MAX,
     TRIES_MAX,
@@ -25,7 +28,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typing_extensions import override
 
-from tests.support.lists import OTHER, SUBJECTS, TOPIC, Repairs, Words, folded, lists
+from tests.support.lists import OTHER, START, SUBJECTS, TOPIC, Repairs, Words, folded, lists
 from tests.support.memory import MemoryCheckpoints, MemoryDocuments, MemoryPublisher
 
 GROUP = "test.lists.v1"
@@ -76,10 +79,16 @@ class World:
     """Two projectors over the same documents, as after a rebalance that one of them has not heard of."""
 
     def __init__(
-        self, documents: Any, repairs: Repairs | None = None, *, chunk: int = 4, cached: int = 3
+        self,
+        documents: Any,
+        repairs: Repairs | None = None,
+        *,
+        chunk: int = 4,
+        cached: int = 3,
+        checkpoints: Any = None,
     ) -> None:
         self.documents = documents
-        self.checkpoints = MemoryCheckpoints()
+        self.checkpoints = checkpoints or MemoryCheckpoints()
         self.letters = MemoryPublisher()
         self.clock = QuickClock()
         self.view = lists(repairs)
@@ -256,6 +265,91 @@ async def test_events_that_meet_a_release_under_way_are_not_lost():
     await first.apply([late])
     assert world.found == folded(world.view, words.all())
     assert not any(world.checkpoints.kept.values())
+
+
+class Late(MemoryCheckpoints):
+    """Others act between the last try of an event and the parking of its subject, as while a process is frozen."""
+
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    @override
+    async def park(self, parked: Parked, first: Held) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        await super().park(parked, first)
+
+
+@pytest.mark.parametrize("how", ["processed", "released", "skipped"])
+async def test_a_process_that_parks_late_leaves_no_subject_parked_whose_event_was_processed(how):
+    words = written_down([(0, "a"), (0, "poison"), (0, "bb")])
+    repairs = Repairs()
+    world = World(MemoryDocuments(), repairs, checkpoints=Late())
+    [first, second] = world.projectors
+
+    async def others() -> None:
+        repairs.done = how == "processed"
+        await second.apply(words.all())
+        repairs.done = how != "skipped"
+        if how != "processed":
+            world.checkpoints.want(("customer", SUBJECTS[0]), "skip" if how == "skipped" else "release")
+        await second.tick()
+        assert not world.checkpoints.waiting
+
+    world.checkpoints.meanwhile = others
+    await first.apply(words.all())
+    assert not world.checkpoints.waiting
+    shown = ["a", "bb"] if how == "skipped" else ["a", "poison", "bb"]
+    assert world.found["lists"][str(SUBJECTS[0])]["words"] == shown
+
+
+async def test_a_parked_subject_whose_documents_show_its_event_is_released_by_itself():
+    """A process that did not know yet that it is parked went on with it, after the repair."""
+    words = written_down([(0, "a"), (0, "poison"), (0, "bb"), (1, "poison")])
+    repairs = Repairs()
+    world = World(MemoryDocuments(), repairs)
+    [first, second] = world.projectors
+    refresh = second.parking.refresh
+
+    async def outdated() -> None:
+        await refresh()
+        await first.apply(words.all())
+        repairs.done = True
+        second.parking.refresh = refresh  # type: ignore[method-assign]
+
+    second.parking.refresh = outdated  # type: ignore[method-assign]
+    await second.apply(words.records[0])
+    assert set(world.checkpoints.waiting) == {("customer", SUBJECTS[0]), ("customer", SUBJECTS[1])}
+    words.say(0, "ccc")
+    await first.apply(words.records[0][-1:])
+    assert await second.tick() == [SUBJECTS[0]]
+    assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "poison", "bb", "ccc"]
+    assert set(world.checkpoints.waiting) == {("customer", SUBJECTS[1])}, "it waits for an operator"
+    assert not any(world.checkpoints.kept.get(("customer", SUBJECTS[0]), {}))
+
+
+async def test_each_parked_subject_is_looked_at_in_its_turn():
+    parking = Parking(GROUP, MemoryCheckpoints(), MemoryPublisher(), QuickClock())
+    words = Words()
+    first = Held(1, words.say(0, "a"))
+    subjects = [UUID(int=number) for number in range(LOOKED_AT_ONCE_MAX + 5)]
+    for subject in subjects:
+        await parking.checkpoints.park(Parked(subject, "customer", "", 1, 1, "", START), first)
+    await parking.refresh()
+    looked: list[int] = []
+
+    async def look(_: Delivered) -> bool:
+        looked[-1] += 1
+        return False
+
+    async def never(_: Delivered) -> None:
+        raise AssertionError
+
+    for _ in range(3):
+        looked.append(0)
+        assert await parking.release_processed(look, never) == []
+    assert looked == [LOOKED_AT_ONCE_MAX] * 3
+    assert parking._next_look == 3 * LOOKED_AT_ONCE_MAX % len(subjects)
 
 
 async def test_what_is_no_event_goes_to_the_dead_letters_and_nobody_waits():

@@ -144,8 +144,8 @@ class Checkpoints(Protocol):
         """Releases this parked subject, if no event was kept since, and deletes the events kept up to a
         sequence.
 
-        It is the parked subject that was read only where both sequence and revision are the same. A
-        subject that was released and parked again meanwhile begins at its first revision, but at a later
-        event.
+        It is the parked subject that was read only where sequence, revision and time are the same. A
+        subject that was released and parked again meanwhile begins at its first revision, and at the same
+        event where a process parked it that did not know of the release.
         """
         ...

@@ -212,6 +212,7 @@ class MongoCheckpoints(Checkpoints):
             ID: self._stream(parked.stream),
             "sequence": parked.sequence,
             "revision": parked.revision,
+            "parked_at": parked.parked_at,
         }
 
     def _stream(self, stream: Stream) -> str:

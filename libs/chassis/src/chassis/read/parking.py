@@ -30,11 +30,13 @@ PARKED_SUBJECTS_MAX: Final = 1_000
 HELD_EVENTS_MAX: Final = 100_000
 RELEASED_AT_ONCE_MAX: Final = 500
 RELEASE_ROUNDS_MAX: Final = 1_000
+LOOKED_AT_ONCE_MAX: Final = 20
 
 _log = structlog.get_logger(__name__)
 
 Act = Callable[[Delivered], Awaitable[None]]
 """Processes an event; raises PoisonEvent where another try cannot succeed."""
+IsProcessed = Callable[[Delivered], Awaitable[bool]]
 
 
 class PoisonEvent(Exception):
@@ -89,6 +91,7 @@ class Parking:
         self.parked: dict[Stream, Parked] = {}
         self.skipped: frozenset[tuple[Stream, int]] = frozenset()
         self._clock = clock
+        self._next_look = 0
 
     async def refresh(self) -> None:
         """Reads the parked subjects. Other processes also park subjects and request releases."""
@@ -115,8 +118,7 @@ class Parking:
                 waiting[event.stream].append(event)
             elif not self.skips(event):
                 reason = await self._tried(event, act)
-                if reason is not None:
-                    await self._park(event, reason)
+                if reason is not None and await self._park(event, reason, act):
                     waiting[event.stream] = []
         for later in waiting.values():
             await self.keep(later, act)
@@ -142,7 +144,23 @@ class Parking:
         wanted = [parked for parked in self.parked.values() if parked.wanted is not None]
         return [parked.subject for parked in wanted if await self._release(parked, act)]
 
-    async def _release(self, parked: Parked, act: Act) -> bool:
+    async def release_processed(self, is_processed: IsProcessed, act: Act) -> list[UUID]:
+        """Releases parked subjects whose event was processed all the same. Returns the released subjects.
+
+        A process that does not know yet that a subject is parked may process its events, after the cause was
+        repaired. Some parked subjects are looked at in each call, all of them in turn.
+        """
+        streams = sorted(self.parked)
+        some = (streams + streams)[self._next_look :][: min(len(streams), LOOKED_AT_ONCE_MAX)]
+        self._next_look = (self._next_look + len(some)) % max(1, len(streams))
+        released = []
+        for parked in [self.parked[stream] for stream in some]:
+            first = await self.checkpoints.held(parked.stream, parked.sequence - 1, 1)
+            if first and await is_processed(_event_of(first[0])) and await self._release(parked, act, 1):
+                released.append(parked.subject)
+        return released
+
+    async def _release(self, parked: Parked, act: Act, tries_max: int = TRIES_MAX) -> bool:
         after = parked.sequence - 1
         if parked.wanted == "skip":
             await self.checkpoints.skip(parked.stream, parked.sequence)
@@ -150,10 +168,8 @@ class Parking:
         for _ in range(RELEASE_ROUNDS_MAX):
             some = await self.checkpoints.held(parked.stream, after, RELEASED_AT_ONCE_MAX)
             for held in some:
-                event = read(held.record)
-                if not isinstance(event, Delivered):
-                    raise TypeError("a watermark was parked")
-                reason = await self._tried(event, act)
+                event = _event_of(held)
+                reason = None if self.skips(event) else await self._tried(event, act, tries_max)
                 if reason is not None:
                     await self.checkpoints.stuck(parked, held, event.type, reason)
                     await self.refresh()
@@ -171,14 +187,14 @@ class Parking:
             parked = now
         raise GroupHeld(f"{self.group}: {parked.subject} gets events faster than they are released")
 
-    async def _tried(self, event: Delivered, act: Act) -> str | None:
+    async def _tried(self, event: Delivered, act: Act, tries_max: int = TRIES_MAX) -> str | None:
         """None where the event was processed, else the reason why not."""
         seconds = BACK_OFF_SECONDS_FIRST
-        for attempt in range(1, TRIES_MAX + 1):
+        for attempt in range(1, tries_max + 1):
             try:
                 await act(event)
             except PoisonEvent as error:
-                if attempt == TRIES_MAX:
+                if attempt == tries_max:
                     return str(error)[:REASON_CHARACTERS_MAX]
                 await self._clock.sleep(seconds)
                 seconds *= BACK_OFF_FACTOR
@@ -186,7 +202,12 @@ class Parking:
                 return None
         raise AssertionError("unreachable")
 
-    async def _park(self, event: Delivered, reason: str) -> None:
+    async def _park(self, event: Delivered, reason: str, act: Act) -> bool:
+        """Parks a subject, and tries its event once more; False where the subject is not parked after that.
+
+        This process may have stopped for long since its last try. Others may have processed the event
+        meanwhile, or released its subject and gone on.
+        """
         if len(self.parked) >= PARKED_SUBJECTS_MAX:
             raise GroupHeld(
                 f"{self.group}: {len(self.parked)} subjects are parked, at most {PARKED_SUBJECTS_MAX}"
@@ -202,7 +223,20 @@ class Parking:
             self._clock.now(),
         )
         await self.checkpoints.park(parked, Held(event.sequence, event.record))
-        self.parked[event.stream] = parked
+        await self.refresh()
+        now = self.parked.get(event.stream)
+        if now is None:
+            return await self._tried(event, act, 1) is not None and await self._park(event, reason, act)
+        if await self._release(now, act, 1):
+            return False
         _log.warning(
             "subject parked", group=self.group, subject=str(event.subject), type=event.type, reason=reason
         )
+        return True
+
+
+def _event_of(held: Held) -> Delivered:
+    event = read(held.record)
+    if not isinstance(event, Delivered):
+        raise TypeError("a watermark was parked")
+    return event

@@ -222,13 +222,15 @@ class Projector:
                 raise
 
     async def tick(self) -> list[UUID]:
-        """Releases the subjects whose release was requested, while no records come.
+        """Releases the subjects whose release was requested, and those whose documents show the event that
+        parked them.
 
         Returns the released subjects.
         """
         async with self._turn:
             await self.parking.refresh()
-            return await self.parking.release_wanted(self._give_alone)
+            released = await self.parking.release_wanted(self._give_alone)
+            return released + await self.parking.release_processed(self._shows, self._give_alone)
 
     async def _apply(self, records: Sequence[Record]) -> None:
         await self.parking.refresh()
@@ -491,6 +493,21 @@ class Projector:
             if not conflicts:
                 return
         raise Contended(f"{self.view.name}: {event.subject} is written by others all the time")
+
+    async def _shows(self, event: Delivered) -> bool:
+        """Whether a document of an event, other than an inserted one, shows it or a later one of its subject."""
+        try:
+            keys = [DocumentKey(*key) for key in self.view.keys(event)]
+            guarded = [key for key in keys if not self._insert_only[key.collection]]
+        except Exception as error:
+            if not is_of_the_record(error):
+                raise
+            return False
+        for key in guarded:
+            mark = self._state((await self._documents.load(key.collection, [key.id])).get(key.id)).mark
+            if (mark.get(event.context, 0) if self._several else mark) >= event.sequence:
+                return True
+        return False
 
     async def _prepare_alone(self, event: Delivered) -> _Prepared:
         try:
