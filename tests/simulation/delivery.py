@@ -19,7 +19,7 @@ from chassis.process.leases import Lease
 from chassis.read.arrivals import Arrivals
 from chassis.read.documents import ID, SEQUENCE, Document, DocumentKey
 from chassis.read.mongo import MongoDocuments
-from chassis.read.mongo_checkpoints import PARKED, POSITIONS, MongoCheckpoints
+from chassis.read.mongo_checkpoints import PARKED, PARKED_EVENTS, POSITIONS, MongoCheckpoints
 from chassis.read.parking import Parking
 from chassis.read.projecting import Collection, Projector, View
 from chassis.relay.loop import Relay
@@ -379,6 +379,10 @@ def check_shown(delivery: Delivery) -> Iterator[Broken]:
     if reached < delivery.reached:
         yield Broken("I4", f"the view went back from {delivery.reached} to {reached}")
     delivery.reached = reached
+    kept = {(one["subject"], one["sequence"]) for one in there.get(PARKED_EVENTS, {}).values()}
+    for subject, sequence in parked.items():
+        if (subject, sequence) not in kept and balances.get(subject, {SEQUENCE: 0})[SEQUENCE] < sequence:
+            yield Broken("I1", f"{subject} is parked at {sequence}, which is not kept")
     for row in delivery.published():
         subject, key = row.stream_id, f"{row.stream_id}:{row.version}"
         applied = balances.get(subject, {SEQUENCE: 0})[SEQUENCE]

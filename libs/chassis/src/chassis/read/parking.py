@@ -3,7 +3,8 @@
 An event that cannot be processed in three tries goes to the group's dead letters with reason and place.
 Its subject is parked: that event and every later one of the subject is kept, in order, while all other
 subjects go on. An operator repairs the cause and requests the release. The kept events are then processed
-in order. Where too many events are kept, one faulty event cannot be the cause, and the whole group is held
+in order. A subject whose event was processed all the same, by a process that did not know yet that it is
+parked, is released without a request. Where too many events are kept, one faulty event cannot be the cause, and the whole group is held
 until an operator acts.
 """
 
