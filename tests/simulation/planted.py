@@ -394,9 +394,10 @@ ReadsPositionsLast = changed(
     Reactor,
     "apply",
     "arrivals = Arrivals()",
-    "reached = await self.parking.checkpoints.positions()\n        arrivals = Arrivals()",
+    "await self.parking._clock.sleep(0.2)\n"
+    "        reached = await self.parking.checkpoints.positions()\n        arrivals = Arrivals()",
 )
-"""Reads the parked subjects before the positions."""
+"""Reads the parked subjects before the positions, and pauses in between."""
 
 
 class StartsWhereItIs(MongoCheckpoints):
