@@ -1,6 +1,7 @@
 """The routes over a real PostgreSQL: a batch in, what became of it out."""
 
 import asyncio
+from datetime import date
 from hashlib import blake2b
 from io import BytesIO
 from typing import Annotated
@@ -20,11 +21,25 @@ from sync_ingest.api import create_router
 from sync_ingest.archive.archive import Archive
 from sync_ingest.archive.connection import SourceBusy
 from sync_ingest.batches import BatchFile, IngestService, Turns
+from sync_ingest.domain.records import (
+    AccountClosedRecord,
+    AccountRecord,
+    CardRecord,
+    ControlRecord,
+    HolderRecord,
+    HoldersRecord,
+    ListedHolder,
+    LoanRecord,
+    PartyRecord,
+    Posting,
+    StandingOrderRecord,
+)
 from sync_ingest.opening import IngestPool
 from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 CREDITS = 1_250
+DAY = date(2026, 3, 2)
 GOOD = b'{"record":"posting","account":"A1","core_transaction_id":"t1","amount_minor":1250,"currency":"CNY","booked_on":"2026-03-02"}\n'
 BROKEN = GOOD.replace(b"t1", b"t2").replace(b"1250", b'"12..34"')
 MAPPING = (
@@ -250,6 +265,50 @@ async def test_quarantine_is_read_page_by_page_and_released_once(client, source)
         f"/ingest/quarantine/{UUID(int=5)}/release", json=repair, headers=keyed(f"{source}-r3")
     )
     assert (unknown.status_code, unknown.json()["code"]) == (404, "quarantine-unknown")
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        (PartyRecord(party="P", born_on=DAY), "born_on"),
+        (AccountRecord(account="A", opened_on=DAY), "opened_on"),
+        (AccountClosedRecord(account="A", closed_on=DAY), "closed_on"),
+        (HolderRecord(account="A", party="P", role="owner", held_from=DAY), "held_from"),
+        (HoldersRecord(account="A", holders=(ListedHolder("P", "owner"),), listed_on=DAY), "listed_on"),
+        (CardRecord(card="C", account="A", issued_on=DAY), "issued_on"),
+        (
+            LoanRecord(
+                loan="L",
+                account="A",
+                granted_on=DAY,
+                amount_minor=1,
+                currency="CNY",
+                duration_months=1,
+                payment_minor=1,
+            ),
+            "granted_on",
+        ),
+        (StandingOrderRecord(order="S", account="A", amount_minor=1, currency="CNY"), "currency"),
+        (ControlRecord(records=0, currency="CNY"), "currency"),
+        (
+            Posting(account="A", core_transaction_id=None, amount_minor=1, currency="CNY", booked_on=DAY),
+            "booked_on",
+        ),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+async def test_a_record_of_every_kind_is_released(client, source, record, field):
+    right = msgspec.to_builtins(record)
+    await post(client, source, msgspec.json.encode(right | {field: "2026-13-45"}))
+    [entry] = (await client.get("/ingest/quarantine", params={"source": source})).json()["items"]
+    released = await client.post(
+        f"/ingest/quarantine/{entry['id']}/release",
+        json={"record": right, "reason": "as the branch says"},
+        headers=keyed(f"{source}-r"),
+    )
+    assert released.status_code == 201, released.json()
+    left = await client.get("/ingest/quarantine", params={"source": source, "status": "waiting"})
+    assert left.json()["items"] == []
 
 
 async def test_certificates_are_read_newest_first(client, source):

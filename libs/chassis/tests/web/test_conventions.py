@@ -182,6 +182,11 @@ def test_a_command_without_a_reason_is_not_served(settings, high, why):
         create_app("open", [router], settings)
 
 
+@pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&after=x&limit=1", "limit=1&lim%69t=2", "a&a"])
+async def test_a_name_that_stands_twice_in_a_query_is_refused(client, query):
+    is_problem(await client.get(f"/boxes?{query}"), 400, "request-malformed")
+
+
 async def test_a_decisive_header_that_comes_twice_is_refused(client):
     for name in ("Authorization", "Idempotency-Key", "If-Match", "Content-Type"):
         headers = [(name, "Bearer x"), (name, "Bearer y")]

@@ -27,6 +27,7 @@ from sync_ingest.runs.repairing import REPAIR_RECORDS_MAX
 FILES_PER_BATCH_MAX: Final = 100
 BATCH_BYTES_MAX: Final = 16 << 20
 MAPPING_CHARACTERS_MAX: Final = 65_536
+RECORD_MEMBERS_MAX: Final = 1_000
 SOURCE_PATTERN: Final = r"^[^\s:](?:[^:]*[^\s:])?$"
 BATCHES_PATH: Final = "/ingest/batches"
 FILE_FIELD: Final = "file"
@@ -214,7 +215,9 @@ class Acknowledgement(ExplainedBody):
     contradictions: list[UUID] = Field(default=[], max_length=1_000)
 
 
-Record = Annotated[dict[str, str | Integer | bool | None], Field(min_length=1, max_length=50)]
+Members = Annotated[list[dict[str, str | Integer | bool | None]], Field(max_length=RECORD_MEMBERS_MAX)]
+"""A list in a record, such as the holders of an account."""
+Record = Annotated[dict[str, str | Integer | bool | Members | None], Field(min_length=1, max_length=50)]
 
 
 class Repair(ExplainedBody):
