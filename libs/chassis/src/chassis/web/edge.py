@@ -201,7 +201,8 @@ class Edge:
         if "\x00" in path or _NULL.search(scope["query_string"]):
             raise RequestMalformed("a null byte")
         if b"&" in scope["query_string"]:
-            names = [name for name, _ in parse_qsl(scope["query_string"], keep_blank_values=True)]
+            query = scope["query_string"].decode("latin-1")
+            names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
             if len(names) != len(set(names)):
                 # No route reads a list from its query: of two values one would be taken silently.
                 raise RequestMalformed("a name stands twice in the query")
