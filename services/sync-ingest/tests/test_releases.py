@@ -9,6 +9,7 @@ import msgspec
 import psycopg
 import pytest
 from chassis.connections.migrating import migrate
+from chassis.proposals import ProposalHasExpired, SecondPersonNeeded
 from chassis.write.deciding import CommandKeyReused
 from chassis.write.store import Command
 from psycopg import sql
@@ -23,6 +24,7 @@ from sync_ingest.domain.records import PartyRecord, Posting
 from sync_ingest.domain.totals import ControlTotals
 from sync_ingest.ledger import CATALOGUE
 from sync_ingest.runs.context import Said
+from sync_ingest.runs.ingest import PROPOSALS_LIVE
 from sync_ingest.runs.ports import ITSELF, Acting
 from sync_ingest.runs.refusals import (
     AlreadyDismissed,
@@ -32,7 +34,6 @@ from sync_ingest.runs.refusals import (
     QuarantineUnknown,
     ReasonMissing,
     RepairRefused,
-    SecondPersonNeeded,
 )
 from sync_ingest.runs.results import FeedContent
 
@@ -273,6 +274,27 @@ class TestFourEyes:
         ingest.acting = BORIS._replace(on_behalf_of="anna")
         with pytest.raises(SecondPersonNeeded):
             ingest.approve(entry.id, proposed.repair)
+
+    @pytest.mark.parametrize("spelt", ["ANNA", " anna", "ａｎｎａ", "an\u200bna"])
+    def test_the_proposer_in_no_spelling_is_a_second_person(self, ingest, source, entry, spelt):
+        proposed = ingest.release(entry.id, self.LARGE)
+        for acting in (BORIS._replace(actor=spelt), BORIS._replace(on_behalf_of=spelt)):
+            ingest.acting = acting
+            with pytest.raises(SecondPersonNeeded):
+                ingest.approve(entry.id, proposed.repair)
+        assert balance(ingest, source) == 1
+
+    def test_a_proposal_expires_and_can_be_made_anew(self, ingest, source, entry):
+        proposed = ingest.release(entry.id, self.LARGE)
+        ingest.acting, now = BORIS, ingest.now
+        ingest.now = lambda: proposed.proposed_at + PROPOSALS_LIVE
+        with pytest.raises(ProposalHasExpired):
+            ingest.approve(entry.id, proposed.repair)
+        ingest.acting = ANNA
+        again = ingest.release(entry.id, self.LARGE)
+        ingest.acting = BORIS
+        assert counts(ingest.approve(entry.id, again.repair)) == (1, 1, 0, 0)
+        ingest.now = now
 
     def test_another_proposal_takes_the_place_of_the_first(self, ingest, source, entry):
         first = ingest.release(entry.id, self.LARGE)

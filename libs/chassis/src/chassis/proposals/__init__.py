@@ -10,6 +10,7 @@ from chassis.proposals.deciding import (
     ProposalUnknown,
     ProposerNeeded,
     SecondPersonNeeded,
+    require_second_person,
     sealed_under,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "ProposalUnknown",
     "ProposerNeeded",
     "SecondPersonNeeded",
+    "require_second_person",
     "sealed_under",
 ]

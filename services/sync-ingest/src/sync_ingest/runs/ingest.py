@@ -1,9 +1,11 @@
 """What a person does beside runs: quarantined records, contradictions, schedules. `Ingest` is all of it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from chassis.proposals import ProposalHasExpired, require_second_person
 from chassis.write.store import Command
 
 from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
@@ -22,13 +24,14 @@ from sync_ingest.runs.refusals import (
     CertificateUnknown,
     NothingToAcknowledge,
     ProposalUnknown,
-    SecondPersonNeeded,
     worded,
 )
 from sync_ingest.runs.repairing import amounts_of
 from sync_ingest.runs.results import Certificate, RunResult, Seen, certified_before, released_or_proposed
 from sync_ingest.runs.running import Running
 
+PROPOSALS_LIVE: Final = timedelta(days=14)
+"""How long a repair waits for a second person. It can be proposed anew."""
 SHOWN_RETRIES_MAX: Final = 5
 ACKNOWLEDGED_PER_EVENT_MAX: Final = 5_000
 """Ids that one event names, of 39 bytes each: an event may have 512 KiB."""
@@ -70,9 +73,11 @@ class Ingest(Running):
             proposal = self.archive.quarantine.proposals([quarantined]).get(quarantined)
             if proposal is None or proposal.repair != repair:
                 raise ProposalUnknown(repair)
-            proposing = {proposal.proposed_by, proposal.on_behalf_of} - {None}
-            if proposing & {self.acting.actor, self.acting.on_behalf_of}:
-                raise SecondPersonNeeded(repair)
+            require_second_person(
+                (proposal.proposed_by, proposal.on_behalf_of), (self.acting.actor, self.acting.on_behalf_of)
+            )
+            if self.now() >= proposal.proposed_at + PROPOSALS_LIVE:
+                raise ProposalHasExpired
             repaired = self._open_proposal(source, proposal)
             self._checked_repair(entry, repaired)
             return self._release(entry, repaired, command, proposed_by=proposal.proposed_by, settle=True)

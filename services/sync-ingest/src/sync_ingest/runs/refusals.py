@@ -84,15 +84,6 @@ class ProposalUnknown(Refusal):
     title_zh = "没有等待批准的该修复内容"
 
 
-class SecondPersonNeeded(Refusal):
-    """Who proposed a repair does not approve it."""
-
-    code = "second-person-needed"
-    status = 403
-    title = "Another person must approve this repair"
-    title_zh = "须由另一人员批准该修复内容"
-
-
 def worded(reason: str) -> str:
     """The reason, if it says something that can be stored and shown; raises ReasonMissing."""
     text = reason.strip()
