@@ -43,7 +43,9 @@ async def api(handler, store, queries, tmp_path, postgres_url):
 
     service = CustomerService(handler, store, catalogue(), queries, IDS, CLOCK, NOW.date, wait_for)
     app = create_app(
-        "customer", [create_router(service, dependencies(wait_for, permissions.ROLES))], settings
+        "customer",
+        [create_router(service, dependencies(wait_for, permissions.ROLES, high=permissions.HIGH_PRIVILEGE))],
+        settings,
     )
     token = development_token(settings, CLOCK.now(), subject="lin")
     async with httpx.AsyncClient(
@@ -51,7 +53,7 @@ async def api(handler, store, queries, tmp_path, postgres_url):
         base_url="http://crm",
         headers={"Authorization": f"Bearer {token}"},
     ) as client:
-        client.asked, client.views_stand = asked, False
+        client.asked, client.views_stand, client.service = asked, False, service
         client.token_of = lambda role: development_token(settings, CLOCK.now(), roles=[role])
         yield client
 

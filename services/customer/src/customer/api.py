@@ -6,6 +6,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
+from chassis.bulk.routes import BulkAnswer, add_bulk, prepared
+from chassis.bulk.running import listed
 from chassis.money import CurrencyCode
 from chassis.proposals.routes import ProposalAnswer, add_proposals, proposed
 from chassis.web import (
@@ -22,14 +24,22 @@ from chassis.web import (
     paging,
     refusals,
 )
-from chassis.write.deciding import AlreadyRecorded, CommandContext, Outcome, TooManyConflicts, VersionMismatch
+from chassis.write.deciding import (
+    AlreadyRecorded,
+    CommandContext,
+    CommandKeyReused,
+    Outcome,
+    TooManyConflicts,
+    VersionMismatch,
+)
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import AfterValidator
 
-from customer.application import AccountNotHeld, CustomerService
+from customer.application import ASSIGN_BRANCH, AccountNotHeld, CustomerService
 from customer.catalogue import CONTEXT
 from customer.claims import ClaimedTooOften, IdentityNumberKnown
 from customer.domain.commands import (
+    AssignBranch,
     ChangeContactDetails,
     ConfirmReference,
     CorrectIdentityDetails,
@@ -70,6 +80,7 @@ from customer.shapes import (
     AccountHeld,
     AccountKnown,
     Accounts,
+    BranchAssignmentBody,
     ContactDetailsBody,
     CustomerEventShown,
     CustomerPage,
@@ -343,6 +354,20 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         within minutes. Figures stay."""
         return proposed(response, CONTEXT, await service.propose_erasure(customer_id, context, version))
 
+    @router.post(
+        "/customers/branch-assignments",
+        status_code=201,
+        responses=refusals(CommandKeyReused, TooManyConflicts),
+    )
+    async def prepare_branch_assignment(
+        response: Response, context: Commanding, body: BranchAssignmentBody
+    ) -> BulkAnswer:
+        """Lists customers that are to be assigned to a branch. Nothing is done until the run is started."""
+        command = AssignBranch(body.branch)
+        run = await service.bulk.prepare(ASSIGN_BRANCH, command, listed(body.customers), context)
+        return prepared(response, CONTEXT, run)
+
+    add_bulk(router, lambda: service.bulk, dependencies, CONTEXT)
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
 
     @router.post("/customers/{customer_id}/key-customer", responses=_CHANGED)

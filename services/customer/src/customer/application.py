@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, TypeVar, cast
 from uuid import UUID, uuid5
 
 import msgspec
+from chassis.bulk import Bulk, Bulkable
 from chassis.clock import Clock
 from chassis.conditions import Condition, Explanation, explained
 from chassis.proposals import FourEyes, Proposable, ProposalShown
@@ -32,6 +33,7 @@ from msgspec import structs
 from customer.catalogue import CONTEXT
 from customer.claims import CLAIMS_MAX, Claims, IdentityNumberKnown, number_claim
 from customer.domain.commands import (
+    AssignBranch,
     ChangeContactDetails,
     ConfirmReference,
     CorrectIdentityDetails,
@@ -50,7 +52,7 @@ from customer.domain.commands import (
 )
 from customer.domain.deciding import decide
 from customer.domain.events import CustomerEvent, HeldAccount
-from customer.domain.refusals import CustomerNotRegistered, ReferenceNotLinked
+from customer.domain.refusals import BranchUnknownBefore, CustomerNotRegistered, ReferenceNotLinked
 from customer.domain.state import Customer
 from customer.facts import FIELDS
 from customer.identities import customer_of_command
@@ -63,6 +65,7 @@ from customer.retention import RETENTION_YEARS, check_retention
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
 T = TypeVar("T")
 ERASE: Final = "erase"
+ASSIGN_BRANCH: Final = "assign-branch"
 PROPOSALS_LIVE: Final = timedelta(days=14)
 
 
@@ -96,11 +99,22 @@ class CustomerService:
     claims_max: int = CLAIMS_MAX
     eyes: FourEyes = field(init=False)
     """What needs two persons."""
+    bulk: Bulk = field(init=False)
+    """What can be given to many customers at once."""
 
     def __post_init__(self) -> None:
         kinds = {ERASE: Proposable(Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved)}
         made = FourEyes(self.store, self.catalogue, self.handler.keys, kinds)
         object.__setattr__(self, "eyes", made)
+        assigning = Bulkable(
+            AssignBranch,
+            self.handler.handle,
+            self._assigns,
+            self.handler.prepare,
+            self._assign_back,
+        )
+        many = Bulk(self.store, self.catalogue, self.handler.keys, {ASSIGN_BRANCH: assigning}, self.clock)
+        object.__setattr__(self, "bulk", many)
 
     @property
     def claims(self) -> Claims:
@@ -209,6 +223,18 @@ class CustomerService:
         await self.claims.free_identity(party)
         reference = Reference(link.source, link.key, PartyId(party))
         decide(TakeOverReference(reference, effective_on), (await self.handler.load(to)).state)
+
+    async def _assigns(self, customer: UUID, command: AssignBranch) -> bool:
+        return bool(decide(command, (await self.handler.load(customer)).state))
+
+    async def _assign_back(
+        self, customer: UUID, _: AssignBranch, before: int, version: int, context: CommandContext
+    ) -> Outcome[CustomerEvent]:
+        """Assigns the branch that the customer had at version `before`."""
+        branch = (await self.handler.state_at(customer, before)).values.get("branch")
+        if branch is None:
+            raise BranchUnknownBefore
+        return await self.handler.handle(customer, AssignBranch(branch), context, version)
 
     async def propose_erasure(
         self, customer: UUID, context: CommandContext, version: int | None = None

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
+from chassis.bulk import following
 from chassis.clock import Clock, SystemClock
 from chassis.process.roles import Role, WebRole
 from chassis.reactions.policies import PoliciesRole
@@ -52,7 +53,7 @@ async def routes(
                 for view in VIEWS
             },
         }
-        async with checking_readiness(checks, clock) as not_ready:
+        async with checking_readiness(checks, clock) as not_ready, following(service.bulk, clock):
             heads = {CONTEXT: write.store.head_position, **(others or {})}
             facts = partial(read.views.wait_for, views=[view.name for view in DERIVED])
             entered = dependencies(

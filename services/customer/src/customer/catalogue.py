@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from chassis.bulk import BULK_RUNS
 from chassis.proposals import PROPOSALS
 from chassis.timers.business_days import STORED_BUSINESS_DAYS
 from chassis.write.catalogue import Catalogue
@@ -19,6 +20,6 @@ def catalogue() -> Catalogue:
     """Returns a new catalogue for each caller, because a catalogue caches the encoding of the last metadata."""
     return Catalogue(
         store=CONTEXT,
-        entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS | PROPOSALS,
+        entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS | PROPOSALS | BULK_RUNS,
         upcasts=UPCASTS,
     )

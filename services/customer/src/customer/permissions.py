@@ -16,6 +16,7 @@ from contracts.roles import (
 )
 
 _SERVING: Final = frozenset({RELATIONSHIP_MANAGER, TELLER, ADMINISTRATOR})
+_MANY: Final = frozenset({OPERATOR, ADMINISTRATOR})
 _LOOKING: Final = _SERVING | {COMPLIANCE}
 _SELECTING: Final = _LOOKING | {ANALYST}
 """What they may ask for is in `customer.facts`."""
@@ -54,11 +55,22 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "approve_customer_proposal": ERASURE_APPROVERS,
     "reject_customer_proposal": ERASURE_APPROVERS,
     "withdraw_customer_proposal": frozenset({COMPLIANCE}),
+    "prepare_branch_assignment": _MANY,
+    "get_customer_bulk": _MANY | {AUDITOR},
+    "preview_customer_bulk": _MANY | {AUDITOR},
+    "list_customer_bulk_results": _MANY | {AUDITOR},
+    "start_customer_bulk": _MANY,
+    "pause_customer_bulk": _MANY,
+    "undo_customer_bulk": _MANY,
 }
 
 HIGH_PRIVILEGE: Final = frozenset(
     {
         "erase_customer",
+        "prepare_branch_assignment",
+        "start_customer_bulk",
+        "pause_customer_bulk",
+        "undo_customer_bulk",
         "approve_customer_proposal",
         "reject_customer_proposal",
         "withdraw_customer_proposal",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from chassis.bulk import BULK_RUNS
 from chassis.proposals import PROPOSALS
 from chassis.write.events import StoredEvent
 from chassis.write.operations import OPERATIONS
@@ -60,14 +61,14 @@ _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
 published."""
 
-_UNPUBLISHED: Final = OPERATIONS.keys() | PROPOSALS.keys()
+_UNPUBLISHED: Final = OPERATIONS.keys() | PROPOSALS.keys() | BULK_RUNS.keys()
 
 _bodies: Final = msgspec.json.Decoder(_Body)
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def published(stored: StoredEvent) -> Published | None:
-    """Returns the public event of a stored event, of any version; None for acts of operators and proposals."""
+    """Returns the public event of a stored event, of any version; None for acts of operators, proposals and bulk runs."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

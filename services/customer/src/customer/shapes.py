@@ -25,6 +25,7 @@ from customer.domain.refusals import REFERENCES_MAX
 from customer.panorama.schema import HeldCard, HeldLoan, LoansSum, TransactionType
 
 DECLARED_ASSETS_MAX: Final = 50
+LISTED_MAX: Final = 10_000
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -160,6 +161,13 @@ class ResolveBody(ExplainedBody):
 
     party_id: UUID
     accept: bool
+
+
+class BranchAssignmentBody(ExplainedBody):
+    """The branch that customers are assigned to, and which customers."""
+
+    branch: Text
+    customers: list[UUID] = Field(min_length=1, max_length=LISTED_MAX)
 
 
 class Done(BaseModel):

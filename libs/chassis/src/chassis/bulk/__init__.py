@@ -7,6 +7,7 @@ from chassis.bulk.deciding import (
     BulkOversized,
     BulkUnknown,
 )
+from chassis.bulk.following import following
 from chassis.bulk.running import Bulk, Bulkable, BulkShown, ItemResult, Preview
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "Bulkable",
     "ItemResult",
     "Preview",
+    "following",
 ]

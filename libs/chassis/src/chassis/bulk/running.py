@@ -5,7 +5,16 @@ refused. Whoever comes second, after a crash or at the same time, finds it settl
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, cast
@@ -18,6 +27,7 @@ from msgspec import structs
 from chassis.bulk.deciding import (
     BULK_RUN,
     LISTED_PER_EVENT,
+    RESULTS_PER_EVENT_MAX,
     UNCHANGED,
     Advance,
     BulkAdvanced,
@@ -46,12 +56,13 @@ from chassis.write.snapshots import Snapshots
 from chassis.write.store import Append, Appended, Command, CommandSeen, EventStore
 
 _NAMESPACE: Final = UUID("6f1d9f0e-7f0b-5a3e-8a55-0f5c1d2b7a47")
-ITEMS_AT_ONCE: Final = 500
+ITEMS_AT_ONCE: Final = 1_000
 PREVIEWED_MAX: Final = 200
 TRIES_MAX: Final = 5
 SETTLED_KEPT: Final = timedelta(hours=20)
 """Commands are remembered for a day at least. After this long without progress, the streams are asked instead."""
 RUN_EVENTS_READ: Final = 20
+RUNS_MAX: Final = 100
 SNAPSHOT_EVENTS: Final = 20
 """The lists of a run are its large events; who asks how far it is does not read them."""
 _REFUSED: Final = b"refused:"
@@ -142,7 +153,7 @@ class Bulk:
         self._keys = keys
         self._kinds = dict(kinds)
         self._clock = clock
-        self._items_at_once = min(items_at_once, LISTED_PER_EVENT)
+        self._items_at_once = min(items_at_once, RESULTS_PER_EVENT_MAX)
         self._reached = reached
         snapshots = Snapshots(store, keys, kind="bulk-run", decider=BULK_RUN, every_events=SNAPSHOT_EVENTS)
         self._handler = CommandHandler[BulkCommand, Run, BulkEvent](
@@ -229,14 +240,14 @@ class Bulk:
         self, run: UUID, opening: Open, items: AsyncIterator[_Item], context: CommandContext
     ) -> None:
         await self._step(run, opening, context)
-        listed, waiting = 0, list[_Item]()
+        count, waiting = 0, list[_Item]()
         async for item in items:
             waiting.append(item)
             if len(waiting) == LISTED_PER_EVENT:
-                listed += await self._list(run, opening.listing, listed, waiting, context)
+                count += await self._list(run, opening.listing, count, waiting, context)
                 waiting.clear()
         if waiting:
-            await self._list(run, opening.listing, listed, waiting, context)
+            await self._list(run, opening.listing, count, waiting, context)
         await self._step(run, Complete(opening.listing), context)
 
     async def _list(
@@ -280,6 +291,10 @@ class Bulk:
             # As of this append: a pause, or another runner, would have made it conflict and be decided anew.
             state = (await self._handler.load(run)).state
         return state.status
+
+    async def started(self) -> list[UUID]:
+        """The runs that were started and are not finished, paused ones among them; at most `RUNS_MAX`."""
+        return await self._store.begun_not_ended("bulk-started", "bulk-finished", RUNS_MAX)
 
     async def _chunk(
         self, run: UUID, state: Run, items: Sequence[_Item], started: Metadata
@@ -464,6 +479,12 @@ class Bulk:
         await self._handler.handle(run, command, step)
 
 
-def _of(listed: BulkListed) -> Iterator[_Item]:
-    versions = listed.versions or (0,) * len(listed.subjects)
-    return map(_Item, listed.subjects, versions)
+async def listed(subjects: Iterable[UUID]) -> AsyncIterator[UUID]:
+    """Ids that are at hand, as a list that is read bit by bit."""
+    for subject in subjects:
+        yield subject
+
+
+def _of(event: BulkListed) -> Iterator[_Item]:
+    versions = event.versions or (0,) * len(event.subjects)
+    return map(_Item, event.subjects, versions)

@@ -35,6 +35,6 @@ def dependencies(
     wait_for_derived: WaitFor | None = None,
 ) -> Dependencies:
     """The dependencies of a service whose views can be waited for; `roles` says by the name of a route who
-    may call it, `heads` where the stores end that this process can ask."""
+    may call it, `heads` where the stores end that this process can ask. `high` names the routes of high privilege."""
     derived = ReadingOwnWrite(wait_for_derived or wait_for, contexts, heads)
-    return Dependencies(ReadingOwnWrite(wait_for, contexts, heads), Permitted(roles), derived)
+    return Dependencies(ReadingOwnWrite(wait_for, contexts, heads), Permitted(roles, high), derived)

@@ -142,6 +142,12 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         cached = self._states.get(stream_id.int)
         return cached if cached is not None else await self._loader.get(stream_id)
 
+    async def state_at(self, stream_id: UUID, version: int) -> StateT:
+        """The state at an earlier version, from the events of the stream; at most `READ_EVENTS_MAX` of them."""
+        key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
+        stored = await self._store.read_stream(stream_id, 0, version) if version else []
+        return self._decider.fold(cast(EventT, self._catalogue.open(one, key).event) for one in stored)
+
     def forget(self, stream_id: UUID) -> None:
         """Drops a cached state, for example after an erasure."""
         self._states.drop(stream_id.int)

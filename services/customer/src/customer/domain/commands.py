@@ -160,6 +160,12 @@ class ResolveContradiction(msgspec.Struct, frozen=True):
     number_claim: UUID | None = None
 
 
+class AssignBranch(msgspec.Struct, frozen=True):
+    """Staff assign the customer to a branch."""
+
+    branch: str
+
+
 class EraseCustomer(msgspec.Struct, frozen=True):
     """A person has the customer's personal values destroyed, after every retention period."""
 
@@ -201,6 +207,7 @@ CustomerCommand = (
     | RenameCustomer
     | CorrectIdentityDetails
     | ResolveContradiction
+    | AssignBranch
     | EraseCustomer
     | NameKeyCustomer
     | EndKeyCustomer

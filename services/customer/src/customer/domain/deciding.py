@@ -7,6 +7,7 @@ from uuid import UUID
 
 from customer.domain.commands import (
     AdoptDescription,
+    AssignBranch,
     ChangeContactDetails,
     ConfirmReference,
     CorrectIdentityDetails,
@@ -126,6 +127,8 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
                     number_claim=claim,
                 )
             ]
+        case AssignBranch(branch):
+            return _stated(customer, _changed(customer, {"branch": branch}))
         case EraseCustomer(parties, accounts):
             return [CustomerErased(parties=parties, accounts=accounts)]
         case NameKeyCustomer() | EndKeyCustomer() | ReviewCustomer() | RemindOfReview():

@@ -72,3 +72,11 @@ class ContradictionUnknown(Refusal):
     status: ClassVar[int] = 404
     title: ClassVar[str] = "There is no such contradiction"
     title_zh: ClassVar[str] = "没有此数据冲突"
+
+
+class BranchUnknownBefore(Refusal):
+    """The customer had no branch before, so there is none to go back to."""
+
+    code: ClassVar[str] = "branch-unknown-before"
+    title: ClassVar[str] = "The customer had no branch before"
+    title_zh: ClassVar[str] = "客户此前没有所属网点"

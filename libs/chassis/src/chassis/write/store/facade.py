@@ -104,6 +104,10 @@ class EventStore:
         """The events that took these identities."""
         return await self._read(lambda recorder: recorder.read_identities(ids))
 
+    async def begun_not_ended(self, begun: str, ended: str, limit: int) -> list[UUID]:
+        """Streams with an event of the one name and none of the other."""
+        return await self._read(lambda recorder: recorder.begun_not_ended(begun, ended, limit))
+
     async def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:
         """Returns the outcomes that are remembered under these command keys."""
         return await self._read(lambda recorder: recorder.commands(keys))

@@ -60,6 +60,7 @@ class Recorder:
         statement_seconds: float = STATEMENT_SECONDS_MAX,
     ) -> None:
         self._url = url
+        self._schema = schema
         self._statement_seconds = statement_seconds
         self._role = None if as_login else writer_role(checked(schema))
         names = {"s": sql.Identifier(schema), "c": sql.SQL(_COLUMNS)}  # type: ignore[arg-type, unused-ignore]
@@ -118,6 +119,11 @@ class Recorder:
         self._by_identity = statement(
             "select {c} from unnest(%b::uuid[]) as w(id) cross join lateral"
             " (select * from {s}.events as e where e.identity = w.id limit 1) as f"
+        )
+        self._begun = (
+            "select distinct b.stream_id from {s}.events as b where b.name = {begun}"
+            " and not exists (select from {s}.events as e where e.stream_id = b.stream_id and e.name = {ended})"
+            " limit {limit}"
         )
         self._commands = statement(
             "select key, fingerprint, stream_id, version, event_count from {s}.commands where key = any(%b)"
@@ -300,6 +306,17 @@ class Recorder:
     def read_identities(self, identities: Sequence[UUID]) -> list[StoredEvent]:
         """The events that took these identities, in no order."""
         return _events(self._execute(self._by_identity, (list(identities),))) if identities else []
+
+    def begun_not_ended(self, begun: str, ended: str, limit: int) -> list[UUID]:
+        """Streams with an event of the one name and none of the other. The schema has an index for both names."""
+        # With the names in the statement, which the partial indexes need.
+        composed = sql.SQL(self._begun).format(  # type: ignore[arg-type, unused-ignore]
+            s=sql.Identifier(self._schema),
+            begun=sql.Literal(begun),
+            ended=sql.Literal(ended),
+            limit=sql.Literal(limit),
+        )
+        return [row[0] for row in self._execute(composed.as_bytes(None), ())]
 
     def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:
         """Returns the outcomes that are remembered under these command keys."""

@@ -219,6 +219,12 @@ end
 $body$;
 """
 
+_RUNS: Final = """
+create index if not exists events_bulk_started on {schema}.events (stream_id) where name = 'bulk-started';
+create index if not exists events_bulk_finished on {schema}.events (stream_id) where name = 'bulk-finished';
+"""
+"""For `begun_not_ended`: the runs that a process has to go on with. They index no other event."""
+
 _PRIVILEGES: Final = """
 revoke all on schema {schema} from public;
 revoke all on all tables in schema {schema} from public, {role};
@@ -276,6 +282,7 @@ def tables(schema: str) -> Tables:
                 for table, refuse in (("events", "refuse_change"), ("commands", "refuse_change_of_command"))
             )
             + _FUNCTIONS,
+            _RUNS,
         ),
         grants=_PRIVILEGES,
         read_grants=_READING,

@@ -1,0 +1,166 @@
+"""The routes of a context's bulk runs: shown, previewed, started, paused, undone, with a result for each item."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Response
+from pydantic import BaseModel, Field
+
+from chassis.bulk.deciding import BulkNotFinished, BulkNotReady, BulkUnknown
+from chassis.bulk.running import Bulk, BulkShown
+from chassis.web import (
+    Dependencies,
+    ExplainedBody,
+    Page,
+    Paging,
+    consistency_token,
+    cursor,
+    cursor_values,
+    paging,
+    refusals,
+)
+from chassis.write.deciding import CommandContext, TooManyConflicts
+
+EXAMPLES: Final[Mapping[str, Any]] = {
+    "gives": "assign-branch",
+    "result": "done",
+    "code": "customer-not-registered",
+}
+"""Examples of the names of fields here, for the `EXAMPLES` of a service."""
+
+RunPath = Annotated[UUID, Path(description="the bulk run")]
+Paged = Annotated[Paging, Depends(paging)]
+Status = Literal["listing", "ready", "running", "paused", "finished"]
+_KNOWN: Final = refusals(BulkUnknown)
+_STEP: Final = {**_KNOWN, **refusals(BulkNotReady, BulkNotFinished, TooManyConflicts)}
+
+
+class BulkAnswer(BaseModel):
+    """A bulk run: what it gives to how many items, and how many of them have which result so far."""
+
+    run_id: UUID
+    gives: str
+    status: Status
+    items: int
+    settled: int = Field(description="items with a result")
+    done: int
+    unchanged: int
+    refused: int
+    undoes_id: UUID | None = Field(description="the run that this one takes back")
+    command: dict[str, Any]
+
+
+class RefusedCount(BaseModel):
+    """How many of the tried items are refused for one reason."""
+
+    code: str
+    items: int
+
+
+class BulkPreview(BaseModel):
+    """What the first items would come to now. Nothing was stored."""
+
+    items: int
+    tried: int
+    changed: int
+    unchanged: int
+    refused: list[RefusedCount]
+
+
+class ItemResultShown(BaseModel):
+    """What became of an item: `done` with its version, `unchanged`, or the code of the refusal."""
+
+    number: int
+    subject_id: UUID
+    result: str
+    version: int | None
+
+
+class ItemResultPage(Page[ItemResultShown]):
+    """A page of results in the order of the list."""
+
+
+def add_bulk(router: APIRouter, bulk: Callable[[], Bulk], dependencies: Dependencies, context: str) -> None:
+    """Adds the routes of the bulk runs of `context`; `permissions.py` names them.
+
+    They are `get_<context>_bulk`, `preview_`, `start_`, `pause_` and `undo_<context>_bulk`, and
+    `list_<context>_bulk_results`.
+    """
+    Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
+    place = f"/bulk/{context}/{{run_id}}"
+
+    @router.get(place, name=f"get_{context}_bulk", responses=_KNOWN)
+    async def get_bulk(run_id: RunPath) -> BulkAnswer:
+        """A bulk run and its progress."""
+        return answered(await bulk().shown(run_id))
+
+    @router.get(f"{place}/preview", name=f"preview_{context}_bulk", responses=_KNOWN)
+    async def preview_bulk(run_id: RunPath) -> BulkPreview:
+        """What the first items of a run would come to now."""
+        found, shown = await bulk().preview(run_id), await bulk().shown(run_id)
+        refused = [RefusedCount(code=code, items=count) for code, count in sorted(found.refused.items())]
+        return BulkPreview(
+            items=shown.items,
+            tried=found.tried,
+            changed=found.changed,
+            unchanged=found.unchanged,
+            refused=refused,
+        )
+
+    @router.get(f"{place}/results", name=f"list_{context}_bulk_results", responses=_KNOWN)
+    async def list_bulk_results(run_id: RunPath, page: Paged) -> ItemResultPage:
+        """The result of each item that has one."""
+        after = -1 if page.after is None else cursor_values(page.after, int)[0]
+        found = await bulk().results(run_id, after, page.limit)
+        items = [
+            ItemResultShown(number=one.number, subject_id=one.subject, result=one.result, version=one.version)
+            for one in found
+        ]
+        return ItemResultPage(
+            items=items, next=cursor(found[-1].number) if len(found) == page.limit else None
+        )
+
+    @router.post(f"{place}/start", name=f"start_{context}_bulk", responses=_STEP)
+    async def start_bulk(
+        response: Response, given: Commanding, run_id: RunPath, body: ExplainedBody
+    ) -> BulkAnswer:
+        """Starts a run, or resumes it after a pause. It goes on by itself, also after a crash."""
+        return prepared(response, context, await bulk().start(run_id, given))
+
+    @router.post(f"{place}/pause", name=f"pause_{context}_bulk", responses=_STEP)
+    async def pause_bulk(
+        response: Response, given: Commanding, run_id: RunPath, body: ExplainedBody
+    ) -> BulkAnswer:
+        """Lets the items under way end, and begins no others."""
+        return prepared(response, context, await bulk().pause(run_id, given))
+
+    @router.post(f"{place}/undo", name=f"undo_{context}_bulk", status_code=201, responses=_STEP)
+    async def undo_bulk(
+        response: Response, given: Commanding, run_id: RunPath, body: ExplainedBody
+    ) -> BulkAnswer:
+        """Prepares a run that takes back what this one changed and nobody has changed since; it is started as any."""
+        return prepared(response, context, await bulk().prepare_undo(run_id, given))
+
+
+def prepared(response: Response, context: str, shown: BulkShown) -> BulkAnswer:
+    """The answer of a route that prepares a run, with its headers."""
+    response.headers["Location"] = f"/bulk/{context}/{shown.run_id}"
+    response.headers["Consistency-Token"] = consistency_token(context, shown.position)
+    return answered(shown)
+
+
+def answered(shown: BulkShown) -> BulkAnswer:
+    """A bulk run over HTTP."""
+    return BulkAnswer(
+        run_id=shown.run_id,
+        gives=shown.kind,
+        status=shown.status,  # type: ignore[arg-type]
+        items=shown.items,
+        settled=shown.settled,
+        done=shown.done,
+        unchanged=shown.unchanged,
+        refused=shown.refused,
+        undoes_id=shown.undoes,
+        command=shown.command,
+    )

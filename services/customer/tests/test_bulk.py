@@ -1,0 +1,101 @@
+"""Many customers are assigned to a branch at once: listed, started, with a result for each, and taken back."""
+
+from uuid import UUID, uuid5
+
+import pytest
+from chassis.bulk import following
+
+from .test_api import CLOCK, WANG, api, key
+from .test_queries import bank, queries
+
+__all__ = ["api", "bank", "queries"]
+
+WHY = {"reason": "the branch moved"}
+
+
+@pytest.fixture
+async def customers(api):
+    """Two customers of a branch, and one of none."""
+    made = []
+    for number, branch in enumerate(["B1", "B2", None]):
+        body = WANG | {"references": [], "branch": branch}
+        made.append(
+            (await api.post("/customers", json=body, headers=key(f"c{number}"))).json()["customer_id"]
+        )
+    return made
+
+
+async def finished(api, where):
+    """The run, once it is finished."""
+    async with following(api.service.bulk, CLOCK, look_seconds=0.01):
+        for _ in range(1_000):
+            run = (await api.get(where)).json()
+            if run["status"] == "finished":
+                return run
+            await CLOCK.sleep(0.01)
+    raise AssertionError(run)
+
+
+async def results(api, where):
+    return [one["result"] for one in (await api.get(f"{where}/results")).json()["items"]]
+
+
+@pytest.mark.requirement("M33", "R091")
+async def test_many_customers_are_assigned_to_a_branch_and_back(api, customers, store):
+    nobody = str(uuid5(UUID(int=1), "nobody"))
+    body = WHY | {"branch": "B2", "customers": [*customers, nobody]}
+    made = await api.post("/customers/branch-assignments", json=body, headers=key("run"))
+    assert (made.status_code, made.json()["items"], made.json()["status"]) == (201, 4, "ready"), made.text
+    where = made.headers["Location"]
+    preview = (await api.get(f"{where}/preview")).json()
+    assert preview == {
+        "items": 4,
+        "tried": 4,
+        "changed": 2,
+        "unchanged": 1,
+        "refused": [{"code": "customer-not-registered", "items": 1}],
+    }
+    assert (await api.post(f"{where}/undo", json=WHY, headers=key("u"))).json()["code"] == "bulk-not-finished"
+    for _ in range(2):
+        assert (await api.post(f"{where}/start", json=WHY, headers=key("s"))).json()["status"] == "running"
+    run = await finished(api, where)
+    assert (run["settled"], run["done"], run["unchanged"], run["refused"]) == (4, 2, 1, 1)
+    assert await results(api, where) == ["done", "unchanged", "done", "customer-not-registered"]
+    page = (await api.get(f"{where}/results", params={"limit": 3})).json()
+    rest = (await api.get(f"{where}/results", params={"limit": 3, "after": page["next"]})).json()
+    assert ([one["number"] for one in rest["items"]], rest["next"]) == ([3], None)
+    *_, last = await store.read_stream(UUID(customers[0]))
+    meta = api.service.catalogue.metadata_of(last)
+    assert (last.name, meta.actor, meta.reason, meta.privilege) == (
+        "branch-assigned",
+        "lin",
+        WHY["reason"],
+        "high",
+    )
+
+    undo = await api.post(f"{where}/undo", json=WHY, headers=key("undo"))
+    assert (undo.status_code, undo.json()["items"], undo.json()["undoes_id"]) == (201, 2, run["run_id"])
+    back = undo.headers["Location"]
+    await api.post(f"{back}/start", json=WHY, headers=key("s2"))
+    await finished(api, back)
+    assert await results(api, back) == ["done", "branch-unknown-before"]
+    state = (await api.service.handler.load(UUID(customers[0]))).state
+    assert state.values["branch"] == "B1"
+
+
+async def test_a_paused_run_waits_and_unknown_runs_are_404(api, customers):
+    body = WHY | {"branch": "B9", "customers": customers}
+    where = (await api.post("/customers/branch-assignments", json=body, headers=key("run"))).headers[
+        "Location"
+    ]
+    await api.post(f"{where}/start", json=WHY, headers=key("s"))
+    assert (await api.post(f"{where}/pause", json=WHY, headers=key("p"))).json()["status"] == "paused"
+    assert await api.service.bulk.run(UUID((await api.get(where)).json()["run_id"])) == "paused"
+    assert await results(api, where) == []
+    await api.post(f"{where}/start", json=WHY, headers=key("s2"))
+    assert (await finished(api, where))["done"] == 3
+    nowhere = f"/bulk/customer/{uuid5(UUID(int=1), 'x')}"
+    assert (await api.get(nowhere)).status_code == 404
+    assert (await api.post(f"{nowhere}/start", json=WHY, headers=key("n"))).status_code == 404
+    other = await api.post("/customers/branch-assignments", json=body | {"branch": "B8"}, headers=key("run"))
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
