@@ -3,10 +3,12 @@
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from io import BytesIO
 
 import psycopg
 import pytest
+from chassis.clock import SystemClock
 from chassis.messaging.transport import KafkaPublisher, Record, end_offsets, ensure_topics
 from chassis.process.roles import Role
 from chassis.read.mongo import Mongo
@@ -43,6 +45,9 @@ async def running(condition: Callable[[], object], *roles: Role) -> None:
         await asyncio.gather(*tasks)
 
 
+AN_HOUR_AGO = SystemClock().now() - timedelta(hours=1)
+
+
 async def test_waiting_events_are_counted_in_each_place(bank):
     settings = bank.settings()
     before = await end_offsets(bank.kafka_url, ["crm.ingest.events"])
@@ -74,7 +79,15 @@ async def test_waiting_events_are_counted_in_each_place(bank):
         return all(each.get("generation") and each["lag"] == 0 for each in group.values() if "view" in each)
 
     await running(caught_up, *(make() for make in roles_of_all(settings, {"views", "derived"}).values()))
+    late = "insert into store_customer.timers values (gen_random_uuid(), 'review', '', gen_random_uuid(), 1, %s, %s, '{}', 0, %s, null, 'g')"
+    with psycopg.connect(bank.postgres_url) as connection:
+        connection.execute(late, (AN_HOUR_AGO, AN_HOUR_AGO, None))
+        connection.execute(late, (AN_HOUR_AGO, None, "failed: ValueError"))
     shown = await read_status(settings)
+    timers = shown["contexts"]["customer"]["timers"]
+    assert (timers["due"], timers["late_seconds"] >= 3_600, timers["failed"]) == (1, True, 1)
+    assert "1 timers are due, for up to 3" in readable(shown)
+    assert "1 timers failed" in readable(shown)
     view = next(group for group in shown["groups"].values() if group.get("view") == "asset_panorama")
     assert view["positions"]["ingest"] == ingest["head"]
     assert view["as_of"] is not None
