@@ -12,12 +12,27 @@ from tests.hostile.ledger import AMOUNT_MAX, Covers, Money, Row
 ACCOUNTS: Final = ("6222021234560001", "6222021234560002", 'O\'Hara "7"')
 DAYS: Final = ("2026-03-02", "2026-03-03", "2026-03-04")
 AMOUNTS: Final = (1, -1, 5_00, -5_00, 5_00, 2**31 - 1, 2**31, -(2**31), AMOUNT_MAX)
+KINDS: Final = ("card", "transfer", "fee")
+SOURCES: Final = ("core", "card")
+HEADERS: Final = ((), (b"core",), (b"card",), (b"core", b"core"), (b"\xff",), (b"a\x07b",), (b"",))
+NAMED: Final = (None, "core", "card", "a\x07b", 7)
 TEXTS: Final = ("", "工资", 'say "hi"', "it's", "a,b;c")
 CRASH_POINTS: Final = ("after-intake", "mid-batch", "after-append", "before-progress", "before-certificate")
+CURRENCIES_WRONG: Final = ("CNX", "CNY\n")
+GARBLED: Final = ("12..34", *CURRENCIES_WRONG)
+"""What stands in place of an amount or currency: no number, a code that ISO 4217 has not, one with a line end."""
 HEADER: Final = ("account", "id", "day", "amount", "balance", "text")
 
 Hand = Literal["one", "two", "crashing", "dying"]
 """One process, two at once, one that dies and is started again, one that dies and whose rest another one finishes."""
+Print = Literal["plain", "groups", "decimal comma", "parentheses", "minus behind"]
+"""How a csv style prints amounts."""
+GARBLED_IN_PRINT: Final[dict[Print, str]] = {"groups": "12,50", "decimal comma": "12.50"}
+"""Amounts whose mark stands where no group of three begins."""
+MARKS: Final[dict[Print, tuple[str, ...]]] = {
+    "groups": ('group_mark = ","',),
+    "decimal comma": ('decimal_mark = ","', 'group_mark = "."'),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class Style:
     covers: Covers
     beside: bool = False
     numbers: bool = False
+    print: Print = "plain"
 
     def mapping(self, columns: int) -> str | None:
         """The mapping of a csv style; the more `columns`, the more is read of each row."""
@@ -48,7 +64,7 @@ class Style:
             wanted["text"] = "text"
         covers = [] if self.covers is None else [f'covers = "{self.covers}"']
         named = [f'{field} = "{column}"' for field, column in wanted.items()]
-        return "\n".join(['currency = "CNY"', *covers, "[columns]", *named])
+        return "\n".join(['currency = "CNY"', *MARKS.get(self.print, ()), *covers, "[columns]", *named])
 
 
 @dataclass(frozen=True)
@@ -60,17 +76,23 @@ class File:
     columns: int = 1
     beside: tuple[int, int, int] | None = None
     """Records, credits and debits that are stated beside it."""
+    before: bytes | None = None
+    """What its bytes were at the first reading, where they change while it is read."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Files that come together, and by what hands. `contradicts`: a control total says that something is missing."""
+    """Files that come together, and by what hands. `contradicts`: a control total says that something is missing.
+
+    `missing` is the row that is missing then.
+    """
 
     what: str
     files: tuple[File, ...]
     hand: Hand = "one"
     crash_at: str = ""
     contradicts: bool = False
+    missing: Row | None = None
 
     @property
     def beside(self) -> tuple[int, ...] | None:
@@ -113,6 +135,7 @@ def truth(random: Random, style: Style) -> list[Row]:
                     balances[account] if style.balances else None,
                     undone.transaction if undone else None,
                     number=numbers[account] if style.numbers else None,
+                    kind=KINDS[len(rows) % len(KINDS)] if style.format == "canonical" else None,
                 )
             )
     return rows
@@ -128,7 +151,11 @@ def _undone(random: Random, style: Style, rows: Sequence[Row]) -> Row | None:
 def written(rows: Sequence[Row], style: Style, *, columns: int = 1, controls: bool = True) -> File:
     """A file of these rows."""
     if style.format == "csv":
-        return File(tuple(rows), b"\n".join([",".join(HEADER).encode(), *map(_csv, rows)]) + b"\n", columns)
+        return File(
+            tuple(rows),
+            b"\n".join([",".join(HEADER).encode(), *(_csv(row, style.print) for row in rows)]) + b"\n",
+            columns,
+        )
     lines, stated = [_canonical(row) for row in rows], None
     if style.controls and controls:
         amounts = [row.money.amount_minor for row in rows]
@@ -208,7 +235,7 @@ def with_other_money(random: Random, style: Style, rows: list[Row]) -> Iterator[
 def unreadable_row(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
     """A row that nobody can read."""
     at = random.randrange(len(rows))
-    rows[at] = rows[at].again(garbled=True)
+    rows[at] = rows[at].again(garbled=_garbled(style, at))
     yield Delivery("with a row that cannot be read", (written(rows, style),))
 
 
@@ -237,20 +264,22 @@ def cut_off(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]
     before, at = len(lines) - len(rows), random.randrange(len(rows))
     row = lines[before + at]
     content = b"".join(lines[: before + at]) + row[: random.randint(1, len(row) // 2)]
-    yield Delivery("cut off", (File((*rows[:at], rows[at].again(garbled=True, cut=True)), content),))
+    yield Delivery("cut off", (File((*rows[:at], rows[at].again(garbled="cut", cut=True)), content),))
 
 
 def without_a_row(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
     """A row is missing, and the control totals are those of the whole."""
     at = random.randrange(len(rows))
+    missing = rows[at] if style.controls else None
     file, complete = written(rows[:at] + rows[at + 1 :], style, controls=False), written(rows, style)
     control = complete.content[len(written(rows, style, controls=False).content) :]
     less = File(file.rows, file.content + control, beside=complete.beside)
     if random.random() < 0.5:
-        yield Delivery("without a row", (less,), contradicts=style.controls)
+        yield Delivery("without a row", (less,), contradicts=style.controls, missing=missing)
         return
     at_point = random.choice(CRASH_POINTS)
-    yield Delivery("without a row, and dying", (less,), "dying", at_point, contradicts=style.controls)
+    how = "without a row, and dying"
+    yield Delivery(how, (less,), "dying", at_point, contradicts=style.controls, missing=missing)
 
 
 def nothing(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
@@ -278,18 +307,75 @@ WAYS: Final = (
 )
 
 
+def changing(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """Somebody takes rows out of the file while it is read; later it comes as it was."""
+    if len(rows) > 1:
+        before, file = written(rows, style), written(rows[: random.randrange(1, len(rows))], style)
+        yield Delivery("changing while it is read", (replace(file, before=before.content),))
+        yield Delivery("as it was before", (before,))
+
+
+def summed_after_a_loss(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """A row is missing, and the control totals are those of the rest: a running number tells it."""
+    accounts = [row.money.account for row in rows]
+    between = [
+        at
+        for at, account in enumerate(accounts)
+        if account in accounts[:at] and account in accounts[at + 1 :]
+    ]
+    if between:
+        at = random.choice(between)
+        yield Delivery("summed after a loss", (written(rows[:at] + rows[at + 1 :], style),))
+
+
+def without_a_row_and_more(random: Random, style: Style, rows: list[Row]) -> Iterator[Delivery]:
+    """A contradiction, and files after it that agree with themselves."""
+    if len(rows) > 1:
+        at = random.randrange(1, len(rows))
+        complete, rest = written(rows, style), rows[:at] + rows[at + 1 :]
+        control = complete.content[len(written(rows, style, controls=False).content) :]
+        less = written(rest, style, controls=False)
+        file = File(less.rows, less.content + control, beside=complete.beside)
+        yield Delivery("without a row", (file,), contradicts=True, missing=rows[at])
+        yield Delivery("the rows before it", (written(rows[:at], style),))
+        if random.random() < 0.5:
+            yield Delivery("nothing that can be read", (File((), b""),))
+
+
+RARE: Final = 0.1
+RARE_OF_NUMBERS: Final = 0.5
+
+
+def rare(random: Random, style: Style, rows: Sequence[Row]) -> Iterator[Delivery]:
+    """Deliveries that are longer than others, before the rest of the day; not in every seed."""
+    if style.numbers and not style.balances:
+        if random.random() < RARE_OF_NUMBERS:
+            yield from summed_after_a_loss(random, style, list(rows))
+    elif random.random() < RARE:
+        way = without_a_row_and_more if style.controls else changing
+        yield from way(random, style, list(rows))
+
+
+def _garbled(style: Style, at: int) -> str:
+    if style.format == "csv":
+        return GARBLED_IN_PRINT.get(style.print, GARBLED[0])
+    return GARBLED[at % len(GARBLED)]
+
+
 def repaired(row: Row) -> bytes:
     """A row as somebody writes it anew, in the canonical format."""
-    return json.dumps(_canonical(row.again(garbled=False, cut=False))).encode() + b"\n"
+    return json.dumps(_canonical(row.again(garbled="", cut=False))).encode() + b"\n"
 
 
 def _canonical(row: Row) -> dict[str, object]:
+    currency = row.garbled if row.garbled in CURRENCIES_WRONG else row.money.currency
+    unread = row.garbled if currency == row.money.currency else ""
     line: dict[str, object] = {
         "record": "posting",
         "account": row.money.account,
         "core_transaction_id": row.transaction,
-        "amount_minor": "12..34" if row.garbled else row.money.amount_minor,
-        "currency": row.money.currency,
+        "amount_minor": unread or row.money.amount_minor,
+        "currency": currency,
         "booked_on": row.money.day,
     }
     if row.text:
@@ -298,17 +384,25 @@ def _canonical(row: Row) -> dict[str, object]:
         line["balance_after_minor"] = row.balance_minor
     if row.reverses is not None:
         line["reverses"] = row.reverses
+    if row.kind is not None:
+        line["kind"] = row.kind
     if row.number is not None:
         line["sequence_number"] = row.number
     return line
 
 
-def _csv(row: Row) -> bytes:
-    amount = "12..34" if row.garbled else _decimal(row.money.amount_minor)
-    balance = "" if row.balance_minor is None else _decimal(row.balance_minor)
+def _csv(row: Row, print: Print) -> bytes:
+    amount = row.garbled or _printed(row.money.amount_minor, print)
+    balance = "" if row.balance_minor is None else _printed(row.balance_minor, print)
     values = (row.money.account, row.transaction or "", row.money.day, amount, balance, row.text)
     return ",".join('"{}"'.format(value.replace('"', '""')) for value in values).encode()
 
 
-def _decimal(minor: int) -> str:
-    return f"{'-' if minor < 0 else ''}{abs(minor) // 100}.{abs(minor) % 100:02d}"
+def _printed(minor: int, print: Print) -> str:
+    whole, rest = divmod(abs(minor), 100)
+    number = f"{whole:,}.{rest:02d}" if print in MARKS else f"{whole}.{rest:02d}"
+    if print == "decimal comma":
+        number = number.translate(str.maketrans(",.", ".,"))
+    if minor >= 0:
+        return number
+    return {"parentheses": f"({number})", "minus behind": f"{number}-"}.get(print, f"-{number}")

@@ -10,21 +10,27 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 SOURCES: Final = ROOT / "services" / "sync-ingest" / "src" / "sync_ingest"
+CHASSIS: Final = ROOT / "libs" / "chassis" / "src" / "chassis"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """In `file` of the package `old` stands exactly once; `new` in its place is the fault."""
+    """In `file` of the package `old` stands exactly once; `new` in its place is the fault.
+
+    `seed`: where playing begins. What finds it is drawn by few seeds, and soon by one after this.
+    """
 
     name: str
     file: str
     old: str
     new: str
+    sources: Path = SOURCES
+    seed: int = 0
 
     def plant(self, folder: Path) -> None:
         """Copies the package below `folder` with the fault in it."""
-        package = folder / SOURCES.name
-        shutil.copytree(SOURCES, package, ignore=shutil.ignore_patterns("__pycache__"))
+        package = folder / self.sources.name
+        shutil.copytree(self.sources, package, ignore=shutil.ignore_patterns("__pycache__"))
         path = package / self.file
         text = path.read_text(encoding="utf-8")
         assert text.count(self.old) == 1, f"{self.file} holds {text.count(self.old)} times: {self.old}"
@@ -121,5 +127,83 @@ FAULTS: Final = (
         "pipeline/planning.py",
         "elif original in plan.undone or undone_id(original) in undone_before:",
         "elif False:",
+    ),
+    Fault(
+        "an entry of quarantine is released as often as somebody asks",
+        "runs/repairing.py",
+        'if entry.status == "released":',
+        "if False:",
+        seed=32,
+    ),
+    Fault(
+        "a contradiction is forgotten by the next feed",
+        "archive/contradictions.py",
+        "select code, count(*) from {s}.contradictions where source = %s and status = 'open'",
+        "select code, count(*) from {s}.contradictions where source = %s and status = 'open' and certificate is null",
+        seed=100,
+    ),
+    Fault(
+        "a gap in running numbers is not seen",
+        "domain/controls/running_numbers.py",
+        "return [(before[1] + 1, after[0] - 1) for before, after in pairwise(held)]",
+        "return []",
+        seed=143,
+    ),
+    Fault(
+        "running balances are compared in the order in which they come",
+        "domain/balances.py",
+        "self.steps.insert(at, step)",
+        "self.tangled |= bool(self.steps) and self.steps[-1][1] != before_minor; self.steps.append(step)",
+        seed=59,
+    ),
+    Fault(
+        "a mark between groups may stand anywhere",
+        "money.py",
+        'group = f"{escaped}[0-9]{{{size}}}"',
+        'group = f"{escaped}[0-9]+"',
+        CHASSIS,
+    ),
+    Fault(
+        "a currency is anything that looks like a code",
+        "money.py",
+        "CurrencyCode = Literal[tuple(sorted(EXPONENTS))]",
+        "CurrencyCode = __import__('typing').Annotated[str, __import__('msgspec').Meta(pattern='^[A-Z]{3}$')]",
+        CHASSIS,
+    ),
+    Fault(
+        "parentheses around an amount say nothing",
+        "adapters/amounts.py",
+        "negative = enclosed or sign in self._minus",
+        "negative = sign in self._minus",
+    ),
+    Fault(
+        "a minus behind an amount says nothing",
+        "adapters/amounts.py",
+        "sign, rest = last, rest[:-1].strip()",
+        'sign, rest = "+", rest[:-1].strip()',
+    ),
+    Fault(
+        "a file that changes while it is read is kept under the hash of what it was",
+        "archive/intakes.py",
+        "if found != (digest, size):",
+        "if False:",
+    ),
+    Fault(
+        "an invalid source header is replaced by the default",
+        "listening.py",
+        'return Attributed(UNATTRIBUTED, "source-invalid")',
+        "of_header = of_record = None",
+    ),
+    Fault(
+        "a reversal counts in its own month",
+        "domain/booking.py",
+        "reverses.kind, reverses.booked_on,",
+        "reverses.kind, p.booked_on,",
+    ),
+    Fault(
+        "a reversal counts under its own type",
+        "domain/booking.py",
+        "reverses.kind, reverses.booked_on,",
+        "p.kind, reverses.booked_on,",
     ),
 )

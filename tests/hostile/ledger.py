@@ -6,6 +6,7 @@ described differently is the same posting; the same id with other money is a con
 """
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -28,7 +29,8 @@ class Money(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A posting as a feed says it. `transaction` None: the feed gives no ids. `garbled`: it cannot be read.
+    """A posting as a feed says it. `transaction` None: the feed gives no ids. `garbled`: what stands in place
+    of its amount or currency, so that it cannot be read.
 
     `outside`: its day is too far from the bank's. `cut`: the file ends inside of it.
     """
@@ -38,15 +40,16 @@ class Row:
     text: str = ""
     balance_minor: int | None = None
     reverses: str | None = None
-    garbled: bool = False
+    garbled: str = ""
     outside: bool = False
     cut: bool = False
     number: int | None = None
+    kind: str | None = None
 
     @property
     def whole(self) -> bool:
         """Whether all of a row that cannot be read is there, so that it is recognised in another file."""
-        return self.garbled and not self.cut
+        return bool(self.garbled) and not self.cut
 
     def again(self, **changes: object) -> "Row":
         """The row with something else said."""
@@ -122,7 +125,7 @@ class Ledger:
         if row.garbled and row in self.resolved:
             came.duplicates += 1
             return
-        refused = row.garbled or row.outside or abs(row.money.amount_minor) > AMOUNT_MAX
+        refused = bool(row.garbled) or row.outside or abs(row.money.amount_minor) > AMOUNT_MAX
         refused |= abs(row.balance_minor or 0) > BALANCE_MAX
         if refused or self._conflicts(row, before) or (before is None and not self._fits(row)):
             self.waits[where] = row
@@ -156,6 +159,11 @@ class Ledger:
             return row.money.account, row.transaction
         return (*row.money, ordinal, file if self.covers == "parts" else None)
 
+    def taken_back(self) -> dict[Row, Row]:
+        """Each reversal that is booked, with what it reverses: it counts under type and month of that one."""
+        reversals = [row for row in self.booked.values() if row.reverses is not None]
+        return {row: self.booked[row.money.account, row.reverses] for row in reversals}
+
     def balance(self, account: str) -> int:
         """The sum of an account."""
         return sum(row.money.amount_minor for row in self.booked.values() if row.money.account == account)
@@ -170,3 +178,17 @@ class Ledger:
     @staticmethod
     def _conflicts(row: Row, before: Row | None) -> bool:
         return before is not None and before.money != row.money
+
+
+def sender(
+    headers: Sequence[bytes], named: object, default: str | None, names: Collection[str]
+) -> str | None:
+    """The source of a message: what its only header and its record name, else the default. None: nobody's.
+
+    A name that cannot be used is never replaced by another one.
+    """
+    said = {header.decode("latin-1") for header in headers} | ({named} if named is not None else set())
+    if not said:
+        return default
+    [one, *others] = said
+    return str(one) if one in names and not others and len(headers) < 2 else None

@@ -1,12 +1,15 @@
 """Plays a seed's deliveries against a real ingest and asks after each whether the ledger is what the model says."""
 
 import io
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
+from itertools import chain
 from random import Random
+from typing import Final, get_args
 from uuid import UUID
 
 from chassis.write.deciding import Refusal
@@ -15,14 +18,35 @@ from sync_ingest.archive.quarantine import QuarantineEntry
 from sync_ingest.domain.identities import QuarantineId
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import ControlRecord
+from sync_ingest.domain.sources import UNATTRIBUTED
+from sync_ingest.listening import SOURCE_HEADER, source_of
 from sync_ingest.opening import opened
 from sync_ingest.runs.ingest import Ingest
 from sync_ingest.runs.ports import ITSELF, Acting
 from sync_ingest.runs.results import FeedContent, RunResult
 from sync_ingest.settings import SyncIngestSettings
+from typing_extensions import override
 
-from tests.hostile.deliveries import Delivery, File, deliveries, repaired, style, truth, written
-from tests.hostile.ledger import Ledger, Money, Read, Row
+from tests.hostile.deliveries import (
+    GARBLED,
+    HEADERS,
+    NAMED,
+    SOURCES,
+    Delivery,
+    File,
+    Print,
+    deliveries,
+    rare,
+    repaired,
+    style,
+    truth,
+    written,
+)
+from tests.hostile.ledger import Ledger, Money, Read, Row, sender
+
+HANDS: Final = 2
+HANDS_OF_TEN: Final = 10
+BY_TEN: Final = 0.02
 
 
 class Crashed(BaseException):
@@ -38,6 +62,7 @@ class Player:
 
     def __init__(self, seed: int, settings: SyncIngestSettings, hands: list[Ingest]) -> None:
         self.random = Random(seed)
+        rare_random = Random(f"rare {seed}")
         self.source = f"hostile{seed}"
         self.hands = hands
         for hand in hands:
@@ -45,18 +70,30 @@ class Player:
             hand.settings = replace(hand.settings, accounts_kept_max=1 if seed % 2 else ACCOUNTS_KEPT_MAX)
         self._settings = settings
         self.style = style(self.random)
+        if self.style.format == "csv":
+            self.style = replace(self.style, print=rare_random.choice(get_args(Print)))
         self.rows = truth(self.random, self.style)
         self.ledger = Ledger(self.style.covers)
         self.told: list[str] = []
         self.contradicted = False
         self.dismissed = False
+        self.message = (
+            rare_random.choice(HEADERS),
+            rare_random.choice(NAMED),
+            rare_random.choice((None, "core")),
+        )
+        self.rare = rare(rare_random, self.style, self.rows)
+        self.by_ten = self.style.format == "canonical" and rare_random.random() < BY_TEN
+        self.missing: list[Row] = []
+        """Rows of which a control total said that they are missing."""
         self.rowless = False
         """A file stated totals and had no row that could be read: nothing but a person resolves that."""
         self.reasons: tuple[str, ...] = ()
 
     def play(self) -> None:
         """Everything that comes, and at the end the truth once more."""
-        for delivery in deliveries(self.random, self.style, self.rows):
+        self.check_sender(*self.message)
+        for delivery in chain(self.rare, deliveries(self.random, self.style, self.rows)):
             self.told.append(delivery.what)
             self.take(delivery)
             self.check()
@@ -73,6 +110,8 @@ class Player:
         checkable = self.style.format == "canonical" and (self.style.balances or self.style.controls)
         if checkable and not self.ledger.waits and status != "GREEN":
             raise Wrong(f"{status} though everything is there and agrees: {self.reasons}")
+        if self.by_ten:
+            self.released_by_ten()
 
     def take(self, delivery: Delivery) -> str | None:
         """Brings a delivery in and counts it in the model; the status of the source, where one hand brought it."""
@@ -141,6 +180,33 @@ class Player:
             if right.reverses is not None and done:
                 self.ledger.release(where, right)
 
+    def released_by_ten(self) -> None:
+        """Ten people write one row anew at once, each under another id: one of them books it."""
+        before = self.hands
+        self.told.append("released by ten at once")
+        account = self.rows[0].money.account
+        amount = -1 if self.ledger.balance(account) > 0 else 1
+        money = self.rows[0].money._replace(amount_minor=amount)
+        row = Row(money, "T-ten", garbled=GARBLED[0])
+        file = written([row], self.style, controls=False)
+        self._run(self.hands[0], Delivery("", (file,)))
+        self.ledger.read([row], sha256(file.content).hexdigest())
+        page = self.hands[0].archive.quarantine.page(self.source, "waiting", 0, 200)
+        [entry] = [one for _, one in page if self._where(one)[0] == sha256(file.content).hexdigest()]
+        repairs = [row.again(transaction=f"T-ten-{hand}", garbled="") for hand in range(HANDS_OF_TEN)]
+
+        def release(ingest: Ingest) -> object:
+            return ingest.release(entry.id, repaired(repairs[self.hands.index(ingest)]))
+
+        with hands(self._settings, HANDS_OF_TEN) as self.hands:
+            outcomes = self._at_once(HANDS_OF_TEN, release)
+        self.hands = before
+        done = [repair for repair, one in zip(repairs, outcomes, strict=True) if isinstance(one, RunResult)]
+        if len(done) != 1:
+            raise Wrong(f"{len(done)} releases of one entry were done: {outcomes}")
+        self.ledger.release(self._where(entry), done[0])
+        self.check()
+
     def _where(self, entry: QuarantineEntry) -> tuple[str, int]:
         intake = self.hands[0].archive.intakes.one(entry.intake)
         if intake is None:
@@ -190,8 +256,18 @@ class Player:
         if delivery.contradicts and status != "RED":
             raise Wrong(f"{status} while a control total says that something is missing")
         self.contradicted |= delivery.contradicts
-        if status == "RED" and not (self.contradicted or self.ledger.waits) and self._in_order():
+        self.missing += [delivery.missing] if delivery.missing else []
+        self.missing = [row for row in self.missing if not self._is_there(row)]
+        if self.missing and status != "RED":
+            raise Wrong(f"{status} while {len(self.missing)} rows are missing from files that state them")
+        complete = not self.style.numbers or self._numbered()
+        if status == "RED" and not (self.contradicted or self.ledger.waits) and self._in_order() and complete:
             raise Wrong("RED while every figure agrees")
+
+    def _is_there(self, row: Row) -> bool:
+        """Whether a row is booked, or waits."""
+        there = (*self.ledger.booked.values(), *self.ledger.waits.values())
+        return any(one is not None and one.transaction == row.transaction for one in there)
 
     def _in_order(self) -> bool:
         """Whether what is booked of each account is the beginning of what happened on it."""
@@ -224,8 +300,16 @@ class Player:
                 balances.remove(fitting[0])
         return True
 
+    def check_sender(self, headers: tuple[bytes, ...], named: object, default: str | None) -> None:
+        """A message of the branch topic is of the source that it names, or nobody's."""
+        value = json.dumps({"record": "posting", "source": named}).encode()
+        found = source_of([(SOURCE_HEADER, header) for header in headers], value, default).source
+        wanted = sender(headers, named, default, SOURCES) or UNATTRIBUTED
+        if found != wanted:
+            raise Wrong(f"a message with {headers} and {named!r} is of {found}, the model says {wanted}")
+
     def check(self) -> None:
-        """Balances and postings of every account, from the stored events."""
+        """Balances and postings of every account, and what reversals take back, from the stored events."""
         accounts = {row.money.account for row in self.ledger.booked.values()}
         ids = self._account_ids(sorted(accounts))
         sums: dict[UUID, list[int]] = {}
@@ -236,6 +320,20 @@ class Player:
             wanted = self.ledger.postings(account), self.ledger.balance(account)
             if (len(found), sum(found)) != wanted:
                 raise Wrong(f"{account}: {len(found)} postings, {sum(found)}; the model says {wanted}")
+
+        self._check_reversals()
+
+    def _check_reversals(self) -> None:
+        ids = self.hands[0].ids
+        taken_back = {
+            ids.posting(self.source, row.money.account, row.transaction or "", 1): original
+            for row, original in self.ledger.taken_back().items()
+        }
+        for identity, recorded in self.hands[0].ledger.stored_under(list(taken_back)).items():
+            original, event = taken_back[identity], recorded.event
+            found = event.reversed_kind, str(event.reversed_booked_on)  # type: ignore[union-attr]
+            if found != (original.kind, original.money.day):
+                raise Wrong(f"a reversal counts under {found}, not under those of what it reverses")
 
     def _account_ids(self, accounts: list[str]) -> dict[str, UUID]:
         ids = self.hands[0].ids
@@ -305,14 +403,31 @@ def _seen(row: Row) -> tuple[Money, int]:
 
 
 def _reader(file: File) -> Callable[[], io.BytesIO]:
-    return lambda: io.BytesIO(file.content)
+    return lambda: io.BytesIO(file.content) if file.before is None else _Changing(file.before, file.content)
+
+
+class _Changing(io.BytesIO):
+    """A file whose bytes are others from the second reading on."""
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        super().__init__(before)
+        self._after: bytes | None = after
+
+    @override
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        if self.tell() and self._after is not None:
+            after, self._after = self._after, None
+            super().seek(0)
+            self.truncate()
+            self.write(after)
+        return super().seek(offset, whence)
 
 
 @contextmanager
-def hands(settings: SyncIngestSettings) -> Iterator[list[Ingest]]:
-    """Two ingests, each with connections of its own."""
+def hands(settings: SyncIngestSettings, number: int = HANDS) -> Iterator[list[Ingest]]:
+    """Ingests, each with connections of its own."""
     with ExitStack() as stack:
-        yield [stack.enter_context(opened(settings)) for _ in range(2)]
+        yield [stack.enter_context(opened(settings)) for _ in range(number)]
 
 
 def play(seed: int, settings: SyncIngestSettings, ingests: list[Ingest]) -> str | None:

@@ -51,8 +51,9 @@ def test_whatever_comes_the_ledger_is_what_the_model_says(
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_found(postgres_url: str, tmp_path: Path, fault: Fault) -> None:
     fault.plant(tmp_path)
+    seeds = str(fault.seed), str(fault.seed + SEEDS_UNTIL_FOUND_MAX)
     played = subprocess.run(
-        [sys.executable, "-m", "tests.hostile.run", "0", str(SEEDS_UNTIL_FOUND_MAX), postgres_url, "1"],
+        [sys.executable, "-m", "tests.hostile.run", *seeds, postgres_url, "1"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,
