@@ -335,7 +335,8 @@ def without_a_row_and_more(random: Random, style: Style, rows: list[Row]) -> Ite
         complete, rest = written(rows, style), rows[:at] + rows[at + 1 :]
         control = complete.content[len(written(rows, style, controls=False).content) :]
         less = written(rest, style, controls=False)
-        file = File(less.rows, less.content + control, beside=complete.beside)
+        # With an empty line: the same file without it may come again, and die, and is then finished by nobody.
+        file = File(less.rows, less.content + control + b"\n", beside=complete.beside)
         yield Delivery("without a row", (file,), contradicts=True, missing=rows[at])
         yield Delivery("the rows before it", (written(rows[:at], style),))
         if random.random() < 0.5:
