@@ -182,16 +182,6 @@ def test_a_command_without_a_reason_is_not_served(settings, high, why):
         create_app("open", [router], settings)
 
 
-@pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&after=x&limit=1", "limit=1&lim%69t=2", "a&a"])
-async def test_a_name_that_stands_twice_in_a_query_is_refused(client, query):
-    is_problem(await client.get(f"/boxes?{query}"), 400, "request-malformed")
-
-
-@pytest.mark.parametrize("query", ["a=%ff&b=%fe", "%ff=1&b=2", "a=张&b=%E5%BC%A0"])
-async def test_a_query_that_is_no_ascii_text_is_no_fault_of_ours(client, query):
-    assert (await client.get(f"/boxes?{query}")).status_code < 500
-
-
 async def test_a_decisive_header_that_comes_twice_is_refused(client):
     for name in ("Authorization", "Idempotency-Key", "If-Match", "Content-Type"):
         headers = [(name, "Bearer x"), (name, "Bearer y")]

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from typing import Any, Final, NoReturn
-from urllib.parse import parse_qsl
 
 import structlog
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, Span, SpanKind
@@ -200,12 +199,6 @@ class Edge:
                 raise Unauthenticated(str(error)) from error
         if "\x00" in path or _NULL.search(scope["query_string"]):
             raise RequestMalformed("a null byte")
-        if b"&" in scope["query_string"]:
-            query = scope["query_string"].decode("latin-1")
-            names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
-            if len(names) != len(set(names)):
-                # No route reads a list from its query: of two values one would be taken silently.
-                raise RequestMalformed("a name stands twice in the query")
 
     def _hold(self, held: "_Held", size: int) -> None:
         """Counts a body as held until its request is answered; raises Overloaded where all bodies exceed the
