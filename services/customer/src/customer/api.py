@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
-from chassis.bulk.routes import BulkAnswer, add_bulk, prepared
+from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
 from chassis.bulk.running import listed
 from chassis.money import CurrencyCode
-from chassis.proposals.routes import ProposalAnswer, add_proposals, proposed
+from chassis.proposals.routes import PROPOSED, ProposalAnswer, add_proposals, proposed
 from chassis.web import (
     Asking,
     CommandBody,
@@ -184,6 +184,7 @@ _MOVED: Final[Answers] = {
     **refusals(ReferenceSettled, TooManyReferences, AlreadyRecorded, ClaimedTooOften, TooManyConflicts),
 }
 _ERASED: Final[Answers] = {
+    **PROPOSED,
     **refusals(CustomerNotRegistered, VersionMismatch),
     **refusals(RetentionHolds, TooManyAccounts, TooManyConflicts),
 }
@@ -357,7 +358,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     @router.post(
         "/customers/branch-assignments",
         status_code=201,
-        responses=refusals(CommandKeyReused, TooManyConflicts),
+        responses={**PREPARED, **refusals(CommandKeyReused, TooManyConflicts)},
     )
     async def prepare_branch_assignment(
         response: Response, context: Commanding, body: BranchAssignmentBody

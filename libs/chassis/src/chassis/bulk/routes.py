@@ -17,6 +17,7 @@ from chassis.web import (
     consistency_token,
     cursor,
     cursor_values,
+    located,
     paging,
     refusals,
 )
@@ -32,6 +33,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
 RunPath = Annotated[UUID, Path(description="the bulk run")]
 Paged = Annotated[Paging, Depends(paging)]
 Status = Literal["listing", "ready", "running", "paused", "finished"]
+PREPARED: Final = located(201, "where the bulk run is")
+"""Belongs to the `responses` of a route that prepares a run."""
 _KNOWN: Final = refusals(BulkUnknown)
 _STEP: Final = {**_KNOWN, **refusals(BulkNotReady, BulkNotFinished, TooManyConflicts)}
 
@@ -126,16 +129,18 @@ def add_bulk(router: APIRouter, bulk: Callable[[], Bulk], dependencies: Dependen
         response: Response, given: Commanding, run_id: RunPath, body: ExplainedBody
     ) -> BulkAnswer:
         """Starts a run, or resumes it after a pause. It goes on by itself, also after a crash."""
-        return prepared(response, context, await bulk().start(run_id, given))
+        return _stepped(response, context, await bulk().start(run_id, given))
 
     @router.post(f"{place}/pause", name=f"pause_{context}_bulk", responses=_STEP)
     async def pause_bulk(
         response: Response, given: Commanding, run_id: RunPath, body: ExplainedBody
     ) -> BulkAnswer:
         """Lets the items under way end, and begins no others."""
-        return prepared(response, context, await bulk().pause(run_id, given))
+        return _stepped(response, context, await bulk().pause(run_id, given))
 
-    @router.post(f"{place}/undo", name=f"undo_{context}_bulk", status_code=201, responses=_STEP)
+    @router.post(
+        f"{place}/undo", name=f"undo_{context}_bulk", status_code=201, responses={**PREPARED, **_STEP}
+    )
     async def undo_bulk(
         response: Response, given: Commanding, run_id: RunPath, body: ExplainedBody
     ) -> BulkAnswer:
@@ -146,6 +151,10 @@ def add_bulk(router: APIRouter, bulk: Callable[[], Bulk], dependencies: Dependen
 def prepared(response: Response, context: str, shown: BulkShown) -> BulkAnswer:
     """The answer of a route that prepares a run, with its headers."""
     response.headers["Location"] = f"/bulk/{context}/{shown.run_id}"
+    return _stepped(response, context, shown)
+
+
+def _stepped(response: Response, context: str, shown: BulkShown) -> BulkAnswer:
     response.headers["Consistency-Token"] = consistency_token(context, shown.position)
     return answered(shown)
 

@@ -20,7 +20,7 @@ from chassis.proposals.deciding import (
     SecondPersonNeeded,
     Status,
 )
-from chassis.web import Dependencies, ExplainedBody, consistency_token, refusals
+from chassis.web import Dependencies, ExplainedBody, consistency_token, located, refusals
 from chassis.write.deciding import CommandContext, TooManyConflicts
 
 EXAMPLES: Final[Mapping[str, Any]] = {
@@ -33,6 +33,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
 }
 """Examples of the names of fields here, for the `EXAMPLES` of a service."""
 
+PROPOSED: Final = located(202, "where the proposal is")
+"""Belongs to the `responses` of a route that proposes."""
 ProposalPath = Annotated[UUID, Path(description="the proposal")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _PLAIN: Final = refusals(ProposalUnknown)
@@ -109,14 +111,14 @@ def add_proposals(
         response: Response, asking: Asking, given: Commanding, proposal_id: ProposalPath, body: ExplainedBody
     ) -> ProposalAnswer:
         """Refuses what another person proposed."""
-        return proposed(response, context, await eyes().reject(proposal_id, given, asking.roles))
+        return _decided(response, context, await eyes().reject(proposal_id, given, asking.roles))
 
     @router.post(f"{place}/withdraw", name=f"withdraw_{context}_proposal", responses=_WITHDRAWN)
     async def withdraw_proposal(
         response: Response, given: Commanding, proposal_id: ProposalPath, body: ExplainedBody
     ) -> ProposalAnswer:
         """Takes the own proposal back."""
-        return proposed(response, context, await eyes().withdraw(proposal_id, given))
+        return _decided(response, context, await eyes().withdraw(proposal_id, given))
 
     def _carried(response: Response, carried: Carried) -> CarriedOut:
         response.headers["Consistency-Token"] = consistency_token(context, carried.position)
@@ -131,6 +133,10 @@ def add_proposals(
 def proposed(response: Response, context: str, shown: ProposalShown) -> ProposalAnswer:
     """The answer of a route that proposes, with its headers."""
     response.headers["Location"] = f"/proposals/{context}/{shown.proposal_id}"
+    return _decided(response, context, shown)
+
+
+def _decided(response: Response, context: str, shown: ProposalShown) -> ProposalAnswer:
     response.headers["Consistency-Token"] = consistency_token(context, shown.position)
     return answered(shown)
 

@@ -168,7 +168,7 @@ async def rebuild(
             raise Incomplete(short)
 
     try:
-        while (await report("catching up")).left > caught_up_records_max:
+        while (await report("catching up")).left > caught_up_records_max or not feed.complete:
             await look_again(consuming, stopping)
         await complete()
         comparison = None

@@ -246,7 +246,7 @@ class AnyFollower(ABC, Generic[KeptT]):
     async def _watch(self, generation: Generation, feed: "AnyFeed[KeptT]", leaving: asyncio.Event) -> None:
         building = generation.state == "building"
         while not leaving.is_set():
-            if building and feed.complete and await feed.left() <= CAUGHT_UP_RECORDS_MAX:
+            if building and await feed.left() <= CAUGHT_UP_RECORDS_MAX and feed.complete:
                 short = await self._short(generation)
                 if short:
                     self._reason = f"built, and not shown: {short}; see `crm rebuild --accept-differences`"
@@ -345,6 +345,7 @@ class AnyFeed(ABC, Generic[KeptT]):
         self.checkpoints = generations.checkpoints(generation)
         self._broker = broker
         self._sources = generations.view.sources
+        self._begun_everywhere = False
         self._lost: GenerationLost | None = None
         self._leaving = asyncio.Event()
 
@@ -355,8 +356,8 @@ class AnyFeed(ABC, Generic[KeptT]):
 
     @property
     def complete(self) -> bool:
-        """Whether the generation lacks nothing but records that it did not read yet."""
-        return True
+        """Whether the generation lacks nothing but records that it did not read yet, as `left` found it last."""
+        return self._begun_everywhere
 
     @abstractmethod
     async def open(self) -> None:
@@ -386,8 +387,10 @@ class AnyFeed(ABC, Generic[KeptT]):
         ends = await self._broker.end_offsets(self._sources)
         if set(ends) < set(partitions_of(self._sources)):
             raise ConnectionError(f"not all partitions of {', '.join(self._sources)} are there")
-        nowhere = Position(0, "", 0, None)
-        return sum(max(0, end - positions.get(place, nowhere).offset) for place, end in ends.items())
+        offsets = {place: at.offset for place, at in positions.items()}
+        # Before a record of a partition was read, it is not known how many published events are missing there.
+        self._begun_everywhere = all(offsets.get(place, 0) > 0 for place, end in ends.items() if end > 0)
+        return sum(max(0, end - offsets.get(place, 0)) for place, end in ends.items())
 
     async def handle(self, records: Sequence[Record]) -> None:
         """`apply` for the consumer, which is told to end when the generation is lost."""

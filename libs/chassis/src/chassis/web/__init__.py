@@ -14,7 +14,7 @@ from chassis.web.commands import (
 from chassis.web.conditional import Expected, entity_tag, expected_version, unchanged
 from chassis.web.consistency import ReadingOwnWrite, WaitFor, consistency_token
 from chassis.web.dependencies import Dependencies, dependencies
-from chassis.web.openapi import DescribedRouter
+from chassis.web.openapi import DescribedRouter, located
 from chassis.web.paging import LIMIT_MAX, CursorInvalid, Page, Paging, cursor, cursor_values, paging
 from chassis.web.problems import Problem, refusals
 from chassis.web.served import ReadinessCheck, Routes, checking_readiness
@@ -54,6 +54,7 @@ __all__ = [
     "expected_version",
     "idempotency_key",
     "listening_socket",
+    "located",
     "paging",
     "refusals",
     "serve",

@@ -32,6 +32,11 @@ _EVERYWHERE: Final = {
 }
 
 
+def located(status: int, where: str) -> dict[int | str, dict[str, Any]]:
+    """The part of `responses` for an answer whose `Location` is `where`."""
+    return {status: {"headers": {"Location": _TEXT | {"description": where}}}}
+
+
 class DescribedRouter(APIRouter):
     """Routes under one tag, with what the document says of them: the tag's description, and an example for each name of
     a field (see `chassis.web.examples`)."""

@@ -167,7 +167,8 @@ def _reviewed(_: Document, event: Delivered) -> Document:
 
 
 def _review_due(document: Document, event: Delivered) -> Document:
-    return {"review": {**document["review"], "reminded_at": event.recorded_at.isoformat()}}
+    review = document["review"]
+    return {"review": None if review is None else {**review, "reminded_at": event.recorded_at.isoformat()}}
 
 
 def _party(event: Delivered) -> Document:
