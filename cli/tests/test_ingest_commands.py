@@ -212,7 +212,15 @@ def test_who_acts_is_in_every_event(crm, environment, folder):
     [
         ({"CRM_ENVIRONMENT": "production"}, "a person must act"),
         ({"CRM_TOKEN": "a.b.c"}, "no JSON Web Token"),
-        ({"CRM_ENVIRONMENT": "production", "CRM_TOKEN_KEYS_FILE": "/nowhere", "CRM_TOKEN": "a.b.c"}, "keys"),
+        (
+            {
+                "CRM_ENVIRONMENT": "production",
+                "CRM_TOKEN_KEYS_FILE": "/nowhere",
+                "CRM_TOKEN_ISSUER": "bank",
+                "CRM_TOKEN": "a.eyJpc3MiOiAiYmFuayJ9.c",  # it says that its issuer is bank
+            },
+            "keys",
+        ),
     ],
 )
 def test_a_command_without_an_actor_is_refused(crm, folder, more, said):

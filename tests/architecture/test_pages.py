@@ -53,6 +53,8 @@ RUN_ELSEWHERE = {
     "python -m tests.hostile.run SEED SEED+1": "tests/hostile/test_hostile.py plays seeds with the same functions",
     "CRM_CRASH_AT=after-append crm ingest ...": "cli/tests/test_frozen_ingest.py and the tests of crashes in ingest",
     "crm verify": "cli/tests/test_verify.py",
+    "crm rebuild": "cli/tests/test_rebuild.py",
+    "crm status": "cli/tests/test_status.py",
     "crm migrate": "every test with a database of its own",
     "crm up": "tests/e2e/test_up.py",
 }

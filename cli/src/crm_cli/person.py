@@ -13,7 +13,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 from chassis.clock import SystemClock, uuid7
 from chassis.connections.settings import TokenSettings
-from chassis.privacy.tokens import Caller, TokenInvalid, verifier_of
+from chassis.privacy.tokens import Caller, KeysUnreadable, TokenInvalid, verifier_of
 from chassis.write.deciding import CommandContext
 from sync_ingest.permissions import COMMANDS, ROLES
 from sync_ingest.runs.ports import Acting
@@ -44,7 +44,7 @@ def caller_of(settings: TokenSettings, token: str | None, roles: Collection[str]
             return caller
         except TokenInvalid as error:
             _fail(str(error))
-        except (OSError, ValueError):
+        except (KeysUnreadable, OSError, ValueError):
             _fail("the keys that tokens are verified with cannot be read (CRM_TOKEN_KEYS_FILE)")
     if not settings.development:
         _fail(f"CRM_ENVIRONMENT is {settings.environment}: a person must act, by --token or {TOKEN_VARIABLE}")

@@ -85,6 +85,7 @@ LOGGED_WORDS: Final = frozenset(
         "window",
         "source",
         "run",
+        "timer",
     ]
 )
 """The words that a log line may have. All others are redacted, because an unknown word may be a person's

@@ -122,13 +122,13 @@ class TimerLoop:
                     await self._lease.during(self._lead(epoch, stopping))
             except Fenced:
                 metrics.LEASES_LOST.labels(self.name).inc()
-                _log.warning("timers fenced", name=self.name)
+                _log.warning("timers fenced", role=self.name)
                 await self._clock.sleep(FENCED_SECONDS)
             except Exception as error:
                 if not is_transient(error):
                     raise
                 self.failing = why(error)
-                _log.warning("timers wait", name=self.name, error=type(error).__name__)
+                _log.warning("timers wait", role=self.name, error=type(error).__name__)
                 await self._clock.sleep(self._back_off_seconds)
                 self._back_off_seconds = min(2 * self._back_off_seconds, BACK_OFF_SECONDS_MAX)
             finally:
@@ -151,7 +151,7 @@ class TimerLoop:
     async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
         await self.begin()
         self.leading = True
-        _log.info("timers lead", name=self.name, epoch=epoch, position=self._folded.position)
+        _log.info("timers lead", role=self.name, epoch=epoch, position=self._folded.position)
         while not stopping.is_set():
             began = self._clock.monotonic()
             due = await self.turn(epoch, stopping)
@@ -221,7 +221,7 @@ class TimerLoop:
             if is_transient(error):
                 raise
             reason = reason_of(error)
-            _log.error("an event sets no timer", timer=timer.name, stored_name=event.name, position=position)
+            _log.error("an event sets no timer", timer=timer.name, type=event.name, position=position)
             return [setting("", SetTimer(self._clock.now()), reason)]
 
     async def _give_due(self, epoch: int) -> int:
@@ -276,7 +276,7 @@ class TimerLoop:
     def _failed(self, due: Due, error: Exception) -> Given:
         reason = reason_of(error)
         _log.error(
-            "timer failed", timer=due.name, subject=str(due.subject), tries=due.tries + 1, reason=reason
+            "timer failed", timer=due.name, subject=str(due.subject), attempt=due.tries + 1, reason=reason
         )
         if due.tries + 1 >= TRIES_MAX:
             return self._settled(due, f"failed: {reason}")

@@ -104,7 +104,7 @@ class TimersRole:
             if known < DAYS_KNOWN_WANTED and known != before:
                 _log.warning(
                     "the public holidays after these days are not known; weekdays count as working days",
-                    days=known,
+                    count=known,
                 )
             metrics.CALENDAR_DAYS_KNOWN.labels(self._context).set(known)
             metrics.LEASE_HELD.labels(self.name).set(int(loop.leading))
