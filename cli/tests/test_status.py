@@ -45,9 +45,6 @@ async def running(condition: Callable[[], object], *roles: Role) -> None:
         await asyncio.gather(*tasks)
 
 
-AN_HOUR_AGO = SystemClock().now() - timedelta(hours=1)
-
-
 async def test_waiting_events_are_counted_in_each_place(bank):
     settings = bank.settings()
     before = await end_offsets(bank.kafka_url, ["crm.ingest.events"])
@@ -79,10 +76,11 @@ async def test_waiting_events_are_counted_in_each_place(bank):
         return all(each.get("generation") and each["lag"] == 0 for each in group.values() if "view" in each)
 
     await running(caught_up, *(make() for make in roles_of_all(settings, {"views", "derived"}).values()))
+    an_hour_ago = SystemClock().now() - timedelta(hours=1)
     late = "insert into store_customer.timers values (gen_random_uuid(), 'review', '', gen_random_uuid(), 1, %s, %s, '{}', 0, %s, null, 'g')"
     with psycopg.connect(bank.postgres_url) as connection:
-        connection.execute(late, (AN_HOUR_AGO, AN_HOUR_AGO, None))
-        connection.execute(late, (AN_HOUR_AGO, None, "failed: ValueError"))
+        connection.execute(late, (an_hour_ago, an_hour_ago, None))
+        connection.execute(late, (an_hour_ago, None, "failed: ValueError"))
     shown = await read_status(settings)
     timers = shown["contexts"]["customer"]["timers"]
     assert (timers["due"], timers["late_seconds"] >= 3_600, timers["failed"]) == (1, True, 1)
