@@ -42,7 +42,13 @@ def main() -> int:
         )
         migrated(settings)
         sustained(settings, given.postings)
-        with roles(settings, ("customer", "views"), ("customer", "policies"), ("customer", "relay")):
+        with roles(
+            settings,
+            ("customer", "views"),
+            ("customer", "derived"),
+            ("customer", "policies"),
+            ("customer", "relay"),
+        ):
             asyncio.run(verified(settings, wait_seconds=60.0))  # everything has been read, and is in memory
             began = CLOCK.monotonic()
             report = asyncio.run(verified(settings))
