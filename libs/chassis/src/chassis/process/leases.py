@@ -91,6 +91,16 @@ class Lease:
             stands_by()
             await self._clock.sleep(self._asked_seconds)
 
+    async def acquire_unless(self, stopping: asyncio.Event, stands_by: Callable[[], None]) -> int | None:
+        """As `acquire`; None where `stopping` is set before the lease could be had."""
+        taking = asyncio.ensure_future(self.acquire(stands_by))
+        stopped = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait([taking, stopped], return_when=asyncio.FIRST_COMPLETED)
+            return taking.result() if taking.done() else None
+        finally:
+            await ended(taking, stopped)
+
     def check(self) -> None:
         """Raises Fenced where the lease was not renewed in time, by this process's own clock."""
         if self._clock.monotonic() >= self._valid_until:

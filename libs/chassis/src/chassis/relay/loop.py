@@ -259,7 +259,7 @@ class Relay:
         """
         while not stopping.is_set():
             try:
-                epoch = await self._acquired(stopping)
+                epoch = await self._lease.acquire_unless(stopping, self._stands_by)
                 if epoch is not None:
                     await self._lease.during(self._lead(epoch, stopping))
             except Fenced:
@@ -294,15 +294,6 @@ class Relay:
         if self._oldest_at is None:
             return 0.0
         return max(0.0, (self._clock.now() - self._oldest_at).total_seconds())
-
-    async def _acquired(self, stopping: asyncio.Event) -> int | None:
-        taking = asyncio.ensure_future(self._lease.acquire(self._stands_by))
-        stopped = asyncio.ensure_future(stopping.wait())
-        try:
-            await asyncio.wait([taking, stopped], return_when=asyncio.FIRST_COMPLETED)
-            return taking.result() if taking.done() else None
-        finally:
-            await ended(taking, stopped)
 
     def _stands_by(self) -> None:
         """The database answers: a process that stands by lacks nothing."""

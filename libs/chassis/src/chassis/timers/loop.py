@@ -13,7 +13,6 @@ import structlog
 
 from chassis.clock import Clock
 from chassis.connections.transient import is_transient, why
-from chassis.ending import ended
 from chassis.observability import metrics, telemetry
 from chassis.observability.reasons import reason_of
 from chassis.process.leases import Lease
@@ -117,7 +116,7 @@ class TimerLoop:
         lease."""
         while not stopping.is_set():
             try:
-                epoch = await self._acquired(stopping)
+                epoch = await self._lease.acquire_unless(stopping, self._stands_by)
                 if epoch is not None:
                     await self._lease.during(self._lead(epoch, stopping))
             except Fenced:
@@ -134,15 +133,6 @@ class TimerLoop:
             finally:
                 self.leading = False
         await self._lease.release()
-
-    async def _acquired(self, stopping: asyncio.Event) -> int | None:
-        taking = asyncio.ensure_future(self._lease.acquire(self._stands_by))
-        stopped = asyncio.ensure_future(stopping.wait())
-        try:
-            await asyncio.wait([taking, stopped], return_when=asyncio.FIRST_COMPLETED)
-            return taking.result() if taking.done() else None
-        finally:
-            await ended(taking, stopped)
 
     def _stands_by(self) -> None:
         """The database answers: a process that stands by lacks nothing."""
