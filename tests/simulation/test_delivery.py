@@ -33,7 +33,6 @@ from tests.simulation.servers import Flaws, position_of
 
 FAULTS = Faults(crashes_max=20, unanswered_max=40, freeze=0.002, freezes_max=8)
 SEEDS = range(40)
-SEEDS_UNTIL_CAUGHT_MAX = 120
 FIRST = {"processed and still parked": 83}
 """The seed that the search for a bug begins with, where the first ones are known not to find it."""
 
@@ -177,12 +176,12 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
 async def first_caught(bug: str) -> tuple[int, list[Broken], str]:
     """The first seed that finds a planted bug, with what it found and its history."""
     first = FIRST.get(bug, 0)
-    for seed in range(first, first + SEEDS_UNTIL_CAUGHT_MAX):
+    for seed in range(first, first + planted.SEEDS_UNTIL_CAUGHT_MAX):
         broken, digest = await run(seed, **BUGS[bug][0])
         if broken:
             print(f"{bug}: seed {seed}: {broken[0]}")
             return seed, broken, digest
-    pytest.fail(f"{bug} was not caught within {SEEDS_UNTIL_CAUGHT_MAX} seeds")
+    pytest.fail(f"{bug} was not caught within {planted.SEEDS_UNTIL_CAUGHT_MAX} seeds")
 
 
 @pytest.mark.parametrize("bug", BUGS)

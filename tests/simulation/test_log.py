@@ -7,7 +7,7 @@ from chassis.write.store.appender import Appender
 from chassis.write.store.items import Append, Appended, AppendResult
 from typing_extensions import override
 
-from tests.simulation.planted import RetriesWithoutACommand
+from tests.simulation.planted import SEEDS_UNTIL_CAUGHT_MAX, RetriesWithoutACommand
 from tests.simulation.scenario import (
     SERVICES,
     Broken,
@@ -22,7 +22,6 @@ from tests.simulation.scenario import (
 from tests.simulation.servers import Flaws, position_of
 
 SEEDS = range(60)
-SEEDS_UNTIL_CAUGHT_MAX = 120
 
 
 async def run(seed: int, flaws: Flaws, make: MakeAppender = honest_appender) -> list[Broken]:
