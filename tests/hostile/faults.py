@@ -67,6 +67,7 @@ FAULTS: Final = (
         "pipeline/quarantining.py",
         "resolved = self._run.book.resolved_among(rows)",
         "resolved = set[QuarantineId]()",
+        seed=350,
     ),
     Fault(
         "a repair may hold more records than were quarantined",
