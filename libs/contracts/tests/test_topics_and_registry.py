@@ -5,7 +5,7 @@ from collections import Counter
 from uuid import UUID
 
 import pytest
-from contracts.registry import BY_CONTEXT, TypeUnknown, context_of, model_of
+from contracts.registry import BY_CONTEXT, TypeUnknown, context_of, lifts_of, model_of
 from contracts.topics import CONSUMERS, EVENTS, PARTITIONS, TOPICS, murmur2, partition_of
 
 
@@ -43,6 +43,13 @@ def test_every_context_has_events_and_a_topic():
 def test_types_are_unique_across_contexts():
     names = [(event.TYPE, event.VERSION) for events in BY_CONTEXT.values() for event in events]
     assert len(set(names)) == len(names)
+
+
+def test_every_version_but_the_newest_is_lifted_to_the_next():
+    newest = dict(sorted((event.TYPE, event.VERSION) for events in BY_CONTEXT.values() for event in events))
+    for name, last in newest.items():
+        for version in range(1, last + 1):
+            assert len(lifts_of(name, version)) == last - version, f"{name} {version}"
 
 
 def test_an_unknown_type_or_version_is_named():

@@ -182,6 +182,12 @@ def test_a_command_without_a_reason_is_not_served(settings, high, why):
         create_app("open", [router], settings)
 
 
+@pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&after=x&limit=1", "limit=1&lim%69t=2"])
+async def test_a_parameter_that_is_given_twice_is_refused(client, query):
+    refused = is_problem(await client.get(f"/boxes?{query}"), 422, "request-invalid")
+    assert "limit" in str(refused)
+
+
 async def test_a_decisive_header_that_comes_twice_is_refused(client):
     for name in ("Authorization", "Idempotency-Key", "If-Match", "Content-Type"):
         headers = [(name, "Bearer x"), (name, "Bearer y")]

@@ -5,8 +5,9 @@ Details know who stated them: the party `party_id` of `source`, or staff where t
 that an event changes (of older events, all), `invalid` those whose values cannot be right.
 """
 
+from collections.abc import Callable
 from datetime import date
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -291,3 +292,6 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerReviewDue,
     BusinessDayOpened,
 )
+
+LIFTS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""What a reader makes of a version: the next one. A personal field stays where it was sealed."""

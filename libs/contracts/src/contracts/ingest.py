@@ -5,8 +5,9 @@ sealed tokens; only who holds the subject's key reads them. A reversal moves mon
 over `posting.booked` and `posting.reversed`.
 """
 
+from collections.abc import Callable
 from datetime import date, datetime
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -303,3 +304,24 @@ EVENTS: tuple[type[IngestEvent], ...] = (
     FeedCertified,
     FeedCertifiedV2,
 )
+
+
+_HIDDEN: Final = "***"
+"""As a reader without the key of a sealed value sees it."""
+
+
+def quarantined_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had the name of the file in clear, and quoted the record: a reader is given neither."""
+    return {**data, "file": _HIDDEN, "detail": _HIDDEN, "column": data.get("column") and _HIDDEN}
+
+
+def certified_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had neither reasons nor a schedule: what it does not state is left out, as version 2 allows."""
+    return data
+
+
+LIFTS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
+    ("feed.record_quarantined", 1): quarantined_v1_to_v2,
+    ("feed.certified", 1): certified_v1_to_v2,
+}
+"""What a reader makes of a version: the next one. A personal field stays where it was sealed."""

@@ -1,10 +1,14 @@
 """Every public event by type and version."""
 
 import re
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ClassVar, Final, Protocol
 
 from contracts.topics import CONTEXTS
+
+Lift = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes the data of a version that of the next."""
 
 
 class PublicEvent(Protocol):
@@ -31,8 +35,9 @@ class TypeUnknown(LookupError):
     own_words = True
 
 
+_MODULES: Final = {context: import_module(f"contracts.{context}") for context in CONTEXTS}
 BY_CONTEXT: Final[dict[str, tuple[type[PublicEvent], ...]]] = {
-    context: import_module(f"contracts.{context}").EVENTS for context in CONTEXTS
+    context: module.EVENTS for context, module in _MODULES.items()
 }
 
 _NAME: Final = re.compile(r"[a-z]+(\.[a-z-]+)+", re.ASCII)
@@ -41,6 +46,15 @@ _MODELS: Final = {
     for context, events in BY_CONTEXT.items()
     for event in events
 }
+_LIFTS: Final[dict[tuple[str, int], Lift]] = {
+    place: lift for module in _MODULES.values() for place, lift in module.LIFTS.items()
+}
+_NEWEST: Final = dict(sorted(_MODELS))
+
+
+def lifts_of(name: str, version: int) -> tuple[Lift, ...]:
+    """What makes the newest version of a body of this version, in order; empty for the newest."""
+    return tuple(_LIFTS[name, step] for step in range(version, _NEWEST[name]))
 
 
 def model_of(name: str, version: int) -> type[PublicEvent]:

@@ -2,7 +2,7 @@
 
 The fields of the envelope that every reader needs are parsed at once, the others on demand. The body is
 checked against the schema of its contract and stays JSON: ids and dates are text, personal values are
-sealed.
+sealed. A body of an older version is lifted to the newest one here, for every reader; what was published stays as it is.
 """
 
 import re
@@ -39,7 +39,7 @@ from contracts.envelope import (
     published_of,
     trace_text,
 )
-from contracts.registry import model_of
+from contracts.registry import Lift, lifts_of, model_of
 from pydantic import BaseModel
 from typing_extensions import override
 
@@ -111,7 +111,7 @@ class Delivered:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The body, checked against its contract; raises BodyInvalid or TypeUnknown."""
+        """The body as the newest version of its contract has it; raises BodyInvalid or TypeUnknown."""
         data = self._data
         if data is None:
             data = self._data = read_body(self.type, self.version, self.record.value)
@@ -220,18 +220,25 @@ def read(record: Record) -> Delivered | Passed:
 
 
 def read_body(name: str, version: int, value: bytes) -> dict[str, Any]:
-    """A body as JSON has it, checked against its contract; raises BodyInvalid, and TypeUnknown for a newer
-    writer."""
+    """A body as JSON has it, checked against the contract of its version and lifted to the newest one.
+
+    Raises BodyInvalid, and TypeUnknown for a newer writer.
+    """
+    decoder, lifts = _reader(name, version)
     try:
-        return _decoder(name, version).decode(value)
+        data = decoder.decode(value)
     except msgspec.DecodeError as error:
         found = [each[0] for kind in (_FAULT, _PLACE) if (each := kind.search(str(error)))]
         raise BodyInvalid(f"{name} {version}: {' '.join(found)}") from error
+    for lift in lifts:
+        data = lift(data)
+    return data
 
 
 @lru_cache(maxsize=1024)
-def _decoder(name: str, version: int) -> "msgspec.json.Decoder[dict[str, Any]]":
-    return msgspec.json.Decoder(_shape(cast(type[BaseModel], model_of(name, version))))
+def _reader(name: str, version: int) -> "tuple[msgspec.json.Decoder[dict[str, Any]], tuple[Lift, ...]]":
+    model = cast(type[BaseModel], model_of(name, version))
+    return msgspec.json.Decoder(_shape(model)), lifts_of(name, version)
 
 
 def _shape(model: type[BaseModel]) -> Any:

@@ -1,6 +1,7 @@
-"""What a route takes, and the refusal of query parameters and media types that it does not describe."""
+"""What a route takes, and the refusal of query parameters and media types that it does not take."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,18 +39,22 @@ class Described:
         return cls(frozenset(_names(route.dependant)), taken)
 
     def check(self, request: Request) -> None:
-        """Raises RequestValidationError, naming the parameters that nobody reads, or MediaTypeUnsupported."""
+        """Raises RequestValidationError, naming the parameters that nobody reads or that come more than once, or
+        MediaTypeUnsupported."""
         if request.scope["query_string"]:
-            unknown = request.query_params.keys() - self.parameters
-            if unknown:
+            stated = request.query_params
+            wrong = dict.fromkeys(sorted(stated.keys() - self.parameters), "no parameter of this route")
+            if len(stated.multi_items()) > len(stated):
+                # No route reads a list from its query: one of two values would be taken silently.
+                times = Counter(name for name, _ in stated.multi_items())
+                wrong.update(
+                    dict.fromkeys((name for name in times if times[name] > 1), "given more than once")
+                )
+            if wrong:
                 raise RequestValidationError(
                     [
-                        {
-                            "type": "extra_forbidden",
-                            "loc": ("query", name),
-                            "msg": "no parameter of this route",
-                        }
-                        for name in sorted(unknown)
+                        {"type": "extra_forbidden", "loc": ("query", name), "msg": message}
+                        for name, message in wrong.items()
                     ]
                 )
         if self.media_types:
