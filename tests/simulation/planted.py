@@ -11,10 +11,12 @@ from textwrap import dedent
 from typing import Any, TypeVar
 from uuid import UUID
 
+import msgspec
 import pytest
 from chassis.bulk import Bulk
 from chassis.bulk.deciding import BULK_RUN
 from chassis.bulk.deciding import decide as decide_bulk
+from chassis.clock import uuid7
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import Partition, PublishFailed, Record
 from chassis.proposals import FourEyes
@@ -31,7 +33,20 @@ from chassis.read.projecting import Projector
 from chassis.read.rebuilding import rebuild
 from chassis.read.viewing import ViewRunner
 from chassis.relay.loop import Counted, Relay, _Batch
-from chassis.timers import TimerLoop
+from chassis.sagas import Request, Sagas
+from chassis.sagas.deciding import (
+    CompensationBegun,
+    Pending,
+    SagaCommand,
+    SagaEnded,
+    SagaEvent,
+    SagaState,
+    StepRefused,
+    TimeOut,
+)
+from chassis.sagas.declaring import command_id
+from chassis.timers import Timer, TimerLoop, WithdrawTimer
+from chassis.write.deciding import CommandContext, Decider
 from chassis.write.handling import CommandHandler
 from chassis.write.store.appender import Appender
 from typing_extensions import override
@@ -520,3 +535,82 @@ AcceptsTheProposer = changed(
     ),
 )
 """Lets a person approve what it proposed."""
+
+# sagas
+
+
+class GivesFirst(Sagas):
+    """Gives the first commands of a saga, and stores afterwards that it does."""
+
+    @override
+    async def start(self, saga: str, id: UUID, data: Mapping[str, Any], context: CommandContext) -> None:
+        for step in data["items"][:1]:
+            request = Request.of("close", item=step)
+            await self._peers["peer"].give(command_id(id, step, undoes=False), request, self._context(id, id))
+        await super().start(saga, id, data, context)
+
+
+GivesAnewEachTime = changed(
+    Sagas,
+    "_give",
+    "command_id(id, pending.step, undoes=pending.undoes)",
+    "uuid7(self._clock.now())",
+    uuid7=uuid7,
+)
+"""Gives the command of a step under another id at each try."""
+
+
+def _is_last(sagas: Sagas, state: SagaState, pending: Pending) -> bool:
+    return pending.undoes and state.steps[-1].name == pending.step
+
+
+LeavesTheLastStep = changed(
+    Sagas,
+    "_give",
+    "outcome = await peer.give(",
+    "last = is_last(self, await self._current(id), pending)\n"
+    "        outcome = Carried() if last else await peer.give(",
+    is_last=_is_last,
+)
+"""Takes the step that was done last for taken back."""
+
+
+def never_withdrawn(timer: Timer) -> Timer:
+    """The time of a saga ends though the saga has ended."""
+
+    def changes(recorded: Any) -> Sequence[Any]:
+        return [one for one in timer.changes(recorded) if not isinstance(one, WithdrawTimer)]
+
+    return replace(timer, changes=changes)
+
+
+def timing_out_what_has_ended(
+    decider: Decider[SagaCommand, SagaState, SagaEvent],
+) -> Decider[SagaCommand, SagaState, SagaEvent]:
+    """Compensates a saga that has ended when its time is over."""
+
+    def decide(command: SagaCommand, current: SagaState) -> Sequence[SagaEvent]:
+        if isinstance(command, TimeOut) and current.status == "ended":
+            current = msgspec.structs.replace(current, status="running")
+        return decider.decide(command, current)
+
+    return replace(decider, decide=decide)
+
+
+def giving_up_what_is_open(
+    decider: Decider[SagaCommand, SagaState, SagaEvent],
+) -> Decider[SagaCommand, SagaState, SagaEvent]:
+    """Compensates without the answers of commands that still travel."""
+
+    def decide(command: SagaCommand, current: SagaState) -> Sequence[SagaEvent]:
+        events = list(decider.decide(command, current))
+        if any(isinstance(one, CompensationBegun) for one in events) and not isinstance(
+            events[-1], SagaEnded
+        ):
+            given = [one for one in decider.fold(events, current).steps if one.status == "given"]
+            events += [StepRefused(one.name, "given up") for one in given]
+            if decider.fold(events, current).taken_back:
+                events.append(SagaEnded("compensated"))
+        return events
+
+    return replace(decider, decide=decide)

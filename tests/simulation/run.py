@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from tests.simulation import (
     approvals,
     commands,
+    compensating,
     derived,
     many,
     reactions,
@@ -90,8 +91,13 @@ async def four_eyes(seed: int) -> list[Broken]:
     return approvals.check(await approvals.lived(seed))
 
 
+async def sagas(seed: int) -> list[Broken]:
+    """Sagas that are refused, time out and take back."""
+    return compensating.check(await compensating.lived(seed))
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (41, log),
+    "log": (37, log),
     "commands": (30, commanded),
     "delivery": (5, delivery),
     "both_contexts": (2, both_contexts),
@@ -101,6 +107,7 @@ KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]
     "timers": (5, timers),
     "many": (4, many_at_once),
     "approvals": (4, four_eyes),
+    "sagas": (4, sagas),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 

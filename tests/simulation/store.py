@@ -56,6 +56,16 @@ class Answers:
         """Those that are taken."""
         return {row.identity for row in self._log.rows if row.identity is not None} & set(identities)
 
+    def begun_not_ended(self, begun: str, ended: str, limit: int, after: UUID) -> list[UUID]:
+        """Streams with an event of the one name and none of the other."""
+        over = {row.stream_id for row in self._log.rows if row.name == ended}
+        found = {row.stream_id for row in self._log.rows if row.name == begun and row.stream_id > after}
+        return sorted(found - over)[:limit]
+
+    def head_position(self) -> int:
+        """The position of the last event."""
+        return max(map(position_of, self._log.rows), default=0)
+
     def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:
         """The outcomes that are remembered."""
         return {key: self._log.commands[key] for key in keys if key in self._log.commands}

@@ -35,8 +35,9 @@ from chassis.write.events import Event
 
 GROUP: Final = "crm.services"
 
-Need = Literal["postgres", "keys", "mongo", "kafka", "tokens"]
-"""What a role may be given: a server, or the files of the key-encryption key or of the token keys."""
+Need = Literal["postgres", "keys", "mongo", "kafka", "tokens", "peers"]
+"""What a role may be given: a server, the files of the key-encryption key or of the token keys, or the APIs of other
+contexts with the token of the service."""
 
 NEEDS: Final[dict[str, frozenset[Need]]] = {
     "api": frozenset({"postgres", "keys", "tokens"}),
@@ -45,6 +46,7 @@ NEEDS: Final[dict[str, frozenset[Need]]] = {
     "derived": frozenset({"mongo", "kafka"}),
     "policies": frozenset({"postgres", "keys", "mongo", "kafka"}),
     "timers": frozenset({"postgres", "keys"}),
+    "sagas": frozenset({"postgres", "keys", "peers"}),
 }
 """The needs of the roles that the chassis has; the API of a service with views reads MongoDB too."""
 

@@ -20,7 +20,20 @@ OPERATOR: Final = "operator"
 """IT支持: keeps feeds and processes going."""
 FEED: Final = "feed"
 """来源系统: a core bank or branch system that brings records."""
+SERVICE: Final = "service"
+"""系统服务: a service of ours that gives commands to another context, for a saga of its own."""
 
 ROLES: Final = frozenset(
-    {RELATIONSHIP_MANAGER, TELLER, MARKETER, ADMINISTRATOR, COMPLIANCE, AUDITOR, ANALYST, OPERATOR, FEED}
+    {
+        RELATIONSHIP_MANAGER,
+        TELLER,
+        MARKETER,
+        ADMINISTRATOR,
+        COMPLIANCE,
+        AUDITOR,
+        ANALYST,
+        OPERATOR,
+        FEED,
+        SERVICE,
+    }
 )

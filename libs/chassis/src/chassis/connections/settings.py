@@ -4,6 +4,7 @@ import sys
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import ProgrammingError
@@ -51,7 +52,15 @@ def _zone(name: str) -> str:
     return name
 
 
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username:
+        raise ValueError("no address of an API")
+    return value
+
+
 PostgresUrl = Annotated[str, AfterValidator(_connection_string)]
+PeerUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 def from_environment(kind: type[S]) -> S:
@@ -148,6 +157,11 @@ class Settings(TokenSettings):
 
     cors_origins: str = ""
     """Origins, comma separated, whose pages may call from a browser; none by default."""
+
+    peer_urls: dict[str, PeerUrl] = Field(default_factory=dict)
+    """The APIs of other contexts that this one gives commands to, by context: JSON, `{"ingest": "http://..."}`."""
+    service_token_file: Path | None = None
+    """The token by which this service shows other contexts who it is. In development it is issued without a file."""
 
     commands_kept_days: int = Field(default=COMMANDS_KEPT_DAYS, ge=1)
     """How long the outcome of a command is remembered under its idempotency key."""

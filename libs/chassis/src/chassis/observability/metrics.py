@@ -80,6 +80,18 @@ TIMERS_LATE_SECONDS: Final = Gauge(
     ["context"],
     registry=REGISTRY,
 )
+SAGA_STEPS: Final = Counter(
+    "crm_saga_steps",
+    "Commands that sagas gave, by outcome: carried-out, refused or unanswered, undo-... where one was taken back",
+    ["saga", "outcome"],
+    registry=REGISTRY,
+)
+SAGAS_OPEN: Final = Gauge(
+    "crm_sagas_open",
+    "Sagas that have not ended, by status: running, compensating, stuck or broken; of the process that leads",
+    ["context", "saga", "status"],
+    registry=REGISTRY,
+)
 CALENDAR_DAYS_KNOWN: Final = Gauge(
     "crm_calendar_days_known",
     "Days from today whose public holidays are announced",
@@ -117,6 +129,7 @@ _GAUGES: Final = {
     "crm_lease_held": LEASE_HELD,
     "crm_timers_late_seconds": TIMERS_LATE_SECONDS,
     "crm_calendar_days_known": CALENDAR_DAYS_KNOWN,
+    "crm_sagas_open": SAGAS_OPEN,
     "crm_role_ready": ROLE_READY,
 }
 

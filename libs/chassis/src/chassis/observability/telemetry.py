@@ -86,6 +86,9 @@ LOGGED_WORDS: Final = frozenset(
         "source",
         "run",
         "timer",
+        "saga",
+        "step",
+        "code",
     ]
 )
 """The words that a log line may have. All others are redacted, because an unknown word may be a person's

@@ -12,7 +12,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.connections.transient import StoreUnavailable
 from chassis.write.events import StoredEvent
 from chassis.write.store.appender import Appender
-from chassis.write.store.items import Append, AppendResult, CommandSeen
+from chassis.write.store.items import NIL, Append, AppendResult, CommandSeen
 from chassis.write.store.recorder import Recorder
 
 CONNECTIONS_MAX: Final = 4
@@ -104,9 +104,9 @@ class EventStore:
         """The events that took these identities."""
         return await self._read(lambda recorder: recorder.read_identities(ids))
 
-    async def begun_not_ended(self, begun: str, ended: str, limit: int) -> list[UUID]:
+    async def begun_not_ended(self, begun: str, ended: str, limit: int, after: UUID = NIL) -> list[UUID]:
         """Streams with an event of the one name and none of the other."""
-        return await self._read(lambda recorder: recorder.begun_not_ended(begun, ended, limit))
+        return await self._read(lambda recorder: recorder.begun_not_ended(begun, ended, limit, after))
 
     async def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:
         """Returns the outcomes that are remembered under these command keys."""

@@ -15,6 +15,10 @@ EVENT_BYTES_MAX: Final = 512 * 1024
 topic's), so that the public form of any event fits, with its headers."""
 
 
+NIL: Final = UUID(int=0)
+"""The id before all others."""
+
+
 class VersionConflict(Exception):
     """A stream has another version than the writer expected. `actual` is its head, where the store knows it."""
 

@@ -18,6 +18,7 @@ from chassis.connections.transient import DATABASE_LOST, StoreUnavailable
 from chassis.write.events import StoredEvent
 from chassis.write.store import arrays
 from chassis.write.store.items import (
+    NIL,
     Append,
     Appended,
     AppendResult,
@@ -121,9 +122,9 @@ class Recorder:
             " (select * from {s}.events as e where e.identity = w.id limit 1) as f"
         )
         self._begun = (
-            "select distinct b.stream_id from {s}.events as b where b.name = {begun}"
+            "select distinct b.stream_id from {s}.events as b where b.name = {begun} and b.stream_id > {after}"
             " and not exists (select from {s}.events as e where e.stream_id = b.stream_id and e.name = {ended})"
-            " limit {limit}"
+            " order by b.stream_id limit {limit}"
         )
         self._commands = statement(
             "select key, fingerprint, stream_id, version, event_count from {s}.commands where key = any(%b)"
@@ -307,13 +308,17 @@ class Recorder:
         """The events that took these identities, in no order."""
         return _events(self._execute(self._by_identity, (list(identities),))) if identities else []
 
-    def begun_not_ended(self, begun: str, ended: str, limit: int) -> list[UUID]:
-        """Streams with an event of the one name and none of the other. The schema has an index for both names."""
+    def begun_not_ended(self, begun: str, ended: str, limit: int, after: UUID = NIL) -> list[UUID]:
+        """Streams with an event of the one name and none of the other, in the order of their ids from behind `after`.
+
+        The schema has an index for both names.
+        """
         # With the names in the statement, which the partial indexes need.
         composed = sql.SQL(self._begun).format(  # type: ignore[arg-type, unused-ignore]
             s=sql.Identifier(self._schema),
             begun=sql.Literal(begun),
             ended=sql.Literal(ended),
+            after=sql.Literal(after),
             limit=sql.Literal(limit),
         )
         return [row[0] for row in self._execute(composed.as_bytes(None), ())]

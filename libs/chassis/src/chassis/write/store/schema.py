@@ -225,6 +225,12 @@ create index if not exists events_bulk_finished on {schema}.events (stream_id) w
 """
 """For `begun_not_ended`: the runs that a process has to go on with. They index no other event."""
 
+_SAGAS: Final = """
+create index if not exists events_saga_started on {schema}.events (stream_id) where name = 'saga-started';
+create index if not exists events_saga_ended on {schema}.events (stream_id) where name = 'saga-ended';
+"""
+"""The same for sagas."""
+
 _PRIVILEGES: Final = """
 revoke all on schema {schema} from public;
 revoke all on all tables in schema {schema} from public, {role};
@@ -283,6 +289,7 @@ def tables(schema: str) -> Tables:
             )
             + _FUNCTIONS,
             _RUNS,
+            _SAGAS,
         ),
         grants=_PRIVILEGES,
         read_grants=_READING,

@@ -1,0 +1,202 @@
+"""Those to whom a saga gives commands: another context over HTTP, or this one in its own process.
+
+A peer either carries a command out, refuses it for good, or leaves it open. Left open, it is given again under the same
+id, and the peer's memory of commands recognises it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+from uuid import UUID
+
+import httpx
+import msgspec
+from contracts.roles import SERVICE
+from typing_extensions import override
+
+from chassis.clock import Clock
+from chassis.connections.settings import Settings
+from chassis.connections.transient import Transient, is_transient
+from chassis.observability import telemetry
+from chassis.privacy.tokens import TOKEN_CHARACTERS_MAX, development_token
+from chassis.sagas.declaring import Request
+from chassis.write.deciding import CommandContext, Refusal, TooManyConflicts
+
+ANSWER_SECONDS_MAX: Final = 10.0
+"""From the first byte that is sent to the last one of the answer."""
+AT_ONCE_MAX: Final = 20
+"""Commands that one process gives to one peer at once. One that waits for its turn holds back no other peer."""
+ANSWER_BYTES_MAX: Final = 64 * 1024
+CODE_CHARACTERS_MAX: Final = 100
+DEVELOPMENT_TOKEN_SECONDS: Final = 3_600
+_NOT_ABOUT_THE_COMMAND: Final = frozenset({401, 403, 405, 408, 413, 421, 425, 429})
+"""The peer did not look at the command: the token, the permissions or the load are at fault, and are mended there."""
+_NOT_FOR_GOOD: Final = frozenset({TooManyConflicts.code, "route-unknown"})
+"""Codes of answers that may be another one in a moment: others were faster, or the peer is not deployed yet."""
+
+
+class PeerUnanswered(Transient):
+    """The peer did not answer, or not about the command. Whether it was carried out is not known."""
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """The command was carried out, now or before."""
+
+
+class RefusedForGood(msgspec.Struct, frozen=True):
+    """The command was refused, and would be again: a result for the saga."""
+
+    code: str
+
+
+Outcome = Carried | RefusedForGood
+
+
+class Peer(Protocol):
+    """Takes commands. Calls raise PeerUnanswered, and other transient errors."""
+
+    async def give(self, id: UUID, request: Request, context: CommandContext) -> Outcome:
+        """Gives the command under `id`; `context` says for what."""
+        ...
+
+
+class LocalPeer(Peer):
+    """This context. `carry_out` gives the request to one command handler, with exactly this context."""
+
+    def __init__(self, carry_out: Callable[[Request, CommandContext], Awaitable[Any]]) -> None:
+        self._carry_out = carry_out
+
+    @override
+    async def give(self, id: UUID, request: Request, context: CommandContext) -> Outcome:
+        try:
+            await self._carry_out(request, context)
+        except Refusal as refusal:
+            if is_transient(refusal):
+                raise
+            return RefusedForGood(refusal.code)
+        return Carried()
+
+
+class ServiceToken:
+    """The token by which a service shows who it is.
+
+    It is read from the file at each command, so a new one needs no restart. In development, where no file is named,
+    it is issued as a development token is.
+    """
+
+    def __init__(self, settings: Settings, service: str, clock: Clock) -> None:
+        self._settings = settings
+        self._subject = f"service:{service}"
+        self._clock = clock
+        self._issued = ""
+        self._until = datetime.min.replace(tzinfo=clock.now().tzinfo)
+
+    async def __call__(self) -> str:
+        """The token; raises PeerUnanswered where there is none."""
+        file = self._settings.service_token_file
+        if file is not None:
+            return await asyncio.to_thread(_read, file)
+        if not self._settings.development:
+            raise PeerUnanswered("CRM_SERVICE_TOKEN_FILE names no file")
+        now = self._clock.now()
+        if now >= self._until:
+            self._issued = development_token(
+                self._settings,
+                now,
+                subject=self._subject,
+                roles=(SERVICE,),
+                seconds=DEVELOPMENT_TOKEN_SECONDS,
+            )
+            self._until = now + timedelta(seconds=DEVELOPMENT_TOKEN_SECONDS / 2)
+        return self._issued
+
+
+def _read(file: Path) -> str:
+    try:
+        text = file.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise PeerUnanswered(f"the service token cannot be read: {type(error).__name__}") from error
+    if not 0 < len(text) <= TOKEN_CHARACTERS_MAX:
+        raise PeerUnanswered("the service token is empty or too long")
+    return text
+
+
+class HttpPeer(Peer):
+    """Another context by the address of its API."""
+
+    def __init__(
+        self,
+        url: str,
+        token: Callable[[], Awaitable[str]],
+        *,
+        answer_seconds_max: float = ANSWER_SECONDS_MAX,
+        at_once_max: int = AT_ONCE_MAX,
+    ) -> None:
+        self._token = token
+        self._seconds_max = answer_seconds_max
+        self._turns = asyncio.Semaphore(at_once_max)
+        # Without the proxies of the environment: a token goes to no one else.
+        self._client = httpx.AsyncClient(base_url=url, timeout=answer_seconds_max, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    @override
+    async def give(self, id: UUID, request: Request, context: CommandContext) -> Outcome:
+        async with self._turns:
+            headers = {
+                "Authorization": f"Bearer {await self._token()}",
+                "Idempotency-Key": str(id),
+                "Content-Type": "application/json",
+                **telemetry.carrier(),
+            }
+            try:
+                # A peer that sends a byte now and then keeps no time limit of a single read.
+                async with asyncio.timeout(self._seconds_max):
+                    status, content = await self._posted(request, headers)
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+                raise PeerUnanswered(f"{type(error).__name__}") from error
+        return outcome_of(status, content)
+
+    async def _posted(self, request: Request, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        content = bytearray()
+        async with self._client.stream(
+            "POST", request.path, content=request.body.encode(), headers=dict(headers)
+        ) as answer:
+            async for part in answer.aiter_raw():
+                content += part
+                if len(content) > ANSWER_BYTES_MAX:
+                    break
+            return answer.status_code, bytes(content)
+
+
+class _Problem(msgspec.Struct):
+    code: str
+
+
+def outcome_of(status: int, content: bytes) -> Outcome:
+    """What an answer means; raises PeerUnanswered where it says nothing about the command.
+
+    A refusal is a 4xx with a code. A 4xx without one comes from something in between.
+    """
+    if 200 <= status < 300:
+        return Carried()
+    if not 400 <= status < 500 or status in _NOT_ABOUT_THE_COMMAND:
+        raise PeerUnanswered(f"the peer answered {status}")
+    try:
+        code = msgspec.json.decode(content, type=_Problem).code
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeerUnanswered(f"the peer answered {status} without a code") from error
+    if code in _NOT_FOR_GOOD:
+        raise PeerUnanswered(f"the peer answered {code}")
+    if not code or len(code) > CODE_CHARACTERS_MAX or not code.isprintable():
+        raise PeerUnanswered(f"the peer answered {status} with a code that is none")
+    return RefusedForGood(code)

@@ -1,0 +1,175 @@
+"""What a saga stores and gives, as a plain fold."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from chassis.sagas import Answered, Came, Compensate, End, Give, Heard, Move, Refused, Request, Saga, Started
+from chassis.sagas.deciding import (
+    Answer,
+    CompensationBegun,
+    Hear,
+    MoveImpossible,
+    Refuse,
+    SagaCommand,
+    SagaEnded,
+    SagaEvent,
+    SagaHeard,
+    SagaStarted,
+    SagaTimedOut,
+    Start,
+    StepAnswered,
+    StepGiven,
+    StepRefused,
+    StepUndone,
+    TimeOut,
+    TryAgain,
+    UndoRefused,
+    UndoTriedAgain,
+    saga_decider,
+)
+from chassis.sagas.running import SagaUnknown
+
+NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
+DATA = '{"items":["a","b"]}'
+
+
+def step(name: str) -> Give:
+    """Closes an item, and opens it again."""
+    return Give(name, "peer", Request.of(f"/{name}/close"), Request.of(f"/{name}/open"))
+
+
+def given(name: str) -> StepGiven:
+    """The event of it."""
+    one = step(name)
+    return StepGiven(name, "peer", one.request, one.undo)
+
+
+def decide(left: tuple[str, ...], came: Came) -> Sequence[Move]:
+    """Both items one after the other; then it waits for the news."""
+    match came:
+        case Started() | Answered():
+            return [step(left[0])] if left else []
+        case Refused(code=code):
+            return [Compensate(code)]
+        case Heard(type="over"):
+            return [End("over")]
+        case Heard(type="twice"):
+            return [step("a")]
+        case _:
+            return []
+
+
+def evolve(left: tuple[str, ...], came: Came) -> tuple[str, ...]:
+    """What is left."""
+    match came:
+        case Started(data):
+            return tuple(data["items"])
+        case Answered():
+            return left[1:]
+        case _:
+            return left
+
+
+KIND: Saga[tuple[str, ...]] = Saga("close", (), evolve, decide, timedelta(days=1))
+DECIDER = saga_decider({"close": KIND})
+STARTED = SagaStarted("close", DATA, NOW + timedelta(days=1))
+BOTH = [STARTED, given("a"), StepAnswered("a"), given("b"), StepAnswered("b")]
+
+
+def decided(events: Sequence[SagaEvent], command: SagaCommand) -> list[SagaEvent]:
+    """The events of a command after these."""
+    return list(DECIDER.decide(command, DECIDER.fold(events)))
+
+
+def pending(events: Sequence[SagaEvent]) -> list[tuple[str, bool]]:
+    """What is to be given after these."""
+    return [(one.step, one.undoes) for one in DECIDER.fold(events).pending()]
+
+
+@pytest.mark.parametrize(
+    ("events", "command", "after"),
+    [
+        ([], Start("close", DATA, NOW), [STARTED, given("a")]),
+        ([STARTED, given("a")], Start("close", DATA, NOW), []),
+        ([STARTED, given("a")], Answer("a", undoes=False), [StepAnswered("a"), given("b")]),
+        ([STARTED, given("a"), StepAnswered("a"), given("b")], Answer("a", undoes=False), []),
+        (BOTH, Hear(UUID(int=1), "over", "{}"), [SagaHeard(UUID(int=1), "over", "{}"), SagaEnded("over")]),
+        ([*BOTH, SagaHeard(UUID(int=1), "else", "{}")], Hear(UUID(int=1), "else", "{}"), []),
+        ([], Hear(UUID(int=1), "over", "{}"), []),
+        ([*BOTH, SagaEnded("over")], TimeOut(), []),
+        (BOTH, TimeOut(), [SagaTimedOut(), CompensationBegun("timed-out")]),
+        (
+            [STARTED, given("a")],
+            Refuse("a", undoes=False, code="no"),
+            [StepRefused("a", "no"), CompensationBegun("no"), SagaEnded("compensated")],
+        ),
+        (
+            BOTH[:4],
+            Refuse("b", undoes=False, code="no"),
+            [StepRefused("b", "no"), CompensationBegun("no")],
+        ),
+        ([*BOTH, CompensationBegun("x")], Answer("b", undoes=True), [StepUndone("b")]),
+        (
+            [*BOTH, CompensationBegun("x"), StepUndone("b")],
+            Answer("a", undoes=True),
+            [StepUndone("a"), SagaEnded("compensated")],
+        ),
+        ([*BOTH, CompensationBegun("x")], Refuse("b", undoes=True, code="no"), [UndoRefused("b", "no")]),
+        ([*BOTH, CompensationBegun("x"), UndoRefused("b", "no")], TryAgain(), [UndoTriedAgain("b")]),
+        ([*BOTH, CompensationBegun("x")], TryAgain(), []),
+        ([*BOTH, CompensationBegun("x"), UndoRefused("b", "no")], TimeOut(), []),
+        # Two processes gave it: one was refused, and the other one's answer says that it was carried out.
+        (
+            [*BOTH, CompensationBegun("x"), UndoRefused("b", "no")],
+            Answer("b", undoes=True),
+            [StepUndone("b")],
+        ),
+    ],
+)
+def test_what_follows_from_what_came(
+    events: list[SagaEvent], command: SagaCommand, after: list[SagaEvent]
+) -> None:
+    assert decided(events, command) == after
+
+
+def test_what_is_open_is_answered_before_anything_is_taken_back_and_the_last_step_is_first() -> None:
+    timed_out = [*BOTH[:4], SagaTimedOut(), CompensationBegun("timed-out")]
+    assert pending(timed_out) == [("b", False)]
+    assert decided(timed_out, Answer("b", undoes=False)) == [StepAnswered("b")]
+    assert pending([*timed_out, StepAnswered("b")]) == [("b", True)]
+    assert pending([*timed_out, StepAnswered("b"), StepUndone("b")]) == [("a", True)]
+    assert pending([*timed_out, StepRefused("b", "no")]) == [("a", True)]
+
+
+def test_a_stuck_saga_gives_nothing_until_it_is_tried_again() -> None:
+    stuck = [*BOTH, CompensationBegun("x"), UndoRefused("b", "no")]
+    assert pending(stuck) == []
+    assert pending([*stuck, UndoTriedAgain("b")]) == [("b", True)]
+
+
+def test_a_saga_that_is_not_known_is_refused() -> None:
+    with pytest.raises(SagaUnknown):
+        decided([], Start("other", DATA, NOW))
+    with pytest.raises(SagaUnknown):
+        decided([], TryAgain())
+
+
+def test_a_step_of_a_name_that_is_taken_is_a_fault_of_the_code() -> None:
+    with pytest.raises(MoveImpossible):
+        decided(BOTH, Hear(UUID(int=1), "twice", "{}"))
+
+
+def test_an_end_with_an_open_step_is_a_fault_of_the_code() -> None:
+    with pytest.raises(MoveImpossible):
+        decided(BOTH[:2], Hear(UUID(int=1), "over", "{}"))
+
+
+def test_the_body_of_a_request_is_bounded() -> None:
+    large: dict[str, Any] = {"text": "x" * 20_000}
+    with pytest.raises(ValueError, match="bytes"):
+        Request.of("/", **large)
+    assert msgspec.json.decode(Request.of("/", b=1, a="'\0\n").body) == {"a": "'\0\n", "b": 1}
