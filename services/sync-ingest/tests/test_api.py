@@ -538,7 +538,16 @@ async def test_control_totals_beside_a_batch_are_checked_and_a_difference_can_be
 
 
 @pytest.mark.parametrize(
-    "fields", [{"control_credits_minor": 5}, {"control_records": -1}, {"control_currency": "CNY"}]
+    "fields",
+    [
+        {"control_credits_minor": 5},
+        {"control_records": -1},
+        {"control_records": "1_0"},
+        {"control_records": " 1"},
+        {"control_records": "1.0"},
+        {"control_records": "１"},
+        {"control_currency": "CNY"},
+    ],
 )
 async def test_control_totals_that_are_none_are_refused(client, source, fields):
     assert (await post(client, source, GOOD, **fields)).status_code == 422

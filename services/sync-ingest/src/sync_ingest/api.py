@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from chassis.money import TURNOVER_MINOR_MAX
 from chassis.web import ExplainedBody, Reason
+from chassis.web.formats import Integer
 from chassis.web.openapi import DescribedRouter
 from chassis.web.paging import Page, Paged, Paging, cursor, cursor_values
 from chassis.write.deciding import CommandContext, Refusal
@@ -47,7 +48,7 @@ Currencies = (
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
 RecordKind = Annotated[str, WithJsonSchema({"type": "string", "enum": sorted(RECORD_KINDS)})]
-Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+StoredInteger = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
 class BatchResult(BaseModel):
@@ -215,9 +216,9 @@ class Acknowledgement(ExplainedBody):
     contradictions: list[UUID] = Field(default=[], max_length=1_000)
 
 
-Members = Annotated[list[dict[str, str | Integer | bool | None]], Field(max_length=RECORD_MEMBERS_MAX)]
+Members = Annotated[list[dict[str, str | StoredInteger | bool | None]], Field(max_length=RECORD_MEMBERS_MAX)]
 """A list in a record, such as the holders of an account."""
-Record = Annotated[dict[str, str | Integer | bool | Members | None], Field(min_length=1, max_length=50)]
+Record = Annotated[dict[str, str | StoredInteger | bool | Members | None], Field(min_length=1, max_length=50)]
 
 
 class Repair(ExplainedBody):
@@ -343,7 +344,9 @@ _BATCH_BODY: Final[dict[str, Any]] = {
 }
 
 Source = Annotated[str | None, Query(description="only of this source", max_length=SOURCE_CHARACTERS_MAX)]
-Count = Annotated[int | None, Query(description="a control total of the batch", ge=0, le=TURNOVER_MINOR_MAX)]
+Count = Annotated[
+    Integer | None, Query(description="a control total of the batch", ge=0, le=TURNOVER_MINOR_MAX)
+]
 
 
 def create_router(

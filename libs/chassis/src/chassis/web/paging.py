@@ -9,6 +9,7 @@ import msgspec
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
+from chassis.web.formats import Integer
 from chassis.write.deciding import Refusal
 
 LIMIT_MAX: Final = 200
@@ -44,7 +45,7 @@ class Paging:
 
 
 async def paging(
-    limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="items per page")] = LIMIT_DEFAULT,
+    limit: Annotated[Integer, Query(ge=1, le=LIMIT_MAX, description="items per page")] = LIMIT_DEFAULT,
     after: Annotated[
         str | None,
         Query(
