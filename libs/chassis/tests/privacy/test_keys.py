@@ -1,5 +1,8 @@
 """Keys that live apart, erasure, and what the files of PostgreSQL show to somebody who has them."""
 
+import asyncio
+import os
+import signal
 import threading
 from pathlib import Path
 from uuid import UUID, uuid5
@@ -25,6 +28,7 @@ from chassis.write.store import EventStore
 
 from tests.support.jars import JAR, FillJar, JarOpened, OpenJar, catalogue, context, jar, metadata
 from tests.support.specification import ManualClock
+from tests.support.waiting import until
 
 A, B, C = jar("a"), jar("b"), jar("c")
 
@@ -225,6 +229,29 @@ def test_a_lost_connection_is_opened_again(key_ring: KeyRing, keys_url: str) -> 
             " where datname = current_database() and pid <> pg_backend_pid()"
         )
     assert set(key_ring.keys_for([B])) == {B}
+
+
+async def test_a_key_database_that_answers_nothing_is_not_waited_for(
+    key_ring: KeyRing, keys_url: str
+) -> None:
+    clock = SystemClock()
+    ring = KeyRing(keys_url, key_ring.encryption, clock.monotonic, statement_seconds=0.5, turn_seconds=0.2)
+    ring.keys_for([A])
+    backend: int = ring._connected().info.backend_pid
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        began = clock.monotonic()
+        asking = asyncio.create_task(asyncio.to_thread(ring.keys_for, [B]))
+        await until(ring._database.locked)
+        with pytest.raises(psycopg.OperationalError, match="others have asked"):
+            await asyncio.to_thread(ring.keys_for, [C])
+        assert ring.cached(A) is not None
+        assert set(await asking) == {B}, "a new connection was not asked"
+        assert clock.monotonic() - began < 20
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    assert set(ring.keys_for([C])) == {C}
+    ring.close()
 
 
 def test_bytes_open_only_where_they_belong(key_ring: KeyRing) -> None:

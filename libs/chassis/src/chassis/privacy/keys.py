@@ -34,6 +34,10 @@ ERASED: Final = "***"
 SEALED_PREFIX: Final = "k1."
 KEYS_CACHED_MAX: Final = 20_000
 """A key that is ready to use takes 3 KB, most of it inside OpenSSL."""
+STATEMENT_SECONDS_MAX: Final = 5.0
+"""The limit of one statement of the key database; requests wait for it."""
+TURN_SECONDS_MAX: Final = 20.0
+"""How long a thread waits while others ask the key database."""
 KEYS_CACHED_SECONDS: Final = 60.0
 """How long a key that was destroyed elsewhere may still open values in this process."""
 KEYS_PER_QUERY: Final = 5_000
@@ -270,6 +274,8 @@ class KeyRing:
     encryption: KeyEncryption
     monotonic: Callable[[], float]
     cached_max: int = KEYS_CACHED_MAX
+    statement_seconds: float = STATEMENT_SECONDS_MAX
+    turn_seconds: float = TURN_SECONDS_MAX
     _cache: "AgedCache[int, tuple[DataKey | None]]" = field(init=False)
     """The key is the integer of the subject: a UUID computes its hash in Python each time."""
     _database: Lock = field(default_factory=Lock)
@@ -346,14 +352,17 @@ class KeyRing:
     def _asked(self, ask: Callable[[], T]) -> T:
         """Runs a query, once more over a new connection where the connection was lost.
 
-        One thread does so at a time.
+        One thread does so at a time. Raises OperationalError where its turn does not come.
         """
-        with self._database:
-            try:
-                return ask()
-            except DATABASE_LOST:
-                self._let_go()
-                return ask()
+        if not self._database.acquire(timeout=self.turn_seconds):
+            raise psycopg.OperationalError(f"others have asked the key database for {self.turn_seconds:g} s")
+        try:
+            return ask()
+        except DATABASE_LOST:
+            self._let_go()
+            return ask()
+        finally:
+            self._database.release()
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None
@@ -448,7 +457,7 @@ class KeyRing:
 
     def _connected(self) -> "psycopg.Connection[Any]":
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self.url, role=KEYS_ROLE)
+            self._connection = connect(self.url, role=KEYS_ROLE, statement_seconds=self.statement_seconds)
         return self._connection
 
 
