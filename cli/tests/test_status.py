@@ -102,6 +102,26 @@ async def test_waiting_events_are_counted_in_each_place(bank):
     assert shown["unlinked_accounts"] == 3
     assert "accounts without a customer: 3" in text
     assert "branch" in text
+    await check_unlinked(bank)
+
+
+async def check_unlinked(bank: Bank) -> None:
+    """`crm unlinked` lists the same three accounts, masked, for a person and for a program."""
+    done = await asyncio.to_thread(bank.crm, "unlinked", "--json")
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)
+    assert (len(listed["items"]), listed["complete"]) == (3, True)
+    assert {one["source"] for one in listed["items"]} == {"branch"}
+    numbers = [one["account"] for one in listed["items"]]
+    assert all("*" in number for number in numbers), numbers
+    text = (await asyncio.to_thread(bank.crm, "unlinked")).stdout.decode()
+    assert [line.split(" ")[0] for line in text.splitlines()] == [
+        one["account_id"] for one in listed["items"]
+    ]
+    first = json.loads((await asyncio.to_thread(bank.crm, "unlinked", "--limit", "1", "--json")).stdout)
+    assert (len(first["items"]), first["complete"]) == (1, False)
+    none = await asyncio.to_thread(bank.crm, "unlinked", "--source", "nobody")
+    assert none.stdout.decode().strip() == "no account waits for its customer at nobody"
 
 
 def test_the_command_prints_one_object_and_names_the_server_that_does_not_answer(bank):
