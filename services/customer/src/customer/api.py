@@ -16,6 +16,7 @@ from chassis.web import (
     Dependencies,
     DescribedRouter,
     ExplainedBody,
+    OwnParameters,
     Paging,
     consistency_token,
     cursor,
@@ -32,7 +33,7 @@ from chassis.write.deciding import (
     TooManyConflicts,
     VersionMismatch,
 )
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator
 
 from customer.application import ASSIGN_BRANCH, AccountNotHeld, CustomerService
@@ -149,6 +150,7 @@ _TAGGED: Final = {
 _UNKNOWN: Final = refusals(CustomerNotRegistered)
 _SHOWN: Final[Answers] = {200: _TAGGED, **_UNKNOWN}
 _PANORAMA: Final[Answers] = {200: {"model": Panorama}, **_UNKNOWN}
+_PANORAMA_WANTED: Final = OwnParameters(customer_id=CustomerPath, month=MonthWanted)
 _REGISTERED: Final[Answers] = {
     201: {
         "headers": {
@@ -217,9 +219,11 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         "/customers/{customer_id}/panorama",
         dependencies=asking,
         responses=_PANORAMA,
+        openapi_extra=_PANORAMA_WANTED.described,
     )
-    async def get_panorama(customer_id: CustomerPath, month: MonthWanted = None) -> Response:
+    async def get_panorama(request: Request) -> Response:
         """What a customer owns and owes, per currency, each figure with its source, its age and its events."""
+        customer_id, month = _PANORAMA_WANTED.read(request)
         return Response(_encode(await service.panorama(customer_id, month)), media_type="application/json")
 
     # commands

@@ -16,6 +16,7 @@ from chassis.web.consistency import ReadingOwnWrite, WaitFor, consistency_token
 from chassis.web.dependencies import Dependencies, dependencies
 from chassis.web.openapi import DescribedRouter, located
 from chassis.web.paging import LIMIT_MAX, CursorInvalid, Page, Paging, cursor, cursor_values, paging
+from chassis.web.parameters import OwnParameters
 from chassis.web.problems import Problem, refusals
 from chassis.web.served import ReadinessCheck, Routes, checking_readiness
 from chassis.web.serving import PortTaken, listening_socket, serve
@@ -31,6 +32,7 @@ __all__ = [
     "DescribedRouter",
     "Expected",
     "ExplainedBody",
+    "OwnParameters",
     "Page",
     "Paging",
     "Permitted",

@@ -32,11 +32,15 @@ class Described:
     @classmethod
     def of(cls, route: APIRoute) -> "Described":
         """The description of a route with its dependencies."""
+        own = route.openapi_extra or {}
+        names = _names(route.dependant) | {
+            one["name"] for one in own.get("parameters", ()) if one["in"] == "query"
+        }
         if route.body_field is not None:
-            return cls(frozenset(_names(route.dependant)), frozenset({_JSON}))
-        content = (route.openapi_extra or {}).get("requestBody", {}).get("content", {})
+            return cls(frozenset(names), frozenset({_JSON}))
+        content = own.get("requestBody", {}).get("content", {})
         taken = frozenset(content) | (_ANY_BYTES if BYTES in content else frozenset())
-        return cls(frozenset(_names(route.dependant)), taken)
+        return cls(frozenset(names), taken)
 
     def check(self, request: Request) -> None:
         """Raises RequestValidationError, naming the parameters that nobody reads or that come more than once, or
