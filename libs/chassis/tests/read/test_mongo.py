@@ -10,9 +10,11 @@ from chassis.read.documents import Change, DocumentsUnavailable, Unwritable, Wri
 from chassis.read.mongo import (
     COMMAND_WRITES_MAX,
     PAGE_DOCUMENTS,
+    Frozen,
     Mongo,
     MongoDocuments,
     exact_sum,
+    id_of,
     translated,
 )
 from pymongo.errors import OperationFailure
@@ -52,6 +54,19 @@ async def test_documents_are_had_as_the_bytes_that_were_written(both):
     assert [page async for page in both.raw_pages("nowhere") if page] == []
 
 
+async def test_an_aggregation_gives_raw_documents_with_their_ids(both):
+    documents = MongoDocuments(both, "")
+    many = [change(documents, None, _id=f"行{at}", _seq=1, text="x" * 1_000) for at in range(300)]
+    await documents.write("c", many)
+    found = await both.aggregate_raw("c", [{"$match": {"_seq": 1}}])
+    assert {id_of(raw): raw for raw in found} == {each.id: each.frozen.raw for each in many}
+    assert await both.aggregate_raw("c", [{"$match": {"_seq": 2}}]) == []
+    assert id_of(documents.freeze({"_id": "", "a": 1}).raw) == ""
+    for other in ({"_id": ID}, {"_id": 7}, {"a": "x"}, {}):
+        with pytest.raises(ValueError, match="not an id that is text"):
+            id_of(documents.freeze(other).raw)
+
+
 def kinds(value):
     """The types of all values in a document."""
     if isinstance(value, dict):
@@ -74,6 +89,9 @@ async def test_an_integer_is_a_plain_integer_however_large_and_however_it_is_ask
         "load": [(await documents.load("c", ["a"]))["a"]],
         "pages": [one async for page in both.pages("c") for one in page],
         "aggregate": await both.aggregate("c", [{"$match": {"minor": minor}}]),
+        "aggregate_raw": [
+            Frozen(raw).thawed() for raw in await both.aggregate_raw("c", [{"$match": {"minor": minor}}])
+        ],
         "frozen": [documents.freeze(document).thawed()],
     }
     for way, found in answers.items():

@@ -7,9 +7,9 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-COALESCED_MAX: Final = 16
-"""More keys at once cost the process more than the round trips they save: what was loaded is not in the
-processor's caches any more when its caller takes it (`benchmarks/panorama_read.py`: 64 give a tenth less)."""
+COALESCED_MAX: Final = 64
+"""More keys at once save few round trips more. What a load returns should be small until its caller takes it: decoded
+together, documents are not in the processor's caches any more when they are used (`benchmarks/panorama_read.py`)."""
 WAITING_MAX: Final = 10_000
 
 
@@ -33,19 +33,22 @@ class Coalesced(Generic[K, T]):
         self._load = load
         self._coalesced_max = coalesced_max
         self._waiting_max = waiting_max
-        self._waiting: dict[K, asyncio.Future[T]] = {}
+        self._waiting: dict[K, list[asyncio.Future[T]]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def get(self, key: K) -> T:
         """Returns the value of one key. Raises the errors of `load`, and TooManyWaiting."""
-        future = self._waiting.get(key)
-        if future is None:
+        callers = self._waiting.get(key)
+        if callers is None:
             if len(self._waiting) >= self._waiting_max:
                 raise TooManyWaiting
-            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+            callers = self._waiting[key] = []
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._run())
-        return await asyncio.shield(future)
+        # Each caller has a future of its own: one that is cancelled takes no other along.
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        callers.append(future)
+        return await future
 
     async def _run(self) -> None:
         while self._waiting:
@@ -56,9 +59,13 @@ class Coalesced(Generic[K, T]):
                 loaded = await self._load(list(some))
                 found = {key: loaded[key] for key in some}
             except Exception as error:  # noqa: BLE001 (each waiting caller gets it)
-                for future in some.values():
-                    future.set_exception(error)
-                    future.exception()  # a cancelled caller does not read its result
+                for callers in some.values():
+                    for future in callers:
+                        if not future.done():
+                            future.set_exception(error)
+                            future.exception()  # a caller that is cancelled now does not read its result
             else:
-                for key, future in some.items():
-                    future.set_result(found[key])
+                for key, callers in some.items():
+                    for future in callers:
+                        if not future.done():
+                            future.set_result(found[key])

@@ -48,6 +48,8 @@ PAGE_DOCUMENTS: Final = 1_000
 
 _DUPLICATE_KEY: Final = 11_000
 _UNIQUE_BROKEN: Final = "breaks a unique index"
+_TEXT_ID: Final = b"\x02_id\0"
+"""A field of BSON: its type, which is text, and its name. The length of the text and the text follow."""
 
 
 class _Int64(TypeDecoder):
@@ -200,6 +202,14 @@ class Mongo:
             if inspect.isawaitable(cursor):
                 cursor = await cursor
             return cast(list[Document], await cursor.to_list(None))
+
+    async def aggregate_raw(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> list[bytes]:
+        """The documents that an aggregation returns as the database holds them; `Frozen.thawed` reads one."""
+        with translated():
+            cursor = self._database[collection].aggregate_raw_batches(list(pipeline))
+            if inspect.isawaitable(cursor):
+                cursor = await cursor
+            return [document async for batch in cursor for document in _split(batch)]
 
     async def pages(
         self,
@@ -398,6 +408,13 @@ class Frozen:
     def thawed(self) -> Document:
         """Returns the decoded document, as the database would return it."""
         return cast(Document, bson.decode(self.raw, codec_options=_OPTIONS))
+
+
+def id_of(raw: bytes) -> str:
+    """The id of a raw document, which the server keeps as its first field; raises ValueError where it is no text."""
+    if raw[4:9] != _TEXT_ID:
+        raise ValueError("the first field of a document is not an id that is text")
+    return raw[13 : 12 + int.from_bytes(raw[9:13], "little")].decode()
 
 
 class MongoDocuments(Documents):

@@ -8,6 +8,7 @@ from uuid import UUID
 from chassis.connections.coalescing import Coalesced
 from chassis.privacy.keys import KeyRing
 from chassis.read.documents import Document
+from chassis.read.mongo import Frozen, id_of
 from chassis.read.showing import keys_of
 
 from customer.holdings import held, others, parties_on, standing
@@ -46,14 +47,15 @@ class HoldingQueries:
         self._today = today
         self._movements = movements
         self._stale_after_seconds = stale_after_seconds
-        self._holdings: Coalesced[str, Document | None] = Coalesced(self._load_holdings)
+        self._holdings: Coalesced[str, bytes | None] = Coalesced(self._load_holdings)
 
     async def panorama(self, customer_id: UUID, now: datetime, month: str | None) -> Panorama | None:
         """A customer's panorama: one aggregation for all concurrent requests (request coalescing), one more
         for an old month."""
-        found = await self._holdings.get(str(customer_id))
-        if found is None:
+        raw = await self._holdings.get(str(customer_id))
+        if raw is None:
             return None
+        found = Frozen(raw).thawed()
         day = self._today().isoformat()
         parties = parties_on(found, day)
         standing_accounts = held(in_order(found["accounts"]), parties, day)
@@ -129,9 +131,12 @@ class HoldingQueries:
         parties = await self._views.parties()
         return await self._views.mongo.find_one(parties, {"_id": str(party)}, fields={"_id": 1}) is not None
 
-    async def _load_holdings(self, ids: Sequence[str]) -> dict[str, Document | None]:
-        found = await self._views.mongo.aggregate(await self._views.customers(), await self._accounts_of(ids))
-        return {**dict.fromkeys(ids), **{one["_id"]: one for one in found}}
+    async def _load_holdings(self, ids: Sequence[str]) -> dict[str, bytes | None]:
+        """Each customer is decoded by who asked for it: what was decoded together is not in the processor's caches any
+        more when it is used."""
+        pipeline = await self._accounts_of(ids)
+        found = await self._views.mongo.aggregate_raw(await self._views.customers(), pipeline)
+        return {**dict.fromkeys(ids), **{id_of(raw): raw for raw in found}}
 
     async def _customers_of(self, parties: Sequence[str], day: str) -> dict[str, str]:
         """Returns the customers of these parties on a bank day."""
