@@ -111,6 +111,12 @@ def _operation(found: Ok[Operation] | Err[InvalidSchema]) -> Operation:
     return found.ok()
 
 
+def _lasts(operation: Operation) -> bool:
+    """Whether its answer is a stream of events, which lasts as long as its parameter `seconds` says."""
+    content = operation.definition.raw["responses"].get("200", {}).get("content", {})
+    return "text/event-stream" in content
+
+
 def _fuzz_one(
     operation: Operation,
     mode: GenerationMode,
@@ -137,6 +143,10 @@ def _fuzz_one(
                 case.path_parameters[name] = values[draw % len(values)]
                 if "If-Match" in (case.headers or {}) and draw % 2:
                     case.headers["If-Match"] = _version(case, session)
+        if _lasts(operation):
+            case.query = {"seconds": 0, **(case.query or {})}
+            if mode is GenerationMode.POSITIVE:
+                case.query["seconds"] = 0
         answer = case.call(session=session, timeout=ANSWER_SECONDS_MAX)
         result.requests += 1
         statuses[answer.status_code] += 1

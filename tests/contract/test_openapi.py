@@ -203,7 +203,8 @@ def client_of(document_url: str, package: Path) -> None:
         "post_hooks": [],
         # The body of a batch is bytes, whatever their media type is.
         "content_type_overrides": dict.fromkeys(
-            ["application/x-ndjson", "text/csv", "text/plain"], "application/octet-stream"
+            ["application/x-ndjson", "text/csv", "text/event-stream", "text/plain"],
+            "application/octet-stream",
         ),
     }
     config = package.with_suffix(".json")

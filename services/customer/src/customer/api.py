@@ -10,6 +10,8 @@ from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
 from chassis.bulk.running import listed
 from chassis.money import CurrencyCode
 from chassis.proposals.routes import PROPOSED, ProposalAnswer, add_proposals, proposed
+from chassis.watching import LastEventId, Seconds, Wanted, streamed, watched
+from chassis.watching.routes import IDS_MAX
 from chassis.web import (
     Asking,
     CommandBody,
@@ -25,6 +27,8 @@ from chassis.web import (
     paging,
     refusals,
 )
+from chassis.web.problems import RequestInvalid
+from chassis.web.streams import STREAM_SECONDS_MAX, EventStream
 from chassis.write.deciding import (
     AlreadyRecorded,
     CommandContext,
@@ -141,6 +145,19 @@ AsOf = Annotated[
     date | None, Query(description="the day that windows of days end with; by default the bank day")
 ]
 
+Watching = Annotated[
+    list[UUID], Query(alias="customer", max_length=IDS_MAX, description="only these customers")
+]
+WatchedWhere = Annotated[
+    str | None,
+    Query(
+        alias="where",
+        min_length=1,
+        max_length=4_000,
+        description="only customers that meet this condition on their facts, and those that come to meet it or cease to",
+    ),
+]
+
 Answers = dict[int | str, dict[str, Any]]
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -198,6 +215,7 @@ _RESOLVED: Final[Answers] = {
 }
 
 _SELECTED: Final[Answers] = refusals(ConditionInvalid, FieldNotPermitted)
+_WATCHED: Final[Answers] = watched(ConditionInvalid, FieldNotPermitted, CustomerNotRegistered, RequestInvalid)
 
 
 def create_router(service: CustomerService, dependencies: Dependencies) -> APIRouter:  # noqa: PLR0915 (one statement per route)
@@ -443,6 +461,32 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """How many customers meet a condition, counted up to 10,000."""
         condition = asked(where, caller)
         return counted(condition, await service.counted(condition, as_of))
+
+    @router.get(
+        "/customers/changes",
+        dependencies=asking_facts,
+        responses=_WATCHED,
+        response_class=EventStream,
+        status_code=200,
+    )
+    async def watch_customers(
+        caller: Asking,
+        customers: Watching = [],  # noqa: B006 (FastAPI copies it)
+        where: WatchedWhere = None,
+        seconds: Seconds = STREAM_SECONDS_MAX,
+        after: LastEventId = None,
+    ) -> Response:
+        """Server-sent events: which of these customers changed, in the panorama or elsewhere. Only ids are told.
+
+        After `reset` the caller reads everything again, and after `changed` what it names. A stream that ends is asked
+        for again with the id of the last event as `Last-Event-ID`.
+        """
+        if not customers and where is None:
+            raise RequestInvalid("customer or where is needed")
+        condition = None if where is None else asked(where, caller)
+        await service.require_facts(customers)
+        ids = frozenset(map(str, customers)) if customers else None
+        return streamed(service.hub, Wanted(ids, condition), after, seconds)
 
     @router.get(
         "/customers/{customer_id}/selection",

@@ -14,6 +14,7 @@ from chassis.conditions import Condition, Explanation, explained
 from chassis.proposals import FourEyes, Proposable, ProposalShown
 from chassis.read.documents import Document
 from chassis.read.versions import versioned
+from chassis.watching import Hub
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import (
     AlreadyRecorded,
@@ -97,6 +98,8 @@ class CustomerService:
     """(context, position, timeout in seconds) -> whether the views show all of the context up to there."""
     retention_years: int = RETENTION_YEARS
     claims_max: int = CLAIMS_MAX
+    hub: Hub | None = None
+    """Tells of changes of the facts, in a process where it runs."""
     eyes: FourEyes = field(init=False)
     """What needs two persons."""
     bulk: Bulk = field(init=False)
@@ -484,6 +487,11 @@ class CustomerService:
         """Why a customer meets a condition, or does not."""
         found = _found(await self.queries.facts.one(customer))
         return explained(condition, found, FIELDS, as_of or self.today())
+
+    async def require_facts(self, customers: Sequence[UUID]) -> None:
+        """Raises CustomerNotRegistered where one of the customers has no facts."""
+        if not await self.queries.facts.all_exist(customers):
+            raise CustomerNotRegistered
 
     async def by_reference(self, source: str, key: str) -> list[Document]:
         """The customer that a source knows under its own number."""

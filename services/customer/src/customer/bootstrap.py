@@ -13,6 +13,7 @@ from chassis.read.derived_following import DerivedRole
 from chassis.read.viewing import ViewsRole
 from chassis.relay import RelayRole
 from chassis.timers import TimersRole
+from chassis.watching import hearing
 from chassis.web import ReadinessCheck, Routes, checking_readiness, create_app, dependencies
 from chassis.web.consistency import Heads
 from starlette.types import ASGIApp
@@ -53,7 +54,11 @@ async def routes(
                 for view in VIEWS
             },
         }
-        async with checking_readiness(checks, clock) as not_ready, following(service.bulk, clock):
+        async with (
+            checking_readiness(checks, clock) as not_ready,
+            following(service.bulk, clock),
+            hearing(service.hub),
+        ):
             heads = {CONTEXT: write.store.head_position, **(others or {})}
             facts = partial(read.views.wait_for, views=[view.name for view in DERIVED])
             entered = dependencies(

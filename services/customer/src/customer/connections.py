@@ -15,6 +15,7 @@ from chassis.privacy.keys import KeyRing
 from chassis.reactions.policies import React
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo
+from chassis.watching import Hub, Watched
 from chassis.write.handling import CommandHandler
 from chassis.write.secret_checks import secret_of
 from chassis.write.store import EventStore, tables
@@ -22,11 +23,15 @@ from contracts.identity import EXTERNAL_IDS, ExternalIds
 
 from customer.application import CustomerService, Handler
 from customer.catalogue import SCHEMA, catalogue
-from customer.derived import DERIVED
+from customer.derived import DERIVED, customer_facts
 from customer.domain.customer import customer_decider
+from customer.facts import FIELDS
 from customer.queries import Queries
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
+
+WATCHED: Final = Watched(customer_facts.VIEW, customer_facts.FACTS, FIELDS)
+"""A customer's facts are written anew whenever its panorama may have changed."""
 
 TABLES: Final = (tables(SCHEMA),)
 """The tables of this service, for `migrate`."""
@@ -113,5 +118,6 @@ async def both_sides(
             reached,
             settings.retention_years,
             settings.claims_max,
+            Hub(WATCHED, read.views, clock, today),
         )
         yield service, write, read

@@ -35,6 +35,7 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "select_customers": _SELECTING,
     "count_customers": _SELECTING,
     "explain_customer": _SELECTING,
+    "watch_customers": _SELECTING,
     "list_unlinked": _LOOKING | {OPERATOR, ANALYST},
     "register_customer": _SERVING,
     "rename_customer": _SERVING,

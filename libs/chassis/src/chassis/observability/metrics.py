@@ -113,6 +113,27 @@ REQUEST_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 
+STREAMS_OPEN: Final = Gauge("crm_streams_open", "Open event streams of this process", registry=REGISTRY)
+STREAMS_ENDED: Final = Counter(
+    "crm_streams_ended",
+    "Event streams that ended, by reason: gone (the client), slow, stopping, time-up, unauthenticated, ...",
+    ["reason"],
+    registry=REGISTRY,
+)
+WATCH_LAG_SECONDS: Final = Histogram(
+    "crm_watch_lag_seconds",
+    "Seconds from the write of a document to the moment when its watchers are told",
+    ["view"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0),
+    registry=REGISTRY,
+)
+WATCH_RESETS: Final = Counter(
+    "crm_watch_resets",
+    "Watchers that were told to read everything again, by reason: begun, rebuilt, lost, slow, day",
+    ["view", "reason"],
+    registry=REGISTRY,
+)
+
 PAGE_BYTES_MAX: Final = 4 << 20
 FETCH_SECONDS_MAX: Final = 1.0
 

@@ -109,6 +109,9 @@ class WebRole:
             self._reasons = []
             try:
                 await stopping.wait()
+                streams = getattr(getattr(app, "state", None), "streams", None)
+                if streams is not None:
+                    await streams.close()
                 await self._front.drained.wait()
             finally:
                 self._front.app = None

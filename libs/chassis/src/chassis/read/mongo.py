@@ -146,13 +146,20 @@ class Mongo:
         """Asks the server whether it is there."""
         await self.command({"ping": 1})
 
-    async def command(self, command: Mapping[str, Any]) -> Document:
-        """Runs a database command.
+    async def command(self, command: Mapping[str, Any], session: Any = None) -> Document:
+        """Runs a database command. A cursor is read in the session in which it was opened.
 
         The driver decodes its reply by itself: read documents with `find` or `aggregate`.
         """
         with translated():
-            return cast(Document, await self._database.command(command, codec_options=_OPTIONS))
+            reply = await self._database.command(command, codec_options=_OPTIONS, session=session)
+            return cast(Document, reply)
+
+    async def session(self) -> Any:
+        """A session of the driver. Its caller ends it."""
+        with translated():
+            session = self._client.start_session()
+            return await session if inspect.isawaitable(session) else session
 
     async def _write(self, kind: str, collection: str, writes: list[Any]) -> Document:
         """Runs a write command on a majority; what it did not do is in the reply's `writeErrors`."""

@@ -41,6 +41,11 @@ class Answer:
         self.status = 0
         self.gone = False
 
+    @property
+    def bodyless(self) -> bool:
+        """Whether no body is sent, because none was asked for."""
+        return self._head
+
     async def __call__(self, message: Message) -> None:
         """Sends one message of the response, as ASGI's `send` does."""
         if message["type"] == "http.response.start":

@@ -26,6 +26,7 @@ from chassis.web.edge import Edge
 from chassis.web.openapi import describe
 from chassis.web.pages import pages
 from chassis.web.problems import MethodNotAllowed, NotReady, RequestMalformed, of_invalid, of_status, problem
+from chassis.web.streams import LAST_EVENT_ID, Streams
 from chassis.write.deciding import Refusal
 
 PUBLIC: Final = (
@@ -42,7 +43,14 @@ PUBLIC: Final = (
     "/asyncapi.json",
 )
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
-CORS_REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Request-ID")
+CORS_REQUEST_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    LAST_EVENT_ID,
+    "X-Request-ID",
+)
 CORS_RESPONSE_HEADERS: Final = (
     "Consistency-Token",
     "ETag",
@@ -112,6 +120,7 @@ def create_app(
     )
     app.state.clock = clock
     app.state.verifier = verifier
+    app.state.streams = Streams()
     taken = list(routers)
     app.state.readiness = [*([verifier.not_ready] if taken else []), *readiness]
     app.state.measures = list(measures)

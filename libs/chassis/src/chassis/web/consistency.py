@@ -16,7 +16,9 @@ HEADER: Final = "Consistency-Token"
 NAME: Final = "at_least"
 WAIT_SECONDS_MAX: Final = 5.0
 WAITING_MAX: Final = 200
-TOKEN_PATTERN: Final = r"^[a-z]{1,20}(-[a-z]{1,20}){0,2}-[0-9]{1,18}$"  # noqa: S105 (the shape of a position, no secret)
+TOKENS_MAX: Final = 4
+_POSITION: Final = "[a-z]{1,20}(-[a-z]{1,20}){0,2}-[0-9]{1,18}"
+TOKEN_PATTERN: Final = f"^{_POSITION}(,{_POSITION}){{0,{TOKENS_MAX - 1}}}$"
 _TOKEN: Final = re.compile(TOKEN_PATTERN, re.ASCII)
 
 WaitFor = Callable[[str, int, float], Awaitable[bool]]
@@ -31,6 +33,11 @@ NO_HEADS: Final[Heads] = {}
 def consistency_token(context: str, position: int) -> str:
     """The token that names a position of a context's store."""
     return f"{context}-{position}"
+
+
+def consistency_tokens(positions: Mapping[str, int]) -> str:
+    """The token that names a position of each of several contexts."""
+    return ",".join(consistency_token(context, at) for context, at in sorted(positions.items()))
 
 
 class ContextUnknown(Refusal):
@@ -66,7 +73,7 @@ class ReadingOwnWrite:
         "name": NAME,
         "in": "query",
         "required": False,
-        "description": f"a `{HEADER}`: the answer holds at least what it names",
+        "description": f"a `{HEADER}`: the answer holds at least what it names; one of each context, with commas",
         "schema": {"type": "string", "pattern": TOKEN_PATTERN},
     }
 
@@ -98,7 +105,14 @@ class ReadingOwnWrite:
         await self.wait(at_least)
 
     async def wait(self, at_least: str) -> None:
-        """Waits until the views show what a token names; raises ContextUnknown, PositionUnknown, ViewBehind."""
+        """Waits until the views show what a token names, a position of each context in turn.
+
+        Raises ContextUnknown, PositionUnknown, ViewBehind.
+        """
+        for token in at_least.split(","):
+            await self._wait_one(token)
+
+    async def _wait_one(self, at_least: str) -> None:
         context, _, position = at_least.rpartition("-")
         if context not in self._contexts:
             raise ContextUnknown

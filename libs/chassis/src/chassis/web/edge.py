@@ -33,6 +33,7 @@ from chassis.web.problems import (
     Unavailable,
     problem,
 )
+from chassis.web.streams import BEGUN_KEY
 from chassis.write.deciding import Refusal
 
 BODY_BYTES_MAX: Final = 1 << 20
@@ -136,9 +137,11 @@ class Edge:
             try:
                 await self._answered(scope, receive, answer, headers, held)
             finally:
-                self._in_flight -= 1
+                self._in_flight -= held.in_flight
                 self._bodies_bytes -= held.bytes
-                self._told(scope, method, answer, span, self._clock.monotonic() - began)
+                now = self._clock.monotonic()
+                answered = now if held.streams_since is None else held.streams_since
+                self._told(scope, method, answer, span, answered - began, now - began)
 
     def _seconds_max(self, scope: Scope) -> float:
         """The time limit of a request, longer where its route takes larger bodies.
@@ -161,7 +164,9 @@ class Edge:
             _once_only(scope)
             self._admitted(scope, headers)
             bounded = await self._bounded(scope, receive, headers, held)
-            async with asyncio.timeout(self._seconds_max(scope)):
+            async with asyncio.timeout(self._seconds_max(scope)) as limit:
+                if not answer.bodyless:
+                    scope[BEGUN_KEY] = lambda: self._streams(held, limit)
                 await self._app(scope, bounded, answer)
         except ClientDisconnect:
             answer.gone = True
@@ -178,6 +183,13 @@ class Edge:
                 raise  # a part of the response was sent: the server closes the connection
             del error
             await self._refused(Failed(), scope, receive, answer, headers)
+
+    def _streams(self, held: "_Held", limit: asyncio.Timeout) -> None:
+        """A stream begins: the limits of requests are not its limits (`chassis.web.streams`)."""
+        limit.reschedule(None)
+        self._in_flight -= held.in_flight
+        held.in_flight = 0
+        held.streams_since = self._clock.monotonic()
 
     async def _refused(
         self, refusal: Refusal, scope: Scope, receive: Receive, answer: Answer, headers: dict[bytes, bytes]
@@ -259,14 +271,16 @@ class Edge:
         named = [(b"x-request-id", given)]
         return [*named, (b"x-trace-id", trace)] if trace else named
 
-    def _told(self, scope: Scope, method: str, answer: Answer, span: Span, seconds: float) -> None:
+    def _told(
+        self, scope: Scope, method: str, answer: Answer, span: Span, answered_seconds: float, seconds: float
+    ) -> None:
         route, status = _route(scope), answer.status or 499
         counted = self._counted.get((method, route, status))
         if counted is None:
             counted = metrics.REQUESTS.labels(method, route, status), metrics.REQUEST_SECONDS.labels(route)
             self._counted[method, route, status] = counted
         counted[0].inc()
-        counted[1].observe(seconds)
+        counted[1].observe(answered_seconds)
         if span.is_recording():
             span.update_name(f"{method} {route}")
             span.set_attribute("http.request.method", method)
@@ -279,12 +293,14 @@ class Edge:
 
 
 class _Held:
-    """The number of body bytes that are counted for a request."""
+    """What is counted for a request: body bytes, itself as in flight; and since when it is a stream, if it is one."""
 
-    __slots__ = ("bytes",)
+    __slots__ = ("bytes", "in_flight", "streams_since")
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.in_flight = 1
+        self.streams_since: float | None = None
 
 
 def _once_only(scope: Scope) -> None:

@@ -15,6 +15,8 @@ from chassis.web.problems import MEDIA_TYPE, MediaTypeUnsupported, PreconditionM
 _REFERENCE: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _NO_NULL: Final = r"^[^\u0000]*$"
 _SAID: Final = frozenset(("pattern", "format", "enum", "const", "contentMediaType"))
+STREAM: Final = "text/event-stream"
+"""The media type of an answer that lasts: it has no ETag."""
 _TEMPLATE: Final = "#/components/schemas/{model}"
 _TEXT: Final = {"schema": {"type": "string"}}
 _ON_EVERY_ANSWER: Final = {
@@ -123,6 +125,7 @@ def _without_null(schema: Any) -> None:
 
 def _with_answers(operation: dict[str, Any], method: str) -> None:
     answers: dict[str, Any] = operation.setdefault("responses", {})
+    streams = STREAM in answers.get("200", {}).get("content", {})
     sent = {each["name"]: each for each in operation.get("parameters", ()) if each["in"] == "header"}
     if "requestBody" in operation:
         answers.setdefault("415", {"description": MediaTypeUnsupported.title})
@@ -132,11 +135,11 @@ def _with_answers(operation: dict[str, Any], method: str) -> None:
     for status, answer in answers.items():
         if status.startswith("2"):
             headers = answer.setdefault("headers", {})
-            if method == "get" and status == "200":
+            if method == "get" and status == "200" and not streams:
                 headers.setdefault("ETag", _TEXT)
             if "Idempotency-Key" in sent:
                 headers.setdefault("Consistency-Token", _TEXT)
-    if method == "get":
+    if method == "get" and not streams:
         answers["304"] = {
             "description": "The caller has it already: `If-None-Match` names its ETag",
             "headers": {"ETag": _TEXT},

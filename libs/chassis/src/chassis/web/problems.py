@@ -186,6 +186,15 @@ class Unavailable(Refusal):
     title_zh = "后端服务暂不可用，请稍后重试"
 
 
+class TooManyStreams(Refusal):
+    """The caller has as many open event streams as one caller may have."""
+
+    code = "too-many-streams"
+    status = 429
+    title = "You have too many open event streams"
+    title_zh = "您打开的事件流过多"
+
+
 class Overloaded(Refusal):
     """The process has more requests at once than it takes."""
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis.web.problems import unreadable
+from chassis.web.streams import ABORT_KEY
 
 SHUTDOWN_SECONDS_MAX: Final = 10
 KEEP_ALIVE_SECONDS: Final = 20
@@ -32,7 +33,12 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """Responds with a problem where the bytes are not a readable request."""
+    """Responds with a problem where the bytes are not a readable request, and lets a stream cut its connection."""
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT_KEY: self.transport.abort}  # type: ignore[dict-item]
 
     @override
     def send_400_response(self, msg: str) -> None:

@@ -1,5 +1,6 @@
 """Queries of customers by a condition on their facts."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, Final
 from uuid import UUID
@@ -31,6 +32,12 @@ class FactQueries:
         if after is not None:
             where = {"$and": [{ID: {"$gt": after}}, where]}
         return await self._views.mongo.find(await self._views.facts(), where, order=[(ID, 1)], limit=limit)
+
+    async def all_exist(self, customers: Sequence[UUID]) -> bool:
+        """Whether all of these customers have facts."""
+        wanted = {str(customer) for customer in customers}
+        where = _existing({ID: {"$in": sorted(wanted)}})
+        return await self._views.mongo.count(await self._views.facts(), where) == len(wanted)
 
     async def one(self, customer_id: UUID) -> Document | None:
         """The facts of a customer."""

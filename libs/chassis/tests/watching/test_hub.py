@@ -1,0 +1,221 @@
+"""A hub over a real server: who watches is told of every change, or to read everything again."""
+
+import pytest
+from chassis.conditions import from_text
+from chassis.read.changes import Changed, MongoChangeLog
+from chassis.watching import ConditionWide, Wanted, hearing
+from chassis.web.problems import Overloaded
+
+from .support import FIELDS, Boxes, reading, some
+
+HEAVY = Wanted(None, from_text("weight >= 10", FIELDS))
+
+
+async def test_a_watcher_is_told_of_its_documents_and_of_no_others(boxes: Boxes) -> None:
+    async with reading(boxes.hub, some("a", "b")) as reader, reading(boxes.hub, some("c")) as other:
+        assert await reader.is_reset() == await other.is_reset() == "begun"
+        await boxes.put("a", "c", "d")
+        assert await reader.changes() == {"changed": {"a"}}
+        await boxes.put("b")
+        assert await reader.changes() == {"changed": {"b"}}
+        assert await other.changes() == {"changed": {"c"}}
+
+
+async def test_a_document_that_is_told_shows_the_change(boxes: Boxes) -> None:
+    async with reading(boxes.hub, some("a")) as reader:
+        await reader.is_reset()
+        for weight in range(1, 30):
+            await boxes.put("a", weight=weight)
+            await reader.told()
+            found = await boxes.mongo.find_one(await boxes.reader.collection("boxes", "boxes"), {"_id": "a"})
+            assert found is not None
+            assert found["weight"] == weight
+
+
+async def test_changes_between_two_events_are_told_as_one(boxes: Boxes) -> None:
+    async with reading(boxes.hub, some("a")) as reader, reading(boxes.hub, some("last")) as other:
+        await reader.is_reset()
+        await other.is_reset()
+        for _ in range(50):
+            await boxes.put("a")
+        await boxes.put("last")
+        await other.told()
+        assert await reader.changes() == {"changed": {"a"}}
+        assert reader.watcher.next() is None
+
+
+async def test_a_condition_is_entered_and_left(boxes: Boxes) -> None:
+    await boxes.put("there", weight=20)
+    await boxes.put("light", weight=1)
+    async with reading(boxes.hub, HEAVY) as reader:
+        assert await reader.is_reset() == "begun"
+        await boxes.put("light", "there", weight=10)
+        assert await reader.changes() == {"entered": {"light"}, "changed": {"there"}}
+        await boxes.put("light", weight=9)
+        assert await reader.changes() == {"left": {"light"}}
+        await boxes.put("light", weight=8)
+        await boxes.put("there", weight=None)
+        assert await reader.changes() == {"left": {"there"}}
+
+
+async def test_ids_are_told_within_a_condition_alone(boxes: Boxes) -> None:
+    await boxes.put("mine", "other", weight=20)
+    async with reading(boxes.hub, Wanted(frozenset({"mine"}), HEAVY.condition)) as reader:
+        await reader.is_reset()
+        await boxes.put("mine", "other", weight=21)
+        assert await reader.changes() == {"changed": {"mine"}}
+        await boxes.put("mine", "other", weight=2)
+        assert await reader.changes() == {"left": {"mine"}}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_watcher_that_comes_again_is_told_what_changed_meanwhile(
+    boxes: Boxes, elsewhere: bool
+) -> None:
+    async with reading(boxes.hub, some("a", "b", "c")) as reader:
+        await reader.is_reset()
+        await boxes.put("a")
+        await reader.changes()
+    await boxes.put("b", "c", "d")
+    other = boxes.another() if elsewhere else boxes.hub
+    async with (
+        hearing(other if elsewhere else None),
+        reading(other, some("a", "b", "c"), reader.last) as again,
+    ):
+        assert await again.changes() == {"changed": {"b", "c"}}
+        await boxes.put("a")
+        assert await again.changes() == {"changed": {"a"}}
+
+
+async def test_who_comes_again_with_a_condition_is_told_who_is_in_and_who_is_out(boxes: Boxes) -> None:
+    await boxes.put("a", "b", weight=20)
+    async with reading(boxes.hub, HEAVY) as reader:
+        await reader.is_reset()
+        await boxes.put("c", weight=10)
+        await reader.changes()
+    await boxes.put("a", weight=1)
+    await boxes.put("d", weight=30)
+    async with reading(boxes.hub, HEAVY, reader.last) as again:
+        assert await again.changes() == {"entered": {"d"}, "left": {"a"}}
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "",
+        "1",
+        "nothing",
+        "1.20260105.0000000000000000.82",
+        "1.20260105.{digest}.zz",
+        "9.20260105.{digest}.8200",
+    ],
+)
+async def test_an_id_that_is_not_understood_gives_a_reset(boxes: Boxes, after: str) -> None:
+    async with reading(boxes.hub, some("a"), after.format(digest=some("a").digest)) as reader:
+        assert await reader.is_reset() in {"begun", "rebuilt"}
+
+
+async def test_a_place_that_the_server_does_not_know_gives_a_reset(boxes: Boxes) -> None:
+    after = f"1.20260105.{some('a').digest}.82"
+    async with reading(boxes.hub, some("a"), after) as reader:
+        assert await reader.is_reset() == "lost"
+
+
+async def test_what_changed_too_much_meanwhile_gives_a_reset(boxes: Boxes) -> None:
+    wanted = Wanted(frozenset(f"b{number}" for number in range(1_200)))
+    async with reading(boxes.hub, wanted) as reader:
+        await reader.is_reset()
+        await boxes.put("b0")
+        await reader.changes()
+    await boxes.put(*[f"b{number}" for number in range(1, 1_200)])
+    async with reading(boxes.hub, wanted, reader.last) as again:
+        assert await again.is_reset() == "slow"
+
+
+async def test_another_generation_gives_a_reset_and_is_watched_from_then_on(boxes: Boxes) -> None:
+    await boxes.put("a", weight=20)
+    async with reading(boxes.hub, some("a")) as reader, reading(boxes.hub, HEAVY) as heavy:
+        await reader.is_reset()
+        await heavy.is_reset()
+        later = await boxes.begin()
+        await boxes.put("b", weight=30, into=later)
+        await boxes.switch(later)
+        assert await reader.is_reset() == await heavy.is_reset() == "rebuilt"
+        await boxes.put("a", weight=1)
+        await boxes.put("b", weight=31)
+        assert await reader.changes() == {"changed": {"a"}}
+        assert await heavy.changes() == {"changed": {"b"}}
+        before = reader.last
+    assert before is not None
+    async with reading(boxes.hub, some("a"), before.replace("2.", "1.", 1)) as again:
+        assert await again.is_reset() == "rebuilt"
+
+
+async def test_another_bank_day_gives_a_reset_to_who_watches_a_condition(boxes: Boxes) -> None:
+    async with reading(boxes.hub, HEAVY) as heavy, reading(boxes.hub, some("a")) as reader:
+        await heavy.is_reset()
+        await reader.is_reset()
+        boxes.today = boxes.today.replace(day=6)
+        assert await heavy.is_reset() == "day"
+        await boxes.put("a", weight=12)
+        assert await heavy.changes() == {"entered": {"a"}}
+        assert await reader.changes() == {"changed": {"a"}}
+
+
+async def test_a_watcher_that_takes_nothing_is_reset_and_delays_nobody(boxes: Boxes) -> None:
+    names = [f"b{number}" for number in range(11)]
+    async with reading(boxes.hub, some(*names)) as slow, reading(boxes.hub, some("last")) as quick:
+        await quick.is_reset()
+        await slow.is_reset()
+        await boxes.put(*names)
+        await boxes.put("last")
+        assert await quick.changes() == {"changed": {"last"}}
+        assert await slow.is_reset() == "slow"
+        await boxes.put("b1")
+        assert await slow.changes() == {"changed": {"b1"}}
+
+
+async def test_a_condition_that_too_many_meet_is_refused_and_conditions_are_bounded(boxes: Boxes) -> None:
+    await boxes.put(*[f"b{number}" for number in range(6)], weight=20)
+    with pytest.raises(ConditionWide):
+        async with reading(boxes.hub, HEAVY):
+            pass
+    conditions = [Wanted(None, from_text(f"weight >= {number}", FIELDS)) for number in (30, 31, 32)]
+    async with reading(boxes.hub, conditions[0]), reading(boxes.hub, conditions[1]):
+        with pytest.raises(Overloaded):
+            async with reading(boxes.hub, conditions[2]):
+                pass
+    async with reading(boxes.hub, conditions[2]) as reader:
+        assert await reader.is_reset() == "begun"
+
+
+async def test_an_event_names_the_positions_that_a_read_may_ask_for(boxes: Boxes) -> None:
+    await boxes.reach(7)
+    async with reading(boxes.hub, some("a")) as reader:
+        assert (await reader.told()).data["at_least"] == "customer-7"
+        await boxes.reach(9)
+        await boxes.put("a")
+        sent = await reader.told()
+        assert sent.data == {
+            "view": "boxes",
+            "at_least": "customer-9",
+            "changed": ["a"],
+            "entered": [],
+            "left": [],
+        }
+
+
+async def test_changes_are_read_on_either_driver(both) -> None:
+    made = Boxes(both)
+    await made.switch(await made.begin())
+    log = MongoChangeLog(both)
+    changes = await log.opened(f"{made.live.prefix}boxes")
+    first = changes.place
+    await made.put("a", "b")
+    found: Changed = await changes.next(5.0)
+    assert set(found.ids) == {"a", "b"}
+    assert found.at is not None
+    again = await log.opened(f"{made.live.prefix}boxes", first, ["b"])
+    assert (await again.next(5.0)).ids == ("b",)
+    await again.close()
+    await changes.close()
