@@ -37,7 +37,7 @@ from typing_extensions import override
 
 from tests.contract.fuzzing import fuzz
 
-REQUESTS = 600
+REQUESTS = 640
 READY_SECONDS_MAX = 60
 GENERATING_SECONDS_MAX = 60
 POSTING = json.dumps(

@@ -219,7 +219,7 @@ def test_the_page_for_front_ends_runs_as_it_stands(up: Up) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[1:] == ["304"]
+    assert done.stdout.splitlines()[1:] == ["304", "goes on"]
 
 
 @pytest.mark.timeout(240)
