@@ -43,16 +43,15 @@ def held(accounts: Iterable[Mapping[str, Any]], parties: set[str], day: str) -> 
     found = []
     for account in accounts:
         holders = standing(account["holders"], day)
-        if any(one["party_id"] in parties for one in holders):
+        if not parties.isdisjoint([one["party_id"] for one in holders]):
             found.append({**account, "holders": holders, "closed": closed_on(account, day)})
     return found
 
 
 def role_of(holders: Iterable[Member], parties: set[str]) -> Role:
     """The strongest role in which these parties hold an account."""
-    roles = {one["role"] for one in holders if one["party_id"] in parties}
-    strongest: tuple[Role, ...] = ("owner", "joint")
-    return next((role for role in strongest if role in roles), SIGNATORY)
+    roles = [one["role"] for one in holders if one["party_id"] in parties]
+    return "owner" if "owner" in roles else "joint" if "joint" in roles else SIGNATORY
 
 
 def owners(holders: Iterable[Member], parties: set[str], customers: Mapping[str, str]) -> int:

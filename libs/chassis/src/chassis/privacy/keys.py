@@ -302,6 +302,11 @@ class KeyRing:
         held = self._cache.get(subject.int)
         return None if held is None else held[0]
 
+    def all_cached(self, subjects: Iterable[UUID]) -> "list[DataKey | None]":
+        """As `cached` gives each of them, at one time."""
+        held = self._cache.get_all([subject.int for subject in subjects])
+        return [None if one is None else one[0] for one in held]
+
     def keys_for(self, subjects: Iterable[UUID], *, create: bool = True) -> dict[UUID, DataKey]:
         """The keys of these subjects. A subject that was erased is absent and never gets a key again."""
         found: dict[UUID, DataKey] = {}

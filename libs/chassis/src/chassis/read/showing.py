@@ -65,8 +65,8 @@ async def keys_of(ring: KeyRing, subjects: Iterable[UUID]) -> Keys:
     """The keys of these subjects. Only keys that are not cached are read from the database, in a thread."""
     found: dict[int, DataKey] = {}
     missing: list[UUID] = []
-    for subject in subjects:
-        key = ring.cached(subject)
+    wanted = list(subjects)
+    for subject, key in zip(wanted, ring.all_cached(wanted), strict=True):
         if key is None:
             missing.append(subject)
         else:

@@ -103,8 +103,11 @@ def currency_block(
         for name in names:
             if name in sections:
                 of_side.plus(sections[name])
-    net.plus(aum)
-    net.plus(liabilities, -1)
+    if liabilities.accounts:
+        net.plus(aum)
+        net.plus(liabilities, -1)
+    else:
+        net = aum
 
     nothing: Figure = {**_NOTHING, "amount": decimal_text(0, currency)}
 

@@ -30,7 +30,7 @@ def allocation(parts: Sequence[tuple[Section, int]]) -> list[Share]:
     if total <= 0:
         return []
     floors = [divmod(amount * HUNDRED_PERCENT, total) for _, amount in parts]
-    missing = HUNDRED_PERCENT - sum(whole for whole, _ in floors)
+    missing = HUNDRED_PERCENT - sum([whole for whole, _ in floors])
     up = set(sorted(range(len(parts)), key=lambda at: (-floors[at][1], at))[:missing])
     shares: list[Share] = []
     for at, (section, amount) in enumerate(parts):
