@@ -3,6 +3,7 @@
 The declarations are `chassis.service.services()`. What is generated is committed, and a test compares the two.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,13 +26,14 @@ NAMES = {
     "relay": "Publishes stored events; of two pods one publishes and one stands by, as the lease says.",
     "views": "Projects events; as many pods as serve, never more than partitions (6).",
     "timers": "Gives commands that are due; of two pods one works and one stands by, as the lease says.",
+    "sagas": "Gives the commands of sagas; of two pods one works and one stands by, as the lease says.",
     "derived": "Derives documents from those of views; as many pods as serve, never more than partitions (6).",
     "policies": "Reacts to events of other contexts, once each; never more pods than partitions (6).",
 }
 LARGE = {"requests": "{cpu: 500m, memory: 384Mi}", "limits": '{cpu: "2", memory: 768Mi}'}
 SMALL = {"requests": "{cpu: 250m, memory: 256Mi}", "limits": '{cpu: "1", memory: 512Mi}'}
-NOT_LARGE = frozenset({"api", "relay", "policies", "timers"})
-WITH_A_LEASE = frozenset({"relay", "timers"})
+NOT_LARGE = frozenset({"api", "relay", "policies", "timers", "sagas"})
+WITH_A_LEASE = frozenset({"relay", "timers", "sagas"})
 """One pod works and one stands by."""
 
 SECRETS: dict[Need, tuple[str, str]] = {
@@ -43,15 +45,18 @@ SECRETS: dict[Need, tuple[str, str]] = {
 FILES: dict[Need, tuple[str, str, str]] = {
     "keys": ("kek", "/etc/crm/keys", "crm-key-encryption-key"),
     "tokens": ("tokens", "/etc/crm/tokens", "crm-token-keys"),
+    "peers": ("service-token", "/etc/crm/service-token", "crm-{context}-service-token"),
 }
 FILE_VARIABLES: dict[Need, str] = {
     "keys": "{name: CRM_KEK_FILE, value: /etc/crm/keys/kek}",
     "tokens": "{name: CRM_TOKEN_KEYS_FILE, value: /etc/crm/tokens/keys.json}",
+    "peers": "{name: CRM_SERVICE_TOKEN_FILE, value: /etc/crm/service-token/token}",
 }
 REACHED: tuple[tuple[str, frozenset[Need]], ...] = (
     ("postgres", frozenset({"postgres", "keys"})),
     ("mongo", frozenset({"mongo"})),
     ("kafka", frozenset({"kafka"})),
+    ("peers", frozenset({"peers"})),
 )
 """The servers that the network lets pods with the label `crm.example/<server>` reach, by need."""
 
@@ -79,6 +84,8 @@ def deployment(service: Service[Any], role: str) -> str:
         for need, (variable, secret) in SECRETS.items()
         if need in needs
     ] + [f"- {text}" for need, text in FILE_VARIABLES.items() if need in needs]
+    if "peers" in needs:
+        variables.append(f"- {{name: CRM_PEER_URLS, value: '{_peers(service)}'}}")
     mounted = [FILES[need] for need in FILES if need in needs]
     mounts = [
         *(f"- {{name: {volume}, mountPath: {path}, readOnly: true}}" for volume, path, _ in mounted),
@@ -86,7 +93,7 @@ def deployment(service: Service[Any], role: str) -> str:
     ]
     volumes = [
         *(
-            f"- name: {volume}\n  secret: {{secretName: {secret}, defaultMode: 0440}}"
+            f"- name: {volume}\n  secret: {{secretName: {secret.format(context=service.context.name)}, defaultMode: 0440}}"
             for volume, _, secret in mounted
         ),
         "- name: scratch\n  emptyDir: {sizeLimit: 64Mi}",
@@ -187,6 +194,13 @@ spec:
     elif role not in WITH_A_LEASE:
         parts.append(_scaled_by_lag(name, service.name, role))
     return "---\n".join(parts)
+
+
+def _peers(service: Service[Any]) -> str:
+    """The addresses of the APIs of the other contexts, in the cluster."""
+    return json.dumps(
+        {each.context.name: f"http://{each.name}-api" for each in services() if each is not service}
+    )
 
 
 def _selected(service: str, role: str) -> str:
@@ -343,7 +357,11 @@ def containers() -> str:
             needs = service.needs(role)
             told = [
                 "everybody",
-                *(each for each in ("postgres", "keys", "tokens", "mongo", "kafka") if each in needs),
+                *(
+                    each
+                    for each in ("postgres", "keys", "tokens", "mongo", "kafka", "peers")
+                    if each in needs
+                ),
             ]
             found.append(
                 f"  {service.name}-{role}:\n    <<: *role\n    command: [python, -m, {service.package}, {role}]\n"
@@ -363,14 +381,21 @@ def gone() -> str:
 
 def needs_of_roles() -> str:
     """The table of what each role is given."""
-    heads = ("postgres", "keys", "mongo", "kafka")
-    rows = ["| role | PostgreSQL | keys | MongoDB | Kafka | files |", "|---|---|---|---|---|---|"]
+    heads = ("postgres", "keys", "mongo", "kafka", "peers")
+    rows = [
+        "| role | PostgreSQL | keys | MongoDB | Kafka | other APIs | files |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for service in services():
         for role in roles_of(service):
             needs = service.needs(role)
             files = [
                 text
-                for need, text in {"keys": "key-encryption key", "tokens": "token keys"}.items()
+                for need, text in {
+                    "keys": "key-encryption key",
+                    "tokens": "token keys",
+                    "peers": "service token",
+                }.items()
                 if need in needs
             ]
             cells = [f"`{service.name} {role}`", *("yes" if each in needs else "" for each in heads)]

@@ -16,8 +16,14 @@ from tools.generate import roles_of
 
 KUBERNETES = "1.37"
 """The version whose schemas every object must fit."""
-SERVERS = {"postgres": "POSTGRES_URL", "keys": "CRM_KEYS_URL", "mongo": "MONGO_URL", "kafka": "KAFKA_URL"}
-MOUNTED = {"keys": "kek", "tokens": "tokens"}
+SERVERS = {
+    "postgres": "POSTGRES_URL",
+    "keys": "CRM_KEYS_URL",
+    "mongo": "MONGO_URL",
+    "kafka": "KAFKA_URL",
+    "peers": "CRM_PEER_URLS",
+}
+MOUNTED = {"keys": "kek", "tokens": "tokens", "peers": "service-token"}
 NEEDS: dict[str, tuple[set[str], set[str]]] = {
     f"{service.name}-{role}": (
         {variable for need, variable in SERVERS.items() if need in service.needs(role)},
@@ -27,8 +33,20 @@ NEEDS: dict[str, tuple[set[str], set[str]]] = {
     for role in roles_of(service)
 }
 """The servers and the files of each role: what it is given beyond that, a thief of it has too."""
-FILES = {"kek": "CRM_KEK_FILE", "tokens": "CRM_TOKEN_KEYS_FILE"}
-PORTS = {"POSTGRES_URL": 5432, "CRM_KEYS_URL": 5432, "MONGO_URL": 27017, "KAFKA_URL": 9092}
+FILES = {
+    "kek": "CRM_KEK_FILE",
+    "tokens": "CRM_TOKEN_KEYS_FILE",
+    "service-token": "CRM_SERVICE_TOKEN_FILE",
+}
+PORTS = {
+    "POSTGRES_URL": 5432,
+    "CRM_KEYS_URL": 5432,
+    "MONGO_URL": 27017,
+    "KAFKA_URL": 9092,
+    "CRM_PEER_URLS": 8080,
+}
+WITHOUT_LOGIN = {"CRM_PEER_URLS"}
+"""Addresses that hold no password."""
 SHUTDOWN_SECONDS_MAX = 30
 PARTITIONS = 6
 
@@ -101,7 +119,7 @@ def container_complaints(container: Manifest) -> Iterator[str]:
     if not security.get("readOnlyRootFilesystem") or security.get("capabilities") != {"drop": ["ALL"]}:
         yield "a writable file system or capabilities"
     for variable in container.get("env", []):
-        if variable["name"] in PORTS and "secretKeyRef" not in variable.get("valueFrom", {}):
+        if variable["name"] in PORTS.keys() - WITHOUT_LOGIN and "secretKeyRef" not in variable.get("valueFrom", {}):
             yield f"{variable['name']} is not a reference to a secret"
 
 

@@ -112,6 +112,7 @@ def secrets(postgres_url: str, mongo_url: str, kafka_url: str) -> Iterator[Secre
                 for context in CONTEXTS
                 for end, user in (("", SERVICE), ("-owner", OWNER), ("-auditor", AUDITOR))
             },
+            **{f"crm-{context}-service-token": {"token": b"a token"} for context in CONTEXTS},
             "crm-keys-postgres": login(SERVICE, "deployed_keys"),
             "crm-keys-postgres-owner": login(OWNER, "deployed_keys"),
             "crm-operator-postgres": login(SERVICE, "deployed_ingest"),

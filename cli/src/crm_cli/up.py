@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 import typer
 from chassis.connections.migrating import READER, close_to_public
 from chassis.connections.settings import KEYS_DATABASE, Settings
+from contracts.topics import EVENTS
 from devservers import (
     NAMES,
     DataFolderUnusable,
@@ -234,9 +235,10 @@ class Supervisor:
             "CRM_ENVIRONMENT": self.choices.environment,
             "PYTHONUNBUFFERED": "1",
         }
+        peers = json.dumps(dict.fromkeys(EVENTS, self.web))  # one process answers for all contexts
         told = {name: url for name, url in self.urls.items() if name in FIELDS}
         inherited = {name: value for name, value in os.environ.items() if name not in OWNERS}
-        return {**inherited, **told, **ours}
+        return {"CRM_PEER_URLS": peers, **inherited, **told, **ours}
 
     def _find_urls(self) -> None:
         """Finds the addresses of the servers. On a PostgreSQL that it started, services log in as a user that

@@ -30,6 +30,8 @@ from sync_ingest.domain.events import (
     QuarantinedRecordShown,
     ReconciliationCertified,
     RecordsMoved,
+    ReleasesClosed,
+    ReleasesOpened,
     RepairProposed,
     SourceScheduled,
 )
@@ -113,6 +115,8 @@ def one_of_each():
     yield ReconciliationCertified(source="s", certificate=ID, intakes=(ID,), findings=findings)
     yield ContradictionsAcknowledged(source="s", certificate=ID, contradictions=(ID,))
     yield SourceScheduled(source="s", every_seconds=900)
+    yield ReleasesClosed(source="s", party_id=ID)
+    yield ReleasesOpened(source="s", party_id=ID)
 
 
 EVENTS = list(one_of_each())
@@ -134,7 +138,9 @@ def test_what_goes_out_is_exactly_what_the_model_says_and_personal_values_stay_s
         | QuarantinedRecordShown
         | RepairProposed
         | ContradictionsAcknowledged
-        | SourceScheduled,
+        | SourceScheduled
+        | ReleasesClosed
+        | ReleasesOpened,
     ):
         assert words is None
         return

@@ -255,6 +255,41 @@ class CustomerReviewDue(CustomerContextEvent):
     due_on: date
 
 
+class PartyOfSource(BaseModel):
+    """A party, and the source that knows it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    source: str
+    party_id: UUID
+
+
+class CustomerErasurePreparationBegun(CustomerContextEvent):
+    """The erasure of the customer is prepared: no source is to release records of these parties."""
+
+    TYPE = "customer.erasure_preparation_begun"
+
+    preparation: UUID
+    parties: tuple[PartyOfSource, ...]
+
+
+class CustomerErasurePrepared(CustomerContextEvent):
+    """No source releases records of the customer's parties any more."""
+
+    TYPE = "customer.erasure_prepared"
+
+    preparation: UUID
+
+
+class CustomerErasurePreparationEnded(CustomerContextEvent):
+    """The customer is erased, compliance withdrew the preparation, or it failed: a source refused, or did not answer in time."""
+
+    TYPE = "customer.erasure_preparation_ended"
+
+    preparation: UUID
+    because: Literal["erased", "withdrawn", "failed"]
+
+
 class BusinessDayOpened(CustomerContextEvent):
     """A business date of the bank has begun; once for each date, in order. Subject = the bank's days, no customer.
 
@@ -290,6 +325,9 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerNoLongerKeyCustomer,
     CustomerReviewed,
     CustomerReviewDue,
+    CustomerErasurePreparationBegun,
+    CustomerErasurePrepared,
+    CustomerErasurePreparationEnded,
     BusinessDayOpened,
 )
 

@@ -9,5 +9,6 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "customer.customer_facts.v1": ("crm.customer.events", "crm.ingest.events",),
     "customer.when_party_described_then_register_customer": ("crm.ingest.events",),
     "customer.when_customer_erased_then_destroy_keys": ("crm.customer.events",),
+    "customer.when_erasure_preparation_changes_then_run_saga": ("crm.customer.events",),
     "sync-ingest.feed": ("corebank.postings",),
 }

@@ -49,6 +49,7 @@ from customer.domain.commands import (
     ConfirmReference,
     CorrectIdentityDetails,
     CustomerCommand,
+    EndErasurePreparation,
     EndKeyCustomer,
     LinkReference,
     RejectReference,
@@ -205,6 +206,10 @@ _MOVED: Final[Answers] = {
 _ERASED: Final[Answers] = {
     **PROPOSED,
     **refusals(CustomerNotRegistered, VersionMismatch),
+    **refusals(RetentionHolds, TooManyAccounts, TooManyConflicts),
+}
+_PREPARED: Final[Answers] = {
+    **_CHANGED,
     **refusals(RetentionHolds, TooManyAccounts, TooManyConflicts),
 }
 _REVIEWED: Final[Answers] = {**_CHANGED, **refusals(NotAKeyCustomer, TooManyConflicts)}
@@ -376,6 +381,30 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         Once a second person approves it, the keys are destroyed within seconds, and processes forget opened values
         within minutes. Figures stay."""
         return proposed(response, CONTEXT, await service.propose_erasure(customer_id, context, version))
+
+    @router.post("/customers/{customer_id}/erasure-preparation", responses=_PREPARED)
+    async def prepare_erasure(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: ExplainedBody,
+    ) -> Done:
+        """Has the sources release no record of the customer until it is erased; refused where an erasure would be.
+
+        It is prepared once each source has answered. Where one refuses, or 15 days pass without the erasure, it ends."""
+        return _done(response, await service.prepare_erasure(customer_id, context, version))
+
+    @router.post("/customers/{customer_id}/erasure-preparation/end", responses=_CHANGED)
+    async def end_erasure_preparation(
+        response: Response,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: ExplainedBody,
+    ) -> Done:
+        """Withdraws the preparation of an erasure: the sources release records of the customer again."""
+        return await changed(response, customer_id, EndErasurePreparation("withdrawn"), context, version)
 
     @router.post(
         "/customers/branch-assignments",

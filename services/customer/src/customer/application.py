@@ -35,6 +35,7 @@ from customer.catalogue import CONTEXT
 from customer.claims import CLAIMS_MAX, Claims, IdentityNumberKnown, number_claim
 from customer.domain.commands import (
     AssignBranch,
+    BeginErasurePreparation,
     ChangeContactDetails,
     ConfirmReference,
     CorrectIdentityDetails,
@@ -52,7 +53,7 @@ from customer.domain.commands import (
     UnlinkReference,
 )
 from customer.domain.deciding import decide
-from customer.domain.events import CustomerEvent, HeldAccount
+from customer.domain.events import CustomerEvent, HeldAccount, PartyOfSource
 from customer.domain.refusals import BranchUnknownBefore, CustomerNotRegistered, ReferenceNotLinked
 from customer.domain.state import Customer
 from customer.facts import FIELDS
@@ -238,6 +239,23 @@ class CustomerService:
         if branch is None:
             raise BranchUnknownBefore
         return await self.handler.handle(customer, AssignBranch(branch), context, version)
+
+    async def prepare_erasure(
+        self, customer: UUID, context: CommandContext, version: int
+    ) -> Outcome[CustomerEvent]:
+        """Begins to have the sources release no record of the customer's parties, so that an erasure finds what was
+        checked. A saga does it (ADR 0051).
+
+        Raises what would refuse the erasure now.
+        """
+        if (await self.store.commands([context.key])).get(context.key) is None:
+            await self._erasure(customer)
+        links = (await self.handler.load(customer)).state.links
+        parties = tuple(
+            PartyOfSource(links[party].source, party) for party in sorted(links) if links[party].confirmed
+        )
+        command = BeginErasurePreparation(context.command_id, parties)
+        return await self.change(customer, command, context, version, asked=("prepare-erasure",))
 
     async def propose_erasure(
         self, customer: UUID, context: CommandContext, version: int | None = None

@@ -12,6 +12,7 @@ from chassis.reactions.policies import PoliciesRole
 from chassis.read.derived_following import DerivedRole
 from chassis.read.viewing import ViewsRole
 from chassis.relay import RelayRole
+from chassis.sagas import SagasRole
 from chassis.timers import TimersRole
 from chassis.watching import hearing
 from chassis.web import ReadinessCheck, Routes, checking_readiness, create_app, dependencies
@@ -25,6 +26,7 @@ from customer.connections import TABLES, both_sides, write_side
 from customer.derived import DERIVED
 from customer.policies import POLICIES
 from customer.publishing import published
+from customer.sagas import opened
 from customer.settings import CustomerSettings
 from customer.timers import timers
 from customer.views import VIEWS
@@ -95,5 +97,6 @@ def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:
         "views": lambda: ViewsRole(SERVICE_NAME, VIEWS, settings),
         "derived": lambda: DerivedRole(SERVICE_NAME, DERIVED, settings),
         "timers": lambda: TimersRole(SERVICE_NAME, CONTEXT, SCHEMA, partial(timers, settings), settings),
+        "sagas": lambda: SagasRole(SERVICE_NAME, CONTEXT, SCHEMA, partial(opened, settings), settings),
         "policies": lambda: PoliciesRole(SERVICE_NAME, POLICIES, partial(write_side, settings), settings),
     }

@@ -4,6 +4,7 @@ from typing import Final
 
 from chassis.bulk import BULK_RUNS
 from chassis.proposals import PROPOSALS
+from chassis.sagas import SAGAS
 from chassis.timers.business_days import STORED_BUSINESS_DAYS
 from chassis.write.catalogue import Catalogue
 from chassis.write.operations import OPERATIONS
@@ -13,13 +14,13 @@ from customer.domain.events import STORED_NAMES, UPCASTS
 CONTEXT: Final = "customer"
 SCHEMA: Final = "store_customer"
 INGEST: Final = "ingest"
-"""The context whose sealed values this one opens beside its own."""
+"""The context whose sealed values this one opens beside its own, and which its sagas give commands to."""
 
 
 def catalogue() -> Catalogue:
     """Returns a new catalogue for each caller, because a catalogue caches the encoding of the last metadata."""
     return Catalogue(
         store=CONTEXT,
-        entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS | PROPOSALS | BULK_RUNS,
+        entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS | PROPOSALS | BULK_RUNS | SAGAS,
         upcasts=UPCASTS,
     )

@@ -51,6 +51,8 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "name_key_customer": _SERVING - {TELLER},
     "end_key_customer": _SERVING - {TELLER},
     "review_customer": _SERVING - {TELLER},
+    "prepare_erasure": frozenset({COMPLIANCE}),
+    "end_erasure_preparation": frozenset({COMPLIANCE}),
     "erase_customer": frozenset({COMPLIANCE}),
     "get_customer_proposal": frozenset({COMPLIANCE, AUDITOR}),
     "approve_customer_proposal": ERASURE_APPROVERS,
@@ -67,6 +69,8 @@ ROLES: Final[dict[str, frozenset[str]]] = {
 
 HIGH_PRIVILEGE: Final = frozenset(
     {
+        "prepare_erasure",
+        "end_erasure_preparation",
         "erase_customer",
         "prepare_branch_assignment",
         "start_customer_bulk",

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from chassis.bulk import BULK_RUNS
 from chassis.proposals import PROPOSALS
+from chassis.sagas import SAGAS
 from chassis.write.events import StoredEvent
 from chassis.write.operations import OPERATIONS
 from contracts import customer as public
@@ -49,6 +50,9 @@ PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "no-longer-key-customer": public.CustomerNoLongerKeyCustomer,
     "customer-reviewed": public.CustomerReviewed,
     "review-fell-due": public.CustomerReviewDue,
+    "erasure-preparation-begun": public.CustomerErasurePreparationBegun,
+    "erasure-prepared": public.CustomerErasurePrepared,
+    "erasure-preparation-ended": public.CustomerErasurePreparationEnded,
     "business-day-opened": public.BusinessDayOpened,
 }
 _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {
@@ -61,14 +65,15 @@ _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
 published."""
 
-_UNPUBLISHED: Final = OPERATIONS.keys() | PROPOSALS.keys() | BULK_RUNS.keys()
+_UNPUBLISHED: Final = OPERATIONS.keys() | PROPOSALS.keys() | BULK_RUNS.keys() | SAGAS.keys()
 
 _bodies: Final = msgspec.json.Decoder(_Body)
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def published(stored: StoredEvent) -> Published | None:
-    """Returns the public event of a stored event, of any version; None for acts of operators, proposals and bulk runs."""
+    """Returns the public event of a stored event, of any version; None for acts of operators, proposals, bulk
+    runs and sagas."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

@@ -11,7 +11,9 @@ from customer.claims import CLAIMS_MAX
 from customer.panorama.sources import STALE_AFTER_SECONDS
 from customer.retention import RETENTION_YEARS
 
-CrashPoint = Literal["before-append", "after-append", "keys-destroyed", "after-reaction"]
+CrashPoint = Literal[
+    "before-append", "after-append", "keys-destroyed", "after-reaction", "before-give", "after-give"
+]
 
 
 class CustomerSettings(CalendarSettings):

@@ -7,6 +7,7 @@ from functools import partial
 
 from chassis.calendar import Calendar
 from chassis.clock import Clock
+from chassis.sagas import saga_timer
 from chassis.timers import Change, Due, SetTimer, Timer, Timers, WithdrawTimer, given_by
 from chassis.timers.business_days import business_day_timer, business_days_decider, open_first_day
 from chassis.write.events import RecordedEvent
@@ -17,6 +18,7 @@ from customer.catalogue import CONTEXT, catalogue
 from customer.connections import write_side
 from customer.domain.commands import RemindOfReview
 from customer.domain.events import CustomerErased, CustomerReviewed, NamedKeyCustomer, NoLongerKeyCustomer
+from customer.sagas import handler_of
 from customer.settings import CustomerSettings
 
 
@@ -49,7 +51,11 @@ async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Time
     async with write_side(settings, clock) as write:
         days = CommandHandler(business_days_decider, write.store, catalogue(), write.ring)
         yield Timers(
-            [business_day_timer(days, calendar), review_timer(write.handler, calendar)],
+            [
+                business_day_timer(days, calendar),
+                review_timer(write.handler, calendar),
+                saga_timer(handler_of(write)),
+            ],
             write.store,
             catalogue(),
             partial(open_first_day, days, CONTEXT, calendar),

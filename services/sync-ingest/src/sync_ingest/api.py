@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 from chassis.money import TURNOVER_MINOR_MAX
-from chassis.web import ExplainedBody, Reason
+from chassis.web import ExplainedBody, Reason, refusals
 from chassis.web.formats import Integer
 from chassis.web.openapi import DescribedRouter
 from chassis.web.paging import Page, Paged, Paging, cursor, cursor_values
@@ -22,7 +22,7 @@ from sync_ingest.archive.quarantine import QuarantineStatus
 from sync_ingest.batches import BatchFile, IngestService
 from sync_ingest.domain.records import RECORD_KINDS, ControlRecord, canonical_schema
 from sync_ingest.examples import EXAMPLES, POSTING
-from sync_ingest.runs.refusals import CertificateUnknown
+from sync_ingest.runs.refusals import CertificateUnknown, PartyUnknown
 from sync_ingest.runs.repairing import REPAIR_RECORDS_MAX
 
 FILES_PER_BATCH_MAX: Final = 100
@@ -256,6 +256,18 @@ class Dismissal(ExplainedBody):
     """Why an entry is closed without being booked."""
 
 
+class PartyOfSource(ExplainedBody):
+    """The source whose party it is, and why."""
+
+    source: str = Field(max_length=SOURCE_CHARACTERS_MAX, pattern=SOURCE_PATTERN)
+
+
+class ReleasesSwitched(BaseModel):
+    """Releases of a party are closed or open; `position` is that of the event that says so."""
+
+    position: int
+
+
 class BatchMalformed(Refusal):
     """The request is no batch: the text says what is missing."""
 
@@ -343,6 +355,8 @@ _BATCH_BODY: Final[dict[str, Any]] = {
     }
 }
 
+PartyPath = Annotated[UUID, Path(description="the party that a source's number names")]
+_SWITCHED: Final = refusals(PartyUnknown)
 Source = Annotated[str | None, Query(description="only of this source", max_length=SOURCE_CHARACTERS_MAX)]
 Count = Annotated[
     Integer | None, Query(description="a control total of the batch", ge=0, le=TURNOVER_MINOR_MAX)
@@ -445,6 +459,20 @@ def create_router(
         response.headers["Consistency-Token"] = f"ingest-{position}"
         return Dismissed(position=position)
 
+    @router.post("/parties/{party_id}/close-releases", responses=_SWITCHED)
+    async def close_releases(
+        response: Response, context: Commanding, party_id: PartyPath, body: PartyOfSource
+    ) -> ReleasesSwitched:
+        """Has no record of quarantine released that names the party, or an account that it holds."""
+        return _switched(response, await service.close_releases(context, body.source, party_id))
+
+    @router.post("/parties/{party_id}/open-releases", responses=_SWITCHED)
+    async def open_releases(
+        response: Response, context: Commanding, party_id: PartyPath, body: PartyOfSource
+    ) -> ReleasesSwitched:
+        """Has records of quarantine that name the party released again."""
+        return _switched(response, await service.open_releases(context, body.source, party_id))
+
     @router.get("/certificates")
     async def list_certificates(source: Source = None, *, page: Paged) -> CertificatePage:
         """Reconciliation certificates, newest first."""
@@ -478,6 +506,11 @@ def create_router(
         return canonical_schema()
 
     return router
+
+
+def _switched(response: Response, position: int) -> ReleasesSwitched:
+    response.headers["Consistency-Token"] = f"ingest-{position}"
+    return ReleasesSwitched(position=position)
 
 
 def _taken_in(response: Response, answer: dict[str, Any]) -> TakenIn:

@@ -178,6 +178,26 @@ class IngestService:
 
         return await self._run(named.source, context, asked, run)
 
+    async def close_releases(self, context: CommandContext, source: str, party: UUID) -> int:
+        """Has no record of quarantine released that names the party; the position of its event."""
+
+        def run(ingest: Ingest, command: Command) -> int:
+            return ingest.close_releases(source, party, command)
+
+        return await self._run(
+            source, context, ["close-releases", source, str(party), context.reason or ""], run
+        )
+
+    async def open_releases(self, context: CommandContext, source: str, party: UUID) -> int:
+        """Takes `close_releases` back; the position of its event."""
+
+        def run(ingest: Ingest, command: Command) -> int:
+            return ingest.open_releases(source, party, command)
+
+        return await self._run(
+            source, context, ["open-releases", source, str(party), context.reason or ""], run
+        )
+
     async def quarantine(
         self, source: str | None, status: str | None, after: int, limit: int
     ) -> list[Answer]:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from contracts.roles import ADMINISTRATOR, ANALYST, AUDITOR, COMPLIANCE, FEED, OPERATOR
+from contracts.roles import ADMINISTRATOR, ANALYST, AUDITOR, COMPLIANCE, FEED, OPERATOR, SERVICE
 from contracts.roles import ROLES as ANYBODY
 
 _OPERATING: Final = frozenset({OPERATOR, ADMINISTRATOR})
@@ -14,13 +14,15 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "release": _OPERATING,
     "approve": _OPERATING,
     "dismiss": _OPERATING,
+    "close_releases": frozenset({SERVICE}),
+    "open_releases": frozenset({SERVICE}),
     "list_certificates": _WATCHING | {FEED},
     "get_certificate": _WATCHING | {FEED},
     "acknowledge": _OPERATING,
     "get_schema": ANYBODY,
 }
 
-HIGH_PRIVILEGE: Final = frozenset({"release", "approve", "dismiss"})
+HIGH_PRIVILEGE: Final = frozenset({"release", "approve", "dismiss", "close_releases", "open_releases"})
 """The routes whose events are marked as of high privilege (R091)."""
 
 COMMANDS: Final[dict[str, frozenset[str]]] = {"schedule": _OPERATING}

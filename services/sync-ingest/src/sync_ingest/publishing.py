@@ -87,6 +87,8 @@ PUBLIC: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] 
     "reconciliation-certified": (public.FeedCertifiedV2, _certificate_with_reasons),
     "contradictions-acknowledged": None,
     "source-scheduled": None,
+    "releases-closed": None,
+    "releases-opened": None,
 }
 OLDER: Final[dict[tuple[str, int], tuple[type[public.IngestEvent], Callable[[Data], Data]]]] = {
     ("feed-record-quarantined", 1): (public.FeedRecordQuarantined, _without_raw),

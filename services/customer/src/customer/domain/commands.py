@@ -1,6 +1,7 @@
 """The commands that a customer takes."""
 
 from datetime import date
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -12,6 +13,7 @@ from customer.domain.events import (
     DeclaredAsset,
     Detail,
     HeldAccount,
+    PartyOfSource,
     ReferenceClaimed,
     ReferenceLinked,
 )
@@ -195,6 +197,32 @@ class RemindOfReview(msgspec.Struct, frozen=True):
     due_on: date
 
 
+class BeginErasurePreparation(msgspec.Struct, frozen=True):
+    """Compliance prepares the erasure of the customer; nothing where that is under way."""
+
+    preparation: UUID
+    parties: tuple[PartyOfSource, ...]
+
+
+class AcceptErasurePreparation(msgspec.Struct, frozen=True):
+    """The preparation is taken up; refused where it is over. It changes nothing."""
+
+    preparation: UUID
+
+
+class ConfirmErasurePreparation(msgspec.Struct, frozen=True):
+    """All sources have closed the customer's parties; refused where the preparation is over."""
+
+    preparation: UUID
+
+
+class EndErasurePreparation(msgspec.Struct, frozen=True):
+    """Ends the preparation of that id, or the one that is under way where none is named; nothing where it is over."""
+
+    because: Literal["withdrawn", "failed"]
+    preparation: UUID | None = None
+
+
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
@@ -213,4 +241,8 @@ CustomerCommand = (
     | EndKeyCustomer
     | ReviewCustomer
     | RemindOfReview
+    | BeginErasurePreparation
+    | AcceptErasurePreparation
+    | ConfirmErasurePreparation
+    | EndErasurePreparation
 )

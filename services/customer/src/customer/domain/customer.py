@@ -18,6 +18,9 @@ from customer.domain.events import (
     CustomerReviewed,
     DetailsConfirmed,
     DetailsContradicted,
+    ErasurePreparationBegun,
+    ErasurePreparationEnded,
+    ErasurePrepared,
     IdentityDetailsCorrected,
     IdentityNumberShared,
     NamedKeyCustomer,
@@ -58,6 +61,9 @@ def identify(event: CustomerEvent) -> UUID | None:
             | NoLongerKeyCustomer()
             | CustomerReviewed()
             | ReviewFellDue()
+            | ErasurePreparationBegun()
+            | ErasurePrepared()
+            | ErasurePreparationEnded()
         ):
             return None
         case _:
@@ -70,5 +76,5 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     evolve=evolve,
     identify=identify,
     state_type=Customer,
-    state_version=5,
+    state_version=6,
 )

@@ -6,13 +6,17 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from customer.domain.commands import (
+    AcceptErasurePreparation,
     AdoptDescription,
     AssignBranch,
+    BeginErasurePreparation,
     ChangeContactDetails,
+    ConfirmErasurePreparation,
     ConfirmReference,
     CorrectIdentityDetails,
     CustomerCommand,
     Details,
+    EndErasurePreparation,
     EndKeyCustomer,
     EraseCustomer,
     LinkReference,
@@ -42,6 +46,7 @@ from customer.domain.events import (
     Detail,
     DetailsConfirmed,
     DetailsContradicted,
+    ErasurePreparationEnded,
     IdentityDetailsCorrected,
     IdentityNumberShared,
     ReferenceClaimed,
@@ -52,6 +57,7 @@ from customer.domain.events import (
     ReferenceUnlinked,
     RegisteredBy,
 )
+from customer.domain.preparing import decide_preparation
 from customer.domain.refusals import (
     REFERENCES_MAX,
     ContradictionUnknown,
@@ -73,7 +79,7 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
     if not customer.registered and not isinstance(command, (RegisterCustomer, AdoptDescription)):
         raise CustomerNotRegistered
     if customer.erased:
-        if isinstance(command, (AdoptDescription, EraseCustomer)):
+        if isinstance(command, (AdoptDescription, EraseCustomer, EndErasurePreparation)):
             return []  # later descriptions by a source and a second erasure change nothing
         raise CustomerIsErased
     match command:
@@ -130,9 +136,19 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
         case AssignBranch(branch):
             return _stated(customer, _changed(customer, {"branch": branch}))
         case EraseCustomer(parties, accounts):
-            return [CustomerErased(parties=parties, accounts=accounts)]
+            erased = CustomerErased(parties=parties, accounts=accounts)
+            if customer.preparation is None:
+                return [erased]
+            return [erased, ErasurePreparationEnded(customer.preparation, "erased")]
         case NameKeyCustomer() | EndKeyCustomer() | ReviewCustomer() | RemindOfReview():
             return decide_review(command, customer)
+        case (
+            BeginErasurePreparation()
+            | AcceptErasurePreparation()
+            | ConfirmErasurePreparation()
+            | EndErasurePreparation()
+        ):
+            return decide_preparation(command, customer)
         case _:
             assert_never(command)
 

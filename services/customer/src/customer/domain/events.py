@@ -243,6 +243,33 @@ class ReviewFellDue(Event, frozen=True):
     due_on: date
 
 
+class PartyOfSource(msgspec.Struct, frozen=True):
+    """A party, and the source that knows it."""
+
+    source: str
+    party_id: UUID
+
+
+class ErasurePreparationBegun(Event, frozen=True):
+    """The erasure of the customer is prepared: no source is to release records of these parties."""
+
+    preparation: UUID
+    parties: tuple[PartyOfSource, ...]
+
+
+class ErasurePrepared(Event, frozen=True):
+    """No source releases records of the customer's parties any more."""
+
+    preparation: UUID
+
+
+class ErasurePreparationEnded(Event, frozen=True):
+    """The customer is erased, compliance withdrew the preparation, or it failed: a source refused, or did not answer in time."""
+
+    preparation: UUID
+    because: Literal["erased", "withdrawn", "failed"]
+
+
 CustomerEvent = (
     CustomerRegistered
     | ReferenceLinked
@@ -264,6 +291,9 @@ CustomerEvent = (
     | NoLongerKeyCustomer
     | CustomerReviewed
     | ReviewFellDue
+    | ErasurePreparationBegun
+    | ErasurePrepared
+    | ErasurePreparationEnded
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -287,6 +317,9 @@ STORED_NAMES: dict[str, type[Event]] = {
     "no-longer-key-customer": NoLongerKeyCustomer,
     "customer-reviewed": CustomerReviewed,
     "review-fell-due": ReviewFellDue,
+    "erasure-preparation-begun": ErasurePreparationBegun,
+    "erasure-prepared": ErasurePrepared,
+    "erasure-preparation-ended": ErasurePreparationEnded,
 }
 
 

@@ -21,6 +21,9 @@ from customer.domain.events import (
     Detail,
     DetailsConfirmed,
     DetailsContradicted,
+    ErasurePreparationBegun,
+    ErasurePreparationEnded,
+    ErasurePrepared,
     IdentityDetailsCorrected,
     IdentityNumberShared,
     NamedKeyCustomer,
@@ -33,6 +36,7 @@ from customer.domain.events import (
     ReferenceUnlinked,
     ReviewFellDue,
 )
+from customer.domain.preparing import evolve_preparation
 from customer.domain.reviewing import evolve_review
 from customer.domain.state import Customer, Link
 
@@ -119,6 +123,8 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             return Customer(origin=customer.origin, kind=customer.kind, links=bare, erased=True)
         case NamedKeyCustomer() | NoLongerKeyCustomer() | CustomerReviewed() | ReviewFellDue():
             return evolve_review(customer, event)
+        case ErasurePreparationBegun() | ErasurePrepared() | ErasurePreparationEnded():
+            return evolve_preparation(customer, event)
         case _:
             assert_never(event)
 

@@ -65,6 +65,14 @@ class NotAKeyCustomer(Refusal):
     title_zh: ClassVar[str] = "该客户不是重点客户"
 
 
+class ErasurePreparationOver(Refusal):
+    """The preparation of the erasure was ended, or another one has begun."""
+
+    code: ClassVar[str] = "erasure-preparation-over"
+    title: ClassVar[str] = "The preparation of the erasure is over"
+    title_zh: ClassVar[str] = "该销毁准备已结束"
+
+
 class ContradictionUnknown(Refusal):
     """This field has no open contradiction."""
 

@@ -41,6 +41,7 @@ class Customer(msgspec.Struct, frozen=True):
     `values` are the current details. `stated_by` is the author of each (None: staff). `last` are the
     values that each party's source stated last. `contradictions` are its values that differ from staff's,
     by field and party. `review_due_on`: of a key customer; `review_reminded`: of that review.
+    `preparation`: that of an erasure which is under way; `prepared`: no source releases records of the parties.
     """
 
     origin: RegisteredBy | None = None
@@ -53,6 +54,8 @@ class Customer(msgspec.Struct, frozen=True):
     erased: bool = False
     review_due_on: date | None = None
     review_reminded: bool = False
+    preparation: UUID | None = None
+    prepared: bool = False
 
     @property
     def registered(self) -> bool:

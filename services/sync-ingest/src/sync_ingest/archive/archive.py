@@ -10,6 +10,7 @@ from contracts.identity import ExternalIds
 from psycopg import sql
 
 from sync_ingest.archive.certificates import Certificates
+from sync_ingest.archive.closed_parties import ClosedParties
 from sync_ingest.archive.connection import LOCK_WAIT_SECONDS_MAX, ArchiveConnection
 from sync_ingest.archive.contradictions import OpenContradictions
 from sync_ingest.archive.descriptions import Descriptions
@@ -37,6 +38,7 @@ class Archive:
         self.sources = Sources(db)
         self.descriptions = Descriptions(db)
         self.early_closings = EarlyClosings(db)
+        self.closed_parties = ClosedParties(db)
         self.partial_sums = StoredPartialSums(db)
 
     @classmethod

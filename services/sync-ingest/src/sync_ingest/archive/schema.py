@@ -168,6 +168,7 @@ create table if not exists {schema}.early_closings (
     account uuid primary key, source text not null, intake uuid not null, line bigint not null);
 create index if not exists early_closings_of on {schema}.early_closings (source);
 """
+CLOSED_PARTIES_SQL: Final = "create table if not exists {schema}.closed_parties (party uuid primary key);"
 TABLES: Final = Tables(
     "ingest",
     "ingest",
@@ -183,6 +184,7 @@ TABLES: Final = Tables(
         WAITING_SQL,
         OLDER_ENTRIES_SQL,
         EARLY_CLOSINGS_SQL,
+        CLOSED_PARTIES_SQL,
     ),
     names=(("store", sql.Identifier(STORE_SCHEMA)),),
 )

@@ -305,6 +305,20 @@ class SourceScheduled(Event, frozen=True):
     every_seconds: int
 
 
+class ReleasesClosed(Event, frozen=True):
+    """No record of quarantine that names this party, or an account that it holds, is released from now on."""
+
+    source: str
+    party_id: UUID
+
+
+class ReleasesOpened(Event, frozen=True):
+    """Records of quarantine that name this party may be released again."""
+
+    source: str
+    party_id: UUID
+
+
 PostingEvent = PostingBooked | PostingReversed
 IngestEvent = (
     AccountSeen
@@ -330,6 +344,8 @@ IngestEvent = (
     | ReconciliationCertified
     | ContradictionsAcknowledged
     | SourceScheduled
+    | ReleasesClosed
+    | ReleasesOpened
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -356,6 +372,8 @@ STORED_NAMES: dict[str, type[Event]] = {
     "reconciliation-certified": ReconciliationCertified,
     "contradictions-acknowledged": ContradictionsAcknowledged,
     "source-scheduled": SourceScheduled,
+    "releases-closed": ReleasesClosed,
+    "releases-opened": ReleasesOpened,
 }
 
 

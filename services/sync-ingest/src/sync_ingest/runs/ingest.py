@@ -11,18 +11,22 @@ from chassis.write.store import Command
 from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
 from sync_ingest.domain.events import (
     ContradictionsAcknowledged,
+    PartyDescribed,
     QuarantinedRecordDismissed,
     QuarantinedRecordShown,
+    ReleasesClosed,
+    ReleasesOpened,
     RepairProposed,
     SourceScheduled,
 )
-from sync_ingest.domain.identities import QuarantineId, feed_id, repair_id, resolved_id
+from sync_ingest.domain.identities import QuarantineId, described_id, feed_id, repair_id, resolved_id
 from sync_ingest.domain.sources import checked_source
 from sync_ingest.pipeline.ports import AppendConflict, Entry
 from sync_ingest.runs.context import Said
 from sync_ingest.runs.refusals import (
     CertificateUnknown,
     NothingToAcknowledge,
+    PartyUnknown,
     ProposalUnknown,
     worded,
 )
@@ -217,3 +221,43 @@ class Ingest(Running):
             with self._at_once():
                 self.archive.sources.schedule(source, every_seconds)
                 self._append_for(None, entries)
+
+    def close_releases(self, source: str, party: UUID, command: Command | None = None) -> int:
+        """From now on no record of quarantine that names the party, or an account that it holds, is released.
+
+        What is under way is released before. Returns the position. Raises PartyUnknown, ReasonMissing.
+        """
+        return self._switch_releases(source, party, command, closing=True)
+
+    def open_releases(self, source: str, party: UUID, command: Command | None = None) -> int:
+        """Takes `close_releases` back."""
+        return self._switch_releases(source, party, command, closing=False)
+
+    def _switch_releases(self, source: str, party: UUID, command: Command | None, *, closing: bool) -> int:
+        checked_source(source)
+        with self._traced("ingest switch releases"), self._locked(source, command):
+            if (done := self._outcome(command)) is not None:
+                return done[-1].position or 0 if done else self.ledger.head_position()
+            self._acts_with_reason()
+            if not self._is_described(source, party):
+                raise PartyUnknown(str(party))
+            if (party in self.archive.closed_parties.among([party])) == closing:
+                if command is None:
+                    return self.ledger.head_position()
+                return self.ledger.append_for(command, feed_id(source), [])
+            switched = ReleasesClosed if closing else ReleasesOpened
+            entries = self._on_feed(source, [Said(switched(source=source, party_id=party), None, party)])
+            with self._at_once():
+                if closing:
+                    self.archive.closed_parties.close(party)
+                else:
+                    self.archive.closed_parties.open(party)
+                return self._append_for(command, entries)
+
+    def _is_described(self, source: str, party: UUID) -> bool:
+        """Whether the party is one that this source has described."""
+        description = self.archive.descriptions.of([party]).get(party)
+        if description is None:
+            return False
+        told = self.ledger.stored_under([described_id(party, description.revision)]).values()
+        return any(isinstance(one.event, PartyDescribed) and one.event.source == source for one in told)

@@ -84,6 +84,23 @@ class ProposalUnknown(Refusal):
     title_zh = "没有等待批准的该修复内容"
 
 
+class PartyUnknown(Refusal):
+    """The source has described no such party."""
+
+    code = "party-unknown"
+    status = 404
+    title = "The source has described no such party"
+    title_zh = "该来源没有此当事人"
+
+
+class ReleasesAreClosed(Refusal):
+    """The repair names a party that is closed to releases, or an account that one holds."""
+
+    code = "releases-closed"
+    title = "Records of this party are not released: its erasure is prepared"
+    title_zh = "该当事人正在办理信息销毁，暂停放行"
+
+
 def worded(reason: str) -> str:
     """The reason, if it says something that can be stored and shown; raises ReasonMissing."""
     text = reason.strip()

@@ -14,8 +14,18 @@ from sync_ingest.adapters.port import BATCH_RECORDS, FeedFile, Item, chunks_of_l
 from sync_ingest.archive.intakes import Intake
 from sync_ingest.archive.quarantine import QuarantineEntry
 from sync_ingest.domain.events import QuarantinedRecordDismissed, QuarantinedRecordReleased
+from sync_ingest.domain.holders import holders_of
 from sync_ingest.domain.identities import IntakeId, QuarantineId, repair_id, resolved_id
-from sync_ingest.domain.records import Posting, Unreadable, shown
+from sync_ingest.domain.records import (
+    CardRecord,
+    ControlRecord,
+    HolderRecord,
+    HoldersRecord,
+    PartyRecord,
+    Posting,
+    Unreadable,
+    shown,
+)
 from sync_ingest.domain.sources import UNATTRIBUTED, SourceReserved
 from sync_ingest.pipeline.ports import FeedIntake, NotBookable
 from sync_ingest.runs.booking import Booking
@@ -27,6 +37,7 @@ from sync_ingest.runs.refusals import (
     AlreadyReleased,
     PersonMissing,
     QuarantineUnknown,
+    ReleasesAreClosed,
     RepairRefused,
     worded,
 )
@@ -101,6 +112,7 @@ class Repairing(Booking):
         wanted = entry.kind or kinds[0]
         if kinds != [wanted]:
             raise RepairRefused(f"it holds {', '.join(kinds)} where {wanted} was quarantined")
+        self._check_open(entry.source, items)
         pipeline = self._pipeline(entry.source, Dry(self.ledger), whole=True)
         try:
             tried = FeedIntake(entry.id, "repair", open=True, covers="parts", kept=False)
@@ -113,6 +125,33 @@ class Repairing(Booking):
         if kinds != [CONTROL]:
             raise RepairRefused("duplicate: what it holds is there already; dismiss the entry")
         return items
+
+    def _check_open(self, source: str, items: Sequence[Item]) -> None:
+        """Raises ReleasesAreClosed where one of the records names a party that is closed, or an account that it holds."""
+        parties: set[UUID] = set()
+        accounts: set[str] = set()
+        for item in items:
+            match item.content:
+                case PartyRecord(party=party):
+                    parties.add(self.ids.party(source, party))
+                case HolderRecord(account=account, party=party):
+                    parties.add(self.ids.party(source, party))
+                    accounts.add(account)
+                case HoldersRecord(account=account, holders=holders):
+                    parties |= {self.ids.party(source, holder.party) for holder in holders}
+                    accounts.add(account)
+                case CardRecord(account=account, party=named):
+                    parties |= {self.ids.party(source, named)} if named else set()
+                    accounts.add(account)
+                case ControlRecord() | Unreadable():
+                    pass
+                case _:
+                    accounts.add(item.content.account)
+        held = [self.ids.of_source("holders", source, account) for account in accounts]
+        for description in self.archive.descriptions.of(held).values():
+            parties |= holders_of(description.digest).rights.keys()
+        if self.archive.closed_parties.among(parties):
+            raise ReleasesAreClosed
 
     def _records_of(self, entry: QuarantineEntry) -> int:
         """At most so many records a refused file can hold: its lines after the one that it was refused for."""
@@ -240,6 +279,8 @@ class Repairing(Booking):
                     else:
                         self._checked_repair(entry, record)
                         results.append(self._release(entry, record, None))
+                except ReleasesAreClosed:
+                    continue  # it is released by a later run, once its party is open again
                 except (RepairRefused, AlreadyReleased, AlreadyDismissed, SubjectErased):
                     self.archive.quarantine.await_no_longer(quarantined)
         return results
