@@ -119,7 +119,9 @@ def container_complaints(container: Manifest) -> Iterator[str]:
     if not security.get("readOnlyRootFilesystem") or security.get("capabilities") != {"drop": ["ALL"]}:
         yield "a writable file system or capabilities"
     for variable in container.get("env", []):
-        if variable["name"] in PORTS.keys() - WITHOUT_LOGIN and "secretKeyRef" not in variable.get("valueFrom", {}):
+        if variable["name"] in PORTS.keys() - WITHOUT_LOGIN and "secretKeyRef" not in variable.get(
+            "valueFrom", {}
+        ):
             yield f"{variable['name']} is not a reference to a secret"
 
 

@@ -138,8 +138,8 @@ class HttpPeer(Peer):
         self._token = token
         self._seconds_max = answer_seconds_max
         self._turns = asyncio.Semaphore(at_once_max)
-        # Without the proxies of the environment: a token goes to no one else.
-        self._client = httpx.AsyncClient(base_url=url, timeout=answer_seconds_max, trust_env=False)
+        # Without the proxies of the environment: a token goes to no one else. The time limit is that of the whole call.
+        self._client = httpx.AsyncClient(base_url=url, timeout=None, trust_env=False)  # noqa: S113
 
     async def __aenter__(self) -> Self:
         return self
