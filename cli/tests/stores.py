@@ -79,10 +79,10 @@ class Bank:
 
 PROGRAM = """
 import typer
-from crm_cli import panorama, rebuild, replay, status, unlinked, verify
+from crm_cli import panorama, rebuild, replay, sagas, status, unlinked, verify
 app = typer.Typer(pretty_exceptions_enable=False)
 app.callback()(lambda: None)
-for each in (panorama, rebuild, replay, status, unlinked, verify): each.register(app)
+for each in (panorama, rebuild, replay, sagas, status, unlinked, verify): each.register(app)
 app()
 """
 

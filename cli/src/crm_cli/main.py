@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "rebuild": "Rebuilds a view beside the live one and switches.",
     "dead-letters": "Records that consumers could not process.",
     "parked": "Subjects that wait for a repair.",
+    "sagas": "Sagas that have not ended, and those that are stuck.",
     "status": "Shows lag, outbox, dead letters, parked subjects, each source's counts; 1 where a server does not answer.",
     "verify": "Checks store against topics against views; 1 unless all of it holds.",
     "replay": "Writes an event store to stdout, one JSON object a line, personal values masked.",

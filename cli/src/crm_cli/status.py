@@ -15,7 +15,7 @@ import typer
 from chassis.clock import SystemClock
 from chassis.connections.postgres import connect
 from chassis.connections.settings import Settings
-from chassis.connections.transient import why
+from chassis.connections.transient import StoreUnavailable, why
 from chassis.messaging.transport import BrokerUnavailable, Partition, group_lag, held_records
 from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.documents import DocumentsUnavailable
@@ -31,6 +31,7 @@ from sync_ingest.watching import watched
 from crm_cli.contexts import CONTEXTS, KEPT, SERVICE_OF, Context
 from crm_cli.exits import WRONG
 from crm_cli.running import ingest_settings
+from crm_cli.sagas import sagas_of
 
 OUTBOX_COUNTED_MAX: Final = 1_000_000
 TIMERS_COUNTED_MAX: Final = 10_000
@@ -194,7 +195,9 @@ async def read_status(settings: SyncIngestSettings) -> Status:
     for name, context in CONTEXTS.items():
         try:
             contexts[name] = await asyncio.to_thread(context_status, settings.postgres_url, context, now)
-        except psycopg.Error as error:
+            sagas = await asyncio.to_thread(sagas_of, settings, context) if contexts[name]["head"] else []
+            contexts[name]["sagas"] = dict(Counter(saga.status for saga in sagas))
+        except (psycopg.Error, StoreUnavailable) as error:
             problems.append(f"PostgreSQL, {name}: {why(error)}")
             contexts[name] = {}
     sources = await _sources(settings, problems)
@@ -315,6 +318,9 @@ def readable(found: Mapping[str, Any]) -> str:
             lines.append(f"  {timers['due']} timers are due, for up to {timers['late_seconds']:.0f} s")
         if timers["failed"]:
             lines.append(f"  {timers['failed']} timers failed: docs/runbooks/timers.md")
+        if sagas := status.get("sagas"):
+            said = ", ".join(f"{count} {what}" for what, count in sorted(sagas.items()))
+            lines.append(f"  sagas that have not ended: {said}: crm sagas list")
     lines += ["", *_readable_sources(found["sources"])]
     unlinked = found["unlinked_accounts"]
     lines.append(f"accounts without a customer: {'?' if unlinked is None else unlinked}")

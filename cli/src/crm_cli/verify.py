@@ -26,6 +26,7 @@ from crm_cli.exits import USAGE, WRONG
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
+from crm_cli.verify_sagas import check_sagas
 from crm_cli.verify_store import Checkpoints, Store, check_money
 from crm_cli.verify_views import check_parked, conclude
 
@@ -100,6 +101,7 @@ async def _context(
         report.broken("I1", f"{context.name}: not every view has reached position {head}")
     for view in views_of(context) if head else ():  # of nothing that is stored nothing is missing
         await check_parked(view, mongo, report)
+    await check_sagas(settings.postgres_url, context, store, report, clock, wait_seconds)
     held = {one.subject: one for one in await asyncio.to_thread(store.held)}
     for one in held.values():
         report.broken(

@@ -25,7 +25,7 @@ ROWS_AT_ONCE: Final = 2_000
 DIGESTED_AT_ONCE: Final = 1_000
 CHECKPOINTS_KEPT_MAX: Final = 50
 SECONDS_MAX: Final = 600
-TABLES: Final = ("events", "commands", "relay", "leases", "unpublishable")
+TABLES: Final = ("events", "commands", "relay", "leases", "unpublishable", "timers")
 
 
 def data_of(column: str) -> str:
