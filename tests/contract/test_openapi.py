@@ -378,8 +378,10 @@ def test_customer_keeps_to_its_document(customer_url: str, environment: dict[str
     print("\n".join(result.lines()))
     assert result.failures == []
     assert all(sum(counted.values()) for counted in result.statuses.values())
-    for operation in "GET /customers/{customer_id}/panorama", "PUT /customers/{customer_id}/name":
-        assert 200 in result.statuses[operation]
+    assert 200 in result.statuses["GET /customers/{customer_id}/panorama"]
+    # Each edit that succeeds changes the version that the others must name, so which of them do is drawn.
+    edits = [counted for operation, counted in result.statuses.items() if operation.startswith("PUT ")]
+    assert any(200 in counted for counted in edits)
 
 
 @pytest.mark.requirement("D06")
