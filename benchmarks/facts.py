@@ -23,6 +23,8 @@ from uuid import UUID
 import uvloop
 from chassis.clock import SystemClock
 from chassis.conditions import from_text
+from chassis.lists import Cursors, Question, Reader, Scope
+from chassis.lists.finding import COUNTED_MAX
 from chassis.messaging.broker import Kafka
 from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.documents import ID, SEQUENCE, Change
@@ -31,8 +33,7 @@ from chassis.read.mongo import Mongo, MongoDocuments
 from customer.derived import DERIVED
 from customer.derived.customer_facts import FACTS, VIEW
 from customer.facts import FIELDS
-from customer.queries.collections import Collections
-from customer.queries.facts import COUNTED_MAX, FactQueries
+from customer.lists import FACTS_LIST
 from customer.views import VIEWS, asset_panorama, customers
 from devservers import servers
 
@@ -180,13 +181,15 @@ async def timed(rounds: int, ask: Any) -> list[float]:
 
 async def asked(mongo: Mongo, facts: str, rounds: int) -> tuple[float, float, float, list[str]]:
     """The p95 of counts, of first pages and of the bare scan of an index, and a line for each condition."""
-    queries = FactQueries(Collections(mongo, ViewReader(mongo, CLOCK, VIEWS, DERIVED)))
+    live = ViewReader(mongo, CLOCK, VIEWS, DERIVED)
+    reader = Reader(FACTS_LIST, mongo, live, Cursors(lambda _: bytes(32)), lambda: TODAY)
     counts, pages, lines = list[float](), list[float](), list[str]()
     for text in CONDITIONS:
         condition = from_text(text, FIELDS)
-        found = await queries.count(condition, TODAY)
-        count = await timed(rounds, partial(queries.count, condition, TODAY))
-        page = await timed(rounds, partial(queries.page, condition, TODAY, None, PAGE))
+        question = Question(condition)
+        found = (await reader.count(Scope.all(), question)).count
+        count = await timed(rounds, partial(reader.count, Scope.all(), question))
+        page = await timed(rounds, partial(reader.page, Scope.all(), question, "benchmark", limit=PAGE))
         counts += count
         pages += page
         lines.append(f"{found:>7} {max(count):>8.1f} ms {max(page):>8.1f} ms  {text}")

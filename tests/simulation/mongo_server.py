@@ -61,6 +61,7 @@ class MongoServer(Mongo):
         fields: Mapping[str, Any] | None = None,
         order: Sequence[tuple[str, int]] = (),
         limit: int = 0,
+        seconds_max: float | None = None,
     ) -> list[Document]:
         def found() -> list[Document]:
             matching = list(self._matching(collection, where or {}))
@@ -118,6 +119,10 @@ class MongoServer(Mongo):
         await self._ask(f"index {collection}", lambda: None)
 
     @override
+    async def settle_indexes(self, collection: str, wanted: Sequence[Mapping[str, Any]]) -> None:
+        await self._ask(f"index {collection}", lambda: None)
+
+    @override
     async def find_one(
         self, collection: str, where: Mapping[str, Any], *, fields: Mapping[str, Any] | None = None
     ) -> Document | None:
@@ -125,7 +130,14 @@ class MongoServer(Mongo):
         return found[0] if found else None
 
     @override
-    async def count(self, collection: str, where: Mapping[str, Any] | None = None, *, limit: int = 0) -> int:
+    async def count(
+        self,
+        collection: str,
+        where: Mapping[str, Any] | None = None,
+        *,
+        limit: int = 0,
+        seconds_max: float | None = None,
+    ) -> int:
         return await self._ask(
             f"count {collection}", lambda: len(list(self._matching(collection, where or {})))
         )

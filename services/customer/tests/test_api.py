@@ -54,7 +54,9 @@ async def api(handler, store, queries, tmp_path, postgres_url):
         headers={"Authorization": f"Bearer {token}"},
     ) as client:
         client.asked, client.views_stand, client.service = asked, False, service
-        client.token_of = lambda role: development_token(settings, CLOCK.now(), roles=[role])
+        client.token_of = lambda role, post=None, subject="lin": development_token(
+            settings, CLOCK.now(), subject=subject, post=post, roles=[role]
+        )
         yield client
 
 

@@ -33,6 +33,7 @@ from chassis.conditions.language import (
     DEPTH_MAX,
     AmountIs,
     And,
+    Begins,
     DayIs,
     DayWithin,
     Happened,
@@ -55,6 +56,22 @@ TIERS = {
 }
 ACTIONS = {"viewed": Label("浏览", "viewed"), "bought": Label("购买", "bought")}
 TAGS = ("学生", "房贷客户", "VIP 2026", "and", '$a"\\b', "a.b")
+BRANCHES = (
+    "a.*",
+    "a",
+    "a.",
+    "ab",
+    "A",
+    "a\nb",
+    "a\x00b",
+    'a"',
+    "\ud7ff",
+    "\ud7ffz",
+    "\ue000",
+    "\U0010ffff",
+    "\U0010ffffz",
+    "支行",
+)
 OBJECTS = ("贵金属", "$$ROOT", "card (gold)")
 FIELDS = Fields(
     [
@@ -63,6 +80,7 @@ FIELDS = Fields(
         Field("matures_on", Type.DAY, Label("到期日", "maturity"), "matures_on", DataClass.CONFIDENTIAL),
         Field("tier", Type.CHOICE, Label("分层", "level"), "tier", DataClass.INTERNAL, TIERS),
         Field("city", Type.CHOICE, Label("城市", "town"), "profile.city", DataClass.PERSONAL, {}, "profile"),
+        Field("branch", Type.CHOICE, Label("网点", "branch"), "branch", DataClass.INTERNAL),
         Field("tags", Type.SET, Label("标签", "labels"), "tags", DataClass.INTERNAL),
         Field("behaviour", Type.TRAIL, Label("行为", "actions"), "trail", DataClass.INTERNAL, ACTIONS),
     ]
@@ -83,6 +101,7 @@ def some_facts(chance: Random) -> dict[str, Any]:
         "age": at_times(chance.choice((-1, 0, 17, 18, 65))),
         "matures_on": at_times((TODAY + timedelta(days=chance.randint(-8, 8))).isoformat()),
         "tier": at_times(chance.choice(tuple(TIERS))),
+        "branch": at_times(chance.choice(BRANCHES)),
         "profile": {"city": chance.choice(("北京", "上海", 'a"b'))} if at_times(1) else {},
         "tags": at_times(chance.sample(TAGS, chance.randint(0, 3))),
         "trail": at_times(
@@ -118,6 +137,7 @@ def some_clause(chance: Random) -> Condition:
         ),
         lambda: IsAmong(field="tier", values=tuple(chance.sample(tuple(TIERS), chance.randint(1, 3)))),
         lambda: IsAmong(field="city", values=(chance.choice(("北京", "天津", 'a"b')),)),
+        lambda: Begins(field="branch", text=chance.choice(BRANCHES)),
         lambda: Has(
             field="tags",
             how=chance.choice(("any", "all")),
@@ -283,6 +303,8 @@ async def test_assets_and_students_that_never_meet_are_named_as_the_culprits(mon
         ("aum < CNY 1.5 亿", "aum < CNY 150000000.00"),
         ("aum = CNY -0.01", "aum = CNY -0.01"),
         ("tier is 财富层", "tier is wealth"),
+        ('branch begins "a.*"', 'branch begins "a.*"'),
+        ("网点 begins 支", "branch begins 支"),
         ('tags has (学生, "VIP 2026")', 'tags has any (学生, "VIP 2026")'),
         ("behaviour 浏览 贵金属 within last 7 days", "behaviour viewed 贵金属 within last 7 days"),
         (
@@ -318,6 +340,7 @@ def test_what_people_type_is_understood(typed: str, meant: str) -> None:
         ("matures_on within last 3661 days", "value-out-of-range", "less than or equal to 3660"),
         ("tags has (学生", "text-malformed", '")" is expected, not the end'),
         ('tags has "学生', "text-malformed", "a quotation mark without its end"),
+        ('branch begins ""', "value-out-of-range", "at least 1 character"),
         ("tags has and", "text-malformed", "a value is expected, not 'and'"),
         ("age > 1 age < 2", "text-malformed", '"and" or "or" is expected, not \'age\''),
         ("(" * 60 + "age > 1" + ")" * 60, "too-deep", "open brackets"),
@@ -350,6 +373,8 @@ def test_a_tree_is_held_to_the_limits_and_to_the_fields_of_the_caller() -> None:
         (Has(field="tier", values=("wealth",)), FIELDS, "field-type", "op"),
         (IsAmong(field="tier", values=("wealth", "x")), FIELDS, "value-unknown", "values.1"),
         (Happened(field="behaviour", action="sold", days=1), FIELDS, "value-unknown", "action"),
+        (Begins(field="city", text="北"), FIELDS, "field-whole", "op"),
+        (Begins(field="tier", text="w"), FIELDS, "field-whole", "op"),
     ):
         with pytest.raises(ConditionRefused) as error:
             checked(refused, fields)

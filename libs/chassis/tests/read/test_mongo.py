@@ -1,5 +1,6 @@
 """The one suite for both drivers: what the class promises, and how a guarded write tells who lost."""
 
+import asyncio
 import gc
 from datetime import UTC, datetime
 from uuid import UUID
@@ -273,3 +274,14 @@ async def test_the_database_is_the_one_of_the_url(mongo_url):
 def test_a_database_that_is_being_dropped_is_there_again_later(code):
     with pytest.raises(DocumentsUnavailable), translated():
         raise OperationFailure("Cannot create collection: database is in the process of being dropped", code)
+
+
+async def test_indexes_become_those_that_are_declared_and_no_others_stay(both):
+    first = [{"fields": (("a", 1),)}, {"fields": (("b", 1), ("_id", 1))}, {"fields": (("c", -1),)}]
+    altered = {"fields": (("a", 1),), "unique": True, "partial": {"a": {"$exists": True}}}
+    for wanted in (first, first, [altered, first[1]], [altered, first[1]], []):
+        await asyncio.gather(both.settle_indexes("c", wanted), both.settle_indexes("c", wanted))
+        there = await both.aggregate("c", [{"$indexStats": {}}])
+        found = {tuple(one["key"].items()): one["spec"].get("unique", False) for one in there}
+        assert found == {(("_id", 1),): False} | {one["fields"]: one.get("unique", False) for one in wanted}
+        await both.ensure("c")

@@ -1,14 +1,31 @@
 """HTTP of customer: commands with `Idempotency-Key` and `If-Match`, questions with `at_least`; values come masked."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
 from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
 from chassis.bulk.running import listed
+from chassis.conditions import Condition, sentence
+from chassis.conditions.language import Has
+from chassis.lists import ConditionInvalid, FieldNotPermitted, Question, question
+from chassis.lists.routes import (
+    COUNTED,
+    LISTED,
+    AsOf,
+    CountedCondition,
+    Filtered,
+    Funnel,
+    Sentence,
+    Sorted,
+    Total,
+    Totalled,
+    Where,
+    funnel_of,
+)
 from chassis.money import CurrencyCode
+from chassis.privacy.tokens import Caller
 from chassis.proposals.routes import PROPOSED, ProposalAnswer, add_proposals, proposed
 from chassis.watching import LastEventId, Seconds, Wanted, streamed, watched
 from chassis.watching.routes import IDS_MAX
@@ -67,20 +84,18 @@ from customer.domain.refusals import (
     TooManyReferences,
 )
 from customer.examples import EXAMPLES
+from customer.facts import FIELDS
+from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.normalising import DetailInvalid
 from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
 from customer.queries import MovementsWanted
 from customer.retention import RetentionHolds, TooManyAccounts
 from customer.selecting import (
-    ConditionInvalid,
-    Counted,
     Explained,
     FactsPage,
-    FieldNotPermitted,
-    asked,
-    counted,
     explained,
     facts_shown,
+    may_of,
 )
 from customer.shapes import (
     AccountHeld,
@@ -132,18 +147,6 @@ WantedReference = Annotated[
 CurrencyWanted = Annotated[CurrencyCode | None, Query(description="only of this currency")]
 MonthWanted = Annotated[
     str | None, Query(pattern=MONTH_PATTERN, description="YYYY-MM, the bank's own months")
-]
-
-Where = Annotated[
-    str,
-    Query(
-        min_length=1,
-        max_length=4_000,
-        description="a condition on the facts of customers: `aum >= CNY 500,000.00 and products has wealth`",
-    ),
-]
-AsOf = Annotated[
-    date | None, Query(description="the day that windows of days end with; by default the bank day")
 ]
 
 Watching = Annotated[
@@ -219,13 +222,21 @@ _RESOLVED: Final[Answers] = {
     **refusals(IdentityNumberKnown, ClaimedTooOften, TooManyConflicts),
 }
 
-_SELECTED: Final[Answers] = refusals(ConditionInvalid, FieldNotPermitted)
 _WATCHED: Final[Answers] = watched(ConditionInvalid, FieldNotPermitted, CustomerNotRegistered, RequestInvalid)
+_QUESTIONS: Final = Has(field="questions", values=tuple(FIELDS["questions"].values))
 
 
 def create_router(service: CustomerService, dependencies: Dependencies) -> APIRouter:  # noqa: PLR0915 (one statement per route)
     """The routes of customer."""
-    router = DescribedRouter(TAG, DESCRIPTION, EXAMPLES, dependencies=[Depends(dependencies.caller)])
+
+    async def within_scope(request: Request, caller: Asking) -> None:
+        """Of a customer out of the caller's scope nothing is shown or changed: it is as if it were not there."""
+        named = request.path_params.get("customer_id")
+        if named is not None and await service.outside(scope_of(caller), _uuid(named)):
+            raise CustomerNotRegistered
+
+    guards = [Depends(dependencies.caller), Depends(within_scope)]
+    router = DescribedRouter(TAG, DESCRIPTION, EXAMPLES, dependencies=guards)
     asking = [Depends(dependencies.at_least)]
     asking_facts = [Depends(dependencies.at_least_derived)]
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
@@ -457,39 +468,72 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
     # questions
 
-    @router.get("/data-quality/customers", dependencies=asking)
-    async def list_questions(page: Paged, question: QuestionWanted = None) -> CustomerPage:
+    async def listed_customers(caller: Caller, asked: Question, page: Paging, *, total: bool) -> CustomerPage:
+        scope = scope_of(caller)
+        found, following = await service.customers(scope, asked, caller.subject, page.limit, page.after)
+        counted = Total.of(await service.customers_counted(scope, asked)) if total else None
+        return CustomerPage(items=[CustomerShown(**one) for one in found], next=following, total=counted)
+
+    @router.get("/data-quality/customers", dependencies=asking, responses=LISTED)
+    async def list_questions(
+        caller: Asking, page: Paged, question: QuestionWanted = None, total: Totalled = False
+    ) -> CustomerPage:
         """Customers with open data-quality questions: contradictions, invalid values, references that wait
         for confirmation, identity numbers that two customers have."""
-        found = await service.questions(question, _after(page, UUID), page.limit)
-        return CustomerPage(
-            items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", page)
-        )
+        wanted = _QUESTIONS if question is None else Has(field=_QUESTIONS.field, values=(question,))
+        return await listed_customers(caller, Question(wanted), page, total=total)
 
-    @router.get("/customers", dependencies=asking)
-    async def list_customers(page: Paged, reference: WantedReference = None) -> CustomerPage:
-        """Customers in the order of their ids, or the one that a source knows under its own number."""
+    @router.get("/customers", dependencies=asking, responses=LISTED)
+    async def list_customers(
+        caller: Asking,
+        page: Paged,
+        reference: WantedReference = None,
+        where: Filtered = None,
+        sort: Sorted = None,
+        as_of: AsOf = None,
+        total: Totalled = False,
+    ) -> CustomerPage:
+        """Customers, or the one that a source knows under its own number (`reference`, alone).
+
+        Of those that you may see. A field that you may not ask for is refused."""
         if reference is not None:
             source, _, number = reference.partition(":")
-            found = await service.by_reference(source, number)
+            found = await service.by_reference(scope_of(caller), source, number)
             return CustomerPage(items=[CustomerShown(**one) for one in found], next=None)
-        found = await service.customers(_after(page, UUID), page.limit)
-        return CustomerPage(
-            items=[CustomerShown(**one) for one in found], next=_next(found, "customer_id", page)
-        )
+        asked = question(CUSTOMERS_LIST, may_of(caller), where, sort, as_of)
+        return await listed_customers(caller, asked, page, total=total)
 
-    @router.get("/customers/selection", dependencies=asking_facts, responses=_SELECTED)
-    async def select_customers(caller: Asking, page: Paged, where: Where, as_of: AsOf = None) -> FactsPage:
-        """Customers that meet a condition on their facts, in the order of their ids. A field that you may not
-        ask for is refused."""
-        found = await service.selected(asked(where, caller), as_of, _after(page, UUID), page.limit)
-        return FactsPage(items=[facts_shown(one, caller) for one in found], next=_next(found, "_id", page))
+    @router.get("/customers/selection", dependencies=asking_facts, responses=LISTED)
+    async def select_customers(
+        caller: Asking,
+        page: Paged,
+        where: Filtered = None,
+        sort: Sorted = None,
+        as_of: AsOf = None,
+        total: Totalled = False,
+    ) -> FactsPage:
+        """The facts of customers that meet a condition on them, of those that you may see. A field that you may not
+        ask for is refused, and null in what is shown."""
+        scope, asked = scope_of(caller), question(FACTS_LIST, may_of(caller), where, sort, as_of)
+        found, following = await service.selected(scope, asked, caller.subject, page.limit, page.after)
+        counted = Total.of(await service.counted(scope, asked)) if total else None
+        return FactsPage(items=[facts_shown(one, caller) for one in found], next=following, total=counted)
 
-    @router.get("/customers/selection/count", dependencies=asking_facts, responses=_SELECTED)
-    async def count_customers(caller: Asking, where: Where, as_of: AsOf = None) -> Counted:
+    @router.get("/customers/selection/count", dependencies=asking_facts, responses=COUNTED)
+    async def count_customers(caller: Asking, where: Where, as_of: AsOf = None) -> CountedCondition:
         """How many customers meet a condition, counted up to 10,000."""
-        condition = asked(where, caller)
-        return counted(condition, await service.counted(condition, as_of))
+        asked = question(FACTS_LIST, may_of(caller), where, as_of=as_of)
+        found = await service.counted(scope_of(caller), asked)
+        words = Sentence.of(sentence(_condition(asked), FIELDS))
+        return CountedCondition(count=found.count, more=found.more, sentence=words)
+
+    @router.get("/customers/selection/funnel", dependencies=asking_facts, responses=COUNTED)
+    async def funnel_customers(caller: Asking, where: Where, as_of: AsOf = None) -> Funnel:
+        """How many customers each part of a condition leaves; where none is left, the smallest set of parts that no
+        customer meets together (R081)."""
+        condition = _condition(question(FACTS_LIST, may_of(caller), where))
+        steps, culprits = await service.funnel(scope_of(caller), condition, as_of)
+        return funnel_of(steps, culprits, FIELDS)
 
     @router.get(
         "/customers/changes",
@@ -512,21 +556,23 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """
         if not customers and where is None:
             raise RequestInvalid("customer or where is needed")
-        condition = None if where is None else asked(where, caller)
-        await service.require_facts(customers)
+        scope = scope_of(caller)
+        condition = question(FACTS_LIST, may_of(caller), where).condition
+        await service.require_facts(scope, customers)
         ids = frozenset(map(str, customers)) if customers else None
-        return streamed(service.hub, Wanted(ids, condition), after, seconds)
+        return streamed(service.hub, Wanted(ids, scope.narrowing(condition)), after, seconds)
 
     @router.get(
         "/customers/{customer_id}/selection",
         dependencies=asking_facts,
-        responses={**_SELECTED, **_UNKNOWN},
+        responses={**COUNTED, **_UNKNOWN},
     )
     async def explain_customer(
         caller: Asking, customer_id: CustomerPath, where: Where, as_of: AsOf = None
     ) -> Explained:
         """Why a customer meets a condition, or does not."""
-        found = await service.explained(customer_id, asked(where, caller), as_of)
+        condition = _condition(question(FACTS_LIST, may_of(caller), where))
+        found = await service.explained(scope_of(caller), customer_id, condition, as_of)
         return explained(found.holds, found.reasons)
 
     @router.get("/customers/{customer_id}", dependencies=asking, responses=_SHOWN)
@@ -611,6 +657,21 @@ def _done(response: Response, outcome: Outcome[CustomerEvent]) -> Done:
     response.headers["ETag"] = entity_tag(outcome.version)
     response.headers["Consistency-Token"] = consistency_token(CONTEXT, outcome.position)
     return Done(customer_id=outcome.stream_id, version=outcome.version, position=outcome.position)
+
+
+def _uuid(text: str) -> UUID:
+    """The id of a customer in a path; one that no customer has where it is none, which the route refuses."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return UUID(int=0)
+
+
+def _condition(asked: Question) -> Condition:
+    """The condition of a question that has one."""
+    if asked.condition is None:
+        raise TypeError("a question without a condition")
+    return asked.condition
 
 
 def _after(page: Paging, type: type[T]) -> T | None:

@@ -10,7 +10,8 @@ from uuid import UUID, uuid5
 import msgspec
 from chassis.bulk import Bulk, Bulkable
 from chassis.clock import Clock
-from chassis.conditions import Condition, Explanation, explained
+from chassis.conditions import Condition, ConditionRefused, Explanation, Step, explained
+from chassis.lists import ConditionInvalid, Counted, Question, Scope
 from chassis.proposals import FourEyes, Proposable, ProposalShown
 from chassis.read.documents import Document
 from chassis.read.versions import versioned
@@ -474,10 +475,21 @@ class CustomerService:
             for one in stored
         ]
 
-    async def customers(self, after: UUID | None, limit: int) -> list[Document]:
-        """Customers in the order of their ids."""
-        found = await self.queries.customers.page(None if after is None else str(after), limit)
-        return await self._versioned(found)
+    async def outside(self, scope: Scope, customer: UUID) -> bool:
+        """Whether a customer is known and out of scope."""
+        return await self.queries.list.outside(scope, str(customer))
+
+    async def customers(
+        self, scope: Scope, question: Question, caller: str, limit: int, after: str | None
+    ) -> tuple[list[Document], str | None]:
+        """A page of the list of customers, and the cursor of the page after it."""
+        found = await self.queries.list.page(scope, question, caller, limit=limit, after=after)
+        shown = await self.queries.customers.masked(found.documents)
+        return await self._versioned(shown), found.next
+
+    async def customers_counted(self, scope: Scope, question: Question) -> Counted:
+        """How many customers are on the list."""
+        return await self.queries.list.count(scope, question)
 
     async def _versioned(self, found: Sequence[Document]) -> list[Document]:
         """Returns customers as the view shows them, each with the version of its stream that is shown."""
@@ -491,34 +503,45 @@ class CustomerService:
         return [{**one, "version": version} for one, version in shown]
 
     async def selected(
-        self, condition: Condition, as_of: date | None, after: UUID | None, limit: int
-    ) -> list[Document]:
-        """The facts of customers that meet a condition, in the order of their ids."""
-        last = None if after is None else str(after)
-        return await self.queries.facts.page(condition, as_of or self.today(), last, limit)
+        self, scope: Scope, question: Question, caller: str, limit: int, after: str | None
+    ) -> tuple[list[Document], str | None]:
+        """A page of the facts of customers, and the cursor of the page after it."""
+        return await self.queries.facts.page(scope, question, caller, limit=limit, after=after)
 
-    async def counted(self, condition: Condition, as_of: date | None) -> int:
-        """How many customers meet a condition; see `FactQueries.count`."""
-        return await self.queries.facts.count(condition, as_of or self.today())
+    async def counted(self, scope: Scope, question: Question) -> Counted:
+        """How many customers meet a condition on their facts."""
+        return await self.queries.facts.count(scope, question)
 
-    async def explained(self, customer: UUID, condition: Condition, as_of: date | None) -> Explanation:
+    async def funnel(
+        self, scope: Scope, condition: Condition, as_of: date | None
+    ) -> tuple[list[Step], tuple[Condition, ...] | None]:
+        """How many customers each part of a condition leaves; where none is left, the smallest set of parts that leaves
+        none. Raises ConditionInvalid where there are too many parts."""
+        steps = await self.queries.facts.funnel(scope, condition, as_of)
+        if steps[-1].so_far:
+            return steps, None
+        try:
+            return steps, await self.queries.facts.emptying(scope, condition, as_of)
+        except ConditionRefused as refused:
+            raise ConditionInvalid(str(refused)) from refused
+
+    async def explained(
+        self, scope: Scope, customer: UUID, condition: Condition, as_of: date | None
+    ) -> Explanation:
         """Why a customer meets a condition, or does not."""
-        found = _found(await self.queries.facts.one(customer))
+        found = _found(await self.queries.facts.one(scope, str(customer), as_of))
         return explained(condition, found, FIELDS, as_of or self.today())
 
-    async def require_facts(self, customers: Sequence[UUID]) -> None:
-        """Raises CustomerNotRegistered where one of the customers has no facts."""
-        if not await self.queries.facts.all_exist(customers):
+    async def require_facts(self, scope: Scope, customers: Sequence[UUID]) -> None:
+        """Raises CustomerNotRegistered where one of the customers has no facts, or is out of scope."""
+        if not await self.queries.facts.all_there(scope, [str(customer) for customer in customers]):
             raise CustomerNotRegistered
 
-    async def by_reference(self, source: str, key: str) -> list[Document]:
-        """The customer that a source knows under its own number."""
-        return await self._versioned(await self.queries.customers.of_party(self.ids.party(source, key)))
-
-    async def questions(self, kind: str | None, after: UUID | None, limit: int) -> list[Document]:
-        """Returns customers with open data-quality questions, in the order of their ids."""
-        found = await self.queries.customers.questions(kind, None if after is None else str(after), limit)
-        return await self._versioned(found)
+    async def by_reference(self, scope: Scope, source: str, key: str) -> list[Document]:
+        """The customer that a source knows under its own number, if it is in scope."""
+        found = await self.queries.customers.of_party(self.ids.party(source, key))
+        visible = [one for one in found if not await self.outside(scope, UUID(one["customer_id"]))]
+        return await self._versioned(visible)
 
     async def unlinked(
         self, after: UUID | None, limit: int

@@ -1,11 +1,9 @@
-"""The facts of a customer that a condition can ask for, who may ask, and the indexes that follow."""
+"""The facts of a customer that a condition can ask for, and who may ask."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from chassis.conditions import DataClass, Field, Fields, Label, Type
-from chassis.conditions.indexing import indexed
-from chassis.read.projecting import Index
 from contracts.roles import ADMINISTRATOR, ANALYST, COMPLIANCE, MARKETER, RELATIONSHIP_MANAGER, TELLER
 
 AMOUNTS: Final = "amounts"
@@ -22,9 +20,6 @@ PERMISSIONS: Final[Mapping[str, frozenset[str]]] = {
     TELLER: frozenset({QUALITY}),
 }
 """What each role may ask for beyond the fields that everybody may ask for who may list customers."""
-
-CURRENCIES_INDEXED: Final = ("CNY", "USD")
-"""Conditions on amounts of other currencies read the documents."""
 
 _PRODUCTS: Final = {
     "deposit": Label("存款", "deposit"),
@@ -117,11 +112,6 @@ FIELDS: Final = Fields(
     ]
 )
 """The fields of a customer's facts."""
-
-
-def indexes(fields: Fields, changes_on: str) -> tuple[Index, ...]:
-    """The indexes of the facts: those of the fields, and of the day on which a document changes."""
-    return (*indexed(fields, CURRENCIES_INDEXED), Index(((changes_on, 1),)))
 
 
 def allowed(roles: frozenset[str]) -> frozenset[str]:

@@ -34,6 +34,7 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "list_events": _LOOKING | {AUDITOR},
     "select_customers": _SELECTING,
     "count_customers": _SELECTING,
+    "funnel_customers": _SELECTING,
     "explain_customer": _SELECTING,
     "watch_customers": _SELECTING,
     "list_unlinked": _LOOKING | {OPERATOR, ANALYST},

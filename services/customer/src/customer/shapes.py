@@ -4,6 +4,7 @@ from datetime import date
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
+from chassis.lists.routes import Total
 from chassis.money import CurrencyCode, exponent, minor_units
 from chassis.web import CommandBody, DatedBody, ExplainedBody
 from chassis.web.formats import Day, Instant, Month
@@ -247,10 +248,11 @@ class CustomerShown(BaseModel):
 
 
 class CustomerPage(BaseModel):
-    """A page in the order of ids; `next` is the cursor of the page after it."""
+    """A page; `next` is the cursor of the page after it. `total` where it was asked for."""
 
     items: list[CustomerShown]
     next: str | None
+    total: Total | None = None
 
 
 class AccountBalance(TypedDict):

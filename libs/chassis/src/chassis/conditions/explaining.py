@@ -11,8 +11,10 @@ from chassis.conditions.language import And, Clause, Condition, ConditionRefused
 from chassis.conditions.predicate import Facts, clause_holds, holds, value_at
 from chassis.conditions.sentences import sentence
 
-PARTS_MAX: Final = 20
-"""Parts of a conjunction among which a smallest emptying set is looked for."""
+PARTS_MAX: Final = 12
+"""Parts of a conjunction among which a smallest emptying set is looked for: there are 2^12 sets."""
+LOOKED_AT_MAX: Final = 200
+"""Subjects that are asked for, one after the other, until the set is known."""
 
 Count = Callable[[Filter], Awaitable[int]]
 """How many subjects match a filter."""
@@ -97,7 +99,8 @@ async def emptying(
 ) -> tuple[Condition, ...] | None:
     """The smallest set of parts that nobody meets together; None where somebody meets the whole condition.
 
-    Raises ConditionRefused where there are more than `PARTS_MAX` parts.
+    Raises ConditionRefused where there are more than `PARTS_MAX` parts, or it is not known after `LOOKED_AT_MAX`
+    subjects.
 
     Each subject that is found fails some parts. A set that nobody meets has, for each subject, a part that the
     subject fails. The smallest set that does so for the subjects found so far is asked for: either nobody meets
@@ -108,7 +111,7 @@ async def emptying(
         raise ConditionRefused("too-many-parts", f"more than {PARTS_MAX} parts")
     filters = [as_filter(part, fields, as_of) for part in conjunction]
     failed = list[frozenset[int]]()
-    while True:
+    for _ in range(LOOKED_AT_MAX):
         candidate = _smallest_hitting(failed, len(conjunction))
         if candidate is None:
             return None
@@ -119,6 +122,7 @@ async def emptying(
         failed.append(
             frozenset(at for at, part in enumerate(conjunction) if not holds(part, facts, fields, as_of))
         )
+    raise ConditionRefused("undecided", f"not known after {LOOKED_AT_MAX} subjects")
 
 
 def _smallest_hitting(sets: Sequence[frozenset[int]], size: int) -> tuple[int, ...] | None:

@@ -10,6 +10,7 @@ from chassis.conditions.fields import ACTION, OBJECT, ON, TIMES, Fields
 from chassis.conditions.language import (
     AmountIs,
     And,
+    Begins,
     Clause,
     Condition,
     DayIs,
@@ -26,6 +27,7 @@ from chassis.conditions.language import (
 from chassis.conditions.predicate import compares, within
 
 Filter = dict[str, Any]
+_CODE_POINT_MAX: Final = 0x10FFFF
 
 _OPERATORS: Final = {
     Relation.ABOVE: "$gt",
@@ -67,6 +69,8 @@ def _clause(clause: Clause, path: str, as_of: date, negated: bool) -> Filter:  #
             return _negatable(path, {"$gte": first, "$lt": after}, negated)
         case IsAmong() | Has(how="any"):
             return {path: {"$nin" if negated else "$in": list(clause.values)}}
+        case Begins():
+            return _negatable(path, _beginning(clause.text), negated)
         case Has():
             return _negatable(path, {"$all": list(clause.values)}, negated)
         case Happened():
@@ -74,6 +78,19 @@ def _clause(clause: Clause, path: str, as_of: date, negated: bool) -> Filter:  #
         case IsKnown():
             return {path: {"$eq" if negated else "$ne": None}}
     assert_never(clause)
+
+
+def _beginning(text: str) -> Filter:
+    """A range instead of a pattern: no character of the text has a meaning, and an index answers it.
+
+    The database orders texts by their bytes in UTF-8, which is the order of their code points."""
+    for at in range(len(text) - 1, -1, -1):
+        following = ord(text[at]) + 1
+        if following <= _CODE_POINT_MAX:
+            # Half characters are no text: after U+D7FF comes U+E000.
+            after = text[:at] + chr(0xE000 if following == 0xD800 else following)
+            return {"$gte": text, "$lt": after}
+    return {"$gte": text}
 
 
 def _negatable(path: str, test: Filter, negated: bool) -> Filter:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 from typing_extensions import TypeAliasType
 
-from chassis.conditions.fields import Fields, Type
+from chassis.conditions.fields import DataClass, Fields, Type
 from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, CurrencyCode
 
 DEPTH_MAX: Final = 8
@@ -30,6 +30,8 @@ NUMBER_MAX: Final = AMOUNT_MINOR_MAX
 
 FieldName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Beginning = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+"""Compared as it is, whatever its characters."""
 Words = Annotated[tuple[Word, ...], Field(min_length=1, max_length=WORDS_MAX)]
 Days = Annotated[int, Field(ge=1, le=DAYS_MAX, strict=True)]
 
@@ -102,6 +104,14 @@ class IsAmong(_Node):
     values: Words
 
 
+class Begins(_Node):
+    """A choice begins with this text, in the same case. The field is not personal and has no declared values."""
+
+    op: Literal["begins"] = "begins"
+    field: FieldName
+    text: Beginning
+
+
 class Has(_Node):
     """A set has any, or all, of these values."""
 
@@ -150,7 +160,7 @@ class Or(_Node):
     conditions: Annotated[tuple["Condition", ...], Field(min_length=1, max_length=CLAUSES_MAX)]
 
 
-Clause = AmountIs | NumberIs | DayIs | DayWithin | IsAmong | Has | Happened | IsKnown
+Clause = AmountIs | NumberIs | DayIs | DayWithin | IsAmong | Begins | Has | Happened | IsKnown
 Condition = TypeAliasType(
     "Condition",
     Annotated[Clause | Not | And | Or, Field(discriminator="op")],
@@ -166,6 +176,7 @@ _ASKED: Final[dict[type[Any], tuple[Type, ...]]] = {
     DayIs: (Type.DAY,),
     DayWithin: (Type.DAY,),
     IsAmong: (Type.CHOICE,),
+    Begins: (Type.CHOICE,),
     Has: (Type.SET,),
     Happened: (Type.TRAIL,),
     IsKnown: (Type.NUMBER, Type.DAY, Type.CHOICE),
@@ -192,6 +203,9 @@ def _check(clause: Clause, fields: Fields, at: str) -> None:
         raise ConditionRefused("field-unknown", unknown_field(clause.field, fields), f"{at}field")
     if declared.type not in _ASKED[type(clause)]:
         raise ConditionRefused("field-type", f"{declared.name} is of type {declared.type}", f"{at}op")
+    if isinstance(clause, Begins) and (declared.values or declared.data_class is DataClass.PERSONAL):
+        said = f"of {declared.name} only whole values can be asked for"
+        raise ConditionRefused("field-whole", said, f"{at}op")
     for place, word in _words(clause):
         if declared.values and word not in declared.values:
             said = f"{declared.name} has no value {word!r}{_nearest(word, declared.values)}"

@@ -8,6 +8,7 @@ from chassis.conditions.fields import ACTION, OBJECT, ON, TIMES, Fields
 from chassis.conditions.language import (
     AmountIs,
     And,
+    Begins,
     Clause,
     Condition,
     DayIs,
@@ -52,6 +53,8 @@ def clause_holds(clause: Clause, value: Any, as_of: date) -> bool:  # noqa: PLR0
             return value is not None and first <= value < after
         case IsAmong():
             return value in clause.values
+        case Begins():
+            return value is not None and value.startswith(clause.text)
         case Has():
             return (any if clause.how == "any" else all)([each in (value or ()) for each in clause.values])
         case Happened():

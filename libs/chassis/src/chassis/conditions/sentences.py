@@ -7,6 +7,7 @@ from chassis.conditions.fields import Field, Fields, Label
 from chassis.conditions.language import (
     AmountIs,
     And,
+    Begins,
     Clause,
     Condition,
     DayIs,
@@ -54,6 +55,7 @@ _ZH: Final = _Words(
         "last": "{field}在最近{days}天内",
         "next": "{field}在未来{days}天内",
         "is": "{field}为{values}",
+        "begins": "{field}以“{value}”开头",
         "any": "{field}含{values}之一",
         "all": "{field}含全部{values}",
         "happened": "{field}：最近{days}天内{action}不少于{times}次",
@@ -75,6 +77,7 @@ _EN: Final = _Words(
         "last": "{field} is within the last {days} days",
         "next": "{field} is within the next {days} days",
         "is": "{field} is {values}",
+        "begins": '{field} begins with "{value}"',
         "any": "{field} has any of {values}",
         "all": "{field} has all of {values}",
         "happened": "{field}: {action} at least {times} times within the last {days} days",
@@ -135,6 +138,8 @@ def _clause(  # noqa: PLR0911 (one arm per clause)
             return which, {"days": days}
         case IsAmong(values=values):
             return "is", {"values": listed(values)}
+        case Begins(text=text):
+            return "begins", {"value": text}
         case Has(how=how, values=values):
             return how, {"values": listed(values)}
         case Happened(action=action, object=item, days=days, times=times):

@@ -7,7 +7,7 @@
     clause     = FIELD RELATION CURRENCY AMOUNT            an amount; 万 and 亿 may follow it
                | FIELD RELATION NUMBER | FIELD RELATION DAY
                | FIELD "within" ("last" | "next") N "days"
-               | FIELD "is" VALUES | FIELD "is" "known"
+               | FIELD "is" VALUES | FIELD "is" "known" | FIELD "begins" VALUE
                | FIELD "has" ["any" | "all"] VALUES
                | FIELD ACTION [OBJECT] [">=" N "times"] "within" "last" N "days"
     VALUES     = VALUE | "(" VALUE {"," VALUE} ")"
@@ -30,6 +30,7 @@ from chassis.conditions.fields import Field, Fields, Type
 from chassis.conditions.language import (
     AmountIs,
     And,
+    Begins,
     Clause,
     Condition,
     ConditionRefused,
@@ -61,7 +62,22 @@ _RELATIONS: Final = {
 }
 _SIGNS: Final = {relation: sign for sign, relation in _RELATIONS.items()}
 _RESERVED: Final = frozenset(
-    ["and", "or", "not", "is", "has", "any", "all", "known", "within", "last", "next", "days", "times"]
+    [
+        "and",
+        "or",
+        "not",
+        "is",
+        "begins",
+        "has",
+        "any",
+        "all",
+        "known",
+        "within",
+        "last",
+        "next",
+        "days",
+        "times",
+    ]
 )
 _MARKS: Final = frozenset(["(", ")", ",", *_RELATIONS])
 _TOKEN: Final = re.compile(
@@ -79,7 +95,7 @@ _AMOUNTS: Final = NumberFormat(group_mark=",")
 _MULTIPLES: Final = {"万": 4, "亿": 8}
 
 
-N = TypeVar("N", AmountIs, NumberIs, DayIs, DayWithin, IsAmong, Has, Happened, IsKnown, And, Or)
+N = TypeVar("N", AmountIs, NumberIs, DayIs, DayWithin, IsAmong, Begins, Has, Happened, IsKnown, And, Or)
 
 
 class _Token(NamedTuple):
@@ -138,6 +154,8 @@ def _clause(clause: Clause) -> str:  # noqa: PLR0911 (one arm per clause)
             return f"{clause.field} within {clause.which} {clause.days} days"
         case IsAmong():
             return f"{clause.field} is {_values(clause.values)}"
+        case Begins():
+            return f"{clause.field} begins {_value(clause.text)}"
         case Has():
             return f"{clause.field} has {clause.how} {_values(clause.values)}"
         case Happened():
@@ -239,8 +257,7 @@ class _Reader:
             case Type.DAY:
                 return self.day(field)
             case Type.CHOICE:
-                self.expect("is")
-                return self.known(field) or self.made(IsAmong, field=field.name, values=self.values(field))
+                return self.choice(field)
             case Type.SET:
                 self.expect("has")
                 how = "all" if self.takes("all") else "any"
@@ -299,6 +316,12 @@ class _Reader:
         except ValueError:
             raise TextRefused(f"the calendar has no day {said}", column) from None
         return self.made(DayIs, field=field.name, relation=relation, day=day)
+
+    def choice(self, field: Field) -> Condition:
+        if self.takes("begins"):
+            return self.made(Begins, field=field.name, text=self.word("a text"))
+        self.expect("is")
+        return self.known(field) or self.made(IsAmong, field=field.name, values=self.values(field))
 
     def happened(self, field: Field) -> Condition:
         action = self.value(field)

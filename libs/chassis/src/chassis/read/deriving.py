@@ -125,7 +125,13 @@ class DerivedView:
     def fingerprint(self) -> str:
         """A digest of the declaration. Another declaration may derive other documents."""
         declared = repr(
-            (self.name, self.version, [view.name for view in self.inputs], self.collection, self.changes_on)
+            (
+                self.name,
+                self.version,
+                [view.name for view in self.inputs],
+                self.collection.folds,
+                self.changes_on,
+            )
         )
         return blake2b(declared.encode(), digest_size=8).hexdigest()
 

@@ -38,6 +38,10 @@ class DocumentsUnavailable(ConnectionError):
     """The document database did not answer. Any part of the request may have been carried out."""
 
 
+class DocumentsSlow(DocumentsUnavailable):
+    """A query took longer than it was given."""
+
+
 class DocumentKey(NamedTuple):
     """The key of a document of a view: the view's own name of the collection, and the id."""
 

@@ -176,13 +176,16 @@ class Generations(Generic[KeptT]):
     ) -> None:
         """Makes collections, indexes and checkpoints of a generation. Safe to repeat.
 
-        Its checkpoints open at the first record, or where it `starts`.
+        An index that is declared no more is dropped. Its checkpoints open at the first record, or where it `starts`.
         """
         for collection in self.view.collections:
             name = generation.prefix + collection.name
             await self.mongo.ensure(name)
-            for index in collection.indexes:
-                await self.mongo.index(name, index.fields, unique=index.unique, partial=index.partial)
+            wanted = [
+                {"fields": index.fields, "unique": index.unique, "partial": index.partial}
+                for index in collection.indexes
+            ]
+            await self.mongo.settle_indexes(name, wanted)
         await self.checkpoints(generation).begin(partitions_of(self.view.sources), starts)
 
     async def switch(self, to: Generation) -> bool:

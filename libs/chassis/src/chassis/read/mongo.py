@@ -28,6 +28,7 @@ from chassis.read.documents import (
     Document,
     DocumentId,
     Documents,
+    DocumentsSlow,
     DocumentsUnavailable,
     Unwritable,
     Written,
@@ -47,6 +48,8 @@ LOADED_AT_ONCE_MAX: Final = 5_000
 PAGE_DOCUMENTS: Final = 1_000
 
 _DUPLICATE_KEY: Final = 11_000
+_INDEX_NOT_FOUND: Final = 27
+_ID_INDEX: Final = "_id_"
 _UNIQUE_BROKEN: Final = "breaks a unique index"
 _TEXT_ID: Final = b"\x02_id\0"
 """A field of BSON: its type, which is text, and its name. The length of the text and the text follow."""
@@ -181,11 +184,16 @@ class Mongo:
         fields: Mapping[str, Any] | None = None,
         order: Sequence[tuple[str, int]] = (),
         limit: int = 0,
+        seconds_max: float | None = None,
     ) -> list[Document]:
-        """The documents that match, all of them where `limit` is 0."""
+        """The documents that match, all of them where `limit` is 0; raises DocumentsSlow after `seconds_max`."""
         with translated():
             cursor = self._database[collection].find(
-                where or {}, fields, limit=limit, sort=list(order) or None
+                where or {},
+                fields,
+                limit=limit,
+                sort=list(order) or None,
+                max_time_ms=_milliseconds(seconds_max),
             )
             return cast(list[Document], await cursor.to_list(None))
 
@@ -266,9 +274,19 @@ class Mongo:
             if inspect.isawaitable(closing):
                 await closing
 
-    async def count(self, collection: str, where: Mapping[str, Any] | None = None, *, limit: int = 0) -> int:
-        """How many documents match, no more of them counted than `limit` where it is not 0."""
+    async def count(
+        self,
+        collection: str,
+        where: Mapping[str, Any] | None = None,
+        *,
+        limit: int = 0,
+        seconds_max: float | None = None,
+    ) -> int:
+        """How many documents match, no more of them counted than `limit` where it is not 0; raises DocumentsSlow
+        after `seconds_max`."""
         bound: dict[str, Any] = {"limit": limit} if limit else {}
+        if seconds_max is not None:
+            bound["maxTimeMS"] = _milliseconds(seconds_max)
         with translated():
             return cast(int, await self._database[collection].count_documents(where or {}, **bound))
 
@@ -338,6 +356,35 @@ class Mongo:
         options: dict[str, Any] = {} if partial is None else {"partialFilterExpression": partial}
         with translated():
             await self._database[collection].create_index(list(fields), unique=unique, **options)
+
+    async def settle_indexes(self, collection: str, wanted: Sequence[Mapping[str, Any]]) -> None:
+        """Makes the indexes of a collection those that are wanted (arguments of `index`), and drops all others.
+
+        An index that is made anew with other options is dropped first; any other goes when the new ones are there.
+        """
+        with translated():
+            there = await self._database[collection].index_information()
+        stale = {
+            name for name in there if name != _ID_INDEX and _index_of(there[name]) not in map(_index, wanted)
+        }
+        keys = {_index(one)[0] for one in wanted}
+        for name in sorted(stale):
+            if _index_of(there[name])[0] in keys:
+                await self._drop_index(collection, name)
+                stale.remove(name)
+        for one in wanted:
+            await self.index(collection, **one)
+        for name in sorted(stale):
+            await self._drop_index(collection, name)
+
+    async def _drop_index(self, collection: str, name: str) -> None:
+        """Drops an index, if another process did not."""
+        with translated():
+            try:
+                await self._database[collection].drop_index(name)
+            except OperationFailure as error:
+                if error.code != _INDEX_NOT_FOUND:
+                    raise
 
     async def ensure(self, collection: str) -> None:
         """Makes a collection unless it exists."""
@@ -472,12 +519,29 @@ def _split(batch: bytes) -> Iterator[bytes]:
         at = end
 
 
+def _index(one: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What distinguishes an index, of the arguments of `index`."""
+    return tuple(one["fields"]), bool(one.get("unique")), one.get("partial")
+
+
+def _index_of(found: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What distinguishes an index, of what the database says of it."""
+    return tuple(found["key"]), bool(found.get("unique")), found.get("partialFilterExpression")
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    """A time limit as the server takes it, where 0 is none."""
+    return None if seconds is None else max(1, round(seconds * 1_000))
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Translates the driver's errors for a server that does not answer into DocumentsUnavailable."""
     try:
         yield
-    except (ConnectionFailure, ExecutionTimeout, WTimeoutError) as error:
+    except ExecutionTimeout as error:
+        raise DocumentsSlow(str(error)) from error
+    except (ConnectionFailure, WTimeoutError) as error:
         raise DocumentsUnavailable(str(error)) from error
     except OperationFailure as error:
         labels = ("RetryableWriteError", "TransientTransactionError")

@@ -67,6 +67,11 @@ class Collection:
     indexes: tuple[Index, ...] = ()
     insert_only: bool = False
 
+    @property
+    def folds(self) -> tuple[Any, ...]:
+        """What of it decides which documents there are. Other indexes than unique ones are altered in place."""
+        return self.name, tuple(index for index in self.indexes if index.unique), self.insert_only
+
 
 def check_name(name: str) -> None:
     """Raises ValueError where a name would make names of collections that can be read in two ways."""
@@ -101,7 +106,8 @@ class View:
     @property
     def fingerprint(self) -> str:
         """A digest of the declaration. Another declaration may fold other documents."""
-        declared = repr((self.name, self.version, self.sources, sorted(self.events), self.collections))
+        collections = [collection.folds for collection in self.collections]
+        declared = repr((self.name, self.version, self.sources, sorted(self.events), collections))
         return blake2b(declared.encode(), digest_size=8).hexdigest()
 
     @property

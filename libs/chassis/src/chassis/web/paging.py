@@ -14,7 +14,8 @@ from chassis.write.deciding import Refusal
 
 LIMIT_MAX: Final = 200
 LIMIT_DEFAULT: Final = 50
-CURSOR_CHARACTERS_MAX: Final = 500
+CURSOR_CHARACTERS_MAX: Final = 2_000
+"""The longest text that a list is sorted by has 200 characters, of up to 4 bytes."""
 
 ItemT = TypeVar("ItemT")
 _encode: Final = msgspec.json.Encoder().encode

@@ -14,17 +14,17 @@ from typing import Any, Final
 
 from chassis.read.deriving import DerivedView, Inputs, Touched
 from chassis.read.documents import ID, Document, DocumentId
-from chassis.read.projecting import Collection
+from chassis.read.projecting import Collection, Index
 
-from customer.facts import FIELDS, indexes
 from customer.holdings import SIGNATORY, held, parties_on, role_of
+from customer.lists import FACTS_LIST
 from customer.panorama.accounts import loans_of
 from customer.panorama.rules import LIABILITIES, section_of
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS
 from customer.views.customers import CUSTOMERS
 
-FACTS: Final = "facts"
+FACTS: Final = FACTS_LIST.collection
 CHANGES_ON: Final = "changes_on"
 _CUSTOMERS: Final = customers.VIEW.name
 _PANORAMA: Final = asset_panorama.VIEW.name
@@ -170,10 +170,10 @@ RELATIONS_MAX: Final = 200
 """The latest that a document keeps."""
 
 VIEW: Final = DerivedView(
-    name="customer_facts",
-    version=1,
+    name=FACTS_LIST.view,
+    version=2,
     inputs=(customers.VIEW, asset_panorama.VIEW),
-    collection=Collection(FACTS, indexes(FIELDS, CHANGES_ON)),
+    collection=Collection(FACTS, (*FACTS_LIST.indexes, Index(((CHANGES_ON, 1),)))),
     depending=depending,
     derive=derive,
     everything=everything,

@@ -6,13 +6,14 @@ Values are returned masked.
 from collections.abc import Callable
 from datetime import date
 
+from chassis.lists import Cursors, LiveViews, Reader
 from chassis.privacy.keys import KeyRing
 from chassis.read.mongo import Mongo
 
+from customer.lists import CUSTOMERS_LIST, FACTS_LIST
 from customer.panorama.sources import STALE_AFTER_SECONDS
-from customer.queries.collections import Collections, LiveViews
+from customer.queries.collections import Collections
 from customer.queries.customers import CustomerQueries
-from customer.queries.facts import FactQueries
 from customer.queries.holdings import HoldingQueries
 from customer.queries.movements import MovementQueries, MovementsWanted
 from customer.queries.unlinked import UNLINKED_WALKED_MAX, UnlinkedQueries
@@ -37,5 +38,7 @@ class Queries:
         self.customers = CustomerQueries(views, ring, today)
         self.movements = MovementQueries(views, ring)
         self.holdings = HoldingQueries(views, ring, today, self.movements, stale_after_seconds)
-        self.facts = FactQueries(views)
+        cursors = Cursors(ring.secret)
+        self.list = Reader(CUSTOMERS_LIST, mongo, live, cursors, today)
+        self.facts = Reader(FACTS_LIST, mongo, live, cursors, today)
         self.unlinked = UnlinkedQueries(views, ring, today)

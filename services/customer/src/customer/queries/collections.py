@@ -1,24 +1,15 @@
 """The collections of the live views."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
+from chassis.lists import LiveViews
 from chassis.read.documents import DocumentsUnavailable
 from chassis.read.generations import NotBuilt
 from chassis.read.mongo import Mongo
 
-from customer.derived import customer_facts
 from customer.views import asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES
 from customer.views.customers import CUSTOMERS
-
-
-class LiveViews(Protocol):
-    """Finds the live generation of a view."""
-
-    async def collection(self, view: str, name: str) -> str:
-        """The collection of the database that holds this collection of the view."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +39,6 @@ class Collections:
     async def sources(self) -> str:
         """The sources with their last certificates."""
         return await self._named(asset_panorama.VIEW.name, SOURCES)
-
-    async def facts(self) -> str:
-        """The facts of the customers."""
-        return await self._named(customer_facts.VIEW.name, customer_facts.FACTS)
 
     async def _named(self, view: str, name: str) -> str:
         try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Any
 from uuid import UUID
 
 from chassis.privacy.keys import KeyRing
@@ -26,39 +25,22 @@ class CustomerQueries:
     async def one(self, customer_id: UUID) -> Document | None:
         """A customer, masked."""
         found = await self._views.mongo.find_one(await self._views.customers(), {"_id": str(customer_id)})
-        return None if found is None else (await self._masked([found]))[0]
+        return None if found is None else (await self.masked([found]))[0]
 
     async def some(self, ids: Sequence[str]) -> list[Document]:
         """These customers, masked, in any order."""
         found = await self._views.mongo.find(
             await self._views.customers(), {"_id": {"$in": list(ids)}}, limit=len(ids)
         )
-        return await self._masked(found)
-
-    async def page(self, after: str | None, limit: int) -> list[Document]:
-        """Customers in the order of their ids, masked."""
-        where = {} if after is None else {"_id": {"$gt": after}}
-        found = await self._views.mongo.find(
-            await self._views.customers(), where, order=[("_id", 1)], limit=limit
-        )
-        return await self._masked(found)
-
-    async def questions(self, kind: str | None, after: str | None, limit: int) -> list[Document]:
-        """Customers with an open data-quality question, of this kind or any, in the order of their ids."""
-        where: dict[str, Any] = {"questions": {"$exists": True, "$ne": []} if kind is None else kind}
-        if after is not None:
-            where["_id"] = {"$gt": after}
-        found = await self._views.mongo.find(
-            await self._views.customers(), where, order=[("_id", 1)], limit=limit
-        )
-        return await self._masked(found)
+        return await self.masked(found)
 
     async def of_party(self, party: UUID) -> list[Document]:
         """The customer that has the party today, masked."""
         found = await self._views.mongo.find(await self._views.customers(), {"parties.party_id": str(party)})
         today = self._today().isoformat()
-        return await self._masked([one for one in found if str(party) in parties_on(one, today)])
+        return await self.masked([one for one in found if str(party) in parties_on(one, today)])
 
-    async def _masked(self, found: Sequence[Document]) -> list[Document]:
+    async def masked(self, found: Sequence[Document]) -> list[Document]:
+        """Documents of customers as they are shown."""
         keys = await keys_of(self._ring, [uuid_of(one["_id"]) for one in found])
         return [customer_shown(one, keys) for one in found]

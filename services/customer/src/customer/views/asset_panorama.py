@@ -343,7 +343,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], None]]] = {
 
 VIEW: Final = View(
     name="asset_panorama",
-    version=4,
+    version=5,
     sources=(topics.INGEST_EVENTS.name,),
     events=_POSTINGS | frozenset(_CHANGES) | {"party.described", "feed.certified"},
     collections=(

@@ -12,8 +12,9 @@ from contracts import topics
 
 from customer.domain.events import DETAILS
 from customer.domain.refusals import REFERENCES_MAX
+from customer.lists import CUSTOMERS_LIST
 
-CUSTOMERS: Final = "customers"
+CUSTOMERS: Final = CUSTOMERS_LIST.collection
 _SEALED: Final = tuple(field for field in DETAILS if field != "branch")
 _PARTIES_MAX: Final = 2 * REFERENCES_MAX
 """Those that stand, of which the domain refuses more, and as many that have ended."""
@@ -249,13 +250,11 @@ def questions(document: Document) -> list[str]:
 
 
 VIEW: Final = View(
-    name="customers",
-    version=3,
+    name=CUSTOMERS_LIST.view,
+    version=4,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
-    collections=(
-        Collection(CUSTOMERS, (Index((("parties.party_id", 1),)), Index((("questions", 1), ("_id", 1))))),
-    ),
+    collections=(Collection(CUSTOMERS, (Index((("parties.party_id", 1),)), *CUSTOMERS_LIST.indexes)),),
     keys=keys,
     project=project,
 )

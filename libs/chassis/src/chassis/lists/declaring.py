@@ -1,0 +1,67 @@
+"""A list, declared once: where its documents lie, what it can be filtered and sorted by, and the indexes of both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from chassis.conditions import Facts, Fields, Type
+from chassis.conditions.indexing import indexed
+from chassis.conditions.predicate import value_at
+from chassis.read.documents import ID
+from chassis.read.projecting import Index
+
+BLIND: Final = "blind"
+"""Where a document has the digests by which sealed values of it are found (`chassis.privacy.blind`)."""
+_SORTABLE: Final = frozenset({Type.AMOUNT, Type.NUMBER, Type.DAY, Type.CHOICE})
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list over one collection of a view.
+
+    `name` distinguishes its cursors from those of other lists. `sorts` are names of fields; an amount is named with
+    one of the `currencies`: `balance.EUR`. Each field has an index, and an amount one for each of the currencies.
+    `searched`: fields that are sealed, and found by their whole value; the documents have their digests.
+    """
+
+    name: str
+    view: str
+    collection: str
+    fields: Fields
+    sorts: tuple[str, ...] = ()
+    currencies: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ()
+    _sorts: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a sort has no index."""
+        paths = {name: self._path(name) for name in self.sorts}
+        object.__setattr__(self, "_sorts", paths)
+
+    def _path(self, sort: str) -> str:
+        name, _, currency = sort.partition(".")
+        declared = self.fields.get(name)
+        amount = declared is not None and declared.type is Type.AMOUNT
+        if declared is None or declared.type not in _SORTABLE or amount != bool(currency):
+            raise ValueError(f"{self.name}: {sort!r} is nothing to sort by")
+        if amount and currency not in self.currencies:
+            raise ValueError(f"{self.name}: there is no index of {sort!r}")
+        return f"{declared.path}.{currency}" if amount else declared.path
+
+    def path_of(self, sort: str) -> str | None:
+        """Where the values of a sort stand; None where it is none of this list's."""
+        return self._sorts.get(sort)
+
+    @property
+    def indexes(self) -> tuple[Index, ...]:
+        """The indexes that filters, sorts and searches use."""
+        blind = [Index(((f"{BLIND}.{name}", 1), (ID, 1))) for name in self.searched]
+        return (*indexed(self.fields, self.currencies), *blind)
+
+    def shown(self, document: Facts, may: frozenset[str]) -> dict[str, Any]:
+        """The values of a document by field; null where a caller with these permissions may not ask for the field."""
+        visible = self.fields.for_caller(may)
+        return {
+            name: value_at(document, each.path) if name in visible else None
+            for name, each in self.fields.items()
+        }

@@ -1,0 +1,191 @@
+"""Asks the database for pages, counts and single documents of a list. Nothing is asked without a scope."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import ClassVar, Final, NamedTuple, Protocol
+
+from chassis.conditions import Condition, Facts, Filter, Step, as_filter, emptying, funnel
+from chassis.lists.asking import Question
+from chassis.lists.cursors import Cursors, Ended
+from chassis.lists.declaring import BLIND, Listing
+from chassis.lists.ordering import Order, place_of, ranges
+from chassis.lists.scope import Scope
+from chassis.read.documents import GONE, ID, Document, DocumentsSlow, DocumentsUnavailable
+from chassis.read.generations import NotBuilt
+from chassis.read.mongo import Mongo
+from chassis.write.deciding import Refusal
+
+COUNTED_MAX: Final = 10_000
+"""Documents that are counted; of more it is only known that there are more."""
+QUERY_SECONDS_MAX: Final = 5.0
+"""Of one query. A page takes up to four of them, most take one."""
+
+
+class QueryTooSlow(Refusal):
+    """The database took longer for the question than it may."""
+
+    code: ClassVar[str] = "query-too-slow"
+    status: ClassVar[int] = 503
+    title: ClassVar[str] = "The question takes too long; ask for less, or try again shortly"
+    title_zh: ClassVar[str] = "查询耗时过长，请缩小范围或稍后重试"
+
+
+class LiveViews(Protocol):
+    """Finds the live generation of a view."""
+
+    async def collection(self, view: str, name: str) -> str:
+        """The collection of the database that holds this collection of the view; raises NotBuilt."""
+        ...
+
+
+class Found(NamedTuple):
+    """A page; `next` is the cursor of the page after it, None on the last."""
+
+    documents: list[Document]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many there are: `count`, or more where `more` says so."""
+
+    count: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads one list. `today` is the bank day, from which days are counted unless the question names another."""
+
+    listing: Listing
+    mongo: Mongo
+    live: LiveViews
+    cursors: Cursors
+    today: Callable[[], date]
+    query_seconds_max: float = QUERY_SECONDS_MAX
+    counted_max: int = COUNTED_MAX
+
+    async def page(
+        self, scope: Scope, question: Question, caller: str, *, limit: int, after: str | None = None
+    ) -> Found:
+        """A page of the documents in scope that meet the condition. `after` is the `next` of the page before, which
+        was given to the same caller for the same question; raises CursorInvalid, QueryTooSlow.
+
+        Who writes meanwhile moves what it writes, and nothing else: a document whose value of the order and whose
+        membership stay as they are is on exactly one page.
+        """
+        asked = [self.listing.name, question.named(), scope.named(), caller]
+        ended = None if after is None else await self.cursors.ended(after, asked)
+        as_of = self._day(question) if ended is None else ended.as_of
+        where = self._where(scope, question.condition, as_of)
+        found = await self._next(where, question.order, ended, limit + 1)
+        if len(found) <= limit:
+            return Found(found, None)
+        last = place_of(found[limit - 1], question.order)
+        return Found(found[:limit], await self.cursors.cursor(Ended(as_of, *last), asked))
+
+    async def count(self, scope: Scope, question: Question) -> Counted:
+        """How many documents in scope meet the condition; raises QueryTooSlow."""
+        return await self._counted(self._where(scope, question.condition, self._day(question)))
+
+    async def one(self, scope: Scope, id: str, as_of: date | None = None) -> Document | None:
+        """The document of this id; None where there is none in scope."""
+        found = await self._find({ID: id}, self._where(scope, None, as_of or self.today()), limit=1)
+        return found[0] if found else None
+
+    async def all_there(self, scope: Scope, ids: Sequence[str]) -> bool:
+        """Whether there is a document in scope of each of these ids."""
+        wanted = sorted(set(ids))
+        where = {"$and": [{ID: {"$in": wanted}}, self._where(scope, None, self.today())]}
+        return (await self._counted(where)).count == len(wanted)
+
+    async def outside(self, scope: Scope, id: str) -> bool:
+        """Whether there is a document of this id, and it is out of scope."""
+        if scope.everything:
+            return False
+        there = await self._find({ID: id}, limit=1)
+        return bool(there) and not scope.covers(there[0], self.listing.fields, self.today())
+
+    async def having(self, scope: Scope, field: str, digest: str, *, limit: int) -> list[Document]:
+        """The documents in scope of which the sealed value of a field has this digest, in the order of ids."""
+        blind = {f"{BLIND}.{field}": digest}
+        return await self._find(blind, self._where(scope, None, self.today()), order=[(ID, 1)], limit=limit)
+
+    async def funnel(self, scope: Scope, condition: Condition, as_of: date | None = None) -> list[Step]:
+        """The parts of a condition in order, each with how many documents in scope it leaves; counted up to one more
+        than `counted_max`."""
+        day = as_of or self.today()
+
+        async def count(part: Filter) -> int:
+            counted = await self._counted({"$and": [part, self._where(scope, None, day)]})
+            return counted.count + counted.more
+
+        return await funnel(condition, self.listing.fields, day, count)
+
+    async def emptying(
+        self, scope: Scope, condition: Condition, as_of: date | None = None
+    ) -> tuple[Condition, ...] | None:
+        """The smallest set of parts of a condition that no document in scope meets together; None where one meets
+        all. Raises ConditionRefused where there are too many parts."""
+        day = as_of or self.today()
+
+        async def find(part: Filter) -> Facts | None:
+            found = await self._find(part, self._where(scope, None, day), limit=1)
+            return found[0] if found else None
+
+        return await emptying(condition, self.listing.fields, day, find)
+
+    async def _next(self, where: Filter, order: Order, ended: Ended | None, wanted: int) -> list[Document]:
+        found = dict[str, Document]()
+        for each in ranges(order, None if ended is None else ended.place):
+            left = wanted - len(found)
+            if not left:
+                break
+            some = await self._find(each.where, where, order=each.order, limit=left)
+            for one in some:
+                found.setdefault(one[ID], one)  # what is moved into the next range meanwhile is read twice
+        return list(found.values())
+
+    def _where(self, scope: Scope, condition: Condition | None, as_of: date) -> Filter:
+        fields = self.listing.fields
+        parts = [scope.filter(fields, as_of), {GONE: {"$exists": False}}]
+        if condition is not None:
+            parts.append(as_filter(condition, fields, as_of))
+        return {"$and": [part for part in parts if part]}
+
+    def _day(self, question: Question) -> date:
+        return question.as_of or self.today()
+
+    async def _find(
+        self, *where: Filter, order: Sequence[tuple[str, int]] = (), limit: int
+    ) -> list[Document]:
+        parts = [part for part in where if part]
+        try:
+            return await self.mongo.find(
+                await self._collection(),
+                {"$and": parts} if parts else {},
+                order=order,
+                limit=limit,
+                seconds_max=self.query_seconds_max,
+            )
+        except DocumentsSlow as error:
+            raise QueryTooSlow from error
+
+    async def _counted(self, where: Filter) -> Counted:
+        try:
+            found = await self.mongo.count(
+                await self._collection(),
+                where,
+                limit=self.counted_max + 1,
+                seconds_max=self.query_seconds_max,
+            )
+        except DocumentsSlow as error:
+            raise QueryTooSlow from error
+        return Counted(min(found, self.counted_max), found > self.counted_max)
+
+    async def _collection(self) -> str:
+        try:
+            return await self.live.collection(self.listing.view, self.listing.collection)
+        except NotBuilt as error:
+            raise DocumentsUnavailable(f"the view {self.listing.view} is not built yet") from error

@@ -1,0 +1,360 @@
+"""Lists over a real database: pages, counts, scopes and orders equal to what plain Python finds."""
+
+from datetime import date, timedelta
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+from chassis.conditions import DataClass, Field, Fields, Label, Type, from_text, holds
+from chassis.conditions.language import (
+    AmountIs,
+    And,
+    Begins,
+    Condition,
+    Has,
+    IsAmong,
+    IsKnown,
+    Not,
+    NumberIs,
+    Or,
+)
+from chassis.conditions.language import Relation as R
+from chassis.lists import (
+    ConditionInvalid,
+    Counted,
+    Cursors,
+    FieldNotPermitted,
+    Listing,
+    QueryTooSlow,
+    Question,
+    Reader,
+    Scope,
+    SortInvalid,
+    question,
+)
+from chassis.lists.ordering import Place, ranges
+from chassis.read.documents import GONE, DocumentsUnavailable
+from chassis.read.generations import NotBuilt
+from chassis.read.mongo import Mongo
+from chassis.web.paging import CursorInvalid
+
+TODAY = date(2026, 3, 1)
+MAY = frozenset({"money"})
+FIELDS = Fields(
+    [
+        Field(
+            "owed", Type.AMOUNT, Label("欠款", "sum owed"), "sums.owed", DataClass.CONFIDENTIAL, {}, "money"
+        ),
+        Field("visits", Type.NUMBER, Label("次数", "number of visits"), "visits", DataClass.INTERNAL),
+        Field("seen_on", Type.DAY, Label("日期", "last day"), "seen_on", DataClass.INTERNAL),
+        Field("site", Type.CHOICE, Label("地点", "place"), "site", DataClass.INTERNAL),
+        Field("marks", Type.SET, Label("标记", "marked"), "marks", DataClass.INTERNAL),
+        Field(
+            "secret", Type.NUMBER, Label("机密", "hidden"), "secret", DataClass.CONFIDENTIAL, {}, "secrets"
+        ),
+    ]
+)
+SORTS = ("owed.EUR", "visits", "seen_on", "site")
+LISTING = Listing("things", "things", "all", FIELDS, SORTS, ("EUR",), searched=("phone",))
+SITES = ("a.*", "a", 'a"b', "a\nb", "a\x00b", "b", "支行")
+EDGES = (-(9 * 10**15), -1, 0, 1, 2**31, 9 * 10**15)
+
+
+def secret(_: str) -> bytes:
+    return bytes(32)
+
+
+class Live:
+    """The one generation."""
+
+    async def collection(self, view: str, name: str) -> str:
+        return f"{view}_v1_{name}"
+
+
+COLLECTION = "things_v1_all"
+
+
+@pytest.fixture
+async def reader(mongo: Mongo) -> Reader:
+    for index in LISTING.indexes:
+        await mongo.index(COLLECTION, index.fields)
+    return Reader(LISTING, mongo, Live(), Cursors(secret), lambda: TODAY)
+
+
+def some_thing(chance: Random, number: int) -> dict[str, Any]:
+    """A document with every part at times missing or null. Values come several times, so that ids decide."""
+
+    def at_times(value: Any) -> Any:
+        return value if chance.random() < 0.8 else None
+
+    found = {
+        "sums": {"owed": {"EUR": chance.choice(EDGES)} if at_times(1) else {"USD": 5}},
+        "visits": at_times(chance.choice((-3, 0, 7, 2**31))),
+        "seen_on": at_times((TODAY + timedelta(days=chance.randint(-2, 2))).isoformat()),
+        "site": at_times(chance.choice(SITES)),
+        "marks": at_times(chance.sample(("x", "y", "z"), chance.randint(0, 3))),
+        "secret": at_times(chance.randint(0, 9)),
+    }
+    return {"_id": f"{number:04d}", **{name: value for name, value in found.items() if chance.random() < 0.9}}
+
+
+def some_condition(chance: Random, *, money: bool = True) -> Condition:
+    clauses: list[Condition] = [
+        NumberIs(field="visits", relation=chance.choice(tuple(R)), number=chance.choice((0, 7))),
+        IsAmong(field="site", values=("a", chance.choice(("b", "支行")))),
+        Begins(field="site", text=chance.choice(SITES)),
+        IsKnown(field="seen_on"),
+        Has(field="marks", values=(chance.choice("xyz"),)),
+    ]
+    if money:
+        limit = chance.choice(EDGES)
+        relation = chance.choice(tuple(R))
+        clauses.append(AmountIs(field="owed", relation=relation, currency="EUR", amount_minor=limit))
+    one, two = chance.choice(clauses), chance.choice(clauses)
+    return chance.choice((one, Not(condition=one), And(conditions=(one, two)), Or(conditions=(one, two))))
+
+
+def some_scope(chance: Random) -> Scope:
+    return chance.choice((Scope.all(), Scope.all(), Scope.where(some_condition(chance)), Scope.nothing()))
+
+
+def some_sort(chance: Random) -> str | None:
+    return chance.choice((None, *(f"{minus}{name}" for name in SORTS for minus in ("", "-"))))
+
+
+def value_of(thing: dict[str, Any], sort: str) -> Any:
+    if sort == "owed.EUR":
+        return thing.get("sums", {}).get("owed", {}).get("EUR", 0)
+    return thing.get(sort)
+
+
+def in_order(things: list[dict[str, Any]], sort: str | None) -> list[str]:
+    """The ids of these documents in the order of a sort, by sorting in Python."""
+    things = sorted(things, key=lambda one: one["_id"])
+    if sort is None:
+        return [one["_id"] for one in things]
+    name, falling = sort.removeprefix("-"), sort.startswith("-")
+    known = [one for one in things if value_of(one, name) is not None]
+    unknown = [one["_id"] for one in things if value_of(one, name) is None]
+    known.sort(key=lambda one: (value_of(one, name), one["_id"]), reverse=falling)
+    return [one["_id"] for one in known] + (unknown[::-1] if falling else unknown)
+
+
+def asked(condition: Condition | None, sort: str | None) -> Question:
+    return Question(condition, question(LISTING, MAY, sort=sort).order)
+
+
+async def walked(
+    reader: Reader, scope: Scope, wanted: Question, limit: int, between: Any = None
+) -> list[list[str]]:
+    """The ids of all pages; `between` is done after each page."""
+    pages, after = list[list[str]](), None
+    while True:
+        found = await reader.page(scope, wanted, "me", limit=limit, after=after)
+        pages.append([one["_id"] for one in found.documents])
+        assert len(pages[-1]) <= limit
+        if found.next is None:
+            return pages
+        assert len(pages[-1]) == limit
+        after = found.next
+        if between is not None:
+            await between()
+
+
+async def test_a_list_is_what_filtering_sorting_and_scoping_in_python_gives(reader: Reader) -> None:
+    chance = Random(11)
+    things = [some_thing(chance, number) for number in range(60)]
+    for thing in things:
+        await reader.mongo.insert_new(COLLECTION, thing)
+    await reader.mongo.insert_new(COLLECTION, {"_id": "9999", GONE: True})
+    sizes = set[int]()
+    for _ in range(120):
+        condition, scope, sort = some_condition(chance), some_scope(chance), some_sort(chance)
+        there = [
+            one for one in things if holds(condition, one, FIELDS, TODAY) and scope.covers(one, FIELDS, TODAY)
+        ]
+        wanted = asked(condition, sort)
+        pages = await walked(reader, scope, wanted, chance.choice((1, 7, 60)) if len(there) < 12 else 9)
+        assert [id for page in pages for id in page] == in_order(there, sort), (condition, sort)
+        assert await reader.count(scope, wanted) == Counted(len(there), False)
+        sizes.add(len(there))
+    assert len(sizes) > 20
+
+
+async def test_what_stays_as_it_is_is_on_exactly_one_page_while_others_write(reader: Reader) -> None:
+    for seed in range(12):
+        await reader.mongo.delete(COLLECTION, {})
+        await stays_once(reader, Random(seed))
+
+
+async def stays_once(reader: Reader, chance: Random) -> None:
+    things = {one["_id"]: one for one in (some_thing(chance, 2 * number) for number in range(50))}
+    for thing in things.values():
+        await reader.mongo.insert_new(COLLECTION, thing)
+    sort, touched = some_sort(chance), set[str]()
+
+    async def write() -> None:
+        for _ in range(4):
+            number = chance.randrange(100)
+            new = some_thing(chance, number)
+            touched.add(new["_id"])
+            if chance.random() < 0.3:
+                new = {"_id": new["_id"], GONE: True}
+            await reader.mongo.update(
+                COLLECTION, {"_id": new["_id"]}, [{"$replaceWith": {"$literal": new}}], upsert=True
+            )
+
+    pages = await walked(reader, Scope.all(), asked(None, sort), 7, write)
+    found = [id for page in pages for id in page if id not in touched]
+    stayed = [one for id, one in things.items() if id not in touched]
+    assert len(touched) > 5
+    assert found == in_order(stayed, sort)
+
+
+async def test_what_a_caller_may_not_see_changes_neither_order_nor_members(reader: Reader) -> None:
+    chance = Random(5)
+    things = [some_thing(chance, number) for number in range(40)]
+    for thing in things:
+        await reader.mongo.insert_new(COLLECTION, thing)
+    questions = [
+        Question(some_condition(chance, money=False), question(LISTING, frozenset(), sort=sort).order)
+        for sort in (None, "visits", "-seen_on", "site", "-site")
+    ]
+    scope = Scope.where(from_text("not site is b", FIELDS))
+    before = [await walked(reader, scope, each, 7) for each in questions]
+    for thing in things:
+        hidden = {"secret": chance.randint(0, 99), "sums": {"owed": {"EUR": chance.choice(EDGES)}}}
+        await reader.mongo.update(COLLECTION, {"_id": thing["_id"]}, {"$set": hidden})
+    assert [await walked(reader, scope, each, 7) for each in questions] == before
+    [shown] = (await reader.page(scope, Question(), "me", limit=1)).documents
+    of_it = LISTING.shown(shown, frozenset())
+    assert (of_it["owed"], of_it["secret"]) == (None, None)
+    assert LISTING.shown(shown, MAY)["owed"] is not None
+
+
+@pytest.mark.parametrize(
+    ("where", "sort", "refusal"),
+    [
+        ("owed > EUR 1", None, FieldNotPermitted),
+        ("visits > 1 or not (secret > 1)", None, FieldNotPermitted),
+        ('{"op":"known","field":"secret"}', None, FieldNotPermitted),
+        (None, "-owed.EUR", FieldNotPermitted),
+        ("oved > EUR 1", None, ConditionInvalid),
+        ('{"op":"known","field":"visits","more":1}', None, ConditionInvalid),
+        ('{"op":', None, ConditionInvalid),
+        ('{"op":"not","condition":' * 150, None, ConditionInvalid),
+        (None, "owed", SortInvalid),
+        (None, "owed.USD", SortInvalid),
+        (None, "--visits", SortInvalid),
+        (None, "marks", SortInvalid),
+        (None, "$where", SortInvalid),
+        (None, "", SortInvalid),
+    ],
+)
+def test_a_question_that_may_not_be_asked_is_refused(where: Any, sort: Any, refusal: Any) -> None:
+    with pytest.raises(refusal):
+        question(LISTING, frozenset(), where, sort)
+
+
+async def test_a_cursor_belongs_to_its_question_its_scope_and_its_caller(reader: Reader) -> None:
+    for number in range(6):
+        await reader.mongo.insert_new(COLLECTION, {"_id": str(number), "visits": number})
+    every = Scope.all()
+    wanted = asked(None, "visits")
+    after = (await reader.page(every, wanted, "me", limit=2)).next
+    assert after is not None
+    page = partial(reader.page, limit=2, after=after)
+    assert [one["_id"] for one in (await page(every, wanted, "me")).documents] == ["2", "3"]
+    again = Reader(LISTING, reader.mongo, Live(), Cursors(secret), lambda: TODAY + timedelta(days=1))
+    assert (await again.page(every, wanted, "me", limit=2, after=after)).documents, (
+        "another process, the next day"
+    )
+    other = Listing("others", "things", "all", FIELDS, SORTS, ("EUR",))
+    for refused in (
+        page(every, wanted, "you"),
+        page(every, asked(None, "-visits"), "me"),
+        page(every, asked(None, None), "me"),
+        page(every, asked(IsKnown(field="visits"), "visits"), "me"),
+        page(every, Question(None, wanted.order, TODAY), "me"),
+        page(Scope.where(IsKnown(field="visits")), wanted, "me"),
+        Reader(other, reader.mongo, Live(), reader.cursors, lambda: TODAY).page(
+            every, wanted, "me", limit=2, after=after
+        ),
+        reader.page(every, wanted, "me", limit=2, after=after[:-2] + ("AA" if after[-2:] != "AA" else "BB")),
+        reader.page(every, wanted, "me", limit=2, after="x"),
+        reader.page(every, wanted, "me", limit=2, after="a" * 200),
+    ):
+        with pytest.raises(CursorInvalid):
+            await refused
+    assert "visits" not in after
+
+
+async def test_outside_its_scope_a_document_is_not_there(reader: Reader) -> None:
+    for number, site in enumerate(("a", "b", None)):
+        await reader.mongo.insert_new(COLLECTION, {"_id": str(number), "site": site, "blind": {"phone": "d"}})
+    scope = Scope.where(IsAmong(field="site", values=("a",)))
+    assert await reader.one(scope, "0") is not None
+    assert await reader.one(scope, "1") is None
+    assert [await reader.outside(scope, id) for id in ("0", "1", "2", "3")] == [False, True, True, False]
+    assert not await reader.outside(Scope.all(), "1")
+    assert await reader.outside(Scope.nothing(), "0")
+    assert [one["_id"] for one in await reader.having(scope, "phone", "d", limit=5)] == ["0"]
+    assert await reader.count(scope, Question()) == Counted(1, False)
+    steps = await reader.funnel(scope, from_text("site begins a and visits is known", FIELDS))
+    assert [(step.alone, step.so_far) for step in steps] == [(1, 1), (0, 0)]
+    everybody = await reader.funnel(Scope.all(), from_text("site is known and site is b", FIELDS))
+    assert [(step.alone, step.so_far) for step in everybody] == [(2, 2), (1, 1)]
+    culprits = await reader.emptying(scope, from_text("site is known and site is b", FIELDS))
+    assert culprits == (IsAmong(field="site", values=("b",)),)
+    assert await reader.emptying(Scope.all(), from_text("site is known and site is b", FIELDS)) is None
+
+
+async def test_counts_are_bounded_and_a_question_has_its_time(mongo: Mongo) -> None:
+    reader = Reader(
+        LISTING, mongo, Live(), Cursors(secret), lambda: TODAY, query_seconds_max=0.05, counted_max=3
+    )
+    for number in range(5):
+        await mongo.insert_new(COLLECTION, {"_id": str(number), "visits": number})
+    assert await reader.count(Scope.all(), Question()) == Counted(3, True)
+    assert await reader.count(Scope.all(), Question(from_text("visits >= 2", FIELDS))) == Counted(3, False)
+    slow = {
+        "$expr": {"$function": {"body": "function() {sleep(1000); return true}", "args": [], "lang": "js"}}
+    }
+    with pytest.raises(QueryTooSlow):
+        await reader._find(slow, limit=1)
+    with pytest.raises(QueryTooSlow):
+        await reader._counted(slow)
+
+
+async def test_a_list_of_a_view_that_is_not_built_is_not_available(mongo: Mongo) -> None:
+    class Nothing:
+        async def collection(self, view: str, name: str) -> str:
+            raise NotBuilt(view)
+
+    reader = Reader(LISTING, mongo, Nothing(), Cursors(secret), lambda: TODAY)
+    with pytest.raises(DocumentsUnavailable):
+        await reader.page(Scope.all(), Question(), "me", limit=1)
+
+
+async def test_a_page_is_read_from_an_index_and_not_sorted(reader: Reader) -> None:
+    for number in range(30):
+        await reader.mongo.insert_new(COLLECTION, some_thing(Random(number), number))
+    for sort in SORTS:
+        order = question(LISTING, MAY, sort=f"-{sort}").order
+        for value in (0, None) if sort == "owed.EUR" else (None, "a", 7):
+            for each in ranges(order, Place(0 if value is None and order.amounts else value, "0005")):
+                find = {"find": COLLECTION, "filter": each.where, "sort": dict(each.order), "limit": 5}
+                plan = str(
+                    (await reader.mongo.command({"explain": find, "verbosity": "queryPlanner"}))[
+                        "queryPlanner"
+                    ]["winningPlan"]
+                )
+                assert "IXSCAN" in plan, plan
+                assert "'SORT'" not in plan, plan
+
+
+def test_a_sort_without_an_index_is_not_declared() -> None:
+    for sort in ("owed", "owed.USD", "visits.EUR", "marks", "nothing"):
+        with pytest.raises(ValueError, match=sort):
+            Listing("things", "things", "all", FIELDS, (sort,), ("EUR",))

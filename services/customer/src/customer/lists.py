@@ -1,0 +1,77 @@
+"""The lists of customers, and which customers a caller may see.
+
+`CUSTOMERS_LIST` is over the customers themselves, `FACTS_LIST` over what is derived of them.
+"""
+
+from typing import Final
+
+from chassis.conditions import DataClass, Field, Fields, Label, Type
+from chassis.conditions.language import IsAmong, IsKnown, Not, Or
+from chassis.lists import Listing, Scope
+from chassis.privacy.tokens import Caller
+from contracts.roles import (
+    ADMINISTRATOR,
+    ANALYST,
+    AUDITOR,
+    COMPLIANCE,
+    OPERATOR,
+    RELATIONSHIP_MANAGER,
+    TELLER,
+)
+
+from customer.facts import FIELDS
+
+BRANCH: Final = "branch"
+CURRENCIES_INDEXED: Final = ("CNY", "USD")
+"""Conditions on amounts of other currencies read the documents."""
+_AMOUNTS: Final = ("aum", "liabilities", "net_worth", "deposits", "wealth", "loans")
+
+FACTS_LIST: Final = Listing(
+    name="facts",
+    view="customer_facts",
+    collection="facts",
+    fields=FIELDS,
+    sorts=(
+        *(f"{amount}.{currency}" for amount in _AMOUNTS for currency in CURRENCIES_INDEXED),
+        *("branch", "accounts", "cards", "first_opened_on", "last_movement_on"),
+    ),
+    currencies=CURRENCIES_INDEXED,
+)
+CUSTOMERS_LIST: Final = Listing(
+    name="customers",
+    view="customers",
+    collection="customers",
+    fields=Fields(
+        [
+            *(FIELDS[name] for name in ("kind", "origin", BRANCH, "questions")),
+            Field(
+                "review_due_on",
+                Type.DAY,
+                Label("回顾到期日", "day of the next review"),
+                "review.due_on",
+                DataClass.INTERNAL,
+            ),
+        ]
+    ),
+    sorts=(BRANCH, "review_due_on"),
+)
+
+_OF_A_BRANCH: Final = frozenset({RELATIONSHIP_MANAGER, TELLER})
+_OF_THE_BANK: Final = frozenset({ADMINISTRATOR, COMPLIANCE, AUDITOR, ANALYST, OPERATOR})
+
+
+def scope_of(caller: Caller) -> Scope:
+    """The customers that a caller may see (R083 to R085).
+
+    A relationship manager or teller sees those of the branch that its post names, `BRANCH/POST`, and those that have no
+    branch yet. The other roles see all. This is the rule until the access context knows who looks after whom.
+    """
+    if caller.roles & _OF_THE_BANK:
+        return Scope.all()
+    if not caller.roles & _OF_A_BRANCH:
+        return Scope.nothing()
+    of_nobody = Not(condition=IsKnown(field=BRANCH))
+    branch, named, _ = (caller.post or "").partition("/")
+    if not named or not branch:
+        return Scope.where(of_nobody)
+    return Scope.where(Or(conditions=(IsAmong(field=BRANCH, values=(branch,)), of_nobody)))

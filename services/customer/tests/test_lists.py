@@ -1,0 +1,168 @@
+"""The lists of customers over HTTP: what they are asked, who may ask it, and which customers are in a caller's scope."""
+
+from uuid import UUID
+
+import pytest
+from chassis.conditions.language import CONDITION
+from chassis.privacy.tokens import Caller
+from customer.derived import DERIVED
+from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
+from customer.views import VIEWS
+
+from .test_api import api, key
+from .test_queries import LI, ZHANG, bank, queries
+
+__all__ = ["api", "bank", "queries"]
+
+WU = UUID(int=1003)
+ZHANGS, LIS = "支行007", '支行"1.*'
+
+
+@pytest.fixture
+async def branches(bank, mongo):
+    """Zhang and Li in a branch each, Wu in none; with their facts."""
+    bank.customer(WU, "吴用")
+    bank.tell(ZHANG, "customer.branch_assigned", branch=ZHANGS)
+    bank.tell(LI, "customer.branch_assigned", branch=LIS)
+
+
+@pytest.fixture
+async def asking(branches, api, bank, mongo):
+    await bank.keep_facts(mongo)
+    return api
+
+
+def acting(api, role, post=None, subject="lin"):
+    api.headers["Authorization"] = f"Bearer {api.token_of(role, post, subject)}"
+
+
+async def ids(api, path="/customers", **asked):
+    found = await api.get(path, params=asked)
+    assert found.status_code == 200, found.text
+    return [UUID(one["customer_id"]) for one in found.json()["items"]]
+
+
+def test_the_lists_are_over_collections_that_there_are():
+    known = {view.name: view for view in (*VIEWS, *DERIVED)}
+    for listing in (CUSTOMERS_LIST, FACTS_LIST):
+        [collection] = [c for c in known[listing.view].collections if c.name == listing.collection]
+        assert set(listing.indexes) <= set(collection.indexes)
+
+
+async def test_customers_are_filtered_sorted_and_counted(asking):
+    api = asking
+    assert await ids(api) == [ZHANG, LI, WU]
+    assert await ids(api, sort="branch") == [LI, ZHANG, WU]
+    assert await ids(api, sort="-branch") == [ZHANG, LI, WU]
+    assert await ids(api, where='branch begins "支行"') == [ZHANG, LI]
+    assert await ids(api, where='branch begins "支行\\"1.*"') == [LI]
+    assert await ids(api, where='branch begins ".*"') == []
+    assert await ids(api, where='{"op":"not","condition":{"op":"known","field":"branch"}}') == [WU]
+    facts = "/customers/selection"
+    assert await ids(api, facts, sort="-aum.CNY") == [ZHANG, LI, WU]
+    assert await ids(api, facts, sort="-last_movement_on", where="aum >= CNY 0.01") == [ZHANG, LI]
+    for path in ("/customers", facts):
+        page = (await api.get(path, params={"sort": "branch", "limit": 2, "total": True})).json()
+        assert page["total"] == {"count": 3, "more": False}
+        rest = {"sort": "branch", "limit": 2, "after": page["next"]}
+        last = (await api.get(path, params=rest)).json()
+        assert ([one["customer_id"] for one in last["items"]], last["next"], last["total"]) == (
+            [str(WU)],
+            None,
+            None,
+        )
+        for other in (
+            {**rest, "sort": "-branch"},
+            {**rest, "where": "kind is person"},
+            {**rest, "after": "x"},
+        ):
+            refused = await api.get(path, params=other)
+            assert (refused.status_code, refused.json()["code"]) == (400, "cursor-invalid")
+        acting(api, "administrator", subject="wu")
+        refused = await api.get(path, params=rest)
+        assert (refused.status_code, refused.json()["code"]) == (400, "cursor-invalid"), "of another caller"
+        acting(api, "administrator")
+
+
+async def test_what_a_caller_may_not_see_decides_nothing_that_it_is_shown(asking):
+    acting(asking, "teller", f"{ZHANGS}/柜员")
+    for asked, status, code in (
+        ({"where": "aum > CNY 1"}, 403, "field-not-permitted"),
+        ({"where": "kind is person or not aum > CNY 1"}, 403, "field-not-permitted"),
+        ({"sort": "aum.CNY"}, 403, "field-not-permitted"),
+        ({"sort": "aum"}, 422, "sort-invalid"),
+        ({"sort": "name"}, 422, "sort-invalid"),
+        ({"where": "name is 张伟"}, 422, "condition-invalid"),
+        ({"where": "{"}, 422, "condition-invalid"),
+        ({"limit": "201"}, 422, "request-invalid"),
+        ({"order": "aum"}, 422, "request-invalid"),
+    ):
+        for path in ("", "/count", "/funnel") if "where" in asked else ("",):
+            refused = await asking.get(f"/customers/selection{path}", params=asked)
+            assert (refused.status_code, refused.json()["code"]) == (status, code), asked
+
+
+@pytest.mark.requirement("R083", "R084", "R085")
+async def test_a_customer_out_of_scope_is_not_there(asking, bank):
+    api = asking
+    acting(api, "relationship-manager", f"{ZHANGS}/客户经理")
+    assert await ids(api) == await ids(api, "/customers/selection") == [ZHANG, WU]
+    counted = await api.get("/customers", params={"total": True})
+    assert counted.json()["total"] == {"count": 2, "more": False}
+    where = {"where": "accounts >= 0"}
+    assert (await api.get("/customers/selection/count", params=where)).json()["count"] == 2
+    [step] = (await api.get("/customers/selection/funnel", params=where)).json()["steps"]
+    assert step["so_far"] == {"count": 2, "more": False}
+    assert await ids(api, reference="core:P1") == [ZHANG]
+    assert await ids(api, reference="core:P2") == []
+    for path in (
+        "",
+        "/panorama",
+        "/accounts",
+        f"/accounts/{bank.ours}/movements",
+        f"/accounts/{bank.ours}/loans",
+        "/events",
+        "/selection?where=accounts>=0",
+    ):
+        hidden = await api.get(f"/customers/{LI}{path}")
+        assert (hidden.status_code, hidden.json()["code"]) == (404, "customer-not-registered"), path
+    unknown = await api.get(f"/customers/{UUID(int=77)}")
+    hidden = await api.get(f"/customers/{LI}")
+    assert {**unknown.json(), "trace_id": ""} == {**hidden.json(), "trace_id": ""}
+    renamed = await api.put(
+        f"/customers/{LI}/name", json={"name": "李"}, headers=key("k") | {"If-Match": '"3"'}
+    )
+    assert (renamed.status_code, renamed.json()["code"]) == (404, "customer-not-registered")
+    assert (await api.get(f"/customers/{ZHANG}")).status_code == 200
+    assert (await api.get("/customers/no-id")).status_code == 422
+
+
+def test_who_sees_which_customers():
+    def seen(role, post=None):
+        return scope_of(Caller("lin", post, frozenset([role])))
+
+    for role in ("administrator", "compliance", "auditor", "analyst", "operator"):
+        assert seen(role).everything
+    for role in ("marketer", "feed", "nobody"):
+        assert not seen(role).everything
+        assert seen(role).condition is None
+    for role in ("teller", "relationship-manager"):
+        assert not seen(role).everything
+        assert "支行007" in CONDITION.dump_json(seen(role, "支行007/柜员").condition).decode()
+        of_none = seen(role).condition
+        assert of_none is not None
+        assert [seen(role, post).condition for post in ("支行007", "/柜员", "")] == [of_none] * 3
+
+
+@pytest.mark.requirement("R081")
+async def test_a_condition_that_nobody_meets_names_the_parts_that_no_customer_meets_together(asking):
+    where = {"where": "kind is person and aum >= CNY 700 and not accounts >= 1"}
+    found = (await asking.get("/customers/selection/funnel", params=where)).json()
+    assert [step["so_far"]["count"] for step in found["steps"]] == [3, 1, 0]
+    assert [part["where"] for part in found["emptied_by"]] == ["aum >= CNY 700.00", "not accounts >= 1"]
+    assert found["emptied_by"][0]["sentence"]["zh"] == "管理资产不低于CNY 700.00"
+    some = (await asking.get("/customers/selection/funnel", params={"where": "kind is person"})).json()
+    assert (some["emptied_by"], len(some["steps"])) == ([], 1)
+    many = {"where": " and ".join(["accounts < 0"] * 13)}
+    refused = await asking.get("/customers/selection/funnel", params=many)
+    assert (refused.status_code, refused.json()["code"]) == (422, "condition-invalid")
