@@ -120,7 +120,8 @@ class MongoServer(Mongo):
 
     @override
     async def settle_indexes(self, collection: str, wanted: Sequence[Mapping[str, Any]]) -> None:
-        await self._ask(f"index {collection}", lambda: None)
+        for _ in wanted:
+            await self._ask(f"index {collection}", lambda: None)
 
     @override
     async def find_one(

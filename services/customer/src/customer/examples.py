@@ -52,6 +52,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "reason": "the customer showed the card at the counter",
     "reasons": ["quarantine-waiting"],
     "reference": "branch:4711",
+    "sort": "-branch",
     "source": "branch",
     "sources": "branch",
     "spending_kinds": ["card", "cash", "fee"],
