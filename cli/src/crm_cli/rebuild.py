@@ -14,6 +14,8 @@ from chassis.connections.settings import Settings
 from chassis.connections.transient import why
 from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import KafkaPublisher, TopicDiffers
+from chassis.opening import opened_keys
+from chassis.read.blind import BlindIndex
 from chassis.read.derived_rebuilding import rebuild_derived
 from chassis.read.deriving import DerivedView, InputReplaced
 from chassis.read.generations import Generations, Kept
@@ -79,11 +81,15 @@ async def _rebuilt(view: Kept, settings: Settings, *, accept_differences: bool) 
         mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
         stack.push_async_callback(mongo.close)
         if isinstance(view, DerivedView):
+            blind = None
+            if view.digests:
+                blind = BlindIndex(await stack.enter_async_context(opened_keys(settings, clock)))
             return await rebuild_derived(
                 Generations(mongo, view, SERVICE_OF[view.name], clock),
                 broker=Kafka(settings.kafka_url),
                 clock=clock,
                 today=partial(settings.today, clock),
+                blind=blind,
                 progress=_Reporter(),
                 stopping=stopping,
                 accept_differences=accept_differences,

@@ -166,3 +166,37 @@ async def test_a_condition_that_nobody_meets_names_the_parts_that_no_customer_me
     many = {"where": " and ".join(["accounts < 0"] * 13)}
     refused = await asking.get("/customers/selection/funnel", params=many)
     assert (refused.status_code, refused.json()["code"]) == (422, "condition-invalid")
+
+
+async def test_a_search_by_a_whole_value_is_stored_before_it_is_shown(branches, api, bank, mongo, store):
+    await bank.keep_facts(mongo)
+    sealed = (await mongo.find("customer_facts_v1_facts", {"_id": str(ZHANG)}))[0]["blind"]
+    assert sealed["email"] is None
+    assert len(sealed["phone"]) == 32
+    assert sealed["phone"] not in {None, "13800001234"}
+    before = await store.head_position()
+    asked = {"field": "phone", "value": "13800001234", "reason": "来电核实"}
+    found = await api.post("/customers/search", json=asked, headers=key("s1"))
+    assert found.status_code == 200, found.text
+    assert [UUID(one["customer_id"]) for one in found.json()["items"]] == [ZHANG, LI, WU]
+    assert found.json()["more"] is False
+    assert "13800001234" not in found.text
+    [event] = await store.read_after(before)
+    assert event.name == "value-searched"
+    assert b"13800001234" not in event.body
+    assert str(ZHANG).encode() in event.body
+    again = await api.post("/customers/search", json=asked, headers=key("s1"))
+    assert again.json() == found.json()
+    other = await api.post("/customers/search", json=asked | {"value": "13800001235"}, headers=key("s1"))
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    assert await store.head_position() == before + 1
+    for number, value in enumerate(("1380000123", "1380000123.", ".*", '"', "a\nb", "***", "张")):
+        nobody = await api.post("/customers/search", json=asked | {"value": value}, headers=key(f"n{number}"))
+        assert (nobody.status_code, nobody.json()["items"]) == (200, []), value
+    as_email = await api.post("/customers/search", json=asked | {"field": "email"}, headers=key("e"))
+    assert as_email.json()["items"] == [], "a digest is of one field"
+    refused = await api.post("/customers/search", json={"field": "phone", "value": "1"}, headers=key("r"))
+    assert refused.status_code == 422
+    acting(api, "teller", f"{LIS}/柜员")
+    within = await api.post("/customers/search", json=asked, headers=key("s1"))
+    assert [UUID(one["customer_id"]) for one in within.json()["items"]] == [LI, WU]

@@ -9,6 +9,7 @@ from chassis.clock import SystemClock
 from chassis.conditions import from_text
 from chassis.lists import Question, Scope
 from chassis.privacy.keys import Origin, is_token, seal
+from chassis.read.blind import BlindIndex
 from chassis.read.deriving import InputGeneration, MongoInputs
 from chassis.read.documents import Change
 from chassis.read.mongo import MongoDocuments
@@ -100,7 +101,7 @@ class Bank(Teller):
     async def keep_facts(self, mongo, day=None):
         """What is derived of the documents that `keep` has written."""
         pinned = [InputGeneration(view, f"{view.name}_v1_", f"{view.name}.v1") for view in VIEWS]
-        inputs = MongoInputs(mongo, pinned, lambda: day or NOW.date())
+        inputs = MongoInputs(mongo, pinned, lambda: day or NOW.date(), BlindIndex(self.ring))
         ids = await customer_facts.everything(inputs, None, 100)
         documents = MongoDocuments(mongo, f"{customer_facts.VIEW.name}_v1_")
         for id, document in (await customer_facts.derive(inputs, ids)).items():

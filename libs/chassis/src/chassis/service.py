@@ -133,6 +133,8 @@ class Service(Generic[S]):
         """The servers and files of a role; it is given no others."""
         if role in self.own_roles:
             return self.own_roles[role]
+        if role == "derived" and any(view.digests for view in self.derived):
+            return NEEDS[role] | {"keys"}
         return NEEDS[role] | ({"mongo"} if role == "api" and self.views else frozenset())
 
     def main(self) -> int:

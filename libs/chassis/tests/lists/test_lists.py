@@ -299,7 +299,7 @@ async def test_outside_its_scope_a_document_is_not_there(reader: Reader) -> None
     assert [await reader.outside(scope, id) for id in ("0", "1", "2", "3")] == [False, True, True, False]
     assert not await reader.outside(Scope.all(), "1")
     assert await reader.outside(Scope.nothing(), "0")
-    assert [one["_id"] for one in await reader.having(scope, "phone", "d", limit=5)] == ["0"]
+    assert [one["_id"] for one in await reader.having(scope, "phone", ["d", "e"], limit=5)] == ["0"]
     assert await reader.count(scope, Question()) == Counted(1, False)
     steps = await reader.funnel(scope, from_text("site begins a and visits is known", FIELDS))
     assert [(step.alone, step.so_far) for step in steps] == [(1, 1), (0, 0)]

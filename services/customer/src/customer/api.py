@@ -9,7 +9,7 @@ from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
 from chassis.bulk.running import listed
 from chassis.conditions import Condition, sentence
 from chassis.conditions.language import Has
-from chassis.lists import ConditionInvalid, FieldNotPermitted, Question, question
+from chassis.lists import ConditionInvalid, FieldNotPermitted, QueryTooSlow, Question, question
 from chassis.lists.routes import (
     COUNTED,
     LISTED,
@@ -117,6 +117,8 @@ from customer.shapes import (
     ReferenceBody,
     RegisterBody,
     ResolveBody,
+    SearchBody,
+    SearchFound,
     UnlinkBody,
     UnlinkedPage,
     reference,
@@ -223,6 +225,7 @@ _RESOLVED: Final[Answers] = {
 }
 
 _WATCHED: Final[Answers] = watched(ConditionInvalid, FieldNotPermitted, CustomerNotRegistered, RequestInvalid)
+_SEARCHED: Final[Answers] = refusals(CommandKeyReused, TooManyConflicts, QueryTooSlow)
 _QUESTIONS: Final = Has(field="questions", values=tuple(FIELDS["questions"].values))
 
 
@@ -429,6 +432,13 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         command = AssignBranch(body.branch)
         run = await service.bulk.prepare(ASSIGN_BRANCH, command, listed(body.customers), context)
         return prepared(response, CONTEXT, run)
+
+    @router.post("/customers/search", responses=_SEARCHED)
+    async def search_customers(context: Commanding, caller: Asking, body: SearchBody) -> SearchFound:
+        """Customers by the whole of a phone number, e-mail address or identity number. Each search is an event, with
+        its reason and whom it found."""
+        found, more = await service.search(scope_of(caller), body.field, body.value, context)
+        return SearchFound(items=[CustomerShown(**one) for one in found], more=more)
 
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT)
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)

@@ -4,6 +4,7 @@ policies alike."""
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from operator import itemgetter
 from typing import Any, ClassVar, Final, TypeVar, cast
 from uuid import UUID, uuid5
 
@@ -12,8 +13,9 @@ from chassis.bulk import Bulk, Bulkable
 from chassis.clock import Clock
 from chassis.conditions import Condition, ConditionRefused, Explanation, Step, explained
 from chassis.lists import ConditionInvalid, Counted, Question, Scope
+from chassis.lists.searching import FOUND_MAX, Searches, ValueSearched
 from chassis.proposals import FourEyes, Proposable, ProposalShown
-from chassis.read.documents import Document
+from chassis.read.documents import ID, Document
 from chassis.read.versions import versioned
 from chassis.watching import Hub
 from chassis.write.catalogue import Catalogue
@@ -59,7 +61,8 @@ from customer.domain.refusals import BranchUnknownBefore, CustomerNotRegistered,
 from customer.domain.state import Customer
 from customer.facts import FIELDS
 from customer.identities import customer_of_command
-from customer.normalising import normalised, normalised_or_kept
+from customer.lists import FACTS_LIST
+from customer.normalising import normalised, normalised_or_kept, spellings
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
 from customer.permissions import ERASURE_APPROVERS
 from customer.queries import MovementsWanted, Queries
@@ -102,6 +105,8 @@ class CustomerService:
     claims_max: int = CLAIMS_MAX
     hub: Hub | None = None
     """Tells of changes of the facts, in a process where it runs."""
+    searches: Searches = field(init=False)
+    """Notes searches by personal values."""
     eyes: FourEyes = field(init=False)
     """What needs two persons."""
     bulk: Bulk = field(init=False)
@@ -111,6 +116,7 @@ class CustomerService:
         kinds = {ERASE: Proposable(Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved)}
         made = FourEyes(self.store, self.catalogue, self.handler.keys, kinds)
         object.__setattr__(self, "eyes", made)
+        object.__setattr__(self, "searches", Searches(self.store, self.catalogue, self.handler.keys))
         assigning = Bulkable(
             AssignBranch,
             self.handler.handle,
@@ -490,6 +496,19 @@ class CustomerService:
     async def customers_counted(self, scope: Scope, question: Question) -> Counted:
         """How many customers are on the list."""
         return await self.queries.list.count(scope, question)
+
+    async def search(
+        self, scope: Scope, field: str, value: str, context: CommandContext
+    ) -> tuple[list[Document], bool]:
+        """The customers in scope that have this phone number, e-mail address or identity number, and whether there are
+        more. The search is stored before they are shown."""
+        digests = [await self.queries.blind.digest(field, each) for each in spellings(field, value)]
+        found = await self.queries.facts.having(scope, field, digests, limit=FOUND_MAX + 1)
+        shown, more = [str(one[ID]) for one in found[:FOUND_MAX]], len(found) > FOUND_MAX
+        searched = ValueSearched(FACTS_LIST.name, field, tuple(map(UUID, shown)), more)
+        await self.searches.note(searched, digests, context)
+        customers = await self.queries.customers.some(shown) if shown else []
+        return await self._versioned(sorted(customers, key=itemgetter("customer_id"))), more
 
     async def _versioned(self, found: Sequence[Document]) -> list[Document]:
         """Returns customers as the view shows them, each with the version of its stream that is shown."""

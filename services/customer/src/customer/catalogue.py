@@ -3,6 +3,7 @@
 from typing import Final
 
 from chassis.bulk import BULK_RUNS
+from chassis.lists.searching import SEARCHES
 from chassis.proposals import PROPOSALS
 from chassis.sagas import SAGAS
 from chassis.timers.business_days import STORED_BUSINESS_DAYS
@@ -21,6 +22,12 @@ def catalogue() -> Catalogue:
     """Returns a new catalogue for each caller, because a catalogue caches the encoding of the last metadata."""
     return Catalogue(
         store=CONTEXT,
-        entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS | PROPOSALS | BULK_RUNS | SAGAS,
+        entries=STORED_NAMES
+        | STORED_BUSINESS_DAYS
+        | OPERATIONS
+        | PROPOSALS
+        | BULK_RUNS
+        | SEARCHES
+        | SAGAS,
         upcasts=UPCASTS,
     )

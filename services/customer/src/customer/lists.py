@@ -36,6 +36,7 @@ FACTS_LIST: Final = Listing(
         *("branch", "accounts", "cards", "first_opened_on", "last_movement_on"),
     ),
     currencies=CURRENCIES_INDEXED,
+    searched=("phone", "email", "identity_number"),
 )
 CUSTOMERS_LIST: Final = Listing(
     name="customers",

@@ -144,6 +144,15 @@ def identity_number(value: str, kind: CustomerKind = "person") -> IdentityNumber
         raise Unfit("its check digit or a part of it is wrong") from None
 
 
+def spellings(field: str, value: str) -> list[str]:
+    """The forms in which a customer may have what somebody types: as it is, and normalised where it can be."""
+    if field not in _SPELLED:
+        raise ValueError(field)
+    return list(
+        dict.fromkeys([value, *(found for rule in _SPELLED[field] if (found := _or_none(rule, value)))])
+    )
+
+
 class DetailInvalid(Refusal):
     """A detail that staff enter cannot be right.
 
@@ -205,6 +214,17 @@ _REASONS: Final = {
     "identity_number": "its check digit, its date or its length is wrong",
     "branch": "empty, or with control or invisible characters",
 }
+
+
+_SPELLED: Final[dict[str, list[Callable[[str], str]]]] = {
+    "phone": [phone],
+    "email": [email],
+    "identity_number": [
+        lambda value: identity_number(value).number,
+        lambda value: identity_number(value, "company").number,
+    ],
+}
+"""The fields of which the whole value can be searched for."""
 
 
 def _or_none(rule: Callable[[str], str], value: str | None) -> str | None:

@@ -35,6 +35,7 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "select_customers": _SELECTING,
     "count_customers": _SELECTING,
     "funnel_customers": _SELECTING,
+    "search_customers": _LOOKING,
     "explain_customer": _SELECTING,
     "watch_customers": _SELECTING,
     "list_unlinked": _LOOKING | {OPERATOR, ANALYST},

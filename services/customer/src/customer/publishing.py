@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from chassis.bulk import BULK_RUNS
+from chassis.lists.searching import SEARCHES
 from chassis.proposals import PROPOSALS
 from chassis.sagas import SAGAS
 from chassis.write.events import StoredEvent
@@ -65,7 +66,9 @@ _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
 published."""
 
-_UNPUBLISHED: Final = OPERATIONS.keys() | PROPOSALS.keys() | BULK_RUNS.keys() | SAGAS.keys()
+_UNPUBLISHED: Final = (
+    OPERATIONS.keys() | PROPOSALS.keys() | BULK_RUNS.keys() | SEARCHES.keys() | SAGAS.keys()
+)
 
 _bodies: Final = msgspec.json.Decoder(_Body)
 _encode: Final = msgspec.json.Encoder().encode
@@ -73,7 +76,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def published(stored: StoredEvent) -> Published | None:
     """Returns the public event of a stored event, of any version; None for acts of operators, proposals, bulk
-    runs and sagas."""
+    runs, searches and sagas."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

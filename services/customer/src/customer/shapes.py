@@ -247,6 +247,20 @@ class CustomerShown(BaseModel):
     erased_at: Instant | None
 
 
+class SearchBody(ExplainedBody):
+    """A phone number, e-mail address or identity number, whole; why it is searched for is stored with the search."""
+
+    field: Literal["phone", "email", "identity_number"]
+    value: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class SearchFound(BaseModel):
+    """The customers that have the value, masked, of those that you may see; `more`: there are others."""
+
+    items: list[CustomerShown]
+    more: bool
+
+
 class CustomerPage(BaseModel):
     """A page; `next` is the cursor of the page after it. `total` where it was asked for."""
 

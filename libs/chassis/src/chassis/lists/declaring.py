@@ -11,7 +11,7 @@ from chassis.read.documents import ID
 from chassis.read.projecting import Index
 
 BLIND: Final = "blind"
-"""Where a document has the digests by which sealed values of it are found (`chassis.privacy.blind`)."""
+"""Where a document has the digests by which sealed values of it are found (`chassis.read.blind`)."""
 _SORTABLE: Final = frozenset({Type.AMOUNT, Type.NUMBER, Type.DAY, Type.CHOICE})
 
 

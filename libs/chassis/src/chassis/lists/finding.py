@@ -107,9 +107,10 @@ class Reader:
         there = await self._find({ID: id}, limit=1)
         return bool(there) and not scope.covers(there[0], self.listing.fields, self.today())
 
-    async def having(self, scope: Scope, field: str, digest: str, *, limit: int) -> list[Document]:
-        """The documents in scope of which the sealed value of a field has this digest, in the order of ids."""
-        blind = {f"{BLIND}.{field}": digest}
+    async def having(self, scope: Scope, field: str, digests: Sequence[str], *, limit: int) -> list[Document]:
+        """The documents in scope of which the sealed value of a field has one of these digests, in the order of
+        ids. The search is noted before anything of them is shown (`chassis.lists.searching`)."""
+        blind = {f"{BLIND}.{field}": {"$in": list(digests)}}
         return await self._find(blind, self._where(scope, None, self.today()), order=[(ID, 1)], limit=limit)
 
     async def funnel(self, scope: Scope, condition: Condition, as_of: date | None = None) -> list[Step]:

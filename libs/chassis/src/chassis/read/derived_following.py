@@ -18,7 +18,9 @@ from chassis.connections.settings import Settings
 from chassis.ending import together
 from chassis.messaging.broker import Broker, Kafka
 from chassis.messaging.transport import Partition, Record, ensure_topics
+from chassis.privacy.keys import KeyRing
 from chassis.read.arrivals import NOWHERE
+from chassis.read.blind import BlindIndex
 from chassis.read.checkpoints import Position
 from chassis.read.deriving import DerivedView, Deriver, InputGeneration, InputReplaced, MongoInputs
 from chassis.read.documents import ID, DocumentId
@@ -69,9 +71,18 @@ class DerivedRole:
             mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
             stack.push_async_callback(mongo.close)
             broker = Kafka(settings.kafka_url)
+            blind = None
+            if any(view.digests for view in self._views):
+                ring = await asyncio.to_thread(KeyRing.of, settings, self._clock.monotonic)
+                stack.push_async_callback(asyncio.to_thread, ring.close)
+                blind = BlindIndex(ring)
             self._followers = [
                 DerivedFollower(
-                    Generations(mongo, view, self._service, self._clock), broker, self._clock, self._today
+                    Generations(mongo, view, self._service, self._clock),
+                    broker,
+                    self._clock,
+                    self._today,
+                    blind=blind,
                 )
                 for view in self._views
             ]
@@ -85,7 +96,10 @@ class DerivedRole:
 
 
 async def pinned(
-    generations: Generations[DerivedView], generation: Generation, today: Callable[[], date]
+    generations: Generations[DerivedView],
+    generation: Generation,
+    today: Callable[[], date],
+    blind: BlindIndex | None = None,
 ) -> MongoInputs:
     """The inputs of a generation. Raises InputReplaced where another generation of one of them is live."""
     found = []
@@ -94,7 +108,7 @@ async def pinned(
         if live is None or live.number != generation.inputs.get(view.name):
             raise InputReplaced(f"{view.name} is not what {generation.prefix} is derived from")
         found.append(InputGeneration.of(view, live))
-    return MongoInputs(generations.mongo, found, today)
+    return MongoInputs(generations.mongo, found, today, blind)
 
 
 async def live_inputs(generations: Generations[DerivedView]) -> dict[str, int]:
@@ -132,9 +146,11 @@ class DerivedFollower(AnyFollower[DerivedView]):
         *,
         batch_records: int = BATCH_RECORDS_MAX,
         instance: str | None = None,
+        blind: BlindIndex | None = None,
     ) -> None:
         super().__init__(generations, broker, clock, batch_records=batch_records, instance=instance)
         self._today = today
+        self._blind = blind
 
     @override
     async def _chosen(self) -> Generation | None:
@@ -166,7 +182,7 @@ class DerivedFollower(AnyFollower[DerivedView]):
     async def _opened(self, generation: Generation) -> "DerivedFeed":
         named = {"batch_records": self._batch_records, "instance": self._instance}
         return await DerivedFeed.of(
-            self.generations, generation, self._broker, self._clock, self._today, **named
+            self.generations, generation, self._broker, self._clock, self._today, self._blind, **named
         )
 
 
@@ -209,10 +225,11 @@ class DerivedFeed(AnyFeed[DerivedView]):
         broker: Broker,
         clock: Clock,
         today: Callable[[], date],
+        blind: BlindIndex | None = None,
         **named: Any,
     ) -> "DerivedFeed":
         """The feed of a generation, prepared. Raises InputReplaced."""
-        inputs = await pinned(generations, generation, today)
+        inputs = await pinned(generations, generation, today, blind)
         await generations.prepare(generation, await starts_of(inputs))
         return cls(generations, generation, inputs, broker, clock, **named)
 

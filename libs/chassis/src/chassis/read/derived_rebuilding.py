@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from chassis.clock import Clock
 from chassis.messaging.broker import Broker
+from chassis.read.blind import BlindIndex
 from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.deriving import DerivedView, MongoInputs
 from chassis.read.documents import GONE, ID, SEQUENCE, Document, DocumentId
@@ -45,6 +46,7 @@ async def rebuild_derived(
     broker: Broker,
     clock: Clock,
     today: Callable[[], date],
+    blind: BlindIndex | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     stopping: asyncio.Event | None = None,
     accept_differences: bool = False,
@@ -67,7 +69,7 @@ async def rebuild_derived(
         return bool(await broker.group_offsets(group))
 
     generation = begun or await generations.begin(used, inputs)
-    feed = await DerivedFeed.of(generations, generation, broker, clock, today)
+    feed = await DerivedFeed.of(generations, generation, broker, clock, today, blind)
     await feed.open()
     leaving = asyncio.Event()
     consuming = asyncio.create_task(feed.run(leaving))
@@ -142,9 +144,10 @@ async def compare_with_inputs(
     inputs: MongoInputs,
     rounds_max: int = COMPARE_ROUNDS_MAX,
 ) -> Comparison:
-    """Compares the documents of a generation with what the inputs give."""
+    """Compares the documents of a generation with what the inputs give; without keys, all but digests."""
     view, comparison = generations.view, Comparison()
     stored = generations.documents(generation)
+    aside = view.digests if inputs.blind is None else None
 
     async def next_ids(after: DocumentId | None) -> Sequence[DocumentId]:
         return await view.everything(inputs, after, COMPARED_AT_ONCE)
@@ -156,6 +159,7 @@ async def compare_with_inputs(
         comparison,
         asyncio.Event(),
         rounds_max,
+        aside,
     )
     await inputs.check()
     comparison.differences = len(differing)
@@ -171,14 +175,16 @@ async def differences(
     comparison: Comparison,
     stopping: asyncio.Event,
     rounds_max: int,
+    aside: str | None = None,
 ) -> list[DocumentId]:
-    """The ids whose documents differ in the end. Raises Interrupted."""
+    """The ids whose documents differ in the end, in another field than the one that is left aside. Raises
+    Interrupted."""
     left: list[DocumentId] = []
     async for ids in pages:
         if stopping.is_set():
             raise Interrupted
         comparison.documents += len(ids)
-        left += await _unequal(one, other, ids)
+        left += await _unequal(one, other, ids, aside)
         if len(left) > UNSETTLED_DOCUMENTS_MAX:
             return left
     for _ in range(rounds_max):
@@ -187,20 +193,20 @@ async def differences(
         await pause(stopping, COMPARE_PAUSE_SECONDS)
         again, left = left, []
         for at in range(0, len(again), COMPARED_AT_ONCE):
-            left += await _unequal(one, other, again[at : at + COMPARED_AT_ONCE])
+            left += await _unequal(one, other, again[at : at + COMPARED_AT_ONCE], aside)
     return left
 
 
-async def _unequal(one: Load, other: Load, ids: Sequence[DocumentId]) -> list[DocumentId]:
+async def _unequal(one: Load, other: Load, ids: Sequence[DocumentId], aside: str | None) -> list[DocumentId]:
     ones, others = await one(ids), await other(ids)
-    return [id for id in ids if _content(ones.get(id)) != _content(others.get(id))]
+    return [id for id in ids if _content(ones.get(id), aside) != _content(others.get(id), aside)]
 
 
-def _content(document: Document | None) -> dict[str, Any] | None:
+def _content(document: Document | None, aside: str | None) -> dict[str, Any] | None:
     """What a reader is shown of a document; None where there is none."""
     if document is None or GONE in document:
         return None
-    return {field: value for field, value in document.items() if field not in {ID, SEQUENCE}}
+    return {field: value for field, value in document.items() if field not in {ID, SEQUENCE, aside}}
 
 
 async def _pages(

@@ -33,6 +33,7 @@ from chassis.messaging.delivered import Delivered, Stream, read
 from chassis.messaging.transport import Partition, Record
 from chassis.read import projecting
 from chassis.read.arrivals import NOWHERE, Arrivals, further
+from chassis.read.blind import BlindIndex, SealedAt
 from chassis.read.checkpoints import GenerationLost, Position
 from chassis.read.documents import GONE, ID, SEQUENCE, Change, Document, DocumentId, DocumentKey
 from chassis.read.generations import VIEWS, Generation
@@ -84,6 +85,10 @@ class Inputs(Protocol):
         """The next ids of a collection in order, also of documents that are gone."""
         ...
 
+    async def digests(self, values: Sequence[SealedAt]) -> list[str | None]:
+        """The digests of sealed values, by which they are found (`chassis.read.blind`)."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class DerivedView:
@@ -97,6 +102,9 @@ class DerivedView:
     document, or null; the document is derived anew on that day, and the field has an index.
     `everything(inputs, after, limit)`: the ids of all documents that there may be, in order; the next ones.
     Raise `version` when the same inputs give other documents than before.
+
+    `digests`: the field of its documents that holds digests of sealed values, where there is one. The role is then
+    given keys. Who has none cannot derive this field.
     """
 
     name: str
@@ -107,6 +115,7 @@ class DerivedView:
     derive: Callable[[Inputs, Sequence[DocumentId]], Awaitable[Mapping[DocumentId, Document]]]
     everything: Callable[[Inputs, DocumentId | None, int], Awaitable[Sequence[DocumentId]]]
     changes_on: str | None = None
+    digests: str | None = None
 
     def __post_init__(self) -> None:
         projecting.check_name(self.name)
@@ -155,8 +164,16 @@ class InputGeneration:
 class MongoInputs(Inputs):
     """The documents of pinned generations of the inputs."""
 
-    def __init__(self, mongo: Mongo, pinned: Sequence[InputGeneration], today: Callable[[], date]) -> None:
+    def __init__(
+        self,
+        mongo: Mongo,
+        pinned: Sequence[InputGeneration],
+        today: Callable[[], date],
+        blind: BlindIndex | None = None,
+    ) -> None:
+        """Without `blind` there are no digests."""
         self.mongo = mongo
+        self.blind = blind
         self.pinned = {one.view.name: one for one in pinned}
         self._today = today
 
@@ -183,6 +200,10 @@ class MongoInputs(Inputs):
         where = {} if after is None else {ID: {"$gt": after}}
         found = await self.mongo.find(name, where, fields={ID: 1}, order=[(ID, 1)], limit=limit)
         return [one[ID] for one in found]
+
+    @override
+    async def digests(self, values: Sequence[SealedAt]) -> list[str | None]:
+        return [None] * len(values) if self.blind is None else await self.blind.digests(values)
 
     async def check(self) -> None:
         """Raises InputReplaced where another generation of an input is live."""

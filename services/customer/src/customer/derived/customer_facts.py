@@ -2,8 +2,8 @@
 
 It is a function of the customer's document, of the accounts that its parties own, and of the bank day: rights and
 links hold from one day on until before another. Only ownership counts; a joint account counts in full for each of
-its owners. Amounts are as the panorama sums them, by currency. There is nothing personal in a document, and an
-erased customer has none.
+its owners. Amounts are as the panorama sums them, by currency. There is nothing personal in a document but digests of
+values by which a customer is found, and an erased customer has no document.
 
 The accounts have no balances of days before: there is no AUM of a month's end and no average yet.
 """
@@ -11,11 +11,15 @@ The accounts have no balances of days before: there is no AUM of a month's end a
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
+from chassis.lists.declaring import BLIND
+from chassis.read.blind import SealedAt
 from chassis.read.deriving import DerivedView, Inputs, Touched
 from chassis.read.documents import ID, Document, DocumentId
 from chassis.read.projecting import Collection, Index
 
+from customer.catalogue import CONTEXT
 from customer.holdings import SIGNATORY, held, parties_on, role_of
 from customer.lists import FACTS_LIST
 from customer.panorama.accounts import loans_of
@@ -58,11 +62,30 @@ async def derive(inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentI
             for holder in account["holders"]:
                 for id in customer_of.get(holder["party_id"], ()):
                     accounts[id][account[ID]] = account
+    there = {id: customer for id, customer in known.items() if customer.get("erased_at") is None}
+    digests = await _digests(inputs, there)
     return {
-        id: facts(customer, [accounts[id][each] for each in sorted(accounts[id])], day)
-        for id, customer in known.items()
-        if customer.get("erased_at") is None
+        id: {
+            **facts(customer, [accounts[id][each] for each in sorted(accounts[id])], day),
+            BLIND: digests[id],
+        }
+        for id, customer in there.items()
     }
+
+
+async def _digests(
+    inputs: Inputs, customers: Mapping[DocumentId, Document]
+) -> dict[DocumentId, dict[str, str | None]]:
+    """By customer and field, the digests by which a customer is found."""
+    values = [
+        SealedAt(customer.get(field), CONTEXT, UUID(str(id)), field)
+        for id, customer in customers.items()
+        for field in FACTS_LIST.searched
+    ]
+    found = defaultdict[DocumentId, dict[str, str | None]](dict)
+    for one, digest in zip(values, await inputs.digests(values), strict=True):
+        found[str(one.subject)][one.field] = digest
+    return found
 
 
 async def everything(inputs: Inputs, after: DocumentId | None, limit: int) -> Sequence[DocumentId]:
@@ -178,4 +201,5 @@ VIEW: Final = DerivedView(
     derive=derive,
     everything=everything,
     changes_on=CHANGES_ON,
+    digests=BLIND,
 )

@@ -8,6 +8,7 @@ from datetime import date
 
 from chassis.lists import Cursors, LiveViews, Reader
 from chassis.privacy.keys import KeyRing
+from chassis.read.blind import BlindIndex
 from chassis.read.mongo import Mongo
 
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST
@@ -38,6 +39,7 @@ class Queries:
         self.customers = CustomerQueries(views, ring, today)
         self.movements = MovementQueries(views, ring)
         self.holdings = HoldingQueries(views, ring, today, self.movements, stale_after_seconds)
+        self.blind = BlindIndex(ring)
         cursors = Cursors(ring.secret)
         self.list = Reader(CUSTOMERS_LIST, mongo, live, cursors, today)
         self.facts = Reader(FACTS_LIST, mongo, live, cursors, today)
