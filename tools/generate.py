@@ -464,6 +464,8 @@ def routes_page() -> str:
     ]
     for service in services():
         parts.append(f"## {service.context.name}\n")
+        if service.scope:
+            parts.append(f"{service.scope}\n")
         parts.append("| route | | name | roles | privilege | reason | from |\n|---|---|---|---|---|---|---|")
         rows = [_row(service, route) for route in routes_of(service)]
         parts.append("\n".join(sorted(rows)) + "\n")

@@ -88,7 +88,7 @@ class Service(Generic[S]):
 
     `name`: of its processes and of its consumer groups; with `_` for `-` it is the name of its package.
     `router(application, dependencies)`: its HTTP routes; `permissions`: the roles that may call each;
-    `high_privilege`: those whose events are marked as such.
+    `high_privilege`: those whose events are marked as such; `scope`: in words, which rows a caller sees.
     `routes(settings, heads)`: the routes with their connections; `heads` give the last positions of the stores
     of other contexts, for requests that wait for a view.
     `views`, `policies`: those that its roles of these names run. `readers`: the topics that each role of its own
@@ -107,6 +107,7 @@ class Service(Generic[S]):
     views: tuple[View, ...] = ()
     policies: tuple[DeclaredPolicy[Any], ...] = ()
     high_privilege: frozenset[str] = frozenset()
+    scope: str = ""
     derived: tuple[DerivedView, ...] = ()
     readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own_roles: Mapping[str, frozenset[Need]] = field(default_factory=dict)

@@ -234,7 +234,7 @@ async def test_the_smallest_emptying_set_is_what_trying_all_sets_finds(mongo: Mo
 
     lengths = list[int]()
     for _ in range(120):
-        condition = And(conditions=tuple(some_condition(chance, 1) for _ in range(chance.randint(2, 7))))
+        condition = And(conditions=tuple(some_condition(chance, 1) for _ in range(chance.randint(2, 4))))
         found = await emptying(condition, FIELDS, TODAY, find)
         failing = [
             {at for at, part in enumerate(parts(condition)) if not holds(part, facts, FIELDS, TODAY)}

@@ -507,6 +507,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
         Of those that you may see. A field that you may not ask for is refused."""
         if reference is not None:
+            if where is not None or sort is not None or page.after is not None or total:
+                raise RequestInvalid("reference stands alone")
             source, _, number = reference.partition(":")
             found = await service.by_reference(scope_of(caller), source, number)
             return CustomerPage(items=[CustomerShown(**one) for one in found], next=None)

@@ -536,11 +536,10 @@ class CustomerService:
     ) -> tuple[list[Step], tuple[Condition, ...] | None]:
         """How many customers each part of a condition leaves; where none is left, the smallest set of parts that leaves
         none. Raises ConditionInvalid where there are too many parts."""
-        steps = await self.queries.facts.funnel(scope, condition, as_of)
-        if steps[-1].so_far:
-            return steps, None
         try:
-            return steps, await self.queries.facts.emptying(scope, condition, as_of)
+            steps = await self.queries.facts.funnel(scope, condition, as_of)
+            empty = not steps[-1].so_far
+            return steps, await self.queries.facts.emptying(scope, condition, as_of) if empty else None
         except ConditionRefused as refused:
             raise ConditionInvalid(str(refused)) from refused
 

@@ -61,6 +61,14 @@ _OF_A_BRANCH: Final = frozenset({RELATIONSHIP_MANAGER, TELLER})
 _OF_THE_BANK: Final = frozenset({ADMINISTRATOR, COMPLIANCE, AUDITOR, ANALYST, OPERATOR})
 
 
+SCOPE: Final = (
+    "A relationship manager or teller sees and changes the customers of the branch that its post names (`BRANCH/POST`), and\n"
+    "those that have no branch yet. Any other customer is as if it were not there: 404, on no page, in no count. The other\n"
+    "roles see all customers."
+)
+"""The rule of `scope_of` in words, for the page of routes."""
+
+
 def scope_of(caller: Caller) -> Scope:
     """The customers that a caller may see (R083 to R085).
 

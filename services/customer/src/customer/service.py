@@ -9,6 +9,7 @@ from customer.bootstrap import SERVICE_NAME, roles, routes
 from customer.catalogue import CONTEXT, SCHEMA, catalogue
 from customer.connections import TABLES
 from customer.derived import DERIVED
+from customer.lists import SCOPE
 from customer.permissions import HIGH_PRIVILEGE, ROLES
 from customer.policies import POLICIES
 from customer.publishing import published
@@ -25,6 +26,7 @@ SERVICE: Final = Service(
     router=create_router,
     permissions=ROLES,
     high_privilege=HIGH_PRIVILEGE,
+    scope=SCOPE,
     views=VIEWS,
     policies=POLICIES,
     derived=DERIVED,

@@ -12,7 +12,7 @@ from chassis.conditions.predicate import Facts, clause_holds, holds, value_at
 from chassis.conditions.sentences import sentence
 
 PARTS_MAX: Final = 12
-"""Parts of a conjunction among which a smallest emptying set is looked for: there are 2^12 sets."""
+"""Parts of a conjunction that are counted, and among which a smallest emptying set is looked for: there are 2^12."""
 LOOKED_AT_MAX: Final = 200
 """Subjects that are asked for, one after the other, until the set is known."""
 
@@ -82,10 +82,11 @@ def parts(condition: Condition) -> tuple[Condition, ...]:
 
 
 async def funnel(condition: Condition, fields: Fields, as_of: date, count: Count) -> list[Step]:
-    """The parts of the condition in order, each with how many subjects it leaves."""
+    """The parts of the condition in order, each with how many subjects it leaves. Raises ConditionRefused where there
+    are more than `PARTS_MAX`."""
     steps = list[Step]()
     filters = list[Filter]()
-    for part in parts(condition):
+    for part in _parts_counted(condition):
         alone = as_filter(part, fields, as_of)
         filters.append(alone)
         found = await count(alone)
@@ -106,9 +107,7 @@ async def emptying(
     subject fails. The smallest set that does so for the subjects found so far is asked for: either nobody meets
     it, or one more subject is found that does.
     """
-    conjunction = parts(condition)
-    if len(conjunction) > PARTS_MAX:
-        raise ConditionRefused("too-many-parts", f"more than {PARTS_MAX} parts")
+    conjunction = _parts_counted(condition)
     filters = [as_filter(part, fields, as_of) for part in conjunction]
     failed = list[frozenset[int]]()
     for _ in range(LOOKED_AT_MAX):
@@ -123,6 +122,14 @@ async def emptying(
             frozenset(at for at, part in enumerate(conjunction) if not holds(part, facts, fields, as_of))
         )
     raise ConditionRefused("undecided", f"not known after {LOOKED_AT_MAX} subjects")
+
+
+def _parts_counted(condition: Condition) -> tuple[Condition, ...]:
+    """The parts; raises ConditionRefused where they are too many to ask for each of them."""
+    found = parts(condition)
+    if len(found) > PARTS_MAX:
+        raise ConditionRefused("too-many-parts", f"more than {PARTS_MAX} parts")
+    return found
 
 
 def _smallest_hitting(sets: Sequence[frozenset[int]], size: int) -> tuple[int, ...] | None:
