@@ -22,12 +22,6 @@ def catalogue() -> Catalogue:
     """Returns a new catalogue for each caller, because a catalogue caches the encoding of the last metadata."""
     return Catalogue(
         store=CONTEXT,
-        entries=STORED_NAMES
-        | STORED_BUSINESS_DAYS
-        | OPERATIONS
-        | PROPOSALS
-        | BULK_RUNS
-        | SEARCHES
-        | SAGAS,
+        entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS | PROPOSALS | BULK_RUNS | SEARCHES | SAGAS,
         upcasts=UPCASTS,
     )

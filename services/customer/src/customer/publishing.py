@@ -66,9 +66,7 @@ _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
 published."""
 
-_UNPUBLISHED: Final = (
-    OPERATIONS.keys() | PROPOSALS.keys() | BULK_RUNS.keys() | SEARCHES.keys() | SAGAS.keys()
-)
+_UNPUBLISHED: Final = OPERATIONS.keys() | PROPOSALS.keys() | BULK_RUNS.keys() | SEARCHES.keys() | SAGAS.keys()
 
 _bodies: Final = msgspec.json.Decoder(_Body)
 _encode: Final = msgspec.json.Encoder().encode
