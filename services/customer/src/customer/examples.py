@@ -63,5 +63,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "en": "assets under management is at least CNY 500,000.00",
     "zh": "管理资产不低于 CNY 500,000.00",
     "where": "aum >= CNY 500,000.00 and products has wealth",
+    "field": "phone",
+    "value": "13800001234",
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 }
