@@ -305,9 +305,8 @@ class _Deciding:
                 if now.status == "none":
                     self._start(saga, data, at)
             case Hear(event_id, type, data):
-                if now.status == "running" and event_id not in now.heard and len(now.heard) < HEARD_MAX:
-                    self._add(SagaHeard(event_id, type, data))
-                    self._move(Heard(type, msgspec.json.decode(data)))
+                if now.status == "running" and event_id not in now.heard:
+                    self._hear(event_id, type, data)
             case Answer(step, undoes):
                 self._answer(step, undoes=undoes)
             case Refuse(step, undoes, code):
@@ -335,6 +334,12 @@ class _Deciding:
             raise SagaUnknown(saga)
         self._add(SagaStarted(saga, data, at + kind.lasts))
         self._move(Started(msgspec.json.decode(data)))
+
+    def _hear(self, event_id: UUID, type: str, data: str) -> None:
+        if len(self._now.heard) >= HEARD_MAX:
+            raise MoveImpossible(f"it hears more than {HEARD_MAX} events")
+        self._add(SagaHeard(event_id, type, data))
+        self._move(Heard(type, msgspec.json.decode(data)))
 
     def _answer(self, step: str, *, undoes: bool) -> None:
         found = self._now.step(step)

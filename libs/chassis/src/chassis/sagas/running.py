@@ -4,6 +4,7 @@ Every step may be repeated: a command has the same id at each try, and an answer
 number of processes may therefore give for one saga at once, and a crash anywhere loses nothing.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -126,15 +127,22 @@ class Sagas:
             pending = state.pending()
             if not pending:
                 return Advanced(state, None)
-            unanswered: str | None = None
-            for one in pending:
-                try:
-                    await self._give(id, state.saga, one)
-                except PeerUnanswered as error:
-                    metrics.SAGA_STEPS.labels(state.saga, "unanswered").inc()
-                    unanswered = f"{one.to}: {error}"
-            if unanswered is not None:
-                return Advanced(await self._current(id), unanswered)
+            giving = (self._given(id, state.saga, one) for one in pending)
+            results = await asyncio.gather(*giving, return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            if unanswered := [result for result in results if isinstance(result, str)]:
+                return Advanced(await self._current(id), unanswered[0])
+
+    async def _given(self, id: UUID, saga: str, pending: Pending) -> str | None:
+        """Gives a command and stores its answer; which peer did not answer, and why."""
+        try:
+            await self._give(id, saga, pending)
+        except PeerUnanswered as error:
+            metrics.SAGA_STEPS.labels(saga, "unanswered").inc()
+            return f"{pending.to}: {error}"
+        return None
 
     async def _give(self, id: UUID, saga: str, pending: Pending) -> None:
         peer = self._peers.get(pending.to)
