@@ -35,7 +35,15 @@ from chassis.sagas import (
     TimedOut,
     saga_timer,
 )
-from chassis.sagas.deciding import SagaCommand, SagaEnded, SagaEvent, SagaState, StepGiven, saga_decider
+from chassis.sagas.deciding import (
+    SagaCommand,
+    SagaEnded,
+    SagaEvent,
+    SagaState,
+    StepGiven,
+    TimeOut,
+    saga_decider,
+)
 from chassis.sagas.loop import SagaLoop
 from chassis.sagas.peers import Carried as CarriedOut
 from chassis.sagas.peers import Outcome, Peer, RefusedForGood
@@ -209,12 +217,15 @@ class Office:
         log, there = LogServer(kernel, Flaws()), LogServer(kernel, parts.flaws)
         return cls(kernel, parts, log, there, timers, PositionServer(kernel, Flaws()))
 
-    def opened(self) -> tuple[StoreClient, Any, Sagas]:
+    def opened(
+        self, peer: Peer | None = None, reached: Callable[[str], None] = lambda _: None
+    ) -> tuple[StoreClient, Any, Sagas]:
         """Store, command handler and sagas of a process that starts."""
         store, keys = StoreClient(self.log), SimulatedKeys(self.kernel, self.keys)
         decider = self.parts.decider(saga_decider({KIND.name: KIND}))
-        handler = CommandHandler(decider, store, CATALOGUE, keys)
-        return store, handler, self.parts.sagas(store, handler, self.kernel, {"peer": PeerClient(self)})
+        handler = CommandHandler(decider, store, CATALOGUE, keys, reached=reached)
+        peers = {"peer": peer or PeerClient(self)}
+        return store, handler, self.parts.sagas(store, handler, self.kernel, peers, reached=reached)
 
     def is_given(self, saga: UUID, item: str) -> bool:
         """Whether the store knows that the item is to be closed."""
@@ -245,7 +256,7 @@ class PeerClient(Peer):
         async def arrives() -> None:
             await kernel.gate("request", after_seconds=late_seconds)
             with suppress(StoreUnavailable, TooManyConflicts):
-                answers.append(await self._carried_out(id, saga, request.path, item))
+                answers.append(await self.carried_out(id, saga, request.path, item))
 
         office.requests += 1
         kernel.spawn(f"request-{office.requests}", arrives, mortal=False)
@@ -256,7 +267,8 @@ class PeerClient(Peer):
         except Injected:
             raise PeerUnanswered("the answer is lost") from None
 
-    async def _carried_out(self, id: UUID, saga: UUID, path: str, item: str) -> Outcome:
+    async def carried_out(self, id: UUID, saga: UUID, path: str, item: str) -> Outcome:
+        """What the peer makes of a request."""
         office = self._office
         store = StoreClient(office.there)
         handler = CommandHandler(ITEM, store, CATALOGUE, SimulatedKeys(office.kernel, office.keys_there))
@@ -276,6 +288,55 @@ class PeerClient(Peer):
         except Refusal as refusal:
             return RefusedForGood(refusal.code)
         return CarriedOut()
+
+
+class PromptPeer(PeerClient):
+    """The same without a network: it answers at once."""
+
+    @override
+    async def give(self, id: UUID, request: Request, context: CommandContext) -> Outcome:
+        item = msgspec.json.decode(request.body)["item"]
+        return await self.carried_out(id, cast(UUID, context.correlation_id), request.path, item)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+async def killed_at(
+    number: int, data: dict[str, Any], not_closed: set[str], not_opened: set[str]
+) -> tuple[Office, int]:
+    """A saga whose process is killed at its n-th point, and goes on in another one; how many points there were."""
+    office = Office.of(0, Parts())
+    office.kernel.heal()
+    office.log.abort = office.there.abort = 0.0
+    office.not_closed, office.not_opened = set(not_closed), set(not_opened)
+    saga, points = uuid5(NAMESPACE, "killed"), 0
+    office.started.append(saga)
+
+    def reached(_: str) -> None:
+        nonlocal points
+        points += 1
+        if points == number:
+            raise Killed
+
+    def said(actor: str, text: str) -> CommandContext:
+        return CommandContext(actor=actor, now=office.kernel.now(), command_id=uuid5(saga, text))
+
+    for _ in range(2):
+        try:
+            _, handler, sagas = office.opened(PromptPeer(office), reached)
+            await sagas.start(CLOSE, saga, data, said("policy", "start"))
+            while (state := (await sagas.advance(saga)).state).status != "ended":
+                if state.status == "running":
+                    await handler.handle(saga, TimeOut(), said("timer", "time-out"))
+                else:
+                    office.not_opened.discard(state.refused or "")
+                    await sagas.try_again(saga, said("operator", f"again-{state.refused}"))
+        except Killed:
+            continue
+        break
+    return office, points
 
 
 async def answered(office: Office, act: Callable[[], Awaitable[object]]) -> None:

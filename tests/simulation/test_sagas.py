@@ -3,7 +3,7 @@
 import pytest
 
 from tests.simulation import planted
-from tests.simulation.compensating import Parts, check, lived, outcome_of
+from tests.simulation.compensating import Parts, check, killed_at, lived, outcome_of
 from tests.simulation.kernel import simulated
 from tests.simulation.scenario import Broken
 from tests.simulation.servers import Flaws
@@ -38,6 +38,31 @@ def test_a_schedule_has_refusals_timeouts_crashes_and_late_requests() -> None:
     assert {"saga-timed-out", "saga-step-refused", "saga-undo-refused", "saga-undo-tried-again"} <= names
     met = {fault for office in offices for fault in office.kernel.met}
     assert {"crash", "unanswered", "freeze", "late", "stuck"} <= met
+
+
+@pytest.mark.parametrize(
+    ("data", "not_closed", "not_opened", "outcome"),
+    [
+        ({"at_once": False, "waits": False}, set(), set(), "closed"),
+        ({"at_once": False, "waits": True}, set(), set(), "compensated"),
+        ({"at_once": False, "waits": False}, {"c"}, set(), "compensated"),
+        ({"at_once": False, "waits": False}, {"c"}, {"a", "b"}, "compensated"),
+    ],
+)
+def test_a_saga_that_is_killed_at_any_point_ends_as_one_that_is_not(
+    data: dict[str, bool], not_closed: set[str], not_opened: set[str], outcome: str
+) -> None:
+    """Before and after each append, and before and after each command."""
+    given = {"items": ["a", "b", "c"], **data}
+    whole, points = simulated(killed_at(0, given, not_closed, not_opened))
+    assert points > 10
+    for number in range(1, points + 1):
+        office, _ = simulated(killed_at(number, given, not_closed, not_opened))
+        [saga] = office.started
+        assert check(office) == [], f"killed at point {number}"
+        assert outcome_of(office, saga) == [outcome], f"killed at point {number}"
+        assert [row.name for row in office.log.rows] == [row.name for row in whole.log.rows]
+        assert len(office.there.rows) == len(whole.there.rows)
 
 
 @pytest.mark.parametrize("bug", BUGS)

@@ -158,7 +158,7 @@ def own_commands(write: Write) -> LocalPeer:
 
 def handler_of(write: Write) -> SagaHandler:
     """The command handler of the sagas of this context."""
-    return saga_handler(write.store, catalogue(), write.ring, KINDS)
+    return saga_handler(write.store, catalogue(), write.ring, KINDS, reached=write.settings.reached)
 
 
 def starting(write: Write) -> Sagas:

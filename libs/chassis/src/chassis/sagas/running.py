@@ -71,10 +71,16 @@ class Advanced(NamedTuple):
 
 
 def saga_handler(
-    store: EventStore, catalogue: Catalogue, keys: KeyRing, kinds: Sequence[Saga[Any]]
+    store: EventStore,
+    catalogue: Catalogue,
+    keys: KeyRing,
+    kinds: Sequence[Saga[Any]],
+    *,
+    reached: Callable[[str], None] = lambda _: None,
 ) -> Handler:
-    """The command handler of sagas of these kinds."""
-    return CommandHandler(saga_decider({kind.name: kind for kind in kinds}), store, catalogue, keys)
+    """The command handler of sagas of these kinds; `reached` is as of `CommandHandler`."""
+    decider = saga_decider({kind.name: kind for kind in kinds})
+    return CommandHandler(decider, store, catalogue, keys, reached=reached)
 
 
 class Sagas:
