@@ -25,7 +25,8 @@ from chassis.bulk import BULK_RUNS, Bulk, Bulkable
 from chassis.bulk.running import listed
 from chassis.clock import SystemClock, uuid7
 from chassis.connections.migrating import migrate
-from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.privacy.key_encryption import FileKeyEncryption
+from chassis.privacy.keys import KEYS, KeyRing
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, Decider, Outcome
 from chassis.write.events import Event, Personal

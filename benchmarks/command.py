@@ -29,7 +29,8 @@ import psycopg
 import uvloop
 from chassis.clock import SystemClock, uuid7
 from chassis.connections.migrating import migrate
-from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.privacy.key_encryption import FileKeyEncryption
+from chassis.privacy.keys import KEYS, KeyRing
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, Decider
 from chassis.write.events import Event, Personal

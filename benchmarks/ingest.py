@@ -25,7 +25,8 @@ import msgspec
 import psycopg
 from chassis.clock import SystemClock
 from chassis.connections.migrating import migrate
-from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.privacy.key_encryption import FileKeyEncryption
+from chassis.privacy.keys import KEYS, KeyRing
 from chassis.process import garbage
 from chassis.write.store import Recorder, prepare
 from contracts.identity import EXTERNAL_IDS, ExternalIds

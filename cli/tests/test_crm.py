@@ -151,6 +151,7 @@ def test_nothing_is_coloured(arguments):
         ("republish", "--context", "ingest"),
         ("unpublishable", "list", "--context", "ingest"),
         ("unlinked",),
+        ("keys", "status"),
         ("demo", "--customers", "50", "--days", "100"),
     ],
 )

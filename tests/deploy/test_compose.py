@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chassis.privacy.keys import FileKeyEncryption
+from chassis.privacy.key_encryption import FileKeyEncryption
 
 from tests.deploy.kustomized import DEPLOY
 

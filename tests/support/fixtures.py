@@ -17,7 +17,8 @@ from chassis.clock import SystemClock
 from chassis.connections.migrating import migrate
 from chassis.messaging.delivered import Delivered, read
 from chassis.messaging.transport import Record
-from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing, Origin, seal
+from chassis.privacy.key_encryption import FileKeyEncryption
+from chassis.privacy.keys import KEYS, KeyRing, Origin, seal
 from chassis.read.mongo import Mongo
 from contracts.envelope import Envelope
 from contracts.registry import context_of, model_of
@@ -30,6 +31,11 @@ _NUMBERS = count(1)
 @pytest.fixture
 def keys_url(postgres_url: str) -> str:
     """An empty database of data keys."""
+    return empty_keys(postgres_url)
+
+
+def empty_keys(postgres_url: str) -> str:
+    """Makes an empty database of data keys."""
     url = _empty_database(postgres_url, "keys")
     migrate(url, [KEYS])
     return url

@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "replay": "Writes an event store to stdout, one JSON object a line, personal values masked.",
     "republish": "Publishes a context's events again, in order, from a position on.",
     "unpublishable": "Subjects that a relay holds, because an event of theirs cannot be published.",
+    "keys": "The keys that wrap the keys of personal values.",
     "token": "Prints a token for HTTP; only where CRM_ENVIRONMENT is development.",
 }
 """Each is a module of that name (`_` for `-`), which adds itself with `register(app)` under the same summary."""

@@ -11,7 +11,8 @@ from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import is_transient
 from chassis.privacy.aging import EXPIRED_EVERY_SECONDS, expire_all
-from chassis.privacy.keys import ERASED, KEYS_CACHED_SECONDS, FileKeyEncryption, KeyRing
+from chassis.privacy.key_encryption import FileKeyEncryption
+from chassis.privacy.keys import ERASED, KEYS_CACHED_SECONDS, KeyRing
 from chassis.privacy.tokens import development_token
 from chassis.write.deciding import CommandContext
 from chassis.write.handling import STATES_CACHED_SECONDS, CommandHandler

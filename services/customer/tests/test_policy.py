@@ -11,7 +11,8 @@ from chassis.clock import SystemClock
 from chassis.connections.transient import is_transient
 from chassis.messaging.delivered import read
 from chassis.messaging.transport import Record
-from chassis.privacy.keys import Origin, Tampered, seal
+from chassis.privacy.key_encryption import Tampered
+from chassis.privacy.keys import Origin, seal
 from chassis.write.deciding import CommandContext
 from chassis.write.secret_checks import SecretDiffers
 from contracts.envelope import Envelope

@@ -7,7 +7,8 @@ import psycopg
 import pytest
 from chassis.clock import SystemClock
 from chassis.connections.migrating import migrate
-from chassis.privacy.keys import KEYS, FileKeyEncryption, KeyRing
+from chassis.privacy.key_encryption import FileKeyEncryption
+from chassis.privacy.keys import KEYS, KeyRing
 from contracts.identity import EXTERNAL_IDS, ExternalIds
 from sync_ingest.domain.events import UPCASTS, IntakeReceived
 from sync_ingest.domain.identities import (

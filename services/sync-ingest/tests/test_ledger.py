@@ -5,7 +5,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from chassis.privacy.keys import ERASED, Tampered
+from chassis.privacy.key_encryption import Tampered
+from chassis.privacy.keys import ERASED
 from chassis.write.events import personal_fields
 from sync_ingest.domain.events import PartyDescribed, PostingUndone
 from sync_ingest.ledger import CATALOGUE

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from chassis.clock import SystemClock
-from chassis.privacy.keys import FileKeyEncryption, KeyRing
+from chassis.privacy.key_encryption import FileKeyEncryption
+from chassis.privacy.keys import KeyRing
 from devservers.made import MadeFile
 from sync_ingest.domain.records import ControlRecord, Posting
 from sync_ingest.opening import opened

@@ -9,7 +9,12 @@ from bson.errors import InvalidDocument
 from chassis.connections.transient import StoreUnavailable, is_transient, why
 from chassis.messaging.delivered import BodyInvalid
 from chassis.messaging.transport import BrokerUnavailable, PublishFailed, TopicDiffers
-from chassis.privacy.keys import FileKeyEncryption, KeyEncryptionUnusable, Tampered, WrongKeyEncryption
+from chassis.privacy.key_encryption import (
+    FileKeyEncryption,
+    KeyEncryptionUnusable,
+    Tampered,
+    WrongKeyEncryption,
+)
 from chassis.read.documents import DocumentsUnavailable
 from chassis.read.parking import GroupHeld, PoisonEvent, is_of_the_record
 from chassis.write.deciding import CommandKeyReused, TooManyConflicts

@@ -12,15 +12,8 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import is_transient
-from chassis.privacy.keys import (
-    KEYS_CACHED_SECONDS,
-    FileKeyEncryption,
-    KeyEncryptionMissing,
-    KeyRing,
-    Tampered,
-    open_bytes,
-    seal_bytes,
-)
+from chassis.privacy.key_encryption import FileKeyEncryption, KeyEncryptionMissing, Tampered
+from chassis.privacy.keys import KEYS_CACHED_SECONDS, KeyRing, open_bytes, seal_bytes
 from chassis.write.catalogue import NewEvent
 from chassis.write.handling import CommandHandler
 from chassis.write.snapshots import Snapshots
@@ -287,7 +280,7 @@ async def test_no_file_of_postgresql_holds_a_personal_value(
     files = [path for path in Path(str(row[0])).rglob("*") if path.is_file()]  # noqa: ASYNC240 (a test may wait)
     content = [path.read_bytes() for path in files]
     assert any(visible.encode() in one for one in content), "the search itself finds nothing"
-    kept = {material for key in key_ring.keys_for([A, B]).values() for material in (key._material,)}
+    kept = {material for key in key_ring.keys_for([A, B]).values() for material in (key.material,)}
     for one in content:
         for secret in secrets:
             assert secret.encode() not in one

@@ -8,7 +8,8 @@ from uuid import UUID, uuid5
 import msgspec
 import pytest
 from chassis.clock import uuid7
-from chassis.privacy.keys import ERASED, DataKey, KeyRing, Tampered, open_value, seal
+from chassis.privacy.key_encryption import Tampered
+from chassis.privacy.keys import ERASED, DataKey, KeyRing, open_value, seal
 from chassis.privacy.personal import MarkMisplaced
 from chassis.read.documents import open_sealed, sealed
 from chassis.write.catalogue import Catalogue, NewEvent, UnknownEvent

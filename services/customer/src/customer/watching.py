@@ -6,7 +6,8 @@ from typing import Final
 
 from chassis.clock import Clock
 from chassis.observability import metrics
-from chassis.privacy.keys import KeyEncryption, KeyRing
+from chassis.privacy.key_encryption import KeyEncryption
+from chassis.privacy.keys import KeyRing
 from chassis.read.documents import DocumentsUnavailable
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo

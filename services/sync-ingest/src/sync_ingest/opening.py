@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.migrating import require
-from chassis.privacy.keys import FileKeyEncryption, KeyRing
+from chassis.privacy.key_encryption import FileKeyEncryption
+from chassis.privacy.keys import KeyRing
 from chassis.process.crashing import crash_at
 from chassis.write.deciding import Refusal
 from chassis.write.secret_checks import secret_of
@@ -163,7 +164,7 @@ class IngestPool:
             if self._shared is None:
                 require(self._settings.postgres_url, TABLES)
                 self._shared = _SharedKeys(opened_keys(self._settings, SystemClock()))
-            else:
+            elif self._settings.kms_key is None:
                 FileKeyEncryption.at(self._settings.key_encryption_file)
             return self._shared.taken()
 

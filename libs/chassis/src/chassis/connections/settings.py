@@ -149,6 +149,10 @@ class Settings(TokenSettings):
     key_encryption_file: Path = Field(
         default_factory=lambda known: known["data"] / "keys" / "kek", validation_alias="CRM_KEK_FILE"
     )
+    kms_key: str | None = Field(default=None, min_length=1)
+    """The root key in a KMS; the file is not read then."""
+    kms_endpoint: str | None = None
+    """The address of the KMS; by default that of the region."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)

@@ -6,21 +6,20 @@ the place of the value as associated data: a token moved to another field, event
 open.
 """
 
-import contextlib
 import os
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from pathlib import Path
 from threading import Lock
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import psycopg
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from psycopg.errors import ForeignKeyViolation
 from typing_extensions import override
 
 from chassis.connections.migrating import Tables, require
@@ -28,6 +27,14 @@ from chassis.connections.postgres import connect
 from chassis.connections.settings import Settings
 from chassis.connections.transient import DATABASE_LOST, Transient
 from chassis.privacy.aging import AgedCache
+from chassis.privacy.key_encryption import (
+    KEY_BYTES,
+    AesKeyEncryption,
+    KeyEncryption,
+    Tampered,
+    WrongKeyEncryption,
+    root_key,
+)
 
 ERASED: Final = "***"
 """The text that a reader sees where the key is gone."""
@@ -41,31 +48,8 @@ TURN_SECONDS_MAX: Final = 20.0
 KEYS_CACHED_SECONDS: Final = 60.0
 """How long a key that was destroyed elsewhere may still open values in this process."""
 KEYS_PER_QUERY: Final = 5_000
-_READABLE_BY_GROUP: Final = 0o440
-"""A Secret in a pod: the kubelet's file belongs to root, and the pod's group (`fsGroup`) may read it. Nobody
-may write it."""
 T = TypeVar("T")
 _NONCE_BYTES: Final = 12
-_KEY_BYTES: Final = 32
-
-
-class Tampered(Exception):
-    """A sealed value was moved to another place, or was changed."""
-
-
-class WrongKeyEncryption(Tampered, Transient):
-    """A data key was wrapped by another key-encryption key than the current one, or for another subject."""
-
-
-class KeyEncryptionUnusable(Transient):
-    """The configured key-encryption key is not a valid key."""
-
-
-class KeyEncryptionMissing(KeyEncryptionUnusable):
-    """There is no file of the key-encryption key.
-
-    A new key would not open the values that were sealed before.
-    """
 
 
 class SecretMissing(Transient):
@@ -75,14 +59,14 @@ class SecretMissing(Transient):
 class DataKey:
     """The key of one subject, ready to use."""
 
-    __slots__ = ("_derived", "_material", "cipher", "head", "id", "subject")
+    __slots__ = ("_derived", "cipher", "head", "id", "material", "subject")
 
     def __init__(self, subject: UUID, key_id: UUID, material: bytes) -> None:
         self.subject = subject
         self.id = key_id
         self.head = f"{SEALED_PREFIX}{b2a_base64(key_id.bytes, newline=False).decode('ascii')}."
         self.cipher = AESGCM(material)
-        self._material = material
+        self.material = material
         self._derived: dict[str, bytes] = {}
 
     def derived(self, purpose: str) -> bytes:
@@ -94,7 +78,7 @@ class DataKey:
 
     def derive(self, purpose: str) -> bytes:
         """A secret for another purpose (a digest, a blind index) that dies with this key."""
-        return blake2b(purpose.encode(), key=self._material, digest_size=32).digest()
+        return blake2b(purpose.encode(), key=self.material, digest_size=32).digest()
 
     @override
     def __repr__(self) -> str:
@@ -174,75 +158,6 @@ def open_bytes(key: DataKey | None, place: str, sealed: bytes) -> bytes | None:
         raise Tampered("the bytes do not open here") from error
 
 
-class KeyEncryption(Protocol):
-    """Wraps data keys. A file in development; a vault or an HSM in production."""
-
-    def wrap(self, material: bytes, aad: bytes) -> bytes:
-        """The wrapped key."""
-        ...
-
-    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
-        """The unwrapped key; raises Tampered where it was wrapped for another subject."""
-        ...
-
-
-class FileKeyEncryption(KeyEncryption):
-    """A key-encryption key in a file that only its owner may read, or that is mounted into a pod for its
-    group to read."""
-
-    def __init__(self, material: bytes) -> None:
-        if len(material) != _KEY_BYTES:
-            raise KeyEncryptionUnusable(f"a key-encryption key has {_KEY_BYTES} bytes, not {len(material)}")
-        self._cipher = AESGCM(material)
-
-    @classmethod
-    def at(cls, path: Path, *, create: bool = False) -> "FileKeyEncryption":
-        """Reads the key; raises KeyEncryptionMissing where there is none.
-
-        `create`, for development alone, makes a missing key. Two processes that start at once then use the
-        same one.
-        """
-        try:
-            return cls(_read_key(path))
-        except FileNotFoundError:
-            if not create:
-                raise KeyEncryptionMissing(f"there is no key-encryption key at {path}") from None
-            path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(os.urandom(_KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(draft)
-        finally:
-            draft.unlink(missing_ok=True)
-        return cls(_read_key(path))
-
-    @override
-    def wrap(self, material: bytes, aad: bytes) -> bytes:
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, material, aad)
-
-    @override
-    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
-        try:
-            return self._cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], aad)
-        except (InvalidTag, ValueError) as error:
-            raise WrongKeyEncryption(
-                "the data key was wrapped by another key or for another subject"
-            ) from error
-
-
-def _read_key(path: Path) -> bytes:
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077 and mode != _READABLE_BY_GROUP:
-        raise PermissionError(f"{path} may be read by others (mode {mode:o}); chmod 600 it")
-    return path.read_bytes()
-
-
 KEYS_ROLE: Final = "crm_keys_writer"
 _KEYS_SCHEMA: Final = """
 create table if not exists {schema}.data_keys (
@@ -259,15 +174,80 @@ create table if not exists {schema}.secrets (
     created_at timestamptz not null default now()
 );
 """
-KEYS: Final = Tables("data_keys", "public", KEYS_ROLE, (_KEYS_SCHEMA,))
+_KEY_ENCRYPTION_SCHEMA: Final = """
+create table if not exists {schema}.key_encryption_keys (
+    number integer primary key,
+    wrapped bytea not null,
+    created_at timestamptz not null default now()
+);
+alter table {schema}.data_keys
+    add column if not exists encryption integer references {schema}.key_encryption_keys;
+alter table {schema}.secrets
+    add column if not exists encryption integer references {schema}.key_encryption_keys;
+"""
+"""`encryption` is the number of the key-encryption key that wraps a row; null where the root key does."""
+KEYS: Final = Tables("data_keys", "public", KEYS_ROLE, (_KEYS_SCHEMA, _KEY_ENCRYPTION_SCHEMA))
 """The key database, for `migrate`."""
+
+
+class KeyEncryptionKeys:
+    """The key-encryption keys of the key database, in memory for as long as the process lives."""
+
+    def __init__(self, root: KeyEncryption) -> None:
+        self._root = root
+        self._known: dict[int, KeyEncryption] = {}
+
+    def of(self, connection: "psycopg.Connection[Any]", number: int | None) -> KeyEncryption:
+        """What wraps a row with this `encryption`; raises WrongKeyEncryption where it is gone."""
+        if number is None:
+            return self._root
+        if number not in self._known:
+            select = "select wrapped from key_encryption_keys where number = %s"
+            row = connection.execute(select, (number,), binary=True).fetchone()
+            if row is None:
+                raise WrongKeyEncryption(f"there is no key-encryption key {number}")
+            self._known[number] = AesKeyEncryption(self._root.unwrap(row[0], encryption_place(number)))
+        return self._known[number]
+
+    def newest(self, connection: "psycopg.Connection[Any]") -> int | None:
+        """The number of the one that wraps new keys; None where the root key does."""
+        select = "select max(number) from key_encryption_keys"
+        (newest,) = connection.execute(select).fetchone() or (None,)
+        if newest is None and self._root.remote:
+            self.make(connection, 1)
+            return 1
+        return cast("int | None", newest)
+
+    def make(self, connection: "psycopg.Connection[Any]", number: int) -> None:
+        """Makes the one of this number, unless somebody else did."""
+        wrapped = self._root.wrap(os.urandom(KEY_BYTES), encryption_place(number))
+        connection.execute(
+            "insert into key_encryption_keys (number, wrapped) values (%s, %s) on conflict (number) do nothing",
+            (number, wrapped),
+        )
+
+    def wrapping(
+        self, connection: "psycopg.Connection[Any]", store: Callable[[int | None, KeyEncryption], T]
+    ) -> T:
+        """Stores what the newest one wraps; again where that one is gone by then, because a rotation has ended."""
+        number = self.newest(connection)
+        try:
+            return store(number, self.of(connection, number))
+        except ForeignKeyViolation:
+            number = self.newest(connection)
+            return store(number, self.of(connection, number))
+
+
+def encryption_place(number: int) -> bytes:
+    """The associated data of a wrapped key-encryption key."""
+    return f"key-encryption-key|{number}".encode()
 
 
 @dataclass(slots=True)
 class KeyRing:
     """The data keys of subjects: found in bulk, made where missing, kept for a bounded time.
 
-    Calls block on the database when a key is not cached; `cached` never does. Safe to share between threads.
+    `encryption` is the root key. Calls block on the database when a key is not cached; `cached` never does. Safe to share between threads.
     """
 
     url: str
@@ -280,10 +260,12 @@ class KeyRing:
     """The key is the integer of the subject: a UUID computes its hash in Python each time."""
     _database: Lock = field(default_factory=Lock)
     _connection: "psycopg.Connection[Any] | None" = None
+    _encryptions: KeyEncryptionKeys = field(init=False)
 
     def __post_init__(self) -> None:
         """The cache ages on the ring's own clock."""
         self._cache = AgedCache(self.cached_max, KEYS_CACHED_SECONDS, self.monotonic)
+        self._encryptions = KeyEncryptionKeys(self.encryption)
 
     @classmethod
     def open(cls, url: str, encryption: KeyEncryption, monotonic: Callable[[], float]) -> "KeyRing":
@@ -294,8 +276,7 @@ class KeyRing:
     @classmethod
     def of(cls, settings: Settings, monotonic: Callable[[], float]) -> "KeyRing":
         """The ring that the settings name; raises SchemaBehind, and KeyEncryptionMissing but in development."""
-        encryption = FileKeyEncryption.at(settings.key_encryption_file, create=settings.development)
-        return cls.open(settings.keys_url, encryption, monotonic)
+        return cls.open(settings.keys_url, root_key(settings), monotonic)
 
     def cached(self, subject: UUID) -> "DataKey | None":
         """The key of a subject if it is cached; never waits for the database."""
@@ -384,7 +365,7 @@ class KeyRing:
                 [(subject,) for subject in sorted(gone)],
             )
             count = connection.execute(
-                "update data_keys set wrapped = null, erased_at = now()"
+                "update data_keys set wrapped = null, encryption = null, erased_at = now()"
                 " where subject = any(%s) and wrapped is not null",
                 (gone,),
             ).rowcount
@@ -393,19 +374,24 @@ class KeyRing:
         return count
 
     def _secret(self, purpose: str, create: bool) -> bytes:
-        connection, aad = self._connected(), b"secret|" + purpose.encode()
-        select = "select wrapped from secrets where purpose = %s"
+        connection, aad = self._connected(), secret_place(purpose)
+        select = "select wrapped, encryption from secrets where purpose = %s"
         row = connection.execute(select, (purpose,), binary=True).fetchone()
         if row is None and create:
             # Of two processes that start at once the first makes the secret, and the other reads it.
-            connection.execute(
-                "insert into secrets (purpose, wrapped) values (%s, %s) on conflict (purpose) do nothing",
-                (purpose, self.encryption.wrap(os.urandom(_KEY_BYTES), aad)),
+            made = os.urandom(KEY_BYTES)
+            self._encryptions.wrapping(
+                connection,
+                lambda number, encryption: connection.execute(
+                    "insert into secrets (purpose, wrapped, encryption) values (%s, %s, %s)"
+                    " on conflict (purpose) do nothing",
+                    (purpose, encryption.wrap(made, aad), number),
+                ),
             )
             row = connection.execute(select, (purpose,), binary=True).fetchone()
         if row is None:
             raise SecretMissing(purpose)
-        return self.encryption.unwrap(row[0], aad)
+        return self._encryptions.of(connection, row[1]).unwrap(row[0], aad)
 
     def _load(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
         """Reads and makes keys.
@@ -424,41 +410,32 @@ class KeyRing:
 
     def _query(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
         connection = self._connected()
-        select = "select subject, key_id, wrapped from data_keys where subject = any(%s)"
+        select = "select subject, key_id, wrapped, encryption from data_keys where subject = any(%s)"
         rows = connection.execute(select, (subjects,), binary=True).fetchall()
         unknown = sorted(set(subjects) - {row[0] for row in rows})
         made: dict[UUID, DataKey | None] = {}
         if unknown and create:
-            ids = [UUID(bytes=os.urandom(16), version=4) for _ in unknown]
-            materials = [os.urandom(_KEY_BYTES) for _ in unknown]
-            wrapped = [
-                self.encryption.wrap(material, _wrapping_aad(subject, key_id))
-                for subject, key_id, material in zip(unknown, ids, materials, strict=True)
+            new = [
+                DataKey(subject, UUID(bytes=os.urandom(16), version=4), os.urandom(KEY_BYTES))
+                for subject in unknown
             ]
-            stored = connection.execute(
-                "insert into data_keys (subject, key_id, wrapped)"
-                " select * from unnest(%b::uuid[], %b::uuid[], %b::bytea[]) on conflict (subject) do nothing"
-                " returning subject",
-                (unknown, ids, wrapped),
-                binary=True,
-            ).fetchall()
-            new = {row[0] for row in stored}
-            made = {
-                subject: DataKey(subject, key_id, material)
-                for subject, key_id, material in zip(unknown, ids, materials, strict=True)
-                if subject in new
-            }
-            of_others = [subject for subject in unknown if subject not in new]
+            stored = self._encryptions.wrapping(
+                connection, lambda number, encryption: _store(connection, new, number, encryption)
+            )
+            made = {key.subject: key for key in new if key.subject in stored}
+            of_others = [subject for subject in unknown if subject not in stored]
             if of_others:  # another process made them in between
                 rows += connection.execute(select, (of_others,), binary=True).fetchall()
         return made | {
-            subject: self._unwrapped(subject, key_id, wrapped) for subject, key_id, wrapped in rows
+            subject: None
+            if wrapped is None
+            else DataKey(
+                subject,
+                key_id,
+                self._encryptions.of(connection, number).unwrap(wrapped, key_place(subject, key_id)),
+            )
+            for subject, key_id, wrapped, number in rows
         }
-
-    def _unwrapped(self, subject: UUID, key_id: UUID, wrapped: bytes | None) -> DataKey | None:
-        if wrapped is None:
-            return None
-        return DataKey(subject, key_id, self.encryption.unwrap(wrapped, _wrapping_aad(subject, key_id)))
 
     def _connected(self) -> "psycopg.Connection[Any]":
         if self._connection is None or self._connection.closed:
@@ -466,8 +443,29 @@ class KeyRing:
         return self._connection
 
 
-def _wrapping_aad(subject: UUID, key_id: UUID) -> bytes:
+def _store(
+    connection: "psycopg.Connection[Any]", keys: list[DataKey], number: int | None, encryption: KeyEncryption
+) -> set[UUID]:
+    """Stores new keys, and returns the subjects that had none."""
+    wrapped = [encryption.wrap(key.material, key_place(key.subject, key.id)) for key in keys]
+    stored = connection.execute(
+        "insert into data_keys (subject, key_id, wrapped, encryption)"
+        " select *, %b::integer from unnest(%b::uuid[], %b::uuid[], %b::bytea[])"
+        " on conflict (subject) do nothing returning subject",
+        (number, [key.subject for key in keys], [key.id for key in keys], wrapped),
+        binary=True,
+    ).fetchall()
+    return {row[0] for row in stored}
+
+
+def key_place(subject: UUID, key_id: UUID) -> bytes:
+    """The associated data of a wrapped data key."""
     return b"data-key|" + subject.bytes + key_id.bytes
+
+
+def secret_place(purpose: str) -> bytes:
+    """The associated data of a wrapped secret."""
+    return b"secret|" + purpose.encode()
 
 
 Keys = Mapping[UUID, DataKey]

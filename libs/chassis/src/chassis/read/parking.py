@@ -21,7 +21,7 @@ from chassis.connections.transient import Transient, is_transient
 from chassis.messaging.dead_letters import TRIES_MAX, DeadLetters
 from chassis.messaging.delivered import Delivered, Stream, read
 from chassis.messaging.transport import Publisher, Record
-from chassis.privacy.keys import Tampered
+from chassis.privacy.key_encryption import Tampered
 from chassis.read.checkpoints import REASON_CHARACTERS_MAX, Checkpoints, Held, Parked
 from chassis.write.deciding import Refusal
 

@@ -14,7 +14,8 @@ from uuid import UUID
 
 import msgspec
 
-from chassis.privacy.keys import DataKey, KeyRing, Tampered, open_bytes, seal_bytes
+from chassis.privacy.key_encryption import Tampered
+from chassis.privacy.keys import DataKey, KeyRing, open_bytes, seal_bytes
 from chassis.write.deciding import Decider
 
 StateT = TypeVar("StateT")
