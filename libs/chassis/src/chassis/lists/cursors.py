@@ -13,7 +13,8 @@ from uuid import UUID
 import msgspec
 
 from chassis.lists.ordering import Place
-from chassis.privacy.keys import DataKey, Tampered, open_bytes, seal_bytes
+from chassis.privacy.key_encryption import Tampered
+from chassis.privacy.keys import DataKey, open_bytes, seal_bytes
 from chassis.web.paging import CursorInvalid
 
 PURPOSE: Final = "list-cursors"
