@@ -5,7 +5,8 @@ from typing import Annotated, Final
 
 import typer
 from chassis.connections.transient import TRANSIENT, why
-from chassis.privacy.key_encryption import FileKeyEncryption, KeyEncryption, root_key
+from chassis.privacy.key_encryption import FileKeyEncryption, KeyEncryption
+from chassis.privacy.root_key import root_key
 from chassis.privacy.rotating import (
     RootKeyWraps,
     RotationDisturbed,

@@ -13,7 +13,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from typing_extensions import override
 
-from chassis.connections.settings import Settings
 from chassis.connections.transient import Transient
 
 KEY_BYTES: Final = 32
@@ -122,15 +121,3 @@ def _read_key(path: Path) -> bytes:
     if mode & 0o077 and mode != _READABLE_BY_GROUP:
         raise PermissionError(f"{path} may be read by others (mode {mode:o}); chmod 600 it")
     return path.read_bytes()
-
-
-def root_key(settings: Settings) -> KeyEncryption:
-    """The root key that the settings name: of a KMS where they name one, else of a file.
-
-    Raises KeyEncryptionMissing for a file that is not there, which development alone makes.
-    """
-    if settings.kms_key is None:
-        return FileKeyEncryption.at(settings.key_encryption_file, create=settings.development)
-    from chassis.privacy.kms import KmsKeyEncryption
-
-    return KmsKeyEncryption(settings.kms_key, settings.kms_endpoint)

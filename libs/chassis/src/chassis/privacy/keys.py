@@ -33,8 +33,8 @@ from chassis.privacy.key_encryption import (
     KeyEncryption,
     Tampered,
     WrongKeyEncryption,
-    root_key,
 )
+from chassis.privacy.root_key import root_key
 
 ERASED: Final = "***"
 """The text that a reader sees where the key is gone."""
