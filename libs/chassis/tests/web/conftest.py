@@ -28,7 +28,7 @@ from chassis.web import (
     unchanged,
 )
 from chassis.write.deciding import Refusal, VersionMismatch
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from pydantic import BaseModel, Field
 
@@ -81,10 +81,14 @@ def boxes_router(views: "Views") -> APIRouter:
 
     @router.get("")
     async def list_boxes(
-        _: Asking, page: Annotated[Paging, Depends(paging)], __: Annotated[None, Depends(door.at_least)]
+        _: Asking,
+        page: Annotated[Paging, Depends(paging)],
+        __: Annotated[None, Depends(door.at_least)],
+        number: Annotated[list[int], Query(description="only these")] = [],  # noqa: B006 (FastAPI copies it)
     ) -> Page[Box]:
         after = -1 if page.after is None else cursor_values(page.after, int)[0]
-        found = [box for box in boxes.values() if box.number > after][: page.limit]
+        wanted = [boxes[one] for one in number] if number else list(boxes.values())
+        found = [box for box in wanted if box.number > after][: page.limit]
         return Page(items=found, next=cursor(found[-1].number) if len(found) == page.limit else None)
 
     @router.get(

@@ -183,9 +183,11 @@ def test_a_command_without_a_reason_is_not_served(settings, high, why):
 
 
 @pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&after=x&limit=1", "limit=1&lim%69t=2"])
-async def test_a_parameter_that_is_given_twice_is_refused(client, query):
+async def test_a_parameter_that_is_given_twice_is_refused_unless_it_is_a_list(client, query):
     refused = is_problem(await client.get(f"/boxes?{query}"), 422, "request-invalid")
     assert "limit" in str(refused)
+    several = (await client.get("/boxes?number=1&number=4")).json()["items"]
+    assert [box["number"] for box in several] == [1, 4]
 
 
 async def test_a_decisive_header_that_comes_twice_is_refused(client):

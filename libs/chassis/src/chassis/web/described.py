@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
@@ -24,9 +24,13 @@ _ANY_BYTES: Final = frozenset({"", "application/x-www-form-urlencoded"})
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """The names of a route's query parameters, and the media types of its body; none where it takes no body."""
+    """The names of a route's query parameters, and the media types of its body; none where it takes no body.
+
+    `lists` are the parameters that may be given more than once.
+    """
 
     parameters: frozenset[str]
+    lists: frozenset[str]
     media_types: frozenset[str]
 
     @classmethod
@@ -36,11 +40,12 @@ class Described:
         names = _names(route.dependant) | {
             one["name"] for one in own.get("parameters", ()) if one["in"] == "query"
         }
+        lists = frozenset(_lists(route.dependant))
         if route.body_field is not None:
-            return cls(frozenset(names), frozenset({_JSON}))
+            return cls(frozenset(names), lists, frozenset({_JSON}))
         content = own.get("requestBody", {}).get("content", {})
         taken = frozenset(content) | (_ANY_BYTES if BYTES in content else frozenset())
-        return cls(frozenset(names), taken)
+        return cls(frozenset(names), lists, taken)
 
     def check(self, request: Request) -> None:
         """Raises RequestValidationError, naming the parameters that nobody reads or that come more than once, or
@@ -49,8 +54,8 @@ class Described:
             stated = request.query_params
             wrong = dict.fromkeys(sorted(stated.keys() - self.parameters), "no parameter of this route")
             if len(stated.multi_items()) > len(stated):
-                # No route reads a list from its query: one of two values would be taken silently.
-                times = Counter(name for name, _ in stated.multi_items())
+                # Of two values of what is no list one would be taken silently.
+                times = Counter(name for name, _ in stated.multi_items() if name not in self.lists)
                 wrong.update(
                     dict.fromkeys((name for name in times if times[name] > 1), "given more than once")
                 )
@@ -97,3 +102,10 @@ def parameters_of(dependant: Dependant) -> list[Mapping[str, Any]]:
 def _names(dependant: Dependant) -> set[str]:
     read = {field.alias for each in dependants_of(dependant) for field in each.query_params}
     return read | {parameter["name"] for parameter in parameters_of(dependant)}
+
+
+def _lists(dependant: Dependant) -> Iterator[str]:
+    for each in dependants_of(dependant):
+        for field in each.query_params:
+            if get_origin(field.field_info.annotation) is list:
+                yield field.alias
