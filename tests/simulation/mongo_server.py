@@ -21,6 +21,8 @@ T = TypeVar("T")
 DUPLICATE_KEY = 11_000
 PAGE_DOCUMENTS = 4
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "$eq": lambda value, other: value == other,
+    "$exists": lambda value, wanted: (value is not None) is wanted,
     "$in": lambda value, those: value in those,
     "$gt": lambda value, other: value > other,
     "$gte": lambda value, other: value >= other,
@@ -48,6 +50,8 @@ class MongoServer(Mongo):
         self.kernel = kernel
         self.flaws = flaws
         self.there: dict[str, dict[Any, Document]] = {}
+        self.written: list[tuple[str, Any]] = []
+        """Collection and id of every document that was inserted or replaced, in order."""
         self.conflicts = 0
         """Writes of documents of views whose guard did not hold."""
         self._commands = 0
@@ -188,7 +192,9 @@ class MongoServer(Mongo):
         there = self.there.setdefault(collection, {})
         match kind:
             case "insert":
-                return self._insert(there, write)
+                made = self._insert(there, write)
+                self.written.append((collection, write[ID]))
+                return made
             case "delete":
                 gone = [document[ID] for document in self._matching(collection, write["q"])]
                 for id in gone:
@@ -214,6 +220,7 @@ class MongoServer(Mongo):
             self.conflicts += 1
             return "n"
         there[write.document[ID]] = write.document
+        self.written.append((collection, write.document[ID]))
         return "made" if before is None else "nModified"
 
     def _update(self, collection: str, write: Mapping[str, Any]) -> int:
@@ -236,8 +243,17 @@ class MongoServer(Mongo):
 
     def _matching(self, collection: str, where: Mapping[str, Any]) -> Iterator[Document]:
         for document in list(self.there.get(collection, {}).values()):
-            if all(_matches(document.get(name), wanted) for name, wanted in where.items()):
+            if _meets(document, where):
                 yield document
+
+
+def _meets(document: Document, where: Mapping[str, Any]) -> bool:
+    return all(
+        all(_meets(document, each) for each in wanted)
+        if name == "$and"
+        else _matches(document.get(name), wanted)
+        for name, wanted in where.items()
+    )
 
 
 def _matches(value: Any, wanted: Any) -> bool:

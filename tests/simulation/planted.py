@@ -46,6 +46,7 @@ from chassis.sagas.deciding import (
 )
 from chassis.sagas.declaring import command_id
 from chassis.timers import Timer, TimerLoop, WithdrawTimer
+from chassis.watching import Hub, Watcher
 from chassis.write.deciding import CommandContext, Decider
 from chassis.write.handling import CommandHandler
 from chassis.write.store.appender import Appender
@@ -614,3 +615,45 @@ def giving_up_what_is_open(
         return events
 
     return replace(decider, decide=decide)
+
+
+# watching
+
+WatchesTooLate = changed(
+    Hub,
+    "watching",
+    "await self._joined(group, watcher, after)",
+    "group.watchers.discard(watcher)\n"
+    "        await self._joined(group, watcher, after)\n"
+    "        await self._clock.sleep(0.05)\n"
+    "        group.watchers.add(watcher)",
+)
+"""Tells a watcher of nothing between what it caught up with and its first event."""
+
+CatchesUpWithTheFirst = changed(
+    Hub, "_caught_up", "(some or not reaches(changes.place, until))", "some is None"
+)
+"""Tells a watcher that comes again of the first changes alone."""
+
+MovesThePlaceFirst = changed(
+    Hub,
+    "_round",
+    "told = await self._tell(found)",
+    "self._told = found.place\n    told = await self._tell(found)",
+)
+"""Gives the id of an event from which nothing comes again before it has told what came before."""
+
+SwitchesSilently = changed(Hub, "_begin", "watcher.reset(reason)", "pass")
+"""Goes on in another generation, and tells nobody."""
+
+ForgetsTheMiddle = changed(Hub, "_kinds", "elif before or id in self._recent or id in again:", "elif before:")
+"""Does not tell of a document that met a condition for a moment, in which somebody read it."""
+
+DropsWhatIsTooMuch = changed(
+    Hub,
+    "watching",
+    " Watcher(",
+    " planted(",
+    planted=changed(Watcher, "put", 'self.reset("slow")', "pending.clear()"),
+)
+"""Forgets what a slow watcher was not told."""

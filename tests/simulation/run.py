@@ -28,6 +28,7 @@ from tests.simulation import (
     test_log,
     test_two_contexts,
     timing,
+    watching,
 )
 from tests.simulation.kernel import simulated
 from tests.simulation.scenario import Broken
@@ -96,8 +97,13 @@ async def sagas(seed: int) -> list[Broken]:
     return compensating.check(await compensating.lived(seed))
 
 
+async def watchers(seed: int) -> list[Broken]:
+    """Watchers of documents that change, while generations are switched."""
+    return watching.check(await watching.lived(seed))
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (37, log),
+    "log": (33, log),
     "commands": (30, commanded),
     "delivery": (5, delivery),
     "both_contexts": (2, both_contexts),
@@ -108,6 +114,7 @@ KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]
     "many": (4, many_at_once),
     "approvals": (4, four_eyes),
     "sagas": (4, sagas),
+    "watching": (4, watchers),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 

@@ -29,7 +29,7 @@ class ChangesLost(Exception):
 
 
 class Changed(NamedTuple):
-    """Ids of changed documents, each once. `place`: everything up to it was given, these included.
+    """Ids of changed documents, each once; `again`: those that changed more often. `place`: everything up to it was given, these included.
 
     `at`: when the first of them was written, by the server's clock, if the server says so. `more`: whether others are
     there already.
@@ -39,6 +39,7 @@ class Changed(NamedTuple):
     place: str
     at: datetime | None
     more: bool
+    again: frozenset[DocumentId] = frozenset()
 
 
 def reaches(place: str, other: str) -> bool:
@@ -125,14 +126,17 @@ class MongoChanges(Changes):
             "maxTimeMS": max(1, int(seconds_max * 1_000)),
         }
         batch = await self._asked(command, "nextBatch")
-        found = dict[DocumentId, None]()
+        found, again = dict[DocumentId, None](), set[DocumentId]()
         for one in batch:
             if ID in one.get("documentKey", ()):
-                found[one["documentKey"][ID]] = None
+                id = one["documentKey"][ID]
+                if id in found:
+                    again.add(id)
+                found[id] = None
             elif one["operationType"] not in _UNCHANGED:
                 raise ChangesLost(self._collection)
         at = next((one["wallTime"] for one in batch if "wallTime" in one), None)
-        return Changed(tuple(found), self.place, at, len(batch) == CHANGES_AT_ONCE)
+        return Changed(tuple(found), self.place, at, len(batch) == CHANGES_AT_ONCE, frozenset(again))
 
     @override
     async def close(self) -> None:

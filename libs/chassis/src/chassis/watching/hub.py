@@ -46,6 +46,9 @@ CATCH_UP_SECONDS: Final = 0.02
 """The time for which the server waits where nothing changed any more."""
 CAUGHT_UP_MAX: Final = 1_000
 """Documents that changed while a watcher was away, of which it is still told one by one."""
+RECENT_SECONDS: Final = 5.0
+"""Longer than from the moment when a document can be read until its change is heard and told."""
+RECENT_MAX: Final = 50_000
 CONDITIONS_MAX: Final = 200
 MEMBERS_MAX: Final = 10_000
 """Documents that meet a watched condition."""
@@ -134,6 +137,8 @@ class Hub:
         self._collection = ""
         self._told = ""
         """The place up to which all watchers were told."""
+        self._recent: dict[DocumentId, float] = {}
+        """When the documents that changed last were told, in that order."""
 
     # for a watcher
 
@@ -212,12 +217,9 @@ class Hub:
             return "slow"
         if group.wanted.condition is None:
             watcher.put((id, "changed") for id in found)
-        elif found:
-            # What it had before is not known: an id that it did not have changes nothing for it.
-            there = await self._documents(found)
-            watcher.put(
-                (id, "entered" if self._meets(group, there[id], group.as_of) else "left") for id in found
-            )
+        else:
+            # What the client has is not known. It is told what the group knows: what changes that is told later.
+            watcher.put((id, "entered" if id in group.members else "left") for id in found)
         return None
 
     # members of a condition
@@ -370,7 +372,7 @@ class Hub:
             if group.touched is not None:
                 group.touched |= mine
                 continue
-            kinds = list(self._kinds(group, mine, documents))
+            kinds = list(self._kinds(group, mine, documents, found.again))
             if kinds:
                 for watcher in group.watchers:
                     watcher.put(kinds)
@@ -382,7 +384,17 @@ class Hub:
         if found.at is not None:
             lag = (self._clock.now() - found.at).total_seconds()
             metrics.WATCH_LAG_SECONDS.labels(self.name).observe(max(0.0, lag))
+        self._remember(found)
         return told
+
+    def _remember(self, found: Changed) -> None:
+        """Keeps for a while which documents changed."""
+        now, recent = self._clock.monotonic(), self._recent
+        for id in found.ids:
+            recent.pop(id, None)
+            recent[id] = now
+        while recent and (len(recent) > RECENT_MAX or now - next(iter(recent.values())) > RECENT_SECONDS):
+            del recent[next(iter(recent))]
 
     def _asked(self, changed: frozenset[DocumentId]) -> set[DocumentId]:
         """The changed documents of which a condition is asked."""
@@ -397,6 +409,7 @@ class Hub:
         group: _Group,
         changed: frozenset[DocumentId],
         documents: Mapping[DocumentId, Document | None],
+        again: frozenset[DocumentId],
     ) -> Iterable[tuple[DocumentId, Kind]]:
         """What the changes are to a group. A document that was not read was changed before its members were loaded."""
         if group.wanted.condition is None:
@@ -408,7 +421,8 @@ class Hub:
             if now:
                 group.members.add(id)
                 yield id, "changed" if before else "entered"
-            elif before:
+            elif before or id in self._recent or id in again:
+                # A client may have read a document that came to meet the condition and ceased to, between two rounds.
                 group.members.discard(id)
                 yield id, "left"
 
