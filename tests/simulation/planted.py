@@ -631,7 +631,7 @@ WatchesTooLate = changed(
 """Tells a watcher of nothing between what it caught up with and its first event."""
 
 CatchesUpWithTheFirst = changed(
-    Hub, "_caught_up", "(some or not reaches(changes.place, until))", "some is None"
+    Hub, "_read_since", "(some or not reaches(changes.place, until))", "some is None"
 )
 """Tells a watcher that comes again of the first changes alone."""
 
@@ -646,8 +646,13 @@ MovesThePlaceFirst = changed(
 SwitchesSilently = changed(Hub, "_begin", "watcher.reset(reason)", "pass")
 """Goes on in another generation, and tells nobody."""
 
-ForgetsTheMiddle = changed(Hub, "_kinds", "elif before or id in self._recent or id in again:", "elif before:")
+ForgetsTheMiddle = changed(Hub, "_kinds", "elif before or id in again or ahead:", "elif before or ahead:")
 """Does not tell of a document that met a condition for a moment, in which somebody read it."""
+
+TakesMembersForHeard = changed(
+    Hub, "_kinds", "elif before or id in again or ahead:", "elif before or id in again:"
+)
+"""Takes what it loaded for what it has told."""
 
 DropsWhatIsTooMuch = changed(
     Hub,

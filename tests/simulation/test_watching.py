@@ -20,9 +20,10 @@ BUGS: dict[str, tuple[Callable[..., Hub], set[str]]] = {
     "moves the place first": (planted.MovesThePlaceFirst, {"I1"}),
     "switches silently": (planted.SwitchesSilently, {"I1"}),
     "forgets what was so for a moment": (planted.ForgetsTheMiddle, {"I1"}),
+    "takes members for heard": (planted.TakesMembersForHeard, {"I1"}),
     "drops what is too much": (planted.DropsWhatIsTooMuch, {"I1"}),
 }
-FIRST = {"watches too late": 6, "forgets what was so for a moment": 49}
+FIRST = {"watches too late": 6, "forgets what was so for a moment": 115}
 """The seed that the search for a bug begins with, where the first ones are known not to find it."""
 
 

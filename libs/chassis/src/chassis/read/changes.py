@@ -19,6 +19,8 @@ CHANGES_AT_ONCE: Final = 1_000
 NO_REPLICA_SET: Final = "MongoDB is no replica set: it tells no changes"
 _NO_REPLICA_SET_CODE: Final = 40_573
 _TIME_TYPE: Final = "82"
+AHEAD_SECONDS_MAX: Final = 10
+_SECONDS_DIGITS: Final = 8
 _TIME_DIGITS: Final = 18
 """Of a place: a byte of type, seconds, and a counter within the second."""
 _UNCHANGED: Final = frozenset({"create", "createIndexes", "dropIndexes", "modify", "shardCollection"})
@@ -40,6 +42,15 @@ class Changed(NamedTuple):
     at: datetime | None
     more: bool
     again: frozenset[DocumentId] = frozenset()
+
+
+def is_ahead(place: str, end: str) -> bool:
+    """Whether a place is of a time that the server has not reached: it is of another server, or was made up.
+
+    A place where nothing happened yet may be a little ahead of the last operation.
+    """
+    first, after = len(_TIME_TYPE), len(_TIME_TYPE) + _SECONDS_DIGITS
+    return int(place[first:after] or "0", 16) > int(end[first:after], 16) + AHEAD_SECONDS_MAX
 
 
 def reaches(place: str, other: str) -> bool:

@@ -21,7 +21,7 @@ from chassis.conditions import Fields, as_filter, holds
 from chassis.connections.transient import is_transient, why
 from chassis.ending import ended
 from chassis.observability import metrics
-from chassis.read.changes import Changed, ChangeLog, Changes, ChangesLost, MongoChangeLog, reaches
+from chassis.read.changes import Changed, ChangeLog, Changes, ChangesLost, MongoChangeLog, is_ahead, reaches
 from chassis.read.deriving import DerivedView
 from chassis.read.documents import GONE, ID, Document, DocumentId, DocumentsUnavailable
 from chassis.read.generations import NotBuilt, ViewReader, partitions_of
@@ -42,14 +42,19 @@ remembers for `LIVE_CACHED_SECONDS` which one is live."""
 BACK_OFF_SECONDS: Final = 1.0
 JOIN_SECONDS_MAX: Final = 10.0
 CATCH_UPS_AT_ONCE: Final = 8
+CATCH_UP_SECONDS_MAX: Final = 5.0
+"""Whoever cannot be told within this time what changed reads everything again."""
 CATCH_UP_SECONDS: Final = 0.02
 """The time for which the server waits where nothing changed any more."""
 CAUGHT_UP_MAX: Final = 1_000
 """Documents that changed while a watcher was away, of which it is still told one by one."""
-RECENT_SECONDS: Final = 5.0
-"""Longer than from the moment when a document can be read until its change is heard and told."""
+RECENT_SECONDS: Final = 60.0
+"""For which a process remembers what changed: whoever comes again within it costs the server nothing."""
 RECENT_MAX: Final = 50_000
+MIDDLE_SECONDS: Final = 5.0
+"""Longer than from the moment when a document can be read until its change is heard and told."""
 CONDITIONS_MAX: Final = 200
+"""Different ones that are asked of every document that changes."""
 MEMBERS_MAX: Final = 10_000
 """Documents that meet a watched condition."""
 MEMBERS_OF_ALL_MAX: Final = 200_000
@@ -84,7 +89,7 @@ class Watched:
 class _Group:
     """The watchers that want the same."""
 
-    __slots__ = ("as_of", "joined", "loading", "members", "touched", "wanted", "watchers")
+    __slots__ = ("as_of", "joined", "loaded_until", "loading", "members", "touched", "wanted", "watchers")
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -93,6 +98,8 @@ class _Group:
         """The documents that meet the condition, where there is one."""
         self.touched: set[DocumentId] | None = None if wanted.condition is None else set()
         """While the members are loaded: the documents that changed meanwhile."""
+        self.loaded_until = ""
+        """The members may show every change up to this place, also those that were not heard yet."""
         self.as_of = date.min
         self.joined = False
         """Whether one of its watchers was told something."""
@@ -137,8 +144,10 @@ class Hub:
         self._collection = ""
         self._told = ""
         """The place up to which all watchers were told."""
-        self._recent: dict[DocumentId, float] = {}
-        """When the documents that changed last were told, in that order."""
+        self._recent: dict[DocumentId, tuple[float, str]] = {}
+        """The documents that changed last, in that order: when that was heard, and the place up to which."""
+        self._recent_from = ""
+        """All that changed after this place is in `_recent`."""
 
     # for a watcher
 
@@ -152,8 +161,8 @@ class Hub:
         """
         group = self._groups.get(wanted.digest)
         if group is None:
-            conditions = [one for one in self._groups.values() if one.wanted.condition is not None]
-            if wanted.condition is not None and len(conditions) >= self._conditions_max:
+            wide = sum(one.wanted.ids is None for one in self._groups.values())
+            if wanted.ids is None and wide >= self._conditions_max:
                 raise Overloaded(f"{self._conditions_max} conditions are watched")
             group = self._groups[wanted.digest] = _Group(wanted)
         watcher = Watcher(wanted, self, wake, self._pending_max)
@@ -199,19 +208,14 @@ class Hub:
             return "rebuilt"
         if group.wanted.condition is not None and known[2] != f"{self._today():%Y%m%d}":
             return "day"
-        found: set[DocumentId] = set()
-        until = await self._log.end()
-        async with self._catching_up:
+        if is_ahead(known[4], await self._log.end()):
+            return "lost"
+        found = self._remembered(known[4], group.wanted.ids)
+        if found is None:
             try:
-                changes = await self._log.opened(self._collection, known[4], group.wanted.ids)
-                try:
-                    some: tuple[DocumentId, ...] | None = None
-                    while (some or not reaches(changes.place, until)) and len(found) <= CAUGHT_UP_MAX:
-                        some = (await changes.next(CATCH_UP_SECONDS)).ids
-                        found.update(some)
-                finally:
-                    await changes.close()
-            except ChangesLost:
+                async with asyncio.timeout(CATCH_UP_SECONDS_MAX), self._catching_up:
+                    found = await self._read_since(known[4], group.wanted.ids)
+            except (ChangesLost, TimeoutError):
                 return "lost"
         if len(found) > CAUGHT_UP_MAX:
             return "slow"
@@ -221,6 +225,31 @@ class Hub:
             # What the client has is not known. It is told what the group knows: what changes that is told later.
             watcher.put((id, "entered" if id in group.members else "left") for id in found)
         return None
+
+    def _remembered(self, after: str, ids: frozenset[DocumentId] | None) -> set[DocumentId] | None:
+        """What changed after a place, of these ids; None where that is too long ago."""
+        if reaches(self._recent_from, after):
+            return None
+        found: set[DocumentId] = set()
+        for id, (_, place) in reversed(self._recent.items()):
+            if not reaches(place, after):
+                break
+            if ids is None or id in ids:
+                found.add(id)
+        return found
+
+    async def _read_since(self, after: str, ids: frozenset[DocumentId] | None) -> set[DocumentId]:
+        """As `_remembered`, from the server; raises ChangesLost."""
+        until, found = await self._log.end(), set[DocumentId]()
+        changes = await self._log.opened(self._collection, after, ids)
+        try:
+            some: tuple[DocumentId, ...] | None = None
+            while (some or not reaches(changes.place, until)) and len(found) <= CAUGHT_UP_MAX:
+                some = (await changes.next(CATCH_UP_SECONDS)).ids
+                found.update(some)
+        finally:
+            await changes.close()
+        return found
 
     # members of a condition
 
@@ -250,12 +279,15 @@ class Hub:
             if others + len(found) > MEMBERS_OF_ALL_MAX:
                 raise Overloaded("too many documents are watched")
             members = {one[ID] for one in found}
+            loaded_until = await self._log.end()
             while group.touched:
                 touched, group.touched = group.touched, set()
                 for id, document in (await self._documents(touched)).items():
                     (members.add if self._meets(group, document, as_of) else members.discard)(id)
+                loaded_until = await self._log.end()
             if stream == self._stream:
                 group.members, group.touched, group.as_of = members, None, as_of
+                group.loaded_until = loaded_until
                 return
 
     def _meets(self, group: _Group, document: Document | None, as_of: date) -> bool:
@@ -285,6 +317,7 @@ class Hub:
                     _log.warning("watchers are told nothing", view=self.name, reason=why(error))
                 else:
                     _log.exception("telling watchers broke", view=self.name)
+                    self._told = ""  # what it broke at is not told again: everybody reads
                 await self._clock.sleep(BACK_OFF_SECONDS)
 
     async def _follow(self) -> None:
@@ -315,6 +348,7 @@ class Hub:
         reason: Reason = "rebuilt" if self._generation not in {0, generation} else "lost"
         self._stream += 1
         self._generation, self._collection = generation, collection
+        self._recent, self._recent_from = {}, changes.place
         self.at_least = consistency_tokens(await self._positions())
         before = [group for group in self._groups.values() if group.joined]
         await self._reload(before)
@@ -365,6 +399,8 @@ class Hub:
         self.at_least = consistency_tokens(await self._positions())
         asked = self._asked(changed)
         documents = await self._documents(asked) if asked else {}
+        again = found.again | self._changed_before(changed)
+        self._remember(found)
         for group in list(self._groups.values()):
             mine = changed if group.wanted.ids is None else changed & group.wanted.ids
             if not mine:
@@ -372,7 +408,7 @@ class Hub:
             if group.touched is not None:
                 group.touched |= mine
                 continue
-            kinds = list(self._kinds(group, mine, documents, found.again))
+            kinds = list(self._kinds(group, mine, documents, again))
             if kinds:
                 for watcher in group.watchers:
                     watcher.put(kinds)
@@ -384,17 +420,26 @@ class Hub:
         if found.at is not None:
             lag = (self._clock.now() - found.at).total_seconds()
             metrics.WATCH_LAG_SECONDS.labels(self.name).observe(max(0.0, lag))
-        self._remember(found)
         return told
+
+    def _changed_before(self, changed: frozenset[DocumentId]) -> set[DocumentId]:
+        """Which of these changed a moment ago too."""
+        since = self._clock.monotonic() - MIDDLE_SECONDS
+        return {id for id in changed & self._recent.keys() if self._recent[id][0] >= since}
 
     def _remember(self, found: Changed) -> None:
         """Keeps for a while which documents changed."""
         now, recent = self._clock.monotonic(), self._recent
         for id in found.ids:
             recent.pop(id, None)
-            recent[id] = now
-        while recent and (len(recent) > RECENT_MAX or now - next(iter(recent.values())) > RECENT_SECONDS):
-            del recent[next(iter(recent))]
+            recent[id] = (now, found.place)
+        while recent:
+            first = next(iter(recent))
+            heard_at, place = recent[first]
+            if len(recent) <= RECENT_MAX and now - heard_at <= RECENT_SECONDS:
+                break
+            del recent[first]
+            self._recent_from = place
 
     def _asked(self, changed: frozenset[DocumentId]) -> set[DocumentId]:
         """The changed documents of which a condition is asked."""
@@ -416,13 +461,14 @@ class Hub:
             for id in changed:
                 yield id, "changed"
             return
+        ahead = not reaches(self._told, group.loaded_until)
         for id in changed & documents.keys():
             before, now = id in group.members, self._meets(group, documents[id], group.as_of)
             if now:
                 group.members.add(id)
                 yield id, "changed" if before else "entered"
-            elif before or id in self._recent or id in again:
-                # A client may have read a document that came to meet the condition and ceased to, between two rounds.
+            elif before or id in again or ahead:
+                # A client may have read the document while it met the condition, between two rounds or before the load.
                 group.members.discard(id)
                 yield id, "left"
 
