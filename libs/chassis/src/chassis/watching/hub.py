@@ -208,15 +208,10 @@ class Hub:
             return "rebuilt"
         if group.wanted.condition is not None and known[2] != f"{self._today():%Y%m%d}":
             return "day"
-        if is_ahead(known[4], await self._log.end()):
+        try:
+            found = await self._changed_since(known[4], group.wanted.ids)
+        except ChangesLost:
             return "lost"
-        found = self._remembered(known[4], group.wanted.ids)
-        if found is None:
-            try:
-                async with asyncio.timeout(CATCH_UP_SECONDS_MAX), self._catching_up:
-                    found = await self._read_since(known[4], group.wanted.ids)
-            except (ChangesLost, TimeoutError):
-                return "lost"
         if len(found) > CAUGHT_UP_MAX:
             return "slow"
         if group.wanted.condition is None:
@@ -225,6 +220,19 @@ class Hub:
             # What the client has is not known. It is told what the group knows: what changes that is told later.
             watcher.put((id, "entered" if id in group.members else "left") for id in found)
         return None
+
+    async def _changed_since(self, after: str, ids: frozenset[DocumentId] | None) -> set[DocumentId]:
+        """What changed after a place, of these ids, `CAUGHT_UP_MAX` or some more; raises ChangesLost."""
+        if is_ahead(after, await self._log.end()):
+            raise ChangesLost(after)
+        remembered = self._remembered(after, ids)
+        if remembered is not None:
+            return remembered
+        try:
+            async with asyncio.timeout(CATCH_UP_SECONDS_MAX), self._catching_up:
+                return await self._read_since(after, ids)
+        except TimeoutError as error:
+            raise ChangesLost(after) from error
 
     def _remembered(self, after: str, ids: frozenset[DocumentId] | None) -> set[DocumentId] | None:
         """What changed after a place, of these ids; None where that is too long ago."""
