@@ -111,7 +111,7 @@ async def test_a_leader_that_freezes_holds_nobody_up(seed: int) -> None:
 
 async def test_a_schedule_is_as_rough_as_it_says() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(10):
+    for seed in range(20):  # fencing is met in one schedule of four
         seen += met(await lived(seed))
     assert seen.keys() == EXPECTED
 
@@ -136,7 +136,7 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no commit-order lock": ({"flaws": Flaws(no_commit_lock=True)}, {"I1", "I6", "I7"}),
     "no fence": ({"flaws": Flaws(no_fence=True)}, {"I9"}),
     "lease without expiry": ({"flaws": Flaws(lease_without_expiry=True), "frozen": True}, {"I10"}),
-    "position saved before publishing": ({"parts": Parts(relay=planted.SavesFirst)}, {"I7"}),
+    "position saved before publishing": ({"parts": Parts(relay=planted.SavesFirst)}, {"I7", "I9"}),
     "watermark before acknowledgements": ({"parts": Parts(relay=planted.MarksFirst)}, {"I1"}),
     "failed publishing ignored": ({"parts": Parts(relay=planted.TrustsTheNetwork)}, {"I7"}),
     "goes on behind what was read": (

@@ -48,7 +48,7 @@ CountsLate = changed(
 
 FIRST = {
     "count read after the inputs": 80,
-    "parked subjects read before the inputs are level": 120,
+    "parked subjects read before the inputs are level": 500,
 }
 """The seed that the search for a bug begins with, where the first ones are known not to find it."""
 

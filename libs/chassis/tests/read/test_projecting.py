@@ -1,7 +1,7 @@
 """Whatever comes twice, late, from two projectors or between failures: the documents are the plain fold of the log."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 from uuid import UUID
@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from chassis.clock import SystemClock
 from chassis.messaging.delivered import Delivered
+from chassis.messaging.transport import Partition
 from chassis.observability import telemetry
 from chassis.read.checkpoints import GenerationLost, Held, Parked
 from chassis.read.documents import Change, DocumentKey, DocumentsUnavailable, Unwritable, Written
@@ -398,6 +399,36 @@ async def test_what_a_batch_without_a_checkpoint_wrote_is_recorded_before(fate):
         await world.projectors[0].apply(words.all())
     assert world.checkpoints.saved == {}
     assert await world.checkpoints.shown() == {(TOPIC, 0): 3, (TOPIC, 1): 3}
+
+
+async def test_a_chunk_is_folded_and_recorded_while_the_one_before_is_written():
+    order: list[str] = []
+
+    class Slow(MemoryDocuments):
+        @override
+        async def load(self, collection: str, ids: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+            order.append("folding")
+            return await super().load(collection, ids)
+
+        @override
+        async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+            order.append("writing")
+            for _ in range(20):
+                await asyncio.sleep(0)
+            order.append("written")
+            return await super().write(collection, changes)
+
+    class Recording(MemoryCheckpoints):
+        @override
+        async def reaching(self, positions: Mapping[Partition, int]) -> None:
+            await asyncio.sleep(0)
+            order.append("recorded")
+            await super().reaching(positions)
+
+    world = World(Slow(), chunk=2, checkpoints=Recording())
+    await world.projectors[0].apply(written_down([(0, "a"), (2, "bb"), (4, "a"), (1, "bb")]).all())
+    first = ["folding", "recorded", "writing", "folding", "recorded", "written"]
+    assert order[: len(first)] == first
 
 
 async def test_a_batch_without_events_for_documents_records_nothing():

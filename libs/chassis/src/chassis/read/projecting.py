@@ -289,10 +289,13 @@ class Projector:
         self, prepared: _Prepared, chunk: Sequence[Record]
     ) -> tuple[_Prepared, tuple[set[UUID], set[UUID]]]:
         """Writes one chunk while the next is folded."""
+        await self._record_reaching(prepared)
         writing = asyncio.create_task(self._write(prepared))
         try:
-            await asyncio.sleep(0)  # the first command goes out before the folding keeps the loop busy
+            # The first command goes out before the folding keeps the loop busy: it has documents for the database.
+            await asyncio.sleep(0)
             following = await self._prepare(chunk)
+            await self._record_reaching(following)
         except BaseException:
             await ended(writing)
             raise
