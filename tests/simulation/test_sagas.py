@@ -10,7 +10,7 @@ from tests.simulation.servers import Flaws
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-SEEDS = range(20)
+SEEDS = range(12)
 
 BUGS: dict[str, tuple[Parts, set[str]]] = {
     "command before event": (Parts(sagas=planted.GivesFirst), {"I7"}),

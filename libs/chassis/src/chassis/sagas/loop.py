@@ -154,7 +154,8 @@ class SagaLoop:
         """Notes the sagas that have new events; whether there may be more."""
         stored = await self._events.read_after(self._position, self._read_max)
         for event in stored:
-            if event.name == ENDED:
+            # One that is under way is looked at once more, or it would be noted by what it was before its end.
+            if event.name == ENDED and event.stream_id not in self._working:
                 self._forget(event.stream_id)
             elif event.name in SAGAS:
                 self._due[event.stream_id] = self._clock.monotonic()
