@@ -264,6 +264,7 @@ async def test_a_cursor_belongs_to_its_question_its_scope_and_its_caller(reader:
     wanted = asked(None, "visits")
     after = (await reader.page(every, wanted, "me", limit=2)).next
     assert after is not None
+    assert (await reader.page(every, wanted, "me", limit=2)).next == after, "the same page is the same bytes"
     page = partial(reader.page, limit=2, after=after)
     assert [one["_id"] for one in (await page(every, wanted, "me")).documents] == ["2", "3"]
     again = Reader(LISTING, reader.mongo, Live(), Cursors(secret), lambda: TODAY + timedelta(days=1))

@@ -1,25 +1,26 @@
 """Cursors: where a page ended, sealed for the question and the caller that it was given to.
 
-A cursor of another list, filter, order, scope or caller does not open, and nobody reads or makes one.
+A cursor of another list, filter, order, scope or caller does not open, and nobody reads or makes one. The same page has
+the same cursor (AES-SIV, RFC 5297), so that a client which has a page already is told so.
 """
 
 import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from datetime import date
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from chassis.lists.ordering import Place
-from chassis.privacy.key_encryption import Tampered
-from chassis.privacy.keys import DataKey, open_bytes, seal_bytes
 from chassis.web.paging import CursorInvalid
 
 PURPOSE: Final = "list-cursors"
 """The purpose under which the key custody keeps the secret of cursors. Where it is lost, pages begin anew."""
-_NOBODY: Final = UUID(int=0)
+_KEY_BYTES: Final = 64
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -44,29 +45,24 @@ class Cursors:
 
     def __init__(self, secret: Callable[[str], bytes]) -> None:
         self._ask = secret
-        self._key: DataKey | None = None
+        self._cipher: AESSIV | None = None
 
     async def cursor(self, ended: Ended, asked: Any) -> str:
         """The cursor of the page after a place."""
-        sealed = seal_bytes(await self._secret(), _place(asked), _encode(ended))
+        sealed = (await self._opened()).encrypt(_encode(ended), [_encode(asked)])
         return urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     async def ended(self, cursor: str, asked: Any) -> Ended:
         """Where the page before ended; raises CursorInvalid."""
         try:
             sealed = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-            content = open_bytes(await self._secret(), _place(asked), sealed)
-        except (ValueError, Tampered) as error:
+            content = (await self._opened()).decrypt(sealed, [_encode(asked)])
+        except (ValueError, InvalidTag) as error:
             raise CursorInvalid from error
-        if content is None:
-            raise CursorInvalid
         return msgspec.json.decode(content, type=Ended)
 
-    async def _secret(self) -> DataKey:
-        if self._key is None:
-            self._key = DataKey(_NOBODY, _NOBODY, await asyncio.to_thread(self._ask, PURPOSE))
-        return self._key
-
-
-def _place(asked: Any) -> str:
-    return _encode(asked).decode()
+    async def _opened(self) -> AESSIV:
+        if self._cipher is None:
+            secret = await asyncio.to_thread(self._ask, PURPOSE)
+            self._cipher = AESSIV(blake2b(PURPOSE.encode(), key=secret, digest_size=_KEY_BYTES).digest())
+        return self._cipher
