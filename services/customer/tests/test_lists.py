@@ -98,6 +98,8 @@ async def test_what_a_caller_may_not_see_decides_nothing_that_it_is_shown(asking
         ({"where": "{"}, 422, "condition-invalid"),
         ({"limit": "201"}, 422, "request-invalid"),
         ({"order": "aum"}, 422, "request-invalid"),
+        ({"where": "last_movement_on within last 3660 days", "as_of": "0001-01-01"}, 422, "request-invalid"),
+        ({"where": "last_movement_on within next 3660 days", "as_of": "9999-12-31"}, 422, "request-invalid"),
     ):
         for path in ("", "/count", "/funnel") if "where" in asked else ("",):
             refused = await asking.get(f"/customers/selection{path}", params=asked)

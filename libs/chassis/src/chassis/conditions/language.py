@@ -25,6 +25,9 @@ CLAUSES_MAX: Final = 40
 WORDS_MAX: Final = 200
 """Values that one clause lists."""
 DAYS_MAX: Final = 3_660
+DAY_MIN: Final = date(1900, 1, 1)
+DAY_MAX: Final = date(2199, 12, 31)
+"""Days that are compared with, and days as of which it is asked: windows begin and end within the calendar."""
 TIMES_MAX: Final = 10_000
 NUMBER_MAX: Final = AMOUNT_MINOR_MAX
 
@@ -84,7 +87,7 @@ class DayIs(_Node):
     op: Literal["day"] = "day"
     field: FieldName
     relation: Relation
-    day: Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
+    day: Annotated[date, Field(ge=DAY_MIN, le=DAY_MAX)]
 
 
 class DayWithin(_Node):

@@ -7,6 +7,7 @@ from fastapi import Query
 from pydantic import BaseModel, Field
 
 from chassis.conditions import Condition, Fields, Label, Step, as_text, sentence
+from chassis.conditions.language import DAY_MAX, DAY_MIN
 from chassis.lists.asking import (
     SORT_CHARACTERS_MAX,
     WHERE_CHARACTERS_MAX,
@@ -35,7 +36,8 @@ Sorted = Annotated[
 ]
 Totalled = Annotated[bool, Query(description="count the whole list too")]
 AsOf = Annotated[
-    date | None, Query(description="the day that windows of days end with; by default the bank day")
+    Annotated[date, Field(ge=DAY_MIN, le=DAY_MAX)] | None,
+    Query(description="the day that windows of days end with; by default the bank day"),
 ]
 COUNTED: Final[dict[int | str, dict[str, Any]]] = refusals(ConditionInvalid, FieldNotPermitted, QueryTooSlow)
 """Belongs to the `responses` of a route that takes a condition."""
