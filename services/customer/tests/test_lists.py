@@ -184,6 +184,7 @@ async def test_a_search_by_a_whole_value_is_stored_before_it_is_shown(branches, 
     assert found.status_code == 200, found.text
     assert [UUID(one["customer_id"]) for one in found.json()["items"]] == [ZHANG, LI, WU]
     assert found.json()["more"] is False
+    assert found.headers["Consistency-Token"] == f"customer-{await store.head_position()}"
     assert "13800001234" not in found.text
     [event] = await store.read_after(before)
     assert event.name == "value-searched"

@@ -434,10 +434,14 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         return prepared(response, CONTEXT, run)
 
     @router.post("/customers/search", responses=_SEARCHED)
-    async def search_customers(context: Commanding, caller: Asking, body: SearchBody) -> SearchFound:
+    async def search_customers(
+        response: Response, context: Commanding, caller: Asking, body: SearchBody
+    ) -> SearchFound:
         """Customers by the whole of a phone number, e-mail address or identity number. Each search is an event, with
         its reason and whom it found."""
-        found, more = await service.search(scope_of(caller), body.field, body.value, context)
+        scope = scope_of(caller)
+        found, more, position = await service.search(scope, body.field, body.value, context)
+        response.headers["Consistency-Token"] = consistency_token(CONTEXT, position)
         return SearchFound(items=[CustomerShown(**one) for one in found], more=more)
 
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT)

@@ -499,16 +499,16 @@ class CustomerService:
 
     async def search(
         self, scope: Scope, field: str, value: str, context: CommandContext
-    ) -> tuple[list[Document], bool]:
-        """The customers in scope that have this phone number, e-mail address or identity number, and whether there are
-        more. The search is stored before they are shown."""
+    ) -> tuple[list[Document], bool, int]:
+        """The customers in scope that have this phone number, e-mail address or identity number, whether there are
+        more, and the position of the search, which is stored before they are shown."""
         digests = [await self.queries.blind.digest(field, each) for each in spellings(field, value)]
         found = await self.queries.facts.having(scope, field, digests, limit=FOUND_MAX + 1)
         shown, more = [str(one[ID]) for one in found[:FOUND_MAX]], len(found) > FOUND_MAX
         searched = ValueSearched(FACTS_LIST.name, field, tuple(map(UUID, shown)), more)
-        await self.searches.note(searched, digests, context)
+        noted = await self.searches.note(searched, digests, context)
         customers = await self.queries.customers.some(shown) if shown else []
-        return await self._versioned(sorted(customers, key=itemgetter("customer_id"))), more
+        return await self._versioned(sorted(customers, key=itemgetter("customer_id"))), more, noted.position
 
     async def _versioned(self, found: Sequence[Document]) -> list[Document]:
         """Returns customers as the view shows them, each with the version of its stream that is shown."""

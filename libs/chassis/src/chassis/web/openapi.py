@@ -135,7 +135,7 @@ def _with_answers(operation: dict[str, Any], method: str) -> None:
     for status, answer in answers.items():
         if status.startswith("2"):
             headers = answer.setdefault("headers", {})
-            if method == "get" and status == "200" and not streams:
+            if status == "200" and not streams:
                 headers.setdefault("ETag", _TEXT)
             if "Idempotency-Key" in sent:
                 headers.setdefault("Consistency-Token", _TEXT)
