@@ -23,7 +23,13 @@ BUGS: dict[str, tuple[Callable[..., Hub], set[str]]] = {
     "takes members for heard": (planted.TakesMembersForHeard, {"I1"}),
     "drops what is too much": (planted.DropsWhatIsTooMuch, {"I1"}),
 }
-FIRST = {"watches too late": 6, "forgets what was so for a moment": 115}
+FIRST = {
+    "watches too late": 11,
+    "catches up with the first changes alone": 12,
+    "moves the place first": 5,
+    "forgets what was so for a moment": 115,
+    "takes members for heard": 31,
+}
 """The seed that the search for a bug begins with, where the first ones are known not to find it."""
 
 

@@ -17,8 +17,11 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import StoreUnavailable
+from chassis.privacy.tokens import development_token
 from chassis.process.roles import WebRole, main, run_roles
-from chassis.web import PortTaken, create_app
+from chassis.web import PortTaken, create_app, dependencies
+from chassis.web.streams import EventStream, Source
+from fastapi import APIRouter, Depends
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -204,6 +207,49 @@ async def test_the_web_role_answers_what_is_in_flight_before_it_closes_what_it_h
     assert await process.end() == 0
     assert (await asking).text == "whole"
     assert closed == ["database"]
+
+
+class Silent(Source):
+    """Has nothing to send."""
+
+    place = "0"
+    ended = None
+
+    def next(self):
+        return None
+
+
+async def test_a_process_that_is_told_to_stop_does_not_wait_for_its_event_streams(settings):
+    @asynccontextmanager
+    async def nothing(_):
+        yield Silent()
+
+    async def never(*_):
+        return False
+
+    router = APIRouter(dependencies=[Depends(dependencies(never, {"watch": {"administrator"}}).caller)])
+
+    @router.get("/changes", response_class=EventStream)
+    async def watch():
+        return EventStream(nothing)
+
+    @asynccontextmanager
+    async def opened():
+        yield create_app("boxes", [router], settings)
+
+    process = Process(settings, boxes_api=WebRole("boxes-api", opened))
+    await process.answers("/openapi.json")
+    token = development_token(settings, SystemClock().now())
+    address = f"http://127.0.0.1:{process.port}/changes"
+    async with (
+        httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=20) as client,
+        client.stream("GET", address) as stream,
+    ):
+        lines = stream.aiter_lines()
+        assert await anext(lines) == "retry: 2000"
+        process.stopping.set()
+        assert 'data: {"code":"stopping"}' in [line async for line in lines]
+    assert await process.end() == 0
 
 
 async def test_callers_come_again_while_the_web_role_lost_a_server(settings):

@@ -15,6 +15,7 @@ from chassis.read.generations import Generation, Generations, ViewReader, partit
 from chassis.read.mongo import Mongo
 from chassis.read.projecting import Collection, View
 from chassis.watching import Hub, Wanted, Watched, Watcher
+from chassis.watching.routes import DocumentsChanged, ReadAgain
 from chassis.web.streams import Sent
 from contracts.topics import EVENTS
 
@@ -105,6 +106,8 @@ class Reader:
                 self.woken.clear()
                 await self.woken.wait()
         self.last = sent.id
+        shape = DocumentsChanged if sent.event == "changed" else ReadAgain
+        assert shape.model_validate(sent.data).model_dump() == sent.data
         return sent
 
     async def changes(self) -> dict[str, set[str]]:

@@ -556,7 +556,6 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         dependencies=asking_facts,
         responses=_WATCHED,
         response_class=EventStream,
-        status_code=200,
     )
     async def watch_customers(
         caller: Asking,

@@ -137,12 +137,15 @@ class EventStream(Response):
     def __init__(
         self,
         open: OpenSource,
+        status_code: int = 200,  # FastAPI reads the default for its document
         *,
         seconds_max: float = STREAM_SECONDS_MAX,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         send_seconds_max: float = SEND_SECONDS_MAX,
     ) -> None:
-        super().__init__(headers={"X-Accel-Buffering": "no"})  # proxies pass each event on at once
+        super().__init__(
+            status_code=status_code, headers={"X-Accel-Buffering": "no"}
+        )  # proxies pass each event on at once
         del self.headers["content-length"]
         self._open_source = open
         self._seconds_max = seconds_max
@@ -172,7 +175,9 @@ class EventStream(Response):
         self._send = send
         with streams.admitted(caller.subject, self):
             async with self._open_source(self._wake.set) as source:
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send(
+                    {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                )
                 begun = scope.get(BEGUN_KEY)
                 if begun is None:
                     await send({"type": "http.response.body", "body": b""})
