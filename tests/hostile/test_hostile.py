@@ -1,13 +1,9 @@
-"""Hostile deliveries leave the ledger that the model says, for thousands of seeds; a fault that was there once is found.
+"""Hostile deliveries leave the ledger that the model says, for thousands of seeds.
 
 A seed is replayed by `python -m tests.hostile.run SEED SEED+1`.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from chassis.process.roles import migrate_databases
@@ -15,14 +11,11 @@ from sync_ingest.opening import TABLES
 from sync_ingest.runs.ingest import Ingest
 from sync_ingest.settings import SyncIngestSettings
 
-from tests.hostile.faults import FAULTS, ROOT, Fault
 from tests.hostile.playing import hands, play
 from tests.hostile.run import databases, hostile_settings
 
 SEEDS = 2_000
 SEEDS_AT_ONCE = 100
-SEEDS_UNTIL_FOUND_MAX = 400
-SECONDS_MAX = 240
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +39,3 @@ def test_whatever_comes_the_ledger_is_what_the_model_says(
 ) -> None:
     wrong = [play(seed, settings, ingests) for seed in range(first, first + SEEDS_AT_ONCE)]
     assert [each for each in wrong if each is not None] == []
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_is_found(postgres_url: str, tmp_path: Path, fault: Fault) -> None:
-    fault.plant(tmp_path)
-    seeds = str(fault.seed), str(fault.seed + SEEDS_UNTIL_FOUND_MAX)
-    played = subprocess.run(
-        [sys.executable, "-m", "tests.hostile.run", *seeds, postgres_url, "1"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-    )
-    assert "seed " in played.stdout, f"{fault.name} was not found\n{played.stdout}\n{played.stderr}"
-    assert played.returncode == 1
