@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,8 +135,11 @@ def crm_installed(**more: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.parametrize("arguments", [("--help",), ("ingest", "--help"), ("ingest",), ("status",)])
 def test_nothing_is_coloured(arguments):
-    for more in ({}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}):
-        shown = crm(*arguments, MONGO_URL="mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=1", **more)
+    nowhere = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=1"
+    chosen = ({}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"})
+    with ThreadPoolExecutor(len(chosen)) as at_once:  # `crm status` waits for Kafka, each time
+        runs = list(at_once.map(lambda more: crm(*arguments, MONGO_URL=nowhere, **more), chosen))
+    for more, shown in zip(chosen, runs, strict=True):
         assert "\x1b" not in shown.stdout
         assert more.get("FORCE_COLOR") or "\x1b" not in shown.stderr
 

@@ -14,7 +14,7 @@ import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.messaging.dead_letters import KeyCustody, read_letter, resend
+from chassis.messaging.dead_letters import TRIES_MAX, KeyCustody, read_letter, resend
 from chassis.messaging.transport import (
     CLOSING_SECONDS_MAX,
     HANDLED_SECONDS_MAX,
@@ -349,7 +349,7 @@ async def test_what_is_no_fault_of_a_message_stops_the_feed_and_writes_no_letter
     feed = BranchFeed(failing_or_opened, default_source="corebank", window=WINDOW, now=Time().now)
     async with following(feed, kafka_url) as role:
         await broker.publish([message(n, source=source) for n in range(10)])
-        await until(lambda: tries > 4)
+        await until(lambda: tries > TRIES_MAX)
         assert type(error).__name__ in role.not_ready()[0]
         failing = False
         await until(lambda: booked(ingest, source, range(10)) == 10)
