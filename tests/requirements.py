@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -33,6 +33,8 @@ STATES: Final = ("shown", "in part", "open", "failed", "not run")
 WORST_FIRST: Final = ("failed", "passed", "skipped")
 """The result of a test of many cases: one that failed counts before all, and one that passed before those left out."""
 NOT_RUN: Final = "not run yet"
+LEFT_OUT: Final = "requirements_left_out"
+"""Under this name a process of a shared run says whether it left tests out."""
 _RESULT: Final = re.compile(r"^  - `(?P<test>[^`]+)`: (?P<result>.+)$", re.MULTILINE)
 _RUN: Final = re.compile(r"^The first full run with these results: .+$", re.MULTILINE)
 
@@ -170,21 +172,29 @@ def _folders() -> list[Path]:
     return [ROOT / folder for folder in FOLDERS]
 
 
-class _Some:
-    """Runs the wanted tests alone, and keeps what became of them."""
+class _Seen:
+    """Keeps what became of each case, also of those that other processes of the run have."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, set[str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keeps what became of a case."""
+        of_case = self.seen.setdefault(report.nodeid, set())
+        if report.when == "call" or report.outcome != "passed":
+            of_case.add(report.outcome)
+
+
+class _Some(_Seen):
+    """Runs the wanted tests alone."""
 
     def __init__(self, wanted: Collection[str]) -> None:
-        self.seen: dict[str, set[str]] = {}
+        super().__init__()
         self._wanted = wanted
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leaves the others out."""
         items[:] = [item for item in items if _test_of(item.nodeid) in self._wanted]
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keeps what became of a case."""
-        if report.when == "call" or report.outcome != "passed":
-            self.seen.setdefault(report.nodeid, set()).add(report.outcome)
 
 
 def _run_new() -> bool:
@@ -201,51 +211,61 @@ def _run_new() -> bool:
 
 # the plugin
 
-_SEEN: Final = pytest.StashKey[dict[str, set[str]]]()
-_LEFT_OUT: Final = pytest.StashKey[list[str]]()
+
+class _Run(_Seen):
+    """A run of the tests. Where several processes share them, the first one has all results and writes the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._collected: set[str] = set()
+        self._left_out = False
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Keeps which cases are to run."""
+        self._collected |= {item.nodeid for item in session.items}
+
+    def pytest_deselected(self) -> None:
+        """A run that leaves tests out is no full run."""
+        self._left_out = True
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Keeps which cases the other processes have collected: each of them collects all."""
+        self._collected |= set(ids)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Keeps whether another process left tests out; of one that crashed nobody knows."""
+        self._left_out |= getattr(node, "workeroutput", {}).get(LEFT_OUT, True)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Writes the page after a full run."""
+        config = session.config
+        if hasattr(config, "workeroutput"):
+            config.workeroutput[LEFT_OUT] = self._left_out
+            return
+        whole = (
+            config.rootpath.resolve() == ROOT
+            and {(config.invocation_params.dir / each).resolve() for each in config.args} == set(_folders())
+            and not self._left_out
+            and not config.option.ignore
+            and not config.option.ignore_glob
+            and not config.getoption("lf", default=False)
+            and bool(self._collected)
+            and self._collected == set(self.seen)
+        )
+        if not whole:
+            return
+        try:
+            _refresh(_results(self.seen), _this_run())
+        except OSError as error:
+            config.get_terminal_writer().line(f"{PAGE} is not written: {error}", red=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the marker known."""
     config.addinivalue_line("markers", "requirement(*numbers): the test asserts what these numbers ask for")
-    config.stash[_SEEN] = {}
-    config.stash[_LEFT_OUT] = []
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Keeps what became of each test."""
-    report = yield
-    of_test = item.config.stash[_SEEN].setdefault(item.nodeid, set())
-    if report.when == "call" or report.outcome != "passed":
-        of_test.add(report.outcome)
-    return report
-
-
-def pytest_deselected(items: list[pytest.Item]) -> None:
-    """A run that leaves tests out is no full run."""
-    items[0].config.stash[_LEFT_OUT].extend(item.nodeid for item in items)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Writes the page after a full run."""
-    config, seen = session.config, session.config.stash[_SEEN]
-    whole = (
-        config.rootpath.resolve() == ROOT
-        and {(config.invocation_params.dir / each).resolve() for each in config.args} == set(_folders())
-        and not config.stash[_LEFT_OUT]
-        and not config.option.ignore
-        and not config.option.ignore_glob
-        and not config.getoption("lf", default=False)
-        and bool(session.items)
-        and {item.nodeid for item in session.items} == set(seen)
-    )
-    if not whole:
-        return
-    try:
-        _refresh(_results(seen), _this_run())
-    except OSError as error:
-        config.get_terminal_writer().line(f"{PAGE} is not written: {error}", red=True)
+    config.pluginmanager.register(_Run())
 
 
 if __name__ == "__main__":

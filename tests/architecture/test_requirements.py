@@ -126,9 +126,22 @@ def test_a_full_run_writes_what_became_of_each_test_and_another_one_leaves_it_al
     assert page.read_text() == before, "nothing but the day would change"
 
 
+SHARED = ["-p", "xdist", "-n", "2"]
+
+
+def test_a_full_run_of_two_processes_writes_the_same_page(repository: Path) -> None:
+    page = repository / "docs" / "requirements.md"
+    tried(repository)
+    text = page.read_text()
+    page.unlink()
+    assert tried(repository, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SHARED) == 1
+    assert page.read_text() == text
+
+
 @pytest.mark.parametrize(
     "selection",
     [
+        [*SHARED, "-k", "one"],
         ["libs"],
         ["-k", "one"],
         ["-x"],

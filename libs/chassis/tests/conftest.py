@@ -44,11 +44,11 @@ async def store(postgres_url: str, schema: str) -> Any:
 
 @pytest.fixture
 def keys_url(postgres_url: str) -> str:
-    """The database of the keys, apart from the stores."""
+    """The database of the keys, apart from the stores and from that of the services, which is not emptied."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        if connection.execute("select 1 from pg_database where datname = 'crm_keys'").fetchone() is None:
-            connection.execute("create database crm_keys")
-    url = psycopg.conninfo.make_conninfo(postgres_url, dbname="crm_keys")
+        if connection.execute("select 1 from pg_database where datname = 'chassis_keys'").fetchone() is None:
+            connection.execute("create database chassis_keys")
+    url = psycopg.conninfo.make_conninfo(postgres_url, dbname="chassis_keys")
     migrate(url, [KEYS])
     with psycopg.connect(url) as connection:
         connection.execute("truncate data_keys, secrets")

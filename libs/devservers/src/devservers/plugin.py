@@ -2,6 +2,9 @@
 
 Fixtures `postgres_url`, `mongo_url`, `kafka_url` (session) and `devservers` (to kill and restart them). A server
 that cannot be had skips its tests and says so at the end of the run; with CRM_REQUIRE_SERVERS=1 they fail.
+
+Under pytest-xdist each process has servers of its own, so that names on them need no thought. `-n auto` is as many
+processes as there are cores and one more, `PROCESSES_MAX` at most: a test waits for about half of its time.
 """
 
 import asyncio
@@ -24,7 +27,10 @@ REQUIRED = "CRM_REQUIRE_SERVERS"
 WHOLE_SYSTEM = frozenset({"integration", "e2e", "chaos"})
 """Folders of tests that start servers of their own."""
 SERVER_FIXTURES = frozenset({"devservers", "postgres_url", "mongo_url", "kafka_url"})
+PROCESSES_MAX = 4
+"""Each holds a Kafka, a MongoDB and a PostgreSQL, together about 1 GB."""
 MISSING = pytest.StashKey[dict[str, str]]()
+MISSING_OUTPUT = "devservers_missing"
 
 
 class ServerMissing(AssertionError):
@@ -78,6 +84,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = {}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """None beside this process where a server is given: names on it are there once."""
+    if any(os.environ.get(variable) for variable in VARIABLES.values()):
+        return 0
+    return min((os.cpu_count() or 1) + 1, PROCESSES_MAX)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of a shared run says what it could not have."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[MISSING_OUTPUT] = session.config.stash[MISSING]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Keeps what a process could not have; one that crashed has not said it."""
+    node.config.stash[MISSING].update(getattr(node, "workeroutput", {}).get(MISSING_OUTPUT, {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Says loudly what was left out, where a skip alone would pass unseen."""
     for name, reason in config.stash[MISSING].items():
@@ -86,8 +112,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests without servers first, then those on real ones, whole processes last: what is quick to fail fails soon."""
-    items.sort(key=_slowness)
+    """Files without servers first, then those on real ones, whole processes last: what is quick to fail fails soon.
+
+    A file stays together, because one process has all its tests: then each process has its files in the same order.
+    """
+    slowness: dict[Path, int] = {}
+    for item in items:
+        slowness[item.path] = max(slowness.get(item.path, 0), _slowness(item))
+    items.sort(key=lambda item: slowness[item.path])
 
 
 def _slowness(item: pytest.Item) -> int:
