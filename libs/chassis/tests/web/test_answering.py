@@ -82,6 +82,12 @@ async def test_a_media_type_that_the_route_does_not_take_is_415(client, kind, st
         assert answer.json()["code"] == "media-type-unsupported"
 
 
+async def test_only_what_is_read_has_a_tag_of_its_body(client):
+    sent = await client.post("/boxes/1/bytes", content=b"12345", headers={"Content-Type": "text/plain"})
+    assert (sent.status_code, "etag" in sent.headers) == (200, False)
+    assert "etag" in (await client.get("/boxes")).headers
+
+
 async def test_options_names_the_methods_of_a_path(client):
     answer = await client.options("/boxes")
     assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")

@@ -29,12 +29,23 @@ Headers = list[tuple[bytes, bytes]]
 class Answer:
     """Sends one response; `status` is 0 until it has begun."""
 
-    __slots__ = ("_accepts_gzip", "_head", "_held", "_more", "_none_match", "_send", "gone", "status")
+    __slots__ = (
+        "_accepts_gzip",
+        "_head",
+        "_held",
+        "_more",
+        "_none_match",
+        "_reads",
+        "_send",
+        "gone",
+        "status",
+    )
 
     def __init__(self, send: Send, method: str, more: Headers, none_match: bytes, accepted: bytes) -> None:
         self._send = send
         self._head = method == "HEAD"
-        self._none_match = none_match if method in {"GET", "HEAD"} else b""
+        self._reads = method in {"GET", "HEAD"}
+        self._none_match = none_match if self._reads else b""
         self._accepts_gzip = b"gzip" in accepted and _GZIP.search(accepted) is not None
         self._more = more
         self._held: Message | None = None
@@ -65,7 +76,7 @@ class Answer:
     def _whole(self, start: Message, body: bytes) -> bytes:
         """Returns the body to send, and changes the head to match it."""
         headers: Headers = start["headers"]
-        if start["status"] == 200 and body:
+        if start["status"] == 200 and body and self._reads:
             tag = next((value for name, value in headers if name == b"etag"), None)
             if tag is None:
                 tag = b'W/"%b"' % blake2b(body, digest_size=12).hexdigest().encode()
