@@ -129,7 +129,7 @@ def test_what_the_page_names_is_there():
         (
             "The service customer has",
             "Tests give",
-            ["services/customer/src", "libs/chassis/src/chassis/write"],
+            ["services/customer/src", "libs/chassis/src/chassis/write", "libs/chassis/src/chassis/sagas"],
             CustomerCrashPoint,
         ),
     ],
