@@ -47,11 +47,11 @@ def test_files_without_servers_come_first_and_each_file_stays_together(tmp_path:
     assert said[:3] == ["test_b.py::test_three", "test_a.py::test_one", "test_a.py::test_two"]
 
 
-def test_a_run_has_a_process_more_than_cores_and_a_single_one_where_a_server_is_given(
+def test_a_run_has_as_many_processes_as_cores_and_a_single_one_where_a_server_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cores = os.cpu_count() or 1
-    assert pytest_xdist_auto_num_workers() == min(cores + 1, PROCESSES_MAX)
+    assert pytest_xdist_auto_num_workers() == min(cores, PROCESSES_MAX)
     for name in VARIABLES.values():
         with monkeypatch.context() as given:
             given.setenv(name, "a server of somebody else")

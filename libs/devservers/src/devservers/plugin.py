@@ -4,7 +4,7 @@ Fixtures `postgres_url`, `mongo_url`, `kafka_url` (session) and `devservers` (to
 that cannot be had skips its tests and says so at the end of the run; with CRM_REQUIRE_SERVERS=1 they fail.
 
 Under pytest-xdist each process has servers of its own, so that names on them need no thought. `-n auto` is as many
-processes as there are cores and one more, `PROCESSES_MAX` at most: a test waits for about half of its time.
+processes as there are cores, `PROCESSES_MAX` at most, and none beside this one where a server is given.
 """
 
 import asyncio
@@ -84,12 +84,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = {}
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)  # before that of pytest-xdist itself
 def pytest_xdist_auto_num_workers() -> int:
     """None beside this process where a server is given: names on it are there once."""
     if any(os.environ.get(variable) for variable in VARIABLES.values()):
         return 0
-    return min((os.cpu_count() or 1) + 1, PROCESSES_MAX)
+    return min(os.cpu_count() or 1, PROCESSES_MAX)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
