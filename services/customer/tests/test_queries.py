@@ -1,5 +1,6 @@
 """Questions to the views, over documents folded from sealed events into a real MongoDB."""
 
+import asyncio
 import json
 from datetime import timedelta
 from uuid import UUID
@@ -19,6 +20,7 @@ from contracts.identity import ExternalIds
 from customer.derived import customer_facts
 from customer.facts import FIELDS
 from customer.queries import UNLINKED_WALKED_MAX, MovementsWanted, Queries
+from customer.queries.holdings import HoldingsTooLarge
 from customer.shapes import CustomerShown
 from customer.views import VIEWS, asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS
@@ -437,3 +439,21 @@ async def test_a_link_that_ended_shows_nothing_and_its_successor_everything(bank
         assert str(bank.mine) in {one["account_id"] for one in await queries.holdings.accounts(holder)}
         shown = (await queries.holdings.panorama(other, NOW, None))["accounts"]
         assert str(bank.mine) not in {one["account_id"] for one in shown}
+
+
+async def test_a_customer_with_more_than_one_answer_holds_fails_alone(mongo, queries, bank):
+    documents = MongoDocuments(mongo, f"{asset_panorama.VIEW.name}_v1_")
+    document = bank.folded[asset_panorama, DocumentKey(ACCOUNTS, str(bank.mine))]
+    for number in range(0, 1_100, 100):
+        many = [
+            {**document, "_id": str(UUID(int=5_000 + number + each)), "_seq": 1, "padding": "x" * 16_000}
+            for each in range(100)
+        ]
+        changes = [Change(one["_id"], None, 1, documents.freeze(one)) for one in many]
+        assert not (await documents.write(ACCOUNTS, changes)).conflicts
+    asked = [queries.holdings.panorama(one, NOW, None) for one in (ZHANG, LI)]
+    zhang, li = await asyncio.gather(*asked, return_exceptions=True)
+    assert li["customer_id"] == str(LI), li
+    assert isinstance(zhang, HoldingsTooLarge), zhang
+    with pytest.raises(HoldingsTooLarge):
+        await queries.holdings.accounts(ZHANG)

@@ -38,7 +38,7 @@ async def test_what_is_asked_meanwhile_goes_out_together():
     assert [len(keys) for keys in source.asked] == [1, COALESCED_MAX, 1]
 
 
-async def test_who_gets_no_answer_is_told_so_and_so_is_everybody_asked_with_it():
+async def test_who_gets_no_answer_is_told_so():
     async def load(keys):
         return dict.fromkeys(keys[1:], 1)
 
@@ -70,6 +70,21 @@ async def test_a_failure_is_told_to_everybody_who_waited_for_it_and_to_nobody_el
         assert isinstance(answer, ConnectionError)
     failing = False
     assert await coalesced.get("a") == 1
+
+
+async def test_what_is_wrong_with_one_key_is_told_to_who_asked_for_it():
+    loads = []
+
+    async def load(keys):
+        loads.append(list(keys))
+        if "b" in keys:
+            raise ValueError("b")
+        return dict.fromkeys(keys, 1)
+
+    coalesced = Coalesced(load)
+    a, b, c = await asyncio.gather(*map(coalesced.get, "abc"), return_exceptions=True)
+    assert (a, str(b), c) == (1, "b", 1)
+    assert loads == [["a", "b", "c"], ["a"], ["b"], ["c"]]
 
 
 async def test_a_caller_who_leaves_takes_no_one_along():

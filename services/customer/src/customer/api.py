@@ -89,6 +89,7 @@ from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.normalising import DetailInvalid
 from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
 from customer.queries import MovementsWanted
+from customer.queries.holdings import HoldingsTooLarge
 from customer.retention import RetentionHolds, TooManyAccounts
 from customer.selecting import (
     Explained,
@@ -172,7 +173,7 @@ _TAGGED: Final = {
 }
 _UNKNOWN: Final = refusals(CustomerNotRegistered)
 _SHOWN: Final[Answers] = {200: _TAGGED, **_UNKNOWN}
-_PANORAMA: Final[Answers] = {200: {"model": Panorama}, **_UNKNOWN}
+_PANORAMA: Final[Answers] = {200: {"model": Panorama}, **refusals(CustomerNotRegistered, HoldingsTooLarge)}
 _PANORAMA_WANTED: Final = OwnParameters(customer_id=CustomerPath, month=MonthWanted)
 _REGISTERED: Final[Answers] = {
     201: {
@@ -597,7 +598,11 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         response.headers["ETag"] = entity_tag(found.version)
         return found
 
-    @router.get("/customers/{customer_id}/accounts", dependencies=asking, responses=_UNKNOWN)
+    @router.get(
+        "/customers/{customer_id}/accounts",
+        dependencies=asking,
+        responses=refusals(CustomerNotRegistered, HoldingsTooLarge),
+    )
     async def list_accounts(customer_id: CustomerPath) -> Accounts:
         """The accounts of a customer with all their holders."""
         return Accounts(items=[AccountHeld(**one) for one in await service.accounts(customer_id)])

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
+from chassis.connections.transient import is_transient
+
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
@@ -20,7 +22,7 @@ class TooManyWaiting(ConnectionError):
 class Coalesced(Generic[K, T]):
     """`get(key)` returns the value of `load` for the key. `load` takes up to `coalesced_max` keys at once.
 
-    A later caller does not join a load of its key that is under way: the value could be older than its call.
+    Where `load` fails for a reason that is not the server's, it is asked for each key alone. A later caller does not join a load of its key that is under way: the value could be older than its call.
     """
 
     def __init__(
@@ -56,16 +58,30 @@ class Coalesced(Generic[K, T]):
             for key in some:
                 del self._waiting[key]
             try:
-                loaded = await self._load(list(some))
-                found = {key: loaded[key] for key in some}
+                await self._answer(some)
             except Exception as error:  # noqa: BLE001 (each waiting caller gets it)
-                for callers in some.values():
-                    for future in callers:
-                        if not future.done():
-                            future.set_exception(error)
-                            future.exception()  # a caller that is cancelled now does not read its result
-            else:
+                if len(some) == 1 or is_transient(error):
+                    _fail(some, error)
+                    continue
+                # What is wrong with one key is told to those who asked for that one.
                 for key, callers in some.items():
-                    for future in callers:
-                        if not future.done():
-                            future.set_result(found[key])
+                    try:
+                        await self._answer({key: callers})
+                    except Exception as of_one:  # noqa: BLE001 (each waiting caller gets it)
+                        _fail({key: callers}, of_one)
+
+    async def _answer(self, waiting: Mapping[K, "list[asyncio.Future[T]]"]) -> None:
+        loaded = await self._load(list(waiting))
+        found = {key: loaded[key] for key in waiting}
+        for key, callers in waiting.items():
+            for future in callers:
+                if not future.done():
+                    future.set_result(found[key])
+
+
+def _fail(waiting: Mapping[K, "list[asyncio.Future[T]]"], error: Exception) -> None:
+    for callers in waiting.values():
+        for future in callers:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # a caller that is cancelled now does not read its result

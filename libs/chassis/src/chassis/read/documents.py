@@ -42,6 +42,10 @@ class DocumentsSlow(DocumentsUnavailable):
     """A query took longer than it was given."""
 
 
+class AnswerTooLarge(Exception):
+    """What a query joins to a document is larger than the database allows."""
+
+
 class DocumentKey(NamedTuple):
     """The key of a document of a view: the view's own name of the collection, and the id."""
 

@@ -24,6 +24,7 @@ from chassis.ending import ended
 from chassis.read.documents import (
     ID,
     SEQUENCE,
+    AnswerTooLarge,
     Change,
     Document,
     DocumentId,
@@ -92,6 +93,8 @@ _SERVERS_OWN: Final = frozenset(
     }
 )
 """Error codes about the server's own state, its disk, memory, locks and members, and not about the request."""
+_TOO_LARGE: Final = frozenset({4568, 10334})
+"""A join of more than 100 MB, and a document of more than 16 MB."""
 _OPTIONS: Final[CodecOptions[Any]] = CodecOptions(
     tz_aware=True, uuid_representation=bson.binary.UuidRepresentation.STANDARD, type_registry=_REGISTRY
 )
@@ -536,7 +539,7 @@ def _milliseconds(seconds: float | None) -> int | None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translates the driver's errors for a server that does not answer into DocumentsUnavailable."""
+    """Translates the driver's errors: DocumentsUnavailable for a server that does not answer, AnswerTooLarge."""
     try:
         yield
     except ExecutionTimeout as error:
@@ -547,6 +550,8 @@ def translated() -> Iterator[None]:
         labels = ("RetryableWriteError", "TransientTransactionError")
         if error.code in _SERVERS_OWN or any(error.has_error_label(label) for label in labels):
             raise DocumentsUnavailable(str(error)) from error
+        if error.code in _TOO_LARGE:
+            raise AnswerTooLarge(str(error)) from error
         raise
 
 

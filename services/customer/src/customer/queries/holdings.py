@@ -1,15 +1,17 @@
 """Queries of what a customer holds: the panorama, accounts with their holders, loans."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 from chassis.connections.coalescing import Coalesced
 from chassis.privacy.keys import KeyRing
-from chassis.read.documents import Document
+from chassis.read.documents import AnswerTooLarge, Document
 from chassis.read.mongo import Frozen, id_of
 from chassis.read.showing import keys_of
+from chassis.write.deciding import Refusal
 
 from customer.holdings import held, others, parties_on, standing
 from customer.panorama.accounts import loans_of
@@ -17,7 +19,7 @@ from customer.panorama.composing import panorama
 from customer.panorama.schema import HeldLoan, Panorama
 from customer.queries.collections import Collections
 from customer.queries.movements import MovementQueries
-from customer.queries.pipelines import lookup
+from customer.queries.pipelines import JOINED_BYTES, JOINED_BYTES_MAX, bounded, lookup
 from customer.queries.presenting import (
     account_shown,
     customers_by_party,
@@ -28,6 +30,14 @@ from customer.queries.presenting import (
     uuid_of,
 )
 from customer.retention import ACCOUNTS_MAX, TooManyAccounts
+
+
+class HoldingsTooLarge(Refusal):
+    """The accounts of a customer are larger than one answer can be."""
+
+    code = "holdings-too-large"
+    title = f"The customer's accounts are larger than {JOINED_BYTES_MAX // 1_000_000} MB"
+    title_zh = f"客户账户数据超过 {JOINED_BYTES_MAX // 1_000_000} MB"
 
 
 class HoldingQueries:
@@ -51,11 +61,12 @@ class HoldingQueries:
 
     async def panorama(self, customer_id: UUID, now: datetime, month: str | None) -> Panorama | None:
         """A customer's panorama: one aggregation for all concurrent requests (request coalescing), one more
-        for an old month."""
-        raw = await self._holdings.get(str(customer_id))
+        for an old month. Raises HoldingsTooLarge."""
+        with _alone():
+            raw = await self._holdings.get(str(customer_id))
         if raw is None:
             return None
-        found = Frozen(raw).thawed()
+        found = _fitting(Frozen(raw).thawed())
         day = self._today().isoformat()
         parties = parties_on(found, day)
         standing_accounts = held(in_order(found["accounts"]), parties, day)
@@ -75,13 +86,16 @@ class HoldingQueries:
         )
 
     async def accounts(self, customer_id: UUID) -> list[Document] | None:
-        """The accounts of a customer with all their holders, masked; None where there is no such customer."""
-        answer = await self._views.mongo.aggregate(
-            await self._views.customers(), await self._accounts_of([str(customer_id)], holders=True)
-        )
+        """The accounts of a customer with all their holders, masked; None where there is no such customer.
+
+        Raises HoldingsTooLarge.
+        """
+        pipeline = await self._accounts_of([str(customer_id)], holders=True)
+        with _alone():
+            answer = await self._views.mongo.aggregate(await self._views.customers(), pipeline)
         if not answer:
             return None
-        found, day = answer[0], self._today().isoformat()
+        found, day = _fitting(answer[0]), self._today().isoformat()
         own = parties_on(found, day)
         accounts = held(in_order(found["accounts"]), own, day)
         subjects = [*subjects_of(found, accounts), *(uuid_of(party["_id"]) for party in found["described"])]
@@ -149,6 +163,7 @@ class HoldingQueries:
         pipeline: list[dict[str, Any]] = [
             {"$match": {"_id": ids[0] if len(ids) == 1 else {"$in": list(ids)}}},
             lookup(await self._views.accounts(), "parties.party_id", "holders.party_id", "accounts"),
+            *bounded("accounts"),
         ]
         if holders:
             parties = await self._views.parties()
@@ -161,3 +176,18 @@ class HoldingQueries:
             ]
         sources = await self._views.sources()
         return [*pipeline, lookup(sources, "accounts.source", "source", "sources")]
+
+
+def _fitting(found: Document) -> Document:
+    if found[JOINED_BYTES] > JOINED_BYTES_MAX:
+        raise HoldingsTooLarge
+    return found
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Where the database itself gives up, so much was joined to one customer."""
+    try:
+        yield
+    except AnswerTooLarge as error:
+        raise HoldingsTooLarge from error

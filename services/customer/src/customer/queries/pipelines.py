@@ -2,6 +2,9 @@
 
 from typing import Any, Final
 
+JOINED_BYTES_MAX: Final = 12_000_000
+"""Of what is joined to one document. MongoDB closes the connection where a document of an answer exceeds 16 MB."""
+JOINED_BYTES: Final = "joined_bytes"
 CONCATENATED: Final = {"$concatArrays": ["$$value", "$$this"]}
 """The step of a $reduce that joins lists."""
 
@@ -16,3 +19,16 @@ def standing_expression(members: object, day: str) -> dict[str, Any]:
 def lookup(collection: str, local: str, foreign: str, into: str) -> dict[str, Any]:
     """A stage that joins another collection in."""
     return {"$lookup": {"from": collection, "localField": local, "foreignField": foreign, "as": into}}
+
+
+def bounded(into: str) -> list[dict[str, Any]]:
+    """Stages that leave what was joined `into` out where it is larger than `JOINED_BYTES_MAX`.
+
+    `JOINED_BYTES` says how large it is.
+    """
+    sizes = {"$map": {"input": f"${into}", "as": "one", "in": {"$bsonSize": "$$one"}}}
+    fits = {"$lte": [f"${JOINED_BYTES}", JOINED_BYTES_MAX]}
+    return [
+        {"$set": {JOINED_BYTES: {"$sum": sizes}}},
+        {"$set": {into: {"$cond": [fits, f"${into}", []]}}},
+    ]
