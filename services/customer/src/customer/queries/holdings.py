@@ -19,7 +19,7 @@ from customer.panorama.composing import panorama
 from customer.panorama.schema import HeldLoan, Panorama
 from customer.queries.collections import Collections
 from customer.queries.movements import MovementQueries
-from customer.queries.pipelines import JOINED_BYTES, JOINED_BYTES_MAX, bounded, lookup
+from customer.queries.pipelines import JOINED_BYTES_MAX, bounded, lookup
 from customer.queries.presenting import (
     account_shown,
     customers_by_party,
@@ -163,7 +163,7 @@ class HoldingQueries:
         pipeline: list[dict[str, Any]] = [
             {"$match": {"_id": ids[0] if len(ids) == 1 else {"$in": list(ids)}}},
             lookup(await self._views.accounts(), "parties.party_id", "holders.party_id", "accounts"),
-            *bounded("accounts"),
+            bounded("accounts"),
         ]
         if holders:
             parties = await self._views.parties()
@@ -179,7 +179,7 @@ class HoldingQueries:
 
 
 def _fitting(found: Document) -> Document:
-    if found[JOINED_BYTES] > JOINED_BYTES_MAX:
+    if found["accounts"] is None:
         raise HoldingsTooLarge
     return found
 

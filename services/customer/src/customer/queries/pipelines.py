@@ -4,7 +4,8 @@ from typing import Any, Final
 
 JOINED_BYTES_MAX: Final = 12_000_000
 """Of what is joined to one document. MongoDB closes the connection where a document of an answer exceeds 16 MB."""
-JOINED_BYTES: Final = "joined_bytes"
+FEW: Final = 100
+"""So few joined documents are not measured."""
 CONCATENATED: Final = {"$concatArrays": ["$$value", "$$this"]}
 """The step of a $reduce that joins lists."""
 
@@ -21,14 +22,9 @@ def lookup(collection: str, local: str, foreign: str, into: str) -> dict[str, An
     return {"$lookup": {"from": collection, "localField": local, "foreignField": foreign, "as": into}}
 
 
-def bounded(into: str) -> list[dict[str, Any]]:
-    """Stages that leave what was joined `into` out where it is larger than `JOINED_BYTES_MAX`.
-
-    `JOINED_BYTES` says how large it is.
-    """
-    sizes = {"$map": {"input": f"${into}", "as": "one", "in": {"$bsonSize": "$$one"}}}
-    fits = {"$lte": [f"${JOINED_BYTES}", JOINED_BYTES_MAX]}
-    return [
-        {"$set": {JOINED_BYTES: {"$sum": sizes}}},
-        {"$set": {into: {"$cond": [fits, f"${into}", []]}}},
-    ]
+def bounded(into: str) -> dict[str, Any]:
+    """A stage that puts null in place of what was joined `into` where it is larger than `JOINED_BYTES_MAX`."""
+    joined = f"${into}"
+    sizes = {"$map": {"input": joined, "as": "one", "in": {"$bsonSize": "$$one"}}}
+    fits = {"$or": [{"$lte": [{"$size": joined}, FEW]}, {"$lte": [{"$sum": sizes}, JOINED_BYTES_MAX]}]}
+    return {"$set": {into: {"$cond": [fits, joined, None]}}}
