@@ -23,7 +23,7 @@ from customer.queries import UNLINKED_WALKED_MAX, MovementsWanted, Queries
 from customer.queries.holdings import HoldingsTooLarge
 from customer.shapes import CustomerShown
 from customer.views import VIEWS, asset_panorama, customers
-from customer.views.asset_panorama import ACCOUNTS
+from customer.views.asset_panorama import ACCOUNTS, PARTIES
 from customer.watching import UNLINKED, measuring
 
 from .told import START, Teller
@@ -455,5 +455,24 @@ async def test_a_customer_with_more_than_one_answer_holds_fails_alone(mongo, que
     zhang, li = await asyncio.gather(*asked, return_exceptions=True)
     assert li["customer_id"] == str(LI), li
     assert isinstance(zhang, HoldingsTooLarge), zhang
+    with pytest.raises(HoldingsTooLarge):
+        await queries.holdings.accounts(ZHANG)
+
+
+async def test_an_account_with_more_holders_than_one_answer_holds_is_refused(mongo, queries, bank):
+    documents = MongoDocuments(mongo, f"{asset_panorama.VIEW.name}_v1_")
+    parties = [str(UUID(int=70_000 + number)) for number in range(1_100)]
+    account = bank.folded[asset_panorama, DocumentKey(ACCOUNTS, str(bank.mine))]
+    holders = [{**account["holders"][0], "party_id": party} for party in parties]
+    many = {**account, "_id": str(UUID(int=6_000)), "_seq": 1, "holders": [*account["holders"], *holders]}
+    assert not (
+        await documents.write(ACCOUNTS, [Change(many["_id"], None, 1, documents.freeze(many))])
+    ).conflicts
+    for at in range(0, len(parties), 100):
+        changes = [
+            Change(party, None, 1, documents.freeze({"_id": party, "_seq": 1, "padding": "x" * 16_000}))
+            for party in parties[at : at + 100]
+        ]
+        assert not (await documents.write(PARTIES, changes)).conflicts
     with pytest.raises(HoldingsTooLarge):
         await queries.holdings.accounts(ZHANG)

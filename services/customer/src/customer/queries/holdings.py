@@ -33,11 +33,11 @@ from customer.retention import ACCOUNTS_MAX, TooManyAccounts
 
 
 class HoldingsTooLarge(Refusal):
-    """The accounts of a customer are larger than one answer can be."""
+    """The accounts of a customer, and their holders, are larger than one answer can be."""
 
     code = "holdings-too-large"
-    title = f"The customer's accounts are larger than {JOINED_BYTES_MAX // 1_000_000} MB"
-    title_zh = f"客户账户数据超过 {JOINED_BYTES_MAX // 1_000_000} MB"
+    title = f"The customer's accounts and their holders are larger than {JOINED_BYTES_MAX // 1_000_000} MB"
+    title_zh = f"客户账户及持有人数据超过 {JOINED_BYTES_MAX // 1_000_000} MB"
 
 
 class HoldingQueries:
@@ -160,26 +160,32 @@ class HoldingQueries:
         return customers_by_party(await self._views.mongo.find(await self._views.customers(), where), day)
 
     async def _accounts_of(self, ids: Sequence[str], *, holders: bool = False) -> list[dict[str, Any]]:
-        pipeline: list[dict[str, Any]] = [
-            {"$match": {"_id": ids[0] if len(ids) == 1 else {"$in": list(ids)}}},
-            lookup(await self._views.accounts(), "parties.party_id", "holders.party_id", "accounts"),
-            bounded("accounts"),
-        ]
-        if holders:
-            parties = await self._views.parties()
+        accounts, customers = await self._views.accounts(), await self._views.customers()
+        found = {"$match": {"_id": ids[0] if len(ids) == 1 else {"$in": list(ids)}}}
+        owned = lookup(accounts, "parties.party_id", "holders.party_id", "accounts")
+        if not holders:
+            sources = await self._views.sources()
             return [
-                *pipeline,
-                lookup(parties, "accounts.holders.party_id", "_id", "described"),
-                lookup(
-                    await self._views.customers(), "accounts.holders.party_id", "parties.party_id", "linked"
-                ),
+                found,
+                owned,
+                bounded("accounts"),
+                lookup(sources, "accounts.source", "source", "sources"),
             ]
-        sources = await self._views.sources()
-        return [*pipeline, lookup(sources, "accounts.source", "source", "sources")]
+        parties = await self._views.parties()
+        share = JOINED_BYTES_MAX // 3
+        return [
+            found,
+            owned,
+            bounded("accounts", share),
+            lookup(parties, "accounts.holders.party_id", "_id", "described"),
+            bounded("described", share),
+            lookup(customers, "accounts.holders.party_id", "parties.party_id", "linked"),
+            bounded("linked", share),
+        ]
 
 
 def _fitting(found: Document) -> Document:
-    if found["accounts"] is None:
+    if any(found.get(joined, ()) is None for joined in ("accounts", "described", "linked")):
         raise HoldingsTooLarge
     return found
 

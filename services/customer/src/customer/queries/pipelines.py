@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 JOINED_BYTES_MAX: Final = 12_000_000
-"""Of what is joined to one document. MongoDB closes the connection where a document of an answer exceeds 16 MB."""
+"""Of all that is joined to one document. MongoDB closes the connection where a document of an answer exceeds 16 MB."""
 FEW: Final = 100
 """So few joined documents are not measured."""
 CONCATENATED: Final = {"$concatArrays": ["$$value", "$$this"]}
@@ -22,9 +22,9 @@ def lookup(collection: str, local: str, foreign: str, into: str) -> dict[str, An
     return {"$lookup": {"from": collection, "localField": local, "foreignField": foreign, "as": into}}
 
 
-def bounded(into: str) -> dict[str, Any]:
-    """A stage that puts null in place of what was joined `into` where it is larger than `JOINED_BYTES_MAX`."""
+def bounded(into: str, bytes_max: int = JOINED_BYTES_MAX) -> dict[str, Any]:
+    """A stage that puts null in place of what was joined `into` where it is larger than that."""
     joined = f"${into}"
     sizes = {"$map": {"input": joined, "as": "one", "in": {"$bsonSize": "$$one"}}}
-    fits = {"$or": [{"$lte": [{"$size": joined}, FEW]}, {"$lte": [{"$sum": sizes}, JOINED_BYTES_MAX]}]}
+    fits = {"$or": [{"$lte": [{"$size": joined}, FEW]}, {"$lte": [{"$sum": sizes}, bytes_max]}]}
     return {"$set": {into: {"$cond": [fits, joined, None]}}}
