@@ -1,6 +1,7 @@
 """Where the commands look for servers, what `crm up` reads from its environment, and when it gives up."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -112,7 +113,34 @@ def test_an_invalid_setting_is_named(
     monkeypatch.setenv("CRM_MONGO_DRIVER", "carrier-pigeon")
     with pytest.raises(typer.Exit):
         settings_of(Settings)
-    assert "mongo_driver" in capsys.readouterr().err
+    assert "CRM_MONGO_DRIVER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["customer", "sync_ingest"])
+@pytest.mark.parametrize(
+    ("variable", "value", "more"),
+    [
+        ("POSTGRES_URL", "garbage", {}),
+        ("CRM_PORT", "x", {}),
+        ("KAFKA_SECURITY_PROTOCOL", "carrier-pigeon", {}),
+        ("KAFKA_SASL_USERNAME", "", {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}),
+    ],
+)
+def test_a_role_names_an_invalid_setting_in_one_line(
+    package: str, variable: str, value: str, more: dict[str, str]
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", package, "api"],
+        env=os.environ | {variable: value} | more,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(variable), line
+    assert not value or value not in line
 
 
 def test_choices_are_read_from_the_environment(tmp_path: Path) -> None:

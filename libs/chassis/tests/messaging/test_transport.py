@@ -19,6 +19,7 @@ from chassis.messaging.transport import (
     PublishFailed,
     Record,
     TopicDiffers,
+    _left,
     consume,
     end_offsets,
     ensure_topics,
@@ -28,6 +29,7 @@ from chassis.messaging.transport import (
 )
 from contracts.topics import Topic, partition_of
 from devservers.strangers import send_strange
+from faststream.kafka import KafkaBroker
 from structlog.testing import capture_logs
 
 from tests.support.waiting import until
@@ -471,3 +473,18 @@ async def test_a_record_that_cannot_be_decoded_comes_again_until_it_is_buried(ka
     stopping.set()
     await running
     assert tries == 3
+
+
+async def test_a_client_that_cannot_leave_is_left_in_bounded_time() -> None:
+    ends: list[str] = []
+
+    class Hanging(KafkaBroker):
+        async def stop(self, *_: object) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ends.append("given up")
+
+    async with asyncio.timeout(20):
+        await _left(Hanging(NOWHERE), 0.1)
+    assert ends == ["given up"]

@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from chassis.clock import Clock
 from chassis.connections.kafka import KafkaServers, Mechanism, Protocol, Security
 
+PREFIX: Final = "CRM_"
+"""Of the variables of settings that have no name of their own."""
 KEYS_DATABASE: Final = "crm_keys"
 COMMANDS_KEPT_DAYS: Final = 30
 
@@ -76,20 +78,26 @@ def from_environment(kind: type[S]) -> S:
 
 
 def complaint(error: ValidationError) -> str:
-    """Returns the errors of the settings, in one line and without their values."""
+    """Returns the errors of the settings by variable, in one line and without their values."""
     said = [
-        f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
+        ": ".join([*map(_variable, each["loc"][:1]), each["msg"].removeprefix("Value error, ")])
         for each in error.errors(include_input=False)
         if each["type"] != "default_factory_not_called"
     ]
     return " ".join("; ".join(said).split())
 
 
+def _variable(field: int | str) -> str:
+    """The variable of a setting, which is known by that name or by the field's."""
+    name = str(field)
+    return name if name.isupper() else f"{PREFIX}{name.upper()}"
+
+
 class TokenSettings(BaseSettings):
     """The issuers whose tokens are accepted, and whether development tokens are."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CRM_", extra="ignore", populate_by_name=True, env_ignore_empty=True
+        env_prefix=PREFIX, extra="ignore", populate_by_name=True, env_ignore_empty=True
     )
 
     data: Path = Path(".data")

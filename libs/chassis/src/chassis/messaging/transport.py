@@ -575,11 +575,11 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._on_revoked(frozenset(_pairs(revoked)))
 
 
-async def _left(broker: KafkaBroker) -> None:
+async def _left(broker: KafkaBroker, seconds_max: float = HANDLED_SECONDS_MAX + CLOSING_SECONDS_MAX) -> None:
     """Ends the membership in bounded time, also of a client that cannot say so any more."""
     leaving = asyncio.ensure_future(broker.stop())
     try:
-        await asyncio.wait([leaving], timeout=HANDLED_SECONDS_MAX + CLOSING_SECONDS_MAX)
+        await asyncio.wait([leaving], timeout=seconds_max)
     finally:
         await ended(leaving)
 
