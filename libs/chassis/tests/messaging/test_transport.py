@@ -466,7 +466,8 @@ async def test_a_record_that_cannot_be_decoded_comes_again_until_it_is_buried(ka
     running = asyncio.create_task(member.run(stopping))
     async with asyncio.timeout(SECONDS_MAX):
         while tries < 3:
-            assert (await group_offsets(kafka_url, group)).get((topic, 0), 0) == 0
+            saved = (await group_offsets(kafka_url, group)).get((topic, 0), 0)
+            assert saved == 0 or tries >= 3, "it was saved before it was buried"
             await asyncio.sleep(0.05)
         while await left(kafka_url, group, topic):  # noqa: ASYNC110
             await asyncio.sleep(0.05)

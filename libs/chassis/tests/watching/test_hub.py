@@ -81,7 +81,8 @@ async def test_a_watcher_that_comes_again_is_told_what_changed_meanwhile(
         hearing(other if elsewhere else None),
         reading(other, some("a", "b", "c"), reader.last) as again,
     ):
-        assert await again.hears("b", "c") == {"b", "c"}
+        told = await again.hears("b", "c")
+        assert {"b", "c"} <= told <= {"a", "b", "c"}, "what was told just before may come once more"
         await boxes.put("a")
         assert "d" not in await again.hears("a")
 
