@@ -9,18 +9,17 @@ from typing import Final, Protocol
 from uuid import UUID
 
 import structlog
+from typing_extensions import override
 
 from chassis.clock import Clock
 from chassis.connections.transient import is_transient, why
 from chassis.ending import ended
-from chassis.observability import metrics
 from chassis.observability.reasons import reason_of
+from chassis.process.leading import LeasedLoop, Waiting
 from chassis.process.leases import Lease
 from chassis.sagas.deciding import ENDED, SAGAS
 from chassis.sagas.running import Sagas
-from chassis.timers.loop import Waiting
 from chassis.write.events import StoredEvent
-from chassis.write.store.items import Fenced
 
 READ_EVENTS_MAX: Final = 2_000
 WORKING_MAX: Final = 500
@@ -32,9 +31,6 @@ AGAIN_SECONDS_MAX: Final = 60.0
 DOUBLED_MAX: Final = 30
 BROKEN: Final = "broken"
 """The status of a saga whose code has a fault; it is tried again, and others go on."""
-BACK_OFF_SECONDS_FIRST: Final = 0.1
-BACK_OFF_SECONDS_MAX: Final = 5.0
-FENCED_SECONDS: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +47,7 @@ class Events(Protocol):
         ...
 
 
-class SagaLoop:
+class SagaLoop(LeasedLoop):
     """Gives the commands of the sagas of one context.
 
     The holder of the lease works, others stand by: giving twice does no harm, and the lease spares the peers. A saga
@@ -73,20 +69,14 @@ class SagaLoop:
         again_seconds_first: float = AGAIN_SECONDS_FIRST,
         again_seconds_max: float = AGAIN_SECONDS_MAX,
     ) -> None:
-        self.name = name
-        self.leading = False
-        self.failing: str | None = None
+        super().__init__(name, "sagas", lease, clock, hint)
         self._sagas = sagas
         self._events = events
-        self._lease = lease
-        self._clock = clock
-        self._hint = hint
         self._read_max = read_events_max
         self._working_max = working_max
         self._poll_seconds = poll_seconds
         self._again_first = again_seconds_first
         self._again_max = again_seconds_max
-        self._back_off_seconds = BACK_OFF_SECONDS_FIRST
         self._position = 0
         self._due: dict[UUID, float] = {}
         """When the sagas that are open are looked at next, in seconds of the clock."""
@@ -95,41 +85,11 @@ class SagaLoop:
         """Kind and status of each saga that is open, as it was looked at last."""
         self._working: dict[UUID, asyncio.Task[None]] = {}
 
-    def not_ready(self) -> list[str]:
-        """Why no command is given. A process that stands by is ready."""
-        return [] if self.failing is None else [f"{self.name}: {self.failing}"]
-
     def counts(self) -> Counter[tuple[str, str]]:
         """How many sagas are open, by kind and status; of the process that leads."""
         return Counter(self._known.values())
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Works until `stopping`. Goes on after servers that did not answer and after another process took the
-        lease."""
-        while not stopping.is_set():
-            try:
-                epoch = await self._lease.acquire_unless(stopping, self._stands_by)
-                if epoch is not None:
-                    await self._lease.during(self._lead(epoch, stopping))
-            except Fenced:
-                metrics.LEASES_LOST.labels(self.name).inc()
-                _log.warning("sagas fenced", role=self.name)
-                await self._clock.sleep(FENCED_SECONDS)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                self.failing = why(error)
-                _log.warning("sagas wait", role=self.name, error=type(error).__name__)
-                await self._clock.sleep(self._back_off_seconds)
-                self._back_off_seconds = min(2 * self._back_off_seconds, BACK_OFF_SECONDS_MAX)
-            finally:
-                self.leading = False
-                self._known.clear()
-        await self._lease.release()
-
-    def _stands_by(self) -> None:
-        self.failing = None
-
+    @override
     async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
         try:
             # The position first: a saga that starts meanwhile is found by its event.
@@ -142,13 +102,14 @@ class SagaLoop:
             _log.info("sagas lead", role=self.name, epoch=epoch, position=self._position)
             while not stopping.is_set():
                 more = await self._follow()
-                self.failing, self._back_off_seconds = None, BACK_OFF_SECONDS_FIRST
+                self._succeeded()
                 self._begin_due()
                 if not more:
                     await self._wait()
         finally:
             await ended(*self._working.values())
             self._working.clear()
+            self._known.clear()
 
     async def _follow(self) -> bool:
         """Notes the sagas that have new events; whether there may be more."""
@@ -210,7 +171,4 @@ class SagaLoop:
                 (at for one, at in self._due.items() if one not in self._working), default=now + seconds
             )
             seconds = min(seconds, max(0.0, soonest - now))
-        if self._hint is None:
-            await self._clock.sleep(seconds)
-        else:
-            await self._hint.wait(seconds)
+        await self._pause(seconds)

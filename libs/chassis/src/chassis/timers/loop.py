@@ -10,17 +10,18 @@ from typing import Final, Protocol
 from uuid import UUID
 
 import structlog
+from typing_extensions import override
 
 from chassis.clock import Clock
-from chassis.connections.transient import is_transient, why
+from chassis.connections.transient import is_transient
 from chassis.observability import metrics, telemetry
 from chassis.observability.reasons import reason_of
+from chassis.process.leading import LeasedLoop, Waiting
 from chassis.process.leases import Lease
 from chassis.timers.declaring import Due, SetTimer, Setting, Timer
 from chassis.timers.table import DONE, Folded, Given, TimerTable, checked_setting, key_of
 from chassis.write.deciding import Refusal, VersionMismatch
 from chassis.write.events import RecordedEvent, StoredEvent, event_id
-from chassis.write.store.items import Fenced
 
 FOLDED_EVENTS_MAX: Final = 2_000
 GIVEN_AT_ONCE_MAX: Final = 100
@@ -29,9 +30,6 @@ POLL_SECONDS_MAX: Final = 1.0
 TRIES_MAX: Final = 3
 TRY_AGAIN_SECONDS: Final = 30.0
 """After the first failure of a command that is not refused; twice as long after each further one."""
-BACK_OFF_SECONDS_FIRST: Final = 0.1
-BACK_OFF_SECONDS_MAX: Final = 5.0
-FENCED_SECONDS: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -48,15 +46,7 @@ class Events(Protocol):
         ...
 
 
-class Waiting(Protocol):
-    """What may end the wait for the next due time early: a hint that something was stored."""
-
-    async def wait(self, seconds_max: float) -> None:
-        """Returns at the latest after `seconds_max`."""
-        ...
-
-
-class TimerLoop:
+class TimerLoop(LeasedLoop):
     """Gives the commands of the timers of one context, each once, in the order of their due times.
 
     The holder of the lease works, others stand by. It gives nothing before it has folded all that is stored, and gives
@@ -84,9 +74,7 @@ class TimerLoop:
         folded_events_max: int = FOLDED_EVENTS_MAX,
         poll_seconds: float = POLL_SECONDS_MAX,
     ) -> None:
-        self.name = name
-        self.leading = False
-        self.failing: str | None = None
+        super().__init__(name, "timers", lease, clock, hint)
         self.late_seconds = 0.0
         """How long the timer that was due first has been due."""
         self._timers = {timer.name: timer for timer in timers}
@@ -96,48 +84,14 @@ class TimerLoop:
         self._events = events
         self._decode = decode
         self._table = table
-        self._lease = lease
-        self._clock = clock
         self._generation = generation
-        self._hint = hint
         self._at_once = given_at_once_max
         self._per_second = given_per_second_max
         self._folded_max = folded_events_max
         self._poll_seconds = poll_seconds
         self._folded = Folded(generation, 0, complete=False)
-        self._back_off_seconds = BACK_OFF_SECONDS_FIRST
 
-    def not_ready(self) -> list[str]:
-        """Why no command is given. A process that stands by is ready."""
-        return [] if self.failing is None else [f"{self.name}: {self.failing}"]
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Works until `stopping`. Goes on after servers that did not answer and after another process took the
-        lease."""
-        while not stopping.is_set():
-            try:
-                epoch = await self._lease.acquire_unless(stopping, self._stands_by)
-                if epoch is not None:
-                    await self._lease.during(self._lead(epoch, stopping))
-            except Fenced:
-                metrics.LEASES_LOST.labels(self.name).inc()
-                _log.warning("timers fenced", role=self.name)
-                await self._clock.sleep(FENCED_SECONDS)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                self.failing = why(error)
-                _log.warning("timers wait", role=self.name, error=type(error).__name__)
-                await self._clock.sleep(self._back_off_seconds)
-                self._back_off_seconds = min(2 * self._back_off_seconds, BACK_OFF_SECONDS_MAX)
-            finally:
-                self.leading = False
-        await self._lease.release()
-
-    def _stands_by(self) -> None:
-        """The database answers: a process that stands by lacks nothing."""
-        self.failing = None
-
+    @override
     async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
         await self.begin()
         self.leading = True
@@ -145,7 +99,7 @@ class TimerLoop:
         while not stopping.is_set():
             began = self._clock.monotonic()
             due = await self.turn(epoch, stopping)
-            self.failing, self._back_off_seconds = None, BACK_OFF_SECONDS_FIRST
+            self._succeeded()
             if due:
                 least_seconds = due / self._per_second - (self._clock.monotonic() - began)
                 await self._clock.sleep(max(0.0, least_seconds))
@@ -279,10 +233,7 @@ class TimerLoop:
         seconds = self._poll_seconds
         if next_at is not None:
             seconds = min(seconds, max(0.0, (next_at - self._clock.now()).total_seconds()))
-        if self._hint is None:
-            await self._clock.sleep(seconds)
-        else:
-            await self._hint.wait(seconds)
+        await self._pause(seconds)
 
 
 def _names(timers: Sequence[Timer]) -> set[str]:
