@@ -1,7 +1,7 @@
-"""Tasks that run and end together, and the ending of what nobody waits for any more: tasks, and calls in threads."""
+"""Tasks that run and end together, and the ending of what nobody waits for any more: tasks, calls in threads, connections."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Final, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 Value = TypeVar("Value")
 
 CANCELLED_AGAIN_SECONDS: Final = 5.0
+CLOSING_SECONDS_MAX: Final = 5
 
 
 async def ended(
@@ -80,3 +81,9 @@ class Threads:
             if not call.cancelled():
                 call.exception()
         return not left
+
+
+async def closed(close: Callable[[], Awaitable[None]], seconds_max: float = CLOSING_SECONDS_MAX) -> None:
+    """Closes a connection; raises TimeoutError where that takes longer."""
+    async with asyncio.timeout(seconds_max):
+        await close()

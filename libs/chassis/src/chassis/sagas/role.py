@@ -1,13 +1,13 @@
 """The sagas of a context as a role of its own: the loop with its connections, from the settings."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, NamedTuple
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
-from chassis.ending import ended
+from chassis.ending import closed, ended
 from chassis.observability import metrics
 from chassis.process.leases import Lease, PostgresLease
 from chassis.relay.postgres import Listening
@@ -18,7 +18,6 @@ from chassis.write.store import EventStore
 
 SAGAS_LEASE: Final = "sagas"
 MEASURED_SECONDS: Final = 1.0
-CLOSING_SECONDS_MAX: Final = 5
 SHOWN: Final = ("running", "compensating", "stuck", BROKEN)
 
 
@@ -76,7 +75,7 @@ class SagasRole:
             row = PostgresLease(settings.postgres_url, self._schema, SAGAS_LEASE)
             hint = Listening(settings.postgres_url, self._schema, clock)
             for each in (row, hint):
-                stack.push_async_callback(_closed, each.close)
+                stack.push_async_callback(closed, each.close)
             loop = self._loop = SagaLoop(
                 self.name,
                 opened.sagas,
@@ -100,8 +99,3 @@ class SagasRole:
                     metrics.SAGAS_OPEN.labels(self._context, kind, status).set(counts[kind, status])
             metrics.LEASE_HELD.labels(self.name).set(int(loop.leading))
             await self._clock.sleep(MEASURED_SECONDS)
-
-
-async def _closed(close: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(CLOSING_SECONDS_MAX):
-        await close()

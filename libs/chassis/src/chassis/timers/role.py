@@ -10,7 +10,7 @@ import structlog
 
 from chassis.calendar.settings import CalendarSettings
 from chassis.clock import Clock, SystemClock
-from chassis.ending import ended
+from chassis.ending import closed, ended
 from chassis.observability import metrics
 from chassis.process.leases import Lease, PostgresLease
 from chassis.relay.postgres import Listening
@@ -20,7 +20,6 @@ from chassis.timers.table import TIMERS_LEASE, PostgresTimers
 from chassis.write.catalogue import Catalogue
 from chassis.write.store import EventStore
 
-CLOSING_SECONDS_MAX: Final = 5
 MEASURED_SECONDS: Final = 1.0
 DAYS_KNOWN_WANTED: Final = 30
 """With fewer days of announced holidays ahead, the calendar is to be brought up to date."""
@@ -75,7 +74,7 @@ class TimersRole:
             table = PostgresTimers(settings.postgres_url, self._schema)
             hint = Listening(settings.postgres_url, self._schema, clock)
             for each in (lease, table, hint):
-                stack.push_async_callback(_closed, each.close)
+                stack.push_async_callback(closed, each.close)
             await opened.begin(clock.now())
             loop = self._loop = TimerLoop(
                 self.name,
@@ -110,8 +109,3 @@ class TimersRole:
             metrics.LEASE_HELD.labels(self.name).set(int(loop.leading))
             metrics.TIMERS_LATE_SECONDS.labels(self._context).set(loop.late_seconds if loop.leading else 0)
             await self._clock.sleep(MEASURED_SECONDS)
-
-
-async def _closed(close: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(CLOSING_SECONDS_MAX):
-        await close()
