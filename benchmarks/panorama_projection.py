@@ -237,7 +237,7 @@ def say(name: str, value: float, unit: str, limit: float, ratio: float) -> None:
 def main() -> int:
     """Measures and prints; 1 where a limit is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--postings", type=int, default=60_000)
+    parser.add_argument("--postings", type=int, default=120_000)
     parser.add_argument("--paced-seconds", type=float, default=20.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -200,7 +200,9 @@ def projecting(world: Deriving, name: str) -> Callable[[], tuple[MongoCheckpoint
         checkpoints = MongoCheckpoints(world.mongo, f"simulation.{name}.v1", name)
         parking = Parking(checkpoints.group, checkpoints, world.broker, world.kernel)
         documents = MongoDocuments(world.mongo, f"{name}_v1_")
-        return checkpoints, Projector(input_view(name, world), documents, parking, chunk_records=3)
+        return checkpoints, Projector(
+            input_view(name, world), documents, parking, chunk_records=3, slice_records=2
+        )
 
     return made
 

@@ -23,7 +23,7 @@ from chassis.read.parking import (
     GroupHeld,
     Parking,
 )
-from chassis.read.projecting import CONFLICT_ROUNDS_MAX, Contended, Projector
+from chassis.read.projecting import CONFLICT_ROUNDS_MAX, SLICE_TURNS, Contended, Projector
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -99,6 +99,7 @@ class World:
                 documents,
                 Parking(GROUP, self.checkpoints, self.letters, self.clock),
                 chunk_records=chunk,
+                slice_records=2,
                 cached_documents=cached,
             )
             for _ in range(2)
@@ -598,6 +599,31 @@ async def test_entries_are_there_before_the_documents_that_count_them():
     world = World(Watched(), chunk=10)
     await world.projectors[0].apply(written_down([(0, "a"), (1, "poison")]).all())
     assert Watched.order == ["entries", "lists"]
+
+
+async def test_a_chunk_is_written_to_its_end_while_the_next_one_is_folded():
+    class Seen(MemoryDocuments):
+        """Each write is a command and its answer, for which the loop has to come round."""
+
+        order: ClassVar[list[str]] = []
+
+        @override
+        def freeze(self, document: Any) -> Any:
+            self.order.append(f"frozen {document['_seq']}")
+            return super().freeze(document)
+
+        @override
+        async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+            for _ in range(SLICE_TURNS):
+                await asyncio.sleep(0)
+            self.order.append(f"written {max(change.sequence for change in changes)}")
+            return await super().write(collection, changes)
+
+    world = World(Seen(), chunk=20)
+    await world.projectors[0].apply(written_down([(0, "a")] * 40).all())
+    entries_and_list_of_the_first = [at for at, done in enumerate(Seen.order) if done == "written 20"]
+    assert len(entries_and_list_of_the_first) == 2
+    assert entries_and_list_of_the_first[1] < Seen.order.index("frozen 40")
 
 
 async def test_more_than_one_page_of_waiting_events_is_released():
