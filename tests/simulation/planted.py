@@ -646,13 +646,21 @@ MovesThePlaceFirst = changed(
 SwitchesSilently = changed(Hub, "_begin", "watcher.reset(reason)", "pass")
 """Goes on in another generation, and tells nobody."""
 
-ForgetsTheMiddle = changed(Hub, "_kinds", "elif before or id in again or ahead:", "elif before or ahead:")
+_MIDDLE = "(id in again or ahead)"
+ForgetsTheMiddle = changed(Hub, "_kinds", _MIDDLE, "ahead")
 """Does not tell of a document that met a condition for a moment, in which somebody read it."""
 
-TakesMembersForHeard = changed(
-    Hub, "_kinds", "elif before or id in again or ahead:", "elif before or id in again:"
-)
+TakesMembersForHeard = changed(Hub, "_kinds", _MIDDLE, "id in again")
 """Takes what it loaded for what it has told."""
+
+TellsOutOfScope = changed(Hub, "_may_be_told", "not group.wanted.hides or", "True or")
+"""Names documents that the caller may not see."""
+
+NamesWhatLeftMeanwhile = changed(Hub, "_caught_up", "wanted.hides and not", "False and not")
+"""Names documents out of the caller's scope that changed while it was away."""
+
+ComesAgainFromMemory = changed(Hub, "_caught_up", "from_memory=not wanted.hides", "from_memory=True")
+"""Takes what it has heard for all that changed while a caller was away."""
 
 DropsWhatIsTooMuch = changed(
     Hub,

@@ -22,13 +22,17 @@ BUGS: dict[str, tuple[Callable[..., Hub], set[str]]] = {
     "forgets what was so for a moment": (planted.ForgetsTheMiddle, {"I1"}),
     "takes members for heard": (planted.TakesMembersForHeard, {"I1"}),
     "drops what is too much": (planted.DropsWhatIsTooMuch, {"I1"}),
+    "tells of what is out of scope": (planted.TellsOutOfScope, {"scope"}),
+    "names what left the scope meanwhile": (planted.NamesWhatLeftMeanwhile, {"scope"}),
+    "comes again from memory": (planted.ComesAgainFromMemory, {"I1"}),
 }
 FIRST = {
     "watches too late": 11,
-    "catches up with the first changes alone": 12,
-    "moves the place first": 5,
-    "forgets what was so for a moment": 115,
-    "takes members for heard": 31,
+    "catches up with the first changes alone": 22,
+    "moves the place first": 6,
+    "forgets what was so for a moment": 287,
+    "takes members for heard": 86,
+    "comes again from memory": 7,
 }
 """The seed that the search for a bug begins with, where the first ones are known not to find it."""
 

@@ -32,13 +32,21 @@ CONTEXT = "customer"
 BOXES = "boxes"
 SERVICE = "simulation"
 IDS = tuple(f"box-{number}" for number in range(4))
-FIELDS = Fields([Field("weight", Type.NUMBER, Label("重量", "weight"), "weight", DataClass.INTERNAL)])
+FIELDS = Fields(
+    [
+        Field(name, Type.NUMBER, Label(zh, name), name, DataClass.INTERNAL)
+        for name, zh in (("weight", "重量"), ("room", "房间"))
+    ]
+)
 HEAVY = from_text("weight >= 3", FIELDS)
+HERE = from_text("room = 1", FIELDS)
 WANTED = (
     Wanted(frozenset(IDS[:2])),
     Wanted(frozenset(IDS[1:])),
     Wanted(None, HEAVY),
     Wanted(frozenset(IDS[1:]), HEAVY),
+    Wanted(None, HEAVY, HERE),
+    Wanted(frozenset(IDS[1:]), None, HERE),
 )
 """What each client watches."""
 DAY = date(2026, 1, 5)
@@ -87,6 +95,8 @@ class Watching:
     clients: list[Client] = field(default_factory=lambda: [Client(wanted) for wanted in WANTED])
     processes: dict[int, Process] = field(default_factory=dict)
     truth: dict[str, Document] = field(default_factory=dict)
+    been_here: set[DocumentId] = field(default_factory=set)
+    """The documents that were in the room of the scope at any time."""
     position: int = 0
     written: int = 0
     switched: int = 0
@@ -110,8 +120,9 @@ class Watching:
 
     @staticmethod
     def meets(wanted: Wanted, document: Document) -> bool:
-        """Whether a document is one of those that a client wants, by its weight."""
-        return wanted.condition is None or bool(document["weight"] >= 3)
+        """Whether a document is one of those that a client wants, by its weight, and may see, by its room."""
+        heavy = wanted.condition is None or bool(document["weight"] >= 3)
+        return heavy and (wanted.scope is None or document["room"] == 1)
 
 
 def view() -> View:
@@ -173,11 +184,17 @@ def writing(run: Watching) -> Callable[[], Awaitable[None]]:
         writes = BURSTS * WRITES_OF_BURST
         switches = sorted(kernel.chance.sample(range(1, writes), SWITCHES))
         for number in range(writes):
-            if number % WRITES_OF_BURST == 0:
+            moves = number % WRITES_OF_BURST == 0
+            if moves:
                 await quiet(run)
             for id in kernel.chance.sample(IDS, kernel.chance.randrange(1, 3)):
-                count = run.truth.get(id, {"count": 0})["count"] + 1
-                run.truth[id] = {"count": count, "weight": kernel.chance.randrange(6)}
+                before = run.truth.get(id, {"count": 0, "room": 0})
+                # It moves once and then stays, until everybody knows: who sees it for a moment only keeps it.
+                room = kernel.chance.randrange(2) if moves else before["room"]
+                weight = kernel.chance.randrange(6)
+                run.truth[id] = {"count": before["count"] + 1, "weight": weight, "room": room}
+                if room == 1:
+                    run.been_here.add(id)
                 run.position += 1
                 run.written += 1
                 await shown(live, [id])
@@ -284,6 +301,8 @@ async def read(run: Watching, client: Client, sent: Sent) -> None:
     if sent.event == CHANGED:
         named = [*sent.data["changed"], *sent.data["entered"], *sent.data["left"]]
         assert client.wanted.ids is None or client.wanted.ids.issuperset(named)
+        if client.wanted.hides and not run.been_here.issuperset(named):
+            run.broken.append(Broken("scope", f"{named} are told, of which only {run.been_here} may be"))
         wanted = {ID: {"$in": named}}
     else:
         named = []

@@ -21,7 +21,12 @@ from contracts.topics import EVENTS
 
 CLOCK = SystemClock()
 TOPIC = EVENTS["customer"].name
-FIELDS = Fields([Field("weight", Type.NUMBER, Label("重量", "weight"), "weight", DataClass.INTERNAL)])
+FIELDS = Fields(
+    [
+        Field("weight", Type.NUMBER, Label("重量", "weight"), "weight", DataClass.INTERNAL),
+        Field("room", Type.CHOICE, Label("房间", "room"), "room", DataClass.INTERNAL),
+    ]
+)
 WITHIN_SECONDS = 60.0
 
 
@@ -67,7 +72,9 @@ class Boxes:
         await self.generations.switch(to)
         self.live = to
 
-    async def put(self, *names: str, weight: int | None = 1, into: Generation | None = None) -> None:
+    async def put(
+        self, *names: str, weight: int | None = 1, room: str = "here", into: Generation | None = None
+    ) -> None:
         """Writes boxes; without a weight they are gone."""
         generation = into or self.live
         documents = self.generations.documents(generation)
@@ -75,7 +82,7 @@ class Boxes:
         for name in names:
             before = self._sequences.get((generation.number, name))
             after = self._sequences[generation.number, name] = (before or 0) + 1
-            content = {GONE: True} if weight is None else {"weight": weight}
+            content = {GONE: True} if weight is None else {"weight": weight, "room": room}
             changes.append(
                 Change(name, before, after, documents.freeze({ID: name, SEQUENCE: after, **content}))
             )

@@ -9,6 +9,8 @@ from chassis.web.problems import Overloaded
 from .support import FIELDS, Boxes, reading, some
 
 HEAVY = Wanted(None, from_text("weight >= 10", FIELDS))
+HERE = from_text("room is here", FIELDS)
+HEAVY_HERE = Wanted(None, HEAVY.condition, HERE)
 
 
 async def test_a_watcher_is_told_of_its_documents_and_of_no_others(boxes: Boxes) -> None:
@@ -104,7 +106,7 @@ async def test_who_comes_again_with_a_condition_is_told_who_is_in_and_who_is_out
     [
         "",
         "1",
-        "1.20260105.0000000000000000.82",
+        "1.20260105.00000000000000000000000000000000.82",
         "1.20260105.{digest}.zz",
         "1.20260105.{digest}.82",
         "9.20260105.{digest}.8200",
@@ -155,6 +157,52 @@ async def test_another_bank_day_gives_a_reset_to_who_watches_a_condition(boxes: 
         await boxes.put("a", weight=12)
         assert await heavy.changes() == {"entered": {"a"}}
         assert await reader.changes() == {"changed": {"a"}}
+
+
+async def test_the_id_of_an_event_names_the_day_that_the_watcher_was_told(boxes: Boxes) -> None:
+    async with reading(boxes.hub, HEAVY) as reader:
+        await reader.is_reset()
+        boxes.today = boxes.today.replace(day=6)
+        before = reader.watcher.place  # of a heartbeat that is sent before the hub has seen the new day
+    async with reading(boxes.hub, HEAVY, before) as again:
+        assert await again.is_reset() == "day"
+
+
+async def test_a_document_out_of_scope_is_not_named_to_who_never_saw_it(boxes: Boxes) -> None:
+    await boxes.put("mine", "leaves", weight=20)
+    await boxes.put("theirs", weight=20, room="there")
+    async with reading(boxes.hub, HEAVY_HERE) as reader:
+        await reader.is_reset()
+        for weight in (21, 2, 3):
+            await boxes.put("theirs", weight=weight, room="there")
+        await boxes.put("leaves", weight=20, room="there")
+        assert await reader.changes() == {"left": {"leaves"}}
+        for _ in range(2):
+            await boxes.put("theirs", "leaves", weight=22, room="there")
+        await boxes.put("mine", weight=21)
+        assert await reader.changes() == {"changed": {"mine"}}
+    await boxes.put("mine", weight=1)
+    async with reading(boxes.hub, HEAVY_HERE, reader.last) as again:
+        assert await again.changes() == {"left": {"mine"}}, "what is in scope is named"
+    await boxes.put("mine", weight=20)
+    await boxes.put("theirs", weight=1, room="there")
+    async with reading(boxes.hub, HEAVY_HERE, again.last) as later:
+        assert await later.is_reset() == "scope"
+
+
+async def test_whoever_names_an_id_is_told_when_it_leaves_the_scope(boxes: Boxes) -> None:
+    await boxes.put("mine", "other")
+    async with reading(boxes.hub, Wanted(frozenset({"mine"}), None, HERE)) as reader:
+        await reader.is_reset()
+        await boxes.put("other", room="there")
+        await boxes.put("mine", room="there")
+        assert await reader.changes() == {"left": {"mine"}}
+
+
+def test_who_may_see_other_documents_watches_something_else() -> None:
+    places = [HERE, from_text("room is there", FIELDS), None]
+    assert len({Wanted(None, HEAVY.condition, place).digest for place in places}) == 3
+    assert HEAVY_HERE.digest != Wanted(None, HERE, HEAVY.condition).digest
 
 
 async def test_a_watcher_that_takes_nothing_is_reset_and_delays_nobody(boxes: Boxes) -> None:

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from chassis.conditions import Condition, Facts, Fields, Filter, as_filter, checked, holds
-from chassis.conditions.language import CONDITION, And
+from chassis.conditions.language import CONDITION
 from chassis.read.documents import ID
 
 
@@ -50,16 +50,14 @@ class Scope:
             return self.everything
         return holds(self.condition, facts, fields, as_of)
 
-    def narrowing(self, condition: Condition | None) -> Condition | None:
-        """What is to hold of a document that meets a condition in the scope; None where nothing has to.
+    def as_condition(self) -> Condition | None:
+        """What is to hold of a document in the scope; None where nothing has to.
 
-        For whatever takes a condition alone. A scope without documents cannot be said so: raises ValueError.
+        A scope without documents cannot be said so: raises ValueError.
         """
-        if self.everything:
-            return condition
-        if self.condition is None:
+        if not self.everything and self.condition is None:
             raise ValueError("no document is in this scope")
-        return self.condition if condition is None else And(conditions=(self.condition, condition))
+        return self.condition
 
     def named(self) -> Any:
         """What distinguishes it from other scopes, as JSON."""

@@ -3,7 +3,8 @@
 The collection of the live generation is heard through MongoDB's change stream (ADR 0052). A document is therefore
 written before anybody is told of it. Where a watcher cannot be told everything since it was last here, because another
 generation is live, the server's log does not go back that far, too much changed or the bank day is another one, it is
-told `reset`: it reads everything again.
+told `reset`: it reads everything again. So is one that comes again, where a document changed meanwhile that is out of
+the scope of its caller: to name the document would tell of it, and to say nothing could leave it with the caller.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from typing import Final
 import structlog
 
 from chassis.clock import Clock
-from chassis.conditions import Fields, as_filter, holds
+from chassis.conditions import Condition, Fields, as_filter, holds
 from chassis.connections.transient import is_transient, why
 from chassis.ending import ended
 from chassis.observability import metrics
@@ -58,7 +59,7 @@ CONDITIONS_MAX: Final = 200
 MEMBERS_MAX: Final = 10_000
 """Documents that meet a watched condition."""
 MEMBERS_OF_ALL_MAX: Final = 200_000
-_ID: Final = re.compile(r"([0-9]{1,9})\.([0-9]{8})\.([0-9a-f]{16})\.([0-9A-F]{2,2000})", re.ASCII)
+_ID: Final = re.compile(r"([0-9]{1,9})\.([0-9]{8})\.([0-9a-f]{32})\.([0-9A-F]{2,2000})", re.ASCII)
 
 _log = structlog.get_logger(__name__)
 
@@ -91,16 +92,17 @@ class _Group:
 
     __slots__ = ("as_of", "joined", "loaded_until", "loading", "members", "touched", "wanted", "watchers")
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: Wanted, as_of: date) -> None:
         self.wanted = wanted
         self.watchers: set[Watcher] = set()
         self.members: set[DocumentId] = set()
         """The documents that meet the condition, where there is one."""
-        self.touched: set[DocumentId] | None = None if wanted.condition is None else set()
+        self.touched: set[DocumentId] | None = None if wanted.whole is None else set()
         """While the members are loaded: the documents that changed meanwhile."""
         self.loaded_until = ""
         """The members may show every change up to this place, also those that were not heard yet."""
-        self.as_of = date.min
+        self.as_of = as_of
+        """The bank day on which the members meet the condition, which its watchers know."""
         self.joined = False
         """Whether one of its watchers was told something."""
         self.loading: asyncio.Task[None] | None = None
@@ -164,7 +166,7 @@ class Hub:
             wide = sum(one.wanted.ids is None for one in self._groups.values())
             if wanted.ids is None and wide >= self._conditions_max:
                 raise Overloaded(f"{self._conditions_max} conditions are watched")
-            group = self._groups[wanted.digest] = _Group(wanted)
+            group = self._groups[wanted.digest] = _Group(wanted, self._today())
         watcher = Watcher(wanted, self, wake, self._pending_max)
         group.watchers.add(watcher)
         self._somebody.set()
@@ -178,7 +180,10 @@ class Hub:
 
     def place(self, wanted: Wanted) -> str:
         """The id of an event from which a watcher goes on."""
-        return f"{self._generation}.{self._today():%Y%m%d}.{wanted.digest}.{self._told}"
+        group = self._groups.get(wanted.digest)
+        # The day that the watcher was told, which may be over: whoever comes with it is told of the next one.
+        day = self._today() if group is None else group.as_of
+        return f"{self._generation}.{day:%Y%m%d}.{wanted.digest}.{self._told}"
 
     def was_reset(self, reason: Reason) -> None:
         """Counts a watcher that is told to read everything."""
@@ -206,26 +211,38 @@ class Hub:
             return "begun"
         if int(known[1]) != self._generation:
             return "rebuilt"
-        if group.wanted.condition is not None and known[2] != f"{self._today():%Y%m%d}":
+        wanted = group.wanted
+        if wanted.whole is not None and known[2] != f"{group.as_of:%Y%m%d}":
             return "day"
         try:
-            found = await self._changed_since(known[4], group.wanted.ids)
+            # Where ids are hidden, everything up to now is needed: what is heard later is told to those who know it.
+            found = await self._changed_since(known[4], wanted.ids, from_memory=not wanted.hides)
         except ChangesLost:
             return "lost"
         if len(found) > CAUGHT_UP_MAX:
             return "slow"
-        if group.wanted.condition is None:
+        if wanted.hides and not await self._all_may_be_told(group, found):
+            return "scope"
+        if wanted.whole is None:
             watcher.put((id, "changed") for id in found)
         else:
             # What the client has is not known. It is told what the group knows: what changes that is told later.
             watcher.put((id, "entered" if id in group.members else "left") for id in found)
         return None
 
-    async def _changed_since(self, after: str, ids: frozenset[DocumentId] | None) -> set[DocumentId]:
+    async def _all_may_be_told(self, group: _Group, ids: Collection[DocumentId]) -> bool:
+        """Whether the watchers of a group may learn that these changed. Of one that is out of their scope it is not known
+        whether they ever saw it."""
+        documents = await self._documents([id for id in ids if id not in group.members])
+        return all(self._may_be_told(group, one) for one in documents.values())
+
+    async def _changed_since(
+        self, after: str, ids: frozenset[DocumentId] | None, *, from_memory: bool
+    ) -> set[DocumentId]:
         """What changed after a place, of these ids, `CAUGHT_UP_MAX` or some more; raises ChangesLost."""
         if is_ahead(after, await self._log.end()):
             raise ChangesLost(after)
-        remembered = self._remembered(after, ids)
+        remembered = self._remembered(after, ids) if from_memory else None
         if remembered is not None:
             return remembered
         try:
@@ -271,7 +288,7 @@ class Hub:
         await asyncio.shield(group.loading)
 
     async def _load(self, group: _Group) -> None:
-        condition, ids = group.wanted.condition, group.wanted.ids
+        condition, ids = group.wanted.whole, group.wanted.ids
         assert condition is not None  # noqa: S101 (others are never loaded)
         while True:
             stream, as_of, group.touched = self._stream, self._today(), set()
@@ -294,12 +311,18 @@ class Hub:
                     (members.add if self._meets(group, document, as_of) else members.discard)(id)
                 loaded_until = await self._log.end()
             if stream == self._stream:
+                if group.joined and as_of != group.as_of:
+                    for watcher in group.watchers:
+                        watcher.reset("day")
                 group.members, group.touched, group.as_of = members, None, as_of
                 group.loaded_until = loaded_until
                 return
 
     def _meets(self, group: _Group, document: Document | None, as_of: date) -> bool:
-        condition = group.wanted.condition
+        return self._holds(group.wanted.whole, document, as_of)
+
+    def _holds(self, condition: Condition | None, document: Document | None, as_of: date) -> bool:
+        """Whether there is the document, and it meets the condition."""
         if document is None or GONE in document or condition is None:
             return False
         return holds(condition, document, self._watched.fields, as_of)
@@ -369,7 +392,7 @@ class Hub:
     async def _reload(self, groups: Iterable[_Group]) -> None:
         """Loads the members of groups anew. The watchers of a condition that has become too wide are ended."""
         for group in groups:
-            if group.wanted.condition is not None:
+            if group.wanted.whole is not None:
                 group.touched = set() if group.touched is None else group.touched
                 try:
                     await self._loaded(group)
@@ -383,12 +406,9 @@ class Hub:
         old = [
             group
             for group in list(self._groups.values())
-            if group.joined and group.wanted.condition is not None and group.as_of != today
+            if group.joined and group.wanted.whole is not None and group.as_of != today
         ]
         await self._reload(old)
-        for group in old:
-            for watcher in list(group.watchers):
-                watcher.reset("day")
 
     async def _round(self, changes: Changes) -> None:
         began = self._clock.monotonic()
@@ -453,7 +473,7 @@ class Hub:
         """The changed documents of which a condition is asked."""
         asked: set[DocumentId] = set()
         for wanted in (group.wanted for group in self._groups.values()):
-            if wanted.condition is not None:
+            if wanted.whole is not None:
                 asked |= changed if wanted.ids is None else changed & wanted.ids
         return asked
 
@@ -465,7 +485,7 @@ class Hub:
         again: frozenset[DocumentId],
     ) -> Iterable[tuple[DocumentId, Kind]]:
         """What the changes are to a group. A document that was not read was changed before its members were loaded."""
-        if group.wanted.condition is None:
+        if group.wanted.whole is None:
             for id in changed:
                 yield id, "changed"
             return
@@ -475,10 +495,13 @@ class Hub:
             if now:
                 group.members.add(id)
                 yield id, "changed" if before else "entered"
-            elif before or id in again or ahead:
+            elif before or ((id in again or ahead) and self._may_be_told(group, documents[id])):
                 # A client may have read the document while it met the condition, between two rounds or before the load.
                 group.members.discard(id)
                 yield id, "left"
+
+    def _may_be_told(self, group: _Group, document: Document | None) -> bool:
+        return not group.wanted.hides or self._holds(group.wanted.scope, document, group.as_of)
 
     async def _positions(self) -> dict[str, int]:
         """By context: no document shows an event after this position."""

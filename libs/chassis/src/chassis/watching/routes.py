@@ -32,7 +32,7 @@ LastEventId = Annotated[
     ),
 ]
 EXAMPLES: Final[Mapping[str, Any]] = {
-    LAST_EVENT_ID: "3.20261126.0f3a5c7e9b1d2f40.826B0827870000001C2B0229296E04",
+    LAST_EVENT_ID: "3.20261126.0f3a5c7e9b1d2f400f3a5c7e9b1d2f40.826B0827870000001C2B0229296E04",
     "seconds": 600,
 }
 """Examples of the names of parameters here, for the `EXAMPLES` of a service."""
@@ -53,7 +53,7 @@ class ReadAgain(BaseModel):
 
     view: str
     at_least: str
-    reason: Literal["begun", "rebuilt", "lost", "slow", "day"]
+    reason: Literal["begun", "rebuilt", "lost", "slow", "day", "scope"]
 
 
 def watched(*refused: Any) -> dict[int | str, dict[str, Any]]:

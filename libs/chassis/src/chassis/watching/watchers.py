@@ -9,6 +9,7 @@ from typing import Final, Literal, Protocol
 from typing_extensions import override
 
 from chassis.conditions import CONDITION, Condition
+from chassis.conditions.language import And
 from chassis.read.documents import DocumentId
 from chassis.web.streams import Sent, Source
 
@@ -18,25 +19,38 @@ CHANGED: Final = "changed"
 RESET: Final = "reset"
 
 Kind = Literal["changed", "entered", "left"]
-Reason = Literal["begun", "rebuilt", "lost", "slow", "day"]
+Reason = Literal["begun", "rebuilt", "lost", "slow", "day", "scope"]
 
 
 @dataclass(frozen=True)
 class Wanted:
     """The documents of these ids (None: of any), and of these those that meet a condition, if one is given.
 
-    The scope of a caller is a condition that is joined to what the caller asks.
+    `scope` is what the caller may see, where that is not everything. A document out of it is told of by its id alone
+    where the caller has named the id, or was told of the document while it was in it.
     """
 
     ids: frozenset[DocumentId] | None
     condition: Condition | None = None
+    scope: Condition | None = None
+
+    @cached_property
+    def whole(self) -> Condition | None:
+        """What holds of the documents that are wanted, if anything has to."""
+        parts = tuple(each for each in (self.condition, self.scope) if each is not None)
+        return And(conditions=parts) if len(parts) > 1 else next(iter(parts), None)
+
+    @property
+    def hides(self) -> bool:
+        """Whether documents may change whose ids the caller is not to learn."""
+        return self.ids is None and self.scope is not None
 
     @cached_property
     def digest(self) -> str:
         """Equal for equal wishes, in every process."""
         ids = None if self.ids is None else sorted(map(str, self.ids))
-        condition = None if self.condition is None else CONDITION.dump_json(self.condition)
-        return blake2b(repr((ids, condition)).encode(), digest_size=8).hexdigest()
+        conditions = [None if each is None else CONDITION.dump_json(each) for each in (self.condition, self.scope)]
+        return blake2b(repr((ids, *conditions)).encode(), digest_size=16).hexdigest()
 
 
 class Place(Protocol):
