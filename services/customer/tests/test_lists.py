@@ -5,12 +5,14 @@ from uuid import UUID
 import pytest
 from chassis.conditions.language import CONDITION
 from chassis.privacy.tokens import Caller
+from chassis.write.deciding import CommandContext
 from customer.derived import DERIVED
+from customer.domain.commands import Details, RegisterCustomer
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.views import VIEWS
 
 from .test_api import api, key
-from .test_queries import LI, ZHANG, bank, queries
+from .test_queries import LI, NOW, ZHANG, bank, queries
 
 __all__ = ["api", "bank", "queries"]
 
@@ -141,6 +143,20 @@ async def test_a_customer_out_of_scope_is_not_there(asking, bank):
     assert (await api.get("/customers/no-id")).status_code == 422
 
 
+async def test_nothing_is_moved_to_a_customer_out_of_scope(asking, handler):
+    for customer in (ZHANG, LI, WU):
+        said = CommandContext(actor="lin", now=NOW, command_id=customer)
+        await handler.handle(customer, RegisterCustomer(Details(name="张伟")), said)
+    acting(asking, "relationship-manager", f"{ZHANGS}/客户经理")
+    codes = []
+    for to in (WU, LI, UUID(int=77)):
+        path = f"/customers/{ZHANG}/references/{UUID(int=5)}/move"
+        asked = {"to": str(to), "reason": "x"}
+        refused = await asking.post(path, json=asked, headers=key(f"m{to}") | {"If-Match": '"1"'})
+        codes.append(refused.json()["code"])
+    assert codes == ["reference-not-linked", "customer-not-registered", "customer-not-registered"]
+
+
 def test_who_sees_which_customers():
     def seen(role, post=None):
         return scope_of(Caller("lin", post, frozenset([role])))
@@ -170,6 +186,16 @@ async def test_a_condition_that_nobody_meets_names_the_parts_that_no_customer_me
     many = {"where": " and ".join(["accounts >= 0"] * 13)}
     refused = await asking.get("/customers/selection/funnel", params=many)
     assert (refused.status_code, refused.json()["code"]) == (422, "condition-invalid")
+
+
+async def test_the_same_search_again_shows_nobody_whom_its_event_does_not_name(branches, api, bank, mongo):
+    asked = {"field": "phone", "value": "13800001234", "reason": "来电核实"}
+    before = await api.post("/customers/search", json=asked, headers=key("s0"))
+    assert (before.status_code, before.json()["items"]) == (200, [])
+    await bank.keep_facts(mongo)
+    assert (await api.post("/customers/search", json=asked, headers=key("s0"))).json() == before.json()
+    found = await api.post("/customers/search", json=asked, headers=key("s1"))
+    assert len(found.json()["items"]) == 3
 
 
 async def test_a_search_by_a_whole_value_is_stored_before_it_is_shown(branches, api, bank, mongo, store):

@@ -357,6 +357,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     @router.post("/customers/{customer_id}/references/{party_id}/move", responses=_MOVED)
     async def move_reference(
         response: Response,
+        caller: Asking,
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
@@ -365,6 +366,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> Done:
         """Moves an external id to another customer from a bank day on. The version is that of the customer
         that loses it."""
+        if await service.outside(scope_of(caller), body.to):
+            raise CustomerNotRegistered
         outcome = await service.move_reference(
             customer_id, party_id, body.to, body.effective_on, context, version
         )
@@ -576,7 +579,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         condition = question(FACTS_LIST, may_of(caller), where).condition
         await service.require_facts(scope, customers)
         ids = frozenset(map(str, customers)) if customers else None
-        return streamed(service.hub, Wanted(ids, scope.narrowing(condition)), after, seconds)
+        return streamed(service.hub, Wanted(ids, condition, scope.as_condition()), after, seconds)
 
     @router.get(
         "/customers/{customer_id}/selection",

@@ -501,14 +501,17 @@ class CustomerService:
         self, scope: Scope, field: str, value: str, context: CommandContext
     ) -> tuple[list[Document], bool, int]:
         """The customers in scope that have this phone number, e-mail address or identity number, whether there are
-        more, and the position of the search, which is stored before they are shown."""
+        more, and the position of the search, which is stored before they are shown. The same search again shows none
+        that it has not named."""
         digests = [await self.queries.blind.digest(field, each) for each in spellings(field, value)]
         found = await self.queries.facts.having(scope, field, digests, limit=FOUND_MAX + 1)
         shown, more = [str(one[ID]) for one in found[:FOUND_MAX]], len(found) > FOUND_MAX
         searched = ValueSearched(FACTS_LIST.name, field, tuple(map(UUID, shown)), more)
         noted = await self.searches.note(searched, digests, context)
-        customers = await self.queries.customers.some(shown) if shown else []
-        return await self._versioned(sorted(customers, key=itemgetter("customer_id"))), more, noted.position
+        [told] = noted.events
+        named = [one for one in shown if UUID(one) in told.found]
+        customers = await self.queries.customers.some(named) if named else []
+        return await self._versioned(sorted(customers, key=itemgetter("customer_id"))), told.more, noted.position
 
     async def _versioned(self, found: Sequence[Document]) -> list[Document]:
         """Returns customers as the view shows them, each with the version of its stream that is shown."""
