@@ -188,15 +188,7 @@ def writing(run: Watching) -> Callable[[], Awaitable[None]]:
             if moves:
                 await quiet(run)
             for id in kernel.chance.sample(IDS, kernel.chance.randrange(1, 3)):
-                before = run.truth.get(id, {"count": 0, "room": 0})
-                # It moves once and then stays, until everybody knows: who sees it for a moment only keeps it.
-                room = kernel.chance.randrange(2) if moves else before["room"]
-                weight = kernel.chance.randrange(6)
-                run.truth[id] = {"count": before["count"] + 1, "weight": weight, "room": room}
-                if room == 1:
-                    run.been_here.add(id)
-                run.position += 1
-                run.written += 1
+                rewrite(run, id, moves=moves)
                 await shown(live, [id])
             if number in switches:
                 later = await begun()
@@ -208,6 +200,18 @@ def writing(run: Watching) -> Callable[[], Awaitable[None]]:
         run.done = True
 
     return main
+
+
+def rewrite(run: Watching, id: str, *, moves: bool) -> None:
+    """What a document is from now on. It moves and then stays, until everybody knows: who reads it in a room in which it
+    was for a moment keeps it."""
+    chance, before = run.kernel.chance, run.truth.get(id, {"count": 0, "room": 0})
+    room = chance.randrange(2) if moves else before["room"]
+    run.truth[id] = {"count": before["count"] + 1, "weight": chance.randrange(6), "room": room}
+    if room == 1:
+        run.been_here.add(id)
+    run.position += 1
+    run.written += 1
 
 
 async def quiet(run: Watching) -> None:

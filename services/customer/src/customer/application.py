@@ -511,7 +511,11 @@ class CustomerService:
         [told] = noted.events
         named = [one for one in shown if UUID(one) in told.found]
         customers = await self.queries.customers.some(named) if named else []
-        return await self._versioned(sorted(customers, key=itemgetter("customer_id"))), told.more, noted.position
+        return (
+            await self._versioned(sorted(customers, key=itemgetter("customer_id"))),
+            told.more,
+            noted.position,
+        )
 
     async def _versioned(self, found: Sequence[Document]) -> list[Document]:
         """Returns customers as the view shows them, each with the version of its stream that is shown."""

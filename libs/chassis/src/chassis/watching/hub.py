@@ -204,7 +204,9 @@ class Hub:
         elif stream != self._stream:
             watcher.reset("rebuilt")
 
-    async def _caught_up(self, group: _Group, watcher: Watcher, after: str) -> Reason | None:
+    async def _caught_up(  # noqa: PLR0911 (one for each reason)
+        self, group: _Group, watcher: Watcher, after: str
+    ) -> Reason | None:
         """Tells a watcher what changed between its last event and now; returns why it cannot be told."""
         known = _ID.fullmatch(after)
         if known is None or known[3] != group.wanted.digest:

@@ -49,7 +49,9 @@ class Wanted:
     def digest(self) -> str:
         """Equal for equal wishes, in every process."""
         ids = None if self.ids is None else sorted(map(str, self.ids))
-        conditions = [None if each is None else CONDITION.dump_json(each) for each in (self.condition, self.scope)]
+        conditions = [
+            None if each is None else CONDITION.dump_json(each) for each in (self.condition, self.scope)
+        ]
         return blake2b(repr((ids, *conditions)).encode(), digest_size=16).hexdigest()
 
 
