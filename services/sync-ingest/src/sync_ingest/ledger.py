@@ -280,12 +280,11 @@ class StoreLedger:
             if effective_at is not meta_at or intake is not meta_intake or trace is not meta_trace:
                 of_meta = meta_at, meta_intake, meta_trace = effective_at, intake, trace
                 if of_meta not in metas:
-                    of_event = _encode(self._meta(recorded_at, *of_meta))
-                    metas[of_meta] = b'{"meta":%b,"data":{"v":' % of_event
+                    metas[of_meta] = b'{"meta":%b,"data":{"v":' % _encode(self._meta(recorded_at, *of_meta))
                 meta = metas[of_meta]
             name, of_version, personal = _KINDS[type(event)]
             key, of_stream, of_key = places[stream.int] if personal else _NOWHERE
-            sealed = {}
+            sealed, of_event = {}, of_stream + b"%d" % version
             for field, of_field in personal:
                 plain = getattr(event, field)
                 if plain is None:
@@ -297,7 +296,7 @@ class StoreLedger:
                     chance, at = urandom(drawn), 0
                 nonce = chance[at : at + NONCE_BYTES]
                 at += NONCE_BYTES
-                place = b"%b%d%b%b" % (of_stream, version, of_field, of_key)
+                place = of_event + of_field + of_key
                 token = nonce + key.cipher.encrypt(nonce, plain.encode(), place)
                 sealed[field] = key.head + b2a_base64(token, newline=False).decode("ascii")
             data = _encode(structs.replace(event, **sealed) if sealed else event)
