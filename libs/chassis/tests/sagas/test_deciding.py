@@ -169,7 +169,7 @@ def test_an_end_with_an_open_step_is_a_fault_of_the_code() -> None:
 
 
 def test_the_body_of_a_request_is_bounded() -> None:
-    large: dict[str, Any] = {"text": "x" * 20_000}
+    large: dict[str, Any] = {"text": "中" * 6_000}
     with pytest.raises(ValueError, match="bytes"):
         Request.of("/", **large)
     assert msgspec.json.decode(Request.of("/", b=1, a="'\0\n").body) == {"a": "'\0\n", "b": 1}

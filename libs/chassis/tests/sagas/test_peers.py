@@ -1,6 +1,7 @@
 """Peers over HTTP: what an answer means, one that freezes, one that is not there, and the token of the service."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -99,6 +100,48 @@ async def test_a_peer_that_never_finishes_its_answer_is_left_after_a_bounded_tim
     async with listening(serve) as url, HttpPeer(url, token, answer_seconds_max=0.2) as peer:
         with pytest.raises(PeerUnanswered, match="TimeoutError"):
             await peer.give(ID, REQUEST, CONTEXT)
+
+
+async def test_nobody_waits_for_a_turn_with_a_peer_that_answers_nobody() -> None:
+    came, heard = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if came.is_set():
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            heard.set()
+        came.set()
+        await writer.drain()
+        await heard.wait()
+        writer.close()
+
+    async with (
+        listening(serve) as url,
+        HttpPeer(url, token, answer_seconds_max=1.0, at_once_max=1) as peer,
+    ):
+        frozen = asyncio.create_task(peer.give(ID, REQUEST, CONTEXT))
+        await came.wait()
+        waiting = [asyncio.create_task(peer.give(ID, REQUEST, CONTEXT)) for _ in range(50)]
+        with pytest.raises(PeerUnanswered, match="TimeoutError"):
+            await frozen
+        for one in waiting:
+            with pytest.raises(PeerUnanswered, match="others were not answered"):
+                await one
+        assert await peer.give(ID, REQUEST, CONTEXT) == Carried(), "one after the other it is tried again"
+
+
+async def test_a_refusal_that_could_be_packed_is_asked_for_as_it_is() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        packs = b"gzip" in (await reader.readuntil(b"\r\n\r\n")).lower()
+        body = json.dumps({"code": "no", "detail": "x" * 2_000}).encode()
+        head = b"Content-Encoding: gzip\r\n" if packs else b""
+        body = gzip.compress(body) if packs else body
+        writer.write(b"HTTP/1.1 409 Conflict\r\n%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with listening(serve) as url, HttpPeer(url, token) as peer:
+        assert await peer.give(ID, REQUEST, CONTEXT) == RefusedForGood("no")
 
 
 async def test_a_peer_that_is_not_there_is_unanswered() -> None:

@@ -28,10 +28,10 @@ class Request(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, path: str, **body: Any) -> "Request":
         """From the fields of the body; raises ValueError where it is larger than `REQUEST_BYTES_MAX`."""
-        text = msgspec.json.encode(body, order="deterministic").decode()
-        if len(text) > REQUEST_BYTES_MAX:
+        content = msgspec.json.encode(body, order="deterministic")
+        if len(content) > REQUEST_BYTES_MAX:
             raise ValueError(f"a request of a saga has more than {REQUEST_BYTES_MAX} bytes")
-        return cls(path, text)
+        return cls(path, content.decode())
 
 
 # what comes

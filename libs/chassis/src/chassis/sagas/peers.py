@@ -28,7 +28,7 @@ from chassis.write.deciding import CommandContext, Refusal, TooManyConflicts
 ANSWER_SECONDS_MAX: Final = 10.0
 """From the first byte that is sent to the last one of the answer."""
 AT_ONCE_MAX: Final = 20
-"""Commands that one process gives to one peer at once. One that waits for its turn holds back no other peer."""
+"""Commands that one process gives to one peer at once. While it answers none, no others wait for their turn."""
 ANSWER_BYTES_MAX: Final = 64 * 1024
 CODE_CHARACTERS_MAX: Final = 100
 DEVELOPMENT_TOKEN_SECONDS: Final = 3_600
@@ -138,6 +138,8 @@ class HttpPeer(Peer):
         self._token = token
         self._seconds_max = answer_seconds_max
         self._turns = asyncio.Semaphore(at_once_max)
+        self._silent = False
+        """The command that was given last was not answered."""
         # Without the proxies of the environment: a token goes to no one else. The time limit is that of the whole call.
         self._client = httpx.AsyncClient(base_url=url, timeout=None, trust_env=False)  # noqa: S113
 
@@ -151,11 +153,18 @@ class HttpPeer(Peer):
 
     @override
     async def give(self, id: UUID, request: Request, context: CommandContext) -> Outcome:
+        # Who waits for a peer that answers nobody takes the place of those who want another one.
+        waits = self._turns.locked()
+        if waits and self._silent:
+            raise PeerUnanswered("others wait for its answer")
         async with self._turns:
+            if waits and self._silent:
+                raise PeerUnanswered("others were not answered")
             headers = {
                 "Authorization": f"Bearer {await self._token()}",
                 "Idempotency-Key": str(id),
                 "Content-Type": "application/json",
+                "Accept-Encoding": "identity",  # a refusal is read as it comes
                 **telemetry.carrier(),
             }
             try:
@@ -163,7 +172,9 @@ class HttpPeer(Peer):
                 async with asyncio.timeout(self._seconds_max):
                     status, content = await self._posted(request, headers)
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+                self._silent = True
                 raise PeerUnanswered(f"{type(error).__name__}") from error
+            self._silent = False
         return outcome_of(status, content)
 
     async def _posted(self, request: Request, headers: Mapping[str, str]) -> tuple[int, bytes]:
