@@ -9,12 +9,22 @@ from uuid import UUID, uuid5
 
 import msgspec
 import pytest
-from chassis.bulk import BULK_RUNS, Bulk, Bulkable, BulkNotFinished, BulkNotReady, BulkOversized, BulkUnknown
+from chassis.bulk import (
+    BULK_RUNS,
+    Bulk,
+    Bulkable,
+    BulkNotFinished,
+    BulkNotReady,
+    BulkOversized,
+    BulkUnknown,
+    following,
+)
 from chassis.bulk.deciding import ITEMS_MAX, List, Run, decide
+from chassis.bulk.running import TRIES_MAX
 from chassis.clock import SystemClock
 from chassis.privacy.keys import KeyRing
 from chassis.write.catalogue import Catalogue
-from chassis.write.deciding import CommandContext, CommandKeyReused, Outcome
+from chassis.write.deciding import CommandContext, CommandKeyReused, Outcome, TooManyConflicts
 from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore
 
@@ -64,14 +74,27 @@ class Side:
         self.jars = CommandHandler[JarCommand, Jar, JarEvent](JAR, store, CATALOGUE, ring)
         self.carried = 0
         self.crash_after: int | None = None
+        self.overtaken_by: CommandHandler[JarCommand, Jar, JarEvent] | None = None
+        self.overtaken = 0
         kind = Bulkable(Fill, self._fill, self._previewed, self.jars.prepare, self._undo)
         self.bulk = Bulk(
-            store, CATALOGUE, ring, {"fill": kind}, SystemClock(), items_at_once=at_once, reached=reached
+            store,
+            CATALOGUE,
+            ring,
+            {"fill": kind},
+            SystemClock(),
+            items_at_once=at_once,
+            runs_read=2,
+            reached=reached,
         )
 
     async def _fill(self, subject: UUID, command: Fill, context: CommandContext) -> Outcome[JarEvent]:
         if command.amount == 13:
             raise ValueError("a fault of ours")
+        if self.overtaken_by is not None and self.overtaken < TRIES_MAX:
+            self.overtaken += 1
+            await self.overtaken_by.handle(subject, _of(command), context)
+            raise TooManyConflicts
         outcome = await self.jars.handle(subject, _of(command), context)
         self.carried += 1
         if self.crash_after is not None and self.carried >= self.crash_after:
@@ -250,6 +273,41 @@ async def test_two_runners_at_once_do_each_item_once_and_agree(side: Side, other
     assert await side.results(run) == await other.results(run) == ["done"] * 8 + ["jar-not-opened"]
     names = [one.name for one in await side.store.read_stream(run)]
     assert names.count("bulk-finished") == 1
+
+
+async def test_an_item_that_another_runner_did_is_stated_as_done(side: Side, other: Side) -> None:
+    await side.open("a")
+    run = await side.prepared(["a"])
+    await side.bulk.start(run, by("start"))
+    side.overtaken_by = other.jars
+    with pytest.raises(TooManyConflicts):
+        await side.bulk.run(run)
+    assert await side.bulk.run(run) == "finished"
+    assert await side.results(run) == ["done"]
+    assert await side.amounts("a") == [3]
+
+
+async def test_every_started_run_has_its_turn_whatever_others_do(side: Side) -> None:
+    await side.open(*ALL)
+    paused = [await side.prepared(["a"], key=f"paused-{number}") for number in range(5)]
+    for number, run in enumerate(paused):
+        await side.bulk.start(run, by(f"start-{number}"))
+        await side.bulk.pause(run, by(f"pause-{number}"))
+    long, short = await side.prepared(ALL * 40, key="long"), await side.prepared(ALL, key="short")
+    await side.bulk.start(long, by("start-long"))
+    ended = list[str]()
+    async with following(side.bulk, SystemClock(), look_seconds=0.01), asyncio.timeout(60):
+        await side.bulk.start(short, by("start-short"))
+        while len(ended) < 2:
+            await asyncio.sleep(0.01)
+            for name, run in (("short", short), ("long", long)):
+                if name not in ended and (await side.bulk.shown(run)).status == "finished":
+                    ended.append(name)
+        assert ended == ["short", "long"]
+        assert await side.bulk.started() == [], "what is paused is not looked at again"
+        await side.bulk.start(paused[3], by("resume"))
+        while (await side.bulk.shown(paused[3])).status != "finished":
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.requirement("M33")

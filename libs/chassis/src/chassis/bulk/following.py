@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 
 @asynccontextmanager
 async def following(bulk: Bulk, clock: Clock, *, look_seconds: float = LOOK_SECONDS) -> AsyncIterator[None]:
-    """Does the items of every run that was started.
+    """Does the items of every run that was started, some of each run in turn: no run waits for the end of another.
 
     Several processes may follow at once. That costs work, and changes no result.
     """
@@ -30,9 +30,9 @@ async def following(bulk: Bulk, clock: Clock, *, look_seconds: float = LOOK_SECO
     async def follow() -> None:
         while True:
             runs = await _done(None, bulk.started()) or []
-            for run in runs:
-                await _done(run, bulk.run(run))
-            await clock.sleep(look_seconds)
+            status = [await _done(run, bulk.run(run, chunks_max=1)) for run in runs]
+            if "running" not in status:
+                await clock.sleep(look_seconds)
 
     task = asyncio.create_task(follow())
     try:

@@ -54,6 +54,7 @@ from chassis.write.events import Metadata
 from chassis.write.handling import CommandHandler
 from chassis.write.snapshots import Snapshots
 from chassis.write.store import Append, Appended, Command, CommandSeen, EventStore
+from chassis.write.store.items import NIL
 
 _NAMESPACE: Final = UUID("6f1d9f0e-7f0b-5a3e-8a55-0f5c1d2b7a47")
 ITEMS_AT_ONCE: Final = 1_000
@@ -62,7 +63,7 @@ TRIES_MAX: Final = 5
 SETTLED_KEPT: Final = timedelta(hours=20)
 """Commands are remembered for a day at least. After this long without progress, the streams are asked instead."""
 RUN_EVENTS_READ: Final = 20
-RUNS_MAX: Final = 100
+RUNS_READ: Final = 100
 SNAPSHOT_EVENTS: Final = 20
 """The lists of a run are its large events; who asks how far it is does not read them."""
 _REFUSED: Final = b"refused:"
@@ -146,6 +147,7 @@ class Bulk:
         clock: Clock,
         *,
         items_at_once: int = ITEMS_AT_ONCE,
+        runs_read: int = RUNS_READ,
         reached: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store = store
@@ -154,7 +156,10 @@ class Bulk:
         self._kinds = dict(kinds)
         self._clock = clock
         self._items_at_once = min(items_at_once, RESULTS_PER_EVENT_MAX)
+        self._runs_read = runs_read
         self._reached = reached
+        self._paused: dict[UUID, int] = {}
+        """The runs that were paused when they were looked at, by the version of then."""
         snapshots = Snapshots(store, keys, kind="bulk-run", decider=BULK_RUN, every_events=SNAPSHOT_EVENTS)
         self._handler = CommandHandler[BulkCommand, Run, BulkEvent](
             BULK_RUN, store, catalogue, keys, snapshots=snapshots
@@ -271,14 +276,15 @@ class Bulk:
 
     # doing
 
-    async def run(self, run: UUID) -> Status:
-        """Does the items until the run is finished or paused; returns its status.
+    async def run(self, run: UUID, chunks_max: int | None = None) -> Status:
+        """Does the items until the run is finished or paused, or so many chunks of them; returns its status.
 
         Raises what is transient; called again, it goes on where it stopped. Any number of calls may run at once.
         """
         state = await self._known(run)
         started = await self._started(run, state) if state.status == "running" else None
-        while started is not None and state.status == "running":
+        chunks = 0
+        while started is not None and state.status == "running" and chunks != chunks_max:
             items = await self._items(run, state, state.next, self._items_at_once)
             self._reached("before-chunk")
             results, refusals = await self._chunk(run, state, items, started)
@@ -290,11 +296,24 @@ class Bulk:
             await self._handler.handle(run, Advance(state.next, results, refusals, now), context)
             # As of this append: a pause, or another runner, would have made it conflict and be decided anew.
             state = (await self._handler.load(run)).state
+            chunks += 1
+        if state.status == "paused":
+            self._paused[run] = state.version
         return state.status
 
     async def started(self) -> list[UUID]:
-        """The runs that were started and are not finished, paused ones among them; at most `RUNS_MAX`."""
-        return await self._store.begun_not_ended("bulk-started", "bulk-finished", RUNS_MAX)
+        """The runs that were started and are not finished, but for those that were paused when this process looked at
+        them, and were not resumed since."""
+        found, after = list[UUID](), NIL
+        while page := await self._store.begun_not_ended(
+            "bulk-started", "bulk-finished", self._runs_read, after
+        ):
+            found += page
+            after = page[-1]
+        paused = {run: version for run in found if (version := self._paused.get(run)) is not None}
+        heads = await self._store.stream_heads(list(paused)) if paused else {}
+        self._paused = {run: version for run, version in paused.items() if heads.get(run) == version}
+        return [run for run in found if run not in self._paused]
 
     async def _chunk(
         self, run: UUID, state: Run, items: Sequence[_Item], started: Metadata
@@ -304,9 +323,12 @@ class Bulk:
         before: dict[UUID, int] = {}
         if state.active_at is None or self._clock.now() - state.active_at > SETTLED_KEPT:
             before = await self._done_before(run, items)
-        found = await asyncio.gather(
-            *(self._item(run, state, item, kind, command, started, before) for item in items)
-        )
+        doing = (self._item(run, state, item, kind, command, started, before) for item in items)
+        found = list[int | str]()
+        for one in await asyncio.gather(*doing, return_exceptions=True):
+            if isinstance(one, BaseException):
+                raise one
+            found.append(one)
         codes = sorted({code for code in found if isinstance(code, str)})
         numbers = {code: -number for number, code in enumerate(codes, 1)}
         return tuple(numbers[one] if isinstance(one, str) else one for one in found), tuple(codes)
@@ -360,7 +382,9 @@ class Bulk:
             settled = (await self._store.commands([context.key])).get(context.key)
             if settled is not None and settled.fingerprint.startswith(_REFUSED):
                 return settled.fingerprint.removeprefix(_REFUSED).decode()
-        return "too-many-conflicts"
+        if await self._settle(context, item.subject, TooManyConflicts.code):
+            return TooManyConflicts.code
+        raise TooManyConflicts  # another runner may have done it, so nothing is stated of it
 
     async def _settle(self, context: CommandContext, subject: UUID, code: str) -> bool:
         """Remembers that the item was refused; false where it was settled otherwise, or the subject changed."""
@@ -428,7 +452,7 @@ class Bulk:
         self, run: UUID, state: Run, first: int
     ) -> AsyncIterator[tuple[int, _Item, int, str | None]]:
         """Number, item, result and refusal of the items from `first` on, read event by event."""
-        version = state.listed_from - 1
+        version = state.listed_from - 1 + _lists(state)
         while page := await self._store.read_stream(run, version, RUN_EVENTS_READ):
             version = page[-1].version
             for stored in page:
@@ -456,8 +480,7 @@ class Bulk:
 
     async def _started(self, run: UUID, state: Run) -> Metadata:
         """Who started the run, why, and on whose behalf."""
-        lists = -(-state.items // LISTED_PER_EVENT)
-        [stored] = await self._store.read_stream(run, state.listed_from + lists, 1)
+        [stored] = await self._store.read_stream(run, state.listed_from + _lists(state), 1)
         return self._catalogue.metadata_of(stored)
 
     def _command(self, state: Run) -> Any:
@@ -483,6 +506,11 @@ async def listed(subjects: Iterable[UUID]) -> AsyncIterator[UUID]:
     """Ids that are at hand, as a list that is read bit by bit."""
     for subject in subjects:
         yield subject
+
+
+def _lists(state: Run) -> int:
+    """Events that list the items."""
+    return -(-state.items // LISTED_PER_EVENT)
 
 
 def _of(event: BulkListed) -> Iterator[_Item]:
