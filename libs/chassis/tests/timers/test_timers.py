@@ -269,6 +269,34 @@ async def test_the_loop_gives_no_more_in_a_second_than_allowed(bench: Bench) -> 
     assert times == [0.0] * 4 + [2.0] * 4 + [4.0] * 4
 
 
+async def test_many_late_timers_of_one_subject_do_not_slow_those_of_others(bench: Bench) -> None:
+    each: Callable[[RecordedEvent], Sequence[Change]] = lambda one: [  # noqa: E731
+        SetTimer(one.metadata.effective_at, slot=str(one.version))
+    ]
+    for _ in range(5):
+        await bench.do(A, OpenJar("Li") if not bench.commands else FillJar(1))
+    bench.clock.advance(60)
+    await bench.filled(B)
+    async with bench.process(
+        replace(bench.timer, changes=each, events=frozenset({"jar-filled"})), given_at_once_max=4
+    ) as turn:
+        # What was tried decides how long the loop waits until its next turn, not what else was due.
+        assert [await turn() for _ in range(6)] == [1, 2, 1, 1, 0, 0]
+    assert [due.subject for due in bench.given].count(B) == 1
+
+
+@pytest.mark.parametrize("slot", ["\ud800", "\0", "x" * 601, "界" * 201])
+async def test_a_slot_that_the_table_cannot_hold_holds_back_nobody(bench: Bench, slot: str) -> None:
+    named: Callable[[RecordedEvent], Sequence[Change]] = lambda one: [  # noqa: E731
+        SetTimer(one.metadata.effective_at, slot=slot if one.stream_id == A else "")
+    ]
+    await bench.filled(A, B)
+    timer = replace(bench.timer, changes=named, events=frozenset({"jar-filled"}))
+    async with bench.process(timer) as turn:
+        assert await turn() == 1
+    assert [due.subject for due in bench.given] == [B]
+
+
 async def test_a_refused_command_is_settled_with_its_code(bench: Bench) -> None:
     await bench.filled(A)
     bench.clock.advance(7_200)

@@ -18,7 +18,7 @@ from chassis.write.events import EventId, RecordedEvent
 from chassis.write.handling import CommandHandler
 
 DATA_BYTES_MAX: Final = 4 * 1024
-SLOT_CHARACTERS_MAX: Final = 200
+SLOT_BYTES_MAX: Final = 600
 
 
 class SetTimer(msgspec.Struct, frozen=True):

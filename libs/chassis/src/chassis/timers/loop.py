@@ -98,10 +98,10 @@ class TimerLoop(LeasedLoop):
         _log.info("timers lead", role=self.name, epoch=epoch, position=self._folded.position)
         while not stopping.is_set():
             began = self._clock.monotonic()
-            due = await self.turn(epoch, stopping)
+            tried = await self.turn(epoch, stopping)
             self._succeeded()
-            if due:
-                least_seconds = due / self._per_second - (self._clock.monotonic() - began)
+            if tried:
+                least_seconds = tried / self._per_second - (self._clock.monotonic() - began)
                 await self._clock.sleep(max(0.0, least_seconds))
             else:
                 await self._wait()
@@ -114,7 +114,7 @@ class TimerLoop(LeasedLoop):
         self._folded = found
 
     async def turn(self, epoch: int, stopping: asyncio.Event | None = None) -> int:
-        """Folds what is stored and gives what is due then, at most one command of each subject; how many were due.
+        """Folds what is stored and gives what is due then, at most one command of each subject; how many were tried.
 
         After `begin`, under the lease. Raises Fenced, and transient errors.
         """
@@ -190,7 +190,7 @@ class TimerLoop(LeasedLoop):
         for one in given:
             if isinstance(one, BaseException):
                 raise one
-        return len(found)
+        return len(giving)
 
     async def _give(self, due: Due, ready: Mapping[UUID, int]) -> Given | None:
         """Gives a command; None where the subject has changed since the fold. Raises transient errors."""

@@ -15,7 +15,7 @@ from psycopg import sql
 from typing_extensions import override
 
 from chassis.connections.reconnecting import Reconnecting
-from chassis.timers.declaring import DATA_BYTES_MAX, SLOT_CHARACTERS_MAX, Due, Setting
+from chassis.timers.declaring import DATA_BYTES_MAX, SLOT_BYTES_MAX, Due, Setting
 from chassis.write.store.items import Fenced
 from chassis.write.store.schema import checked, writer_role
 
@@ -202,8 +202,8 @@ def checked_setting(setting: Setting) -> Setting:
             raise ValueError("a due time without a time zone")
         if len(msgspec.json.encode(setting.set.data)) > DATA_BYTES_MAX:
             raise ValueError(f"the data of a timer has more than {DATA_BYTES_MAX} bytes")
-    if len(setting.slot) > SLOT_CHARACTERS_MAX or "\0" in setting.slot:
-        raise ValueError(f"a slot has at most {SLOT_CHARACTERS_MAX} characters, and no NUL")
+    if len(setting.slot.encode()) > SLOT_BYTES_MAX or "\0" in setting.slot:
+        raise ValueError(f"a slot has at most {SLOT_BYTES_MAX} bytes, and no NUL")
     return setting
 
 
