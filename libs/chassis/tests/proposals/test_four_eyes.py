@@ -134,7 +134,10 @@ async def test_an_approval_and_its_effect_are_stored_together_with_both_persons(
     assert (shown.status, shown.approved_by) == ("approved", "boris")
 
 
-@pytest.mark.parametrize("spelt", ["anna", "ANNA", " anna ", "ａｎｎａ", "an\u200bna", "an na\u00a0"])
+@pytest.mark.parametrize(
+    "spelt",
+    ["anna", "ANNA", " anna ", "ａｎｎａ", "an\u200bna", "an na\u00a0", "anna\ufe0f", "an\u034fna\u3164"],
+)
 async def test_the_proposer_in_no_spelling_is_a_second_person(side: Side, spelt: str) -> None:
     proposed = await side.propose()
     for context in (by(spelt), by("boris", on_behalf_of=spelt)):

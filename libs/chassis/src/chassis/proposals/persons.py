@@ -1,6 +1,13 @@
 """Whether two names of actors name the same person."""
 
+import re
 import unicodedata
+from typing import Final
+
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Marks and letters that show nothing (Unicode, Default_Ignorable_Code_Point). Others are controls, which go too."""
 
 
 def person(name: str) -> str:
@@ -10,7 +17,8 @@ def person(name: str) -> str:
     one human cannot be told apart here: the issuer of tokens gives each person one.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return "".join(each for each in folded if unicodedata.category(each)[0] not in "ZC")
+    seen = _INVISIBLE.sub("", folded)
+    return "".join(each for each in seen if unicodedata.category(each)[0] not in "ZC")
 
 
 def persons(actor: str, on_behalf_of: str | None) -> frozenset[str]:
