@@ -382,9 +382,14 @@ class Bulk:
             settled = (await self._store.commands([context.key])).get(context.key)
             if settled is not None and settled.fingerprint.startswith(_REFUSED):
                 return settled.fingerprint.removeprefix(_REFUSED).decode()
-        if await self._settle(context, item.subject, TooManyConflicts.code):
-            return TooManyConflicts.code
-        raise TooManyConflicts  # another runner may have done it, so nothing is stated of it
+        return await self._given_up(context, item.subject)
+
+    async def _given_up(self, context: CommandContext, subject: UUID) -> str:
+        """Settles an item that others changed in each of the tries; raises TooManyConflicts where another runner may
+        have done it."""
+        if not await self._settle(context, subject, TooManyConflicts.code):
+            raise TooManyConflicts
+        return TooManyConflicts.code
 
     async def _settle(self, context: CommandContext, subject: UUID, code: str) -> bool:
         """Remembers that the item was refused; false where it was settled otherwise, or the subject changed."""
