@@ -5,7 +5,7 @@ dictionaries.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
@@ -118,8 +118,14 @@ class SimulatedKeys(KeyRing):
         self._there = there
 
     @override
-    def _query(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
+    def _query(
+        self, subjects: list[UUID], create: bool, purposes: Collection[str]
+    ) -> dict[UUID, DataKey | None]:
         for subject in subjects if create else ():
             key = uuid5(subject, "key")
-            self._there.setdefault(subject, DataKey(subject, key, key.bytes * 2))
+            parts = {
+                purpose: DataKey(subject, uuid5(key, purpose), uuid5(key, purpose).bytes * 2)
+                for purpose in sorted(purposes)
+            }
+            self._there.setdefault(subject, DataKey(subject, key, key.bytes * 2, parts or None))
         return {subject: self._there[subject] for subject in subjects if subject in self._there}

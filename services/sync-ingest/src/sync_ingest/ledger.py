@@ -1,7 +1,7 @@
 """The pipeline's ledger over the event store of this context: bulk look-ups, sealing, and one append per batch."""
 
 from binascii import b2a_base64
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from itertools import count
@@ -13,10 +13,10 @@ import msgspec
 from chassis.connections.postgres import Connection
 from chassis.privacy.aging import AgedCache
 from chassis.privacy.keys import ERASED, KEYS_CACHED_SECONDS, DataKey, KeyRing, open_bytes, seal_bytes
-from chassis.privacy.personal import marked
+from chassis.privacy.personal import TRANSACTION, marked
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandKeyReused
-from chassis.write.events import Event, Metadata, RecordedEvent, StoredEvent, personal_fields
+from chassis.write.events import Event, Metadata, RecordedEvent, StoredEvent
 from chassis.write.store import (
     Append,
     Appended,
@@ -32,7 +32,7 @@ from psycopg import sql
 
 from sync_ingest.archive.schema import STORE_SCHEMA
 from sync_ingest.domain.booking import differences
-from sync_ingest.domain.events import STORED_NAMES, UPCASTS, PostingBooked, PostingReversed
+from sync_ingest.domain.events import STORED_NAMES, UPCASTS, PartyDescribed, PostingBooked, PostingReversed
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import Posting
 from sync_ingest.folding import StoredMovement
@@ -57,14 +57,21 @@ _MOVEMENTS: Final = sql.SQL(
 NONCE_BYTES: Final = 12
 NONCES_PER_EVENT: Final = 3
 """How many are drawn at once: as many personal fields as a posting has. More are drawn where more are needed."""
-_KINDS: Final[dict[type[Event], tuple[str, bytes, tuple[tuple[str, bytes], ...]]]] = {
+_KINDS: Final[dict[type[Event], tuple[str, bytes, tuple[tuple[str, bytes, str | None], ...]]]] = {
     event: (
         name,
         b"%d," % CATALOGUE.version_of(name),
-        tuple((field, f"|{name}|{field}".encode()) for field in personal_fields(event)),
+        tuple(
+            (field, f"|{name}|{field}".encode(), None if mark.purpose == TRANSACTION else mark.purpose)
+            for field, mark in marked(event).marks().items()
+        ),
     )
     for name, event in STORED_NAMES.items()
 }
+"""Of each event: its stored name, its version, and each personal field with its place and its purpose, None for
+`TRANSACTION`: the key of that is at hand."""
+_OF_PARTIES: Final = marked(PartyDescribed).purposes
+"""For these purposes a party has keys of its own. Other subjects have one key: their postings, above all."""
 if any(marked(event).inner for event in STORED_NAMES.values()):
     raise TypeError(
         "`StoreLedger.sealed` seals texts of an event, and an event has personal values further in"
@@ -181,10 +188,12 @@ class StoreLedger:
         """Position of the last event of the whole store."""
         return self._recorder.head_position()
 
-    def digest_keys(self, subjects: Sequence[UUID]) -> dict[UUID, bytes]:
-        """A secret per stream, derived from its data key and gone with it."""
+    def digest_keys(self, subjects: Sequence[UUID], parties: Sequence[UUID] = ()) -> dict[UUID, bytes]:
+        """A secret per stream, derived from its data keys and gone with any of them. `parties` are streams of parties."""
         keys = self._keys.keys_for(subjects)
-        return {subject: key.derive(DIGEST_PURPOSE) for subject, key in keys.items()}
+        if parties:
+            keys |= self._keys.keys_for(parties, purposes=_OF_PARTIES)
+        return {subject: key.whole.derive(DIGEST_PURPOSE) for subject, key in keys.items()}
 
     def append(self, sealed: Sequence[StoredEvent]) -> list[int]:
         """Stores in one transaction, over the writing connection."""
@@ -285,38 +294,45 @@ class StoreLedger:
             name, of_version, personal = _KINDS[type(event)]
             key, of_stream, of_key = places[stream.int] if personal else _NOWHERE
             sealed, of_event = {}, of_stream + b"%d" % version
-            for field, of_field in personal:
+            for field, of_field, purpose in personal:
                 plain = getattr(event, field)
                 if plain is None:
                     continue
-                if key is None:
+                if purpose is None or key is None:
+                    by, of_by = key, of_key
+                else:
+                    by, of_by = _for(purpose, key)
+                if by is None:
                     sealed[field] = ERASED
                     continue
                 if at == drawn:
                     chance, at = urandom(drawn), 0
                 nonce = chance[at : at + NONCE_BYTES]
                 at += NONCE_BYTES
-                place = of_event + of_field + of_key
-                token = nonce + key.cipher.encrypt(nonce, plain.encode(), place)
-                sealed[field] = key.head + b2a_base64(token, newline=False).decode("ascii")
+                place = of_event + of_field + of_by
+                token = nonce + by.cipher.encrypt(nonce, plain.encode(), place)
+                sealed[field] = by.head + b2a_base64(token, newline=False).decode("ascii")
             data = _encode(structs.replace(event, **sealed) if sealed else event)
             stored.append(
                 StoredEvent(stream, version, name, b"%b%b%b}" % (meta, of_version, data[1:]), entry.identity)
             )
         return stored
 
-    def _places_of(self, entries: Iterable[Entry]) -> dict[int, _PlaceOf]:
+    def _places_of(self, entries: Sequence[Entry]) -> dict[int, _PlaceOf]:
         """Where values of each stream are sealed to; the ring decides every time whether the key still stands.
 
         By the integer of the stream: a UUID computes its hash in Python each time.
         """
         streams = {e.stream_id.int: e.stream_id for e in entries if _KINDS[type(e.event)][2]}
+        parties = {e.stream_id for e in entries if type(e.event) is PartyDescribed}
+        if parties:
+            self._keys.keys_for(parties, purposes=_OF_PARTIES)
         keys, known = self._keys.keys_for(streams.values()), self._places
         found = {}
         for (number, stream), held in zip(streams.items(), known.get_all(streams), strict=True):
             key, place = keys.get(stream), held
             if place is None or place.key is not key:
-                of_key = f"|{key.id.hex}".encode() if key else b""
+                of_key = key.suffix.encode() if key else b""
                 place = _PlaceOf(key, f"{STORE}|{stream.hex}|".encode(), of_key)
                 known.put(number, place)
             found[number] = place
@@ -339,6 +355,12 @@ class StoreLedger:
             causation_id=intake,
             trace={"traceparent": trace} if trace else self._trace,
         )
+
+
+def _for(purpose: str, key: DataKey) -> tuple[DataKey | None, bytes]:
+    """What seals values of a purpose, and the end of their places."""
+    part = key.of(purpose)
+    return part, b"" if part is None else part.suffix.encode()
 
 
 class KeptVault:

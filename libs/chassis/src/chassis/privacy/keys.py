@@ -1,4 +1,4 @@
-"""Personal data: one key per subject, values sealed one by one, erasure by destroying the key.
+"""Personal data: one key per subject and purpose, values sealed one by one, erasure by destroying keys.
 
 Data keys are random, wrapped by a key-encryption key, and live in a database of their own, so that neither
 a copy of the event store nor a copy of the key database alone shows anything. Sealing is AES-256-GCM with
@@ -9,11 +9,11 @@ open.
 import os
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from threading import Lock
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, LiteralString, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import psycopg
@@ -34,6 +34,7 @@ from chassis.privacy.key_encryption import (
     Tampered,
     WrongKeyEncryption,
 )
+from chassis.privacy.personal import TRANSACTION
 from chassis.privacy.root_key import root_key
 
 ERASED: Final = "***"
@@ -57,17 +58,59 @@ class SecretMissing(Transient):
 
 
 class DataKey:
-    """The key of one subject, ready to use."""
+    """The key of one subject, ready to use.
 
-    __slots__ = ("_derived", "cipher", "head", "id", "material", "subject")
+    `parts` are its keys for purposes other than `TRANSACTION`; None for one that was destroyed. A subject whose key was
+    made without a part never gets it: this key seals and opens its values of that purpose too.
+    """
 
-    def __init__(self, subject: UUID, key_id: UUID, material: bytes) -> None:
+    __slots__ = ("_derived", "_whole", "cipher", "head", "id", "material", "parts", "subject", "suffix")
+
+    def __init__(
+        self,
+        subject: UUID,
+        key_id: UUID,
+        material: bytes,
+        parts: "Mapping[str, DataKey | None] | None" = None,
+    ) -> None:
         self.subject = subject
         self.id = key_id
         self.head = f"{SEALED_PREFIX}{b2a_base64(key_id.bytes, newline=False).decode('ascii')}."
+        self.suffix = f"|{key_id.hex}"
         self.cipher = AESGCM(material)
         self.material = material
+        self.parts = parts
         self._derived: dict[str, bytes] = {}
+        self._whole: DataKey | None = None
+
+    def of(self, purpose: str) -> "DataKey | None":
+        """The key that seals values of this purpose; None where it was destroyed."""
+        return self if self.parts is None else self.parts.get(purpose, self)
+
+    def opening(self, token: str) -> "DataKey | None":
+        """The one of the subject's keys that a token was sealed under; None where it is none of them."""
+        if token.startswith(self.head):
+            return self
+        for part in (self.parts or {}).values():
+            if part is not None and token.startswith(part.head):
+                return part
+        return None
+
+    @property
+    def whole(self) -> "DataKey":
+        """The key for what holds values of all purposes: a snapshot, a digest of a command.
+
+        It follows from all keys of the subject. Where one of them is destroyed it is another one, and opens nothing of before.
+        """
+        if not self.parts:
+            return self
+        if self._whole is None:
+            parts = [self.parts[purpose] for purpose in sorted(self.parts)]
+            ids = b"".join(b"destroyed" if part is None else part.id.bytes for part in (self, *parts))
+            materials = b"".join(b"" if part is None else part.material for part in (self, *parts))
+            material = blake2b(materials, digest_size=KEY_BYTES).digest()
+            self._whole = DataKey(self.subject, UUID(bytes=blake2b(ids, digest_size=16).digest()), material)
+        return self._whole
 
     def derived(self, purpose: str) -> bytes:
         """As `derive`, cached; for the few purposes that the code names."""
@@ -95,7 +138,7 @@ class Origin(NamedTuple):
 
     def aad(self, place: str, key: DataKey) -> bytes:
         """Associated data for the value of field `place`."""
-        return f"{self.prefix()}{place}|{key.id.hex}".encode()
+        return f"{self.prefix()}{place}{key.suffix}".encode()
 
     def prefix(self) -> str:
         """The common prefix of the associated data of all fields of one event."""
@@ -129,10 +172,14 @@ def is_token(value: object) -> bool:
 
 def opening(key: DataKey | None, origin: Origin) -> Callable[[str, str | None], str | None]:
     """`open_value` for all fields of one event: what their associated data share is made once."""
-    before, after = ("", "") if key is None else (origin.prefix(), f"|{key.id.hex}")
+    before = "" if key is None else origin.prefix()
 
     def opened(place: str, token: str | None) -> str | None:
-        return None if token is None else unseal(key, f"{before}{place}{after}".encode(), token)
+        if token is None:
+            return None
+        sealer = None if key is None else key.opening(token)
+        aad = b"" if sealer is None else f"{before}{place}{sealer.suffix}".encode()
+        return unseal(sealer, aad, token)
 
     return opened
 
@@ -186,7 +233,23 @@ alter table {schema}.secrets
     add column if not exists encryption integer references {schema}.key_encryption_keys;
 """
 """`encryption` is the number of the key-encryption key that wraps a row; null where the root key does."""
-KEYS: Final = Tables("data_keys", "public", KEYS_ROLE, (_KEYS_SCHEMA, _KEY_ENCRYPTION_SCHEMA))
+_PURPOSES_SCHEMA: Final = """
+create table if not exists {schema}.purpose_keys (
+    subject uuid not null,
+    purpose text not null,
+    key_id uuid not null unique,
+    wrapped bytea,
+    encryption integer references {schema}.key_encryption_keys,
+    created_at timestamptz not null default now(),
+    erased_at timestamptz,
+    primary key (subject, purpose),
+    constraint erased_means_gone check ((wrapped is null) = (erased_at is not null))
+);
+"""
+"""Beside `data_keys`, and not in it: processes of the version before go on while this one is brought in."""
+KEYS: Final = Tables(
+    "data_keys", "public", KEYS_ROLE, (_KEYS_SCHEMA, _KEY_ENCRYPTION_SCHEMA, _PURPOSES_SCHEMA)
+)
 """The key database, for `migrate`."""
 
 
@@ -288,8 +351,13 @@ class KeyRing:
         held = self._cache.get_all([subject.int for subject in subjects])
         return [None if one is None else one[0] for one in held]
 
-    def keys_for(self, subjects: Iterable[UUID], *, create: bool = True) -> dict[UUID, DataKey]:
-        """The keys of these subjects. A subject that was erased is absent and never gets a key again."""
+    def keys_for(
+        self, subjects: Iterable[UUID], *, create: bool = True, purposes: Collection[str] = ()
+    ) -> dict[UUID, DataKey]:
+        """The keys of these subjects. A subject that was erased is absent and never gets a key again.
+
+        All keys of a subject are made at once: its key, and one for each of `purposes`.
+        """
         found: dict[UUID, DataKey] = {}
         missing: list[UUID] = []
         distinct = {subject.int: subject for subject in subjects}
@@ -299,7 +367,7 @@ class KeyRing:
             elif held[0] is not None:
                 found[subject] = held[0]
         for at in range(0, len(missing), KEYS_PER_QUERY):
-            loaded = self._load(missing[at : at + KEYS_PER_QUERY], create)
+            loaded = self._load(missing[at : at + KEYS_PER_QUERY], create, purposes)
             found |= {subject: key for subject, key in loaded.items() if key is not None}
         return found
 
@@ -312,23 +380,40 @@ class KeyRing:
         """
         return self._asked(lambda: self._secret(purpose, create))
 
-    def erase(self, subjects: Iterable[UUID]) -> int:
-        """Destroys the keys of these subjects for ever; returns how many there were.
+    def erase(self, subjects: Iterable[UUID], purpose: str | None = None) -> int:
+        """Destroys the keys of these subjects for ever, all or those of one purpose; returns how many subjects had one.
 
         Other processes stop opening their values within `KEYS_CACHED_SECONDS`. A subject without a key is
-        marked too.
+        marked too, so that it never gets one. The key of `TRANSACTION` goes with all others or not at all: it may have
+        sealed values of every purpose (`inseparable`).
         """
-        gone = list(dict.fromkeys(subjects))
-        return self._asked(lambda: self._erase(gone))
+        if purpose == TRANSACTION:
+            raise ValueError(f"the keys of {TRANSACTION} are destroyed with all others")
+        gone = sorted(dict.fromkeys(subjects))
+        return self._asked(lambda: self._erase(gone) if purpose is None else self._erase_part(gone, purpose))
 
-    def erased(self, subjects: Iterable[UUID]) -> set[UUID]:
-        """Returns those of these subjects whose keys were destroyed.
+    def erased(self, subjects: Iterable[UUID], purpose: str | None = None) -> set[UUID]:
+        """Returns those of these subjects whose keys were destroyed, all or that of one purpose.
 
         A subject that never had a key is not among them.
         """
         wanted = list(subjects)
-        select = "select subject from data_keys where subject = any(%s) and erased_at is not null"
-        return self._asked(lambda: {row[0] for row in self._connected().execute(select, (wanted,))})
+        select = (
+            "select subject from data_keys where subject = any(%(s)s) and erased_at is not null union"
+            " select subject from purpose_keys where subject = any(%(s)s) and purpose = %(p)s and erased_at is not null"
+        )
+        values = {"s": wanted, "p": purpose}
+        return self._asked(lambda: {row[0] for row in self._connected().execute(select, values)})
+
+    def inseparable(self, subjects: Iterable[UUID], purpose: str) -> set[UUID]:
+        """Returns those of these subjects whose values of this purpose go with all others: their key was made without one
+        for the purpose."""
+        wanted = list(subjects)
+        select = (
+            "select subject from data_keys d where subject = any(%s) and wrapped is not null"
+            " and not exists (select 1 from purpose_keys p where p.subject = d.subject and p.purpose = %s)"
+        )
+        return self._asked(lambda: {row[0] for row in self._connected().execute(select, (wanted, purpose))})
 
     def close(self) -> None:
         """Lets the connection go."""
@@ -358,20 +443,36 @@ class KeyRing:
     def _erase(self, gone: list[UUID]) -> int:
         connection = self._connected()
         with connection.transaction():
-            # Subjects without a key come first: a key made in between is destroyed below.
+            # Subjects without a key come first: a key made in between is destroyed below, and its parts after it.
             connection.cursor().executemany(
                 "insert into data_keys (subject, key_id, erased_at) values (%s, gen_random_uuid(), now())"
                 " on conflict (subject) do nothing",
-                [(subject,) for subject in sorted(gone)],
+                [(subject,) for subject in gone],
             )
-            count = connection.execute(
-                "update data_keys set wrapped = null, encryption = null, erased_at = now()"
-                " where subject = any(%s) and wrapped is not null",
-                (gone,),
-            ).rowcount
+            count = self._destroyed("data_keys", "subject = any(%s)", (gone,))
+            self._destroyed("purpose_keys", "subject = any(%s)", (gone,))
+        self._forget(gone)
+        return count
+
+    def _erase_part(self, gone: list[UUID], purpose: str) -> int:
+        connection = self._connected()
+        with connection.transaction():
+            connection.cursor().executemany(
+                "insert into purpose_keys (subject, purpose, key_id, erased_at)"
+                " values (%s, %s, gen_random_uuid(), now()) on conflict (subject, purpose) do nothing",
+                [(subject, purpose) for subject in gone],
+            )
+            count = self._destroyed("purpose_keys", "subject = any(%s) and purpose = %s", (gone, purpose))
+        self._forget(gone)
+        return count
+
+    def _destroyed(self, table: LiteralString, which: LiteralString, values: tuple[Any, ...]) -> int:
+        update: LiteralString = f"update {table} set wrapped = null, encryption = null, erased_at = now()"
+        return self._connected().execute(f"{update} where {which} and wrapped is not null", values).rowcount
+
+    def _forget(self, gone: list[UUID]) -> None:
         for subject in gone:
             self._cache.drop(subject.int)
-        return count
 
     def _secret(self, purpose: str, create: bool) -> bytes:
         connection, aad = self._connected(), secret_place(purpose)
@@ -393,7 +494,9 @@ class KeyRing:
             raise SecretMissing(purpose)
         return self._encryptions.of(connection, row[1]).unwrap(row[0], aad)
 
-    def _load(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
+    def _load(
+        self, subjects: list[UUID], create: bool, purposes: Collection[str]
+    ) -> dict[UUID, DataKey | None]:
         """Reads and makes keys.
 
         They are cached before the database is released, so that no erasure gets in between.
@@ -401,41 +504,64 @@ class KeyRing:
 
         def load() -> dict[UUID, DataKey | None]:
             since = self.monotonic()
-            loaded = self._query(subjects, create)
+            loaded = self._query(subjects, create, purposes)
             for subject, key in loaded.items():
                 self._cache.put(subject.int, (key,), since=since)
             return loaded
 
         return self._asked(load)
 
-    def _query(self, subjects: list[UUID], create: bool) -> dict[UUID, DataKey | None]:
+    def _query(
+        self, subjects: list[UUID], create: bool, purposes: Collection[str]
+    ) -> dict[UUID, DataKey | None]:
         connection = self._connected()
-        select = "select subject, key_id, wrapped, encryption from data_keys where subject = any(%s)"
-        rows = connection.execute(select, (subjects,), binary=True).fetchall()
-        unknown = sorted(set(subjects) - {row[0] for row in rows})
-        made: dict[UUID, DataKey | None] = {}
-        if unknown and create:
-            new = [
-                DataKey(subject, UUID(bytes=os.urandom(16), version=4), os.urandom(KEY_BYTES))
-                for subject in unknown
-            ]
-            stored = self._encryptions.wrapping(
-                connection, lambda number, encryption: _store(connection, new, number, encryption)
-            )
-            made = {key.subject: key for key in new if key.subject in stored}
-            of_others = [subject for subject in unknown if subject not in stored]
-            if of_others:  # another process made them in between
-                rows += connection.execute(select, (of_others,), binary=True).fetchall()
-        return made | {
+        rows = connection.execute(_SELECT, {"s": subjects}, binary=True).fetchall()
+        unknown = sorted(set(subjects) - {row[0] for row in rows if row[1] is None})
+        if not unknown or not create:
+            return self._opened(connection, rows)
+        new = [_new(subject, purposes) for subject in unknown]
+        stored = self._encryptions.wrapping(
+            connection, lambda number, encryption: _store(connection, new, number, encryption)
+        )
+        # Others made some of them in between, or a purpose of theirs was erased before they had any key.
+        stored -= {row[0] for row in rows if row[1] is not None}
+        others = [subject for subject in unknown if subject not in stored]
+        if others:
+            rows = [row for row in rows if row[0] not in set(others)]
+            rows += connection.execute(_SELECT, {"s": others}, binary=True).fetchall()
+        made: dict[UUID, DataKey | None] = {key.subject: key for key in new if key.subject in stored}
+        return made | self._opened(connection, rows)
+
+    def _opened(
+        self, connection: "psycopg.Connection[Any]", rows: "list[tuple[Any, ...]]"
+    ) -> dict[UUID, DataKey | None]:
+        """The keys of rows as `_SELECT` has them; None for a subject whose key was destroyed."""
+        parts: dict[UUID, dict[str, DataKey | None]] = {}
+        for subject, purpose, key_id, wrapped, number in rows:
+            if purpose is not None:
+                part = (
+                    None if wrapped is None else self._unwrapped(connection, subject, key_id, wrapped, number)
+                )
+                parts.setdefault(subject, {})[purpose] = part
+        return {
             subject: None
             if wrapped is None
-            else DataKey(
-                subject,
-                key_id,
-                self._encryptions.of(connection, number).unwrap(wrapped, key_place(subject, key_id)),
-            )
-            for subject, key_id, wrapped, number in rows
+            else self._unwrapped(connection, subject, key_id, wrapped, number, parts.get(subject))
+            for subject, purpose, key_id, wrapped, number in rows
+            if purpose is None
         }
+
+    def _unwrapped(
+        self,
+        connection: "psycopg.Connection[Any]",
+        subject: UUID,
+        key_id: UUID,
+        wrapped: bytes,
+        number: int | None,
+        parts: Mapping[str, DataKey | None] | None = None,
+    ) -> DataKey:
+        material = self._encryptions.of(connection, number).unwrap(wrapped, key_place(subject, key_id))
+        return DataKey(subject, key_id, material, parts)
 
     def _connected(self) -> "psycopg.Connection[Any]":
         if self._connection is None or self._connection.closed:
@@ -443,10 +569,60 @@ class KeyRing:
         return self._connection
 
 
+_SELECT: Final = (
+    "select subject, null::text as purpose, key_id, wrapped, encryption from data_keys where subject = any(%(s)s)"
+    " union all"
+    " select subject, purpose, key_id, wrapped, encryption from purpose_keys where subject = any(%(s)s)"
+)
+
+
+def _new(subject: UUID, purposes: Collection[str]) -> DataKey:
+    """New keys of a subject, not stored yet."""
+    parts = {purpose: _random(subject) for purpose in sorted(purposes)}
+    key = _random(subject)
+    return DataKey(subject, key.id, key.material, parts) if parts else key
+
+
+def _random(subject: UUID) -> DataKey:
+    return DataKey(subject, UUID(bytes=os.urandom(16), version=4), os.urandom(KEY_BYTES))
+
+
 def _store(
     connection: "psycopg.Connection[Any]", keys: list[DataKey], number: int | None, encryption: KeyEncryption
 ) -> set[UUID]:
-    """Stores new keys, and returns the subjects that had none."""
+    """Stores new keys, each with its parts or not at all; returns the subjects of which all were stored."""
+    if not any(key.parts for key in keys):
+        return _store_keys(connection, keys, number, encryption)
+    with connection.transaction():
+        stored = _store_keys(connection, keys, number, encryption)
+        parts = [
+            (purpose, part)
+            for key in keys
+            if key.subject in stored
+            for purpose, part in (key.parts or {}).items()
+            if part is not None
+        ]
+        wrapped = [encryption.wrap(part.material, key_place(part.subject, part.id)) for _, part in parts]
+        rows = connection.execute(
+            "insert into purpose_keys (subject, purpose, key_id, wrapped, encryption)"
+            " select *, %b::integer from unnest(%b::uuid[], %b::text[], %b::uuid[], %b::bytea[])"
+            " on conflict (subject, purpose) do nothing returning key_id",
+            (
+                number,
+                [part.subject for _, part in parts],
+                [purpose for purpose, _ in parts],
+                [part.id for _, part in parts],
+                wrapped,
+            ),
+            binary=True,
+        ).fetchall()
+    found = {row[0] for row in rows}
+    return stored - {part.subject for _, part in parts if part.id not in found}
+
+
+def _store_keys(
+    connection: "psycopg.Connection[Any]", keys: list[DataKey], number: int | None, encryption: KeyEncryption
+) -> set[UUID]:
     wrapped = [encryption.wrap(key.material, key_place(key.subject, key.id)) for key in keys]
     stored = connection.execute(
         "insert into data_keys (subject, key_id, wrapped, encryption)"

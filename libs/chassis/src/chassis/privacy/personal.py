@@ -3,8 +3,12 @@
 The mark is `Annotated[str, personal("C2")]`. It may stand on a text field, on the elements of a tuple or
 list, and on the fields of a struct inside an event. A mark anywhere else raises when the event class is
 read: an overlooked mark would leave the value in clear in a log from which nothing is deleted.
+
+`personal("C2", purpose="contact")` names what the value is kept for. A subject has a key for each purpose, so
+that the values of one can be erased before those of the others. A mark that names none is of `TRANSACTION`.
 """
 
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -18,21 +22,32 @@ from msgspec import structs
 PersonalClass = Literal["C1", "C2", "C3"]
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
-Change = Callable[[str, str], str]
-"""Returns the new value of a personal value. Called with its place: `owner`, `home.street` or
-`guests[0].name`."""
+Change = Callable[[str, str, str], str]
+"""Returns the new value of a personal value. Called with its place (`owner`, `home.street` or `guests[0].name`),
+the value, and its purpose."""
+
+TRANSACTION: Final = "transaction"
+"""The purpose of what is kept longest. What was sealed before there were purposes is of it."""
+PURPOSE_CHARACTERS_MAX: Final = 32
+_PURPOSE: Final = re.compile(r"[a-z]+(-[a-z]+)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class PersonalMark:
-    """Marks a text as personal: it is sealed on its own, under the key of the stream."""
+    """Marks a text as personal: it is sealed on its own, under the key of the stream for the purpose."""
 
     sensitivity: PersonalClass
+    purpose: str = TRANSACTION
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the purpose is no kebab-case word of at most `PURPOSE_CHARACTERS_MAX`."""
+        if not _PURPOSE.fullmatch(self.purpose) or len(self.purpose) > PURPOSE_CHARACTERS_MAX:
+            raise ValueError(f"{self.purpose!r} is no purpose")
 
 
-def personal(sensitivity: PersonalClass = "C2") -> PersonalMark:
+def personal(sensitivity: PersonalClass = "C2", *, purpose: str = TRANSACTION) -> PersonalMark:
     """The mark for `Annotated[str, personal("C2")]`; the text may be optional."""
-    return PersonalMark(sensitivity)
+    return PersonalMark(sensitivity, purpose)
 
 
 Personal = Annotated[str, PersonalMark("C2")]
@@ -47,7 +62,7 @@ class _Inner(NamedTuple):
     of texts."""
 
     marked: "Marked | None"
-    sensitivity: PersonalClass
+    mark: PersonalMark
     many: bool
 
 
@@ -55,7 +70,7 @@ class _Inner(NamedTuple):
 class Marked:
     """The personal values of a struct class: its own texts, and the fields that lead to more."""
 
-    texts: dict[str, PersonalClass] = field(default_factory=dict)
+    texts: dict[str, PersonalMark] = field(default_factory=dict)
     inner: dict[str, _Inner] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -64,30 +79,39 @@ class Marked:
 
     def places(self, before: str = "") -> dict[str, PersonalClass]:
         """Every place with its class: `owner`, `home.street`, `guests[].name`."""
-        found = {f"{before}{name}": sensitivity for name, sensitivity in self.texts.items()}
-        for name, (marked, sensitivity, many) in self.inner.items():
+        return {place: mark.sensitivity for place, mark in self.marks(before).items()}
+
+    def marks(self, before: str = "") -> dict[str, PersonalMark]:
+        """Every place with its mark."""
+        found = {f"{before}{name}": mark for name, mark in self.texts.items()}
+        for name, (marked, mark, many) in self.inner.items():
             place = f"{before}{name}{'[]' if many else ''}"
-            found |= {place: sensitivity} if marked is None else marked.places(f"{place}.")
+            found |= {place: mark} if marked is None else marked.marks(f"{place}.")
         return found
+
+    @property
+    def purposes(self) -> frozenset[str]:
+        """The purposes that have a key of their own beside that of `TRANSACTION`."""
+        return frozenset(mark.purpose for mark in self.marks().values()) - {TRANSACTION}
 
     def replaced(self, value: StructT, change: Change, before: str = "") -> StructT:
         """Returns the struct with `change` applied to each personal value that is not None."""
         changes: dict[str, Any] = {}
-        for name in self.texts:
+        for name, mark in self.texts.items():
             text = getattr(value, name)
             if text is not None:
-                changes[name] = change(f"{before}{name}", text)
-        for name, (marked, _, many) in self.inner.items():
+                changes[name] = change(f"{before}{name}", text, mark.purpose)
+        for name, (marked, mark, many) in self.inner.items():
             held = getattr(value, name)
             if held is None:
                 continue
             place = f"{before}{name}"
             if many:
                 changes[name] = type(held)(
-                    [_changed(each, marked, change, f"{place}[{at}]") for at, each in enumerate(held)]
+                    [_changed(each, marked, mark, change, f"{place}[{at}]") for at, each in enumerate(held)]
                 )
             else:
-                changes[name] = _changed(held, marked, change, place)
+                changes[name] = _changed(held, marked, mark, change, place)
         return structs.replace(value, **changes) if changes else value
 
 
@@ -100,10 +124,12 @@ def marked(struct_class: type[msgspec.Struct]) -> Marked:
     return _read(struct_class, ())
 
 
-def _changed(value: Any, marked: Marked | None, change: Change, place: str) -> Any:
+def _changed(value: Any, marked: Marked | None, mark: PersonalMark, change: Change, place: str) -> Any:
     if value is None:
         return None
-    return change(place, value) if marked is None else marked.replaced(value, change, f"{place}.")
+    return (
+        change(place, value, mark.purpose) if marked is None else marked.replaced(value, change, f"{place}.")
+    )
 
 
 def _read(struct_class: type[msgspec.Struct], within: tuple[type, ...]) -> Marked:
@@ -111,12 +137,12 @@ def _read(struct_class: type[msgspec.Struct], within: tuple[type, ...]) -> Marke
         if _mentions_mark(struct_class, set()):
             raise MarkMisplaced(f"{struct_class.__name__} holds itself and personal values")
         return _NOTHING
-    texts: dict[str, PersonalClass] = {}
+    texts: dict[str, PersonalMark] = {}
     inner: dict[str, _Inner] = {}
     for name, hint in typing.get_type_hints(struct_class, include_extras=True).items():
         found = _found(hint, f"{struct_class.__name__}.{name}", (*within, struct_class))
         if isinstance(found, PersonalMark):
-            texts[name] = found.sensitivity
+            texts[name] = found
         elif found is not None:
             inner[name] = found
     return Marked(texts, inner) if texts or inner else _NOTHING
@@ -133,7 +159,7 @@ def _found(hint: Any, where: str, within: tuple[type, ...]) -> PersonalMark | _I
         return _found(hint.__supertype__, where, within)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         inside = _read(hint, within)
-        return _Inner(inside, "C2", many=False) if inside else None
+        return _Inner(inside, PersonalMark("C2"), many=False) if inside else None
     return _found_in_generic(hint, where, within) if _mentions_mark(hint, set()) else None
 
 
@@ -146,7 +172,7 @@ def _found_in_generic(hint: Any, where: str, within: tuple[type, ...]) -> Person
     if origin is list or (origin is tuple and arguments[1:] == (Ellipsis,)):
         found = _found(arguments[0], where, within)
         if isinstance(found, PersonalMark):
-            return _Inner(None, found.sensitivity, many=True)
+            return _Inner(None, found, many=True)
         if found is not None and not found.many:
             return found._replace(many=True)
     raise MarkMisplaced(f"{where} holds a personal value where it cannot be sealed")

@@ -7,7 +7,7 @@ meanwhile stays destroyed.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
 
@@ -29,6 +29,11 @@ ROUNDS_MAX: Final = 100
 """How often what was stored meanwhile is wrapped again."""
 _LOCK: Final = 0x6B65_6B72
 """Advisory: one rotation at a time."""
+_TABLES: Final[tuple[LiteralString, ...]] = ("data_keys", "purpose_keys")
+"""Where data keys lie. Both have the same columns, but for the purpose."""
+_ALL: Final[LiteralString] = (
+    "(select wrapped, encryption from data_keys union all select wrapped, encryption from purpose_keys)"
+)
 T = TypeVar("T")
 
 
@@ -66,7 +71,7 @@ class Wrapping:
 def wrappings(url: str) -> list[Wrapping]:
     """What wraps what, the root key first."""
     rows = (
-        "select number, (select count(*) from data_keys d where d.encryption is not distinct from k.number"
+        f"select number, (select count(*) from {_ALL} d where d.encryption is not distinct from k.number"
         " and d.wrapped is not null), (select count(*) from secrets s where s.encryption is not distinct from k.number)"
         " from (select null::integer as number union all select number from key_encryption_keys) k"
         " order by number nulls first"
@@ -93,10 +98,11 @@ def rotate(url: str, root: KeyEncryption, *, rows_per_statement: int = KEYS_PER_
         data_keys = secrets = 0
         for _ in range(ROUNDS_MAX):
             # A process that read the newest number before may store under the one before once more.
-            connection.execute(
-                "update data_keys set encryption = null where wrapped is null and encryption is not null"
-            )
-            data_keys += _data_keys(connection, encryptions, number, rows_per_statement)
+            for table in _TABLES:
+                connection.execute(
+                    f"update {table} set encryption = null where wrapped is null and encryption is not null"
+                )
+                data_keys += _data_keys(connection, encryptions, table, number, rows_per_statement)
             secrets += _secrets(connection, encryptions, number)
             try:
                 connection.execute("delete from key_encryption_keys where number < %s", (number,))
@@ -133,26 +139,30 @@ def replace_root_key(url: str, root: KeyEncryption, new: KeyEncryption) -> int:
 
 
 def _data_keys(
-    connection: "psycopg.Connection[Any]", encryptions: KeyEncryptionKeys, number: int, many: int
+    connection: "psycopg.Connection[Any]",
+    encryptions: KeyEncryptionKeys,
+    table: LiteralString,
+    number: int,
+    many: int,
 ) -> int:
     select = (
-        "select subject, key_id, wrapped, encryption from data_keys"
+        f"select subject, key_id, wrapped, encryption from {table}"
         " where wrapped is not null and encryption is distinct from %s order by subject limit %s"
     )
     update = (
-        "update data_keys d set wrapped = n.wrapped, encryption = %s"
-        " from unnest(%s::uuid[], %s::bytea[], %s::bytea[]) as n (subject, before, wrapped)"
-        " where d.subject = n.subject and d.wrapped = n.before"
+        f"update {table} d set wrapped = n.wrapped, encryption = %s"
+        " from unnest(%s::uuid[], %s::bytea[], %s::bytea[]) as n (key_id, before, wrapped)"
+        " where d.key_id = n.key_id and d.wrapped = n.before"
     )
     done, to = 0, encryptions.of(connection, number)
     while rows := connection.execute(select, (number, many), binary=True).fetchall():
-        subjects, before, after = [], [], []
+        keys, before, after = [], [], []
         for subject, key_id, wrapped, old in rows:
             place = key_place(subject, key_id)
-            subjects.append(subject)
+            keys.append(key_id)
             before.append(wrapped)
             after.append(to.wrap(encryptions.of(connection, old).unwrap(wrapped, place), place))
-        done += connection.execute(update, (number, subjects, before, after)).rowcount
+        done += connection.execute(update, (number, keys, before, after)).rowcount
     return done
 
 
@@ -177,7 +187,7 @@ def _left(connection: "psycopg.Connection[Any]", number: int) -> bool:
     """Whether something is wrapped by another key than this one, or another one is there."""
     (left,) = connection.execute(
         "select exists (select 1 from key_encryption_keys where number < %(n)s)"
-        " or exists (select 1 from data_keys where wrapped is not null and encryption is distinct from %(n)s)"
+        f" or exists (select 1 from {_ALL} d where wrapped is not null and encryption is distinct from %(n)s)"
         " or exists (select 1 from secrets where encryption is distinct from %(n)s)",
         {"n": number},
     ).fetchone() or (False,)
@@ -186,7 +196,7 @@ def _left(connection: "psycopg.Connection[Any]", number: int) -> bool:
 
 def _wrapped_by_root(connection: "psycopg.Connection[Any]") -> bool:
     (found,) = connection.execute(
-        "select exists (select 1 from data_keys where wrapped is not null and encryption is null)"
+        f"select exists (select 1 from {_ALL} d where wrapped is not null and encryption is null)"
         " or exists (select 1 from secrets where encryption is null)"
     ).fetchone() or (False,)
     return bool(found)

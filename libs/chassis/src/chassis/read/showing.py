@@ -39,7 +39,8 @@ class Keys:
         """A sealed value as it may be shown."""
         if value is None:
             return None
-        key = self._found.get(subject.int)
+        keys = self._found.get(subject.int)
+        key = None if keys is None else keys.opening(value["t"])
         if key is None:
             return mask(open_sealed(value, None, context=context, subject=subject, field=field))
         place = (key.id.int, mask, context, field, value["v"], value["n"], value["t"])

@@ -1,13 +1,14 @@
 """Stored names and schema versions of one store's events, and the encoding and decoding of events."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from chassis.privacy.keys import ERASED, DataKey, Origin, is_token, seal, unseal
-from chassis.privacy.personal import Change, Marked, marked
+from chassis.privacy.keys import ERASED, DataKey, Origin, is_token, open_value, opening, seal
+from chassis.privacy.personal import Marked, marked
 from chassis.write.events import Event, Metadata, RecordedEvent, StoredEvent
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
@@ -120,11 +121,16 @@ class Catalogue:
         """Where the sealed values of an event were written."""
         return Origin(self.store, stored.stream_id, stored.version, stored.name)
 
+    @property
+    def purposes(self) -> frozenset[str]:
+        """The purposes for which subjects have a key of their own."""
+        return frozenset[str]().union(*(entry.personal.purposes for entry in self._by_class.values()))
+
     def needs_key(self, event: Event) -> bool:
         """Whether the event has a personal value to seal."""
         found: list[str] = []
 
-        def note(place: str, plain: str) -> str:
+        def note(place: str, plain: str, _: str) -> str:
             found.append(place)
             return plain
 
@@ -216,14 +222,10 @@ class Catalogue:
         data.pop("v", None)
         if opening:
             # The associated data has the value's place at the time of writing: open the value before upcasting.
-            origin, personal = self.origin(stored), entry.personal
+            personal, open_token = entry.personal, partial(open_value, key, self.origin(stored))
             plain = set(event_class.__struct_fields__) - personal.texts.keys() - personal.inner.keys()
-
-            def opened(place: str, token: str) -> str:
-                return unseal(key, b"" if key is None else origin.aad(place, key), token)
-
             data = {
-                name: value if name in plain else _tokens_replaced(value, opened, name)
+                name: value if name in plain else _tokens_replaced(value, open_token, name)
                 for name, value in data.items()
             }
         for step in range(version, entry.version):
@@ -238,24 +240,24 @@ class Catalogue:
 
 
 def _sealed(event: Event, entry: _Entry, origin: Origin, key: DataKey | None) -> Event:
-    if key is None:
-        return entry.personal.replaced(event, lambda _place, _plain: ERASED)
-    prefix, of_key = origin.prefix(), f"|{key.id.hex}"
-    return entry.personal.replaced(
-        event, lambda place, plain: seal(key, f"{prefix}{place}{of_key}".encode(), plain)
-    )
+    prefix = origin.prefix()
+
+    def sealed(place: str, plain: str, purpose: str) -> str:
+        sealer = None if key is None else key.of(purpose)
+        return ERASED if sealer is None else seal(sealer, f"{prefix}{place}{sealer.suffix}".encode(), plain)
+
+    return entry.personal.replaced(event, sealed)
 
 
 def _opened(event: Event, entry: _Entry, origin: Origin, key: DataKey | None) -> Event:
-    return entry.personal.replaced(
-        event, lambda place, token: unseal(key, b"" if key is None else origin.aad(place, key), token)
-    )
+    open_token = opening(key, origin)
+    return entry.personal.replaced(event, lambda place, token, _: open_token(place, token) or "")
 
 
-def _tokens_replaced(value: Any, change: Change, place: str) -> Any:
-    """A value of an older version with each sealed text in it changed, however deep."""
+def _tokens_replaced(value: Any, open_token: Callable[[str, str], str | None], place: str) -> Any:
+    """A value of an older version with each sealed text in it opened, however deep."""
     if isinstance(value, dict):
-        return {name: _tokens_replaced(inner, change, f"{place}.{name}") for name, inner in value.items()}
+        return {name: _tokens_replaced(inner, open_token, f"{place}.{name}") for name, inner in value.items()}
     if isinstance(value, list):
-        return [_tokens_replaced(inner, change, f"{place}[{at}]") for at, inner in enumerate(value)]
-    return change(place, value) if is_token(value) or value == ERASED else value
+        return [_tokens_replaced(inner, open_token, f"{place}[{at}]") for at, inner in enumerate(value)]
+    return open_token(place, value) if is_token(value) or value == ERASED else value

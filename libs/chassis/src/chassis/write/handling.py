@@ -81,6 +81,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self._store = store
         self._catalogue = catalogue
         self._keys = keys
+        self._purposes = catalogue.purposes
         self._snapshots = snapshots
         # By the integer of the id: a UUID computes its hash in Python each time.
         self._states: AgedCache[int, Loaded[StateT]] = AgedCache(
@@ -334,7 +335,8 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         return {stream: found.get(stream) for stream in streams}
 
     async def _keys_made(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
-        found = await asyncio.to_thread(self._keys.keys_for, streams)
+        purposes = self._purposes
+        found = await asyncio.to_thread(self._keys.keys_for, streams, purposes=purposes)
         return {stream: found.get(stream) for stream in streams}
 
     async def _load_many(self, streams: Sequence[UUID]) -> dict[UUID, Loaded[StateT]]:
@@ -370,7 +372,7 @@ def fingerprint(stream_id: UUID, asked: Any, context: CommandContext, key: DataK
     content = msgspec.json.encode(asked)
     if len(content) > COMMAND_BYTES_MAX:
         raise EventOversized(f"{len(content)} of {COMMAND_BYTES_MAX} bytes")
-    secret = b"" if key is None else key.derived("command")
+    secret = b"" if key is None else key.whole.derived("command")
     parts = [stream_id.bytes, type(asked).__name__.encode(), content]
     if (context.reason, context.on_behalf_of) != (None, None):
         parts.append(msgspec.json.encode((context.reason, context.on_behalf_of)))

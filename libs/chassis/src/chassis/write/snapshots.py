@@ -110,7 +110,7 @@ class Snapshots(Generic[StateT]):
 
     def _opened(self, stream: UUID, version: int, body: bytes, key: DataKey | None) -> StateT | None:
         try:
-            plain = open_bytes(key, self._place(stream, version), body)
+            plain = open_bytes(None if key is None else key.whole, self._place(stream, version), body)
             return None if plain is None else msgspec.msgpack.decode(plain, type=self._state_type)
         except (Tampered, msgspec.DecodeError) as error:
             self._failed(error)
@@ -131,7 +131,7 @@ class Snapshots(Generic[StateT]):
         if key is None:
             return
         plain = msgspec.msgpack.encode(due.state)
-        body = seal_bytes(key, self._place(due.stream_id, due.version), plain)
+        body = seal_bytes(key.whole, self._place(due.stream_id, due.version), plain)
         await self._store.keep_snapshot(due.stream_id, self._kind, due.version, due.position, body)
 
     def _place(self, stream: UUID, version: int) -> str:

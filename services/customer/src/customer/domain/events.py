@@ -12,8 +12,10 @@ from uuid import UUID
 
 import msgspec
 from chassis.write.events import Event, personal
+from contracts import purposes
 
 Identifying = Annotated[str | None, personal("C2")]
+ForContact = Annotated[str | None, personal("C2", purpose=purposes.CONTACT)]
 CustomerKind = Literal["person", "company"]
 RegisteredBy = Literal["staff", "master-data"]
 Detail = Literal["name", "phone", "email", "address", "born_on", "identity_number", "branch"]
@@ -48,9 +50,9 @@ class CustomerRegistered(Event, frozen=True):
     name: Identifying
     kind: CustomerKind
     origin: RegisteredBy
-    phone: Identifying = None
-    email: Identifying = None
-    address: Identifying = None
+    phone: ForContact = None
+    email: ForContact = None
+    address: ForContact = None
     born_on: Identifying = None
     identity_number: Identifying = None
     branch: str | None = None
@@ -97,9 +99,9 @@ class ReferenceDisputed(Event, frozen=True):
     source: str
     party_id: UUID
     name: Identifying = None
-    phone: Identifying = None
-    email: Identifying = None
-    address: Identifying = None
+    phone: ForContact = None
+    email: ForContact = None
+    address: ForContact = None
     born_on: Identifying = None
     identity_number: Identifying = None
     branch: str | None = None
@@ -132,9 +134,9 @@ class CustomerRenamed(Event, frozen=True):
 class ContactDetailsChanged(Event, frozen=True):
     """How the customer is reached from now on; None where there is no such way."""
 
-    phone: Identifying
-    email: Identifying
-    address: Identifying
+    phone: ForContact
+    email: ForContact
+    address: ForContact
     source: str | None = None
     party_id: UUID | None = None
     changed: tuple[str, ...] = ()
@@ -176,9 +178,9 @@ class DetailsContradicted(Event, frozen=True):
     source: str
     party_id: UUID
     name: Identifying = None
-    phone: Identifying = None
-    email: Identifying = None
-    address: Identifying = None
+    phone: ForContact = None
+    email: ForContact = None
+    address: ForContact = None
     born_on: Identifying = None
     identity_number: Identifying = None
     branch: str | None = None

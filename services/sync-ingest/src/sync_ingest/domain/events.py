@@ -14,10 +14,12 @@ from uuid import UUID
 
 from chassis.privacy.keys import ERASED
 from chassis.write.events import Event, personal
+from contracts.purposes import CONTACT
 
 from sync_ingest.domain.certificate import Findings
 
 Identifying = Annotated[str | None, personal("C2")]
+Contact = Annotated[str | None, personal("C2", purpose=CONTACT)]
 
 
 class AccountSeen(Event, frozen=True):
@@ -195,9 +197,9 @@ class PartyDescribed(Event, frozen=True):
     born_on: Identifying
     gender: Identifying
     identity_number: Identifying
-    phone: Identifying
-    email: Identifying
-    address: Identifying
+    phone: Contact
+    email: Contact
+    address: Contact
     branch: str | None
 
 

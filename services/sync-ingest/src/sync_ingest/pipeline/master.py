@@ -172,7 +172,7 @@ class MasterData:
         ids = self._run.ids
         subjects = [subject_of(ids, self._run.source, record) for _, record in stated]
         streams = [stream_of(ids, self._run.source, record) for _, record in stated]
-        keys = self._run.ledger.digest_keys(list(dict.fromkeys(streams)))
+        keys = self._digest_keys(stated, streams)
         standing = self._run.book.descriptions(list(dict.fromkeys(subjects)))
         for (item, record), subject, stream in zip(stated, subjects, streams, strict=True):
             _, before = standing.get(subject, NOT_DESCRIBED)
@@ -238,7 +238,7 @@ class MasterData:
         ids = self._run.ids
         subjects = [subject_of(ids, self._run.source, record) for _, record in latest]
         streams = [stream_of(ids, self._run.source, record) for _, record in latest]
-        keys = self._run.ledger.digest_keys(list(dict.fromkeys(streams)))
+        keys = self._digest_keys(latest, streams)
         revisions: dict[UUID, Description] = {}
         wanted = []
         for (item, record), subject, stream in zip(latest, subjects, streams, strict=True):
@@ -283,6 +283,16 @@ class MasterData:
             places[identity] = _At(stream, head)
             entries.append(Entry(stream, head, event, identity, effective_at, intake, item.trace))
         return entries, revisions
+
+    def _digest_keys(
+        self, stated: Sequence[tuple[Item, MasterRecord]], streams: Sequence[UUID]
+    ) -> dict[UUID, bytes]:
+        parties = {
+            stream
+            for (_, record), stream in zip(stated, streams, strict=True)
+            if isinstance(record, PartyRecord)
+        }
+        return self._run.ledger.digest_keys(sorted(set(streams) - parties), sorted(parties))
 
     def _places(self, identities: Sequence[UUID]) -> dict[UUID, _At]:
         """Where those of the events are that are stored."""

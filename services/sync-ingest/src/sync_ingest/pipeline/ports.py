@@ -73,8 +73,11 @@ class LedgerPort(Protocol):
         """Version of the last event of each stream that has one."""
         ...
 
-    def digest_keys(self, subjects: Sequence[UUID]) -> dict[UUID, bytes]:
-        """A secret per subject under which contents are digested; none where the subject was erased."""
+    def digest_keys(self, subjects: Sequence[UUID], parties: Sequence[UUID] = ()) -> dict[UUID, bytes]:
+        """A secret per subject under which contents are digested; none where the subject was erased.
+
+        `parties` are the subjects that are parties.
+        """
         ...
 
     def differences(self, postings: Mapping[UUID, Posting]) -> list[frozenset[str]]:
