@@ -70,6 +70,7 @@ CHANCE_MODULES = frozenset({"random", "secrets"})
 DOMAIN_MAY_IMPORT = frozenset(
     [
         "contracts.identity",
+        "contracts.purposes",
         "chassis.write.events",
         "chassis.write.deciding",
         "chassis.privacy.keys",
