@@ -1,16 +1,29 @@
 """The contexts and views of all services, for commands that read their stores from outside."""
 
+from collections.abc import Sequence
 from typing import Final
 
+from chassis.calendar.settings import CalendarSettings
 from chassis.connections.settings import Settings
 from chassis.read.deriving import DerivedView
 from chassis.read.generations import Kept
 from chassis.read.projecting import View
 from chassis.service import Context, services
+from chassis.timers import TimerRule, generation_of
 
 from crm_cli.running import settings_of
 
-__all__ = ["CONTEXTS", "DERIVED", "KEPT", "SERVICE_OF", "VIEWS", "Context", "reading_settings", "settings"]
+__all__ = [
+    "CONTEXTS",
+    "DERIVED",
+    "KEPT",
+    "SERVICE_OF",
+    "VIEWS",
+    "Context",
+    "reading_settings",
+    "settings",
+    "timers_of",
+]
 
 
 def settings() -> Settings:
@@ -21,6 +34,19 @@ def settings() -> Settings:
 def reading_settings() -> Settings:
     """Where the servers are, for a command that only reads: as the auditor, where the environment says how."""
     return settings_of(Settings, reading=True)
+
+
+def timers_of(context: Context, settings: Settings) -> tuple[Sequence[TimerRule], str]:
+    """When the timers of a context are due, and the generation of these rules; none where its service has no timers."""
+    [service] = [each for each in services() if each.context.name == context.name]
+    if not issubclass(service.settings, CalendarSettings):
+        return (), ""
+    known = {
+        name: getattr(settings, name) for name in service.settings.model_fields if hasattr(settings, name)
+    }
+    of_service = service.settings(**known)
+    rules = service.timers(of_service)
+    return rules, generation_of(rules, of_service.calendar.digest())
 
 
 CONTEXTS: Final[dict[str, Context]] = {service.context.name: service.context for service in services()}

@@ -21,13 +21,14 @@ from chassis.read.projecting import View
 from contracts.topics import CONSUMERS, EVENTS
 from customer.views import asset_panorama
 
-from crm_cli.contexts import CONTEXTS, DERIVED, KEPT, SERVICE_OF, VIEWS, Context, reading_settings
+from crm_cli.contexts import CONTEXTS, DERIVED, KEPT, SERVICE_OF, VIEWS, Context, reading_settings, timers_of
 from crm_cli.exits import USAGE, WRONG
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_sagas import check_sagas
 from crm_cli.verify_store import Checkpoints, Store, check_money
+from crm_cli.verify_timers import check_timers
 from crm_cli.verify_views import check_parked, conclude
 
 WAIT_SECONDS: Final = 30.0
@@ -102,6 +103,8 @@ async def _context(
     for view in views_of(context) if head else ():  # of nothing that is stored nothing is missing
         await check_parked(view, mongo, report)
     await check_sagas(settings.postgres_url, context, store, report, clock, wait_seconds)
+    rules, generation = timers_of(context, settings)
+    await check_timers(context, rules, generation, store, head, report, clock, wait_seconds)
     held = {one.subject: one for one in await asyncio.to_thread(store.held)}
     for one in held.values():
         report.broken(

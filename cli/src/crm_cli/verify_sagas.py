@@ -5,7 +5,7 @@ from uuid import UUID
 
 from chassis.clock import Clock
 from chassis.sagas.reading import OpenSaga, has_sagas, open_sagas
-from chassis.sagas.running import TIMER
+from chassis.sagas.running import TIMEOUT
 from chassis.write.store import Recorder
 
 from crm_cli.contexts import Context
@@ -49,5 +49,5 @@ def _without_timer(store: Store, found: list[OpenSaga]) -> list[UUID]:
     """The sagas that run and that nothing will end. What compensates is given until it is done; what is stuck is
     listed."""
     running = [one.shown.id for one in found if one.shown.status == "running"]
-    standing = {row[0] for row in store.ask(_STANDING, running, TIMER)} if running else set()
+    standing = {row[0] for row in store.ask(_STANDING, running, TIMEOUT.name)} if running else set()
     return [saga for saga in running if saga not in standing]

@@ -4,7 +4,8 @@ I5."""
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -25,7 +26,7 @@ ROWS_AT_ONCE: Final = 2_000
 DIGESTED_AT_ONCE: Final = 1_000
 CHECKPOINTS_KEPT_MAX: Final = 50
 SECONDS_MAX: Final = 600
-TABLES: Final = ("events", "commands", "relay", "leases", "unpublishable", "timers")
+TABLES: Final = ("events", "commands", "relay", "leases", "unpublishable", "timers", "timer_folds")
 
 
 def data_of(column: str) -> str:
@@ -93,6 +94,10 @@ _BY_ACCOUNT: Final = (
 """`offset 0`, or the planner parses a body anew for every figure that is taken out of it."""
 
 
+Rows = Callable[..., Iterator[tuple[Any, ...]]]
+"""From a query and its values to its rows, by a cursor of the server."""
+
+
 class Summed(NamedTuple):
     """The postings of one account in one currency; `unlike`: of how many the body names another posting than
     the identity under which it is stored."""
@@ -130,6 +135,24 @@ class Store:
             cursor.itersize = ROWS_AT_ONCE
             cursor.execute(statement, values)
             yield from cursor
+
+    @contextmanager
+    def one_moment(self) -> Iterator[Rows]:
+        """Gives the rows of queries that see the store as of one moment; each is read while others are."""
+        opened = 0
+
+        def rows(question: str, *values: object) -> Iterator[tuple[Any, ...]]:
+            nonlocal opened
+            opened += 1
+            statement = sql.SQL(question).format(**self._names)  # type: ignore[arg-type, unused-ignore]
+            with self._connection.cursor(f"verify-{opened}") as cursor:
+                cursor.itersize = ROWS_AT_ONCE
+                cursor.execute(statement, values)
+                yield from cursor
+
+        with self._connection.transaction():
+            self._connection.execute("set transaction isolation level repeatable read, read only")
+            yield rows
 
     def digested(self, after: int, up_to: int) -> tuple[int, int, bytes]:
         """How many events follow a position, at most `DIGESTED_AT_ONCE`; the position of the last, and what is

@@ -28,6 +28,7 @@ from chassis.read.deriving import DerivedView
 from chassis.read.generations import Kept
 from chassis.read.projecting import View
 from chassis.relay import Words
+from chassis.timers import TimerRule
 from chassis.web import Dependencies, Routes
 from chassis.web.consistency import Heads
 from chassis.write.catalogue import Catalogue
@@ -93,7 +94,7 @@ class Service(Generic[S]):
     of other contexts, for requests that wait for a view.
     `views`, `policies`: those that its roles of these names run. `readers`: the topics that each role of its own
     reads. `own_roles`: the needs of the roles that the chassis does not have. `taken`: topics of
-    other systems' records that it takes, with their schemas.
+    other systems' records that it takes, with their schemas. `timers`: when its timers are due, which `verify` folds anew.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Service(Generic[S]):
     readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own_roles: Mapping[str, frozenset[Need]] = field(default_factory=dict)
     taken: tuple[Taken, ...] = ()
+    timers: Callable[[S], Sequence[TimerRule]] = lambda _: ()
 
     @property
     def package(self) -> str:

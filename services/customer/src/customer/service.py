@@ -14,6 +14,7 @@ from customer.permissions import HIGH_PRIVILEGE, ROLES
 from customer.policies import POLICIES
 from customer.publishing import published
 from customer.settings import CustomerSettings
+from customer.timers import rules
 from customer.views import VIEWS
 
 SERVICE: Final = Service(
@@ -30,4 +31,5 @@ SERVICE: Final = Service(
     views=VIEWS,
     policies=POLICIES,
     derived=DERIVED,
+    timers=rules,
 )

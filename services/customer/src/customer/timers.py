@@ -7,9 +7,14 @@ from functools import partial
 
 from chassis.calendar import Calendar
 from chassis.clock import Clock
-from chassis.sagas import saga_timer
-from chassis.timers import Change, Due, SetTimer, Timer, Timers, WithdrawTimer, given_by
-from chassis.timers.business_days import business_day_timer, business_days_decider, open_first_day
+from chassis.sagas import TIMEOUT, saga_timer
+from chassis.timers import Change, Due, SetTimer, Timer, TimerRule, Timers, WithdrawTimer, given_by
+from chassis.timers.business_days import (
+    business_day_rule,
+    business_day_timer,
+    business_days_decider,
+    open_first_day,
+)
 from chassis.write.events import RecordedEvent
 from chassis.write.handling import CommandHandler
 
@@ -22,8 +27,8 @@ from customer.sagas import handler_of
 from customer.settings import CustomerSettings
 
 
-def review_timer(handler: Handler, calendar: Calendar) -> Timer:
-    """Reminds of a review on the morning of the day on which it is due, or of the first working day after it (R020)."""
+def review_rule(calendar: Calendar) -> TimerRule:
+    """A review is reminded of on the morning of the day on which it is due, or of the first working day after it (R020)."""
 
     def changes(recorded: RecordedEvent) -> Sequence[Change]:
         match recorded.event:
@@ -35,13 +40,24 @@ def review_timer(handler: Handler, calendar: Calendar) -> Timer:
             case _:
                 return []
 
-    def command(due: Due) -> RemindOfReview:
-        return RemindOfReview(date.fromisoformat(due.data["due_on"]))
-
     events = frozenset(
         {"named-key-customer", "customer-reviewed", "no-longer-key-customer", "customer-erased"}
     )
-    return Timer("customer-review", 1, events, changes, given_by(handler, command))
+    return TimerRule("customer-review", 1, events, changes)
+
+
+def review_timer(handler: Handler, calendar: Calendar) -> Timer:
+    """Reminds of a review."""
+
+    def command(due: Due) -> RemindOfReview:
+        return RemindOfReview(date.fromisoformat(due.data["due_on"]))
+
+    return review_rule(calendar).giving(given_by(handler, command))
+
+
+def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
+    """When the timers are due."""
+    return business_day_rule(settings.calendar), review_rule(settings.calendar), TIMEOUT
 
 
 @asynccontextmanager

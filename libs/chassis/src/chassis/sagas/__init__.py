@@ -17,10 +17,11 @@ from chassis.sagas.declaring import (
 )
 from chassis.sagas.peers import HttpPeer, LocalPeer, Peer, PeerUnanswered
 from chassis.sagas.role import Opened, SagasRole, peers_of
-from chassis.sagas.running import Sagas, SagaShown, saga_handler, saga_timer
+from chassis.sagas.running import TIMEOUT, Sagas, SagaShown, saga_handler, saga_timer
 
 __all__ = [
     "SAGAS",
+    "TIMEOUT",
     "Answered",
     "Came",
     "Compensate",

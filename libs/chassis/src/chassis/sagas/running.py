@@ -36,7 +36,7 @@ from chassis.sagas.deciding import (
 )
 from chassis.sagas.declaring import Saga, command_id
 from chassis.sagas.peers import Carried, Peer, PeerUnanswered
-from chassis.timers import Change, Due, SetTimer, Timer, WithdrawTimer, given_by
+from chassis.timers import Change, Due, SetTimer, Timer, TimerRule, WithdrawTimer, given_by
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext
 from chassis.write.events import RecordedEvent
@@ -45,7 +45,6 @@ from chassis.write.store import EventStore
 from chassis.write.store.items import NIL
 
 OPEN_READ: Final = 500
-TIMER: Final = "saga-timeout"
 
 Handler = CommandHandler[SagaCommand, SagaState, SagaEvent]
 
@@ -207,19 +206,24 @@ def shown_of(id: UUID, state: SagaState) -> SagaShown:
     )
 
 
+def _changes(recorded: RecordedEvent) -> Sequence[Change]:
+    match recorded.event:
+        case SagaStarted(times_out_at=times_out_at):
+            return [SetTimer(times_out_at)]
+        case SagaEnded():
+            return [WithdrawTimer()]
+        case _:
+            return []
+
+
+TIMEOUT: Final = TimerRule("saga-timeout", 1, frozenset({STARTED, ENDED}), _changes)
+"""When the time of a saga is over."""
+
+
 def saga_timer(handler: Handler) -> Timer:
     """Ends the time of a saga; it belongs to the timers of a context that has sagas."""
-
-    def changes(recorded: RecordedEvent) -> Sequence[Change]:
-        match recorded.event:
-            case SagaStarted(times_out_at=times_out_at):
-                return [SetTimer(times_out_at)]
-            case SagaEnded():
-                return [WithdrawTimer()]
-            case _:
-                return []
 
     def command(_: Due) -> SagaCommand:
         return TimeOut()
 
-    return Timer(TIMER, 1, frozenset({STARTED, ENDED}), changes, given_by(handler, command))
+    return TIMEOUT.giving(given_by(handler, command))

@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from chassis.calendar import Calendar, DayKind
-from chassis.timers.declaring import Change, Due, SetTimer, Timer, given_by
+from chassis.timers.declaring import Change, Due, SetTimer, Timer, TimerRule, given_by
 from chassis.write.deciding import CommandContext, Decider, VersionMismatch
 from chassis.write.events import Event, RecordedEvent
 from chassis.write.handling import CommandHandler
@@ -77,8 +77,8 @@ def business_days_stream(store: str) -> UUID:
     return uuid5(_NAMESPACE, f"business-days:{store}")
 
 
-def business_day_timer(handler: Handler, calendar: Calendar) -> Timer:
-    """Opens the next business date when it begins."""
+def business_day_rule(calendar: Calendar) -> TimerRule:
+    """The next business date is opened when it begins."""
 
     def changes(recorded: RecordedEvent) -> Sequence[Change]:
         event = recorded.event
@@ -87,10 +87,16 @@ def business_day_timer(handler: Handler, calendar: Calendar) -> Timer:
         following = event.on + _ONE_DAY
         return [SetTimer(calendar.business_date_begins(following), data={"on": following.isoformat()})]
 
+    return TimerRule(BUSINESS_DAY, 1, frozenset(STORED_BUSINESS_DAYS), changes)
+
+
+def business_day_timer(handler: Handler, calendar: Calendar) -> Timer:
+    """Opens the next business date when it begins."""
+
     def command(due: Due) -> OpenBusinessDay:
         return _opening(calendar, date.fromisoformat(due.data["on"]))
 
-    return Timer(BUSINESS_DAY, 1, frozenset(STORED_BUSINESS_DAYS), changes, given_by(handler, command))
+    return business_day_rule(calendar).giving(given_by(handler, command))
 
 
 async def open_first_day(handler: Handler, store: str, calendar: Calendar, now: datetime) -> None:

@@ -76,8 +76,8 @@ Give = Callable[[Due, CommandContext, int], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Timer:
-    """Timers of one kind. `name` is kebab-case, and for ever: command ids follow from it.
+class TimerRule:
+    """When timers of one kind are due. `name` is kebab-case, and for ever: command ids follow from it.
 
     `events` are the stored names that `changes` takes. `changes` is pure: from an event, whose personal values are
     sealed, to what it sets and withdraws for the subject of its stream. Raise `version` when it changes: the
@@ -88,6 +88,16 @@ class Timer:
     version: int
     events: frozenset[str]
     changes: Callable[[RecordedEvent], Sequence[Change]]
+
+    def giving(self, give: Give) -> "Timer":
+        """The timers of this rule, whose command is given so."""
+        return Timer(self.name, self.version, self.events, self.changes, give)
+
+
+@dataclass(frozen=True, slots=True)
+class Timer(TimerRule):
+    """Timers of one kind with their command."""
+
     give: Give
 
 
@@ -115,7 +125,7 @@ def given_by(handler: CommandHandler[CommandT, Any, Any], command_of: Callable[[
     return give
 
 
-def generation_of(timers: Iterable[Timer], calendar_digest: str) -> str:
+def generation_of(timers: Iterable[TimerRule], calendar_digest: str) -> str:
     """Differs where the same events may set other timers: by another version of a timer, or another calendar."""
     names = ",".join(sorted(f"{timer.name}:{timer.version}" for timer in timers))
     return blake2b(f"{names}|{calendar_digest}".encode(), digest_size=8).hexdigest()

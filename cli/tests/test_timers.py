@@ -1,0 +1,130 @@
+"""Timers from outside: verified against the events that set them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+from chassis.clock import SystemClock, uuid7
+from chassis.process.leases import Lease, PostgresLease
+from chassis.timers import PostgresTimers, TimerLoop
+from chassis.timers.table import TIMERS_LEASE
+from chassis.write.deciding import CommandContext
+from crm_cli.contexts import CONTEXTS, timers_of
+from crm_cli.verify_report import Report
+from crm_cli.verify_store import Store
+from crm_cli.verify_timers import check_timers
+from customer.catalogue import SCHEMA, catalogue
+from customer.connections import write_side
+from customer.domain.commands import Details, EndKeyCustomer, NameKeyCustomer, RegisterCustomer
+from customer.settings import CustomerSettings
+from customer.timers import timers
+
+from .stores import Bank, new_database
+
+CLOCK = SystemClock()
+CONTEXT = CONTEXTS["customer"]
+ZHANG, LI, WANG = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
+@pytest.fixture
+def settings(postgres_url: str, tmp_path: Path) -> CustomerSettings:
+    bank = Bank(new_database(postgres_url), "127.0.0.1:1", "mongodb://127.0.0.1:1", tmp_path)
+    known = {"postgres_url", "keys_url", "data", "environment"}
+    return CustomerSettings(**bank.settings().model_dump(include=known))
+
+
+def context() -> CommandContext:
+    now = CLOCK.now()
+    return CommandContext(actor="chen", now=now, command_id=uuid7(now))
+
+
+@asynccontextmanager
+async def role(settings: CustomerSettings) -> AsyncIterator[TimerLoop]:
+    """The loop of the role `timers`, which gives nothing before it is asked to."""
+    row, table = (
+        PostgresLease(settings.postgres_url, SCHEMA, TIMERS_LEASE),
+        PostgresTimers(settings.postgres_url, SCHEMA),
+    )
+    async with timers(settings, CLOCK) as opened:
+        _, generation = timers_of(CONTEXT, settings)
+        loop = TimerLoop(
+            "timers",
+            opened.timers,
+            opened.store,
+            catalogue().decode,
+            table,
+            Lease(row, CLOCK),
+            CLOCK,
+            generation=generation,
+        )
+        try:
+            yield loop
+        finally:
+            await row.close()
+            await table.close()
+
+
+async def turned(settings: CustomerSettings) -> None:
+    """The role folds what is stored and gives what is due."""
+    async with role(settings) as loop:
+        await loop.begin()
+        await loop.turn(await loop._lease.acquire())
+        await loop._lease.release()
+
+
+async def verified(settings: CustomerSettings) -> Report:
+    """What verification says of the timers."""
+    report = Report()
+    store = Store(settings.postgres_url, CONTEXT, report)
+    try:
+        await check_timers(
+            CONTEXT, *timers_of(CONTEXT, settings), store, store.head(), report, CLOCK, wait_seconds=0.0
+        )
+    finally:
+        store.close()
+    return report
+
+
+HARMS = {
+    "is missing": "delete from {t} where subject = %(subject)s",
+    "or has other data": "update {t} set due_at = due_at + interval '1 day' where subject = %(subject)s",
+    "is due at": "update {t} set data = '{{}}' where subject = %(subject)s",
+    "set it last": "update {t} set position = position - 1 where subject = %(subject)s",
+    "no event set it": "update {t} set slot = 'another' where subject = %(subject)s",
+    "withdrew it": "update {t} set subject = '" + str(LI) + "' where subject = %(subject)s",
+}
+
+
+async def test_timers_are_verified_against_the_events_that_set_them(settings: CustomerSettings) -> None:
+    assert (await verified(settings)).green, "where nothing is stored, nothing is to be folded"
+    today = settings.today(CLOCK)
+    async with write_side(settings, CLOCK) as write:
+        for customer, due_on in ((ZHANG, today), (LI, today), (WANG, today - timedelta(days=90))):
+            await write.handler.handle(customer, RegisterCustomer(Details(name="张伟")), context())
+            await write.handler.handle(customer, NameKeyCustomer(due_on), context())
+        await write.handler.handle(LI, EndKeyCustomer(), context())
+    behind = await verified(settings)
+    assert "4 events are not folded to timers" in behind.readable()
+    await turned(settings)
+    report = await verified(settings)
+    assert report.green, report.readable()
+    assert report.figures["timers"] == {"customer": {"standing": 1, "settled": 1, "failed": 0}}
+
+    table = f"{SCHEMA}.timers"
+    for said, harm in HARMS.items():
+        with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
+            connection.execute(f"create table saved as select * from {table}")
+            connection.execute(harm.format(t=table), {"subject": ZHANG})
+            found = (await verified(settings)).readable()
+            connection.execute(f"delete from {table}")
+            connection.execute(f"insert into {table} select * from saved")
+            connection.execute("drop table saved")
+        assert said in found, said
+    other = settings.model_copy(update={"working_hours": "10:00-12:00"})
+    other.__dict__.pop("calendar", None)
+    assert "with another calendar" in (await verified(other)).readable()
+    assert (await verified(settings)).green
