@@ -4,8 +4,10 @@
 """
 
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,27 @@ _NUMBERS = count(1)
 def keys_url(postgres_url: str) -> str:
     """An empty database of data keys."""
     return empty_keys(postgres_url)
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """A collector that speaks OTLP over HTTP: its address, and the bodies that it got."""
+    got: list[bytes] = []
+
+    class Collecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(self.path.encode() + b" " + self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collecting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", got
+    server.shutdown()
+    server.server_close()
 
 
 def empty_keys(postgres_url: str) -> str:

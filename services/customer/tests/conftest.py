@@ -9,9 +9,9 @@ from chassis.write.store import EventStore, prepare
 from customer.catalogue import catalogue
 from customer.domain.customer import customer_decider
 
-from tests.support.fixtures import key_ring, keys_url, mongo
+from tests.support.fixtures import collector, key_ring, keys_url, mongo
 
-__all__ = ["key_ring", "keys_url", "mongo"]
+__all__ = ["collector", "key_ring", "keys_url", "mongo"]
 
 _NUMBERS = count(1)
 

@@ -90,8 +90,13 @@ def test_a_role_waits_for_its_schema_and_says_so(environment):
     assert api.returncode == 0
 
 
-def test_each_role_by_itself_and_all_of_them_end_when_told(environment):
+def test_each_role_by_itself_and_all_of_them_end_when_told(environment, collector):
     migrated(environment)
+    endpoint, traced = collector
+    environment = environment | {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_SERVICE_NAME": "the bank's customers",
+    }
     with running(environment, "api") as (api, base):
         not_ready = answered(base, "/health/ready", 503).json()
         while not any("is not built yet" in reason for reason in not_ready["reasons"]):
@@ -123,6 +128,9 @@ def test_each_role_by_itself_and_all_of_them_end_when_told(environment):
                 in httpx.get(f"{base}/metrics").text
             )
     assert [process.returncode for process in (api, relay, views, policies)] == [0, 0, 0, 0]
+    at_views = [body for body in traced if b"view written" in body]
+    assert at_views
+    assert all(b"the bank's customers" in body for body in traced)
 
 
 def test_a_role_that_cannot_read_the_key_file_says_so_and_goes_on_by_itself_when_it_can(

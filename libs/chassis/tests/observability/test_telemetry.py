@@ -6,10 +6,8 @@ import json
 import logging
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import grpc
@@ -137,27 +135,6 @@ def test_an_invalid_carrier_begins_a_trace_of_its_own():
     ):
         with telemetry.span("view", wrong):
             assert telemetry.trace_id() is not None
-
-
-@pytest.fixture
-def collector() -> Iterator[tuple[str, list[bytes]]]:
-    """A collector that speaks OTLP over HTTP: its address, and the bodies that it got."""
-    got: list[bytes] = []
-
-    class Collecting(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(self.path.encode() + b" " + self.rfile.read(int(self.headers["content-length"])))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Collecting)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", got
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
