@@ -26,6 +26,7 @@ import psycopg
 import pytest
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
+from chassis.files.checking import TYPES
 from chassis.messaging.asyncapi import described
 from chassis.privacy.tokens import development_token
 from chassis.service import services
@@ -201,9 +202,9 @@ def client_of(document_url: str, package: Path) -> None:
     """Generates a client from an OpenAPI document; fails where the generator cannot use a part of it."""
     settings = {
         "post_hooks": [],
-        # The body of a batch is bytes, whatever their media type is.
+        # The body of a batch or of a file is bytes, whatever their media type is.
         "content_type_overrides": dict.fromkeys(
-            ["application/x-ndjson", "text/csv", "text/event-stream", "text/plain"],
+            ["application/x-ndjson", "text/csv", "text/event-stream", *TYPES],
             "application/octet-stream",
         ),
     }

@@ -15,7 +15,6 @@ import psycopg
 from chassis.connections.postgres import connect
 from chassis.connections.settings import Settings
 from chassis.privacy.keys import KEYS_ROLE
-from chassis.proposals import sealed_under
 from chassis.write.events import StoredEvent
 
 from crm_cli.contexts import Context
@@ -40,6 +39,7 @@ class SealedKeys:
     def __init__(self, settings: Settings, context: Context, report: Report) -> None:
         self._url = settings.keys_url
         self._context = context
+        self._catalogue = context.catalogue()
         self._report = report
         self._lost: set[UUID] = set()
         self._looked_up: set[tuple[int, bytes]] = set()
@@ -53,6 +53,7 @@ class SealedKeys:
         """Looks up the keys of the next events; raises psycopg.Error."""
         if self._connection is None:
             return
+        sealed_under = self._catalogue.sealed_under
         wanted = {(sealed_under(event).int, key) for event in page for key in set(_TOKEN.findall(event.body))}
         self._report.passed("I10", len(wanted))
         unknown = wanted - self._looked_up

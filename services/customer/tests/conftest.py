@@ -4,9 +4,11 @@ from itertools import count
 
 import psycopg
 import pytest
+from chassis.files import Storage
+from chassis.files.folder import Folder
 from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore, prepare
-from customer.catalogue import catalogue
+from customer.catalogue import CONTEXT, catalogue
 from customer.domain.customer import customer_decider
 
 from tests.support.fixtures import collector, key_ring, keys_url, mongo
@@ -35,3 +37,10 @@ async def store(postgres_url, schema):
 @pytest.fixture
 def handler(store, key_ring):
     return CommandHandler(customer_decider, store, catalogue(), key_ring)
+
+
+@pytest.fixture
+async def storage(tmp_path):
+    storage = Storage(Folder(tmp_path / "files", CONTEXT, create=True))
+    yield storage
+    await storage.close()

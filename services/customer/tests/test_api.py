@@ -32,7 +32,7 @@ WANG = {
 
 
 @pytest.fixture
-async def api(handler, store, queries, tmp_path, postgres_url):
+async def api(handler, store, queries, storage, tmp_path, postgres_url):
     """A caller with a valid token."""
     settings = Settings(postgres_url=postgres_url, environment="development", data=tmp_path)
     asked = []
@@ -41,7 +41,9 @@ async def api(handler, store, queries, tmp_path, postgres_url):
         asked.append((context, position))
         return position < (0 if client.views_stand else 1_000_000)
 
-    service = CustomerService(handler, store, catalogue(), queries, IDS, CLOCK, NOW.date, wait_for)
+    service = CustomerService(
+        handler, store, catalogue(), queries, IDS, CLOCK, NOW.date, wait_for, storage=storage
+    )
     app = create_app(
         "customer",
         [create_router(service, dependencies(wait_for, permissions.ROLES, high=permissions.HIGH_PRIVILEGE))],

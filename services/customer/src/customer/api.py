@@ -60,6 +60,7 @@ from pydantic import AfterValidator
 from customer.application import ASSIGN_BRANCH, AccountNotHeld, CustomerService
 from customer.catalogue import CONTEXT
 from customer.claims import ClaimedTooOften, IdentityNumberKnown
+from customer.document_routes import add_documents
 from customer.domain.commands import (
     AssignBranch,
     ChangeContactDetails,
@@ -448,6 +449,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         response.headers["Consistency-Token"] = consistency_token(CONTEXT, position)
         return SearchFound(items=[CustomerShown(**one) for one in found], more=more)
 
+    add_documents(router, lambda: service.documents, dependencies)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT)
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
 

@@ -12,6 +12,7 @@ import msgspec
 from chassis.bulk import Bulk, Bulkable
 from chassis.clock import Clock
 from chassis.conditions import Condition, ConditionRefused, Explanation, Step, explained
+from chassis.files import FileKeeper, Limits, Storage
 from chassis.lists import ConditionInvalid, Counted, Question, Scope
 from chassis.lists.searching import FOUND_MAX, Searches, ValueSearched
 from chassis.proposals import FourEyes, Proposable, ProposalShown
@@ -36,6 +37,7 @@ from msgspec import structs
 
 from customer.catalogue import CONTEXT
 from customer.claims import CLAIMS_MAX, Claims, IdentityNumberKnown, number_claim
+from customer.documents import LIMITS, Documents
 from customer.domain.commands import (
     AssignBranch,
     BeginErasurePreparation,
@@ -105,12 +107,17 @@ class CustomerService:
     claims_max: int = CLAIMS_MAX
     hub: Hub | None = None
     """Tells of changes of the facts, in a process where it runs."""
+    storage: Storage | None = None
+    """Where the content of documents lies, in a process that has it."""
+    document_limits: Limits = LIMITS
     searches: Searches = field(init=False)
     """Notes searches by personal values."""
     eyes: FourEyes = field(init=False)
     """What needs two persons."""
     bulk: Bulk = field(init=False)
     """What can be given to many customers at once."""
+    keeper: FileKeeper | None = field(init=False)
+    """Keeps documents, where there is a storage."""
 
     def __post_init__(self) -> None:
         kinds = {ERASE: Proposable(Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved)}
@@ -126,6 +133,17 @@ class CustomerService:
         )
         many = Bulk(self.store, self.catalogue, self.handler.keys, {ASSIGN_BRANCH: assigning}, self.clock)
         object.__setattr__(self, "bulk", many)
+        keeper = self.storage and FileKeeper(
+            self.store, self.catalogue, self.handler.keys, self.storage, self.document_limits
+        )
+        object.__setattr__(self, "keeper", keeper)
+
+    @property
+    def documents(self) -> Documents:
+        """The documents of customers; only in a process that has a storage of files."""
+        if self.keeper is None:
+            raise TypeError("this process has no storage of files")
+        return Documents(self.handler, self.keeper)
 
     @property
     def claims(self) -> Claims:

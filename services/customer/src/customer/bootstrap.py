@@ -7,6 +7,7 @@ from typing import Final
 
 from chassis.bulk import following
 from chassis.clock import Clock, SystemClock
+from chassis.files import sweeping
 from chassis.process.roles import Role, WebRole
 from chassis.reactions.policies import PoliciesRole
 from chassis.read.derived_following import DerivedRole
@@ -24,6 +25,7 @@ from customer.api import create_router
 from customer.catalogue import CONTEXT, SCHEMA
 from customer.connections import TABLES, both_sides, write_side
 from customer.derived import DERIVED
+from customer.document_routes import body_limits
 from customer.policies import POLICIES
 from customer.publishing import published
 from customer.sagas import opened
@@ -60,6 +62,7 @@ async def routes(
             checking_readiness(checks, clock) as not_ready,
             following(service.bulk, clock),
             hearing(service.hub),
+            sweeping(service.documents.keeper, write.ring, settings.postgres_url, SCHEMA, clock),
         ):
             heads = {CONTEXT: write.store.head_position, **(others or {})}
             facts = partial(read.views.wait_for, views=[view.name for view in DERIVED])
@@ -70,7 +73,8 @@ async def routes(
                 wait_for_derived=facts,
                 high=permissions.HIGH_PRIVILEGE,
             )
-            yield Routes(create_router(service, entered), {}, not_ready, [measuring(read.queries, clock)])
+            limits = body_limits(settings.files_bytes_max)
+            yield Routes(create_router(service, entered), limits, not_ready, [measuring(read.queries, clock)])
 
 
 @asynccontextmanager
@@ -78,7 +82,12 @@ async def web_app(settings: CustomerSettings) -> AsyncIterator[ASGIApp]:
     """The application of a process that serves customer alone."""
     async with routes(settings) as served:
         yield create_app(
-            TITLE, [served.router], settings, readiness=[served.not_ready], measures=served.measures
+            TITLE,
+            [served.router],
+            settings,
+            body_limits=served.body_limits,
+            readiness=[served.not_ready],
+            measures=served.measures,
         )
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from chassis.bulk import BULK_RUNS
+from chassis.files import FILES
 from chassis.lists.searching import SEARCHES
 from chassis.proposals import PROPOSALS
 from chassis.sagas import SAGAS
@@ -22,6 +23,13 @@ def catalogue() -> Catalogue:
     """Returns a new catalogue for each caller, because a catalogue caches the encoding of the last metadata."""
     return Catalogue(
         store=CONTEXT,
-        entries=STORED_NAMES | STORED_BUSINESS_DAYS | OPERATIONS | PROPOSALS | BULK_RUNS | SEARCHES | SAGAS,
+        entries=STORED_NAMES
+        | STORED_BUSINESS_DAYS
+        | OPERATIONS
+        | PROPOSALS
+        | BULK_RUNS
+        | SEARCHES
+        | SAGAS
+        | FILES,
         upcasts=UPCASTS,
     )

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
+from chassis.files import Storage, objects_of
 from chassis.messaging.delivered import Delivered
 from chassis.opening import opened_store, opened_views
 from chassis.privacy.keys import KeyRing
@@ -22,8 +23,9 @@ from chassis.write.store import EventStore, tables
 from contracts.identity import EXTERNAL_IDS, ExternalIds
 
 from customer.application import CustomerService, Handler
-from customer.catalogue import SCHEMA, catalogue
+from customer.catalogue import CONTEXT, SCHEMA, catalogue
 from customer.derived import DERIVED, customer_facts
+from customer.documents import LIMITS
 from customer.domain.customer import customer_decider
 from customer.facts import FIELDS
 from customer.queries import Queries
@@ -107,6 +109,8 @@ async def both_sides(
         read = await stack.enter_async_context(read_side(settings, write.ring, clock))
         today = partial(settings.today, clock)
         reached = read.views.wait_for
+        storage = Storage(objects_of(settings, CONTEXT))
+        stack.push_async_callback(storage.close)
         service = CustomerService(
             write.handler,
             write.store,
@@ -119,5 +123,7 @@ async def both_sides(
             settings.retention_years,
             settings.claims_max,
             Hub(WATCHED, read.views, clock, today),
+            storage,
+            LIMITS._replace(size_bytes_max=settings.files_bytes_max),
         )
         yield service, write, read

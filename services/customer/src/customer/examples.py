@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chassis.bulk.routes import EXAMPLES as BULK_EXAMPLES
+from chassis.files.routes import EXAMPLES as FILES_EXAMPLES
 from chassis.proposals.routes import EXAMPLES as PROPOSAL_EXAMPLES
 from chassis.watching.routes import EXAMPLES as WATCHING_EXAMPLES
 
@@ -11,6 +12,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     **PROPOSAL_EXAMPLES,
     **BULK_EXAMPLES,
     **WATCHING_EXAMPLES,
+    **FILES_EXAMPLES,
     "Idempotency-Key": "register-2026-01-05-1",
     "If-Match": '"3"',
     "account": "622202******6789",

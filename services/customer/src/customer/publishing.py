@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from chassis.bulk import BULK_RUNS
+from chassis.files import FILES
 from chassis.lists.searching import SEARCHES
 from chassis.proposals import PROPOSALS
 from chassis.sagas import SAGAS
@@ -66,7 +67,7 @@ _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
 published."""
 
-_UNPUBLISHED: Final = OPERATIONS.keys() | PROPOSALS.keys() | BULK_RUNS.keys() | SEARCHES.keys() | SAGAS.keys()
+_UNPUBLISHED: Final = frozenset().union(OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES)
 
 _bodies: Final = msgspec.json.Decoder(_Body)
 _encode: Final = msgspec.json.Encoder().encode
@@ -74,7 +75,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def published(stored: StoredEvent) -> Published | None:
     """Returns the public event of a stored event, of any version; None for acts of operators, proposals, bulk
-    runs, searches and sagas."""
+    runs, searches, sagas and documents."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

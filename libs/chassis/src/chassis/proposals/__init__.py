@@ -11,7 +11,6 @@ from chassis.proposals.deciding import (
     ProposerNeeded,
     SecondPersonNeeded,
     require_second_person,
-    sealed_under,
 )
 
 __all__ = [
@@ -28,5 +27,4 @@ __all__ = [
     "ProposerNeeded",
     "SecondPersonNeeded",
     "require_second_person",
-    "sealed_under",
 ]

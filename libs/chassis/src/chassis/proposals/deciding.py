@@ -12,7 +12,7 @@ import msgspec
 
 from chassis.proposals.persons import persons
 from chassis.write.deciding import Decider, Refusal
-from chassis.write.events import Event, StoredEvent
+from chassis.write.events import Event
 
 Status = Literal["none", "waiting", "approved", "rejected", "withdrawn", "expired"]
 
@@ -23,6 +23,8 @@ class ProposalMade(Event, frozen=True):
     `command` is its canonical JSON, sealed under the key of `subject`. `digest` names exactly this command with its
     reason; it is keyed with the key of `subject`, so it says nothing after an erasure.
     """
+
+    sealed_under: ClassVar[str] = "subject"
 
     kind: str
     subject: UUID
@@ -183,21 +185,6 @@ class ApprovalForbidden(Refusal):
     status: ClassVar[int] = 403
     title: ClassVar[str] = "You may not decide on proposals of this kind"
     title_zh: ClassVar[str] = "您无权对此类提议作出决定"
-
-
-class _Subject(msgspec.Struct):
-    subject: UUID
-
-
-class _Body(msgspec.Struct):
-    data: _Subject
-
-
-def sealed_under(stored: StoredEvent) -> UUID:
-    """The subject under whose key the sealed values of an event are: its stream, or that of a proposed command."""
-    if stored.name == "proposal-made":
-        return msgspec.json.decode(stored.body, type=_Body).data.subject
-    return stored.stream_id
 
 
 def decide(command: ProposalCommand, proposal: Proposal) -> Sequence[ProposalEvent]:

@@ -42,10 +42,13 @@ PUBLIC: Final = (
     "/asyncapi",
     "/asyncapi.json",
 )
+FILE_NAME: Final = "File-Name"
+"""The name of a file that is the body of a request, percent-encoded UTF-8: names are personal, and addresses are logged."""
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 CORS_REQUEST_HEADERS: Final = (
     "Authorization",
     "Content-Type",
+    FILE_NAME,
     "Idempotency-Key",
     "If-Match",
     LAST_EVENT_ID,
@@ -53,6 +56,7 @@ CORS_REQUEST_HEADERS: Final = (
 )
 CORS_RESPONSE_HEADERS: Final = (
     "Consistency-Token",
+    "Content-Disposition",
     "ETag",
     "Location",
     "Retry-After",
@@ -102,9 +106,10 @@ def create_app(
 ) -> FastAPI:
     """An application with our conventions around `routers`; each of their routes must be in a table of roles.
 
-    `body_limits` are bytes by exact path where a route takes more than `BODY_BYTES_MAX`. `readiness` says
-    why the process is not ready, if so; `measures` refresh gauges when `/metrics` is asked. Both can be
-    added to later, in `app.state`. `public` are the paths that need no token, None for all of them.
+    `body_limits` are bytes by path where a route takes more than `BODY_BYTES_MAX`, `{}` for a parameter in it; such a
+    route also has longer time. `readiness` says why the process is not ready, if so; `measures` refresh gauges when
+    `/metrics` is asked. Both can be added to later, in `app.state`. `public` are the paths that need no token, None for
+    all of them.
     """
     clock = clock or SystemClock()
     verifier = verifier or verifier_of(settings, clock.now)

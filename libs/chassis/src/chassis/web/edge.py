@@ -97,6 +97,11 @@ class Edge:
         self._clock = clock
         self._public = None if public is None else frozenset(public)
         self._body_limits = dict(body_limits or {})
+        self._of_templates = [
+            (re.compile(re.escape(path).replace(re.escape("{}"), "[^/]+")), limit)
+            for path, limit in self._body_limits.items()
+            if "{}" in path
+        ]
         self._unavailable = unavailable
         self._requests_max = requests_max
         self._body_seconds = body_seconds
@@ -148,7 +153,15 @@ class Edge:
 
         Beyond it the response is 503.
         """
-        return LONG_REQUEST_SECONDS_MAX if scope["path"] in self._body_limits else self._request_seconds
+        own = self._own_limit(scope["path"])
+        return self._request_seconds if own is None else LONG_REQUEST_SECONDS_MAX
+
+    def _own_limit(self, path: str) -> int | None:
+        """The limit of bodies of the route at this path, where it has one of its own."""
+        found = self._body_limits.get(path)
+        if found is None and self._of_templates:
+            found = next((limit for template, limit in self._of_templates if template.fullmatch(path)), None)
+        return found
 
     async def _answered(
         self,
@@ -225,7 +238,8 @@ class Edge:
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], held: "_Held"
     ) -> Receive:
         """Reads a body up to the limit of its route. JSON is read whole, checked and passed on."""
-        bytes_max = self._body_limits.get(scope["path"], BODY_BYTES_MAX)
+        own = self._own_limit(scope["path"])
+        bytes_max = BODY_BYTES_MAX if own is None else own
         said = headers.get(b"content-length", b"0")
         if not said.isdigit() or len(said) > 18:
             raise RequestMalformed("Content-Length is no number")

@@ -126,6 +126,12 @@ class Catalogue:
         """The purposes for which subjects have a key of their own."""
         return frozenset[str]().union(*(entry.personal.purposes for entry in self._by_class.values()))
 
+    def sealed_under(self, stored: StoredEvent) -> UUID:
+        """The subject under whose key the sealed values of an event are."""
+        known = self._by_name.get(stored.name)
+        field = None if known is None else known[0].sealed_under
+        return stored.stream_id if field is None else UUID(msgspec.json.decode(stored.body)["data"][field])
+
     def needs_key(self, event: Event) -> bool:
         """Whether the event has a personal value to seal."""
         found: list[str] = []

@@ -1,7 +1,7 @@
 """The types of private events: as a domain declares them, as a store holds them, and as a reader gets them."""
 
 from datetime import datetime
-from typing import Literal, NewType
+from typing import ClassVar, Literal, NewType
 from uuid import UUID, uuid5
 
 import msgspec
@@ -28,8 +28,11 @@ EventId = NewType("EventId", UUID)
 class Event(msgspec.Struct, frozen=True):
     """Base of private events: a fact in the past tense.
 
-    Its stored name is the catalogue's, not its class name.
+    Its stored name is the catalogue's, not its class name. `sealed_under` is the field that names the subject under whose
+    key its values were sealed by hand; by default its stream is that subject, and the catalogue seals them.
     """
+
+    sealed_under: ClassVar[str | None] = None
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

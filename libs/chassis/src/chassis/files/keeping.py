@@ -1,0 +1,382 @@
+"""Keeps files of subjects: their content in a storage, sealed under the key of the subject, and what happens to them as events.
+
+The content is whole and on the disk before the event that refers to it is stored. A crash in between leaves an object that
+no event refers to, which the sweep deletes (`chassis.files.sweeping`); it never leaves an event without its object.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+from uuid import UUID, uuid5
+
+import msgspec
+import structlog
+from msgspec import structs
+
+from chassis.clock import uuid7
+from chassis.connections.transient import is_transient, why
+from chassis.files.checking import (
+    HEAD_BYTES,
+    FileEmpty,
+    FileExpiryPassed,
+    FileOversized,
+    Limits,
+    check_head,
+    checked_name,
+    checked_type,
+)
+from chassis.files.deciding import (
+    FILES_OF_SUBJECT,
+    Abandon,
+    Attach,
+    Because,
+    FileAttached,
+    FileCommand,
+    FileEvent,
+    FileGone,
+    FileRead,
+    FileRemoved,
+    Files,
+    FileUnknown,
+    Remove,
+)
+from chassis.files.objects import Name, ObjectMissing
+from chassis.files.sealing import HEAD_BYTES as SEALED_HEAD_BYTES
+from chassis.files.sealing import SEALED_CHUNK_BYTES, Opening, Sealing, sealed_size
+from chassis.files.storage import Download, Storage, Upload
+from chassis.privacy.key_encryption import Tampered
+from chassis.privacy.keys import DataKey, KeyRing, Origin, seal, unseal
+from chassis.write.catalogue import Catalogue
+from chassis.write.deciding import CommandContext, Decider, Outcome, Refusal
+from chassis.write.handling import CommandHandler
+from chassis.write.store import EventStore
+
+_NAMESPACE: Final = UUID("5a0e1f86-2f0d-5c8e-8a57-7d1f3f2c9b40")
+PIECE_BYTES: Final = 16 * SEALED_CHUNK_BYTES
+"""So much of a content is in memory while it is read."""
+SUBJECTS_CACHED_MAX: Final = 2_000
+_PLACE: Final = "name"
+
+_log = structlog.get_logger(__name__)
+
+
+class FileUnreadable(Refusal):
+    """The storage has not the content that was stored: it was changed, cut off or lost."""
+
+    code = "file-unreadable"
+    status = 502
+    title = "The storage does not have the content that was stored"
+    title_zh = "存储中的文件内容已损坏或丢失"
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """What somebody wants to be kept. `purpose` is a word of the context, and nothing personal."""
+
+    name: str
+    media_type: str
+    purpose: str
+    expires_at: datetime | None = None
+
+
+class FileShown(msgspec.Struct, frozen=True):
+    """A file without its content; `name` is `***` where the key of its subject is destroyed."""
+
+    file_id: UUID
+    subject: UUID
+    name: str
+    media_type: str
+    size_bytes: int
+    purpose: str
+    attached_by: str
+    attached_at: datetime
+    expires_at: datetime | None
+
+
+class Kept(NamedTuple):
+    """An attached file, and the outcome of its command."""
+
+    shown: FileShown
+    outcome: Outcome[FileEvent]
+
+
+class Content(NamedTuple):
+    """The content of a file, which was found whole: iterate `parts` once, and `close`."""
+
+    shown: FileShown
+    parts: AsyncIterator[bytes]
+    download: Download
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """Notes that a file was read."""
+
+    read: FileRead
+
+
+def _noted(command: _Note, _: int) -> Sequence[FileRead]:
+    return [command.read]
+
+
+_READS: Final = Decider[_Note, int, FileRead](
+    initial=0, decide=_noted, evolve=lambda count, _: count + 1, state_type=int
+)
+
+
+class FileKeeper:
+    """The files of one context; use it from one event loop."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        catalogue: Catalogue,
+        keys: KeyRing,
+        storage: Storage,
+        limits: Limits | None = None,
+    ) -> None:
+        self.storage = storage
+        self.limits = limits or Limits()
+        self._keys = keys
+        self._of_store = catalogue.store
+        self.handler = files_handler(store, catalogue, keys)
+        self._reads = CommandHandler[_Note, int, FileRead](
+            _READS, store, catalogue, keys, states_cached_max=SUBJECTS_CACHED_MAX
+        )
+
+    async def attach(
+        self, subject: UUID, offered: Offered, content: AsyncIterator[bytes], context: CommandContext
+    ) -> Kept:
+        """Keeps a file. The same key with the same file gives the same answer, and keeps it once.
+
+        Raises FileTypeRefused, FileNameInvalid, FileOversized, FileEmpty, FileExpiryPassed, FileGone where the key of the subject is
+        destroyed, TooManyFiles, CommandKeyReused, StorageUnavailable.
+        """
+        media_type = checked_type(offered.media_type, offered.name, self.limits.types)
+        name = checked_name(offered.name, media_type)
+        if offered.expires_at is not None and offered.expires_at <= context.now:
+            raise FileExpiryPassed
+        key = await self._key(subject, create=True)
+        stream = self.stream_of(subject)
+        file = uuid5(_NAMESPACE, f"{self._of_store}|{context.key}")
+        at = Name(stream, uuid7(context.now))
+        size, digest = await self._written(at, key, media_type, content)
+        attached = FileAttached(
+            subject=subject,
+            file=file,
+            object=at.object,
+            digest=digest,
+            size_bytes=size,
+            media_type=media_type,
+            name=seal(key, self._origin(stream, file).aad(_PLACE, key), name),
+            purpose=offered.purpose,
+            attached_by=context.actor,
+            attached_at=context.now,
+            expires_at=offered.expires_at,
+        )
+        asked = (digest, _digest(key, name.encode()), media_type, offered.purpose, offered.expires_at)
+        try:
+            outcome = await self.handler.handle(stream, Attach(attached), context, asked=asked)
+        except Refusal:
+            await self._deleted(at)
+            raise
+        if not (await self.handler.load(stream)).state.refers_to(at.object):
+            await self._deleted(at)  # another object has the same content
+        [kept] = [one for one in outcome.events if isinstance(one, FileAttached)]
+        return Kept(self._shown(kept, key), outcome)
+
+    async def files(self, subject: UUID, now: datetime) -> list[FileShown]:
+        """The files that are kept of a subject, in the order in which they were attached."""
+        kept = (await self.state_of(self.stream_of(subject))).kept
+        if not kept:
+            return []
+        key = await self._key_if_any(subject)
+        return [self._shown(one, key) for one in kept.values() if not _expired(one, now)]
+
+    async def read(self, subject: UUID, file: UUID, context: CommandContext) -> Content:
+        """The content of a file. That it is read is stored before anything of it is returned, each time.
+
+        It is read twice, so that of a content that is not whole nothing is returned. Raises FileUnknown, FileGone,
+        FileUnreadable, StorageUnavailable.
+        """
+        held = self._held(await self.state_of(self.stream_of(subject)), file, context.now)
+        key = await self._key(subject, create=False)
+        at = Name(self.stream_of(subject), held.object)
+        try:
+            await self.verify(held, key)
+            download = await self.storage.read(at)
+        except (ObjectMissing, Tampered) as error:
+            await self._check_still_kept(subject, file, context.now)
+            _log.error("a file cannot be read", file=str(file), object=str(held.object), reason=why(error))
+            raise FileUnreadable from error
+        try:
+            again = structs.replace(context, idempotency_key=None)
+            await self._reads.handle(file, _Note(FileRead(subject, file)), again)
+        except BaseException:
+            await download.close()
+            raise
+        return Content(self._shown(held, key), self._opened(download, held, key), download)
+
+    async def verify(self, held: FileAttached, key: DataKey) -> None:
+        """Reads the content whole; raises ObjectMissing, Tampered, StorageUnavailable."""
+        digest, size = _hash(key), 0
+        async with await self.storage.read(Name(self.stream_of(held.subject), held.object)) as download:
+            async for part in self._opened(download, held, key):
+                digest.update(part)
+                size += len(part)
+        if size != held.size_bytes or digest.hexdigest() != held.digest:
+            raise Tampered("the content is another one")
+
+    async def remove(
+        self, subject: UUID, file: UUID, context: CommandContext, because: Because = "removed"
+    ) -> Outcome[FileEvent]:
+        """Keeps a file no more; a second time changes nothing. Its content is deleted with the last file that has it."""
+        stream = self.stream_of(subject)
+        outcome = await self.handler.handle(
+            stream, Remove(file, because, context.now), context, asked=("remove", file, because)
+        )
+        for event in outcome.events:
+            if isinstance(event, FileRemoved) and event.freed is not None:
+                await self._deleted(Name(stream, event.freed))
+        return outcome
+
+    async def abandon(self, name: Name, context: CommandContext) -> bool:
+        """Deletes an object, unless a file has it; whether it was deleted. No file can be attached with it then."""
+        files = await self.state_of(name.stream)
+        if not files.is_free(name.object):
+            await self.handler.handle(name.stream, Abandon(name.object), context)
+            files = (await self.handler.load(name.stream)).state
+        if files.refers_to(name.object):
+            return False
+        await self.storage.delete(name)
+        return True
+
+    def stream_of(self, subject: UUID) -> UUID:
+        """The stream of the files of a subject."""
+        return uuid5(_NAMESPACE, f"{self._of_store}|{subject}")
+
+    async def state_of(self, stream: UUID) -> Files:
+        """The files of a stream, as they are in the store now."""
+        self.handler.forget(stream)
+        return (await self.handler.load(stream)).state
+
+    async def _written(
+        self, at: Name, key: DataKey, media_type: str, content: AsyncIterator[bytes]
+    ) -> tuple[int, str]:
+        """Writes the content, sealed; its size and its digest."""
+        upload, digest = self.storage.write(at), _hash(key)
+        sealing, size, head = Sealing(key, self._place(at)), 0, b""
+        try:
+            async for part in content:
+                size += len(part)
+                if size > self.limits.size_bytes_max:
+                    raise FileOversized(f"at most {self.limits.size_bytes_max} bytes")
+                if len(head) < HEAD_BYTES:
+                    head += part[: HEAD_BYTES - len(head)]
+                    if len(head) == HEAD_BYTES:
+                        check_head(head, media_type)
+                digest.update(part)
+                if sealed := sealing.add(part):
+                    await upload.write(sealed)
+            if not size:
+                raise FileEmpty
+            check_head(head, media_type)
+            await upload.write(sealing.end())
+            await upload.commit()
+        except BaseException:
+            await _abandoned(upload)
+            raise
+        return size, digest.hexdigest()
+
+    async def _opened(self, download: Download, held: FileAttached, key: DataKey) -> AsyncIterator[bytes]:
+        """The content in clear, part by part; raises Tampered."""
+        place = self._place(Name(self.stream_of(held.subject), held.object))
+        opening = Opening(key, place, await download.read(SEALED_HEAD_BYTES))
+        left = sealed_size(held.size_bytes) - SEALED_HEAD_BYTES
+        while left:
+            piece = await download.read(min(left, PIECE_BYTES))
+            left -= len(piece)
+            if left and len(piece) < PIECE_BYTES:
+                raise Tampered("the content was cut off")
+            for part in opening.opened(piece, last=not left):
+                yield part
+        if await download.read(1):
+            raise Tampered("something was added to the content")
+
+    def _held(self, files: Files, file: UUID, now: datetime) -> FileAttached:
+        held = files.kept.get(file)
+        if held is None:
+            raise FileGone if file in files.removed else FileUnknown
+        if _expired(held, now):
+            raise FileGone
+        return held
+
+    async def _check_still_kept(self, subject: UUID, file: UUID, now: datetime) -> None:
+        """Raises FileGone where the file was removed while it was read."""
+        self._held(await self.state_of(self.stream_of(subject)), file, now)
+
+    async def _key(self, subject: UUID, *, create: bool) -> DataKey:
+        keys = await asyncio.to_thread(self._keys.keys_for, [subject], create=create)
+        if subject not in keys:
+            raise FileGone("the key of its subject was destroyed")
+        return keys[subject]
+
+    async def _key_if_any(self, subject: UUID) -> DataKey | None:
+        return (await asyncio.to_thread(self._keys.keys_for, [subject], create=False)).get(subject)
+
+    async def _deleted(self, name: Name) -> None:
+        """Deletes an object that no file can have any more; where that fails, the sweep does it."""
+        try:
+            await self.storage.delete(name)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            _log.warning("an object is left to the sweep", object=str(name.object), reason=why(error))
+
+    def _shown(self, held: FileAttached, key: DataKey | None) -> FileShown:
+        stream = self.stream_of(held.subject)
+        aad = b"" if key is None else self._origin(stream, held.file).aad(_PLACE, key)
+        return FileShown(
+            file_id=held.file,
+            subject=held.subject,
+            name=unseal(key, aad, held.name),
+            media_type=held.media_type,
+            size_bytes=held.size_bytes,
+            purpose=held.purpose,
+            attached_by=held.attached_by,
+            attached_at=held.attached_at,
+            expires_at=held.expires_at,
+        )
+
+    def _origin(self, stream: UUID, file: UUID) -> Origin:
+        """Where a name is sealed. The version of its event is not known yet; the id of the file is as good."""
+        return Origin(self._of_store, stream, 0, f"file-attached|{file.hex}")
+
+    def _place(self, at: Name) -> str:
+        return f"{self._of_store}|{at.stream.hex}|{at.object.hex}"
+
+
+def files_handler(
+    store: EventStore, catalogue: Catalogue, keys: KeyRing
+) -> CommandHandler[FileCommand, Files, FileEvent]:
+    """Handles the commands to the files of subjects."""
+    return CommandHandler(FILES_OF_SUBJECT, store, catalogue, keys, states_cached_max=SUBJECTS_CACHED_MAX)
+
+
+def _expired(held: FileAttached, now: datetime) -> bool:
+    return held.expires_at is not None and now >= held.expires_at
+
+
+def _hash(key: DataKey) -> "Any":
+    return blake2b(key=key.derived("file-digest"), digest_size=32)
+
+
+def _digest(key: DataKey, content: bytes) -> str:
+    digest = _hash(key)
+    digest.update(content)
+    return str(digest.hexdigest())
+
+
+async def _abandoned(upload: Upload) -> None:
+    """Leaves nothing of an upload, also where its caller is cancelled once more."""
+    await asyncio.shield(asyncio.ensure_future(upload.abandon()))

@@ -1,0 +1,120 @@
+"""Objects as async code uses them: in threads of their own, so that a storage that hangs holds nobody else up."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from itertools import islice
+from threading import Lock
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from typing_extensions import override
+
+from chassis.ending import Threads
+from chassis.files.objects import Found, Name, Objects, Reading, StorageUnavailable, Writing
+
+THREADS_MAX: Final = 8
+FOUND_PER_PAGE: Final = 500
+CLOSING_SECONDS_MAX: Final = 5.0
+
+T = TypeVar("T")
+
+
+class Upload:
+    """An object that is being written. Its calls do not overlap, also where one is no longer waited for."""
+
+    def __init__(self, threads: Threads, begin: Callable[[], Writing]) -> None:
+        self._threads = threads
+        self._begin = begin
+        self._writing: Writing | None = None
+        self._over = False
+        self._lock = Lock()
+
+    async def write(self, part: bytes) -> None:
+        """Adds bytes; raises StorageUnavailable."""
+        await self._run(lambda writing: writing.write(part))
+
+    async def commit(self) -> None:
+        """Makes the object whole, and last; raises StorageUnavailable."""
+        await self._run(lambda writing: writing.commit())
+
+    async def abandon(self) -> None:
+        """Leaves nothing of it, where it is not whole."""
+        await self._threads.run(self._abandoned)
+
+    async def _run(self, call: Callable[[Writing], None]) -> None:
+        await self._threads.run(self._called, call)
+
+    def _called(self, call: Callable[[Writing], None]) -> None:
+        with self._lock:
+            if self._over:
+                raise StorageUnavailable("the upload was abandoned")
+            if self._writing is None:
+                self._writing = self._begin()
+            call(self._writing)
+
+    def _abandoned(self) -> None:
+        with self._lock:
+            self._over = True
+            if self._writing is not None:
+                self._writing.abandon()
+
+
+class Download(AbstractAsyncContextManager["Download"]):
+    """An object that is being read; it is closed at the end."""
+
+    def __init__(self, threads: Threads, reading: Reading) -> None:
+        self._threads = threads
+        self._reading = reading
+
+    async def read(self, size: int) -> bytes:
+        """The next bytes, fewer than `size` at the end alone; raises StorageUnavailable."""
+        return await self._threads.run(self._reading.read, size)
+
+    async def close(self) -> None:
+        """Lets it go."""
+        await self._threads.run(self._reading.close)
+
+    @override
+    async def __aenter__(self) -> Self:
+        return self
+
+    @override
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class Storage:
+    """The objects of one context. Calls raise StorageUnavailable."""
+
+    def __init__(self, objects: Objects, *, threads_max: int = THREADS_MAX) -> None:
+        self._objects = objects
+        self._threads = Threads("files", threads_max)
+
+    def write(self, name: Name) -> Upload:
+        """Begins an object of a name that was never used."""
+        return Upload(self._threads, lambda: self._objects.write(name))
+
+    async def read(self, name: Name) -> Download:
+        """Opens an object; raises ObjectMissing."""
+        return Download(self._threads, await self._threads.run(self._objects.read, name))
+
+    async def delete(self, name: Name) -> None:
+        """Deletes an object; nothing where it is not there."""
+        await self._threads.run(self._objects.delete, name)
+
+    async def found(self) -> AsyncIterator[list[Found]]:
+        """All objects, in pages."""
+        every = self._objects.found()
+        while page := await self._threads.run(lambda: list(islice(every, FOUND_PER_PAGE))):
+            yield page
+
+    async def forget_unfinished(self, before: datetime) -> int:
+        """Leaves nothing of objects that were begun before then and never became whole; how many there were."""
+        return await self._threads.run(self._objects.forget_unfinished, before)
+
+    async def close(self) -> None:
+        """Waits a bounded time for the calls that go on."""
+        await self._threads.ended(CLOSING_SECONDS_MAX)

@@ -1,0 +1,111 @@
+"""HTTP of the documents of customers."""
+
+from collections.abc import Callable
+from datetime import UTC
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from chassis.files import Offered
+from chassis.files.routes import (
+    ATTACHED,
+    READ,
+    REMOVED,
+    FileAnswer,
+    FileList,
+    FileName,
+    FilePath,
+    FileResponse,
+    answered,
+    body_of,
+    named,
+)
+from chassis.web import Dependencies, ExplainedBody, Reason, consistency_token, refusals
+from chassis.web.edge import BODY_BYTES_MAX
+from chassis.write.deciding import CommandContext
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel
+
+from customer.catalogue import CONTEXT
+from customer.documents import LIMITS, Documents, Purpose
+from customer.domain.refusals import CustomerIsErased, CustomerNotRegistered
+
+CustomerPath = Annotated[UUID, Path(description="the customer")]
+
+_OF_NOBODY: Final = refusals(CustomerNotRegistered)
+
+
+class Removed(BaseModel):
+    """The document that is kept no more, and the position of the event."""
+
+    file_id: UUID
+    position: int
+
+
+def body_limits(bytes_max: int) -> dict[str, int]:
+    """The limits of bodies of these routes; reading takes longer than other requests too."""
+    place = "/customers/{}/documents"
+    return {place: bytes_max, f"{place}/{{}}/content": BODY_BYTES_MAX}
+
+
+def add_documents(router: APIRouter, documents: Callable[[], Documents], dependencies: Dependencies) -> None:
+    """Adds the routes of documents."""
+    Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
+    place = "/customers/{customer_id}/documents"
+    one = f"{place}/{{file_id}}"
+    attached: dict[int | str, dict[str, Any]] = {
+        **_OF_NOBODY,
+        **ATTACHED,
+        **refusals(CustomerIsErased),
+    }
+
+    @router.post(place, status_code=201, responses=attached, openapi_extra=body_of(LIMITS))
+    async def attach_document(
+        request: Request,
+        response: Response,
+        context: Commanding,
+        customer_id: CustomerPath,
+        name: FileName,
+        purpose: Annotated[Purpose, Query(description="what the document is")],
+        expires_at: Annotated[
+            AwareDatetime | None,
+            Query(description="from when on it is kept no more; without it, until it is removed"),
+        ] = None,
+        reason: Annotated[Reason | None, Query(description="why it is kept")] = None,
+    ) -> FileAnswer:
+        """Keeps a document of a customer. Its content is sealed under the customer's key."""
+        offered = Offered(
+            named(name),
+            request.headers.get("content-type", ""),
+            purpose,
+            None if expires_at is None else expires_at.astimezone(UTC),
+        )
+        kept = await documents().attach(customer_id, offered, request.stream(), context)
+        response.headers["Location"] = f"/customers/{customer_id}/documents"
+        response.headers["Consistency-Token"] = consistency_token(CONTEXT, kept.outcome.position)
+        return answered(kept.shown)
+
+    @router.get(place, responses=_OF_NOBODY)
+    async def list_documents(request: Request, customer_id: CustomerPath) -> FileList:
+        """The documents of a customer, without their content."""
+        now = request.app.state.clock.now()
+        return FileList(items=[answered(each) for each in await documents().of_customer(customer_id, now)])
+
+    @router.post(f"{one}/content", responses={**READ, **_OF_NOBODY}, response_class=Response)
+    async def read_document(
+        context: Commanding, customer_id: CustomerPath, file_id: FilePath, body: ExplainedBody
+    ) -> Response:
+        """The content of a document, as a download. Who reads it, when and why is stored before, each time."""
+        return FileResponse(await documents().read(customer_id, file_id, context))
+
+    @router.post(f"{one}/remove", responses={**_OF_NOBODY, **REMOVED})
+    async def remove_document(
+        response: Response,
+        context: Commanding,
+        customer_id: CustomerPath,
+        file_id: FilePath,
+        body: ExplainedBody,
+    ) -> Removed:
+        """Keeps a document no more. Its content is deleted."""
+        outcome = await documents().remove(customer_id, file_id, context)
+        response.headers["Consistency-Token"] = consistency_token(CONTEXT, outcome.position)
+        return Removed(file_id=file_id, position=outcome.position)

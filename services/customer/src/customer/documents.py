@@ -1,0 +1,57 @@
+"""Documents of customers: contracts, letters, copies of what identifies them. Their content is sealed under the customer's key."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from chassis.files import Content, FileKeeper, FileShown, Kept, Limits, Offered
+from chassis.write.deciding import CommandContext, Outcome
+from chassis.write.handling import CommandHandler
+
+from customer.domain.refusals import CustomerIsErased, CustomerNotRegistered
+
+Purpose = Literal["identification", "contract", "letter", "other"]
+
+TYPES: Final = frozenset({"application/pdf", "image/jpeg", "image/png", "image/tiff", "text/plain"})
+LIMITS: Final = Limits(TYPES)
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The documents of customers that are registered."""
+
+    handler: CommandHandler[Any, Any, Any]
+    keeper: FileKeeper
+
+    async def attach(
+        self, customer: UUID, offered: Offered, content: AsyncIterator[bytes], context: CommandContext
+    ) -> Kept:
+        """Keeps a document. Raises CustomerNotRegistered, CustomerIsErased, and what `FileKeeper.attach` raises."""
+        if await self._is_erased(customer):
+            raise CustomerIsErased
+        return await self.keeper.attach(customer, offered, content, context)
+
+    async def of_customer(self, customer: UUID, now: datetime) -> list[FileShown]:
+        """The documents of a customer; raises CustomerNotRegistered."""
+        await self._is_erased(customer)
+        return await self.keeper.files(customer, now)
+
+    async def read(self, customer: UUID, document: UUID, context: CommandContext) -> Content:
+        """The content of a document; each reading is an event. Raises what `FileKeeper.read` raises."""
+        await self._is_erased(customer)
+        return await self.keeper.read(customer, document, context)
+
+    async def remove(self, customer: UUID, document: UUID, context: CommandContext) -> Outcome[Any]:
+        """Keeps a document no more. Raises FileUnknown."""
+        await self._is_erased(customer)
+        return await self.keeper.remove(customer, document, context)
+
+    async def _is_erased(self, customer: UUID) -> bool:
+        """Whether a customer is erased; raises CustomerNotRegistered where there is none."""
+        self.handler.forget(customer)
+        state = (await self.handler.load(customer)).state
+        if not state.registered:
+            raise CustomerNotRegistered
+        return bool(state.erased)
