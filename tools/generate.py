@@ -41,6 +41,7 @@ SECRETS: dict[Need, tuple[str, str]] = {
     "keys": ("CRM_KEYS_URL", "crm-keys-postgres"),
     "mongo": ("MONGO_URL", "crm-mongo"),
     "kafka": ("KAFKA_URL", "crm-kafka"),
+    "files": ("CRM_FILES_URL", "crm-files"),
 }
 FILES: dict[Need, tuple[str, str, str]] = {
     "keys": ("kek", "/etc/crm/keys", "crm-key-encryption-key"),
@@ -56,6 +57,7 @@ REACHED: tuple[tuple[str, frozenset[Need]], ...] = (
     ("postgres", frozenset({"postgres", "keys"})),
     ("mongo", frozenset({"mongo"})),
     ("kafka", frozenset({"kafka"})),
+    ("files", frozenset({"files"})),
     ("peers", frozenset({"peers"})),
 )
 """The servers that the network lets pods with the label `crm.example/<server>` reach, by need."""
@@ -359,17 +361,23 @@ def containers() -> str:
                 "everybody",
                 *(
                     each
-                    for each in ("postgres", "keys", "tokens", "mongo", "kafka", "peers")
+                    for each in ("postgres", "keys", "tokens", "mongo", "kafka", "files", "peers")
                     if each in needs
                 ),
             ]
             found.append(
                 f"  {service.name}-{role}:\n    <<: *role\n    command: [python, -m, {service.package}, {role}]\n"
                 f"    environment: {{<<: [{', '.join(f'*{each}' for each in told)}]}}\n"
-                + ('    volumes: ["keys:/run/crm/keys:ro"]\n' if needs & FILES.keys() else "")
+                + _volumes(needs)
                 + (f'    ports: ["127.0.0.1:{FIRST_PORT + number}:8080"]\n' if role == "api" else "")
             )
     return "".join(found)
+
+
+def _volumes(needs: frozenset[Need]) -> str:
+    volumes = ["keys:/run/crm/keys:ro"] if needs & FILES.keys() else []
+    volumes += ["files:/run/crm/files"] if "files" in needs else []
+    return f"    volumes: {json.dumps(volumes)}\n" if volumes else ""
 
 
 def gone() -> str:
@@ -381,10 +389,10 @@ def gone() -> str:
 
 def needs_of_roles() -> str:
     """The table of what each role is given."""
-    heads = ("postgres", "keys", "mongo", "kafka", "peers")
+    heads = ("postgres", "keys", "mongo", "kafka", "files", "peers")
     rows = [
-        "| role | PostgreSQL | keys | MongoDB | Kafka | other APIs | files |",
-        "|---|---|---|---|---|---|---|",
+        "| role | PostgreSQL | keys | MongoDB | Kafka | storage of files | other APIs | files |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for service in services():
         for role in roles_of(service):

@@ -21,6 +21,7 @@ SERVERS = {
     "keys": "CRM_KEYS_URL",
     "mongo": "MONGO_URL",
     "kafka": "KAFKA_URL",
+    "files": "CRM_FILES_URL",
     "peers": "CRM_PEER_URLS",
 }
 MOUNTED = {"keys": "kek", "tokens": "tokens", "peers": "service-token"}
@@ -43,6 +44,7 @@ PORTS = {
     "CRM_KEYS_URL": 5432,
     "MONGO_URL": 27017,
     "KAFKA_URL": 9092,
+    "CRM_FILES_URL": 443,
     "CRM_PEER_URLS": 8080,
 }
 WITHOUT_LOGIN = {"CRM_PEER_URLS"}

@@ -118,6 +118,9 @@ def secrets(postgres_url: str, mongo_url: str, kafka_url: str) -> Iterator[Secre
             "crm-operator-postgres": login(SERVICE, "deployed_ingest"),
             "crm-mongo": {"url": mongo_url.encode()},
             "crm-kafka": {"url": kafka_url.encode()},
+            "crm-files": {
+                "url": b"s3+http://user:password@127.0.0.1:1/files"
+            },  # away: the API serves all the same
             "crm-key-encryption-key": {"kek": os.urandom(32)},
             "crm-token-keys": {"keys.json": json.dumps(public).encode()},
         }

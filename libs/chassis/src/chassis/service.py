@@ -36,7 +36,7 @@ from chassis.write.events import Event
 
 GROUP: Final = "crm.services"
 
-Need = Literal["postgres", "keys", "mongo", "kafka", "tokens", "peers"]
+Need = Literal["postgres", "keys", "mongo", "kafka", "files", "tokens", "peers"]
 """What a role may be given: a server, the files of the key-encryption key or of the token keys, or the APIs of other
 contexts with the token of the service."""
 
@@ -49,7 +49,8 @@ NEEDS: Final[dict[str, frozenset[Need]]] = {
     "timers": frozenset({"postgres", "keys"}),
     "sagas": frozenset({"postgres", "keys", "peers"}),
 }
-"""The needs of the roles that the chassis has; the API of a service with views reads MongoDB too."""
+"""The needs of the roles that the chassis has; the API of a service with views reads MongoDB too, and that of one with
+files the storage of files."""
 
 S = TypeVar("S", bound=Settings)
 
@@ -95,6 +96,7 @@ class Service(Generic[S]):
     `views`, `policies`: those that its roles of these names run. `readers`: the topics that each role of its own
     reads. `own_roles`: the needs of the roles that the chassis does not have. `taken`: topics of
     other systems' records that it takes, with their schemas. `timers`: when its timers are due, which `verify` folds anew.
+    `files`: its API keeps files.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Service(Generic[S]):
     own_roles: Mapping[str, frozenset[Need]] = field(default_factory=dict)
     taken: tuple[Taken, ...] = ()
     timers: Callable[[S], Sequence[TimerRule]] = lambda _: ()
+    files: bool = False
 
     @property
     def package(self) -> str:
@@ -138,7 +141,10 @@ class Service(Generic[S]):
             return self.own_roles[role]
         if role == "derived" and any(view.digests for view in self.derived):
             return NEEDS[role] | {"keys"}
-        return NEEDS[role] | ({"mongo"} if role == "api" and self.views else frozenset())
+        if role == "api":
+            more: dict[Need, bool] = {"mongo": bool(self.views), "files": self.files}
+            return NEEDS[role] | {need for need, needed in more.items() if needed}
+        return NEEDS[role]
 
     def main(self) -> int:
         """`python -m <service> <role>...`; the exit code."""

@@ -60,7 +60,6 @@ from pydantic import AfterValidator
 from customer.application import ASSIGN_BRANCH, AccountNotHeld, CustomerService
 from customer.catalogue import CONTEXT
 from customer.claims import ClaimedTooOften, IdentityNumberKnown
-from customer.document_routes import add_documents
 from customer.domain.commands import (
     AssignBranch,
     ChangeContactDetails,
@@ -86,6 +85,7 @@ from customer.domain.refusals import (
 )
 from customer.examples import EXAMPLES
 from customer.facts import FIELDS
+from customer.file_routes import add_files
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.normalising import DetailInvalid
 from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
@@ -449,7 +449,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         response.headers["Consistency-Token"] = consistency_token(CONTEXT, position)
         return SearchFound(items=[CustomerShown(**one) for one in found], more=more)
 
-    add_documents(router, lambda: service.documents, dependencies)
+    add_files(router, lambda: service.files, dependencies)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT)
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
 

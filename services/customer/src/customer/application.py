@@ -37,7 +37,6 @@ from msgspec import structs
 
 from customer.catalogue import CONTEXT
 from customer.claims import CLAIMS_MAX, Claims, IdentityNumberKnown, number_claim
-from customer.documents import LIMITS, Documents
 from customer.domain.commands import (
     AssignBranch,
     BeginErasurePreparation,
@@ -62,6 +61,7 @@ from customer.domain.events import CustomerEvent, HeldAccount, PartyOfSource
 from customer.domain.refusals import BranchUnknownBefore, CustomerNotRegistered, ReferenceNotLinked
 from customer.domain.state import Customer
 from customer.facts import FIELDS
+from customer.files import LIMITS, CustomerFiles
 from customer.identities import customer_of_command
 from customer.lists import FACTS_LIST
 from customer.normalising import normalised, normalised_or_kept, spellings
@@ -108,8 +108,8 @@ class CustomerService:
     hub: Hub | None = None
     """Tells of changes of the facts, in a process where it runs."""
     storage: Storage | None = None
-    """Where the content of documents lies, in a process that has it."""
-    document_limits: Limits = LIMITS
+    """Where the content of files lies, in a process that has it."""
+    file_limits: Limits = LIMITS
     searches: Searches = field(init=False)
     """Notes searches by personal values."""
     eyes: FourEyes = field(init=False)
@@ -117,7 +117,7 @@ class CustomerService:
     bulk: Bulk = field(init=False)
     """What can be given to many customers at once."""
     keeper: FileKeeper | None = field(init=False)
-    """Keeps documents, where there is a storage."""
+    """Keeps files, where there is a storage."""
 
     def __post_init__(self) -> None:
         kinds = {ERASE: Proposable(Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved)}
@@ -134,16 +134,16 @@ class CustomerService:
         many = Bulk(self.store, self.catalogue, self.handler.keys, {ASSIGN_BRANCH: assigning}, self.clock)
         object.__setattr__(self, "bulk", many)
         keeper = self.storage and FileKeeper(
-            self.store, self.catalogue, self.handler.keys, self.storage, self.document_limits
+            self.store, self.catalogue, self.handler.keys, self.storage, self.file_limits
         )
         object.__setattr__(self, "keeper", keeper)
 
     @property
-    def documents(self) -> Documents:
-        """The documents of customers; only in a process that has a storage of files."""
+    def files(self) -> CustomerFiles:
+        """The files of customers; only in a process that has a storage of files."""
         if self.keeper is None:
             raise TypeError("this process has no storage of files")
-        return Documents(self.handler, self.keeper)
+        return CustomerFiles(self.handler, self.keeper)
 
     @property
     def claims(self) -> Claims:

@@ -25,7 +25,7 @@ from customer.api import create_router
 from customer.catalogue import CONTEXT, SCHEMA
 from customer.connections import TABLES, both_sides, write_side
 from customer.derived import DERIVED
-from customer.document_routes import body_limits
+from customer.file_routes import body_limits
 from customer.policies import POLICIES
 from customer.publishing import published
 from customer.sagas import opened
@@ -62,7 +62,7 @@ async def routes(
             checking_readiness(checks, clock) as not_ready,
             following(service.bulk, clock),
             hearing(service.hub),
-            sweeping(service.documents.keeper, write.ring, settings.postgres_url, SCHEMA, clock),
+            sweeping(service.files.keeper, write.ring, settings.postgres_url, SCHEMA, clock),
         ):
             heads = {CONTEXT: write.store.head_position, **(others or {})}
             facts = partial(read.views.wait_for, views=[view.name for view in DERIVED])

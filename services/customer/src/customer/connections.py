@@ -25,9 +25,9 @@ from contracts.identity import EXTERNAL_IDS, ExternalIds
 from customer.application import CustomerService, Handler
 from customer.catalogue import CONTEXT, SCHEMA, catalogue
 from customer.derived import DERIVED, customer_facts
-from customer.documents import LIMITS
 from customer.domain.customer import customer_decider
 from customer.facts import FIELDS
+from customer.files import LIMITS
 from customer.queries import Queries
 from customer.settings import CustomerSettings
 from customer.views import VIEWS

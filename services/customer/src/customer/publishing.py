@@ -75,7 +75,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def published(stored: StoredEvent) -> Published | None:
     """Returns the public event of a stored event, of any version; None for acts of operators, proposals, bulk
-    runs, searches, sagas and documents."""
+    runs, searches, sagas and files."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

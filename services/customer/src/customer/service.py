@@ -32,4 +32,5 @@ SERVICE: Final = Service(
     policies=POLICIES,
     derived=DERIVED,
     timers=rules,
+    files=True,
 )

@@ -7,8 +7,7 @@ no event refers to, which the sweep deletes (`chassis.files.sweeping`); it never
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
@@ -18,15 +17,12 @@ from msgspec import structs
 from chassis.clock import uuid7
 from chassis.connections.transient import is_transient, why
 from chassis.files.checking import (
-    HEAD_BYTES,
-    FileEmpty,
     FileExpiryPassed,
-    FileOversized,
     Limits,
-    check_head,
     checked_name,
     checked_type,
 )
+from chassis.files.contents import NAMESPACE, ContentStore, digest_of, stream_of
 from chassis.files.deciding import (
     FILES_OF_SUBJECT,
     Abandon,
@@ -43,9 +39,7 @@ from chassis.files.deciding import (
     Remove,
 )
 from chassis.files.objects import Name, ObjectMissing
-from chassis.files.sealing import HEAD_BYTES as SEALED_HEAD_BYTES
-from chassis.files.sealing import SEALED_CHUNK_BYTES, Opening, Sealing, sealed_size
-from chassis.files.storage import Download, Storage, Upload
+from chassis.files.storage import Download, Storage
 from chassis.privacy.key_encryption import Tampered
 from chassis.privacy.keys import DataKey, KeyRing, Origin, seal, unseal
 from chassis.write.catalogue import Catalogue
@@ -53,9 +47,6 @@ from chassis.write.deciding import CommandContext, Decider, Outcome, Refusal
 from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore
 
-_NAMESPACE: Final = UUID("5a0e1f86-2f0d-5c8e-8a57-7d1f3f2c9b40")
-PIECE_BYTES: Final = 16 * SEALED_CHUNK_BYTES
-"""So much of a content is in memory while it is read."""
 SUBJECTS_CACHED_MAX: Final = 2_000
 _PLACE: Final = "name"
 
@@ -139,6 +130,7 @@ class FileKeeper:
         self.limits = limits or Limits()
         self._keys = keys
         self._of_store = catalogue.store
+        self._contents = ContentStore(catalogue.store, storage)
         self.handler = files_handler(store, catalogue, keys)
         self._reads = CommandHandler[_Note, int, FileRead](
             _READS, store, catalogue, keys, states_cached_max=SUBJECTS_CACHED_MAX
@@ -158,9 +150,9 @@ class FileKeeper:
             raise FileExpiryPassed
         key = await self._key(subject, create=True)
         stream = self.stream_of(subject)
-        file = uuid5(_NAMESPACE, f"{self._of_store}|{context.key}")
+        file = uuid5(NAMESPACE, f"{self._of_store}|{context.key}")
         at = Name(stream, uuid7(context.now))
-        size, digest = await self._written(at, key, media_type, content)
+        size, digest = await self._contents.write(at, key, content, media_type, self.limits.size_bytes_max)
         attached = FileAttached(
             subject=subject,
             file=file,
@@ -174,7 +166,7 @@ class FileKeeper:
             attached_at=context.now,
             expires_at=offered.expires_at,
         )
-        asked = (digest, _digest(key, name.encode()), media_type, offered.purpose, offered.expires_at)
+        asked = (digest, digest_of(key, name.encode()), media_type, offered.purpose, offered.expires_at)
         try:
             outcome = await self.handler.handle(stream, Attach(attached), context, asked=asked)
         except Refusal:
@@ -203,7 +195,7 @@ class FileKeeper:
         key = await self._key(subject, create=False)
         at = Name(self.stream_of(subject), held.object)
         try:
-            await self.verify(held, key)
+            await self._contents.verify(held, key)
             download = await self.storage.read(at)
         except (ObjectMissing, Tampered) as error:
             await self._check_still_kept(subject, file, context.now)
@@ -215,17 +207,7 @@ class FileKeeper:
         except BaseException:
             await download.close()
             raise
-        return Content(self._shown(held, key), self._opened(download, held, key), download)
-
-    async def verify(self, held: FileAttached, key: DataKey) -> None:
-        """Reads the content whole; raises ObjectMissing, Tampered, StorageUnavailable."""
-        digest, size = _hash(key), 0
-        async with await self.storage.read(Name(self.stream_of(held.subject), held.object)) as download:
-            async for part in self._opened(download, held, key):
-                digest.update(part)
-                size += len(part)
-        if size != held.size_bytes or digest.hexdigest() != held.digest:
-            raise Tampered("the content is another one")
+        return Content(self._shown(held, key), self._contents.parts(download, held, key), download)
 
     async def remove(
         self, subject: UUID, file: UUID, context: CommandContext, because: Because = "removed"
@@ -253,55 +235,12 @@ class FileKeeper:
 
     def stream_of(self, subject: UUID) -> UUID:
         """The stream of the files of a subject."""
-        return uuid5(_NAMESPACE, f"{self._of_store}|{subject}")
+        return stream_of(self._of_store, subject)
 
     async def state_of(self, stream: UUID) -> Files:
         """The files of a stream, as they are in the store now."""
         self.handler.forget(stream)
         return (await self.handler.load(stream)).state
-
-    async def _written(
-        self, at: Name, key: DataKey, media_type: str, content: AsyncIterator[bytes]
-    ) -> tuple[int, str]:
-        """Writes the content, sealed; its size and its digest."""
-        upload, digest = self.storage.write(at), _hash(key)
-        sealing, size, head = Sealing(key, self._place(at)), 0, b""
-        try:
-            async for part in content:
-                size += len(part)
-                if size > self.limits.size_bytes_max:
-                    raise FileOversized(f"at most {self.limits.size_bytes_max} bytes")
-                if len(head) < HEAD_BYTES:
-                    head += part[: HEAD_BYTES - len(head)]
-                    if len(head) == HEAD_BYTES:
-                        check_head(head, media_type)
-                digest.update(part)
-                if sealed := sealing.add(part):
-                    await upload.write(sealed)
-            if not size:
-                raise FileEmpty
-            check_head(head, media_type)
-            await upload.write(sealing.end())
-            await upload.commit()
-        except BaseException:
-            await _abandoned(upload)
-            raise
-        return size, digest.hexdigest()
-
-    async def _opened(self, download: Download, held: FileAttached, key: DataKey) -> AsyncIterator[bytes]:
-        """The content in clear, part by part; raises Tampered."""
-        place = self._place(Name(self.stream_of(held.subject), held.object))
-        opening = Opening(key, place, await download.read(SEALED_HEAD_BYTES))
-        left = sealed_size(held.size_bytes) - SEALED_HEAD_BYTES
-        while left:
-            piece = await download.read(min(left, PIECE_BYTES))
-            left -= len(piece)
-            if left and len(piece) < PIECE_BYTES:
-                raise Tampered("the content was cut off")
-            for part in opening.opened(piece, last=not left):
-                yield part
-        if await download.read(1):
-            raise Tampered("something was added to the content")
 
     def _held(self, files: Files, file: UUID, now: datetime) -> FileAttached:
         held = files.kept.get(file)
@@ -352,9 +291,6 @@ class FileKeeper:
         """Where a name is sealed. The version of its event is not known yet; the id of the file is as good."""
         return Origin(self._of_store, stream, 0, f"file-attached|{file.hex}")
 
-    def _place(self, at: Name) -> str:
-        return f"{self._of_store}|{at.stream.hex}|{at.object.hex}"
-
 
 def files_handler(
     store: EventStore, catalogue: Catalogue, keys: KeyRing
@@ -365,18 +301,3 @@ def files_handler(
 
 def _expired(held: FileAttached, now: datetime) -> bool:
     return held.expires_at is not None and now >= held.expires_at
-
-
-def _hash(key: DataKey) -> "Any":
-    return blake2b(key=key.derived("file-digest"), digest_size=32)
-
-
-def _digest(key: DataKey, content: bytes) -> str:
-    digest = _hash(key)
-    digest.update(content)
-    return str(digest.hexdigest())
-
-
-async def _abandoned(upload: Upload) -> None:
-    """Leaves nothing of an upload, also where its caller is cancelled once more."""
-    await asyncio.shield(asyncio.ensure_future(upload.abandon()))

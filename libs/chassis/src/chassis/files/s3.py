@@ -6,7 +6,7 @@ An object of more than one part is a multipart upload: it is there when it is co
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import boto3
@@ -29,10 +29,18 @@ _MISSING: Final = frozenset({"NoSuchKey", "404"})
 T = TypeVar("T")
 
 
+class Access(NamedTuple):
+    """The name and the password of an S3 server's user."""
+
+    key: str
+    secret: str
+
+
 class Bucket(Objects):
     """The objects of a context in `bucket` at `endpoint`, by default that of the region.
 
-    Region and credentials are found as every client of AWS finds them: the environment, or the identity of the pod.
+    Region and credentials are found as every client of AWS finds them, where none are given: the environment, or the
+    identity of the pod.
     """
 
     def __init__(
@@ -40,6 +48,7 @@ class Bucket(Objects):
         bucket: str,
         context: str,
         endpoint: str | None = None,
+        access: Access | None = None,
         *,
         answer_seconds: float = ANSWER_SECONDS_MAX,
         part_bytes: int = PART_BYTES,
@@ -56,7 +65,12 @@ class Bucket(Objects):
         self._bucket = bucket
         self._prefix = f"{context}/"
         self._part_bytes = part_bytes
-        self._client: Any = _asked(lambda: boto3.client("s3", endpoint_url=endpoint, config=limits))
+        given = (
+            {}
+            if access is None
+            else {"aws_access_key_id": access.key, "aws_secret_access_key": access.secret}
+        )
+        self._client: Any = _asked(lambda: boto3.client("s3", endpoint_url=endpoint, config=limits, **given))
 
     @override
     def write(self, name: Name) -> Writing:

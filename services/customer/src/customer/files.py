@@ -1,4 +1,4 @@
-"""Documents of customers: contracts, letters, copies of what identifies them. Their content is sealed under the customer's key."""
+"""Files of customers: contracts, letters, copies of what identifies them. Their content is sealed under the customer's key."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ LIMITS: Final = Limits(TYPES)
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
-    """The documents of customers that are registered."""
+class CustomerFiles:
+    """The files of customers that are registered."""
 
     handler: CommandHandler[Any, Any, Any]
     keeper: FileKeeper
@@ -28,25 +28,25 @@ class Documents:
     async def attach(
         self, customer: UUID, offered: Offered, content: AsyncIterator[bytes], context: CommandContext
     ) -> Kept:
-        """Keeps a document. Raises CustomerNotRegistered, CustomerIsErased, and what `FileKeeper.attach` raises."""
+        """Keeps a file. Raises CustomerNotRegistered, CustomerIsErased, and what `FileKeeper.attach` raises."""
         if await self._is_erased(customer):
             raise CustomerIsErased
         return await self.keeper.attach(customer, offered, content, context)
 
     async def of_customer(self, customer: UUID, now: datetime) -> list[FileShown]:
-        """The documents of a customer; raises CustomerNotRegistered."""
+        """The files of a customer; raises CustomerNotRegistered."""
         await self._is_erased(customer)
         return await self.keeper.files(customer, now)
 
-    async def read(self, customer: UUID, document: UUID, context: CommandContext) -> Content:
-        """The content of a document; each reading is an event. Raises what `FileKeeper.read` raises."""
+    async def read(self, customer: UUID, file: UUID, context: CommandContext) -> Content:
+        """The content of a file; each reading is an event. Raises what `FileKeeper.read` raises."""
         await self._is_erased(customer)
-        return await self.keeper.read(customer, document, context)
+        return await self.keeper.read(customer, file, context)
 
-    async def remove(self, customer: UUID, document: UUID, context: CommandContext) -> Outcome[Any]:
-        """Keeps a document no more. Raises FileUnknown."""
+    async def remove(self, customer: UUID, file: UUID, context: CommandContext) -> Outcome[Any]:
+        """Keeps a file no more. Raises FileUnknown."""
         await self._is_erased(customer)
-        return await self.keeper.remove(customer, document, context)
+        return await self.keeper.remove(customer, file, context)
 
     async def _is_erased(self, customer: UUID) -> bool:
         """Whether a customer is erased; raises CustomerNotRegistered where there is none."""
