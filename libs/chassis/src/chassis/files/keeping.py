@@ -130,6 +130,7 @@ class FileKeeper:
         self.limits = limits or Limits()
         self._keys = keys
         self._of_store = catalogue.store
+        self._purposes = catalogue.purposes
         self._contents = ContentStore(catalogue.store, storage)
         self.handler = files_handler(store, catalogue, keys)
         self._reads = CommandHandler[_Note, int, FileRead](
@@ -255,7 +256,7 @@ class FileKeeper:
         self._held(await self.state_of(self.stream_of(subject)), file, now)
 
     async def _key(self, subject: UUID, *, create: bool) -> DataKey:
-        keys = await asyncio.to_thread(self._keys.keys_for, [subject], create=create)
+        keys = await asyncio.to_thread(self._keys.keys_for, [subject], create=create, purposes=self._purposes)
         if subject not in keys:
             raise FileGone("the key of its subject was destroyed")
         return keys[subject]
