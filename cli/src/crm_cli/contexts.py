@@ -1,14 +1,14 @@
 """The contexts and views of all services, for commands that read their stores from outside."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from chassis.calendar.settings import CalendarSettings
 from chassis.connections.settings import Settings
 from chassis.read.deriving import DerivedView
 from chassis.read.generations import Kept
 from chassis.read.projecting import View
-from chassis.service import Context, services
+from chassis.service import Context, Service, services
 from chassis.timers import TimerRule, generation_of
 
 from crm_cli.running import settings_of
@@ -22,6 +22,7 @@ __all__ = [
     "Context",
     "reading_settings",
     "settings",
+    "settings_of_service",
     "timers_of",
 ]
 
@@ -38,15 +39,23 @@ def reading_settings() -> Settings:
 
 def timers_of(context: Context, settings: Settings) -> tuple[Sequence[TimerRule], str]:
     """When the timers of a context are due, and the generation of these rules; none where its service has no timers."""
-    [service] = [each for each in services() if each.context.name == context.name]
-    if not issubclass(service.settings, CalendarSettings):
+    of_service = settings_of_service(context, settings)
+    if not isinstance(of_service, CalendarSettings):
         return (), ""
-    known = {
-        name: getattr(settings, name) for name in service.settings.model_fields if hasattr(settings, name)
-    }
-    of_service = service.settings(**known)
-    rules = service.timers(of_service)
+    rules = _service_of(context).timers(of_service)
     return rules, generation_of(rules, of_service.calendar.digest())
+
+
+def settings_of_service(context: Context, settings: Settings) -> Settings:
+    """The settings of the service of a context, with what is known of them already."""
+    kind: type[Settings] = _service_of(context).settings
+    known = {name: getattr(settings, name) for name in kind.model_fields if hasattr(settings, name)}
+    return kind(**known)
+
+
+def _service_of(context: Context) -> Service[Any]:
+    [service] = [each for each in services() if each.context.name == context.name]
+    return service
 
 
 CONTEXTS: Final[dict[str, Context]] = {service.context.name: service.context for service in services()}

@@ -11,6 +11,7 @@ import typer
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import StoreUnavailable, why
+from chassis.files import FilesSettings, StorageUnavailable
 from chassis.messaging.transport import BrokerUnavailable, group_lag
 from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.documents import DocumentsUnavailable
@@ -21,9 +22,20 @@ from chassis.read.projecting import View
 from contracts.topics import CONSUMERS, EVENTS
 from customer.views import asset_panorama
 
-from crm_cli.contexts import CONTEXTS, DERIVED, KEPT, SERVICE_OF, VIEWS, Context, reading_settings, timers_of
+from crm_cli.contexts import (
+    CONTEXTS,
+    DERIVED,
+    KEPT,
+    SERVICE_OF,
+    VIEWS,
+    Context,
+    reading_settings,
+    settings_of_service,
+    timers_of,
+)
 from crm_cli.exits import USAGE, WRONG
 from crm_cli.verify_derived import check_derived
+from crm_cli.verify_files import check_files
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_sagas import check_sagas
@@ -43,7 +55,8 @@ async def verified(
     processes: int | None = None,
 ) -> Report:
     """Checks every context and what is made of it. Waits a bounded time for relays and views to be where the stores
-    are now; a long log is checked by `processes`, by default as many as there are processors. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable, WorkerLost."""
+    are now; a long log is checked by `processes`, by default as many as there are processors. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable,
+    DocumentsUnavailable, StorageUnavailable, WorkerLost."""
     report, clock = Report(), SystemClock()
     report.figures["contexts"] = {}
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
@@ -105,6 +118,8 @@ async def _context(
     await check_sagas(settings.postgres_url, context, store, report, clock, wait_seconds)
     rules, generation = timers_of(context, settings)
     await check_timers(context, rules, generation, store, head, report, clock, wait_seconds)
+    if isinstance(own := settings_of_service(context, settings), FilesSettings):
+        await check_files(own, context, store, report, clock)
     held = {one.subject: one for one in await asyncio.to_thread(store.held)}
     for one in held.values():
         report.broken(
@@ -219,6 +234,7 @@ def verify(
         StoreUnavailable,
         BrokerUnavailable,
         DocumentsUnavailable,
+        StorageUnavailable,
         WorkerLost,
     ) as error:
         print(f"crm verify: {why(error)}", file=sys.stderr)

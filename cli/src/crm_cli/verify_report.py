@@ -16,6 +16,7 @@ INVARIANTS: Final = {
     "I8": "an acknowledged command is in the log",
     "I9": "no stale epoch is accepted: what a relay saved is acknowledged, what a watermark covers is before it",
     "I10": "the key of what is sealed is in the key database, or was destroyed by an erasure",
+    "I11": "a file that is kept is in its storage and opens with its digest",
 }
 
 

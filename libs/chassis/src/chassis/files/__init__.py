@@ -3,6 +3,7 @@
 from chassis.files.checking import Limits
 from chassis.files.deciding import FILES, FileGone, FileUnknown
 from chassis.files.keeping import Content, FileKeeper, FileShown, FileUnreadable, Kept, Offered
+from chassis.files.objects import StorageUnavailable
 from chassis.files.settings import FilesSettings, objects_of
 from chassis.files.storage import Storage
 from chassis.files.sweeping import sweep, sweeping
@@ -20,6 +21,7 @@ __all__ = [
     "Limits",
     "Offered",
     "Storage",
+    "StorageUnavailable",
     "objects_of",
     "sweep",
     "sweeping",

@@ -61,7 +61,7 @@ class ContentStore:
 
     async def parts(self, download: Download, held: FileAttached, key: DataKey) -> AsyncIterator[bytes]:
         """A content in clear, part by part; raises Tampered, StorageUnavailable."""
-        opening = Opening(key, self._place(self._name(held)), await download.read(SEALED_HEAD_BYTES))
+        opening = Opening(key, self._place(self.name_of(held)), await download.read(SEALED_HEAD_BYTES))
         left = sealed_size(held.size_bytes) - SEALED_HEAD_BYTES
         while left:
             piece = await download.read(min(left, PIECE_BYTES))
@@ -76,14 +76,20 @@ class ContentStore:
     async def verify(self, held: FileAttached, key: DataKey) -> None:
         """Reads a content whole; raises ObjectMissing, Tampered, StorageUnavailable."""
         digest, size = _hash(key), 0
-        async with await self._storage.read(self._name(held)) as download:
+        async with await self._storage.read(self.name_of(held)) as download:
             async for part in self.parts(download, held, key):
                 digest.update(part)
                 size += len(part)
         if size != held.size_bytes or digest.hexdigest() != held.digest:
             raise Tampered("the content is another one")
 
-    def _name(self, held: FileAttached) -> Name:
+    async def find(self, held: FileAttached) -> None:
+        """Raises ObjectMissing where there is no content, and StorageUnavailable."""
+        async with await self._storage.read(self.name_of(held)):
+            return
+
+    def name_of(self, held: FileAttached) -> Name:
+        """The object that a file has."""
         return Name(stream_of(self._of_store, held.subject), held.object)
 
     def _place(self, at: Name) -> str:
