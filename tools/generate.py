@@ -27,13 +27,14 @@ NAMES = {
     "views": "Projects events; as many pods as serve, never more than partitions (6).",
     "timers": "Gives commands that are due; of two pods one works and one stands by, as the lease says.",
     "sagas": "Gives the commands of sagas; of two pods one works and one stands by, as the lease says.",
+    "notices": "Hands notices over to their providers; of two pods one works and one stands by, as the lease says.",
     "derived": "Derives documents from those of views; as many pods as serve, never more than partitions (6).",
     "policies": "Reacts to events of other contexts, once each; never more pods than partitions (6).",
 }
 LARGE = {"requests": "{cpu: 500m, memory: 384Mi}", "limits": '{cpu: "2", memory: 768Mi}'}
 SMALL = {"requests": "{cpu: 250m, memory: 256Mi}", "limits": '{cpu: "1", memory: 512Mi}'}
-NOT_LARGE = frozenset({"api", "relay", "policies", "timers", "sagas"})
-WITH_A_LEASE = frozenset({"relay", "timers", "sagas"})
+NOT_LARGE = frozenset({"api", "relay", "policies", "timers", "sagas", "notices"})
+WITH_A_LEASE = frozenset({"relay", "timers", "sagas", "notices"})
 """One pod works and one stands by."""
 
 SECRETS: dict[Need, tuple[str, str]] = {
@@ -53,12 +54,18 @@ FILE_VARIABLES: dict[Need, str] = {
     "tokens": "{name: CRM_TOKEN_KEYS_FILE, value: /etc/crm/tokens/keys.json}",
     "peers": "{name: CRM_SERVICE_TOKEN_FILE, value: /etc/crm/service-token/token}",
 }
+VARIABLES: dict[Need, str] = {
+    "providers": "crm-{context}-providers",
+    "receipts": "crm-{context}-receipts",
+}
+"""Secrets whose keys are settings; without one its settings have their defaults."""
 REACHED: tuple[tuple[str, frozenset[Need]], ...] = (
     ("postgres", frozenset({"postgres", "keys"})),
     ("mongo", frozenset({"mongo"})),
     ("kafka", frozenset({"kafka"})),
     ("files", frozenset({"files"})),
     ("peers", frozenset({"peers"})),
+    ("providers", frozenset({"providers"})),
 )
 """The servers that the network lets pods with the label `crm.example/<server>` reach, by need."""
 
@@ -88,6 +95,11 @@ def deployment(service: Service[Any], role: str) -> str:
     ] + [f"- {text}" for need, text in FILE_VARIABLES.items() if need in needs]
     if "peers" in needs:
         variables.append(f"- {{name: CRM_PEER_URLS, value: '{_peers(service)}'}}")
+    settings = "".join(
+        f"            - secretRef: {{name: {secret.format(context=service.context.name)}, optional: true}}\n"
+        for need, secret in VARIABLES.items()
+        if need in needs
+    )
     mounted = [FILES[need] for need in FILES if need in needs]
     mounts = [
         *(f"- {{name: {volume}, mountPath: {path}, readOnly: true}}" for volume, path, _ in mounted),
@@ -152,7 +164,7 @@ spec:
             - {{name: http, containerPort: 8080}}
           envFrom:
             - configMapRef: {{name: crm}}
-          env:
+{settings}          env:
 {_listed(variables, 12)}
           livenessProbe:
             httpGet: {{path: /health/live, port: http}}
@@ -389,10 +401,10 @@ def gone() -> str:
 
 def needs_of_roles() -> str:
     """The table of what each role is given."""
-    heads = ("postgres", "keys", "mongo", "kafka", "files", "peers")
+    heads = ("postgres", "keys", "mongo", "kafka", "files", "peers", "providers")
     rows = [
-        "| role | PostgreSQL | keys | MongoDB | Kafka | storage of files | other APIs | files |",
-        "|---|---|---|---|---|---|---|---|",
+        "| role | PostgreSQL | keys | MongoDB | Kafka | storage of files | other APIs | providers | files |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for service in services():
         for role in roles_of(service):
@@ -403,6 +415,7 @@ def needs_of_roles() -> str:
                     "keys": "key-encryption key",
                     "tokens": "token keys",
                     "peers": "service token",
+                    "receipts": "secrets of receipts",
                 }.items()
                 if need in needs
             ]

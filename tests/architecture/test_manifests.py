@@ -47,6 +47,9 @@ PORTS = {
     "CRM_FILES_URL": 443,
     "CRM_PEER_URLS": 8080,
 }
+OPTIONAL = {"providers": "crm-customer-providers", "receipts": "crm-customer-receipts"}
+"""Secrets whose keys are settings."""
+PROVIDER_PORTS = {443, 465, 587}
 WITHOUT_LOGIN = {"CRM_PEER_URLS"}
 """Addresses that hold no password."""
 SHUTDOWN_SECONDS_MAX = 30
@@ -262,7 +265,20 @@ def test_an_overlay_runs_as_what_it_is_called(overlay: str) -> None:
         for each in of_kind(found, kind).values():
             container = pod_of(each)["containers"][0]
             assert "CRM_ENVIRONMENT" not in {variable["name"] for variable in container["env"]}
-            assert container["envFrom"] == [{"configMapRef": {"name": "crm"}}]
+            config, *secrets = container["envFrom"]
+            assert config == {"configMapRef": {"name": "crm"}}
+            assert secrets == [
+                {"secretRef": {"name": secret, "optional": True}} for secret in given_settings(each)
+            ]
+
+
+def given_settings(deployment: Manifest) -> list[str]:
+    """The secrets whose keys a role is given as settings."""
+    name = deployment["metadata"]["name"]
+    needs = {
+        f"{service.name}-{role}": service.needs(role) for service in services() for role in roles_of(service)
+    }
+    return [secret for need, secret in OPTIONAL.items() if need in needs.get(name, ())]
 
 
 @pytest.mark.requirement("M48")
@@ -277,6 +293,8 @@ def test_a_role_reaches_the_servers_that_it_is_told_of_and_no_others() -> None:
     for kind in ("Deployment", "Job"):
         for name, each in of_kind(manifests(), kind).items():
             told = {PORTS[v["name"]] for v in pod_of(each)["containers"][0]["env"] if v["name"] in PORTS}
+            if OPTIONAL["providers"] in given_settings(each):
+                told |= PROVIDER_PORTS
             labels = each["spec"]["template"]["metadata"]["labels"]
             reached = {
                 port["port"]

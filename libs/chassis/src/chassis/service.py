@@ -21,6 +21,7 @@ from fastapi import APIRouter
 from chassis.connections.migrating import Tables
 from chassis.connections.settings import Settings, from_environment
 from chassis.messaging.asyncapi import Taken
+from chassis.notices.deciding import NOTICES
 from chassis.process.roles import Role
 from chassis.process.roles import main as run_process
 from chassis.reactions.policies import DeclaredPolicy
@@ -36,9 +37,9 @@ from chassis.write.events import Event
 
 GROUP: Final = "crm.services"
 
-Need = Literal["postgres", "keys", "mongo", "kafka", "files", "tokens", "peers"]
-"""What a role may be given: a server, the files of the key-encryption key or of the token keys, or the APIs of other
-contexts with the token of the service."""
+Need = Literal["postgres", "keys", "mongo", "kafka", "files", "tokens", "peers", "providers", "receipts"]
+"""What a role may be given: a server, the files of the key-encryption key or of the token keys, the APIs of other
+contexts with the token of the service, the providers of notices, or the secrets that sign their receipts."""
 
 NEEDS: Final[dict[str, frozenset[Need]]] = {
     "api": frozenset({"postgres", "keys", "tokens"}),
@@ -48,6 +49,7 @@ NEEDS: Final[dict[str, frozenset[Need]]] = {
     "policies": frozenset({"postgres", "keys", "mongo", "kafka"}),
     "timers": frozenset({"postgres", "keys"}),
     "sagas": frozenset({"postgres", "keys", "peers"}),
+    "notices": frozenset({"postgres", "keys", "providers", "receipts"}),
 }
 """The needs of the roles that the chassis has; the API of a service with views reads MongoDB too, and that of one with
 files the storage of files."""
@@ -142,7 +144,11 @@ class Service(Generic[S]):
         if role == "derived" and any(view.digests for view in self.derived):
             return NEEDS[role] | {"keys"}
         if role == "api":
-            more: dict[Need, bool] = {"mongo": bool(self.views), "files": self.files}
+            more: dict[Need, bool] = {
+                "mongo": bool(self.views),
+                "files": self.files,
+                "receipts": NOTICES.keys() <= self.context.stored_names.keys(),
+            }
             return NEEDS[role] | {need for need, needed in more.items() if needed}
         return NEEDS[role]
 

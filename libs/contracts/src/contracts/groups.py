@@ -10,5 +10,6 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "customer.when_party_described_then_register_customer": ("crm.ingest.events",),
     "customer.when_customer_erased_then_destroy_keys": ("crm.customer.events",),
     "customer.when_erasure_preparation_changes_then_run_saga": ("crm.customer.events",),
+    "customer.when_contact_details_change_then_tell_customer": ("crm.customer.events",),
     "sync-ingest.feed": ("corebank.postings",),
 }

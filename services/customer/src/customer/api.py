@@ -25,6 +25,8 @@ from chassis.lists.routes import (
     funnel_of,
 )
 from chassis.money import CurrencyCode
+from chassis.notices import Inboxes
+from chassis.notices.routes import add_notices
 from chassis.privacy.tokens import Caller
 from chassis.proposals.routes import PROPOSED, ProposalAnswer, add_proposals, proposed
 from chassis.watching import LastEventId, Seconds, Wanted, streamed, watched
@@ -44,7 +46,7 @@ from chassis.web import (
     paging,
     refusals,
 )
-from chassis.web.problems import RequestInvalid
+from chassis.web.problems import NotReady, RequestInvalid
 from chassis.web.streams import STREAM_SECONDS_MAX, EventStream
 from chassis.write.deciding import (
     AlreadyRecorded,
@@ -452,6 +454,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     add_files(router, lambda: service.files, dependencies)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT)
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
+    add_notices(router, lambda: _inboxes_of(service), dependencies, CONTEXT)
 
     @router.post("/customers/{customer_id}/key-customer", responses=_CHANGED)
     async def name_key_customer(
@@ -709,3 +712,9 @@ def _after(page: Paging, type: type[T]) -> T | None:
 
 def _next(found: Sequence[Mapping[str, Any]], key: str, page: Paging) -> str | None:
     return cursor(found[-1][key]) if len(found) == page.limit else None
+
+
+def _inboxes_of(service: CustomerService) -> Inboxes:
+    if service.inboxes is None:
+        raise NotReady("this process has no inboxes")
+    return service.inboxes

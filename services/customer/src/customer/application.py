@@ -15,6 +15,7 @@ from chassis.conditions import Condition, ConditionRefused, Explanation, Step, e
 from chassis.files import FileKeeper, Limits, Storage
 from chassis.lists import ConditionInvalid, Counted, Question, Scope
 from chassis.lists.searching import FOUND_MAX, Searches, ValueSearched
+from chassis.notices import Inboxes
 from chassis.proposals import FourEyes, Proposable, ProposalShown
 from chassis.read.documents import ID, Document
 from chassis.read.versions import versioned
@@ -110,6 +111,8 @@ class CustomerService:
     storage: Storage | None = None
     """Where the content of files lies, in a process that has it."""
     file_limits: Limits = LIMITS
+    inboxes: Inboxes | None = None
+    """The inboxes of staff and the receipts of notices, in a process that serves them."""
     searches: Searches = field(init=False)
     """Notes searches by personal values."""
     eyes: FourEyes = field(init=False)

@@ -8,6 +8,7 @@ from typing import Final
 from chassis.bulk import following
 from chassis.clock import Clock, SystemClock
 from chassis.files import sweeping
+from chassis.notices import NoticesRole
 from chassis.process.roles import Role, WebRole
 from chassis.reactions.policies import PoliciesRole
 from chassis.read.derived_following import DerivedRole
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp
 from customer import permissions
 from customer.api import create_router
 from customer.catalogue import CONTEXT, SCHEMA
-from customer.connections import TABLES, both_sides, write_side
+from customer.connections import TABLES, both_sides, opened_notices, write_side
 from customer.derived import DERIVED
 from customer.file_routes import body_limits
 from customer.policies import POLICIES
@@ -107,5 +108,8 @@ def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:
         "derived": lambda: DerivedRole(SERVICE_NAME, DERIVED, settings),
         "timers": lambda: TimersRole(SERVICE_NAME, CONTEXT, SCHEMA, partial(timers, settings), settings),
         "sagas": lambda: SagasRole(SERVICE_NAME, CONTEXT, SCHEMA, partial(opened, settings), settings),
+        "notices": lambda: NoticesRole(
+            SERVICE_NAME, CONTEXT, SCHEMA, partial(opened_notices, settings), settings
+        ),
         "policies": lambda: PoliciesRole(SERVICE_NAME, POLICIES, partial(write_side, settings), settings),
     }

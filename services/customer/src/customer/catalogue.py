@@ -5,6 +5,7 @@ from typing import Final
 from chassis.bulk import BULK_RUNS
 from chassis.files import FILES
 from chassis.lists.searching import SEARCHES
+from chassis.notices import NOTICES
 from chassis.proposals import PROPOSALS
 from chassis.sagas import SAGAS
 from chassis.timers.business_days import STORED_BUSINESS_DAYS
@@ -30,6 +31,7 @@ def catalogue() -> Catalogue:
         | BULK_RUNS
         | SEARCHES
         | SAGAS
-        | FILES,
+        | FILES
+        | NOTICES,
         upcasts=UPCASTS,
     )

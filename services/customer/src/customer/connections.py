@@ -9,8 +9,10 @@ from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
+from chassis.ending import closed
 from chassis.files import Storage, objects_of
 from chassis.messaging.delivered import Delivered
+from chassis.notices import Inboxes, InboxTable, Notices, Opened, receipt_secrets
 from chassis.opening import opened_store, opened_views
 from chassis.privacy.keys import KeyRing
 from chassis.reactions.policies import React
@@ -21,6 +23,7 @@ from chassis.write.handling import CommandHandler
 from chassis.write.secret_checks import secret_of
 from chassis.write.store import EventStore, tables
 from contracts.identity import EXTERNAL_IDS, ExternalIds
+from contracts.purposes import CONTACT
 
 from customer.application import CustomerService, Handler
 from customer.catalogue import CONTEXT, SCHEMA, catalogue
@@ -28,6 +31,7 @@ from customer.derived import DERIVED, customer_facts
 from customer.domain.customer import customer_decider
 from customer.facts import FIELDS
 from customer.files import LIMITS
+from customer.notices import TEMPLATES
 from customer.queries import Queries
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
@@ -53,6 +57,17 @@ class Write:
     def today(self) -> date:
         """The bank's date now."""
         return self.settings.today(self.clock)
+
+
+def notices_of(write: Write) -> Notices:
+    """The notices of this context."""
+    reached = write.settings.reached
+    return Notices(write.store, catalogue(), write.ring, TEMPLATES, purpose=CONTACT, reached=reached)
+
+
+def inboxes_of(write: Write, table: InboxTable) -> Inboxes:
+    """The inboxes of staff, and the receipts of providers."""
+    return Inboxes(notices_of(write), table, receipt_secrets(write.settings), write.clock)
 
 
 def reaching(react: React, reached: Callable[[str], None]) -> React:
@@ -90,6 +105,13 @@ async def write_side(settings: CustomerSettings, clock: Clock) -> AsyncIterator[
 
 
 @asynccontextmanager
+async def opened_notices(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Opened]:
+    """The notices as the role has them that hands them over."""
+    async with write_side(settings, clock) as write:
+        yield Opened(notices_of(write), write.store, catalogue())
+
+
+@asynccontextmanager
 async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> AsyncIterator[Read]:
     """The views of this service."""
     async with opened_views(settings, VIEWS, clock, DERIVED) as (mongo, views):
@@ -107,6 +129,8 @@ async def both_sides(
     async with AsyncExitStack() as stack:
         write = await stack.enter_async_context(write_side(settings, clock))
         read = await stack.enter_async_context(read_side(settings, write.ring, clock))
+        inbox = InboxTable(settings.postgres_url, SCHEMA)
+        stack.push_async_callback(closed, inbox.close)
         today = partial(settings.today, clock)
         reached = read.views.wait_for
         storage = Storage(objects_of(settings, CONTEXT))
@@ -125,5 +149,6 @@ async def both_sides(
             Hub(WATCHED, read.views, clock, today),
             storage,
             LIMITS._replace(size_bytes_max=settings.files_bytes_max),
+            inboxes_of(write, inbox),
         )
         yield service, write, read

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from chassis.bulk.routes import EXAMPLES as BULK_EXAMPLES
 from chassis.files.routes import EXAMPLES as FILES_EXAMPLES
+from chassis.notices.routes import EXAMPLES as NOTICE_EXAMPLES
 from chassis.proposals.routes import EXAMPLES as PROPOSAL_EXAMPLES
 from chassis.watching.routes import EXAMPLES as WATCHING_EXAMPLES
 
@@ -13,6 +14,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     **BULK_EXAMPLES,
     **WATCHING_EXAMPLES,
     **FILES_EXAMPLES,
+    **NOTICE_EXAMPLES,
     "Idempotency-Key": "register-2026-01-05-1",
     "If-Match": '"3"',
     "account": "622202******6789",

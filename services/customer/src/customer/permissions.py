@@ -10,14 +10,18 @@ from contracts.roles import (
     ANALYST,
     AUDITOR,
     COMPLIANCE,
+    FEED,
     OPERATOR,
     RELATIONSHIP_MANAGER,
+    SERVICE,
     TELLER,
 )
+from contracts.roles import ROLES as EVERY_ROLE
 
 _SERVING: Final = frozenset({RELATIONSHIP_MANAGER, TELLER, ADMINISTRATOR})
 _MANY: Final = frozenset({OPERATOR, ADMINISTRATOR})
 _LOOKING: Final = _SERVING | {COMPLIANCE}
+_STAFF: Final = EVERY_ROLE - {FEED, SERVICE}
 _SELECTING: Final = _LOOKING | {ANALYST}
 """What they may ask for is in `customer.facts`."""
 
@@ -64,6 +68,10 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "approve_customer_proposal": ERASURE_APPROVERS,
     "reject_customer_proposal": ERASURE_APPROVERS,
     "withdraw_customer_proposal": frozenset({COMPLIANCE}),
+    "list_customer_inbox": _STAFF,
+    "count_customer_inbox": _STAFF,
+    "read_customer_notice": _STAFF,
+    "receive_customer_receipt": frozenset({SERVICE}),
     "prepare_branch_assignment": _MANY,
     "get_customer_bulk": _MANY | {AUDITOR},
     "preview_customer_bulk": _MANY | {AUDITOR},

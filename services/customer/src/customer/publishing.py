@@ -11,6 +11,7 @@ import msgspec
 from chassis.bulk import BULK_RUNS
 from chassis.files import FILES
 from chassis.lists.searching import SEARCHES
+from chassis.notices import NOTICES
 from chassis.proposals import PROPOSALS
 from chassis.sagas import SAGAS
 from chassis.write.events import StoredEvent
@@ -67,7 +68,7 @@ _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
 published."""
 
-_UNPUBLISHED: Final = frozenset().union(OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES)
+_UNPUBLISHED: Final = frozenset().union(OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES, NOTICES)
 
 _bodies: Final = msgspec.json.Decoder(_Body)
 _encode: Final = msgspec.json.Encoder().encode
@@ -75,7 +76,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def published(stored: StoredEvent) -> Published | None:
     """Returns the public event of a stored event, of any version; None for acts of operators, proposals, bulk
-    runs, searches, sagas and files."""
+    runs, searches, sagas, files and notices."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from chassis.calendar.settings import CalendarSettings
 from chassis.files.settings import FilesSettings
+from chassis.notices import NoticeSettings
 from chassis.process.crashing import crash_at
 from pydantic import Field, model_validator
 
@@ -17,7 +18,7 @@ CrashPoint = Literal[
 ]
 
 
-class CustomerSettings(CalendarSettings, FilesSettings):
+class CustomerSettings(CalendarSettings, FilesSettings, NoticeSettings):
     """`claims_max`: how often one number can be claimed by one customer after the other.
     `retention_years`: how long after the end of the relation no customer is erased.
     `stale_after_minutes`: after this long without a feed, the figures of a source are stale.

@@ -2,11 +2,16 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import date
+from datetime import date, datetime
 from functools import partial
+from typing import Final
+from uuid import UUID, uuid5
 
 from chassis.calendar import Calendar
 from chassis.clock import Clock
+from chassis.notices import Notices, Wanted, of_role
+from chassis.proposals import PROPOSALS
+from chassis.proposals.deciding import ProposalMade
 from chassis.sagas import TIMEOUT, saga_timer
 from chassis.timers import Change, Due, SetTimer, Timer, TimerRule, Timers, WithdrawTimer, given_by
 from chassis.timers.business_days import (
@@ -15,16 +20,52 @@ from chassis.timers.business_days import (
     business_days_decider,
     open_first_day,
 )
+from chassis.write.deciding import CommandContext
 from chassis.write.events import RecordedEvent
 from chassis.write.handling import CommandHandler
+from msgspec import structs
 
-from customer.application import Handler
+from customer.application import ERASE, Handler
 from customer.catalogue import CONTEXT, catalogue
-from customer.connections import write_side
+from customer.connections import notices_of, write_side
 from customer.domain.commands import RemindOfReview
 from customer.domain.events import CustomerErased, CustomerReviewed, NamedKeyCustomer, NoLongerKeyCustomer
+from customer.notices import PROPOSAL_WAITS
+from customer.permissions import ERASURE_APPROVERS
 from customer.sagas import handler_of
 from customer.settings import CustomerSettings
+
+_WAITING: Final = {ERASE: ("销毁客户数据", ERASURE_APPROVERS)}
+"""What each kind of proposal is called in the inbox, and who may approve it."""
+
+
+def _changed_proposal(recorded: RecordedEvent) -> Sequence[Change]:
+    match recorded.event:
+        case ProposalMade(kind, subject, expires_at=expires_at):
+            about = {"kind": kind, "subject": str(subject), "expires_at": expires_at.isoformat()}
+            return [SetTimer(recorded.metadata.recorded_at, data=about)]
+        case _:
+            return [WithdrawTimer()]
+
+
+PROPOSAL_RULE: Final = TimerRule("proposal-waits", 1, frozenset(PROPOSALS), _changed_proposal)
+"""A proposal is told of at once, unless it was decided on by then."""
+
+
+def proposal_timer(notices: Notices) -> Timer:
+    """Tells those who may approve a proposal that it waits, in the inbox of each of their roles."""
+
+    async def give(due: Due, context: CommandContext, _: int) -> None:
+        if context.now >= datetime.fromisoformat(due.data["expires_at"]):
+            return
+        what, roles = _WAITING[due.data["kind"]]
+        values = {"what": what, "proposal": str(due.subject)}
+        for role in sorted(roles):
+            wanted = Wanted(UUID(due.data["subject"]), of_role(role), PROPOSAL_WAITS.name, values)
+            id = uuid5(due.id, role)
+            await notices.request(id, wanted, structs.replace(context, command_id=id))
+
+    return PROPOSAL_RULE.giving(give)
 
 
 def review_rule(calendar: Calendar) -> TimerRule:
@@ -57,7 +98,7 @@ def review_timer(handler: Handler, calendar: Calendar) -> Timer:
 
 def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
     """When the timers are due."""
-    return business_day_rule(settings.calendar), review_rule(settings.calendar), TIMEOUT
+    return business_day_rule(settings.calendar), review_rule(settings.calendar), TIMEOUT, PROPOSAL_RULE
 
 
 @asynccontextmanager
@@ -71,6 +112,7 @@ async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Time
                 business_day_timer(days, calendar),
                 review_timer(write.handler, calendar),
                 saga_timer(handler_of(write)),
+                proposal_timer(notices_of(write)),
             ],
             write.store,
             catalogue(),

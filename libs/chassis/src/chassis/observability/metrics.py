@@ -92,6 +92,18 @@ SAGAS_OPEN: Final = Gauge(
     ["context", "saga", "status"],
     registry=REGISTRY,
 )
+NOTICES: Final = Counter(
+    "crm_notices",
+    "Notices by what became of a try: accepted, rejected, unanswered, limited; expired, tries or erased where given up",
+    ["channel", "outcome"],
+    registry=REGISTRY,
+)
+NOTICES_LATE_SECONDS: Final = Gauge(
+    "crm_notices_late_seconds",
+    "How long the notice that was due first has been due",
+    ["context"],
+    registry=REGISTRY,
+)
 CALENDAR_DAYS_KNOWN: Final = Gauge(
     "crm_calendar_days_known",
     "Days from today whose public holidays are announced",
@@ -149,6 +161,7 @@ _GAUGES: Final = {
     "crm_unpublishable_subjects": UNPUBLISHABLE,
     "crm_lease_held": LEASE_HELD,
     "crm_timers_late_seconds": TIMERS_LATE_SECONDS,
+    "crm_notices_late_seconds": NOTICES_LATE_SECONDS,
     "crm_calendar_days_known": CALENDAR_DAYS_KNOWN,
     "crm_sagas_open": SAGAS_OPEN,
     "crm_role_ready": ROLE_READY,

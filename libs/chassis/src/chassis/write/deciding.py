@@ -94,7 +94,8 @@ class Decider(Generic[CommandT, StateT, EventT]):
     `identify` gives the identity of an event where it must be unique in the store (an outside reference,
     say). `state_version` names the shape of the state: raise it when `evolve` or the state's fields
     change, and snapshots of the older shape are no longer read. `state_type` given, and snapshots are
-    kept; msgspec must be able to write it.
+    kept; msgspec must be able to write it. `keyed=False`: its commands and events hold nothing personal in clear,
+    so its streams get no key of their own.
     """
 
     initial: StateT
@@ -103,6 +104,7 @@ class Decider(Generic[CommandT, StateT, EventT]):
     identify: Callable[[EventT], UUID | None] = lambda _: None
     state_type: type[StateT] | None = None
     state_version: int = 1
+    keyed: bool = True
 
     def fold(self, events: Iterable[EventT], state: StateT | None = None) -> StateT:
         """The state after these events."""

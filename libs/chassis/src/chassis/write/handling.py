@@ -331,16 +331,21 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self._states.put(stream_id.int, loaded)
 
     async def _keys_for(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
-        found = await asyncio.to_thread(self._keys.keys_for, streams, create=False)
+        found = await self._of_ring(streams, create=False)
         return {stream: found.get(stream) for stream in streams}
 
     async def _keys_made(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
-        purposes = self._purposes
-        found = await asyncio.to_thread(self._keys.keys_for, streams, purposes=purposes)
+        found = await self._of_ring(streams, create=True)
         return {stream: found.get(stream) for stream in streams}
 
+    async def _of_ring(self, streams: Sequence[UUID], *, create: bool) -> dict[UUID, DataKey]:
+        if not self._decider.keyed:
+            return {}
+        purposes = self._purposes
+        return await asyncio.to_thread(self._keys.keys_for, streams, create=create, purposes=purposes)
+
     async def _load_many(self, streams: Sequence[UUID]) -> dict[UUID, Loaded[StateT]]:
-        keys = await asyncio.to_thread(self._keys.keys_for, streams, create=False)
+        keys = await self._of_ring(streams, create=False)
         begun: dict[UUID, Loaded[StateT]] = {}
         if self._snapshots is not None:
             begun = await self._snapshots.load(streams, keys)

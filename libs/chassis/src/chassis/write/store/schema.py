@@ -231,6 +231,34 @@ create index if not exists events_saga_ended on {schema}.events (stream_id) wher
 """
 """The same for sagas."""
 
+_NOTICES: Final = """
+create table if not exists {schema}.notices (
+    id uuid primary key,
+    position bigint not null,
+    subject uuid not null,
+    channel text not null,
+    requested_at timestamptz not null,
+    inbox text,
+    run_at timestamptz,
+    tries integer not null default 0,
+    reason text
+);
+create index if not exists notices_due on {schema}.notices (channel, run_at, id) where run_at is not null;
+create index if not exists notices_inbox on {schema}.notices (inbox, position) where inbox is not null;
+create index if not exists notices_age on {schema}.notices (requested_at) where inbox is not null;
+create table if not exists {schema}.notice_reads (
+    notice uuid not null,
+    reader text not null,
+    primary key (notice, reader)
+);
+create table if not exists {schema}.notice_limits (key text primary key, free_at timestamptz not null);
+create index if not exists notice_limits_free on {schema}.notice_limits (free_at);
+create table if not exists {schema}.notice_folds (
+    one boolean primary key default true check (one),
+    position bigint not null
+);
+"""
+
 _PRIVILEGES: Final = """
 revoke all on schema {schema} from public;
 revoke all on all tables in schema {schema} from public, {role};
@@ -240,6 +268,8 @@ grant select on {schema}.events, {schema}.commands to {role};
 grant select, insert on {schema}.secret_checks to {role};
 grant select, insert, update, delete on {schema}.snapshots, {schema}.unpublishable, {schema}.timers to {role};
 grant select, insert, update on {schema}.leases, {schema}.fences, {schema}.relay, {schema}.timer_folds to {role};
+grant select, insert, update, delete on {schema}.notices, {schema}.notice_reads, {schema}.notice_limits to {role};
+grant select, insert, update on {schema}.notice_folds to {role};
 grant execute on function {schema}.append_events, {schema}.append_items, {schema}.prune_commands to {role};
 """
 
@@ -247,7 +277,7 @@ grant execute on function {schema}.append_events, {schema}.append_items, {schema
 _READING: Final = """
 grant usage on schema {schema} to {reader};
 grant select on {schema}.events, {schema}.commands, {schema}.relay, {schema}.leases, {schema}.unpublishable to {reader};
-grant select on {schema}.timers, {schema}.timer_folds to {reader};
+grant select on {schema}.timers, {schema}.timer_folds, {schema}.notices, {schema}.notice_folds to {reader};
 """
 
 
@@ -275,7 +305,7 @@ def lock_key(schema: str) -> int:
 
 
 def tables(schema: str) -> Tables:
-    """The tables of one store, with those of its relay and its timers, for `migrate`."""
+    """The tables of one store, with those of its relay, its timers and its notices, for `migrate`."""
     return Tables(
         module=checked(schema),
         schema=schema,
@@ -290,6 +320,7 @@ def tables(schema: str) -> Tables:
             + _FUNCTIONS,
             _RUNS,
             _SAGAS,
+            _NOTICES,
         ),
         grants=_PRIVILEGES,
         read_grants=_READING,

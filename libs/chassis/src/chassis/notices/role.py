@@ -1,0 +1,150 @@
+"""The notices of a context as a role of its own: the loop with its connections, from the settings."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Final, NamedTuple
+
+from chassis.clock import Clock, SystemClock
+from chassis.connections.transient import StoreUnavailable
+from chassis.ending import closed, ended
+from chassis.notices.deciding import SENT, Channel
+from chassis.notices.loop import NoticeLoop
+from chassis.notices.providers import PrintingProvider, Provider
+from chassis.notices.requesting import Notices
+from chassis.notices.settings import NoticeSettings
+from chassis.notices.signing import secret_bytes
+from chassis.notices.smtp import SmtpProvider, SmtpServer
+from chassis.notices.table import NOTICES_LEASE, Limit, PostgresNotices
+from chassis.notices.webhook import WebhookProvider
+from chassis.observability import metrics
+from chassis.process.leases import Lease, PostgresLease
+from chassis.relay.postgres import Listening
+from chassis.write.catalogue import Catalogue
+from chassis.write.store import EventStore
+
+MEASURED_SECONDS: Final = 1.0
+DAY_SECONDS: Final = 86_400.0
+
+
+class Opened(NamedTuple):
+    """The notices of a context over its open store."""
+
+    notices: Notices
+    store: EventStore
+    catalogue: Catalogue
+
+
+@asynccontextmanager
+async def providers_of(settings: NoticeSettings, clock: Clock) -> AsyncIterator[dict[Channel, Provider]]:
+    """The providers that the settings name; in development the others print."""
+    found: dict[Channel, Provider] = {}
+    if settings.development:
+        found |= {channel: PrintingProvider(sys.stdout.write) for channel in SENT}
+    async with AsyncExitStack() as stack:
+        gateways: dict[Channel, tuple[str | None, bytes | None]] = {
+            "sms": (settings.sms_url, receipt_secrets(settings).get("sms")),
+            "push": (settings.push_url, receipt_secrets(settings).get("push")),
+        }
+        for channel, (url, secret) in gateways.items():
+            if url is not None and secret is not None:
+                gateway = WebhookProvider(channel, url, secret, clock)
+                found[channel] = await stack.enter_async_context(gateway)
+        if settings.smtp_host is not None:
+            password = settings.smtp_password
+            found["email"] = SmtpProvider(
+                SmtpServer(
+                    settings.smtp_host,
+                    settings.smtp_port,
+                    settings.smtp_sender,
+                    settings.smtp_security,
+                    settings.smtp_username,
+                    None if password is None else password.get_secret_value(),
+                    settings.smtp_ca_file,
+                )
+            )
+        yield found
+
+
+def receipt_secrets(settings: NoticeSettings) -> dict[Channel, bytes]:
+    """The secrets by which the receipts of each channel are signed."""
+    secrets = {"sms": settings.sms_secret, "email": settings.email_secret, "push": settings.push_secret}
+    return {
+        channel: secret_bytes(secret.get_secret_value())
+        for channel in SENT
+        if (secret := secrets[channel]) is not None
+    }
+
+
+def limits_of(settings: NoticeSettings) -> Mapping[Channel, Limit]:
+    """How much goes to each provider."""
+    return {
+        "sms": Limit(settings.sms_per_second_max, 1.0),
+        "email": Limit(settings.email_per_second_max, 1.0),
+        "push": Limit(settings.push_per_second_max, 1.0),
+    }
+
+
+class NoticesRole:
+    """The role `<service>-notices`, with connections of its own. `opened` opens the notices."""
+
+    def __init__(
+        self,
+        service: str,
+        context: str,
+        schema: str,
+        opened: Callable[[Clock], AbstractAsyncContextManager[Opened]],
+        settings: NoticeSettings,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = f"{service}-notices"
+        self._context = context
+        self._schema = schema
+        self._opened = opened
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._loop: NoticeLoop | None = None
+
+    def not_ready(self) -> list[str]:
+        """Why nothing is handed over."""
+        return [f"{self.name}: starting"] if self._loop is None else self._loop.not_ready()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs until `stopping`; raises ConnectionError where a server is not there at the start."""
+        settings, clock = self._settings, self._clock
+        async with AsyncExitStack() as stack:
+            opened = await stack.enter_async_context(self._opened(clock))
+            providers = await stack.enter_async_context(providers_of(settings, clock))
+            row = PostgresLease(settings.postgres_url, self._schema, NOTICES_LEASE)
+            table = PostgresNotices(settings.postgres_url, self._schema)
+            hint = Listening(settings.postgres_url, self._schema, clock)
+            for each in (row, table, hint):
+                stack.push_async_callback(closed, each.close)
+            loop = self._loop = NoticeLoop(
+                self.name,
+                opened.notices,
+                opened.store,
+                opened.catalogue,
+                table,
+                providers,
+                Lease(row, clock),
+                clock,
+                limits=limits_of(settings),
+                to_each=Limit(settings.notices_to_each_per_day_max, DAY_SECONDS),
+                hint=hint,
+            )
+            measuring = asyncio.ensure_future(self._measure(loop, table))
+            try:
+                await loop.run(stopping)
+            finally:
+                await ended(measuring)
+
+    async def _measure(self, loop: NoticeLoop, table: PostgresNotices) -> None:
+        while True:
+            with suppress(StoreUnavailable):
+                first = await table.next_at(SENT) if loop.leading else None
+                late_seconds = 0.0 if first is None else (self._clock.now() - first).total_seconds()
+                metrics.NOTICES_LATE_SECONDS.labels(self._context).set(max(0.0, late_seconds))
+            metrics.LEASE_HELD.labels(self.name).set(int(loop.leading))
+            await self._clock.sleep(MEASURED_SECONDS)

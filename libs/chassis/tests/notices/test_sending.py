@@ -1,0 +1,207 @@
+"""Notices over a real store: handed over once, again after what came in between, given up, and within limits."""
+
+from typing import Any
+
+import psycopg
+import pytest
+from chassis.connections.transient import StoreUnavailable
+from chassis.notices import NoticeDiffers, RecipientUnfit, SubjectGone, Template, ValuesUnfit
+from chassis.notices.providers import Accepted, Answer, Message, ProviderUnanswered, Rejected
+from chassis.notices.requesting import Notices
+from chassis.notices.table import Limit
+
+from tests.support.jars import jar
+
+
+async def test_a_notice_is_handed_over_once_with_its_id(bench: Any) -> None:
+    id = await bench.request("filled")
+    await bench.request("filled")
+    async with bench.process() as work:
+        await work()
+        await work()
+    [message] = bench.provider.got
+    assert (message.id, message.to, message.text) == (id, "+8613800001234", "The jar of Li is full.")
+    notice = await bench.notice(id)
+    assert (notice.status, notice.provider_id) == ("handed-over", f"p-{id}")
+    assert await bench.names(id) == ["notice-requested", "notice-handed-over"]
+    assert bench.rows() == []
+
+
+async def test_nothing_personal_is_stored_in_clear_and_no_key_is_made_for_a_notice(bench: Any) -> None:
+    id = await bench.request("filled")
+    async with bench.process() as work:
+        await work()
+    stored = b"".join(one.body for one in await bench.store.read_stream(id))
+    assert not any(word in stored for word in (b"13800001234", b"The jar", b"queued"))
+    assert list(bench.ring.keys_for([id, jar("a")], create=False)) == [jar("a")]
+
+
+async def test_a_notice_of_an_erased_subject_is_given_up_and_none_is_requested(bench: Any) -> None:
+    id = await bench.request("filled")
+    bench.ring.erase([jar("a")])
+    async with bench.process() as work:
+        await work()
+    notice = await bench.notice(id)
+    assert (notice.status, notice.because, bench.provider.got) == ("given-up", "erased", [])
+    with pytest.raises(SubjectGone):
+        await bench.request("emptied")
+
+
+async def test_a_crash_after_the_providers_answer_hands_the_same_bytes_over_again(bench: Any) -> None:
+    id = await bench.request("filled")
+    accepted = bench.provider.answers
+
+    def dies(message: Message) -> Answer:
+        bench.provider.answers = accepted
+        raise StoreUnavailable("the process is gone")  # as a kill after the answer: nothing of it is stored
+
+    bench.provider.answers = dies
+    async with bench.process() as work:
+        await work()
+    newer = Template("jar-full", 2, "sms", "${owner}: full!", {"owner": 20})
+    bench.notices = Notices(bench.store, bench.catalogue(), bench.ring, [newer])
+    await bench.request("filled")  # its cause comes again, with the newer template
+    async with bench.process() as work:
+        await work()
+    first, second = bench.provider.got
+    assert first == second
+    assert (await bench.notice(id)).status == "handed-over"
+
+
+async def test_what_is_not_answered_is_tried_again_later_and_given_up_at_the_end(bench: Any) -> None:
+    id = await bench.request("filled")
+
+    def unanswered(message: Message) -> Answer:
+        raise ProviderUnanswered("gateway: answered 503")
+
+    bench.provider.answers = unanswered
+    async with bench.process(tries_max=3) as work:
+        for tries in (1, 2, 3):
+            await work()
+            assert len(bench.provider.got) == tries
+            await work()
+            assert len(bench.provider.got) == tries  # not before its time
+            bench.clock.advance(60)
+    notice = await bench.notice(id)
+    assert (notice.status, notice.because) == ("given-up", "tries")
+    assert len(set(bench.provider.got)) == 1
+    assert bench.rows() == []
+
+
+async def test_a_notice_is_given_up_when_its_time_is_over_whoever_its_provider_is(bench: Any) -> None:
+    id = await bench.request("filled")
+    async with bench.process(providers={}) as work:
+        await work()
+        assert (await bench.notice(id)).status == "requested"
+        bench.clock.advance(86_400)
+        await work()
+    notice = await bench.notice(id)
+    assert (notice.status, notice.because) == ("given-up", "expired")
+
+
+async def test_what_is_refused_for_good_is_not_tried_again(bench: Any) -> None:
+    id = await bench.request("filled")
+    bench.provider.answers = lambda _: Rejected("number-unknown", "no such number: +8613800001234")
+    async with bench.process() as work:
+        await work()
+        bench.clock.advance(3_600)
+        await work()
+    notice = await bench.notice(id)
+    assert (notice.status, notice.code, len(bench.provider.got)) == ("refused", "number-unknown", 1)
+
+
+async def test_a_provider_that_asks_for_time_is_left_alone_and_the_other_channel_goes_on(bench: Any) -> None:
+    sms = await bench.request("filled")
+    other = await bench.request("again", of="b")
+
+    def busy(message: Message) -> Answer:
+        if message.channel == "sms":
+            raise ProviderUnanswered("gateway: answered 429", 120.0)
+        return Accepted(None, "")
+
+    bench.provider.answers = busy
+    async with bench.process(at_once_max=1) as work:
+        await work()
+        letter = await bench.request("by letter", "jar-letter", "li@example.com")
+        await work()
+        bench.clock.advance(119)
+        await work()
+        assert [message.channel for message in bench.provider.got] == ["sms", "email"]
+        bench.provider.answers = lambda _: Accepted(None, "")
+        bench.clock.advance(1)
+        await work()
+    assert {(await bench.notice(id)).status for id in (sms, other, letter)} == {"handed-over"}
+
+
+async def test_two_processes_and_a_restart_keep_one_limit(bench: Any) -> None:
+    for number in range(6):
+        await bench.request(f"filled {number}", of=f"jar {number}")
+    limits = {"sms": Limit(4, 86_400.0)}
+    async with bench.process(limits) as work:
+        await work()
+    assert len(bench.provider.got) == 4
+    async with bench.process(limits) as work:
+        await work()
+    assert len(bench.provider.got) == 4
+    assert len(bench.rows()) == 2
+
+
+async def test_one_subject_gets_no_more_than_its_limit_and_others_do(bench: Any) -> None:
+    for number in range(3):
+        await bench.request(f"filled {number}")
+    await bench.request("filled", of="b")
+    async with bench.process(to_each=Limit(2, 86_400.0)) as work:
+        await work()
+        assert len(bench.provider.got) == 3
+        [(run_at, reason)] = bench.rows("run_at, reason")
+        assert run_at > bench.clock.now()
+        assert reason == "limited"
+
+
+async def test_the_queue_is_folded_again_from_the_events(bench: Any) -> None:
+    done = await bench.request("filled")
+    async with bench.process() as work:
+        await work()
+    waits, inbox = await bench.request("again"), await bench.request("looked", "jar-check", "role:keeper")
+    with psycopg.connect(bench.url, autocommit=True) as connection:
+        connection.execute(f"truncate {bench.schema}.notices, {bench.schema}.notice_folds")
+    async with bench.process(providers={}) as work:
+        await work()
+    assert {row[0] for row in bench.rows()} == {waits, inbox}
+    assert (await bench.notice(done)).status == "handed-over"
+    assert len(bench.provider.got) == 1
+
+
+async def test_an_id_is_for_one_notice(bench: Any) -> None:
+    id = await bench.request("filled")
+    with pytest.raises(NoticeDiffers):
+        await bench.request("filled", owner="Wang")
+    with pytest.raises(NoticeDiffers):
+        await bench.request("filled", to="+8613800009999")
+    assert await bench.names(id) == ["notice-requested"]
+
+
+@pytest.mark.parametrize(
+    ("template", "to"),
+    [
+        ("jar-full", "138 0000"),
+        ("jar-full", "+86138\n00001234"),
+        ("jar-full", ""),
+        ("jar-letter", "li@example.com, wang@example.com"),
+        ("jar-letter", "li@example.com\r\nBcc: x@example.com"),
+        ("jar-letter", "<li@example.com>"),
+        ("jar-letter", "li"),
+        ("jar-letter", f"{'l' * 60}@{'e' * 200}.com"),
+        ("jar-check", "\u202erole:keeper"),
+        ("jar-check", "lin"),
+    ],
+)
+async def test_a_recipient_who_cannot_be_one_is_refused(bench: Any, template: str, to: str) -> None:
+    with pytest.raises(RecipientUnfit):
+        await bench.request("filled", template, to)
+
+
+async def test_a_value_that_does_not_fit_is_refused_at_the_request(bench: Any) -> None:
+    with pytest.raises(ValuesUnfit):
+        await bench.request("filled", owner="Li\r\nBcc: x@example.com")
+    assert bench.rows() == []
