@@ -114,6 +114,17 @@ async def test_a_saga_is_listed_verified_and_tried_again(bank: Bank) -> None:
         [*_, last] = await write.store.read_stream(STUCK)
         metadata = catalogue().metadata_of(last)
     assert (last.name, metadata.reason) == ("saga-undo-tried-again", "the party is known now")
+    async with write_side(settings, CLOCK) as write:
+        await handler_of(write).handle(
+            STUCK, Refuse(f"close:{PARTY}", undoes=True, code="party-unknown"), context()
+        )
+    skipped = await crm(bank, "skip", str(STUCK), "--reason", "the source is gone", "--json")
+    assert skipped.exit_code == 0, skipped.stderr
+    assert json.loads(skipped.stdout)["open_steps"] == ["accept"], "the step before it is taken back next"
+    async with write_side(settings, CLOCK) as write:
+        [*_, last] = await write.store.read_stream(STUCK)
+        metadata = catalogue().metadata_of(last)
+    assert (last.name, metadata.reason) == ("saga-undo-skipped", "the source is gone")
     unknown = await crm(bank, "again", str(CUSTOMER), "--reason", "x")
     assert (unknown.exit_code, "There is no such saga" in unknown.stderr) == (2, True)
     human = await crm(bank, "list")

@@ -1,8 +1,10 @@
-"""Timers from outside: verified against the events that set them."""
+"""Timers from outside: verified against the events that set them, and given again or given up where they failed."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -13,7 +15,9 @@ from chassis.process.leases import Lease, PostgresLease
 from chassis.timers import PostgresTimers, TimerLoop
 from chassis.timers.table import TIMERS_LEASE
 from chassis.write.deciding import CommandContext
+from chassis.write.operations import OperatorActed
 from crm_cli.contexts import CONTEXTS, timers_of
+from crm_cli.timers import app
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Store
 from crm_cli.verify_timers import check_timers
@@ -22,6 +26,7 @@ from customer.connections import write_side
 from customer.domain.commands import Details, EndKeyCustomer, NameKeyCustomer, RegisterCustomer
 from customer.settings import CustomerSettings
 from customer.timers import timers
+from typer.testing import CliRunner, Result
 
 from .stores import Bank, new_database
 
@@ -31,8 +36,12 @@ ZHANG, LI, WANG = UUID(int=1), UUID(int=2), UUID(int=3)
 
 
 @pytest.fixture
-def settings(postgres_url: str, tmp_path: Path) -> CustomerSettings:
-    bank = Bank(new_database(postgres_url), "127.0.0.1:1", "mongodb://127.0.0.1:1", tmp_path)
+def bank(postgres_url: str, tmp_path: Path) -> Bank:
+    return Bank(new_database(postgres_url), "127.0.0.1:1", "mongodb://127.0.0.1:1", tmp_path)
+
+
+@pytest.fixture
+def settings(bank: Bank) -> CustomerSettings:
     known = {"postgres_url", "keys_url", "data", "environment"}
     return CustomerSettings(**bank.settings().model_dump(include=known))
 
@@ -97,6 +106,61 @@ HARMS = {
     "no event set it": "update {t} set slot = 'another' where subject = %(subject)s",
     "withdrew it": "update {t} set subject = '" + str(LI) + "' where subject = %(subject)s",
 }
+
+
+async def crm(bank: Bank, *arguments: str) -> Result:
+    """What `crm timers` says, in a thread of this process."""
+    return await asyncio.to_thread(CliRunner().invoke, app, list(arguments), env=bank.environment())
+
+
+async def test_a_timer_that_failed_is_listed_given_again_and_given_up(
+    settings: CustomerSettings, bank: Bank
+) -> None:
+    async with write_side(settings, CLOCK) as write:
+        for customer in (ZHANG, LI, WANG):
+            await write.handler.handle(customer, RegisterCustomer(Details(name="张伟")), context())
+            await write.handler.handle(customer, NameKeyCustomer(date(2026, 1, 1)), context())
+    async with role(settings) as loop:
+        await loop.begin()
+        epoch = await loop._lease.acquire()
+        await loop._catch_up(epoch, None)
+        await loop._lease.release()
+    with psycopg.connect(settings.postgres_url) as connection:
+        connection.execute(
+            f"update {SCHEMA}.timers set run_at = null, outcome = 'failed: KeyError at x', tries = 3, settled_at ="
+            " case when subject <> %s then now() end",
+            (WANG,),
+        )
+    listed = await crm(bank, "list", "--json")
+    assert listed.exit_code == 1, listed.stderr
+    assert [(one["subject"], one["given"]) for one in json.loads(listed.stdout)["items"]] == [
+        (str(ZHANG), True),
+        (str(LI), True),
+        (str(WANG), False),
+    ]
+    said = ("customer-review", "--reason", "the code is mended")
+    for subject, verb, code in (
+        (ZHANG, "retry", 0),
+        (ZHANG, "retry", 2),
+        (LI, "drop", 0),
+        (LI, "retry", 2),
+        (WANG, "retry", 2),
+        (UUID(int=9), "drop", 2),
+    ):
+        ended = await crm(bank, verb, "customer", str(subject), *said)
+        assert ended.exit_code == code, (subject, verb, ended.stderr)
+    assert (await crm(bank, "drop", "nowhere", str(LI), *said)).exit_code == 2
+    await turned(settings)
+    async with write_side(settings, CLOCK) as write:
+        events = await write.store.read_after(0, 1_000)
+    assert [one.stream_id for one in events if one.name == "review-fell-due"] == [ZHANG]
+    acts = [catalogue().decode(one) for one in events if one.name == "operator-acted"]
+    assert [(one.event.action, one.metadata.reason) for one in acts[:2]] == [
+        ("timer-retried", "the code is mended")
+    ] * 2
+    assert acts[2].event == OperatorActed("timer-dropped", f"customer {LI} customer-review")
+    report = await verified(settings)
+    assert report.figures["timers"]["customer"] == {"standing": 0, "settled": 2, "failed": 1}
 
 
 async def test_timers_are_verified_against_the_events_that_set_them(settings: CustomerSettings) -> None:

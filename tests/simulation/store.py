@@ -56,9 +56,9 @@ class Answers:
         """Those that are taken."""
         return {row.identity for row in self._log.rows if row.identity is not None} & set(identities)
 
-    def begun_not_ended(self, begun: str, ended: str, limit: int, after: UUID) -> list[UUID]:
-        """Streams with an event of the one name and none of the other."""
-        over = {row.stream_id for row in self._log.rows if row.name == ended}
+    def begun_not_ended(self, begun: str, ended: Sequence[str], limit: int, after: UUID) -> list[UUID]:
+        """Streams with an event of the one name and none of the others."""
+        over = {row.stream_id for row in self._log.rows if row.name in ended}
         found = {row.stream_id for row in self._log.rows if row.name == begun and row.stream_id > after}
         return sorted(found - over)[:limit]
 

@@ -1,20 +1,20 @@
-"""`crm sagas`: the sagas that have not ended, and a compensation that was refused, given again."""
+"""`crm sagas`: the sagas that have not ended, and a compensation that was refused, given again or skipped."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from chassis.clock import Clock, SystemClock
+from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import TRANSIENT, why
-from chassis.sagas import SagaShown
+from chassis.sagas import Sagas, SagaShown
 from chassis.sagas.reading import has_sagas, open_sagas
-from chassis.write.deciding import Refusal
+from chassis.write.deciding import CommandContext, Refusal
 from chassis.write.store import Recorder
 from customer.connections import write_side
 from customer.sagas import starting
-from customer.settings import CustomerSettings
 
 from crm_cli.answers import Json, answer, answer_list
 from crm_cli.contexts import CONTEXTS, Context, reading_settings
@@ -22,6 +22,9 @@ from crm_cli.exits import WRONG, failed
 from crm_cli.operations import MAY_OPERATE
 from crm_cli.person import Reason, Token, caller_of, commanding
 from crm_cli.running import customer_settings
+
+Operation = Callable[[Sagas, UUID, CommandContext], Awaitable[SagaShown]]
+SagaId = Annotated[UUID, typer.Argument(help="the saga's id")]
 
 app = typer.Typer(help="Sagas that have not ended, and those that are stuck.", no_args_is_help=True)
 
@@ -43,26 +46,43 @@ def list_sagas(as_json: Json = False) -> None:
 
 @app.command("again")
 def again(
-    saga: Annotated[UUID, typer.Argument(help="the saga's id")],
+    saga: SagaId,
     reason: Reason,
     as_json: Json = False,
     token: Token = None,
 ) -> None:
     """Has the compensation that was refused given again."""
-    settings = customer_settings()
-    context = commanding(caller_of(settings, token, MAY_OPERATE), SystemClock().now(), reason)
+    _operated("again", saga, Sagas.try_again, reason, token, as_json=as_json)
+
+
+@app.command("skip")
+def skip(
+    saga: SagaId,
+    reason: Reason,
+    as_json: Json = False,
+    token: Token = None,
+) -> None:
+    """Keeps what the step has done whose compensation was refused, for ever, and goes on with those before it."""
+    _operated("skip", saga, Sagas.skip, reason, token, as_json=as_json)
+
+
+def _operated(
+    verb: str, saga: UUID, operation: Operation, reason: str, token: str | None, *, as_json: bool
+) -> None:
+    settings, clock = customer_settings(), SystemClock()
+    context = commanding(caller_of(settings, token, MAY_OPERATE), clock.now(), reason)
+
+    async def operated() -> SagaShown:
+        async with write_side(settings, clock) as write:
+            return await operation(starting(write), saga, context)
+
     try:
-        shown = asyncio.run(_tried_again(settings, saga, context, SystemClock()))
+        shown = asyncio.run(operated())
     except Refusal as refusal:
-        failed("sagas again", f"{refusal.title}: {refusal}")
+        failed(f"sagas {verb}", f"{refusal.title}: {refusal}")
     except TRANSIENT as error:
-        failed("sagas again", why(error))
+        failed(f"sagas {verb}", why(error))
     answer(as_values(shown), _line(as_values(shown)), as_json=as_json)
-
-
-async def _tried_again(settings: CustomerSettings, saga: UUID, context: Any, clock: Clock) -> SagaShown:
-    async with write_side(settings, clock) as write:
-        return await starting(write).try_again(saga, context)
 
 
 def sagas_of(settings: Settings, context: Context) -> list[SagaShown]:

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 from chassis.clock import Clock
 from chassis.timers import SetTimer, TimerRule
-from chassis.timers.table import Folded
+from chassis.timers.table import DROPPED, Folded
 from chassis.write.catalogue import Catalogue
 from chassis.write.events import StoredEvent
 
@@ -169,7 +169,7 @@ def _wrong(lasts: dict[_Key, _Last], timers: dict[_Key, _Row], generation: str) 
         elif row.position != last.position:
             yield key, f"is of position {row.position}, and the event at {last.position} set it last"
         elif last.failed:
-            if not (row.outcome or "").startswith("failed:"):
+            if row.outcome != DROPPED and not (row.outcome or "").startswith("failed:"):
                 yield key, f"stands, and the event at position {last.position} cannot be folded"
         elif row.outcome is None and not _same(row, last.set):
             yield key, f"is due at {row.due_at}, or has other data than the event at {last.position} says"

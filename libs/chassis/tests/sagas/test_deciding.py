@@ -20,6 +20,7 @@ from chassis.sagas.deciding import (
     SagaHeard,
     SagaStarted,
     SagaTimedOut,
+    Skip,
     Start,
     StepAnswered,
     StepGiven,
@@ -28,6 +29,7 @@ from chassis.sagas.deciding import (
     TimeOut,
     TryAgain,
     UndoRefused,
+    UndoSkipped,
     UndoTriedAgain,
     saga_decider,
 )
@@ -120,6 +122,19 @@ def pending(events: Sequence[SagaEvent]) -> list[tuple[str, bool]]:
         ),
         ([*BOTH, CompensationBegun("x")], Refuse("b", undoes=True, code="no"), [UndoRefused("b", "no")]),
         ([*BOTH, CompensationBegun("x"), UndoRefused("b", "no")], TryAgain(), [UndoTriedAgain("b")]),
+        ([*BOTH, CompensationBegun("x"), UndoRefused("b", "no")], Skip(), [UndoSkipped("b")]),
+        (
+            [*BOTH, CompensationBegun("x"), UndoRefused("b", "no"), UndoSkipped("b")],
+            Answer("a", undoes=True),
+            [StepUndone("a"), SagaEnded("compensated-in-part")],
+        ),
+        (
+            [*BOTH, CompensationBegun("x"), StepUndone("b"), UndoRefused("a", "no")],
+            Skip(),
+            [UndoSkipped("a"), SagaEnded("compensated-in-part")],
+        ),
+        ([*BOTH, CompensationBegun("x"), UndoRefused("b", "no"), UndoSkipped("b")], Skip(), []),
+        ([*BOTH, CompensationBegun("x")], Skip(), []),
         ([*BOTH, CompensationBegun("x")], TryAgain(), []),
         ([*BOTH, CompensationBegun("x"), UndoRefused("b", "no")], TimeOut(), []),
         # Two processes gave it: one was refused, and the other one's answer says that it was carried out.

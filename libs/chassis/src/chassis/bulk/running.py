@@ -306,7 +306,7 @@ class Bulk:
         them, and were not resumed since."""
         found, after = list[UUID](), NIL
         while page := await self._store.begun_not_ended(
-            "bulk-started", "bulk-finished", self._runs_read, after
+            "bulk-started", ["bulk-finished"], self._runs_read, after
         ):
             found += page
             after = page[-1]

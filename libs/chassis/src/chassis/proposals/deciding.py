@@ -61,8 +61,9 @@ class ProposalExpired(Event, frozen=True):
 
 ProposalEvent = ProposalMade | ProposalApproved | ProposalRejected | ProposalWithdrawn | ProposalExpired
 
+MADE: Final = "proposal-made"
 PROPOSALS: Final[dict[str, type[Event]]] = {
-    "proposal-made": ProposalMade,
+    MADE: ProposalMade,
     "proposal-approved": ProposalApproved,
     "proposal-rejected": ProposalRejected,
     "proposal-withdrawn": ProposalWithdrawn,

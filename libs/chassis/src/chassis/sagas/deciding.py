@@ -31,12 +31,14 @@ from chassis.write.deciding import Decider, Refusal
 from chassis.write.events import Event
 
 COMPENSATED: Final = "compensated"
+COMPENSATED_IN_PART: Final = "compensated-in-part"
+"""An operator has skipped a compensation that was refused."""
 TIMED_OUT: Final = "timed-out"
 HEARD_MAX: Final = 1_000
 """Events that one saga hears."""
 
 Status = Literal["none", "running", "compensating", "stuck", "ended"]
-StepStatus = Literal["given", "answered", "refused", "undone"]
+StepStatus = Literal["given", "answered", "refused", "undone", "kept"]
 
 
 class SagaStarted(Event, frozen=True):
@@ -106,6 +108,12 @@ class UndoTriedAgain(Event, frozen=True):
     step: str
 
 
+class UndoSkipped(Event, frozen=True):
+    """An operator has the compensation that was refused given no more: what the step had done is kept."""
+
+    step: str
+
+
 class SagaEnded(Event, frozen=True):
     """The saga is over."""
 
@@ -123,6 +131,7 @@ SagaEvent = (
     | StepUndone
     | UndoRefused
     | UndoTriedAgain
+    | UndoSkipped
     | SagaEnded
 )
 
@@ -139,6 +148,7 @@ SAGAS: Final[dict[str, type[Event]]] = {
     "saga-step-undone": StepUndone,
     "saga-undo-refused": UndoRefused,
     "saga-undo-tried-again": UndoTriedAgain,
+    "saga-undo-skipped": UndoSkipped,
     ENDED: SagaEnded,
 }
 """Their stored names, for the catalogue of a context."""
@@ -183,7 +193,11 @@ class TryAgain(msgspec.Struct, frozen=True):
     """An operator has the compensation that was refused given again; nothing where none waits for it."""
 
 
-SagaCommand = Start | Hear | Answer | Refuse | TimeOut | TryAgain
+class Skip(msgspec.Struct, frozen=True):
+    """An operator keeps what the step has done whose compensation was refused; nothing where none waits for it."""
+
+
+SagaCommand = Start | Hear | Answer | Refuse | TimeOut | TryAgain | Skip
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -297,7 +311,7 @@ class _Deciding:
         self._now = current
         self._events: list[SagaEvent] = []
 
-    def decided(self, command: SagaCommand) -> list[SagaEvent]:
+    def decided(self, command: SagaCommand) -> list[SagaEvent]:  # noqa: PLR0912 (one arm per command)
         """The events of a command; raises SagaUnknown, StepUnknown, MoveImpossible."""
         now = self._now
         match command:
@@ -313,11 +327,15 @@ class _Deciding:
                 self._refuse(step, code, undoes=undoes)
             case TimeOut():
                 self._time_out()
+            case TryAgain() | Skip() if now.status == "none":
+                raise SagaUnknown
             case TryAgain():
-                if now.status == "none":
-                    raise SagaUnknown
                 if now.refused is not None:
                     self._add(UndoTriedAgain(now.refused))
+            case Skip():
+                if now.refused is not None:
+                    self._add(UndoSkipped(now.refused))
+                    self._end_where_taken_back()
             case _:
                 assert_never(command)
         return self._events
@@ -395,14 +413,15 @@ class _Deciding:
 
     def _end_where_taken_back(self) -> None:
         if self._now.status != "ended" and self._now.taken_back:
-            self._add(SagaEnded(COMPENSATED))
+            kept = any(one.status == "kept" for one in self._now.steps)
+            self._add(SagaEnded(COMPENSATED_IN_PART if kept else COMPENSATED))
 
     def _add(self, event: SagaEvent) -> None:
         self._events.append(event)
         self._now = _evolved(self._kinds, self._now, event)
 
 
-def _evolved(  # noqa: PLR0911 (one arm per event)
+def _evolved(  # noqa: PLR0911, PLR0912 (one arm per event)
     kinds: Mapping[str, Saga[Any]], current: SagaState, event: SagaEvent
 ) -> SagaState:
     replaced = structs.replace
@@ -429,6 +448,8 @@ def _evolved(  # noqa: PLR0911 (one arm per event)
             return replaced(current, status="stuck", refused=step, code=code)
         case UndoTriedAgain():
             return replaced(current, status="compensating", refused=None, code=None)
+        case UndoSkipped(step):
+            return replaced(_with(current, step, "kept"), status="compensating", refused=None, code=None)
         case SagaEnded(outcome):
             return replaced(current, status="ended", outcome=outcome)
         case _:

@@ -28,7 +28,7 @@ def has_sagas(catalogue: Catalogue) -> bool:
 def open_sagas(recorder: Recorder, catalogue: Catalogue) -> Iterator[OpenSaga]:
     """The sagas that have not ended, in the order of their ids; raises StoreUnavailable."""
     after = NIL
-    while page := recorder.begun_not_ended(STARTED, ENDED, OPEN_READ, after):
+    while page := recorder.begun_not_ended(STARTED, [ENDED], OPEN_READ, after):
         for id, stored in recorder.read_streams(dict.fromkeys(page, 0)).items():
             events: list[Any] = [catalogue.open(one, None).event for one in stored]
             shown = shown_of(id, _DECIDER.fold(cast("list[SagaEvent]", events)))

@@ -28,6 +28,7 @@ from chassis.sagas.deciding import (
     SagaStarted,
     SagaState,
     SagaUnknown,
+    Skip,
     Start,
     Status,
     TimeOut,
@@ -118,8 +119,16 @@ class Sagas:
 
     async def try_again(self, id: UUID, context: CommandContext) -> SagaShown:
         """Has the compensation that was refused given again; raises SagaUnknown."""
+        return await self._operated(id, TryAgain(), context)
+
+    async def skip(self, id: UUID, context: CommandContext) -> SagaShown:
+        """Keeps what the step has done whose compensation was refused, and goes on with those before it; raises
+        SagaUnknown."""
+        return await self._operated(id, Skip(), context)
+
+    async def _operated(self, id: UUID, command: SagaCommand, context: CommandContext) -> SagaShown:
         self._handler.forget(id)
-        await self._handler.handle(id, TryAgain(), context)
+        await self._handler.handle(id, command, context)
         return await self.shown(id)
 
     async def advance(self, id: UUID) -> Advanced:
@@ -175,7 +184,7 @@ class Sagas:
     async def open(self) -> AsyncIterator[UUID]:
         """The sagas that have not ended."""
         after = NIL
-        while page := await self._store.begun_not_ended(STARTED, ENDED, OPEN_READ, after):
+        while page := await self._store.begun_not_ended(STARTED, [ENDED], OPEN_READ, after):
             for id in page:
                 yield id
             after = page[-1]

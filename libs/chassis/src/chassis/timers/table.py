@@ -23,6 +23,8 @@ TIMERS_LEASE: Final = "timers"
 STATEMENT_SECONDS_MAX: Final = 30.0
 DONE: Final = "done"
 """The outcome of a command that was carried out; others are `refused: <code>` and `failed: <reason>`."""
+DROPPED: Final = "dropped"
+"""The outcome of a timer that failed and that an operator gave up. It is not given again, also by a later generation."""
 
 
 class Folded(NamedTuple):

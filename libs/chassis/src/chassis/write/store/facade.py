@@ -104,8 +104,10 @@ class EventStore:
         """The events that took these identities."""
         return await self._read(lambda recorder: recorder.read_identities(ids))
 
-    async def begun_not_ended(self, begun: str, ended: str, limit: int, after: UUID = NIL) -> list[UUID]:
-        """Streams with an event of the one name and none of the other."""
+    async def begun_not_ended(
+        self, begun: str, ended: Sequence[str], limit: int, after: UUID = NIL
+    ) -> list[UUID]:
+        """Streams with an event of the one name and none of the others."""
         return await self._read(lambda recorder: recorder.begun_not_ended(begun, ended, limit, after))
 
     async def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:

@@ -123,7 +123,7 @@ class Recorder:
         )
         self._begun = (
             "select distinct b.stream_id from {s}.events as b where b.name = {begun} and b.stream_id > {after}"
-            " and not exists (select from {s}.events as e where e.stream_id = b.stream_id and e.name = {ended})"
+            " and not exists (select from {s}.events as e where e.stream_id = b.stream_id and e.name in ({ended}))"
             " order by b.stream_id limit {limit}"
         )
         self._commands = statement(
@@ -308,16 +308,16 @@ class Recorder:
         """The events that took these identities, in no order."""
         return _events(self._execute(self._by_identity, (list(identities),))) if identities else []
 
-    def begun_not_ended(self, begun: str, ended: str, limit: int, after: UUID = NIL) -> list[UUID]:
-        """Streams with an event of the one name and none of the other, in the order of their ids from behind `after`.
+    def begun_not_ended(self, begun: str, ended: Sequence[str], limit: int, after: UUID = NIL) -> list[UUID]:
+        """Streams with an event of the one name and none of the others, in the order of their ids from behind `after`.
 
-        The schema has an index for both names.
+        The schema has an index for the first name.
         """
         # With the names in the statement, which the partial indexes need.
         composed = sql.SQL(self._begun).format(  # type: ignore[arg-type, unused-ignore]
             s=sql.Identifier(self._schema),
             begun=sql.Literal(begun),
-            ended=sql.Literal(ended),
+            ended=sql.SQL(", ").join(map(sql.Literal, ended)),
             after=sql.Literal(after),
             limit=sql.Literal(limit),
         )

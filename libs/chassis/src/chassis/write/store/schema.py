@@ -259,6 +259,11 @@ create table if not exists {schema}.notice_folds (
 );
 """
 
+_PROPOSALS: Final = """
+create index if not exists events_proposal_made on {schema}.events (stream_id) where name = 'proposal-made';
+"""
+"""The same for proposals; what ends one is looked for in its own stream."""
+
 _PRIVILEGES: Final = """
 revoke all on schema {schema} from public;
 revoke all on all tables in schema {schema} from public, {role};
@@ -321,6 +326,7 @@ def tables(schema: str) -> Tables:
             _RUNS,
             _SAGAS,
             _NOTICES,
+            _PROPOSALS,
         ),
         grants=_PRIVILEGES,
         read_grants=_READING,

@@ -1,0 +1,83 @@
+"""What waits for people, from the command line: bulk runs, and proposals."""
+
+import asyncio
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from chassis.bulk import Bulk, Bulkable
+from chassis.bulk.running import listed
+from chassis.clock import SystemClock, uuid7
+from chassis.proposals import FourEyes, Proposable
+from chassis.write.deciding import CommandContext
+from crm_cli.main import app
+from customer.application import Erase
+from customer.catalogue import catalogue
+from customer.connections import write_side
+from customer.domain.commands import AssignBranch
+from customer.settings import CustomerSettings
+from typer.testing import CliRunner, Result
+
+from .stores import Bank, new_database
+
+CLOCK = SystemClock()
+ZHANG, LI = UUID(int=1), UUID(int=2)
+
+
+def by(key: str, actor: str = "chen") -> CommandContext:
+    now = CLOCK.now()
+    return CommandContext(
+        actor=actor, now=now, command_id=uuid7(now), idempotency_key=key, reason="asked for"
+    )
+
+
+async def crm(bank: Bank, *arguments: str) -> Result:
+    """What a command says, in a thread of this process."""
+    return await asyncio.to_thread(CliRunner().invoke, app, list(arguments), env=bank.environment())
+
+
+async def never(*_: Any) -> Any:
+    raise AssertionError("no item is given, and nothing is carried out")
+
+
+async def test_bulk_runs_and_proposals_are_listed_and_runs_are_paused_and_resumed(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    bank = Bank(new_database(postgres_url), "127.0.0.1:1", "mongodb://127.0.0.1:1", tmp_path)
+    for command in ("bulk", "proposals"):
+        nothing = await crm(bank, command, "list", "--json")
+        assert nothing.exit_code == 0, nothing.stderr
+        assert json.loads(nothing.stdout) == {"items": []}
+    known = {"postgres_url", "keys_url", "data", "environment"}
+    settings = CustomerSettings(**bank.settings().model_dump(include=known))
+    async with write_side(settings, CLOCK) as write:
+        kinds = {"assign-branch": Bulkable(AssignBranch, never, never, never)}
+        many = Bulk(write.store, catalogue(), write.ring, kinds, CLOCK)
+        run = (await many.prepare("assign-branch", AssignBranch("7"), listed([ZHANG, LI]), by("run"))).run_id
+        await many.start(run, by("start"))
+        erasable = {"erase": Proposable(Erase, frozenset(), timedelta(days=1), never)}
+        eyes = FourEyes(write.store, catalogue(), write.ring, erasable)
+        made = [await eyes.propose("erase", one, Erase(), by(f"propose {one}")) for one in (ZHANG, LI)]
+        await eyes.withdraw(made[1].proposal_id, by("withdraw"))
+
+    for verb, status in (("list", "running"), ("pause", "paused"), ("list", "paused"), ("resume", "running")):
+        said = [] if verb == "list" else [str(run), "--reason", "month end"]
+        ended = await crm(bank, "bulk", verb, *said, "--json")
+        assert ended.exit_code == 0, ended.stderr
+        found = json.loads(ended.stdout)
+        [one] = found["items"] if verb == "list" else [found]
+        assert (one["run_id"], one["status"], one["items"], one["settled"]) == (str(run), status, 2, 0)
+    unknown = await crm(bank, "bulk", "pause", str(ZHANG), "--reason", "x")
+    assert (unknown.exit_code, "There is no such bulk run" in unknown.stderr) == (2, True)
+
+    waiting = await crm(bank, "proposals", "list", "--json")
+    [one] = json.loads(waiting.stdout)["items"]
+    assert (one["proposal_id"], one["kind"], one["subject"]) == (
+        str(made[0].proposal_id),
+        "erase",
+        str(ZHANG),
+    )
+    assert (one["proposed_by"], one["digest"], one["expired"]) == ("chen", made[0].digest, False)
+    assert "by chen" in (await crm(bank, "proposals", "list")).stdout
