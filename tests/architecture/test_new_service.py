@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from contracts.topics import CONTEXTS
 
+from tests.architecture.recipes import RECIPES, Recipe
+
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("libs", "services", "cli", "deploy", "tools", "tests", "docs", "pyproject.toml", ".importlinter")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -205,3 +207,29 @@ def test_a_table_of_its_own_is_added_as_the_recipe_says(copy: Copy) -> None:
     test.write_text(TABLE_TEST)
     said = copy.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test)
     assert "1 passed" in said
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.heading for recipe in RECIPES])
+def test_a_recipe_is_followed_in_the_skeleton(copy: Copy, recipe: Recipe) -> None:
+    """In its folder alone, with nothing else than generated files."""
+    assert f"\n## {recipe.heading}\n" in (ROOT / "CONTRIBUTING.md").read_text()
+    recipe.follow(copy.root, NAME)
+    package = f"services/{NAME}"
+    copy.run("ruff", "check", "--select", "I", "--fix", package)
+    copy.run("ruff", "format", package)
+    copy.run(sys.executable, "-m", "tools.generate")
+    said = copy.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", package)
+    assert " passed" in said
+
+
+def test_what_the_recipes_made_keeps_style_types_and_documents(copy: Copy) -> None:
+    """After all of them."""
+    copy.run("ruff", "check", "services", "libs", "tools")
+    assert "0 broken" in copy.run("lint-imports", "--no-cache")
+    copy.run("mypy", "--cache-dir", os.devnull, "-p", NAME)
+    of_all = [
+        "tests/contract/test_documents.py",
+        "tests/architecture/test_services.py",
+        "tests/architecture/test_manifests.py::test_nothing_is_missing",
+    ]
+    copy.run(sys.executable, "-m", "pytest", "-q", "-k", "not parser", "-p", "no:cacheprovider", *of_all)
