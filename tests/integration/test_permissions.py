@@ -18,7 +18,8 @@ def test_the_tables_name_roles_that_there_are() -> None:
     assert frozenset().union(*TABLES.values()) <= ROLES
     not_by_administrators = {name for name, may in TABLES.items() if "administrator" not in may}
     of_proposals = {f"{step}_customer_proposal" for step in ("get", "approve", "reject", "withdraw")}
-    of_erasure = {"erase_customer", "prepare_erasure", "end_erasure_preparation"}
+    of_erasure = {"erase_customer", "prepare_erasure", "end_erasure_preparation", "get_erasure"}
+    of_erasure |= {"place_legal_hold", "lift_legal_hold"}
     of_services = {"close_releases", "open_releases"}
     assert not_by_administrators == of_erasure | of_proposals | of_services, (
         "compliance alone destroys what cannot be had again, and a saga of ours alone closes and opens"

@@ -10,6 +10,8 @@ from chassis.connections.transient import TRANSIENT, why
 from chassis.privacy.tokens import Caller
 from chassis.proposals import Carried
 from chassis.write.deciding import Refusal
+from contracts import purposes
+from customer.application import ERASE
 from customer.connections import both_sides
 from customer.permissions import ERASURE_APPROVERS, ROLES
 from customer.settings import CustomerSettings
@@ -30,7 +32,7 @@ def approve(
     as_json: Json = False,
     token: Token = None,
 ) -> None:
-    """Erases the customer as another person proposed; 1 while its keys are still there."""
+    """Carries out what another person proposed; 1 while keys are still there that it destroys."""
     settings = customer_settings()
     caller = caller_of(settings, token, ROLES["approve_customer_proposal"])
     try:
@@ -40,23 +42,31 @@ def approve(
     except TRANSIENT as error:
         failed("approve", why(error))
     values = {"customer_id": str(done.subject), "version": done.version, "keys_destroyed": gone}
-    text = "erased" if gone else "erased; its keys are destroyed once customer-policies runs"
-    answer(values, text, as_json=as_json)
-    if not gone:
+    texts = {
+        None: "done",
+        True: "erased",
+        False: "erased; its keys are destroyed once customer-policies runs",
+    }
+    answer(values, texts[gone], as_json=as_json)
+    if gone is False:
         raise typer.Exit(code=WRONG)
 
 
 async def _approved(
     settings: CustomerSettings, proposal: UUID, digest: str, caller: Caller, reason: str, clock: Clock
-) -> tuple[Carried, bool]:
-    """What the approval came to, and whether the customer's key is gone within the time."""
+) -> tuple[Carried, bool | None]:
+    """What the approval came to, and whether the keys are gone within the time that it destroys; None where it destroys
+    none."""
     # The user of the operating system, who acts without a token in development, has every role.
     roles = caller.roles or ERASURE_APPROVERS
     context = commanding(caller, clock.now(), reason)
     async with both_sides(settings, clock) as (service, write, _):
         done = await service.eyes.approve(proposal, digest, context, roles)
+        if (await service.eyes.shown(proposal)).kind != ERASE:
+            return done, None
+        # Those for contact go first, or with all others.
         until = clock.monotonic() + KEYS_GONE_WITHIN_SECONDS
-        while not await asyncio.to_thread(write.ring.erased, [done.subject]):
+        while not await asyncio.to_thread(write.ring.erased, [done.subject], purposes.CONTACT):
             if clock.monotonic() >= until:
                 return done, False
             await clock.sleep(LOOK_SECONDS)

@@ -18,6 +18,7 @@ from customer.shapes import CustomerShown
 from pydantic import TypeAdapter
 
 from .test_queries import IDS, LI, NOW, ZHANG, Bank, bank, queries
+from .told import dated
 
 __all__ = ["bank", "queries"]
 
@@ -42,7 +43,7 @@ async def api(handler, store, queries, storage, tmp_path, postgres_url):
         return position < (0 if client.views_stand else 1_000_000)
 
     service = CustomerService(
-        handler, store, catalogue(), queries, IDS, CLOCK, NOW.date, wait_for, storage=storage
+        handler, store, catalogue(), queries, IDS, CLOCK, NOW.date, wait_for, dated, storage=storage
     )
     app = create_app(
         "customer",

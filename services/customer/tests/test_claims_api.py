@@ -29,6 +29,7 @@ from msgspec import structs
 from .test_api import WANG, api, key
 from .test_policy import PARTY, START, described, told
 from .test_queries import IDS, bank, queries
+from .told import dated
 
 __all__ = ["api", "bank", "queries"]
 
@@ -219,7 +220,7 @@ async def test_a_command_that_comes_again_gets_its_answer_whatever_was_looked_up
         return True
 
     service = CustomerService(
-        handler, store, catalogue(), queries, IDS, SystemClock(), lambda: days[-1], reached
+        handler, store, catalogue(), queries, IDS, SystemClock(), lambda: days[-1], reached, dated
     )
 
     def context(name):
@@ -296,6 +297,7 @@ async def test_a_number_that_was_claimed_too_often_says_so_until_a_person_allows
             SystemClock(),
             START.date,
             reached,
+            dated,
             claims_max=claims_max,
         )
 

@@ -21,6 +21,7 @@ from customer.settings import CustomerSettings
 from pydantic import ValidationError
 
 from .test_policy import IDS, PARTY, START, described
+from .told import dated
 
 POINTS = ("before-append", "after-append")
 PERSON = RegisterCustomer(Details(name="张伟", phone="13800001234"), (Reference("core", "4711", PARTY),))
@@ -38,7 +39,7 @@ class Process:
         self._dies_at = (point, nth)
         self.handler = CommandHandler(customer_decider, store, catalogue(), key_ring, reached=self.reached)
         self.service = CustomerService(
-            self.handler, store, catalogue(), None, IDS, SystemClock(), START.date, self._nothing_shown
+            self.handler, store, catalogue(), None, IDS, SystemClock(), START.date, self._nothing_shown, dated
         )
         self.policy = RegisterDescribed(self.handler, store, key_ring, SystemClock(), IDS, START.date)
 

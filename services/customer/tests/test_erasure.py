@@ -27,7 +27,7 @@ from customer.domain.refusals import CustomerIsErased
 from customer.identities import customer_of_party
 from customer.policies.when_customer_erased_then_destroy_keys import DestroyKeys
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed
-from customer.retention import RetentionHolds, check_retention
+from customer.retention import Kept, Retention, RetentionHolds, kept_until
 from customer.settings import CustomerSettings
 from customer.views import customers
 from pydantic import ValidationError
@@ -37,7 +37,7 @@ from tests.support.specification import ManualClock
 from .test_api import CLOCK, api, key
 from .test_policy import NUMBER, PARTY, START, described
 from .test_queries import IDS, NOW, Bank, queries
-from .told import Teller
+from .told import Teller, dated
 
 __all__ = ["api", "queries"]
 
@@ -45,6 +45,7 @@ WIFE = IDS.party("core", "W")
 CUSTOMER, OF_WIFE = customer_of_party(PARTY), customer_of_party(WIFE)
 ENDED = "2010-01-01"
 WHY = {"reason": "he asked for it"}
+TEN_YEARS = Retention(0, 10)
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def service(handler, store, queries, register):
     async def reached(context, position, seconds):
         return True
 
-    return CustomerService(handler, store, catalogue(), queries, IDS, CLOCK, NOW.date, reached)
+    return CustomerService(handler, store, catalogue(), queries, IDS, CLOCK, NOW.date, reached, dated)
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ async def test_unlinking_first_does_not_shorten_the_retention(service, register,
     with pytest.raises(RetentionHolds, match="is open"):
         await service.erase(CUSTOMER, by())
     await handler.handle(CUSTOMER, UnlinkReference(PARTY, NOW.date()), by("wu"))
-    with pytest.raises(RetentionHolds, match=f"until {NOW.year + 10}"):
+    with pytest.raises(RetentionHolds, match=f"until {NOW.year + 3}"):
         await service.erase(CUSTOMER, by())
 
 
@@ -253,17 +254,48 @@ def test_erasure_is_refused_within_ten_years_after_the_relation_ended(
         "holders": [{"party_id": "p", "until": until}, {"party_id": "other", "until": None}],
     }
 
-    def check(day="2026-01-06", years=10):
+    def kept(day="2026-01-06", retention=TEN_YEARS):
         described = [{"_id": "p", "described_at": f"{described_on}T10:00:00+00:00"}]
-        check_retention([account], described, {"p": unlinked_on}, day=day, years=years)
+        parties, on = {"p": unlinked_on}, date.fromisoformat(day)
+        return kept_until([account], described, parties, day=on, retention=retention, dated=dated)
 
-    if held is None:
-        check()
-    else:
+    if held == "is open":
         with pytest.raises(RetentionHolds, match=held):
-            check()
-    if held is not None and held.startswith("until"):
-        check(day=held.removeprefix("until "))
+            kept()
+    elif held is None:
+        assert kept().until <= date(2026, 1, 6)
+    else:
+        until = date.fromisoformat(held.removeprefix("until "))
+        assert kept().until == until > date(2026, 1, 6)
+        assert kept(held.removeprefix("until ")).until == until
+
+
+@pytest.mark.parametrize(
+    ("ended_on", "days", "years", "contact_until", "until"),
+    [
+        ("2024-02-29", 1095, 10, date(2027, 2, 28), date(2034, 3, 1)),
+        ("2024-02-28", 366, 10, date(2025, 2, 28), date(2034, 2, 28)),
+        ("2023-02-28", 366, 1, date(2024, 2, 28), date(2024, 2, 28)),
+        ("2025-12-31", 0, 10, date(2025, 12, 31), date(2035, 12, 31)),
+        ("2025-12-31", 36525, 10, date(2035, 12, 31), date(2035, 12, 31)),
+        ("2025-12-31", 1, 0, date(2025, 12, 31), date(2025, 12, 31)),
+    ],
+)
+def test_each_purpose_has_its_period_and_none_is_longer_than_that_of_the_relation(
+    ended_on, days, years, contact_until, until
+):
+    def found(clock):
+        described = [{"_id": "p", "described_at": f"{ended_on}T{clock}+00:00"}]
+        retention = Retention(days, years)
+        return kept_until([], described, {"p": None}, day=date(2026, 1, 6), retention=retention, dated=dated)
+
+    assert found("15:59:59") == Kept(contact_until, until), "the last second of the bank's day"
+    assert found("16:00:00") > Kept(contact_until, until)
+
+
+def test_a_customer_without_any_relation_is_kept_no_longer():
+    day = date(2026, 1, 6)
+    assert kept_until([], [], {}, day=day, retention=Retention(), dated=dated) == Kept(day, day)
 
 
 def test_a_shorter_retention_than_the_law_says_is_for_development():

@@ -12,14 +12,17 @@ from chassis.connections.transient import is_transient
 from chassis.messaging.delivered import read
 from chassis.messaging.transport import Record
 from chassis.privacy.key_encryption import Tampered
-from chassis.privacy.keys import Origin, seal
+from chassis.privacy.keys import ERASED, Origin, seal
 from chassis.write.deciding import CommandContext
 from chassis.write.secret_checks import SecretDiffers
+from contracts import purposes
 from contracts.envelope import Envelope
 from contracts.identity import ExternalIds
+from customer.catalogue import catalogue
 from customer.claims import Claims, nth
 from customer.domain.commands import Details, Reference, RegisterCustomer, TakeOverReference, UnlinkReference
 from customer.domain.events import (
+    CONTACT,
     ContactDetailsChanged,
     CustomerRegistered,
     CustomerRenamed,
@@ -37,6 +40,7 @@ from .told import START
 NUMBER = "4711"
 IDS = ExternalIds(bytes(32))
 PARTY = IDS.party("core", NUMBER)
+PURPOSES = catalogue().purposes
 NUMBERED = {"identity_number": "11010519491231002X"}
 
 
@@ -48,10 +52,13 @@ def policy(handler, store, key_ring):
 def described(ring, sequence=1, *, number=NUMBER, **values):
     """A record as the relay publishes it, read as a consumer reads it."""
     party = IDS.party("core", number)
-    [key] = ring.keys_for([party]).values()
+    [key] = ring.keys_for([party], purposes=PURPOSES).values()
     origin = Origin("ingest", party, sequence, "party-described")
     values = {"party": number, "name": "张伟", "phone": "13800001234"} | values
-    sealed = {f: seal(key, origin.aad(f, key), v) if v is not None else None for f, v in values.items()}
+    by = {f: key.of(purposes.CONTACT) if f in CONTACT else key for f in values}
+    sealed = {
+        f: v and (ERASED if (k := by[f]) is None else seal(k, origin.aad(f, k), v)) for f, v in values.items()
+    }
     body = {"source": "core", "kind": "person"} | sealed
     envelope = Envelope(
         id=uuid5(party, str(sequence)),

@@ -16,6 +16,7 @@ from customer.domain.events import (
     BranchAssigned,
     ContactDetailsChanged,
     ContradictionResolved,
+    CustomerContactErased,
     CustomerErased,
     CustomerRegistered,
     CustomerRenamed,
@@ -23,12 +24,15 @@ from customer.domain.events import (
     DeclaredAsset,
     DetailsConfirmed,
     DetailsContradicted,
+    ErasureDeferred,
     ErasurePreparationBegun,
     ErasurePreparationEnded,
     ErasurePrepared,
     HeldAccount,
     IdentityDetailsCorrected,
     IdentityNumberShared,
+    LegalHoldLifted,
+    LegalHoldPlaced,
     NamedKeyCustomer,
     NoLongerKeyCustomer,
     PartyOfSource,
@@ -40,7 +44,7 @@ from customer.domain.events import (
     ReferenceUnlinked,
     ReviewFellDue,
 )
-from customer.publishing import STORED_NAMES_TOLD, published
+from customer.publishing import NOT_TOLD, STORED_NAMES_TOLD, published
 
 SUBJECT = UUID(int=7)
 KEY = DataKey(SUBJECT, UUID(int=8), b"k" * 32)
@@ -72,6 +76,7 @@ EVENTS = [
     ContradictionResolved(source="core", party_id=SUBJECT, field="phone", accepted=True),
     IdentityNumberShared(source="core", party_id=SUBJECT, customer_id=SUBJECT),
     CustomerErased(parties=(SUBJECT,), accounts=(HeldAccount(SUBJECT, (KEY.id,)),)),
+    CustomerContactErased(parties=(SUBJECT,), rest_from=date(2036, 1, 6)),
     NamedKeyCustomer(date(2026, 2, 28)),
     NoLongerKeyCustomer(),
     CustomerReviewed(date(2026, 2, 27), date(2026, 3, 27)),
@@ -105,7 +110,9 @@ def test_the_number_of_the_source_and_declared_assets_are_not_published():
 
 
 def test_every_stored_name_has_a_public_event_or_none_on_purpose():
-    assert set(STORED_NAMES | STORED_BUSINESS_DAYS) == STORED_NAMES_TOLD
+    assert set(STORED_NAMES | STORED_BUSINESS_DAYS) == STORED_NAMES_TOLD | NOT_TOLD
+    for event in (LegalHoldPlaced(KEY.id, None), LegalHoldLifted(KEY.id, None), ErasureDeferred(NOW.date())):
+        assert published(stored(event)) is None
 
 
 def test_a_registration_of_version_1_is_read_and_published_as_one_of_version_2():

@@ -4,8 +4,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 START = datetime(2026, 1, 31, 8, tzinfo=UTC)
+
+
+def dated(instant):
+    """The bank's date at an instant."""
+    return instant.astimezone(ZoneInfo("Asia/Shanghai")).date()
 
 
 @dataclass(frozen=True)

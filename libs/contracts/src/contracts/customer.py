@@ -224,6 +224,18 @@ class CustomerErased(CustomerContextEvent):
     accounts: tuple[HeldAccount, ...]
 
 
+class CustomerContactErased(CustomerContextEvent):
+    """How the customer and these parties are reached is no longer kept: whoever has opened it forgets it.
+
+    All else is kept until the bank day `rest_from` at least; `customer.erased` says when it is gone.
+    """
+
+    TYPE = "customer.contact_erased"
+
+    parties: tuple[UUID, ...]
+    rest_from: date
+
+
 class CustomerNamedKeyCustomer(CustomerContextEvent):
     """The customer is a key customer (重点客户) from now on; its review is due on a bank day."""
 
@@ -321,6 +333,7 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerContradictionResolved,
     CustomerIdentityNumberShared,
     CustomerErased,
+    CustomerContactErased,
     CustomerNamedKeyCustomer,
     CustomerNoLongerKeyCustomer,
     CustomerReviewed,

@@ -79,10 +79,15 @@ from customer.domain.events import CustomerEvent, Detail
 from customer.domain.refusals import (
     ContradictionUnknown,
     CustomerAlreadyRegistered,
+    CustomerIsErased,
     CustomerNotRegistered,
+    LegalHoldEnded,
+    LegalHoldStands,
+    LegalHoldUnknown,
     NotAKeyCustomer,
     ReferenceNotLinked,
     ReferenceSettled,
+    TooManyLegalHolds,
     TooManyReferences,
 )
 from customer.examples import EXAMPLES
@@ -91,6 +96,8 @@ from customer.file_routes import add_files
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.normalising import DetailInvalid
 from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
+from customer.permissions import ROLES
+from customer.publishing import NOT_TOLD
 from customer.queries import MovementsWanted
 from customer.queries.holdings import HoldingsTooLarge
 from customer.retention import RetentionHolds, TooManyAccounts
@@ -111,8 +118,11 @@ from customer.shapes import (
     CustomerPage,
     CustomerShown,
     Done,
+    ErasureAnswer,
     EventPage,
     IdentityDetailsBody,
+    LegalHoldBody,
+    LegalHoldShown,
     Loans,
     MoveBody,
     Movement,
@@ -215,11 +225,21 @@ _MOVED: Final[Answers] = {
 _ERASED: Final[Answers] = {
     **PROPOSED,
     **refusals(CustomerNotRegistered, VersionMismatch),
-    **refusals(RetentionHolds, TooManyAccounts, TooManyConflicts),
+    **refusals(RetentionHolds, LegalHoldStands, TooManyAccounts, TooManyConflicts),
 }
 _PREPARED: Final[Answers] = {
     **_CHANGED,
-    **refusals(RetentionHolds, TooManyAccounts, TooManyConflicts),
+    **refusals(RetentionHolds, LegalHoldStands, TooManyAccounts, TooManyConflicts),
+}
+_HELD: Final[Answers] = {
+    **_UNKNOWN,
+    **refusals(CustomerIsErased, TooManyLegalHolds, TooManyConflicts),
+    **refusals(LegalHoldEnded, CommandKeyReused),
+}
+_LIFTED: Final[Answers] = {
+    **PROPOSED,
+    **refusals(CustomerNotRegistered, LegalHoldUnknown),
+    **refusals(CustomerIsErased, CommandKeyReused),
 }
 _REVIEWED: Final[Answers] = {**_CHANGED, **refusals(NotAKeyCustomer, TooManyConflicts)}
 _RESOLVED: Final[Answers] = {
@@ -402,6 +422,37 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         Once a second person approves it, the keys are destroyed within seconds, and processes forget opened values
         within minutes. Figures stay."""
         return proposed(response, CONTEXT, await service.propose_erasure(customer_id, context, version))
+
+    @router.get("/customers/{customer_id}/erasure", responses=_UNKNOWN)
+    async def get_erasure(response: Response, customer_id: CustomerPath) -> ErasureAnswer:
+        """How far the customer is erased, when the rest is due, and the legal holds that forbid it."""
+        found = await service.erasure(customer_id)
+        response.headers["ETag"] = entity_tag(found.version)
+        return ErasureAnswer(
+            customer_id=customer_id,
+            erased=found.erased,
+            contact_erased=found.contact_erased,
+            rest_from=found.rest_from,
+            legal_holds=[LegalHoldShown(hold_id=hold, until=until) for hold, until in found.holds.items()],
+        )
+
+    @router.post("/customers/{customer_id}/legal-holds", responses=_HELD)
+    async def place_legal_hold(
+        response: Response, context: Commanding, customer_id: CustomerPath, body: LegalHoldBody
+    ) -> Done:
+        """Forbids every erasure of the customer. The id of the hold is that of the command, and is shown with the erasure."""
+        return _done(response, await service.place_legal_hold(customer_id, body.until, context))
+
+    @router.post("/customers/{customer_id}/legal-holds/{hold_id}/lift", status_code=202, responses=_LIFTED)
+    async def lift_legal_hold(
+        response: Response,
+        context: Commanding,
+        customer_id: CustomerPath,
+        hold_id: Annotated[UUID, Path(description="the legal hold")],
+        body: ExplainedBody,
+    ) -> ProposalAnswer:
+        """Proposes to lift a legal hold. Once a second person approves it, an erasure whose rest is due goes on."""
+        return proposed(response, CONTEXT, await service.propose_lifting(customer_id, hold_id, context))
 
     @router.post("/customers/{customer_id}/erasure-preparation", responses=_PREPARED)
     async def prepare_erasure(
@@ -657,9 +708,12 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         return Loans(items=loans, sums=sums)
 
     @router.get("/customers/{customer_id}/events", responses=_UNKNOWN)
-    async def list_events(customer_id: CustomerPath, page: Paged) -> EventPage:
-        """The events of a customer, with actor and reason, without personal values."""
-        found = await service.events(customer_id, _after(page, int) or 0, page.limit)
+    async def list_events(customer_id: CustomerPath, page: Paged, caller: Asking) -> EventPage:
+        """The events of a customer, with actor and reason, without personal values.
+
+        Legal holds are shown to those alone who may read them: the customer must not learn of one."""
+        hidden = NOT_TOLD if caller.roles.isdisjoint(ROLES["get_erasure"]) else frozenset[str]()
+        found = await service.events(customer_id, _after(page, int) or 0, page.limit, hidden)
         return EventPage(
             items=[CustomerEventShown(**one) for one in found], next=_next(found, "sequence", page)
         )

@@ -1,9 +1,10 @@
 """The application service of customer: commands to customers and queries of the views, for HTTP and for
 policies alike."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from operator import itemgetter
 from typing import Any, ClassVar, Final, TypeVar, cast
 from uuid import UUID, uuid5
@@ -33,6 +34,7 @@ from chassis.write.events import Metadata, event_id
 from chassis.write.handling import CommandHandler
 from chassis.write.snapshots import Loaded
 from chassis.write.store import EventStore
+from contracts import purposes
 from contracts.identity import ExternalIds, PartyId
 from msgspec import structs
 
@@ -45,10 +47,14 @@ from customer.domain.commands import (
     ConfirmReference,
     CorrectIdentityDetails,
     CustomerCommand,
+    DeferErasure,
     Details,
+    EraseContact,
     EraseCustomer,
+    LiftLegalHold,
     LinkReference,
     NameKeyCustomer,
+    PlaceLegalHold,
     Reference,
     RegisterCustomer,
     RenameCustomer,
@@ -58,8 +64,14 @@ from customer.domain.commands import (
     UnlinkReference,
 )
 from customer.domain.deciding import decide
+from customer.domain.erasing import standing
 from customer.domain.events import CustomerEvent, HeldAccount, PartyOfSource
-from customer.domain.refusals import BranchUnknownBefore, CustomerNotRegistered, ReferenceNotLinked
+from customer.domain.refusals import (
+    BranchUnknownBefore,
+    CustomerNotRegistered,
+    LegalHoldStands,
+    ReferenceNotLinked,
+)
 from customer.domain.state import Customer
 from customer.facts import FIELDS
 from customer.files import LIMITS, CustomerFiles
@@ -69,17 +81,29 @@ from customer.normalising import normalised, normalised_or_kept, spellings
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
 from customer.permissions import ERASURE_APPROVERS
 from customer.queries import MovementsWanted, Queries
-from customer.retention import RETENTION_YEARS, check_retention
+from customer.retention import RETENTION, Kept, Retention, RetentionHolds, kept_until, years_after
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
 T = TypeVar("T")
 ERASE: Final = "erase"
+LIFT_LEGAL_HOLD: Final = "lift-legal-hold"
 ASSIGN_BRANCH: Final = "assign-branch"
+_ERASURES: Final = frozenset({"customer-erased", "customer-contact-erased", "erasure-deferred"})
 PROPOSALS_LIVE: Final = timedelta(days=14)
 
 
 class Erase(msgspec.Struct, frozen=True):
     """Erases the customer that it is proposed for."""
+
+
+class ErasureShown(msgspec.Struct, frozen=True):
+    """How far a customer is erased, what forbids it, and the version of the stream that says so."""
+
+    version: int
+    erased: bool
+    contact_erased: bool
+    rest_from: date | None
+    holds: dict[UUID, date | None]
 
 
 class AccountNotHeld(Refusal):
@@ -104,7 +128,9 @@ class CustomerService:
     today: Callable[[], date]
     reached: Callable[[str, int, float], Awaitable[bool]]
     """(context, position, timeout in seconds) -> whether the views show all of the context up to there."""
-    retention_years: int = RETENTION_YEARS
+    business_date: Callable[[datetime], date]
+    """The business date of an instant."""
+    retention: Retention = RETENTION
     claims_max: int = CLAIMS_MAX
     hub: Hub | None = None
     """Tells of changes of the facts, in a process where it runs."""
@@ -123,7 +149,12 @@ class CustomerService:
     """Keeps files, where there is a storage."""
 
     def __post_init__(self) -> None:
-        kinds = {ERASE: Proposable(Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved)}
+        kinds = {
+            ERASE: Proposable(Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved),
+            LIFT_LEGAL_HOLD: Proposable(
+                LiftLegalHold, ERASURE_APPROVERS, PROPOSALS_LIVE, self.handler.handle
+            ),
+        }
         made = FourEyes(self.store, self.catalogue, self.handler.keys, kinds)
         object.__setattr__(self, "eyes", made)
         object.__setattr__(self, "searches", Searches(self.store, self.catalogue, self.handler.keys))
@@ -306,33 +337,82 @@ class CustomerService:
     async def erase(
         self, customer: UUID, context: CommandContext, version: int | None = None
     ) -> Outcome[CustomerEvent]:
-        """Erases a customer's personal values.
+        """Erases a customer's personal values: all that may go, and the values for contact alone where the rest is still kept.
 
         Changes nothing where it is erased already, at any version the caller saw.
 
         A policy destroys the keys that the event names. Raises CustomerNotRegistered, VersionMismatch,
-        RetentionHolds.
+        RetentionHolds, LegalHoldStands.
         """
-        command, loaded = await self._erasure(customer)
+        repeated = await self._repeated(customer, context)
+        command, loaded = (None, await self._now(customer)) if repeated else await self._erasure(customer)
         if command is None:
-            await self._check_repeated(customer, context)
             return Outcome(customer, loaded.version, loaded.position, (), replayed=True)
         seen = loaded.version if version is None else version
         return await self.handler.handle(customer, command, context, expected_version=seen, asked="erase")
 
-    async def _erasure(self, customer: UUID) -> tuple[EraseCustomer | None, Loaded[Customer]]:
-        """The command that erases a customer now, None where it is erased; raises what refuses it."""
+    async def finish_erasure(
+        self, customer: UUID, context: CommandContext, version: int
+    ) -> Outcome[CustomerEvent]:
+        """Erases the rest of a customer whose values for contact are gone, or finds the day on which to look again.
+
+        Raises VersionMismatch, and LegalHoldStands for a hold without an end: lifting it brings the erasure on again.
+        """
+        repeated = await self._repeated(customer, context)
+        loaded = await self._now(customer)
+        if repeated or loaded.state.erased:
+            return Outcome(customer, loaded.version, loaded.position, (), replayed=True)
+        day, command = self.today(), None
+        try:
+            kept, command = await self._whole(loaded)
+            until = kept.until
+        except RetentionHolds:
+            # It came back. The relation cannot end earlier than today.
+            until = years_after(day, self.retention.years)
+        holds = standing(loaded.state, day)
+        until = max([until, *(one for one in holds if one is not None)])
+        if None in holds:
+            raise LegalHoldStands("until it is lifted")
+        wanted = command if command is not None and until <= day else DeferErasure(until)
+        return await self.handler.handle(customer, wanted, context, expected_version=version, asked="erase")
+
+    async def _now(self, customer: UUID) -> Loaded[Customer]:
         self.handler.forget(customer)
-        loaded = await self.handler.load(customer)
+        return await self.handler.load(customer)
+
+    async def _erasure(self, customer: UUID) -> tuple[EraseCustomer | EraseContact | None, Loaded[Customer]]:
+        """The command that erases a customer now, None where it is erased; raises what refuses it."""
+        loaded = await self._now(customer)
         if loaded.state.erased:
             return None, loaded
         if not loaded.state.registered:
             raise CustomerNotRegistered
         day = self.today()
+        kept, whole = await self._whole(loaded)
+        command: EraseCustomer | EraseContact = whole
+        if day < kept.until:
+            apart = not loaded.state.contact_erased and not await self._contact_goes_with_all(
+                [customer, *whole.parties]
+            )
+            until = kept.contact_until if apart else kept.until
+            if day < until:
+                raise RetentionHolds(f"until {until}")
+            command = EraseContact(whole.parties, kept.until, day)
+        decide(command, loaded.state)
+        return command, loaded
+
+    async def _contact_goes_with_all(self, subjects: Sequence[UUID]) -> bool:
+        return bool(await asyncio.to_thread(self.handler.keys.inseparable, subjects, purposes.CONTACT))
+
+    async def _whole(self, loaded: Loaded[Customer]) -> tuple[Kept, EraseCustomer]:
+        """Until when a customer is kept, and the command that erases all of it; raises RetentionHolds, TooManyAccounts."""
+        day = self.today()
         links = {party: link for party, link in loaded.state.links.items() if link.confirmed}
         ends = {str(party): _text_of(link.until) for party, link in links.items()}
         related, described = await self.queries.holdings.relations(sorted(ends))
-        check_retention(related, described, ends, day=day.isoformat(), years=self.retention_years)
+        kept = kept_until(
+            related, described, ends, day=day, retention=self.retention, dated=self.business_date
+        )
         parties = sorted(party for party, link in links.items() if link.stands_on(day))
         own = {str(party) for party in parties}
         accounts = [one for one in related if own & {holder["party_id"] for holder in one["holders"]}]
@@ -343,23 +423,53 @@ class CustomerService:
             )
             for account in accounts
         )
-        return EraseCustomer(tuple(parties), held), loaded
+        return kept, EraseCustomer(tuple(parties), held, day)
 
-    async def _check_repeated(self, customer: UUID, context: CommandContext) -> None:
-        """Raises CommandKeyReused where the key was another command's.
+    async def place_legal_hold(
+        self, customer: UUID, until: date | None, context: CommandContext
+    ) -> Outcome[CustomerEvent]:
+        """Forbids every erasure of a customer; the id of the hold is that of the command. At any version: it is urgent.
+
+        Raises CustomerNotRegistered, and CustomerIsErased where the keys are gone or are being destroyed.
+        """
+        if not await self.store.stream_heads([customer]):
+            raise CustomerNotRegistered
+        command = PlaceLegalHold(context.command_id, until, self.today())
+        return await self.handler.handle(customer, command, context, asked=("place-legal-hold", until))
+
+    async def propose_lifting(self, customer: UUID, hold: UUID, context: CommandContext) -> ProposalShown:
+        """Proposes that a legal hold is lifted; another person approves it. Raises what would refuse it now."""
+        command = LiftLegalHold(hold)
+        if (await self.store.commands([context.key])).get(context.key) is None:
+            decide(command, (await self._now(customer)).state)
+        return await self.eyes.propose(LIFT_LEGAL_HOLD, customer, command, context)
+
+    async def erasure(self, customer: UUID) -> ErasureShown:
+        """How far a customer is erased, and what forbids it; raises CustomerNotRegistered."""
+        loaded = await self._now(customer)
+        state = loaded.state
+        if not state.registered:
+            raise CustomerNotRegistered
+        return ErasureShown(
+            loaded.version, state.erased, state.contact_erased, state.rest_from, dict(state.holds)
+        )
+
+    async def _repeated(self, customer: UUID, context: CommandContext) -> bool:
+        """Whether this command erased before; raises CommandKeyReused where the key was another command's.
 
         The digest of an erasure was made with a key that is destroyed, so its event is asked.
         """
         seen = (await self.store.commands([context.key])).get(context.key)
         if seen is None:
-            return
+            return False
         stored = await self.store.read_stream(
             seen.stream_id, seen.version - seen.event_count, seen.event_count
         )
-        said = [self.catalogue.metadata_of(one) for one in stored if one.name == "customer-erased"]
+        said = [self.catalogue.metadata_of(one) for one in stored if one.name in _ERASURES]
         why = context.reason, context.on_behalf_of
         if seen.stream_id != customer or [(one.reason, one.on_behalf_of) for one in said] != [why]:
             raise CommandKeyReused
+        return True
 
     async def _fit(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
         """Returns the command with its values normalised; raises DetailInvalid."""
@@ -491,16 +601,25 @@ class CustomerService:
         owed = [loan for loan in loans if loan["outstanding_minor"] is not None]
         return loans, [_summed(code, owed) for code in sorted({loan["currency"] for loan in owed})]
 
-    async def events(self, customer: UUID, after: int, limit: int) -> list[Document]:
+    async def events(
+        self, customer: UUID, after: int, limit: int, hidden: Collection[str] = ()
+    ) -> list[Document]:
         """Returns the events of a customer with actor and reason, from the event store, without personal
-        values."""
-        stored = await self.store.read_stream(customer, after, limit)
-        if not stored and not await self.store.read_stream(customer, 0, 1):
+        values, and without those of a `hidden` name."""
+        found = list[Document]()
+        while len(found) < limit:
+            stored = await self.store.read_stream(customer, after, limit)
+            if not stored:
+                break
+            after = stored[-1].version
+            found += [
+                _event(customer, one.version, one.name, one.position, self.catalogue.metadata_of(one))
+                for one in stored
+                if one.name not in hidden
+            ]
+        if not found and not await self.store.read_stream(customer, 0, 1):
             raise CustomerNotRegistered
-        return [
-            _event(customer, one.version, one.name, one.position, self.catalogue.metadata_of(one))
-            for one in stored
-        ]
+        return found[:limit]
 
     async def outside(self, scope: Scope, customer: UUID) -> bool:
         """Whether a customer is known and out of scope."""

@@ -66,6 +66,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "text": "工*",
     "en": "assets under management is at least CNY 500,000.00",
     "zh": "管理资产不低于 CNY 500,000.00",
+    "rest_from": "2036-01-06",
     "where": "aum >= CNY 500,000.00 and products has wealth",
     "field": "phone",
     "value": "13800001234",

@@ -49,6 +49,7 @@ PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "contradiction-resolved": public.CustomerContradictionResolved,
     "identity-number-shared": public.CustomerIdentityNumberShared,
     "customer-erased": public.CustomerErased,
+    "customer-contact-erased": public.CustomerContactErased,
     "named-key-customer": public.CustomerNamedKeyCustomer,
     "no-longer-key-customer": public.CustomerNoLongerKeyCustomer,
     "customer-reviewed": public.CustomerReviewed,
@@ -68,7 +69,11 @@ _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
 published."""
 
-_UNPUBLISHED: Final = frozenset().union(OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES, NOTICES)
+NOT_TOLD: Final = frozenset({"legal-hold-placed", "legal-hold-lifted", "erasure-deferred"})
+"""Who reads the topic need not know of a legal hold, and its customer must not learn of it through somebody who does."""
+_UNPUBLISHED: Final = frozenset().union(
+    OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES, NOTICES, NOT_TOLD
+)
 
 _bodies: Final = msgspec.json.Decoder(_Body)
 _encode: Final = msgspec.json.Encoder().encode
@@ -76,7 +81,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def published(stored: StoredEvent) -> Published | None:
     """Returns the public event of a stored event, of any version; None for acts of operators, proposals, bulk
-    runs, searches, sagas, files and notices."""
+    runs, searches, sagas, files, notices and legal holds."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from customer.claims import CLAIMS_MAX
 from customer.panorama.sources import STALE_AFTER_SECONDS
-from customer.retention import RETENTION_YEARS
+from customer.retention import CONTACT_RETENTION_DAYS, RETENTION_YEARS, Retention
 
 CrashPoint = Literal[
     "before-append", "after-append", "keys-destroyed", "after-reaction", "before-give", "after-give"
@@ -20,16 +20,23 @@ CrashPoint = Literal[
 
 class CustomerSettings(CalendarSettings, FilesSettings, NoticeSettings):
     """`claims_max`: how often one number can be claimed by one customer after the other.
-    `retention_years`: how long after the end of the relation no customer is erased.
+    `retention_years`: how long after the end of the relation no customer is erased. `contact_retention_days`: how long how it
+    is reached is kept, at most as long as that.
     `stale_after_minutes`: after this long without a feed, the figures of a source are stale.
     """
 
     claims_max: int = Field(default=CLAIMS_MAX, ge=1, le=1_000)
     retention_years: int = Field(default=RETENTION_YEARS, ge=0, le=100)
+    contact_retention_days: int = Field(default=CONTACT_RETENTION_DAYS, ge=0, le=36_525)
     stale_after_minutes: int = Field(default=STALE_AFTER_SECONDS // 60, ge=1, le=31 * 24 * 60)
 
     crash_at: CrashPoint | None = None
     freeze_at: CrashPoint | None = None
+
+    @property
+    def retention(self) -> Retention:
+        """How long values are kept."""
+        return Retention(self.contact_retention_days, self.retention_years)
 
     @property
     def reached(self) -> Callable[[str], None]:

@@ -245,6 +245,30 @@ class CustomerShown(BaseModel):
     registered_at: Instant
     changed_at: Instant
     erased_at: Instant | None
+    contact_erased_at: Instant | None
+
+
+class LegalHoldBody(ExplainedBody):
+    """Why nothing of a customer may be erased, and before which bank day; without one, until it is lifted."""
+
+    until: date | None = None
+
+
+class LegalHoldShown(BaseModel):
+    """A legal hold; `until`: the bank day before which it stands, None where it has to be lifted."""
+
+    hold_id: UUID
+    until: date | None
+
+
+class ErasureAnswer(BaseModel):
+    """How far a customer is erased, and the legal holds that forbid more. `rest_from`: the bank day on which the rest is due."""
+
+    customer_id: UUID
+    erased: bool
+    contact_erased: bool
+    rest_from: date | None
+    legal_holds: list[LegalHoldShown]
 
 
 class SearchBody(ExplainedBody):

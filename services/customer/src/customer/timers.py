@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid5
 
 from chassis.calendar import Calendar
@@ -25,11 +25,19 @@ from chassis.write.events import RecordedEvent
 from chassis.write.handling import CommandHandler
 from msgspec import structs
 
-from customer.application import ERASE, Handler
+from customer.application import ERASE, CustomerService, Handler
 from customer.catalogue import CONTEXT, catalogue
-from customer.connections import notices_of, write_side
+from customer.connections import both_sides, notices_of
 from customer.domain.commands import RemindOfReview
-from customer.domain.events import CustomerErased, CustomerReviewed, NamedKeyCustomer, NoLongerKeyCustomer
+from customer.domain.events import (
+    CustomerContactErased,
+    CustomerErased,
+    CustomerReviewed,
+    ErasureDeferred,
+    LegalHoldLifted,
+    NamedKeyCustomer,
+    NoLongerKeyCustomer,
+)
 from customer.notices import PROPOSAL_WAITS
 from customer.permissions import ERASURE_APPROVERS
 from customer.sagas import handler_of
@@ -76,13 +84,19 @@ def review_rule(calendar: Calendar) -> TimerRule:
             case NamedKeyCustomer(due_on) | CustomerReviewed(review_due_on=due_on):
                 morning = calendar.at(calendar.next_working_day(due_on), calendar.hours[0].start)
                 return [SetTimer(morning, data={"due_on": due_on.isoformat()})]
-            case NoLongerKeyCustomer() | CustomerErased():
+            case NoLongerKeyCustomer() | CustomerErased() | CustomerContactErased():
                 return [WithdrawTimer()]
             case _:
                 return []
 
     events = frozenset(
-        {"named-key-customer", "customer-reviewed", "no-longer-key-customer", "customer-erased"}
+        {
+            "named-key-customer",
+            "customer-reviewed",
+            "no-longer-key-customer",
+            "customer-erased",
+            "customer-contact-erased",
+        }
     )
     return TimerRule("customer-review", 1, events, changes)
 
@@ -96,21 +110,54 @@ def review_timer(handler: Handler, calendar: Calendar) -> Timer:
     return review_rule(calendar).giving(given_by(handler, command))
 
 
+def erasure_rule(calendar: Calendar) -> TimerRule:
+    """The rest of a customer is erased in the morning of the day on which its retention period ends (M22)."""
+
+    def changes(recorded: RecordedEvent) -> Sequence[Change]:
+        match recorded.event:
+            case (
+                CustomerContactErased(rest_from=date() as rest_from)
+                | ErasureDeferred(rest_from=rest_from)
+                | LegalHoldLifted(rest_from=date() as rest_from)
+            ):
+                return [SetTimer(calendar.at(rest_from, calendar.hours[0].start))]
+            case CustomerErased():
+                return [WithdrawTimer()]
+            case _:
+                return []
+
+    events = frozenset(
+        {"customer-contact-erased", "erasure-deferred", "legal-hold-lifted", "customer-erased"}
+    )
+    return TimerRule("customer-erasure", 1, events, changes)
+
+
+def erasure_timer(service: CustomerService, calendar: Calendar) -> Timer:
+    """Erases the rest of a customer."""
+
+    async def give(due: Due, context: CommandContext, version: int) -> Any:
+        return await service.finish_erasure(due.subject, context, version)
+
+    return erasure_rule(calendar).giving(give)
+
+
 def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
     """When the timers are due."""
-    return business_day_rule(settings.calendar), review_rule(settings.calendar), TIMEOUT, PROPOSAL_RULE
+    calendar = settings.calendar
+    return business_day_rule(calendar), review_rule(calendar), erasure_rule(calendar), TIMEOUT, PROPOSAL_RULE
 
 
 @asynccontextmanager
 async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Timers]:
     """Opens what the commands of the timers are given to."""
     calendar = settings.calendar
-    async with write_side(settings, clock) as write:
+    async with both_sides(settings, clock) as (service, write, _):
         days = CommandHandler(business_days_decider, write.store, catalogue(), write.ring)
         yield Timers(
             [
                 business_day_timer(days, calendar),
                 review_timer(write.handler, calendar),
+                erasure_timer(service, calendar),
                 saga_timer(handler_of(write)),
                 proposal_timer(notices_of(write)),
             ],

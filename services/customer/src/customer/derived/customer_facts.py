@@ -20,6 +20,7 @@ from chassis.read.documents import ID, Document, DocumentId
 from chassis.read.projecting import Collection, Index
 
 from customer.catalogue import CONTEXT
+from customer.domain.events import CONTACT
 from customer.holdings import SIGNATORY, held, parties_on, role_of
 from customer.lists import FACTS_LIST
 from customer.panorama.accounts import loans_of
@@ -81,8 +82,10 @@ async def _digests(
         SealedAt(customer.get(field), CONTEXT, UUID(str(id)), field)
         for id, customer in customers.items()
         for field in FACTS_LIST.searched
+        # A key that is still in the memory of this process must not bring back a digest of what is erased.
+        if field not in CONTACT or customer.get("contact_erased_at") is None
     ]
-    found = defaultdict[DocumentId, dict[str, str | None]](dict)
+    found = {id: dict[str, str | None].fromkeys(FACTS_LIST.searched) for id in customers}
     for one, digest in zip(values, await inputs.digests(values), strict=True):
         found[str(one.subject)][one.field] = digest
     return found

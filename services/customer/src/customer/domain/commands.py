@@ -173,6 +173,35 @@ class EraseCustomer(msgspec.Struct, frozen=True):
 
     parties: tuple[UUID, ...]
     accounts: tuple[HeldAccount, ...]
+    on: date
+
+
+class EraseContact(msgspec.Struct, frozen=True):
+    """A person has the customer's values for contact destroyed; the rest is looked at again on the bank day `rest_from`."""
+
+    parties: tuple[UUID, ...]
+    rest_from: date
+    on: date
+
+
+class DeferErasure(msgspec.Struct, frozen=True):
+    """The rest of an erasure has to wait until a later bank day."""
+
+    rest_from: date
+
+
+class PlaceLegalHold(msgspec.Struct, frozen=True):
+    """A person forbids every erasure of the customer, before the bank day `until` or until it is lifted."""
+
+    hold: UUID
+    until: date | None
+    on: date
+
+
+class LiftLegalHold(msgspec.Struct, frozen=True):
+    """Two persons lift a legal hold."""
+
+    hold: UUID
 
 
 class NameKeyCustomer(msgspec.Struct, frozen=True):
@@ -237,6 +266,10 @@ CustomerCommand = (
     | ResolveContradiction
     | AssignBranch
     | EraseCustomer
+    | EraseContact
+    | DeferErasure
+    | PlaceLegalHold
+    | LiftLegalHold
     | NameKeyCustomer
     | EndKeyCustomer
     | ReviewCustomer

@@ -11,6 +11,7 @@ from customer.domain.events import (
     BranchAssigned,
     ContactDetailsChanged,
     ContradictionResolved,
+    CustomerContactErased,
     CustomerErased,
     CustomerEvent,
     CustomerRegistered,
@@ -18,11 +19,14 @@ from customer.domain.events import (
     CustomerReviewed,
     DetailsConfirmed,
     DetailsContradicted,
+    ErasureDeferred,
     ErasurePreparationBegun,
     ErasurePreparationEnded,
     ErasurePrepared,
     IdentityDetailsCorrected,
     IdentityNumberShared,
+    LegalHoldLifted,
+    LegalHoldPlaced,
     NamedKeyCustomer,
     NoLongerKeyCustomer,
     ReferenceClaimed,
@@ -57,6 +61,10 @@ def identify(event: CustomerEvent) -> UUID | None:
             | DetailsContradicted()
             | IdentityNumberShared()
             | CustomerErased()
+            | CustomerContactErased()
+            | ErasureDeferred()
+            | LegalHoldPlaced()
+            | LegalHoldLifted()
             | NamedKeyCustomer()
             | NoLongerKeyCustomer()
             | CustomerReviewed()
@@ -76,5 +84,5 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     evolve=evolve,
     identify=identify,
     state_type=Customer,
-    state_version=6,
+    state_version=7,
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, assert_never
+from typing import Final, assert_never, get_args
 from uuid import UUID
 
 from customer.domain.commands import (
@@ -15,12 +15,16 @@ from customer.domain.commands import (
     ConfirmReference,
     CorrectIdentityDetails,
     CustomerCommand,
+    DeferErasure,
     Details,
     EndErasurePreparation,
     EndKeyCustomer,
+    EraseContact,
     EraseCustomer,
+    LiftLegalHold,
     LinkReference,
     NameKeyCustomer,
+    PlaceLegalHold,
     Reference,
     RegisterCustomer,
     RejectReference,
@@ -31,6 +35,7 @@ from customer.domain.commands import (
     TakeOverReference,
     UnlinkReference,
 )
+from customer.domain.erasing import ErasureCommand, decide_erasure
 from customer.domain.events import (
     CONTACT,
     DETAILS,
@@ -38,7 +43,6 @@ from customer.domain.events import (
     BranchAssigned,
     ContactDetailsChanged,
     ContradictionResolved,
-    CustomerErased,
     CustomerEvent,
     CustomerRegistered,
     CustomerRenamed,
@@ -46,7 +50,6 @@ from customer.domain.events import (
     Detail,
     DetailsConfirmed,
     DetailsContradicted,
-    ErasurePreparationEnded,
     IdentityDetailsCorrected,
     IdentityNumberShared,
     ReferenceClaimed,
@@ -81,6 +84,10 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
     if customer.erased:
         if isinstance(command, (AdoptDescription, EraseCustomer, EndErasurePreparation)):
             return []  # later descriptions by a source and a second erasure change nothing
+        raise CustomerIsErased
+    if customer.contact_erased and not isinstance(command, get_args(ErasureCommand)):
+        if isinstance(command, (AdoptDescription, EndErasurePreparation)):
+            return []
         raise CustomerIsErased
     match command:
         case RegisterCustomer(details, references, stated_assets, number_claim):
@@ -135,11 +142,8 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
             ]
         case AssignBranch(branch):
             return _stated(customer, _changed(customer, {"branch": branch}))
-        case EraseCustomer(parties, accounts):
-            erased = CustomerErased(parties=parties, accounts=accounts)
-            if customer.preparation is None:
-                return [erased]
-            return [erased, ErasurePreparationEnded(customer.preparation, "erased")]
+        case EraseCustomer() | EraseContact() | DeferErasure() | PlaceLegalHold() | LiftLegalHold():
+            return decide_erasure(command, customer)
         case NameKeyCustomer() | EndKeyCustomer() | ReviewCustomer() | RemindOfReview():
             return decide_review(command, customer)
         case (

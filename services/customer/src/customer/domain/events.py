@@ -222,6 +222,35 @@ class CustomerErased(Event, frozen=True):
     accounts: tuple[HeldAccount, ...]
 
 
+class CustomerContactErased(Event, frozen=True):
+    """The customer's values for contact are no longer kept: the keys for contact of the customer and of `parties` are to be
+    destroyed. All else is looked at on the bank day `rest_from`, and is erased then where nothing forbids it.
+    """
+
+    parties: tuple[UUID, ...]
+    rest_from: date
+
+
+class ErasureDeferred(Event, frozen=True):
+    """The rest of an erasure waits until a later bank day: a right, a retention period or a legal hold stands until then."""
+
+    rest_from: date
+
+
+class LegalHoldPlaced(Event, frozen=True):
+    """Nothing of the customer is erased before the bank day `until`, or until the hold is lifted where it is None."""
+
+    hold: UUID
+    until: date | None
+
+
+class LegalHoldLifted(Event, frozen=True):
+    """A legal hold does not stand any more. `rest_from`: of an erasure whose rest waits."""
+
+    hold: UUID
+    rest_from: date | None
+
+
 class NamedKeyCustomer(Event, frozen=True):
     """The customer is a key customer (重点客户) from now on, and its review is due on a bank day (R020)."""
 
@@ -289,6 +318,10 @@ CustomerEvent = (
     | ContradictionResolved
     | IdentityNumberShared
     | CustomerErased
+    | CustomerContactErased
+    | ErasureDeferred
+    | LegalHoldPlaced
+    | LegalHoldLifted
     | NamedKeyCustomer
     | NoLongerKeyCustomer
     | CustomerReviewed
@@ -315,6 +348,10 @@ STORED_NAMES: dict[str, type[Event]] = {
     "contradiction-resolved": ContradictionResolved,
     "identity-number-shared": IdentityNumberShared,
     "customer-erased": CustomerErased,
+    "customer-contact-erased": CustomerContactErased,
+    "erasure-deferred": ErasureDeferred,
+    "legal-hold-placed": LegalHoldPlaced,
+    "legal-hold-lifted": LegalHoldLifted,
     "named-key-customer": NamedKeyCustomer,
     "no-longer-key-customer": NoLongerKeyCustomer,
     "customer-reviewed": CustomerReviewed,

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from customer.domain.erasing import evolve_erasure
 from customer.domain.events import (
     CONTACT,
     DETAILS,
@@ -13,6 +14,7 @@ from customer.domain.events import (
     BranchAssigned,
     ContactDetailsChanged,
     ContradictionResolved,
+    CustomerContactErased,
     CustomerErased,
     CustomerEvent,
     CustomerRegistered,
@@ -21,11 +23,14 @@ from customer.domain.events import (
     Detail,
     DetailsConfirmed,
     DetailsContradicted,
+    ErasureDeferred,
     ErasurePreparationBegun,
     ErasurePreparationEnded,
     ErasurePrepared,
     IdentityDetailsCorrected,
     IdentityNumberShared,
+    LegalHoldLifted,
+    LegalHoldPlaced,
     NamedKeyCustomer,
     NoLongerKeyCustomer,
     ReferenceClaimed,
@@ -113,14 +118,14 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             return _without_contradiction(customer, field, event.party_id)
         case IdentityNumberShared():
             return customer
-        case CustomerErased():
-            # A number that is not the customer's today, or that nobody confirmed, is free for whom it belongs to.
-            bare = {
-                party: msgspec.structs.replace(link, key="", described=None, earlier=None)
-                for party, link in customer.links.items()
-                if party in event.parties
-            }
-            return Customer(origin=customer.origin, kind=customer.kind, links=bare, erased=True)
+        case (
+            CustomerErased()
+            | CustomerContactErased()
+            | ErasureDeferred()
+            | LegalHoldPlaced()
+            | LegalHoldLifted()
+        ):
+            return evolve_erasure(customer, event)
         case NamedKeyCustomer() | NoLongerKeyCustomer() | CustomerReviewed() | ReviewFellDue():
             return evolve_review(customer, event)
         case ErasurePreparationBegun() | ErasurePrepared() | ErasurePreparationEnded():

@@ -1,10 +1,11 @@
-"""The refusals of a customer, and the limit that one of them states."""
+"""The refusals of a customer, and the limits that some of them state."""
 
 from typing import ClassVar, Final
 
 from chassis.write.deciding import Refusal
 
 REFERENCES_MAX: Final = 50
+LEGAL_HOLDS_MAX: Final = 20
 
 
 class CustomerNotRegistered(Refusal):
@@ -71,6 +72,40 @@ class ErasurePreparationOver(Refusal):
     code: ClassVar[str] = "erasure-preparation-over"
     title: ClassVar[str] = "The preparation of the erasure is over"
     title_zh: ClassVar[str] = "该销毁准备已结束"
+
+
+class LegalHoldStands(Refusal):
+    """A legal hold forbids the erasure; the text says until when."""
+
+    code: ClassVar[str] = "legal-hold-stands"
+    title: ClassVar[str] = "A legal hold forbids the erasure of the customer"
+    title_zh: ClassVar[str] = "客户资料处于法定冻结保全中"
+
+
+class LegalHoldUnknown(Refusal):
+    """The customer has no such legal hold, or it was lifted."""
+
+    code: ClassVar[str] = "legal-hold-unknown"
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "There is no such legal hold"
+    title_zh: ClassVar[str] = "没有此法定冻结保全"
+
+
+class LegalHoldEnded(Refusal):
+    """A legal hold that would have ended already."""
+
+    code: ClassVar[str] = "legal-hold-ended"
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "The legal hold would have ended already"
+    title_zh: ClassVar[str] = "法定冻结保全的期限已过"
+
+
+class TooManyLegalHolds(Refusal):
+    """A customer has a bounded number of legal holds."""
+
+    code: ClassVar[str] = "too-many-legal-holds"
+    title: ClassVar[str] = f"A customer has at most {LEGAL_HOLDS_MAX} legal holds"
+    title_zh: ClassVar[str] = f"每位客户最多 {LEGAL_HOLDS_MAX} 项法定冻结保全"
 
 
 class ContradictionUnknown(Refusal):

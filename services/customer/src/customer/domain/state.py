@@ -42,6 +42,8 @@ class Customer(msgspec.Struct, frozen=True):
     values that each party's source stated last. `contradictions` are its values that differ from staff's,
     by field and party. `review_due_on`: of a key customer; `review_reminded`: of that review.
     `preparation`: that of an erasure which is under way; `prepared`: no source releases records of the parties.
+    `rest_from`: the bank day on which the rest of an erasure is due whose values for contact are gone. `holds`: the bank day
+    before which each legal hold stands, None where it has to be lifted.
     """
 
     origin: RegisteredBy | None = None
@@ -56,6 +58,9 @@ class Customer(msgspec.Struct, frozen=True):
     review_reminded: bool = False
     preparation: UUID | None = None
     prepared: bool = False
+    contact_erased: bool = False
+    rest_from: date | None = None
+    holds: dict[UUID, date | None] = {}
 
     @property
     def registered(self) -> bool:

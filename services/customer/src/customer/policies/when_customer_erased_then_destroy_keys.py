@@ -1,4 +1,5 @@
-"""When a customer is erased, then its keys are destroyed: the customer's own, its parties', its accounts'.
+"""When a customer is erased, then its keys are destroyed: the customer's own, its parties', its accounts'. When its values for
+contact are, then those for contact of the customer and of its parties.
 
 The event names the keys, and the policy destroys them. After a crash, or a loss of the key database, it
 goes on where it stopped. An account's key is destroyed when the last of its holders is erased. This holds
@@ -14,11 +15,13 @@ from uuid import UUID
 from chassis.messaging.delivered import Delivered
 from chassis.privacy.keys import KeyRing
 from chassis.reactions.policies import DeclaredPolicy, Reaction
+from contracts import purposes
 from contracts.topics import CUSTOMER_EVENTS
 
 from customer.connections import Write, reaching
 
 EVENT: Final = "customer.erased"
+CONTACT_EVENT: Final = "customer.contact_erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,10 @@ class DestroyKeys:
 
     async def __call__(self, event: Delivered) -> None:
         """Destroys the keys that may be destroyed. A second call changes nothing."""
+        if event.type == CONTACT_EVENT:
+            own = [event.subject, *map(UUID, event.data["parties"])]
+            await asyncio.to_thread(self.ring.erase, own, purposes.CONTACT)
+            self.reached("keys-destroyed")
         if event.type == EVENT:
             parties = [UUID(party) for party in event.data["parties"]]
             accounts = {
@@ -53,7 +60,7 @@ def _reaction(write: Write) -> Reaction:
 POLICY: Final = DeclaredPolicy(
     name="when_customer_erased_then_destroy_keys",
     sources=(CUSTOMER_EVENTS.name,),
-    events=frozenset({EVENT}),
+    events=frozenset({EVENT, CONTACT_EVENT}),
     starts="beginning",
     reaction=_reaction,
 )

@@ -99,6 +99,7 @@ def customer_shown(document: Document, keys: Keys) -> Document:
         "review": document.get("review"),
         "registered_at": document["registered_at"],
         "erased_at": document.get("erased_at"),
+        "contact_erased_at": document.get("contact_erased_at"),
         "changed_at": document["changed_at"],
     }
 

@@ -142,14 +142,22 @@ def _shared(document: Document, event: Delivered) -> Document:
 
 def _erased(_: Document, event: Delivered) -> Document:
     """Removes the open questions. Sealed values no longer open once the key is destroyed."""
+    return {"erased_at": event.recorded_at.isoformat(), **_closed_questions()}
+
+
+def _closed_questions() -> Document:
     return {
-        "erased_at": event.recorded_at.isoformat(),
         "invalid": [],
         "contradictions": [],
         "claimed": [],
         "shares_number_with": [],
         "review": None,
     }
+
+
+def _contact_erased(_: Document, event: Delivered) -> Document:
+    """As an erasure, but for the time: the values for contact no longer open."""
+    return {"contact_erased_at": event.recorded_at.isoformat(), **_closed_questions()}
 
 
 def _named_key_customer(_: Document, event: Delivered) -> Document:
@@ -231,6 +239,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.contradiction_resolved": _resolved,
     "customer.identity_number_shared": _shared,
     "customer.erased": _erased,
+    "customer.contact_erased": _contact_erased,
     "customer.named_key_customer": _named_key_customer,
     "customer.no_longer_key_customer": _no_longer_key_customer,
     "customer.reviewed": _reviewed,
