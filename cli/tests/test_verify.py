@@ -15,16 +15,12 @@ import psycopg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from chassis.clock import uuid7
-from chassis.files import FileKeeper, Offered, Storage, objects_of
-from chassis.files.objects import Name
 from chassis.messaging.transport import KafkaPublisher, Record, ensure_topics, read_to_end
 from chassis.privacy.keys import KeyRing
 from chassis.read.mongo import Mongo
 from chassis.relay import RelayRole
 from chassis.relay.operating import republish, try_again
-from chassis.write.deciding import CommandContext
 from chassis.write.events import StoredEvent
-from chassis.write.store import EventStore
 from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.topics import EVENTS, INGEST_EVENTS, TOPICS, Topic
 from crm_cli import verify
@@ -520,43 +516,3 @@ async def test_a_key_database_of_an_earlier_time_is_found_and_an_erasure_is_not_
     }
     assert len(found["I10"]) == 2
     assert all("is lost, and was not destroyed" in problem for problem in found["I10"])
-
-
-async def test_a_file_that_was_changed_or_lost_is_found_and_one_whose_key_is_gone_is_not_taken_for_one(world):
-    ring = KeyRing.of(world.settings, CLOCK.monotonic)
-    store = EventStore(world.settings.postgres_url, CONTEXTS["customer"].schema)
-    storage = Storage(objects_of(world.settings, "customer"))
-    keeper = FileKeeper(store, CONTEXTS["customer"].catalogue(), ring, storage)
-    subjects = [uuid7(CLOCK.now()) for _ in range(4)]
-    objects = []
-    for subject in subjects:
-        given = CommandContext(actor="anna", now=CLOCK.now(), command_id=uuid7(CLOCK.now()))
-        offered = Offered("a.txt", "text/plain", "letter")
-        kept = await keeper.attach(subject, offered, _content(str(subject).encode()), given)
-        objects.append(kept.outcome.events[0].object)
-    left = storage.write(Name(subjects[0], subjects[1]))
-    await left.write(b"without an event")
-    await left.commit()
-    ring.erase(subjects[3:])
-    report = await world.verified(WAIT_SECONDS)
-    assert problems(report) == {}
-    assert report.figures["files"] == {
-        "customer": {"kept": 4, "key_gone": 1, "objects_without_file": 1, "opened": True}
-    }
-    places = {path.name: path for path in (world.settings.data / "files").rglob("*")}
-    places[objects[0].hex].unlink()
-    content = bytearray(places[objects[1].hex].read_bytes())
-    content[-1] ^= 1
-    places[objects[1].hex].write_bytes(content)
-    found = problems(await world.verified(WAIT_SECONDS))
-    assert set(found) == {"I11"}
-    assert {subject for subject in subjects if any(str(subject) in text for text in found["I11"])} == set(
-        subjects[:2]
-    )
-    ring.close()
-    await store.close()
-    await storage.close()
-
-
-async def _content(content):
-    yield content
