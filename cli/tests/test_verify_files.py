@@ -67,6 +67,12 @@ async def test_a_file_that_was_changed_or_lost_is_named_and_not_one_whose_key_wa
     found = (await checked(settings)).as_json()["invariants"]["I11"]["problems"]
     named = [subject for subject in subjects if any(str(subject) in problem for problem in found)]
     assert (named, len(found)) == (subjects[:2], 2)
+
+    without_keys = settings.model_copy(update={"keys_url": "postgresql://127.0.0.1:1/none"})
+    report = await checked(without_keys)
+    assert (report.figures["files"]["customer"]["opened"], report.checked["I11"]) == (False, 4)
+    [missing] = report.as_json()["invariants"]["I11"]["problems"]
+    assert str(subjects[0]) in missing
     ring.close()
     await store.close()
     await storage.close()

@@ -8,12 +8,13 @@ from uuid import UUID
 
 import psycopg
 from chassis.clock import Clock
+from chassis.connections.postgres import connect
 from chassis.files import FilesSettings, Storage, objects_of
 from chassis.files.contents import ContentStore
 from chassis.files.deciding import ATTACHED, FILES_OF_SUBJECT, FileAttached, Files
 from chassis.files.objects import ObjectMissing
 from chassis.privacy.key_encryption import KeyEncryptionUnusable, Tampered
-from chassis.privacy.keys import DataKey, KeyRing
+from chassis.privacy.keys import KEYS_ROLE, DataKey, KeyRing
 from chassis.write.catalogue import Catalogue
 from chassis.write.store import Recorder
 from chassis.write.store.items import NIL
@@ -44,7 +45,7 @@ async def check_files(
     """Reads every file of a context, and counts the objects that no file has. Raises psycopg.Error, StoreUnavailable,
     StorageUnavailable."""
     catalogue = context.catalogue()
-    if ATTACHED not in catalogue.names:
+    if ATTACHED not in catalogue.names or not await asyncio.to_thread(_page, store, NIL):
         return
     async with AsyncExitStack() as stack:
         recorder = Recorder(settings.postgres_url, context.schema, as_login=True)
@@ -59,24 +60,22 @@ async def check_files(
         async for files in _states(store, looked):
             found = await _checked(looked, files, report)
             kept, gone = kept + len(files.kept), gone + found
-        without = await _without_file(looked) if kept else 0
-    if kept:
-        report.figures.setdefault("files", {})[context.name] = {
-            "kept": kept,
-            "key_gone": gone,
-            "objects_without_file": without,
-            "opened": ring is not None,
-        }
+        without = await _without_file(looked)
+    report.figures.setdefault("files", {})[context.name] = {
+        "kept": kept,
+        "key_gone": gone,
+        "objects_without_file": without,
+        "opened": ring is not None,
+    }
 
 
 def _ring(settings: FilesSettings, clock: Clock) -> KeyRing | None:
     """The keys; None where this login may not have them. That a file is there is checked all the same."""
     try:
-        ring = KeyRing.of(settings, clock.monotonic)
-        ring.keys_for([NIL], create=False)
+        connect(settings.keys_url, role=KEYS_ROLE).close()
+        return KeyRing.of(settings, clock.monotonic)
     except (psycopg.Error, KeyEncryptionUnusable, OSError):
         return None
-    return ring
 
 
 async def _states(store: Store, looked: _Looked) -> AsyncIterator[Files]:
