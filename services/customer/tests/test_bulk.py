@@ -6,9 +6,10 @@ import pytest
 from chassis.bulk import following
 
 from .test_api import CLOCK, WANG, api, key
-from .test_queries import bank, queries
+from .test_lists import ZHANGS, branches
+from .test_queries import LI, ZHANG, bank, queries
 
-__all__ = ["api", "bank", "queries"]
+__all__ = ["api", "bank", "branches", "queries"]
 
 WHY = {"reason": "the branch moved"}
 
@@ -99,3 +100,33 @@ async def test_a_paused_run_waits_and_unknown_runs_are_404(api, customers):
     assert (await api.post(f"{nowhere}/start", json=WHY, headers=key("n"))).status_code == 404
     other = await api.post("/customers/branch-assignments", json=body | {"branch": "B8"}, headers=key("run"))
     assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+
+
+async def test_a_run_over_a_condition_lists_those_who_meet_it_and_its_key_is_for_nothing_else(
+    branches, api, bank, mongo
+):
+    await bank.keep_facts(mongo)
+    path, body = "/customers/branch-assignments", WHY | {"branch": "B3", "where": f"branch is ({ZHANGS}, B3)"}
+    made = await api.post(path, json=body, headers=key("run"))
+    assert (made.status_code, made.json()["items"]) == (201, 1), made.text
+    again = await api.post(path, json=body, headers=key("run"))
+    assert again.json() == made.json()
+    ids = [str(ZHANG), str(LI)]
+    for other in (
+        {"where": "branch is B3"},
+        {"where": None, "customers": ids},
+        {"where": None, "customers": ids[:1]},
+        {"reason": "another"},
+    ):
+        reused = await api.post(path, json=body | other, headers=key("run"))
+        assert (reused.status_code, reused.json()["code"]) == (422, "idempotency-key-reused"), other
+    for wrong, code in (
+        ({"where": "branch is"}, "condition-invalid"),
+        ({"where": None}, "request-invalid"),
+        ({"customers": ids}, "request-invalid"),
+    ):
+        refused = await api.post(path, json=body | wrong, headers=key("other"))
+        assert (refused.status_code, refused.json()["code"]) == (422, code)
+    api.headers["Authorization"] = f"Bearer {api.token_of('operator')}"
+    forbidden = await api.post(path, json=body | {"where": "aum > CNY 1"}, headers=key("money"))
+    assert (forbidden.status_code, forbidden.json()["code"]) == (403, "field-not-permitted")

@@ -1,5 +1,7 @@
 """Lists over a real database: pages, counts, scopes and orders equal to what plain Python finds."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from random import Random
@@ -34,10 +36,11 @@ from chassis.lists import (
     question,
 )
 from chassis.lists.ordering import Place, ranges
-from chassis.read.documents import GONE, DocumentsUnavailable
+from chassis.read.documents import GONE, Document, DocumentsUnavailable
 from chassis.read.generations import NotBuilt
 from chassis.read.mongo import Mongo
 from chassis.web.paging import CursorInvalid
+from typing_extensions import override
 
 TODAY = date(2026, 3, 1)
 MAY = frozenset({"money"})
@@ -188,6 +191,19 @@ async def test_what_stays_as_it_is_is_on_exactly_one_page_while_others_write(rea
         await stays_once(reader, Random(seed))
 
 
+class Busy(Mongo):
+    """A database in which others write before each query, so between the queries of one page too."""
+
+    def __init__(self, mongo: Mongo, write: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(mongo._client, mongo.name, mongo.driver)
+        self._write_first = write
+
+    @override
+    async def find(self, *asked: Any, **options: Any) -> list[Document]:
+        await self._write_first()
+        return await super().find(*asked, **options)
+
+
 async def stays_once(reader: Reader, chance: Random) -> None:
     things = {one["_id"]: one for one in (some_thing(chance, 2 * number) for number in range(50))}
     for thing in things.values():
@@ -205,11 +221,23 @@ async def stays_once(reader: Reader, chance: Random) -> None:
                 COLLECTION, {"_id": new["_id"]}, [{"$replaceWith": {"$literal": new}}], upsert=True
             )
 
-    pages = await walked(reader, Scope.all(), asked(None, sort), 7, write)
+    busy = replace(reader, mongo=Busy(reader.mongo, write), read_at_once=7)
+    condition, scope = chance.choice((None, some_condition(chance))), Scope.where(some_condition(chance))
+    scope = chance.choice((Scope.all(), scope))
+    pages = await walked(busy, scope, asked(condition, sort), 7)
     found = [id for page in pages for id in page if id not in touched]
-    stayed = [one for id, one in things.items() if id not in touched]
-    assert len(touched) > 5
+    stayed = [
+        one
+        for id, one in things.items()
+        if id not in touched
+        and (condition is None or holds(condition, one, FIELDS, TODAY))
+        and scope.covers(one, FIELDS, TODAY)
+    ]
     assert found == in_order(stayed, sort)
+    every = [id async for id in busy.every(scope, asked(condition, None))]
+    assert [id for id in every if id not in touched] == in_order(
+        [one for one in stayed if one["_id"] not in touched], None
+    )
 
 
 async def test_what_a_caller_may_not_see_changes_neither_order_nor_members(reader: Reader) -> None:

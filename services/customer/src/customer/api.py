@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
+from chassis.bulk import BulkOversized
 from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
 from chassis.bulk.running import listed
 from chassis.conditions import Condition, sentence
@@ -481,14 +482,23 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     @router.post(
         "/customers/branch-assignments",
         status_code=201,
-        responses={**PREPARED, **refusals(CommandKeyReused, TooManyConflicts)},
+        responses={
+            **PREPARED,
+            **refusals(ConditionInvalid, FieldNotPermitted, QueryTooSlow, CommandKeyReused, BulkOversized),
+            **refusals(TooManyConflicts),
+        },
     )
     async def prepare_branch_assignment(
-        response: Response, context: Commanding, body: BranchAssignmentBody
+        response: Response, context: Commanding, caller: Asking, body: BranchAssignmentBody
     ) -> BulkAnswer:
-        """Lists customers that are to be assigned to a branch. Nothing is done until the run is started."""
-        command = AssignBranch(body.branch)
-        run = await service.bulk.prepare(ASSIGN_BRANCH, command, listed(body.customers), context)
+        """Lists customers that are to be assigned to a branch, of a condition those who meet it now. Nothing is done
+        until the run is started."""
+        asked = question(FACTS_LIST, may_of(caller), body.where)
+        chosen = listed(body.customers) if body.where is None else service.chosen(scope_of(caller), asked)
+        said = [body.customers, asked.named()]
+        run = await service.bulk.prepare(
+            ASSIGN_BRANCH, AssignBranch(body.branch), chosen, context, asked=said
+        )
         return prepared(response, CONTEXT, run)
 
     @router.post("/customers/search", responses=_SEARCHED)

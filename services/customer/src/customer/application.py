@@ -2,7 +2,7 @@
 policies alike."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from operator import itemgetter
@@ -673,6 +673,11 @@ class CustomerService:
     ) -> tuple[list[Document], str | None]:
         """A page of the facts of customers, and the cursor of the page after it."""
         return await self.queries.facts.page(scope, question, caller, limit=limit, after=after)
+
+    async def chosen(self, scope: Scope, question: Question) -> AsyncIterator[UUID]:
+        """All customers in scope whose facts meet a condition, read bit by bit."""
+        async for customer in self.queries.facts.every(scope, question):
+            yield UUID(customer)
 
     async def counted(self, scope: Scope, question: Question) -> Counted:
         """How many customers meet a condition on their facts."""

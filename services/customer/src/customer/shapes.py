@@ -1,9 +1,10 @@
 """The schemas of HTTP: bodies of requests and of responses."""
 
 from datetime import date
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 from uuid import UUID
 
+from chassis.lists.asking import WHERE_CHARACTERS_MAX
 from chassis.lists.routes import Total
 from chassis.money import CurrencyCode, exponent, minor_units
 from chassis.web import CommandBody, DatedBody, ExplainedBody
@@ -17,6 +18,7 @@ from pydantic import (
     StringConstraints,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from typing_extensions import TypedDict
 
@@ -165,10 +167,17 @@ class ResolveBody(ExplainedBody):
 
 
 class BranchAssignmentBody(ExplainedBody):
-    """The branch that customers are assigned to, and which customers."""
+    """The branch that customers are assigned to, and which: these, or those who meet a condition on their facts now."""
 
     branch: Text
-    customers: list[UUID] = Field(min_length=1, max_length=LISTED_MAX)
+    customers: list[UUID] = Field(default=[], max_length=LISTED_MAX)
+    where: str | None = Field(default=None, min_length=1, max_length=WHERE_CHARACTERS_MAX)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if bool(self.customers) == (self.where is not None):
+            raise ValueError("either customers or where")
+        return self
 
 
 class Done(BaseModel):

@@ -25,12 +25,16 @@ minus the number of a refusal, counted from 1 in the `refusals` of the event."""
 
 
 class BulkOpened(Event, frozen=True):
-    """A list begins. A list that was not completed is begun anew by the next of these; `listing` names the one."""
+    """A list begins. A list that was not completed is begun anew by the next of these; `listing` names the one.
+
+    `asked`: a digest of what was asked for, in runs that have one.
+    """
 
     kind: str
     command: str
     listing: UUID
     undoes: UUID | None = None
+    asked: str = ""
 
 
 class BulkListed(Event, frozen=True):
@@ -95,6 +99,7 @@ class Open(msgspec.Struct, frozen=True):
     command: str
     listing: UUID
     undoes: UUID | None = None
+    asked: str = ""
 
 
 class List(msgspec.Struct, frozen=True):
@@ -145,6 +150,7 @@ class Run(msgspec.Struct, frozen=True):
     command: str = ""
     listing: UUID | None = None
     undoes: UUID | None = None
+    asked: str = ""
     version: int = 0
     listed_from: int = 0
     items: int = 0
@@ -192,9 +198,9 @@ class BulkOversized(Refusal):
 def decide(command: BulkCommand, run: Run) -> Sequence[BulkEvent]:  # noqa: PLR0911 (one arm per command)
     """The events of a command; raises the refusals above."""
     match command:
-        case Open(kind, said, listing, undoes):
+        case Open(kind, said, listing, undoes, asked):
             _require(run, "none", "listing")
-            return [BulkOpened(kind, said, listing, undoes)]
+            return [BulkOpened(kind, said, listing, undoes, asked)]
         case List(listing, first, subjects, versions):
             _require(run, "listing")
             if listing != run.listing or first != run.items:
@@ -235,8 +241,8 @@ def evolve(run: Run, event: BulkEvent) -> Run:
 def _evolved(run: Run, event: BulkEvent) -> Run:  # noqa: PLR0911 (one arm per event)
     replaced = msgspec.structs.replace
     match event:
-        case BulkOpened(kind, command, listing, undoes):
-            return Run("listing", kind, command, listing, undoes, listed_from=run.version + 2)
+        case BulkOpened(kind, command, listing, undoes, asked):
+            return Run("listing", kind, command, listing, undoes, asked, listed_from=run.version + 2)
         case BulkListed(subjects):
             return replaced(run, items=run.items + len(subjects))
         case BulkReady():
@@ -274,5 +280,5 @@ def _require(run: Run, *status: Status) -> None:
 
 
 BULK_RUN: Final = Decider[BulkCommand, Run, BulkEvent](
-    initial=Run(), decide=decide, evolve=evolve, state_type=Run
+    initial=Run(), decide=decide, evolve=evolve, state_type=Run, state_version=2
 )

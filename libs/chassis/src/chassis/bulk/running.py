@@ -17,6 +17,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID, uuid5
 
@@ -168,11 +169,19 @@ class Bulk:
     # preparing
 
     async def prepare(
-        self, kind: str, command: msgspec.Struct, subjects: AsyncIterable[UUID], context: CommandContext
+        self,
+        kind: str,
+        command: msgspec.Struct,
+        subjects: AsyncIterable[UUID],
+        context: CommandContext,
+        *,
+        asked: Any = None,
     ) -> BulkShown:
         """Lists the items; nothing is done to them yet. The same key again gives the same run.
 
-        A subject that is listed twice is done once. Raises BulkOversized.
+        A subject that is listed twice is done once. `asked` is what the caller asked for, where that is more than the
+        command: the list, or the condition that gave it. Raises BulkOversized, and CommandKeyReused where the key was
+        used for something else.
         """
         if not isinstance(command, self._kinds[kind].command):
             raise TypeError(f"{kind} is a {self._kinds[kind].command.__name__}")
@@ -183,7 +192,8 @@ class Bulk:
             async for subject in subjects:
                 yield _Item(subject, 0)
 
-        return await self._listed(run, Open(kind, said, uuid7(self._clock.now())), items(), context)
+        opening = Open(kind, said, uuid7(self._clock.now()), asked=_digest(asked, context))
+        return await self._listed(run, opening, items(), context)
 
     async def prepare_undo(self, undone: UUID, context: CommandContext) -> BulkShown:
         """Lists what a run has changed, to be taken back; raises BulkNotFinished where it still runs."""
@@ -200,7 +210,10 @@ class Bulk:
                     yield _Item(item.subject, result)
 
         return await self._listed(
-            run, Open(state.kind, state.command, uuid7(self._clock.now()), undone), items(), context
+            run,
+            Open(state.kind, state.command, uuid7(self._clock.now()), undone, _digest(None, context)),
+            items(),
+            context,
         )
 
     async def preview(self, run: UUID, items_max: int = PREVIEWED_MAX) -> Preview:
@@ -238,6 +251,8 @@ class Bulk:
         if state.status == "none":
             return False
         if (state.kind, state.command, state.undoes) != (opening.kind, opening.command, opening.undoes):
+            raise CommandKeyReused
+        if state.asked not in {"", opening.asked}:
             raise CommandKeyReused
         return state.status != "listing"
 
@@ -511,6 +526,12 @@ async def listed(subjects: Iterable[UUID]) -> AsyncIterator[UUID]:
     """Ids that are at hand, as a list that is read bit by bit."""
     for subject in subjects:
         yield subject
+
+
+def _digest(asked: Any, context: CommandContext) -> str:
+    """Distinguishes what was asked for, why and on whose behalf from something else under the same key."""
+    said = msgspec.json.encode((asked, context.reason, context.on_behalf_of), order="deterministic")
+    return blake2b(said, digest_size=16).hexdigest()
 
 
 def _lists(state: Run) -> int:

@@ -1,6 +1,6 @@
 """Asks the database for pages, counts and single documents of a list. Nothing is asked without a scope."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import ClassVar, Final, NamedTuple, Protocol
@@ -9,7 +9,7 @@ from chassis.conditions import Condition, Facts, Filter, Step, as_filter, emptyi
 from chassis.lists.asking import Question
 from chassis.lists.cursors import Cursors, Ended
 from chassis.lists.declaring import BLIND, Listing
-from chassis.lists.ordering import Order, place_of, ranges
+from chassis.lists.ordering import BY_ID, Order, place_of, ranges
 from chassis.lists.scope import Scope
 from chassis.read.documents import GONE, ID, Document, DocumentsSlow, DocumentsUnavailable
 from chassis.read.generations import NotBuilt
@@ -18,6 +18,8 @@ from chassis.write.deciding import Refusal
 
 COUNTED_MAX: Final = 10_000
 """Documents that are counted; of more it is only known that there are more."""
+READ_AT_ONCE: Final = 2_000
+"""Documents of one query of those that read a whole list."""
 QUERY_SECONDS_MAX: Final = 5.0
 """Of one query. A page takes up to four of them, most take one."""
 
@@ -65,6 +67,7 @@ class Reader:
     today: Callable[[], date]
     query_seconds_max: float = QUERY_SECONDS_MAX
     counted_max: int = COUNTED_MAX
+    read_at_once: int = READ_AT_ONCE
 
     async def page(
         self, scope: Scope, question: Question, caller: str, *, limit: int, after: str | None = None
@@ -84,6 +87,16 @@ class Reader:
             return Found(found, None)
         last = place_of(found[limit - 1], question.order)
         return Found(found[:limit], await self.cursors.cursor(Ended(as_of, *last), asked))
+
+    async def every(self, scope: Scope, question: Question) -> AsyncIterator[str]:
+        """The ids of all documents in scope that meet the condition, in their order, read bit by bit; raises
+        QueryTooSlow. Who writes meanwhile moves what it writes, as between pages."""
+        day, ended = self._day(question), None
+        where = self._where(scope, question.condition, day)
+        while found := await self._next(where, BY_ID, ended, self.read_at_once):
+            for one in found:
+                yield one[ID]
+            ended = Ended(day, None, found[-1][ID])
 
     async def count(self, scope: Scope, question: Question) -> Counted:
         """How many documents in scope meet the condition; raises QueryTooSlow."""
