@@ -1,6 +1,6 @@
 """What somebody writes who follows a recipe of CONTRIBUTING in a service that has the skeleton and nothing else.
 
-A recipe is the files that it adds and the lines that it changes, below `services/NAME`. Every `old` stands once in its file.
+A recipe is the files that it adds and the lines that it changes. Every `old` stands once in its file.
 """
 
 from collections.abc import Mapping
@@ -29,25 +29,26 @@ class Recipe:
     def follow(self, root: Path, name: str) -> None:
         """Writes it into the service of that name; raises ValueError where the skeleton has not what is changed."""
         values = {"name": name, "Name": name.capitalize()}
-        service = root / "services" / name
         for path, text in self.files.items():
-            file = service / Template(path).substitute(values)
+            file = root / Template(path).substitute(values)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(Template(text).substitute(values))
         for edit in self.edits:
-            file = service / Template(edit.file).substitute(values)
+            file = root / Template(edit.file).substitute(values)
             text, old = file.read_text(), Template(edit.old).substitute(values)
             if text.count(old) != 1:
                 raise ValueError(f"{edit.file} has {text.count(old)} times: {old}")
             file.write_text(text.replace(old, Template(edit.new).substitute(values)))
 
 
-SOURCE = "src/$name"
+SERVICE = "services/$name"
+SOURCE = f"{SERVICE}/src/$name"
+CONTRACTS = "libs/contracts"
 
 BULK = Recipe(
     heading="Add a bulk command",
     files={
-        "tests/test_bulk.py": '''"""Many are acknowledged at once, each once."""
+        f"{SERVICE}/tests/test_bulk.py": '''"""Many are acknowledged at once, each once."""
 
 from uuid import UUID
 
@@ -269,7 +270,7 @@ VIEW: Final = DerivedView(
     everything=everything,
 )
 ''',
-        "tests/test_derived.py": '''"""Titles are counted from the documents of the view."""
+        f"{SERVICE}/tests/test_derived.py": '''"""Titles are counted from the documents of the view."""
 
 from datetime import date
 from uuid import UUID
@@ -372,7 +373,7 @@ from $name.views import ${name}s
 _TITLE: Final = Field("title", Type.CHOICE, Label("标题", "title"), "title", DataClass.INTERNAL)
 WATCHED: Final = Watched(${name}s.VIEW, ${name}s.COLLECTION, Fields([_TITLE]))
 ''',
-        "tests/test_watching.py": '''"""Who watches is told of what changed."""
+        f"{SERVICE}/tests/test_watching.py": '''"""Who watches is told of what changed."""
 
 import asyncio
 
@@ -420,7 +421,7 @@ async def test_a_change_is_told(mongo):
             "from chassis.write.catalogue import Catalogue\n",
             "from chassis.watching import Hub\nfrom chassis.write.catalogue import Catalogue\n",
         ),
-        Edit("tests/test_bulk.py", "catalogue(), CLOCK)", "catalogue(), CLOCK, None)"),
+        Edit(f"{SERVICE}/tests/test_bulk.py", "catalogue(), CLOCK)", "catalogue(), CLOCK, None)"),
         Edit(
             f"{SOURCE}/connections.py",
             "        service = ",
@@ -492,5 +493,124 @@ async def test_a_change_is_told(mongo):
     ),
 )
 
-RECIPES = (BULK, DERIVED, WATCH)
+VERSION = Recipe(
+    heading="Add a version of an event",
+    files={
+        f"{CONTRACTS}/golden/$name.acknowledged.v2.json": '{\n  "channel": "counter"\n}\n',
+        f"{SERVICE}/tests/test_versions.py": '''"""What was stored as version 1 is read as version 2 and published as version 1, and readers get version 2 of it."""
+
+import json
+from uuid import UUID
+
+from chassis.write.events import StoredEvent
+from $name.catalogue import catalogue
+from $name.domain.events import ${Name}Acknowledged
+from $name.publishing import published
+
+from tests.support.fixtures import delivered
+
+SUBJECT = UUID(int=7)
+META = {
+    "effective_at": "2026-01-05T00:00:00Z",
+    "recorded_at": "2026-01-05T00:00:00Z",
+    "actor": "staff:lin",
+    "command_id": str(SUBJECT),
+    "correlation_id": str(SUBJECT),
+    "causation_id": str(SUBJECT),
+}
+
+
+def stored(data):
+    body = json.dumps({"meta": META, "data": data}).encode()
+    return StoredEvent(SUBJECT, 2, "$name-acknowledged", body, position=2)
+
+
+def test_a_version_1_that_is_stored_is_read_as_version_2_and_published_as_it_was():
+    assert catalogue().open(stored({"v": 1}), None).event == ${Name}Acknowledged("unknown")
+    old, new = published(stored({"v": 1})), published(stored({"v": 2, "channel": "counter"}))
+    assert (old.event.VERSION, json.loads(old.body)) == (1, {})
+    assert (new.event.VERSION, json.loads(new.body)) == (2, {"channel": "counter"})
+
+
+def test_a_reader_gets_version_2_of_both():
+    lifted = delivered("$name.acknowledged", SUBJECT, 2)
+    assert (lifted.version, lifted.data) == (1, {"channel": "unknown"})
+    assert delivered("$name.acknowledged", SUBJECT, 2, version=2, channel="app").data == {"channel": "app"}
+''',
+    },
+    edits=(
+        Edit(
+            f"{SOURCE}/domain/events.py",
+            '    """Somebody has seen the $name."""\n',
+            '''    """Somebody has seen the $name: at the counter, in the app. Version 1 did not say where."""
+
+    channel: str
+
+
+def acknowledged_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
+    """Where it was is not known any more."""
+    return {**data, "channel": "unknown"}
+''',
+        ),
+        Edit(
+            f"{SOURCE}/domain/events.py",
+            "]] = {}\n",
+            ']] = {\n    ("$name-acknowledged", 1): acknowledged_v1_to_v2\n}\n',
+        ),
+        Edit(f"{SOURCE}/domain/$name.py", "[${Name}Acknowledged()]", '[${Name}Acknowledged("counter")]'),
+        Edit(
+            f"{SERVICE}/tests/test_$name.py",
+            ".then(${Name}Acknowledged())",
+            '.then(${Name}Acknowledged("counter"))',
+        ),
+        Edit(
+            f"{SERVICE}/tests/test_$name.py",
+            "OPENED, ${Name}Acknowledged())",
+            'OPENED, ${Name}Acknowledged("app"))',
+        ),
+        Edit(
+            f"{SOURCE}/publishing.py",
+            '"$name-acknowledged": public.${Name}Acknowledged,',
+            '"$name-acknowledged": public.${Name}AcknowledgedV2,',
+        ),
+        Edit(
+            f"{SOURCE}/publishing.py",
+            "]] = {}\n",
+            ']] = {\n    ("$name-acknowledged", 1): (public.${Name}Acknowledged, _same)\n}\n',
+        ),
+        Edit(
+            f"{CONTRACTS}/src/contracts/$name.py",
+            "\n\nEVENTS: ",
+            '''
+
+class ${Name}AcknowledgedV2(${Name}ContextEvent):
+    """Somebody has seen the $name."""
+
+    TYPE = "$name.acknowledged"
+    VERSION = 2
+
+    channel: str
+
+
+def acknowledged_v1_to_v2(data: dict[str, Any]) -> dict[str, Any]:
+    """Where it was is not known any more."""
+    return {**data, "channel": "unknown"}
+
+
+EVENTS: ''',
+        ),
+        Edit(
+            f"{CONTRACTS}/src/contracts/$name.py",
+            "(${Name}Opened, ${Name}Acknowledged)",
+            "(${Name}Opened, ${Name}Acknowledged, ${Name}AcknowledgedV2)",
+        ),
+        Edit(
+            f"{CONTRACTS}/src/contracts/$name.py",
+            "]] = {}\n",
+            ']] = {\n    ("$name.acknowledged", 1): acknowledged_v1_to_v2\n}\n',
+        ),
+    ),
+)
+
+RECIPES = (VERSION, BULK, DERIVED, WATCH)
 """In this order: each is followed in what the one before left."""
