@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from textwrap import dedent
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 import pytest
@@ -17,6 +17,9 @@ from chassis.bulk import Bulk
 from chassis.bulk.deciding import BULK_RUN
 from chassis.bulk.deciding import decide as decide_bulk
 from chassis.clock import uuid7
+from chassis.files import FileKeeper
+from chassis.files.deciding import Because, FileEvent
+from chassis.files.objects import Name
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import Partition, PublishFailed, Record
 from chassis.proposals import FourEyes
@@ -47,11 +50,12 @@ from chassis.sagas.deciding import (
 from chassis.sagas.declaring import command_id
 from chassis.timers import Timer, TimerLoop, WithdrawTimer
 from chassis.watching import Hub, Watcher
-from chassis.write.deciding import CommandContext, Decider
+from chassis.write.deciding import CommandContext, Decider, Outcome
 from chassis.write.handling import CommandHandler
 from chassis.write.store.appender import Appender
 from typing_extensions import override
 
+from tests.simulation.keeping import Archive, ArchiveStorage
 from tests.simulation.scenario import Broken
 
 T = TypeVar("T")
@@ -670,3 +674,67 @@ DropsWhatIsTooMuch = changed(
     planted=changed(Watcher, "put", 'self.reset("slow")', "pending.clear()"),
 )
 """Forgets what a slow watcher was not told."""
+
+
+# files
+
+
+class DeletesWithEachFile(FileKeeper):
+    """Deletes the content of a file that is removed, whoever else has it."""
+
+    @override
+    async def remove(
+        self, subject: UUID, file: UUID, context: CommandContext, because: Because = "removed"
+    ) -> Outcome[FileEvent]:
+        held = (await self.state_of(self.stream_of(subject))).kept.get(file)
+        outcome = await super().remove(subject, file, context, because)
+        if held is not None:
+            await self.storage.delete(Name(self.stream_of(subject), held.object))
+        return outcome
+
+
+class SweepsWhatItSees(FileKeeper):
+    """Deletes an object that no file has when it looks."""
+
+    @override
+    async def abandon(self, name: Name, context: CommandContext) -> bool:
+        if (await self.state_of(name.stream)).refers_to(name.object):
+            return False
+        await self.storage.delete(name)
+        return True
+
+
+NamesByContent = changed(
+    FileKeeper, "attach", "uuid7(context.now)", "uuid5(stream, offered.purpose)", uuid5=uuid5
+)
+"""Gives the same content the same name each time; in the scenario a purpose has one content."""
+
+
+TrustsItsMemory = changed(
+    FileKeeper,
+    "attach",
+    "if kept.object != at.object:",
+    "if not (await self.handler.load(stream)).state.refers_to(at.object):",
+)
+"""Deletes what it has written where the state in memory does not have it."""
+
+
+class WritesLater(ArchiveStorage):
+    """Says that an object is whole, and writes it with the next call."""
+
+    def __init__(self, archive: Archive) -> None:
+        super().__init__(archive)
+        self._later: list[tuple[Name, bytes]] = []
+
+    @override
+    async def asked(self, point: str, effect: Callable[[], T]) -> T:
+        def also() -> T:
+            while self._later:
+                super(WritesLater, self).put(*self._later.pop())
+            return effect()
+
+        return await super().asked(point, also)
+
+    @override
+    def put(self, name: Name, content: bytes) -> None:
+        self._later.append((name, content))

@@ -21,6 +21,7 @@ from tests.simulation import (
     commands,
     compensating,
     derived,
+    keeping,
     many,
     reactions,
     rebuilds,
@@ -102,8 +103,13 @@ async def watchers(seed: int) -> list[Broken]:
     return watching.check(await watching.lived(seed))
 
 
+async def files(seed: int) -> list[Broken]:
+    """Files that are attached, removed and swept at once."""
+    return (await keeping.lived(seed))[1]
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (33, log),
+    "log": (29, log),
     "commands": (30, commanded),
     "delivery": (5, delivery),
     "both_contexts": (2, both_contexts),
@@ -115,6 +121,7 @@ KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]
     "approvals": (4, four_eyes),
     "sagas": (4, sagas),
     "watching": (4, watchers),
+    "files": (4, files),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 

@@ -13,6 +13,8 @@ from customer.api import create_router
 from customer.application import CustomerService
 from customer.catalogue import catalogue
 from customer.domain.events import DeclaredAsset
+from customer.file_routes import body_limits
+from customer.files import LIMITS
 from customer.panorama.schema import Panorama
 from customer.shapes import CustomerShown
 from pydantic import TypeAdapter
@@ -49,6 +51,7 @@ async def api(handler, store, queries, storage, tmp_path, postgres_url):
         "customer",
         [create_router(service, dependencies(wait_for, permissions.ROLES, high=permissions.HIGH_PRIVILEGE))],
         settings,
+        body_limits=body_limits(LIMITS.size_bytes_max),
     )
     token = development_token(settings, CLOCK.now(), subject="lin")
     async with httpx.AsyncClient(

@@ -7,6 +7,7 @@ from uuid import UUID, uuid5
 import pytest
 from chassis.privacy.keys import ERASED
 from customer.catalogue import catalogue
+from customer.files import LIMITS
 
 from .test_api import CLOCK, WANG, api, key
 from .test_lists import ZHANGS, acting, asking, branches
@@ -143,6 +144,20 @@ async def test_after_an_erasure_a_file_cannot_be_read(api, at, key_ring):
     assert shown["file_name"] == ERASED
     refused = await api.post(f"{at}/{one}/content", json=WHY, headers=key("r"))
     assert (refused.status_code, refused.json()["code"]) == (410, "file-gone")
+
+
+async def test_a_file_may_be_larger_than_other_bodies_and_no_larger_than_its_limit(api, at):
+    large = b"%PDF-" + bytes(3 << 20)
+    made = await attach(api, at, large)
+    assert made.status_code == 201, made.text
+    read = await api.post(f"{at}/{made.json()['file_id']}/content", json=WHY, headers=key("r"))
+    assert (read.content == large, read.headers["Content-Length"]) == (True, str(len(large)))
+    refused = await attach(api, at, b"%PDF-" + bytes(LIMITS.size_bytes_max), text="d2")
+    assert (refused.status_code, refused.json()["code"]) == (413, "body-oversized")
+    elsewhere = at.removesuffix("/files") + "/key-customer"
+    body = '{"reason": "' + "a" * (2 << 20) + '"}'
+    other = await api.post(elsewhere, content=body, headers=key("k") | {"Content-Type": "application/json"})
+    assert (other.status_code, other.json()["code"]) == (413, "body-oversized")
 
 
 async def test_a_storage_that_is_away_is_503_and_nothing_is_kept(api, at, store, tmp_path):
