@@ -612,5 +612,126 @@ EVENTS: ''',
     ),
 )
 
-RECIPES = (VERSION, BULK, DERIVED, WATCH)
+TIMER = Recipe(
+    heading="Add a timer",
+    files={
+        f"{SOURCE}/timers.py": '''"""The timers of $name: what is done at a time that an event has set."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Final
+
+from chassis.clock import Clock
+from chassis.timers import Change, Due, SetTimer, TimerRule, Timers, WithdrawTimer, given_by
+from chassis.write.events import RecordedEvent
+
+from $name.catalogue import catalogue
+from $name.connections import write_side
+from $name.domain.$name import Acknowledge${Name}
+from $name.domain.events import ${Name}Acknowledged, ${Name}Opened
+from $name.settings import ${Name}Settings
+
+SEEN_WITHIN: Final = timedelta(days=1)
+
+
+def changes(recorded: RecordedEvent) -> Sequence[Change]:
+    """What an event sets and withdraws."""
+    match recorded.event:
+        case ${Name}Opened():
+            return [SetTimer(recorded.metadata.effective_at + SEEN_WITHIN)]
+        case ${Name}Acknowledged():
+            return [WithdrawTimer()]
+        case _:
+            return []
+
+
+UNSEEN: Final = TimerRule("$name-unseen", 1, frozenset({"$name-opened", "$name-acknowledged"}), changes)
+"""What nobody has seen for a day is acknowledged."""
+
+
+def command(_: Due) -> Acknowledge${Name}:
+    """What is given then."""
+    return Acknowledge${Name}()
+
+
+def rules(_: ${Name}Settings) -> tuple[TimerRule, ...]:
+    """When the timers are due."""
+    return (UNSEEN,)
+
+
+@asynccontextmanager
+async def timers(settings: ${Name}Settings, clock: Clock) -> AsyncIterator[Timers]:
+    """Opens what the commands of the timers are given to."""
+    async with write_side(settings, clock) as write:
+        yield Timers([UNSEEN.giving(given_by(write.handler, command))], write.store, catalogue())
+''',
+        f"{SERVICE}/tests/test_timers.py": '''"""What nobody has seen for a day is acknowledged, once."""
+
+from uuid import UUID
+
+from chassis.timers import Due, SetTimer, WithdrawTimer, given_by
+from chassis.write.deciding import CommandContext
+from chassis.write.events import event_id
+from $name.catalogue import catalogue
+from $name.domain.$name import Open${Name}
+from $name.timers import SEEN_WITHIN, UNSEEN, command
+
+from tests.support.fixtures import AT
+
+SUBJECT = UUID(int=7)
+
+
+async def changes_of(store):
+    return [UNSEEN.changes(catalogue().decode(one)) for one in await store.read_stream(SUBJECT)]
+
+
+async def test_it_is_acknowledged_after_a_day_once(store, handler):
+    opened = CommandContext(actor="staff:lin", now=AT, command_id=UUID(int=1))
+    await handler.handle(SUBJECT, Open${Name}("a title"), opened)
+    due_at = AT + SEEN_WITHIN
+    assert await changes_of(store) == [[SetTimer(due_at)]]
+    due = Due(UNSEEN.name, SUBJECT, "", event_id(SUBJECT, 1), 1, due_at, {})
+    timer = UNSEEN.giving(given_by(handler, command))
+    for _ in range(2):
+        await timer.give(due, due.context(due_at), 1)
+    assert await changes_of(store) == [[SetTimer(due_at)], [WithdrawTimer()]]
+''',
+    },
+    edits=(
+        Edit(
+            f"{SOURCE}/settings.py",
+            "from chassis.connections.settings import Settings",
+            "from chassis.calendar.settings import CalendarSettings",
+        ),
+        Edit(f"{SOURCE}/settings.py", "Settings(Settings):", "Settings(CalendarSettings):"),
+        Edit(
+            f"{SOURCE}/service.py", "    policies=POLICIES,\n", "    policies=POLICIES,\n    timers=rules,\n"
+        ),
+        Edit(
+            f"{SOURCE}/service.py",
+            "from $name.views import",
+            "from $name.timers import rules\nfrom $name.views import",
+        ),
+        Edit(
+            f"{SOURCE}/bootstrap.py",
+            '        "policies": lambda',
+            '        "timers": lambda: TimersRole(\n'
+            "            SERVICE_NAME, CONTEXT, SCHEMA, partial(timers, settings), settings\n        ),\n"
+            '        "policies": lambda',
+        ),
+        Edit(
+            f"{SOURCE}/bootstrap.py",
+            "from chassis.relay import",
+            "from chassis.timers import TimersRole\nfrom chassis.relay import",
+        ),
+        Edit(
+            f"{SOURCE}/bootstrap.py",
+            "from $name.views import",
+            "from $name.timers import timers\nfrom $name.views import",
+        ),
+    ),
+)
+
+RECIPES = (VERSION, BULK, DERIVED, WATCH, TIMER)
 """In this order: each is followed in what the one before left."""

@@ -27,14 +27,18 @@ DAYS_KNOWN_WANTED: Final = 30
 _log = structlog.get_logger(__name__)
 
 
+async def _nothing(_: datetime) -> None:
+    """Most timers are set by events that come anyhow."""
+
+
 class Timers(NamedTuple):
-    """The timers of a context over its open store. `begin` is called each time before the role works: it may give a
-    command that sets the first timer of all."""
+    """The timers of a context over its open store. `begin` is called when the role starts: it may give a command that sets
+    the first timer of all."""
 
     timers: Sequence[Timer]
     store: EventStore
     catalogue: Catalogue
-    begin: Callable[[datetime], Awaitable[None]]
+    begin: Callable[[datetime], Awaitable[None]] = _nothing
 
 
 class TimersRole:
