@@ -40,6 +40,7 @@ from chassis.files.deciding import (
 )
 from chassis.files.objects import Name, ObjectMissing
 from chassis.files.storage import Download, Storage
+from chassis.observability import metrics
 from chassis.privacy.key_encryption import Tampered
 from chassis.privacy.keys import DataKey, KeyRing, Origin, seal, unseal
 from chassis.write.catalogue import Catalogue
@@ -129,7 +130,7 @@ class FileKeeper:
         self.storage = storage
         self.limits = limits or Limits()
         self._keys = keys
-        self._of_store = catalogue.store
+        self.context = catalogue.store
         self._purposes = catalogue.purposes
         self._contents = ContentStore(catalogue.store, storage)
         self.handler = files_handler(store, catalogue, keys)
@@ -151,7 +152,7 @@ class FileKeeper:
             raise FileExpiryPassed
         key = await self._key(subject, create=True)
         stream = self.stream_of(subject)
-        file = uuid5(NAMESPACE, f"{self._of_store}|{context.key}")
+        file = uuid5(NAMESPACE, f"{self.context}|{context.key}")
         at = Name(stream, uuid7(context.now))
         size, digest = await self._contents.write(at, key, content, media_type, self.limits.size_bytes_max)
         attached = FileAttached(
@@ -201,7 +202,10 @@ class FileKeeper:
             download = await self.storage.read(at)
         except (ObjectMissing, Tampered) as error:
             await self._check_still_kept(subject, file, context.now)
-            _log.error("a file cannot be read", file=str(file), object=str(held.object), reason=why(error))
+            metrics.FILES_UNREADABLE.labels(self.context).inc()
+            _log.error(
+                "a file cannot be read", file_id=str(file), object_id=str(held.object), reason=why(error)
+            )
             raise FileUnreadable from error
         try:
             again = structs.replace(context, idempotency_key=None)
@@ -237,7 +241,7 @@ class FileKeeper:
 
     def stream_of(self, subject: UUID) -> UUID:
         """The stream of the files of a subject."""
-        return stream_of(self._of_store, subject)
+        return stream_of(self.context, subject)
 
     async def state_of(self, stream: UUID) -> Files:
         """The files of a stream, as they are in the store now."""
@@ -272,7 +276,7 @@ class FileKeeper:
         except Exception as error:
             if not is_transient(error):
                 raise
-            _log.warning("an object is left to the sweep", object=str(name.object), reason=why(error))
+            _log.warning("an object is left to the sweep", object_id=str(name.object), reason=why(error))
 
     def _shown(self, held: FileAttached, key: DataKey | None) -> FileShown:
         stream = self.stream_of(held.subject)
@@ -291,7 +295,7 @@ class FileKeeper:
 
     def _origin(self, stream: UUID, file: UUID) -> Origin:
         """Where a name is sealed. The version of its event is not known yet; the id of the file is as good."""
-        return Origin(self._of_store, stream, 0, f"file-attached|{file.hex}")
+        return Origin(self.context, stream, 0, f"file-attached|{file.hex}")
 
 
 def files_handler(

@@ -19,6 +19,7 @@ from chassis.ending import closed, ended
 from chassis.files.deciding import Files
 from chassis.files.keeping import FileKeeper
 from chassis.files.objects import Found
+from chassis.observability import metrics
 from chassis.privacy.keys import KeyRing
 from chassis.process.leading import LeasedLoop
 from chassis.process.leases import Lease, PostgresLease
@@ -114,7 +115,15 @@ class SweepLoop(LeasedLoop):
         while not stopping.is_set():
             swept = await sweep(self._keeper, self._ring, self._clock)
             self._succeeded()
-            _log.info("files are swept", role=self.name, **swept._asdict())
+            metrics.FILES_SWEPT.labels(self._keeper.context).set(self._clock.now().timestamp())
+            _log.info(
+                "files are swept",
+                role=self.name,
+                objects=swept.objects,
+                ended=swept.ended,
+                deleted=swept.deleted,
+                unfinished=swept.unfinished,
+            )
             until = self._clock.monotonic() + self._sweep_seconds
             while not stopping.is_set() and self._clock.monotonic() < until:
                 await self._pause(LOOK_SECONDS)

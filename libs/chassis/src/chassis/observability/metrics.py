@@ -92,6 +92,18 @@ SAGAS_OPEN: Final = Gauge(
     ["context", "saga", "status"],
     registry=REGISTRY,
 )
+FILES_UNREADABLE: Final = Counter(
+    "crm_files_unreadable",
+    "Times that a file which is kept could not be read: its content was changed, cut off or lost",
+    ["context"],
+    registry=REGISTRY,
+)
+FILES_SWEPT: Final = Gauge(
+    "crm_files_swept_at_seconds",
+    "When the last sweep of files ended, in seconds since 1970; of the process that sweeps",
+    ["context"],
+    registry=REGISTRY,
+)
 NOTICES: Final = Counter(
     "crm_notices",
     "Notices by what became of a try: accepted, rejected, unanswered, limited; expired, tries or erased where given up",

@@ -89,6 +89,12 @@ LOGGED_WORDS: Final = frozenset(
         "saga",
         "step",
         "code",
+        "file_id",
+        "object_id",
+        "objects",
+        "ended",
+        "deleted",
+        "unfinished",
     ]
 )
 """The words that a log line may have. All others are redacted, because an unknown word may be a person's
