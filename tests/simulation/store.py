@@ -5,8 +5,8 @@ dictionaries.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid5
 
 from chassis.connections.transient import StoreUnavailable
@@ -113,9 +113,9 @@ class StoreClient(EventStore):
 class SimulatedKeys(KeyRing):
     """The key ring as one process has it; `there` is the key database."""
 
-    def __init__(self, kernel: Kernel, there: dict[UUID, DataKey]) -> None:
+    def __init__(self, kernel: Kernel, there: Mapping[UUID, DataKey]) -> None:
         super().__init__("", None, kernel.monotonic)  # type: ignore[arg-type]
-        self._there = there
+        self._there = cast("dict[UUID, DataKey | None]", there)
 
     @override
     def _query(
@@ -129,3 +129,28 @@ class SimulatedKeys(KeyRing):
             }
             self._there.setdefault(subject, DataKey(subject, key, key.bytes * 2, parts or None))
         return {subject: self._there[subject] for subject in subjects if subject in self._there}
+
+    @override
+    def _erase(self, gone: list[UUID]) -> int:
+        self._there.update(dict.fromkeys(gone))
+        self._forget(gone)
+        return len(gone)
+
+    @override
+    def _erase_part(self, gone: list[UUID], purpose: str) -> int:
+        for subject in gone:
+            key = self._there.get(subject)
+            if key is not None:
+                parts = {**(key.parts or {}), purpose: None}
+                self._there[subject] = DataKey(subject, key.id, key.material, parts)
+        self._forget(gone)
+        return len(gone)
+
+    @override
+    def erased(self, subjects: Iterable[UUID], purpose: str | None = None) -> set[UUID]:
+        return {
+            subject
+            for subject in subjects
+            if subject in self._there
+            and ((key := self._there[subject]) is None or (purpose is not None and key.of(purpose) is None))
+        }
