@@ -1,4 +1,5 @@
-"""Checks that the key database has the keys of all sealed values. One restored to an earlier time lacks some.
+"""Checks that the key database has the keys of all sealed values, and none that an erasure has destroyed. One restored to an
+earlier time lacks some, and has others again.
 
 What is sealed under a key that was destroyed by an erasure is as it should be; what is sealed under one
 that nobody knows is lost, and looks the same to a reader.
@@ -30,6 +31,14 @@ _KNOWN: Final = (
     " (select 1 from purpose_keys k where k.subject = w.subject and (k.key_id = w.key_id or k.erased_at is not null))"
 )
 """Those without a key. One that was destroyed without being there bears a number of its own."""
+DESTROYED_WITHIN_SECONDS: Final = 900.0
+"""A policy has destroyed keys so long after the event that erased."""
+_LEFT: Final = (
+    "select w.subject, w.purpose from unnest(%s::uuid[], %s::text[], %s::timestamptz[]) as w(subject, purpose, at)"
+    " where w.at < now() - make_interval(secs => %s) and (exists (select 1 from data_keys k"
+    " where w.purpose is null and k.subject = w.subject and k.wrapped is not null) or exists (select 1 from purpose_keys k"
+    " where k.subject = w.subject and k.wrapped is not null and k.purpose = coalesce(w.purpose, k.purpose)))"
+)
 
 
 class SealedKeys:
@@ -39,6 +48,7 @@ class SealedKeys:
     def __init__(self, settings: Settings, context: Context, report: Report) -> None:
         self._url = settings.keys_url
         self._context = context
+        self._catalogue = context.catalogue()
         self._catalogue = context.catalogue()
         self._report = report
         self._lost: set[UUID] = set()
@@ -56,6 +66,7 @@ class SealedKeys:
         sealed_under = self._catalogue.sealed_under
         wanted = {(sealed_under(event).int, key) for event in page for key in set(_TOKEN.findall(event.body))}
         self._report.passed("I10", len(wanted))
+        self._look_for_erased(self._connection, page)
         unknown = wanted - self._looked_up
         if not unknown:
             return
@@ -70,6 +81,24 @@ class SealedKeys:
                 self._report.broken(
                     "I10", f"{self._context.name}: the key {key} of {subject} is lost, and was not destroyed"
                 )
+
+    def _look_for_erased(self, connection: "psycopg.Connection[Any]", page: Sequence[StoredEvent]) -> None:
+        erased = [
+            (subject, erasure.purpose, self._catalogue.metadata_of(event).recorded_at)
+            for event in page
+            if (erasure := self._context.erases(event)) is not None
+            for subject in erasure.subjects
+        ]
+        if not erased:
+            return
+        self._report.passed("I10", len(erased))
+        for subject, purpose in connection.execute(
+            _LEFT, (*map(list, zip(*erased, strict=True)), DESTROYED_WITHIN_SECONDS)
+        ):
+            which = "a key" if purpose is None else f"the key for {purpose}"
+            self._report.broken(
+                "I10", f"{self._context.name}: {subject} is erased, and {which} of it is there"
+            )
 
     def close(self) -> None:
         """Closes the connection."""

@@ -13,7 +13,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+from uuid import UUID
 
 from contracts.topics import EVENTS, ConsumerGroup, Topic
 from fastapi import APIRouter
@@ -33,7 +34,7 @@ from chassis.timers import TimerRule
 from chassis.web import Dependencies, Routes
 from chassis.web.consistency import Heads
 from chassis.write.catalogue import Catalogue
-from chassis.write.events import Event
+from chassis.write.events import Event, StoredEvent
 
 GROUP: Final = "crm.services"
 
@@ -51,7 +52,7 @@ NEEDS: Final[dict[str, frozenset[Need]]] = {
     "sagas": frozenset({"postgres", "keys", "peers"}),
     "notices": frozenset({"postgres", "keys", "providers", "receipts"}),
 }
-"""The needs of the roles that the chassis has; the API of a service with views reads MongoDB too, and that of one with
+"""The needs of the roles that the chassis has; the API and the timers of a service with views read MongoDB too, and the API of one with
 files the storage of files."""
 
 S = TypeVar("S", bound=Settings)
@@ -59,6 +60,17 @@ S = TypeVar("S", bound=Settings)
 
 Hide = Callable[[int, dict[str, Any]], dict[str, Any]]
 """From the version and the data of a stored event to the data that a reader is shown."""
+
+
+class Erasure(NamedTuple):
+    """What an event has erased: these subjects, all of them or their values of one purpose."""
+
+    subjects: tuple[UUID, ...]
+    purpose: str | None
+
+
+Erases = Callable[[StoredEvent], Erasure | None]
+"""From a stored event to what it has erased, whose keys are gone; None for every other event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,7 @@ class Context:
     words: Words
     catalogue: Callable[[], Catalogue]
     hides: Mapping[str, Hide] = field(default_factory=dict)
+    erases: Erases = lambda _: None
 
     @property
     def topic(self) -> Topic:
@@ -143,6 +156,8 @@ class Service(Generic[S]):
             return self.own_roles[role]
         if role == "derived" and any(view.digests for view in self.derived):
             return NEEDS[role] | {"keys"}
+        if role == "timers" and self.views:
+            return NEEDS[role] | {"mongo"}
         if role == "api":
             more: dict[Need, bool] = {
                 "mongo": bool(self.views),

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from typing import Final
@@ -131,25 +131,40 @@ async def both_sides(
         read = await stack.enter_async_context(read_side(settings, write.ring, clock))
         inbox = InboxTable(settings.postgres_url, SCHEMA)
         stack.push_async_callback(closed, inbox.close)
-        today = partial(settings.today, clock)
-        reached = read.views.wait_for
         storage = Storage(objects_of(settings, CONTEXT))
         stack.push_async_callback(storage.close)
-        service = CustomerService(
-            write.handler,
-            write.store,
-            catalogue(),
-            read.queries,
-            write.ids,
-            clock,
-            today,
-            reached,
-            settings.calendar.business_date,
-            settings.retention,
-            settings.claims_max,
-            Hub(WATCHED, read.views, clock, today),
-            storage,
-            LIMITS._replace(size_bytes_max=settings.files_bytes_max),
-            inboxes_of(write, inbox),
+        limits = LIMITS._replace(size_bytes_max=settings.files_bytes_max)
+        service = service_of(write, read)
+        hub = Hub(WATCHED, read.views, clock, service.today)
+        yield (
+            replace(service, hub=hub, storage=storage, file_limits=limits, inboxes=inboxes_of(write, inbox)),
+            write,
+            read,
         )
-        yield service, write, read
+
+
+@asynccontextmanager
+async def timers_side(
+    settings: CustomerSettings, clock: Clock
+) -> AsyncIterator[tuple[CustomerService, Write]]:
+    """The write side and the read side as timers have them: without files, watchers and inboxes."""
+    async with write_side(settings, clock) as write, read_side(settings, write.ring, clock) as read:
+        yield service_of(write, read), write
+
+
+def service_of(write: Write, read: Read) -> CustomerService:
+    """The application service, with what every process of it has."""
+    settings = write.settings
+    return CustomerService(
+        write.handler,
+        write.store,
+        catalogue(),
+        read.queries,
+        write.ids,
+        write.clock,
+        partial(settings.today, write.clock),
+        read.views.wait_for,
+        settings.calendar.business_date,
+        settings.retention,
+        settings.claims_max,
+    )

@@ -12,6 +12,7 @@ from customer.derived import DERIVED
 from customer.lists import SCOPE
 from customer.permissions import HIGH_PRIVILEGE, ROLES
 from customer.policies import POLICIES
+from customer.policies.when_customer_erased_then_destroy_keys import erased_by
 from customer.publishing import published
 from customer.settings import CustomerSettings
 from customer.timers import rules
@@ -21,7 +22,7 @@ SERVICE: Final = Service(
     name=SERVICE_NAME,
     settings=CustomerSettings,
     tables=TABLES,
-    context=Context(CONTEXT, SCHEMA, published, catalogue),
+    context=Context(CONTEXT, SCHEMA, published, catalogue, erases=erased_by),
     roles=roles,
     routes=lambda settings, heads: routes(settings, others=heads),
     router=create_router,

@@ -27,7 +27,7 @@ from msgspec import structs
 
 from customer.application import ERASE, CustomerService, Handler
 from customer.catalogue import CONTEXT, catalogue
-from customer.connections import both_sides, notices_of
+from customer.connections import notices_of, timers_side
 from customer.domain.commands import RemindOfReview
 from customer.domain.events import (
     CustomerContactErased,
@@ -151,7 +151,7 @@ def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
 async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Timers]:
     """Opens what the commands of the timers are given to."""
     calendar = settings.calendar
-    async with both_sides(settings, clock) as (service, write, _):
+    async with timers_side(settings, clock) as (service, write):
         days = CommandHandler(business_days_decider, write.store, catalogue(), write.ring)
         yield Timers(
             [

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from chassis.messaging.delivered import Delivered
 from chassis.privacy.keys import KeyRing
 from chassis.reactions.policies import DeclaredPolicy, Reaction
+from chassis.service import Erasure
+from chassis.write.events import StoredEvent
 from contracts import purposes
 from contracts.topics import CUSTOMER_EVENTS
 
@@ -50,6 +53,23 @@ class DestroyKeys:
         self.reached("keys-destroyed")
         erased = self.ring.erased({other for others in accounts.values() for other in others})
         self.ring.erase([account for account, others in accounts.items() if others <= erased])
+
+
+class _Data(msgspec.Struct):
+    parties: tuple[UUID, ...]
+
+
+class _Body(msgspec.Struct):
+    data: _Data
+
+
+def erased_by(stored: StoredEvent) -> Erasure | None:
+    """Whose keys are gone, or will be within seconds; those of accounts depend on the erasures of others."""
+    if stored.name not in {"customer-erased", "customer-contact-erased"}:
+        return None
+    parties = msgspec.json.decode(stored.body, type=_Body).data.parties
+    purpose = None if stored.name == "customer-erased" else purposes.CONTACT
+    return Erasure((stored.stream_id, *parties), purpose)
 
 
 def _reaction(write: Write) -> Reaction:
