@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from chassis.clock import SystemClock
 from chassis.privacy.key_encryption import AesKeyEncryption, KeyEncryption, WrongKeyEncryption
-from chassis.privacy.keys import KeyRing, seal, unseal
+from chassis.privacy.keys import KeyEncryptionKeys, KeyRing, seal, unseal
 from chassis.privacy.rotating import (
     RootKeyWraps,
     RotationRuns,
@@ -52,6 +52,25 @@ class Failing(KeyEncryption):
     def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
         self._call()
         return self._inner.unwrap(wrapped, aad)
+
+
+class Overtaken(KeyEncryption):
+    """A root key, during whose next uses somebody rotates."""
+
+    def __init__(self, inner: KeyEncryption, url: str, times: int) -> None:
+        self._inner, self._url, self._left = inner, url, times
+
+    @override
+    def wrap(self, material: bytes, aad: bytes) -> bytes:
+        return self._inner.wrap(material, aad)
+
+    @override
+    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
+        found = self._inner.unwrap(wrapped, aad)
+        if self._left:
+            self._left -= 1
+            rotate(self._url, self._inner)
+        return found
 
 
 def opens(url: str, root: KeyEncryption) -> dict[UUID, bytes]:
@@ -179,3 +198,34 @@ def test_another_root_key_makes_no_key_encryption_key(key_ring: KeyRing, keys_ur
     with pytest.raises(WrongKeyEncryption):
         rotate(keys_url, AesKeyEncryption(bytes(range(32))))
     assert [one.number for one in wrappings(keys_url)] == [None, 1]
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_keys_and_secrets_are_made_however_often_a_rotation_ends_meanwhile(
+    key_ring: KeyRing, keys_url: str, times: int
+) -> None:
+    """The key-encryption key that a process has opened is gone when it stores under it, twice in a row too."""
+    rotate(keys_url, key_ring.encryption)
+    for make in (
+        lambda ring: ring.keys_for(SUBJECTS[:2], purposes=["contact"]),
+        lambda ring: ring.secret("x"),
+    ):
+        ring = KeyRing(keys_url, Overtaken(key_ring.encryption, keys_url, times), SystemClock().monotonic)
+        assert make(ring)  # type: ignore[no-untyped-call]
+        ring.close()
+    assert len(opens(keys_url, key_ring.encryption)) == 2
+
+
+def test_rows_that_were_wrapped_again_between_reading_and_opening_are_read_again(
+    key_ring: KeyRing, keys_url: str
+) -> None:
+    """In the middle of a first rotation: one key is still wrapped by the root key, another one is not."""
+    first, second = SUBJECTS[:2]
+    before = key_ring.keys_for([first])[first].material
+    with psycopg.connect(keys_url, autocommit=True) as connection:
+        KeyEncryptionKeys(key_ring.encryption).make(connection, 1)
+    key_ring.keys_for([second])
+    ring = KeyRing(keys_url, Overtaken(key_ring.encryption, keys_url, 1), SystemClock().monotonic)
+    found = ring.keys_for([first, second], create=False)
+    assert (found[first].material, len(found)) == (before, 2)
+    ring.close()

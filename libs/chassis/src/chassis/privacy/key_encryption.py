@@ -30,6 +30,10 @@ class WrongKeyEncryption(Tampered, Transient):
     """A data key was wrapped by another key-encryption key than the current one, or for another subject."""
 
 
+class KeyEncryptionGone(WrongKeyEncryption):
+    """There is no key-encryption key of this number: a rotation has destroyed it, and wrapped its rows by another one."""
+
+
 class KeyEncryptionUnusable(Transient):
     """The configured key-encryption key is no valid key, or may not be used."""
 

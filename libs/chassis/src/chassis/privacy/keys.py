@@ -10,6 +10,7 @@ import os
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from threading import Lock
@@ -31,8 +32,8 @@ from chassis.privacy.key_encryption import (
     KEY_BYTES,
     AesKeyEncryption,
     KeyEncryption,
+    KeyEncryptionGone,
     Tampered,
-    WrongKeyEncryption,
 )
 from chassis.privacy.personal import TRANSACTION
 from chassis.privacy.root_key import root_key
@@ -49,6 +50,8 @@ TURN_SECONDS_MAX: Final = 20.0
 KEYS_CACHED_SECONDS: Final = 60.0
 """How long a key that was destroyed elsewhere may still open values in this process."""
 KEYS_PER_QUERY: Final = 5_000
+ROTATED_MEANWHILE_MAX: Final = 5
+"""How often rows are asked for, or stored, again because a rotation has ended in between."""
 T = TypeVar("T")
 _NONCE_BYTES: Final = 12
 
@@ -261,14 +264,14 @@ class KeyEncryptionKeys:
         self._known: dict[int, KeyEncryption] = {}
 
     def of(self, connection: "psycopg.Connection[Any]", number: int | None) -> KeyEncryption:
-        """What wraps a row with this `encryption`; raises WrongKeyEncryption where it is gone."""
+        """What wraps a row with this `encryption`; raises KeyEncryptionGone where a rotation has destroyed it."""
         if number is None:
             return self._root
         if number not in self._known:
             select = "select wrapped from key_encryption_keys where number = %s"
             row = connection.execute(select, (number,), binary=True).fetchone()
             if row is None:
-                raise WrongKeyEncryption(f"there is no key-encryption key {number}")
+                raise KeyEncryptionGone(f"there is no key-encryption key {number}")
             self._known[number] = AesKeyEncryption(self._root.unwrap(row[0], encryption_place(number)))
         return self._known[number]
 
@@ -293,12 +296,13 @@ class KeyEncryptionKeys:
         self, connection: "psycopg.Connection[Any]", store: Callable[[int | None, KeyEncryption], T]
     ) -> T:
         """Stores what the newest one wraps; again where that one is gone by then, because a rotation has ended."""
-        number = self.newest(connection)
-        try:
-            return store(number, self.of(connection, number))
-        except ForeignKeyViolation:
+        for _ in range(ROTATED_MEANWHILE_MAX):
             number = self.newest(connection)
-            return store(number, self.of(connection, number))
+            try:
+                return store(number, self.of(connection, number))
+            except (ForeignKeyViolation, KeyEncryptionGone):
+                continue
+        raise KeyEncryptionGone(f"a rotation has ended {ROTATED_MEANWHILE_MAX} times meanwhile")
 
 
 def encryption_place(number: int) -> bytes:
@@ -378,7 +382,7 @@ class KeyRing:
         It is not cached here: the caller keeps it for as long as its process lives. Raises SecretMissing.
         A caller that stores values derived from it uses `chassis.write.secret_checks`.
         """
-        return self._asked(lambda: self._secret(purpose, create))
+        return self._asked(lambda: self._read(lambda: self._secret(purpose, create)))
 
     def erase(self, subjects: Iterable[UUID], purpose: str | None = None) -> int:
         """Destroys the keys of these subjects for ever, all or those of one purpose; returns how many subjects had one.
@@ -494,6 +498,13 @@ class KeyRing:
             raise SecretMissing(purpose)
         return self._encryptions.of(connection, row[1]).unwrap(row[0], aad)
 
+    def _read(self, read: Callable[[], T]) -> T:
+        """Reads rows and opens them; again where a rotation has wrapped them otherwise in between."""
+        for _ in range(ROTATED_MEANWHILE_MAX - 1):
+            with suppress(KeyEncryptionGone):
+                return read()
+        return read()
+
     def _load(
         self, subjects: list[UUID], create: bool, purposes: Collection[str]
     ) -> dict[UUID, DataKey | None]:
@@ -504,7 +515,7 @@ class KeyRing:
 
         def load() -> dict[UUID, DataKey | None]:
             since = self.monotonic()
-            loaded = self._query(subjects, create, purposes)
+            loaded = self._read(lambda: self._query(subjects, create, purposes))
             for subject, key in loaded.items():
                 self._cache.put(subject.int, (key,), since=since)
             return loaded
