@@ -9,6 +9,7 @@ from random import Random
 import msgspec
 import pytest
 from chassis.connections.transient import StoreUnavailable
+from contracts.purposes import CONTACT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sync_ingest.adapters.port import BATCH_RECORDS
@@ -190,6 +191,23 @@ def test_a_party_that_was_erased_has_nothing_to_differ_from(ingest, source):
     run(ingest, source, lines(PartyRecord(party="P1", phone="13900002222")))
     ingest.ledger._keys.erase([ingest.ids.party(source, "P1")])
     assert told(run(ingest, source, first)) == 0
+
+
+@pytest.mark.requirement("M22")
+@pytest.mark.parametrize("purpose", [None, CONTACT])
+def test_what_is_remembered_of_a_party_that_was_erased_does_not_tell_what_a_feed_says_of_it(
+    ingest, source, purpose
+):
+    """A digest without a key, or under one that is left, would let its reader try all phone numbers."""
+    party = ingest.ids.party(source, "P1")
+    run(ingest, source, lines(PartyRecord(party="P1", name="张伟", phone="13800001111")))
+    ingest.ledger._keys.erase([party], purpose)
+    remembered = set()
+    for phone in ("13900002222", "13900003333", "13900002222"):
+        run(ingest, source, lines(PartyRecord(party="P1", name="张伟", phone=phone)))
+        remembered |= set(ingest.archive.descriptions.of([party]).values())
+    assert len(remembered) == 1
+    assert ingest.ledger.heads([party]) == {party: 2}, "described once more, without its values"
 
 
 FILES = [

@@ -189,11 +189,16 @@ class StoreLedger:
         return self._recorder.head_position()
 
     def digest_keys(self, subjects: Sequence[UUID], parties: Sequence[UUID] = ()) -> dict[UUID, bytes]:
-        """A secret per stream, derived from its data keys and gone with any of them. `parties` are streams of parties."""
+        """A secret per stream, derived from its data keys and gone with any of them: none of a party that is erased in part.
+        `parties` are streams of parties."""
         keys = self._keys.keys_for(subjects)
         if parties:
             keys |= self._keys.keys_for(parties, purposes=_OF_PARTIES)
-        return {subject: key.whole.derive(DIGEST_PURPOSE) for subject, key in keys.items()}
+        return {
+            subject: key.whole.derive(DIGEST_PURPOSE)
+            for subject, key in keys.items()
+            if key.parts is None or None not in key.parts.values()
+        }
 
     def append(self, sealed: Sequence[StoredEvent]) -> list[int]:
         """Stores in one transaction, over the writing connection."""

@@ -5,12 +5,16 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
+import msgspec
+from chassis.privacy.keys import ERASED
+from chassis.privacy.personal import marked
+
 from sync_ingest.adapters.port import Item
 from sync_ingest.domain.booking import MasterEvent, days_of, described, stream_of, subject_of
 from sync_ingest.domain.descriptions import NOT_DESCRIBED, Described, Description
 from sync_ingest.domain.events import AccountClosed, AccountOpened, AccountSeen, RecordsMoved
 from sync_ingest.domain.holders import changed_rights, holders_of, written
-from sync_ingest.domain.identities import content_digest, described_id, seen_id
+from sync_ingest.domain.identities import Digester, content_digest, described_id, seen_id
 from sync_ingest.domain.records import (
     FIRST_DAY,
     LAST_DAY,
@@ -309,9 +313,19 @@ class MasterData:
                 self._run.ids, self._run.source, record, holders, self._run.today()
             )
             return written(holders), changes
-        after = content_digest(same_content(record), digest_key)
-        return after, [] if after == before else [described(self._run.ids, self._run.source, record)]
+        event = described(self._run.ids, self._run.source, record)
+        after = content_digest(same_content(record), digest_key) if digest_key else _digest_of_erased(event)
+        return after, [] if after == before else [event]
 
     def _since(self, record: MasterRecord) -> datetime:
         days = days_of(record)
         return self._run.day_starts(days[-1]) if days else self._run.now()
+
+
+def _digest_of_erased(event: MasterEvent) -> str:
+    """The digest of what will be stored of an erased subject.
+
+    There is no key for it, and a digest of the whole record would let its reader try names and phone numbers.
+    """
+    hidden = marked(type(event)).replaced(event, lambda *_: ERASED)
+    return Digester(b"")(msgspec.json.encode(hidden))
