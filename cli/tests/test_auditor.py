@@ -25,7 +25,17 @@ from tests.support.roles import roles_of_all
 from .stores import Bank, a_small_feed, new_database
 
 PAGE = Path(__file__).parents[2] / "docs" / "auditor.md"
-READ = {"events", "commands", "relay", "leases", "unpublishable", "timers", "timer_folds"}
+READ = {
+    "events",
+    "commands",
+    "relay",
+    "leases",
+    "unpublishable",
+    "timers",
+    "timer_folds",
+    "notices",
+    "notice_folds",
+}
 WRITING = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN")
 
 

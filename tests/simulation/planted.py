@@ -17,11 +17,15 @@ from chassis.bulk import Bulk
 from chassis.bulk.deciding import BULK_RUN
 from chassis.bulk.deciding import decide as decide_bulk
 from chassis.clock import uuid7
+from chassis.connections.transient import StoreUnavailable
 from chassis.files import FileKeeper
 from chassis.files.deciding import Because, FileEvent
 from chassis.files.objects import Name
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import Partition, PublishFailed, Record
+from chassis.notices import Notices
+from chassis.notices.loop import NoticeLoop
+from chassis.notices.providers import Accepted, Answer, Message, Provider
 from chassis.proposals import FourEyes
 from chassis.proposals.deciding import PROPOSAL
 from chassis.proposals.deciding import decide as decide_proposal
@@ -56,6 +60,7 @@ from chassis.write.store.appender import Appender
 from typing_extensions import override
 
 from tests.simulation.keeping import Archive, ArchiveStorage
+from tests.simulation.noticing import GatewayClient, Telling
 from tests.simulation.scenario import Broken
 
 T = TypeVar("T")
@@ -738,3 +743,50 @@ class WritesLater(ArchiveStorage):
     @override
     def put(self, name: Name, content: bytes) -> None:
         self._later.append((name, content))
+
+
+# notices
+
+DoneBeforeItIsHandedOver = changed(
+    NoticeLoop,
+    "_sent",
+    "answer = await provider.hand_over(message)",
+    "await self._notices.answered(due.id, due.subject, provider.name, Accepted(None, ''), self._clock.now())\n"
+    "    answer = await provider.hand_over(message)",
+    Accepted=Accepted,
+)
+"""Stores that a notice is handed over before it is."""
+
+TakesNoAnswerForAccepted = changed(
+    NoticeLoop,
+    "_send",
+    "self._leave_alone(due.channel, error.retry_after_seconds)\n",
+    "accepted = Accepted(None, '')\n        await self._notices.answered(due.id, due.subject, 'gateway', accepted, self._clock.now())\n"
+    "        return\n",
+    Accepted=Accepted,
+)
+"""Takes a provider that does not answer for one that has accepted."""
+
+
+class MessageIdOfEachTry(Provider):
+    """Hands each try over under an id of its own."""
+
+    name = "gateway"
+
+    def __init__(self, run: Telling) -> None:
+        self._run = run
+        self._client = GatewayClient(run)
+
+    @override
+    async def hand_over(self, message: Message) -> Answer:
+        id = UUID(int=self._run.kernel.chance.getrandbits(128))
+        return await self._client.hand_over(msgspec.structs.replace(message, id=id))
+
+
+class AcknowledgesBeforeItStores(Notices):
+    """Acknowledges a receipt that the database did not take."""
+
+    @override
+    async def receive(self, id: UUID, receipt: str, *rest: Any) -> Any:  # type: ignore[override]
+        with suppress(StoreUnavailable):
+            return await super().receive(id, receipt, *rest)

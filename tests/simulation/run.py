@@ -23,6 +23,7 @@ from tests.simulation import (
     derived,
     keeping,
     many,
+    noticing,
     reactions,
     rebuilds,
     test_delivery,
@@ -108,8 +109,13 @@ async def files(seed: int) -> list[Broken]:
     return (await keeping.lived(seed))[1]
 
 
+async def notices(seed: int) -> list[Broken]:
+    """Notices that are handed over to a gateway, which sends receipts."""
+    return noticing.check(await noticing.lived(seed))
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (29, log),
+    "log": (25, log),
     "commands": (30, commanded),
     "delivery": (5, delivery),
     "both_contexts": (2, both_contexts),
@@ -122,6 +128,7 @@ KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]
     "sagas": (4, sagas),
     "watching": (4, watchers),
     "files": (4, files),
+    "notices": (4, notices),
 }
 """How many of 100 schedules are of a kind, and what plays one."""
 

@@ -35,7 +35,9 @@ from crm_cli.sagas import sagas_of
 
 OUTBOX_COUNTED_MAX: Final = 1_000_000
 TIMERS_COUNTED_MAX: Final = 10_000
+NOTICES_COUNTED_MAX: Final = 10_000
 TIMERS_LATE_SECONDS: Final = 5.0
+NOTICES_AGE_SECONDS: Final = 300.0
 """A timer that is due for so long is shown."""
 _FEED_CONTEXT: Final = "ingest"
 """The dead-letter topic of records that are not events of ours."""
@@ -59,6 +61,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         "leases": sql.Identifier(context.schema, "leases"),
         "unpublishable": sql.Identifier(context.schema, "unpublishable"),
         "timers": sql.Identifier(context.schema, "timers"),
+        "notices": sql.Identifier(context.schema, "notices"),
     }
 
     def ask(
@@ -69,9 +72,9 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
 
     with connect(url) as connection:
         there = connection.execute(
-            "select to_regclass(%s), to_regclass(%s), to_regclass(%s)",
-            tuple(f"{context.schema}.{table}" for table in ("events", "relay", "timers")),
-        ).fetchone() or (None, None, None)
+            "select to_regclass(%s), to_regclass(%s), to_regclass(%s), to_regclass(%s)",
+            tuple(f"{context.schema}.{table}" for table in ("events", "relay", "timers", "notices")),
+        ).fetchone() or (None, None, None, None)
         head = ask(connection, "select coalesce(max(position), 0) from {events}") if there[0] else None
         relay = (
             ask(
@@ -86,6 +89,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         epoch, published = relay or (0, 0)
         held = (ask(connection, "select count(*) from {unpublishable}") if there[1] else None) or (0,)
         timers = _timers(partial(ask, connection), now) if there[2] else {}
+        notices = _notices(partial(ask, connection), now) if there[3] else {}
         waiting = (0,)
         oldest = None
         if head:
@@ -111,6 +115,7 @@ def context_status(url: str, context: Context, now: datetime) -> Status:
         "unpublishable": held[0],
         "outbox_age_seconds": round(max(0.0, age), 3),
         "timers": timers,
+        "notices": notices,
     }
 
 
@@ -127,6 +132,17 @@ def _timers(ask: Callable[..., "tuple[Any, ...] | None"], now: datetime) -> Stat
     ) or (0,)
     late_seconds = 0.0 if first is None else (now - first).total_seconds()
     return {"due": due, "late_seconds": round(late_seconds, 3), "failed": failed[0]}
+
+
+def _notices(ask: Callable[..., "tuple[Any, ...] | None"], now: datetime) -> Status:
+    """The notices that no provider has yet, and how old the oldest is; at most `NOTICES_COUNTED_MAX`."""
+    waiting, first = ask(
+        "select count(*), min(requested_at) from (select requested_at from {notices} where run_at is not null"
+        " order by requested_at limit %s) as w",
+        NOTICES_COUNTED_MAX,
+    ) or (0, None)
+    age_seconds = 0.0 if first is None else (now - first).total_seconds()
+    return {"waiting": waiting, "age_seconds": round(max(0.0, age_seconds), 3)}
 
 
 async def readers(settings: Settings, problems: list[str]) -> list[Status]:
@@ -318,6 +334,11 @@ def readable(found: Mapping[str, Any]) -> str:
             lines.append(f"  {timers['due']} timers are due, for up to {timers['late_seconds']:.0f} s")
         if timers["failed"]:
             lines.append(f"  {timers['failed']} timers failed: docs/runbooks/timers.md")
+        notices = status.get("notices") or {"age_seconds": 0}
+        if notices["age_seconds"] >= NOTICES_AGE_SECONDS:
+            lines.append(
+                f"  {notices['waiting']} notices wait, for up to {notices['age_seconds']:.0f} s: docs/runbooks/notices.md"
+            )
         if sagas := status.get("sagas"):
             said = ", ".join(f"{count} {what}" for what, count in sorted(sagas.items()))
             lines.append(f"  sagas that have not ended: {said}: crm sagas list")

@@ -36,6 +36,7 @@ from crm_cli.contexts import (
 from crm_cli.exits import USAGE, WRONG
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_files import check_files
+from crm_cli.verify_notices import check_notices
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_sagas import check_sagas
@@ -120,6 +121,7 @@ async def _context(
     await check_timers(context, rules, generation, store, head, report, clock, wait_seconds)
     if isinstance(own := settings_of_service(context, settings), FilesSettings):
         await check_files(own, context, store, report, clock)
+    await check_notices(context, store, head, report, clock, wait_seconds)
     held = {one.subject: one for one in await asyncio.to_thread(store.held)}
     for one in held.values():
         report.broken(

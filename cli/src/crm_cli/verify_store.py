@@ -26,7 +26,17 @@ ROWS_AT_ONCE: Final = 2_000
 DIGESTED_AT_ONCE: Final = 1_000
 CHECKPOINTS_KEPT_MAX: Final = 50
 SECONDS_MAX: Final = 600
-TABLES: Final = ("events", "commands", "relay", "leases", "unpublishable", "timers", "timer_folds")
+TABLES: Final = (
+    "events",
+    "commands",
+    "relay",
+    "leases",
+    "unpublishable",
+    "timers",
+    "timer_folds",
+    "notices",
+    "notice_folds",
+)
 
 
 def data_of(column: str) -> str:

@@ -118,6 +118,15 @@ async def test_the_change_of_a_source_and_of_an_erased_customer_is_not_told(
     assert await told(store, notices) == []
 
 
+async def test_nothing_is_sent_once_the_contact_values_of_a_customer_are_erased(
+    policy, handler, store, notices, key_ring
+):
+    await registered(handler, phone=OLD)
+    await policy(await changed(handler, phone=NEW))
+    assert key_ring.erase([ZHANG], CONTACT) == 1
+    assert await told(store, notices) == [None]
+
+
 async def test_a_number_that_nobody_can_have_stops_nothing(policy, handler, store, notices):
     await registered(handler, phone="none", email="zhang@example.com")
     await policy(await changed(handler, phone=NEW, email="zhang@example.com"))

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -206,3 +206,12 @@ async def test_two_requests_of_one_notice_at_once_are_one(bench: Any) -> None:
     async with bench.process() as work:
         await work()
     assert len(bench.rows()) == 1
+
+
+async def test_a_receipt_from_the_future_does_not_have_the_last_word(bench: Any, inboxes: Inboxes) -> None:
+    id = await bench.request("filled")
+    for _ in range(2):
+        await receipt(inboxes, bench, id, "r-1", at=datetime(9999, 12, 31, tzinfo=UTC))
+    bench.clock.advance(1)
+    await receipt(inboxes, bench, id, "r-2", "bounced")
+    assert (await bench.notice(id)).status == "bounced"

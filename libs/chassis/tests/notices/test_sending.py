@@ -205,3 +205,35 @@ async def test_a_value_that_does_not_fit_is_refused_at_the_request(bench: Any) -
     with pytest.raises(ValuesUnfit):
         await bench.request("filled", owner="Li\r\nBcc: x@example.com")
     assert bench.rows() == []
+
+
+async def test_what_has_expired_takes_no_place_of_those_that_have_not(bench: Any) -> None:
+    old = [await bench.request(f"filled {number}") for number in range(5)]
+    bench.clock.advance(86_400)
+    fresh = await bench.request("filled again")
+    async with bench.process({"sms": Limit(1, 86_400.0)}) as work:
+        await work()
+    assert {(await bench.notice(id)).because for id in old} == {"expired"}
+    assert [message.id for message in bench.provider.got] == [fresh]
+
+
+async def test_a_fault_of_a_provider_s_code_stops_no_other_notice(bench: Any) -> None:
+    bad = await bench.request("filled")
+    good = await bench.request("filled", of="b")
+
+    def faulty(message: Message) -> Answer:
+        if message.id == bad:
+            raise KeyError("a fault")
+        return Accepted(None, "")
+
+    bench.provider.answers = faulty
+    async with bench.process() as work:
+        await work()
+        assert ((await bench.notice(good)).status, (await bench.notice(bad)).status) == (
+            "handed-over",
+            "requested",
+        )
+        bench.provider.answers = lambda _: Accepted(None, "")
+        bench.clock.advance(60)
+        await work()
+    assert (await bench.notice(bad)).status == "handed-over"

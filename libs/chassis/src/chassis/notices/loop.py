@@ -37,7 +37,7 @@ from chassis.write.catalogue import Catalogue
 from chassis.write.events import StoredEvent
 
 READ_EVENTS_MAX: Final = 2_000
-AT_ONCE_MAX: Final = 20
+AT_ONCE_MAX: Final = 50
 """Notices of one channel that are handed over at once."""
 POLL_SECONDS_MAX: Final = 1.0
 TRIES_MAX: Final = 100
@@ -165,8 +165,11 @@ class NoticeLoop(LeasedLoop):
         if not free:
             return False
         began = False
-        for due in await self._table.due(self._clock.now(), free):
+        wall = self._clock.now()
+        for due in await self._table.due(wall, free):
             if due.id in self._working or busy[due.channel] >= self._at_once:
+                continue
+            if wall < due.expires_at and not await self._admits(due.channel):
                 continue
             busy[due.channel] += 1
             began = True
@@ -174,6 +177,16 @@ class NoticeLoop(LeasedLoop):
             self._working[due.id] = due.channel, task
             task.add_done_callback(lambda _, id=due.id: self._working.pop(id, None))  # type: ignore[misc]
         return began
+
+    async def _admits(self, channel: Channel) -> bool:
+        """Whether the limit of a channel allows one more now; else the channel is left alone until it does."""
+        if self._paused.get(channel, float("-inf")) > self._clock.monotonic():
+            return False
+        limit = self._limits.get(channel)
+        seconds = 0.0 if limit is None else await self._table.take(channel, limit)
+        if seconds:
+            self._leave(channel, seconds)
+        return not seconds
 
     def _open_channels(self, now: float) -> list[Channel]:
         return [one for one in SENT if self._paused.get(one, now) <= now]
@@ -219,11 +232,7 @@ class NoticeLoop(LeasedLoop):
         self._count(due.channel, type(answer).__name__.lower())
 
     async def _allowed(self, epoch: int, due: Due) -> bool:
-        """Whether the limits allow a notice now; else it waits, or its whole channel does."""
-        limit = self._limits.get(due.channel)
-        if limit is not None and (seconds := await self._table.take(due.channel, limit)):
-            self._leave(due.channel, seconds)
-            return False
+        """Whether the limit of its subject allows a notice now; else it waits."""
         seconds = await self._table.take(f"{due.channel}:{due.subject}", self._to_each)
         if seconds:
             run_at = self._clock.now() + timedelta(seconds=seconds)
@@ -243,10 +252,9 @@ class NoticeLoop(LeasedLoop):
             seconds = min(AGAIN_SECONDS_FIRST * 2 ** min(due.tries, DOUBLED_MAX), AGAIN_SECONDS_MAX)
             run_at = self._clock.now() + timedelta(seconds=seconds * (1 + _spread(due.id, tries)))
             await self._table.later(epoch, Later(due.id, run_at, tries, reason))
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            _log.warning("a notice waits", role=self.name, reason=why(error))
+        except Exception as error:  # noqa: BLE001 (it stays due)
+            self._leave_alone(due.channel, None)
+            _log.warning("a notice waits", role=self.name, reason=reason_of(error))
 
     async def _give_up(self, due: Due, because: GivenUpBecause) -> None:
         await self._notices.given_up(due.id, because, due.tries, self._clock.now())
@@ -300,7 +308,13 @@ def folded_from(stored: Sequence[StoredEvent], catalogue: Catalogue) -> Folded:
             event = catalogue.decode(one).event
             assert isinstance(event, NoticeRequested)  # noqa: S101 (its stored name)
             requested[id] = Requested(
-                id, one.position or 0, event.subject, event.channel, event.requested_at, event.inbox
+                id,
+                one.position or 0,
+                event.subject,
+                event.channel,
+                event.requested_at,
+                event.expires_at,
+                event.inbox,
             )
         elif one.name in SETTLING:
             requested.pop(id, None)

@@ -184,9 +184,12 @@ class Notices:
         now: datetime,
     ) -> Outcome[NoticeEvent]:
         """Keeps a receipt, in any order with our own events; raises NoticeUnknown."""
-        context = _context(id, f"receipt:{receipt}", now, occurred_at)
-        said = Receive(receipt, channel, outcome, code, occurred_at)
-        return await self._handler.handle(id, said, context)
+        # Who has a wrong clock does not have the last word for ever.
+        at = min(occurred_at, now)
+        asked = ("receipt", channel, outcome, code, occurred_at)
+        context = _context(id, f"receipt:{receipt}", now, at)
+        said = Receive(receipt, channel, outcome, code, at)
+        return await self._handler.handle(id, said, context, asked=asked)
 
     async def mark_read(
         self, id: UUID, inboxes: frozenset[str], context: CommandContext
@@ -266,7 +269,7 @@ def _context(id: UUID, what: str, now: datetime, effective_at: datetime | None =
         actor="notices",
         now=now,
         command_id=uuid5(id, what),
-        effective_at=None if effective_at is None else min(effective_at, now),
+        effective_at=effective_at,
         correlation_id=id,
         causation_id=id,
     )

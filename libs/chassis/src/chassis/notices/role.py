@@ -143,8 +143,8 @@ class NoticesRole:
     async def _measure(self, loop: NoticeLoop, table: PostgresNotices) -> None:
         while True:
             with suppress(StoreUnavailable):
-                first = await table.next_at(SENT) if loop.leading else None
-                late_seconds = 0.0 if first is None else (self._clock.now() - first).total_seconds()
-                metrics.NOTICES_LATE_SECONDS.labels(self._context).set(max(0.0, late_seconds))
+                oldest = await table.oldest() if loop.leading else None
+                age_seconds = 0.0 if oldest is None else (self._clock.now() - oldest).total_seconds()
+                metrics.NOTICES_AGE_SECONDS.labels(self._context).set(max(0.0, age_seconds))
             metrics.LEASE_HELD.labels(self.name).set(int(loop.leading))
             await self._clock.sleep(MEASURED_SECONDS)

@@ -32,6 +32,7 @@ class Requested(NamedTuple):
     subject: UUID
     channel: Channel
     requested_at: datetime
+    expires_at: datetime
     inbox: str | None
 
 
@@ -51,6 +52,7 @@ class Due(NamedTuple):
     channel: Channel
     subject: UUID
     tries: int
+    expires_at: datetime
 
 
 class Later(NamedTuple):
@@ -125,10 +127,10 @@ class PostgresNotices(NoticeTable):
 
         self._position = statement("select position from {f}")
         self._fold = statement(
-            "with {fence}, kept as (insert into {n} (id, position, subject, channel, requested_at, inbox, run_at)"
+            "with {fence}, kept as (insert into {n} (id, position, subject, channel, requested_at, expires_at, inbox, run_at)"
             " select q.*, case when q.inbox is null then q.requested_at end from fence,"
-            " unnest(%s::uuid[], %s::bigint[], %s::uuid[], %s::text[], %s::timestamptz[], %s::text[])"
-            " as q(id, position, subject, channel, requested_at, inbox) on conflict (id) do nothing),"
+            " unnest(%s::uuid[], %s::bigint[], %s::uuid[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::text[])"
+            " as q(id, position, subject, channel, requested_at, expires_at, inbox) on conflict (id) do nothing),"
             " settled as (delete from {n} using fence where id = any(%s) and inbox is null),"
             " reading as (insert into {r} (notice, reader) select m.* from fence,"
             " unnest(%s::uuid[], %s::text[]) as m(notice, reader) on conflict do nothing)"
@@ -137,7 +139,7 @@ class PostgresNotices(NoticeTable):
         )
         self._due = statement(
             "select d.* from unnest(%s::text[], %s::integer[]) as c(channel, free) cross join lateral ("
-            "select id, channel, subject, tries from {n} where channel = c.channel and run_at <= %s"
+            "select id, channel, subject, tries, expires_at from {n} where channel = c.channel and run_at <= %s"
             " order by run_at, id limit c.free) as d"
         )
         self._later = statement(
@@ -156,6 +158,7 @@ class PostgresNotices(NoticeTable):
             "select min(d.run_at) from unnest(%s::text[]) as c(channel) cross join lateral ("
             "select run_at from {n} where channel = c.channel and run_at is not null order by run_at limit 1) as d"
         )
+        self._oldest = statement("select min(requested_at) from {n} where run_at is not null")
         self._prune = statement(
             "with {fence}, old as materialized (select id from {n}, fence where inbox is not null and requested_at < %s"
             f" limit {PRUNED_AT_ONCE}), gone as (delete from {{n}} using old where {{n}}.id = old.id),"
@@ -206,6 +209,11 @@ class PostgresNotices(NoticeTable):
     @override
     async def prune(self, epoch: int, before: datetime) -> None:
         await self._fenced(self._prune, epoch, before)
+
+    async def oldest(self) -> datetime | None:
+        """When the oldest notice was requested that no provider has yet."""
+        row = await (await self._connection.execute(self._oldest, ())).fetchone()
+        return None if row is None else row[0]
 
     async def close(self) -> None:
         """Lets the connection go."""

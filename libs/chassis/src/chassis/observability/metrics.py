@@ -110,9 +110,9 @@ NOTICES: Final = Counter(
     ["channel", "outcome"],
     registry=REGISTRY,
 )
-NOTICES_LATE_SECONDS: Final = Gauge(
-    "crm_notices_late_seconds",
-    "How long the notice that was due first has been due",
+NOTICES_AGE_SECONDS: Final = Gauge(
+    "crm_notices_age_seconds",
+    "How long ago the oldest notice was requested that no provider has yet",
     ["context"],
     registry=REGISTRY,
 )
@@ -173,7 +173,7 @@ _GAUGES: Final = {
     "crm_unpublishable_subjects": UNPUBLISHABLE,
     "crm_lease_held": LEASE_HELD,
     "crm_timers_late_seconds": TIMERS_LATE_SECONDS,
-    "crm_notices_late_seconds": NOTICES_LATE_SECONDS,
+    "crm_notices_age_seconds": NOTICES_AGE_SECONDS,
     "crm_calendar_days_known": CALENDAR_DAYS_KNOWN,
     "crm_sagas_open": SAGAS_OPEN,
     "crm_role_ready": ROLE_READY,

@@ -238,6 +238,7 @@ create table if not exists {schema}.notices (
     subject uuid not null,
     channel text not null,
     requested_at timestamptz not null,
+    expires_at timestamptz not null,
     inbox text,
     run_at timestamptz,
     tries integer not null default 0,
@@ -245,6 +246,7 @@ create table if not exists {schema}.notices (
 );
 create index if not exists notices_due on {schema}.notices (channel, run_at, id) where run_at is not null;
 create index if not exists notices_inbox on {schema}.notices (inbox, position) where inbox is not null;
+create index if not exists notices_open on {schema}.notices (requested_at) where run_at is not null;
 create index if not exists notices_age on {schema}.notices (requested_at) where inbox is not null;
 create table if not exists {schema}.notice_reads (
     notice uuid not null,
