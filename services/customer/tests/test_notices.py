@@ -174,7 +174,16 @@ async def api(handler, store, inboxes, tmp_path, postgres_url):
 
     nothing = None
     service = CustomerService(
-        handler, store, catalogue(), nothing, nothing, CLOCK, CLOCK.now().date, wait_for, inboxes=inboxes
+        handler,
+        store,
+        catalogue(),
+        nothing,
+        nothing,
+        CLOCK,
+        CLOCK.now().date,
+        wait_for,
+        lambda at: at.date(),
+        inboxes=inboxes,
     )
     entered = dependencies(wait_for, permissions.ROLES, high=permissions.HIGH_PRIVILEGE)
     app = create_app("customer", [create_router(service, entered)], settings)
