@@ -17,6 +17,7 @@ from chassis.sagas.deciding import (
     saga_decider,
 )
 from chassis.timers import SetTimer
+from chassis.write.deciding import CommandContext
 from chassis.write.events import RecordedEvent
 from contracts.topics import CUSTOMER_EVENTS
 from customer.catalogue import catalogue
@@ -189,6 +190,38 @@ async def test_the_policy_starts_the_saga_once_and_has_it_hear(store, key_ring):
         await policy(event)
     names = [one.name for one in await store.read_stream(ONE)]
     assert names == ["saga-started", "saga-step-given", "saga-heard", "saga-compensation-begun"]
+
+
+async def test_sagas_are_listed_over_http_to_whom_they_concern(api, store, key_ring):
+    handler, clock = saga_handler(store, catalogue(), key_ring, KINDS), SystemClock()
+    sagas, three = Sagas(store, handler, clock), UUID(int=3)
+    data = {"customer": str(CUSTOMER), "preparation": str(ONE), "parties": []}
+    for number, saga in enumerate((ONE, OTHER, three)):
+        given = CommandContext(actor="lin", now=clock.now(), command_id=UUID(int=100 + number))
+        await sagas.start(PREPARE_ERASURE, saga, data, given)
+    given = CommandContext(actor="lin", now=clock.now(), command_id=UUID(int=200))
+    await handler.handle(OTHER, Refuse("accept", undoes=False, code="over"), given)
+
+    first = (await api.get("/sagas/customer", params={"limit": 1})).json()
+    [one] = first["items"]
+    assert (one["saga_id"], one["saga"], one["status"], one["open_steps"]) == (
+        str(ONE),
+        PREPARE_ERASURE,
+        "running",
+        ["accept"],
+    )
+    rest = (await api.get("/sagas/customer", params={"after": first["next"]})).json()
+    assert ([one["saga_id"] for one in rest["items"]], rest["next"]) == ([str(three)], None)
+    ended = (await api.get(f"/sagas/customer/{OTHER}")).json()
+    assert (ended["status"], ended["because"], ended["open_steps"]) == ("ended", "over", [])
+    unknown = await api.get(f"/sagas/customer/{CUSTOMER}")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "saga-unknown")
+    for cursor in ("x", "WzFd", "WyJhIl0"):
+        refused = await api.get("/sagas/customer", params={"after": cursor})
+        assert (refused.status_code, refused.json()["code"]) == (400, "cursor-invalid"), cursor
+    api.headers["Authorization"] = f"Bearer {api.token_of('teller', 'B1/P1')}"
+    for path in ("/sagas/customer", f"/sagas/customer/{ONE}"):
+        assert (await api.get(path)).status_code == 403
 
 
 def test_the_time_of_a_saga_is_a_durable_timer():

@@ -30,6 +30,7 @@ from chassis.notices import Inboxes
 from chassis.notices.routes import add_notices
 from chassis.privacy.tokens import Caller
 from chassis.proposals.routes import PROPOSED, ProposalAnswer, add_proposals, proposed
+from chassis.sagas.routes import add_sagas
 from chassis.watching import LastEventId, Seconds, Wanted, streamed, watched
 from chassis.watching.routes import IDS_MAX
 from chassis.web import (
@@ -516,6 +517,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT)
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
     add_notices(router, lambda: _inboxes_of(service), dependencies, CONTEXT)
+    add_sagas(router, lambda: service.sagas, CONTEXT)
 
     @router.post("/customers/{customer_id}/key-customer", responses=_CHANGED)
     async def name_key_customer(

@@ -20,6 +20,7 @@ from chassis.notices import Inboxes
 from chassis.proposals import FourEyes, Proposable, ProposalShown
 from chassis.read.documents import ID, Document
 from chassis.read.versions import versioned
+from chassis.sagas import Sagas, saga_handler
 from chassis.watching import Hub
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import (
@@ -145,6 +146,8 @@ class CustomerService:
     """What needs two persons."""
     bulk: Bulk = field(init=False)
     """What can be given to many customers at once."""
+    sagas: Sagas = field(init=False)
+    """What takes several steps, to be shown; another role gives its commands."""
     keeper: FileKeeper | None = field(init=False)
     """Keeps files, where there is a storage."""
 
@@ -167,6 +170,8 @@ class CustomerService:
         )
         many = Bulk(self.store, self.catalogue, self.handler.keys, {ASSIGN_BRANCH: assigning}, self.clock)
         object.__setattr__(self, "bulk", many)
+        shown = saga_handler(self.store, self.catalogue, self.handler.keys, ())
+        object.__setattr__(self, "sagas", Sagas(self.store, shown, self.clock))
         keeper = self.storage and FileKeeper(
             self.store, self.catalogue, self.handler.keys, self.storage, self.file_limits
         )

@@ -7,12 +7,14 @@ from chassis.bulk.routes import EXAMPLES as BULK_EXAMPLES
 from chassis.files.routes import EXAMPLES as FILES_EXAMPLES
 from chassis.notices.routes import EXAMPLES as NOTICE_EXAMPLES
 from chassis.proposals.routes import EXAMPLES as PROPOSAL_EXAMPLES
+from chassis.sagas.routes import EXAMPLES as SAGA_EXAMPLES
 from chassis.watching.routes import EXAMPLES as WATCHING_EXAMPLES
 
 EXAMPLES: Final[Mapping[str, Any]] = {
     **PROPOSAL_EXAMPLES,
     **BULK_EXAMPLES,
     **WATCHING_EXAMPLES,
+    **SAGA_EXAMPLES,
     **FILES_EXAMPLES,
     **NOTICE_EXAMPLES,
     "Idempotency-Key": "register-2026-01-05-1",

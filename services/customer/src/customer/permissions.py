@@ -82,6 +82,8 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "start_customer_bulk": _MANY,
     "pause_customer_bulk": _MANY,
     "undo_customer_bulk": _MANY,
+    "list_customer_sagas": _MANY | {COMPLIANCE, AUDITOR},
+    "get_customer_saga": _MANY | {COMPLIANCE, AUDITOR},
 }
 
 HIGH_PRIVILEGE: Final = frozenset(

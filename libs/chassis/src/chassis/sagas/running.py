@@ -181,6 +181,11 @@ class Sagas:
         """A saga as it is now; raises SagaUnknown."""
         return shown_of(id, await self._current(id))
 
+    async def page(self, after: UUID | None, limit: int) -> list[SagaShown]:
+        """The sagas that have not ended behind an id, in the order of ids; at most `limit`."""
+        found = await self._store.begun_not_ended(STARTED, [ENDED], limit, after or NIL)
+        return list(await asyncio.gather(*map(self.shown, found)))
+
     async def open(self) -> AsyncIterator[UUID]:
         """The sagas that have not ended."""
         after = NIL
