@@ -1,6 +1,7 @@
 """Files over a real store, in a folder and in S3: kept once, read by whom it is noted, removed, swept, and unreadable as it should be."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -311,6 +312,8 @@ async def test_a_content_that_was_changed_cut_off_swapped_or_lost_is_not_given(
     with pytest.raises(FileUnreadable):
         await shelf.read(kept.file_id)
     assert await store.read_stream(kept.file_id) == [], "nothing was read, and nothing is noted"
+    again = (await shelf.attach(key="3")).shown
+    assert await shelf.read(again.file_id) == PDF, "what was lost can be attached again"
     assert await shelf.read(other.file_id) == PDF + b"2"
 
 
@@ -354,6 +357,22 @@ async def test_what_may_not_be_kept_leaves_nothing(
         await keeper.attach(ANNA, offered, pieces(content), by("anna", "1"))
     assert FolderPlaces(tmp_path / "files").all() == {}
     assert await store.head_position() == 0
+    await storage.close()
+
+
+async def test_a_full_disk_is_transient_and_leaves_nothing(
+    store: EventStore, key_ring: KeyRing, tmp_path: Path
+) -> None:
+    storage = Storage(Folder(tmp_path / "files", "jars", create=True))
+    keeper = FileKeeper(store, CATALOGUE, key_ring, storage)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(PDF) // 2, before[1]))
+    try:
+        with pytest.raises(StorageUnavailable, match="the folder of files: File too large"):
+            await keeper.attach(ANNA, LETTER, pieces(PDF), by("anna", "1"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (FolderPlaces(tmp_path / "files").all(), await store.head_position()) == ({}, 0)
     await storage.close()
 
 

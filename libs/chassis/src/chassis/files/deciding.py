@@ -79,9 +79,10 @@ REMOVED: Final = "file-removed"
 
 
 class Attach(msgspec.Struct, frozen=True):
-    """Keeps a file. Where another file has the same content, that one's object is used."""
+    """Keeps a file. Where another file has the same content, that one's object is used, unless it is among the `lost`."""
 
     attached: FileAttached
+    lost: frozenset[UUID] = frozenset()
 
 
 class Remove(msgspec.Struct, frozen=True):
@@ -164,15 +165,15 @@ class UploadOverdue(Refusal, Transient):
 def decide(command: FileCommand, files: Files) -> Sequence[FileEvent]:
     """The events of a command; raises the refusals above."""
     match command:
-        case Attach(attached):
+        case Attach(attached, lost):
             if attached.file in files.kept or attached.file in files.removed:
                 raise AlreadyRecorded
             if len(files.kept) >= FILES_MAX:
                 raise TooManyFiles(f"at most {FILES_MAX}")
             if attached.object in files.abandoned:
                 raise UploadOverdue
-            same = (one.object for one in files.kept.values() if one.digest == attached.digest)
-            return [structs.replace(attached, object=next(same, attached.object))]
+            same = {one.object for one in files.kept.values() if one.digest == attached.digest} - lost
+            return [structs.replace(attached, object=min(same, default=attached.object))]
         case Remove(file, because, now):
             if file in files.removed:
                 return []

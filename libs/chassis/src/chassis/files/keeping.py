@@ -38,7 +38,7 @@ from chassis.files.deciding import (
     FileUnknown,
     Remove,
 )
-from chassis.files.objects import Name, ObjectMissing
+from chassis.files.objects import Name, ObjectMissing, StorageUnavailable
 from chassis.files.storage import Download, Storage
 from chassis.observability import metrics
 from chassis.privacy.key_encryption import Tampered
@@ -170,8 +170,9 @@ class FileKeeper:
         )
         asked = (digest, digest_of(key, name.encode()), media_type, offered.purpose, offered.expires_at)
         try:
-            outcome = await self.handler.handle(stream, Attach(attached), context, asked=asked)
-        except Refusal:
+            lost = await self._lost(stream, digest, key)
+            outcome = await self.handler.handle(stream, Attach(attached, lost), context, asked=asked)
+        except (Refusal, StorageUnavailable):
             await self._deleted(at)
             raise
         # Not the state in memory: where an answer was lost, it lacks the event that was stored.
@@ -255,6 +256,17 @@ class FileKeeper:
         if _expired(held, now):
             raise FileGone
         return held
+
+    async def _lost(self, stream: UUID, digest: str, key: DataKey) -> frozenset[UUID]:
+        """The objects that should have this content and have not: a file that is attached again is not given them."""
+        lost = set()
+        for held in (await self.state_of(stream)).kept.values():
+            if held.digest == digest and held.object not in lost:
+                try:
+                    await self._contents.verify(held, key)
+                except (ObjectMissing, Tampered):
+                    lost.add(held.object)
+        return frozenset(lost)
 
     async def _check_still_kept(self, subject: UUID, file: UUID, now: datetime) -> None:
         """Raises FileGone where the file was removed while it was read."""

@@ -25,6 +25,7 @@ from chassis.files.checking import (
 )
 from chassis.files.deciding import FileGone, FileUnknown, TooManyFiles, UploadOverdue
 from chassis.files.keeping import Content, FileShown, FileUnreadable
+from chassis.privacy.masking import masked_name
 from chassis.web import located, refusals
 from chassis.web.app import FILE_NAME
 from chassis.web.described import BYTES
@@ -33,7 +34,7 @@ from chassis.write.deciding import CommandKeyReused, TooManyConflicts
 
 EXAMPLES: Final = {
     "File-Name": "contract.pdf",
-    "file_name": "contract.pdf",
+    "file_name": "c***.pdf",
     "media_type": "application/pdf",
     "purpose": "contract",
     "attached_by": "teller-7",
@@ -80,7 +81,7 @@ READ: Final[dict[int | str, dict[str, Any]]] = {
 
 
 class FileAnswer(BaseModel):
-    """A file without its content; `file_name` is `***` once its subject was erased."""
+    """A file without its content. Its name comes masked, and with the content whole; it is `***` once its subject was erased."""
 
     file_id: UUID
     file_name: str
@@ -119,7 +120,7 @@ def answered(shown: FileShown) -> FileAnswer:
     """A file over HTTP."""
     return FileAnswer(
         file_id=shown.file_id,
-        file_name=shown.name,
+        file_name=masked_file_name(shown.name),
         media_type=shown.media_type,
         size_bytes=shown.size_bytes,
         purpose=shown.purpose,
@@ -127,6 +128,12 @@ def answered(shown: FileShown) -> FileAnswer:
         attached_at=shown.attached_at,
         expires_at=shown.expires_at,
     )
+
+
+def masked_file_name(name: str) -> str:
+    """`张*.pdf`: what is shown of a name. Who is given the content is given the name with it."""
+    stem, dot, ending = name.rpartition(".")
+    return f"{masked_name(stem)}.{ending}" if dot else name
 
 
 def disposition(name: str) -> str:

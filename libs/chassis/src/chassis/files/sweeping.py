@@ -54,9 +54,12 @@ async def sweep(
     before = clock.now() - timedelta(seconds=upload_seconds_max)
     swept = Swept(unfinished=await keeper.storage.forget_unfinished(before))
     async for page in keeper.storage.found():
-        streams = {found.name.stream for found in page}
-        over = await _ended(keeper, ring, clock, [await keeper.state_of(stream) for stream in streams])
-        files = {stream: await keeper.state_of(stream) for stream in streams}
+        streams = list({found.name.stream: None for found in page})
+        states = await asyncio.gather(*map(keeper.state_of, streams))
+        over = await _ended(keeper, ring, clock, states)
+        if over:
+            states = await asyncio.gather(*map(keeper.state_of, streams))
+        files = dict(zip(streams, states, strict=True))
         wanted = [one for one in page if _is_left(one, files[one.name.stream], before.timestamp())]
         deleted = [await keeper.abandon(one.name, _context(clock)) for one in wanted]
         swept = Swept(

@@ -64,7 +64,14 @@ _READ: Final = frozenset(
     )
 )
 _ONCE: Final = frozenset(
-    (b"authorization", b"content-length", b"content-type", b"idempotency-key", b"if-match")
+    (
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"file-name",
+        b"idempotency-key",
+        b"if-match",
+    )
 )
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _NULL: Final = re.compile(rb"\x00|%00")
