@@ -20,9 +20,9 @@ def test_the_tables_name_roles_that_there_are() -> None:
     of_proposals = {f"{step}_customer_proposal" for step in ("get", "approve", "reject", "withdraw")}
     of_erasure = {"erase_customer", "prepare_erasure", "end_erasure_preparation", "get_erasure"}
     of_erasure |= {"place_legal_hold", "lift_legal_hold"}
-    of_services = {"close_releases", "open_releases"}
+    of_services = {"close_releases", "open_releases", "receive_customer_receipt"}
     assert not_by_administrators == of_erasure | of_proposals | of_services, (
-        "compliance alone destroys what cannot be had again, and a saga of ours alone closes and opens"
+        "compliance alone destroys what cannot be had again, and services alone close and open, and say what became of a message"
     )
 
 

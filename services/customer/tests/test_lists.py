@@ -7,9 +7,10 @@ from chassis.conditions.language import CONDITION
 from chassis.privacy.tokens import Caller
 from chassis.write.deciding import CommandContext
 from customer.derived import DERIVED
-from customer.domain.commands import Details, RegisterCustomer
+from customer.domain.commands import AssignBranch, Details, RegisterCustomer
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.views import VIEWS
+from msgspec import structs
 
 from .test_api import api, key
 from .test_queries import LI, NOW, ZHANG, bank, queries
@@ -155,6 +156,19 @@ async def test_nothing_is_moved_to_a_customer_out_of_scope(asking, handler):
         refused = await asking.post(path, json=asked, headers=key(f"m{to}") | {"If-Match": '"1"'})
         codes.append(refused.json()["code"])
     assert codes == ["reference-not-linked", "customer-not-registered", "customer-not-registered"]
+
+
+async def test_a_customer_that_the_view_does_not_show_yet_is_out_of_scope_too(asking, handler):
+    new = UUID(int=1005)
+    said = CommandContext(actor="lin", now=NOW, command_id=new)
+    await handler.handle(new, RegisterCustomer(Details(name="张伟")), said)
+    await handler.handle(new, AssignBranch(LIS), structs.replace(said, command_id=UUID(int=1)))
+    for branch, code in ((ZHANGS, "customer-not-registered"), (LIS, "version-mismatch")):
+        acting(asking, "relationship-manager", f"{branch}/客户经理")
+        asked = await asking.put(
+            f"/customers/{new}/name", json={"name": "李"}, headers=key(code) | {"If-Match": '"9"'}
+        )
+        assert asked.json()["code"] == code
 
 
 def test_who_sees_which_customers():

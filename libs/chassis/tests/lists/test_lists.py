@@ -325,9 +325,9 @@ async def test_outside_its_scope_a_document_is_not_there(reader: Reader) -> None
     scope = Scope.where(IsAmong(field="site", values=("a",)))
     assert await reader.one(scope, "0") is not None
     assert await reader.one(scope, "1") is None
-    assert [await reader.outside(scope, id) for id in ("0", "1", "2", "3")] == [False, True, True, False]
-    assert not await reader.outside(Scope.all(), "1")
-    assert await reader.outside(Scope.nothing(), "0")
+    assert [await reader.covers(scope, id) for id in ("0", "1", "2", "3")] == [True, False, False, None]
+    assert await reader.covers(Scope.all(), "1")
+    assert await reader.covers(Scope.nothing(), "0") is False
     assert [one["_id"] for one in await reader.having(scope, "phone", ["d", "e"], limit=5)] == ["0"]
     assert await reader.count(scope, Question()) == Counted(1, False)
     steps = await reader.funnel(scope, from_text("site begins a and visits is known", FIELDS))

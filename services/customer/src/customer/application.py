@@ -77,7 +77,7 @@ from customer.domain.state import Customer
 from customer.facts import FIELDS
 from customer.files import LIMITS, CustomerFiles
 from customer.identities import customer_of_command
-from customer.lists import FACTS_LIST
+from customer.lists import BRANCH, CUSTOMERS_LIST, FACTS_LIST
 from customer.normalising import normalised, normalised_or_kept, spellings
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
 from customer.permissions import ERASURE_APPROVERS
@@ -627,8 +627,13 @@ class CustomerService:
         return found[:limit]
 
     async def outside(self, scope: Scope, customer: UUID) -> bool:
-        """Whether a customer is known and out of scope."""
-        return await self.queries.list.outside(scope, str(customer))
+        """Whether a customer is known and out of scope. Whom the view does not show yet the store knows: the view of
+        its accounts may be further, and commands do not wait for it."""
+        covered = await self.queries.list.covers(scope, str(customer))
+        if covered is None:
+            values = (await self.handler.load(customer)).state.values
+            covered = scope.covers({BRANCH: values.get(BRANCH)}, CUSTOMERS_LIST.fields, self.today())
+        return not covered
 
     async def customers(
         self, scope: Scope, question: Question, caller: str, limit: int, after: str | None

@@ -113,12 +113,13 @@ class Reader:
         where = {"$and": [{ID: {"$in": wanted}}, self._where(scope, None, self.today())]}
         return (await self._counted(where)).count == len(wanted)
 
-    async def outside(self, scope: Scope, id: str) -> bool:
-        """Whether there is a document of this id, and it is out of scope."""
+    async def covers(self, scope: Scope, id: str) -> bool | None:
+        """Whether the document of this id is in scope; None where there is no document, which says nothing of its
+        subject: the view may be behind."""
         if scope.everything:
-            return False
+            return True
         there = await self._find({ID: id}, limit=1)
-        return bool(there) and not scope.covers(there[0], self.listing.fields, self.today())
+        return scope.covers(there[0], self.listing.fields, self.today()) if there else None
 
     async def having(self, scope: Scope, field: str, digests: Sequence[str], *, limit: int) -> list[Document]:
         """The documents in scope of which the sealed value of a field has one of these digests, in the order of
