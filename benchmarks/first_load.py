@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -86,10 +87,20 @@ class MadeBank(MadeFeed):
                 yield encode(record) + b"\n"
 
 
-def book(settings: SyncIngestSettings, first: int, many: int) -> None:
-    """Takes in so many customers."""
+def written(folder: Path, first: int, many: int) -> Path:
+    """The file of a feed of so many customers: what it costs to make is not measured."""
+    file = folder / f"bank-{first}.jsonl"
+    with file.open("wb") as out:
+        made = MadeBank(many, first)
+        while part := made.read(1 << 20):
+            out.write(part)
+    return file
+
+
+def book(settings: SyncIngestSettings, feed: Path) -> None:
+    """Takes a feed in."""
     with opened(settings) as ingest:
-        content = FeedContent(f"bank-{first}", lambda: MadeBank(many, first))  # type: ignore[arg-type,return-value]
+        content = FeedContent(feed.name, partial(feed.open, "rb"))
         ingest.keep(SOURCE, content, format="canonical")
 
 
@@ -165,7 +176,8 @@ async def registering(settings: SyncIngestSettings, many: int) -> float:
 def measured(settings: SyncIngestSettings, many: int) -> tuple[float, float, float]:
     """Customers a second: by the policy alone, by all roles until they are shown, and by a bulk write."""
     before = many // SHARE_BEFORE
-    book(settings, 0, before)
+    book(settings, written(settings.data, 0, before))
+    feed = written(settings.data, before, many)
     with roles(settings, ("sync_ingest", "relay")):
         asyncio.run(until_published(settings))
     with roles(settings, ("customer", "policies")):
@@ -173,7 +185,7 @@ def measured(settings: SyncIngestSettings, many: int) -> tuple[float, float, flo
     with roles(settings, *ALL):
         asyncio.run(right(settings, before))
         began = CLOCK.monotonic()
-        book(settings, before, many)
+        book(settings, feed)
         asyncio.run(right(settings, before + many))
         rate = many / (CLOCK.monotonic() - began)
     asyncio.run(check(settings, before + many))

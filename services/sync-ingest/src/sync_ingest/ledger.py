@@ -283,7 +283,7 @@ class StoreLedger:
         """
         places = self._places_of(entries)
         recorded_at = self._now()
-        metas: dict[tuple[datetime, UUID, str | None], bytes] = {}
+        metas: dict[tuple[datetime, int, str | None], bytes] = {}
         meta_at, meta_intake, meta_trace, meta = None, None, None, b""
         drawn = NONCE_BYTES * NONCES_PER_EVENT * len(entries)
         chance, at = urandom(drawn), 0
@@ -292,10 +292,12 @@ class StoreLedger:
             event, version, stream = entry.event, entry.version, entry.stream_id
             effective_at, intake, trace = entry.effective_at, entry.intake, entry.trace
             if effective_at is not meta_at or intake is not meta_intake or trace is not meta_trace:
-                of_meta = meta_at, meta_intake, meta_trace = effective_at, intake, trace
-                if of_meta not in metas:
-                    metas[of_meta] = b'{"meta":%b,"data":{"v":' % _encode(self._meta(recorded_at, *of_meta))
-                meta = metas[of_meta]
+                meta_at, meta_intake, meta_trace = effective_at, intake, trace
+                of_meta = effective_at, intake.int, trace
+                if (known := metas.get(of_meta)) is None:
+                    encoded = _encode(self._meta(recorded_at, effective_at, intake, trace))
+                    known = metas[of_meta] = b'{"meta":%b,"data":{"v":' % encoded
+                meta = known
             name, of_version, personal = _KINDS[type(event)]
             key, of_stream, of_key = places[stream.int] if personal else _NOWHERE
             sealed, of_event = {}, of_stream + b"%d" % version

@@ -64,21 +64,26 @@ class Descriptions:
 
     def note(self, described: Described, before: Mapping[UUID, Description]) -> None:
         """Notes what is about to be described, with what stood before."""
-        rows = [
-            (subject, *now, *before.get(subject, NOT_DESCRIBED), described.by)
-            for subject, now in described.subjects.items()
-        ]
+        now = described.subjects
+        stood = [before.get(subject, NOT_DESCRIBED) for subject in now]
         with self._db.writing(), self._db.connection.cursor() as cursor:
-            if rows:
-                cursor.executemany(
-                    self._db.composed(
-                        "insert into {s}.descriptions (subject, revision, digest, before_revision, before_digest,"
-                        " described_by) values (%s, %s, %s, %s, %s, %s) on conflict (subject) do update set"
-                        " revision = excluded.revision, digest = excluded.digest,"
-                        " before_revision = excluded.before_revision, before_digest = excluded.before_digest,"
-                        " described_by = excluded.described_by"
+            if now:
+                # As columns: as rows each of them is a statement of its own.
+                self._db.execute(
+                    "insert into {s}.descriptions (subject, revision, digest, before_revision, before_digest,"
+                    " described_by) select *, %s::uuid from unnest(%s::uuid[], %s::integer[], %s::text[], %s::integer[],"
+                    " %s::text[]) on conflict (subject) do update set"
+                    " revision = excluded.revision, digest = excluded.digest,"
+                    " before_revision = excluded.before_revision, before_digest = excluded.before_digest,"
+                    " described_by = excluded.described_by",
+                    (
+                        described.by,
+                        list(now),
+                        [one.revision for one in now.values()],
+                        [one.digest for one in now.values()],
+                        [one.revision for one in stood],
+                        [one.digest for one in stood],
                     ),
-                    rows,
                 )
             cursor.executemany(
                 self._db.composed(

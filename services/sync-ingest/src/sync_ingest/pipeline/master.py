@@ -51,10 +51,7 @@ class _Wanted(NamedTuple):
     event: MasterEvent
     subject: UUID
     revision: int
-
-    @property
-    def identity(self) -> UUID:
-        return described_id(self.subject, self.revision)
+    identity: UUID
 
     @property
     def before(self) -> list[UUID]:
@@ -250,7 +247,8 @@ class MasterData:
             after, events = self._changes(record, before, keys.get(stream, b""))
             for event in events:
                 revision += 1
-                wanted.append(_Wanted(item, record, stream, event, subject, revision))
+                identity = described_id(subject, revision)
+                wanted.append(_Wanted(item, record, stream, event, subject, revision, identity))
             if after != before:
                 revisions[subject] = Description(revision, after)
         known = self._run.ledger.known([each.identity for each in wanted])
@@ -258,7 +256,7 @@ class MasterData:
         heads = self._run.heads_of(
             [*(each.stream for each in wanted), *(at.stream for at in places.values())]
         )
-        entries = []
+        entries, now = [], self._run.now()
         for each in wanted:
             item, record, stream, event, identity = (
                 each.item,
@@ -269,7 +267,7 @@ class MasterData:
             )
             if identity in known:
                 continue
-            intake, effective_at = self._run.intakes[item.file].intake, self._since(record)
+            intake, effective_at = self._run.intakes[item.file].intake, self._since(record, now)
             left = [places[before] for before in each.before if before in places]
             if left and left[0].stream != stream:
                 account = left[0].stream
@@ -317,9 +315,9 @@ class MasterData:
         after = content_digest(same_content(record), digest_key) if digest_key else _digest_of_erased(event)
         return after, [] if after == before else [event]
 
-    def _since(self, record: MasterRecord) -> datetime:
+    def _since(self, record: MasterRecord, now: datetime) -> datetime:
         days = days_of(record)
-        return self._run.day_starts(days[-1]) if days else self._run.now()
+        return self._run.day_starts(days[-1]) if days else now
 
 
 def _digest_of_erased(event: MasterEvent) -> str:
