@@ -41,6 +41,7 @@ HOST = "127.0.0.1"
 class Mailbox:
     """What the SMTP server was given, and what it says to it."""
 
+    takes_sender: bool = True
     reply: str = "250 2.0.0 queued"
     got: list[Any] = field(default_factory=list)
 
@@ -49,12 +50,23 @@ class Mailbox:
         self.got.append(envelope)
         return self.reply
 
+    async def handle_MAIL(
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        """Takes a sender, unless it is told otherwise."""
+        if not self.takes_sender:
+            return "550 5.7.1 sender not allowed"
+        envelope.mail_from = address
+        return "250 OK"
+
     async def handle_RCPT(
         self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
     ) -> str:
         """Takes a recipient, unless it is nobody."""
         if address.startswith("nobody"):
             return f"550 5.1.1 {address}: no such user"
+        if address.startswith("who"):
+            return "530 5.7.0 authentication required"
         if address.startswith("later"):
             return "451 4.7.1 greylisted, try again"
         envelope.rcpt_tos.append(address)
@@ -152,6 +164,17 @@ async def test_a_recipient_that_does_not_exist_is_refused_for_good_and_one_of_la
         mailbox.reply = "452 4.3.1 no space"
         with pytest.raises(ProviderUnanswered, match="452"):
             await provider.hand_over(MAIL)
+
+
+async def test_what_is_wrong_with_us_refuses_no_notice(certificate: tuple[Path, Path]) -> None:
+    mailbox = Mailbox(takes_sender=False)
+    async with smtp(certificate, mailbox) as server:
+        provider = SmtpProvider(server)
+        with pytest.raises(ProviderUnanswered, match="SMTPSenderRefused"):
+            await provider.hand_over(MAIL)
+        mailbox.takes_sender = True
+        with pytest.raises(ProviderUnanswered, match="530"):
+            await provider.hand_over(_to("who@example.com"))
 
 
 async def test_a_wrong_password_or_an_untrusted_server_says_nothing_about_the_notice(

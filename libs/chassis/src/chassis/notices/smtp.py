@@ -18,6 +18,9 @@ from chassis.notices.providers import Accepted, Answer, Message, Provider, Provi
 ANSWER_SECONDS_MAX: Final = 20.0
 """From the first byte that is sent to the last one of the answer."""
 
+_OF_THE_LOGIN: Final = frozenset({530, 534, 535, 538})
+"""Replies that say that we are not logged in as the server wants (RFC 4954)."""
+
 SmtpSecurity = Literal["tls", "starttls", "none"]
 
 
@@ -58,10 +61,10 @@ class SmtpProvider(Provider):
         except aiosmtplib.SMTPRecipientsRefused as error:
             one = error.recipients[0]
             return _refused(one.code, one.message)
-        except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:
+        except aiosmtplib.SMTPDataError as error:
             return _refused(error.code, error.message)
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
-            # Connection, TLS, login: nothing was said about the notice.
+            # Connection, TLS, login, our own address: nothing was said about the notice.
             raise ProviderUnanswered(f"SMTP: {type(error).__name__}") from error
 
     async def _handed_over(self, mail: EmailMessage) -> Answer:
@@ -105,7 +108,7 @@ class SmtpProvider(Provider):
 
 def _refused(code: int, said: str) -> Answer:
     """A reply of 5xx is for good (RFC 5321, 4.2.1); one of 4xx is not."""
-    if code >= 500:
+    if code >= 500 and code not in _OF_THE_LOGIN:
         return Rejected(f"smtp-{code}", shown(said))
     raise ProviderUnanswered(f"SMTP: the server answered {code}")
 
