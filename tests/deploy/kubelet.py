@@ -84,7 +84,10 @@ def told(container: Manifest, objects: list[Manifest], secrets: Secrets) -> dict
     maps = of_kind(objects, "ConfigMap")
     found = image_environment()
     for source in container.get("envFrom", []):
-        found |= maps[source["configMapRef"]["name"]]["data"]
+        if (reference := source.get("secretRef")) is None:
+            found |= maps[source["configMapRef"]["name"]]["data"]
+        elif reference["name"] in secrets or not reference.get("optional"):
+            found |= {key: content.decode() for key, content in secrets[reference["name"]].items()}
     for variable in container.get("env", []):
         if "value" in variable:
             found[variable["name"]] = variable["value"]
