@@ -88,7 +88,7 @@ def test_the_end_of_a_preparation_names_the_one_that_is_under_way():
 
 
 def test_an_erasure_ends_its_preparation():
-    erase = EraseCustomer((), ())
+    erase = EraseCustomer((), (), NOW.date())
     customer.given(REGISTERED, BEGUN).when(erase).then(ERASED, ErasurePreparationEnded(ONE, "erased"))
     customer.given(REGISTERED).when(erase).then(ERASED)
 

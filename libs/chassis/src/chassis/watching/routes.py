@@ -1,13 +1,13 @@
 """The parts of a route that watches: what it takes, what it answers, and its stream."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import Header, Query
 from pydantic import BaseModel, Field
 
 from chassis.watching.hub import ConditionWide, Hub
-from chassis.watching.watchers import Wanted
+from chassis.watching.watchers import Reason, Wanted
 from chassis.web.problems import NotReady, Overloaded, TooManyStreams, refusals
 from chassis.web.streams import LAST_EVENT_ID, STREAM_SECONDS_MAX, EventStream
 
@@ -53,7 +53,7 @@ class ReadAgain(BaseModel):
 
     view: str
     at_least: str
-    reason: Literal["begun", "rebuilt", "lost", "slow", "day", "scope"]
+    reason: Reason
 
 
 def watched(*refused: Any) -> dict[int | str, dict[str, Any]]:
