@@ -245,22 +245,25 @@ async def test_attaching_and_removing_at_once_leaves_no_file_without_its_content
 
 async def test_what_is_left_by_a_crash_is_swept_and_its_upload_is_refused_then(shelf: Shelf) -> None:
     kept = (await shelf.attach()).shown
-    left = Name(shelf.keeper.stream_of(BORIS), uuid5(NAMESPACE, "left"))
-    writing = shelf.objects.write(left)
-    writing.write(b"whole, and without an event")
-    writing.commit()
+    left = Name(shelf.keeper.stream_of(ANNA), uuid5(NAMESPACE, "left"))
+    of_another_store = Name(shelf.keeper.stream_of(BORIS), uuid5(NAMESPACE, "of another store"))
+    for name in (left, of_another_store):
+        writing = shelf.objects.write(name)
+        writing.write(b"whole, and without an event")
+        writing.commit()
     begun = shelf.objects.write(Name(left.stream, uuid5(NAMESPACE, "begun")))
     begun.write(bytes(PART_BYTES))
     since = min(found.written_at for found in shelf.objects.found()) - NOW
     young = await shelf.sweep(since + timedelta(hours=23))
-    assert (young.objects, young.deleted) == (2, 0)
+    assert (young.objects, young.deleted) == (3, 0)
     if isinstance(shelf.objects, Folder):  # moto says of every upload that it was begun in 2010
         assert young.unfinished == 0
-        assert len(shelf.places.all()) == 3
+        assert len(shelf.places.all()) == 4
     swept = await shelf.sweep(since + SOMETIME)
     begun.abandon()
     assert (swept.deleted, young.unfinished + swept.unfinished) == (1, 1)
-    assert [name.stream for name in shelf.there()] == [shelf.keeper.stream_of(ANNA)]
+    assert {name.stream for name in shelf.there()} == {left.stream, of_another_store.stream}
+    assert len(shelf.there()) == 2
     assert left.object in (await shelf.keeper.state_of(left.stream)).abandoned
     assert await shelf.read(kept.file_id) == PDF
 

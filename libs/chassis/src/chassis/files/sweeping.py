@@ -69,8 +69,11 @@ async def sweep(
 
 
 def _is_left(found: Found, files: Files, before: float) -> bool:
-    """Whether nobody needs an object: no file has it, and it is no upload that may still be under way."""
-    if files.refers_to(found.name.object):
+    """Whether nobody needs an object: no file has it, and it is no upload that may still be under way.
+
+    Of a stream without an event nothing is deleted: this may be the storage of another store, of which all would be deleted.
+    """
+    if files == Files() or files.refers_to(found.name.object):
         return False
     return files.is_free(found.name.object) or found.written_at.timestamp() < before
 
