@@ -15,7 +15,7 @@ from customer.identities import customer_of_party
 from msgspec import structs
 from sync_ingest.domain.records import AccountClosedRecord, AccountRecord, HolderRecord, PartyRecord
 
-from tests.support.roles import roles_of_all
+from tests.support.roles import FOLLOWING, roles_of_all
 
 from .stores import CLOCK, NAME, posting
 from .test_verify import WAIT_SECONDS, World, bank, problems
@@ -90,7 +90,8 @@ async def test_values_of_an_erased_customer_are_shown_nowhere_and_all_invariants
         assert (refused.returncode, "compliance" in refused.stderr) == (2, True)
 
         await held_and_lifted(world, str(customer), ask)
-        async with world.running(*(make() for make in roles_of_all(world.settings).values())):
+        roles = roles_of_all(world.settings, FOLLOWING | {"timers"}).values()
+        async with world.running(*(make() for make in roles)):
             proposed = await asyncio.to_thread(crm, world, *ask, CRM_RETENTION_YEARS="0")
             assert proposed.returncode == 0, proposed.stderr
             said = json.loads(proposed.stdout)
