@@ -90,7 +90,7 @@ async def test_values_of_an_erased_customer_are_shown_nowhere_and_all_invariants
         assert (refused.returncode, "compliance" in refused.stderr) == (2, True)
 
         await held_and_lifted(world, str(customer), ask)
-        roles = roles_of_all(world.settings, FOLLOWING | {"timers"}).values()
+        roles = roles_of_all(world.settings, FOLLOWING | {"timers", "notices"}).values()
         async with world.running(*(make() for make in roles)):
             proposed = await asyncio.to_thread(crm, world, *ask, CRM_RETENTION_YEARS="0")
             assert proposed.returncode == 0, proposed.stderr

@@ -25,12 +25,14 @@ LOOKED_UP_MAX: Final = 100_000
 """Subjects with a key that are remembered as looked up."""
 _TOKEN: Final = re.compile(rb'"k1\.([A-Za-z0-9+/]{22}==)\.')
 _KNOWN: Final = (
-    "select w.subject, w.key_id from unnest(%s::uuid[], %s::uuid[]) as w(subject, key_id) where not exists"
-    " (select 1 from data_keys k where k.subject = w.subject and (k.key_id = w.key_id or k.erased_at is not null))"
-    " and not exists"
-    " (select 1 from purpose_keys k where k.subject = w.subject and (k.key_id = w.key_id or k.erased_at is not null))"
+    "select w.subject, w.key_id from unnest(%s::uuid[], %s::uuid[]) as w(subject, key_id)"
+    " where not exists (select 1 from data_keys k where k.key_id = w.key_id)"
+    " and not exists (select 1 from purpose_keys k where k.key_id = w.key_id)"
+    " and not exists (select 1 from data_keys k where k.subject = w.subject and k.erased_at is not null)"
+    " and not exists (select 1 from purpose_keys k where k.subject = w.subject and k.erased_at is not null)"
 )
-"""Those without a key. One that was destroyed without being there bears a number of its own."""
+"""Those without a key. An event may hold values of another subject than its own, so a key is looked for by its number. One that
+was destroyed without being there bears a number of its own: then the subject says that it is erased."""
 DESTROYED_WITHIN_SECONDS: Final = 900.0
 """A policy has destroyed keys so long after the event that erased."""
 _LEFT: Final = (
