@@ -95,7 +95,9 @@ class System:
             assert CLOCK.monotonic() < until, f"{context}-{position} is not shown"
             assert not any(task.done() for task in self.tasks), [task for task in self.tasks if task.done()]
             asked: dict[str, str | int] = {"limit": 1, "at_least": f"{context}-{position}"}
-            if position == 0 or (await self.web.get("/customers", params=asked)).status_code == 200:
+            lists = ("/customers", "/customers/selection") if position else ()
+            answers = [await self.web.get(of_view, params=asked) for of_view in lists]
+            if all(answer.status_code == 200 for answer in answers):
                 return
             await asyncio.sleep(0.1)
 
