@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import typer
 from chassis.bulk import Bulk, Bulkable
 from chassis.bulk.running import listed
 from chassis.clock import SystemClock, uuid7
 from chassis.proposals import FourEyes, Proposable
 from chassis.write.deciding import CommandContext
-from crm_cli.main import app
+from crm_cli import bulk, proposals
 from customer.application import Erase
 from customer.catalogue import catalogue
 from customer.connections import write_side
@@ -33,9 +34,15 @@ def by(key: str, actor: str = "chen") -> CommandContext:
     )
 
 
+# Not the program: it sends the logs of this process to its own standard error, and that ends with the command.
+APP = typer.Typer()
+APP.add_typer(bulk.app, name="bulk")
+APP.add_typer(proposals.app, name="proposals")
+
+
 async def crm(bank: Bank, *arguments: str) -> Result:
     """What a command says, in a thread of this process."""
-    return await asyncio.to_thread(CliRunner().invoke, app, list(arguments), env=bank.environment())
+    return await asyncio.to_thread(CliRunner().invoke, APP, list(arguments), env=bank.environment())
 
 
 async def never(*_: Any) -> Any:
