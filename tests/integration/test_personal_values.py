@@ -216,7 +216,8 @@ def test_the_search_finds_what_is_in_postgresql(entrusted: System) -> None:
     url = entrusted.customer.postgres_url
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("create table planted (value text)")
-        connection.execute("insert into planted values (%s)", (PLANTED,))
+        # More than once: of the log, one may lie across two pages, with the head of the second in the middle of it.
+        connection.execute("insert into planted select %s from generate_series(1, 3)", (PLANTED,))
     settled(url)
     places = found_in(entrusted.folder / "servers" / "postgres", [PLANTED, SOURCE])
     assert any("pg_wal" in place for place in places[PLANTED])
