@@ -11,9 +11,10 @@ from chassis.privacy.keys import KEYS
 from chassis.read.mongo import Mongo
 from chassis.write.store import EventStore, Recorder, prepare
 
+from tests.support.aws import endpoint
 from tests.support.fixtures import collector, key_ring, mongo
 
-__all__ = ["collector", "key_ring", "mongo"]
+__all__ = ["collector", "endpoint", "key_ring", "mongo"]
 
 _NUMBERS = count(1)
 

@@ -3,7 +3,7 @@
 import asyncio
 import resource
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -26,7 +26,6 @@ from chassis.privacy.keys import ERASED, KeyRing
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, CommandKeyReused
 from chassis.write.store import EventStore
-from moto.server import ThreadedMotoServer
 
 from tests.support.jars import NAMESPACE, NOW
 from tests.support.specification import ManualClock
@@ -38,25 +37,6 @@ LETTER = Offered("Vertrag Müller 合同.pdf", "application/pdf", "letter")
 PART_BYTES = 5 << 20
 SOMETIME = timedelta(days=2)
 _COMMANDS = count(1)
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "cn-north-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }.items():
-            environment.setenv(name, value)
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        try:
-            host, port = server.get_host_and_port()
-            yield f"http://{host}:{port}"
-        finally:
-            server.stop()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A root key in a KMS: a real client against a server that speaks the protocol."""
 
 import socket
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -18,31 +17,11 @@ from chassis.privacy.key_encryption import (
 from chassis.privacy.keys import KeyRing
 from chassis.privacy.kms import KmsKeyEncryption
 from chassis.privacy.rotating import replace_root_key, rotate
-from moto.server import ThreadedMotoServer
 
 from tests.support.fixtures import empty_keys
 
 ROOT = UUID("2d0f1f50-6a4e-4c3e-8e9b-3c9b54dfd6d4")
 SUBJECTS = [uuid5(ROOT, str(number)) for number in range(500)]
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "cn-north-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }.items():
-            environment.setenv(name, value)
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        try:
-            host, port = server.get_host_and_port()
-            yield f"http://{host}:{port}"
-        finally:
-            server.stop()
 
 
 @pytest.fixture

@@ -1,14 +1,15 @@
 """The notices of a context as a role of its own: the loop with its connections, from the settings."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
-from chassis.clock import Clock, SystemClock
+from typing_extensions import override
+
+from chassis.clock import Clock
 from chassis.connections.transient import StoreUnavailable
-from chassis.ending import closed, ended
+from chassis.ending import closed
 from chassis.notices.deciding import SENT, Channel
 from chassis.notices.loop import NoticeLoop
 from chassis.notices.providers import PrintingProvider, Provider
@@ -19,12 +20,12 @@ from chassis.notices.smtp import SmtpProvider, SmtpServer
 from chassis.notices.table import NOTICES_LEASE, Limit, PostgresNotices
 from chassis.notices.webhook import WebhookProvider
 from chassis.observability import metrics
+from chassis.process.leading import LeasedRole
 from chassis.process.leases import Lease, PostgresLease
 from chassis.relay.postgres import Listening
 from chassis.write.catalogue import Catalogue
 from chassis.write.store import EventStore
 
-MEASURED_SECONDS: Final = 1.0
 DAY_SECONDS: Final = 86_400.0
 
 
@@ -86,7 +87,7 @@ def limits_of(settings: NoticeSettings) -> Mapping[Channel, Limit]:
     }
 
 
-class NoticesRole:
+class NoticesRole(LeasedRole[NoticeLoop]):
     """The role `<service>-notices`, with connections of its own. `opened` opens the notices."""
 
     def __init__(
@@ -98,53 +99,39 @@ class NoticesRole:
         settings: NoticeSettings,
         clock: Clock | None = None,
     ) -> None:
-        self.name = f"{service}-notices"
+        super().__init__(f"{service}-notices", clock)
         self._context = context
         self._schema = schema
         self._opened = opened
         self._settings = settings
-        self._clock = clock or SystemClock()
-        self._loop: NoticeLoop | None = None
+        self._table = PostgresNotices(settings.postgres_url, schema)
 
-    def not_ready(self) -> list[str]:
-        """Why nothing is handed over."""
-        return [f"{self.name}: starting"] if self._loop is None else self._loop.not_ready()
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Runs until `stopping`; raises ConnectionError where a server is not there at the start."""
+    @override
+    async def _connected(self, stack: AsyncExitStack) -> NoticeLoop:
         settings, clock = self._settings, self._clock
-        async with AsyncExitStack() as stack:
-            opened = await stack.enter_async_context(self._opened(clock))
-            providers = await stack.enter_async_context(providers_of(settings, clock))
-            row = PostgresLease(settings.postgres_url, self._schema, NOTICES_LEASE)
-            table = PostgresNotices(settings.postgres_url, self._schema)
-            hint = Listening(settings.postgres_url, self._schema, clock)
-            for each in (row, table, hint):
-                stack.push_async_callback(closed, each.close)
-            loop = self._loop = NoticeLoop(
-                self.name,
-                opened.notices,
-                opened.store,
-                opened.catalogue,
-                table,
-                providers,
-                Lease(row, clock),
-                clock,
-                limits=limits_of(settings),
-                to_each=Limit(settings.notices_to_each_per_day_max, DAY_SECONDS),
-                hint=hint,
-            )
-            measuring = asyncio.ensure_future(self._measure(loop, table))
-            try:
-                await loop.run(stopping)
-            finally:
-                await ended(measuring)
+        opened = await stack.enter_async_context(self._opened(clock))
+        providers = await stack.enter_async_context(providers_of(settings, clock))
+        row = PostgresLease(settings.postgres_url, self._schema, NOTICES_LEASE)
+        hint = Listening(settings.postgres_url, self._schema, clock)
+        for each in (row, self._table, hint):
+            stack.push_async_callback(closed, each.close)
+        return NoticeLoop(
+            self.name,
+            opened.notices,
+            opened.store,
+            opened.catalogue,
+            self._table,
+            providers,
+            Lease(row, clock),
+            clock,
+            limits=limits_of(settings),
+            to_each=Limit(settings.notices_to_each_per_day_max, DAY_SECONDS),
+            hint=hint,
+        )
 
-    async def _measure(self, loop: NoticeLoop, table: PostgresNotices) -> None:
-        while True:
-            with suppress(StoreUnavailable):
-                oldest = await table.oldest() if loop.leading else None
-                age_seconds = 0.0 if oldest is None else (self._clock.now() - oldest).total_seconds()
-                metrics.NOTICES_AGE_SECONDS.labels(self._context).set(max(0.0, age_seconds))
-            metrics.LEASE_HELD.labels(self.name).set(int(loop.leading))
-            await self._clock.sleep(MEASURED_SECONDS)
+    @override
+    async def _measure(self, loop: NoticeLoop) -> None:
+        with suppress(StoreUnavailable):
+            oldest = await self._table.oldest() if loop.leading else None
+            age_seconds = 0.0 if oldest is None else (self._clock.now() - oldest).total_seconds()
+            metrics.NOTICES_AGE_SECONDS.labels(self._context).set(max(0.0, age_seconds))

@@ -1,13 +1,18 @@
-"""A loop that works while it holds a lease: it stands by, leads, and goes on after servers that did not answer."""
+"""A loop that works while it holds a lease, and the role that runs it.
+
+It stands by, leads, and goes on after servers that did not answer.
+"""
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Final, Protocol
+from contextlib import AsyncExitStack
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
-from chassis.clock import Clock
+from chassis.clock import Clock, SystemClock
 from chassis.connections.transient import is_transient, why
+from chassis.ending import ended
 from chassis.observability import metrics
 from chassis.process.leases import Lease
 from chassis.write.store.items import Fenced
@@ -15,6 +20,7 @@ from chassis.write.store.items import Fenced
 BACK_OFF_SECONDS_FIRST: Final = 0.1
 BACK_OFF_SECONDS_MAX: Final = 5.0
 FENCED_SECONDS: Final = 1.0
+MEASURED_SECONDS: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -85,3 +91,43 @@ class LeasedLoop(ABC):
             await self._clock.sleep(seconds_max)
         else:
             await self._hint.wait(seconds_max)
+
+
+LoopT = TypeVar("LoopT", bound=LeasedLoop)
+
+
+class LeasedRole(ABC, Generic[LoopT]):
+    """A role that runs one loop, with connections of its own."""
+
+    def __init__(self, name: str, clock: Clock | None = None) -> None:
+        self.name = name
+        self._clock = clock or SystemClock()
+        self._loop: LoopT | None = None
+
+    def not_ready(self) -> list[str]:
+        """Why the work is not done."""
+        return [f"{self.name}: starting"] if self._loop is None else self._loop.not_ready()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs until `stopping`; raises ConnectionError where a server is not there at the start."""
+        async with AsyncExitStack() as stack:
+            loop = self._loop = await self._connected(stack)
+            measuring = asyncio.ensure_future(self._measuring(loop))
+            try:
+                await loop.run(stopping)
+            finally:
+                await ended(measuring)
+
+    @abstractmethod
+    async def _connected(self, stack: AsyncExitStack) -> LoopT:
+        """The loop over its connections, which the stack closes."""
+
+    @abstractmethod
+    async def _measure(self, loop: LoopT) -> None:
+        """Sets the gauges of the work."""
+
+    async def _measuring(self, loop: LoopT) -> None:
+        while True:
+            await self._measure(loop)
+            metrics.LEASE_HELD.labels(self.name).set(int(loop.leading))
+            await self._clock.sleep(MEASURED_SECONDS)

@@ -1,14 +1,16 @@
 """The sagas of a context as a role of its own: the loop with its connections, from the settings."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, NamedTuple
 
-from chassis.clock import Clock, SystemClock
+from typing_extensions import override
+
+from chassis.clock import Clock
 from chassis.connections.settings import Settings
-from chassis.ending import closed, ended
+from chassis.ending import closed
 from chassis.observability import metrics
+from chassis.process.leading import LeasedRole
 from chassis.process.leases import Lease, PostgresLease
 from chassis.relay.postgres import Listening
 from chassis.sagas.loop import BROKEN, SagaLoop
@@ -17,7 +19,6 @@ from chassis.sagas.running import Sagas
 from chassis.write.store import EventStore
 
 SAGAS_LEASE: Final = "sagas"
-MEASURED_SECONDS: Final = 1.0
 SHOWN: Final = ("running", "compensating", "stuck", BROKEN)
 
 
@@ -39,7 +40,7 @@ async def peers_of(settings: Settings, service: str, clock: Clock) -> AsyncItera
         }
 
 
-class SagasRole:
+class SagasRole(LeasedRole[SagaLoop]):
     """The role `<service>-sagas`, with connections of its own.
 
     `opened` opens the sagas with their peers.
@@ -54,48 +55,34 @@ class SagasRole:
         settings: Settings,
         clock: Clock | None = None,
     ) -> None:
-        self.name = f"{service}-sagas"
+        super().__init__(f"{service}-sagas", clock)
         self._context = context
         self._schema = schema
         self._opened = opened
         self._settings = settings
-        self._clock = clock or SystemClock()
-        self._loop: SagaLoop | None = None
         self._kinds: set[str] = set()
 
-    def not_ready(self) -> list[str]:
-        """Why no command is given."""
-        return [f"{self.name}: starting"] if self._loop is None else self._loop.not_ready()
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Runs until `stopping`; raises ConnectionError where a server is not there at the start."""
+    @override
+    async def _connected(self, stack: AsyncExitStack) -> SagaLoop:
         settings, clock = self._settings, self._clock
-        async with AsyncExitStack() as stack:
-            opened = await stack.enter_async_context(self._opened(clock))
-            row = PostgresLease(settings.postgres_url, self._schema, SAGAS_LEASE)
-            hint = Listening(settings.postgres_url, self._schema, clock)
-            for each in (row, hint):
-                stack.push_async_callback(closed, each.close)
-            loop = self._loop = SagaLoop(
-                self.name,
-                opened.sagas,
-                opened.store,
-                Lease(row, clock),
-                clock,
-                hint=hint,
-            )
-            measuring = asyncio.ensure_future(self._measure(loop))
-            try:
-                await loop.run(stopping)
-            finally:
-                await ended(measuring)
+        opened = await stack.enter_async_context(self._opened(clock))
+        row = PostgresLease(settings.postgres_url, self._schema, SAGAS_LEASE)
+        hint = Listening(settings.postgres_url, self._schema, clock)
+        for each in (row, hint):
+            stack.push_async_callback(closed, each.close)
+        return SagaLoop(
+            self.name,
+            opened.sagas,
+            opened.store,
+            Lease(row, clock),
+            clock,
+            hint=hint,
+        )
 
+    @override
     async def _measure(self, loop: SagaLoop) -> None:
-        while True:
-            counts = loop.counts()
-            self._kinds |= {kind for kind, _ in counts}
-            for kind in self._kinds:
-                for status in SHOWN:
-                    metrics.SAGAS_OPEN.labels(self._context, kind, status).set(counts[kind, status])
-            metrics.LEASE_HELD.labels(self.name).set(int(loop.leading))
-            await self._clock.sleep(MEASURED_SECONDS)
+        counts = loop.counts()
+        self._kinds |= {kind for kind, _ in counts}
+        for kind in self._kinds:
+            for status in SHOWN:
+                metrics.SAGAS_OPEN.labels(self._context, kind, status).set(counts[kind, status])
