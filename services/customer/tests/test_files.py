@@ -6,8 +6,11 @@ from uuid import UUID, uuid5
 
 import pytest
 from chassis.privacy.keys import ERASED
+from chassis.write.deciding import CommandContext
 from customer.catalogue import catalogue
+from customer.domain.commands import LiftLegalHold
 from customer.files import LIMITS
+from msgspec import structs
 
 from .test_api import CLOCK, WANG, api, key
 from .test_lists import ZHANGS, acting, asking, branches
@@ -144,6 +147,23 @@ async def test_after_an_erasure_a_file_cannot_be_read(api, at, key_ring):
     assert shown["file_name"] == ERASED
     refused = await api.post(f"{at}/{one}/content", json=WHY, headers=key("r"))
     assert (refused.status_code, refused.json()["code"]) == (410, "file-gone")
+
+
+@pytest.mark.requirement("M22")
+async def test_no_file_of_a_customer_is_removed_while_a_legal_hold_stands(api, at):
+    one = (await attach(api, at)).json()["file_id"]
+    customer, service = UUID(at.split("/")[2]), api.service
+    place = CommandContext(
+        actor="chen", now=CLOCK.now(), command_id=uuid5(customer, "hold"), reason="a court asks"
+    )
+    lift = structs.replace(place, command_id=uuid5(customer, "lift"))
+    await service.place_legal_hold(customer, None, place)
+    refused = await api.post(f"{at}/{one}/remove", json=WHY, headers=key("x"))
+    assert (refused.status_code, refused.json()["code"]) == (409, "file-held")
+    assert "legal" not in refused.text, "who serves the customer does not learn of the hold"
+    assert (await api.post(f"{at}/{one}/content", json=WHY, headers=key("r"))).content == PDF
+    await service.handler.handle(customer, LiftLegalHold(place.command_id), lift)
+    assert (await api.post(f"{at}/{one}/remove", json=WHY, headers=key("x"))).status_code == 200
 
 
 async def test_a_file_may_be_larger_than_other_bodies_and_no_larger_than_its_limit(api, at):

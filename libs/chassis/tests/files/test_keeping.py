@@ -13,7 +13,17 @@ from uuid import UUID, uuid5
 import boto3
 import pytest
 from chassis.connections.transient import is_transient
-from chassis.files import FILES, FileGone, FileKeeper, FileUnknown, FileUnreadable, Limits, Offered, Storage
+from chassis.files import (
+    FILES,
+    FileGone,
+    FileHeld,
+    FileKeeper,
+    FileUnknown,
+    FileUnreadable,
+    Limits,
+    Offered,
+    Storage,
+)
 from chassis.files.checking import FileEmpty, FileNameInvalid, FileOversized, FileTypeRefused
 from chassis.files.deciding import FileAttached
 from chassis.files.folder import Folder
@@ -55,11 +65,15 @@ def bucket(endpoint: str) -> Any:
 class Shelf:
     """The files of a context, and what lies in its storage."""
 
-    def __init__(self, keeper: FileKeeper, ring: KeyRing, objects: Objects, places: Any) -> None:
-        self.keeper = keeper
+    def __init__(self, store: EventStore, ring: KeyRing, objects: Objects, places: Any) -> None:
+        self.held: set[UUID] = set()
+        self.keeper = FileKeeper(store, CATALOGUE, ring, Storage(objects), holds=self.holds)
         self.ring = ring
         self.objects = objects
         self.places = places
+
+    async def holds(self, subject: UUID) -> bool:
+        return subject in self.held
 
     async def attach(
         self, subject: UUID = ANNA, content: bytes = PDF, key: str = "1", offered: Offered = LETTER
@@ -90,9 +104,9 @@ async def shelf(
         made = request.getfixturevalue("bucket")
         objects = Bucket("files", "jars", request.getfixturevalue("endpoint"), part_bytes=PART_BYTES)
         places = BucketPlaces(made)
-    storage = Storage(objects)
-    yield Shelf(FileKeeper(store, CATALOGUE, key_ring, storage), key_ring, objects, places)
-    await storage.close()
+    shelf = Shelf(store, key_ring, objects, places)
+    yield shelf
+    await shelf.keeper.storage.close()
 
 
 class FolderPlaces:
@@ -261,6 +275,23 @@ async def test_a_file_expires_to_the_instant_for_readers_and_is_swept(
     assert (await shelf.sweep(SOMETIME)).ended == 1
     *_, last = await store.read_stream(shelf.keeper.stream_of(ANNA))
     assert (b'"because":"expired"' in last.body, shelf.there()) == (True, [])
+
+
+async def test_nothing_of_a_subject_that_is_held_is_removed_and_nothing_expires_until_it_is_free(
+    shelf: Shelf,
+) -> None:
+    expiring = Offered("a.pdf", "application/pdf", "letter", NOW + SOMETIME)
+    kept = (await shelf.attach(offered=expiring)).shown
+    shelf.held.add(ANNA)
+    assert (await shelf.sweep(2 * SOMETIME)).ended == 0
+    assert await shelf.keeper.files(ANNA, NOW + 2 * SOMETIME) == [kept]
+    assert await shelf.read(kept.file_id, at=2 * SOMETIME) == PDF
+    with pytest.raises(FileHeld):
+        await shelf.keeper.remove(ANNA, kept.file_id, by("boris", "a"))
+    shelf.held.clear()
+    with pytest.raises(FileGone):
+        await shelf.read(kept.file_id, at=2 * SOMETIME)
+    assert ((await shelf.sweep(2 * SOMETIME)).ended, shelf.there()) == (1, [])
 
 
 async def test_after_an_erasure_nothing_opens_and_the_sweep_deletes_what_is_left(shelf: Shelf) -> None:

@@ -173,7 +173,7 @@ class CustomerService:
         shown = saga_handler(self.store, self.catalogue, self.handler.keys, ())
         object.__setattr__(self, "sagas", Sagas(self.store, shown, self.clock))
         keeper = self.storage and FileKeeper(
-            self.store, self.catalogue, self.handler.keys, self.storage, self.file_limits
+            self.store, self.catalogue, self.handler.keys, self.storage, self.file_limits, self._is_held
         )
         object.__setattr__(self, "keeper", keeper)
 
@@ -441,6 +441,9 @@ class CustomerService:
             raise CustomerNotRegistered
         command = PlaceLegalHold(context.command_id, until, self.today())
         return await self.handler.handle(customer, command, context, asked=("place-legal-hold", until))
+
+    async def _is_held(self, customer: UUID) -> bool:
+        return bool(standing((await self._now(customer)).state, self.today()))
 
     async def propose_lifting(self, customer: UUID, hold: UUID, context: CommandContext) -> ProposalShown:
         """Proposes that a legal hold is lifted; another person approves it. Raises what would refuse it now."""

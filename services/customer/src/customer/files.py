@@ -44,7 +44,7 @@ class CustomerFiles:
         return await self.keeper.read(customer, file, context)
 
     async def remove(self, customer: UUID, file: UUID, context: CommandContext) -> Outcome[Any]:
-        """Keeps a file no more. Raises FileUnknown."""
+        """Keeps a file no more. Raises FileUnknown, and FileHeld while a legal hold stands."""
         await self._is_erased(customer)
         return await self.keeper.remove(customer, file, context)
 

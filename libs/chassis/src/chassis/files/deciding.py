@@ -137,6 +137,14 @@ class FileGone(Refusal):
     title_zh: ClassVar[str] = "该文件已不再保存"
 
 
+class FileHeld(Refusal):
+    """What there is of the subject may not be deleted now. The text does not say why: not everybody may know."""
+
+    code: ClassVar[str] = "file-held"
+    title: ClassVar[str] = "The file has to be kept"
+    title_zh: ClassVar[str] = "该文件必须继续保存"
+
+
 class FileNotDue(Refusal):
     """The file expires later, or not at all."""
 

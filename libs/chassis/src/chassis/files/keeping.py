@@ -5,7 +5,7 @@ no event refers to, which the sweep deletes (`chassis.files.sweeping`); it never
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
@@ -32,6 +32,7 @@ from chassis.files.deciding import (
     FileCommand,
     FileEvent,
     FileGone,
+    FileHeld,
     FileRead,
     FileRemoved,
     Files,
@@ -116,8 +117,16 @@ _READS: Final = Decider[_Note, int, FileRead](
 )
 
 
+async def _never(_: UUID) -> bool:
+    return False
+
+
 class FileKeeper:
-    """The files of one context; use it from one event loop."""
+    """The files of one context; use it from one event loop.
+
+    `holds` says of a subject whether nothing of it may be deleted now, a legal hold for example. Its files are not removed then,
+    and do not expire.
+    """
 
     def __init__(
         self,
@@ -126,10 +135,12 @@ class FileKeeper:
         keys: KeyRing,
         storage: Storage,
         limits: Limits | None = None,
+        holds: Callable[[UUID], Awaitable[bool]] = _never,
     ) -> None:
         self.storage = storage
         self.limits = limits or Limits()
         self._keys = keys
+        self._holds = holds
         self.context = catalogue.store
         self._purposes = catalogue.purposes
         self._contents = ContentStore(catalogue.store, storage)
@@ -186,8 +197,8 @@ class FileKeeper:
         kept = (await self.state_of(self.stream_of(subject))).kept
         if not kept:
             return []
-        key = await self._key_if_any(subject)
-        return [self._shown(one, key) for one in kept.values() if not _expired(one, now)]
+        key, over = await self._key_if_any(subject), await self.expired(kept.values(), now)
+        return [self._shown(one, key) for one in kept.values() if one.file not in over]
 
     async def read(self, subject: UUID, file: UUID, context: CommandContext) -> Content:
         """The content of a file. That it is read is stored before anything of it is returned, each time.
@@ -195,14 +206,14 @@ class FileKeeper:
         It is read twice, so that of a content that is not whole nothing is returned. Raises FileUnknown, FileGone,
         FileUnreadable, StorageUnavailable.
         """
-        held = self._held(await self.state_of(self.stream_of(subject)), file, context.now)
+        held = await self._kept(subject, file, context.now)
         key = await self._key(subject, create=False)
         at = Name(self.stream_of(subject), held.object)
         try:
             await self._contents.verify(held, key)
             download = await self.storage.read(at)
         except (ObjectMissing, Tampered) as error:
-            await self._check_still_kept(subject, file, context.now)
+            await self._kept(subject, file, context.now)  # it may have been removed while it was read
             metrics.FILES_UNREADABLE.labels(self.context).inc()
             _log.error(
                 "a file cannot be read", file_id=str(file), object_id=str(held.object), reason=why(error)
@@ -219,7 +230,12 @@ class FileKeeper:
     async def remove(
         self, subject: UUID, file: UUID, context: CommandContext, because: Because = "removed"
     ) -> Outcome[FileEvent]:
-        """Keeps a file no more; a second time changes nothing. Its content is deleted with the last file that has it."""
+        """Keeps a file no more; a second time changes nothing. Its content is deleted with the last file that has it.
+
+        Raises FileUnknown, and FileHeld where nothing of the subject may be deleted.
+        """
+        if because != "erased" and await self._holds(subject):
+            raise FileHeld
         stream = self.stream_of(subject)
         outcome = await self.handler.handle(
             stream, Remove(file, because, context.now), context, asked=("remove", file, because)
@@ -249,13 +265,20 @@ class FileKeeper:
         self.handler.forget(stream)
         return (await self.handler.load(stream)).state
 
-    def _held(self, files: Files, file: UUID, now: datetime) -> FileAttached:
-        held = files.kept.get(file)
-        if held is None:
+    async def expired(self, kept: Collection[FileAttached], now: datetime) -> set[UUID]:
+        """Those of these files that have expired. None does while nothing of its subject may be deleted."""
+        over = [one for one in kept if one.expires_at is not None and now >= one.expires_at]
+        held = {subject for subject in {one.subject for one in over} if await self._holds(subject)}
+        return {one.file for one in over if one.subject not in held}
+
+    async def _kept(self, subject: UUID, file: UUID, now: datetime) -> FileAttached:
+        files = await self.state_of(self.stream_of(subject))
+        found = files.kept.get(file)
+        if found is None:
             raise FileGone if file in files.removed else FileUnknown
-        if _expired(held, now):
+        if await self.expired([found], now):
             raise FileGone
-        return held
+        return found
 
     async def _lost(self, stream: UUID, digest: str, key: DataKey) -> frozenset[UUID]:
         """The objects that should have this content and have not: a file that is attached again is not given them."""
@@ -267,10 +290,6 @@ class FileKeeper:
                 except (ObjectMissing, Tampered):
                     lost.add(held.object)
         return frozenset(lost)
-
-    async def _check_still_kept(self, subject: UUID, file: UUID, now: datetime) -> None:
-        """Raises FileGone where the file was removed while it was read."""
-        self._held(await self.state_of(self.stream_of(subject)), file, now)
 
     async def _key(self, subject: UUID, *, create: bool) -> DataKey:
         keys = await asyncio.to_thread(self._keys.keys_for, [subject], create=create, purposes=self._purposes)
@@ -315,7 +334,3 @@ def files_handler(
 ) -> CommandHandler[FileCommand, Files, FileEvent]:
     """Handles the commands to the files of subjects."""
     return CommandHandler(FILES_OF_SUBJECT, store, catalogue, keys, states_cached_max=SUBJECTS_CACHED_MAX)
-
-
-def _expired(held: FileAttached, now: datetime) -> bool:
-    return held.expires_at is not None and now >= held.expires_at

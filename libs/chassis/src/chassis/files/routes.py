@@ -23,7 +23,7 @@ from chassis.files.checking import (
     FileTypeRefused,
     Limits,
 )
-from chassis.files.deciding import FileGone, FileUnknown, TooManyFiles, UploadOverdue
+from chassis.files.deciding import FileGone, FileHeld, FileUnknown, TooManyFiles, UploadOverdue
 from chassis.files.keeping import Content, FileShown, FileUnreadable
 from chassis.privacy.masking import masked_name
 from chassis.web import located, refusals
@@ -62,7 +62,7 @@ ATTACHED: Final = {
     **refusals(UploadOverdue, Unavailable),
 }
 """Belongs to the `responses` of a route that takes a file."""
-REMOVED: Final = {**refusals(FileUnknown), **refusals(TooManyConflicts)}
+REMOVED: Final = {**refusals(FileUnknown), **refusals(FileHeld, TooManyConflicts)}
 READ: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},

@@ -82,14 +82,14 @@ async def _ended(keeper: FileKeeper, ring: KeyRing, clock: Clock, states: Iterab
     """Ends the files that have expired, and those of subjects that were erased; how many."""
     kept = [one for files in states for one in files.kept.values()]
     erased = await asyncio.to_thread(ring.erased, {one.subject for one in kept}) if kept else set[UUID]()
-    now, count = clock.now(), 0
+    gone = [one for one in kept if one.subject in erased]
+    over = await keeper.expired([one for one in kept if one.subject not in erased], clock.now())
+    for one in gone:
+        await keeper.remove(one.subject, one.file, _context(clock), "erased")
     for one in kept:
-        expired = one.expires_at is not None and now >= one.expires_at
-        if one.subject in erased or expired:
-            because = "erased" if one.subject in erased else "expired"
-            await keeper.remove(one.subject, one.file, _context(clock), because)  # type: ignore[arg-type]
-            count += 1
-    return count
+        if one.file in over:
+            await keeper.remove(one.subject, one.file, _context(clock), "expired")
+    return len(gone) + len(over)
 
 
 def _context(clock: Clock) -> CommandContext:
