@@ -37,6 +37,7 @@ from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, CommandKeyReused
 from chassis.write.store import EventStore
 
+from tests.support.aws import STRANGE, answering
 from tests.support.jars import NAMESPACE, NOW
 from tests.support.specification import ManualClock
 
@@ -446,3 +447,42 @@ async def test_a_storage_that_cannot_be_used_is_transient_and_leaves_no_event(
             await storage.read(Name(ANNA, BORIS))
         await storage.close()
     assert await store.head_position() == 0
+
+
+@pytest.mark.parametrize("answer", STRANGE)
+async def test_what_is_no_answer_of_s3_keeps_no_file(
+    answer: str, endpoint: str, store: EventStore, key_ring: KeyRing
+) -> None:
+    with answering(STRANGE[answer]) as strange:
+        for content in (PDF, PDF + bytes(PART_BYTES)):
+            storage = Storage(Bucket("files", "jars", strange, answer_seconds=0.3, part_bytes=PART_BYTES))
+            with pytest.raises(StorageUnavailable):
+                await FileKeeper(store, CATALOGUE, key_ring, storage).attach(
+                    ANNA, LETTER, pieces(content), by("anna", "1")
+                )
+            await storage.close()
+    assert await store.head_position() == 0
+
+
+async def test_what_is_nothing_of_ours_in_the_folder_stops_no_sweep(
+    store: EventStore, key_ring: KeyRing, tmp_path: Path
+) -> None:
+    folder = tmp_path / "files"
+    shelf = Shelf(store, key_ring, Folder(folder, "jars", create=True), FolderPlaces(folder))
+    expiring = Offered("a.pdf", "application/pdf", "letter", NOW + SOMETIME)
+    kept = (await shelf.attach(offered=expiring)).shown
+    [place] = (Path(one) for one in shelf.places.all())
+    own, stream = folder / "jars", place.parent
+    (own / "aa").write_text("a file where a folder should be")
+    (own / "unfinished" / "a folder").mkdir()
+    (stream / UUID(int=1).hex).mkdir()
+    (stream / str(UUID(int=2))).write_text("a name with hyphens")
+    loop = UUID(int=3).hex
+    (stream / loop).symlink_to(loop)
+    (stream / UUID(int=4).hex).symlink_to("/nowhere")
+    assert [name.object.hex for name in shelf.there()] == [place.name]
+    assert (await shelf.sweep(SOMETIME)).ended == 1
+    assert (shelf.there(), await shelf.keeper.files(ANNA, NOW)) == ([], [])
+    with pytest.raises(FileGone):
+        await shelf.read(kept.file_id)
+    await shelf.keeper.storage.close()

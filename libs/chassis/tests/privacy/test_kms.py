@@ -18,6 +18,7 @@ from chassis.privacy.keys import KeyRing
 from chassis.privacy.kms import KmsKeyEncryption
 from chassis.privacy.rotating import replace_root_key, rotate
 
+from tests.support.aws import STRANGE, answering
 from tests.support.fixtures import empty_keys
 
 ROOT = UUID("2d0f1f50-6a4e-4c3e-8e9b-3c9b54dfd6d4")
@@ -64,7 +65,7 @@ def test_a_ring_over_a_kms_asks_it_once_and_not_for_each_key(endpoint: str, kms:
     made = {subject: one.material for subject, one in ring.keys_for(SUBJECTS).items()}
     ring.keys_for([uuid5(ROOT, "later")])
     secret = ring.secret("of the bank")
-    assert sorted(asked) == ["Decrypt", "Encrypt"]
+    assert sorted(asked) == ["Decrypt", "Decrypt", "Encrypt"]
     again = KeyRing.open(keys_url, KmsKeyEncryption(key, endpoint), SystemClock().monotonic)
     found = again.keys_for(SUBJECTS, create=False)
     assert {subject: one.material for subject, one in found.items()} == made
@@ -104,3 +105,12 @@ def test_a_kms_that_answers_nothing_is_not_waited_for(endpoint: str) -> None:
         assert clock.monotonic() - began < 10
     with pytest.raises(KeyEncryptionUnavailable, match="does not answer"):
         KmsKeyEncryption("key", "http://127.0.0.1:1", answer_seconds=0.3).wrap(bytes(32), b"place")
+
+
+@pytest.mark.parametrize("answer", STRANGE)
+def test_what_is_no_answer_of_a_kms_is_told_from_one(endpoint: str, answer: str) -> None:
+    with answering(STRANGE[answer]) as strange:
+        encryption = KmsKeyEncryption("key", strange, answer_seconds=0.3)
+        for ask in (encryption.wrap, encryption.unwrap):
+            with pytest.raises((KeyEncryptionUnavailable, KeyEncryptionUnusable)):
+                ask(bytes(32), b"place")

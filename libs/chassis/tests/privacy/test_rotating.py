@@ -7,7 +7,12 @@ from uuid import UUID, uuid5
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.privacy.key_encryption import AesKeyEncryption, KeyEncryption, WrongKeyEncryption
+from chassis.privacy.key_encryption import (
+    AesKeyEncryption,
+    KeyEncryption,
+    KeyEncryptionUnusable,
+    WrongKeyEncryption,
+)
 from chassis.privacy.keys import KeyEncryptionKeys, KeyRing, seal, unseal
 from chassis.privacy.rotating import (
     RootKeyWraps,
@@ -71,6 +76,25 @@ class Overtaken(KeyEncryption):
             self._left -= 1
             rotate(self._url, self._inner)
         return found
+
+
+class OnlyWraps(KeyEncryption):
+    """A root key of a KMS that this identity may wrap with, and not unwrap; `comes_out` instead, where that is given."""
+
+    remote = True
+
+    def __init__(self, comes_out: bytes | None = None) -> None:
+        self._comes_out = comes_out
+
+    @override
+    def wrap(self, material: bytes, aad: bytes) -> bytes:
+        return bytes(40)
+
+    @override
+    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
+        if self._comes_out is None:
+            raise KeyEncryptionUnusable("the KMS refuses: AccessDeniedException")
+        return self._comes_out
 
 
 def opens(url: str, root: KeyEncryption) -> dict[UUID, bytes]:
@@ -198,6 +222,22 @@ def test_another_root_key_makes_no_key_encryption_key(key_ring: KeyRing, keys_ur
     with pytest.raises(WrongKeyEncryption):
         rotate(keys_url, AesKeyEncryption(bytes(range(32))))
     assert [one.number for one in wrappings(keys_url)] == [None, 1]
+
+
+@pytest.mark.parametrize("root", [OnlyWraps(), OnlyWraps(bytes(32))])
+def test_a_root_key_that_opens_nothing_locks_nobody_out(
+    key_ring: KeyRing, keys_url: str, root: KeyEncryption
+) -> None:
+    ring = KeyRing(keys_url, root, SystemClock().monotonic)
+    with pytest.raises((KeyEncryptionUnusable, WrongKeyEncryption)):
+        ring.keys_for(SUBJECTS)
+    ring.close()
+    assert wrappings(keys_url) == [Wrapping(None, 0, 0)], "no key-encryption key is stored"
+    before = {subject: key.material for subject, key in key_ring.keys_for(SUBJECTS).items()}
+    rotate(keys_url, key_ring.encryption)
+    with pytest.raises((KeyEncryptionUnusable, WrongKeyEncryption)):
+        replace_root_key(keys_url, key_ring.encryption, root)
+    assert opens(keys_url, key_ring.encryption) == before
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])

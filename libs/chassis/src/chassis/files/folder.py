@@ -9,11 +9,19 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
-from uuid import UUID
 
 from typing_extensions import override
 
-from chassis.files.objects import Found, Name, ObjectMissing, Objects, Reading, StorageUnavailable, Writing
+from chassis.files.objects import (
+    Found,
+    Name,
+    ObjectMissing,
+    Objects,
+    Reading,
+    StorageUnavailable,
+    Writing,
+    name_of,
+)
 
 _UNFINISHED: Final = "unfinished"
 _FOLDER_MODE: Final = 0o700
@@ -71,7 +79,7 @@ class Folder(Objects):
         count = 0
         for draft in self._inside(self._own / _UNFINISHED):
             with suppress(FileNotFoundError), _told(FileNotFoundError):
-                if _written_at(draft) < before:
+                if draft.is_file() and _written_at(draft) < before:
                     draft.unlink()
                     count += 1
         return count
@@ -84,7 +92,7 @@ class Folder(Objects):
         with _told():
             try:
                 return sorted(folder.iterdir())
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile, or nothing of ours
                 return []
 
     def _made(self, folder: Path) -> None:
@@ -153,8 +161,9 @@ def _keep(folder: Path) -> None:
 
 def _found(stream: str, place: Path) -> Found | None:
     """The object in a place; None where it is nothing of ours, or has been deleted meanwhile."""
-    with suppress(ValueError, FileNotFoundError), _told(FileNotFoundError):
-        return Found(Name(UUID(stream), UUID(place.name)), _written_at(place))
+    name = name_of(stream, place.name)
+    with suppress(FileNotFoundError), _told(FileNotFoundError):
+        return None if name is None or not place.is_file() else Found(name, _written_at(place))
     return None
 
 

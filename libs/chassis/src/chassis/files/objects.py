@@ -28,6 +28,15 @@ class Name(NamedTuple):
     object: UUID
 
 
+def name_of(stream: str, object: str) -> Name | None:
+    """The name that these two words are, as storages write it; None where they are nothing of ours."""
+    try:
+        name = Name(UUID(stream), UUID(object))
+    except ValueError:
+        return None
+    return name if (name.stream.hex, name.object.hex) == (stream, object) else None
+
+
 class Found(NamedTuple):
     """An object that is there, and when it was written, by the clock of the storage."""
 

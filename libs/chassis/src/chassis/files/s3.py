@@ -7,15 +7,22 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
-from uuid import UUID
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ClientError
 from typing_extensions import override
-from urllib3.exceptions import HTTPError
 
-from chassis.files.objects import Found, Name, ObjectMissing, Objects, Reading, StorageUnavailable, Writing
+from chassis.files.objects import (
+    Found,
+    Name,
+    ObjectMissing,
+    Objects,
+    Reading,
+    StorageUnavailable,
+    Writing,
+    name_of,
+)
 
 CONNECT_SECONDS_MAX: Final = 3
 ANSWER_SECONDS_MAX: Final = 10
@@ -78,7 +85,7 @@ class Bucket(Objects):
 
     @override
     def read(self, name: Name) -> Reading:
-        return _Body(_asked(lambda: self._client.get_object(**self._place(name)))["Body"])
+        return _Body(_asked(lambda: self._client.get_object(**self._place(name))["Body"]))
 
     @override
     def delete(self, name: Name) -> None:
@@ -90,11 +97,8 @@ class Bucket(Objects):
             for one in page.get("Contents", ()):
                 _, _, rest = one["Key"].partition("/")
                 stream, _, object = rest.partition("/")
-                try:
-                    name = Name(UUID(stream), UUID(object))
-                except ValueError:
-                    continue  # nothing of ours
-                yield Found(name, one["LastModified"])
+                if (name := name_of(stream, object)) is not None:
+                    yield Found(name, one["LastModified"])
 
     @override
     def forget_unfinished(self, before: datetime) -> int:
@@ -134,7 +138,7 @@ class _Upload(Writing):
     @override
     def commit(self) -> None:
         if self._id is None:
-            _asked(lambda: self._client.put_object(**self._place, Body=bytes(self._held)))
+            _asked(lambda: self._client.put_object(**self._place, Body=bytes(self._held))["ETag"])
             return
         if self._held:
             self._send()
@@ -142,7 +146,7 @@ class _Upload(Writing):
         _asked(
             lambda: self._client.complete_multipart_upload(
                 **self._place, UploadId=self._id, MultipartUpload=whole
-            )
+            )["ETag"]
         )
         self._id = None
 
@@ -157,14 +161,14 @@ class _Upload(Writing):
 
     def _send(self) -> None:
         if self._id is None:
-            self._id = _asked(lambda: self._client.create_multipart_upload(**self._place))["UploadId"]
+            self._id = _asked(lambda: self._client.create_multipart_upload(**self._place)["UploadId"])
         number = len(self._parts) + 1
-        sent = _asked(
+        etag = _asked(
             lambda: self._client.upload_part(
                 **self._place, UploadId=self._id, PartNumber=number, Body=bytes(self._held)
-            )
+            )["ETag"]
         )
-        self._parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+        self._parts.append({"PartNumber": number, "ETag": etag})
         self._held.clear()
 
 
@@ -188,7 +192,10 @@ class _Body(Reading):
 
 
 def _asked(ask: Callable[[], T]) -> T:
-    """Raises the errors of the port in place of the library's; none quotes what was sent."""
+    """Raises the errors of the port in place of the library's; none quotes what was sent.
+
+    An answer that lacks what S3 answers with is none: a proxy may have given it.
+    """
     try:
         return ask()
     except ClientError as error:
@@ -196,5 +203,5 @@ def _asked(ask: Callable[[], T]) -> T:
         if code in _MISSING:
             raise ObjectMissing("the object is not there") from error
         raise StorageUnavailable(f"the S3 server refuses: {code}") from error
-    except (BotoCoreError, HTTPClientError, HTTPError, OSError) as error:
+    except Exception as error:  # the library raises errors of any kind on what is no answer of S3
         raise StorageUnavailable(f"the S3 server does not answer: {type(error).__name__}") from error

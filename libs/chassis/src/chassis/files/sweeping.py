@@ -15,6 +15,7 @@ import structlog
 from typing_extensions import override
 
 from chassis.clock import Clock, uuid7
+from chassis.connections.transient import is_transient
 from chassis.ending import closed, ended
 from chassis.files.deciding import Files
 from chassis.files.keeping import FileKeeper
@@ -24,6 +25,7 @@ from chassis.privacy.keys import KeyRing
 from chassis.process.leading import LeasedLoop
 from chassis.process.leases import Lease, PostgresLease
 from chassis.write.deciding import CommandContext
+from chassis.write.store.items import Fenced
 
 SWEEP_SECONDS: Final = 3_600.0
 """From one sweep to the next."""
@@ -119,20 +121,30 @@ class SweepLoop(LeasedLoop):
     async def _lead(self, epoch: int, stopping: asyncio.Event) -> None:
         self.leading = True
         while not stopping.is_set():
-            swept = await sweep(self._keeper, self._ring, self._clock)
+            await self._swept()
             self._succeeded()
-            metrics.FILES_SWEPT.labels(self._keeper.context).set(self._clock.now().timestamp())
-            _log.info(
-                "files are swept",
-                role=self.name,
-                objects=swept.objects,
-                ended=swept.ended,
-                deleted=swept.deleted,
-                unfinished=swept.unfinished,
-            )
             until = self._clock.monotonic() + self._sweep_seconds
             while not stopping.is_set() and self._clock.monotonic() < until:
                 await self._pause(LOOK_SECONDS)
+
+    async def _swept(self) -> None:
+        try:
+            swept = await sweep(self._keeper, self._ring, self._clock)
+        except Exception as error:
+            if is_transient(error) or isinstance(error, Fenced):
+                raise
+            # The next sweep tries again; an alert tells that none has ended.
+            _log.exception("a sweep of files broke", role=self.name)
+            return
+        metrics.FILES_SWEPT.labels(self._keeper.context).set(self._clock.now().timestamp())
+        _log.info(
+            "files are swept",
+            role=self.name,
+            objects=swept.objects,
+            ended=swept.ended,
+            deleted=swept.deleted,
+            unfinished=swept.unfinished,
+        )
 
 
 @asynccontextmanager

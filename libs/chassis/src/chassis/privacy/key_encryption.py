@@ -66,6 +66,17 @@ class KeyEncryption(Protocol):
         ...
 
 
+def wrapped_and_opened(encryption: KeyEncryption, material: bytes, aad: bytes) -> bytes:
+    """The wrapped key, which was opened again: what one that only wraps has wrapped, nobody opens any more.
+
+    Raises what wrapping and opening raise, and WrongKeyEncryption where another key comes out.
+    """
+    wrapped = encryption.wrap(material, aad)
+    if encryption.unwrap(wrapped, aad) != material:
+        raise WrongKeyEncryption("what was wrapped does not come out again")
+    return wrapped
+
+
 class AesKeyEncryption(KeyEncryption):
     """A key-encryption key in memory, AES-256-GCM."""
 

@@ -34,6 +34,7 @@ from chassis.privacy.key_encryption import (
     KeyEncryption,
     KeyEncryptionGone,
     Tampered,
+    wrapped_and_opened,
 )
 from chassis.privacy.personal import TRANSACTION
 from chassis.privacy.root_key import root_key
@@ -286,7 +287,7 @@ class KeyEncryptionKeys:
 
     def make(self, connection: "psycopg.Connection[Any]", number: int) -> None:
         """Makes the one of this number, unless somebody else did."""
-        wrapped = self._root.wrap(os.urandom(KEY_BYTES), encryption_place(number))
+        wrapped = wrapped_and_opened(self._root, os.urandom(KEY_BYTES), encryption_place(number))
         connection.execute(
             "insert into key_encryption_keys (number, wrapped) values (%s, %s) on conflict (number) do nothing",
             (number, wrapped),

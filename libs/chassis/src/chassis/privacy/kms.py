@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from typing_extensions import override
 
 from chassis.privacy.key_encryption import (
@@ -46,29 +46,39 @@ class KmsKeyEncryption(KeyEncryption):
 
     @override
     def wrap(self, material: bytes, aad: bytes) -> bytes:
-        answer = _asked(
-            lambda: self._client.encrypt(KeyId=self._key, Plaintext=material, EncryptionContext=_place(aad))
+        return _asked(
+            lambda: _bytes_of(
+                self._client.encrypt(KeyId=self._key, Plaintext=material, EncryptionContext=_place(aad)),
+                "CiphertextBlob",
+            )
         )
-        wrapped: bytes = answer["CiphertextBlob"]
-        return wrapped
 
     @override
     def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
-        answer = _asked(
-            lambda: self._client.decrypt(
-                KeyId=self._key, CiphertextBlob=wrapped, EncryptionContext=_place(aad)
+        return _asked(
+            lambda: _bytes_of(
+                self._client.decrypt(KeyId=self._key, CiphertextBlob=wrapped, EncryptionContext=_place(aad)),
+                "Plaintext",
             )
         )
-        material: bytes = answer["Plaintext"]
-        return material
 
 
 def _place(aad: bytes) -> dict[str, str]:
     return {"place": b64encode(aad).decode("ascii")}
 
 
+def _bytes_of(answer: Any, field: str) -> bytes:
+    found = answer[field]
+    if not isinstance(found, bytes) or not found:
+        raise TypeError(field)
+    return found
+
+
 def _asked(ask: Callable[[], T]) -> T:
-    """Raises the errors of key encryption in place of the library's; none quotes what was sent."""
+    """Raises the errors of key encryption in place of the library's; none quotes what was sent.
+
+    An answer that lacks what a KMS answers with is none: a proxy may have given it.
+    """
     try:
         return ask()
     except ClientError as error:
@@ -80,5 +90,5 @@ def _asked(ask: Callable[[], T]) -> T:
         if code in _BUSY:
             raise KeyEncryptionUnavailable(f"the KMS is busy: {code}") from error
         raise KeyEncryptionUnusable(f"the KMS refuses: {code}") from error
-    except BotoCoreError as error:
+    except Exception as error:  # the library raises errors of any kind on what is no answer of a KMS
         raise KeyEncryptionUnavailable(f"the KMS does not answer: {type(error).__name__}") from error

@@ -13,7 +13,7 @@ import psycopg
 
 from chassis.connections.migrating import require
 from chassis.connections.postgres import connect
-from chassis.privacy.key_encryption import KeyEncryption
+from chassis.privacy.key_encryption import KeyEncryption, wrapped_and_opened
 from chassis.privacy.keys import (
     KEYS,
     KEYS_PER_QUERY,
@@ -115,7 +115,7 @@ def rotate(url: str, root: KeyEncryption, *, rows_per_statement: int = KEYS_PER_
 
 
 def replace_root_key(url: str, root: KeyEncryption, new: KeyEncryption) -> int:
-    """Wraps the key-encryption keys by another root key, all or none; returns how many.
+    """Wraps the key-encryption keys by another root key, all or none; returns how many. The other one has opened each again.
 
     Raises RootKeyWraps, RotationRuns, WrongKeyEncryption, and what PostgreSQL and the root keys raise.
     """
@@ -129,7 +129,7 @@ def replace_root_key(url: str, root: KeyEncryption, new: KeyEncryption) -> int:
             ).fetchall()
             for number, wrapped in rows:
                 place = encryption_place(number)
-                again = new.wrap(root.unwrap(wrapped, place), place)
+                again = wrapped_and_opened(new, root.unwrap(wrapped, place), place)
                 connection.execute(
                     "update key_encryption_keys set wrapped = %s where number = %s", (again, number)
                 )
