@@ -56,6 +56,7 @@ def accounts(draw):
                 "loans": [],
                 "orders": [],
                 "outflows": {},
+                "months": {},
                 "repaid": {},
                 "balances": {
                     currency: {"minor": minor, "movements": 1, "booked_through": DAY}

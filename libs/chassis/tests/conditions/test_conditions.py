@@ -40,6 +40,7 @@ from chassis.conditions.language import (
     Has,
     IsAmong,
     IsKnown,
+    MonthAmountIs,
     Not,
     NumberIs,
     Or,
@@ -76,6 +77,7 @@ OBJECTS = ("贵金属", "$$ROOT", "card (gold)")
 FIELDS = Fields(
     [
         Field("aum", Type.AMOUNT, Label("资产", "assets"), "sums.aum", DataClass.CONFIDENTIAL),
+        Field("average", Type.MONTHLY, Label("月均", "average"), "sums.months", DataClass.CONFIDENTIAL),
         Field("age", Type.NUMBER, Label("年龄", "age in years"), "age", DataClass.PERSONAL),
         Field("matures_on", Type.DAY, Label("到期日", "maturity"), "matures_on", DataClass.CONFIDENTIAL),
         Field("tier", Type.CHOICE, Label("分层", "level"), "tier", DataClass.INTERNAL, TIERS),
@@ -85,6 +87,7 @@ FIELDS = Fields(
         Field("behaviour", Type.TRAIL, Label("行为", "actions"), "trail", DataClass.INTERNAL, ACTIONS),
     ]
 )
+MONTHS = ("2025-11", "2025-12", "2026-01", "2026-02")
 EDGES = (0, 1, 499, 500, 2**31 - 1, 2**31, 9 * 10**15 - 1, 9 * 10**15)
 
 
@@ -94,10 +97,11 @@ def some_facts(chance: Random) -> dict[str, Any]:
     def at_times(value: Any) -> Any:
         return value if chance.random() < 0.8 else None
 
+    def amounts() -> dict[str, int]:
+        return {c: chance.choice((1, -1)) * chance.choice(EDGES) for c in ("CNY", "USD") if at_times(1)}
+
     facts = {
-        "sums": {
-            "aum": {c: chance.choice((1, -1)) * chance.choice(EDGES) for c in ("CNY", "USD") if at_times(1)}
-        },
+        "sums": {"aum": amounts(), "months": {month: at_times(amounts()) for month in MONTHS if at_times(1)}},
         "age": at_times(chance.choice((-1, 0, 17, 18, 65))),
         "matures_on": at_times((TODAY + timedelta(days=chance.randint(-8, 8))).isoformat()),
         "tier": at_times(chance.choice(tuple(TIERS))),
@@ -124,6 +128,13 @@ def some_clause(chance: Random) -> Condition:
     makers: tuple[Callable[[], Condition], ...] = (
         lambda: AmountIs(
             field="aum",
+            relation=relation,
+            currency=chance.choice(("CNY", "USD", "JPY")),
+            amount_minor=chance.choice((1, -1)) * chance.choice(EDGES),
+        ),
+        lambda: MonthAmountIs(
+            field="average",
+            month=chance.choice((*MONTHS, "2025-02", 1, 2, 3, 12, 24)),
             relation=relation,
             currency=chance.choice(("CNY", "USD", "JPY")),
             amount_minor=chance.choice((1, -1)) * chance.choice(EDGES),
@@ -302,6 +313,10 @@ async def test_assets_and_students_that_never_meet_are_named_as_the_culprits(mon
         ("资产 > USD 1,234,567", "aum > USD 1234567.00"),
         ("aum < CNY 1.5 亿", "aum < CNY 150000000.00"),
         ("aum = CNY -0.01", "aum = CNY -0.01"),
+        ("average in 2026-02 >= CNY 50万", "average in 2026-02 >= CNY 500000.00"),
+        ("月均 in last month < USD 1", "average in last month < USD 1.00"),
+        ("average in 1 months ago > CNY 0", "average in last month > CNY 0.00"),
+        ("average in 13 months ago = CNY 0", "average in 13 months ago = CNY 0.00"),
         ("tier is 财富层", "tier is wealth"),
         ('branch begins "a.*"', 'branch begins "a.*"'),
         ("网点 begins 支", "branch begins 支"),
@@ -335,6 +350,13 @@ def test_what_people_type_is_understood(typed: str, meant: str) -> None:
         ("aum >= CNX 5", "text-malformed", "'CNX' is no currency of ISO 4217"),
         ("aum >= CNY 0.001", "text-malformed", "more than 2 decimals"),
         ("aum >= CNY 90000000000000.01", "value-out-of-range", "less than or equal to 9000000000000000"),
+        ("average >= CNY 1", "text-malformed", "\"in\" is expected, not '>='"),
+        ("average in 2026-13 > CNY 1", "value-out-of-range", "match pattern"),
+        ("average in 0 months ago > CNY 1", "value-out-of-range", "greater than or equal to 1"),
+        ("average in 25 months ago > CNY 1", "value-out-of-range", "less than or equal to 24"),
+        ("average in next month > CNY 1", "text-malformed", "'next'"),
+        ("average in last months > CNY 1", "text-malformed", '"month" is expected'),
+        ("average in 2026-02-01 > CNY 1", "text-malformed", "'2026-02-01' is no number"),
         ("matures_on > 2026-02-30", "text-malformed", "the calendar has no day 2026-02-30"),
         ("matures_on within last 0 days", "value-out-of-range", "greater than or equal to 1"),
         ("matures_on within last 3661 days", "value-out-of-range", "less than or equal to 3660"),
@@ -414,6 +436,21 @@ def test_a_field_has_one_name_and_a_trail_has_actions() -> None:
         Fields([tier, Field("rank", Type.NUMBER, Label("分层", "rank"), "level", DataClass.INTERNAL)])
     with pytest.raises(ValueError, match="a trail declares its actions"):
         Fields([Field("seen", Type.TRAIL, Label("看过", "seen"), "seen", DataClass.INTERNAL)])
+
+
+def test_the_last_month_is_the_one_before_that_of_the_day() -> None:
+    for day, last in (
+        (date(2026, 1, 1), "2025-12"),
+        (date(2026, 1, 31), "2025-12"),
+        (date(2024, 3, 1), "2024-02"),
+    ):
+        facts = {"sums": {"months": {last: {"CNY": 100}}}}
+        assert holds(from_text("average in last month >= CNY 1", FIELDS), facts, FIELDS, day)
+        assert holds(from_text(f"average in {last} >= CNY 1", FIELDS), facts, FIELDS, day)
+        assert not holds(from_text("average in 2 months ago < CNY 1", FIELDS), facts, FIELDS, day)
+        assert holds(from_text("not average in 2 months ago < CNY 1", FIELDS), facts, FIELDS, day)
+    said = sentence(from_text("average in last month >= CNY 50万", FIELDS), FIELDS)
+    assert said == Label("月均（上月）不低于CNY 500000.00", "average of last month is at least CNY 500000.00")
 
 
 def test_a_window_does_not_depend_on_the_day_on_which_it_is_asked() -> None:

@@ -33,6 +33,10 @@ def _amount(name: str, zh: str, en: str) -> Field:
     return Field(name, Type.AMOUNT, Label(zh, en), name, DataClass.CONFIDENTIAL, permission=AMOUNTS)
 
 
+def _monthly(name: str, zh: str, en: str) -> Field:
+    return Field(name, Type.MONTHLY, Label(zh, en), name, DataClass.CONFIDENTIAL, permission=AMOUNTS)
+
+
 def _number(name: str, zh: str, en: str) -> Field:
     return Field(name, Type.NUMBER, Label(zh, en), name, DataClass.INTERNAL)
 
@@ -63,6 +67,8 @@ FIELDS: Final = Fields(
             "branch", Type.CHOICE, Label("所属支行", "branch of the customer"), "branch", DataClass.INTERNAL
         ),
         _amount("aum", "管理资产", "assets under management"),
+        _monthly("aum_month_end", "月末AUM", "month-end AUM"),
+        _monthly("aum_month_average", "月日均AUM", "average daily AUM"),
         _amount("liabilities", "负债", "sum of liabilities"),
         _amount("net_worth", "净资产", "net worth"),
         _amount("deposits", "存款余额", "deposit balance"),

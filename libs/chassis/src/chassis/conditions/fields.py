@@ -4,6 +4,7 @@ The facts of a subject are one document. A field says at which path of it the va
 the value is there:
 
 - `AMOUNT`: a mapping from currency to integer minor units; a currency that is missing counts as zero.
+- `MONTHLY`: a mapping from month (YYYY-MM) to such amounts; a month that is missing is unknown.
 - `NUMBER`: an integer.
 - `DAY`: a day of the bank's calendar as text, YYYY-MM-DD.
 - `CHOICE`: a text, one of the declared values where the field declares any.
@@ -31,6 +32,7 @@ class Type(StrEnum):
     """The type of a field's value in the facts."""
 
     AMOUNT = "amount"
+    MONTHLY = "monthly"
     NUMBER = "number"
     DAY = "day"
     CHOICE = "choice"

@@ -19,12 +19,13 @@ from chassis.conditions.language import (
     Has,
     IsAmong,
     IsKnown,
+    MonthAmountIs,
     Not,
     NumberIs,
     Or,
     Relation,
 )
-from chassis.conditions.predicate import compares, within
+from chassis.conditions.predicate import compares, month_of, within
 
 Filter = dict[str, Any]
 _CODE_POINT_MAX: Final = 0x10FFFF
@@ -60,6 +61,9 @@ def _clause(clause: Clause, path: str, as_of: date, negated: bool) -> Filter:  #
     match clause:
         case AmountIs():
             return _amount(f"{path}.{clause.currency}", clause.relation, clause.amount_minor, negated)
+        case MonthAmountIs():
+            month = f"{path}.{month_of(clause.month, as_of)}"
+            return _amount_if_known(month, clause.currency, clause.relation, clause.amount_minor, negated)
         case NumberIs():
             return _negatable(path, {_OPERATORS[clause.relation]: clause.number}, negated)
         case DayIs():
@@ -107,6 +111,15 @@ def _amount(path: str, relation: Relation, limit: int, negated: bool) -> Filter:
     if compares(0, relation, limit):
         return {path: {"$not": {_OPERATORS[_OPPOSITES[relation]]: limit}}}
     return {path: {_OPERATORS[relation]: limit}}
+
+
+def _amount_if_known(path: str, currency: str, relation: Relation, limit: int, negated: bool) -> Filter:
+    """An amount among amounts that may be unknown: then no comparison is true. Where zero does not meet the relation, the
+    amount itself says that it is known, and an index of it answers."""
+    test = _amount(f"{path}.{currency}", relation, limit, negated)
+    if negated:
+        return {"$or": [{path: None}, test]}
+    return {"$and": [test, {path: {"$ne": None}}]} if compares(0, relation, limit) else test
 
 
 def _happened(clause: Happened, path: str, as_of: date, negated: bool) -> Filter:

@@ -20,6 +20,8 @@ def _paths(field: Field, currencies: Sequence[str]) -> list[tuple[str, ...]]:
     match field.type:
         case Type.AMOUNT:
             return [(f"{field.path}.{currency}",) for currency in currencies]
+        case Type.MONTHLY:
+            return []
         case Type.TRAIL:
             return [(f"{field.path}.{ACTION}", f"{field.path}.{ON}")]
         case _:

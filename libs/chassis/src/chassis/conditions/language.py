@@ -4,7 +4,8 @@ A condition is a tree. Its leaves are clauses about one field each. A clause abo
 which the condition is asked, never from the day on which the query runs:
 
 - the last N days are the N days that end with that day;
-- the next N days are the N days that begin with it.
+- the next N days are the N days that begin with it;
+- the month that is N months ago is counted from the month of that day: one month ago is the last month.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, TypeAdapter
 from typing_extensions import TypeAliasType
 
 from chassis.conditions.fields import DataClass, Fields, Type
@@ -29,6 +30,7 @@ DAY_MIN: Final = date(1900, 1, 1)
 DAY_MAX: Final = date(2199, 12, 31)
 """Days that are compared with, and days as of which it is asked: windows begin and end within the calendar."""
 TIMES_MAX: Final = 10_000
+MONTHS_AGO_MAX: Final = 24
 NUMBER_MAX: Final = AMOUNT_MINOR_MAX
 
 FieldName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -37,6 +39,9 @@ Beginning = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 """Compared as it is, whatever its characters."""
 Words = Annotated[tuple[Word, ...], Field(min_length=1, max_length=WORDS_MAX)]
 Days = Annotated[int, Field(ge=1, le=DAYS_MAX, strict=True)]
+Month = Annotated[str, StringConstraints(pattern=r"^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])$")]
+"""A month of the bank's calendar, YYYY-MM."""
+MonthsAgo = Annotated[int, Field(ge=1, le=MONTHS_AGO_MAX, strict=True)]
 
 
 class ConditionRefused(ValueError):
@@ -67,6 +72,23 @@ class AmountIs(_Node):
 
     op: Literal["amount"] = "amount"
     field: FieldName
+    relation: Relation
+    currency: CurrencyCode
+    amount_minor: Annotated[int, Field(ge=-BALANCE_MINOR_MAX, le=BALANCE_MINOR_MAX, strict=True)]
+
+
+class MonthAmountIs(_Node):
+    """An amount of a month in one currency compares so with a limit, in integer minor units.
+
+    The month is named, or it is so many months ago.
+    """
+
+    op: Literal["month_amount"] = "month_amount"
+    field: FieldName
+    month: Annotated[
+        Annotated[Month, Tag("named")] | Annotated[MonthsAgo, Tag("months_ago")],
+        Discriminator(lambda month: "months_ago" if isinstance(month, int) else "named"),
+    ]
     relation: Relation
     currency: CurrencyCode
     amount_minor: Annotated[int, Field(ge=-BALANCE_MINOR_MAX, le=BALANCE_MINOR_MAX, strict=True)]
@@ -163,7 +185,7 @@ class Or(_Node):
     conditions: Annotated[tuple["Condition", ...], Field(min_length=1, max_length=CLAUSES_MAX)]
 
 
-Clause = AmountIs | NumberIs | DayIs | DayWithin | IsAmong | Begins | Has | Happened | IsKnown
+Clause = AmountIs | MonthAmountIs | NumberIs | DayIs | DayWithin | IsAmong | Begins | Has | Happened | IsKnown
 Condition = TypeAliasType(
     "Condition",
     Annotated[Clause | Not | And | Or, Field(discriminator="op")],
@@ -175,6 +197,7 @@ CONDITION: Final[TypeAdapter[Any]] = TypeAdapter(Condition)
 
 _ASKED: Final[dict[type[Any], tuple[Type, ...]]] = {
     AmountIs: (Type.AMOUNT,),
+    MonthAmountIs: (Type.MONTHLY,),
     NumberIs: (Type.NUMBER,),
     DayIs: (Type.DAY,),
     DayWithin: (Type.DAY,),

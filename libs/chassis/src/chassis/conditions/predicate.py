@@ -17,6 +17,7 @@ from chassis.conditions.language import (
     Has,
     IsAmong,
     IsKnown,
+    MonthAmountIs,
     Not,
     NumberIs,
     Or,
@@ -44,6 +45,11 @@ def clause_holds(clause: Clause, value: Any, as_of: date) -> bool:  # noqa: PLR0
     match clause:
         case AmountIs():
             return compares((value or {}).get(clause.currency, 0), clause.relation, clause.amount_minor)
+        case MonthAmountIs():
+            amounts = (value or {}).get(month_of(clause.month, as_of))
+            if amounts is None:
+                return False
+            return compares(amounts.get(clause.currency, 0), clause.relation, clause.amount_minor)
         case NumberIs():
             return value is not None and compares(value, clause.relation, clause.number)
         case DayIs():
@@ -78,6 +84,14 @@ def within(which: str, days: int, as_of: date) -> tuple[str, str]:
     """The last or the next days as a half-open range: the first day, and the day after the last."""
     first = as_of if which == "next" else as_of - timedelta(days=days - 1)
     return first.isoformat(), (first + timedelta(days=days)).isoformat()
+
+
+def month_of(month: str | int, as_of: date) -> str:
+    """A month, YYYY-MM, that is named or so many months before that of a day."""
+    if isinstance(month, str):
+        return month
+    year, zero_based = divmod(as_of.year * 12 + as_of.month - 1 - month, 12)
+    return f"{year:04d}-{zero_based + 1:02d}"
 
 
 def compares(value: Any, relation: Relation, limit: Any) -> bool:

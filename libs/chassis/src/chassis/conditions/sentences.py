@@ -16,6 +16,7 @@ from chassis.conditions.language import (
     Has,
     IsAmong,
     IsKnown,
+    MonthAmountIs,
     Not,
     NumberIs,
     Or,
@@ -51,6 +52,9 @@ _ZH: Final = _Words(
     templates={
         "not": "非（{}）",
         "amount": "{field}{relation}{currency} {value}",
+        "month": "{field}（{month}）{relation}{currency} {value}",
+        "last month": "上月",
+        "months ago": "{months}个月前",
         "compares": "{field}{relation}{value}",
         "last": "{field}在最近{days}天内",
         "next": "{field}在未来{days}天内",
@@ -73,6 +77,9 @@ _EN: Final = _Words(
     templates={
         "not": "not ({})",
         "amount": "{field} is {relation} {currency} {value}",
+        "month": "{field} of {month} is {relation} {currency} {value}",
+        "last month": "last month",
+        "months ago": "{months} months ago",
         "compares": "{field} is {relation} {value}",
         "last": "{field} is within the last {days} days",
         "next": "{field} is within the next {days} days",
@@ -130,6 +137,13 @@ def _clause(  # noqa: PLR0911 (one arm per clause)
                 "currency": currency,
                 "value": value,
             }
+        case MonthAmountIs(month=month, relation=relation, currency=currency, amount_minor=amount):
+            return "month", {
+                "month": _month(month, words),
+                "relation": words.relations[relation],
+                "currency": currency,
+                "value": decimal_text(amount, currency),
+            }
         case NumberIs(relation=relation, number=number):
             return "compares", {"relation": words.relations[relation], "value": number}
         case DayIs(relation=relation, day=day):
@@ -148,3 +162,9 @@ def _clause(  # noqa: PLR0911 (one arm per clause)
         case IsKnown():
             return "known", {}
     assert_never(clause)
+
+
+def _month(month: str | int, words: _Words) -> str:
+    if isinstance(month, str):
+        return month
+    return words.templates["last month" if month == 1 else "months ago"].format(months=month)

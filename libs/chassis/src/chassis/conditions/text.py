@@ -5,11 +5,13 @@
 
     condition  = "not" condition | "(" condition ")" | clause | condition "and" condition | condition "or" condition
     clause     = FIELD RELATION CURRENCY AMOUNT            an amount; 万 and 亿 may follow it
+               | FIELD "in" MONTH RELATION CURRENCY AMOUNT
                | FIELD RELATION NUMBER | FIELD RELATION DAY
                | FIELD "within" ("last" | "next") N "days"
                | FIELD "is" VALUES | FIELD "is" "known" | FIELD "begins" VALUE
                | FIELD "has" ["any" | "all"] VALUES
                | FIELD ACTION [OBJECT] [">=" N "times"] "within" "last" N "days"
+    MONTH      = YYYY-MM | "last" "month" | N "months" "ago"
     VALUES     = VALUE | "(" VALUE {"," VALUE} ")"
     RELATION   = ">" | ">=" | "=" | "<=" | "<"
 
@@ -40,6 +42,7 @@ from chassis.conditions.language import (
     Has,
     IsAmong,
     IsKnown,
+    MonthAmountIs,
     Not,
     NumberIs,
     Or,
@@ -90,12 +93,27 @@ _TOKEN: Final = re.compile(
 )
 _BARE: Final = re.compile(r"[^\W\d][\w-]*")
 _WHOLE: Final = re.compile(r"-?[0-9]{1,16}")
+_MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}")
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _AMOUNTS: Final = NumberFormat(group_mark=",")
 _MULTIPLES: Final = {"万": 4, "亿": 8}
 
 
-N = TypeVar("N", AmountIs, NumberIs, DayIs, DayWithin, IsAmong, Begins, Has, Happened, IsKnown, And, Or)
+N = TypeVar(
+    "N",
+    AmountIs,
+    MonthAmountIs,
+    NumberIs,
+    DayIs,
+    DayWithin,
+    IsAmong,
+    Begins,
+    Has,
+    Happened,
+    IsKnown,
+    And,
+    Or,
+)
 
 
 class _Token(NamedTuple):
@@ -144,8 +162,9 @@ def _inner(condition: Condition, *bracketed: type[Any]) -> str:
 def _clause(clause: Clause) -> str:  # noqa: PLR0911 (one arm per clause)
     match clause:
         case AmountIs():
-            sign = _SIGNS[clause.relation]
-            return f"{clause.field} {sign} {clause.currency} {decimal_text(clause.amount_minor, clause.currency)}"
+            return f"{clause.field} {_compared(clause)}"
+        case MonthAmountIs():
+            return f"{clause.field} in {_month(clause.month)} {_compared(clause)}"
         case NumberIs():
             return f"{clause.field} {_SIGNS[clause.relation]} {clause.number}"
         case DayIs():
@@ -165,6 +184,17 @@ def _clause(clause: Clause) -> str:  # noqa: PLR0911 (one arm per clause)
         case IsKnown():
             return f"{clause.field} is known"
     assert_never(clause)
+
+
+def _compared(clause: AmountIs | MonthAmountIs) -> str:
+    sign, amount = _SIGNS[clause.relation], decimal_text(clause.amount_minor, clause.currency)
+    return f"{sign} {clause.currency} {amount}"
+
+
+def _month(month: str | int) -> str:
+    if isinstance(month, str):
+        return month
+    return "last month" if month == 1 else f"{month} months ago"
 
 
 def _values(values: Sequence[str]) -> str:
@@ -243,7 +273,7 @@ class _Reader:
         self.nesting -= 1
         return condition
 
-    def clause(self) -> Condition:
+    def clause(self) -> Condition:  # noqa: PLR0911 (one arm per type)
         column = self.column()
         name = self.word("a field")
         field = self.fields.called(name)
@@ -251,7 +281,11 @@ class _Reader:
             raise TextRefused(unknown_field(name, self.fields), column, "field-unknown")
         match field.type:
             case Type.AMOUNT:
-                return self.amount(field)
+                return self.made(AmountIs, field=field.name, **self.amount())
+            case Type.MONTHLY:
+                self.expect("in")
+                month = self.month()
+                return self.made(MonthAmountIs, field=field.name, month=month, **self.amount())
             case Type.NUMBER:
                 return self.number(field)
             case Type.DAY:
@@ -268,7 +302,8 @@ class _Reader:
                 return self.happened(field)
         assert_never(field.type)
 
-    def amount(self, field: Field) -> Condition:
+    def amount(self) -> dict[str, Any]:
+        """How an amount compares, with which one."""
         relation, column = self.relation(), self.column()
         currency = self.word("a currency")
         if not is_currency(currency):
@@ -283,7 +318,19 @@ class _Reader:
             minor = _AMOUNTS.minor_units(number, exponent(currency) + zeros, 10**24)
         except AmountUnreadable as error:
             raise TextRefused(f"{said!r}: {error}", column) from None
-        return self.made(AmountIs, field=field.name, relation=relation, currency=currency, amount_minor=minor)
+        return {"relation": relation, "currency": currency, "amount_minor": minor}
+
+    def month(self) -> str | int:
+        """A month that is named, or how many months ago it is."""
+        if self.takes("last"):
+            self.expect("month")
+            return 1
+        if self.at < len(self.tokens) and _MONTH.fullmatch(self.tokens[self.at].text):
+            return self.take().text
+        months = self.whole_number()
+        self.expect("months")
+        self.expect("ago")
+        return months
 
     def grouped(self, wanted: str) -> str:
         """A number that may have commas between its groups, without blanks."""

@@ -5,7 +5,9 @@ links hold from one day on until before another. Only ownership counts; a joint 
 its owners. Amounts are as the panorama sums them, by currency. There is nothing personal in a document but digests of
 values by which a customer is found, and an erased customer has no document.
 
-The accounts have no balances of days before: there is no AUM of a month's end and no average yet.
+AUM of a whole month, at its end and on average over its days, is of the accounts that are owned on the day of derivation,
+as in the panorama: who may see an account sees its history. An account counts in a month where its balance, or the average
+of it, is an asset. The facts change when a month begins; the running month has no figures.
 """
 
 from collections import defaultdict
@@ -14,6 +16,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from chassis.lists.declaring import BLIND
+from chassis.money import TURNOVER_MINOR_MAX
 from chassis.read.blind import SealedAt
 from chassis.read.deriving import DerivedView, Inputs, Touched
 from chassis.read.documents import ID, Document, DocumentId
@@ -23,6 +26,7 @@ from customer.catalogue import CONTEXT
 from customer.domain.events import CONTACT
 from customer.holdings import SIGNATORY, held, parties_on, role_of
 from customer.lists import FACTS_LIST
+from customer.months import balances, month_after, whole_months
 from customer.panorama.accounts import loans_of
 from customer.panorama.rules import LIABILITIES, section_of
 from customer.views import asset_panorama, customers
@@ -112,6 +116,7 @@ def facts(customer: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]], da
         _add(liabilities if section in LIABILITIES else aum, amounts)
     net = dict(aum)
     _add(net, {currency: -minor for currency, minor in liabilities.items()})
+    closing, average = _months(owned, day)
     opened = [account["opened_on"] for account in owned if account["opened_on"] is not None]
     moved = [account["booked_through"] for account in owned if account["booked_through"] is not None]
     return {
@@ -120,6 +125,8 @@ def facts(customer: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]], da
         "branch": customer.get("branch"),
         "questions": list(customer["questions"]),
         "aum": aum,
+        "aum_month_end": closing,
+        "aum_month_average": average,
         "liabilities": liabilities,
         "net_worth": net,
         "deposits": sections.get("deposits", {}),
@@ -149,6 +156,32 @@ def _sections(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Amounts]:
             if loan["outstanding_minor"] is not None:
                 _add(found["loans"], {loan["currency"]: loan["outstanding_minor"]})
     return found
+
+
+def _months(accounts: Iterable[Mapping[str, Any]], day: str) -> tuple[dict[str, Amounts], dict[str, Amounts]]:
+    """AUM at the end of whole months, and its daily average in whole minor units; what is less than one is cut off, so that
+    an average reaches an amount where it does. A month that an account does not keep is left out."""
+    wanted = whole_months(day)
+    known = len(wanted)
+    closing, daily = defaultdict[str, Amounts](dict), defaultdict[str, Amounts](dict)
+    for account in accounts:
+        kept = account.get("months")  # an account of a generation before has none
+        for currency, balance in account["balances"].items():
+            found = {} if kept is None else balances(balance["minor"], kept.get(currency, {}), wanted)
+            known = min(known, len(found))
+            for month, one in found.items():
+                _add(closing[month], {currency: max(0, one.closing_minor)})
+                _add(daily[month], {currency: max(0, one.daily_minor)})
+    return (
+        {month: _fitting(closing[month], 1) for month, _ in wanted[:known]},
+        {month: _fitting(daily[month], days) for month, days in wanted[:known]},
+    )
+
+
+def _fitting(amounts: Amounts, days: int) -> Amounts:
+    """Amounts for each of so many days, as the database holds them. Late postings may give a month a larger balance than
+    any that was ever stored: what is beyond `TURNOVER_MINOR_MAX` is that, which is more than anybody asks for."""
+    return {currency: min(minor // days, TURNOVER_MINOR_MAX) for currency, minor in amounts.items()}
 
 
 def _product(account: Mapping[str, Any]) -> str:
@@ -184,12 +217,12 @@ def _relations(accounts: Iterable[Mapping[str, Any]]) -> list[Document]:
     ]
 
 
-def _changes_on(customer: Mapping[str, Any], accounts: Iterable[Mapping[str, Any]], day: str) -> str | None:
-    """The first day after this one on which a right, a link or an account begins or ends."""
-    days = [account["closed_on"] for account in accounts]
+def _changes_on(customer: Mapping[str, Any], accounts: Iterable[Mapping[str, Any]], day: str) -> str:
+    """The first day after this one on which a month, a right, a link or an account begins or ends."""
+    days: list[str | None] = [month_after(day), *(account["closed_on"] for account in accounts)]
     for one in [*customer["parties"], *(holder for account in accounts for holder in account["holders"])]:
         days += [one.get("from"), one.get("until")]
-    return min((each for each in days if each is not None and each > day), default=None)
+    return min(each for each in days if each is not None and each > day)
 
 
 RELATIONS_MAX: Final = 200
@@ -197,7 +230,7 @@ RELATIONS_MAX: Final = 200
 
 VIEW: Final = DerivedView(
     name=FACTS_LIST.view,
-    version=2,
+    version=3,
     inputs=(customers.VIEW, asset_panorama.VIEW),
     collection=Collection(FACTS, (*FACTS_LIST.indexes, Index(((CHANGES_ON, 1),)))),
     depending=depending,

@@ -15,6 +15,8 @@ from chassis.read.documents import Document, sealed
 from chassis.read.projecting import Collection, Delivered, DocumentKey, Index, View
 from contracts import topics
 
+from customer.months import add_posting
+
 ACCOUNTS: Final = "accounts"
 MOVEMENTS: Final = "movements"
 PARTIES: Final = "parties"
@@ -205,6 +207,7 @@ def _blank(event: Delivered) -> Document:
         "orders": [],
         "balances": {},
         "outflows": {},
+        "months": {},
         "repaid": {},
         "movements": 0,
         "booked_through": None,
@@ -221,6 +224,11 @@ def _moved(document: Document, event: Delivered) -> None:
     balance["minor"] += amount
     balance["movements"] += 1
     balance["booked_through"] = _through(balance["booked_through"], day)
+    add_posting(
+        document["months"].setdefault(currency, {}),
+        data.get("reversed_booked_on") or data["booked_on"],
+        amount,
+    )
     document["movements"] += 1
     document["booked_through"] = _through(document["booked_through"], day)
     if document["product"] is None:
@@ -343,7 +351,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], None]]] = {
 
 VIEW: Final = View(
     name="asset_panorama",
-    version=5,
+    version=6,
     sources=(topics.INGEST_EVENTS.name,),
     events=_POSTINGS | frozenset(_CHANGES) | {"party.described", "feed.certified"},
     collections=(
