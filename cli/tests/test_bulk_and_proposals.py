@@ -8,12 +8,13 @@ from typing import Any
 from uuid import UUID
 
 import typer
-from chassis.bulk import Bulk, Bulkable
+from chassis.bulk import Approval, Bulk, Bulkable
 from chassis.bulk.running import listed
 from chassis.clock import SystemClock, uuid7
+from chassis.privacy.tokens import development_token
 from chassis.proposals import FourEyes, Proposable
 from chassis.write.deciding import CommandContext
-from crm_cli import bulk, proposals
+from crm_cli import approve, bulk, proposals
 from customer.application import Erase
 from customer.catalogue import catalogue
 from customer.connections import write_side
@@ -38,6 +39,7 @@ def by(key: str, actor: str = "chen") -> CommandContext:
 APP = typer.Typer()
 APP.add_typer(bulk.app, name="bulk")
 APP.add_typer(proposals.app, name="proposals")
+approve.register(APP)
 
 
 async def crm(bank: Bank, *arguments: str) -> Result:
@@ -64,7 +66,11 @@ async def test_bulk_runs_and_proposals_are_listed_and_runs_are_paused_and_resume
         many = Bulk(write.store, catalogue(), write.ring, kinds, CLOCK)
         run = (await many.prepare("assign-branch", AssignBranch("7"), listed([ZHANG, LI]), by("run"))).run_id
         await many.start(run, by("start"))
-        erasable = {"erase": Proposable(Erase, frozenset(), timedelta(days=1), never)}
+        alone = Approval(1, frozenset(), timedelta(days=1), "assign")
+        kinds = {"assign-branch": Bulkable(AssignBranch, never, never, never, approval=alone)}
+        two = Bulk(write.store, catalogue(), write.ring, kinds, CLOCK)
+        large = (await two.prepare("assign-branch", AssignBranch("8"), listed([ZHANG, LI]), by("2"))).run_id
+        erasable = {"erase": Proposable(Erase, frozenset(), timedelta(days=1), never, "erase")}
         eyes = FourEyes(write.store, catalogue(), write.ring, erasable)
         made = [await eyes.propose("erase", one, Erase(), by(f"propose {one}")) for one in (ZHANG, LI)]
         await eyes.withdraw(made[1].proposal_id, by("withdraw"))
@@ -88,3 +94,18 @@ async def test_bulk_runs_and_proposals_are_listed_and_runs_are_paused_and_resume
     )
     assert (one["proposed_by"], one["digest"], one["expired"]) == ("chen", made[0].digest, False)
     assert "by chen" in (await crm(bank, "proposals", "list")).stdout
+
+    refused = await crm(bank, "bulk", "resume", str(large), "--reason", "alone")
+    assert (refused.exit_code, "Another person must approve" in refused.stderr) == (2, True)
+    proposed = await crm(bank, "bulk", "propose", str(large), "--reason", "month end", "--json")
+    assert proposed.exit_code == 0, proposed.stderr
+    said = json.loads(proposed.stdout)
+    approving = ("approve", said["proposal_id"], said["digest"], "--reason", "seen", "--json")
+    own = await crm(bank, *approving)
+    assert (own.exit_code, "Another person" in own.stderr) == (2, True)
+    token = development_token(settings, CLOCK.now(), subject="wu", roles=["compliance"])
+    approved = await crm(bank, *approving, "--token", token)
+    assert approved.exit_code == 0, approved.stderr
+    assert json.loads(approved.stdout)["subject_id"] == str(large)
+    items = json.loads((await crm(bank, "bulk", "list", "--json")).stdout)["items"]
+    assert {one["run_id"]: one["status"] for one in items}[str(large)] == "running"

@@ -104,7 +104,7 @@ async def test_values_of_an_erased_customer_are_shown_nowhere_and_all_invariants
                     crm, world, *approving, CRM_RETENTION_YEARS="0", CRM_TOKEN=token
                 )
                 assert erased.returncode == 0, erased.stderr
-                said = {"customer_id": str(customer), "version": 5, "keys_destroyed": True}
+                said = {"subject_id": str(customer), "version": 5, "keys_destroyed": True}
                 assert json.loads(erased.stdout) == said
             await world.settled()
         assert ring.erased([customer, party, account]) == {customer, party, account}

@@ -68,7 +68,7 @@ def over(office: Office, parts: Parts) -> FourEyes:
     async def carry_out(item: UUID, command: PayIn, context: CommandContext) -> Outcome[AccountEvent]:
         return await accounts.handle(item, Pay(command.amount_minor), context)
 
-    kind = Proposable(PayIn, CHIEF, timedelta(days=1), carry_out)
+    kind = Proposable(PayIn, CHIEF, timedelta(days=1), carry_out, "Pay in")
     return parts.eyes(store, CATALOGUE, ring, {"pay": kind})
 
 

@@ -546,6 +546,33 @@ AcceptsTheProposer = changed(
 )
 """Lets a person approve what it proposed."""
 
+StartsAlone = changed(Bulk, "begin", "context.approved is not None", "True")
+"""Takes the approval of a run for given."""
+
+ForgetsTheProposer = changed(
+    Bulk, "_item", "if proposal is None or proposed_by is None else Approved(proposal, proposed_by)", ""
+)
+"""Does the items in the name of the approver alone."""
+
+StartsForEachApproval = changed(
+    Bulk,
+    "__init__",
+    "BULK_RUN, store",
+    "planted, store",
+    planted=replace(
+        BULK_RUN,
+        decide=changed_function(
+            decide_bulk, "approved=approved", "approved=approved and run.status == 'ready'"
+        ),
+    ),
+)
+"""Approves again what was started before."""
+
+StartsApart = changed(
+    Bulk, "__init__", "CommandHandler[BulkCommand, Run, BulkEvent](", "planted(", planted=ApprovesApart
+)
+"""Stores the start first, and then its approval."""
+
 # sagas
 
 

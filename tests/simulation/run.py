@@ -26,6 +26,7 @@ from tests.simulation import (
     noticing,
     reactions,
     rebuilds,
+    starting,
     test_delivery,
     test_log,
     test_two_contexts,
@@ -94,6 +95,11 @@ async def four_eyes(seed: int) -> list[Broken]:
     return approvals.check(await approvals.lived(seed))
 
 
+async def bulk_starts(seed: int) -> list[Broken]:
+    """Bulk runs that two persons start."""
+    return starting.check(await starting.lived(seed))
+
+
 async def sagas(seed: int) -> list[Broken]:
     """Sagas that are refused, time out and take back."""
     return compensating.check(await compensating.lived(seed))
@@ -123,7 +129,8 @@ KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]
     "rebuilds": (1, rebuilding),
     "derived": (4, derived_view),
     "timers": (5, timers),
-    "many": (4, many_at_once),
+    "many": (2, many_at_once),
+    "starts": (2, bulk_starts),
     "approvals": (4, four_eyes),
     "sagas": (4, sagas),
     "watching": (4, watchers),

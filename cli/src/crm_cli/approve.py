@@ -13,7 +13,7 @@ from chassis.write.deciding import Refusal
 from contracts import purposes
 from customer.application import ERASE
 from customer.connections import both_sides
-from customer.permissions import ERASURE_APPROVERS, ROLES
+from customer.permissions import ROLES
 from customer.settings import CustomerSettings
 
 from crm_cli.answers import Json, answer
@@ -41,7 +41,7 @@ def approve(
         failed("approve", f"{refusal.title}: {refusal}" if str(refusal) else refusal.title)
     except TRANSIENT as error:
         failed("approve", why(error))
-    values = {"customer_id": str(done.subject), "version": done.version, "keys_destroyed": gone}
+    values = {"subject_id": str(done.subject), "version": done.version, "keys_destroyed": gone}
     texts = {
         None: "done",
         True: "erased",
@@ -58,7 +58,7 @@ async def _approved(
     """What the approval came to, and whether the keys are gone within the time that it destroys; None where it destroys
     none."""
     # The user of the operating system, who acts without a token in development, has every role.
-    roles = caller.roles or ERASURE_APPROVERS
+    roles = caller.roles or ROLES["approve_customer_proposal"]
     context = commanding(caller, clock.now(), reason)
     async with both_sides(settings, clock) as (service, write, _):
         done = await service.eyes.approve(proposal, digest, context, roles)

@@ -1,4 +1,4 @@
-"""`crm bulk`: the bulk runs that were started and have not finished; one is paused, or resumed."""
+"""`crm bulk`: the bulk runs that were started and have not finished; one is paused, resumed, or its start proposed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,10 +7,12 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
-from chassis.bulk import Bulk, BulkShown
+from chassis.bulk import Bulk, BulkShown, propose_start
 from chassis.clock import SystemClock
 from chassis.connections.transient import TRANSIENT, why
-from chassis.write.deciding import Refusal
+from chassis.proposals import ProposalShown
+from chassis.write.deciding import CommandContext, Refusal
+from customer.application import CustomerService
 from customer.catalogue import catalogue
 from customer.connections import write_side
 
@@ -18,6 +20,7 @@ from crm_cli.answers import Json, answer, answer_list
 from crm_cli.exits import failed
 from crm_cli.operations import MAY_OPERATE
 from crm_cli.person import Reason, Token, caller_of, commanding
+from crm_cli.proposing import propose
 from crm_cli.running import customer_settings
 
 app = typer.Typer(help="Bulk runs that have not finished.", no_args_is_help=True)
@@ -49,6 +52,16 @@ def resume(run: Run, reason: Reason, as_json: Json = False, token: Token = None)
     """Goes on with a run that is paused."""
     context = commanding(caller_of(customer_settings(), token, MAY_OPERATE), SystemClock().now(), reason)
     _answered(_asked(lambda bulk: bulk.start(run, context)), as_json=as_json)
+
+
+@app.command("propose")
+def propose_run(run: Run, reason: Reason, as_json: Json = False, token: Token = None) -> None:
+    """Proposes to start a run that takes two persons; another person approves it."""
+
+    async def asked(service: CustomerService, context: CommandContext) -> ProposalShown:
+        return await propose_start(service.bulk, service.eyes, run, context)
+
+    propose("bulk", "propose_customer_bulk", asked, reason=reason, token=token, as_json=as_json)
 
 
 @asynccontextmanager
@@ -87,6 +100,7 @@ def _values(shown: BulkShown) -> dict[str, Any]:
         "done": shown.done,
         "unchanged": shown.unchanged,
         "refused": shown.refused,
+        "needs_approval": shown.needs_approval,
         "undoes_id": None if shown.undoes is None else str(shown.undoes),
     }
 

@@ -1,9 +1,13 @@
 """Many customers are assigned to a branch at once: listed, started, with a result for each, and taken back."""
 
+import asyncio
 from uuid import UUID, uuid5
 
 import pytest
 from chassis.bulk import following
+from chassis.write.deciding import CommandContext
+from customer.application import ASSIGNED_ALONE_MAX
+from customer.domain.commands import EraseCustomer
 
 from .test_api import CLOCK, WANG, api, key
 from .test_lists import ZHANGS, branches
@@ -130,3 +134,55 @@ async def test_a_run_over_a_condition_lists_those_who_meet_it_and_its_key_is_for
     api.headers["Authorization"] = f"Bearer {api.token_of('operator')}"
     forbidden = await api.post(path, json=body | {"where": "aum > CNY 1"}, headers=key("money"))
     assert (forbidden.status_code, forbidden.json()["code"]) == (403, "field-not-permitted")
+
+
+@pytest.mark.requirement("M33", "R091")
+async def test_more_customers_than_one_person_may_assign_are_assigned_by_two(api, customers, store):
+    nobody = [str(uuid5(UUID(int=1), f"nobody {number}")) for number in range(ASSIGNED_ALONE_MAX)]
+    chen = {"Authorization": f"Bearer {api.token_of('compliance', subject='chen')}"}
+    wu = {"Authorization": f"Bearer {api.token_of('operator', subject='wu')}"}
+    body = WHY | {"branch": "B7", "customers": [*customers, *nobody]}
+    made = await api.post("/customers/branch-assignments", json=body, headers=key("run"))
+    where, ready = made.headers["Location"], made.json()
+    assert (ready["needs_approval"], ready["selection"]) == (True, "")
+    alone = await api.post(f"{where}/start", json=WHY, headers=key("s"))
+    assert (alone.status_code, alone.json()["code"]) == (409, "bulk-needs-approval")
+    waiting = await api.post(f"{where}/propose", json=WHY, headers=key("p"))
+    assert (waiting.status_code, waiting.json()["proposes"]) == (202, "start-assign-branch"), waiting.text
+    shown, at = waiting.json(), waiting.headers["Location"]
+    refused = {"customer-not-registered": ASSIGNED_ALONE_MAX}
+    preview = {"tried": 3 + ASSIGNED_ALONE_MAX, "changed": 3, "unchanged": 0, "refused": refused}
+    assert shown["command"]["preview"] == preview
+    assert (shown["command"]["run"]["items"], shown["subject_id"]) == (preview["tried"], ready["run_id"])
+    approving = {"digest": shown["digest"], "reason": "seen"}
+    for headers, status, code in (
+        (key("own"), 403, "second-person-needed"),
+        (key("o") | wu, 403, "forbidden"),
+        (key("other") | chen, 409, "digest-differs"),
+    ):
+        other = approving | ({"digest": "0" * 64} if code == "digest-differs" else {})
+        refused = await api.post(f"{at}/approve", json=other, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (status, code), refused.text
+    for _ in range(2):
+        approved = await api.post(f"{at}/approve", json=approving, headers=key("a") | chen)
+        assert (approved.status_code, approved.json()["subject_id"]) == (200, ready["run_id"]), approved.text
+    assert (await finished(api, where))["done"] == 3
+    for customer in customers:
+        *_, last = await store.read_stream(UUID(customer))
+        meta = api.service.catalogue.metadata_of(last)
+        assert (last.name, meta.actor, meta.proposed_by) == ("branch-assigned", "chen", "lin")
+        assert (str(meta.proposal_id), meta.reason) == (shown["proposal_id"], WHY["reason"])
+
+
+async def test_a_customer_that_was_erased_since_is_refused_and_stops_no_other(api, customers):
+    body = WHY | {"branch": "B7", "customers": customers}
+    made = await api.post("/customers/branch-assignments", json=body, headers=key("run"))
+    erased = UUID(customers[0])
+    context = CommandContext(actor="lin", now=CLOCK.now(), command_id=UUID(int=9))
+    await api.service.handler.handle(erased, EraseCustomer((), (), CLOCK.now().date()), context)
+    await asyncio.to_thread(api.service.handler.keys.erase, [erased])
+    where = made.headers["Location"]
+    assert (await api.get(f"{where}/preview")).json()["refused"] == [{"code": "customer-erased", "items": 1}]
+    await api.post(f"{where}/start", json=WHY, headers=key("s"))
+    await finished(api, where)
+    assert await results(api, where) == ["customer-erased", "done", "done"]

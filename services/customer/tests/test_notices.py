@@ -193,24 +193,29 @@ async def api(handler, store, inboxes, tmp_path, postgres_url):
             token = development_token(settings, SystemClock().now(), subject=subject, roles=[role])
             return {"Authorization": f"Bearer {token}"}
 
-        client.of = of
+        client.of, client.service = of, service
         yield client
 
 
 async def proposed(store, key_ring, handler, *, lives=timedelta(days=14)):
     """Somebody proposes to erase a customer."""
     await registered(handler, phone=OLD)
-    kinds = {ERASE: Proposable(Erase, permissions.ERASURE_APPROVERS, lives, None)}
+    eyes = eyes_of(store, key_ring, lives)
     context = CommandContext(
         actor="lin", now=CLOCK.now(), command_id=uuid5(ZHANG, "propose"), reason="asked for"
     )
-    return await FourEyes(store, catalogue(), key_ring, kinds).propose(ERASE, ZHANG, Erase(), context)
+    return await eyes.propose(ERASE, ZHANG, Erase(), context)
 
 
-async def given(store, notices, at):
+def eyes_of(store, key_ring, lives=timedelta(days=14)):
+    kind = Proposable(Erase, permissions.ERASURE_APPROVERS, lives, None, "销毁客户数据")
+    return FourEyes(store, catalogue(), key_ring, {ERASE: kind})
+
+
+async def given(store, notices, key_ring, at):
     """What the timers do at that time, twice."""
     [made] = [one for one in await store.read_after(0) if one.name == "proposal-made"]
-    timer = proposal_timer(notices)
+    timer = proposal_timer(notices, eyes_of(store, key_ring))
     [setting] = timer.changes(catalogue().decode(made))
     due = Due(
         timer.name, made.stream_id, "", EventId(uuid5(made.stream_id, "1")), 1, setting.due_at, setting.data
@@ -224,7 +229,7 @@ async def test_who_may_approve_a_proposal_finds_it_in_the_inbox_once(
     api, store, notices, key_ring, handler, postgres_url, schema
 ):
     shown = await proposed(store, key_ring, handler)
-    await given(store, notices, CLOCK.now())
+    await given(store, notices, key_ring, CLOCK.now())
     async with folded(postgres_url, schema, store, notices):
         pass
     compliance, teller = api.of("compliance", "chen"), api.of("teller", "wu")
@@ -249,9 +254,20 @@ async def test_who_may_approve_a_proposal_finds_it_in_the_inbox_once(
     assert unread.json()["items"] == []
 
 
+async def test_a_proposal_of_each_kind_is_told_to_each_role_that_may_approve_it(api, store, notices, handler):
+    await registered(handler, phone=OLD)
+    timer, now = proposal_timer(notices, api.service.eyes), CLOCK.now()
+    for kind, proposable in api.service.eyes.kinds.items():
+        about = {"kind": kind, "subject": str(ZHANG), "expires_at": (now + timedelta(days=1)).isoformat()}
+        due = Due(timer.name, uuid5(ZHANG, kind), "", EventId(uuid5(ZHANG, f"{kind} made")), 1, now, about)
+        before = len(await told(store, notices))
+        await timer.give(due, due.context(now), 1)
+        assert len(await told(store, notices)) == before + len(proposable.approvers), kind
+
+
 async def test_a_proposal_that_has_expired_is_told_to_nobody(store, notices, key_ring, handler):
     await proposed(store, key_ring, handler, lives=timedelta(hours=1))
-    await given(store, notices, CLOCK.now() + timedelta(hours=1))
+    await given(store, notices, key_ring, CLOCK.now() + timedelta(hours=1))
     assert await told(store, notices) == []
 
 

@@ -11,18 +11,22 @@ import msgspec
 import pytest
 from chassis.bulk import (
     BULK_RUNS,
+    Approval,
     Bulk,
     Bulkable,
     BulkNotFinished,
     BulkNotReady,
     BulkOversized,
     BulkUnknown,
+    Preview,
     following,
+    starts,
 )
 from chassis.bulk.deciding import ITEMS_MAX, List, Run, decide
 from chassis.bulk.running import TRIES_MAX
 from chassis.clock import SystemClock
 from chassis.privacy.keys import KeyRing
+from chassis.proposals import PROPOSALS, FourEyes
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, CommandKeyReused, Outcome, TooManyConflicts
 from chassis.write.handling import CommandHandler
@@ -46,7 +50,13 @@ from tests.support.jars import (
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CATALOGUE = Catalogue(
     store="jars",
-    entries={"jar-opened": JarOpened, "jar-filled": JarFilled, "jar-emptied": JarEmptied, **BULK_RUNS},
+    entries={
+        "jar-opened": JarOpened,
+        "jar-filled": JarFilled,
+        "jar-emptied": JarEmptied,
+        **BULK_RUNS,
+        **PROPOSALS,
+    },
 )
 
 
@@ -69,6 +79,7 @@ class Side:
         ring: KeyRing,
         reached: Callable[[str], None] = lambda _: None,
         at_once: int = 3,
+        approval: Approval | None = None,
     ) -> None:
         self.store = store
         self.jars = CommandHandler[JarCommand, Jar, JarEvent](JAR, store, CATALOGUE, ring)
@@ -76,7 +87,7 @@ class Side:
         self.crash_after: int | None = None
         self.overtaken_by: CommandHandler[JarCommand, Jar, JarEvent] | None = None
         self.overtaken = 0
-        kind = Bulkable(Fill, self._fill, self._previewed, self.jars.prepare, self._undo)
+        kind = Bulkable(Fill, self._fill, self._previewed, self.jars.prepare, self._undo, approval)
         self.bulk = Bulk(
             store,
             CATALOGUE,
@@ -87,6 +98,7 @@ class Side:
             runs_read=2,
             reached=reached,
         )
+        self.eyes = FourEyes(store, CATALOGUE, ring, starts(self.bulk), reached=reached)
 
     async def _fill(self, subject: UUID, command: Fill, context: CommandContext) -> Outcome[JarEvent]:
         if command.amount == 13:
@@ -171,8 +183,8 @@ ALL = [f"j{number}" for number in range(8)]
 async def test_each_item_has_a_result_and_the_preview_says_it_before(side: Side) -> None:
     await side.open("a", "b", "c")
     run = await side.prepared(["a", "never opened", "b", "c", "a"])
-    assert await side.bulk.preview(run) == (5, 4, 0, {"jar-not-opened": 1})
-    assert await side.bulk.preview(run, 1) == (1, 1, 0, {})
+    assert await side.bulk.preview(run) == Preview(5, 4, 0, {"jar-not-opened": 1})
+    assert await side.bulk.preview(run, 1) == Preview(1, 1, 0, {})
     assert await side.amounts("a", "b") == [0, 0]
     await side.bulk.start(run, by("start", actor="boris", reason="it is time"))
     assert await side.bulk.run(run) == "finished"
@@ -317,6 +329,7 @@ async def test_undo_takes_back_what_was_done_and_not_changed_since(side: Side) -
     await side.jars.handle(jar("b"), FillJar(10), by("since"))
     undo = await side.bulk.prepare_undo(run, by("undo"))
     assert (undo.items, undo.undoes, undo.status) == (3, run, "ready")
+    assert await side.bulk.preview(undo.run_id) == Preview(3, 2, 0, {"version-mismatch": 1})
     await side.bulk.start(undo.run_id, by("start undo"))
     assert await side.bulk.run(undo.run_id) == "finished"
     assert await side.results(undo.run_id) == ["done", "version-mismatch", "done"]

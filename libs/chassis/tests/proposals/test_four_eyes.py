@@ -69,7 +69,7 @@ class Side:
         self.store = store
         self.jars = CommandHandler[JarCommand, Jar, JarEvent](JAR, store, CATALOGUE, ring, reached=reached)
         self.notes: list[str] = []
-        fill = Proposable(Fill, CHIEF, LIVES, self._fill)
+        fill = Proposable(Fill, CHIEF, LIVES, self._fill, "Fill a jar")
         self.eyes = FourEyes(store, CATALOGUE, ring, {"fill": fill})
 
     async def _fill(self, subject: UUID, command: Fill, context: CommandContext) -> Outcome[JarEvent]:

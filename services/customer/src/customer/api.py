@@ -8,7 +8,7 @@ import msgspec
 from chassis.bulk import BulkOversized
 from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
 from chassis.bulk.running import listed
-from chassis.conditions import Condition, sentence
+from chassis.conditions import Condition, as_text, sentence
 from chassis.conditions.language import Has
 from chassis.lists import ConditionInvalid, FieldNotPermitted, QueryTooSlow, Question, question
 from chassis.lists.routes import (
@@ -497,8 +497,9 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         asked = question(FACTS_LIST, may_of(caller), body.where)
         chosen = listed(body.customers) if body.where is None else service.chosen(scope_of(caller), asked)
         said = [body.customers, asked.named()]
+        selection = "" if asked.condition is None else as_text(asked.condition)
         run = await service.bulk.prepare(
-            ASSIGN_BRANCH, AssignBranch(body.branch), chosen, context, asked=said
+            ASSIGN_BRANCH, AssignBranch(body.branch), chosen, context, asked=said, selection=selection
         )
         return prepared(response, CONTEXT, run)
 
@@ -514,7 +515,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         return SearchFound(items=[CustomerShown(**one) for one in found], more=more)
 
     add_files(router, lambda: service.files, dependencies)
-    add_bulk(router, lambda: service.bulk, dependencies, CONTEXT)
+    add_bulk(router, lambda: service.bulk, dependencies, CONTEXT, lambda: service.eyes)
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
     add_notices(router, lambda: _inboxes_of(service), dependencies, CONTEXT)
     add_sagas(router, lambda: service.sagas, CONTEXT)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, TypeVar, cast
 from uuid import UUID, uuid5
 
 import msgspec
-from chassis.bulk import Bulk, Bulkable
+from chassis.bulk import Approval, Bulk, Bulkable, starts
 from chassis.clock import Clock
 from chassis.conditions import Condition, ConditionRefused, Explanation, Step, explained
 from chassis.files import FileKeeper, Limits, Storage
@@ -80,7 +80,7 @@ from customer.identities import customer_of_command
 from customer.lists import BRANCH, CUSTOMERS_LIST, FACTS_LIST
 from customer.normalising import normalised, normalised_or_kept, spellings
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
-from customer.permissions import ERASURE_APPROVERS
+from customer.permissions import BULK_APPROVERS, ERASURE_APPROVERS
 from customer.queries import MovementsWanted, Queries
 from customer.retention import RETENTION, Kept, Retention, RetentionHolds, kept_until, years_after
 
@@ -91,6 +91,10 @@ LIFT_LEGAL_HOLD: Final = "lift-legal-hold"
 ASSIGN_BRANCH: Final = "assign-branch"
 _ERASURES: Final = frozenset({"customer-erased", "customer-contact-erased", "erasure-deferred"})
 PROPOSALS_LIVE: Final = timedelta(days=14)
+STARTS_LIVE: Final = timedelta(days=3)
+"""Shorter than for what concerns one customer: who is in the list changes."""
+ASSIGNED_ALONE_MAX: Final = 100
+"""Customers whom one person may assign to a branch in one run."""
 
 
 class Erase(msgspec.Struct, frozen=True):
@@ -152,24 +156,28 @@ class CustomerService:
     """Keeps files, where there is a storage."""
 
     def __post_init__(self) -> None:
-        kinds = {
-            ERASE: Proposable(Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved),
-            LIFT_LEGAL_HOLD: Proposable(
-                LiftLegalHold, ERASURE_APPROVERS, PROPOSALS_LIVE, self.handler.handle
-            ),
-        }
-        made = FourEyes(self.store, self.catalogue, self.handler.keys, kinds)
-        object.__setattr__(self, "eyes", made)
-        object.__setattr__(self, "searches", Searches(self.store, self.catalogue, self.handler.keys))
         assigning = Bulkable(
             AssignBranch,
             self.handler.handle,
             self._assigns,
             self.handler.prepare,
             self._assign_back,
+            Approval(ASSIGNED_ALONE_MAX, BULK_APPROVERS, STARTS_LIVE, "批量调整客户所属网点"),
         )
         many = Bulk(self.store, self.catalogue, self.handler.keys, {ASSIGN_BRANCH: assigning}, self.clock)
         object.__setattr__(self, "bulk", many)
+        kinds = {
+            ERASE: Proposable(
+                Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved, "销毁客户数据"
+            ),
+            LIFT_LEGAL_HOLD: Proposable(
+                LiftLegalHold, ERASURE_APPROVERS, PROPOSALS_LIVE, self.handler.handle, "解除法定保留"
+            ),
+            **starts(many),
+        }
+        made = FourEyes(self.store, self.catalogue, self.handler.keys, kinds)
+        object.__setattr__(self, "eyes", made)
+        object.__setattr__(self, "searches", Searches(self.store, self.catalogue, self.handler.keys))
         shown = saga_handler(self.store, self.catalogue, self.handler.keys, ())
         object.__setattr__(self, "sagas", Sagas(self.store, shown, self.clock))
         keeper = self.storage and FileKeeper(

@@ -27,6 +27,9 @@ _SELECTING: Final = _LOOKING | {ANALYST}
 
 ERASURE_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject the erasure of a customer which another person proposed."""
+BULK_APPROVERS: Final = frozenset({ADMINISTRATOR, COMPLIANCE})
+"""The roles that may approve or reject the start of a bulk run which another person proposed."""
+_APPROVING: Final = ERASURE_APPROVERS | BULK_APPROVERS
 
 ROLES: Final[dict[str, frozenset[str]]] = {
     "get_panorama": _LOOKING,
@@ -67,10 +70,10 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "get_erasure": frozenset({COMPLIANCE, AUDITOR}),
     "place_legal_hold": frozenset({COMPLIANCE}),
     "lift_legal_hold": frozenset({COMPLIANCE}),
-    "get_customer_proposal": frozenset({COMPLIANCE, AUDITOR}),
-    "approve_customer_proposal": ERASURE_APPROVERS,
-    "reject_customer_proposal": ERASURE_APPROVERS,
-    "withdraw_customer_proposal": frozenset({COMPLIANCE}),
+    "get_customer_proposal": _APPROVING | {AUDITOR},
+    "approve_customer_proposal": _APPROVING,
+    "reject_customer_proposal": _APPROVING,
+    "withdraw_customer_proposal": _MANY | {COMPLIANCE},
     "list_customer_inbox": _STAFF,
     "count_customer_inbox": _STAFF,
     "read_customer_notice": _STAFF,
@@ -79,6 +82,7 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "get_customer_bulk": _MANY | {AUDITOR},
     "preview_customer_bulk": _MANY | {AUDITOR},
     "list_customer_bulk_results": _MANY | {AUDITOR},
+    "propose_customer_bulk": _MANY,
     "start_customer_bulk": _MANY,
     "pause_customer_bulk": _MANY,
     "undo_customer_bulk": _MANY,
@@ -95,6 +99,7 @@ HIGH_PRIVILEGE: Final = frozenset(
         "lift_legal_hold",
         "read_file",
         "prepare_branch_assignment",
+        "propose_customer_bulk",
         "start_customer_bulk",
         "pause_customer_bulk",
         "undo_customer_bulk",

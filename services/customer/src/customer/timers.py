@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from chassis.calendar import Calendar
 from chassis.clock import Clock
 from chassis.notices import Notices, Wanted, of_role
-from chassis.proposals import PROPOSALS
+from chassis.proposals import PROPOSALS, FourEyes
 from chassis.proposals.deciding import ProposalMade
 from chassis.sagas import TIMEOUT, saga_timer
 from chassis.timers import Change, Due, SetTimer, Timer, TimerRule, Timers, WithdrawTimer, given_by
@@ -25,7 +25,7 @@ from chassis.write.events import RecordedEvent
 from chassis.write.handling import CommandHandler
 from msgspec import structs
 
-from customer.application import ERASE, CustomerService, Handler
+from customer.application import CustomerService, Handler
 from customer.catalogue import CONTEXT, catalogue
 from customer.connections import notices_of, timers_side
 from customer.domain.commands import RemindOfReview
@@ -39,12 +39,8 @@ from customer.domain.events import (
     NoLongerKeyCustomer,
 )
 from customer.notices import PROPOSAL_WAITS
-from customer.permissions import ERASURE_APPROVERS
 from customer.sagas import handler_of
 from customer.settings import CustomerSettings
-
-_WAITING: Final = {ERASE: ("销毁客户数据", ERASURE_APPROVERS)}
-"""What each kind of proposal is called in the inbox, and who may approve it."""
 
 
 def _changed_proposal(recorded: RecordedEvent) -> Sequence[Change]:
@@ -60,15 +56,15 @@ PROPOSAL_RULE: Final = TimerRule("proposal-waits", 1, frozenset(PROPOSALS), _cha
 """A proposal is told of at once, unless it was decided on by then."""
 
 
-def proposal_timer(notices: Notices) -> Timer:
+def proposal_timer(notices: Notices, eyes: FourEyes) -> Timer:
     """Tells those who may approve a proposal that it waits, in the inbox of each of their roles."""
 
     async def give(due: Due, context: CommandContext, _: int) -> None:
         if context.now >= datetime.fromisoformat(due.data["expires_at"]):
             return
-        what, roles = _WAITING[due.data["kind"]]
-        values = {"what": what, "proposal": str(due.subject)}
-        for role in sorted(roles):
+        kind = eyes.kinds[due.data["kind"]]
+        values = {"what": kind.title, "proposal": str(due.subject)}
+        for role in sorted(kind.approvers):
             wanted = Wanted(UUID(due.data["subject"]), of_role(role), PROPOSAL_WAITS.name, values)
             id = uuid5(due.id, role)
             await notices.request(id, wanted, structs.replace(context, command_id=id))
@@ -159,7 +155,7 @@ async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Time
                 review_timer(write.handler, calendar),
                 erasure_timer(service, calendar),
                 saga_timer(handler_of(write)),
-                proposal_timer(notices_of(write)),
+                proposal_timer(notices_of(write), service.eyes),
             ],
             write.store,
             catalogue(),

@@ -1,18 +1,24 @@
-"""Many at once: one command for each item of a list, with a result each; paused, resumed, undone."""
+"""Many at once: one command for each item of a list, with a result each; paused, resumed, undone, by two persons where
+they are many."""
 
+from chassis.bulk.approving import BulkDiffers, StartRun, propose_start, starts
 from chassis.bulk.deciding import (
     BULK_RUNS,
+    BulkNeedsApproval,
     BulkNotFinished,
     BulkNotReady,
     BulkOversized,
     BulkUnknown,
 )
 from chassis.bulk.following import following
-from chassis.bulk.running import Bulk, Bulkable, BulkShown, ItemResult, Preview
+from chassis.bulk.running import Approval, Bulk, Bulkable, BulkShown, ItemResult, Preview
 
 __all__ = [
     "BULK_RUNS",
+    "Approval",
     "Bulk",
+    "BulkDiffers",
+    "BulkNeedsApproval",
     "BulkNotFinished",
     "BulkNotReady",
     "BulkOversized",
@@ -21,5 +27,8 @@ __all__ = [
     "Bulkable",
     "ItemResult",
     "Preview",
+    "StartRun",
     "following",
+    "propose_start",
+    "starts",
 ]

@@ -9,6 +9,7 @@ from typing import ClassVar, Final, Literal, assert_never
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from chassis.write.deciding import Decider, Refusal
 from chassis.write.events import Event
@@ -27,7 +28,8 @@ minus the number of a refusal, counted from 1 in the `refusals` of the event."""
 class BulkOpened(Event, frozen=True):
     """A list begins. A list that was not completed is begun anew by the next of these; `listing` names the one.
 
-    `asked`: a digest of what was asked for, in runs that have one.
+    `asked`: a digest of what was asked for, in runs that have one. `selection`: in words, the condition that gave the list.
+    `alone_items_max`: with more items than this, another person approves the start; None is no limit.
     """
 
     kind: str
@@ -35,6 +37,8 @@ class BulkOpened(Event, frozen=True):
     listing: UUID
     undoes: UUID | None = None
     asked: str = ""
+    selection: str = ""
+    alone_items_max: int | None = None
 
 
 class BulkListed(Event, frozen=True):
@@ -100,6 +104,8 @@ class Open(msgspec.Struct, frozen=True):
     listing: UUID
     undoes: UUID | None = None
     asked: str = ""
+    selection: str = ""
+    alone_items_max: int | None = None
 
 
 class List(msgspec.Struct, frozen=True):
@@ -118,9 +124,10 @@ class Complete(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Starts, or resumes after a pause."""
+    """Starts, or resumes after a pause. `approved`: two persons have decided that it starts."""
 
     at: datetime
+    approved: bool = False
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -151,6 +158,8 @@ class Run(msgspec.Struct, frozen=True):
     listing: UUID | None = None
     undoes: UUID | None = None
     asked: str = ""
+    selection: str = ""
+    alone_items_max: int | None = None
     version: int = 0
     listed_from: int = 0
     items: int = 0
@@ -159,6 +168,11 @@ class Run(msgspec.Struct, frozen=True):
     unchanged: int = 0
     refused: int = 0
     active_at: datetime | None = None
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether it takes two persons to start it."""
+        return self.alone_items_max is not None and self.items > self.alone_items_max
 
 
 class BulkUnknown(Refusal):
@@ -176,6 +190,14 @@ class BulkNotReady(Refusal):
     code: ClassVar[str] = "bulk-not-ready"
     title: ClassVar[str] = "The bulk run cannot take this step now"
     title_zh: ClassVar[str] = "该批量任务当前不能执行此操作"
+
+
+class BulkNeedsApproval(Refusal):
+    """The start of the run must be proposed, and approved by another person."""
+
+    code: ClassVar[str] = "bulk-needs-approval"
+    title: ClassVar[str] = "Another person must approve the start of the bulk run"
+    title_zh: ClassVar[str] = "启动该批量任务须经另一人员复核"
 
 
 class BulkNotFinished(Refusal):
@@ -198,9 +220,9 @@ class BulkOversized(Refusal):
 def decide(command: BulkCommand, run: Run) -> Sequence[BulkEvent]:  # noqa: PLR0911 (one arm per command)
     """The events of a command; raises the refusals above."""
     match command:
-        case Open(kind, said, listing, undoes, asked):
+        case Open():
             _require(run, "none", "listing")
-            return [BulkOpened(kind, said, listing, undoes, asked)]
+            return [BulkOpened(**structs.asdict(command))]
         case List(listing, first, subjects, versions):
             _require(run, "listing")
             if listing != run.listing or first != run.items:
@@ -213,12 +235,8 @@ def decide(command: BulkCommand, run: Run) -> Sequence[BulkEvent]:  # noqa: PLR0
             if listing != run.listing:
                 raise BulkNotReady("it is listed anew")
             return [BulkReady(run.items)]
-        case Start(at):
-            _require(run, "ready", "paused", "running", "finished")
-            if run.status in {"running", "finished"}:
-                return []
-            started = BulkStarted(at, resumed=run.status == "paused")
-            return [started] if run.next < run.items else [started, _finished(run)]
+        case Start(at, approved):
+            return _started(run, at, approved=approved)
         case Pause():
             _require(run, "running", "paused", "finished")
             return [BulkPaused()] if run.status == "running" else []
@@ -233,16 +251,27 @@ def decide(command: BulkCommand, run: Run) -> Sequence[BulkEvent]:  # noqa: PLR0
             assert_never(command)
 
 
+def _started(run: Run, at: datetime, *, approved: bool) -> Sequence[BulkEvent]:
+    # An approval is of a run that nobody has started. A pause takes nothing back: one person resumes.
+    _require(run, "ready", *(() if approved else ("paused", "running", "finished")))
+    if run.status in {"running", "finished"}:
+        return []
+    if run.status == "ready" and run.needs_approval and not approved:
+        raise BulkNeedsApproval(f"it has {run.items} items")
+    started = BulkStarted(at, resumed=run.status == "paused")
+    return [started] if run.next < run.items else [started, _finished(run)]
+
+
 def evolve(run: Run, event: BulkEvent) -> Run:
     """The run after an event."""
-    return msgspec.structs.replace(_evolved(run, event), version=run.version + 1)
+    return structs.replace(_evolved(run, event), version=run.version + 1)
 
 
 def _evolved(run: Run, event: BulkEvent) -> Run:  # noqa: PLR0911 (one arm per event)
-    replaced = msgspec.structs.replace
+    replaced = structs.replace
     match event:
-        case BulkOpened(kind, command, listing, undoes, asked):
-            return Run("listing", kind, command, listing, undoes, asked, listed_from=run.version + 2)
+        case BulkOpened():
+            return Run("listing", **structs.asdict(event), listed_from=run.version + 2)
         case BulkListed(subjects):
             return replaced(run, items=run.items + len(subjects))
         case BulkReady():
@@ -280,5 +309,5 @@ def _require(run: Run, *status: Status) -> None:
 
 
 BULK_RUN: Final = Decider[BulkCommand, Run, BulkEvent](
-    initial=Run(), decide=decide, evolve=evolve, state_type=Run, state_version=2
+    initial=Run(), decide=decide, evolve=evolve, state_type=Run, state_version=3
 )

@@ -1,4 +1,4 @@
-"""The routes of a context's bulk runs: shown, previewed, started, paused, undone, with a result for each item."""
+"""The routes of a context's bulk runs: shown, previewed, proposed, started, paused, undone, with a result for each item."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
@@ -7,8 +7,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, Field
 
-from chassis.bulk.deciding import BulkNotFinished, BulkNotReady, BulkUnknown
+from chassis.bulk.approving import propose_start
+from chassis.bulk.deciding import BulkNeedsApproval, BulkNotFinished, BulkNotReady, BulkUnknown
 from chassis.bulk.running import Bulk, BulkShown
+from chassis.proposals import FourEyes
+from chassis.proposals.routes import PROPOSED, ProposalAnswer, proposed
 from chassis.web import (
     Dependencies,
     ExplainedBody,
@@ -27,6 +30,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "gives": "assign-branch",
     "result": "done",
     "code": "customer-not-registered",
+    "selection": "branch is 310000",
 }
 """Examples of the names of fields here, for the `EXAMPLES` of a service."""
 
@@ -37,6 +41,7 @@ PREPARED: Final = located(201, "where the bulk run is")
 """Belongs to the `responses` of a route that prepares a run."""
 _KNOWN: Final = refusals(BulkUnknown)
 _STEP: Final = {**_KNOWN, **refusals(BulkNotReady, BulkNotFinished, TooManyConflicts)}
+_STARTED: Final = {**_KNOWN, **refusals(BulkNotReady, BulkNeedsApproval, TooManyConflicts)}
 
 
 class BulkAnswer(BaseModel):
@@ -52,6 +57,12 @@ class BulkAnswer(BaseModel):
     refused: int
     undoes_id: UUID | None = Field(description="the run that this one takes back")
     command: dict[str, Any]
+    selection: str = Field(
+        description="the condition that gave the list; empty where the caller listed the items"
+    )
+    needs_approval: bool = Field(
+        description="whether its start must be proposed, and approved by another person"
+    )
 
 
 class RefusedCount(BaseModel):
@@ -84,11 +95,17 @@ class ItemResultPage(Page[ItemResultShown]):
     """A page of results in the order of the list."""
 
 
-def add_bulk(router: APIRouter, bulk: Callable[[], Bulk], dependencies: Dependencies, context: str) -> None:
+def add_bulk(
+    router: APIRouter,
+    bulk: Callable[[], Bulk],
+    dependencies: Dependencies,
+    context: str,
+    eyes: Callable[[], FourEyes] | None = None,
+) -> None:
     """Adds the routes of the bulk runs of `context`; `permissions.py` names them.
 
     They are `get_<context>_bulk`, `preview_`, `start_`, `pause_` and `undo_<context>_bulk`, and
-    `list_<context>_bulk_results`.
+    `list_<context>_bulk_results`; with `eyes`, which have the `starts` of the runs, `propose_<context>_bulk` too.
     """
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
     place = f"/bulk/{context}/{{run_id}}"
@@ -124,11 +141,16 @@ def add_bulk(router: APIRouter, bulk: Callable[[], Bulk], dependencies: Dependen
             items=items, next=cursor(found[-1].number) if len(found) == page.limit else None
         )
 
-    @router.post(f"{place}/start", name=f"start_{context}_bulk", responses=_STEP)
+    if eyes is not None:
+        _add_proposing(router, bulk, eyes, dependencies, context)
+
+    @router.post(f"{place}/start", name=f"start_{context}_bulk", responses=_STARTED)
     async def start_bulk(
         response: Response, given: Commanding, run_id: RunPath, body: ExplainedBody
     ) -> BulkAnswer:
-        """Starts a run, or resumes it after a pause. It goes on by itself, also after a crash."""
+        """Starts a run, or resumes it after a pause. It goes on by itself, also after a crash.
+
+        What needs the approval of another person is proposed instead, and its approval starts it."""
         return _stepped(response, context, await bulk().start(run_id, given))
 
     @router.post(f"{place}/pause", name=f"pause_{context}_bulk", responses=_STEP)
@@ -146,6 +168,29 @@ def add_bulk(router: APIRouter, bulk: Callable[[], Bulk], dependencies: Dependen
     ) -> BulkAnswer:
         """Prepares a run that takes back what this one changed and nobody has changed since; it is started as any."""
         return prepared(response, context, await bulk().prepare_undo(run_id, given))
+
+
+def _add_proposing(
+    router: APIRouter,
+    bulk: Callable[[], Bulk],
+    eyes: Callable[[], FourEyes],
+    dependencies: Dependencies,
+    context: str,
+) -> None:
+    Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
+    answers = {**PROPOSED, **_KNOWN, **refusals(BulkNotReady, TooManyConflicts)}
+
+    @router.post(
+        f"/bulk/{context}/{{run_id}}/propose",
+        name=f"propose_{context}_bulk",
+        status_code=202,
+        responses=answers,
+    )
+    async def propose_bulk(
+        response: Response, given: Commanding, run_id: RunPath, body: ExplainedBody
+    ) -> ProposalAnswer:
+        """Proposes to start a run. Its list does not change any more, so another person approves what was previewed."""
+        return proposed(response, context, await propose_start(bulk(), eyes(), run_id, given))
 
 
 def prepared(response: Response, context: str, shown: BulkShown) -> BulkAnswer:
@@ -172,4 +217,6 @@ def answered(shown: BulkShown) -> BulkAnswer:
         refused=shown.refused,
         undoes_id=shown.undoes,
         command=shown.command,
+        selection=shown.selection,
+        needs_approval=shown.needs_approval,
     )

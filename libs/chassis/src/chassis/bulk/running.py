@@ -50,7 +50,15 @@ from chassis.clock import Clock, uuid7
 from chassis.connections.transient import Transient, is_transient
 from chassis.privacy.keys import KeyRing
 from chassis.write.catalogue import Catalogue
-from chassis.write.deciding import CommandContext, CommandKeyReused, Outcome, Refusal, TooManyConflicts
+from chassis.write.deciding import (
+    Approved,
+    CommandContext,
+    CommandKeyReused,
+    Outcome,
+    Refusal,
+    TooManyConflicts,
+    VersionMismatch,
+)
 from chassis.write.events import Metadata
 from chassis.write.handling import CommandHandler
 from chassis.write.snapshots import Snapshots
@@ -75,6 +83,19 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """Which runs it takes two persons to start: those of more than `alone_items_max` items; of 0, each.
+
+    `approvers` are the roles that may decide on the start, `lives` how long its proposal waits, `title` what it is called.
+    """
+
+    alone_items_max: int
+    approvers: frozenset[str]
+    lives: timedelta
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bulkable:
     """A kind of command that many subjects can be given at once. It holds no personal value.
 
@@ -83,7 +104,7 @@ class Bulkable:
     it would change something; it raises the refusal.
 
     `undo(subject, command, before, version, context)` gives the command that takes it back, expecting `version`; `before`
-    is the subject's version before the run.
+    is the subject's version before the run. `approval`: None where one person may start any run.
     """
 
     command: type[msgspec.Struct]
@@ -91,15 +112,31 @@ class Bulkable:
     previewed: Callable[[UUID, Any], Awaitable[bool]]
     prepare: Callable[[Sequence[UUID]], Awaitable[None]]
     undo: Callable[[UUID, Any, int, int, CommandContext], Awaitable[Outcome[Any]]] | None = None
+    approval: Approval | None = None
 
 
-class Preview(NamedTuple):
+class Preview(msgspec.Struct, frozen=True):
     """What the first items would come to: how many were tried, and how many of them each way."""
 
     tried: int
     changed: int
     unchanged: int
-    refused: Mapping[str, int]
+    refused: dict[str, int]
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """What a run gives, and to which items. It does not change once the list is complete.
+
+    `items_digest` names the items in their order, with the versions that an undo expects of them.
+    """
+
+    run_id: UUID
+    gives: str
+    command: dict[str, Any]
+    undoes: UUID | None
+    selection: str
+    items: int
+    items_digest: str
 
 
 class ItemResult(NamedTuple):
@@ -124,6 +161,8 @@ class BulkShown(msgspec.Struct, frozen=True):
     refused: int
     undoes: UUID | None
     command: dict[str, Any]
+    selection: str
+    needs_approval: bool
     position: int
 
 
@@ -136,7 +175,7 @@ class Bulk:
     """The bulk runs of one context; use it from one event loop.
 
     `kinds` are the commands that can be given to many, by a name that never changes. `reached` is called at the points
-    `before-chunk` and `before-advance` of a run.
+    `before-chunk` and `before-advance` of a run, and at those of each of its commands.
     """
 
     def __init__(
@@ -163,8 +202,13 @@ class Bulk:
         """The runs that were paused when they were looked at, by the version of then."""
         snapshots = Snapshots(store, keys, kind="bulk-run", decider=BULK_RUN, every_events=SNAPSHOT_EVENTS)
         self._handler = CommandHandler[BulkCommand, Run, BulkEvent](
-            BULK_RUN, store, catalogue, keys, snapshots=snapshots
+            BULK_RUN, store, catalogue, keys, snapshots=snapshots, reached=reached
         )
+
+    @property
+    def kinds(self) -> Mapping[str, Bulkable]:
+        """The commands that can be given to many, by name."""
+        return self._kinds
 
     # preparing
 
@@ -176,12 +220,13 @@ class Bulk:
         context: CommandContext,
         *,
         asked: Any = None,
+        selection: str = "",
     ) -> BulkShown:
         """Lists the items; nothing is done to them yet. The same key again gives the same run.
 
         A subject that is listed twice is done once. `asked` is what the caller asked for, where that is more than the
-        command: the list, or the condition that gave it. Raises BulkOversized, and CommandKeyReused where the key was
-        used for something else.
+        command: the list, or the condition that gave it; `selection` words that condition. Raises BulkOversized, and
+        CommandKeyReused where the key was used for something else.
         """
         if not isinstance(command, self._kinds[kind].command):
             raise TypeError(f"{kind} is a {self._kinds[kind].command.__name__}")
@@ -192,7 +237,7 @@ class Bulk:
             async for subject in subjects:
                 yield _Item(subject, 0)
 
-        opening = Open(kind, said, uuid7(self._clock.now()), asked=_digest(asked, context))
+        opening = self._opening(kind, said, _digest(asked, context), selection=selection)
         return await self._listed(run, opening, items(), context)
 
     async def prepare_undo(self, undone: UUID, context: CommandContext) -> BulkShown:
@@ -209,12 +254,15 @@ class Bulk:
                 if result > UNCHANGED:
                     yield _Item(item.subject, result)
 
-        return await self._listed(
-            run,
-            Open(state.kind, state.command, uuid7(self._clock.now()), undone, _digest(None, context)),
-            items(),
-            context,
-        )
+        opening = self._opening(state.kind, state.command, _digest(None, context), undoes=undone)
+        return await self._listed(run, opening, items(), context)
+
+    def _opening(
+        self, kind: str, command: str, asked: str, *, undoes: UUID | None = None, selection: str = ""
+    ) -> Open:
+        approval = self._kinds[kind].approval
+        alone_items_max = None if approval is None else approval.alone_items_max
+        return Open(kind, command, uuid7(self._clock.now()), undoes, asked, selection, alone_items_max)
 
     async def preview(self, run: UUID, items_max: int = PREVIEWED_MAX) -> Preview:
         """Decides on the first items, and stores nothing."""
@@ -222,10 +270,15 @@ class Bulk:
         kind, command = self._kinds[state.kind], self._command(state)
         changed, unchanged, refused = 0, 0, dict[str, int]()
         items = await self._items(run, state, 0, min(items_max, PREVIEWED_MAX))
-        await kind.prepare([item.subject for item in items])
+        subjects = [item.subject for item in items]
+        await kind.prepare(subjects)
+        heads = {} if state.undoes is None else await self._store.stream_heads(subjects)
         for item in items:
             try:
-                if await kind.previewed(item.subject, command):
+                if state.undoes is not None:
+                    _require_version(item, heads)
+                    changed += 1
+                elif await kind.previewed(item.subject, command):
                     changed += 1
                 else:
                     unchanged += 1
@@ -279,10 +332,34 @@ class Bulk:
 
     # deciding
 
+    async def contents(self, run: UUID) -> Contents:
+        """What a run gives, and to which items, read from its list; raises BulkNotReady before that is complete."""
+        state = await self._known(run)
+        if state.status == "listing":
+            raise BulkNotReady("it is listing")
+        digest = blake2b(digest_size=32)
+        for first in range(0, state.items, LISTED_PER_EVENT):
+            for item in await self._items(run, state, first, LISTED_PER_EVENT):
+                digest.update(item.subject.bytes + item.version.to_bytes(8, "big"))
+        return Contents(
+            run_id=run,
+            gives=state.kind,
+            command=_said(state),
+            undoes=state.undoes,
+            selection=state.selection,
+            items=state.items,
+            items_digest=digest.hexdigest(),
+        )
+
     async def start(self, run: UUID, context: CommandContext) -> BulkShown:
-        """Starts, or resumes after a pause. A second time changes nothing."""
-        await self._handler.handle(run, Start(context.now), context, asked="start")
+        """Starts, or resumes after a pause. A second time changes nothing. Raises BulkNeedsApproval."""
+        await self.begin(run, context)
         return await self.shown(run)
+
+    async def begin(self, run: UUID, context: CommandContext) -> Outcome[BulkEvent]:
+        """As `start`. With the approval that the context holds, it starts what takes two persons."""
+        start = Start(context.now, approved=context.approved is not None)
+        return await self._handler.handle(run, start, context, asked="start")
 
     async def pause(self, run: UUID, context: CommandContext) -> BulkShown:
         """Lets the items under way end, and begins no others."""
@@ -361,7 +438,7 @@ class Bulk:
         """The item's result: its version after the command, 0 where there was nothing to do, or why not."""
         if item.subject in before:
             return before[item.subject]
-        now = self._clock.now()
+        now, proposal, proposed_by = self._clock.now(), started.proposal_id, started.proposed_by
         context = CommandContext(
             actor=started.actor,
             now=now,
@@ -372,6 +449,7 @@ class Bulk:
             privilege=started.privilege,
             correlation_id=run,
             causation_id=run,
+            approved=None if proposal is None or proposed_by is None else Approved(proposal, proposed_by),
         )
         for _ in range(TRIES_MAX):
             try:
@@ -454,7 +532,9 @@ class Bulk:
             unchanged=state.unchanged,
             refused=state.refused,
             undoes=state.undoes,
-            command=msgspec.json.decode(state.command, type=dict[str, Any]),
+            command=_said(state),
+            selection=state.selection,
+            needs_approval=state.status == "ready" and state.needs_approval,
             position=loaded.position,
         )
 
@@ -532,6 +612,17 @@ def _digest(asked: Any, context: CommandContext) -> str:
     """Distinguishes what was asked for, why and on whose behalf from something else under the same key."""
     said = msgspec.json.encode((asked, context.reason, context.on_behalf_of), order="deterministic")
     return blake2b(said, digest_size=16).hexdigest()
+
+
+def _said(state: Run) -> dict[str, Any]:
+    """The command of a run, as it is shown."""
+    return msgspec.json.decode(state.command, type=dict[str, Any])
+
+
+def _require_version(item: _Item, heads: Mapping[UUID, int]) -> None:
+    """Raises VersionMismatch where the subject of an undo was changed since."""
+    if (head := heads.get(item.subject, 0)) != item.version:
+        raise VersionMismatch(item.version, head)
 
 
 def _lists(state: Run) -> int:

@@ -70,7 +70,7 @@ class Proposable:
     """A kind of command that needs two persons.
 
     `command` is its type, which msgspec can write and read. `approvers` are the roles that may decide on it, `lives`
-    how long it waits. `carry_out(subject, command, context)` does it through one `CommandHandler.handle` with exactly
+    how long it waits, `title` what it is called where people are told of it. `carry_out(subject, command, context)` does it through one `CommandHandler.handle` with exactly
     this context: with it the approval is stored.
     """
 
@@ -78,6 +78,7 @@ class Proposable:
     approvers: frozenset[str]
     lives: timedelta
     carry_out: Callable[[UUID, Any, CommandContext], Awaitable[Outcome[Any]]]
+    title: str
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -130,6 +131,29 @@ class FourEyes:
             PROPOSAL, store, catalogue, keys, reached=reached
         )
 
+    @property
+    def kinds(self) -> Mapping[str, Proposable]:
+        """The commands that need two persons, by name."""
+        return self._kinds
+
+    async def proposed_before(
+        self, kind: str, subject: UUID, context: CommandContext
+    ) -> ProposalShown | None:
+        """What was proposed under this key; None where nothing was. Raises CommandKeyReused where it was something else.
+
+        For who would propose something else now, because what it comes to has changed since.
+        """
+        seen = (await self._store.commands([context.key])).get(context.key)
+        if seen is None:
+            return None
+        if seen.stream_id != self._proposal(context):
+            raise CommandKeyReused
+        shown = await self.shown(seen.stream_id)
+        said = shown.kind, shown.subject, shown.reason, shown.on_behalf_of
+        if said != (kind, subject, worded(context.reason), context.on_behalf_of):
+            raise CommandKeyReused
+        return shown
+
     async def propose(
         self, kind: str, subject: UUID, command: msgspec.Struct, context: CommandContext
     ) -> ProposalShown:
@@ -140,7 +164,7 @@ class FourEyes:
         found, reason = self._kinds[kind], worded(context.reason)
         if not isinstance(command, found.command):
             raise TypeError(f"{kind} is a {found.command.__name__}")
-        proposal = uuid5(_NAMESPACE, f"{self._of_store}|{context.key}")
+        proposal = self._proposal(context)
         key = (await asyncio.to_thread(self._keys.keys_for, [subject])).get(subject)
         if key is None:
             raise SubjectErased
@@ -294,6 +318,9 @@ class FourEyes:
         aad = b"" if key is None else self._origin(proposal).aad(_PLACE, key)
         plain = unseal(key, aad, made.command)
         return None if plain == ERASED else plain.encode()
+
+    def _proposal(self, context: CommandContext) -> UUID:
+        return uuid5(_NAMESPACE, f"{self._of_store}|{context.key}")
 
     def _origin(self, proposal: UUID) -> Origin:
         return Origin(self._of_store, proposal, 1, "proposal-made")

@@ -117,12 +117,13 @@ class Decider(Generic[CommandT, StateT, EventT]):
 class Approved(msgspec.Struct, frozen=True):
     """The approved proposal that a command carries out.
 
-    `append` is the approval, a `chassis.write.store.Append`: it is stored with the command's events, or neither is.
+    `append` is the approval, a `chassis.write.store.Append`: it is stored with the command's events, or neither is. None
+    where it is stored already, with the command from which this one follows.
     """
 
     proposal_id: UUID
     proposed_by: str
-    append: Any
+    append: Any = None
 
 
 class CommandContext(msgspec.Struct, frozen=True, kw_only=True):

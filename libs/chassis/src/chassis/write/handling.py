@@ -217,7 +217,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         )
 
     async def _appended(self, item: Append, context: CommandContext) -> AppendResult:
-        if context.approved is None:
+        if context.approved is None or context.approved.append is None:
             return await self._store.append_one(item)
         result, approval = await self._store.append_together([item, context.approved.append])
         if not isinstance(result, Appended) or isinstance(approval, Appended):
