@@ -17,7 +17,7 @@ def test_the_tables_name_roles_that_there_are() -> None:
     assert len(TABLES) == sum(len(service.permissions) for service in services())
     assert frozenset().union(*TABLES.values()) <= ROLES
     not_by_administrators = {name for name, may in TABLES.items() if "administrator" not in may}
-    of_proposals = {f"{step}_customer_proposal" for step in ("get", "approve", "reject", "withdraw")}
+    of_proposals = {f"{step}_customer_proposal" for step in ("get", "approve", "reject")}
     of_erasure = {"erase_customer", "prepare_erasure", "end_erasure_preparation", "get_erasure"}
     of_erasure |= {"place_legal_hold", "lift_legal_hold"}
     of_services = {"close_releases", "open_releases", "receive_customer_receipt"}

@@ -27,9 +27,8 @@ _SELECTING: Final = _LOOKING | {ANALYST}
 
 ERASURE_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject the erasure of a customer which another person proposed."""
-BULK_APPROVERS: Final = frozenset({ADMINISTRATOR, COMPLIANCE})
+BULK_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject the start of a bulk run which another person proposed."""
-_APPROVING: Final = ERASURE_APPROVERS | BULK_APPROVERS
 
 ROLES: Final[dict[str, frozenset[str]]] = {
     "get_panorama": _LOOKING,
@@ -70,9 +69,9 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "get_erasure": frozenset({COMPLIANCE, AUDITOR}),
     "place_legal_hold": frozenset({COMPLIANCE}),
     "lift_legal_hold": frozenset({COMPLIANCE}),
-    "get_customer_proposal": _APPROVING | {AUDITOR},
-    "approve_customer_proposal": _APPROVING,
-    "reject_customer_proposal": _APPROVING,
+    "get_customer_proposal": frozenset({COMPLIANCE, AUDITOR}),
+    "approve_customer_proposal": ERASURE_APPROVERS | BULK_APPROVERS,
+    "reject_customer_proposal": ERASURE_APPROVERS | BULK_APPROVERS,
     "withdraw_customer_proposal": _MANY | {COMPLIANCE},
     "list_customer_inbox": _STAFF,
     "count_customer_inbox": _STAFF,
