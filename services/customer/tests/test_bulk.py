@@ -141,6 +141,7 @@ async def test_more_customers_than_one_person_may_assign_are_assigned_by_two(api
     nobody = [str(uuid5(UUID(int=1), f"nobody {number}")) for number in range(ASSIGNED_ALONE_MAX)]
     chen = {"Authorization": f"Bearer {api.token_of('compliance', subject='chen')}"}
     wu = {"Authorization": f"Bearer {api.token_of('operator', subject='wu')}"}
+    of_lin = {"Authorization": f"Bearer {api.token_of('compliance', subject='LIN ')}"}
     body = WHY | {"branch": "B7", "customers": [*customers, *nobody]}
     made = await api.post("/customers/branch-assignments", json=body, headers=key("run"))
     where, ready = made.headers["Location"], made.json()
@@ -156,8 +157,9 @@ async def test_more_customers_than_one_person_may_assign_are_assigned_by_two(api
     assert (shown["command"]["run"]["items"], shown["subject_id"]) == (preview["tried"], ready["run_id"])
     approving = {"digest": shown["digest"], "reason": "seen"}
     for headers, status, code in (
-        (key("own"), 403, "second-person-needed"),
+        (key("own"), 403, "forbidden"),
         (key("o") | wu, 403, "forbidden"),
+        (key("c") | of_lin, 403, "second-person-needed"),
         (key("other") | chen, 409, "digest-differs"),
     ):
         other = approving | ({"digest": "0" * 64} if code == "digest-differs" else {})
