@@ -7,6 +7,8 @@ import psycopg
 import pytest
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
+from chassis.notices.deciding import NoticeHandedOver, NoticeRefused, NoticeRequested
+from chassis.privacy.keys import seal
 from chassis.write.catalogue import NewEvent
 from chassis.write.events import Metadata
 from contracts.purposes import CONTACT
@@ -68,3 +70,42 @@ def test_keys_that_are_there_again_after_an_erasure_are_named(
             )
     [again] = problems()
     assert str(CUSTOMER) in again
+
+
+def test_what_is_sealed_of_a_notice_is_looked_for_under_its_subject(
+    key_ring, keys_url, postgres_url, tmp_path
+):
+    """The key database was lost, and the customer erased since: nothing of it is lost that would be there otherwise."""
+    settings = Settings(postgres_url=postgres_url, keys_url=keys_url, data=tmp_path)
+    context, key = CONTEXTS["customer"], key_ring.keys_for([CUSTOMER])[CUSTOMER]
+    token = seal(key, b"", "13800001234")
+    requested = NoticeRequested(CUSTOMER, "sms", "t", 1, token, token, "d", LONG_AGO, LONG_AGO)
+    answered = [
+        NoticeHandedOver("gateway", None, token, CUSTOMER),
+        NoticeRefused("gateway", "c", token, CUSTOMER),
+    ]
+    meta = Metadata(
+        effective_at=LONG_AGO,
+        recorded_at=LONG_AGO,
+        actor="t",
+        command_id=OTHER,
+        correlation_id=OTHER,
+        causation_id=OTHER,
+    )
+    events = [NewEvent(PARTY, at, event, meta) for at, event in enumerate([requested, *answered], 1)]
+    stored = context.catalogue().stored(events, {})
+
+    def problems():
+        report = Report()
+        keys = SealedKeys(settings, context, report)
+        keys.take(stored)
+        keys.close()
+        return report.as_json()["invariants"]["I10"].get("problems", [])
+
+    assert problems() == []
+    with psycopg.connect(keys_url) as connection:
+        connection.execute("delete from data_keys where subject = %s", (CUSTOMER,))
+    [lost] = problems()
+    assert str(CUSTOMER) in lost
+    key_ring.erase([CUSTOMER])
+    assert problems() == []

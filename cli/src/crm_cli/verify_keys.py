@@ -51,7 +51,6 @@ class SealedKeys:
         self._url = settings.keys_url
         self._context = context
         self._catalogue = context.catalogue()
-        self._catalogue = context.catalogue()
         self._report = report
         self._lost: set[UUID] = set()
         self._looked_up: set[tuple[int, bytes]] = set()

@@ -52,7 +52,7 @@ def keys_url(postgres_url: str) -> str:
     url = psycopg.conninfo.make_conninfo(postgres_url, dbname="chassis_keys")
     migrate(url, [KEYS])
     with psycopg.connect(url) as connection:
-        connection.execute("truncate data_keys, secrets")
+        connection.execute("truncate data_keys, purpose_keys, secrets")
     return url
 
 

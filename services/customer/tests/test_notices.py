@@ -23,10 +23,10 @@ from chassis.write.events import EventId
 from contracts.purposes import CONTACT
 from customer import permissions
 from customer.api import create_router
-from customer.application import ERASE, CustomerService, Erase
+from customer.application import ERASE, LIFT_LEGAL_HOLD, CustomerService, Erase
 from customer.catalogue import catalogue
 from customer.domain.commands import ChangeContactDetails, Details, RegisterCustomer
-from customer.notices import TEMPLATES
+from customer.notices import PROPOSAL_WAITS, TEMPLATES
 from customer.policies.when_contact_details_change_then_tell_customer import TellCustomer
 from customer.timers import proposal_timer
 
@@ -222,6 +222,13 @@ async def given(store, notices, key_ring, at):
     )
     for _ in range(2):
         await timer.give(due, due.context(at), 1)
+
+
+def test_what_every_kind_of_proposal_is_called_fits_the_notice(api):
+    kinds = api.service.eyes.kinds
+    assert LIFT_LEGAL_HOLD in kinds
+    for kind in kinds.values():
+        assert kind.title in PROPOSAL_WAITS.rendered({"what": kind.title, "proposal": str(ZHANG)}).text
 
 
 @pytest.mark.requirement("R049")

@@ -180,6 +180,13 @@ async def test_a_file_is_kept_listed_read_and_removed(shelf: Shelf, store: Event
     assert names == ["file-attached", "file-removed"]
 
 
+async def test_no_key_is_made_for_a_file(shelf: Shelf) -> None:
+    kept = (await shelf.attach()).shown
+    await shelf.read(kept.file_id)
+    of_others = [kept.file_id, shelf.keeper.stream_of(ANNA)]
+    assert list(shelf.ring.keys_for([*of_others, ANNA], create=False)) == [ANNA]
+
+
 async def test_nothing_of_a_file_lies_in_clear(shelf: Shelf, store: EventStore) -> None:
     text = "a letter to 张伟 about his loan\n".encode() * 3
     kept = await shelf.attach(content=text, offered=Offered("张伟.txt", "text/plain", "letter"))

@@ -8,6 +8,7 @@ from uuid import UUID, uuid5
 
 import psycopg
 import pytest
+from chassis.clock import Clock
 from chassis.notices import NOTICES, Notices, Template, Wanted
 from chassis.notices.deciding import Channel, Notice
 from chassis.notices.loop import NoticeLoop
@@ -58,7 +59,7 @@ class Bench:
 
     def __init__(self, url: str, schema: str, store: EventStore, ring: KeyRing) -> None:
         self.url, self.schema, self.store, self.ring = url, schema, store, ring
-        self.clock = ManualClock(NOW)
+        self.clock: Clock = ManualClock(NOW)
         self.provider = Instructed()
         self.notices = Notices(store, catalogue(), ring, TEMPLATES)
 
@@ -108,6 +109,7 @@ class Bench:
             to_each=to_each,
             **more,
         )
+        self.loop = loop
         try:
             await loop.begin()
 

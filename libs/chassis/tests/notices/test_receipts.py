@@ -45,7 +45,7 @@ IN_INBOX = NoticeRequested(
     NOW + 60 * SECOND,
     inbox="role:keeper",
 )
-HANDED_OVER = NoticeHandedOver("gateway", "p-1", "k1.e.f")
+HANDED_OVER = NoticeHandedOver("gateway", "p-1", "k1.e.f", jar("a"))
 DELIVERED = NoticeDelivered("r-1", NOW)
 BOUNCED = NoticeBounced("r-2", "absent", NOW + SECOND)
 

@@ -1,14 +1,17 @@
 """Notices over a real store: handed over once, again after what came in between, given up, and within limits."""
 
+import asyncio
 from typing import Any
 
 import psycopg
 import pytest
+from chassis.clock import SystemClock
 from chassis.connections.transient import StoreUnavailable
 from chassis.notices import NoticeDiffers, RecipientUnfit, SubjectGone, Template, ValuesUnfit
-from chassis.notices.providers import Accepted, Answer, Message, ProviderUnanswered, Rejected
+from chassis.notices.providers import Accepted, Answer, Message, Provider, ProviderUnanswered, Rejected
 from chassis.notices.requesting import Notices
 from chassis.notices.table import Limit
+from typing_extensions import override
 
 from tests.support.jars import jar
 
@@ -66,6 +69,32 @@ async def test_a_crash_after_the_providers_answer_hands_the_same_bytes_over_agai
     first, second = bench.provider.got
     assert first == second
     assert (await bench.notice(id)).status == "handed-over"
+
+
+async def test_a_process_that_is_told_to_end_ends_what_it_has_begun(bench: Any) -> None:
+    """With SMTP, which knows no idempotency key, each restart would else repeat e-mails."""
+    bench.clock = SystemClock()
+    begun, answered, stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Slow(Provider):
+        name = "slow"
+
+        @override
+        async def hand_over(self, message: Message) -> Answer:
+            begun.set()
+            await answered.wait()
+            return Accepted(None, "queued")
+
+    id = await bench.request("filled")
+    async with bench.process(providers={"sms": Slow()}, poll_seconds=0.01):
+        running = asyncio.create_task(bench.loop.run(stopping))
+        await begun.wait()
+        stopping.set()
+        await asyncio.sleep(0.3)
+        assert not running.done()
+        answered.set()
+        await running
+    assert await bench.names(id) == ["notice-requested", "notice-handed-over"]
 
 
 async def test_what_is_not_answered_is_tried_again_later_and_given_up_at_the_end(bench: Any) -> None:

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID, uuid5
 
 import msgspec
 import pytest
 from chassis.privacy.keys import KeyRing
+from chassis.privacy.personal import personal
 from chassis.proposals import (
     PROPOSALS,
     ApprovalForbidden,
@@ -26,6 +27,7 @@ from chassis.proposals.approving import ReasonMissing, SubjectErased
 from chassis.proposals.deciding import ProposalStillWaits
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, CommandKeyReused, Outcome
+from chassis.write.events import Event
 from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore
 
@@ -46,12 +48,25 @@ from tests.support.jars import (
     jar,
 )
 
+
+class JarCalled(Event, frozen=True):
+    """Somebody called."""
+
+    phone: Annotated[str, personal("C2", purpose="contact")]
+
+
 CHIEF = frozenset({"chief"})
 LIVES = timedelta(days=2)
 A = jar("a")
 CATALOGUE = Catalogue(
     store="jars",
-    entries={"jar-opened": JarOpened, "jar-filled": JarFilled, "jar-emptied": JarEmptied, **PROPOSALS},
+    entries={
+        "jar-opened": JarOpened,
+        "jar-filled": JarFilled,
+        "jar-emptied": JarEmptied,
+        "jar-called": JarCalled,
+        **PROPOSALS,
+    },
 )
 
 
@@ -62,6 +77,12 @@ class Fill(msgspec.Struct, frozen=True):
     note: str = ""
 
 
+class Called(msgspec.Struct, frozen=True):
+    """A call to whoever owns a jar."""
+
+    phone: str
+
+
 class Side:
     """One process: its store, its handler and its proposals."""
 
@@ -70,7 +91,8 @@ class Side:
         self.jars = CommandHandler[JarCommand, Jar, JarEvent](JAR, store, CATALOGUE, ring, reached=reached)
         self.notes: list[str] = []
         fill = Proposable(Fill, CHIEF, LIVES, self._fill, "Fill a jar")
-        self.eyes = FourEyes(store, CATALOGUE, ring, {"fill": fill})
+        call = Proposable(Called, CHIEF, LIVES, self._fill, "Call an owner", purpose="contact")
+        self.eyes = FourEyes(store, CATALOGUE, ring, {"fill": fill, "call": call})
 
     async def _fill(self, subject: UUID, command: Fill, context: CommandContext) -> Outcome[JarEvent]:
         self.notes.append(command.note)
@@ -304,3 +326,24 @@ async def test_what_was_proposed_for_an_erased_subject_cannot_be_read_or_approve
         await side.eyes.approve(proposed.proposal_id, proposed.digest, by("boris"), CHIEF)
     assert (await side.eyes.shown(proposed.proposal_id)).command is None
     assert (await side.eyes.withdraw(proposed.proposal_id, by("anna", "w"))).status == "withdrawn"
+
+
+async def test_what_is_proposed_is_kept_for_the_purpose_of_its_kind_and_no_longer(
+    side: Side, key_ring: KeyRing
+) -> None:
+    of_contact = await side.eyes.propose("call", A, Called("13800001234"), by("anna"))
+    other = await side.propose()
+    key_ring.erase([A], "contact")
+    assert (await side.eyes.shown(of_contact.proposal_id)).command is None
+    with pytest.raises(SubjectErased):
+        await side.eyes.propose("call", A, Called("13800001234"), by("anna", "b"))
+    assert (await side.eyes.approve(other.proposal_id, other.digest, by("boris"), CHIEF)).version == 2
+
+
+async def test_a_proposal_gets_no_key_and_its_subject_gets_one_for_each_purpose(
+    side: Side, key_ring: KeyRing
+) -> None:
+    proposed = await side.eyes.propose("fill", jar("new"), Fill(3), by("anna"))
+    found = key_ring.keys_for([proposed.proposal_id, jar("new")], create=False)
+    assert list(found) == [jar("new")]
+    assert key_ring.inseparable([jar("new")], "contact") == set()

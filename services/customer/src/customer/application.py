@@ -171,7 +171,7 @@ class CustomerService:
                 Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved, "销毁客户数据"
             ),
             LIFT_LEGAL_HOLD: Proposable(
-                LiftLegalHold, ERASURE_APPROVERS, PROPOSALS_LIVE, self.handler.handle, "解除法定保留"
+                LiftLegalHold, ERASURE_APPROVERS, PROPOSALS_LIVE, self.handler.handle, "解除法定冻结保全"
             ),
             **starts(many),
         }

@@ -37,6 +37,8 @@ class NoticeRequested(Event, frozen=True):
     `segments` are those of an SMS.
     """
 
+    sealed_under: ClassVar[str] = "subject"
+
     subject: UUID
     channel: Channel
     template: str
@@ -51,19 +53,25 @@ class NoticeRequested(Event, frozen=True):
 
 
 class NoticeHandedOver(Event, frozen=True):
-    """The provider has accepted it, under its own id where it gives one. `answer` is sealed."""
+    """The provider has accepted it, under its own id where it gives one. `answer` is sealed under the key of `subject`."""
+
+    sealed_under: ClassVar[str] = "subject"
 
     provider: str
     provider_id: str | None
     answer: str
+    subject: UUID | None = None
 
 
 class NoticeRefused(Event, frozen=True):
-    """The provider refused it for good. `answer` is sealed."""
+    """The provider refused it for good. `answer` is sealed under the key of `subject`."""
+
+    sealed_under: ClassVar[str] = "subject"
 
     provider: str
     code: str
     answer: str
+    subject: UUID | None = None
 
 
 class NoticeGivenUp(Event, frozen=True):
@@ -215,11 +223,12 @@ def decide(  # noqa: PLR0911 (one arm per command)
         return _requested(command.requested, notice.requested)
     if notice.requested is None:
         raise NoticeUnknown
+    subject = notice.requested.subject
     match command:
         case HandOver(provider, provider_id, answer):
-            return [] if notice.handed_over else [NoticeHandedOver(provider, provider_id, answer)]
+            return [] if notice.handed_over else [NoticeHandedOver(provider, provider_id, answer, subject)]
         case Refuse(provider, code, answer):
-            return [NoticeRefused(provider, code, answer)] if notice.status == "requested" else []
+            return [NoticeRefused(provider, code, answer, subject)] if notice.status == "requested" else []
         case GiveUp(because, tries):
             return [NoticeGivenUp(because, tries)] if notice.status == "requested" else []
         case Receive():

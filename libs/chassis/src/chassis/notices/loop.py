@@ -51,6 +51,9 @@ PAUSE_SECONDS_MAX: Final = 60.0
 DOUBLED_MAX: Final = 20
 INBOX_KEPT: Final = timedelta(days=180)
 PRUNED_SECONDS: Final = 600.0
+ENDING_SECONDS_MAX: Final = 10.0
+"""How long a process that is told to end waits for what it has begun to hand over; less than it is given itself
+(`chassis.process.roles.STOP_SECONDS_MAX`). An e-mail that is cut off here may come twice."""
 
 _log = structlog.get_logger(__name__)
 
@@ -122,6 +125,9 @@ class NoticeLoop(LeasedLoop):
                 self._succeeded()
                 if not busy:
                     await self._wait()
+            if self._working:
+                under_way = [task for _, task in self._working.values()]
+                await asyncio.wait(under_way, timeout=ENDING_SECONDS_MAX)
         finally:
             await ended(*(task for _, task in self._working.values()))
             self._working.clear()

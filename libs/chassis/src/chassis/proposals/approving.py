@@ -15,6 +15,7 @@ import msgspec
 from msgspec import structs
 
 from chassis.privacy.keys import ERASED, DataKey, KeyRing, Origin, seal, unseal
+from chassis.privacy.personal import TRANSACTION
 from chassis.proposals.deciding import (
     PROPOSAL,
     ApprovalForbidden,
@@ -70,8 +71,9 @@ class Proposable:
     """A kind of command that needs two persons.
 
     `command` is its type, which msgspec can write and read. `approvers` are the roles that may decide on it, `lives`
-    how long it waits, `title` what it is called where people are told of it. `carry_out(subject, command, context)` does it through one `CommandHandler.handle` with exactly
-    this context: with it the approval is stored.
+    how long it waits, `title` what it is called where people are told of it. `carry_out(subject, command, context)` does it
+    through one `CommandHandler.handle` with exactly this context: with it the approval is stored. `purpose` is what its values
+    are kept for; of several, the one that is erased first.
     """
 
     command: type[msgspec.Struct]
@@ -79,6 +81,7 @@ class Proposable:
     lives: timedelta
     carry_out: Callable[[UUID, Any, CommandContext], Awaitable[Outcome[Any]]]
     title: str
+    purpose: str = TRANSACTION
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -127,6 +130,7 @@ class FourEyes:
         self._keys = keys
         self._kinds = dict(kinds)
         self._of_store = catalogue.store
+        self._purposes = catalogue.purposes
         self._handler = CommandHandler[ProposalCommand, Proposal, ProposalEvent](
             PROPOSAL, store, catalogue, keys, reached=reached
         )
@@ -165,7 +169,8 @@ class FourEyes:
         if not isinstance(command, found.command):
             raise TypeError(f"{kind} is a {found.command.__name__}")
         proposal = self._proposal(context)
-        key = (await asyncio.to_thread(self._keys.keys_for, [subject])).get(subject)
+        of_subject = await self._key_of(subject, create=True)
+        key = None if of_subject is None else of_subject.of(found.purpose)
         if key is None:
             raise SubjectErased
         content = msgspec.json.encode(command, order="deterministic")
@@ -313,14 +318,19 @@ class FourEyes:
         return state.made
 
     async def _content(self, proposal: UUID, made: ProposalMade) -> bytes | None:
-        keys = await asyncio.to_thread(self._keys.keys_for, [made.subject], create=False)
-        key = keys.get(made.subject)
+        of_subject = await self._key_of(made.subject, create=False)
+        key = None if of_subject is None else of_subject.opening(made.command)
         aad = b"" if key is None else self._origin(proposal).aad(_PLACE, key)
         plain = unseal(key, aad, made.command)
         return None if plain == ERASED else plain.encode()
 
     def _proposal(self, context: CommandContext) -> UUID:
         return uuid5(_NAMESPACE, f"{self._of_store}|{context.key}")
+
+    async def _key_of(self, subject: UUID, *, create: bool) -> DataKey | None:
+        keys_for = self._keys.keys_for
+        keys = await asyncio.to_thread(keys_for, [subject], create=create, purposes=self._purposes)
+        return keys.get(subject)
 
     def _origin(self, proposal: UUID) -> Origin:
         return Origin(self._of_store, proposal, 1, "proposal-made")

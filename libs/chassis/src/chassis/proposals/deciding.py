@@ -20,8 +20,8 @@ Status = Literal["none", "waiting", "approved", "rejected", "withdrawn", "expire
 class ProposalMade(Event, frozen=True):
     """Somebody proposes a command to `subject`.
 
-    `command` is its canonical JSON, sealed under the key of `subject`. `digest` names exactly this command with its
-    reason; it is keyed with the key of `subject`, so it says nothing after an erasure.
+    `command` is its canonical JSON, sealed under the key of `subject` for the purpose of its kind. `digest` names exactly this
+    command with its reason; it is keyed with the same key, so it says nothing after an erasure.
     """
 
     sealed_under: ClassVar[str] = "subject"
@@ -258,5 +258,5 @@ def _waiting(proposal: Proposal, now: datetime) -> ProposalMade:
 
 
 PROPOSAL: Final = Decider[ProposalCommand, Proposal, ProposalEvent](
-    initial=Proposal(), decide=decide, evolve=evolve
+    initial=Proposal(), decide=decide, evolve=evolve, keyed=False
 )

@@ -130,7 +130,8 @@ class Catalogue:
         """The subject under whose key the sealed values of an event are."""
         known = self._by_name.get(stored.name)
         field = None if known is None else known[0].sealed_under
-        return stored.stream_id if field is None else UUID(msgspec.json.decode(stored.body)["data"][field])
+        subject = None if field is None else msgspec.json.decode(stored.body)["data"].get(field)
+        return stored.stream_id if subject is None else UUID(subject)
 
     def needs_key(self, event: Event) -> bool:
         """Whether the event has a personal value to seal."""

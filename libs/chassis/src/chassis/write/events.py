@@ -29,7 +29,7 @@ class Event(msgspec.Struct, frozen=True):
     """Base of private events: a fact in the past tense.
 
     Its stored name is the catalogue's, not its class name. `sealed_under` is the field that names the subject under whose
-    key its values were sealed by hand; by default its stream is that subject, and the catalogue seals them.
+    key its values were sealed by hand; by default, and where an event of before names none, its stream is that subject.
     """
 
     sealed_under: ClassVar[str | None] = None
