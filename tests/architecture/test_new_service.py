@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from contracts.topics import CONTEXTS
 
-from tests.architecture.recipes import RECIPES, Recipe
+from tests.architecture.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("libs", "services", "cli", "deploy", "tools", "tests", "docs", "pyproject.toml", ".importlinter")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
 NAME = next(each for each in ("ticket", "parcel", "errand") if each not in CONTEXTS)
 """A context that does not exist yet."""
+TOPICS = "libs/contracts/src/contracts/topics.py"
 SECONDS_MAX = 240
 TABLE_TEST = """
 import pytest
@@ -85,6 +86,20 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
+def changed_outside(copy: Copy, before: dict[str, bytes]) -> set[str]:
+    """What is changed or added beside the folder of the service, its events and generated files."""
+    after = copy.files()
+    changed = {path for path in after if after[path] != before.get(path)}
+    own = tuple(
+        f"{each}{NAME}" for each in ("services/", "libs/contracts/src/contracts/", "libs/contracts/golden/")
+    )
+    generated = set(
+        copy.run(sys.executable, "-c", "import tools.generate as t; print(*t.generated())").split()
+    )
+    assert any(path.startswith(own[0]) for path in changed)
+    return {path for path in changed if not path.startswith(own)} - generated
+
+
 @pytest.fixture(scope="module")
 def before() -> dict[str, bytes]:
     return contents(ROOT)
@@ -113,20 +128,8 @@ def test_a_service_is_its_folder_its_events_one_line_and_generated_files(
     copy: Copy, before: dict[str, bytes]
 ) -> None:
     after = copy.files()
-    changed = {path for path in after if after[path] != before.get(path)}
-    own = {path for path in changed if path.startswith(f"services/{NAME}/")}
-    events = {
-        f"libs/contracts/src/contracts/{NAME}.py",
-        f"libs/contracts/golden/{NAME}.opened.v1.json",
-        f"libs/contracts/golden/{NAME}.acknowledged.v1.json",
-    }
-    line = "libs/contracts/src/contracts/topics.py"
-    generated = set(
-        copy.run(sys.executable, "-c", "import tools.generate as t; print(*t.generated())").split()
-    )
-    assert own
-    assert changed - own - events - generated == {line}
-    old, new = (set(each[line].decode().splitlines()) for each in (before, after))
+    assert changed_outside(copy, before) == {TOPICS}
+    old, new = (set(each[TOPICS].decode().splitlines()) for each in (before, after))
     names = ", ".join([f'"{each}"' for each in (*CONTEXTS, NAME)])
     assert list(new - old) == [f"CONTEXTS: Final = ({names})"]
     assert not before.keys() - after.keys()
@@ -209,28 +212,45 @@ def test_a_table_of_its_own_is_added_as_the_recipe_says(copy: Copy) -> None:
     assert "1 passed" in said
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.heading for recipe in RECIPES])
-def test_a_recipe_is_followed_in_the_skeleton(copy: Copy, recipe: Recipe) -> None:
-    """In its folder alone, with nothing else than generated files."""
-    assert f"\n## {recipe.heading}\n" in (ROOT / "CONTRIBUTING.md").read_text()
-    recipe.follow(copy.root, NAME)
+@pytest.fixture(scope="module")
+def followed(copy: Copy) -> Copy:
+    """The copy in which every recipe was followed, each in what the ones before left."""
+    for recipe in RECIPES:
+        recipe.follow(copy.root, NAME)
     package = f"services/{NAME}"
     copy.run("ruff", "check", "--select", "I", "--fix", package)
     copy.run("ruff", "format", package, "libs/contracts")
     copy.run(sys.executable, "-m", "tools.generate")
-    said = copy.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", package)
+    return copy
+
+
+def test_what_is_followed_are_the_recipes_of_the_page() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert [one.heading for one in RECIPES if f"\n## {one.heading}\n" not in text] == []
+
+
+def test_the_recipes_change_the_folder_of_the_service_its_events_and_generated_files(
+    followed: Copy, before: dict[str, bytes]
+) -> None:
+    assert changed_outside(followed, before) == {TOPICS}
+
+
+def test_what_the_recipes_made_passes_its_tests(followed: Copy) -> None:
+    """Each recipe has some of its own."""
+    said = followed.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"services/{NAME}")
     assert " passed" in said
+    assert "skipped" not in said
 
 
-def test_what_the_recipes_made_keeps_style_types_and_documents(copy: Copy) -> None:
+def test_what_the_recipes_made_keeps_style_types_and_documents(followed: Copy) -> None:
     """After all of them."""
-    copy.run("ruff", "check", "services", "libs", "tools")
-    assert "0 broken" in copy.run("lint-imports", "--no-cache")
-    copy.run("mypy", "--cache-dir", os.devnull, "-p", NAME)
+    followed.run("ruff", "check", "services", "libs", "tools")
+    assert "0 broken" in followed.run("lint-imports", "--no-cache")
+    followed.run("mypy", "--cache-dir", os.devnull, "-p", NAME)
     of_all = [
         "tests/contract/test_events.py::test_every_version_of_every_event_has_its_golden_file",
         "tests/contract/test_documents.py",
         "tests/architecture/test_services.py",
         "tests/architecture/test_manifests.py::test_nothing_is_missing",
     ]
-    copy.run(sys.executable, "-m", "pytest", "-q", "-k", "not parser", "-p", "no:cacheprovider", *of_all)
+    followed.run(sys.executable, "-m", "pytest", "-q", "-k", "not parser", "-p", "no:cacheprovider", *of_all)

@@ -95,7 +95,7 @@ class Kept(NamedTuple):
 
 
 class Content(NamedTuple):
-    """The content of a file, which was found whole: iterate `parts` once, and `close`."""
+    """The content of a file, which was found whole: iterate `parts` once, and close `download`."""
 
     shown: FileShown
     parts: AsyncIterator[bytes]
