@@ -279,6 +279,21 @@ async def test_a_notice_reaches_a_gateway_signed_and_with_its_id(
     }
 
 
+async def test_a_gateway_of_the_house_is_trusted_by_its_own_authority_alone(
+    certificate: tuple[Path, Path],
+) -> None:
+    gateway, context = Gateway(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    async with await asyncio.start_server(gateway.serve, HOST, 0, ssl=context) as server:
+        url = f"https://{HOST}:{server.sockets[0].getsockname()[1]}/send"
+        async with WebhookProvider("sms", url, SECRET, ManualClock(AT)) as stranger:
+            with pytest.raises(ProviderUnanswered, match="ConnectError"):
+                await stranger.hand_over(SMS)
+        assert gateway.got == []
+        async with WebhookProvider("sms", url, SECRET, ManualClock(AT), ca_file=certificate[0]) as provider:
+            assert isinstance(await provider.hand_over(SMS), Accepted)
+
+
 @pytest.mark.parametrize(
     ("status", "body", "code"),
     [

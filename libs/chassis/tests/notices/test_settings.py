@@ -27,6 +27,7 @@ def settings(**values: Any) -> NoticeSettings:
         ({"sms_url": "https://sms.example/send"}, "CRM_SMS_SECRET"),
         ({"push_url": "https://push.example/send"}, "CRM_PUSH_SECRET"),
         ({"sms_url": "ftp://sms.example", "sms_secret": SECRET}, "CRM_SMS_URL"),
+        ({"sms_url": "http://sms.example/send", "sms_secret": SECRET}, "CRM_SMS_URL: notices go over TLS"),
         ({"sms_secret": "hush"}, "CRM_SMS_SECRET"),
         ({"smtp_host": "mail.example"}, "CRM_SMTP_SENDER"),
         (

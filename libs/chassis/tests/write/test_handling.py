@@ -23,6 +23,7 @@ from chassis.write.events import StoredEvent
 from chassis.write.handling import COMMAND_BYTES_MAX, CommandHandler, fingerprint
 from chassis.write.snapshots import Snapshots
 from chassis.write.store import Append, Command, EventStore, Recorder
+from chassis.write.store.recorder import READ_EVENTS_MAX
 from msgspec import structs
 from typing_extensions import override
 
@@ -161,6 +162,16 @@ async def test_a_refused_command_may_succeed_later_under_its_key(handler: Handle
         await handler.handle(A, FillJar(1), context("1", idempotency_key="k"))
     await handler.handle(A, OpenJar("Li Wei"), context("2"))
     assert (await handler.handle(A, FillJar(1), context("1", idempotency_key="k"))).version == 2
+
+
+async def test_the_state_at_a_version_takes_all_events_up_to_it(handler: Handler, store: EventStore) -> None:
+    """More than one page of them: what a customer is told goes to where it was reached last, and not years ago."""
+    count = READ_EVENTS_MAX + 2
+    filled = [NewEvent(A, version, JarFilled(amount=1), metadata()) for version in range(1, count + 1)]
+    await store.append_one(Append(A, tuple(catalogue().stored(filled, {}))))
+    assert (await handler.state_at(A, count - 1)).amount == count - 1
+    assert (await handler.state_at(A, count + 1)).amount == count
+    assert (await handler.state_at(A, 0)).amount == 0
 
 
 async def test_an_edit_of_another_version_is_refused(handler: Handler, other: Handler) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from typing_extensions import override
@@ -44,13 +45,14 @@ async def providers_of(settings: NoticeSettings, clock: Clock) -> AsyncIterator[
     if settings.development:
         found |= {channel: PrintingProvider(sys.stdout.write) for channel in SENT}
     async with AsyncExitStack() as stack:
-        gateways: dict[Channel, tuple[str | None, bytes | None]] = {
-            "sms": (settings.sms_url, receipt_secrets(settings).get("sms")),
-            "push": (settings.push_url, receipt_secrets(settings).get("push")),
+        secrets = receipt_secrets(settings)
+        gateways: dict[Channel, tuple[str | None, Path | None]] = {
+            "sms": (settings.sms_url, settings.sms_ca_file),
+            "push": (settings.push_url, settings.push_ca_file),
         }
-        for channel, (url, secret) in gateways.items():
-            if url is not None and secret is not None:
-                gateway = WebhookProvider(channel, url, secret, clock)
+        for channel, (url, ca_file) in gateways.items():
+            if url is not None and channel in secrets:
+                gateway = WebhookProvider(channel, url, secrets[channel], clock, ca_file=ca_file)
                 found[channel] = await stack.enter_async_context(gateway)
         if settings.smtp_host is not None:
             password = settings.smtp_password

@@ -1,7 +1,6 @@
 """E-mail by SMTP (RFC 5321), over TLS and with a login where the server wants them."""
 
 import asyncio
-import ssl
 from datetime import UTC
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -14,6 +13,7 @@ import aiosmtplib
 from typing_extensions import override
 
 from chassis.notices.providers import Accepted, Answer, Message, Provider, ProviderUnanswered, Rejected, shown
+from chassis.notices.trusting import trusting
 
 ANSWER_SECONDS_MAX: Final = 20.0
 """From the first byte that is sent to the last one of the answer."""
@@ -74,7 +74,7 @@ class SmtpProvider(Provider):
             port=server.port,
             use_tls=server.security == "tls",
             start_tls=server.security == "starttls",
-            tls_context=None if server.security == "none" else _trusting(server.ca_file),
+            tls_context=None if server.security == "none" else trusting(server.ca_file),
             timeout=self._seconds_max,
             local_hostname=self._sender.domain,
         )
@@ -111,10 +111,3 @@ def _refused(code: int, said: str) -> Answer:
     if code >= 500 and code not in _OF_THE_LOGIN:
         return Rejected(f"smtp-{code}", shown(said))
     raise ProviderUnanswered(f"SMTP: the server answered {code}")
-
-
-def _trusting(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-    return context

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,6 +24,7 @@ from chassis.notices.providers import (
     shown,
 )
 from chassis.notices.signing import signed_headers
+from chassis.notices.trusting import trusting
 
 ANSWER_SECONDS_MAX: Final = 10.0
 """From the first byte that is sent to the last one of the answer."""
@@ -37,7 +39,7 @@ class WebhookProvider(Provider):
 
     Takes 2xx as accepted, with the gateway's `id` where the answer is JSON with one; other 4xx as a refusal for good,
     with its `code`; everything else, redirects too, as no answer. The body is the same at each try; only the time of
-    its signature differs.
+    its signature differs. `ca_file` names whom we trust beside the system's authorities.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class WebhookProvider(Provider):
         secret: bytes,
         clock: Clock,
         *,
+        ca_file: Path | None = None,
         answer_seconds_max: float = ANSWER_SECONDS_MAX,
     ) -> None:
         self.name = name
@@ -55,7 +58,12 @@ class WebhookProvider(Provider):
         self._clock = clock
         self._seconds_max = answer_seconds_max
         # Without the proxies of the environment: personal values go to no one else. The time limit is that of the call.
-        self._client = httpx.AsyncClient(timeout=None, trust_env=False, follow_redirects=False)  # noqa: S113
+        self._client = httpx.AsyncClient(
+            verify=trusting(ca_file),
+            timeout=None,
+            trust_env=False,
+            follow_redirects=False,  # noqa: S113
+        )
 
     async def __aenter__(self) -> Self:
         return self

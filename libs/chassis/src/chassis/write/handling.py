@@ -144,10 +144,16 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         return cached if cached is not None else await self._loader.get(stream_id)
 
     async def state_at(self, stream_id: UUID, version: int) -> StateT:
-        """The state at an earlier version, from the events of the stream; at most `READ_EVENTS_MAX` of them."""
+        """The state at an earlier version, from the events of the stream, page by page."""
         key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
-        stored = await self._store.read_stream(stream_id, 0, version) if version else []
-        return self._decider.fold(cast(EventT, self._catalogue.open(one, key).event) for one in stored)
+        state, after = self._decider.initial, 0
+        while after < version:
+            stored = await self._store.read_stream(stream_id, after, version - after)
+            if not stored:
+                break
+            opened = (cast(EventT, self._catalogue.open(one, key).event) for one in stored)
+            state, after = self._decider.fold(opened, state), stored[-1].version
+        return state
 
     def forget(self, stream_id: UUID) -> None:
         """Drops a cached state, for example after an erasure."""
