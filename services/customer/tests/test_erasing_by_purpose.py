@@ -3,6 +3,7 @@
 import asyncio
 import json
 from binascii import a2b_base64
+from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from uuid import UUID, uuid5
 
@@ -16,7 +17,10 @@ from chassis.privacy.keys import ERASED, KeyRing, is_token
 from chassis.privacy.personal import TRANSACTION, marked
 from chassis.privacy.rotating import rotate
 from chassis.privacy.tokens import development_token
+from chassis.process.leases import Lease, PostgresLease
 from chassis.proposals import SecondPersonNeeded
+from chassis.timers import TimerLoop
+from chassis.timers.table import TIMERS_LEASE, PostgresTimers
 from chassis.write.deciding import CommandContext, CommandKeyReused, Refusal, VersionMismatch
 from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore
@@ -59,13 +63,16 @@ from customer.policies.when_customer_erased_then_destroy_keys import DestroyKeys
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed
 from customer.publishing import published
 from customer.retention import RetentionHolds
+from customer.timers import erasure_timer
 from customer.views import customers
+from msgspec import structs
 
-from tests.support.specification import Specification
+from tests.support.specification import ManualClock, Specification
 
 from .test_api import CLOCK, api, key
 from .test_policy import NUMBER, PARTY, START, described
 from .test_queries import IDS, NOW, Bank, queries
+from .test_timers import CALENDAR
 from .told import Teller, Told, dated
 
 __all__ = ["api", "queries"]
@@ -95,7 +102,7 @@ def test_contact_is_erased_once_and_then_the_rest() -> None:
     customer.given(REGISTERED, CONTACT_ERASED).when(RenameCustomer("李娜")).then_rejected(CustomerIsErased)
     later = date(2032, 1, 1)
     customer.given(REGISTERED, CONTACT_ERASED).when(DeferErasure(later)).then(ErasureDeferred(later))
-    customer.given(REGISTERED, CONTACT_ERASED).when(DeferErasure(LATER)).then()
+    customer.given(REGISTERED, CONTACT_ERASED).when(DeferErasure(LATER)).then(ErasureDeferred(LATER))
     customer.given(REGISTERED).when(DeferErasure(later)).then()
     prepared = ErasurePreparationBegun(UUID(int=1), ())
     ended = ErasurePreparationEnded(UUID(int=1), "erased")
@@ -210,7 +217,8 @@ async def test_contact_goes_first_and_the_rest_on_its_day(
     version = (await service.erasure(CUSTOMER)).version
     days.append(rest_from - timedelta(days=1))
     early = await service.finish_erasure(CUSTOMER, by("early", None), version)
-    assert early.events == ()
+    assert early.events == (ErasureDeferred(rest_from),)
+    version = early.version
     days.append(rest_from)
     with pytest.raises(VersionMismatch):
         await service.finish_erasure(CUSTOMER, by("timer", None), version - 1)
@@ -333,6 +341,85 @@ async def test_the_rest_waits_for_a_customer_that_comes_back_and_for_a_hold(
     assert [type(one) for one in done.events] == [CustomerErased]
     with pytest.raises(CustomerIsErased):
         await service.place_legal_hold(CUSTOMER, None, by("late"))
+
+
+@asynccontextmanager
+async def timers_of(handler, store, queries, postgres_url, schema, clock):
+    """The timer of erasures in the loop of its role, and the service, by one clock."""
+
+    async def reached(context, position, seconds):
+        return True
+
+    today = lambda: CALENDAR.business_date(clock.now())  # noqa: E731
+    service = CustomerService(handler, store, catalogue(), queries, IDS, clock, today, reached, dated)
+    row, table = PostgresLease(postgres_url, schema, TIMERS_LEASE), PostgresTimers(postgres_url, schema)
+    lease, decode = Lease(row, clock), catalogue().decode
+    timers = [erasure_timer(service, CALENDAR)]
+    loop = TimerLoop("timers", timers, store, decode, table, lease, clock, generation="1")
+    await loop.begin()
+
+    async def until(at):
+        clock.advance((at - clock.now()).total_seconds())
+        while await loop.turn(await lease.acquire()):
+            pass
+
+    try:
+        yield service, until
+    finally:
+        await lease.release()
+        await row.close()
+        await table.close()
+
+
+@pytest.mark.requirement("M22")
+async def test_a_timer_erases_the_rest_on_its_day_and_as_soon_as_a_hold_is_lifted_that_had_put_it_off(
+    handler, queries, register, destroy, store, key_ring, bank, postgres_url, schema
+):
+    await register(described(key_ring))
+    clock = ManualClock(NOW)
+
+    def now(actor):
+        return structs.replace(by(actor), now=clock.now())
+
+    async with timers_of(handler, store, queries, postgres_url, schema, clock) as (service, until):
+        await service.erase(CUSTOMER, now("chen"))
+        await destroy(await told(store))
+        held = await service.place_legal_hold(CUSTOMER, date(2041, 1, 1), now("court"))
+        endless = await service.place_legal_hold(CUSTOMER, None, now("other court"))
+        morning = CALENDAR.at(date(2030, 3, 1), CALENDAR.hours[0].start)
+        await until(morning - timedelta(seconds=1))
+        before = await names(store)
+        await until(morning)
+        assert await names(store) == before, "a hold without an end stands"
+        await handler.handle(CUSTOMER, LiftLegalHold(endless.events[0].hold), now("wu"))
+        await until(clock.now())
+        assert (await names(store))[-1] == "erasure-deferred"
+        assert (await service.erasure(CUSTOMER)).rest_from == date(2041, 1, 1)
+        await until(CALENDAR.at(date(2031, 5, 5), CALENDAR.hours[0].start))
+        assert (await names(store))[-1] == "erasure-deferred"
+        await handler.handle(CUSTOMER, LiftLegalHold(held.events[0].hold), now("li"))
+        await until(clock.now())
+        assert (await names(store))[-2:] == ["legal-hold-lifted", "customer-erased"]
+        await until(CALENDAR.at(date(2041, 1, 2), CALENDAR.hours[0].start))
+        assert (await names(store)).count("customer-erased") == 1
+
+
+async def test_a_hold_that_is_lifted_before_the_day_erases_nothing_before_it(
+    handler, queries, register, destroy, store, key_ring, bank, postgres_url, schema
+):
+    await register(described(key_ring))
+    clock = ManualClock(NOW)
+    async with timers_of(handler, store, queries, postgres_url, schema, clock) as (service, until):
+        await service.erase(CUSTOMER, by())
+        await destroy(await told(store))
+        held = await service.place_legal_hold(CUSTOMER, None, by("court"))
+        await handler.handle(CUSTOMER, LiftLegalHold(held.events[0].hold), by("wu"))
+        await until(clock.now())
+        morning = CALENDAR.at(date(2030, 3, 1), CALENDAR.hours[0].start)
+        await until(morning - timedelta(seconds=1))
+        assert (await names(store))[-2:] == ["legal-hold-lifted", "erasure-deferred"]
+        await until(morning)
+        assert (await names(store))[-1] == "customer-erased"
 
 
 @pytest.mark.parametrize("many", [1, 4])

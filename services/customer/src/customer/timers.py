@@ -107,15 +107,16 @@ def review_timer(handler: Handler, calendar: Calendar) -> Timer:
 
 
 def erasure_rule(calendar: Calendar) -> TimerRule:
-    """The rest of a customer is erased in the morning of the day on which its retention period ends (M22)."""
+    """The rest of a customer is erased in the morning of the day on which its retention period ends (M22).
+
+    It is looked at as soon as a hold is lifted too: the hold may have put that day off.
+    """
 
     def changes(recorded: RecordedEvent) -> Sequence[Change]:
         match recorded.event:
-            case (
-                CustomerContactErased(rest_from=date() as rest_from)
-                | ErasureDeferred(rest_from=rest_from)
-                | LegalHoldLifted(rest_from=date() as rest_from)
-            ):
+            case LegalHoldLifted(rest_from=date()):
+                return [SetTimer(recorded.metadata.recorded_at)]
+            case CustomerContactErased(rest_from=rest_from) | ErasureDeferred(rest_from=rest_from):
                 return [SetTimer(calendar.at(rest_from, calendar.hours[0].start))]
             case CustomerErased():
                 return [WithdrawTimer()]
@@ -125,7 +126,7 @@ def erasure_rule(calendar: Calendar) -> TimerRule:
     events = frozenset(
         {"customer-contact-erased", "erasure-deferred", "legal-hold-lifted", "customer-erased"}
     )
-    return TimerRule("customer-erasure", 1, events, changes)
+    return TimerRule("customer-erasure", 2, events, changes)
 
 
 def erasure_timer(service: CustomerService, calendar: Calendar) -> Timer:

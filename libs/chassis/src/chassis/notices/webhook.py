@@ -60,9 +60,9 @@ class WebhookProvider(Provider):
         # Without the proxies of the environment: personal values go to no one else. The time limit is that of the call.
         self._client = httpx.AsyncClient(
             verify=trusting(ca_file),
-            timeout=None,
+            timeout=None,  # noqa: S113
             trust_env=False,
-            follow_redirects=False,  # noqa: S113
+            follow_redirects=False,
         )
 
     async def __aenter__(self) -> Self:

@@ -60,7 +60,8 @@ def decide_erasure(  # noqa: PLR0911 (one arm per command)
             _check_holds(customer, on)
             return [CustomerContactErased(parties, rest_from), *_preparation_ended(customer)]
         case DeferErasure(rest_from):
-            return [] if customer.rest_from in {None, rest_from} else [ErasureDeferred(rest_from)]
+            # The same day again too: the event sets the timer, and one that was given does not come again.
+            return [] if customer.rest_from is None else [ErasureDeferred(rest_from)]
         case PlaceLegalHold(hold, until, on):
             if until is not None and until <= on:
                 raise LegalHoldEnded

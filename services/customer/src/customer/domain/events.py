@@ -245,7 +245,7 @@ class LegalHoldPlaced(Event, frozen=True):
 
 
 class LegalHoldLifted(Event, frozen=True):
-    """A legal hold does not stand any more. `rest_from`: of an erasure whose rest waits."""
+    """A legal hold does not stand any more. `rest_from`: of an erasure whose rest waits; it is looked at again at once."""
 
     hold: UUID
     rest_from: date | None
