@@ -21,8 +21,7 @@ from uuid import UUID, uuid5
 import msgspec
 import psycopg
 import uvloop
-from chassis.bulk import BULK_RUNS, Bulk, Bulkable
-from chassis.bulk.running import listed
+from chassis.bulk import BULK_RUNS, Bulk, Bulkable, listed
 from chassis.clock import SystemClock, uuid7
 from chassis.connections.migrating import migrate
 from chassis.privacy.key_encryption import FileKeyEncryption

@@ -8,8 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import typer
-from chassis.bulk import Approval, Bulk, Bulkable
-from chassis.bulk.running import listed
+from chassis.bulk import Approval, Bulk, Bulkable, listed
 from chassis.clock import SystemClock, uuid7
 from chassis.privacy.tokens import development_token
 from chassis.proposals import FourEyes, Proposable

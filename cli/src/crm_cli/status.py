@@ -23,10 +23,10 @@ from chassis.read.generations import live_generation
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import POSITIONS, parked_of, positions_of
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
-from customer.watching import unlinked_accounts
+from customer.measuring import unlinked_accounts
 from psycopg import sql
+from sync_ingest.measuring import watched
 from sync_ingest.settings import SyncIngestSettings
-from sync_ingest.watching import watched
 
 from crm_cli.contexts import CONTEXTS, KEPT, SERVICE_OF, Context
 from crm_cli.exits import WRONG

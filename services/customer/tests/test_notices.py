@@ -16,6 +16,7 @@ from chassis.notices.table import NOTICES_LEASE, Limit, PostgresNotices
 from chassis.privacy.tokens import development_token
 from chassis.process.leases import Lease, PostgresLease
 from chassis.proposals import FourEyes, Proposable
+from chassis.proposals.telling import waiting_timer
 from chassis.timers import Due
 from chassis.web import create_app, dependencies
 from chassis.write.deciding import CommandContext
@@ -28,7 +29,6 @@ from customer.catalogue import catalogue
 from customer.domain.commands import ChangeContactDetails, Details, RegisterCustomer
 from customer.notices import PROPOSAL_WAITS, TEMPLATES
 from customer.policies.when_contact_details_change_then_tell_customer import TellCustomer
-from customer.timers import proposal_timer
 
 from tests.support.fixtures import delivered
 from tests.support.specification import ManualClock
@@ -215,7 +215,7 @@ def eyes_of(store, key_ring, lives=timedelta(days=14)):
 async def given(store, notices, key_ring, at):
     """What the timers do at that time, twice."""
     [made] = [one for one in await store.read_after(0) if one.name == "proposal-made"]
-    timer = proposal_timer(notices, eyes_of(store, key_ring))
+    timer = waiting_timer(eyes_of(store, key_ring).kinds, notices, PROPOSAL_WAITS)
     [setting] = timer.changes(catalogue().decode(made))
     due = Due(
         timer.name, made.stream_id, "", EventId(uuid5(made.stream_id, "1")), 1, setting.due_at, setting.data
@@ -263,7 +263,7 @@ async def test_who_may_approve_a_proposal_finds_it_in_the_inbox_once(
 
 async def test_a_proposal_of_each_kind_is_told_to_each_role_that_may_approve_it(api, store, notices, handler):
     await registered(handler, phone=OLD)
-    timer, now = proposal_timer(notices, api.service.eyes), CLOCK.now()
+    timer, now = waiting_timer(api.service.eyes.kinds, notices, PROPOSAL_WAITS), CLOCK.now()
     for kind, proposable in api.service.eyes.kinds.items():
         about = {"kind": kind, "subject": str(ZHANG), "expires_at": (now + timedelta(days=1)).isoformat()}
         due = Due(timer.name, uuid5(ZHANG, kind), "", EventId(uuid5(ZHANG, f"{kind} made")), 1, now, about)

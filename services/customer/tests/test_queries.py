@@ -19,12 +19,12 @@ from chassis.write.events import event_id
 from contracts.identity import ExternalIds
 from customer.derived import customer_facts
 from customer.facts import FIELDS
+from customer.measuring import UNLINKED, measuring
 from customer.queries import UNLINKED_WALKED_MAX, MovementsWanted, Queries
 from customer.queries.holdings import HoldingsTooLarge
 from customer.shapes import CustomerShown
 from customer.views import VIEWS, asset_panorama, customers
 from customer.views.asset_panorama import ACCOUNTS, PARTIES
-from customer.watching import UNLINKED, measuring
 
 from .told import START, Teller
 

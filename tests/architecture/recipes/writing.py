@@ -139,7 +139,7 @@ BULK = Recipe(
 from uuid import UUID
 
 from chassis.bulk import following
-from chassis.bulk.running import listed
+from chassis.bulk import listed
 from chassis.clock import SystemClock
 from chassis.write.deciding import CommandContext
 from $name.application import ACKNOWLEDGE, ${Name}Service
@@ -253,7 +253,7 @@ async def test_what_is_listed_is_acknowledged_with_a_result_each(store, handler)
             "from chassis.read.documents import ID, Document\n",
             "from chassis.bulk.routes import EXAMPLES as BULK_EXAMPLES\n"
             "from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared\n"
-            "from chassis.bulk.running import listed\nfrom chassis.read.documents import ID, Document\n",
+            "from chassis.bulk import listed\nfrom chassis.read.documents import ID, Document\n",
         ),
         Edit(f"{SOURCE}/api.py", "EXAMPLES: Final = {\n", "EXAMPLES: Final = {\n    **BULK_EXAMPLES,\n"),
         Edit(
@@ -305,7 +305,7 @@ from uuid import UUID
 
 import pytest
 from chassis.bulk import BulkNeedsApproval, propose_start
-from chassis.bulk.running import listed
+from chassis.bulk import listed
 from chassis.clock import SystemClock
 from chassis.proposals import SecondPersonNeeded
 from chassis.write.deciding import CommandContext

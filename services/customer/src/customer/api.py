@@ -5,9 +5,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
-from chassis.bulk import BulkOversized
+from chassis.bulk import BulkOversized, listed
 from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
-from chassis.bulk.running import listed
 from chassis.conditions import Condition, as_text, sentence
 from chassis.conditions.language import Has
 from chassis.lists import ConditionInvalid, FieldNotPermitted, QueryTooSlow, Question, question

@@ -27,13 +27,13 @@ from customer.catalogue import CONTEXT, SCHEMA
 from customer.connections import TABLES, both_sides, opened_notices, write_side
 from customer.derived import DERIVED
 from customer.file_routes import body_limits
+from customer.measuring import measuring
 from customer.policies import POLICIES
 from customer.publishing import published
 from customer.sagas import opened
 from customer.settings import CustomerSettings
 from customer.timers import timers
 from customer.views import VIEWS
-from customer.watching import measuring
 
 __all__ = ["TABLES", "roles", "routes", "web_app"]
 

@@ -1,4 +1,4 @@
-"""Conditions as a caller may ask them, and the facts as a caller may see them."""
+"""The answers of the routes that select customers by a condition on their facts."""
 
 from collections.abc import Mapping
 from datetime import date

@@ -2,16 +2,13 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import date, datetime
+from datetime import date
 from functools import partial
-from typing import Any, Final
-from uuid import UUID, uuid5
+from typing import Any
 
 from chassis.calendar import Calendar
 from chassis.clock import Clock
-from chassis.notices import Notices, Wanted, of_role
-from chassis.proposals import PROPOSALS, FourEyes
-from chassis.proposals.deciding import ProposalMade
+from chassis.proposals.telling import PROPOSAL_WAITS, waiting_timer
 from chassis.sagas import TIMEOUT, saga_timer
 from chassis.timers import Change, Due, SetTimer, Timer, TimerRule, Timers, WithdrawTimer, given_by
 from chassis.timers.business_days import (
@@ -23,7 +20,6 @@ from chassis.timers.business_days import (
 from chassis.write.deciding import CommandContext
 from chassis.write.events import RecordedEvent
 from chassis.write.handling import CommandHandler
-from msgspec import structs
 
 from customer.application import CustomerService, Handler
 from customer.catalogue import CONTEXT, catalogue
@@ -38,38 +34,9 @@ from customer.domain.events import (
     NamedKeyCustomer,
     NoLongerKeyCustomer,
 )
-from customer.notices import PROPOSAL_WAITS
+from customer.notices import PROPOSAL_WAITS as PROPOSAL_TEXT
 from customer.sagas import handler_of
 from customer.settings import CustomerSettings
-
-
-def _changed_proposal(recorded: RecordedEvent) -> Sequence[Change]:
-    match recorded.event:
-        case ProposalMade(kind, subject, expires_at=expires_at):
-            about = {"kind": kind, "subject": str(subject), "expires_at": expires_at.isoformat()}
-            return [SetTimer(recorded.metadata.recorded_at, data=about)]
-        case _:
-            return [WithdrawTimer()]
-
-
-PROPOSAL_RULE: Final = TimerRule("proposal-waits", 1, frozenset(PROPOSALS), _changed_proposal)
-"""A proposal is told of at once, unless it was decided on by then."""
-
-
-def proposal_timer(notices: Notices, eyes: FourEyes) -> Timer:
-    """Tells those who may approve a proposal that it waits, in the inbox of each of their roles."""
-
-    async def give(due: Due, context: CommandContext, _: int) -> None:
-        if context.now >= datetime.fromisoformat(due.data["expires_at"]):
-            return
-        kind = eyes.kinds[due.data["kind"]]
-        values = {"what": kind.title, "proposal": str(due.subject)}
-        for role in sorted(kind.approvers):
-            wanted = Wanted(UUID(due.data["subject"]), of_role(role), PROPOSAL_WAITS.name, values)
-            id = uuid5(due.id, role)
-            await notices.request(id, wanted, structs.replace(context, command_id=id))
-
-    return PROPOSAL_RULE.giving(give)
 
 
 def review_rule(calendar: Calendar) -> TimerRule:
@@ -141,7 +108,7 @@ def erasure_timer(service: CustomerService, calendar: Calendar) -> Timer:
 def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
     """When the timers are due."""
     calendar = settings.calendar
-    return business_day_rule(calendar), review_rule(calendar), erasure_rule(calendar), TIMEOUT, PROPOSAL_RULE
+    return business_day_rule(calendar), review_rule(calendar), erasure_rule(calendar), TIMEOUT, PROPOSAL_WAITS
 
 
 @asynccontextmanager
@@ -156,7 +123,7 @@ async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Time
                 review_timer(write.handler, calendar),
                 erasure_timer(service, calendar),
                 saga_timer(handler_of(write)),
-                proposal_timer(notices_of(write), service.eyes),
+                waiting_timer(service.eyes.kinds, notices_of(write), PROPOSAL_TEXT),
             ],
             write.store,
             catalogue(),

@@ -19,10 +19,10 @@ from sync_ingest.api import BATCHES_PATH, create_router
 from sync_ingest.batches import IngestService
 from sync_ingest.ledger import SCHEMA, STORE
 from sync_ingest.listening import GROUP, BranchFeed, FeedRole
+from sync_ingest.measuring import measuring
 from sync_ingest.opening import TABLES, IngestPool, opened, opened_keys
 from sync_ingest.publishing import published
 from sync_ingest.settings import SyncIngestSettings
-from sync_ingest.watching import measuring
 
 __all__ = ["TABLES", "feed_role", "opened", "roles", "routes", "web_app"]
 

@@ -10,8 +10,10 @@ from chassis.bulk.deciding import (
     BulkOversized,
     BulkUnknown,
 )
+from chassis.bulk.declaring import Approval, Bulkable
 from chassis.bulk.following import following
-from chassis.bulk.running import Approval, Bulk, Bulkable, BulkShown, ItemResult, Preview
+from chassis.bulk.listing import listed
+from chassis.bulk.running import Bulk, BulkShown, ItemResult, Preview
 
 __all__ = [
     "BULK_RUNS",
@@ -29,6 +31,7 @@ __all__ = [
     "Preview",
     "StartRun",
     "following",
+    "listed",
     "propose_start",
     "starts",
 ]

@@ -8,14 +8,10 @@ import asyncio
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
     Callable,
-    Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, cast
@@ -23,29 +19,26 @@ from uuid import UUID, uuid5
 
 import msgspec
 import structlog
-from msgspec import structs
 
 from chassis.bulk.deciding import (
     BULK_RUN,
-    LISTED_PER_EVENT,
     RESULTS_PER_EVENT_MAX,
     UNCHANGED,
     Advance,
     BulkAdvanced,
     BulkCommand,
     BulkEvent,
-    BulkListed,
     BulkNotFinished,
     BulkNotReady,
     BulkUnknown,
-    Complete,
-    List,
     Open,
     Pause,
     Run,
     Start,
     Status,
 )
+from chassis.bulk.declaring import Bulkable
+from chassis.bulk.listing import Item, Lists, lists_of
 from chassis.clock import Clock, uuid7
 from chassis.connections.transient import Transient, is_transient
 from chassis.privacy.keys import KeyRing
@@ -80,39 +73,6 @@ ITEM_FAILED: Final = "item-failed"
 """The result of an item whose command broke. The others go on."""
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Approval:
-    """Which runs it takes two persons to start: those of more than `alone_items_max` items; of 0, each.
-
-    `approvers` are the roles that may decide on the start, `lives` how long its proposal waits, `title` what it is called.
-    """
-
-    alone_items_max: int
-    approvers: frozenset[str]
-    lives: timedelta
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bulkable:
-    """A kind of command that many subjects can be given at once. It holds no personal value.
-
-    `carry_out(subject, command, context)` gives it through one `CommandHandler.handle`, with exactly this context.
-    `prepare(subjects)` may load many at once before. `previewed(subject, command)` decides and stores nothing: whether
-    it would change something; it raises the refusal.
-
-    `undo(subject, command, before, version, context)` gives the command that takes it back, expecting `version`; `before`
-    is the subject's version before the run. `approval`: None where one person may start any run.
-    """
-
-    command: type[msgspec.Struct]
-    carry_out: Callable[[UUID, Any, CommandContext], Awaitable[Outcome[Any]]]
-    previewed: Callable[[UUID, Any], Awaitable[bool]]
-    prepare: Callable[[Sequence[UUID]], Awaitable[None]]
-    undo: Callable[[UUID, Any, int, int, CommandContext], Awaitable[Outcome[Any]]] | None = None
-    approval: Approval | None = None
 
 
 class Preview(msgspec.Struct, frozen=True):
@@ -166,11 +126,6 @@ class BulkShown(msgspec.Struct, frozen=True):
     position: int
 
 
-class _Item(NamedTuple):
-    subject: UUID
-    version: int
-
-
 class Bulk:
     """The bulk runs of one context; use it from one event loop.
 
@@ -204,6 +159,7 @@ class Bulk:
         self._handler = CommandHandler[BulkCommand, Run, BulkEvent](
             BULK_RUN, store, catalogue, keys, snapshots=snapshots, reached=reached
         )
+        self._lists = Lists(self._handler, store, catalogue, clock)
 
     @property
     def kinds(self) -> Mapping[str, Bulkable]:
@@ -233,12 +189,13 @@ class Bulk:
         run = uuid5(_NAMESPACE, f"{self._catalogue.store}|{context.key}")
         said = msgspec.json.encode(command, order="deterministic").decode()
 
-        async def items() -> AsyncIterator[_Item]:
+        async def items() -> AsyncIterator[Item]:
             async for subject in subjects:
-                yield _Item(subject, 0)
+                yield Item(subject, 0)
 
         opening = self._opening(kind, said, _digest(asked, context), selection=selection)
-        return await self._listed(run, opening, items(), context)
+        await self._lists.make(run, opening, items(), context)
+        return await self.shown(run)
 
     async def prepare_undo(self, undone: UUID, context: CommandContext) -> BulkShown:
         """Lists what a run has changed, to be taken back; raises BulkNotFinished where it still runs."""
@@ -249,13 +206,14 @@ class Bulk:
             raise BulkNotFinished("it cannot be undone")
         run = uuid5(_NAMESPACE, f"{self._catalogue.store}|{context.key}")
 
-        async def items() -> AsyncIterator[_Item]:
+        async def items() -> AsyncIterator[Item]:
             async for _, item, result, _ in self._results(undone, state, 0):
                 if result > UNCHANGED:
-                    yield _Item(item.subject, result)
+                    yield Item(item.subject, result)
 
         opening = self._opening(state.kind, state.command, _digest(None, context), undoes=undone)
-        return await self._listed(run, opening, items(), context)
+        await self._lists.make(run, opening, items(), context)
+        return await self.shown(run)
 
     def _opening(
         self, kind: str, command: str, asked: str, *, undoes: UUID | None = None, selection: str = ""
@@ -269,7 +227,7 @@ class Bulk:
         state = await self._known(run)
         kind, command = self._kinds[state.kind], self._command(state)
         changed, unchanged, refused = 0, 0, dict[str, int]()
-        items = await self._items(run, state, 0, min(items_max, PREVIEWED_MAX))
+        items = await self._lists.items(run, state, 0, min(items_max, PREVIEWED_MAX))
         subjects = [item.subject for item in items]
         await kind.prepare(subjects)
         heads = {} if state.undoes is None else await self._store.stream_heads(subjects)
@@ -286,50 +244,6 @@ class Bulk:
                 refused[refusal.code] = refused.get(refusal.code, 0) + 1
         return Preview(len(items), changed, unchanged, refused)
 
-    async def _listed(
-        self, run: UUID, opening: Open, items: AsyncIterator[_Item], context: CommandContext
-    ) -> BulkShown:
-        if await self._is_listed(run, opening):
-            return await self.shown(run)
-        try:
-            await self._list_all(run, opening, items, context)
-        except BulkNotReady:
-            # The same run was listed by another caller at the same time.
-            if not await self._is_listed(run, opening):
-                raise TooManyConflicts from None
-        return await self.shown(run)
-
-    async def _is_listed(self, run: UUID, opening: Open) -> bool:
-        state = await self._state(run)
-        if state.status == "none":
-            return False
-        if (state.kind, state.command, state.undoes) != (opening.kind, opening.command, opening.undoes):
-            raise CommandKeyReused
-        if state.asked not in {"", opening.asked}:
-            raise CommandKeyReused
-        return state.status != "listing"
-
-    async def _list_all(
-        self, run: UUID, opening: Open, items: AsyncIterator[_Item], context: CommandContext
-    ) -> None:
-        await self._step(run, opening, context)
-        count, waiting = 0, list[_Item]()
-        async for item in items:
-            waiting.append(item)
-            if len(waiting) == LISTED_PER_EVENT:
-                count += await self._list(run, opening.listing, count, waiting, context)
-                waiting.clear()
-        if waiting:
-            await self._list(run, opening.listing, count, waiting, context)
-        await self._step(run, Complete(opening.listing), context)
-
-    async def _list(
-        self, run: UUID, listing: UUID, first: int, items: Sequence[_Item], context: CommandContext
-    ) -> int:
-        versions = tuple(item.version for item in items) if items[0].version else ()
-        await self._step(run, List(listing, first, tuple(item.subject for item in items), versions), context)
-        return len(items)
-
     # deciding
 
     async def contents(self, run: UUID) -> Contents:
@@ -337,18 +251,14 @@ class Bulk:
         state = await self._known(run)
         if state.status == "listing":
             raise BulkNotReady("it is listing")
-        digest = blake2b(digest_size=32)
-        for first in range(0, state.items, LISTED_PER_EVENT):
-            for item in await self._items(run, state, first, LISTED_PER_EVENT):
-                digest.update(item.subject.bytes + item.version.to_bytes(8, "big"))
         return Contents(
             run_id=run,
             gives=state.kind,
-            command=_said(state),
+            command=_command_data(state),
             undoes=state.undoes,
             selection=state.selection,
             items=state.items,
-            items_digest=digest.hexdigest(),
+            items_digest=await self._lists.digest(run, state),
         )
 
     async def start(self, run: UUID, context: CommandContext) -> BulkShown:
@@ -377,7 +287,7 @@ class Bulk:
         started = await self._started(run, state) if state.status == "running" else None
         chunks = 0
         while started is not None and state.status == "running" and chunks != chunks_max:
-            items = await self._items(run, state, state.next, self._items_at_once)
+            items = await self._lists.items(run, state, state.next, self._items_at_once)
             self._reached("before-chunk")
             results, refusals = await self._chunk(run, state, items, started)
             self._reached("before-advance")
@@ -408,7 +318,7 @@ class Bulk:
         return [run for run in found if run not in self._paused]
 
     async def _chunk(
-        self, run: UUID, state: Run, items: Sequence[_Item], started: Metadata
+        self, run: UUID, state: Run, items: Sequence[Item], started: Metadata
     ) -> tuple[tuple[int, ...], tuple[str, ...]]:
         kind, command = self._kinds[state.kind], self._command(state)
         await kind.prepare([item.subject for item in items])
@@ -429,7 +339,7 @@ class Bulk:
         self,
         run: UUID,
         state: Run,
-        item: _Item,
+        item: Item,
         kind: Bulkable,
         command: Any,
         started: Metadata,
@@ -494,7 +404,7 @@ class Bulk:
         )
 
     async def _undone(
-        self, undone: UUID, item: _Item, kind: Bulkable, command: Any, context: CommandContext
+        self, undone: UUID, item: Item, kind: Bulkable, command: Any, context: CommandContext
     ) -> Outcome[Any]:
         if kind.undo is None:
             raise BulkNotFinished("it cannot be undone")
@@ -503,7 +413,7 @@ class Bulk:
         own = [one.version for one in stored if self._catalogue.metadata_of(one).command_id == done]
         return await kind.undo(item.subject, command, min(own) - 1, item.version, context)
 
-    async def _done_before(self, run: UUID, items: Sequence[_Item]) -> dict[UUID, int]:
+    async def _done_before(self, run: UUID, items: Sequence[Item]) -> dict[UUID, int]:
         """The versions of those items whose events are stored, also where their commands are forgotten."""
         found: dict[UUID, int] = {}
         for subject, stored in (await self._store.read_streams([item.subject for item in items])).items():
@@ -532,7 +442,7 @@ class Bulk:
             unchanged=state.unchanged,
             refused=state.refused,
             undoes=state.undoes,
-            command=_said(state),
+            command=_command_data(state),
             selection=state.selection,
             needs_approval=state.status == "ready" and state.needs_approval,
             position=loaded.position,
@@ -550,9 +460,9 @@ class Bulk:
 
     async def _results(
         self, run: UUID, state: Run, first: int
-    ) -> AsyncIterator[tuple[int, _Item, int, str | None]]:
+    ) -> AsyncIterator[tuple[int, Item, int, str | None]]:
         """Number, item, result and refusal of the items from `first` on, read event by event."""
-        version = state.listed_from - 1 + _lists(state)
+        version = state.listed_from - 1 + lists_of(state)
         while page := await self._store.read_stream(run, version, RUN_EVENTS_READ):
             version = page[-1].version
             for stored in page:
@@ -561,26 +471,14 @@ class Bulk:
                 event = cast(BulkAdvanced, self._catalogue.open(stored, None).event)
                 if event.first + len(event.results) <= first:
                     continue
-                items = await self._items(run, state, event.first, len(event.results))
+                items = await self._lists.items(run, state, event.first, len(event.results))
                 for number, (item, result) in enumerate(zip(items, event.results, strict=True), event.first):
                     if number >= first:
                         yield number, item, result, event.refusals[-result - 1] if result < 0 else None
 
-    async def _items(self, run: UUID, state: Run, first: int, count: int) -> list[_Item]:
-        """At most so many items from number `first` on."""
-        begin, end = first // LISTED_PER_EVENT, (first + count - 1) // LISTED_PER_EVENT
-        after = state.listed_from - 1 + begin
-        stored = await self._store.read_stream(run, after, end - begin + 1)
-        found: list[_Item] = []
-        for one in stored:
-            if one.name == "bulk-listed":
-                found += _of(cast(BulkListed, self._catalogue.open(one, None).event))
-        skipped = first - begin * LISTED_PER_EVENT
-        return found[skipped : skipped + count]
-
     async def _started(self, run: UUID, state: Run) -> Metadata:
         """Who started the run, why, and on whose behalf."""
-        [stored] = await self._store.read_stream(run, state.listed_from + _lists(state), 1)
+        [stored] = await self._store.read_stream(run, state.listed_from + lists_of(state), 1)
         return self._catalogue.metadata_of(stored)
 
     def _command(self, state: Run) -> Any:
@@ -596,17 +494,6 @@ class Bulk:
         self._handler.forget(run)
         return (await self._handler.load(run)).state
 
-    async def _step(self, run: UUID, command: BulkCommand, context: CommandContext) -> None:
-        """One step of a list. Its key is no caller's: a list that was not completed is made anew."""
-        step = structs.replace(context, command_id=uuid7(self._clock.now()), idempotency_key=None)
-        await self._handler.handle(run, command, step)
-
-
-async def listed(subjects: Iterable[UUID]) -> AsyncIterator[UUID]:
-    """Ids that are at hand, as a list that is read bit by bit."""
-    for subject in subjects:
-        yield subject
-
 
 def _digest(asked: Any, context: CommandContext) -> str:
     """Distinguishes what was asked for, why and on whose behalf from something else under the same key."""
@@ -614,22 +501,12 @@ def _digest(asked: Any, context: CommandContext) -> str:
     return blake2b(said, digest_size=16).hexdigest()
 
 
-def _said(state: Run) -> dict[str, Any]:
+def _command_data(state: Run) -> dict[str, Any]:
     """The command of a run, as it is shown."""
     return msgspec.json.decode(state.command, type=dict[str, Any])
 
 
-def _require_version(item: _Item, heads: Mapping[UUID, int]) -> None:
+def _require_version(item: Item, heads: Mapping[UUID, int]) -> None:
     """Raises VersionMismatch where the subject of an undo was changed since."""
     if (head := heads.get(item.subject, 0)) != item.version:
         raise VersionMismatch(item.version, head)
-
-
-def _lists(state: Run) -> int:
-    """Events that list the items."""
-    return -(-state.items // LISTED_PER_EVENT)
-
-
-def _of(event: BulkListed) -> Iterator[_Item]:
-    versions = event.versions or (0,) * len(event.subjects)
-    return map(_Item, event.subjects, versions)

@@ -104,7 +104,8 @@ def add_proposals(
         response: Response, asking: Asking, given: Commanding, proposal_id: ProposalPath, body: ApprovalBody
     ) -> CarriedOut:
         """Carries out exactly what another person proposed. The approval and its effect are stored together."""
-        return _carried(response, await eyes().approve(proposal_id, body.digest, given, asking.roles))
+        carried = await eyes().approve(proposal_id, body.digest, given, asking.roles)
+        return _carried(response, context, carried)
 
     @router.post(f"{place}/reject", name=f"reject_{context}_proposal", responses=_DECIDED)
     async def reject_proposal(
@@ -120,20 +121,21 @@ def add_proposals(
         """Takes the own proposal back."""
         return _decided(response, context, await eyes().withdraw(proposal_id, given))
 
-    def _carried(response: Response, carried: Carried) -> CarriedOut:
-        response.headers["Consistency-Token"] = consistency_token(context, carried.position)
-        return CarriedOut(
-            proposal_id=carried.proposal_id,
-            subject_id=carried.subject,
-            version=carried.version,
-            position=carried.position,
-        )
-
 
 def proposed(response: Response, context: str, shown: ProposalShown) -> ProposalAnswer:
     """The answer of a route that proposes, with its headers."""
     response.headers["Location"] = f"/proposals/{context}/{shown.proposal_id}"
     return _decided(response, context, shown)
+
+
+def _carried(response: Response, context: str, carried: Carried) -> CarriedOut:
+    response.headers["Consistency-Token"] = consistency_token(context, carried.position)
+    return CarriedOut(
+        proposal_id=carried.proposal_id,
+        subject_id=carried.subject,
+        version=carried.version,
+        position=carried.position,
+    )
 
 
 def _decided(response: Response, context: str, shown: ProposalShown) -> ProposalAnswer:

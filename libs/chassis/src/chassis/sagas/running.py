@@ -51,7 +51,7 @@ Handler = CommandHandler[SagaCommand, SagaState, SagaEvent]
 
 
 class SagaShown(NamedTuple):
-    """A saga that has not ended. `open_steps` are those whose command was not answered."""
+    """A saga as it stands. `open_steps` are those whose command was not answered."""
 
     id: UUID
     saga: str

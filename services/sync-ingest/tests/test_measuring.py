@@ -10,11 +10,11 @@ from chassis.messaging.transport import Record
 from chassis.observability import metrics
 from structlog.testing import capture_logs
 from sync_ingest.listening import TOPIC, BranchFeed
+from sync_ingest.measuring import measuring, watched
 from sync_ingest.opening import TABLES, IngestPool, opened
 from sync_ingest.runs.ports import Acting
 from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
-from sync_ingest.watching import measuring, watched
 
 
 def settings_of(postgres_url, data):
