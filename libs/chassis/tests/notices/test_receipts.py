@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from chassis.notices import Inboxes, InboxTable, NoticeUnknown, inboxes_of
+from chassis.notices import Inboxes, InboxTable, Notices, NoticeUnknown, Template, Wanted, inboxes_of
 from chassis.notices.deciding import (
     NOTICE,
     HandOver,
@@ -23,6 +23,7 @@ from chassis.notices.deciding import (
 )
 from chassis.notices.signing import SignatureInvalid, signed_headers
 from chassis.write.deciding import CommandContext, CommandKeyReused
+from chassis.write.store import EventStore
 
 from tests.support.jars import NOW, jar
 from tests.support.specification import Specification
@@ -206,6 +207,22 @@ async def test_two_requests_of_one_notice_at_once_are_one(bench: Any) -> None:
     async with bench.process() as work:
         await work()
     assert len(bench.rows()) == 1
+
+
+async def test_two_versions_of_a_template_that_request_one_notice_at_once_are_one(
+    bench: Any, postgres_url: str, schema: str
+) -> None:
+    """While a new version of the service is brought in. The first one stands, and the other is not refused."""
+    newer = Template("jar-full", 2, "sms", "${owner}: full!", {"owner": 20})
+    store = EventStore(postgres_url, schema)
+    both = [bench.notices, Notices(store, bench.catalogue(), bench.ring, [newer])]
+    for number in range(10):
+        id = uuid5(jar("a"), f"both {number}")
+        context = CommandContext(actor="policy", now=NOW, command_id=uuid5(id, "request"))
+        wanted = Wanted(jar("a"), "+8613800001234", "jar-full", {"owner": "Li"})
+        await asyncio.gather(*(one.request(id, wanted, context) for one in both))
+        assert await bench.names(id) == ["notice-requested"]
+    await store.close()
 
 
 async def test_a_receipt_from_the_future_does_not_have_the_last_word(bench: Any, inboxes: Inboxes) -> None:

@@ -117,8 +117,8 @@ class Notices:
         content = template.rendered(wanted.values)
         to = _checked(template.channel, wanted.to)
         of_staff = template.channel == INBOX
-        whole = (await self._keys_of([wanted.subject], create=True)).get(wanted.subject)
-        key = whole if whole is None or of_staff else self._part(whole)
+        of_subject = (await self._keys_of([wanted.subject], create=True)).get(wanted.subject)
+        key = of_subject if of_subject is None or of_staff else self._part(of_subject)
         if key is None:
             raise SubjectGone
         digest = _digest(key, to, content)
@@ -135,11 +135,13 @@ class Notices:
             inbox=to if of_staff else None,
             segments=segments(content.text) if template.channel == "sms" else 0,
         )
-        if (before := await self.current(id)).requested is not None:
-            decide(Request(requested), before)
-            return
-        asked = ("request", wanted.subject, template.channel, template.name, digest)
-        await self._handler.handle(id, Request(requested), context, asked=asked)
+        if (before := await self.current(id)).requested is None:
+            # Without the content: another version of the template makes another one of the same notice.
+            asked = ("request", wanted.subject, template.channel, template.name)
+            if not (await self._handler.handle(id, Request(requested), context, asked=asked)).replayed:
+                return
+            before = await self.current(id)
+        decide(Request(requested), before)
 
     async def current(self, id: UUID) -> Notice:
         """A notice as it is now; one without a request where there is none."""
