@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.header import decode_header, make_header
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from chassis.clock import SystemClock
 from chassis.notices.providers import Accepted, Message, PrintingProvider, ProviderUnanswered, Rejected
 from chassis.notices.signing import SignatureInvalid, secret_bytes, signed_headers, verified
 from chassis.notices.smtp import SmtpProvider, SmtpServer
+from chassis.notices.templates import unfit
 from chassis.notices.webhook import WebhookProvider
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.support.specification import ManualClock
 
@@ -203,6 +207,47 @@ def test_an_address_that_is_not_ascii_is_refused_or_written_as_mail_servers_know
     mail = provider.mail(_to("li@例子.com"))
     assert mail is not None
     assert mail["To"] == "li@xn--fsqu00a.com"
+
+
+ENCODED = "=?utf-8?q?a=0d=0aBcc:_x=40evil.example?="
+"""An encoded word (RFC 2047) that holds the end of a line and another header."""
+HEADERS = sorted(
+    [
+        "Message-ID",
+        "Date",
+        "From",
+        "To",
+        "Subject",
+        "Auto-Submitted",
+        "MIME-Version",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+    ]
+)
+
+
+@given(st.text(min_size=1, max_size=120).filter(lambda text: not unfit(text) and text == text.strip()))
+@example(ENCODED)
+@example(f"Full: {ENCODED}")
+@example("a" * 200)
+@example("标题" * 100)
+@example("Bcc: x@evil.example")
+def test_no_value_in_a_title_adds_a_header_to_an_e_mail(title: str) -> None:
+    mail = SmtpProvider(SmtpServer(HOST, 25, SENDER)).mail(
+        Message(ID, "email", MAIL.to, title, MAIL.text, AT)
+    )
+    assert mail is not None
+    read = email.message_from_bytes(mail.as_bytes())
+    assert sorted(read.keys()) == HEADERS
+    assert str(make_header(decode_header(read["Subject"]))) == title
+    assert max(map(len, mail.as_bytes().split(b"\n"))) <= 998
+    again = email.message_from_bytes(mail.as_bytes(), policy=email.policy.default)
+    assert again.get_content().replace("\r\n", "\n") == MAIL.text
+
+
+@pytest.mark.parametrize("address", [f"{ENCODED}@example.com", "=?utf-8?b?DQpCY2M6?=@example.com"])
+def test_an_encoded_word_is_no_address(address: str) -> None:
+    assert SmtpProvider(SmtpServer(HOST, 25, SENDER)).mail(_to(address)) is None
 
 
 def _to(address: str) -> Message:

@@ -2,9 +2,9 @@
 
 import asyncio
 from datetime import UTC
+from email.header import Header
 from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP
+from email.mime.text import MIMEText
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -20,6 +20,9 @@ ANSWER_SECONDS_MAX: Final = 20.0
 
 _OF_THE_LOGIN: Final = frozenset({530, 534, 535, 538})
 """Replies that say that we are not logged in as the server wants (RFC 4954)."""
+
+_ENCODED_WORD: Final = "=?"
+"""What an encoded word begins with."""
 
 SmtpSecurity = Literal["tls", "starttls", "none"]
 
@@ -67,7 +70,7 @@ class SmtpProvider(Provider):
             # Connection, TLS, login, our own address: nothing was said about the notice.
             raise ProviderUnanswered(f"SMTP: {type(error).__name__}") from error
 
-    async def _handed_over(self, mail: EmailMessage) -> Answer:
+    async def _handed_over(self, mail: MIMEText) -> Answer:
         server = self._server
         client = aiosmtplib.SMTP(
             hostname=server.host,
@@ -82,27 +85,34 @@ class SmtpProvider(Provider):
             await client.connect()
             if server.username is not None:
                 await client.login(server.username, server.password or "")
-            _, answer = await client.send_message(mail)
+            _, answer = await client.send_message(
+                mail, sender=str(self._sender), recipients=[str(mail["To"])]
+            )
             return Accepted(None, shown(answer))
         finally:
             client.close()
 
-    def mail(self, message: Message) -> EmailMessage | None:
-        """The e-mail of a notice: the same bytes each time; None where nobody can have that address."""
+    def mail(self, message: Message) -> MIMEText | None:
+        """The e-mail of a notice: the same bytes each time; None where nobody can have that address.
+
+        Not an `EmailMessage`: it decodes encoded words (RFC 2047) that a value holds, and writes what they hold as
+        headers, ends of lines too. Here the title is encoded whatever it holds, and no address is an encoded word.
+        """
         local, _, domain = message.to.rpartition("@")
         try:
-            to = Address(username=local, domain=domain.encode("idna").decode("ascii"))
-            str(to).encode("ascii")
+            to = str(Address(username=local, domain=domain.encode("idna").decode("ascii")))
+            to.encode("ascii")
         except (ValueError, UnicodeError):
             return None
-        mail = EmailMessage(policy=SMTP)
+        if _ENCODED_WORD in to:
+            return None
+        mail = MIMEText(message.text.replace("\n", "\r\n"), _charset="utf-8")
         mail["Message-ID"] = f"<{message.id}@{self._sender.domain}>"
         mail["Date"] = format_datetime(message.requested_at.astimezone(UTC))
-        mail["From"] = self._sender
+        mail["From"] = str(self._sender)
         mail["To"] = to
-        mail["Subject"] = message.title
+        mail["Subject"] = Header(message.title, "utf-8", header_name="Subject").encode()
         mail["Auto-Submitted"] = "auto-generated"
-        mail.set_content(message.text, charset="utf-8", cte="base64")
         return mail
 
 
