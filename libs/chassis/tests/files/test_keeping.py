@@ -29,6 +29,7 @@ from chassis.files.deciding import FileAttached
 from chassis.files.folder import Folder
 from chassis.files.keeping import Content, Kept
 from chassis.files.objects import Name, Objects, StorageUnavailable
+from chassis.files.routes import disposition
 from chassis.files.s3 import Bucket
 from chassis.files.sealing import CHUNK_BYTES
 from chassis.files.sweeping import Swept, sweep
@@ -178,6 +179,18 @@ async def test_a_file_is_kept_listed_read_and_removed(shelf: Shelf, store: Event
         await shelf.read(kept.file_id)
     names = [one.name for one in await store.read_stream(shelf.keeper.stream_of(ANNA))]
     assert names == ["file-attached", "file-removed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "whole"),
+    [
+        ('a"b;c\\d%.pdf', "a_b_c_d_.pdf", "a%22b%3Bc%5Cd%25.pdf"),
+        ("é.pdf", "_.pdf", "%C3%A9.pdf"),
+        ("=?utf-8?q?a=0d=0ab?=.pdf", "=_utf-8_q_a=0d=0ab_=.pdf", "%3D%3Futf-8%3Fq%3Fa%3D0d%3D0ab%3F%3D.pdf"),
+    ],
+)
+def test_no_name_of_a_file_ends_the_header_that_it_is_in(name: str, plain: str, whole: str) -> None:
+    assert disposition(name) == f"attachment; filename=\"{plain}\"; filename*=UTF-8''{whole}"
 
 
 async def test_no_key_is_made_for_a_file(shelf: Shelf) -> None:

@@ -137,9 +137,9 @@ def masked_file_name(name: str) -> str:
 
 
 def disposition(name: str) -> str:
-    """`Content-Disposition` for any name: in ASCII for old clients, and whole (RFC 5987)."""
+    """`Content-Disposition` for any name: in ASCII for old clients, without encoded words (RFC 2047), and whole (RFC 5987)."""
     plain = "".join(
-        character if character.isascii() and character.isprintable() and character not in '"\\%;' else "_"
+        character if character.isascii() and character.isprintable() and character not in '"\\%;?' else "_"
         for character in name
     )
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
