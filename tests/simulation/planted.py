@@ -413,16 +413,17 @@ class _Known:
 
 
 ReactsToAllThatComes = changed(
-    Reactor, "apply", "if before is not None and event.position", "if before is None and event.position"
+    Reactor, "_react_to", "if before is not None and event.position", "if before is None and event.position"
 )
 """Reacts also to what lies before the position of its partition."""
 
 ReadsPositionsLast = changed(
     Reactor,
-    "apply",
-    "arrivals = Arrivals()",
+    "_react_to",
+    "subjects: dict[Stream, list[Delivered]] = {}",
     "await self.parking._clock.sleep(0.2)\n"
-    "        reached = await self.parking.checkpoints.positions()\n        arrivals = Arrivals()",
+    "    reached = await self.parking.checkpoints.positions()\n"
+    "    subjects: dict[Stream, list[Delivered]] = {}",
 )
 """Reads the parked subjects before the positions, and pauses in between."""
 

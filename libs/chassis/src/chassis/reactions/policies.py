@@ -155,19 +155,11 @@ class Reactor:
     async def apply(self, records: Sequence[Record]) -> None:
         """Reacts to each event that is new, or parks its subject; saves the positions last."""
         async with self._turn:
-            # The positions are read before the parked subjects. Otherwise another reactor could park an event between
-            # the two, and advance past it: the event would be skipped here, and not hold the later ones back.
-            reached = await self.parking.checkpoints.positions()
-            await self.parking.refresh()
-            await self.parking.release_wanted(self._react)
             arrivals = Arrivals()
-            subjects: dict[Stream, list[Delivered]] = {}
-            for event in arrivals.events(records, self._wanted):
-                before = reached.get((event.record.topic, event.record.partition))
-                if before is not None and event.position <= before.position:
-                    continue
-                subjects.setdefault(event.stream, []).append(event)
-            await self._give_all(list(subjects.values()))
+            events = list(arrivals.events(records, self._wanted))
+            # Most batches hold no event that the policy takes; the database is asked nothing for these.
+            if events:
+                await self._react_to(events)
             for record, reason in arrivals.broken:
                 await self.parking.dead_letter(record, reason)
             await self.parking.checkpoints.advance(arrivals.positions)
@@ -178,6 +170,20 @@ class Reactor:
         async with self._turn:
             await self.parking.refresh()
             return await self.parking.release_wanted(self._react)
+
+    async def _react_to(self, events: Sequence[Delivered]) -> None:
+        # The positions are read before the parked subjects. Otherwise another reactor could park an event between
+        # the two, and advance past it: the event would be skipped here, and not hold the later ones back.
+        reached = await self.parking.checkpoints.positions()
+        await self.parking.refresh()
+        await self.parking.release_wanted(self._react)
+        subjects: dict[Stream, list[Delivered]] = {}
+        for event in events:
+            before = reached.get((event.record.topic, event.record.partition))
+            if before is not None and event.position <= before.position:
+                continue
+            subjects.setdefault(event.stream, []).append(event)
+        await self._give_all(list(subjects.values()))
 
     async def _give_all(self, subjects: Sequence[list[Delivered]]) -> None:
         """Processes all subjects. The next ones are prepared while others are processed."""

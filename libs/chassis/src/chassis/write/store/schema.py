@@ -145,6 +145,8 @@ create or replace function {schema}.append_events(
 declare
     v_positions bigint[];
     v_stream uuid;
+    v_before bigint;
+    v_stored bigint;
 begin
     perform pg_advisory_xact_lock({lock});
     if p_dense then
@@ -160,14 +162,15 @@ begin
                 using errcode = 'unique_violation', constraint = 'events_stream_version';
         end if;
     end if;
-    with stored as (
-        insert into {schema}.events (stream_id, version, name, body, identity)
-        select u.stream_id, u.version, u.name, u.body, u.identity
-        from unnest(p_stream, p_version, p_name, p_body, p_identity)
-            as u(stream_id, version, name, body, identity)
-        returning position
-    )
-    select array_agg(position) into v_positions from stored;
+    -- Positions are drawn under the lock alone, so those of one statement follow each other: nothing has to come back.
+    select case when is_called then last_value else last_value - 1 end into v_before from {schema}.events_position_seq;
+    insert into {schema}.events (stream_id, version, name, body, identity)
+    select unnest(p_stream), unnest(p_version), unnest(p_name), unnest(p_body), unnest(p_identity);
+    get diagnostics v_stored = row_count;
+    select array_agg(each) into v_positions from generate_series(v_before + 1, v_before + v_stored) as each;
+    if (select last_value from {schema}.events_position_seq) <> v_before + v_stored then
+        raise exception 'a position of % was drawn outside its lock', '{schema}.events';
+    end if;
     perform pg_notify({channel}, '');
     return v_positions;
 end
