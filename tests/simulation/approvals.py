@@ -56,7 +56,8 @@ class Office:
     log: LogServer
     keys: dict[UUID, DataKey] = field(default_factory=dict)
     proposals: dict[int, tuple[UUID, str]] = field(default_factory=dict)
-    carried: dict[int, list[Carried]] = field(default_factory=dict)
+    carried: dict[int, list[tuple[str, Carried]]] = field(default_factory=dict)
+    """Who was told that its approval took place, and what it came to."""
     broken: list[Broken] = field(default_factory=list)
 
 
@@ -132,7 +133,7 @@ def approving(office: Office, parts: Parts, actor: str) -> Callable[[], Awaitabl
                 office, lambda p=proposal, d=digest, said=said: eyes.approve(p, d, said, CHIEF)
             )
             if isinstance(done, Carried):
-                office.carried.setdefault(number, []).append(done)
+                office.carried.setdefault(number, []).append((actor, done))
             elif not isinstance(done, ProposalSettled | None):
                 office.broken.append(Broken("I8", f"{actor} was refused: {done!r}"))
 
@@ -149,7 +150,8 @@ def _checked(office: Office) -> Iterator[Broken]:
         rows = [row for row in office.log.rows if row.stream_id == proposal]
         if len(rows) > 2:
             yield Broken("I2", f"a proposal ended more than once: {[row.name for row in rows]}")
-        approved = any(row.name == "proposal-approved" for row in rows)
+        by = [CATALOGUE.metadata_of(row).actor for row in rows if row.name == "proposal-approved"]
+        approved = bool(by)
         metas = [CATALOGUE.metadata_of(row) for row in office.log.rows if row.stream_id == ACCOUNT]
         effects = [meta for meta in metas if meta.proposal_id == proposal]
         if len(effects) != approved:
@@ -157,7 +159,9 @@ def _checked(office: Office) -> Iterator[Broken]:
         if any(meta.proposed_by != "anna" or meta.actor not in {"boris", "chen"} for meta in effects):
             yield Broken("I9", f"the persons are {effects}")
         carried = office.carried.get(number, [])
-        if len({(one.version, one.subject) for one in carried}) > 1:
+        if not {actor for actor, _ in carried} <= set(by):
+            yield Broken("I9", f"{carried} were told that they approved, and {by} did")
+        if len({(one.version, one.subject) for _, one in carried}) > 1:
             yield Broken("I2", f"an approval was answered with {carried}")
         if approved and not carried:
             yield Broken("I8", "nobody was told that the approval took place")

@@ -547,6 +547,9 @@ AcceptsTheProposer = changed(
 )
 """Lets a person approve what it proposed."""
 
+TellsTheOvertaken = changed(FourEyes, "_carried", "elif outcome.replayed and", "elif False and")
+"""Tells a person that it approved what another one approved."""
+
 StartsAlone = changed(Bulk, "begin", "context.approved is not None", "True")
 """Takes the approval of a run for given."""
 

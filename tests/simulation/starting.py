@@ -58,7 +58,8 @@ class Start:
     keys: dict[UUID, DataKey] = field(default_factory=dict)
     run: UUID | None = None
     proposals: dict[int, tuple[UUID, str]] = field(default_factory=dict)
-    carried: list[Carried] = field(default_factory=list)
+    carried: list[str] = field(default_factory=list)
+    """Who was told that its approval took place."""
     broken: list[Broken] = field(default_factory=list)
 
 
@@ -147,7 +148,7 @@ def approving(start: Start, make: MakeBulk, actor: str) -> Callable[[], Awaitabl
                 start, lambda p=proposal, d=digest, said=said: eyes.approve(p, d, said, CHIEF)
             )
             if isinstance(done, Carried):
-                start.carried.append(done)
+                start.carried.append(actor)
             elif not isinstance(done, ProposalSettled | BulkNotReady | None):
                 start.broken.append(Broken("I8", f"{actor} was refused: {done!r}"))
 
@@ -202,8 +203,8 @@ def _checked(start: Start) -> Iterator[Broken]:
             yield Broken("I9", f"{item} was done by {metas}")
         elif (rows[0].position or 0) < (begun[0].position or 0):
             yield Broken("I9", f"{item} was done before the run was started")
-    if not start.carried:
-        yield Broken("I8", "nobody was told that the approval took place")
+    if set(start.carried) != {meta.actor}:
+        yield Broken("I9", f"{start.carried} were told that they approved")
 
 
 _TOGETHER = ("bulk-started", "proposal-approved")

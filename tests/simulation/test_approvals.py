@@ -14,6 +14,10 @@ SEEDS = range(30)
 
 BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "the approval is stored apart": ({"parts": Parts(handler=planted.ApprovesApart)}, {"I2", "I8"}),
+    "who is overtaken is told of an approval": (
+        {"parts": Parts(eyes=planted.TellsTheOvertaken)},
+        {"I9"},
+    ),
     "the proposer is a second person": ({"parts": Parts(eyes=planted.AcceptsTheProposer)}, {"I9"}),
     "no version check": ({"flaws": Flaws(no_version_check=True)}, {"I2", "I3"}),
 }

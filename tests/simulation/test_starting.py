@@ -16,7 +16,7 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "one person starts it": ({"make": planted.StartsAlone}, {"I9"}),
     "items forget who proposed": ({"make": planted.ForgetsTheProposer}, {"I9"}),
     "every approval starts it": ({"make": planted.StartsForEachApproval}, {"I2"}),
-    "the approval is stored apart": ({"make": planted.StartsApart}, {"I2", "I8"}),
+    "the approval is stored apart": ({"make": planted.StartsApart}, {"I2", "I8", "I9"}),
     "no version check": ({"flaws": Flaws(no_version_check=True)}, {"I2"}),
 }
 

@@ -155,6 +155,11 @@ async def test_more_customers_than_one_person_may_assign_are_assigned_by_two(api
     preview = {"tried": 3 + ASSIGNED_ALONE_MAX, "changed": 3, "unchanged": 0, "refused": refused}
     assert shown["command"]["preview"] == preview
     assert (shown["command"]["run"]["items"], shown["subject_id"]) == (preview["tried"], ready["run_id"])
+    page = (await api.get(f"{where}/items", params={"limit": 2}, headers=chen)).json()
+    rest = await api.get(f"{where}/items", params={"limit": 200, "after": page["next"]}, headers=chen)
+    found = [*page["items"], *rest.json()["items"]]
+    assert [one["subject_id"] for one in found] == [*customers, *nobody], "who approves sees the list"
+    assert ([one["number"] for one in found], rest.json()["next"]) == ([*range(len(found))], None)
     approving = {"digest": shown["digest"], "reason": "seen"}
     for headers, status, code in (
         (key("own"), 403, "forbidden"),

@@ -239,7 +239,7 @@ async def test_what_is_listed_is_acknowledged_with_a_result_each(store, handler)
             '    "list_${name}s": _SERVING,\n    "prepare_acknowledgements": _SERVING,\n'
             '    "get_${name}_bulk": _SERVING,\n    "preview_${name}_bulk": _SERVING,\n'
             '    "start_${name}_bulk": _SERVING,\n    "pause_${name}_bulk": _SERVING,\n'
-            '    "undo_${name}_bulk": _SERVING,\n    "list_${name}_bulk_results": _SERVING,\n',
+            '    "undo_${name}_bulk": _SERVING,\n    "list_${name}_bulk_results": _SERVING,\n    "list_${name}_bulk_items": _SERVING,\n',
         ),
         Edit(
             f"{SOURCE}/shapes.py",

@@ -198,6 +198,8 @@ async def test_each_item_has_a_result_and_the_preview_says_it_before(side: Side)
         (4, jar("a"), "done", 2),
     ]
     assert [one.number for one in await side.bulk.results(run, after=1, limit=2)] == [2, 3]
+    assert await side.bulk.items(run, 2, 9) == [jar("c"), jar("a")]
+    assert [await side.bulk.items(run, after) for after in (4, 2**70, -(2**70))] == [[], [], []]
     assert await side.amounts("a", "b", "c") == [3, 3, 3], "what is listed twice is done once"
     meta = CATALOGUE.metadata_of((await side.store.read_stream(jar("a")))[-1])
     assert (meta.actor, meta.reason, meta.correlation_id) == ("boris", "it is time", run)

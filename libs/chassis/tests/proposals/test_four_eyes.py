@@ -212,6 +212,10 @@ async def test_two_approvers_at_once_have_one_effect(side: Side, other: Side) ->
     assert await side.amount() == 3
     names = [one.name for one in await side.store.read_after(0)]
     assert (names.count("proposal-approved"), names.count("jar-filled")) == (1, 1)
+    told = {
+        actor for actor, one in zip(("boris", "chen", "du", "boris"), results, strict=True) if one in done
+    }
+    assert told == {(await side.eyes.shown(proposed.proposal_id)).approved_by}, "who is in the event, alone"
 
 
 @pytest.mark.parametrize("point", ["before-append", "after-append"])

@@ -66,7 +66,10 @@ class Lists:
                 raise TooManyConflicts from None
 
     async def items(self, run: UUID, state: Run, first: int, count: int) -> list[Item]:
-        """At most so many items from number `first` on."""
+        """At most so many items from number `first` on; none for a number that no item has."""
+        count = min(count, state.items - first)
+        if first < 0 or count <= 0:
+            return []
         begin, end = first // LISTED_PER_EVENT, (first + count - 1) // LISTED_PER_EVENT
         after = state.listed_from - 1 + begin
         stored = await self._store.read_stream(run, after, end - begin + 1)

@@ -82,6 +82,17 @@ class BulkPreview(BaseModel):
     refused: list[RefusedCount]
 
 
+class ListedItem(BaseModel):
+    """An item of a run, by its number in the list."""
+
+    number: int
+    subject_id: UUID
+
+
+class ListedItemPage(Page[ListedItem]):
+    """A page of the list of a run."""
+
+
 class ItemResultShown(BaseModel):
     """What became of an item: `done` with its version, `unchanged`, or the code of the refusal."""
 
@@ -105,7 +116,7 @@ def add_bulk(
     """Adds the routes of the bulk runs of `context`; `permissions.py` names them.
 
     They are `get_<context>_bulk`, `preview_`, `start_`, `pause_` and `undo_<context>_bulk`, and
-    `list_<context>_bulk_results`; with `eyes`, which have the `starts` of the runs, `propose_<context>_bulk` too.
+    `list_<context>_bulk_items` and `_results`; with `eyes`, which have the `starts` of the runs, `propose_<context>_bulk` too.
     """
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
     place = f"/bulk/{context}/{{run_id}}"
@@ -126,6 +137,16 @@ def add_bulk(
             changed=found.changed,
             unchanged=found.unchanged,
             refused=refused,
+        )
+
+    @router.get(f"{place}/items", name=f"list_{context}_bulk_items", responses=_KNOWN)
+    async def list_bulk_items(run_id: RunPath, page: Paged) -> ListedItemPage:
+        """What is listed, before and after it is done."""
+        after = -1 if page.after is None else cursor_values(page.after, int)[0]
+        found = await bulk().items(run_id, after, page.limit)
+        items = [ListedItem(number=number, subject_id=one) for number, one in enumerate(found, after + 1)]
+        return ListedItemPage(
+            items=items, next=cursor(after + len(found)) if len(found) == page.limit else None
         )
 
     @router.get(f"{place}/results", name=f"list_{context}_bulk_results", responses=_KNOWN)

@@ -448,6 +448,11 @@ class Bulk:
             position=loaded.position,
         )
 
+    async def items(self, run: UUID, after: int = -1, limit: int = 100) -> list[UUID]:
+        """The subjects of the items behind number `after`, in order; at most `limit`. Raises BulkUnknown."""
+        listed = await self._lists.items(run, await self._known(run), after + 1, limit)
+        return [item.subject for item in listed]
+
     async def results(self, run: UUID, after: int = -1, limit: int = 100) -> list[ItemResult]:
         """The results of the items behind number `after`, in order; at most `limit`."""
         found: list[ItemResult] = []

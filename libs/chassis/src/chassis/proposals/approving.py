@@ -274,6 +274,9 @@ class FourEyes:
                 raise CommandKeyReused
             if not isinstance(result, Appended):
                 raise ApprovalOvertaken
+        elif outcome.replayed and context.key not in await self._store.commands([context.key]):
+            # The effect is that of another approval. Who is not in the event is not told that he approved.
+            raise ApprovalOvertaken
         self._handler.forget(proposal)
         return Carried(proposal, outcome.stream_id, outcome.version, outcome.position)
 
