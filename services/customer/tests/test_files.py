@@ -1,6 +1,6 @@
 """Files of a customer over HTTP: attached, listed, read with a reason, removed; by whom and of whom."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 from urllib.parse import quote
 from uuid import UUID, uuid5
 
@@ -8,7 +8,7 @@ import pytest
 from chassis.privacy.keys import ERASED
 from chassis.write.deciding import CommandContext
 from customer.catalogue import catalogue
-from customer.domain.commands import LiftLegalHold
+from customer.domain.commands import EraseContact, LiftLegalHold
 from customer.files import LIMITS
 from msgspec import structs
 
@@ -147,6 +147,16 @@ async def test_after_an_erasure_a_file_cannot_be_read(api, at, key_ring):
     assert shown["file_name"] == ERASED
     refused = await api.post(f"{at}/{one}/content", json=WHY, headers=key("r"))
     assert (refused.status_code, refused.json()["code"]) == (410, "file-gone")
+
+
+async def test_no_file_is_attached_once_contact_is_erased_and_what_there_is_stays(api, at):
+    one = (await attach(api, at)).json()["file_id"]
+    customer = UUID(at.split("/")[2])
+    context = CommandContext(actor="chen", now=CLOCK.now(), command_id=uuid5(customer, "erase"))
+    await api.service.handler.handle(customer, EraseContact((), date(2040, 1, 1), date(2030, 1, 1)), context)
+    refused = await attach(api, at, text="d2")
+    assert (refused.status_code, refused.json()["code"]) == (409, "customer-erased")
+    assert (await api.post(f"{at}/{one}/content", json=WHY, headers=key("r"))).content == PDF
 
 
 @pytest.mark.requirement("M22")

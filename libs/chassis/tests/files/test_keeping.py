@@ -25,7 +25,15 @@ from chassis.files import (
     Storage,
 )
 from chassis.files.checking import FileEmpty, FileNameInvalid, FileOversized, FileTypeRefused
-from chassis.files.deciding import FileAttached
+from chassis.files.deciding import (
+    FILES_MAX,
+    FILES_OF_SUBJECT,
+    Attach,
+    FileAttached,
+    FileRemoved,
+    Remove,
+    TooManyFiles,
+)
 from chassis.files.folder import Folder
 from chassis.files.keeping import Content, Kept
 from chassis.files.objects import Name, Objects, StorageUnavailable
@@ -40,7 +48,7 @@ from chassis.write.store import EventStore
 
 from tests.support.aws import STRANGE, answering
 from tests.support.jars import NAMESPACE, NOW
-from tests.support.specification import ManualClock
+from tests.support.specification import ManualClock, Specification
 
 CATALOGUE = Catalogue(store="jars", entries=FILES)
 ANNA, BORIS = (uuid5(NAMESPACE, name) for name in ("anna", "boris"))
@@ -393,6 +401,55 @@ async def test_what_may_not_be_kept_leaves_nothing(
     assert FolderPlaces(tmp_path / "files").all() == {}
     assert await store.head_position() == 0
     await storage.close()
+
+
+async def test_the_largest_file_and_the_longest_name_are_kept_and_no_larger_ones(
+    store: EventStore, key_ring: KeyRing, tmp_path: Path
+) -> None:
+    storage = Storage(Folder(tmp_path / "files", "jars", create=True))
+    keeper = FileKeeper(store, CATALOGUE, key_ring, storage, Limits(size_bytes_max=len(PDF)))
+    longest = "a" * 251 + ".pdf"
+    for name, content, refusal in (
+        (longest, PDF, None),
+        (f"a{longest}", PDF, FileNameInvalid),
+        (longest, PDF + b".", FileOversized),
+    ):
+        offered, context = (
+            Offered(name, "application/pdf", "letter"),
+            by("anna", f"{len(name)} {len(content)}"),
+        )
+        if refusal is None:
+            assert (await keeper.attach(ANNA, offered, pieces(content), context)).shown.name == name
+        else:
+            with pytest.raises(refusal):
+                await keeper.attach(ANNA, offered, pieces(content), context)
+    assert len(FolderPlaces(tmp_path / "files").all()) == 1
+    await storage.close()
+
+
+def test_a_subject_has_as_many_files_as_it_may_and_no_more() -> None:
+    def attached(number: int) -> FileAttached:
+        one = uuid5(NAMESPACE, str(number))
+        return FileAttached(ANNA, one, one, str(number), 1, "text/plain", "k1.a.b", "letter", "anna", NOW)
+
+    files = Specification(FILES_OF_SUBJECT)
+    full = files.given(*map(attached, range(FILES_MAX)))
+    full.when(Attach(attached(FILES_MAX))).then_rejected(TooManyFiles)
+    removed = FileRemoved(attached(0).file, "removed", attached(0).object)
+    after = full.when(Remove(attached(0).file, "removed", NOW)).then(removed)
+    after.when(Attach(attached(FILES_MAX))).then(attached(FILES_MAX))
+
+
+async def test_a_subject_that_is_erased_while_its_file_is_sent_keeps_nothing_that_opens(shelf: Shelf) -> None:
+    async def sends() -> AsyncIterator[bytes]:
+        yield PDF
+        shelf.ring.erase([ANNA])
+
+    kept = (await shelf.keeper.attach(ANNA, LETTER, sends(), by("anna", "1"))).shown
+    with pytest.raises(FileGone):
+        await shelf.read(kept.file_id)
+    assert (await shelf.sweep()).ended == 1
+    assert (shelf.there(), await shelf.keeper.files(ANNA, NOW)) == ([], [])
 
 
 async def test_a_full_disk_is_transient_and_leaves_nothing(

@@ -97,6 +97,15 @@ async def test_a_process_that_is_told_to_end_ends_what_it_has_begun(bench: Any) 
     assert await bench.names(id) == ["notice-requested", "notice-handed-over"]
 
 
+async def test_what_was_requested_is_sent_although_its_template_is_gone(bench: Any) -> None:
+    id = await bench.request("filled")
+    bench.notices = Notices(bench.store, bench.catalogue(), bench.ring, [])
+    async with bench.process() as work:
+        await work()
+    [message] = bench.provider.got
+    assert (message.id, message.text) == (id, "The jar of Li is full.")
+
+
 async def test_what_is_not_answered_is_tried_again_later_and_given_up_at_the_end(bench: Any) -> None:
     id = await bench.request("filled")
 
