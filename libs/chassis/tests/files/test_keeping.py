@@ -45,6 +45,7 @@ from chassis.privacy.keys import ERASED, KeyRing
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, CommandKeyReused
 from chassis.write.store import EventStore
+from msgspec import structs
 
 from tests.support.aws import STRANGE, answering
 from tests.support.jars import NAMESPACE, NOW
@@ -310,8 +311,12 @@ async def test_nothing_of_a_subject_that_is_held_is_removed_and_nothing_expires_
     shelf: Shelf,
 ) -> None:
     expiring = Offered("a.pdf", "application/pdf", "letter", NOW + SOMETIME)
-    kept = (await shelf.attach(offered=expiring)).shown
+    kept, other = (await shelf.attach(offered=expiring)).shown, (await shelf.attach(key="2")).shown
+    removed = await shelf.keeper.remove(ANNA, other.file_id, by("boris", "before"))
     shelf.held.add(ANNA)
+    assert await shelf.keeper.remove(ANNA, other.file_id, by("boris", "before")) == structs.replace(
+        removed, replayed=True
+    )
     assert (await shelf.sweep(2 * SOMETIME)).ended == 0
     assert await shelf.keeper.files(ANNA, NOW + 2 * SOMETIME) == [kept]
     assert await shelf.read(kept.file_id, at=2 * SOMETIME) == PDF

@@ -1,6 +1,7 @@
 """Notices over a real store: handed over once, again after what came in between, given up, and within limits."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -8,9 +9,11 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.connections.transient import StoreUnavailable
 from chassis.notices import NoticeDiffers, RecipientUnfit, SubjectGone, Template, ValuesUnfit
+from chassis.notices.loop import AGAIN_SECONDS_FIRST, AGAIN_SECONDS_MAX, TRIES_MAX
 from chassis.notices.providers import Accepted, Answer, Message, Provider, ProviderUnanswered, Rejected
 from chassis.notices.requesting import Notices
 from chassis.notices.table import Limit
+from chassis.notices.templates import LIVES_MAX
 from typing_extensions import override
 
 from tests.support.jars import jar
@@ -135,6 +138,25 @@ async def test_a_notice_is_given_up_when_its_time_is_over_whoever_its_provider_i
         await work()
     notice = await bench.notice(id)
     assert (notice.status, notice.because) == ("given-up", "expired")
+
+
+async def test_an_outage_gives_no_notice_up_before_its_time_is_over(bench: Any) -> None:
+    """However long it lives: a provider may be away over holidays, and a channel without one until it gets one."""
+    lives = timedelta(days=3)
+    long = Template("jar-full", 1, "sms", "The jar of ${owner} is full.", {"owner": 20}, lives=lives)
+    bench.notices = Notices(bench.store, bench.catalogue(), bench.ring, [long])
+    id, began = await bench.request("filled"), bench.clock.now()
+    async with bench.process(providers={}) as work:
+        while bench.clock.now() < began + lives:
+            await work()
+            assert (await bench.notice(id)).status == "requested", bench.clock.now() - began
+            bench.clock.advance(2 * AGAIN_SECONDS_MAX)
+        await work()
+    assert (await bench.notice(id)).because == "expired"
+    least_seconds = sum(min(AGAIN_SECONDS_FIRST * 2**tries, AGAIN_SECONDS_MAX) for tries in range(TRIES_MAX))
+    assert least_seconds > LIVES_MAX.total_seconds()
+    with pytest.raises(ValueError, match="lives longer"):
+        Template("long", 1, "sms", "x", {}, lives=LIVES_MAX + timedelta(seconds=1))
 
 
 async def test_what_is_refused_for_good_is_not_tried_again(bench: Any) -> None:

@@ -234,9 +234,10 @@ class FileKeeper:
 
         Raises FileUnknown, and FileHeld where nothing of the subject may be deleted.
         """
-        if because != "erased" and await self._holds(subject):
-            raise FileHeld
         stream = self.stream_of(subject)
+        kept = file in (await self.state_of(stream)).kept
+        if kept and because != "erased" and await self._holds(subject):
+            raise FileHeld
         outcome = await self.handler.handle(
             stream, Remove(file, because, context.now), context, asked=("remove", file, because)
         )

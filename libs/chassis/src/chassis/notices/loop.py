@@ -40,8 +40,8 @@ READ_EVENTS_MAX: Final = 2_000
 AT_ONCE_MAX: Final = 50
 """Notices of one channel that are handed over at once."""
 POLL_SECONDS_MAX: Final = 1.0
-TRIES_MAX: Final = 100
-"""A notice is given up before, where its time is over."""
+TRIES_MAX: Final = 1_000
+"""More than an outage takes of a notice that lives as long as one may (`chassis.notices.templates.LIVES_MAX`)."""
 AGAIN_SECONDS_FIRST: Final = 2.0
 """After the first try that was not answered; twice as long after each further one, and up to as much again."""
 AGAIN_SECONDS_MAX: Final = 900.0

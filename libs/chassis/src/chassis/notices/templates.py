@@ -22,6 +22,7 @@ from chassis.write.deciding import Refusal
 VALUE_CHARACTERS_MAX: Final = 500
 TITLE_CHARACTERS_MAX: Final = 200
 TEXT_CHARACTERS_MAX: Final = 10_000
+LIVES_MAX: Final = timedelta(days=7)
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,99}")
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
 """Control and format characters (line ends, NUL, bidirectional overrides), surrogates, unassigned ones, separators of
@@ -63,6 +64,8 @@ class Template:
 
     def __post_init__(self) -> None:
         """Raises ValueError where the template cannot be rendered, or an SMS of it may be too long."""
+        if self.lives > LIVES_MAX:
+            raise ValueError(f"the template {self.name} lives longer than {LIVES_MAX.days} days")
         texts = Text(self.title), Text(self.text)
         if not _NAME.fullmatch(self.name) or not all(text.is_valid() for text in texts):
             raise ValueError(f"the template {self.name} has no fit name, or a $ that names no value")
