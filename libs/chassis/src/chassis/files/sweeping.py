@@ -17,7 +17,7 @@ from typing_extensions import override
 from chassis.clock import Clock, uuid7
 from chassis.connections.transient import is_transient
 from chassis.ending import closed, ended
-from chassis.files.deciding import Files
+from chassis.files.deciding import FileHeld, Files
 from chassis.files.keeping import FileKeeper
 from chassis.files.objects import Found
 from chassis.observability import metrics
@@ -88,10 +88,13 @@ async def _ended(keeper: FileKeeper, ring: KeyRing, clock: Clock, states: Iterab
     over = await keeper.expired([one for one in kept if one.subject not in erased], clock.now())
     for one in gone:
         await keeper.remove(one.subject, one.file, _context(clock), "erased")
+    count = len(gone)
     for one in kept:
         if one.file in over:
-            await keeper.remove(one.subject, one.file, _context(clock), "expired")
-    return len(gone) + len(over)
+            with suppress(FileHeld):  # since a moment ago
+                await keeper.remove(one.subject, one.file, _context(clock), "expired")
+                count += 1
+    return count
 
 
 def _context(clock: Clock) -> CommandContext:

@@ -191,7 +191,7 @@ class NoticeLoop(LeasedLoop):
         limit = self._limits.get(channel)
         seconds = 0.0 if limit is None else await self._table.take(channel, limit)
         if seconds:
-            self._leave(channel, seconds)
+            self._close_for(channel, seconds)
         return not seconds
 
     def _open_channels(self, now: float) -> list[Channel]:
@@ -202,12 +202,12 @@ class NoticeLoop(LeasedLoop):
             with telemetry.span(f"notice by {due.channel}", {}):
                 await self._sent(epoch, due)
         except ProviderUnanswered as error:
-            self._leave_alone(due.channel, error.retry_after_seconds)
+            self._back_off(due.channel, error.retry_after_seconds)
             await self._tried(epoch, due, str(error))
         except Exception as error:  # noqa: BLE001 (one notice that fails stops no other)
             if is_transient(error):
                 # Of our own servers: the notice stays due, and the loop meets the same server.
-                self._leave_alone(due.channel, None)
+                self._back_off(due.channel, None)
                 _log.warning("a notice waits", role=self.name, reason=why(error))
                 return
             _log.error("a notice broke", subject=str(due.id), reason=reason_of(error))
@@ -259,7 +259,7 @@ class NoticeLoop(LeasedLoop):
             run_at = self._clock.now() + timedelta(seconds=seconds * (1 + _spread(due.id, tries)))
             await self._table.later(epoch, Later(due.id, run_at, tries, reason))
         except Exception as error:  # noqa: BLE001 (it stays due)
-            self._leave_alone(due.channel, None)
+            self._back_off(due.channel, None)
             _log.warning("a notice waits", role=self.name, reason=reason_of(error))
 
     async def _give_up(self, due: Due, because: GivenUpBecause) -> None:
@@ -268,7 +268,7 @@ class NoticeLoop(LeasedLoop):
         self._count(due.channel, because)
         _log.warning("a notice is given up", subject=str(due.id), attempt=due.tries, reason=because)
 
-    def _leave_alone(self, channel: Channel, retry_after_seconds: float | None) -> None:
+    def _back_off(self, channel: Channel, retry_after_seconds: float | None) -> None:
         """Several notices that fail together count as one failure of their provider."""
         seconds = 0.0
         if self._paused.get(channel, float("-inf")) <= self._clock.monotonic():
@@ -276,9 +276,9 @@ class NoticeLoop(LeasedLoop):
             self._unanswered[channel] = min(self._unanswered[channel] + 1, DOUBLED_MAX)
         if retry_after_seconds is not None:
             seconds = max(seconds, min(retry_after_seconds, RETRY_AFTER_SECONDS_MAX))
-        self._leave(channel, seconds)
+        self._close_for(channel, seconds)
 
-    def _leave(self, channel: Channel, seconds: float) -> None:
+    def _close_for(self, channel: Channel, seconds: float) -> None:
         until = self._clock.monotonic() + seconds
         self._paused[channel] = max(self._paused.get(channel, until), until)
 
