@@ -86,6 +86,8 @@ async def test_what_is_no_file_is_refused_and_nothing_is_kept(api, at, store):
         ({"kind": "application/octet-stream", "name": "a.exe"}, {}, PDF, "file-type-refused"),
         ({}, {"purpose": "anything"}, PDF, "request-invalid"),
         ({}, {"expires_at": "2020-01-01T00:00:00Z"}, PDF, "file-expiry-passed"),
+        ({}, {"expires_at": "9999-12-31T23:59:59-14:00"}, PDF, "request-invalid"),
+        ({}, {"expires_at": "253402300799"}, PDF, "request-invalid"),
     ):
         refused = await attach(api, at, content, params, **sent)
         assert refused.json()["code"] == code, refused.text

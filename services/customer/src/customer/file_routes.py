@@ -1,7 +1,6 @@
 """HTTP of the files of customers."""
 
 from collections.abc import Callable
-from datetime import UTC
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -21,9 +20,10 @@ from chassis.files.routes import (
 )
 from chassis.web import Dependencies, ExplainedBody, Reason, consistency_token, refusals
 from chassis.web.edge import BODY_BYTES_MAX
+from chassis.web.formats import StatedInstant
 from chassis.write.deciding import CommandContext
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 
 from customer.catalogue import CONTEXT
 from customer.domain.refusals import CustomerIsErased, CustomerNotRegistered
@@ -67,7 +67,7 @@ def add_files(router: APIRouter, files: Callable[[], CustomerFiles], dependencie
         name: FileName,
         purpose: Annotated[Purpose, Query(description="what the file is")],
         expires_at: Annotated[
-            AwareDatetime | None,
+            StatedInstant | None,
             Query(description="from when on it is kept no more; without it, until it is removed"),
         ] = None,
         reason: Annotated[Reason | None, Query(description="why it is kept")] = None,
@@ -77,7 +77,7 @@ def add_files(router: APIRouter, files: Callable[[], CustomerFiles], dependencie
             named(name),
             request.headers.get("content-type", ""),
             purpose,
-            None if expires_at is None else expires_at.astimezone(UTC),
+            expires_at,
         )
         kept = await files().attach(customer_id, offered, request.stream(), context)
         response.headers["Location"] = f"/customers/{customer_id}/files"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from chassis.notices.deciding import NoticeEvent, NoticeReadByMany, NoticeUnknown
 from chassis.notices.inbox import UNREAD_COUNTED_MAX, Inboxes, InboxItem
@@ -25,7 +25,7 @@ from chassis.web import (
     paging,
     refusals,
 )
-from chassis.web.formats import Instant
+from chassis.web.formats import Instant, StatedInstant
 from chassis.write.deciding import CommandContext, CommandKeyReused, Outcome, TooManyConflicts
 
 NEWEST: Final = 2**63 - 1
@@ -86,7 +86,7 @@ class ReceiptBody(BaseModel):
     code: Annotated[
         str, StringConstraints(pattern=rf"^[a-z0-9][a-z0-9._-]{{0,{CODE_CHARACTERS_MAX - 1}}}$")
     ] = "unknown"
-    occurred_at: AwareDatetime
+    occurred_at: StatedInstant
 
 
 def add_notices(

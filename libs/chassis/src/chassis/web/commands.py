@@ -1,11 +1,10 @@
 """A command over HTTP: its key, its reason (R091), its privilege, and from when it is so."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
 
 from fastapi import Depends, Header
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +17,7 @@ from starlette.requests import Request
 from chassis.clock import Clock, uuid7
 from chassis.observability import telemetry
 from chassis.web.callers import HIGH_KEY, Asking
+from chassis.web.formats import StatedInstant
 from chassis.write.deciding import COMMAND_KEY_CHARACTERS_MAX, CommandContext, Refusal
 
 KEY_CHARACTERS_MAX: Final = COMMAND_KEY_CHARACTERS_MAX // 2
@@ -57,7 +57,7 @@ class ExplainedBody(CommandBody):
 class DatedBody(CommandBody):
     """The base of the bodies of commands about what may have been so before it is recorded."""
 
-    effective_at: AwareDatetime | None = Field(
+    effective_at: StatedInstant | None = Field(
         default=None, description="from when it is so, if earlier than now"
     )
 
@@ -71,7 +71,7 @@ class EffectiveAhead(Refusal):
     title_zh: ClassVar[str] = "生效时间晚于当前时间"
 
 
-_INSTANT: Final = TypeAdapter(AwareDatetime)
+_INSTANT: Final[TypeAdapter[datetime]] = TypeAdapter(StatedInstant)
 
 
 async def idempotency_key(
@@ -132,7 +132,7 @@ async def stated_in(request: Request) -> dict[str, Any]:
 
 def _instant(stated: Any) -> datetime | None:
     try:
-        return None if stated is None else _INSTANT.validate_python(stated).astimezone(UTC)
+        return None if stated is None else _INSTANT.validate_python(stated)
     except ValidationError:
         return None  # the model of the route refuses it
 

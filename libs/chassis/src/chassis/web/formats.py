@@ -1,14 +1,16 @@
 """Text types with a format, for responses that are sent as the views store them, and the integers of a query.
 
-Only the OpenAPI document uses the format of a text.
+Only the OpenAPI document uses the format of a text. And the instants that callers state.
 """
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, WithJsonSchema
 
 _DIGITS: Final = re.compile(r"-?[0-9]+")
+_DATED: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].*")
 
 
 def _plain(value: Any) -> Any:
@@ -19,6 +21,23 @@ def _plain(value: Any) -> Any:
 
 Integer = Annotated[int, BeforeValidator(_plain)]
 """An integer of a query: `50`, but not `5_0`, `+50`, `50.0` or ` 50`, which pydantic reads as 50."""
+
+
+def _dated(value: Any) -> Any:
+    if not isinstance(value, str) or _DATED.fullmatch(value) is None:
+        raise ValueError("it is no date and time of RFC 3339")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("it is in no year from 1 to 9999 of UTC") from None
+
+
+StatedInstant = Annotated[AwareDatetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
+"""An instant that a caller states, in UTC: RFC 3339 with an offset, and no number, which pydantic reads as seconds or milliseconds."""
 
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """An aware instant."""
