@@ -4,7 +4,7 @@ Both count from the day on which the relation ended (`relation_ended_on`), a bus
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import MAXYEAR, date, datetime, timedelta
 from typing import Any, ClassVar, Final, NamedTuple
 
 from chassis.write.deciding import Refusal
@@ -68,7 +68,8 @@ def kept_until(
     if last is None:
         return Kept(day, day)
     until = years_after(last, retention.years)
-    return Kept(min(last + timedelta(days=retention.contact_days), until), until)
+    left_days = (until - last).days
+    return Kept(last + timedelta(days=min(retention.contact_days, left_days)), until)
 
 
 def relation_ended_on(
@@ -107,7 +108,9 @@ def _no_later(day: str, until: str | None) -> str:
 
 
 def years_after(day: date, years: int) -> date:
-    """The same day so many years later; 1 March for a leap day."""
+    """The same day so many years later; 1 March for a leap day, and the last day of all where there is none so late."""
+    if day.year + years > MAXYEAR:
+        return date.max
     if (day.month, day.day) == (2, 29):
         return date(day.year + years, 3, 1)
     return day.replace(year=day.year + years)
