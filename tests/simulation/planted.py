@@ -791,7 +791,7 @@ DoneBeforeItIsHandedOver = changed(
 TakesNoAnswerForAccepted = changed(
     NoticeLoop,
     "_send",
-    "self._leave_alone(due.channel, error.retry_after_seconds)\n",
+    "self._back_off(due.channel, error.retry_after_seconds)\n",
     "accepted = Accepted(None, '')\n        await self._notices.answered(due.id, due.subject, 'gateway', accepted, self._clock.now())\n"
     "        return\n",
     Accepted=Accepted,
