@@ -1,20 +1,20 @@
-"""[facts] conditions on the facts of customers: counts and first pages, beside the bare scans of an index; and how fast
-all facts are derived, beside raw bulk upserts of the same documents. One line of JSON each.
-
-Customers with accounts lie in MongoDB as the views keep them; the chassis' own role derives their facts.
+"""[facts] conditions on the facts of customers: counts and first pages, beside the bare scans of an index. One line of JSON
+each, and on the standard error what each condition finds and takes at most.
 
     python benchmarks/facts.py [--customers N] [--rounds N]
 """
 
 import argparse
-import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -25,42 +25,42 @@ from chassis.clock import SystemClock
 from chassis.conditions import from_text
 from chassis.lists import Cursors, Question, Reader, Scope
 from chassis.lists.finding import COUNTED_MAX
-from chassis.messaging.broker import Kafka
-from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.documents import ID, SEQUENCE, Change
 from chassis.read.generations import Generations, ViewReader
 from chassis.read.mongo import Mongo, MongoDocuments
 from customer.derived import DERIVED
-from customer.derived.customer_facts import FACTS, VIEW
+from customer.derived.customer_facts import FACTS, VIEW, facts
 from customer.facts import FIELDS
 from customer.lists import FACTS_LIST
-from customer.views import VIEWS, asset_panorama, customers
+from customer.months import whole_months
+from customer.views import VIEWS
 from devservers import servers
 
 CLOCK = SystemClock()
 TODAY = date(2026, 6, 30)
 AT_ONCE = 2_000
+PART = 50_000
+PROCESSES = os.cpu_count() or 1
 COUNT_MILLISECONDS_WANTED = 100.0
 PAGE_MILLISECONDS_WANTED = 50.0
-REBUILD_WANTED = 0.3
 PAGE = 50
 BRANCHES = tuple(f"支行{number:03d}" for number in range(200))
 CONDITIONS: Final = (
     "aum >= CNY 500,000.00",
     "aum >= CNY 6,000,000.00",
-    "aum >= CNY 50,000.00 and aum < CNY 500,000.00",
+    "aum_month_average in last month >= CNY 500,000.00",
+    "aum_month_average in last month >= CNY 6,000,000.00 and branch is 支行042",
     "aum >= CNY 500,000.00 and branch is 支行007",
-    "branch is (支行001, 支行002, 支行003)",
-    "products has wealth",
+    "aum >= CNY 500,000.00 and aum_month_average in last month < CNY 500,000.00",
     "products has all (wealth, loan)",
     "products has deposit and not products has wealth and aum >= CNY 200,000.00",
     "net_worth < CNY 0.00",
-    "loans >= CNY 1,000,000.00 and not products has wealth",
+    "aum_month_end in 2026-03 >= CNY 1,000,000.00 and aum < CNY 500,000.00",
     "last_movement_on within last 7 days",
     "not last_movement_on within last 90 days and aum >= CNY 100,000.00",
     "relations opened wealth within last 90 days",
     "relations granted loan within last 30 days",
-    "relations opened >= 3 times within last 365 days",
+    "aum_month_end in 12 months ago >= CNY 200,000.00 and aum_month_average in last month < CNY 50,000.00",
     "kind is company and deposits >= CNY 300,000.00",
     "currencies has USD and aum >= USD 10,000.00",
     "first_opened_on < 2010-01-01 and aum >= CNY 1,000,000.00",
@@ -70,7 +70,9 @@ CONDITIONS: Final = (
 
 
 def filled(number: int, chance: Random) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A customer and its accounts as the views keep them, as far as facts are derived from them."""
+    """A customer and its accounts as the views keep them, as far as facts are derived from them, moved in each month.
+
+    Three customers in a hundred have CNY 500,000 or more."""
     customer, party = str(UUID(int=number + 1)), str(UUID(int=number + 1 << 64))
     company = chance.random() < 0.05
     found = {
@@ -88,7 +90,7 @@ def filled(number: int, chance: Random) -> tuple[dict[str, Any], list[dict[str, 
     ]
     accounts = []
     for at, product in enumerate(products):
-        minor = int(chance.lognormvariate(14.5, 2.0)) * (-1 if product == "loan" else 1)
+        minor = int(chance.lognormvariate(13.0, 2.2)) * (-1 if product == "loan" else 1)
         opened = TODAY - timedelta(days=chance.randrange(20, 9_000))
         moved = TODAY - timedelta(days=int(chance.expovariate(1 / 40)))
         currency = "USD" if product == "deposit" and chance.random() < 0.03 else "CNY"
@@ -107,6 +109,7 @@ def filled(number: int, chance: Random) -> tuple[dict[str, Any], list[dict[str, 
                 "orders": [],
                 "repaid": {},
                 "outflows": {},
+                "months": {currency: months_of(minor, chance)},
                 "balances": {currency: {"minor": minor, "movements": 3, "booked_through": moved.isoformat()}},
                 "movements": 3,
                 "booked_through": moved.isoformat(),
@@ -115,58 +118,57 @@ def filled(number: int, chance: Random) -> tuple[dict[str, Any], list[dict[str, 
     return found, accounts
 
 
-async def fill(mongo: Mongo, count: int) -> None:
-    """Live generations of the inputs, with that many customers."""
-    chance = Random(7)
-    prefixes = {}
-    for view in VIEWS:
-        generations = Generations(mongo, view, "customer", CLOCK)
-        generation = await generations.begin(_unused)
-        await generations.switch(generation)
-        prefixes[view.name] = generation.prefix
-    of_customers = MongoDocuments(mongo, prefixes[customers.VIEW.name])
-    of_accounts = MongoDocuments(mongo, prefixes[asset_panorama.VIEW.name])
-    for begin in range(0, count, AT_ONCE):
-        made = [filled(number, chance) for number in range(begin, min(begin + AT_ONCE, count))]
-        await write(of_customers, customers.CUSTOMERS, [one for one, _ in made])
-        await write(of_accounts, asset_panorama.ACCOUNTS, [account for _, own in made for account in own])
+def months_of(minor: int, chance: Random) -> dict[str, list[int | str]]:
+    """The months of an account that was moved in each of them, as the views keep them."""
+    found: dict[str, list[int | str]] = {}
+    for month in (TODAY.isoformat()[:7], *(one.month for one in whole_months(TODAY.isoformat()))):
+        net = int(minor * chance.uniform(-0.6, 0.6))
+        found[month] = [net, net * chance.randrange(1, 29)]
+    return found
+
+
+async def fill(mongo: Mongo, url: str, count: int) -> str:
+    """A live generation of the facts of that many customers; its collection."""
+    generations = Generations(mongo, VIEW, "customer", CLOCK)
+    generation = await generations.begin(_unused)
+    prefix = generations.documents(generation).prefix
+    parts = [(url, prefix, begin, min(begin + PART, count)) for begin in range(0, count, PART)]
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
+        for done in pool.map(made, parts):
+            print(f"{done} of {count} customers", file=sys.stderr)
+    for index in VIEW.collection.indexes:
+        await mongo.index(prefix + FACTS, index.fields)
+    await generations.switch(generation)
+    return prefix + FACTS
 
 
 async def _unused(_: str) -> bool:
     return False
 
 
+def made(part: tuple[str, str, int, int]) -> int:
+    """Writes the facts of some customers, in a process of its own; the number of the last one."""
+    url, prefix, begin, end = part
+    chance, day = Random(begin), TODAY.isoformat()
+
+    async def write_all() -> None:
+        mongo = Mongo.connect(url)
+        documents = MongoDocuments(mongo, prefix)
+        for at in range(begin, end, AT_ONCE):
+            there = [filled(number, chance) for number in range(at, min(at + AT_ONCE, end))]
+            await write(
+                documents, FACTS, [{ID: one[ID], SEQUENCE: 1, **facts(one, own, day)} for one, own in there]
+            )
+        await mongo.close()
+
+    uvloop.run(write_all())
+    return end
+
+
 async def write(documents: MongoDocuments, collection: str, found: list[dict[str, Any]]) -> None:
     """Inserts documents."""
     changes = [Change(one[ID], None, one[SEQUENCE], documents.freeze(one)) for one in found]
     await documents.write(collection, changes)
-
-
-async def derive_all(mongo: Mongo) -> tuple[str, float]:
-    """Derives all facts; the collection, and the seconds that it took."""
-    generations = Generations(mongo, VIEW, "customer", CLOCK)
-    generation = await generations.begin(_unused, await live_inputs(generations))
-    feed = await DerivedFeed.of(generations, generation, Kafka("127.0.0.1:9"), CLOCK, lambda: TODAY)
-    began = time.perf_counter()
-    await feed.derive_all(asyncio.Event())
-    took = time.perf_counter() - began
-    await generations.switch(generation)
-    return generation.prefix + FACTS, took
-
-
-async def upsert_all(mongo: Mongo, facts: str) -> float:
-    """The seconds that raw bulk upserts of the same documents take, with the same indexes."""
-    for index in VIEW.collection.indexes:
-        await mongo.index("raw_facts", index.fields)
-    took = 0.0
-    async for page in mongo.pages(facts):
-        writes = [({ID: one[ID]}, [{"$replaceWith": {"$literal": one}}]) for one in page]
-        began = time.perf_counter()
-        for at in range(0, len(writes), AT_ONCE):
-            await mongo.update_each("raw_facts", writes[at : at + AT_ONCE], upsert=True)
-        took += time.perf_counter() - began
-    await mongo.drop("raw_facts")
-    return took
 
 
 async def timed(rounds: int, ask: Any) -> list[float]:
@@ -179,7 +181,7 @@ async def timed(rounds: int, ask: Any) -> list[float]:
     return found
 
 
-async def asked(mongo: Mongo, facts: str, rounds: int) -> tuple[float, float, float, list[str]]:
+async def asked(mongo: Mongo, collection: str, rounds: int) -> tuple[float, float, float, list[str]]:
     """The p95 of counts, of first pages and of the bare scan of an index, and a line for each condition."""
     live = ViewReader(mongo, CLOCK, VIEWS, DERIVED)
     reader = Reader(FACTS_LIST, mongo, live, Cursors(lambda _: bytes(32)), lambda: TODAY)
@@ -194,7 +196,7 @@ async def asked(mongo: Mongo, facts: str, rounds: int) -> tuple[float, float, fl
         pages += page
         lines.append(f"{found:>7} {max(count):>8.1f} ms {max(page):>8.1f} ms  {text}")
     scan = {"aum.CNY": {"$gte": 0}}
-    bare = await timed(rounds * 4, partial(mongo.count, facts, scan, limit=COUNTED_MAX + 1))
+    bare = await timed(rounds * 4, partial(mongo.count, collection, scan, limit=COUNTED_MAX + 1))
     return p95(counts), p95(pages), p95(bare), lines
 
 
@@ -207,13 +209,7 @@ async def measured(url: str, count: int, rounds: int) -> int:
     """Prints the figures; 1 where one misses its limit."""
     mongo = Mongo.connect(url)
     try:
-        await fill(mongo, count)
-        facts, took = await derive_all(mongo)
-        raw = await upsert_all(mongo, facts)
-        ratio = raw / took
-        figure = {"name": "facts_rebuilt", "value": round(count / took), "unit": "customers/s"}
-        print(json.dumps({**figure, "limit": round(count / raw), "ratio": round(ratio, 3)}), flush=True)
-        counts, pages, bare, each = await asked(mongo, facts, rounds)
+        counts, pages, bare, each = await asked(mongo, await fill(mongo, url, count), rounds)
         for line in each:
             print(line, file=sys.stderr)
         for name, value, limit in (
@@ -224,14 +220,13 @@ async def measured(url: str, count: int, rounds: int) -> int:
             print(json.dumps({**figure, "index_scan": round(bare, 1), "customers": count}), flush=True)
     finally:
         await mongo.close()
-    missed = ratio < REBUILD_WANTED or counts > COUNT_MILLISECONDS_WANTED or pages > PAGE_MILLISECONDS_WANTED
-    return int(missed)
+    return int(counts > COUNT_MILLISECONDS_WANTED or pages > PAGE_MILLISECONDS_WANTED)
 
 
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--customers", type=int, default=30_000)
+    parser.add_argument("--customers", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     with (

@@ -49,6 +49,7 @@ FIELDS = Fields(
         Field(
             "owed", Type.AMOUNT, Label("欠款", "sum owed"), "sums.owed", DataClass.CONFIDENTIAL, {}, "money"
         ),
+        Field("month", Type.MONTHLY, Label("月欠款", "owed in a month"), "month", DataClass.INTERNAL),
         Field("visits", Type.NUMBER, Label("次数", "number of visits"), "visits", DataClass.INTERNAL),
         Field("seen_on", Type.DAY, Label("日期", "last day"), "seen_on", DataClass.INTERNAL),
         Field("site", Type.CHOICE, Label("地点", "place"), "site", DataClass.INTERNAL),
@@ -381,6 +382,43 @@ async def test_a_page_is_read_from_an_index_and_not_sorted(reader: Reader) -> No
                 )
                 assert "IXSCAN" in plan, plan
                 assert "'SORT'" not in plan, plan
+
+
+async def test_what_no_tombstone_meets_is_counted_without_reading_documents(reader: Reader) -> None:
+    for number in range(30):
+        month = {"2026-02": {"EUR": number}, "2026-01": {"EUR": 0}}
+        thing = {"sums": {"owed": {"EUR": number}}, "visits": number, "month": month}
+        await reader.mongo.insert_new(COLLECTION, {"_id": f"{number:04d}", **thing})
+    await reader.mongo.insert_new(COLLECTION, {"_id": "9999", GONE: True})
+    for text, count, alone in (
+        ("owed >= EUR 0.10", 20, True),
+        ("visits >= 10 and visits < 15", 5, True),
+        ("month in last month >= EUR 0.10", 20, True),
+        ("month in 2026-02 > EUR 0.28", 1, True),
+        ("owed < EUR 0.10", 10, False),
+        ("not visits >= 10", 10, False),
+        ("month in last month < EUR 0.10", 10, False),
+    ):
+        condition = from_text(text, FIELDS)
+        assert (await reader.count(Scope.all(), Question(condition))).count == count, text
+        where = reader._where(Scope.all(), condition, TODAY)
+        asked_for = {"count": COLLECTION, "query": where}
+        stats = await reader.mongo.command({"explain": asked_for, "verbosity": "executionStats"})
+        examined = stats["executionStats"]["totalDocsExamined"]
+        assert (examined == 0) is alone, (text, examined)
+
+
+async def test_what_is_outside_a_window_or_begins_otherwise_is_read_from_an_index(reader: Reader) -> None:
+    for number in range(40):
+        day = (TODAY - timedelta(days=number)).isoformat()
+        await reader.mongo.insert_new(
+            COLLECTION, {"_id": f"{number:04d}", "seen_on": day, "site": f"a{number}"}
+        )
+    for text, count in (("not seen_on within last 38 days", 2), ("not site begins a", 0)):
+        where = reader._where(Scope.all(), from_text(text, FIELDS), TODAY)
+        asked_for = {"count": COLLECTION, "query": where}
+        stats = await reader.mongo.command({"explain": asked_for, "verbosity": "executionStats"})
+        assert stats["executionStats"]["totalDocsExamined"] == count, text
 
 
 def test_a_sort_without_an_index_is_not_declared() -> None:

@@ -98,7 +98,12 @@ def _beginning(text: str) -> Filter:
 
 
 def _negatable(path: str, test: Filter, negated: bool) -> Filter:
-    return {path: {"$not": test} if negated else test}
+    """The test, or its negation: of a range, one of its ends does not hold. The database has no bounds of an index for a
+    range that is negated as a whole."""
+    if not negated:
+        return {path: test}
+    ends = [{path: {"$not": {operator: value}}} for operator, value in test.items()]
+    return ends[0] if len(ends) == 1 else {"$or": ends}
 
 
 def _amount(path: str, relation: Relation, limit: int, negated: bool) -> Filter:

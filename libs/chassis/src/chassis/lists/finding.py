@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import ClassVar, Final, NamedTuple, Protocol
 
-from chassis.conditions import Condition, Facts, Filter, Step, as_filter, emptying, funnel
+from chassis.conditions import Condition, Facts, Filter, Step, as_filter, emptying, funnel, holds
 from chassis.lists.asking import Question
 from chassis.lists.cursors import Cursors, Ended
 from chassis.lists.declaring import BLIND, Listing
@@ -164,10 +164,14 @@ class Reader:
 
     def _where(self, scope: Scope, condition: Condition | None, as_of: date) -> Filter:
         fields = self.listing.fields
-        parts = [scope.filter(fields, as_of), {GONE: {"$exists": False}}]
+        parts = [scope.filter(fields, as_of)]
         if condition is not None:
             parts.append(as_filter(condition, fields, as_of))
-        return {"$and": [part for part in parts if part]}
+        # A tombstone has no values. Where nothing that has none is found, it need not be asked for: the indexes do not have
+        # it, and whoever asks for it reads every document.
+        if scope.covers({}, fields, as_of) and (condition is None or holds(condition, {}, fields, as_of)):
+            parts.append({GONE: {"$exists": False}})
+        return {"$and": found} if (found := [part for part in parts if part]) else {}
 
     def _day(self, question: Question) -> date:
         return question.as_of or self.today()
