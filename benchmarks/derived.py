@@ -1,0 +1,272 @@
+"""[derived] how fast all facts of customers are derived, beside raw bulk upserts of the same documents; and how far the facts
+are behind at half of the rate at which postings come to the panorama. One line of JSON each.
+
+For the first, customers with accounts lie in MongoDB as the views keep them. For the second, every role runs in a process
+of its own, and the lag of a batch is the time from its commit until the facts show its last posting.
+
+    python benchmarks/derived.py [--customers N] [--postings N] [--paced-seconds S]
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date, timedelta
+from functools import partial
+from io import BytesIO
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import msgspec
+import psycopg
+import uvloop
+from chassis.messaging.broker import Kafka
+from chassis.process import garbage
+from chassis.read.derived_following import DerivedFeed, live_inputs
+from chassis.read.documents import ID
+from chassis.read.generations import Generations, ViewReader
+from chassis.read.mongo import Mongo, MongoDocuments
+from chassis.write.events import StoredEvent
+from chassis.write.store import Recorder
+from crm_cli.migrate import migrated
+from customer.catalogue import SCHEMA as CUSTOMER_SCHEMA
+from customer.derived import DERIVED
+from customer.derived.customer_facts import FACTS, VIEW
+from customer.views import VIEWS, asset_panorama, customers
+from devservers import servers
+from facts import AT_ONCE, PART, PROCESSES, TODAY, filled, write
+from first_load import EVENTS_EACH, until
+from ingest import ACCOUNTS, MadeFeed
+from panorama_projection import BATCH_SECONDS, CLOCK, PATIENCE_SECONDS, head, roles, say, sustained
+from sync_ingest.bootstrap import opened
+from sync_ingest.domain.records import AccountRecord, HolderRecord, PartyRecord, Posting
+from sync_ingest.ledger import SCHEMA
+from sync_ingest.runs.results import FeedContent
+from sync_ingest.settings import SyncIngestSettings
+
+REBUILD_WANTED = 0.3
+LAG_SECONDS_WANTED = 2.0
+REBUILT: Final = "rebuilt"
+"""The database of what is filled in, beside the one of the roles."""
+RAW: Final = "raw_facts"
+ROLES: Final = (
+    ("sync_ingest", "relay"),
+    ("customer", "views"),
+    ("customer", "policies"),
+    ("customer", "relay"),
+    ("customer", "derived"),
+)
+
+
+class MadeFlow(MadeFeed):
+    """Customers with an account each, then so many postings on their accounts."""
+
+    @staticmethod
+    def _make(postings: int, first: int) -> Iterator[bytes]:
+        chance, encode = Random(first), msgspec.json.Encoder().encode
+        records: list[msgspec.Struct] = []
+        for number in range(ACCOUNTS):
+            party, account = f"{number:08d}", f"6210{number:012d}"
+            records.append(PartyRecord(party=party, name="王小明", phone=f"138{number:08d}"))
+            records.append(AccountRecord(account=account, opened_on=date(2020, 1, 1), currency="CNY"))
+            records.append(HolderRecord(account=account, party=party, role="owner"))
+        for record in records:
+            yield encode(record) + b"\n"
+        for number in range(first, first + postings):
+            day = date(2026, 1, 1) + timedelta(days=chance.randrange(28))
+            posting = Posting(
+                account=f"6210{chance.randrange(ACCOUNTS):012d}",
+                core_transaction_id=f"{number:09d}",
+                amount_minor=chance.randrange(-1_000_000, 1_000_000) or 1,
+                currency="CNY",
+                booked_on=day,
+                kind="transfer",
+                text="转账",
+            )
+            yield encode(posting) + b"\n"
+
+
+def filled_part(part: tuple[str, dict[str, str], int, int]) -> int:
+    """Writes some customers and their accounts, in a process of its own; the number of the last one."""
+    url, prefixes, begin, end = part
+    chance = Random(begin)
+
+    async def write_all() -> None:
+        mongo = Mongo.connect(url, database=REBUILT)
+        of_customers = MongoDocuments(mongo, prefixes[customers.VIEW.name])
+        of_accounts = MongoDocuments(mongo, prefixes[asset_panorama.VIEW.name])
+        for at in range(begin, end, AT_ONCE):
+            made = [filled(number, chance) for number in range(at, min(at + AT_ONCE, end))]
+            await write(of_customers, customers.CUSTOMERS, [one for one, _ in made])
+            await write(of_accounts, asset_panorama.ACCOUNTS, [account for _, own in made for account in own])
+        await mongo.close()
+
+    uvloop.run(write_all())
+    return end
+
+
+async def fill(mongo: Mongo, url: str, count: int) -> None:
+    """Live generations of the inputs, with that many customers."""
+    prefixes = {}
+    for view in VIEWS:
+        generations = Generations(mongo, view, "customer", CLOCK)
+        generation = await generations.begin(_unused)
+        await generations.switch(generation)
+        prefixes[view.name] = generation.prefix
+    parts = [(url, prefixes, begin, min(begin + PART, count)) for begin in range(0, count, PART)]
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
+        for done in pool.map(filled_part, parts):
+            print(f"{done} of {count} customers", file=sys.stderr)
+
+
+async def _unused(_: str) -> bool:
+    return False
+
+
+async def derive_all(mongo: Mongo) -> tuple[str, float]:
+    """Derives all facts; the collection, and the seconds that it took."""
+    generations = Generations(mongo, VIEW, "customer", CLOCK)
+    generation = await generations.begin(_unused, await live_inputs(generations))
+    feed = await DerivedFeed.of(generations, generation, Kafka("127.0.0.1:9"), CLOCK, lambda: TODAY)
+    began = time.perf_counter()
+    await feed.derive_all(asyncio.Event())
+    return generation.prefix + FACTS, time.perf_counter() - began
+
+
+async def upsert_all(mongo: Mongo, facts: str) -> float:
+    """The seconds that raw bulk upserts of the same documents take, with the same indexes."""
+    for index in VIEW.collection.indexes:
+        await mongo.index(RAW, index.fields)
+    took = 0.0
+    async for page in mongo.pages(facts):
+        writes = [({ID: one[ID]}, [{"$replaceWith": {"$literal": one}}]) for one in page]
+        began = time.perf_counter()
+        await mongo.update_each(RAW, writes, upsert=True)
+        took += time.perf_counter() - began
+    await mongo.drop(RAW)
+    return took
+
+
+async def rebuilt(url: str, count: int) -> tuple[float, float]:
+    """Customers a second: derived, and upserted."""
+    mongo = Mongo.connect(url, database=REBUILT)
+    try:
+        await fill(mongo, url, count)
+        facts, took = await derive_all(mongo)
+        return count / took, count / await upsert_all(mongo, facts)
+    finally:
+        await mongo.drop_database()
+        await mongo.close()
+
+
+def booked_elsewhere(settings: SyncIngestSettings, postings: int) -> list[StoredEvent]:
+    """Events of a feed as ingest makes them, from a store of its own with the same keys."""
+    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
+        connection.execute("create database crm_flow")
+    url = psycopg.conninfo.make_conninfo(settings.postgres_url, dbname="crm_flow")
+    source = settings.model_copy(update={"postgres_url": url, "postgres_owner_url": url})
+    migrated(source)
+    with opened(source) as ingest:
+        content = FeedContent("flow", partial(BytesIO, MadeFlow(postings).read(1 << 40)))
+        ingest.keep("flow", content, format="canonical")
+    recorder = Recorder(url, SCHEMA)
+    found: list[StoredEvent] = []
+    while page := recorder.read_after(found[-1].position or 0 if found else 0, 10_000):
+        found += page
+    recorder.close()
+    return found
+
+
+async def lags(settings: SyncIngestSettings, rate: float, seconds: float) -> list[float]:
+    """Seconds from the storing of each batch of a flow until the facts show it."""
+    events = await asyncio.to_thread(booked_elsewhere, settings, int(rate * seconds))
+    flow = [one for one in events if one.name == "posting-booked"]
+    recorder, registered = (
+        Recorder(settings.postgres_url, SCHEMA),
+        Recorder(settings.postgres_url, CUSTOMER_SCHEMA),
+    )
+    mongo = Mongo.connect(settings.mongo_url)
+    views = ViewReader(mongo, CLOCK, VIEWS, DERIVED)
+    try:
+        await asyncio.to_thread(recorder.append_bulk, [one for one in events if one.name != "posting-booked"])
+        await until(lambda: registered.head_position() >= EVENTS_EACH * ACCOUNTS)
+        for context, position in (("ingest", head(settings)), ("customer", registered.head_position())):
+            await _shown(views, context, position)
+        return await _paced(recorder, views, flow, max(1, int(rate * BATCH_SECONDS)))
+    finally:
+        recorder.close()
+        registered.close()
+        await mongo.close()
+
+
+async def _paced(
+    recorder: Recorder, views: ViewReader, flow: Sequence[StoredEvent], size: int
+) -> list[float]:
+    waiting: asyncio.Queue[tuple[float, int] | None] = asyncio.Queue(maxsize=len(flow) // size + 2)
+
+    async def store() -> None:
+        due = CLOCK.monotonic()
+        for at in range(0, len(flow), size):
+            await CLOCK.sleep(max(0.0, due - CLOCK.monotonic()))
+            await asyncio.to_thread(recorder.append_bulk, flow[at : at + size])
+            stored = CLOCK.monotonic()
+            waiting.put_nowait((stored, await asyncio.to_thread(recorder.head_position)))
+            due += BATCH_SECONDS
+        waiting.put_nowait(None)
+
+    storing = asyncio.create_task(store())
+    found: list[float] = []
+    while (batch := await waiting.get()) is not None:
+        stored, position = batch
+        await _shown(views, "ingest", position)
+        found.append(CLOCK.monotonic() - stored)
+    await storing
+    return found
+
+
+async def _shown(views: ViewReader, context: str, position: int) -> None:
+    if not await views.wait_for(context, position, PATIENCE_SECONDS, [VIEW.name]):
+        raise RuntimeError("the facts do not catch up")
+
+
+def main() -> int:
+    """Measures and prints; 1 where a limit is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--customers", type=int, default=1_000_000)
+    parser.add_argument("--postings", type=int, default=60_000)
+    parser.add_argument("--paced-seconds", type=float, default=20.0)
+    given = parser.parse_args()
+    garbage.look_less_often()  # as `crm` and every role do
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers(Path(folder), {"postgres", "mongo", "kafka"}, lambda _: None) as running,
+    ):
+        urls = running.urls
+        settings = SyncIngestSettings(
+            postgres_url=urls["POSTGRES_URL"],
+            mongo_url=urls["MONGO_URL"],
+            kafka_url=urls["KAFKA_URL"],
+            data=Path(folder),
+            environment="development",
+        )
+        migrated(settings)
+        rate = sustained(settings, given.postings)
+        with roles(settings, *ROLES):
+            behind = asyncio.run(lags(settings, rate / 2, given.paced_seconds))
+        p99 = statistics.quantiles(behind, n=100)[98]
+        say("derived_lag_p99", p99, "s", LAG_SECONDS_WANTED, p99 / LAG_SECONDS_WANTED)
+        derived, raw = uvloop.run(rebuilt(urls["MONGO_URL"], given.customers))
+        say("derived_rebuilt", derived, "customers/s", raw, derived / raw)
+    return 0 if p99 <= LAG_SECONDS_WANTED and derived / raw >= REBUILD_WANTED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
