@@ -68,7 +68,7 @@ def over(many: Many, make: MakeBulk) -> tuple[Bulk, Handler]:
     ) -> Outcome[AccountEvent]:
         return await accounts.handle(item, Pay(-command.amount_minor), context, expected_version=version)
 
-    kind = Bulkable(PayAll, carry_out, previewed, accounts.prepare, undo)
+    kind = Bulkable(PayAll, carry_out, previewed, accounts.read, undo)
     return make(store, CATALOGUE, ring, {"pay": kind}, many.kernel, items_at_once=AT_ONCE), accounts
 
 

@@ -75,7 +75,7 @@ def over(start: Start, make: MakeBulk) -> tuple[Bulk, FourEyes]:
         return bool(DECIDER.decide(Pay(command.amount_minor), (await accounts.load(item)).state))
 
     approval = Approval(len(ITEMS) - 1, CHIEF, timedelta(days=1), "Pay all")
-    kind = Bulkable(PayAll, carry_out, previewed, accounts.prepare, approval=approval)
+    kind = Bulkable(PayAll, carry_out, previewed, accounts.read, approval=approval)
     bulk = make(store, CATALOGUE, ring, {"pay": kind}, start.kernel, items_at_once=AT_ONCE)
     return bulk, FourEyes(store, CATALOGUE, ring, starts(bulk))
 

@@ -203,7 +203,7 @@ async def test_what_is_listed_is_acknowledged_with_a_result_each(store, handler)
     bulk: Bulk = field(init=False)
 
     def __post_init__(self) -> None:
-        kind = Bulkable(Acknowledge${Name}, self.handler.handle, self._acknowledges, self.handler.prepare)
+        kind = Bulkable(Acknowledge${Name}, self.handler.handle, self._acknowledges, self.handler.read)
         many = Bulk(self.store, self.catalogue, self.handler.keys, {ACKNOWLEDGE: kind}, self.clock)
         object.__setattr__(self, "bulk", many)
 
@@ -367,12 +367,12 @@ async def test_more_than_one_person_may_acknowledge_alone_are_started_by_two(ser
         allowed("approve_${name}_proposal", "reject_${name}_proposal", roles="APPROVERS"),
         Edit(
             f"{SOURCE}/application.py",
-            "        kind = Bulkable(Acknowledge${Name}, self.handler.handle, self._acknowledges, self.handler.prepare)\n",
+            "        kind = Bulkable(Acknowledge${Name}, self.handler.handle, self._acknowledges, self.handler.read)\n",
             """        kind = Bulkable(
             Acknowledge${Name},
             self.handler.handle,
             self._acknowledges,
-            self.handler.prepare,
+            self.handler.read,
             approval=Approval(ACKNOWLEDGED_ALONE_MAX, APPROVERS, PROPOSALS_LIVE, "批量确认"),
         )
 """,

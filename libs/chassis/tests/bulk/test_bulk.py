@@ -87,7 +87,7 @@ class Side:
         self.crash_after: int | None = None
         self.overtaken_by: CommandHandler[JarCommand, Jar, JarEvent] | None = None
         self.overtaken = 0
-        kind = Bulkable(Fill, self._fill, self._previewed, self.jars.prepare, self._undo, approval)
+        kind = Bulkable(Fill, self._fill, self._previewed, self.jars.read, self._undo, approval)
         self.bulk = Bulk(
             store,
             CATALOGUE,

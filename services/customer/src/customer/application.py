@@ -160,7 +160,7 @@ class CustomerService:
             AssignBranch,
             self.handler.handle,
             self._assigns,
-            self.handler.prepare,
+            self.handler.read,
             self._assign_back,
             Approval(ASSIGNED_ALONE_MAX, BULK_APPROVERS, STARTS_LIVE, "批量调整客户所属网点"),
         )

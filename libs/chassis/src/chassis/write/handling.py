@@ -133,8 +133,12 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
 
         It decides nothing. A key or state that is no longer cached when a command comes is read again.
         """
-        missing = [stream for stream in dict.fromkeys(streams) if self._states.get(stream.int) is None]
-        await self._keys_made(missing)
+        await self._keys_made(self._not_cached(streams))
+        await self.read(streams)
+
+    async def read(self, streams: Sequence[UUID]) -> None:
+        """Reads keys and states of many streams together. It makes nothing: also what was never recorded may be looked at."""
+        missing = self._not_cached(streams)
         for at in range(0, len(missing), LOADED_TOGETHER_MAX):
             await self._load_many(missing[at : at + LOADED_TOGETHER_MAX])
 
@@ -343,6 +347,9 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
     async def _keys_made(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
         found = await self._of_ring(streams, create=True)
         return {stream: found.get(stream) for stream in streams}
+
+    def _not_cached(self, streams: Sequence[UUID]) -> list[UUID]:
+        return [stream for stream in dict.fromkeys(streams) if self._states.get(stream.int) is None]
 
     async def _of_ring(self, streams: Sequence[UUID], *, create: bool) -> dict[UUID, DataKey]:
         if not self._decider.keyed:
