@@ -11,7 +11,7 @@ from customer.domain.commands import EraseCustomer
 
 from .test_api import CLOCK, WANG, api, key
 from .test_lists import ZHANGS, branches
-from .test_queries import LI, ZHANG, bank, queries
+from .test_queries import LI, NOW, ZHANG, bank, queries
 
 __all__ = ["api", "bank", "branches", "queries"]
 
@@ -60,12 +60,15 @@ async def test_many_customers_are_assigned_to_a_branch_and_back(api, customers, 
         "unchanged": 1,
         "refused": [{"code": "customer-not-registered", "items": 1}],
     }
+    ring = api.service.handler.keys
+    assert UUID(nobody) not in await asyncio.to_thread(ring.keys_for, [UUID(nobody)], create=False)
     assert (await api.post(f"{where}/undo", json=WHY, headers=key("u"))).json()["code"] == "bulk-not-finished"
     for _ in range(2):
         assert (await api.post(f"{where}/start", json=WHY, headers=key("s"))).json()["status"] == "running"
     run = await finished(api, where)
     assert (run["settled"], run["done"], run["unchanged"], run["refused"]) == (4, 2, 1, 1)
     assert await results(api, where) == ["done", "unchanged", "done", "customer-not-registered"]
+    assert UUID(nobody) not in await asyncio.to_thread(ring.keys_for, [UUID(nobody)], create=False)
     page = (await api.get(f"{where}/results", params={"limit": 3})).json()
     rest = (await api.get(f"{where}/results", params={"limit": 3, "after": page["next"]})).json()
     assert ([one["number"] for one in rest["items"]], rest["next"]) == ([3], None)
@@ -113,6 +116,7 @@ async def test_a_run_over_a_condition_lists_those_who_meet_it_and_its_key_is_for
     path, body = "/customers/branch-assignments", WHY | {"branch": "B3", "where": f"branch is ({ZHANGS}, B3)"}
     made = await api.post(path, json=body, headers=key("run"))
     assert (made.status_code, made.json()["items"]) == (201, 1), made.text
+    assert made.json()["selection"] == f"branch is ({ZHANGS}, B3) as of {NOW.date()}"
     again = await api.post(path, json=body, headers=key("run"))
     assert again.json() == made.json()
     ids = [str(ZHANG), str(LI)]

@@ -425,3 +425,19 @@ def test_a_sort_without_an_index_is_not_declared() -> None:
     for sort in ("owed", "owed.USD", "visits.EUR", "marks", "nothing"):
         with pytest.raises(ValueError, match=sort):
             Listing("things", "things", "all", FIELDS, (sort,), ("EUR",))
+
+
+@pytest.mark.parametrize(
+    ("where", "as_of", "said"),
+    [
+        (None, None, ""),
+        ("visits > 1", None, "visits > 1 as of 2026-12-31"),
+        ("visits > 1", date(2025, 1, 1), "visits > 1 as of 2025-01-01"),
+    ],
+)
+def test_a_condition_is_worded_with_its_day_and_is_the_same_question_on_another_day(
+    where: Any, as_of: Any, said: str
+) -> None:
+    asked = question(LISTING, MAY, where, as_of=as_of)
+    assert asked.on(date(2026, 12, 31)).worded() == said
+    assert asked.named()[-1] == (None if as_of is None else as_of.isoformat())

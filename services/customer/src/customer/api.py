@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from chassis.bulk import BulkOversized, listed
 from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
-from chassis.conditions import Condition, as_text, sentence
+from chassis.conditions import Condition, sentence
 from chassis.conditions.language import Has
 from chassis.lists import ConditionInvalid, FieldNotPermitted, QueryTooSlow, Question, question
 from chassis.lists.routes import (
@@ -494,11 +494,13 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """Lists customers that are to be assigned to a branch, of a condition those who meet it now. Nothing is done
         until the run is started."""
         asked = question(FACTS_LIST, may_of(caller), body.where)
-        chosen = listed(body.customers) if body.where is None else service.chosen(scope_of(caller), asked)
+        today = asked.on(
+            service.today()
+        )  # who approves the start on another day reads of which day the list is
+        chosen = listed(body.customers) if body.where is None else service.chosen(scope_of(caller), today)
         said = [body.customers, asked.named()]
-        selection = "" if asked.condition is None else as_text(asked.condition)
         run = await service.bulk.prepare(
-            ASSIGN_BRANCH, AssignBranch(body.branch), chosen, context, asked=said, selection=selection
+            ASSIGN_BRANCH, AssignBranch(body.branch), chosen, context, asked=said, selection=today.worded()
         )
         return prepared(response, CONTEXT, run)
 

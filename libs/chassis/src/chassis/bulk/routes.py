@@ -30,7 +30,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "gives": "assign-branch",
     "result": "done",
     "code": "customer-not-registered",
-    "selection": "branch is 310000",
+    "selection": "branch is 310000 as of 2026-11-26",
 }
 """Examples of the names of fields here, for the `EXAMPLES` of a service."""
 
@@ -58,7 +58,7 @@ class BulkAnswer(BaseModel):
     undoes_id: UUID | None = Field(description="the run that this one takes back")
     command: dict[str, Any]
     selection: str = Field(
-        description="the condition that gave the list; empty where the caller listed the items"
+        description="the condition that gave the list, with its day; empty where the caller listed the items"
     )
     needs_approval: bool = Field(
         description="whether its start must be proposed, and approved by another person"

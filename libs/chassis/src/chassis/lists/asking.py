@@ -1,12 +1,21 @@
 """What a caller asks of a list: read, and refused where the caller may not ask it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, ClassVar, Final
 
 from pydantic import ValidationError
 
-from chassis.conditions import CONDITION, Condition, ConditionRefused, Fields, Type, checked, from_text
+from chassis.conditions import (
+    CONDITION,
+    Condition,
+    ConditionRefused,
+    Fields,
+    Type,
+    as_text,
+    checked,
+    from_text,
+)
 from chassis.lists.declaring import Listing
 from chassis.lists.ordering import BY_ID, Order
 from chassis.write.deciding import Refusal
@@ -54,6 +63,19 @@ class Question:
         """What distinguishes it from other questions, as JSON."""
         said = None if self.condition is None else CONDITION.dump_python(self.condition, mode="json")
         return [said, *self.order, None if self.as_of is None else self.as_of.isoformat()]
+
+    def on(self, day: date) -> "Question":
+        """The same question, with its days counted from this day where it names none."""
+        return self if self.as_of is not None else replace(self, as_of=day)
+
+    def worded(self) -> str:
+        """The condition in words that mean the same on every day: with the day from which its days are counted. Empty where
+        it has none."""
+        if self.condition is None:
+            return ""
+        return (
+            as_text(self.condition) if self.as_of is None else f"{as_text(self.condition)} as of {self.as_of}"
+        )
 
 
 def question(
