@@ -71,11 +71,21 @@ async def _behind(generations: Generations[DerivedView], today: Callable[[], dat
         return str(error)
     if await _short(generations, live, inputs):
         return "it has not read what its inputs have"
+    if await _due(generations, live, today().isoformat()):
+        return "documents that change on this day or before are not derived anew yet"
     parked = await inputs.parked()
     for one in await generations.mongo.find(OWED, {"group": live.group}):
         if (one["context"], one["subject"]) not in parked.get(one["view"], {}):
             return f"what depends on {one['subject']} is owed since its release"
     return ""
+
+
+async def _due(generations: Generations[DerivedView], live: Generation, day: str) -> bool:
+    view = generations.view
+    if view.changes_on is None:
+        return False
+    where = {view.changes_on: {"$lte": day}}
+    return bool(await generations.mongo.count(live.prefix + view.collection.name, where, limit=1))
 
 
 async def _any_input(generations: Generations[DerivedView]) -> bool:

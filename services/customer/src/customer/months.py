@@ -73,8 +73,10 @@ def balances(balance_minor: int, sums: Sums, wanted: Sequence[Wanted]) -> dict[s
         while at < len(kept) and kept[at] > month:
             closing -= int(sums[kept[at]][0])
             at += 1
-        net, weighted = map(int, sums.get(month, (0, 0)))
-        daily = (closing - net) * days + weighted - net * (days_of(month) - days)
+        daily = closing * days
+        if month in sums:
+            net, weighted = map(int, sums[month])
+            daily += weighted - net * days_of(month)
         found[month] = MonthBalance(closing, daily)
     return found
 

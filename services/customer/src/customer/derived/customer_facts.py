@@ -169,9 +169,11 @@ def _months(accounts: Iterable[Mapping[str, Any]], day: str) -> tuple[dict[str, 
         for currency, balance in account["balances"].items():
             found = {} if kept is None else balances(balance["minor"], kept.get(currency, {}), wanted)
             known = min(known, len(found))
-            for month, one in found.items():
-                _add(closing[month], {currency: max(0, one.closing_minor)})
-                _add(daily[month], {currency: max(0, one.daily_minor)})
+            for month, (closing_minor, daily_minor) in found.items():
+                if closing_minor > 0:
+                    closing[month][currency] = closing[month].get(currency, 0) + closing_minor
+                if daily_minor > 0:
+                    daily[month][currency] = daily[month].get(currency, 0) + daily_minor
     return (
         {month: _fitting(closing[month], 1) for month, _ in wanted[:known]},
         {month: _fitting(daily[month], days) for month, days in wanted[:known]},
