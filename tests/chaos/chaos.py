@@ -30,6 +30,7 @@ from typing_extensions import override
 
 from tests.chaos.proxy import Proxy
 from tests.e2e.test_up import BANK, CRM, HEALED_SECONDS_MAX, Up, wait_for
+from tests.support.freezing import family
 
 SEED = int(os.environ.get("CRM_CHAOS_SEED", "1"))
 ROUNDS = int(os.environ.get("CRM_CHAOS_ROUNDS", "12"))
@@ -266,15 +267,6 @@ def freezing(up: Up, name: str) -> Harm:
                     os.kill(pid, signal.SIGCONT)
 
     return Harm(f"{name} frozen", do, loses_command=True)
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that it started, parents first."""
-    found = [pid]
-    for one in found:
-        with suppress(OSError):
-            found += [int(child) for child in Path(f"/proc/{one}/task/{one}/children").read_text().split()]
-    return found
 
 
 @pytest.mark.timeout(900)

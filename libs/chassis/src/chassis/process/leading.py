@@ -47,8 +47,15 @@ class LeasedLoop(ABC):
         self._back_off_seconds = BACK_OFF_SECONDS_FIRST
 
     def not_ready(self) -> list[str]:
-        """Why no command is given. A process that stands by is ready."""
-        return [] if self.failing is None else [f"{self.name}: {self.failing}"]
+        """Why no command is given. A process that stands by is ready.
+
+        A database that freezes answers nothing, and raises nothing: then it is the lease that is not renewed, so this
+        says so at most `LEASE_SECONDS` later.
+        """
+        failing = self.failing
+        if failing is None and self.leading and not self._lease.stands:
+            failing = "the lease was not renewed in time"
+        return [] if failing is None else [f"{self.name}: {failing}"]
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Works until `stopping`. Goes on after servers that did not answer and after another process took the
@@ -58,7 +65,8 @@ class LeasedLoop(ABC):
                 epoch = await self._lease.acquire_unless(stopping, self._stands_by)
                 if epoch is not None:
                     await self._lease.during(self._lead(epoch, stopping))
-            except Fenced:
+            except Fenced as error:
+                self.failing = str(error)
                 metrics.LEASES_LOST.labels(self.name).inc()
                 _log.warning(f"{self._work} fenced", role=self.name)
                 await self._clock.sleep(FENCED_SECONDS)

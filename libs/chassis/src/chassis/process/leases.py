@@ -101,9 +101,14 @@ class Lease:
         finally:
             await ended(taking, stopped)
 
+    @property
+    def stands(self) -> bool:
+        """Whether the lease was renewed in time, by this process's own clock."""
+        return self._clock.monotonic() < self._valid_until
+
     def check(self) -> None:
-        """Raises Fenced where the lease was not renewed in time, by this process's own clock."""
-        if self._clock.monotonic() >= self._valid_until:
+        """Raises Fenced where the lease does not stand."""
+        if not self.stands:
             raise Fenced("the lease was not renewed in time")
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:

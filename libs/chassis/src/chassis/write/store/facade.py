@@ -3,9 +3,9 @@ bulk."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import LifoQueue
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 from chassis.clock import Clock, SystemClock
@@ -39,6 +39,9 @@ class EventStore:
         self._readers = [Recorder(url, schema) for _ in range(connections_max)]
         for reader in self._readers:
             self._idle.put_nowait(reader)
+        self._calls: set[Future[Any]] = set()
+        """The calls of readers that go on, also where nobody waits for them any more."""
+        self._closing = False
         self._appender = Appender(self._writer.append_items, self._in_writer, clock or SystemClock())
 
     def recorder(self) -> Recorder:
@@ -132,16 +135,15 @@ class EventStore:
         A call that gets no answer is cut off.
         """
         await self._appender.close()
-        idle = [
-            self._writing.submit(lambda: None),
-            *(self._reading.submit(lambda: None) for _ in self._readers),
-        ]
-        _, busy = await asyncio.wait(
-            [asyncio.wrap_future(each) for each in idle], timeout=STILL_BUSY_SECONDS_MAX
-        )
-        if busy:
-            for recorder in (self._writer, *self._readers):
-                recorder.break_off()
+        self._closing = True
+        busy = [self._writing.submit(lambda: None), *self._calls]
+        try:
+            await asyncio.to_thread(wait, busy, STILL_BUSY_SECONDS_MAX)
+        finally:
+            # Also where closing itself is cancelled: a thread that waits for a frozen server keeps the process.
+            if not all(each.done() for each in busy):
+                for recorder in (self._writer, *self._readers):
+                    recorder.break_off()
         await asyncio.to_thread(self._writing.shutdown, wait=True, cancel_futures=True)
         await asyncio.to_thread(self._reading.shutdown, wait=True, cancel_futures=True)
         self._writer.close()
@@ -164,14 +166,17 @@ class EventStore:
             try:
                 return question(recorder)
             except StoreUnavailable:
-                if not was_connected:
+                if self._closing or not was_connected:
                     raise
                 return question(recorder)
 
         return await self._in_reader(asked)
 
     async def _in_reader(self, use: Callable[[Recorder], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._reading, self._with_recorder, use)
+        call = self._reading.submit(self._with_recorder, use)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return await asyncio.wrap_future(call)
 
     def _with_recorder(self, use: Callable[[Recorder], T]) -> T:
         recorder = self._idle.get_nowait()
