@@ -101,6 +101,23 @@ def test_facts_of_months_are_sums_of_every_day_without_what_was_reversed(posted,
         }
 
 
+@given(
+    st.lists(st.tuples(st.dates(date(2021, 1, 1), date(2026, 12, 31)), AMOUNTS), max_size=60),
+    st.randoms(use_true_random=False),
+    st.sampled_from(["2024-03-31", "2024-12-31", "2025-01-01"]),
+)
+def test_what_is_shown_of_a_month_is_right_however_old_or_ahead_the_postings_are(posted, chance, day):
+    """Postings of six years: months before the earliest kept are left out, never shown with what was forgotten of them."""
+    sums = summed(chance.sample(posted, len(posted)))
+    assert sums == summed(posted)
+    booked = sorted({on.isoformat()[:7] for on, _ in posted})
+    assert sorted(sums) == booked[-MONTHS_SUMMED_MAX:]
+    forgotten = len(booked) >= MONTHS_SUMMED_MAX
+    wanted = [one for one in whole_months(day) if not forgotten or one.month >= min(sums)]
+    found = balances(sum(amount for _, amount in posted), sums, whole_months(day))
+    assert found == {month: of_every_day(posted, month, days) for month, days in wanted}
+
+
 def test_an_average_and_a_month_end_by_hand():
     """100.00 on the 11th and 20.00 more on the last day of February: 19 days of the one, one day of the other."""
     posted = [(date(2024, 2, 11), 100_00), (date(2024, 2, 29), 20_00)]
