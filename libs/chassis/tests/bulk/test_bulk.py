@@ -29,8 +29,10 @@ from chassis.privacy.keys import KeyRing
 from chassis.proposals import PROPOSALS, FourEyes
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, CommandKeyReused, Outcome, TooManyConflicts
+from chassis.write.events import StoredEvent
 from chassis.write.handling import CommandHandler
-from chassis.write.store import EventStore
+from chassis.write.store import Append, Command, EventStore
+from chassis.write.store.recorder import READ_EVENTS_MAX
 
 from tests.support.jars import (
     JAR,
@@ -87,6 +89,7 @@ class Side:
         self.crash_after: int | None = None
         self.overtaken_by: CommandHandler[JarCommand, Jar, JarEvent] | None = None
         self.overtaken = 0
+        self.undone_to = list[int]()
         kind = Bulkable(Fill, self._fill, self._previewed, self.jars.read, self._undo, approval)
         self.bulk = Bulk(
             store,
@@ -119,6 +122,7 @@ class Side:
     async def _undo(
         self, subject: UUID, command: Fill, before: int, version: int, context: CommandContext
     ) -> Outcome[JarEvent]:
+        self.undone_to.append(before)
         return await self.jars.handle(subject, FillJar(-command.amount), context, expected_version=version)
 
     async def open(self, *names: str) -> None:
@@ -341,6 +345,30 @@ async def test_undo_takes_back_what_was_done_and_not_changed_since(side: Side) -
     waiting = await side.prepared(["a"], key="waiting")
     with pytest.raises(BulkNotFinished):
         await side.bulk.prepare_undo(waiting, by("undo too early"))
+
+
+async def test_undo_takes_back_what_was_done_to_a_subject_with_more_events_than_one_page(side: Side) -> None:
+    await side.open("a")
+    of_it, head, metadata = jar("a"), 1, by("before").metadata()
+    while head < READ_EVENTS_MAX:
+        events = tuple(
+            StoredEvent(
+                of_it,
+                version,
+                "jar-filled",
+                CATALOGUE.encode(JarFilled(0), metadata, stream_id=of_it, version=version, key=None),
+            )
+            for version in range(head + 1, head + 1_001)
+        )
+        await side.store.append_one(Append(of_it, events, Command(f"before {head}", b"before"), head))
+        head = events[-1].version
+    side.jars.forget(of_it)
+    undo = await side.bulk.prepare_undo(await side.done(["a"]), by("undo"))
+    await side.bulk.start(undo.run_id, by("start undo"))
+    assert await side.bulk.run(undo.run_id) == "finished"
+    assert await side.results(undo.run_id) == ["done"]
+    assert side.undone_to == [head]
+    assert await side.amounts("a") == [0]
 
 
 async def test_a_list_is_made_once_and_anew_after_a_crash(side: Side) -> None:

@@ -65,6 +65,8 @@ TRIES_MAX: Final = 5
 SETTLED_KEPT: Final = timedelta(hours=20)
 """Commands are remembered for a day at least. After this long without progress, the streams are asked instead."""
 RUN_EVENTS_READ: Final = 20
+SUBJECT_EVENTS_READ: Final = 20
+"""A command has few events, so the one before it is mostly among these."""
 RUNS_READ: Final = 100
 SNAPSHOT_EVENTS: Final = 20
 """The lists of a run are its large events; who asks how far it is does not read them."""
@@ -408,10 +410,20 @@ class Bulk:
     ) -> Outcome[Any]:
         if kind.undo is None:
             raise BulkNotFinished("it cannot be undone")
-        done = uuid5(undone, str(item.subject))
-        stored = await self._store.read_stream(item.subject)
-        own = [one.version for one in stored if self._catalogue.metadata_of(one).command_id == done]
-        return await kind.undo(item.subject, command, min(own) - 1, item.version, context)
+        before = await self._before(item, uuid5(undone, str(item.subject)))
+        return await kind.undo(item.subject, command, before, item.version, context)
+
+    async def _before(self, item: Item, command: UUID) -> int:
+        """The version of a subject before a command, whose last event gave the version of the item. Read backwards: the
+        stream may be of any length."""
+        version = item.version
+        while version:
+            after = max(0, version - SUBJECT_EVENTS_READ)
+            for one in reversed(await self._store.read_stream(item.subject, after, version - after)):
+                if self._catalogue.metadata_of(one).command_id != command:
+                    return one.version
+            version = after
+        return 0
 
     async def _done_before(self, run: UUID, items: Sequence[Item]) -> dict[UUID, int]:
         """The versions of those items whose events are stored, also where their commands are forgotten."""
