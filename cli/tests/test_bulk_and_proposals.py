@@ -64,6 +64,7 @@ async def test_bulk_runs_and_proposals_are_listed_and_runs_are_paused_and_resume
         kinds = {"assign-branch": Bulkable(AssignBranch, never, never, never)}
         many = Bulk(write.store, catalogue(), write.ring, kinds, CLOCK)
         run = (await many.prepare("assign-branch", AssignBranch("7"), listed([ZHANG, LI]), by("run"))).run_id
+        ready = (await many.prepare("assign-branch", AssignBranch("6"), listed([ZHANG]), by("ready"))).run_id
         await many.start(run, by("start"))
         alone = Approval(1, frozenset(), timedelta(days=1), "assign")
         kinds = {"assign-branch": Bulkable(AssignBranch, never, never, never, approval=alone)}
@@ -81,6 +82,8 @@ async def test_bulk_runs_and_proposals_are_listed_and_runs_are_paused_and_resume
         found = json.loads(ended.stdout)
         [one] = found["items"] if verb == "list" else [found]
         assert (one["run_id"], one["status"], one["items"], one["settled"]) == (str(run), status, 2, 0)
+    never_started = await crm(bank, "bulk", "resume", str(ready), "--reason", "the wrong one")
+    assert (never_started.exit_code, "it is ready" in never_started.stderr) == (2, True)
     unknown = await crm(bank, "bulk", "pause", str(ZHANG), "--reason", "x")
     assert (unknown.exit_code, "There is no such bulk run" in unknown.stderr) == (2, True)
 

@@ -51,7 +51,7 @@ def pause(run: Run, reason: Reason, as_json: Json = False, token: Token = None) 
 def resume(run: Run, reason: Reason, as_json: Json = False, token: Token = None) -> None:
     """Goes on with a run that is paused."""
     context = commanding(caller_of(customer_settings(), token, MAY_OPERATE), SystemClock().now(), reason)
-    _answered(_asked(lambda bulk: bulk.start(run, context)), as_json=as_json)
+    _answered(_asked(lambda bulk: bulk.resume(run, context)), as_json=as_json)
 
 
 @app.command("propose")

@@ -124,10 +124,12 @@ class Complete(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Starts, or resumes after a pause. `approved`: two persons have decided that it starts."""
+    """Starts, or resumes after a pause. `approved`: two persons have decided that it starts. `resumes`: only what was started
+    before."""
 
     at: datetime
     approved: bool = False
+    resumes: bool = False
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -235,8 +237,8 @@ def decide(command: BulkCommand, run: Run) -> Sequence[BulkEvent]:  # noqa: PLR0
             if listing != run.listing:
                 raise BulkNotReady("it is listed anew")
             return [BulkReady(run.items)]
-        case Start(at, approved):
-            return _started(run, at, approved=approved)
+        case Start(at, approved, resumes):
+            return _started(run, at, approved=approved, resumes=resumes)
         case Pause():
             _require(run, "running", "paused", "finished")
             return [BulkPaused()] if run.status == "running" else []
@@ -251,13 +253,15 @@ def decide(command: BulkCommand, run: Run) -> Sequence[BulkEvent]:  # noqa: PLR0
             assert_never(command)
 
 
-def _started(run: Run, at: datetime, *, approved: bool) -> Sequence[BulkEvent]:
+def _started(run: Run, at: datetime, *, approved: bool, resumes: bool) -> Sequence[BulkEvent]:
     # An approval is of a run that nobody has started. A pause takes nothing back: one person resumes.
     _require(run, "ready", *(() if approved else ("paused", "running", "finished")))
     if run.status in {"running", "finished"}:
         return []
     if run.status == "ready" and run.needs_approval and not approved:
         raise BulkNeedsApproval(f"it has {run.items} items")
+    if run.status == "ready" and resumes:
+        raise BulkNotReady(f"it is {run.status}")
     started = BulkStarted(at, resumed=run.status == "paused")
     return [started] if run.next < run.items else [started, _finished(run)]
 

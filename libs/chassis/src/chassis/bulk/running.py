@@ -268,6 +268,11 @@ class Bulk:
         await self.begin(run, context)
         return await self.shown(run)
 
+    async def resume(self, run: UUID, context: CommandContext) -> BulkShown:
+        """Goes on after a pause; raises BulkNotReady where it was never started."""
+        await self._handler.handle(run, Start(context.now, resumes=True), context, asked="resume")
+        return await self.shown(run)
+
     async def begin(self, run: UUID, context: CommandContext) -> Outcome[BulkEvent]:
         """As `start`. With the approval that the context holds, it starts what takes two persons."""
         start = Start(context.now, approved=context.approved is not None)
