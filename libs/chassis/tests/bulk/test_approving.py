@@ -250,6 +250,19 @@ async def test_the_undo_of_many_takes_two_persons_too(side: Side) -> None:
     assert await side.amounts(*MANY) == [0, 0, 0]
 
 
+async def test_a_run_whose_kind_takes_one_person_now_is_refused_and_is_prepared_anew(
+    side: Side, store: EventStore, key_ring: KeyRing
+) -> None:
+    await side.open(*MANY)
+    run = await side.prepared(MANY)
+    relaxed = Side(store, key_ring)
+    with pytest.raises(BulkNotReady, match="prepared anew"):
+        await proposed(relaxed, run)
+    with pytest.raises(BulkNeedsApproval):
+        await relaxed.bulk.start(run, by("start"))
+    await relaxed.bulk.start(await relaxed.prepared(MANY, key="anew"), by("start anew"))
+
+
 async def test_a_list_that_is_not_complete_is_not_proposed(side: Side) -> None:
     async def cut_off() -> Any:
         yield jar("a")

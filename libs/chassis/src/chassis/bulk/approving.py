@@ -55,6 +55,8 @@ async def propose_start(bulk: Bulk, eyes: FourEyes, run: UUID, context: CommandC
     shown = await bulk.shown(run)
     if not shown.needs_approval:
         raise BulkNotReady("one person may start it" if shown.status == "ready" else f"it is {shown.status}")
+    if kind not in eyes.kinds:
+        raise BulkNotReady("nobody approves runs of this kind any more; it is prepared anew")
     return await eyes.propose(kind, run, StartRun(contents, await bulk.preview(run)), context)
 
 
