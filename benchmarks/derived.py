@@ -40,7 +40,7 @@ from customer.derived import DERIVED
 from customer.derived.customer_facts import FACTS, VIEW
 from customer.views import VIEWS, asset_panorama, customers
 from devservers import servers
-from facts import AT_ONCE, PART, PROCESSES, TODAY, filled, write
+from facts import AT_ONCE, PART, PROCESSES, TODAY, filled, with_cache, write
 from first_load import EVENTS_EACH, until
 from ingest import ACCOUNTS, MadeFeed
 from panorama_projection import BATCH_SECONDS, CLOCK, PATIENCE_SECONDS, head, roles, say, sustained
@@ -157,6 +157,7 @@ async def rebuilt(url: str, count: int) -> tuple[float, float]:
     """Customers a second: derived, and upserted."""
     mongo = Mongo.connect(url, database=REBUILT)
     try:
+        await with_cache(url)
         await fill(mongo, url, count)
         facts, took = await derive_all(mongo)
         return count / took, count / await upsert_all(mongo, facts)
