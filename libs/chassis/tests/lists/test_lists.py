@@ -60,7 +60,9 @@ FIELDS = Fields(
     ]
 )
 SORTS = ("owed.EUR", "visits", "seen_on", "site")
-LISTING = Listing("things", "things", "all", FIELDS, SORTS, ("EUR",), searched=("phone",))
+LISTING = Listing(
+    "things", "things", "all", FIELDS, SORTS, ("EUR",), (("seen_on", "owed.EUR"),), searched=("phone",)
+)
 SITES = ("a.*", "a", 'a"b', "a\nb", "a\x00b", "b", "支行")
 EDGES = (-(9 * 10**15), -1, 0, 1, 2**31, 9 * 10**15)
 
@@ -421,10 +423,25 @@ async def test_what_is_outside_a_window_or_begins_otherwise_is_read_from_an_inde
         assert stats["executionStats"]["totalDocsExamined"] == count, text
 
 
-def test_a_sort_without_an_index_is_not_declared() -> None:
-    for sort in ("owed", "owed.USD", "visits.EUR", "marks", "nothing"):
+async def test_a_declared_pair_is_counted_without_reading_what_meets_one_of_both(reader: Reader) -> None:
+    for number in range(200):
+        day = (TODAY - timedelta(days=number % 4)).isoformat()
+        thing = {"seen_on": day, "sums": {"owed": {"EUR": number % 10}}}
+        await reader.mongo.insert_new(COLLECTION, {"_id": f"{number:04d}", **thing})
+    condition = from_text(f"seen_on < {TODAY - timedelta(days=1)} and owed >= EUR 0.05", FIELDS)
+    where = reader._where(Scope.all(), condition, TODAY)
+    asked_for = {"count": COLLECTION, "query": where}
+    stats = await reader.mongo.command({"explain": asked_for, "verbosity": "executionStats"})
+    assert (await reader.count(Scope.all(), Question(condition))).count == 50
+    assert stats["executionStats"]["totalDocsExamined"] <= 50
+
+
+def test_a_sort_or_a_pair_without_an_index_is_not_declared() -> None:
+    for sort in ("owed", "owed.USD", "visits.EUR", "marks", "month", "nothing"):
         with pytest.raises(ValueError, match=sort):
             Listing("things", "things", "all", FIELDS, (sort,), ("EUR",))
+        with pytest.raises(ValueError, match=sort):
+            Listing("things", "things", "all", FIELDS, (), ("EUR",), (("site", sort),))
 
 
 @pytest.mark.parametrize(

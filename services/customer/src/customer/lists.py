@@ -36,6 +36,12 @@ FACTS_LIST: Final = Listing(
         *("branch", "accounts", "cards", "first_opened_on", "last_movement_on"),
     ),
     currencies=CURRENCIES_INDEXED,
+    together=(
+        ("branch", "aum.CNY"),
+        ("last_movement_on", "aum.CNY"),
+        ("first_opened_on", "aum.CNY"),
+        ("kind", "deposits.CNY"),
+    ),
     searched=("phone", "email", "identity_number"),
 )
 CUSTOMERS_LIST: Final = Listing(

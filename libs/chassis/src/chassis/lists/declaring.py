@@ -21,6 +21,8 @@ class Listing:
 
     `name` distinguishes its cursors from those of other lists. `sorts` are names of fields; an amount is named with
     one of the `currencies`: `balance.EUR`. Each field has an index, and an amount one for each of the currencies.
+    `together`: pairs named as sorts are, which are often asked for together: an index has both, so that documents that meet
+    one of them only are not read.
     `searched`: fields that are sealed, and found by their whole value; the documents have their digests.
     """
 
@@ -30,13 +32,16 @@ class Listing:
     fields: Fields
     sorts: tuple[str, ...] = ()
     currencies: tuple[str, ...] = ()
+    together: tuple[tuple[str, str], ...] = ()
     searched: tuple[str, ...] = ()
     _sorts: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a sort has no index."""
+        """Raises ValueError where a sort has no index, or a pair names what is none."""
         paths = {name: self._path(name) for name in self.sorts}
         object.__setattr__(self, "_sorts", paths)
+        for name in {each for pair in self.together for each in pair}:
+            self._path(name)
 
     def _path(self, sort: str) -> str:
         name, _, currency = sort.partition(".")
@@ -56,7 +61,10 @@ class Listing:
     def indexes(self) -> tuple[Index, ...]:
         """The indexes that filters, sorts and searches use."""
         blind = [Index(((f"{BLIND}.{name}", 1), (ID, 1))) for name in self.searched]
-        return (*indexed(self.fields, self.currencies), *blind)
+        pairs = [
+            Index(((self._path(one), 1), (self._path(other), 1), (ID, 1))) for one, other in self.together
+        ]
+        return (*indexed(self.fields, self.currencies), *pairs, *blind)
 
     def shown(self, document: Facts, may: frozenset[str]) -> dict[str, Any]:
         """The values of a document by field; null where a caller with these permissions may not ask for the field."""
