@@ -1,6 +1,6 @@
 """[panorama_read] panoramas over HTTP against an empty route on the same server: one line of JSON.
 
-Customers with accounts of several products and a year of outflows lie in MongoDB with sealed values; a server process
+Customers with accounts of several products, outflows and a year of month sums lie in MongoDB with sealed values; a server process
 answers over loopback, and the same client asks for panoramas and for nothing in turn, several times.
 
     python benchmarks/panorama_read.py [--customers N] [--seconds S] [--in-flight N]
@@ -36,6 +36,7 @@ from chassis.web.callers import Permitted
 from contracts.roles import ADMINISTRATOR
 from crm_cli.migrate import migrated
 from customer.bootstrap import routes
+from customer.months import whole_months
 from customer.settings import CustomerSettings
 from customer.views import VIEWS, asset_panorama, customers
 from devservers import servers
@@ -78,6 +79,9 @@ def filled(number: int, ring: KeyRing, chance: Random) -> list[tuple[str, str, d
             "booked_through": "2025-12-31",
         }
         months = {f"2025-{month:02d}": {"card": 10_000, "household": 5_000} for month in (10, 11, 12)}
+        sums = {
+            one.month: [chance.randrange(10**9), chance.randrange(10**10)] for one in whole_months(NOW[:10])
+        }
         document = {
             "_id": str(account),
             "_seq": 402,
@@ -94,6 +98,7 @@ def filled(number: int, ring: KeyRing, chance: Random) -> list[tuple[str, str, d
             "orders": [],
             "balances": {"CNY": balance},
             "outflows": {"CNY": months},
+            "months": {"CNY": sums},
             "repaid": {},
             "movements": 400,
             "booked_through": "2025-12-31",
