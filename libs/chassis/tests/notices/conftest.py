@@ -29,7 +29,8 @@ LETTER = Template(
     "jar-letter", 1, "email", "The jar of ${owner} is full.", {"owner": 20}, title="Full: ${owner}"
 )
 CHECK = Template("jar-check", 1, "inbox", "Please look at ${owner}.", {"owner": 20}, title="A jar")
-TEMPLATES = (FULL, LETTER, CHECK)
+PUSH = Template("jar-push", 1, "push", "The jar of ${owner} is full.", {"owner": 20}, title="A full jar")
+TEMPLATES = (FULL, LETTER, CHECK, PUSH)
 FREELY = Limit(1_000, 1.0)
 
 
@@ -95,7 +96,7 @@ class Bench:
             PostgresNotices(self.url, self.schema),
         )
         lease = Lease(row, self.clock)
-        providers = dict.fromkeys(("sms", "email"), self.provider)
+        providers = dict.fromkeys(("sms", "email", "push"), self.provider)
         loop = NoticeLoop(
             "jars",
             self.notices,

@@ -324,6 +324,23 @@ async def test_a_notice_reaches_a_gateway_signed_and_with_its_id(
     }
 
 
+async def test_a_push_reaches_its_gateway_with_title_and_device() -> None:
+    server = Gateway()
+    listening = await asyncio.start_server(server.serve, HOST, 0)
+    url = f"http://{HOST}:{listening.sockets[0].getsockname()[1]}/push"
+    push = Message(ID, "push", "fcm:token-1", "罐子", "罐子满了。", AT)
+    async with listening, WebhookProvider("push", url, SECRET, ManualClock(AT)) as provider:
+        assert await provider.hand_over(push) == Accepted("g-1", '{"id":"g-1"}')
+    [(_, body)] = server.got
+    sent = json.loads(body)
+    assert (sent["channel"], sent["to"], sent["title"], sent["text"]) == (
+        "push",
+        "fcm:token-1",
+        "罐子",
+        "罐子满了。",
+    )
+
+
 async def test_a_gateway_of_the_house_is_trusted_by_its_own_authority_alone(
     certificate: tuple[Path, Path],
 ) -> None:

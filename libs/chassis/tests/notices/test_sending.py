@@ -33,6 +33,17 @@ async def test_a_notice_is_handed_over_once_with_its_id(bench: Any) -> None:
     assert bench.rows() == []
 
 
+async def test_an_app_is_pushed_a_notice_with_its_title_once(bench: Any) -> None:
+    id = await bench.request("filled", "jar-push", "fcm:token-1")
+    async with bench.process() as work:
+        await work()
+        await work()
+    [message] = bench.provider.got
+    assert (message.id, message.channel, message.to) == (id, "push", "fcm:token-1")
+    assert (message.title, message.text) == ("A full jar", "The jar of Li is full.")
+    assert (await bench.notice(id)).status == "handed-over"
+
+
 async def test_nothing_personal_is_stored_in_clear_and_no_key_is_made_for_a_notice(bench: Any) -> None:
     id = await bench.request("filled")
     async with bench.process() as work:
