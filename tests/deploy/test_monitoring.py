@@ -38,9 +38,9 @@ WATCHED = {
 OURS = (
     metrics,
     *(
-        import_module(f"{service.package}.watching")
+        import_module(f"{service.package}.measuring")
         for service in services()
-        if find_spec(f"{service.package}.watching")
+        if find_spec(f"{service.package}.measuring")
     ),
 )
 NAMES = re.compile(r"\b((?:crm|process)_[a-z_]+)\b(?!\s*=)")
