@@ -168,6 +168,7 @@ class HoldingQueries:
             return [
                 found,
                 owned,
+                {"$unset": "accounts.months"},
                 bounded("accounts"),
                 lookup(sources, "accounts.source", "source", "sources"),
             ]
