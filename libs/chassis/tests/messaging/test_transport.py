@@ -338,16 +338,29 @@ async def test_no_broker_is_a_connection_error():
         await consume(NOWHERE, ["nowhere"], "group", Seen(), asyncio.Event())
 
 
-async def configured(kafka_url: str, topic: str, **changes: str) -> dict[str, str]:
-    """The settings of a topic, changed before where that is said."""
+async def configured(kafka_url: str, topic: str, **changes: str) -> None:
+    """Changes settings of a topic."""
+    named = {name.replace("_", "."): value for name, value in changes.items()}
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka_url)
     await admin.start()
     try:
-        if changes:
-            named = {name.replace("_", "."): value for name, value in changes.items()}
-            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
-        [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-        return {entry[0]: entry[1] for entry in answer.resources[0][4]}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
+    finally:
+        await admin.close()
+    await until_configured(kafka_url, topic, named)
+
+
+async def until_configured(kafka_url: str, topic: str, wanted: dict[str, str]) -> None:
+    """Waits until the broker says so: it answers a change before it goes by it."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_url)
+    await admin.start()
+    try:
+        async with asyncio.timeout(SECONDS_MAX):
+            found: dict[str, str] = {}
+            while not wanted.items() <= found.items():
+                [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+                found = {entry[0]: entry[1] for entry in answer.resources[0][4]}
+                await asyncio.sleep(0.05)
     finally:
         await admin.close()
 
@@ -376,8 +389,8 @@ async def test_what_is_kept_longer_than_it_may_is_brought_down(kafka_url):
     await ensure_topics(kafka_url, [topic])
     await configured(kafka_url, topic.name, retention_ms="-1", cleanup_policy="delete")
     await ensure_topics(kafka_url, [topic])
-    found = await configured(kafka_url, topic.name)
-    assert (found["retention.ms"], found["max.message.bytes"]) == (str(90 * 86_400_000), str(2 << 20))
+    brought_down = {"retention.ms": str(90 * 86_400_000), "max.message.bytes": str(2 << 20)}
+    await until_configured(kafka_url, topic.name, brought_down)
 
 
 async def test_a_topic_of_events_whose_first_records_are_gone_is_named(kafka_url, publisher):
