@@ -126,7 +126,8 @@ class Hub:
     ) -> None:
         self.name = watched.view.name
         self.at_least = ""
-        """The positions from which on a read shows everything that was told."""
+        """The positions from which on a read shows everything that was told, and what members were loaded from."""
+        self._shown: dict[str, int] = {}
         self._watched = watched
         self._reader = reader
         self._clock = clock
@@ -312,6 +313,8 @@ class Hub:
                 for id, document in (await self._documents(touched)).items():
                     (members.add if self._meets(group, document, as_of) else members.discard)(id)
                 loaded_until = await self._log.end()
+            # Who is told to read everything reads no less than what the members were loaded from.
+            await self._renew_at_least()
             if stream == self._stream:
                 if group.joined and as_of != group.as_of:
                     for watcher in group.watchers:
@@ -382,7 +385,7 @@ class Hub:
         self._stream += 1
         self._generation, self._collection = generation, collection
         self._recent, self._recent_from = {}, changes.place
-        self.at_least = consistency_tokens(await self._positions())
+        await self._renew_at_least()
         before = [group for group in self._groups.values() if group.joined]
         await self._reload(before)
         self._told = changes.place
@@ -426,7 +429,7 @@ class Hub:
         """Puts changes to the watchers. Returns those that have any."""
         told: list[Watcher] = []
         changed = frozenset(found.ids)
-        self.at_least = consistency_tokens(await self._positions())
+        await self._renew_at_least()
         asked = self._asked(changed)
         documents = await self._documents(asked) if asked else {}
         again = found.again | self._changed_before(changed)
@@ -504,6 +507,11 @@ class Hub:
 
     def _may_be_told(self, group: _Group, document: Document | None) -> bool:
         return not group.wanted.hides or self._holds(group.wanted.scope, document, group.as_of)
+
+    async def _renew_at_least(self) -> None:
+        for context, position in (await self._positions()).items():
+            self._shown[context] = max(position, self._shown.get(context, 0))
+        self.at_least = consistency_tokens(self._shown)
 
     async def _positions(self) -> dict[str, int]:
         """By context: no document shows an event after this position."""
