@@ -11,20 +11,15 @@ import argparse
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
-from functools import partial
-from io import BytesIO
 from multiprocessing import get_context
-from pathlib import Path
 from random import Random
 from typing import Final
 
 import msgspec
-import psycopg
 import uvloop
 from chassis.messaging.broker import Kafka
 from chassis.process import garbage
@@ -34,20 +29,26 @@ from chassis.read.generations import Generations, ViewReader
 from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.write.events import StoredEvent
 from chassis.write.store import Recorder
-from crm_cli.migrate import migrated
 from customer.catalogue import SCHEMA as CUSTOMER_SCHEMA
 from customer.derived import DERIVED
 from customer.derived.customer_facts import FACTS, VIEW
 from customer.views import VIEWS, asset_panorama, customers
-from devservers import servers
 from facts import AT_ONCE, PART, PROCESSES, TODAY, filled, with_cache, write
 from first_load import EVENTS_EACH, until
 from ingest import ACCOUNTS, MadeFeed
-from panorama_projection import BATCH_SECONDS, CLOCK, PATIENCE_SECONDS, head, roles, say, sustained
-from sync_ingest.bootstrap import opened
+from panorama_projection import (
+    BATCH_SECONDS,
+    CLOCK,
+    PATIENCE_SECONDS,
+    booked_elsewhere,
+    head,
+    roles,
+    say,
+    sustained,
+    system,
+)
 from sync_ingest.domain.records import AccountRecord, HolderRecord, PartyRecord, Posting
 from sync_ingest.ledger import SCHEMA
-from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
 REBUILD_WANTED = 0.3
@@ -166,27 +167,9 @@ async def rebuilt(url: str, count: int) -> tuple[float, float]:
         await mongo.close()
 
 
-def booked_elsewhere(settings: SyncIngestSettings, postings: int) -> list[StoredEvent]:
-    """Events of a feed as ingest makes them, from a store of its own with the same keys."""
-    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
-        connection.execute("create database crm_flow")
-    url = psycopg.conninfo.make_conninfo(settings.postgres_url, dbname="crm_flow")
-    source = settings.model_copy(update={"postgres_url": url, "postgres_owner_url": url})
-    migrated(source)
-    with opened(source) as ingest:
-        content = FeedContent("flow", partial(BytesIO, MadeFlow(postings).read(1 << 40)))
-        ingest.keep("flow", content, format="canonical")
-    recorder = Recorder(url, SCHEMA)
-    found: list[StoredEvent] = []
-    while page := recorder.read_after(found[-1].position or 0 if found else 0, 10_000):
-        found += page
-    recorder.close()
-    return found
-
-
 async def lags(settings: SyncIngestSettings, rate: float, seconds: float) -> list[float]:
     """Seconds from the storing of each batch of a flow until the facts show it."""
-    events = await asyncio.to_thread(booked_elsewhere, settings, int(rate * seconds))
+    events = await asyncio.to_thread(booked_elsewhere, settings, MadeFlow(int(rate * seconds)))
     flow = [one for one in events if one.name == "posting-booked"]
     recorder, registered = (
         Recorder(settings.postgres_url, SCHEMA),
@@ -246,25 +229,13 @@ def main() -> int:
     parser.add_argument("--paced-seconds", type=float, default=20.0)
     given = parser.parse_args()
     garbage.look_less_often()  # as `crm` and every role do
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        servers(Path(folder), {"postgres", "mongo", "kafka"}, lambda _: None) as running,
-    ):
-        urls = running.urls
-        settings = SyncIngestSettings(
-            postgres_url=urls["POSTGRES_URL"],
-            mongo_url=urls["MONGO_URL"],
-            kafka_url=urls["KAFKA_URL"],
-            data=Path(folder),
-            environment="development",
-        )
-        migrated(settings)
+    with system() as settings:
         rate = sustained(settings, given.postings)
         with roles(settings, *ROLES):
             behind = asyncio.run(lags(settings, rate / 2, given.paced_seconds))
         p99 = statistics.quantiles(behind, n=100)[98]
         say("derived_lag_p99", p99, "s", LAG_SECONDS_WANTED, p99 / LAG_SECONDS_WANTED)
-        derived, raw = uvloop.run(rebuilt(urls["MONGO_URL"], given.customers))
+        derived, raw = uvloop.run(rebuilt(settings.mongo_url, given.customers))
         say("derived_rebuilt", derived, "customers/s", raw, derived / raw)
     return 0 if p99 <= LAG_SECONDS_WANTED and derived / raw >= REBUILD_WANTED else 1
 

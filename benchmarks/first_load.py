@@ -11,7 +11,6 @@ reads all of it and wants one event in eight; its limit is the rate that is want
 import argparse
 import asyncio
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -25,14 +24,12 @@ from chassis.process import garbage
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo
 from chassis.write.store import Recorder
-from crm_cli.migrate import migrated
 from customer.catalogue import SCHEMA as CUSTOMER_SCHEMA
 from customer.connections import outside_ids
 from customer.settings import CustomerSettings
 from customer.views import VIEWS, asset_panorama, customers
-from devservers import servers
 from ingest import MadeFeed
-from panorama_projection import CLOCK, LOOK_SECONDS, bulk_written, head, roles, say
+from panorama_projection import CLOCK, LOOK_SECONDS, bulk_written, head, roles, say, system
 from sync_ingest.bootstrap import opened
 from sync_ingest.domain.records import AccountRecord, HolderRecord, PartyRecord, Posting
 from sync_ingest.runs.results import FeedContent
@@ -216,19 +213,7 @@ def main() -> int:
     parser.add_argument("--customers", type=int, default=100_000)
     given = parser.parse_args()
     garbage.look_less_often()  # as `crm` and every role do
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        servers(Path(folder), {"postgres", "mongo", "kafka"}, lambda _: None) as running,
-    ):
-        urls = running.urls
-        settings = SyncIngestSettings(
-            postgres_url=urls["POSTGRES_URL"],
-            mongo_url=urls["MONGO_URL"],
-            kafka_url=urls["KAFKA_URL"],
-            data=Path(folder),
-            environment="development",
-        )
-        migrated(settings)
+    with system() as settings:
         policy, rate, limit = measured(settings, given.customers)
     say("first_load_policy", policy, "customers/s", POLICY_CUSTOMERS_WANTED, policy / POLICY_CUSTOMERS_WANTED)
     say("first_load", rate, "customers/s", limit, rate / limit)

@@ -52,6 +52,25 @@ CLOCK = SystemClock()
 
 
 @contextmanager
+def system() -> Iterator[SyncIngestSettings]:
+    """Servers of its own with all tables, as the settings of ingest name them."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers(Path(folder), {"postgres", "mongo", "kafka"}, lambda _: None) as running,
+    ):
+        urls = running.urls
+        settings = SyncIngestSettings(
+            postgres_url=urls["POSTGRES_URL"],
+            mongo_url=urls["MONGO_URL"],
+            kafka_url=urls["KAFKA_URL"],
+            data=Path(folder),
+            environment="development",
+        )
+        migrated(settings)
+        yield settings
+
+
+@contextmanager
 def roles(settings: SyncIngestSettings, *wanted: tuple[str, str]) -> Iterator[None]:
     """Roles in processes of their own."""
     environment = os.environ | {
@@ -161,7 +180,7 @@ def bulk_written(url: str, *views: View) -> tuple[dict[str, int], float]:
     return {each.name: len(documents[prefix + each.name]) for prefix, each in places}, seconds
 
 
-def booked_elsewhere(settings: SyncIngestSettings, postings: int) -> list[StoredEvent]:
+def booked_elsewhere(settings: SyncIngestSettings, feed: MadeFeed) -> list[StoredEvent]:
     """Events of a feed as ingest makes them, from a store of its own: what they cost to make is measured elsewhere."""
     with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
         connection.execute("create database crm_source")
@@ -169,7 +188,7 @@ def booked_elsewhere(settings: SyncIngestSettings, postings: int) -> list[Stored
     source = settings.model_copy(update={"postgres_url": url, "postgres_owner_url": url})
     migrated(source)
     with opened(source) as ingest:
-        content = FeedContent("paced", partial(BytesIO, MadeFeed(postings, 10**9).read(1 << 40)))
+        content = FeedContent("paced", partial(BytesIO, feed.read(1 << 40)))
         ingest.keep("paced", content, format="canonical")
     recorder = Recorder(url, SCHEMA)
     found: list[StoredEvent] = []
@@ -183,7 +202,7 @@ async def lags(settings: SyncIngestSettings, rate: float, seconds: float) -> lis
     """Seconds from the storing of each batch of a flow until its last posting is in the panorama."""
     mongo = Mongo.connect(settings.mongo_url)
     views = ViewReader(mongo, CLOCK, VIEWS)
-    events = await asyncio.to_thread(booked_elsewhere, settings, int(rate * seconds))
+    events = await asyncio.to_thread(booked_elsewhere, settings, MadeFeed(int(rate * seconds), 10**9))
     size = max(1, int(rate * BATCH_SECONDS))
     batches = [events[at : at + size] for at in range(0, len(events), size)]
     waiting: asyncio.Queue[tuple[float, str]] = asyncio.Queue(maxsize=len(batches) + 1)
@@ -240,25 +259,14 @@ def main() -> int:
     parser.add_argument("--postings", type=int, default=120_000)
     parser.add_argument("--paced-seconds", type=float, default=20.0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder)
-        with servers(data, {"postgres", "mongo", "kafka"}, lambda _: None) as running:
-            urls = running.urls
-            settings = SyncIngestSettings(
-                postgres_url=urls["POSTGRES_URL"],
-                mongo_url=urls["MONGO_URL"],
-                kafka_url=urls["KAFKA_URL"],
-                data=data,
-                environment="development",
-            )
-            migrated(settings)
-            rate = sustained(settings, given.postings)
-            with roles(settings, ("sync_ingest", "relay"), ("customer", "views")):
-                found = asyncio.run(lags(settings, rate / 2, given.paced_seconds))
-            limit = raw_limit(urls["MONGO_URL"], given.postings)
-            say("panorama_projection", rate, "postings/s", limit, rate / limit)
-            p99 = statistics.quantiles(found, n=100)[98]
-            say("panorama_projection_lag_p99", p99, "s", LAG_SECONDS_WANTED, p99 / LAG_SECONDS_WANTED)
+    with system() as settings:
+        rate = sustained(settings, given.postings)
+        with roles(settings, ("sync_ingest", "relay"), ("customer", "views")):
+            found = asyncio.run(lags(settings, rate / 2, given.paced_seconds))
+        limit = raw_limit(settings.mongo_url, given.postings)
+    say("panorama_projection", rate, "postings/s", limit, rate / limit)
+    p99 = statistics.quantiles(found, n=100)[98]
+    say("panorama_projection_lag_p99", p99, "s", LAG_SECONDS_WANTED, p99 / LAG_SECONDS_WANTED)
     return 0 if rate / limit >= SUSTAINED_WANTED and p99 <= LAG_SECONDS_WANTED else 1
 
 
