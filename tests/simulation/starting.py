@@ -3,120 +3,60 @@
 Each has a process of its own, which dies and goes on. The start is proposed twice, and takes place once.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-import msgspec
-from chassis.bulk import (
-    BULK_RUNS,
-    Approval,
-    Bulk,
-    Bulkable,
-    BulkNeedsApproval,
-    BulkNotReady,
-    propose_start,
-    starts,
-)
-from chassis.connections.transient import StoreUnavailable
-from chassis.privacy.keys import DataKey
-from chassis.proposals import PROPOSALS, Carried, FourEyes, ProposalSettled
-from chassis.write.catalogue import Catalogue
-from chassis.write.deciding import CommandContext, Outcome, Refusal, TooManyConflicts
-from chassis.write.handling import CommandHandler
+from chassis.bulk import Approval, Bulk, BulkNeedsApproval, BulkNotReady, listed, propose_start
+from chassis.proposals import Carried, ProposalSettled
+from chassis.write.deciding import Refusal
 
-from tests.simulation.commands import DECIDER, AccountEvent, Handler, Moved, Named, Pay
-from tests.simulation.kernel import Faults, Injected, Kernel
+from tests.simulation.kernel import Kernel
+from tests.simulation.paying import (
+    CATALOGUE,
+    FAULTS,
+    TRIES_MAX,
+    MakeBulk,
+    PayAll,
+    Payments,
+    Process,
+    answered,
+    by,
+    over,
+)
 from tests.simulation.scenario import NAMESPACE, Broken
 from tests.simulation.servers import Flaws, LogServer
-from tests.simulation.store import SimulatedKeys, StoreClient
 
 ITEMS = tuple(uuid5(NAMESPACE, f"listed-{number}") for number in range(5))
 CHIEF = frozenset({"chief"})
 AT_ONCE = 2
-TRIES_MAX = 200
-CATALOGUE = Catalogue(store="simulation", entries={"moved": Moved, "named": Named, **BULK_RUNS, **PROPOSALS})
-FAULTS = Faults(crash=0.02, crashes_max=8, unanswered=0.03, unanswered_max=20)
-
-MakeBulk = Callable[..., Bulk]
-
-
-class PayAll(msgspec.Struct, frozen=True):
-    """Pays an amount to each account."""
-
-    amount_minor: int
+APPROVAL = Approval(len(ITEMS) - 1, CHIEF, timedelta(days=1), "Pay all")
 
 
 @dataclass(slots=True)
-class Start:
+class Start(Payments):
     """All there is in one run."""
 
-    kernel: Kernel
-    log: LogServer
-    keys: dict[UUID, DataKey] = field(default_factory=dict)
-    run: UUID | None = None
     proposals: dict[int, tuple[UUID, str]] = field(default_factory=dict)
     carried: list[str] = field(default_factory=list)
     """Who was told that its approval took place."""
-    broken: list[Broken] = field(default_factory=list)
 
 
-def over(start: Start, make: MakeBulk) -> tuple[Bulk, FourEyes]:
-    """As a process that starts has it."""
-    store, ring = StoreClient(start.log), SimulatedKeys(start.kernel, start.keys)
-    accounts: Handler = CommandHandler(DECIDER, store, CATALOGUE, ring)
-
-    async def carry_out(item: UUID, command: PayAll, context: CommandContext) -> Outcome[AccountEvent]:
-        return await accounts.handle(item, Pay(command.amount_minor), context)
-
-    async def previewed(item: UUID, command: PayAll) -> bool:
-        return bool(DECIDER.decide(Pay(command.amount_minor), (await accounts.load(item)).state))
-
-    approval = Approval(len(ITEMS) - 1, CHIEF, timedelta(days=1), "Pay all")
-    kind = Bulkable(PayAll, carry_out, previewed, accounts.read, approval=approval)
-    bulk = make(store, CATALOGUE, ring, {"pay": kind}, start.kernel, items_at_once=AT_ONCE)
-    return bulk, FourEyes(store, CATALOGUE, ring, starts(bulk))
-
-
-def by(start: Start, actor: str, key: str) -> CommandContext:
-    """What one person does."""
-    return CommandContext(
-        actor=actor,
-        now=start.kernel.now(),
-        command_id=uuid5(NAMESPACE, f"{actor}|{key}"),
-        idempotency_key=key,
-        reason="so",
-    )
-
-
-async def listed() -> AsyncIterator[UUID]:
-    """The items."""
-    for item in ITEMS:
-        yield item
-
-
-async def answered(start: Start, act: Callable[[], Awaitable[Any]]) -> Any:
-    """The answer, or the refusal, of an act that is tried until it has one."""
-    for _ in range(TRIES_MAX):
-        try:
-            return await act()
-        except (StoreUnavailable, Injected, TooManyConflicts):
-            await start.kernel.sleep(0.01)
-        except Refusal as refusal:
-            return refusal
-    start.broken.append(Broken("I10", "no answer"))
-    return None
+def begun(start: Start, make: MakeBulk) -> Process:
+    """A process that starts."""
+    return over(start, make, AT_ONCE, APPROVAL)
 
 
 def proposing(start: Start, make: MakeBulk) -> Callable[[], Awaitable[None]]:
     """Anna prepares the run, proposes its start twice, and tries to start it alone."""
 
     async def main() -> None:
-        bulk, eyes = over(start, make)
+        process = begun(start, make)
+        bulk, eyes = process.bulk, process.eyes
         made = by(start, "anna", "run")
-        shown = await answered(start, lambda: bulk.prepare("pay", PayAll(3), listed(), made))
+        shown = await answered(start, lambda: bulk.prepare("pay", PayAll(3), listed(ITEMS), made))
         start.run = run = shown.run_id
         for number in range(2):
             said = by(start, "anna", f"propose-{number}")
@@ -138,7 +78,7 @@ def approving(start: Start, make: MakeBulk, actor: str) -> Callable[[], Awaitabl
     """A second person, who approves whatever is proposed."""
 
     async def main() -> None:
-        _, eyes = over(start, make)
+        eyes = begun(start, make).eyes
         for number in range(2):
             if not await start.kernel.comes(lambda number=number: number in start.proposals, 30.0):
                 continue
@@ -159,7 +99,7 @@ def running(start: Start, make: MakeBulk) -> Callable[[], Awaitable[None]]:
     """A runner that looks for runs that were started, until this one is finished."""
 
     async def main() -> None:
-        bulk, _ = over(start, make)
+        bulk = begun(start, make).bulk
 
         async def looked() -> bool:
             return any([await bulk.run(run, chunks_max=1) == "finished" for run in await bulk.started()])
