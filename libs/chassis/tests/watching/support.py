@@ -130,6 +130,15 @@ class Reader:
             found |= (await self.changes())["changed"]
         return found
 
+    async def kinds(self, *ids: str) -> dict[str, list[str]]:
+        """What is told of each document, in order, until each of these was told once or more."""
+        found: dict[str, list[str]] = {}
+        while not found.keys() >= set(ids):
+            for kind, told in (await self.changes()).items():
+                for id in told:
+                    found.setdefault(id, []).append(kind)
+        return found
+
     async def is_reset(self) -> str:
         """The reason of the next event."""
         sent = await self.told()
