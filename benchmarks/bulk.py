@@ -84,7 +84,9 @@ class Side:
         )
         self.store = EventStore(url, "notes")
         catalogue = Catalogue(store="notes", entries={"note-taken": NoteTaken, **BULK_RUNS})
-        self.notes = CommandHandler(Decider(Notes(), decide, evolve), self.store, catalogue, self.keys)
+        self.notes = CommandHandler(
+            Decider(Notes(), decide, evolve, NoteTaken), self.store, catalogue, self.keys
+        )
         kind = Bulkable(TakeNote, self.take, self.takes, self.notes.read)
         self.bulk = Bulk(self.store, catalogue, self.keys, {"note": kind}, self.clock)
 

@@ -131,7 +131,9 @@ class Ours:
         )
         self._store = EventStore(url, "notes")
         catalogue = Catalogue(store="notes", entries={"note-taken": NoteTaken})
-        self._handler = CommandHandler(Decider(Notes(), decide, evolve), self._store, catalogue, self._keys)
+        self._handler = CommandHandler(
+            Decider(Notes(), decide, evolve, NoteTaken), self._store, catalogue, self._keys
+        )
         self._streams = [uuid5(NAMESPACE, str(number)) for number in range(STREAMS)]
         self._numbers = count()
 

@@ -123,7 +123,7 @@ def identity_of(event: AccountEvent) -> UUID | None:
 
 
 DECIDER: Decider[AccountCommand, Account, AccountEvent] = Decider(
-    Account(), decide, evolve, identity_of, state_type=Account
+    Account(), decide, evolve, AccountEvent, identity_of, state_type=Account
 )
 CATALOGUE = Catalogue(store="simulation", entries={"moved": Moved, "named": Named})
 

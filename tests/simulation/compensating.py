@@ -122,7 +122,9 @@ def decide_item(command: Close | Open, _: int) -> list[Closed | Opened]:
             assert_never(command)
 
 
-ITEM: Decider[Close | Open, int, Closed | Opened] = Decider(0, decide_item, lambda count, _: count + 1)
+ITEM: Decider[Close | Open, int, Closed | Opened] = Decider(
+    0, decide_item, lambda count, _: count + 1, Closed | Opened
+)
 CATALOGUE = Catalogue(store="simulation", entries={"item-closed": Closed, "item-opened": Opened, **SAGAS})
 
 

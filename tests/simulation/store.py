@@ -17,6 +17,7 @@ from chassis.write.store.appender import Appender
 from typing_extensions import override
 
 from tests.simulation.kernel import Injected, Kernel
+from tests.simulation.scenario import NAMESPACE
 from tests.simulation.servers import LogServer, position_of
 
 T = TypeVar("T")
@@ -129,6 +130,10 @@ class SimulatedKeys(KeyRing):
             }
             self._there.setdefault(subject, DataKey(subject, key, key.bytes * 2, parts or None))
         return {subject: self._there[subject] for subject in subjects if subject in self._there}
+
+    @override
+    def secret(self, purpose: str, *, create: bool = True) -> bytes:
+        return uuid5(NAMESPACE, purpose).bytes * 2
 
     @override
     def _erase(self, gone: list[UUID]) -> int:

@@ -92,7 +92,7 @@ def decide(command: Command, _: int) -> list[Happened]:
             assert_never(command)
 
 
-DECIDER: Decider[Command, int, Happened] = Decider(0, decide, lambda count, _: count + 1)
+DECIDER: Decider[Command, int, Happened] = Decider(0, decide, lambda count, _: count + 1, Happened)
 CATALOGUE = Catalogue(store="simulation", entries={"planned": Planned, "cancelled": Cancelled, "rung": Rung})
 Handler = CommandHandler[Command, int, Happened]
 

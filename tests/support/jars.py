@@ -102,7 +102,7 @@ def identify(event: JarEvent) -> UUID | None:
     return event.ticket if isinstance(event, JarFilled) else None
 
 
-JAR: Decider[JarCommand, Jar, JarEvent] = Decider(Jar(), decide, evolve, identify, state_type=Jar)
+JAR: Decider[JarCommand, Jar, JarEvent] = Decider(Jar(), decide, evolve, JarEvent, identify, state_type=Jar)
 
 
 def lift_opened(data: dict[str, Any]) -> dict[str, Any]:

@@ -212,7 +212,9 @@ async def test_the_same_search_again_shows_nobody_whom_its_event_does_not_name(b
     assert len(found.json()["items"]) == 3
 
 
-async def test_a_search_by_a_whole_value_is_stored_before_it_is_shown(branches, api, bank, mongo, store):
+async def test_a_search_by_a_whole_value_is_stored_before_it_is_shown(
+    branches, api, bank, mongo, store, key_ring
+):
     await bank.keep_facts(mongo)
     sealed = (await mongo.find("customer_facts_v1_facts", {"_id": str(ZHANG)}))[0]["blind"]
     assert sealed["email"] is None
@@ -228,6 +230,7 @@ async def test_a_search_by_a_whole_value_is_stored_before_it_is_shown(branches, 
     assert "13800001234" not in found.text
     [event] = await store.read_after(before)
     assert event.name == "value-searched"
+    assert key_ring.keys_for([event.stream_id], create=False) == {}
     assert b"13800001234" not in event.body
     assert str(ZHANG).encode() in event.body
     again = await api.post("/customers/search", json=asked, headers=key("s1"))

@@ -202,6 +202,8 @@ async def test_sagas_are_listed_over_http_to_whom_they_concern(api, store, key_r
     given = CommandContext(actor="lin", now=clock.now(), command_id=UUID(int=200))
     await handler.handle(OTHER, Refuse("accept", undoes=False, code="over"), given)
 
+    assert key_ring.keys_for([ONE, OTHER, three], create=False) == {}
+
     first = (await api.get("/sagas/customer", params={"limit": 1})).json()
     [one] = first["items"]
     assert (one["saga_id"], one["saga"], one["status"], one["open_steps"]) == (

@@ -173,6 +173,12 @@ def side(store: EventStore, key_ring: KeyRing) -> Side:
     return Side(store, key_ring)
 
 
+async def test_a_run_makes_no_key_of_its_own(side: Side, key_ring: KeyRing) -> None:
+    await side.open("a", "b")
+    run = await side.done(["a", "b"])
+    assert set(key_ring.keys_for([run, jar("a"), jar("b")], create=False)) == {jar("a"), jar("b")}
+
+
 @pytest.fixture
 async def other(postgres_url: str, schema: str, key_ring: KeyRing) -> AsyncIterator[Side]:
     store = EventStore(postgres_url, schema)

@@ -1,8 +1,15 @@
 """The specification form, also where it must fail."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
+from chassis.bulk.deciding import BULK_RUN
+from chassis.files.deciding import FILES_OF_SUBJECT
+from chassis.notices.deciding import NOTICE
+from chassis.proposals.deciding import PROPOSAL
+from chassis.sagas.deciding import saga_decider
+from chassis.timers.business_days import business_days_decider
 from chassis.write.deciding import Decider
 from msgspec.structs import replace
 
@@ -69,9 +76,18 @@ def test_a_decision_that_changes_its_state_is_noticed() -> None:
     def evolve(state: list[int], event: JarEvent) -> list[int]:
         return state
 
-    sticky = Specification(Decider[int, list[int], JarEvent]([], decide, evolve))
+    sticky = Specification(Decider[int, list[int], JarEvent]([], decide, evolve, JarEvent))
     with pytest.raises(AssertionError, match="changed the state"):
         sticky.given().when(1)
+
+
+@pytest.mark.parametrize(
+    "decider", [BULK_RUN, FILES_OF_SUBJECT, NOTICE, PROPOSAL, saga_decider({}), business_days_decider]
+)
+def test_no_stream_of_a_mechanism_has_a_key_of_its_own(decider: Decider[Any, Any, Any]) -> None:
+    assert len(decider.classes) >= 1
+    assert not decider.keyed
+    assert JAR.keyed
 
 
 def test_metadata_says_who_and_why() -> None:

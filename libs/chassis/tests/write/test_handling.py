@@ -3,17 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import uuid5
 
 import msgspec
 import psycopg
 import pytest
+from chassis.clock import SystemClock
+from chassis.privacy.key_encryption import FileKeyEncryption
 from chassis.privacy.keys import ERASED, KeyRing
 from chassis.write.catalogue import NewEvent
 from chassis.write.deciding import (
     AlreadyRecorded,
     CommandKeyReused,
+    Decider,
     EventOversized,
     Refusal,
     TooManyConflicts,
@@ -42,6 +46,7 @@ from tests.support.jars import (
     OpenJar,
     catalogue,
     context,
+    evolve,
     jar,
     metadata,
 )
@@ -315,6 +320,74 @@ async def test_long_streams_get_a_snapshot_that_is_used_and_sealed(
     assert len(failures) == 1
     key_ring.erase([A])
     assert (await handler(snapshots()).load(A)).state == Jar(True, 200, ERASED)
+
+
+FILLS = Decider[FillJar, Jar, JarFilled](
+    Jar(), lambda fill, _: [JarFilled(fill.amount)], evolve, JarFilled, state_type=Jar
+)
+"""A decider whose events hold no personal value."""
+
+
+async def test_streams_of_events_without_personal_values_get_no_keys(
+    store: EventStore, key_ring: KeyRing, keys_url: str
+) -> None:
+    handler = CommandHandler(FILLS, store, catalogue(), key_ring)
+    await handler.prepare([A])
+    assert (await handler.handle(A, FillJar(1), context("1"))).version == 1
+    assert (await handler.handle(A, FillJar(1), context("1"))).replayed
+    handler.forget(A)
+    assert (await handler.load(A)).state.amount == 1
+    with psycopg.connect(keys_url) as connection:
+        assert connection.execute("select subject from data_keys").fetchall() == []
+
+
+async def test_a_command_that_was_carried_out_with_a_key_is_known_without_one(
+    store: EventStore, key_ring: KeyRing, keys_url: str, tmp_path: Path
+) -> None:
+    of_before = replace(FILLS, events=JarEvent)
+    assert of_before.keyed
+    assert not FILLS.keyed
+    before = CommandHandler(of_before, store, catalogue(), key_ring)
+    ring = KeyRing.open(keys_url, FileKeyEncryption.at(tmp_path / "kek"), SystemClock().monotonic)
+    after = CommandHandler(FILLS, store, catalogue(), ring)
+    await before.handle(A, FillJar(1), context("1"))
+    assert (await after.handle(A, FillJar(1), context("1"))).replayed
+    with pytest.raises(CommandKeyReused):
+        await after.handle(A, FillJar(2), context("1"))
+    ring.close()
+
+
+async def test_an_event_that_the_decider_does_not_declare_is_not_stored(
+    store: EventStore, key_ring: KeyRing
+) -> None:
+    opens: Any = replace(FILLS, decide=lambda *_: [JarOpened("Li Wei", None, "bean")])
+    with pytest.raises(TypeError, match="JarOpened"):
+        await CommandHandler(opens, store, catalogue(), key_ring).handle(A, FillJar(1), context("1"))
+    assert await store.read_stream(A) == []
+
+
+async def test_a_snapshot_of_a_stream_without_a_key_is_used_and_cannot_be_forged(
+    store: EventStore, recorder: Recorder, key_ring: KeyRing
+) -> None:
+    failures: list[Exception] = []
+
+    def snapshots() -> Snapshots[Jar]:
+        return Snapshots(store, key_ring, kind="fills", decider=FILLS, every_events=2, failed=failures.append)
+
+    kept = snapshots()
+    handler = CommandHandler(FILLS, store, catalogue(), key_ring, snapshots=kept)
+    for number in range(3):
+        await handler.handle(A, FillJar(1), context(str(number)))
+    await kept.settle()
+    [(version, position, body)] = (await store.snapshots([A], "fills.v1")).values()
+    [read] = (await snapshots().load([A], {})).values()
+    assert (read.version, read.state.amount) == (version, version)
+    for forged in (msgspec.msgpack.encode(Jar(True, 1_000)), body[:-1] + b"?"):
+        recorder.keep_snapshot(A, "fills.v1", version := version + 1, position, forged)
+        assert await snapshots().load([A], {}) == {}
+    assert len(failures) == 1
+    again = CommandHandler(FILLS, store, catalogue(), key_ring, snapshots=snapshots())
+    assert (await again.load(A)).state.amount == 3
 
 
 async def test_what_was_prepared_is_decided_without_another_read(

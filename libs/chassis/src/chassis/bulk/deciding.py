@@ -313,5 +313,5 @@ def _require(run: Run, *status: Status) -> None:
 
 
 BULK_RUN: Final = Decider[BulkCommand, Run, BulkEvent](
-    initial=Run(), decide=decide, evolve=evolve, state_type=Run, state_version=3
+    initial=Run(), decide=decide, evolve=evolve, events=BulkEvent, state_type=Run, state_version=3
 )

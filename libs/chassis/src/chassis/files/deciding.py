@@ -214,5 +214,5 @@ def evolve(files: Files, event: FileEvent) -> Files:
 
 
 FILES_OF_SUBJECT: Final = Decider[FileCommand, Files, FileEvent](
-    initial=Files(), decide=decide, evolve=evolve, keyed=False
+    initial=Files(), decide=decide, evolve=evolve, events=FileEvent
 )

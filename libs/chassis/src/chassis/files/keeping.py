@@ -113,7 +113,7 @@ def _noted(command: _Note, _: int) -> Sequence[FileRead]:
 
 
 _READS: Final = Decider[_Note, int, FileRead](
-    initial=0, decide=_noted, evolve=lambda count, _: count + 1, keyed=False
+    initial=0, decide=_noted, evolve=lambda count, _: count + 1, events=FileRead
 )
 
 

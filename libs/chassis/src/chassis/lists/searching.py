@@ -57,7 +57,7 @@ def _evolve(_: bool, __: ValueSearched) -> bool:
 
 
 _SEARCH: Final = Decider[_Search, bool, ValueSearched](
-    initial=False, decide=_decide, evolve=_evolve, state_type=bool
+    initial=False, decide=_decide, evolve=_evolve, events=ValueSearched
 )
 
 

@@ -304,4 +304,4 @@ def _with_receipt(
     return structs.replace(known, status=status, code=code, received_at=occurred_at)
 
 
-NOTICE: Final = Decider[NoticeCommand, Notice, NoticeEvent](Notice(), decide, evolve, keyed=False)
+NOTICE: Final = Decider[NoticeCommand, Notice, NoticeEvent](Notice(), decide, evolve, NoticeEvent)

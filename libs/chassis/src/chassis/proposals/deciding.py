@@ -258,5 +258,5 @@ def _waiting(proposal: Proposal, now: datetime) -> ProposalMade:
 
 
 PROPOSAL: Final = Decider[ProposalCommand, Proposal, ProposalEvent](
-    initial=Proposal(), decide=decide, evolve=evolve, keyed=False
+    initial=Proposal(), decide=decide, evolve=evolve, events=ProposalEvent
 )

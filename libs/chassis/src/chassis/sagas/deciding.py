@@ -300,7 +300,7 @@ def saga_decider(kinds: Mapping[str, Saga[Any]]) -> Decider[SagaCommand, SagaSta
     def decide(command: SagaCommand, current: SagaState) -> Sequence[SagaEvent]:
         return _Deciding(kinds, current).decided(command)
 
-    return Decider(SagaState(), decide, evolve)
+    return Decider(SagaState(), decide, evolve, SagaEvent)
 
 
 class _Deciding:

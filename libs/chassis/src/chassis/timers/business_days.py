@@ -68,7 +68,7 @@ def evolve(days: BusinessDays, event: BusinessDayOpened) -> BusinessDays:
 
 
 business_days_decider: Final = Decider[OpenBusinessDay, BusinessDays, BusinessDayOpened](
-    BusinessDays(), decide, evolve, state_type=BusinessDays
+    BusinessDays(), decide, evolve, BusinessDayOpened, state_type=BusinessDays
 )
 
 

@@ -7,12 +7,15 @@ next state and never refuses.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
+from functools import cached_property
+from types import UnionType
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, get_args
 from uuid import UUID
 
 import msgspec
 
 from chassis.connections.transient import Transient
+from chassis.privacy.personal import marked
 from chassis.write.events import Event, Metadata
 
 CommandT = TypeVar("CommandT")
@@ -89,22 +92,31 @@ class AlreadyRecorded(Refusal):
 
 @dataclass(frozen=True)
 class Decider(Generic[CommandT, StateT, EventT]):
-    """A domain's write side as three values.
+    """A domain's write side: where it begins, what it decides, what that comes to, and all events that it gives.
 
-    `identify` gives the identity of an event where it must be unique in the store (an outside reference,
+    `events` is the class of its events, or their union. `identify` gives the identity of an event where it must be unique in the store (an outside reference,
     say). `state_version` names the shape of the state: raise it when `evolve` or the state's fields
     change, and snapshots of the older shape are no longer read. `state_type` given, and snapshots are
-    kept; msgspec must be able to write it. `keyed=False`: its commands and events hold nothing personal in clear,
-    so its streams get no key of their own.
+    kept; msgspec must be able to write it. A command holds a personal value only where an event of the decider may hold it.
     """
 
     initial: StateT
     decide: Callable[[CommandT, StateT], Sequence[EventT]]
     evolve: Callable[[StateT, EventT], StateT]
+    events: type[Event] | UnionType
     identify: Callable[[EventT], UUID | None] = lambda _: None
     state_type: type[StateT] | None = None
     state_version: int = 1
-    keyed: bool = True
+
+    @cached_property
+    def classes(self) -> frozenset[type[Event]]:
+        """The classes of its events."""
+        return frozenset(get_args(self.events) or (self.events,))
+
+    @cached_property
+    def keyed(self) -> bool:
+        """Whether its streams have keys of their own: one of its events has a personal value."""
+        return any(marked(each) for each in self.classes)
 
     def fold(self, events: Iterable[EventT], state: StateT | None = None) -> StateT:
         """The state after these events."""

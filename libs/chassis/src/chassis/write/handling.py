@@ -174,7 +174,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         key = self._keys.cached(stream_id)
         if key is None:
             key = await self._key_loader.get(stream_id)
-        if key is None:
+        if key is None and self._decider.keyed:
             # The subject was erased after the cached state was opened, or the subject is new.
             self.forget(stream_id)
         for _ in range(1 + CONFLICT_RETRIES_MAX):
@@ -191,7 +191,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
                 if await self._is_stale(stream_id, loaded):
                     continue
                 raise
-            if key is None and events:
+            if key is None and events and self._decider.keyed:
                 key = await self._first_key(stream_id, asked, context, loaded, events)
             remembered = Command(context.key, fingerprint(stream_id, asked, context, key))
             item = self._item(
@@ -286,6 +286,8 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         key: DataKey | None,
         command: Command,
     ) -> Append:
+        if not self._decider.classes.issuperset(map(type, events)):
+            raise TypeError(f"the decider declares no event of one of these: {list(map(type, events))}")
         metadata, identify, encode = context.metadata(), self._decider.identify, self._catalogue.encode
         stored = [
             StoredEvent(
@@ -314,6 +316,9 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         self, seen: CommandSeen, stream_id: UUID, asked: Any, context: CommandContext
     ) -> Outcome[EventT]:
         key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
+        if not self._decider.keyed:
+            # A version before made keys also for streams without personal values.
+            key = (await asyncio.to_thread(self._keys.keys_for, [stream_id], create=False)).get(stream_id)
         # A command without events may have come before the subject had a key.
         keys, bare = (key, None), structs.replace(context, reason=None, on_behalf_of=None)
         as_now = {fingerprint(stream_id, asked, context, each) for each in keys}

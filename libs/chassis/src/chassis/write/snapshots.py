@@ -3,12 +3,14 @@
 They are only a cache: a lost snapshot costs time, and no event.
 
 A snapshot holds the values of its events, so it is sealed whole under the key of its stream and erased
-with that key.
+with that key. Where streams have no keys, a secret of the key custody seals them all: nobody but a service of ours
+makes a snapshot, which stands for events that are not read.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
@@ -24,6 +26,8 @@ SNAPSHOT_EVENTS: Final = 200
 """A stream gets a snapshot when it has grown by so many events since the last one."""
 QUEUED_SNAPSHOTS_MAX: Final = 1_000
 REMEMBERED_MAX: Final = 50_000
+PURPOSE: Final = "snapshots"
+"""The purpose under which the key custody keeps the secret of streams without keys. Where it is lost, events are read."""
 
 
 class Loaded(msgspec.Struct, Generic[StateT], frozen=True):
@@ -78,6 +82,8 @@ class Snapshots(Generic[StateT]):
             raise ValueError(f"the decider {kind} names no state_type, so its states cannot be read again")
         self._kind = f"{kind}.v{decider.state_version}"
         self._state_type = decider.state_type
+        self._keyed = decider.keyed
+        self._shared: DataKey | None = None
         self._every = every_events
         self._failed = failed
         self._last: dict[UUID, int] = {}
@@ -96,7 +102,10 @@ class Snapshots(Generic[StateT]):
     async def load(self, streams: Sequence[UUID], keys: Mapping[UUID, DataKey]) -> dict[UUID, Loaded[StateT]]:
         """Returns the last snapshot of each stream that has a readable one."""
         found: dict[UUID, Loaded[StateT]] = {}
-        for stream, (version, position, body) in (await self._store.snapshots(streams, self._kind)).items():
+        kept = await self._store.snapshots(streams, self._kind)
+        if kept and not self._keyed:
+            keys = dict.fromkeys(kept, await self._shared_key())
+        for stream, (version, position, body) in kept.items():
             state = self._opened(stream, version, body, keys.get(stream))
             if state is not None:
                 found[stream] = Loaded(state, version, position)
@@ -126,13 +135,22 @@ class Snapshots(Generic[StateT]):
                 self._failed(error)
 
     async def _take(self, due: _Due) -> None:
-        keys = await asyncio.to_thread(self._keys.keys_for, [due.stream_id], create=False)
-        key = keys.get(due.stream_id)
+        key = await self._key(due.stream_id) if self._keyed else await self._shared_key()
         if key is None:
             return
         plain = msgspec.msgpack.encode(due.state)
         body = seal_bytes(key.whole, self._place(due.stream_id, due.version), plain)
         await self._store.keep_snapshot(due.stream_id, self._kind, due.version, due.position, body)
+
+    async def _key(self, stream: UUID) -> DataKey | None:
+        return (await asyncio.to_thread(self._keys.keys_for, [stream], create=False)).get(stream)
+
+    async def _shared_key(self) -> DataKey:
+        if self._shared is None:
+            secret = await asyncio.to_thread(self._keys.secret, PURPOSE)
+            name = UUID(bytes=blake2b(b"id", key=secret, digest_size=16).digest())
+            self._shared = DataKey(name, name, secret)
+        return self._shared
 
     def _place(self, stream: UUID, version: int) -> str:
         return f"snapshot|{self._kind}|{stream.hex}|{version}"

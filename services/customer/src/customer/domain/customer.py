@@ -82,6 +82,7 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     initial=Customer(),
     decide=decide,
     evolve=evolve,
+    events=CustomerEvent,
     identify=identify,
     state_type=Customer,
     state_version=7,
