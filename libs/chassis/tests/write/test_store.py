@@ -54,6 +54,21 @@ def test_bulk_is_read_back_in_order(recorder: Recorder) -> None:
     assert recorder.read_identities([stream("x"), stream("y")]) == [read[1]]
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 4, 5])
+async def test_all_that_has_begun_and_not_ended_is_found_whatever_is_read_at_once(
+    recorder: Recorder, store: EventStore, at_once: int
+) -> None:
+    begun = sorted(map(stream, "abcde"))
+    recorder.append_bulk([StoredEvent(one, 1, "begun", b"{}") for one in begun])
+    recorder.append_bulk([StoredEvent(begun[2], 2, "ended", b"{}"), event("f", 1)])
+    left = [one for one in begun if one != begun[2]]
+    assert [one async for one in store.all_begun_not_ended("begun", ["ended"], at_once)] == left
+    found = list(recorder.open_streams("begun", ["ended"], at_once))
+    assert [(one, [each.name for each in stored]) for one, stored in found] == [
+        (one, ["begun"]) for one in left
+    ]
+
+
 @pytest.mark.parametrize(
     "second",
     [

@@ -56,7 +56,6 @@ from chassis.write.events import Metadata
 from chassis.write.handling import CommandHandler
 from chassis.write.snapshots import Snapshots
 from chassis.write.store import Append, Appended, Command, CommandSeen, EventStore
-from chassis.write.store.items import NIL
 
 _NAMESPACE: Final = UUID("6f1d9f0e-7f0b-5a3e-8a55-0f5c1d2b7a47")
 ITEMS_AT_ONCE: Final = 1_000
@@ -313,12 +312,8 @@ class Bulk:
     async def started(self) -> list[UUID]:
         """The runs that were started and are not finished, but for those that were paused when this process looked at
         them, and were not resumed since."""
-        found, after = list[UUID](), NIL
-        while page := await self._store.begun_not_ended(
-            "bulk-started", ["bulk-finished"], self._runs_read, after
-        ):
-            found += page
-            after = page[-1]
+        runs = self._store.all_begun_not_ended("bulk-started", ["bulk-finished"], self._runs_read)
+        found = [run async for run in runs]
         paused = {run: version for run in found if (version := self._paused.get(run)) is not None}
         heads = await self._store.stream_heads(list(paused)) if paused else {}
         self._paused = {run: version for run, version in paused.items() if heads.get(run) == version}

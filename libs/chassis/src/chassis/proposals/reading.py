@@ -8,7 +8,6 @@ from uuid import UUID
 from chassis.proposals.deciding import MADE, PROPOSALS, ProposalMade
 from chassis.write.catalogue import Catalogue
 from chassis.write.store import Recorder
-from chassis.write.store.items import NIL
 
 WAITING_READ: Final = 500
 _DECIDED: Final = [name for name in PROPOSALS if name != MADE]
@@ -32,18 +31,15 @@ def waiting_proposals(recorder: Recorder, catalogue: Catalogue) -> Iterator[Wait
     StoreUnavailable. None where the context has no proposals."""
     if MADE not in catalogue.names:
         return
-    after = NIL
-    while page := recorder.begun_not_ended(MADE, _DECIDED, WAITING_READ, after):
-        for id, stored in recorder.read_streams(dict.fromkeys(page, 0)).items():
-            made = cast(ProposalMade, catalogue.decode(stored[0]).event)
-            yield Waiting(
-                id,
-                made.kind,
-                made.subject,
-                made.proposed_by,
-                made.on_behalf_of,
-                made.reason,
-                made.expires_at,
-                made.digest,
-            )
-        after = page[-1]
+    for id, stored in recorder.open_streams(MADE, _DECIDED, WAITING_READ):
+        made = cast(ProposalMade, catalogue.decode(stored[0]).event)
+        yield Waiting(
+            id,
+            made.kind,
+            made.subject,
+            made.proposed_by,
+            made.on_behalf_of,
+            made.reason,
+            made.expires_at,
+            made.digest,
+        )

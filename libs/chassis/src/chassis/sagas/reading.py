@@ -7,7 +7,6 @@ from chassis.sagas.deciding import ENDED, STARTED, SagaEvent, saga_decider
 from chassis.sagas.running import OPEN_READ, SagaShown, shown_of
 from chassis.write.catalogue import Catalogue
 from chassis.write.store import Recorder
-from chassis.write.store.items import NIL
 
 _DECIDER: Final = saga_decider({})
 """Without the kinds: status and steps do not depend on them."""
@@ -27,11 +26,8 @@ def has_sagas(catalogue: Catalogue) -> bool:
 
 def open_sagas(recorder: Recorder, catalogue: Catalogue) -> Iterator[OpenSaga]:
     """The sagas that have not ended, in the order of their ids; raises StoreUnavailable."""
-    after = NIL
-    while page := recorder.begun_not_ended(STARTED, [ENDED], OPEN_READ, after):
-        for id, stored in recorder.read_streams(dict.fromkeys(page, 0)).items():
-            events: list[Any] = [catalogue.open(one, None).event for one in stored]
-            shown = shown_of(id, _DECIDER.fold(cast("list[SagaEvent]", events)))
-            if shown.status != "ended":
-                yield OpenSaga(shown, stored[0].position or 0)
-        after = page[-1]
+    for id, stored in recorder.open_streams(STARTED, [ENDED], OPEN_READ):
+        events: list[Any] = [catalogue.open(one, None).event for one in stored]
+        shown = shown_of(id, _DECIDER.fold(cast("list[SagaEvent]", events)))
+        if shown.status != "ended":
+            yield OpenSaga(shown, stored[0].position or 0)

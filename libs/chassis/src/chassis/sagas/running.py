@@ -186,13 +186,9 @@ class Sagas:
         found = await self._store.begun_not_ended(STARTED, [ENDED], limit, after or NIL)
         return list(await asyncio.gather(*map(self.shown, found)))
 
-    async def open(self) -> AsyncIterator[UUID]:
+    def open(self) -> AsyncIterator[UUID]:
         """The sagas that have not ended."""
-        after = NIL
-        while page := await self._store.begun_not_ended(STARTED, [ENDED], OPEN_READ, after):
-            for id in page:
-                yield id
-            after = page[-1]
+        return self._store.all_begun_not_ended(STARTED, [ENDED], OPEN_READ)
 
     async def _current(self, id: UUID) -> SagaState:
         self._handler.forget(id)

@@ -2,7 +2,7 @@
 bulk."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import LifoQueue
 from typing import Any, Final, ParamSpec, TypeVar
@@ -112,6 +112,16 @@ class EventStore:
     ) -> list[UUID]:
         """Streams with an event of the one name and none of the others."""
         return await self._read(lambda recorder: recorder.begun_not_ended(begun, ended, limit, after))
+
+    async def all_begun_not_ended(
+        self, begun: str, ended: Sequence[str], streams_at_once: int
+    ) -> AsyncIterator[UUID]:
+        """All that `begun_not_ended` gives; so many are in memory."""
+        after = NIL
+        while page := await self.begun_not_ended(begun, ended, streams_at_once, after):
+            for stream in page:
+                yield stream
+            after = page[-1]
 
     async def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:
         """Returns the outcomes that are remembered under these command keys."""

@@ -323,6 +323,15 @@ class Recorder:
         )
         return [row[0] for row in self._execute(composed.as_bytes(None), ())]
 
+    def open_streams(
+        self, begun: str, ended: Sequence[str], streams_at_once: int
+    ) -> Iterator[tuple[UUID, list[StoredEvent]]]:
+        """All that `begun_not_ended` gives, each with its events; so many are in memory."""
+        after = NIL
+        while page := self.begun_not_ended(begun, ended, streams_at_once, after):
+            yield from self.read_streams(dict.fromkeys(page, 0)).items()
+            after = page[-1]
+
     def commands(self, keys: Sequence[str]) -> dict[str, CommandSeen]:
         """Returns the outcomes that are remembered under these command keys."""
         rows = self._execute(self._commands, (list(keys),)) if keys else []
