@@ -1,6 +1,7 @@
 """Publishing and consuming on a real broker: order per key, nothing lost when a handler fails or a member comes or goes."""
 
 import asyncio
+import gc
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
@@ -10,6 +11,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.consumer.fetcher import PartitionRecords
 from chassis.clock import SystemClock, uuid7
 from chassis.messaging.transport import (
     BrokerUnavailable,
@@ -170,6 +172,38 @@ async def test_a_failing_handler_gets_the_batch_again_and_nothing_is_skipped(kaf
     await running
     assert all(values == list(range(1, 31)) for values in seen.values.values())
     assert sum((await group_lag(kafka_url, group, [topic])).values()) == 0
+
+
+@pytest.fixture
+def never_looking_for_cycles():
+    """Cycles stay until somebody looks for them: the thresholds of a role are beyond what a test makes."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("never_looking_for_cycles")
+async def test_a_handler_that_fails_for_long_keeps_nothing_of_the_batches_that_came_again(
+    kafka_url, topic, publisher
+):
+    await publisher.publish(numbered(topic, 50, 40, size=500))
+    failures = 0
+    stopping = asyncio.Event()
+
+    async def fail(_: Sequence[Record]) -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 20:
+            stopping.set()
+        raise ConnectionError("the database is not there")
+
+    member = Consumer(kafka_url, [topic], fresh("group"), fail, back_off_seconds_max=0.01)
+    await asyncio.wait_for(member.run(stopping), SECONDS_MAX)
+
+    buffers = [each for each in gc.get_objects() if type(each) is PartitionRecords]
+    assert failures == 20
+    assert len(buffers) <= 3 * PARTITIONS
 
 
 async def test_who_comes_back_goes_on_where_it_acknowledged(kafka_url, topic, publisher):

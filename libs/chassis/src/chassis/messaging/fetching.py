@@ -44,6 +44,7 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
     @override
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self._given[partition] = offset
+        self._let_go(partition)
         super().seek(partition, offset)
 
     @override
@@ -76,6 +77,17 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
                 await part.close()
         for connection in self._client._conns.values():
             connection.close()
+
+    def _let_go(self, at: TopicPartition) -> None:
+        """Ends the reading of what is buffered of a partition, up to 1 MiB.
+
+        The buffer and the generator that reads it hold each other, and a role looks for cycles only after thousands of
+        such objects (`chassis.process.garbage`): a handler that fails for hours would fill the memory.
+        """
+        buffered = getattr(self._fetcher._records.get(at), "_partition_records", None)
+        reading = getattr(buffered, "_records_iterator", None)
+        if reading is not None:
+            reading.close()
 
     def _has_ended(self) -> bool:
         """Whether one of the tasks has ended that the client needs."""

@@ -402,7 +402,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     A batch may span partitions; within a partition offsets rise. When `handle` returns, the batch is
     acknowledged; when it raises, the batch and what follows it come again after a back-off that grows up
-    to `BACK_OFF_SECONDS_MAX`. After a rebalance another member may get what this one is still handling:
+    to `back_off_seconds_max`. After a rebalance another member may get what this one is still handling:
     expect every record twice.
 
     A record that the client cannot decode goes to `dead_letter` after the others of its batch; it is
@@ -424,8 +424,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         on_assigned: Partitions | None = None,
         on_revoked: Partitions | None = None,
         dead_letter: DeadLetter | None = None,
+        back_off_seconds_max: float = BACK_OFF_SECONDS_MAX,
     ) -> None:
         self.group = group
+        self._back_off_seconds_max = back_off_seconds_max
         self._dead_letter = dead_letter
         self.failing: str | None = None
         self._url = url
@@ -544,7 +546,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             _log.warning("batch failed", group=self.group, error=type(error).__name__, records=len(records))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._back_off_seconds)
-            self._back_off_seconds = min(2 * self._back_off_seconds, BACK_OFF_SECONDS_MAX)
+            self._back_off_seconds = min(2 * self._back_off_seconds, self._back_off_seconds_max)
             raise
         self.failing = None
         self._back_off_seconds = BACK_OFF_SECONDS_FIRST
