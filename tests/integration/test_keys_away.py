@@ -2,18 +2,12 @@
 
 import asyncio
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
-import httpx
 import psycopg
 import pymongo
 import pytest
@@ -31,11 +25,11 @@ from crm_cli.migrate import migrated
 from devservers import servers
 from psycopg.conninfo import make_conninfo
 
+from tests.support.processes import Environment, Role, until
+
 FEED, POLICY = "sync-ingest.feed", "customer.when_party_described_then_register_customer"
 AWAY_SECONDS = 20
 LOST = "OperationalError: connection"
-SECONDS_MAX = 90
-Environment = Mapping[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -68,42 +62,6 @@ async def ensure(kafka_url: str) -> None:
     await ensure_topics(kafka_url, [COREBANK_POSTINGS, *EVENTS.values(), *letters])
 
 
-class Role:
-    """A role as a process of its own."""
-
-    all: ClassVar[list["Role"]] = []
-
-    def __init__(self, environment: Environment, service: str, role: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.all.append(self)
-        self.log = Path(environment["CRM_DATA"]) / f"{service}-{role}-{self.port}.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", service, role],
-                env=os.environ | environment | {"CRM_PORT": str(self.port)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def reasons(self) -> list[str] | None:
-        """Why it is not ready; None where it does not answer."""
-        try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}/health/ready").json()
-        except httpx.TransportError:
-            return None
-        return list(answer.get("reasons", []))
-
-    def ready(self) -> bool:
-        return self.reasons() == []
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGCONT)
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
-
-
 @pytest.fixture
 def started(environment: Environment) -> Iterator[Callable[[str, str], Role]]:
     running: list[Role] = []
@@ -114,13 +72,6 @@ def started(environment: Environment) -> Iterator[Callable[[str, str], Role]]:
 
     yield start
     assert [role.end() for role in running] == [0] * len(running)
-
-
-def until(what: str, condition: Callable[[], bool], seconds_max: float = SECONDS_MAX) -> None:
-    deadline = time.monotonic() + seconds_max
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: {[role.reasons() for role in Role.all]}"
-        time.sleep(0.2)
 
 
 def send(environment: Environment, source: str, numbers: range) -> None:

@@ -23,8 +23,14 @@ def frozen_postgres(url: str) -> Iterator[None]:
     """The PostgreSQL of this run, which nothing else uses meanwhile."""
     with psycopg.connect(url) as connection:
         backend = Path(f"/proc/{connection.info.backend_pid}/stat").read_text()
-    postmaster = int(backend.rpartition(")")[2].split()[1])
-    processes = family(postmaster)
+    with frozen(int(backend.rpartition(")")[2].split()[1])):
+        yield
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A server and all that it started."""
+    processes = family(pid)
     try:
         _signalled(processes, signal.SIGSTOP)
         yield

@@ -18,7 +18,7 @@ from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import StoreUnavailable
 from chassis.privacy.tokens import development_token
-from chassis.process.roles import WebRole, main, run_roles
+from chassis.process.roles import CLOSING_SECONDS_MAX, WebRole, main, run_roles
 from chassis.web import PortTaken, create_app, dependencies
 from chassis.web.streams import EventStream, Source
 from fastapi import APIRouter, Depends
@@ -164,15 +164,36 @@ async def test_a_role_that_ends_unasked_is_a_failure(settings):
     assert await asyncio.wait_for(Process(settings, boxes_views=Ending()).task, 5) == 1
 
 
+async def test_a_role_that_waits_for_a_server_is_cut_off_in_time_to_close(settings):
+    closed: list[str] = []
+
+    class Waiting(Working):
+        async def run(self, stopping: asyncio.Event) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.1)
+                closed.append("database")
+
+    process = Process(settings, {"stop_seconds_max": CLOSING_SECONDS_MAX + 0.1}, boxes_views=Waiting())
+    await asyncio.sleep(0.05)
+    process.stopping.set()
+    assert await asyncio.wait_for(process.task, CLOSING_SECONDS_MAX) == 0
+    assert closed == ["database"]
+
+
 async def test_a_role_that_does_not_stop_is_stopped(settings):
     class Deaf(Working):
         async def run(self, stopping: asyncio.Event) -> None:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(60)
 
     process = Process(settings, {"stop_seconds_max": 0.2}, boxes_views=Deaf())
     await asyncio.sleep(0.05)
     process.stopping.set()
-    assert await asyncio.wait_for(process.task, 2) == 1
+    assert await asyncio.wait_for(process.task, 20) == 1
 
 
 async def test_a_taken_port_is_told_before_anything_starts(settings):

@@ -7,6 +7,7 @@ from typing import Final
 
 from chassis.bulk import following
 from chassis.clock import Clock, SystemClock
+from chassis.connections.answering import ReadinessCheck, checking_readiness
 from chassis.files import sweeping
 from chassis.notices import NoticesRole
 from chassis.process.roles import Role, WebRole
@@ -17,7 +18,7 @@ from chassis.relay import RelayRole
 from chassis.sagas import SagasRole
 from chassis.timers import TimersRole
 from chassis.watching import hearing
-from chassis.web import ReadinessCheck, Routes, checking_readiness, create_app, dependencies
+from chassis.web import Routes, create_app, dependencies
 from chassis.web.consistency import Heads
 from starlette.types import ASGIApp
 

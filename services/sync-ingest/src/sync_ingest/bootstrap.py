@@ -7,11 +7,12 @@ from functools import partial
 from typing import Final
 
 from chassis.clock import Clock, SystemClock
+from chassis.connections.answering import checking_readiness
 from chassis.connections.migrating import require
 from chassis.messaging.dead_letters import KeyCustody
 from chassis.process.roles import Role, WebRole
 from chassis.relay import RelayRole
-from chassis.web import Routes, checking_readiness, create_app, dependencies
+from chassis.web import Routes, create_app, dependencies
 from starlette.types import ASGIApp
 
 from sync_ingest import permissions

@@ -17,6 +17,7 @@ import structlog
 from chassis.clock import Clock
 from chassis.connections.transient import LOST, why
 from chassis.ending import Threads, ended
+from chassis.messaging.answering import answering
 from chassis.messaging.dead_letters import TRIES_MAX, Custody, DeadLetters
 from chassis.messaging.transport import (
     Consumer,
@@ -44,9 +45,9 @@ BATCH_MESSAGES_MAX: Final = 2_000
 WINDOW_LOOK_SECONDS: Final = 1.0
 THREADS_MAX: Final = 2
 """One books, another one closes windows."""
-STOPPED_SECONDS_MAX: Final = 11.0
-"""How long calls may go on after the role was told to stop. The producer is let go within 3 s after that, and both are
-less than a process gives its roles to stop (`chassis.process.roles.STOP_SECONDS_MAX`)."""
+STOPPED_SECONDS_MAX: Final = 8.0
+"""How long calls may go on after the role was told to stop. The producer is let go within 3 s after that, before a process
+cuts its roles off (`chassis.process.roles`)."""
 SOURCE_HEADER: Final = "source"
 TRACE_HEADER: Final = "traceparent"
 
@@ -239,6 +240,7 @@ class FeedRole:
         self._close = close
         self._clock = clock
         self._windows_failing: str | None = None
+        self._unanswered: Callable[[], list[str]] = list
         self._threads = Threads(GROUP, THREADS_MAX)
         self._tried: dict[int, tuple[int, int]] = {}
         """By partition: the place from which a batch failed last, and how often."""
@@ -260,7 +262,8 @@ class FeedRole:
         windows = asyncio.create_task(self._close_windows(stopping))
         told = asyncio.create_task(self._told(stopping))
         try:
-            await self._consumer.run(stopping)
+            async with answering(self._kafka_url, [COREBANK_POSTINGS], self._clock) as self._unanswered:
+                await self._consumer.run(stopping)
         finally:
             # One limit for the batch in hand and for the window: both wait for calls in the same threads.
             since = told.result() if told.done() else self._clock.monotonic()
@@ -275,7 +278,7 @@ class FeedRole:
 
     def not_ready(self) -> list[str]:
         """Why postings of branches are not booked, or windows not certified, just now."""
-        reasons = []
+        reasons = self._unanswered()
         if self._consumer.failing:
             reasons.append(f"the last batch was not booked: {self._consumer.failing}")
         if self._windows_failing:

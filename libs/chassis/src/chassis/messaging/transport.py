@@ -441,6 +441,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stopping = asyncio.Event()
         self._reached: dict[Partition, int] = {}
         self._subscriber: Any = None
+        self._handling = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Consumes until `stopping` is set, then finishes the batch in hand. Raises BrokerUnavailable."""
@@ -483,7 +484,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             await self._watch(stopping)
         finally:
-            await _left(broker)
+            await _left(broker, CLOSING_SECONDS_MAX + (HANDLED_SECONDS_MAX if self._handling else 0))
             self._subscriber = None
 
     async def _watch(self, stopping: asyncio.Event) -> None:
@@ -536,6 +537,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             unreadable = [
                 (_record(each), UNREADABLE_REASON) for each in records if each.headers is UNREADABLE
             ]
+        self._handling = True
         try:
             if batch:
                 await self._handle(batch)
@@ -548,6 +550,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.wait_for(self._stopping.wait(), self._back_off_seconds)
             self._back_off_seconds = min(2 * self._back_off_seconds, self._back_off_seconds_max)
             raise
+        finally:
+            self._handling = False
         self.failing = None
         self._back_off_seconds = BACK_OFF_SECONDS_FIRST
         self._reached.update({(each.topic, each.partition): each.offset + 1 for each in records})
@@ -577,7 +581,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._on_revoked(frozenset(_pairs(revoked)))
 
 
-async def _left(broker: KafkaBroker, seconds_max: float = HANDLED_SECONDS_MAX + CLOSING_SECONDS_MAX) -> None:
+async def _left(broker: KafkaBroker, seconds_max: float) -> None:
     """Ends the membership in bounded time, also of a client that cannot say so any more."""
     leaving = asyncio.ensure_future(broker.stop())
     try:
@@ -726,6 +730,33 @@ class PartitionsToEnd:
         done = [at for at in partitions if await reader.position(at) >= ends[at.topic, at.partition]]
         reader.pause(*done)
         return {at.partition: ends[at.topic, at.partition] for at in partitions if at not in done}
+
+
+class LeadersAsked:
+    """Asks the brokers that lead the partitions of some topics how far these are, over connections that stay."""
+
+    def __init__(self, url: str, topics: Iterable[Topic]) -> None:
+        self._url = url
+        self._partitions = [TopicPartition(each.name, n) for each in topics for n in range(each.partitions)]
+        self._reader: AIOKafkaConsumer | None = None
+
+    async def ask(self) -> None:
+        """Returns when all have answered; raises BrokerUnavailable."""
+        try:
+            with _broker_answers(self._url):
+                if self._reader is None:
+                    self._reader = _new_reader(self._url)
+                    await self._reader.start()
+                await self._reader.end_offsets(self._partitions)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Lets the connections go."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await _stopped(reader)
 
 
 async def read_from(

@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Final, Protocol
 
@@ -30,6 +30,8 @@ SERVING: Final = "api"
 """The name of the role that answers HTTP, in every service."""
 MIGRATE: Final = "migrate"
 STOP_SECONDS_MAX: Final = 15.0
+CLOSING_SECONDS_MAX: Final = 4.0
+"""Of these: for closing what a role has open, once it is cut off because it waits for a server that does not answer."""
 BACK_OFF_SECONDS_FIRST: Final = 0.2
 BACK_OFF_SECONDS_MAX: Final = 10.0
 STEADY_SECONDS: Final = 30.0
@@ -125,8 +127,16 @@ class WebRole:
 class _Hosted:
     """One role of this process, through all its restarts."""
 
-    def __init__(self, name: str, factory: Factory, clock: Clock, back_off_seconds_first: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        factory: Factory,
+        clock: Clock,
+        back_off_seconds_first: float,
+        told_seconds_max: float,
+    ) -> None:
         self.name = name
+        self._told_seconds_max = told_seconds_max
         self._back_off_seconds_first = back_off_seconds_first
         self._factory = factory
         self._clock = clock
@@ -155,7 +165,7 @@ class _Hosted:
                     front.awaited = True
                     self._role.join(front, others)
                 self._lost = None
-                await self._role.run(stopping)
+                await self._cut_off(self._role.run(stopping), stopping)
             except Exception as error:
                 if not is_transient(error):
                     raise
@@ -170,6 +180,25 @@ class _Hosted:
             else:
                 if not stopping.is_set():
                     raise RoleEnded(f"{self.name} ended unasked")
+
+    async def _cut_off(self, run: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+        """Runs a role. It is cancelled where it has not ended in time after it was told to: it may wait for a server that
+        is frozen, and still has to close what it has open."""
+        running = asyncio.create_task(run, name=self.name)
+        told = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([running], timeout=self._told_seconds_max)
+            if running.done():
+                return running.result()
+            _log.warning("role is cut off", role=self.name, seconds=self._told_seconds_max)
+            running.cancel()
+            await asyncio.wait([running])
+            if not running.cancelled():
+                running.result()
+        finally:
+            await ended(running, told)
+        return None
 
 
 class RoleEnded(Exception):
@@ -201,7 +230,11 @@ async def run_roles(
     """
     clock = clock or SystemClock()
     stopping = stopping or asyncio.Event()
-    hosted = [_Hosted(name, factory, clock, back_off_seconds_first) for name, factory in roles.items()]
+    told_seconds_max = max(0.0, stop_seconds_max - CLOSING_SECONDS_MAX)
+    hosted = [
+        _Hosted(name, factory, clock, back_off_seconds_first, told_seconds_max)
+        for name, factory in roles.items()
+    ]
     reasons: list[Callable[[], list[str]]] = [each.not_ready for each in hosted]
     front = Front(operations_app(settings, reasons, clock))
     answering = listening_socket(settings.host, settings.port)

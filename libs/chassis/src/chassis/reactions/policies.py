@@ -23,6 +23,7 @@ from contracts.topics import TOPICS
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
 from chassis.ending import together
+from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.delivered import Delivered, Stream, read
 from chassis.messaging.transport import (
@@ -274,6 +275,7 @@ class PoliciesRole(Generic[W]):
         self._settings = settings
         self._clock = clock or SystemClock()
         self._runner: PolicyRunner | None = None
+        self._unanswered: Callable[[], list[str]] = list
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping`; raises ConnectionError where a server is lost."""
@@ -285,6 +287,9 @@ class PoliciesRole(Generic[W]):
             stack.push_async_callback(mongo.close)
             publisher = KafkaPublisher(settings.kafka_url, client_id=self.name)
             stack.push_async_callback(publisher.close)
+            self._unanswered = await stack.enter_async_context(
+                answering(settings.kafka_url, TOPICS, self._clock, {NO_MONGODB: mongo.ping})
+            )
             self._runner = PolicyRunner(
                 self.name,
                 [policy.over(connections) for policy in self._policies],
@@ -298,7 +303,7 @@ class PoliciesRole(Generic[W]):
 
     def not_ready(self) -> list[str]:
         """Why policies do not react."""
-        return ["starting"] if self._runner is None else self._runner.not_ready()
+        return ["starting"] if self._runner is None else [*self._unanswered(), *self._runner.not_ready()]
 
 
 class PolicyRunner:

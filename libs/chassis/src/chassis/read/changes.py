@@ -4,6 +4,7 @@ A place is a resume token of the server. It is valid in every process, as long a
 oplog) goes back that far. It begins with the time of an operation, in hexadecimal digits and in the order of time.
 """
 
+import asyncio
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
@@ -16,6 +17,7 @@ from chassis.read.documents import ID, DocumentId, DocumentsUnavailable
 from chassis.read.mongo import Mongo
 
 CHANGES_AT_ONCE: Final = 1_000
+CLOSING_SECONDS_MAX: Final = 1.0
 NO_REPLICA_SET: Final = "MongoDB is no replica set: it tells no changes"
 _NO_REPLICA_SET_CODE: Final = 40_573
 _TIME_TYPE: Final = "82"
@@ -154,8 +156,9 @@ class MongoChanges(Changes):
         try:
             if self._cursor:
                 gone = {"killCursors": self._collection, "cursors": [Int64(self._cursor)]}
-                await self._mongo.command(gone, self._session)
-        except DocumentsUnavailable:
+                async with asyncio.timeout(CLOSING_SECONDS_MAX):
+                    await self._mongo.command(gone, self._session)
+        except (DocumentsUnavailable, TimeoutError):
             pass  # the server forgets a cursor that nobody reads
         finally:
             self._cursor = 0

@@ -16,6 +16,7 @@ from typing_extensions import override
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
 from chassis.ending import together
+from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka
 from chassis.messaging.transport import Partition, Record, ensure_topics
 from chassis.privacy.keys import KeyRing
@@ -62,6 +63,7 @@ class DerivedRole:
         self._clock = clock or SystemClock()
         self._today = partial(settings.today, self._clock)
         self._followers: list[DerivedFollower] | None = None
+        self._unanswered: Callable[[], list[str]] = list
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping`; raises ConnectionError where a server is lost."""
@@ -71,6 +73,9 @@ class DerivedRole:
             mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
             stack.push_async_callback(mongo.close)
             broker = Kafka(settings.kafka_url)
+            self._unanswered = await stack.enter_async_context(
+                answering(settings.kafka_url, TOPICS, self._clock, {NO_MONGODB: mongo.ping})
+            )
             blind = None
             if any(view.digests for view in self._views):
                 ring = await asyncio.to_thread(KeyRing.of, settings, self._clock.monotonic)
@@ -89,10 +94,12 @@ class DerivedRole:
             await together(stopping, *(follower.run for follower in self._followers))
 
     def not_ready(self) -> list[str]:
-        """The derived views that are not up to date, or are not shown."""
+        """The servers that do not answer, and the derived views that are not up to date, or are not shown."""
         if self._followers is None:
             return ["starting"]
-        return [reason for follower in self._followers for reason in follower.not_ready()]
+        return self._unanswered() + [
+            reason for follower in self._followers for reason in follower.not_ready()
+        ]
 
 
 async def pinned(

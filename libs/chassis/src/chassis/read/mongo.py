@@ -7,7 +7,7 @@ The two differ in which calls are awaited. Only this module knows which one is i
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, Self, cast
 
 import bson
@@ -41,6 +41,9 @@ DATABASE_DEFAULT: Final = "crm"
 POOL_CONNECTIONS_MAX: Final = 20
 SELECTION_TIMEOUT_MS: Final = 5_000
 SOCKET_TIMEOUT_MS: Final = 60_000
+CLOSING_SECONDS_MAX: Final = 1.0
+CLOSED_TRIES: Final = 2
+"""The first time the driver tells the server which sessions end; it has none left the second time."""
 COMMAND_BYTES_MAX: Final = 8_000_000
 """Documents of one write command; the server takes commands of 16 MB."""
 COMMAND_WRITES_MAX: Final = 2_000
@@ -143,10 +146,14 @@ class Mongo:
         return Mongo(self._client, f"{self.name}_{suffix}", self.driver)
 
     async def close(self) -> None:
-        """Lets the connections go."""
-        closing = self._client.close()
-        if inspect.isawaitable(closing):
-            await closing
+        """Lets the connections go. A server that does not answer is not waited for."""
+        for _ in range(CLOSED_TRIES):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING_SECONDS_MAX):
+                    closing = self._client.close()
+                    if inspect.isawaitable(closing):
+                        await closing
+                return
 
     async def ping(self) -> None:
         """Asks the server whether it is there."""

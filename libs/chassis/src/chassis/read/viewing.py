@@ -7,7 +7,7 @@ followed.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
@@ -20,6 +20,7 @@ from typing_extensions import override
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
 from chassis.ending import together
+from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.transport import (
     KafkaPublisher,
@@ -57,6 +58,7 @@ class ViewsRole:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._runner: ViewRunner | None = None
+        self._unanswered: Callable[[], list[str]] = list
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping`; raises ConnectionError where a server is lost."""
@@ -67,6 +69,9 @@ class ViewsRole:
             stack.push_async_callback(mongo.close)
             publisher = KafkaPublisher(settings.kafka_url, client_id=self.name)
             stack.push_async_callback(publisher.close)
+            self._unanswered = await stack.enter_async_context(
+                answering(settings.kafka_url, TOPICS, self._clock, {NO_MONGODB: mongo.ping})
+            )
             self._runner = ViewRunner(
                 self.name,
                 self._views,
@@ -79,8 +84,8 @@ class ViewsRole:
             await self._runner.run(stopping)
 
     def not_ready(self) -> list[str]:
-        """The views that are not up to date, or are not shown."""
-        return ["starting"] if self._runner is None else self._runner.not_ready()
+        """The servers that do not answer, and the views that are not up to date, or are not shown."""
+        return ["starting"] if self._runner is None else [*self._unanswered(), *self._runner.not_ready()]
 
 
 class ViewRunner:

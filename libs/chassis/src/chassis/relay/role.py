@@ -1,6 +1,7 @@
 """The relay of a context as a role of its own: the loop with its connections, from URLs."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -12,6 +13,7 @@ from chassis.connections.migrating import require
 from chassis.connections.settings import COMMANDS_KEPT_DAYS
 from chassis.connections.transient import StoreUnavailable
 from chassis.ending import ended
+from chassis.messaging.answering import answering
 from chassis.messaging.transport import KafkaPublisher, batch_bytes_max, ensure_topics
 from chassis.observability import metrics
 from chassis.process.leases import Lease, PostgresLease
@@ -58,6 +60,7 @@ class RelayRole:
         self._lease = PostgresLease(postgres_url, schema, RELAY_LEASE)
         self._publisher = KafkaPublisher(kafka_url, client_id=f"{context}-relay")
         self._hint = Listening(postgres_url, schema, clock)
+        self._unanswered: Callable[[], list[str]] = list
         self.relay = Relay(
             context,
             self._topic,
@@ -78,7 +81,7 @@ class RelayRole:
 
     def not_ready(self) -> list[str]:
         """Why no event is published."""
-        return self.relay.not_ready()
+        return self._unanswered() + self.relay.not_ready()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping` is set. Raises ConnectionError when a server is not there at the start."""
@@ -88,7 +91,8 @@ class RelayRole:
             await self._limit()
             beside = [asyncio.ensure_future(self._measure()), asyncio.ensure_future(self._prune())]
             try:
-                await self.relay.run(stopping)
+                async with answering(self._kafka_url, [self._topic], self._clock) as self._unanswered:
+                    await self.relay.run(stopping)
             finally:
                 await ended(*beside)
         finally:

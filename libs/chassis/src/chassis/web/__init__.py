@@ -18,7 +18,7 @@ from chassis.web.openapi import DescribedRouter, located
 from chassis.web.paging import LIMIT_MAX, CursorInvalid, Page, Paging, cursor, cursor_values, paging
 from chassis.web.parameters import OwnParameters
 from chassis.web.problems import Problem, refusals
-from chassis.web.served import ReadinessCheck, Routes, checking_readiness
+from chassis.web.served import Routes
 from chassis.web.serving import PortTaken, listening_socket, serve
 
 __all__ = [
@@ -38,13 +38,11 @@ __all__ = [
     "Permitted",
     "PortTaken",
     "Problem",
-    "ReadinessCheck",
     "ReadingOwnWrite",
     "Reason",
     "Routes",
     "WaitFor",
     "caller",
-    "checking_readiness",
     "command_context",
     "command_of",
     "consistency_token",

@@ -3,8 +3,8 @@
 import asyncio
 
 from chassis.clock import SystemClock
+from chassis.connections.answering import checking_readiness
 from chassis.connections.transient import StoreUnavailable
-from chassis.web import checking_readiness
 
 CLOCK = SystemClock()
 PATIENCE_SECONDS = 60.0
