@@ -11,7 +11,7 @@ reads all of it and wants one event in eight; its limit is the rate that is want
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -42,9 +42,15 @@ EVENTS_EACH = 2
 """Of a customer's own: registered, linked."""
 SHARE_BEFORE = 5
 """One customer in so many comes in before: the policy is measured with them, and every role is warm then."""
+LOOKS_MIN = 10
+"""While the policy registers. What is over after fewer is not measured."""
 PATIENCE_SECONDS = 1_800.0
 SOURCE = "bench"
 ALL = (("sync_ingest", "relay"), ("customer", "views"), ("customer", "policies"), ("customer", "relay"))
+
+
+class TooFewCustomers(Exception):
+    """The policy is done before it is measured."""
 
 
 def amounts(number: int) -> list[int]:
@@ -166,6 +172,13 @@ async def registering(settings: SyncIngestSettings, many: int) -> float:
         await until(enough)
     finally:
         recorder.close()
+    return registered_a_second(seen)
+
+
+def registered_a_second(seen: Sequence[tuple[float, int]]) -> float:
+    """The customers of these looks, each a time and a position; raises TooFewCustomers."""
+    if len(seen) < LOOKS_MIN:
+        raise TooFewCustomers(f"the policy was done after {len(seen)} looks, and {LOOKS_MIN} make a figure")
     (began, before), (ended, after) = seen[0], seen[-1]
     return (after - before) / EVENTS_EACH / (ended - began)
 
@@ -213,8 +226,11 @@ def main() -> int:
     parser.add_argument("--customers", type=int, default=100_000)
     given = parser.parse_args()
     garbage.look_less_often()  # as `crm` and every role do
-    with system() as settings:
-        policy, rate, limit = measured(settings, given.customers)
+    try:
+        with system() as settings:
+            policy, rate, limit = measured(settings, given.customers)
+    except TooFewCustomers as few:
+        parser.error(f"--customers {given.customers} are too few to measure: {few}")
     say("first_load_policy", policy, "customers/s", POLICY_CUSTOMERS_WANTED, policy / POLICY_CUSTOMERS_WANTED)
     say("first_load", rate, "customers/s", limit, rate / limit)
     return 0 if rate / limit >= FIRST_LOAD_WANTED and policy >= POLICY_CUSTOMERS_WANTED else 1
