@@ -1,8 +1,8 @@
 """What somebody writes who follows the recipes of CONTRIBUTING in a service that has the skeleton and nothing else."""
 
-from tests.architecture.recipes.reacting import NOTICE, SAGA, TIMER
+from tests.architecture.recipes.reacting import NOTICE, SAGA, TIMER, WAITING
 from tests.architecture.recipes.reading import DERIVED, LIST, WATCH
 from tests.architecture.recipes.writing import BULK, FILES, FOUR_EYES, VERSION
 
-RECIPES = (VERSION, BULK, DERIVED, WATCH, LIST, TIMER, FOUR_EYES, FILES, SAGA, NOTICE)
+RECIPES = (VERSION, BULK, DERIVED, WATCH, LIST, TIMER, FOUR_EYES, FILES, SAGA, NOTICE, WAITING)
 """In this order: each is followed in what the ones before left."""

@@ -557,3 +557,152 @@ def _done(""",
         ),
     ),
 )
+
+_SERVICE_OPENED = """
+        async def caught_up(position: int) -> bool:
+            return await views.wait_for(CONTEXT, position, 0.0)
+
+        queries = Queries(mongo, views, write.ring)
+        hub = Hub(WATCHED, views, clock, partial(settings.today, clock))
+        today = partial(settings.today, clock)
+        reader = Reader(LISTING, mongo, views, Cursors(write.ring.secret), today)
+        service = ${Name}Service(write.handler, write.store, queries, caught_up, catalogue(), clock, hub, reader)
+"""
+_SERVICE_MADE = '''def service_of(settings: ${Name}Settings, write: WriteSide, mongo: Mongo, views: ViewReader) -> ${Name}Service:
+    """The application service, with what every process of it has."""
+
+    async def caught_up(position: int) -> bool:
+        return await views.wait_for(CONTEXT, position, 0.0)
+
+    clock = write.clock
+    queries = Queries(mongo, views, write.ring)
+    today = partial(settings.today, clock)
+    hub = Hub(WATCHED, views, clock, today)
+    reader = Reader(LISTING, mongo, views, Cursors(write.ring.secret), today)
+    return ${Name}Service(write.handler, write.store, queries, caught_up, catalogue(), clock, hub, reader)
+
+
+@asynccontextmanager
+async def timers_side(
+    settings: ${Name}Settings, clock: Clock
+) -> AsyncIterator[tuple[${Name}Service, WriteSide]]:
+    """The application service as timers have it: without files and inboxes."""
+    async with (
+        write_side(settings, clock) as write,
+        opened_views(settings, VIEWS, clock, DERIVED) as (mongo, views),
+    ):
+        yield service_of(settings, write, mongo, views), write
+
+
+'''
+
+WAITING = Recipe(
+    heading="Make a command need two persons",
+    files={
+        f"{SERVICE}/tests/test_telling.py": '''"""Who may approve a proposal is told of it in the inbox, once, and not where it was decided on."""
+
+from uuid import UUID
+
+import pytest
+from chassis.clock import SystemClock
+from chassis.proposals.telling import waiting_timer
+from chassis.timers import Due, SetTimer, WithdrawTimer
+from chassis.write.deciding import CommandContext
+from chassis.write.events import event_id
+from $name.application import ${Name}Service
+from $name.catalogue import catalogue
+from $name.connections import WriteSide, notices_of
+from $name.domain.$name import Open${Name}
+from $name.notices import PROPOSED
+from $name.permissions import APPROVERS
+from $name.settings import ${Name}Settings
+from $name.timers import rules
+
+from tests.support.fixtures import AT
+
+SUBJECT = UUID(int=1)
+CLOCK = SystemClock()
+
+
+def by(actor, number):
+    return CommandContext(actor=actor, now=AT, command_id=UUID(int=number), reason="it was seen")
+
+
+@pytest.fixture
+async def proposal(store, handler):
+    service = ${Name}Service(handler, store, None, None, catalogue(), CLOCK, None, None)
+    await handler.handle(SUBJECT, Open${Name}("a title"), by("lin", 1))
+    return service, await service.propose(SUBJECT, by("lin", 2))
+
+
+async def test_who_may_approve_is_told_once(proposal, store, handler, key_ring):
+    service, shown = proposal
+    notices = notices_of(WriteSide(store, key_ring, handler, CLOCK))
+    timer = waiting_timer(service.eyes.kinds, notices, PROPOSED)
+    [made] = await store.read_stream(shown.proposal_id)
+    [setting] = timer.changes(catalogue().decode(made))
+    due = Due(timer.name, shown.proposal_id, "", event_id(shown.proposal_id, 1), 1, AT, setting.data)
+    for _ in range(2):
+        await timer.give(due, due.context(AT), 1)
+    told = [one for one in await store.read_after(0) if one.name == "notice-requested"]
+    messages = [await notices.message(one.stream_id, catalogue().decode(one).event) for one in told]
+    inboxes = {catalogue().decode(one).event.inbox for one in told}
+    assert (len(told), inboxes) == (len(APPROVERS), {f"role:{role}" for role in APPROVERS})
+    assert all(str(shown.proposal_id) in one.text for one in messages)
+
+
+async def test_the_rule_of_the_service_withdraws_it_where_somebody_decided(proposal, store):
+    service, shown = proposal
+    await service.eyes.reject(shown.proposal_id, by("chen", 3), APPROVERS)
+    [rule] = [one for one in rules(${Name}Settings()) if one.name == "proposal-waits"]
+    found = [rule.changes(catalogue().decode(one)) for one in await store.read_stream(shown.proposal_id)]
+    assert [type(each) for [each] in found] == [SetTimer, WithdrawTimer]
+'''
+    },
+    edits=(
+        Edit(
+            f"{SOURCE}/notices.py",
+            "TEMPLATES: Final = (OPENED,)",
+            """PROPOSED: Final = Template(
+    "proposal-waits",
+    1,
+    "inbox",
+    "有一项提议等待复核：$${what}。提议编号：$${proposal}。",
+    {"what": 20, "proposal": 36},
+    title="待复核的提议",
+)
+TEMPLATES: Final = (OPENED, PROPOSED)""",
+        ),
+        Edit(
+            f"{SOURCE}/connections.py",
+            _SERVICE_OPENED,
+            "        service = service_of(settings, write, mongo, views)\n",
+        ),
+        Edit(
+            f"{SOURCE}/connections.py",
+            "@asynccontextmanager\nasync def both_sides",
+            f"{_SERVICE_MADE}@asynccontextmanager\nasync def both_sides",
+        ),
+        Edit(f"{SOURCE}/timers.py", "return UNSEEN, TIMEOUT", "return UNSEEN, TIMEOUT, PROPOSAL_WAITS"),
+        Edit(
+            f"{SOURCE}/timers.py",
+            "    async with write_side(settings, clock) as write:\n",
+            "    async with timers_side(settings, clock) as (service, write):\n"
+            "        telling = waiting_timer(service.eyes.kinds, notices_of(write), PROPOSED)\n",
+        ),
+        Edit(
+            f"{SOURCE}/timers.py", "saga_timer(handler_of(write))]", "saga_timer(handler_of(write)), telling]"
+        ),
+        Edit(
+            f"{SOURCE}/timers.py",
+            "from $name.connections import write_side",
+            "from $name.connections import notices_of, timers_side",
+        ),
+        imported(
+            "timers.py",
+            "from chassis.proposals.telling import PROPOSAL_WAITS, waiting_timer",
+            "from $name.notices import PROPOSED",
+        ),
+    ),
+)
+"""Its last step, for a service that has timers and notices."""
