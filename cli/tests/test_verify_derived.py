@@ -1,21 +1,30 @@
 """Derived views against their inputs: facts that a new month changes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import date
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 from chassis.clock import SystemClock
+from chassis.lists.declaring import BLIND
 from chassis.messaging.broker import Kafka
+from chassis.privacy.key_encryption import FileKeyEncryption
+from chassis.privacy.keys import KeyRing, Origin, seal
+from chassis.read.blind import BlindIndex
 from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.documents import ID, SEQUENCE, Change
 from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_report import Report
+from customer.catalogue import CONTEXT
 from customer.derived.customer_facts import FACTS, VIEW
 from customer.views import VIEWS, customers
+
+from tests.support.fixtures import empty_keys
 
 CLOCK = SystemClock()
 CUSTOMER = str(UUID(int=1))
@@ -34,7 +43,15 @@ async def unused(_: str) -> bool:
     return False
 
 
-async def derived(mongo: Mongo, today: date) -> Generations:
+@pytest.fixture
+def ring(postgres_url: str, tmp_path: Path) -> Iterator[KeyRing]:
+    kek = FileKeyEncryption.at(tmp_path / "kek", create=True)
+    opened = KeyRing.open(empty_keys(postgres_url), kek, CLOCK.monotonic)
+    yield opened
+    opened.close()
+
+
+async def derived(mongo: Mongo, today: date, ring: KeyRing | None = None) -> Generations:
     """The facts of one customer, derived on a day and shown."""
     if await Generations(mongo, customers.VIEW, "customer", CLOCK).live() is None:
         for view in VIEWS:
@@ -42,21 +59,44 @@ async def derived(mongo: Mongo, today: date) -> Generations:
             generation = await generations.begin(unused)
             await generations.switch(generation)
             if view is customers.VIEW:
-                named = {"kind": "person", "origin": "staff", "branch": None, "questions": [], "parties": []}
+                named: dict[str, Any] = {
+                    "kind": "person",
+                    "origin": "staff",
+                    "branch": None,
+                    "questions": [],
+                    "parties": [],
+                }
+                if ring is not None:
+                    named["phone"] = sealed_phone(ring)
                 documents = generations.documents(generation)
                 frozen = documents.freeze({ID: CUSTOMER, SEQUENCE: 1, **named})
                 await documents.write(customers.CUSTOMERS, [Change(CUSTOMER, None, 1, frozen)])
     generations = Generations(mongo, VIEW, "customer", CLOCK)
     generation = await generations.begin(unused, await live_inputs(generations))
-    feed = await DerivedFeed.of(generations, generation, Kafka("127.0.0.1:9"), CLOCK, lambda: today)
+    feed = await DerivedFeed.of(
+        generations,
+        generation,
+        Kafka("127.0.0.1:9"),
+        CLOCK,
+        lambda: today,
+        None if ring is None else BlindIndex(ring),
+    )
     await feed.derive_all(asyncio.Event())
     await generations.switch(generation)
     return generations
 
 
-async def checked(generations: Generations, today: date) -> Report:
+def sealed_phone(ring: KeyRing) -> dict[str, Any]:
+    """As the view keeps it."""
+    subject = UUID(CUSTOMER)
+    key = ring.keys_for([subject])[subject]
+    origin = Origin(CONTEXT, subject, 1, "customer-registered")
+    return {"t": seal(key, origin.aad("phone", key), "13800138000"), "v": 1, "n": "customer-registered"}
+
+
+async def checked(generations: Generations, today: date, blind: BlindIndex | None = None) -> Report:
     report = Report()
-    await check_derived(generations, lambda: today, report, CLOCK, 0.0)
+    await check_derived(generations, lambda: today, report, CLOCK, 0.0, blind)
     return report
 
 
@@ -73,3 +113,23 @@ async def test_facts_that_a_new_month_changes_are_said_to_wait_for_it(mongo: Mon
     assert live is not None
     [facts] = await mongo.find(live.prefix + FACTS)
     assert sorted(facts["aum_month_end"])[-1] == "2026-01"
+
+
+async def test_a_digest_that_is_not_of_the_value_is_found_where_the_login_may_have_the_keys(
+    mongo: Mongo, ring: KeyRing
+) -> None:
+    generations, blind = await derived(mongo, JANUARY, ring), BlindIndex(ring, create=False)
+    report = await checked(generations, JANUARY, blind)
+    assert report.green, report.readable()
+    assert report.figures["views"][VIEW.name]["digests_compared"] is True
+    live = await generations.live()
+    assert live is not None
+    [facts] = await mongo.find(live.prefix + FACTS)
+    assert facts[BLIND]["phone"] is not None
+    await mongo.update(live.prefix + FACTS, {ID: CUSTOMER}, {"$set": {f"{BLIND}.phone": "0" * 32}})
+    assert (
+        f"{CUSTOMER} is not what its inputs give" in (await checked(generations, JANUARY, blind)).readable()
+    )
+    auditor = await checked(generations, JANUARY)
+    assert auditor.green
+    assert auditor.figures["views"][VIEW.name]["digests_compared"] is False

@@ -14,6 +14,7 @@ from chassis.connections.transient import StoreUnavailable, why
 from chassis.files import FilesSettings, StorageUnavailable
 from chassis.messaging.transport import BrokerUnavailable, group_lag
 from chassis.reactions.policies import CHECKPOINTS_DATABASE
+from chassis.read.blind import BlindIndex
 from chassis.read.documents import DocumentsUnavailable
 from chassis.read.generations import Generations, ViewReader, live_generation, shown_views
 from chassis.read.mongo import Mongo
@@ -36,6 +37,7 @@ from crm_cli.contexts import (
 from crm_cli.exits import USAGE, WRONG
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_files import check_files
+from crm_cli.verify_keys import ring_of_login
 from crm_cli.verify_notices import check_notices
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
@@ -72,15 +74,7 @@ async def verified(
                     )
             finally:
                 store.close()
-        for derived in DERIVED:
-            say(f"{derived.name}: every document against its inputs")
-            await check_derived(
-                Generations(mongo, derived, SERVICE_OF[derived.name], clock),
-                partial(settings.today, clock),
-                report,
-                clock,
-                wait_seconds,
-            )
+        await _derived(settings, mongo, report, clock, wait_seconds, say)
     finally:
         await mongo.close()
     return report
@@ -94,6 +88,24 @@ async def _all_known(mongo: Mongo, report: Report) -> None:
         report.compare("I4", f"the view {name}: known to this command", True, name in folded)
     for name in EVENTS:
         report.compare("I1", f"the context {name}: known to this command", True, name in CONTEXTS)
+
+
+async def _derived(
+    settings: Settings, mongo: Mongo, report: Report, clock: Clock, wait_seconds: float, say: Say
+) -> None:
+    ring = None
+    if any(derived.digests for derived in DERIVED):
+        ring = await asyncio.to_thread(ring_of_login, settings, clock)
+    try:
+        blind = None if ring is None else BlindIndex(ring, create=False)
+        for derived in DERIVED:
+            say(f"{derived.name}: every document against its inputs")
+            generations = Generations(mongo, derived, SERVICE_OF[derived.name], clock)
+            today = partial(settings.today, clock)
+            await check_derived(generations, today, report, clock, wait_seconds, blind)
+    finally:
+        if ring is not None:
+            ring.close()
 
 
 async def _context(
@@ -118,7 +130,17 @@ async def _context(
         await check_parked(view, mongo, report)
     await check_sagas(settings.postgres_url, context, store, report, clock, wait_seconds)
     rules, generation = timers_of(context, settings)
-    await check_timers(context, rules, generation, store, head, report, clock, wait_seconds)
+    await check_timers(
+        context,
+        rules,
+        generation,
+        store,
+        head,
+        report,
+        clock,
+        wait_seconds,
+        commands_kept_days=settings.commands_kept_days,
+    )
     if isinstance(own := settings_of_service(context, settings), FilesSettings):
         await check_files(own, context, store, report, clock)
     await check_notices(context, store, head, report, clock, wait_seconds)

@@ -6,20 +6,19 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-import psycopg
 from chassis.clock import Clock
-from chassis.connections.postgres import connect
 from chassis.files import FilesSettings, Storage, objects_of
 from chassis.files.contents import ContentStore
 from chassis.files.deciding import ATTACHED, FILES_OF_SUBJECT, FileAttached, Files
 from chassis.files.objects import ObjectMissing
-from chassis.privacy.key_encryption import KeyEncryptionUnusable, Tampered
-from chassis.privacy.keys import KEYS_ROLE, DataKey, KeyRing
+from chassis.privacy.key_encryption import Tampered
+from chassis.privacy.keys import DataKey, KeyRing
 from chassis.write.catalogue import Catalogue
 from chassis.write.store import Recorder
 from chassis.write.store.items import NIL
 
 from crm_cli.contexts import Context
+from crm_cli.verify_keys import ring_of_login
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Store
 
@@ -52,7 +51,7 @@ async def check_files(
         stack.callback(recorder.close)
         storage = Storage(objects_of(settings, context.name))
         stack.push_async_callback(storage.close)
-        ring = await asyncio.to_thread(_ring, settings, clock)
+        ring = await asyncio.to_thread(ring_of_login, settings, clock)
         if ring is not None:
             stack.callback(ring.close)
         looked = _Looked(context, catalogue, recorder, storage, ring)
@@ -67,15 +66,6 @@ async def check_files(
         "objects_without_file": without,
         "opened": ring is not None,
     }
-
-
-def _ring(settings: FilesSettings, clock: Clock) -> KeyRing | None:
-    """The keys; None where this login may not have them. That a file is there is checked all the same."""
-    try:
-        connect(settings.keys_url, role=KEYS_ROLE).close()
-        return KeyRing.of(settings, clock.monotonic)
-    except (psycopg.Error, KeyEncryptionUnusable, OSError):
-        return None
 
 
 async def _states(store: Store, looked: _Looked) -> AsyncIterator[Files]:

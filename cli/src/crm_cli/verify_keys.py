@@ -13,9 +13,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
+from chassis.clock import Clock
 from chassis.connections.postgres import connect
 from chassis.connections.settings import Settings
-from chassis.privacy.keys import KEYS_ROLE
+from chassis.privacy.key_encryption import KeyEncryptionUnusable
+from chassis.privacy.keys import KEYS_ROLE, KeyRing
 from chassis.write.events import StoredEvent
 
 from crm_cli.contexts import Context
@@ -41,6 +43,15 @@ _LEFT: Final = (
     " where w.purpose is null and k.subject = w.subject and k.wrapped is not null) or exists (select 1 from purpose_keys k"
     " where k.subject = w.subject and k.wrapped is not null and k.purpose = coalesce(w.purpose, k.purpose)))"
 )
+
+
+def ring_of_login(settings: Settings, clock: Clock) -> KeyRing | None:
+    """The keys; None where this login may not have them. What needs none is checked all the same."""
+    try:
+        connect(settings.keys_url, role=KEYS_ROLE).close()
+        return KeyRing.of(settings, clock.monotonic)
+    except (psycopg.Error, KeyEncryptionUnusable, OSError):
+        return None
 
 
 class SealedKeys:

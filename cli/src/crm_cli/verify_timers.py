@@ -1,6 +1,7 @@
-"""Checks that the timers of a context are what its events have set and withdrawn (I4).
+"""Checks that the timers of a context are what its events have set and withdrawn (I4), and that the command of each that was
+carried out is in the store by its id (I8), for as long as the store remembers commands.
 
-What is not checked: that a command which was given had its effect. The store recognises its id while it remembers commands.
+What is not checked: the commands of timers that go by other ids (`TimerRule.gives_own_command`).
 """
 
 import asyncio
@@ -12,10 +13,12 @@ from uuid import UUID
 
 import msgspec
 from chassis.clock import Clock
+from chassis.connections.settings import COMMANDS_KEPT_DAYS
 from chassis.timers import SetTimer, TimerRule
-from chassis.timers.table import DROPPED, Folded
+from chassis.timers.declaring import command_id_of
+from chassis.timers.table import DONE, DROPPED, Folded
 from chassis.write.catalogue import Catalogue
-from chassis.write.events import StoredEvent
+from chassis.write.events import EventId, StoredEvent
 
 from crm_cli.contexts import Context
 from crm_cli.verify_report import Report
@@ -28,7 +31,14 @@ _EVENTS: Final = (
     "select stream_id, version, name, body, identity, position from {events}"
     " where name = any(%s) and position <= %s order by stream_id, version"
 )
-_ROWS: Final = "select subject, name, slot, position, due_at, run_at, data, outcome, generation from {timers} order by subject"
+_ROWS: Final = (
+    "select subject, name, slot, position, due_at, run_at, data, outcome, generation, cause,"
+    " settled_at > now() - make_interval(days => %s) from {timers} order by subject"
+)
+_REMEMBERED: Final = "select key, stream_id from {commands} where key = any(%s)"
+COMMANDS_AT_ONCE: Final = 2_000
+DAYS_LESS: Final = 1
+"""Commands are forgotten by the clock of the database, and after a pause a command is older than what its timer says."""
 _Key = tuple[str, str]
 
 
@@ -42,6 +52,14 @@ class _Row(NamedTuple):
     data: str
     outcome: str | None
     generation: str
+    cause: EventId
+    remembered: bool | None
+    """Whether the store still remembers the command, where one was given."""
+
+    @property
+    def command(self) -> tuple[str, UUID]:
+        """The key of its command, and the stream that it was given to."""
+        return str(command_id_of(self.cause, self.name, self.slot)), self.subject
 
 
 class _Last(NamedTuple):
@@ -61,6 +79,8 @@ async def check_timers(
     report: Report,
     clock: Clock,
     wait_seconds: float,
+    *,
+    commands_kept_days: int = COMMANDS_KEPT_DAYS,
 ) -> None:
     """Waits a bounded time for the role to fold what is stored. Raises psycopg.Error."""
     if not rules or not store.exists("timer_folds"):
@@ -84,7 +104,9 @@ async def check_timers(
     elif not folded.complete:
         report.broken("I4", f"{context.name}: the timers are being folded anew")
     else:
-        figures = await asyncio.to_thread(_compared, context, rules, names, store, report)
+        figures = await asyncio.to_thread(
+            _compared, context, rules, names, store, report, commands_kept_days - DAYS_LESS
+        )
         report.figures.setdefault("timers", {})[context.name] = figures
 
 
@@ -94,15 +116,22 @@ def _folded(store: Store) -> Folded:
 
 
 def _compared(
-    context: Context, rules: Sequence[TimerRule], names: Sequence[str], store: Store, report: Report
+    context: Context,
+    rules: Sequence[TimerRule],
+    names: Sequence[str],
+    store: Store,
+    report: Report,
+    days: int,
 ) -> dict[str, int]:
     """Compares each subject's timers with its events, as of one moment."""
     figures = {"standing": 0, "settled": 0, "failed": 0}
     catalogue = context.catalogue()
+    own = {rule.name for rule in rules if rule.gives_own_command}
+    given: list[_Row] = []
     with store.one_moment() as rows:
         folded = Folded(*next(rows(_FOLDED)))
         expected = _expected(rows, rules, names, folded.position, catalogue)
-        standing = groupby(map(_Row._make, rows(_ROWS)), key=itemgetter(0))
+        standing = groupby(map(_Row._make, rows(_ROWS, days)), key=itemgetter(0))
         for subject, lasts, timers in _side_by_side(expected, standing):
             for row in timers.values():
                 failed = (row.outcome or "").startswith("failed:")
@@ -110,7 +139,27 @@ def _compared(
             for wrong in _wrong(lasts, timers, folded.generation):
                 report.broken("I4", f"{context.name}: the timer {wrong[0][0]} of {subject} {wrong[1]}")
             report.passed("I4", len(lasts))
+            given += [
+                one for one in timers.values() if one.outcome == DONE and one.remembered and one.name in own
+            ]
+            if len(given) >= COMMANDS_AT_ONCE:
+                _check_commands(context, rows, given, report)
+                given.clear()
+        _check_commands(context, rows, given, report)
     return figures
+
+
+def _check_commands(context: Context, rows: Rows, given: Sequence[_Row], report: Report) -> None:
+    """Checks that the store remembers the commands of timers that were carried out."""
+    known = {(key, stream) for key, stream in rows(_REMEMBERED, [row.command[0] for row in given])}
+    report.passed("I8", len(given))
+    for row in given:
+        if row.command not in known:
+            report.broken(
+                "I8",
+                f"{context.name}: the timer {row.name} of {row.subject} was carried out, and its command"
+                f" {row.command[0]} is not in the store",
+            )
 
 
 def _expected(

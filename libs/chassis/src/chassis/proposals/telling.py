@@ -24,7 +24,9 @@ def _changes(recorded: RecordedEvent) -> Sequence[Change]:
             return [WithdrawTimer()]
 
 
-PROPOSAL_WAITS: Final = TimerRule("proposal-waits", 1, frozenset(PROPOSALS), _changes)
+PROPOSAL_WAITS: Final = TimerRule(
+    "proposal-waits", 1, frozenset(PROPOSALS), _changes, gives_own_command=False
+)
 """A proposal is told of at once, unless it was decided on by then."""
 
 

@@ -30,8 +30,10 @@ class SealedAt(NamedTuple):
 class BlindIndex:
     """Makes digests. The same value of another field has another digest."""
 
-    def __init__(self, ring: KeyRing) -> None:
+    def __init__(self, ring: KeyRing, *, create: bool = True) -> None:
+        """Without `create` a missing secret is not made: then digests raise SecretMissing."""
         self._ring = ring
+        self._create = create
         self._secret: bytes | None = None
 
     async def digest(self, field: str, value: str) -> str:
@@ -50,7 +52,7 @@ class BlindIndex:
 
     async def _key(self) -> bytes:
         if self._secret is None:
-            self._secret = await asyncio.to_thread(self._ring.secret, PURPOSE)
+            self._secret = await asyncio.to_thread(self._ring.secret, PURPOSE, create=self._create)
         return self._secret
 
 

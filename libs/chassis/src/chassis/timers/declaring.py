@@ -5,7 +5,7 @@ the event store (and of the calendar, where due times use it), and can be folded
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -58,7 +58,7 @@ class Due(NamedTuple):
     def id(self) -> UUID:
         """The id of the command. It follows from the event that set the timer: given again, it has its outcome
         already."""
-        return uuid5(self.cause, f"{self.name}:{self.slot}")
+        return command_id_of(self.cause, self.name, self.slot)
 
     def context(self, now: datetime) -> CommandContext:
         """The context of the command. Business time is the time at which it was due."""
@@ -69,6 +69,11 @@ class Due(NamedTuple):
             effective_at=self.due_at,
             causation_id=self.cause,
         )
+
+
+def command_id_of(cause: EventId, name: str, slot: str) -> UUID:
+    """The id of the command of the timer that an event set."""
+    return uuid5(cause, f"{name}:{slot}")
 
 
 Give = Callable[[Due, CommandContext, int], Awaitable[Any]]
@@ -88,10 +93,19 @@ class TimerRule:
     version: int
     events: frozenset[str]
     changes: Callable[[RecordedEvent], Sequence[Change]]
+    gives_own_command: bool = field(default=True, kw_only=True)
+    """Whether it gives one command, to its subject, with the id of the timer: then `crm verify` looks for it."""
 
     def giving(self, give: Give) -> "Timer":
         """The timers of this rule, whose command is given so."""
-        return Timer(self.name, self.version, self.events, self.changes, give)
+        return Timer(
+            self.name,
+            self.version,
+            self.events,
+            self.changes,
+            give,
+            gives_own_command=self.gives_own_command,
+        )
 
 
 @dataclass(frozen=True, slots=True)
