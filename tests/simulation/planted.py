@@ -54,6 +54,8 @@ from chassis.sagas.deciding import (
 from chassis.sagas.declaring import command_id
 from chassis.timers import Timer, TimerLoop, WithdrawTimer
 from chassis.watching import Hub, Watcher
+from chassis.watching.groups import Group
+from chassis.watching.recalling import Recall
 from chassis.write.deciding import CommandContext, Decider, Outcome
 from chassis.write.handling import CommandHandler
 from chassis.write.store.appender import Appender
@@ -671,7 +673,11 @@ WatchesTooLate = changed(
 """Tells a watcher of nothing between what it caught up with and its first event."""
 
 CatchesUpWithTheFirst = changed(
-    Hub, "_read_since", "(some or not reaches(changes.place, until))", "some is None"
+    Hub,
+    "__init__",
+    " Recall(",
+    " planted(",
+    planted=changed(Recall, "_read_since", "(some or not reaches(changes.place, until))", "some is None"),
 )
 """Tells a watcher that comes again of the first changes alone."""
 
@@ -686,14 +692,20 @@ MovesThePlaceFirst = changed(
 SwitchesSilently = changed(Hub, "_begin", "watcher.reset(reason)", "pass")
 """Goes on in another generation, and tells nobody."""
 
+
+def _grouping(method: str, old: str, new: str) -> type[Hub]:
+    """A hub whose groups are changed."""
+    return changed(Hub, "watching", " Group(", " planted(", planted=changed(Group, method, old, new))
+
+
 _MIDDLE = "(id in again or ahead)"
-ForgetsTheMiddle = changed(Hub, "_kinds", _MIDDLE, "ahead")
+ForgetsTheMiddle = _grouping("kinds", _MIDDLE, "ahead")
 """Does not tell of a document that met a condition for a moment, in which somebody read it."""
 
-TakesMembersForHeard = changed(Hub, "_kinds", _MIDDLE, "id in again")
+TakesMembersForHeard = _grouping("kinds", _MIDDLE, "id in again")
 """Takes what it loaded for what it has told."""
 
-TellsOutOfScope = changed(Hub, "_may_be_told", "not group.wanted.hides or", "True or")
+TellsOutOfScope = _grouping("may_be_told", "not self.wanted.hides or", "True or")
 """Names documents that the caller may not see."""
 
 NamesWhatLeftMeanwhile = changed(Hub, "_caught_up", "wanted.hides and not", "False and not")

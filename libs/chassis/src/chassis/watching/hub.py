@@ -9,7 +9,7 @@ the scope of its caller: to name the document would tell of it, and to say nothi
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -18,18 +18,19 @@ from typing import Final
 import structlog
 
 from chassis.clock import Clock
-from chassis.conditions import Condition, Fields, as_filter, holds
+from chassis.conditions import Fields, as_filter
 from chassis.connections.transient import is_transient, why
 from chassis.ending import ended
 from chassis.observability import metrics
-from chassis.read.changes import Changed, ChangeLog, Changes, ChangesLost, MongoChangeLog, is_ahead, reaches
+from chassis.read.changes import Changed, ChangeLog, Changes, ChangesLost, MongoChangeLog, reaches
 from chassis.read.deriving import DerivedView
 from chassis.read.documents import GONE, ID, Document, DocumentId, DocumentsUnavailable
-from chassis.read.generations import NotBuilt, ViewReader, partitions_of
-from chassis.read.mongo_checkpoints import MongoCheckpoints
+from chassis.read.generations import NotBuilt, ViewReader
 from chassis.read.projecting import View
-from chassis.watching.watchers import PENDING_MAX, Kind, Reason, Wanted, Watcher
-from chassis.web.consistency import consistency_tokens
+from chassis.watching.groups import Group
+from chassis.watching.reaching import Reaching
+from chassis.watching.recalling import CAUGHT_UP_MAX, Recall
+from chassis.watching.watchers import PENDING_MAX, Reason, Wanted, Watcher
 from chassis.web.problems import Overloaded
 from chassis.write.deciding import Refusal
 
@@ -42,18 +43,6 @@ SETTLE_SECONDS: Final = 2.0
 remembers for `LIVE_CACHED_SECONDS` which one is live."""
 BACK_OFF_SECONDS: Final = 1.0
 JOIN_SECONDS_MAX: Final = 10.0
-CATCH_UPS_AT_ONCE: Final = 8
-CATCH_UP_SECONDS_MAX: Final = 5.0
-"""Whoever cannot be told within this time what changed reads everything again."""
-CATCH_UP_SECONDS: Final = 0.02
-"""The time for which the server waits where nothing changed any more."""
-CAUGHT_UP_MAX: Final = 1_000
-"""Documents that changed while a watcher was away, of which it is still told one by one."""
-RECENT_SECONDS: Final = 60.0
-"""For which a process remembers what changed: whoever comes again within it costs the server nothing."""
-RECENT_MAX: Final = 50_000
-MIDDLE_SECONDS: Final = 5.0
-"""Longer than from the moment when a document can be read until its change is heard and told."""
 CONDITIONS_MAX: Final = 200
 """Different ones that are asked of every document that changes."""
 MEMBERS_MAX: Final = 10_000
@@ -87,27 +76,6 @@ class Watched:
         return self.view.inputs if isinstance(self.view, DerivedView) else (self.view,)
 
 
-class _Group:
-    """The watchers that want the same."""
-
-    __slots__ = ("as_of", "joined", "loaded_until", "loading", "members", "touched", "wanted", "watchers")
-
-    def __init__(self, wanted: Wanted, as_of: date) -> None:
-        self.wanted = wanted
-        self.watchers: set[Watcher] = set()
-        self.members: set[DocumentId] = set()
-        """The documents that meet the condition, where there is one."""
-        self.touched: set[DocumentId] | None = None if wanted.whole is None else set()
-        """While the members are loaded: the documents that changed meanwhile."""
-        self.loaded_until = ""
-        """The members may show every change up to this place, also those that were not heard yet."""
-        self.as_of = as_of
-        """The bank day on which the members meet the condition, which its watchers know."""
-        self.joined = False
-        """Whether one of its watchers was told something."""
-        self.loading: asyncio.Task[None] | None = None
-
-
 class Hub:
     """Tells watchers of the changes of one collection. `run` it for as long as watchers are admitted."""
 
@@ -125,32 +93,26 @@ class Hub:
         settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         self.name = watched.view.name
-        self.at_least = ""
-        """The positions from which on a read shows everything that was told, and what members were loaded from."""
-        self._shown: dict[str, int] = {}
         self._watched = watched
         self._reader = reader
+        self._reaching = Reaching(watched.sources, reader)
         self._clock = clock
         self._today = today
         self._log = log or MongoChangeLog(reader.mongo)
+        self._recall = Recall(self._log, clock)
         self._pending_max = pending_max
         self._members_max = members_max
         self._conditions_max = conditions_max
         self._settle_seconds = settle_seconds
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, Group] = {}
         self._somebody = asyncio.Event()
         self._following = asyncio.Event()
-        self._catching_up = asyncio.Semaphore(CATCH_UPS_AT_ONCE)
         self._stream = 0
         """Counts the streams that began from then on, and not where the one before ended."""
         self._generation = 0
         self._collection = ""
         self._told = ""
         """The place up to which all watchers were told."""
-        self._recent: dict[DocumentId, tuple[float, str]] = {}
-        """The documents that changed last, in that order: when that was heard, and the place up to which."""
-        self._recent_from = ""
-        """All that changed after this place is in `_recent`."""
 
     # for a watcher
 
@@ -167,7 +129,7 @@ class Hub:
             wide = sum(one.wanted.ids is None for one in self._groups.values())
             if wanted.ids is None and wide >= self._conditions_max:
                 raise Overloaded(f"{self._conditions_max} conditions are watched")
-            group = self._groups[wanted.digest] = _Group(wanted, self._today())
+            group = self._groups[wanted.digest] = Group(wanted, self._watched.fields, self._today())
         watcher = Watcher(wanted, self, wake, self._pending_max)
         group.watchers.add(watcher)
         self._somebody.set()
@@ -178,6 +140,11 @@ class Hub:
             group.watchers.discard(watcher)
             if not group.watchers and self._groups.get(wanted.digest) is group:
                 del self._groups[wanted.digest]
+
+    @property
+    def at_least(self) -> str:
+        """The positions from which on a read shows everything that was told, and what members were loaded from."""
+        return self._reaching.at_least
 
     def place(self, wanted: Wanted) -> str:
         """The id of an event from which a watcher goes on."""
@@ -190,7 +157,7 @@ class Hub:
         """Counts a watcher that is told to read everything."""
         metrics.WATCH_RESETS.labels(self.name, reason).inc()
 
-    async def _joined(self, group: _Group, watcher: Watcher, after: str | None) -> None:
+    async def _joined(self, group: Group, watcher: Watcher, after: str | None) -> None:
         try:
             async with asyncio.timeout(JOIN_SECONDS_MAX):
                 await self._following.wait()
@@ -207,14 +174,14 @@ class Hub:
         elif stream != self._stream:
             watcher.reset("rebuilt")
 
-    async def _told_what_was_loaded(self, group: _Group) -> None:
+    async def _told_what_was_loaded(self, group: Group) -> None:
         """Waits until everything was heard that the members show. A document that entered while the watcher was away would
         be told as `changed` otherwise, because it is a member when it is heard."""
         while not reaches(self._told, group.loaded_until):
             await self._clock.sleep(ROUND_SECONDS)
 
     async def _caught_up(  # noqa: PLR0911 (one for each reason)
-        self, group: _Group, watcher: Watcher, after: str
+        self, group: Group, watcher: Watcher, after: str
     ) -> Reason | None:
         """Tells a watcher what changed between its last event and now; returns why it cannot be told."""
         known = _ID.fullmatch(after)
@@ -227,7 +194,7 @@ class Hub:
             return "day"
         try:
             # Where ids are hidden, everything up to now is needed: what is heard later is told to those who know it.
-            found = await self._changed_since(known[4], wanted.ids, from_memory=not wanted.hides)
+            found = await self._recall.since(known[4], wanted.ids, from_memory=not wanted.hides)
         except ChangesLost:
             return "lost"
         if len(found) > CAUGHT_UP_MAX:
@@ -241,55 +208,15 @@ class Hub:
             watcher.put((id, "entered" if id in group.members else "left") for id in found)
         return None
 
-    async def _all_may_be_told(self, group: _Group, ids: Collection[DocumentId]) -> bool:
+    async def _all_may_be_told(self, group: Group, ids: Collection[DocumentId]) -> bool:
         """Whether the watchers of a group may learn that these changed. Of one that is out of their scope it is not known
         whether they ever saw it."""
         documents = await self._documents([id for id in ids if id not in group.members])
-        return all(self._may_be_told(group, one) for one in documents.values())
-
-    async def _changed_since(
-        self, after: str, ids: frozenset[DocumentId] | None, *, from_memory: bool
-    ) -> set[DocumentId]:
-        """What changed after a place, of these ids, `CAUGHT_UP_MAX` or some more; raises ChangesLost."""
-        if is_ahead(after, await self._log.end()):
-            raise ChangesLost(after)
-        remembered = self._remembered(after, ids) if from_memory else None
-        if remembered is not None:
-            return remembered
-        try:
-            async with asyncio.timeout(CATCH_UP_SECONDS_MAX), self._catching_up:
-                return await self._read_since(after, ids)
-        except TimeoutError as error:
-            raise ChangesLost(after) from error
-
-    def _remembered(self, after: str, ids: frozenset[DocumentId] | None) -> set[DocumentId] | None:
-        """What changed after a place, of these ids; None where that is too long ago."""
-        if reaches(self._recent_from, after):
-            return None
-        found: set[DocumentId] = set()
-        for id, (_, place) in reversed(self._recent.items()):
-            if not reaches(place, after):
-                break
-            if ids is None or id in ids:
-                found.add(id)
-        return found
-
-    async def _read_since(self, after: str, ids: frozenset[DocumentId] | None) -> set[DocumentId]:
-        """As `_remembered`, from the server; raises ChangesLost."""
-        until, found = await self._log.end(), set[DocumentId]()
-        changes = await self._log.opened(self._collection, after, ids)
-        try:
-            some: tuple[DocumentId, ...] | None = None
-            while (some or not reaches(changes.place, until)) and len(found) <= CAUGHT_UP_MAX:
-                some = (await changes.next(CATCH_UP_SECONDS)).ids
-                found.update(some)
-        finally:
-            await changes.close()
-        return found
+        return all(group.may_be_told(one) for one in documents.values())
 
     # members of a condition
 
-    async def _loaded(self, group: _Group) -> None:
+    async def _loaded(self, group: Group) -> None:
         """Waits until the members of a group are known; raises ConditionWide, Overloaded, DocumentsUnavailable."""
         if group.touched is None:
             return
@@ -298,7 +225,7 @@ class Hub:
             group.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(group.loading)
 
-    async def _load(self, group: _Group) -> None:
+    async def _load(self, group: Group) -> None:
         condition, ids = group.wanted.whole, group.wanted.ids
         assert condition is not None  # noqa: S101 (others are never loaded)
         while True:
@@ -319,10 +246,10 @@ class Hub:
             while group.touched:
                 touched, group.touched = group.touched, set()
                 for id, document in (await self._documents(touched)).items():
-                    (members.add if self._meets(group, document, as_of) else members.discard)(id)
+                    (members.add if group.meets(document, as_of) else members.discard)(id)
                 loaded_until = await self._log.end()
             # Who is told to read everything reads no less than what the members were loaded from.
-            await self._renew_at_least()
+            await self._reaching.renew()
             if stream == self._stream:
                 if group.joined and as_of != group.as_of:
                     for watcher in group.watchers:
@@ -330,15 +257,6 @@ class Hub:
                 group.members, group.touched, group.as_of = members, None, as_of
                 group.loaded_until = loaded_until
                 return
-
-    def _meets(self, group: _Group, document: Document | None, as_of: date) -> bool:
-        return self._holds(group.wanted.whole, document, as_of)
-
-    def _holds(self, condition: Condition | None, document: Document | None, as_of: date) -> bool:
-        """Whether there is the document, and it meets the condition."""
-        if document is None or GONE in document or condition is None:
-            return False
-        return holds(condition, document, self._watched.fields, as_of)
 
     async def _documents(self, ids: Collection[DocumentId]) -> dict[DocumentId, Document | None]:
         """The documents of these ids as they are now; None where there is none."""
@@ -392,8 +310,8 @@ class Hub:
         reason: Reason = "rebuilt" if self._generation not in {0, generation} else "lost"
         self._stream += 1
         self._generation, self._collection = generation, collection
-        self._recent, self._recent_from = {}, changes.place
-        await self._renew_at_least()
+        self._recall.begin(collection, changes.place)
+        await self._reaching.renew()
         before = [group for group in self._groups.values() if group.joined]
         await self._reload(before)
         self._told = changes.place
@@ -402,7 +320,7 @@ class Hub:
             for watcher in list(group.watchers):
                 watcher.reset(reason)
 
-    async def _reload(self, groups: Iterable[_Group]) -> None:
+    async def _reload(self, groups: Iterable[Group]) -> None:
         """Loads the members of groups anew. The watchers of a condition that has become too wide are ended."""
         for group in groups:
             if group.wanted.whole is not None:
@@ -437,11 +355,11 @@ class Hub:
         """Puts changes to the watchers. Returns those that have any."""
         told: list[Watcher] = []
         changed = frozenset(found.ids)
-        await self._renew_at_least()
+        await self._reaching.renew()
         asked = self._asked(changed)
         documents = await self._documents(asked) if asked else {}
-        again = found.again | self._changed_before(changed)
-        self._remember(found)
+        again = found.again | self._recall.changed_before(changed)
+        self._recall.remember(found)
         for group in list(self._groups.values()):
             mine = changed if group.wanted.ids is None else changed & group.wanted.ids
             if not mine:
@@ -449,7 +367,8 @@ class Hub:
             if group.touched is not None:
                 group.touched |= mine
                 continue
-            kinds = list(self._kinds(group, mine, documents, again))
+            ahead = not reaches(self._told, group.loaded_until)
+            kinds = list(group.kinds(mine, documents, again, ahead=ahead))
             if kinds:
                 for watcher in group.watchers:
                     watcher.put(kinds)
@@ -463,25 +382,6 @@ class Hub:
             metrics.WATCH_LAG_SECONDS.labels(self.name).observe(max(0.0, lag))
         return told
 
-    def _changed_before(self, changed: frozenset[DocumentId]) -> set[DocumentId]:
-        """Which of these changed a moment ago too."""
-        since = self._clock.monotonic() - MIDDLE_SECONDS
-        return {id for id in changed & self._recent.keys() if self._recent[id][0] >= since}
-
-    def _remember(self, found: Changed) -> None:
-        """Keeps for a while which documents changed."""
-        now, recent = self._clock.monotonic(), self._recent
-        for id in found.ids:
-            recent.pop(id, None)
-            recent[id] = (now, found.place)
-        while recent:
-            first = next(iter(recent))
-            heard_at, place = recent[first]
-            if len(recent) <= RECENT_MAX and now - heard_at <= RECENT_SECONDS:
-                break
-            del recent[first]
-            self._recent_from = place
-
     def _asked(self, changed: frozenset[DocumentId]) -> set[DocumentId]:
         """The changed documents of which a condition is asked."""
         asked: set[DocumentId] = set()
@@ -489,49 +389,6 @@ class Hub:
             if wanted.whole is not None:
                 asked |= changed if wanted.ids is None else changed & wanted.ids
         return asked
-
-    def _kinds(
-        self,
-        group: _Group,
-        changed: frozenset[DocumentId],
-        documents: Mapping[DocumentId, Document | None],
-        again: frozenset[DocumentId],
-    ) -> Iterable[tuple[DocumentId, Kind]]:
-        """What the changes are to a group. A document that was not read was changed before its members were loaded."""
-        if group.wanted.whole is None:
-            for id in changed:
-                yield id, "changed"
-            return
-        ahead = not reaches(self._told, group.loaded_until)
-        for id in changed & documents.keys():
-            before, now = id in group.members, self._meets(group, documents[id], group.as_of)
-            if now:
-                group.members.add(id)
-                yield id, "changed" if before else "entered"
-            elif before or ((id in again or ahead) and self._may_be_told(group, documents[id])):
-                # A client may have read the document while it met the condition, between two rounds or before the load.
-                group.members.discard(id)
-                yield id, "left"
-
-    def _may_be_told(self, group: _Group, document: Document | None) -> bool:
-        return not group.wanted.hides or self._holds(group.wanted.scope, document, group.as_of)
-
-    async def _renew_at_least(self) -> None:
-        for context, position in (await self._positions()).items():
-            self._shown[context] = max(position, self._shown.get(context, 0))
-        self.at_least = consistency_tokens(self._shown)
-
-    async def _positions(self) -> dict[str, int]:
-        """By context: no document shows an event after this position."""
-        found: dict[str, int] = {}
-        for view in self._watched.sources:
-            group = (await self._reader.live(view.name)).group
-            contexts = partitions_of(view.sources)
-            shown = await MongoCheckpoints(self._reader.mongo, group, view.name).shown()
-            for place, at in shown.items():
-                if at and (context := contexts.get(place)) is not None:
-                    found[context] = max(at, found.get(context, 0))
-        return found
 
 
 @asynccontextmanager
