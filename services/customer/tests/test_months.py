@@ -165,6 +165,16 @@ def test_months_are_bounded_and_a_month_that_is_not_kept_is_unknown():
     assert [one.closing_minor for one in found.values()] == list(range(14, 5, -1))
 
 
+def test_every_whole_month_is_known_where_postings_are_booked_as_far_ahead_as_intake_lets_them():
+    today = date(2026, 1, 31)
+    months = [date(2024 + number // 12, number % 12 + 1, 15) for number in range(today.month + 24)]
+    sums = summed([(day, 1) for day in [*months, date(2026, 2, 28), today + timedelta(days=31)]])
+    wanted = whole_months(today.isoformat())
+    found = balances(len(months) + 2, sums, wanted)
+    assert [month for month, _ in wanted] == list(found)
+    assert found["2024-12"].closing_minor == 12
+
+
 @pytest.mark.parametrize("old", [True, False])
 def test_a_month_that_one_account_does_not_keep_is_no_figure_of_its_owner(old):
     teller = Teller()

@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 
 MONTHS_SHOWN: Final = 13
 """Whole months before the running one that are known: a year, and the same month of the year before."""
-MONTHS_SUMMED_MAX: Final = MONTHS_SHOWN + 2
-"""Months with postings that an account keeps in each currency, the latest ones: those, the running one, and one ahead."""
+MONTHS_SUMMED_MAX: Final = MONTHS_SHOWN + 3
+"""Months with postings that an account keeps in each currency, the latest ones: those, the running one, and two ahead. A
+posting may be booked 31 days ahead, which is the month after the next at the end of January."""
 DAYS_CACHED_MAX: Final = 4_096
 _INTEGER_MAX: Final = 2**63 - 1
 """The largest integer of the database."""

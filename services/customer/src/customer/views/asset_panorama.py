@@ -351,7 +351,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], None]]] = {
 
 VIEW: Final = View(
     name="asset_panorama",
-    version=6,
+    version=7,
     sources=(topics.INGEST_EVENTS.name,),
     events=_POSTINGS | frozenset(_CHANGES) | {"party.described", "feed.certified"},
     collections=(
