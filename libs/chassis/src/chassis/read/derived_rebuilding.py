@@ -27,8 +27,8 @@ from chassis.read.rebuilding import (
     Progress,
     Rebuilt,
     Step,
-    documents_hash,
     look_again,
+    made_live,
     pause,
     with_consuming,
 )
@@ -95,10 +95,7 @@ async def rebuild_derived(
             if not comparison.equal and not accept_differences:
                 raise Differs(comparison, live, generation)
         await report("switching")
-        digest = await with_consuming(
-            consuming, documents_hash(generations.mongo, generations.view, generation)
-        )
-        await generations.switch(generation)
+        digest = await made_live(generations, generation, consuming)
     finally:
         leaving.set()
         await asyncio.gather(consuming, return_exceptions=True)

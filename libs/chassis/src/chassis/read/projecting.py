@@ -529,11 +529,8 @@ class Projector:
     async def _shows(self, event: Delivered) -> bool:
         """Whether a document of an event, other than an inserted one, shows it or a later one of its subject."""
         try:
-            keys = [DocumentKey(*key) for key in self.view.keys(event)]
-            guarded = [key for key in keys if not self._insert_only[key.collection]]
-        except Exception as error:
-            if not is_of_the_record(error):
-                raise
+            _, guarded = self._keys(event)
+        except PoisonEvent:
             return False
         for key in guarded:
             mark = self._state((await self._documents.load(key.collection, [key.id])).get(key.id)).mark
@@ -541,14 +538,18 @@ class Projector:
                 return True
         return False
 
-    async def _prepare_alone(self, event: Delivered) -> _Prepared:
+    def _keys(self, event: Delivered) -> tuple[list[DocumentKey], list[DocumentKey]]:
+        """The keys of an event's documents, and those that are guarded; raises PoisonEvent."""
         try:
             keys = [DocumentKey(*key) for key in self.view.keys(event)]
-            guarded = [key for key in keys if not self._insert_only[key.collection]]
+            return keys, [key for key in keys if not self._insert_only[key.collection]]
         except Exception as error:
             if not is_of_the_record(error):
                 raise
             raise PoisonEvent(reason_of(error)) from error
+
+    async def _prepare_alone(self, event: Delivered) -> _Prepared:
+        keys, guarded = self._keys(event)
         prepared = _Prepared()
         prepared.events.append((event, keys))
         states: dict[DocumentKey, _State] = {}

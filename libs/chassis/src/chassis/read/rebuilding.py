@@ -192,10 +192,7 @@ async def rebuild(
         while (await report("switching")).left > caught_up_records_max:
             await look_again(consuming, stopping)
         await complete()
-        digest = await with_consuming(
-            consuming, documents_hash(generations.mongo, generations.view, generation)
-        )
-        await generations.switch(generation)
+        digest = await made_live(generations, generation, consuming)
     finally:
         leaving.set()
         await asyncio.gather(consuming, return_exceptions=True)
@@ -203,6 +200,15 @@ async def rebuild(
     applied = feed.projector.records_applied
     missing = sum(at.missing for at in feed.projector.positions.values())
     return Rebuilt(generation, live, comparison, digest, applied, seconds, begun is not None, missing)
+
+
+async def made_live(
+    generations: Generations[Any], generation: Generation, consuming: "asyncio.Task[None]"
+) -> str:
+    """Switches to a generation while it is consumed; the digest of its documents."""
+    digest = await with_consuming(consuming, documents_hash(generations.mongo, generations.view, generation))
+    await generations.switch(generation)
+    return digest
 
 
 async def documents_hash(mongo: Mongo, view: Kept, generation: Generation) -> str:

@@ -5,19 +5,18 @@ id, and the peer's memory of commands recognises it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol
 from uuid import UUID
 
-import httpx
 import msgspec
 from contracts.roles import SERVICE
 from typing_extensions import override
 
 from chassis.clock import Clock
+from chassis.connections.posting import ANSWER_SECONDS_MAX, UNANSWERED, Poster
 from chassis.connections.settings import Settings
 from chassis.connections.transient import Transient, is_transient
 from chassis.observability import telemetry
@@ -25,11 +24,8 @@ from chassis.privacy.tokens import TOKEN_CHARACTERS_MAX, development_token
 from chassis.sagas.declaring import Request
 from chassis.write.deciding import CommandContext, Refusal, TooManyConflicts
 
-ANSWER_SECONDS_MAX: Final = 10.0
-"""From the first byte that is sent to the last one of the answer."""
 AT_ONCE_MAX: Final = 20
 """Commands that one process gives to one peer at once. While it answers none, no others wait for their turn."""
-ANSWER_BYTES_MAX: Final = 64 * 1024
 CODE_CHARACTERS_MAX: Final = 100
 DEVELOPMENT_TOKEN_SECONDS: Final = 3_600
 _NOT_ABOUT_THE_COMMAND: Final = frozenset({401, 403, 405, 408, 413, 421, 425, 429})
@@ -124,7 +120,7 @@ def _read(file: Path) -> str:
     return text
 
 
-class HttpPeer(Peer):
+class HttpPeer(Poster, Peer):
     """Another context by the address of its API."""
 
     def __init__(
@@ -135,21 +131,11 @@ class HttpPeer(Peer):
         answer_seconds_max: float = ANSWER_SECONDS_MAX,
         at_once_max: int = AT_ONCE_MAX,
     ) -> None:
+        super().__init__(url, seconds_max=answer_seconds_max)
         self._token = token
-        self._seconds_max = answer_seconds_max
         self._turns = asyncio.Semaphore(at_once_max)
         self._silent = False
         """The command that was given last was not answered."""
-        # Without the proxies of the environment: a token goes to no one else. The time limit is that of the whole call.
-        self._client = httpx.AsyncClient(base_url=url, timeout=None, trust_env=False)  # noqa: S113
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._client.aclose()
 
     @override
     async def give(self, id: UUID, request: Request, context: CommandContext) -> Outcome:
@@ -163,30 +149,15 @@ class HttpPeer(Peer):
             headers = {
                 "Authorization": f"Bearer {await self._token()}",
                 "Idempotency-Key": str(id),
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",  # a refusal is read as it comes
                 **telemetry.carrier(),
             }
             try:
-                # A peer that sends a byte now and then keeps no time limit of a single read.
-                async with asyncio.timeout(self._seconds_max):
-                    status, content = await self._posted(request, headers)
-            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+                answered = await self.post(request.path, request.body.encode(), headers)
+            except UNANSWERED as error:
                 self._silent = True
                 raise PeerUnanswered(f"{type(error).__name__}") from error
             self._silent = False
-        return outcome_of(status, content)
-
-    async def _posted(self, request: Request, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        content = bytearray()
-        async with self._client.stream(
-            "POST", request.path, content=request.body.encode(), headers=dict(headers)
-        ) as answer:
-            async for part in answer.aiter_raw():
-                content += part
-                if len(content) > ANSWER_BYTES_MAX:
-                    break
-            return answer.status_code, bytes(content)
+        return outcome_of(answered.status, answered.content)
 
 
 class _Problem(msgspec.Struct):

@@ -34,9 +34,9 @@ from sync_ingest.domain.records import (
     unseen,
 )
 from sync_ingest.domain.repeats import FeedPlace, OlderRepeats, ReadAt
-from sync_ingest.pipeline.ports import AppendConflict, Entry
+from sync_ingest.pipeline.ports import Entry, tried_anew
 from sync_ingest.pipeline.refusing import DAYS, hidden, refused, unfit
-from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
+from sync_ingest.pipeline.run import Quarantined, Run
 
 REVISIONS_MOVED_MAX: Final = 1_000
 """Descriptions of one thing that are looked at when another account is named for it: as many as a reader keeps of an account."""
@@ -93,7 +93,8 @@ class MasterData:
         self._run.refuse(found)
         named = {subject_of(self._run.ids, self._run.source, record) for _, record in latest}
         before = self._run.book.descriptions(list(named))
-        for attempt in range(CONFLICT_RETRIES_MAX):
+
+        def appended() -> Described:
             entries, subjects = self._describe(latest, before)
             by = next((entry.identity for entry in reversed(entries)), None)
             described = Described(subjects, self._lines(items), by)
@@ -101,15 +102,12 @@ class MasterData:
                 # Before the events, with what stood: whoever comes after a crash puts it back where they are not stored.
                 self._run.book.describe(described, before)
                 self._run.reached("before-append")
-            try:
-                self._run.append(entries)
-            except AppendConflict:
-                if attempt + 1 == CONFLICT_RETRIES_MAX:
-                    raise
-                continue
-            self._through.update({intake: line for intake, (_, line) in described.lines.items()})
-            self._run.reached("before-progress")
-            break
+            self._run.append(entries)
+            return described
+
+        done = tried_anew(appended)
+        self._through.update({intake: line for intake, (_, line) in done.lines.items()})
+        self._run.reached("before-progress")
         self._run.totals.master_records += len(stated)
         if len(latest) < len(stated) or self._repeats.any:
             self._compare(stated)

@@ -21,11 +21,11 @@ from sync_ingest.domain.repeats import OlderRepeats
 from sync_ingest.domain.totals import ControlTotals
 from sync_ingest.pipeline.master import MasterData
 from sync_ingest.pipeline.planning import Limits, Plan, Planner
-from sync_ingest.pipeline.ports import AppendConflict, FeedIntake, LedgerPort, QuarantineBook
+from sync_ingest.pipeline.ports import AppendConflict, FeedIntake, LedgerPort, QuarantineBook, tried_anew
 from sync_ingest.pipeline.positions import Positions
 from sync_ingest.pipeline.quarantining import Quarantining
 from sync_ingest.pipeline.refusing import hidden, orphan, refused, surplus_control
-from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
+from sync_ingest.pipeline.run import Quarantined, Run
 from sync_ingest.unnumbered import EQUALS_MAX, Unnumbered
 
 GATHERED_BATCHES_MAX: Final = 4
@@ -321,18 +321,18 @@ class Pipeline:
     def _store_anew(self, items: Sequence[Item], identities: Sequence[UUID]) -> None:
         """Plans on what the store says now, with nothing under way, as often as others are faster, bounded."""
         postings = cast("list[Posting]", [item.content for item in items])
-        for attempt in range(CONFLICT_RETRIES_MAX):
+
+        def appended() -> tuple[_Planned, Sequence[int]]:
             planned = self._planned(items, postings, identities, frozenset(), look=True)
             self._refuse_part(planned.plan)
             try:
-                positions = self._run.ledger.append(planned.sealed) if planned.sealed else []
+                return planned, self._run.ledger.append(planned.sealed) if planned.sealed else []
             except AppendConflict:
-                if attempt + 1 == CONFLICT_RETRIES_MAX:
-                    raise
                 self._planner.forget(planned.plan)
-            else:
-                self._stored([planned], positions)
-                return
+                raise
+
+        planned, positions = tried_anew(appended)
+        self._stored([planned], positions)
 
     def _stored(self, batches: Sequence[_Planned], positions: Sequence[int]) -> None:
         self._run.reached("after-append")

@@ -1,9 +1,10 @@
 """What the pipeline asks of the event store and of the quarantine, and what it is given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -45,6 +46,18 @@ class StoredPosting(NamedTuple):
 
 class AppendConflict(Exception):
     """Somebody else appended to a stream or used an identity first: read again and decide again."""
+
+
+CONFLICT_RETRIES_MAX: Final = 5
+T = TypeVar("T")
+
+
+def tried_anew(appended: Callable[[], T]) -> T:
+    """What `appended` returns, which reads and decides again where others were faster; raises AppendConflict."""
+    for _ in range(CONFLICT_RETRIES_MAX - 1):
+        with suppress(AppendConflict):
+            return appended()
+    return appended()
 
 
 class NotBookable(Exception):

@@ -13,8 +13,8 @@ from sync_ingest.adapters.port import BATCH_RECORDS
 from sync_ingest.domain.events import FeedRecordQuarantined
 from sync_ingest.domain.identities import QuarantineId, feed_id, quarantine_id, row_id
 from sync_ingest.domain.records import RECORD_KINDS, Place, Unreadable, shown
-from sync_ingest.pipeline.ports import AppendConflict, Entry
-from sync_ingest.pipeline.run import CONFLICT_RETRIES_MAX, Quarantined, Run
+from sync_ingest.pipeline.ports import Entry, tried_anew
+from sync_ingest.pipeline.run import Quarantined, Run
 
 QUARANTINED_NAMED_MAX: Final = 100_000
 """Beyond this many a run still counts what it cannot read, but keeps no entry of its own for each."""
@@ -61,7 +61,8 @@ class Quarantining:
             rows[identity] = self._row_of(intake, quarantined.unreadable)
         resolved = self._run.book.resolved_among(rows)
         waiting = {identity: each for identity, each in named.items() if identity not in resolved}
-        for attempt in range(CONFLICT_RETRIES_MAX):
+
+        def appended() -> list[tuple[FeedRecordQuarantined, bytes, UUID | None]]:
             known = self._run.ledger.known(list(waiting))
             head = self._run.heads_of([stream])[stream]
             entries, events, now = [], [], self._run.now()
@@ -72,18 +73,15 @@ class Quarantining:
                     head += 1
                     trace = quarantined.item.trace
                     entries.append(Entry(stream, head, event, identity, now, event.intake, trace))
-            try:
-                self._run.append(entries)
-            except AppendConflict:
-                if attempt + 1 == CONFLICT_RETRIES_MAX:
-                    raise
-                continue
-            self._run.reached("before-progress")
-            self._run.book.enter(events)
-            awaited = {identity: q.awaited for identity, q in waiting.items() if q.awaited is not None}
-            if awaited:
-                self._run.book.await_originals(self._run.source, awaited)
-            break
+            self._run.append(entries)
+            return events
+
+        entered = tried_anew(appended)
+        self._run.reached("before-progress")
+        self._run.book.enter(entered)
+        awaited = {identity: q.awaited for identity, q in waiting.items() if q.awaited is not None}
+        if awaited:
+            self._run.book.await_originals(self._run.source, awaited)
         for identity in named:
             if identity in resolved:
                 self._run.totals.count_released()

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
-from typing import Final
 from uuid import UUID
 
 from contracts.identity import ExternalIds
@@ -12,8 +11,6 @@ from sync_ingest.adapters.port import Item
 from sync_ingest.domain.records import BookingDays, Unreadable
 from sync_ingest.domain.totals import ControlTotals
 from sync_ingest.pipeline.ports import Entry, FeedIntake, LedgerPort, NotBookable, QuarantineBook
-
-CONFLICT_RETRIES_MAX: Final = 5
 
 
 @dataclass(slots=True)

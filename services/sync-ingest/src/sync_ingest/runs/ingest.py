@@ -21,7 +21,7 @@ from sync_ingest.domain.events import (
 )
 from sync_ingest.domain.identities import QuarantineId, described_id, feed_id, repair_id, resolved_id
 from sync_ingest.domain.sources import checked_source
-from sync_ingest.pipeline.ports import AppendConflict, Entry
+from sync_ingest.pipeline.ports import Entry, tried_anew
 from sync_ingest.runs.context import Said
 from sync_ingest.runs.refusals import (
     CertificateUnknown,
@@ -36,7 +36,6 @@ from sync_ingest.runs.running import Running
 
 PROPOSALS_LIVE: Final = timedelta(days=14)
 """How long a repair waits for a second person. It can be proposed anew."""
-SHOWN_RETRIES_MAX: Final = 5
 ACKNOWLEDGED_PER_EVENT_MAX: Final = 5_000
 """Ids that one event names, of 39 bytes each: an event may have 512 KiB."""
 
@@ -108,17 +107,14 @@ class Ingest(Running):
         entry = self._entry(quarantined)
         with self._traced("ingest show"):
             self._acts_with_reason(purpose)
-            for attempt in range(SHOWN_RETRIES_MAX):
+
+            def appended() -> None:
                 # On a stream of the entry's own: the feed's is written under the lock of the source alone.
                 head = self.ledger.heads([entry.id]).get(entry.id, 0)
                 event = QuarantinedRecordShown(source=entry.source, quarantine=entry.id, purpose=purpose)
-                try:
-                    self._append([Entry(entry.id, head + 1, event, None, self.now(), entry.intake)])
-                except AppendConflict:
-                    if attempt + 1 == SHOWN_RETRIES_MAX:
-                        raise
-                    continue
-                break
+                self._append([Entry(entry.id, head + 1, event, None, self.now(), entry.intake)])
+
+            tried_anew(appended)
         return Seen(self.raw_of(entry), self.file_of(entry.intake), entry.line)
 
     def proposals(self, entries: Sequence[QuarantineId]) -> dict[QuarantineId, Proposal]:
