@@ -108,7 +108,7 @@ def input_view(name: str, world: Deriving) -> View:
 async def depending(inputs: Inputs, touched: Touched) -> Iterable[DocumentId]:
     """The owners themselves, and those that name an account."""
     accounts = touched.get(("accounts", "accounts"), ())
-    naming = await inputs.having("owners", "owners", OF_OWNER, accounts) if accounts else []
+    naming = await inputs.having("owners", "owners", OF_OWNER, accounts, [ID]) if accounts else []
     return {*touched.get(("owners", "owners"), ()), *[one[ID] for one in naming]}
 
 
@@ -222,7 +222,7 @@ def deriving(world: Deriving, deriver: MakeDeriver) -> Callable[[], tuple[MongoC
             checkpoints,
             MongoInputs(world.mongo, pinned, lambda: DAY),
             world.kernel,
-            at_once=2,
+            at_once=1,
             wait_seconds_max=0.2,
         )
         return checkpoints, made

@@ -71,7 +71,7 @@ class MongoServer(Mongo):
             matching = list(self._matching(collection, where or {}))
             for name, _ in reversed(order):
                 matching.sort(key=lambda document: document[name])
-            return deepcopy(matching[:limit] if limit else matching)
+            return [_shown(document, fields) for document in (matching[:limit] if limit else matching)]
 
         return await self._ask(f"find {collection}", found)
 
@@ -245,6 +245,11 @@ class MongoServer(Mongo):
         for document in list(self.there.get(collection, {}).values()):
             if _meets(document, where):
                 yield document
+
+
+def _shown(document: Document, fields: Mapping[str, Any] | None) -> Document:
+    """A copy of a document, of these fields and the id where some are named."""
+    return deepcopy({name: document[name] for name in document if not fields or name == ID or name in fields})
 
 
 def _meets(document: Document, where: Mapping[str, Any]) -> bool:

@@ -41,8 +41,8 @@ AsksEarlyWhoIsParked = changed(
 CountsLate = changed(
     Deriver,
     "_derived",
-    "there = await self._documents.load(name, ids)\n    found = await self.view.derive(self._inputs, ids)",
-    "found = await self.view.derive(self._inputs, ids)\n    there = await self._documents.load(name, ids)",
+    "there = await self._documents.load(name, ids, _COUNT)\n    found = await self.view.derive(self._inputs, ids)",
+    "found = await self.view.derive(self._inputs, ids)\n    there = await self._documents.load(name, ids, _COUNT)",
 )
 """Reads the count of writes after the inputs."""
 

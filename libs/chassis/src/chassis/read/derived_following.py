@@ -35,7 +35,9 @@ from chassis.read.generations import (
 from chassis.read.mongo import Mongo
 from chassis.read.viewing import WATCH_SECONDS, AnyFeed, AnyFollower, unfinished
 
-BATCH_RECORDS_MAX: Final = 5_000
+BATCH_RECORDS_MAX: Final = 20_000
+"""A batch derives each document once. The larger a batch of a deriver that lags, the fewer times it derives a document that
+many events change; and a batch holds all partitions, where a small one holds what was fetched of one."""
 DERIVED_IN_A_ROW: Final = 2_000
 """Documents of a new generation that are derived before the place that was reached is saved."""
 LEASE_SECONDS: Final = 10.0

@@ -20,7 +20,7 @@ what depends on it is derived when its subject is released.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
@@ -29,6 +29,7 @@ from typing import Any, Final, Protocol
 from typing_extensions import override
 
 from chassis.clock import Clock
+from chassis.ending import ended
 from chassis.messaging.delivered import Delivered, Stream, read
 from chassis.messaging.transport import Partition, Record
 from chassis.read import projecting
@@ -43,6 +44,8 @@ from chassis.read.parking import is_of_the_record
 from chassis.read.projecting import Contended, View
 
 DERIVED_AT_ONCE: Final = 500
+DERIVED_ABREAST: Final = 2
+"""Of these parts of a batch: while one is written, the inputs of the next are read."""
 CONFLICT_ROUNDS_MAX: Final = 20
 WAIT_SECONDS_MAX: Final = 5.0
 WAIT_PAUSE_SECONDS: Final = 0.02
@@ -51,6 +54,8 @@ DUE_AT_ONCE: Final = 2_000
 OWED: Final = "derived_owed"
 SETTLED_AT_ONCE: Final = 1_000
 """There are as many that are owed as subjects that the inputs park, which is bounded."""
+_COUNT: Final = {SEQUENCE: 1}
+"""What is read of a document that is derived anew."""
 
 Touched = Mapping[tuple[str, str], Collection[DocumentId]]
 """Documents of inputs, by the view and its collection."""
@@ -72,13 +77,16 @@ class Inputs(Protocol):
         ...
 
     async def by_id(
-        self, view: str, collection: str, ids: Iterable[DocumentId]
+        self, view: str, collection: str, ids: Iterable[DocumentId], fields: Sequence[str] = ()
     ) -> dict[DocumentId, Document]:
-        """The documents that exist."""
+        """The documents that exist; with `fields`, these of them and the ids."""
         ...
 
-    async def having(self, view: str, collection: str, field: str, values: Iterable[Any]) -> list[Document]:
-        """The documents with one of the values in a field, which has an index."""
+    async def having(
+        self, view: str, collection: str, field: str, values: Iterable[Any], fields: Sequence[str] = ()
+    ) -> list[Document]:
+        """The documents with one of the values in a field, which has an index; with `fields`, these of them and the
+        ids."""
         ...
 
     async def ids(self, view: str, collection: str, after: DocumentId | None, limit: int) -> list[DocumentId]:
@@ -183,15 +191,18 @@ class MongoInputs(Inputs):
 
     @override
     async def by_id(
-        self, view: str, collection: str, ids: Iterable[DocumentId]
+        self, view: str, collection: str, ids: Iterable[DocumentId], fields: Sequence[str] = ()
     ) -> dict[DocumentId, Document]:
-        found = await MongoDocuments(self.mongo, self.pinned[view].prefix).load(collection, list(ids))
+        documents = MongoDocuments(self.mongo, self.pinned[view].prefix)
+        found = await documents.load(collection, list(ids), _shown(fields))
         return {id: document for id, document in found.items() if GONE not in document}
 
     @override
-    async def having(self, view: str, collection: str, field: str, values: Iterable[Any]) -> list[Document]:
+    async def having(
+        self, view: str, collection: str, field: str, values: Iterable[Any], fields: Sequence[str] = ()
+    ) -> list[Document]:
         name = self.pinned[view].prefix + collection
-        found = await self.mongo.find(name, {field: {"$in": list(values)}})
+        found = await self.mongo.find(name, {field: {"$in": list(values)}}, fields=_shown(fields))
         return [document for document in found if GONE not in document]
 
     @override
@@ -326,8 +337,17 @@ class Deriver:
     async def derive(self, ids: Iterable[DocumentId]) -> None:
         """Derives documents from the inputs as they are from now on; raises Contended."""
         wanted = sorted(set(ids), key=str)
-        for at in range(0, len(wanted), self._at_once):
-            left: Sequence[DocumentId] = wanted[at : at + self._at_once]
+        parts = iter([wanted[at : at + self._at_once] for at in range(0, len(wanted), self._at_once)])
+        tasks = [asyncio.create_task(self._derive_parts(parts)) for _ in range(DERIVED_ABREAST)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await ended(*tasks)
+
+    async def _derive_parts(self, parts: Iterator[Sequence[DocumentId]]) -> None:
+        """Derives one part after the other, each until nobody else writes its documents meanwhile."""
+        for part in parts:
+            left = part
             for _ in range(CONFLICT_ROUNDS_MAX):
                 left = await self._derived(left)
                 if not left:
@@ -396,7 +416,7 @@ class Deriver:
     async def _derived(self, ids: Sequence[DocumentId]) -> list[DocumentId]:
         """Derives documents once. Returns the ids of those that another deriver wrote meanwhile."""
         name = self.view.collection.name
-        there = await self._documents.load(name, ids)
+        there = await self._documents.load(name, ids, _COUNT)
         found = await self.view.derive(self._inputs, ids)
         await self._inputs.check()
         changes = []
@@ -410,3 +430,8 @@ class Deriver:
         written = await self._documents.write(name, changes)
         self.documents_derived += len(changes) - len(written.conflicts)
         return list(written.conflicts)
+
+
+def _shown(fields: Sequence[str]) -> dict[str, int] | None:
+    """What the database returns of a document: these fields, and whether it is gone; all of it where there are none."""
+    return dict.fromkeys((*fields, GONE), 1) if fields else None

@@ -499,11 +499,16 @@ class MongoDocuments(Documents):
         return Frozen(raw)
 
     @override
-    async def load(self, collection: str, ids: Sequence[DocumentId]) -> dict[DocumentId, Document]:
+    async def load(
+        self, collection: str, ids: Sequence[DocumentId], fields: Mapping[str, int] | None = None
+    ) -> dict[DocumentId, Document]:
+        """With `fields`, no more of each document."""
         found: dict[DocumentId, Document] = {}
         for at in range(0, len(ids), LOADED_AT_ONCE_MAX):
             some = list(ids[at : at + LOADED_AT_ONCE_MAX])
-            for document in await self.mongo.find(self.prefix + collection, {ID: {"$in": some}}):
+            for document in await self.mongo.find(
+                self.prefix + collection, {ID: {"$in": some}}, fields=fields
+            ):
                 found[document[ID]] = document
         return found
 

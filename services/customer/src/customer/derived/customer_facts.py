@@ -44,10 +44,10 @@ Amounts = dict[str, int]
 async def depending(inputs: Inputs, touched: Touched) -> Iterable[DocumentId]:
     """The customers themselves, and those whose parties hold or held an account."""
     found = set(touched.get((_CUSTOMERS, CUSTOMERS), ()))
-    accounts = await inputs.by_id(_PANORAMA, ACCOUNTS, touched.get((_PANORAMA, ACCOUNTS), ()))
+    accounts = await inputs.by_id(_PANORAMA, ACCOUNTS, touched.get((_PANORAMA, ACCOUNTS), ()), ["holders"])
     parties = {one["party_id"] for account in accounts.values() for one in account["holders"]}
     if parties:
-        linked = await inputs.having(_CUSTOMERS, CUSTOMERS, "parties.party_id", sorted(parties))
+        linked = await inputs.having(_CUSTOMERS, CUSTOMERS, "parties.party_id", sorted(parties), [ID])
         found |= {one[ID] for one in linked}
     return found
 
