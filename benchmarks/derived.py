@@ -1,8 +1,10 @@
 """[derived] how fast all facts of customers are derived, beside raw bulk upserts of the same documents; and how far the facts
-are behind at half of the rate at which postings come to the panorama. One line of JSON each.
+are behind at half of the rate at which postings come to the panorama while facts are derived. One line of JSON each.
 
 For the first, customers with accounts lie in MongoDB as the views keep them. For the second, every role runs in a process
-of its own, and the lag of a batch is the time from its commit until the facts show its last posting.
+of its own. First postings wait in the store, and the rate is that at which they come to the panorama; its limit is the
+rate without customers and without deriving. Then postings flow into the store at half the rate: the lag of a batch is the
+time from its commit until the facts show the last posting of each partition in it.
 
     python benchmarks/derived.py [--customers N] [--postings N] [--paced-seconds S]
 """
@@ -12,7 +14,7 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
 from multiprocessing import get_context
@@ -22,13 +24,17 @@ from typing import Final
 import msgspec
 import uvloop
 from chassis.messaging.broker import Kafka
+from chassis.messaging.transport import Partition
 from chassis.process import garbage
+from chassis.read.checkpoints import Position
 from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.documents import ID
 from chassis.read.generations import Generations, ViewReader
 from chassis.read.mongo import Mongo, MongoDocuments
+from chassis.read.mongo_checkpoints import MongoCheckpoints
 from chassis.write.events import StoredEvent
 from chassis.write.store import Recorder
+from contracts.topics import EVENTS, partition_of
 from customer.catalogue import SCHEMA as CUSTOMER_SCHEMA
 from customer.derived import DERIVED
 from customer.derived.customer_facts import FACTS, VIEW
@@ -40,8 +46,9 @@ from panorama_projection import (
     BATCH_SECONDS,
     CLOCK,
     PATIENCE_SECONDS,
+    WARM_POSTINGS,
     booked_elsewhere,
-    head,
+    passing,
     roles,
     say,
     sustained,
@@ -56,21 +63,26 @@ LAG_SECONDS_WANTED = 2.0
 REBUILT: Final = "rebuilt"
 """The database of what is filled in, beside the one of the roles."""
 RAW: Final = "raw_facts"
-ROLES: Final = (
-    ("sync_ingest", "relay"),
+RELAY: Final = ("sync_ingest", "relay")
+BESIDE: Final = (
     ("customer", "views"),
     ("customer", "policies"),
     ("customer", "relay"),
     ("customer", "derived"),
 )
+LOOK_SECONDS: Final = 0.02
+DAYS: Final = 3
+"""Days of the postings of a flow."""
 
 
 class MadeFlow(MadeFeed):
-    """Customers with an account each, then so many postings on their accounts."""
+    """Customers with an account each, then so many postings on their accounts, of today and the days before.
+
+    A posting of a day long past would change an amount of every month since, which most postings of a day do not."""
 
     @staticmethod
     def _make(postings: int, first: int) -> Iterator[bytes]:
-        chance, encode = Random(first), msgspec.json.Encoder().encode
+        chance, encode, today = Random(first), msgspec.json.Encoder().encode, CLOCK.now().date()
         records: list[msgspec.Struct] = []
         for number in range(ACCOUNTS):
             party, account = f"{number:08d}", f"6210{number:012d}"
@@ -80,7 +92,7 @@ class MadeFlow(MadeFeed):
         for record in records:
             yield encode(record) + b"\n"
         for number in range(first, first + postings):
-            day = date(2026, 1, 1) + timedelta(days=chance.randrange(28))
+            day = today - timedelta(days=chance.randrange(DAYS))
             posting = Posting(
                 account=f"6210{chance.randrange(ACCOUNTS):012d}",
                 core_transaction_id=f"{number:09d}",
@@ -167,56 +179,113 @@ async def rebuilt(url: str, count: int) -> tuple[float, float]:
         await mongo.close()
 
 
-async def lags(settings: SyncIngestSettings, rate: float, seconds: float) -> list[float]:
-    """Seconds from the storing of each batch of a flow until the facts show it."""
-    events = await asyncio.to_thread(booked_elsewhere, settings, MadeFlow(int(rate * seconds)))
+def flowing(
+    settings: SyncIngestSettings, postings: int, alone: float, seconds: float
+) -> tuple[float, list[float]]:
+    """Postings a second that come to the panorama while facts are derived, and the lags of the facts at half of that.
+
+    `alone`: how many come without deriving, of as many that are there already."""
+    events = booked_elsewhere(settings, MadeFlow(postings + int(alone / 2 * seconds)))
     flow = [one for one in events if one.name == "posting-booked"]
-    recorder, registered = (
-        Recorder(settings.postgres_url, SCHEMA),
-        Recorder(settings.postgres_url, CUSTOMER_SCHEMA),
-    )
+    with roles(settings, *BESIDE):
+        with roles(settings, RELAY):
+            asyncio.run(registered(settings, [one for one in events if one.name != "posting-booked"]))
+        store(settings, flow[:postings])
+        with roles(settings, RELAY):
+            before = WARM_POSTINGS + postings
+            rate = asyncio.run(passing(settings, before + postings // 10, before + postings))
+            return rate, asyncio.run(lags(settings, flow[postings:], rate / 2, seconds))
+
+
+def store(settings: SyncIngestSettings, events: Sequence[StoredEvent]) -> None:
+    """Stores events of ingest."""
+    recorder = Recorder(settings.postgres_url, SCHEMA)
+    recorder.append_bulk(events)
+    recorder.close()
+
+
+async def registered(settings: SyncIngestSettings, events: Sequence[StoredEvent]) -> None:
+    """Stores what makes customers, and waits until the facts show all of them."""
+    await asyncio.to_thread(store, settings, events)
+    recorder = Recorder(settings.postgres_url, CUSTOMER_SCHEMA)
+    try:
+        await until(lambda: recorder.head_position() >= EVENTS_EACH * ACCOUNTS)
+    finally:
+        recorder.close()
+    await level(settings)
+
+
+async def level(settings: SyncIngestSettings) -> None:
+    """Waits until the facts show all that is stored."""
     mongo = Mongo.connect(settings.mongo_url)
     views = ViewReader(mongo, CLOCK, VIEWS, DERIVED)
     try:
-        await asyncio.to_thread(recorder.append_bulk, [one for one in events if one.name != "posting-booked"])
-        await until(lambda: registered.head_position() >= EVENTS_EACH * ACCOUNTS)
-        for context, position in (("ingest", head(settings)), ("customer", registered.head_position())):
-            await _shown(views, context, position)
-        return await _paced(recorder, views, flow, max(1, int(rate * BATCH_SECONDS)))
+        for context, schema in (("ingest", SCHEMA), ("customer", CUSTOMER_SCHEMA)):
+            recorder = Recorder(settings.postgres_url, schema)
+            position = recorder.head_position()
+            recorder.close()
+            if not await views.wait_for(context, position, PATIENCE_SECONDS, [VIEW.name]):
+                raise RuntimeError("the facts do not catch up")
+    finally:
+        await mongo.close()
+
+
+async def lags(
+    settings: SyncIngestSettings, flow: Sequence[StoredEvent], rate: float, seconds: float
+) -> list[float]:
+    """Seconds from the storing of each batch of a flow until the facts show it."""
+    await level(settings)
+    recorder = Recorder(settings.postgres_url, SCHEMA)
+    mongo = Mongo.connect(settings.mongo_url)
+    try:
+        live = await ViewReader(mongo, CLOCK, VIEWS, DERIVED).live(VIEW.name)
+        shown = MongoCheckpoints(mongo, live.group, VIEW.name)
+        return await _paced(recorder, shown, flow[: int(rate * seconds)], max(1, int(rate * BATCH_SECONDS)))
     finally:
         recorder.close()
-        registered.close()
         await mongo.close()
 
 
 async def _paced(
-    recorder: Recorder, views: ViewReader, flow: Sequence[StoredEvent], size: int
+    recorder: Recorder, shown: MongoCheckpoints, flow: Sequence[StoredEvent], size: int
 ) -> list[float]:
-    waiting: asyncio.Queue[tuple[float, int] | None] = asyncio.Queue(maxsize=len(flow) // size + 2)
+    waiting: asyncio.Queue[tuple[float, dict[Partition, int]] | None]
+    waiting = asyncio.Queue(maxsize=len(flow) // size + 2)
+    topic = EVENTS["ingest"].name
+    first = await asyncio.to_thread(recorder.head_position) + 1
 
-    async def store() -> None:
-        due = CLOCK.monotonic()
+    async def stored() -> None:
+        due, at_position = CLOCK.monotonic(), first
         for at in range(0, len(flow), size):
             await CLOCK.sleep(max(0.0, due - CLOCK.monotonic()))
-            await asyncio.to_thread(recorder.append_bulk, flow[at : at + size])
-            stored = CLOCK.monotonic()
-            waiting.put_nowait((stored, await asyncio.to_thread(recorder.head_position)))
+            batch = flow[at : at + size]
+            await asyncio.to_thread(recorder.append_bulk, batch)
+            places = {
+                (topic, partition_of(one.stream_id)): position
+                for position, one in enumerate(batch, at_position)
+            }
+            waiting.put_nowait((CLOCK.monotonic(), places))
+            at_position += len(batch)
             due += BATCH_SECONDS
         waiting.put_nowait(None)
 
-    storing = asyncio.create_task(store())
+    storing = asyncio.create_task(stored())
     found: list[float] = []
+    until_seconds = CLOCK.monotonic() + PATIENCE_SECONDS
     while (batch := await waiting.get()) is not None:
-        stored, position = batch
-        await _shown(views, "ingest", position)
-        found.append(CLOCK.monotonic() - stored)
+        since, places = batch
+        while not _reached(await shown.positions(), places):
+            if CLOCK.monotonic() > until_seconds:
+                raise RuntimeError("the facts do not catch up")
+            await CLOCK.sleep(LOOK_SECONDS)
+        found.append(CLOCK.monotonic() - since)
     await storing
+    assert await asyncio.to_thread(recorder.head_position) == first - 1 + len(flow)  # nobody else stored
     return found
 
 
-async def _shown(views: ViewReader, context: str, position: int) -> None:
-    if not await views.wait_for(context, position, PATIENCE_SECONDS, [VIEW.name]):
-        raise RuntimeError("the facts do not catch up")
+def _reached(shown: Mapping[Partition, Position], places: Mapping[Partition, int]) -> bool:
+    return all(shown[place].position >= position for place, position in places.items())
 
 
 def main() -> int:
@@ -230,9 +299,9 @@ def main() -> int:
     given = parser.parse_args()
     garbage.look_less_often()  # as `crm` and every role do
     with system() as settings:
-        rate = sustained(settings, given.postings)
-        with roles(settings, *ROLES):
-            behind = asyncio.run(lags(settings, rate / 2, given.paced_seconds))
+        alone = sustained(settings, given.postings)
+        rate, behind = flowing(settings, given.postings, alone, given.paced_seconds)
+        say("derived_projection", rate, "postings/s", alone, rate / alone)
         p99 = statistics.quantiles(behind, n=100)[98]
         say("derived_lag_p99", p99, "s", LAG_SECONDS_WANTED, p99 / LAG_SECONDS_WANTED)
         derived, raw = uvloop.run(rebuilt(settings.mongo_url, given.customers))
