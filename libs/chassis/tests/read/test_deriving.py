@@ -29,6 +29,7 @@ from contracts.topics import EVENTS
 
 from tests.simulation.test_two_contexts import record_of
 from tests.support.memory import MemoryPublisher
+from tests.support.waiting import comes
 
 TOPIC = EVENTS["ingest"].name
 SUBJECT, OTHER = UUID(int=1), UUID(int=2)
@@ -41,6 +42,8 @@ class World:
     def __init__(self, mongo: Mongo) -> None:
         self.mongo = mongo
         self.poison: set[tuple[UUID, int]] = set()
+        self.failing: UUID | None = None
+        """Of which the inputs cannot be read."""
         self.reading: asyncio.Event | None = None
         """Set by a deriver that has read the inputs; it then waits for `going_on`."""
         self.going_on = asyncio.Event()
@@ -69,9 +72,11 @@ class World:
             self.reading.set()
             self.reading = None
             await self.going_on.wait()
+        if self.failing in ids:
+            raise InputsBehind("in vain")
         return {id: {"sign": "on" if light["on"] else "off"} for id, light in found.items()}
 
-    def deriver(self, wait_seconds_max: float = 5.0) -> Deriver:
+    def deriver(self, wait_seconds_max: float = 5.0, **named: int) -> Deriver:
         async def depending(_: Inputs, touched: Touched) -> Iterable[DocumentId]:
             return touched.get((LIGHTS, LIGHTS), ())
 
@@ -83,7 +88,9 @@ class World:
         inputs = MongoInputs(self.mongo, pinned, lambda: date(2026, 1, 5))
         checkpoints = MongoCheckpoints(self.mongo, "test.signs.v1", SIGNS)
         documents = MongoDocuments(self.mongo, "signs_v1_")
-        return Deriver(view, documents, checkpoints, inputs, SystemClock(), wait_seconds_max=wait_seconds_max)
+        return Deriver(
+            view, documents, checkpoints, inputs, SystemClock(), wait_seconds_max=wait_seconds_max, **named
+        )
 
     async def signs(self) -> dict[DocumentId, str]:
         found = await self.mongo.find("signs_v1_signs")
@@ -191,3 +198,45 @@ async def test_records_of_other_types_and_unreadable_ones_move_the_position_alon
     await deriver.apply([unreadable, event(2)])
     assert deriver.positions[TOPIC, 0].offset == 2
     assert await world.signs() == {SUBJECT: "off"}
+
+
+async def test_a_part_of_a_batch_is_written_while_the_next_is_read(world: World) -> None:
+    both = [event(1), event(1, OTHER, offset=1)]
+    await world.projector.apply(both)
+    world.reading = asyncio.Event()
+    reading = world.reading
+    deriver = world.deriver(at_once=1)
+    deriving = asyncio.create_task(deriver.apply(both))
+    await reading.wait()
+
+    async def other_written() -> bool:
+        return await world.signs() == {OTHER: "on"}
+
+    assert await comes(other_written)
+    world.going_on.set()
+    await deriving
+    assert await world.signs() == {SUBJECT: "on", OTHER: "on"}
+
+
+async def test_a_part_that_fails_ends_the_others_and_the_batch_is_not_acknowledged(world: World) -> None:
+    both = [event(1), event(1, OTHER, offset=1)]
+    await world.projector.apply(both)
+    world.failing, world.reading = OTHER, asyncio.Event()
+    deriver = world.deriver(at_once=1)
+    with pytest.raises(InputsBehind, match="in vain"):
+        await deriver.apply(both)
+    assert (await world.signs(), deriver.positions) == ({}, {})
+    assert (await deriver._checkpoints.positions())[TOPIC, 0].offset == 0
+    world.failing = None
+    await deriver.apply(both)
+    assert await world.signs() == {SUBJECT: "on", OTHER: "on"}
+
+
+async def test_of_inputs_only_the_fields_are_read_that_are_asked_for(world: World) -> None:
+    await world.projector.apply([event(1), event(9, OTHER, offset=1)])
+    pinned = [InputGeneration(world.input, "lights_v1_", "test.lights.v1")]
+    inputs = MongoInputs(world.mongo, pinned, lambda: date(2026, 1, 5))
+    assert await inputs.by_id(LIGHTS, LIGHTS, [SUBJECT, OTHER], ["on"]) == {
+        SUBJECT: {ID: SUBJECT, "on": True}
+    }
+    assert await inputs.having(LIGHTS, LIGHTS, "on", [True], [ID]) == [{ID: SUBJECT}]
