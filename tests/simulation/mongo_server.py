@@ -64,14 +64,16 @@ class MongoServer(Mongo):
         *,
         fields: Mapping[str, Any] | None = None,
         order: Sequence[tuple[str, int]] = (),
+        skip: int = 0,
         limit: int = 0,
+        hint: Sequence[tuple[str, int]] = (),
         seconds_max: float | None = None,
     ) -> list[Document]:
         def found() -> list[Document]:
             matching = list(self._matching(collection, where or {}))
             for name, _ in reversed(order):
                 matching.sort(key=lambda document: document[name])
-            return [_shown(document, fields) for document in (matching[:limit] if limit else matching)]
+            return [_shown(document, fields) for document in matching[skip : skip + limit if limit else None]]
 
         return await self._ask(f"find {collection}", found)
 
@@ -141,6 +143,7 @@ class MongoServer(Mongo):
         where: Mapping[str, Any] | None = None,
         *,
         limit: int = 0,
+        hint: Sequence[tuple[str, int]] = (),
         seconds_max: float | None = None,
     ) -> int:
         return await self._ask(

@@ -14,6 +14,7 @@ from chassis.conditions.language import (
     And,
     Begins,
     Condition,
+    DayIs,
     Has,
     IsAmong,
     IsKnown,
@@ -36,7 +37,7 @@ from chassis.lists import (
     question,
 )
 from chassis.lists.ordering import Place, ranges
-from chassis.read.documents import GONE, Document, DocumentsUnavailable
+from chassis.read.documents import GONE, Document, DocumentsUnavailable, IndexMissing
 from chassis.read.generations import NotBuilt
 from chassis.read.mongo import Mongo
 from chassis.web.paging import CursorInvalid
@@ -112,6 +113,7 @@ def some_condition(chance: Random, *, money: bool = True) -> Condition:
         Begins(field="site", text=chance.choice(SITES)),
         IsKnown(field="seen_on"),
         Has(field="marks", values=(chance.choice("xyz"),)),
+        DayIs(field="seen_on", relation=chance.choice(tuple(R)), day=TODAY),
     ]
     if money:
         limit = chance.choice(EDGES)
@@ -181,7 +183,8 @@ async def test_a_list_is_what_filtering_sorting_and_scoping_in_python_gives(read
             one for one in things if holds(condition, one, FIELDS, TODAY) and scope.covers(one, FIELDS, TODAY)
         ]
         wanted = asked(condition, sort)
-        pages = await walked(reader, scope, wanted, chance.choice((1, 7, 60)) if len(there) < 12 else 9)
+        small = replace(reader, narrow_max=chance.choice((0, 5, 99)), looked_at=chance.choice((1, 3, 9, 99)))
+        pages = await walked(small, scope, wanted, chance.choice((1, 7, 60)) if len(there) < 12 else 9)
         assert [id for page in pages for id in page] == in_order(there, sort), (condition, sort)
         assert await reader.count(scope, wanted) == Counted(len(there), False)
         sizes.add(len(there))
@@ -224,7 +227,7 @@ async def stays_once(reader: Reader, chance: Random) -> None:
                 COLLECTION, {"_id": new["_id"]}, [{"$replaceWith": {"$literal": new}}], upsert=True
             )
 
-    busy = replace(reader, mongo=Busy(reader.mongo, write), read_at_once=7)
+    busy = replace(reader, mongo=Busy(reader.mongo, write), read_at_once=7, narrow_max=5, looked_at=9)
     condition, scope = chance.choice((None, some_condition(chance))), Scope.where(some_condition(chance))
     scope = chance.choice((Scope.all(), scope))
     pages = await walked(busy, scope, asked(condition, sort), 7)
@@ -434,6 +437,74 @@ async def test_a_declared_pair_is_counted_without_reading_what_meets_one_of_both
     stats = await reader.mongo.command({"explain": asked_for, "verbosity": "executionStats"})
     assert (await reader.count(Scope.all(), Question(condition))).count == 50
     assert stats["executionStats"]["totalDocsExamined"] <= 50
+
+
+class Asked(Mongo):
+    """A database that notes which index each query names, and how many documents it is to skip and to return."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        super().__init__(mongo._client, mongo.name, mongo.driver)
+        self.asked = list[tuple[str, int, int]]()
+
+    @override
+    async def find(self, *asked: Any, **options: Any) -> list[Document]:
+        hint = options.get("hint") or (("", 1),)
+        self.asked.append((hint[0][0], options.get("skip", 0), options["limit"]))
+        return await super().find(*asked, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("owed >= EUR 0.95 and visits >= 0", [("sums.owed.EUR", 0, 6)]),
+        ("visits >= 0 and month in last month >= EUR 0.95", [("month.$**", 0, 6)]),
+        # Enough among those that are looked at.
+        ("owed >= EUR 0.10 and visits >= 0", [("_id", 20, 1), ("_id", 0, 6)]),
+        # 4 of 20: the other 2 are expected within 10 more, and looked for among 15.
+        ("owed >= EUR 0.10 and visits <= 3", [("_id", 20, 1), ("_id", 0, 6), ("_id", 15, 1), ("_id", 0, 2)]),
+        # 2 of 20: the other 4 are expected within 40, and the range has 20, each at a place of its own.
+        ("visits <= 1 and owed >= EUR 0.10", [("_id", 20, 1), ("_id", 0, 6), ("visits", 0, 4)]),
+        # Nothing of 20, and the range is smaller than what may be.
+        ("visits >= 0 and owed >= EUR 0.60", [("_id", 20, 1), ("_id", 0, 6), ("sums.owed.EUR", 0, 6)]),
+        # Most have what a range says, so no index says how many.
+        ("owed < EUR 0.90 and owed < EUR 0.02", [("_id", 20, 1), ("_id", 0, 6), ("_id", 60, 1), ("_id", 0, 4), ("", 0, 4)]),
+        # What the database decides.
+        ("owed >= EUR 0.95", [("", 0, 6)]),
+        ("site is a and owed >= EUR 0.95", [("", 0, 6)]),
+        ("owed >= EUR 0.95 or owed >= EUR 0.96", [("", 0, 6)]),
+        ("not owed >= EUR 0.95 and visits >= 0", [("", 0, 6)]),
+        ("owed = EUR 0.95 and visits >= 0", [("", 0, 6)]),
+    ],
+)  # fmt: skip
+async def test_a_page_of_ranges_is_of_the_smallest_or_along_the_ids(
+    reader: Reader, text: str, asked: list[tuple[str, int, int]]
+) -> None:
+    for number in range(100):
+        owed = {"EUR": number}
+        thing = {"sums": {"owed": owed}, "visits": number % 10, "month": {"2026-02": owed}, "site": "a"}
+        await reader.mongo.insert_new(COLLECTION, {"_id": f"{number:04d}", **thing})
+    mongo = Asked(reader.mongo)
+    small = replace(reader, mongo=mongo, narrow_max=10, looked_at=20)
+    condition = from_text(text, FIELDS)
+    page = await small.page(Scope.all(), Question(condition), "me", limit=5)
+    wanted = [one for one in range(100) if holds(condition, await _one(reader, one), FIELDS, TODAY)]
+    assert [int(one["_id"]) for one in page.documents] == wanted[:5]
+    assert (page.next is not None, mongo.asked) == (len(wanted) > 5, asked)
+
+
+async def _one(reader: Reader, number: int) -> Document:
+    return await reader.mongo.find_one(COLLECTION, {"_id": f"{number:04d}"}) or {}
+
+
+async def test_a_page_needs_no_index_that_is_not_there_yet(reader: Reader) -> None:
+    await reader.mongo.insert_new(COLLECTION, {"_id": "1", "visits": 7})
+    await reader.mongo.settle_indexes(COLLECTION, ())
+    with pytest.raises(IndexMissing):
+        await reader.mongo.find(COLLECTION, hint=(("visits", 1),))
+    found = await reader.page(
+        Scope.all(), Question(from_text("visits > 1 and visits < 9", FIELDS)), "me", limit=5
+    )
+    assert [one["_id"] for one in found.documents] == ["1"]
 
 
 def test_a_sort_or_a_pair_without_an_index_is_not_declared() -> None:

@@ -1,5 +1,6 @@
 """Asks the database for pages, counts and single documents of a list. Nothing is asked without a scope."""
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -9,9 +10,10 @@ from chassis.conditions import Condition, Facts, Filter, Step, as_filter, emptyi
 from chassis.lists.asking import Question
 from chassis.lists.cursors import Cursors, Ended
 from chassis.lists.declaring import BLIND, Listing
-from chassis.lists.ordering import BY_ID, Order, place_of, ranges
+from chassis.lists.ordering import BY_ID, Order, Range, place_of, ranges
 from chassis.lists.scope import Scope
-from chassis.read.documents import GONE, ID, Document, DocumentsSlow, DocumentsUnavailable
+from chassis.lists.spanning import Span, spans
+from chassis.read.documents import GONE, ID, Document, DocumentsSlow, DocumentsUnavailable, IndexMissing
 from chassis.read.generations import NotBuilt
 from chassis.read.mongo import Mongo
 from chassis.write.deciding import Refusal
@@ -21,7 +23,20 @@ COUNTED_MAX: Final = 10_000
 READ_AT_ONCE: Final = 2_000
 """Documents of one query of those that read a whole list."""
 QUERY_SECONDS_MAX: Final = 5.0
-"""Of one query. A page takes up to four of them, most take one."""
+"""Of one query. A page takes some of them, most take one."""
+COUNTED_OF_RANGE_MAX: Final = 15_000
+"""Documents of a range that are counted, from its index alone, to know whether they are read and sorted for a page in the
+order of ids. One of more is not."""
+NARROW_MAX: Final = 2_000
+"""A range with so few documents is read at once."""
+LOOKED_AT: Final = 5_000
+"""Documents that are looked at along the ids; how many of them are found says how near the rest is."""
+ALONG_IDS_MAX: Final = 60_000
+"""Documents along the ids that are looked at for the rest, where the database is not asked which way is shorter."""
+SCATTERED: Final = 2
+"""Reading a document at the place that an index names takes as long as looking at so many along the ids (1.2 us each)."""
+AS_FAR_AGAIN: Final = 1.5
+"""The rest is looked for so much further than where it is expected."""
 
 
 class QueryTooSlow(Refusal):
@@ -68,6 +83,8 @@ class Reader:
     query_seconds_max: float = QUERY_SECONDS_MAX
     counted_max: int = COUNTED_MAX
     read_at_once: int = READ_AT_ONCE
+    narrow_max: int = NARROW_MAX
+    looked_at: int = LOOKED_AT
 
     async def page(
         self, scope: Scope, question: Question, caller: str, *, limit: int, after: str | None = None
@@ -82,7 +99,8 @@ class Reader:
         ended = None if after is None else await self.cursors.ended(after, asked)
         as_of = self._day(question) if ended is None else ended.as_of
         where = self._where(scope, question.condition, as_of)
-        found = await self._next(where, question.order, ended, limit + 1)
+        of_ranges = self._spans(scope, question, as_of)
+        found = await self._next(where, question.order, ended, limit + 1, of_ranges)
         if len(found) <= limit:
             return Found(found, None)
         last = place_of(found[limit - 1], question.order)
@@ -151,16 +169,95 @@ class Reader:
 
         return await emptying(condition, self.listing.fields, day, find)
 
-    async def _next(self, where: Filter, order: Order, ended: Ended | None, wanted: int) -> list[Document]:
+    async def _next(
+        self,
+        where: Filter,
+        order: Order,
+        ended: Ended | None,
+        wanted: int,
+        of_ranges: Sequence[Span] | None = None,
+    ) -> list[Document]:
         found = dict[str, Document]()
         for each in ranges(order, None if ended is None else ended.place):
             left = wanted - len(found)
             if not left:
                 break
-            some = await self._find(each.where, where, order=each.order, limit=left)
+            if of_ranges is None:
+                some = await self._find(each.where, where, order=each.order, limit=left)
+            else:
+                some = await self._by_ids(each, where, of_ranges, left)
             for one in some:
                 found.setdefault(one[ID], one)  # what is moved into the next range meanwhile is read twice
         return list(found.values())
+
+    def _spans(self, scope: Scope, question: Question, as_of: date) -> tuple[Span, ...] | None:
+        """The ranges of a question in the order of ids that asks for ranges only; None where the database decides."""
+        if question.condition is None or question.order != BY_ID or not scope.everything:
+            return None
+        return spans(question.condition, self.listing.fields, self.listing.indexes, as_of)
+
+    async def _by_ids(
+        self, rest: Range, where: Filter, of_ranges: Sequence[Span], limit: int
+    ) -> list[Document]:
+        """The first documents of the rest in the order of ids: sorted from a range, or along the ids, whichever is shorter as
+        far as it is known. Where it is not, the database tries all ways side by side until one is done."""
+        narrow = await self._smallest(of_ranges)
+        if narrow is not None and narrow[0] <= self.narrow_max:
+            return await self._find(rest.where, where, order=rest.order, limit=limit, hint=narrow[1].indexed)
+        found, after = await self._along_ids(rest.where, where, self.looked_at, limit)
+        if after is None or len(found) == limit:
+            return found
+        near = (limit - len(found)) * self.looked_at / len(found) if found else math.inf
+        if narrow is not None and narrow[0] * SCATTERED <= near:
+            hint = narrow[1].indexed
+            return found + await self._find(
+                after, where, order=rest.order, limit=limit - len(found), hint=hint
+            )
+        if near <= ALONG_IDS_MAX:
+            some, after = await self._along_ids(after, where, int(near * AS_FAR_AGAIN), limit - len(found))
+            found += some
+        if after is None or len(found) == limit:
+            return found
+        return found + await self._find(after, where, order=rest.order, limit=limit - len(found))
+
+    async def _smallest(self, of_ranges: Sequence[Span]) -> tuple[int, Span] | None:
+        """The range with the fewest documents, and how many; None where each has more than are counted."""
+        found = list[tuple[int, Span]]()
+        for each in of_ranges:
+            try:
+                many = await self._many(each.where, COUNTED_OF_RANGE_MAX + 1, each.indexed)
+            except IndexMissing:
+                continue
+            if many <= COUNTED_OF_RANGE_MAX:
+                found.append((many, each))
+        return min(found, key=lambda one: one[0], default=None)
+
+    async def _along_ids(
+        self, rest: Filter, where: Filter, many: int, limit: int
+    ) -> tuple[list[Document], Filter | None]:
+        """What is found among the next so many documents in the order of ids, and the rest after them; None where there is no
+        more."""
+        following = await self._id_after(rest, many)
+        upto = rest if following is None else {ID: {**rest.get(ID, {}), "$lt": following}}
+        found = await self._find(upto, where, order=((ID, 1),), limit=limit, hint=((ID, 1),))
+        return found, None if following is None else {ID: {"$gte": following}}
+
+    async def _id_after(self, where: Filter, many: int) -> str | None:
+        """The id that follows so many; None where there are no more."""
+        try:
+            found = await self.mongo.find(
+                await self._collection(),
+                where,
+                fields={ID: 1},
+                order=[(ID, 1)],
+                skip=many,
+                limit=1,
+                hint=((ID, 1),),
+                seconds_max=self.query_seconds_max,
+            )
+        except DocumentsSlow as error:
+            raise QueryTooSlow from error
+        return found[0][ID] if found else None
 
     def _where(self, scope: Scope, condition: Condition | None, as_of: date) -> Filter:
         fields = self.listing.fields
@@ -177,7 +274,11 @@ class Reader:
         return question.as_of or self.today()
 
     async def _find(
-        self, *where: Filter, order: Sequence[tuple[str, int]] = (), limit: int
+        self,
+        *where: Filter,
+        order: Sequence[tuple[str, int]] = (),
+        limit: int,
+        hint: Sequence[tuple[str, int]] = (),
     ) -> list[Document]:
         parts = [part for part in where if part]
         try:
@@ -186,22 +287,27 @@ class Reader:
                 {"$and": parts} if parts else {},
                 order=order,
                 limit=limit,
+                hint=hint,
                 seconds_max=self.query_seconds_max,
             )
         except DocumentsSlow as error:
             raise QueryTooSlow from error
 
     async def _counted(self, where: Filter) -> Counted:
+        found = await self._many(where, self.counted_max + 1)
+        return Counted(min(found, self.counted_max), found > self.counted_max)
+
+    async def _many(self, where: Filter, limit: int, hint: Sequence[tuple[str, int]] = ()) -> int:
         try:
-            found = await self.mongo.count(
+            return await self.mongo.count(
                 await self._collection(),
                 where,
-                limit=self.counted_max + 1,
+                limit=limit,
+                hint=hint,
                 seconds_max=self.query_seconds_max,
             )
         except DocumentsSlow as error:
             raise QueryTooSlow from error
-        return Counted(min(found, self.counted_max), found > self.counted_max)
 
     async def _collection(self) -> str:
         try:

@@ -42,6 +42,10 @@ class DocumentsSlow(DocumentsUnavailable):
     """A query took longer than it was given."""
 
 
+class IndexMissing(Exception):
+    """A query names an index that is not there."""
+
+
 class AnswerTooLarge(Exception):
     """What a query joins to a document is larger than the database allows."""
 

@@ -31,6 +31,7 @@ from chassis.read.documents import (
     Documents,
     DocumentsSlow,
     DocumentsUnavailable,
+    IndexMissing,
     Unwritable,
     Written,
 )
@@ -52,6 +53,7 @@ LOADED_AT_ONCE_MAX: Final = 5_000
 PAGE_DOCUMENTS: Final = 1_000
 
 _DUPLICATE_KEY: Final = 11_000
+_BAD_VALUE: Final = 2
 _INDEX_NOT_FOUND: Final = 27
 _ID_INDEX: Final = "_id_"
 _UNIQUE_BROKEN: Final = "breaks a unique index"
@@ -193,16 +195,23 @@ class Mongo:
         *,
         fields: Mapping[str, Any] | None = None,
         order: Sequence[tuple[str, int]] = (),
+        skip: int = 0,
         limit: int = 0,
+        hint: Sequence[tuple[str, int]] = (),
         seconds_max: float | None = None,
     ) -> list[Document]:
-        """The documents that match, all of them where `limit` is 0; raises DocumentsSlow after `seconds_max`."""
+        """The documents that match, all of them where `limit` is 0; raises DocumentsSlow after `seconds_max`.
+
+        `hint`: the fields of the index that is used; raises IndexMissing.
+        """
         with translated():
             cursor = self._database[collection].find(
                 where or {},
                 fields,
+                skip=skip,
                 limit=limit,
                 sort=list(order) or None,
+                hint=list(hint) or None,
                 max_time_ms=_milliseconds(seconds_max),
             )
             return cast(list[Document], await cursor.to_list(None))
@@ -290,11 +299,14 @@ class Mongo:
         where: Mapping[str, Any] | None = None,
         *,
         limit: int = 0,
+        hint: Sequence[tuple[str, int]] = (),
         seconds_max: float | None = None,
     ) -> int:
         """How many documents match, no more of them counted than `limit` where it is not 0; raises DocumentsSlow
-        after `seconds_max`."""
+        after `seconds_max`. `hint` as in `find`."""
         bound: dict[str, Any] = {"limit": limit} if limit else {}
+        if hint:
+            bound["hint"] = list(hint)
         if seconds_max is not None:
             bound["maxTimeMS"] = _milliseconds(seconds_max)
         with translated():
@@ -564,6 +576,8 @@ def translated() -> Iterator[None]:
             raise DocumentsUnavailable(str(error)) from error
         if error.code in _TOO_LARGE:
             raise AnswerTooLarge(str(error)) from error
+        if error.code == _BAD_VALUE and "hint" in str(error):
+            raise IndexMissing(str(error)) from error
         raise
 
 

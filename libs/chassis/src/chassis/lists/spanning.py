@@ -1,0 +1,73 @@
+"""What a condition asks of values that are compared, and nothing else: ranges, of which an index has each in one piece.
+
+Such an index is in the order of its values. A page in the order of ids is therefore either sorted from all documents of a
+range, or read along the ids until enough meet the condition. `finding` decides between the two.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import Final, NamedTuple
+
+from chassis.conditions import Condition, Fields, Filter, as_filter
+from chassis.conditions.language import AmountIs, And, DayIs, DayWithin, MonthAmountIs, NumberIs, Relation
+from chassis.conditions.predicate import compares
+from chassis.read.documents import ID
+from chassis.read.projecting import Index
+
+_EVERY_PATH: Final = "$**"
+
+Compared = AmountIs | MonthAmountIs | NumberIs | DayIs | DayWithin
+
+
+class Span(NamedTuple):
+    """A range, and the fields of the index that has it."""
+
+    where: Filter
+    indexed: tuple[tuple[str, int], ...]
+
+
+def spans(
+    condition: Condition, fields: Fields, indexes: Sequence[Index], as_of: date
+) -> tuple[Span, ...] | None:
+    """The ranges that an index has, where a condition asks that several values be within ranges and for nothing else; None
+    where it asks for anything else. A range that has what is missing is left out: it has more than an index says."""
+    compared = _compared(condition)
+    if compared is None or len(compared) == 1:
+        return None
+    tests = defaultdict[str, list[Filter]](list)
+    for each in compared:
+        if isinstance(each, AmountIs | MonthAmountIs) and compares(0, each.relation, each.amount_minor):
+            continue
+        [(path, test)] = as_filter(each, fields, as_of).items()
+        tests[path].append({path: test})
+    return tuple(
+        Span({"$and": tests[path]}, index.fields) for path in tests for index in indexes if _has(index, path)
+    )
+
+
+def _compared(condition: Condition) -> list[Compared] | None:
+    """The comparisons of which all are to hold; None where anything else is asked."""
+    match condition:
+        case And():
+            parts = [_compared(each) for each in condition.conditions]
+            return None if None in parts else [each for part in parts if part for each in part]
+        case DayWithin():
+            return [condition]
+        case AmountIs() | MonthAmountIs() | NumberIs() | DayIs() if condition.relation is not Relation.EQUAL:
+            return [condition]
+        case _:
+            return None
+
+
+def _has(index: Index, path: str) -> bool:
+    """Whether an index is of this path alone."""
+    names = [name for name, _ in index.fields if name != ID]
+    return len(names) == 1 and any(names[0] in {path, f"{each}{_EVERY_PATH}"} for each in _above(path))
+
+
+def _above(path: str) -> Iterator[str]:
+    """A path, and what it lies in, each with a point at its end."""
+    for at, letter in enumerate(f"{path}."):
+        if letter == ".":
+            yield f"{path[:at]}."
