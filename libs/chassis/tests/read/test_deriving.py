@@ -140,6 +140,19 @@ async def test_a_batch_that_the_inputs_do_not_show_waits_and_is_not_acknowledged
     assert await world.signs() == {SUBJECT: "on"}
 
 
+async def test_what_the_inputs_show_of_a_batch_is_derived_while_the_rest_waits(world: World) -> None:
+    both = [event(1), event(1, OTHER, offset=1)]
+    deriver = world.deriver(wait_seconds_max=0.1)
+    await world.projector.apply(both[:1])
+    with pytest.raises(InputsBehind):
+        await deriver.apply(both)
+    assert (await world.signs(), deriver.positions[TOPIC, 0].offset) == ({SUBJECT: "on"}, 1)
+    await world.projector.apply(both[1:])
+    await deriver.apply(both)
+    assert (await world.signs(), deriver.positions[TOPIC, 0].offset) == ({SUBJECT: "on", OTHER: "on"}, 2)
+    assert deriver.documents_derived == 2
+
+
 async def test_what_an_input_parked_is_derived_when_it_is_released(world: World) -> None:
     world.poison.add((SUBJECT, 2))
     deriver = world.deriver()

@@ -5,9 +5,10 @@ of the derived view is built from what is live then: all of its documents are de
 whoever derives looks, after it has read the inputs, whether they are still live, and writes nothing where they are
 not. An input is kept for a while after it is replaced, so what was read before that look was whole.
 
-A deriver is one more consumer of the topics of its inputs. Of a batch of events it learns which documents of
-the inputs they change, waits until the inputs show the batch, finds the derived documents that depend on these,
-and derives each of them anew from the inputs as they are then. Only then it saves its checkpoint.
+A deriver is one more consumer of the topics of its inputs. Of a batch of events it takes what the inputs show, and
+waits where they show nothing of it. It learns which documents of the inputs these events change, finds the derived
+documents that depend on these, and derives each of them anew from the inputs as they are then. Only then it saves its
+checkpoint, and takes what the inputs show of the rest.
 
 Derivers may overlap, lag and repeat. A derived document counts its writes in `_seq`. A deriver reads the count
 before it reads the inputs, and its write is refused where another one wrote meanwhile; it then derives again. A
@@ -271,23 +272,29 @@ class Deriver:
         self._turn = asyncio.Lock()
 
     async def apply(self, records: Sequence[Record]) -> None:
-        """Derives what depends on the records."""
+        """Derives what depends on the records, in parts: each time on all that the inputs show by then."""
         async with self._turn:
-            arrivals = Arrivals()
-            stored = await self._checkpoints.positions()
-            # A generation starts where its inputs were, and its group at the first record.
-            new = [one for one in records if (one.offset or 0) >= stored.get(one[0:2], NOWHERE).offset]
-            changes = self._changes(arrivals.events(new))
-            before = {place: stored.get(place, NOWHERE) for place in arrivals.positions}
-            reached = arrivals.counted(before)
-            await self.wait_for(reached)
-            await self._owe(changes)
-            await self._derive_from((view, *key) for view, _, keys in changes for key in keys)
-            # What depends was asked of the inputs too.
-            await self._inputs.check()
-            await self._checkpoints.advance(reached)
-            further(self.positions, reached)
+            left = records
+            while left:
+                shown = await self.wait_for(left)
+                await self._apply_shown([one for one in left if _is_before(one, shown)])
+                left = [one for one in left if not _is_before(one, shown)]
             self.records_applied += len(records)
+
+    async def _apply_shown(self, records: Sequence[Record]) -> None:
+        arrivals = Arrivals()
+        stored = await self._checkpoints.positions()
+        # A generation starts where its inputs were, and its group at the first record.
+        new = [one for one in records if (one.offset or 0) >= stored.get(one[0:2], NOWHERE).offset]
+        changes = self._changes(arrivals.events(new))
+        before = {place: stored.get(place, NOWHERE) for place in arrivals.positions}
+        reached = arrivals.counted(before)
+        await self._owe(changes)
+        await self._derive_from((view, *key) for view, _, keys in changes for key in keys)
+        # What depends was asked of the inputs too.
+        await self._inputs.check()
+        await self._checkpoints.advance(reached)
+        further(self.positions, reached)
 
     async def tick(self) -> int:
         """Derives what was owed to events that are parked no more, and what the day changes.
@@ -362,23 +369,41 @@ class Deriver:
             touched[view, collection].add(id)
         await self.derive(await self.view.depending(self._inputs, touched))
 
-    async def wait_for(self, positions: Mapping[Partition, Position]) -> None:
-        """Waits until the inputs show every event before these positions, or parked it; raises InputsBehind."""
+    async def wait_for(self, records: Sequence[Record]) -> dict[Partition, int]:
+        """Waits until the inputs show one of the records, or parked it. Returns the offset of each partition before which they
+        show everything; raises InputsBehind."""
+        first: dict[Partition, int] = {}
+        for record in records:
+            first.setdefault(record[0:2], record.offset or 0)
         until = self._clock.monotonic() + self._wait_seconds_max
-        while short := self._short(await self._inputs.positions(), positions):
+        while True:
+            positions = await self._inputs.positions()
+            shown = {place: self._shown(positions, place) for place in first}
+            if any(shown[place] > offset for place, offset in first.items()):
+                return shown
             if self._clock.monotonic() > until:
+                short = self._short(positions, first)
                 raise InputsBehind(f"{self.view.name} waits for {', '.join(short)}")
             await self._clock.sleep(WAIT_PAUSE_SECONDS)
 
+    def _shown(self, positions: Mapping[str, Mapping[Partition, Position]], place: Partition) -> int:
+        """The offset before which every input that reads a partition shows everything."""
+        return min(
+            positions[view.name].get(place, NOWHERE).offset
+            for view in self.view.inputs
+            if place[0] in view.sources
+        )
+
     def _short(
-        self, shown: Mapping[str, Mapping[Partition, Position]], wanted: Mapping[Partition, Position]
+        self, positions: Mapping[str, Mapping[Partition, Position]], first: Mapping[Partition, int]
     ) -> list[str]:
+        """The inputs that show none of what comes first in each partition."""
         return [
             view.name
             for view in self.view.inputs
             if any(
-                shown[view.name].get(place, NOWHERE).offset < position.offset
-                for place, position in wanted.items()
+                positions[view.name].get(place, NOWHERE).offset <= offset
+                for place, offset in first.items()
                 if place[0] in view.sources
             )
         ]
@@ -430,6 +455,10 @@ class Deriver:
         written = await self._documents.write(name, changes)
         self.documents_derived += len(changes) - len(written.conflicts)
         return list(written.conflicts)
+
+
+def _is_before(record: Record, offsets: Mapping[Partition, int]) -> bool:
+    return (record.offset or 0) < offsets[record[0:2]]
 
 
 def _shown(fields: Sequence[str]) -> dict[str, int] | None:
