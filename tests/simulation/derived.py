@@ -224,6 +224,7 @@ def deriving(world: Deriving, deriver: MakeDeriver) -> Callable[[], tuple[MongoC
             world.kernel,
             at_once=1,
             wait_seconds_max=0.2,
+            whole_seconds_max=0.05,
         )
         return checkpoints, made
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -76,7 +77,7 @@ class World:
             raise InputsBehind("in vain")
         return {id: {"sign": "on" if light["on"] else "off"} for id, light in found.items()}
 
-    def deriver(self, wait_seconds_max: float = 5.0, **named: int) -> Deriver:
+    def deriver(self, wait_seconds_max: float = 5.0, **named: Any) -> Deriver:
         async def depending(_: Inputs, touched: Touched) -> Iterable[DocumentId]:
             return touched.get((LIGHTS, LIGHTS), ())
 
@@ -142,7 +143,7 @@ async def test_a_batch_that_the_inputs_do_not_show_waits_and_is_not_acknowledged
 
 async def test_what_the_inputs_show_of_a_batch_is_derived_while_the_rest_waits(world: World) -> None:
     both = [event(1), event(1, OTHER, offset=1)]
-    deriver = world.deriver(wait_seconds_max=0.1)
+    deriver = world.deriver(wait_seconds_max=0.1, whole_seconds_max=0.05)
     await world.projector.apply(both[:1])
     with pytest.raises(InputsBehind):
         await deriver.apply(both)
@@ -151,6 +152,17 @@ async def test_what_the_inputs_show_of_a_batch_is_derived_while_the_rest_waits(w
     await deriver.apply(both)
     assert (await world.signs(), deriver.positions[TOPIC, 0].offset) == ({SUBJECT: "on", OTHER: "on"}, 2)
     assert deriver.documents_derived == 2
+
+
+async def test_a_batch_that_the_inputs_show_soon_is_derived_once(world: World) -> None:
+    deriver = world.deriver()
+    await world.projector.apply([event(1)])
+    deriving = asyncio.create_task(deriver.apply([event(1), event(2)]))
+    await asyncio.sleep(0.1)
+    assert await world.signs() == {}
+    await world.projector.apply([event(2)])
+    await deriving
+    assert (await world.signs(), deriver.documents_derived) == ({SUBJECT: "off"}, 1)
 
 
 async def test_what_an_input_parked_is_derived_when_it_is_released(world: World) -> None:

@@ -5,8 +5,8 @@ of the derived view is built from what is live then: all of its documents are de
 whoever derives looks, after it has read the inputs, whether they are still live, and writes nothing where they are
 not. An input is kept for a while after it is replaced, so what was read before that look was whole.
 
-A deriver is one more consumer of the topics of its inputs. Of a batch of events it takes what the inputs show, and
-waits where they show nothing of it. It learns which documents of the inputs these events change, finds the derived
+A deriver is one more consumer of the topics of its inputs. It waits until the inputs show a batch of events, and takes
+after a while what they show of it. It learns which documents of the inputs these events change, finds the derived
 documents that depend on these, and derives each of them anew from the inputs as they are then. Only then it saves its
 checkpoint, and takes what the inputs show of the rest.
 
@@ -49,6 +49,8 @@ DERIVED_ABREAST: Final = 2
 """Of these parts of a batch: while one is written, the inputs of the next are read."""
 CONFLICT_ROUNDS_MAX: Final = 20
 WAIT_SECONDS_MAX: Final = 5.0
+WHOLE_SECONDS_MAX: Final = 0.5
+"""So long the inputs may take to show a whole batch, of which each document is then derived once."""
 WAIT_PAUSE_SECONDS: Final = 0.02
 HELD_AT_ONCE: Final = 500
 DUE_AT_ONCE: Final = 2_000
@@ -258,6 +260,7 @@ class Deriver:
         *,
         at_once: int = DERIVED_AT_ONCE,
         wait_seconds_max: float = WAIT_SECONDS_MAX,
+        whole_seconds_max: float = WHOLE_SECONDS_MAX,
     ) -> None:
         self.view = view
         self.positions: dict[Partition, Position] = {}
@@ -269,10 +272,11 @@ class Deriver:
         self._clock = clock
         self._at_once = at_once
         self._wait_seconds_max = wait_seconds_max
+        self._whole_seconds_max = whole_seconds_max
         self._turn = asyncio.Lock()
 
     async def apply(self, records: Sequence[Record]) -> None:
-        """Derives what depends on the records, in parts: each time on all that the inputs show by then."""
+        """Derives what depends on the records; in parts where the inputs do not show all of them soon."""
         async with self._turn:
             left = records
             while left:
@@ -370,18 +374,23 @@ class Deriver:
         await self.derive(await self.view.depending(self._inputs, touched))
 
     async def wait_for(self, records: Sequence[Record]) -> dict[Partition, int]:
-        """Waits until the inputs show one of the records, or parked it. Returns the offset of each partition before which they
-        show everything; raises InputsBehind."""
+        """Waits until the inputs show the records, or parked them; after a while one of them is enough. Returns the offset of
+        each partition before which they show everything; raises InputsBehind."""
         first: dict[Partition, int] = {}
         for record in records:
             first.setdefault(record[0:2], record.offset or 0)
-        until = self._clock.monotonic() + self._wait_seconds_max
+        last = {record[0:2]: record.offset or 0 for record in records}
+        since = self._clock.monotonic()
         while True:
             positions = await self._inputs.positions()
             shown = {place: self._shown(positions, place) for place in first}
-            if any(shown[place] > offset for place, offset in first.items()):
+            waited_seconds = self._clock.monotonic() - since
+            if all(shown[place] > offset for place, offset in last.items()):
                 return shown
-            if self._clock.monotonic() > until:
+            a_while = waited_seconds >= self._whole_seconds_max
+            if a_while and any(shown[place] > offset for place, offset in first.items()):
+                return shown
+            if waited_seconds > self._wait_seconds_max:
                 short = self._short(positions, first)
                 raise InputsBehind(f"{self.view.name} waits for {', '.join(short)}")
             await self._clock.sleep(WAIT_PAUSE_SECONDS)
