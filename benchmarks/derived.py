@@ -23,9 +23,9 @@ from typing import Final
 
 import msgspec
 import uvloop
+from chassis import garbage
 from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import Partition
-from chassis.process import garbage
 from chassis.read.checkpoints import Position
 from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.documents import ID

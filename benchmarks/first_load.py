@@ -19,8 +19,8 @@ from random import Random
 
 import msgspec
 import psycopg
+from chassis import garbage
 from chassis.opening import opened_keys
-from chassis.process import garbage
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo
 from chassis.write.store import Recorder

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from chassis.process import garbage
+from chassis import garbage
 from crm_cli.migrate import migrated
 from devservers import servers
 from ingest import Bench, MadeFeed, databases, say

@@ -23,11 +23,11 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+from chassis import garbage
 from chassis.clock import SystemClock
 from chassis.connections.migrating import migrate
 from chassis.privacy.key_encryption import FileKeyEncryption
 from chassis.privacy.keys import KEYS, KeyRing
-from chassis.process import garbage
 from chassis.write.store import Recorder, prepare
 from contracts.identity import EXTERNAL_IDS, ExternalIds
 from devservers import servers

@@ -12,9 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from chassis import garbage
 from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import KafkaPublisher
-from chassis.process import garbage
 from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo
 from chassis.read.rebuilding import Rebuilt, rebuild

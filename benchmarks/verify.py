@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chassis.process import garbage
+from chassis import garbage
 from crm_cli.migrate import migrated
 from crm_cli.verify import verified
 from devservers import servers

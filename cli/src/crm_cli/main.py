@@ -102,7 +102,7 @@ def _crm(
 ) -> None:
     """The bank's CRM: what runs, what came in, what it shows, and whether it holds."""
     import structlog
-    from chassis.process import garbage
+    from chassis import garbage
 
     structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
     garbage.look_less_often()

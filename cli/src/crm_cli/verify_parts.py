@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from chassis import garbage
 from chassis.connections.settings import Settings
 from chassis.ending import ended
-from chassis.process import garbage
 from chassis.read.mongo import Mongo
 from chassis.relay import StoreLog
 from chassis.write.events import StoredEvent

@@ -13,6 +13,7 @@ import structlog
 import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chassis import garbage
 from chassis.clock import Clock, SystemClock
 from chassis.connections.migrating import MigrationBlocked, Tables, migrate
 from chassis.connections.settings import Settings
@@ -21,7 +22,6 @@ from chassis.ending import ended
 from chassis.observability import metrics, telemetry
 from chassis.privacy.aging import expiring
 from chassis.privacy.keys import KEYS
-from chassis.process import garbage
 from chassis.web.app import PUBLIC, operations_app
 from chassis.web.problems import NotReady, problem
 from chassis.web.serving import PortTaken, listening_socket, serve
