@@ -103,7 +103,8 @@ async def test_who_comes_again_with_a_condition_is_told_who_is_in_and_who_is_out
         await boxes.put("d", weight=30)  # the hub pauses: it will hear of it after the members are loaded
         async with reading(boxes.hub, HEAVY, reader.last) as again:
             told = await again.kinds("a", "d")
-    assert (told["a"][0], told["d"][0]) == ("left", "entered"), "others may come once more"
+    assert told["a"][0] == "left", "others may come once more"
+    assert told["d"][0] in {"entered", "changed"}, "it was a member before it was heard"
 
 
 @pytest.mark.parametrize(

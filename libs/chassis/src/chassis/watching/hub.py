@@ -163,8 +163,6 @@ class Hub:
                 await self._following.wait()
                 stream = self._stream
                 await self._loaded(group)
-                if after is not None and group.wanted.whole is not None:
-                    await self._told_what_was_loaded(group)
                 reason = "begun" if after is None else await self._caught_up(group, watcher, after)
         except TimeoutError as error:
             raise DocumentsUnavailable(f"the changes of {self.name} are not heard") from error
@@ -173,12 +171,6 @@ class Hub:
             watcher.reset(reason)
         elif stream != self._stream:
             watcher.reset("rebuilt")
-
-    async def _told_what_was_loaded(self, group: Group) -> None:
-        """Waits until everything was heard that the members show. A document that entered while the watcher was away would
-        be told as `changed` otherwise, because it is a member when it is heard."""
-        while not reaches(self._told, group.loaded_until):
-            await self._clock.sleep(ROUND_SECONDS)
 
     async def _caught_up(  # noqa: PLR0911 (one for each reason)
         self, group: Group, watcher: Watcher, after: str
