@@ -174,15 +174,6 @@ async def test_a_failing_handler_gets_the_batch_again_and_nothing_is_skipped(kaf
     assert sum((await group_lag(kafka_url, group, [topic])).values()) == 0
 
 
-@pytest.fixture
-def never_looking_for_cycles():
-    """Cycles stay until somebody looks for them: the thresholds of a role are beyond what a test makes."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @pytest.mark.usefixtures("never_looking_for_cycles")
 async def test_a_handler_that_fails_for_long_keeps_nothing_of_the_batches_that_came_again(
     kafka_url, topic, publisher

@@ -20,14 +20,6 @@ def errors() -> Counter[str]:
     return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, BaseException))
 
 
-@pytest.fixture
-def never_looking_for_cycles():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @pytest.mark.usefixtures("never_looking_for_cycles")
 @pytest.mark.parametrize(
     ("method", "path", "headers", "content", "status"),
