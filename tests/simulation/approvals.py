@@ -9,23 +9,22 @@ from datetime import timedelta
 from uuid import UUID, uuid5
 
 import msgspec
-from chassis.connections.transient import StoreUnavailable
 from chassis.privacy.keys import DataKey
 from chassis.proposals import PROPOSALS, Carried, FourEyes, Proposable, ProposalSettled
 from chassis.proposals.deciding import SecondPersonNeeded
 from chassis.write.catalogue import Catalogue
-from chassis.write.deciding import CommandContext, Outcome, Refusal, TooManyConflicts
+from chassis.write.deciding import CommandContext, Outcome
 from chassis.write.handling import CommandHandler
 
+from tests.simulation.acting import answered, by
 from tests.simulation.commands import DECIDER, AccountEvent, Handler, Moved, Named, Pay
-from tests.simulation.kernel import Faults, Injected, Kernel
+from tests.simulation.kernel import Faults, Kernel
 from tests.simulation.scenario import NAMESPACE, Broken
 from tests.simulation.servers import Flaws, LogServer
 from tests.simulation.store import SimulatedKeys, StoreClient
 
 ACCOUNT = uuid5(NAMESPACE, "approved account")
 PROPOSALS_MADE = 3
-TRIES_MAX = 200
 CHIEF = frozenset({"chief"})
 CATALOGUE = Catalogue(store="simulation", entries={"moved": Moved, "named": Named, **PROPOSALS})
 FAULTS = Faults(crash=0.02, crashes_max=8, unanswered=0.03, unanswered_max=20)
@@ -71,30 +70,6 @@ def over(office: Office, parts: Parts) -> FourEyes:
 
     kind = Proposable(PayIn, CHIEF, timedelta(days=1), carry_out, "Pay in")
     return parts.eyes(store, CATALOGUE, ring, {"pay": kind})
-
-
-def by(office: Office, actor: str, key: str) -> CommandContext:
-    """What one person does."""
-    return CommandContext(
-        actor=actor,
-        now=office.kernel.now(),
-        command_id=uuid5(NAMESPACE, f"{actor}|{key}"),
-        idempotency_key=key,
-        reason="so",
-    )
-
-
-async def answered(office: Office, act: Callable[[], Awaitable[object]]) -> object:
-    """Acts until it is answered or refused."""
-    for _ in range(TRIES_MAX):
-        try:
-            return await act()
-        except (StoreUnavailable, Injected, TooManyConflicts):
-            await office.kernel.sleep(0.01)
-        except Refusal as refusal:
-            return refusal
-    office.broken.append(Broken("I10", "no answer"))
-    return None
 
 
 def proposing(office: Office, parts: Parts) -> Callable[[], Awaitable[None]]:

@@ -13,9 +13,10 @@ from chassis.bulk import Bulk, ItemResult, listed
 from chassis.connections.transient import StoreUnavailable
 from chassis.write.deciding import Refusal
 
+from tests.simulation.acting import answered, by
 from tests.simulation.commands import Pay
 from tests.simulation.kernel import Injected, Kernel
-from tests.simulation.paying import CATALOGUE, FAULTS, MakeBulk, PayAll, Payments, answered, by, over
+from tests.simulation.paying import CATALOGUE, FAULTS, MakeBulk, PayAll, Payments, over
 from tests.simulation.scenario import NAMESPACE, Broken
 from tests.simulation.servers import Flaws, LogServer
 

@@ -13,17 +13,15 @@ from chassis.bulk import Approval, Bulk, BulkNeedsApproval, BulkNotReady, listed
 from chassis.proposals import Carried, ProposalSettled
 from chassis.write.deciding import Refusal
 
+from tests.simulation.acting import TRIES_MAX, answered, by
 from tests.simulation.kernel import Kernel
 from tests.simulation.paying import (
     CATALOGUE,
     FAULTS,
-    TRIES_MAX,
     MakeBulk,
     PayAll,
     Payments,
     Process,
-    answered,
-    by,
     over,
 )
 from tests.simulation.scenario import NAMESPACE, Broken
