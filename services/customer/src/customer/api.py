@@ -9,6 +9,7 @@ from chassis.bulk import BulkOversized, listed
 from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
 from chassis.conditions import Condition, sentence
 from chassis.conditions.language import Has
+from chassis.exports.routes import add_exports
 from chassis.lists import ConditionInvalid, FieldNotPermitted, QueryTooSlow, Question, question
 from chassis.lists.routes import (
     COUNTED,
@@ -516,6 +517,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         return SearchFound(items=[CustomerShown(**one) for one in found], more=more)
 
     add_files(router, lambda: service.files, dependencies)
+    add_exports(router, lambda: service.exports, dependencies, CONTEXT, lambda: service.eyes)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT, lambda: service.eyes)
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
     add_notices(router, lambda: _inboxes_of(service), dependencies, CONTEXT)

@@ -13,6 +13,7 @@ import msgspec
 from chassis.bulk import Approval, Bulk, Bulkable, starts
 from chassis.clock import Clock
 from chassis.conditions import Condition, ConditionRefused, Explanation, Step, explained
+from chassis.exports import Exports, releases
 from chassis.files import FileKeeper, Limits, Storage
 from chassis.lists import ConditionInvalid, Counted, Question, Scope
 from chassis.lists.searching import FOUND_MAX, Searches, ValueSearched
@@ -74,6 +75,7 @@ from customer.domain.refusals import (
     ReferenceNotLinked,
 )
 from customer.domain.state import Customer
+from customer.exports import exportables
 from customer.facts import FIELDS
 from customer.files import LIMITS, CustomerFiles
 from customer.identities import customer_of_command
@@ -152,6 +154,8 @@ class CustomerService:
     """What can be given to many customers at once."""
     sagas: Sagas = field(init=False)
     """What takes several steps, to be shown; another role gives its commands."""
+    exports: Exports = field(init=False)
+    """The files that are made of lists; only a process that has a storage makes and gives them."""
     keeper: FileKeeper | None = field(init=False)
     """Keeps files, where there is a storage."""
 
@@ -166,6 +170,16 @@ class CustomerService:
         )
         many = Bulk(self.store, self.catalogue, self.handler.keys, {ASSIGN_BRANCH: assigning}, self.clock)
         object.__setattr__(self, "bulk", many)
+        made_of_lists = Exports(
+            self.store,
+            self.catalogue,
+            self.handler.keys,
+            exportables(self.queries, self.today),
+            self.clock,
+            self.storage,
+            bytes_max=self.file_limits.size_bytes_max,
+        )
+        object.__setattr__(self, "exports", made_of_lists)
         kinds = {
             ERASE: Proposable(
                 Erase, ERASURE_APPROVERS, PROPOSALS_LIVE, self._erase_as_approved, "销毁客户数据"
@@ -174,6 +188,7 @@ class CustomerService:
                 LiftLegalHold, ERASURE_APPROVERS, PROPOSALS_LIVE, self.handler.handle, "解除法定冻结保全"
             ),
             **starts(many),
+            **releases(made_of_lists),
         }
         made = FourEyes(self.store, self.catalogue, self.handler.keys, kinds)
         object.__setattr__(self, "eyes", made)

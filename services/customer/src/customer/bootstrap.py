@@ -8,6 +8,8 @@ from typing import Final
 from chassis.bulk import following
 from chassis.clock import Clock, SystemClock
 from chassis.connections.answering import ReadinessCheck, checking_readiness
+from chassis.exports import making
+from chassis.exports.routes import body_limits as export_limits
 from chassis.files import sweeping
 from chassis.notices import NoticesRole
 from chassis.process.roles import Role, WebRole
@@ -63,6 +65,7 @@ async def routes(
         async with (
             checking_readiness(checks, clock) as not_ready,
             following(service.bulk, clock),
+            making(service.exports, clock),
             hearing(service.hub),
             sweeping(service.files.keeper, write.ring, settings.postgres_url, SCHEMA, clock),
         ):
@@ -75,7 +78,7 @@ async def routes(
                 wait_for_derived=facts,
                 high=permissions.HIGH_PRIVILEGE,
             )
-            limits = body_limits(settings.files_bytes_max)
+            limits = body_limits(settings.files_bytes_max) | export_limits(CONTEXT)
             yield Routes(create_router(service, entered), limits, not_ready, [measuring(read.queries, clock)])
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from chassis.bulk import BULK_RUNS
+from chassis.exports import EXPORTS
 from chassis.files import FILES
 from chassis.lists.searching import SEARCHES
 from chassis.notices import NOTICES
@@ -32,6 +33,7 @@ def catalogue() -> Catalogue:
         | SEARCHES
         | SAGAS
         | FILES
+        | EXPORTS
         | NOTICES,
         upcasts=UPCASTS,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chassis.bulk.routes import EXAMPLES as BULK_EXAMPLES
+from chassis.exports.routes import EXAMPLES as EXPORT_EXAMPLES
 from chassis.files.routes import EXAMPLES as FILES_EXAMPLES
 from chassis.notices.routes import EXAMPLES as NOTICE_EXAMPLES
 from chassis.proposals.routes import EXAMPLES as PROPOSAL_EXAMPLES
@@ -16,6 +17,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     **WATCHING_EXAMPLES,
     **SAGA_EXAMPLES,
     **FILES_EXAMPLES,
+    **EXPORT_EXAMPLES,
     **NOTICE_EXAMPLES,
     "Idempotency-Key": "register-2026-01-05-1",
     "If-Match": '"3"',

@@ -29,6 +29,8 @@ ERASURE_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject the erasure of a customer which another person proposed."""
 BULK_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject the start of a bulk run which another person proposed."""
+EXPORT_APPROVERS: Final = frozenset({COMPLIANCE})
+"""The roles that may approve or reject a large export which another person proposed (R090)."""
 
 ROLES: Final[dict[str, frozenset[str]]] = {
     "get_panorama": _LOOKING,
@@ -70,9 +72,14 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "place_legal_hold": frozenset({COMPLIANCE}),
     "lift_legal_hold": frozenset({COMPLIANCE}),
     "get_customer_proposal": frozenset({COMPLIANCE, AUDITOR}),
-    "approve_customer_proposal": ERASURE_APPROVERS | BULK_APPROVERS,
-    "reject_customer_proposal": ERASURE_APPROVERS | BULK_APPROVERS,
-    "withdraw_customer_proposal": _MANY | {COMPLIANCE},
+    "approve_customer_proposal": ERASURE_APPROVERS | BULK_APPROVERS | EXPORT_APPROVERS,
+    "reject_customer_proposal": ERASURE_APPROVERS | BULK_APPROVERS | EXPORT_APPROVERS,
+    "withdraw_customer_proposal": _MANY | _SELECTING,
+    "request_customer_export": _SELECTING,
+    "list_customer_exports": _SELECTING,
+    "get_customer_export": _SELECTING,
+    "propose_customer_export": _SELECTING,
+    "read_customer_export": _SELECTING,
     "list_customer_inbox": _STAFF,
     "count_customer_inbox": _STAFF,
     "read_customer_notice": _STAFF,
@@ -98,6 +105,9 @@ HIGH_PRIVILEGE: Final = frozenset(
         "place_legal_hold",
         "lift_legal_hold",
         "read_file",
+        "request_customer_export",
+        "propose_customer_export",
+        "read_customer_export",
         "prepare_branch_assignment",
         "propose_customer_bulk",
         "start_customer_bulk",

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from chassis.bulk import BULK_RUNS
+from chassis.exports import EXPORTS
 from chassis.files import FILES
 from chassis.lists.searching import SEARCHES
 from chassis.notices import NOTICES
@@ -72,7 +73,7 @@ published."""
 NOT_TOLD: Final = frozenset({"legal-hold-placed", "legal-hold-lifted", "erasure-deferred"})
 """Who reads the topic need not know of a legal hold, and its customer must not learn of it through somebody who does."""
 _UNPUBLISHED: Final = frozenset().union(
-    OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES, NOTICES, NOT_TOLD
+    OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES, EXPORTS, NOTICES, NOT_TOLD
 )
 
 _bodies: Final = msgspec.json.Decoder(_Body)
@@ -81,7 +82,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def published(stored: StoredEvent) -> Published | None:
     """Returns the public event of a stored event, of any version; None for acts of operators, proposals, bulk
-    runs, searches, sagas, files, notices and legal holds."""
+    runs, searches, sagas, files, exports, notices and legal holds."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

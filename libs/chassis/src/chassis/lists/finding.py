@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import ClassVar, Final, NamedTuple, Protocol
 
@@ -109,12 +109,18 @@ class Reader:
     async def every(self, scope: Scope, question: Question) -> AsyncIterator[str]:
         """The ids of all documents in scope that meet the condition, in their order, read bit by bit; raises
         QueryTooSlow. Who writes meanwhile moves what it writes, as between pages."""
-        day, ended = self._day(question), None
-        where = self._where(scope, question.condition, day)
-        while found := await self._next(where, BY_ID, ended, self.read_at_once):
+        async for found in self.documents(scope, replace(question, order=BY_ID)):
             for one in found:
                 yield one[ID]
-            ended = Ended(day, None, found[-1][ID])
+
+    async def documents(self, scope: Scope, question: Question) -> AsyncIterator[list[Document]]:
+        """All documents in scope that meet the condition, in the order of the question, some at a time; raises
+        QueryTooSlow. Who writes meanwhile moves what it writes, as between pages."""
+        day, ended = self._day(question), None
+        where = self._where(scope, question.condition, day)
+        while found := await self._next(where, question.order, ended, self.read_at_once):
+            yield found
+            ended = Ended(day, *place_of(found[-1], question.order))
 
     async def count(self, scope: Scope, question: Question) -> Counted:
         """How many documents in scope meet the condition; raises QueryTooSlow."""

@@ -269,6 +269,13 @@ create index if not exists events_proposal_made on {schema}.events (stream_id) w
 """
 """The same for proposals; what ends one is looked for in its own stream."""
 
+_EXPORTS: Final = """
+create index if not exists events_export_released on {schema}.events (stream_id) where name = 'export-released';
+create index if not exists events_export_made on {schema}.events (stream_id) where name = 'export-made';
+create index if not exists events_export_failed on {schema}.events (stream_id) where name = 'export-failed';
+"""
+"""The same for exports."""
+
 _PRIVILEGES: Final = """
 revoke all on schema {schema} from public;
 revoke all on all tables in schema {schema} from public, {role};
@@ -332,6 +339,7 @@ def tables(schema: str) -> Tables:
             _SAGAS,
             _NOTICES,
             _PROPOSALS,
+            _EXPORTS,
         ),
         grants=_PRIVILEGES,
         read_grants=_READING,
