@@ -18,6 +18,9 @@ from chassis.bulk.deciding import BULK_RUN
 from chassis.bulk.deciding import decide as decide_bulk
 from chassis.clock import uuid7
 from chassis.connections.transient import StoreUnavailable
+from chassis.exports import Exports
+from chassis.exports.deciding import EXPORT
+from chassis.exports.deciding import decide as decide_export
 from chassis.files import FileKeeper
 from chassis.files.deciding import Because, FileEvent
 from chassis.files.objects import Name
@@ -786,6 +789,28 @@ class WritesLater(ArchiveStorage):
     @override
     def put(self, name: Name, content: bytes) -> None:
         self._later.append((name, content))
+
+
+# exports
+
+KeepsTriesUnderOneKey = changed(Exports, "_written", 'f"file-{one.number}"', '"file"')
+"""Gives the file of each try the same key, although the list has changed between them."""
+
+TidiesTooEarly = changed(Exports, "_tidy", 'state.status not in {"made", "failed"}', "False")
+"""Removes the files of the other tries while one of them may end."""
+
+KeepsForEver = changed(Exports, "_written", "kind.file_lives", "9 * kind.file_lives")
+"""Keeps the files of tries longer than an export has its file."""
+
+
+class FinishesTwice(Exports):
+    """Says of each try that it has made the file."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        decide = changed_function(decide_export, "[made] if _is_at(export, made.attempt) else []", "[made]")
+        store, catalogue, keys, *_ = given
+        self._handler = CommandHandler(replace(EXPORT, decide=decide), store, catalogue, keys)
 
 
 # notices

@@ -21,6 +21,7 @@ from tests.simulation import (
     commands,
     compensating,
     derived,
+    exporting,
     keeping,
     many,
     noticing,
@@ -115,6 +116,11 @@ async def files(seed: int) -> list[Broken]:
     return (await keeping.lived(seed))[1]
 
 
+async def exports(seed: int) -> list[Broken]:
+    """Exports that several processes make."""
+    return (await exporting.lived(seed))[1]
+
+
 async def notices(seed: int) -> list[Broken]:
     """Notices that are handed over to a gateway, which sends receipts."""
     return noticing.check(await noticing.lived(seed))
@@ -122,7 +128,7 @@ async def notices(seed: int) -> list[Broken]:
 
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
     "log": (25, log),
-    "commands": (30, commanded),
+    "commands": (28, commanded),
     "delivery": (5, delivery),
     "both_contexts": (2, both_contexts),
     "policies": (4, policies),
@@ -135,6 +141,7 @@ KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]
     "sagas": (4, sagas),
     "watching": (4, watchers),
     "files": (4, files),
+    "exports": (2, exports),
     "notices": (4, notices),
 }
 """How many of 100 schedules are of a kind, and what plays one."""

@@ -36,6 +36,7 @@ from crm_cli.contexts import (
 )
 from crm_cli.exits import USAGE, WRONG
 from crm_cli.verify_derived import check_derived
+from crm_cli.verify_exports import check_exports
 from crm_cli.verify_files import check_files
 from crm_cli.verify_keys import ring_of_login
 from crm_cli.verify_notices import check_notices
@@ -143,6 +144,7 @@ async def _context(
     )
     if isinstance(own := settings_of_service(context, settings), FilesSettings):
         await check_files(own, context, store, report, clock)
+    await asyncio.to_thread(check_exports, settings.postgres_url, context, store, report)
     await check_notices(context, store, head, report, clock, wait_seconds)
     held = {one.subject: one for one in await asyncio.to_thread(store.held)}
     for one in held.values():

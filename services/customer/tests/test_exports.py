@@ -9,6 +9,7 @@ from chassis.conditions.language import DAY_MAX
 from chassis.exports import making
 from chassis.exports.rows import text_in
 from customer.catalogue import catalogue
+from customer.exports import EXPORTED_ALONE_MAX
 
 from .test_api import CLOCK, api, key
 from .test_lists import LIS, WU, ZHANGS, acting, asking, branches
@@ -131,6 +132,41 @@ async def test_a_file_has_the_rows_and_columns_of_who_asks_and_nobody_else_is_gi
     acting(api, "analyst")
     refused = await ask(api, "e2", listing="customers")
     assert (refused.status_code, refused.json()["code"]) == (403, "export-not-permitted")
+
+
+@pytest.mark.requirement("R089", "R090", "M19")
+async def test_more_rows_than_a_page_shows_are_released_by_compliance(branches, api, bank, mongo):
+    bank.folded.clear()
+    for number in range(EXPORTED_ALONE_MAX):
+        bank.customer(UUID(int=5_000 + number), "张伟")
+        bank.tell(UUID(int=5_000 + number), "customer.branch_assigned", branch="=cmd|' /C calc'!A0")
+    await bank.keep(mongo)
+    chen = {"Authorization": f"Bearer {api.token_of('compliance', subject='chen')}"}
+    shown = await ask(api, listing="customers", columns=["customer_id", "name", "branch"])
+    at, rows = shown.headers["Location"], EXPORTED_ALONE_MAX + 3
+    assert (shown.json()["status"], shown.json()["rows_counted"]) == ("waiting", rows)
+    refused = await api.post(f"{at}/content", json=WHY, headers=key("early"))
+    assert (refused.status_code, refused.json()["code"]) == (409, "export-not-made")
+    waiting = await api.post(f"{at}/propose", json=WHY, headers=key("p"))
+    assert (waiting.status_code, waiting.json()["proposes"]) == (202, "export-customers"), waiting.text
+    told = waiting.json()["command"]["export"]
+    assert (told["asked_by"], told["rows_counted"], told["columns"]) == (
+        "lin",
+        rows,
+        ["customer_id", "name", "branch"],
+    )
+    approving = {"digest": waiting.json()["digest"], "reason": "seen"}
+    place = waiting.headers["Location"]
+    own = await api.post(f"{place}/approve", json=approving, headers=key("own"))
+    assert own.status_code == 403, own.text
+    approved = await api.post(f"{place}/approve", json=approving, headers=key("a") | chen)
+    assert approved.status_code == 200, approved.text
+    await made(api, at)
+    _, *found, last = records((await content(api, at)).content)
+    assert (len(found), last[0].startswith(f"# rows: {rows};")) == (rows, True)
+    assert {(one[1], one[2]) for one in found if int(UUID(one[0])) >= 5_000} == {
+        ("张*", "'=cmd|' /C calc'!A0")
+    }
 
 
 async def test_what_is_no_export_is_refused_and_nothing_is_stored(asking, store):

@@ -1,14 +1,13 @@
 """The lists of customers of which files are made: the same rows and columns as on their pages, masked as there."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from typing import Final
 
 from chassis.conditions import Label
 from chassis.exports import Column, Exportable, ExportNotPermitted, Rights, columns_of, plain
-from chassis.lists import Counted, Listing, Question, Reader, Scope
+from chassis.lists import Listing, Reader
 from chassis.privacy.tokens import Caller
 from chassis.read.documents import ID, Document
 
@@ -65,7 +64,7 @@ def exportables(queries: Queries, today: Callable[[], date]) -> dict[str, Export
             listing=listing,
             columns=columns,
             documents=reader.documents,
-            counted=partial(_counted, reader),
+            counted=reader.count,
             shown=shown,  # type: ignore[arg-type]
             rights=partial(_rights, route),
             today=today,
@@ -88,10 +87,6 @@ def exportables(queries: Queries, today: Callable[[], date]) -> dict[str, Export
             FACTS_LIST, queries.facts, _FACTS, facts, "select_customers", "导出客户筛选结果"
         ),
     }
-
-
-async def _counted(reader: Reader, scope: Scope, question: Question, counted_max: int) -> Counted:
-    return await replace(reader, counted_max=counted_max).count(scope, question)
 
 
 def _rights(route: str, caller: Caller) -> Rights:

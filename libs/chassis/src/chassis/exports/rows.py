@@ -86,7 +86,7 @@ def _is_risky(text: str) -> bool:
     for character in text:
         if character in "\t\r\n":
             return True
-        if unicodedata.category(character)[0] in "ZC":
+        if character == REPLACED or unicodedata.category(character)[0] in "ZC":
             continue
         plain = unicodedata.normalize("NFKC", character)[:1]
         return plain in _FORMULA or character in _LOOKALIKES

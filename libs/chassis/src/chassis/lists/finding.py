@@ -122,9 +122,9 @@ class Reader:
             yield found
             ended = Ended(day, *place_of(found[-1], question.order))
 
-    async def count(self, scope: Scope, question: Question) -> Counted:
-        """How many documents in scope meet the condition; raises QueryTooSlow."""
-        return await self._counted(self._where(scope, question.condition, self._day(question)))
+    async def count(self, scope: Scope, question: Question, counted_max: int | None = None) -> Counted:
+        """How many documents in scope meet the condition, counted up to `counted_max`; raises QueryTooSlow."""
+        return await self._counted(self._where(scope, question.condition, self._day(question)), counted_max)
 
     async def one(self, scope: Scope, id: str, as_of: date | None = None) -> Document | None:
         """The document of this id; None where there is none in scope."""
@@ -299,9 +299,10 @@ class Reader:
         except DocumentsSlow as error:
             raise QueryTooSlow from error
 
-    async def _counted(self, where: Filter) -> Counted:
-        found = await self._many(where, self.counted_max + 1)
-        return Counted(min(found, self.counted_max), found > self.counted_max)
+    async def _counted(self, where: Filter, counted_max: int | None = None) -> Counted:
+        counted_max = counted_max or self.counted_max
+        found = await self._many(where, counted_max + 1)
+        return Counted(min(found, counted_max), found > counted_max)
 
     async def _many(self, where: Filter, limit: int, hint: Sequence[tuple[str, int]] = ()) -> int:
         try:

@@ -1,0 +1,307 @@
+"""Exports over a real store, real keys and a real folder: made once, tried anew, refused, bounded, expired."""
+
+import resource
+from collections.abc import AsyncIterator, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid5
+
+import pytest
+from chassis.conditions import Fields, Label
+from chassis.connections.transient import ServerLost
+from chassis.exports import (
+    EXPORTS,
+    Asked,
+    Exportable,
+    ExportNotMade,
+    ExportNotPermitted,
+    ExportOversized,
+    Exports,
+    ExportUnknown,
+    Rights,
+    TooManyExports,
+    plain,
+    propose_export,
+    releases,
+)
+from chassis.exports.deciding import CLAIM, ROWS_MAX, TRIES_MAX, ExportNeedsApproval, ExportNotWaiting
+from chassis.exports.running import ASKED_PER_DAY_MAX, LISTED_DAYS
+from chassis.files import FILES, FileGone, FileKeeper, Storage, sweep
+from chassis.files.folder import Folder
+from chassis.lists import Counted, Listing, QueryTooSlow, Question, Scope
+from chassis.privacy.keys import KeyRing
+from chassis.privacy.tokens import Caller
+from chassis.proposals import PROPOSALS, FourEyes, SecondPersonNeeded
+from chassis.read.documents import Document
+from chassis.write.catalogue import Catalogue
+from chassis.write.deciding import CommandContext, CommandKeyReused
+from chassis.write.store import EventStore
+
+from tests.support.jars import NAMESPACE, NOW
+from tests.support.specification import ManualClock
+
+CATALOGUE = Catalogue(store="jars", entries=FILES | EXPORTS | PROPOSALS)
+LISTING = Listing("things", "things", "all", Fields([]))
+ANNA, BORIS = (Caller(name, roles=frozenset({"reader"})) for name in ("anna", "boris"))
+ALONE_MAX = 20
+CHIEF = frozenset({"chief"})
+
+
+class Crash(BaseException):
+    """The process is killed here."""
+
+
+class Things:
+    """A list, and the exports of it as one process has them."""
+
+    def __init__(self, store: EventStore, ring: KeyRing, folder: Path) -> None:
+        self.store, self.ring, self.folder = store, ring, folder
+        self.clock = ManualClock(NOW)
+        self.rows = [f"{number:04}" for number in range(5)]
+        self.fails: list[Exception] = []
+        self.readers = {"reader"}
+        self.crashes_at = ""
+        self.bytes_max = 20 << 20
+        self.storage = Storage(Folder(folder, "jars", create=True))
+        self.exports = self.process()
+        self.eyes = FourEyes(store, CATALOGUE, ring, releases(self.exports))
+
+    def process(self) -> Exports:
+        kind = Exportable(
+            listing=LISTING,
+            columns=(plain("_id", Label("编号", "id")),),
+            documents=self.documents,
+            counted=self.counted,
+            shown=self.shown,
+            rights=self.rights,
+            today=lambda: date(2026, 3, 1),
+            alone_rows_max=ALONE_MAX,
+            approvers=CHIEF,
+            lives=timedelta(days=1),
+            title="导出",
+        )
+        return Exports(
+            self.store,
+            CATALOGUE,
+            self.ring,
+            {"things": kind},
+            self.clock,
+            self.storage,
+            bytes_max=self.bytes_max,
+            reached=self.reached,
+        )
+
+    async def documents(self, scope: Scope, _: Question) -> AsyncIterator[list[Document]]:
+        if self.fails:
+            raise self.fails.pop(0)
+        for at in range(0, len(self.rows), 2_000):
+            yield [{"_id": each} for each in self.rows[at : at + 2_000]]
+
+    async def counted(self, scope: Scope, _: Question, counted_max: int) -> Counted:
+        return Counted(min(len(self.rows), counted_max), len(self.rows) > counted_max)
+
+    async def shown(self, found: Sequence[Document]) -> Sequence[Document]:
+        return found
+
+    def rights(self, caller: Caller) -> Rights:
+        if caller.roles.isdisjoint(self.readers):
+            raise ExportNotPermitted
+        return Rights(Scope.all(), frozenset())
+
+    def reached(self, point: str) -> None:
+        if point == self.crashes_at:
+            self.crashes_at = ""
+            raise Crash
+
+    def later(self, by: timedelta) -> None:
+        self.clock.advance(by.total_seconds())
+
+    async def ask(self, key: str = "1", caller: Caller = ANNA) -> Any:
+        return await self.exports.request(Asked("things"), caller, self.by(key, caller.subject))
+
+    def by(self, key: str, actor: str = "anna") -> CommandContext:
+        made = uuid5(NAMESPACE, f"{actor}{key}{self.clock.now()}")
+        return CommandContext(
+            actor=actor, now=self.clock.now(), command_id=made, idempotency_key=key, reason="so"
+        )
+
+    async def tried(self, export: Any, process: Exports | None = None) -> Any:
+        await (process or self.exports).make(export)
+        return await self.exports.shown(export, ANNA)
+
+    async def content(self, export: Any, caller: Caller = ANNA) -> bytes:
+        content = await self.exports.read(export, caller, self.by("r", caller.subject))
+        parts = [part async for part in content.parts]
+        await content.download.close()
+        return b"".join(parts)
+
+    def there(self) -> list[Any]:
+        return list(Folder(self.folder, "jars").found())
+
+
+@pytest.fixture
+async def things(store: EventStore, key_ring: KeyRing, tmp_path: Path) -> AsyncIterator[Things]:
+    things = Things(store, key_ring, tmp_path / "files")
+    yield things
+    await things.storage.close()
+
+
+async def test_an_export_is_made_once_by_whoever_begins_and_expires(things: Things) -> None:
+    export = (await things.ask()).contents.export_id
+    assert (await things.ask()).contents.export_id == export
+    with pytest.raises(CommandKeyReused):
+        await things.exports.request(Asked("things", language="en"), ANNA, things.by("1"))
+    with pytest.raises(ExportNotMade):
+        await things.content(export)
+    other = things.process()
+    shown = await things.tried(export)
+    assert (shown.status, shown.made.rows, shown.attempts) == ("made", 5, 1)
+    assert (await things.tried(export, other)).attempts == 1
+    assert len(things.there()) == 1
+    content = await things.content(export)
+    assert content.decode("utf-8-sig").split("\r\n")[1:6] == things.rows
+    with pytest.raises(ExportUnknown):
+        await things.content(export, BORIS)
+    things.later(timedelta(days=7))
+    with pytest.raises(FileGone):
+        await things.content(export)
+    keeper = FileKeeper(things.store, CATALOGUE, things.ring, things.storage)
+    await sweep(keeper, things.ring, things.clock)
+    assert things.there() == []
+
+
+@pytest.mark.parametrize("point", ["before-file", "after-file"])
+async def test_what_a_killed_process_began_is_made_by_another_and_its_file_goes(
+    things: Things, point: str
+) -> None:
+    export = (await things.ask()).contents.export_id
+    things.crashes_at = point
+    with pytest.raises(Crash):
+        await things.tried(export)
+    things.rows.append("9999")
+    other = things.process()
+    assert (await things.tried(export, other)).status == "released", "the first may still be at it"
+    assert await other.due() == [export]
+    things.later(CLAIM)
+    shown = await things.tried(export, other)
+    assert (shown.status, shown.attempts, shown.made.rows) == ("made", 2, 6)
+    assert await other.due() == []
+    assert len(things.there()) == 1
+    assert b"9999" in await things.content(export)
+
+
+async def test_what_passes_is_tried_anew_and_at_last_fails_with_its_reason(things: Things) -> None:
+    export = (await things.ask()).contents.export_id
+    things.fails = [ServerLost("MongoDB is away"), QueryTooSlow()]
+    for _ in range(2):
+        assert (await things.tried(export)).status == "released"
+        assert (await things.tried(export)).attempts <= 2, "no other try before the pause is over"
+        things.later(timedelta(minutes=5))
+    assert (await things.tried(export)).status == "made"
+    second = (await things.ask("2")).contents.export_id
+    things.fails = [ServerLost("MongoDB is away") for _ in range(TRIES_MAX)]
+    for _ in range(TRIES_MAX):
+        shown = await things.tried(second)
+        things.later(timedelta(minutes=5))
+    assert (shown.status, shown.failed_code) == ("failed", "export-given-up")
+    assert shown.failed_reason == "ServerLost: MongoDB is away"
+    assert len(things.there()) == 1
+
+
+async def test_a_storage_that_is_away_and_a_key_that_was_destroyed_end_as_they_should(
+    things: Things, tmp_path: Path
+) -> None:
+    export = (await things.ask()).contents.export_id
+    (tmp_path / "files").write_text("no folder")
+    shown = await things.tried(export)
+    assert (shown.status, shown.attempts) == ("released", 1)
+    (tmp_path / "files").unlink()
+    things.ring.erase([export])
+    things.later(timedelta(minutes=1))
+    shown = await things.tried(export)
+    assert (shown.status, shown.failed_code) == ("failed", "file-gone")
+
+
+async def test_who_lost_the_right_in_between_gets_nothing(things: Things) -> None:
+    first = (await things.ask()).contents.export_id
+    await things.tried(first)
+    second = (await things.ask("2")).contents.export_id
+    things.readers = {"other"}
+    shown = await things.tried(second)
+    assert (shown.status, shown.failed_code, len(things.there())) == ("failed", "export-not-permitted", 1)
+    with pytest.raises(ExportNotPermitted):
+        await things.content(first)
+
+
+async def test_more_rows_than_were_asked_for_are_in_no_file(things: Things) -> None:
+    export = (await things.ask()).contents.export_id
+    things.rows = [f"{number}" for number in range(ALONE_MAX + 1)]
+    shown = await things.tried(export)
+    assert (shown.status, shown.failed_code, things.there()) == ("failed", "export-outgrown", [])
+    before = await things.store.head_position()
+    things.rows = [f"{number}" for number in range(ROWS_MAX + 1)]
+    with pytest.raises(ExportOversized):
+        await things.ask("2")
+    assert await things.store.head_position() == before
+
+
+async def test_two_persons_release_exactly_what_was_proposed(things: Things) -> None:
+    things.rows = [f"{number}" for number in range(100)]
+    shown = await things.ask()
+    export = shown.contents.export_id
+    assert (shown.status, shown.needs_approval) == ("waiting", True)
+    assert (await things.tried(export)).status == "waiting"
+    with pytest.raises(ExportNeedsApproval):
+        await things.exports.release(export, things.by("alone"))
+    with pytest.raises(ExportUnknown):
+        await propose_export(things.exports, things.eyes, export, BORIS, things.by("p", "boris"))
+    for _ in range(2):
+        proposed = await propose_export(things.exports, things.eyes, export, ANNA, things.by("p"))
+    assert proposed.command is not None
+    assert (proposed.command["export"]["rows_counted"], proposed.command["export"]["rows_max"]) == (100, 110)
+    with pytest.raises(SecondPersonNeeded):
+        await things.eyes.approve(proposed.proposal_id, proposed.digest, things.by("a", "ANNA "), CHIEF)
+    await things.eyes.approve(proposed.proposal_id, proposed.digest, things.by("a", "boris"), CHIEF)
+    with pytest.raises(ExportNotWaiting):
+        await propose_export(things.exports, things.eyes, export, ANNA, things.by("p2"))
+    things.rows += [f"{number}" for number in range(100, 110)]
+    made = await things.tried(export)
+    assert (made.status, made.made.rows) == ("made", 110)
+
+
+async def test_a_person_asks_for_so_many_a_day_and_sees_those_of_the_last_days(things: Things) -> None:
+    for number in range(ASKED_PER_DAY_MAX):
+        await things.ask(f"{number}")
+    with pytest.raises(TooManyExports):
+        await things.ask("more")
+    assert (await things.ask("3")).status == "released", "the same again is none more"
+    await things.ask("1", BORIS)
+    things.later(timedelta(days=1))
+    last = await things.ask("more")
+    listed = await things.exports.of(ANNA, things.clock.now())
+    assert (listed[0], len(listed)) == (last, ASKED_PER_DAY_MAX + 1)
+    things.later(timedelta(days=LISTED_DAYS - 1))
+    assert await things.exports.of(ANNA, things.clock.now()) == [last]
+
+
+async def test_the_bytes_of_a_file_are_bounded(things: Things) -> None:
+    things.bytes_max = 100
+    things.exports = things.process()
+    export = (await things.ask()).contents.export_id
+    shown = await things.tried(export)
+    assert (shown.status, shown.failed_code, things.there()) == ("failed", "file-oversized", [])
+
+
+async def test_the_largest_file_is_made_in_bounded_memory(things: Things) -> None:
+    things.rows = [f"{number:0100}" for number in range(ROWS_MAX)]
+    shown = await things.ask()
+    export = shown.contents.export_id
+    proposed = await propose_export(things.exports, things.eyes, export, ANNA, things.by("p"))
+    await things.eyes.approve(proposed.proposal_id, proposed.digest, things.by("a", "boris"), CHIEF)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    made = await things.tried(export)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert (made.made.rows, made.made.size_bytes > 5_000_000) == (ROWS_MAX, True)
+    print(f"{made.made.size_bytes} bytes, and {grown} KiB more in memory")
+    assert grown < 20_000
