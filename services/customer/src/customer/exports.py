@@ -47,14 +47,18 @@ _FACTS: Final = (
 
 
 def exportables(queries: Queries, today: Callable[[], date]) -> dict[str, Exportable]:
-    """The lists by the name under which a file of them is asked for: one for each page."""
+    """The lists by the name under which a file of them is asked for: one for each page. Queries are read when they are needed: a
+    process without views has none."""
+
+    async def customers(found: Sequence[Document]) -> Sequence[Document]:
+        return await queries.customers.masked(found)
 
     async def facts(found: Sequence[Document]) -> Sequence[Document]:
         return found
 
     def declared(
         listing: Listing,
-        reader: Reader,
+        reader: Callable[[], Reader],
         columns: tuple[Column, ...],
         shown: Callable[..., object],
         route: str,
@@ -63,8 +67,8 @@ def exportables(queries: Queries, today: Callable[[], date]) -> dict[str, Export
         return Exportable(
             listing=listing,
             columns=columns,
-            documents=reader.documents,
-            counted=reader.count,
+            documents=lambda scope, asked: reader().documents(scope, asked),
+            counted=lambda scope, asked, most: reader().count(scope, asked, most),
             shown=shown,  # type: ignore[arg-type]
             rights=partial(_rights, route),
             today=today,
@@ -77,14 +81,14 @@ def exportables(queries: Queries, today: Callable[[], date]) -> dict[str, Export
     return {
         "customers": declared(
             CUSTOMERS_LIST,
-            queries.list,
+            lambda: queries.list,
             _CUSTOMERS,
-            queries.customers.masked,
+            customers,
             "list_customers",
             "导出客户列表",
         ),
         "selection": declared(
-            FACTS_LIST, queries.facts, _FACTS, facts, "select_customers", "导出客户筛选结果"
+            FACTS_LIST, lambda: queries.facts, _FACTS, facts, "select_customers", "导出客户筛选结果"
         ),
     }
 
