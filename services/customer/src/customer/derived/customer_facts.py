@@ -38,6 +38,16 @@ CHANGES_ON: Final = "changes_on"
 _CUSTOMERS: Final = customers.VIEW.name
 _PANORAMA: Final = asset_panorama.VIEW.name
 
+_OF_CUSTOMER: Final = (
+    *("kind", "origin", "branch", "questions", "parties", "erased_at", "contact_erased_at"),
+    *FACTS_LIST.searched,
+)
+_OF_ACCOUNT: Final = (
+    *("product", "opened_on", "closed_on", "holders", "cards", "loans", "orders"),
+    *("repaid", "months", "balances", "booked_through"),
+)
+"""The fields that facts are derived from. A customer's document is mostly where its values come from."""
+
 Amounts = dict[str, int]
 
 
@@ -55,7 +65,7 @@ async def depending(inputs: Inputs, touched: Touched) -> Iterable[DocumentId]:
 async def derive(inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Document]:
     """The facts of these customers."""
     day = inputs.day()
-    known = await inputs.by_id(_CUSTOMERS, CUSTOMERS, ids)
+    known = await inputs.by_id(_CUSTOMERS, CUSTOMERS, ids, _OF_CUSTOMER)
     customer_of = defaultdict[str, set[DocumentId]](set)
     for id, customer in known.items():
         for link in customer["parties"]:
@@ -63,7 +73,7 @@ async def derive(inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentI
     accounts = defaultdict[DocumentId, dict[str, Document]](dict)
     if customer_of:
         parties = sorted(customer_of)
-        for account in await inputs.having(_PANORAMA, ACCOUNTS, "holders.party_id", parties):
+        for account in await inputs.having(_PANORAMA, ACCOUNTS, "holders.party_id", parties, _OF_ACCOUNT):
             for holder in account["holders"]:
                 for id in customer_of.get(holder["party_id"], ()):
                     accounts[id][account[ID]] = account
@@ -82,16 +92,20 @@ async def _digests(
     inputs: Inputs, customers: Mapping[DocumentId, Document]
 ) -> dict[DocumentId, dict[str, str | None]]:
     """By customer and field, the digests by which a customer is found."""
-    values = [
-        SealedAt(customer.get(field), CONTEXT, UUID(str(id)), field)
-        for id, customer in customers.items()
-        for field in FACTS_LIST.searched
+    places, values = list[tuple[DocumentId, str]](), list[SealedAt]()
+    for id, customer in customers.items():
         # A key that is still in the memory of this process must not bring back a digest of what is erased.
-        if field not in CONTACT or customer.get("contact_erased_at") is None
-    ]
+        gone = CONTACT if customer.get("contact_erased_at") is not None else ()
+        there = [
+            field for field in FACTS_LIST.searched if customer.get(field) is not None and field not in gone
+        ]
+        if there:
+            subject = UUID(str(id))
+            places += [(id, field) for field in there]
+            values += [SealedAt(customer[field], CONTEXT, subject, field) for field in there]
     found = {id: dict[str, str | None].fromkeys(FACTS_LIST.searched) for id in customers}
-    for one, digest in zip(values, await inputs.digests(values), strict=True):
-        found[str(one.subject)][one.field] = digest
+    for (id, field), digest in zip(places, await inputs.digests(values), strict=True):
+        found[id][field] = digest
     return found
 
 
