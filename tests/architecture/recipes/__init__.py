@@ -2,7 +2,7 @@
 
 from tests.architecture.recipes.reacting import NOTICE, SAGA, TIMER, WAITING
 from tests.architecture.recipes.reading import DERIVED, LIST, WATCH
-from tests.architecture.recipes.writing import BULK, FILES, FOUR_EYES, VERSION
+from tests.architecture.recipes.writing import BULK, EXPORT, FILES, FOUR_EYES, VERSION
 
-RECIPES = (VERSION, BULK, DERIVED, WATCH, LIST, TIMER, FOUR_EYES, FILES, SAGA, NOTICE, WAITING)
+RECIPES = (VERSION, BULK, DERIVED, WATCH, LIST, TIMER, FOUR_EYES, FILES, EXPORT, SAGA, NOTICE, WAITING)
 """In this order: each is followed in what the ones before left."""

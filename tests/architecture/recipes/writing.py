@@ -618,3 +618,181 @@ async def test_a_file_is_kept_and_each_reading_is_an_event(store, key_ring, tmp_
         allowed("attach_${name}_file", "list_${name}_files", "read_${name}_file"),
     ),
 )
+
+EXPORT = Recipe(
+    heading="Make files of a list",
+    files={
+        f"{SOURCE}/exports.py": '''"""The list of which files are made."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import date, timedelta
+from typing import Final
+
+from chassis.exports import Exportable, ExportNotPermitted, Rights, columns_of
+from chassis.lists import Counted, Question, Reader, Scope
+from chassis.privacy.tokens import Caller
+from chassis.read.documents import Document
+
+from $name.lists import LISTING, scope_of
+from $name.permissions import APPROVERS, ROLES
+
+EXPORTED_ALONE_MAX: Final = 100
+
+
+def exportable(reader: Reader) -> Exportable:
+    """What its page shows."""
+
+    async def shown(found: Sequence[Document]) -> Sequence[Document]:
+        return found
+
+    def documents(scope: Scope, asked: Question) -> AsyncIterator[list[Document]]:
+        return reader.documents(scope, asked)
+
+    async def counted(scope: Scope, asked: Question, most: int) -> Counted:
+        return await reader.count(scope, asked, most)
+
+    def today() -> date:
+        return reader.today()
+
+    return Exportable(
+        listing=LISTING,
+        columns=columns_of(LISTING.fields, ("title",)),
+        documents=documents,
+        counted=counted,
+        shown=shown,
+        rights=_rights,
+        today=today,
+        alone_rows_max=EXPORTED_ALONE_MAX,
+        approvers=APPROVERS,
+        lives=timedelta(days=3),
+        title="导出",
+    )
+
+
+def _rights(caller: Caller) -> Rights:
+    if caller.roles.isdisjoint(ROLES["select_${name}s"]):
+        raise ExportNotPermitted
+    return Rights(scope_of(caller), frozenset())
+''',
+        f"{SERVICE}/tests/test_exports.py": '''"""A file of the list has what its caller may see."""
+
+from datetime import date
+from uuid import UUID
+
+from chassis.clock import SystemClock
+from chassis.exports import Asked, Exports
+from chassis.files import Storage
+from chassis.files.folder import Folder
+from chassis.lists import Cursors, Reader
+from chassis.privacy.tokens import Caller
+from chassis.read.generations import Generations, ViewReader
+from chassis.write.deciding import CommandContext
+from contracts.roles import TELLER
+from $name.catalogue import CONTEXT, catalogue
+from $name.exports import exportable
+from $name.lists import LISTING
+from $name.views import VIEWS, ${name}s
+
+CLOCK = SystemClock()
+
+
+async def test_a_file_has_what_its_caller_may_see(mongo, store, key_ring, tmp_path):
+    async def unused(_):
+        return False
+
+    made = Generations(mongo, ${name}s.VIEW, "$name", CLOCK)
+    generation = await made.begin(unused)
+    await made.prepare(generation)
+    await made.switch(generation)
+    for id, title in (("a", "counter"), ("b", "phone")):
+        document = {"_id": id, "_seq": 1, "title": title}
+        await mongo.insert_new(generation.prefix + ${name}s.COLLECTION, document)
+
+    def today():
+        return date(2026, 1, 5)
+
+    reader = Reader(LISTING, mongo, ViewReader(mongo, CLOCK, VIEWS), Cursors(key_ring.secret), today)
+    storage = Storage(Folder(tmp_path / "files", CONTEXT, create=True))
+    kinds = {"${name}s": exportable(reader)}
+    exports = Exports(store, catalogue(), key_ring, kinds, CLOCK, storage)
+    wu = Caller("wu", roles=frozenset({TELLER}))
+
+    def by(key):
+        now = CLOCK.now()
+        return CommandContext(actor="wu", now=now, command_id=UUID(int=key), reason="it was asked for")
+
+    shown = await exports.request(Asked("${name}s"), wu, by(1))
+    assert await exports.make(shown.contents.export_id) == "made"
+    read = await exports.read(shown.contents.export_id, wu, by(2))
+    async with read.download:
+        lines = b"".join([part async for part in read.parts]).decode("utf-8-sig").splitlines()
+    assert lines[:2] == ["标题", "counter"]
+    assert lines[2].startswith("# rows: 1;")
+    await storage.close()
+''',
+    },
+    edits=(
+        *stored("EXPORTS", "chassis.exports"),
+        Edit(
+            f"{SOURCE}/application.py",
+            "    bulk: Bulk = field(init=False)\n",
+            "    storage: Storage | None = None\n    exports: Exports = field(init=False)\n"
+            "    bulk: Bulk = field(init=False)\n",
+        ),
+        Edit(
+            f"{SOURCE}/application.py",
+            "    def __post_init__(self) -> None:\n",
+            """    def __post_init__(self) -> None:
+        lists = {"${name}s": exportable(self.reader)}
+        exports = Exports(self.store, self.catalogue, self.handler.keys, lists, self.clock, self.storage)
+        object.__setattr__(self, "exports", exports)
+""",
+        ),
+        Edit(f"{SOURCE}/application.py", "**starts(many)", "**starts(many), **releases(exports)"),
+        imported(
+            "application.py",
+            "from chassis.exports import Exports, releases",
+            "from chassis.files import Storage",
+            "from $name.exports import exportable",
+        ),
+        Edit(
+            f"{SOURCE}/connections.py",
+            "        keeper = FileKeeper(write.store",
+            "        service = replace(service, storage=storage)\n        keeper = FileKeeper(write.store",
+        ),
+        Edit(
+            f"{SOURCE}/bootstrap.py",
+            "following(sides.service.bulk, clock),",
+            "following(sides.service.bulk, clock), making(sides.service.exports, clock),",
+        ),
+        Edit(
+            f"{SOURCE}/bootstrap.py",
+            "body_limits(settings.files_bytes_max), not_ready",
+            "body_limits(settings.files_bytes_max) | export_limits(CONTEXT), not_ready",
+        ),
+        imported(
+            "bootstrap.py",
+            "from chassis.exports import making",
+            "from chassis.exports.routes import body_limits as export_limits",
+        ),
+        Edit(
+            f"{SOURCE}/api.py",
+            "\n\ndef _add_questions",
+            "\n    add_exports(router, lambda: service.exports, dependencies, CONTEXT, lambda: service.eyes)\n"
+            "\n\ndef _add_questions",
+        ),
+        imported(
+            "api.py",
+            "from chassis.exports.routes import EXAMPLES as EXPORT_EXAMPLES",
+            "from chassis.exports.routes import add_exports",
+        ),
+        examples("EXPORT_EXAMPLES"),
+        allowed(
+            "request_${name}_export",
+            "list_${name}_exports",
+            "get_${name}_export",
+            "propose_${name}_export",
+            "read_${name}_export",
+        ),
+    ),
+)
