@@ -36,6 +36,7 @@ LOGGED_WORDS: Final = frozenset(
     [
         "at",
         "event",
+        "export",
         "level",
         "timestamp",
         "logger",
