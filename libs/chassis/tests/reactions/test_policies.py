@@ -11,17 +11,10 @@ from chassis.connections.transient import StoreUnavailable
 from chassis.messaging.broker import Kafka
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import KafkaPublisher, ensure_topics
-from chassis.reactions.policies import (
-    CHECKPOINTS_DATABASE,
-    GATHERING_SECONDS,
-    Policy,
-    PolicyRunner,
-    Reactor,
-)
+from chassis.reactions.policies import CHECKPOINTS_DATABASE, Policy, PolicyRunner, Reactor
 from chassis.read.mongo_checkpoints import POSITIONS, MongoCheckpoints, prepare_checkpoints, want
 from chassis.read.parking import Parking
 from contracts.topics import EVENTS, Topic, dead_letters
-from typing_extensions import override
 
 from tests.support.lists import OTHER, SUBJECTS, TOPIC, WORD, Words
 from tests.support.memory import MemoryCheckpoints, MemoryPublisher
@@ -300,50 +293,5 @@ async def test_a_policy_that_is_new_says_what_it_makes_of_what_was_published_bef
     old = sum(word.startswith("old") for those in letters.written.values() for word in those)
     assert old == (0 if starts == "now" else 40)
     await publisher.publish([record._replace(offset=None) for record in words.records[1]])  # all of it again
-    await publisher.close()
-    await mongo.beside(CHECKPOINTS_DATABASE).drop_database()
-
-
-class NotedClock(SystemClock):
-    """The machine's clock, which notes for how long somebody waited on it."""
-
-    def __init__(self) -> None:
-        self.waited: list[float] = []
-
-    @override
-    async def sleep(self, seconds: float) -> None:
-        self.waited.append(seconds)
-        await super().sleep(seconds)
-
-
-async def test_a_policy_gathers_more_only_after_a_batch_of_which_it_took_nothing(
-    kafka_url, mongo, letters, monkeypatch
-):
-    topic = Topic(f"test.unwanted.{next(_NUMBERS)}", 1, "subject id", "words")
-    monkeypatch.setitem(EVENTS, "customer", topic)
-    publisher, service, clock = KafkaPublisher(kafka_url), f"testgather{next(_NUMBERS)}", NotedClock()
-    policy = Policy("when_said_then_write", (topic.name,), frozenset({WORD}), letters.write, "beginning")
-    await ensure_topics(kafka_url, [topic, dead_letters(f"{service}.{policy.name}")])
-    words, broker = Words(1, topic.name), Kafka(kafka_url)
-    runner = PolicyRunner(
-        "policies", [policy], service=service, mongo=mongo, broker=broker, publisher=publisher, clock=clock
-    )
-    stopping = asyncio.Event()
-    running = asyncio.create_task(runner.run(stopping))
-    waited = []
-    for number, type in enumerate([WORD, OTHER, WORD, OTHER]):
-        said = words.say(0, f"{number}", type=type)
-        await publisher.publish([said._replace(offset=None)])
-
-        async def handled(reached: int = number + 1) -> bool:
-            found = await broker.group_offsets(f"{service}.{policy.name}")
-            return found.get((topic.name, 0)) == reached
-
-        assert await comes(handled)
-        waited.append(clock.waited.count(GATHERING_SECONDS))
-    assert waited == [0, 1, 1, 2]
-    assert letters.written[SUBJECTS[0]] == ["0", "2"]
-    stopping.set()
-    await running
     await publisher.close()
     await mongo.beside(CHECKPOINTS_DATABASE).drop_database()

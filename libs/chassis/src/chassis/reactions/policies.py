@@ -49,10 +49,6 @@ REACTING_AT_ONCE_MAX: Final = 1_000
 BATCH_RECORDS_MAX: Final = 10_000
 """A policy takes few of the events that it reads. A large batch puts those that it takes into few
 transactions."""
-GATHERING_SECONDS: Final = 0.5
-"""Of a policy that took nothing of a small batch, before it reads the next: while much is published, most of its batches
-would be small, and each costs a fetch, a commit and a checkpoint."""
-SMALL_BATCH_RECORDS: Final = 5_000
 PREPARED_AT_ONCE_MAX: Final = 200
 """Subjects that one call of `prepare` is for: as many as a command handler loads together."""
 CHECKPOINTS_DATABASE: Final = "policies"
@@ -157,9 +153,8 @@ class Reactor:
         self._turn = asyncio.Lock()
         self._wanted = frozenset(type.encode() for type in policy.events)
 
-    async def apply(self, records: Sequence[Record]) -> int:
-        """Reacts to each event that is new, or parks its subject; saves the positions last. Returns how many of the
-        records are events that the policy takes."""
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Reacts to each event that is new, or parks its subject; saves the positions last."""
         async with self._turn:
             arrivals = Arrivals()
             events = list(arrivals.events(records, self._wanted))
@@ -170,7 +165,6 @@ class Reactor:
                 await self.parking.dead_letter(record, reason)
             await self.parking.checkpoints.advance(arrivals.positions)
             further(self.positions, arrivals.positions)
-            return len(events)
 
     async def tick(self) -> list[UUID]:
         """Releases the subjects whose release was requested. Returns the subjects that were released."""
@@ -405,13 +399,11 @@ class PolicyRunner:
     ) -> Callable[[Sequence[Record]], Awaitable[None]]:
         async def handle(records: Sequence[Record]) -> None:
             try:
-                taken = await reactor.apply(records)
+                await reactor.apply(records)
             except GenerationLost:
                 # The checkpoints were dropped: the group's own offsets still say where to go on.
                 await self._begin(reactor.policy, checkpoints)
                 raise
-            if not taken and len(records) < SMALL_BATCH_RECORDS:
-                await self._clock.sleep(GATHERING_SECONDS)
 
         return handle
 
