@@ -12,7 +12,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import StoreUnavailable, why
 from chassis.files import FilesSettings, StorageUnavailable
-from chassis.messaging.transport import BrokerUnavailable, end_offsets, group_offsets
+from chassis.messaging.transport import BrokerUnavailable, end_offsets, group_lag
 from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.blind import BlindIndex
 from chassis.read.documents import DocumentsUnavailable
@@ -220,10 +220,8 @@ async def _policies(
         if context.topic.name not in group.topics or any(view in group.name for view in views):
             continue
         ends = await end_offsets(settings.kafka_url, group.topics)
-        while True:
-            read = await group_offsets(settings.kafka_url, group.name)
-            left = sum(max(0, end - read.get(at, 0)) for at, end in ends.items())
-            if not left or clock.monotonic() >= until:
+        while left := sum((await group_lag(settings.kafka_url, group.name, group.topics, ends)).values()):
+            if clock.monotonic() >= until:
                 break
             await clock.sleep(POLL_SECONDS)
         report.compare("I1", f"{group.name}: records not read", 0, left)

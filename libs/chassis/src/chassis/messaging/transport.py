@@ -639,9 +639,12 @@ async def held_records(url: str, topics: Sequence[str]) -> dict[Partition, int]:
     return {(at.topic, at.partition): ends[at.topic, at.partition] - begin for at, begin in begins.items()}
 
 
-async def group_lag(url: str, group: str, topics: Sequence[str]) -> dict[Partition, int]:
-    """Records that a group has not acknowledged yet, by partition."""
-    ends = await end_offsets(url, topics)
+async def group_lag(
+    url: str, group: str, topics: Sequence[str], ends: Mapping[Partition, int] | None = None
+) -> dict[Partition, int]:
+    """Records that a group has not acknowledged yet, by partition: of all, or of those before `ends`."""
+    if ends is None:
+        ends = await end_offsets(url, topics)
     offsets = await group_offsets(url, group)
     return {partition: max(0, end - offsets.get(partition, 0)) for partition, end in ends.items()}
 
