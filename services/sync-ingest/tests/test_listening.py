@@ -135,7 +135,7 @@ async def test_messages_are_booked_committed_and_certified_by_the_window(
     await broker.publish([message(0, source=source, value=b"{broken")])
     async with following(feed, kafka_url) as role:
         await until(lambda: booked(ingest, source, range(60)) == 60)
-        assert role.not_ready() == []
+        await until(lambda: role.not_ready() == [], what=role.not_ready)
         assert ingest.latest_certificate(source) is None
         await broker.publish([message(n, source=source) for n in range(0, 60, 3)])
         async with asyncio.timeout(SECONDS_MAX):
@@ -311,7 +311,7 @@ async def test_a_key_file_that_cannot_be_read_holds_the_topic_back_and_nothing_i
             await broker.publish([message(n, source=source) for n in range(10, 20)])
             await until(lambda: any("PermissionError" in reason for reason in role.not_ready()))
             await asyncio.sleep(3)  # more than three tries
-            assert "may be read by others" in role.not_ready()[0]
+            assert any("may be read by others" in reason for reason in role.not_ready())
             assert sum((await group_lag(kafka_url, GROUP, [TOPIC])).values()) >= 10
         finally:
             key_file.chmod(0o600)
@@ -350,7 +350,7 @@ async def test_what_is_no_fault_of_a_message_stops_the_feed_and_writes_no_letter
     async with following(feed, kafka_url) as role:
         await broker.publish([message(n, source=source) for n in range(10)])
         await until(lambda: tries > TRIES_MAX)
-        assert type(error).__name__ in role.not_ready()[0]
+        assert any(type(error).__name__ in reason for reason in role.not_ready())
         failing = False
         await until(lambda: booked(ingest, source, range(10)) == 10)
         await until(lambda: role.not_ready() == [])

@@ -18,7 +18,7 @@ from contracts.topics import EVENTS, Topic, dead_letters
 
 from tests.support.lists import OTHER, SUBJECTS, TOPIC, WORD, Words
 from tests.support.memory import MemoryCheckpoints, MemoryPublisher
-from tests.support.waiting import comes
+from tests.support.waiting import comes, until
 
 _NUMBERS = count(1)
 POISON = "poison"
@@ -198,7 +198,7 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
         words.say(subject, word)
     await publisher.publish([record._replace(offset=None) for record in words.all()])
 
-    async def running(name: str, until) -> None:
+    async def running(name: str, done) -> None:
         runner = PolicyRunner(
             name,
             [policy],
@@ -210,8 +210,8 @@ async def test_policies_run_on_real_servers_and_nobody_reacts_to_what_is_publish
         )
         stopping = asyncio.Event()
         task = asyncio.create_task(runner.run(stopping))
-        assert await comes(until)
-        assert runner.not_ready() == []
+        assert await comes(done)
+        await until(lambda: runner.not_ready() == [], what=runner.not_ready)
         await runner.measure()
         stopping.set()
         await task

@@ -12,7 +12,7 @@ from chassis.messaging.transport import TopicDiffers
 from chassis.read.rebuilding import Differs, Incomplete, Interrupted, compare, documents_hash, rebuild
 
 from tests.support.lists import SUBJECTS, folded, lists
-from tests.support.waiting import comes
+from tests.support.waiting import comes, until
 
 from .test_viewing import Bank, bank
 
@@ -44,7 +44,7 @@ async def test_a_rebuild_beside_the_live_view_gives_the_same_and_the_runner_foll
         await bank.tell((0, "more"), (4, "e"))
         assert await bank.catches_up()
         assert await bank.shown() == folded(bank.view, bank.words.all())
-        assert runner.not_ready() == []
+        await until(lambda: runner.not_ready() == [], what=runner.not_ready)
 
 
 @pytest.mark.requirement("D04")
@@ -121,8 +121,8 @@ async def test_views_are_compared_and_read_while_they_move(bank):
 
         talking, reading = asyncio.create_task(talk()), asyncio.create_task(read())
         result = await rebuilt(bank)
-        until = len(reads) + 3
-        while len(reads) < until and not reading.done():  # noqa: ASYNC110 - until it read after the switch
+        enough = len(reads) + 3
+        while len(reads) < enough and not reading.done():  # noqa: ASYNC110 - until it read after the switch
             await asyncio.sleep(0.01)
         working = False
         await asyncio.gather(talking, reading)

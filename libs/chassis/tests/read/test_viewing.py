@@ -32,7 +32,7 @@ from contracts.topics import EVENTS, Topic, dead_letters
 from prometheus_client import generate_latest
 
 from tests.support.lists import SUBJECTS, Repairs, Words, folded, lists
-from tests.support.waiting import WITHIN_SECONDS, comes
+from tests.support.waiting import WITHIN_SECONDS, comes, until
 
 _NUMBERS = count(1)
 CLOCK = SystemClock()
@@ -129,7 +129,7 @@ async def test_a_view_is_built_shown_and_kept_up_to_date(bank):
     task = asyncio.create_task(runner.run(stopping))
     assert await bank.catches_up()
     assert await bank.shown() == folded(bank.view, bank.words.all())
-    assert runner.not_ready() == []
+    await until(lambda: runner.not_ready() == [], what=runner.not_ready)
     await bank.tell((0, "gone"), (3, "a"))
     assert not await bank.reader().wait_for("customer", bank.words.position + 1, 0.05)
     assert await bank.catches_up()
