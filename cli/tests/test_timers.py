@@ -21,11 +21,14 @@ from crm_cli.timers import app
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Store
 from crm_cli.verify_timers import check_timers
+from customer.application import ERASE, Erase
 from customer.catalogue import SCHEMA, catalogue
-from customer.connections import write_side
+from customer.connections import timers_side, write_side
 from customer.domain.commands import Details, EndKeyCustomer, NameKeyCustomer, RegisterCustomer
+from customer.permissions import ERASURE_APPROVERS
 from customer.settings import CustomerSettings
 from customer.timers import timers
+from msgspec import structs
 from typer.testing import CliRunner, Result
 
 from .stores import Bank, new_database
@@ -104,7 +107,7 @@ HARMS = {
     "is due at": "update {t} set data = '{{}}' where subject = %(subject)s",
     "set it last": "update {t} set position = position - 1 where subject = %(subject)s",
     "no event set it": "update {t} set slot = 'another' where subject = %(subject)s",
-    "is not in the store": "update {t} set cause = gen_random_uuid() where subject = %(given)s",
+    "no command of it is in the store": "update {t} set cause = gen_random_uuid() where subject = %(given)s",
     "was carried out": "update {t} set outcome = 'done', run_at = null, settled_at = now() where subject = %(subject)s",
     "withdrew it": "update {t} set subject = '" + str(LI) + "' where subject = %(subject)s",
 }
@@ -199,3 +202,22 @@ async def test_timers_are_verified_against_the_events_that_set_them(settings: Cu
     other.__dict__.pop("calendar", None)
     assert "with another calendar" in (await verified(other)).readable()
     assert (await verified(settings)).green
+
+
+async def test_a_proposal_of_which_nobody_was_told_is_found(settings: CustomerSettings) -> None:
+    async with timers_side(settings, CLOCK) as (service, write):
+        await write.handler.handle(ZHANG, RegisterCustomer(Details(name="张伟")), context())
+        asked = structs.replace(context(), reason="the retention period is over")
+        proposed = await service.eyes.propose(ERASE, ZHANG, Erase(), asked)
+    await turned(settings)
+    async with write_side(settings, CLOCK) as write:
+        told = [one for one in await write.store.read_after(0, 1_000) if one.name == "notice-requested"]
+    assert len(told) == len(ERASURE_APPROVERS)
+    assert (await verified(settings)).green
+    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
+        untold = f"update {SCHEMA}.timers set cause = gen_random_uuid() where subject = %s"
+        connection.execute(untold, (proposed.proposal_id,))
+    assert (
+        f"the timer proposal-waits of {proposed.proposal_id} was carried out, and no command of it is in the store"
+        in (await verified(settings)).readable()
+    )

@@ -16,6 +16,7 @@ from chassis.notices.table import NOTICES_LEASE, Limit, PostgresNotices
 from chassis.privacy.tokens import development_token
 from chassis.process.leases import Lease, PostgresLease
 from chassis.proposals import FourEyes, Proposable
+from chassis.proposals.deciding import ProposalHasExpired
 from chassis.proposals.telling import waiting_timer
 from chassis.timers import Due
 from chassis.web import create_app, dependencies
@@ -274,7 +275,8 @@ async def test_a_proposal_of_each_kind_is_told_to_each_role_that_may_approve_it(
 
 async def test_a_proposal_that_has_expired_is_told_to_nobody(store, notices, key_ring, handler):
     await proposed(store, key_ring, handler, lives=timedelta(hours=1))
-    await given(store, notices, key_ring, CLOCK.now() + timedelta(hours=1))
+    with pytest.raises(ProposalHasExpired):
+        await given(store, notices, key_ring, CLOCK.now() + timedelta(hours=1))
     assert await told(store, notices) == []
 
 

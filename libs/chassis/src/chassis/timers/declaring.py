@@ -80,6 +80,11 @@ Give = Callable[[Due, CommandContext, int], Awaitable[Any]]
 """Gives the command of a due timer to its subject, which is expected at that version; raises what a handler raises."""
 
 
+def own_command(due: Due) -> Sequence[tuple[UUID, UUID]]:
+    """The one command of most timers: under the id of the timer, given to its subject."""
+    return [(due.id, due.subject)]
+
+
 @dataclass(frozen=True, slots=True)
 class TimerRule:
     """When timers of one kind are due. `name` is kebab-case, and for ever: command ids follow from it.
@@ -93,19 +98,13 @@ class TimerRule:
     version: int
     events: frozenset[str]
     changes: Callable[[RecordedEvent], Sequence[Change]]
-    gives_own_command: bool = field(default=True, kw_only=True)
-    """Whether it gives one command, to its subject, with the id of the timer: then `crm verify` looks for it."""
+    commands: Callable[[Due], Sequence[tuple[UUID, UUID]]] = field(default=own_command, kw_only=True)
+    """Ids of commands and the streams that they are given to. What is carried out has given one of them at least; `crm verify`
+    looks for it."""
 
     def giving(self, give: Give) -> "Timer":
         """The timers of this rule, whose command is given so."""
-        return Timer(
-            self.name,
-            self.version,
-            self.events,
-            self.changes,
-            give,
-            gives_own_command=self.gives_own_command,
-        )
+        return Timer(self.name, self.version, self.events, self.changes, give, commands=self.commands)
 
 
 @dataclass(frozen=True, slots=True)
