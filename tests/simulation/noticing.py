@@ -155,8 +155,8 @@ class NoticeClient(NoticeTable):
         )
 
     @override
-    async def prune(self, epoch: int, before: datetime) -> None:
-        return
+    async def prune(self, epoch: int, before: datetime) -> bool:
+        return False
 
     def _checked(self, epoch: int) -> None:
         if epoch != self._server.lease.epoch:

@@ -9,11 +9,12 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.connections.transient import StoreUnavailable
 from chassis.notices import NoticeDiffers, RecipientUnfit, SubjectGone, Template, ValuesUnfit
-from chassis.notices.loop import AGAIN_SECONDS_FIRST, AGAIN_SECONDS_MAX, TRIES_MAX
+from chassis.notices.loop import AGAIN_SECONDS_FIRST, AGAIN_SECONDS_MAX, INBOX_KEPT, TRIES_MAX
 from chassis.notices.providers import Accepted, Answer, Message, Provider, ProviderUnanswered, Rejected
 from chassis.notices.requesting import Notices
-from chassis.notices.table import Limit
+from chassis.notices.table import PRUNED_AT_ONCE, Limit
 from chassis.notices.templates import LIVES_MAX
+from chassis.write.deciding import CommandContext
 from typing_extensions import override
 
 from tests.support.jars import jar
@@ -308,3 +309,30 @@ async def test_a_fault_of_a_provider_s_code_stops_no_other_notice(bench: Any) ->
         bench.clock.advance(60)
         await work()
     assert (await bench.notice(bad)).status == "handed-over"
+
+
+async def test_inboxes_and_limits_are_pruned_some_at_a_time_until_nothing_is_left(bench: Any) -> None:
+    inbox = {"template": "jar-check", "to": "person:chen"}
+    old, read = [await bench.request(cause, **inbox) for cause in ("old", "read")]
+    given = CommandContext(actor="chen", now=bench.clock.now(), command_id=jar("read"))
+    await bench.notices.mark_read(read, frozenset({"person:chen"}), given)
+    async with bench.process() as work:
+        await work()
+    assert sorted(bench.rows()) == sorted([(old,), (read,)])
+    assert bench.rows("notice", "notice_reads") == [(read,)]
+    bench.clock.advance(INBOX_KEPT.total_seconds() + 1)
+    new = await bench.request("new", **inbox)
+    with psycopg.connect(bench.url) as connection:
+        insert = f"insert into {bench.schema}.notice_limits (key, free_at)"
+        spent = f"{insert} select n::text, now() - interval '1 s' from generate_series(1, %s) as n"
+        connection.execute(spent, (2 * PRUNED_AT_ONCE,))
+        connection.execute(f"{insert} values ('full', now() + interval '1 h')")
+    left = []
+    async with bench.process():
+        epoch = await bench.loop._lease.acquire()
+        for _ in range(4):
+            await bench.loop.turn(epoch)
+            left.append(len(bench.rows("key", "notice_limits")))
+    assert left == [PRUNED_AT_ONCE + 1, 1, 1, 1]
+    assert bench.rows("key", "notice_limits") == [("full",)]
+    assert (bench.rows(), bench.rows("notice", "notice_reads")) == ([(new,)], [])

@@ -285,8 +285,9 @@ class NoticeLoop(LeasedLoop):
     async def _prune(self, epoch: int) -> None:
         now = self._clock.monotonic()
         if now - self._pruned_at >= PRUNED_SECONDS:
-            await self._table.prune(epoch, self._clock.now() - INBOX_KEPT)
-            self._pruned_at = now
+            more = await self._table.prune(epoch, self._clock.now() - INBOX_KEPT)
+            if not more:
+                self._pruned_at = now
 
     async def _wait(self) -> None:
         """Waits for the next event or due time. What is under way stores an event when it is done."""

@@ -7,10 +7,10 @@ several processes and a restart keep them.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
-from psycopg import sql
+from psycopg import AsyncCursor, sql
 from typing_extensions import override
 
 from chassis.connections.reconnecting import Reconnecting
@@ -103,8 +103,9 @@ class NoticeTable(Protocol):
         """When the next notice of these channels is due."""
         ...
 
-    async def prune(self, epoch: int, before: datetime) -> None:
-        """Takes notices that were requested earlier out of the inboxes, and limits that hold nothing back."""
+    async def prune(self, epoch: int, before: datetime) -> bool:
+        """Takes notices that were requested earlier out of the inboxes, and limits that hold nothing back, some of each;
+        whether there may be more."""
         ...
 
 
@@ -163,7 +164,10 @@ class PostgresNotices(NoticeTable):
             "with {fence}, old as materialized (select id from {n}, fence where inbox is not null and requested_at < %s"
             f" limit {PRUNED_AT_ONCE}), gone as (delete from {{n}} using old where {{n}}.id = old.id),"
             " unread as (delete from {r} using old where notice = old.id),"
-            " spent as (delete from {l} using fence where free_at < clock_timestamp()) select from fence"
+            " free as materialized (select key from {l}, fence where free_at < clock_timestamp()"
+            f" limit {PRUNED_AT_ONCE}), spent as (delete from {{l}} using free"
+            " where {l}.key = free.key and free_at < clock_timestamp())"
+            " select greatest((select count(*) from old), (select count(*) from free)) from fence"
         )
         self._connection = Reconnecting(url, writer_role(schema), STATEMENT_SECONDS_MAX)
 
@@ -207,8 +211,9 @@ class PostgresNotices(NoticeTable):
         return None if row is None else row[0]
 
     @override
-    async def prune(self, epoch: int, before: datetime) -> None:
-        await self._fenced(self._prune, epoch, before)
+    async def prune(self, epoch: int, before: datetime) -> bool:
+        pruned = await (await self._fenced(self._prune, epoch, before)).fetchone()
+        return pruned is not None and pruned[0] == PRUNED_AT_ONCE
 
     async def oldest(self) -> datetime | None:
         """When the oldest notice was requested that no provider has yet."""
@@ -219,6 +224,8 @@ class PostgresNotices(NoticeTable):
         """Lets the connection go."""
         await self._connection.close()
 
-    async def _fenced(self, statement: sql.Composed, epoch: int, *values: object) -> None:
-        if (await self._connection.execute(statement, (epoch, *values))).rowcount == 0:
+    async def _fenced(self, statement: sql.Composed, epoch: int, *values: object) -> AsyncCursor[Any]:
+        ran = await self._connection.execute(statement, (epoch, *values))
+        if ran.rowcount == 0:
             raise Fenced(f"epoch {epoch} of the notices is over")
+        return ran
