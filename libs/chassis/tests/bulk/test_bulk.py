@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import msgspec
+import psycopg
 import pytest
 from chassis.bulk import (
     BULK_RUNS,
@@ -22,7 +23,7 @@ from chassis.bulk import (
     following,
     starts,
 )
-from chassis.bulk.deciding import ITEMS_MAX, List, Run, decide
+from chassis.bulk.deciding import ITEMS_MAX, BulkListed, BulkOpened, List, Run, decide, evolve
 from chassis.bulk.running import TRIES_MAX
 from chassis.clock import SystemClock
 from chassis.privacy.keys import KeyRing
@@ -411,3 +412,65 @@ async def test_a_run_of_no_items_is_finished_when_it_is_started_and_too_many_are
     assert (await side.bulk.shown(run)).done == 0
     with pytest.raises(BulkOversized):
         decide(List(jar("l"), ITEMS_MAX, (jar("a"),)), Run("listing", listing=jar("l"), items=ITEMS_MAX))
+
+
+async def test_what_was_done_and_whose_commands_are_forgotten_is_not_done_again(
+    side: Side, store: EventStore, key_ring: KeyRing, postgres_url: str, schema: str
+) -> None:
+    await side.open("a", "b")
+    run = await side.prepared(["a", "b"])
+    await side.bulk.start(run, by("start"))
+    dying = Side(store, key_ring)
+    dying.crash_after = 1
+    with pytest.raises(Crash):
+        await dying.bulk.run(run)
+    with psycopg.connect(postgres_url) as connection:
+        table = f"{schema}.commands"
+        connection.execute(f"alter table {table} disable trigger user")
+        connection.execute(f"delete from {table}")
+        connection.execute(f"alter table {table} enable always trigger refuse_change")
+    assert await side.bulk.run(run) == "finished"
+    assert await side.amounts("a", "b") == [3, 3]
+    assert await side.results(run) == ["done", "done"]
+
+
+async def test_results_and_items_are_read_from_any_number_on(side: Side) -> None:
+    await side.open(*ALL)
+    run = await side.done(ALL)
+    for after in range(-1, 8):
+        found = await side.bulk.results(run, after, 2)
+        wanted = range(after + 1, min(after + 3, 8))
+        assert [(one.number, one.subject) for one in found] == [(at, jar(ALL[at])) for at in wanted]
+
+
+async def test_a_run_that_was_never_started_is_not_resumed(side: Side) -> None:
+    run = await side.prepared(["a"])
+    with pytest.raises(BulkNotReady, match="ready"):
+        await side.bulk.resume(run, by("resume"))
+
+
+def test_who_began_a_list_that_was_begun_anew_cannot_go_on_with_it() -> None:
+    first, second = jar("first"), jar("second")
+    run = evolve(evolve(Run(), BulkOpened("fill", "{}", first)), BulkOpened("fill", "{}", second))
+    with pytest.raises(BulkNotReady):
+        decide(List(first, 0, (jar("a"),)), run)
+    assert decide(List(second, 0, (jar("a"),)), run) == [BulkListed((jar("a"),))]
+
+
+async def test_each_item_is_done_for_whom_the_run_was_started(side: Side) -> None:
+    await side.open("a")
+    run = await side.prepared(["a"])
+    await side.bulk.start(run, by("start", on_behalf_of="boris", post="branch-7"))
+    await side.bulk.run(run)
+    meta = CATALOGUE.metadata_of((await side.store.read_stream(jar("a")))[-1])
+    assert (meta.on_behalf_of, meta.post, meta.correlation_id) == ("boris", "branch-7", run)
+
+
+async def test_the_digest_of_an_undo_names_the_versions_that_it_expects(side: Side) -> None:
+    await side.open("a")
+    digests = set()
+    for number in range(2):
+        run = await side.done(["a"], key=f"run{number}")
+        undo = (await side.bulk.prepare_undo(run, by(f"undo{number}"))).run_id
+        digests.add((await side.bulk.contents(undo)).items_digest)
+    assert len(digests) == 2

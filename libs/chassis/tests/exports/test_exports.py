@@ -1,7 +1,9 @@
 """Exports over a real store, real keys and a real folder: made once, tried anew, refused, bounded, expired."""
 
+import asyncio
 import resource
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from chassis.exports import (
     ExportNotMade,
     ExportNotPermitted,
     ExportOversized,
+    ExportRightsChanged,
     Exports,
     ExportUnknown,
     Rights,
@@ -25,7 +28,17 @@ from chassis.exports import (
     propose_export,
     releases,
 )
-from chassis.exports.deciding import CLAIM, ROWS_MAX, TRIES_MAX, ExportNeedsApproval, ExportNotWaiting
+from chassis.exports.approving import ReleaseExport
+from chassis.exports.deciding import (
+    CLAIM,
+    PAUSE,
+    ROWS_MAX,
+    TRIES_MAX,
+    TRY_SECONDS_MAX,
+    ExportDiffers,
+    ExportNeedsApproval,
+    ExportNotWaiting,
+)
 from chassis.exports.running import ASKED_PER_DAY_MAX, LISTED_DAYS
 from chassis.files import FILES, FileGone, FileKeeper, Storage, sweep
 from chassis.files.folder import Folder
@@ -37,6 +50,7 @@ from chassis.read.documents import Document
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, CommandKeyReused
 from chassis.write.store import EventStore
+from msgspec import structs
 
 from tests.support.jars import NAMESPACE, NOW
 from tests.support.specification import ManualClock
@@ -61,6 +75,10 @@ class Things:
         self.rows = [f"{number:04}" for number in range(5)]
         self.fails: list[Exception] = []
         self.readers = {"reader"}
+        self.may = frozenset({"secrets"})
+        self.pages: list[list[str]] | None = None
+        self.hangs = False
+        self.try_seconds_max = TRY_SECONDS_MAX
         self.crashes_at = ""
         self.bytes_max = 20 << 20
         self.storage = Storage(Folder(folder, "jars", create=True))
@@ -70,7 +88,7 @@ class Things:
     def process(self) -> Exports:
         kind = Exportable(
             listing=LISTING,
-            columns=(plain("_id", Label("编号", "id")),),
+            columns=(plain("_id", Label("编号", "id")), plain("secret", Label("秘密", "secret"), "secrets")),
             documents=self.documents,
             counted=self.counted,
             shown=self.shown,
@@ -89,14 +107,18 @@ class Things:
             self.clock,
             self.storage,
             bytes_max=self.bytes_max,
+            try_seconds_max=self.try_seconds_max,
             reached=self.reached,
         )
 
     async def documents(self, scope: Scope, _: Question) -> AsyncIterator[list[Document]]:
         if self.fails:
             raise self.fails.pop(0)
-        for at in range(0, len(self.rows), 2_000):
-            yield [{"_id": each} for each in self.rows[at : at + 2_000]]
+        if self.hangs:
+            await asyncio.Event().wait()
+        pages = self.pages or [self.rows[at : at + 2_000] for at in range(0, len(self.rows), 2_000)]
+        for page in pages:
+            yield [{"_id": each} for each in page]
 
     async def counted(self, scope: Scope, _: Question, counted_max: int) -> Counted:
         return Counted(min(len(self.rows), counted_max), len(self.rows) > counted_max)
@@ -107,7 +129,7 @@ class Things:
     def rights(self, caller: Caller) -> Rights:
         if caller.roles.isdisjoint(self.readers):
             raise ExportNotPermitted
-        return Rights(Scope.all(), frozenset())
+        return Rights(Scope.all(), self.may)
 
     def reached(self, point: str) -> None:
         if point == self.crashes_at:
@@ -160,7 +182,7 @@ async def test_an_export_is_made_once_by_whoever_begins_and_expires(things: Thin
     assert (await things.tried(export, other)).attempts == 1
     assert len(things.there()) == 1
     content = await things.content(export)
-    assert content.decode("utf-8-sig").split("\r\n")[1:6] == things.rows
+    assert content.decode("utf-8-sig").split("\r\n")[1:6] == [f"{each}," for each in things.rows]
     with pytest.raises(ExportUnknown):
         await things.content(export, BORIS)
     things.later(timedelta(days=7))
@@ -305,3 +327,79 @@ async def test_the_largest_file_is_made_in_bounded_memory(things: Things) -> Non
     assert (made.made.rows, made.made.size_bytes > 5_000_000) == (ROWS_MAX, True)
     print(f"{made.made.size_bytes} bytes, and {grown} KiB more in memory")
     assert grown < 20_000
+
+
+async def test_who_may_see_a_column_no_more_is_not_given_the_file_that_has_it(things: Things) -> None:
+    export = (await things.ask()).contents.export_id
+    await things.tried(export)
+    things.may = frozenset()
+    assert await things.content(export), "who asked had no more rights than now"
+    narrow = Caller("anna", roles=frozenset({"reader", "guest"}))
+    things.exports._kinds["things"] = replace(
+        things.exports.kinds["things"],
+        rights=lambda one: Rights(
+            Scope.all(), frozenset() if "guest" in one.roles else frozenset({"secrets"})
+        ),
+    )
+    with pytest.raises(ExportRightsChanged):
+        await things.content(export, narrow)
+
+
+async def test_a_row_that_moves_while_it_is_read_is_in_the_file_once(things: Things) -> None:
+    export = (await things.ask()).contents.export_id
+    things.pages = [["a", "b"], ["b", "c"]]
+    assert (await things.tried(export)).made.rows == 3
+    lines = (await things.content(export)).decode("utf-8-sig").split("\r\n")
+    assert lines[1:4] == ["a,", "b,", "c,"]
+
+
+async def test_days_count_from_the_day_that_was_asked_for(things: Things) -> None:
+    asked = Asked("things", as_of=date(2026, 2, 1))
+    shown = await things.exports.request(asked, ANNA, things.by("1"))
+    assert shown.contents.as_of == date(2026, 2, 1)
+    assert (await things.ask("2")).contents.as_of == date(2026, 3, 1)
+
+
+async def test_a_try_that_hangs_is_cut_off_and_put_off_twice_as_long_each_time(things: Things) -> None:
+    things.hangs, things.try_seconds_max = True, 0.05
+    hanging = things.process()
+    export = (await things.ask()).contents.export_id
+    for attempt in range(1, 4):
+        async with asyncio.timeout(5):
+            assert (await things.tried(export, hanging)).attempts == attempt
+        pause = PAUSE * 2 ** (attempt - 1)
+        things.later(pause - timedelta(seconds=1))
+        assert (await things.tried(export, hanging)).attempts == attempt
+        things.later(timedelta(seconds=1))
+
+
+async def test_an_export_whose_processes_all_die_fails_at_last(things: Things) -> None:
+    export = (await things.ask()).contents.export_id
+    for _ in range(TRIES_MAX):
+        things.crashes_at = "before-file"
+        with pytest.raises(Crash):
+            await things.tried(export)
+        things.later(CLAIM)
+    shown = await things.tried(export)
+    assert (shown.status, shown.failed_code, shown.attempts) == ("failed", "export-given-up", TRIES_MAX)
+
+
+async def test_each_event_says_for_whom_it_is_and_in_which_post(things: Things) -> None:
+    given = structs.replace(things.by("1"), post="branch-7", on_behalf_of="boris")
+    shown = await things.exports.request(Asked("things"), ANNA, given)
+    await things.tried(shown.contents.export_id)
+    events = await things.store.read_after(0, 100)
+    metas = {one.name: CATALOGUE.metadata_of(one) for one in events}
+    for name in ("export-requested", "export-begun", "file-attached", "export-made"):
+        said = metas[name].actor, metas[name].post, metas[name].on_behalf_of, metas[name].reason
+        assert said == ("anna", "branch-7", "boris", "so"), name
+
+
+async def test_a_proposal_that_says_something_else_than_the_export_releases_nothing(things: Things) -> None:
+    things.rows = [f"{number}" for number in range(100)]
+    contents = (await things.ask()).contents
+    altered = ReleaseExport(structs.replace(contents, rows_counted=21))
+    shown = await things.eyes.propose("export-things", contents.export_id, altered, things.by("p"))
+    with pytest.raises(ExportDiffers):
+        await things.eyes.approve(shown.proposal_id, shown.digest, things.by("a", "boris"), CHIEF)
+    assert (await things.exports.shown(contents.export_id, ANNA)).status == "waiting"

@@ -5,6 +5,9 @@ from datetime import UTC, date, datetime
 from io import StringIO
 
 import pytest
+from chassis.conditions import Fields, Label, Type
+from chassis.conditions.fields import DataClass, Field
+from chassis.exports import columns_of
 from chassis.exports.rows import BEGIN, REPLACED, Exact, exact, row, text_cell, text_in
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -74,6 +77,20 @@ def test_an_amount_is_the_exact_number(minor: int, currency: str) -> None:
     assert len(fraction) == {"CNY": 2, "JPY": 0, "KWD": 3}[currency]
     assert int(whole + fraction) == abs(minor)
     assert cell.startswith("-") == (minor < 0)
+
+
+def test_an_amount_has_a_column_for_each_currency_of_the_list_and_one_for_all_others() -> None:
+    balance = Field("balance", Type.AMOUNT, Label("余额", "balance"), "balance", DataClass.CONFIDENTIAL)
+    [column] = columns_of(Fields([balance]), ["balance"], ["CNY", "EUR"])
+    assert [label.en for label in column.labels] == [
+        "balance CNY",
+        "balance EUR",
+        "balance in other currencies",
+    ]
+    minor = {"CNY": -150, "USD": 200, "JPY": -7}
+    [cells, none] = read(row(column.cells({"balance": minor})) + row(column.cells({})))
+    assert cells == ["-1.50", "", "JPY -7; USD 2.00"]
+    assert none == ["", "", ""]
 
 
 def test_days_and_instants_are_iso_and_a_float_is_refused() -> None:
