@@ -351,3 +351,27 @@ async def test_a_proposal_gets_no_key_and_its_subject_gets_one_for_each_purpose(
     found = key_ring.keys_for([proposed.proposal_id, jar("new")], create=False)
     assert list(found) == [jar("new")]
     assert key_ring.inseparable([jar("new")], "contact") == set()
+
+
+async def test_the_effect_has_the_business_time_that_was_proposed(side: Side) -> None:
+    then = NOW - timedelta(days=3)
+    proposed = await side.eyes.propose("fill", A, Fill(3), by("anna", "p", effective_at=then))
+    await side.eyes.approve(proposed.proposal_id, proposed.digest, by("boris"), CHIEF)
+    assert CATALOGUE.metadata_of((await side.store.read_stream(A))[-1]).effective_at == then
+
+
+async def test_the_key_of_one_approval_is_for_no_other(side: Side) -> None:
+    first, second = await side.propose("1"), await side.propose("2")
+    for proposed, key in ((first, "a1"), (second, "a2")):
+        await side.eyes.approve(proposed.proposal_id, proposed.digest, by("boris", key), CHIEF)
+    with pytest.raises(CommandKeyReused):
+        await side.eyes.approve(second.proposal_id, second.digest, by("boris", "a1"), CHIEF)
+
+
+async def test_each_decision_is_of_high_privilege(side: Side) -> None:
+    first, second = await side.propose("1"), await side.propose("2")
+    await side.eyes.withdraw(first.proposal_id, by("anna", "w"))
+    await side.eyes.reject(second.proposal_id, by("boris", "r"), CHIEF)
+    for proposed in (first, second):
+        [_, decided] = await side.store.read_stream(proposed.proposal_id)
+        assert CATALOGUE.metadata_of(decided).privilege == "high"

@@ -14,6 +14,7 @@ from chassis.connections.transient import StoreUnavailable
 from chassis.privacy.keys import KeyRing
 from chassis.process.leases import Lease, PostgresLease
 from chassis.timers import Change, Due, PostgresTimers, SetTimer, Timer, TimerLoop, WithdrawTimer, given_by
+from chassis.timers.loop import TRY_AGAIN_SECONDS
 from chassis.timers.table import TIMERS_LEASE
 from chassis.write.deciding import CommandContext
 from chassis.write.events import RecordedEvent
@@ -320,10 +321,10 @@ async def test_a_command_that_fails_is_tried_three_times_and_holds_back_nobody(b
     async with bench.process(replace(bench.timer, give=failing)) as turn:
         assert await turn() == 2
         assert [due.subject for due in bench.given] == [B]
-        for _ in range(5):
-            bench.clock.advance(600)
+        for seconds in (TRY_AGAIN_SECONDS - 1, 1, 2 * TRY_AGAIN_SECONDS - 1, 1, 600, 600):
+            bench.clock.advance(seconds)
             await turn()
-    assert len(tries) == 3
+    assert [(at - tries[0]).total_seconds() for at in tries] == [0, TRY_AGAIN_SECONDS, 3 * TRY_AGAIN_SECONDS]
     [outcome] = [row[2] for row in bench.rows() if row[0] == A]
     assert outcome.startswith("failed: KeyError at ")
     assert "must not be shown" not in outcome
@@ -390,6 +391,20 @@ async def test_what_a_later_generation_does_not_set_is_removed(bench: Bench) -> 
     async with bench.process(replace(bench.timer, version=2, changes=nothing), generation="2") as turn:
         await turn()
     assert bench.rows() == []
+
+
+async def test_what_was_given_stays_although_a_later_generation_does_not_set_it(bench: Bench) -> None:
+    await bench.filled(A)
+    bench.clock.advance(7_200)
+    nothing: Callable[[RecordedEvent], Sequence[Change]] = lambda _: []  # noqa: E731
+    async with bench.process() as turn:
+        assert await turn() == 1
+    async with bench.process(replace(bench.timer, version=2, changes=nothing), generation="2") as turn:
+        await turn()
+    assert [(row[0], row[2]) for row in bench.rows()] == [(A, "done")]
+    async with bench.process(generation="3") as turn:
+        assert await turn() == 0
+    assert [due.subject for due in bench.given] == [A]
 
 
 async def test_an_event_that_cannot_be_folded_is_shown_and_holds_back_nobody(bench: Bench) -> None:
