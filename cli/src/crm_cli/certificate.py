@@ -1,25 +1,20 @@
 """`crm certificate`: the last reconciliation certificate of a source, and contradictions that a person takes as known."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
-from chassis.connections.transient import LOST, Transient, why
-from chassis.write.deciding import Refusal
-from sync_ingest.opening import opened
 from sync_ingest.reporting import certificate_of, masked_number
 from sync_ingest.runs.ingest import Ingest
-from sync_ingest.runs.ports import ITSELF
 from sync_ingest.runs.results import Certificate
 
 from crm_cli.answers import AlwaysJson
-from crm_cli.exits import OK, RED
-from crm_cli.person import Reason, Token, acting_of
-from crm_cli.running import ingest_settings
+from crm_cli.exits import OK, RED, failed
+from crm_cli.ingesting import ingesting
+from crm_cli.person import Reason, Token
+
+_NAME: Final = "certificate"
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -37,12 +32,12 @@ def certificate(
     if context.invoked_subcommand is not None:
         return
     if source is None:
-        _fail("which source? --source NAME")
-    with _running() as running:
+        failed(_NAME, "which source? --source NAME")
+    with ingesting(_NAME) as running:
         latest = running.latest_certificate(source)
         found = _found(running, latest, in_clear=accounts) if latest else None
     if found is None:
-        _fail(f"no certificate of {source}")
+        failed(_NAME, f"no certificate of {source}")
     print(json.dumps(found, ensure_ascii=False) if as_json else _readable(found))
     raise typer.Exit(code=RED if found["status"] == "RED" else OK)
 
@@ -58,7 +53,7 @@ def acknowledge(
     token: Token = None,
 ) -> None:
     """Contradictions that a person takes as known count no longer; prints the certificate of now."""
-    with _running(token, reason) as running:
+    with ingesting(_NAME, token, "acknowledge", reason) as running:
         latest = running.acknowledge(certificate, only or ())
         found = _found(running, latest, in_clear=False)
     print(json.dumps(found, ensure_ascii=False))
@@ -107,26 +102,6 @@ def _account_of(problem: dict[str, Any]) -> str:
     return f" account {account} {problem['currency'] or ''}" if account else ""
 
 
-@contextmanager
-def _running(token: str | None = None, reason: str | None = None) -> Iterator[Ingest]:
-    try:
-        settings = ingest_settings()
-        acting = acting_of(settings, token, "acknowledge", reason) if reason is not None else ITSELF
-        with opened(settings, acting=acting) as running:
-            yield running
-    except Refusal as refusal:
-        _fail(f"{refusal.title}: {refusal}")
-    except LOST as lost:
-        _fail(f"the database does not answer: {why(lost)}")
-    except Transient as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"crm certificate: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
-
-
 def register(parent: typer.Typer) -> None:
     """Adds the commands to `crm`."""
-    parent.add_typer(app, name="certificate")
+    parent.add_typer(app, name=_NAME)

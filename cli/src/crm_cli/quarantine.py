@@ -2,27 +2,23 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
-from chassis.connections.transient import LOST, Transient, why
-from chassis.write.deciding import Refusal
 from sync_ingest.archive.quarantine import Proposal
 from sync_ingest.domain.identities import QuarantineId
-from sync_ingest.opening import opened
 from sync_ingest.reporting import proposal_of, quarantine_page_of, result_of
-from sync_ingest.runs.ingest import Ingest
-from sync_ingest.runs.ports import ITSELF
 
 from crm_cli.answers import AlwaysJson, Json, answer, answer_list
-from crm_cli.exits import WRONG
-from crm_cli.person import Reason, Token, acting_of
-from crm_cli.running import ingest_settings
+from crm_cli.exits import WRONG, failed
+from crm_cli.ingesting import ingesting
+from crm_cli.person import Reason, Token
+
+_NAME: Final = "quarantine"
 
 app = typer.Typer(help="Records that could not be posted.", no_args_is_help=True)
 
@@ -48,7 +44,7 @@ def list_entries(
     """Lists entries in the order they came: reason and place of each."""
     wanted = None if status is Wanted.ALL else status.value
     entries: list[dict[str, Any]] = []
-    with _running() as running:
+    with ingesting(_NAME) as running:
         while len(entries) < limit:
             after = entries[-1]["number"] if entries else 0
             page = quarantine_page_of(running, source, wanted, after, min(PAGE, limit - len(entries)))
@@ -84,7 +80,7 @@ def show(
     token: Token = None,
 ) -> None:
     """Shows the record as it came and the name of its file, which may hold personal data. Who saw it and what for is stored first."""
-    with _running(token, "release", purpose) as running:
+    with ingesting(_NAME, token, "release", purpose) as running:
         seen = running.show(QuarantineId(entry), purpose)
     if as_json:
         shown = {"raw": seen.raw.decode(errors="replace"), "file": seen.file, "line": seen.line}
@@ -108,8 +104,8 @@ def release(
     try:
         content = repaired.read_bytes()
     except OSError as error:
-        _fail(str(error))
-    with _running(token, "release", reason) as running:
+        failed(_NAME, str(error))
+    with ingesting(_NAME, token, "release", reason) as running:
         result = running.release(QuarantineId(entry), content)
     if isinstance(result, Proposal):
         print(json.dumps(proposal_of(result), ensure_ascii=False))
@@ -127,7 +123,7 @@ def approve(
     token: Token = None,
 ) -> None:
     """Books the repair that another person proposed, and nothing else."""
-    with _running(token, "approve", reason) as running:
+    with ingesting(_NAME, token, "approve", reason) as running:
         result = running.approve(QuarantineId(entry), repair)
     print(json.dumps(result_of(result), ensure_ascii=False))
 
@@ -140,34 +136,11 @@ def dismiss(
     token: Token = None,
 ) -> None:
     """Closes the entry without booking anything."""
-    with _running(token, "dismiss", reason) as running:
+    with ingesting(_NAME, token, "dismiss", reason) as running:
         running.dismiss(QuarantineId(entry))
     answer({"quarantine": str(entry), "status": "dismissed"}, "dismissed", as_json=as_json)
 
 
-@contextmanager
-def _running(
-    token: str | None = None, route: str | None = None, reason: str | None = None
-) -> Iterator[Ingest]:
-    """The service of ingest, opened for a person who may call that route; without a route, for reading."""
-    try:
-        settings = ingest_settings()
-        acting = acting_of(settings, token, route, reason) if route is not None else ITSELF
-        with opened(settings, acting=acting) as running:
-            yield running
-    except Refusal as refusal:
-        _fail(f"{refusal.title}: {refusal}")
-    except LOST as lost:
-        _fail(f"the database does not answer: {why(lost)}")
-    except Transient as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"crm quarantine: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
-
-
 def register(parent: typer.Typer) -> None:
     """Adds the commands to `crm`."""
-    parent.add_typer(app, name="quarantine")
+    parent.add_typer(app, name=_NAME)
