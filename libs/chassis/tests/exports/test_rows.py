@@ -34,7 +34,7 @@ ATTACKS = (
     "\x00=1",
     "'=1",
 )
-PLAIN = ("张伟", "a=b", 'a "b", c', "支行\r\n二", "139****5678", "", "a'b", "1-2")
+PLAIN = ("张伟", "a=b", 'a "b", c', "支行\r\n二", "139****5678", "", "a'b", "1-2", "a; b;\tc")
 
 
 def read(content: bytes) -> list[list[str]]:
@@ -65,6 +65,17 @@ def test_what_could_be_a_formula_is_a_text(attack: str) -> None:
     assert cell.startswith("'")
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("attack", [*ATTACKS, '"=1+1', '"=1', '" =1'])
+def test_a_program_set_to_another_separator_finds_no_formula_within_a_text(
+    attack: str, separator: str
+) -> None:
+    content = row([f"a{separator}{attack}{separator}b", "c"]).decode().removesuffix("\r\n")
+    for cell in content.split(separator):
+        bare = cell.lstrip('" \u3000\u200b\ufeff\ufffd')
+        assert bare[:1] not in set("=+-@＝＋－＠﹦\u2212"), content
+
+
 @pytest.mark.parametrize("text", PLAIN)
 def test_what_is_no_formula_stays_as_it_is(text: str) -> None:
     assert read(row([text, 1])) == [[text, "1"]]
@@ -93,10 +104,12 @@ def test_an_amount_has_a_column_for_each_currency_of_the_list_and_one_for_all_ot
     assert none == ["", "", ""]
 
 
-def test_days_and_instants_are_iso_and_a_float_is_refused() -> None:
+def test_days_and_instants_are_iso_and_what_is_no_cell_is_refused() -> None:
     at = datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert read(row([date(2026, 3, 1), at])) == [["2026-03-01", "2026-03-01T12:00:00+00:00"]]
     assert read(row([Exact("-1.50"), -2])) == [["-1.50", "-2"]]
     for wrong in (1.5, True):
         with pytest.raises(TypeError):
             row([wrong])  # type: ignore[list-item]
+    with pytest.raises(AssertionError):
+        row([["a list"]])  # type: ignore[list-item]

@@ -1,16 +1,18 @@
 """Rows of a CSV file (RFC 4180) that any program reads, and that no program that calculates takes for formulas. Pure.
 
 A file is UTF-8 with a byte order mark, by which Excel knows it. What a text would begin with as a formula stands behind an
-apostrophe: `=`, `+`, `-`, `@` and what looks like them, a tab, an end of line. So does an apostrophe, and `text_in` gives
-every text back. Control characters other than tabs and ends of lines are replaced: no CSV file has them.
+apostrophe: `=`, `+`, `-`, `@` and what looks like them, a tab, an end of line. So does what follows a semicolon, a tab or an
+end of line within a text, where a program set to another separator begins a cell. So does an apostrophe, and `text_in`
+gives every text back. Control characters other than tabs and ends of lines are replaced: no CSV file has them.
 """
 
 import csv
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from io import StringIO
-from typing import Final
+from typing import Final, assert_never
 
 from chassis.money import decimal_text
 
@@ -18,6 +20,9 @@ BEGIN: Final = b"\xef\xbb\xbf"
 REPLACED: Final = "\ufffd"
 _MARK: Final = "'"
 _FORMULA: Final = frozenset("=+-@'")
+_ENDS: Final = frozenset("\t\r\n")
+_SEPARATOR: Final = re.compile("([;\t\r\n])")
+_MARKED: Final = re.compile("([;\t\r\n])'")
 _LOOKALIKES: Final = frozenset("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\uff07\u2018\u2019")
 """Dashes and apostrophes that compatibility decomposition does not make plain, but a program that corrects may."""
 
@@ -46,12 +51,15 @@ def row(cells: Iterable[Cell]) -> bytes:
 def text_cell(text: str) -> str:
     """A text as a cell has it."""
     clean = "".join(map(_clean, text))
-    return _MARK + clean if _is_risky(clean) else clean
+    first, *rest = _SEPARATOR.split(clean)
+    pieces = [_MARK + first if _is_risky(clean) else first]
+    pieces += [_MARK + piece if _is_risky(piece) and piece not in _ENDS else piece for piece in rest]
+    return "".join(pieces)
 
 
 def text_in(cell: str) -> str:
     """The text that a cell has, but for the control characters that were replaced."""
-    return cell[1:] if cell.startswith(_MARK) else cell
+    return _MARKED.sub(r"\1", cell[1:] if cell.startswith(_MARK) else cell)
 
 
 def joined(texts: Sequence[str]) -> str:
@@ -73,10 +81,12 @@ def _written(cell: Cell) -> str:
             return str(cell)
         case datetime() | date():
             return cell.isoformat()
+        case _:
+            assert_never(cell)
 
 
 def _clean(character: str) -> str:
-    if character in "\t\r\n":
+    if character in _ENDS:
         return character
     return REPLACED if unicodedata.category(character) in {"Cc", "Cs"} else character
 
@@ -84,9 +94,9 @@ def _clean(character: str) -> str:
 def _is_risky(text: str) -> bool:
     """Whether a program may take it for a formula, also one that drops blanks and invisible characters first."""
     for character in text:
-        if character in "\t\r\n":
+        if character in _ENDS:
             return True
-        if character == REPLACED or unicodedata.category(character)[0] in "ZC":
+        if character in (REPLACED, '"') or unicodedata.category(character)[0] in "ZC":
             continue
         plain = unicodedata.normalize("NFKC", character)[:1]
         return plain in _FORMULA or character in _LOOKALIKES
