@@ -292,6 +292,32 @@ async def test_two_persons_release_exactly_what_was_proposed(things: Things) -> 
     assert (made.status, made.made.rows) == ("made", 110)
 
 
+async def test_for_whom_a_file_is_asked_does_not_approve_it(things: Things) -> None:
+    things.rows = [f"{number}" for number in range(100)]
+    caller = replace(ANNA, on_behalf_of="boris")
+    given = structs.replace(things.by("1"), on_behalf_of="boris")
+    shown = await things.exports.request(Asked("things"), caller, given)
+    export = shown.contents.export_id
+    proposed = await propose_export(things.exports, things.eyes, export, ANNA, things.by("p"))
+    with pytest.raises(SecondPersonNeeded):
+        await things.eyes.approve(proposed.proposal_id, proposed.digest, things.by("a", "boris"), CHIEF)
+    assert (await things.exports.shown(export, ANNA)).status == "waiting"
+    await things.eyes.approve(proposed.proposal_id, proposed.digest, things.by("a", "carla"), CHIEF)
+    assert (await things.tried(export)).status == "made"
+
+
+async def test_a_list_of_another_version_of_the_service_is_passed_over(things: Things) -> None:
+    export = (await things.ask()).contents.export_id
+    other = Exports(things.store, CATALOGUE, things.ring, {}, things.clock, things.storage)
+    assert await other.make(export) == "released"
+    assert (await other.of(ANNA, things.clock.now()))[0].attempts == 0
+    made = await things.tried(export)
+    assert (made.status, made.attempts) == ("made", 1)
+    assert await other.of(ANNA, things.clock.now()) == [made]
+    with pytest.raises(ExportUnknown):
+        await other.read(export, ANNA, things.by("r"))
+
+
 async def test_a_person_asks_for_so_many_a_day_and_sees_those_of_the_last_days(things: Things) -> None:
     for number in range(ASKED_PER_DAY_MAX):
         await things.ask(f"{number}")

@@ -9,7 +9,7 @@ import msgspec
 from chassis.exports.deciding import ExportDiffers
 from chassis.exports.running import ExportContents, Exports
 from chassis.privacy.tokens import Caller
-from chassis.proposals import FourEyes, Proposable, ProposalShown
+from chassis.proposals import FourEyes, Proposable, ProposalShown, require_second_person
 from chassis.write.deciding import CommandContext, Outcome
 
 _KIND: Final = "export-{}"
@@ -50,6 +50,9 @@ async def propose_export(
 async def _release(
     exports: Exports, export: UUID, command: ReleaseExport, context: CommandContext
 ) -> Outcome[Any]:
-    if await exports.contents(export) != command.export:
+    contents = await exports.contents(export)
+    if contents != command.export:
         raise ExportDiffers
+    asked = contents.asked_by, contents.on_behalf_of
+    require_second_person(asked, (context.actor, context.on_behalf_of))
     return await exports.release(export, context)

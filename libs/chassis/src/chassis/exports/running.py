@@ -100,6 +100,7 @@ class ExportContents(msgspec.Struct, frozen=True):
     asked_by: str
     rows_counted: int
     rows_max: int
+    on_behalf_of: str | None = None
 
 
 class ExportShown(msgspec.Struct, frozen=True):
@@ -244,6 +245,8 @@ class Exports:
         if state.status != "released" or (state.free_at is not None and now < state.free_at):
             return state.status
         requested, started = self._requested(state), await self._first(export)
+        if requested.listing not in self._kinds:
+            return state.status  # a list that another version of this service has
         given = self._given(export, started)
         begun = await self._handler.handle(export, Begin(now), given)
         numbers = [event.attempt for event in begun.events if isinstance(event, ExportBegun)]
@@ -354,7 +357,7 @@ class Exports:
         ]
         stored = await self._store.read_identities(slots)
         newest = sorted(stored, key=lambda one: one.position or 0, reverse=True)
-        return [await self._shown(one.stream_id) for one in newest]
+        return await asyncio.gather(*[self._shown(one.stream_id) for one in newest])
 
     async def read(self, export: UUID, caller: Caller, context: CommandContext) -> Content:
         """The file, for who asked for it and has the same rights still; each reading is an event.
@@ -363,7 +366,7 @@ class Exports:
         """
         state = await self._state(export)
         requested = self._requested(state)
-        if requested.asked_by != caller.subject:
+        if requested.asked_by != caller.subject or requested.listing not in self._kinds:
             raise ExportUnknown
         kind = self._kind(requested.listing)
         then, now = kind.rights(_asker(requested)), kind.rights(caller)
@@ -435,7 +438,7 @@ class Exports:
         )
 
     def _requested(self, state: Export) -> ExportRequested:
-        if state.requested is None or state.requested.listing not in self._kinds:
+        if state.requested is None:
             raise ExportUnknown
         return state.requested
 
@@ -488,4 +491,5 @@ def _contents(export: UUID, requested: ExportRequested) -> ExportContents:
         asked_by=requested.asked_by,
         rows_counted=requested.counted,
         rows_max=requested.rows_max,
+        on_behalf_of=requested.on_behalf_of,
     )
