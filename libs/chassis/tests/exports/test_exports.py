@@ -43,6 +43,7 @@ from chassis.exports.running import ASKED_PER_DAY_MAX, LISTED_DAYS
 from chassis.files import FILES, FileGone, FileKeeper, Storage, sweep
 from chassis.files.folder import Folder
 from chassis.lists import Counted, Listing, QueryTooSlow, Question, Scope
+from chassis.observability import metrics
 from chassis.privacy.keys import KeyRing
 from chassis.privacy.tokens import Caller
 from chassis.proposals import PROPOSALS, FourEyes, SecondPersonNeeded
@@ -229,6 +230,29 @@ async def test_what_passes_is_tried_anew_and_at_last_fails_with_its_reason(thing
     assert (shown.status, shown.failed_code) == ("failed", "export-given-up")
     assert shown.failed_reason == "ServerLost: MongoDB is away"
     assert len(things.there()) == 1
+
+
+async def test_what_waits_and_what_is_given_up_is_measured(things: Things) -> None:
+    def counted(outcome: str) -> float:
+        return metrics.EXPORTS.labels("jars", outcome)._value.get()
+
+    before = {each: counted(each) for each in ("made", "put-off", "refused", "given-up")}
+    assert await things.exports.age_seconds() == 0
+    first, second = [(await things.ask(key)).contents.export_id for key in "12"]
+    things.fails = [ServerLost("MongoDB is away") for _ in range(TRIES_MAX)]
+    for _ in range(TRIES_MAX):
+        await things.tried(first)
+        things.later(timedelta(minutes=5))
+    assert await things.process().age_seconds() == 300 * TRIES_MAX, "the second one waits"
+    await things.exports.measure()
+    assert metrics.EXPORTS_AGE_SECONDS.labels("jars")._value.get() == 300 * TRIES_MAX
+    await things.tried(second)
+    third = (await things.ask("3")).contents.export_id
+    things.rows = [f"{number}" for number in range(ALONE_MAX + 1)]
+    await things.tried(third)
+    assert await things.exports.age_seconds() == 0
+    found = {each: counted(each) - before[each] for each in before}
+    assert found == {"made": 1, "put-off": TRIES_MAX - 1, "refused": 1, "given-up": 1}
 
 
 async def test_a_storage_that_is_away_and_a_key_that_was_destroyed_end_as_they_should(

@@ -79,7 +79,12 @@ async def routes(
                 high=permissions.HIGH_PRIVILEGE,
             )
             limits = body_limits(settings.files_bytes_max) | export_limits(CONTEXT)
-            yield Routes(create_router(service, entered), limits, not_ready, [measuring(read.queries, clock)])
+            yield Routes(
+                create_router(service, entered),
+                limits,
+                not_ready,
+                [measuring(read.queries, clock), service.exports.measure],
+            )
 
 
 @asynccontextmanager

@@ -102,6 +102,8 @@ class ExportFailed(Event, frozen=True):
 
 ExportEvent = ExportRequested | ExportReleased | ExportBegun | ExportPutOff | ExportMade | ExportFailed
 
+GIVEN_UP: Final = "export-given-up"
+"""The code of an export whose last try came to nothing."""
 RELEASED: Final = "export-released"
 ENDED: Final = ("export-made", "export-failed")
 EXPORTS: Final[dict[str, type[Event]]] = {
@@ -165,6 +167,7 @@ class Export(msgspec.Struct, frozen=True):
 
     status: Status = "none"
     requested: ExportRequested | None = None
+    released_at: datetime | None = None
     attempt: int = 0
     trying: bool = False
     free_at: datetime | None = None
@@ -307,7 +310,7 @@ def _is_at(export: Export, attempt: int) -> bool:
 
 
 def _given_up(reason: str, at: datetime) -> ExportFailed:
-    return ExportFailed("export-given-up", reason, at)
+    return ExportFailed(GIVEN_UP, reason, at)
 
 
 def evolve(export: Export, event: ExportEvent) -> Export:
@@ -316,8 +319,8 @@ def evolve(export: Export, event: ExportEvent) -> Export:
     match event:
         case ExportRequested():
             return Export("waiting", event)
-        case ExportReleased():
-            return replaced(export, status="released")
+        case ExportReleased(at):
+            return replaced(export, status="released", released_at=at)
         case ExportBegun(attempt, at):
             return replaced(export, attempt=attempt, trying=True, free_at=at + CLAIM)
         case ExportPutOff(attempt, _, at):

@@ -24,6 +24,7 @@ from chassis.connections.transient import Transient, is_transient, why
 from chassis.exports.deciding import (
     ENDED,
     EXPORT,
+    GIVEN_UP,
     RELEASED,
     ROWS_MAX,
     TRY_SECONDS_MAX,
@@ -32,12 +33,14 @@ from chassis.exports.deciding import (
     ExportBegun,
     ExportCommand,
     ExportEvent,
+    ExportFailed,
     ExportListUnknown,
     ExportMade,
     ExportNotMade,
     ExportNotWaiting,
     ExportOutgrown,
     ExportOversized,
+    ExportPutOff,
     ExportRequested,
     ExportRightsChanged,
     ExportUnknown,
@@ -55,6 +58,7 @@ from chassis.exports.rows import BEGIN, Cell, row
 from chassis.files import Content, FileKeeper, Kept, Limits, Offered, Storage
 from chassis.files.checking import SIZE_BYTES_MAX
 from chassis.lists import FieldNotPermitted, QueryTooSlow, Question, question
+from chassis.observability import metrics
 from chassis.privacy.keys import KeyRing
 from chassis.privacy.tokens import Caller
 from chassis.read.documents import ID
@@ -234,6 +238,17 @@ class Exports:
         """The exports of which a file is to be made."""
         return [each async for each in self._store.all_begun_not_ended(RELEASED, ENDED, RUNS_READ)]
 
+    async def age_seconds(self) -> float:
+        """How long ago the oldest export was released whose file is not made yet; 0 where there is none."""
+        states = await asyncio.gather(*map(self._state, await self.due()))
+        released = [state.released_at for state in states if state.released_at is not None]
+        return max(0.0, (self._clock.now() - min(released)).total_seconds()) if released else 0.0
+
+    async def measure(self) -> None:
+        """Sets the gauge of the oldest; for the `measures` of an application."""
+        age_seconds = await self.age_seconds()
+        metrics.EXPORTS_AGE_SECONDS.labels(self._catalogue.store).set(age_seconds)
+
     async def make(self, export: UUID) -> Status:
         """Begins a try where one is due, and makes the file; the status of the export after it.
 
@@ -249,6 +264,7 @@ class Exports:
             return state.status  # a list that another version of this service has
         given = self._given(export, started)
         begun = await self._handler.handle(export, Begin(now), given)
+        self._count(begun)
         numbers = [event.attempt for event in begun.events if isinstance(event, ExportBegun)]
         if numbers:
             await self._try(_Try(export, numbers[0], requested, started))
@@ -263,7 +279,8 @@ class Exports:
                 written = _Written(self._clock.now())
                 kept = await self._written(one, written)
         except Exception as error:  # noqa: BLE001 (it is stored, and tried again or refused)
-            await self._handler.handle(export, self._ended(one, error), self._given(export, one.started))
+            ended = self._ended(one, error)
+            self._count(await self._handler.handle(export, ended, self._given(export, one.started)))
             return
         made = ExportMade(
             attempt=number,
@@ -274,7 +291,20 @@ class Exports:
             read_at=written.read_at,
             expires_at=cast(datetime, kept.shown.expires_at),
         )
-        await self._handler.handle(export, Finish(made), self._given(export, one.started))
+        self._count(await self._handler.handle(export, Finish(made), self._given(export, one.started)))
+
+    def _count(self, outcome: Outcome[ExportEvent]) -> None:
+        for event in outcome.events:
+            match event:
+                case ExportMade():
+                    said = "made"
+                case ExportPutOff():
+                    said = "put-off"
+                case ExportFailed(code):
+                    said = "given-up" if code == GIVEN_UP else "refused"
+                case _:
+                    continue
+            metrics.EXPORTS.labels(self._catalogue.store, said).inc()
 
     def _ended(self, one: _Try, error: Exception) -> ExportCommand:
         """What a try without a file comes to: refused for good, or put off."""

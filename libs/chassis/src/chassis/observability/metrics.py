@@ -104,6 +104,18 @@ FILES_SWEPT: Final = Gauge(
     ["context"],
     registry=REGISTRY,
 )
+EXPORTS: Final = Counter(
+    "crm_exports",
+    "Files of lists by what became of a try: made, put-off, refused; given-up after the last one",
+    ["context", "outcome"],
+    registry=REGISTRY,
+)
+EXPORTS_AGE_SECONDS: Final = Gauge(
+    "crm_exports_age_seconds",
+    "How long ago the oldest file of a list was released that is not made yet",
+    ["context"],
+    registry=REGISTRY,
+)
 NOTICES: Final = Counter(
     "crm_notices",
     "Notices by what became of a try: accepted, rejected, unanswered, limited; expired, tries or erased where given up",
@@ -174,6 +186,7 @@ _GAUGES: Final = {
     "crm_lease_held": LEASE_HELD,
     "crm_timers_late_seconds": TIMERS_LATE_SECONDS,
     "crm_notices_age_seconds": NOTICES_AGE_SECONDS,
+    "crm_exports_age_seconds": EXPORTS_AGE_SECONDS,
     "crm_calendar_days_known": CALENDAR_DAYS_KNOWN,
     "crm_sagas_open": SAGAS_OPEN,
     "crm_role_ready": ROLE_READY,
