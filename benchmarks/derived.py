@@ -2,8 +2,9 @@
 are behind at half of the rate at which postings come to the panorama while facts are derived. One line of JSON each.
 
 For the first, customers with accounts lie in MongoDB as the views keep them. For the second, every role runs in a process
-of its own. First postings wait in the store, and the rate is that at which they come to the panorama; its limit is the
-rate without customers and without deriving. Then postings flow into the store at half the rate: the lag of a batch is the
+of its own. The flow is on the accounts of 2,000 customers (ingest.py, ACCOUNTS), whatever `--customers` says. First
+postings wait in the store, and the rate is that at which they come to the panorama; its limit is the rate without
+customers and without deriving. Then postings flow into the store at half the rate: the lag of a batch is the
 time from its commit until the facts show the last posting of each partition in it.
 
     python benchmarks/derived.py [--customers N] [--postings N] [--paced-seconds S]

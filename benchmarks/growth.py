@@ -31,7 +31,7 @@ from sync_ingest.opening import opened
 from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
-SLICES = 10
+SLICES = 20
 GROWTH_MAX = 1.10
 ROLES = (("sync_ingest", "relay"), ("customer", "views"), ("customer", "policies"))
 
