@@ -134,6 +134,7 @@ class Kafka(PortServer):
     def command(self) -> list[str]:
         archive = cache_folder() / "kafka.jsa"
         memory = [f"-Xmx{HEAP}", "-Xms128m", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=128m"]
+        memory += ["-XX:TieredStopAtLevel=1"]  # in minutes the second compiler costs more than its code saves
         shared = ["-XX:+AutoCreateSharedArchive", f"-XX:SharedArchiveFile={archive}"]
         run = [str(_java()), *memory, *shared, *self._quiet(), "-cp", f"{self._jars}/*"]
         return [*run, "kafka.Kafka", str(self.properties)]
