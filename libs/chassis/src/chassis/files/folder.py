@@ -26,6 +26,7 @@ from chassis.files.objects import (
 _UNFINISHED: Final = "unfinished"
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
+_RENAMES_MAX: Final = 100
 
 
 class Folder(Objects):
@@ -59,9 +60,12 @@ class Folder(Objects):
     @override
     def delete(self, name: Name) -> None:
         place = self._place(name)
-        with _told(), suppress(FileNotFoundError):
-            place.unlink()
-            _keep(place.parent)
+        with _told():
+            with suppress(FileNotFoundError):
+                place.unlink()
+                _keep(place.parent)
+            with suppress(OSError):  # other objects of the stream are there
+                place.parent.rmdir()
 
     @override
     def found(self) -> Iterator[Found]:
@@ -124,9 +128,17 @@ class _Draft(Writing):
         with _told():
             os.fsync(self._file.fileno())
             self._file.close()
-            self._folder._made(self._place.parent)
-            self._draft.rename(self._place)
-            _keep(self._place.parent)
+            for left in reversed(range(_RENAMES_MAX)):
+                self._folder._made(self._place.parent)
+                try:
+                    self._draft.rename(self._place)
+                except FileNotFoundError:  # whoever deleted the stream's last object took its folder away
+                    if not left:
+                        raise
+                else:
+                    break
+            with suppress(FileNotFoundError):  # the object has been deleted already
+                _keep(self._place.parent)
 
     @override
     def abandon(self) -> None:
