@@ -50,7 +50,7 @@ Status = Literal["waiting", "released", "made", "failed"]
 _KNOWN: Final = refusals(ExportUnknown)
 _REQUESTED: Final = {
     **located(201, "where the export is"),
-    **refusals(ConditionInvalid, SortInvalid, ExportListUnknown, CommandKeyReused),
+    **refusals(ConditionInvalid, SortInvalid, ExportListUnknown, CommandKeyReused, ExportNotWaiting),
     **refusals(FieldNotPermitted, ExportNotPermitted),
     **refusals(ExportOversized),
     **refusals(TooManyExports, TooManyConflicts),

@@ -184,7 +184,8 @@ class Exports:
         """Asks for a file; the same key gives the same export. Nothing is stored where it is refused.
 
         Raises ExportListUnknown, ConditionInvalid, SortInvalid, FieldNotPermitted, QueryTooSlow, ExportOversized,
-        TooManyExports, CommandKeyReused, and what the list refuses the caller.
+        TooManyExports, CommandKeyReused, what the list refuses the caller, and ExportNotWaiting where the key is older than
+        the commands that are kept.
         """
         kind = self._kind(asked.listing)
         rights = kind.rights(caller)
