@@ -234,14 +234,15 @@ class Hub:
             if others + len(found) > MEMBERS_OF_ALL_MAX:
                 raise Overloaded("too many documents are watched")
             members = {one[ID] for one in found}
-            loaded_until = await self._log.end()
-            while group.touched:
+            while True:
+                loaded_until = await self._log.end()
+                # Who is told to read everything reads no less than what the members were loaded from.
+                await self._reaching.renew()
+                if not group.touched:  # nothing is awaited from here on: what is heard then finds the members
+                    break
                 touched, group.touched = group.touched, set()
                 for id, document in (await self._documents(touched)).items():
                     (members.add if group.meets(document, as_of) else members.discard)(id)
-                loaded_until = await self._log.end()
-            # Who is told to read everything reads no less than what the members were loaded from.
-            await self._reaching.renew()
             if stream == self._stream:
                 if group.joined and as_of != group.as_of:
                     for watcher in group.watchers:
