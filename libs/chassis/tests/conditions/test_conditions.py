@@ -347,6 +347,8 @@ def test_what_people_type_is_understood(typed: str, meant: str) -> None:
         ("tier >= wealth", "text-malformed", "\"is\" is expected, not '>='"),
         ("aum >= CNY 12,50", "text-malformed", "not a decimal number"),
         ("aum >= CNY 1, 000", "text-malformed", '"and" or "or" is expected'),
+        ('aum >= CNY ""', "text-malformed", "column 12: '': not a decimal number"),
+        ('aum >= CNY "" 万', "text-malformed", "not a decimal number"),
         ("aum >= CNX 5", "text-malformed", "'CNX' is no currency of ISO 4217"),
         ("aum >= CNY 0.001", "text-malformed", "more than 2 decimals"),
         ("aum >= CNY 90000000000000.01", "value-out-of-range", "less than or equal to 9000000000000000"),

@@ -310,8 +310,8 @@ class _Reader:
             raise TextRefused(f"{currency!r} is no currency of ISO 4217", column)
         column = self.column()
         said = self.grouped("an amount")
-        if said[-1] in _MULTIPLES:
-            number, zeros = said[:-1], _MULTIPLES[said[-1]]
+        if said[-1:] in _MULTIPLES:
+            number, zeros = said[:-1], _MULTIPLES[said[-1:]]
         else:
             number, zeros = said, _MULTIPLES[self.take().text] if self.next_is(*_MULTIPLES) else 0
         try:
