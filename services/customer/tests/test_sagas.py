@@ -172,6 +172,10 @@ def test_what_is_closed_when_the_customer_is_erased_stays_closed():
     assert [one.step for one in over(*asked).pending()] == CLOSES[:1]
     assert over(*asked, Answer(CLOSES[0], undoes=False)).outcome == "erased"
     assert over(*asked, Refuse(CLOSES[0], undoes=False, code="no")).outcome == "erased"
+    # The customer refuses a step because it is erased, before the news of that has come.
+    for at in (0, len(FORWARD) - 1):
+        refused = Refuse(FORWARD[at], undoes=False, code=CustomerIsErased.code)
+        assert over(*answers(FORWARD[:at]), refused).outcome == "erased"
 
 
 async def test_the_policy_starts_the_saga_once_and_has_it_hear(store, key_ring):

@@ -46,6 +46,7 @@ from customer.domain.commands import (
     EndErasurePreparation,
 )
 from customer.domain.events import PartyOfSource
+from customer.domain.refusals import CustomerIsErased
 from customer.settings import CustomerSettings
 
 PREPARE_ERASURE: Final = "prepare-erasure"
@@ -66,7 +67,7 @@ class Preparing(msgspec.Struct, frozen=True):
     erased: bool = False
 
 
-def evolve(preparing: Preparing, came: Came) -> Preparing:
+def evolve(preparing: Preparing, came: Came) -> Preparing:  # noqa: PLR0911 (one arm per case)
     """The preparation after what came."""
     match came:
         case Started(data):
@@ -81,6 +82,8 @@ def evolve(preparing: Preparing, came: Came) -> Preparing:
             return structs.replace(preparing, left=left, confirming=not left)
         case Heard(_, data):
             return structs.replace(preparing, erased=preparing.erased or data["because"] == ERASED)
+        case Refused(code=CustomerIsErased.code):
+            return structs.replace(preparing, erased=True)
         case Refused() | TimedOut():
             return preparing
         case _:
