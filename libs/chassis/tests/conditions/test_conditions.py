@@ -209,6 +209,30 @@ def test_conditions_that_read_alike_mean_the_same() -> None:
     assert len(said) > 300
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('tags has ("a, b", c)', 'tags has (a, "b, c")'),
+        ('tags has ("a、b", c)', 'tags has (a, "b、c")'),
+        ('tags has "a, and age in years is above 1"', "tags has a and age > 1"),
+        (
+            'behaviour viewed "a\\" at least 1 times within the last 2 days, or actions: viewed \\"b" within last 2 days',
+            "behaviour viewed a within last 2 days or behaviour viewed b within last 2 days",
+        ),
+        (
+            'behaviour viewed "a”不少于1次，或行为：最近2天内浏览“b" within last 2 days',
+            "behaviour viewed a within last 2 days or behaviour viewed b within last 2 days",
+        ),
+        ('branch begins "a\\", or branch begins with \\"b"', "branch begins a or branch begins b"),
+        ('branch begins "a”开头，或网点以“b"', "branch begins a or branch begins b"),
+    ],
+)
+def test_no_value_reads_as_another_part_of_the_condition(one: str, other: str) -> None:
+    said, said_of_other = (sentence(from_text(each, FIELDS), FIELDS) for each in (one, other))
+    assert said.zh != said_of_other.zh
+    assert said.en != said_of_other.en
+
+
 def test_an_explanation_names_clauses_that_decide_whatever_the_others_say() -> None:
     chance = Random(4)
     for _ in range(500):

@@ -22,6 +22,7 @@ from chassis.conditions.language import (
     Or,
     Relation,
 )
+from chassis.conditions.text import quoted, word
 from chassis.money import decimal_text
 
 
@@ -59,11 +60,11 @@ _ZH: Final = _Words(
         "last": "{field}在最近{days}天内",
         "next": "{field}在未来{days}天内",
         "is": "{field}为{values}",
-        "begins": "{field}以“{value}”开头",
+        "begins": "{field}以{value}开头",
         "any": "{field}含{values}之一",
         "all": "{field}含全部{values}",
         "happened": "{field}：最近{days}天内{action}不少于{times}次",
-        "happened to": "{field}：最近{days}天内{action}“{object}”不少于{times}次",
+        "happened to": "{field}：最近{days}天内{action}{object}不少于{times}次",
         "known": "{field}有值",
     },
 )
@@ -84,18 +85,21 @@ _EN: Final = _Words(
         "last": "{field} is within the last {days} days",
         "next": "{field} is within the next {days} days",
         "is": "{field} is {values}",
-        "begins": '{field} begins with "{value}"',
+        "begins": "{field} begins with {value}",
         "any": "{field} has any of {values}",
         "all": "{field} has all of {values}",
         "happened": "{field}: {action} at least {times} times within the last {days} days",
-        "happened to": '{field}: {action} "{object}" at least {times} times within the last {days} days',
+        "happened to": "{field}: {action} {object} at least {times} times within the last {days} days",
         "known": "{field} is known",
     },
 )
 
 
 def sentence(condition: Condition, fields: Fields) -> Label:
-    """The condition as people say it."""
+    """The condition as people say it.
+
+    A value that has no label is quoted as in a line of text, so it cannot read as another part of the condition.
+    """
     return Label(_said(condition, fields, 0), _said(condition, fields, 1))
 
 
@@ -124,7 +128,7 @@ def _clause(  # noqa: PLR0911 (one arm per clause)
     """The template of a clause and the values that go into it."""
 
     def called(value: str) -> str:
-        return declared.values[value][language] if value in declared.values else value
+        return declared.values[value][language] if value in declared.values else word(value)
 
     def listed(values: Sequence[str]) -> str:
         return words.listed.join([called(each) for each in values])
@@ -153,12 +157,13 @@ def _clause(  # noqa: PLR0911 (one arm per clause)
         case IsAmong(values=values):
             return "is", {"values": listed(values)}
         case Begins(text=text):
-            return "begins", {"value": text}
+            return "begins", {"value": quoted(text)}
         case Has(how=how, values=values):
             return how, {"values": listed(values)}
         case Happened(action=action, object=item, days=days, times=times):
             template = "happened" if item is None else "happened to"
-            return template, {"action": called(action), "object": item, "days": days, "times": times}
+            to = None if item is None else quoted(item)
+            return template, {"action": called(action), "object": to, "days": days, "times": times}
         case IsKnown():
             return "known", {}
     assert_never(clause)

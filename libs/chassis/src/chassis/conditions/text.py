@@ -174,13 +174,13 @@ def _clause(clause: Clause) -> str:  # noqa: PLR0911 (one arm per clause)
         case IsAmong():
             return f"{clause.field} is {_values(clause.values)}"
         case Begins():
-            return f"{clause.field} begins {_value(clause.text)}"
+            return f"{clause.field} begins {word(clause.text)}"
         case Has():
             return f"{clause.field} has {clause.how} {_values(clause.values)}"
         case Happened():
-            item = "" if clause.object is None else f" {_value(clause.object)}"
+            item = "" if clause.object is None else f" {word(clause.object)}"
             often = "" if clause.times == 1 else f" >= {clause.times} times"
-            return f"{clause.field} {_value(clause.action)}{item}{often} within last {clause.days} days"
+            return f"{clause.field} {word(clause.action)}{item}{often} within last {clause.days} days"
         case IsKnown():
             return f"{clause.field} is known"
     assert_never(clause)
@@ -198,12 +198,18 @@ def _month(month: str | int) -> str:
 
 
 def _values(values: Sequence[str]) -> str:
-    return _value(values[0]) if len(values) == 1 else f"({', '.join([_value(each) for each in values])})"
+    return word(values[0]) if len(values) == 1 else f"({', '.join([word(each) for each in values])})"
 
 
-def _value(text: str) -> str:
+def word(text: str) -> str:
+    """A value as a line of text has it: quoted where it is not one plain word, or is one of the language."""
     bare = _BARE.fullmatch(text) and text not in _RESERVED
-    return text if bare else json.dumps(text, ensure_ascii=False)
+    return text if bare else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """A value in quotes, as a string of JSON."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _tokens(text: str) -> list[_Token]:
