@@ -1,6 +1,7 @@
 """Processes that make the files of exports at once, freeze beyond their claim and die, while the list changes.
 
-An export has one file, which is whole and has the rows that are said; what else was written is gone in the end.
+An export has one file, which is whole and has the rows that are said, or was given up after its last try; what else was written
+is gone in the end.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from chassis.clock import Clock
 from chassis.conditions import Fields, Label
 from chassis.connections.transient import StoreUnavailable
 from chassis.exports import EXPORTS, Asked, Exportable, Exports, Rights, plain
-from chassis.exports.deciding import EXPORT, ExportMade
+from chassis.exports.deciding import EXPORT, GIVEN_UP, TRIES_MAX, Export, ExportMade
 from chassis.files import FILES, FileKeeper, StorageUnavailable, sweep
 from chassis.files.contents import ContentStore
 from chassis.files.objects import ObjectMissing
@@ -193,6 +194,8 @@ async def _wrong(listed: Listed, keeper: FileKeeper) -> AsyncIterator[Broken]:
     for export in sorted(listed.exports):
         rows = [row for row in listed.log.rows if row.stream_id == export]
         state = EXPORT.fold([CATALOGUE.open(row, None).event for row in rows])  # type: ignore[misc]
+        if state.made is None and _given_up(state):
+            continue
         if state.made is None:
             yield Broken("I8", f"{export} is {state.status}: {state.failed}")
             continue
@@ -209,6 +212,10 @@ async def _wrong(listed: Listed, keeper: FileKeeper) -> AsyncIterator[Broken]:
             continue
         for problem in _differs(state.made, b"".join(parts)):
             yield Broken("I11", f"{export}: {problem}")
+
+
+def _given_up(export: Export) -> bool:
+    return export.failed is not None and (export.failed.code, export.attempt) == (GIVEN_UP, TRIES_MAX)
 
 
 def _differs(made: ExportMade, content: bytes) -> Iterator[str]:

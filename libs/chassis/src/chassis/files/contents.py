@@ -1,7 +1,7 @@
 """The content of files between its storage and whoever sends or reads it: checked, sealed, opened, part by part."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID, uuid5
@@ -28,9 +28,16 @@ class ContentStore:
         self._storage = storage
 
     async def write(
-        self, at: Name, key: DataKey, content: AsyncIterator[bytes], media_type: str, size_bytes_max: int
+        self,
+        at: Name,
+        key: DataKey,
+        content: AsyncIterator[bytes],
+        media_type: str,
+        size_bytes_max: int,
+        announce: Callable[[], Awaitable[None]],
     ) -> tuple[int, str]:
-        """Writes a content, sealed, to the disk of the storage; its size and its digest.
+        """Writes a content, sealed, to the disk of the storage; its size and its digest. `announce` is called before the object
+        is whole.
 
         Leaves nothing where it raises: FileTypeRefused, FileOversized, FileEmpty, StorageUnavailable, or what `content` raises.
         """
@@ -52,6 +59,7 @@ class ContentStore:
                 raise FileEmpty
             check_head(head, media_type)
             await upload.write(sealing.end())
+            await announce()
             await upload.commit()
         except BaseException:
             # Also where the caller is cancelled once more.

@@ -52,6 +52,13 @@ class FileRemoved(Event, frozen=True):
     freed: UUID | None = None
 
 
+class UploadAnnounced(Event, frozen=True):
+    """The object of a subject's first file is about to be whole. From now on this stream has an event, so a sweep deletes what
+    a crash leaves of it."""
+
+    object: UUID
+
+
 class UploadAbandoned(Event, frozen=True):
     """The object was written for a file that was never attached. From now on none can be attached with it."""
 
@@ -65,9 +72,10 @@ class FileRead(Event, frozen=True):
     file: UUID
 
 
-FileEvent = FileAttached | FileRemoved | UploadAbandoned
+FileEvent = UploadAnnounced | FileAttached | FileRemoved | UploadAbandoned
 
 FILES: Final[dict[str, type[Event]]] = {
+    "upload-announced": UploadAnnounced,
     "file-attached": FileAttached,
     "file-removed": FileRemoved,
     "file-read": FileRead,
@@ -76,6 +84,12 @@ FILES: Final[dict[str, type[Event]]] = {
 """Their stored names, for the catalogue of a context."""
 ATTACHED: Final = "file-attached"
 REMOVED: Final = "file-removed"
+
+
+class Announce(msgspec.Struct, frozen=True):
+    """An object is about to be whole; nothing where the stream has an event."""
+
+    object: UUID
 
 
 class Attach(msgspec.Struct, frozen=True):
@@ -99,12 +113,14 @@ class Abandon(msgspec.Struct, frozen=True):
     object: UUID
 
 
-FileCommand = Attach | Remove | Abandon
+FileCommand = Announce | Attach | Remove | Abandon
 
 
 class Files(msgspec.Struct, frozen=True):
-    """The files of one subject by id; the objects of those that were removed; and abandoned objects."""
+    """The files of one subject by id; the objects of those that were removed; and abandoned objects. `known`: the stream
+    has an event."""
 
+    known: bool = False
     kept: Mapping[UUID, FileAttached] = {}
     removed: Mapping[UUID, UUID] = {}
     abandoned: frozenset[UUID] = frozenset()
@@ -173,6 +189,8 @@ class UploadOverdue(Refusal, Transient):
 def decide(command: FileCommand, files: Files) -> Sequence[FileEvent]:
     """The events of a command; raises the refusals above."""
     match command:
+        case Announce(object):
+            return [] if files.known else [UploadAnnounced(object)]
         case Attach(attached, lost):
             if attached.file in files.kept or attached.file in files.removed:
                 raise AlreadyRecorded
@@ -200,7 +218,10 @@ def decide(command: FileCommand, files: Files) -> Sequence[FileEvent]:
 
 def evolve(files: Files, event: FileEvent) -> Files:
     """The files after an event."""
+    files = structs.replace(files, known=True)
     match event:
+        case UploadAnnounced():
+            return files
         case FileAttached(file=file):
             return structs.replace(files, kept={**files.kept, file: event})
         case FileRemoved(file):

@@ -7,6 +7,7 @@ no event refers to, which the sweep deletes (`chassis.files.sweeping`); it never
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
@@ -26,6 +27,7 @@ from chassis.files.contents import NAMESPACE, ContentStore, digest_of, stream_of
 from chassis.files.deciding import (
     FILES_OF_SUBJECT,
     Abandon,
+    Announce,
     Attach,
     Because,
     FileAttached,
@@ -165,7 +167,14 @@ class FileKeeper:
         stream = self.stream_of(subject)
         file = uuid5(NAMESPACE, f"{self.context}|{context.key}")
         at = Name(stream, uuid7(context.now))
-        size, digest = await self._contents.write(at, key, content, media_type, self.limits.size_bytes_max)
+        size, digest = await self._contents.write(
+            at,
+            key,
+            content,
+            media_type,
+            self.limits.size_bytes_max,
+            partial(self._announced, at, context),
+        )
         attached = FileAttached(
             subject=subject,
             file=file,
@@ -280,6 +289,13 @@ class FileKeeper:
         if await self.expired([found], now):
             raise FileGone
         return found
+
+    async def _announced(self, name: Name, context: CommandContext) -> None:
+        """Stores that the stream has an object, where it has no event yet: the sweep takes it for another store's otherwise."""
+        if not (await self.state_of(name.stream)).known:
+            step = uuid5(context.command_id, "announce")
+            given = structs.replace(context, command_id=step, idempotency_key=None)
+            await self.handler.handle(name.stream, Announce(name.object), given, asked="announce")
 
     async def _lost(self, stream: UUID, digest: str, key: DataKey) -> frozenset[UUID]:
         """The objects that should have this content and have not: a file that is attached again is not given them."""

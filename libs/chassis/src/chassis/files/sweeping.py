@@ -75,7 +75,7 @@ def _is_left(found: Found, files: Files, before: float) -> bool:
 
     Of a stream without an event nothing is deleted: this may be the storage of another store, of which all would be deleted.
     """
-    if files == Files() or files.refers_to(found.name.object):
+    if not files.known or files.refers_to(found.name.object):
         return False
     return files.is_free(found.name.object) or found.written_at.timestamp() < before
 
