@@ -3,11 +3,19 @@
 import asyncio
 import gc
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
 import pytest
-from chassis.read.documents import Change, DocumentsUnavailable, Unwritable, Written
+from chassis.read.documents import (
+    Change,
+    DocumentsSlow,
+    DocumentsUnavailable,
+    IndexMissing,
+    Unwritable,
+    Written,
+)
 from chassis.read.mongo import (
     COMMAND_WRITES_MAX,
     PAGE_DOCUMENTS,
@@ -19,6 +27,8 @@ from chassis.read.mongo import (
     translated,
 )
 from pymongo.errors import OperationFailure
+
+from tests.chaos.proxy import Proxy
 
 ID = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b12")
 AT = datetime(2026, 1, 5, 8, tzinfo=UTC)
@@ -139,6 +149,41 @@ async def test_order_limit_pages_and_aggregates(both):
         "c", [{"$group": {"_id": "$group", "n": {"$sum": 1}}}, {"$sort": {"_id": 1}}]
     )
     assert summed == [{"_id": 0, "n": PAGE_DOCUMENTS + 1}, {"_id": 1, "n": PAGE_DOCUMENTS}]
+
+
+async def test_a_count_is_bounded_and_names_its_index(both):
+    await both.command({"insert": "c", "documents": [{"_id": at, "n": at % 3} for at in range(30)]})
+    await both.index("c", [("n", 1), ("_id", 1)])
+    assert await both.count("c") == 30
+    assert await both.count("c", limit=7) == 7
+    assert await both.count("c", {"n": {"$gte": 1}}) == 20
+    assert await both.count("c", {"n": {"$gte": 1}}, limit=7, seconds_max=5) == 7
+    assert await both.count("c", {"n": 1}, hint=[("n", 1), ("_id", 1)]) == 10
+    assert await both.count("nothing", {"n": 1}) == 0
+    for where in ({}, {"n": 1}):
+        with pytest.raises(IndexMissing):
+            await both.count("c", where, hint=[("m", 1)])
+    slow = {
+        "$expr": {"$function": {"body": "function() {sleep(500); return true}", "args": [], "lang": "js"}}
+    }
+    with pytest.raises(DocumentsSlow):
+        await both.count("c", slow, seconds_max=0.05)
+
+
+async def test_a_count_whose_connection_breaks_is_asked_again(both, mongo_url):
+    await both.command({"insert": "c", "documents": [{"_id": at, "n": at} for at in range(5)]})
+    proxy = Proxy(("127.0.0.1", urlsplit(mongo_url).port))
+    mongo = Mongo.connect(f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", both.driver, both.name)
+    try:
+        assert await mongo.count("c", {"n": {"$gte": 2}}) == 3
+        proxy.stall()
+        counting = asyncio.create_task(mongo.count("c", {"n": {"$gte": 3}}))
+        await asyncio.sleep(0.3)  # it is under way
+        proxy.heal(cut=True)
+        assert await counting == 2
+    finally:
+        await mongo.close()
+        proxy.close()
 
 
 async def test_who_looks_at_one_page_only_leaves_nothing_behind(both):

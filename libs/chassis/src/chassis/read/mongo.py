@@ -16,7 +16,14 @@ from bson.decimal128 import Decimal128
 from bson.errors import BSONError
 from bson.int64 import Int64
 from pymongo import AsyncMongoClient
-from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError, WTimeoutError
+from pymongo.errors import (
+    AutoReconnect,
+    ConnectionFailure,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    WTimeoutError,
+)
 from pymongo.uri_parser import parse_uri
 from typing_extensions import override
 
@@ -303,14 +310,25 @@ class Mongo:
         seconds_max: float | None = None,
     ) -> int:
         """How many documents match, no more of them counted than `limit` where it is not 0; raises DocumentsSlow
-        after `seconds_max`. `hint` as in `find`."""
+        after `seconds_max`. `hint` as in `find`.
+
+        The drivers count by an aggregation, which takes twice as long in an index as the command does. The command is not
+        exact where collections are sharded, which none is, and where nothing is asked, which is counted as the drivers do.
+        """
         bound: dict[str, Any] = {"limit": limit} if limit else {}
         if hint:
-            bound["hint"] = list(hint)
+            bound["hint"] = dict(hint)
         if seconds_max is not None:
             bound["maxTimeMS"] = _milliseconds(seconds_max)
         with translated():
-            return cast(int, await self._database[collection].count_documents(where or {}, **bound))
+            if not where:
+                return cast(int, await self._database[collection].count_documents({}, **bound))
+            command = {"count": collection, "query": where, **bound}
+            try:
+                reply = await self._database.command(command)
+            except AutoReconnect:  # the drivers try other reads once more, and no command
+                reply = await self._database.command(command)
+            return cast(int, reply["n"])
 
     async def collections(self) -> list[str]:
         """Names of all collections, in order."""
