@@ -12,6 +12,7 @@ from uuid import uuid5
 import pytest
 from chassis.conditions import Fields, Label
 from chassis.connections.transient import ServerLost
+from chassis.ending import ended
 from chassis.exports import (
     EXPORTS,
     Asked,
@@ -24,6 +25,7 @@ from chassis.exports import (
     ExportUnknown,
     Rights,
     TooManyExports,
+    making,
     plain,
     propose_export,
     releases,
@@ -31,6 +33,7 @@ from chassis.exports import (
 from chassis.exports.approving import ReleaseExport
 from chassis.exports.deciding import (
     CLAIM,
+    INTERRUPTED_MAX,
     PAUSE,
     ROWS_MAX,
     TRIES_MAX,
@@ -39,7 +42,7 @@ from chassis.exports.deciding import (
     ExportNeedsApproval,
     ExportNotWaiting,
 )
-from chassis.exports.running import ASKED_PER_DAY_MAX, LISTED_DAYS
+from chassis.exports.running import AGED_AT_ONCE, ASKED_PER_DAY_MAX, LISTED_DAYS
 from chassis.files import FILES, FileGone, FileKeeper, Storage, sweep
 from chassis.files.folder import Folder
 from chassis.lists import Counted, Listing, QueryTooSlow, Question, Scope
@@ -67,6 +70,21 @@ class Crash(BaseException):
     """The process is killed here."""
 
 
+class CountedReads:
+    """A store that counts the streams that are read of it."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self.streams = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def read_streams(self, after: Any) -> Any:
+        self.streams += len(after)
+        return await self._store.read_streams(after)
+
+
 class Things:
     """A list, and the exports of it as one process has them."""
 
@@ -86,7 +104,7 @@ class Things:
         self.exports = self.process()
         self.eyes = FourEyes(store, CATALOGUE, ring, releases(self.exports))
 
-    def process(self) -> Exports:
+    def process(self, store: Any = None) -> Exports:
         kind = Exportable(
             listing=LISTING,
             columns=(plain("_id", Label("编号", "id")), plain("secret", Label("秘密", "secret"), "secrets")),
@@ -101,7 +119,7 @@ class Things:
             title="导出",
         )
         return Exports(
-            self.store,
+            store or self.store,
             CATALOGUE,
             self.ring,
             {"things": kind},
@@ -421,6 +439,54 @@ async def test_a_try_that_hangs_is_cut_off_and_put_off_twice_as_long_each_time(t
         things.later(pause - timedelta(seconds=1))
         assert (await things.tried(export, hanging)).attempts == attempt
         things.later(timedelta(seconds=1))
+
+
+async def test_a_process_that_is_told_to_end_leaves_its_try_to_another_at_once_and_it_does_not_count(
+    things: Things,
+) -> None:
+    export = (await things.ask()).contents.export_id
+    things.hangs = True
+    for number in range(1, TRIES_MAX + 2):
+        async with making(things.process(), things.clock, look_seconds=0.01), asyncio.timeout(20):
+            while (await things.exports.shown(export, ANNA)).attempts < number:
+                await asyncio.sleep(0.01)
+    things.hangs = False
+    shown = await things.tried(export)
+    assert (shown.status, shown.attempts) == ("made", TRIES_MAX + 2)
+    assert len(things.there()) == 1
+
+
+async def test_an_export_is_not_interrupted_for_ever(things: Things) -> None:
+    export = (await things.ask()).contents.export_id
+    things.hangs = True
+    for number in range(1, 1 + INTERRUPTED_MAX + TRIES_MAX):
+        trying = asyncio.create_task(things.exports.make(export))
+        async with asyncio.timeout(20):
+            while (await things.exports.shown(export, ANNA)).attempts < number:
+                await asyncio.sleep(0.01)
+        await ended(trying)
+    shown = await things.tried(export)
+    assert (shown.status, shown.failed_code) == ("failed", "export-given-up")
+
+
+async def test_the_age_of_many_is_known_after_some_measurings_with_a_bounded_number_of_reads_each(
+    things: Things,
+) -> None:
+    persons = [Caller(f"anna-{number}", roles=frozenset({"reader"})) for number in range(6)]
+    asked = [await things.ask(f"{number}", each) for each in persons for number in range(ASKED_PER_DAY_MAX)]
+    assert len(asked) > AGED_AT_ONCE
+    reads = CountedReads(things.store)
+    measuring = things.process(reads)
+    for _ in range(3):
+        before = reads.streams
+        things.later(timedelta(seconds=30))
+        age = await measuring.age_seconds()
+        assert reads.streams - before <= AGED_AT_ONCE
+    assert age == 90
+    assert reads.streams == len(asked), "each is read once"
+    for each in asked:
+        await things.exports.make(each.contents.export_id)
+    assert await measuring.age_seconds() == 0
 
 
 async def test_an_export_whose_processes_all_die_fails_at_last(things: Things) -> None:

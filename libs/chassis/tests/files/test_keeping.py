@@ -1,8 +1,10 @@
 """Files over a real store, in a folder and in S3: kept once, read by whom it is noted, removed, swept, and unreadable as it should be."""
 
 import asyncio
+import os
 import resource
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from itertools import count
@@ -12,6 +14,7 @@ from uuid import UUID, uuid5
 
 import boto3
 import pytest
+from chassis.clock import SystemClock
 from chassis.connections.transient import is_transient
 from chassis.files import (
     FILES,
@@ -40,6 +43,7 @@ from chassis.files.objects import Name, Objects, StorageUnavailable
 from chassis.files.routes import disposition
 from chassis.files.s3 import Bucket
 from chassis.files.sealing import CHUNK_BYTES
+from chassis.files.storage import ABANDON_SECONDS_MAX
 from chassis.files.sweeping import Swept, sweep
 from chassis.privacy.keys import ERASED, KeyRing
 from chassis.write.catalogue import Catalogue
@@ -335,6 +339,57 @@ async def test_what_a_crash_leaves_of_a_subject_s_first_file_is_swept(
     assert (await shelf.sweep(since + timedelta(hours=23))).deleted == 0
     assert (await shelf.sweep(since + SOMETIME)).deleted == 1
     assert shelf.there() == []
+
+
+class Hanging(Dying):
+    """Objects of which no write returns before `goes_on` is set."""
+
+    def __init__(self, objects: Objects) -> None:
+        super().__init__(objects)
+        self.goes_on = threading.Event()
+
+    def write(self, name: Name) -> Any:
+        writing = self.objects.write(name)
+
+        def hang(_: bytes, write: Callable[[bytes], None] = writing.write) -> None:
+            self.goes_on.wait()
+            write(_)
+
+        writing.write = hang  # type: ignore[method-assign]
+        return writing
+
+
+async def test_a_storage_that_hangs_is_not_waited_for_and_leaves_nothing_when_it_goes_on(
+    shelf: Shelf, store: EventStore
+) -> None:
+    objects = Hanging(shelf.objects)
+    storage = Storage(objects, threads_max=2, call_seconds_max=0.2)
+    keeper = FileKeeper(store, CATALOGUE, shelf.ring, storage)
+    began = SystemClock().monotonic()
+    for number in range(4):
+        with pytest.raises(StorageUnavailable):
+            await keeper.attach(ANNA, LETTER, pieces(PDF), by("anna", f"{number}"))
+    assert SystemClock().monotonic() - began < 4 * (0.2 + ABANDON_SECONDS_MAX) + 10
+    objects.goes_on.set()
+    while shelf.places.all():
+        await asyncio.sleep(0.01)
+    await storage.close()
+    assert shelf.there() == []
+
+
+async def test_an_object_that_cannot_be_opened_in_time_is_said_to_be_unavailable(
+    store: EventStore, key_ring: KeyRing, tmp_path: Path
+) -> None:
+    storage = Storage(Folder(tmp_path / "files", "jars", create=True), call_seconds_max=0.2)
+    keeper = FileKeeper(store, CATALOGUE, key_ring, storage)
+    kept = (await keeper.attach(ANNA, LETTER, pieces(PDF), by("anna", "1"))).shown
+    [place] = [each for each in (tmp_path / "files").rglob("*") if each.is_file()]
+    place.unlink()
+    os.mkfifo(place)  # it opens once somebody writes
+    with pytest.raises(StorageUnavailable):
+        await keeper.read(ANNA, kept.file_id, by("boris", "r"))
+    place.write_bytes(b"")
+    await storage.close()
 
 
 async def test_a_file_expires_to_the_instant_for_readers_and_is_swept(

@@ -19,6 +19,8 @@ TRIES_MAX: Final = 5
 TRY_SECONDS_MAX: Final = 120.0
 CLAIM: Final = timedelta(seconds=2 * TRY_SECONDS_MAX)
 """From the begin of a try on, no other process begins one: longer than a try lasts."""
+INTERRUPTED_MAX: Final = 10
+"""So many tries do not count because their process was told to end; any other one counts."""
 PAUSE: Final = timedelta(seconds=10)
 """After the first try that was put off; twice as long after each other one."""
 
@@ -77,6 +79,13 @@ class ExportPutOff(Event, frozen=True):
     at: datetime
 
 
+class ExportInterrupted(Event, frozen=True):
+    """The process of a try was told to end. Another one begins at once."""
+
+    attempt: int
+    at: datetime
+
+
 class ExportMade(Event, frozen=True):
     """The file is kept, under the key of this export. `sha256` names its content, for who finds a copy.
 
@@ -100,7 +109,15 @@ class ExportFailed(Event, frozen=True):
     at: datetime
 
 
-ExportEvent = ExportRequested | ExportReleased | ExportBegun | ExportPutOff | ExportMade | ExportFailed
+ExportEvent = (
+    ExportRequested
+    | ExportReleased
+    | ExportBegun
+    | ExportPutOff
+    | ExportInterrupted
+    | ExportMade
+    | ExportFailed
+)
 
 GIVEN_UP: Final = "export-given-up"
 """The code of an export whose last try came to nothing."""
@@ -111,6 +128,7 @@ EXPORTS: Final[dict[str, type[Event]]] = {
     RELEASED: ExportReleased,
     "export-begun": ExportBegun,
     "export-put-off": ExportPutOff,
+    "export-interrupted": ExportInterrupted,
     "export-made": ExportMade,
     "export-failed": ExportFailed,
 }
@@ -144,6 +162,13 @@ class PutOff(msgspec.Struct, frozen=True):
     at: datetime
 
 
+class Interrupt(msgspec.Struct, frozen=True):
+    """The process of a try ends; nothing where the try has ended, or another one was begun since."""
+
+    attempt: int
+    at: datetime
+
+
 class Finish(msgspec.Struct, frozen=True):
     """A try has made the file; nothing where another try was begun since."""
 
@@ -159,20 +184,27 @@ class Fail(msgspec.Struct, frozen=True):
     at: datetime
 
 
-ExportCommand = Request | Release | Begin | PutOff | Finish | Fail
+ExportCommand = Request | Release | Begin | PutOff | Interrupt | Finish | Fail
 
 
 class Export(msgspec.Struct, frozen=True):
-    """The state of an export. `free_at`: when the next try may begin. `trying`: whether one was begun and has not ended."""
+    """The state of an export. `free_at`: when the next try may begin. `trying`: whether one was begun and has not ended.
+    `interrupted`: tries that do not count."""
 
     status: Status = "none"
     requested: ExportRequested | None = None
     released_at: datetime | None = None
     attempt: int = 0
     trying: bool = False
+    interrupted: int = 0
     free_at: datetime | None = None
     made: ExportMade | None = None
     failed: ExportFailed | None = None
+
+    @property
+    def tries(self) -> int:
+        """The tries that count."""
+        return self.attempt - self.interrupted
 
 
 class ExportUnknown(Refusal):
@@ -288,7 +320,9 @@ def decide(command: ExportCommand, export: Export) -> Sequence[ExportEvent]:  # 
         case PutOff(attempt, reason, at):
             if not _is_at(export, attempt):
                 return []
-            return [_given_up(reason, at) if attempt >= TRIES_MAX else ExportPutOff(attempt, reason, at)]
+            return [_given_up(reason, at) if export.tries >= TRIES_MAX else ExportPutOff(attempt, reason, at)]
+        case Interrupt(attempt, at):
+            return [ExportInterrupted(attempt, at)] if _is_at(export, attempt) else []
         case Finish(made):
             return [made] if _is_at(export, made.attempt) else []
         case Fail(attempt, code, reason, at):
@@ -300,7 +334,7 @@ def decide(command: ExportCommand, export: Export) -> Sequence[ExportEvent]:  # 
 def _begun(export: Export, at: datetime) -> Sequence[ExportEvent]:
     if export.status != "released" or (export.free_at is not None and at < export.free_at):
         return []
-    if export.attempt >= TRIES_MAX:
+    if export.tries >= TRIES_MAX:
         return [_given_up("the last try did not end", at)]
     return [ExportBegun(export.attempt + 1, at)]
 
@@ -323,8 +357,11 @@ def evolve(export: Export, event: ExportEvent) -> Export:
             return replaced(export, status="released", released_at=at)
         case ExportBegun(attempt, at):
             return replaced(export, attempt=attempt, trying=True, free_at=at + CLAIM)
-        case ExportPutOff(attempt, _, at):
-            return replaced(export, trying=False, free_at=at + PAUSE * 2 ** (attempt - 1))
+        case ExportPutOff(at=at):
+            return replaced(export, trying=False, free_at=at + PAUSE * 2 ** (export.tries - 1))
+        case ExportInterrupted(at=at):
+            interrupted = min(export.interrupted + 1, INTERRUPTED_MAX)
+            return replaced(export, trying=False, free_at=at, interrupted=interrupted)
         case ExportMade():
             return replaced(export, status="made", made=event, trying=False)
         case ExportFailed():

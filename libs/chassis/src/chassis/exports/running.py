@@ -46,6 +46,7 @@ from chassis.exports.deciding import (
     ExportUnknown,
     Fail,
     Finish,
+    Interrupt,
     Language,
     PutOff,
     Release,
@@ -74,6 +75,9 @@ ASKED_PER_DAY_MAX: Final = 20
 LISTED_DAYS: Final = 14
 """A person's exports of so many days are listed: longer than a proposal waits and a file is kept."""
 RUNS_READ: Final = 100
+AGED_AT_ONCE: Final = 100
+"""Exports that are read for one measuring. Of the others it is known already when they were released, or the next one reads it."""
+INTERRUPT_SECONDS_MAX: Final = 3.0
 MEDIA_TYPE: Final = "text/csv"
 PURPOSE: Final = "export"
 
@@ -167,6 +171,8 @@ class Exports:
         self._clock = clock
         self._try_seconds_max = try_seconds_max
         self._reached = reached
+        self._released: dict[UUID, datetime | None] = {}
+        """When the exports were released that were due at the last measuring."""
         self._handler = CommandHandler[ExportCommand, Export, ExportEvent](EXPORT, store, catalogue, keys)
         limits = Limits(frozenset({MEDIA_TYPE}), bytes_max)
         self._files: FileKeeper | None = None
@@ -241,8 +247,12 @@ class Exports:
 
     async def age_seconds(self) -> float:
         """How long ago the oldest export was released whose file is not made yet; 0 where there is none."""
-        states = await asyncio.gather(*map(self._state, await self.due()))
-        released = [state.released_at for state in states if state.released_at is not None]
+        due = await self.due()
+        unread = [export for export in due if export not in self._released][:AGED_AT_ONCE]
+        states = zip(unread, await asyncio.gather(*map(self._state, unread)), strict=True)
+        known = self._released | {export: state.released_at for export, state in states}
+        self._released = {export: known[export] for export in due if export in known}
+        released = [at for at in self._released.values() if at is not None]
         return max(0.0, (self._clock.now() - min(released)).total_seconds()) if released else 0.0
 
     async def measure(self) -> None:
@@ -268,7 +278,12 @@ class Exports:
         self._count(begun)
         numbers = [event.attempt for event in begun.events if isinstance(event, ExportBegun)]
         if numbers:
-            await self._try(_Try(export, numbers[0], requested, started))
+            one = _Try(export, numbers[0], requested, started)
+            try:
+                await self._try(one)
+            except asyncio.CancelledError:
+                await self._interrupted(one)
+                raise
         await self._tidy(export, started)
         return (await self._state(export)).status
 
@@ -293,6 +308,15 @@ class Exports:
             expires_at=cast(datetime, kept.shown.expires_at),
         )
         self._count(await self._handler.handle(export, Finish(made), self._given(export, one.started)))
+
+    async def _interrupted(self, one: _Try) -> None:
+        """Lets another process begin at once; where that cannot be stored in time, one begins when the claim is over."""
+        interrupt = Interrupt(one.number, self._clock.now())
+        try:
+            async with asyncio.timeout(INTERRUPT_SECONDS_MAX):
+                await self._handler.handle(one.export, interrupt, self._given(one.export, one.started))
+        except Exception as error:  # noqa: BLE001 (the process ends)
+            _log.warning("an export waits for its claim to end", export=str(one.export), reason=why(error))
 
     def _count(self, outcome: Outcome[ExportEvent]) -> None:
         for event in outcome.events:
