@@ -5,6 +5,7 @@ import resource
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid5
@@ -58,6 +59,7 @@ from msgspec import structs
 
 from tests.support.jars import NAMESPACE, NOW
 from tests.support.specification import ManualClock
+from tests.support.waiting import until
 
 CATALOGUE = Catalogue(store="jars", entries=FILES | EXPORTS | PROPOSALS)
 LISTING = Listing("things", "things", "all", Fields([]))
@@ -170,6 +172,9 @@ class Things:
     async def tried(self, export: Any, process: Exports | None = None) -> Any:
         await (process or self.exports).make(export)
         return await self.exports.shown(export, ANNA)
+
+    async def has_begun(self, export: Any, attempts: int) -> bool:
+        return (await self.exports.shown(export, ANNA)).attempts >= attempts
 
     async def content(self, export: Any, caller: Caller = ANNA) -> bytes:
         content = await self.exports.read(export, caller, self.by("r", caller.subject))
@@ -447,9 +452,8 @@ async def test_a_process_that_is_told_to_end_leaves_its_try_to_another_at_once_a
     export = (await things.ask()).contents.export_id
     things.hangs = True
     for number in range(1, TRIES_MAX + 2):
-        async with making(things.process(), things.clock, look_seconds=0.01), asyncio.timeout(20):
-            while (await things.exports.shown(export, ANNA)).attempts < number:
-                await asyncio.sleep(0.01)
+        async with making(things.process(), things.clock, look_seconds=0.01):
+            await until(partial(things.has_begun, export, number))
     things.hangs = False
     shown = await things.tried(export)
     assert (shown.status, shown.attempts) == ("made", TRIES_MAX + 2)
@@ -461,9 +465,7 @@ async def test_an_export_is_not_interrupted_for_ever(things: Things) -> None:
     things.hangs = True
     for number in range(1, 1 + INTERRUPTED_MAX + TRIES_MAX):
         trying = asyncio.create_task(things.exports.make(export))
-        async with asyncio.timeout(20):
-            while (await things.exports.shown(export, ANNA)).attempts < number:
-                await asyncio.sleep(0.01)
+        await until(partial(things.has_begun, export, number))
         await ended(trying)
     shown = await things.tried(export)
     assert (shown.status, shown.failed_code) == ("failed", "export-given-up")

@@ -54,6 +54,7 @@ from msgspec import structs
 from tests.support.aws import STRANGE, answering
 from tests.support.jars import NAMESPACE, NOW
 from tests.support.specification import ManualClock, Specification
+from tests.support.waiting import until
 
 CATALOGUE = Catalogue(store="jars", entries=FILES)
 ANNA, BORIS = (uuid5(NAMESPACE, name) for name in ("anna", "boris"))
@@ -371,8 +372,7 @@ async def test_a_storage_that_hangs_is_not_waited_for_and_leaves_nothing_when_it
             await keeper.attach(ANNA, LETTER, pieces(PDF), by("anna", f"{number}"))
     assert SystemClock().monotonic() - began < 4 * (0.2 + ABANDON_SECONDS_MAX) + 10
     objects.goes_on.set()
-    while shelf.places.all():
-        await asyncio.sleep(0.01)
+    await until(lambda: not shelf.places.all())
     await storage.close()
     assert shelf.there() == []
 

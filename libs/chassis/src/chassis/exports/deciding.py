@@ -300,7 +300,7 @@ class ExportListUnknown(Refusal):
     title_zh: ClassVar[str] = "没有可导出的该列表或列"
 
 
-def decide(command: ExportCommand, export: Export) -> Sequence[ExportEvent]:  # noqa: PLR0911 (one arm per command)
+def decide(command: ExportCommand, export: Export) -> Sequence[ExportEvent]:  # noqa: PLR0911, PLR0912 (one arm per command)
     """The events of a command; raises the refusals above."""
     match command:
         case Request(requested):
@@ -347,7 +347,7 @@ def _given_up(reason: str, at: datetime) -> ExportFailed:
     return ExportFailed(GIVEN_UP, reason, at)
 
 
-def evolve(export: Export, event: ExportEvent) -> Export:
+def evolve(export: Export, event: ExportEvent) -> Export:  # noqa: PLR0911 (one arm per event)
     """The export after an event."""
     replaced = structs.replace
     match event:

@@ -335,10 +335,17 @@ class Exports:
         """What a try without a file comes to: refused for good, or put off."""
         now = self._clock.now()
         if isinstance(error, QueryTooSlow):
+            _log.warning(
+                "an export is put off", export=str(one.export), attempt=one.number, reason=error.code
+            )
             return PutOff(one.number, error.code, now)
         if isinstance(error, Refusal) and not isinstance(error, Transient):
             return Fail(one.number, error.code, str(error), now)
-        if not is_transient(error):
+        if is_transient(error):
+            _log.warning(
+                "an export is put off", export=str(one.export), attempt=one.number, reason=why(error)
+            )
+        else:
             _log.error("an export broke", export=str(one.export), attempt=one.number, exc_info=error)
         return PutOff(one.number, why(error), now)
 
