@@ -183,7 +183,8 @@ async def test_a_list_is_what_filtering_sorting_and_scoping_in_python_gives(read
             one for one in things if holds(condition, one, FIELDS, TODAY) and scope.covers(one, FIELDS, TODAY)
         ]
         wanted = asked(condition, sort)
-        small = replace(reader, narrow_max=chance.choice((0, 5, 99)), looked_at=chance.choice((1, 3, 9, 99)))
+        first, enough = chance.choice((1, 3, 9)), chance.choice((1, 9, 99))
+        small = replace(reader, narrow_max=chance.choice((0, 5, 99)), first_looked_at=first, looked_at=enough)
         pages = await walked(small, scope, wanted, chance.choice((1, 7, 60)) if len(there) < 12 else 9)
         assert [id for page in pages for id in page] == in_order(there, sort), (condition, sort)
         assert await reader.count(scope, wanted) == Counted(len(there), False)
@@ -227,7 +228,9 @@ async def stays_once(reader: Reader, chance: Random) -> None:
                 COLLECTION, {"_id": new["_id"]}, [{"$replaceWith": {"$literal": new}}], upsert=True
             )
 
-    busy = replace(reader, mongo=Busy(reader.mongo, write), read_at_once=7, narrow_max=5, looked_at=9)
+    busy = replace(
+        reader, mongo=Busy(reader.mongo, write), read_at_once=7, narrow_max=5, first_looked_at=3, looked_at=9
+    )
     condition, scope = chance.choice((None, some_condition(chance))), Scope.where(some_condition(chance))
     scope = chance.choice((Scope.all(), scope))
     pages = await walked(busy, scope, asked(condition, sort), 7)
@@ -458,21 +461,26 @@ class Asked(Mongo):
     [
         ("owed >= EUR 0.95 and visits >= 0", [("sums.owed.EUR", 0, 6)]),
         ("visits >= 0 and month in last month >= EUR 0.95", [("month.$**", 0, 6)]),
-        # Enough among those that are looked at.
-        ("owed >= EUR 0.10 and visits >= 0", [("_id", 20, 1), ("_id", 0, 6)]),
-        # 4 of 20: the other 2 are expected within 10 more, and looked for among 15.
-        ("owed >= EUR 0.10 and visits <= 3", [("_id", 20, 1), ("_id", 0, 6), ("_id", 15, 1), ("_id", 0, 2)]),
-        # 2 of 20: the other 4 are expected within 40, and the range has 20, each at a place of its own.
-        ("visits <= 1 and owed >= EUR 0.10", [("_id", 20, 1), ("_id", 0, 6), ("visits", 0, 4)]),
-        # Nothing of 20, and the range is smaller than what may be.
-        ("visits >= 0 and owed >= EUR 0.60", [("_id", 20, 1), ("_id", 0, 6), ("sums.owed.EUR", 0, 6)]),
-        # Most have what a range says, so no index says how many.
-        ("owed < EUR 0.90 and owed < EUR 0.02", [("_id", 20, 1), ("_id", 0, 6), ("_id", 60, 1), ("_id", 0, 4), ("", 0, 4)]),
+        # Enough among those that are looked at first.
+        ("owed >= EUR 0.02 and visits >= 0", [("_id", 10, 1), ("_id", 0, 6)]),
+        ("not owed >= EUR 0.95 and visits >= 0", [("_id", 10, 1), ("_id", 0, 6)]),
+        # 5 of 10: the last is expected within 2 more, and looked for among 3.
+        ("owed >= EUR 0.05 and visits >= 0", [("_id", 10, 1), ("_id", 0, 6), ("_id", 3, 1), ("_id", 0, 1)]),
+        # 2 of 10: the other 4 are expected within 20, of which 10 say too little to look further than 20.
+        ("owed >= EUR 0.07 and visits <= 8", [("_id", 10, 1), ("_id", 0, 6), ("_id", 20, 1), ("_id", 0, 4)]),
+        # 1 of 10: the other 5 are expected within 50, and the range has 20, each at a place of its own.
+        ("visits >= 8 and owed >= EUR 0.09", [("_id", 10, 1), ("_id", 0, 6), ("visits", 0, 5)]),
+        # Nothing of 10, and the range is smaller than what may be.
+        ("visits >= 0 and owed >= EUR 0.60", [("_id", 10, 1), ("_id", 0, 6), ("sums.owed.EUR", 0, 6)]),
+        ("visits >= 0 and (owed >= EUR 0.60 or visits > 9)", [("_id", 10, 1), ("_id", 0, 6), ("visits", 0, 6)]),
+        # Most have what a range says, so no index says how many: 2 of 30 are believed, and nothing of 30 is not.
+        ("owed < EUR 0.90 and owed < EUR 0.02", [("_id", 10, 1), ("_id", 0, 6), ("_id", 20, 1), ("_id", 0, 4), ("_id", 90, 1), ("_id", 0, 4)]),
+        ("owed <= EUR 1.00 and not owed <= EUR 0.90", [("_id", 10, 1), ("_id", 0, 6), ("_id", 20, 1), ("_id", 0, 6), ("", 0, 6)]),
         # What the database decides.
         ("owed >= EUR 0.95", [("", 0, 6)]),
         ("site is a and owed >= EUR 0.95", [("", 0, 6)]),
         ("owed >= EUR 0.95 or owed >= EUR 0.96", [("", 0, 6)]),
-        ("not owed >= EUR 0.95 and visits >= 0", [("", 0, 6)]),
+        ("not owed >= EUR 0.95", [("", 0, 6)]),
         ("owed = EUR 0.95 and visits >= 0", [("", 0, 6)]),
     ],
 )  # fmt: skip
@@ -484,7 +492,7 @@ async def test_a_page_of_ranges_is_of_the_smallest_or_along_the_ids(
         thing = {"sums": {"owed": owed}, "visits": number % 10, "month": {"2026-02": owed}, "site": "a"}
         await reader.mongo.insert_new(COLLECTION, {"_id": f"{number:04d}", **thing})
     mongo = Asked(reader.mongo)
-    small = replace(reader, mongo=mongo, narrow_max=10, looked_at=20)
+    small = replace(reader, mongo=mongo, narrow_max=10, first_looked_at=10, looked_at=20)
     condition = from_text(text, FIELDS)
     page = await small.page(Scope.all(), Question(condition), "me", limit=5)
     wanted = [one for one in range(100) if holds(condition, await _one(reader, one), FIELDS, TODAY)]

@@ -29,10 +29,12 @@ COUNTED_OF_RANGE_MAX: Final = 15_000
 order of ids. One of more is not."""
 NARROW_MAX: Final = 2_000
 """A range with so few documents is read at once."""
+FIRST_LOOKED_AT: Final = 1_250
+"""Documents that are looked at along the ids at first; how many of them are found says how near the rest is."""
 LOOKED_AT: Final = 5_000
-"""Documents that are looked at along the ids; how many of them are found says how near the rest is."""
+"""So many are looked at before the rest is looked for further away than that: what is found among fewer says too little."""
 ALONG_IDS_MAX: Final = 60_000
-"""Documents along the ids that are looked at for the rest, where the database is not asked which way is shorter."""
+"""Documents along the ids among which all are expected, where the database is not asked which way is shorter."""
 SCATTERED: Final = 2
 """Reading a document at the place that an index names takes as long as looking at so many along the ids (1.2 us each)."""
 AS_FAR_AGAIN: Final = 1.5
@@ -85,6 +87,7 @@ class Reader:
     read_at_once: int = READ_AT_ONCE
     narrow_max: int = NARROW_MAX
     looked_at: int = LOOKED_AT
+    first_looked_at: int = FIRST_LOOKED_AT
 
     async def page(
         self, scope: Scope, question: Question, caller: str, *, limit: int, after: str | None = None
@@ -197,7 +200,7 @@ class Reader:
         return list(found.values())
 
     def _spans(self, scope: Scope, question: Question, as_of: date) -> tuple[Span, ...] | None:
-        """The ranges of a question in the order of ids that asks for ranges only; None where the database decides."""
+        """The ranges of a question in the order of ids; None where it asks for none, and the database decides."""
         if question.condition is None or question.order != BY_ID or not scope.everything:
             return None
         return spans(question.condition, self.listing.fields, self.listing.indexes, as_of)
@@ -210,21 +213,25 @@ class Reader:
         narrow = await self._smallest(of_ranges)
         if narrow is not None and narrow[0] <= self.narrow_max:
             return await self._find(rest.where, where, order=rest.order, limit=limit, hint=narrow[1].indexed)
-        found, after = await self._along_ids(rest.where, where, self.looked_at, limit)
-        if after is None or len(found) == limit:
-            return found
-        near = (limit - len(found)) * self.looked_at / len(found) if found else math.inf
-        if narrow is not None and narrow[0] * SCATTERED <= near:
-            hint = narrow[1].indexed
-            return found + await self._find(
-                after, where, order=rest.order, limit=limit - len(found), hint=hint
-            )
-        if near <= ALONG_IDS_MAX:
-            some, after = await self._along_ids(after, where, int(near * AS_FAR_AGAIN), limit - len(found))
+        found, after, seen, many = list[Document](), rest.where, 0, self.first_looked_at
+        hint: Sequence[tuple[str, int]] = ()
+        while True:
+            some, following = await self._along_ids(after, where, many, limit - len(found))
             found += some
-        if after is None or len(found) == limit:
-            return found
-        return found + await self._find(after, where, order=rest.order, limit=limit - len(found))
+            if following is None or len(found) == limit:
+                return found
+            after, seen = following, seen + many
+            near = (limit - len(found)) * seen / len(found) if found else math.inf
+            if narrow is not None and narrow[0] * SCATTERED <= near:
+                hint = narrow[1].indexed
+                break
+            if seen < self.looked_at:
+                many = int(min(near * AS_FAR_AGAIN, self.looked_at))
+            elif seen + near <= ALONG_IDS_MAX:
+                many = int(near * AS_FAR_AGAIN)
+            else:
+                break
+        return found + await self._find(after, where, order=rest.order, limit=limit - len(found), hint=hint)
 
     async def _smallest(self, of_ranges: Sequence[Span]) -> tuple[int, Span] | None:
         """The range with the fewest documents, and how many; None where each has more than are counted."""

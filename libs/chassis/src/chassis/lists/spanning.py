@@ -1,4 +1,4 @@
-"""What a condition asks of values that are compared, and nothing else: ranges, of which an index has each in one piece.
+"""What a condition asks of values that are compared: ranges, of which an index has each in one piece.
 
 Such an index is in the order of its values. A page in the order of ids is therefore either sorted from all documents of a
 range, or read along the ids until enough meet the condition. `finding` decides between the two.
@@ -10,7 +10,17 @@ from datetime import date
 from typing import Final, NamedTuple
 
 from chassis.conditions import Condition, Fields, Filter, as_filter
-from chassis.conditions.language import AmountIs, And, DayIs, DayWithin, MonthAmountIs, NumberIs, Relation
+from chassis.conditions.language import (
+    AmountIs,
+    And,
+    DayIs,
+    DayWithin,
+    MonthAmountIs,
+    Not,
+    NumberIs,
+    Or,
+    Relation,
+)
 from chassis.conditions.predicate import compares
 from chassis.read.documents import ID
 from chassis.read.projecting import Index
@@ -30,10 +40,11 @@ class Span(NamedTuple):
 def spans(
     condition: Condition, fields: Fields, indexes: Sequence[Index], as_of: date
 ) -> tuple[Span, ...] | None:
-    """The ranges that an index has, where a condition asks that several values be within ranges and for nothing else; None
-    where it asks for anything else. A range that has what is missing is left out: it has more than an index says."""
-    compared = _compared(condition)
-    if compared is None or len(compared) == 1:
+    """The ranges that an index has, where a condition asks that values be within ranges, and for something else beside each. None
+    where it asks for no range, or that a value be equal to something, for which there may be a better index. A range that
+    has what is missing is left out: it has more than an index says."""
+    compared = _compared(condition) if isinstance(condition, And) else None
+    if not compared:
         return None
     tests = defaultdict[str, list[Filter]](list)
     for each in compared:
@@ -47,11 +58,14 @@ def spans(
 
 
 def _compared(condition: Condition) -> list[Compared] | None:
-    """The comparisons of which all are to hold; None where anything else is asked."""
+    """The comparisons of which all are to hold; None where a value is to be equal to something. What is negated or one of
+    several is passed over: it makes the rest fewer."""
     match condition:
         case And():
             parts = [_compared(each) for each in condition.conditions]
             return None if None in parts else [each for part in parts if part for each in part]
+        case Not() | Or():
+            return []
         case DayWithin():
             return [condition]
         case AmountIs() | MonthAmountIs() | NumberIs() | DayIs() if condition.relation is not Relation.EQUAL:
