@@ -266,6 +266,8 @@ def stated(**changed):
         (WANG | {"stated_assets": []}, "stated_assets"),
         (WANG | {"references": [{"source": "a:b", "key": "1"}]}, "references.0.source"),
         (WANG | {"born_on": "2026-02-30"}, "born_on"),
+        (WANG | {"born_on": 0}, "born_on"),
+        (WANG | {"born_on": "1990-01-31T00:00:00"}, "born_on"),
         (stated(amount=1.5), "stated_assets.0.amount"),
         (stated(amount=True), "stated_assets.0.amount"),
         (stated(amount="12..34"), "stated_assets.0.amount"),

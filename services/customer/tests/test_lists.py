@@ -102,6 +102,7 @@ async def test_what_a_caller_may_not_see_decides_nothing_that_it_is_shown(asking
         ({"limit": "201"}, 422, "request-invalid"),
         ({"order": "aum"}, 422, "request-invalid"),
         ({"where": "last_movement_on within last 3660 days", "as_of": "0001-01-01"}, 422, "request-invalid"),
+        ({"where": "last_movement_on within last 3660 days", "as_of": "1767225600"}, 422, "request-invalid"),
         ({"where": "last_movement_on within next 3660 days", "as_of": "9999-12-31"}, 422, "request-invalid"),
     ):
         for path in ("", "/count", "/funnel") if "where" in asked else ("",):

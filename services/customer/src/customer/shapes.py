@@ -8,7 +8,7 @@ from chassis.lists.asking import WHERE_CHARACTERS_MAX
 from chassis.lists.routes import Total
 from chassis.money import CurrencyCode, exponent, minor_units
 from chassis.web import CommandBody, DatedBody, ExplainedBody
-from chassis.web.formats import Day, Instant, Month
+from chassis.web.formats import Day, Instant, Month, StatedDay
 from contracts.identity import ExternalIds, source_name
 from pydantic import (
     AfterValidator,
@@ -51,7 +51,7 @@ def reference(text: str) -> str:
     return f"{source_name(source)}:{external_id(number)}"
 
 
-BankDay = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
+BankDay = Annotated[StatedDay, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
 
 
 class ReferenceStated(BaseModel):
@@ -104,7 +104,7 @@ class RegisterBody(DatedBody):
     phone: Text
     email: Text | None = None
     address: LongText | None = None
-    born_on: date | None = None
+    born_on: StatedDay | None = None
     identity_number: Text | None = None
     branch: Text | None = None
     references: list[ReferenceStated] = Field(default=[], max_length=REFERENCES_MAX)
@@ -143,7 +143,7 @@ class ContactDetailsBody(DatedBody):
 class IdentityDetailsBody(DatedBody):
     """Everything that identifies the person."""
 
-    born_on: date | None = None
+    born_on: StatedDay | None = None
     identity_number: Text | None = None
 
 
@@ -260,7 +260,7 @@ class CustomerShown(BaseModel):
 class LegalHoldBody(ExplainedBody):
     """Why nothing of a customer may be erased, and before which bank day; without one, until it is lifted."""
 
-    until: date | None = None
+    until: StatedDay | None = None
 
 
 class LegalHoldShown(BaseModel):

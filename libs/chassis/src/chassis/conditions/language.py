@@ -19,6 +19,7 @@ from typing_extensions import TypeAliasType
 
 from chassis.conditions.fields import DataClass, Fields, Type
 from chassis.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, CurrencyCode
+from chassis.web.formats import StatedDay
 
 DEPTH_MAX: Final = 8
 """Levels of a tree; a clause alone is one."""
@@ -41,6 +42,7 @@ Words = Annotated[tuple[Word, ...], Field(min_length=1, max_length=WORDS_MAX)]
 Days = Annotated[int, Field(ge=1, le=DAYS_MAX, strict=True)]
 Month = Annotated[str, StringConstraints(pattern=r"^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])$")]
 """A month of the bank's calendar, YYYY-MM."""
+CalendarDay = Annotated[StatedDay, Field(ge=DAY_MIN, le=DAY_MAX)]
 MonthsAgo = Annotated[int, Field(ge=1, le=MONTHS_AGO_MAX, strict=True)]
 
 
@@ -109,7 +111,7 @@ class DayIs(_Node):
     op: Literal["day"] = "day"
     field: FieldName
     relation: Relation
-    day: Annotated[date, Field(ge=DAY_MIN, le=DAY_MAX)]
+    day: CalendarDay
 
 
 class DayWithin(_Node):

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, Field
 
-from chassis.conditions.language import DAY_MAX, DAY_MIN
+from chassis.conditions.language import CalendarDay
 from chassis.exports.approving import propose_export
 from chassis.exports.deciding import (
     ROWS_MAX,
@@ -77,7 +77,7 @@ class ExportBody(ExplainedBody):
         description="a condition, as a line of text or as JSON",
     )
     sort: str | None = Field(default=None, min_length=1, max_length=SORT_CHARACTERS_MAX)
-    as_of: Annotated[date, Field(ge=DAY_MIN, le=DAY_MAX)] | None = Field(
+    as_of: CalendarDay | None = Field(
         default=None, description="the day that windows of days end with; by default the bank day"
     )
     columns: Annotated[list[str], Field(max_length=COLUMNS_MAX)] = Field(

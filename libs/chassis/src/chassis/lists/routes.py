@@ -1,13 +1,12 @@
 """What routes of lists take and answer."""
 
-from datetime import date
 from typing import Annotated, Any, Final
 
 from fastapi import Query
 from pydantic import BaseModel, Field
 
 from chassis.conditions import Condition, Fields, Label, Step, as_text, sentence
-from chassis.conditions.language import DAY_MAX, DAY_MIN
+from chassis.conditions.language import CalendarDay
 from chassis.lists.asking import (
     SORT_CHARACTERS_MAX,
     WHERE_CHARACTERS_MAX,
@@ -36,7 +35,7 @@ Sorted = Annotated[
 ]
 Totalled = Annotated[bool, Query(description="count the whole list too")]
 AsOf = Annotated[
-    Annotated[date, Field(ge=DAY_MIN, le=DAY_MAX)] | None,
+    CalendarDay | None,
     Query(description="the day that windows of days end with; by default the bank day"),
 ]
 COUNTED: Final[dict[int | str, dict[str, Any]]] = refusals(ConditionInvalid, FieldNotPermitted, QueryTooSlow)

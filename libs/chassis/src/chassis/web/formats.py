@@ -1,16 +1,17 @@
 """Text types with a format, for responses that are sent as the views store them, and the integers of a query.
 
-Only the OpenAPI document uses the format of a text. And the instants that callers state.
+Only the OpenAPI document uses the format of a text. And the instants and days that callers state.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, WithJsonSchema
 
 _DIGITS: Final = re.compile(r"-?[0-9]+")
 _DATED: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].*")
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _plain(value: Any) -> Any:
@@ -38,6 +39,17 @@ def _in_utc(value: datetime) -> datetime:
 
 StatedInstant = Annotated[AwareDatetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
 """An instant that a caller states, in UTC: RFC 3339 with an offset, and no number, which pydantic reads as seconds or milliseconds."""
+
+
+
+def _of_calendar(value: Any) -> Any:
+    if (isinstance(value, str) and _DAY.fullmatch(value) is None) or isinstance(value, int | float):
+        raise ValueError("it is no day of the form YYYY-MM-DD")
+    return value
+
+
+StatedDay = Annotated[date, BeforeValidator(_of_calendar)]
+"""A day that a caller states, YYYY-MM-DD, and neither an instant nor a number, which pydantic reads as seconds or milliseconds."""
 
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """An aware instant."""
