@@ -77,7 +77,7 @@ class Fields(Mapping[str, Field]):
     """The fields of a context by name; found by their labels too."""
 
     def __init__(self, fields: Iterable[Field]) -> None:
-        """Raises ValueError where two fields have one name or label, or a trail has no actions."""
+        """Raises ValueError where two fields, or two values of a field, have one name or label, or a trail has no actions."""
         declared = tuple(fields)
         self._fields: Mapping[str, Field] = MappingProxyType({each.name: each for each in declared})
         self._found = dict[str, Field]()
@@ -85,6 +85,11 @@ class Fields(Mapping[str, Field]):
             for called in (each.name, *each.label):
                 if self._found.setdefault(called, each) is not each:
                     raise ValueError(f"two fields are called {called!r}")
+            values = dict[str, str]()
+            for value, label in each.values.items():
+                for called in (value, *label):
+                    if values.setdefault(called, value) != value:
+                        raise ValueError(f"{each.name}: two values are called {called!r}")
             if each.type is Type.TRAIL and not each.values:
                 raise ValueError(f"{each.name}: a trail declares its actions")
 

@@ -409,8 +409,7 @@ class _Reader:
     def value(self, field: Field) -> str:
         """A value, or the label of one."""
         said = self.word("a value")
-        labelled = [value for value, label in field.values.items() if said in label]
-        return said if said in field.values or not labelled else labelled[0]
+        return next((value for value, label in field.values.items() if said in (value, *label)), said)
 
     def relation(self) -> Relation:
         if not self.next_is(*_RELATIONS):
