@@ -1,5 +1,6 @@
 """Conditions: their interpreters agree on generated conditions and facts, and what cannot be asked is refused."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -27,10 +28,14 @@ from chassis.conditions import (
     holds,
     sentence,
 )
-from chassis.conditions.explaining import PARTS_MAX, parts
+from chassis.conditions.explaining import LOOKED_AT_MAX, PARTS_MAX, parts
 from chassis.conditions.language import (
     CLAUSES_MAX,
+    DAYS_MAX,
     DEPTH_MAX,
+    NUMBER_MAX,
+    TIMES_MAX,
+    WORDS_MAX,
     AmountIs,
     And,
     Begins,
@@ -46,6 +51,7 @@ from chassis.conditions.language import (
     Or,
     Relation,
 )
+from chassis.money import BALANCE_MINOR_MAX
 from chassis.read.mongo import Mongo
 from pydantic import ValidationError
 
@@ -55,7 +61,11 @@ TIERS = {
     "wealth": Label("财富层", "wealth"),
     "private": Label("私行层", "private"),
 }
-ACTIONS = {"viewed": Label("浏览", "viewed"), "bought": Label("购买", "bought")}
+ACTIONS = {
+    "viewed": Label("浏览", "viewed"),
+    "bought": Label("购买", "bought"),
+    "$each.times": Label("退货", "returned"),
+}
 TAGS = ("学生", "房贷客户", "VIP 2026", "and", '$a"\\b', "a.b")
 BRANCHES = (
     "a.*",
@@ -69,6 +79,8 @@ BRANCHES = (
     "\ud7ff",
     "\ud7ffz",
     "\ue000",
+    "\U0010fffe",
+    "\U0010fffez",
     "\U0010ffff",
     "\U0010ffffz",
     "支行",
@@ -198,6 +210,24 @@ def test_text_and_json_give_the_condition_back() -> None:
         assert CONDITION.validate_json(CONDITION.dump_json(condition)) == condition
 
 
+LANGUAGE = (
+    "and or not is begins has any all known within last next days times in month months ago ( ) , > >= = <= <"
+)
+
+
+@pytest.mark.parametrize("value", [*LANGUAGE.split(), "1", "万", "a-b", '"', "\u2028"])
+def test_a_value_may_be_a_word_of_the_language(value: str) -> None:
+    for condition in (
+        IsAmong(field="city", values=(value,)),
+        IsAmong(field="city", values=("北京", value)),
+        Begins(field="branch", text=value),
+        Has(field="tags", how="any", values=(value,)),
+        Has(field="tags", how="all", values=(value, value)),
+        Happened(field="behaviour", action="viewed", object=value, days=1, times=2),
+    ):
+        assert from_text(as_text(condition), FIELDS) == condition
+
+
 def test_conditions_that_read_alike_mean_the_same() -> None:
     chance = Random(3)
     population = [some_facts(chance) for _ in range(40)]
@@ -297,6 +327,20 @@ async def test_more_parts_than_can_be_compared_are_refused_and_not_left_out() ->
         await emptying(And(conditions=(*(older,) * PARTS_MAX, younger)), FIELDS, TODAY, find)
 
 
+async def test_a_set_that_is_not_known_after_so_many_subjects_is_refused() -> None:
+    """Subjects change between the question and the answer, so each that is found fails what was asked for."""
+    asked = list[dict[str, Any]]()
+
+    async def find(wanted: dict[str, Any]) -> Facts | None:
+        asked.append(wanted)
+        return {"age": 0}
+
+    older = NumberIs(field="age", relation=Relation.ABOVE, number=1)
+    with pytest.raises(ConditionRefused, match=str(LOOKED_AT_MAX)) as refused:
+        await emptying(And(conditions=(older, older)), FIELDS, TODAY, find)
+    assert (refused.value.code, len(asked)) == ("undecided", LOOKED_AT_MAX)
+
+
 def _sets_below(size: int, length: int) -> list[set[int]]:
     every = [{at for at in range(size) if bits >> at & 1} for bits in range(1 << size)]
     return [each for each in every if len(each) < length]
@@ -321,13 +365,17 @@ async def test_assets_and_students_that_never_meet_are_named_as_the_culprits(mon
     async def count(wanted: dict[str, Any]) -> int:
         return await mongo.count("facts", wanted)
 
-    asked = from_text("tier is wealth and 资产 >= CNY 50万 and 标签 has 学生", FIELDS)
-    culprits = await emptying(asked, FIELDS, TODAY, find)
-    assert culprits is not None
-    assert [as_text(each) for each in culprits] == ["aum >= CNY 500000.00", "tags has any 学生"]
-    steps = await funnel(asked, FIELDS, TODAY, count)
-    assert [(step.alone, step.so_far) for step in steps] == [(20, 20), (10, 10), (10, 0)]
-    assert steps[1].sentence == Label("资产不低于CNY 500000.00", "assets is at least CNY 500000.00")
+    for typed, left in (
+        ("tier is wealth and (资产 >= CNY 50万 and 标签 has 学生)", [(20, 20), (10, 10), (10, 0)]),
+        ("资产 >= CNY 50万 and 标签 has 学生 and tier is wealth", [(10, 10), (10, 0), (20, 0)]),
+    ):
+        asked = from_text(typed, FIELDS)
+        culprits = await emptying(asked, FIELDS, TODAY, find)
+        assert culprits is not None
+        assert [as_text(each) for each in culprits] == ["aum >= CNY 500000.00", "tags has any 学生"]
+        steps = await funnel(asked, FIELDS, TODAY, count)
+        assert [(step.alone, step.so_far) for step in steps] == left
+    assert steps[0].sentence == Label("资产不低于CNY 500000.00", "assets is at least CNY 500000.00")
 
 
 @pytest.mark.parametrize(
@@ -454,6 +502,99 @@ def test_json_that_is_no_condition_is_refused(body: str) -> None:
         CONDITION.validate_json(body)
 
 
+def test_the_largest_of_everything_is_taken_and_one_more_is_refused() -> None:
+    trail: dict[str, Any] = {"op": "happened", "field": "behaviour", "action": "viewed", "days": 1}
+    amount = {"op": "amount", "field": "aum", "relation": "above", "currency": "CNY"}
+    day = {"op": "day", "field": "matures_on", "relation": "above"}
+    has, begins = {"op": "has", "field": "tags"}, {"op": "begins", "field": "branch"}
+    number = {"op": "number", "field": "age", "relation": "above"}
+    for clause, name, taken, refused in (
+        (number, "number", NUMBER_MAX, NUMBER_MAX + 1),
+        (number, "number", -NUMBER_MAX, -NUMBER_MAX - 1),
+        (number, "number", 1, "1"),
+        (amount, "amount_minor", -BALANCE_MINOR_MAX, -BALANCE_MINOR_MAX - 1),
+        (trail, "times", TIMES_MAX, TIMES_MAX + 1),
+        (trail, "times", 1, 0),
+        (trail, "times", 2, "2"),
+        (trail, "days", DAYS_MAX, DAYS_MAX + 1),
+        (trail, "object", "x" * 100, "x" * 101),
+        (day, "day", "2199-12-31", "2200-01-01"),
+        (day, "day", "1900-01-01", "1899-12-31"),
+        (has, "values", ["x"] * WORDS_MAX, ["x"] * (WORDS_MAX + 1)),
+        (has, "values", ["\x80"], ["\x7f"]),
+        (begins, "text", "x" * 100, "x" * 101),
+    ):
+        assert checked(CONDITION.validate_json(json.dumps({**clause, name: taken})), FIELDS)
+        with pytest.raises(ValidationError):
+            CONDITION.validate_json(json.dumps({**clause, name: refused}))
+    assert from_text(" and ".join(["not (age > 1)"] * CLAUSES_MAX), FIELDS)
+
+
+def test_a_clause_is_asked_of_fields_of_its_type_alone() -> None:
+    taken = {
+        "amount": {"aum"},
+        "month_amount": {"average"},
+        "number": {"age"},
+        "day": {"matures_on"},
+        "day_within": {"matures_on"},
+        "is": {"tier", "city", "branch"},
+        "begins": {"tier", "city", "branch"},
+        "has": {"tags"},
+        "happened": {"behaviour"},
+        "known": {"age", "matures_on", "tier", "city", "branch"},
+    }
+    chance = Random(6)
+    for clause in [some_clause(chance) for _ in range(300)]:
+        for name in FIELDS.keys() - taken[clause.op]:
+            with pytest.raises(ConditionRefused, match="is of type"):
+                checked(clause.model_copy(update={"field": name}), FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "zh", "en"),
+    [
+        ("age > 1", "年龄高于1", "age in years is above 1"),
+        ("age >= 1", "年龄不低于1", "age in years is at least 1"),
+        ("age = 1", "年龄等于1", "age in years is equal to 1"),
+        ("age <= 1", "年龄不高于1", "age in years is at most 1"),
+        ("age < 1", "年龄低于1", "age in years is below 1"),
+        ("matures_on > 2026-03-01", "到期日晚于2026-03-01", "maturity is after 2026-03-01"),
+        ("matures_on >= 2026-03-01", "到期日不早于2026-03-01", "maturity is on or after 2026-03-01"),
+        ("matures_on = 2026-03-01", "到期日为2026-03-01", "maturity is on 2026-03-01"),
+        ("matures_on <= 2026-03-01", "到期日不晚于2026-03-01", "maturity is on or before 2026-03-01"),
+        ("matures_on < 2026-03-01", "到期日早于2026-03-01", "maturity is before 2026-03-01"),
+        (
+            "matures_on within last 7 days",
+            "到期日在最近7天内",
+            "maturity is within the last 7 days",
+        ),
+        ("matures_on within next 7 days", "到期日在未来7天内", "maturity is within the next 7 days"),
+        ("tier is (wealth, basic)", "分层为财富层、普通层", "level is wealth, basic"),
+        ("tags has (a, b)", "标签含a、b之一", "labels has any of a, b"),
+        ("tags has all (a, b)", "标签含全部a、b", "labels has all of a, b"),
+        (
+            "average in 2 months ago > JPY -5",
+            "月均（2个月前）高于JPY -5",
+            "average of 2 months ago is above JPY -5",
+        ),
+        (
+            "behaviour viewed >= 2 times within last 7 days",
+            "行为：最近7天内浏览不少于2次",
+            "actions: viewed at least 2 times within the last 7 days",
+        ),
+        (
+            "not (age > 1 and (age < 2 or age = 3)) or (age = 5 and age = 6)",
+            "非（年龄高于1，且（年龄低于2，或年龄等于3）），或（年龄等于5，且年龄等于6）",
+            "not (age in years is above 1, and (age in years is below 2, or age in years is equal to 3)), or "
+            "(age in years is equal to 5, and age in years is equal to 6)",
+        ),
+        ("tier is known", "分层有值", "level is known"),
+    ],
+)
+def test_a_condition_reads_as_people_say_it(typed: str, zh: str, en: str) -> None:
+    assert sentence(from_text(typed, FIELDS), FIELDS) == Label(zh, en)
+
+
 def test_json_that_nests_deeper_than_any_condition_is_refused_in_bounded_work() -> None:
     for depth in (DEPTH_MAX + 1, 150, 10_000):
         body = '{"op":"not","condition":' * depth + '{"op":"known","field":"age"}' + "}" * depth
@@ -465,6 +606,12 @@ def test_a_field_has_one_name_and_a_trail_has_actions() -> None:
     tier = FIELDS["tier"]
     with pytest.raises(ValueError, match="two fields are called '分层'"):
         Fields([tier, Field("rank", Type.NUMBER, Label("分层", "rank"), "level", DataClass.INTERNAL)])
+    with pytest.raises(ValueError, match="two fields are called 'level'"):
+        Fields([tier, Field("rank", Type.NUMBER, Label("级别", "level"), "level", DataClass.INTERNAL)])
+    for other in (Label("财富层", "rich"), Label("富裕层", "wealth")):
+        values = {**TIERS, "rich": other}
+        with pytest.raises(ValueError, match="tier: two values are called"):
+            Fields([Field("tier", Type.CHOICE, Label("分层", "level"), "tier", DataClass.INTERNAL, values)])
     with pytest.raises(ValueError, match="a trail declares its actions"):
         Fields([Field("seen", Type.TRAIL, Label("看过", "seen"), "seen", DataClass.INTERNAL)])
 

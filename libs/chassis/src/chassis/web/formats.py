@@ -41,7 +41,6 @@ StatedInstant = Annotated[AwareDatetime, BeforeValidator(_dated), AfterValidator
 """An instant that a caller states, in UTC: RFC 3339 with an offset, and no number, which pydantic reads as seconds or milliseconds."""
 
 
-
 def _of_calendar(value: Any) -> Any:
     if (isinstance(value, str) and _DAY.fullmatch(value) is None) or isinstance(value, int | float):
         raise ValueError("it is no day of the form YYYY-MM-DD")
