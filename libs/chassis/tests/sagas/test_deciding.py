@@ -7,8 +7,22 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from chassis.sagas import Answered, Came, Compensate, End, Give, Heard, Move, Refused, Request, Saga, Started
+from chassis.sagas import (
+    Answered,
+    Came,
+    Compensate,
+    End,
+    Give,
+    Heard,
+    Move,
+    Refused,
+    Request,
+    Saga,
+    Started,
+    TimedOut,
+)
 from chassis.sagas.deciding import (
+    HEARD_MAX,
     Answer,
     CompensationBegun,
     Hear,
@@ -33,6 +47,7 @@ from chassis.sagas.deciding import (
     UndoTriedAgain,
     saga_decider,
 )
+from chassis.sagas.declaring import STEPS_MAX
 from chassis.sagas.running import SagaUnknown
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
@@ -137,6 +152,22 @@ def pending(events: Sequence[SagaEvent]) -> list[tuple[str, bool]]:
         ([*BOTH, CompensationBegun("x")], Skip(), []),
         ([*BOTH, CompensationBegun("x")], TryAgain(), []),
         ([*BOTH, CompensationBegun("x"), UndoRefused("b", "no")], TimeOut(), []),
+        # Too late: what came before is known, the saga is over, or it takes back what it did.
+        ([*BOTH, SagaEnded("over")], Start("close", DATA, NOW), []),
+        ([*BOTH, CompensationBegun("x")], Hear(UUID(int=1), "over", "{}"), []),
+        ([*BOTH, SagaEnded("over")], Hear(UUID(int=1), "over", "{}"), []),
+        (BOTH, Refuse("a", undoes=False, code="no"), []),
+        (BOTH, Answer("a", undoes=True), []),
+        (BOTH, Refuse("a", undoes=True, code="no"), []),
+        ([*BOTH, SagaEnded("over")], Answer("a", undoes=True), []),
+        ([*BOTH, SagaEnded("over")], Refuse("a", undoes=True, code="no"), []),
+        ([*BOTH, CompensationBegun("x"), StepUndone("b")], Answer("b", undoes=True), []),
+        ([*BOTH, CompensationBegun("x"), StepUndone("b")], Refuse("b", undoes=True, code="no"), []),
+        (
+            [*BOTH, CompensationBegun("x"), UndoRefused("b", "no")],
+            Refuse("b", undoes=True, code="no"),
+            [],
+        ),
         # Two processes gave it: one was refused, and the other one's answer says that it was carried out.
         (
             [*BOTH, CompensationBegun("x"), UndoRefused("b", "no")],
@@ -160,9 +191,74 @@ def test_what_is_open_is_answered_before_anything_is_taken_back_and_the_last_ste
     assert pending([*timed_out, StepRefused("b", "no")]) == [("a", True)]
 
 
+def test_a_step_without_a_way_back_is_left_out_of_what_is_taken_back() -> None:
+    without = [STARTED, given("a"), StepAnswered("a"), StepGiven("b", "peer", step("b").request, None)]
+    timed_out = [*without, StepAnswered("b"), SagaTimedOut(), CompensationBegun("timed-out")]
+    assert pending(timed_out) == [("a", True)]
+    assert decided(timed_out, Answer("a", undoes=True)) == [StepUndone("a"), SagaEnded("compensated")]
+    alone = [STARTED, StepGiven("b", "peer", step("b").request, None), StepAnswered("b")]
+    assert decided(alone, TimeOut())[1:] == [CompensationBegun("timed-out"), SagaEnded("compensated")]
+
+
+def test_a_saga_may_end_when_its_time_is_over() -> None:
+    kind: Saga[None] = Saga("wait", None, lambda _, __: None, _ends, timedelta(days=1))
+    decider = saga_decider({"wait": kind})
+    state = decider.fold(decider.decide(Start("wait", "{}", NOW), decider.initial))
+    events = decider.decide(TimeOut(), state)
+    assert events == [SagaTimedOut(), SagaEnded("late")]
+    assert decider.decide(TimeOut(), decider.fold(events, state)) == []
+
+
+def _ends(_: None, came: Came) -> Sequence[Move]:
+    return [End("late")] if isinstance(came, TimedOut) else []
+
+
+def test_nothing_follows_an_end() -> None:
+    moves: dict[str, Sequence[Move]] = {
+        "end": [End("over"), step("a")],
+        "back": [Compensate("x"), End("over")],
+    }
+    kinds: dict[str, Saga[Any]] = {
+        name: Saga(name, followed, lambda state, _: state, lambda state, _: state, timedelta(days=1))
+        for name, followed in moves.items()
+    }
+    decider = saga_decider(kinds)
+    for name in kinds:
+        with pytest.raises(MoveImpossible):
+            decider.decide(Start(name, "{}", NOW), decider.initial)
+
+
+def test_steps_and_what_is_heard_are_bounded() -> None:
+    def started(steps: int) -> list[SagaEvent]:
+        gives = [step(f"s{number}") for number in range(steps)]
+        kind: Saga[None] = Saga("many", None, lambda _, __: None, lambda _, __: gives, timedelta(days=1))
+        decider = saga_decider({"many": kind})
+        return list(decider.decide(Start("many", "{}", NOW), decider.initial))
+
+    assert len(started(STEPS_MAX)) == 1 + STEPS_MAX
+    with pytest.raises(MoveImpossible):
+        started(STEPS_MAX + 1)
+    heard = [SagaHeard(UUID(int=number), "else", "{}") for number in range(HEARD_MAX)]
+    more = Hear(UUID(int=HEARD_MAX), "else", "{}")
+    assert decided([*BOTH, *heard[1:]], more) == [SagaHeard(UUID(int=HEARD_MAX), "else", "{}")]
+    with pytest.raises(MoveImpossible):
+        decided([*BOTH, *heard], more)
+    assert decided([*BOTH, *heard], Hear(UUID(int=1), "else", "{}")) == []
+
+
+def test_a_saga_whose_code_is_gone_is_not_decided_any_more_and_is_shown() -> None:
+    gone = saga_decider({})
+    state = gone.fold(BOTH[:4])
+    assert [one.step for one in state.pending()] == ["b"]
+    with pytest.raises(SagaUnknown):
+        gone.decide(Answer("b", undoes=False), state)
+
+
 def test_a_stuck_saga_gives_nothing_until_it_is_tried_again() -> None:
     stuck = [*BOTH, CompensationBegun("x"), UndoRefused("b", "no")]
     assert pending(stuck) == []
+    state = DECIDER.fold(stuck)
+    assert (state.status, state.because, state.refused, state.code) == ("stuck", "x", "b", "no")
     assert pending([*stuck, UndoTriedAgain("b")]) == [("b", True)]
 
 
