@@ -1,11 +1,12 @@
 """Details in the one form in which they are kept, and what cannot be right."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import phonenumbers
 import pytest
 from customer.domain.commands import Details
 from customer.normalising import (
+    BORN_FIRST,
     DetailInvalid,
     Unfit,
     email,
@@ -14,10 +15,12 @@ from customer.normalising import (
     normalised,
     normalised_or_kept,
     phone,
+    spellings,
     text,
 )
 from hypothesis import example, given
 from hypothesis import strategies as st
+from stdnum.cn import ric
 
 TODAY = date(2026, 2, 1)
 
@@ -40,7 +43,8 @@ def test_a_phone_number_is_kept_as_e164(typed, kept):
 
 
 @pytest.mark.parametrize(
-    "typed", ["", "12", "138000012345", "phone", "+86 138", "1380000123\u200b4", "+999 1234"]
+    "typed",
+    ["", "12", "138000012345", "phone", "+86 138", "1380000123\u200b4", "+999 1234", "010-65051234 ext 5"],
 )
 def test_an_invalid_phone_number_is_refused(typed):
     with pytest.raises(Unfit):
@@ -71,6 +75,8 @@ def test_a_resident_id_with_a_wrong_digit_or_date_is_refused(typed):
 def test_numbers_of_other_countries_and_of_companies_are_kept():
     assert identity_number("e 1234567").number == "E1234567"
     assert not identity_number("701231").proven
+    arabic = "11010519491231002".translate({48 + digit: 0x660 + digit for digit in range(10)})
+    assert identity_number(f"{arabic}X") == (f"{arabic}X", False, None, None)
     assert identity_number("91110000600037341l".upper(), "company").proven
     with pytest.raises(Unfit):
         identity_number("911100006000373410", "company")
@@ -86,6 +92,7 @@ def test_numbers_of_other_countries_and_of_companies_are_kept():
         ("\U00031350某", "\U00031350某"),
         ("Jose\u0301", "José"),
         ("O'Brien", "O'Brien"),
+        ("ＡＢＣ㈱", "ＡＢＣ㈱"),
     ],
 )
 def test_a_name_has_one_form_and_keeps_its_rare_characters(typed, kept):
@@ -93,7 +100,19 @@ def test_a_name_has_one_form_and_keeps_its_rare_characters(typed, kept):
 
 
 @pytest.mark.parametrize(
-    "typed", ["张\x00伟", "张\u200b伟", "张\u202e伟", "a\nb", " ", "\ud800", "\ufdd0", "\U0002ffff"]
+    "typed",
+    [
+        "张\x00伟",
+        "张\u200b伟",
+        "张\u202e伟",
+        "a\nb",
+        "a\u2028b",
+        "\ue000",
+        " ",
+        "\ud800",
+        "\ufdd0",
+        "\U0002ffff",
+    ],
 )
 def test_control_and_invisible_characters_are_refused(typed):
     with pytest.raises(Unfit):
@@ -138,6 +157,51 @@ def test_a_detail_that_contradicts_the_identity_number_is_refused():
         normalised(Details("张伟", identity_number=number, gender="male"), TODAY)
 
 
+def resident_id(day, order=2):
+    """A resident ID with a right check digit."""
+    number = f"110105{day:%Y%m%d}{order:03d}".replace(" ", "0")
+    return number + ric.calc_check_digit(number + "0")
+
+
+@pytest.mark.parametrize("day", [BORN_FIRST, TODAY])
+def test_the_first_and_the_last_day_on_which_a_customer_can_be_born_are_taken(day):
+    beyond = day - timedelta(1) if day == BORN_FIRST else day + timedelta(1)
+    for details in (
+        Details("张伟", born_on=day.isoformat()),
+        Details("张伟", identity_number=resident_id(day)),
+    ):
+        kept = normalised_or_kept(details, TODAY)
+        assert (kept.born_on, kept.invalid) == (day.isoformat(), ())
+    assert normalised_or_kept(Details("张伟", born_on=beyond.isoformat()), TODAY).invalid == ("born_on",)
+    kept = normalised_or_kept(Details("张伟", identity_number=resident_id(beyond)), TODAY)
+    assert (kept.born_on, kept.invalid, kept.proven) == (None, ("identity_number",), False)
+
+
+def test_a_date_of_birth_that_cannot_be_right_is_kept_beside_a_number_that_names_another():
+    details = Details("张伟", identity_number="11010519491231002X", born_on="31.12.1949")
+    kept = normalised_or_kept(details, TODAY)
+    assert (kept.born_on, kept.invalid, kept.proven) == ("31.12.1949", ("born_on",), True)
+
+
+def test_a_number_whose_sex_is_another_proves_nothing():
+    details = Details("张伟", identity_number="11010519491231002X", gender="male")
+    kept = normalised_or_kept(details, TODAY)
+    assert (kept.invalid, kept.proven) == (("identity_number",), False)
+
+
+@given(
+    st.dates(date(1000, 1, 1), date(2100, 1, 1)),
+    st.integers(0, 999),
+    st.one_of(st.none(), st.dates().map(str)),
+    st.sampled_from([None, "male", "female"]),
+)
+def test_normalising_a_resident_id_again_changes_nothing(day, order, born, gender):
+    details = Details("张伟", identity_number=resident_id(day, order), born_on=born, gender=gender)
+    kept = normalised_or_kept(details, TODAY)
+    again = normalised_or_kept(kept, TODAY)
+    assert (again.stated(), again.invalid, again.proven) == (kept.stated(), kept.invalid, kept.proven)
+
+
 texts = st.text(max_size=30)
 
 
@@ -153,6 +217,17 @@ def test_normalising_master_data_again_changes_nothing(details):
     assert (again.stated(), again.invalid) == (kept.stated(), kept.invalid)
     for field in kept.invalid:
         assert getattr(kept, field) == getattr(details, field)
+
+
+def test_a_value_is_searched_for_in_each_form_in_which_it_may_be_kept():
+    assert spellings("phone", "138-0000-1234") == ["138-0000-1234", "+8613800001234"]
+    assert spellings("email", "Zhang@EXAMPLE.com") == ["Zhang@EXAMPLE.com", "Zhang@example.com"]
+    assert spellings("identity_number", "110105491231002") == ["110105491231002", "11010519491231002X"]
+    code = "91110000600037341L"
+    assert spellings("identity_number", code.lower()) == [code.lower(), code]
+    assert spellings("phone", "x") == ["x"]
+    with pytest.raises(ValueError, match="name"):
+        spellings("name", "张伟")
 
 
 @given(texts)

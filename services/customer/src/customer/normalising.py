@@ -188,7 +188,7 @@ def normalised_or_kept(details: Details, today: date) -> Details:
     }
     invalid = {field for field in DETAILS if values[field] is None and getattr(details, field) is not None}
     if number is not None and number.born_on is not None:
-        if number.born_on > today.isoformat():
+        if not BORN_FIRST.isoformat() <= number.born_on <= today.isoformat():
             invalid.add("identity_number")
         elif values["born_on"] is None and "born_on" not in invalid:
             values["born_on"] = number.born_on
