@@ -8,7 +8,8 @@ from chassis.privacy.masking import HIDDEN, NUMBER, masked_number
 
 from customer.districts import district_of
 
-_LONG_NUMBER: Final = re.compile(r"[0-9０-９]{5,}")
+_LONG_NUMBER: Final = re.compile(r"\d{5,}|\d(?:[ .-]?\d){6,}")
+"""Five digits together, or seven in groups, as people write phone numbers."""
 
 
 def masked_company(name: str | None) -> str | None:
