@@ -95,12 +95,7 @@ def decide(preparing: Preparing, came: Came) -> Sequence[Move]:  # noqa: PLR0911
     match came:
         case Started():
             return [
-                Give(
-                    "accept",
-                    CONTEXT,
-                    _own(preparing, "accept"),
-                    undo=_own(preparing, "end", because="failed"),
-                )
+                Give("accept", CONTEXT, _own(preparing, "accept"), undo=_own(preparing, "end")),
             ]
         case Answered() | Refused() if preparing.erased:
             return [End(ERASED)]
@@ -130,8 +125,8 @@ def _closing(party: PartyOfSource) -> Give:
     return Give(f"close:{party.party_id}", INGEST, close, undo=open)
 
 
-def _own(preparing: Preparing, path: str, **more: str) -> Request:
-    return Request.of(path, customer=preparing.customer, preparation=preparing.preparation, **more)
+def _own(preparing: Preparing, path: str) -> Request:
+    return Request.of(path, customer=preparing.customer, preparation=preparing.preparation)
 
 
 PREPARING: Final[Saga[Preparing]] = Saga(PREPARE_ERASURE, Preparing(), evolve, decide, PREPARATIONS_LAST)
@@ -141,7 +136,6 @@ KINDS: Final = (PREPARING,)
 class _Own(msgspec.Struct):
     customer: UUID
     preparation: UUID
-    because: str = "failed"
 
 
 def own_commands(write: Write) -> LocalPeer:
