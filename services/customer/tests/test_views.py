@@ -218,6 +218,57 @@ def test_a_customer_document_is_the_fold_of_its_events():
     assert document["registered_at"] < document["changed_at"]
 
 
+SHARED = ("customer.identity_number_shared", {"source": "core", "party_id": "a", "customer_id": str(OTHER)})
+CONTRADICTED = (
+    "customer.details_contradicted",
+    {"source": "core", "party_id": "a", "identity_number": "k1.k.2"},
+)
+
+
+def corrected(*fields):
+    return "customer.identity_details_corrected", {
+        "born_on": None,
+        "identity_number": "k1.k.3",
+        "changed": fields,
+    }
+
+
+def resolved(field, *, accepted, party="a"):
+    return "customer.contradiction_resolved", {"field": field, "party_id": party, "accepted": accepted}
+
+
+@pytest.mark.parametrize(
+    ("events", "shared"),
+    [
+        ([SHARED], True),
+        ([SHARED, corrected("identity_number")], False),
+        ([SHARED, corrected("born_on")], True),
+        ([SHARED, corrected()], True),
+        ([corrected("identity_number"), SHARED], True),
+        ([CONTRADICTED, SHARED, resolved("identity_number", accepted=False)], False),
+        ([CONTRADICTED, SHARED, resolved("identity_number", accepted=True)], False),
+        ([SHARED, resolved("born_on", accepted=False)], True),
+        ([CONTRADICTED, SHARED, ("customer.details_confirmed", {"party_id": "a", "fields": ["name"]})], True),
+        (
+            [
+                CONTRADICTED,
+                SHARED,
+                ("customer.details_confirmed", {"party_id": "a", "fields": ["identity_number"]}),
+            ],
+            False,
+        ),
+        ([SHARED, ("customer.details_confirmed", {"party_id": "b", "fields": ["identity_number"]})], True),
+    ],
+)
+def test_a_shared_identity_number_is_a_question_until_the_customer_has_another_one(events, shared):
+    teller = Teller()
+    registered = teller.tell(CUSTOMER, "customer.registered", kind="person", origin="staff", name="k1.k.1")
+    document = customers.project(None, None, registered)
+    for type, data in events:
+        document = customers.project(None, document, teller.tell(CUSTOMER, type, **data))
+    assert ("identity-number" in document["questions"]) is shared
+
+
 def test_an_event_before_the_registration_is_refused():
     with pytest.raises(NotRegistered):
         customers.project(None, None, Teller().tell(CUSTOMER, "customer.renamed", name="k1.k.3"))

@@ -88,6 +88,13 @@ def _changed(*fields: str) -> Callable[[Document, Delivered], Document]:
     return change
 
 
+def _identity_corrected(document: Document, event: Delivered) -> Document:
+    """Another identity number is shared with nobody. Where it is, the event that says so comes after this one."""
+    corrected = _changed("born_on", "identity_number")(document, event)
+    other = "identity_number" in (event.data.get("changed") or ())
+    return {**corrected, "shares_number_with": []} if other else corrected
+
+
 def _contradictions(document: Document, kept: Callable[[Document], bool]) -> list[Document]:
     return [one for one in document.get("contradictions", ()) if kept(one)]
 
@@ -110,7 +117,17 @@ def _contradicted(document: Document, event: Delivered) -> Document:
 
 
 def _agreed(document: Document, event: Delivered) -> Document:
-    return {"contradictions": _without(document, event.data["party_id"], event.data["fields"])}
+    return _settled(document, _without(document, event.data["party_id"], event.data["fields"]))
+
+
+def _settled(document: Document, left: list[Document]) -> Document:
+    """The contradictions that are left. The number that staff stated, or accept, is shared with nobody: once no other
+    one is stated beside it, that question is closed."""
+    before, after = (
+        any(one["field"] == "identity_number" for one in those)
+        for those in (document.get("contradictions", ()), left)
+    )
+    return {"contradictions": left, **({"shares_number_with": []} if before and not after else {})}
 
 
 def _without(document: Document, party: str, fields: Sequence[str]) -> list[Document]:
@@ -121,7 +138,7 @@ def _resolved(document: Document, event: Delivered) -> Document:
     data = event.data
     field, party = data["field"], data["party_id"]
     if not data["accepted"]:
-        return {"contradictions": _without(document, party, [field])}
+        return _settled(document, _without(document, party, [field]))
     found = _contradictions(document, lambda one: (one["field"], one["party_id"]) == (field, party))
     if not found:
         return {}
@@ -131,7 +148,7 @@ def _resolved(document: Document, event: Delivered) -> Document:
         field: stated["value"],
         "provenance": {**document.get("provenance", {}), field: _provenance(event)},
         "invalid": [*invalid, field] if stated["invalid"] else invalid,
-        "contradictions": _contradictions(document, lambda one: one["field"] != field),
+        **_settled(document, _contradictions(document, lambda one: one["field"] != field)),
     }
 
 
@@ -232,7 +249,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.reference_unlinked": _unlinked,
     "customer.renamed": _changed("name"),
     "customer.contact_details_changed": _changed("phone", "email", "address"),
-    "customer.identity_details_corrected": _changed("born_on", "identity_number"),
+    "customer.identity_details_corrected": _identity_corrected,
     "customer.branch_assigned": _changed("branch"),
     "customer.details_confirmed": _agreed,
     "customer.details_contradicted": _contradicted,
@@ -260,7 +277,7 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name=CUSTOMERS_LIST.view,
-    version=4,
+    version=5,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
     collections=(Collection(CUSTOMERS, (Index((("parties.party_id", 1),)), *CUSTOMERS_LIST.indexes)),),
