@@ -10,13 +10,14 @@ from chassis.sagas.deciding import (
     Hear,
     Refuse,
     SagaCommand,
+    SagaEnded,
     SagaStarted,
     SagaState,
     Start,
     TimeOut,
     saga_decider,
 )
-from chassis.timers import SetTimer
+from chassis.timers import SetTimer, WithdrawTimer
 from chassis.write.deciding import CommandContext
 from chassis.write.events import RecordedEvent
 from contracts.topics import CUSTOMER_EVENTS
@@ -234,6 +235,8 @@ def test_the_time_of_a_saga_is_a_durable_timer():
     started = SagaStarted(PREPARE_ERASURE, DATA, NOW)
     timer = saga_timer(None)
     assert list(timer.changes(RecordedEvent(1, ONE, 1, "saga-started", started, None))) == [SetTimer(NOW)]
+    ended = RecordedEvent(2, ONE, 2, "saga-ended", SagaEnded("erased"), None)
+    assert list(timer.changes(ended)) == [WithdrawTimer()]
 
 
 async def test_compliance_prepares_an_erasure_and_withdraws_it_over_http(api, register, key_ring, store):

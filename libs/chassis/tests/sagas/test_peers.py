@@ -12,10 +12,11 @@ from uuid import UUID
 import pytest
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
+from chassis.connections.transient import StoreUnavailable
 from chassis.privacy.tokens import verifier_of
-from chassis.sagas import HttpPeer, PeerUnanswered, Request
+from chassis.sagas import HttpPeer, LocalPeer, PeerUnanswered, Request
 from chassis.sagas.peers import Carried, RefusedForGood, ServiceToken, outcome_of
-from chassis.write.deciding import CommandContext
+from chassis.write.deciding import CommandContext, Refusal, TooManyConflicts
 
 ID = UUID(int=7)
 CONTEXT = CommandContext(actor="saga", now=datetime(2026, 1, 5, tzinfo=UTC), command_id=ID)
@@ -132,6 +133,27 @@ async def test_nobody_waits_for_a_turn_with_a_peer_that_answers_nobody() -> None
             with pytest.raises(PeerUnanswered, match="others were not answered"):
                 await one
         assert await peer.give(ID, REQUEST, CONTEXT) == Carried(), "one after the other it is tried again"
+        both = await asyncio.gather(*(peer.give(ID, REQUEST, CONTEXT) for _ in range(2)))
+        assert both == [Carried(), Carried()], "once it answers, one waits for its turn again"
+
+
+async def test_this_context_refuses_for_good_what_its_decider_refuses_and_nothing_else() -> None:
+    class Closed(Refusal):
+        code = "closed"
+
+    raised: list[Exception] = [Closed(), TooManyConflicts(), StoreUnavailable("x")]
+
+    async def carry_out(request: Request, context: CommandContext) -> None:
+        assert (request, context) == (REQUEST, CONTEXT)
+        if raised:
+            raise raised.pop(0)
+
+    peer = LocalPeer(carry_out)
+    assert await peer.give(ID, REQUEST, CONTEXT) == RefusedForGood("closed")
+    for transient in (TooManyConflicts, StoreUnavailable):
+        with pytest.raises(transient):
+            await peer.give(ID, REQUEST, CONTEXT)
+    assert await peer.give(ID, REQUEST, CONTEXT) == Carried()
 
 
 async def test_a_refusal_that_could_be_packed_is_asked_for_as_it_is() -> None:
