@@ -380,6 +380,24 @@ def instants_are_aware(source: Source) -> Findings:
 
 
 @rule
+def a_day_or_instant_that_a_caller_states_has_one_form(source: Source) -> Findings:
+    """Pydantic reads a number as seconds since 1970: bodies and queries take `StatedDay` and `StatedInstant`."""
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.ClassDef(bases=bases) if any(dotted(base).endswith("Body") for base in bases):
+                stated: list[ast.AST] = [
+                    one.annotation for one in node.body if isinstance(one, ast.AnnAssign)
+                ]
+            case ast.Subscript(value=ast.Name(id="Annotated")) if "Query" in {n for _, n in calls(node)}:
+                stated = [node.slice]
+            case _:
+                continue
+        for one in [each for annotation in stated for each in ast.walk(annotation)]:
+            if isinstance(one, ast.Name) and one.id in {"date", "datetime", "AwareDatetime"}:
+                yield one.lineno, f"{one.id} instead of StatedDay or StatedInstant"
+
+
+@rule
 def the_chassis_knows_no_bank(source: Source) -> Findings:
     """The mechanism has no noun of the bank in any name: what it carries is the services' business."""
     if source.package != "chassis":

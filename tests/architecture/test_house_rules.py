@@ -98,6 +98,23 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
             "t = datetime.fromtimestamp(0, UTC)",
         ),
     ],
+    "a-day-or-instant-that-a-caller-states-has-one-form": [
+        (
+            "services/customer/src/customer/x.py",
+            "class BornBody(CommandBody):\n    on: date | None = None",
+            "class BornBody(CommandBody):\n    on: StatedDay | None = None",
+        ),
+        (
+            "libs/chassis/src/chassis/x.py",
+            "AsOf = Annotated[Annotated[date, Field(ge=DAY_MIN)] | None, Query()]",
+            "AsOf = Annotated[CalendarDay | None, Query()]",
+        ),
+        (
+            "libs/chassis/src/chassis/x.py",
+            "def f(since: Annotated[datetime, Query()]): pass",
+            "def f(since: Annotated[StatedInstant, Query()]): pass",
+        ),
+    ],
     "the-chassis-knows-no-bank": [
         ("libs/chassis/src/chassis/x.py", "def customer_id(): ...", "def stream_id(): ..."),
         ("libs/chassis/src/chassis/x.py", "class AccountStore: ...", "class EventStore: ..."),
