@@ -10,7 +10,7 @@ once.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
@@ -35,7 +35,7 @@ from chassis.messaging.transport import (
     ensure_topics,
 )
 from chassis.observability import metrics, telemetry
-from chassis.read.arrivals import Arrivals, further
+from chassis.read.arrivals import Arrivals, continues, first_offsets, further
 from chassis.read.checkpoints import GenerationLost, Position
 from chassis.read.generations import partitions_of
 from chassis.read.mongo import Mongo
@@ -160,7 +160,7 @@ class Reactor:
             events = list(arrivals.events(records, self._wanted))
             # Most batches hold no event that the policy takes; the database is asked nothing for these.
             if events:
-                await self._react_to(events)
+                await self._react_to(events, first_offsets(records))
             for record, reason in arrivals.broken:
                 await self.parking.dead_letter(record, reason)
             await self.parking.checkpoints.advance(arrivals.positions)
@@ -172,12 +172,17 @@ class Reactor:
             await self.parking.refresh()
             return await self.parking.release_wanted(self._react)
 
-    async def _react_to(self, events: Sequence[Delivered]) -> None:
+    async def open(self) -> None:
+        """Reads where the group is."""
         # The positions are read before the parked subjects. Otherwise another reactor could park an event between
         # the two, and advance past it: the event would be skipped here, and not hold the later ones back.
-        reached = await self.parking.checkpoints.positions()
+        self.positions.update(await self.parking.checkpoints.positions())
         await self.parking.refresh()
-        await self.parking.release_wanted(self._react)
+
+    async def _react_to(self, events: Sequence[Delivered], first: Mapping[Partition, int]) -> None:
+        if not continues(self.positions, first):
+            await self.open()
+        reached = self.positions
         subjects: dict[Stream, list[Delivered]] = {}
         for event in events:
             before = reached.get((event.record.topic, event.record.partition))
@@ -355,7 +360,7 @@ class PolicyRunner:
         await prepare_checkpoints(self._mongo)
         for reactor, _, checkpoints in self._running:
             await self._begin(reactor.policy, checkpoints)
-            reactor.positions.update(await checkpoints.positions())
+            await reactor.open()
         self._reason = None
         try:
             await together(stopping, *(consumer.run for _, consumer, _ in self._running), self._watch)

@@ -2,7 +2,7 @@
 batch."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -110,6 +110,24 @@ class Arrivals:
 
 NOWHERE: Final = Position(0, "", 0, None, 0)
 """The position of a partition of which no record was read."""
+
+
+def first_offsets(records: Iterable[Record]) -> dict[Partition, int]:
+    """The offset of the first record of each partition."""
+    first: dict[Partition, int] = {}
+    for record in records:
+        first.setdefault(record[0:2], record.offset or 0)
+    return first
+
+
+def continues(positions: Mapping[Partition, Position], first: Mapping[Partition, int]) -> bool:
+    """Whether a batch with these first offsets begins where a process left each partition.
+
+    The process then handled every earlier event of the partitions itself, or read the parked subjects after they were
+    handled elsewhere: it knows each subject that an earlier event parked. A subject that another process releases
+    meanwhile stays parked to it until its next look; `Parking.keep` then finds that it is not.
+    """
+    return all(place in positions and positions[place].offset == offset for place, offset in first.items())
 
 
 def further(positions: dict[Partition, Position], others: Mapping[Partition, Position]) -> None:

@@ -21,7 +21,7 @@ from chassis.messaging.delivered import Delivered, Stream
 from chassis.messaging.transport import Partition, Record
 from chassis.observability import telemetry
 from chassis.observability.reasons import reason_of
-from chassis.read.arrivals import NOWHERE, Arrivals, further
+from chassis.read.arrivals import NOWHERE, Arrivals, continues, first_offsets, further
 from chassis.read.checkpoints import Position
 from chassis.read.documents import (
     GONE,
@@ -259,8 +259,6 @@ class Projector:
             return released + await self.parking.release_processed(self._shows, self._give_alone)
 
     async def _apply(self, records: Sequence[Record]) -> None:
-        await self.parking.refresh()
-        await self.parking.release_wanted(self._give_alone)
         positions: dict[Partition, Position] = {}
         before = await self._before(records)
         chunks = _even(records, self._chunk_records)
@@ -292,16 +290,15 @@ class Projector:
         """Returns the positions of a batch's partitions before it.
 
         Where the batch does not continue this process's positions, another process had the partition
-        meanwhile. The positions are then read from the checkpoints, and the cache is cleared. A guard refuses
-        the write of a stale document. No guard protects an event that changes nothing because its document is
-        missing from the cache.
+        meanwhile. The parked subjects and the positions are then read from the checkpoints, and the cache is
+        cleared. A guard refuses the write of a stale document. No guard protects an event that changes nothing
+        because its document is missing from the cache.
         """
-        first: dict[Partition, int] = {}
-        for record in records:
-            first.setdefault(record[0:2], record.offset or 0)
+        first = first_offsets(records)
         known = self.positions
-        if any(place not in known or known[place].offset != offset for place, offset in first.items()):
+        if not continues(known, first):
             self._cache.clear()
+            await self.parking.refresh()
             known = await self.parking.checkpoints.positions()
         return {place: known.get(place, NOWHERE) for place in first}
 
