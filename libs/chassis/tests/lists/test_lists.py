@@ -515,6 +515,30 @@ async def test_a_page_needs_no_index_that_is_not_there_yet(reader: Reader) -> No
     assert [one["_id"] for one in found.documents] == ["1"]
 
 
+class Dropping(Mongo):
+    """A database whose indexes are dropped before the first query that returns documents."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        super().__init__(mongo._client, mongo.name, mongo.driver)
+
+    @override
+    async def find(self, *asked: Any, **options: Any) -> list[Document]:
+        await self.settle_indexes(COLLECTION, ())
+        return await super().find(*asked, **options)
+
+
+@pytest.mark.parametrize("narrow_max", [0, 10])
+async def test_an_index_that_is_dropped_after_it_was_chosen_is_not_needed(
+    reader: Reader, narrow_max: int
+) -> None:
+    for number in range(20):
+        await reader.mongo.insert_new(COLLECTION, {"_id": f"{number:02d}", "visits": number})
+    small = replace(reader, mongo=Dropping(reader.mongo), narrow_max=narrow_max, first_looked_at=5)
+    condition = from_text("visits > 15 and visits < 19", FIELDS)
+    found = await small.page(Scope.all(), Question(condition), "me", limit=5)
+    assert [one["_id"] for one in found.documents] == ["16", "17", "18"]
+
+
 def test_a_sort_or_a_pair_without_an_index_is_not_declared() -> None:
     for sort in ("owed", "owed.USD", "visits.EUR", "marks", "month", "nothing"):
         with pytest.raises(ValueError, match=sort):

@@ -305,6 +305,10 @@ class Reader:
             )
         except DocumentsSlow as error:
             raise QueryTooSlow from error
+        except IndexMissing:
+            if not hint:
+                raise
+            return await self._find(*where, order=order, limit=limit)  # it was dropped after it was chosen
 
     async def _counted(self, where: Filter, counted_max: int | None = None) -> Counted:
         counted_max = counted_max or self.counted_max
