@@ -422,15 +422,22 @@ ReactsToAllThatComes = changed(
 )
 """Reacts also to what lies before the position of its partition."""
 
+_POSITIONS = "self.positions.update(await self.parking.checkpoints.positions())\n"
+_PARKED = "await self.parking.refresh()\n"
+
 ReadsPositionsLast = changed(
     Reactor,
-    "_react_to",
-    "subjects: dict[Stream, list[Delivered]] = {}",
-    "await self.parking._clock.sleep(0.2)\n"
-    "    reached = await self.parking.checkpoints.positions()\n"
-    "    subjects: dict[Stream, list[Delivered]] = {}",
+    "open",
+    f"{_POSITIONS}    {_PARKED}",
+    f"{_PARKED}    await self.parking._clock.sleep(0.2)\n    {_POSITIONS}",
 )
 """Reads the parked subjects before the positions, and pauses in between."""
+
+ReactsWithoutKnowingWhoIsParked = changed(Reactor, "open", _PARKED, "pass\n")
+"""Goes on from where another process was, and does not ask what that process parked."""
+
+ProjectsWithoutKnowingWhoIsParked = changed(Projector, "_before", _PARKED, "pass\n")
+"""Goes on from where another process was, and does not ask what that process parked."""
 
 
 class StartsWhereItIs(MongoCheckpoints):

@@ -149,6 +149,10 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "entries written after balances": ({"parts": Parts(projector=planted.EntriesLast)}, {"I4"}),
     "conflicts forgotten": ({"parts": Parts(projector=planted.ForgetsConflicts)}, {"I1", "I4"}),
     "parked subject not held back": ({"parts": Parts(parking=planted.HoldsNobodyBack)}, {"I1", "I3", "I4"}),
+    "parked subjects not read at a take-over": (
+        {"parts": Parts(projector=planted.ProjectsWithoutKnowingWhoIsParked)},
+        {"I1", "I3", "I4"},
+    ),
     "what waits is dropped": ({"parts": Parts(parking=planted.DropsWhatWaits)}, {"I1", "I4"}),
     "poison passed over": ({"parts": Parts(parking=planted.PassesPoisonOver)}, {"I1", "I4"}),
     "parked without the first event": ({"parts": Parts(checkpoints=planted.LosesTheFirst)}, {"I1", "I4"}),

@@ -36,6 +36,10 @@ BUGS: dict[str, tuple[Reacting, set[str]]] = {
         Reacting(runner=planted.runner_with("Reactor", planted.ReadsPositionsLast)),
         {"I3"},
     ),
+    "parked subjects not read at a take-over": (
+        Reacting(runner=planted.runner_with("Reactor", planted.ReactsWithoutKnowingWhoIsParked)),
+        {"I1", "I3"},
+    ),
     "start not recorded": (
         Reacting(runner=planted.runner_with("MongoCheckpoints", planted.StartsWhereItIs)),
         {"I1"},
