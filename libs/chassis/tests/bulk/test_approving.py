@@ -93,6 +93,19 @@ def _done(stored: Any) -> bool:
     return stored.name in {"bulk-started", "jar-filled"}
 
 
+@pytest.mark.requirement("M33", "R091")
+async def test_who_prepared_a_run_does_not_approve_it_where_another_person_proposed_it(side: Side) -> None:
+    await side.open(*MANY)
+    run = await side.prepared(MANY)
+    shown = await propose_start(side.bulk, side.eyes, run, boris("propose"))
+    for context in (by("own", reason="seen"), by("for", actor="carla", on_behalf_of="Anna", reason="seen")):
+        with pytest.raises(SecondPersonNeeded):
+            await approved(side, shown, context)
+    assert (await side.bulk.shown(run)).status == "ready"
+    await approved(side, shown, by("other", actor="carla", reason="seen"))
+    assert (await side.bulk.shown(run)).status == "running"
+
+
 async def test_one_person_starts_a_run_of_the_size_and_nothing_is_proposed_of_it(side: Side) -> None:
     await side.open("a", "b")
     run = await side.prepared(["a", "b"])

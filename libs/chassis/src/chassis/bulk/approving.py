@@ -12,7 +12,7 @@ import msgspec
 
 from chassis.bulk.deciding import BulkNotReady
 from chassis.bulk.running import Bulk, Contents, Preview
-from chassis.proposals import FourEyes, Proposable, ProposalShown
+from chassis.proposals import FourEyes, Proposable, ProposalShown, require_second_person
 from chassis.write.deciding import CommandContext, Outcome, Refusal
 
 _KIND: Final = "start-{}"
@@ -63,4 +63,5 @@ async def propose_start(bulk: Bulk, eyes: FourEyes, run: UUID, context: CommandC
 async def _start(bulk: Bulk, run: UUID, command: StartRun, context: CommandContext) -> Outcome[Any]:
     if await bulk.contents(run) != command.run:
         raise BulkDiffers
+    require_second_person(await bulk.prepared_by(run), (context.actor, context.on_behalf_of))
     return await bulk.begin(run, context)

@@ -262,6 +262,13 @@ class Bulk:
             items_digest=await self._lists.digest(run, state),
         )
 
+    async def prepared_by(self, run: UUID) -> tuple[str, str | None]:
+        """Who prepared a run, and on whose behalf; raises BulkUnknown."""
+        await self._known(run)
+        [stored] = await self._store.read_stream(run, 0, 1)
+        meta = self._catalogue.metadata_of(stored)
+        return meta.actor, meta.on_behalf_of
+
     async def start(self, run: UUID, context: CommandContext) -> BulkShown:
         """Starts, or resumes after a pause. A second time changes nothing. Raises BulkNeedsApproval."""
         await self.begin(run, context)

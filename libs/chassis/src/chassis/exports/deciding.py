@@ -15,6 +15,8 @@ from chassis.write.deciding import Decider, Refusal
 from chassis.write.events import Event
 
 ROWS_MAX: Final = 50_000
+WAITS: Final = timedelta(days=14)
+"""For so long an export that takes two persons may be released: its rights and its count are those of when it was asked for."""
 TRIES_MAX: Final = 5
 TRY_SECONDS_MAX: Final = 120.0
 CLAIM: Final = timedelta(seconds=2 * TRY_SECONDS_MAX)
@@ -300,6 +302,9 @@ class ExportListUnknown(Refusal):
     title_zh: ClassVar[str] = "没有可导出的该列表或列"
 
 
+OVERDUE: Final = f"it was asked for more than {WAITS.days} days ago"
+
+
 def decide(command: ExportCommand, export: Export) -> Sequence[ExportEvent]:  # noqa: PLR0911, PLR0912 (one arm per command)
     """The events of a command; raises the refusals above."""
     match command:
@@ -312,6 +317,8 @@ def decide(command: ExportCommand, export: Export) -> Sequence[ExportEvent]:  # 
                 raise ExportUnknown
             if export.status != "waiting":
                 raise ExportNotWaiting(f"it is {export.status}")
+            if at >= export.requested.at + WAITS:
+                raise ExportNotWaiting(OVERDUE)
             if not approved:
                 raise ExportNeedsApproval(f"it has {export.requested.counted} rows")
             return [ExportReleased(at)]

@@ -25,9 +25,11 @@ from chassis.exports.deciding import (
     ENDED,
     EXPORT,
     GIVEN_UP,
+    OVERDUE,
     RELEASED,
     ROWS_MAX,
     TRY_SECONDS_MAX,
+    WAITS,
     Begin,
     Export,
     ExportBegun,
@@ -72,8 +74,8 @@ from chassis.write.store import EventStore
 _NAMESPACE: Final = UUID("7c2b1d0a-3a55-5f0c-9d43-5b8f2c6e1a90")
 ASKED_PER_DAY_MAX: Final = 20
 """Files that a person may ask for in a day (UTC)."""
-LISTED_DAYS: Final = 14
-"""A person's exports of so many days are listed: longer than a proposal waits and a file is kept."""
+LISTED_DAYS: Final = WAITS.days
+"""A person's exports of so many days are listed: as long as one may be released, and longer than a file is kept."""
 RUNS_READ: Final = 100
 AGED_AT_ONCE: Final = 100
 """Exports that are read for one measuring. Of the others it is known already when they were released, or the next one reads it."""
@@ -230,9 +232,13 @@ class Exports:
         return _contents(export, self._requested(await self._state(export)))
 
     async def require_waiting(self, export: UUID) -> None:
-        """Raises ExportUnknown, or ExportNotWaiting where it waits for no approval."""
-        if (state := await self._state(export)).status != "waiting":
-            raise ExportUnknown if state.requested is None else ExportNotWaiting(f"it is {state.status}")
+        """Raises ExportUnknown, or ExportNotWaiting where it waits for no approval, or has waited too long."""
+        state = await self._state(export)
+        requested = self._requested(state)
+        if state.status != "waiting":
+            raise ExportNotWaiting(f"it is {state.status}")
+        if self._clock.now() >= requested.at + WAITS:
+            raise ExportNotWaiting(OVERDUE)
 
     async def release(self, export: UUID, context: CommandContext) -> Outcome[ExportEvent]:
         """With the approval that the context holds, the file is made from now on."""
@@ -332,7 +338,10 @@ class Exports:
             metrics.EXPORTS.labels(self._catalogue.store, said).inc()
 
     def _ended(self, one: _Try, error: Exception) -> ExportCommand:
-        """What a try without a file comes to: refused for good, or put off."""
+        """What a try without a file comes to: refused for good, or put off.
+
+        Whoever asked is shown the class of an error alone: the text of a driver names servers, databases and logins.
+        """
         now = self._clock.now()
         if isinstance(error, QueryTooSlow):
             _log.warning(
@@ -347,7 +356,7 @@ class Exports:
             )
         else:
             _log.error("an export broke", export=str(one.export), attempt=one.number, exc_info=error)
-        return PutOff(one.number, why(error), now)
+        return PutOff(one.number, type(error).__name__, now)
 
     async def _written(self, one: _Try, written: _Written) -> Kept:
         requested, kind = one.requested, self._kind(one.requested.listing)
