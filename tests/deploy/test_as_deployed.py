@@ -4,20 +4,30 @@ import copy
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import boto3
 import httpx
 import pytest
 import yaml
+from chassis.clock import SystemClock
 from devservers import free_port
+from joserfc import jwt
+from joserfc.jwk import KeySet, OKPKey
 
 from tests.deploy.kubelet import Pod, Secrets, cleared, isolating, told
 from tests.deploy.kustomized import BASE, DEPLOY, OVERLAYS, objects, of_kind, pod_of
 from tests.deploy.test_monitoring import WATCHED
+from tests.support.aws import endpoint
+from tests.support.processes import until
+
+__all__ = ["endpoint"]
 
 DEPLOYMENTS = sorted(of_kind(objects(BASE), "Deployment"))
 JOBS = sorted(of_kind(objects(BASE), "Job"))
 SHUTDOWN_SECONDS_MAX = 20.0
 JOB_SECONDS_MAX = 120.0
+ASSETS = [{"product": "fund", "amount": "100.00", "currency": "CNY"}]
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -59,6 +69,64 @@ def test_the_command_line_runs_in_the_operator_s_pod(
     status = json.loads(line)
     assert (code, status["problems"]) == (0, []), pod.log
     assert status["contexts"]["ingest"]["outbox"] == 0
+
+
+@pytest.mark.requirement("M19", "M48")
+def test_a_file_of_a_list_is_made_and_read_with_a_bucket(
+    cluster: dict[str, Pod], secrets: Secrets, node: Path, endpoint: str
+) -> None:
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(
+        Bucket="files", CreateBucketConfiguration={"LocationConstraint": "cn-north-1"}
+    )
+    signing = OKPKey.generate_key("Ed25519", auto_kid=True)
+    place = endpoint.removeprefix("http://")
+    own = {
+        **secrets,
+        "crm-files": {"url": f"s3+http://test:test@{place}/files".encode()},
+        "crm-token-keys": {"keys.json": json.dumps(KeySet([signing]).as_dict(private=False)).encode()},
+    }
+    found = objects(OVERLAYS / "production")
+    workload = of_kind(found, "Deployment")["customer-api"]
+    pod = Pod("api-with-files", workload, found, own, node / "api-with-files", free_port())
+    pod.lay()
+    cluster["customer-views"].until("readinessProbe")
+    with cleared({"pod": pod}):
+        pod.start()
+        pod.until("readinessProbe")
+        with httpx.Client(base_url=f"http://127.0.0.1:{pod.answers_at}", timeout=30) as client:
+
+            def asked(method: str, at: str, **body: Any) -> httpx.Response:
+                headers = {"Authorization": f"Bearer {_token(signing)}", "Idempotency-Key": f"{method}-{at}"}
+                answer = client.request(method, at, headers=headers, json=body or None)
+                assert answer.status_code < 300, answer.text
+                return answer
+
+            asked(
+                "POST",
+                "/customers",
+                name="周瑜",
+                phone="13800001234",
+                stated_assets=ASSETS,
+                reason="at the counter",
+            )
+            until("the view shows it", lambda: bool(asked("GET", "/customers").json()["items"]))
+            at = asked("POST", "/exports/customer", listing="customers", reason="for the branch").headers[
+                "Location"
+            ]
+            until("the file is made", lambda: asked("GET", at).json()["status"] == "made")
+            content = asked("POST", f"{at}/content", reason="for the branch").content.decode()
+        assert "周*" in content
+        assert "138****1234" in content
+    for raw in ("周瑜", "13800001234"):
+        assert raw not in content + pod.log
+
+
+def _token(signing: OKPKey) -> str:
+    """A token of the bank's issuer, as the production overlay expects it."""
+    now = int(SystemClock().now().timestamp())
+    claims = {"iss": "crm-access", "aud": "crm", "sub": "lin", "roles": ["administrator"]}
+    header = {"alg": "Ed25519", "kid": signing.kid}
+    return jwt.encode(header, claims | {"iat": now, "exp": now + 600}, signing, algorithms=["Ed25519"])
 
 
 @pytest.mark.requirement("M48")

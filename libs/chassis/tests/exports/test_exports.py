@@ -44,7 +44,7 @@ from chassis.exports.deciding import (
     ExportNeedsApproval,
     ExportNotWaiting,
 )
-from chassis.exports.running import AGED_AT_ONCE, ASKED_PER_DAY_MAX, LISTED_DAYS
+from chassis.exports.running import AGED_AT_ONCE, ASKED_PER_DAY_MAX, LISTED_DAYS, ROWS_AT_ONCE
 from chassis.files import FILES, FileGone, FileKeeper, Storage, sweep
 from chassis.files.folder import Folder
 from chassis.lists import Counted, Listing, QueryTooSlow, Question, Scope
@@ -100,6 +100,8 @@ class Things:
         self.may = frozenset({"secrets"})
         self.pages: list[list[str]] | None = None
         self.hangs = False
+        self.turns = 0
+        self.written: list[tuple[int, int]] = []
         self.try_seconds_max = TRY_SECONDS_MAX
         self.crashes_at = ""
         self.bytes_max = 20 << 20
@@ -146,6 +148,7 @@ class Things:
         return Counted(min(len(self.rows), counted_max), len(self.rows) > counted_max)
 
     async def shown(self, found: Sequence[Document]) -> Sequence[Document]:
+        self.written.append((self.turns, len(found)))
         return found
 
     def rights(self, caller: Caller) -> Rights:
@@ -401,6 +404,25 @@ async def test_the_largest_file_is_made_in_bounded_memory(things: Things) -> Non
     assert (made.made.rows, made.made.size_bytes > 5_000_000) == (ROWS_MAX, True)
     print(f"{made.made.size_bytes} bytes, and {grown} KiB more in memory")
     assert grown < 20_000
+
+
+async def test_requests_have_a_turn_of_the_loop_after_a_few_rows_each(things: Things) -> None:
+    things.rows = [f"{number}" for number in range(5 * ROWS_AT_ONCE)]
+    export = (await things.ask()).contents.export_id
+    proposed = await propose_export(things.exports, things.eyes, export, ANNA, things.by("p"))
+    await things.eyes.approve(proposed.proposal_id, proposed.digest, things.by("a", "boris"), CHIEF)
+
+    async def request() -> None:
+        while True:
+            things.turns += 1
+            await asyncio.sleep(0)
+
+    requests = asyncio.create_task(request())
+    assert (await things.tried(export)).made.rows == len(things.rows)
+    await ended(requests)
+    turns, rows = zip(*things.written, strict=True)
+    assert max(rows) <= ROWS_AT_ONCE
+    assert len(set(turns)) == len(turns) == 5
 
 
 async def test_who_may_see_a_column_no_more_is_not_given_the_file_that_has_it(things: Things) -> None:

@@ -80,6 +80,8 @@ RUNS_READ: Final = 100
 AGED_AT_ONCE: Final = 100
 """Exports that are read for one measuring. Of the others it is known already when they were released, or the next one reads it."""
 INTERRUPT_SECONDS_MAX: Final = 3.0
+ROWS_AT_ONCE: Final = 200
+"""Rows that are written before the loop has another turn: 5 ms for facts of customers, on one core."""
 MEDIA_TYPE: Final = "text/csv"
 PURPOSE: Final = "export"
 
@@ -391,8 +393,10 @@ class Exports:
             written.rows += len(fresh)
             if written.rows > requested.rows_max:
                 raise ExportOutgrown(f"at most {requested.rows_max} rows")
-            shown = await kind.shown(fresh)
-            yield part(b"".join([row(_cells(columns, each)) for each in shown]))
+            for at in range(0, len(fresh), ROWS_AT_ONCE):
+                shown = await kind.shown(fresh[at : at + ROWS_AT_ONCE])
+                yield part(b"".join([row(_cells(columns, each)) for each in shown]))
+                await asyncio.sleep(0)  # requests wait for the same loop
         said = (
             f"# rows: {written.rows}; as of: {requested.as_of}; read at: {written.read_at.isoformat()};"
             f" asked by: {requested.asked_by}; export: {one.export}"
