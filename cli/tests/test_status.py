@@ -16,6 +16,7 @@ from chassis.relay import RelayRole
 from contracts.topics import TOPICS
 from crm_cli.contexts import CONTEXTS
 from crm_cli.status import read_status, readable
+from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.publishing import published
 from sync_ingest.runs.results import FeedContent
@@ -58,7 +59,12 @@ async def test_waiting_events_are_counted_in_each_place(bank):
     assert stored["outbox"] == ingest["head"]
 
     role = RelayRole(
-        "ingest", "store_ingest", published, postgres_url=bank.postgres_url, kafka_url=bank.kafka_url
+        "ingest",
+        "store_ingest",
+        published,
+        CATALOGUE,
+        postgres_url=bank.postgres_url,
+        kafka_url=bank.kafka_url,
     )
     await running(lambda: role.relay.position == ingest["head"], role)
     out = (await read_status(settings))["contexts"]["ingest"]

@@ -30,6 +30,7 @@ from crm_cli.verify_parts import Checked, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
 from customer.settings import CustomerSettings
 from sync_ingest.domain.records import HolderRecord, PartyRecord
+from sync_ingest.ledger import CATALOGUE
 from sync_ingest.publishing import published
 
 from tests.support.roles import roles_of_all
@@ -69,6 +70,7 @@ class World:
             "ingest",
             "store_ingest",
             words,
+            CATALOGUE,
             postgres_url=self.bank.postgres_url,
             kafka_url=self.bank.kafka_url,
         )

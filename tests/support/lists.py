@@ -41,14 +41,16 @@ class Words:
     def __post_init__(self) -> None:
         self.records = [[] for _ in range(self.partitions)]
 
-    def say(self, subject: int, word: str, *, type: str = WORD, body: bytes | None = None) -> Record:
+    def say(
+        self, subject: int, word: str, *, type: str = WORD, version: int = 1, body: bytes | None = None
+    ) -> Record:
         of = SUBJECTS[subject]
         self.position += 1
         self.sequences[of] = sequence = self.sequences.get(of, 0) + 1
         self.counts[subject % self.partitions] += 1
         at = START + timedelta(seconds=self.position)
         envelope = Envelope(
-            uuid5(of, str(sequence)), type, 1, "customer", of, sequence, self.position, at, at, "renamed", of, of,
+            uuid5(of, str(sequence)), type, version, "customer", of, sequence, self.position, at, at, "renamed", of, of,
             self.traceparent,
         )  # fmt: skip
         return self.add(

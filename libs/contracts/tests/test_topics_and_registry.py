@@ -5,7 +5,7 @@ from collections import Counter
 from uuid import UUID
 
 import pytest
-from contracts.registry import BY_CONTEXT, TypeUnknown, context_of, lifts_of, model_of
+from contracts.registry import BY_CONTEXT, TypeUnknown, VersionNewer, context_of, lifts_of, model_of
 from contracts.topics import CONSUMERS, EVENTS, PARTITIONS, TOPICS, murmur2, partition_of
 
 
@@ -53,8 +53,12 @@ def test_every_version_but_the_newest_is_lifted_to_the_next():
 
 
 def test_an_unknown_type_or_version_is_named():
-    with pytest.raises(TypeUnknown, match=r"posting\.booked version 99"):
+    with pytest.raises(VersionNewer, match=r"posting\.booked version 99"):
         model_of("posting.booked", 99)
+    for name, version in [("posting.booked", 0), ("posting.lost", 99)]:
+        with pytest.raises(TypeUnknown) as unknown:
+            model_of(name, version)
+        assert not isinstance(unknown.value, VersionNewer)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 import pytest
-from chassis.messaging.delivered import BodyInvalid, Delivered, Passed, read, read_body
+from chassis.messaging.delivered import BodyInvalid, Delivered, Passed, WriterNewer, read, read_body
 from chassis.messaging.transport import Record
 from chassis.read.arrivals import Arrivals
 from contracts.envelope import Envelope, EnvelopeInvalid, Watermark
@@ -113,8 +113,11 @@ def test_a_bad_instant_is_found_by_whoever_asks_for_it():
 def test_a_body_that_breaks_its_contract_is_refused(body, reason):
     with pytest.raises(BodyInvalid, match=reason):
         read_body("card.issued", 1, body)
-    with pytest.raises(TypeUnknown):
+    with pytest.raises(WriterNewer):
         read_body("card.issued", 99, BODY)
+    for name, version in [("card.issued", 0), ("card.lost", 1)]:
+        with pytest.raises(TypeUnknown):
+            read_body(name, version, BODY)
 
 
 @pytest.mark.parametrize(

@@ -158,5 +158,5 @@ def test_a_body_that_breaks_its_contract_is_told_by_its_place():
     assert reason_of(raised.value).startswith(f"BodyInvalid: {name} {version}")
     with pytest.raises(TypeUnknown) as newer:
         model_of(name, 99)
-    assert reason_of(newer.value) == f"TypeUnknown: no public event {name} version 99"
+    assert reason_of(newer.value) == f"VersionNewer: {name} version 99 is newer than this code"
     assert str(UUID(int=0)) not in reason_of(newer.value)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from chassis.clock import SystemClock
-from chassis.connections.transient import StoreUnavailable
+from chassis.connections.transient import StoreUnavailable, is_transient
 from chassis.messaging.broker import Kafka
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import KafkaPublisher, ensure_topics
@@ -164,6 +164,16 @@ async def test_a_server_that_is_lost_gives_the_batch_back_and_parks_nobody(
     assert not checkpoints.saved
     await reactor.apply(words.all())
     assert letters.written[SUBJECTS[0]] == ["a"]
+
+
+async def test_an_event_of_a_newer_process_waits_for_one_and_parks_nobody(reactor, letters, checkpoints):
+    words = Words()
+    with pytest.raises(ExceptionGroup) as raised:
+        await reactor.apply([words.say(0, "a", version=99)])
+    assert is_transient(raised.value)
+    assert not checkpoints.waiting
+    assert not checkpoints.saved
+    assert not letters.written[SUBJECTS[0]]
 
 
 async def test_poison_parks_its_subject_and_release_keeps_the_order(reactor, letters, checkpoints):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from chassis.clock import SystemClock
-from chassis.messaging.delivered import Delivered
+from chassis.messaging.delivered import Delivered, WriterNewer
 from chassis.messaging.transport import Partition
 from chassis.observability import telemetry
 from chassis.read.checkpoints import GenerationLost, Held, Parked
@@ -495,6 +495,19 @@ async def test_too_much_poison_holds_the_view_and_not_thousands_of_subjects():
     await world.projectors[0].parking.refresh()
     with pytest.raises(GroupHeld):
         await world.projectors[0].apply([words.say(1, "poison")])
+
+
+async def test_an_event_of_a_newer_process_waits_for_one_and_parks_nobody():
+    words = written_down([(0, "a")])
+    world = World(MemoryDocuments())
+    [first, _] = world.projectors
+    await first.apply(words.all())
+    before = dict(world.checkpoints.saved)
+    with pytest.raises(WriterNewer, match=r"customer\.renamed version 99"):
+        await first.apply([words.say(0, "b", version=99)])
+    assert not world.checkpoints.waiting
+    assert not world.letters.records
+    assert world.checkpoints.saved == before
 
 
 def _values(parked: Any) -> list[Any]:

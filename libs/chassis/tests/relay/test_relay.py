@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -35,7 +35,8 @@ from chassis.relay import (
 )
 from chassis.relay.loop import SIGN_OF_LIFE_SECONDS, WATERMARK_SECONDS
 from chassis.relay.operating import held_of, republish, try_again
-from chassis.write.events import StoredEvent, event_id
+from chassis.write.catalogue import Catalogue
+from chassis.write.events import Event, StoredEvent, event_id
 from chassis.write.store import Recorder, VersionConflict
 from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.ingest import FeedCertified
@@ -55,11 +56,30 @@ class Said(msgspec.Struct):
     event: type[FeedCertified] = FeedCertified
 
 
+class Noted(Event, frozen=True):
+    """Nothing."""
+
+
+class Stuffed(Event, frozen=True):
+    """Something large."""
+
+
+class Renamed(Event, frozen=True):
+    """Nothing, under another name."""
+
+
+NAMES = {"noted": Noted, "stuffed": Stuffed}
+CATALOGUE = Catalogue(store="ingest", entries=NAMES)
+NEWER = Catalogue(
+    store="ingest", entries={**NAMES, "renamed": Renamed}, upcasts={("noted", 1): lambda data: data}
+)
+
+
 def words(stored: StoredEvent) -> Said | None:
     return None if stored.name == "private" else Said(b"%d" % stored.version)
 
 
-def noted(stream: UUID, version: int, name: str = "noted") -> StoredEvent:
+def noted(stream: UUID, version: int, name: str = "noted", schema_version: int = 1) -> StoredEvent:
     meta = {
         "effective_at": AT - timedelta(days=1),
         "recorded_at": AT,
@@ -69,7 +89,9 @@ def noted(stream: UUID, version: int, name: str = "noted") -> StoredEvent:
         "causation_id": UUID(int=3),
         "trace": TRACE,
     }
-    return StoredEvent(stream, version, name, msgspec.json.encode({"meta": meta, "data": {"v": 1}}))
+    return StoredEvent(
+        stream, version, name, msgspec.json.encode({"meta": meta, "data": {"v": schema_version}})
+    )
 
 
 @pytest.fixture
@@ -554,7 +576,7 @@ async def test_a_broker_killed_under_load_costs_nothing(devservers, setting, rec
 
 
 async def test_the_role_makes_its_topic_and_measures_the_outbox(postgres_url, kafka_url, schema):
-    role = RelayRole("ingest", schema, words, postgres_url=postgres_url, kafka_url=kafka_url)
+    role = RelayRole("ingest", schema, words, CATALOGUE, postgres_url=postgres_url, kafka_url=kafka_url)
     store, stopping = Recorder(postgres_url, schema), asyncio.Event()
     with psycopg.connect(postgres_url, autocommit=True) as owner:
         owner.execute(
@@ -746,7 +768,7 @@ async def test_a_broker_that_takes_less_than_an_event_has_is_named_and_holds_up_
     def stuffing(stored: StoredEvent) -> Said:
         return Said(b"x" * (60_000 if stored.name == "stuffed" else 1_000))
 
-    role = RelayRole("ingest", store, stuffing, postgres_url=postgres_url, kafka_url=kafka_url)
+    role = RelayRole("ingest", store, stuffing, CATALOGUE, postgres_url=postgres_url, kafka_url=kafka_url)
     stopping = asyncio.Event()
     running = asyncio.create_task(role.run(stopping))
     await until(lambda: role.relay.position == recorder.head_position())
@@ -755,3 +777,39 @@ async def test_a_broker_that_takes_less_than_an_event_has_is_named_and_holds_up_
     await running
     read = [unwrap(r.headers) async for page in read_to_end(kafka_url, small.name) for r in page]
     assert [one.sequence for one in read if isinstance(one, Envelope)] == list(range(1, 200))
+
+
+async def test_what_a_newer_process_stored_waits_for_one_and_is_published_in_its_words(
+    recorder, postgres_url, kafka_url, store, monkeypatch
+):
+    """While processes are replaced, an older relay reads what a newer service has stored."""
+    own = Topic(f"test.relay-{uuid7(CLOCK.now())}", PARTITIONS, "subject", "of a test")
+    monkeypatch.setitem(EVENTS, "ingest", own)
+    await ensure_topics(kafka_url, [own])
+    one, other = UUID(int=1), UUID(int=2)
+    recorder.append_bulk(
+        [noted(one, 1, schema_version=2), noted(other, 1, "renamed"), noted(one, 2), noted(other, 2)]
+    )
+
+    def role(catalogue: Catalogue) -> RelayRole:
+        return RelayRole("ingest", store, words, catalogue, postgres_url=postgres_url, kafka_url=kafka_url)
+
+    async def ran(hosted: RelayRole, done: Callable[[], bool]) -> None:
+        stopping = asyncio.Event()
+        running = asyncio.create_task(hosted.run(stopping))
+        await until(done)
+        stopping.set()
+        await running
+
+    older = role(CATALOGUE)
+    await ran(
+        older, lambda: any("noted version 2 is newer than this code" in each for each in older.not_ready())
+    )
+    assert older.relay.position == 0
+    assert held_of(postgres_url, store) == []
+    newer = role(NEWER)
+    await ran(newer, lambda: newer.relay.position == recorder.head_position())
+    read = [unwrap(r.headers) async for page in read_to_end(kafka_url, own.name) for r in page]
+    told = [(one.subject.int, one.sequence) for one in read if isinstance(one, Envelope)]
+    assert sorted(told) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert held_of(postgres_url, store) == []

@@ -115,6 +115,10 @@ def test_a_newer_version_and_an_unknown_name_are_not_guessed(key: DataKey) -> No
     for strange in (newer, structs.replace(one, name="jar-broken")):
         with pytest.raises(UnknownEvent):
             catalogue().decode(strange)
+        with pytest.raises(UnknownEvent):
+            catalogue().check(strange)
+    catalogue().check(one)
+    catalogue().check(first_version(key))
 
 
 def test_a_catalogue_that_contradicts_itself_is_refused() -> None:

@@ -30,9 +30,13 @@ class PublicEvent(Protocol):
 
 
 class TypeUnknown(LookupError):
-    """No public event has this type and version: the reader is older than the writer, or it is not ours."""
+    """No public event has this type and version."""
 
     own_words = True
+
+
+class VersionNewer(TypeUnknown):
+    """A public event of this type has an older version: the reader is older than the writer."""
 
 
 _MODULES: Final = {context: import_module(f"contracts.{context}") for context in CONTEXTS}
@@ -58,7 +62,7 @@ def lifts_of(name: str, version: int) -> tuple[Lift, ...]:
 
 
 def model_of(name: str, version: int) -> type[PublicEvent]:
-    """The model of the body of an event of type `name`; raises TypeUnknown."""
+    """The model of the body of an event of type `name`; raises TypeUnknown, VersionNewer among them."""
     return _entry(name, version)[1]
 
 
@@ -72,4 +76,6 @@ def _entry(name: str, version: int) -> tuple[str, type[PublicEvent]]:
         return _MODELS[name, version]
     except KeyError:
         told = name if _NAME.fullmatch(name) else "of that name"  # others may have written anything there
+        if version > _NEWEST.get(name, version):
+            raise VersionNewer(f"{told} version {version} is newer than this code") from None
         raise TypeUnknown(f"no public event {told} version {version}") from None

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 
 from customer import permissions
 from customer.api import create_router
-from customer.catalogue import CONTEXT, SCHEMA
+from customer.catalogue import CONTEXT, SCHEMA, catalogue
 from customer.connections import TABLES, both_sides, opened_notices, write_side
 from customer.derived import DERIVED
 from customer.file_routes import body_limits
@@ -109,6 +109,7 @@ def roles(settings: CustomerSettings) -> dict[str, Callable[[], Role]]:
             CONTEXT,
             SCHEMA,
             published,
+            catalogue(),
             postgres_url=settings.postgres_url,
             kafka_url=settings.kafka_url,
             commands_kept_days=settings.commands_kept_days,

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from sync_ingest import permissions
 from sync_ingest.api import BATCHES_PATH, create_router
 from sync_ingest.batches import IngestService
-from sync_ingest.ledger import SCHEMA, STORE
+from sync_ingest.ledger import CATALOGUE, SCHEMA, STORE
 from sync_ingest.listening import GROUP, BranchFeed, FeedRole
 from sync_ingest.measuring import measuring
 from sync_ingest.opening import TABLES, IngestPool, opened, opened_keys
@@ -97,6 +97,7 @@ def roles(settings: SyncIngestSettings) -> dict[str, Callable[[], Role]]:
             STORE,
             SCHEMA,
             published,
+            CATALOGUE,
             postgres_url=settings.postgres_url,
             kafka_url=settings.kafka_url,
             commands_kept_days=settings.commands_kept_days,

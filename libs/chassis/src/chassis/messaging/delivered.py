@@ -39,10 +39,11 @@ from contracts.envelope import (
     published_of,
     trace_text,
 )
-from contracts.registry import Lift, lifts_of, model_of
+from contracts.registry import Lift, VersionNewer, lifts_of, model_of
 from pydantic import BaseModel
 from typing_extensions import override
 
+from chassis.connections.transient import Transient
 from chassis.messaging.transport import Record
 
 SUBJECTS_CACHED_MAX: Final = 65_536
@@ -60,6 +61,10 @@ _TEXT: Final = frozenset({UUID, date, datetime})
 
 Stream = tuple[str, UUID]
 """A context and one of its subjects, whose events are in order. Two contexts may share a subject."""
+
+
+class WriterNewer(Transient):
+    """A newer process published the event. While processes are replaced, an older one waits until it is its turn."""
 
 
 class BodyInvalid(ValueError):
@@ -111,7 +116,7 @@ class Delivered:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The body as the newest version of its contract has it; raises BodyInvalid or TypeUnknown."""
+        """The body as the newest version of its contract has it; raises as `read_body`."""
         data = self._data
         if data is None:
             data = self._data = read_body(self.type, self.version, self.record.value)
@@ -222,9 +227,12 @@ def read(record: Record) -> Delivered | Passed:
 def read_body(name: str, version: int, value: bytes) -> dict[str, Any]:
     """A body as JSON has it, checked against the contract of its version and lifted to the newest one.
 
-    Raises BodyInvalid, and TypeUnknown for a newer writer.
+    Raises BodyInvalid, WriterNewer, and TypeUnknown for what is no event of ours.
     """
-    decoder, lifts = _reader(name, version)
+    try:
+        decoder, lifts = _reader(name, version)
+    except VersionNewer as error:
+        raise WriterNewer(str(error)) from error
     try:
         data = decoder.decode(value)
     except msgspec.DecodeError as error:

@@ -21,7 +21,7 @@ from contracts.topics import Topic, place_of
 from typing_extensions import override
 
 from chassis.clock import Clock
-from chassis.connections.transient import StoreUnavailable, is_transient, why
+from chassis.connections.transient import TRANSIENT, is_transient, why
 from chassis.ending import ended
 from chassis.messaging.transport import Publisher, Record
 from chassis.observability import metrics
@@ -266,7 +266,7 @@ class Relay:
                 metrics.LEASES_LOST.labels(self.name).inc()
                 _log.warning("relay fenced", context=self.context, position=self.position)
                 await self._clock.sleep(FENCED_SECONDS)
-            except (ConnectionError, StoreUnavailable) as error:
+            except TRANSIENT as error:
                 await self._back_off(error)
             finally:
                 self.leading = False
@@ -341,13 +341,16 @@ class Relay:
         return Counted(tuple(before + more for before, more in pairs), batch.last)
 
     async def _unless_unanswered(self, doing: Coroutine[Any, Any, T]) -> T | None:
-        """Returns the result of the work; None, after a back-off, where a server did not answer.
+        """Returns the result of the work; None, after a back-off, where a server did not answer, or a newer process stored an
+        event.
 
         Drops events read ahead.
         """
         try:
             done = await doing
-        except (ConnectionError, StoreUnavailable) as error:
+        except Fenced:
+            raise
+        except TRANSIENT as error:
             await self._forget_ahead()
             await self._back_off(error)
             return None

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,8 +18,10 @@ from chassis.messaging.answering import answering
 from chassis.messaging.transport import KafkaPublisher, batch_bytes_max, ensure_topics
 from chassis.observability import metrics
 from chassis.process.leases import Lease, PostgresLease
-from chassis.relay.loop import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, Relay, Words
+from chassis.relay.loop import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, Published, Relay, Words
 from chassis.relay.postgres import RELAY_LEASE, Listening, PostgresPositions, StoreLog
+from chassis.write.catalogue import Catalogue
+from chassis.write.events import StoredEvent
 from chassis.write.store.recorder import Recorder
 from chassis.write.store.schema import tables
 
@@ -41,6 +44,7 @@ class RelayRole:
         context: str,
         schema: str,
         words: Words,
+        catalogue: Catalogue,
         *,
         postgres_url: str,
         kafka_url: str,
@@ -68,7 +72,7 @@ class RelayRole:
             self._positions,
             Lease(self._lease, clock),
             self._publisher,
-            words,
+            partial(_known, catalogue, words),
             clock,
             hint=self._hint,
             batch_max=batch_max,
@@ -143,3 +147,10 @@ class RelayRole:
                 left = await self._log.head_position() - self.relay.position if self.relay.leading else 0
                 metrics.OUTBOX_EVENTS.labels(context).set(max(0, left))
             await self._clock.sleep(MEASURED_SECONDS)
+
+
+def _known(catalogue: Catalogue, words: Words, stored: StoredEvent) -> Published | None:
+    """The words for an event. A newer one is left to a newer process: with the words of an older version it would be
+    published wrongly, and for ever."""
+    catalogue.check(stored)
+    return words(stored)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from chassis.connections.transient import Transient
 from chassis.privacy.keys import ERASED, DataKey, Origin, is_token, open_value, opening, seal
 from chassis.privacy.personal import Marked, marked
 from chassis.write.events import Event, Metadata, RecordedEvent, StoredEvent
@@ -15,8 +16,9 @@ Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 """Upcasts the data of an event by one schema version. The data does not contain the key "v"."""
 
 
-class UnknownEvent(Exception):
-    """The store holds a name or version that this catalogue does not know: the code is older than the data."""
+class UnknownEvent(Transient):
+    """The store holds a name or version that this catalogue does not know: a newer process wrote it. While processes are
+    replaced, an older one waits until it is its turn."""
 
 
 class NewEvent(NamedTuple):
@@ -40,6 +42,10 @@ class _MetadataOnly(msgspec.Struct):
 
 class _Versioned(msgspec.Struct):
     v: int = 1
+
+
+class _VersionOnly(msgspec.Struct):
+    data: _Versioned
 
 
 class _Entry(NamedTuple):
@@ -73,6 +79,7 @@ class Catalogue:
         self._bodies = msgspec.json.Decoder(_Body)
         self._metadata = msgspec.json.Decoder(_MetadataOnly)
         self._versions = msgspec.json.Decoder(_Versioned)
+        self._version_of_body = msgspec.json.Decoder(_VersionOnly)
         self._cached_meta: tuple[Metadata | None, bytes] = (None, b"")
         for name, event_class in entries.items():
             self._enter(name, event_class)
@@ -195,6 +202,12 @@ class Catalogue:
         """As `open`, for many."""
         return [self._decode(one, keys.get(one.stream_id), opening=True) for one in stored]
 
+    def check(self, stored: StoredEvent) -> None:
+        """Raises UnknownEvent where a newer process stored the event."""
+        entry = self._known(stored.name)[1]
+        if (version := self._version_of_body.decode(stored.body).data.v) > entry.version:
+            raise _newer(stored, version)
+
     def metadata_of(self, stored: StoredEvent) -> Metadata:
         """Only the metadata; works for names that the catalogue does not know."""
         return self._metadata.decode(stored.body).meta
@@ -210,7 +223,7 @@ class Catalogue:
             if opening and entry.personal:
                 event = _opened(event, entry, self.origin(stored), key)
         elif version > entry.version:
-            raise UnknownEvent(f"{stored.name} version {version} is newer than this code")
+            raise _newer(stored, version)
         else:
             event = self._lifted(stored, raw, version, key, opening=opening)
         return RecordedEvent(stored.position, stored.stream_id, stored.version, stored.name, event, body.meta)
@@ -244,6 +257,10 @@ class Catalogue:
             return self._by_name[name]
         except KeyError:
             raise UnknownEvent(f"no event is called {name}") from None
+
+
+def _newer(stored: StoredEvent, version: int) -> UnknownEvent:
+    return UnknownEvent(f"{stored.name} version {version} is newer than this code")
 
 
 def _sealed(event: Event, entry: _Entry, origin: Origin, key: DataKey | None) -> Event:
