@@ -29,6 +29,7 @@ from chassis.read.mongo import (
 from pymongo.errors import OperationFailure
 
 from tests.chaos.proxy import Proxy
+from tests.support.mongo import SLOW
 
 ID = UUID("8a7f6c1e-53a2-5d0a-9d3c-7a3d7f1f2b12")
 AT = datetime(2026, 1, 5, 8, tzinfo=UTC)
@@ -163,11 +164,8 @@ async def test_a_count_is_bounded_and_names_its_index(both):
     for where in ({}, {"n": 1}):
         with pytest.raises(IndexMissing):
             await both.count("c", where, hint=[("m", 1)])
-    slow = {
-        "$expr": {"$function": {"body": "function() {sleep(500); return true}", "args": [], "lang": "js"}}
-    }
     with pytest.raises(DocumentsSlow):
-        await both.count("c", slow, seconds_max=0.05)
+        await both.count("c", SLOW, seconds_max=0.05)
 
 
 async def test_a_count_whose_connection_breaks_is_asked_again(both, mongo_url):
