@@ -302,10 +302,18 @@ class ExportListUnknown(Refusal):
     title_zh: ClassVar[str] = "没有可导出的该列表或列"
 
 
-OVERDUE: Final = f"it was asked for more than {WAITS.days} days ago"
+def require_waiting(export: Export, at: datetime) -> ExportRequested:
+    """What was asked for; raises ExportUnknown, or ExportNotWaiting where it waits for no approval, or has waited too long."""
+    if export.requested is None:
+        raise ExportUnknown
+    if export.status != "waiting":
+        raise ExportNotWaiting(f"it is {export.status}")
+    if at >= export.requested.at + WAITS:
+        raise ExportNotWaiting(f"it was asked for more than {WAITS.days} days ago")
+    return export.requested
 
 
-def decide(command: ExportCommand, export: Export) -> Sequence[ExportEvent]:  # noqa: PLR0911, PLR0912 (one arm per command)
+def decide(command: ExportCommand, export: Export) -> Sequence[ExportEvent]:  # noqa: PLR0911 (one arm per command)
     """The events of a command; raises the refusals above."""
     match command:
         case Request(requested):
@@ -313,14 +321,9 @@ def decide(command: ExportCommand, export: Export) -> Sequence[ExportEvent]:  # 
                 raise ExportNotWaiting(f"it is {export.status}")
             return [requested] if requested.needs_approval else [requested, ExportReleased(requested.at)]
         case Release(at, approved):
-            if export.requested is None:
-                raise ExportUnknown
-            if export.status != "waiting":
-                raise ExportNotWaiting(f"it is {export.status}")
-            if at >= export.requested.at + WAITS:
-                raise ExportNotWaiting(OVERDUE)
+            requested = require_waiting(export, at)
             if not approved:
-                raise ExportNeedsApproval(f"it has {export.requested.counted} rows")
+                raise ExportNeedsApproval(f"it has {requested.counted} rows")
             return [ExportReleased(at)]
         case Begin(at):
             return _begun(export, at)

@@ -25,7 +25,6 @@ from chassis.exports.deciding import (
     ENDED,
     EXPORT,
     GIVEN_UP,
-    OVERDUE,
     RELEASED,
     ROWS_MAX,
     TRY_SECONDS_MAX,
@@ -39,7 +38,6 @@ from chassis.exports.deciding import (
     ExportListUnknown,
     ExportMade,
     ExportNotMade,
-    ExportNotWaiting,
     ExportOutgrown,
     ExportOversized,
     ExportPutOff,
@@ -55,6 +53,7 @@ from chassis.exports.deciding import (
     Request,
     Status,
     TooManyExports,
+    require_waiting,
 )
 from chassis.exports.declaring import Column, Exportable
 from chassis.exports.rows import BEGIN, Cell, row
@@ -235,12 +234,7 @@ class Exports:
 
     async def require_waiting(self, export: UUID) -> None:
         """Raises ExportUnknown, or ExportNotWaiting where it waits for no approval, or has waited too long."""
-        state = await self._state(export)
-        requested = self._requested(state)
-        if state.status != "waiting":
-            raise ExportNotWaiting(f"it is {state.status}")
-        if self._clock.now() >= requested.at + WAITS:
-            raise ExportNotWaiting(OVERDUE)
+        require_waiting(await self._state(export), self._clock.now())
 
     async def release(self, export: UUID, context: CommandContext) -> Outcome[ExportEvent]:
         """With the approval that the context holds, the file is made from now on."""
@@ -345,20 +339,15 @@ class Exports:
         Whoever asked is shown the class of an error alone: the text of a driver names servers, databases and logins.
         """
         now = self._clock.now()
-        if isinstance(error, QueryTooSlow):
-            _log.warning(
-                "an export is put off", export=str(one.export), attempt=one.number, reason=error.code
-            )
-            return PutOff(one.number, error.code, now)
-        if isinstance(error, Refusal) and not isinstance(error, Transient):
+        slow = error.code if isinstance(error, QueryTooSlow) else None
+        if slow is None and isinstance(error, Refusal) and not isinstance(error, Transient):
             return Fail(one.number, error.code, str(error), now)
-        if is_transient(error):
-            _log.warning(
-                "an export is put off", export=str(one.export), attempt=one.number, reason=why(error)
-            )
+        if slow is not None or is_transient(error):
+            reason = slow or why(error)
+            _log.warning("an export is put off", export=str(one.export), attempt=one.number, reason=reason)
         else:
             _log.error("an export broke", export=str(one.export), attempt=one.number, exc_info=error)
-        return PutOff(one.number, type(error).__name__, now)
+        return PutOff(one.number, slow or type(error).__name__, now)
 
     async def _written(self, one: _Try, written: _Written) -> Kept:
         requested, kind = one.requested, self._kind(one.requested.listing)
