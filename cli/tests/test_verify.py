@@ -419,7 +419,7 @@ async def test_a_subject_that_the_relay_holds_is_named_until_it_is_repaired(worl
 async def test_a_worker_that_dies_ends_the_check_with_one_line(world):
     parts = parts_of(world.settings, CONTEXTS["ingest"], 1, 1, {}, 2)
     with pytest.raises(WorkerLost, match="ended before it was done"):
-        await all_checked(parts, print, dies)
+        await all_checked(parts, print, check=dies)
 
 
 def dies(part: object) -> Checked:

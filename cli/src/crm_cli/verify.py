@@ -154,14 +154,16 @@ async def _context(
             f" ({one.name}): {one.reason}",
         )
     since = {subject: one.position for subject, one in held.items()}
-    inside, money, policies = Report(), Report(), Report()
-    found, events, *_ = await asyncio.gather(
-        all_checked(parts_of(settings, context, head, published, since, processes), say),
-        asyncio.to_thread(_checked_inside, settings, context, head, inside),
+    inside, before, money, policies = Report(), Report(), Report(), Report()
+    checkpoints = Checkpoints(settings.data / "verified", context, before)
+    found, *_ = await asyncio.gather(
+        all_checked(parts_of(settings, context, head, published, since, processes), say, checkpoints),
+        asyncio.to_thread(_checked_inside, settings, context, inside),
         _money(settings, context, head, mongo, money),
         _policies(settings, context, mongo, policies, clock, wait_seconds),
     )
-    for each in (inside, money, policies, *(part.report for part in found)):
+    checkpoints.finish()
+    for each in (inside, before, money, policies, *(part.report for part in found)):
         report.plus(each)
         report.figures |= each.figures
     for view in views_of(context):
@@ -170,21 +172,19 @@ async def _context(
             await conclude(view, mongo, folded, head, report)
     report.figures["contexts"][context.name] = {
         "head": head,
-        "events": events,
+        "events": sum(part.events for part in found),
         "published": published,
         "epoch": epoch,
         "repeated_records": sum(part.repeated for part in found),
     }
 
 
-def _checked_inside(settings: Settings, context: Context, head: int, report: Report) -> int:
-    """Checks a store by itself and against its earlier checkpoints; returns the number of its events up to
-    `head`."""
+def _checked_inside(settings: Settings, context: Context, report: Report) -> None:
+    """Checks a store by itself."""
     store = Store(settings.postgres_url, context, report)
     try:
         store.check()
         store.check_guards()
-        return Checkpoints(settings.data / "verified", context, report).compare(store, head)
     finally:
         store.close()
 

@@ -27,6 +27,7 @@ from crm_cli.contexts import CONTEXTS, VIEWS, Context
 from crm_cli.verify_keys import SealedKeys
 from crm_cli.verify_log import PAGE_EVENTS, Topic, expected
 from crm_cli.verify_report import Report
+from crm_cli.verify_store import Checkpoints
 from crm_cli.verify_views import Fold, Folded
 
 EVENTS_ALONE_MAX: Final = 50_000
@@ -82,12 +83,15 @@ def parts_of(
 
 
 async def all_checked(
-    parts: Sequence[Part], say: Say, check: Callable[[Part], Checked] | None = None
+    parts: Sequence[Part],
+    say: Say,
+    checkpoints: Checkpoints | None = None,
+    check: Callable[[Part], Checked] | None = None,
 ) -> list[Checked]:
-    """Checks parts at once, the first in this process, because another takes more than a second to start; what one of
-    them raises is raised. Raises WorkerLost where a process ends before its part is checked: killed, out of memory, or
+    """Checks parts at once, the first in this process, because another takes more than a second to start; `checkpoints`
+    take the log. What one of them raises is raised. Raises WorkerLost where a process ends before its part is checked: killed, out of memory, or
     not able to start."""
-    own = asyncio.ensure_future(checked(parts[0], say))
+    own = asyncio.ensure_future(checked(parts[0], say, checkpoints))
     if len(parts) == 1:
         return [await own]
     loop, forking = asyncio.get_running_loop(), multiprocessing.get_context("forkserver")
@@ -109,8 +113,10 @@ def in_process(part: Part) -> Checked:
     return asyncio.run(checked(part, lambda _: None))
 
 
-async def checked(part: Part, say: Say, progress_events: int = 100_000) -> Checked:
-    """Checks a part. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable."""
+async def checked(
+    part: Part, say: Say, checkpoints: Checkpoints | None = None, progress_events: int = 100_000
+) -> Checked:
+    """Checks a part; `checkpoints` take the whole log. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable."""
     settings, context, report = part.settings, CONTEXTS[part.context], Report()
     async with AsyncExitStack() as stack:
         mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
@@ -129,6 +135,8 @@ async def checked(part: Part, say: Say, progress_events: int = 100_000) -> Check
         ]
         events, partitions = 0, context.topic.partitions
         async for page in pages(log, part.head):
+            if checkpoints is not None:
+                checkpoints.take(page)
             own = [
                 event
                 for event in page

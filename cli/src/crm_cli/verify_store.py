@@ -14,6 +14,7 @@ from chassis.connections.postgres import connect
 from chassis.read.documents import Document
 from chassis.read.mongo import Mongo, exact_sum
 from chassis.relay import Held
+from chassis.write.events import StoredEvent
 from chassis.write.store import writer_role
 from psycopg import sql
 
@@ -23,7 +24,6 @@ from crm_cli.verify_report import Report
 POSTING_NAMES: Final = ["posting-booked", "posting-reversed"]
 ACCOUNTS_AT_ONCE: Final = 2_000
 ROWS_AT_ONCE: Final = 2_000
-DIGESTED_AT_ONCE: Final = 1_000
 CHECKPOINTS_KEPT_MAX: Final = 50
 SECONDS_MAX: Final = 600
 TABLES: Final = (
@@ -87,12 +87,6 @@ _GUARDS: Final = (
 )
 _MAY: Final = "select p, has_table_privilege(%s, %s, p) from unnest(%s::text[]) as p"
 CHANGING: Final = ["INSERT", "UPDATE", "DELETE", "TRUNCATE"]
-_DIGESTED: Final = (
-    "select count(*), max(position), string_agg(convert_to(position || '|', 'UTF8') || uuid_send(stream_id)"
-    " || convert_to('|' || version || '|' || name || '|', 'UTF8') || body, ''::bytea order by position)"
-    " from (select * from {events} where position > %s and position <= %s order by position limit %s) as p"
-)
-"""One value for many events: as rows they would be taken apart and put together again."""
 _BY_ACCOUNT: Final = (
     "select stream_id, currency, count(*), coalesce(sum(minor) filter (where minor > 0), 0),"
     " coalesce(-sum(minor) filter (where minor < 0), 0), count(*) filter (where posting is distinct from identity::text)"
@@ -163,13 +157,6 @@ class Store:
         with self._connection.transaction():
             self._connection.execute("set transaction isolation level repeatable read, read only")
             yield rows
-
-    def digested(self, after: int, up_to: int) -> tuple[int, int, bytes]:
-        """How many events follow a position, at most `DIGESTED_AT_ONCE`; the position of the last, and what is
-        digested of them, one after the other."""
-        statement = sql.SQL(_DIGESTED).format(**self._names)  # type: ignore[arg-type, unused-ignore]
-        found = self._connection.execute(statement, (after, up_to, DIGESTED_AT_ONCE), binary=True).fetchone()
-        return (0, 0, b"") if found is None else (found[0], found[1], found[2])
 
     def exists(self, table: str) -> bool:
         """Whether the store has this table."""
@@ -244,31 +231,39 @@ class Checkpoints:
         self._context = context
         self._report = report
         self._known: dict[int, str] = self._read()
+        self._ahead = sorted(self._known, reverse=True)
+        """Checkpoints that the log has not passed yet; the next is the last."""
         self._digest = hashlib.sha256()
+        self._last = 0
 
-    def compare(self, store: "Store", head: int) -> int:
-        """Digests the log up to `head`, compares it with what it was before, and keeps a new checkpoint; how many
-        events there are."""
-        events, last = 0, 0
-        for position in sorted(self._known):
-            found, last = self._digested(store, last, min(position, head))
-            events += found
-            self._check(position)
-        found, last = self._digested(store, last, head)
-        if last:
-            self._keep(last)
-        return events + found
+    def take(self, events: Sequence[StoredEvent]) -> None:
+        """Digests the next events of the log, and compares it with what it was at each checkpoint that they pass."""
+        text: list[bytes] = []
+        for event in events:
+            position = event.position or 0
+            if self._ahead and position > self._ahead[-1]:
+                self._digest.update(b"".join(text))
+                text.clear()
+                self._check_up_to(position - 1)
+            text += (
+                b"%d|" % position,
+                event.stream_id.bytes,
+                b"|%d|%b|" % (event.version, event.name.encode()),
+                event.body,
+            )
+            self._last = position
+        self._digest.update(b"".join(text))
 
-    def _digested(self, store: "Store", after: int, up_to: int) -> tuple[int, int]:
-        """Digests the events between two positions; how many they are, and the position of the last."""
-        events, more = 0, True
-        while more:
-            count, last, text = store.digested(after, up_to)
-            if count:
-                self._digest.update(text)
-                events, after = events + count, last
-            more = count == DIGESTED_AT_ONCE
-        return events, after
+    def finish(self) -> None:
+        """Compares the whole log with the checkpoints that are left, and keeps a new one."""
+        if self._ahead:
+            self._check_up_to(self._ahead[0])
+        if self._last:
+            self._keep(self._last)
+
+    def _check_up_to(self, position: int) -> None:
+        while self._ahead and self._ahead[-1] <= position:
+            self._check(self._ahead.pop())
 
     def _keep(self, position: int) -> None:
         self._known[position] = self._digest.hexdigest()
