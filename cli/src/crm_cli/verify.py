@@ -20,7 +20,7 @@ from chassis.read.generations import Generations, ViewReader, live_generation, s
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import parked_of
 from chassis.read.projecting import View
-from contracts.topics import CONSUMERS, EVENTS
+from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
 from customer.views import asset_panorama
 
 from crm_cli.contexts import (
@@ -216,9 +216,8 @@ async def _policies(
     """Checks that policies have read everything that is there now and that no subject is parked in one."""
     views = tuple(f".{view.name}." for view in KEPT)
     until = clock.monotonic() + wait_seconds
-    for group in CONSUMERS:
-        if context.topic.name not in group.topics or any(view in group.name for view in views):
-            continue
+
+    async def read(group: ConsumerGroup) -> None:
         ends = await end_offsets(settings.kafka_url, group.topics)
         while left := sum((await group_lag(settings.kafka_url, group.name, group.topics, ends)).values()):
             if clock.monotonic() >= until:
@@ -229,6 +228,13 @@ async def _policies(
             report.broken(
                 "I1", f"{group.name}: subject {parked.subject} is parked since its event {parked.sequence}"
             )
+
+    policies = (
+        group
+        for group in CONSUMERS
+        if context.topic.name in group.topics and not any(view in group.name for view in views)
+    )
+    await asyncio.gather(*map(read, policies))
 
 
 def views_of(context: Context) -> list[View]:
