@@ -32,6 +32,19 @@ PRINTING_PACKAGES = frozenset({"crm_cli"})
 BANNED_MODULE_NAMES = frozenset(
     {"common", "utils", "util", "helpers", "helper", "manager", "managers", "misc"}
 )
+STANDARD_TERMS = {
+    "desk": "application service",
+    "door": "dependency or guard",
+    "gather": "request coalescing",
+    "gathered": "waiting",
+    "gathering": "request coalescing",
+    "journal": "event store",
+    "laid": "dead letter",
+    "buried": "dead letter",
+    "purse": "running balance",
+    "tally": "control total",
+}
+"""By the word that no name has: the term of the field, or of the bank, that stands for it."""
 BANK_NOUNS = frozenset(
     [
         "customer",
@@ -404,10 +417,29 @@ def the_chassis_knows_no_bank(source: Source) -> Findings:
         return
     for node in ast.walk(source.tree):
         for name in _names_of(node):
-            words = {word.rstrip("s") for word in re.findall(r"[a-z]+|[A-Z][a-z]*", name)}
-            found = {word.lower() for word in words} & BANK_NOUNS
+            found = _words_of(name) & BANK_NOUNS
             if found:
                 yield getattr(node, "lineno", 1), f"{name!r} names {sorted(found)[0]!r}"
+
+
+@rule
+def names_are_standard_terms(source: Source) -> Findings:
+    """A word of our own for a thing that the field has a term for is a word that a newcomer has to ask about."""
+    for node in ast.walk(source.tree):
+        for name in _names_of(node):
+            if not isinstance(node, ast.Attribute) or _is_own(node):
+                for word in sorted(_words_of(name) & STANDARD_TERMS.keys()):
+                    yield getattr(node, "lineno", 1), f"{name!r}: {STANDARD_TERMS[word]}, not {word}"
+
+
+def _is_own(node: ast.Attribute) -> bool:
+    """Whether an attribute is of the object itself. One of another may be a library's."""
+    return isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
+
+
+def _words_of(name: str) -> set[str]:
+    """The words of a name in small letters, one of several things as of one."""
+    return {word.rstrip("s").lower() for word in re.findall(r"[a-z]+|[A-Z][a-z]*", name)}
 
 
 def _names_of(node: ast.AST) -> Iterator[str]:

@@ -28,7 +28,7 @@ from sync_ingest.pipeline.refusing import hidden, orphan, refused, surplus_contr
 from sync_ingest.pipeline.run import Quarantined, Run
 from sync_ingest.unnumbered import EQUALS_MAX, Unnumbered
 
-GATHERED_BATCHES_MAX: Final = 4
+WAITING_BATCHES_MAX: Final = 4
 """So many batches wait at most for the transaction before theirs: a slow disk is waited for once, not for each."""
 
 
@@ -108,7 +108,7 @@ class Pipeline:
         self._certified_through = certified_through
         self._repeating = True
         self._in_flight: _InFlight | None = None
-        self._gathered: list[_Planned] = []
+        self._waiting: list[_Planned] = []
         self._seen = Positions()
         self._unnumbered = Unnumbered(ids, source, partial(_intakes, ledger))
 
@@ -247,18 +247,18 @@ class Pipeline:
             or any(of_intake.closed for of_intake in self._run.intakes)
         )
         planned = self._planned(items, postings, identities, distinct, look=look)
-        if planned.plan.doubtful and (not look or self._in_flight is not None or self._gathered):
+        if planned.plan.doubtful and (not look or self._in_flight is not None or self._waiting):
             # A row is refused only by what is stored: it may be there itself, and what is under way may not get there.
             self._settle()
             self._planner.forget(planned.plan)
             planned = self._planned(items, postings, identities, distinct, look=True)
         self._refuse_part(planned.plan)
         self._run.reached("mid-batch")
-        self._gathered.append(planned)
+        self._waiting.append(planned)
         flight = self._in_flight
-        if flight is not None and (flight.positions.done() or len(self._gathered) >= GATHERED_BATCHES_MAX):
+        if flight is not None and (flight.positions.done() or len(self._waiting) >= WAITING_BATCHES_MAX):
             self._land()
-        if self._in_flight is None and self._gathered:
+        if self._in_flight is None and self._waiting:
             self._take_off()
 
     def _planned(
@@ -286,18 +286,18 @@ class Pipeline:
     def _touches(self, identities: frozenset[int]) -> bool:
         """Whether any of these is on its way into the store and could not be found there yet."""
         flight = self._in_flight
-        under_way = [*(flight.batches if flight else ()), *self._gathered]
+        under_way = [*(flight.batches if flight else ()), *self._waiting]
         return any(not planned.distinct.isdisjoint(identities) for planned in under_way)
 
     def _settle(self) -> None:
         """Waits until everything that was planned is stored and counted."""
-        while self._in_flight is not None or self._gathered:
+        while self._in_flight is not None or self._waiting:
             if self._in_flight is None:
                 self._take_off()
             self._land()
 
     def _take_off(self) -> None:
-        batches, self._gathered = self._gathered, []
+        batches, self._waiting = self._waiting, []
         sealed = [event for planned in batches for event in planned.sealed]
         positions = self._writer.submit(self._run.ledger.append, sealed) if sealed else _nothing()
         self._in_flight = _InFlight(batches, positions)
@@ -310,7 +310,7 @@ class Pipeline:
         try:
             positions = flight.positions.result()
         except AppendConflict:
-            batches, self._gathered = [*flight.batches, *self._gathered], []
+            batches, self._waiting = [*flight.batches, *self._waiting], []
             for planned in batches:
                 self._planner.forget(planned.plan)
             for planned in batches:
