@@ -7,12 +7,13 @@ release of whoever is parked, before the repair in vain.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+from chassis.connections.transient import Transient
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import Partition, Record
 from chassis.process.leases import Lease
@@ -26,6 +27,7 @@ from chassis.relay.loop import Relay
 from chassis.write.events import StoredEvent
 from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.ingest import PostingBooked
+from contracts.registry import PublicEvent
 from contracts.topics import Topic, partition_of
 
 from tests.simulation.kernel import EPOCH, Faults
@@ -68,7 +70,7 @@ REASSIGNED = 0.15
 class Words(NamedTuple):
     """The public words for a movement."""
 
-    event: type[PostingBooked]
+    event: type[PublicEvent]
     body: bytes
 
 
@@ -105,6 +107,8 @@ class Delivery:
     mongo: MongoServer
     poison: set[str]
     """Deeds that the view cannot digest; fewer and fewer, as somebody repairs it."""
+    words: Callable[[StoredEvent], Words | None] = words
+    """What must be published of a stored event."""
     repaired: bool = False
     """Whether the view can digest everything, and the operator knows."""
     reached: int = 0
@@ -139,7 +143,10 @@ class Delivery:
         return {one["subject"]: one["sequence"] for one in self.mongo.there.get(PARKED, {}).values()}
 
 
-def view_of(delivery: Delivery) -> View:
+DataOf = Callable[[Delivered], Mapping[str, Any]]
+
+
+def view_of(delivery: Delivery, data_of: DataOf = lambda event: event.data) -> View:
     """The sum of each subject with the deeds behind it in order, and an entry for every movement."""
 
     def keys(event: Delivered) -> list[DocumentKey]:
@@ -149,7 +156,8 @@ def view_of(delivery: Delivery) -> View:
         ]
 
     def project(key: DocumentKey, document: Document | None, event: Delivered) -> Document:
-        deed, amount = event.data["core_transaction_id"], event.data["amount_minor"]
+        data = data_of(event)
+        deed, amount = data["core_transaction_id"], data["amount_minor"]
         if key.collection == "movements":
             return {"deed": deed, "amount": amount}
         if deed in delivery.poison:
@@ -194,7 +202,12 @@ def places_of(topic: Topic) -> list[Partition]:
     return [(topic.name, number) for number in range(topic.partitions)]
 
 
-def relaying(delivery: Delivery, parts: Parts, topic: Topic = TOPIC) -> Callable[[], Awaitable[None]]:
+def relaying(
+    delivery: Delivery,
+    parts: Parts,
+    topic: Topic = TOPIC,
+    words: Callable[[StoredEvent], Words | None] = words,
+) -> Callable[[], Awaitable[None]]:
     """A process that relays."""
     world = delivery.world
 
@@ -227,7 +240,9 @@ def relaying(delivery: Delivery, parts: Parts, topic: Topic = TOPIC) -> Callable
     return main
 
 
-def consuming(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]:
+def consuming(
+    delivery: Delivery, parts: Parts, data_of: DataOf = lambda event: event.data
+) -> Callable[[], Awaitable[None]]:
     """A process that keeps the view; nobody prevents two of them from having the same partition."""
     world, broker, kernel = delivery.world, delivery.broker, delivery.world.kernel
 
@@ -235,7 +250,9 @@ def consuming(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]
         checkpoints = parts.checkpoints(delivery.mongo, GROUP, "balances")
         parking = parts.parking(GROUP, checkpoints, broker, kernel)
         documents = MongoDocuments(delivery.mongo, PREFIX)
-        projector = parts.projector(view_of(delivery), documents, parking, chunk_records=CHUNK_RECORDS)
+        projector = parts.projector(
+            view_of(delivery, data_of), documents, parking, chunk_records=CHUNK_RECORDS
+        )
         offsets: dict[Partition, int] = {}
         while not world.over:
             try:
@@ -243,7 +260,7 @@ def consuming(delivery: Delivery, parts: Parts) -> Callable[[], Awaitable[None]]
                     offsets = await assigned()
                     await checkpoints.begin(dict.fromkeys(PLACES, CONTEXT))
                 await round_of(projector, offsets)
-            except ConnectionError:
+            except (ConnectionError, Transient):
                 offsets = {}
                 await kernel.sleep(0.02)
 
@@ -438,7 +455,7 @@ def check_topic(delivery: Delivery) -> Iterator[Broken]:
             if isinstance(said, Watermark):
                 yield from _check_watermark(said, place, stored, seen)
                 continue
-            yield from _check_record(said, record, stored)
+            yield from _check_record(said, record, stored, delivery.words)
             key = (said.subject, said.sequence)
             if key in seen:
                 continue
@@ -467,14 +484,21 @@ def _check_watermark(
 
 
 def _check_record(
-    said: Envelope, record: Record, stored: dict[tuple[UUID, int], StoredEvent]
+    said: Envelope,
+    record: Record,
+    stored: dict[tuple[UUID, int], StoredEvent],
+    words: Callable[[StoredEvent], Words | None],
 ) -> Iterator[Broken]:
     row = stored.get((said.subject, said.sequence))
     if row is None:
         yield Broken("I7", f"{said.subject} {said.sequence} was published and is not stored")
         return
     expected = words(row)
-    same = expected is not None and expected.body == record.value and said.position == row.position
+    same = (
+        expected is not None
+        and (expected.event.VERSION, expected.body) == (said.version, record.value)
+        and said.position == row.position
+    )
     if not same or record.partition != partition_of(row.stream_id, TOPIC.partitions):
         yield Broken("I7", f"{said.subject} {said.sequence} was published as something else")
 

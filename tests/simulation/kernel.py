@@ -357,6 +357,16 @@ class Kernel:
         actor = gate.actor
         self.met["crash"] += 1
         self.note(f"{actor.name}.{actor.life} {gate.point} CRASH")
+        self._begin_again(actor)
+
+    def replace(self, name: str) -> None:
+        """Ends the actor of a name wherever it is, unless it is done, and starts it again, as an update does."""
+        for actor in [each for each in self._tasks if each.name == name]:
+            self.met["update"] += 1
+            self.note(f"{actor.name}.{actor.life} IS REPLACED")
+            self._begin_again(actor)
+
+    def _begin_again(self, actor: Actor) -> None:
         actor.ends()
         for waiting in self._waiting:
             if waiting.actor is actor:

@@ -32,6 +32,7 @@ from tests.simulation import (
     test_log,
     test_two_contexts,
     timing,
+    updating,
     watching,
 )
 from tests.simulation.kernel import simulated
@@ -54,6 +55,11 @@ async def delivery(seed: int) -> list[Broken]:
     """Relays, broker, views and parked subjects; in every tenth a leader freezes for good."""
     broken, _ = await test_delivery.run(seed, frozen=seed % 10 == 0)
     return broken
+
+
+async def updates(seed: int) -> list[Broken]:
+    """Relays and views of two versions while an update goes on."""
+    return updating.check(await updating.lived(seed))
 
 
 async def both_contexts(seed: int) -> list[str]:
@@ -127,9 +133,10 @@ async def notices(seed: int) -> list[Broken]:
 
 
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (25, log),
+    "log": (23, log),
     "commands": (28, commanded),
     "delivery": (5, delivery),
+    "updates": (2, updates),
     "both_contexts": (2, both_contexts),
     "policies": (4, policies),
     "rebuilds": (1, rebuilding),
