@@ -22,7 +22,7 @@ from contracts.topics import INGEST_EVENTS, partition_of
 
 from tests.simulation.broker import BrokerClient
 from tests.simulation.commands import CATALOGUE, Handler, Pay, WriteSide
-from tests.simulation.delivery import RELAYS, Delivery, Parts, places_of, relaying
+from tests.simulation.delivery import RELAYS, DataOf, Delivery, Parts, places_of, relaying
 from tests.simulation.kernel import Faults, Injected
 from tests.simulation.mongo_server import MongoFlaws
 from tests.simulation.scenario import (
@@ -89,7 +89,7 @@ def account_of(name: str, subject: UUID) -> UUID:
     return uuid5(subject, name)
 
 
-def policies(run: Reactions, handler: Handler, command_id: CommandId) -> list[Policy]:
+def policies(run: Reactions, handler: Handler, command_id: CommandId, data_of: DataOf) -> list[Policy]:
     """The policies, as one process has them."""
     kernel = run.delivery.world.kernel
 
@@ -101,7 +101,7 @@ def policies(run: Reactions, handler: Handler, command_id: CommandId) -> list[Po
                 command_id=command_id(event, name),
                 causation_id=event.id,
             )
-            command = Pay(event.data["amount_minor"])
+            command = Pay(data_of(event)["amount_minor"])
             await handler.handle(account_of(name, event.subject), command, context)
 
         async def prepare(events: Sequence[Delivered]) -> None:
@@ -123,7 +123,9 @@ def policies(run: Reactions, handler: Handler, command_id: CommandId) -> list[Po
 # who acts
 
 
-def reacting(run: Reactions, parts: Reacting) -> Callable[[], Awaitable[None]]:
+def reacting(
+    run: Reactions, parts: Reacting, data_of: DataOf = lambda event: event.data
+) -> Callable[[], Awaitable[None]]:
     """A process that runs the policies, as the role does."""
     delivery = run.delivery
     kernel = delivery.world.kernel
@@ -135,7 +137,7 @@ def reacting(run: Reactions, parts: Reacting) -> Callable[[], Awaitable[None]]:
                 run.before = set(published(delivery))
             runner = parts.runner(
                 "policies",
-                policies(run, run.handler(), parts.command_id),
+                policies(run, run.handler(), parts.command_id, data_of),
                 service=SERVICE,
                 mongo=delivery.mongo,
                 broker=BrokerClient(delivery.broker),

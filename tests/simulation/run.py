@@ -58,8 +58,11 @@ async def delivery(seed: int) -> list[Broken]:
 
 
 async def updates(seed: int) -> list[Broken]:
-    """Relays and views of two versions while an update goes on."""
-    return updating.check(await updating.lived(seed))
+    """Relays and views, or policies, of two versions while an update goes on."""
+    if seed % 2:
+        return updating.check(await updating.lived(seed))
+    _, run = await updating.lived_with_policies(seed)
+    return reactions.check(run)
 
 
 async def both_contexts(seed: int) -> list[str]:

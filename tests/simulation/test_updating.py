@@ -1,4 +1,4 @@
-"""Relays and views of two versions at once over simulated servers: what is newer waits for a newer process."""
+"""Relays, views and policies of two versions at once over simulated servers: what is newer waits for a newer process."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ import pytest
 from chassis.messaging.delivered import Delivered
 from chassis.write.events import StoredEvent
 
-from tests.simulation import delivery, planted
+from tests.simulation import delivery, planted, reactions
 from tests.simulation.delivery import Words
 from tests.simulation.kernel import simulated
 from tests.simulation.scenario import Broken
-from tests.simulation.updating import Before, check, data_before, is_newer, lived
+from tests.simulation.updating import Before, check, data_before, is_newer, lived, lived_with_policies
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -51,11 +51,18 @@ BUGS = {
     "parked": (Before(data=parks), {"I4"}),
     "half read": (Before(data=reads_what_it_knows), {"I4", "I5"}),
 }
+BUGS_OF_POLICIES = {name: BUGS[name] for name in ("held", "parked")}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_is_newer_waits_for_a_newer_process(seed: int) -> None:
     assert check(simulated(lived(seed))) == [], f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_policy_reacts_to_what_is_newer_once_it_is_new(seed: int) -> None:
+    _, run = simulated(lived_with_policies(seed))
+    assert reactions.check(run) == [], f"seed {seed}"
 
 
 def test_a_schedule_replaces_processes_takes_some_back_and_stores_both_versions() -> None:
@@ -73,5 +80,16 @@ def test_a_planted_bug_is_caught_and_its_seed_replays(bug: str) -> None:
     def played(seed: int) -> tuple[list[Broken], str]:
         update = simulated(lived(seed, before))
         return check(update), update.delivery.world.kernel.digest()
+
+    planted.assert_caught(bug, invariants, played)
+
+
+@pytest.mark.parametrize("bug", BUGS_OF_POLICIES)
+def test_a_planted_bug_of_policies_is_caught_and_its_seed_replays(bug: str) -> None:
+    before, invariants = BUGS_OF_POLICIES[bug]
+
+    def played(seed: int) -> tuple[list[Broken], str]:
+        _, run = simulated(lived_with_policies(seed, before))
+        return reactions.check(run), run.delivery.world.kernel.digest()
 
     planted.assert_caught(bug, invariants, played)

@@ -1,26 +1,31 @@
-"""An update while all goes on: relays and consumers are replaced one after the other, and some go back for a while.
+"""An update while all goes on: relays, views and policies are replaced one after the other, and some go back for a while.
 
 One of the services is new from the beginning, so what its clients store is of a version that the other processes do not
-know. A relay of the version before must not publish it, and a view of the version before must not park a subject because
-of it: they wait, and whoever is newer goes on.
+know. A relay of the version before must not publish it, and a view or a policy of the version before must not park a
+subject because of it: they wait, and whoever is newer goes on.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from chassis.messaging.delivered import Delivered
+from chassis.read.mongo_checkpoints import PARKED
 from chassis.write.catalogue import UnknownEvent
 from chassis.write.events import StoredEvent
 from contracts.ingest import PostingBooked
+from contracts.topics import INGEST_EVENTS, Topic
 
-from tests.simulation import delivery
+from tests.simulation import delivery, reactions
+from tests.simulation.commands import Overdrawn
 from tests.simulation.delivery import (
     CONSUMERS,
     RELAYS,
+    TOPIC,
     Delivery,
     Parts,
+    Poison,
     Words,
     consuming,
     freezing,
@@ -86,6 +91,9 @@ def data_before(event: Delivered) -> Mapping[str, Any]:
     return event.data
 
 
+Main = Callable[[], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
     """What the processes of the version before are made of; a planted bug is another part."""
@@ -100,90 +108,103 @@ class Update:
 
     delivery: Delivery
     before: Before
-    poison: frozenset[str]
-    """What the view could not digest at the beginning."""
+    names: list[str] = field(default_factory=list)
+    """Who is replaced."""
     new: set[str] = field(default_factory=set)
 
-    def relay(self, name: str) -> Callable[[], Awaitable[None]]:
-        """A relay, of the version that its name has when it starts."""
+    def spawn(self, name: str, new: Main, before: Main) -> None:
+        """Starts a process that is of the version that its name has when it starts."""
 
         async def main() -> None:
-            of_now = words if name in self.new else self.before.words
-            await relaying(self.delivery, Parts(), words=of_now)()
+            await (new if name in self.new else before)()
 
-        return main
+        self.names.append(name)
+        self.delivery.world.kernel.spawn(name, main)
 
-    def consumer(self, name: str) -> Callable[[], Awaitable[None]]:
-        """A consumer, of the version that its name has when it starts."""
+    def spawn_relays(self, topic: Topic = TOPIC) -> None:
+        """Starts services, of which the last is new, and relays."""
+        made, kernel = self.delivery, self.delivery.world.kernel
+        for number in range(SERVICES):
+            kernel.spawn(f"service-{number}", service(made.world, number, honest_appender))
+        for number in range(RELAYS):
+            new, before = (relaying(made, Parts(), topic, one) for one in (words, self.before.words))
+            self.spawn(f"relay-{number}", new, before)
 
-        async def main() -> None:
-            await consuming(self.delivery, Parts(), data if name in self.new else self.before.data)()
 
-        return main
-
-
-def updating(update: Update, names: list[str]) -> Callable[[], Awaitable[None]]:
+def updating(update: Update) -> Main:
     """Replaces one process after the other, and takes one back now and then; when the world is healed, all are new."""
     kernel = update.delivery.world.kernel
 
     async def main() -> None:
-        while update.new != set(names):
+        while old := sorted(set(update.names) - update.new):
             if not kernel.healed:
                 await kernel.sleep(kernel.chance.random() * STEP_SECONDS_MAX)
             back = update.new and not kernel.healed and kernel.chance.random() < GOES_BACK
-            name = kernel.chance.choice(sorted(update.new if back else set(names) - update.new))
+            name = kernel.chance.choice(sorted(update.new) if back else old)
             update.new ^= {name}
             kernel.replace(name)
 
     return main
 
 
-def watching(update: Update) -> Callable[[], Awaitable[None]]:
-    """Looks all the time whether a subject is parked because of an event that is only newer."""
+def watching(update: Update) -> Main:
+    """Looks all the time whether a subject is parked for another reason than what cannot be done with its event."""
     world = update.delivery.world
 
     async def main() -> None:
         while not world.over:
             await world.kernel.sleep(0.01)
-            update.delivery.broken.extend(check_parked(update))
+            for one in update.delivery.mongo.there.get(PARKED, {}).values():
+                if not one["reason"].startswith((Poison.__name__, Overdrawn.__name__)):
+                    update.delivery.broken.append(
+                        Broken("I4", f"{one['subject']} is parked: {one['reason']}")
+                    )
 
     return main
 
 
-def check_parked(update: Update) -> Iterator[Broken]:
-    """Who is parked is parked because of what the view cannot digest, or because of an event before that."""
-    parked = update.delivery.parked()
-    for row in update.delivery.published():
-        if parked.get(row.stream_id) == row.version and body_of(row).deed not in update.poison:
-            yield Broken("I4", f"{row.stream_id} is parked at {row.version}, which is only newer")
-
-
 async def lived(seed: int, before: Before | None = None) -> Update:
-    """All that is left after a seed's schedule."""
+    """All that is left after a seed's schedule of relays and a view."""
     made = Delivery.of(seed, Flaws(), MongoFlaws(), FAULTS)
     made.words = words
-    update = Update(made, before or Before(), frozenset(made.poison))
-    world, kernel = made.world, made.world.kernel
-    for number in range(SERVICES):
-        kernel.spawn(f"service-{number}", service(world, number, honest_appender))
-    relays = [f"relay-{number}" for number in range(RELAYS)]
-    consumers = [f"consumer-{number}" for number in range(CONSUMERS)]
-    for name in relays:
-        kernel.spawn(name, update.relay(name))
-    for name in consumers:
-        kernel.spawn(name, update.consumer(name))
-    kernel.spawn("sealer", sealer(world))
+    update = Update(made, before or Before())
+    update.spawn_relays()
+    for number in range(CONSUMERS):
+        new, old = (consuming(made, Parts(), one) for one in (data, update.before.data))
+        update.spawn(f"consumer-{number}", new, old)
+    made.world.kernel.spawn("sealer", sealer(made.world))
     for name, main in {
         "operator": operating(made),
         "reader": reading(made),
         "freezer": freezing(made, for_good=False),
-        "updater": updating(update, [*relays, *consumers]),
+        "updater": updating(update),
         "watcher": watching(update),
         "supervisor": supervising(made),
     }.items():
-        kernel.spawn(name, main, mortal=False)
-    await kernel.run()
+        made.world.kernel.spawn(name, main, mortal=False)
+    await made.world.kernel.run()
     return update
+
+
+async def lived_with_policies(seed: int, before: Before | None = None) -> tuple[Update, reactions.Reactions]:
+    """All that is left after a seed's schedule of relays and policies."""
+    run = reactions.Reactions.of(seed)
+    run.delivery.words = words
+    update = Update(run.delivery, before or Before())
+    update.spawn_relays(INGEST_EVENTS)
+    for number in range(reactions.PROCESSES):
+        new, old = (reactions.reacting(run, reactions.Reacting(), one) for one in (data, update.before.data))
+        update.spawn(f"policies-{number}", new, old)
+    for name, main in {
+        "looking": reactions.looking(run),
+        "operator": reactions.paying_in(run),
+        "updater": updating(update),
+        "watcher": watching(update),
+        "supervisor": reactions.supervising(run),
+    }.items():
+        run.delivery.world.kernel.spawn(name, main, mortal=False)
+    await run.delivery.world.kernel.run()
+    return update, run
 
 
 def check(update: Update) -> list[Broken]:
