@@ -20,7 +20,14 @@ from contracts.roles import ROLES
 from customer import permissions
 from customer.application import CustomerService
 from customer.catalogue import catalogue
-from customer.domain.commands import Details, Reference, RegisterCustomer, RenameCustomer, UnlinkReference
+from customer.domain.commands import (
+    Details,
+    LinkReference,
+    Reference,
+    RegisterCustomer,
+    RenameCustomer,
+    UnlinkReference,
+)
 from customer.domain.customer import customer_decider
 from customer.domain.events import CustomerErased, HeldAccount
 from customer.domain.refusals import CustomerIsErased
@@ -223,6 +230,24 @@ async def test_unlinking_first_does_not_shorten_the_retention(service, register,
     await handler.handle(CUSTOMER, UnlinkReference(PARTY, NOW.date()), by("wu"))
     with pytest.raises(RetentionHolds, match=f"until {NOW.year + 3}"):
         await service.erase(CUSTOMER, by())
+
+
+@pytest.mark.requirement("M22")
+@pytest.mark.parametrize("bank", ["open"], indirect=True)
+async def test_a_number_that_is_claimed_again_does_not_shorten_the_retention(
+    service, register, handler, key_ring, bank
+):
+    await register(described(key_ring))
+    await handler.handle(CUSTOMER, UnlinkReference(PARTY, NOW.date()), by("wu"))
+    again = Reference("core", NUMBER, PARTY, claim=UUID(int=5))
+    await handler.handle(CUSTOMER, LinkReference(again), by("lin"))
+    for withdrawn in (False, True):
+        if withdrawn:
+            await handler.handle(CUSTOMER, UnlinkReference(PARTY, NOW.date()), by("zhou"))
+        with pytest.raises(RetentionHolds, match=f"until {NOW.year + 3}"):
+            await service.erase(CUSTOMER, by())
+        with pytest.raises(RetentionHolds, match=f"until {NOW.year + 3}"):
+            await service.prepare_erasure(CUSTOMER, by("li"), 4 + withdrawn)
 
 
 @pytest.mark.parametrize(

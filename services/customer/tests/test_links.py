@@ -78,6 +78,16 @@ class Model:
     def shows_on(self, day):
         return any(since <= day < until for since, until, confirmed in self.links if confirmed)
 
+    def stands_on(self, day):
+        return self.shows_on(day) or any(
+            until == date.max for _, until, confirmed in self.links if not confirmed
+        )
+
+    @property
+    def related_until(self):
+        """The day on which the last confirmed link ended, `date.max` where it stands; None where none was confirmed."""
+        return max((until for _, until, confirmed in self.links if confirmed), default=None)
+
     @property
     def free(self):
         """Whether nobody stands in the way of another link from today on, as the service asks before it links."""
@@ -123,3 +133,6 @@ def test_write_side_view_and_model_show_a_party_on_the_same_days(taken):
         for each in DAYS:
             shown = str(CORE.party) in parties_on(document, each.isoformat())
             assert shown is model.shows_on(each), (kind, day, each)
+            assert state.has(CORE.party, each) is model.stands_on(each), (kind, day, each)
+        until = {party: end or date.max for party, end in state.confirmed_until().items()}
+        assert until.get(CORE.party) == model.related_until

@@ -337,9 +337,9 @@ class CustomerService:
         """
         if (await self.store.commands([context.key])).get(context.key) is None:
             await self._erasure(customer)
-        links = (await self.handler.load(customer)).state.links
+        state = (await self.handler.load(customer)).state
         parties = tuple(
-            PartyOfSource(links[party].source, party) for party in sorted(links) if links[party].confirmed
+            PartyOfSource(state.links[party].source, party) for party in sorted(state.confirmed_until())
         )
         command = BeginErasurePreparation(context.command_id, parties)
         return await self.change(customer, command, context, version, asked=("prepare-erasure",))
@@ -435,13 +435,14 @@ class CustomerService:
     async def _whole(self, loaded: Loaded[Customer]) -> tuple[Kept, EraseCustomer]:
         """Until when a customer is kept, and the command that erases all of it; raises RetentionHolds, TooManyAccounts."""
         day = self.today()
-        links = {party: link for party, link in loaded.state.links.items() if link.confirmed}
-        ends = {str(party): _text_of(link.until) for party, link in links.items()}
+        related_until = loaded.state.confirmed_until()
+        ends = {str(party): _text_of(until) for party, until in related_until.items()}
         related, described = await self.queries.holdings.relations(sorted(ends))
         kept = kept_until(
             related, described, ends, day=day, retention=self.retention, dated=self.business_date
         )
-        parties = sorted(party for party, link in links.items() if link.stands_on(day))
+        standing_on = {party: loaded.state.link_on(party, day) for party in related_until}
+        parties = sorted(party for party, link in standing_on.items() if link is not None and link.confirmed)
         own = {str(party) for party in parties}
         accounts = [one for one in related if own & {holder["party_id"] for holder in one["holders"]}]
         held = tuple(

@@ -191,8 +191,8 @@ def _adopted(command: AdoptDescription, customer: Customer) -> list[CustomerEven
         begun = _registered(details, "master-data", reference=reference, number_claim=command.number_claim)
         events = [begun, reference.linked()]
     else:
-        link = customer.links.get(party)
-        if link is None or not link.stands_on(command.on):
+        link = customer.link_on(party, command.on)
+        if link is None:
             return []
         stated = details.stated()
         if not link.confirmed and not _agree(stated, customer.values):

@@ -60,15 +60,15 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             by_source = event.party_id or _UNKNOWN_PARTY
             return _with(begun, stated, by_source if event.origin == "master-data" else None)
         case ReferenceLinked():
-            return _with_link(
-                customer, event.party_id, Link(event.source, event.key, True, event.linked_from)
-            )
+            earlier = customer.links.get(event.party_id)
+            link = Link(event.source, event.key, True, event.linked_from, earlier=earlier)
+            return _with_link(customer, event.party_id, link)
         case ReferenceClaimed():
             earlier = customer.links.get(event.party_id)
             return _with_link(customer, event.party_id, Link(event.source, event.key, False, earlier=earlier))
         case ReferenceConfirmed():
             claimed = customer.links[event.party_id]
-            link = msgspec.structs.replace(claimed, confirmed=True, described=None, earlier=None)
+            link = msgspec.structs.replace(claimed, confirmed=True, described=None)
             return _with_link(customer, event.party_id, link)
         case ReferenceDisputed():
             described: dict[Detail, str] = {
@@ -83,7 +83,8 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             links = {party: link for party, link in customer.links.items() if party != event.party_id}
             return msgspec.structs.replace(customer, links=links)
         case ReferenceUnlinked():
-            link = msgspec.structs.replace(customer.links[event.party_id], until=event.until)
+            ended = customer.links[event.party_id]
+            link = msgspec.structs.replace(ended, until=event.until, described=None)
             return _with_link(customer, event.party_id, link)
         case CustomerRenamed():
             return _with(customer, {"name": event.name}, event.party_id)

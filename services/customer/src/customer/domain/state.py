@@ -1,5 +1,6 @@
 """The state of a customer that decisions need."""
 
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import NewType
 from uuid import UUID
@@ -14,7 +15,7 @@ CustomerId = NewType("CustomerId", UUID)
 class Link(msgspec.Struct, frozen=True):
     """An external id of a customer. `described`: the description of a disputed one's party in master data.
 
-    `earlier` is the link that had ended when the number was claimed again.
+    `earlier` is the link of the same number that had ended before this one began.
     """
 
     source: str
@@ -33,6 +34,13 @@ class Link(msgspec.Struct, frozen=True):
         """Whether the number belongs to the customer on a bank day or later. A claim that nobody confirmed ends at
         once."""
         return self.until is None or (self.confirmed and day < self.until)
+
+    def and_earlier(self) -> "Iterator[Link]":
+        """This link and those of the same number before it, the newest first."""
+        link: Link | None = self
+        while link is not None:
+            yield link
+            link = link.earlier
 
 
 class Customer(msgspec.Struct, frozen=True):
@@ -69,10 +77,28 @@ class Customer(msgspec.Struct, frozen=True):
 
     def has(self, party: UUID, day: date) -> bool:
         """Whether the party belongs to this customer on a bank day, confirmed or not."""
-        link = self.links.get(party)
-        return link is not None and link.stands_on(day)
+        return self.link_on(party, day) is not None
+
+    def link_on(self, party: UUID, day: date) -> Link | None:
+        """The link by which the party belongs to this customer on a bank day, confirmed or not."""
+        return next((link for link in self._links_of(party) if link.stands_on(day)), None)
 
     def has_later(self, party: UUID, day: date) -> bool:
         """Whether the party belongs to this customer on a bank day or later, confirmed or not."""
-        link = self.links.get(party)
-        return link is not None and link.ends_after(day)
+        return any(link.ends_after(day) for link in self._links_of(party))
+
+    def confirmed_until(self) -> dict[UUID, date | None]:
+        """The parties that are or were the customer's, each with the day on which its last confirmed link ended or ends.
+
+        A number that was given up and then claimed again is among them.
+        """
+        found: dict[UUID, date | None] = {}
+        for party in self.links:
+            ends = [link.until for link in self._links_of(party) if link.confirmed]
+            if ends:
+                found[party] = None if None in ends else max(end for end in ends if end is not None)
+        return found
+
+    def _links_of(self, party: UUID) -> Iterable[Link]:
+        newest = self.links.get(party)
+        return () if newest is None else newest.and_earlier()
