@@ -23,6 +23,7 @@ from customer.domain.commands import (
 )
 from customer.domain.customer import customer_decider, identify
 from customer.domain.events import (
+    BranchAssigned,
     ContactDetailsChanged,
     ContradictionResolved,
     CustomerRegistered,
@@ -31,6 +32,7 @@ from customer.domain.events import (
     DetailsConfirmed,
     DetailsContradicted,
     IdentityDetailsCorrected,
+    IdentityNumberShared,
     ReferenceClaimed,
     ReferenceConfirmed,
     ReferenceDisputed,
@@ -47,6 +49,7 @@ from customer.domain.refusals import (
     ReferenceSettled,
     TooManyReferences,
 )
+from customer.domain.state import Link
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -171,6 +174,7 @@ def test_master_data_confirms_a_claimed_reference_of_the_same_person():
     "other",
     [
         {"name": "张伟", "identity_number": "110105194912310038"},
+        {"name": "张伟", "born_on": "1949-12-31", "identity_number": "110105194912310038"},
         {"name": "张伟"},
         {"name": "李娜", "born_on": "1949-12-31"},
     ],
@@ -188,6 +192,135 @@ def test_a_claimed_reference_of_somebody_else_is_disputed_and_takes_nothing_over
     confirmed = disputed.when(ConfirmReference(core.party))
     assert confirmed.decided[0] == core_confirmed
     assert confirmed.then(*confirmed.decided).when(describe(described)).then_nothing()
+
+
+@pytest.mark.parametrize("number", ["E12345678", "无"])
+def test_an_identity_number_without_a_checksum_confirms_a_claim_only_with_the_same_name(number):
+    """Two countries may give one number, and a placeholder is nobody's."""
+    history = [msgspec.structs.replace(by_staff, identity_number=number), core_claimed]
+    for name, decided in (
+        ("张伟", ReferenceConfirmed),
+        ("李娜", ReferenceDisputed),
+        (None, ReferenceDisputed),
+    ):
+        described = Details(name=name, identity_number=number)
+        assert type(customer.given(*history).when(describe(described)).decided[0]) is decided
+        proven = msgspec.structs.replace(described, proven=True)
+        assert type(customer.given(*history).when(describe(proven)).decided[0]) is ReferenceConfirmed
+
+
+def test_a_shared_identity_number_is_a_question_once_and_again_only_with_another_number():
+    one, two = UUID(int=1), UUID(int=2)
+
+    def sharing(number, with_whom, **other):
+        details = Details(name="张伟", phone="13800001234", identity_number=number, **other)
+        return AdoptDescription(core, details, TODAY, None, with_whom)
+
+    def shared(with_whom):
+        return IdentityNumberShared(customer_id=with_whom, **core_says)
+
+    numbered = msgspec.structs.replace(by_source, identity_number="E1")
+    story = customer.given().when(sharing("E1", one)).then(numbered, core_linked, shared(one))
+    story.when(sharing("E1", one)).then_nothing()
+    moved = story.when(sharing("E1", one, address="上海市")).decided
+    assert [type(event) for event in moved] == [ContactDetailsChanged]
+    corrected = IdentityDetailsCorrected(
+        born_on=None, identity_number="E2", changed=("identity_number",), **core_says
+    )
+    story.when(sharing("E2", two)).then(corrected, shared(two))
+
+
+def test_a_confirmation_by_a_person_takes_over_the_description_that_waited():
+    disputed = ReferenceDisputed(name="李娜", phone="1", address="上海市", identity_number="E2", **core_says)
+    bare = CustomerRegistered(name="李娜", kind="person", origin="staff")
+    confirming = ConfirmReference(core.party, UUID(int=5), UUID(int=1), ("phone", "name"))
+    customer.given(bare, core_claimed, disputed).when(confirming).then(
+        core_confirmed,
+        ContactDetailsChanged(
+            phone="1",
+            email=None,
+            address="上海市",
+            changed=("phone", "address"),
+            invalid=("phone",),
+            **core_says,
+        ),
+        IdentityDetailsCorrected(
+            born_on=None,
+            identity_number="E2",
+            changed=("identity_number",),
+            number_claim=UUID(int=5),
+            **core_says,
+        ),
+        DetailsConfirmed(fields=("name",), **core_says),
+        IdentityNumberShared(customer_id=UUID(int=1), **core_says),
+    ).when(confirming).then_nothing()
+
+
+def test_a_description_that_waited_is_forgotten_with_the_confirmation():
+    disputed = ReferenceDisputed(phone="13900009999", **core_says)
+    state = customer_decider.fold([by_staff, core_claimed, disputed, core_confirmed])
+    assert state.links == {core.party: Link("core", "4711", True)}
+
+
+def test_an_event_from_before_changed_fields_were_named_changes_those_that_differ():
+    """What staff stated of the other fields is not the source's then, and a source's next value contradicts it."""
+    old = ContactDetailsChanged(phone="13800001234", email="z@example.com", address=None, **core_says)
+    state = customer_decider.fold([by_staff, core_linked, old])
+    assert (state.stated_by["phone"], state.stated_by["email"]) == (None, core.party)
+    assert state.last == {core.party: {"email": "z@example.com"}}
+
+
+def test_each_event_of_a_description_names_its_own_invalid_fields_and_its_source():
+    wrong = ("name", "phone", "address", "identity_number", "branch")
+    first = Details(name="", phone="1", invalid=("name", "phone"))
+    registered = msgspec.structs.replace(by_source, name="", phone="1", invalid=("name", "phone"))
+    story = customer.given().when(describe(first)).then(registered, core_linked)
+    second = Details(
+        name="-", phone="2", identity_number="0", branch="?", born_on="1980-02-29", invalid=wrong
+    )
+    story.when(describe(second)).then(
+        CustomerRenamed(name="-", invalid=("name",), **core_says),
+        ContactDetailsChanged(
+            phone="2", email=None, address=None, changed=("phone",), invalid=("phone",), **core_says
+        ),
+        IdentityDetailsCorrected(
+            born_on="1980-02-29",
+            identity_number="0",
+            changed=("born_on", "identity_number"),
+            invalid=("identity_number",),
+            **core_says,
+        ),
+        BranchAssigned(branch="?", invalid=("branch",), **core_says),
+    )
+    against = customer.given(by_staff, core_linked).when(describe(second)).decided[-1]
+    assert against == DetailsContradicted(name="-", phone="2", invalid=("name", "phone"), **core_says)
+
+
+def test_a_correction_that_leaves_the_identity_number_as_it_is_claims_none():
+    claiming = CorrectIdentityDetails("1980-02-29", None, UUID(int=5))
+    customer.given(by_staff).when(claiming).then(
+        IdentityDetailsCorrected(born_on="1980-02-29", identity_number=None, changed=("born_on",))
+    )
+
+
+def test_a_resolved_contradiction_claims_an_identity_number_that_is_accepted_and_nothing_else():
+    against = DetailsContradicted(phone="13900009999", identity_number="E1", **core_says)
+    story = customer.given(by_staff, core_linked, against)
+    for field, accept, claim in (
+        ("identity_number", True, UUID(int=5)),
+        ("identity_number", False, None),
+        ("phone", True, None),
+    ):
+        resolving = ResolveContradiction(field, core.party, accept, number_claim=UUID(int=5))
+        story.when(resolving).then(
+            ContradictionResolved(field=field, accepted=accept, number_claim=claim, **core_says)
+        )
+
+
+def test_what_neither_description_has_makes_no_two_one_person():
+    customer.given(by_staff, core_claimed).when(describe(Details(name="张伟"))).then(
+        ReferenceDisputed(name="张伟", **core_says)
+    )
 
 
 def test_a_reference_is_unlinked_on_a_day_and_linked_again_under_another_identity():
@@ -253,6 +386,9 @@ def test_references_are_bounded():
     full = customer.given().when(RegisterCustomer(zhang, many[:-1])).decided
     customer.given(*full).when(LinkReference(many[-1])).then_rejected(TooManyReferences)
     customer.given(*full).when(LinkReference(many[0])).then_nothing()
+    ended = ReferenceUnlinked(source="core", party_id=many[0].party, until=TODAY)
+    again = msgspec.structs.replace(many[0], claim=UUID(int=5))
+    customer.given(*full, ended).when(LinkReference(again)).then(again.claimed())
 
 
 def test_unchanged_contact_details_give_no_event():

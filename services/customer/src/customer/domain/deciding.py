@@ -195,7 +195,7 @@ def _adopted(command: AdoptDescription, customer: Customer) -> list[CustomerEven
         if link is None:
             return []
         stated = details.stated()
-        if not link.confirmed and not _agree(stated, customer.values):
+        if not link.confirmed and not _agree(stated, customer.values, proven=details.proven):
             if link.described == stated:
                 return []
             return [ReferenceDisputed(source=source, party_id=party, **stated)]
@@ -227,11 +227,15 @@ def _confirmed(command: ConfirmReference, customer: Customer) -> list[CustomerEv
     return events
 
 
-def _agree(stated: Mapping[Detail, str], values: Mapping[Detail, str | None]) -> bool:
-    """Whether two descriptions are certainly of one person: by identity number, or by name and date of birth."""
+def _agree(stated: Mapping[Detail, str], values: Mapping[Detail, str | None], *, proven: bool) -> bool:
+    """Whether two descriptions are certainly of one person: by identity number, or by name and date of birth.
+
+    A number without a valid checksum may be that of another country, or a placeholder, so the names have to be equal too.
+    """
     numbers = stated.get("identity_number"), values.get("identity_number")
     if None not in numbers:
-        return numbers[0] == numbers[1]
+        named = stated.get("name") is not None and stated["name"] == values.get("name")
+        return numbers[0] == numbers[1] and (proven or named)
     return all(
         stated.get(field) is not None and stated[field] == values.get(field) for field in _NAME_AND_BIRTH
     )
