@@ -36,19 +36,12 @@ from customer.domain.refusals import (
 from customer.domain.state import Customer
 
 ErasureCommand = EraseCustomer | EraseContact | DeferErasure | PlaceLegalHold | LiftLegalHold
-ErasureEvent = (
-    CustomerErased
-    | CustomerContactErased
-    | ErasureDeferred
-    | LegalHoldPlaced
-    | LegalHoldLifted
-    | ErasurePreparationEnded
-)
+ErasureEvent = CustomerErased | CustomerContactErased | ErasureDeferred | LegalHoldPlaced | LegalHoldLifted
 
 
 def decide_erasure(  # noqa: PLR0911 (one arm per command)
     command: ErasureCommand, customer: Customer
-) -> Sequence[ErasureEvent]:
+) -> Sequence[ErasureEvent | ErasurePreparationEnded]:
     """The events of a command; raises LegalHoldStands, LegalHoldEnded, LegalHoldUnknown, TooManyLegalHolds."""
     match command:
         case EraseCustomer(parties, accounts, on):
@@ -109,8 +102,6 @@ def evolve_erasure(customer: Customer, event: ErasureEvent) -> Customer:
         case LegalHoldLifted(hold):
             holds = {one: until for one, until in customer.holds.items() if one != hold}
             return structs.replace(customer, holds=holds)
-        case ErasurePreparationEnded():
-            return structs.replace(customer, preparation=None, prepared=False)
         case _:
             assert_never(event)
 

@@ -45,7 +45,7 @@ def evolve_preparation(customer: Customer, event: PreparationEvent) -> Customer:
     """The customer after an event."""
     match event:
         case ErasurePreparationBegun(preparation):
-            return structs.replace(customer, preparation=preparation, prepared=False)
+            return structs.replace(customer, preparation=preparation)
         case ErasurePrepared():
             return structs.replace(customer, prepared=True)
         case ErasurePreparationEnded():
