@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from uuid import UUID, uuid5
 
+import msgspec
 import psycopg
 import pytest
 from chassis.clock import SystemClock
@@ -31,25 +32,36 @@ from customer.application import CustomerService
 from customer.catalogue import catalogue
 from customer.derived import customer_facts
 from customer.domain.commands import (
+    AdoptDescription,
     DeferErasure,
+    Details,
+    EndErasurePreparation,
     EraseContact,
     EraseCustomer,
     LiftLegalHold,
     PlaceLegalHold,
+    Reference,
     RenameCustomer,
 )
 from customer.domain.customer import customer_decider
 from customer.domain.events import (
     CONTACT,
     STORED_NAMES,
+    ContactDetailsChanged,
     CustomerContactErased,
     CustomerErased,
     CustomerRegistered,
+    DetailsContradicted,
     ErasureDeferred,
     ErasurePreparationBegun,
     ErasurePreparationEnded,
     LegalHoldLifted,
     LegalHoldPlaced,
+    NamedKeyCustomer,
+    ReferenceClaimed,
+    ReferenceDisputed,
+    ReferenceLinked,
+    ReferenceUnlinked,
 )
 from customer.domain.refusals import (
     CustomerIsErased,
@@ -58,6 +70,7 @@ from customer.domain.refusals import (
     LegalHoldUnknown,
     TooManyLegalHolds,
 )
+from customer.domain.state import Customer, Link
 from customer.identities import customer_of_party
 from customer.policies.when_customer_erased_then_destroy_keys import DestroyKeys
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed
@@ -109,6 +122,18 @@ def test_contact_is_erased_once_and_then_the_rest() -> None:
     customer.given(REGISTERED, prepared).when(ERASE_CONTACT).then(CONTACT_ERASED, ended)
 
 
+def test_what_comes_after_an_erasure_by_a_program_changes_nothing_and_is_not_refused() -> None:
+    """The source goes on to describe the party, and the saga ends its preparation."""
+    adopting = AdoptDescription(Reference("core", NUMBER, PARTY), Details(name="李娜"), TODAY)
+    erased = CustomerErased((PARTY,), ())
+    for history in ([CONTACT_ERASED], [erased], [CONTACT_ERASED, erased]):
+        for command in (adopting, EndErasurePreparation("failed", UUID(int=1))):
+            customer.given(REGISTERED, *history).when(command).then_nothing()
+    customer.given(REGISTERED, erased).when(ERASE).then_nothing()
+    for command in (ERASE_CONTACT, DeferErasure(LATER), LiftLegalHold(HOLD), RenameCustomer("李娜")):
+        customer.given(REGISTERED, erased).when(command).then_rejected(CustomerIsErased)
+
+
 def test_a_legal_hold_forbids_every_erasure_while_it_stands() -> None:
     placed, until = LegalHoldPlaced(HOLD, None), LegalHoldPlaced(OTHER, TODAY + timedelta(days=1))
     customer.given(REGISTERED).when(PLACE).then(placed)
@@ -126,9 +151,14 @@ def test_a_legal_hold_forbids_every_erasure_while_it_stands() -> None:
     for day in (TODAY, TODAY - timedelta(days=1)):
         customer.given(REGISTERED).when(PlaceLegalHold(HOLD, day, TODAY)).then_rejected(LegalHoldEnded)
     many = [LegalHoldPlaced(UUID(int=number), None) for number in range(20)]
-    customer.given(REGISTERED, *many).when(PlaceLegalHold(UUID(int=99), None, TODAY)).then_rejected(
-        TooManyLegalHolds
-    )
+    one_more = PlaceLegalHold(UUID(int=99), None, TODAY)
+    customer.given(REGISTERED, *many).when(one_more).then_rejected(TooManyLegalHolds)
+    customer.given(REGISTERED, *many).when(PlaceLegalHold(UUID(int=5), None, TODAY)).then_nothing()
+    # One that has ended does not count.
+    customer.given(REGISTERED, *many[1:], ended).when(one_more).then(LegalHoldPlaced(UUID(int=99), None))
+    longest = [LegalHoldPlaced(UUID(int=days), TODAY + timedelta(days=days)) for days in (3, 9, 6)]
+    refused = customer.given(REGISTERED, *longest).when(ERASE).decided
+    assert str(refused) == f"until {TODAY + timedelta(days=9)}"
 
 
 def test_a_legal_hold_comes_too_late_where_the_keys_are_gone_and_holds_what_is_left() -> None:
@@ -137,8 +167,48 @@ def test_a_legal_hold_comes_too_late_where_the_keys_are_gone_and_holds_what_is_l
     placed = LegalHoldPlaced(HOLD, None)
     customer.given(REGISTERED, CONTACT_ERASED).when(PLACE).then(placed)
     customer.given(REGISTERED, CONTACT_ERASED, placed).when(ERASE).then_rejected(LegalHoldStands)
+    customer.given(REGISTERED, CONTACT_ERASED, placed).when(ERASE_CONTACT).then_nothing()
     lifted = LegalHoldLifted(HOLD, LATER)
     customer.given(REGISTERED, CONTACT_ERASED, placed).when(LiftLegalHold(HOLD)).then(lifted)
+
+
+def test_the_state_keeps_no_value_that_was_erased() -> None:
+    own = ReferenceLinked(source="core", party_id=PARTY, key=NUMBER)
+    said = {"source": "core", "party_id": PARTY}
+    claimed = ReferenceClaimed(source="fund", party_id=OTHER, key="F1")
+    history = [
+        REGISTERED,
+        own,
+        DetailsContradicted(phone="13900005678", name="李娜", **said),
+        ContactDetailsChanged(phone=PHONE, email="zhang@qq.com", address=None, changed=("email",), **said),
+        claimed,
+        ReferenceDisputed(source="fund", party_id=OTHER, phone="13700000001", name="王芳"),
+        NamedKeyCustomer(LATER),
+    ]
+    contact = customer_decider.fold([*history, CONTACT_ERASED])
+    kept = msgspec.json.encode(contact).decode()
+    assert "张伟" in kept
+    assert [one for one in (PHONE, "13900005678", "zhang@qq.com", "13700000001") if one in kept] == []
+    assert (contact.review_due_on, contact.rest_from, set(contact.links)) == (None, LATER, {PARTY, OTHER})
+    bare = Link("core", "", True)
+    for before in (history, [*history, CONTACT_ERASED]):
+        customer.given(*before, CustomerErased((PARTY,), ())).then_state(
+            Customer(origin="staff", links={PARTY: bare}, erased=True)
+        )
+    disputed = customer_decider.fold([*history[:-1], CustomerErased((PARTY, OTHER), ())])
+    assert disputed.links == {PARTY: bare, OTHER: Link("fund", "", False)}
+
+
+def test_no_description_of_a_claim_that_was_given_up_keeps_a_value_for_contact() -> None:
+    claimed = ReferenceClaimed(source="core", party_id=PARTY, key=NUMBER)
+    disputed = ReferenceDisputed(source="core", party_id=PARTY, name="李娜", phone="13900005678")
+    given_up = ReferenceUnlinked(source="core", party_id=PARTY, until=TODAY)
+    again = structs.replace(claimed, claim=UUID(int=5))
+    story = [REGISTERED, claimed, disputed, given_up, again, CONTACT_ERASED]
+    for history in (story, [*story[:3], CONTACT_ERASED]):
+        kept = msgspec.json.encode(customer_decider.fold(history))
+        assert b"13900005678" not in kept
+        assert PHONE.encode() not in kept
 
 
 @pytest.fixture

@@ -189,6 +189,18 @@ def test_a_number_whose_sex_is_another_proves_nothing():
     assert (kept.invalid, kept.proven) == (("identity_number",), False)
 
 
+@pytest.mark.parametrize(("order", "gender"), [(1, "male"), (2, "female"), (998, "female"), (999, "male")])
+def test_the_gender_of_a_resident_id_is_odd_or_even(order, gender):
+    number = resident_id(date(1980, 2, 29), order)
+    assert identity_number(number).gender == gender
+    other = {"male": "female", "female": "male"}[gender]
+    for stated, invalid in ((gender, ()), (other, ("identity_number",)), (None, ())):
+        assert (
+            normalised_or_kept(Details("张伟", identity_number=number, gender=stated), TODAY).invalid
+            == invalid
+        )
+
+
 @given(
     st.dates(date(1000, 1, 1), date(2100, 1, 1)),
     st.integers(0, 999),

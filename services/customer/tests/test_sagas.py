@@ -80,6 +80,15 @@ def test_a_preparation_is_confirmed_once_while_it_is_under_way():
     )
 
 
+@pytest.mark.parametrize("because", ["withdrawn", "failed", "erased"])
+def test_a_preparation_after_another_one_is_not_prepared_yet(because):
+    over = [BEGUN, ErasurePrepared(ONE), ErasurePreparationEnded(ONE, because)]
+    again = customer.given(REGISTERED, *over).when(BeginErasurePreparation(OTHER, PARTIES))
+    again.then(ErasurePreparationBegun(OTHER, PARTIES)).when(ConfirmErasurePreparation(OTHER)).then(
+        ErasurePrepared(OTHER)
+    )
+
+
 def test_the_end_of_a_preparation_names_the_one_that_is_under_way():
     withdrawn = ErasurePreparationEnded(ONE, "withdrawn")
     customer.given(REGISTERED, BEGUN).when(EndErasurePreparation("withdrawn")).then(withdrawn)
