@@ -89,8 +89,10 @@ async def all_checked(
     check: Callable[[Part], Checked] | None = None,
 ) -> list[Checked]:
     """Checks parts at once, the first in this process, because another takes more than a second to start; `checkpoints`
-    take the log. What one of them raises is raised. Raises WorkerLost where a process ends before its part is checked: killed, out of memory, or
-    not able to start."""
+    take the log there. What one of them raises is raised.
+
+    Raises WorkerLost where a process ends before its part is checked: killed, out of memory, or not able to start.
+    """
     own = asyncio.ensure_future(checked(parts[0], say, checkpoints))
     if len(parts) == 1:
         return [await own]
@@ -116,7 +118,10 @@ def in_process(part: Part) -> Checked:
 async def checked(
     part: Part, say: Say, checkpoints: Checkpoints | None = None, progress_events: int = 100_000
 ) -> Checked:
-    """Checks a part; `checkpoints` take the whole log. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable."""
+    """Checks a part; `checkpoints` take the whole log.
+
+    Raises psycopg.Error, StoreUnavailable, BrokerUnavailable, DocumentsUnavailable.
+    """
     settings, context, report = part.settings, CONTEXTS[part.context], Report()
     async with AsyncExitStack() as stack:
         mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
