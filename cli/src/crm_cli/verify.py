@@ -35,6 +35,7 @@ from crm_cli.contexts import (
     timers_of,
 )
 from crm_cli.exits import USAGE, WRONG
+from crm_cli.verify_checkpoints import Checkpoints
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_exports import check_exports
 from crm_cli.verify_files import check_files
@@ -43,7 +44,7 @@ from crm_cli.verify_notices import check_notices
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, parts_of
 from crm_cli.verify_report import Report
 from crm_cli.verify_sagas import check_sagas
-from crm_cli.verify_store import Checkpoints, Store, check_money
+from crm_cli.verify_store import Store, check_money
 from crm_cli.verify_timers import check_timers
 from crm_cli.verify_views import check_parked, conclude
 
@@ -155,7 +156,7 @@ async def _context(
         )
     since = {subject: one.position for subject, one in held.items()}
     inside, before, money, policies = Report(), Report(), Report(), Report()
-    checkpoints = Checkpoints(settings.data / "verified", context, before)
+    checkpoints = Checkpoints(settings.data / "verified", context.name, before)
     found, *_ = await asyncio.gather(
         all_checked(parts_of(settings, context, head, published, since, processes), say, checkpoints),
         asyncio.to_thread(_checked_inside, settings, context, inside),

@@ -24,10 +24,10 @@ from chassis.write.store import Recorder
 from contracts.topics import place_of
 
 from crm_cli.contexts import CONTEXTS, VIEWS, Context
+from crm_cli.verify_checkpoints import Checkpoints
 from crm_cli.verify_keys import SealedKeys
 from crm_cli.verify_log import PAGE_EVENTS, Topic, expected
 from crm_cli.verify_report import Report
-from crm_cli.verify_store import Checkpoints
 from crm_cli.verify_views import Fold, Folded
 
 EVENTS_ALONE_MAX: Final = 50_000

@@ -2,11 +2,8 @@
 I5."""
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -14,7 +11,6 @@ from chassis.connections.postgres import connect
 from chassis.read.documents import Document
 from chassis.read.mongo import Mongo, exact_sum
 from chassis.relay import Held
-from chassis.write.events import StoredEvent
 from chassis.write.store import writer_role
 from psycopg import sql
 
@@ -24,7 +20,6 @@ from crm_cli.verify_report import Report
 POSTING_NAMES: Final = ["posting-booked", "posting-reversed"]
 ACCOUNTS_AT_ONCE: Final = 2_000
 ROWS_AT_ONCE: Final = 2_000
-CHECKPOINTS_KEPT_MAX: Final = 50
 SECONDS_MAX: Final = 600
 TABLES: Final = (
     "events",
@@ -220,74 +215,6 @@ class Store:
                 report.passed("I6")
                 if may:
                     report.broken("I6", f"{name}: {writer_role(schema)} may {right} {table}")
-
-
-class Checkpoints:
-    """Digests of the log up to positions, kept from one verification to the next: nothing before one may
-    change."""
-
-    def __init__(self, folder: Path, context: Context, report: Report) -> None:
-        self._file = folder / f"{context.name}.json"
-        self._context = context
-        self._report = report
-        self._known: dict[int, str] = self._read()
-        self._ahead = sorted(self._known, reverse=True)
-        """Checkpoints that the log has not passed yet; the next is the last."""
-        self._digest = hashlib.sha256()
-        self._last = 0
-
-    def take(self, events: Sequence[StoredEvent]) -> None:
-        """Digests the next events of the log, and compares it with what it was at each checkpoint that they pass."""
-        text: list[bytes] = []
-        for event in events:
-            position = event.position or 0
-            if self._ahead and position > self._ahead[-1]:
-                self._digest.update(b"".join(text))
-                text.clear()
-                self._check_up_to(position - 1)
-            text += (
-                b"%d|" % position,
-                event.stream_id.bytes,
-                b"|%d|%b|" % (event.version, event.name.encode()),
-                event.body,
-            )
-            self._last = position
-        self._digest.update(b"".join(text))
-
-    def finish(self) -> None:
-        """Compares the whole log with the checkpoints that are left, and keeps a new one."""
-        if self._ahead:
-            self._check_up_to(self._ahead[0])
-        if self._last:
-            self._keep(self._last)
-
-    def _check_up_to(self, position: int) -> None:
-        while self._ahead and self._ahead[-1] <= position:
-            self._check(self._ahead.pop())
-
-    def _keep(self, position: int) -> None:
-        self._known[position] = self._digest.hexdigest()
-        kept = dict(sorted(self._known.items())[-CHECKPOINTS_KEPT_MAX:])
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_suffix(".partial")
-        partial.write_text(json.dumps(kept), encoding="utf-8")
-        partial.replace(self._file)
-
-    def _check(self, position: int) -> None:
-        self._report.passed("I6")
-        if self._digest.hexdigest() != self._known[position]:
-            self._report.broken(
-                "I6",
-                f"{self._context.name}: the log up to position {position} is not what it was when last verified",
-            )
-
-    def _read(self) -> dict[int, str]:
-        try:
-            return {
-                int(at): digest for at, digest in json.loads(self._file.read_text(encoding="utf-8")).items()
-            }
-        except FileNotFoundError:
-            return {}
 
 
 async def check_money(store: Store, mongo: Mongo, prefix: str, head: int, report: Report) -> None:
