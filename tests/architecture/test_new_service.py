@@ -54,6 +54,7 @@ class Copy:
             "MYPYPATH": os.pathsep.join(map(str, sources[2:])),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DEBUG_TEMPROOT": str(self.root.parent),  # pytest removes the folders of earlier runs
             "POSTGRES_URL": self.postgres_url,
         }
         done = subprocess.run(

@@ -94,7 +94,9 @@ def tried(repository: Path, *arguments: str) -> int:
     return subprocess.run(
         [sys.executable, *(arguments or ("-m", "pytest", "-q", "-p", "no:cacheprovider"))],
         cwd=repository,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        # Folders of its own: it removes those of earlier runs, and they may be large.
+        env=os.environ
+        | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_DEBUG_TEMPROOT": str(repository.parent)},
         capture_output=True,
         timeout=60,
         check=False,

@@ -22,7 +22,12 @@ def pytest_in(folder: Path, *arguments: str) -> str:
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "devservers.plugin", *arguments],
         cwd=folder,
         env=os.environ
-        | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "SERVERS": "docker", "DOCKER_HOST": "tcp://127.0.0.1:1"},
+        | {
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_DEBUG_TEMPROOT": str(folder),  # pytest removes the folders of earlier runs
+            "SERVERS": "docker",
+            "DOCKER_HOST": "tcp://127.0.0.1:1",
+        },
         capture_output=True,
         text=True,
         timeout=60,
