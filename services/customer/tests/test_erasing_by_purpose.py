@@ -377,6 +377,12 @@ async def test_contact_has_a_period_of_its_own(service, register, key_ring, bank
     days.append(date(2028, 11, 30))
     [erased] = (await service.erase(CUSTOMER, by())).events
     assert erased == CustomerContactErased((PARTY,), date(2035, 12, 1))
+    days.append(date(2035, 11, 30))
+    with pytest.raises(RetentionHolds, match="until 2035-12-01"):
+        await service.erase(CUSTOMER, by("li"))
+    days.append(date(2035, 12, 1))
+    [erased] = (await service.erase(CUSTOMER, by("li"))).events
+    assert isinstance(erased, CustomerErased)
 
 
 async def test_the_rest_waits_for_a_customer_that_comes_back_and_for_a_hold(
