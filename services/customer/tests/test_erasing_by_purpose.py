@@ -155,7 +155,8 @@ def test_a_legal_hold_forbids_every_erasure_while_it_stands() -> None:
     customer.given(REGISTERED, *many).when(one_more).then_rejected(TooManyLegalHolds)
     customer.given(REGISTERED, *many).when(PlaceLegalHold(UUID(int=5), None, TODAY)).then_nothing()
     # One that has ended does not count.
-    customer.given(REGISTERED, *many[1:], ended).when(one_more).then(LegalHoldPlaced(UUID(int=99), None))
+    over = LegalHoldPlaced(UUID(int=50), TODAY)
+    customer.given(REGISTERED, *many[1:], over).when(one_more).then(LegalHoldPlaced(UUID(int=99), None))
     longest = [LegalHoldPlaced(UUID(int=days), TODAY + timedelta(days=days)) for days in (3, 9, 6)]
     refused = customer.given(REGISTERED, *longest).when(ERASE).decided
     assert str(refused) == f"until {TODAY + timedelta(days=9)}"
