@@ -136,3 +136,14 @@ def test_write_side_view_and_model_show_a_party_on_the_same_days(taken):
             assert state.has(CORE.party, each) is model.stands_on(each), (kind, day, each)
         until = {party: end or date.max for party, end in state.confirmed_until().items()}
         assert until.get(CORE.party) == model.related_until
+
+
+def test_a_number_that_is_claimed_and_given_up_again_and_again_fills_no_state():
+    state = customer_decider.fold([CustomerRegistered(name="张伟", kind="person", origin="staff")])
+    sizes = set()
+    for _ in range(3):
+        for kind in ("link", "confirm", "unlink", "link", "unlink") * 100:
+            state = customer_decider.fold(customer_decider.decide(command(kind, TODAY, None), state), state)
+        sizes.add(len(msgspec.json.encode(state)))
+    assert len(sizes) == 1
+    assert state.confirmed_until() == {CORE.party: TODAY}

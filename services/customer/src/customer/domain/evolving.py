@@ -60,11 +60,11 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             by_source = event.party_id or _UNKNOWN_PARTY
             return _with(begun, stated, by_source if event.origin == "master-data" else None)
         case ReferenceLinked():
-            earlier = customer.links.get(event.party_id)
+            earlier = customer.last_confirmed(event.party_id)
             link = Link(event.source, event.key, True, event.linked_from, earlier=earlier)
             return _with_link(customer, event.party_id, link)
         case ReferenceClaimed():
-            earlier = customer.links.get(event.party_id)
+            earlier = customer.last_confirmed(event.party_id)
             return _with_link(customer, event.party_id, Link(event.source, event.key, False, earlier=earlier))
         case ReferenceConfirmed():
             claimed = customer.links[event.party_id]

@@ -1,6 +1,5 @@
 """The state of a customer that decisions need."""
 
-from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import NewType
 from uuid import UUID
@@ -15,7 +14,8 @@ CustomerId = NewType("CustomerId", UUID)
 class Link(msgspec.Struct, frozen=True):
     """An external id of a customer. `described`: the description of a disputed one's party in master data.
 
-    `earlier` is the link of the same number that had ended before this one began.
+    `earlier` is the confirmed link of the same number before this one, of several the one that ends last. No other is kept,
+    or a number that is claimed and given up again and again would fill the state.
     """
 
     source: str
@@ -34,13 +34,6 @@ class Link(msgspec.Struct, frozen=True):
         """Whether the number belongs to the customer on a bank day or later. A claim that nobody confirmed ends at
         once."""
         return self.until is None or (self.confirmed and day < self.until)
-
-    def and_earlier(self) -> "Iterator[Link]":
-        """This link and those of the same number before it, the newest first."""
-        link: Link | None = self
-        while link is not None:
-            yield link
-            link = link.earlier
 
 
 class Customer(msgspec.Struct, frozen=True):
@@ -92,13 +85,16 @@ class Customer(msgspec.Struct, frozen=True):
 
         A number that was given up and then claimed again is among them.
         """
-        found: dict[UUID, date | None] = {}
-        for party in self.links:
-            ends = [link.until for link in self._links_of(party) if link.confirmed]
-            if ends:
-                found[party] = None if None in ends else max(end for end in ends if end is not None)
-        return found
+        last = {party: self.last_confirmed(party) for party in self.links}
+        return {party: link.until for party, link in last.items() if link is not None}
 
-    def _links_of(self, party: UUID) -> Iterable[Link]:
+    def last_confirmed(self, party: UUID) -> Link | None:
+        """Of the confirmed links by which the party is or was this customer's, the one that ends last, without another."""
+        confirmed = [link for link in self._links_of(party) if link.confirmed]
+        last = max(confirmed, key=lambda link: link.until or date.max, default=None)
+        return None if last is None else msgspec.structs.replace(last, earlier=None)
+
+    def _links_of(self, party: UUID) -> list[Link]:
+        """The links of a number, the newest first."""
         newest = self.links.get(party)
-        return () if newest is None else newest.and_earlier()
+        return [link for link in (newest, newest and newest.earlier) if link is not None]
