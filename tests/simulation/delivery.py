@@ -93,6 +93,9 @@ def words(stored: StoredEvent) -> Words | None:
     return Words(PostingBooked, msgspec.json.encode(said))
 
 
+WordsOf = Callable[[StoredEvent], Words | None]
+
+
 class Poison(ValueError):
     """What the view's code cannot digest before it is repaired."""
 
@@ -107,7 +110,7 @@ class Delivery:
     mongo: MongoServer
     poison: set[str]
     """Deeds that the view cannot digest; fewer and fewer, as somebody repairs it."""
-    words: Callable[[StoredEvent], Words | None] = words
+    words: WordsOf = words
     """What must be published of a stored event."""
     repaired: bool = False
     """Whether the view can digest everything, and the operator knows."""
@@ -143,10 +146,15 @@ class Delivery:
         return {one["subject"]: one["sequence"] for one in self.mongo.there.get(PARKED, {}).values()}
 
 
+def data(event: Delivered) -> Mapping[str, Any]:
+    """The body of an event, as the contracts read it."""
+    return event.data
+
+
 DataOf = Callable[[Delivered], Mapping[str, Any]]
 
 
-def view_of(delivery: Delivery, data_of: DataOf = lambda event: event.data) -> View:
+def view_of(delivery: Delivery, data_of: DataOf = data) -> View:
     """The sum of each subject with the deeds behind it in order, and an entry for every movement."""
 
     def keys(event: Delivered) -> list[DocumentKey]:
@@ -206,7 +214,7 @@ def relaying(
     delivery: Delivery,
     parts: Parts,
     topic: Topic = TOPIC,
-    words: Callable[[StoredEvent], Words | None] = words,
+    words: WordsOf = words,
 ) -> Callable[[], Awaitable[None]]:
     """A process that relays."""
     world = delivery.world
@@ -240,9 +248,7 @@ def relaying(
     return main
 
 
-def consuming(
-    delivery: Delivery, parts: Parts, data_of: DataOf = lambda event: event.data
-) -> Callable[[], Awaitable[None]]:
+def consuming(delivery: Delivery, parts: Parts, data_of: DataOf = data) -> Callable[[], Awaitable[None]]:
     """A process that keeps the view; nobody prevents two of them from having the same partition."""
     world, broker, kernel = delivery.world, delivery.broker, delivery.world.kernel
 
@@ -487,7 +493,7 @@ def _check_record(
     said: Envelope,
     record: Record,
     stored: dict[tuple[UUID, int], StoredEvent],
-    words: Callable[[StoredEvent], Words | None],
+    words: WordsOf,
 ) -> Iterator[Broken]:
     row = stored.get((said.subject, said.sequence))
     if row is None:

@@ -22,7 +22,7 @@ from contracts.topics import INGEST_EVENTS, partition_of
 
 from tests.simulation.broker import BrokerClient
 from tests.simulation.commands import CATALOGUE, Handler, Pay, WriteSide
-from tests.simulation.delivery import RELAYS, DataOf, Delivery, Parts, places_of, relaying
+from tests.simulation.delivery import RELAYS, DataOf, Delivery, Parts, data, places_of, relaying
 from tests.simulation.kernel import Faults, Injected
 from tests.simulation.mongo_server import MongoFlaws
 from tests.simulation.scenario import (
@@ -123,9 +123,7 @@ def policies(run: Reactions, handler: Handler, command_id: CommandId, data_of: D
 # who acts
 
 
-def reacting(
-    run: Reactions, parts: Reacting, data_of: DataOf = lambda event: event.data
-) -> Callable[[], Awaitable[None]]:
+def reacting(run: Reactions, parts: Reacting, data_of: DataOf = data) -> Callable[[], Awaitable[None]]:
     """A process that runs the policies, as the role does."""
     delivery = run.delivery
     kernel = delivery.world.kernel

@@ -61,8 +61,7 @@ async def updates(seed: int) -> list[Broken]:
     """Relays and views, or policies, of two versions while an update goes on."""
     if seed % 2:
         return updating.check(await updating.lived(seed))
-    _, run = await updating.lived_with_policies(seed)
-    return reactions.check(run)
+    return reactions.check(await updating.lived_with_policies(seed))
 
 
 async def both_contexts(seed: int) -> list[str]:

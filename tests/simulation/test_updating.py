@@ -12,7 +12,7 @@ from tests.simulation import delivery, planted, reactions
 from tests.simulation.delivery import Words
 from tests.simulation.kernel import simulated
 from tests.simulation.scenario import Broken
-from tests.simulation.updating import Before, check, data_before, is_newer, lived, lived_with_policies
+from tests.simulation.updating import Before, check, is_newer, lived, lived_with_policies
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -35,7 +35,7 @@ def parks(event: Delivered) -> Mapping[str, Any]:
     """A view that takes a newer event for one that it cannot digest."""
     if event.version > 1:
         raise ValueError("an unknown version")
-    return data_before(event)
+    return delivery.data(event)
 
 
 def reads_what_it_knows(event: Delivered) -> Mapping[str, Any]:
@@ -61,7 +61,7 @@ def test_what_is_newer_waits_for_a_newer_process(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_policy_reacts_to_what_is_newer_once_it_is_new(seed: int) -> None:
-    _, run = simulated(lived_with_policies(seed))
+    run = simulated(lived_with_policies(seed))
     assert reactions.check(run) == [], f"seed {seed}"
 
 
@@ -89,7 +89,7 @@ def test_a_planted_bug_of_policies_is_caught_and_its_seed_replays(bug: str) -> N
     before, invariants = BUGS_OF_POLICIES[bug]
 
     def played(seed: int) -> tuple[list[Broken], str]:
-        _, run = simulated(lived_with_policies(seed, before))
+        run = simulated(lived_with_policies(seed, before))
         return reactions.check(run), run.delivery.world.kernel.digest()
 
     planted.assert_caught(bug, invariants, played)

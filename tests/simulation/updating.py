@@ -23,10 +23,12 @@ from tests.simulation.delivery import (
     CONSUMERS,
     RELAYS,
     TOPIC,
+    DataOf,
     Delivery,
     Parts,
     Poison,
     Words,
+    WordsOf,
     consuming,
     freezing,
     operating,
@@ -83,12 +85,7 @@ def data(event: Delivered) -> Mapping[str, Any]:
     if event.version == PostingBookedNewer.VERSION:
         found: Mapping[str, Any] = msgspec.json.decode(event.record.value)
         return found
-    return event.data
-
-
-def data_before(event: Delivered) -> Mapping[str, Any]:
-    """The same of a process of the version before; raises as contracts do that do not know the version."""
-    return event.data
+    return delivery.data(event)
 
 
 Main = Callable[[], Awaitable[None]]
@@ -98,8 +95,8 @@ Main = Callable[[], Awaitable[None]]
 class Before:
     """What the processes of the version before are made of; a planted bug is another part."""
 
-    words: Callable[[StoredEvent], Words | None] = words_before
-    data: Callable[[Delivered], Mapping[str, Any]] = data_before
+    words: WordsOf = words_before
+    data: DataOf = delivery.data
 
 
 @dataclass(slots=True)
@@ -121,7 +118,7 @@ class Update:
         self.names.append(name)
         self.delivery.world.kernel.spawn(name, main)
 
-    def spawn_relays(self, topic: Topic = TOPIC) -> None:
+    def spawn_services_and_relays(self, topic: Topic = TOPIC) -> None:
         """Starts services, of which the last is new, and relays."""
         made, kernel = self.delivery, self.delivery.world.kernel
         for number in range(SERVICES):
@@ -168,7 +165,7 @@ async def lived(seed: int, before: Before | None = None) -> Update:
     made = Delivery.of(seed, Flaws(), MongoFlaws(), FAULTS)
     made.words = words
     update = Update(made, before or Before())
-    update.spawn_relays()
+    update.spawn_services_and_relays()
     for number in range(CONSUMERS):
         new, old = (consuming(made, Parts(), one) for one in (data, update.before.data))
         update.spawn(f"consumer-{number}", new, old)
@@ -186,12 +183,12 @@ async def lived(seed: int, before: Before | None = None) -> Update:
     return update
 
 
-async def lived_with_policies(seed: int, before: Before | None = None) -> tuple[Update, reactions.Reactions]:
+async def lived_with_policies(seed: int, before: Before | None = None) -> reactions.Reactions:
     """All that is left after a seed's schedule of relays and policies."""
     run = reactions.Reactions.of(seed)
     run.delivery.words = words
     update = Update(run.delivery, before or Before())
-    update.spawn_relays(INGEST_EVENTS)
+    update.spawn_services_and_relays(INGEST_EVENTS)
     for number in range(reactions.PROCESSES):
         new, old = (reactions.reacting(run, reactions.Reacting(), one) for one in (data, update.before.data))
         update.spawn(f"policies-{number}", new, old)
@@ -204,7 +201,7 @@ async def lived_with_policies(seed: int, before: Before | None = None) -> tuple[
     }.items():
         run.delivery.world.kernel.spawn(name, main, mortal=False)
     await run.delivery.world.kernel.run()
-    return update, run
+    return run
 
 
 def check(update: Update) -> list[Broken]:
