@@ -350,6 +350,7 @@ def test_a_claim_that_is_given_up_ends_at_once_and_nothing_confirms_it():
     assert not customer_decider.fold(story.history).has_later(core.party, TODAY)
     story.when(describe(same)).then_nothing()
     story.when(ConfirmReference(core.party)).then_rejected(ReferenceSettled)
+    story.when(UnlinkReference(core.party, TODAY)).then_rejected(ReferenceSettled)
 
 
 def test_a_claim_that_is_rejected_leaves_what_was_known_of_the_link_before():

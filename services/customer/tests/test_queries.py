@@ -259,6 +259,15 @@ async def test_a_customer_is_found_by_the_number_of_a_source_and_shown_masked(qu
     assert await queries.customers.of_party(IDS.party("core", "7")) == []
 
 
+async def test_a_customer_whose_oldest_references_are_left_out_says_from_which_day_they_are_complete(
+    queries, mongo
+):
+    assert (await queries.customers.one(ZHANG))["references_since"] is None
+    changed = {"$set": {"parties_since": "2026-01-02"}}
+    await mongo.update("customers_v1_customers", {"_id": str(ZHANG)}, changed)
+    assert (await queries.customers.one(ZHANG))["references_since"] == "2026-01-02"
+
+
 async def test_accounts_that_wait_are_seen_and_counted_until_they_are_linked(queries, bank, mongo):
     waiting, reached = await queries.unlinked.page(None, 10)
     assert reached is None

@@ -232,7 +232,9 @@ class Review(BaseModel):
 
 
 class CustomerShown(BaseModel):
-    """A customer, masked."""
+    """A customer, masked. `references_since`: of the references that ended on that bank day or before, some are left out; none
+    is where it is null.
+    """
 
     customer_id: UUID
     version: int
@@ -250,6 +252,7 @@ class CustomerShown(BaseModel):
     contradictions: list[Contradiction]
     shares_number_with: list[UUID]
     references: list[LinkedReference]
+    references_since: Day | None
     review: Review | None
     registered_at: Instant
     changed_at: Instant

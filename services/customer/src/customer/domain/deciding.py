@@ -116,7 +116,7 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
                 raise ReferenceNotLinked
             if known.until == until:
                 return []
-            if known.until is not None and known.until < until:
+            if known.until is not None and (known.until < until or not known.confirmed):
                 raise ReferenceSettled  # another customer may have the number since
             return [ReferenceUnlinked(source=known.source, party_id=party, until=until)]
         case ChangeContactDetails(phone, email, address):

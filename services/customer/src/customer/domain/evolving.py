@@ -83,9 +83,7 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             links = {party: link for party, link in customer.links.items() if party != event.party_id}
             return msgspec.structs.replace(customer, links=links)
         case ReferenceUnlinked():
-            ended = customer.links[event.party_id]
-            link = msgspec.structs.replace(ended, until=event.until, described=None)
-            return _with_link(customer, event.party_id, link)
+            return _with_link(customer, event.party_id, customer.links[event.party_id].ended(event.until))
         case CustomerRenamed():
             return _with(customer, {"name": event.name}, event.party_id)
         case ContactDetailsChanged() | IdentityDetailsCorrected():

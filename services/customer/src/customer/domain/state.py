@@ -5,6 +5,7 @@ from typing import NewType
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from customer.domain.events import CustomerKind, Detail, RegisteredBy
 
@@ -15,7 +16,7 @@ class Link(msgspec.Struct, frozen=True):
     """An external id of a customer. `described`: the description of a disputed one's party in master data.
 
     `earlier` is the confirmed link of the same number before this one, of several the one that ends last. No other is kept,
-    or a number that is claimed and given up again and again would fill the state.
+    or a number that is claimed and given up again and again would fill the state. Of days before both, the view knows more.
     """
 
     source: str
@@ -34,6 +35,14 @@ class Link(msgspec.Struct, frozen=True):
         """Whether the number belongs to the customer on a bank day or later. A claim that nobody confirmed ends at
         once."""
         return self.until is None or (self.confirmed and day < self.until)
+
+    def ended(self, until: date) -> "Link":
+        """The link where the number is the customer's before a bank day only: by an earlier link neither. Who gives up a
+        claim says nothing of an earlier link."""
+        earlier = self.earlier
+        if self.confirmed and earlier is not None:
+            earlier = structs.replace(earlier, until=min(earlier.until or until, until))
+        return structs.replace(self, until=until, described=None, earlier=earlier)
 
 
 class Customer(msgspec.Struct, frozen=True):
@@ -92,7 +101,7 @@ class Customer(msgspec.Struct, frozen=True):
         """Of the confirmed links by which the party is or was this customer's, the one that ends last, without another."""
         confirmed = [link for link in self._links_of(party) if link.confirmed]
         last = max(confirmed, key=lambda link: link.until or date.max, default=None)
-        return None if last is None else msgspec.structs.replace(last, earlier=None)
+        return None if last is None else structs.replace(last, earlier=None)
 
     def _links_of(self, party: UUID) -> list[Link]:
         """The links of a number, the newest first."""

@@ -96,6 +96,7 @@ def customer_shown(document: Document, keys: Keys) -> Document:
                 for one in document.get("claimed", ())
             ),
         ],
+        "references_since": document.get("parties_since"),
         "review": document.get("review"),
         "registered_at": document["registered_at"],
         "erased_at": document.get("erased_at"),

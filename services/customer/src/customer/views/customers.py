@@ -4,6 +4,7 @@ Personal values stay sealed. A source's own number is not in the document, only 
 """
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from chassis.read.documents import Document, sealed
@@ -17,7 +18,7 @@ from customer.lists import CUSTOMERS_LIST
 CUSTOMERS: Final = CUSTOMERS_LIST.collection
 _SEALED: Final = tuple(field for field in DETAILS if field != "branch")
 _PARTIES_MAX: Final = 2 * REFERENCES_MAX
-"""Those that stand, of which the domain refuses more, and as many that have ended."""
+"""The domain refuses more than `REFERENCES_MAX` that stand; there is room for as many that have ended."""
 
 
 class NotRegistered(ValueError):
@@ -202,16 +203,28 @@ def _party(event: Delivered) -> Document:
 
 
 def _linked(document: Document, event: Delivered) -> Document:
-    """Adds a link.
+    """Adds a link. One that begins before an earlier link of the same party has ended, or on the day of its end, continues it.
 
-    An ended link of the same party is kept, so that a query can ask for a day on which it held.
+    What has ended is kept, so that a query can ask for a day on which it held. Of more than `_PARTIES_MAX` the one that ended
+    first is left out, and `parties_since` is the day of its end.
     """
-    new = event.data["party_id"]
-    parties = [one for one in document["parties"] if one["party_id"] != new or one.get("until") is not None]
-    if len(parties) >= _PARTIES_MAX:
-        raise ValueError(f"more than {_PARTIES_MAX} references")
-    party = {**_party(event), "from": event.data.get("linked_from"), "until": None}
-    return {"parties": [*parties, party], "claimed": _unclaimed(document, event)}
+    new = {**_party(event), "from": event.data.get("linked_from"), "until": None}
+    continued = [one for one in document["parties"] if _continues(new, one)]
+    starts = [one["from"] for one in (*continued, new)]
+    new["from"] = None if None in starts else min(starts)
+    parties = [*(one for one in document["parties"] if one not in continued), new]
+    changed = {"parties": parties, "claimed": _unclaimed(document, event)}
+    if len(parties) <= _PARTIES_MAX:
+        return changed
+    first = min((one for one in parties if one["until"] is not None), key=itemgetter("until"))
+    since = max(document.get("parties_since") or "", first["until"])
+    return {**changed, "parties": [one for one in parties if one is not first], "parties_since": since}
+
+
+def _continues(link: Document, earlier: Document) -> bool:
+    if link["party_id"] != earlier["party_id"]:
+        return False
+    return link["from"] is None or earlier["until"] is None or link["from"] <= earlier["until"]
 
 
 def _unclaimed(document: Document, event: Delivered) -> list[Document]:
@@ -231,12 +244,20 @@ def _rejected(document: Document, event: Delivered) -> Document:
 
 
 def _unlinked(document: Document, event: Delivered) -> Document:
-    """Ends the party's last link, or brings its announced end forward."""
-    until, parties, claimed = event.data["until"], list(document["parties"]), _unclaimed(document, event)
-    own = [at for at, one in enumerate(parties) if one["party_id"] == event.data["party_id"]]
-    if own and len(claimed) == len(document.get("claimed", ())):
-        parties[own[-1]] = {**parties[own[-1]], "until": until}
-    return {"parties": parties, "claimed": claimed}
+    """Gives a claim up, or leaves of the party's links what is before their end. None becomes longer by it."""
+    claimed = _unclaimed(document, event)
+    if len(claimed) < len(document.get("claimed", ())):
+        return {"claimed": claimed}
+    until, party = event.data["until"], event.data["party_id"]
+    ended = [
+        {**one, "until": min(one["until"] or until, until)} if one["party_id"] == party else one
+        for one in document["parties"]
+    ]
+    return {"parties": [one for one in ended if not _empty(one)]}
+
+
+def _empty(link: Document) -> bool:
+    return None not in (link["from"], link["until"]) and bool(link["until"] <= link["from"])
 
 
 _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
@@ -277,7 +298,7 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name=CUSTOMERS_LIST.view,
-    version=5,
+    version=6,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
     collections=(Collection(CUSTOMERS, (Index((("parties.party_id", 1),)), *CUSTOMERS_LIST.indexes)),),
