@@ -222,6 +222,31 @@ async def test_an_unconfirmed_external_id_of_an_erased_customer_is_free_again(
     assert [one.name for one in await store.read_stream(typed)][2:] == ["customer-erased"]
 
 
+@pytest.mark.parametrize(
+    ("until", "claimed", "named"),
+    [
+        (ENDED, False, ()),
+        (ENDED, True, ()),
+        (NOW.date().isoformat(), False, ()),
+        ((NOW.date() + timedelta(1)).isoformat(), False, (PARTY,)),
+    ],
+)
+async def test_of_a_number_that_is_not_the_customers_today_or_only_claimed_no_key_is_destroyed(
+    service, register, destroy, store, handler, key_ring, bank, until, claimed, named
+):
+    await register(described(key_ring))
+    await handler.handle(CUSTOMER, UnlinkReference(PARTY, date.fromisoformat(until)), by("wu"))
+    if claimed:
+        again = Reference("core", NUMBER, PARTY, claim=UUID(int=5))
+        await handler.handle(CUSTOMER, LinkReference(again), by("lin"))
+    outcome = await service.erase(CUSTOMER, by())
+    [erased] = outcome.events
+    assert erased.parties == named
+    assert [one.account for one in erased.accounts] == (sorted((bank.own, bank.joint)) if named else [])
+    await destroy(await published(store, CUSTOMER))
+    assert key_ring.erased([CUSTOMER, PARTY]) == {CUSTOMER, *named}
+
+
 @pytest.mark.parametrize("bank", ["open"], indirect=True)
 async def test_unlinking_first_does_not_shorten_the_retention(service, register, handler, key_ring, bank):
     await register(described(key_ring))
