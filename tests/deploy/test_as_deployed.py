@@ -128,9 +128,11 @@ def _ended(other: Pod) -> Iterator[None]:
     """Without another pod that makes exports too: the bucket of that one is away, and its tries are put off."""
     other.until("readinessProbe")
     other.terminate()
-    yield
-    other.start()
-    other.until("readinessProbe")
+    try:
+        yield
+    finally:
+        other.start()
+        other.until("readinessProbe")
 
 
 def _token(signing: OKPKey) -> str:
