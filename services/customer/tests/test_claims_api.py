@@ -373,6 +373,39 @@ async def test_a_confirmed_description_claims_its_identity_number_and_names_what
     assert (await names(store, other))[-1] == "identity-number-shared"
 
 
+async def test_a_shared_identity_number_is_claimed_by_who_states_it_again_once_the_other_has_given_it_up(
+    api, store, policy, key_ring, handler
+):
+    async def stated(customer, version, number=NUMBER):
+        path, headers = (
+            f"/customers/{customer}/identity-details",
+            at(version, f"{customer}-{version}-{number}"),
+        )
+        return await api.put(path, json={"identity_number": number}, headers=headers)
+
+    other = await register(api, "a", identity_number=NUMBER)
+    wrong = {"identity_number": NUMBER, "born_on": "1990-02-01"}
+    for party in ("2", "3"):
+        await policy(described(key_ring, number=party, name="李娜", **wrong))
+    one, two = (customer_of_party(IDS.party("core", party)) for party in ("2", "3"))
+    # The day of birth that the source stated is not that of the number: it can be corrected meanwhile.
+    assert (await stated(one, 3)).status_code == 200
+    last = (await told(store, handler, one))[-1]
+    assert (last.changed, last.number_claim) == (("born_on",), None)
+    refused = await stated(one, 4)
+    assert (refused.status_code, refused.json()["code"]) == (409, "identity-number-known")
+    assert other in refused.json()["detail"]
+    assert (await stated(other, 1, "110101199001310034")).status_code == 200
+    answers = await asyncio.gather(stated(one, 4), stated(two, 3))
+    assert 200 in {answer.status_code for answer in answers}
+    events = {each: (await told(store, handler, each))[-1] for each in (one, two)}
+    [holder] = [each for each, event in events.items() if getattr(event, "number_claim", None) is not None]
+    assert "identity_number" in events[holder].changed
+    third = await api.post("/customers", json=LI | {"identity_number": NUMBER}, headers=key("g"))
+    assert (third.status_code, third.json()["code"]) == (409, "identity-number-known")
+    assert str(holder) in third.json()["detail"]
+
+
 async def test_a_contradiction_is_resolved_by_a_person(api, store, policy, key_ring, handler):
     await policy(described(key_ring))
     customer = customer_of_party(PARTY)

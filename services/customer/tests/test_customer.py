@@ -230,6 +230,22 @@ def test_a_shared_identity_number_is_a_question_once_and_again_only_with_another
     story.when(sharing("E2", two)).then(corrected, shared(two))
 
 
+def test_a_shared_identity_number_that_is_stated_again_is_claimed():
+    claim = UUID(int=7)
+    again = CorrectIdentityDetails(None, "E1", claim)
+    shared = IdentityNumberShared(customer_id=UUID(int=1), **core_says)
+    by_core = msgspec.structs.replace(by_source, identity_number="E1")
+    claimed = IdentityDetailsCorrected(
+        born_on=None, identity_number="E1", changed=("identity_number",), number_claim=claim
+    )
+    story = customer.given(by_core, core_linked, shared).when(again).then(claimed)
+    story.when(again).then_nothing()
+    customer.given(by_core, core_linked).when(again).then_nothing()
+    by_staff = CustomerRegistered(name="张伟", kind="person", origin="staff", identity_number="E1")
+    beside = DetailsContradicted(identity_number="E2", **core_says)
+    customer.given(by_staff, core_linked, beside, shared).when(again).then_nothing()
+
+
 def test_a_confirmation_by_a_person_takes_over_the_description_that_waited():
     disputed = ReferenceDisputed(name="李娜", phone="1", address="上海市", identity_number="E2", **core_says)
     bare = CustomerRegistered(name="李娜", kind="person", origin="staff")

@@ -325,7 +325,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         customer_id: CustomerPath,
         body: IdentityDetailsBody,
     ) -> Done:
-        """Corrects what identifies a person: date of birth and identity number."""
+        """Corrects what identifies a person: date of birth and identity number. A number that a source stated while it was
+        another customer's is this customer's once it is stated again here."""
         born_on = None if body.born_on is None else body.born_on.isoformat()
         command = CorrectIdentityDetails(born_on, body.identity_number)
         return await changed(response, customer_id, command, context, version)

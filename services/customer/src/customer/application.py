@@ -519,7 +519,7 @@ class CustomerService:
                 raw = Details(name=None, kind=kind, born_on=born_on, identity_number=identity_number)
                 fit = normalised(raw, today)
                 claim = None
-                if fit.identity_number != state.values.get("identity_number"):
+                if fit.identity_number != state.values.get("identity_number") or state.number_shared:
                     claim = number_claim(self.ids, fit)
                 return CorrectIdentityDetails(fit.born_on, fit.identity_number, claim)
             case ConfirmReference(party):
@@ -565,8 +565,14 @@ class CustomerService:
                 return structs.replace(command, references=found, number_claim=claim)
             case LinkReference(reference):
                 return LinkReference(await self._free_reference(customer, reference))
-            case CorrectIdentityDetails(_, number, first):
-                claim = await self._free_number(customer, first, number)
+            case CorrectIdentityDetails(born_on, number, first):
+                values = (await self.handler.load(customer)).state.values
+                try:
+                    claim = await self._free_number(customer, first, number)
+                except IdentityNumberKnown:
+                    if number != values.get("identity_number") or born_on == values.get("born_on"):
+                        raise
+                    claim = None  # it stays shared, and the day of birth is corrected
                 return structs.replace(command, number_claim=claim)
             case ConfirmReference(party, first) if first is not None:
                 link = (await self.handler.load(customer)).state.links.get(party)

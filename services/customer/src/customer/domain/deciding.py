@@ -125,8 +125,10 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
         case RenameCustomer(name):
             return _stated(customer, _changed(customer, {"name": name}))
         case CorrectIdentityDetails(born_on, identity_number, number_claim):
-            wanted = {"born_on": born_on, "identity_number": identity_number}
-            return _stated(customer, _changed(customer, wanted), number_claim=number_claim)
+            changes = _changed(customer, {"born_on": born_on, "identity_number": identity_number})
+            if customer.number_shared and number_claim is not None:
+                changes["identity_number"] = identity_number  # the same, and nobody else's any more
+            return _stated(customer, changes, number_claim=number_claim)
         case ResolveContradiction(field, party, accept, number_claim):
             if party not in customer.contradictions.get(field, {}):
                 raise ContradictionUnknown

@@ -116,7 +116,9 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
                 return _with(customer, {field: value}, event.party_id)
             return _without_contradiction(customer, field, event.party_id)
         case IdentityNumberShared():
-            return customer
+            # A number that stands beside that of staff is not the customer's: staff's is claimed.
+            not_by_staff = customer.stated_by.get("identity_number") is not None
+            return msgspec.structs.replace(customer, number_shared=not_by_staff)
         case (
             CustomerErased()
             | CustomerContactErased()
@@ -152,6 +154,7 @@ def _with(customer: Customer, values: Mapping[Detail, str | None], party: UUID |
         values={**customer.values, **values},
         stated_by={**customer.stated_by, **dict.fromkeys(values, party)},
         last=last,
+        number_shared=customer.number_shared and "identity_number" not in values,
         contradictions={
             field: by_party for field, by_party in customer.contradictions.items() if field not in values
         },

@@ -50,7 +50,8 @@ class Customer(msgspec.Struct, frozen=True):
 
     `values` are the current details. `stated_by` is the author of each (None: staff). `last` are the
     values that each party's source stated last. `contradictions` are its values that differ from staff's,
-    by field and party. `review_due_on`: of a key customer; `review_reminded`: of that review.
+    by field and party. `number_shared`: the identity number was another customer's when a source stated it, so this customer
+    claims none. `review_due_on`: of a key customer; `review_reminded`: of that review.
     `preparation`: that of an erasure which is under way; `prepared`: no source releases records of the parties.
     `rest_from`: the bank day on which the rest of an erasure is due whose values for contact are gone. `holds`: the bank day
     before which each legal hold stands, None where it has to be lifted.
@@ -63,6 +64,7 @@ class Customer(msgspec.Struct, frozen=True):
     last: dict[UUID, dict[Detail, str]] = {}
     contradictions: dict[Detail, dict[UUID, str]] = {}
     links: dict[UUID, Link] = {}
+    number_shared: bool = False
     erased: bool = False
     review_due_on: date | None = None
     review_reminded: bool = False
