@@ -199,6 +199,27 @@ async def test_movements_come_in_pages(api, bank):
     assert (await api.get(at, params={"after": "x"})).json()["code"] == "cursor-invalid"
 
 
+async def test_movements_and_loans_are_those_that_are_asked_for(api, bank):
+    at = f"/customers/{ZHANG}/accounts/{bank.mine}/movements"
+    for asked, counted in (
+        ({"kind": "card"}, {"CNY": 25}),
+        ({"kind": "transfer"}, {"CNY": 1, "USD": 1}),
+        ({"kind": "transfer", "currency": "USD"}, {"USD": 1}),
+        ({"month": "2026-01"}, {"CNY": 26, "USD": 1}),
+        ({"month": "2026-02"}, {}),
+        ({"spending": True}, {"CNY": 25}),
+        ({"spending": True, "month": "2026-02"}, {}),
+    ):
+        found = (await api.get(at, params=asked | {"limit": 100})).json()
+        assert {one["currency"]: one["movements"] for one in found["sums"]} == counted, asked
+        assert len(found["items"]) == sum(counted.values()), asked
+    at = f"/customers/{ZHANG}/accounts/{bank.ours}/loans"
+    for currency, loans in (("CNY", ["L1"]), ("USD", [])):
+        found = (await api.get(at, params={"currency": currency})).json()
+        assert [one["loan"] for one in found["items"]] == loans
+        assert len(found["sums"]) == len(loans)
+
+
 async def test_customers_by_page_and_by_reference(api):
     page = (await api.get("/customers", params={"limit": 1})).json()
     rest = (await api.get("/customers", params={"limit": 2, "after": page["next"]})).json()

@@ -424,3 +424,9 @@ async def test_a_contradiction_is_resolved_by_a_person(api, store, policy, key_r
         "DetailsContradicted",
         "ContradictionResolved",
     ]
+    await api.put(f"/customers/{customer}/contact-details", json=staff, headers=at(6, "p2"))
+    await policy(described(key_ring, 4, address="北京市", phone="13900009999"))
+    refused = await api.post(path, json=body | {"accept": False}, headers=at(8, "r3"))
+    assert refused.status_code == 200, refused.text
+    state = (await handler.load(customer)).state
+    assert (state.values["phone"], state.contradictions) == ("+8613700000001", {})

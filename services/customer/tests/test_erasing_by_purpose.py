@@ -633,3 +633,6 @@ async def test_only_compliance_holds_and_two_of_them_lift(
     assert (first.actor, first.reason, first.privilege) == ("chen", WHY["reason"], "high")
     assert (second.actor, second.proposed_by, second.privilege) == ("wu", "chen", "high")
     assert [published(one) for one in log[-2:]] == [None, None], "its customer must not learn of it"
+    for role, seen in ((COMPLIANCE, log), ("auditor", log), ("relationship-manager", log[:-2])):
+        events = await api.get(f"/customers/{CUSTOMER}/events", headers=headers("v", "li", role))
+        assert [one["name"] for one in events.json()["items"]] == [one.name for one in seen], role

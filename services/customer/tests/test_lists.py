@@ -58,8 +58,9 @@ async def test_customers_are_filtered_sorted_and_counted(asking):
     assert await ids(api, sort="branch") == [LI, ZHANG, WU]
     assert await ids(api, sort="-branch") == [ZHANG, LI, WU]
     assert await ids(api, where='branch begins "支行"') == [ZHANG, LI]
-    both = await api.get("/customers", params={"reference": "core:P1", "sort": "branch"})
-    assert (both.status_code, both.json()["code"]) == (422, "request-invalid")
+    for other in ({"sort": "branch"}, {"where": "kind is person"}, {"total": True}, {"after": "x"}):
+        both = await api.get("/customers", params={"reference": "core:P1", **other})
+        assert (both.status_code, both.json()["code"]) == (422, "request-invalid"), other
     assert await ids(api, where='branch begins "支行\\"1.*"') == [LI]
     assert await ids(api, where='branch begins ".*"') == []
     assert await ids(api, where='{"op":"not","condition":{"op":"known","field":"branch"}}') == [WU]
@@ -89,6 +90,23 @@ async def test_customers_are_filtered_sorted_and_counted(asking):
         acting(api, "administrator")
 
 
+async def test_a_condition_on_days_is_asked_as_of_a_day(asking, mongo):
+    selection, moved = "/customers/selection", {"where": "last_movement_on within last 3 days"}
+    review = {"due_on": "2026-06-30", "reviewed_on": None, "reminded_at": None}
+    await mongo.update("customers_v1_customers", {"_id": str(ZHANG)}, {"$set": {"review": review}})
+    due = {"where": "review_due_on within next 3 days"}
+    for as_of, found in (({"as_of": "2026-01-11"}, [ZHANG]), ({}, [])):
+        asked = moved | as_of
+        assert await ids(asking, selection, **asked) == found
+        assert (await asking.get(f"{selection}/count", params=asked)).json()["count"] == len(found)
+        [step] = (await asking.get(f"{selection}/funnel", params=asked)).json()["steps"]
+        assert step["so_far"]["count"] == len(found)
+        explained = await asking.get(f"/customers/{ZHANG}/selection", params=asked)
+        assert explained.json()["holds"] is bool(found)
+    assert await ids(asking, **due, as_of="2026-06-29") == [ZHANG]
+    assert await ids(asking, **due) == []
+
+
 async def test_what_a_caller_may_not_see_decides_nothing_that_it_is_shown(asking):
     acting(asking, "teller", f"{ZHANGS}/柜员")
     for asked, status, code in (
@@ -110,13 +128,25 @@ async def test_what_a_caller_may_not_see_decides_nothing_that_it_is_shown(asking
             assert (refused.status_code, refused.json()["code"]) == (status, code), asked
 
 
+async def test_customers_with_one_open_question_are_asked_for(asking, mongo):
+    path = "/data-quality/customers"
+    assert await ids(asking, path) == []
+    for customer, questions in ((ZHANG, ["invalid"]), (LI, ["invalid", "identity-number"])):
+        changed = {"$set": {"questions": questions}}
+        await mongo.update("customers_v1_customers", {"_id": str(customer)}, changed)
+    assert await ids(asking, path) == await ids(asking, path, question="invalid") == [ZHANG, LI]
+    assert await ids(asking, path, question="identity-number") == [LI]
+    assert await ids(asking, path, question="contradiction") == []
+
+
 @pytest.mark.requirement("R083", "R084", "R085")
 async def test_a_customer_out_of_scope_is_not_there(asking, bank):
     api = asking
     acting(api, "relationship-manager", f"{ZHANGS}/客户经理")
     assert await ids(api) == await ids(api, "/customers/selection") == [ZHANG, WU]
-    counted = await api.get("/customers", params={"total": True})
-    assert counted.json()["total"] == {"count": 2, "more": False}
+    for path in ("/customers", "/customers/selection"):
+        counted = await api.get(path, params={"total": True})
+        assert counted.json()["total"] == {"count": 2, "more": False}, path
     where = {"where": "accounts >= 0"}
     assert (await api.get("/customers/selection/count", params=where)).json()["count"] == 2
     [step] = (await api.get("/customers/selection/funnel", params=where)).json()["steps"]
@@ -134,6 +164,10 @@ async def test_a_customer_out_of_scope_is_not_there(asking, bank):
     ):
         hidden = await api.get(f"/customers/{LI}{path}")
         assert (hidden.status_code, hidden.json()["code"]) == (404, "customer-not-registered"), path
+    for customer, status in ((LI, 404), (ZHANG, 503)):  # no hub runs here, which is seen after the scope
+        watched = await api.get("/customers/changes", params={"customer": str(customer)})
+        assert watched.status_code == status
+    assert (await api.get("/customers/changes")).json()["code"] == "request-invalid"
     unknown = await api.get(f"/customers/{UUID(int=77)}")
     hidden = await api.get(f"/customers/{LI}")
     assert {**unknown.json(), "trace_id": ""} == {**hidden.json(), "trace_id": ""}
