@@ -17,7 +17,8 @@ from uuid import UUID, uuid5
 import msgspec
 import pytest
 from chassis.clock import SystemClock
-from chassis.messaging.transport import KafkaPublisher, Record, ensure_topics
+from chassis.messaging.records import Record
+from chassis.messaging.transport import KafkaPublisher, ensure_topics
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import parked_of

@@ -9,7 +9,8 @@ from io import BytesIO
 import psycopg
 import pytest
 from chassis.clock import SystemClock
-from chassis.messaging.transport import KafkaPublisher, Record, end_offsets, ensure_topics
+from chassis.messaging.records import Record
+from chassis.messaging.transport import KafkaPublisher, end_offsets, ensure_topics
 from chassis.process.roles import Role
 from chassis.read.mongo import Mongo
 from chassis.relay import RelayRole

@@ -15,7 +15,8 @@ import psycopg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from chassis.clock import uuid7
-from chassis.messaging.transport import KafkaPublisher, Record, ensure_topics, read_to_end
+from chassis.messaging.records import Record
+from chassis.messaging.transport import KafkaPublisher, ensure_topics, read_to_end
 from chassis.privacy.keys import KeyRing
 from chassis.read.mongo import Mongo
 from chassis.relay import RelayRole

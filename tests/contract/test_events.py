@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from chassis.messaging.delivered import BodyInvalid, Delivered, read, read_body
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from chassis.read.documents import Document, DocumentKey
 from chassis.read.projecting import View
 from chassis.service import services

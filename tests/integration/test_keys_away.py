@@ -12,9 +12,9 @@ import psycopg
 import pymongo
 import pytest
 from chassis.connections.settings import Settings
+from chassis.messaging.records import Record
 from chassis.messaging.transport import (
     KafkaPublisher,
-    Record,
     ensure_topics,
     group_lag,
     group_offsets,

@@ -17,7 +17,8 @@ import psycopg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from chassis.connections.kafka import connecting
-from chassis.messaging.transport import Record, ensure_topics, read_to_end
+from chassis.messaging.records import Record
+from chassis.messaging.transport import ensure_topics, read_to_end
 from contracts.topics import COREBANK_POSTINGS, Topic
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.domain.identities import QuarantineId

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from contracts.topics import COREBANK_POSTINGS
 
 from tests.integration.conftest import System, lines

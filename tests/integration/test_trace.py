@@ -6,7 +6,8 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from chassis.messaging.transport import Record, read_to_end
+from chassis.messaging.records import Record
+from chassis.messaging.transport import read_to_end
 from contracts.topics import COREBANK_POSTINGS, CUSTOMER_EVENTS, INGEST_EVENTS
 from opentelemetry.trace import format_trace_id
 

@@ -5,7 +5,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from chassis.messaging.broker import Broker
-from chassis.messaging.transport import BrokerUnavailable, DeadLetter, Handle, Partition, Record, TopicDiffers
+from chassis.messaging.records import Record
+from chassis.messaging.transport import (
+    BrokerUnavailable,
+    DeadLetter,
+    Handle,
+    Partition,
+    TopicDiffers,
+)
 from chassis.read.generations import partitions_of
 from typing_extensions import override
 

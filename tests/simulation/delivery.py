@@ -15,7 +15,8 @@ from uuid import UUID
 import msgspec
 from chassis.connections.transient import Transient
 from chassis.messaging.delivered import Delivered
-from chassis.messaging.transport import Partition, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition
 from chassis.process.leases import Lease
 from chassis.read.arrivals import Arrivals
 from chassis.read.documents import ID, SEQUENCE, Document, DocumentKey

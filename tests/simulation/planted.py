@@ -25,7 +25,8 @@ from chassis.files import FileKeeper
 from chassis.files.deciding import Because, FileEvent
 from chassis.files.objects import Name
 from chassis.messaging.delivered import Delivered
-from chassis.messaging.transport import Partition, PublishFailed, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition, PublishFailed
 from chassis.notices import Notices
 from chassis.notices.loop import NoticeLoop
 from chassis.notices.providers import Accepted, Answer, Message, Provider

@@ -13,7 +13,8 @@ from typing import TypeVar
 from uuid import UUID
 
 from chassis.connections.transient import StoreUnavailable
-from chassis.messaging.transport import Partition, Publisher, PublishFailed, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition, Publisher, PublishFailed
 from chassis.process.leases import LeaseRow
 from chassis.relay.loop import Counted, Held, RelayPositions
 from chassis.write.events import StoredEvent

@@ -138,7 +138,7 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "lease without expiry": ({"flaws": Flaws(lease_without_expiry=True), "frozen": True}, {"I10"}),
     "position saved before publishing": ({"parts": Parts(relay=planted.SavesFirst)}, {"I7", "I9"}),
     "watermark before acknowledgements": ({"parts": Parts(relay=planted.MarksFirst)}, {"I1"}),
-    "failed publishing ignored": ({"parts": Parts(relay=planted.TrustsTheNetwork)}, {"I7"}),
+    "failed publishing ignored": ({"parts": Parts(relay=planted.TrustsTheNetwork)}, {"I1", "I7"}),
     "goes on behind what was read": (
         {"parts": Parts(relay=planted.ReadsAgainFromWhatItRead)},
         {"I3", "I4", "I7", "I9"},

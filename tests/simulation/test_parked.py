@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from chassis.messaging.delivered import Stream
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from chassis.read.checkpoints import Held, Parked
 from chassis.read.mongo_checkpoints import MongoCheckpoints
 from typing_extensions import override

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 import msgspec
 import pytest
 from chassis.messaging.delivered import Delivered
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from chassis.read.documents import SEQUENCE, Document, DocumentKey
 from chassis.read.mongo import MongoDocuments
 from chassis.read.mongo_checkpoints import PARKED, MongoCheckpoints

@@ -18,7 +18,7 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.connections.migrating import migrate
 from chassis.messaging.delivered import Delivered, read
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from chassis.privacy.key_encryption import FileKeyEncryption
 from chassis.privacy.keys import KEYS, KeyRing, Origin, seal
 from chassis.read.mongo import Mongo

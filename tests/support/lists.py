@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 from chassis.messaging.delivered import Delivered, read
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from chassis.read.documents import GONE, Document, DocumentKey
 from chassis.read.projecting import Collection, Index, View
 from contracts.envelope import Envelope, Watermark

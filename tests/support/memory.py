@@ -5,7 +5,8 @@ from copy import deepcopy
 from dataclasses import replace
 
 from chassis.messaging.delivered import Stream
-from chassis.messaging.transport import Partition, Publisher, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition, Publisher
 from chassis.read.arrivals import most
 from chassis.read.checkpoints import Checkpoints, GenerationLost, Held, Parked, Position
 from chassis.read.documents import ID, SEQUENCE, Change, Document, DocumentId, Documents, Written

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
-from chassis.messaging.transport import PartitionsToEnd, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import PartitionsToEnd
 from chassis.relay import StoreLog
 from chassis.write.events import StoredEvent
 from contracts.envelope import LATE, Envelope, EnvelopeInvalid, Watermark, headers_of, unwrap

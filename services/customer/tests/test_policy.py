@@ -10,7 +10,7 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.connections.transient import is_transient
 from chassis.messaging.delivered import read
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from chassis.privacy.key_encryption import Tampered
 from chassis.privacy.keys import ERASED, Origin, seal
 from chassis.write.deciding import CommandContext

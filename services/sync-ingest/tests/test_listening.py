@@ -15,12 +15,12 @@ import psycopg
 import pytest
 from chassis.clock import SystemClock
 from chassis.messaging.dead_letters import TRIES_MAX, KeyCustody, read_letter, resend
+from chassis.messaging.records import Record
 from chassis.messaging.transport import (
     CLOSING_SECONDS_MAX,
     HANDLED_SECONDS_MAX,
     KafkaPublisher,
     PublishFailed,
-    Record,
     ensure_topics,
     group_lag,
     read_to_end,

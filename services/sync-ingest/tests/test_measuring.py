@@ -6,7 +6,7 @@ import json
 import psycopg
 from chassis.clock import SystemClock
 from chassis.connections.migrating import migrate
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from chassis.observability import metrics
 from structlog.testing import capture_logs
 from sync_ingest.listening import TOPIC, BranchFeed

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from chassis.clock import SystemClock
-from chassis.messaging.transport import KafkaPublisher, Record, ensure_topics, read_to_end
+from chassis.messaging.records import Record
+from chassis.messaging.transport import KafkaPublisher, ensure_topics, read_to_end
 from chassis.privacy.tokens import development_token
 from contracts.topics import COREBANK_POSTINGS, INGEST_EVENTS
 from sync_ingest.opening import opened

@@ -11,11 +11,11 @@ from typing import ClassVar
 import pytest
 from chassis.connections.kafka import KafkaServers, Security, insync_least
 from chassis.connections.settings import Settings
+from chassis.messaging.records import Record
 from chassis.messaging.transport import (
     BrokerUnavailable,
     KafkaPublisher,
     PublishFailed,
-    Record,
     consume,
     end_offsets,
     ensure_topics,

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 import msgspec
 import pytest
 from chassis.messaging.delivered import BodyInvalid, Delivered, Passed, WriterNewer, read, read_body
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from chassis.read.arrivals import Arrivals
 from contracts.envelope import Envelope, EnvelopeInvalid, Watermark
 from contracts.registry import BY_CONTEXT, TypeUnknown

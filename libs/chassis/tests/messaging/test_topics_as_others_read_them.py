@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
 from chassis.clock import SystemClock, uuid7
-from chassis.messaging.transport import KafkaPublisher, Record, ensure_topics
+from chassis.messaging.records import Record
+from chassis.messaging.transport import KafkaPublisher, ensure_topics
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.v1.kafka import KafkaMessage as OldMessage

@@ -13,13 +13,14 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.consumer.fetcher import PartitionRecords
 from chassis.clock import SystemClock, uuid7
+from chassis.messaging.fetching import COALESCED_RECORDS_LEAST
+from chassis.messaging.records import Record
 from chassis.messaging.transport import (
     BrokerUnavailable,
     Consumer,
     KafkaPublisher,
     PartitionsToEnd,
     PublishFailed,
-    Record,
     TopicDiffers,
     _left,
     consume,
@@ -106,6 +107,29 @@ async def test_what_was_published_is_read_in_order_per_key_with_its_headers(kafk
     assert sorted((r.partition, r.key, list(r.headers), r.value) for r in read) == sorted(
         (r.partition, r.key, r.headers, r.value) for r in sent
     )
+
+
+async def test_what_follows_a_large_batch_is_coalesced(kafka_url, topic, publisher):
+    """The broker answers the next fetch not with the first record that comes, but with those of some time."""
+    [one] = numbered(topic, subjects=1, each=1)
+    sizes: list[int] = []
+
+    async def handle(records: Sequence[Record]) -> None:
+        sizes.append(len(records))
+
+    stopping = asyncio.Event()
+    member = asyncio.create_task(consume(kafka_url, [topic], fresh("group"), handle, stopping))
+    sent = 0
+    while not sizes or sizes[-1] < COALESCED_RECORDS_LEAST:
+        await publisher.publish([one] * COALESCED_RECORDS_LEAST)
+        sent += COALESCED_RECORDS_LEAST
+        await until(lambda sent=sent: sum(sizes) == sent)
+    large = len(sizes)
+    while len(sizes) == large:
+        await publisher.publish([one])
+    stopping.set()
+    await member
+    assert sizes[large] > 4
 
 
 async def test_more_than_one_batch_of_a_partition_keeps_its_order(kafka_url, topic, publisher):

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from uuid import UUID
 
-from chassis.messaging.transport import Partition, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition
 from chassis.read.arrivals import NOWHERE, Arrivals, further
 from chassis.read.checkpoints import Position
 from contracts.envelope import Envelope, Watermark

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from chassis.clock import SystemClock
 from chassis.messaging.delivered import Delivered
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 from chassis.read.deriving import (
     OWED,
     DerivedView,

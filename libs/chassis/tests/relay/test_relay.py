@@ -14,11 +14,11 @@ import msgspec
 import psycopg
 import pytest
 from chassis.clock import Clock, SystemClock, uuid7
+from chassis.messaging.records import Record
 from chassis.messaging.transport import (
     KafkaPublisher,
     Publisher,
     PublishFailed,
-    Record,
     ensure_topics,
     read_to_end,
 )

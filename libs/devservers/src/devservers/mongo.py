@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 REPLICA_SET = "rs0"
 CACHE_GB = 0.5
+DIRTY = "eviction_dirty_target=30,eviction_dirty_trigger=50"
+"""Per cent of the cache that may be changed before pages are written. With 5, its default, of a cache this small, pages of
+indexes in no order are written again and again: 400 us of processor time a customer of a first load, and 240 with 30."""
 ASK_MILLISECONDS_MAX = 1_000
 NOT_YET_INITIALIZED = 94
 
@@ -40,6 +43,7 @@ class Mongo(PortServer):
     def command(self) -> list[str]:
         settings = ["--bind_ip", "127.0.0.1", "--nounixsocket", "--quiet", "--replSet", REPLICA_SET]
         settings += ["--wiredTigerCacheSizeGB", str(CACHE_GB), "--oplogSize", "256"]
+        settings += ["--wiredTigerEngineConfigString", DIRTY]
         settings += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
         return [str(_binary()), "--dbpath", str(self.data), "--port", str(self.ports[0]), *settings]
 

@@ -19,17 +19,17 @@ from chassis.connections.transient import LOST, why
 from chassis.ending import Threads, ended
 from chassis.messaging.answering import answering
 from chassis.messaging.dead_letters import TRIES_MAX, Custody, DeadLetters
+from chassis.messaging.records import Record
 from chassis.messaging.transport import (
     Consumer,
-    Header,
     KafkaPublisher,
-    Record,
     ensure_topics,
 )
 from chassis.observability.metrics import DEAD_LETTERS, LAG_EVENTS
 from chassis.observability.reasons import reason_of
 from chassis.observability.telemetry import places as places_of
 from chassis.read.parking import is_of_the_record
+from contracts.envelope import Header
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 
 from sync_ingest.adapters.topic import Frame, framed

@@ -8,7 +8,13 @@ from typing import Protocol
 from typing_extensions import override
 
 from chassis.messaging import transport
-from chassis.messaging.transport import Consumer, DeadLetter, Handle, Partition, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import (
+    Consumer,
+    DeadLetter,
+    Handle,
+    Partition,
+)
 
 
 class Member(Protocol):

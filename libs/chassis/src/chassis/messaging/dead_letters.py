@@ -13,16 +13,16 @@ from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID, uuid5
 
 import msgspec
+from contracts.envelope import Header
 from contracts.topics import dead_letters
 from typing_extensions import override
 
 from chassis.clock import Clock
 from chassis.messaging.delivered import Delivered
+from chassis.messaging.records import Record
 from chassis.messaging.transport import (
-    Header,
     Partition,
     Publisher,
-    Record,
     acknowledge,
     group_offsets,
     read_from,

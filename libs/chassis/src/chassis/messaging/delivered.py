@@ -44,7 +44,7 @@ from pydantic import BaseModel
 from typing_extensions import override
 
 from chassis.connections.transient import Transient
-from chassis.messaging.transport import Record
+from chassis.messaging.records import Record
 
 SUBJECTS_CACHED_MAX: Final = 65_536
 INSTANTS_CACHED_MAX: Final = 4_096

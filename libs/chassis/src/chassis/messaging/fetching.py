@@ -8,18 +8,22 @@ The record itself stays in its topic for the topic's retention.
 aiokafka coordinates its group, fetches, and finds the brokers in three tasks of its own. An error that it does not
 expect ends such a task, and it starts none again. From then on every call raises an error that looks passing, or
 returns nothing. Here the call says that the consumer has stopped.
+
+aiokafka makes an object of eleven fields of each record, in Python. Here a record is made once, as `Record`.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition  # type: ignore[import-untyped]
-from aiokafka.errors import ConsumerStoppedError, KafkaError  # type: ignore[import-untyped]
+from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError  # type: ignore[import-untyped]
 from typing_extensions import override
 
 from chassis.ending import ended
+from chassis.messaging.records import Record
 
 UNREADABLE: Final = (("unreadable", b"the name of a header is not UTF-8"),)
 """The headers of the substitute for a record that cannot be decoded; the substitute is recognised by their
@@ -28,6 +32,13 @@ UNREADABLE_REASON: Final = "the name of a header is not UTF-8"
 SINGLY_RECORDS_MAX: Final = 1_000
 """Records of a partition that are fetched one by one before the other partitions are fetched again."""
 SINGLY_MILLISECONDS_MAX: Final = 500
+COALESCED_RECORDS_LEAST: Final = 500
+"""After a batch of so many records the broker coalesces the next one: a batch costs its consumer several commands, however
+few records it has."""
+COALESCED_BYTES: Final = 1 << 18
+COALESCED_MILLISECONDS_MAX: Final = 200
+"""The broker answers when it has as many bytes, or after this time. It answers others as soon as it has a record."""
+UNCOALESCED_MILLISECONDS_MAX: Final = 500
 
 
 class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
@@ -42,6 +53,11 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
         """Behind the last record of each partition that was handed out, or where somebody sought to."""
 
     @override
+    async def start(self) -> None:
+        await super().start()
+        self._fetcher._records = _Fetched(self._fetcher._records)
+
+    @override
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self._given[partition] = offset
         self._let_go(partition)
@@ -50,8 +66,8 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
     @override
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
-    ) -> dict[TopicPartition, list[ConsumerRecord]]:
-        found: dict[TopicPartition, list[ConsumerRecord]]
+    ) -> dict[TopicPartition, list[Record]]:
+        found: dict[TopicPartition, list[Record]]
         if self._has_ended():
             raise ConsumerStoppedError
         try:
@@ -62,8 +78,18 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
             await self._back(asked)
             found = await self._until_unreadable(asked)
         for at, records in found.items():
-            self._given[at] = records[-1].offset + 1
+            self._given[at] = (records[-1].offset or 0) + 1
+        if self._group_id is not None:
+            self._coalesce(sum(map(len, found.values())))
         return found
+
+    def _coalesce(self, many: int) -> None:
+        """Says how the next batch is fetched after one of so many records."""
+        wait = many >= COALESCED_RECORDS_LEAST
+        self._fetcher._fetch_min_bytes = COALESCED_BYTES if wait else 1
+        self._fetcher._fetch_max_wait_ms = (
+            COALESCED_MILLISECONDS_MAX if wait else UNCOALESCED_MILLISECONDS_MAX
+        )
 
     @override
     async def stop(self) -> None:
@@ -116,8 +142,8 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
 
     async def _until_unreadable(
         self, partitions: Iterable[TopicPartition]
-    ) -> dict[TopicPartition, list[ConsumerRecord]]:
-        found: dict[TopicPartition, list[ConsumerRecord]] = {}
+    ) -> dict[TopicPartition, list[Record]]:
+        found: dict[TopicPartition, list[Record]] = {}
         for at in partitions:
             records = []
             for _ in range(SINGLY_RECORDS_MAX):
@@ -138,5 +164,37 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
         return found
 
 
-def _placeholder(at: TopicPartition, offset: int) -> ConsumerRecord:
-    return ConsumerRecord(at.topic, at.partition, offset, 0, 0, None, None, None, -1, -1, UNREADABLE)
+class _Fetched(OrderedDict[TopicPartition, Any]):
+    """What the client has fetched and not returned, by partition. Its records are read as ours."""
+
+    @override
+    def __setitem__(self, at: TopicPartition, fetched: Any) -> None:
+        records = getattr(fetched, "_partition_records", None)
+        if records is not None:
+            records._records_iterator = _records(records)
+        super().__setitem__(at, fetched)
+
+
+def _records(fetched: Any) -> Iterator[Record]:
+    """The records of what was fetched of a partition, as the client reads them where no transaction is waited for."""
+    topic, partition = fetched._tp
+    batches, new = fetched._records, tuple.__new__
+    while batches.has_next():
+        batch = batches.next_batch()
+        if fetched._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"invalid checksum in {topic}[{partition}]")
+        if not batch.is_control_batch:
+            at = fetched.next_fetch_offset
+            for each in batch:
+                offset = each.offset
+                if offset < at:  # a batch is fetched whole
+                    continue
+                at = fetched.next_fetch_offset = offset + 1
+                # The constructor of a named tuple is a function in Python.
+                values = (topic, partition, each.key or b"", each.headers, each.value or b"", offset)
+                yield new(Record, values)
+        fetched.next_fetch_offset = batch.next_offset
+
+
+def _placeholder(at: TopicPartition, offset: int) -> Record:
+    return Record(at.topic, at.partition, b"", UNREADABLE, b"", offset)

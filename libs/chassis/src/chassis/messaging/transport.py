@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
@@ -38,8 +38,8 @@ from chassis.connections.kafka import connecting, faststream_security, insync_le
 from chassis.connections.transient import Transient, why
 from chassis.ending import ended
 from chassis.messaging.fetching import UNREADABLE, UNREADABLE_REASON, RecordReader
+from chassis.messaging.records import Record
 
-Header = tuple[str, bytes]
 Partition = tuple[str, int]
 """Topic and number."""
 
@@ -72,17 +72,6 @@ _OF_THE_CLIENT: Final = (KafkaError, ConsumerStoppedError, OSError, RuntimeError
 """Errors of a client that lost the broker. A loop raises the last where a connection has just broken."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Record(NamedTuple):
-    """One record of a topic. The broker sets `offset`; it is None before that."""
-
-    topic: str
-    partition: int
-    key: bytes
-    headers: Sequence[Header]
-    value: bytes
-    offset: int | None = None
 
 
 class BrokerUnavailable(ConnectionError):
@@ -530,13 +519,11 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             body=b"", raw_message=records, headers={}, reply_to="", consumer=self._subscriber.consumer
         )
 
-    async def _handled(self, records: tuple[Any, ...]) -> None:
-        batch = [_record(each) for each in records if each.headers is not UNREADABLE]
+    async def _handled(self, records: tuple[Record, ...]) -> None:
+        batch = [each for each in records if each.headers is not UNREADABLE]
         unreadable = []
         if len(batch) < len(records):
-            unreadable = [
-                (_record(each), UNREADABLE_REASON) for each in records if each.headers is UNREADABLE
-            ]
+            unreadable = [(each, UNREADABLE_REASON) for each in records if each.headers is UNREADABLE]
         self._handling = True
         try:
             if batch:
@@ -554,7 +541,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._handling = False
         self.failing = None
         self._back_off_seconds = BACK_OFF_SECONDS_FIRST
-        self._reached.update({(each.topic, each.partition): each.offset + 1 for each in records})
+        self._reached.update({each[0:2]: (each.offset or 0) + 1 for each in records})
 
     async def _pass_over(self, unreadable: Sequence[tuple[Record, str]]) -> None:
         if self._dead_letter is not None:
@@ -612,10 +599,6 @@ async def _raw(message: KafkaAckableMessage) -> Any:
     return message.raw_message
 
 
-def _record(raw: Any) -> Record:
-    return Record(raw.topic, raw.partition, raw.key or b"", raw.headers, raw.value or b"", raw.offset)
-
-
 def _pairs(partitions: Iterable[TopicPartition]) -> Iterable[Partition]:
     return ((each.topic, each.partition) for each in partitions)
 
@@ -669,7 +652,7 @@ async def read_to_end(url: str, topic: str, *, page: int = RECORDS_MAX) -> Async
         while left:
             fetched = await _next(reader, left, page)
             for at, records in fetched.items():
-                yield [_record(each) for each in records if each.offset < at_end[at]]
+                yield [each for each in records if each.offset < at_end[at]]
             done = {at for at in left if await reader.position(at) >= at_end[at]}
             reader.pause(*done)
             left -= done
@@ -705,7 +688,7 @@ class PartitionsToEnd:
             end, at = self._left.get(number), TopicPartition(self._topic, number)
             while end is not None and self._reader is not None:
                 fetched = await _next(self._reader, [at], self._page, self._silent_seconds_max)
-                records = [_record(each) for each in fetched.get(at, ()) if each.offset < end]
+                records = [each for each in fetched.get(at, ()) if each.offset < end]
                 if await self._reader.position(at) >= end:
                     self._reader.pause(at)  # or the others would wait while more of it is fetched
                     end = None
@@ -776,7 +759,7 @@ async def read_from(
         reader.seek(at, max(begin, offset))
         while await reader.position(at) < end:
             fetched = await _next(reader, [at], page)
-            records = [_record(each) for each in fetched.get(at, ()) if each.offset < end]
+            records = [each for each in fetched.get(at, ()) if each.offset < end]
             if records:
                 yield records
 

@@ -26,12 +26,12 @@ from chassis.ending import together
 from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.delivered import Delivered, Stream, read
+from chassis.messaging.records import Record
 from chassis.messaging.transport import (
     BrokerUnavailable,
     KafkaPublisher,
     Partition,
     Publisher,
-    Record,
     ensure_topics,
 )
 from chassis.observability import metrics, telemetry

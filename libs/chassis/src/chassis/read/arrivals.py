@@ -10,7 +10,8 @@ from contracts.envelope import EnvelopeInvalid
 from contracts.topics import EVENTS
 
 from chassis.messaging.delivered import Delivered, Passed, read
-from chassis.messaging.transport import Partition, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition
 from chassis.observability.reasons import reason_of
 from chassis.read.checkpoints import Position
 

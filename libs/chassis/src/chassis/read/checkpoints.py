@@ -10,7 +10,8 @@ from typing import Final, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 from chassis.messaging.delivered import Stream
-from chassis.messaging.transport import Partition, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition
 
 Wanted = Literal["release", "skip"]
 

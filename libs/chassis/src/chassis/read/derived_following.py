@@ -18,7 +18,8 @@ from chassis.connections.settings import Settings
 from chassis.ending import together
 from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka
-from chassis.messaging.transport import Partition, Record, ensure_topics
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition, ensure_topics
 from chassis.privacy.keys import KeyRing
 from chassis.read.arrivals import NOWHERE
 from chassis.read.blind import BlindIndex

@@ -32,7 +32,8 @@ from typing_extensions import override
 from chassis.clock import Clock
 from chassis.ending import ended
 from chassis.messaging.delivered import Delivered, Stream, read
-from chassis.messaging.transport import Partition, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition
 from chassis.read import projecting
 from chassis.read.arrivals import NOWHERE, Arrivals, further
 from chassis.read.blind import BlindIndex, SealedAt

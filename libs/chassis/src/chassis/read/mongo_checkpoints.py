@@ -7,7 +7,8 @@ from contracts.envelope import COUNTED_MAX
 from typing_extensions import override
 
 from chassis.messaging.delivered import Stream
-from chassis.messaging.transport import Partition, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition
 from chassis.read.checkpoints import Checkpoints, GenerationLost, Held, Parked, Position, Wanted
 from chassis.read.documents import ID, Document
 from chassis.read.mongo import Mongo

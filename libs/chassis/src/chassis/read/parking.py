@@ -20,7 +20,8 @@ from chassis.clock import Clock
 from chassis.connections.transient import Transient, is_transient
 from chassis.messaging.dead_letters import TRIES_MAX, DeadLetters
 from chassis.messaging.delivered import Delivered, Stream, read
-from chassis.messaging.transport import Publisher, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Publisher
 from chassis.privacy.key_encryption import Tampered
 from chassis.read.checkpoints import REASON_CHARACTERS_MAX, Checkpoints, Held, Parked
 from chassis.write.deciding import Refusal

@@ -18,7 +18,8 @@ from contracts.topics import EVENTS
 
 from chassis.ending import ended
 from chassis.messaging.delivered import Delivered, Stream
-from chassis.messaging.transport import Partition, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Partition
 from chassis.observability import telemetry
 from chassis.observability.reasons import reason_of
 from chassis.read.arrivals import NOWHERE, Arrivals, continues, first_offsets, further
@@ -320,11 +321,12 @@ class Projector:
 
     # folding
 
-    async def _prepare(self, records: Sequence[Record]) -> _Prepared:
+    async def _prepare(self, records: Sequence[Record], *, again: bool = False) -> _Prepared:
+        """Folds records. `again`: documents of a subject are loaded also where its first event is among the records."""
         prepared = _Prepared()
         missing: dict[str, dict[DocumentId, None]] = {}
         async for some in _slices(records, self._slice_records):
-            self._read(some, prepared, missing)
+            self._read(some, prepared, missing, again=again)
         for collection, ids in missing.items():
             loaded = await self._documents.load(collection, list(ids))
             for id in ids:
@@ -336,13 +338,22 @@ class Projector:
         return prepared
 
     def _read(
-        self, records: Sequence[Record], prepared: _Prepared, missing: dict[str, dict[DocumentId, None]]
+        self,
+        records: Sequence[Record],
+        prepared: _Prepared,
+        missing: dict[str, dict[DocumentId, None]],
+        *,
+        again: bool,
     ) -> None:
-        """Reads records into `prepared`, and the ids of documents that must be loaded into `missing`, by collection."""
+        """Reads records into `prepared`, and the ids of documents that must be loaded into `missing`, by collection.
+
+        A subject has no document before its first event, unless that comes again: the guard then refuses the insert.
+        """
         taken, cache, insert_only, keys_of = self.view.events, self._cache, self._insert_only, self.view.keys
         parking, troubled, events = self.parking, prepared.troubled, prepared.events
         contexts = self._contexts
         set_aside = bool(parking.parked or parking.skipped)
+        first = 0 if again or self._several else 1
         for event in prepared.arrivals.events(records):
             if event.type not in taken:
                 continue
@@ -359,7 +370,11 @@ class Projector:
             try:
                 keys = keys_of(event)
                 for key in keys:
-                    if not insert_only[key[0]] and key not in cache:
+                    if insert_only[key[0]] or key in cache:
+                        continue
+                    if event.sequence == first:
+                        cache[key] = self._state(None)
+                    else:
                         missing.setdefault(key[0], {})[key[1]] = None
             except Exception as error:
                 if not is_of_the_record(error):
@@ -494,7 +509,7 @@ class Projector:
                 break
             records = [event.record for events in prepared.of(again).values() for event in events]
             self._cache.clear()
-            retry = await self._prepare(records)
+            retry = await self._prepare(records, again=True)
             again, refused = await self._write(retry)
             alone |= retry.troubled | refused
             again -= alone

@@ -22,11 +22,11 @@ from chassis.connections.settings import Settings
 from chassis.ending import together
 from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka, Member
+from chassis.messaging.records import Record
 from chassis.messaging.transport import (
     KafkaPublisher,
     Partition,
     Publisher,
-    Record,
     ensure_topics,
 )
 from chassis.observability import metrics

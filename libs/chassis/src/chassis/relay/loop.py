@@ -23,7 +23,8 @@ from typing_extensions import override
 from chassis.clock import Clock
 from chassis.connections.transient import TRANSIENT, is_transient, why
 from chassis.ending import ended
-from chassis.messaging.transport import Publisher, Record
+from chassis.messaging.records import Record
+from chassis.messaging.transport import Publisher
 from chassis.observability import metrics
 from chassis.observability.reasons import reason_of
 from chassis.process.leases import Lease
