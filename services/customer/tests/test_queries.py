@@ -392,6 +392,25 @@ async def test_one_person_under_two_party_numbers_is_not_joint_with_himself(quer
     assert (account["joint"], held["joint"], held["holders"]) == (False, False, 1)
 
 
+async def test_numbers_of_cards_and_of_others_and_a_contradicted_name_are_masked(bank, mongo, key_ring):
+    number, other = "6217000000001234", "6225880000005678"
+    bank.tell(bank.fund, "card.issued", source="fund", card=number, issued_on="2026-01-01", kind="debit")
+    order = {"order": "S1", "amount_minor": 5, "currency": "CNY", "counterparty_account": other}
+    bank.tell(bank.fund, "standing_order.set", source="fund", **order)
+    bank.posting(bank.fund, -5, source="fund", counterparty_account=other)
+    core = {"source": "core", "party_id": str(IDS.party("core", "P1"))}
+    bank.tell(ZHANG, "customer.details_contradicted", name="张伟明", **core)
+    await bank.keep(mongo)
+    queries = Queries(mongo, Live(), key_ring, today=NOW.date)
+    [account] = [one for one in await queries.holdings.accounts(ZHANG) if one["account_id"] == str(bank.fund)]
+    assert [one["card"] for one in account["cards"]] == ["621700******1234"]
+    assert [one["counterparty_account"] for one in account["standing_orders"]] == ["622588******5678"]
+    moved = await queries.movements.page(bank.fund, MovementsWanted(), 0, 10)
+    assert moved[-1]["counterparty_account"] == "622588******5678"
+    [contradiction] = (await queries.customers.one(ZHANG))["contradictions"]
+    assert contradiction["stated"] == "张*"
+
+
 @pytest.mark.requirement("M47")
 async def test_a_contradiction_is_shown_masked_until_a_person_decides(bank, mongo, key_ring):
     party = str(IDS.party("core", "P1"))
