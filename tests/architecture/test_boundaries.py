@@ -96,6 +96,14 @@ def test_every_package_of_the_tree_is_within_the_boundaries():
     assert set(parser["importlinter:contract:services"]["modules"].split()) == of_services
 
 
+def test_no_package_ships_what_only_tests_use():
+    """What is kept in memory for tests, and their tools, are in `tests/support`, not in a wheel."""
+    shipped = {path.relative_to(ROOT) for source in SOURCES for path in source.parent.rglob("*.py")}
+    assert len(shipped) > len(SOURCES)
+    of_tests = {path for path in shipped if path.stem in {"memory", "testing", "conftest"}}
+    assert not of_tests | {path for path in shipped if path.stem.startswith("test_")}
+
+
 def test_every_service_of_the_tree_is_declared():
     """What is not declared is neither started nor verified."""
     of_services = {source.parents[2].name for source in SOURCES if source.parents[3].name == "services"}
