@@ -1,0 +1,73 @@
+"""What a caller is told of changes of customers over HTTP: of those in its scope, and of no others."""
+
+import asyncio
+import json
+
+import pytest
+from chassis.clock import SystemClock
+from chassis.read.documents import Change
+from chassis.read.generations import Generations, ViewReader
+from chassis.watching import Hub, hearing
+from customer.connections import WATCHED
+from customer.derived.customer_facts import FACTS, VIEW
+from customer.views import VIEWS
+
+from .test_api import api
+from .test_lists import ZHANGS, acting, asking, branches
+from .test_queries import LI, NOW, ZHANG, bank, queries
+
+__all__ = ["api", "asking", "bank", "branches", "queries"]
+
+CLOCK = SystemClock()
+SECONDS_MAX = 60
+
+
+@pytest.fixture
+async def hub(mongo):
+    """A hub that runs, over the first generation of the facts and of the views that they are derived of."""
+    for view in (*VIEWS, VIEW):
+        generations = Generations(mongo, view, "customer", CLOCK)
+        await generations.switch(await generations.begin(_unused))
+    hub = Hub(WATCHED, ViewReader(mongo, CLOCK, (*VIEWS, VIEW)), CLOCK, NOW.date, settle_seconds=0.0)
+    async with hearing(hub):
+        yield hub
+
+
+async def _unused(_: str) -> bool:
+    return False
+
+
+async def changed(mongo, *customers):
+    """Writes the facts of customers again, as after a posting."""
+    generations = Generations(mongo, VIEW, "customer", CLOCK)
+    live = generations.documents(await generations.live())
+    names = [str(customer) for customer in customers]
+    for name, before in (await live.load(FACTS, names)).items():
+        after = {**before, "accounts": before["accounts"] + 1, "_seq": before["_seq"] + 1}
+        change = Change(name, before["_seq"], after["_seq"], live.freeze(after))
+        assert not (await live.write(FACTS, [change])).conflicts
+
+
+async def told(api, where):
+    """The ids that a stream of a second tells."""
+    answer = await api.get("/customers/changes", params={"where": where, "seconds": 1})
+    assert answer.status_code == 200, answer.text
+    data = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    return {id for one in data for kind in ("changed", "entered", "left") for id in one.get(kind, ())}
+
+
+async def test_a_condition_tells_of_customers_in_scope_alone(asking, mongo):
+    for role, post, seen in (
+        ("relationship-manager", f"{ZHANGS}/客户经理", {str(ZHANG)}),
+        ("administrator", None, {str(ZHANG), str(LI)}),
+    ):
+        acting(asking, role, post)
+        named = set()
+        async with asyncio.timeout(SECONDS_MAX):
+            while not named >= seen:
+                stream = asyncio.create_task(told(asking, "accounts >= 0"))
+                while not stream.done():
+                    await changed(mongo, LI, ZHANG)
+                    await asyncio.sleep(0.05)
+                named |= await stream
+        assert named == seen
