@@ -663,6 +663,30 @@ async def test_a_chunk_is_written_to_its_end_while_the_next_one_is_folded():
     assert entries_of_the_first < list_of_the_first < Seen.order.index("frozen 40")
 
 
+async def test_a_subject_that_is_parked_again_while_what_waits_is_set_aside_loses_nothing():
+    """The chunks after one with a waiting event are read when it is known whether the subject is still parked."""
+    words = written_down([(0, "a"), (0, "poison")])
+    repairs = Repairs()
+    world = World(MemoryDocuments(), repairs, chunk=1)
+    [first, second] = world.projectors
+    await first.apply(words.all())
+    before = words.all()
+    repairs.done = True
+    world.checkpoints.want(("customer", SUBJECTS[0]), "release")
+    await second.tick()
+    repairs.done = False
+    for word in ("bb", "poison", "ccc"):
+        words.say(0, word)
+    await first.apply([record for record in words.all() if record not in before])
+    [parked] = world.checkpoints.waiting.values()
+    assert parked.sequence == 4
+    assert world.found["lists"][str(SUBJECTS[0])]["words"] == ["a", "poison", "bb"]
+    repairs.done = True
+    world.checkpoints.want(("customer", SUBJECTS[0]), "release")
+    await second.tick()
+    assert world.found == folded(world.view, words.all())
+
+
 async def test_more_than_one_page_of_waiting_events_is_released():
     words = written_down([(0, "poison"), *[(0, "a")] * (RELEASED_AT_ONCE_MAX + 3)])
     repairs = Repairs()

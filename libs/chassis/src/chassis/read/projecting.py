@@ -267,7 +267,9 @@ class Projector:
         for number, chunk in enumerate(chunks):
             prepared = following or await self._prepare(chunk)
             following = None
-            if number + 1 < len(chunks) and not prepared.troubled:
+            # Setting aside what is held may release the subject, or park it again.
+            settled = not prepared.troubled and not prepared.held
+            if number + 1 < len(chunks) and settled:
                 following, (conflicts, rejected) = await self._overlapped(prepared, chunks[number + 1])
             else:
                 conflicts, rejected = await self._write(prepared)
