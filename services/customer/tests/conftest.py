@@ -44,3 +44,8 @@ async def storage(tmp_path):
     storage = Storage(Folder(tmp_path / "files", CONTEXT, create=True))
     yield storage
     await storage.close()
+
+
+@pytest.fixture
+def hub():
+    """No hub runs, but where a module says otherwise."""

@@ -35,11 +35,6 @@ WANG = {
 
 
 @pytest.fixture
-def hub():
-    """None runs, but where a module says otherwise."""
-
-
-@pytest.fixture
 async def api(handler, store, queries, storage, tmp_path, postgres_url, hub):
     """A caller with a valid token."""
     settings = Settings(postgres_url=postgres_url, environment="development", data=tmp_path)
