@@ -13,13 +13,7 @@ import pymongo
 import pytest
 from chassis.connections.settings import Settings
 from chassis.messaging.records import Record
-from chassis.messaging.transport import (
-    KafkaPublisher,
-    ensure_topics,
-    group_lag,
-    group_offsets,
-    read_to_end,
-)
+from chassis.messaging.transport import KafkaPublisher, ensure_topics, group_lag, group_offsets, read_to_end
 from contracts.topics import COREBANK_POSTINGS, EVENTS, INGEST_EVENTS, dead_letters
 from crm_cli.migrate import migrated
 from devservers import servers

@@ -6,13 +6,7 @@ from typing import TypeVar
 
 from chassis.messaging.broker import Broker
 from chassis.messaging.records import Record
-from chassis.messaging.transport import (
-    BrokerUnavailable,
-    DeadLetter,
-    Handle,
-    Partition,
-    TopicDiffers,
-)
+from chassis.messaging.transport import BrokerUnavailable, DeadLetter, Handle, Partition, TopicDiffers
 from chassis.read.generations import partitions_of
 from typing_extensions import override
 

@@ -15,13 +15,7 @@ import psycopg
 import pytest
 from chassis.clock import Clock, SystemClock, uuid7
 from chassis.messaging.records import Record
-from chassis.messaging.transport import (
-    KafkaPublisher,
-    Publisher,
-    PublishFailed,
-    ensure_topics,
-    read_to_end,
-)
+from chassis.messaging.transport import KafkaPublisher, Publisher, PublishFailed, ensure_topics, read_to_end
 from chassis.observability import metrics
 from chassis.process.leases import Lease, PostgresLease
 from chassis.relay import (

@@ -20,11 +20,7 @@ from chassis.ending import Threads, ended
 from chassis.messaging.answering import answering
 from chassis.messaging.dead_letters import TRIES_MAX, Custody, DeadLetters
 from chassis.messaging.records import Record
-from chassis.messaging.transport import (
-    Consumer,
-    KafkaPublisher,
-    ensure_topics,
-)
+from chassis.messaging.transport import Consumer, KafkaPublisher, ensure_topics
 from chassis.observability.metrics import DEAD_LETTERS, LAG_EVENTS
 from chassis.observability.reasons import reason_of
 from chassis.observability.telemetry import places as places_of

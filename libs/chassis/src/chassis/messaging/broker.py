@@ -9,12 +9,7 @@ from typing_extensions import override
 
 from chassis.messaging import transport
 from chassis.messaging.records import Record
-from chassis.messaging.transport import (
-    Consumer,
-    DeadLetter,
-    Handle,
-    Partition,
-)
+from chassis.messaging.transport import Consumer, DeadLetter, Handle, Partition
 
 
 class Member(Protocol):

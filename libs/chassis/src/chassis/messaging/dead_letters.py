@@ -20,13 +20,7 @@ from typing_extensions import override
 from chassis.clock import Clock
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.records import Record
-from chassis.messaging.transport import (
-    Partition,
-    Publisher,
-    acknowledge,
-    group_offsets,
-    read_from,
-)
+from chassis.messaging.transport import Partition, Publisher, acknowledge, group_offsets, read_from
 from chassis.privacy.keys import DataKey, KeyRing, open_bytes, seal_bytes
 
 REASON_CHARACTERS_MAX: Final = 500

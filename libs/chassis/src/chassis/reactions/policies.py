@@ -27,13 +27,7 @@ from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.delivered import Delivered, Stream, read
 from chassis.messaging.records import Record
-from chassis.messaging.transport import (
-    BrokerUnavailable,
-    KafkaPublisher,
-    Partition,
-    Publisher,
-    ensure_topics,
-)
+from chassis.messaging.transport import BrokerUnavailable, KafkaPublisher, Partition, Publisher, ensure_topics
 from chassis.observability import metrics, telemetry
 from chassis.read.arrivals import Arrivals, continues, first_offsets, further
 from chassis.read.checkpoints import GenerationLost, Position

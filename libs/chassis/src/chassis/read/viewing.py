@@ -23,12 +23,7 @@ from chassis.ending import together
 from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.records import Record
-from chassis.messaging.transport import (
-    KafkaPublisher,
-    Partition,
-    Publisher,
-    ensure_topics,
-)
+from chassis.messaging.transport import KafkaPublisher, Partition, Publisher, ensure_topics
 from chassis.observability import metrics
 from chassis.read.checkpoints import GenerationLost, Position
 from chassis.read.generations import Generation, Generations, KeptT, partitions_of
