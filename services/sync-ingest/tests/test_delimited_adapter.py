@@ -102,6 +102,27 @@ def test_a_wrong_header_refuses_the_file_and_not_the_feed(read_all, header, reas
     assert [getattr(item.content, "reason", None) for item in items] == [reason, None]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "end"),
+    [("utf-8", "\r"), ("gb18030", "\r"), ("cp1252", "\r"), ("cp500", "\x85"), ("utf-16", "\u2028")],
+)
+@pytest.mark.parametrize("header_line", [0, 1])
+def test_a_file_with_other_line_ends_is_refused_though_all_its_columns_are_there(
+    read_all, encoding, end, header_line
+):
+    """It is one line. Its rows would be more columns of the header, or of the first row."""
+    rows = ["2026-01-05,10.00,ü", "2026-01-06,20.00,b"]
+    day, amount = ("1", "2") if header_line == 0 else ("day", "amount")
+    mapping = MappingFile.from_toml(
+        f'account = "6222"\ncurrency = "EUR"\nencoding = "{encoding}"\nheader_line = {header_line}\n'
+        f'[columns]\nbooked_on = "{day}"\namount = "{amount}"\n'
+    )
+    lines = rows if header_line == 0 else ["day,amount,für", *rows]
+    (refused,) = read_all(DelimitedAdapter(mapping), end.join([*lines, ""]).encode(encoding))
+    assert refused.content.reason == "line-end-wrong"
+    assert refused.content.whole_file
+
+
 def test_credit_and_debit_columns(read_all):
     mapping = MappingFile.from_toml(
         'currency = "JPY"\n[columns]\naccount="a"\ncore_transaction_id="t"\nbooked_on="d"\ncredit="c"\ndebit="b"\n'

@@ -33,6 +33,7 @@ from sync_ingest.adapters.rows import Row, Rows
 from sync_ingest.domain.records import AnyRecord, ControlRecord, Covers, Posting, Unreadable
 
 _NUMBERED: Final = re.compile(r"#([1-9][0-9]{0,3})")
+_OTHER_LINE_ENDS: Final = re.compile("[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -98,6 +99,10 @@ class DelimitedAdapter:
             raise FileUnreadable(oversized(line), line.number)
         if isinstance(values, RowUnreadable):
             raise FileUnreadable(values.of(line), line.number)
+        if any(_OTHER_LINE_ENDS.search(value.strip()) for value in values):
+            # All lines are one: each row but the first would be lost as columns that no field takes.
+            detail = "a line end other than LF or CRLF"
+            raise FileUnreadable(Unreadable("line-end-wrong", detail, kept(line.data)), line.number)
         names = [" ".join(name.split()) for name in values]
         if not self.mapping.header_line:
             names = [str(number) for number in range(1, len(names) + 1)]
