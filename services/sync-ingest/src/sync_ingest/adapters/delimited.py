@@ -53,7 +53,7 @@ class DelimitedAdapter:
 
     def __init__(self, mapping: MappingFile) -> None:
         self.mapping = mapping
-        self.reading = f"csv.3.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
+        self.reading = f"csv.4.{blake2b(_encode(mapping), digest_size=8).hexdigest()}"
         self.covers: Covers | None = mapping.covers
         self._rows = Rows(mapping)
         self._dates = mapping.dates()
