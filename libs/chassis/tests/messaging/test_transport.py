@@ -8,7 +8,7 @@ from itertools import count
 from uuid import UUID
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.consumer.fetcher import PartitionRecords
@@ -137,6 +137,50 @@ async def test_more_than_one_batch_of_a_partition_keeps_its_order(kafka_url, top
     await publisher.publish(sent)
     read = [int(record.value) async for page in read_to_end(kafka_url, topic) for record in page]
     assert read == list(range(1, 41))
+
+
+async def test_a_record_of_a_transaction_is_read_once_that_is_committed_and_not_if_it_is_aborted(
+    kafka_url, topic, publisher
+):
+    """Whoever sends in transactions has said nothing until one is committed."""
+    group, seen, stopping = fresh("group"), [], asyncio.Event()
+
+    async def handle(records: Sequence[Record]) -> None:
+        seen.extend(record.value for record in records)
+
+    sender = AIOKafkaProducer(bootstrap_servers=kafka_url, transactional_id=fresh("sender"))
+    await sender.start()
+    member = Consumer(kafka_url, [topic], group, handle)
+    running = asyncio.create_task(member.run(stopping))
+    try:
+        for value, committed in ((b"aborted", False), (b"committed", True), (b"aborted too", False)):
+            await sender.begin_transaction()
+            for partition in range(PARTITIONS):
+                await sender.send_and_wait(topic, value, partition=partition)
+            await (sender.commit_transaction() if committed else sender.abort_transaction())
+        await sender.begin_transaction()
+        await sender.send_and_wait(topic, b"open", partition=0)
+        await publisher.publish([Record(topic, n, b"k", [], b"of none") for n in range(PARTITIONS)])
+        behind = PARTITIONS - 1
+        await until(lambda: seen.count(b"of none") >= behind)
+        assert sorted(seen) == [b"committed"] * PARTITIONS + [b"of none"] * behind
+        read = [record.value async for page in read_to_end(kafka_url, topic) for record in page]
+        assert sorted(read) == sorted(seen)
+        await sender.commit_transaction()
+        await until(lambda: seen.count(b"of none") == PARTITIONS)
+        assert sorted(seen) == [b"committed"] * PARTITIONS + [b"of none"] * PARTITIONS + [b"open"]
+        await until_no_lag(member)
+    finally:
+        stopping.set()
+        await running
+        await sender.stop()
+
+
+async def until_no_lag(member: Consumer) -> None:
+    """The end of a transaction has an offset too."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while set((await member.lag()).values()) != {0}:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
 async def test_partitions_are_read_to_their_ends_each_at_its_own_pace(kafka_url, topic, publisher):

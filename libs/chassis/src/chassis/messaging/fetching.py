@@ -10,6 +10,9 @@ expect ends such a task, and it starts none again. From then on every call raise
 returns nothing. Here the call says that the consumer has stopped.
 
 aiokafka makes an object of eleven fields of each record, in Python. Here a record is made once, as `Record`.
+
+A record of a transaction is returned once that is committed, and never where it is aborted: a branch system that sends in
+transactions has said nothing until then.
 """
 
 import asyncio
@@ -48,7 +51,7 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
     """
 
     def __init__(self, *topics: str, **options: Any) -> None:
-        super().__init__(*topics, **options)
+        super().__init__(*topics, **{**options, "isolation_level": "read_committed"})
         self._given: dict[TopicPartition, int] = {}
         """Behind the last record of each partition that was handed out, or where somebody sought to."""
 
@@ -176,14 +179,19 @@ class _Fetched(OrderedDict[TopicPartition, Any]):
 
 
 def _records(fetched: Any) -> Iterator[Record]:
-    """The records of what was fetched of a partition, as the client reads them where no transaction is waited for."""
+    """The records of what was fetched of a partition, as the client reads them where transactions are waited for."""
     topic, partition = fetched._tp
-    batches, new = fetched._records, tuple.__new__
+    batches, new, aborted = fetched._records, tuple.__new__, fetched._aborted_producers
     while batches.has_next():
         batch = batches.next_batch()
         if fetched._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"invalid checksum in {topic}[{partition}]")
-        if not batch.is_control_batch:
+        if batch.is_transactional:
+            fetched._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and fetched._contains_abort_marker(batch):
+                aborted.discard(batch.producer_id)
+        is_aborted = batch.is_transactional and batch.producer_id in aborted
+        if not batch.is_control_batch and not is_aborted:
             at = fetched.next_fetch_offset
             for each in batch:
                 offset = each.offset

@@ -501,7 +501,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 end, reached = consumer.highwater(partition), self._reached.get(pair)
                 if end is not None:
-                    reached = await consumer.position(partition) if reached is None else reached
+                    if reached is None or not self._handling:
+                        # The end of a transaction has an offset and no record.
+                        reached = await consumer.position(partition)
                     found[pair] = max(0, end - reached)
             except (*_OF_THE_CLIENT, AssertionError):
                 continue  # it was taken away, or the consumer was stopped, while this waited
