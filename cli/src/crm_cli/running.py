@@ -48,6 +48,10 @@ def settings_of(kind: type[S], *, reading: bool = False) -> S:
     here = running()
     known: dict[str, Any] = {"data": data_folder()}
     if here is not None:
+        if not os.environ.get("POSTGRES_URL"):
+            from devservers import forget_other_postgres
+
+            forget_other_postgres()
         known |= {
             FIELDS[variable]: url
             for variable, url in here.urls.items()

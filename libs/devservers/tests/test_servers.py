@@ -220,6 +220,37 @@ def test_a_long_path_of_the_data_is_no_obstacle(tmp_path: Path) -> None:
         put(running.urls["POSTGRES_URL"], "a")
 
 
+@pytest.mark.parametrize("name", ["数据" * 20, "o'k \"b\\a%20c#$d"])
+def test_a_path_in_another_script_or_with_signs_is_no_obstacle_and_all_data_is_in_it(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    for value in ("a", "b"):
+        with servers(tmp_path / name, {"postgres", "kafka"}, quiet, durable=False) as running:
+            put(running.urls["POSTGRES_URL"], value)
+    with servers(tmp_path / name, {"postgres"}, quiet, durable=False) as running:
+        assert kept(running.urls["POSTGRES_URL"]) == ["a", "b"]
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name / "servers" / "kafka" / "data" / "meta.properties").exists()
+
+
+@pytest.mark.parametrize("name", ["a,b", "a\nb", "a\udcffb"])
+def test_a_path_that_the_servers_cannot_take_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataFolderUnusable, match="a comma, or"), servers(tmp_path / name, {"mongo"}, quiet):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_the_environment_tells_the_clients_of_another_postgres_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPORT", "6432")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with servers(tmp_path, {"postgres"}, quiet, durable=False) as running:
+        put(running.urls["POSTGRES_URL"], "数据")
+        assert kept(running.urls["POSTGRES_URL"]) == ["数据"]
+
+
 def test_containers_without_an_engine_are_a_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

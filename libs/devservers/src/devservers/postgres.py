@@ -27,6 +27,7 @@ SOCKET_PATH_MAX = 90
 """A socket's path is held in 107 bytes, of which PostgreSQL appends 14."""
 CONNECTIONS_MAX = 200
 RESTART_TRIES_MAX = 20
+CLIENTS_VARIABLES = "PG"
 ORPHANS_HOLD_MEMORY = "pre-existing shared memory block"
 RELAXED = ("fsync=off", "full_page_writes=off")
 """For tests, which outlive a killed server and not the machine; a commit still waits for its write."""
@@ -48,7 +49,7 @@ class Postgres(Server):
     def sockets(self) -> Path:
         """The folder of the socket: beside the data, or in the temporary folder where that path is too long."""
         beside = self.folder.resolve() / "socket"
-        if len(str(beside)) <= SOCKET_PATH_MAX:
+        if len(os.fsencode(beside)) <= SOCKET_PATH_MAX:
             return beside
         mark = hashlib.sha256(str(beside).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"crm-{os.geteuid()}-{mark}"
@@ -104,11 +105,6 @@ class Postgres(Server):
         )
 
     @override
-    def environment(self) -> dict[str, str]:
-        """Without what the clients of another server were told."""
-        return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-
-    @override
     def command(self) -> list[str]:
         settings = [
             "listen_addresses=",
@@ -149,6 +145,13 @@ class Postgres(Server):
     def pause(self) -> None:
         """Half a second for orphans to see that their server is gone."""
         signal.sigtimedwait([], 0.5)
+
+
+def forget_other_postgres() -> None:
+    """Drops from the environment what the clients of another server are told, such as its port: with a server of ours they
+    would not find it."""
+    for name in [name for name in os.environ if name.startswith(CLIENTS_VARIABLES)]:
+        del os.environ[name]
 
 
 def _binaries() -> Path:

@@ -71,6 +71,10 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 def made_folder(folder: Path) -> Path:
     """The folder, made where missing and tried for writing; raises `DataFolderUnusable`."""
+    path = str(folder.absolute())
+    if "," in path or not path.isprintable():
+        # Kafka and PostgreSQL take lists of folders, with commas between them.
+        raise DataFolderUnusable(f"the path {path!r} has a comma, or a character that cannot be printed")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial = folder / f".trial-{os.getpid()}"
