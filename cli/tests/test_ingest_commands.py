@@ -387,6 +387,18 @@ def test_files_of_a_folder_that_are_left_out_are_reported(crm, folder):
     assert "left out 'out': refused" in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "gbk"])
+def test_the_name_of_a_file_is_told_in_json_whatever_its_bytes_and_the_output_are(crm, folder, encoding):
+    names = [os.fsdecode(b"\xd5\xc5\xce\xb0.asc"), "\U00020bb7.asc"]
+    for number, name in enumerate(names):
+        (folder / name).write_text(HEADER + f"{number};{14 + number};930103;PRIJEM;VKLAD;5.00;5.00;;;\r\n")
+    (folder / "trans.asc").unlink()
+    source = f"named {encoding}"
+    done = crm("ingest", "--format", "berka", "--source", source, folder, "--json", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"]["taken"] == names
+
+
 def test_a_lost_secret_of_ids_is_reported_and_nothing_is_booked_under_another_one(crm, environment, folder):
     first = crm("ingest", "--format", "berka", "--source", "secret", folder, "--json")
     assert first.returncode == 0, first.stderr

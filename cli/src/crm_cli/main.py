@@ -4,6 +4,8 @@ The names and summaries stand in a table, so that help and completion load no co
 called.
 """
 
+import codecs
+import io
 import sys
 from importlib import import_module
 from typing import Annotated, Any, Final
@@ -108,8 +110,22 @@ def _crm(
     garbage.look_less_often()
 
 
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What an output cannot hold, as JSON writes it: a name of a file that is not UTF-8, a rare character on an old
+    terminal."""
+    import json
+
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
 def main() -> None:
     """The entry point."""
+    codecs.register_error("crm", _escaped)
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="crm")
     try:
         app()
     except KeyboardInterrupt:
