@@ -94,7 +94,7 @@ class Up:
     def crm(self, *arguments: str) -> Any:
         done = subprocess.run(
             [*CRM, *arguments],
-            env=environment(self.data),
+            env=environment(self.data, **self.more),
             capture_output=True,
             text=True,
             timeout=120,
@@ -168,8 +168,13 @@ def gone(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, servers_can_be_had: None) -> Iterator[Up]:
-    """One run for the tests of this module, with a small demo bank in it."""
-    running = Up(tmp_path_factory.mktemp("up") / "data")
+    """One run for the tests of this module, with a small demo bank in it.
+
+    Its environment names a proxy and the port of another PostgreSQL, and its folder is in Chinese, as on many machines of
+    banks.
+    """
+    strange = {"http_proxy": f"http://127.0.0.1:{port()}", "PGPORT": "6432"}
+    running = Up(tmp_path_factory.mktemp("up") / "数据", **strange)
     try:
         running.start()
         subprocess.run([*CRM, *BANK, "--write", str(running.feed)], check=True, timeout=60)
@@ -196,6 +201,16 @@ def test_it_answers_and_the_run_file_is_its_owners_alone(up: Up) -> None:
     assert run_file.path_of(up.data).stat().st_mode & 0o777 == 0o600
     for part in up.run().parts.values():
         assert status(f"{part.url}/metrics") == 200
+
+
+def test_no_proxy_of_the_environment_is_asked_for_its_own_processes(up: Up) -> None:
+    wait_for(lambda: f"ready on http://127.0.0.1:{up.port}" in up.said(), READY_SECONDS_MAX, up.said)
+
+    def shown() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{up.port}/metrics", timeout=5) as page:
+            return b"crm_lag_events{" in page.read()
+
+    wait_for(shown, READY_SECONDS_MAX, up.said)
 
 
 def test_the_page_for_front_ends_runs_as_it_stands(up: Up) -> None:

@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
+from chassis.connections.direct import opened_directly
 from chassis.connections.migrating import READER, close_to_public
 from chassis.connections.settings import KEYS_DATABASE, Settings
 from contracts.topics import EVENTS
@@ -476,7 +477,7 @@ def pause(failures: int, seconds_first: float = BACK_OFF_SECONDS_FIRST) -> float
 def not_ready(url: str) -> list[str]:
     """Why the process behind that URL is not ready; empty when it is."""
     try:
-        with urllib.request.urlopen(f"{url}/health/ready", timeout=HTTP_SECONDS_MAX) as answer:  # noqa: S310 - ours
+        with opened_directly(f"{url}/health/ready", seconds_max=HTTP_SECONDS_MAX) as answer:
             answer.read()
             return []
     except urllib.error.HTTPError as error:
@@ -490,7 +491,7 @@ def shown(url: str, token: str) -> bool:
     """Whether the views have reached the position of a question and have an answer to it."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - ours
     try:
-        with urllib.request.urlopen(request, timeout=HTTP_SECONDS_MAX) as answer:  # noqa: S310 - ours
+        with opened_directly(request, seconds_max=HTTP_SECONDS_MAX) as answer:
             return bool(json.loads(answer.read())["items"])
     except urllib.error.HTTPError as error:
         error.close()

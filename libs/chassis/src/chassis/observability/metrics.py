@@ -6,7 +6,6 @@ Gauges that belong to a server rather than to the process are refreshed at each 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
-from urllib.request import urlopen
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -14,6 +13,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from chassis.connections.direct import opened_directly
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 MEASURE_SECONDS_MAX: Final = 2.0
@@ -221,7 +222,7 @@ def _fetched(url: str) -> str | None:
     if not url.startswith("http://"):
         raise ValueError(f"not an address of metrics: {url}")
     try:
-        with urlopen(url, timeout=FETCH_SECONDS_MAX) as answer:  # noqa: S310 (checked above)
+        with opened_directly(url, seconds_max=FETCH_SECONDS_MAX) as answer:
             page: bytes = answer.read(PAGE_BYTES_MAX)
     except OSError:
         return None
