@@ -55,6 +55,10 @@ def test_a_row_becomes_a_posting_by_the_mapping(read_all):
     )
 
 
+def test_a_mapping_may_begin_with_a_byte_order_mark():
+    assert MappingFile.from_toml("\ufeff" + MAPPING) == MappingFile.from_toml(MAPPING)
+
+
 def test_a_word_of_the_bank_is_translated_and_an_unknown_one_is_not_guessed(read_all):
     known, unknown = read_all(
         adapter(), feed(ROW.replace("\r\n", "利息\r\n"), ROW.replace("\r\n", "别的\r\n"))

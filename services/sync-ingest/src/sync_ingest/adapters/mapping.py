@@ -135,7 +135,7 @@ class MappingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         A mapping that was `kept` with an intake was accepted when it came: removed options in it are ignored.
         """
         try:
-            options = tomllib.loads(text)
+            options = tomllib.loads(text.removeprefix("\ufeff"))  # which some editors put before UTF-8
             for name in NO_LONGER_USED & options.keys():
                 if not kept:
                     raise MappingRefused(f"{name} is no longer used: leave it out")
