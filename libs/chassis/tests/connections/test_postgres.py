@@ -5,7 +5,7 @@ import warnings
 
 import psycopg
 import pytest
-from chassis.connections.postgres import connect
+from chassis.connections.postgres import connect, connect_async
 
 
 def test_a_server_cursor_whose_connection_breaks_before_it_closes_is_closed(postgres_url: str) -> None:
@@ -37,3 +37,14 @@ def test_a_server_cursor_whose_rows_cannot_be_computed_is_closed_and_its_connect
         assert cursor.closed
         reading.execute("rollback")
         assert reading.execute("select 1").fetchone() == (1,)
+
+
+async def test_text_is_sent_as_utf8_whatever_the_environment_says(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    name = "\U00020bb7野"
+    with connect(postgres_url) as connection:
+        assert connection.execute("select %s::text", [name]).fetchone() == (name,)
+    async with await connect_async(postgres_url) as opened:
+        assert await (await opened.execute("select %s::text", [name])).fetchone() == (name,)

@@ -21,7 +21,8 @@ STATEMENT_SECONDS_MAX: Final = 30.0
 ANSWER_SECONDS_SPARE: Final = 5.0
 """How much longer than the server's own limit the client waits for an answer."""
 
-_KEEP_ALIVE: Final[dict[str, Any]] = {
+_GIVEN: Final[dict[str, Any]] = {
+    "client_encoding": "UTF8",  # whatever PGCLIENTENCODING, or a setting of the login, says
     "connect_timeout": CONNECT_SECONDS_MAX,
     "keepalives_idle": 4,
     "keepalives_interval": 2,
@@ -99,7 +100,7 @@ def connect(
 ) -> Connection:
     """A connection in autocommit that acts as `role`, or as its login where none is named; raises
     OperationalError."""
-    connection = Connection.connect(_named(url), autocommit=True, **_KEEP_ALIVE, **options)
+    connection = Connection.connect(_named(url), autocommit=True, **_GIVEN, **options)
     connection.answer_seconds = statement_seconds + ANSWER_SECONDS_SPARE
     try:
         connection.execute(_SESSION, _limits(role, statement_seconds, lock_seconds))
@@ -117,7 +118,7 @@ async def connect_async(
     lock_seconds: float = LOCK_SECONDS_MAX,
 ) -> AsyncConnection:
     """As `connect`, for an event loop."""
-    connection = await AsyncConnection.connect(_named(url), autocommit=True, **_KEEP_ALIVE)
+    connection = await AsyncConnection.connect(_named(url), autocommit=True, **_GIVEN)
     connection.answer_seconds = statement_seconds + ANSWER_SECONDS_SPARE
     try:
         await connection.execute(_SESSION, _limits(role, statement_seconds, lock_seconds))
