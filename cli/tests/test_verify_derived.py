@@ -25,6 +25,7 @@ from customer.derived.customer_facts import FACTS, VIEW
 from customer.views import VIEWS, customers
 
 from tests.support.fixtures import empty_keys
+from tests.support.generations import new_generation, shown_generation
 
 CLOCK = SystemClock()
 CUSTOMER = str(UUID(int=1))
@@ -37,10 +38,6 @@ async def mongo(mongo_url: str) -> AsyncIterator[Mongo]:
     yield mongo
     await mongo.drop_database()
     await mongo.close()
-
-
-async def unused(_: str) -> bool:
-    return False
 
 
 @pytest.fixture
@@ -56,8 +53,7 @@ async def derived(mongo: Mongo, today: date, ring: KeyRing | None = None) -> Gen
     if await Generations(mongo, customers.VIEW, "customer", CLOCK).live() is None:
         for view in VIEWS:
             generations = Generations(mongo, view, "customer", CLOCK)
-            generation = await generations.begin(unused)
-            await generations.switch(generation)
+            generation = await shown_generation(generations)
             if view is customers.VIEW:
                 named: dict[str, Any] = {
                     "kind": "person",
@@ -72,7 +68,7 @@ async def derived(mongo: Mongo, today: date, ring: KeyRing | None = None) -> Gen
                 frozen = documents.freeze({ID: CUSTOMER, SEQUENCE: 1, **named})
                 await documents.write(customers.CUSTOMERS, [Change(CUSTOMER, None, 1, frozen)])
     generations = Generations(mongo, VIEW, "customer", CLOCK)
-    generation = await generations.begin(unused, await live_inputs(generations))
+    generation = await new_generation(generations, await live_inputs(generations))
     feed = await DerivedFeed.of(
         generations,
         generation,

@@ -28,6 +28,7 @@ from tests.simulation.change_log import ListedLog, place_of
 from tests.simulation.kernel import Faults, Kernel
 from tests.simulation.mongo_server import MongoFlaws, MongoServer
 from tests.simulation.scenario import Broken
+from tests.support.generations import new_generation
 
 CONTEXT = "customer"
 BOXES = "boxes"
@@ -179,14 +180,8 @@ def writing(run: Watching) -> Callable[[], Awaitable[None]]:
         reached = {place: Position(run.position, CONTEXT, run.position, None) for place in places}
         await surely(lambda: checkpoints.advance(reached))
 
-    async def unused(_: str) -> bool:
-        return False
-
-    async def begun() -> Generation:
-        return await surely(lambda: generations.begin(unused))
-
     async def main() -> None:
-        live = await begun()
+        live = await surely(lambda: new_generation(generations))
         await surely(lambda: generations.switch(live))
         writes = BURSTS * WRITES_OF_BURST
         switches = sorted(kernel.chance.sample(range(1, writes), SWITCHES))
@@ -198,7 +193,7 @@ def writing(run: Watching) -> Callable[[], Awaitable[None]]:
                 rewrite(run, id, moves=moves)
                 await shown(live, [id])
             if number in switches:
-                later = await begun()
+                later = await surely(lambda: new_generation(generations))
                 await shown(later, list(run.truth))
                 await surely(lambda later=later: generations.switch(later))
                 live = later

@@ -12,6 +12,8 @@ from customer.connections import WATCHED
 from customer.derived.customer_facts import FACTS, VIEW
 from customer.views import VIEWS
 
+from tests.support.generations import shown_generation
+
 from .test_api import api
 from .test_lists import ZHANGS, acting, asking, branches
 from .test_queries import LI, NOW, ZHANG, bank, queries
@@ -26,15 +28,10 @@ SECONDS_MAX = 60
 async def hub(mongo):
     """A hub that runs, over the first generation of the facts and of the views that they are derived of."""
     for view in (*VIEWS, VIEW):
-        generations = Generations(mongo, view, "customer", CLOCK)
-        await generations.switch(await generations.begin(_unused))
+        await shown_generation(Generations(mongo, view, "customer", CLOCK))
     hub = Hub(WATCHED, ViewReader(mongo, CLOCK, (*VIEWS, VIEW)), CLOCK, NOW.date, settle_seconds=0.0)
     async with hearing(hub):
         yield hub
-
-
-async def _unused(_: str) -> bool:
-    return False
 
 
 async def changed(mongo, *customers):

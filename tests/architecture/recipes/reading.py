@@ -175,6 +175,8 @@ from chassis.watching import Hub, Wanted, hearing
 from $name.views import VIEWS, ${name}s
 from $name.watching import WATCHED
 
+from tests.support.generations import shown_generation
+
 CLOCK = SystemClock()
 
 
@@ -187,13 +189,7 @@ async def told(watcher, event):
 
 
 async def test_a_change_is_told(mongo):
-    async def unused(_):
-        return False
-
-    made = Generations(mongo, ${name}s.VIEW, "$name", CLOCK)
-    generation = await made.begin(unused)
-    await made.prepare(generation)
-    await made.switch(generation)
+    generation = await shown_generation(Generations(mongo, ${name}s.VIEW, "$name", CLOCK))
     hub = Hub(WATCHED, ViewReader(mongo, CLOCK, VIEWS), CLOCK, lambda: CLOCK.now().date())
     async with hearing(hub), hub.watching(Wanted(frozenset({"a"})), None, lambda: None) as watcher:
         await told(watcher, "reset")
@@ -325,17 +321,13 @@ from contracts.roles import ADMINISTRATOR, TELLER
 from $name.lists import LISTING, scope_of
 from $name.views import VIEWS, ${name}s
 
+from tests.support.generations import shown_generation
+
 CLOCK = SystemClock()
 
 
 async def test_a_caller_finds_what_is_in_its_scope(mongo, key_ring):
-    async def unused(_):
-        return False
-
-    made = Generations(mongo, ${name}s.VIEW, "$name", CLOCK)
-    generation = await made.begin(unused)
-    await made.prepare(generation)
-    await made.switch(generation)
+    generation = await shown_generation(Generations(mongo, ${name}s.VIEW, "$name", CLOCK))
     for id, title in (("a", "counter"), ("b", "phone"), ("c", "branch")):
         document = {"_id": id, "_seq": 1, "title": title}
         await mongo.insert_new(generation.prefix + ${name}s.COLLECTION, document)

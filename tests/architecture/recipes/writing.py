@@ -693,17 +693,13 @@ from $name.exports import exportable
 from $name.lists import LISTING
 from $name.views import VIEWS, ${name}s
 
+from tests.support.generations import shown_generation
+
 CLOCK = SystemClock()
 
 
 async def test_a_file_has_what_its_caller_may_see(mongo, store, key_ring, tmp_path):
-    async def unused(_):
-        return False
-
-    made = Generations(mongo, ${name}s.VIEW, "$name", CLOCK)
-    generation = await made.begin(unused)
-    await made.prepare(generation)
-    await made.switch(generation)
+    generation = await shown_generation(Generations(mongo, ${name}s.VIEW, "$name", CLOCK))
     for id, title in (("a", "counter"), ("b", "phone")):
         document = {"_id": id, "_seq": 1, "title": title}
         await mongo.insert_new(generation.prefix + ${name}s.COLLECTION, document)

@@ -31,6 +31,7 @@ from contracts import topics
 from contracts.topics import EVENTS, Topic, dead_letters
 from prometheus_client import generate_latest
 
+from tests.support.generations import new_generation, shown_generation
 from tests.support.lists import SUBJECTS, Repairs, Words, folded, lists
 from tests.support.waiting import WITHIN_SECONDS, comes, until
 
@@ -246,11 +247,7 @@ async def test_two_runners_share_a_view(bank):
 
 async def test_what_was_retired_is_dropped_after_a_while_and_strangers_at_once(bank):
     generations = bank.generations()
-
-    async def never(_: str) -> bool:
-        return False
-
-    old, new = await generations.begin(never), await generations.begin(never)
+    old, new = await new_generation(generations), await new_generation(generations)
     assert await generations.switch(old)
     assert await generations.switch(new)
     assert not await generations.switch(old)
@@ -271,11 +268,7 @@ async def test_what_was_retired_is_dropped_after_a_while_and_strangers_at_once(b
 async def test_what_was_retired_is_kept_as_long_as_the_live_one_lacks_something_of_it(bank):
     """Readers stay with it until then; were it dropped before, they would read nothing."""
     generations, reader = bank.generations(), bank.reader()
-
-    async def never(_: str) -> bool:
-        return False
-
-    old, new = await generations.begin(never), await generations.begin(never)
+    old, new = await new_generation(generations), await new_generation(generations)
     assert await generations.switch(old)
     place = (bank.view.sources[0], 0)
     await generations.checkpoints(old).advance({place: Position(4, "customer", 4, None)})
@@ -344,14 +337,10 @@ async def owned(bank: Bank) -> list[str]:
 
 @pytest.mark.parametrize("other", ["lists_visits", "lists_v", "lists_visits_of_2026", "lists_vx1_y"])
 async def test_sweeping_and_dropping_leave_a_view_alone_whose_name_begins_alike(bank, other):
-    async def never(_: str) -> bool:
-        return False
-
     generations = bank.generations()
     neighbour = bank.generations(replace(bank.view, name=other))
-    theirs = await neighbour.begin(never)
-    assert await neighbour.switch(theirs)
-    old, new = await generations.begin(never), await generations.begin(never)
+    await shown_generation(neighbour)
+    old, new = await new_generation(generations), await new_generation(generations)
     assert await generations.switch(old)
     assert await generations.switch(new)
     long_ago = CLOCK.now().replace(year=2020)
@@ -362,7 +351,7 @@ async def test_sweeping_and_dropping_leave_a_view_alone_whose_name_begins_alike(
     names = await bank.mongo.collections()
     assert {f"{other}_v1_lists", f"{other}_v1_entries"} <= set(names)
     assert await owned(bank) == ["lists_v2_entries", "lists_v2_lists"]
-    await neighbour.drop(await neighbour.begin(never))
+    await neighbour.drop(await new_generation(neighbour))
     assert {f"{other}_v1_lists", "lists_v2_lists"} <= set(await bank.mongo.collections())
 
 

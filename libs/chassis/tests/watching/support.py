@@ -19,6 +19,8 @@ from chassis.watching.routes import DocumentsChanged, ReadAgain
 from chassis.web.streams import Sent
 from contracts.topics import EVENTS
 
+from tests.support.generations import new_generation
+
 CLOCK = SystemClock()
 TOPIC = EVENTS["customer"].name
 FIELDS = Fields(
@@ -61,11 +63,7 @@ class Boxes:
 
     async def begin(self) -> Generation:
         """A generation that is not live yet."""
-
-        async def unused(_: str) -> bool:
-            return False
-
-        return await self.generations.begin(unused)
+        return await new_generation(self.generations)
 
     async def switch(self, to: Generation) -> None:
         """Makes a generation live."""
