@@ -8,7 +8,7 @@ import sys
 import requests
 from chassis.clock import SystemClock
 from chassis.privacy.tokens import development_token
-from crm_cli.running import customer_settings, web_url
+from crm_cli.running import customer_settings, running
 
 from tests.contract.fuzzing import fuzz
 
@@ -18,7 +18,11 @@ REQUESTS = 10_000
 def main(arguments: list[str]) -> int:
     """Runs it."""
     wanted = int(arguments[0]) if arguments else REQUESTS
-    url, token = web_url(), development_token(customer_settings(), SystemClock().now())
+    here = running()
+    if here is None:
+        print("nothing runs here: start `make run`", file=sys.stderr)
+        return 2
+    url, token = here.web, development_token(customer_settings(), SystemClock().now())
     result = fuzz(
         url,
         token,

@@ -9,7 +9,7 @@ from sync_ingest.reporting import certificate_of, masked_number
 from sync_ingest.runs.ingest import Ingest
 from sync_ingest.runs.results import Certificate
 
-from crm_cli.answers import AlwaysJson
+from crm_cli.answers import AlwaysJson, Json
 from crm_cli.exits import OK, RED, failed
 from crm_cli.ingesting import ingesting
 from crm_cli.person import Reason, Token
@@ -25,7 +25,7 @@ def certificate(
     source: Annotated[
         str | None, typer.Option(help="the name of the system that the feed comes from")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
+    as_json: Json = False,
     accounts: Annotated[bool, typer.Option("--accounts", help="account numbers in clear")] = False,
 ) -> None:
     """Shows the last certificate of a source, or acknowledges a contradiction; 3 is RED."""

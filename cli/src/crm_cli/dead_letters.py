@@ -1,11 +1,11 @@
 """`crm dead-letters`: records that a consumer group could not process, and sending them again after repair."""
 
 import asyncio
-import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 import typer
 from chassis.clock import SystemClock
@@ -17,7 +17,7 @@ from chassis.privacy.keys import KeyRing
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
 
 from crm_cli.answers import Json, answer, answer_list
-from crm_cli.exits import OK, WRONG
+from crm_cli.exits import OK, WRONG, failed
 from crm_cli.operations import noted
 from crm_cli.parked import released_of
 from crm_cli.person import Token
@@ -36,7 +36,7 @@ def list_letters(group: Group, as_json: Json = False) -> None:
     Shows nothing of the record.
     """
     of = _known(group)
-    items = [values_of(letter) for letter in _run(_letters(of))]
+    items = _run(_letters(of))
     lines = [
         f"{one['at']}  {one['topic']}[{one['partition']}:{one['offset']}]"
         f"  {one['type'] or '-'} {one['subject'] or '-'}  {one['reason']}"
@@ -89,11 +89,12 @@ def values_of(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-async def _letters(group: ConsumerGroup) -> list[DeadLetter]:
+async def _letters(group: ConsumerGroup) -> list[dict[str, Any]]:
+    """The letters without the records that are sealed in them, which may take 2 MiB each."""
     settings = settings_of(Settings)
-    found: list[DeadLetter] = []
+    found: list[dict[str, Any]] = []
     async for page in read_to_end(settings.kafka_url, group.dead_letters.name):
-        found += [letter for record in page if (letter := read_letter(record)) is not None]
+        found += [values_of(letter) for record in page if (letter := read_letter(record)) is not None]
     return found
 
 
@@ -109,7 +110,7 @@ async def _resent(group: ConsumerGroup) -> Resent:
 
 
 async def _released(group: ConsumerGroup) -> int:
-    subjects = {letter.subject for letter in await _letters(group) if letter.subject is not None}
+    subjects = {UUID(letter["subject"]) for letter in await _letters(group) if letter["subject"] is not None}
     return await released_of(settings_of(Settings), group, subjects)
 
 
@@ -117,19 +118,16 @@ def _known(name: str) -> ConsumerGroup:
     for group in CONSUMERS:
         if group.name == name:
             return group
-    _fail(f"no consumer group {name}; there are {', '.join(group.name for group in CONSUMERS)}")
+    failed(
+        "dead-letters", f"no consumer group {name}; there are {', '.join(group.name for group in CONSUMERS)}"
+    )
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except TRANSIENT as error:
-        _fail(why(error))
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"crm dead-letters: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
+        failed("dead-letters", why(error))
 
 
 def register(parent: typer.Typer) -> None:

@@ -16,6 +16,6 @@ INTERRUPTED: Final = 130
 
 
 def failed(command: str, message: str, code: int = USAGE) -> NoReturn:
-    """Says on stderr, in one line, why a command could not do its work, and ends it."""
-    print(f"crm {command}: {' '.join(message.split())}".replace("crm : ", "crm: "), file=sys.stderr)
+    """Says on stderr, in one line, why a command could not do its work, and ends it. Without a name of a command it is `crm`."""
+    print(f"{f'crm {command}'.rstrip()}: {' '.join(message.split())}", file=sys.stderr)
     raise typer.Exit(code=code)

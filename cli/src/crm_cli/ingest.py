@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from chassis.connections.transient import LOST, Transient, why
@@ -15,7 +15,8 @@ from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
 from sync_ingest.runs.results import Progress
 
-from crm_cli.exits import INTERRUPTED, OK, RED
+from crm_cli.answers import Json
+from crm_cli.exits import INTERRUPTED, OK, RED, failed
 from crm_cli.feed_files import WHY, FeedFiles, FeedUnreadable, feed_of
 from crm_cli.person import Token, acting_of
 from crm_cli.running import ingest_settings
@@ -56,7 +57,7 @@ def ingest(
     source: Annotated[str, typer.Option(help="the name of the system that the feed comes from")],
     format: Annotated[str, typer.Option(help=f"one of {', '.join(FORMATS)}")] = "canonical",
     mapping: Annotated[Path | None, typer.Option(help="the mapping file of a csv feed (TOML)")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
+    as_json: Json = False,
     token: Token = None,
 ) -> None:
     """Takes a feed in: keeps its bytes, books what is new, and certifies; 3 is RED.
@@ -75,17 +76,18 @@ def ingest(
             told=_lost,
         )
     except Refusal as refusal:
-        _fail(f"{refusal.title}: {refusal}")
+        failed("ingest", f"{refusal.title}: {refusal}")
     except LOST as lost:
-        _fail(
-            f"the database does not answer; what was stored stays, and a later run goes on from there: {why(lost)}"
+        failed(
+            "ingest",
+            f"the database does not answer; what was stored stays, and a later run goes on from there: {why(lost)}",
         )
     except Transient as error:
-        _fail(str(error))
+        failed("ingest", str(error))
     except (FeedUnreadable, OSError, ValueError) as error:
-        _fail(str(error))
+        failed("ingest", str(error))
     except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from what is stored", code=INTERRUPTED)
+        failed("ingest", "stopped; the same command goes on from what is stored", code=INTERRUPTED)
     else:
         values = result_of(result)
         _show(values | ({"files": files.shown()} if as_json else {}), as_json=as_json)
@@ -118,11 +120,6 @@ def _lost(loss: Exception, pause_seconds: float) -> None:
         file=sys.stderr,
         flush=True,
     )
-
-
-def _fail(message: str, *, code: int = 2) -> NoReturn:
-    print(f"crm ingest: {message}", file=sys.stderr)
-    raise typer.Exit(code=code)
 
 
 def register(app: typer.Typer) -> None:

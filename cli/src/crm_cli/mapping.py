@@ -16,7 +16,7 @@ from sync_ingest.adapters.trying import SHOWN_MAX, Trial, tried
 from sync_ingest.domain.records import ControlRecord, Posting, Unreadable
 
 from crm_cli.answers import Json
-from crm_cli.exits import USAGE, WRONG
+from crm_cli.exits import WRONG, failed
 
 File = Annotated[Path, typer.Argument(help="one file of the feed")]
 
@@ -31,9 +31,9 @@ def try_(
         adapter = DelimitedAdapter(MappingFile.from_toml(mapping.read_text(encoding="utf-8")))
         trial = tried(adapter, _feed_file(file))
     except Refusal as refusal:
-        _fail("try", f"{refusal.title}: {refusal}")
+        failed("mapping try", f"{refusal.title}: {refusal}")
     except (OSError, ValueError) as error:
-        _fail("try", str(error))
+        failed("mapping try", str(error))
     else:
         print(json.dumps(_values(trial), ensure_ascii=False) if as_json else "\n".join(_lines(trial)))
         if trial.refused:
@@ -48,7 +48,7 @@ def guess(file: File, as_json: Json = False) -> None:
         typer.echo(f"crm mapping guess: {problem.unreadable.reason}: {problem.unreadable.detail}", err=True)
         raise typer.Exit(code=WRONG) from None
     except OSError as error:
-        _fail("guess", str(error))
+        failed("mapping guess", str(error))
     else:
         print(json.dumps({"mapping": proposal}, ensure_ascii=False) if as_json else proposal.rstrip("\n"))
 
@@ -121,11 +121,6 @@ def _lines(trial: Trial) -> list[str]:
         lines.append(f"{currency}: credits {credit}, debits {debit}")
     lines.append(f"{trial.posted} rows would be read, {trial.refused} refused; nothing is booked")
     return lines
-
-
-def _fail(command: str, message: str) -> None:
-    typer.echo(f"crm mapping {command}: {message}", err=True)
-    raise typer.Exit(code=USAGE)
 
 
 def register(app: typer.Typer) -> None:

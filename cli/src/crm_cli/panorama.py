@@ -3,8 +3,7 @@
 import asyncio
 import json
 import re
-import sys
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 from uuid import UUID
 
 import typer
@@ -18,7 +17,9 @@ from customer.connections import Read, outside_ids, read_side
 from customer.panorama.schema import MONTH_PATTERN, CurrencyBlock, Panorama
 from customer.settings import CustomerSettings
 
+from crm_cli.answers import Json
 from crm_cli.contexts import CONTEXTS
+from crm_cli.exits import failed
 from crm_cli.running import customer_settings
 
 WAIT_SECONDS: Final = 60.0
@@ -36,24 +37,24 @@ def panorama(
         str | None, typer.Option(help="the month of the spending, YYYY-MM; the newest by default")
     ] = None,
     wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the views")] = WAIT_SECONDS,
-    as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
+    as_json: Json = False,
 ) -> None:
     """Shows the asset panorama of a customer, personal values masked."""
     source, colon, number = reference.partition(":")
     if not (source and colon and number):
-        _fail(f"a reference is SOURCE:NUMBER, not {reference!r}")
+        failed("panorama", f"a reference is SOURCE:NUMBER, not {reference!r}")
     try:
         source = source_name(source)
     except ValueError as error:
-        _fail(f"not a name of a source: {error}")
+        failed("panorama", f"not a name of a source: {error}")
     if month is not None and re.fullmatch(MONTH_PATTERN, month) is None:
-        _fail(f"a month is YYYY-MM, not {month!r}")
+        failed("panorama", f"a month is YYYY-MM, not {month!r}")
     try:
         found = asyncio.run(shown(customer_settings(), source, number, month, wait))
     except NotShown as error:
-        _fail(str(error))
+        failed("panorama", str(error))
     except TRANSIENT as error:
-        _fail(why(error))
+        failed("panorama", why(error))
     print(json.dumps(found, ensure_ascii=False) if as_json else readable(found))
 
 
@@ -141,11 +142,6 @@ def _lines(block: CurrencyBlock) -> list[str]:
             stale = f"  (stale: {', '.join(figure['stale'])})" if figure["stale"] else ""
             lines.append(f"  {section:<16} {figure['amount']:>16}{share}{joint}{stale}")
     return lines
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"crm panorama: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
 
 
 def register(app: typer.Typer) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import typer
@@ -21,7 +21,7 @@ from chassis.read.mongo_checkpoints import PARKED, MongoCheckpoints, want
 from contracts.topics import ConsumerGroup
 
 from crm_cli.answers import Json, answer, answer_list
-from crm_cli.exits import WRONG
+from crm_cli.exits import WRONG, failed
 from crm_cli.operations import noted
 from crm_cli.person import Token
 from crm_cli.running import settings_of
@@ -65,16 +65,17 @@ def release(
     Exit 1 where somebody still waits.
     """
     if (subject is None) != everyone:
-        _fail("give a subject or --all")
+        failed("parked", "give a subject or --all")
     if skip and not (reason or "").strip():
-        _fail("--skip gives up an event for ever: say why with --reason")
+        failed("parked", "--skip gives up an event for ever: say why with --reason")
     wanted: Wanted = "skip" if skip else "release"
     action = "parked-skipped" if skip else "parked-released"
     noted("parked", settings_of(Settings), token, action, f"{group} {subject or 'all'}", reason)
     left = _asked(lambda databases: _release(databases, group, subject, wanted))
     if left is None:
-        _fail(
-            f"no subject is parked in {group}" if subject is None else f"{subject} is not parked in {group}"
+        failed(
+            "parked",
+            f"no subject is parked in {group}" if subject is None else f"{subject} is not parked in {group}",
         )
     for parked in left:
         reasons = "no process runs the group" if parked.wanted else parked.reason
@@ -169,13 +170,7 @@ def _asked(ask: Callable[[tuple[Mongo, Mongo]], Awaitable[T]]) -> T:
     try:
         return asyncio.run(answered())
     except DocumentsUnavailable as error:
-        print(f"crm parked: MongoDB does not answer: {why(error)}", file=sys.stderr)
-        raise typer.Exit(code=2) from error
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"crm parked: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
+        failed("parked", f"MongoDB does not answer: {why(error)}")
 
 
 def register(parent: typer.Typer) -> None:

@@ -14,7 +14,6 @@ from chassis.web import PortTaken
 from crm_cli.running import settings_of
 from crm_cli.web import web_app
 
-PARTS = ("web", "views", "workers")
 Factories = Mapping[str, Callable[[], Role]]
 
 

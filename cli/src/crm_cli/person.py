@@ -5,10 +5,9 @@ A program that acts for a bank acts for a person, so that every event names one.
 
 import getpass
 import os
-import sys
 from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 from chassis.clock import SystemClock, uuid7
@@ -17,6 +16,8 @@ from chassis.privacy.tokens import Caller, KeysUnreadable, TokenInvalid, verifie
 from chassis.write.deciding import CommandContext
 from sync_ingest.permissions import COMMANDS, ROLES
 from sync_ingest.runs.ports import Acting
+
+from crm_cli.exits import failed
 
 TOKEN_VARIABLE: Final = "CRM_TOKEN"  # noqa: S105 (a name)
 USER_PREFIX: Final = "os:"
@@ -40,14 +41,17 @@ def caller_of(settings: TokenSettings, token: str | None, roles: Collection[str]
         try:
             caller = verifier_of(settings, SystemClock().now).verify(token.strip())
             if caller.roles.isdisjoint(roles):
-                _fail(f"this takes one of the roles {', '.join(sorted(roles))}")
+                failed("", f"this takes one of the roles {', '.join(sorted(roles))}")
             return caller
         except TokenInvalid as error:
-            _fail(str(error))
+            failed("", str(error))
         except (KeysUnreadable, OSError, ValueError):
-            _fail("the keys that tokens are verified with cannot be read (CRM_TOKEN_KEYS_FILE)")
+            failed("", "the keys that tokens are verified with cannot be read (CRM_TOKEN_KEYS_FILE)")
     if not settings.development:
-        _fail(f"CRM_ENVIRONMENT is {settings.environment}: a person must act, by --token or {TOKEN_VARIABLE}")
+        failed(
+            "",
+            f"CRM_ENVIRONMENT is {settings.environment}: a person must act, by --token or {TOKEN_VARIABLE}",
+        )
     return Caller(USER_PREFIX + _user(), post="development")
 
 
@@ -63,11 +67,6 @@ def _user() -> str:
     except (KeyError, OSError):  # a user without an entry in the password file
         name = ""
     return name if name.isprintable() and 0 < len(name) <= 80 else f"uid-{os.getuid()}"
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"crm: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
 
 
 def commanding(caller: Caller, now: datetime, reason: str | None) -> CommandContext:

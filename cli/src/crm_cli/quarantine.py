@@ -39,7 +39,7 @@ def list_entries(
     source: Annotated[str | None, typer.Option(help="only of this source")] = None,
     status: Annotated[Wanted, typer.Option(help="which entries")] = Wanted.WAITING,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="print them as one JSON object")] = False,
+    as_json: Json = False,
 ) -> None:
     """Lists entries in the order they came: reason and place of each."""
     wanted = None if status is Wanted.ALL else status.value
@@ -79,7 +79,8 @@ def show(
     as_json: Json = False,
     token: Token = None,
 ) -> None:
-    """Shows the record as it came and the name of its file, which may hold personal data. Who saw it and what for is stored first."""
+    """Shows the record as it came and the name of its file, which may hold personal data. Who saw it and what for is
+    stored first."""
     with ingesting(_NAME, token, "release", purpose) as running:
         seen = running.show(QuarantineId(entry), purpose)
     if as_json:

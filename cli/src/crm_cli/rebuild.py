@@ -6,7 +6,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final
 
 import typer
 from chassis.clock import SystemClock
@@ -23,8 +23,9 @@ from chassis.read.mongo import Mongo
 from chassis.read.projecting import View
 from chassis.read.rebuilding import Differs, Incomplete, Interrupted, Progress, Rebuilt, rebuild
 
+from crm_cli.answers import Json
 from crm_cli.contexts import KEPT, SERVICE_OF
-from crm_cli.exits import INTERRUPTED, WRONG
+from crm_cli.exits import INTERRUPTED, WRONG, failed
 from crm_cli.operations import noted
 from crm_cli.person import Token
 from crm_cli.running import settings_of
@@ -34,7 +35,7 @@ PROGRESS_EVERY_SECONDS: Final = 1.0
 
 def rebuild_view(
     view: Annotated[str, typer.Argument(help=", ".join(view.name for view in KEPT), metavar="VIEW")],
-    as_json: Annotated[bool, typer.Option("--json", help="print the outcome as one JSON object")] = False,
+    as_json: Json = False,
     accept_differences: Annotated[
         bool, typer.Option("--accept-differences", help="show the new one though it is not what is live")
     ] = False,
@@ -47,7 +48,7 @@ def rebuild_view(
     """
     known = {each.name: each for each in KEPT}
     if view not in known:
-        _fail(f"no view {view}; there are {', '.join(known)}")
+        failed("rebuild", f"no view {view}; there are {', '.join(known)}")
     settings = settings_of(Settings)
     noted("rebuild", settings, token, "view-rebuilt", view, reason)
     try:
@@ -57,7 +58,7 @@ def rebuild_view(
         raise typer.Exit(code=INTERRUPTED) from None
     except Incomplete as incomplete:
         print(f"crm rebuild: not shown: {incomplete}", file=sys.stderr)
-        raise typer.Exit(code=1) from None
+        raise typer.Exit(code=WRONG) from None
     except Differs as differs:
         print(f"crm rebuild: not shown: {differs}", file=sys.stderr)
         for name in differs.comparison.named:
@@ -65,11 +66,14 @@ def rebuild_view(
         print("  find out which of the two is right; --accept-differences shows the new one", file=sys.stderr)
         raise typer.Exit(code=WRONG) from None
     except TopicDiffers as error:
-        _fail(str(error))
+        failed("rebuild", str(error))
     except InputReplaced as error:
-        _fail(f"{error}; the role that derives builds anew what is derived from an input that is switched")
+        failed(
+            "rebuild",
+            f"{error}; the role that derives builds anew what is derived from an input that is switched",
+        )
     except ConnectionError as error:
-        _fail(f"a server does not answer: {why(error)}")
+        failed("rebuild", f"a server does not answer: {why(error)}")
     print(json.dumps(result_of(result)) if as_json else _readable(result))
 
 
@@ -177,11 +181,6 @@ def _readable(result: Rebuilt) -> str:
         lines.append(f"  {result.missing:,} published events are not in the topics, and not in it")
     lines.append(f"  hash {result.hash}")
     return "\n".join(lines)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"crm rebuild: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
 
 
 def register(app: typer.Typer) -> None:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import psycopg
 import typer
@@ -83,11 +83,11 @@ def replay(
     fields; docs/replay.md has them.
     """
     if context not in CONTEXTS:
-        _fail(f"no context {context}; there are {', '.join(CONTEXTS)}")
+        failed("replay", f"no context {context}; there are {', '.join(CONTEXTS)}")
     found, instant, wanted = CONTEXTS[context], _instant(since), frozenset(types or ())
     shapes = Shapes(found)
     if unknown := sorted(wanted - set(shapes.types)):
-        _fail(f"no type {', '.join(unknown)}; there are {', '.join(shapes.types)}")
+        failed("replay", f"no type {', '.join(unknown)}; there are {', '.join(shapes.types)}")
     line_of = shapes.published if published else shapes.stored
     store = application(reading_settings().postgres_url, found.schema, as_login=True)
     count = 0
@@ -107,9 +107,9 @@ def replay(
         # The reader closed the pipe. Output that Python would still flush at its end is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UnknownEvent as error:
-        _fail(str(error))
+        failed("replay", str(error))
     except (StoreUnavailable, PersistenceError, psycopg.Error) as error:
-        _fail(f"the store of {context} cannot be read: {why(error)}")
+        failed("replay", f"the store of {context} cannot be read: {why(error)}")
     finally:
         store.close()
 
@@ -120,14 +120,10 @@ def _instant(said: str | None) -> datetime | None:
     try:
         instant = datetime.fromisoformat(said)
     except ValueError:
-        _fail(f"not an instant: {said}")
+        failed("replay", f"not an instant: {said}")
     if instant.tzinfo is None:
-        _fail(f"{said} names no zone: +08:00, say, or Z")
+        failed("replay", f"{said} names no zone: +08:00, say, or Z")
     return instant
-
-
-def _fail(message: str) -> NoReturn:
-    failed("replay", message)
 
 
 def register(app: typer.Typer) -> None:

@@ -1,15 +1,14 @@
 """Settings of the commands: from the environment, and for missing values from the running `crm up`."""
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
 from chassis.connections.settings import Settings, complaint
 from pydantic import ValidationError
 
 from crm_cli import run_file
+from crm_cli.exits import failed
 
 if TYPE_CHECKING:
     from customer.settings import CustomerSettings
@@ -63,13 +62,15 @@ def settings_of(kind: type[S], *, reading: bool = False) -> S:
         if not os.environ.get("CRM_ENVIRONMENT"):
             known["environment"] = here.environment
     elif not (auditor or os.environ.get("POSTGRES_URL")):
-        _fail(f"nothing runs on {data_folder()}: start `make run` (or `crm up`), or set {', '.join(FIELDS)}")
+        failed(
+            "", f"nothing runs on {data_folder()}: start `make run` (or `crm up`), or set {', '.join(FIELDS)}"
+        )
     if auditor:
         known["postgres_url"] = auditor
     try:
         return kind(**known)
     except ValidationError as error:
-        _fail(complaint(error))
+        failed("", complaint(error))
 
 
 def ingest_settings() -> "SyncIngestSettings":
@@ -84,16 +85,3 @@ def customer_settings() -> "CustomerSettings":
     from customer.settings import CustomerSettings
 
     return settings_of(CustomerSettings)
-
-
-def web_url() -> str:
-    """The address at which the running `crm up` answers HTTP; ends the command with 2 where none runs."""
-    here = running()
-    if here is None:
-        _fail(f"nothing runs on {data_folder()}: start `make run` (or `crm up`)")
-    return here.web
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"crm: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)

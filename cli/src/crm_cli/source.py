@@ -1,8 +1,7 @@
 """`crm source`: the systems that send feeds, and their schedules."""
 
 import re
-import sys
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 from chassis.connections.transient import LOST, Transient, why
@@ -10,6 +9,7 @@ from chassis.write.deciding import Refusal
 from sync_ingest.opening import opened
 
 from crm_cli.answers import Json, answer
+from crm_cli.exits import failed
 from crm_cli.person import Token, acting_of
 from crm_cli.running import ingest_settings
 
@@ -36,25 +36,20 @@ def schedule(
     match = _EVERY.fullmatch(every)
     every_seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 0 < every_seconds <= EVERY_SECONDS_MAX:
-        _fail("--every is a number of minutes, hours or days up to a year: 15m, 6h, 1d")
+        failed("source", "--every is a number of minutes, hours or days up to a year: 15m, 6h, 1d")
     try:
         settings = ingest_settings()
         with opened(settings, acting=acting_of(settings, token, "schedule")) as running:
             running.schedule(source, every_seconds)
     except Refusal as refusal:
-        _fail(f"{refusal.title}: {refusal}")
+        failed("source", f"{refusal.title}: {refusal}")
     except LOST as lost:
-        _fail(f"the database does not answer: {why(lost)}")
+        failed("source", f"the database does not answer: {why(lost)}")
     except Transient as error:
-        _fail(str(error))
+        failed("source", str(error))
     answer(
         {"source": source, "every_seconds": every_seconds}, f"{source} sends every {every}", as_json=as_json
     )
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"crm source: {message}", file=sys.stderr)
-    raise typer.Exit(code=2)
 
 
 def register(parent: typer.Typer) -> None:

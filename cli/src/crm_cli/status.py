@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -28,6 +28,7 @@ from psycopg import sql
 from sync_ingest.measuring import watched
 from sync_ingest.settings import SyncIngestSettings
 
+from crm_cli.answers import Json
 from crm_cli.contexts import CONTEXTS, KEPT, SERVICE_OF, Context
 from crm_cli.exits import WRONG
 from crm_cli.running import ingest_settings
@@ -37,10 +38,11 @@ OUTBOX_COUNTED_MAX: Final = 1_000_000
 TIMERS_COUNTED_MAX: Final = 10_000
 NOTICES_COUNTED_MAX: Final = 10_000
 TIMERS_LATE_SECONDS: Final = 5.0
-NOTICES_AGE_SECONDS: Final = 300.0
 """A timer that is due for so long is shown."""
+NOTICES_AGE_SECONDS: Final = 300.0
+"""Notices are shown where the oldest waits for so long."""
 _FEED_CONTEXT: Final = "ingest"
-"""The dead-letter topic of records that are not events of ours."""
+"""The context of a group that reads no topic of events: of the feed of branch messages."""
 
 Status = dict[str, Any]
 
@@ -370,7 +372,7 @@ def _readable_sources(sources: Mapping[str, Status]) -> list[str]:
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    as_json: Json = False,
 ) -> None:
     """Shows lag, outbox, dead letters, parked subjects, each source's counts; 1 where a server does not
     answer."""

@@ -1,6 +1,5 @@
 """`crm token`: a token for a developer's own calls."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -9,6 +8,7 @@ from chassis.connections.settings import TokenSettings
 from chassis.privacy.tokens import ADMINISTRATOR, DEVELOPMENT_SECONDS_MAX, DevelopmentOnly, development_token
 
 from crm_cli.answers import Json, answer
+from crm_cli.exits import failed
 from crm_cli.running import data_folder, running
 
 
@@ -34,8 +34,7 @@ def token(
             seconds=seconds,
         )
     except (DevelopmentOnly, ValueError) as error:
-        print(f"crm token: {error}", file=sys.stderr)
-        raise typer.Exit(code=2) from error
+        failed("token", str(error))
     answer({"token": issued}, issued, as_json=as_json)
 
 

@@ -23,6 +23,7 @@ from chassis.read.projecting import View
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
 from customer.views import asset_panorama
 
+from crm_cli.answers import Json
 from crm_cli.contexts import (
     CONTEXTS,
     DERIVED,
@@ -59,9 +60,12 @@ async def verified(
     say: Say = lambda _: None,
     processes: int | None = None,
 ) -> Report:
-    """Checks every context and what is made of it. Waits a bounded time for relays and views to be where the stores
-    are now; a long log is checked by `processes`, by default as many as there are processors. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable,
-    DocumentsUnavailable, StorageUnavailable, WorkerLost."""
+    """Checks every context and what is made of it.
+
+    Waits a bounded time for relays and views to be where the stores are now. A long log is checked by `processes`, by
+    default as many as there are processors. Raises psycopg.Error, StoreUnavailable, BrokerUnavailable,
+    DocumentsUnavailable, StorageUnavailable, WorkerLost.
+    """
     report, clock = Report(), SystemClock()
     report.figures["contexts"] = {}
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
@@ -244,7 +248,7 @@ def views_of(context: Context) -> list[View]:
 
 
 def verify(
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    as_json: Json = False,
     wait_seconds: Annotated[
         float, typer.Option("--wait", min=0, help="seconds to wait for relays and views to catch up")
     ] = WAIT_SECONDS,

@@ -1,4 +1,4 @@
-"""The findings of a verification, by invariant (DESIGN, section 5)."""
+"""The findings of a verification, by invariant."""
 
 from collections import Counter, defaultdict
 from typing import Any, Final
