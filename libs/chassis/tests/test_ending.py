@@ -5,7 +5,7 @@ import threading
 from contextlib import suppress
 
 import pytest
-from chassis.ending import Threads, ended, together
+from chassis.ending import Threads, ended, set_within, together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,3 +116,18 @@ async def test_a_call_in_a_thread_returns_or_raises_to_its_caller():
     with pytest.raises(ZeroDivisionError):
         await threads.run(divmod, 7, 0)
     assert await threads.ended(60)
+
+
+async def test_an_event_is_waited_for_so_long_at_most():
+    event = asyncio.Event()
+    assert not await set_within(event, 0.01)
+    setting = asyncio.create_task(_set_soon(event))
+    async with asyncio.timeout(30):
+        assert await set_within(event, 60)
+        assert await set_within(event, 60)
+    await setting
+
+
+async def _set_soon(event: asyncio.Event) -> None:
+    await asyncio.sleep(0.01)
+    event.set()

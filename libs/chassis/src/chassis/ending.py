@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, Final, TypeVar
 
@@ -51,6 +52,13 @@ async def together(
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+async def set_within(event: asyncio.Event, seconds_max: float) -> bool:
+    """Waits until an event is set, so long at most. Returns whether it is set."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds_max)
+    return event.is_set()
 
 
 class Threads:

@@ -184,7 +184,6 @@ def test_personal_values_are_sealed_however_deep_they_stand(key: DataKey) -> Non
     assert PARTIES.open(one, key).event == PARTY
     [erased] = PARTIES.stored([NewEvent(STREAM, 1, PARTY, metadata())], {})
     assert erased.body.count(ERASED.encode()) == 7
-    assert PARTIES.needs_key(PARTY)
 
 
 def test_a_nested_token_opens_only_at_its_place(key: DataKey) -> None:

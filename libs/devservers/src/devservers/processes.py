@@ -45,10 +45,6 @@ class NotReady(Exception):
     """The server runs and does not answer yet."""
 
 
-class Unreachable(Exception):
-    """The server answers in a way that waiting will not mend."""
-
-
 def free_port(taken: Sequence[int] = ()) -> int:
     """A port of loopback on which nobody listens now."""
     for _ in range(PORT_TRIES_MAX):

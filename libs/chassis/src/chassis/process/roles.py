@@ -18,7 +18,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.connections.migrating import MigrationBlocked, Tables, migrate
 from chassis.connections.settings import Settings
 from chassis.connections.transient import is_transient, why
-from chassis.ending import ended
+from chassis.ending import ended, set_within
 from chassis.observability import metrics, telemetry
 from chassis.privacy.aging import expiring
 from chassis.privacy.keys import KEYS
@@ -175,7 +175,7 @@ class _Hosted:
                 if self._clock.monotonic() - began > STEADY_SECONDS:
                     pause = self._back_off_seconds_first
                 _log.warning("role waits", role=self.name, seconds=pause, exc_info=error)
-                await _stopped_within(stopping, pause)
+                await set_within(stopping, pause)
                 pause = min(pause * 2, BACK_OFF_SECONDS_MAX)
             else:
                 if not stopping.is_set():
@@ -203,13 +203,6 @@ class _Hosted:
 
 class RoleEnded(Exception):
     """A role returned before it was told to stop."""
-
-
-async def _stopped_within(stopping: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stopping.wait(), seconds)
-    except TimeoutError:
-        return
 
 
 async def run_roles(

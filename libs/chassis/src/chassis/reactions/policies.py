@@ -22,7 +22,7 @@ from contracts.topics import TOPICS
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
-from chassis.ending import together
+from chassis.ending import set_within, together
 from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.delivered import Delivered, Stream, read
@@ -408,8 +408,7 @@ class PolicyRunner:
 
     async def _watch(self, done: asyncio.Event) -> None:
         while not done.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), WATCH_SECONDS)
+            await set_within(done, WATCH_SECONDS)
             for reactor, _, _ in self._running:
                 await reactor.tick()
             await self.measure()

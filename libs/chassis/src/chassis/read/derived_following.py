@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import date, timedelta
 from functools import partial
 from typing import Any, Final
@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
-from chassis.ending import together
+from chassis.ending import set_within, together
 from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka
 from chassis.messaging.records import Record
@@ -280,7 +280,7 @@ class DerivedFeed(AnyFeed[DerivedView]):
             await self.deriver.owe_parked()
         while not self._complete and not leaving.is_set():
             if not await self._leased():
-                await _pause(leaving, WATCH_SECONDS)
+                await set_within(leaving, WATCH_SECONDS)
                 continue
             there = await self._mongo.find_one(GENERATIONS, {ID: self._id})
             if there is None:
@@ -314,8 +314,3 @@ class DerivedFeed(AnyFeed[DerivedView]):
     @property
     def _id(self) -> str:
         return f"{self._generation.view}|{self._generation.number}"
-
-
-async def _pause(until: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(until.wait(), seconds)

@@ -7,12 +7,12 @@ ahead of the other.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 from chassis.clock import Clock
-from chassis.ending import ended
+from chassis.ending import ended, set_within
 from chassis.messaging.broker import Broker
 from chassis.messaging.transport import Publisher
 from chassis.read.documents import ID, SEQUENCE, Document, DocumentId, DocumentsHash
@@ -362,6 +362,5 @@ async def with_consuming(consuming: "asyncio.Task[None]", work: Coroutine[Any, A
 
 async def pause(stopping: asyncio.Event, seconds: float) -> None:
     """Waits. Raises Interrupted."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), seconds)
+    if await set_within(stopping, seconds):
         raise Interrupted

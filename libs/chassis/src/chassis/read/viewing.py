@@ -8,7 +8,7 @@ followed.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from typing import Final, Generic
@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
-from chassis.ending import together
+from chassis.ending import set_within, together
 from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.records import Record
@@ -156,7 +156,7 @@ class AnyFollower(ABC, Generic[KeptT]):
         while not stopping.is_set():
             generation = await self._chosen()
             if generation is None:
-                await _pause(stopping, WATCH_SECONDS)
+                await set_within(stopping, WATCH_SECONDS)
                 continue
             await self._follow(generation, stopping)
 
@@ -256,7 +256,7 @@ class AnyFollower(ABC, Generic[KeptT]):
                     building, self._reason = False, None
             elif not building:
                 self._reason = lacking(feed.positions) or None
-            await _pause(leaving, WATCH_SECONDS)
+            await set_within(leaving, WATCH_SECONDS)
             if not await self.generations.still(generation):
                 raise GenerationLost(generation.group)
             await feed.tick()
@@ -469,8 +469,3 @@ def _by_context(positions: dict[Partition, Position]) -> dict[str, dict[Partitio
     for place, position in positions.items():
         found.setdefault(position.context, {})[place] = position
     return found
-
-
-async def _pause(until: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(until.wait(), seconds)

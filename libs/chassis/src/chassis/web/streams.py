@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from chassis.clock import Clock
-from chassis.ending import ended
+from chassis.ending import ended, set_within
 from chassis.observability import metrics
 from chassis.privacy.tokens import Caller, KeysUnreadable, TokenInvalid, Verifier
 from chassis.web.callers import CALLER_KEY
@@ -123,8 +123,7 @@ class Streams:
         for stream in list(self._open):
             stream.end("stopping")
         if self._open:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._none.wait(), seconds_max)
+            await set_within(self._none, seconds_max)
         for stream in list(self._open):
             stream.cut()
 

@@ -140,17 +140,6 @@ class Catalogue:
         subject = None if field is None else msgspec.json.decode(stored.body)["data"].get(field)
         return stored.stream_id if subject is None else UUID(subject)
 
-    def needs_key(self, event: Event) -> bool:
-        """Whether the event has a personal value to seal."""
-        found: list[str] = []
-
-        def note(place: str, plain: str, _: str) -> str:
-            found.append(place)
-            return plain
-
-        self._by_class[type(event)].personal.replaced(event, note)
-        return bool(found)
-
     # writing
 
     def encode(
