@@ -84,6 +84,8 @@ def test_a_record_of_a_closed_party_is_not_released_until_it_is_open_again(bank)
 def test_an_entry_of_a_closed_party_can_be_dismissed(bank):
     bank.acting(SERVICE).close_releases(bank.source, bank.party)
     bank.acting(ANNA).dismiss(bank.entry.id)
+    ((_, entry),) = bank.ingest.archive.quarantine.page(bank.source, "dismissed", 0, 200)
+    assert (entry.id, bank.ingest.archive.quarantine.waiting(bank.source)) == (bank.entry.id, 0)
 
 
 def test_a_second_closing_changes_nothing_and_has_the_answer_of_the_first(bank):
