@@ -1,8 +1,8 @@
 """A day in the life of one context, as far as its log: clients and a sealer; and what must hold after it.
 
 Clients move money: by commands on one subject, and by records between two subjects that may arrive more than once.
-Everything in between may crash, be repeated, arrive late or twice. When the clients are done the world heals, the
-rest catches up, and the invariants of DESIGN, section 5, are checked.
+Everything in between may crash, be repeated, arrive late or twice. When the clients are done there are no more
+faults, the rest catches up, and the invariants are checked.
 """
 
 import asyncio

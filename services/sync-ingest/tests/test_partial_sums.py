@@ -41,7 +41,7 @@ chances = st.randoms(use_true_random=False)
 
 
 @given(chances, st.integers(0, 40), st.integers(1, 3))
-def test_tallies_that_were_stored_in_parts_are_those_of_the_whole(chance: Random, many: int, at_once: int):
+def test_sums_that_were_stored_in_parts_are_those_of_the_whole(chance: Random, many: int, at_once: int):
     whole, parts = ControlTotals(), ControlTotals(partial_sums=InOrder())
     for _ in range(many):
         account_currency = AccountCurrency(account_id(chance.choice("ABCDE")), chance.choice(["CNY", "USD"]))

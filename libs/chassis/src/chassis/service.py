@@ -52,8 +52,8 @@ NEEDS: Final[dict[str, frozenset[Need]]] = {
     "sagas": frozenset({"postgres", "keys", "peers"}),
     "notices": frozenset({"postgres", "keys", "providers", "receipts"}),
 }
-"""The needs of the roles that the chassis has; the API and the timers of a service with views read MongoDB too, and the API of one with
-files the storage of files."""
+"""The needs of the roles that the chassis has; the API and the timers of a service with views read MongoDB too, and
+the API of one with files the storage of files."""
 
 S = TypeVar("S", bound=Settings)
 

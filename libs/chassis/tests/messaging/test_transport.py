@@ -554,7 +554,9 @@ async def left(kafka_url: str, group: str, topic: str) -> int:
     return sum((await group_lag(kafka_url, group, [topic])).values())
 
 
-async def test_a_record_that_cannot_be_decoded_comes_again_until_it_is_buried(kafka_url, topic, publisher):
+async def test_a_record_that_cannot_be_decoded_comes_again_until_it_has_a_dead_letter(
+    kafka_url, topic, publisher
+):
     group, tries = fresh("group"), 0
     stopping = asyncio.Event()
 
@@ -573,7 +575,7 @@ async def test_a_record_that_cannot_be_decoded_comes_again_until_it_is_buried(ka
     async with asyncio.timeout(SECONDS_MAX):
         while tries < 3:
             saved = (await group_offsets(kafka_url, group)).get((topic, 0), 0)
-            assert saved == 0 or tries >= 3, "it was saved before it was buried"
+            assert saved == 0 or tries >= 3, "its offset was saved before its dead letter was written"
             await asyncio.sleep(0.05)
         while await left(kafka_url, group, topic):  # noqa: ASYNC110
             await asyncio.sleep(0.05)

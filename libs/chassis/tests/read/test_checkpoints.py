@@ -168,7 +168,7 @@ async def test_books_that_are_gone_are_a_lost_generation(mongo):
 
 
 async def test_an_event_that_a_crash_left_behind_is_not_in_the_way(mongo, events):
-    """Laid aside for a subject that was released before the laying was known: nobody asks for it, nobody stumbles."""
+    """It was kept for a subject that was released meanwhile. The subject that is parked again does not have it."""
     checkpoints = MongoCheckpoints(mongo, GROUP, "lists")
     await checkpoints.park(PARKED, events[1])
     await checkpoints.unpark((await checkpoints.parked())[ONE], 1)  # as if the event had come in between

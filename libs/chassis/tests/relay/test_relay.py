@@ -131,7 +131,7 @@ class Setting:
         self.publishers.append(KafkaPublisher(self.kafka_url, acknowledged_seconds_max=5))
         return self.publishers[-1]
 
-    def seat(self) -> PostgresPositions:
+    def saved(self) -> PostgresPositions:
         self.positions.append(PostgresPositions(self.postgres_url, self.schema, "ingest"))
         return self.positions[-1]
 
@@ -147,7 +147,7 @@ class Setting:
             "ingest",
             self.topic,
             self.logs[-1],
-            self.seat(),
+            self.saved(),
             self.lease(),
             publisher or self.publisher(),
             words,
@@ -363,7 +363,7 @@ def assert_in_order(events: list[tuple[Record, Envelope]], *, repeated: bool) ->
 
 
 async def test_a_stale_epoch_is_refused(setting):
-    first, second = setting.seat(), setting.seat()
+    first, second = setting.saved(), setting.saved()
     lease, next_lease = setting.lease(seconds=1.5), setting.lease()
     epoch = await lease.acquire()
     await first.save(epoch, 10)
@@ -414,11 +414,11 @@ async def test_a_holder_that_cannot_renew_stops_before_the_lease_is_over(setting
 
 
 async def test_a_position_never_goes_back(setting):
-    seat = setting.seat()
+    saved = setting.saved()
     epoch = await setting.lease().acquire()
-    await seat.save(epoch, 10)
-    await seat.save(epoch, 7)
-    assert await seat.read() == 10
+    await saved.save(epoch, 10)
+    await saved.save(epoch, 7)
+    assert await saved.read() == 10
 
 
 async def test_a_relay_that_was_overtaken_stops_and_stands_by(setting, recorder, postgres_url, store):

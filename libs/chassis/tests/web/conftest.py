@@ -56,13 +56,13 @@ Number = Annotated[int, InPath(ge=0, le=2**31)]
 
 def boxes_router(views: "Views") -> APIRouter:
     names = ("add", "list_boxes", "get", "rename", "broken", "away", "taken")
-    door = dependencies(
+    guards = dependencies(
         views.wait_for,
         {**{name: {"administrator"} for name in names}, "secret": {"keeper"}},
         ["boxes"],
         {"boxes": views.head},
     )
-    router = APIRouter(prefix="/boxes", dependencies=[Depends(door.caller)])
+    router = APIRouter(prefix="/boxes", dependencies=[Depends(guards.caller)])
     boxes: dict[int, Box] = {number: Box(number=number, label=f"b{number}", version=1) for number in range(7)}
 
     @router.post("", status_code=201)
@@ -83,7 +83,7 @@ def boxes_router(views: "Views") -> APIRouter:
     async def list_boxes(
         _: Asking,
         page: Annotated[Paging, Depends(paging)],
-        __: Annotated[None, Depends(door.at_least)],
+        __: Annotated[None, Depends(guards.at_least)],
         number: Annotated[list[int], Query(description="only these")] = [],  # noqa: B006 (FastAPI copies it)
     ) -> Page[Box]:
         after = -1 if page.after is None else cursor_values(page.after, int)[0]

@@ -46,7 +46,7 @@ class CustomerRegistered(CustomerContextEvent):
 class CustomerReferenceLinked(CustomerContextEvent):
     """A source knows the customer as the party `party_id`; the party's accounts are the customer's.
 
-    From the bank day `linked_from` on, or from ever.
+    From the bank day `linked_from` on; where it is null, from the beginning.
     """
 
     TYPE = "customer.reference_linked"
@@ -345,4 +345,4 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
 )
 
 LIFTS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""What a reader makes of a version: the next one. A personal field stays where it was sealed."""
+"""By type and version: what makes the body of that version one of the next. A personal field stays where it was sealed."""

@@ -241,7 +241,8 @@ def published_of(found: Mapping[str, bytes]) -> int | None:
 
 
 def trace_text(value: bytes | None) -> str | None:
-    """The text of a header of the trace context. One that cannot be read is left out: it is nobody's business here."""
+    """The text of a header of the trace context. One that cannot be read is left out: the event is
+    valid without it."""
     if value is None or not value.isascii():
         return None
     return value.decode("ascii")

@@ -66,7 +66,7 @@ class AccountReopened(IngestEvent):
 class AccountHolderNamed(IngestEvent):
     """A party holds the account as owner or joint holder, or may act on it as authorised signatory, which owns nothing.
 
-    The right stands from `held_from` on, or from ever.
+    The right stands from `held_from` on; where it is null, from the beginning.
     """
 
     TYPE = "account.holder_named"
@@ -324,4 +324,4 @@ LIFTS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     ("feed.record_quarantined", 1): quarantined_v1_to_v2,
     ("feed.certified", 1): certified_v1_to_v2,
 }
-"""What a reader makes of a version: the next one. A personal field stays where it was sealed."""
+"""By type and version: what makes the body of that version one of the next. A personal field stays where it was sealed."""

@@ -1,5 +1,5 @@
-"""`python -m customer api|relay|views|policies`: one role per process in production, any of them together elsewhere;
-`migrate` is a step of its own before them."""
+"""`python -m customer ROLE` (`api`, `relay`, `views`, ... of `bootstrap.roles`): one role per process in production, any of
+them together elsewhere; `migrate` is a step of its own before them."""
 
 from customer.service import SERVICE
 

@@ -1,4 +1,7 @@
-"""Who may call which route of ingest (R082), by the name of the route. What is not here is for nobody."""
+"""The roles that may call each route of ingest (R082), by the name of the route.
+
+No role may call a missing route.
+"""
 
 from typing import Final
 

@@ -1,6 +1,6 @@
-"""Private events to public words, on purpose: for each stored name what the others may know, or nothing.
+"""Maps private events to public events. Each stored name has a public event, or None on purpose.
 
-Sealed values go out as they are stored, so nobody who cannot open them learns more from the topic than from here.
+Sealed values are published as they are stored.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Data = dict[str, Any]
 
 
 class Published(NamedTuple):
-    """What goes out for one stored event."""
+    """The public event of one stored event."""
 
     event: type[public.IngestEvent]
     body: bytes
@@ -94,7 +94,7 @@ OLDER: Final[dict[tuple[str, int], tuple[type[public.IngestEvent], Callable[[Dat
     ("feed-record-quarantined", 1): (public.FeedRecordQuarantined, _without_raw),
     ("reconciliation-certified", 1): (public.FeedCertified, _certificate),
 }
-"""What was told in an older version stays told in it: lifting belongs to who reads."""
+"""What was published in an older version is published in it for ever. Readers lift it."""
 STORED_NAMES_TOLD: Final = frozenset(PUBLIC)
 
 _bodies: Final = msgspec.json.Decoder(_Body)
@@ -102,7 +102,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def published(stored: StoredEvent) -> Published | None:
-    """The public words for a stored event, or None where it is nobody else's business."""
+    """The public event of a stored event, of any version; None where it is private to ingest."""
     words = PUBLIC[stored.name]
     if words is None:
         return None

@@ -28,8 +28,9 @@ minus the number of a refusal, counted from 1 in the `refusals` of the event."""
 class BulkOpened(Event, frozen=True):
     """A list begins. A list that was not completed is begun anew by the next of these; `listing` names the one.
 
-    `asked`: a digest of what was asked for, in runs that have one. `selection`: in words, the condition that gave the list, and as of which day.
-    `alone_items_max`: with more items than this, another person approves the start; None is no limit.
+    `asked`: a digest of what was asked for, in runs that have one. `selection`: in words, the condition that gave the
+    list, and as of which day. `alone_items_max`: with more items than this, another person approves the start; None
+    is no limit.
     """
 
     kind: str

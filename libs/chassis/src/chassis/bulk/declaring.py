@@ -29,8 +29,8 @@ class Bulkable:
     """A kind of command that many subjects can be given at once. It holds no personal value.
 
     `carry_out(subject, command, context)` gives it through one `CommandHandler.handle`, with exactly this context.
-    `prepare(subjects)` may read many at once before, and makes nothing: a preview calls it too. `previewed(subject, command)` decides and stores nothing: whether
-    it would change something; it raises the refusal.
+    `prepare(subjects)` may read many at once before, and makes nothing: a preview calls it too. `previewed(subject,
+    command)` decides and stores nothing: whether it would change something; it raises the refusal.
 
     `undo(subject, command, before, version, context)` gives the command that takes it back, expecting `version`; `before`
     is the subject's version before the run. `approval`: None where one person may start any run.

@@ -22,7 +22,8 @@ class TooManyWaiting(ConnectionError):
 class Coalesced(Generic[K, T]):
     """`get(key)` returns the value of `load` for the key. `load` takes up to `coalesced_max` keys at once.
 
-    Where `load` fails for a reason that is not the server's, it is asked for each key alone. A later caller does not join a load of its key that is under way: the value could be older than its call.
+    Where `load` fails for a reason that is not the server's, it is asked for each key alone. A later caller does not
+    join a load of its key that is under way: the value could be older than its call.
     """
 
     def __init__(

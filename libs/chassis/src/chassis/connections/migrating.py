@@ -94,8 +94,8 @@ class Tables:
     """The tables of one module: ordered steps of DDL, the role that services work as, and what it may do.
 
     `names` are further names that stand in the steps. Without `grants` the role may read and write all
-    tables of the schema, so that no other module may have tables there; DDL and TRUNCATE it may in no case. `read_grants` is what `READER` may read, by
-    default nothing.
+    tables of the schema, so that no other module may have tables there; DDL and TRUNCATE it may in no case.
+    `read_grants` is what `READER` may read, by default nothing.
     """
 
     module: str

@@ -40,7 +40,8 @@ class Exportable:
     `documents` are all that a question finds, in its order, some at a time; `counted` counts up to so many. `shown` gives what
     the page of the list shows of them, with personal values masked. `rights` says what a caller may see now; it raises
     ExportNotPermitted. One person asks alone for up to `alone_rows_max` rows; more is approved by one of the `approvers`
-    within `lives`, under `title`. Days are counted from `today`, unless the question names a day. A file is kept for `file_lives`.
+    within `lives`, under `title`. Days are counted from `today`, unless the question names a day. A file is kept for
+    `file_lives`.
     """
 
     listing: Listing

@@ -77,7 +77,8 @@ LISTED_DAYS: Final = WAITS.days
 """A person's exports of so many days are listed: as long as one may be released, and longer than a file is kept."""
 RUNS_READ: Final = 100
 AGED_AT_ONCE: Final = 100
-"""Exports that are read for one measuring. Of the others it is known already when they were released, or the next one reads it."""
+"""Exports that are read for one measuring. Of the others it is known already when they were released, or the next one
+reads it."""
 INTERRUPT_SECONDS_MAX: Final = 3.0
 ROWS_AT_ONCE: Final = 200
 """Rows that are written before the loop has another turn: 5 ms for facts of customers, on one core."""

@@ -156,8 +156,8 @@ class FileKeeper:
     ) -> Kept:
         """Keeps a file. The same key with the same file gives the same answer, and keeps it once.
 
-        Raises FileTypeRefused, FileNameInvalid, FileOversized, FileEmpty, FileExpiryPassed, FileGone where the key of the subject is
-        destroyed, TooManyFiles, CommandKeyReused, StorageUnavailable.
+        Raises FileTypeRefused, FileNameInvalid, FileOversized, FileEmpty, FileExpiryPassed, FileGone where the key of
+        the subject is destroyed, TooManyFiles, CommandKeyReused, StorageUnavailable.
         """
         media_type = checked_type(offered.media_type, offered.name, self.limits.types)
         name = checked_name(offered.name, media_type)

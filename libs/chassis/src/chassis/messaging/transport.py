@@ -83,7 +83,7 @@ class PublishFailed(BrokerUnavailable):
 
 
 class TopicDiffers(Transient):
-    """A topic exists with another number of partitions than it must have."""
+    """A topic has other partitions or settings than it must have, or lacks its first records. The message says which."""
 
 
 class Publisher(Protocol):

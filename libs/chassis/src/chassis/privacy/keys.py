@@ -315,7 +315,8 @@ def encryption_place(number: int) -> bytes:
 class KeyRing:
     """The data keys of subjects: found in bulk, made where missing, kept for a bounded time.
 
-    `encryption` is the root key. Calls block on the database when a key is not cached; `cached` never does. Safe to share between threads.
+    `encryption` is the root key. Calls block on the database when a key is not cached; `cached` never does. Safe to
+    share between threads.
     """
 
     url: str

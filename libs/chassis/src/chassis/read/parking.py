@@ -4,8 +4,8 @@ An event that cannot be processed in three tries goes to the group's dead letter
 Its subject is parked: that event and every later one of the subject is kept, in order, while all other
 subjects go on. An operator repairs the cause and requests the release. The kept events are then processed
 in order. A subject whose event was processed all the same, by a process that did not know yet that it is
-parked, is released without a request. Where too many events are kept, one faulty event cannot be the cause, and the whole group is held
-until an operator acts.
+parked, is released without a request. Where too many subjects are parked or too many events kept, one faulty
+event cannot be the cause, and the whole group is held until an operator acts.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -131,7 +131,9 @@ class Parking:
             return
         waiting = sum(parked.held for parked in self.parked.values())
         if waiting + len(events) > HELD_EVENTS_MAX:
-            raise GroupHeld(f"{self.group}: {waiting} events wait, at most {HELD_EVENTS_MAX} may")
+            raise GroupHeld(
+                f"{self.group}: {waiting} events of parked subjects wait, at most {HELD_EVENTS_MAX}; see `crm parked list`"
+            )
         stream = events[0].stream
         if not await self.checkpoints.hold(stream, [Held(event.sequence, event.record) for event in events]):
             self.parked.pop(stream, None)
@@ -212,7 +214,7 @@ class Parking:
         """
         if len(self.parked) >= PARKED_SUBJECTS_MAX:
             raise GroupHeld(
-                f"{self.group}: {len(self.parked)} subjects are parked, at most {PARKED_SUBJECTS_MAX}"
+                f"{self.group}: {len(self.parked)} subjects are parked, at most {PARKED_SUBJECTS_MAX}; see `crm parked list`"
             )
         await self.letters.write([(event.record, reason)], event)
         parked = Parked(

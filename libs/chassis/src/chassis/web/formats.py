@@ -38,7 +38,8 @@ def _in_utc(value: datetime) -> datetime:
 
 
 StatedInstant = Annotated[AwareDatetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
-"""An instant that a caller states, in UTC: RFC 3339 with an offset, and no number, which pydantic reads as seconds or milliseconds."""
+"""An instant that a caller states, in UTC: RFC 3339 with an offset, and no number, which pydantic reads as seconds or
+milliseconds."""
 
 
 def _of_calendar(value: Any) -> Any:
@@ -48,7 +49,8 @@ def _of_calendar(value: Any) -> Any:
 
 
 StatedDay = Annotated[date, BeforeValidator(_of_calendar)]
-"""A day that a caller states, YYYY-MM-DD, and neither an instant nor a number, which pydantic reads as seconds or milliseconds."""
+"""A day that a caller states, YYYY-MM-DD, and neither an instant nor a number, which pydantic reads as seconds or
+milliseconds."""
 
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """An aware instant."""

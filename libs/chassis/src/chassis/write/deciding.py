@@ -94,10 +94,10 @@ class AlreadyRecorded(Refusal):
 class Decider(Generic[CommandT, StateT, EventT]):
     """A domain's write side: where it begins, what it decides, what that comes to, and all events that it gives.
 
-    `events` is the class of its events, or their union. `identify` gives the identity of an event where it must be unique in the store (an outside reference,
-    say). `state_version` names the shape of the state: raise it when `evolve` or the state's fields
-    change, and snapshots of the older shape are no longer read. `state_type` given, and snapshots are
-    kept; msgspec must be able to write it. A command holds a personal value only where an event of the decider may hold it.
+    `events` is the class of its events, or their union. `identify` gives the identity of an event where it must be
+    unique in the store (an external id, say). `state_version` is the version of the state: raise it when `evolve` or the
+    state's fields change, and older snapshots are no longer read. Snapshots are kept where `state_type` is given;
+    msgspec must be able to write it. A command holds a personal value only where an event of the decider may hold it.
     """
 
     initial: StateT

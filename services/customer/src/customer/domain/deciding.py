@@ -78,7 +78,7 @@ from customer.domain.state import Customer, Link
 def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
     command: CustomerCommand, customer: Customer
 ) -> Sequence[CustomerEvent]:
-    """Returns the events of a command; raises the refusals above."""
+    """Returns the events of a command; raises those of `customer.domain.refusals`."""
     if not customer.registered and not isinstance(command, (RegisterCustomer, AdoptDescription)):
         raise CustomerNotRegistered
     if customer.erased:

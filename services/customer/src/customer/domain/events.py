@@ -66,8 +66,8 @@ class CustomerRegistered(Event, frozen=True):
 class ReferenceLinked(Event, frozen=True):
     """`source` knows the customer under its own number; whatever that party holds is the customer's.
 
-    From the bank day `linked_from` on, or from ever. One party is one customer's at a time, by `claim`; without one, by
-    `party_id`.
+    From the bank day `linked_from` on; where it is None, from the beginning. One party is one customer's at a time, by
+    `claim`; without one, by `party_id`.
     """
 
     source: str

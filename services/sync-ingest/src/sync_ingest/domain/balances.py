@@ -42,7 +42,8 @@ Way = tuple[list[tuple[int, int]], int]
 
 
 class Link(NamedTuple):
-    """Where a day does not follow: the balance that should be there less the one that is, beyond the tolerance."""
+    """Two balances that should be equal: a row starts from the one, the rows before lead to the other; they differ by more
+    than the tolerance."""
 
     found_minor: int
     expected_minor: int

@@ -73,7 +73,8 @@ class OlderRepeats:
             self._store()
 
     def found(self) -> tuple[int, list[ReadAt]]:
-        """The number of subjects of which something is said at the end, and the first REPEATS_NAMED_MAX places of them in order."""
+        """The number of subjects of which something is said at the end, and the first REPEATS_NAMED_MAX places of
+        them in order."""
         count, places = 0, set[ReadAt]()
         for at in self._last():
             if at is not None:
