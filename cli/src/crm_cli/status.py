@@ -19,7 +19,7 @@ from chassis.connections.transient import StoreUnavailable, why
 from chassis.messaging.transport import BrokerUnavailable, Partition, group_lag, held_records
 from chassis.reactions.policies import CHECKPOINTS_DATABASE
 from chassis.read.documents import DocumentsUnavailable
-from chassis.read.generations import live_generation
+from chassis.read.generations import NotBuilt, live_generation
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import POSITIONS, parked_of, positions_of
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
@@ -277,13 +277,12 @@ async def _sources(settings: SyncIngestSettings, problems: list[str]) -> dict[st
 
 
 async def _unlinked(settings: SyncIngestSettings, problems: list[str]) -> int | None:
-    """Accounts that wait for their customer, among the first that are counted; None where no view is built
-    yet."""
+    """How many accounts wait for their customer; None where no view is built yet."""
     clock, mongo = SystemClock(), Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
         return await unlinked_accounts(mongo, clock, partial(settings.today, clock))
     except DocumentsUnavailable as error:
-        if "not built yet" not in str(error):
+        if not isinstance(error.__cause__, NotBuilt):
             problems.append(f"MongoDB: {why(error)}")
         return None
     finally:
