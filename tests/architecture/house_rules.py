@@ -1,4 +1,4 @@
-"""House rules as small checks over syntax trees: what STYLE asks for and no linter knows.
+"""House rules as small checks over syntax trees: what CONTRIBUTING asks for and no linter knows.
 
 A rule is a function from one parsed source file to its violations. `check(root)` runs all of them over every
 source package of the repository. `test_house_rules.py` breaks each rule once and sees it fail.
