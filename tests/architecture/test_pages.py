@@ -17,6 +17,8 @@ from crm_cli.main import COMMANDS
 from customer.settings import CrashPoint as CustomerCrashPoint
 from sync_ingest.settings import CrashPoint as IngestCrashPoint
 
+from tests.simulation.run import KINDS
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 USERS = (
@@ -109,6 +111,11 @@ def test_new_markers_are_entered_as_the_page_says():
 def test_one_schedule_is_played_as_the_page_says():
     command = "python -m tests.simulation.run --kind KIND --first SEED --schedules 1"
     run(command.replace("KIND", "delivery").replace("SEED", "7"), ROOT)
+
+
+def test_the_kinds_of_schedules_of_the_page_are_those_that_are_played():
+    named = DEVELOPERS.split("Its kinds are")[1].split("A failing seed")[0]
+    assert set(re.findall(r"`([a-z_]+)`", named)) == set(KINDS)
 
 
 def test_what_the_page_names_is_there():
