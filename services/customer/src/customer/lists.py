@@ -7,7 +7,7 @@ from typing import Final
 
 from chassis.conditions import DataClass, Field, Fields, Label, Type
 from chassis.conditions.language import IsAmong, IsKnown, Not, Or
-from chassis.lists import Listing, Scope
+from chassis.lists import Ago, Listing, Scope
 from chassis.privacy.tokens import Caller
 from contracts.roles import (
     ADMINISTRATOR,
@@ -25,6 +25,7 @@ BRANCH: Final = "branch"
 CURRENCIES_INDEXED: Final = ("CNY", "USD")
 """Conditions on amounts of other currencies read the documents."""
 _AMOUNTS: Final = ("aum", "liabilities", "net_worth", "deposits", "wealth", "loans")
+_LAST_MONTH: Final = Ago("aum_month_average", 1, "CNY")
 
 FACTS_LIST: Final = Listing(
     name="facts",
@@ -41,6 +42,8 @@ FACTS_LIST: Final = Listing(
         ("last_movement_on", "aum.CNY"),
         ("first_opened_on", "aum.CNY"),
         ("kind", "deposits.CNY"),
+        (_LAST_MONTH, "aum.CNY"),
+        (_LAST_MONTH, Ago("aum_month_end", 12, "CNY")),
     ),
     searched=("phone", "email", "identity_number"),
 )

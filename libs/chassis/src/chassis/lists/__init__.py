@@ -8,9 +8,11 @@ from chassis.lists.asking import ConditionInvalid, FieldNotPermitted, Question, 
 from chassis.lists.cursors import Cursors
 from chassis.lists.declaring import Listing
 from chassis.lists.finding import Counted, Found, LiveViews, QueryTooSlow, Reader
+from chassis.lists.pairing import Ago
 from chassis.lists.scope import Scope
 
 __all__ = [
+    "Ago",
     "ConditionInvalid",
     "Counted",
     "Cursors",

@@ -11,6 +11,7 @@ from chassis.lists.asking import Question
 from chassis.lists.cursors import Cursors, Ended
 from chassis.lists.declaring import BLIND, Listing
 from chassis.lists.ordering import BY_ID, Order, Range, place_of, ranges
+from chassis.lists.pairing import Paired, paired
 from chassis.lists.scope import Scope
 from chassis.lists.spanning import Span, spans
 from chassis.read.documents import GONE, ID, Document, DocumentsSlow, DocumentsUnavailable, IndexMissing
@@ -85,6 +86,7 @@ class Reader:
     query_seconds_max: float = QUERY_SECONDS_MAX
     counted_max: int = COUNTED_MAX
     read_at_once: int = READ_AT_ONCE
+    counted_of_range_max: int = COUNTED_OF_RANGE_MAX
     narrow_max: int = NARROW_MAX
     looked_at: int = LOOKED_AT
     first_looked_at: int = FIRST_LOOKED_AT
@@ -127,7 +129,13 @@ class Reader:
 
     async def count(self, scope: Scope, question: Question, counted_max: int | None = None) -> Counted:
         """How many documents in scope meet the condition, counted up to `counted_max`; raises QueryTooSlow."""
-        return await self._counted(self._where(scope, question.condition, self._day(question)), counted_max)
+        counted_max = counted_max or self.counted_max
+        day = self._day(question)
+        where = self._where(scope, question.condition, day)
+        found = await self._many_of_pair(scope, question.condition, day, where, counted_max + 1)
+        if found is None:
+            return await self._counted(where, counted_max)
+        return Counted(min(found, counted_max), found > counted_max)
 
     async def one(self, scope: Scope, id: str, as_of: date | None = None) -> Document | None:
         """The document of this id; None where there is none in scope."""
@@ -203,7 +211,9 @@ class Reader:
         """The ranges of a question in the order of ids; None where it asks for none, and the database decides."""
         if question.condition is None or question.order != BY_ID or not scope.everything:
             return None
-        return spans(question.condition, self.listing.fields, self.listing.indexes, as_of)
+        found = spans(question.condition, self.listing.fields, self.listing.indexes, as_of)
+        of_pair = None if found is None else self._paired(question.condition, as_of)
+        return found if found is None or of_pair is None else (*found, of_pair.span)
 
     async def _by_ids(
         self, rest: Range, where: Filter, of_ranges: Sequence[Span], limit: int
@@ -212,9 +222,8 @@ class Reader:
         far as it is known. Where it is not, the database tries all ways side by side until one is done."""
         narrow = await self._smallest(of_ranges)
         if narrow is not None and narrow[0] <= self.narrow_max:
-            return await self._find(rest.where, where, order=rest.order, limit=limit, hint=narrow[1].indexed)
+            return await self._of_span(narrow[1], rest.where, where, order=rest.order, limit=limit)
         found, after, seen, many = list[Document](), rest.where, 0, self.first_looked_at
-        hint: Sequence[tuple[str, int]] = ()
         while True:
             some, following = await self._along_ids(after, where, many, limit - len(found))
             found += some
@@ -223,25 +232,32 @@ class Reader:
             after, seen = following, seen + many
             near = (limit - len(found)) * seen / len(found) if found else math.inf
             if narrow is not None and narrow[0] * SCATTERED <= near:
-                hint = narrow[1].indexed
-                break
+                limit -= len(found)
+                return found + await self._of_span(narrow[1], after, where, order=rest.order, limit=limit)
             if seen < self.looked_at:
                 many = int(min(near * AS_FAR_AGAIN, self.looked_at))
             elif seen + near <= ALONG_IDS_MAX:
                 many = int(near * AS_FAR_AGAIN)
             else:
                 break
-        return found + await self._find(after, where, order=rest.order, limit=limit - len(found), hint=hint)
+        return found + await self._find(after, where, order=rest.order, limit=limit - len(found))
+
+    async def _of_span(
+        self, span: Span, rest: Filter, where: Filter, *, order: Sequence[tuple[str, int]], limit: int
+    ) -> list[Document]:
+        """What is found among the documents of a range, sorted."""
+        asked = {"$and": [part for part in (rest, where) if part]}
+        return await self._find(span.among(asked), order=order, limit=limit, hint=span.indexed)
 
     async def _smallest(self, of_ranges: Sequence[Span]) -> tuple[int, Span] | None:
         """The range with the fewest documents, and how many; None where each has more than are counted."""
         found = list[tuple[int, Span]]()
         for each in of_ranges:
             try:
-                many = await self._many(each.where, COUNTED_OF_RANGE_MAX + 1, each.indexed)
+                many = await self._many(each.read, self.counted_of_range_max + 1, each.indexed)
             except IndexMissing:
                 continue
-            if many <= COUNTED_OF_RANGE_MAX:
+            if many <= self.counted_of_range_max:
                 found.append((many, each))
         return min(found, key=lambda one: one[0], default=None)
 
@@ -314,6 +330,28 @@ class Reader:
         counted_max = counted_max or self.counted_max
         found = await self._many(where, counted_max + 1)
         return Counted(min(found, counted_max), found > counted_max)
+
+    async def _many_of_pair(
+        self, scope: Scope, condition: Condition | None, as_of: date, where: Filter, limit: int
+    ) -> int | None:
+        """How many are counted by the index of a pair with an amount of a month; None where none has what is asked for, or
+        where too many documents would be read."""
+        found = self._paired(condition, as_of)
+        if found is None:
+            return None
+        span, alone = found.span, found.alone and scope.everything
+        read = {"$or": list(span.besides)} if alone else span.read
+        try:
+            many = await self._many(read, self.counted_of_range_max + 1, span.indexed)
+            if many > self.counted_of_range_max:
+                return None
+            return await self._many(found.counted(where, alone=alone), limit, span.indexed)
+        except IndexMissing:
+            return None
+
+    def _paired(self, condition: Condition | None, as_of: date) -> Paired | None:
+        listing = self.listing
+        return paired(condition, listing.monthly_pairs, listing.fields, as_of, self.today())
 
     async def _many(self, where: Filter, limit: int, hint: Sequence[tuple[str, int]] = ()) -> int:
         try:

@@ -31,10 +31,23 @@ Compared = AmountIs | MonthAmountIs | NumberIs | DayIs | DayWithin
 
 
 class Span(NamedTuple):
-    """A range, and the fields of the index that has it."""
+    """A range, and the fields of the index that has it. `besides`: ranges of the same index with documents of which this one
+    says nothing."""
 
     where: Filter
     indexed: tuple[tuple[str, int], ...]
+    besides: tuple[Filter, ...] = ()
+
+    @property
+    def read(self) -> Filter:
+        """The documents that are read where it is chosen."""
+        return {"$or": [self.where, *self.besides]} if self.besides else self.where
+
+    def among(self, asked: Filter) -> Filter:
+        """What is asked, in a form that is read by this index."""
+        if not self.besides:
+            return asked
+        return {"$or": [{"$and": [each, asked]} for each in (self.where, *self.besides)]}
 
 
 def spans(

@@ -12,6 +12,7 @@ of it, is an asset. The facts change when a month begins; the running month has 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, Final
 from uuid import UUID
 
@@ -133,7 +134,7 @@ def facts(customer: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]], da
     closing, average = _months(owned, day)
     opened = [account["opened_on"] for account in owned if account["opened_on"] is not None]
     moved = [account["booked_through"] for account in owned if account["booked_through"] is not None]
-    return {
+    found = {
         "kind": customer["kind"],
         "origin": customer["origin"],
         "branch": customer.get("branch"),
@@ -156,6 +157,7 @@ def facts(customer: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]], da
         "relations": _relations(owned),
         CHANGES_ON: _changes_on(customer, accounts, day),
     }
+    return {**found, **FACTS_LIST.months_ago(found, date.fromisoformat(day))}
 
 
 def _sections(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Amounts]:
@@ -246,7 +248,7 @@ RELATIONS_MAX: Final = 200
 
 VIEW: Final = DerivedView(
     name=FACTS_LIST.view,
-    version=3,
+    version=4,
     inputs=(customers.VIEW, asset_panorama.VIEW),
     collection=Collection(FACTS, (*FACTS_LIST.indexes, Index(((CHANGES_ON, 1),)))),
     depending=depending,
