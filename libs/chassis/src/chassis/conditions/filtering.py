@@ -30,7 +30,7 @@ from chassis.conditions.predicate import compares, month_of, within
 Filter = dict[str, Any]
 _CODE_POINT_MAX: Final = 0x10FFFF
 
-_OPERATORS: Final = {
+OPERATORS: Final = {
     Relation.ABOVE: "$gt",
     Relation.AT_LEAST: "$gte",
     Relation.EQUAL: "$eq",
@@ -65,9 +65,9 @@ def _clause(clause: Clause, path: str, as_of: date, negated: bool) -> Filter:  #
             month = f"{path}.{month_of(clause.month, as_of)}"
             return _amount_if_known(month, clause.currency, clause.relation, clause.amount_minor, negated)
         case NumberIs():
-            return _negatable(path, {_OPERATORS[clause.relation]: clause.number}, negated)
+            return _negatable(path, {OPERATORS[clause.relation]: clause.number}, negated)
         case DayIs():
-            return _negatable(path, {_OPERATORS[clause.relation]: clause.day.isoformat()}, negated)
+            return _negatable(path, {OPERATORS[clause.relation]: clause.day.isoformat()}, negated)
         case DayWithin():
             first, after = within(clause.which, clause.days, as_of)
             return _negatable(path, {"$gte": first, "$lt": after}, negated)
@@ -114,8 +114,8 @@ def _amount(path: str, relation: Relation, limit: int, negated: bool) -> Filter:
         values = [limit, None] if limit == 0 else [limit]
         return {path: {"$nin" if negated else "$in": values}}
     if compares(0, relation, limit):
-        return {path: {"$not": {_OPERATORS[_OPPOSITES[relation]]: limit}}}
-    return {path: {_OPERATORS[relation]: limit}}
+        return {path: {"$not": {OPERATORS[_OPPOSITES[relation]]: limit}}}
+    return {path: {OPERATORS[relation]: limit}}
 
 
 def _amount_if_known(path: str, currency: str, relation: Relation, limit: int, negated: bool) -> Filter:

@@ -13,6 +13,7 @@ from datetime import date
 from typing import Any, Final, NamedTuple
 
 from chassis.conditions import Condition, Facts, Fields, Filter, as_filter
+from chassis.conditions.filtering import OPERATORS
 from chassis.conditions.language import And, MonthAmountIs, Relation
 from chassis.conditions.predicate import month_of, value_at
 from chassis.lists.spanning import Span
@@ -21,16 +22,10 @@ from chassis.read.projecting import Index
 
 AGO: Final = "ago"
 """Where a document has its amounts of months by how long ago they are."""
-OF: Final = f"{AGO}.of"
+_OF: Final = "of"
+OF: Final = f"{AGO}.{_OF}"
 """The month in which a document was derived."""
-_OPERATORS: Final = {
-    Relation.ABOVE: "$gt",
-    Relation.AT_LEAST: "$gte",
-    Relation.EQUAL: "$eq",
-    Relation.AT_MOST: "$lte",
-    Relation.BELOW: "$lt",
-}
-_OF_MAGNITUDES: Final = {**_OPERATORS, Relation.ABOVE: "$gte", Relation.BELOW: "$lte"}
+_OF_MAGNITUDES: Final = {**OPERATORS, Relation.ABOVE: "$gte", Relation.BELOW: "$lte"}
 """A smaller amount has no larger magnitude, and may have the same."""
 
 
@@ -101,7 +96,7 @@ def months_ago(pairs: tuple[Pair, ...], facts: Facts, fields: Fields, day: date)
     """What a document that is derived on this day has besides its facts, for these pairs."""
     if not pairs:
         return {}
-    found: dict[str, Any] = {OF.removeprefix(f"{AGO}."): month_of(0, day)}
+    found: dict[str, Any] = {_OF: month_of(0, day)}
     for each in (each for pair in pairs for each in pair if isinstance(each, Ago)):
         found |= each.among(facts, fields, day)
     return {AGO: found}
@@ -144,7 +139,7 @@ def _asked(
     for at, clause in enumerate(clauses):
         if isinstance(one, Ago):
             if one.asked_by(clause, as_of, today) and isinstance(clause, MonthAmountIs):
-                found[at] = {one.path: {_OPERATORS[clause.relation]: clause.amount_minor}}
+                found[at] = {one.path: {OPERATORS[clause.relation]: clause.amount_minor}}
         elif list(asked := as_filter(clause, fields, as_of)) == [one]:
             found[at] = asked
     return found
