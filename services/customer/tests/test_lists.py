@@ -90,6 +90,21 @@ async def test_customers_are_filtered_sorted_and_counted(asking):
         acting(api, "administrator")
 
 
+async def test_who_has_more_than_in_a_month_is_counted_as_paged_whenever_the_facts_were_derived(
+    asking, mongo
+):
+    collection, selection = "customer_facts_v1_facts", "/customers/selection"
+    for index in FACTS_LIST.indexes:
+        await mongo.index(collection, index.fields)
+    asked = {"where": "aum > CNY 1,500.00 and aum_month_average in last month < CNY 1,500.00"}
+    for of in (None, "2026-01", "2026-03"):
+        if of is not None:
+            await mongo.update(collection, {"_id": str(ZHANG)}, {"$set": {"ago.of": of}})
+        found = await ids(asking, selection, **asked)
+        assert ZHANG in found
+        assert (await asking.get(f"{selection}/count", params=asked)).json()["count"] == len(found)
+
+
 async def test_a_condition_on_days_is_asked_as_of_a_day(asking, mongo):
     selection, moved = "/customers/selection", {"where": "last_movement_on within last 3 days"}
     review = {"due_on": "2026-06-30", "reviewed_on": None, "reminded_at": None}

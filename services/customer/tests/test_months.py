@@ -99,6 +99,12 @@ def test_facts_of_months_are_sums_of_every_day_without_what_was_reversed(posted,
         assert of_it["aum_month_average"][month] == {
             one: minor // days for one, minor in daily.items() if minor
         }
+    for field, months in (("aum_month_average", 1), ("aum_month_end", 3), ("aum_month_end", 12)):
+        month = whole_months(TODAY.isoformat())[months - 1].month
+        minor = of_it[field][month].get("CNY", 0)
+        assert of_it["ago"][f"{field}-{months}-CNY"] == minor
+        assert of_it["ago"][f"{field}-{months}-CNY-magnitude"] == minor.bit_length()
+    assert of_it["ago"]["of"] == TODAY.isoformat()[:7]
 
 
 @given(
@@ -187,6 +193,7 @@ def test_a_month_that_one_account_does_not_keep_is_no_figure_of_its_owner(old):
         del there[1]["months"]
     of_it = facts(customer(), there, "2024-03-01")
     assert (of_it["aum_month_end"], of_it["aum_month_average"]) == ({}, {})
+    assert set(of_it["ago"].values()) == {"2024-03", None}
     assert of_it["aum"] == {"CNY": 7 if old else 7 + MONTHS_SUMMED_MAX}
 
 

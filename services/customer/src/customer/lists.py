@@ -44,6 +44,7 @@ FACTS_LIST: Final = Listing(
         ("kind", "deposits.CNY"),
         (_LAST_MONTH, "aum.CNY"),
         (_LAST_MONTH, Ago("aum_month_end", 12, "CNY")),
+        (Ago("aum_month_end", 3, "CNY"), "aum.CNY"),
     ),
     searched=("phone", "email", "identity_number"),
 )
