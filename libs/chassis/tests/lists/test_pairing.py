@@ -31,7 +31,7 @@ LAST = Ago("mean", 1, "EUR")
 TOGETHER = ((LAST, "owed.EUR"), (LAST, Ago("month", 3, "EUR")), ("visits", Ago("month", 2, "EUR")))
 LISTING = Listing("things", "things", "all", FIELDS, (), ("EUR",), TOGETHER)
 COLLECTION = "things_v1_all"
-EDGES = (-(9 * 10**15), -4, -1, 0, 1, 3, 4, 5, 2**31, 9 * 10**15)
+EDGES = (-(9 * 10**15), -6, -4, 0, 4, 5, 6, 7, 2**31, 9 * 10**15)
 
 
 class Live:
