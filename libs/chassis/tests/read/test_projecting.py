@@ -435,6 +435,22 @@ async def test_a_chunk_is_folded_and_recorded_while_the_one_before_is_written():
     assert order[: len(first)] == first
 
 
+async def test_a_document_that_is_folded_and_not_written_yet_stays_in_the_cache():
+    """What is loaded in its place is older, and an event that changes nothing there has no guard."""
+
+    class Slow(MemoryDocuments):
+        @override
+        async def write(self, collection: str, changes: Sequence[Change]) -> Written:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return await super().write(collection, changes)
+
+    words = written_down([(0, "a"), (2, "a"), (4, "a"), (0, "a"), (4, "gone"), (2, "a")])
+    world = World(Slow(), chunk=2, cached=1)
+    await world.projectors[0].apply(words.all())
+    assert world.found == folded(world.view, words.all())
+
+
 async def test_a_first_event_looks_for_no_document_until_it_comes_again():
     class Counting(MemoryDocuments):
         loads = 0

@@ -284,7 +284,7 @@ class Projector:
             for traceparent in prepared.arrivals.traces:
                 with telemetry.span("view written", {"traceparent": traceparent}, attributes=self._said):
                     pass
-            self._evict()
+            self._evict(following)
         await self.parking.checkpoints.advance(positions)
         self.records_applied += len(records)
         further(self.positions, positions)
@@ -592,8 +592,11 @@ class Projector:
             return _State(None, {} if self._several else 0)
         return _State(None if GONE in document else document, document[SEQUENCE])
 
-    def _evict(self) -> None:
-        while len(self._cache) > self._cached_max:
+    def _evict(self, following: _Prepared | None) -> None:
+        """The newest documents are those that the following chunk changed; the database does not have them yet."""
+        changed = following.changes if following is not None else {}
+        kept = sum(len(of) for name, of in changed.items() if not self._insert_only[name])
+        while len(self._cache) > max(self._cached_max, kept):
             self._cache.popitem(last=False)
 
 
