@@ -452,7 +452,9 @@ def test_a_default_source_that_cannot_be_used_is_refused_at_the_start(name):
         SyncIngestSettings(topic_source=name)
 
 
-@pytest.mark.parametrize("value", [b"", b"\xff" * 55, TRACE.encode() + b"0", b"zz-" + TRACE[3:].encode()])
+@pytest.mark.parametrize(
+    "value", [None, b"", b"\xff" * 55, TRACE.encode() + b"0", b"zz-" + TRACE[3:].encode()]
+)
 def test_what_is_no_trace_parent_is_left_out(value):
     assert trace_of([("traceparent", value)]) is None
     assert trace_of([("traceparent", TRACE.encode())]) == TRACE

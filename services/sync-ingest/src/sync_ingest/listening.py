@@ -128,7 +128,8 @@ def _source_in(value: bytes) -> str | None:
 def trace_of(headers: Sequence[Header]) -> str | None:
     """The W3C parent that a message carries, if it is one."""
     for name, content in headers:
-        if name == TRACE_HEADER and _TRACE.fullmatch(content):
+        # A sender of records may leave the value of a header out, which the client gives as None.
+        if name == TRACE_HEADER and _TRACE.fullmatch(content or b""):
             return content.decode("ascii")
     return None
 
