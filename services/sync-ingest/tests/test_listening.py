@@ -446,6 +446,29 @@ def test_a_message_without_a_source_is_quarantined_by_default(postgres_url, data
     assert [entry.reason for entry in waiting] == ["source-missing"]
 
 
+def test_a_message_whose_source_looks_like_another_waits_and_the_others_of_its_batch_are_booked(
+    pool, ingest, source
+):
+    time = Time()
+    feed = BranchFeed(pool.opened, default_source=None, window=WINDOW, now=time.now)
+    feed.book([message(1, source=source)._replace(offset=1)])
+    before = {number for number, _ in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)}
+    sent = [message(2, source=source.upper()), message(3, source=source), message(4)._replace(headers=[])]
+    feed.book([one._replace(offset=at) for at, one in enumerate(sent, 2)])
+    assert booked(ingest, source, (1, 2, 3, 4)) == 2
+    assert not booked(ingest, source.upper(), (2,))
+    time.at += WINDOW
+    closed = {one.source: one.findings for one in feed.close_windows()}
+    assert (closed[source].posted, closed[UNATTRIBUTED].quarantined) == (2, 2)
+    waiting = [
+        entry
+        for number, entry in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)
+        if number not in before
+    ]
+    assert sorted(entry.reason for entry in waiting) == ["source-looks-alike", "source-missing"]
+    assert {ingest.raw_of(entry) for entry in waiting} == {sent[0].value, sent[2].value}
+
+
 @pytest.mark.parametrize("name", ["a:b", " east", UNATTRIBUTED, "x" * 65])
 def test_a_default_source_that_cannot_be_used_is_refused_at_the_start(name):
     with pytest.raises(ValueError, match="topic_source"):

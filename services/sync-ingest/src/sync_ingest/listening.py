@@ -29,9 +29,10 @@ from contracts.envelope import Header
 from contracts.topics import COREBANK_POSTINGS, dead_letters
 
 from sync_ingest.adapters.topic import Frame, framed
-from sync_ingest.domain.sources import UNATTRIBUTED, SourceNameInvalid, checked_source
+from sync_ingest.domain.sources import UNATTRIBUTED, SourceLooksAlike, SourceNameInvalid, checked_source
 from sync_ingest.enduring import Opened
 from sync_ingest.reporting import note_run
+from sync_ingest.runs.ingest import Ingest
 from sync_ingest.runs.results import FeedContent, RunResult
 
 GROUP: Final = "sync-ingest.feed"
@@ -157,14 +158,15 @@ class BranchFeed:
             frame = Frame(message.partition, message.offset or 0, message.value, trace, refused)
             frames.setdefault(source, []).append(frame)
         appended = 0
+        nobodys = frames.pop(UNATTRIBUTED, [])
         with self._opened() as ingest:
             for source, of_source in frames.items():
-                first, last = of_source[0], of_source[-1]
-                name = f"{TOPIC}[{first.partition}:{first.offset}-{last.partition}:{last.offset}]"
-                feed = FeedContent(name, partial(BytesIO, framed(of_source)))
-                kept = ingest.keep(source, feed, format="topic")
-                note_run("batch booked", kept, certified=False)
-                appended += kept.appended
+                try:
+                    appended += _kept(ingest, source, of_source)
+                except SourceLooksAlike as refusal:
+                    nobodys += [frame._replace(refused=refusal.code) for frame in of_source]
+            if nobodys:
+                appended += _kept(ingest, UNATTRIBUTED, nobodys)
         return appended
 
     def book_singly(self, messages: Sequence[Record]) -> list[tuple[Record, str]]:
@@ -213,6 +215,15 @@ class BranchFeed:
         now = self._now()
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         return midnight + ((now - midnight) // self._window + 1) * self._window
+
+
+def _kept(ingest: Ingest, source: str, frames: Sequence[Frame]) -> int:
+    """Keeps and books the messages of one source; returns how many events were added."""
+    first, last = frames[0], frames[-1]
+    name = f"{TOPIC}[{first.partition}:{first.offset}-{last.partition}:{last.offset}]"
+    kept = ingest.keep(source, FeedContent(name, partial(BytesIO, framed(frames))), format="topic")
+    note_run("batch booked", kept, certified=False)
+    return kept.appended
 
 
 class FeedRole:
