@@ -8,7 +8,8 @@ totals can be folded again from the beginning.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Final, Protocol
 from uuid import UUID, uuid5
 
@@ -105,18 +106,24 @@ class Folding:
 
     def _fold(self, rows: Sequence[StoredMovement], totals: dict[AccountCurrency, AccountTotal]) -> None:
         """Folds rows and keeps what comes of it, before the next rows are read."""
-        folded, by_currency = _Folded(), dict[AccountCurrency, list[StoredMovement]]()
-        for row in rows:
-            by_currency.setdefault(AccountCurrency(row.stream_id, row.currency), []).append(row)
-        certified = self._certified({row.intake for row in rows})
-        versions = {row.stream_id: row.version for row in rows}
+        folded, versions = _Folded(), dict[UUID, int]()
+        by_currency: dict[AccountCurrency, list[StoredMovement]] = {}
+        for account, of_account in groupby(rows, key=attrgetter("stream_id")):
+            by_code = dict[str, list[StoredMovement]]()
+            for row in of_account:
+                by_code.setdefault(row.currency, []).append(row)
+            versions[account] = row.version
+            by_currency |= {AccountCurrency(account, currency): some for currency, some in by_code.items()}
+        # By integers: a UUID computes its hash in Python each time.
+        intakes = {row.intake.int: row.intake for row in rows}
+        certified = {intake.int for intake in self._certified(set(intakes.values()))}
         comparing: dict[AccountCurrency, Sequence[StoredMovement]] = {}
         for account_currency, moved in by_currency.items():
             total = totals.setdefault(account_currency, AccountTotal())
             folded.totals[account_currency] = total
             silent = total.postings and not total.printed
             for row in moved:
-                total.add(row.amount_minor, row.booked_on, certified=row.intake in certified)
+                total.add(row.amount_minor, row.booked_on, certified=row.intake.int in certified)
                 total.printed += row.balance_after_minor is not None
             total.version = versions[account_currency.account]
             turnover_minor = sum(abs(row.amount_minor) for row in moved)

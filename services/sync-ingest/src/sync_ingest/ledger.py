@@ -48,9 +48,10 @@ CATALOGUE: Final = Catalogue(store=STORE, entries=STORED_NAMES, upcasts=UPCASTS)
 _CURSORS: Final = count()
 
 _MOVEMENTS: Final = sql.SQL(
-    "select e.stream_id, e.version, e.body from unnest(%s::uuid[], %s::int[]) as w(id, after) cross join lateral"
+    "select e.stream_id, e.version, e.body"
+    " from unnest(%b::uuid[], %b::int[]) with ordinality as w(id, after, place) cross join lateral"
     " (select stream_id, version, body from {t} as f where f.stream_id = w.id and f.version > w.after"
-    " and f.name = any(%s) offset 0) as e order by e.stream_id, e.version"
+    " and f.name = any(%b::text[]) offset 0) as e order by w.place, e.version"
 ).format(t=sql.Identifier(SCHEMA, "events"))
 
 

@@ -583,9 +583,9 @@ class KeyRing:
 
 
 _SELECT: Final = (
-    "select subject, null::text as purpose, key_id, wrapped, encryption from data_keys where subject = any(%(s)s)"
+    "select subject, null::text as purpose, key_id, wrapped, encryption from data_keys where subject = any(%(s)b::uuid[])"
     " union all"
-    " select subject, purpose, key_id, wrapped, encryption from purpose_keys where subject = any(%(s)s)"
+    " select subject, purpose, key_id, wrapped, encryption from purpose_keys where subject = any(%(s)b::uuid[])"
 )
 
 

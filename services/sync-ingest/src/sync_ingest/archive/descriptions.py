@@ -23,7 +23,7 @@ class Descriptions:
     def of(self, subjects: Sequence[UUID]) -> dict[UUID, Description]:
         """The last description of each subject that has one."""
         rows = self._db.rows(
-            "select subject, revision, digest from {s}.descriptions where subject = any(%s)",
+            "select subject, revision, digest from {s}.descriptions where subject = any(%b::uuid[])",
             (list(subjects),),
         )
         return {row[0]: Description(*row[1:]) for row in rows}
@@ -71,8 +71,8 @@ class Descriptions:
                 # As columns: as rows each of them is a statement of its own.
                 self._db.execute(
                     "insert into {s}.descriptions (subject, revision, digest, before_revision, before_digest,"
-                    " described_by) select *, %s::uuid from unnest(%s::uuid[], %s::integer[], %s::text[], %s::integer[],"
-                    " %s::text[]) on conflict (subject) do update set"
+                    " described_by) select *, %b::uuid from unnest(%b::uuid[], %b::integer[], %b::text[], %b::integer[],"
+                    " %b::text[]) on conflict (subject) do update set"
                     " revision = excluded.revision, digest = excluded.digest,"
                     " before_revision = excluded.before_revision, before_digest = excluded.before_digest,"
                     " described_by = excluded.described_by",

@@ -16,7 +16,9 @@ class EarlyClosings:
     def note(self, source: str, found: Mapping[UUID, FeedPlace], others: Sequence[UUID]) -> None:
         """Notes accounts that stand so, each with the last record that names it; `others` do not."""
         with self._db.writing():
-            self._db.execute("delete from {s}.early_closings where account = any(%s)", (list(others),))
+            self._db.execute(
+                "delete from {s}.early_closings where account = any(%b::uuid[])", (list(others),)
+            )
             self._db.execute(
                 "insert into {s}.early_closings (account, source, intake, line)"
                 " select account, %s, intake, line from unnest(%s::uuid[], %s::uuid[], %s::bigint[])"

@@ -13,9 +13,9 @@ from sync_ingest.domain.totals import AccountCurrency, AccountTotal, Flow
 _TOTAL: Final = ", ".join(AccountTotal.__struct_fields__)
 _TOTAL_SET: Final = ", ".join(f"{name} = excluded.{name}" for name in AccountTotal.__struct_fields__)
 _TOTAL_ARRAYS: Final = ", ".join(
-    ["%s::uuid[]", "%s::text[]"]
+    ["%b::uuid[]", "%b::text[]"]
     + [
-        "%s::int[]" if name == "version" else "%s::date[]" if name == "last_on" else "%s::bigint[]"
+        "%b::int[]" if name == "version" else "%b::date[]" if name == "last_on" else "%b::bigint[]"
         for name in AccountTotal.__struct_fields__
     ]
 )
@@ -31,7 +31,7 @@ class Totals:
     def of(self, accounts: Sequence[UUID]) -> dict[AccountCurrency, AccountTotal]:
         """Returns the folded totals of these accounts."""
         rows = self._db.rows(
-            f"select account, currency, {_TOTAL} from {{s}}.account_totals where account = any(%s)",
+            f"select account, currency, {_TOTAL} from {{s}}.account_totals where account = any(%b::uuid[])",
             (list(accounts),),
         )
         return {
@@ -51,7 +51,7 @@ class Totals:
         account_currencies = list(since)
         rows = self._db.rows(
             "select w.account, w.currency, d.day, d.body"
-            " from unnest(%s::uuid[], %s::text[], %s::date[]) as w(account, currency, since)"
+            " from unnest(%b::uuid[], %b::text[], %b::date[]) as w(account, currency, since)"
             " cross join lateral ((select day, body from {s}.account_days as a"
             " where a.account = w.account and a.currency = w.currency and a.day >= w.since)"
             " union all (select day, body from {s}.account_days as a where a.account = w.account"
@@ -93,7 +93,7 @@ class Totals:
             if days:
                 self._db.execute(
                     "insert into {s}.account_days select * from"
-                    " unnest(%s::uuid[], %s::text[], %s::date[], %s::bytea[])"
+                    " unnest(%b::uuid[], %b::text[], %b::date[], %b::bytea[])"
                     " on conflict (account, currency, day) do update set body = excluded.body",
                     (
                         [p.account for p, _ in days],
@@ -116,7 +116,7 @@ class Totals:
             "update {s}.account_totals as t set certified_postings = t.certified_postings + f.postings,"
             " certified_credits_minor = t.certified_credits_minor + f.credits_minor,"
             " certified_debits_minor = t.certified_debits_minor + f.debits_minor"
-            " from unnest(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
+            " from unnest(%b::uuid[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[])"
             " as f(account, currency, postings, credits_minor, debits_minor)"
             " where t.account = f.account and t.currency = f.currency",
             (
