@@ -125,6 +125,11 @@ def booked(ingest, source, numbers):
     return len(ingest.ledger.known(wanted))
 
 
+def unattributed(ingest):
+    """The first records of no known source that wait, by number."""
+    return dict(ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200))
+
+
 @pytest.mark.requirement("D07")
 async def test_messages_are_booked_committed_and_certified_by_the_window(
     broker, kafka_url, pool, ingest, source
@@ -398,17 +403,13 @@ def test_a_message_that_names_no_usable_source_is_quarantined_and_booked_on_nobo
     several = several._replace(
         headers=[*several.headers, ("source", b"west")], offset=int(time.at.timestamp()) + 1
     )
-    before = [number for number, _ in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)]
+    before = unattributed(ingest)
     feed.book([wrong, several, message(3, source=source)._replace(offset=7)])
     time.at += timedelta(minutes=15)
     closed = {result.source: result.findings for result in feed.close_windows()}
     assert (closed[source].posted, closed[source].quarantined) == (1, 0)
     assert (closed[UNATTRIBUTED].posted, closed[UNATTRIBUTED].quarantined) == (0, 2)
-    waiting = [
-        entry
-        for number, entry in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)
-        if number not in before
-    ]
+    waiting = [entry for number, entry in unattributed(ingest).items() if number not in before]
     assert sorted(entry.reason for entry in waiting) == ["source-ambiguous", "source-invalid"]
     assert not booked(ingest, source, (901, 902))
     ingest.acting = Acting("anna", reason="it is of the east")
@@ -433,16 +434,12 @@ def test_a_message_without_a_source_is_quarantined_by_default(postgres_url, data
     )
     assert settings.topic_source is None
     feed = BranchFeed(pool.opened, default_source=settings.topic_source, window=WINDOW, now=time.now)
-    before = {number for number, _ in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)}
+    before = unattributed(ingest)
     feed.book([message(1)._replace(headers=[("ce_source", b"/branch/east")], offset=4711)])
     time.at += WINDOW
     [closed] = [one.findings for one in feed.close_windows() if one.source == UNATTRIBUTED]
     assert (closed.status, closed.posted, closed.quarantined) == ("AMBER", 0, 1)
-    waiting = [
-        entry
-        for number, entry in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)
-        if number not in before
-    ]
+    waiting = [entry for number, entry in unattributed(ingest).items() if number not in before]
     assert [entry.reason for entry in waiting] == ["source-missing"]
 
 
@@ -452,7 +449,7 @@ def test_a_message_whose_source_looks_like_another_waits_and_the_others_of_its_b
     time = Time()
     feed = BranchFeed(pool.opened, default_source=None, window=WINDOW, now=time.now)
     feed.book([message(1, source=source)._replace(offset=1)])
-    before = {number for number, _ in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)}
+    before = unattributed(ingest)
     sent = [message(2, source=source.upper()), message(3, source=source), message(4)._replace(headers=[])]
     feed.book([one._replace(offset=at) for at, one in enumerate(sent, 2)])
     assert booked(ingest, source, (1, 2, 3, 4)) == 2
@@ -460,11 +457,7 @@ def test_a_message_whose_source_looks_like_another_waits_and_the_others_of_its_b
     time.at += WINDOW
     closed = {one.source: one.findings for one in feed.close_windows()}
     assert (closed[source].posted, closed[UNATTRIBUTED].quarantined) == (2, 2)
-    waiting = [
-        entry
-        for number, entry in ingest.archive.quarantine.page(UNATTRIBUTED, None, 0, 200)
-        if number not in before
-    ]
+    waiting = [entry for number, entry in unattributed(ingest).items() if number not in before]
     assert sorted(entry.reason for entry in waiting) == ["source-looks-alike", "source-missing"]
     assert {ingest.raw_of(entry) for entry in waiting} == {sent[0].value, sent[2].value}
 

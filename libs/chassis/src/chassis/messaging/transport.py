@@ -36,7 +36,7 @@ from typing_extensions import override
 
 from chassis.connections.kafka import connecting, faststream_security, insync_least
 from chassis.connections.transient import Transient, why
-from chassis.ending import ended
+from chassis.ending import ended, set_within
 from chassis.messaging.fetching import UNREADABLE, UNREADABLE_REASON, RecordReader
 from chassis.messaging.records import Record
 
@@ -482,9 +482,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         FastStream does not report that its loop ended because the client below it was stopped.
         """
         while not stopping.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), WATCHED_SECONDS)
-            if not stopping.is_set() and all(task.done() for task in self._subscriber.tasks):
+            if not await set_within(stopping, WATCHED_SECONDS) and all(
+                task.done() for task in self._subscriber.tasks
+            ):
                 raise BrokerUnavailable(f"{self.group}: consuming has ended by itself")
 
     def assigned(self) -> frozenset[Partition]:
@@ -535,8 +535,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         except Exception as error:
             self.failing = why(error)
             _log.warning("batch failed", group=self.group, error=type(error).__name__, records=len(records))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._back_off_seconds)
+            await set_within(self._stopping, self._back_off_seconds)
             self._back_off_seconds = min(2 * self._back_off_seconds, self._back_off_seconds_max)
             raise
         finally:
