@@ -5,14 +5,18 @@ The declarations are `chassis.service.services()`. What is generated is committe
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from chassis.conditions import Field
+from chassis.conditions.language import ASKED, CLAUSES_MAX, DEPTH_MAX, And, Not, Or
+from chassis.lists.describing import AskedList
 from chassis.service import Need, Service, services
 from chassis.web import command_of, dependencies
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "deploy/k8s/base"
@@ -518,6 +522,53 @@ def _row(service: Service[Any], route: APIRoute) -> str:
     return f"| {route.path} | {method} | `{name}` | {roles} | {' | '.join(said)} |"
 
 
+def conditions_page() -> str:
+    """What conditions are made of, and the fields of every list with who may ask for them."""
+    parts = [
+        "# Conditions\n",
+        "Generated from the language of conditions and the lists of the services (`make generate`). Do not edit.\n",
+        "A condition is asked of a list, in a parameter or field `where`: as JSON, or as a line of text. Its JSON schema is the\n"
+        "component `Condition` of `/openapi.json`, and in the answer of `GET /conditions/<context>`, which also lists the fields\n"
+        "below. Windows count from the bank's business date, or from `as_of`.\n",
+        f"A tree has {DEPTH_MAX} levels at most, and {CLAUSES_MAX} clauses.\n",
+        "## Clauses\n",
+        "| `op` | of a field of type | what it says | besides `field` |\n|---|---|---|---|",
+    ]
+    parts.append("\n".join([*map(_clause, ASKED), *map(_clause, (Not, And, Or))]) + "\n")
+    for service in services():
+        for one in service.lists:
+            listing = one.listing
+            parts.append(f"## {service.context.name}: {listing.name}\n")
+            said = [f"Asked by {_code(one.routes)}.", f"Sorted by {_code(listing.sorts)}."]
+            if listing.searched:
+                said.append(f"Searched by the whole value of {_code(listing.searched)}.")
+            parts.append("\n".join(said) + "\n")
+            parts.append(
+                "| field | type | 中文 | English | data class | values | who may ask |\n" + "|---" * 7 + "|"
+            )
+            rows = [_asked_field(one, field, service.permissions) for field in listing.fields.values()]
+            parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def _clause(clause: type[BaseModel]) -> str:
+    types = ", ".join(ASKED.get(clause, ()))
+    said = " ".join((clause.__doc__ or "").split())
+    rest = [name for name in clause.model_fields if name not in {"op", "field"}]
+    return f"| `{clause.model_fields['op'].default}` | {types} | {said} | {_code(rest)} |"
+
+
+def _asked_field(one: AskedList, field: Field, callers: Mapping[str, frozenset[str]]) -> str:
+    values = ", ".join(f"`{name}` {label.zh}" for name, label in field.values.items())
+    roles = ", ".join(sorted(one.may_ask(field, callers)))
+    label = field.label
+    return f"| `{field.name}` | {field.type} | {label.zh} | {label.en} | {field.data_class} | {values} | {roles} |"
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def generated() -> dict[str, str]:
     """Every generated text by its path below the root."""
     return dict(
@@ -529,6 +580,7 @@ def generated() -> dict[str, str]:
             (".importlinter", boundaries()),
             ("libs/contracts/src/contracts/groups.py", groups()),
             ("docs/routes.md", routes_page()),
+            ("docs/conditions.md", conditions_page()),
         ]
     )
 

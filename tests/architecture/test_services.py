@@ -13,8 +13,9 @@ from chassis.privacy.keys import DataKey, is_token
 from chassis.service import Service, services
 from chassis.write.catalogue import NewEvent
 from chassis.write.events import Event, Metadata
+from fastapi.routing import APIRoute
 
-from tools.generate import roles_of
+from tools.generate import roles_of, routes_of
 
 SUBJECT = UUID(int=7)
 KEY = DataKey(SUBJECT, UUID(int=8), b"k" * 32)
@@ -98,3 +99,25 @@ def test_what_a_service_declares_is_what_its_roles_run(service: Service) -> None
 def test_names_of_consumer_groups_are_used_once(service: Service) -> None:
     names = [group.name for group in service.groups]
     assert len(names) == len(set(names))
+
+
+def test_a_service_describes_the_list_of_each_route_that_takes_a_condition() -> None:
+    named = {
+        f"{service.name}.{route}" for service in services() for one in service.lists for route in one.routes
+    }
+    taking = {
+        f"{service.name}.{route.name}"
+        for service in services()
+        for route in routes_of(service)
+        if "where" in _taken(route)
+    }
+    # A file of a list is asked for as its page is: by the rights of the route of the page.
+    exports = {f"{service.name}.request_{service.context.name}_export" for service in services()}
+    assert taking - exports == named
+    assert named
+
+
+def _taken(route: APIRoute) -> set[str]:
+    """The names of the parameters of a query, and of the fields of a body."""
+    model = None if route.body_field is None else route.body_field.field_info.annotation
+    return {field.alias for field in route.dependant.query_params} | set(getattr(model, "model_fields", ()))

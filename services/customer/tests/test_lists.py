@@ -1,8 +1,10 @@
 """The lists of customers over HTTP: what they are asked, who may ask it, and which customers are in a caller's scope."""
 
+import json
 from uuid import UUID
 
 import pytest
+from chassis.conditions import from_text
 from chassis.conditions.language import CONDITION
 from chassis.privacy.tokens import Caller
 from chassis.write.deciding import CommandContext
@@ -10,6 +12,7 @@ from customer.derived import DERIVED
 from customer.domain.commands import AssignBranch, Details, RegisterCustomer
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.views import VIEWS
+from jsonschema import Draft202012Validator
 from msgspec import structs
 
 from .test_api import api, key
@@ -50,6 +53,47 @@ def test_the_lists_are_over_collections_that_there_are():
     for listing in (CUSTOMERS_LIST, FACTS_LIST):
         [collection] = [c for c in known[listing.view].collections if c.name == listing.collection]
         assert set(listing.indexes) <= set(collection.indexes)
+
+
+async def test_the_lists_say_what_a_condition_can_ask_for_and_who_may_ask(asking):
+    """A client that knows nothing of us writes a condition by the schema, and asks what it is told that it may ask."""
+    for role in ("relationship-manager", "teller", "analyst", "operator"):
+        acting(asking, role, "支行007/desk")
+        told = (await asking.get("/conditions/customer")).json()
+        fields = {one["name"]: {field["name"]: field for field in one["fields"]} for one in told["lists"]}
+        assert fields.keys() == {"customers", "facts"}
+        aum, questions = fields["facts"]["aum"], fields["facts"]["questions"]
+        assert aum["roles"] == ["administrator", "analyst", "compliance", "relationship-manager"]
+        assert (aum["type"], aum["data_class"]) == ("amount", "confidential")
+        assert aum["label"] == {"zh": "管理资产", "en": "assets under management"}
+        assert aum["permitted"] == (role in aum["roles"])
+        assert {"value": "invalid", "label": {"zh": "数据无效", "en": "invalid"}} in questions["values"]
+        schema = Draft202012Validator(told["condition"])
+        asked = {
+            "aum": {"op": "amount", "relation": "above", "currency": "CNY", "amount_minor": 1},
+            "questions": {"op": "has", "values": ["invalid"]},
+            "accounts": {"op": "known"},
+        }
+        for name, clause in asked.items():
+            where = {"field": name, **clause}
+            schema.validate(where)
+            if role == "operator":
+                continue  # may assign, and not select
+            answer = await asking.get("/customers/selection/count", params={"where": json.dumps(where)})
+            permitted = fields["facts"][name]["permitted"]
+            assert answer.status_code == (200 if permitted else 403), (role, name, answer.text)
+    acting(asking, "feed")
+    assert (await asking.get("/conditions/customer")).status_code == 403
+
+
+async def test_the_document_has_the_schema_of_a_condition(api):
+    document = (await api.get("/openapi.json")).json()
+    schema = {"$ref": "#/components/schemas/Condition", "components": document["components"]}
+    taken = Draft202012Validator(schema)
+    where = from_text("aum > CNY 1.00 and not (last_movement_on within last 3 days)", FACTS_LIST.fields)
+    written = json.loads(CONDITION.dump_json(where))
+    taken.validate(written)
+    assert not taken.is_valid({**written, "op": "nor"})
 
 
 async def test_customers_are_filtered_sorted_and_counted(asking):

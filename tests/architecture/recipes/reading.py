@@ -1,6 +1,6 @@
 """Recipes of the read side."""
 
-from tests.architecture.recipes.recipe import SERVICE, SOURCE, Edit, Recipe, allowed, imported
+from tests.architecture.recipes.recipe import SERVICE, SOURCE, Edit, Recipe, allowed, examples, imported
 
 DERIVED = Recipe(
     heading="Add a derived view",
@@ -291,6 +291,7 @@ from typing import Final
 from chassis.conditions import DataClass, Field, Fields, Label, Type
 from chassis.conditions.language import IsAmong
 from chassis.lists import Listing, Scope
+from chassis.lists.describing import AskedList
 from chassis.privacy.tokens import Caller
 from contracts.roles import ADMINISTRATOR, RELATIONSHIP_MANAGER
 
@@ -301,6 +302,7 @@ LISTING: Final = Listing(
     fields=Fields([Field("title", Type.CHOICE, Label("标题", "title"), "title", DataClass.INTERNAL)]),
     sorts=("title",),
 )
+ASKED: Final = (AskedList(LISTING, ("select_${name}s",), {}),)
 
 
 def scope_of(caller: Caller) -> Scope:
@@ -375,7 +377,10 @@ async def test_a_caller_finds_what_is_in_its_scope(mongo, key_ring):
             raise ${Name}NotOpened
 
     guards = [Depends(dependencies.caller), Depends(within_scope)]
-    router = DescribedRouter(CONTEXT, DESCRIPTION, EXAMPLES, dependencies=guards)
+    router = DescribedRouter(
+        CONTEXT, DESCRIPTION, EXAMPLES, dependencies=guards, schemas=condition_components
+    )
+    add_conditions(router, ASKED, ROLES, CONTEXT)
 """,
         ),
         Edit(
@@ -405,9 +410,12 @@ async def test_a_caller_finds_what_is_in_its_scope(mongo, key_ring):
         imported(
             "api.py",
             "from chassis.lists import question",
+            "from chassis.lists.describing import EXAMPLES as CONDITION_EXAMPLES",
+            "from chassis.lists.describing import add_conditions, condition_components",
             "from chassis.lists.routes import LISTED, AsOf, Filtered, Sorted, Total, Totalled",
             "from chassis.privacy.tokens import Caller",
-            "from $name.lists import LISTING, scope_of",
+            "from $name.lists import ASKED, LISTING, scope_of",
+            "from $name.permissions import ROLES",
             "from $name.shapes import Selected, SelectedPage",
         ),
         Edit(
@@ -433,6 +441,9 @@ class ${Name}Page(''',
             "from chassis.web import",
             "from chassis.lists.routes import Total\nfrom chassis.web import",
         ),
-        allowed("select_${name}s"),
+        examples("CONDITION_EXAMPLES"),
+        allowed("select_${name}s", "get_${name}_conditions"),
+        Edit(f"{SOURCE}/service.py", "    views=VIEWS,\n", "    views=VIEWS,\n    lists=ASKED,\n"),
+        imported("service.py", "from $name.lists import ASKED"),
     ),
 )

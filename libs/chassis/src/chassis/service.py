@@ -21,6 +21,7 @@ from fastapi import APIRouter
 
 from chassis.connections.migrating import Tables
 from chassis.connections.settings import Settings, from_environment
+from chassis.lists.describing import AskedList
 from chassis.messaging.asyncapi import Taken
 from chassis.notices.deciding import NOTICES
 from chassis.process.roles import Role
@@ -111,7 +112,7 @@ class Service(Generic[S]):
     `views`, `policies`: those that its roles of these names run. `readers`: the topics that each role of its own
     reads. `own_roles`: the needs of the roles that the chassis does not have. `taken`: topics of
     other systems' records that it takes, with their schemas. `timers`: when its timers are due, which `verify` folds anew.
-    `files`: its API keeps files.
+    `files`: its API keeps files. `lists`: those of which its routes take conditions.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Service(Generic[S]):
     taken: tuple[Taken, ...] = ()
     timers: Callable[[S], Sequence[TimerRule]] = lambda _: ()
     files: bool = False
+    lists: tuple[AskedList, ...] = ()
 
     @property
     def package(self) -> str:

@@ -30,6 +30,7 @@ from chassis.conditions import (
 )
 from chassis.conditions.explaining import LOOKED_AT_MAX, PARTS_MAX, parts
 from chassis.conditions.language import (
+    ASKED,
     CLAUSES_MAX,
     DAYS_MAX,
     DEPTH_MAX,
@@ -51,8 +52,10 @@ from chassis.conditions.language import (
     Or,
     Relation,
 )
+from chassis.lists.describing import condition_schema
 from chassis.money import BALANCE_MINOR_MAX
 from chassis.read.mongo import Mongo
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 TODAY = date(2026, 3, 1)
@@ -500,6 +503,31 @@ def test_a_tree_is_held_to_the_limits_and_to_the_fields_of_the_caller() -> None:
 def test_json_that_is_no_condition_is_refused(body: str) -> None:
     with pytest.raises(ValidationError):
         CONDITION.validate_json(body)
+
+
+def test_the_published_schema_is_one_and_takes_every_condition() -> None:
+    schema = condition_schema()
+    Draft202012Validator.check_schema(schema)
+    taken = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    chance, seen = Random(11), set[str]()
+    for _ in range(500):
+        written = json.loads(CONDITION.dump_json(some_condition(chance)))
+        taken.validate(written)
+        seen.add(written["op"])
+        assert not taken.is_valid({**written, "more": 1})
+        assert not taken.is_valid({name: value for name, value in written.items() if name != "op"})
+        assert not taken.is_valid({**written, "op": f"{written['op']}s"})
+    assert seen == {each.model_fields["op"].default for each in (*ASKED, Not, And, Or)}
+
+
+def test_a_schema_that_says_less_takes_what_is_no_condition() -> None:
+    """The validator is asked for what it does: without its bounds the schema takes an amount beyond them."""
+    schema = condition_schema()
+    beyond: dict[str, Any] = {"op": "amount", "field": "aum", "relation": "above", "currency": "CNY"}
+    beyond["amount_minor"] = BALANCE_MINOR_MAX + 1
+    assert not Draft202012Validator(schema).is_valid(beyond)
+    del schema["$defs"]["AmountIs"]["properties"]["amount_minor"]["maximum"]
+    assert Draft202012Validator(schema).is_valid(beyond)
 
 
 def test_the_largest_of_everything_is_taken_and_one_more_is_refused() -> None:

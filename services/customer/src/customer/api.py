@@ -11,6 +11,7 @@ from chassis.conditions import Condition, sentence
 from chassis.conditions.language import Has
 from chassis.exports.routes import add_exports
 from chassis.lists import ConditionInvalid, FieldNotPermitted, QueryTooSlow, Question, question
+from chassis.lists.describing import add_conditions, condition_components
 from chassis.lists.routes import (
     COUNTED,
     LISTED,
@@ -95,7 +96,7 @@ from customer.domain.refusals import (
 from customer.examples import EXAMPLES
 from customer.facts import FIELDS
 from customer.file_routes import add_files
-from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
+from customer.lists import ASKED, CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.normalising import DetailInvalid
 from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
 from customer.permissions import ROLES
@@ -265,7 +266,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
             raise CustomerNotRegistered
 
     guards = [Depends(dependencies.caller), Depends(within_scope)]
-    router = DescribedRouter(TAG, DESCRIPTION, EXAMPLES, dependencies=guards)
+    router = DescribedRouter(TAG, DESCRIPTION, EXAMPLES, dependencies=guards, schemas=condition_components)
     asking = [Depends(dependencies.at_least)]
     asking_facts = [Depends(dependencies.at_least_derived)]
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
@@ -523,6 +524,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
     add_notices(router, lambda: _inboxes_of(service), dependencies, CONTEXT)
     add_sagas(router, lambda: service.sagas, CONTEXT)
+    add_conditions(router, ASKED, ROLES, CONTEXT)
 
     @router.post("/customers/{customer_id}/key-customer", responses=_CHANGED)
     async def name_key_customer(

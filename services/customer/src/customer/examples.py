@@ -6,6 +6,7 @@ from typing import Any, Final
 from chassis.bulk.routes import EXAMPLES as BULK_EXAMPLES
 from chassis.exports.routes import EXAMPLES as EXPORT_EXAMPLES
 from chassis.files.routes import EXAMPLES as FILES_EXAMPLES
+from chassis.lists.describing import EXAMPLES as CONDITION_EXAMPLES
 from chassis.notices.routes import EXAMPLES as NOTICE_EXAMPLES
 from chassis.proposals.routes import EXAMPLES as PROPOSAL_EXAMPLES
 from chassis.sagas.routes import EXAMPLES as SAGA_EXAMPLES
@@ -19,6 +20,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     **FILES_EXAMPLES,
     **EXPORT_EXAMPLES,
     **NOTICE_EXAMPLES,
+    **CONDITION_EXAMPLES,
     "Idempotency-Key": "register-2026-01-05-1",
     "If-Match": '"3"',
     "account": "622202******6789",

@@ -8,6 +8,7 @@ from typing import Final
 from chassis.conditions import DataClass, Field, Fields, Label, Type
 from chassis.conditions.language import IsAmong, IsKnown, Not, Or
 from chassis.lists import Ago, Listing, Scope
+from chassis.lists.describing import AskedList
 from chassis.privacy.tokens import Caller
 from contracts.roles import (
     ADMINISTRATOR,
@@ -19,7 +20,7 @@ from contracts.roles import (
     TELLER,
 )
 
-from customer.facts import FIELDS
+from customer.facts import FIELDS, PERMISSIONS
 
 BRANCH: Final = "branch"
 CURRENCIES_INDEXED: Final = ("CNY", "USD")
@@ -94,3 +95,23 @@ def scope_of(caller: Caller) -> Scope:
     if not named or not branch:
         return Scope.where(of_nobody)
     return Scope.where(Or(conditions=(IsAmong(field=BRANCH, values=(branch,)), of_nobody)))
+
+
+ASKED: Final = (
+    AskedList(CUSTOMERS_LIST, ("list_customers",), PERMISSIONS),
+    AskedList(
+        FACTS_LIST,
+        (
+            *(
+                "select_customers",
+                "count_customers",
+                "funnel_customers",
+                "explain_customer",
+                "watch_customers",
+            ),
+            "prepare_branch_assignment",
+        ),
+        PERMISSIONS,
+    ),
+)
+"""The lists as their routes take conditions on them."""

@@ -46,6 +46,7 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "search_customers": _LOOKING,
     "explain_customer": _SELECTING,
     "watch_customers": _SELECTING,
+    "get_customer_conditions": _SELECTING | _MANY,
     "list_unlinked": _LOOKING | {OPERATOR, ANALYST},
     "register_customer": _SERVING,
     "rename_customer": _SERVING,

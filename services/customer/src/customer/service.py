@@ -9,7 +9,7 @@ from customer.bootstrap import SERVICE_NAME, roles, routes
 from customer.catalogue import CONTEXT, SCHEMA, catalogue
 from customer.connections import TABLES
 from customer.derived import DERIVED
-from customer.lists import SCOPE
+from customer.lists import ASKED, SCOPE
 from customer.permissions import HIGH_PRIVILEGE, ROLES
 from customer.policies import POLICIES
 from customer.policies.when_customer_erased_then_destroy_keys import erased_by
@@ -34,4 +34,5 @@ SERVICE: Final = Service(
     derived=DERIVED,
     timers=rules,
     files=True,
+    lists=ASKED,
 )

@@ -65,8 +65,13 @@ class Relation(StrEnum):
     BELOW = "below"
 
 
+def _op_required(schema: dict[str, Any]) -> None:
+    """States that a node says what it is: without its `op` it is none."""
+    schema["required"] = ["op", *schema.get("required", ())]
+
+
 class _Node(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_op_required)
 
 
 class AmountIs(_Node):
@@ -197,7 +202,7 @@ for _each in (Not, And, Or):
 CONDITION: Final[TypeAdapter[Any]] = TypeAdapter(Condition)
 """Reads and writes a condition as JSON, and gives its schema."""
 
-_ASKED: Final[dict[type[Any], tuple[Type, ...]]] = {
+ASKED: Final[dict[type[Any], tuple[Type, ...]]] = {
     AmountIs: (Type.AMOUNT,),
     MonthAmountIs: (Type.MONTHLY,),
     NumberIs: (Type.NUMBER,),
@@ -209,6 +214,7 @@ _ASKED: Final[dict[type[Any], tuple[Type, ...]]] = {
     Happened: (Type.TRAIL,),
     IsKnown: (Type.NUMBER, Type.DAY, Type.CHOICE),
 }
+"""The types of the fields that each clause is about."""
 
 
 def checked(condition: "Condition", fields: Fields) -> "Condition":
@@ -229,7 +235,7 @@ def _check(clause: Clause, fields: Fields, at: str) -> None:
     declared = fields.get(clause.field)
     if declared is None:
         raise ConditionRefused("field-unknown", unknown_field(clause.field, fields), f"{at}field")
-    if declared.type not in _ASKED[type(clause)]:
+    if declared.type not in ASKED[type(clause)]:
         raise ConditionRefused("field-type", f"{declared.name} is of type {declared.type}", f"{at}op")
     if isinstance(clause, Begins) and (declared.values or declared.data_class is DataClass.PERSONAL):
         said = f"of {declared.name} only whole values can be asked for"

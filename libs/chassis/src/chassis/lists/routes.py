@@ -21,7 +21,7 @@ from chassis.web.problems import refusals
 WHERE: Final = Query(
     min_length=1,
     max_length=WHERE_CHARACTERS_MAX,
-    description="a condition, as a line of text or as JSON",
+    description="a condition, as a line of text or as JSON (`Condition` of the schemas)",
 )
 Where = Annotated[str, WHERE]
 Filtered = Annotated[str | None, WHERE]

@@ -1,6 +1,6 @@
 """The OpenAPI document, which describes every response."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Final
 
@@ -40,8 +40,8 @@ def located(status: int, where: str) -> dict[int | str, dict[str, Any]]:
 
 
 class DescribedRouter(APIRouter):
-    """Routes under one tag, with what the document says of them: the tag's description, and an example for each name of
-    a field (see `chassis.web.examples`)."""
+    """Routes under one tag, with what the document says of them: the tag's description, an example for each name of
+    a field (see `chassis.web.examples`), and the components of `schemas` beside those of its bodies."""
 
     def __init__(
         self,
@@ -51,10 +51,12 @@ class DescribedRouter(APIRouter):
         *,
         prefix: str = "",
         dependencies: Sequence[params.Depends] = (),
+        schemas: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         super().__init__(prefix=prefix, tags=[tag], dependencies=list(dependencies))
         self.tag = {"name": tag, "description": description}
         self.examples = examples
+        self.schemas = schemas
 
 
 def describe(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
@@ -64,15 +66,17 @@ def describe(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _with_problems(
-                get_openapi(
-                    title=app.title,
-                    version=app.version,
-                    openapi_version="3.1.0",
-                    routes=app.routes,
-                    tags=[router.tag for router in described],
-                )
+            found = get_openapi(
+                title=app.title,
+                version=app.version,
+                openapi_version="3.1.0",
+                routes=app.routes,
+                tags=[router.tag for router in described],
             )
+            schemas = found.setdefault("components", {}).setdefault("schemas", {})
+            for one in described:
+                schemas.update(deepcopy(dict(one.schemas())))
+            app.openapi_schema = _with_problems(found)
             for router in routers:
                 _with_parameters(app.openapi_schema, router)
             add_examples(app.openapi_schema, by_name)
