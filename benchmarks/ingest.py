@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, timedelta
+from datetime import date, timedelta
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -38,6 +38,7 @@ from sync_ingest.domain.records import Posting
 from sync_ingest.ledger import SCHEMA, StoreLedger
 from sync_ingest.pipeline.pipeline import Pipeline
 from sync_ingest.pipeline.ports import FeedIntake
+from sync_ingest.runs.choices import IN_UTC
 
 ACCOUNTS = 2_000
 INGEST_WANTED = 0.50
@@ -109,7 +110,7 @@ class Bench:
     def book(self, source: str, opener: Callable[[], Any]) -> float:
         """Books a feed and returns the seconds it took."""
         ledger = StoreLedger(self.reader, self.writer, self.keys, now=self.clock.now)
-        pipeline = Pipeline(source, self.ids, ledger, _NoBook(), now=self.clock.now, bank_time=UTC)
+        pipeline = Pipeline(source, self.ids, ledger, _NoBook(), now=self.clock.now, dates=IN_UTC)
         files = [FeedFile("feed", 1, opener)]
         batches = (batch.items for batch in CanonicalAdapter().read(files))
         started = time.perf_counter()

@@ -170,7 +170,7 @@ async def test_a_timer_that_failed_is_listed_given_again_and_given_up(
 
 async def test_timers_are_verified_against_the_events_that_set_them(settings: CustomerSettings) -> None:
     assert (await verified(settings)).green, "where nothing is stored, nothing is to be folded"
-    today = settings.today(CLOCK)
+    today = settings.business_date(CLOCK)
     async with write_side(settings, CLOCK) as write:
         for customer, days in ((ZHANG, 7), (LI, 7), (WANG, -90)):
             await write.handler.handle(customer, RegisterCustomer(Details(name="张伟")), context())

@@ -28,6 +28,7 @@ OF_TESTS_TOO = frozenset({"no-double-of-our-own-code", "an-assertion-can-fail"})
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 CLOCK_MODULE = "chassis.clock"
 """The one module that may ask the operating system for time, identity and chance."""
+SAYS_WHICH_DAY_IT_IS = frozenset({"chassis.business_dates", "chassis.calendar.calendar"})
 PRINTING_PACKAGES = frozenset({"crm_cli"})
 BANNED_MODULE_NAMES = frozenset(
     {"common", "utils", "util", "helpers", "helper", "manager", "managers", "misc"}
@@ -248,6 +249,23 @@ def time_identity_and_chance_are_arguments(source: Source) -> Findings:
         for line, module in imports(source.tree):
             if module.partition(".")[0] in CHANCE_MODULES:
                 yield line, f"{module} in the domain"
+
+
+@rule
+def which_day_it_is_for_the_bank_is_said_in_one_place(source: Source) -> Findings:
+    """A day that is read off an instant leaves the cut-off out: `BusinessDates` knows both, and says which is which."""
+    if source.module in SAYS_WHICH_DAY_IT_IS:
+        return
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(
+                    attr="date", value=ast.Call(func=ast.Attribute(attr="astimezone"), args=zone)
+                )
+            ) if [ast.unparse(each) for each in zone] != ["UTC"]:
+                yield node.lineno, "the date of an instant; ask BusinessDates for it"
+            case _:
+                continue
 
 
 @rule

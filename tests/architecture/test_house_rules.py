@@ -27,6 +27,18 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("services/customer/src/customer/domain/x.py", "import random", "import decimal"),
         ("services/customer/src/customer/domain/x.py", "t = time.monotonic()", "t = clock.monotonic()"),
     ],
+    "which-day-it-is-for-the-bank-is-said-in-one-place": [
+        (
+            "services/customer/src/customer/app.py",
+            "day = clock.now().astimezone(zone).date()",
+            "day = settings.business_date(clock)",
+        ),
+        (
+            "libs/chassis/src/chassis/x.py",
+            "day = at.astimezone(ZoneInfo(a)).date()",
+            "day = at.astimezone(UTC).date()",
+        ),
+    ],
     "every-match-in-the-domain-is-closed": [
         (
             "services/customer/src/customer/domain/x.py",

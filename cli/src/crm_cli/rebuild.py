@@ -92,7 +92,7 @@ async def _rebuilt(view: Kept, settings: Settings, *, accept_differences: bool) 
                 Generations(mongo, view, SERVICE_OF[view.name], clock),
                 broker=Kafka(settings.kafka_url),
                 clock=clock,
-                today=partial(settings.today, clock),
+                today=partial(settings.business_date, clock),
                 blind=blind,
                 progress=_Reporter(),
                 stopping=stopping,

@@ -280,7 +280,7 @@ async def _unlinked(settings: SyncIngestSettings, problems: list[str]) -> int | 
     """How many accounts wait for their customer; None where no view is built yet."""
     clock, mongo = SystemClock(), Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
-        return await unlinked_accounts(mongo, clock, partial(settings.today, clock))
+        return await unlinked_accounts(mongo, clock, partial(settings.business_date, clock))
     except DocumentsUnavailable as error:
         if not isinstance(error.__cause__, NotBuilt):
             problems.append(f"MongoDB: {why(error)}")

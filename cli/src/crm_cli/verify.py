@@ -107,7 +107,7 @@ async def _derived(
         for derived in DERIVED:
             say(f"{derived.name}: every document against its inputs")
             generations = Generations(mongo, derived, SERVICE_OF[derived.name], clock)
-            today = partial(settings.today, clock)
+            today = partial(settings.business_date, clock)
             await check_derived(generations, today, report, clock, wait_seconds, blind)
     finally:
         if ring is not None:

@@ -1,22 +1,30 @@
 """The lists of customers over HTTP: what they are asked, who may ask it, and which customers are in a caller's scope."""
 
 import json
+from datetime import date, datetime, time
+from functools import partial
 from uuid import UUID
 
 import pytest
 from chassis.conditions import from_text
 from chassis.conditions.language import CONDITION
+from chassis.lists import Scope, question
 from chassis.privacy.tokens import Caller
+from chassis.read.deriving import MongoInputs
 from chassis.write.deciding import CommandContext
 from customer.derived import DERIVED
 from customer.domain.commands import AssignBranch, Details, RegisterCustomer
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
+from customer.queries import Queries
+from customer.settings import CustomerSettings
 from customer.views import VIEWS
 from jsonschema import Draft202012Validator
 from msgspec import structs
 
+from tests.support.specification import ManualClock
+
 from .test_api import api, key
-from .test_queries import LI, NOW, ZHANG, bank, queries
+from .test_queries import LI, NOW, ZHANG, Live, bank, queries
 
 __all__ = ["api", "bank", "queries"]
 
@@ -147,6 +155,29 @@ async def test_who_has_more_than_in_a_month_is_counted_as_paged_whenever_the_fac
         found = await ids(asking, selection, **asked)
         assert ZHANG in found
         assert (await asking.get(f"{selection}/count", params=asked)).json()["count"] == len(found)
+
+
+async def test_days_are_counted_from_the_business_date_and_not_from_the_clock(asking, bank, mongo, key_ring):
+    """Lists, derived documents and what is held are of one day: from the cut-off on, the next one."""
+    settings = CustomerSettings(postgres_url="postgresql://nowhere", cut_off=time(17, 30))
+    clock = ManualClock(datetime.fromisoformat("2036-01-05T17:29:59+08:00"))
+    today = partial(settings.business_date, clock)
+    facts = Queries(mongo, Live(), key_ring, today=today).facts
+    inputs = MongoInputs(mongo, [], today)
+    await mongo.update(
+        "customer_facts_v1_facts", {"_id": str(LI)}, {"$set": {"last_movement_on": "2036-01-06"}}
+    )
+    asked = question(FACTS_LIST, frozenset(), "last_movement_on within last 1 days")
+    as_of = question(FACTS_LIST, frozenset(), "last_movement_on within last 1 days", as_of=date(2036, 1, 6))
+    found, derived_on = [], []
+    for _ in range(2):
+        found.append((await facts.count(Scope.all(), asked)).count)
+        derived_on.append(inputs.day())
+        named = await facts.page(Scope.all(), as_of, "lin", limit=9)
+        assert [one["_id"] for one in named.documents] == [str(LI)], "a day that is named does not move"
+        clock.advance(1)
+    assert found == [0, 1]
+    assert derived_on == ["2036-01-05", "2036-01-06"]
 
 
 async def test_a_condition_on_days_is_asked_as_of_a_day(asking, mongo):

@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import replace
-from datetime import UTC, date
+from datetime import date
 from uuid import UUID
 
 import msgspec
@@ -13,6 +13,7 @@ from sync_ingest.ledger import CATALOGUE
 from sync_ingest.opening import opened
 from sync_ingest.pipeline.pipeline import Pipeline
 from sync_ingest.pipeline.ports import FeedIntake
+from sync_ingest.runs.choices import IN_UTC
 from sync_ingest.runs.ports import Acting
 from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
@@ -188,7 +189,7 @@ def test_a_posting_is_reversed_once_though_two_runs_book_at_once(ingest, source,
 
     def overtake():
         with opened(SyncIngestSettings(postgres_url=postgres_url, data=data)) as other:
-            book = Pipeline(source, other.ids, other.ledger, NothingHeld(), now=other.now, bank_time=UTC)
+            book = Pipeline(source, other.ids, other.ledger, NothingHeld(), now=other.now, dates=IN_UTC)
             list(book.book([[Item(0, 1, rival)]], [FeedIntake(UUID(int=1), "f", open=True)]))
             assert book.totals.posted == 1
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import UTC, date, timedelta
+from datetime import date, timedelta
 from functools import partial
 from random import Random
 from uuid import UUID
@@ -45,6 +45,7 @@ from sync_ingest.opening import opened
 from sync_ingest.pipeline.pipeline import Pipeline
 from sync_ingest.pipeline.ports import AppendConflict, FeedIntake
 from sync_ingest.reporting import result_of
+from sync_ingest.runs.choices import IN_UTC
 from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
 
@@ -352,7 +353,7 @@ def test_somebody_who_appends_to_the_same_accounts_meanwhile_costs_nothing_but_t
         calls.append(len(sealed))
         if len(calls) == at:
             with opened(settings_of(postgres_url, data)) as other:
-                book = Pipeline(source, other.ids, other.ledger, NothingHeld(), now=other.now, bank_time=UTC)
+                book = Pipeline(source, other.ids, other.ledger, NothingHeld(), now=other.now, dates=IN_UTC)
                 items = [Item(0, 1, records[8_500 + n]) for n in range(7)]
                 assert list(book.book([items], [FeedIntake(UUID(int=1), "other", open=True)]))[-1] == 7
         try:

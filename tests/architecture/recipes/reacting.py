@@ -563,8 +563,8 @@ _SERVICE_OPENED = """
             return await views.wait_for(CONTEXT, position, 0.0)
 
         queries = Queries(mongo, views, write.ring)
-        hub = Hub(WATCHED, views, clock, partial(settings.today, clock))
-        today = partial(settings.today, clock)
+        hub = Hub(WATCHED, views, clock, partial(settings.business_date, clock))
+        today = partial(settings.business_date, clock)
         reader = Reader(LISTING, mongo, views, Cursors(write.ring.secret), today)
         service = ${Name}Service(write.handler, write.store, queries, caught_up, catalogue(), clock, hub, reader)
 """
@@ -576,7 +576,7 @@ _SERVICE_MADE = '''def service_of(settings: ${Name}Settings, write: WriteSide, m
 
     clock = write.clock
     queries = Queries(mongo, views, write.ring)
-    today = partial(settings.today, clock)
+    today = partial(settings.business_date, clock)
     hub = Hub(WATCHED, views, clock, today)
     reader = Reader(LISTING, mongo, views, Cursors(write.ring.secret), today)
     return ${Name}Service(write.handler, write.store, queries, caught_up, catalogue(), clock, hub, reader)

@@ -213,7 +213,7 @@ async def test_a_change_is_told(mongo):
         Edit(
             f"{SOURCE}/connections.py",
             "        service = ",
-            "        hub = Hub(WATCHED, views, clock, partial(settings.today, clock))\n        service = ",
+            "        hub = Hub(WATCHED, views, clock, partial(settings.business_date, clock))\n        service = ",
         ),
         Edit(
             f"{SOURCE}/connections.py",
@@ -356,7 +356,7 @@ async def test_a_caller_finds_what_is_in_its_scope(mongo, key_ring):
         Edit(
             f"{SOURCE}/connections.py",
             "        service = ",
-            "        today = partial(settings.today, clock)\n"
+            "        today = partial(settings.business_date, clock)\n"
             "        reader = Reader(LISTING, mongo, views, Cursors(write.ring.secret), today)\n        service = ",
         ),
         Edit(f"{SOURCE}/connections.py", "catalogue(), clock, hub)", "catalogue(), clock, hub, reader)"),

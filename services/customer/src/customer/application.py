@@ -133,12 +133,15 @@ class CustomerService:
     ids: ExternalIds
     clock: Clock
     today: Callable[[], date]
+    """The business date now."""
     reached: Callable[[str, int, float], Awaitable[bool]]
     """(context, position, timeout in seconds) -> whether the views show all of the context up to there."""
     business_date: Callable[[datetime], date]
     """The business date of an instant."""
     retention: Retention = RETENTION
     claims_max: int = CLAIMS_MAX
+    born_until: Callable[[], date] | None = None
+    """The last day on which somebody may have been born, a date of the calendar; by default `today`."""
     hub: Hub | None = None
     """Tells of changes of the facts, in a process where it runs."""
     storage: Storage | None = None
@@ -219,7 +222,7 @@ class CustomerService:
 
         Raises DetailInvalid, and IdentityNumberKnown where another customer has the identity number.
         """
-        details = normalised(command.details, self.today())
+        details = normalised(command.details, self._born_until())
         fit = structs.replace(command, details=details, number_claim=number_claim(self.ids, details))
         customer = customer_of_command(context.actor, context.idempotency_key or str(context.command_id))
         return await self._claiming(customer, fit, context, None, command)
@@ -506,18 +509,18 @@ class CustomerService:
     async def _fit(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
         """Returns the command with its values normalised; raises DetailInvalid."""
         state = (await self.handler.load(customer)).state
-        kind, today = state.kind, self.today()
+        kind, until = state.kind, self._born_until()
         match command:
             case RenameCustomer(name):
-                fit = normalised(Details(name=name, kind=kind), today)
+                fit = normalised(Details(name=name, kind=kind), until)
                 return RenameCustomer(fit.name or name)
             case ChangeContactDetails(phone, email, address):
                 raw = Details(name=None, kind=kind, phone=phone, email=email, address=address)
-                fit = normalised(raw, today)
+                fit = normalised(raw, until)
                 return ChangeContactDetails(fit.phone, fit.email, fit.address)
             case CorrectIdentityDetails(born_on, identity_number):
                 raw = Details(name=None, kind=kind, born_on=born_on, identity_number=identity_number)
-                fit = normalised(raw, today)
+                fit = normalised(raw, until)
                 claim = None
                 if fit.identity_number != state.values.get("identity_number") or state.number_shared:
                     claim = number_claim(self.ids, fit)
@@ -526,14 +529,17 @@ class CustomerService:
                 link = state.links.get(party)
                 described = {} if link is None else link.described or {}
                 raw = structs.replace(Details(name=None, kind=kind), **cast("dict[str, str]", described))
-                kept = normalised_or_kept(raw, today)
+                kept = normalised_or_kept(raw, until)
                 return ConfirmReference(party, number_claim(self.ids, kept), None, kept.invalid)
             case ResolveContradiction(field="identity_number", party=party, accept=True):
                 number = state.contradictions.get("identity_number", {}).get(party)
-                kept = normalised_or_kept(Details(name=None, kind=kind, identity_number=number), today)
+                kept = normalised_or_kept(Details(name=None, kind=kind, identity_number=number), until)
                 return structs.replace(command, number_claim=number_claim(self.ids, kept))
             case _:
                 return command
+
+    def _born_until(self) -> date:
+        return (self.born_until or self.today)()
 
     async def _claiming(
         self,

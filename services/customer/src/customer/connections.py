@@ -55,8 +55,8 @@ class Write:
     clock: Clock
 
     def today(self) -> date:
-        """The bank's date now."""
-        return self.settings.today(self.clock)
+        """The bank's business date now."""
+        return self.settings.business_date(self.clock)
 
 
 def notices_of(write: Write) -> Notices:
@@ -115,7 +115,7 @@ async def opened_notices(settings: CustomerSettings, clock: Clock) -> AsyncItera
 async def read_side(settings: CustomerSettings, ring: KeyRing, clock: Clock) -> AsyncIterator[Read]:
     """The views of this service."""
     async with opened_views(settings, VIEWS, clock, DERIVED) as (mongo, views):
-        today = partial(settings.today, clock)
+        today = partial(settings.business_date, clock)
         queries = Queries(mongo, views, ring, settings.stale_after_minutes * 60, today=today)
         yield Read(mongo, views, queries)
 
@@ -162,9 +162,10 @@ def service_of(write: Write, read: Read) -> CustomerService:
         read.queries,
         write.ids,
         write.clock,
-        partial(settings.today, write.clock),
+        partial(settings.business_date, write.clock),
         read.views.wait_for,
         settings.calendar.business_date,
         settings.retention,
         settings.claims_max,
+        partial(settings.calendar_date, write.clock),
     )

@@ -107,7 +107,7 @@ def email(value: str) -> str:
 
 
 def born_on(value: str, today: date) -> str:
-    """A date of birth, ISO 8601, between 1850 and today."""
+    """A date of birth, ISO 8601, between 1850 and today by the calendar."""
     try:
         day = date.fromisoformat(text(value))
     except ValueError:

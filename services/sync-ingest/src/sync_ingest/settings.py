@@ -2,7 +2,6 @@
 
 from datetime import date, timedelta
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 from chassis.calendar.settings import CalendarSettings
 from pydantic import Field, field_validator
@@ -75,7 +74,7 @@ class SyncIngestSettings(CalendarSettings):
     def ingest(self) -> IngestSettings:
         """What a run needs to know of them."""
         return IngestSettings(
-            bank_time=ZoneInfo(self.bank_time_zone),
+            dates=self.dates,
             accounts_kept_max=self.accounts_kept_max,
             printed_tolerance_minor=self.printed_tolerance_minor,
             booked_from=self.booked_from,

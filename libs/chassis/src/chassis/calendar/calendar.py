@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from typing_extensions import override
 
+from chassis.business_dates import MIDNIGHT, ONE_DAY, BusinessDates
 from chassis.calendar.days import SATURDAY, DaysKnown
 
 DayKind = Literal["working-day", "make-up-working-day", "weekend", "public-holiday"]
@@ -21,8 +22,6 @@ SEARCHED_DAYS_MAX: Final = 400
 """A calendar without a working day for so long is wrong."""
 WORKING_DAYS_MAX: Final = 10_000
 WORKING_TIME_MAX: Final = timedelta(days=2_500)
-MIDNIGHT: Final = time(0)
-ONE_DAY: Final = timedelta(days=1)
 NO_TIME: Final = timedelta(0)
 
 
@@ -144,19 +143,22 @@ class Calendar:
 
     # business dates
 
+    @property
+    def dates(self) -> BusinessDates:
+        """Which day it is at an instant."""
+        return BusinessDates(self.zone, self.cut_off)
+
     def business_date(self, instant: datetime) -> date:
         """The business date at an instant: from `cut_off` on it is that of the next day."""
-        day = _aware(instant).astimezone(self.zone).date()
-        return day if instant < self.business_date_begins(day + ONE_DAY) else day + ONE_DAY
+        return self.dates.business_date(instant)
 
     def business_date_begins(self, day: date) -> datetime:
         """The first instant of a business date: the cut-off of the day before, or its own midnight."""
-        return self.at(day if self.cut_off == MIDNIGHT else day - ONE_DAY, self.cut_off)
+        return self.dates.begins(day)
 
     def at(self, day: date, clock: time) -> datetime:
-        """The instant at which the bank's clocks show that. Where they show it twice, the first time; where they
-        skip it, as late after the change as it would have been after it."""
-        return datetime.combine(day, clock, self.zone).astimezone(UTC)
+        """The instant at which the bank's clocks show that (`BusinessDates.at`)."""
+        return self.dates.at(day, clock)
 
     # hours
 

@@ -1,6 +1,5 @@
 """The bank's calendar from the settings."""
 
-from datetime import time
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -8,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, model_validator
 
-from chassis.calendar.calendar import MIDNIGHT, Calendar, Span
+from chassis.calendar.calendar import Calendar, Span
 from chassis.calendar.days import public_holidays, read_days
 from chassis.connections.settings import Settings
 
@@ -23,13 +22,11 @@ def _hours(text: str) -> str:
 
 class CalendarSettings(Settings):
     """`calendar_file`: the bank's own holidays and working days, over the public ones (`chassis.calendar.days`).
-    `cut_off`: from this time on the next business date runs; at midnight a business date is the calendar date.
     `working_hours`: the parts of a working day that are worked. `timers_per_second_max`: so many commands of timers are
     given in a second.
     """
 
     calendar_file: Path | None = None
-    cut_off: time = MIDNIGHT
     working_hours: Annotated[str, AfterValidator(_hours)] = WORKING_HOURS
     timers_per_second_max: float = Field(default=200.0, ge=1.0, le=10_000.0)
 

@@ -1,7 +1,7 @@
 """Settings that every process has, from the environment. A service adds its own settings in a subclass."""
 
 import sys
-from datetime import date
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.business_dates import MIDNIGHT, BusinessDates
 from chassis.clock import Clock
 from chassis.connections.kafka import KafkaServers, Mechanism, Protocol, Security
 
@@ -128,6 +129,8 @@ class Settings(TokenSettings):
     """
 
     bank_time_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
+    cut_off: time = MIDNIGHT
+    """From this time on the next business date runs; at midnight a business date is the calendar date."""
 
     postgres_url: PostgresUrl = Field(default="", validation_alias="POSTGRES_URL")
     """Empty for a role that uses no PostgreSQL and gets no login. `chassis.process.roles.main` refuses any
@@ -184,9 +187,18 @@ class Settings(TokenSettings):
     otel_service_name: str | None = Field(default=None, validation_alias="OTEL_SERVICE_NAME")
     """The name of this process in traces; by default the name of its service."""
 
-    def today(self, clock: Clock) -> date:
-        """The bank day by the date of its time zone."""
-        return clock.now().astimezone(ZoneInfo(self.bank_time_zone)).date()
+    @property
+    def dates(self) -> BusinessDates:
+        """Which day it is for the bank at an instant."""
+        return BusinessDates(ZoneInfo(self.bank_time_zone), self.cut_off)
+
+    def business_date(self, clock: Clock) -> date:
+        """The bank's business date now: every `today` of the services but that of births."""
+        return self.dates.business_date(clock.now())
+
+    def calendar_date(self, clock: Clock) -> date:
+        """The date that the bank's clocks show now."""
+        return self.dates.calendar_date(clock.now())
 
     @model_validator(mode="after")
     def _kafka_with_its_security(self) -> Self:

@@ -76,7 +76,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads one list. `today` is the bank day, from which days are counted unless the question names another."""
+    """Reads one list. `today` is the business date, from which days are counted unless the question names another."""
 
     listing: Listing
     mongo: Mongo

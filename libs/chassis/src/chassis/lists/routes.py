@@ -36,7 +36,7 @@ Sorted = Annotated[
 Totalled = Annotated[bool, Query(description="count the whole list too")]
 AsOf = Annotated[
     CalendarDay | None,
-    Query(description="the day that windows of days end with; by default the bank day"),
+    Query(description="the day that windows of days end with; by default the business date"),
 ]
 COUNTED: Final[dict[int | str, dict[str, Any]]] = refusals(ConditionInvalid, FieldNotPermitted, QueryTooSlow)
 """Belongs to the `responses` of a route that takes a condition."""

@@ -64,7 +64,7 @@ class DerivedRole:
         self._views = views
         self._settings = settings
         self._clock = clock or SystemClock()
-        self._today = partial(settings.today, self._clock)
+        self._today = partial(settings.business_date, self._clock)
         self._followers: list[DerivedFollower] | None = None
         self._unanswered: Callable[[], list[str]] = list
 

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -51,6 +52,8 @@ class RegisterDescribed:
     ids: ExternalIds
     today: Callable[[], date]
     claims_max: int = CLAIMS_MAX
+    born_until: Callable[[], date] | None = None
+    """The last day on which somebody may have been born, a date of the calendar; by default `today`."""
 
     @property
     def claims(self) -> Claims:
@@ -99,7 +102,7 @@ class RegisterDescribed:
                 f"the secret {EXTERNAL_IDS!r} in the key database is not the one that ids of {INGEST} were derived under:"
                 " restore the key database"
             )
-        details = normalised_or_kept(raw, today)
+        details = normalised_or_kept(raw, (self.born_until or self.today)())
         return AdoptDescription(reference, details, today, number_claim(self.ids, details))
 
     async def _settled(self, customer: UUID, command: AdoptDescription) -> tuple[UUID, AdoptDescription]:
@@ -168,6 +171,7 @@ def _reaction(write: Write) -> Reaction:
         write.ids,
         write.today,
         write.settings.claims_max,
+        partial(write.settings.calendar_date, write.clock),
     )
     return Reaction(reaching(register, write.settings.reached), register.prepare)
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, date, datetime, time, tzinfo
+from datetime import date, datetime
 from functools import lru_cache, partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Final, NamedTuple, cast
 from uuid import UUID
 
+from chassis.business_dates import MIDNIGHT, BusinessDates
 from chassis.write.events import StoredEvent
 from contracts.identity import ExternalIds
 
@@ -60,7 +61,7 @@ class Pipeline:
         book: QuarantineBook,
         *,
         now: Callable[[], datetime],
-        bank_time: tzinfo,
+        dates: BusinessDates,
         certified_through: date | None = None,
         days: BookingDays | None = None,
         whole: bool = False,
@@ -76,7 +77,7 @@ class Pipeline:
         `trial`: only find out whether a posting could be booked; the ledger is asked to store the first one that can.
         `partial_sums`: where the sums of accounts go beyond `accounts_kept_max`; without it all stay in memory.
         """
-        days = days or BookingDays.around(now().astimezone(bank_time).date())
+        days = days or BookingDays.around(dates.business_date(now()))
         self.source = source
         self.totals = ControlTotals(
             booked_through=certified_through,
@@ -93,12 +94,12 @@ class Pipeline:
             ledger,
             book,
             now,
-            bank_time,
+            dates,
             days,
             self.totals,
             reached,
             # Not a method of its own: a run that refers to itself would be kept until somebody looks for cycles.
-            lru_cache(maxsize=4_096)(partial(_day_start, bank_time)),
+            lru_cache(maxsize=4_096)(partial(_day_start, dates)),
             whole,
             trial,
         )
@@ -378,8 +379,8 @@ def _intakes(ledger: LedgerPort, identities: Sequence[UUID]) -> dict[UUID, UUID]
     return {identity: stored.intake for identity, stored in ledger.postings(identities).items()}
 
 
-def _day_start(bank_time: tzinfo, day: date) -> datetime:
-    return datetime.combine(day, time(), bank_time).astimezone(UTC)
+def _day_start(dates: BusinessDates, day: date) -> datetime:
+    return dates.at(day, MIDNIGHT)
 
 
 def _nothing() -> "Future[list[int]]":

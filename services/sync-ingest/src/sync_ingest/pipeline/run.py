@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, tzinfo
+from datetime import date, datetime
 from uuid import UUID
 
+from chassis.business_dates import BusinessDates
 from contracts.identity import ExternalIds
 
 from sync_ingest.adapters.port import Item
@@ -31,7 +32,7 @@ class Run:
     ledger: LedgerPort
     book: QuarantineBook
     now: Callable[[], datetime]
-    bank_time: tzinfo
+    dates: BusinessDates
     days: BookingDays
     totals: ControlTotals
     reached: Callable[[str], None]
@@ -60,5 +61,5 @@ class Run:
             raise NotBookable(found[0].unreadable)
 
     def today(self) -> date:
-        """The date at the bank."""
-        return self.now().astimezone(self.bank_time).date()
+        """The bank's business date now."""
+        return self.dates.business_date(self.now())

@@ -149,7 +149,7 @@ class Booking(Certifying):
             ledger,
             ArchivedQuarantine(self.archive, self.vault, self.now, source, self._folding(source)),
             now=self.now,
-            bank_time=self.settings.bank_time,
+            dates=self.settings.dates,
             certified_through=previous.findings.booked_through if previous else None,
             days=self.settings.booking_days(self.now()),
             whole=whole,

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime
 from typing import Final
+
+from chassis.business_dates import BusinessDates
 
 from sync_ingest.domain.balances import DRIFT_MINOR_MAX, TOLERANCE_MINOR
 from sync_ingest.domain.controls.feed_read import CONTROLS_PER_FILE_MAX
 from sync_ingest.domain.partial_sums import ACCOUNTS_KEPT_MAX
 from sync_ingest.domain.records import BOOKED_DAYS_AHEAD_MAX, FIRST_DAY, BookingDays
 
+IN_UTC: Final = BusinessDates(UTC)
 RELEASE_APPROVAL_MINOR: Final = 5_000_000
 """CNY 50,000.00, from which on cash is a large transaction to be reported in the bank's country."""
 
@@ -18,7 +21,7 @@ RELEASE_APPROVAL_MINOR: Final = 5_000_000
 class IngestSettings:
     """The bank's own choices."""
 
-    bank_time: tzinfo = UTC
+    dates: BusinessDates = IN_UTC
     printed_tolerance_minor: int = TOLERANCE_MINOR
     printed_drift_minor_max: int = DRIFT_MINOR_MAX
     stream_every_seconds: int = 15 * 60
@@ -34,5 +37,5 @@ class IngestSettings:
 
     def booking_days(self, now: datetime) -> BookingDays:
         """The days on which a posting may be booked that is read at `now`."""
-        today = now.astimezone(self.bank_time).date()
+        today = self.dates.business_date(now)
         return BookingDays.around(today, self.booked_from, self.booked_days_ahead_max)

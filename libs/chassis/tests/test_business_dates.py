@@ -1,0 +1,54 @@
+"""The business date runs from cut-off to cut-off, the calendar date from midnight to midnight; both in the bank's zone."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from chassis.business_dates import BusinessDates
+from chassis.connections.settings import Settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.specification import ManualClock
+
+SHANGHAI, BERLIN = ZoneInfo("Asia/Shanghai"), ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("clock", "business", "calendar"),
+    [
+        ("2026-01-05T00:00:00+08:00", 5, 5),
+        ("2026-01-05T17:29:59+08:00", 5, 5),
+        ("2026-01-05T17:30:00+08:00", 6, 5),
+        ("2026-01-05T23:59:59+08:00", 6, 5),
+        ("2026-01-06T00:00:00+08:00", 6, 6),
+    ],
+)
+def test_settings_say_both_days_of_now(
+    monkeypatch: pytest.MonkeyPatch, clock: str, business: int, calendar: int
+) -> None:
+    monkeypatch.setenv("CRM_CUT_OFF", "17:30")
+    settings, now = Settings(), ManualClock(datetime.fromisoformat(clock))
+    assert settings.business_date(now) == date(2026, 1, business)
+    assert settings.calendar_date(now) == date(2026, 1, calendar)
+    monkeypatch.delenv("CRM_CUT_OFF")
+    assert Settings().business_date(now) == date(2026, 1, calendar), "without a cut-off the two are one"
+
+
+@given(
+    st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 (in UTC)
+    st.times(),
+    st.sampled_from([SHANGHAI, BERLIN, UTC]),
+)
+def test_each_instant_is_in_one_business_date_that_is_its_day_or_the_next(
+    instant: datetime, cut_off: time, zone: ZoneInfo
+) -> None:
+    dates = BusinessDates(zone, cut_off)
+    day = dates.business_date(instant)
+    assert dates.begins(day) <= instant < dates.begins(day + timedelta(days=1))
+    assert day - dates.calendar_date(instant) in {timedelta(0), timedelta(days=1)}
+
+
+def test_an_instant_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="no time zone"):
+        BusinessDates(SHANGHAI).business_date(datetime(2026, 1, 5))  # noqa: DTZ001 (refused)
