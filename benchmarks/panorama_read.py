@@ -25,6 +25,7 @@ from uuid import UUID
 import uvloop
 from chassis.clock import SystemClock
 from chassis.privacy.keys import KeyRing, Origin, seal
+from chassis.privacy.rights import WHOLE, Rights
 from chassis.privacy.tokens import development_token
 from chassis.process.roles import begun
 from chassis.read.documents import Change
@@ -141,7 +142,7 @@ def serve(settings: CustomerSettings) -> None:
     """The server process: customer as it is served, and a route that does nothing."""
     for stream in (1, 2):  # log lines are written, and read by nobody
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    router = APIRouter(dependencies=[Depends(Permitted({"empty": {ADMINISTRATOR}}))])
+    router = APIRouter(dependencies=[Depends(Permitted({"empty": Rights({ADMINISTRATOR}, WHOLE)}))])
 
     @router.get("/empty")
     async def empty() -> dict[str, str]:

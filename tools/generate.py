@@ -483,15 +483,18 @@ def routes_page() -> str:
     parts = [
         "# Routes\n",
         "Generated from the routes and tables of permissions of the services (`make generate`). Do not edit.\n",
-        "A role that is not named may not call the route. `high` marks the events of a command as of high privilege. The"
-        "\nreason is in the body, or in the query where the body is no JSON; `from` says whether a command takes"
+        "A role that is not named may not call the route. `rows`: over those of the whole bank, over the caller's own, over those"
+        "\nof its branch by the rule of the service, or over none, and why. `high` marks the events of a command as of high"
+        "\nprivilege. The reason is in the body, or in the query where the body is no JSON; `from` says whether a command takes"
         "\n`effective_at`, or a bank day as `effective_on`. A route of 202 proposes what another person approves.\n",
     ]
     for service in services():
         parts.append(f"## {service.context.name}\n")
         if service.scope:
             parts.append(f"{service.scope}\n")
-        parts.append("| route | | name | roles | privilege | reason | from |\n|---|---|---|---|---|---|---|")
+        parts.append(
+            "| route | | name | roles | rows | privilege | reason | from |\n|---|---|---|---|---|---|---|---|"
+        )
         rows = [_row(service, route) for route in routes_of(service)]
         parts.append("\n".join(sorted(rows)) + "\n")
     return "\n".join(parts)
@@ -500,7 +503,7 @@ def routes_page() -> str:
 def routes_of(service: Service[Any]) -> list[APIRoute]:
     """The routes of a service; nothing is behind them."""
     nothing: Any = None
-    router = service.router(nothing, dependencies(_never, service.permissions, high=service.high_privilege))
+    router = service.router(nothing, dependencies(_never, service.rights, high=service.high_privilege))
     return [route for route in router.routes if isinstance(route, APIRoute)]
 
 
@@ -519,7 +522,8 @@ def _row(service: Service[Any], route: APIRoute) -> str:
     if route.status_code == 202:
         said[0] += ", proposes"
     [method] = sorted(route.methods or ())
-    return f"| {route.path} | {method} | `{name}` | {roles} | {' | '.join(said)} |"
+    rows = service.rights[name].scope.text
+    return f"| {route.path} | {method} | `{name}` | {roles} | {rows} | {' | '.join(said)} |"
 
 
 def conditions_page() -> str:

@@ -40,7 +40,7 @@ def openapi(tmp_path_factory) -> dict[str, Any]:
     """The document of all routes; nothing is behind them, because none is asked."""
     settings = Settings(environment="development", data=tmp_path_factory.mktemp("documents"))
     nothing: Any = None
-    routers = [each.router(nothing, dependencies(_never, each.permissions)) for each in services()]
+    routers = [each.router(nothing, dependencies(_never, each.rights)) for each in services()]
     return create_app("CRM", routers, settings).openapi()
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import typer
 from chassis.clock import Clock, SystemClock
 from chassis.connections.transient import TRANSIENT, why
+from chassis.lists import Scope
 from chassis.money import decimal_text
 from chassis.opening import opened_keys
 from chassis.write.store import Recorder
@@ -73,7 +74,7 @@ async def shown(
         party = (await outside_ids(settings, ring, create=False)).party(source, number)
         await _caught_up(settings, read, "ingest", until, clock)
         customer = await _customer(settings, read, party, source, until, clock)
-        found = await read.queries.holdings.panorama(customer, clock.now(), month)
+        found = await read.queries.holdings.panorama(Scope.all(), customer, clock.now(), month)
     if found is None:
         raise NotShown("the customer is gone")
     return found
@@ -101,7 +102,7 @@ async def _customer(
     """The customer of the reference. Waits for a customer whom a description by master data will register."""
     while True:
         await _caught_up(settings, read, "customer", until, clock)
-        found = await read.queries.customers.of_party(party)
+        found = await read.queries.customers.of_party(Scope.all(), party)
         if found:
             return UUID(found[0]["customer_id"])
         if not await read.queries.holdings.described(party):

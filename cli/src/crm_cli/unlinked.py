@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 from chassis.clock import SystemClock
 from chassis.connections.transient import TRANSIENT, why
+from chassis.lists import Scope
 from chassis.money import decimal_text
 from chassis.opening import opened_keys
 from chassis.read.documents import DocumentsUnavailable
@@ -50,7 +51,7 @@ async def waiting(
     async with opened_keys(settings, clock) as ring, read_side(settings, ring, clock) as read:
         after: str | None = None
         while len(found) < limit:
-            page, after = await read.queries.unlinked.page(after, limit)
+            page, after = await read.queries.unlinked.page(Scope.all(), after, limit)
             found += [one for one in page if source in {None, one["source"]}]
             if after is None:
                 break

@@ -49,7 +49,7 @@ async def api(handler, store, queries, storage, tmp_path, postgres_url, hub):
     )
     app = create_app(
         "customer",
-        [create_router(service, dependencies(wait_for, permissions.ROLES, high=permissions.HIGH_PRIVILEGE))],
+        [create_router(service, dependencies(wait_for, permissions.ROUTES, high=permissions.HIGH_PRIVILEGE))],
         settings,
         body_limits=body_limits(LIMITS.size_bytes_max),
     )

@@ -15,7 +15,7 @@ from chassis.write.deciding import CommandContext
 from customer.derived import DERIVED
 from customer.domain.commands import AssignBranch, Details, RegisterCustomer
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
-from customer.queries import Queries
+from customer.queries import MovementsWanted, Queries
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
 from jsonschema import Draft202012Validator
@@ -24,7 +24,7 @@ from msgspec import structs
 from tests.support.specification import ManualClock
 
 from .test_api import api, key
-from .test_queries import LI, NOW, ZHANG, Live, bank, queries
+from .test_queries import IDS, LI, NOW, ZHANG, Live, bank, queries
 
 __all__ = ["api", "bank", "queries"]
 
@@ -178,6 +178,37 @@ async def test_days_are_counted_from_the_business_date_and_not_from_the_clock(as
         clock.advance(1)
     assert found == [0, 1]
     assert derived_on == ["2036-01-05", "2036-01-06"]
+
+
+async def test_no_query_shows_what_is_out_of_scope(branches, bank, queries):
+    """Also where a route forgets its guard: what is asked of the views is narrowed there."""
+    of_li = scope_of(Caller("lin", f"{LIS}/desk", frozenset({"teller"})))
+    account, wanted = bank.mine, MovementsWanted()
+    for scope, seen in ((Scope.all(), True), (of_li, False), (Scope.nothing(), False)):
+        found = [
+            await queries.customers.one(scope, ZHANG),
+            await queries.customers.some(scope, [str(ZHANG)]),
+            await queries.customers.of_party(scope, IDS.party("core", "P1")),
+            await queries.holdings.panorama(scope, ZHANG, NOW, None),
+            await queries.holdings.accounts(scope, ZHANG),
+            held := await queries.holdings.held_account(scope, ZHANG, account),
+        ]
+        assert [bool(one) for one in found] == [seen] * len(found)
+        if held is not None:
+            assert await queries.movements.page(held, wanted, 0, 1)
+    assert await queries.customers.one(of_li, LI), "its own branch"
+    assert await queries.customers.one(of_li, WU), "of no branch yet"
+
+
+async def test_an_account_that_waits_is_of_the_branch_that_its_source_states(asking, bank, queries, mongo):
+    before = (await asking.get("/accounts/unlinked")).json()
+    waiting = [one["account_id"] for one in before["items"]]
+    await mongo.update("asset_panorama_v1_accounts", {"_id": waiting[0]}, {"$set": {"branch": ZHANGS}})
+    for post, missing in ((f"{ZHANGS}/desk", []), (f"{LIS}/desk", waiting[:1]), (None, waiting[:1])):
+        acting(asking, "teller", post)
+        page = (await asking.get("/accounts/unlinked")).json()
+        assert [one["account_id"] for one in page["items"]] == [one for one in waiting if one not in missing]
+        assert page["counted"] == before["counted"] - len(missing)
 
 
 async def test_a_condition_on_days_is_asked_as_of_a_day(asking, mongo):

@@ -186,7 +186,7 @@ async def api(handler, store, inboxes, tmp_path, postgres_url):
         lambda at: at.date(),
         inboxes=inboxes,
     )
-    entered = dependencies(wait_for, permissions.ROLES, high=permissions.HIGH_PRIVILEGE)
+    entered = dependencies(wait_for, permissions.ROUTES, high=permissions.HIGH_PRIVILEGE)
     app = create_app("customer", [create_router(service, entered)], settings)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://crm") as client:
 

@@ -20,7 +20,7 @@ from contracts.identity import ExternalIds
 from customer.derived import customer_facts
 from customer.facts import FIELDS
 from customer.measuring import UNLINKED, measuring
-from customer.queries import UNLINKED_WALKED_MAX, MovementsWanted, Queries
+from customer.queries import UNLINKED_WALKED_MAX, AccountInScope, MovementsWanted, Queries
 from customer.queries.holdings import HoldingsTooLarge
 from customer.shapes import CustomerShown
 from customer.views import VIEWS, asset_panorama, customers
@@ -162,7 +162,7 @@ async def queries(bank, mongo, key_ring):
 
 @pytest.mark.requirement("R002", "R087", "M05")
 async def test_a_panorama_of_several_sources_with_masked_values(queries):
-    shown = await queries.holdings.panorama(ZHANG, NOW, None)
+    shown = await queries.holdings.panorama(Scope.all(), ZHANG, NOW, None)
     assert (shown["name"], shown["month"], shown["as_of"]) == ("张*", "2026-01", "2026-01-05")
     cny, usd = shown["currencies"]
     spent = sum(100 + number for number in range(25))
@@ -183,10 +183,10 @@ async def test_a_panorama_of_several_sources_with_masked_values(queries):
 
 
 async def test_a_joint_account_shows_with_both_and_in_full(queries):
-    shown = await queries.holdings.panorama(LI, NOW, None)
+    shown = await queries.holdings.panorama(Scope.all(), LI, NOW, None)
     assert [a["role"] for a in shown["accounts"]] == ["owner"]
     assert shown["currencies"][0]["deposits"]["amount_minor"] == 19_000
-    [account] = await queries.holdings.accounts(LI)
+    [account] = await queries.holdings.accounts(Scope.all(), LI)
     assert account["joint"]
     assert [(h["role"], h["is_this_customer"], h["customer_id"], h["name"]) for h in account["holders"]] == [
         ("owner", True, str(LI), "李*"),
@@ -197,11 +197,13 @@ async def test_a_joint_account_shows_with_both_and_in_full(queries):
 @pytest.mark.requirement("M02")
 async def test_the_movements_behind_a_figure_sum_to_it_page_by_page(queries, bank):
     found, after = [], 0
-    while page := await queries.movements.page(bank.mine, MovementsWanted(currency="CNY"), after, 10):
+    while page := await queries.movements.page(
+        AccountInScope(ZHANG, bank.mine), MovementsWanted(currency="CNY"), after, 10
+    ):
         assert len(page) <= 10
         found += page
         after = page[-1]["sequence"]
-    shown = await queries.holdings.panorama(ZHANG, NOW, None)
+    shown = await queries.holdings.panorama(Scope.all(), ZHANG, NOW, None)
     [account] = [a for a in shown["accounts"] if a["account_id"] == str(bank.mine)]
     balances = {b["currency"]: b for b in account["balances"]}
     assert sum(one["amount_minor"] for one in found) == balances["CNY"]["balance_minor"]
@@ -209,7 +211,9 @@ async def test_the_movements_behind_a_figure_sum_to_it_page_by_page(queries, ban
     assert len({one["event_id"] for one in found}) == 26
     assert found[0]["event_id"] == str(event_id(bank.mine, found[0]["sequence"]))
     assert (found[0]["text"], found[0]["counterparty_name"]) == ("***", "王*")
-    spent = await queries.movements.sums(bank.mine, MovementsWanted("CNY", "2026-01", None, spending=True))
+    spent = await queries.movements.sums(
+        AccountInScope(ZHANG, bank.mine), MovementsWanted("CNY", "2026-01", None, spending=True)
+    )
     assert spent == [
         {
             "currency": "CNY",
@@ -227,7 +231,7 @@ async def test_a_month_that_documents_no_longer_keep_is_summed_from_the_movement
     await bank.keep(mongo)
     queries = Queries(mongo, Live(), key_ring, today=NOW.date)
     for month, spent in (("2025-01", 1), ("2025-02", 0), ("2025-03", 3), ("2025-06", 6), ("2024-01", 0)):
-        shown = await queries.holdings.panorama(ZHANG, NOW, month)
+        shown = await queries.holdings.panorama(Scope.all(), ZHANG, NOW, month)
         assert shown["currencies"][0]["spending"]["amount_minor"] == spent, month
 
 
@@ -242,46 +246,52 @@ async def test_a_reversed_posting_of_a_month_that_documents_no_longer_keep_is_no
     queries = Queries(mongo, Live(), key_ring, today=NOW.date)
     spent = sum(100 + number for number in range(25))
     for month, expected in (("2025-02", 0), ("2025-03", 3), ("2026-01", spent)):
-        [block, _] = (await queries.holdings.panorama(ZHANG, NOW, month))["currencies"]
+        [block, _] = (await queries.holdings.panorama(Scope.all(), ZHANG, NOW, month))["currencies"]
         assert block["spending"]["amount_minor"] == expected, month
-        sums = await queries.movements.sums(bank.mine, MovementsWanted("CNY", month, None, spending=True))
+        sums = await queries.movements.sums(
+            AccountInScope(ZHANG, bank.mine), MovementsWanted("CNY", month, None, spending=True)
+        )
         assert sum(one["outflow_minor"] for one in sums) == expected, month
-    [both] = await queries.movements.sums(bank.mine, MovementsWanted("CNY", "2025-02", "card", spending=True))
+    [both] = await queries.movements.sums(
+        AccountInScope(ZHANG, bank.mine), MovementsWanted("CNY", "2025-02", "card", spending=True)
+    )
     assert (both["movements"], both["amount_minor"]) == (2, 0)
-    [booked] = await queries.movements.sums(bank.mine, MovementsWanted("CNY", "2025-02"))
+    [booked] = await queries.movements.sums(
+        AccountInScope(ZHANG, bank.mine), MovementsWanted("CNY", "2025-02")
+    )
     assert (booked["movements"], booked["amount_minor"]) == (1, -700)
 
 
 async def test_a_customer_is_found_by_the_number_of_a_source_and_shown_masked(queries):
-    [found] = await queries.customers.of_party(IDS.party("fund", "7"))
+    [found] = await queries.customers.of_party(Scope.all(), IDS.party("fund", "7"))
     assert (found["customer_id"], found["name"], found["phone"]) == (str(ZHANG), "张*", "138****1234")
     assert [one["source"] for one in found["references"]] == ["core", "fund"]
-    assert await queries.customers.of_party(IDS.party("core", "7")) == []
+    assert await queries.customers.of_party(Scope.all(), IDS.party("core", "7")) == []
 
 
 async def test_a_customer_whose_oldest_references_are_left_out_says_from_which_day_they_are_complete(
     queries, mongo
 ):
-    assert (await queries.customers.one(ZHANG))["references_since"] is None
+    assert (await queries.customers.one(Scope.all(), ZHANG))["references_since"] is None
     changed = {"$set": {"parties_since": "2026-01-02"}}
     await mongo.update("customers_v1_customers", {"_id": str(ZHANG)}, changed)
-    assert (await queries.customers.one(ZHANG))["references_since"] == "2026-01-02"
+    assert (await queries.customers.one(Scope.all(), ZHANG))["references_since"] == "2026-01-02"
 
 
 async def test_accounts_that_wait_are_seen_and_counted_until_they_are_linked(queries, bank, mongo):
-    waiting, reached = await queries.unlinked.page(None, 10)
+    waiting, reached = await queries.unlinked.page(Scope.all(), None, 10)
     assert reached is None
     assert {one["account_id"] for one in waiting} == {str(bank.lost), str(bank.strangers)}
     assert {one["holders_named"] for one in waiting} == {0, 1}
-    assert await queries.unlinked.count() == (2, None)
-    first, reached = await queries.unlinked.page(None, 1)
+    assert await queries.unlinked.count(Scope.all()) == (2, None)
+    first, reached = await queries.unlinked.page(Scope.all(), None, 1)
     assert reached == first[0]["account_id"]
-    rest, reached = await queries.unlinked.page(reached, 10)
+    rest, reached = await queries.unlinked.page(Scope.all(), reached, 10)
     assert (len(rest), reached) == (1, None)
     where = {"_id": str(LI)}
     party = {"party_id": str(IDS.party("core", "P9")), "source": "core", "sequence": 3}
     await mongo.update("customers_v1_customers", where, {"$push": {"parties": party}})
-    assert await queries.unlinked.count() == (1, None)
+    assert await queries.unlinked.count(Scope.all()) == (1, None)
 
 
 async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(queries, bank, mongo):
@@ -296,11 +306,11 @@ async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(
             for number in range(at, min(at + 1_000, many))
         ]
         await mongo.command({"insert": collection, "documents": documents})
-    count, after = await queries.unlinked.count()
+    count, after = await queries.unlinked.count(Scope.all())
     assert (count, after) == (UNLINKED_WALKED_MAX // 1_000, str(UUID(int=UNLINKED_WALKED_MAX)))
     found, after, calls = [], None, 0
     while calls == 0 or after is not None:
-        page, after = await queries.unlinked.page(after, 3)
+        page, after = await queries.unlinked.page(Scope.all(), after, 3)
         found += page
         calls += 1
     wanted = [str(UUID(int=number)) for number in range(1_000, many, 1_000)]
@@ -318,9 +328,9 @@ async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(
 
 @pytest.mark.requirement("M22")
 async def test_an_erased_customer_has_figures_and_no_name(queries, bank, key_ring):
-    assert (await queries.holdings.panorama(ZHANG, NOW, None))["name"] == "张*"
+    assert (await queries.holdings.panorama(Scope.all(), ZHANG, NOW, None))["name"] == "张*"
     key_ring.erase([ZHANG, bank.mine])
-    shown = await queries.holdings.panorama(ZHANG, NOW, None)
+    shown = await queries.holdings.panorama(Scope.all(), ZHANG, NOW, None)
     assert shown["name"] == "***"
     [account] = [a for a in shown["accounts"] if a["account_id"] == str(bank.mine)]
     assert account["account"] == "***"
@@ -339,11 +349,11 @@ async def test_nothing_personal_stands_in_the_documents(bank):
 
 
 async def test_an_unknown_customer_is_not_found_and_holds_no_account_of_another(queries, bank):
-    assert await queries.holdings.panorama(UUID(int=3), NOW, None) is None
-    assert await queries.holdings.accounts(UUID(int=3)) is None
-    assert await queries.customers.one(UUID(int=3)) is None
-    assert await queries.holdings.holds(ZHANG, bank.ours)
-    assert not await queries.holdings.holds(LI, bank.mine)
+    assert await queries.holdings.panorama(Scope.all(), UUID(int=3), NOW, None) is None
+    assert await queries.holdings.accounts(Scope.all(), UUID(int=3)) is None
+    assert await queries.customers.one(Scope.all(), UUID(int=3)) is None
+    assert await queries.holdings.held_account(Scope.all(), ZHANG, bank.ours)
+    assert not await queries.holdings.held_account(Scope.all(), LI, bank.mine)
 
 
 async def right(bank, mongo, account, holder, type="account.holder_removed", **data):
@@ -356,27 +366,31 @@ async def right(bank, mongo, account, holder, type="account.holder_removed", **d
 
 @pytest.mark.parametrize("until", [TODAY, TOMORROW])
 async def test_a_former_holder_no_longer_sees_the_account(queries, bank, mongo, until):
-    before = await queries.holdings.panorama(ZHANG, NOW, None)
+    before = await queries.holdings.panorama(Scope.all(), ZHANG, NOW, None)
     await right(bank, mongo, bank.ours, "P1", role="joint", held_until=until)
     stands = until > TODAY
-    shown = await queries.holdings.panorama(ZHANG, NOW, None)
+    shown = await queries.holdings.panorama(Scope.all(), ZHANG, NOW, None)
     assert (str(bank.ours) in {one["account_id"] for one in shown["accounts"]}) is stands
     assert (shown == before) is stands
-    assert (str(bank.ours) in {one["account_id"] for one in await queries.holdings.accounts(ZHANG)}) is stands
-    assert await queries.holdings.holds(ZHANG, bank.ours) is stands
-    [account] = [one for one in await queries.holdings.accounts(LI) if one["account_id"] == str(bank.ours)]
+    assert (
+        str(bank.ours) in {one["account_id"] for one in await queries.holdings.accounts(Scope.all(), ZHANG)}
+    ) is stands
+    assert (await queries.holdings.held_account(Scope.all(), ZHANG, bank.ours) is not None) is stands
+    [account] = [
+        one for one in await queries.holdings.accounts(Scope.all(), LI) if one["account_id"] == str(bank.ours)
+    ]
     assert account["joint"] is stands
-    assert await queries.holdings.holds(LI, bank.ours)
+    assert await queries.holdings.held_account(Scope.all(), LI, bank.ours)
 
 
 async def test_an_account_whose_last_holder_left_waits_for_its_customer(queries, bank, mongo):
     await right(bank, mongo, bank.mine, "P1", role="owner", held_until=TODAY)
-    waiting, _ = await queries.unlinked.page(None, 10)
+    waiting, _ = await queries.unlinked.page(Scope.all(), None, 10)
     assert str(bank.mine) in {one["account_id"] for one in waiting}
     await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from=TOMORROW)
-    assert await queries.unlinked.count() == (3, None)
+    assert await queries.unlinked.count(Scope.all()) == (3, None)
     await right(bank, mongo, bank.mine, "P1", "account.holder_named", role="owner", held_from=TODAY)
-    assert await queries.unlinked.count() == (2, None)
+    assert await queries.unlinked.count(Scope.all()) == (2, None)
 
 
 async def test_one_person_under_two_party_numbers_is_not_joint_with_himself(queries, bank, mongo):
@@ -384,11 +398,15 @@ async def test_one_person_under_two_party_numbers_is_not_joint_with_himself(quer
         await right(bank, mongo, bank.ours, number, "account.holder_named", role=role)
     both = {"party_id": str(IDS.party("core", "P8")), "source": "core", "sequence": 4}
     await mongo.update("customers_v1_customers", {"_id": str(LI)}, {"$push": {"parties": both}})
-    [shown] = [a for a in (await queries.holdings.panorama(ZHANG, NOW, None))["accounts"] if a["holders"] > 1]
+    [shown] = [
+        a
+        for a in (await queries.holdings.panorama(Scope.all(), ZHANG, NOW, None))["accounts"]
+        if a["holders"] > 1
+    ]
     assert (shown["account_id"], shown["holders"]) == (str(bank.ours), 2)
     await right(bank, mongo, bank.ours, "P1", role="owner", held_until="2026-01-01")
-    [account] = await queries.holdings.accounts(LI)
-    [held] = (await queries.holdings.panorama(LI, NOW, None))["accounts"]
+    [account] = await queries.holdings.accounts(Scope.all(), LI)
+    [held] = (await queries.holdings.panorama(Scope.all(), LI, NOW, None))["accounts"]
     assert (account["joint"], held["joint"], held["holders"]) == (False, False, 1)
 
 
@@ -402,12 +420,16 @@ async def test_numbers_of_cards_and_of_others_and_a_contradicted_name_are_masked
     bank.tell(ZHANG, "customer.details_contradicted", name="张伟明", **core)
     await bank.keep(mongo)
     queries = Queries(mongo, Live(), key_ring, today=NOW.date)
-    [account] = [one for one in await queries.holdings.accounts(ZHANG) if one["account_id"] == str(bank.fund)]
+    [account] = [
+        one
+        for one in await queries.holdings.accounts(Scope.all(), ZHANG)
+        if one["account_id"] == str(bank.fund)
+    ]
     assert [one["card"] for one in account["cards"]] == ["621700******1234"]
     assert [one["counterparty_account"] for one in account["standing_orders"]] == ["622588******5678"]
-    moved = await queries.movements.page(bank.fund, MovementsWanted(), 0, 10)
+    moved = await queries.movements.page(AccountInScope(ZHANG, bank.fund), MovementsWanted(), 0, 10)
     assert moved[-1]["counterparty_account"] == "622588******5678"
-    [contradiction] = (await queries.customers.one(ZHANG))["contradictions"]
+    [contradiction] = (await queries.customers.one(Scope.all(), ZHANG))["contradictions"]
     assert contradiction["stated"] == "张*"
 
 
@@ -420,7 +442,7 @@ async def test_a_contradiction_is_shown_masked_until_a_person_decides(bank, mong
     bank.tell(LI, "customer.reference_disputed", source="fund", party_id=str(IDS.party("fund", "8")))
     await bank.keep(mongo)
     queries = Queries(mongo, Live(), key_ring, today=NOW.date)
-    shown = await queries.customers.one(ZHANG)
+    shown = await queries.customers.one(Scope.all(), ZHANG)
     [contradiction] = shown["contradictions"]
     assert (shown["phone"], contradiction["stated"]) == ("138****1234", "139****5678")
     assert {name: contradiction[name] for name in ("field", "source", "party_id")} == {
@@ -429,7 +451,7 @@ async def test_a_contradiction_is_shown_masked_until_a_person_decides(bank, mong
     }
     assert (shown["provenance"]["phone"]["source"], contradiction["sequence"]) == (None, 4)
     CustomerShown(**shown)
-    waiting = await queries.customers.one(LI)
+    waiting = await queries.customers.one(Scope.all(), LI)
     assert [one["status"] for one in waiting["references"]] == ["confirmed", "disputed"]
     for question, found in (
         ("contradiction", [ZHANG]),
@@ -447,7 +469,7 @@ async def test_a_value_of_a_source_that_a_person_accepts_is_the_current_one(bank
     bank.tell(ZHANG, "customer.details_contradicted", phone="+8613900005678", **core)
     bank.tell(ZHANG, "customer.contradiction_resolved", field="phone", accepted=True, **core)
     await bank.keep(mongo)
-    shown = await Queries(mongo, Live(), key_ring, today=NOW.date).customers.one(ZHANG)
+    shown = await Queries(mongo, Live(), key_ring, today=NOW.date).customers.one(Scope.all(), ZHANG)
     assert (shown["phone"], shown["contradictions"]) == ("139****5678", [])
     assert shown["provenance"]["phone"]["source"] == "core"
 
@@ -460,12 +482,14 @@ async def test_a_link_that_ended_shows_nothing_and_its_successor_everything(bank
     tomorrow = NOW.date() + timedelta(days=1)
     for day, holder, other in ((NOW.date(), ZHANG, LI), (tomorrow, LI, ZHANG)):
         queries = Queries(mongo, Live(), key_ring, today=lambda day=day: day)
-        [found] = await queries.customers.of_party(IDS.party("core", "P1"))
+        [found] = await queries.customers.of_party(Scope.all(), IDS.party("core", "P1"))
         assert found["customer_id"] == str(holder)
-        assert await queries.holdings.holds(holder, bank.mine)
-        assert not await queries.holdings.holds(other, bank.mine)
-        assert str(bank.mine) in {one["account_id"] for one in await queries.holdings.accounts(holder)}
-        shown = (await queries.holdings.panorama(other, NOW, None))["accounts"]
+        assert await queries.holdings.held_account(Scope.all(), holder, bank.mine)
+        assert not await queries.holdings.held_account(Scope.all(), other, bank.mine)
+        assert str(bank.mine) in {
+            one["account_id"] for one in await queries.holdings.accounts(Scope.all(), holder)
+        }
+        shown = (await queries.holdings.panorama(Scope.all(), other, NOW, None))["accounts"]
         assert str(bank.mine) not in {one["account_id"] for one in shown}
 
 
@@ -479,12 +503,12 @@ async def test_a_customer_with_more_than_one_answer_holds_fails_alone(mongo, que
         ]
         changes = [Change(one["_id"], None, 1, documents.freeze(one)) for one in many]
         assert not (await documents.write(ACCOUNTS, changes)).conflicts
-    asked = [queries.holdings.panorama(one, NOW, None) for one in (ZHANG, LI)]
+    asked = [queries.holdings.panorama(Scope.all(), one, NOW, None) for one in (ZHANG, LI)]
     zhang, li = await asyncio.gather(*asked, return_exceptions=True)
     assert li["customer_id"] == str(LI), li
     assert isinstance(zhang, HoldingsTooLarge), zhang
     with pytest.raises(HoldingsTooLarge):
-        await queries.holdings.accounts(ZHANG)
+        await queries.holdings.accounts(Scope.all(), ZHANG)
 
 
 async def test_an_account_with_more_holders_than_one_answer_holds_is_refused(mongo, queries, bank):
@@ -503,4 +527,4 @@ async def test_an_account_with_more_holders_than_one_answer_holds_is_refused(mon
         ]
         assert not (await documents.write(PARTIES, changes)).conflicts
     with pytest.raises(HoldingsTooLarge):
-        await queries.holdings.accounts(ZHANG)
+        await queries.holdings.accounts(Scope.all(), ZHANG)

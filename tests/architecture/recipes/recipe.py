@@ -61,12 +61,11 @@ def stored(names: str, module: str) -> tuple[Edit, ...]:
     )
 
 
-def allowed(*routes: str, roles: str = "_SERVING") -> Edit:
+def allowed(*routes: str, roles: str = "_SERVING", scope: str = "WHOLE") -> Edit:
     """Routes in `permissions.py`."""
-    line = '    "list_${name}s": _SERVING,\n'
-    return Edit(
-        f"{SOURCE}/permissions.py", line, line + "".join(f'    "{route}": {roles},\n' for route in routes)
-    )
+    line = '    "list_${name}s": Rights(_SERVING, WHOLE),\n'
+    added = "".join(f'    "{route}": Rights({roles}, {scope}),\n' for route in routes)
+    return Edit(f"{SOURCE}/permissions.py", line, line + added)
 
 
 def imported(file: str, *lines: str) -> Edit:

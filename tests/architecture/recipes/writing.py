@@ -235,11 +235,11 @@ async def test_what_is_listed_is_acknowledged_with_a_result_each(store, handler)
         ),
         Edit(
             f"{SOURCE}/permissions.py",
-            '    "list_${name}s": _SERVING,\n',
-            '    "list_${name}s": _SERVING,\n    "prepare_acknowledgements": _SERVING,\n'
-            '    "get_${name}_bulk": _SERVING,\n    "preview_${name}_bulk": _SERVING,\n'
-            '    "start_${name}_bulk": _SERVING,\n    "pause_${name}_bulk": _SERVING,\n'
-            '    "undo_${name}_bulk": _SERVING,\n    "list_${name}_bulk_results": _SERVING,\n    "list_${name}_bulk_items": _SERVING,\n',
+            '    "list_${name}s": Rights(_SERVING, WHOLE),\n',
+            '    "list_${name}s": Rights(_SERVING, WHOLE),\n    "prepare_acknowledgements": Rights(_SERVING, WHOLE),\n'
+            '    "get_${name}_bulk": Rights(_SERVING, WHOLE),\n    "preview_${name}_bulk": Rights(_SERVING, WHOLE),\n'
+            '    "start_${name}_bulk": Rights(_SERVING, WHOLE),\n    "pause_${name}_bulk": Rights(_SERVING, WHOLE),\n'
+            '    "undo_${name}_bulk": Rights(_SERVING, WHOLE),\n    "list_${name}_bulk_results": Rights(_SERVING, WHOLE),\n    "list_${name}_bulk_items": Rights(_SERVING, WHOLE),\n',
         ),
         Edit(
             f"{SOURCE}/shapes.py",
@@ -355,8 +355,8 @@ async def test_more_than_one_person_may_acknowledge_alone_are_started_by_two(ser
         *stored("PROPOSALS", "chassis.proposals"),
         Edit(
             f"{SOURCE}/permissions.py",
-            "\n\nROLES: Final[",
-            '\nAPPROVERS: Final = frozenset({ADMINISTRATOR})\n"""Who may approve what another person proposed."""\n\nROLES: Final[',
+            "\n\nROUTES: Final[",
+            '\nAPPROVERS: Final = frozenset({ADMINISTRATOR})\n"""Who may approve what another person proposed."""\n\nROUTES: Final[',
         ),
         allowed(
             "propose_$name",

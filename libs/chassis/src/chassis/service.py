@@ -24,6 +24,7 @@ from chassis.connections.settings import Settings, from_environment
 from chassis.lists.describing import AskedList
 from chassis.messaging.asyncapi import Taken
 from chassis.notices.deciding import NOTICES
+from chassis.privacy.rights import Rights, roles_of
 from chassis.process.roles import Role
 from chassis.process.roles import main as run_process
 from chassis.reactions.policies import DeclaredPolicy
@@ -105,7 +106,7 @@ class Service(Generic[S]):
     """The parts of a service.
 
     `name`: of its processes and of its consumer groups; with `_` for `-` it is the name of its package.
-    `router(application, dependencies)`: its HTTP routes; `permissions`: the roles that may call each;
+    `router(application, dependencies)`: its HTTP routes; `rights`: the roles that may call each, and over which rows;
     `high_privilege`: those whose events are marked as such; `scope`: in words, which rows a caller sees.
     `routes(settings, heads)`: the routes with their connections; `heads` give the last positions of the stores
     of other contexts, for requests that wait for a view.
@@ -122,7 +123,7 @@ class Service(Generic[S]):
     roles: Callable[[S], Mapping[str, Callable[[], Role]]]
     routes: Callable[[S, Heads], AbstractAsyncContextManager[Routes]]
     router: Callable[[Any, Dependencies], APIRouter]
-    permissions: Mapping[str, frozenset[str]]
+    rights: Mapping[str, Rights]
     views: tuple[View, ...] = ()
     policies: tuple[DeclaredPolicy[Any], ...] = ()
     high_privilege: frozenset[str] = frozenset()
@@ -139,6 +140,11 @@ class Service(Generic[S]):
     def package(self) -> str:
         """The Python package of the service."""
         return self.name.replace("-", "_")
+
+    @property
+    def permissions(self) -> Mapping[str, frozenset[str]]:
+        """The roles that may call each route."""
+        return roles_of(self.rights)
 
     @property
     def kept(self) -> tuple[Kept, ...]:

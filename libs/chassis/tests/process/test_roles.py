@@ -26,6 +26,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from tests.support.rights import over_all
 from tests.support.waiting import until
 
 
@@ -251,7 +252,9 @@ async def test_a_process_that_is_told_to_stop_does_not_wait_for_its_event_stream
     async def never(*_):
         return False
 
-    router = APIRouter(dependencies=[Depends(dependencies(never, {"watch": {"administrator"}}).caller)])
+    router = APIRouter(
+        dependencies=[Depends(dependencies(never, over_all({"watch": {"administrator"}})).caller)]
+    )
 
     @router.get("/changes", response_class=EventStream)
     async def watch():

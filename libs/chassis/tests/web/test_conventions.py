@@ -16,6 +16,8 @@ from chassis.web.problems import language
 from fastapi import APIRouter, Depends
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tests.support.rights import over_all
+
 from .conftest import boxes_router
 
 KEYED = {"Idempotency-Key": "k1"}
@@ -64,7 +66,7 @@ def test_a_route_that_takes_no_caller_cannot_be_served(settings):
 def test_a_route_and_its_entry_in_the_table_of_permissions_are_served_together_or_not_at_all(
     settings, roles, reason
 ):
-    router = APIRouter(dependencies=[Depends(Permitted(roles))])
+    router = APIRouter(dependencies=[Depends(Permitted(over_all(roles)))])
 
     @router.get("/open")
     async def opened() -> dict[str, str]:
@@ -80,7 +82,7 @@ def test_a_route_and_its_entry_in_the_table_of_permissions_are_served_together_o
 )
 def test_a_route_that_an_earlier_one_hides_cannot_be_served(settings, first, second, hidden):
     router = APIRouter(
-        dependencies=[Depends(Permitted({"one": {"keeper"}, "two": {"keeper"}, "three": {"keeper"}}))]
+        dependencies=[Depends(Permitted(over_all({key: {"keeper"} for key in ("one", "two", "three")})))]
     )
 
     @router.get(first)
@@ -134,7 +136,7 @@ async def test_a_command_has_its_reason_its_privilege_and_its_effective_time(cli
 async def test_the_table_of_permissions_marks_high_privilege_and_a_body_of_bytes_has_its_reason_in_the_query(
     settings, token
 ):
-    permitted = Permitted({"typed": {"administrator"}, "sent": {"administrator"}}, high={"typed"})
+    permitted = Permitted(over_all({key: {"administrator"} for key in ("typed", "sent")}), high={"typed"})
     router = APIRouter(dependencies=[Depends(permitted)])
 
     @router.post("/typed")
@@ -168,7 +170,9 @@ async def test_the_table_of_permissions_marks_high_privilege_and_a_body_of_bytes
 )
 def test_a_command_without_a_reason_is_not_served(settings, high, why):
     names = ("with_body", "question", *(() if high else ("bare",)))
-    router = APIRouter(dependencies=[Depends(Permitted({name: {"keeper"} for name in names}, high=high))])
+    router = APIRouter(
+        dependencies=[Depends(Permitted(over_all({name: {"keeper"} for name in names}), high=high))]
+    )
 
     @router.post("/with-body")
     async def with_body(context: Commanding, body: CommandBody) -> None: ...

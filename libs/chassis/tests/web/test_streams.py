@@ -20,6 +20,7 @@ from chassis.write.deciding import Refusal
 from fastapi import APIRouter, Depends
 from typing_extensions import override
 
+from tests.support.rights import over_all
 from tests.support.waiting import until
 
 SECONDS = 30.0
@@ -80,7 +81,9 @@ class House:
         self.options = {"heartbeat_seconds": 0.2, **options}
         self.settings = settings
         self.stopping = asyncio.Event()
-        router = APIRouter(dependencies=[Depends(dependencies(_never, {"watch": {"administrator"}}).caller)])
+        router = APIRouter(
+            dependencies=[Depends(dependencies(_never, over_all({"watch": {"administrator"}})).caller)]
+        )
 
         @router.get("/changes", response_class=EventStream)
         async def watch(seconds: float = 60.0, unknown: bool = False) -> Any:

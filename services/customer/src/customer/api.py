@@ -285,10 +285,11 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         responses=_PANORAMA,
         openapi_extra=_PANORAMA_WANTED.described,
     )
-    async def get_panorama(request: Request) -> Response:
+    async def get_panorama(request: Request, caller: Asking) -> Response:
         """What a customer owns and owes, per currency, each figure with its source, its age and its events."""
         customer_id, month = _PANORAMA_WANTED.read(request)
-        return Response(_encode(await service.panorama(customer_id, month)), media_type="application/json")
+        found = await service.panorama(scope_of(caller), customer_id, month)
+        return Response(_encode(found), media_type="application/json")
 
     # commands
 
@@ -488,7 +489,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         responses={
             **PREPARED,
             **refusals(ConditionInvalid, FieldNotPermitted, QueryTooSlow, CommandKeyReused, BulkOversized),
-            **refusals(TooManyConflicts),
+            **refusals(TooManyConflicts, CustomerNotRegistered),
         },
     )
     async def prepare_branch_assignment(
@@ -500,7 +501,9 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         today = asked.on(
             service.today()
         )  # who approves the start on another day reads of which day the list is
-        chosen = listed(body.customers) if body.where is None else service.chosen(scope_of(caller), today)
+        scope = scope_of(caller)
+        await service.require_in_scope(scope, body.customers)
+        chosen = listed(body.customers) if body.where is None else service.chosen(scope, today)
         said = [body.customers, asked.named()]
         run = await service.bulk.prepare(
             ASSIGN_BRANCH, AssignBranch(body.branch), chosen, context, asked=said, selection=today.worded()
@@ -670,9 +673,9 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         return explained(found.holds, found.reasons)
 
     @router.get("/customers/{customer_id}", dependencies=asking, responses=_SHOWN)
-    async def get_customer(response: Response, customer_id: CustomerPath) -> CustomerShown:
+    async def get_customer(response: Response, caller: Asking, customer_id: CustomerPath) -> CustomerShown:
         """A customer, masked. The ETag is the version that a change must name in `If-Match`."""
-        found = CustomerShown(**await service.customer(customer_id))
+        found = CustomerShown(**await service.customer(scope_of(caller), customer_id))
         response.headers["ETag"] = entity_tag(found.version)
         return found
 
@@ -681,9 +684,10 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         dependencies=asking,
         responses=refusals(CustomerNotRegistered, HoldingsTooLarge),
     )
-    async def list_accounts(customer_id: CustomerPath) -> Accounts:
+    async def list_accounts(caller: Asking, customer_id: CustomerPath) -> Accounts:
         """The accounts of a customer with all their holders."""
-        return Accounts(items=[AccountHeld(**one) for one in await service.accounts(customer_id)])
+        found = await service.accounts(scope_of(caller), customer_id)
+        return Accounts(items=[AccountHeld(**one) for one in found])
 
     @router.get(
         "/customers/{customer_id}/accounts/{account_id}/movements",
@@ -691,6 +695,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         responses=refusals(AccountNotHeld),
     )
     async def list_movements(
+        caller: Asking,
         customer_id: CustomerPath,
         account_id: AccountPath,
         page: Paged,
@@ -706,7 +711,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """The movements behind a figure; `sums` over all of them is that figure."""
         wanted = MovementsWanted(currency, month, kind, spending)
         found, sums = await service.movements(
-            customer_id, account_id, wanted, _after(page, int) or 0, page.limit
+            scope_of(caller), customer_id, account_id, wanted, _after(page, int) or 0, page.limit
         )
         return MovementPage(
             items=[Movement(**one) for one in found],
@@ -720,10 +725,10 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         responses=refusals(AccountNotHeld),
     )
     async def list_loans(
-        customer_id: CustomerPath, account_id: AccountPath, currency: CurrencyWanted = None
+        caller: Asking, customer_id: CustomerPath, account_id: AccountPath, currency: CurrencyWanted = None
     ) -> Loans:
         """The loans behind a figure: granted, by which event, and what was repaid; `sums` is that figure."""
-        loans, sums = await service.loans(customer_id, account_id, currency)
+        loans, sums = await service.loans(scope_of(caller), customer_id, account_id, currency)
         return Loans(items=loans, sums=sums)
 
     @router.get("/customers/{customer_id}/events", responses=_UNKNOWN)
@@ -738,12 +743,13 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         )
 
     @router.get("/accounts/unlinked", dependencies=asking)
-    async def list_unlinked(page: Paged) -> UnlinkedPage:
-        """Accounts that wait for their customer: no holder is named yet, or none of them is a customer.
+    async def list_unlinked(caller: Asking, page: Paged) -> UnlinkedPage:
+        """Accounts that wait for their customer, of your branch or of none: no holder is named yet, or none of them is a customer.
 
         A page may be short, even empty, and have a `next`: one call looks at a bounded number of accounts.
         """
-        found, reached, counted, all_counted = await service.unlinked(_after(page, UUID), page.limit)
+        scope = scope_of(caller)
+        found, reached, counted, all_counted = await service.unlinked(scope, _after(page, UUID), page.limit)
         return UnlinkedPage(
             items=[AccountKnown(**one) for one in found],
             next=None if reached is None else cursor(reached),

@@ -611,37 +611,36 @@ class CustomerService:
 
     # questions
 
-    async def customer(self, customer: UUID) -> Document:
+    async def customer(self, scope: Scope, customer: UUID) -> Document:
         """Returns a customer, with the version of its stream that the document shows."""
-        [found] = await self._versioned([_found(await self.queries.customers.one(customer))])
+        [found] = await self._versioned(scope, [_found(await self.queries.customers.one(scope, customer))])
         return found
 
-    async def panorama(self, customer: UUID, month: str | None) -> Panorama:
+    async def panorama(self, scope: Scope, customer: UUID, month: str | None) -> Panorama:
         """A customer's asset panorama."""
-        return _found(await self.queries.holdings.panorama(customer, self.clock.now(), month))
+        return _found(await self.queries.holdings.panorama(scope, customer, self.clock.now(), month))
 
-    async def accounts(self, customer: UUID) -> list[Document]:
+    async def accounts(self, scope: Scope, customer: UUID) -> list[Document]:
         """The accounts of a customer with all their holders."""
-        return _found(await self.queries.holdings.accounts(customer))
+        return _found(await self.queries.holdings.accounts(scope, customer))
 
     async def movements(
-        self, customer: UUID, account: UUID, wanted: MovementsWanted, after: int, limit: int
+        self, scope: Scope, customer: UUID, account: UUID, wanted: MovementsWanted, after: int, limit: int
     ) -> tuple[list[Document], list[Document]]:
         """A page of the movements of a customer's account, and what all of those wanted sum to."""
-        if not await self.queries.holdings.holds(customer, account):
+        if (of := await self.queries.holdings.held_account(scope, customer, account)) is None:
             raise AccountNotHeld
-        sums = await self.queries.movements.sums(account, wanted)
-        return await self.queries.movements.page(account, wanted, after, limit), sums
+        sums = await self.queries.movements.sums(of, wanted)
+        return await self.queries.movements.page(of, wanted, after, limit), sums
 
     async def loans(
-        self, customer: UUID, account: UUID, currency: str | None
+        self, scope: Scope, customer: UUID, account: UUID, currency: str | None
     ) -> tuple[list[HeldLoan], list[LoansSum]]:
         """The loans of a customer's account, and per currency what those without an account of their own sum
         to."""
-        if not await self.queries.holdings.holds(customer, account):
+        if (of := await self.queries.holdings.held_account(scope, customer, account)) is None:
             raise AccountNotHeld
-        link = f"/customers/{customer}/accounts/{account}/movements"
-        loans = await self.queries.holdings.loans(account, link, currency)
+        loans = await self.queries.holdings.loans(of, currency)
         owed = [loan for loan in loans if loan["outstanding_minor"] is not None]
         return loans, [_summed(code, owed) for code in sorted({loan["currency"] for loan in owed})]
 
@@ -674,13 +673,20 @@ class CustomerService:
             covered = scope.covers({BRANCH: values.get(BRANCH)}, CUSTOMERS_LIST.fields, self.today())
         return not covered
 
+    async def require_in_scope(self, scope: Scope, customers: Sequence[UUID]) -> None:
+        """Raises CustomerNotRegistered where one of the customers is known and out of scope."""
+        if not scope.everything:
+            for one in customers:
+                if await self.outside(scope, one):
+                    raise CustomerNotRegistered
+
     async def customers(
         self, scope: Scope, question: Question, caller: str, limit: int, after: str | None
     ) -> tuple[list[Document], str | None]:
         """A page of the list of customers, and the cursor of the page after it."""
         found = await self.queries.list.page(scope, question, caller, limit=limit, after=after)
         shown = await self.queries.customers.masked(found.documents)
-        return await self._versioned(shown), found.next
+        return await self._versioned(scope, shown), found.next
 
     async def customers_counted(self, scope: Scope, question: Question) -> Counted:
         """How many customers are on the list."""
@@ -699,20 +705,20 @@ class CustomerService:
         noted = await self.searches.note(searched, digests, context)
         [told] = noted.events
         named = [one for one in shown if UUID(one) in told.found]
-        customers = await self.queries.customers.some(named) if named else []
+        customers = await self.queries.customers.some(scope, named) if named else []
         return (
-            await self._versioned(sorted(customers, key=itemgetter("customer_id"))),
+            await self._versioned(scope, sorted(customers, key=itemgetter("customer_id"))),
             told.more,
             noted.position,
         )
 
-    async def _versioned(self, found: Sequence[Document]) -> list[Document]:
+    async def _versioned(self, scope: Scope, found: Sequence[Document]) -> list[Document]:
         """Returns customers as the view shows them, each with the version of its stream that is shown."""
         shown = await versioned(
             found,
             self.store.stream_ends,
             lambda position: self.reached(CONTEXT, position, 0.0),
-            lambda subjects: self.queries.customers.some([str(subject) for subject in subjects]),
+            lambda subjects: self.queries.customers.some(scope, [str(subject) for subject in subjects]),
             lambda one: (UUID(one["customer_id"]), one["version"]),
         )
         return [{**one, "version": version} for one, version in shown]
@@ -758,17 +764,17 @@ class CustomerService:
 
     async def by_reference(self, scope: Scope, source: str, key: str) -> list[Document]:
         """The customer that a source knows under its own number, if it is in scope."""
-        found = await self.queries.customers.of_party(self.ids.party(source, key))
+        found = await self.queries.customers.of_party(scope, self.ids.party(source, key))
         visible = [one for one in found if not await self.outside(scope, UUID(one["customer_id"]))]
-        return await self._versioned(visible)
+        return await self._versioned(scope, visible)
 
     async def unlinked(
-        self, after: UUID | None, limit: int
+        self, scope: Scope, after: UUID | None, limit: int
     ) -> tuple[Sequence[Document], str | None, int, bool]:
         """Returns accounts that wait for their customer, the next cursor, their number, and whether all were
         counted."""
-        count, beyond = await self.queries.unlinked.count()
-        found, reached = await self.queries.unlinked.page(None if after is None else str(after), limit)
+        count, beyond = await self.queries.unlinked.count(scope)
+        found, reached = await self.queries.unlinked.page(scope, None if after is None else str(after), limit)
         return found, reached, count, beyond is None
 
 

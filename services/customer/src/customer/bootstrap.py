@@ -73,7 +73,7 @@ async def routes(
             facts = partial(read.views.wait_for, views=[view.name for view in DERIVED])
             entered = dependencies(
                 read.views.wait_for,
-                permissions.ROLES,
+                permissions.ROUTES,
                 heads=heads,
                 wait_for_derived=facts,
                 high=permissions.HIGH_PRIVILEGE,

@@ -75,7 +75,7 @@ _OF_THE_BANK: Final = frozenset({ADMINISTRATOR, COMPLIANCE, AUDITOR, ANALYST, OP
 SCOPE: Final = (
     "A relationship manager or teller sees and changes the customers of the branch that its post names (`BRANCH/POST`), and\n"
     "those that have no branch yet. Any other customer is as if it were not there: 404, on no page, in no count. The other\n"
-    "roles see all customers."
+    "roles see all customers. Until it has a customer, an account is of the branch that its source states."
 )
 """The rule of `scope_of` in words, for the page of routes."""
 

@@ -5,6 +5,7 @@ from datetime import date
 from typing import Final
 
 from chassis.clock import Clock
+from chassis.lists import Scope
 from chassis.observability import metrics
 from chassis.privacy.key_encryption import KeyEncryption
 from chassis.privacy.keys import KeyRing
@@ -46,9 +47,9 @@ async def unlinked_accounts(mongo: Mongo, clock: Clock, today: Callable[[], date
     """
     ring = KeyRing("", _NoKeys(), clock.monotonic)
     queries = Queries(mongo, ViewReader(mongo, clock, VIEWS), ring, today=today)
-    found, after = await queries.unlinked.count()
+    found, after = await queries.unlinked.count(Scope.all())
     while after is not None:
-        count, after = await queries.unlinked.count(after)
+        count, after = await queries.unlinked.count(Scope.all(), after)
         found += count
     return found
 
@@ -72,7 +73,7 @@ def measuring(
         counting = True
         try:
             while True:
-                count, after = await queries.unlinked.count(after)
+                count, after = await queries.unlinked.count(Scope.all(), after)
                 found += count
                 if after is None:
                     UNLINKED.set(found)

@@ -10,7 +10,7 @@ from customer.catalogue import CONTEXT, SCHEMA, catalogue
 from customer.connections import TABLES
 from customer.derived import DERIVED
 from customer.lists import ASKED, SCOPE
-from customer.permissions import HIGH_PRIVILEGE, ROLES
+from customer.permissions import HIGH_PRIVILEGE, ROUTES
 from customer.policies import POLICIES
 from customer.policies.when_customer_erased_then_destroy_keys import erased_by
 from customer.publishing import published
@@ -26,7 +26,7 @@ SERVICE: Final = Service(
     roles=roles,
     routes=lambda settings, heads: routes(settings, others=heads),
     router=create_router,
-    permissions=ROLES,
+    rights=ROUTES,
     high_privilege=HIGH_PRIVILEGE,
     scope=SCOPE,
     views=VIEWS,

@@ -42,7 +42,7 @@ async def routes(settings: SyncIngestSettings, clock: Clock | None = None) -> As
             yield Routes(
                 create_router(
                     service,
-                    dependencies(_nothing_to_wait_for, permissions.ROLES, high=permissions.HIGH_PRIVILEGE),
+                    dependencies(_nothing_to_wait_for, permissions.ROUTES, high=permissions.HIGH_PRIVILEGE),
                     batch_bytes_max=settings.batch_bytes_max,
                 ),
                 {BATCHES_PATH: settings.batch_bytes_max},

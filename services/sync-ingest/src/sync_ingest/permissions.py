@@ -1,29 +1,33 @@
-"""The roles that may call each route of ingest (R082), by the name of the route.
+"""The roles that may call each route of ingest (R082), and over which rows, by the name of the route. A source belongs to no
+branch: who may call a route sees those of the whole bank.
 
 No role may call a missing route.
 """
 
 from typing import Final
 
+from chassis.privacy.rights import WHOLE, Rights, no_rows, roles_of
 from contracts.roles import ADMINISTRATOR, ANALYST, AUDITOR, COMPLIANCE, FEED, OPERATOR, SERVICE
 from contracts.roles import ROLES as ANYBODY
 
 _OPERATING: Final = frozenset({OPERATOR, ADMINISTRATOR})
 _WATCHING: Final = _OPERATING | {COMPLIANCE, AUDITOR, ANALYST}
 
-ROLES: Final[dict[str, frozenset[str]]] = {
-    "take_batch_in": _OPERATING | {FEED},
-    "list_quarantine": _OPERATING | {COMPLIANCE, AUDITOR},
-    "release": _OPERATING,
-    "approve": _OPERATING,
-    "dismiss": _OPERATING,
-    "close_releases": frozenset({SERVICE}),
-    "open_releases": frozenset({SERVICE}),
-    "list_certificates": _WATCHING | {FEED},
-    "get_certificate": _WATCHING | {FEED},
-    "acknowledge": _OPERATING,
-    "get_schema": ANYBODY,
+ROUTES: Final[dict[str, Rights]] = {
+    "take_batch_in": Rights(_OPERATING | {FEED}, WHOLE),
+    "list_quarantine": Rights(_OPERATING | {COMPLIANCE, AUDITOR}, WHOLE),
+    "release": Rights(_OPERATING, WHOLE),
+    "approve": Rights(_OPERATING, WHOLE),
+    "dismiss": Rights(_OPERATING, WHOLE),
+    "close_releases": Rights(frozenset({SERVICE}), WHOLE),
+    "open_releases": Rights(frozenset({SERVICE}), WHOLE),
+    "list_certificates": Rights(_WATCHING | {FEED}, WHOLE),
+    "get_certificate": Rights(_WATCHING | {FEED}, WHOLE),
+    "acknowledge": Rights(_OPERATING, WHOLE),
+    "get_schema": Rights(ANYBODY, no_rows("it is the published schema of records")),
 }
+ROLES: Final = roles_of(ROUTES)
+"""The roles that may call each route."""
 
 HIGH_PRIVILEGE: Final = frozenset({"release", "approve", "dismiss", "close_releases", "open_releases"})
 """The routes whose events are marked as of high privilege (R091)."""

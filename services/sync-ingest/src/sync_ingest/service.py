@@ -13,7 +13,7 @@ from sync_ingest.domain.records import canonical_schema
 from sync_ingest.ledger import CATALOGUE, SCHEMA, STORE
 from sync_ingest.listening import EXAMPLE, HEADERS_SCHEMA
 from sync_ingest.opening import TABLES
-from sync_ingest.permissions import HIGH_PRIVILEGE, ROLES
+from sync_ingest.permissions import HIGH_PRIVILEGE, ROUTES
 from sync_ingest.publishing import published
 from sync_ingest.settings import SyncIngestSettings
 
@@ -25,7 +25,7 @@ SERVICE: Final = Service(
     roles=roles,
     routes=lambda settings, _: routes(settings),
     router=create_router,
-    permissions=ROLES,
+    rights=ROUTES,
     high_privilege=HIGH_PRIVILEGE,
     readers={"feed": (COREBANK_POSTINGS.name,)},
     own_roles={"feed": frozenset({"postgres", "keys", "kafka"})},

@@ -9,6 +9,7 @@ from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from typing_extensions import override
 
+from chassis.privacy.rights import Rights, roles_of
 from chassis.privacy.tokens import Caller
 from chassis.web.described import Described
 from chassis.web.problems import Forbidden, Unauthenticated
@@ -49,11 +50,12 @@ class Permitted(_TakesCaller):
     No role may call a route that the table does not name, and `create_app` refuses to start with one.
     """
 
-    def __init__(self, roles: Mapping[str, Collection[str]], high: Collection[str] = ()) -> None:
-        """`high` names the routes whose events are marked as of high privilege."""
+    def __init__(self, routes: Mapping[str, Rights], high: Collection[str] = ()) -> None:
+        """`routes`: the rights of each. `high` names those whose events are marked as of high privilege."""
         super().__init__(bearerFormat="JWT", scheme_name=SCHEME, description=DESCRIPTION)
         self.high = frozenset(high)
-        self.roles = {route: frozenset(may) for route, may in roles.items()}
+        self.routes = dict(routes)
+        self.roles = roles_of(routes)
         self._described: dict[str, Described] = {}
 
     @override

@@ -6,6 +6,7 @@ from typing import Any
 
 from contracts.topics import EVENTS
 
+from chassis.privacy.rights import Rights
 from chassis.web.callers import Permitted
 from chassis.web.commands import command_context, idempotency_key
 from chassis.web.conditional import expected_version
@@ -27,14 +28,15 @@ class Dependencies:
 
 def dependencies(
     wait_for: WaitFor,
-    roles: Mapping[str, Collection[str]],
+    routes: Mapping[str, Rights],
     contexts: Collection[str] = EVENTS,
     heads: Heads = NO_HEADS,
     *,
     high: Collection[str] = (),
     wait_for_derived: WaitFor | None = None,
 ) -> Dependencies:
-    """The dependencies of a service whose views can be waited for; `roles` says by the name of a route who
-    may call it, `heads` where the stores end that this process can ask. `high` names the routes of high privilege."""
+    """The dependencies of a service whose views can be waited for; `routes` says by the name of a route who
+    may call it and over which rows, `heads` where the stores end that this process can ask. `high` names the routes of high
+    privilege."""
     derived = ReadingOwnWrite(wait_for_derived or wait_for, contexts, heads)
-    return Dependencies(ReadingOwnWrite(wait_for, contexts, heads), Permitted(roles, high), derived)
+    return Dependencies(ReadingOwnWrite(wait_for, contexts, heads), Permitted(routes, high), derived)

@@ -16,10 +16,10 @@ from customer.panorama.sources import STALE_AFTER_SECONDS
 from customer.queries.collections import Collections
 from customer.queries.customers import CustomerQueries
 from customer.queries.holdings import HoldingQueries
-from customer.queries.movements import MovementQueries, MovementsWanted
+from customer.queries.movements import AccountInScope, MovementQueries, MovementsWanted
 from customer.queries.unlinked import UNLINKED_WALKED_MAX, UnlinkedQueries
 
-__all__ = ["UNLINKED_WALKED_MAX", "MovementsWanted", "Queries"]
+__all__ = ["UNLINKED_WALKED_MAX", "AccountInScope", "MovementsWanted", "Queries"]
 
 
 class Queries:
@@ -34,7 +34,7 @@ class Queries:
         *,
         today: Callable[[], date],
     ) -> None:
-        """`today` is the bank day on which rights and links must stand."""
+        """`today` is the business date on which rights and links must stand."""
         views = Collections(mongo, live)
         self.customers = CustomerQueries(views, ring, today)
         self.movements = MovementQueries(views, ring)

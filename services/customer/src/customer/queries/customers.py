@@ -4,43 +4,50 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from uuid import UUID
 
+from chassis.lists import Scope
 from chassis.privacy.keys import KeyRing
 from chassis.read.documents import Document
 from chassis.read.showing import keys_of
 
 from customer.holdings import parties_on
+from customer.lists import CUSTOMERS_LIST
 from customer.queries.collections import Collections
 from customer.queries.presenting import customer_shown, uuid_of
 
 
 class CustomerQueries:
-    """Customers as the view shows them, masked."""
+    """Customers as the view shows them, masked. Outside of its scope a customer is not there."""
 
     def __init__(self, views: Collections, ring: KeyRing, today: Callable[[], date]) -> None:
-        """`today` is the bank day on which rights and links must stand."""
+        """`today` is the business date on which rights and links must stand."""
         self._views = views
         self._ring = ring
         self._today = today
 
-    async def one(self, customer_id: UUID) -> Document | None:
+    async def one(self, scope: Scope, customer_id: UUID) -> Document | None:
         """A customer, masked."""
         found = await self._views.mongo.find_one(await self._views.customers(), {"_id": str(customer_id)})
-        return None if found is None else (await self.masked([found]))[0]
+        return next(iter(await self.masked(self._within(scope, [] if found is None else [found]))), None)
 
-    async def some(self, ids: Sequence[str]) -> list[Document]:
+    async def some(self, scope: Scope, ids: Sequence[str]) -> list[Document]:
         """These customers, masked, in any order."""
         found = await self._views.mongo.find(
             await self._views.customers(), {"_id": {"$in": list(ids)}}, limit=len(ids)
         )
-        return await self.masked(found)
+        return await self.masked(self._within(scope, found))
 
-    async def of_party(self, party: UUID) -> list[Document]:
+    async def of_party(self, scope: Scope, party: UUID) -> list[Document]:
         """The customer that has the party today, masked."""
         found = await self._views.mongo.find(await self._views.customers(), {"parties.party_id": str(party)})
         today = self._today().isoformat()
-        return await self.masked([one for one in found if str(party) in parties_on(one, today)])
+        there = [one for one in found if str(party) in parties_on(one, today)]
+        return await self.masked(self._within(scope, there))
 
     async def masked(self, found: Sequence[Document]) -> list[Document]:
         """Documents of customers as they are shown."""
         keys = await keys_of(self._ring, [uuid_of(one["_id"]) for one in found])
         return [customer_shown(one, keys) for one in found]
+
+    def _within(self, scope: Scope, found: Sequence[Document]) -> list[Document]:
+        day = self._today()
+        return [one for one in found if scope.covers(one, CUSTOMERS_LIST.fields, day)]

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from chassis.connections.coalescing import Coalesced
+from chassis.lists import Scope
 from chassis.privacy.keys import KeyRing
 from chassis.read.documents import AnswerTooLarge, Document
 from chassis.read.mongo import Frozen, id_of
@@ -14,11 +15,12 @@ from chassis.read.showing import keys_of
 from chassis.write.deciding import Refusal
 
 from customer.holdings import held, others, parties_on, standing
+from customer.lists import CUSTOMERS_LIST
 from customer.panorama.accounts import loans_of
 from customer.panorama.composing import panorama
 from customer.panorama.schema import HeldLoan, Panorama
 from customer.queries.collections import Collections
-from customer.queries.movements import MovementQueries
+from customer.queries.movements import AccountInScope, MovementQueries
 from customer.queries.pipelines import JOINED_BYTES_MAX, bounded, lookup
 from customer.queries.presenting import (
     account_shown,
@@ -51,7 +53,7 @@ class HoldingQueries:
         movements: MovementQueries,
         stale_after_seconds: int,
     ) -> None:
-        """`today` is the bank day on which rights and links must stand."""
+        """`today` is the business date on which rights and links must stand."""
         self._views = views
         self._ring = ring
         self._today = today
@@ -59,14 +61,17 @@ class HoldingQueries:
         self._stale_after_seconds = stale_after_seconds
         self._holdings: Coalesced[str, bytes | None] = Coalesced(self._load_holdings)
 
-    async def panorama(self, customer_id: UUID, now: datetime, month: str | None) -> Panorama | None:
+    async def panorama(
+        self, scope: Scope, customer_id: UUID, now: datetime, month: str | None
+    ) -> Panorama | None:
         """A customer's panorama: one aggregation for all concurrent requests (request coalescing), one more
         for an old month. Raises HoldingsTooLarge."""
         with _alone():
             raw = await self._holdings.get(str(customer_id))
         if raw is None:
             return None
-        found = _fitting(Frozen(raw).thawed())
+        if (found := self._within(scope, Frozen(raw).thawed())) is None:
+            return None
         day = self._today().isoformat()
         parties = parties_on(found, day)
         standing_accounts = held(in_order(found["accounts"]), parties, day)
@@ -85,7 +90,7 @@ class HoldingQueries:
             customers=await self._customers_of(others(accounts, parties), day),
         )
 
-    async def accounts(self, customer_id: UUID) -> list[Document] | None:
+    async def accounts(self, scope: Scope, customer_id: UUID) -> list[Document] | None:
         """The accounts of a customer with all their holders, masked; None where there is no such customer.
 
         Raises HoldingsTooLarge.
@@ -95,7 +100,9 @@ class HoldingQueries:
             answer = await self._views.mongo.aggregate(await self._views.customers(), pipeline)
         if not answer:
             return None
-        found, day = _fitting(answer[0]), self._today().isoformat()
+        if (found := self._within(scope, answer[0])) is None:
+            return None
+        day = self._today().isoformat()
         own = parties_on(found, day)
         accounts = held(in_order(found["accounts"]), own, day)
         subjects = [*subjects_of(found, accounts), *(uuid_of(party["_id"]) for party in found["described"])]
@@ -122,28 +129,34 @@ class HoldingQueries:
         )
         return in_order(found), described
 
-    async def loans(self, account: UUID, movements: str, currency: str | None) -> list[HeldLoan]:
-        """The loans that master data states for an account; `movements` is the link to its movements."""
-        found = await self._views.mongo.find_one(await self._views.accounts(), {"_id": str(account)})
-        loans = [] if found is None else loans_of(str(account), found, movements)
+    async def loans(self, of: AccountInScope, currency: str | None) -> list[HeldLoan]:
+        """The loans that master data states for an account, with the link to its movements."""
+        found = await self._views.mongo.find_one(await self._views.accounts(), {"_id": str(of.account_id)})
+        link = f"/customers/{of.customer_id}/accounts/{of.account_id}/movements"
+        loans = [] if found is None else loans_of(str(of.account_id), found, link)
         return [loan for loan in loans if currency in {None, loan["currency"]}]
 
-    async def holds(self, customer_id: UUID, account: UUID) -> bool:
-        """Whether the customer holds the account."""
+    async def held_account(self, scope: Scope, customer_id: UUID, account: UUID) -> AccountInScope | None:
+        """The account, where a customer in scope holds it."""
         customer = await self._views.mongo.find_one(await self._views.customers(), {"_id": str(customer_id)})
-        if customer is None:
-            return False
+        if customer is None or not scope.covers(customer, CUSTOMERS_LIST.fields, self._today()):
+            return None
         day = self._today().isoformat()
         fields = {"holders": 1}
         found = await self._views.mongo.find_one(
             await self._views.accounts(), {"_id": str(account)}, fields=fields
         )
-        return found is not None and bool(held([found], parties_on(customer, day), day))
+        there = found is not None and bool(held([found], parties_on(customer, day), day))
+        return AccountInScope(customer_id, account) if there else None
 
     async def described(self, party: UUID) -> bool:
         """Whether master data has described the party."""
         parties = await self._views.parties()
         return await self._views.mongo.find_one(parties, {"_id": str(party)}, fields={"_id": 1}) is not None
+
+    def _within(self, scope: Scope, found: Document) -> Document | None:
+        """A customer with what was joined to it; None out of scope, however much that is. Raises HoldingsTooLarge."""
+        return _fitting(found) if scope.covers(found, CUSTOMERS_LIST.fields, self._today()) else None
 
     async def _load_holdings(self, ids: Sequence[str]) -> dict[str, bytes | None]:
         """Each customer is decoded by who asked for it: what was decoded together is not in the processor's caches any

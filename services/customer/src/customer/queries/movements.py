@@ -17,6 +17,15 @@ from customer.views.asset_panorama import movement_id
 
 
 @dataclass(frozen=True, slots=True)
+class AccountInScope:
+    """An account that a customer in the caller's scope holds: of no other are movements and loans asked.
+    `HoldingQueries.held_account` finds it."""
+
+    customer_id: UUID
+    account_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class MovementsWanted:
     """Which movements of an account; `spending` leaves those that count as spending.
 
@@ -54,21 +63,23 @@ class MovementQueries:
         self._views = views
         self._ring = ring
 
-    async def page(self, account: UUID, wanted: MovementsWanted, after: int, limit: int) -> list[Document]:
+    async def page(
+        self, of: AccountInScope, wanted: MovementsWanted, after: int, limit: int
+    ) -> list[Document]:
         """Movements of an account in the order in which they were recorded, masked."""
-        subject = str(account)
+        subject = str(of.account_id)
         where = {
             "_id": {"$gt": movement_id(subject, after), "$lte": f"{subject}:~"},
             **wanted.conditions(),
         }
         collection = await self._views.movements()
         found = await self._views.mongo.find(collection, where, order=[("_id", 1)], limit=limit)
-        keys = await keys_of(self._ring, [account])
-        return [movement_shown(account, one, keys) for one in found]
+        keys = await keys_of(self._ring, [of.account_id])
+        return [movement_shown(of.account_id, one, keys) for one in found]
 
-    async def sums(self, account: UUID, wanted: MovementsWanted) -> list[Document]:
+    async def sums(self, of: AccountInScope, wanted: MovementsWanted) -> list[Document]:
         """Per currency the number of movements, their sum, and the outflow."""
-        subject = str(account)
+        subject = str(of.account_id)
         where = {"_id": {"$gt": f"{subject}:", "$lte": f"{subject}:~"}, **wanted.conditions()}
         collection = await self._views.movements()
         group = {
