@@ -485,8 +485,8 @@ def routes_page() -> str:
         "Generated from the routes and tables of permissions of the services (`make generate`). Do not edit.\n",
         "A role that is not named may not call the route. `rows`: over those of the whole bank, over the caller's own, over those"
         "\nof its branch by the rule of the service, or over none, and why. `high` marks the events of a command as of high"
-        "\nprivilege. The reason is in the body, or in the query where the body is no JSON; `from` says whether a command takes"
-        "\n`effective_at`, or a bank day as `effective_on`. A route of 202 proposes what another person approves.\n",
+        "\nprivilege. The reason is in the body, or in the query where the body is no JSON. `from`: a command takes `effective_at`, or a"
+        "\nbank day as `effective_on`, or neither, and why. A route of 202 proposes what another person approves.\n",
     ]
     for service in services():
         parts.append(f"## {service.context.name}\n")
@@ -518,7 +518,8 @@ def _row(service: Service[Any], route: APIRoute) -> str:
     said = ["", "", ""]
     if kind is not None:
         privilege = "high" if name in service.high_privilege else "normal"
-        said = [privilege, "required" if kind.reason_required else "optional", kind.effective or ""]
+        effect = kind.effective or f"none: {service.rights[name].undated}"
+        said = [privilege, "required" if kind.reason_required else "optional", effect]
     if route.status_code == 202:
         said[0] += ", proposes"
     [method] = sorted(route.methods or ())

@@ -1,5 +1,6 @@
 """The routes, over the real store, keys and MongoDB, with the conventions that every service has."""
 
+from datetime import timedelta
 from uuid import UUID
 
 import httpx
@@ -12,7 +13,8 @@ from customer import permissions
 from customer.api import create_router
 from customer.application import CustomerService
 from customer.catalogue import catalogue
-from customer.domain.events import DeclaredAsset
+from customer.domain.events import CustomerReviewed, DeclaredAsset
+from customer.domain.reviewing import month_after
 from customer.file_routes import body_limits
 from customer.files import LIMITS
 from customer.panorama.schema import Panorama
@@ -361,6 +363,32 @@ async def test_a_condition_that_cannot_be_read_or_asks_for_too_much_is_refused(a
     assert (refused.status_code, refused.json()["code"]) == (403, "field-not-permitted")
     found = (await api.get("/customers/selection", params={"where": "accounts >= 1"})).json()["items"]
     assert {one["aum"] for one in found} == {None}
+
+
+async def test_a_key_customer_may_have_been_named_and_reviewed_before_that_is_recorded(api, store):
+    at = (await api.post("/customers", json=WANG, headers=key("k1"))).headers["Location"]
+    earlier = {"reason": "上月已达标", "effective_at": (NOW - timedelta(days=3)).isoformat()}
+    named = await api.post(f"{at}/key-customer", json=earlier, headers=key("k2") | {"If-Match": '"2"'})
+    assert named.status_code == 200, named.text
+    review = earlier | {"effective_at": (NOW - timedelta(days=1)).isoformat()}
+    done = await api.post(f"{at}/review", json=review, headers=key("k3") | {"If-Match": '"3"'})
+    assert (done.status_code, done.headers["ETag"]) == (200, '"4"'), done.text
+    again = await api.post(f"{at}/review", json=review, headers=key("k3") | {"If-Match": '"3"'})
+    assert (again.status_code, again.headers["ETag"]) == (200, '"4"')
+    other = earlier | {"effective_at": NOW.isoformat()}
+    reused = await api.post(f"{at}/review", json=other, headers=key("k3") | {"If-Match": '"3"'})
+    assert (reused.status_code, reused.json()["code"]) == (422, "idempotency-key-reused")
+    ahead = earlier | {"effective_at": "2999-01-01T00:00:00Z"}
+    refused = await api.post(f"{at}/review", json=ahead, headers=key("k4") | {"If-Match": '"4"'})
+    assert (refused.status_code, refused.json()["code"]) == (422, "effective-time-ahead")
+    stored = await store.read_stream(UUID(at.rpartition("/")[2]))
+    reviews = ("named-key-customer", "customer-reviewed")
+    events = [catalogue().decode(one) for one in stored if one.name in reviews]
+    dates = {type(one.event).__name__: one for one in events}
+    day, since = (dated(NOW - timedelta(days=days)) for days in (1, 3))
+    assert dates["NamedKeyCustomer"].event.review_due_on == month_after(since)
+    assert dates["CustomerReviewed"].event == CustomerReviewed(day, month_after(day))
+    assert dates["CustomerReviewed"].metadata.effective_at == NOW - timedelta(days=1)
 
 
 @pytest.mark.requirement("R020")

@@ -69,6 +69,14 @@ def test_a_customer_is_named_once_and_reviewed_only_while_it_is_a_key_customer()
     customer.given(REGISTERED, NAMED).when(EndKeyCustomer()).then(NoLongerKeyCustomer())
 
 
+def test_a_review_that_is_recorded_late_puts_no_later_one_back():
+    reviewed = CustomerReviewed(reviewed_on=date(2026, 2, 27), review_due_on=date(2026, 3, 27))
+    late = ReviewCustomer(date(2026, 2, 26))
+    customer.given(REGISTERED, NAMED, reviewed).when(late).then()
+    again = CustomerReviewed(reviewed_on=date(2026, 2, 27), review_due_on=date(2026, 3, 27))
+    customer.given(REGISTERED, NAMED, reviewed).when(ReviewCustomer(date(2026, 2, 27))).then(again)
+
+
 @pytest.mark.requirement("R020")
 def test_a_reminder_comes_once_and_only_of_the_review_that_is_open():
     remind = RemindOfReview(date(2026, 2, 28))

@@ -548,7 +548,7 @@ def _done(""",
             "from chassis.notices.routes import add_notices",
         ),
         examples("NOTICE_EXAMPLES"),
-        allowed("list_${name}_inbox", "count_${name}_inbox", "read_${name}_notice"),
+        allowed("list_${name}_inbox", "count_${name}_inbox", commands=("read_${name}_notice",)),
         allowed("receive_${name}_receipt", roles="frozenset({SERVICE})"),
         Edit(
             f"{SOURCE}/permissions.py",

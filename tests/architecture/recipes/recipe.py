@@ -61,11 +61,14 @@ def stored(names: str, module: str) -> tuple[Edit, ...]:
     )
 
 
-def allowed(*routes: str, roles: str = "_SERVING", scope: str = "WHOLE") -> Edit:
-    """Routes in `permissions.py`."""
+def allowed(
+    *routes: str, roles: str = "_SERVING", scope: str = "WHOLE", commands: tuple[str, ...] = ()
+) -> Edit:
+    """Routes in `permissions.py`; `commands` take no effective time."""
     line = '    "list_${name}s": Rights(_SERVING, WHOLE),\n'
-    added = "".join(f'    "{route}": Rights({roles}, {scope}),\n' for route in routes)
-    return Edit(f"{SOURCE}/permissions.py", line, line + added)
+    added = [f'    "{route}": Rights({roles}, {scope}),\n' for route in routes]
+    added += [f'    "{route}": Rights({roles}, {scope}, _AT_ONCE),\n' for route in commands]
+    return Edit(f"{SOURCE}/permissions.py", line, line + "".join(added))
 
 
 def imported(file: str, *lines: str) -> Edit:

@@ -236,10 +236,10 @@ async def test_what_is_listed_is_acknowledged_with_a_result_each(store, handler)
         Edit(
             f"{SOURCE}/permissions.py",
             '    "list_${name}s": Rights(_SERVING, WHOLE),\n',
-            '    "list_${name}s": Rights(_SERVING, WHOLE),\n    "prepare_acknowledgements": Rights(_SERVING, WHOLE),\n'
+            '    "list_${name}s": Rights(_SERVING, WHOLE),\n    "prepare_acknowledgements": Rights(_SERVING, WHOLE, _AT_ONCE),\n'
             '    "get_${name}_bulk": Rights(_SERVING, WHOLE),\n    "preview_${name}_bulk": Rights(_SERVING, WHOLE),\n'
-            '    "start_${name}_bulk": Rights(_SERVING, WHOLE),\n    "pause_${name}_bulk": Rights(_SERVING, WHOLE),\n'
-            '    "undo_${name}_bulk": Rights(_SERVING, WHOLE),\n    "list_${name}_bulk_results": Rights(_SERVING, WHOLE),\n    "list_${name}_bulk_items": Rights(_SERVING, WHOLE),\n',
+            '    "start_${name}_bulk": Rights(_SERVING, WHOLE, _AT_ONCE),\n    "pause_${name}_bulk": Rights(_SERVING, WHOLE, _AT_ONCE),\n'
+            '    "undo_${name}_bulk": Rights(_SERVING, WHOLE, _AT_ONCE),\n    "list_${name}_bulk_results": Rights(_SERVING, WHOLE),\n    "list_${name}_bulk_items": Rights(_SERVING, WHOLE),\n',
         ),
         Edit(
             f"{SOURCE}/shapes.py",
@@ -359,12 +359,10 @@ async def test_more_than_one_person_may_acknowledge_alone_are_started_by_two(ser
             '\nAPPROVERS: Final = frozenset({ADMINISTRATOR})\n"""Who may approve what another person proposed."""\n\nROUTES: Final[',
         ),
         allowed(
-            "propose_$name",
             "get_${name}_proposal",
-            "withdraw_${name}_proposal",
-            "propose_${name}_bulk",
+            commands=("propose_$name", "withdraw_${name}_proposal", "propose_${name}_bulk"),
         ),
-        allowed("approve_${name}_proposal", "reject_${name}_proposal", roles="APPROVERS"),
+        allowed(commands=("approve_${name}_proposal", "reject_${name}_proposal"), roles="APPROVERS"),
         Edit(
             f"{SOURCE}/application.py",
             "        kind = Bulkable(Acknowledge${Name}, self.handler.handle, self._acknowledges, self.handler.read)\n",
@@ -615,7 +613,7 @@ async def test_a_file_is_kept_and_each_reading_is_an_event(store, key_ring, tmp_
             "from $name.files import add_files",
         ),
         examples("FILE_EXAMPLES"),
-        allowed("attach_${name}_file", "list_${name}_files", "read_${name}_file"),
+        allowed("list_${name}_files", commands=("attach_${name}_file", "read_${name}_file")),
     ),
 )
 
@@ -784,11 +782,9 @@ async def test_a_file_has_what_its_caller_may_see(mongo, store, key_ring, tmp_pa
         ),
         examples("EXPORT_EXAMPLES"),
         allowed(
-            "request_${name}_export",
             "list_${name}_exports",
             "get_${name}_export",
-            "propose_${name}_export",
-            "read_${name}_export",
+            commands=("request_${name}_export", "propose_${name}_export", "read_${name}_export"),
         ),
     ),
 )

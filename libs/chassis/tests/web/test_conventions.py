@@ -9,8 +9,23 @@ import httpx
 import pytest
 import structlog
 from chassis.observability import telemetry
-from chassis.web import CommandBody, Commanding, ExplainedBody, Permitted, Reason, create_app
-from chassis.web.app import UNAVAILABLE, CommandWithoutReason, RouteHidden, RouteWithoutRoles
+from chassis.web import (
+    CommandBody,
+    Commanding,
+    DatedBody,
+    DatedExplainedBody,
+    ExplainedBody,
+    Permitted,
+    Reason,
+    create_app,
+)
+from chassis.web.app import (
+    UNAVAILABLE,
+    CommandUndated,
+    CommandWithoutReason,
+    RouteHidden,
+    RouteWithoutRoles,
+)
 from chassis.web.edge import BODY_BYTES_MAX, UNTRACED, Edge
 from chassis.web.problems import language
 from fastapi import APIRouter, Depends
@@ -136,7 +151,8 @@ async def test_a_command_has_its_reason_its_privilege_and_its_effective_time(cli
 async def test_the_table_of_permissions_marks_high_privilege_and_a_body_of_bytes_has_its_reason_in_the_query(
     settings, token
 ):
-    permitted = Permitted(over_all({key: {"administrator"} for key in ("typed", "sent")}), high={"typed"})
+    both = ("typed", "sent")
+    permitted = Permitted(over_all({key: {"administrator"} for key in both}, both), high={"typed"})
     router = APIRouter(dependencies=[Depends(permitted)])
 
     @router.post("/typed")
@@ -171,7 +187,11 @@ async def test_the_table_of_permissions_marks_high_privilege_and_a_body_of_bytes
 def test_a_command_without_a_reason_is_not_served(settings, high, why):
     names = ("with_body", "question", *(() if high else ("bare",)))
     router = APIRouter(
-        dependencies=[Depends(Permitted(over_all({name: {"keeper"} for name in names}), high=high))]
+        dependencies=[
+            Depends(
+                Permitted(over_all({name: {"keeper"} for name in names}, ("with_body", "bare")), high=high)
+            )
+        ]
     )
 
     @router.post("/with-body")
@@ -187,6 +207,51 @@ def test_a_command_without_a_reason_is_not_served(settings, high, why):
 
     with pytest.raises((CommandWithoutReason, RouteWithoutRoles), match=why):
         create_app("open", [router], settings)
+
+
+@pytest.mark.parametrize(
+    ("body", "undated", "why"),
+    [
+        (CommandBody, (), r"done \(/done\) neither takes an effective time nor says why not"),
+        (ExplainedBody, (), "neither takes an effective time"),
+        (DatedBody, ("done",), "takes one or is no command"),
+        (DatedExplainedBody, ("done",), "takes one or is no command"),
+        (CommandBody, ("done", "question"), "question .* takes one or is no command"),
+    ],
+)
+def test_a_command_takes_an_effective_time_or_says_why_not_or_is_not_served(settings, body, undated, why):
+    def served(undated):
+        table = over_all({"done": {"keeper"}, "question": {"keeper"}}, undated)
+        router = APIRouter(dependencies=[Depends(Permitted(table))])
+
+        @router.post("/done")
+        async def done(context: Commanding, stated: body) -> None: ...
+
+        @router.get("/question")
+        async def question() -> None: ...
+
+        return create_app("open", [router], settings)
+
+    with pytest.raises(CommandUndated, match=why):
+        served(undated)
+    served(() if issubclass(body, DatedBody) else ("done",))
+
+
+async def test_a_command_may_have_to_say_both_why_and_from_when(settings, token):
+    router = APIRouter(dependencies=[Depends(Permitted(over_all({"done": {"administrator"}})))])
+
+    @router.post("/done")
+    async def done(context: Commanding, body: DatedExplainedBody) -> list[str | None]:
+        return [context.reason, context.metadata().effective_at.isoformat()]
+
+    headers = KEYED | {"Authorization": f"Bearer {token}"}
+    transport = httpx.ASGITransport(create_app("kinds", [router], settings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=headers) as web:
+        said = {"reason": "so", "effective_at": "2026-01-05T09:30:00+08:00"}
+        assert (await web.post("/done", json=said)).json() == ["so", "2026-01-05T01:30:00+00:00"]
+        is_problem(
+            await web.post("/done", json={"effective_at": said["effective_at"]}), 422, "request-invalid"
+        )
 
 
 @pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&after=x&limit=1", "limit=1&lim%69t=2"])

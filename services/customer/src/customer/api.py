@@ -36,7 +36,8 @@ from chassis.watching import LastEventId, Seconds, Wanted, streamed, watched
 from chassis.watching.routes import IDS_MAX
 from chassis.web import (
     Asking,
-    CommandBody,
+    DatedBody,
+    DatedExplainedBody,
     Dependencies,
     DescribedRouter,
     ExplainedBody,
@@ -535,9 +536,10 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
-        body: ExplainedBody,
+        body: DatedExplainedBody,
     ) -> Done:
-        """Makes the customer a key customer (重点客户): it is to be reviewed once in a calendar month."""
+        """Makes the customer a key customer (重点客户), from today or from earlier on: it is to be reviewed once in a calendar
+        month."""
         return _done(response, await service.name_key_customer(customer_id, context, version))
 
     @router.post("/customers/{customer_id}/key-customer/end", responses=_CHANGED)
@@ -546,7 +548,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
-        body: ExplainedBody,
+        body: DatedExplainedBody,
     ) -> Done:
         """The customer is no key customer any more: no review falls due."""
         return await changed(response, customer_id, EndKeyCustomer(), context, version)
@@ -557,9 +559,11 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
-        body: CommandBody,
+        body: DatedBody,
     ) -> Done:
-        """Says that a key customer was reviewed today; the next review is due a calendar month later."""
+        """Says that a key customer was reviewed, today or earlier; the next review is due a calendar month later.
+
+        A review of a day before the one that the next review is counted from changes nothing."""
         return _done(response, await service.review(customer_id, context, version))
 
     # questions

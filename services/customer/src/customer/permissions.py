@@ -39,6 +39,17 @@ _NOBODY_S_YET: Final = no_rows("the customer is registered by it, and has no bra
 _NO_ROWS: Final = no_rows("it says what lists can be asked for, and shows no customer")
 _A_NOTICE: Final = no_rows("a provider names the message that it was given, and is told nothing")
 
+_ASKS: Final = "it shows what is there when it is asked"
+_OF_RUNS: Final = "a run is prepared, started, paused and undone when that is commanded, and a customer is of its branch from its item on"
+_DESTROYS: Final = (
+    "keys are destroyed, and sources stop, once it is approved: neither can have been so earlier"
+)
+_HOLDS: Final = "a hold forbids what is commanded while it stands; the day on which it ends is in its body"
+_CLAIMS: Final = "a claim shows no account, and one that is confirmed shows them from then on; the day on which a link ends is that of unlinking"
+_DECIDES: Final = "what is proposed is decided by who decides it, at that moment"
+_OF_FILES: Final = "a file is kept from when its content is there until it is gone"
+_READS: Final = "it says that the caller has read it now"
+
 ROUTES: Final[dict[str, Rights]] = {
     "get_panorama": Rights(_LOOKING, BRANCH),
     "list_customers": Rights(_LOOKING, BRANCH),
@@ -50,7 +61,7 @@ ROUTES: Final[dict[str, Rights]] = {
     "select_customers": Rights(_SELECTING, BRANCH),
     "count_customers": Rights(_SELECTING, BRANCH),
     "funnel_customers": Rights(_SELECTING, BRANCH),
-    "search_customers": Rights(_LOOKING, BRANCH),
+    "search_customers": Rights(_LOOKING, BRANCH, _ASKS),
     "explain_customer": Rights(_SELECTING, BRANCH),
     "watch_customers": Rights(_SELECTING, BRANCH),
     "get_customer_conditions": Rights(_SELECTING | _MANY, _NO_ROWS),
@@ -59,9 +70,9 @@ ROUTES: Final[dict[str, Rights]] = {
     "rename_customer": Rights(_SERVING, BRANCH),
     "change_contact_details": Rights(_SERVING, BRANCH),
     "correct_identity_details": Rights(_SERVING, BRANCH),
-    "link_reference": Rights(_SERVING, BRANCH),
-    "confirm_reference": Rights(_SERVING, BRANCH),
-    "reject_reference": Rights(_SERVING, BRANCH),
+    "link_reference": Rights(_SERVING, BRANCH, _CLAIMS),
+    "confirm_reference": Rights(_SERVING, BRANCH, _CLAIMS),
+    "reject_reference": Rights(_SERVING, BRANCH, _CLAIMS),
     "unlink_reference": Rights(_SERVING, BRANCH),
     "move_reference": Rights(_SERVING, BRANCH),
     "resolve_contradiction": Rights(_SERVING, BRANCH),
@@ -69,38 +80,42 @@ ROUTES: Final[dict[str, Rights]] = {
     "name_key_customer": Rights(_SERVING - {TELLER}, BRANCH),
     "end_key_customer": Rights(_SERVING - {TELLER}, BRANCH),
     "review_customer": Rights(_SERVING - {TELLER}, BRANCH),
-    "attach_file": Rights(_SERVING, BRANCH),
+    "attach_file": Rights(_SERVING, BRANCH, _OF_FILES),
     "list_files": Rights(_LOOKING | {AUDITOR}, BRANCH),
-    "read_file": Rights(_LOOKING, BRANCH),
-    "remove_file": Rights(_SERVING - {TELLER}, BRANCH),
-    "prepare_erasure": Rights(frozenset({COMPLIANCE}), BRANCH),
-    "end_erasure_preparation": Rights(frozenset({COMPLIANCE}), BRANCH),
-    "erase_customer": Rights(frozenset({COMPLIANCE}), BRANCH),
+    "read_file": Rights(_LOOKING, BRANCH, _ASKS),
+    "remove_file": Rights(_SERVING - {TELLER}, BRANCH, _OF_FILES),
+    "prepare_erasure": Rights(frozenset({COMPLIANCE}), BRANCH, _DESTROYS),
+    "end_erasure_preparation": Rights(frozenset({COMPLIANCE}), BRANCH, _DESTROYS),
+    "erase_customer": Rights(frozenset({COMPLIANCE}), BRANCH, _DESTROYS),
     "get_erasure": Rights(frozenset({COMPLIANCE, AUDITOR}), BRANCH),
-    "place_legal_hold": Rights(frozenset({COMPLIANCE}), BRANCH),
-    "lift_legal_hold": Rights(frozenset({COMPLIANCE}), BRANCH),
+    "place_legal_hold": Rights(frozenset({COMPLIANCE}), BRANCH, _HOLDS),
+    "lift_legal_hold": Rights(frozenset({COMPLIANCE}), BRANCH, _HOLDS),
     "get_customer_proposal": Rights(frozenset({COMPLIANCE, AUDITOR}), WHOLE),
-    "approve_customer_proposal": Rights(ERASURE_APPROVERS | BULK_APPROVERS | EXPORT_APPROVERS, WHOLE),
-    "reject_customer_proposal": Rights(ERASURE_APPROVERS | BULK_APPROVERS | EXPORT_APPROVERS, WHOLE),
-    "withdraw_customer_proposal": Rights(_MANY | _SELECTING, OWN),
-    "request_customer_export": Rights(_SELECTING, BRANCH),
+    "approve_customer_proposal": Rights(
+        ERASURE_APPROVERS | BULK_APPROVERS | EXPORT_APPROVERS, WHOLE, _DECIDES
+    ),
+    "reject_customer_proposal": Rights(
+        ERASURE_APPROVERS | BULK_APPROVERS | EXPORT_APPROVERS, WHOLE, _DECIDES
+    ),
+    "withdraw_customer_proposal": Rights(_MANY | _SELECTING, OWN, _DECIDES),
+    "request_customer_export": Rights(_SELECTING, BRANCH, _ASKS),
     "list_customer_exports": Rights(_SELECTING, OWN),
     "get_customer_export": Rights(_SELECTING, OWN),
-    "propose_customer_export": Rights(_SELECTING, OWN),
-    "read_customer_export": Rights(_SELECTING, OWN),
+    "propose_customer_export": Rights(_SELECTING, OWN, _DECIDES),
+    "read_customer_export": Rights(_SELECTING, OWN, _ASKS),
     "list_customer_inbox": Rights(_STAFF, OWN),
     "count_customer_inbox": Rights(_STAFF, OWN),
-    "read_customer_notice": Rights(_STAFF, OWN),
+    "read_customer_notice": Rights(_STAFF, OWN, _READS),
     "receive_customer_receipt": Rights(frozenset({SERVICE}), _A_NOTICE),
-    "prepare_branch_assignment": Rights(_MANY, BRANCH),
+    "prepare_branch_assignment": Rights(_MANY, BRANCH, _OF_RUNS),
     "get_customer_bulk": Rights(_MANY | BULK_APPROVERS | {AUDITOR}, WHOLE),
     "preview_customer_bulk": Rights(_MANY | BULK_APPROVERS | {AUDITOR}, WHOLE),
     "list_customer_bulk_items": Rights(_MANY | BULK_APPROVERS | {AUDITOR}, WHOLE),
     "list_customer_bulk_results": Rights(_MANY | BULK_APPROVERS | {AUDITOR}, WHOLE),
-    "propose_customer_bulk": Rights(_MANY, WHOLE),
-    "start_customer_bulk": Rights(_MANY, WHOLE),
-    "pause_customer_bulk": Rights(_MANY, WHOLE),
-    "undo_customer_bulk": Rights(_MANY, WHOLE),
+    "propose_customer_bulk": Rights(_MANY, WHOLE, _OF_RUNS),
+    "start_customer_bulk": Rights(_MANY, WHOLE, _OF_RUNS),
+    "pause_customer_bulk": Rights(_MANY, WHOLE, _OF_RUNS),
+    "undo_customer_bulk": Rights(_MANY, WHOLE, _OF_RUNS),
     "list_customer_sagas": Rights(_MANY | {COMPLIANCE, AUDITOR}, WHOLE),
     "get_customer_saga": Rights(_MANY | {COMPLIANCE, AUDITOR}, WHOLE),
 }

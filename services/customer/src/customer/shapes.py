@@ -7,7 +7,7 @@ from uuid import UUID
 from chassis.lists.asking import WHERE_CHARACTERS_MAX
 from chassis.lists.routes import Total
 from chassis.money import CurrencyCode, exponent, minor_units
-from chassis.web import CommandBody, DatedBody, ExplainedBody
+from chassis.web import CommandBody, DatedBody, DatedExplainedBody, ExplainedBody
 from chassis.web.formats import Day, Instant, Month, StatedDay
 from contracts.identity import ExternalIds, source_name
 from pydantic import (
@@ -159,7 +159,7 @@ class MoveBody(UnlinkBody):
     to: UUID
 
 
-class ResolveBody(ExplainedBody):
+class ResolveBody(DatedExplainedBody):
     """Which value stands: that of the party's source (`accept`), or that of staff."""
 
     party_id: UUID

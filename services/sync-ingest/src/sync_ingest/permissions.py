@@ -13,17 +13,22 @@ from contracts.roles import ROLES as ANYBODY
 _OPERATING: Final = frozenset({OPERATOR, ADMINISTRATOR})
 _WATCHING: Final = _OPERATING | {COMPLIANCE, AUDITOR, ANALYST}
 
+_OF_RECORDS: Final = "each record states the days on which it is booked and has value"
+_OF_WAITING: Final = "what waits is booked under its own days, and decided on when somebody decides"
+_OF_SOURCES: Final = "releases are closed and opened when another context asks for it"
+_SEEN: Final = "it says that a certificate was seen, by whom and when"
+
 ROUTES: Final[dict[str, Rights]] = {
-    "take_batch_in": Rights(_OPERATING | {FEED}, WHOLE),
+    "take_batch_in": Rights(_OPERATING | {FEED}, WHOLE, _OF_RECORDS),
     "list_quarantine": Rights(_OPERATING | {COMPLIANCE, AUDITOR}, WHOLE),
-    "release": Rights(_OPERATING, WHOLE),
-    "approve": Rights(_OPERATING, WHOLE),
-    "dismiss": Rights(_OPERATING, WHOLE),
-    "close_releases": Rights(frozenset({SERVICE}), WHOLE),
-    "open_releases": Rights(frozenset({SERVICE}), WHOLE),
+    "release": Rights(_OPERATING, WHOLE, _OF_WAITING),
+    "approve": Rights(_OPERATING, WHOLE, _OF_WAITING),
+    "dismiss": Rights(_OPERATING, WHOLE, _OF_WAITING),
+    "close_releases": Rights(frozenset({SERVICE}), WHOLE, _OF_SOURCES),
+    "open_releases": Rights(frozenset({SERVICE}), WHOLE, _OF_SOURCES),
     "list_certificates": Rights(_WATCHING | {FEED}, WHOLE),
     "get_certificate": Rights(_WATCHING | {FEED}, WHOLE),
-    "acknowledge": Rights(_OPERATING, WHOLE),
+    "acknowledge": Rights(_OPERATING, WHOLE, _SEEN),
     "get_schema": Rights(ANYBODY, no_rows("it is the published schema of records")),
 }
 ROLES: Final = roles_of(ROUTES)

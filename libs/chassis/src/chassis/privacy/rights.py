@@ -1,7 +1,7 @@
-"""What a service declares of each of its routes: who may call it, and which rows it reads or changes.
+"""What a service declares of each of its routes: who may call it, over which rows, and why a command takes no effective time.
 
 The tables are in the `permissions.py` of the services, and `docs/routes.md` shows them. `create_app` refuses a route that
-is in none.
+is in none, and a command that neither takes an effective time nor says why not.
 """
 
 from collections.abc import Collection, Mapping
@@ -44,10 +44,15 @@ def no_rows(reason: str) -> RowScope:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Who may call a route, and over which rows."""
+    """Who may call a route, and over which rows.
+
+    `undated`: why its command takes no effective time. A command whose effect has a day in the bank's sense takes one
+    (`DatedBody`), and says nothing here.
+    """
 
     roles: Collection[str]
     scope: RowScope
+    undated: str = ""
 
 
 def roles_of(routes: Mapping[str, Rights]) -> dict[str, frozenset[str]]:

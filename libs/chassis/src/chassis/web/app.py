@@ -92,6 +92,12 @@ class CommandWithoutReason(Exception):
     """A route that gives a command and takes no reason for it."""
 
 
+class CommandUndated(Exception):
+    """A command that neither takes an effective time nor says why not, or does both."""
+
+    own_words = True
+
+
 def create_app(
     title: str,
     routers: Iterable[APIRouter],
@@ -105,7 +111,7 @@ def create_app(
     measures: Iterable[metrics.Measure] = (),
     public: Collection[str] | None = PUBLIC,
 ) -> FastAPI:
-    """An application with our conventions around `routers`; each of their routes must be in a table of roles.
+    """An application with our conventions around `routers`; each of their routes must be in a table of permissions.
 
     `body_limits` are bytes by path where a route takes more than `BODY_BYTES_MAX`, `{}` for a parameter in it; such a
     route also has longer time. `readiness` says why the process is not ready, if so; `measures` refresh gauges when
@@ -160,8 +166,8 @@ def create_app(
 
 
 def require_roles(router: APIRouter) -> None:
-    """Raises RouteWithoutRoles where a route of `router` is in no table of roles, or where a table
-    names a route that `router` does not have."""
+    """Raises CommandWithoutReason or CommandUndated where a command lacks what it must say, and RouteWithoutRoles
+    where a route of `router` is in no table of roles, or where a table names a route that `router` does not have."""
     named: dict[Permitted, set[str]] = {}
     for route in routes_of(router):
         place = getattr(route, "path", repr(route))
@@ -177,6 +183,7 @@ def require_roles(router: APIRouter) -> None:
             named.setdefault(table, set()).add(name)
             if isinstance(route, APIRoute):
                 require_reason(route, high=name in table.high)
+                require_effect(route, table.routes[name].undated)
     for table, names in named.items():
         if stale := (table.roles.keys() | table.high) - names:
             raise RouteWithoutRoles(f"the table of permissions names no route: {', '.join(sorted(stale))}")
@@ -226,6 +233,18 @@ def require_reason(route: APIRoute, *, high: bool) -> None:
         raise CommandWithoutReason(f"{place} takes no reason")
     elif high and not command.reason_required:
         raise CommandWithoutReason(f"{place} is of high privilege and may give no reason")
+
+
+def require_effect(route: APIRoute, undated: str) -> None:
+    """Raises CommandUndated where a command neither takes an effective time nor says why not (`undated`), or does both."""
+    command, place = command_of(route), f"{route.name} ({route.path})"
+    if command is None or command.effective is not None:
+        if undated:
+            raise CommandUndated(
+                f"{place} says why it takes no effective time, and takes one or is no command"
+            )
+    elif not undated.strip():
+        raise CommandUndated(f"{place} neither takes an effective time nor says why not")
 
 
 def _tables(dependant: Dependant) -> set[Permitted]:

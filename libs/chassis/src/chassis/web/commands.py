@@ -62,6 +62,12 @@ class DatedBody(CommandBody):
     )
 
 
+class DatedExplainedBody(DatedBody):
+    """The base of the bodies of such commands that must say why."""
+
+    reason: Reason = Field(description="why; it is stored with each event of the command")
+
+
 class EffectiveAhead(Refusal):
     """The effective time lies ahead. Time passes as an event: what is so later is commanded later."""
 

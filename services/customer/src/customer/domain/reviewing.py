@@ -27,7 +27,8 @@ def decide_review(command: ReviewCommand, customer: Customer) -> Sequence[Review
         case ReviewCustomer(on):
             if due_on is None:
                 raise NotAKeyCustomer
-            return [CustomerReviewed(on, month_after(on))]
+            # Of an earlier day than the one that the next is counted from: a later review is recorded already.
+            return [] if month_after(on) < due_on else [CustomerReviewed(on, month_after(on))]
         case RemindOfReview(of):
             return [ReviewFellDue(of)] if due_on == of and not customer.review_reminded else []
         case _:
