@@ -448,12 +448,19 @@ class Asked(Mongo):
     def __init__(self, mongo: Mongo) -> None:
         super().__init__(mongo._client, mongo.name, mongo.driver)
         self.asked = list[tuple[str, int, int]]()
+        self.counted = list[str]()
 
     @override
     async def find(self, *asked: Any, **options: Any) -> list[Document]:
         hint = options.get("hint") or (("", 1),)
         self.asked.append((hint[0][0], options.get("skip", 0), options["limit"]))
         return await super().find(*asked, **options)
+
+    @override
+    async def count(self, *asked: Any, **options: Any) -> int:
+        hint = options.get("hint") or (("", 1),)
+        self.counted.append(hint[0][0])
+        return await super().count(*asked, **options)
 
 
 @pytest.mark.parametrize(
@@ -502,6 +509,75 @@ async def test_a_page_of_ranges_is_of_the_smallest_or_along_the_ids(
 
 async def _one(reader: Reader, number: int) -> Document:
     return await reader.mongo.find_one(COLLECTION, {"_id": f"{number:04d}"}) or {}
+
+
+OF_A_SITE = Scope.where(
+    Or(conditions=(IsAmong(field="site", values=("a",)), Not(condition=IsKnown(field="site"))))
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "counted_of_range_max", "counts", "finds"),
+    [
+        # 5 of site a and 5 of none: they are read at once, whatever is asked of them.
+        ("owed >= EUR 0.02 and visits >= 0", 100, ["site"], ["site"]),
+        ("owed = EUR 0.20 and visits >= 0", 100, ["site"], ["site"]),
+        ("owed >= EUR 0.02", 100, ["site"], ["site"]),
+        ("marks has x", 100, ["site"], ["site"]),
+        # A range that has fewer is read instead; they are counted in the scope all the same.
+        ("owed >= EUR 0.95 and visits >= 0", 100, ["site"], ["sums.owed.EUR"]),
+        # As many as the scope has are not counted: it is as if everybody saw all.
+        ("owed >= EUR 0.02 and visits >= 0", 9, [""], ["_id"]),
+        ("owed = EUR 0.20 and visits >= 0", 9, [""], [""]),
+    ],
+)
+async def test_who_sees_a_part_is_served_from_the_index_of_its_scope(
+    reader: Reader, text: str, counted_of_range_max: int, counts: list[str], finds: list[str]
+) -> None:
+    for number in range(100):
+        site = "a" if number % 20 == 0 else None if number % 20 == 1 else "b"
+        thing = {"sums": {"owed": {"EUR": number}}, "visits": number % 10, "site": site, "marks": ["x"]}
+        await reader.mongo.insert_new(COLLECTION, {"_id": f"{number:04d}", **thing})
+    mongo = Asked(reader.mongo)
+    small = replace(
+        reader,
+        mongo=mongo,
+        narrow_max=10,
+        first_looked_at=10,
+        looked_at=20,
+        counted_of_range_max=counted_of_range_max,
+    )
+    condition = from_text(text, FIELDS)
+    things = [await _one(reader, number) for number in range(100)]
+    wanted = [
+        int(one["_id"])
+        for one in things
+        if holds(condition, one, FIELDS, TODAY) and OF_A_SITE.covers(one, FIELDS, TODAY)
+    ]
+    assert (await small.count(OF_A_SITE, Question(condition))).count == len(wanted)
+    assert mongo.counted[-1:] == counts
+    page = await small.page(OF_A_SITE, Question(condition), "me", limit=5)
+    assert [int(one["_id"]) for one in page.documents] == wanted[:5]
+    assert [mongo.asked[-1][0]] == finds
+    everybody = await small.page(Scope.all(), Question(condition), "me", limit=5)
+    assert len(everybody.documents) >= len(page.documents)
+
+
+async def test_a_scope_of_several_values_or_of_a_negation_is_left_to_the_database(reader: Reader) -> None:
+    for number in range(30):
+        await reader.mongo.insert_new(COLLECTION, some_thing(Random(number), number))
+    seen, condition = IsKnown(field="seen_on"), from_text("owed >= EUR 0.00 and visits >= 0", FIELDS)
+    of_a = IsAmong(field="site", values=("a",))
+    for beyond in (And(conditions=(of_a, seen)), Or(conditions=(of_a, seen)), Not(condition=of_a), seen):
+        scope, mongo = Scope.where(beyond), Asked(reader.mongo)
+        asked_of = replace(reader, mongo=mongo)
+        page = await asked_of.page(scope, Question(condition), "me", limit=50)
+        things = [await _one(reader, number) for number in range(30)]
+        both = [
+            one for one in things if holds(condition, one, FIELDS, TODAY) and scope.covers(one, FIELDS, TODAY)
+        ]
+        assert [one["_id"] for one in page.documents] == [one["_id"] for one in both]
+        assert [hint for hint, _, _ in mongo.asked] == [""]
 
 
 async def test_a_page_needs_no_index_that_is_not_there_yet(reader: Reader) -> None:

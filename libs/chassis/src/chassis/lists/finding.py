@@ -13,7 +13,7 @@ from chassis.lists.declaring import BLIND, Listing
 from chassis.lists.ordering import BY_ID, Order, Range, place_of, ranges
 from chassis.lists.pairing import Paired, paired
 from chassis.lists.scope import Scope
-from chassis.lists.spanning import Span, spans
+from chassis.lists.spanning import Span, spans, values_span
 from chassis.read.documents import GONE, ID, Document, DocumentsSlow, DocumentsUnavailable, IndexMissing
 from chassis.read.generations import NotBuilt
 from chassis.read.mongo import Mongo
@@ -74,6 +74,14 @@ class Counted:
     more: bool
 
 
+class _Ways(NamedTuple):
+    """The ways to a page in the order of ids: the smallest of these ranges, sorted; and `along` the ids, or else as the
+    database decides."""
+
+    spans: tuple[Span, ...]
+    along: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Reads one list. `today` is the business date, from which days are counted unless the question names another."""
@@ -104,8 +112,8 @@ class Reader:
         ended = None if after is None else await self.cursors.ended(after, asked)
         as_of = self._day(question) if ended is None else ended.as_of
         where = self._where(scope, question.condition, as_of)
-        of_ranges = self._spans(scope, question, as_of)
-        found = await self._next(where, question.order, ended, limit + 1, of_ranges)
+        ways = self._ways(scope, question, as_of)
+        found = await self._next(where, question.order, ended, limit + 1, ways)
         if len(found) <= limit:
             return Found(found, None)
         last = place_of(found[limit - 1], question.order)
@@ -132,7 +140,9 @@ class Reader:
         counted_max = counted_max or self.counted_max
         day = self._day(question)
         where = self._where(scope, question.condition, day)
-        found = await self._many_of_pair(scope, question.condition, day, where, counted_max + 1)
+        found = await self._many_of_scope(scope, question.condition, where, counted_max + 1)
+        if found is None:
+            found = await self._many_of_pair(scope, question.condition, day, where, counted_max + 1)
         if found is None:
             return await self._counted(where, counted_max)
         return Counted(min(found, counted_max), found > counted_max)
@@ -192,37 +202,49 @@ class Reader:
         order: Order,
         ended: Ended | None,
         wanted: int,
-        of_ranges: Sequence[Span] | None = None,
+        ways: _Ways | None = None,
     ) -> list[Document]:
         found = dict[str, Document]()
         for each in ranges(order, None if ended is None else ended.place):
             left = wanted - len(found)
             if not left:
                 break
-            if of_ranges is None:
+            if ways is None:
                 some = await self._find(each.where, where, order=each.order, limit=left)
             else:
-                some = await self._by_ids(each, where, of_ranges, left)
+                some = await self._by_ids(each, where, ways, left)
             for one in some:
                 found.setdefault(one[ID], one)  # what is moved into the next range meanwhile is read twice
         return list(found.values())
 
-    def _spans(self, scope: Scope, question: Question, as_of: date) -> tuple[Span, ...] | None:
-        """The ranges of a question in the order of ids; None where it asks for none, and the database decides."""
-        if question.condition is None or question.order != BY_ID or not scope.everything:
+    def _ways(self, scope: Scope, question: Question, as_of: date) -> _Ways | None:
+        """The ways to a page in the order of ids; None where the database decides.
+
+        Who sees a part of the documents has one more: what the scope says of one value is a range too."""
+        of_scope = self._of_scope(scope)
+        if question.condition is None or question.order != BY_ID or not (scope.everything or of_scope):
             return None
         found = spans(question.condition, self.listing.fields, self.listing.indexes, as_of)
-        of_pair = None if found is None else self._paired(question.condition, as_of)
-        return found if found is None or of_pair is None else (*found, of_pair.span)
+        if found is None:
+            return None if of_scope is None else _Ways((of_scope,), along=False)
+        of_pair = self._paired(question.condition, as_of)
+        ranges = [of_scope, *found, None if of_pair is None else of_pair.span]
+        return _Ways(tuple(each for each in ranges if each is not None), along=True)
 
-    async def _by_ids(
-        self, rest: Range, where: Filter, of_ranges: Sequence[Span], limit: int
-    ) -> list[Document]:
+    def _of_scope(self, scope: Scope) -> Span | None:
+        """The documents in scope as a range of an index; None where the scope is of more than one value, or of all."""
+        if scope.condition is None:
+            return None
+        return values_span(scope.condition, self.listing.fields, self.listing.indexes)
+
+    async def _by_ids(self, rest: Range, where: Filter, ways: _Ways, limit: int) -> list[Document]:
         """The first documents of the rest in the order of ids: sorted from a range, or along the ids, whichever is shorter as
         far as it is known. Where it is not, the database tries all ways side by side until one is done."""
-        narrow = await self._smallest(of_ranges)
-        if narrow is not None and narrow[0] <= self.narrow_max:
+        narrow = await self._smallest(ways.spans)
+        if narrow is not None and (narrow[0] <= self.narrow_max or not ways.along):
             return await self._of_span(narrow[1], rest.where, where, order=rest.order, limit=limit)
+        if not ways.along:
+            return await self._find(rest.where, where, order=rest.order, limit=limit)
         found, after, seen, many = list[Document](), rest.where, 0, self.first_looked_at
         while True:
             some, following = await self._along_ids(after, where, many, limit - len(found))
@@ -250,16 +272,20 @@ class Reader:
         return await self._find(span.among(asked), order=order, limit=limit, hint=span.indexed)
 
     async def _smallest(self, of_ranges: Sequence[Span]) -> tuple[int, Span] | None:
-        """The range with the fewest documents, and how many; None where each has more than are counted."""
-        found = list[tuple[int, Span]]()
+        """The range with the fewest documents, and how many; None where each has more than are counted. Of each, no more
+        are counted than the smallest so far has."""
+        found: tuple[int, Span] | None = None
         for each in of_ranges:
+            most = self.counted_of_range_max if found is None else found[0] - 1
+            if most < 0:
+                break
             try:
-                many = await self._many(each.read, self.counted_of_range_max + 1, each.indexed)
+                many = await self._many(each.read, most + 1, each.indexed)
             except IndexMissing:
                 continue
-            if many <= self.counted_of_range_max:
-                found.append((many, each))
-        return min(found, key=lambda one: one[0], default=None)
+            if many <= most:
+                found = many, each
+        return found
 
     async def _along_ids(
         self, rest: Filter, where: Filter, many: int, limit: int
@@ -290,7 +316,8 @@ class Reader:
 
     def _where(self, scope: Scope, condition: Condition | None, as_of: date) -> Filter:
         fields = self.listing.fields
-        parts = [scope.filter(fields, as_of)]
+        of_scope = self._of_scope(scope)
+        parts = [scope.filter(fields, as_of) if of_scope is None else of_scope.where]
         if condition is not None:
             parts.append(as_filter(condition, fields, as_of))
         # A tombstone has no values. Where nothing that has none is found, it need not be asked for: the indexes do not have
@@ -330,6 +357,24 @@ class Reader:
         counted_max = counted_max or self.counted_max
         found = await self._many(where, counted_max + 1)
         return Counted(min(found, counted_max), found > counted_max)
+
+    async def _many_of_scope(
+        self, scope: Scope, condition: Condition | None, where: Filter, limit: int
+    ) -> int | None:
+        """How many are counted among the documents in scope, by the index that has them; None where there is none, or too many
+        documents would be read. Where nothing else is asked, the database needs no help."""
+        span = self._of_scope(scope)
+        if span is None or condition is None:
+            return None
+        try:
+            if (
+                await self._many(span.read, self.counted_of_range_max + 1, span.indexed)
+                > self.counted_of_range_max
+            ):
+                return None
+            return await self._many(where, limit, span.indexed)
+        except IndexMissing:
+            return None
 
     async def _many_of_pair(
         self, scope: Scope, condition: Condition | None, as_of: date, where: Filter, limit: int

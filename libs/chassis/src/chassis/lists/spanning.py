@@ -15,6 +15,8 @@ from chassis.conditions.language import (
     And,
     DayIs,
     DayWithin,
+    IsAmong,
+    IsKnown,
     MonthAmountIs,
     Not,
     NumberIs,
@@ -98,3 +100,31 @@ def _above(path: str) -> Iterator[str]:
     for at, letter in enumerate(f"{path}."):
         if letter == ".":
             yield f"{path[:at]}."
+
+
+def values_span(condition: Condition, fields: Fields, indexes: Sequence[Index]) -> Span | None:
+    """The documents that meet a condition which asks one value alone to be one of some, or to be missing, as places in the
+    index of that value; None for every other condition, and where there is no index."""
+    found = _values(condition)
+    if found is None:
+        return None
+    path = fields[found[0]].path
+    of_path = (index for index in indexes if _has(index, path))
+    return next((Span({path: {"$in": found[1]}}, index.fields) for index in of_path), None)
+
+
+def _values(condition: Condition) -> tuple[str, list[str | None]] | None:
+    """The field that is asked for, and the values that it may have; None is one that is missing."""
+    match condition:
+        case IsAmong():
+            return condition.field, list(condition.values)
+        case Not(condition=IsKnown(field=field)):
+            return field, [None]
+        case Or():
+            parts = [_values(each) for each in condition.conditions]
+            names = {part[0] for part in parts if part is not None}
+            if None in parts or len(names) != 1:
+                return None
+            return names.pop(), list({value: None for part in parts if part is not None for value in part[1]})
+        case _:
+            return None
