@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 from uuid import uuid5
@@ -136,11 +137,45 @@ async def test_the_same_key_with_another_reason_or_for_another_person_is_refused
         assert (repeated.version, repeated.replayed) == (first.version, True)
 
 
-async def test_a_key_that_an_earlier_version_stored_without_the_reason_stands_for_the_reason_of_its_events(
-    handler: Handler, store: EventStore, key_ring: KeyRing
+@pytest.mark.parametrize("command", [OpenJar("Li Wei"), EmptyJar()])
+async def test_the_same_key_with_another_effective_time_is_refused(
+    handler: Handler, other: Handler, command: Any
 ) -> None:
-    said = structs.replace(context("1", idempotency_key="k"), reason="it is so", on_behalf_of="li")
-    bare, key = structs.replace(said, reason=None, on_behalf_of=None), key_ring.keys_for([A])[A]
+    if isinstance(command, EmptyJar):
+        await handler.handle(A, OpenJar("Li Wei"), context("1"))
+    at = context("2").now - timedelta(days=3)
+    said = structs.replace(context("2", idempotency_key="k"), effective_at=at)
+    first = await handler.handle(A, command, said)
+    elsewhere = at.astimezone(timezone(timedelta(hours=8)))
+    for again in (handler, other):
+        for effective_at in (at + timedelta(microseconds=1), None):
+            with pytest.raises(CommandKeyReused):
+                await again.handle(A, command, structs.replace(said, effective_at=effective_at))
+        later = structs.replace(said, effective_at=elsewhere, now=said.now + timedelta(days=1))
+        repeated = await again.handle(A, command, later)
+        assert (repeated.version, repeated.replayed) == (first.version, True)
+
+
+def test_the_effective_time_of_a_command_whose_key_nobody_names_is_not_compared() -> None:
+    """An earlier version stored the outcome of a policy or a timer without it; when its event comes again, it is the same."""
+    said = structs.replace(context("1"), effective_at=context("1").now)
+    bare = structs.replace(said, effective_at=None)
+    assert fingerprint(A, OpenJar("Li Wei"), said, None) == fingerprint(A, OpenJar("Li Wei"), bare, None)
+
+
+@pytest.mark.parametrize("with_reason", [False, True])
+async def test_a_key_that_an_earlier_version_stored_without_all_of_it_stands_for_what_its_events_say(
+    handler: Handler, store: EventStore, key_ring: KeyRing, with_reason: bool
+) -> None:
+    now = context("1").now
+    said = structs.replace(
+        context("1", idempotency_key="k"),
+        reason="it is so",
+        on_behalf_of="li",
+        effective_at=now - timedelta(days=1),
+    )
+    undated, key = structs.replace(said, effective_at=None), key_ring.keys_for([A])[A]
+    bare = undated if with_reason else structs.replace(undated, reason=None, on_behalf_of=None)
     event, encode = JarOpened("Li Wei", None, "bean"), catalogue().encode
     body = encode(event, said.metadata(), stream_id=A, version=1, key=key)
     stored = StoredEvent(A, 1, catalogue().name_of(event), body, None)
@@ -155,6 +190,7 @@ async def test_a_key_that_an_earlier_version_stored_without_the_reason_stands_fo
     for other_command, why in (
         (OpenJar("Li Wei"), {"reason": "other"}),
         (OpenJar("Li Wei"), {"on_behalf_of": None}),
+        (OpenJar("Li Wei"), {"effective_at": now - timedelta(days=2)}),
         (OpenJar("Wang Fang"), {}),
         (EmptyJar(), {"idempotency_key": "e"}),
     ):

@@ -257,22 +257,17 @@ class CustomerService:
         self, customer: UUID, context: CommandContext, version: int
     ) -> Outcome[CustomerEvent]:
         """Makes the customer a key customer from the day of the effective time on, else from today on."""
-        on, dated = self._effective_on(context)
-        asked = ("name-key-customer", *dated)
-        return await self.change(customer, NameKeyCustomer(on), context, version, asked=asked)
+        command = NameKeyCustomer(self._effective_on(context))
+        return await self.change(customer, command, context, version, asked=("name-key-customer",))
 
     async def review(self, customer: UUID, context: CommandContext, version: int) -> Outcome[CustomerEvent]:
         """A key customer was reviewed on the day of the effective time, else today."""
-        on, dated = self._effective_on(context)
-        asked = ("review-customer", *dated)
-        return await self.change(customer, ReviewCustomer(on), context, version, asked=asked)
+        command = ReviewCustomer(self._effective_on(context))
+        return await self.change(customer, command, context, version, asked=("review-customer",))
 
-    def _effective_on(self, context: CommandContext) -> tuple[date, tuple[str, ...]]:
-        """The business date on which a command is so, and what it says of that itself: nothing of today."""
-        if context.effective_at is None:
-            return self.today(), ()
-        on = self.business_date(context.effective_at)
-        return on, (on.isoformat(),)
+    def _effective_on(self, context: CommandContext) -> date:
+        """The business date from which on a command is so."""
+        return self.today() if context.effective_at is None else self.business_date(context.effective_at)
 
     async def move_reference(
         self, customer: UUID, party: UUID, to: UUID, on: date | None, context: CommandContext, version: int

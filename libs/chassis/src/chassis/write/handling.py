@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC
 from hashlib import blake2b
 from typing import Any, Final, Generic, cast
 from uuid import UUID
@@ -320,9 +321,10 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
             # A version before made keys also for streams without personal values.
             key = (await asyncio.to_thread(self._keys.keys_for, [stream_id], create=False)).get(stream_id)
         # A command without events may have come before the subject had a key.
-        keys, bare = (key, None), structs.replace(context, reason=None, on_behalf_of=None)
+        keys, undated = (key, None), structs.replace(context, effective_at=None)
+        bare = structs.replace(undated, reason=None, on_behalf_of=None)
         as_now = {fingerprint(stream_id, asked, context, each) for each in keys}
-        as_before = {fingerprint(stream_id, asked, bare, each) for each in keys}
+        as_before = {fingerprint(stream_id, asked, one, each) for one in (undated, bare) for each in keys}
         if seen.fingerprint not in as_now | as_before:
             raise CommandKeyReused
         # One event before the first of them gives the position where the command had none.
@@ -330,10 +332,14 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         read = await self._store.read_stream(seen.stream_id, max(after - 1, 0), seen.event_count + 1)
         stored = [one for one in read if one.version <= seen.version]
         if seen.fingerprint not in as_now:
-            # A version before did not compare why and for whom a command is given: its events say it.
+            # Versions before did not compare why, for whom and from when a command is given: its events say it.
             said = [self._catalogue.metadata_of(one) for one in stored if one.version > after]
             why = context.reason, context.on_behalf_of
-            if not said or any((one.reason, one.on_behalf_of) != why for one in said):
+            if not said or any(
+                (one.reason, one.on_behalf_of, one.effective_at)
+                != (*why, context.effective_at or one.recorded_at)
+                for one in said
+            ):
                 raise CommandKeyReused
         key = self._keys.cached(seen.stream_id)
         events = tuple(
@@ -386,9 +392,11 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
 def fingerprint(stream_id: UUID, asked: Any, context: CommandContext, key: DataKey | None) -> bytes:
     """A digest that distinguishes what was asked from something else under the same key.
 
-    What was asked is the subject, the command, its reason and on whose behalf it is given. The actor is part of the
-    key. Outside are: what was looked up for the command, which may be another one the next time; the version that the
-    caller saw, which a repetition cannot meet any more; post, address, trace and time, which say how the request came.
+    What was asked is the subject, the command, its reason, on whose behalf it is given, and from when it is so where the
+    caller names the key. Any other key follows from what causes the command, and so does its effective time. The actor is
+    part of the key. Outside are: what was looked up for the command, which may be another one the next time; the version
+    that the caller saw, which a repetition cannot meet any more; post, address, trace and the time of the request, which
+    say how it came.
 
     It is keyed with the subject's own key: an unkeyed digest of a phone number would outlive the erasure.
     """
@@ -399,6 +407,8 @@ def fingerprint(stream_id: UUID, asked: Any, context: CommandContext, key: DataK
     parts = [stream_id.bytes, type(asked).__name__.encode(), content]
     if (context.reason, context.on_behalf_of) != (None, None):
         parts.append(msgspec.json.encode((context.reason, context.on_behalf_of)))
+    if context.effective_at is not None and context.idempotency_key is not None:
+        parts.append(context.effective_at.astimezone(UTC).isoformat().encode())
     text = b"|".join(parts)
     return blake2b(text, key=secret, digest_size=16).digest()
 
