@@ -9,7 +9,7 @@ from chassis.privacy.keys import SecretMissing
 from chassis.read.arrivals import NOWHERE
 from chassis.read.blind import BlindIndex
 from chassis.read.derived_following import pinned
-from chassis.read.derived_rebuilding import compare_with_inputs
+from chassis.read.derived_rebuilding import compare_sums, compare_with_inputs
 from chassis.read.deriving import OWED, DerivedView, InputReplaced, MongoInputs
 from chassis.read.generations import Generation, Generations, live_generation
 from chassis.read.rebuilding import documents_hash
@@ -28,7 +28,8 @@ async def check_derived(
     blind: BlindIndex | None = None,
 ) -> None:
     """Checks that a derived view is derived from the live inputs, has read what they have, owes nothing, and that
-    each of its documents is what the inputs give; without `blind`, all of it but digests."""
+    each of its documents is what the inputs give; without `blind`, all of it but digests. Buckets are what their
+    documents add up to."""
     view = generations.view
     until = clock.monotonic() + wait_seconds
     while (reason := await _behind(generations, today)) and clock.monotonic() < until:
@@ -43,11 +44,14 @@ async def check_derived(
     try:
         inputs = await pinned(generations, live, today, blind)
         found = await compare_with_inputs(generations, live, inputs)
+        sums = await compare_sums(generations, live)
         digest = await documents_hash(generations.mongo, view, live)
     except (InputReplaced, SecretMissing) as error:
         report.broken("I4", f"{view.name} is not checked: {error}")
         return
-    report.passed("I4", found.documents - found.differences)
+    report.passed("I4", found.documents - found.differences + sums.documents - sums.differences)
+    for name in sums.named:
+        report.broken("I4", f"{view.name}: {name} is not the sum of its documents")
     for name in found.named:
         report.broken("I4", f"{view.name}: {name} is not what its inputs give")
     if found.differences > len(found.named):
@@ -57,6 +61,7 @@ async def check_derived(
         "documents": found.documents,
         "hash": digest,
         "differing": found.differences,
+        **({} if view.sums is None else {"buckets": sums.documents, "buckets_differing": sums.differences}),
         **({} if view.digests is None else {"digests_compared": blind is not None}),
     }
 

@@ -34,6 +34,7 @@ from chassis.read.generations import (
     partitions_of,
 )
 from chassis.read.mongo import Mongo
+from chassis.read.summing import Summing
 from chassis.read.viewing import WATCH_SECONDS, AnyFeed, AnyFollower, unfinished
 
 BATCH_RECORDS_MAX: Final = 20_000
@@ -43,6 +44,10 @@ DERIVED_IN_A_ROW: Final = 2_000
 """Documents of a new generation that are derived before the place that was reached is saved."""
 LEASE_SECONDS: Final = 10.0
 """So long one process derives the documents of a new generation; it asks anew for each of these rows."""
+SUMMED_EVERY_SECONDS: Final = 1.0
+REST_FACTOR: Final = 4
+"""After buckets were summed, so many times as long as it took none is: sums take a fifth of the time at most, and the more
+documents change meanwhile the more of them each reading of a bucket shows."""
 ALL: Final = "all_derived"
 AFTER: Final = "derived_through"
 
@@ -268,7 +273,17 @@ class DerivedFeed(AnyFeed[DerivedView]):
 
     @override
     async def run(self, leaving: asyncio.Event) -> None:
-        await together(leaving, super().run, self._derive_all)
+        sums = [] if self.deriver.summing is None else [partial(self._keep_sums, self.deriver.summing)]
+        await together(leaving, super().run, self._derive_all, *sums)
+
+    async def _keep_sums(self, summing: Summing, leaving: asyncio.Event) -> None:
+        """Sums the buckets that change, one process at a time."""
+        pause_seconds = SUMMED_EVERY_SECONDS
+        while not await set_within(leaving, pause_seconds):
+            began = self._clock.monotonic()
+            if self._complete:
+                await summing.sum_marked(partial(self._still, "summer"))
+            pause_seconds = max(SUMMED_EVERY_SECONDS, REST_FACTOR * (self._clock.monotonic() - began))
 
     async def _derive_all(self, leaving: asyncio.Event) -> None:
         await self.derive_all(leaving)
@@ -279,7 +294,7 @@ class DerivedFeed(AnyFeed[DerivedView]):
         if not self._complete:
             await self.deriver.owe_parked()
         while not self._complete and not leaving.is_set():
-            if not await self._leased():
+            if not await self._leased("sweeper"):
                 await set_within(leaving, WATCH_SECONDS)
                 continue
             there = await self._mongo.find_one(GENERATIONS, {ID: self._id})
@@ -298,16 +313,26 @@ class DerivedFeed(AnyFeed[DerivedView]):
             change: dict[str, Any] = {"$max": {AFTER: ids[-1]}}
         else:
             await self._inputs.check()  # of an input that was dropped nothing is left
+            if not await self._all_summed():
+                return
             _log.info("all documents derived", view=view.name, group=self._generation.group)
             change = {"$set": {ALL: True}}
         await self._mongo.update(GENERATIONS, {ID: self._id}, change)
 
-    async def _leased(self) -> bool:
-        """Whether this process is the one that derives all; two at once would be harmless and of no use."""
-        now = self._clock.now()
-        until = {"$set": {"sweeper": self._me, "sweeper_until": now + timedelta(seconds=LEASE_SECONDS)}}
-        own = {ID: self._id, "sweeper": {"$in": [None, self._me]}}
-        expired = {ID: self._id, "sweeper_until": {"$lte": now}}
+    async def _all_summed(self) -> bool:
+        """Sums all buckets of a new generation; False where another process derives all meanwhile."""
+        summing = self.deriver.summing
+        return summing is None or await summing.sum_all(partial(self._still, "sweeper"))
+
+    async def _still(self, task: str) -> bool:
+        return not self._leaving.is_set() and await self._leased(task)
+
+    async def _leased(self, task: str) -> bool:
+        """Whether this process is the one that derives or sums; two at once would be harmless and of no use."""
+        now, until_field = self._clock.now(), f"{task}_until"
+        until = {"$set": {task: self._me, until_field: now + timedelta(seconds=LEASE_SECONDS)}}
+        own = {ID: self._id, task: {"$in": [None, self._me]}}
+        expired = {ID: self._id, until_field: {"$lte": now}}
         update = self._mongo.update
         return bool(await update(GENERATIONS, own, until) or await update(GENERATIONS, expired, until))
 

@@ -32,9 +32,12 @@ from chassis.read.rebuilding import (
     pause,
     with_consuming,
 )
+from chassis.read.summing import Summing, bucket_id
 from chassis.read.viewing import CAUGHT_UP_RECORDS_MAX, unfinished
 
 COMPARED_AT_ONCE: Final = 1_000
+SUMS_ROUNDS_MAX: Final = 240
+"""A bucket that changes all the time is summed less often than a document is derived."""
 
 Contents = Mapping[DocumentId, Document]
 Load = Callable[[Sequence[DocumentId]], Awaitable[Contents]]
@@ -146,12 +149,15 @@ async def compare_with_inputs(
     stored = generations.documents(generation)
     aside = view.digests if inputs.blind is None else None
 
+    async def derived(ids: Sequence[DocumentId]) -> Contents:
+        return {id: view.placed(id, one) for id, one in (await view.derive(inputs, ids)).items()}
+
     async def next_ids(after: DocumentId | None) -> Sequence[DocumentId]:
         return await view.everything(inputs, after, COMPARED_AT_ONCE)
 
     differing = await differences(
         lambda ids: stored.load(view.collection.name, ids),
-        lambda ids: view.derive(inputs, ids),
+        derived,
         _pages(next_ids, stored, view.collection.name),
         comparison,
         asyncio.Event(),
@@ -162,6 +168,35 @@ async def compare_with_inputs(
     comparison.differences = len(differing)
     for id in differing:
         comparison.name(view.collection.name, id)
+    return comparison
+
+
+async def compare_sums(
+    generations: Generations[DerivedView], generation: Generation, rounds_max: int = SUMS_ROUNDS_MAX
+) -> Comparison:
+    """Compares the buckets of a generation with the documents that they sum.
+
+    Where documents change all the time, a bucket is behind them. It is looked at until it waits for nothing; one that
+    waits to the end differs only where nobody sums it.
+    """
+    view, comparison = generations.view, Comparison()
+    if view.sums is None:
+        return comparison
+    summing = Summing(view.sums, generations.documents(generation), view.collection.name, view.changes_on)
+    left, first = list(range(view.sums.buckets)), await summing.marks()
+    comparison.documents = len(left)
+    for number in range(rounds_max + 1):
+        if number and left:
+            await asyncio.sleep(COMPARE_PAUSE_SECONDS)
+        left = [bucket for bucket in left if await summing.shown(bucket) != await summing.computed(bucket)]
+    last = await summing.marks()
+    going_on = {
+        bucket for bucket in last.waiting() if last.summed.get(bucket, 0) > first.summed.get(bucket, 0)
+    }
+    differing = [bucket for bucket in left if bucket not in going_on]
+    comparison.differences = len(differing)
+    for bucket in differing:
+        comparison.name(view.sums.name, bucket_id(bucket))
     return comparison
 
 

@@ -17,12 +17,14 @@ A write is made also where the document stays the same: it is what refuses those
 
 An event that an input parked is not in the input's documents when the batch is derived. It is noted as owed, and
 what depends on it is derived when its subject is released.
+
+Sums over many documents of a derived view are kept in buckets beside them (`chassis.read.summing`).
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import blake2b
 from typing import Any, Final, Protocol
@@ -44,6 +46,7 @@ from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.read.mongo_checkpoints import MongoCheckpoints, parked_of
 from chassis.read.parking import is_of_the_record
 from chassis.read.projecting import Contended, View
+from chassis.read.summing import BUCKET, INDEX, Summing, Sums
 
 DERIVED_AT_ONCE: Final = 500
 DERIVED_ABREAST: Final = 2
@@ -117,6 +120,8 @@ class DerivedView:
 
     `digests`: the field of its documents that holds digests of sealed values, where there is one. The role is then
     given keys. Who has none cannot derive this field.
+
+    `sums`: what is summed over its documents, in buckets.
     """
 
     name: str
@@ -128,6 +133,7 @@ class DerivedView:
     everything: Callable[[Inputs, DocumentId | None, int], Awaitable[Sequence[DocumentId]]]
     changes_on: str | None = None
     digests: str | None = None
+    sums: Sums | None = None
 
     def __post_init__(self) -> None:
         projecting.check_name(self.name)
@@ -139,8 +145,15 @@ class DerivedView:
 
     @property
     def collections(self) -> tuple[projecting.Collection, ...]:
-        """Its one collection."""
-        return (self.collection,)
+        """That of its documents, and that of the buckets where there are sums."""
+        if self.sums is None:
+            return (self.collection,)
+        placed = replace(self.collection, indexes=(*self.collection.indexes, INDEX))
+        return (placed, projecting.Collection(self.sums.name))
+
+    def placed(self, id: DocumentId, document: Document) -> Document:
+        """A document as it is stored: with its bucket, where there are sums."""
+        return document if self.sums is None else {**document, BUCKET: self.sums.bucket_of(id)}
 
     @property
     def fingerprint(self) -> str:
@@ -152,6 +165,7 @@ class DerivedView:
                 [view.name for view in self.inputs],
                 self.collection.folds,
                 self.changes_on,
+                *([] if self.sums is None else [(self.sums.name, self.sums.buckets, self.sums.fields)]),
             )
         )
         return blake2b(declared.encode(), digest_size=8).hexdigest()
@@ -267,6 +281,11 @@ class Deriver:
         self.positions: dict[Partition, Position] = {}
         self.documents_derived = 0
         self.records_applied = 0
+        self.summing = (
+            None
+            if view.sums is None
+            else Summing(view.sums, documents, view.collection.name, view.changes_on)
+        )
         self._documents = documents
         self._checkpoints = checkpoints
         self._inputs = inputs
@@ -326,13 +345,17 @@ class Deriver:
         """Derives the documents that change on the day of today or before."""
         if self.view.changes_on is None:
             return
-        due = await self._inputs.mongo.find(
+        day = self._inputs.day()
+        found = await self._inputs.mongo.find(
             self._documents.prefix + self.view.collection.name,
-            {self.view.changes_on: {"$lte": self._inputs.day()}},
+            {self.view.changes_on: {"$lte": day}},
             fields={ID: 1},
             limit=DUE_AT_ONCE,
         )
-        await self.derive([one[ID] for one in due])
+        due = [one[ID] for one in found]
+        if self.summing is not None:
+            await self.summing.mark(due, due_on=day)
+        await self.derive(due)
 
     async def owe_parked(self) -> None:
         """Notes what the inputs have parked already. Called before all documents of a new generation are derived."""
@@ -355,6 +378,8 @@ class Deriver:
             await asyncio.gather(*tasks)
         finally:
             await ended(*tasks)
+        if self.summing is not None:
+            await self.summing.mark(wanted)
 
     async def _derive_parts(self, parts: Iterator[Sequence[DocumentId]]) -> None:
         """Derives one part after the other, each until nobody else writes its documents meanwhile."""
@@ -459,7 +484,7 @@ class Deriver:
             expected = there[id][SEQUENCE] if id in there else None
             sequence = (expected or 0) + 1
             document = found.get(id)
-            content = {GONE: True} if document is None else document
+            content = self.view.placed(id, {GONE: True} if document is None else document)
             frozen = self._documents.freeze({**content, ID: id, SEQUENCE: sequence})
             changes.append(Change(id, expected, sequence, frozen))
         written = await self._documents.write(name, changes)
