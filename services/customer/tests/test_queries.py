@@ -15,6 +15,7 @@ from chassis.read.deriving import InputGeneration, MongoInputs
 from chassis.read.documents import Change
 from chassis.read.mongo import MongoDocuments
 from chassis.read.projecting import DocumentKey
+from chassis.read.summing import Summing
 from chassis.write.events import event_id
 from contracts.identity import ExternalIds
 from customer.derived import customer_facts
@@ -33,6 +34,10 @@ TODAY, TOMORROW = (str((NOW + timedelta(days=days)).date()) for days in (0, 1))
 IDS = ExternalIds(bytes(32))
 ZHANG, LI = UUID(int=1001), UUID(int=1002)
 PERSONAL = {"account", "name", "party", "card", "counterparty_account", "counterparty_name", "text", "phone"}
+
+
+async def still():
+    return True
 
 
 class Live:
@@ -105,10 +110,15 @@ class Bank(Teller):
         pinned = [InputGeneration(view, f"{view.name}_v1_", f"{view.name}.v1") for view in VIEWS]
         inputs = MongoInputs(mongo, pinned, lambda: day or NOW.date(), BlindIndex(self.ring))
         ids = await customer_facts.everything(inputs, None, 100)
-        documents = MongoDocuments(mongo, f"{customer_facts.VIEW.name}_v1_")
+        view = customer_facts.VIEW
+        documents = MongoDocuments(mongo, f"{view.name}_v1_")
         for id, document in (await customer_facts.derive(inputs, ids)).items():
-            change = Change(id, None, 1, documents.freeze({**document, "_id": id, "_seq": 1}))
+            placed = view.placed(id, document)
+            change = Change(id, None, 1, documents.freeze({**placed, "_id": id, "_seq": 1}))
             assert not (await documents.write(customer_facts.FACTS, [change])).conflicts
+        summing = Summing(view.sums, documents, customer_facts.FACTS)
+        await summing.mark(ids)
+        await summing.sum_marked(still)
 
 
 @pytest.fixture

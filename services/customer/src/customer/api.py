@@ -64,6 +64,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator
 
 from customer.application import ASSIGN_BRANCH, AccountNotHeld, CustomerService
+from customer.branches import BranchesPage, page_of
 from customer.catalogue import CONTEXT
 from customer.claims import ClaimedTooOften, IdentityNumberKnown
 from customer.domain.commands import (
@@ -636,6 +637,12 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         condition = _condition(question(FACTS_LIST, may_of(caller), where))
         steps, culprits = await service.funnel(scope_of(caller), condition, as_of)
         return funnel_of(steps, culprits, FIELDS)
+
+    @router.get("/customers/branches", dependencies=asking_facts)
+    async def sum_branches(caller: Asking, page: Paged) -> BranchesPage:
+        """How many customers each branch has, and what their assets under management add up to, of the branches that you
+        may see."""
+        return page_of(await service.branches(scope_of(caller)), may_of(caller), page)
 
     @router.get(
         "/customers/changes",

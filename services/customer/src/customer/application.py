@@ -20,6 +20,7 @@ from chassis.lists.searching import FOUND_MAX, Searches, ValueSearched
 from chassis.notices import Inboxes
 from chassis.proposals import FourEyes, Proposable, ProposalShown
 from chassis.read.documents import ID, Document
+from chassis.read.summing import Summed
 from chassis.read.versions import versioned
 from chassis.sagas import Sagas, saga_handler
 from chassis.watching import Hub
@@ -40,6 +41,7 @@ from contracts import purposes
 from contracts.identity import ExternalIds, PartyId
 from msgspec import structs
 
+from customer.branches import shows
 from customer.catalogue import CONTEXT
 from customer.claims import CLAIMS_MAX, Claims, IdentityNumberKnown, number_claim
 from customer.domain.commands import (
@@ -740,6 +742,10 @@ class CustomerService:
     async def counted(self, scope: Scope, question: Question) -> Counted:
         """How many customers meet a condition on their facts."""
         return await self.queries.facts.count(scope, question)
+
+    async def branches(self, scope: Scope) -> Summed:
+        """What the customers of each branch in scope add up to."""
+        return await self.queries.branches.read(shows(scope, self.today()))
 
     async def funnel(
         self, scope: Scope, condition: Condition, as_of: date | None

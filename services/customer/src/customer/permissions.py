@@ -61,6 +61,7 @@ ROUTES: Final[dict[str, Rights]] = {
     "select_customers": Rights(_SELECTING, BRANCH),
     "count_customers": Rights(_SELECTING, BRANCH),
     "funnel_customers": Rights(_SELECTING, BRANCH),
+    "sum_branches": Rights(_SELECTING - {TELLER}, BRANCH),
     "search_customers": Rights(_LOOKING, BRANCH, _ASKS),
     "explain_customer": Rights(_SELECTING, BRANCH),
     "watch_customers": Rights(_SELECTING, BRANCH),

@@ -25,7 +25,6 @@ from chassis.read.documents import (
     DocumentId,
     DocumentsUnavailable,
 )
-from chassis.read.generations import Generation
 from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.read.projecting import Contended, Index, check_name
 
@@ -262,11 +261,11 @@ class Summing:
             await self._documents.mongo.update(self._marks, {ID: _MARKS}, {"$max": through})
 
 
-class LiveView(Protocol):
-    """Finds the live generation of a view."""
+class LiveViews(Protocol):
+    """Finds the live collections (`chassis.read.generations.ViewReader`)."""
 
-    async def live(self, view: str) -> Generation:
-        """The generation to read; raises NotBuilt."""
+    async def collection(self, view: str, name: str) -> str:
+        """The name of a live collection; raises NotBuilt."""
         ...
 
 
@@ -282,7 +281,7 @@ class Summed:
 class SumsReader:
     """Reads the sums of a derived view as its live generation has them."""
 
-    def __init__(self, view: str, sums: Sums, collection: str, mongo: Mongo, live: LiveView) -> None:
+    def __init__(self, view: str, sums: Sums, collection: str, mongo: Mongo, live: LiveViews) -> None:
         self._view = view
         self._sums = sums
         self._collection = collection
@@ -291,12 +290,12 @@ class SumsReader:
 
     async def read(self, shows: Callable[[Group], bool]) -> Summed:
         """The sums of the groups that a caller may see; raises NotBuilt."""
-        prefix = (await self._live.live(self._view)).prefix
-        documents = MongoDocuments(self._mongo, prefix)
+        name = await self._live.collection(self._view, self._sums.name)
+        documents = MongoDocuments(self._mongo, name.removesuffix(self._sums.name))
         # Marks first: what was marked before is in the buckets that are read after.
         settled = not (await Summing(self._sums, documents, self._collection).marks()).waiting()
         totals = no_totals()
-        async for page in self._mongo.pages(prefix + self._sums.name):
+        async for page in self._mongo.pages(name):
             for bucket in page:
                 add_stored(totals, {GROUPS: [one for one in bucket[GROUPS] if shows(one["group"])]})
         shown = {group: {name: value for name, value in of.items() if value} for group, of in totals.items()}

@@ -3,7 +3,8 @@
 It is a function of the customer's document, of the accounts that its parties own, and of the bank day: rights and
 links hold from one day on until before another. Only ownership counts; a joint account counts in full for each of
 its owners. Amounts are as the panorama sums them, by currency. There is nothing personal in a document but digests of
-values by which a customer is found, and an erased customer has no document.
+values by which a customer is found, and an erased customer has no document. What the customers of a branch add up to is
+summed over the documents (`customer.branches`).
 
 AUM of a whole month, at its end and on average over its days, is of the accounts that are owned on the day of derivation,
 as in the panorama: who may see an account sees its history. An account counts in a month where its balance, or the average
@@ -23,6 +24,7 @@ from chassis.read.deriving import DerivedView, Inputs, Touched
 from chassis.read.documents import ID, Document, DocumentId
 from chassis.read.projecting import Collection, Index
 
+from customer.branches import SUMS
 from customer.catalogue import CONTEXT
 from customer.domain.events import CONTACT
 from customer.holdings import SIGNATORY, held, parties_on, role_of
@@ -248,7 +250,7 @@ RELATIONS_MAX: Final = 200
 
 VIEW: Final = DerivedView(
     name=FACTS_LIST.view,
-    version=4,
+    version=5,
     inputs=(customers.VIEW, asset_panorama.VIEW),
     collection=Collection(FACTS, (*FACTS_LIST.indexes, Index(((CHANGES_ON, 1),)))),
     depending=depending,
@@ -256,4 +258,5 @@ VIEW: Final = DerivedView(
     everything=everything,
     changes_on=CHANGES_ON,
     digests=BLIND,
+    sums=SUMS,
 )
