@@ -18,8 +18,10 @@ from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.documents import ID, SEQUENCE, Change
 from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo
+from chassis.read.summing import GROUPS, add_stored, no_totals
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_report import Report
+from customer.branches import SUMS
 from customer.catalogue import CONTEXT
 from customer.derived.customer_facts import FACTS, VIEW
 from customer.views import VIEWS, customers
@@ -129,3 +131,21 @@ async def test_a_digest_that_is_not_of_the_value_is_found_where_the_login_may_ha
     auditor = await checked(generations, JANUARY)
     assert auditor.green
     assert auditor.figures["views"][VIEW.name]["digests_compared"] is False
+
+
+async def test_a_bucket_that_is_not_the_sum_of_its_documents_is_found(mongo: Mongo) -> None:
+    generations = await derived(mongo, JANUARY)
+    report = await checked(generations, JANUARY)
+    assert report.green, report.readable()
+    assert report.figures["views"][VIEW.name]["buckets"] == SUMS.buckets
+    live = await generations.live()
+    assert live is not None
+    buckets, totals = live.prefix + SUMS.name, no_totals()
+    for bucket in await mongo.find(buckets):
+        add_stored(totals, bucket)
+    assert totals[None] == {"customers": 1}
+    [summed] = [bucket for bucket in await mongo.find(buckets) if bucket[GROUPS]]
+    await mongo.update(buckets, {ID: summed[ID]}, {"$set": {GROUPS: []}})
+    report = await checked(generations, JANUARY)
+    assert f"{SUMS.name}/{summed[ID]} is not the sum of its documents" in report.readable()
+    assert report.figures["views"][VIEW.name]["buckets_differing"] == 1

@@ -2,10 +2,12 @@
 
 Owners name accounts, accounts have deeds; the derived document of an owner has the deeds of all its accounts. The
 projectors, the derivers, the parking and the checkpoints are those of the chassis. Some deeds are poison to the
-accounts' view until somebody repairs it.
+accounts' view until somebody repairs it. Where it is asked for, the deeds of each account are summed over all owners in
+buckets, by two that sum at once.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -14,11 +16,12 @@ from uuid import UUID, uuid5
 from chassis.messaging.delivered import Delivered
 from chassis.messaging.transport import Partition
 from chassis.read.deriving import OWED, DerivedView, Deriver, InputGeneration, Inputs, MongoInputs, Touched
-from chassis.read.documents import ID, Document, DocumentId, DocumentKey
+from chassis.read.documents import GONE, ID, Document, DocumentId, DocumentKey
 from chassis.read.mongo import MongoDocuments
 from chassis.read.mongo_checkpoints import PARKED, POSITIONS, MongoCheckpoints
 from chassis.read.parking import Parking
 from chassis.read.projecting import Collection, Projector, View
+from chassis.read.summing import Summing, Sums, add_stored, no_totals, stored
 from contracts.topics import EVENTS
 
 from tests.simulation.kernel import Faults, Kernel
@@ -37,10 +40,12 @@ FETCH_MAX = 4
 PROJECTORS = 2
 """Of each input."""
 DERIVERS = 3
+SUMMERS = 2
 FAULTS = Faults(crash=0.002, unanswered=0.01, freeze=0.02, freezes_max=40, freeze_seconds=0.1)
 HEALED_SECONDS = 2.0
 OPERATOR_SECONDS = 0.6
 OVERVIEWS, DEEDS_OF, OF_OWNER = "overviews", "deeds", "accounts"
+DOCUMENTS, BUCKETS, MARKS = (f"{OVERVIEWS}_v1_{name}" for name in (OVERVIEWS, "sums", "sums_marks"))
 DAY = date(2026, 1, 5)
 GROUP = "simulation.overviews.v1"
 
@@ -73,6 +78,8 @@ class Deriving:
     over: bool = False
     shown: dict[tuple[UUID, str], int] = field(default_factory=dict)
     """The most deeds of an account that an overview has shown."""
+    summed: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The most deeds of an account that a bucket has shown."""
     broken: list[Broken] = field(default_factory=list)
 
     def all_published(self) -> bool:
@@ -130,7 +137,17 @@ async def everything(inputs: Inputs, after: DocumentId | None, limit: int) -> Se
     return await inputs.ids("owners", "owners", after, limit)
 
 
+def summands(overview: Document) -> Iterable[tuple[str, Mapping[str, int]]]:
+    """What an overview adds to the sums of its accounts."""
+    for account, deeds in overview[OF_OWNER].items():
+        yield account, {"owners": 1, "deeds": len(deeds)}
+
+
+SUMS = Sums("sums", 2, (OF_OWNER,), summands)
+
+
 MakeDeriver = Callable[..., Deriver]
+MakeSumming = Callable[[Sums, MongoDocuments, str], Summing]
 
 
 def publishing(world: Deriving, pause_seconds_max: float = 0.03) -> Callable[[], Awaitable[None]]:
@@ -207,12 +224,16 @@ def projecting(world: Deriving, name: str) -> Callable[[], tuple[MongoCheckpoint
     return made
 
 
-def deriving(world: Deriving, deriver: MakeDeriver) -> Callable[[], tuple[MongoCheckpoints, Deriver]]:
+def deriving(
+    world: Deriving, deriver: MakeDeriver, sums: Sums | None = None
+) -> Callable[[], tuple[MongoCheckpoints, Deriver]]:
     """What keeps the derived view."""
 
     def made() -> tuple[MongoCheckpoints, Deriver]:
         inputs = tuple(input_view(name, world) for name in CONTEXT_OF)
-        view = DerivedView(OVERVIEWS, 1, inputs, Collection(OVERVIEWS), depending, derive, everything)
+        view = DerivedView(
+            OVERVIEWS, 1, inputs, Collection(OVERVIEWS), depending, derive, everything, sums=sums
+        )
         pinned = [InputGeneration(one, f"{one.name}_v1_", f"simulation.{one.name}.v1") for one in inputs]
         checkpoints = MongoCheckpoints(world.mongo, GROUP, OVERVIEWS)
         documents = MongoDocuments(world.mongo, f"{OVERVIEWS}_v1_")
@@ -229,6 +250,22 @@ def deriving(world: Deriving, deriver: MakeDeriver) -> Callable[[], tuple[MongoC
         return checkpoints, made
 
     return made
+
+
+def summing(world: Deriving, made: MakeSumming) -> Callable[[], Awaitable[None]]:
+    """Sums the buckets that are marked; nobody prevents another one from doing so too."""
+
+    async def still() -> bool:
+        return not world.over
+
+    async def main() -> None:
+        of = made(SUMS, MongoDocuments(world.mongo, f"{OVERVIEWS}_v1_"), OVERVIEWS)
+        while not world.over:
+            with suppress(ConnectionError):
+                await of.sum_marked(still)
+            await world.kernel.sleep(0.02)
+
+    return main
 
 
 def operating(world: Deriving, seconds: float = OPERATOR_SECONDS) -> Callable[[], Awaitable[None]]:
@@ -278,8 +315,17 @@ def _offsets(world: Deriving, group: str) -> dict[Partition, int]:
 def _caught_up(world: Deriving) -> bool:
     offsets, there = _offsets(world, GROUP), world.mongo.there
     level = all(offsets.get(place, 0) >= world.broker.end(place) for place in ALL_PLACES)
-    waits = there.get(PARKED) or there.get(OWED)
+    waits = there.get(PARKED) or there.get(OWED) or _marked(world)
     return world.all_published() and level and not waits
+
+
+def _marked(world: Deriving) -> bool:
+    """Whether a bucket changed since it was summed."""
+    return any(
+        count > one.get("summed", {}).get(bucket, 0)
+        for one in world.mongo.there.get(MARKS, {}).values()
+        for bucket, count in one.get("changed", {}).items()
+    )
 
 
 # what must hold
@@ -313,6 +359,25 @@ def check_shown(world: Deriving) -> Iterator[Broken]:
             if len(deeds) < world.shown.get((owner, account), 0):
                 yield Broken("I3", f"{owner} went back to {deeds} of {account}")
             world.shown[owner, account] = len(deeds)
+    for id, bucket in there.get(BUCKETS, {}).items():
+        totals = no_totals()
+        add_stored(totals, bucket)
+        for one, sums in totals.items():
+            if sums["deeds"] < world.summed.get((id, str(one)), 0):
+                yield Broken("I3", f"the bucket {id} went back to {sums['deeds']} deeds of {one}")
+            world.summed[id, str(one)] = sums["deeds"]
+
+
+def check_sums(world: Deriving) -> list[Broken]:
+    """Each bucket is the sum of its documents, when all is over."""
+    overviews = world.mongo.there.get(DOCUMENTS, {}).values()
+    wanted, found = no_totals(), no_totals()
+    SUMS.added(wanted, [one for one in overviews if GONE not in one])
+    for bucket in world.mongo.there.get(BUCKETS, {}).values():
+        add_stored(found, bucket)
+    if stored(found) == stored(wanted):
+        return []
+    return [Broken("I1", f"the buckets add up to {stored(found)}, it should be {stored(wanted)}")]
 
 
 def check(world: Deriving) -> list[Broken]:
@@ -328,8 +393,14 @@ def check(world: Deriving) -> list[Broken]:
     return broken
 
 
-async def lived(seed: int, deriver: MakeDeriver = Deriver, *, no_guard: bool = False) -> Deriving:
-    """The world after a seed's schedule."""
+async def lived(
+    seed: int,
+    deriver: MakeDeriver = Deriver,
+    *,
+    no_guard: bool = False,
+    sums: MakeSumming | None = None,
+) -> Deriving:
+    """The world after a seed's schedule; with `sums`, deeds are summed."""
     kernel = Kernel(seed, FAULTS)
     deeds = [(account, number) for account in ACCOUNTS for number in range(4, 9)]
     poison = set(kernel.chance.sample(deeds, kernel.chance.randrange(4)))
@@ -339,7 +410,11 @@ async def lived(seed: int, deriver: MakeDeriver = Deriver, *, no_guard: bool = F
         for number in range(PROJECTORS):
             kernel.spawn(f"{name}-{number}", consuming(world, places_of(name), projecting(world, name)))
     for number in range(DERIVERS):
-        kernel.spawn(f"deriver-{number}", consuming(world, ALL_PLACES, deriving(world, deriver)))
+        derivers = deriving(world, deriver, None if sums is None else SUMS)
+        kernel.spawn(f"deriver-{number}", consuming(world, ALL_PLACES, derivers))
+    if sums is not None:
+        for number in range(SUMMERS):
+            kernel.spawn(f"summer-{number}", summing(world, sums))
     for name, main in (("operator", operating), ("reader", watching), ("supervisor", supervising)):
         kernel.spawn(name, main(world), mortal=False)
     await kernel.run()

@@ -232,16 +232,20 @@ class MongoServer(Mongo):
         if matching is None:
             return 0
         for operator, fields in change.items():
-            for name, value in fields.items():
-                before: Any = matching.get(name)
+            for path, value in fields.items():
+                *outer, name = path.split(".")
+                inner = matching
+                for step in outer:
+                    inner = inner.setdefault(step, {})
+                before: Any = inner.get(name)
                 if operator == "$inc":
-                    matching[name] = (before or 0) + value
+                    inner[name] = (before or 0) + value
                 elif operator == "$addToSet":
-                    matching[name] = [*before, *(one for one in value["$each"] if one not in before)]
+                    inner[name] = [*before, *(one for one in value["$each"] if one not in before)]
                 elif operator == "$set" or before is None or value > before:
                     if operator not in {"$set", "$max"}:
                         raise ValueError(operator)
-                    matching[name] = value
+                    inner[name] = value
         return 1
 
     def _matching(self, collection: str, where: Mapping[str, Any]) -> Iterator[Document]:

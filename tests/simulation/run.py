@@ -14,6 +14,7 @@ from random import SystemRandom
 from time import monotonic
 from typing import Any
 
+from chassis.read.summing import Summing
 from structlog.testing import capture_logs
 
 from tests.simulation import (
@@ -85,8 +86,11 @@ async def rebuilding(seed: int) -> list[Broken]:
 
 
 async def derived_view(seed: int) -> list[Broken]:
-    """A derived view over two others."""
-    return derived.check(await derived.lived(seed))
+    """A derived view over two others; every second one with sums."""
+    if seed % 2:
+        return derived.check(await derived.lived(seed))
+    world = await derived.lived(seed, sums=Summing)
+    return derived.check(world) + derived.check_sums(world)
 
 
 async def timers(seed: int) -> list[Broken]:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from chassis.read.deriving import Deriver
+from chassis.read.summing import Summing
 
 from tests.simulation import planted
-from tests.simulation.derived import check, lived
+from tests.simulation.derived import check, check_sums, lived
 from tests.simulation.kernel import simulated
 from tests.simulation.planted import changed
 from tests.simulation.scenario import Broken
@@ -63,6 +64,40 @@ CountsLate = changed(
 )
 """Reads the count of writes after the inputs."""
 
+MarksBeside = changed(
+    Deriver,
+    "derive",
+    "    try:\n        await asyncio.gather(*tasks)\n    finally:\n        await ended(*tasks)\n"
+    "    if self.summing is not None:\n        await self.summing.mark(wanted)",
+    "    try:\n        await self.summing.mark(wanted)\n        await asyncio.gather(*tasks)\n    finally:\n        await ended(*tasks)",
+)
+"""Marks buckets while their documents are written."""
+
+MarksNothing = changed(
+    Deriver,
+    "_apply_shown",
+    "await self._derive_from((view, *key) for view, _, keys in changes for key in keys)",
+    "marking, self.summing = self.summing, None\n"
+    "    await self._derive_from((view, *key) for view, _, keys in changes for key in keys)\n"
+    "    self.summing = marking",
+)
+"""Marks no bucket for what records change."""
+
+SumsUnguarded = changed(
+    Summing,
+    "_write",
+    "there = await self._documents.load(self.sums.name, ids, _COUNT)\n"
+    "    found = {bucket: await self._read(bucket, due_on) for bucket in buckets}",
+    "found = {bucket: await self._read(bucket, due_on) for bucket in buckets}\n"
+    "    there = await self._documents.load(self.sums.name, ids, _COUNT)",
+)
+"""Reads the count of writes of a bucket after its documents."""
+
+SettlesWhatItDidNotRead = changed(
+    Summing, "_settle", "through = {", "marks = await self.marks()\n    through = {"
+)
+"""Takes a bucket for summed up to a mark that was made while it was."""
+
 FIRST = {
     "count read after the inputs": 80,
     "parked subjects read before the inputs are level": 500,
@@ -78,6 +113,31 @@ BUGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "count read after the inputs": ({"deriver": CountsLate}, {"I1", "I3", "I4"}),
     "no guard": ({"no_guard": True}, {"I1", "I3", "I4"}),
 }
+
+
+BUGS_OF_SUMS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "marked beside the documents": ({"deriver": MarksBeside, "sums": Summing}, {"I1"}),
+    "not marked": ({"deriver": MarksNothing, "sums": Summing}, {"I1"}),
+    "count of a bucket read after its documents": ({"sums": SumsUnguarded}, {"I1", "I3"}),
+    "settled without comparing": ({"sums": SettlesWhatItDidNotRead}, {"I1"}),
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_buckets_add_up_to_the_documents(seed: int) -> None:
+    world = simulated(lived(seed, sums=Summing))
+    assert check(world) + check_sums(world) == [], f"seed {seed}"
+
+
+@pytest.mark.parametrize("bug", BUGS_OF_SUMS)
+def test_a_planted_bug_of_sums_is_caught_and_its_seed_replays(bug: str) -> None:
+    planting, invariants = BUGS_OF_SUMS[bug]
+
+    def played(seed: int) -> tuple[list[Broken], str]:
+        world = simulated(lived(seed, **planting))
+        return check(world) + check_sums(world), world.kernel.digest()
+
+    planted.assert_caught(bug, invariants, played)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

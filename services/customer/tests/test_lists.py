@@ -7,13 +7,18 @@ from uuid import UUID
 
 import pytest
 from chassis.conditions import from_text
-from chassis.conditions.language import CONDITION
+from chassis.conditions.language import CONDITION, IsAmong, Not
 from chassis.lists import Scope, question
 from chassis.privacy.tokens import Caller
 from chassis.read.deriving import MongoInputs
+from chassis.read.mongo import MongoDocuments
+from chassis.read.summing import Summed, Summing
+from chassis.web import Paging
 from chassis.write.deciding import CommandContext
+from customer.branches import SUMS, page_of, shows
 from customer.derived import DERIVED
 from customer.domain.commands import AssignBranch, Details, RegisterCustomer
+from customer.facts import AMOUNTS
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.queries import MovementsWanted, Queries
 from customer.settings import CustomerSettings
@@ -24,7 +29,7 @@ from msgspec import structs
 from tests.support.specification import ManualClock
 
 from .test_api import api, key
-from .test_queries import IDS, LI, NOW, ZHANG, Live, bank, queries
+from .test_queries import IDS, LI, NOW, ZHANG, Live, bank, queries, still
 
 __all__ = ["api", "bank", "queries"]
 
@@ -404,3 +409,86 @@ async def test_a_search_by_a_whole_value_is_stored_before_it_is_shown(
     acting(api, "teller", f"{LIS}/柜员")
     within = await api.post("/customers/search", json=asked, headers=key("s1"))
     assert [UUID(one["customer_id"]) for one in within.json()["items"]] == [LI, WU]
+
+
+async def branches_of(api, **asked):
+    found = await api.get("/customers/branches", params=asked)
+    assert found.status_code == 200, found.text
+    page = found.json()
+    return page, {one["branch"]: (one["customer_count"], one["aum"]) for one in page["items"]}
+
+
+async def test_the_customers_of_each_branch_are_counted_and_their_aum_added_up(asking):
+    facts = (await asking.get("/customers/selection")).json()["items"]
+    aum = {UUID(one["customer_id"]): one["aum"] for one in facts}
+    assert all(aum[one] for one in (ZHANG, LI))
+    page, found = await branches_of(asking)
+    assert found == {None: (1, aum[WU]), LIS: (1, aum[LI]), ZHANGS: (1, aum[ZHANG])}
+    currencies = {currency for one in aum.values() for currency in one}
+    added = {currency: sum(one.get(currency, 0) for one in aum.values()) for currency in sorted(currencies)}
+    assert page["all_branches"] == {"customer_count": 3, "aum": added}
+    assert (page["settled"], page["next"]) == (True, None)
+
+
+async def test_branches_are_paged_by_name(asking):
+    seen, after = [], {}
+    while True:
+        page, found = await branches_of(asking, limit=1, **after)
+        assert page["all_branches"]["customer_count"] == 3
+        seen += found
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    assert seen == [None, LIS, ZHANGS]
+    refused = await asking.get("/customers/branches", params={"after": "x"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "cursor-invalid")
+
+
+async def test_what_a_branch_adds_up_to_is_seen_within_scope_alone(asking):
+    for role, post, seen in (
+        ("analyst", None, [None, LIS, ZHANGS]),
+        ("relationship-manager", f"{ZHANGS}/经理", [None, ZHANGS]),
+        ("relationship-manager", None, [None]),
+    ):
+        acting(asking, role, post)
+        page, found = await branches_of(asking)
+        assert list(found) == seen, role
+        assert page["all_branches"]["customer_count"] == len(seen)
+    for role in ("teller", "auditor", "marketer", "operator"):
+        acting(asking, role, f"{ZHANGS}/柜员")
+        refused = await asking.get("/customers/branches")
+        assert refused.status_code == 403, role
+
+
+async def test_branches_that_wait_to_be_summed_are_said_to_be_unsettled(asking, mongo):
+    summing = Summing(SUMS, MongoDocuments(mongo, "customer_facts_v1_"), FACTS_LIST.collection)
+    await mongo.update("customer_facts_v1_facts", {"_id": str(ZHANG)}, {"$set": {"branch": LIS}})
+    await summing.mark([str(ZHANG)])
+    page, found = await branches_of(asking)
+    assert (page["settled"], found[LIS][0]) == (False, 1)
+    await summing.sum_marked(still)
+    page, found = await branches_of(asking)
+    assert (page["settled"], found[LIS][0]) == (True, 2)
+    assert ZHANGS not in found
+
+
+@pytest.mark.parametrize(
+    ("scope", "shown"),
+    [
+        (Scope.nothing(), []),
+        (Scope.all(), [None, "a"]),
+        (Scope.where(IsAmong(field="branch", values=("a",))), ["a"]),
+        (Scope.where(IsAmong(field="kind", values=("person",))), []),
+        (Scope.where(Not(condition=IsAmong(field="kind", values=("company",)))), []),
+    ],
+)
+def test_a_scope_that_asks_for_more_than_the_branch_shows_no_branch(scope, shown):
+    may = shows(scope, NOW.date())
+    assert [branch for branch in (None, "a") if may(branch)] == shown
+
+
+def test_amounts_of_branches_are_shown_to_who_may_ask_for_them():
+    summed = Summed({"a": {"customers": 2, "aum.CNY": 5}}, settled=True)
+    [shown] = page_of(summed, frozenset(), Paging()).items
+    assert (shown.customer_count, shown.aum) == (2, None)
+    assert page_of(summed, frozenset({AMOUNTS}), Paging()).all_branches.aum == {"CNY": 5}

@@ -10,12 +10,13 @@ import pytest
 from chassis.clock import SystemClock
 from chassis.messaging.broker import Kafka
 from chassis.read.derived_following import DerivedFollower, pinned
-from chassis.read.derived_rebuilding import compare_with_inputs, rebuild_derived
+from chassis.read.derived_rebuilding import compare_sums, compare_with_inputs, rebuild_derived
 from chassis.read.deriving import DerivedView, Inputs, Touched
 from chassis.read.documents import GONE, ID, Document, DocumentId
 from chassis.read.generations import Generations, live_generation
 from chassis.read.projecting import Collection
 from chassis.read.rebuilding import Differs, rebuild
+from chassis.read.summing import GROUPS, Sums, add_stored, bucket_id, no_totals
 
 from tests.support.lists import SUBJECTS
 from tests.support.waiting import comes
@@ -26,6 +27,7 @@ __all__ = ["bank"]
 
 CLOCK = SystemClock()
 COUNTS, LISTS = "counts", "lists"
+SUMS = Sums("totals", 4, ("words",), lambda one: [("all", {"lists": 1, "words": one["words"]})])
 
 
 class Counts:
@@ -44,6 +46,7 @@ class Counts:
             self.derive,
             self.everything,
             changes_on="changes_on",
+            sums=SUMS,
         )
         self.generations = Generations(bank.mongo, view, bank.service, CLOCK)
 
@@ -88,6 +91,21 @@ class Counts:
 
         return await comes(shown)
 
+    async def add_up_to(self, lists: int, words: int) -> bool:
+        """Whether the buckets come to add up to this."""
+
+        async def summed() -> bool:
+            live, totals = await self.generations.live(), no_totals()
+            if live is not None:
+                for bucket in await self.bank.mongo.find(live.prefix + SUMS.name):
+                    add_stored(totals, bucket)
+            return {name: value for name, value in totals["all"].items() if value} == {
+                "lists": lists,
+                "words": words,
+            }
+
+        return await comes(summed)
+
     async def rebuilt(self, **named: Any) -> Any:
         return await rebuild_derived(
             self.generations,
@@ -111,6 +129,26 @@ async def test_a_derived_view_is_built_from_what_is_there_and_kept_up_to_date(ba
             assert await counts.comes_to(2, 1, 1)
             await bank.tell((1, "e"), (3, "f"), (2, "gone"))
             assert await counts.comes_to(2, 2, 0, 1)
+
+
+async def test_sums_are_there_when_a_view_is_shown_and_follow_its_documents(bank, counts):
+    await bank.tell((0, "a"), (1, "bb"), (0, "ccc"), (2, "d"))
+    async with bank.running():
+        assert await bank.catches_up()
+        async with counts.kept():
+            assert await counts.comes_to(2, 1, 1)
+            live = await counts.generations.live()
+            assert len(await bank.mongo.find(live.prefix + SUMS.name)) == SUMS.buckets
+            assert await counts.add_up_to(3, 4)
+            await bank.tell((1, "e"), (3, "f"), (2, "gone"))
+            assert await counts.add_up_to(3, 5)
+        assert (await compare_sums(counts.generations, live, rounds_max=1)).equal
+        wrong = {GROUPS: [{"group": "all", "sums": [["words", "7"]]}]}
+        await bank.mongo.update(live.prefix + SUMS.name, {ID: bucket_id(2)}, {"$set": wrong})
+        await bank.mongo.delete(live.prefix + SUMS.name, {ID: bucket_id(3)})
+        found = await compare_sums(counts.generations, live, rounds_max=1)
+        assert (found.documents, found.differences) == (4, 2)
+        assert found.named == [f"totals/{bucket_id(2)}", f"totals/{bucket_id(3)}"]
 
 
 async def test_a_document_is_derived_again_on_the_day_on_which_it_changes(bank, counts):

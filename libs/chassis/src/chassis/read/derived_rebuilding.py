@@ -176,8 +176,8 @@ async def compare_sums(
 ) -> Comparison:
     """Compares the buckets of a generation with the documents that they sum.
 
-    Where documents change all the time, a bucket is behind them. It is looked at until it waits for nothing; one that
-    waits to the end differs only where nobody sums it.
+    Where documents change all the time, a bucket is behind them. It is looked at until it agrees; one that waits to the end
+    to be summed differs only where nobody sums it.
     """
     view, comparison = generations.view, Comparison()
     if view.sums is None:
@@ -186,13 +186,13 @@ async def compare_sums(
     left, first = list(range(view.sums.buckets)), await summing.marks()
     comparison.documents = len(left)
     for number in range(rounds_max + 1):
-        if number and left:
-            await asyncio.sleep(COMPARE_PAUSE_SECONDS)
         left = [bucket for bucket in left if await summing.shown(bucket) != await summing.computed(bucket)]
-    last = await summing.marks()
-    going_on = {
-        bucket for bucket in last.waiting() if last.summed.get(bucket, 0) > first.summed.get(bucket, 0)
-    }
+        marks = await summing.marks()
+        waiting = set(marks.waiting())
+        if not left or (number >= COMPARE_ROUNDS_MAX and waiting.isdisjoint(left)):
+            break
+        await asyncio.sleep(COMPARE_PAUSE_SECONDS)
+    going_on = {bucket for bucket in waiting if marks.summed.get(bucket, 0) > first.summed.get(bucket, 0)}
     differing = [bucket for bucket in left if bucket not in going_on]
     comparison.differences = len(differing)
     for bucket in differing:
