@@ -184,6 +184,7 @@ async def compare_sums(
         return comparison
     summing = Summing(view.sums, generations.documents(generation), view.collection.name, view.changes_on)
     left, first = list(range(view.sums.buckets)), await summing.marks()
+    marks, waiting = first, set(first.waiting())
     comparison.documents = len(left)
     for number in range(rounds_max + 1):
         left = [bucket for bucket in left if await summing.shown(bucket) != await summing.computed(bucket)]
