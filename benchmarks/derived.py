@@ -155,7 +155,7 @@ async def derive_all(mongo: Mongo) -> tuple[str, float]:
 
 async def upsert_all(mongo: Mongo, facts: str) -> float:
     """The seconds that raw bulk upserts of the same documents take, with the same indexes."""
-    for index in VIEW.collection.indexes:
+    for index in VIEW.collections[0].indexes:
         await mongo.index(RAW, index.fields)
     took = 0.0
     async for page in mongo.pages(facts):

@@ -1,6 +1,6 @@
 """[facts] conditions on the facts of customers: counts and first pages, of the whole bank and within the scope of a branch,
-beside the bare scan of an index. One line of JSON each, and on the standard error what each condition finds and takes at
-most.
+beside the bare scan of an index; and the sums of branches: one bucket, beside the reading of its documents, and all buckets.
+One line of JSON each, and on the standard error what each condition finds and takes at most.
 
     python benchmarks/facts.py [--customers N] [--rounds N]
 """
@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
 from functools import partial
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -30,7 +31,9 @@ from chassis.privacy.tokens import Caller
 from chassis.read.documents import ID, SEQUENCE, Change
 from chassis.read.generations import Generations, ViewReader
 from chassis.read.mongo import Mongo, MongoDocuments
+from chassis.read.summing import BUCKET, Summing, SumsReader
 from contracts.roles import RELATIONSHIP_MANAGER
+from customer.branches import SUMS
 from customer.derived import DERIVED
 from customer.derived.customer_facts import FACTS, VIEW, facts
 from customer.facts import FIELDS
@@ -49,6 +52,10 @@ INDEX_MILLISECONDS_MAX = 600_000
 PROCESSES = os.cpu_count() or 1
 COUNT_MILLISECONDS_WANTED = 100.0
 PAGE_MILLISECONDS_WANTED = 50.0
+BUCKET_WANTED = 200.0
+"""Milliseconds to sum the documents of one bucket."""
+SUMS_WANTED = 1_000.0
+"""Milliseconds to read all buckets, as a process does that has read none."""
 PAGE = 50
 WITHOUT_BRANCH_EVERY = 500
 """So many customers have one that no branch has yet, whom every branch sees."""
@@ -159,7 +166,7 @@ async def fill(mongo: Mongo, url: str, count: int) -> str:
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
         for done in pool.map(made, parts):
             print(f"{done} of {count} customers", file=sys.stderr)
-    for index in VIEW.collection.indexes:
+    for index in VIEW.collections[0].indexes:
         await mongo.index(prefix + FACTS, index.fields)
     await generations.switch(generation)
     return prefix + FACTS
@@ -179,9 +186,10 @@ def made(part: tuple[str, str, int, int]) -> int:
         documents = MongoDocuments(mongo, prefix)
         for at in range(begin, end, AT_ONCE):
             there = [filled(number, chance) for number in range(at, min(at + AT_ONCE, end))]
-            await write(
-                documents, FACTS, [{ID: one[ID], SEQUENCE: 1, **facts(one, own, day)} for one, own in there]
-            )
+            found = [
+                {ID: one[ID], SEQUENCE: 1, **VIEW.placed(one[ID], facts(one, own, day))} for one, own in there
+            ]
+            await write(documents, FACTS, found)
         await mongo.close()
 
     uvloop.run(write_all())
@@ -221,6 +229,26 @@ async def asked(mongo: Mongo, scope: Scope, rounds: int) -> tuple[float, float, 
     return p95(counts), p95(pages), lines
 
 
+async def summed(mongo: Mongo, collection: str, rounds: int) -> tuple[float, float, float]:
+    """The p95 of summing a bucket, of a read of its documents alone, and of reading the sums of all buckets anew."""
+    documents = MongoDocuments(mongo, collection.removesuffix(FACTS))
+    summing = Summing(SUMS, documents, FACTS)
+
+    async def still() -> bool:
+        return True
+
+    async def read_all() -> None:
+        live = ViewReader(mongo, CLOCK, VIEWS, DERIVED)
+        await SumsReader(VIEW.name, SUMS, FACTS, mongo, live).read(lambda _: True)
+
+    await summing.sum_all(still)
+    fields = dict.fromkeys(SUMS.fields, 1)
+    numbers = cycle(range(SUMS.buckets))
+    buckets = await timed(rounds * 4, lambda: summing.computed(next(numbers)))
+    alone = await timed(rounds * 4, lambda: mongo.find(collection, {BUCKET: next(numbers)}, fields=fields))
+    return p95(buckets), p95(alone), p95(await timed(rounds * 4, read_all))
+
+
 def p95(values: list[float]) -> float:
     """The 95th percentile."""
     return statistics.quantiles(values, n=20)[-1]
@@ -245,6 +273,14 @@ async def measured(url: str, count: int, rounds: int) -> int:
                 figure = {"name": f"{name}{end}_p95", "value": round(value, 1), "unit": "ms", "limit": limit}
                 print(json.dumps({**figure, "index_scan": round(bare, 1), "customers": count}), flush=True)
                 missed += value > limit
+        bucket, alone, sums = await summed(mongo, collection, rounds)
+        for name, value, limit, beside in (
+            ("facts_bucket_p95", bucket, BUCKET_WANTED, {"read_alone": round(alone, 1)}),
+            ("facts_sums_p95", sums, SUMS_WANTED, {}),
+        ):
+            figure = {"name": name, "value": round(value, 1), "unit": "ms", "limit": limit}
+            print(json.dumps({**figure, **beside, "customers": count}), flush=True)
+            missed += value > limit
     finally:
         await mongo.close()
     return int(missed > 0)

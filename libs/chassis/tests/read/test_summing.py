@@ -122,6 +122,20 @@ async def test_names_are_any_text_and_sums_are_larger_than_what_the_database_cou
     assert set(some.groups) == {"$where"}
 
 
+async def test_a_reader_that_goes_on_shows_what_buckets_are_and_not_what_they_were(signs: Signs) -> None:
+    reader = signs.reader()
+    assert (await reader.read(lambda _: True)).groups == {}
+    await signs.put(*range(20))
+    await signs.summing.sum_marked(still)
+    assert (await reader.read(lambda _: True)).groups == {"red": {"signs": 20, "lamps": 20}}
+    await signs.put(1, 2, colour="blue", lamps=9)
+    await signs.put(3, lamps=0)
+    await signs.summing.sum_marked(still)
+    both = await asyncio.gather(reader.read(lambda _: True), reader.read(lambda colour: colour == "blue"))
+    assert both[0].groups == {"red": {"signs": 18, "lamps": 17}, "blue": {"signs": 2, "lamps": 18}}
+    assert both[1].groups == {"blue": {"signs": 2, "lamps": 18}}
+
+
 async def test_amounts_that_cancel_out_are_no_sum(signs: Signs) -> None:
     await signs.put(1, lamps=5)
     await signs.put(2, lamps=-5)

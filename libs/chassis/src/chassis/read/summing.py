@@ -25,7 +25,7 @@ from chassis.read.documents import (
     DocumentId,
     DocumentsUnavailable,
 )
-from chassis.read.mongo import Mongo, MongoDocuments
+from chassis.read.mongo import Frozen, Mongo, MongoDocuments
 from chassis.read.projecting import Contended, Index, check_name
 
 BUCKETS_MAX: Final = 10_000
@@ -107,12 +107,12 @@ def stored(totals: Totals) -> Document:
     return {GROUPS: [one for one in found if one["sums"]]}
 
 
-def add_stored(to: Totals, bucket: Mapping[str, Any]) -> None:
-    """Adds the sums of a bucket."""
+def add_stored(to: Totals, bucket: Mapping[str, Any], times: int = 1) -> None:
+    """Adds the sums of a bucket, or takes them away (-1)."""
     for one in bucket[GROUPS]:
         of_group = to[one["group"]]
         for name, value in one["sums"]:
-            of_group[name] += int(value)
+            of_group[name] += times * int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,8 @@ class Summed:
 
 
 class SumsReader:
-    """Reads the sums of a derived view as its live generation has them."""
+    """Reads the sums of a derived view as its live generation has them. Remembers the buckets as they were stored, and reads
+    those again that were written since."""
 
     def __init__(self, view: str, sums: Sums, collection: str, mongo: Mongo, live: LiveViews) -> None:
         self._view = view
@@ -287,6 +288,7 @@ class SumsReader:
         self._collection = collection
         self._mongo = mongo
         self._live = live
+        self._known = _Known("")
 
     async def read(self, shows: Callable[[Group], bool]) -> Summed:
         """The sums of the groups that a caller may see; raises NotBuilt."""
@@ -294,9 +296,39 @@ class SumsReader:
         documents = MongoDocuments(self._mongo, name.removesuffix(self._sums.name))
         # Marks first: what was marked before is in the buckets that are read after.
         settled = not (await Summing(self._sums, documents, self._collection).marks()).waiting()
-        totals = no_totals()
-        async for page in self._mongo.pages(name):
-            for bucket in page:
-                add_stored(totals, {GROUPS: [one for one in bucket[GROUPS] if shows(one["group"])]})
-        shown = {group: {name: value for name, value in of.items() if value} for group, of in totals.items()}
+        if name != self._known.name:
+            self._known = _Known(name)
+        known = self._known
+        written = await self._mongo.find(name, fields=_COUNT)
+        left = [one[ID] for one in written if known.writes.get(one[ID]) != one[SEQUENCE]]
+        for at in range(0, len(left), SUMMED_AT_ONCE):
+            for raw in await self._mongo.find_raw(name, {ID: {"$in": left[at : at + SUMMED_AT_ONCE]}}):
+                known.replace(raw)
+        shown = {
+            group: {name: value for name, value in of.items() if value}
+            for group, of in known.totals.items()
+            if shows(group)
+        }
         return Summed({group: of for group, of in shown.items() if of}, settled)
+
+
+class _Known:
+    """The buckets of a generation as they were read, and what they add up to. Several readers may bring it up to date at
+    once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.writes: dict[DocumentId, int] = {}
+        self.totals = no_totals()
+        self._stored: dict[DocumentId, bytes] = {}
+
+    def replace(self, raw: bytes) -> None:
+        """Replaces in the totals what a bucket was by what it is, unless a later one is there."""
+        bucket = Frozen(raw).thawed()
+        id, count = bucket[ID], bucket[SEQUENCE]
+        if count <= self.writes.get(id, 0):
+            return
+        if id in self._stored:
+            add_stored(self.totals, Frozen(self._stored[id]).thawed(), -1)
+        add_stored(self.totals, bucket)
+        self.writes[id], self._stored[id] = count, raw
