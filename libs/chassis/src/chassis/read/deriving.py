@@ -137,6 +137,8 @@ class DerivedView:
 
     def __post_init__(self) -> None:
         projecting.check_name(self.name)
+        if self.sums is not None and self.sums.name == self.collection.name:
+            raise ValueError(f"{self.sums.name}: documents and buckets are in one collection")
 
     @property
     def sources(self) -> tuple[str, ...]:
