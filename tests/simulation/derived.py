@@ -3,13 +3,13 @@
 Owners name accounts, accounts have deeds; the derived document of an owner has the deeds of all its accounts. The
 projectors, the derivers, the parking and the checkpoints are those of the chassis. Some deeds are poison to the
 accounts' view until somebody repairs it. Where it is asked for, the deeds of each account are summed over all owners in
-buckets, by two that sum at once.
+buckets, by two that sum at once; days pass, and each of them changes every document.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -41,6 +41,8 @@ PROJECTORS = 2
 """Of each input."""
 DERIVERS = 3
 SUMMERS = 2
+DAYS = 4
+DAY_SECONDS_MAX = 0.6
 FAULTS = Faults(crash=0.002, unanswered=0.01, freeze=0.02, freezes_max=40, freeze_seconds=0.1)
 HEALED_SECONDS = 2.0
 OPERATOR_SECONDS = 0.6
@@ -76,6 +78,8 @@ class Deriving:
     poison: set[Deed]
     published: int = 0
     over: bool = False
+    day: date = DAY
+    days_left: int = 0
     shown: dict[tuple[UUID, str], int] = field(default_factory=dict)
     """The most deeds of an account that an overview has shown."""
     summed: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -137,17 +141,25 @@ async def everything(inputs: Inputs, after: DocumentId | None, limit: int) -> Se
     return await inputs.ids("owners", "owners", after, limit)
 
 
+async def derive_daily(inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Document]:
+    """The overviews of a day."""
+    day = inputs.day()
+    following = (date.fromisoformat(day) + timedelta(days=1)).isoformat()
+    found = await derive(inputs, ids)
+    return {id: {**one, "on": day, "changes_on": following} for id, one in found.items()}
+
+
 def summands(overview: Document) -> Iterable[tuple[str, Mapping[str, int]]]:
     """What an overview adds to the sums of its accounts."""
     for account, deeds in overview[OF_OWNER].items():
-        yield account, {"owners": 1, "deeds": len(deeds)}
+        yield account, {"owners": 1, "deeds": len(deeds), overview["on"]: 1}
 
 
-SUMS = Sums("sums", 2, (OF_OWNER,), summands)
+SUMS = Sums("sums", 2, (OF_OWNER, "on"), summands)
 
 
 MakeDeriver = Callable[..., Deriver]
-MakeSumming = Callable[[Sums, MongoDocuments, str], Summing]
+MakeSumming = Callable[[Sums, MongoDocuments, str, str], Summing]
 
 
 def publishing(world: Deriving, pause_seconds_max: float = 0.03) -> Callable[[], Awaitable[None]]:
@@ -232,7 +244,15 @@ def deriving(
     def made() -> tuple[MongoCheckpoints, Deriver]:
         inputs = tuple(input_view(name, world) for name in CONTEXT_OF)
         view = DerivedView(
-            OVERVIEWS, 1, inputs, Collection(OVERVIEWS), depending, derive, everything, sums=sums
+            OVERVIEWS,
+            1,
+            inputs,
+            Collection(OVERVIEWS),
+            depending,
+            derive if sums is None else derive_daily,
+            everything,
+            changes_on=None if sums is None else "changes_on",
+            sums=sums,
         )
         pinned = [InputGeneration(one, f"{one.name}_v1_", f"simulation.{one.name}.v1") for one in inputs]
         checkpoints = MongoCheckpoints(world.mongo, GROUP, OVERVIEWS)
@@ -241,7 +261,7 @@ def deriving(
             view,
             documents,
             checkpoints,
-            MongoInputs(world.mongo, pinned, lambda: DAY),
+            MongoInputs(world.mongo, pinned, lambda: world.day),
             world.kernel,
             at_once=1,
             wait_seconds_max=0.2,
@@ -259,11 +279,24 @@ def summing(world: Deriving, made: MakeSumming) -> Callable[[], Awaitable[None]]
         return not world.over
 
     async def main() -> None:
-        of = made(SUMS, MongoDocuments(world.mongo, f"{OVERVIEWS}_v1_"), OVERVIEWS)
+        of = made(SUMS, MongoDocuments(world.mongo, f"{OVERVIEWS}_v1_"), OVERVIEWS, "changes_on")
         while not world.over:
             with suppress(ConnectionError):
                 await of.sum_marked(still)
             await world.kernel.sleep(0.02)
+
+    return main
+
+
+def passing(world: Deriving) -> Callable[[], Awaitable[None]]:
+    """Lets days pass."""
+    world.days_left = DAYS
+
+    async def main() -> None:
+        while world.days_left:
+            await world.kernel.sleep(world.kernel.chance.random() * DAY_SECONDS_MAX)
+            world.day += timedelta(days=1)
+            world.days_left -= 1
 
     return main
 
@@ -315,8 +348,14 @@ def _offsets(world: Deriving, group: str) -> dict[Partition, int]:
 def _caught_up(world: Deriving) -> bool:
     offsets, there = _offsets(world, GROUP), world.mongo.there
     level = all(offsets.get(place, 0) >= world.broker.end(place) for place in ALL_PLACES)
-    waits = there.get(PARKED) or there.get(OWED) or _marked(world)
+    waits = there.get(PARKED) or there.get(OWED) or _marked(world) or _due(world) or world.days_left
     return world.all_published() and level and not waits
+
+
+def _due(world: Deriving) -> bool:
+    """Whether a document is of a day before."""
+    today = world.day.isoformat()
+    return any(one.get("changes_on", "9") <= today for one in world.mongo.there.get(DOCUMENTS, {}).values())
 
 
 def _marked(world: Deriving) -> bool:
@@ -415,6 +454,7 @@ async def lived(
     if sums is not None:
         for number in range(SUMMERS):
             kernel.spawn(f"summer-{number}", summing(world, sums))
+        kernel.spawn("days", passing(world), mortal=False)
     for name, main in (("operator", operating), ("reader", watching), ("supervisor", supervising)):
         kernel.spawn(name, main(world), mortal=False)
     await kernel.run()

@@ -24,10 +24,10 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "$eq": lambda value, other: value == other,
     "$exists": lambda value, wanted: (value is not None) is wanted,
     "$in": lambda value, those: value in those,
-    "$gt": lambda value, other: value > other,
-    "$gte": lambda value, other: value >= other,
-    "$lt": lambda value, other: value < other,
-    "$lte": lambda value, other: value <= other,
+    "$gt": lambda value, other: value is not None and value > other,
+    "$gte": lambda value, other: value is not None and value >= other,
+    "$lt": lambda value, other: value is not None and value < other,
+    "$lte": lambda value, other: value is not None and value <= other,
 }
 
 
