@@ -21,7 +21,7 @@ from chassis.read.mongo import MongoDocuments
 from chassis.read.mongo_checkpoints import PARKED, POSITIONS, MongoCheckpoints
 from chassis.read.parking import Parking
 from chassis.read.projecting import Collection, Projector, View
-from chassis.read.summing import Summing, Sums, add_stored, no_totals, stored
+from chassis.read.summing import Summing, Sums, Totals, add_stored, bucket_id, no_totals, stored
 from contracts.topics import EVENTS
 
 from tests.simulation.kernel import Faults, Kernel
@@ -84,6 +84,8 @@ class Deriving:
     """The most deeds of an account that an overview has shown."""
     summed: dict[tuple[str, str], int] = field(default_factory=dict)
     """The most deeds of an account that a bucket has shown."""
+    marked: dict[int, dict[int, Totals]] = field(default_factory=dict)
+    """By bucket and mark, what its documents added up to when they were last seen at that mark."""
     broken: list[Broken] = field(default_factory=list)
 
     def all_published(self) -> bool:
@@ -321,7 +323,7 @@ def watching(world: Deriving) -> Callable[[], Awaitable[None]]:
     async def main() -> None:
         while not world.over:
             await world.kernel.sleep(0.01)
-            world.broken += check_shown(world)
+            world.broken += [*check_shown(world), *check_marks(world)]
 
     return main
 
@@ -405,6 +407,27 @@ def check_shown(world: Deriving) -> Iterator[Broken]:
             if sums["deeds"] < world.summed.get((id, str(one)), 0):
                 yield Broken("I3", f"the bucket {id} went back to {sums['deeds']} deeds of {one}")
             world.summed[id, str(one)] = sums["deeds"]
+
+
+def check_marks(world: Deriving) -> Iterator[Broken]:
+    """A bucket that is summed up to a mark shows what its documents were before that mark was made."""
+    there = world.mongo.there
+    for one in there.get(MARKS, {}).values():
+        for name, count in one.get("changed", {}).items():
+            bucket, shown = int(name), no_totals()
+            add_stored(shown, there.get(BUCKETS, {}).get(bucket_id(bucket), {"groups": []}))
+            marked = world.marked.setdefault(bucket, {})
+            for mark in [mark for mark in marked if mark < one.get("summed", {}).get(name, 0)]:
+                for account, sums in marked.pop(mark).items():
+                    if shown[account]["deeds"] < sums["deeds"]:
+                        yield Broken(
+                            "I4", f"the bucket {bucket} has not the {sums['deeds']} deeds of {account}"
+                        )
+            marked[count] = no_totals()
+            documents = there.get(DOCUMENTS, {}).values()
+            SUMS.added(
+                marked[count], [one for one in documents if one["_bucket"] == bucket and GONE not in one]
+            )
 
 
 def check_sums(world: Deriving) -> list[Broken]:
