@@ -23,6 +23,7 @@ WATCHED = {
     "crm_outbox_age_seconds",
     "crm_dead_letters",
     "crm_parked_subjects",
+    "crm_buckets_age_seconds",
     "crm_unpublishable_subjects",
     "crm_certificate_status",
     "crm_quarantine_waiting",

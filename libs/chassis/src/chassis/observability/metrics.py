@@ -60,6 +60,18 @@ DEAD_LETTERS: Final = Gauge("crm_dead_letters", "Dead letters of a group", ["gro
 PARKED_SUBJECTS: Final = Gauge(
     "crm_parked_subjects", "Subjects that wait for a repair", ["group"], registry=REGISTRY
 )
+BUCKETS_WAITING: Final = Gauge(
+    "crm_buckets_waiting",
+    "Buckets of a derived view whose documents changed since they were summed",
+    ["group"],
+    registry=REGISTRY,
+)
+BUCKETS_AGE_SECONDS: Final = Gauge(
+    "crm_buckets_age_seconds",
+    "For how long the oldest change has waited to be summed in its bucket",
+    ["group"],
+    registry=REGISTRY,
+)
 LEASE_HELD: Final = Gauge(
     "crm_lease_held",
     "1 where this process holds the lease of a role, 0 where it stands by",
@@ -184,6 +196,8 @@ _GAUGES: Final = {
     "crm_dead_letters": DEAD_LETTERS,
     "crm_parked_subjects": PARKED_SUBJECTS,
     "crm_unpublishable_subjects": UNPUBLISHABLE,
+    "crm_buckets_waiting": BUCKETS_WAITING,
+    "crm_buckets_age_seconds": BUCKETS_AGE_SECONDS,
     "crm_lease_held": LEASE_HELD,
     "crm_timers_late_seconds": TIMERS_LATE_SECONDS,
     "crm_notices_age_seconds": NOTICES_AGE_SECONDS,

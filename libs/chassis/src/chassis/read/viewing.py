@@ -195,7 +195,7 @@ class AnyFollower(ABC, Generic[KeptT]):
             if seen:
                 heard = (now - max(seen)).total_seconds()
                 metrics.FRESHNESS_SECONDS.labels(f"{self.view.name}/{context}").set(max(0.0, heard))
-        self._feed.measure()
+        await self._feed.measure()
 
     def _waits_seconds(
         self, positions: Mapping[Partition, Position], lag: Mapping[Partition, int], now: datetime
@@ -371,8 +371,8 @@ class AnyFeed(ABC, Generic[KeptT]):
     async def apply(self, records: Sequence[Record]) -> None:
         """Processes records."""
 
-    def measure(self) -> None:
-        """Sets the gauges that only this kind has."""
+    async def measure(self) -> None:
+        """Refreshes the gauges that only this kind has."""
 
     async def run(self, leaving: asyncio.Event) -> None:
         """Consumes until `leaving`; raises GenerationLost where the generation was dropped or replaced."""
@@ -451,7 +451,7 @@ class Feed(AnyFeed[View]):
         await self.projector.apply(records)
 
     @override
-    def measure(self) -> None:
+    async def measure(self) -> None:
         metrics.DEAD_LETTERS.labels(self._group).set(self.projector.parking.letters.written)
         metrics.PARKED_SUBJECTS.labels(self._group).set(len(self.projector.parking.parked))
 
