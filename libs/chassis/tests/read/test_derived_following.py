@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from chassis.clock import SystemClock
 from chassis.messaging.broker import Kafka
-from chassis.read.derived_following import DerivedFollower, pinned
+from chassis.observability import metrics
+from chassis.read.derived_following import DerivedFeed, DerivedFollower, pinned
 from chassis.read.derived_rebuilding import compare_sums, compare_with_inputs, rebuild_derived
 from chassis.read.deriving import DerivedView, Inputs, Touched
 from chassis.read.documents import GONE, ID, Document, DocumentId
@@ -19,6 +20,7 @@ from chassis.read.rebuilding import Differs, rebuild
 from chassis.read.summing import GROUPS, Sums, add_stored, bucket_id, no_totals
 
 from tests.support.lists import SUBJECTS
+from tests.support.specification import ManualClock
 from tests.support.waiting import comes
 
 from .test_viewing import Bank, bank
@@ -149,6 +151,35 @@ async def test_sums_are_there_when_a_view_is_shown_and_follow_its_documents(bank
         found = await compare_sums(counts.generations, live, rounds_max=1)
         assert (found.documents, found.differences) == (4, 2)
         assert found.named == [f"totals/{bucket_id(2)}", f"totals/{bucket_id(3)}"]
+
+
+async def test_it_is_measured_how_many_buckets_wait_to_be_summed_and_for_how_long(bank, counts):
+    await bank.tell((0, "a"), (1, "bb"))
+    async with bank.running():
+        assert await bank.catches_up()
+        async with counts.kept():
+            assert await counts.add_up_to(2, 2)
+        live, clock = await counts.generations.live(), ManualClock()
+        feed = await DerivedFeed.of(
+            counts.generations, live, Kafka(bank.kafka_url), clock, lambda: counts.today
+        )
+
+        async def measured() -> tuple[float, float]:
+            await feed.measure()
+            gauges = metrics.BUCKETS_WAITING, metrics.BUCKETS_AGE_SECONDS
+            return tuple(gauge.labels(live.group)._value.get() for gauge in gauges)
+
+        assert await measured() == (0, 0)
+        await feed.deriver.summing.mark(SUBJECTS)
+        marked = len({SUMS.bucket_of(one) for one in SUBJECTS})
+        assert await measured() == (marked, 0)
+        clock.advance(90)
+        assert await measured() == (marked, 90)
+        leaving = asyncio.Event()
+        leaving.set()
+        await feed.run(leaving)
+        gauges = metrics.BUCKETS_WAITING, metrics.BUCKETS_AGE_SECONDS
+        assert [gauge.labels(live.group)._value.get() for gauge in gauges] == [0, 0]
 
 
 async def test_a_document_is_derived_again_on_the_day_on_which_it_changes(bank, counts):

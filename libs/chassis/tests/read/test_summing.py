@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from chassis.read.documents import GONE, ID, SEQUENCE, Change, Document, Written
 from chassis.read.mongo import Mongo, MongoDocuments
-from chassis.read.summing import BUCKET, GROUPS, SUMMED_AT_ONCE, Summing, Sums, SumsReader
+from chassis.read.summing import BUCKET, GROUPS, SUMMED_AT_ONCE, Marks, Summing, Sums, SumsReader, Waits
 from typing_extensions import override
 
 PREFIX, SIGNS = "signs_v1_", "signs"
@@ -204,6 +204,22 @@ async def test_who_may_sum_no_more_stops_and_another_one_sums_the_rest(mongo: Mo
 async def test_every_bucket_of_a_new_generation_is_there(signs: Signs) -> None:
     assert await signs.summing.sum_all(still)
     assert [one[GROUPS] for one in await signs.mongo.find(PREFIX + SUMS.name)] == [[]] * SUMS.buckets
+
+
+def test_a_change_waits_from_when_it_is_seen_until_it_is_summed() -> None:
+    waits = Waits()
+
+    def longest(changed: Mapping[int, int], summed: Mapping[int, int], now_seconds: float) -> float:
+        return waits.longest_seconds(Marks(changed, summed), now_seconds)
+
+    assert longest({1: 3, 2: 5}, {1: 3, 2: 5}, 10.0) == 0.0
+    assert longest({1: 4, 2: 5}, {1: 3, 2: 5}, 20.0) == 0.0
+    assert longest({1: 5, 2: 6}, {1: 3, 2: 5}, 30.0) == 10.0
+    # What bucket 1 waited for is summed, though it changed again; bucket 2 has waited since.
+    assert longest({1: 6, 2: 6}, {1: 5, 2: 5}, 50.0) == 20.0
+    assert longest({1: 6, 2: 6}, {1: 5, 2: 6}, 60.0) == 10.0
+    assert longest({1: 6, 2: 6}, {1: 6, 2: 6}, 70.0) == 0.0
+    assert longest({1: 7, 2: 6}, {1: 6, 2: 6}, 80.0) == 0.0
 
 
 def test_a_bucket_is_the_same_in_every_process() -> None:

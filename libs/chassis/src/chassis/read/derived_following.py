@@ -20,6 +20,7 @@ from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka
 from chassis.messaging.records import Record
 from chassis.messaging.transport import Partition, ensure_topics
+from chassis.observability import metrics
 from chassis.privacy.keys import KeyRing
 from chassis.read.arrivals import NOWHERE
 from chassis.read.blind import BlindIndex
@@ -34,7 +35,7 @@ from chassis.read.generations import (
     partitions_of,
 )
 from chassis.read.mongo import Mongo
-from chassis.read.summing import Summing
+from chassis.read.summing import Summing, Waits
 from chassis.read.viewing import WATCH_SECONDS, AnyFeed, AnyFollower, unfinished
 
 BATCH_RECORDS_MAX: Final = 20_000
@@ -46,8 +47,8 @@ LEASE_SECONDS: Final = 10.0
 """So long one process derives the documents of a new generation; it asks anew for each of these rows."""
 SUMMED_EVERY_SECONDS: Final = 1.0
 REST_FACTOR: Final = 4
-"""After buckets were summed, so many times as long as it took none is: sums take a fifth of the time at most, and the more
-documents change meanwhile the more of them each reading of a bucket shows."""
+"""After some buckets were summed, so many times as long as it took none is: sums take a fifth of the time at most, never much
+of it at once, and the more documents change meanwhile the more of them each reading of a bucket shows."""
 ALL: Final = "all_derived"
 AFTER: Final = "derived_through"
 
@@ -222,6 +223,7 @@ class DerivedFeed(AnyFeed[DerivedView]):
         self._inputs = inputs
         self._clock = clock
         self._complete = generation.state == "live"
+        self._waits = Waits()
         self._me = f"{socket.gethostname()}|{os.getpid()}|{id(self)}"
         self.deriver = Deriver(view, generations.documents(generation), self.checkpoints, inputs, clock)
         self.consumer = broker.member(
@@ -272,18 +274,42 @@ class DerivedFeed(AnyFeed[DerivedView]):
         await self.deriver.apply(records)
 
     @override
+    async def measure(self) -> None:
+        if self.deriver.summing is not None and self._complete:
+            marks = await self.deriver.summing.marks()
+            oldest_seconds = self._waits.longest_seconds(marks, self._clock.monotonic())
+            self._show_waiting(len(marks.waiting()), oldest_seconds)
+
+    def _show_waiting(self, buckets: int, oldest_seconds: float) -> None:
+        if self.deriver.summing is not None:
+            metrics.BUCKETS_WAITING.labels(self._generation.group).set(buckets)
+            metrics.BUCKETS_AGE_SECONDS.labels(self._generation.group).set(oldest_seconds)
+
+    @override
     async def run(self, leaving: asyncio.Event) -> None:
         sums = [] if self.deriver.summing is None else [partial(self._keep_sums, self.deriver.summing)]
-        await together(leaving, super().run, self._derive_all, *sums)
+        try:
+            await together(leaving, super().run, self._derive_all, *sums)
+        finally:
+            self._show_waiting(0, 0.0)
 
     async def _keep_sums(self, summing: Summing, leaving: asyncio.Event) -> None:
         """Sums the buckets that change, one process at a time."""
-        pause_seconds = SUMMED_EVERY_SECONDS
-        while not await set_within(leaving, pause_seconds):
+        began = self._clock.monotonic()
+
+        def rest_seconds() -> float:
+            return REST_FACTOR * (self._clock.monotonic() - began)
+
+        async def rested() -> bool:
+            nonlocal began
+            await set_within(leaving, rest_seconds())
+            began = self._clock.monotonic()
+            return await self._still("summer")
+
+        while not await set_within(leaving, max(SUMMED_EVERY_SECONDS, rest_seconds())):
             began = self._clock.monotonic()
             if self._complete:
-                await summing.sum_marked(partial(self._still, "summer"))
-            pause_seconds = max(SUMMED_EVERY_SECONDS, REST_FACTOR * (self._clock.monotonic() - began))
+                await summing.sum_marked(rested)
 
     async def _derive_all(self, leaving: asyncio.Event) -> None:
         await self.derive_all(leaving)

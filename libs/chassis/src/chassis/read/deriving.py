@@ -137,8 +137,8 @@ class DerivedView:
 
     def __post_init__(self) -> None:
         projecting.check_name(self.name)
-        if self.sums is not None and self.sums.name == self.collection.name:
-            raise ValueError(f"{self.sums.name}: documents and buckets are in one collection")
+        if self.sums is not None and self.collection.name in {self.sums.name, self.sums.marks}:
+            raise ValueError(f"{self.collection.name}: documents are in one collection with buckets or marks")
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -67,6 +67,11 @@ class Sums:
         if not 1 <= self.buckets <= BUCKETS_MAX:
             raise ValueError(f"there are 1 to {BUCKETS_MAX} buckets")
 
+    @property
+    def marks(self) -> str:
+        """The name of the collection of the marks."""
+        return f"{self.name}_marks"
+
     def bucket_of(self, id: DocumentId) -> int:
         """The bucket of a document: the same in every process and version."""
         return int.from_bytes(blake2b(str(id).encode(), digest_size=8).digest()) % self.buckets
@@ -129,6 +134,25 @@ class Marks:
         return sorted(bucket for bucket, count in self.changed.items() if count > self.summed.get(bucket, 0))
 
 
+class Waits:
+    """For how long changes wait to be summed, by the marks that one process has seen. It knows of no wait from before it
+    began, and of a bucket that is summed again and again no longer one than until the last time."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int, float]] = {}
+
+    def longest_seconds(self, marks: Marks, now_seconds: float) -> float:
+        """The longest time for which a mark has been seen that is not summed; 0 where there is none."""
+        seen = {}
+        for bucket in marks.waiting():
+            mark, since_seconds = self._seen.get(bucket, (0, now_seconds))
+            if marks.summed.get(bucket, 0) >= mark:
+                mark, since_seconds = marks.changed[bucket], now_seconds
+            seen[bucket] = mark, since_seconds
+        self._seen = seen
+        return max((now_seconds - since for _, since in seen.values()), default=0.0)
+
+
 class Summing:
     """Keeps the buckets of one generation. Several may do so at once. Raises DocumentsUnavailable and Contended."""
 
@@ -141,7 +165,7 @@ class Summing:
         self._documents = documents
         self._collection = collection
         self._changes_on = changes_on
-        self._marks = documents.prefix + sums.name + "_marks"
+        self._marks = documents.prefix + sums.marks
         fields = [*sums.fields, GONE, *([] if changes_on is None else [changes_on])]
         self._fields = dict.fromkeys(fields, 1)
 
@@ -271,8 +295,11 @@ class LiveViews(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """What all documents of a derived view add up to, by group and name. `settled`: whether it shows every document that
-    was written before it was asked for."""
+    """What all documents of a derived view add up to, by group and name.
+
+    `settled`: whether it shows every change that was marked before it was asked for. A deriver marks before it saves its
+    checkpoint, so the changes up to a checkpoint are marked; of a batch that goes on, some are written and not marked yet.
+    """
 
     groups: Mapping[Group, Mapping[str, int]]
     settled: bool
