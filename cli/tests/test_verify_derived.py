@@ -18,6 +18,7 @@ from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.documents import ID, SEQUENCE, Change
 from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo
+from chassis.read.rebuilding import NAMED_DIFFERENCES_MAX
 from chassis.read.summing import GROUPS, add_stored, no_totals
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_report import Report
@@ -149,3 +150,8 @@ async def test_a_bucket_that_is_not_the_sum_of_its_documents_is_found(mongo: Mon
     report = await checked(generations, JANUARY)
     assert f"{SUMS.name}/{summed[ID]} is not the sum of its documents" in report.readable()
     assert report.figures["views"][VIEW.name]["buckets_differing"] == 1
+    wrong = {GROUPS: [{"group": None, "sums": [["customers", "7"]]}]}
+    for bucket in await mongo.find(buckets):
+        await mongo.update(buckets, {ID: bucket[ID]}, {"$set": wrong})
+    report = await checked(generations, JANUARY)
+    assert f"{SUMS.buckets - NAMED_DIFFERENCES_MAX} other buckets differ too" in report.readable()

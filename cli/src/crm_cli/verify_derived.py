@@ -52,6 +52,8 @@ async def check_derived(
     report.passed("I4", found.documents - found.differences + sums.documents - sums.differences)
     for name in sums.named:
         report.broken("I4", f"{view.name}: {name} is not the sum of its documents")
+    if sums.differences > len(sums.named):
+        report.broken("I4", f"{view.name}: {sums.differences - len(sums.named)} other buckets differ too")
     for name in found.named:
         report.broken("I4", f"{view.name}: {name} is not what its inputs give")
     if found.differences > len(found.named):
