@@ -13,6 +13,7 @@ from chassis.service import services
 from contracts.roles import ROLES
 from customer.lists import scope_of
 from customer.permissions import BRANCH, ROUTES
+from customer.queries.branches import BranchQueries
 from customer.queries.customers import CustomerQueries
 from customer.queries.holdings import HoldingQueries
 from customer.queries.movements import AccountInScope, MovementQueries
@@ -48,7 +49,9 @@ def unscoped(*classes: type[Any]) -> Iterator[str]:
 
 
 def test_no_query_does_without_a_scope() -> None:
-    found = set(unscoped(CustomerQueries, HoldingQueries, MovementQueries, UnlinkedQueries, Reader))
+    found = set(
+        unscoped(BranchQueries, CustomerQueries, HoldingQueries, MovementQueries, UnlinkedQueries, Reader)
+    )
     assert found == WITHOUT.keys()
 
 

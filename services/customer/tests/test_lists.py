@@ -12,8 +12,8 @@ from chassis.lists import Scope, question
 from chassis.privacy.tokens import Caller
 from chassis.read.deriving import MongoInputs
 from chassis.read.mongo import MongoDocuments
-from chassis.read.summing import Summed, Summing
-from chassis.web import Paging
+from chassis.read.summing import Summed, Summing, bucket_id
+from chassis.web import Paging, cursor
 from chassis.write.deciding import CommandContext
 from customer.branches import SUMS, page_of, shows
 from customer.derived import DERIVED
@@ -440,8 +440,36 @@ async def test_branches_are_paged_by_name(asking):
             break
         after = {"after": page["next"]}
     assert seen == [None, LIS, ZHANGS]
-    refused = await asking.get("/customers/branches", params={"after": "x"})
-    assert (refused.status_code, refused.json()["code"]) == (400, "cursor-invalid")
+    for after in ("x", cursor(""), cursor(1, 2, 3)):
+        refused = await asking.get("/customers/branches", params={"after": after})
+        assert (refused.status_code, refused.json()["code"]) == (400, "cursor-invalid")
+
+
+async def test_every_branch_is_on_one_page_whatever_a_source_calls_it(asking, mongo):
+    long = "支" * 1_024
+    branches = [None, "", " ", 'a"b', "line\nend", long, long[:-1], long[:-1] + "行"]
+    sums = [{"group": one, "sums": [["customers", "1"]]} for one in branches]
+    bucket = {"_id": bucket_id(0), "_seq": 1, "groups": sums}
+    assert await mongo.insert_new("customer_facts_v1_branches", bucket)
+    seen, after = [], {}
+    while True:
+        page, found = await branches_of(asking, limit=1, **after)
+        seen += found
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    others = [one for one in seen if one not in {LIS, ZHANGS}]
+    assert others[:5] == branches[:5]
+    assert (len(others), set(others)) == (len(branches), set(branches))
+
+
+async def test_a_sum_larger_than_64_bits_is_shown_exactly(asking, mongo):
+    largest = [["aum.CNY", str(9 * 10**15 * 10**6 + 1)], ["customers", "1000000"]]
+    sums = [{"group": "支行007", "sums": largest}]
+    bucket = {"_id": bucket_id(0), "_seq": 1, "groups": sums}
+    assert await mongo.insert_new("customer_facts_v1_branches", bucket)
+    _, found = await branches_of(asking)
+    assert found["支行007"] == (1_000_000, {"CNY": 9_000_000_000_000_000_000_001})
 
 
 async def test_what_a_branch_adds_up_to_is_seen_within_scope_alone(asking):

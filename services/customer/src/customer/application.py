@@ -41,7 +41,6 @@ from contracts import purposes
 from contracts.identity import ExternalIds, PartyId
 from msgspec import structs
 
-from customer.branches import shows
 from customer.catalogue import CONTEXT
 from customer.claims import CLAIMS_MAX, Claims, IdentityNumberKnown, number_claim
 from customer.domain.commands import (
@@ -745,7 +744,7 @@ class CustomerService:
 
     async def branches(self, scope: Scope) -> Summed:
         """What the customers of each branch in scope add up to."""
-        return await self.queries.branches.read(shows(scope, self.today()))
+        return await self.queries.branches.summed(scope)
 
     async def funnel(
         self, scope: Scope, condition: Condition, as_of: date | None

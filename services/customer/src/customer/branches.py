@@ -5,6 +5,7 @@ The sums are kept in buckets beside the facts of customers, and hold nothing of 
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from hashlib import blake2b
 from typing import Final
 
 from chassis.conditions import ConditionRefused, Fields, checked
@@ -20,6 +21,8 @@ from customer.selecting import AmountsByCurrency
 
 BUCKETS: Final = 256
 """Of 4,000 customers each where there are a million."""
+_ORDERED_CHARACTERS_MAX: Final = 200
+"""Of a name longer than this, the rest does not fit into a cursor: its order is that of a digest."""
 _COUNT: Final = "customers"
 _AUM: Final = "aum."
 _ONLY_BRANCH: Final = Fields([FIELDS[BRANCH]])
@@ -36,7 +39,7 @@ SUMS: Final = Sums("branches", BUCKETS, (BRANCH, "aum"), _summands)
 
 class BranchFigures(BaseModel):
     """What customers add up to. `aum` is by currency, in integer minor units; a joint account counts in full for each of
-    its owners."""
+    its owners. A sum is exact, and may be larger than 2^53."""
 
     customer_count: int
     aum: AmountsByCurrency
@@ -51,7 +54,8 @@ class FiguresOfBranch(BranchFigures):
 class BranchesPage(Page[FiguresOfBranch]):
     """A page of branches by name, those without one first, and the sum over all branches that you may see.
 
-    `settled`: whether it shows all facts that were derived when it was asked for. Others are added within seconds.
+    `settled`: whether no change was known that is not added yet. Facts are added within seconds after they changed, or a
+    minute where those of many customers did.
     """
 
     all_branches: BranchFigures
@@ -70,19 +74,27 @@ def shows(scope: Scope, on: date) -> Callable[[Group], bool]:
 
 def page_of(summed: Summed, may: frozenset[str], page: Paging) -> BranchesPage:
     """A page of what a caller may see; amounts are null where it may not ask for them. Raises CursorInvalid."""
-    after = None if page.after is None else cursor_values(page.after, str)[0]
-    wanted = sorted(summed.groups, key=lambda branch: branch or "")
-    shown = [branch for branch in wanted if after is None or (branch or "") > after][: page.limit + 1]
+    after = None if page.after is None else cursor_values(page.after, int, str, str)
+    wanted = sorted(summed.groups, key=_place)
+    shown = [branch for branch in wanted if after is None or _place(branch) > after][: page.limit + 1]
     items = [
         FiguresOfBranch(branch=branch, **_figures([summed.groups[branch]], may))
         for branch in shown[: page.limit]
     ]
     return BranchesPage(
         items=items,
-        next=cursor(items[-1].branch or "") if len(shown) > page.limit else None,
+        next=cursor(*_place(items[-1].branch)) if len(shown) > page.limit else None,
         all_branches=BranchFigures(**_figures(summed.groups.values(), may)),
         settled=summed.settled,
     )
+
+
+def _place(branch: Group) -> tuple[int, str, str]:
+    """The place of a branch in the order of pages, short enough for a cursor."""
+    if branch is None:
+        return 0, "", ""
+    digest = blake2b(branch.encode(), digest_size=16).hexdigest()
+    return 1, branch[:_ORDERED_CHARACTERS_MAX], digest
 
 
 def _figures(groups: Iterable[Mapping[str, int]], may: frozenset[str]) -> Document:

@@ -10,11 +10,10 @@ from chassis.lists import Cursors, LiveViews, Reader
 from chassis.privacy.keys import KeyRing
 from chassis.read.blind import BlindIndex
 from chassis.read.mongo import Mongo
-from chassis.read.summing import SumsReader
 
-from customer.branches import SUMS
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST
 from customer.panorama.sources import STALE_AFTER_SECONDS
+from customer.queries.branches import BranchQueries
 from customer.queries.collections import Collections
 from customer.queries.customers import CustomerQueries
 from customer.queries.holdings import HoldingQueries
@@ -45,5 +44,5 @@ class Queries:
         cursors = Cursors(ring.secret)
         self.list = Reader(CUSTOMERS_LIST, mongo, live, cursors, today)
         self.facts = Reader(FACTS_LIST, mongo, live, cursors, today)
-        self.branches = SumsReader(FACTS_LIST.view, SUMS, FACTS_LIST.collection, mongo, live)
+        self.branches = BranchQueries(mongo, live, today)
         self.unlinked = UnlinkedQueries(views, ring, today)
