@@ -49,6 +49,7 @@ SUMMED_EVERY_SECONDS: Final = 1.0
 REST_FACTOR: Final = 4
 """After some buckets were summed, so many times as long as it took none is: sums take a fifth of the time at most, never much
 of it at once, and the more documents change meanwhile the more of them each reading of a bucket shows."""
+REST_SECONDS_MAX: Final = 60.0
 ALL: Final = "all_derived"
 AFTER: Final = "derived_through"
 
@@ -298,7 +299,7 @@ class DerivedFeed(AnyFeed[DerivedView]):
         began = self._clock.monotonic()
 
         def rest_seconds() -> float:
-            return REST_FACTOR * (self._clock.monotonic() - began)
+            return min(REST_SECONDS_MAX, REST_FACTOR * (self._clock.monotonic() - began))
 
         async def rested() -> bool:
             nonlocal began
