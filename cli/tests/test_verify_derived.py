@@ -18,10 +18,9 @@ from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.documents import ID, SEQUENCE, Change
 from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo
-from chassis.read.rebuilding import NAMED_DIFFERENCES_MAX
 from chassis.read.summing import GROUPS, add_stored, no_totals
 from crm_cli.verify_derived import check_derived
-from crm_cli.verify_report import Report
+from crm_cli.verify_report import PROBLEMS_NAMED_MAX, Report
 from customer.branches import SUMS
 from customer.catalogue import CONTEXT
 from customer.derived.customer_facts import FACTS, VIEW
@@ -154,4 +153,4 @@ async def test_a_bucket_that_is_not_the_sum_of_its_documents_is_found(mongo: Mon
     for bucket in await mongo.find(buckets):
         await mongo.update(buckets, {ID: bucket[ID]}, {"$set": wrong})
     report = await checked(generations, JANUARY)
-    assert f"{SUMS.buckets - NAMED_DIFFERENCES_MAX} other buckets differ too" in report.readable()
+    assert f"and {SUMS.buckets - PROBLEMS_NAMED_MAX} more" in report.readable()

@@ -53,7 +53,8 @@ async def check_derived(
     for name in sums.named:
         report.broken("I4", f"{view.name}: {name} is not the sum of its documents")
     if sums.differences > len(sums.named):
-        report.broken("I4", f"{view.name}: {sums.differences - len(sums.named)} other buckets differ too")
+        others = sums.differences - len(sums.named)
+        report.broken("I4", f"{view.name}: {others} other buckets differ too", others)
     for name in found.named:
         report.broken("I4", f"{view.name}: {name} is not what its inputs give")
     if found.differences > len(found.named):

@@ -465,11 +465,11 @@ async def test_every_branch_is_on_one_page_whatever_a_source_calls_it(asking, mo
 
 async def test_a_sum_larger_than_64_bits_is_shown_exactly(asking, mongo):
     largest = [["aum.CNY", str(9 * 10**15 * 10**6 + 1)], ["customers", "1000000"]]
-    sums = [{"group": "支行007", "sums": largest}]
+    sums = [{"group": "总行", "sums": largest}]
     bucket = {"_id": bucket_id(0), "_seq": 1, "groups": sums}
     assert await mongo.insert_new("customer_facts_v1_branches", bucket)
     _, found = await branches_of(asking)
-    assert found["支行007"] == (1_000_000, {"CNY": 9_000_000_000_000_000_000_001})
+    assert found["总行"] == (1_000_000, {"CNY": 9_000_000_000_000_000_000_001})
 
 
 async def test_what_a_branch_adds_up_to_is_seen_within_scope_alone(asking):
