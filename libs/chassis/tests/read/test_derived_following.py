@@ -39,6 +39,7 @@ class Counts:
         self.bank = bank
         self.today = date(2026, 1, 5)
         self.wrong = 0
+        self.unanswered = False
         view = DerivedView(
             COUNTS,
             1,
@@ -56,6 +57,8 @@ class Counts:
         return touched.get((LISTS, LISTS), ())
 
     async def derive(self, inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Document]:
+        if self.unanswered:
+            raise ConnectionError("a server does not answer")
         day = inputs.day()
         following = (date.fromisoformat(day) + timedelta(days=1)).isoformat()
         found = await inputs.by_id(LISTS, LISTS, ids)
@@ -180,6 +183,33 @@ async def test_it_is_measured_how_many_buckets_wait_to_be_summed_and_for_how_lon
         await feed.run(leaving)
         gauges = metrics.BUCKETS_WAITING, metrics.BUCKETS_AGE_SECONDS
         assert [gauge.labels(live.group)._value.get() for gauge in gauges] == [0, 0]
+
+
+async def test_what_a_day_changes_is_marked_before_it_is_derived_and_waits_until_it_is(bank, counts):
+    async def still() -> bool:
+        return True
+
+    await bank.tell((0, "a"), (1, "bb"))
+    async with bank.running():
+        assert await bank.catches_up()
+        async with counts.kept():
+            assert await counts.add_up_to(2, 2)
+    live = await counts.generations.live()
+    feed = await DerivedFeed.of(counts.generations, live, Kafka(bank.kafka_url), CLOCK, lambda: counts.today)
+    summing = feed.deriver.summing
+    await summing.sum_marked(still)
+    assert (await summing.marks()).waiting() == []
+    counts.today += timedelta(days=1)
+    counts.unanswered = True
+    with pytest.raises(ConnectionError):
+        await feed.tick()
+    marked = sorted({SUMS.bucket_of(one) for one in SUBJECTS[:2]})
+    await summing.sum_marked(still)
+    assert (await summing.marks()).waiting() == marked
+    counts.unanswered = False
+    await feed.tick()
+    await summing.sum_marked(still)
+    assert (await summing.marks()).waiting() == []
 
 
 async def test_a_document_is_derived_again_on_the_day_on_which_it_changes(bank, counts):
