@@ -36,6 +36,7 @@ from crm_cli.contexts import (
     timers_of,
 )
 from crm_cli.exits import USAGE, WRONG
+from crm_cli.verify_bulk import check_bulk
 from crm_cli.verify_checkpoints import Checkpoints
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_exports import check_exports
@@ -43,6 +44,7 @@ from crm_cli.verify_files import check_files
 from crm_cli.verify_keys import ring_of_login
 from crm_cli.verify_notices import check_notices
 from crm_cli.verify_parts import Say, WorkerLost, all_checked, parts_of
+from crm_cli.verify_proposals import check_proposals
 from crm_cli.verify_report import Report
 from crm_cli.verify_sagas import check_sagas
 from crm_cli.verify_store import Store, check_money
@@ -149,7 +151,8 @@ async def _context(
     )
     if isinstance(own := settings_of_service(context, settings), FilesSettings):
         await check_files(own, context, store, report, clock)
-    await asyncio.to_thread(check_exports, settings.postgres_url, context, store, report)
+    for check in (check_exports, check_bulk, check_proposals):
+        await asyncio.to_thread(check, settings.postgres_url, context, store, report)
     await check_notices(context, store, head, report, clock, wait_seconds)
     held = {one.subject: one for one in await asyncio.to_thread(store.held)}
     for one in held.values():

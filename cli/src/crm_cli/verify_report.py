@@ -17,6 +17,8 @@ INVARIANTS: Final = {
     "I9": "no stale epoch is accepted: what a relay saved is acknowledged, what a watermark covers is before it",
     "I10": "the key of what is sealed is in the key database, or was destroyed by an erasure",
     "I11": "a file that is kept is in its storage and opens with its digest",
+    "I12": "the results of a bulk run are what the streams of its items say",
+    "I13": "what takes two persons was decided by two, once, over exactly what was proposed",
 }
 
 

@@ -259,7 +259,7 @@ class FourEyes:
         kind = self._kinds[made.kind]
         effect = structs.replace(
             high,
-            command_id=_effect(proposal),
+            command_id=effect_id(proposal),
             idempotency_key=None,
             reason=made.reason,
             effective_at=made.effective_at,
@@ -281,11 +281,11 @@ class FourEyes:
         return Carried(proposal, outcome.stream_id, outcome.version, outcome.position)
 
     async def _carried_before(self, proposal: UUID, made: ProposalMade, context: CommandContext) -> Carried:
-        seen = await self._store.commands([str(_effect(proposal)), context.key])
+        seen = await self._store.commands([str(effect_id(proposal)), context.key])
         mine = seen.get(context.key)
         if mine is not None and mine.stream_id != proposal:
             raise CommandKeyReused
-        effect = seen.get(str(_effect(proposal)))
+        effect = seen.get(str(effect_id(proposal)))
         subject = made.subject if effect is None else effect.stream_id
         version, position = (await self._store.stream_ends([subject])).get(subject, (0, 0))
         return Carried(proposal, subject, version if effect is None else effect.version, position)
@@ -351,7 +351,7 @@ def _who(context: CommandContext) -> tuple[str, str | None]:
     return context.actor, context.on_behalf_of
 
 
-def _effect(proposal: UUID) -> UUID:
+def effect_id(proposal: UUID) -> UUID:
     """The id of the command that an approval carries out. It is the same for every approver, so it is done once."""
     return uuid5(proposal, "carried out")
 

@@ -1,0 +1,160 @@
+"""`crm verify` reads every proposal: who proposed, who decided, over which digest, and what was carried out."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from chassis.clock import SystemClock, uuid7
+from chassis.proposals import FourEyes, Proposable
+from chassis.proposals.approving import effect_id
+from chassis.proposals.deciding import ProposalApproved, ProposalMade, ProposalRejected, ProposalWithdrawn
+from chassis.write.deciding import Approved, CommandContext
+from chassis.write.events import Event
+from crm_cli.contexts import CONTEXTS
+from crm_cli.verify_proposals import check_proposals
+from crm_cli.verify_report import Report
+from crm_cli.verify_store import Store
+from customer.catalogue import catalogue
+from customer.connections import Write, write_side
+from customer.domain.commands import AssignBranch, Details, RegisterCustomer
+from customer.settings import CustomerSettings
+from msgspec import structs
+
+from .planting import planted
+from .stores import Bank, new_database
+
+CONTEXT = CONTEXTS["customer"]
+CLOCK = SystemClock()
+ZHANG, PROPOSAL = UUID(int=1), UUID(int=200)
+DAY = timedelta(days=1)
+
+
+def by(actor: str = "chen", **also: Any) -> CommandContext:
+    now = CLOCK.now()
+    given = {"actor": actor, "now": now, "command_id": uuid7(now), "reason": "asked for"}
+    return CommandContext(**(given | also))
+
+
+@pytest.fixture
+async def write(postgres_url: str, tmp_path: Path) -> AsyncIterator[Write]:
+    """The write side of customer with one customer, over a database of its own."""
+    bank = Bank(new_database(postgres_url), "", "", tmp_path)
+    settings = CustomerSettings(
+        postgres_url=bank.postgres_url, keys_url=bank.keys_url, data=tmp_path, environment="development"
+    )
+    async with write_side(settings, CLOCK) as write:
+        await write.handler.handle(ZHANG, RegisterCustomer(Details(name="张伟")), by())
+        yield write
+
+
+def problems(write: Write) -> list[str]:
+    """What is wrong."""
+    report = Report()
+    store = Store(write.settings.postgres_url, CONTEXT, report)
+    try:
+        check_proposals(write.settings.postgres_url, CONTEXT, store, report)
+    finally:
+        store.close()
+    assert report.checked["I13"]
+    found: list[str] = report.as_json()["invariants"]["I13"]["problems"]
+    return found
+
+
+def made(lives: timedelta = DAY, on_behalf_of: str | None = None) -> ProposalMade:
+    return ProposalMade(
+        kind="assign",
+        subject=ZHANG,
+        command="k1.a.b",
+        digest="d",
+        proposed_by="chen",
+        reason="asked for",
+        expires_at=CLOCK.now() + lives,
+        on_behalf_of=on_behalf_of,
+    )
+
+
+APPROVED = ProposalApproved("d", "chen", "wu")
+
+
+async def test_proposals_that_two_persons_decided_are_green(write: Write) -> None:
+    kind = Proposable(AssignBranch, frozenset({"manager"}), DAY, write.handler.handle, "assign")
+    eyes = FourEyes(write.store, catalogue(), write.ring, {"assign": kind})
+    for number, branch in enumerate(("7", "7", "8", "9", "10")):
+        key = f"propose-{number}"
+        shown = await eyes.propose("assign", ZHANG, AssignBranch(branch), by(idempotency_key=key))
+        match number:
+            case 0 | 1:  # the second changes nothing, so its approval stands alone
+                await eyes.approve(shown.proposal_id, shown.digest, by("wu"), ["manager"])
+            case 2:
+                await eyes.reject(shown.proposal_id, by("wu"), ["manager"])
+            case 3:
+                await eyes.withdraw(shown.proposal_id, by())
+            case _:
+                await eyes.expire(shown.proposal_id, by(now=CLOCK.now() + 2 * DAY))
+    assert problems(write) == []
+
+
+@pytest.mark.parametrize(
+    ("proposal", "decision", "actor", "named"),
+    [
+        (made(), APPROVED, "wu", None),
+        (made(), APPROVED, "Chen", "is approved by who proposed it"),
+        (made(), ProposalApproved("d", "chen", "chen"), "wu", "is approved by who proposed it"),
+        (made(on_behalf_of="wu"), APPROVED, "wu", "is approved by who proposed it"),
+        (made(), ProposalApproved("e", "chen", "wu"), "wu", "is approved with the digest of something else"),
+        (made(-DAY), APPROVED, "wu", "is approved after its time was over"),
+        (made(), ProposalRejected("chen"), "chen", "is rejected by who proposed it"),
+        (made(), ProposalRejected("chen"), "wu", None),
+        (made(), ProposalWithdrawn(), "wu", "is withdrawn by who did not propose it"),
+        (made(), ProposalWithdrawn(), "chen", None),
+    ],
+)
+async def test_a_decision_that_no_second_person_made_over_the_same_digest_is_named(
+    write: Write, proposal: Event, decision: Event, actor: str, named: str | None
+) -> None:
+    await planted(write, PROPOSAL, by(), proposal)
+    await planted(write, PROPOSAL, by(actor), decision)
+    found = problems(write)
+    if named is None:
+        assert found == []
+    else:
+        [problem] = found
+        assert problem == f"customer: the proposal {PROPOSAL} {named}"
+
+
+async def test_a_second_decision_is_named(write: Write) -> None:
+    await planted(write, PROPOSAL, by(), made())
+    await planted(write, PROPOSAL, by("wu"), ProposalRejected("chen"), APPROVED)
+    assert problems(write) == [f"customer: the proposal {PROPOSAL} is decided more than once"]
+
+
+@pytest.mark.parametrize(
+    ("decisions", "names", "actor", "named"),
+    [
+        ((APPROVED,), PROPOSAL, "wu", None),
+        ((), PROPOSAL, "wu", "is carried out, and nobody has approved it"),
+        ((ProposalRejected("chen"),), PROPOSAL, "wu", "is carried out, and nobody has approved it"),
+        ((APPROVED,), None, "wu", f"is carried out by an event of {ZHANG} that does not name its approval"),
+        (
+            (APPROVED,),
+            PROPOSAL,
+            "lin",
+            f"is carried out by an event of {ZHANG} that does not name its approval",
+        ),
+    ],
+)
+async def test_what_is_carried_out_names_its_approval(
+    write: Write, decisions: tuple[Event, ...], names: UUID | None, actor: str, named: str | None
+) -> None:
+    await planted(write, PROPOSAL, by(), made())
+    if decisions:
+        await planted(write, PROPOSAL, by("wu"), *decisions)
+    context = by(actor, command_id=effect_id(PROPOSAL))
+    if names is not None:
+        context = structs.replace(context, approved=Approved(names, "chen"))
+    await write.handler.handle(ZHANG, AssignBranch("7"), context)
+    expected = [] if named is None else [f"customer: the proposal {PROPOSAL} {named}"]
+    assert problems(write) == expected
