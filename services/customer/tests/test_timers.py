@@ -9,6 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from chassis.calendar import Calendar, Span, public_holidays
 from chassis.process.leases import Lease
+from chassis.proposals import FourEyes, Proposable, ProposalHasExpired
+from chassis.proposals.deciding import ProposalApproved, ProposalExpired, ProposalRejected, ProposalWithdrawn
+from chassis.proposals.expiring import expiring_timer
 from chassis.timers import TimerLoop
 from chassis.timers.business_days import (
     BusinessDayOpened,
@@ -17,6 +20,7 @@ from chassis.timers.business_days import (
     business_days_stream,
     open_first_day,
 )
+from chassis.timers.loop import GIVEN_AT_ONCE_MAX
 from chassis.write.deciding import CommandContext
 from chassis.write.handling import CommandHandler
 from customer.catalogue import catalogue
@@ -52,6 +56,7 @@ REGISTERED = CustomerRegistered(name="张伟", kind="person", origin="staff")
 NAMED = NamedKeyCustomer(review_due_on=date(2026, 2, 28))
 CALENDAR = Calendar(ZoneInfo("Asia/Shanghai"), public_holidays(), (Span.of("09:00-17:00"),))
 ZHANG, LI, WANG = UUID(int=1), UUID(int=2), UUID(int=3)
+PROPOSALS_LIVE = timedelta(days=14)
 
 
 @pytest.mark.requirement("R020")
@@ -103,7 +108,15 @@ class Year:
         self.days = CommandHandler(business_days_decider, self.store, catalogue(), ring)
         self.lease = Lease(lease, self.clock)
         self.table = TimerClient(TimerServer(kernel, TableFlaws(), lease))
-        timers = [business_day_timer(self.days, CALENDAR), review_timer(self.customers, CALENDAR)]
+        naming = Proposable(
+            NameKeyCustomer, frozenset({"manager"}), PROPOSALS_LIVE, self.customers.handle, "name"
+        )
+        self.eyes = FourEyes(self.store, catalogue(), ring, {"name": naming})
+        timers = [
+            business_day_timer(self.days, CALENDAR),
+            review_timer(self.customers, CALENDAR),
+            expiring_timer(self.eyes),
+        ]
         self.loop = TimerLoop(
             "year",
             timers,
@@ -117,11 +130,16 @@ class Year:
         self.commands, self.catalogue = 0, catalogue()
 
     async def do(self, subject, command) -> None:
+        await self.customers.handle(subject, command, self.by("staff"))
+
+    async def proposed(self):
+        command = NameKeyCustomer(date(2026, 1, 5))
+        return await self.eyes.propose("name", ZHANG, command, self.by("lin"))
+
+    def by(self, actor) -> CommandContext:
         self.commands += 1
-        context = CommandContext(
-            actor="staff", now=self.clock.now(), command_id=uuid5(subject, str(self.commands))
-        )
-        await self.customers.handle(subject, command, context)
+        id = uuid5(ZHANG, str(self.commands))
+        return CommandContext(actor=actor, now=self.clock.now(), command_id=id, reason="asked for")
 
     async def pass_until(self, end: datetime, each: Callable[[], Awaitable[None]]) -> None:
         """Lets the time pass from one due time to the next; `each` may act after each turn."""
@@ -175,3 +193,50 @@ async def test_a_year_opens_each_business_day_once_and_gives_each_reminder_once(
     mornings = [at.astimezone(CALENDAR.zone) for _, at in of_zhang]
     assert {f"{at:%H:%M}" for at in mornings} == {"09:00"}
     assert all(CALENDAR.is_working_day(at.date()) for at in mornings)
+
+
+async def test_a_proposal_on_which_nobody_decides_expires_once_when_its_time_is_over():
+    year = Year(datetime(2026, 1, 5, 1, tzinfo=UTC))
+    await year.do(ZHANG, RegisterCustomer(Details(name="张伟")))
+    begins, made = year.clock.now(), [await year.proposed() for _ in range(4)]
+    waiting, approved, rejected, withdrawn = made
+    await year.eyes.approve(approved.proposal_id, approved.digest, year.by("chen"), ["manager"])
+    await year.eyes.reject(rejected.proposal_id, year.by("chen"), ["manager"])
+    await year.eyes.withdraw(withdrawn.proposal_id, year.by("lin"))
+
+    async def each() -> None:
+        return None
+
+    await year.pass_until(begins + PROPOSALS_LIVE - timedelta(seconds=1), each)
+    assert year.happened(waiting.proposal_id, ProposalExpired) == []
+    await year.pass_until(begins + timedelta(days=60), each)
+    decided = {
+        id.proposal_id: [
+            (kind, at)
+            for kind in (ProposalExpired, ProposalApproved, ProposalRejected, ProposalWithdrawn)
+            for _, at in year.happened(id.proposal_id, kind)
+        ]
+        for id in made
+    }
+    assert decided == {
+        waiting.proposal_id: [(ProposalExpired, begins + PROPOSALS_LIVE)],
+        approved.proposal_id: [(ProposalApproved, begins)],
+        rejected.proposal_id: [(ProposalRejected, begins)],
+        withdrawn.proposal_id: [(ProposalWithdrawn, begins)],
+    }
+
+
+async def test_proposals_that_expired_during_an_outage_are_expired_afterwards_a_bounded_number_a_turn():
+    year = Year(datetime(2026, 1, 5, 1, tzinfo=UTC))
+    await year.do(ZHANG, RegisterCustomer(Details(name="张伟")))
+    made = [await year.proposed() for _ in range(GIVEN_AT_ONCE_MAX + 20)]
+    year.clock.advance((PROPOSALS_LIVE * 2).total_seconds())
+    late = made[-1]
+    with pytest.raises(ProposalHasExpired):
+        await year.eyes.approve(late.proposal_id, late.digest, year.by("chen"), ["manager"])
+    await year.loop.begin()
+    epoch = await year.lease.acquire()
+    turns = [await year.loop.turn(epoch) for _ in range(3)]
+    assert turns == [GIVEN_AT_ONCE_MAX, 20, 0]
+    expired = [row.stream_id for row in year.log.rows if row.name == "proposal-expired"]
+    assert sorted(expired) == sorted(one.proposal_id for one in made)

@@ -605,6 +605,7 @@ from uuid import UUID
 
 import pytest
 from chassis.clock import SystemClock
+from chassis.proposals.expiring import expiring_timer
 from chassis.proposals.telling import waiting_timer
 from chassis.timers import Due, SetTimer, WithdrawTimer
 from chassis.write.deciding import CommandContext
@@ -651,12 +652,26 @@ async def test_who_may_approve_is_told_once(proposal, store, handler, key_ring):
     assert all(str(shown.proposal_id) in one.text for one in messages)
 
 
-async def test_the_rule_of_the_service_withdraws_it_where_somebody_decided(proposal, store):
+@pytest.mark.parametrize("name", ["proposal-waits", "proposal-expires"])
+async def test_the_rule_of_the_service_withdraws_it_where_somebody_decided(proposal, store, name):
     service, shown = proposal
     await service.eyes.reject(shown.proposal_id, by("chen", 3), APPROVERS)
-    [rule] = [one for one in rules(${Name}Settings()) if one.name == "proposal-waits"]
+    [rule] = [one for one in rules(${Name}Settings()) if one.name == name]
     found = [rule.changes(catalogue().decode(one)) for one in await store.read_stream(shown.proposal_id)]
     assert [type(each) for [each] in found] == [SetTimer, WithdrawTimer]
+
+
+async def test_a_proposal_on_which_nobody_decides_expires_once(proposal, store):
+    service, shown = proposal
+    timer = expiring_timer(service.eyes)
+    [made] = await store.read_stream(shown.proposal_id)
+    [setting] = timer.changes(catalogue().decode(made))
+    assert setting == SetTimer(shown.expires_at)
+    due = Due(timer.name, shown.proposal_id, "", event_id(shown.proposal_id, 1), 1, setting.due_at, {})
+    for _ in range(2):
+        await timer.give(due, due.context(setting.due_at), 1)
+    names = [one.name for one in await store.read_stream(shown.proposal_id)]
+    assert names == ["proposal-made", "proposal-expired"]
 '''
     },
     edits=(
@@ -683,7 +698,11 @@ TEMPLATES: Final = (OPENED, PROPOSED)""",
             "@asynccontextmanager\nasync def both_sides",
             f"{_SERVICE_MADE}@asynccontextmanager\nasync def both_sides",
         ),
-        Edit(f"{SOURCE}/timers.py", "return UNSEEN, TIMEOUT", "return UNSEEN, TIMEOUT, PROPOSAL_WAITS"),
+        Edit(
+            f"{SOURCE}/timers.py",
+            "return UNSEEN, TIMEOUT",
+            "return UNSEEN, TIMEOUT, PROPOSAL_WAITS, PROPOSAL_EXPIRES",
+        ),
         Edit(
             f"{SOURCE}/timers.py",
             "    async with write_side(settings, clock) as write:\n",
@@ -691,7 +710,9 @@ TEMPLATES: Final = (OPENED, PROPOSED)""",
             "        telling = waiting_timer(service.eyes.kinds, notices_of(write), PROPOSED)\n",
         ),
         Edit(
-            f"{SOURCE}/timers.py", "saga_timer(handler_of(write))]", "saga_timer(handler_of(write)), telling]"
+            f"{SOURCE}/timers.py",
+            "saga_timer(handler_of(write))]",
+            "saga_timer(handler_of(write)), telling, expiring_timer(service.eyes)]",
         ),
         Edit(
             f"{SOURCE}/timers.py",
@@ -700,6 +721,7 @@ TEMPLATES: Final = (OPENED, PROPOSED)""",
         ),
         imported(
             "timers.py",
+            "from chassis.proposals.expiring import PROPOSAL_EXPIRES, expiring_timer",
             "from chassis.proposals.telling import PROPOSAL_WAITS, waiting_timer",
             "from $name.notices import PROPOSED",
         ),

@@ -8,6 +8,7 @@ from typing import Any
 
 from chassis.calendar import Calendar
 from chassis.clock import Clock
+from chassis.proposals.expiring import PROPOSAL_EXPIRES, expiring_timer
 from chassis.proposals.telling import PROPOSAL_WAITS, waiting_timer
 from chassis.sagas import TIMEOUT, saga_timer
 from chassis.timers import Change, Due, SetTimer, Timer, TimerRule, Timers, WithdrawTimer, given_by
@@ -108,7 +109,8 @@ def erasure_timer(service: CustomerService, calendar: Calendar) -> Timer:
 def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
     """When the timers are due."""
     calendar = settings.calendar
-    return business_day_rule(calendar), review_rule(calendar), erasure_rule(calendar), TIMEOUT, PROPOSAL_WAITS
+    own = business_day_rule(calendar), review_rule(calendar), erasure_rule(calendar)
+    return *own, TIMEOUT, PROPOSAL_WAITS, PROPOSAL_EXPIRES
 
 
 @asynccontextmanager
@@ -124,6 +126,7 @@ async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Time
                 erasure_timer(service, calendar),
                 saga_timer(handler_of(write)),
                 waiting_timer(service.eyes.kinds, notices_of(write), PROPOSAL_TEXT),
+                expiring_timer(service.eyes),
             ],
             write.store,
             catalogue(),
