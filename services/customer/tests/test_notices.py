@@ -42,6 +42,7 @@ PINNED = {
     "contact-changed-sms": (1, "c73da9d543ed8250"),
     "contact-changed-email": (1, "e458248979a76693"),
     "proposal-waits": (1, "43af77026aa16dfc"),
+    "claim-waits": (1, "7e1b9b0bdb35d2c7"),
 }
 
 

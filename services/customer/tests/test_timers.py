@@ -1,4 +1,4 @@
-"""Reviews of key customers and business days, over a simulated year."""
+"""Reviews of key customers, business days, claimed numbers and proposals, over a simulated year."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from chassis.calendar import Calendar, Span, public_holidays
+from chassis.notices import Notices
 from chassis.process.leases import Lease
 from chassis.proposals import FourEyes, Proposable, ProposalHasExpired
 from chassis.proposals.deciding import ProposalApproved, ProposalExpired, ProposalRejected, ProposalWithdrawn
@@ -23,14 +24,21 @@ from chassis.timers.business_days import (
 from chassis.timers.loop import GIVEN_AT_ONCE_MAX
 from chassis.write.deciding import CommandContext
 from chassis.write.handling import CommandHandler
+from contracts.purposes import CONTACT
 from customer.catalogue import catalogue
 from customer.domain.commands import (
+    ConfirmReference,
     Details,
     EndKeyCustomer,
+    EraseCustomer,
+    LinkReference,
     NameKeyCustomer,
+    Reference,
     RegisterCustomer,
+    RejectReference,
     RemindOfReview,
     ReviewCustomer,
+    UnlinkReference,
 )
 from customer.domain.customer import customer_decider
 from customer.domain.events import (
@@ -43,7 +51,8 @@ from customer.domain.events import (
 )
 from customer.domain.refusals import NotAKeyCustomer
 from customer.domain.reviewing import month_after
-from customer.timers import review_timer
+from customer.notices import TEMPLATES
+from customer.timers import CLAIMS_WAIT, claim_timer, review_timer
 
 from tests.simulation.kernel import Faults, Kernel
 from tests.simulation.servers import Flaws, LogServer, PositionServer
@@ -108,6 +117,7 @@ class Year:
         self.days = CommandHandler(business_days_decider, self.store, catalogue(), ring)
         self.lease = Lease(lease, self.clock)
         self.table = TimerClient(TimerServer(kernel, TableFlaws(), lease))
+        notices = Notices(self.store, catalogue(), ring, TEMPLATES, purpose=CONTACT)
         naming = Proposable(
             NameKeyCustomer, frozenset({"manager"}), PROPOSALS_LIVE, self.customers.handle, "name"
         )
@@ -116,6 +126,7 @@ class Year:
             business_day_timer(self.days, CALENDAR),
             review_timer(self.customers, CALENDAR),
             expiring_timer(self.eyes),
+            claim_timer(self.customers, notices, CALENDAR),
         ]
         self.loop = TimerLoop(
             "year",
@@ -141,15 +152,27 @@ class Year:
         id = uuid5(ZHANG, str(self.commands))
         return CommandContext(actor=actor, now=self.clock.now(), command_id=id, reason="asked for")
 
-    async def pass_until(self, end: datetime, each: Callable[[], Awaitable[None]]) -> None:
+    async def pass_until(self, end: datetime, each: Callable[[], Awaitable[None]] | None = None) -> None:
         """Lets the time pass from one due time to the next; `each` may act after each turn."""
         await self.loop.begin()
         while self.clock.now() < end:
             due = await self.loop.turn(await self.lease.acquire())
-            await each()
+            if each is not None:
+                await each()
             if not due:
                 until = min(await self.table.next_at() or end, end)
                 self.clock.advance(max((until - self.clock.now()).total_seconds(), 0.001))
+
+    async def claim(self, subject, number, claim=None) -> UUID:
+        """Staff state that a number of a source is the customer's; the party that it names."""
+        party = uuid5(ZHANG, number)
+        await self.do(subject, LinkReference(Reference("core", number, party, claim)))
+        return party
+
+    def told(self):
+        """Which inboxes were told of which customer, and when."""
+        requests = [self.catalogue.decode(row) for row in self.log.rows if row.name == "notice-requested"]
+        return [(one.event.inbox, one.event.subject, one.metadata.recorded_at) for one in requests]
 
     def happened(self, subject, kind):
         name = self.catalogue.name_of(kind)
@@ -204,12 +227,9 @@ async def test_a_proposal_on_which_nobody_decides_expires_once_when_its_time_is_
     await year.eyes.reject(rejected.proposal_id, year.by("chen"), ["manager"])
     await year.eyes.withdraw(withdrawn.proposal_id, year.by("lin"))
 
-    async def each() -> None:
-        return None
-
-    await year.pass_until(begins + PROPOSALS_LIVE - timedelta(seconds=1), each)
+    await year.pass_until(begins + PROPOSALS_LIVE - timedelta(seconds=1))
     assert year.happened(waiting.proposal_id, ProposalExpired) == []
-    await year.pass_until(begins + timedelta(days=60), each)
+    await year.pass_until(begins + timedelta(days=60))
     decided = {
         id.proposal_id: [
             (kind, at)
@@ -240,3 +260,60 @@ async def test_proposals_that_expired_during_an_outage_are_expired_afterwards_a_
     assert turns == [GIVEN_AT_ONCE_MAX, 20, 0]
     expired = [row.stream_id for row in year.log.rows if row.name == "proposal-expired"]
     assert sorted(expired) == sorted(one.proposal_id for one in made)
+
+
+IN_INBOX = "role:relationship-manager"
+
+
+async def test_a_year_of_claimed_numbers_tells_once_of_each_that_waits_for_four_working_hours():
+    begins, ends = datetime(2025, 12, 31, 16, tzinfo=UTC), datetime(2026, 12, 31, 16, tzinfo=UTC)
+    year, waiting = Year(begins), []
+    await year.do(ZHANG, RegisterCustomer(Details(name="张伟")))
+    for number in range(36):
+        claimed_at = begins + timedelta(days=10 * number, hours=7 * number % 24)  # on all days, at all hours
+        await year.pass_until(claimed_at)
+        party = await year.claim(ZHANG, f"{number}")
+        if number % 3 == 0:
+            waiting.append(year.clock.now())
+            continue
+        await year.pass_until(claimed_at + CLAIMS_WAIT - timedelta(minutes=1))
+        await year.do(ZHANG, (ConfirmReference if number % 3 == 1 else RejectReference)(party))
+    await year.pass_until(ends)
+    told_at = [at for inbox, subject, at in year.told() if (inbox, subject) == (IN_INBOX, ZHANG)]
+    assert len(told_at) == len(year.told()) == len(waiting) == 12
+    for claimed_at, at in zip(waiting, told_at, strict=True):
+        assert CALENDAR.working_time_between(claimed_at, at) == CLAIMS_WAIT
+        shown = at.astimezone(CALENDAR.zone)
+        assert CALENDAR.is_working_day(shown.date())
+        assert "09:00" < f"{shown:%H:%M}" <= "17:00"
+
+
+async def test_of_a_number_that_was_settled_and_of_an_erased_customer_nobody_is_told():
+    friday = datetime(2026, 1, 9, 7, tzinfo=UTC)  # 15:00 in Shanghai
+    year = Year(friday)
+    for subject, name in ((ZHANG, "张伟"), (LI, "李娜"), (WANG, "王芳")):
+        await year.do(subject, RegisterCustomer(Details(name=name)))
+    first = await year.claim(ZHANG, "1")
+    await year.claim(ZHANG, "2")
+    given_up = await year.claim(LI, "3")
+    await year.claim(WANG, "4")
+    await year.do(ZHANG, ConfirmReference(first))
+    await year.do(LI, UnlinkReference(given_up, date(2026, 1, 9)))
+    await year.do(WANG, EraseCustomer((), (), date(2026, 1, 9)))
+    monday = datetime(2026, 1, 12, 3, tzinfo=UTC)
+    await year.pass_until(monday)
+    assert year.told() == []
+    await year.pass_until(monday + timedelta(days=7))
+    assert year.told() == [(IN_INBOX, ZHANG, monday)]
+
+
+async def test_a_number_that_is_claimed_again_waits_anew():
+    monday = datetime(2026, 1, 12, 2, tzinfo=UTC)
+    year = Year(monday)
+    await year.do(ZHANG, RegisterCustomer(Details(name="张伟")))
+    party = await year.claim(ZHANG, "1")
+    await year.pass_until(monday + timedelta(hours=3))
+    await year.do(ZHANG, RejectReference(party))
+    await year.claim(ZHANG, "1", uuid5(party, "again"))
+    await year.pass_until(monday + timedelta(days=7))
+    assert year.told() == [(IN_INBOX, ZHANG, monday + timedelta(hours=7))]

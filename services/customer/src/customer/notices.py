@@ -32,4 +32,12 @@ PROPOSAL_WAITS: Final = Template(
     {"what": _WHAT_CHARACTERS_MAX, "proposal": 36},
     title="待复核的提议",
 )
-TEMPLATES: Final = (CONTACT_CHANGED_SMS, CONTACT_CHANGED_EMAIL, PROPOSAL_WAITS)
+CLAIM_WAITS: Final = Template(
+    "claim-waits",
+    1,
+    "inbox",
+    "客户 ${customer} 有一个待确认编号已等待四个工作小时，请核实。",
+    {"customer": 36},
+    title="待确认的客户编号",
+)
+TEMPLATES: Final = (CONTACT_CHANGED_SMS, CONTACT_CHANGED_EMAIL, PROPOSAL_WAITS, CLAIM_WAITS)

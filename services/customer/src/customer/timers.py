@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 from chassis.calendar import Calendar
 from chassis.clock import Clock
+from chassis.notices import Notices, Wanted, of_role
 from chassis.proposals.expiring import PROPOSAL_EXPIRES, expiring_timer
 from chassis.proposals.telling import PROPOSAL_WAITS, waiting_timer
 from chassis.sagas import TIMEOUT, saga_timer
@@ -18,9 +20,10 @@ from chassis.timers.business_days import (
     business_days_decider,
     open_first_day,
 )
-from chassis.write.deciding import CommandContext
+from chassis.write.deciding import CommandContext, VersionMismatch
 from chassis.write.events import RecordedEvent
 from chassis.write.handling import CommandHandler
+from contracts.roles import RELATIONSHIP_MANAGER
 
 from customer.application import CustomerService, Handler
 from customer.catalogue import CONTEXT, catalogue
@@ -34,10 +37,19 @@ from customer.domain.events import (
     LegalHoldLifted,
     NamedKeyCustomer,
     NoLongerKeyCustomer,
+    ReferenceClaimed,
+    ReferenceConfirmed,
+    ReferenceRejected,
+    ReferenceUnlinked,
 )
+from customer.domain.refusals import CustomerIsErased, ReferenceSettled
+from customer.notices import CLAIM_WAITS
 from customer.notices import PROPOSAL_WAITS as PROPOSAL_TEXT
 from customer.sagas import handler_of
 from customer.settings import CustomerSettings
+
+CLAIMS_WAIT: Final = timedelta(hours=4)
+"""The working time that a claimed number waits before somebody is asked to look at it."""
 
 
 def review_rule(calendar: Calendar) -> TimerRule:
@@ -106,10 +118,52 @@ def erasure_timer(service: CustomerService, calendar: Calendar) -> Timer:
     return erasure_rule(calendar).giving(give)
 
 
+def claim_rule(calendar: Calendar) -> TimerRule:
+    """A number that was claimed, and that nobody has confirmed or rejected after four working hours, is told of."""
+
+    def changes(recorded: RecordedEvent) -> Sequence[Change]:
+        match recorded.event:
+            case ReferenceClaimed(_, party):
+                due_at = calendar.after_working_time(recorded.metadata.recorded_at, CLAIMS_WAIT)
+                return [SetTimer(due_at, str(party))]
+            case ReferenceConfirmed(_, party) | ReferenceRejected(_, party) | ReferenceUnlinked(_, party):
+                return [WithdrawTimer(str(party))]
+            case _:
+                return []
+
+    def notice(due: Due) -> Sequence[tuple[UUID, UUID]]:
+        return [(due.id, due.id)]
+
+    events = frozenset(
+        {"reference-claimed", "reference-confirmed", "reference-rejected", "reference-unlinked"}
+    )
+    return TimerRule("claim-waits", 1, events, changes, commands=notice)
+
+
+def claim_timer(handler: Handler, notices: Notices, calendar: Calendar) -> Timer:
+    """Tells those who look after customers, in the inbox of their role. The notice has the id of the timer."""
+
+    async def give(due: Due, context: CommandContext, version: int) -> None:
+        handler.forget(due.subject)
+        customer = await handler.load(due.subject)
+        if customer.version != version:
+            raise VersionMismatch(version, customer.version)
+        if customer.state.erased:
+            raise CustomerIsErased
+        link = customer.state.links.get(UUID(due.slot))
+        if link is None or link.confirmed or link.until is not None:
+            raise ReferenceSettled
+        values = {"customer": str(due.subject)}
+        wanted = Wanted(due.subject, of_role(RELATIONSHIP_MANAGER), CLAIM_WAITS.name, values)
+        await notices.request(due.id, wanted, context)
+
+    return claim_rule(calendar).giving(give)
+
+
 def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
     """When the timers are due."""
     calendar = settings.calendar
-    own = business_day_rule(calendar), review_rule(calendar), erasure_rule(calendar)
+    own = business_day_rule(calendar), review_rule(calendar), erasure_rule(calendar), claim_rule(calendar)
     return *own, TIMEOUT, PROPOSAL_WAITS, PROPOSAL_EXPIRES
 
 
@@ -119,13 +173,15 @@ async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Time
     calendar = settings.calendar
     async with timers_side(settings, clock) as (service, write):
         days = CommandHandler(business_days_decider, write.store, catalogue(), write.ring)
+        notices = notices_of(write)
         yield Timers(
             [
                 business_day_timer(days, calendar),
                 review_timer(write.handler, calendar),
                 erasure_timer(service, calendar),
+                claim_timer(write.handler, notices, calendar),
                 saga_timer(handler_of(write)),
-                waiting_timer(service.eyes.kinds, notices_of(write), PROPOSAL_TEXT),
+                waiting_timer(service.eyes.kinds, notices, PROPOSAL_TEXT),
                 expiring_timer(service.eyes),
             ],
             write.store,
