@@ -41,6 +41,7 @@ SECRET = bytes(range(32))
 PINNED = {
     "contact-changed-sms": (1, "c73da9d543ed8250"),
     "contact-changed-email": (1, "e458248979a76693"),
+    "contact-changed-push": (1, "00bc47a493af384b"),
     "proposal-waits": (1, "43af77026aa16dfc"),
     "claim-waits": (1, "7e1b9b0bdb35d2c7"),
 }
@@ -104,6 +105,34 @@ async def test_who_had_no_address_is_told_at_the_new_one_and_each_channel_is_use
     await policy(await changed(handler, phone=OLD, email="zhang@example.com"))
     assert sorted(to for to, _ in await told(store, notices)) == [OLD, "zhang@example.com"]
     assert all("电子邮箱" in text for _, text in await told(store, notices))
+
+
+async def test_the_app_tells_a_customer_by_its_id_once_also_where_no_other_way_is_known(
+    notices, handler, store, key_ring
+):
+    await registered(handler)
+    with_app = TellCustomer(notices, handler, CLOCK, app=True)
+    event = await changed(handler, address="长安街1号")
+    for _ in range(2):
+        await with_app(event)
+    [requested] = [one for one in await store.read_after(0) if one.name == "notice-requested"]
+    assert catalogue().decode(requested).event.channel == "push"
+    [(to, text)] = await told(store, notices)
+    assert (to, "联系地址" in text, "长安街" in text) == (str(ZHANG), True, False)
+    await with_app(await changed(handler, address="长安街1号", phone=NEW))
+    assert [to for to, _ in await told(store, notices)] == [str(ZHANG), NEW, str(ZHANG)]
+    key_ring.erase([ZHANG])
+    assert await told(store, notices) == [None] * 3
+
+
+async def test_the_app_tells_nothing_of_what_a_source_states(notices, handler, store, key_ring):
+    await registered(handler, phone=OLD)
+    await changed(handler, phone=NEW)
+    of_source = delivered(
+        "customer.contact_details_changed", ZHANG, 2, ring=key_ring, source="core", phone=NEW
+    )
+    await TellCustomer(notices, handler, CLOCK, app=True)(of_source)
+    assert await told(store, notices) == []
 
 
 async def test_the_change_of_a_source_and_of_an_erased_customer_is_not_told(

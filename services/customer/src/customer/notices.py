@@ -24,6 +24,15 @@ CONTACT_CHANGED_EMAIL: Final = Template(
     title="联系方式变更提醒",
     lives=timedelta(days=3),
 )
+CONTACT_CHANGED_PUSH: Final = Template(
+    "contact-changed-push",
+    1,
+    "push",
+    "您在我行登记的${what}已变更。如非本人申请，请尽快联系开户网点。",
+    {"what": _WHAT_CHARACTERS_MAX},
+    title="联系方式变更提醒",
+    lives=timedelta(days=3),
+)
 PROPOSAL_WAITS: Final = Template(
     "proposal-waits",
     1,
@@ -40,4 +49,10 @@ CLAIM_WAITS: Final = Template(
     {"customer": 36},
     title="待确认的客户编号",
 )
-TEMPLATES: Final = (CONTACT_CHANGED_SMS, CONTACT_CHANGED_EMAIL, PROPOSAL_WAITS, CLAIM_WAITS)
+TEMPLATES: Final = (
+    CONTACT_CHANGED_SMS,
+    CONTACT_CHANGED_EMAIL,
+    CONTACT_CHANGED_PUSH,
+    PROPOSAL_WAITS,
+    CLAIM_WAITS,
+)

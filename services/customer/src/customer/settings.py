@@ -23,12 +23,14 @@ class CustomerSettings(CalendarSettings, FilesSettings, NoticeSettings):
     `retention_years`: how long after the end of the relation no customer is erased. `contact_retention_days`: how long how it
     is reached is kept, at most as long as that.
     `stale_after_minutes`: after this long without a feed, the figures of a source are stale.
+    `app_push`: customers have the bank's app, and the push gateway knows the devices of each by the customer id.
     """
 
     claims_max: int = Field(default=CLAIMS_MAX, ge=1, le=1_000)
     retention_years: int = Field(default=RETENTION_YEARS, ge=0, le=100)
     contact_retention_days: int = Field(default=CONTACT_RETENTION_DAYS, ge=0, le=36_525)
     stale_after_minutes: int = Field(default=STALE_AFTER_SECONDS // 60, ge=1, le=31 * 24 * 60)
+    app_push: bool = False
 
     crash_at: CrashPoint | None = None
     freeze_at: CrashPoint | None = None
