@@ -392,6 +392,33 @@ async def test_a_large_release_is_proposed_by_one_person_and_approved_by_another
     assert (await client.post(f"{path}/approve", json=approval, headers=other)).json() == approved.json()
 
 
+async def test_a_proposed_release_is_rejected_by_another_person_or_withdrawn_by_its_proposer(client, source):
+    await post(client, source, BROKEN)
+    (entry,) = (await client.get("/ingest/quarantine", params={"source": source})).json()["items"]
+    path, record = f"/ingest/quarantine/{entry['id']}", msgspec.json.decode(GOOD) | {"amount_minor": 10**15}
+    repair = {"record": record, "reason": "the source named the amount"}
+    other = {"Actor": "teller-8"}
+    for number, (verb, may, may_not, code) in enumerate(
+        (
+            ("reject", keyed(f"{source}-1") | other, keyed(f"{source}-2"), "second-person-needed"),
+            ("withdraw", keyed(f"{source}-3"), keyed(f"{source}-4") | other, "proposer-needed"),
+        )
+    ):
+        proposed = await client.post(f"{path}/release", json=repair, headers=keyed(f"{source}-p{number}"))
+        said = {"repair": proposed.json()["repair"], "reason": "compared with the statement"}
+        assert (
+            await client.post(f"{path}/{verb}", json={"repair": said["repair"]}, headers=may)
+        ).status_code == 422
+        refused = await client.post(f"{path}/{verb}", json=said, headers=may_not)
+        assert (refused.status_code, refused.json()["code"]) == (403, code)
+        ended = await client.post(f"{path}/{verb}", json=said, headers=may)
+        assert ended.status_code == 200, ended.text
+        assert ended.headers["Consistency-Token"] == f"ingest-{ended.json()['position']}"
+        assert (await client.post(f"{path}/{verb}", json=said, headers=may)).json() == ended.json()
+        (listed,) = (await client.get("/ingest/quarantine", params={"source": source})).json()["items"]
+        assert (listed["status"], listed["proposal"]) == ("waiting", None)
+
+
 async def test_an_entry_is_dismissed_with_a_reason(client, source):
     await post(client, source, BROKEN)
     (entry,) = (await client.get("/ingest/quarantine", params={"source": source})).json()["items"]

@@ -33,6 +33,8 @@ from sync_ingest.domain.events import (
     ReleasesClosed,
     ReleasesOpened,
     RepairProposed,
+    RepairRejected,
+    RepairWithdrawn,
     SourceScheduled,
 )
 from sync_ingest.domain.records import (
@@ -111,6 +113,8 @@ def one_of_each():
     yield QuarantinedRecordDismissed(source="s", quarantine=ID)
     yield QuarantinedRecordShown(source="s", quarantine=ID, purpose="to repair it")
     yield RepairProposed(source="s", quarantine=ID, repair=ID, records=1, amounts_minor={"CNY": 5})
+    yield RepairRejected(source="s", quarantine=ID, repair=ID, proposed_by="anna")
+    yield RepairWithdrawn(source="s", quarantine=ID, repair=ID)
     findings = certify(ControlTotals(), Comparison(ControlTotals()), Judgement())
     yield ReconciliationCertified(source="s", certificate=ID, intakes=(ID,), findings=findings)
     yield ContradictionsAcknowledged(source="s", certificate=ID, contradictions=(ID,))
@@ -137,6 +141,8 @@ def test_what_goes_out_is_exactly_what_the_model_says_and_personal_values_stay_s
         | PostingUndone
         | QuarantinedRecordShown
         | RepairProposed
+        | RepairRejected
+        | RepairWithdrawn
         | ContradictionsAcknowledged
         | SourceScheduled
         | ReleasesClosed

@@ -9,7 +9,7 @@ import msgspec
 import psycopg
 import pytest
 from chassis.connections.migrating import migrate
-from chassis.proposals import ProposalHasExpired, SecondPersonNeeded
+from chassis.proposals import ProposalHasExpired, ProposerNeeded, SecondPersonNeeded
 from chassis.write.deciding import CommandKeyReused
 from chassis.write.store import Command
 from psycopg import sql
@@ -311,6 +311,55 @@ class TestFourEyes:
         with pytest.raises(AlreadyDismissed):
             ingest.approve(entry.id, proposed.repair)
         assert ingest.proposals([entry.id]) == {}
+
+    @pytest.mark.parametrize(("verb", "acts"), [("reject", BORIS), ("withdraw", ANNA)])
+    def test_a_repair_that_is_rejected_or_withdrawn_is_booked_by_nobody_and_its_record_waits_on(
+        self, ingest, source, entry, verb, acts
+    ):
+        proposed, command = ingest.release(entry.id, self.LARGE), Command(f"{source}-{verb}", b"a")
+        ingest.acting = acts
+        ended = getattr(ingest, verb)
+        with pytest.raises(ProposalUnknown):
+            ended(entry.id, UUID(int=3))
+        first = ended(entry.id, proposed.repair, command)
+        assert ended(entry.id, proposed.repair, command) == first
+        with pytest.raises(ProposalUnknown):
+            ended(entry.id, proposed.repair)
+        [event] = [one for one in feed_events(ingest, source) if one.position == first]
+        assert (event.name, event.event.repair) == (
+            f"repair-{verb}{'ed' if verb == 'reject' else 'n'}",
+            proposed.repair,
+        )
+        assert (event.metadata.actor, event.metadata.reason) == (acts.actor, acts.reason)
+        ingest.acting = BORIS
+        with pytest.raises(ProposalUnknown):
+            ingest.approve(entry.id, proposed.repair)
+        assert ([one.id for one in waiting(ingest, source)], balance(ingest, source)) == ([entry.id], 1)
+        ingest.acting = ANNA
+        again = ingest.release(entry.id, self.LARGE)
+        ingest.acting = BORIS
+        assert counts(ingest.approve(entry.id, again.repair)) == (1, 1, 0, 0)
+
+    @pytest.mark.parametrize(
+        "acts", [ANNA, BORIS._replace(actor=" ANNA"), BORIS._replace(on_behalf_of="anna")]
+    )
+    def test_who_proposed_does_not_reject(self, ingest, source, entry, acts):
+        proposed = ingest.release(entry.id, self.LARGE)
+        ingest.acting = acts
+        with pytest.raises(SecondPersonNeeded):
+            ingest.reject(entry.id, proposed.repair)
+        assert entry.id in ingest.proposals([entry.id])
+
+    def test_another_person_does_not_withdraw(self, ingest, source, entry):
+        proposed = ingest.release(entry.id, self.LARGE)
+        ingest.acting = BORIS
+        with pytest.raises(ProposerNeeded):
+            ingest.withdraw(entry.id, proposed.repair)
+        ingest.acting = ITSELF
+        for ended in (ingest.reject, ingest.withdraw):
+            with pytest.raises(PersonMissing):
+                ended(entry.id, proposed.repair)
+        assert entry.id in ingest.proposals([entry.id])
 
     @pytest.mark.parametrize(("currency", "limit_minor"), [("CNY", 5_000_000), ("JPY", 10)])
     @pytest.mark.parametrize("sign", [1, -1])

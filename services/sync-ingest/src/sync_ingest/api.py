@@ -252,6 +252,18 @@ class Approval(ExplainedBody):
     repair: UUID
 
 
+class ProposedRepair(ExplainedBody):
+    """Which repair is rejected or withdrawn, as the entry's `proposal` names it, and why."""
+
+    repair: UUID
+
+
+class ProposalEnded(BaseModel):
+    """A repair waits for nobody any more; `position` is that of the event that says so."""
+
+    position: int
+
+
 class Dismissal(ExplainedBody):
     """Why an entry is closed without being booked."""
 
@@ -450,6 +462,20 @@ def create_router(
         """Books the repair that another person proposed, and nothing else."""
         return _taken_in(response, await service.approve(context, entry, approval.repair))
 
+    @router.post("/quarantine/{entry}/reject")
+    async def reject(
+        response: Response, context: Commanding, entry: Annotated[UUID, Path()], proposed: ProposedRepair
+    ) -> ProposalEnded:
+        """Refuses the repair that another person proposed. The entry goes on waiting."""
+        return _ended(response, await service.reject(context, entry, proposed.repair))
+
+    @router.post("/quarantine/{entry}/withdraw")
+    async def withdraw(
+        response: Response, context: Commanding, entry: Annotated[UUID, Path()], proposed: ProposedRepair
+    ) -> ProposalEnded:
+        """Takes the own proposed repair back. The entry goes on waiting."""
+        return _ended(response, await service.withdraw(context, entry, proposed.repair))
+
     @router.post("/quarantine/{entry}/dismiss")
     async def dismiss(
         response: Response, context: Commanding, entry: Annotated[UUID, Path()], dismissal: Dismissal
@@ -506,6 +532,11 @@ def create_router(
         return canonical_schema()
 
     return router
+
+
+def _ended(response: Response, position: int) -> ProposalEnded:
+    response.headers["Consistency-Token"] = f"ingest-{position}"
+    return ProposalEnded(position=position)
 
 
 def _switched(response: Response, position: int) -> ReleasesSwitched:

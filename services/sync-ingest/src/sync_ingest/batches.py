@@ -153,6 +153,24 @@ class IngestService:
 
         return await self._run(await self._source_of(entry), context, asked, run)
 
+    async def reject(self, context: CommandContext, entry: UUID, repair: UUID) -> int:
+        """Refuses the repair that another person proposed; the position of its event."""
+        asked = ["reject", str(entry), str(repair), context.reason or ""]
+
+        def run(ingest: Ingest, command: Command) -> int:
+            return ingest.reject(QuarantineId(entry), repair, command)
+
+        return await self._run(await self._source_of(entry), context, asked, run)
+
+    async def withdraw(self, context: CommandContext, entry: UUID, repair: UUID) -> int:
+        """Takes the own repair back; the position of its event."""
+        asked = ["withdraw", str(entry), str(repair), context.reason or ""]
+
+        def run(ingest: Ingest, command: Command) -> int:
+            return ingest.withdraw(QuarantineId(entry), repair, command)
+
+        return await self._run(await self._source_of(entry), context, asked, run)
+
     async def dismiss(self, context: CommandContext, entry: UUID) -> int:
         """Closes an entry without booking anything; the position of its event."""
         asked = ["dismiss", str(entry), context.reason or ""]

@@ -23,6 +23,8 @@ ROUTES: Final[dict[str, Rights]] = {
     "list_quarantine": Rights(_OPERATING | {COMPLIANCE, AUDITOR}, WHOLE),
     "release": Rights(_OPERATING, WHOLE, _OF_WAITING),
     "approve": Rights(_OPERATING, WHOLE, _OF_WAITING),
+    "reject": Rights(_OPERATING, WHOLE, _OF_WAITING),
+    "withdraw": Rights(_OPERATING, WHOLE, _OF_WAITING),
     "dismiss": Rights(_OPERATING, WHOLE, _OF_WAITING),
     "close_releases": Rights(frozenset({SERVICE}), WHOLE, _OF_SOURCES),
     "open_releases": Rights(frozenset({SERVICE}), WHOLE, _OF_SOURCES),
@@ -34,7 +36,9 @@ ROUTES: Final[dict[str, Rights]] = {
 ROLES: Final = roles_of(ROUTES)
 """The roles that may call each route."""
 
-HIGH_PRIVILEGE: Final = frozenset({"release", "approve", "dismiss", "close_releases", "open_releases"})
+HIGH_PRIVILEGE: Final = frozenset(
+    {"release", "approve", "reject", "withdraw", "dismiss", "close_releases", "open_releases"}
+)
 """The routes whose events are marked as of high privilege (R091)."""
 
 COMMANDS: Final[dict[str, frozenset[str]]] = {"schedule": _OPERATING}

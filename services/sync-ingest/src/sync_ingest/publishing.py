@@ -84,6 +84,8 @@ PUBLIC: Final[dict[str, tuple[type[public.IngestEvent], Callable[[Data], Data]] 
     "quarantined-record-dismissed": (public.FeedRecordDismissed, _same),
     "quarantined-record-shown": None,
     "repair-proposed": None,
+    "repair-rejected": None,
+    "repair-withdrawn": None,
     "reconciliation-certified": (public.FeedCertifiedV2, _certificate_with_reasons),
     "contradictions-acknowledged": None,
     "source-scheduled": None,

@@ -198,6 +198,10 @@ class Quarantine:
             ),
         )
 
+    def propose_no_more(self, entry: QuarantineId) -> None:
+        """Removes the repair that was proposed for an entry."""
+        self._db.write("delete from {s}.proposals where entry = %s", (entry,))
+
     def proposals(self, entries: Sequence[QuarantineId]) -> dict[QuarantineId, Proposal]:
         """The repairs that wait for a second person, by entry."""
         rows = self._db.rows(

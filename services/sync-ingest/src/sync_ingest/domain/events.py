@@ -274,6 +274,23 @@ class RepairProposed(Event, frozen=True):
     amounts_minor: dict[str, int]
 
 
+class RepairRejected(Event, frozen=True):
+    """A second person refused a proposed repair; the reason is in the metadata. The record goes on waiting."""
+
+    source: str
+    quarantine: UUID
+    repair: UUID
+    proposed_by: str
+
+
+class RepairWithdrawn(Event, frozen=True):
+    """Who proposed a repair wants it no more; the reason is in the metadata. The record goes on waiting."""
+
+    source: str
+    quarantine: UUID
+    repair: UUID
+
+
 class ReconciliationCertified(Event, frozen=True):
     """A certificate over a set of intakes; none where it only says that something was acknowledged.
 
@@ -343,6 +360,8 @@ IngestEvent = (
     | QuarantinedRecordDismissed
     | QuarantinedRecordShown
     | RepairProposed
+    | RepairRejected
+    | RepairWithdrawn
     | ReconciliationCertified
     | ContradictionsAcknowledged
     | SourceScheduled
@@ -371,6 +390,8 @@ STORED_NAMES: dict[str, type[Event]] = {
     "quarantined-record-dismissed": QuarantinedRecordDismissed,
     "quarantined-record-shown": QuarantinedRecordShown,
     "repair-proposed": RepairProposed,
+    "repair-rejected": RepairRejected,
+    "repair-withdrawn": RepairWithdrawn,
     "reconciliation-certified": ReconciliationCertified,
     "contradictions-acknowledged": ContradictionsAcknowledged,
     "source-scheduled": SourceScheduled,

@@ -5,7 +5,8 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from chassis.proposals import ProposalHasExpired, require_second_person
+from chassis.proposals import ProposalHasExpired, ProposerNeeded, require_second_person
+from chassis.proposals.persons import persons
 from chassis.write.store import Command
 
 from sync_ingest.archive.quarantine import Proposal, QuarantineEntry
@@ -17,6 +18,8 @@ from sync_ingest.domain.events import (
     ReleasesClosed,
     ReleasesOpened,
     RepairProposed,
+    RepairRejected,
+    RepairWithdrawn,
     SourceScheduled,
 )
 from sync_ingest.domain.identities import QuarantineId, described_id, feed_id, repair_id, resolved_id
@@ -73,9 +76,7 @@ class Ingest(Running):
                 return certified_before(done)
             self._acts_with_reason()
             entry = self._to_resolve(quarantined)
-            proposal = self.archive.quarantine.proposals([quarantined]).get(quarantined)
-            if proposal is None or proposal.repair != repair:
-                raise ProposalUnknown(repair)
+            proposal = self._proposed(quarantined, repair)
             require_second_person(
                 (proposal.proposed_by, proposal.on_behalf_of), (self.acting.actor, self.acting.on_behalf_of)
             )
@@ -84,6 +85,51 @@ class Ingest(Running):
             repaired = self._open_proposal(source, proposal)
             self._checked_repair(entry, repaired)
             return self._release(entry, repaired, command, proposed_by=proposal.proposed_by, settle=True)
+
+    def reject(self, quarantined: QuarantineId, repair: UUID, command: Command | None = None) -> int:
+        """Refuses the repair that another person proposed. The record goes on waiting; returns the position of the event."""
+        source = self._entry(quarantined).source
+        with self._traced("ingest reject"), self._locked(source, command):
+            if (done := self._outcome(command)) is not None:
+                return done[-1].position or 0
+            self._acts_with_reason()
+            entry, proposal = self._to_resolve(quarantined), self._proposed(quarantined, repair)
+            require_second_person(
+                (proposal.proposed_by, proposal.on_behalf_of), (self.acting.actor, self.acting.on_behalf_of)
+            )
+            rejected = RepairRejected(
+                source=source, quarantine=entry.id, repair=repair, proposed_by=proposal.proposed_by
+            )
+            return self._proposed_no_more(entry, rejected, command)
+
+    def withdraw(self, quarantined: QuarantineId, repair: UUID, command: Command | None = None) -> int:
+        """Takes the own repair back. The record goes on waiting; returns the position of the event."""
+        source = self._entry(quarantined).source
+        with self._traced("ingest withdraw"), self._locked(source, command):
+            if (done := self._outcome(command)) is not None:
+                return done[-1].position or 0
+            self._acts_with_reason()
+            entry, proposal = self._to_resolve(quarantined), self._proposed(quarantined, repair)
+            proposers = persons(proposal.proposed_by, proposal.on_behalf_of)
+            if proposers.isdisjoint(persons(self.acting.actor, self.acting.on_behalf_of)):
+                raise ProposerNeeded
+            withdrawn = RepairWithdrawn(source=source, quarantine=entry.id, repair=repair)
+            return self._proposed_no_more(entry, withdrawn, command)
+
+    def _proposed(self, quarantined: QuarantineId, repair: UUID) -> Proposal:
+        """The repair that waits for an entry; raises ProposalUnknown where it is another one, or none."""
+        proposal = self.archive.quarantine.proposals([quarantined]).get(quarantined)
+        if proposal is None or proposal.repair != repair:
+            raise ProposalUnknown(repair)
+        return proposal
+
+    def _proposed_no_more(
+        self, entry: QuarantineEntry, event: RepairRejected | RepairWithdrawn, command: Command | None
+    ) -> int:
+        entries = self._on_feed(entry.source, [Said(event, None, entry.intake)])
+        with self._at_once():
+            self.archive.quarantine.propose_no_more(entry.id)
+            return self._append_for(command, entries)
 
     def dismiss(self, quarantined: QuarantineId, command: Command | None = None) -> int:
         """Closes an entry without booking anything; returns the position of its event."""
