@@ -26,6 +26,7 @@ from chassis.write.handling import CommandHandler
 from chassis.write.store import Recorder
 from crm_cli.migrate import migrated
 from customer.catalogue import INGEST, catalogue
+from customer.catalogue import SCHEMA as CUSTOMER_SCHEMA
 from customer.connections import Write, write_side
 from customer.domain.commands import (
     BeginErasurePreparation,
@@ -74,13 +75,14 @@ class Ending(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What a preparation has come to, without its ids."""
+    """What a preparation has come to, without its ids. `commands`: how many each peer remembers."""
 
     outcome: str
     saga: tuple[str, ...]
     given: tuple[str, ...]
     customer: tuple[str, ...]
     switched: tuple[tuple[str, int], ...]
+    commands: tuple[int, int]
 
 
 WITHDRAWN, TIMED_OUT, ERASED = Ending(then="withdrawn"), Ending(then="timed-out"), Ending(then="erased")
@@ -108,6 +110,16 @@ class Bank:
             )
             for at, source in enumerate(SOURCES)
         )
+
+    def commands(self, customer: UUID) -> tuple[int, int]:
+        """How many commands the customer has had, and how many ingest."""
+        asked = (
+            f"select (select count(*) from {CUSTOMER_SCHEMA}.commands where stream_id = %s),"
+            f" (select count(*) from {SCHEMA}.commands)"
+        )
+        with psycopg.connect(self.ingest.postgres_url) as connection:
+            [(own, of_ingest)] = connection.execute(asked, (customer,)).fetchall()
+        return own, of_ingest
 
     def switched(self, parties: Sequence[PartyOfSource]) -> tuple[tuple[str, int], ...]:
         """What ingest has closed and opened of these parties, in order."""
@@ -240,6 +252,7 @@ async def prepared(bank: Bank, ending: Ending, dies_at: int = 0) -> tuple[Ended,
     """A preparation whose first process dies at its n-th point; what it came to, and the points of that process."""
     parties, points = bank.next_parties(ending.unknown), list[str]()
     customer = uuid5(NAMESPACE, f"customer-{bank.used}")
+    _, before = await asyncio.to_thread(bank.commands, customer)
     try:
         await Process(bank, points, dies_at).prepares(customer, parties, ending)
     except Killed:
@@ -248,12 +261,14 @@ async def prepared(bank: Bank, ending: Ending, dies_at: int = 0) -> tuple[Ended,
     saga = await store.read_stream(uuid5(customer, "prepare"))
     events = [known.decode(one).event for one in saga]
     [ended] = [one for one in events if isinstance(one, SagaEnded)]
+    own, after = await asyncio.to_thread(bank.commands, customer)
     return Ended(
         ended.outcome,
         tuple(one.name for one in saga),
         tuple(one.step.partition(":")[0] for one in events if isinstance(one, StepGiven)),
         tuple(one.name for one in await store.read_stream(customer)),
         await asyncio.to_thread(bank.switched, parties),
+        (own, after - before),
     ), points
 
 
