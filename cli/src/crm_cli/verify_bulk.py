@@ -96,6 +96,8 @@ class _Checking:
                     self._report.compare(
                         "I12", self._said(run, "items, done, unchanged, refused"), expected, found
                     )
+                case _:
+                    pass
             state = evolve(state, cast(BulkEvent, event))
 
     def _check_start(self, run: UUID, prepared: Metadata, started: Metadata) -> None:
