@@ -14,12 +14,13 @@ from chassis.connections.transient import StoreUnavailable
 from chassis.privacy.keys import KeyRing
 from chassis.process.leases import Lease, PostgresLease
 from chassis.timers import Change, Due, PostgresTimers, SetTimer, Timer, TimerLoop, WithdrawTimer, given_by
-from chassis.timers.loop import TRY_AGAIN_SECONDS
+from chassis.timers.loop import TRY_AGAIN_SECONDS, Events
 from chassis.timers.table import TIMERS_LEASE
 from chassis.write.deciding import CommandContext
-from chassis.write.events import RecordedEvent
+from chassis.write.events import RecordedEvent, StoredEvent
 from chassis.write.handling import CommandHandler
 from chassis.write.store import EventStore, Fenced
+from typing_extensions import override
 
 from tests.support.jars import (
     JAR,
@@ -95,7 +96,11 @@ class Bench:
 
     @asynccontextmanager
     async def process(
-        self, timer: Timer | None = None, generation: str = "1", **limits: Any
+        self,
+        timer: Timer | None = None,
+        generation: str = "1",
+        events: Events | None = None,
+        **limits: Any,
     ) -> AsyncIterator[Callable[[], Any]]:
         """A process that has the lease; gives what takes one turn of its loop."""
         row, table = PostgresLease(self.url, self.schema, TIMERS_LEASE), PostgresTimers(self.url, self.schema)
@@ -103,7 +108,7 @@ class Bench:
         loop = TimerLoop(
             "jars",
             [timer or self.timer],
-            self.store,
+            events or self.store,
             catalogue().decode,
             table,
             lease,
@@ -157,6 +162,34 @@ async def test_a_command_is_given_once_when_it_is_due(bench: Bench) -> None:
     [emptied] = [one for one in await bench.store.read_stream(A) if one.name == "jar-emptied"]
     meta = catalogue().metadata_of(emptied)
     assert (meta.effective_at, meta.recorded_at) == (NOW + HOUR, bench.clock.now())
+
+
+class SetsTheClockBack(Events):
+    """A store during whose answer the clock is set back by two hours."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    @override
+    async def read_after(self, position: int, limit: int) -> list[StoredEvent]:
+        return await self._bench.store.read_after(position, limit)
+
+    @override
+    async def stream_ends(self, ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+        self._bench.clock.advance(-7_200)
+        return await self._bench.store.stream_ends(ids)
+
+
+async def test_a_command_has_the_time_by_which_it_was_due_also_where_the_clock_is_set_back(
+    bench: Bench,
+) -> None:
+    await bench.filled(A)
+    bench.clock.advance(3_600)
+    async with bench.process(events=SetsTheClockBack(bench)) as turn:
+        assert await turn() == 1
+    [emptied] = [one for one in await bench.store.read_stream(A) if one.name == "jar-emptied"]
+    meta = catalogue().metadata_of(emptied)
+    assert meta.recorded_at >= meta.effective_at == NOW + HOUR
 
 
 async def test_an_event_moves_a_timer_and_another_withdraws_it(bench: Bench) -> None:

@@ -5,7 +5,7 @@ It owns no thread, socket or clock, so the simulation runs the same loop over it
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -182,7 +182,7 @@ class TimerLoop(LeasedLoop):
             if ends.get(subject, (0, 0))[1] <= self._folded.position
         }
         self._lease.check()
-        giving = [self._give(first[due.subject], ready) for due in found if first[due.subject] is due]
+        giving = [self._give(first[due.subject], ready, now) for due in found if first[due.subject] is due]
         given = [one for one in await asyncio.gather(*giving, return_exceptions=True) if one is not None]
         settled = [one for one in given if isinstance(one, Given)]
         if settled:
@@ -192,14 +192,17 @@ class TimerLoop(LeasedLoop):
                 raise one
         return len(giving)
 
-    async def _give(self, due: Due, ready: Mapping[UUID, int]) -> Given | None:
-        """Gives a command; None where the subject has changed since the fold. Raises transient errors."""
+    async def _give(self, due: Due, ready: Mapping[UUID, int], now: datetime) -> Given | None:
+        """Gives a command; None where the subject has changed since the fold. Raises transient errors.
+
+        `now` is the time by which it was found due. Where the clock is set back meanwhile, no command comes too early.
+        """
         version, timer = ready.get(due.subject), self._timers.get(due.name)
         if version is None:
             return None
         if timer is None:
             return Given(due, "failed: no timer has this name")
-        context = due.context(self._clock.now())
+        context = due.context(now)
         try:
             with telemetry.span(f"timer {due.name}", {}):
                 await timer.give(due, context, version)
