@@ -288,9 +288,12 @@ class TestFourEyes:
         proposed = ingest.release(entry.id, self.LARGE)
         ingest.acting, now = BORIS, ingest.now
         ingest.now = lambda: proposed.proposed_at + PROPOSALS_LIVE
-        with pytest.raises(ProposalHasExpired):
-            ingest.approve(entry.id, proposed.repair)
+        for decided in (ingest.approve, ingest.reject):
+            with pytest.raises(ProposalHasExpired):
+                decided(entry.id, proposed.repair)
         ingest.acting = ANNA
+        with pytest.raises(ProposalHasExpired):
+            ingest.withdraw(entry.id, proposed.repair)
         again = ingest.release(entry.id, self.LARGE)
         ingest.acting = BORIS
         assert counts(ingest.approve(entry.id, again.repair)) == (1, 1, 0, 0)

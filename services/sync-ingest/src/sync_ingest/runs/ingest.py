@@ -80,8 +80,6 @@ class Ingest(Running):
             require_second_person(
                 (proposal.proposed_by, proposal.on_behalf_of), (self.acting.actor, self.acting.on_behalf_of)
             )
-            if self.now() >= proposal.proposed_at + PROPOSALS_LIVE:
-                raise ProposalHasExpired
             repaired = self._open_proposal(source, proposal)
             self._checked_repair(entry, repaired)
             return self._release(entry, repaired, command, proposed_by=proposal.proposed_by, settle=True)
@@ -117,10 +115,12 @@ class Ingest(Running):
             return self._proposed_no_more(entry, withdrawn, command)
 
     def _proposed(self, quarantined: QuarantineId, repair: UUID) -> Proposal:
-        """The repair that waits for an entry; raises ProposalUnknown where it is another one, or none."""
+        """The repair that waits for an entry; raises ProposalUnknown where it is another one, or none, and ProposalHasExpired."""
         proposal = self.archive.quarantine.proposals([quarantined]).get(quarantined)
         if proposal is None or proposal.repair != repair:
             raise ProposalUnknown(repair)
+        if self.now() >= proposal.proposed_at + PROPOSALS_LIVE:
+            raise ProposalHasExpired
         return proposal
 
     def _proposed_no_more(
