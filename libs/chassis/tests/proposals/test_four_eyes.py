@@ -1,7 +1,7 @@
 """Four eyes over a real store: who may approve, what is approved, two at once, and what is left after a crash."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID, uuid5
@@ -283,6 +283,27 @@ async def test_a_proposal_expires_by_the_clock_that_is_given(side: Side) -> None
     with pytest.raises(ProposalSettled):
         await side.eyes.approve(proposed.proposal_id, proposed.digest, by("boris"), CHIEF)
     assert await side.amount() == 0
+
+
+@pytest.mark.parametrize("first", range(5))
+async def test_of_decisions_at_once_with_the_expiry_one_is_stored(
+    side: Side, other: Side, first: int
+) -> None:
+    made = await side.propose()
+    id, last = made.proposal_id, NOW + LIVES - timedelta(microseconds=1)
+    acts: list[Coroutine[Any, Any, Any]] = [
+        side.eyes.expire(id, by("timer", now=NOW + LIVES)),
+        other.eyes.approve(id, made.digest, by("boris", now=last), CHIEF),
+        side.eyes.reject(id, by("chen", now=last), CHIEF),
+        other.eyes.expire(id, by("timer", now=NOW + LIVES)),
+        other.eyes.withdraw(id, by("anna", "w", now=last)),
+    ]
+    results = await asyncio.gather(*acts[first:], *acts[:first], return_exceptions=True)
+    assert all(isinstance(one, ProposalSettled) for one in results if isinstance(one, BaseException))
+    decided = (await side.eyes.shown(id)).status
+    assert (await side.amount() == 3) == (decided == "approved")
+    assert (await side.eyes.expire(id, by("timer", "again", now=NOW + LIVES))).status == decided
+    assert [one.name for one in await side.store.read_stream(id)] == ["proposal-made", f"proposal-{decided}"]
 
 
 async def test_the_proposer_withdraws_and_another_person_rejects(side: Side) -> None:
