@@ -10,7 +10,13 @@ import pytest
 from chassis.clock import SystemClock, uuid7
 from chassis.proposals import FourEyes, Proposable
 from chassis.proposals.approving import effect_id
-from chassis.proposals.deciding import ProposalApproved, ProposalMade, ProposalRejected, ProposalWithdrawn
+from chassis.proposals.deciding import (
+    ProposalApproved,
+    ProposalExpired,
+    ProposalMade,
+    ProposalRejected,
+    ProposalWithdrawn,
+)
 from chassis.write.deciding import Approved, CommandContext
 from chassis.write.events import Event
 from crm_cli.contexts import CONTEXTS
@@ -110,6 +116,8 @@ async def test_proposals_that_two_persons_decided_are_green(write: Write) -> Non
         (made(), ProposalRejected("chen"), "wu", None),
         (made(), ProposalWithdrawn(), "wu", "is withdrawn by who did not propose it"),
         (made(), ProposalWithdrawn(), "chen", None),
+        (made(), ProposalExpired(), "timer:proposal-expires", "is expired before its time was over"),
+        (made(-DAY), ProposalExpired(), "timer:proposal-expires", None),
     ],
 )
 async def test_a_decision_that_no_second_person_made_over_the_same_digest_is_named(

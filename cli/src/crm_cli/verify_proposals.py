@@ -11,6 +11,7 @@ from chassis.proposals.approving import effect_id
 from chassis.proposals.deciding import (
     MADE,
     ProposalApproved,
+    ProposalExpired,
     ProposalMade,
     ProposalRejected,
     ProposalWithdrawn,
@@ -94,6 +95,8 @@ def _wrong_decision(made: ProposalMade, event: object, by: Metadata) -> list[str
             return ["is rejected by who proposed it"]
         case ProposalWithdrawn() if not own:
             return ["is withdrawn by who did not propose it"]
+        case ProposalExpired() if by.recorded_at < made.expires_at:
+            return ["is expired before its time was over"]
         case _:
             return []
 
