@@ -35,7 +35,7 @@ UNREADABLE_REASON: Final = "the name of a header is not UTF-8"
 SINGLY_RECORDS_MAX: Final = 1_000
 """Records of a partition that are fetched one by one before the other partitions are fetched again."""
 SINGLY_MILLISECONDS_MAX: Final = 500
-COALESCED_RECORDS_LEAST: Final = 500
+COALESCED_RECORDS_LEAST: Final = 100
 """After a batch of so many records the broker coalesces the next one: a batch costs its consumer several commands, however
 few records it has."""
 COALESCED_BYTES: Final = 1 << 18
