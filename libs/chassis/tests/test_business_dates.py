@@ -8,6 +8,7 @@ from chassis.business_dates import BusinessDates
 from chassis.connections.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tests.support.specification import ManualClock
 
@@ -33,6 +34,14 @@ def test_settings_say_both_days_of_now(
     assert settings.calendar_date(now) == date(2026, 1, calendar)
     monkeypatch.delenv("CRM_CUT_OFF")
     assert Settings().business_date(now) == date(2026, 1, calendar), "without a cut-off the two are one"
+
+
+@pytest.mark.parametrize("cut_off", ["00:00Z", "00:00+08:00", "17:30Z"])
+def test_a_cut_off_with_an_offset_is_refused(monkeypatch: pytest.MonkeyPatch, cut_off: str) -> None:
+    """At `00:00Z` each instant was in the business date of the next day: that is not the midnight of the bank."""
+    monkeypatch.setenv("CRM_CUT_OFF", cut_off)
+    with pytest.raises(ValidationError, match="no offset"):
+        Settings()
 
 
 @given(

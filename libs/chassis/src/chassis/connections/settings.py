@@ -55,6 +55,12 @@ def _zone(name: str) -> str:
     return name
 
 
+def _of_the_bank(clock: time) -> time:
+    if clock.tzinfo is not None:
+        raise ValueError("a time of the bank's clocks has no offset")
+    return clock
+
+
 def _http_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username:
@@ -129,7 +135,7 @@ class Settings(TokenSettings):
     """
 
     bank_time_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
-    cut_off: time = MIDNIGHT
+    cut_off: Annotated[time, AfterValidator(_of_the_bank)] = MIDNIGHT
     """From this time on the next business date runs; at midnight a business date is the calendar date."""
 
     postgres_url: PostgresUrl = Field(default="", validation_alias="POSTGRES_URL")
