@@ -14,6 +14,7 @@ from chassis.read.deriving import MongoInputs
 from chassis.read.mongo import MongoDocuments
 from chassis.read.summing import Summed, Summing, bucket_id
 from chassis.web import Paging, cursor
+from chassis.web.paging import CURSOR_CHARACTERS_MAX
 from chassis.write.deciding import CommandContext
 from customer.branches import SUMS, page_of, shows
 from customer.derived import DERIVED
@@ -520,3 +521,29 @@ def test_amounts_of_branches_are_shown_to_who_may_ask_for_them():
     [shown] = page_of(summed, frozenset(), Paging()).items
     assert (shown.customer_count, shown.aum) == (2, None)
     assert page_of(summed, frozenset({AMOUNTS}), Paging()).all_branches.aum == {"CNY": 5}
+
+
+def test_each_branch_is_on_one_page_whatever_its_name():
+    """The cursor after a name with a NUL was refused, and the branches behind it were on no page."""
+    names = [
+        None,
+        "",
+        "a\0b",
+        "a\0c",
+        "'; drop",
+        "line\nend",
+        "支行007",
+        "支行００７",
+        "x" * 200,
+        "x" * 200 + "\0",
+    ]
+    names += ["x" * 1_024, "\U0001f600" * 300, "\x01" * 300, '"' * 300, "z"]
+    summed = Summed({name: {"customers": 1} for name in names}, settled=True)
+    seen, after = [], None
+    while not seen or after is not None:
+        page = page_of(summed, frozenset(), Paging(limit=1, after=after))
+        seen += [one.branch for one in page.items]
+        after = page.next
+        assert after is None or len(after) <= CURSOR_CHARACTERS_MAX
+    assert len(seen) == len(names)
+    assert set(seen) == set(names)

@@ -94,7 +94,7 @@ def _place(branch: Group) -> tuple[int, str, str]:
     if branch is None:
         return 0, "", ""
     digest = blake2b(branch.encode(), digest_size=16).hexdigest()
-    return 1, branch[:_ORDERED_CHARACTERS_MAX], digest
+    return 1, branch[:_ORDERED_CHARACTERS_MAX].replace("\0", "\ufffd"), digest  # a cursor has no NUL
 
 
 def _figures(groups: Iterable[Mapping[str, int]], may: frozenset[str]) -> Document:
