@@ -8,6 +8,8 @@ from chassis.bulk import following
 from chassis.write.deciding import CommandContext
 from customer.application import ASSIGNED_ALONE_MAX
 from customer.domain.commands import EraseCustomer
+from customer.shapes import BranchAssignmentBody
+from pydantic import ValidationError
 
 from .test_api import CLOCK, WANG, api, key
 from .test_lists import ZHANGS, branches
@@ -197,3 +199,13 @@ async def test_a_customer_that_was_erased_since_is_refused_and_stops_no_other(ap
     await api.post(f"{where}/start", json=WHY, headers=key("s"))
     await finished(api, where)
     assert await results(api, where) == ["customer-erased", "done", "done"]
+
+
+@pytest.mark.parametrize("branch", [" 支行\uf90a ", "支行\uf90a"])
+def test_a_branch_is_spelled_as_master_data_has_it(branch):
+    """Of two names that look alike one was another branch: its customers were out of the scope of who serves them."""
+    body = WHY | {"customers": [str(ZHANG)]}
+    assert BranchAssignmentBody(**body, branch=branch).branch == "支行\u91d1"
+    for wrong in (" ", "支行\u200b", "支\0行", "支\n行"):
+        with pytest.raises(ValidationError, match="branch"):
+            BranchAssignmentBody(**body, branch=wrong)

@@ -25,12 +25,15 @@ from typing_extensions import TypedDict
 from customer.domain.commands import Details, Reference, RegisterCustomer
 from customer.domain.events import DeclaredAsset, Detail
 from customer.domain.refusals import REFERENCES_MAX
+from customer.normalising import text as normalised_text
 from customer.panorama.schema import HeldCard, HeldLoan, LoansSum, TransactionType
 
 DECLARED_ASSETS_MAX: Final = 50
 LISTED_MAX: Final = 10_000
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+BranchName = Annotated[Text, AfterValidator(normalised_text)]
+"""Normalised as what master data states: of two names that look alike a scope takes one for another branch."""
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
 SourceName = Annotated[
     str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$"), AfterValidator(source_name)
@@ -169,7 +172,7 @@ class ResolveBody(DatedExplainedBody):
 class BranchAssignmentBody(ExplainedBody):
     """The branch that customers are assigned to, and which: these, or those who meet a condition on their facts now."""
 
-    branch: Text
+    branch: BranchName
     customers: list[UUID] = Field(default=[], max_length=LISTED_MAX)
     where: str | None = Field(default=None, min_length=1, max_length=WHERE_CHARACTERS_MAX)
 
