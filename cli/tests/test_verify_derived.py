@@ -18,7 +18,7 @@ from chassis.read.derived_following import DerivedFeed, live_inputs
 from chassis.read.documents import ID, SEQUENCE, Change
 from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo
-from chassis.read.summing import GROUPS, add_stored, no_totals
+from chassis.read.summing import GROUPS, add_stored, bucket_id, no_totals
 from crm_cli.verify_derived import check_derived
 from crm_cli.verify_report import PROBLEMS_NAMED_MAX, Report
 from customer.branches import SUMS
@@ -154,3 +154,22 @@ async def test_a_bucket_that_is_not_the_sum_of_its_documents_is_found(mongo: Mon
         await mongo.update(buckets, {ID: bucket[ID]}, {"$set": wrong})
     report = await checked(generations, JANUARY)
     assert f"and {SUMS.buckets - PROBLEMS_NAMED_MAX} more" in report.readable()
+
+
+async def test_a_document_that_is_no_bucket_and_a_mark_that_is_ahead_are_found(mongo: Mongo) -> None:
+    generations = await derived(mongo, JANUARY)
+    live = await generations.live()
+    assert live is not None
+    buckets, marks = live.prefix + SUMS.name, live.prefix + SUMS.marks
+    none = bucket_id(SUMS.buckets)
+    await mongo.insert_new(
+        buckets, {ID: none, SEQUENCE: 1, GROUPS: [{"group": None, "sums": [["customers", "7"]]}]}
+    )
+    report = await checked(generations, JANUARY)
+    assert f"{SUMS.name}/{none} is not the sum of its documents" in report.readable()
+    assert report.figures["views"][VIEW.name]["buckets_differing"] == 1
+    summed = SUMS.bucket_of(CUSTOMER)
+    await mongo.update(marks, {ID: "marks"}, {"$set": {f"summed.{summed}": 1_000_000}})
+    report = await checked(generations, JANUARY)
+    assert f"{SUMS.marks}/{bucket_id(summed)} says that more was summed than changed" in report.readable()
+    assert report.figures["views"][VIEW.name]["buckets_differing"] == 2

@@ -177,7 +177,8 @@ async def compare_sums(
     """Compares the buckets of a generation with the documents that they sum.
 
     Where documents change all the time, a bucket is behind them. It is looked at until it agrees; one that waits to the end
-    to be summed differs only where nobody sums it.
+    to be summed differs only where nobody sums it. A document that is no bucket differs too: readers add it up. So does a mark
+    that says that more was summed than changed: nobody would sum what changes next.
     """
     view, comparison = generations.view, Comparison()
     if view.sums is None:
@@ -194,10 +195,14 @@ async def compare_sums(
             break
         await asyncio.sleep(COMPARE_PAUSE_SECONDS)
     going_on = {bucket for bucket in waiting if marks.summed.get(bucket, 0) > first.summed.get(bucket, 0)}
-    differing = [bucket for bucket in left if bucket not in going_on]
-    comparison.differences = len(differing)
-    for bucket in differing:
-        comparison.name(view.sums.name, bucket_id(bucket))
+    differing = [bucket_id(bucket) for bucket in left if bucket not in going_on]
+    differing += await summing.strange()
+    ahead = [bucket for bucket, count in marks.summed.items() if count > marks.changed.get(bucket, 0)]
+    comparison.differences = len(differing) + len(ahead)
+    for id in differing:
+        comparison.name(view.sums.name, id)
+    for bucket in ahead:
+        comparison.name(view.sums.marks, bucket_id(bucket))
     return comparison
 
 

@@ -218,6 +218,12 @@ class Summing:
         found = (await self._documents.load(self.sums.name, [id])).get(id)
         return None if found is None else {GROUPS: found[GROUPS]}
 
+    async def strange(self) -> list[DocumentId]:
+        """The documents beside the buckets that are none of them."""
+        there = await self._documents.mongo.find(self._documents.prefix + self.sums.name, fields={ID: 1})
+        buckets = {bucket_id(bucket) for bucket in range(self.sums.buckets)}
+        return [one[ID] for one in there if one[ID] not in buckets]
+
     async def _sum(self, buckets: Sequence[int], marks: Marks, still: Callable[[], Awaitable[bool]]) -> int:
         done = 0
         for at in range(0, len(buckets), SUMMED_AT_ONCE):
