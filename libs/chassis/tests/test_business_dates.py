@@ -6,12 +6,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from chassis.business_dates import BusinessDates
 from chassis.connections.settings import Settings
+from chassis.web.formats import StatedInstant
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from tests.support.specification import ManualClock
 
+STATED: TypeAdapter[datetime] = TypeAdapter(StatedInstant)
 SHANGHAI, BERLIN = ZoneInfo("Asia/Shanghai"), ZoneInfo("Europe/Berlin")
 
 
@@ -61,3 +63,15 @@ def test_each_instant_is_in_one_business_date_that_is_its_day_or_the_next(
 def test_an_instant_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="no time zone"):
         BusinessDates(SHANGHAI).business_date(datetime(2026, 1, 5))  # noqa: DTZ001 (refused)
+
+
+@given(
+    st.times(),
+    st.sampled_from([SHANGHAI, BERLIN, UTC, ZoneInfo("America/New_York"), ZoneInfo("Pacific/Kiritimati")]),
+)
+def test_the_first_instant_that_a_caller_may_state_has_a_business_date(cut_off: time, zone: ZoneInfo) -> None:
+    """That of the first day of year 1 overflowed in zones west of UTC, and in others with a cut-off in the night."""
+    first = STATED.validate_python("0001-01-03T00:00:00Z")
+    assert BusinessDates(zone, cut_off).business_date(first).year == 1
+    with pytest.raises(ValidationError):
+        STATED.validate_python("0001-01-02T23:59:59Z")

@@ -136,6 +136,7 @@ async def test_a_command_has_its_reason_its_privilege_and_its_effective_time(cli
         {"effective_at": "2026-01-05T09:30:00"},
         {"effective_at": "yesterday"},
         {"effective_at": "0001-01-01T00:00:00+14:00"},
+        {"effective_at": "0001-01-02T23:59:59Z"},
         {"effective_at": 1767600000},
         {"effective_at": "1767600000"},
         {"privilege": "high"},

@@ -30,11 +30,18 @@ def _dated(value: Any) -> Any:
     return value
 
 
+_FIRST: Final = datetime(1, 1, 3, tzinfo=UTC)
+"""From it on each time zone has a date, and the cut-off of the day before."""
+
+
 def _in_utc(value: datetime) -> datetime:
     try:
-        return value.astimezone(UTC)
+        stated = value.astimezone(UTC)
     except OverflowError:
         raise ValueError("it is in no year from 1 to 9999 of UTC") from None
+    if stated < _FIRST:
+        raise ValueError(f"it is before {_FIRST.date()}")
+    return stated
 
 
 StatedInstant = Annotated[AwareDatetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
