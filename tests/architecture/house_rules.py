@@ -264,6 +264,16 @@ def which_day_it_is_for_the_bank_is_said_in_one_place(source: Source) -> Finding
                 )
             ) if [ast.unparse(each) for each in zone] != ["UTC"]:
                 yield node.lineno, "the date of an instant; ask BusinessDates for it"
+            case ast.Call(
+                func=ast.Attribute(
+                    attr="date",
+                    value=ast.Name(id="now")
+                    | ast.Attribute(attr="now")
+                    | ast.Call(func=ast.Attribute(attr="now")),
+                ),
+                args=[],
+            ):
+                yield node.lineno, "the date of now in UTC; ask BusinessDates for it"
             case _:
                 continue
 

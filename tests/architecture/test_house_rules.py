@@ -38,6 +38,12 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
             "day = at.astimezone(ZoneInfo(a)).date()",
             "day = at.astimezone(UTC).date()",
         ),
+        (
+            "libs/chassis/src/chassis/x.py",
+            "month = now.date().isoformat()[:7]",
+            "month = today.isoformat()[:7]",
+        ),
+        ("libs/chassis/src/chassis/x.py", "day = self._clock.now().date()", "day = self._today()"),
     ],
     "every-match-in-the-domain-is-closed": [
         (

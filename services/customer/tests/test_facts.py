@@ -73,7 +73,7 @@ def accounts(draw):
 @given(accounts())
 def test_amounts_are_those_of_the_panorama_and_fit_the_database(there):
     of_it = facts(customer(), there, DAY)
-    shown = panorama(customer(), held(there, {ME}, DAY), [], now=NOW)["currencies"]
+    shown = panorama(customer(), held(there, {ME}, DAY), [], now=NOW, today=DAY)["currencies"]
     for name in ("aum", "liabilities", "net_worth", "deposits", "wealth"):
         wanted = {one["currency"]: one[name]["amount_minor"] for one in shown if one[name]["amount_minor"]}
         assert of_it[name] == wanted

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from .told import Teller
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
+DAY = "2026-02-01"
 FIGURES = ("aum", "liabilities", "net_worth", *ASSETS, *LIABILITIES, "spending")
 ME, SPOUSE = "party-me", "party-spouse"
 CUSTOMER = {"_id": "c1", "name": "张*", "kind": "person", "parties": [{"party_id": ME, "source": "core"}]}
@@ -36,7 +37,7 @@ def documents(events):
 
 
 def seen(events, sources=(), **given):
-    shown = panorama(CUSTOMER, documents(events), sources, now=given.pop("now", NOW), **given)
+    shown = panorama(CUSTOMER, documents(events), sources, now=given.pop("now", NOW), today=DAY, **given)
     TypeAdapter(Panorama).validate_python(shown, strict=True)
     return shown
 
@@ -471,12 +472,12 @@ def test_a_closed_account_shows_its_day_and_counts_with_what_is_left():
         *(teller.tell(one, "account.closed", source="core", closed_on="2026-01-20") for one in (full, empty)),
     ]
     today = held(documents(events), {ME}, "2026-01-20")
-    shown = panorama(CUSTOMER, today, (), now=NOW)
+    shown = panorama(CUSTOMER, today, (), now=NOW, today=DAY)
     assert {one["closed_on"] for one in shown["accounts"]} == {"2026-01-20"}
     aum = shown["currencies"][0]["aum"]
     assert (aum["amount_minor"], aum["accounts"]) == (700, 1)
     assert shown["currencies"][0]["spending"]["amount_minor"] == 300
-    before = panorama(CUSTOMER, held(documents(events), {ME}, "2026-01-19"), (), now=NOW)
+    before = panorama(CUSTOMER, held(documents(events), {ME}, "2026-01-19"), (), now=NOW, today=DAY)
     assert before["currencies"][0]["aum"]["accounts"] == 2
     events.append(teller.tell(empty, "account.reopened", source="core"))
     assert [one["closed"] for one in held(documents(events), {ME}, "2026-01-20")] == [True, False]
@@ -523,9 +524,18 @@ def test_a_source_is_heard_of_when_it_sent_something_and_not_when_somebody_ackno
     old = documents(opened(teller, 1, "deposit")[1])
     for one in old:
         one["changed_at"] = "2026-01-01T00:00:00+00:00"
-    shown = panorama(CUSTOMER, old, [document], now=NOW)
+    shown = panorama(CUSTOMER, old, [document], now=NOW, today=DAY)
     [source] = shown["sources"]
     assert source["certified_at"] == document["certified_at"] > "2026-01-02T10:00:00+00:00"
     assert (source["heard_at"], source["stale"]) == ("2026-01-02T10:00:00+00:00", True)
     before = {name: value for name, value in document.items() if name != "heard_at"}
-    assert panorama(CUSTOMER, old, [before], now=NOW)["sources"][0]["heard_at"] == document["certified_at"]
+    assert (
+        panorama(CUSTOMER, old, [before], now=NOW, today=DAY)["sources"][0]["heard_at"]
+        == document["certified_at"]
+    )
+
+
+def test_the_month_of_a_customer_without_a_movement_is_that_of_the_business_date():
+    """In the first eight hours of a month at the bank it was the month before, and after the cut-off of the last day too."""
+    still_january = datetime(2026, 1, 31, 16, tzinfo=UTC)
+    assert panorama(CUSTOMER, [], (), now=still_january, today=DAY)["month"] == "2026-02"

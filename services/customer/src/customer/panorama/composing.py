@@ -28,6 +28,7 @@ def panorama(
     sources: Iterable[Mapping[str, Any]],
     *,
     now: datetime,
+    today: str,
     month: str | None = None,
     stale_after_seconds: int = STALE_AFTER_SECONDS,
     customers: Mapping[str, str] | None = None,
@@ -36,14 +37,15 @@ def panorama(
 
     The accounts are those of `holdings.held`, and `customers` says whose the parties of others are.
 
-    `month` is YYYY-MM, by default the month in which the newest movement was booked. Of an account that no
+    `month` is YYYY-MM, by default the month in which the newest movement was booked, and without one that of `today`, the
+    business date. Of an account that no
     longer keeps the month (see `keeps`) the documents must hold it all the same.
     """
     received = last_received(accounts, sources, now, stale_after_seconds)
     parties = {one["party_id"] for one in customer["parties"]}
     roles = {one["_id"]: role_of(one["holders"], parties) for one in accounts}
     owned = [one for one in accounts if roles[one["_id"]] != SIGNATORY]
-    month = month or _newest_month(owned, now)
+    month = month or _newest_month(owned, today)
     base = f"/customers/{customer['_id']}"
     blocks: dict[str, Block] = {}
     held: list[HeldAccount] = []
@@ -110,6 +112,6 @@ def panorama(
     }
 
 
-def _newest_month(accounts: Sequence[Mapping[str, Any]], now: datetime) -> str:
+def _newest_month(accounts: Sequence[Mapping[str, Any]], today: str) -> str:
     newest = max((one["booked_through"] for one in accounts if one["booked_through"]), default=None)
-    return (newest or now.date().isoformat())[:7]
+    return (newest or today)[:7]

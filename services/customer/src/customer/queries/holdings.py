@@ -85,6 +85,7 @@ class HoldingQueries:
             accounts,
             found["sources"],
             now=now,
+            today=day,
             month=month,
             stale_after_seconds=self._stale_after_seconds,
             customers=await self._customers_of(others(accounts, parties), day),
