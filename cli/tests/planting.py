@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import psycopg
 from chassis.clock import uuid7
 from chassis.write.deciding import CommandContext
 from chassis.write.events import Event, StoredEvent
@@ -26,3 +27,13 @@ async def planted(write: Write, stream: UUID, context: CommandContext, *events: 
     remembered = Command(str(uuid7(context.now)), b"planted")
     result = await write.store.append_one(Append(stream, stored, remembered, head))
     assert isinstance(result, Appended)
+
+
+def spoiled(postgres_url: str, stream: UUID, body: bytes) -> None:
+    """Replaces the first event of a stream of customer by something else, past the guards of the store."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("alter table store_customer.events disable trigger all")
+        changed = connection.execute(
+            "update store_customer.events set body = %s where stream_id = %s and version = 1", (body, stream)
+        )
+        assert changed.rowcount == 1

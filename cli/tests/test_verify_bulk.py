@@ -22,7 +22,7 @@ from customer.domain.commands import AssignBranch, Details, RegisterCustomer
 from customer.settings import CustomerSettings
 from msgspec import structs
 
-from .planting import planted
+from .planting import planted, spoiled
 from .stores import Bank, new_database
 
 CONTEXT = CONTEXTS["customer"]
@@ -195,3 +195,16 @@ async def test_a_start_without_the_approval_that_it_needs_is_named(write: Write)
     await planted(write, alone, by(), *ready(ZHANG, alone_items_max=1), started())
     [problem] = problems(write)["I13"]
     assert f"{RUN}: it was started without the approval that it needs" in problem
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"meta":{},"data":{}}'])
+async def test_a_run_that_cannot_be_read_is_named_and_the_others_are_checked(
+    write: Write, body: bytes
+) -> None:
+    other = UUID(int=101)
+    await planted(write, RUN, by(), *ready(ZHANG))
+    await planted(write, other, by(), *ready(ZHANG), started(), advanced(2))
+    spoiled(write.settings.postgres_url, RUN, body)
+    unread, contradicted = problems(write)["I12"]
+    assert unread.startswith(f"customer: the bulk run {RUN} cannot be read: ")
+    assert str(other) in contradicted

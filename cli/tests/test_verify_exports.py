@@ -18,6 +18,7 @@ from crm_cli.verify_store import Store
 from customer.settings import CustomerSettings
 from msgspec import structs
 
+from .planting import spoiled
 from .stores import CLOCK, Bank, new_database
 
 CONTEXT = CONTEXTS["customer"]
@@ -85,6 +86,10 @@ async def test_an_export_without_its_file_is_named(postgres_url, tmp_path):
     assert report.figures["exports"] == {"customer": {"made": 2, "under_way": 1}}
     [problem] = report.as_json()["invariants"]["I11"]["problems"]
     assert str(exports[1]) in problem
+    spoiled(settings.postgres_url, exports[0], b"{")
+    found = checked(settings).as_json()["invariants"]["I11"]["problems"]
+    assert len(found) == 2
+    assert any(f"the export {exports[0]} cannot be read" in problem for problem in found)
     ring.close()
     await store.close()
     await storage.close()

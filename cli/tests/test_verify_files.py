@@ -2,6 +2,7 @@
 
 from chassis.clock import uuid7
 from chassis.files import FileKeeper, Offered, Storage, objects_of
+from chassis.files.contents import stream_of
 from chassis.files.objects import Name
 from chassis.privacy.keys import KeyRing
 from chassis.write.deciding import CommandContext
@@ -12,6 +13,7 @@ from crm_cli.verify_report import Report
 from crm_cli.verify_store import Store
 from customer.settings import CustomerSettings
 
+from .planting import spoiled
 from .stores import CLOCK, Bank, new_database
 
 CONTEXT = CONTEXTS["customer"]
@@ -73,6 +75,11 @@ async def test_a_file_that_was_changed_or_lost_is_named_and_not_one_whose_key_wa
     assert (report.figures["files"]["customer"]["opened"], report.checked["I11"]) == (False, 4)
     [missing] = report.as_json()["invariants"]["I11"]["problems"]
     assert str(subjects[0]) in missing
+
+    spoiled(settings.postgres_url, unread := stream_of(CONTEXT.catalogue().store, subjects[2]), b"{")
+    found = (await checked(settings)).as_json()["invariants"]["I11"]["problems"]
+    assert len(found) == 3, "the files of the others are checked all the same"
+    assert any(f"the files of the stream {unread} cannot be read" in problem for problem in found)
     ring.close()
     await store.close()
     await storage.close()

@@ -29,7 +29,7 @@ from customer.domain.commands import AssignBranch, Details, RegisterCustomer
 from customer.settings import CustomerSettings
 from msgspec import structs
 
-from .planting import planted
+from .planting import planted, spoiled
 from .stores import Bank, new_database
 
 CONTEXT = CONTEXTS["customer"]
@@ -116,6 +116,8 @@ async def test_proposals_that_two_persons_decided_are_green(write: Write) -> Non
         (made(), ProposalRejected("chen"), "wu", None),
         (made(), ProposalWithdrawn(), "wu", "is withdrawn by who did not propose it"),
         (made(), ProposalWithdrawn(), "chen", None),
+        (made(-DAY), ProposalRejected("chen"), "wu", "is rejected after its time was over"),
+        (made(-DAY), ProposalWithdrawn(), "chen", "is withdrawn after its time was over"),
         (made(), ProposalExpired(), "timer:proposal-expires", "is expired before its time was over"),
         (made(-DAY), ProposalExpired(), "timer:proposal-expires", None),
     ],
@@ -166,3 +168,17 @@ async def test_what_is_carried_out_names_its_approval(
     await write.handler.handle(ZHANG, AssignBranch("7"), context)
     expected = [] if named is None else [f"customer: the proposal {PROPOSAL} {named}"]
     assert problems(write) == expected
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"meta":{},"data":{}}', b"\x00\xff"])
+async def test_a_proposal_that_cannot_be_read_is_named_and_the_others_are_checked(
+    write: Write, body: bytes
+) -> None:
+    other = UUID(int=201)
+    await planted(write, PROPOSAL, by(), made())
+    await planted(write, other, by(), made())
+    await planted(write, other, by("chen"), ProposalRejected("chen"))
+    spoiled(write.settings.postgres_url, PROPOSAL, body)
+    unread, rejected = problems(write)
+    assert unread.startswith(f"customer: the proposal {PROPOSAL} cannot be read: ")
+    assert rejected == f"customer: the proposal {other} is rejected by who proposed it"

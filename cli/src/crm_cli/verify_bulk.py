@@ -56,7 +56,8 @@ def check_bulk(url: str, context: Context, store: Store, report: Report) -> None
         after = NIL
         while page := [row[0] for row in store.ask(_RUNS, OPENED, after, RUNS_PER_PAGE)]:
             for run in page:
-                checking.check(run)
+                with report.reading("I12", f"{context.name}: the bulk run {run}"):
+                    checking.check(run)
             after = page[-1]
     finally:
         recorder.close()

@@ -37,12 +37,13 @@ def check_exports(url: str, context: Context, store: Store, report: Report) -> N
         made, after = 0, NIL
         while page := [row[0] for row in store.ask(_STREAMS, MADE, after, STREAMS_PER_PAGE)]:
             for export in page:
-                state: Export = folded(EXPORT, export)
-                files: Files = folded(FILES_OF_SUBJECT, stream_of(catalogue.store, export))
                 made += 1
-                report.passed("I11")
-                if state.made is None or state.made.file not in {*files.kept, *files.removed}:
-                    report.broken("I11", f"{context.name}: the export {export} is made, and has no file")
+                with report.reading("I11", f"{context.name}: the export {export}"):
+                    state: Export = folded(EXPORT, export)
+                    files: Files = folded(FILES_OF_SUBJECT, stream_of(catalogue.store, export))
+                    report.passed("I11")
+                    if state.made is None or state.made.file not in {*files.kept, *files.removed}:
+                        report.broken("I11", f"{context.name}: the export {export} is made, and has no file")
             after = page[-1]
         waiting = sum(1 for _ in recorder.open_streams(RELEASED, ENDED, STREAMS_PER_PAGE))
     finally:

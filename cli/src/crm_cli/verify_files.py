@@ -56,7 +56,7 @@ async def check_files(
             stack.callback(ring.close)
         looked = _Looked(context, catalogue, recorder, storage, ring)
         kept = gone = 0
-        async for files in _states(store, looked):
+        async for files in _states(store, looked, report):
             found = await _checked(looked, files, report)
             kept, gone = kept + len(files.kept), gone + found
         without = await _without_file(looked)
@@ -68,12 +68,19 @@ async def check_files(
     }
 
 
-async def _states(store: Store, looked: _Looked) -> AsyncIterator[Files]:
+async def _states(store: Store, looked: _Looked, report: Report) -> AsyncIterator[Files]:
     after = NIL
     while page := await asyncio.to_thread(_page, store, after):
         for stream in page:
-            yield await asyncio.to_thread(_state, looked, stream)
+            if (found := await _readable(looked, stream, report)) is not None:
+                yield found
         after = page[-1]
+
+
+async def _readable(looked: _Looked, stream: UUID, report: Report) -> Files | None:
+    with report.reading("I11", f"{looked.context.name}: the files of the stream {stream}"):
+        return await asyncio.to_thread(_state, looked, stream)
+    return None
 
 
 def _page(store: Store, after: UUID) -> list[UUID]:
@@ -118,9 +125,10 @@ def _is_kept(looked: _Looked, stream: UUID, held: FileAttached) -> bool:
 
 
 async def _without_file(looked: _Looked) -> int:
-    count = 0
+    count, named_before = 0, Report()
     async for page in looked.storage.found():
         streams = {found.name.stream for found in page}
-        states = {stream: await asyncio.to_thread(_state, looked, stream) for stream in streams}
-        count += sum(not states[found.name.stream].refers_to(found.name.object) for found in page)
+        states = {stream: await _readable(looked, stream, named_before) for stream in streams}
+        known = [(one.name.object, state) for one in page if (state := states[one.name.stream]) is not None]
+        count += sum(not state.refers_to(object) for object, state in known)
     return count

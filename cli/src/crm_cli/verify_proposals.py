@@ -45,8 +45,9 @@ def check_proposals(url: str, context: Context, store: Store, report: Report) ->
             effects = recorder.commands([str(effect_id(proposal)) for proposal in page])
             for proposal, stored in recorder.read_streams(dict.fromkeys(page, 0)).items():
                 effect = effects.get(str(effect_id(proposal)))
-                for wrong in _wrong(catalogue, recorder, proposal, stored, effect):
-                    report.broken("I13", f"{context.name}: the proposal {proposal} {wrong}")
+                with report.reading("I13", f"{context.name}: the proposal {proposal}"):
+                    for wrong in _wrong(catalogue, recorder, proposal, stored, effect):
+                        report.broken("I13", f"{context.name}: the proposal {proposal} {wrong}")
                 report.passed("I13")
             after = page[-1]
     finally:
@@ -81,6 +82,7 @@ def _wrong(
 def _wrong_decision(made: ProposalMade, event: object, by: Metadata) -> list[str]:
     proposers = persons(made.proposed_by, made.on_behalf_of)
     own = not proposers.isdisjoint(persons(by.actor, by.on_behalf_of))
+    late = by.recorded_at >= made.expires_at
     match event:
         case ProposalApproved(digest, _, approved_by):
             found = (
@@ -88,14 +90,16 @@ def _wrong_decision(made: ProposalMade, event: object, by: Metadata) -> list[str
             )
             if digest != made.digest:
                 found.append("is approved with the digest of something else")
-            if by.recorded_at >= made.expires_at:
+            if late:
                 found.append("is approved after its time was over")
             return found
-        case ProposalRejected() if own:
-            return ["is rejected by who proposed it"]
-        case ProposalWithdrawn() if not own:
-            return ["is withdrawn by who did not propose it"]
-        case ProposalExpired() if by.recorded_at < made.expires_at:
+        case ProposalRejected():
+            found = ["is rejected by who proposed it"] if own else []
+            return [*found, *(["is rejected after its time was over"] if late else [])]
+        case ProposalWithdrawn():
+            found = [] if own else ["is withdrawn by who did not propose it"]
+            return [*found, *(["is withdrawn after its time was over"] if late else [])]
+        case ProposalExpired() if not late:
             return ["is expired before its time was over"]
         case _:
             return []

@@ -1,7 +1,13 @@
 """The findings of a verification, by invariant."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
+
+import psycopg
+from chassis.connections.transient import is_transient
+from chassis.observability.reasons import reason_of
 
 PROBLEMS_NAMED_MAX: Final = 20
 
@@ -41,6 +47,19 @@ class Report:
         named = self._problems[invariant]
         if len(named) < PROBLEMS_NAMED_MAX:
             named.append(detail)
+
+    @contextmanager
+    def reading(self, invariant: str, what: str) -> Iterator[None]:
+        """Notes that `what` cannot be read, where what is stored of it is no event, or not one of it. The rest is checked.
+
+        Raises what a server that cannot be asked raises.
+        """
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, psycopg.Error) or is_transient(error):
+                raise
+            self.broken(invariant, f"{what} cannot be read: {reason_of(error)}")
 
     def compare(self, invariant: str, what: str, expected: object, found: object) -> None:
         """Checks that two figures are equal."""

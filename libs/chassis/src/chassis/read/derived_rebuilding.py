@@ -195,7 +195,7 @@ async def compare_sums(
             break
         await asyncio.sleep(COMPARE_PAUSE_SECONDS)
     going_on = {bucket for bucket in waiting if marks.summed.get(bucket, 0) > first.summed.get(bucket, 0)}
-    differing = [bucket_id(bucket) for bucket in left if bucket not in going_on]
+    differing: list[DocumentId] = [bucket_id(bucket) for bucket in left if bucket not in going_on]
     differing += await summing.strange()
     ahead = [bucket for bucket, count in marks.summed.items() if count > marks.changed.get(bucket, 0)]
     comparison.differences = len(differing) + len(ahead)
