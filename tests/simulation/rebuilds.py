@@ -55,6 +55,8 @@ FROZEN_SECONDS = 4.0
 PAUSE_SECONDS = 0.8
 """Between two deeds of a client: some must fall into the switches."""
 WAITED_SECONDS = 0.3
+ENDING_SECONDS_MAX = CATCH_UP_SECONDS_MAX + 2 * FREEZES_MAX * FROZEN_SECONDS
+"""Operators and roles are frozen in a world that is healed too."""
 FAULTS = Faults(crash=0.004, crashes_max=10, unanswered=0.006, unanswered_max=20)
 
 
@@ -215,7 +217,7 @@ def supervising(run: Rebuilds) -> Callable[[], Awaitable[None]]:
     world, kernel = delivery.world, delivery.world.kernel
 
     async def until(done: Callable[[], bool], what: str) -> None:
-        if not await kernel.comes(done, CATCH_UP_SECONDS_MAX):
+        if not await kernel.comes(done, ENDING_SECONDS_MAX):
             delivery.broken.append(Broken("I10", f"{what}; live is {run.live}"))
 
     async def main() -> None:
