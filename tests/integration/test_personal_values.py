@@ -7,7 +7,6 @@ documents and Kafka's also as records, because both are compressed.
 import asyncio
 import base64
 import json
-import mmap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,10 +121,10 @@ def found_in(folder: Path, values: Iterable[str], but: str = "") -> dict[str, se
     for path in folder.rglob("*"):
         if not path.is_file() or not path.stat().st_size or (but and but in str(path)):
             continue
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for value, spelling in wanted:
-                if content.find(spelling) >= 0:
-                    found.setdefault(value, set()).add(str(path.relative_to(folder)))
+        content = path.read_bytes()  # not mapped: a server may cut it off meanwhile
+        for value, spelling in wanted:
+            if spelling in content:
+                found.setdefault(value, set()).add(str(path.relative_to(folder)))
     return found
 
 
