@@ -83,27 +83,34 @@ class MadeFlow(MadeFeed):
 
     @staticmethod
     def _make(postings: int, first: int) -> Iterator[bytes]:
-        chance, encode, today = Random(first), msgspec.json.Encoder().encode, CLOCK.now().date()
-        records: list[msgspec.Struct] = []
-        for number in range(ACCOUNTS):
-            party, account = f"{number:08d}", f"6210{number:012d}"
-            records.append(PartyRecord(party=party, name="王小明", phone=f"138{number:08d}"))
-            records.append(AccountRecord(account=account, opened_on=date(2020, 1, 1), currency="CNY"))
-            records.append(HolderRecord(account=account, party=party, role="owner"))
-        for record in records:
-            yield encode(record) + b"\n"
+        chance = Random(first)
+        yield from customers_made()
         for number in range(first, first + postings):
-            day = today - timedelta(days=chance.randrange(DAYS))
-            posting = Posting(
-                account=f"6210{chance.randrange(ACCOUNTS):012d}",
-                core_transaction_id=f"{number:09d}",
-                amount_minor=chance.randrange(-1_000_000, 1_000_000) or 1,
-                currency="CNY",
-                booked_on=day,
-                kind="transfer",
-                text="转账",
-            )
-            yield encode(posting) + b"\n"
+            yield posting_made(number, chance.randrange(ACCOUNTS), chance)
+
+
+def customers_made() -> Iterator[bytes]:
+    """Customers with an account each."""
+    encode = msgspec.json.Encoder().encode
+    for number in range(ACCOUNTS):
+        party, account = f"{number:08d}", f"6210{number:012d}"
+        yield encode(PartyRecord(party=party, name="王小明", phone=f"138{number:08d}")) + b"\n"
+        yield encode(AccountRecord(account=account, opened_on=date(2020, 1, 1), currency="CNY")) + b"\n"
+        yield encode(HolderRecord(account=account, party=party, role="owner")) + b"\n"
+
+
+def posting_made(number: int, account: int, chance: Random) -> bytes:
+    """A posting on the account of a customer."""
+    posting = Posting(
+        account=f"6210{account:012d}",
+        core_transaction_id=f"{number:09d}",
+        amount_minor=chance.randrange(-1_000_000, 1_000_000) or 1,
+        currency="CNY",
+        booked_on=CLOCK.now().date() - timedelta(days=chance.randrange(DAYS)),
+        kind="transfer",
+        text="转账",
+    )
+    return msgspec.json.encode(posting) + b"\n"
 
 
 def filled_part(part: tuple[str, dict[str, str], int, int]) -> int:

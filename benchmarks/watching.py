@@ -13,6 +13,8 @@ import json
 import multiprocessing
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -47,6 +49,7 @@ BY_CONDITION_SHARE = 10
 """Every so manieth watcher watches a condition."""
 WATCHERS_OF_CALLER = 10
 JOIN_AT_ONCE = 50
+Told = Callable[[list[str]], None]
 
 
 def customer_of(number: int) -> str:
@@ -100,8 +103,8 @@ class Writer:
 class Lags:
     """Seconds from the sending of a write to the moment when it is told, or heard."""
 
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
+    def __init__(self, written_at: Mapping[str, float]) -> None:
+        self.written_at = written_at
         self.seconds: list[float] = []
         self.counting = False
 
@@ -109,16 +112,21 @@ class Lags:
         """These changed. Of writes that were told as one, the last counts."""
         if self.counting:
             now = CLOCK.monotonic()
-            self.seconds += [now - self.writer.written_at[id] for id in ids if id in self.writer.written_at]
+            self.seconds += [now - self.written_at[id] for id in ids if id in self.written_at]
 
     def percentile(self, of_hundred: float) -> float:
         """So many of a hundred were told within this time."""
-        found = sorted(self.seconds)
-        return found[min(len(found) - 1, int(len(found) * of_hundred / 100))]
+        return percentile(self.seconds, of_hundred)
+
+
+def percentile(seconds: list[float], of_hundred: float) -> float:
+    """So many of a hundred took this time at most."""
+    found = sorted(seconds)
+    return found[min(len(found) - 1, int(len(found) * of_hundred / 100))]
 
 
 async def watch(
-    client: httpx.AsyncClient, token: str, parameters: dict[str, str], lags: Lags, begun: asyncio.Event
+    client: httpx.AsyncClient, token: str, parameters: dict[str, str], told: Told, begun: asyncio.Event
 ) -> None:
     """One watcher."""
     headers = {"Authorization": f"Bearer {token}"}
@@ -133,7 +141,34 @@ async def watch(
                 begun.set()
             elif name == "data":
                 data = json.loads(value)
-                lags.told([*data["changed"], *data["entered"], *data["left"]])
+                told([*data["changed"], *data["entered"], *data["left"]])
+
+
+async def joined(
+    client: httpx.AsyncClient, settings: CustomerSettings, watchers: Sequence[tuple[dict[str, str], Told]]
+) -> list[asyncio.Task[None]]:
+    """The tasks of watchers that are all told from now on; of each what it watches, and who is told."""
+    tasks = []
+    for first in range(0, len(watchers), JOIN_AT_ONCE):
+        joining = []
+        for number, (parameters, told) in enumerate(watchers[first : first + JOIN_AT_ONCE], first):
+            token = development_token(settings, CLOCK.now(), subject=f"w{number // WATCHERS_OF_CALLER}")
+            begun = asyncio.Event()
+            tasks.append(asyncio.create_task(watch(client, token, parameters, told, begun)))
+            joining.append(begun)
+        await asyncio.wait_for(asyncio.gather(*(one.wait() for one in joining)), 60)
+    return tasks
+
+
+async def left(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Ends watchers; raises where one of them has failed."""
+    for task in tasks:
+        task.cancel()
+    failed = [
+        one for one in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(one, Exception)
+    ]
+    if failed:
+        raise failed[0]
 
 
 async def heard(writer: Writer, lags: Lags) -> None:
@@ -159,21 +194,17 @@ async def measured(
     """The lags of watchers and of a bare stream, and the megabytes that the watchers took."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     url = f"http://127.0.0.1:{settings.port}"
-    lags, bare = Lags(writer), Lags(writer)
+    lags, bare = Lags(writer.written_at), Lags(writer.written_at)
+    watched = [
+        {"customer": customer_of(number % CUSTOMERS)}
+        if number % BY_CONDITION_SHARE
+        else {"where": f"accounts >= {number % CONDITIONS}"}
+        for number in range(watchers)
+    ]
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=None) as client:  # noqa: S113 (streams last)
         before = await memory(client)
         tasks = [asyncio.create_task(heard(writer, bare))]
-        for first in range(0, watchers, JOIN_AT_ONCE):
-            joining = []
-            for number in range(first, min(watchers, first + JOIN_AT_ONCE)):
-                token = development_token(settings, CLOCK.now(), subject=f"w{number // WATCHERS_OF_CALLER}")
-                where = {"where": f"accounts >= {number % CONDITIONS}"}
-                wanted = {"customer": customer_of(number % CUSTOMERS)}
-                begun = asyncio.Event()
-                parameters = wanted if number % BY_CONDITION_SHARE else where
-                tasks.append(asyncio.create_task(watch(client, token, parameters, lags, begun)))
-                joining.append(begun)
-            await asyncio.wait_for(asyncio.gather(*(one.wait() for one in joining)), 60)
+        tasks += await joined(client, settings, [(one, lags.told) for one in watched])
         lags.counting = bare.counting = True
         began, number = CLOCK.monotonic(), 0
         while (now := CLOCK.monotonic()) < began + seconds:
@@ -182,13 +213,7 @@ async def measured(
             await asyncio.sleep(max(0.0, now + WRITTEN_AT_ONCE / rate - CLOCK.monotonic()))
         await asyncio.sleep(2 * LAG_SECONDS_WANTED)
         took = await memory(client) - before
-        for task in tasks:
-            task.cancel()
-        failed = [
-            one for one in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(one, Exception)
-        ]
-        if failed:
-            raise failed[0]
+        await left(tasks)
     return lags, bare, took
 
 
@@ -221,6 +246,19 @@ def serve(settings: CustomerSettings) -> None:
 
     with begun("watching", settings):
         uvloop.run(served())
+
+
+@contextmanager
+def serving(settings: CustomerSettings) -> Iterator[None]:
+    """A process that serves customer."""
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(settings,))
+    server.start()
+    try:
+        until_open(settings.port)
+        yield
+    finally:
+        server.terminate()
+        server.join(20)
 
 
 async def run(settings: CustomerSettings, watchers: int, seconds: float, rate: int) -> int:
@@ -256,14 +294,8 @@ def main() -> int:
         data = Path(folder)
         with servers(data, {"mongo", "postgres"}, lambda _: None, durable=False) as running:
             settings = settings_for(running.urls, data)
-            server = multiprocessing.get_context("spawn").Process(target=serve, args=(settings,))
-            server.start()
-            try:
-                until_open(settings.port)
+            with serving(settings):
                 return uvloop.run(run(settings, given.watchers, given.seconds, given.writes_per_second))
-            finally:
-                server.terminate()
-                server.join(20)
 
 
 if __name__ == "__main__":
