@@ -5,6 +5,7 @@ import gc
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,11 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.consumer.fetcher import PartitionRecords
 from chassis.clock import SystemClock, uuid7
-from chassis.messaging.fetching import COALESCED_RECORDS_LEAST
+from chassis.messaging.fetching import (
+    COALESCED_RECORDS_LEAST,
+    PARTIAL_MILLISECONDS_MAX,
+    UNCOALESCED_MILLISECONDS_MAX,
+)
 from chassis.messaging.records import Record
 from chassis.messaging.transport import (
     BrokerUnavailable,
@@ -130,6 +135,54 @@ async def test_what_follows_a_large_batch_is_coalesced(kafka_url, topic, publish
     stopping.set()
     await member
     assert sizes[large] > 4
+
+
+async def test_a_member_without_records_waits_for_them_all_the_time(kafka_url, topic, publisher):
+    """What comes while nobody waits for it is handled late."""
+    seen, stopping = Seen(), asyncio.Event()
+    member = Consumer(kafka_url, [topic], fresh("group"), seen)
+    running = asyncio.create_task(member.run(stopping))
+    await publisher.publish(numbered(topic, subjects=1, each=1))
+    await until(lambda: seen.records == 1)
+    fetcher = member._subscriber.consumer._fetcher
+    waiting = []
+    for _ in range(200):
+        await asyncio.sleep(0.005)
+        waiting.append(bool(fetcher._fetch_waiters))
+    stopping.set()
+    await running
+    assert sum(waiting) > 0.8 * len(waiting)
+
+
+async def test_a_record_behind_one_that_waits_for_its_handler_is_fetched_soon(kafka_url, topic, publisher):
+    """Meanwhile the client fetches the other partitions alone, and it would wait for those."""
+    [one] = numbered(topic, subjects=1, each=1)
+    asked: list[tuple[int, int]] = []
+    seen, stopping = Seen(), asyncio.Event()
+
+    async def handle(records: Sequence[Record]) -> None:
+        if seen.records == 0:
+            fetcher = member._subscriber.consumer._fetcher
+            send = fetcher._proc_fetch_request
+
+            def noted(assignment: Any, node: int, request: Any) -> Any:
+                [(_, partitions)] = request._topics
+                asked.append((len(partitions), request._max_wait_ms))
+                return send(assignment, node, request)
+
+            fetcher._proc_fetch_request = noted
+            await publisher.publish([one])
+            await until(lambda: any(partitions < PARTITIONS for partitions, _ in asked))
+        await seen(records)
+
+    member = Consumer(kafka_url, [topic], fresh("group"), handle)
+    running = asyncio.create_task(member.run(stopping))
+    await publisher.publish([one])
+    await until(lambda: seen.records == 2 and asked[-1][0] == PARTITIONS)
+    stopping.set()
+    await running
+    assert {wait for partitions, wait in asked if partitions < PARTITIONS} == {PARTIAL_MILLISECONDS_MAX}
+    assert asked[-1] == (PARTITIONS, UNCOALESCED_MILLISECONDS_MAX)
 
 
 async def test_more_than_one_batch_of_a_partition_keeps_its_order(kafka_url, topic, publisher):

@@ -42,23 +42,28 @@ COALESCED_BYTES: Final = 1 << 18
 COALESCED_MILLISECONDS_MAX: Final = 200
 """The broker answers when it has as many bytes, or after this time. It answers others as soon as it has a record."""
 UNCOALESCED_MILLISECONDS_MAX: Final = 500
+PARTIAL_MILLISECONDS_MAX: Final = 50
+"""While records wait for their handler, the client fetches the other partitions alone. It fetches those of the records again
+when the broker has answered that, so a record behind them would wait as long as the broker does. What is coalesced waits on
+purpose."""
 
 
 class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
     """aiokafka's consumer, which goes on after a record that it cannot decode, and stops where its tasks have ended.
 
-    A record may be returned twice.
+    A record may be returned twice. A call waits for records for `poll_milliseconds` at least.
     """
 
-    def __init__(self, *topics: str, **options: Any) -> None:
+    def __init__(self, *topics: str, poll_milliseconds: int = 0, **options: Any) -> None:
         super().__init__(*topics, **{**options, "isolation_level": "read_committed"})
+        self._poll_milliseconds = poll_milliseconds
         self._given: dict[TopicPartition, int] = {}
         """Behind the last record of each partition that was handed out, or where somebody sought to."""
 
     @override
     async def start(self) -> None:
         await super().start()
-        self._fetcher._records = _Fetched(self._fetcher._records)
+        self._fetcher._records = _Fetched(self._fetcher)
 
     @override
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -73,6 +78,7 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
         found: dict[TopicPartition, list[Record]]
         if self._has_ended():
             raise ConsumerStoppedError
+        timeout_ms = max(timeout_ms, self._poll_milliseconds)
         try:
             found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
         except UnicodeDecodeError:
@@ -82,17 +88,18 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
             found = await self._until_unreadable(asked)
         for at, records in found.items():
             self._given[at] = (records[-1].offset or 0) + 1
-        if self._group_id is not None:
-            self._coalesce(sum(map(len, found.values())))
+        self._coalesce(0 if self._group_id is None else sum(map(len, found.values())))
         return found
 
     def _coalesce(self, many: int) -> None:
         """Says how the next batch is fetched after one of so many records."""
-        wait = many >= COALESCED_RECORDS_LEAST
-        self._fetcher._fetch_min_bytes = COALESCED_BYTES if wait else 1
-        self._fetcher._fetch_max_wait_ms = (
-            COALESCED_MILLISECONDS_MAX if wait else UNCOALESCED_MILLISECONDS_MAX
-        )
+        fetcher = self._fetcher
+        if many >= COALESCED_RECORDS_LEAST:
+            fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = COALESCED_BYTES, COALESCED_MILLISECONDS_MAX
+        else:
+            beside = bool(fetcher._records)
+            fetcher._fetch_min_bytes = 1
+            fetcher._fetch_max_wait_ms = PARTIAL_MILLISECONDS_MAX if beside else UNCOALESCED_MILLISECONDS_MAX
 
     @override
     async def stop(self) -> None:
@@ -168,10 +175,17 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
 
 
 class _Fetched(OrderedDict[TopicPartition, Any]):
-    """What the client has fetched and not returned, by partition. Its records are read as ours."""
+    """What the client has fetched and not returned, by partition. Its records are read as ours. While there are any,
+    the broker answers soon."""
+
+    def __init__(self, fetcher: Any) -> None:
+        self._fetcher = fetcher
+        super().__init__(fetcher._records)
 
     @override
     def __setitem__(self, at: TopicPartition, fetched: Any) -> None:
+        if self._fetcher._fetch_min_bytes == 1:
+            self._fetcher._fetch_max_wait_ms = PARTIAL_MILLISECONDS_MAX
         records = getattr(fetched, "_partition_records", None)
         if records is not None:
             records._records_iterator = _records(records)

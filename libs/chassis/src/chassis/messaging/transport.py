@@ -62,6 +62,9 @@ SESSION_SECONDS_MAX: Final = 6
 BACK_OFF_SECONDS_FIRST: Final = 0.2
 BACK_OFF_SECONDS_MAX: Final = 5.0
 POLL_SECONDS_MAX: Final = 0.2
+PAUSE_MILLISECONDS: Final = 10
+"""After a poll without records FastStream sleeps for as long as it asked the client to wait. It asks for this time, and the
+client waits for `POLL_SECONDS_MAX` all the same: a record that comes while FastStream sleeps is handled late."""
 WATCHED_SECONDS: Final = 1.0
 SILENT_SECONDS_MAX: Final = 15
 """How long a read waits for records that are there: the client raises nothing while it has no broker."""
@@ -453,7 +456,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             auto_offset_reset="earliest",
             max_records=self._batch_max,
             max_partition_fetch_bytes=max(FETCH_BYTES_LEAST, self._batch_max * FETCH_BYTES_PER_RECORD),
-            batch_timeout_ms=int(POLL_SECONDS_MAX * 1000),
+            batch_timeout_ms=PAUSE_MILLISECONDS,
             session_timeout_ms=SESSION_SECONDS_MAX * 1000,
             heartbeat_interval_ms=SESSION_SECONDS_MAX * 1000 // 3,
             listener=self,
@@ -465,7 +468,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             await broker.connect()
             made: Any = broker.config.broker_config.builder
-            broker.config.broker_config.builder = partial(RecordReader, *made.args, **made.keywords)
+            broker.config.broker_config.builder = partial(
+                RecordReader, *made.args, **made.keywords, poll_milliseconds=int(POLL_SECONDS_MAX * 1000)
+            )
             await broker.start()
         except _OF_THE_CLIENT as error:
             await broker.stop()
