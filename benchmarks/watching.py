@@ -198,7 +198,7 @@ async def measured(
     watched = [
         {"customer": customer_of(number % CUSTOMERS)}
         if number % BY_CONDITION_SHARE
-        else {"where": f"accounts >= {number % CONDITIONS}"}
+        else {"where": f"accounts >= {number // BY_CONDITION_SHARE % CONDITIONS}"}
         for number in range(watchers)
     ]
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=None) as client:  # noqa: S113 (streams last)
