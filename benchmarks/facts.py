@@ -41,6 +41,7 @@ from customer.lists import FACTS_LIST, scope_of
 from customer.months import whole_months
 from customer.views import VIEWS
 from devservers import servers
+from panorama_read import new_generation
 
 CLOCK = SystemClock()
 TODAY = date(2026, 6, 30)
@@ -159,7 +160,7 @@ async def with_cache(url: str) -> None:
 async def fill(mongo: Mongo, url: str, count: int) -> str:
     """A live generation of the facts of that many customers; its collection."""
     generations = Generations(mongo, VIEW, "customer", CLOCK)
-    generation = await generations.begin(_unused)
+    generation = await new_generation(generations)
     prefix = generations.documents(generation).prefix
     await mongo.settle_indexes(prefix + FACTS, ())  # made at the end, which is several times as fast
     parts = [(url, prefix, begin, min(begin + PART, count)) for begin in range(0, count, PART)]
@@ -170,10 +171,6 @@ async def fill(mongo: Mongo, url: str, count: int) -> str:
         await mongo.index(prefix + FACTS, index.fields)
     await generations.switch(generation)
     return prefix + FACTS
-
-
-async def _unused(_: str) -> bool:
-    return False
 
 
 def made(part: tuple[str, str, int, int]) -> int:

@@ -29,7 +29,7 @@ from chassis.privacy.rights import WHOLE, Rights
 from chassis.privacy.tokens import development_token
 from chassis.process.roles import begun
 from chassis.read.documents import Change
-from chassis.read.generations import Generations
+from chassis.read.generations import Generation, Generations, KeptT
 from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.web import create_app, listening_socket
 from chassis.web import serve as serve_app
@@ -118,7 +118,7 @@ async def fill(settings: CustomerSettings, many: int) -> None:
     places: dict[str, MongoDocuments] = {}
     for view in VIEWS:
         generations = Generations(mongo, view, "customer", CLOCK)
-        generation = await generations.begin(_unused)
+        generation = await new_generation(generations)
         await generations.switch(generation)
         places[view.name] = generations.documents(generation)
     for first in range(0, many, 500):
@@ -134,8 +134,15 @@ async def fill(settings: CustomerSettings, many: int) -> None:
     ring.close()
 
 
-async def _unused(_: str) -> bool:
-    return False
+async def new_generation(
+    generations: Generations[KeptT], inputs: Mapping[str, int] | None = None
+) -> Generation:
+    """A new generation, which is not shown, and for which no consumer group reads."""
+
+    async def used(_: str) -> bool:
+        return False
+
+    return await generations.begin(used, inputs)
 
 
 def serve(settings: CustomerSettings) -> None:
