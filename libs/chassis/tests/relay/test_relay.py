@@ -14,6 +14,7 @@ import msgspec
 import psycopg
 import pytest
 from chassis.clock import Clock, SystemClock, uuid7
+from chassis.connections.transient import StoreUnavailable
 from chassis.messaging.records import Record
 from chassis.messaging.transport import KafkaPublisher, Publisher, PublishFailed, ensure_topics, read_to_end
 from chassis.observability import metrics
@@ -35,6 +36,7 @@ from chassis.write.store import Recorder, VersionConflict
 from contracts.envelope import Envelope, Watermark, unwrap
 from contracts.ingest import FeedCertified
 from contracts.topics import EVENTS, Topic, partition_of
+from structlog.testing import capture_logs
 from typing_extensions import override
 
 from tests.support.waiting import until
@@ -589,6 +591,34 @@ async def test_the_role_makes_its_topic_and_measures_the_outbox(postgres_url, ka
     await until(lambda: list(store.commands(["old", "young"])) == ["young"])
     stopping.set()
     await running
+    store.close()
+
+
+async def test_a_store_that_is_lost_while_old_commands_are_deleted_is_logged_and_events_are_published(
+    postgres_url, kafka_url, schema
+):
+    role = RelayRole("ingest", schema, words, CATALOGUE, postgres_url=postgres_url, kafka_url=kafka_url)
+    store, stopping = Recorder(postgres_url, schema), asyncio.Event()
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute(
+            f"create or replace function {schema}.prune_commands(p_days integer, p_limit integer) returns bigint"
+            " language plpgsql as $$begin raise exception 'shut down' using errcode = 'admin_shutdown'; end$$"
+        )
+    with pytest.raises(StoreUnavailable):
+        store.prune_commands(30, 1)
+
+    with capture_logs() as said:
+
+        def warned() -> list[str]:
+            return [one["log_level"] for one in said if one["event"] == "old commands wait to be deleted"]
+
+        running = asyncio.create_task(role.run(stopping))
+        await until(warned, what=lambda: said)
+        head = appended(store, streams=1, each=3)
+        await until(lambda: role.relay.position == head)
+        stopping.set()
+        await running
+    assert warned() == ["warning"]
     store.close()
 
 

@@ -12,7 +12,7 @@ from contracts.topics import EVENTS
 from chassis.clock import Clock, SystemClock
 from chassis.connections.migrating import require
 from chassis.connections.settings import COMMANDS_KEPT_DAYS
-from chassis.connections.transient import StoreUnavailable
+from chassis.connections.transient import StoreUnavailable, why
 from chassis.ending import ended
 from chassis.messaging.answering import answering
 from chassis.messaging.transport import KafkaPublisher, batch_bytes_max, ensure_topics
@@ -123,7 +123,7 @@ class RelayRole:
         while True:
             while not self.relay.leading:
                 await self._clock.sleep(MEASURED_SECONDS)
-            with suppress(StoreUnavailable):
+            try:
                 while (
                     await asyncio.to_thread(
                         self._pruner.prune_commands, self._commands_kept_days, PRUNED_AT_ONCE_MAX
@@ -131,6 +131,8 @@ class RelayRole:
                     >= PRUNED_AT_ONCE_MAX
                 ):
                     await self._clock.sleep(PRUNE_PAUSE_SECONDS)
+            except StoreUnavailable as error:
+                _log.warning("old commands wait to be deleted", context=self.relay.context, error=why(error))
             await self._clock.sleep(PRUNE_EVERY_SECONDS)
 
     async def _measure(self) -> None:
