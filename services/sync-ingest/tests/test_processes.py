@@ -1,6 +1,7 @@
 """The roles as processes of their own, as production runs them, over real servers."""
 
 import asyncio
+import gzip
 import json
 import os
 import signal
@@ -176,6 +177,16 @@ def test_nobody_gets_in_without_a_token_and_every_error_is_a_problem(environment
             timeout=30,
         )
         assert large.status_code == 413
+        for coding in ("gzip", "br"):
+            packed = httpx.post(
+                f"{base}/ingest/batches",
+                content=gzip.compress(json.dumps(POSTING | {"account": "A1"}).encode()),
+                headers=asking | {"Idempotency-Key": source, "Content-Encoding": coding},
+                params={"source": source},
+            )
+            assert (packed.status_code, packed.json()["code"]) == (415, "content-coding-unsupported")
+        waiting = httpx.get(f"{base}/ingest/quarantine", headers=asking, params={"source": source})
+        assert waiting.json()["items"] == [], "nothing of them was kept"
         two = b"".join(
             json.dumps(
                 POSTING | {"account": "A1", "text": "x" * 900, "core_transaction_id": f"t{n}"}

@@ -1,6 +1,8 @@
 """What becomes of answers on their way out, and what of a request nobody described."""
 
+import gzip
 import json
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -80,6 +82,45 @@ async def test_a_media_type_that_the_route_does_not_take_is_415(client, kind, st
     assert answer.status_code == status, answer.text
     if status == 415:
         assert answer.json()["code"] == "media-type-unsupported"
+
+
+CODED = [
+    ("/boxes", "application/json", b'{"label": "x"}'),
+    ("/boxes/1/bytes", "text/plain", b"12345"),
+]
+
+
+@pytest.mark.parametrize(("path", "kind", "body"), CODED)
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "deflate", "identity, gzip", "x\x00y"])
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_a_body_with_a_content_coding_is_415(client, path, kind, body, coding, in_pieces):
+    async def pieces() -> AsyncIterator[bytes]:
+        yield gzip.compress(body)
+
+    answer = await client.post(
+        path,
+        content=pieces() if in_pieces else gzip.compress(body),
+        headers={"Content-Type": kind, "Content-Encoding": coding, "Idempotency-Key": "coded"},
+    )
+    assert answer.status_code == 415, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "content-coding-unsupported"
+    assert answer.headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(("path", "kind", "body"), CODED)
+async def test_a_body_without_a_content_coding_may_say_so(client, path, kind, body):
+    said = {"Content-Type": kind, "Content-Encoding": "Identity", "Idempotency-Key": "uncoded"}
+    assert (await client.post(path, content=body, headers=said)).is_success
+
+
+async def test_a_content_coding_of_no_body_is_none_and_one_that_stands_twice_is_400(client, anybody):
+    assert (await client.get("/boxes", headers={"Content-Encoding": "gzip"})).status_code == 200
+    twice = [("Content-Encoding", "gzip"), ("Content-Encoding", "identity"), ("Content-Type", "text/plain")]
+    assert (await client.post("/boxes/1/bytes", content=b"1", headers=twice)).status_code == 400
+    del anybody.headers["Authorization"]
+    said = {"Content-Encoding": "gzip", "Content-Type": "text/plain"}
+    assert (await anybody.post("/boxes/1/bytes", content=b"1", headers=said)).status_code == 401
 
 
 async def test_only_what_is_read_has_a_tag_of_its_body(client):

@@ -25,6 +25,7 @@ from chassis.web.callers import CALLER_KEY
 from chassis.web.problems import (
     BodyOversized,
     BodySlow,
+    ContentCodingUnsupported,
     Failed,
     Overloaded,
     RequestInvalid,
@@ -55,17 +56,20 @@ _READ: Final = frozenset(
         b"accept-encoding",
         b"accept-language",
         b"authorization",
+        b"content-encoding",
         b"content-length",
         b"content-type",
         b"if-none-match",
         b"traceparent",
         b"tracestate",
+        b"transfer-encoding",
         b"x-request-id",
     )
 )
 _ONCE: Final = frozenset(
     (
         b"authorization",
+        b"content-encoding",
         b"content-length",
         b"content-type",
         b"file-name",
@@ -73,6 +77,7 @@ _ONCE: Final = frozenset(
         b"if-match",
     )
 )
+_UNCODED: Final = frozenset((b"", b"identity"))
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _NULL: Final = re.compile(rb"\x00|%00")
 _JSON: Final = re.compile(rb"\s*application/(?:[A-Za-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
@@ -244,12 +249,16 @@ class Edge:
     async def _bounded(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], held: "_Held"
     ) -> Receive:
-        """Reads a body up to the limit of its route. JSON is read whole, checked and passed on."""
+        """Reads a body up to the limit of its route, and refuses one with a content coding. JSON is read whole, checked
+        and passed on."""
         own = self._own_limit(scope["path"])
         bytes_max = BODY_BYTES_MAX if own is None else own
         said = headers.get(b"content-length", b"0")
         if not said.isdigit() or len(said) > 18:
             raise RequestMalformed("Content-Length is no number")
+        coding = headers.get(b"content-encoding", b"").strip().lower()
+        if coding not in _UNCODED and (int(said) or b"transfer-encoding" in headers):
+            raise ContentCodingUnsupported
         if int(said) > bytes_max:
             raise BodyOversized(f"more than {bytes_max} bytes")
         if int(said) and self._bodies_bytes + int(said) > self._bodies_bytes_max:

@@ -10,7 +10,13 @@ from fastapi.routing import APIRoute
 
 from chassis.web.described import parameters_of, routes_of
 from chassis.web.examples import add_examples
-from chassis.web.problems import MEDIA_TYPE, MediaTypeUnsupported, PreconditionMissing, Problem
+from chassis.web.problems import (
+    MEDIA_TYPE,
+    ContentCodingUnsupported,
+    MediaTypeUnsupported,
+    PreconditionMissing,
+    Problem,
+)
 
 _REFERENCE: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _NO_NULL: Final = r"^[^\u0000]*$"
@@ -132,7 +138,8 @@ def _with_answers(operation: dict[str, Any], method: str) -> None:
     streams = STREAM in answers.get("200", {}).get("content", {})
     sent = {each["name"]: each for each in operation.get("parameters", ()) if each["in"] == "header"}
     if "requestBody" in operation:
-        answers.setdefault("415", {"description": MediaTypeUnsupported.title})
+        unsupported = f"{MediaTypeUnsupported.title}; {ContentCodingUnsupported.title}"
+        answers.setdefault("415", {"description": unsupported, "headers": {"Accept-Encoding": _TEXT}})
     if "If-Match" in sent:
         answers.setdefault("412", {"description": "`If-Match` names another version than the stream's"})
         answers.setdefault("428", {"description": PreconditionMissing.title})

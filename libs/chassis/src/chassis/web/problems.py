@@ -150,6 +150,15 @@ class MediaTypeUnsupported(Refusal):
     title_zh = "不支持该内容类型"
 
 
+class ContentCodingUnsupported(Refusal):
+    """The body has a content coding, such as gzip. No route takes one: a limit of bytes is one of the bytes that arrive."""
+
+    code = "content-coding-unsupported"
+    status = 415
+    title = "The request body has a content coding, and is taken without one only"
+    title_zh = "请求正文不得使用内容编码（Content-Encoding）"
+
+
 class IdempotencyKeyMissing(Refusal):
     """A command without `Idempotency-Key` could happen twice."""
 
@@ -287,6 +296,8 @@ def problem(
     sent = {"Content-Language": tongue, **(headers or {})}
     if number == 401:
         sent.setdefault("WWW-Authenticate", "Bearer")
+    if refusal.code == ContentCodingUnsupported.code:
+        sent.setdefault("Accept-Encoding", "identity")  # RFC 9110, 15.5.16
     if number == 503:
         sent.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     return Response(_encode(content), number, sent, MEDIA_TYPE)
