@@ -23,7 +23,7 @@ from chassis.read.generations import NotBuilt, live_generation
 from chassis.read.mongo import Mongo
 from chassis.read.mongo_checkpoints import POSITIONS, parked_of, positions_of
 from contracts.topics import CONSUMERS, EVENTS, ConsumerGroup
-from customer.measuring import unlinked_accounts
+from customer.measuring import queries_without_keys, unlinked_accounts
 from psycopg import sql
 from sync_ingest.measuring import watched
 from sync_ingest.settings import SyncIngestSettings
@@ -37,6 +37,8 @@ from crm_cli.sagas import sagas_of
 OUTBOX_COUNTED_MAX: Final = 1_000_000
 TIMERS_COUNTED_MAX: Final = 10_000
 NOTICES_COUNTED_MAX: Final = 10_000
+UNLINKED_SECONDS_MAX: Final = 10.0
+"""After this long no more accounts are counted that wait for their customer."""
 TIMERS_LATE_SECONDS: Final = 5.0
 """A timer that is due for so long is shown."""
 NOTICES_AGE_SECONDS: Final = 300.0
@@ -242,7 +244,7 @@ async def read_status(settings: SyncIngestSettings) -> Status:
         "outbox": _sum([status.get("outbox") for status in contexts.values()]),
         "dead_letters": _sum([group["dead_letters"] for group in groups]),
         "parked": _sum([group["parked"] for group in groups]),
-        "unlinked_accounts": await _unlinked(settings, problems),
+        **await _unlinked(settings, problems),
         "contexts": contexts,
         "sources": sources,
         "groups": {group.pop("group"): group for group in groups},
@@ -276,17 +278,20 @@ async def _sources(settings: SyncIngestSettings, problems: list[str]) -> dict[st
     }
 
 
-async def _unlinked(settings: SyncIngestSettings, problems: list[str]) -> int | None:
-    """How many accounts wait for their customer; None where no view is built yet."""
+async def _unlinked(settings: SyncIngestSettings, problems: list[str]) -> Status:
+    """How many accounts wait for their customer, and whether all were counted; None where no view is built yet."""
     clock, mongo = SystemClock(), Mongo.connect(settings.mongo_url, settings.mongo_driver)
+    queries = queries_without_keys(mongo, clock, partial(settings.business_date, clock))
+    found: int | None = None
+    complete = False
     try:
-        return await unlinked_accounts(mongo, clock, partial(settings.business_date, clock))
+        found, complete = await unlinked_accounts(queries, clock, counting_seconds_max=UNLINKED_SECONDS_MAX)
     except DocumentsUnavailable as error:
         if not isinstance(error.__cause__, NotBuilt):
             problems.append(f"MongoDB: {why(error)}")
-        return None
     finally:
         await mongo.close()
+    return {"unlinked_accounts": found, "unlinked_accounts_complete": complete}
 
 
 async def _asked(answer: Awaitable[Mapping[Partition, int]], problems: list[str]) -> int | None:
@@ -344,9 +349,7 @@ def readable(found: Mapping[str, Any]) -> str:
             said = ", ".join(f"{count} {what}" for what, count in sorted(sagas.items()))
             lines.append(f"  sagas that have not ended: {said}: crm sagas list")
     lines += ["", *_readable_sources(found["sources"])]
-    unlinked = found["unlinked_accounts"]
-    lines.append(f"accounts without a customer: {'?' if unlinked is None else unlinked}")
-    lines.append("")
+    lines += [_readable_unlinked(found), ""]
     lines.append(f"{'reader':<58}{'lag':>8}{'dead':>6}{'parked':>8}  as of")
     for name, group in found["groups"].items():
         cells = [
@@ -356,6 +359,15 @@ def readable(found: Mapping[str, Any]) -> str:
         lines.append(f"{name:<58}{cells[0]:>8}{cells[1]:>6}{cells[2]:>8}  {built}")
     lines += [f"problem: {problem}" for problem in found["problems"]]
     return "\n".join(lines)
+
+
+def _readable_unlinked(found: Mapping[str, Any]) -> str:
+    count = found["unlinked_accounts"]
+    if count is None:
+        return "accounts without a customer: ?"
+    if found["unlinked_accounts_complete"]:
+        return f"accounts without a customer: {count}"
+    return f"accounts without a customer: at least {count}; counting ended after {UNLINKED_SECONDS_MAX:.0f} s"
 
 
 def _readable_sources(sources: Mapping[str, Status]) -> list[str]:

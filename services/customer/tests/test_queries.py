@@ -20,7 +20,7 @@ from chassis.write.events import event_id
 from contracts.identity import ExternalIds
 from customer.derived import customer_facts
 from customer.facts import FIELDS
-from customer.measuring import UNLINKED, measuring
+from customer.measuring import UNLINKED, measuring, unlinked_accounts
 from customer.queries import UNLINKED_WALKED_MAX, AccountInScope, MovementsWanted, Queries
 from customer.queries.holdings import HoldingsTooLarge
 from customer.shapes import CustomerShown
@@ -327,6 +327,11 @@ async def test_accounts_that_wait_are_found_however_many_are_linked_before_them(
     expected = sorted([*wanted, str(bank.lost), str(bank.strangers)])
     assert [one["account_id"] for one in found] == expected
     assert calls <= len(expected) + many // UNLINKED_WALKED_MAX + 1
+    assert await unlinked_accounts(queries, SystemClock(), counting_seconds_max=0.0) == (count, False)
+    assert await unlinked_accounts(queries, SystemClock(), counting_seconds_max=600.0) == (
+        len(expected),
+        True,
+    )
     UNLINKED.set(0)
     measure, askings = measuring(queries, SystemClock(), counting_seconds_max=0.0), 0
     while UNLINKED.collect()[0].samples[0].value == 0:

@@ -40,18 +40,26 @@ class _NoKeys(KeyEncryption):
         raise PermissionError("counting has no keys")
 
 
-async def unlinked_accounts(mongo: Mongo, clock: Clock, today: Callable[[], date]) -> int:
-    """How many accounts wait for their customer, all of them counted. Needs no key.
-
-    Raises DocumentsUnavailable, also where the view is not built yet.
-    """
+def queries_without_keys(mongo: Mongo, clock: Clock, today: Callable[[], date]) -> Queries:
+    """Queries for who counts and opens no sealed value."""
     ring = KeyRing("", _NoKeys(), clock.monotonic)
-    queries = Queries(mongo, ViewReader(mongo, clock, VIEWS), ring, today=today)
+    return Queries(mongo, ViewReader(mongo, clock, VIEWS), ring, today=today)
+
+
+async def unlinked_accounts(
+    queries: Queries, clock: Clock, *, counting_seconds_max: float
+) -> tuple[int, bool]:
+    """How many accounts wait for their customer, and whether all were counted. Needs no key.
+
+    After `counting_seconds_max` no further 2,000 accounts are looked at. Raises DocumentsUnavailable, also where the view
+    is not built yet.
+    """
+    began = clock.monotonic()
     found, after = await queries.unlinked.count(Scope.all())
-    while after is not None:
+    while after is not None and clock.monotonic() - began < counting_seconds_max:
         count, after = await queries.unlinked.count(Scope.all(), after)
         found += count
-    return found
+    return found, after is None
 
 
 def measuring(
