@@ -45,6 +45,8 @@ from typing_extensions import override
 
 from tests.support.mongo import SLOW
 
+from .collection import COLLECTION, Live, fill, found_in
+
 TODAY = date(2026, 3, 1)
 MAY = frozenset({"money"})
 FIELDS = Fields(
@@ -73,16 +75,6 @@ EDGES = (-(9 * 10**15), -1, 0, 1, 2**31, 9 * 10**15)
 
 def secret(_: str) -> bytes:
     return bytes(32)
-
-
-class Live:
-    """The one generation."""
-
-    async def collection(self, view: str, name: str) -> str:
-        return f"{view}_v1_{name}"
-
-
-COLLECTION = "things_v1_all"
 
 
 @pytest.fixture
@@ -176,15 +168,11 @@ async def walked(
 async def test_a_list_is_what_filtering_sorting_and_scoping_in_python_gives(reader: Reader) -> None:
     chance = Random(11)
     things = [some_thing(chance, number) for number in range(60)]
-    for thing in things:
-        await reader.mongo.insert_new(COLLECTION, thing)
-    await reader.mongo.insert_new(COLLECTION, {"_id": "9999", GONE: True})
+    await fill(reader.mongo, things)
     sizes = set[int]()
     for _ in range(120):
         condition, scope, sort = some_condition(chance), some_scope(chance), some_sort(chance)
-        there = [
-            one for one in things if holds(condition, one, FIELDS, TODAY) and scope.covers(one, FIELDS, TODAY)
-        ]
+        there = found_in(things, condition, scope, FIELDS, TODAY)
         wanted = asked(condition, sort)
         first, enough = chance.choice((1, 3, 9)), chance.choice((1, 9, 99))
         small = replace(reader, narrow_max=chance.choice((0, 5, 99)), first_looked_at=first, looked_at=enough)
@@ -238,13 +226,8 @@ async def stays_once(reader: Reader, chance: Random) -> None:
     scope = chance.choice((Scope.all(), scope))
     pages = await walked(busy, scope, asked(condition, sort), 7)
     found = [id for page in pages for id in page if id not in touched]
-    stayed = [
-        one
-        for id, one in things.items()
-        if id not in touched
-        and (condition is None or holds(condition, one, FIELDS, TODAY))
-        and scope.covers(one, FIELDS, TODAY)
-    ]
+    untouched = [one for id, one in things.items() if id not in touched]
+    stayed = found_in(untouched, condition, scope, FIELDS, TODAY)
     assert found == in_order(stayed, sort)
     every = [id async for id in busy.every(scope, asked(condition, None))]
     assert [id for id in every if id not in touched] == in_order(
@@ -573,9 +556,7 @@ async def test_a_scope_of_several_values_or_of_a_negation_is_left_to_the_databas
         asked_of = replace(reader, mongo=mongo)
         page = await asked_of.page(scope, Question(condition), "me", limit=50)
         things = [await _one(reader, number) for number in range(30)]
-        both = [
-            one for one in things if holds(condition, one, FIELDS, TODAY) and scope.covers(one, FIELDS, TODAY)
-        ]
+        both = found_in(things, condition, scope, FIELDS, TODAY)
         assert [one["_id"] for one in page.documents] == [one["_id"] for one in both]
         assert [hint for hint, _, _ in mongo.asked] == [""]
 

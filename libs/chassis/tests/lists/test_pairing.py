@@ -7,15 +7,17 @@ from random import Random
 from typing import Any
 
 import pytest
-from chassis.conditions import DataClass, Field, Fields, Label, Type, from_text, holds
+from chassis.conditions import DataClass, Field, Fields, Label, Type, from_text
 from chassis.conditions.language import AmountIs, And, Condition, IsAmong, MonthAmountIs, Not, NumberIs, Or
 from chassis.conditions.language import Relation as R
 from chassis.conditions.predicate import month_of
 from chassis.lists import Ago, Counted, Cursors, Listing, Question, Reader, Scope
 from chassis.lists.pairing import magnitude, paired
-from chassis.read.documents import GONE, Document
+from chassis.read.documents import Document
 from chassis.read.mongo import Mongo
 from typing_extensions import override
+
+from .collection import COLLECTION, Live, fill, found_in
 
 TODAY = date(2026, 3, 1)
 FIELDS = Fields(
@@ -30,15 +32,7 @@ FIELDS = Fields(
 LAST = Ago("mean", 1, "EUR")
 TOGETHER = ((LAST, "owed.EUR"), (LAST, Ago("month", 3, "EUR")), ("visits", Ago("month", 2, "EUR")))
 LISTING = Listing("things", "things", "all", FIELDS, (), ("EUR",), TOGETHER)
-COLLECTION = "things_v1_all"
 EDGES = (-(9 * 10**15), -6, -4, 0, 4, 5, 6, 7, 2**31, 9 * 10**15)
-
-
-class Live:
-    """The one generation."""
-
-    async def collection(self, view: str, name: str) -> str:
-        return f"{view}_v1_{name}"
 
 
 @pytest.fixture
@@ -108,18 +102,14 @@ def some_condition(chance: Random, as_of: date) -> Condition:
 async def test_counts_and_pages_are_what_python_finds(reader: Reader) -> None:
     chance = Random(7)
     things = [some_thing(chance, number) for number in range(150)]
-    for thing in things:
-        await reader.mongo.insert_new(COLLECTION, thing)
-    await reader.mongo.insert_new(COLLECTION, {"_id": "9999", GONE: True})
+    await fill(reader.mongo, things)
     of_pairs, sizes = 0, set[int]()
     for _ in range(400):
         as_of = chance.choice((TODAY, TODAY, TODAY, TODAY - timedelta(days=20), TODAY + timedelta(days=31)))
         condition = some_condition(chance, as_of)
         site = IsAmong(field="site", values=("a", "b"))
         scope = chance.choice((Scope.all(), Scope.all(), Scope.where(site), Scope.nothing()))
-        there = [
-            one for one in things if holds(condition, one, FIELDS, as_of) and scope.covers(one, FIELDS, as_of)
-        ]
+        there = found_in(things, condition, scope, FIELDS, as_of)
         first, enough, most = chance.choice((3, 30)), chance.choice((9, 99)), chance.choice((3, 60, 999))
         some = replace(reader, counted_of_range_max=most, first_looked_at=first, looked_at=enough)
         some = replace(some, narrow_max=chance.choice((0, 40, 999)))
