@@ -532,11 +532,7 @@ async def test_who_sees_a_part_is_served_from_the_index_of_its_scope(
     )
     condition = from_text(text, FIELDS)
     things = [await _one(reader, number) for number in range(100)]
-    wanted = [
-        int(one["_id"])
-        for one in things
-        if holds(condition, one, FIELDS, TODAY) and OF_A_SITE.covers(one, FIELDS, TODAY)
-    ]
+    wanted = [int(one["_id"]) for one in found_in(things, condition, OF_A_SITE, FIELDS, TODAY)]
     assert (await small.count(OF_A_SITE, Question(condition))).count == len(wanted)
     assert mongo.counted[-1:] == counts
     page = await small.page(OF_A_SITE, Question(condition), "me", limit=5)
