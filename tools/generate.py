@@ -11,7 +11,7 @@ from textwrap import indent
 from typing import Any
 
 from chassis.conditions import Field
-from chassis.conditions.language import ASKED, CLAUSES_MAX, DEPTH_MAX, And, Not, Or
+from chassis.conditions.language import CLAUSE_TYPES, CLAUSES_MAX, DEPTH_MAX, And, Not, Or
 from chassis.lists.describing import AskedList
 from chassis.service import Need, Service, services
 from chassis.web import command_of, dependencies
@@ -539,7 +539,7 @@ def conditions_page() -> str:
         "## Clauses\n",
         "| `op` | of a field of type | what it says | besides `field` |\n|---|---|---|---|",
     ]
-    parts.append("\n".join([*map(_clause, ASKED), *map(_clause, (Not, And, Or))]) + "\n")
+    parts.append("\n".join([*map(_clause, CLAUSE_TYPES), *map(_clause, (Not, And, Or))]) + "\n")
     for service in services():
         for one in service.lists:
             listing = one.listing
@@ -557,7 +557,7 @@ def conditions_page() -> str:
 
 
 def _clause(clause: type[BaseModel]) -> str:
-    types = ", ".join(ASKED.get(clause, ()))
+    types = ", ".join(CLAUSE_TYPES.get(clause, ()))
     said = " ".join((clause.__doc__ or "").split())
     rest = [name for name in clause.model_fields if name not in {"op", "field"}]
     return f"| `{clause.model_fields['op'].default}` | {types} | {said} | {_code(rest)} |"

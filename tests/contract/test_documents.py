@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
-from chassis.conditions.language import ASKED
+from chassis.conditions.language import CLAUSE_TYPES
 from chassis.connections.settings import Settings
 from chassis.messaging.asyncapi import described
 from chassis.service import services
@@ -120,7 +120,7 @@ def test_every_field_of_few_words_lists_them(openapi):
     few = {"product", "kind", "role", "section", "status", "origin", "certificate", "source_status", "field"}
     # What a bank calls its cards and the states of its loans, and the validator's own names of errors.
     open_words = {("HeldCard", "kind"), ("HeldLoan", "status"), ("InvalidPart", "kind")}
-    open_words |= {(clause.__name__, "field") for clause in ASKED}  # each list declares its own
+    open_words |= {(clause.__name__, "field") for clause in CLAUSE_TYPES}  # each list declares its own
     without = [
         f"{schema}.{name}"
         for schema, name, field in fields(openapi)

@@ -30,7 +30,7 @@ from chassis.conditions import (
 )
 from chassis.conditions.explaining import LOOKED_AT_MAX, PARTS_MAX, parts
 from chassis.conditions.language import (
-    ASKED,
+    CLAUSE_TYPES,
     CLAUSES_MAX,
     DAYS_MAX,
     DEPTH_MAX,
@@ -517,7 +517,7 @@ def test_the_published_schema_is_one_and_takes_every_condition() -> None:
         assert not taken.is_valid({**written, "more": 1})
         assert not taken.is_valid({name: value for name, value in written.items() if name != "op"})
         assert not taken.is_valid({**written, "op": f"{written['op']}s"})
-    assert seen == {each.model_fields["op"].default for each in (*ASKED, Not, And, Or)}
+    assert seen == {each.model_fields["op"].default for each in (*CLAUSE_TYPES, Not, And, Or)}
 
 
 def test_a_schema_that_says_less_takes_what_is_no_condition() -> None:

@@ -202,7 +202,7 @@ for _each in (Not, And, Or):
 CONDITION: Final[TypeAdapter[Any]] = TypeAdapter(Condition)
 """Reads and writes a condition as JSON, and gives its schema."""
 
-ASKED: Final[dict[type[Any], tuple[Type, ...]]] = {
+CLAUSE_TYPES: Final[dict[type[Any], tuple[Type, ...]]] = {
     AmountIs: (Type.AMOUNT,),
     MonthAmountIs: (Type.MONTHLY,),
     NumberIs: (Type.NUMBER,),
@@ -235,7 +235,7 @@ def _check(clause: Clause, fields: Fields, at: str) -> None:
     declared = fields.get(clause.field)
     if declared is None:
         raise ConditionRefused("field-unknown", unknown_field(clause.field, fields), f"{at}field")
-    if declared.type not in ASKED[type(clause)]:
+    if declared.type not in CLAUSE_TYPES[type(clause)]:
         raise ConditionRefused("field-type", f"{declared.name} is of type {declared.type}", f"{at}op")
     if isinstance(clause, Begins) and (declared.values or declared.data_class is DataClass.PERSONAL):
         said = f"of {declared.name} only whole values can be asked for"
