@@ -78,7 +78,7 @@ class ExportBody(ExplainedBody):
     )
     sort: str | None = Field(default=None, min_length=1, max_length=SORT_CHARACTERS_MAX)
     as_of: CalendarDay | None = Field(
-        default=None, description="the day that windows of days end with; by default the bank day"
+        default=None, description="the day that windows of days end with; by default the business date"
     )
     columns: Annotated[list[str], Field(max_length=COLUMNS_MAX)] = Field(
         default=[], description="columns of the list; without any, all that you may see"

@@ -53,7 +53,7 @@ class FieldNotPermitted(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A filter, an order, and the day from which days are counted (None: the bank day). All of it may be asked."""
+    """A filter, an order, and the day from which days are counted (None: the business date). All of it may be asked."""
 
     condition: Condition | None = None
     order: Order = BY_ID

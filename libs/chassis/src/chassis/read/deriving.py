@@ -77,10 +77,10 @@ class InputReplaced(GenerationLost):
 
 
 class Inputs(Protocol):
-    """The documents of the input views, as the live generation of each has them, and the bank day."""
+    """The documents of the input views, as the live generation of each has them, and the business date."""
 
     def day(self) -> str:
-        """The bank day, in ISO 8601. Whoever derives asks once."""
+        """The business date, in ISO 8601. Whoever derives asks once."""
         ...
 
     async def by_id(

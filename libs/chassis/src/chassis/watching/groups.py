@@ -35,7 +35,7 @@ class Group:
         self.loaded_until = ""
         """The members may show every change up to this place, also those that were not heard yet."""
         self.as_of = as_of
-        """The bank day on which the members meet the condition, which its watchers know."""
+        """The business date on which the members meet the condition, which its watchers know."""
         self.joined = False
         """Whether one of its watchers was told something."""
         self.loading: asyncio.Task[None] | None = None

@@ -2,7 +2,7 @@
 
 The collection of the live generation is heard through MongoDB's change stream (ADR 0052). A document is therefore
 written before anybody is told of it. Where a watcher cannot be told everything since it was last here, because another
-generation is live, the server's log does not go back that far, too much changed or the bank day is another one, it is
+generation is live, the server's log does not go back that far, too much changed or the business date is another one, it is
 told `reset`: it reads everything again. So is one that comes again, where a document changed meanwhile that is out of
 the scope of its caller: to name the document would tell of it, and to say nothing could leave it with the caller.
 """
@@ -325,7 +325,7 @@ class Hub:
                         watcher.end(refusal.code)
 
     async def _next_day(self) -> None:
-        """On another bank day other documents meet a condition, though none changed."""
+        """On another business date other documents meet a condition, though none changed."""
         today = self._today()
         old = [
             group
