@@ -102,13 +102,11 @@ ASKED: Final = (
     AskedList(
         FACTS_LIST,
         (
-            *(
-                "select_customers",
-                "count_customers",
-                "funnel_customers",
-                "explain_customer",
-                "watch_customers",
-            ),
+            "select_customers",
+            "count_customers",
+            "funnel_customers",
+            "explain_customer",
+            "watch_customers",
             "prepare_branch_assignment",
         ),
         PERMISSIONS,

@@ -34,8 +34,9 @@ EXPORT_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject a large export which another person proposed (R090)."""
 
 BRANCH: Final = RowScope("branch")
-"""The customers that `lists.scope_of` gives the caller: of those of a branch the customers of theirs, of others all."""
-_NOBODY_S_YET: Final = no_rows("the customer is registered by it, and has no branch yet")
+"""The customers that `lists.scope_of` gives the caller. Who is of a branch sees those of that branch and of none; the other
+roles see all."""
+_NEW_CUSTOMER: Final = no_rows("the customer is registered by it, and has no branch yet")
 _NO_ROWS: Final = no_rows("it says what lists can be asked for, and shows no customer")
 _A_NOTICE: Final = no_rows("a provider names the message that it was given, and is told nothing")
 
@@ -67,7 +68,7 @@ ROUTES: Final[dict[str, Rights]] = {
     "watch_customers": Rights(_SELECTING, BRANCH),
     "get_customer_conditions": Rights(_SELECTING | _MANY, _NO_ROWS),
     "list_unlinked": Rights(_LOOKING | {OPERATOR, ANALYST}, BRANCH),
-    "register_customer": Rights(_SERVING, _NOBODY_S_YET),
+    "register_customer": Rights(_SERVING, _NEW_CUSTOMER),
     "rename_customer": Rights(_SERVING, BRANCH),
     "change_contact_details": Rights(_SERVING, BRANCH),
     "correct_identity_details": Rights(_SERVING, BRANCH),
