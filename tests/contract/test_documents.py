@@ -77,6 +77,7 @@ def test_every_response_declares_its_headers_and_every_edit_428(openapi):
         lasts = "text/event-stream" in answers.get("200", {}).get("content", {})
         assert ("304" in answers) == (method == "get" and not lasts)
         assert ("415" in answers) == ("requestBody" in operation)
+        assert "415" not in answers or "Accept-Encoding" in answers["415"]["headers"]
         edits = any(each["name"] == "If-Match" for each in operation.get("parameters", ()))
         assert ({"412", "428"} <= answers.keys()) == edits
         assert all({"X-Request-ID", "X-Trace-ID"} <= each["headers"].keys() for each in answers.values())

@@ -139,7 +139,8 @@ def _with_answers(operation: dict[str, Any], method: str) -> None:
     sent = {each["name"]: each for each in operation.get("parameters", ()) if each["in"] == "header"}
     if "requestBody" in operation:
         unsupported = f"{MediaTypeUnsupported.title}; {ContentCodingUnsupported.title}"
-        answers.setdefault("415", {"description": unsupported, "headers": {"Accept-Encoding": _TEXT}})
+        refused = answers.setdefault("415", {"description": unsupported})
+        refused["headers"] = {"Accept-Encoding": _TEXT, **refused.get("headers", {})}
     if "If-Match" in sent:
         answers.setdefault("412", {"description": "`If-Match` names another version than the stream's"})
         answers.setdefault("428", {"description": PreconditionMissing.title})
