@@ -49,7 +49,9 @@ async def check_derived(
     except (InputReplaced, SecretMissing) as error:
         report.broken("I4", f"{view.name} is not checked: {error}")
         return
-    report.passed("I4", found.documents - found.differences + sums.documents - sums.differences)
+    report.passed(
+        "I4", found.documents - found.differences + sums.documents - sums.differences - sums.unsettled
+    )
     for name in sums.named:
         is_mark = view.sums is not None and name.startswith(f"{view.sums.marks}/")
         wrong = "says that more was summed than changed" if is_mark else "is not the sum of its documents"
@@ -66,7 +68,15 @@ async def check_derived(
         "documents": found.documents,
         "hash": digest,
         "differing": found.differences,
-        **({} if view.sums is None else {"buckets": sums.documents, "buckets_differing": sums.differences}),
+        **(
+            {}
+            if view.sums is None
+            else {
+                "buckets": sums.documents,
+                "buckets_differing": sums.differences,
+                "buckets_unsettled": sums.unsettled,
+            }
+        ),
         **({} if view.digests is None else {"digests_compared": blind is not None}),
     }
 

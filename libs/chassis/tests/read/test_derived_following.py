@@ -154,6 +154,11 @@ async def test_sums_are_there_when_a_view_is_shown_and_follow_its_documents(bank
         found = await compare_sums(counts.generations, live, rounds_max=1)
         assert (found.documents, found.differences) == (4, 2)
         assert found.named == [f"totals/{bucket_id(2)}", f"totals/{bucket_id(3)}"]
+        marks = {ID: "marks"}
+        await bank.mongo.update(live.prefix + SUMS.marks, marks, {"$inc": {"changed.2": 1}})
+        found = await compare_sums(counts.generations, live, rounds_max=1)
+        assert (found.differences, found.unsettled) == (1, 1), "one waits to be summed, and nobody sums"
+        assert found.named == [f"totals/{bucket_id(3)}"]
 
 
 async def test_it_is_measured_how_many_buckets_wait_to_be_summed_and_for_how_long(bank, counts):

@@ -36,8 +36,6 @@ from chassis.read.summing import Summing, bucket_id
 from chassis.read.viewing import CAUGHT_UP_RECORDS_MAX, unfinished
 
 COMPARED_AT_ONCE: Final = 1_000
-SUMS_ROUNDS_MAX: Final = 240
-"""A bucket that changes all the time is summed less often than a document is derived."""
 
 Contents = Mapping[DocumentId, Document]
 Load = Callable[[Sequence[DocumentId]], Awaitable[Contents]]
@@ -172,30 +170,30 @@ async def compare_with_inputs(
 
 
 async def compare_sums(
-    generations: Generations[DerivedView], generation: Generation, rounds_max: int = SUMS_ROUNDS_MAX
+    generations: Generations[DerivedView], generation: Generation, rounds_max: int = COMPARE_ROUNDS_MAX
 ) -> Comparison:
-    """Compares the buckets of a generation with the documents that they sum.
+    """Compares the buckets of a generation with the documents that they sum, until they agree.
 
-    Where documents change all the time, a bucket is behind them. It is looked at until it agrees; one that waits to the end
-    to be summed differs only where nobody sums it. A document that is no bucket differs too: readers add it up. So does a mark
-    that says that more was summed than changed: nobody would sum what changes next.
+    A bucket that was marked or summed meanwhile, or that waits to be summed, is unsettled where it does not agree: it is
+    written anew, and readers are told that the sums are not settled. A document that is no bucket differs too: readers add it
+    up. So does a mark that says that more was summed than changed: nobody would sum what changes next.
     """
     view, comparison = generations.view, Comparison()
     if view.sums is None:
         return comparison
     summing = Summing(view.sums, generations.documents(generation), view.collection.name, view.changes_on)
     left, first = list(range(view.sums.buckets)), await summing.marks()
-    marks, waiting = first, set(first.waiting())
     comparison.documents = len(left)
-    for number in range(rounds_max + 1):
+    for _ in range(rounds_max + 1):
         left = [bucket for bucket in left if await summing.shown(bucket) != await summing.computed(bucket)]
-        marks = await summing.marks()
-        waiting = set(marks.waiting())
-        if not left or (number >= COMPARE_ROUNDS_MAX and waiting.isdisjoint(left)):
+        if not left:
             break
         await asyncio.sleep(COMPARE_PAUSE_SECONDS)
-    going_on = {bucket for bucket in waiting if marks.summed.get(bucket, 0) > first.summed.get(bucket, 0)}
-    differing: list[DocumentId] = [bucket_id(bucket) for bucket in left if bucket not in going_on]
+    marks = await summing.marks()
+    waiting = set(marks.waiting())
+    unsettled = {bucket for bucket in left if bucket in waiting or marks.of(bucket) != first.of(bucket)}
+    comparison.unsettled = len(unsettled)
+    differing: list[DocumentId] = [bucket_id(bucket) for bucket in left if bucket not in unsettled]
     differing += await summing.strange()
     ahead = [bucket for bucket, count in marks.summed.items() if count > marks.changed.get(bucket, 0)]
     comparison.differences = len(differing) + len(ahead)

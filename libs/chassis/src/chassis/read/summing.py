@@ -129,6 +129,10 @@ class Marks:
     summed: Mapping[int, int] = field(default_factory=dict)
     due_on: str = ""
 
+    def of(self, bucket: int) -> tuple[int, int]:
+        """How often a bucket was marked, and up to which mark it is summed."""
+        return self.changed.get(bucket, 0), self.summed.get(bucket, 0)
+
     def waiting(self) -> list[int]:
         """The buckets that changed since they were summed, in order."""
         return sorted(bucket for bucket, count in self.changed.items() if count > self.summed.get(bucket, 0))
