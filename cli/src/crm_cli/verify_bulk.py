@@ -32,12 +32,8 @@ from crm_cli.verify_report import Report
 from crm_cli.verify_store import Store
 
 OPENED: Final = "bulk-opened"
-RUNS_PER_PAGE: Final = 200
 EVENTS_PER_PAGE: Final = 10
 """An event of a list has 2,000 ids."""
-_RUNS: Final = (
-    "select distinct stream_id from {events} where name = %s and stream_id > %s order by stream_id limit %s"
-)
 _GIVEN: Final = (
     "select e.stream_id, e.version, e.body from unnest(%s::uuid[], %s::text[]) as i(subject, command)"
     " join {events} as e on e.stream_id = i.subject and position(convert_to(i.command, 'UTF8') in e.body) > 0"
@@ -54,7 +50,7 @@ def check_bulk(url: str, context: Context, store: Store, report: Report) -> None
     try:
         checking = _Checking(context.name, catalogue, recorder, store, report)
         after = NIL
-        while page := [row[0] for row in store.ask(_RUNS, OPENED, after, RUNS_PER_PAGE)]:
+        while page := store.streams_with(OPENED, after):
             for run in page:
                 with report.reading("I12", f"{context.name}: the bulk run {run}"):
                     checking.check(run)

@@ -11,13 +11,9 @@ from chassis.write.store.items import NIL
 
 from crm_cli.contexts import Context
 from crm_cli.verify_report import Report
-from crm_cli.verify_store import Store
+from crm_cli.verify_store import STREAMS_PER_PAGE, Store
 
 MADE: Final = "export-made"
-STREAMS_PER_PAGE: Final = 200
-_STREAMS: Final = (
-    "select distinct stream_id from {events} where name = %s and stream_id > %s order by stream_id limit %s"
-)
 
 
 def check_exports(url: str, context: Context, store: Store, report: Report) -> None:
@@ -35,7 +31,7 @@ def check_exports(url: str, context: Context, store: Store, report: Report) -> N
 
     try:
         made, after = 0, NIL
-        while page := [row[0] for row in store.ask(_STREAMS, MADE, after, STREAMS_PER_PAGE)]:
+        while page := store.streams_with(MADE, after):
             for export in page:
                 made += 1
                 with report.reading("I11", f"{context.name}: the export {export}"):

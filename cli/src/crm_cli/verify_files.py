@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from chassis.clock import Clock
@@ -22,11 +22,6 @@ from crm_cli.verify_keys import ring_of_login
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Store
 
-STREAMS_PER_PAGE: Final = 200
-_STREAMS: Final = (
-    "select distinct stream_id from {events} where name = %s and stream_id > %s order by stream_id limit %s"
-)
-
 
 class _Looked(NamedTuple):
     """What the check of a context reads."""
@@ -44,7 +39,7 @@ async def check_files(
     """Reads every file of a context, and counts the objects that no file has. Raises psycopg.Error, StoreUnavailable,
     StorageUnavailable."""
     catalogue = context.catalogue()
-    if ATTACHED not in catalogue.names or not await asyncio.to_thread(_page, store, NIL):
+    if ATTACHED not in catalogue.names or not await asyncio.to_thread(store.streams_with, ATTACHED):
         return
     async with AsyncExitStack() as stack:
         recorder = Recorder(settings.postgres_url, context.schema, as_login=True)
@@ -70,7 +65,7 @@ async def check_files(
 
 async def _states(store: Store, looked: _Looked, report: Report) -> AsyncIterator[Files]:
     after = NIL
-    while page := await asyncio.to_thread(_page, store, after):
+    while page := await asyncio.to_thread(store.streams_with, ATTACHED, after):
         for stream in page:
             if (found := await _readable(looked, stream, report)) is not None:
                 yield found
@@ -81,10 +76,6 @@ async def _readable(looked: _Looked, stream: UUID, report: Report) -> Files | No
     with report.reading("I11", f"{looked.context.name}: the files of the stream {stream}"):
         return await asyncio.to_thread(_state, looked, stream)
     return None
-
-
-def _page(store: Store, after: UUID) -> list[UUID]:
-    return [row[0] for row in store.ask(_STREAMS, ATTACHED, after, STREAMS_PER_PAGE)]
 
 
 def _state(looked: _Looked, stream: UUID) -> Files:

@@ -4,7 +4,6 @@ What is not checked: the effect of an approval whose command the store no longer
 """
 
 from collections.abc import Sequence
-from typing import Final
 from uuid import UUID
 
 from chassis.proposals.approving import effect_id
@@ -26,11 +25,6 @@ from crm_cli.contexts import Context
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Store
 
-PROPOSALS_PER_PAGE: Final = 200
-_PROPOSALS: Final = (
-    "select distinct stream_id from {events} where name = %s and stream_id > %s order by stream_id limit %s"
-)
-
 
 def check_proposals(url: str, context: Context, store: Store, report: Report) -> None:
     """Checks every proposal of a context. Raises psycopg.Error, StoreUnavailable."""
@@ -40,7 +34,7 @@ def check_proposals(url: str, context: Context, store: Store, report: Report) ->
     recorder = Recorder(url, context.schema, as_login=True)
     try:
         after = NIL
-        while page := [row[0] for row in store.ask(_PROPOSALS, MADE, after, PROPOSALS_PER_PAGE)]:
+        while page := store.streams_with(MADE, after):
             # First what was carried out: what is approved meanwhile is then found approved.
             effects = recorder.commands([str(effect_id(proposal)) for proposal in page])
             for proposal, stored in recorder.read_streams(dict.fromkeys(page, 0)).items():

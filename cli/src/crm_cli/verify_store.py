@@ -12,6 +12,7 @@ from chassis.read.documents import Document
 from chassis.read.mongo import Mongo, exact_sum
 from chassis.relay import Held
 from chassis.write.store import writer_role
+from chassis.write.store.items import NIL
 from psycopg import sql
 
 from crm_cli.contexts import Context
@@ -20,6 +21,7 @@ from crm_cli.verify_report import Report
 POSTING_NAMES: Final = ["posting-booked", "posting-reversed"]
 ACCOUNTS_AT_ONCE: Final = 2_000
 ROWS_AT_ONCE: Final = 2_000
+STREAMS_PER_PAGE: Final = 200
 SECONDS_MAX: Final = 600
 TABLES: Final = (
     "events",
@@ -44,6 +46,9 @@ def data_of(column: str) -> str:
     return rf"(case when position('\u0000' in {text}) > 0 then {without} else {text} end)::jsonb -> 'data'"
 
 
+_STREAMS: Final = (
+    "select distinct stream_id from {events} where name = %s and stream_id > %s order by stream_id limit %s"
+)
 _DOUBLED: Final = (
     "select identity, count(*) from {events} where identity is not null group by 1 having count(*) > 1"
 )
@@ -126,6 +131,10 @@ class Store:
         """The rows of a query."""
         statement = sql.SQL(question).format(**self._names)  # type: ignore[arg-type, unused-ignore]
         return self._connection.execute(statement, values).fetchall()
+
+    def streams_with(self, name: str, after: UUID = NIL) -> list[UUID]:
+        """The next streams after one that have an event of this name, by id: at most `STREAMS_PER_PAGE`."""
+        return [row[0] for row in self.ask(_STREAMS, name, after, STREAMS_PER_PAGE)]
 
     def rows(self, question: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """The rows of a query that may return many, by a cursor of the server."""
