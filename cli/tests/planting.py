@@ -1,14 +1,41 @@
-"""Events that no command would store, for tests of what looks at a store from outside."""
+"""A store of customer and events that no command would store, for tests of what looks at a store from outside."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
-from chassis.clock import uuid7
+from chassis.clock import SystemClock, uuid7
 from chassis.write.deciding import CommandContext
 from chassis.write.events import Event, StoredEvent
 from chassis.write.store import Append, Appended, Command
 from customer.catalogue import catalogue
-from customer.connections import Write
+from customer.connections import Write, write_side
+from customer.settings import CustomerSettings
+
+from .stores import Bank, new_database
+
+CLOCK = SystemClock()
+
+
+def by(actor: str = "chen", **also: Any) -> CommandContext:
+    """The context of a command that a person gives now."""
+    now = CLOCK.now()
+    given = {"actor": actor, "now": now, "command_id": uuid7(now), "reason": "asked for"}
+    return CommandContext(**(given | also))
+
+
+@asynccontextmanager
+async def new_write_side(postgres_url: str, data: Path) -> AsyncIterator[Write]:
+    """The write side of customer over a database of its own."""
+    bank = Bank(new_database(postgres_url), "", "", data)
+    settings = CustomerSettings(
+        postgres_url=bank.postgres_url, keys_url=bank.keys_url, data=data, environment="development"
+    )
+    async with write_side(settings, CLOCK) as write:
+        yield write
 
 
 async def planted(write: Write, stream: UUID, context: CommandContext, *events: Event) -> None:

@@ -8,44 +8,30 @@ from uuid import UUID, uuid5
 import pytest
 from chassis.bulk import Bulk, Bulkable, listed
 from chassis.bulk.deciding import BulkAdvanced, BulkFinished, BulkListed, BulkOpened, BulkReady, BulkStarted
-from chassis.clock import SystemClock, uuid7
 from chassis.proposals.deciding import ProposalApproved, ProposalMade, ProposalRejected
-from chassis.write.deciding import Approved, CommandContext
+from chassis.write.deciding import Approved
 from chassis.write.events import Event
 from crm_cli.contexts import CONTEXTS
 from crm_cli.verify_bulk import check_bulk
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Store
 from customer.catalogue import catalogue
-from customer.connections import Write, write_side
+from customer.connections import Write
 from customer.domain.commands import AssignBranch, Details, RegisterCustomer
-from customer.settings import CustomerSettings
 from msgspec import structs
 
-from .planting import planted, spoiled
-from .stores import Bank, new_database
+from .planting import CLOCK, by, new_write_side, planted, spoiled
 
 CONTEXT = CONTEXTS["customer"]
-CLOCK = SystemClock()
 ZHANG, LI, NOBODY = UUID(int=1), UUID(int=2), UUID(int=3)
 RUN = UUID(int=100)
 PROPOSAL = UUID(int=200)
 
 
-def by(actor: str = "chen", **also: Any) -> CommandContext:
-    now = CLOCK.now()
-    given = {"actor": actor, "now": now, "command_id": uuid7(now), "reason": "asked for"}
-    return CommandContext(**(given | also))
-
-
 @pytest.fixture
 async def write(postgres_url: str, tmp_path: Path) -> AsyncIterator[Write]:
     """The write side of customer with two customers, over a database of its own."""
-    bank = Bank(new_database(postgres_url), "", "", tmp_path)
-    settings = CustomerSettings(
-        postgres_url=bank.postgres_url, keys_url=bank.keys_url, data=tmp_path, environment="development"
-    )
-    async with write_side(settings, CLOCK) as write:
+    async with new_write_side(postgres_url, tmp_path) as write:
         for customer in (ZHANG, LI):
             await write.handler.handle(customer, RegisterCustomer(Details(name="张伟")), by())
         yield write

@@ -3,11 +3,9 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
-from chassis.clock import SystemClock, uuid7
 from chassis.proposals import FourEyes, Proposable
 from chassis.proposals.approving import effect_id
 from chassis.proposals.deciding import (
@@ -17,41 +15,28 @@ from chassis.proposals.deciding import (
     ProposalRejected,
     ProposalWithdrawn,
 )
-from chassis.write.deciding import Approved, CommandContext
+from chassis.write.deciding import Approved
 from chassis.write.events import Event
 from crm_cli.contexts import CONTEXTS
 from crm_cli.verify_proposals import check_proposals
 from crm_cli.verify_report import Report
 from crm_cli.verify_store import Store
 from customer.catalogue import catalogue
-from customer.connections import Write, write_side
+from customer.connections import Write
 from customer.domain.commands import AssignBranch, Details, RegisterCustomer
-from customer.settings import CustomerSettings
 from msgspec import structs
 
-from .planting import planted, spoiled
-from .stores import Bank, new_database
+from .planting import CLOCK, by, new_write_side, planted, spoiled
 
 CONTEXT = CONTEXTS["customer"]
-CLOCK = SystemClock()
 ZHANG, PROPOSAL = UUID(int=1), UUID(int=200)
 DAY = timedelta(days=1)
-
-
-def by(actor: str = "chen", **also: Any) -> CommandContext:
-    now = CLOCK.now()
-    given = {"actor": actor, "now": now, "command_id": uuid7(now), "reason": "asked for"}
-    return CommandContext(**(given | also))
 
 
 @pytest.fixture
 async def write(postgres_url: str, tmp_path: Path) -> AsyncIterator[Write]:
     """The write side of customer with one customer, over a database of its own."""
-    bank = Bank(new_database(postgres_url), "", "", tmp_path)
-    settings = CustomerSettings(
-        postgres_url=bank.postgres_url, keys_url=bank.keys_url, data=tmp_path, environment="development"
-    )
-    async with write_side(settings, CLOCK) as write:
+    async with new_write_side(postgres_url, tmp_path) as write:
         await write.handler.handle(ZHANG, RegisterCustomer(Details(name="张伟")), by())
         yield write
 
