@@ -22,7 +22,6 @@ from customer.queries.unlinked import UnlinkedQueries
 from tools.generate import routes_of
 
 WITHOUT = {
-    "CustomerQueries.masked": "it reads no customer: it masks documents that were found in a scope",
     "HoldingQueries.relations": "of the parties of a customer that is erased, which another person approved",
     "HoldingQueries.described": "it says of a party alone whether master data names it, to who has the party's number",
     "MovementQueries.add_outflows_of": "it adds to accounts that were found in a scope",

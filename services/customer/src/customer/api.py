@@ -1,6 +1,6 @@
 """HTTP of customer: commands with `Idempotency-Key` and `If-Match`, questions with `at_least`; values come masked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
@@ -263,8 +263,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
     async def within_scope(request: Request, caller: Asking) -> None:
         """Of a customer out of the caller's scope nothing is shown or changed: it is as if it were not there."""
-        named = request.path_params.get("customer_id")
-        if named is not None and await service.outside(scope_of(caller), _uuid(named)):
+        named = _customer_in(request.path_params)
+        if named is not None and await service.outside(scope_of(caller), named):
             raise CustomerNotRegistered
 
     guards = [Depends(dependencies.caller), Depends(within_scope)]
@@ -278,6 +278,15 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         response: Response, customer: UUID, command: CustomerCommand, context: CommandContext, version: int
     ) -> Done:
         return _done(response, await service.change(customer, command, context, version))
+
+    async def identified(
+        caller: Caller, outcome: Awaitable[Outcome[CustomerEvent]]
+    ) -> Outcome[CustomerEvent]:
+        """The outcome of a command that claims an identity number; who else has it is told within scope alone."""
+        try:
+            return await outcome
+        except IdentityNumberKnown as known:
+            raise await service.told_of(scope_of(caller), known) from known
 
     # Routes are tried in this order, so what is asked most stands first.
 
@@ -296,9 +305,11 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     # commands
 
     @router.post("/customers", status_code=201, responses=_REGISTERED)
-    async def register_customer(response: Response, context: Commanding, body: RegisterBody) -> Done:
+    async def register_customer(
+        response: Response, caller: Asking, context: Commanding, body: RegisterBody
+    ) -> Done:
         """Registers a customer. A reference that is another customer's is refused."""
-        outcome = await service.register(body.said(service.ids), context)
+        outcome = await identified(caller, service.register(body.said(service.ids), context))
         response.headers["Location"] = f"/customers/{outcome.stream_id}"
         return _done(response, outcome)
 
@@ -324,6 +335,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     @router.put("/customers/{customer_id}/identity-details", responses=_IDENTIFIED)
     async def correct_identity_details(
         response: Response,
+        caller: Asking,
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
@@ -333,7 +345,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         another customer's is this customer's once it is stated again here."""
         born_on = None if body.born_on is None else body.born_on.isoformat()
         command = CorrectIdentityDetails(born_on, body.identity_number)
-        return await changed(response, customer_id, command, context, version)
+        corrected = service.change(customer_id, command, context, version)
+        return _done(response, await identified(caller, corrected))
 
     @router.post("/customers/{customer_id}/references", responses=_LINKED)
     async def link_reference(
@@ -406,6 +419,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     @router.post("/customers/{customer_id}/contradictions/{field}/resolve", responses=_RESOLVED)
     async def resolve_contradiction(
         response: Response,
+        caller: Asking,
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
@@ -414,7 +428,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> Done:
         """Decides between the values that staff and a source state of a field."""
         command = ResolveContradiction(field, body.party_id, body.accept)
-        return await changed(response, customer_id, command, context, version)
+        resolved = service.change(customer_id, command, context, version)
+        return _done(response, await identified(caller, resolved))
 
     @router.post("/customers/{customer_id}/erase", status_code=202, responses=_ERASED)
     async def erase_customer(
@@ -777,12 +792,12 @@ def _done(response: Response, outcome: Outcome[CustomerEvent]) -> Done:
     return Done(customer_id=outcome.stream_id, version=outcome.version, position=outcome.position)
 
 
-def _uuid(text: str) -> UUID:
-    """The id of a customer in a path; one that no customer has where it is none, which the route refuses."""
+def _customer_in(path: Mapping[str, str]) -> UUID | None:
+    """The customer in a path; None where it names none, or where what it has is no id, which the route refuses."""
     try:
-        return UUID(text)
-    except ValueError:
-        return UUID(int=0)
+        return UUID(path["customer_id"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _condition(asked: Question) -> Condition:

@@ -669,16 +669,25 @@ class CustomerService:
         return found[:limit]
 
     async def outside(self, scope: Scope, customer: UUID) -> bool:
-        """Whether a customer is known and out of scope. Whom the view does not show yet the store knows: the view of
-        its accounts may be further, and commands do not wait for it."""
+        """Whether a customer is out of scope, or unknown: both are answered alike. Whom the view does not show yet the store
+        knows: the view of its accounts may be further, and commands do not wait for it."""
         covered = await self.queries.list.covers(scope, str(customer))
-        if covered is None:
-            values = (await self.handler.load(customer)).state.values
-            covered = scope.covers({BRANCH: values.get(BRANCH)}, CUSTOMERS_LIST.fields, self.today())
-        return not covered
+        return await self.outside_now(scope, customer) if covered is None else not covered
+
+    async def outside_now(self, scope: Scope, customer: UUID) -> bool:
+        """As `outside`, by the events of the customer alone."""
+        if scope.everything:
+            return False
+        loaded = await self._now(customer)
+        facts = {BRANCH: loaded.state.values.get(BRANCH)}
+        return not loaded.version or not scope.covers(facts, CUSTOMERS_LIST.fields, self.today())
+
+    async def told_of(self, scope: Scope, known: IdentityNumberKnown) -> IdentityNumberKnown:
+        """The refusal as it is told to who has this scope."""
+        return IdentityNumberKnown(known.customer, shown=not await self.outside_now(scope, known.customer))
 
     async def require_in_scope(self, scope: Scope, customers: Sequence[UUID]) -> None:
-        """Raises CustomerNotRegistered where one of the customers is known and out of scope."""
+        """Raises CustomerNotRegistered where one of the customers is out of scope."""
         if not scope.everything:
             for one in customers:
                 if await self.outside(scope, one):
@@ -689,7 +698,7 @@ class CustomerService:
     ) -> tuple[list[Document], str | None]:
         """A page of the list of customers, and the cursor of the page after it."""
         found = await self.queries.list.page(scope, question, caller, limit=limit, after=after)
-        shown = await self.queries.customers.masked(found.documents)
+        shown = await self.queries.customers.masked(scope, found.documents)
         return await self._versioned(scope, shown), found.next
 
     async def customers_counted(self, scope: Scope, question: Question) -> Counted:

@@ -38,14 +38,15 @@ class ClaimedTooOften(Refusal):
 
 
 class IdentityNumberKnown(Refusal):
-    """Another customer has this identity number; the text names that customer."""
+    """Another customer has this identity number. The text names that customer to who may see it (`shown`), and to nobody
+    else."""
 
     code: ClassVar[str] = "identity-number-known"
     title: ClassVar[str] = "Another customer has this identity number"
     title_zh: ClassVar[str] = "该证件号码已属于另一位客户"
 
-    def __init__(self, customer: UUID) -> None:
-        super().__init__(f"the customer {customer}")
+    def __init__(self, customer: UUID, *, shown: bool = False) -> None:
+        super().__init__(f"the customer {customer}" if shown else "a customer out of your scope")
         self.customer = customer
 
 

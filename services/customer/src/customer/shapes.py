@@ -236,7 +236,8 @@ class Review(BaseModel):
 
 class CustomerShown(BaseModel):
     """A customer, masked. `references_since`: of the references that ended on that bank day or before, some are left out; none
-    is where it is null.
+    is where it is null. `shares_number_out_of_scope`: how many customers that you may not see have its identity number, beside
+    those of `shares_number_with`.
     """
 
     customer_id: UUID
@@ -254,6 +255,7 @@ class CustomerShown(BaseModel):
     invalid: list[str]
     contradictions: list[Contradiction]
     shares_number_with: list[UUID]
+    shares_number_out_of_scope: int
     references: list[LinkedReference]
     references_since: Day | None
     review: Review | None
@@ -335,12 +337,13 @@ class AccountKnown(BaseModel):
 
 class Holder(BaseModel):
     """A holder of an account; `customer_id` where it is a customer, `name` where master data has described
-    it."""
+    it. Neither is shown of a customer that you may not see (`out_of_scope`)."""
 
     party_id: UUID
     role: Literal["owner", "joint", "signatory"]
     is_this_customer: bool
     customer_id: UUID | None
+    out_of_scope: bool
     name: str | None
 
 

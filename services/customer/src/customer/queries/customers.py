@@ -27,26 +27,39 @@ class CustomerQueries:
     async def one(self, scope: Scope, customer_id: UUID) -> Document | None:
         """A customer, masked."""
         found = await self._views.mongo.find_one(await self._views.customers(), {"_id": str(customer_id)})
-        return next(iter(await self.masked(self._within(scope, [] if found is None else [found]))), None)
+        within = self._within(scope, [] if found is None else [found])
+        return next(iter(await self.masked(scope, within)), None)
 
     async def some(self, scope: Scope, ids: Sequence[str]) -> list[Document]:
         """These customers, masked, in any order."""
         found = await self._views.mongo.find(
             await self._views.customers(), {"_id": {"$in": list(ids)}}, limit=len(ids)
         )
-        return await self.masked(self._within(scope, found))
+        return await self.masked(scope, self._within(scope, found))
 
     async def of_party(self, scope: Scope, party: UUID) -> list[Document]:
         """The customer that has the party today, masked."""
         found = await self._views.mongo.find(await self._views.customers(), {"parties.party_id": str(party)})
         today = self._today().isoformat()
         there = [one for one in found if str(party) in parties_on(one, today)]
-        return await self.masked(self._within(scope, there))
+        return await self.masked(scope, self._within(scope, there))
 
-    async def masked(self, found: Sequence[Document]) -> list[Document]:
-        """Documents of customers as they are shown."""
+    async def masked(self, scope: Scope, found: Sequence[Document]) -> list[Document]:
+        """Documents of customers in scope as they are shown. Of the customers that have the same identity number those in
+        scope are named, and the others counted."""
         keys = await keys_of(self._ring, [uuid_of(one["_id"]) for one in found])
-        return [customer_shown(one, keys) for one in found]
+        sharing = {each for one in found for each in one.get("shares_number_with", ())}
+        named = await self._named(scope, sorted(sharing)) if sharing else frozenset[str]()
+        return [customer_shown(one, named, keys) for one in found]
+
+    async def _named(self, scope: Scope, ids: Sequence[str]) -> frozenset[str]:
+        """Those of these customers that are in scope."""
+        if scope.everything:
+            return frozenset(ids)
+        found = await self._views.mongo.find(
+            await self._views.customers(), {"_id": {"$in": list(ids)}}, limit=len(ids)
+        )
+        return frozenset(one["_id"] for one in self._within(scope, found))
 
     def _within(self, scope: Scope, found: Sequence[Document]) -> list[Document]:
         day = self._today()

@@ -92,7 +92,8 @@ class HoldingQueries:
         )
 
     async def accounts(self, scope: Scope, customer_id: UUID) -> list[Document] | None:
-        """The accounts of a customer with all their holders, masked; None where there is no such customer.
+        """The accounts of a customer with all their holders, masked; None where there is no such customer. Of a holder that
+        is, or was, a customer out of scope neither id nor name is shown.
 
         Raises HoldingsTooLarge.
         """
@@ -110,8 +111,11 @@ class HoldingQueries:
         keys = await keys_of(self._ring, subjects)
         described = {party["_id"]: party for party in found["described"]}
         linked = customers_by_party(found["linked"], day)
+        outside = [one for one in found["linked"] if not self._covers(scope, one)]
+        hidden = {party["party_id"] for one in outside for party in one["parties"]}
         return [
-            account_shown(opened_account(account, keys), own, described, linked, keys) for account in accounts
+            account_shown(opened_account(account, keys), own, described, linked, hidden, keys)
+            for account in accounts
         ]
 
     async def relations(self, parties: Sequence[str]) -> tuple[list[Document], list[Document]]:
@@ -140,7 +144,7 @@ class HoldingQueries:
     async def held_account(self, scope: Scope, customer_id: UUID, account: UUID) -> AccountInScope | None:
         """The account, where a customer in scope holds it."""
         customer = await self._views.mongo.find_one(await self._views.customers(), {"_id": str(customer_id)})
-        if customer is None or not scope.covers(customer, CUSTOMERS_LIST.fields, self._today()):
+        if customer is None or not self._covers(scope, customer):
             return None
         day = self._today().isoformat()
         fields = {"holders": 1}
@@ -157,7 +161,10 @@ class HoldingQueries:
 
     def _within(self, scope: Scope, found: Document) -> Document | None:
         """A customer with what was joined to it; None out of scope, however much that is. Raises HoldingsTooLarge."""
-        return _fitting(found) if scope.covers(found, CUSTOMERS_LIST.fields, self._today()) else None
+        return _fitting(found) if self._covers(scope, found) else None
+
+    def _covers(self, scope: Scope, customer: Document) -> bool:
+        return scope.covers(customer, CUSTOMERS_LIST.fields, self._today())
 
     async def _load_holdings(self, ids: Sequence[str]) -> dict[str, bytes | None]:
         """Each customer is decoded by who asked for it: what was decoded together is not in the processor's caches any

@@ -1,6 +1,6 @@
 """Documents of the views as responses show them: personal values opened and masked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
@@ -70,8 +70,9 @@ def name_of(document: Mapping[str, Any], keys: Keys) -> str | None:
     )
 
 
-def customer_shown(document: Document, keys: Keys) -> Document:
-    """A customer as `CustomerShown` has it."""
+def customer_shown(document: Document, named: Collection[str], keys: Keys) -> Document:
+    """A customer as `CustomerShown` has it. `named`: the other customers that are in the caller's scope."""
+    sharing = document.get("shares_number_with", ())
     subject = uuid_of(document["_id"])
     masked = {
         field: keys.masked(document[field], mask, context=CUSTOMER, subject=subject, field=field)
@@ -88,7 +89,8 @@ def customer_shown(document: Document, keys: Keys) -> Document:
         "provenance": document.get("provenance", {}),
         "invalid": document.get("invalid", []),
         "contradictions": [_contradiction(document, one, keys) for one in document.get("contradictions", ())],
-        "shares_number_with": document.get("shares_number_with", []),
+        "shares_number_with": [one for one in sharing if one in named],
+        "shares_number_out_of_scope": sum(one not in named for one in sharing),
         "references": [
             *(_reference(one, "confirmed") for one in document["parties"]),
             *(
@@ -157,16 +159,19 @@ def account_shown(
     own: set[str],
     described: Mapping[str, Document],
     linked: Mapping[str, str],
+    hidden: Collection[str],
     keys: Keys,
 ) -> Document:
     """An opened account with all its holders, as `AccountHeld` has it.
 
-    `own` are the parties of the customer in question, `described` parties as master data describes them, and `linked` the
-    customers of parties.
+    `own` are the parties of the customer in question, `described` parties as master data describes them, `linked` the
+    customers of parties, and `hidden` the parties of customers out of the caller's scope, of whom neither id nor name is
+    shown.
     """
     holders = []
     for holder in account["holders"]:
-        party = described.get(holder["party_id"])
+        out_of_scope = holder["party_id"] in hidden and holder["party_id"] not in own
+        party = None if out_of_scope else described.get(holder["party_id"])
         kind = "person" if party is None else party["kind"]
         name = None if party is None else party["name"]
         holders.append(
@@ -174,7 +179,8 @@ def account_shown(
                 "party_id": holder["party_id"],
                 "role": holder["role"],
                 "is_this_customer": holder["party_id"] in own,
-                "customer_id": linked.get(holder["party_id"]),
+                "customer_id": None if out_of_scope else linked.get(holder["party_id"]),
+                "out_of_scope": out_of_scope,
                 "name": keys.masked(
                     name,
                     masked_company if kind == "company" else masked_name,
