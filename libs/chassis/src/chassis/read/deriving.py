@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import blake2b
+from itertools import product
 from typing import Any, Final, Protocol
 
 from typing_extensions import override
@@ -296,6 +297,10 @@ class Deriver:
         self._wait_seconds_max = wait_seconds_max
         self._whole_seconds_max = whole_seconds_max
         self._turn = asyncio.Lock()
+        self._taking = defaultdict[tuple[str, str], list[View]](list)
+        for one in view.inputs:
+            for taken in product(one.contexts, one.events):
+                self._taking[taken].append(one)
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Derives what depends on the records; in parts where the inputs do not show all of them soon."""
@@ -449,13 +454,12 @@ class Deriver:
         """The input, the event and the documents that it changes. What an input parks for its keys changes none."""
         found = []
         for event in events:
-            for view in self.view.inputs:
-                if event.type in view.events and event.context in view.contexts:
-                    try:
-                        found.append((view.name, event, view.keys(event)))
-                    except Exception as error:
-                        if not is_of_the_record(error):
-                            raise
+            for view in self._taking.get((event.context, event.type), ()):
+                try:
+                    found.append((view.name, event, view.keys(event)))
+                except Exception as error:
+                    if not is_of_the_record(error):
+                        raise
         return found
 
     async def _owe(self, changes: Sequence[tuple[str, Delivered, Sequence[DocumentKey]]]) -> None:
