@@ -16,9 +16,12 @@ from chassis.read.summing import Summed, Summing, bucket_id
 from chassis.web import Paging, cursor
 from chassis.web.paging import CURSOR_CHARACTERS_MAX
 from chassis.write.deciding import CommandContext
+from chassis.write.handling import CommandHandler
 from customer.branches import SUMS, page_of, shows
+from customer.catalogue import catalogue
 from customer.derived import DERIVED
 from customer.domain.commands import AssignBranch, Details, RegisterCustomer
+from customer.domain.customer import customer_decider
 from customer.facts import AMOUNTS
 from customer.lists import CUSTOMERS_LIST, FACTS_LIST, scope_of
 from customer.queries import MovementsWanted, Queries
@@ -307,9 +310,9 @@ async def test_a_customer_out_of_scope_is_not_there(asking, bank):
 
 
 async def test_nothing_is_moved_to_a_customer_out_of_scope(asking, handler):
-    for customer in (ZHANG, LI, WU):
+    for customer, branch in ((ZHANG, ZHANGS), (LI, LIS), (WU, None)):
         said = CommandContext(actor="lin", now=NOW, command_id=customer)
-        await handler.handle(customer, RegisterCustomer(Details(name="张伟")), said)
+        await handler.handle(customer, RegisterCustomer(Details(name="张伟", branch=branch)), said)
     acting(asking, "relationship-manager", f"{ZHANGS}/客户经理")
     codes = []
     for to in (WU, LI, UUID(int=77)):
@@ -331,6 +334,27 @@ async def test_a_customer_that_the_view_does_not_show_yet_is_out_of_scope_too(as
             f"/customers/{new}/name", json={"name": "李"}, headers=key(code) | {"If-Match": '"9"'}
         )
         assert asked.json()["code"] == code
+
+
+async def test_the_former_branch_commands_nothing_while_the_view_is_behind(asking, handler, store, key_ring):
+    """Another process has changed the branch, and the view still shows the former one."""
+    said = CommandContext(actor="lin", now=NOW, command_id=ZHANG)
+    await handler.handle(ZHANG, RegisterCustomer(Details(name="张伟", branch=ZHANGS)), said)
+    other = CommandHandler(customer_decider, store, catalogue(), key_ring)
+    await other.handle(ZHANG, AssignBranch(LIS), structs.replace(said, command_id=UUID(int=1)))
+    await handler.handle(WU, RegisterCustomer(Details(name="吴用")), structs.replace(said, command_id=WU))
+    move = f"/customers/{WU}/references/{UUID(int=5)}/move"
+    for branch, status, code in (
+        (ZHANGS, 404, "customer-not-registered"),
+        (LIS, 200, "reference-not-linked"),
+    ):
+        acting(asking, "relationship-manager", f"{branch}/客户经理")
+        asked, name = {"to": str(ZHANG), "reason": "x"}, {"name": "张三"}
+        moved = await asking.post(move, json=asked, headers=key(f"m{status}") | {"If-Match": '"1"'})
+        assert moved.json()["code"] == code
+        at = key(f"n{status}") | {"If-Match": '"2"'}
+        renamed = await asking.put(f"/customers/{ZHANG}/name", json=name, headers=at)
+        assert renamed.status_code == status, renamed.text
 
 
 def test_who_sees_which_customers():

@@ -262,9 +262,11 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     """The routes of customer."""
 
     async def within_scope(request: Request, caller: Asking) -> None:
-        """Of a customer out of the caller's scope nothing is shown or changed: it is as if it were not there."""
+        """Of a customer out of the caller's scope nothing is shown or changed: it is as if it were not there. Questions ask
+        the view that answers them; commands ask the events, which the view may not show yet."""
+        outside = service.outside if request.method == "GET" else service.outside_now
         named = _customer_in(request.path_params)
-        if named is not None and await service.outside(scope_of(caller), named):
+        if named is not None and await outside(scope_of(caller), named):
             raise CustomerNotRegistered
 
     guards = [Depends(dependencies.caller), Depends(within_scope)]
@@ -409,7 +411,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> Done:
         """Moves an external id to another customer from a bank day on. The version is that of the customer
         that loses it."""
-        if await service.outside(scope_of(caller), body.to):
+        if await service.outside_now(scope_of(caller), body.to):
             raise CustomerNotRegistered
         outcome = await service.move_reference(
             customer_id, party_id, body.to, body.effective_on, context, version

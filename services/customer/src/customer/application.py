@@ -670,12 +670,12 @@ class CustomerService:
 
     async def outside(self, scope: Scope, customer: UUID) -> bool:
         """Whether a customer is out of scope, or unknown: both are answered alike. Whom the view does not show yet the store
-        knows: the view of its accounts may be further, and commands do not wait for it."""
+        knows: the view of its accounts may be further."""
         covered = await self.queries.list.covers(scope, str(customer))
         return await self.outside_now(scope, customer) if covered is None else not covered
 
     async def outside_now(self, scope: Scope, customer: UUID) -> bool:
-        """As `outside`, by the events of the customer alone."""
+        """As `outside`, by the events of the customer alone: a command does not wait for the view."""
         if scope.everything:
             return False
         loaded = await self._now(customer)
@@ -690,7 +690,7 @@ class CustomerService:
         """Raises CustomerNotRegistered where one of the customers is out of scope."""
         if not scope.everything:
             for one in customers:
-                if await self.outside(scope, one):
+                if await self.outside_now(scope, one):
                     raise CustomerNotRegistered
 
     async def customers(
