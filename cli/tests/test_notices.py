@@ -22,6 +22,7 @@ from customer.connections import Write, notices_of, write_side
 from customer.notices import CONTACT_CHANGED_SMS, PROPOSAL_WAITS
 from customer.settings import CustomerSettings
 
+from .planting import spoiled
 from .stores import Bank, new_database
 
 CLOCK = SystemClock()
@@ -93,3 +94,17 @@ async def test_a_notice_that_nothing_sends_is_found(settings: CustomerSettings) 
         await notices_of(write).given_up(SENT, "expired", 0, CLOCK.now())
         await folded(settings, write)
         assert f"{SENT}" not in (await verified(settings)).readable()
+
+
+async def test_a_request_that_cannot_be_read_is_named_and_the_others_are_checked(
+    settings: CustomerSettings,
+) -> None:
+    async with write_side(settings, CLOCK) as write:
+        await requested(write)
+        await folded(settings, write)
+    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
+        connection.execute(f"delete from {SCHEMA}.notices")
+    spoiled(settings.postgres_url, SENT, b'{"meta":{},"data":{}}')
+    unread, missing = (await verified(settings)).as_json()["invariants"]["I10"]["problems"]
+    assert unread.startswith(f"customer: the notice {SENT} cannot be read: ")
+    assert f"the notice {IN_INBOX} is requested, and it is in no inbox" in missing

@@ -21,6 +21,7 @@ from customer.sagas import PREPARE_ERASURE, handler_of, starting
 from customer.settings import CustomerSettings
 from typer.testing import CliRunner, Result
 
+from .planting import spoiled
 from .stores import Bank, new_database
 
 CLOCK = SystemClock()
@@ -129,3 +130,13 @@ async def test_a_saga_is_listed_verified_and_tried_again(bank: Bank) -> None:
     assert (unknown.exit_code, "There is no such saga" in unknown.stderr) == (2, True)
     human = await crm(bank, "list")
     assert (human.exit_code, "because timed-out" in human.stdout) == (0, True)
+
+
+async def test_a_saga_that_cannot_be_read_is_named_and_the_others_are_verified(bank: Bank) -> None:
+    known = {"postgres_url", "keys_url", "data", "environment"}
+    settings = CustomerSettings(**bank.settings().model_dump(include=known))
+    await begun(settings)
+    spoiled(settings.postgres_url, STUCK, b"{")
+    unread, lost = (await verified(settings)).as_json()["invariants"]["I10"]["problems"]
+    assert unread.startswith(f"customer: the saga {STUCK} cannot be read: ")
+    assert f"the saga {RUNNING} has not ended" in lost

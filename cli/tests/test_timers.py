@@ -105,6 +105,8 @@ HARMS = {
     "is missing": "delete from {t} where subject = %(subject)s",
     "or has other data": "update {t} set due_at = due_at + interval '1 day' where subject = %(subject)s",
     "is due at": "update {t} set data = '{{}}' where subject = %(subject)s",
+    f"the timers of {ZHANG} cannot be read": "update {t} set data = 'none' where subject = %(subject)s",
+    f"of {WANG} cannot be read": "update {t} set data = '[]' where subject = %(given)s",
     "set it last": "update {t} set position = position - 1 where subject = %(subject)s",
     "no event set it": "update {t} set slot = 'another' where subject = %(subject)s",
     "no command of it is in the store": "update {t} set cause = gen_random_uuid() where subject = %(given)s",

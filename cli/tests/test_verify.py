@@ -351,6 +351,63 @@ async def test_a_change_of_the_store_is_found(world):
     assert any("command k was acknowledged" in each for each in found["I8"])
 
 
+async def test_what_cannot_be_read_is_named_and_all_else_is_checked(world):
+    """Events that are no JSON, of another shape, name or version, and documents that no view would write."""
+    harms = {
+        "posting-booked": [b"", b"{", b"\x00\xff", b'{"meta":{},"data":{}}'],
+        "reconciliation-certified": [b"null"],
+        "intake-received": [b"[]"],
+    }
+    world.sql("alter table store_ingest.events disable trigger all")
+    change, unread = "update store_ingest.events set {} = %s where stream_id = %s and version = %s", []
+    for name, bodies in harms.items():
+        events = world.sql(
+            "select stream_id, version from store_ingest.events where name = %s order by position", name
+        )
+        for event, body in zip(events, bodies, strict=False):
+            world.sql(change.format("body"), body, *event)
+            unread.append((event, name))
+    newer, renamed = world.sql(
+        "select stream_id, version, body from store_ingest.events where name = 'party-described'"
+    )
+    world.sql(change.format("body"), newer[2].replace(b'"data":{"v":', b'"data":{"v":9'), *newer[:2])
+    world.sql(change.format("name"), "party-forgotten", *renamed[:2])
+    unread += [(newer[:2], "party-described"), (renamed[:2], "party-forgotten")]
+
+    prefix = (await world.generation())["view"] + f"_v{(await world.generation())['number']}_"
+    accounts = sorted(await world.mongo.find(f"{prefix}accounts"), key=lambda each: each["_id"])
+    first, second, third = (account["_id"] for account in accounts)
+    movement = (await world.mongo.find(f"{prefix}movements", limit=1))[0]["_id"]
+    for collection, document, changed in (
+        ("accounts", first, {"_seq": "9"}),
+        ("accounts", second, {"balances": "none"}),
+        ("accounts", third, {"balances.CNY.minor": 1}),
+        ("movements", movement, {"amount_minor": "much"}),
+    ):
+        await world.mongo.update(f"{prefix}{collection}", {"_id": document}, {"$set": changed})
+    group = (await world.generation())["group"]
+    await world.mongo.insert_new("parked", {"_id": "x", "group": group, "parked_at": 7})
+
+    report = await world.verified(processes=2)
+    found = problems(report)
+    for (stream, version), name in unread:
+        place = f"ingest: version {version} of {stream} ({name}) cannot be read"
+        assert any(each.startswith(place) for each in found["I1"]), place
+    for (stream, version), name in unread[:3]:
+        assert any(f"version {version} of {stream} ({name}) cannot be read" in each for each in found["I5"])
+    for invariant, named in (
+        ("I4", f"accounts {first} cannot be read"),
+        ("I4", f"accounts {second} differs from its fold in balances"),
+        ("I4", "asset_panorama: what is parked cannot be read"),
+        ("I5", f"account {first} cannot be read"),
+        ("I5", f"account {second} cannot be read"),
+        ("I5", f"account {third} CNY: closing"),
+        ("I5", "the sums of all movements cannot be read"),
+    ):
+        assert any(named in each for each in found[invariant]), (named, found[invariant])
+    assert set(report.figures["contexts"]) == {"customer", "ingest"}
+
+
 async def test_a_live_view_that_this_command_does_not_know_makes_verify_red(world):
     await world.mongo.insert_new("views", {"_id": "tickets", "live": 1})
     found = problems(await world.verified(WAIT_SECONDS))

@@ -72,7 +72,8 @@ async def verified(
     report.figures["contexts"] = {}
     mongo = Mongo.connect(settings.mongo_url, settings.mongo_driver)
     try:
-        await _all_known(mongo, report)
+        with report.reading("I4", "which views are shown"):
+            await _all_known(mongo, report)
         for context in CONTEXTS.values():
             store = await asyncio.to_thread(Store, settings.postgres_url, context, report)
             try:
@@ -110,10 +111,18 @@ async def _derived(
             say(f"{derived.name}: every document against its inputs")
             generations = Generations(mongo, derived, SERVICE_OF[derived.name], clock)
             today = partial(settings.business_date, clock)
-            await check_derived(generations, today, report, clock, wait_seconds, blind)
+            with report.reading("I4", f"the derived view {derived.name}"):
+                await check_derived(generations, today, report, clock, wait_seconds, blind)
     finally:
         if ring is not None:
             ring.close()
+
+
+_BY_STREAM: Final = (
+    ("I11", "the exports", check_exports),
+    ("I12", "the bulk runs", check_bulk),
+    ("I13", "the proposals", check_proposals),
+)
 
 
 async def _context(
@@ -131,29 +140,35 @@ async def _context(
     say(f"{context.name}: {head} positions; waiting for relay and views")
     epoch, published = await _relayed(store, head, clock, wait_seconds)
     views = ViewReader(mongo, clock, VIEWS)
-    reached = await views.wait_for(context.name, head, wait_seconds)
-    if not reached:
-        report.broken("I1", f"{context.name}: not every view has reached position {head}")
+    with report.reading("I1", f"{context.name}: how far the views are"):
+        if not await views.wait_for(context.name, head, wait_seconds):
+            report.broken("I1", f"{context.name}: not every view has reached position {head}")
     for view in views_of(context) if head else ():  # of nothing that is stored nothing is missing
-        await check_parked(view, mongo, report)
-    await check_sagas(settings.postgres_url, context, store, report, clock, wait_seconds)
+        with report.reading("I4", f"{view.name}: what is parked"):
+            await check_parked(view, mongo, report)
+    with report.reading("I10", f"{context.name}: the sagas"):
+        await check_sagas(settings.postgres_url, context, store, report, clock, wait_seconds)
     rules, generation = timers_of(context, settings)
-    await check_timers(
-        context,
-        rules,
-        generation,
-        store,
-        head,
-        report,
-        clock,
-        wait_seconds,
-        commands_kept_days=settings.commands_kept_days,
-    )
+    with report.reading("I4", f"{context.name}: the timers"):
+        await check_timers(
+            context,
+            rules,
+            generation,
+            store,
+            head,
+            report,
+            clock,
+            wait_seconds,
+            commands_kept_days=settings.commands_kept_days,
+        )
     if isinstance(own := settings_of_service(context, settings), FilesSettings):
-        await check_files(own, context, store, report, clock)
-    for check in (check_exports, check_bulk, check_proposals):
-        await asyncio.to_thread(check, settings.postgres_url, context, store, report)
-    await check_notices(context, store, head, report, clock, wait_seconds)
+        with report.reading("I11", f"{context.name}: the files"):
+            await check_files(own, context, store, report, clock)
+    for invariant, what, check in _BY_STREAM:
+        with report.reading(invariant, f"{context.name}: {what}"):
+            await asyncio.to_thread(check, settings.postgres_url, context, store, report)
+    with report.reading("I10", f"{context.name}: the notices"):
+        await check_notices(context, store, head, report, clock, wait_seconds)
     held = {one.subject: one for one in await asyncio.to_thread(store.held)}
     for one in held.values():
         report.broken(
@@ -177,7 +192,8 @@ async def _context(
     for view in views_of(context):
         folded = [part.folded[view.name] for part in found if view.name in part.folded]
         if folded:
-            await conclude(view, mongo, folded, head, report)
+            with report.reading("I4", f"{view.name}: the documents"):
+                await conclude(view, mongo, folded, head, report)
     report.figures["contexts"][context.name] = {
         "head": head,
         "events": sum(part.events for part in found),
@@ -199,14 +215,10 @@ def _checked_inside(settings: Settings, context: Context, report: Report) -> Non
 
 async def _money(settings: Settings, context: Context, head: int, mongo: Mongo, report: Report) -> None:
     view = asset_panorama.VIEW
-    generation = await live_generation(mongo, view.name)
-    if generation is None or view not in views_of(context):
-        return
-    store = await asyncio.to_thread(Store, settings.postgres_url, context, report)
-    try:
-        await check_money(store, mongo, generation.prefix, head, report)
-    finally:
-        store.close()
+    with report.reading("I5", f"{context.name}: the money"):
+        generation = await live_generation(mongo, view.name)
+        if generation is not None and view in views_of(context):
+            await check_money(settings.postgres_url, context, mongo, generation.prefix, head, report)
 
 
 async def _relayed(store: Store, head: int, clock: Clock, wait_seconds: float) -> tuple[int, int]:
@@ -232,10 +244,12 @@ async def _policies(
                 break
             await clock.sleep(POLL_SECONDS)
         report.compare("I1", f"{group.name}: records not read", 0, left)
-        for parked in await parked_of(mongo.beside(CHECKPOINTS_DATABASE), group.name):
-            report.broken(
-                "I1", f"{group.name}: subject {parked.subject} is parked since its event {parked.sequence}"
-            )
+        with report.reading("I1", f"{group.name}: what is parked"):
+            for parked in await parked_of(mongo.beside(CHECKPOINTS_DATABASE), group.name):
+                report.broken(
+                    "I1",
+                    f"{group.name}: subject {parked.subject} is parked since its event {parked.sequence}",
+                )
 
     policies = (
         group

@@ -88,21 +88,21 @@ async def _checked(looked: _Looked, files: Files, report: Report) -> int:
     """Checks the files of a subject; how many have no key any more."""
     contents, gone = ContentStore(looked.catalogue.store, looked.storage), 0
     for held in files.kept.values():
-        key = None if looked.ring is None else await asyncio.to_thread(_key, looked.ring, held.subject)
-        if looked.ring is not None and key is None:
-            gone += 1
-            continue
-        report.passed("I11")
-        try:
-            if key is None:
-                await contents.find(held)
-            else:
-                await contents.verify(held, key)
-        except (ObjectMissing, Tampered) as error:
-            if await asyncio.to_thread(_is_kept, looked, contents.name_of(held).stream, held):
-                report.broken(
-                    "I11", f"{looked.context.name}: the file {held.file} of {held.subject}: {error}"
-                )
+        where = f"{looked.context.name}: the file {held.file} of {held.subject}"
+        with report.reading("I11", where):
+            key = None if looked.ring is None else await asyncio.to_thread(_key, looked.ring, held.subject)
+            if looked.ring is not None and key is None:
+                gone += 1
+                continue
+            report.passed("I11")
+            try:
+                if key is None:
+                    await contents.find(held)
+                else:
+                    await contents.verify(held, key)
+            except (ObjectMissing, Tampered) as error:
+                if await asyncio.to_thread(_is_kept, looked, contents.name_of(held).stream, held):
+                    report.broken("I11", f"{where}: {error}")
     return gone
 
 

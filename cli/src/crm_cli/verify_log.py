@@ -6,7 +6,7 @@ stored bytes, by other code than the relay's, save for the public words, which a
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha1
@@ -88,6 +88,39 @@ def expected(context: Context, stored: StoredEvent) -> Expected | None:
     return Expected(stored.position, words.event.TYPE, record, words.event.VERSION, stored)
 
 
+class Read(NamedTuple):
+    """A stored event that can be read, and its record; None where it is not published."""
+
+    stored: StoredEvent
+    wanted: Expected | None
+
+
+class Reader:
+    """Reads the stored events of a context, those that are not published too. One that cannot be read is named; the rest is
+    checked."""
+
+    def __init__(self, context: Context, report: Report) -> None:
+        self._context = context
+        self._catalogue = context.catalogue()
+        self._report = report
+
+    def all(self, events: Iterable[StoredEvent]) -> list[Read]:
+        """Those that can be read."""
+        found: list[Read] = []
+        for stored in events:
+            try:
+                found.append(self.one(stored))
+            except Exception as error:  # noqa: BLE001 - what a server raises is raised again
+                where = f"version {stored.version} of {stored.stream_id} ({stored.name})"
+                self._report.unread("I1", f"{self._context.name}: {where}", error)
+        return found
+
+    def one(self, stored: StoredEvent) -> Read:
+        """Raises whatever is wrong with the event."""
+        self._catalogue.decode(stored)
+        return Read(stored, expected(self._context, stored))
+
+
 def _id(stream_id: UUID, version: int) -> str:
     """The text of a name-based UUID (RFC 9562, version 5), which `uuid5` makes with three objects more."""
     text = sha1(b"%b%d" % (stream_id.bytes, version), usedforsecurity=False).hexdigest()
@@ -102,6 +135,7 @@ class Topic:
         context: Context,
         kafka_url: str,
         log: StoreLog,
+        reader: Reader,
         report: Report,
         published: int,
         partitions: frozenset[int],
@@ -109,6 +143,7 @@ class Topic:
     ) -> None:
         self._context = context
         self._log = log
+        self._reader = reader
         self._report = report
         self._published = published
         self._held = held
@@ -237,7 +272,7 @@ class Topic:
     async def _check_repeats(self) -> None:
         """Checks that each repeated record is the stored event of its position."""
         repeats, self._repeats = sorted(self._repeats, key=lambda each: each[1].position), []
-        known: dict[int, Expected] = {}
+        known: dict[int, Expected | None] = {}
         for record, read in repeats:
             late = self._missed.get(read.position)
             if late is not None and LATE in record.headers and late.record.partition == record.partition:
@@ -245,13 +280,13 @@ class Topic:
                 self._compare(record, late)
                 continue
             if read.position not in known:
-                for stored in await self._log.read_after(read.position - 1, PAGE_EVENTS):
-                    found = expected(self._context, stored)
-                    if found is not None:
-                        known[found.position] = found
-            if read.position in known and known[read.position].record.partition == record.partition:
+                known |= await self._around(read.position)
+            wanted = known.get(read.position)
+            if wanted is None and read.position in known:
+                continue  # the event is named, where the log is read
+            if wanted is not None and wanted.record.partition == record.partition:
                 self.repeated += 1
-                self._compare(record, known[read.position])
+                self._compare(record, wanted)
             else:
                 self._report.broken(
                     "I7",
@@ -259,6 +294,19 @@ class Topic:
                 )
             if len(known) > REPEATS_MAX * PAGE_EVENTS:
                 known.clear()
+
+    async def _around(self, position: int) -> dict[int, Expected | None]:
+        """The records of the next published events from a position on; None for an event that cannot be read."""
+        found: dict[int, Expected | None] = {}
+        for stored in await self._log.read_after(position - 1, PAGE_EVENTS):
+            try:
+                wanted = self._reader.one(stored).wanted
+            except Exception:  # noqa: BLE001 - whatever is wrong with it, it is named where the log is read
+                found[stored.position or 0] = None
+            else:
+                if wanted is not None:
+                    found[wanted.position] = wanted
+        return found
 
     @staticmethod
     def _place(record: Record) -> str:

@@ -6,13 +6,12 @@ What is not checked: that a provider has what it has accepted. Its receipts say 
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, cast
 from uuid import UUID
 
 from chassis.clock import Clock
 from chassis.notices.deciding import NOTICES, REQUESTED, SETTLING, NoticeRequested
 from chassis.notices.loop import INBOX_KEPT
-from chassis.write.catalogue import Catalogue
 from chassis.write.events import StoredEvent
 
 from crm_cli.contexts import Context
@@ -27,11 +26,6 @@ _EVENTS: Final = (
     " where name = any(%s) and position <= %s order by stream_id, version"
 )
 _ROWS: Final = "select id from {notices}"
-
-
-class _Open(NamedTuple):
-    id: UUID
-    requested: NoticeRequested
 
 
 async def check_notices(
@@ -54,25 +48,25 @@ async def check_notices(
     with store.one_moment() as rows:
         there = {row[0] for row in rows(_ROWS)}
         waiting = 0
-        for one in _open(rows, catalogue, folded):
-            sent = one.requested.inbox is None
-            waiting += sent
-            if one.id in there or (not sent and one.requested.requested_at < kept_from):
-                report.passed("I10")
-                continue
-            what = "nothing sends it" if sent else "it is in no inbox"
-            report.broken("I10", f"{context.name}: the notice {one.id} is requested, and {what}")
+        for id, stored in _open(rows, folded):
+            with report.reading("I10", f"{context.name}: the notice {id}"):
+                requested = cast(NoticeRequested, catalogue.decode(stored).event)
+                sent = requested.inbox is None
+                waiting += sent
+                if id in there or (not sent and requested.requested_at < kept_from):
+                    report.passed("I10")
+                    continue
+                what = "nothing sends it" if sent else "it is in no inbox"
+                report.broken("I10", f"{context.name}: the notice {id} is requested, and {what}")
     if waiting:
         report.figures.setdefault("notices", {})[context.name] = {"waiting": waiting}
 
 
-def _open(rows: Rows, catalogue: Catalogue, folded: int) -> Iterator[_Open]:
-    """The notices that were requested up to the folded position and have not been settled since."""
+def _open(rows: Rows, folded: int) -> Iterator[tuple[UUID, StoredEvent]]:
+    """The requests up to the folded position that have not been settled since, each with the id of its notice."""
     found = rows(_EVENTS, [REQUESTED, *sorted(SETTLING)], 2**62)
     for id, of_one in groupby(found, itemgetter(0)):
         events: list[Any] = [StoredEvent(*row) for row in of_one]
         first = events[0]
         if first.name == REQUESTED and len(events) == 1 and first.position <= folded:
-            requested = catalogue.decode(first).event
-            assert isinstance(requested, NoticeRequested)  # noqa: S101 (its stored name)
-            yield _Open(id, requested)
+            yield id, first

@@ -26,7 +26,7 @@ from contracts.topics import place_of
 from crm_cli.contexts import CONTEXTS, VIEWS, Context
 from crm_cli.verify_checkpoints import Checkpoints
 from crm_cli.verify_keys import SealedKeys
-from crm_cli.verify_log import PAGE_EVENTS, Topic, expected
+from crm_cli.verify_log import PAGE_EVENTS, Reader, Topic
 from crm_cli.verify_report import Report
 from crm_cli.verify_views import Fold, Folded
 
@@ -132,12 +132,17 @@ async def checked(
         stack.callback(recorder.close)
         keys = await asyncio.to_thread(SealedKeys, settings, context, report)
         stack.callback(keys.close)
-        topic = Topic(context, settings.kafka_url, log, report, part.published, part.partitions, part.held)
+        reader = Reader(context, report)
+        topic = Topic(
+            context, settings.kafka_url, log, reader, report, part.published, part.partitions, part.held
+        )
         stack.push_async_callback(topic.close)
         views = [view for view in VIEWS if context.topic.name in view.sources]
-        folds = [
-            fold for view in views if (fold := await Fold.of(view, context.name, mongo, report)) is not None
-        ]
+        folds: list[Fold] = []
+        for view in views:
+            with report.reading("I4", f"{view.name}: its live generation"):
+                if (fold := await Fold.of(view, context.name, mongo, report)) is not None:
+                    folds.append(fold)
         events, partitions = 0, context.topic.partitions
         async for page in pages(log, part.head):
             if checkpoints is not None:
@@ -147,18 +152,24 @@ async def checked(
                 for event in page
                 if place_of(event.stream_id.int, partitions).partition in part.partitions
             ]
-            await asyncio.to_thread(keys.take, own)
+            readable: list[StoredEvent] = []
             for at in range(0, len(own), EVENTS_AT_ONCE):
-                made = (expected(context, event) for event in own[at : at + EVENTS_AT_ONCE])
-                wanted = [each for each in made if each is not None]
+                read = reader.all(own[at : at + EVENTS_AT_ONCE])
+                readable += [each.stored for each in read]
+                wanted = [each.wanted for each in read if each.wanted is not None]
                 await topic.match(wanted)
                 for fold in folds:
                     await fold.take(wanted)
+            with report.reading("I10", f"{context.name}: the keys of some events"):
+                await asyncio.to_thread(keys.take, readable)
             events += len(own)
             if events % progress_events < len(own):
                 say(f"{context.name}: {events} events checked")
         await topic.finish(part.head)
-        folded = {fold.view.name: await fold.finish(context, recorder, part.head) for fold in folds}
+        folded: dict[str, Folded] = {}
+        for fold in folds:
+            with report.reading("I4", f"{fold.view.name}: the documents"):
+                folded[fold.view.name] = await fold.finish(context, recorder, part.head)
         return Checked(report, events, topic.repeated, folded)
 
 

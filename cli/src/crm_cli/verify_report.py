@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import psycopg
 from chassis.connections.transient import is_transient
+from chassis.messaging.delivered import WriterNewer
 from chassis.observability.reasons import reason_of
+from chassis.write.catalogue import UnknownEvent
 
 PROBLEMS_NAMED_MAX: Final = 20
 
@@ -50,16 +52,20 @@ class Report:
 
     @contextmanager
     def reading(self, invariant: str, what: str) -> Iterator[None]:
-        """Notes that `what` cannot be read, where what is stored of it is no event, or not one of it. The rest is checked.
+        """Notes that `what` cannot be read, where what is kept of it is not what it should be. The rest is checked.
 
         Raises what a server that cannot be asked raises.
         """
         try:
             yield
-        except Exception as error:
-            if isinstance(error, psycopg.Error) or is_transient(error):
-                raise
-            self.broken(invariant, f"{what} cannot be read: {reason_of(error)}")
+        except Exception as error:  # noqa: BLE001 - what a server raises is raised again
+            self.unread(invariant, what, error)
+
+    def unread(self, invariant: str, what: str, error: Exception) -> None:
+        """As `reading`, where `error` was met already: a loop over a log enters no context for each event."""
+        if not _of_what_is_kept(error):
+            raise error
+        self.broken(invariant, f"{what} cannot be read: {reason_of(error)}")
 
     def compare(self, invariant: str, what: str, expected: object, found: object) -> None:
         """Checks that two figures are equal."""
@@ -114,3 +120,11 @@ class Report:
         for view, figures in self.figures.get("views", {}).items():
             lines.append(f"  {view}: generation {figures['generation']}, {figures['documents']} documents")
         return "\n".join(lines)
+
+
+def _of_what_is_kept(error: Exception) -> bool:
+    """Whether what was read is wrong, and not the server that was asked for it. What a newer program has written is wrong for
+    this one: it is not checked."""
+    if isinstance(error, (UnknownEvent, WriterNewer, psycopg.DataError)):
+        return True
+    return not isinstance(error, psycopg.Error) and not is_transient(error)

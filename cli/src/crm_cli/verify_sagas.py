@@ -4,7 +4,7 @@ from typing import Final
 from uuid import UUID
 
 from chassis.clock import Clock
-from chassis.sagas.reading import OpenSaga, has_sagas, open_sagas
+from chassis.sagas.reading import OpenSaga, begun_sagas, has_sagas, open_saga
 from chassis.sagas.running import TIMEOUT
 from chassis.write.store import Recorder
 
@@ -24,11 +24,13 @@ async def check_sagas(
         return
     until = clock.monotonic() + wait_seconds
     while True:
-        found = _open(url, context)
+        unread = Report()
+        found = _open(url, context, unread)
         lost = _without_timer(store, found)
         if not lost or clock.monotonic() >= until:
             break
         await clock.sleep(POLL_SECONDS)
+    report.plus(unread)
     report.passed("I10", len(found))
     for saga in lost:
         report.broken("I10", f"{context.name}: the saga {saga} has not ended, and no timer ends its time")
@@ -37,12 +39,17 @@ async def check_sagas(
         report.figures.setdefault("sagas", {})[context.name] = {"open": len(found), "stuck": stuck}
 
 
-def _open(url: str, context: Context) -> list[OpenSaga]:
-    recorder = Recorder(url, context.schema, as_login=True)
+def _open(url: str, context: Context, report: Report) -> list[OpenSaga]:
+    recorder, catalogue = Recorder(url, context.schema, as_login=True), context.catalogue()
+    found: list[OpenSaga] = []
     try:
-        return list(open_sagas(recorder, context.catalogue()))
+        for id, stored in begun_sagas(recorder):
+            with report.reading("I10", f"{context.name}: the saga {id}"):
+                if (one := open_saga(id, stored, catalogue)) is not None:
+                    found.append(one)
     finally:
         recorder.close()
+    return found
 
 
 def _without_timer(store: Store, found: list[OpenSaga]) -> list[UUID]:

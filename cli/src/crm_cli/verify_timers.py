@@ -136,8 +136,9 @@ def _compared(
             for row in timers.values():
                 failed = (row.outcome or "").startswith("failed:")
                 figures["standing" if row.outcome is None else "failed" if failed else "settled"] += 1
-            for wrong in _wrong(lasts, timers, folded.generation):
-                report.broken("I4", f"{context.name}: the timer {wrong[0][0]} of {subject} {wrong[1]}")
+            with report.reading("I4", f"{context.name}: the timers of {subject}"):
+                for wrong in _wrong(lasts, timers, folded.generation):
+                    report.broken("I4", f"{context.name}: the timer {wrong[0][0]} of {subject} {wrong[1]}")
             report.passed("I4", len(lasts))
             given += [
                 one
@@ -155,10 +156,14 @@ def _check_commands(
     context: Context, rows: Rows, given: Sequence[_Row], rules: Mapping[str, TimerRule], report: Report
 ) -> None:
     """Checks that the store remembers a command of each timer that was carried out."""
-    commands = [[(str(id), stream) for id, stream in rules[row.name].commands(row.due)] for row in given]
-    known = {(key, stream) for key, stream in rows(_REMEMBERED, [key for of in commands for key, _ in of])}
-    report.passed("I8", len(given))
-    for row, of_timer in zip(given, commands, strict=True):
+    commands: list[tuple[_Row, list[tuple[str, UUID]]]] = []
+    for row in given:
+        with report.reading("I8", f"{context.name}: the timer {row.name} of {row.subject}"):
+            commands.append((row, [(str(id), stream) for id, stream in rules[row.name].commands(row.due)]))
+    keys = [key for _, of_timer in commands for key, _ in of_timer]
+    known = {(key, stream) for key, stream in rows(_REMEMBERED, keys)}
+    report.passed("I8", len(commands))
+    for row, of_timer in commands:
         if known.isdisjoint(of_timer):
             report.broken(
                 "I8",

@@ -5,7 +5,8 @@ through. A view that went on meanwhile is met where it is: a document is folded 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -91,7 +92,8 @@ class Fold:
             return None
         fold = cls(view, context, generation, mongo, report)
         checkpoints = MongoCheckpoints(mongo, generation.group, view.name)
-        fold._parked, fold._skipped = await checkpoints.parked(), await checkpoints.skipped()
+        with report.reading("I4", f"{view.name}: which events are not in it"):
+            fold._parked, fold._skipped = await checkpoints.parked(), await checkpoints.skipped()
         return fold
 
     async def take(self, page: Sequence[Expected]) -> None:
@@ -159,9 +161,10 @@ class Fold:
             else:
                 differing.append((id, Frozen(made.raw).thawed()))
         self._report.passed("I4", len(documents) - len(differing))
-        there = {document[ID]: document for document in (Frozen(each).thawed() for each in raw)}
+        there = {document[ID]: document for document in self._thawed(collection, raw)}
         for id, document in differing:
-            self._same(collection, id, document, there.get(id))
+            with self._reading(collection, id):
+                self._same(collection, id, document, there.get(id))
 
     async def finish(self, context: Context, recorder: Recorder, head: int) -> Folded:
         """Compares the documents that are left."""
@@ -169,15 +172,25 @@ class Fold:
             await self._look_up(collection)
         await self._compare_inserted()
         for collection in (each.name for each in self.view.collections if not each.insert_only):
-            async for page in self._mongo.pages(self.generation.prefix + collection):
-                for document in page:
-                    await self._compare_folded(collection, document, context, recorder, head)
+            async for page in self._mongo.raw_pages(self.generation.prefix + collection):
+                for document in self._thawed(collection, page):
+                    with self._reading(collection, document[ID]):
+                        self._compare_folded(collection, document, context, recorder, head)
         for key, (left, _, _) in self._documents.items():
             if left is not None:
                 self._same(key.collection, key.id, left, None)
         return Folded(self.generation, self._made, frozenset(self._strangers), self._hash, self._differing)
 
-    async def _compare_folded(
+    def _thawed(self, collection: str, raw: Iterable[bytes]) -> Iterator[Document]:
+        """Those that can be decoded. Of another one the id is unknown: the document is missing too."""
+        for each in raw:
+            with self._report.reading("I4", f"{self.view.name}: a document in {collection}"):
+                yield Frozen(each).thawed()
+
+    def _reading(self, collection: str, id: object) -> AbstractContextManager[None]:
+        return self._report.reading("I4", f"{self.view.name}: {collection} {id}")
+
+    def _compare_folded(
         self, collection: str, document: Document, context: Context, recorder: Recorder, head: int
     ) -> None:
         key = DocumentKey(collection, document[ID])
