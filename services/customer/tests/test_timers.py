@@ -105,6 +105,28 @@ def test_a_reminder_comes_once_and_only_of_the_review_that_is_open():
     )
 
 
+@pytest.mark.requirement("R020")
+async def test_a_review_that_is_recorded_after_the_reminder_is_not_reminded_of_again():
+    """Two reviews on days of which the next one is due on the same day: the second is recorded when that has come."""
+    year = Year(datetime(2026, 1, 28, 1, tzinfo=UTC))
+    await year.do(ZHANG, RegisterCustomer(Details(name="张伟")))
+    await year.do(ZHANG, NameKeyCustomer(date(2026, 1, 28)))
+    await year.pass_until(datetime(2026, 2, 28, 2, tzinfo=UTC))
+    [(first, _)] = year.happened(ZHANG, ReviewFellDue)
+    assert first == ReviewFellDue(due_on=date(2026, 2, 28))
+    for day in (28, 31):
+        await year.do(ZHANG, ReviewCustomer(date(2026, 1, day)))
+        await year.pass_until(year.clock.now() + timedelta(days=2))
+    assert [event.reviewed_on.day for event, _ in year.happened(ZHANG, CustomerReviewed)] == [28, 31]
+    assert len(year.happened(ZHANG, ReviewFellDue)) == 1
+    await year.do(ZHANG, ReviewCustomer(date(2026, 3, 1)))
+    await year.pass_until(datetime(2026, 4, 2, tzinfo=UTC))
+    assert [event.due_on for event, _ in year.happened(ZHANG, ReviewFellDue)] == [
+        date(2026, 2, 28),
+        date(2026, 4, 1),
+    ]
+
+
 class Year:
     """Customer's timers over a store and a clock of the simulation, without faults."""
 

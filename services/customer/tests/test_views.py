@@ -280,6 +280,7 @@ def test_a_key_customers_review_is_shown_until_it_ends():
         teller.tell(CUSTOMER, "customer.registered", name=None, kind="person", origin="staff"),
         teller.tell(CUSTOMER, "customer.named_key_customer", review_due_on="2026-02-28"),
         teller.tell(CUSTOMER, "customer.review_due", due_on="2026-02-28"),
+        teller.tell(CUSTOMER, "customer.reviewed", reviewed_on="2026-01-31", review_due_on="2026-02-28"),
         teller.tell(CUSTOMER, "customer.reviewed", reviewed_on="2026-03-02", review_due_on="2026-04-02"),
         teller.tell(CUSTOMER, "customer.no_longer_key_customer"),
     ]
@@ -293,6 +294,7 @@ def test_a_key_customers_review_is_shown_until_it_ends():
         None,
         {"due_on": "2026-02-28", "reviewed_on": None, "reminded_at": None},
         {"due_on": "2026-02-28", "reviewed_on": None, "reminded_at": at},
+        {"due_on": "2026-02-28", "reviewed_on": "2026-01-31", "reminded_at": at},
         {"due_on": "2026-04-02", "reviewed_on": "2026-03-02", "reminded_at": None},
         None,
     ]

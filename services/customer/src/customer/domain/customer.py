@@ -85,5 +85,5 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     events=CustomerEvent,
     identify=identify,
     state_type=Customer,
-    state_version=10,
+    state_version=11,
 )

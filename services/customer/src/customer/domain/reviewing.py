@@ -39,7 +39,9 @@ def evolve_review(customer: Customer, event: ReviewEvent) -> Customer:
     """The customer after an event."""
     match event:
         case NamedKeyCustomer(due_on) | CustomerReviewed(review_due_on=due_on):
-            return structs.replace(customer, review_due_on=due_on, review_reminded=False)
+            # A review that is recorded late may leave the next one due on the day of which there was a reminder.
+            reminded = customer.review_reminded and due_on == customer.review_due_on
+            return structs.replace(customer, review_due_on=due_on, review_reminded=reminded)
         case NoLongerKeyCustomer():
             return structs.replace(customer, review_due_on=None, review_reminded=False)
         case ReviewFellDue():

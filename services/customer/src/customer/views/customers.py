@@ -187,10 +187,11 @@ def _no_longer_key_customer(_: Document, __: Delivered) -> Document:
     return {"review": None}
 
 
-def _reviewed(_: Document, event: Delivered) -> Document:
-    data = event.data
-    review = {"due_on": data["review_due_on"], "reviewed_on": data["reviewed_on"], "reminded_at": None}
-    return {"review": review}
+def _reviewed(document: Document, event: Delivered) -> Document:
+    due_on, before = event.data["review_due_on"], document["review"]
+    reminded_at = before["reminded_at"] if before is not None and before["due_on"] == due_on else None
+    reviewed_on = event.data["reviewed_on"]
+    return {"review": {"due_on": due_on, "reviewed_on": reviewed_on, "reminded_at": reminded_at}}
 
 
 def _review_due(document: Document, event: Delivered) -> Document:
@@ -298,7 +299,7 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name=CUSTOMERS_LIST.view,
-    version=6,
+    version=7,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
     collections=(Collection(CUSTOMERS, (Index((("parties.party_id", 1),)), *CUSTOMERS_LIST.indexes)),),
