@@ -29,7 +29,7 @@ from msgspec import structs
 from .planting import CLOCK, by, new_write_side, planted, spoiled
 
 CONTEXT = CONTEXTS["customer"]
-ZHANG, PROPOSAL = UUID(int=1), UUID(int=200)
+ZHANG, PROPOSAL, OTHER = UUID(int=1), UUID(int=200), UUID(int=201)
 DAY = timedelta(days=1)
 
 
@@ -155,15 +155,39 @@ async def test_what_is_carried_out_names_its_approval(
     assert problems(write) == expected
 
 
+@pytest.mark.parametrize(
+    ("proposal", "actor", "named"),
+    [
+        ((made(), APPROVED), "wu", None),
+        ((), "wu", "which is not there"),
+        ((APPROVED,), "wu", "which is not there"),
+        ((made(),), "wu", "which nobody has approved"),
+        ((made(), ProposalRejected("chen")), "wu", "which nobody has approved"),
+        ((made(), APPROVED), "lin", "and other persons than it"),
+    ],
+)
+async def test_an_event_that_names_a_proposal_has_an_approved_one_behind_it(
+    write: Write, proposal: tuple[Event, ...], actor: str, named: str | None
+) -> None:
+    """Its command is another one than that of an approval, or forgotten."""
+    await planted(write, OTHER, by(), made())
+    for event, who in zip(proposal, ("chen", "wu"), strict=False):
+        await planted(write, PROPOSAL, by(who), event)
+    context = structs.replace(by(actor), approved=Approved(PROPOSAL, "chen"))
+    version = (await write.handler.handle(ZHANG, AssignBranch("7"), context)).version
+    found = [one for one in problems(write) if "does not begin" not in one]
+    where = f"customer: version {version} of {ZHANG} names the proposal {PROPOSAL}"
+    assert found == ([] if named is None else [f"{where}, {named}"])
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b'{"meta":{},"data":{}}', b"\x00\xff"])
 async def test_a_proposal_that_cannot_be_read_is_named_and_the_others_are_checked(
     write: Write, body: bytes
 ) -> None:
-    other = UUID(int=201)
     await planted(write, PROPOSAL, by(), made())
-    await planted(write, other, by(), made())
-    await planted(write, other, by("chen"), ProposalRejected("chen"))
+    await planted(write, OTHER, by(), made())
+    await planted(write, OTHER, by("chen"), ProposalRejected("chen"))
     spoiled(write.settings.postgres_url, PROPOSAL, body)
     unread, rejected = problems(write)
     assert unread.startswith(f"customer: the proposal {PROPOSAL} cannot be read: ")
-    assert rejected == f"customer: the proposal {other} is rejected by who proposed it"
+    assert rejected == f"customer: the proposal {OTHER} is rejected by who proposed it"
