@@ -118,6 +118,22 @@ def test_the_kinds_of_schedules_of_the_page_are_those_that_are_played():
     assert set(re.findall(r"`([a-z_]+)`", named)) == set(KINDS)
 
 
+def test_every_scenario_is_played_with_fresh_seeds_too():
+    """Each module of schedules is one of those that `make chaos` plays."""
+    folder = ROOT / "tests/simulation"
+    played = (folder / "run.py").read_text(encoding="utf-8")
+    scenarios = {
+        path.stem
+        for path in folder.glob("*.py")
+        if re.search(r"^async def (?:lived|run)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(scenarios) > 15
+    assert {
+        name for name in scenarios if f"{name}.lived(" not in played and f"{name}.run(" not in played
+    } == set()
+    assert sum(share for share, _ in KINDS.values()) == 100
+
+
 def test_what_the_page_names_is_there():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for command in commands(DEVELOPERS):

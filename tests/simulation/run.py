@@ -22,7 +22,9 @@ from tests.simulation import (
     commands,
     compensating,
     derived,
+    derived_switches,
     exporting,
+    holds,
     keeping,
     many,
     noticing,
@@ -93,6 +95,16 @@ async def derived_view(seed: int) -> list[Broken]:
     return derived.check(world) + derived.check_sums(world)
 
 
+async def switches(seed: int) -> list[Broken]:
+    """A derived view whose inputs are rebuilt, switched and dropped."""
+    return derived_switches.check(await derived_switches.lived(seed))
+
+
+async def legal_holds(seed: int) -> list[Broken]:
+    """Legal holds and erasures at once."""
+    return holds.check(await holds.lived(seed))
+
+
 async def timers(seed: int) -> list[Broken]:
     """Timers that are set, moved and withdrawn while two processes give what is due."""
     return timing.check(await timing.lived(seed))
@@ -139,14 +151,16 @@ async def notices(seed: int) -> list[Broken]:
 
 
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
-    "log": (23, log),
-    "commands": (28, commanded),
+    "log": (20, log),
+    "commands": (27, commanded),
     "delivery": (5, delivery),
     "updates": (2, updates),
     "both_contexts": (2, both_contexts),
     "policies": (4, policies),
     "rebuilds": (1, rebuilding),
     "derived": (4, derived_view),
+    "switches": (1, switches),
+    "holds": (3, legal_holds),
     "timers": (5, timers),
     "many": (2, many_at_once),
     "starts": (2, bulk_starts),
