@@ -1,7 +1,8 @@
 """[timers] finding and settling what is due among the timers of a million subjects, on one PostgreSQL: one line of JSON.
 
-The limit is the same index read by a bare query over a plain connection: the instants of the next 100, and nothing else.
-What grows with the number of timers is no part of either; both are printed for a table of a thousandth of the size, too.
+The figure is the median time that finding the next 100 takes. The limit is five times that of the same index read by a bare
+query over a plain connection: the instants of the next 100, and nothing else. What grows with the number of timers is no part
+of either; both are printed for a table of a thousandth of the size, too.
 
     python benchmarks/timers.py [--timers N] [--rounds N]
 """
@@ -96,23 +97,11 @@ def main() -> int:
         prepare(url, SCHEMA)
         small = asyncio.run(measured(url, max(given.timers // 1_000, 10), given.rounds))
         large = asyncio.run(measured(url, given.timers, given.rounds))
-    ratio = large["due_p50_ms"] / large["bare_p50_ms"]
-    good = ratio <= LIMIT_RATIO
-    print(
-        json.dumps(
-            {
-                "benchmark": "timers",
-                "timers": given.timers,
-                "due_at_once": DUE_AT_ONCE,
-                **large,
-                "of_a_thousandth": small,
-                "ratio": round(ratio, 2),
-                "limit_ratio": LIMIT_RATIO,
-                "good": good,
-            }
-        )
-    )
-    return 0 if good else 1
+    value, limit = large["due_p50_ms"], LIMIT_RATIO * large["bare_p50_ms"]
+    figure = {"name": "timers", "value": value, "unit": "ms", "limit": round(limit, 2)}
+    more = {"ratio": round(value / limit, 3), "timers": given.timers, "due_at_once": DUE_AT_ONCE}
+    print(json.dumps({**figure, **more, **large, "of_a_thousandth": small}))
+    return 0 if value <= limit else 1
 
 
 if __name__ == "__main__":
