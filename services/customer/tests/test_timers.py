@@ -240,6 +240,24 @@ async def test_a_year_opens_each_business_day_once_and_gives_each_reminder_once(
     assert all(CALENDAR.is_working_day(at.date()) for at in mornings)
 
 
+async def test_days_that_an_outage_missed_are_opened_one_after_the_other_and_none_is_left_out():
+    begins = datetime(2026, 2, 10, 1, tzinfo=UTC)
+    year = Year(begins)
+    await open_first_day(year.days, "customer", CALENDAR, begins)
+    await year.pass_until(begins + timedelta(days=2))
+    year.clock.advance(timedelta(days=14).total_seconds())
+    back = year.clock.now()
+    await year.loop.begin()
+    epoch, turns = await year.lease.acquire(), []
+    while given := await year.loop.turn(epoch):
+        turns.append(given)
+    happened = year.happened(business_days_stream("customer"), BusinessDayOpened)
+    assert [event.on for event, _ in happened] == [date(2026, 2, 10) + timedelta(days=n) for n in range(17)]
+    assert turns == [1] * 14
+    assert {at for _, at in happened[3:]} == {back}
+    assert {event.kind for event, _ in happened} > {"public-holiday", "make-up-working-day"}
+
+
 async def test_a_proposal_on_which_nobody_decides_expires_once_when_its_time_is_over():
     year = Year(datetime(2026, 1, 5, 1, tzinfo=UTC))
     await year.do(ZHANG, RegisterCustomer(Details(name="张伟")))
