@@ -486,7 +486,7 @@ def routes_page() -> str:
         "A role that is not named may not call the route. `rows`: over those of the whole bank, over the caller's own, over those"
         "\nof its branch by the rule of the service, or over none, and why. `high` marks the events of a command as of high"
         "\nprivilege. The reason is in the body, or in the query where the body is no JSON. `from`: a command takes `effective_at`, or a"
-        "\nbank day as `effective_on`, or neither, and why. A route of 202 proposes what another person approves.\n",
+        "\nbusiness date as `effective_on`, or neither, and why. A route of 202 proposes what another person approves.\n",
     ]
     for service in services():
         parts.append(f"## {service.context.name}\n")

@@ -1,7 +1,7 @@
 """The ledger as it must be, whatever way the postings took: a model on one page, without a database.
 
 A posting is the same posting by its identity. With a transaction id that is source, account, id and leg; without one it
-is what is money (account, bank date, amount, currency) and the ordinal among equals of its file. Whatever is
+is what is money (account, business date, amount, currency) and the ordinal among equals of its file. Whatever is
 described differently is the same posting; the same id with other money is a conflict and is not booked.
 """
 

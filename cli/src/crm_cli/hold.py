@@ -24,7 +24,7 @@ def hold(
     customer: Annotated[UUID, typer.Argument(help="the customer's id")],
     reason: Reason,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="the bank day before which it stands")
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="the business date before which it stands")
     ] = None,
     as_json: Json = False,
     token: Token = None,

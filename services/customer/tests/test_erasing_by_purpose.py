@@ -146,7 +146,7 @@ def test_a_legal_hold_forbids_every_erasure_while_it_stands() -> None:
     customer.given(REGISTERED, placed, lifted).when(LiftLegalHold(HOLD)).then_rejected(LegalHoldUnknown)
     customer.given(REGISTERED, placed, lifted).when(ERASE_CONTACT).then(CONTACT_ERASED)
     customer.given(REGISTERED, placed, until, lifted).when(ERASE).then_rejected(LegalHoldStands)
-    ended = LegalHoldPlaced(OTHER, TODAY)  # the bank day before which it stood
+    ended = LegalHoldPlaced(OTHER, TODAY)  # the business date before which it stood
     customer.given(REGISTERED, ended).when(ERASE_CONTACT).then(CONTACT_ERASED)
     for day in (TODAY, TODAY - timedelta(days=1)):
         customer.given(REGISTERED).when(PlaceLegalHold(HOLD, day, TODAY)).then_rejected(LegalHoldEnded)

@@ -154,7 +154,7 @@ async def test_another_generation_gives_a_reset_and_is_watched_from_then_on(boxe
         assert await again.is_reset() == "rebuilt"
 
 
-async def test_another_bank_day_gives_a_reset_to_who_watches_a_condition(boxes: Boxes) -> None:
+async def test_another_business_date_gives_a_reset_to_who_watches_a_condition(boxes: Boxes) -> None:
     async with reading(boxes.hub, HEAVY) as heavy, reading(boxes.hub, some("a")) as reader:
         await heavy.is_reset()
         await reader.is_reset()

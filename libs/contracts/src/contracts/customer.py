@@ -46,7 +46,7 @@ class CustomerRegistered(CustomerContextEvent):
 class CustomerReferenceLinked(CustomerContextEvent):
     """A source knows the customer as the party `party_id`; the party's accounts are the customer's.
 
-    From the bank day `linked_from` on; where it is null, from the beginning.
+    From the business date `linked_from` on; where it is null, from the beginning.
     """
 
     TYPE = "customer.reference_linked"
@@ -93,7 +93,7 @@ class CustomerReferenceRejected(CustomerContextEvent):
 
 
 class CustomerReferenceUnlinked(CustomerContextEvent):
-    """The party is this customer before `until`, and not on that bank day or later."""
+    """The party is this customer before `until`, and not on that business date or later."""
 
     TYPE = "customer.reference_unlinked"
 
@@ -227,7 +227,7 @@ class CustomerErased(CustomerContextEvent):
 class CustomerContactErased(CustomerContextEvent):
     """How the customer and these parties are reached is no longer kept: whoever has opened it forgets it.
 
-    All else is kept until the bank day `rest_from` at least; `customer.erased` says when it is gone.
+    All else is kept until the business date `rest_from` at least; `customer.erased` says when it is gone.
     """
 
     TYPE = "customer.contact_erased"
@@ -237,7 +237,7 @@ class CustomerContactErased(CustomerContextEvent):
 
 
 class CustomerNamedKeyCustomer(CustomerContextEvent):
-    """The customer is a key customer (重点客户) from now on; its review is due on a bank day."""
+    """The customer is a key customer (重点客户) from now on; its review is due on a business date."""
 
     TYPE = "customer.named_key_customer"
 
@@ -251,7 +251,7 @@ class CustomerNoLongerKeyCustomer(CustomerContextEvent):
 
 
 class CustomerReviewed(CustomerContextEvent):
-    """A key customer was reviewed on a bank day; the next review is due on another one."""
+    """A key customer was reviewed on a business date; the next review is due on another one."""
 
     TYPE = "customer.reviewed"
 

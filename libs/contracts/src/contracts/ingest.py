@@ -50,7 +50,7 @@ class AccountOpened(IngestEvent):
 
 
 class AccountClosed(IngestEvent):
-    """The account is closed from this bank day on, which may lie in the future; its history stays."""
+    """The account is closed from this business date on, which may lie in the future; its history stays."""
 
     TYPE = "account.closed"
 
@@ -77,7 +77,7 @@ class AccountHolderNamed(IngestEvent):
 
 
 class AccountHolderRemoved(IngestEvent):
-    """A party's right over the account stands before `held_until`, and not on that bank day or later."""
+    """A party's right over the account stands before `held_until`, and not on that business date or later."""
 
     TYPE = "account.holder_removed"
 

@@ -395,7 +395,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         party_id: PartyPath,
         body: UnlinkBody,
     ) -> Done:
-        """Unlinks an external id from a bank day on: the customer's panorama no longer shows its accounts."""
+        """Unlinks an external id from a business date on: the customer's panorama no longer shows its accounts."""
         on = body.effective_on
         return _done(response, await service.unlink_reference(customer_id, party_id, on, context, version))
 
@@ -409,7 +409,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         party_id: PartyPath,
         body: MoveBody,
     ) -> Done:
-        """Moves an external id to another customer from a bank day on. The version is that of the customer
+        """Moves an external id to another customer from a business date on. The version is that of the customer
         that loses it."""
         if await service.outside_now(scope_of(caller), body.to):
             raise CustomerNotRegistered

@@ -250,7 +250,7 @@ class CustomerService:
     async def unlink_reference(
         self, customer: UUID, party: UUID, on: date | None, context: CommandContext, version: int
     ) -> Outcome[CustomerEvent]:
-        """Ends a link on a bank day, by default today."""
+        """Ends a link on a business date, by default today."""
         command = UnlinkReference(party, on or self.today())
         return await self.change(customer, command, context, version, asked=("unlink", party, on))
 
@@ -273,7 +273,7 @@ class CustomerService:
     async def move_reference(
         self, customer: UUID, party: UUID, to: UUID, on: date | None, context: CommandContext, version: int
     ) -> Outcome[CustomerEvent]:
-        """Moves a number to another customer from a bank day on, by default today.
+        """Moves a number to another customer from a business date on, by default today.
 
         Returns the outcome of the customer that loses it, with the position after both steps.
 

@@ -74,7 +74,7 @@ class Claims:
     claims_max: int = CLAIMS_MAX
 
     async def of_party(self, party: UUID, day: date, *, without: UUID | None = None) -> Claim:
-        """Returns the claim on a party on a bank day, confirmed or not; without one on that day, that of a later day.
+        """Returns the claim on a party on a business date, confirmed or not; without one on that day, that of a later day.
 
         A number that is another customer's from a later day on is not free before it. `without` is a customer that is
         about to give the number up.

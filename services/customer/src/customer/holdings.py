@@ -1,4 +1,4 @@
-"""The accounts that a customer holds on a bank day, and in which role. Pure, from the documents of the views.
+"""The accounts that a customer holds on a business date, and in which role. Pure, from the documents of the views.
 
 A right and a link each hold from one day on until before another day. Both days may lie in the future.
 Only ownership counts in figures and in "joint": an authorised signatory (授权签字人) may act on an account and
@@ -16,29 +16,29 @@ SIGNATORY: Final[Role] = "signatory"
 
 
 def stands_on(member: Member, day: str) -> bool:
-    """Whether a right or a link holds on a bank day, in ISO 8601."""
+    """Whether a right or a link holds on a business date, in ISO 8601."""
     since, until = member.get("from"), member.get("until")
     return (since is None or since <= day) and (until is None or day < until)
 
 
 def standing(members: Iterable[Member], day: str) -> list[Member]:
-    """The rights or links that hold on a bank day."""
+    """The rights or links that hold on a business date."""
     return [one for one in members if stands_on(one, day)]
 
 
 def parties_on(customer: Mapping[str, Any], day: str) -> set[str]:
-    """The customer's parties on a bank day."""
+    """The customer's parties on a business date."""
     return {one["party_id"] for one in standing(customer["parties"], day)}
 
 
 def closed_on(account: Mapping[str, Any], day: str) -> bool:
-    """Whether the account is closed on a bank day."""
+    """Whether the account is closed on a business date."""
     closed = account.get("closed_on")
     return closed is not None and closed <= day
 
 
 def held(accounts: Iterable[Mapping[str, Any]], parties: set[str], day: str) -> list[dict[str, Any]]:
-    """The accounts over which one of these parties has a right on a bank day, with the rights of that day
+    """The accounts over which one of these parties has a right on a business date, with the rights of that day
     only."""
     found = []
     for account in accounts:

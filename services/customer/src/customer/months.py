@@ -7,7 +7,7 @@ Of each currency and month an account's document keeps two integers:
 
 With the balance of now they give the balance at the end of every kept month and the sum of its daily closing balances,
 exactly and whatever the order of arrival: a late posting changes its own month, and through the net all months after it.
-A posting counts on its bank date, a reversal on that of the posting that it reverses.
+A posting counts on its business date, a reversal on that of the posting that it reverses.
 """
 
 from calendar import monthrange
@@ -45,7 +45,7 @@ class MonthBalance(NamedTuple):
 
 
 def add_posting(sums: Sums, day: str, amount_minor: int) -> None:
-    """Counts a posting of a bank day in its month. The earliest month goes where there are too many."""
+    """Counts a posting of a business date in its month. The earliest month goes where there are too many."""
     month = day[:7]
     kept = sums.get(month)
     if kept is None:
@@ -84,7 +84,7 @@ def balances(balance_minor: int, sums: Sums, wanted: Sequence[Wanted]) -> dict[s
 
 @lru_cache(DAYS_CACHED_MAX)
 def whole_months(day: str) -> tuple[Wanted, ...]:
-    """The months that are shown on a bank day, from the latest to the earliest."""
+    """The months that are shown on a business date, from the latest to the earliest."""
     found = list[Wanted]()
     year, month = int(day[:4]), int(day[5:7])
     for _ in range(MONTHS_SHOWN):

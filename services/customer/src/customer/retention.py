@@ -60,7 +60,7 @@ def kept_until(
     retention: Retention,
     dated: Callable[[datetime], date],
 ) -> Kept:
-    """Until when the values of a customer are kept; the bank day itself where there was no relation.
+    """Until when the values of a customer are kept; the business date itself where there was no relation.
 
     Raises RetentionHolds where a right over an account stands. The other arguments are those of `relation_ended_on`.
     """
@@ -81,7 +81,7 @@ def relation_ended_on(
     dated: Callable[[datetime], date],
 ) -> date | None:
     """The day on which the relation to a customer ended; None where there was none. Raises RetentionHolds where a right over
-    an account stands on the bank day `day`.
+    an account stands on the business date `day`.
 
     `accounts` and `described` are documents of the panorama's view. `parties` are those that are or
     were the customer's, each with the day on which its link ended, so that unlinking shortens no retention. A relation

@@ -54,7 +54,7 @@ def reference(text: str) -> str:
     return f"{source_name(source)}:{external_id(number)}"
 
 
-BankDay = Annotated[StatedDay, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
+BusinessDate = Annotated[StatedDay, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
 
 
 class ReferenceStated(BaseModel):
@@ -151,9 +151,9 @@ class IdentityDetailsBody(DatedBody):
 
 
 class UnlinkBody(ExplainedBody):
-    """The bank day from which the external id is no longer the customer's; by default today."""
+    """The business date from which the external id is no longer the customer's; by default today."""
 
-    effective_on: BankDay | None = None
+    effective_on: BusinessDate | None = None
 
 
 class MoveBody(UnlinkBody):
@@ -235,7 +235,7 @@ class Review(BaseModel):
 
 
 class CustomerShown(BaseModel):
-    """A customer, masked. `references_since`: of the references that ended on that bank day or before, some are left out; none
+    """A customer, masked. `references_since`: of the references that ended on that business date or before, some are left out; none
     is where it is null. `shares_number_out_of_scope`: how many customers that you may not see have its identity number, beside
     those of `shares_number_with`.
     """
@@ -266,20 +266,20 @@ class CustomerShown(BaseModel):
 
 
 class LegalHoldBody(ExplainedBody):
-    """Why nothing of a customer may be erased, and before which bank day; without one, until it is lifted."""
+    """Why nothing of a customer may be erased, and before which business date; without one, until it is lifted."""
 
     until: StatedDay | None = None
 
 
 class LegalHoldShown(BaseModel):
-    """A legal hold; `until`: the bank day before which it stands, None where it has to be lifted."""
+    """A legal hold; `until`: the business date before which it stands, None where it has to be lifted."""
 
     hold_id: UUID
     until: date | None
 
 
 class ErasureAnswer(BaseModel):
-    """How far a customer is erased, and the legal holds that forbid more. `rest_from`: the bank day on which the rest is due."""
+    """How far a customer is erased, and the legal holds that forbid more. `rest_from`: the business date on which the rest is due."""
 
     customer_id: UUID
     erased: bool

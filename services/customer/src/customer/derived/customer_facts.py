@@ -1,6 +1,6 @@
 """The derived view `customer_facts`: what conditions ask of a customer, one document each.
 
-It is a function of the customer's document, of the accounts that its parties own, and of the bank day: rights and
+It is a function of the customer's document, of the accounts that its parties own, and of the business date: rights and
 links hold from one day on until before another. Only ownership counts; a joint account counts in full for each of
 its owners. Amounts are as the panorama sums them, by currency. There is nothing personal in a document but digests of
 values by which a customer is found, and an erased customer has no document. What the customers of a branch add up to is
@@ -118,7 +118,7 @@ async def everything(inputs: Inputs, after: DocumentId | None, limit: int) -> Se
 
 
 def facts(customer: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]], day: str) -> Document:
-    """The facts of a customer on a bank day. `accounts`: all over which its parties have or had a right, in order of
+    """The facts of a customer on a business date. `accounts`: all over which its parties have or had a right, in order of
     their ids."""
     parties = parties_on(customer, day)
     owned = [

@@ -99,7 +99,7 @@ class LinkReference(msgspec.Struct, frozen=True):
 
 
 class TakeOverReference(msgspec.Struct, frozen=True):
-    """An external id is moved from another customer to this one from a bank day on, as a person decided."""
+    """An external id is moved from another customer to this one from a business date on, as a person decided."""
 
     reference: Reference
     linked_from: date
@@ -125,7 +125,7 @@ class RejectReference(msgspec.Struct, frozen=True):
 
 
 class UnlinkReference(msgspec.Struct, frozen=True):
-    """A number no longer belongs to this customer from the bank day `until` on."""
+    """A number no longer belongs to this customer from the business date `until` on."""
 
     party: UUID
     until: date
@@ -177,7 +177,7 @@ class EraseCustomer(msgspec.Struct, frozen=True):
 
 
 class EraseContact(msgspec.Struct, frozen=True):
-    """A person has the customer's values for contact destroyed; the rest is looked at again on the bank day `rest_from`."""
+    """A person has the customer's values for contact destroyed; the rest is looked at again on the business date `rest_from`."""
 
     parties: tuple[UUID, ...]
     rest_from: date
@@ -185,13 +185,13 @@ class EraseContact(msgspec.Struct, frozen=True):
 
 
 class DeferErasure(msgspec.Struct, frozen=True):
-    """The rest of an erasure has to wait until a later bank day."""
+    """The rest of an erasure has to wait until a later business date."""
 
     rest_from: date
 
 
 class PlaceLegalHold(msgspec.Struct, frozen=True):
-    """A person forbids every erasure of the customer, before the bank day `until` or until it is lifted."""
+    """A person forbids every erasure of the customer, before the business date `until` or until it is lifted."""
 
     hold: UUID
     until: date | None
@@ -205,7 +205,7 @@ class LiftLegalHold(msgspec.Struct, frozen=True):
 
 
 class NameKeyCustomer(msgspec.Struct, frozen=True):
-    """The customer is a key customer from the bank day `on` on."""
+    """The customer is a key customer from the business date `on` on."""
 
     on: date
 
@@ -215,7 +215,7 @@ class EndKeyCustomer(msgspec.Struct, frozen=True):
 
 
 class ReviewCustomer(msgspec.Struct, frozen=True):
-    """A key customer was reviewed on the bank day `on`."""
+    """A key customer was reviewed on the business date `on`."""
 
     on: date
 

@@ -107,7 +107,7 @@ def evolve_erasure(customer: Customer, event: ErasureEvent) -> Customer:
 
 
 def standing(customer: Customer, on: date) -> list[date | None]:
-    """Until when each legal hold stands that stands on a bank day; None for one without an end. The last day is the one
+    """Until when each legal hold stands that stands on a business date; None for one without an end. The last day is the one
     before."""
     return [until for until in customer.holds.values() if until is None or on < until]
 

@@ -66,7 +66,7 @@ class CustomerRegistered(Event, frozen=True):
 class ReferenceLinked(Event, frozen=True):
     """`source` knows the customer under its own number; whatever that party holds is the customer's.
 
-    From the bank day `linked_from` on; where it is None, from the beginning. One party is one customer's at a time, by
+    From the business date `linked_from` on; where it is None, from the beginning. One party is one customer's at a time, by
     `claim`; without one, by `party_id`.
     """
 
@@ -115,7 +115,7 @@ class ReferenceRejected(Event, frozen=True):
 
 
 class ReferenceUnlinked(Event, frozen=True):
-    """The number is this customer's before `until`, and not on that bank day or later."""
+    """The number is this customer's before `until`, and not on that business date or later."""
 
     source: str
     party_id: UUID
@@ -224,7 +224,7 @@ class CustomerErased(Event, frozen=True):
 
 class CustomerContactErased(Event, frozen=True):
     """The customer's values for contact are no longer kept: the keys for contact of the customer and of `parties` are to be
-    destroyed. All else is looked at on the bank day `rest_from`, and is erased then where nothing forbids it.
+    destroyed. All else is looked at on the business date `rest_from`, and is erased then where nothing forbids it.
     """
 
     parties: tuple[UUID, ...]
@@ -232,13 +232,13 @@ class CustomerContactErased(Event, frozen=True):
 
 
 class ErasureDeferred(Event, frozen=True):
-    """The rest of an erasure waits until a later bank day: a right, a retention period or a legal hold stands until then."""
+    """The rest of an erasure waits until a later business date: a right, a retention period or a legal hold stands until then."""
 
     rest_from: date
 
 
 class LegalHoldPlaced(Event, frozen=True):
-    """Nothing of the customer is erased before the bank day `until`, or until the hold is lifted where it is None."""
+    """Nothing of the customer is erased before the business date `until`, or until the hold is lifted where it is None."""
 
     hold: UUID
     until: date | None
@@ -252,7 +252,7 @@ class LegalHoldLifted(Event, frozen=True):
 
 
 class NamedKeyCustomer(Event, frozen=True):
-    """The customer is a key customer (重点客户) from now on, and its review is due on a bank day (R020)."""
+    """The customer is a key customer (重点客户) from now on, and its review is due on a business date (R020)."""
 
     review_due_on: date
 
@@ -262,7 +262,7 @@ class NoLongerKeyCustomer(Event, frozen=True):
 
 
 class CustomerReviewed(Event, frozen=True):
-    """A key customer was reviewed on a bank day; the next review is due on another one."""
+    """A key customer was reviewed on a business date; the next review is due on another one."""
 
     reviewed_on: date
     review_due_on: date

@@ -28,16 +28,16 @@ class Link(msgspec.Struct, frozen=True):
     earlier: "Link | None" = None
 
     def stands_on(self, day: date) -> bool:
-        """Whether the number belongs to the customer on a bank day, confirmed or not."""
+        """Whether the number belongs to the customer on a business date, confirmed or not."""
         return (self.linked_from is None or self.linked_from <= day) and self.ends_after(day)
 
     def ends_after(self, day: date) -> bool:
-        """Whether the number belongs to the customer on a bank day or later. A claim that nobody confirmed ends at
+        """Whether the number belongs to the customer on a business date or later. A claim that nobody confirmed ends at
         once."""
         return self.until is None or (self.confirmed and day < self.until)
 
     def ended(self, until: date) -> "Link":
-        """The link where the number is the customer's before a bank day only: by an earlier link neither. Who gives up a
+        """The link where the number is the customer's before a business date only: by an earlier link neither. Who gives up a
         claim says nothing of an earlier link."""
         earlier = self.earlier
         if self.confirmed and earlier is not None:
@@ -53,7 +53,7 @@ class Customer(msgspec.Struct, frozen=True):
     by field and party. `number_shared`: the identity number was another customer's when a source stated it, so this customer
     claims none. `review_due_on`: of a key customer; `review_reminded`: of that review.
     `preparation`: that of an erasure which is under way; `prepared`: no source releases records of the parties.
-    `rest_from`: the bank day on which the rest of an erasure is due whose values for contact are gone. `holds`: the bank day
+    `rest_from`: the business date on which the rest of an erasure is due whose values for contact are gone. `holds`: the business date
     before which each legal hold stands, None where it has to be lifted.
     """
 
@@ -80,15 +80,15 @@ class Customer(msgspec.Struct, frozen=True):
         return self.origin is not None
 
     def has(self, party: UUID, day: date) -> bool:
-        """Whether the party belongs to this customer on a bank day, confirmed or not."""
+        """Whether the party belongs to this customer on a business date, confirmed or not."""
         return self.link_on(party, day) is not None
 
     def link_on(self, party: UUID, day: date) -> Link | None:
-        """The link by which the party belongs to this customer on a bank day, confirmed or not."""
+        """The link by which the party belongs to this customer on a business date, confirmed or not."""
         return next((link for link in self._links_of(party) if link.stands_on(day)), None)
 
     def has_later(self, party: UUID, day: date) -> bool:
-        """Whether the party belongs to this customer on a bank day or later, confirmed or not."""
+        """Whether the party belongs to this customer on a business date or later, confirmed or not."""
         return any(link.ends_after(day) for link in self._links_of(party))
 
     def confirmed_until(self) -> dict[UUID, date | None]:

@@ -38,7 +38,7 @@ MONTH_PATTERN: Final = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
 class Figure(TypedDict):
     """An amount in minor units and as people write it, and where it comes from.
 
-    `as_of`: the bank date up to which every source of it is booked. `recorded_at`: when its newest event
+    `as_of`: the business date up to which every source of it is booked. `recorded_at`: when its newest event
     was written down. `freshness_seconds`: how long ago its stalest source was last received from. `stale`:
     the sources among its own that have been silent for longer than the rules allow; where there is one,
     the figure may have been overtaken (amber). `position`: the highest position in the store of ingest

@@ -43,7 +43,7 @@ class HoldingsTooLarge(Refusal):
 
 
 class HoldingQueries:
-    """What customers hold on the bank day of today, masked."""
+    """What customers hold on the business date now, masked."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class HoldingQueries:
         return {**dict.fromkeys(ids), **{id_of(raw): raw for raw in found}}
 
     async def _customers_of(self, parties: Sequence[str], day: str) -> dict[str, str]:
-        """Returns the customers of these parties on a bank day."""
+        """Returns the customers of these parties on a business date."""
         if not parties:
             return {}
         where = {"parties.party_id": {"$in": list(parties)}}

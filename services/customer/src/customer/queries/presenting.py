@@ -54,7 +54,7 @@ def subjects_of(found: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]])
 
 
 def customers_by_party(customers: Sequence[Document], day: str) -> dict[str, str]:
-    """Returns the customers of the parties of these customers on a bank day."""
+    """Returns the customers of the parties of these customers on a business date."""
     return {party: customer["_id"] for customer in customers for party in parties_on(customer, day)}
 
 

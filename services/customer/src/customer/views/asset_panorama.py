@@ -161,12 +161,12 @@ def counted(posting: Document) -> tuple[str, str]:
 
 
 def _through(before: str | None, day: str | None) -> str | None:
-    """The later of two bank dates."""
+    """The later of two business dates."""
     return before if day is None or (before is not None and before >= day) else day
 
 
 def _past(day: str | None, recorded_at: datetime) -> str | None:
-    """A bank date; None for one that was in the future when it was recorded."""
+    """A business date; None for one that was in the future when it was recorded."""
     return None if day is None or day > _latest_day(recorded_at) else day
 
 

@@ -49,7 +49,7 @@ def _days(formats: tuple[str, ...], times_ignored: bool, text: str) -> frozenset
 
 def _read(date_format: str, text: str) -> date | None:
     try:
-        found = datetime.strptime(text, date_format).date()  # noqa: DTZ007 - a bank date
+        found = datetime.strptime(text, date_format).date()  # noqa: DTZ007 - a business date
     except (ValueError, re.error):
         return None
     if _TOUCHING.search(date_format) and len(text) != len(written(date_format, found)):

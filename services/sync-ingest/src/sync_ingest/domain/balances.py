@@ -1,6 +1,6 @@
 """Running balances that a feed prints beside its postings: compared in no order, reported, never booked.
 
-Within an account and currency the bank date gives the order of days. Inside a day the balances themselves give it:
+Within an account and currency the business date gives the order of days. Inside a day the balances themselves give it:
 a row leads from the balance before it to the balance after it, and the rows of a day are one way through these
 balances. Such a way exists where every balance is left as often as it is reached, apart from where the day begins and
 where it ends. So a day is kept as what is left when both are counted against each other, which is the same in whatever

@@ -154,7 +154,7 @@ def stream_of(ids: ExternalIds, source: str, record: MasterRecord) -> UUID:
 
 
 def days_of(record: MasterRecord) -> tuple[date, ...]:
-    """The bank days from which a master record takes effect, the last of them being that of its event."""
+    """The business dates from which a master record takes effect, the last of them being that of its event."""
     days: tuple[date | None, ...]
     match record:
         case AccountRecord():

@@ -43,7 +43,7 @@ class AccountOpened(Event, frozen=True):
 
 
 class AccountClosed(Event, frozen=True):
-    """The account is closed from this bank day on."""
+    """The account is closed from this business date on."""
 
     source: str
     closed_on: date
@@ -65,7 +65,7 @@ class HolderNamed(Event, frozen=True):
 
 
 class HolderRemoved(Event, frozen=True):
-    """A party's right over the account stands before `held_until`, and not on that bank day or later."""
+    """A party's right over the account stands before `held_until`, and not on that business date or later."""
 
     source: str
     party_id: UUID

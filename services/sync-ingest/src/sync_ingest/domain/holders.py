@@ -23,7 +23,7 @@ class Right(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Holders(msgspec.Struct, frozen=True, array_like=True):
-    """The rights over an account, and the bank day of the newest complete list of them that was read."""
+    """The rights over an account, and the business date of the newest complete list of them that was read."""
 
     rights: Mapping[UUID, Right] = {}
     listed_on: date | None = None

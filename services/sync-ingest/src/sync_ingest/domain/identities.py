@@ -80,7 +80,7 @@ def resolved_id(quarantined: QuarantineId) -> UUID:
 
 
 def equals_id(ids: ExternalIds, source: str, posting: Posting) -> UUID:
-    """The id that postings share which are equal in account, bank date, amount and currency."""
+    """The id that postings share which are equal in account, business date, amount and currency."""
     account = posting.account
     money = f"{posting.booked_on.isoformat()}:{posting.amount_minor}:{posting.currency}"
     return ids.of_source("equals", source, f"{len(account)}:{account}:{money}")

@@ -120,7 +120,7 @@ class AccountRecord(Record, frozen=True, tag="account"):
 class HolderRecord(Record, frozen=True, tag="holder"):
     """A party's right over an account, from `held_from` on and before `held_until`; either may lie in the future.
 
-    `held_until` is the first bank day on which the right no longer stands. A later record without it names the party
+    `held_until` is the first business date on which the right no longer stands. A later record without it names the party
     again.
     """
 
@@ -145,7 +145,7 @@ class ListedHolder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HoldersRecord(Record, frozen=True, tag="holders"):
-    """All holders of an account on the bank day `listed_on`, by default today. Who is absent holds it no longer.
+    """All holders of an account on the business date `listed_on`, by default today. Who is absent holds it no longer.
 
     A list of an earlier day than one that was read before changes nothing. A right that begins later stays. A file
     of the same bytes is read once: where an equal list may come on another day, it names its day. A file that comes
@@ -256,7 +256,7 @@ RAW_KEPT_BYTES_MAX: Final = 65_536
 
 FIRST_DAY: Final = date(1900, 1, 1)
 LAST_DAY: Final = date(2199, 12, 31)
-"""Bank days beyond these are slips of a key, and would not fit every calendar and zone on the way."""
+"""Business dates beyond these are slips of a key, and would not fit every calendar and zone on the way."""
 
 BOOKED_DAYS_AHEAD_MAX: Final = 31
 """How far beyond the bank's business date a posting may be booked, unless the bank says otherwise."""
