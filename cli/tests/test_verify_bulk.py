@@ -183,6 +183,7 @@ async def test_a_start_without_the_approval_that_it_needs_is_named(write: Write)
     assert f"{RUN}: it was started without the approval that it needs" in problem
 
 
+@pytest.mark.requirement("D05", "M04")
 @pytest.mark.parametrize("body", [b"", b"{", b'{"meta":{},"data":{}}'])
 async def test_a_run_that_cannot_be_read_is_named_and_the_others_are_checked(
     write: Write, body: bytes

@@ -180,6 +180,7 @@ async def test_an_event_that_names_a_proposal_has_an_approved_one_behind_it(
     assert found == ([] if named is None else [f"{where}, {named}"])
 
 
+@pytest.mark.requirement("D05", "M04")
 @pytest.mark.parametrize("body", [b"", b"{", b'{"meta":{},"data":{}}', b"\x00\xff"])
 async def test_a_proposal_that_cannot_be_read_is_named_and_the_others_are_checked(
     write: Write, body: bytes

@@ -47,6 +47,7 @@ def unscoped(*classes: type[Any]) -> Iterator[str]:
                 yield f"{each.__name__}.{name}"
 
 
+@pytest.mark.requirement("R083", "M05")
 def test_no_query_does_without_a_scope() -> None:
     found = set(
         unscoped(BranchQueries, CustomerQueries, HoldingQueries, MovementQueries, UnlinkedQueries, Reader)
@@ -67,6 +68,7 @@ def test_a_query_without_a_scope_is_found() -> None:
     assert set(unscoped(Loose)) == {"Loose.all_of_them", "Loose.one", "Loose.perhaps"}
 
 
+@pytest.mark.requirement("R082", "R083", "M05")
 def test_who_sees_a_part_of_the_customers_calls_no_route_over_the_whole_bank() -> None:
     narrowed = {role for role in ROLES if not scope_of(Caller("lin", roles=frozenset({role}))).everything}
     assert {"teller", "relationship-manager"} <= narrowed
@@ -77,6 +79,7 @@ def test_who_sees_a_part_of_the_customers_calls_no_route_over_the_whole_bank() -
     assert over_all == set()
 
 
+@pytest.mark.requirement("R083", "M05")
 def test_a_route_of_one_customer_is_over_the_customers_of_the_caller() -> None:
     [customer] = [service for service in services() if service.context.name == "customer"]
     of_one = {route.name for route in routes_of(customer) if re.search(r"\{customer_id\}", route.path)}

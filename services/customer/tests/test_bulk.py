@@ -201,6 +201,7 @@ async def test_a_customer_that_was_erased_since_is_refused_and_stops_no_other(ap
     assert await results(api, where) == ["customer-erased", "done", "done"]
 
 
+@pytest.mark.requirement("R083")
 @pytest.mark.parametrize("branch", [" 支行\uf90a ", "支行\uf90a"])
 def test_a_branch_is_spelled_as_master_data_has_it(branch):
     """Of two names that look alike one was another branch: its customers were out of the scope of who serves them."""

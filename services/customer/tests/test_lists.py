@@ -189,6 +189,7 @@ async def test_days_are_counted_from_the_business_date_and_not_from_the_clock(as
     assert derived_on == ["2036-01-05", "2036-01-06"]
 
 
+@pytest.mark.requirement("R083", "M05")
 async def test_no_query_shows_what_is_out_of_scope(branches, bank, queries):
     """Also where a route forgets its guard: what is asked of the views is narrowed there."""
     of_li = scope_of(Caller("lin", f"{LIS}/desk", frozenset({"teller"})))
@@ -209,6 +210,7 @@ async def test_no_query_shows_what_is_out_of_scope(branches, bank, queries):
     assert await queries.customers.one(of_li, WU), "of no branch yet"
 
 
+@pytest.mark.requirement("R083")
 async def test_an_account_that_waits_is_of_the_branch_that_its_source_states(asking, bank, queries, mongo):
     before = (await asking.get("/accounts/unlinked")).json()
     waiting = [one["account_id"] for one in before["items"]]
@@ -309,6 +311,7 @@ async def test_a_customer_out_of_scope_is_not_there(asking, bank):
     assert (await api.get("/customers/no-id")).status_code == 422
 
 
+@pytest.mark.requirement("R084")
 async def test_nothing_is_moved_to_a_customer_out_of_scope(asking, handler):
     for customer, branch in ((ZHANG, ZHANGS), (LI, LIS), (WU, None)):
         said = CommandContext(actor="lin", now=NOW, command_id=customer)
@@ -323,6 +326,7 @@ async def test_nothing_is_moved_to_a_customer_out_of_scope(asking, handler):
     assert codes == ["reference-not-linked", "customer-not-registered", "customer-not-registered"]
 
 
+@pytest.mark.requirement("R084")
 async def test_a_customer_that_the_view_does_not_show_yet_is_out_of_scope_too(asking, handler):
     new = UUID(int=1005)
     said = CommandContext(actor="lin", now=NOW, command_id=new)
@@ -336,6 +340,7 @@ async def test_a_customer_that_the_view_does_not_show_yet_is_out_of_scope_too(as
         assert asked.json()["code"] == code
 
 
+@pytest.mark.requirement("R084")
 async def test_the_former_branch_commands_nothing_while_the_view_is_behind(asking, handler, store, key_ring):
     """Another process has changed the branch, and the view still shows the former one."""
     said = CommandContext(actor="lin", now=NOW, command_id=ZHANG)
@@ -357,6 +362,7 @@ async def test_the_former_branch_commands_nothing_while_the_view_is_behind(askin
         assert renamed.status_code == status, renamed.text
 
 
+@pytest.mark.requirement("R083", "R084", "R085")
 def test_who_sees_which_customers():
     def seen(role, post=None):
         return scope_of(Caller("lin", post, frozenset([role])))
@@ -398,6 +404,7 @@ async def test_the_same_search_again_shows_nobody_whom_its_event_does_not_name(b
     assert len(found.json()["items"]) == 3
 
 
+@pytest.mark.requirement("R083")
 async def test_a_search_by_a_whole_value_is_stored_before_it_is_shown(
     branches, api, bank, mongo, store, key_ring
 ):
@@ -497,6 +504,7 @@ async def test_a_sum_larger_than_64_bits_is_shown_exactly(asking, mongo):
     assert found["总行"] == (1_000_000, {"CNY": 9_000_000_000_000_000_000_001})
 
 
+@pytest.mark.requirement("R084")
 async def test_what_a_branch_adds_up_to_is_seen_within_scope_alone(asking):
     for role, post, seen in (
         ("analyst", None, [None, LIS, ZHANGS]),
