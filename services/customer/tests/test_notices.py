@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from chassis.clock import SystemClock
 from chassis.connections.settings import Settings
-from chassis.notices import Inboxes, InboxTable, Notices
+from chassis.notices import Inboxes, InboxTable, Notices, Wanted, of_role
 from chassis.notices.loop import NoticeLoop
 from chassis.notices.signing import signed_headers
 from chassis.notices.table import NOTICES_LEASE, Limit, PostgresNotices
@@ -28,7 +28,7 @@ from customer.api import create_router
 from customer.application import ERASE, LIFT_LEGAL_HOLD, CustomerService, Erase
 from customer.catalogue import catalogue
 from customer.domain.commands import ChangeContactDetails, Details, RegisterCustomer
-from customer.notices import PROPOSAL_WAITS, TEMPLATES
+from customer.notices import CLAIM_WAITS, PROPOSAL_WAITS, TEMPLATES
 from customer.policies.when_contact_details_change_then_tell_customer import TellCustomer
 
 from tests.support.fixtures import delivered
@@ -220,8 +220,9 @@ async def api(handler, store, inboxes, tmp_path, postgres_url):
     app = create_app("customer", [create_router(service, entered)], settings)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://crm") as client:
 
-        def of(role, subject="lin"):
-            token = development_token(settings, SystemClock().now(), subject=subject, roles=[role])
+        def of(role, subject="lin", post=None):
+            now = SystemClock().now()
+            token = development_token(settings, now, subject=subject, post=post, roles=[role])
             return {"Authorization": f"Bearer {token}"}
 
         client.of, client.service = of, service
@@ -253,6 +254,29 @@ async def given(store, notices, key_ring, at):
     )
     for _ in range(2):
         await timer.give(due, due.context(at), 1)
+
+
+@pytest.mark.requirement("R084", "M05")
+async def test_a_notice_about_a_customer_of_a_branch_is_in_the_inbox_of_no_other_branch(
+    api, notices, handler, postgres_url, schema, store
+):
+    await registered(handler, phone=OLD)
+    context = CommandContext(actor="timers", now=CLOCK.now(), command_id=uuid5(ZHANG, "told"))
+    notice, inbox = uuid5(ZHANG, "claim"), of_role("relationship-manager", "支行007")
+    await notices.request(notice, Wanted(ZHANG, inbox, CLAIM_WAITS.name, {"customer": str(ZHANG)}), context)
+    async with folded(postgres_url, schema, store, notices):
+        for role, post, told in (
+            ("relationship-manager", "支行007/经理", 1),
+            ("relationship-manager", "支行008/经理", 0),
+            ("relationship-manager", None, 0),
+            ("teller", "支行007/柜员", 0),
+        ):
+            headers = api.of(role, post=post)
+            assert len((await api.get("/inbox/customer", headers=headers)).json()["items"]) == told
+            assert (await api.get("/inbox/customer/unread", headers=headers)).json()["unread"] == told
+            given = headers | {"Idempotency-Key": f"k{role}{told}"}
+            read = await api.post(f"/inbox/customer/{notice}/read", json={}, headers=given)
+            assert read.status_code == (204 if told else 404)
 
 
 def test_what_every_kind_of_proposal_is_called_fits_the_notice(api):

@@ -328,6 +328,15 @@ async def test_a_year_of_claimed_numbers_tells_once_of_each_that_waits_for_four_
         assert "09:00" < f"{shown:%H:%M}" <= "17:00"
 
 
+async def test_a_claimed_number_is_told_of_in_the_branch_of_the_customer_alone():
+    monday = datetime(2026, 1, 12, 2, tzinfo=UTC)
+    year = Year(monday)
+    await year.do(ZHANG, RegisterCustomer(Details(name="张伟", branch="支行007")))
+    await year.claim(ZHANG, "1")
+    await year.pass_until(monday + timedelta(days=1))
+    assert year.told() == [(f"{IN_INBOX}@支行007", ZHANG, monday + CLAIMS_WAIT)]
+
+
 async def test_of_a_number_that_was_settled_and_of_an_erased_customer_nobody_is_told():
     friday = datetime(2026, 1, 9, 7, tzinfo=UTC)  # 15:00 in Shanghai
     year = Year(friday)

@@ -98,7 +98,7 @@ from customer.domain.refusals import (
 from customer.examples import EXAMPLES
 from customer.facts import FIELDS
 from customer.file_routes import add_files
-from customer.lists import ASKED, CUSTOMERS_LIST, FACTS_LIST, scope_of
+from customer.lists import ASKED, CUSTOMERS_LIST, FACTS_LIST, branch_of, scope_of
 from customer.normalising import DetailInvalid
 from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
 from customer.permissions import ROLES
@@ -544,7 +544,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     add_exports(router, lambda: service.exports, dependencies, CONTEXT, lambda: service.eyes)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT, lambda: service.eyes)
     add_proposals(router, lambda: service.eyes, dependencies, CONTEXT)
-    add_notices(router, lambda: _inboxes_of(service), dependencies, CONTEXT)
+    add_notices(router, lambda: _inboxes_of(service), dependencies, CONTEXT, branch_of)
     add_sagas(router, lambda: service.sagas, CONTEXT)
     add_conditions(router, ASKED, ROLES, CONTEXT)
 

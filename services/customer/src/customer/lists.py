@@ -91,10 +91,16 @@ def scope_of(caller: Caller) -> Scope:
     if not caller.roles & _OF_A_BRANCH:
         return Scope.nothing()
     of_nobody = Not(condition=IsKnown(field=BRANCH))
-    branch, named, _ = (caller.post or "").partition("/")
-    if not named or not branch:
+    branch = branch_of(caller)
+    if branch is None:
         return Scope.where(of_nobody)
     return Scope.where(Or(conditions=(IsAmong(field=BRANCH, values=(branch,)), of_nobody)))
+
+
+def branch_of(caller: Caller) -> str | None:
+    """The branch that a caller's post names, `BRANCH/POST`."""
+    branch, named, _ = (caller.post or "").partition("/")
+    return branch if named and branch else None
 
 
 ASKED: Final = (

@@ -141,7 +141,8 @@ def claim_rule(calendar: Calendar) -> TimerRule:
 
 
 def claim_timer(handler: Handler, notices: Notices, calendar: Calendar) -> Timer:
-    """Tells those who look after customers, in the inbox of their role. The notice has the id of the timer."""
+    """Tells those who look after customers, in the inbox of their role in the customer's branch, so that no other branch
+    learns of the customer. The notice has the id of the timer."""
 
     async def give(due: Due, context: CommandContext, version: int) -> None:
         handler.forget(due.subject)
@@ -154,7 +155,8 @@ def claim_timer(handler: Handler, notices: Notices, calendar: Calendar) -> Timer
         if link is None or link.confirmed or link.until is not None:
             raise ReferenceSettled
         values = {"customer": str(due.subject)}
-        wanted = Wanted(due.subject, of_role(RELATIONSHIP_MANAGER), CLAIM_WAITS.name, values)
+        inbox = of_role(RELATIONSHIP_MANAGER, customer.state.values.get("branch"))
+        wanted = Wanted(due.subject, inbox, CLAIM_WAITS.name, values)
         await notices.request(due.id, wanted, context)
 
     return claim_rule(calendar).giving(give)

@@ -72,7 +72,7 @@ class Wanted(NamedTuple):
     """A notice that is wanted: what it is about, to whom, from which template and with which values.
 
     `to` is a telephone number, an e-mail address, what a push provider knows a device by, or an inbox: `of_person(...)`
-    or `of_role(...)`.
+    or `of_role(...)`, with the unit where what it is about is to be known there alone.
     """
 
     subject: UUID
@@ -245,9 +245,9 @@ class Notices:
         return Origin(self._of_store, id, 1, "notice")
 
 
-def inboxes_of(person: str, roles: Iterable[str]) -> frozenset[str]:
-    """The inboxes that a member of staff reads: the own one, and those of the roles."""
-    return frozenset({of_person(person), *map(of_role, roles)})
+def inboxes_of(person: str, roles: Iterable[str], unit: str | None = None) -> frozenset[str]:
+    """The inboxes that a member of staff reads: the own one, and those of the roles, everywhere and in the own unit."""
+    return frozenset({of_person(person), *(of_role(role, each) for role in roles for each in {None, unit})})
 
 
 def of_person(name: str) -> str:
@@ -255,9 +255,9 @@ def of_person(name: str) -> str:
     return f"person:{name}"
 
 
-def of_role(role: str) -> str:
-    """The inbox that all read who have a role."""
-    return f"role:{role}"
+def of_role(role: str, unit: str | None = None) -> str:
+    """The inbox that all read who have a role, or those of them in one unit of the organisation."""
+    return f"role:{role}" if unit is None else f"role:{role}@{unit}"
 
 
 def _checked(channel: Channel, to: str) -> str:

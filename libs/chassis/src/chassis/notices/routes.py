@@ -90,14 +90,22 @@ class ReceiptBody(BaseModel):
 
 
 def add_notices(
-    router: APIRouter, inboxes: Callable[[], Inboxes], dependencies: Dependencies, context: str
+    router: APIRouter,
+    inboxes: Callable[[], Inboxes],
+    dependencies: Dependencies,
+    context: str,
+    unit: Callable[[Caller], str | None] = lambda _: None,
 ) -> None:
-    """Adds the routes of the notices of `context`; `permissions.py` names them.
+    """Adds the routes of the notices of `context`; `permissions.py` names them. `unit`: that of the organisation in which a
+    caller works, whose inboxes it reads too.
 
     They are `list_<context>_inbox`, `count_<context>_inbox`, `read_<context>_notice` and `receive_<context>_receipt`.
     """
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
     Asking = Annotated[Caller, Depends(dependencies.caller)]
+
+    def read_by(caller: Caller) -> frozenset[str]:
+        return inboxes_of(caller.subject, caller.roles, unit(caller))
 
     @router.get(f"/inbox/{context}", name=f"list_{context}_inbox", responses=refusals(CursorInvalid))
     async def list_inbox(
@@ -107,7 +115,7 @@ def add_notices(
     ) -> Page[InboxNotice]:
         """The newest notices in the caller's inbox and in those of its roles."""
         before = NEWEST if page.after is None else cursor_values(page.after, int)[0]
-        mine = inboxes_of(asking.subject, asking.roles)
+        mine = read_by(asking)
         found = await inboxes().page(mine, asking.subject, before, page.limit, unread=unread)
         following = cursor(found[-1].notice.position) if len(found) == page.limit else None
         return Page(items=[_shown(one) for one in found], next=following)
@@ -115,7 +123,7 @@ def add_notices(
     @router.get(f"/inbox/{context}/unread", name=f"count_{context}_inbox")
     async def count_inbox(asking: Asking) -> Unread:
         """How many notices the caller has not read."""
-        count = await inboxes().unread(inboxes_of(asking.subject, asking.roles), asking.subject)
+        count = await inboxes().unread(read_by(asking), asking.subject)
         return Unread(unread=min(count, UNREAD_COUNTED_MAX), more=count > UNREAD_COUNTED_MAX)
 
     @router.post(
@@ -128,8 +136,7 @@ def add_notices(
         asking: Asking, given: Commanding, notice_id: NoticePath, body: CommandBody
     ) -> Response:
         """Marks a notice as read by the caller. A second time changes nothing."""
-        mine = inboxes_of(asking.subject, asking.roles)
-        return done(await inboxes().mark_read(notice_id, mine, given))
+        return done(await inboxes().mark_read(notice_id, read_by(asking), given))
 
     @router.post(
         f"/notices/{context}/{{channel}}/receipts",
