@@ -9,14 +9,16 @@ processes as there are cores, `PROCESSES_MAX` at most, and none beside this one 
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
+from psycopg import sql
 from pymongo import MongoClient
 
 from devservers.fleet import VARIABLES, Servers, servers
@@ -67,12 +69,12 @@ class TestServers:
             pytest.skip(f"no {name}: {self._missing[name]}")
         return self._running[name]
 
-    def empty(self, names: Iterable[str]) -> None:
-        """Drops the topics and the read models that the tests so far left behind, where the server is ours."""
-        for name in names:
-            running = self._running.get(name)
-            if running is not None and VARIABLES[name] not in os.environ and not running.poll():
-                EMPTY[name](running.urls[VARIABLES[name]])
+    def own(self, name: str) -> str | None:
+        """The URL of a server that runs, and that was started here; None where there is none."""
+        running = self._running.get(name)
+        if running is None or VARIABLES[name] in os.environ or running.poll():
+            return None
+        return running.urls[VARIABLES[name]]
 
     def close(self) -> None:
         """Stops what was started."""
@@ -140,21 +142,42 @@ def devservers(
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a module's tests wrote under the names that there are only once is gone before the next module."""
+    """What a module's tests left on the servers is gone before the next module: topics, read models, and databases of
+    PostgreSQL. Those stay that were there before the module; what a run shares is made first."""
     used = {
         name
         for item in request.session.items
         if item.path == request.path
-        for name, fixture in (("kafka", "kafka_url"), ("mongo", "mongo_url"))
-        if fixture in getattr(item, "fixturenames", ())
+        for name in EMPTY
+        if f"{name}_url" in getattr(item, "fixturenames", ())
     }
     running: TestServers | None = request.getfixturevalue("devservers") if used else None
+    if "postgres" in used:
+        with suppress(pytest.skip.Exception, ServerMissing):  # the tests say so themselves
+            request.getfixturevalue("postgres_url")
+    shared = _databases(running.own("postgres")) if running is not None else []
     yield
-    if running is not None:
-        running.empty(sorted(used))
+    for name in sorted(used):
+        if running is not None and (url := running.own(name)) is not None:
+            EMPTY[name](url, shared)
 
 
-def _without_topics(url: str) -> None:
+def _databases(url: str | None) -> list[str]:
+    """The databases of PostgreSQL; none where no server is ours."""
+    if url is None:
+        return []
+    with psycopg.connect(url) as connection:
+        return [name for (name,) in connection.execute("select datname from pg_database")]
+
+
+def _with_shared_databases_alone(url: str, shared: Collection[str]) -> None:
+    left = sorted({*_databases(url)} - {*shared})
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name in left:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def _without_topics(url: str, _: Collection[str]) -> None:
     """Groups forget the offsets of a topic with it."""
 
     async def drop() -> None:
@@ -171,14 +194,19 @@ def _without_topics(url: str) -> None:
         pool.submit(asyncio.run, drop()).result(EMPTY_SECONDS_MAX)
 
 
-def _without_databases(url: str) -> None:
+def _without_read_models(url: str, _: Collection[str]) -> None:
     with MongoClient[dict[str, Any]](url) as client:
         for name in client.list_database_names():
             if name not in {"admin", "config", "local"}:
                 client.drop_database(name)
 
 
-EMPTY: Mapping[str, Callable[[str], None]] = {"kafka": _without_topics, "mongo": _without_databases}
+EMPTY: Mapping[str, Callable[[str, Collection[str]], None]] = {
+    "kafka": _without_topics,
+    "mongo": _without_read_models,
+    "postgres": _with_shared_databases_alone,
+}
+"""By server: removes what tests left on it, except for databases of PostgreSQL that are shared."""
 
 
 @pytest.fixture(scope="session")
