@@ -20,7 +20,6 @@ from chassis.clock import SystemClock
 from chassis.sagas import HttpPeer, Peer, Sagas
 from chassis.sagas.deciding import SagaEnded, SagaState, StepGiven, TimeOut
 from chassis.sagas.peers import ServiceToken
-from chassis.web.serving import listening_socket, serve
 from chassis.write.deciding import CommandContext
 from chassis.write.handling import CommandHandler
 from chassis.write.store import Recorder
@@ -53,6 +52,7 @@ from typing_extensions import override
 
 from tests.integration.conftest import lines
 from tests.support.fixtures import delivered
+from tests.support.serving import served
 
 CLOCK = SystemClock()
 NAMESPACE = UUID("7d3f9f0a-2f0e-5f5e-9a8e-5c1f6a2b9d10")
@@ -156,16 +156,7 @@ async def bank(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> A
     parties = await asyncio.to_thread(described, ingest)
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(ingest_service.web_app(ingest))
-        listening = listening_socket("127.0.0.1", 0)
-        stopping = asyncio.Event()
-        serving = asyncio.create_task(serve(app, listening, stopping))
-
-        async def stop() -> None:
-            stopping.set()
-            await serving
-
-        stack.push_async_callback(stop)
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        url = f"http://127.0.0.1:{await stack.enter_async_context(served(app))}"
         peer = await stack.enter_async_context(HttpPeer(url, ServiceToken(customer, "customer", CLOCK)))
         write = await stack.enter_async_context(write_side(customer, CLOCK))
         yield Bank(write, peer, ingest, parties)

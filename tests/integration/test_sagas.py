@@ -10,7 +10,6 @@ from chassis.clock import SystemClock, uuid7
 from chassis.privacy.tokens import development_token
 from chassis.sagas import HttpPeer, Sagas, SagaShown, SagaUnknown
 from chassis.sagas.peers import ServiceToken
-from chassis.web.serving import listening_socket, serve
 from chassis.write.deciding import CommandContext
 from chassis.write.store import Recorder
 from crm_cli.web import web_app
@@ -26,6 +25,7 @@ from sync_ingest.ledger import CATALOGUE, SCHEMA
 from tests.chaos.proxy import Proxy
 from tests.integration.conftest import System, lines
 from tests.support.roles import settings_of
+from tests.support.serving import served
 
 CLOCK = SystemClock()
 PATIENCE_SECONDS = 60.0
@@ -37,16 +37,8 @@ async def frozen_at_will(system: System) -> AsyncIterator[tuple[Proxy, str]]:
     """The API of all contexts on loopback, behind a network that can be held back; the proxy and its address."""
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(web_app(lambda kind: settings_of(kind, system.customer)))
-        listening = listening_socket("127.0.0.1", 0)
-        stopping = asyncio.Event()
-        serving = asyncio.create_task(serve(app, listening, stopping))
-
-        async def stop() -> None:
-            stopping.set()
-            await serving
-
-        stack.push_async_callback(stop)
-        proxy = await asyncio.to_thread(Proxy, ("127.0.0.1", listening.getsockname()[1]))
+        port = await stack.enter_async_context(served(app))
+        proxy = await asyncio.to_thread(Proxy, ("127.0.0.1", port))
         stack.push_async_callback(asyncio.to_thread, proxy.close)
         yield proxy, f"http://127.0.0.1:{proxy.port}"
 

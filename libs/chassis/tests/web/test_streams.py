@@ -14,13 +14,13 @@ from chassis.observability import metrics
 from chassis.privacy.tokens import LEEWAY_SECONDS, development_token
 from chassis.web import create_app, dependencies
 from chassis.web.edge import Edge
-from chassis.web.serving import listening_socket, serve
 from chassis.web.streams import EventStream, Sent, Source, Streams
 from chassis.write.deciding import Refusal
 from fastapi import APIRouter, Depends
 from typing_extensions import override
 
 from tests.support.rights import over_all
+from tests.support.serving import served
 from tests.support.waiting import until
 
 SECONDS = 30.0
@@ -104,17 +104,14 @@ class House:
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[httpx.AsyncClient]:
-        listening = listening_socket("127.0.0.1", 0)
-        self.port = listening.getsockname()[1]
-        serving = asyncio.create_task(serve(self.app, listening, self.stopping))
-        url = f"http://127.0.0.1:{self.port}"
-        try:
-            async with httpx.AsyncClient(base_url=url, headers=self.headers(), timeout=SECONDS) as client:
-                yield client
-        finally:
-            self.stopping.set()
-            await self.app.state.streams.close()
-            await serving
+        async with served(self.app, self.stopping) as self.port:
+            url = f"http://127.0.0.1:{self.port}"
+            try:
+                async with httpx.AsyncClient(base_url=url, headers=self.headers(), timeout=SECONDS) as client:
+                    yield client
+            finally:
+                self.stopping.set()
+                await self.app.state.streams.close()
 
     def headers(self, subject: str = "lin", seconds: int = 600) -> dict[str, str]:
         token = development_token(self.settings, self.clock.now(), subject=subject, seconds=seconds)
