@@ -59,7 +59,6 @@ from panorama_projection import (
     sustained,
     system,
 )
-from panorama_read import new_generation
 from sync_ingest.domain.records import AccountRecord, HolderRecord, PartyRecord, Posting
 from sync_ingest.ledger import SCHEMA
 from sync_ingest.settings import SyncIngestSettings
@@ -144,7 +143,7 @@ async def fill(mongo: Mongo, url: str, count: int) -> None:
     prefixes = {}
     for view in VIEWS:
         generations = Generations(mongo, view, "customer", CLOCK)
-        generation = await new_generation(generations)
+        generation = await generations.begin()
         await generations.switch(generation)
         prefixes[view.name] = generation.prefix
     parts = [(url, prefixes, begin, min(begin + PART, count)) for begin in range(0, count, PART)]
@@ -156,7 +155,7 @@ async def fill(mongo: Mongo, url: str, count: int) -> None:
 async def derive_all(mongo: Mongo) -> tuple[str, float]:
     """Derives all facts; the collection, and the seconds that it took."""
     generations = Generations(mongo, VIEW, "customer", CLOCK)
-    generation = await new_generation(generations, await live_inputs(generations))
+    generation = await generations.begin(inputs=await live_inputs(generations))
     feed = await DerivedFeed.of(generations, generation, Kafka("127.0.0.1:9"), CLOCK, lambda: TODAY)
     began = time.perf_counter()
     await feed.derive_all(asyncio.Event())

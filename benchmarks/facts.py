@@ -41,7 +41,6 @@ from customer.lists import FACTS_LIST, scope_of
 from customer.months import whole_months
 from customer.views import VIEWS
 from devservers import servers
-from panorama_read import new_generation
 
 CLOCK = SystemClock()
 TODAY = date(2026, 6, 30)
@@ -160,7 +159,7 @@ async def with_cache(url: str) -> None:
 async def fill(mongo: Mongo, url: str, count: int) -> str:
     """A live generation of the facts of that many customers; its collection."""
     generations = Generations(mongo, VIEW, "customer", CLOCK)
-    generation = await new_generation(generations)
+    generation = await generations.begin()
     prefix = generations.documents(generation).prefix
     await mongo.settle_indexes(prefix + FACTS, ())  # made at the end, which is several times as fast
     parts = [(url, prefix, begin, min(begin + PART, count)) for begin in range(0, count, PART)]

@@ -29,7 +29,7 @@ from chassis.privacy.rights import WHOLE, Rights
 from chassis.privacy.tokens import development_token
 from chassis.process.roles import begun
 from chassis.read.documents import Change
-from chassis.read.generations import Generation, Generations, KeptT
+from chassis.read.generations import Generations
 from chassis.read.mongo import Mongo, MongoDocuments
 from chassis.web import create_app, listening_socket
 from chassis.web import serve as serve_app
@@ -118,7 +118,7 @@ async def fill(settings: CustomerSettings, many: int) -> None:
     places: dict[str, MongoDocuments] = {}
     for view in VIEWS:
         generations = Generations(mongo, view, "customer", CLOCK)
-        generation = await new_generation(generations)
+        generation = await generations.begin()
         await generations.switch(generation)
         places[view.name] = generations.documents(generation)
     for first in range(0, many, 500):
@@ -132,17 +132,6 @@ async def fill(settings: CustomerSettings, many: int) -> None:
             await documents.write(collection_name, changes)
     await mongo.close()
     ring.close()
-
-
-async def new_generation(
-    generations: Generations[KeptT], inputs: Mapping[str, int] | None = None
-) -> Generation:
-    """A new generation, which is not shown, and for which no consumer group reads."""
-
-    async def used(_: str) -> bool:
-        return False
-
-    return await generations.begin(used, inputs)
 
 
 def serve(settings: CustomerSettings) -> None:

@@ -36,7 +36,7 @@ from customer.derived.customer_facts import FACTS
 from customer.settings import CustomerSettings
 from customer.views import VIEWS
 from devservers import servers
-from panorama_read import new_generation, settings_for, until_open
+from panorama_read import settings_for, until_open
 
 CLOCK = SystemClock()
 LAG_SECONDS_WANTED = 1.0
@@ -222,9 +222,9 @@ async def filled(settings: CustomerSettings) -> tuple[Mongo, Writer]:
     mongo = Mongo.connect(settings.mongo_url)
     for view in VIEWS:
         kept = Generations(mongo, view, "customer", CLOCK)
-        await kept.switch(await new_generation(kept))
+        await kept.switch(await kept.begin())
     derived = Generations(mongo, DERIVED[0], "customer", CLOCK)
-    generation = await new_generation(derived)
+    generation = await derived.begin()
     await derived.switch(generation)
     writer = Writer(mongo, generation, derived)
     for first in range(0, CUSTOMERS, 500):

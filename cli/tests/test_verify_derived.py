@@ -27,7 +27,7 @@ from customer.derived.customer_facts import FACTS, VIEW
 from customer.views import VIEWS, customers
 
 from tests.support.fixtures import empty_keys
-from tests.support.generations import new_generation, shown_generation
+from tests.support.generations import shown_generation
 
 CLOCK = SystemClock()
 CUSTOMER = str(UUID(int=1))
@@ -70,7 +70,7 @@ async def derived(mongo: Mongo, today: date, ring: KeyRing | None = None) -> Gen
                 frozen = documents.freeze({ID: CUSTOMER, SEQUENCE: 1, **named})
                 await documents.write(customers.CUSTOMERS, [Change(CUSTOMER, None, 1, frozen)])
     generations = Generations(mongo, VIEW, "customer", CLOCK)
-    generation = await new_generation(generations, await live_inputs(generations))
+    generation = await generations.begin(inputs=await live_inputs(generations))
     feed = await DerivedFeed.of(
         generations,
         generation,

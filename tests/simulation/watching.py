@@ -28,7 +28,6 @@ from tests.simulation.change_log import ListedLog, place_of
 from tests.simulation.kernel import Faults, Kernel
 from tests.simulation.mongo_server import MongoFlaws, MongoServer
 from tests.simulation.scenario import Broken
-from tests.support.generations import new_generation
 
 CONTEXT = "customer"
 BOXES = "boxes"
@@ -181,7 +180,7 @@ def writing(run: Watching) -> Callable[[], Awaitable[None]]:
         await surely(lambda: checkpoints.advance(reached))
 
     async def main() -> None:
-        live = await surely(lambda: new_generation(generations))
+        live = await surely(generations.begin)
         await surely(lambda: generations.switch(live))
         writes = BURSTS * WRITES_OF_BURST
         switches = sorted(kernel.chance.sample(range(1, writes), SWITCHES))
@@ -193,7 +192,7 @@ def writing(run: Watching) -> Callable[[], Awaitable[None]]:
                 rewrite(run, id, moves=moves)
                 await shown(live, [id])
             if number in switches:
-                later = await surely(lambda: new_generation(generations))
+                later = await surely(generations.begin)
                 await shown(later, list(run.truth))
                 await surely(lambda later=later: generations.switch(later))
                 live = later

@@ -31,7 +31,7 @@ from contracts import topics
 from contracts.topics import EVENTS, Topic, dead_letters
 from prometheus_client import generate_latest
 
-from tests.support.generations import new_generation, shown_generation
+from tests.support.generations import shown_generation
 from tests.support.lists import SUBJECTS, Repairs, Words, folded, lists
 from tests.support.waiting import WITHIN_SECONDS, comes, until
 
@@ -247,7 +247,7 @@ async def test_two_runners_share_a_view(bank):
 
 async def test_what_was_retired_is_dropped_after_a_while_and_strangers_at_once(bank):
     generations = bank.generations()
-    old, new = await new_generation(generations), await new_generation(generations)
+    old, new = await generations.begin(), await generations.begin()
     assert await generations.switch(old)
     assert await generations.switch(new)
     assert not await generations.switch(old)
@@ -268,7 +268,7 @@ async def test_what_was_retired_is_dropped_after_a_while_and_strangers_at_once(b
 async def test_what_was_retired_is_kept_as_long_as_the_live_one_lacks_something_of_it(bank):
     """Readers stay with it until then; were it dropped before, they would read nothing."""
     generations, reader = bank.generations(), bank.reader()
-    old, new = await new_generation(generations), await new_generation(generations)
+    old, new = await generations.begin(), await generations.begin()
     assert await generations.switch(old)
     place = (bank.view.sources[0], 0)
     await generations.checkpoints(old).advance({place: Position(4, "customer", 4, None)})
@@ -340,7 +340,7 @@ async def test_sweeping_and_dropping_leave_a_view_alone_whose_name_begins_alike(
     generations = bank.generations()
     neighbour = bank.generations(replace(bank.view, name=other))
     await shown_generation(neighbour)
-    old, new = await new_generation(generations), await new_generation(generations)
+    old, new = await generations.begin(), await generations.begin()
     assert await generations.switch(old)
     assert await generations.switch(new)
     long_ago = CLOCK.now().replace(year=2020)
@@ -351,7 +351,7 @@ async def test_sweeping_and_dropping_leave_a_view_alone_whose_name_begins_alike(
     names = await bank.mongo.collections()
     assert {f"{other}_v1_lists", f"{other}_v1_entries"} <= set(names)
     assert await owned(bank) == ["lists_v2_entries", "lists_v2_lists"]
-    await neighbour.drop(await new_generation(neighbour))
+    await neighbour.drop(await neighbour.begin())
     assert {f"{other}_v1_lists", "lists_v2_lists"} <= set(await bank.mongo.collections())
 
 

@@ -19,8 +19,6 @@ from chassis.watching.routes import DocumentsChanged, ReadAgain
 from chassis.web.streams import Sent
 from contracts.topics import EVENTS
 
-from tests.support.generations import new_generation
-
 CLOCK = SystemClock()
 TOPIC = EVENTS["customer"].name
 FIELDS = Fields(
@@ -63,7 +61,7 @@ class Boxes:
 
     async def begin(self) -> Generation:
         """A generation that is not live yet."""
-        return await new_generation(self.generations)
+        return await self.generations.begin()
 
     async def switch(self, to: Generation) -> None:
         """Makes a generation live."""

@@ -137,13 +137,14 @@ class Generations(Generic[KeptT]):
 
     async def begin(
         self,
-        used: Callable[[str], Awaitable[bool]],
+        used: Callable[[str], Awaitable[bool]] | None = None,
         inputs: Mapping[str, int] | None = None,
     ) -> Generation:
         """Makes a new generation, empty and with its indexes.
 
-        `used` says whether a consumer group ever read a record. One that is derived from `inputs` is not prepared
-        yet: its feed knows where it starts.
+        `used` says whether a consumer group ever read a record; it is left out where no group reads for the generation,
+        whose documents the caller writes. One that is derived from `inputs` is not prepared yet: its feed knows where it
+        starts.
 
         After the database was dropped, Kafka still has the offsets of groups whose documents are gone. The
         number of such a group is not used again.
@@ -153,7 +154,7 @@ class Generations(Generic[KeptT]):
         for _ in range(BEGIN_TRIES_MAX):
             number += 1
             group = f"{self.service}.{self.view.name}.v{number}"
-            if await used(group):
+            if used is not None and await used(group):
                 continue
             generation = Generation(
                 self.view.name,
