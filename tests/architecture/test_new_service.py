@@ -226,10 +226,10 @@ def followed(copy: Copy) -> Copy:
 
 
 def test_what_is_followed_are_the_recipes_of_the_page() -> None:
-    """Those for the inside of a service: from the first one to that of timers. A list is a question, and more."""
+    """Those for the inside of a service: from the first one to that of timers."""
     page = re.findall(r"^## (.*)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     inside = page[page.index("Add a command") : page.index("Add a timer") + 1]
-    assert {one.heading for one in RECIPES} == set(inside) - {"Add a question"}
+    assert {one.heading for one in RECIPES} == set(inside)
 
 
 def test_the_recipes_change_the_folder_of_the_service_its_events_and_generated_files(

@@ -1,4 +1,5 @@
-"""Recipes of what every service begins with: one more event, the command that gives it, a view and a policy that take it."""
+"""Recipes of what every service begins with: an event, the command that gives it, the view that keeps it, the question that
+reads the view, and a policy."""
 
 from tests.architecture.recipes.recipe import (
     CONTRACTS,
@@ -319,6 +320,136 @@ def test_what_it_does_not_take_is_refused():
     edits=(
         Edit(f"{SOURCE}/views/__init__.py", "(${name}s.VIEW,)", "(${name}s.VIEW, closings.VIEW)"),
         imported("views/__init__.py", "from $name.views import closings"),
+    ),
+)
+
+QUESTION = Recipe(
+    heading="Add a question",
+    files={
+        f"{SERVICE}/tests/test_closing_shown.py": '''"""Who asks how a $name ended is told the outcome, and its remark masked."""
+
+from uuid import UUID
+
+from chassis.clock import SystemClock
+from chassis.read.generations import Generations, ViewReader
+from $name.queries import Queries
+from $name.views import VIEWS, closings
+
+from tests.support.fixtures import delivered
+from tests.support.generations import shown_generation
+
+SUBJECT = UUID(int=7)
+CLOCK = SystemClock()
+
+
+async def test_a_remark_is_shown_masked_and_what_is_not_closed_has_no_closing(mongo, key_ring):
+    generation = await shown_generation(Generations(mongo, closings.VIEW, "$name", CLOCK))
+    closed = delivered("$name.closed", SUBJECT, 2, ring=key_ring, outcome="answered", remark="by phone")
+    [key] = closings.keys(closed)
+    document = {"_id": key.id, "_seq": 2, **closings.project(key, None, closed)}
+    await mongo.insert_new(generation.prefix + closings.COLLECTION, document)
+    queries = Queries(mongo, ViewReader(mongo, CLOCK, VIEWS), key_ring)
+    shown = await queries.closing(SUBJECT)
+    assert (shown["outcome"], shown["remark"]) == ("answered", "***")
+    assert await queries.closing(UUID(int=8)) is None
+''',
+    },
+    edits=(
+        Edit(
+            f"{SOURCE}/views/closings.py",
+            "(Collection(COLLECTION, insert_only=True),)",
+            '(Collection(COLLECTION, (Index((("${name}_id", 1),)),), insert_only=True),)',
+        ),
+        Edit(
+            f"{SOURCE}/views/closings.py",
+            "import Collection, Delivered, DocumentKey, View",
+            "import Collection, Delivered, DocumentKey, Index, View",
+        ),
+        Edit(
+            f"{SOURCE}/queries.py",
+            "    async def _collection(self) -> str:",
+            '''    async def closing(self, subject: UUID) -> Document | None:
+        """How a $name ended, with its remark masked; None where it was not closed."""
+        collection = await self.views.collection(closings.VIEW.name, closings.COLLECTION)
+        found = await self.mongo.find(collection, {"${name}_id": str(subject)}, limit=1)
+        if not found:
+            return None
+        [document], keys = found, await keys_of(self.ring, [subject])
+        remark = keys.masked(
+            document["remark"], masked_text, context=CONTEXT, subject=subject, field="remark"
+        )
+        return {**document, "remark": remark}
+
+    async def _collection(self) -> str:''',
+        ),
+        Edit(
+            f"{SOURCE}/queries.py",
+            "from $name.views import ${name}s",
+            "from $name.views import closings, ${name}s",
+        ),
+        Edit(
+            f"{SOURCE}/domain/$name.py",
+            "class Open${Name}(msgspec.Struct",
+            '''class ${Name}NotClosed(Refusal):
+    """The $name has not ended."""
+
+    code: ClassVar[str] = "$name-not-closed"
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "The $name has not ended"
+    title_zh: ClassVar[str] = "该对象尚未关闭"
+
+
+class Open${Name}(msgspec.Struct''',
+        ),
+        Edit(
+            f"{SOURCE}/application.py",
+            "    ${Name}NotOpened,\n    decide,\n",
+            "    ${Name}NotClosed,\n    ${Name}NotOpened,\n    decide,\n",
+        ),
+        Edit(
+            f"{SOURCE}/application.py",
+            "    async def shown(self, subject: UUID)",
+            '''    async def closing(self, subject: UUID) -> Document:
+        """How a $name ended; raises ${Name}NotClosed."""
+        found = await self.queries.closing(subject)
+        if found is None:
+            raise ${Name}NotClosed
+        return found
+
+    async def shown(self, subject: UUID)''',
+        ),
+        Edit(
+            f"{SOURCE}/shapes.py",
+            "class ${Name}Page(",
+            '''class ClosingShown(BaseModel):
+    """How a $name ended. Its remark is personal: it is shown masked."""
+
+    outcome: Literal["answered", "withdrawn"]
+    remark: str | None
+
+
+class ${Name}Page(''',
+        ),
+        Edit(
+            f"{SOURCE}/api.py",
+            '    @router.get("/${name}s", dependencies=asking)\n',
+            '''    @router.get(
+        "/${name}s/{${name}_id}/closing", dependencies=asking, responses=refusals(${Name}NotClosed)
+    )
+    async def get_${name}_closing(${name}_id: SubjectPath) -> ClosingShown:
+        """How the $name ended."""
+        found = await service.closing(${name}_id)
+        return ClosingShown(outcome=found["outcome"], remark=found["remark"])
+
+    @router.get("/${name}s", dependencies=asking)
+''',
+        ),
+        imported(
+            "api.py",
+            "from $name.domain.$name import ${Name}NotClosed",
+            "from $name.shapes import ClosingShown",
+        ),
+        allowed("get_${name}_closing"),
     ),
 )
 
