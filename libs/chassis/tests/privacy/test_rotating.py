@@ -1,6 +1,8 @@
 """Other key-encryption keys, while keys are made, read and destroyed: what was sealed opens, what was destroyed does not."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from uuid import UUID, uuid5
 
@@ -194,6 +196,26 @@ def test_one_rotation_runs_at_a_time(key_ring: KeyRing, keys_url: str) -> None:
 
     _alone(keys_url, meanwhile)
     rotate(keys_url, key_ring.encryption)
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_a_rotation_that_meets_a_deadlock_goes_on(key_ring: KeyRing, keys_url: str, held: int) -> None:
+    """Somebody holds the rows of two keys in the other order than the rotation, in either order."""
+    pair = sorted(SUBJECTS[:2])
+    key_ring.keys_for(pair)
+    lock = "select from data_keys where subject = %s for update"
+    waiting = "select count(*) from pg_locks where not granted"
+    with psycopg.connect(keys_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("set deadlock_timeout = '60s'")  # the rotation is who looks
+        other.execute(lock, (pair[held],))
+        rotation = pool.submit(rotate, keys_url, key_ring.encryption)
+        with psycopg.connect(keys_url, autocommit=True) as looking:
+            until = time.monotonic() + 30
+            while looking.execute(waiting).fetchone() == (0,):
+                assert time.monotonic() < until, "the rotation does not wait for the row that is held"
+        other.execute(lock, (pair[1 - held],))
+        other.rollback()
+        assert rotation.result(60).data_keys == 2
 
 
 def test_another_root_key_opens_what_the_one_before_opens_no_more(key_ring: KeyRing, keys_url: str) -> None:

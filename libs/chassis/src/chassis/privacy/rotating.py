@@ -5,11 +5,12 @@ interrupted is taken up by the next one. A row is changed only where it still ho
 meanwhile stays destroyed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 
 from chassis.connections.migrating import require
 from chassis.connections.postgres import connect
@@ -97,16 +98,17 @@ def rotate(url: str, root: KeyEncryption, *, rows_per_statement: int = KEYS_PER_
         encryptions.make(connection, number)
         data_keys = secrets = 0
         for _ in range(ROUNDS_MAX):
-            # A process that read the newest number before may store under the one before once more.
-            for table in _TABLES:
-                connection.execute(
-                    f"update {table} set encryption = null where wrapped is null and encryption is not null"
-                )
-                data_keys += _data_keys(connection, encryptions, table, number, rows_per_statement)
-            secrets += _secrets(connection, encryptions, number)
             try:
+                # A process that read the newest number before may store under the one before once more.
+                for table in _TABLES:
+                    connection.execute(
+                        f"update {table} set encryption = null where wrapped is null and encryption is not null"
+                    )
+                    for many in _data_keys(connection, encryptions, table, number, rows_per_statement):
+                        data_keys += many
+                secrets += _secrets(connection, encryptions, number)
                 connection.execute("delete from key_encryption_keys where number < %s", (number,))
-            except psycopg.errors.ForeignKeyViolation:
+            except (ForeignKeyViolation, DeadlockDetected):  # with who makes or destroys keys
                 continue
             return Rotated(number, data_keys, secrets, resumed)
         raise RotationDisturbed(number)
@@ -144,7 +146,8 @@ def _data_keys(
     table: LiteralString,
     number: int,
     many: int,
-) -> int:
+) -> Iterator[int]:
+    """Wraps the data keys again; how many, for each statement."""
     select = (
         f"select subject, key_id, wrapped, encryption from {table}"
         " where wrapped is not null and encryption is distinct from %s order by subject limit %s"
@@ -154,7 +157,7 @@ def _data_keys(
         " from unnest(%s::uuid[], %s::bytea[], %s::bytea[]) as n (key_id, before, wrapped)"
         " where d.key_id = n.key_id and d.wrapped = n.before"
     )
-    done, to = 0, encryptions.of(connection, number)
+    to = encryptions.of(connection, number)
     while rows := connection.execute(select, (number, many), binary=True).fetchall():
         keys, before, after = [], [], []
         for subject, key_id, wrapped, old in rows:
@@ -162,8 +165,7 @@ def _data_keys(
             keys.append(key_id)
             before.append(wrapped)
             after.append(to.wrap(encryptions.of(connection, old).unwrap(wrapped, place), place))
-        done += connection.execute(update, (number, keys, before, after)).rowcount
-    return done
+        yield connection.execute(update, (number, keys, before, after)).rowcount
 
 
 def _secrets(connection: "psycopg.Connection[Any]", encryptions: KeyEncryptionKeys, number: int) -> int:
