@@ -124,15 +124,21 @@ async def test_an_id_from_which_nobody_can_go_on_gives_a_reset(boxes: Boxes, aft
         assert await reader.is_reset() in {"begun", "rebuilt", "lost"}
 
 
-async def test_what_changed_too_much_meanwhile_gives_a_reset(boxes: Boxes) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_what_changed_too_much_meanwhile_gives_a_reset(boxes: Boxes, elsewhere: bool) -> None:
     wanted = Wanted(frozenset(f"b{number}" for number in range(1_200)))
-    async with reading(boxes.hub, wanted) as reader:
-        await reader.is_reset()
-        await boxes.put("b0")
-        await reader.changes()
-    await boxes.put(*[f"b{number}" for number in range(1, 1_200)])
-    async with reading(boxes.hub, wanted, reader.last) as again:
-        assert await again.is_reset() == "slow"
+    other = boxes.another() if elsewhere else boxes.hub
+    async with hearing(other if elsewhere else None), reading(boxes.hub, some("last")) as witness:
+        await witness.is_reset()
+        async with reading(boxes.hub, wanted) as reader:
+            await reader.is_reset()
+            await boxes.put("b0")
+            await reader.changes()
+        await boxes.put(*[f"b{number}" for number in range(1, 1_200)])
+        await boxes.put("last")
+        await witness.hears("last")
+        async with reading(other, wanted, reader.last) as again:
+            assert await again.is_reset() == "slow"
 
 
 async def test_another_generation_gives_a_reset_and_is_watched_from_then_on(boxes: Boxes) -> None:
