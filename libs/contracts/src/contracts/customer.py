@@ -302,6 +302,64 @@ class CustomerErasurePreparationEnded(CustomerContextEvent):
     because: Literal["erased", "withdrawn", "failed"]
 
 
+class CustomerTagAdded(CustomerContextEvent):
+    """The customer has a tag from now on. `origin`: staff added it, or a rule of the system, which `rule` names."""
+
+    TYPE = "customer.tag_added"
+
+    code: str
+    origin: Literal["manual", "system"]
+    rule: str | None = None
+
+
+class CustomerTagRemoved(CustomerContextEvent):
+    """The customer has a tag no more. `rule`: the rule of the system that removed it; null where a person did."""
+
+    TYPE = "customer.tag_removed"
+
+    code: str
+    rule: str | None = None
+
+
+class TagDefined(CustomerContextEvent):
+    """There is a tag from now on, in the dictionary or a free one. Subject = tag, no customer.
+
+    `code` never changes, and is what customers' events hold. Two tags never have or had one name.
+    """
+
+    TYPE = "tag.defined"
+
+    code: str
+    name: str
+    kind: Literal["dictionary", "free"]
+
+
+class TagRenamed(CustomerContextEvent):
+    """The tag has another name; the names that it had stay its own. Subject = tag."""
+
+    TYPE = "tag.renamed"
+
+    code: str
+    name: str
+
+
+class TagMerged(CustomerContextEvent):
+    """Whoever has the tag counts as having `into`, which may be merged itself later. Subject = tag."""
+
+    TYPE = "tag.merged"
+
+    code: str
+    into: str
+
+
+class TagRetired(CustomerContextEvent):
+    """The tag is not added to customers any more; who has it keeps it. Subject = tag."""
+
+    TYPE = "tag.retired"
+
+    code: str
+
+
 class BusinessDayOpened(CustomerContextEvent):
     """A business date of the bank has begun; once for each date, in order. Subject = the bank's days, no customer.
 
@@ -341,6 +399,12 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerErasurePreparationBegun,
     CustomerErasurePrepared,
     CustomerErasurePreparationEnded,
+    CustomerTagAdded,
+    CustomerTagRemoved,
+    TagDefined,
+    TagRenamed,
+    TagMerged,
+    TagRetired,
     BusinessDayOpened,
 )
 
