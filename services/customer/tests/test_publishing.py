@@ -43,8 +43,11 @@ from customer.domain.events import (
     ReferenceRejected,
     ReferenceUnlinked,
     ReviewFellDue,
+    TagAdded,
+    TagRemoved,
 )
-from customer.publishing import NOT_TOLD, STORED_NAMES_TOLD, published
+from customer.domain.tag import TAGS, TagDefined, TagMerged, TagRenamed, TagRetired, TagTookOver
+from customer.publishing import NOT_TOLD, SAID_ALREADY, STORED_NAMES_TOLD, published
 
 SUBJECT = UUID(int=7)
 KEY = DataKey(SUBJECT, UUID(int=8), b"k" * 32)
@@ -84,6 +87,12 @@ EVENTS = [
     ErasurePreparationBegun(KEY.id, (PartyOfSource("core", SUBJECT),)),
     ErasurePrepared(KEY.id),
     ErasurePreparationEnded(KEY.id, "erased"),
+    TagAdded(code="tag-a", origin="system", rule="loan-granted"),
+    TagRemoved(code="tag-a"),
+    TagDefined("tag-a", "房贷客户", "dictionary", KEY.id),
+    TagRenamed("tag-a", "房贷", None),
+    TagMerged("tag-a", "tag-b"),
+    TagRetired("tag-a"),
     BusinessDayOpened(on=date(2026, 11, 26), kind="working-day", announced=True),
 ]
 
@@ -110,8 +119,10 @@ def test_the_number_of_the_source_and_declared_assets_are_not_published():
 
 
 def test_every_stored_name_has_a_public_event_or_none_on_purpose():
-    assert set(STORED_NAMES | STORED_BUSINESS_DAYS) == STORED_NAMES_TOLD | NOT_TOLD
-    for event in (LegalHoldPlaced(KEY.id, None), LegalHoldLifted(KEY.id, None), ErasureDeferred(NOW.date())):
+    stored_here = set(STORED_NAMES | STORED_BUSINESS_DAYS | TAGS)
+    assert stored_here == STORED_NAMES_TOLD | NOT_TOLD | SAID_ALREADY
+    holds = LegalHoldPlaced(KEY.id, None), LegalHoldLifted(KEY.id, None), ErasureDeferred(NOW.date())
+    for event in (*holds, TagTookOver("tag-b", ("tag-a",))):
         assert published(stored(event)) is None
 
 

@@ -24,7 +24,7 @@ from customer.measuring import UNLINKED, measuring, unlinked_accounts
 from customer.queries import UNLINKED_WALKED_MAX, AccountInScope, MovementsWanted, Queries
 from customer.queries.holdings import HoldingsTooLarge
 from customer.shapes import CustomerShown
-from customer.views import VIEWS, asset_panorama, customers
+from customer.views import VIEWS, asset_panorama, customers, tags
 from customer.views.asset_panorama import ACCOUNTS, PARTIES
 
 from .told import START, Teller
@@ -57,13 +57,13 @@ class Bank(Teller):
 
     def tell(self, subject, type, **data):
         event = super().tell(subject, type, **data)
-        context = "customer" if type.startswith("customer.") else "ingest"
+        context = "customer" if type.startswith(("customer.", "tag.")) else "ingest"
         key = self.ring.keys_for([subject])[subject]
         origin = Origin(context, subject, event.sequence, event.stored_name)
         for field in PERSONAL & data.keys():
             if data[field] is not None:
                 event.data[field] = seal(key, origin.aad(field, key), data[field])
-        view = customers if context == "customer" else asset_panorama
+        view = {"customer": customers, "tag": tags}.get(type.partition(".")[0], asset_panorama)
         for name in view.keys(event):
             before = self.folded.get((view, name))
             self.folded[view, name] = {

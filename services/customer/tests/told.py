@@ -24,6 +24,10 @@ class Told:
     stored_name: str = "stored"
     recorded_at: datetime = START
 
+    @property
+    def effective_at(self) -> datetime:
+        return self.recorded_at
+
 
 @dataclass
 class Teller:

@@ -1,6 +1,7 @@
 """HTTP of customer: commands with `Idempotency-Key` and `If-Match`, questions with `at_least`; values come masked."""
 
 from collections.abc import Awaitable, Mapping, Sequence
+from datetime import date
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
@@ -142,6 +143,7 @@ from customer.shapes import (
     UnlinkedPage,
     reference,
 )
+from customer.tag_routes import add_tags
 
 T = TypeVar("T")
 TAG: Final = "customer"
@@ -517,15 +519,19 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """Lists customers that are to be assigned to a branch, of a condition those who meet it now. Nothing is done
         until the run is started."""
         asked = question(FACTS_LIST, may_of(caller), body.where)
-        today = asked.on(
-            service.today()
-        )  # who approves the start on another day reads of which day the list is
+        # Who approves the start on another day reads of which day the list is.
+        today = (await service.queries.tags.meant(asked)).on(service.today())
         scope = scope_of(caller)
         await service.require_in_scope(scope, body.customers)
         chosen = listed(body.customers) if body.where is None else service.chosen(scope, today)
         said = [body.customers, asked.named()]
         run = await service.bulk.prepare(
-            ASSIGN_BRANCH, AssignBranch(body.branch), chosen, context, asked=said, selection=today.worded()
+            ASSIGN_BRANCH,
+            AssignBranch(body.branch),
+            chosen,
+            context,
+            asked=said,
+            selection=await service.queries.tags.worded(today),
         )
         return prepared(response, CONTEXT, run)
 
@@ -540,6 +546,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         response.headers["Consistency-Token"] = consistency_token(CONTEXT, position)
         return SearchFound(items=[CustomerShown(**one) for one in found], more=more)
 
+    add_tags(router, service, dependencies)
     add_files(router, lambda: service.files, dependencies)
     add_exports(router, lambda: service.exports, dependencies, CONTEXT, lambda: service.eyes)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT, lambda: service.eyes)
@@ -585,6 +592,10 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         return _done(response, await service.review(customer_id, context, version))
 
     # questions
+
+    async def meant(caller: Caller, where: str | None, as_of: date | None = None) -> Question:
+        """What a caller asks of the facts, with the codes of the tags that it names."""
+        return await service.queries.tags.meant(question(FACTS_LIST, may_of(caller), where, as_of=as_of))
 
     async def listed_customers(caller: Caller, asked: Question, page: Paging, *, total: bool) -> CustomerPage:
         scope = scope_of(caller)
@@ -634,7 +645,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> FactsPage:
         """The facts of customers that meet a condition on them, of those that you may see. A field that you may not
         ask for is refused, and null in what is shown."""
-        scope, asked = scope_of(caller), question(FACTS_LIST, may_of(caller), where, sort, as_of)
+        scope, typed = scope_of(caller), question(FACTS_LIST, may_of(caller), where, sort, as_of)
+        asked = await service.queries.tags.meant(typed)
         found, following = await service.selected(scope, asked, caller.subject, page.limit, page.after)
         counted = Total.of(await service.counted(scope, asked)) if total else None
         return FactsPage(items=[facts_shown(one, caller) for one in found], next=following, total=counted)
@@ -642,16 +654,16 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     @router.get("/customers/selection/count", dependencies=asking_facts, responses=COUNTED)
     async def count_customers(caller: Asking, where: Where, as_of: AsOf = None) -> CountedCondition:
         """How many customers meet a condition, counted up to 10,000."""
-        asked = question(FACTS_LIST, may_of(caller), where, as_of=as_of)
+        asked = await meant(caller, where, as_of)
         found = await service.counted(scope_of(caller), asked)
-        words = Sentence.of(sentence(_condition(asked), FIELDS))
+        words = Sentence.of(sentence(await service.queries.tags.named(_condition(asked)), FIELDS))
         return CountedCondition(count=found.count, more=found.more, sentence=words)
 
     @router.get("/customers/selection/funnel", dependencies=asking_facts, responses=COUNTED)
     async def funnel_customers(caller: Asking, where: Where, as_of: AsOf = None) -> Funnel:
         """How many customers each part of a condition leaves; where none is left, the smallest set of parts that no
         customer meets together (R081)."""
-        condition = _condition(question(FACTS_LIST, may_of(caller), where))
+        condition = _condition(await meant(caller, where))
         steps, culprits = await service.funnel(scope_of(caller), condition, as_of)
         return funnel_of(steps, culprits, FIELDS)
 
@@ -682,7 +694,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         if not customers and where is None:
             raise RequestInvalid("customer or where is needed")
         scope = scope_of(caller)
-        condition = question(FACTS_LIST, may_of(caller), where).condition
+        condition = (await meant(caller, where)).condition
         await service.require_facts(scope, customers)
         ids = frozenset(map(str, customers)) if customers else None
         return streamed(service.hub, Wanted(ids, condition, scope.as_condition()), after, seconds)
@@ -696,7 +708,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         caller: Asking, customer_id: CustomerPath, where: Where, as_of: AsOf = None
     ) -> Explained:
         """Why a customer meets a condition, or does not."""
-        condition = _condition(question(FACTS_LIST, may_of(caller), where))
+        condition = _condition(await meant(caller, where))
         found = await service.explained(scope_of(caller), customer_id, condition, as_of)
         return explained(found.holds, found.reasons)
 

@@ -12,7 +12,8 @@ from uuid import UUID, uuid5
 import msgspec
 from chassis.bulk import Approval, Bulk, Bulkable, starts
 from chassis.clock import Clock
-from chassis.conditions import Condition, ConditionRefused, Explanation, Step, explained
+from chassis.conditions import Condition, ConditionRefused, Explanation, Step, explained, sentence
+from chassis.conditions.replacing import replaced, values_of
 from chassis.exports import Exports, releases
 from chassis.files import FileKeeper, Limits, Storage
 from chassis.lists import ConditionInvalid, Counted, Question, Scope
@@ -76,8 +77,9 @@ from customer.domain.refusals import (
     ReferenceNotLinked,
 )
 from customer.domain.state import Customer
+from customer.domain.tag import tag_decider
 from customer.exports import exportables
-from customer.facts import FIELDS
+from customer.facts import FIELDS, TAGS
 from customer.files import LIMITS, CustomerFiles
 from customer.identities import customer_of_command
 from customer.lists import BRANCH, CUSTOMERS_LIST, FACTS_LIST
@@ -86,6 +88,8 @@ from customer.panorama.schema import HeldLoan, LoansSum, Panorama
 from customer.permissions import BULK_APPROVERS, ERASURE_APPROVERS
 from customer.queries import MovementsWanted, Queries
 from customer.retention import RETENTION, Kept, Retention, RetentionHolds, kept_until, years_after
+from customer.tagging import CHANGE_TAGS, CustomerTags
+from customer.tags import Tags
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
 T = TypeVar("T")
@@ -98,6 +102,8 @@ STARTS_LIVE: Final = timedelta(days=3)
 """Shorter than for what concerns one customer: who is in the list changes."""
 ASSIGNED_ALONE_MAX: Final = 100
 """Customers whom one person may assign to a branch in one run."""
+TAGGED_ALONE_MAX: Final = ASSIGNED_ALONE_MAX
+"""Customers whose tags one person may change in one run."""
 
 
 class Erase(msgspec.Struct, frozen=True):
@@ -158,6 +164,8 @@ class CustomerService:
     """What can be given to many customers at once."""
     sagas: Sagas = field(init=False)
     """What takes several steps, to be shown; another role gives its commands."""
+    tagging: CustomerTags = field(init=False)
+    """The tags, and those of customers."""
     exports: Exports = field(init=False)
     """The files that are made of lists; only a process that has a storage makes and gives them."""
     keeper: FileKeeper | None = field(init=False)
@@ -172,7 +180,24 @@ class CustomerService:
             self._assign_back,
             Approval(ASSIGNED_ALONE_MAX, BULK_APPROVERS, STARTS_LIVE, "批量调整客户所属网点"),
         )
-        many = Bulk(self.store, self.catalogue, self.handler.keys, {ASSIGN_BRANCH: assigning}, self.clock)
+        of_tags = CommandHandler(tag_decider, self.store, self.catalogue, self.handler.keys)
+        tagging = CustomerTags(
+            self.handler,
+            Tags(of_tags, self.store),
+            self.store,
+            self.catalogue,
+            self.queries,
+            self.clock,
+            self.reached,
+        )
+        object.__setattr__(self, "tagging", tagging)
+        bulk_kinds = {
+            ASSIGN_BRANCH: assigning,
+            CHANGE_TAGS: tagging.of_many(
+                Approval(TAGGED_ALONE_MAX, BULK_APPROVERS, STARTS_LIVE, "批量调整客户标签")
+            ),
+        }
+        many = Bulk(self.store, self.catalogue, self.handler.keys, bulk_kinds, self.clock)
         object.__setattr__(self, "bulk", many)
         made_of_lists = Exports(
             self.store,
@@ -763,7 +788,16 @@ class CustomerService:
         try:
             steps = await self.queries.facts.funnel(scope, condition, as_of)
             empty = not steps[-1].so_far
-            return steps, await self.queries.facts.emptying(scope, condition, as_of) if empty else None
+            culprits = await self.queries.facts.emptying(scope, condition, as_of) if empty else None
+            named = self.queries.tags.named
+            return (
+                [
+                    step._replace(part=part, sentence=sentence(part, FIELDS))
+                    for step in steps
+                    for part in [await named(step.part)]
+                ],
+                None if culprits is None else tuple([await named(each) for each in culprits]),
+            )
         except ConditionRefused as refused:
             raise ConditionInvalid(str(refused)) from refused
 
@@ -772,7 +806,9 @@ class CustomerService:
     ) -> Explanation:
         """Why a customer meets a condition, or does not."""
         found = _found(await self.queries.facts.one(scope, str(customer), as_of))
-        return explained(condition, found, FIELDS, as_of or self.today())
+        names = await self.queries.tags.names({*found[TAGS], *values_of(condition, TAGS)})
+        called = {**found, TAGS: [names.get(code, code) for code in found[TAGS]]}
+        return explained(replaced(condition, TAGS, names), called, FIELDS, as_of or self.today())
 
     async def require_facts(self, scope: Scope, customers: Sequence[UUID]) -> None:
         """Raises CustomerNotRegistered where one of the customers has no facts, or is out of scope."""

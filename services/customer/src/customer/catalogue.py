@@ -14,6 +14,7 @@ from chassis.write.catalogue import Catalogue
 from chassis.write.operations import OPERATIONS
 
 from customer.domain.events import STORED_NAMES, UPCASTS
+from customer.domain.tag import TAGS
 
 CONTEXT: Final = "customer"
 SCHEMA: Final = "store_customer"
@@ -34,6 +35,7 @@ def catalogue() -> Catalogue:
         | SAGAS
         | FILES
         | EXPORTS
-        | NOTICES,
+        | NOTICES
+        | TAGS,
         upcasts=UPCASTS,
     )

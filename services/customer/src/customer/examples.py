@@ -70,6 +70,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "stated": "139****5678",
     "status": "A",
     "text": "工*",
+    "tag": "tag-sobk5xmthvl5l75v",
+    "rule": "loan-granted",
     "en": "assets under management is at least CNY 500,000.00",
     "zh": "管理资产不低于 CNY 500,000.00",
     "rest_from": "2036-01-06",

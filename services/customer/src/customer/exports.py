@@ -1,13 +1,13 @@
 """The lists of customers of which files are made: the same rows and columns as on their pages, masked as there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import date, timedelta
 from functools import partial
 from typing import Final
 
 from chassis.conditions import Label
 from chassis.exports import Column, Exportable, ExportNotPermitted, Rights, columns_of, plain
-from chassis.lists import Listing, Reader, Scope
+from chassis.lists import Counted, Listing, Question, Reader, Scope
 from chassis.privacy.tokens import Caller
 from chassis.read.documents import ID, Document
 
@@ -68,8 +68,8 @@ def exportables(queries: Queries, today: Callable[[], date]) -> dict[str, Export
         return Exportable(
             listing=listing,
             columns=columns,
-            documents=lambda scope, asked: reader().documents(scope, asked),
-            counted=lambda scope, asked, most: reader().count(scope, asked, most),
+            documents=partial(_documents, queries, reader),
+            counted=partial(_counted, queries, reader),
             shown=shown,  # type: ignore[arg-type]
             rights=partial(_rights, route),
             today=today,
@@ -92,6 +92,19 @@ def exportables(queries: Queries, today: Callable[[], date]) -> dict[str, Export
             FACTS_LIST, lambda: queries.facts, _FACTS, facts, "select_customers", "导出客户筛选结果"
         ),
     }
+
+
+async def _documents(
+    queries: Queries, reader: Callable[[], Reader], scope: Scope, asked: Question
+) -> AsyncIterator[list[Document]]:
+    async for found in reader().documents(scope, await queries.tags.meant(asked)):
+        yield found
+
+
+async def _counted(
+    queries: Queries, reader: Callable[[], Reader], scope: Scope, asked: Question, most: int
+) -> Counted:
+    return await reader().count(scope, await queries.tags.meant(asked), most)
 
 
 def _rights(route: str, caller: Caller) -> Rights:

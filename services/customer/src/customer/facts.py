@@ -45,6 +45,9 @@ def _day(name: str, zh: str, en: str) -> Field:
     return Field(name, Type.DAY, Label(zh, en), name, DataClass.INTERNAL)
 
 
+TAGS: Final = "tags"
+"""The field of a customer's tags: codes of tags that are not merged."""
+
 FIELDS: Final = Fields(
     [
         Field(
@@ -66,6 +69,7 @@ FIELDS: Final = Fields(
         Field(
             "branch", Type.CHOICE, Label("所属支行", "branch of the customer"), "branch", DataClass.INTERNAL
         ),
+        Field(TAGS, Type.SET, Label("标签", "tags"), "tags", DataClass.INTERNAL),
         _amount("aum", "管理资产", "assets under management"),
         _monthly("aum_month_end", "月末AUM", "month-end AUM"),
         _monthly("aum_month_average", "月日均AUM", "average daily AUM"),

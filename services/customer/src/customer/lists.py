@@ -17,6 +17,7 @@ from contracts.roles import (
     COMPLIANCE,
     OPERATOR,
     RELATIONSHIP_MANAGER,
+    SERVICE,
     TELLER,
 )
 
@@ -68,8 +69,41 @@ CUSTOMERS_LIST: Final = Listing(
     sorts=(BRANCH, "review_due_on"),
 )
 
+TAGS_LIST: Final = Listing(
+    name="tags",
+    view="tags",
+    collection="tags",
+    fields=Fields(
+        [
+            Field(
+                "kind",
+                Type.CHOICE,
+                Label("标签类型", "kind of tag"),
+                "kind",
+                DataClass.INTERNAL,
+                {"dictionary": Label("标签库", "dictionary"), "free": Label("自由标签", "free")},
+            ),
+            Field(
+                "status",
+                Type.CHOICE,
+                Label("标签状态", "status of the tag"),
+                "status",
+                DataClass.INTERNAL,
+                {
+                    "active": Label("使用中", "active"),
+                    "merged": Label("已合并", "merged"),
+                    "retired": Label("已停用", "retired"),
+                },
+            ),
+            Field("name", Type.CHOICE, Label("标签名称", "name of the tag"), "name", DataClass.INTERNAL),
+        ]
+    ),
+    sorts=("name",),
+)
+"""Tags are no personal data, so everybody sees all of them; a route asks for what its parameters say."""
+
 _OF_A_BRANCH: Final = frozenset({RELATIONSHIP_MANAGER, TELLER})
-_OF_THE_BANK: Final = frozenset({ADMINISTRATOR, COMPLIANCE, AUDITOR, ANALYST, OPERATOR})
+_OF_THE_BANK: Final = frozenset({ADMINISTRATOR, COMPLIANCE, AUDITOR, ANALYST, OPERATOR, SERVICE})
 
 
 SCOPE: Final = (
@@ -114,6 +148,7 @@ ASKED: Final = (
             "explain_customer",
             "watch_customers",
             "prepare_branch_assignment",
+            "prepare_tagging",
         ),
         PERMISSIONS,
     ),

@@ -12,6 +12,7 @@ from contracts.roles import (
     AUDITOR,
     COMPLIANCE,
     FEED,
+    MARKETER,
     OPERATOR,
     RELATIONSHIP_MANAGER,
     SERVICE,
@@ -23,6 +24,7 @@ _SERVING: Final = frozenset({RELATIONSHIP_MANAGER, TELLER, ADMINISTRATOR})
 _MANY: Final = frozenset({OPERATOR, ADMINISTRATOR})
 _LOOKING: Final = _SERVING | {COMPLIANCE}
 _STAFF: Final = EVERY_ROLE - {FEED, SERVICE}
+_DEFINING: Final = frozenset({ADMINISTRATOR, MARKETER})
 _SELECTING: Final = _LOOKING | {ANALYST}
 """What they may ask for is in `customer.facts`."""
 
@@ -38,6 +40,7 @@ BRANCH: Final = RowScope("branch")
 roles see all."""
 _NEW_CUSTOMER: Final = no_rows("the customer is registered by it, and has no branch yet")
 _NO_ROWS: Final = no_rows("it says what lists can be asked for, and shows no customer")
+_A_TAG: Final = no_rows("it is about a tag of the whole bank, and shows no customer")
 _A_NOTICE: Final = no_rows("a provider names the message that it was given, and is told nothing")
 
 _ASKS: Final = "it shows what is there when it is asked"
@@ -49,6 +52,7 @@ _HOLDS: Final = "a hold forbids what is commanded while it stands; the day on wh
 _CLAIMS: Final = "a claim shows no account, and one that is confirmed shows them from then on; the day on which a link ends is that of unlinking"
 _DECIDES: Final = "what is proposed is decided by who decides it, at that moment"
 _OF_FILES: Final = "a file is kept from when its content is there until it is gone"
+_CALLED: Final = "a tag is called so, and stands for another one, for everybody from when it is commanded"
 _READS: Final = "it says that the caller has read it now"
 
 ROUTES: Final[dict[str, Rights]] = {
@@ -109,6 +113,17 @@ ROUTES: Final[dict[str, Rights]] = {
     "count_customer_inbox": Rights(_STAFF, OWN),
     "read_customer_notice": Rights(_STAFF, OWN, _READS),
     "receive_customer_receipt": Rights(frozenset({SERVICE}), _A_NOTICE),
+    "define_tag": Rights(_DEFINING, _A_TAG, _CALLED),
+    "rename_tag": Rights(_DEFINING, _A_TAG, _CALLED),
+    "merge_tag": Rights(_DEFINING, _A_TAG, _CALLED),
+    "retire_tag": Rights(_DEFINING, _A_TAG, _CALLED),
+    "list_tags": Rights(_STAFF, _A_TAG),
+    "get_tag": Rights(_STAFF, _A_TAG),
+    "change_tags": Rights(_SERVING, BRANCH),
+    "change_tags_by_rule": Rights(frozenset({SERVICE}), BRANCH),
+    "remove_tags": Rights(frozenset({ADMINISTRATOR, COMPLIANCE}), BRANCH),
+    "list_tag_history": Rights(_LOOKING | {AUDITOR}, BRANCH),
+    "prepare_tagging": Rights(_MANY, BRANCH, _OF_RUNS),
     "prepare_branch_assignment": Rights(_MANY, BRANCH, _OF_RUNS),
     "get_customer_bulk": Rights(_MANY | BULK_APPROVERS | {AUDITOR}, WHOLE),
     "preview_customer_bulk": Rights(_MANY | BULK_APPROVERS | {AUDITOR}, WHOLE),
@@ -135,6 +150,8 @@ HIGH_PRIVILEGE: Final = frozenset(
         "request_customer_export",
         "propose_customer_export",
         "read_customer_export",
+        "remove_tags",
+        "prepare_tagging",
         "prepare_branch_assignment",
         "propose_customer_bulk",
         "start_customer_bulk",

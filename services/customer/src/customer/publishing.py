@@ -58,6 +58,12 @@ PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "erasure-preparation-begun": public.CustomerErasurePreparationBegun,
     "erasure-prepared": public.CustomerErasurePrepared,
     "erasure-preparation-ended": public.CustomerErasurePreparationEnded,
+    "tag-added": public.CustomerTagAdded,
+    "tag-removed": public.CustomerTagRemoved,
+    "tag-defined": public.TagDefined,
+    "tag-renamed": public.TagRenamed,
+    "tag-merged": public.TagMerged,
+    "tag-retired": public.TagRetired,
     "business-day-opened": public.BusinessDayOpened,
 }
 _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {
@@ -70,10 +76,12 @@ _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
 published."""
 
+SAID_ALREADY: Final = frozenset({"tag-took-over"})
+"""Who reads the topic is told by `tag.merged`."""
 NOT_TOLD: Final = frozenset({"legal-hold-placed", "legal-hold-lifted", "erasure-deferred"})
 """Who reads the topic need not know of a legal hold, and its customer must not learn of it through somebody who does."""
 _UNPUBLISHED: Final = frozenset().union(
-    OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES, EXPORTS, NOTICES, NOT_TOLD
+    OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES, EXPORTS, NOTICES, NOT_TOLD, SAID_ALREADY
 )
 
 _bodies: Final = msgspec.json.Decoder(_Body)
@@ -82,7 +90,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def published(stored: StoredEvent) -> Published | None:
     """Returns the public event of a stored event, of any version; None for acts of operators, proposals, bulk
-    runs, searches, sagas, files, exports, notices and legal holds."""
+    runs, searches, sagas, files, exports, notices, legal holds, and what another event says already."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

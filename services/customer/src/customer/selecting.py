@@ -28,6 +28,7 @@ class CustomerFacts(BaseModel):
     kind: CustomerKind
     branch: str | None
     products: list[Product]
+    tags: list[str] = Field(description="codes of tags", examples=[["tag-sobk5xmthvl5l75v"]])
     accounts: int
     first_opened_on: date | None
     last_movement_on: date | None

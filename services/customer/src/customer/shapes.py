@@ -234,6 +234,17 @@ class Review(BaseModel):
     reminded_at: Instant | None
 
 
+class CustomerTag(BaseModel):
+    """A tag of a customer under its present name. `origin`: staff added it, or a rule of the system, which `rule` names; `since`:
+    from when it is so."""
+
+    tag: str
+    name: str = Field(examples=["房贷客户"])
+    origin: Literal["manual", "system"]
+    rule: str | None
+    since: Instant
+
+
 class CustomerShown(BaseModel):
     """A customer, masked. `references_since`: of the references that ended on that business date or before, some are left out; none
     is where it is null. `shares_number_out_of_scope`: how many customers that you may not see have its identity number, beside
@@ -259,6 +270,7 @@ class CustomerShown(BaseModel):
     references: list[LinkedReference]
     references_since: Day | None
     review: Review | None
+    tags: list[CustomerTag]
     registered_at: Instant
     changed_at: Instant
     erased_at: Instant | None

@@ -1,6 +1,6 @@
 """The derived view `customer_facts`: what conditions ask of a customer, one document each.
 
-It is a function of the customer's document, of the accounts that its parties own, and of the business date: rights and
+It is a function of the customer's document, of the accounts that its parties own, of the tags, and of the business date: rights and
 links hold from one day on until before another. Only ownership counts; a joint account counts in full for each of
 its owners. Amounts are as the panorama sums them, by currency. There is nothing personal in a document but digests of
 values by which a customer is found, and an erased customer has no document. What the customers of a branch add up to is
@@ -13,7 +13,9 @@ of it, is an asset. The facts change when a month begins; the running month has 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import date
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,20 +31,23 @@ from customer.catalogue import CONTEXT
 from customer.domain.events import CONTACT
 from customer.holdings import SIGNATORY, held, parties_on, role_of
 from customer.lists import FACTS_LIST
+from customer.merging import stand_for
 from customer.months import balances, month_after, whole_months
 from customer.panorama.accounts import loans_of
 from customer.panorama.rules import LIABILITIES, section_of
-from customer.views import asset_panorama, customers
+from customer.views import asset_panorama, customers, tags
 from customer.views.asset_panorama import ACCOUNTS
-from customer.views.customers import CUSTOMERS
+from customer.views.customers import CUSTOMERS, TAG_CODES
+from customer.views.tags import INTO, TAGS
 
 FACTS: Final = FACTS_LIST.collection
 CHANGES_ON: Final = "changes_on"
 _CUSTOMERS: Final = customers.VIEW.name
 _PANORAMA: Final = asset_panorama.VIEW.name
+_TAGS: Final = tags.VIEW.name
 
 _OF_CUSTOMER: Final = (
-    *("kind", "origin", "branch", "questions", "parties", "erased_at", "contact_erased_at"),
+    *("kind", "origin", "branch", "questions", "parties", "tags", "erased_at", "contact_erased_at"),
     *FACTS_LIST.searched,
 )
 _OF_ACCOUNT: Final = (
@@ -55,13 +60,30 @@ Amounts = dict[str, int]
 
 
 async def depending(inputs: Inputs, touched: Touched) -> Iterable[DocumentId]:
-    """The customers themselves, and those whose parties hold or held an account."""
+    """The customers themselves, those whose parties hold or held an account, and those who have a tag that stands for
+    another one: only a merge of tags changes facts."""
     found = set(touched.get((_CUSTOMERS, CUSTOMERS), ()))
     accounts = await inputs.by_id(_PANORAMA, ACCOUNTS, touched.get((_PANORAMA, ACCOUNTS), ()), ["holders"])
     parties = {one["party_id"] for account in accounts.values() for one in account["holders"]}
     if parties:
         linked = await inputs.having(_CUSTOMERS, CUSTOMERS, "parties.party_id", sorted(parties), [ID])
         found |= {one[ID] for one in linked}
+    touched_tags = await inputs.by_id(_TAGS, TAGS, touched.get((_TAGS, TAGS), ()), [INTO])
+    merged = {str(code) for code, tag in touched_tags.items() if tag[INTO] is not None}
+    if merged:
+        codes = sorted(merged | await _merged_into(inputs, merged))
+        tagged = await inputs.having(_CUSTOMERS, CUSTOMERS, TAG_CODES, codes, [ID])
+        found |= {one[ID] for one in tagged}
+    return found
+
+
+async def _merged_into(inputs: Inputs, codes: AbstractSet[str]) -> set[str]:
+    """The tags that stand for one of these, over any number of merges."""
+    found, last = set[str](), set(codes)
+    while last:
+        merged = await inputs.having(_TAGS, TAGS, INTO, sorted(last), [ID])
+        last = {str(one[ID]) for one in merged} - found - codes
+        found |= last
     return found
 
 
@@ -81,10 +103,12 @@ async def derive(inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentI
                 for id in customer_of.get(holder["party_id"], ()):
                     accounts[id][account[ID]] = account
     there = {id: customer for id, customer in known.items() if customer.get("erased_at") is None}
+    codes = {one["code"] for each in there.values() for one in each.get("tags", ())}
+    ends = await stand_for(codes, lambda some: inputs.by_id(_TAGS, TAGS, some, [INTO]))
     digests = await _digests(inputs, there)
     return {
         id: {
-            **facts(customer, [accounts[id][each] for each in sorted(accounts[id])], day),
+            **facts(customer, [accounts[id][each] for each in sorted(accounts[id])], day, ends),
             BLIND: digests[id],
         }
         for id, customer in there.items()
@@ -117,9 +141,14 @@ async def everything(inputs: Inputs, after: DocumentId | None, limit: int) -> Se
     return await inputs.ids(_CUSTOMERS, CUSTOMERS, after, limit)
 
 
-def facts(customer: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]], day: str) -> Document:
+def facts(
+    customer: Mapping[str, Any],
+    accounts: Sequence[Mapping[str, Any]],
+    day: str,
+    ends: Mapping[str, str] = MappingProxyType({}),
+) -> Document:
     """The facts of a customer on a business date. `accounts`: all over which its parties have or had a right, in order of
-    their ids."""
+    their ids. `ends`: by code of a tag, the one that it stands for."""
     parties = parties_on(customer, day)
     owned = [
         account
@@ -141,6 +170,7 @@ def facts(customer: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]], da
         "origin": customer["origin"],
         "branch": customer.get("branch"),
         "questions": list(customer["questions"]),
+        "tags": sorted({ends.get(one["code"], one["code"]) for one in customer.get("tags", ())}),
         "aum": aum,
         "aum_month_end": closing,
         "aum_month_average": average,
@@ -250,8 +280,8 @@ RELATIONS_MAX: Final = 200
 
 VIEW: Final = DerivedView(
     name=FACTS_LIST.view,
-    version=5,
-    inputs=(customers.VIEW, asset_panorama.VIEW),
+    version=6,
+    inputs=(customers.VIEW, asset_panorama.VIEW, tags.VIEW),
     collection=Collection(FACTS, (*FACTS_LIST.indexes, Index(((CHANGES_ON, 1),)))),
     depending=depending,
     derive=derive,

@@ -252,6 +252,30 @@ class EndErasurePreparation(msgspec.Struct, frozen=True):
     preparation: UUID | None = None
 
 
+class Tagging(msgspec.Struct, frozen=True):
+    """A tag, and the tags that stand for it since they were merged into it."""
+
+    code: str
+    merged: tuple[str, ...] = ()
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """All codes under which a customer may have the tag."""
+        return (self.code, *self.merged)
+
+
+class ChangeTags(msgspec.Struct, frozen=True):
+    """Tags are added and removed, all or none. `rule`: the rule of the system that says so; None where a person does.
+
+    `overriding`: what somebody else has added is removed too.
+    """
+
+    add: tuple[Tagging, ...] = ()
+    remove: tuple[Tagging, ...] = ()
+    rule: str | None = None
+    overriding: bool = False
+
+
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
@@ -278,4 +302,5 @@ CustomerCommand = (
     | AcceptErasurePreparation
     | ConfirmErasurePreparation
     | EndErasurePreparation
+    | ChangeTags
 )

@@ -36,6 +36,8 @@ from customer.domain.events import (
     ReferenceRejected,
     ReferenceUnlinked,
     ReviewFellDue,
+    TagAdded,
+    TagRemoved,
 )
 from customer.domain.evolving import evolve
 from customer.domain.state import Customer
@@ -72,6 +74,8 @@ def identify(event: CustomerEvent) -> UUID | None:
             | ErasurePreparationBegun()
             | ErasurePrepared()
             | ErasurePreparationEnded()
+            | TagAdded()
+            | TagRemoved()
         ):
             return None
         case _:
@@ -85,5 +89,5 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     events=CustomerEvent,
     identify=identify,
     state_type=Customer,
-    state_version=11,
+    state_version=12,
 )

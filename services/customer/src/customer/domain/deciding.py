@@ -11,6 +11,7 @@ from customer.domain.commands import (
     AssignBranch,
     BeginErasurePreparation,
     ChangeContactDetails,
+    ChangeTags,
     ConfirmErasurePreparation,
     ConfirmReference,
     CorrectIdentityDetails,
@@ -73,6 +74,7 @@ from customer.domain.refusals import (
 )
 from customer.domain.reviewing import decide_review
 from customer.domain.state import Customer, Link
+from customer.domain.tagging import decide_tags
 
 
 def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
@@ -155,6 +157,8 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
             | EndErasurePreparation()
         ):
             return decide_preparation(command, customer)
+        case ChangeTags():
+            return decide_tags(command, customer)
         case _:
             assert_never(command)
 

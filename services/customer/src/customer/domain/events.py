@@ -301,6 +301,21 @@ class ErasurePreparationEnded(Event, frozen=True):
     because: Literal["erased", "withdrawn", "failed"]
 
 
+class TagAdded(Event, frozen=True):
+    """The customer has a tag from now on. `origin`: staff added it, or a rule of the system, which `rule` names (R007)."""
+
+    code: str
+    origin: Literal["manual", "system"]
+    rule: str | None = None
+
+
+class TagRemoved(Event, frozen=True):
+    """The customer has a tag no more. `rule`: the rule of the system that removed it; None where a person did."""
+
+    code: str
+    rule: str | None = None
+
+
 CustomerEvent = (
     CustomerRegistered
     | ReferenceLinked
@@ -329,6 +344,8 @@ CustomerEvent = (
     | ErasurePreparationBegun
     | ErasurePrepared
     | ErasurePreparationEnded
+    | TagAdded
+    | TagRemoved
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -359,6 +376,8 @@ STORED_NAMES: dict[str, type[Event]] = {
     "erasure-preparation-begun": ErasurePreparationBegun,
     "erasure-prepared": ErasurePrepared,
     "erasure-preparation-ended": ErasurePreparationEnded,
+    "tag-added": TagAdded,
+    "tag-removed": TagRemoved,
 }
 
 

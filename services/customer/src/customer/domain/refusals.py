@@ -6,6 +6,8 @@ from chassis.write.deciding import Refusal
 
 REFERENCES_MAX: Final = 50
 LEGAL_HOLDS_MAX: Final = 20
+TAGS_MAX: Final = 100
+"""Tags that a customer may have."""
 
 
 class CustomerNotRegistered(Refusal):
@@ -106,6 +108,22 @@ class TooManyLegalHolds(Refusal):
     code: ClassVar[str] = "too-many-legal-holds"
     title: ClassVar[str] = f"A customer has at most {LEGAL_HOLDS_MAX} legal holds"
     title_zh: ClassVar[str] = f"每位客户最多 {LEGAL_HOLDS_MAX} 项法定冻结保全"
+
+
+class TooManyTags(Refusal):
+    """A customer has a bounded number of tags."""
+
+    code: ClassVar[str] = "too-many-tags"
+    title: ClassVar[str] = f"A customer has at most {TAGS_MAX} tags"
+    title_zh: ClassVar[str] = f"每位客户最多 {TAGS_MAX} 个标签"
+
+
+class TagOfAnother(Refusal):
+    """A rule added the tag and a person would remove it, or the other way round. The text names the tags."""
+
+    code: ClassVar[str] = "tag-of-another"
+    title: ClassVar[str] = "Who added the tag did not remove it"
+    title_zh: ClassVar[str] = "标签由他方添加，不能直接移除"
 
 
 class ContradictionUnknown(Refusal):

@@ -54,7 +54,8 @@ class Customer(msgspec.Struct, frozen=True):
     claims none. `review_due_on`: of a key customer; `review_reminded`: of that review.
     `preparation`: that of an erasure which is under way; `prepared`: no source releases records of the parties.
     `rest_from`: the business date on which the rest of an erasure is due whose values for contact are gone. `holds`: the business date
-    before which each legal hold stands, None where it has to be lifted.
+    before which each legal hold stands, None where it has to be lifted. `tags`: by code the rule that added each, None where staff
+    did.
     """
 
     origin: RegisteredBy | None = None
@@ -73,6 +74,7 @@ class Customer(msgspec.Struct, frozen=True):
     contact_erased: bool = False
     rest_from: date | None = None
     holds: dict[UUID, date | None] = {}
+    tags: dict[str, str | None] = {}
 
     @property
     def registered(self) -> bool:

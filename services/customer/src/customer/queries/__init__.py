@@ -11,13 +11,14 @@ from chassis.privacy.keys import KeyRing
 from chassis.read.blind import BlindIndex
 from chassis.read.mongo import Mongo
 
-from customer.lists import CUSTOMERS_LIST, FACTS_LIST
+from customer.lists import CUSTOMERS_LIST, FACTS_LIST, TAGS_LIST
 from customer.panorama.sources import STALE_AFTER_SECONDS
 from customer.queries.branches import BranchQueries
 from customer.queries.collections import Collections
 from customer.queries.customers import CustomerQueries
 from customer.queries.holdings import HoldingQueries
 from customer.queries.movements import AccountInScope, MovementQueries, MovementsWanted
+from customer.queries.tags import TagQueries
 from customer.queries.unlinked import UNLINKED_WALKED_MAX, UnlinkedQueries
 
 __all__ = ["UNLINKED_WALKED_MAX", "AccountInScope", "MovementsWanted", "Queries"]
@@ -37,11 +38,12 @@ class Queries:
     ) -> None:
         """`today` is the business date on which rights and links must stand."""
         views = Collections(mongo, live)
-        self.customers = CustomerQueries(views, ring, today)
         self.movements = MovementQueries(views, ring)
         self.holdings = HoldingQueries(views, ring, today, self.movements, stale_after_seconds)
         self.blind = BlindIndex(ring)
         cursors = Cursors(ring.secret)
+        self.tags = TagQueries(views, Reader(TAGS_LIST, mongo, live, cursors, today))
+        self.customers = CustomerQueries(views, ring, today, self.tags)
         self.list = Reader(CUSTOMERS_LIST, mongo, live, cursors, today)
         self.facts = Reader(FACTS_LIST, mongo, live, cursors, today)
         self.branches = BranchQueries(mongo, live, today)

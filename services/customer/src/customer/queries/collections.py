@@ -7,9 +7,10 @@ from chassis.read.documents import DocumentsUnavailable
 from chassis.read.generations import NotBuilt
 from chassis.read.mongo import Mongo
 
-from customer.views import asset_panorama, customers
+from customer.views import asset_panorama, customers, tags
 from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES
 from customer.views.customers import CUSTOMERS
+from customer.views.tags import TAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,10 @@ class Collections:
     async def sources(self) -> str:
         """The sources with their last certificates."""
         return await self._named(asset_panorama.VIEW.name, SOURCES)
+
+    async def tags(self) -> str:
+        """The tags."""
+        return await self._named(tags.VIEW.name, TAGS)
 
     async def _named(self, view: str, name: str) -> str:
         try:

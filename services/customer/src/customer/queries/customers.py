@@ -13,16 +13,20 @@ from customer.holdings import parties_on
 from customer.lists import CUSTOMERS_LIST
 from customer.queries.collections import Collections
 from customer.queries.presenting import customer_shown, uuid_of
+from customer.queries.tags import TagQueries
 
 
 class CustomerQueries:
     """Customers as the view shows them, masked. Outside of its scope a customer is not there."""
 
-    def __init__(self, views: Collections, ring: KeyRing, today: Callable[[], date]) -> None:
+    def __init__(
+        self, views: Collections, ring: KeyRing, today: Callable[[], date], tags: TagQueries
+    ) -> None:
         """`today` is the business date on which rights and links must stand."""
         self._views = views
         self._ring = ring
         self._today = today
+        self._tags = tags
 
     async def one(self, scope: Scope, customer_id: UUID) -> Document | None:
         """A customer, masked."""
@@ -50,7 +54,8 @@ class CustomerQueries:
         keys = await keys_of(self._ring, [uuid_of(one["_id"]) for one in found])
         sharing = {each for one in found for each in one.get("shares_number_with", ())}
         named = await self._named(scope, sorted(sharing)) if sharing else frozenset[str]()
-        return [customer_shown(one, named, keys) for one in found]
+        tags = await self._tags.ends({tag["code"] for one in found for tag in one.get("tags", ())})
+        return [customer_shown(one, named, tags, keys) for one in found]
 
     async def _named(self, scope: Scope, ids: Sequence[str]) -> frozenset[str]:
         """Those of these customers that are in scope."""

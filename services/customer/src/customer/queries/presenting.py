@@ -70,8 +70,11 @@ def name_of(document: Mapping[str, Any], keys: Keys) -> str | None:
     )
 
 
-def customer_shown(document: Document, named: Collection[str], keys: Keys) -> Document:
-    """A customer as `CustomerShown` has it. `named`: the other customers that are in the caller's scope."""
+def customer_shown(
+    document: Document, named: Collection[str], tags: Mapping[str, Document], keys: Keys
+) -> Document:
+    """A customer as `CustomerShown` has it. `named`: the other customers that are in the caller's scope. `tags`: by code, the
+    tag that a tag stands for."""
     sharing = document.get("shares_number_with", ())
     subject = uuid_of(document["_id"])
     masked = {
@@ -100,11 +103,26 @@ def customer_shown(document: Document, named: Collection[str], keys: Keys) -> Do
         ],
         "references_since": document.get("parties_since"),
         "review": document.get("review"),
+        "tags": _tags(document.get("tags", ()), tags),
         "registered_at": document["registered_at"],
         "erased_at": document.get("erased_at"),
         "contact_erased_at": document.get("contact_erased_at"),
         "changed_at": document["changed_at"],
     }
+
+
+def _tags(had: Sequence[Mapping[str, Any]], tags: Mapping[str, Document]) -> list[Document]:
+    """The tags of a customer. Of those that were merged into one, that one, as the first of them was added."""
+    found: dict[str, Document] = {}
+    for one in had:
+        tag = tags.get(one["code"], {"_id": one["code"], "name": one["code"]})
+        shown = {
+            "tag": tag["_id"],
+            "name": tag["name"],
+            **{name: one[name] for name in ("origin", "rule", "since")},
+        }
+        found.setdefault(tag["_id"], shown)
+    return list(found.values())
 
 
 def _reference(party: Mapping[str, Any], status: str) -> Document:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from customer.views import asset_panorama, customers
+from customer.views import asset_panorama, customers, tags
 
-VIEWS: Final = (customers.VIEW, asset_panorama.VIEW)
+VIEWS: Final = (customers.VIEW, asset_panorama.VIEW, tags.VIEW)
 """The views of this service."""

@@ -16,6 +16,7 @@ from customer.domain.refusals import REFERENCES_MAX
 from customer.lists import CUSTOMERS_LIST
 
 CUSTOMERS: Final = CUSTOMERS_LIST.collection
+TAG_CODES: Final = "tags.code"
 _SEALED: Final = tuple(field for field in DETAILS if field != "branch")
 _PARTIES_MAX: Final = 2 * REFERENCES_MAX
 """The domain refuses more than `REFERENCES_MAX` that stand; there is room for as many that have ended."""
@@ -33,7 +34,7 @@ def keys(event: Delivered) -> list[DocumentKey]:
 def project(_: DocumentKey, document: Document | None, event: Delivered) -> Document:
     """The customer's document after an event; raises NotRegistered."""
     if event.type == "customer.registered":
-        begun = {"parties": [], "registered_at": event.recorded_at.isoformat()}
+        begun = {"parties": [], "tags": [], "registered_at": event.recorded_at.isoformat()}
     elif document is None:
         raise NotRegistered(event.type)
     else:
@@ -159,7 +160,7 @@ def _shared(document: Document, event: Delivered) -> Document:
 
 
 def _erased(_: Document, event: Delivered) -> Document:
-    """Removes the open questions. Sealed values no longer open once the key is destroyed."""
+    """Removes the open questions and the tags. Sealed values no longer open once the key is destroyed."""
     return {"erased_at": event.recorded_at.isoformat(), **_closed_questions()}
 
 
@@ -170,6 +171,7 @@ def _closed_questions() -> Document:
         "claimed": [],
         "shares_number_with": [],
         "review": None,
+        "tags": [],
     }
 
 
@@ -197,6 +199,22 @@ def _reviewed(document: Document, event: Delivered) -> Document:
 def _review_due(document: Document, event: Delivered) -> Document:
     review = document["review"]
     return {"review": None if review is None else {**review, "reminded_at": event.recorded_at.isoformat()}}
+
+
+def _tag_added(document: Document, event: Delivered) -> Document:
+    data = event.data
+    added = {
+        "code": data["code"],
+        "origin": data["origin"],
+        "rule": data.get("rule"),
+        "since": event.effective_at.isoformat(),
+        "sequence": event.sequence,
+    }
+    return {"tags": [*document["tags"], added]}
+
+
+def _tag_removed(document: Document, event: Delivered) -> Document:
+    return {"tags": [one for one in document["tags"] if one["code"] != event.data["code"]]}
 
 
 def _party(event: Delivered) -> Document:
@@ -283,6 +301,8 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.no_longer_key_customer": _no_longer_key_customer,
     "customer.reviewed": _reviewed,
     "customer.review_due": _review_due,
+    "customer.tag_added": _tag_added,
+    "customer.tag_removed": _tag_removed,
 }
 
 
@@ -299,10 +319,14 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name=CUSTOMERS_LIST.view,
-    version=7,
+    version=8,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
-    collections=(Collection(CUSTOMERS, (Index((("parties.party_id", 1),)), *CUSTOMERS_LIST.indexes)),),
+    collections=(
+        Collection(
+            CUSTOMERS, (Index((("parties.party_id", 1),)), Index(((TAG_CODES, 1),)), *CUSTOMERS_LIST.indexes)
+        ),
+    ),
     keys=keys,
     project=project,
 )
