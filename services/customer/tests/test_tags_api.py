@@ -214,7 +214,7 @@ async def test_a_merged_tag_and_its_names_mean_the_other_over_any_number_of_merg
 async def test_merges_at_once_never_make_a_circle(api, number):
     tags = [await defined(api, f"{number} {name}") for name in (HOUSE, RICH, YOUNG)]
     answers = await asyncio.gather(
-        *(changed(api, tag, "merge", WHY | {"into": tags[at - number % 2]}, 1) for at, tag in enumerate(tags))
+        *(changed(api, tag, "merge", WHY | {"into": tags[at - 1]}, 1) for at, tag in enumerate(tags))
     )
     assert {one.status_code for one in answers} <= {200, 409, 412}
     ends = [await api.service.tagging.tags.called(tag) for tag in tags]
