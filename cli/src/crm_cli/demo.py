@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from chassis.clock import SystemClock
 from chassis.connections.transient import LOST, why
 from chassis.write.deciding import Refusal
+from customer.permissions import ROLES
 from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
 from sync_ingest.runs.ingest import Ingest
 from sync_ingest.runs.results import FeedContent, Progress, RunResult
 
 from crm_cli import demo_bank
-from crm_cli.answers import Json
+from crm_cli.answers import Json, answer
 from crm_cli.demo_bank import DemoBank, DemoPlan
+from crm_cli.demo_tags import tagged
 from crm_cli.exits import OK, RED, failed
-from crm_cli.running import ingest_settings
+from crm_cli.person import caller_of
+from crm_cli.running import customer_settings, ingest_settings
 
 FEED_NAME = "demo-bank.jsonl"
 SHOWN_PERCENT = 20
@@ -36,6 +40,9 @@ def demo(
     customers: Annotated[int, typer.Option(min=50, max=20_000, help="how many customers the bank has")] = 360,
     days: Annotated[int, typer.Option(min=100, max=3_660, help="how many days of postings")] = 365,
     seed: Annotated[int, typer.Option(help="another seed makes another bank")] = DEFAULT_PLAN.seed,
+    tags: Annotated[
+        bool, typer.Option("--tags", help="tag some customers of the bank, once they are registered")
+    ] = False,
     write: Annotated[Path | None, typer.Option(help="write the feed here instead of taking it in")] = None,
     as_json: Json = False,
 ) -> None:
@@ -46,6 +53,9 @@ def demo(
         print(f"{write}: {len(bank.lines)} records of {customers} customers", file=sys.stderr)
         if as_json:
             print(json.dumps({"file": str(write), "records": len(bank.lines), "customers": customers}))
+        return
+    if tags:
+        _tag(bank, as_json=as_json)
         return
     try:
         with opened(ingest_settings(), progress=_reporter()) as ingest:
@@ -61,6 +71,18 @@ def demo(
         f" duplicates, {result['quarantined']} quarantined, {result['certificate']}, {result['seconds']} s"
     )
     raise typer.Exit(code=RED if result["certificate"] == "RED" else OK)
+
+
+def _tag(bank: DemoBank, *, as_json: bool) -> None:
+    settings = customer_settings()
+    caller = caller_of(settings, None, ROLES["change_tags"])
+    try:
+        given = tagged(settings, bank, caller, SystemClock())
+    except Refusal as refusal:
+        failed("demo", f"{refusal.title}: {refusal}")
+    except LOST as lost:
+        failed("demo", f"a server does not answer: {why(lost)}")
+    answer({"customers": given}, f"demo bank: {given} customers have tags", as_json=as_json)
 
 
 def _reporter() -> Callable[[Progress], None]:

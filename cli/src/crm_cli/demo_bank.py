@@ -67,6 +67,11 @@ MERCHANTS = (
 )
 UTILITIES = ("国家电网", "自来水公司", "燃气集团", "中国移动")
 PAYROLL_BANKS = (("102100000021", "6222000000000001"), ("105100000017", "6217000000000002"))
+TAGS = ("房贷客户", "高净值潜力客户", "理财客户")
+"""The dictionary of tags: who has a loan, who earns well and holds no wealth product, who holds one."""
+TAGGED_AMONG = 60
+PROMISING_INCOME_MINOR = 1_500_000
+"""A month."""
 DAYS_IN_A_YEAR = 365
 
 BIRTHDAYS = 21_500
@@ -114,6 +119,8 @@ class DemoBank:
     plan: DemoPlan
     lines: tuple[bytes, ...]
     expected: Expected
+    tagged: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Some parties, with the tags that staff give their customers."""
 
     @property
     def feed(self) -> bytes:
@@ -182,7 +189,17 @@ class _Builder:
         lines = self._malformed(lines, first=len(self.master))
         lines += self._controls(lines)
         self.expected.records = len(lines)
-        return DemoBank(self.plan, tuple(lines), self.expected)
+        return DemoBank(self.plan, tuple(lines), self.expected, self._tagged())
+
+    def _tagged(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        found = []
+        for customer in self.customers[:TAGGED_AMONG]:
+            promising = customer.wealth is None and customer.income_minor >= PROMISING_INCOME_MINOR
+            holds = customer.loan is not None, promising, customer.wealth is not None
+            tags = tuple(tag for tag, held in zip(TAGS, holds, strict=True) if held)
+            if tags:
+                found.append((customer.key, tags))
+        return tuple(found)
 
     # people and what they hold
 

@@ -409,6 +409,7 @@ class Supervisor:
             yield "waiting"
         self.say(f"the first panorama: crm panorama --reference {DEMO_REFERENCE}")
         yield from self._ended(environment, "panorama", "--reference", DEMO_REFERENCE)
+        yield from self._ended(environment, "demo", "--tags")
 
     def _token(self) -> str:
         from chassis.clock import SystemClock
