@@ -8,14 +8,15 @@ from contextlib import AsyncExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import httpx
 import pytest
 from chassis.clock import SystemClock
 from chassis.observability import telemetry
-from chassis.privacy.tokens import development_token
+from chassis.privacy.tokens import Caller, development_token
 from chassis.web import create_app
-from crm_cli import demo_bank, panorama
+from crm_cli import demo_bank, demo_tags, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
 from customer import bootstrap as customer_service
@@ -329,6 +330,56 @@ async def test_a_customer_entered_by_hand_gets_what_it_is_linked_to(
     [block] = (await web.get(f"{at}/panorama", params=known)).json()["currencies"]
     assert (block["currency"], block["aum"]["amount_minor"]) == ("EUR", 700)
     assert (await web.get("/accounts/unlinked")).json()["counted"] == waiting - 1
+
+
+@pytest.mark.requirement("R007", "R025", "R026")
+async def test_a_tag_is_read_with_its_origin_as_soon_as_the_views_show_the_command(
+    taken_in: Any, web: httpx.AsyncClient
+) -> None:
+    """Over the broker: the tag in the customer's document and in the facts, then a merge in the facts of who has it."""
+    made = await web.post(
+        "/customers", json=BY_HAND | {"name": "钱敏"}, headers={"Idempotency-Key": "tagged"}
+    )
+    at, customer = made.headers["Location"], made.json()["customer_id"]
+
+    async def done(path: str, body: dict[str, Any], **headers: str) -> dict[str, str]:
+        key = {"Idempotency-Key": str(uuid5(NAMESPACE_URL, f"{path} {body}"))}
+        answer = await web.post(path, json=body, headers=key | headers)
+        assert answer.status_code < 300, answer.text
+        return {"at_least": answer.headers["Consistency-Token"]}
+
+    async def has(where: str, known: dict[str, str]) -> bool:
+        found = await web.get("/customers/selection", params={"where": f"{where} and accounts = 0", **known})
+        assert found.status_code == 200, found.text
+        return customer in {one["customer_id"] for one in found.json()["items"]}
+
+    known = await done(f"{at}/tags", {"add": ["房贷客户", "学生"], "reason": "she said so"})
+    [loan, student] = (await web.get(at, params=known)).json()["tags"]
+    assert (loan["name"], loan["origin"], student["name"]) == ("房贷客户", "manual", "学生")
+    assert await has("tags has all (房贷客户, 学生)", known)
+    assert not await has("not tags has 学生", known)
+    why = {"into": "房贷客户", "reason": "one meaning"}
+    known = await done(f"/tags/{student['tag']}/merge", why, **{"If-Match": '"1"'})
+    [told] = (await web.get(at, params=known)).json()["tags"]
+    assert (told["tag"], await has(f"tags has {loan['tag']}", known)) == (loan["tag"], True)
+    known = await done(f"{at}/tags", {"remove": ["学生"]})
+    assert (await web.get(at, params=known)).json()["tags"] == []
+    assert await has("not tags has 房贷客户", known)
+
+
+async def test_the_demo_bank_has_a_dictionary_of_tags_and_customers_who_have_them(
+    taken_in: Any, web: httpx.AsyncClient, running: Running, bank: DemoBank
+) -> None:
+    caller = Caller("crm-up")
+    assert await demo_tags.tag(running.customer, bank, caller, CLOCK) == len(bank.tagged) > 0
+    stored = running.heads()["customer"]
+    assert await demo_tags.tag(running.customer, bank, caller, CLOCK) == len(bank.tagged)
+    assert running.heads()["customer"] == stored, "once more changes nothing"
+    for tag in demo_bank.TAGS:
+        wanted = sum(tag in tags for _, tags in bank.tagged)
+        asked = {"where": f"tags has {tag}", "at_least": f"customer-{stored}"}
+        found = (await web.get("/customers/selection/count", params=asked)).json()
+        assert found["count"] == wanted, tag
 
 
 @pytest.fixture
