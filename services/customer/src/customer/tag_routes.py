@@ -20,7 +20,6 @@ from chassis.web import (
     cursor,
     cursor_values,
     entity_tag,
-    located,
     paging,
     refusals,
 )
@@ -188,16 +187,30 @@ class TagEventPage(Page[TagEventShown]):
     """A page of the history of a customer's tags, oldest first."""
 
 
-_VERSIONED: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the tag's version"}}}
+def _etag(of: str) -> dict[str, Any]:
+    return {"ETag": {"schema": {"type": "string"}, "description": f"the version of the {of}"}}
+
+
+_VERSIONED: Final[dict[int | str, dict[str, Any]]] = {200: {"headers": _etag("tag")}}
+_DEFINED: Final[dict[int | str, dict[str, Any]]] = {
+    201: {
+        "headers": {
+            **_etag("tag"),
+            "Location": {"schema": {"type": "string"}, "description": "where the tag is"},
+        }
+    },
+    **refusals(TagNameTaken, CommandKeyReused, TooManyConflicts),
 }
 _CHANGED: Final = {
     **_VERSIONED,
     **refusals(TagUnknown, VersionMismatch, TooManyConflicts, TagIsMerged, CommandKeyReused),
 }
-_TAGGED: Final = {
-    **refusals(CustomerNotRegistered, TagsRefused, TagOfAnother, TooManyTags),
-    **refusals(CustomerIsErased, CommandKeyReused, TooManyConflicts),
+_TAGGED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"headers": _etag("customer")},
+    **refusals(
+        *(CustomerNotRegistered, TagsRefused, TagOfAnother, TooManyTags),
+        *(CustomerIsErased, CommandKeyReused, TooManyConflicts),
+    ),
 }
 
 
@@ -215,10 +228,7 @@ def _add_tag_commands(router: APIRouter, service: CustomerService, dependencies:
     @router.post(
         "/tags",
         status_code=201,
-        responses={
-            **located(201, "where the tag is"),
-            **refusals(TagNameTaken, CommandKeyReused, TooManyConflicts),
-        },
+        responses=_DEFINED,
     )
     async def define_tag(response: Response, context: Commanding, body: DefineTagBody) -> TagDone:
         """Defines a tag of the dictionary. A name that another tag has or had is refused, and that tag is named."""
@@ -228,7 +238,10 @@ def _add_tag_commands(router: APIRouter, service: CustomerService, dependencies:
         response.headers["Location"] = f"/tags/{done.tag}"
         return done
 
-    @router.put("/tags/{tag}/name", responses={**_CHANGED, **refusals(TagNameTaken, TooManyTagNames)})
+    @router.put(
+        "/tags/{tag}/name",
+        responses={**_CHANGED, **refusals(TagNameTaken, TooManyTagNames, TagIsMerged, TooManyConflicts)},
+    )
     async def rename_tag(
         response: Response, context: Commanding, version: Expected, tag: TagPath, body: RenameTagBody
     ) -> TagDone:
@@ -238,7 +251,10 @@ def _add_tag_commands(router: APIRouter, service: CustomerService, dependencies:
 
     @router.post(
         "/tags/{tag}/merge",
-        responses={**_CHANGED, **refusals(TagIsRetired, TagMergeCircular, TooManyTagsMerged, TagIsMerged)},
+        responses={
+            **_CHANGED,
+            **refusals(TagIsRetired, TagMergeCircular, TooManyTagsMerged, TagIsMerged, TooManyConflicts),
+        },
     )
     async def merge_tag(
         response: Response, context: Commanding, version: Expected, tag: TagPath, body: MergeTagBody
