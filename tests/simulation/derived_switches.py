@@ -211,8 +211,13 @@ def caught_up(run: Switches) -> bool:
     live, there = run.live(OVERVIEWS), run.mongo.there
     if live is None or not run.deriving.all_published():
         return False
-    inputs = {name: (run.live(name) or {"number": 0})["number"] for name in run.inputs}
-    if live["inputs"] != inputs or there.get(PARKED):
+    inputs = {name: run.live(name) or {"number": 0, "group": ""} for name in run.inputs}
+    if live["inputs"] != {name: one["number"] for name, one in inputs.items()}:
+        return False
+    read = {
+        one["group"] for one in inputs.values()
+    }  # a rebuild that came to nothing may have parked a subject for good
+    if any(one["group"] in read for one in there.get(PARKED, {}).values()):
         return False
     if any(one["group"] == live["group"] for one in there.get(OWED, {}).values()):
         return False
