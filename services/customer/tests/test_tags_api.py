@@ -83,6 +83,15 @@ async def code_of_refusal(answer):
 # the dictionary
 
 
+async def test_a_command_to_a_customer_with_the_id_of_a_tag_is_404(api):
+    other = stream_of(await defined(api, HOUSE))
+    renamed = await api.put(
+        f"/customers/{other}/name", json={"name": "x"}, headers=once() | {"If-Match": '"1"'}
+    )
+    assert await code_of_refusal(renamed) == (404, "subject-unknown")
+    assert await code_of_refusal(await tagged(api, other, HOUSE)) == (404, "subject-unknown")
+
+
 @pytest.mark.requirement("R025")
 async def test_a_tag_is_defined_renamed_and_retired(api, shown):
     tag = await defined(api, HOUSE)

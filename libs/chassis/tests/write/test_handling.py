@@ -21,6 +21,7 @@ from chassis.write.deciding import (
     Decider,
     EventOversized,
     Refusal,
+    SubjectUnknown,
     TooManyConflicts,
     VersionMismatch,
 )
@@ -391,6 +392,31 @@ async def test_a_command_that_was_carried_out_with_a_key_is_known_without_one(
     with pytest.raises(CommandKeyReused):
         await after.handle(A, FillJar(2), context("1"))
     ring.close()
+
+
+async def test_the_id_of_another_kind_is_unknown_and_harms_no_command_beside_it(
+    handler: Handler, store: EventStore, key_ring: KeyRing
+) -> None:
+    """Streams of all kinds lie in one store, and a caller may name any of them."""
+    filling: Decider[FillJar, int, JarFilled] = Decider(
+        0, lambda command, _: [JarFilled(command.amount)], lambda filled, one: filled + one.amount, JarFilled
+    )
+    other = CommandHandler(filling, store, catalogue(), key_ring)
+    await handler.handle(A, OpenJar("Wang"), context("k1"))
+    b = jar("b")
+    await other.read([A, b])
+    refused, done = await asyncio.gather(
+        other.handle(A, FillJar(1), context("k2")),
+        other.handle(b, FillJar(2), context("k3")),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, SubjectUnknown)
+    assert not isinstance(done, BaseException)
+    with pytest.raises(SubjectUnknown):
+        await other.load(A)
+    with pytest.raises(SubjectUnknown):
+        await other.drafted(A, FillJar(1), context("k4"))
+    assert (await handler.load(A)).version == 1
 
 
 async def test_an_event_that_the_decider_does_not_declare_is_not_stored(

@@ -39,6 +39,15 @@ class Refusal(Exception):
     title_zh: ClassVar[str] = "命令被拒绝"
 
 
+class SubjectUnknown(Refusal):
+    """What has this id is of another kind: a decider has no event that its stream has."""
+
+    code: ClassVar[str] = "subject-unknown"
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "There is nothing of this kind with this id"
+    title_zh: ClassVar[str] = "没有此编号的对象"
+
+
 class VersionMismatch(Refusal):
     """The caller decided on another version of the subject than the current one (HTTP: If-Match)."""
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC
 from hashlib import blake2b
 from typing import Any, Final, Generic, cast
@@ -27,6 +28,7 @@ from chassis.write.deciding import (
     Outcome,
     Refusal,
     StateT,
+    SubjectUnknown,
     TooManyConflicts,
     VersionMismatch,
 )
@@ -108,7 +110,7 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         *,
         asked: Any = None,
     ) -> Outcome[EventT]:
-        """Decides and stores; raises what `decide` refuses, or VersionMismatch, CommandKeyReused,
+        """Decides and stores; raises what `decide` refuses, or SubjectUnknown, VersionMismatch, CommandKeyReused,
         TooManyConflicts.
 
         The same key with the same command returns the outcome of the first time, also where the command
@@ -141,10 +143,11 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         """Reads keys and states of many streams together. It makes nothing: also what was never recorded may be looked at."""
         missing = self._not_cached(streams)
         for at in range(0, len(missing), LOADED_TOGETHER_MAX):
-            await self._load_many(missing[at : at + LOADED_TOGETHER_MAX])
+            with suppress(SubjectUnknown):  # whose command is refused when it comes
+                await self._load_many(missing[at : at + LOADED_TOGETHER_MAX])
 
     async def load(self, stream_id: UUID) -> Loaded[StateT]:
-        """The current state, from the store where it is not cached."""
+        """The current state, from the store where it is not cached; raises SubjectUnknown."""
         cached = self._states.get(stream_id.int)
         return cached if cached is not None else await self._loader.get(stream_id)
 
@@ -380,12 +383,16 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         for stream in streams:
             start, stored = begun.get(stream, blank), read[stream]
             recorded = self._catalogue.open_all(stored, keys)
+            if not self._decider.classes.issuperset([type(one.event) for one in recorded]):
+                continue
             state = self._decider.fold((cast(EventT, one.event) for one in recorded), start.state)
             position = stored[-1].position if stored else start.position
             loaded[stream] = Loaded(state, start.version + len(stored), position or 0)
             self._keep(stream, loaded[stream])
             if self._snapshots is not None:
                 self._snapshots.consider(stream, state, loaded[stream].version, loaded[stream].position)
+        if len(loaded) < len(streams):
+            raise SubjectUnknown
         return loaded
 
 
