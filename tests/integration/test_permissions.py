@@ -20,9 +20,9 @@ def test_the_tables_name_roles_that_there_are() -> None:
     of_proposals = {f"{step}_customer_proposal" for step in ("get", "approve", "reject")}
     of_erasure = {"erase_customer", "prepare_erasure", "end_erasure_preparation", "get_erasure"}
     of_erasure |= {"place_legal_hold", "lift_legal_hold"}
-    of_services = {"close_releases", "open_releases", "receive_customer_receipt"}
+    of_services = {"close_releases", "open_releases", "receive_customer_receipt", "change_tags_by_rule"}
     assert not_by_administrators == of_erasure | of_proposals | of_services, (
-        "compliance alone destroys what cannot be had again, and services alone close and open, and say what became of a message"
+        "compliance alone destroys what cannot be had again, and services alone close and open, say what became of a message, and tag by rules"
     )
 
 

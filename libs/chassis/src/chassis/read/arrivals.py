@@ -16,14 +16,12 @@ from chassis.observability.reasons import reason_of
 from chassis.read.checkpoints import Position
 
 _CONTEXTS: Final = {topic.name: context for context, topic in EVENTS.items()}
-TRACES_MAX: Final = 20
-"""A batch of an import has one trace. A batch of commands has thousands; at most this many of them are kept."""
 
 
 class Arrivals:
     """Filled while the caller reads `events` to its end."""
 
-    __slots__ = ("_last", "_marks", "_rising", "broken", "positions", "traces")
+    __slots__ = ("_last", "_marks", "_rising", "broken", "positions")
 
     def __init__(self) -> None:
         self._last: dict[Partition, Delivered | Passed] = {}
@@ -32,8 +30,6 @@ class Arrivals:
         counted."""
         self._marks: dict[Partition, tuple[Passed, int]] = {}
         """The last watermark that no event before it exceeds, with the number of rising positions before it."""
-        self.traces: dict[str, None] = {}
-        """Trace contexts under which the events were recorded, `TRACES_MAX` at most."""
         self.broken: list[tuple[Record, str]] = []
         self.positions: dict[Partition, Position] = {}
 
@@ -67,8 +63,6 @@ class Arrivals:
             ):  # a watermark of another context counts other events
                 self._arrived(place, event)
             if isinstance(event, Delivered) and not passed_over:
-                if len(self.traces) < TRACES_MAX and event.traceparent is not None:
-                    self.traces[event.traceparent] = None
                 yield event
         for place, offset in offsets.items():
             seen = self._last.get(place)

@@ -11,6 +11,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -133,6 +134,8 @@ SLICE_TURNS: Final = 3
 """Turns of the loop between two slices: an answer takes several to be read, and the next command one to be sent."""
 CACHED_DOCUMENTS_MAX: Final = 10_000
 CONFLICT_ROUNDS_MAX: Final = 10
+TRACES_MAX: Final = 20
+"""A batch of an import has one trace. A batch of commands has thousands; at most this many of them are told of."""
 
 
 class Contended(ConnectionError):
@@ -150,6 +153,11 @@ class _Prepared:
         self.held: dict[Stream, list[Delivered]] = {}
         self.troubled: set[UUID] = set()
         self.changes: dict[str, list[Change]] = {}
+
+    def traces(self) -> list[str]:
+        """Trace contexts under which the events were recorded, `TRACES_MAX` at most."""
+        found = {event.traceparent: None for event, _ in self.events if event.traceparent is not None}
+        return list(islice(found, TRACES_MAX))
 
     def owners(self, collection: str) -> dict[DocumentId, UUID]:
         """The subject of each document of a collection that the events change."""
@@ -281,7 +289,7 @@ class Projector:
             further(positions, reached)
             further(before, reached)
             self.events_applied += len(prepared.events)
-            for traceparent in prepared.arrivals.traces:
+            for traceparent in prepared.traces():
                 with telemetry.span("view written", {"traceparent": traceparent}, attributes=self._said):
                     pass
             self._evict(following)
