@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
-from chassis.bulk import BulkOversized, listed
+from chassis.bulk import BulkOversized
 from chassis.bulk.routes import PREPARED, BulkAnswer, add_bulk, prepared
 from chassis.conditions import Condition, sentence
 from chassis.conditions.language import Has
@@ -519,19 +519,14 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """Lists customers that are to be assigned to a branch, of a condition those who meet it now. Nothing is done
         until the run is started."""
         asked = question(FACTS_LIST, may_of(caller), body.where)
-        # Who approves the start on another day reads of which day the list is.
-        today = (await service.queries.tags.meant(asked)).on(service.today())
-        scope = scope_of(caller)
-        await service.require_in_scope(scope, body.customers)
-        chosen = listed(body.customers) if body.where is None else service.chosen(scope, today)
-        said = [body.customers, asked.named()]
+        those = await service.to_change(scope_of(caller), asked, body.customers)
         run = await service.bulk.prepare(
             ASSIGN_BRANCH,
             AssignBranch(body.branch),
-            chosen,
+            those.customers,
             context,
-            asked=said,
-            selection=await service.queries.tags.worded(today),
+            asked=those.asked,
+            selection=those.words,
         )
         return prepared(response, CONTEXT, run)
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from operator import itemgetter
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast
 from uuid import UUID, uuid5
 
 import msgspec
-from chassis.bulk import Approval, Bulk, Bulkable, starts
+from chassis.bulk import Approval, Bulk, Bulkable, listed, starts
 from chassis.clock import Clock
 from chassis.conditions import Condition, ConditionRefused, Explanation, Step, explained, sentence
 from chassis.conditions.replacing import replaced, values_of
@@ -118,6 +118,14 @@ class ErasureShown(msgspec.Struct, frozen=True):
     contact_erased: bool
     rest_from: date | None
     holds: dict[UUID, date | None]
+
+
+class ToChange(NamedTuple):
+    """The customers of a bulk run, what was asked for, and how that reads."""
+
+    customers: AsyncIterator[UUID]
+    asked: list[Any]
+    words: str
 
 
 class AccountNotHeld(Refusal):
@@ -767,7 +775,15 @@ class CustomerService:
         """A page of the facts of customers, and the cursor of the page after it."""
         return await self.queries.facts.page(scope, question, caller, limit=limit, after=after)
 
-    async def chosen(self, scope: Scope, question: Question) -> AsyncIterator[UUID]:
+    async def to_change(self, scope: Scope, question: Question, customers: Sequence[UUID]) -> ToChange:
+        """These customers; where none is named, all in scope whose facts meet the condition on the business date of now, which
+        who approves a run on another day reads in its words. Raises CustomerNotRegistered, ConditionInvalid."""
+        today = (await self.queries.tags.meant(question)).on(self.today())
+        await self.require_in_scope(scope, customers)
+        found = listed(customers) if customers else self._meeting(scope, today)
+        return ToChange(found, [list(customers), question.named()], await self.queries.tags.worded(today))
+
+    async def _meeting(self, scope: Scope, question: Question) -> AsyncIterator[UUID]:
         """All customers in scope whose facts meet a condition, read bit by bit."""
         async for customer in self.queries.facts.every(scope, question):
             yield UUID(customer)
@@ -789,14 +805,18 @@ class CustomerService:
             steps = await self.queries.facts.funnel(scope, condition, as_of)
             empty = not steps[-1].so_far
             culprits = await self.queries.facts.emptying(scope, condition, as_of) if empty else None
-            named = self.queries.tags.named
+            names = await self.queries.tags.names(values_of(condition, TAGS))
+
+            def named(part: Condition) -> Condition:
+                return replaced(part, TAGS, names)
+
             return (
                 [
                     step._replace(part=part, sentence=sentence(part, FIELDS))
                     for step in steps
-                    for part in [await named(step.part)]
+                    for part in [named(step.part)]
                 ],
-                None if culprits is None else tuple([await named(each) for each in culprits]),
+                None if culprits is None else tuple(map(named, culprits)),
             )
         except ConditionRefused as refused:
             raise ConditionInvalid(str(refused)) from refused

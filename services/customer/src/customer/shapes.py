@@ -169,10 +169,9 @@ class ResolveBody(DatedExplainedBody):
     accept: bool
 
 
-class BranchAssignmentBody(ExplainedBody):
-    """The branch that customers are assigned to, and which: these, or those who meet a condition on their facts now."""
+class SelectionBody(ExplainedBody):
+    """Which customers: these, or those who meet a condition on their facts now."""
 
-    branch: BranchName
     customers: list[UUID] = Field(default=[], max_length=LISTED_MAX)
     where: str | None = Field(default=None, min_length=1, max_length=WHERE_CHARACTERS_MAX)
 
@@ -181,6 +180,12 @@ class BranchAssignmentBody(ExplainedBody):
         if bool(self.customers) == (self.where is not None):
             raise ValueError("either customers or where")
         return self
+
+
+class BranchAssignmentBody(SelectionBody):
+    """The branch that customers are assigned to, and which: these, or those who meet a condition on their facts now."""
+
+    branch: BranchName
 
 
 class Done(BaseModel):

@@ -3,10 +3,9 @@
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from chassis.bulk import BulkOversized, listed
+from chassis.bulk import BulkOversized
 from chassis.bulk.routes import PREPARED, BulkAnswer, prepared
 from chassis.lists import ConditionInvalid, FieldNotPermitted, QueryTooSlow, question
-from chassis.lists.asking import WHERE_CHARACTERS_MAX
 from chassis.web import (
     Asking,
     CommandBody,
@@ -54,7 +53,7 @@ from customer.domain.tag import (
 from customer.lists import FACTS_LIST, scope_of
 from customer.normalising import name as normalised_name
 from customer.selecting import may_of
-from customer.shapes import LISTED_MAX, Done
+from customer.shapes import Done, SelectionBody
 from customer.tags import TAGS_AT_ONCE_MAX, TagsRefused
 
 TagPath = Annotated[str, Path(pattern=r"^tag-[a-z2-7]{16}$", description="the code of the tag")]
@@ -126,17 +125,8 @@ class RemoveTagsBody(DatedExplainedBody):
     remove: Tags = Field(min_length=1, examples=[["房贷客户"]])
 
 
-class TaggingBody(ExplainedBody, TagChange):
+class TaggingBody(SelectionBody, TagChange):
     """What is changed of the tags of customers, and of which: these, or those who meet a condition on their facts now."""
-
-    customers: list[UUID] = Field(default=[], max_length=LISTED_MAX)
-    where: str | None = Field(default=None, min_length=1, max_length=WHERE_CHARACTERS_MAX)
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if bool(self.customers) == (self.where is not None):
-            raise ValueError("either customers or where")
-        return self
 
 
 class TagDone(BaseModel):
@@ -311,18 +301,16 @@ def _add_customer_commands(router: APIRouter, service: CustomerService, dependen
     ) -> BulkAnswer:
         """Lists customers whose tags are to be changed, of a condition those who meet it now. Nothing is done until the run is
         started."""
-        typed = question(FACTS_LIST, may_of(caller), body.where)
-        asked = (await service.queries.tags.meant(typed)).on(service.today())
-        scope = scope_of(caller)
-        await service.require_in_scope(scope, body.customers)
+        asked = question(FACTS_LIST, may_of(caller), body.where)
+        those = await service.to_change(scope_of(caller), asked, body.customers)
         run = await service.tagging.prepare(
             service.bulk,
             body.add,
             body.remove,
-            listed(body.customers) if body.where is None else service.chosen(scope, asked),
+            those.customers,
             context,
-            asked=[body.add, body.remove, body.customers, typed.named()],
-            selection=await service.queries.tags.worded(asked),
+            asked=[body.add, body.remove, *those.asked],
+            selection=those.words,
         )
         return prepared(response, CONTEXT, run)
 
