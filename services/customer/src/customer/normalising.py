@@ -21,13 +21,11 @@ from stdnum.exceptions import ValidationError
 
 from customer.domain.commands import Details
 from customer.domain.events import DETAILS, CustomerKind
+from customer.domain.spelling import DOTS
 
 REGION: Final = "CN"
 """The country of a phone number without a country code."""
 BORN_FIRST: Final = date(1850, 1, 1)
-MIDDLE_DOT: Final = "\u00b7"
-_DOTS: Final = dict.fromkeys(map(ord, "\u2022\u2027\u22c5\u30fb\uff65\u2219\u0387\u16eb\u2e31"), MIDDLE_DOT)
-"""Characters that people type instead of the middle dot between the parts of a name."""
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """`Cn` is not among them: a character that this Unicode table lacks may be in a newer table, and in a
 person's name."""
@@ -67,7 +65,7 @@ def text(value: str) -> str:
 
 def name(value: str) -> str:
     """A name: NFC, one blank between its parts, the middle dot U+00B7. Rare characters stay as they are."""
-    return " ".join(text(value).translate(_DOTS).split())
+    return " ".join(text(value).translate(DOTS).split())
 
 
 def phone(value: str) -> str:

@@ -37,8 +37,8 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 from customer.application import CustomerService
 from customer.catalogue import CONTEXT
 from customer.domain.refusals import CustomerIsErased, CustomerNotRegistered, TagOfAnother, TooManyTags
+from customer.domain.spelling import key_of
 from customer.domain.tag import (
-    CODE,
     NAME_CHARACTERS_MAX,
     TagEvent,
     TagIsMerged,
@@ -49,6 +49,7 @@ from customer.domain.tag import (
     TooManyTagNames,
     TooManyTagsMerged,
     code_of,
+    looks_like_code,
 )
 from customer.lists import FACTS_LIST, scope_of
 from customer.normalising import name as normalised_name
@@ -59,21 +60,32 @@ from customer.tags import TAGS_AT_ONCE_MAX, TagsRefused
 TagPath = Annotated[str, Path(pattern=r"^tag-[a-z2-7]{16}$", description="the code of the tag")]
 CustomerPath = Annotated[UUID, Path(description="the customer")]
 Paged = Annotated[Paging, Depends(paging)]
+
+
+def _readable(text: str) -> str:
+    name = normalised_name(text)
+    if len(name) > NAME_CHARACTERS_MAX:
+        raise ValueError(f"a name of more than {NAME_CHARACTERS_MAX} characters")
+    if not key_of(name):
+        raise ValueError("a name of which nothing is seen")
+    return name
+
+
 _Said = Annotated[
     str,
     StringConstraints(min_length=1, max_length=NAME_CHARACTERS_MAX, pattern=r"^[^\x00-\x1f\x7f]+$"),
-    AfterValidator(normalised_name),
+    AfterValidator(_readable),
 ]
 
 
 def _no_code(text: str) -> str:
-    if CODE.fullmatch(text):
+    if looks_like_code(text):
         raise ValueError("a name that looks like a code")
     return text
 
 
 TagName = Annotated[_Said, AfterValidator(_no_code)]
-"""What a tag is called. Spelled as branches are; two spellings that look alike are one name."""
+"""What a tag is called. Two spellings that differ in nothing that is seen are one name."""
 TagSaid = Annotated[_Said, Field(description="a tag by its code, or by a name that it has or had")]
 Tags = Annotated[list[TagSaid], Field(max_length=TAGS_AT_ONCE_MAX)]
 

@@ -43,6 +43,7 @@ from customer.domain.tag import (
     TakeOver,
     claim_of,
     code_of,
+    looks_like_code,
     stream_of,
 )
 
@@ -151,7 +152,7 @@ class Tags:
         refused, adding, removing, new = dict[str, str](), list[Tagging](), list[Tagging](), list[str]()
         for said in dict.fromkeys(add):
             tag = await self.called(said)
-            if tag is None and may_define and not CODE.fullmatch(said):
+            if tag is None and may_define and not looks_like_code(said):
                 new.append(said)
                 adding.append(Tagging(code_of(said)))
             elif tag is None:
@@ -219,7 +220,7 @@ class Tags:
             raise TagNameTaken(str(tag.code), tag.name) from None
 
     async def _end(self, tag: Tag) -> Tag:
-        for _ in range(MERGED_MAX):
+        for _ in range(1 + MERGED_MAX):
             if tag.into is None:
                 return tag
             tag = await self._now(stream_of(tag.into))

@@ -4,7 +4,6 @@ The `code` of a tag never changes: events, facts and conditions hold it. Its nam
 had stays its own. A tag that was merged stands for the one that it was merged into; nothing is deleted.
 """
 
-import unicodedata
 from base64 import b32encode
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -18,6 +17,8 @@ from chassis.write.events import Event
 from contracts.identity import CRM_NAMESPACE
 from msgspec import structs
 
+from customer.domain.spelling import key_of
+
 NAME_CHARACTERS_MAX: Final = 60
 NAMES_MAX: Final = 50
 """Names that one tag may have, one after the other."""
@@ -26,12 +27,6 @@ MERGED_MAX: Final = 200
 CODE: Final = pattern(r"tag-[a-z2-7]{16}")
 _CODE_BYTES: Final = 10
 TagKind = Literal["dictionary", "free"]
-
-
-def key_of(name: str) -> str:
-    """What two spellings of one name have in common: wide letters are plain ones, capitals are small, blanks are one."""
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return " ".join(plain.split())
 
 
 def claim_of(name: str) -> UUID:
@@ -43,6 +38,11 @@ def code_of(name: str) -> str:
     """The code of the tag that is defined under a name. The name stays its own, so no other tag gets this code."""
     digest = blake2b(key_of(name).encode(), digest_size=_CODE_BYTES).digest()
     return f"tag-{b32encode(digest).decode().lower()}"
+
+
+def looks_like_code(name: str) -> bool:
+    """Whether who reads a name takes it for a code: no tag is given such a name."""
+    return CODE.fullmatch(key_of(name)) is not None
 
 
 def stream_of(code: str) -> UUID:

@@ -12,7 +12,7 @@ from chassis.lists import ConditionInvalid, Question, Reader, Scope
 from chassis.lists.ordering import Order
 from chassis.read.documents import ID, Document
 
-from customer.domain.tag import key_of
+from customer.domain.spelling import key_of
 from customer.facts import TAGS
 from customer.merging import stand_for
 from customer.queries.collections import Collections

@@ -10,7 +10,7 @@ from chassis.read.documents import Document
 from chassis.read.projecting import Collection, Delivered, DocumentKey, Index, View
 from contracts import topics
 
-from customer.domain.tag import key_of
+from customer.domain.spelling import key_of
 from customer.lists import TAGS_LIST
 
 TAGS: Final = TAGS_LIST.collection
