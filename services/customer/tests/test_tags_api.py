@@ -1,8 +1,9 @@
 """Tags over HTTP: the dictionary, the tags of customers, conditions that ask for them, and bulk runs."""
 
 import asyncio
+import json
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from uuid import UUID, uuid5
 
 import pytest
@@ -12,7 +13,8 @@ from chassis.write.handling import CommandHandler
 from customer.application import TAGGED_ALONE_MAX
 from customer.catalogue import catalogue
 from customer.domain.commands import Details, EraseCustomer, RegisterCustomer
-from customer.domain.tag import NAME_CHARACTERS_MAX, TagNameTaken, code_of, stream_of, tag_decider
+from customer.domain.tag import MERGED_MAX, NAME_CHARACTERS_MAX, TagNameTaken, code_of, stream_of, tag_decider
+from customer.normalising import name as normalised_name
 from customer.tags import Tags
 from msgspec import structs
 
@@ -116,6 +118,12 @@ async def test_a_tag_is_defined_renamed_and_retired(api, shown):
     assert (await changed(api, code_of("none"), "retire", WHY, 1)).status_code == 404
 
 
+async def test_a_tag_is_no_customer_whose_tags_have_a_history(api):
+    tag = await defined(api, HOUSE)
+    answer = await api.get(f"/customers/{stream_of(tag)}/tags/history")
+    assert await code_of_refusal(answer) == (404, "subject-unknown")
+
+
 async def test_two_tags_never_share_a_name_also_a_former_one(api):
     tag, other = await defined(api, HOUSE), await defined(api, RICH)
     await changed(api, tag, "name", {"name": "ＶＩＰ 客户"})
@@ -142,26 +150,49 @@ async def test_a_name_that_is_defined_twice_at_once_is_one_tag_and_the_other_cal
     assert sorted(one.status_code for one in both) in ([200, 409], [201, 409])
 
 
-@pytest.mark.parametrize("name", ['含"引号"的', "ＶＩＰ", "长" * NAME_CHARACTERS_MAX, "O'Brien & <Söhne>"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *('含"引号"的', "ＶＩＰ", "长" * NAME_CHARACTERS_MAX, "O'Brien & <Söhne>", "\\", "❤️客户", "ВИП"),
+        *("{$ne: 1}", "买买提・艾力", "or", "-1", "עברית", "\U0001d7d9 𠮷", "e\u0301té"),
+    ],
+)
 async def test_a_tag_is_found_by_its_name_whatever_its_characters(api, shown, name):
     await defined(api, name)
     customer = await registered(api)
     assert (await tagged(api, customer, name)).status_code == 200
     await shown()
-    quoted = name.replace('"', '\\"')
-    assert await found(api, f'tags has "{quoted}"') == {customer}
-    assert [one["name"] for one in (await api.get("/tags")).json()["items"]] == [name]
+    quoted = json.dumps(name, ensure_ascii=False)
+    assert await found(api, f"tags has {quoted}") == {customer}
+    assert [one["name"] for one in (await api.get("/tags")).json()["items"]] == [normalised_name(name)]
 
 
 @pytest.mark.parametrize(
     "name",
-    ["长" * (NAME_CHARACTERS_MAX + 1), "长" * 200, "有\0空", "换\n行", "零\u200b宽", " ", code_of("x")],
+    [
+        *("长" * (NAME_CHARACTERS_MAX + 1), "长" * 200, "有\0空", "换\n行", "零\u200b宽", " ", code_of("x")),
+        *(code_of("x").upper(), code_of("x").replace("-", "－"), "\u3164", "右\u200f左", "\ufffe", "\u2028"),
+        "\U0001d160" * NAME_CHARACTERS_MAX,  # three times as long in NFC
+    ],
 )
 async def test_a_name_that_cannot_be_told_from_another_is_refused(api, name):
     assert (await api.post("/tags", json={"name": name}, headers=once())).status_code == 422
     used = await tagged(api, await registered(api), name)
     assert (used.status_code, used.json()["code"]) in {(422, "request-invalid"), (409, "tags-refused")}
     assert (await api.service.store.read_after(0, 10))[-1].name == "customer-registered"
+
+
+async def test_a_name_with_a_surrogate_is_refused_and_no_condition_breaks_at_one(api, shown):
+    for path, body in (("/tags", b'{"name": "\\ud800"}'), ("/tags", b'{"name": "\xff"}')):
+        made = await api.post(path, content=body, headers=once() | {"Content-Type": "application/json"})
+        assert 400 <= made.status_code < 500
+    for where in (
+        'tags has "\\ud800"',
+        'tags has "\\u0000"',
+        '{"op":"has","field":"tags","values":["\\ud800"]}',
+    ):
+        asked = await api.get("/customers/selection", params={"where": where})
+        assert await code_of_refusal(asked) == (422, "condition-invalid")
 
 
 async def test_of_two_processes_that_give_a_name_at_once_one_is_refused(api, store, key_ring):
@@ -229,6 +260,24 @@ async def test_merges_at_once_never_make_a_circle(api, number):
     ends = [await api.service.tagging.tags.called(tag) for tag in tags]
     assert all(end is not None and end.into is None for end in ends)
     assert sum(one.status_code == 200 for one in answers) == len({*tags} - {end.code for end in ends})
+
+
+async def test_the_longest_chain_of_merges_has_one_end(api, shown):
+    """Each tag is merged into the next one, so the last takes over all before."""
+    tags = [await defined(api, f"{HOUSE} {number}") for number in range(MERGED_MAX + 2)]
+    customer = await registered(api)
+    await tagged(api, customer, tags[0])
+    for tag, into in pairwise(tags[:-1]):
+        assert (await changed(api, tag, "merge", WHY | {"into": into})).status_code == 200
+    last, beyond = tags[-2:]
+    refused = await changed(api, last, "merge", WHY | {"into": beyond})
+    assert await code_of_refusal(refused) == (409, "too-many-tags-merged")
+    end = await api.service.tagging.tags.called(f"{HOUSE} 0")
+    assert (end.code, len(end.merged)) == (last, MERGED_MAX)
+    assert (await tagged(api, customer, tags[0])).json()["version"] == 2
+    await shown()
+    assert await found(api, f"tags has {tags[0]}") == {customer}
+    assert [one["tag"] for one in (await api.get(f"/customers/{customer}")).json()["tags"]] == [last]
 
 
 async def test_the_same_merge_again_answers_as_the_first_time(api):
@@ -480,6 +529,58 @@ async def test_a_run_over_a_condition_on_tags_lists_who_meets_it_and_words_it_wi
     assert made.json()["selection"] == f"tags has any {HOUSE} as of {NOW.date()}"
     for wrong in ({"where": "tags has nobody"}, {"where": None}, {"customers": customers}, {"add": []}):
         assert (await api.post("/customers/taggings", json=body | wrong, headers=once())).status_code == 422
+
+
+async def test_a_run_is_prepared_again_under_its_key_also_after_its_tags_were_merged_and_retired(api):
+    house, rich, young = [await defined(api, name) for name in (HOUSE, RICH, YOUNG)]
+    body = WHY | {"add": [HOUSE, YOUNG], "customers": [await registered(api)]}
+    headers = once()
+    made = await api.post("/customers/taggings", json=body, headers=headers)
+    await changed(api, house, "merge", WHY | {"into": rich})
+    await changed(api, young, "retire", WHY)
+    again = await api.post("/customers/taggings", json=body, headers=headers)
+    assert (again.status_code, again.json()) == (201, made.json())
+    for other in (body | {"add": [HOUSE]}, body | {"add": ["another"]}, body | {"reason": "another"}):
+        refused = await api.post("/customers/taggings", json=other, headers=headers)
+        assert await code_of_refusal(refused) == (422, "idempotency-key-reused")
+    assert await api.service.tagging.tags.called("another") is None
+
+
+@pytest.mark.parametrize("what", ["retire", "merge"])
+async def test_a_run_that_a_crash_ends_is_finished_where_its_tag_was_changed_meanwhile(
+    api, store, handler, what
+):
+    """What was done before the crash is done, and is taken back by an undo."""
+    house, rich = await defined(api, HOUSE), await defined(api, RICH)
+    customer = UUID(await registered(api))
+    await tagged(api, customer, RICH)
+    context = partial(CommandContext, actor="lin", now=CLOCK.now())
+    bulk = api.service.bulk
+    prepared = await api.service.tagging.prepare(
+        bulk,
+        *([HOUSE], [RICH], listed([customer]), context(command_id=UUID(int=7))),
+        asked="all",
+        selection="",
+    )
+    await bulk.begin(prepared.run_id, context(command_id=UUID(int=8)))
+
+    def crashes(at):
+        if at == "before-advance":
+            raise KeyboardInterrupt
+
+    def process(reached=lambda _: None):
+        return Bulk(store, catalogue(), handler.keys, bulk.kinds, CLOCK, reached=reached)
+
+    with pytest.raises(KeyboardInterrupt):
+        await process(crashes).run(prepared.run_id)
+    await changed(api, house, what, WHY | ({"into": rich} if what == "merge" else {}))
+    assert await process().run(prepared.run_id) == "finished"
+    assert (await bulk.shown(prepared.run_id)).done == 1
+    undo = await bulk.prepare_undo(prepared.run_id, context(command_id=UUID(int=9)))
+    await bulk.begin(undo.run_id, context(command_id=UUID(int=10)))
+    assert await process().run(undo.run_id) == "finished"
+    handler.forget(customer)
+    assert (await handler.load(customer)).state.tags == {rich: None}
 
 
 async def test_more_customers_than_one_person_may_tag_are_tagged_by_two(api):

@@ -95,11 +95,14 @@ class CustomerTags:
         asked: Any,
         selection: str,
     ) -> BulkShown:
-        """Lists customers whose tags are to be changed. A name that no tag has becomes a free tag."""
-        named = await self.tags.change(add, remove, context, may_define=True)
-        command = ChangeTagsOfMany(
-            tuple(one.code for one in named.add), tuple(one.code for one in named.remove)
-        )
+        """Lists customers whose tags are to be changed. A name that no tag has becomes a free tag. What the names mean is asked
+        once: the same key again gives the same run, whatever became of the tags."""
+        command: ChangeTagsOfMany | None = await bulk.prepared(CHANGE_TAGS, context)
+        if command is None:
+            named = await self.tags.change(add, remove, context, may_define=True)
+            command = ChangeTagsOfMany(
+                tuple(one.code for one in named.add), tuple(one.code for one in named.remove)
+            )
         return await bulk.prepare(CHANGE_TAGS, command, customers, context, asked=asked, selection=selection)
 
     async def _tags_now(self, command: ChangeTagsOfMany, context: CommandContext) -> ChangeTags:
@@ -132,7 +135,8 @@ class CustomerTags:
     # questions
 
     async def history(self, customer: UUID, after: int, limit: int) -> list[Document]:
-        """Which tags a customer was given and lost, by whom, when and why, oldest first; from the event store."""
+        """Which tags a customer was given and lost, by whom, when and why, oldest first; from the event store. Raises
+        CustomerNotRegistered, SubjectUnknown."""
         found = list[RecordedEvent]()
         while len(found) < limit:
             stored = await self.store.read_stream(customer, after, STREAM_READ_AT_ONCE)
@@ -140,7 +144,7 @@ class CustomerTags:
             if len(stored) < STREAM_READ_AT_ONCE:
                 break
             after = stored[-1].version
-        if not found and not await self.store.read_stream(customer, 0, 1):
+        if not found and not (await self.handler.load(customer)).version:
             raise CustomerNotRegistered
         page = found[:limit]
         names = await self.queries.tags.names({_of_tags(one).code for one in page})

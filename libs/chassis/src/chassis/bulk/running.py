@@ -187,7 +187,7 @@ class Bulk:
         """
         if not isinstance(command, self._kinds[kind].command):
             raise TypeError(f"{kind} is a {self._kinds[kind].command.__name__}")
-        run = uuid5(_NAMESPACE, f"{self._catalogue.store}|{context.key}")
+        run = self._run_of(context)
         said = msgspec.json.encode(command, order="deterministic").decode()
 
         async def items() -> AsyncIterator[Item]:
@@ -198,6 +198,12 @@ class Bulk:
         await self._lists.make(run, opening, items(), context)
         return await self.shown(run)
 
+    async def prepared(self, kind: str, context: CommandContext) -> Any:
+        """The command of the run of this kind that was prepared under this key, for who would look up what it says anew; None
+        where there is none."""
+        state = await self._state(self._run_of(context))
+        return None if state.status == "none" or state.kind != kind else self._command(state)
+
     async def prepare_undo(self, undone: UUID, context: CommandContext) -> BulkShown:
         """Lists what a run has changed, to be taken back; raises BulkNotFinished where it still runs."""
         state = await self._known(undone)
@@ -205,7 +211,7 @@ class Bulk:
             raise BulkNotFinished(f"it is {state.status}")
         if state.undoes is not None or self._kinds[state.kind].undo is None:
             raise BulkNotFinished("it cannot be undone")
-        run = uuid5(_NAMESPACE, f"{self._catalogue.store}|{context.key}")
+        run = self._run_of(context)
 
         async def items() -> AsyncIterator[Item]:
             async for _, item, result, _ in self._results(undone, state, 0):
@@ -215,6 +221,9 @@ class Bulk:
         opening = self._opening(state.kind, state.command, _digest(None, context), undoes=undone)
         await self._lists.make(run, opening, items(), context)
         return await self.shown(run)
+
+    def _run_of(self, context: CommandContext) -> UUID:
+        return uuid5(_NAMESPACE, f"{self._catalogue.store}|{context.key}")
 
     def _opening(
         self, kind: str, command: str, asked: str, *, undoes: UUID | None = None, selection: str = ""
@@ -391,10 +400,19 @@ class Bulk:
                 _log.exception("an item of a bulk run failed", run=str(run), subject=str(item.subject))
                 if await self._settle(context, item.subject, ITEM_FAILED):
                     return ITEM_FAILED
-            settled = (await self._store.commands([context.key])).get(context.key)
-            if settled is not None and settled.fingerprint.startswith(_REFUSED):
-                return settled.fingerprint.removeprefix(_REFUSED).decode()
+            settled = await self._settled(run, item, context)
+            if settled is not None:
+                return settled
         return await self._given_up(context, item.subject)
+
+    async def _settled(self, run: UUID, item: Item, context: CommandContext) -> int | str | None:
+        """The result of an item that was settled before: refused, or done before a crash where it would be refused now."""
+        settled = (await self._store.commands([context.key])).get(context.key)
+        if settled is None:
+            return None
+        if settled.fingerprint.startswith(_REFUSED):
+            return settled.fingerprint.removeprefix(_REFUSED).decode()
+        return (await self._done_before(run, [item])).get(item.subject, UNCHANGED)
 
     async def _given_up(self, context: CommandContext, subject: UUID) -> str:
         """Settles an item that others changed in each of the tries; raises TooManyConflicts where another runner may
