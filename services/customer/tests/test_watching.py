@@ -13,15 +13,19 @@ from customer.derived.customer_facts import FACTS, VIEW
 from customer.views import VIEWS
 
 from tests.support.generations import shown_generation
+from tests.support.waiting import until
 
+from .showing import show
 from .test_api import api
 from .test_lists import ZHANGS, acting, asking, branches
 from .test_queries import LI, NOW, ZHANG, bank, queries
+from .test_tags_api import HOUSE, RICH, WHY, defined, registered, tagged
+from .test_tags_api import changed as tag_changed
 
 __all__ = ["api", "asking", "bank", "branches", "queries"]
 
 CLOCK = SystemClock()
-SECONDS_MAX = 60
+SECONDS_MAX = 40
 
 
 @pytest.fixture
@@ -68,3 +72,29 @@ async def test_a_condition_tells_of_customers_in_scope_alone(asking, mongo):
                     await asyncio.sleep(0.05)
                 named |= await stream
         assert named == seen
+
+
+@pytest.mark.requirement("R025")
+async def test_a_stream_on_a_tag_ends_when_the_tag_is_merged_and_who_asks_again_reads_everything(
+    api, store, mongo
+):
+    """The facts of its members name the other tag from then on: a stream that asked for this one was silent for an hour."""
+    ring = api.service.handler.keys
+    api.views_stand = True
+    house, _ = await defined(api, HOUSE), await defined(api, RICH)
+    customer = await registered(api)
+    await tagged(api, customer, HOUSE)
+    await show(store, mongo, ring, NOW.date)
+    asked = {"where": f"tags has {HOUSE}", "seconds": 2 * SECONDS_MAX}
+    async with asyncio.timeout(SECONDS_MAX):
+        stream = asyncio.create_task(api.get("/customers/changes", params=asked))
+        await until(lambda: bool(api.service.hub._groups))
+        assert (await tag_changed(api, house, "merge", WHY | {"into": RICH})).status_code == 200
+        await show(store, mongo, ring, NOW.date)
+        answer = await stream
+        assert 'data: {"code":"condition-means-another"}' in answer.text
+        last = [line[4:] for line in answer.text.splitlines() if line.startswith("id: ")][-1]
+        again = await api.get(
+            "/customers/changes", params=asked | {"seconds": 0}, headers={"Last-Event-ID": last}
+        )
+    assert "event: reset" in again.text

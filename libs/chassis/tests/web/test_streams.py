@@ -77,6 +77,7 @@ class House:
 
     def __init__(self, settings: Any, **options: Any) -> None:
         self.open: list[Told] = []
+        self.outdated: str | BaseException | None = None
         self.clock = Clock()
         self.options = {"heartbeat_seconds": 0.2, **options}
         self.settings = settings
@@ -87,9 +88,19 @@ class House:
 
         @router.get("/changes", response_class=EventStream)
         async def watch(seconds: float = 60.0, unknown: bool = False) -> Any:
-            return EventStream(lambda wake: self.source(wake, unknown), seconds_max=seconds, **self.options)
+            return EventStream(
+                lambda wake: self.source(wake, unknown),
+                outdated=self.asked_again,
+                seconds_max=seconds,
+                **self.options,
+            )
 
         self.app = create_app("house", [router], settings, clock=self.clock)
+
+    async def asked_again(self) -> str | None:
+        if isinstance(self.outdated, BaseException):
+            raise self.outdated
+        return self.outdated
 
     @asynccontextmanager
     async def source(self, wake: Callable[[], None], unknown: bool) -> AsyncIterator[Told]:
@@ -168,6 +179,18 @@ async def test_a_stream_of_no_time_sends_what_there_is_and_ends(house):
         assert answer.text == 'retry: 2000\n\nid: 0\n\nevent: end\ndata: {"code":"time-up"}\n\n'
         head = await client.head("/changes")
         assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_a_stream_ends_when_it_is_outdated_and_not_when_that_cannot_be_asked(house):
+    async with house.served() as client, client.stream("GET", "/changes") as answer:
+        stream = events(answer)
+        house.outdated = ConnectionError("away")
+        assert [await anext(stream) for _ in range(4)] == [{"retry": "2000"}, *3 * [{"id": "0"}]]
+        house.outdated = "box-moved"
+        while (event := await anext(stream)) == {"id": "0"}:
+            pass
+        assert event == {"event": "end", "data": '{"code":"box-moved"}'}
+    await house.are_open(0)
 
 
 async def test_a_refusal_before_a_stream_is_a_problem(house):

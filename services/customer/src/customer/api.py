@@ -689,10 +689,14 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         if not customers and where is None:
             raise RequestInvalid("customer or where is needed")
         scope = scope_of(caller)
-        condition = (await meant(caller, where)).condition
+
+        async def means() -> Condition | None:
+            return (await meant(caller, where)).condition
+
+        wanted_ids = frozenset(map(str, customers)) if customers else None
+        wanted = Wanted(wanted_ids, await means(), scope.as_condition())
         await service.require_facts(scope, customers)
-        ids = frozenset(map(str, customers)) if customers else None
-        return streamed(service.hub, Wanted(ids, condition, scope.as_condition()), after, seconds)
+        return streamed(service.hub, wanted, after, seconds, means)
 
     @router.get(
         "/customers/{customer_id}/selection",

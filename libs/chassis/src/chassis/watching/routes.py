@@ -1,11 +1,12 @@
 """The parts of a route that watches: what it takes, what it answers, and its stream."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import Header, Query
 from pydantic import BaseModel, Field
 
+from chassis.conditions import Condition
 from chassis.watching.hub import ConditionWide, Hub
 from chassis.watching.watchers import Reason, Wanted
 from chassis.web.problems import NotReady, Overloaded, TooManyStreams, refusals
@@ -14,6 +15,8 @@ from chassis.web.streams import LAST_EVENT_ID, STREAM_SECONDS_MAX, EventStream
 IDS_MAX: Final = 100
 """Of a watcher."""
 EVENT_ID_CHARACTERS_MAX: Final = 2_100
+MEANS_ANOTHER: Final = "condition-means-another"
+"""Why a stream ends: who asks again with the last id is told `reset`, because the condition is another one."""
 
 Seconds = Annotated[
     int,
@@ -69,8 +72,22 @@ def watched(*refused: Any) -> dict[int | str, dict[str, Any]]:
     return {200: stream, **refusals(ConditionWide, TooManyStreams, Overloaded, *refused)}
 
 
-def streamed(hub: Hub | None, wanted: Wanted, after: str | None, seconds: int) -> EventStream:
-    """The stream of a watcher; raises NotReady in a process where no hub runs."""
+def streamed(
+    hub: Hub | None,
+    wanted: Wanted,
+    after: str | None,
+    seconds: int,
+    means: Callable[[], Awaitable[Condition | None]] | None = None,
+) -> EventStream:
+    """The stream of a watcher; raises NotReady in a process where no hub runs.
+
+    `means`: what the condition that the caller wrote means now, where that may change. The stream ends when it is another
+    one than is wanted.
+    """
     if hub is None:
         raise NotReady
-    return EventStream(lambda wake: hub.watching(wanted, after, wake), seconds_max=seconds)
+
+    async def outdated() -> str | None:
+        return None if means is None or await means() == wanted.condition else MEANS_ANOTHER
+
+    return EventStream(lambda wake: hub.watching(wanted, after, wake), outdated=outdated, seconds_max=seconds)

@@ -4,13 +4,13 @@
     id: ...                      a heartbeat, each `HEARTBEAT_SECONDS`; it moves the id on
     event: end                   the last event: why the stream ends
 
-A stream ends when its caller is gone or its token is believed no more, when the client does not read, when its time is
-up, and when the process stops. The client then asks again.
+A stream ends when its caller is gone or its token is believed no more, when the client does not read, when what was asked
+for means something else by now, when its time is up, and when the process stops. The client then asks again.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from chassis.clock import Clock
+from chassis.connections.transient import is_transient
 from chassis.ending import ended, set_within
 from chassis.observability import metrics
 from chassis.privacy.tokens import Caller, KeysUnreadable, TokenInvalid, Verifier
@@ -80,6 +81,12 @@ class Source(Protocol):
 
 OpenSource = Callable[[Callable[[], None]], AbstractAsyncContextManager[Source]]
 """Opens what a stream sends; raises a refusal, which is the response then."""
+Outdated = Callable[[], Awaitable[str | None]]
+"""Why a stream no longer sends what was asked for; None while it does."""
+
+
+async def _never() -> str | None:
+    return None
 
 
 class Streams:
@@ -129,7 +136,10 @@ class Streams:
 
 
 class EventStream(Response):
-    """A stream of the events of a source, for `seconds_max` at most; 0 sends what there is, and ends."""
+    """A stream of the events of a source, for `seconds_max` at most; 0 sends what there is, and ends.
+
+    Before each heartbeat it ends where it is `outdated`: the client asks again.
+    """
 
     media_type = STREAM
 
@@ -138,6 +148,7 @@ class EventStream(Response):
         open: OpenSource,
         status_code: int = 200,  # FastAPI reads the default for its document
         *,
+        outdated: Outdated = _never,
         seconds_max: float = STREAM_SECONDS_MAX,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         send_seconds_max: float = SEND_SECONDS_MAX,
@@ -147,6 +158,7 @@ class EventStream(Response):
         )  # proxies pass each event on at once
         del self.headers["content-length"]
         self._open_source = open
+        self._outdated = outdated
         self._seconds_max = seconds_max
         self._heartbeat_seconds = heartbeat_seconds
         self._send_seconds_max = send_seconds_max
@@ -203,7 +215,7 @@ class EventStream(Response):
                 await self._sent(format_sse_event(event=event.event, data_str=data, id=event.id))
                 beats_at = now() + self._heartbeat_seconds
                 continue
-            if code is None and now() >= beats_at:
+            if code is None and now() >= beats_at and (code := await self._asked_again()) is None:
                 await self._sent(format_sse_event(id=source.place))
                 beats_at = now() + self._heartbeat_seconds
                 continue
@@ -217,6 +229,15 @@ class EventStream(Response):
                 async with asyncio.timeout(max(0.0, min(beats_at, ends_at, token.expires_at()) - now())):
                     await self._wake.wait()
         return "gone"
+
+    async def _asked_again(self) -> str | None:
+        """Whether it is outdated, where that can be found out now."""
+        try:
+            return await self._outdated()
+        except Exception as error:
+            if is_transient(error):
+                return None
+            raise
 
     async def _sent(self, content: bytes, *, more: bool = True) -> None:
         """Sends, or cuts the connection of a client that takes nothing, and raises ClientDisconnect."""
