@@ -14,11 +14,19 @@ TaggingEvent = TagAdded | TagRemoved
 
 
 def decide_tags(command: ChangeTags, customer: Customer) -> Sequence[TaggingEvent]:
-    """The events of a command, all or none; raises TagOfAnother, TooManyTags."""
+    """The events of a command, all or none; raises TagOfAnother, TooManyTags.
+
+    A customer may have a tag several times, by tags that were merged into one. Who takes it away takes away what is its own,
+    and the tag stays where somebody else gave it too.
+    """
     left, events = dict(customer.tags), list[TaggingEvent]()
-    removed = [code for one in command.remove for code in one.codes if code in left]
-    foreign = [code for code in removed if left[code] != command.rule]
-    if foreign and not command.overriding:
+    removed, foreign = list[str](), list[str]()
+    for one in command.remove:
+        there = [code for code in one.codes if code in left]
+        own = [code for code in there if command.overriding or left[code] == command.rule]
+        removed += own
+        foreign += [] if own else there
+    if foreign:
         raise TagOfAnother(", ".join(foreign))
     for code in dict.fromkeys(removed):
         del left[code]
