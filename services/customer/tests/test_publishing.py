@@ -46,7 +46,16 @@ from customer.domain.events import (
     TagAdded,
     TagRemoved,
 )
-from customer.domain.tag import TAGS, TagDefined, TagMerged, TagRenamed, TagRetired, TagTookOver
+from customer.domain.tag import (
+    TAGS,
+    TagAccepted,
+    TagDefined,
+    TagMerged,
+    TagReinstated,
+    TagRenamed,
+    TagRetired,
+    TagTookOver,
+)
 from customer.publishing import NOT_TOLD, SAID_ALREADY, STORED_NAMES_TOLD, published
 
 SUBJECT = UUID(int=7)
@@ -93,6 +102,8 @@ EVENTS = [
     TagRenamed("tag-a", "房贷", None),
     TagMerged("tag-a", "tag-b"),
     TagRetired("tag-a"),
+    TagReinstated("tag-a"),
+    TagAccepted("tag-a"),
     BusinessDayOpened(on=date(2026, 11, 26), kind="working-day", announced=True),
 ]
 

@@ -24,7 +24,7 @@ ACTS = st.lists(
         st.tuples(st.just("removed"), CUSTOMER, CODE),
         st.tuples(st.just("merged"), CODE, CODE),
         st.tuples(st.just("renamed"), CODE, st.text(min_size=1, max_size=5)),
-        st.tuples(st.just("retired"), CODE, st.none()),
+        st.tuples(st.sampled_from(["retired", "reinstated", "accepted"]), CODE, st.none()),
     ),
     max_size=40,
 )
@@ -98,7 +98,10 @@ def said(teller, what, one, other):
     if what in {"added", "removed"}:
         more = {"origin": "manual", "rule": None} if what == "added" else {}
         return teller.tell(one, f"customer.tag_{what}", code=other, **more)
-    more = {"merged": {"into": other}, "renamed": {"name": other}, "retired": {}}[what]
+    more = {
+        "merged": {"into": other},
+        "renamed": {"name": other},
+    }.get(what, {})
     return teller.tell(stream_of(one), f"tag.{what}", code=one, **more)
 
 

@@ -18,17 +18,21 @@ from customer.domain.tag import (
     CODE,
     MERGED_MAX,
     NAMES_MAX,
+    AcceptTag,
     DefineTag,
     MergeTag,
+    ReinstateTag,
     RenameTag,
     RetireTag,
     Tag,
+    TagAccepted,
     TagDefined,
     TagIsMerged,
     TagIsRetired,
     TagMergeCircular,
     TagMerged,
     TagNameTaken,
+    TagReinstated,
     TagRenamed,
     TagRetired,
     TagTookOver,
@@ -44,6 +48,7 @@ from customer.domain.tag import (
 from customer.normalising import name as normalised_name
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.support.specification import Specification
 
@@ -78,7 +83,14 @@ def test_a_tag_is_renamed_and_keeps_its_code_and_its_former_name():
 def test_a_merged_tag_stands_for_another_and_is_changed_no_more():
     merged = tag.given(house).when(MergeTag(RICH)).then(TagMerged(HOUSE, RICH))
     merged.when(MergeTag(RICH)).then_nothing()
-    for command in (MergeTag(YOUNG), RenameTag("x"), RetireTag(), TakeOver((YOUNG,))):
+    for command in (
+        MergeTag(YOUNG),
+        RenameTag("x"),
+        RetireTag(),
+        TakeOver((YOUNG,)),
+        ReinstateTag(),
+        AcceptTag(),
+    ):
         merged.when(command).then_rejected(TagIsMerged)
     tag.given(house).when(MergeTag(HOUSE)).then_rejected(TagMergeCircular)
 
@@ -97,8 +109,25 @@ def test_a_retired_tag_may_still_be_renamed_and_merged():
     retired.when(MergeTag(RICH)).then(TagMerged(HOUSE, RICH))
 
 
+def test_a_retired_tag_is_reinstated():
+    back = tag.given(house, TagRetired(HOUSE)).when(ReinstateTag()).then(TagReinstated(HOUSE))
+    back.when(ReinstateTag()).then_nothing()
+    back.when(TakeOver((RICH,))).then(TagTookOver(HOUSE, (RICH,)))
+    back.when(RetireTag()).then(TagRetired(HOUSE))
+    tag.given(house).when(ReinstateTag()).then_nothing()
+
+
+def test_the_dictionary_accepts_a_free_tag():
+    accepted = tag.given(replace(house, kind="free")).when(AcceptTag()).then(TagAccepted(HOUSE))
+    accepted.when(AcceptTag()).then_nothing()
+    accepted.then_state(Tag(HOUSE, "dictionary", ("房贷客户",)))
+    tag.given(house).when(AcceptTag()).then_nothing()
+
+
 def test_what_was_never_defined_is_unknown():
-    for command in (RenameTag("x"), MergeTag(RICH), TakeOver((RICH,)), RetireTag()):
+    for command in (
+        *(RenameTag("x"), MergeTag(RICH), TakeOver((RICH,)), RetireTag(), ReinstateTag(), AcceptTag()),
+    ):
         tag.given().when(command).then_rejected(TagUnknown)
 
 
@@ -182,6 +211,20 @@ def test_who_has_a_merged_tag_has_the_tag_that_it_stands_for():
     merged.when(changing((), ((RICH, (HOUSE,)),))).then(TagRemoved(code=HOUSE))
     both = customer.given(registered, added(HOUSE), added(RICH))
     both.when(changing((), ((RICH, (HOUSE,)),))).then(TagRemoved(code=RICH), TagRemoved(code=HOUSE))
+
+
+@pytest.mark.requirement("R007", "R025")
+def test_each_takes_away_its_own_of_tags_that_were_merged():
+    """A rule whose tag was merged into one that somebody else had given could never take it away again."""
+    merged = Tagging(RICH, (HOUSE,))
+    both = customer.given(registered, added(HOUSE, "loan"), added(RICH))
+    by_loan = both.when(ChangeTags((), (merged,), "loan")).then(TagRemoved(code=HOUSE, rule="loan"))
+    by_loan.when(ChangeTags((), (merged,), "loan")).then_rejected(TagOfAnother)
+    both.when(ChangeTags((), (merged,))).then(TagRemoved(code=RICH)).when(
+        ChangeTags((), (merged,))
+    ).then_rejected(TagOfAnother)
+    both.when(ChangeTags((), (merged,), "card")).then_rejected(TagOfAnother)
+    both.when(ChangeTags((), (merged,), None, True)).then(TagRemoved(code=RICH), TagRemoved(code=HOUSE))
 
 
 def test_a_customer_has_a_bounded_number_of_tags():

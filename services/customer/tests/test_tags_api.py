@@ -124,6 +124,28 @@ async def test_a_tag_is_no_customer_whose_tags_have_a_history(api):
     assert await code_of_refusal(answer) == (404, "subject-unknown")
 
 
+async def test_a_free_tag_is_put_into_the_dictionary_and_a_retired_one_comes_back(api, shown):
+    customer, tag = await registered(api), code_of(HOUSE)
+    assert (await tagged(api, customer, HOUSE)).status_code == 200
+    assert (await changed(api, tag, "accept", {})).status_code == 200
+    assert (await changed(api, tag, "retire", WHY)).status_code == 200
+    assert await code_of_refusal(await tagged(api, customer, HOUSE)) == (409, "tags-refused")
+    assert (await changed(api, tag, "reinstate", {})).status_code == 422, "a reason is missing"
+    acting(api, "relationship-manager")
+    for what in ("accept", "reinstate"):
+        assert (await changed(api, tag, what, WHY)).status_code == 403
+    acting(api, "marketer")
+    assert await code_of_refusal(await changed(api, tag, "reinstate", WHY, 1)) == (412, "version-mismatch")
+    assert (await changed(api, tag, "reinstate", WHY)).headers["ETag"] == '"4"'
+    acting(api, "administrator")
+    assert (await tagged(api, customer, remove=[HOUSE])).status_code == 200
+    assert (await tagged(api, customer, HOUSE)).status_code == 200
+    await shown()
+    one = (await api.get(f"/tags/{tag}")).json()
+    assert (one["version"], one["kind"], one["status"]) == (4, "dictionary", "active")
+    assert await found(api, f"tags has {HOUSE}") == {customer}
+
+
 async def test_two_tags_never_share_a_name_also_a_former_one(api):
     tag, other = await defined(api, HOUSE), await defined(api, RICH)
     await changed(api, tag, "name", {"name": "ＶＩＰ 客户"})

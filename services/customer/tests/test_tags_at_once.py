@@ -48,6 +48,9 @@ class Told:
                 case "TagRetired":
                     assert event.code not in self.into | dict.fromkeys(self.retired)
                     self.retired.add(event.code)
+                case "TagReinstated":
+                    assert event.code not in self.into
+                    self.retired.remove(event.code)
                 case "TagAdded":
                     assert event.code not in self.has[stream]
                     self.has[stream][event.code] = event.rule
@@ -83,10 +86,9 @@ async def sent(api, random, customers, tags):
             into = random.choice(tags)
             asked = api.post(f"/tags/{tag}/merge", json=WHY | {"into": into}, headers=headers)
         case "retire":
-            # Seldom: most that is added is then refused.
-            if random.random() > 0.2:
-                return 200
-            asked = api.post(f"/tags/{tag}/retire", json=WHY, headers=headers)
+            # More often taken back: most that is added would be refused.
+            step = random.choice(["retire", "reinstate", "reinstate", "accept"])
+            asked = api.post(f"/tags/{tag}/{step}", json=WHY, headers=headers)
         case "rule":
             token = {"Authorization": f"Bearer {api.token_of('service')}"}
             more = {random.choice(["add", "remove"]): [tag], "rule": random.choice(RULES)}

@@ -360,6 +360,22 @@ class TagRetired(CustomerContextEvent):
     code: str
 
 
+class TagReinstated(CustomerContextEvent):
+    """The tag, which was retired, is added to customers again. Subject = tag."""
+
+    TYPE = "tag.reinstated"
+
+    code: str
+
+
+class TagAccepted(CustomerContextEvent):
+    """The dictionary has the tag, which was a free one. Subject = tag."""
+
+    TYPE = "tag.accepted"
+
+    code: str
+
+
 class BusinessDayOpened(CustomerContextEvent):
     """A business date of the bank has begun; once for each date, in order. Subject = the bank's days, no customer.
 
@@ -405,6 +421,8 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     TagRenamed,
     TagMerged,
     TagRetired,
+    TagReinstated,
+    TagAccepted,
     BusinessDayOpened,
 )
 

@@ -117,6 +117,8 @@ ROUTES: Final[dict[str, Rights]] = {
     "rename_tag": Rights(_DEFINING, _A_TAG, _CALLED),
     "merge_tag": Rights(_DEFINING, _A_TAG, _CALLED),
     "retire_tag": Rights(_DEFINING, _A_TAG, _CALLED),
+    "reinstate_tag": Rights(_DEFINING, _A_TAG, _CALLED),
+    "accept_tag": Rights(_DEFINING, _A_TAG, _CALLED),
     "list_tags": Rights(_STAFF, _A_TAG),
     "get_tag": Rights(_STAFF, _A_TAG),
     "change_tags": Rights(_SERVING, BRANCH),

@@ -64,6 +64,8 @@ PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "tag-renamed": public.TagRenamed,
     "tag-merged": public.TagMerged,
     "tag-retired": public.TagRetired,
+    "tag-reinstated": public.TagReinstated,
+    "tag-accepted": public.TagAccepted,
     "business-day-opened": public.BusinessDayOpened,
 }
 _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {

@@ -271,6 +271,20 @@ def _add_tag_commands(router: APIRouter, service: CustomerService, dependencies:
         """Retires a tag: nobody is given it any more, and who has it keeps it until it is removed."""
         return _done(response, tag, await service.tagging.tags.retire(tag, context, version))
 
+    @router.post("/tags/{tag}/reinstate", responses=_CHANGED)
+    async def reinstate_tag(
+        response: Response, context: Commanding, version: Expected, tag: TagPath, body: ExplainedBody
+    ) -> TagDone:
+        """Takes back that a tag was retired: customers are given it again."""
+        return _done(response, tag, await service.tagging.tags.reinstate(tag, context, version))
+
+    @router.post("/tags/{tag}/accept", responses=_CHANGED)
+    async def accept_tag(
+        response: Response, context: Commanding, version: Expected, tag: TagPath, body: CommandBody
+    ) -> TagDone:
+        """Puts a free tag into the dictionary. Its code, its names and who has it stay."""
+        return _done(response, tag, await service.tagging.tags.accept(tag, context, version))
+
 
 def _add_customer_commands(router: APIRouter, service: CustomerService, dependencies: Dependencies) -> None:
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]

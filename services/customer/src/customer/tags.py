@@ -1,4 +1,4 @@
-"""Tags in the write side: defined, renamed, merged, retired; and what somebody means who names one.
+"""Tags in the write side: defined, accepted, renamed, merged, retired, reinstated; and what somebody means who names one.
 
 A name is one tag's for ever, because the store holds its identity once. Two tags are merged in one transaction over both
 streams, and only into a tag that is not merged itself. So no circle comes of any number of merges at once: each adds an end
@@ -27,8 +27,10 @@ from customer.domain.commands import ChangeTags, Tagging
 from customer.domain.tag import (
     CODE,
     MERGED_MAX,
+    AcceptTag,
     DefineTag,
     MergeTag,
+    ReinstateTag,
     RenameTag,
     RetireTag,
     Tag,
@@ -85,8 +87,15 @@ class Tags:
 
     async def retire(self, code: str, context: CommandContext, version: int) -> Outcome[TagEvent]:
         """Retires a tag; raises TagUnknown, TagIsMerged."""
-        await self.known(code)
-        return await self.handler.handle(stream_of(code), RetireTag(), context, version)
+        return await self._told(code, RetireTag(), context, version)
+
+    async def reinstate(self, code: str, context: CommandContext, version: int) -> Outcome[TagEvent]:
+        """Takes back that a tag was retired; raises TagUnknown, TagIsMerged."""
+        return await self._told(code, ReinstateTag(), context, version)
+
+    async def accept(self, code: str, context: CommandContext, version: int) -> Outcome[TagEvent]:
+        """Puts a free tag into the dictionary; raises TagUnknown, TagIsMerged."""
+        return await self._told(code, AcceptTag(), context, version)
 
     async def merge(self, code: str, into: str, context: CommandContext, version: int) -> Outcome[TagEvent]:
         """Merges a tag into another one, or into the one that this stands for.
@@ -203,6 +212,12 @@ class Tags:
         except TagNameTaken as taken:
             return taken.tag == code_of(name)
         return True
+
+    async def _told(
+        self, code: str, command: TagCommand, context: CommandContext, version: int
+    ) -> Outcome[TagEvent]:
+        await self.known(code)
+        return await self.handler.handle(stream_of(code), command, context, version)
 
     async def _claiming(
         self,

@@ -90,13 +90,27 @@ class TagRetired(Event, frozen=True):
     code: str
 
 
-TagEvent = TagDefined | TagRenamed | TagMerged | TagTookOver | TagRetired
+class TagReinstated(Event, frozen=True):
+    """The tag, which was retired, is added to customers again."""
+
+    code: str
+
+
+class TagAccepted(Event, frozen=True):
+    """The dictionary has the tag, which was a free one."""
+
+    code: str
+
+
+TagEvent = TagDefined | TagRenamed | TagMerged | TagTookOver | TagRetired | TagReinstated | TagAccepted
 TAGS: Final[dict[str, type[Event]]] = {
     "tag-defined": TagDefined,
     "tag-renamed": TagRenamed,
     "tag-merged": TagMerged,
     "tag-took-over": TagTookOver,
     "tag-retired": TagRetired,
+    "tag-reinstated": TagReinstated,
+    "tag-accepted": TagAccepted,
 }
 """Stored names."""
 
@@ -191,7 +205,15 @@ class RetireTag(msgspec.Struct, frozen=True):
     """The tag is not added any more."""
 
 
-TagCommand = DefineTag | RenameTag | MergeTag | TakeOver | RetireTag
+class ReinstateTag(msgspec.Struct, frozen=True):
+    """The tag is added again."""
+
+
+class AcceptTag(msgspec.Struct, frozen=True):
+    """The dictionary has the tag from now on."""
+
+
+TagCommand = DefineTag | RenameTag | MergeTag | TakeOver | RetireTag | ReinstateTag | AcceptTag
 
 
 class Tag(msgspec.Struct, frozen=True):
@@ -213,7 +235,9 @@ class Tag(msgspec.Struct, frozen=True):
         return self.names[-1]
 
 
-def decide(command: TagCommand, tag: Tag) -> Sequence[TagEvent]:
+def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
+    command: TagCommand, tag: Tag
+) -> Sequence[TagEvent]:
     """Returns the events of a command; raises the refusals of this module."""
     if isinstance(command, DefineTag):
         if tag.code is not None:
@@ -236,6 +260,10 @@ def decide(command: TagCommand, tag: Tag) -> Sequence[TagEvent]:
             return _taking_over(tag, tag.code, codes)
         case RetireTag():
             return [] if tag.retired else [TagRetired(tag.code)]
+        case ReinstateTag():
+            return [TagReinstated(tag.code)] if tag.retired else []
+        case AcceptTag():
+            return [] if tag.kind == "dictionary" else [TagAccepted(tag.code)]
         case _:
             assert_never(command)
 
@@ -257,7 +285,7 @@ def _renamed(tag: Tag, code: str, name: str) -> list[TagEvent]:
     return [TagRenamed(code, name, None if own else claim_of(name))]
 
 
-def evolve(tag: Tag, event: TagEvent) -> Tag:
+def evolve(tag: Tag, event: TagEvent) -> Tag:  # noqa: PLR0911 (one arm per event)
     """Returns the tag after an event."""
     match event:
         case TagDefined(code, name, kind):
@@ -270,6 +298,10 @@ def evolve(tag: Tag, event: TagEvent) -> Tag:
             return structs.replace(tag, merged=(*tag.merged, *codes))
         case TagRetired():
             return structs.replace(tag, retired=True)
+        case TagReinstated():
+            return structs.replace(tag, retired=False)
+        case TagAccepted():
+            return structs.replace(tag, kind="dictionary")
         case _:
             assert_never(event)
 

@@ -62,6 +62,10 @@ def _changed(document: Document, event: Delivered) -> Document:
             return {INTO: event.data[INTO], "status": "merged"}
         case "tag.retired":
             return {"status": "retired"}
+        case "tag.reinstated":
+            return {"status": "active"}
+        case "tag.accepted":
+            return {"kind": "dictionary"}
         case _:
             raise NotTaken(event.type)
 
@@ -74,7 +78,9 @@ VIEW: Final = View(
     name=TAGS_LIST.view,
     version=1,
     sources=(topics.CUSTOMER_EVENTS.name,),
-    events=frozenset({"tag.defined", "tag.renamed", "tag.merged", "tag.retired"}),
+    events=frozenset(
+        {"tag.defined", "tag.renamed", "tag.merged", "tag.retired", "tag.reinstated", "tag.accepted"}
+    ),
     collections=(Collection(TAGS, (Index(((KEYS, 1),)), Index(((INTO, 1),)), *TAGS_LIST.indexes)),),
     keys=keys,
     project=project,
