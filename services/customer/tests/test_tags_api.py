@@ -515,6 +515,35 @@ async def test_conditions_ask_who_has_any_or_all_of_several_tags_and_who_has_not
 # bulk runs
 
 
+async def test_two_runs_at_once_and_a_merge_leave_each_customer_with_what_both_gave(
+    api, store, handler, shown
+):
+    """Every item of both has a result, though they conflict, and the tag of one is merged into that of the other meanwhile."""
+    house, rich = await defined(api, HOUSE), await defined(api, RICH)
+    customers = [await registered(api) for _ in range(20)]
+    runs = []
+    for tag in (house, rich):
+        body = WHY | {"add": [tag, f"{tag} too"], "customers": customers}
+        made = await api.post("/customers/taggings", json=body, headers=once())
+        assert made.status_code == 201, made.text
+        await api.post(f"{made.headers['Location']}/start", json=WHY, headers=once())
+        runs.append(UUID(made.json()["run_id"]))
+
+    def process():
+        kinds = api.service.bulk.kinds
+        return Bulk(store, catalogue(), handler.keys, kinds, CLOCK, items_at_once=5)
+
+    merge = changed(api, house, "merge", WHY | {"into": rich})
+    *ends, merged = await asyncio.gather(*(process().run(run) for run in (*runs, *runs)), merge)
+    assert (ends, merged.status_code) == (4 * ["finished"], 200)
+    for run in runs:
+        result = await api.service.bulk.shown(run)
+        assert (result.done, result.refused) == (len(customers), 0)
+    await shown()
+    for said in (house, rich, f"{house} too", f"{rich} too"):
+        assert await found(api, f'tags has "{said}"') == {*customers}
+
+
 @pytest.mark.requirement("M33", "M46")
 async def test_the_tags_of_many_are_changed_and_taken_back(api, shown):
     customers = [await registered(api) for _ in range(3)]

@@ -87,15 +87,15 @@ class Tags:
 
     async def retire(self, code: str, context: CommandContext, version: int) -> Outcome[TagEvent]:
         """Retires a tag; raises TagUnknown, TagIsMerged."""
-        return await self._told(code, RetireTag(), context, version)
+        return await self._changed(code, RetireTag(), context, version)
 
     async def reinstate(self, code: str, context: CommandContext, version: int) -> Outcome[TagEvent]:
         """Takes back that a tag was retired; raises TagUnknown, TagIsMerged."""
-        return await self._told(code, ReinstateTag(), context, version)
+        return await self._changed(code, ReinstateTag(), context, version)
 
     async def accept(self, code: str, context: CommandContext, version: int) -> Outcome[TagEvent]:
         """Puts a free tag into the dictionary; raises TagUnknown, TagIsMerged."""
-        return await self._told(code, AcceptTag(), context, version)
+        return await self._changed(code, AcceptTag(), context, version)
 
     async def merge(self, code: str, into: str, context: CommandContext, version: int) -> Outcome[TagEvent]:
         """Merges a tag into another one, or into the one that this stands for.
@@ -213,7 +213,7 @@ class Tags:
             return taken.tag == code_of(name)
         return True
 
-    async def _told(
+    async def _changed(
         self, code: str, command: TagCommand, context: CommandContext, version: int
     ) -> Outcome[TagEvent]:
         await self.known(code)
