@@ -49,7 +49,9 @@ from chassis.read.parking import is_of_the_record
 from chassis.read.projecting import Contended, View
 from chassis.read.summing import BUCKET, INDEX, Summing, Sums
 
-DERIVED_AT_ONCE: Final = 500
+DERIVED_AT_ONCE: Final = 250
+"""Documents of one part of a batch. A document is shown when its part is written: the smaller a part, the sooner after its
+inputs were read."""
 DERIVED_ABREAST: Final = 2
 """Of these parts of a batch: while one is written, the inputs of the next are read."""
 CONFLICT_ROUNDS_MAX: Final = 20
