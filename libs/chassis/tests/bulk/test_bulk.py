@@ -45,6 +45,7 @@ from tests.support.jars import (
     JarEmptied,
     JarEvent,
     JarFilled,
+    JarNotOpened,
     JarOpened,
     OpenJar,
     jar,
@@ -90,6 +91,7 @@ class Side:
         self.crash_after: int | None = None
         self.overtaken_by: CommandHandler[JarCommand, Jar, JarEvent] | None = None
         self.overtaken = 0
+        self.refuses = False
         self.undone_to = list[int]()
         kind = Bulkable(Fill, self._fill, self._previewed, self.jars.read, self._undo, approval)
         self.bulk = Bulk(
@@ -107,6 +109,8 @@ class Side:
     async def _fill(self, subject: UUID, command: Fill, context: CommandContext) -> Outcome[JarEvent]:
         if command.amount == 13:
             raise ValueError("a fault of ours")
+        if self.refuses:
+            raise JarNotOpened
         if self.overtaken_by is not None and self.overtaken < TRIES_MAX:
             self.overtaken += 1
             await self.overtaken_by.handle(subject, _of(command), context)
@@ -289,6 +293,27 @@ async def test_a_crash_before_results_are_stated_loses_none(
     assert await side.amounts("a") == [3]
 
 
+@pytest.mark.parametrize(("amount", "result"), [(3, "done"), (0, "unchanged")])
+async def test_what_was_settled_before_a_crash_stays_so_where_it_would_be_refused_now(
+    side: Side, store: EventStore, key_ring: KeyRing, amount: int, result: str
+) -> None:
+    """What a command is looked up from may have changed meanwhile. The run waited for ever."""
+
+    def reached(name: str) -> None:
+        if name == "before-advance":
+            raise Crash
+
+    await side.open("a")
+    run = await side.prepared(["a"], amount)
+    await side.bulk.start(run, by("start", now=SystemClock().now()))
+    with pytest.raises(Crash):
+        await Side(store, key_ring, reached).bulk.run(run)
+    side.refuses = True
+    assert await side.bulk.run(run) == "finished"
+    assert await side.results(run) == [result]
+    assert await side.amounts("a") == [amount]
+
+
 async def test_two_runners_at_once_do_each_item_once_and_agree(side: Side, other: Side) -> None:
     await side.open(*ALL)
     run = await side.prepared([*ALL, "never opened"])
@@ -390,6 +415,9 @@ async def test_a_list_is_made_once_and_anew_after_a_crash(side: Side) -> None:
         await _start_of_cut_off(side)
     assert await side.prepared(["a", "b"]) == run
     assert (await side.bulk.shown(run)).items == 2
+    assert await side.bulk.prepared("fill", by("run")) == Fill(3)
+    assert await side.bulk.prepared("empty", by("run")) is None
+    assert await side.bulk.prepared("fill", by("another")) is None
     with pytest.raises(CommandKeyReused):
         await side.prepared(["a", "b"], amount=4)
     with pytest.raises(BulkUnknown):
