@@ -45,6 +45,7 @@ from customer.domain.events import (
     ReviewFellDue,
     TagAdded,
     TagRemoved,
+    TierAssessed,
 )
 from customer.domain.tag import (
     TAGS,
@@ -98,6 +99,7 @@ EVENTS = [
     ErasurePreparationEnded(KEY.id, "erased"),
     TagAdded(code="tag-a", origin="system", rule="loan-granted"),
     TagRemoved(code="tag-a"),
+    TierAssessed("2026-01", "wealth", "met", 1, "CNY", 50_000_000, None),
     TagDefined("tag-a", "房贷客户", "dictionary", KEY.id),
     TagRenamed("tag-a", "房贷", None),
     TagMerged("tag-a", "tag-b"),
@@ -122,9 +124,13 @@ def test_public_events_are_valid_and_their_personal_values_sealed(event):
         assert value is None or is_token(value), field
 
 
-def test_the_number_of_the_source_and_declared_assets_are_not_published():
+def test_the_number_of_the_source_declared_assets_and_amounts_of_a_tier_are_not_published():
     assert "key" not in json.loads(published(stored(EVENTS[1])).body)
     assert "stated_assets" not in json.loads(published(stored(EVENTS[0])).body)
+    [tier] = [event for event in EVENTS if isinstance(event, TierAssessed)]
+    assert (
+        json.loads(published(stored(tier)).body).keys().isdisjoint({"average_minor", "average_before_minor"})
+    )
     [disputed] = [event for event in EVENTS if isinstance(event, ReferenceDisputed)]
     assert json.loads(published(stored(disputed)).body) == {"source": "core", "party_id": str(SUBJECT)}
 

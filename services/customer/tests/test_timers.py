@@ -150,7 +150,11 @@ class Year:
             expiring_timer(self.eyes),
             claim_timer(self.customers, notices, CALENDAR),
         ]
-        self.loop = TimerLoop(
+        self.loop = self.looping(timers)
+        self.commands, self.catalogue = 0, catalogue()
+
+    def looping(self, timers) -> TimerLoop:
+        return TimerLoop(
             "year",
             timers,
             self.store,
@@ -160,7 +164,6 @@ class Year:
             self.clock,
             generation="1",
         )
-        self.commands, self.catalogue = 0, catalogue()
 
     async def do(self, subject, command) -> None:
         await self.customers.handle(subject, command, self.by("staff"))

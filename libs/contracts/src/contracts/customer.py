@@ -321,6 +321,23 @@ class CustomerTagRemoved(CustomerContextEvent):
     rule: str | None = None
 
 
+class CustomerTierAssessed(CustomerContextEvent):
+    """A whole month, YYYY-MM, was assessed: the tier of the customer from now on, by that version of the rules; null where none
+    is known yet.
+
+    `because`: the month reaches the tier (`met`), it is below and the tier is left after two such months (`grace`), or what the
+    customer had in the month is unknown and the tier stands (`unknown`). `currency`: in which the rules compare.
+    """
+
+    TYPE = "customer.tier_assessed"
+
+    month: str
+    tier: Literal["mass", "potential", "wealth", "private"] | None
+    because: Literal["met", "grace", "unknown"]
+    rules: int
+    currency: str
+
+
 class TagDefined(CustomerContextEvent):
     """There is a tag from now on, in the dictionary or a free one. Subject = tag, no customer.
 
@@ -417,6 +434,7 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerErasurePreparationEnded,
     CustomerTagAdded,
     CustomerTagRemoved,
+    CustomerTierAssessed,
     TagDefined,
     TagRenamed,
     TagMerged,

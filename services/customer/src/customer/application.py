@@ -830,6 +830,10 @@ class CustomerService:
         called = {**found, TAGS: [names.get(code, code) for code in found[TAGS]]}
         return explained(replaced(condition, TAGS, names), called, FIELDS, as_of or self.today())
 
+    async def facts_now(self, customer: UUID) -> Document | None:
+        """The facts of a customer, in no scope but its own; None where none are derived."""
+        return await self.queries.facts.one(Scope.all(), str(customer), None)
+
     async def require_facts(self, scope: Scope, customers: Sequence[UUID]) -> None:
         """Raises CustomerNotRegistered where one of the customers has no facts, or is out of scope."""
         if not await self.queries.facts.all_there(scope, [str(customer) for customer in customers]):

@@ -70,6 +70,19 @@ FIELDS: Final = Fields(
             "branch", Type.CHOICE, Label("所属支行", "branch of the customer"), "branch", DataClass.INTERNAL
         ),
         Field(TAGS, Type.SET, Label("标签", "tags"), "tags", DataClass.INTERNAL),
+        Field(
+            "tier",
+            Type.CHOICE,
+            Label("客户层级", "tier"),
+            "tier",
+            DataClass.INTERNAL,
+            {
+                "mass": Label("大众", "mass"),
+                "potential": Label("财富潜力", "wealth potential"),
+                "wealth": Label("财富", "wealth"),
+                "private": Label("私行", "private banking"),
+            },
+        ),
         _amount("aum", "管理资产", "assets under management"),
         _monthly("aum_month_end", "月末AUM", "month-end AUM"),
         _monthly("aum_month_average", "月日均AUM", "average daily AUM"),

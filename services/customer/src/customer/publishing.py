@@ -1,7 +1,7 @@
 """Maps private events to public events. Each stored name has a public event, or None on purpose.
 
 Sealed values are published as they are stored. A source's own number of the customer and the declared
-assets are not published, because no consumer needs them.
+assets are not published, because no consumer needs them; nor are the amounts that a tier was assessed by.
 """
 
 from collections.abc import Callable
@@ -60,6 +60,7 @@ PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "erasure-preparation-ended": public.CustomerErasurePreparationEnded,
     "tag-added": public.CustomerTagAdded,
     "tag-removed": public.CustomerTagRemoved,
+    "tier-assessed": public.CustomerTierAssessed,
     "tag-defined": public.TagDefined,
     "tag-renamed": public.TagRenamed,
     "tag-merged": public.TagMerged,
@@ -73,7 +74,10 @@ _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, 
 }
 """Old versions whose public event had, from the beginning, fields that the stored event lacked."""
 STORED_NAMES_TOLD: Final = frozenset(PUBLIC)
-_KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim"})
+_KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim"}) | {
+    "average_minor",
+    "average_before_minor",
+}
 _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
 published."""

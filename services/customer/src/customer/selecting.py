@@ -11,7 +11,7 @@ from chassis.privacy.tokens import Caller
 from chassis.read.documents import ID
 from pydantic import BaseModel, Field
 
-from customer.domain.events import CustomerKind
+from customer.domain.events import CustomerKind, Tier
 from customer.facts import allowed
 from customer.lists import FACTS_LIST
 from customer.panorama.schema import Product
@@ -29,6 +29,7 @@ class CustomerFacts(BaseModel):
     branch: str | None
     products: list[Product]
     tags: list[str] = Field(description="codes of tags", examples=[["tag-sobk5xmthvl5l75v"]])
+    tier: Tier | None
     accounts: int
     first_opened_on: date | None
     last_movement_on: date | None

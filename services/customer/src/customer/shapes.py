@@ -23,7 +23,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from customer.domain.commands import Details, Reference, RegisterCustomer
-from customer.domain.events import DeclaredAsset, Detail
+from customer.domain.events import DeclaredAsset, Detail, Tier
 from customer.domain.refusals import REFERENCES_MAX
 from customer.normalising import text as normalised_text
 from customer.panorama.schema import HeldCard, HeldLoan, LoansSum, TransactionType
@@ -250,6 +250,20 @@ class CustomerTag(BaseModel):
     since: Instant
 
 
+class CustomerTier(BaseModel):
+    """The tier of a customer since `since`, as the assessment of the last whole month left it, by that version of the rules.
+
+    `because`: the month reaches the tier (`met`), it is below and the tier is left after two such months (`grace`), or its
+    average daily AUM is unknown and the tier stands (`unknown`).
+    """
+
+    tier: Tier
+    because: Literal["met", "grace", "unknown"]
+    month: Month
+    rules: int
+    since: Instant
+
+
 class CustomerShown(BaseModel):
     """A customer, masked. `references_since`: of the references that ended on that business date or before, some are left out; none
     is where it is null. `shares_number_out_of_scope`: how many customers that you may not see have its identity number, beside
@@ -276,6 +290,7 @@ class CustomerShown(BaseModel):
     references_since: Day | None
     review: Review | None
     tags: list[CustomerTag]
+    tier: CustomerTier | None
     registered_at: Instant
     changed_at: Instant
     erased_at: Instant | None

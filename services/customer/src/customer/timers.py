@@ -1,6 +1,6 @@
 """The timers of customer: what is done at a time that an event has set."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from functools import partial
@@ -32,6 +32,7 @@ from customer.domain.commands import RemindOfReview
 from customer.domain.events import (
     CustomerContactErased,
     CustomerErased,
+    CustomerRegistered,
     CustomerReviewed,
     ErasureDeferred,
     LegalHoldLifted,
@@ -41,13 +42,17 @@ from customer.domain.events import (
     ReferenceConfirmed,
     ReferenceRejected,
     ReferenceUnlinked,
+    TierAssessed,
 )
 from customer.domain.refusals import CustomerIsErased, ReferenceSettled
+from customer.months import month_after
 from customer.notices import CLAIM_WAITS
 from customer.notices import PROPOSAL_WAITS as PROPOSAL_TEXT
 from customer.sagas import handler_of
 from customer.settings import CustomerSettings
+from customer.tiers import assessing
 
+Facts = Callable[[UUID], Awaitable[Mapping[str, Any] | None]]
 CLAIMS_WAIT: Final = timedelta(hours=4)
 """The working time that a claimed number waits before somebody is asked to look at it."""
 
@@ -162,11 +167,43 @@ def claim_timer(handler: Handler, notices: Notices, calendar: Calendar) -> Timer
     return claim_rule(calendar).giving(give)
 
 
+def tier_rule(calendar: Calendar) -> TimerRule:
+    """The tier is assessed in the morning of the first day of each month, of the month before (R021)."""
+
+    def first_of_month(day: str) -> SetTimer:
+        return SetTimer(calendar.at(date.fromisoformat(month_after(day)), calendar.hours[0].start))
+
+    def changes(recorded: RecordedEvent) -> Sequence[Change]:
+        match recorded.event:
+            case CustomerRegistered():
+                return [first_of_month(calendar.business_date(recorded.metadata.recorded_at).isoformat())]
+            case TierAssessed(month):
+                return [first_of_month(month_after(f"{month}-01"))]
+            case CustomerErased() | CustomerContactErased():
+                return [WithdrawTimer()]
+            case _:
+                return []
+
+    events = frozenset({"customer-registered", "tier-assessed", "customer-erased", "customer-contact-erased"})
+    return TimerRule("customer-tier", 1, events, changes)
+
+
+def tier_timer(handler: Handler, facts: Facts, calendar: Calendar) -> Timer:
+    """Assesses the last whole month of a customer, however late the timer is. `facts`: those of a customer now."""
+
+    async def give(due: Due, context: CommandContext, version: int) -> Any:
+        day = calendar.business_date(context.now).isoformat()
+        command = assessing(await facts(due.subject), day)
+        return await handler.handle(due.subject, command, context, version, asked="assess-tier")
+
+    return tier_rule(calendar).giving(give)
+
+
 def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
     """When the timers are due."""
     calendar = settings.calendar
     own = business_day_rule(calendar), review_rule(calendar), erasure_rule(calendar), claim_rule(calendar)
-    return *own, TIMEOUT, PROPOSAL_WAITS, PROPOSAL_EXPIRES
+    return *own, tier_rule(calendar), TIMEOUT, PROPOSAL_WAITS, PROPOSAL_EXPIRES
 
 
 @asynccontextmanager
@@ -182,6 +219,7 @@ async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Time
                 review_timer(write.handler, calendar),
                 erasure_timer(service, calendar),
                 claim_timer(write.handler, notices, calendar),
+                tier_timer(write.handler, service.facts_now, calendar),
                 saga_timer(handler_of(write)),
                 waiting_timer(service.eyes.kinds, notices, PROPOSAL_TEXT),
                 expiring_timer(service.eyes),

@@ -47,7 +47,7 @@ _PANORAMA: Final = asset_panorama.VIEW.name
 _TAGS: Final = tags.VIEW.name
 
 _OF_CUSTOMER: Final = (
-    *("kind", "origin", "branch", "questions", "parties", "tags", "erased_at", "contact_erased_at"),
+    *("kind", "origin", "branch", "questions", "parties", "tags", "tier", "erased_at", "contact_erased_at"),
     *FACTS_LIST.searched,
 )
 _OF_ACCOUNT: Final = (
@@ -171,6 +171,7 @@ def facts(
         "branch": customer.get("branch"),
         "questions": list(customer["questions"]),
         "tags": sorted({ends.get(one["code"], one["code"]) for one in customer.get("tags", ())}),
+        "tier": (customer.get("tier") or {}).get("tier"),
         "aum": aum,
         "aum_month_end": closing,
         "aum_month_average": average,
@@ -280,7 +281,7 @@ RELATIONS_MAX: Final = 200
 
 VIEW: Final = DerivedView(
     name=FACTS_LIST.view,
-    version=6,
+    version=7,
     inputs=(customers.VIEW, asset_panorama.VIEW, tags.VIEW),
     collection=Collection(FACTS, (*FACTS_LIST.indexes, Index(((CHANGES_ON, 1),)))),
     depending=depending,

@@ -276,6 +276,15 @@ class ChangeTags(msgspec.Struct, frozen=True):
     overriding: bool = False
 
 
+class AssessTier(msgspec.Struct, frozen=True):
+    """A whole month, YYYY-MM, is assessed: its average daily AUM and that of the month before, in the currency of the rules; None
+    where it is unknown."""
+
+    month: str
+    average_minor: int | None
+    average_before_minor: int | None = None
+
+
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
@@ -303,4 +312,5 @@ CustomerCommand = (
     | ConfirmErasurePreparation
     | EndErasurePreparation
     | ChangeTags
+    | AssessTier
 )

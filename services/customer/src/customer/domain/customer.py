@@ -38,6 +38,7 @@ from customer.domain.events import (
     ReviewFellDue,
     TagAdded,
     TagRemoved,
+    TierAssessed,
 )
 from customer.domain.evolving import evolve
 from customer.domain.state import Customer
@@ -76,6 +77,7 @@ def identify(event: CustomerEvent) -> UUID | None:
             | ErasurePreparationEnded()
             | TagAdded()
             | TagRemoved()
+            | TierAssessed()
         ):
             return None
         case _:
@@ -89,5 +91,5 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     events=CustomerEvent,
     identify=identify,
     state_type=Customer,
-    state_version=12,
+    state_version=13,
 )

@@ -8,6 +8,7 @@ from uuid import UUID
 from customer.domain.commands import (
     AcceptErasurePreparation,
     AdoptDescription,
+    AssessTier,
     AssignBranch,
     BeginErasurePreparation,
     ChangeContactDetails,
@@ -75,6 +76,7 @@ from customer.domain.refusals import (
 from customer.domain.reviewing import decide_review
 from customer.domain.state import Customer, Link
 from customer.domain.tagging import decide_tags
+from customer.domain.tiering import decide_tier
 
 
 def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
@@ -159,6 +161,8 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
             return decide_preparation(command, customer)
         case ChangeTags():
             return decide_tags(command, customer)
+        case AssessTier():
+            return decide_tier(command, customer)
         case _:
             assert_never(command)
 

@@ -18,6 +18,7 @@ Identifying = Annotated[str | None, personal("C2")]
 ForContact = Annotated[str | None, personal("C2", purpose=purposes.CONTACT)]
 CustomerKind = Literal["person", "company"]
 RegisteredBy = Literal["staff", "master-data"]
+Tier = Literal["mass", "potential", "wealth", "private"]
 Detail = Literal["name", "phone", "email", "address", "born_on", "identity_number", "branch"]
 
 DETAILS: Final[tuple[Detail, ...]] = (
@@ -316,6 +317,23 @@ class TagRemoved(Event, frozen=True):
     rule: str | None = None
 
 
+class TierAssessed(Event, frozen=True):
+    """A whole month, YYYY-MM, was assessed: the tier of the customer from now on, by that version of the rules (R021).
+
+    `because`: the average of the month reaches it (`met`), it is below and the tier is left after two such months (`grace`), or
+    the average is unknown and the tier stands (`unknown`); None where there was none. The averages are of daily AUM in integer
+    minor units, of the month and of the one before; None where unknown.
+    """
+
+    month: str
+    tier: Tier | None
+    because: Literal["met", "grace", "unknown"]
+    rules: int
+    currency: str
+    average_minor: int | None = None
+    average_before_minor: int | None = None
+
+
 CustomerEvent = (
     CustomerRegistered
     | ReferenceLinked
@@ -346,6 +364,7 @@ CustomerEvent = (
     | ErasurePreparationEnded
     | TagAdded
     | TagRemoved
+    | TierAssessed
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -378,6 +397,7 @@ STORED_NAMES: dict[str, type[Event]] = {
     "erasure-preparation-ended": ErasurePreparationEnded,
     "tag-added": TagAdded,
     "tag-removed": TagRemoved,
+    "tier-assessed": TierAssessed,
 }
 
 

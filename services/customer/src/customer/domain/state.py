@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import structs
 
-from customer.domain.events import CustomerKind, Detail, RegisteredBy
+from customer.domain.events import CustomerKind, Detail, RegisteredBy, Tier
 
 CustomerId = NewType("CustomerId", UUID)
 
@@ -55,7 +55,7 @@ class Customer(msgspec.Struct, frozen=True):
     `preparation`: that of an erasure which is under way; `prepared`: no source releases records of the parties.
     `rest_from`: the business date on which the rest of an erasure is due whose values for contact are gone. `holds`: the business date
     before which each legal hold stands, None where it has to be lifted. `tags`: by code the rule that added each, None where staff
-    did.
+    did. `tier_month`: the last month that was assessed.
     """
 
     origin: RegisteredBy | None = None
@@ -75,6 +75,8 @@ class Customer(msgspec.Struct, frozen=True):
     rest_from: date | None = None
     holds: dict[UUID, date | None] = {}
     tags: dict[str, str | None] = {}
+    tier: Tier | None = None
+    tier_month: str | None = None
 
     @property
     def registered(self) -> bool:

@@ -160,7 +160,7 @@ def _shared(document: Document, event: Delivered) -> Document:
 
 
 def _erased(_: Document, event: Delivered) -> Document:
-    """Removes the open questions and the tags. Sealed values no longer open once the key is destroyed."""
+    """Removes the open questions, the tags and the tier. Sealed values no longer open once the key is destroyed."""
     return {"erased_at": event.recorded_at.isoformat(), **_closed_questions()}
 
 
@@ -172,6 +172,7 @@ def _closed_questions() -> Document:
         "shares_number_with": [],
         "review": None,
         "tags": [],
+        "tier": None,
     }
 
 
@@ -215,6 +216,22 @@ def _tag_added(document: Document, event: Delivered) -> Document:
 
 def _tag_removed(document: Document, event: Delivered) -> Document:
     return {"tags": [one for one in document["tags"] if one["code"] != event.data["code"]]}
+
+
+def _tier_assessed(document: Document, event: Delivered) -> Document:
+    """Keeps since when the tier is the same; no tier where none is known yet."""
+    data, before = event.data, document.get("tier")
+    tier = data.get("tier")
+    if tier is None:
+        return {"tier": None}
+    assessed = {
+        "tier": tier,
+        "because": data["because"],
+        "month": data["month"],
+        "rules": data["rules"],
+        "since": before["since"] if before and before["tier"] == tier else event.effective_at.isoformat(),
+    }
+    return {"tier": assessed}
 
 
 def _party(event: Delivered) -> Document:
@@ -303,6 +320,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.review_due": _review_due,
     "customer.tag_added": _tag_added,
     "customer.tag_removed": _tag_removed,
+    "customer.tier_assessed": _tier_assessed,
 }
 
 
@@ -319,7 +337,7 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name=CUSTOMERS_LIST.view,
-    version=8,
+    version=9,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
     collections=(
