@@ -66,7 +66,15 @@ FIELDS = Fields(
 )
 SORTS = ("owed.EUR", "visits", "seen_on", "site")
 LISTING = Listing(
-    "things", "things", "all", FIELDS, SORTS, ("EUR",), (("seen_on", "owed.EUR"),), searched=("phone",)
+    "things",
+    "things",
+    "all",
+    FIELDS,
+    SORTS,
+    ("EUR",),
+    (("seen_on", "owed.EUR"),),
+    behind=(("owed.EUR", "site", "visits"),),
+    searched=("phone",),
 )
 
 SITES = ("a.*", "a", 'a"b', "a\nb", "a\x00b", "b", "支行")
@@ -425,6 +433,18 @@ async def test_a_declared_pair_is_counted_without_reading_what_meets_one_of_both
     assert stats["executionStats"]["totalDocsExamined"] <= 50
 
 
+async def test_what_an_index_has_behind_the_id_is_counted_without_reading_documents(reader: Reader) -> None:
+    for number in range(200):
+        thing = {"site": "ab"[number % 2], "visits": number, "sums": {"owed": {"EUR": number}}}
+        await reader.mongo.insert_new(COLLECTION, {"_id": f"{number:04d}", **thing})
+    condition = from_text("site is a and owed >= EUR 1.90", FIELDS)
+    where = reader._where(Scope.all(), condition, TODAY)
+    asked_for = {"count": COLLECTION, "query": where}
+    stats = await reader.mongo.command({"explain": asked_for, "verbosity": "executionStats"})
+    assert (await reader.count(Scope.all(), Question(condition))).count == 5
+    assert stats["executionStats"]["totalDocsExamined"] == 0
+
+
 class Asked(Mongo):
     """A database that notes which index each query names, and how many documents it is to skip and to return."""
 
@@ -592,12 +612,14 @@ async def test_an_index_that_is_dropped_after_it_was_chosen_is_not_needed(
     assert [one["_id"] for one in found.documents] == ["16", "17", "18"]
 
 
-def test_a_sort_or_a_pair_without_an_index_is_not_declared() -> None:
+def test_a_sort_or_a_pair_or_what_is_behind_without_an_index_is_not_declared() -> None:
     for sort in ("owed", "owed.USD", "visits.EUR", "marks", "month", "nothing"):
         with pytest.raises(ValueError, match=sort):
             Listing("things", "things", "all", FIELDS, (sort,), ("EUR",))
         with pytest.raises(ValueError, match=sort):
             Listing("things", "things", "all", FIELDS, (), ("EUR",), (("site", sort),))
+        with pytest.raises(ValueError, match=sort):
+            Listing("things", "things", "all", FIELDS, (), ("EUR",), behind=(("site", sort),))
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,12 @@ FACTS_LIST: Final = Listing(
     ),
     currencies=CURRENCIES_INDEXED,
     together=(
-        ("branch", "aum.CNY"),
         ("last_movement_on", "aum.CNY"),
-        ("first_opened_on", "aum.CNY"),
-        ("kind", "deposits.CNY"),
         (_LAST_MONTH, "aum.CNY"),
         (_LAST_MONTH, Ago("aum_month_end", 12, "CNY")),
         (Ago("aum_month_end", 3, "CNY"), "aum.CNY"),
     ),
+    behind=(("aum.CNY", "branch", "first_opened_on"), ("deposits.CNY", "kind")),
     searched=("phone", "email", "identity_number"),
 )
 CUSTOMERS_LIST: Final = Listing(

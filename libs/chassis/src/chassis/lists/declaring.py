@@ -26,6 +26,8 @@ class Listing:
     `together`: pairs named as sorts are, which are often asked for together: an index has both, so that documents that meet
     one of them only are not read. Where one of a pair is an amount of a month (`Ago`), the documents have what `months_ago`
     gives, and are derived anew when a month begins.
+    `behind`: a value, and others that its index has behind the id, named as sorts are. Where few documents have the value in
+    the range that is asked for, this serves as a pair does, and there is one index less to change with the value.
     `searched`: fields that are sealed, and found by their whole value; the documents have their digests.
     """
 
@@ -36,16 +38,19 @@ class Listing:
     sorts: tuple[str, ...] = ()
     currencies: tuple[str, ...] = ()
     together: tuple[tuple[str | Ago, str | Ago], ...] = ()
+    behind: tuple[tuple[str, ...], ...] = ()
     searched: tuple[str, ...] = ()
     monthly_pairs: tuple[Pair, ...] = field(init=False)
     _sorts: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a sort has no index, or a pair names what is none."""
+        """Raises ValueError where a sort has no index, or `together` or `behind` names what is none."""
         paths = {name: self._path(name) for name in self.sorts}
         object.__setattr__(self, "_sorts", paths)
         object.__setattr__(self, "monthly_pairs", tuple(self._monthly_pairs()))
-        for name in {each for pair in self.together for each in pair if isinstance(each, str)}:
+        for name in {
+            each for some in (*self.together, *self.behind) for each in some if isinstance(each, str)
+        }:
             self._path(name)
 
     def _monthly_pairs(self) -> Iterator[Pair]:
@@ -83,7 +88,12 @@ class Listing:
             if isinstance(one, str) and isinstance(other, str)
         ]
         monthly = [pair.indexed for pair in self.monthly_pairs]
-        return (*indexed(self.fields, self.currencies), *pairs, *monthly, *blind)
+        behind = {self._path(one): [(self._path(each), 1) for each in others] for one, *others in self.behind}
+        of_fields = [
+            Index((*index.fields, *behind.get(index.fields[0][0], ())))
+            for index in indexed(self.fields, self.currencies)
+        ]
+        return (*of_fields, *pairs, *monthly, *blind)
 
     def months_ago(self, document: Facts, day: date) -> dict[str, Any]:
         """What a document that is derived on this day has for the pairs with amounts of months, besides its facts."""

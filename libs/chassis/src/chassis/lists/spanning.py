@@ -7,6 +7,7 @@ range, or read along the ids until enough meet the condition. `finding` decides 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import date
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from chassis.conditions import Condition, Fields, Filter, as_filter
@@ -90,8 +91,8 @@ def _compared(condition: Condition) -> list[Compared] | None:
 
 
 def _has(index: Index, path: str) -> bool:
-    """Whether an index is of this path alone."""
-    names = [name for name, _ in index.fields if name != ID]
+    """Whether an index is in the order of this path alone. Behind the id it may have more."""
+    names = list(takewhile(lambda name: name != ID, (name for name, _ in index.fields)))
     return len(names) == 1 and any(names[0] in {path, f"{each}{_EVERY_PATH}"} for each in _above(path))
 
 
