@@ -25,7 +25,8 @@ from crm_cli.contexts import Context
 from crm_cli.verify_report import Report
 
 PAGE_EVENTS: Final = 2_000
-PAGE_RECORDS: Final = 250
+PAGE_RECORDS: Final = 50
+"""Of each partition: more do not stay in the processor's cache until they are compared."""
 MISSED_MAX: Final = 10_000
 REPEATS_MAX: Final = 1_000
 """Repeated records that are looked up in the store together."""

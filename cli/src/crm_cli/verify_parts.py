@@ -33,7 +33,7 @@ from crm_cli.verify_views import Fold, Folded
 EVENTS_ALONE_MAX: Final = 50_000
 """A log of so many positions is checked by this process: others would take longer to start."""
 PROCESSES_MAX: Final = 4
-EVENTS_AT_ONCE: Final = 250
+EVENTS_AT_ONCE: Final = 50
 """What is made of so many events is still in the processor's cache when it is compared: thousands take a third longer."""
 
 Say = Callable[[str], None]

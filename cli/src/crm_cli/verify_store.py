@@ -46,7 +46,8 @@ def data_of(column: str) -> str:
     """
     text = f"convert_from({column}, 'UTF8')"
     without = rf"regexp_replace({text}, '(?<!\\)((?:\\\\)*)\\u0000', '\1', 'g')"
-    return rf"(case when position('\u0000' in {text}) > 0 then {without} else {text} end)::jsonb -> 'data'"
+    has_one = rf"position(convert_to('\u0000', 'UTF8') in {column}) > 0"  # converting most bodies once
+    return f"(case when {has_one} then {without} else {text} end)::jsonb -> 'data'"
 
 
 _STREAMS: Final = (
