@@ -20,7 +20,7 @@ from crm_cli.migrate import migrated
 from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
-from tests.support.roles import roles_of_all
+from tests.support.roles import FOLLOWING, roles_of_all
 
 from .stores import Bank, a_small_feed, new_database
 
@@ -214,7 +214,10 @@ async def test_verify_runs_as_the_auditor_and_writes_checkpoints_alone(bank, tmp
     await mongo.drop_database()
     await mongo.close()
     stopping = asyncio.Event()
-    running = [asyncio.create_task(make().run(stopping)) for make in roles_of_all(bank.settings()).values()]
+    running = [
+        asyncio.create_task(make().run(stopping))
+        for make in roles_of_all(bank.settings(), FOLLOWING | {"timers"}).values()
+    ]
     try:
         for _ in range(3):
             done = await asyncio.to_thread(as_auditor, bank, tmp_path, "verify", "--json", "--wait", "60")

@@ -38,6 +38,7 @@ from tests.support.roles import roles_of_all
 from tests.support.waiting import until
 
 from .stores import CLOCK, Bank, a_small_feed, new_database, posting
+from .turning import turned
 
 WAIT_SECONDS = 20.0
 
@@ -55,15 +56,17 @@ class World:
         """What `crm status` said last."""
 
     async def settle(self) -> None:
-        """Runs every role until all that is stored is published, shown and reacted to."""
+        """Runs every role until all that is stored is published, shown, reacted to, and folded to timers."""
         async with self.running(*(make() for make in roles_of_all(self.settings).values())):
             await self.settled()
+        await turned(self.settings)
 
     async def repaired(self, schema: str) -> None:
         """Waits until the relay holds nobody; it looks every other second."""
         async with self.running(*(make() for make in roles_of_all(self.settings).values())):
             await until(lambda: not self.sql(f"select from {schema}.unpublishable"))
             await self.settled()
+        await turned(self.settings)
 
     async def relay(self, words: object = published) -> None:
         """Publishes what ingest has stored, and nothing else happens."""
@@ -522,6 +525,7 @@ async def test_amounts_beyond_32_bits_are_shown_verified_and_rebuilt(bank):
     world = World(bank)
     async with world.running(*(make() for make in roles_of_all(world.settings).values())):
         await world.settled()
+        await turned(world.settings)
         shown = await asyncio.to_thread(bank.crm, "panorama", "--reference", "branch:P1", "--json")
         assert shown.returncode == 0, shown.stderr
         [block] = json.loads(shown.stdout)["currencies"]
