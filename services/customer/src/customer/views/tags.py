@@ -76,7 +76,7 @@ def _named(name: str, former: list[str]) -> Document:
 
 VIEW: Final = View(
     name=TAGS_LIST.view,
-    version=1,
+    version=2,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(
         {"tag.defined", "tag.renamed", "tag.merged", "tag.retired", "tag.reinstated", "tag.accepted"}
