@@ -11,7 +11,7 @@ from customer.domain.events import CustomerErased, CustomerRegistered, TierAsses
 from customer.domain.refusals import CustomerIsErased, CustomerNotRegistered
 from customer.months import month_after
 from customer.tiers import FactsNotDerived, assessing
-from customer.timers import tier_timer
+from customer.timers import review_timer, tier_timer
 
 from tests.support.specification import Specification
 
@@ -117,6 +117,10 @@ def test_nothing_is_assessed_on_facts_of_the_month_before(facts):
         assessing(facts, "2026-03-01")
 
 
+def morning(year, month):
+    return datetime(year, month, 1, 9, tzinfo=CALENDAR.zone)
+
+
 class Tiered(Year):
     """A year in which everybody's facts are derived, and say the same of each month."""
 
@@ -125,6 +129,14 @@ class Tiered(Year):
         self.average, self.asked = average, 0
         timer = tier_timer(self.customers, self.facts, CALENDAR)
         self.loop = self.looping([timer])
+
+    def effective(self, subject):
+        """From when each assessment of a customer is effective."""
+        return [
+            self.catalogue.metadata_of(row).effective_at
+            for row in self.log.rows
+            if (row.stream_id, row.name) == (subject, "tier-assessed")
+        ]
 
     async def facts(self, subject: UUID):
         self.asked += 1
@@ -162,3 +174,20 @@ async def test_after_an_outage_of_months_the_last_whole_month_is_assessed_and_th
         "2026-06",
     ]
     assert date(2026, 5, 20) == CALENDAR.business_date(year.happened(ZHANG, TierAssessed)[0][1])
+    assert year.effective(ZHANG) == [morning(2026, month) for month in (5, 6, 7)]
+
+
+@pytest.mark.requirement("M06")
+async def test_who_was_registered_before_there_were_tiers_is_assessed_once_and_has_the_tier_from_this_month_on():
+    year = Tiered(datetime(2024, 1, 15, tzinfo=UTC), WEALTH)
+    before, year.loop = year.loop, year.looping([review_timer(year.customers, CALENDAR)])
+    for subject in (ZHANG, LI):
+        await year.do(subject, RegisterCustomer(Details(name="张伟")))
+    await year.pass_until(datetime(2026, 4, 20, tzinfo=UTC))
+    assert year.happened(ZHANG, TierAssessed) == []
+    year.loop = before
+    year.table._server.folded = None  # as with the version of a release that has another timer
+    await year.pass_until(datetime(2026, 4, 21, tzinfo=UTC))
+    for subject in (ZHANG, LI):
+        assert [event.month for event, _ in year.happened(subject, TierAssessed)] == ["2026-03"]
+        assert year.effective(subject) == [morning(2026, 4)]

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -24,6 +24,7 @@ from chassis.write.deciding import CommandContext, VersionMismatch
 from chassis.write.events import RecordedEvent
 from chassis.write.handling import CommandHandler
 from contracts.roles import RELATIONSHIP_MANAGER
+from msgspec import structs
 
 from customer.application import CustomerService, Handler
 from customer.catalogue import CONTEXT, catalogue
@@ -170,15 +171,13 @@ def claim_timer(handler: Handler, notices: Notices, calendar: Calendar) -> Timer
 def tier_rule(calendar: Calendar) -> TimerRule:
     """The tier is assessed in the morning of the first day of each month, of the month before (R021)."""
 
-    def first_of_month(day: str) -> SetTimer:
-        return SetTimer(calendar.at(date.fromisoformat(month_after(day)), calendar.hours[0].start))
-
     def changes(recorded: RecordedEvent) -> Sequence[Change]:
         match recorded.event:
             case CustomerRegistered():
-                return [first_of_month(calendar.business_date(recorded.metadata.recorded_at).isoformat())]
+                day = calendar.business_date(recorded.metadata.recorded_at).isoformat()
+                return [SetTimer(_morning_after_month(calendar, day))]
             case TierAssessed(month):
-                return [first_of_month(month_after(f"{month}-01"))]
+                return [SetTimer(_morning_after_month(calendar, month_after(f"{month}-01")))]
             case CustomerErased() | CustomerContactErased():
                 return [WithdrawTimer()]
             case _:
@@ -189,14 +188,24 @@ def tier_rule(calendar: Calendar) -> TimerRule:
 
 
 def tier_timer(handler: Handler, facts: Facts, calendar: Calendar) -> Timer:
-    """Assesses the last whole month of a customer, however late the timer is. `facts`: those of a customer now."""
+    """Assesses the last whole month of a customer, however late the timer is. `facts`: those of a customer now.
+
+    The assessment is effective from the morning after that month, also where the timer was set for one before it.
+    """
 
     async def give(due: Due, context: CommandContext, version: int) -> Any:
         day = calendar.business_date(context.now).isoformat()
         command = assessing(await facts(due.subject), day)
+        since = _morning_after_month(calendar, f"{command.month}-01")
+        context = structs.replace(context, effective_at=since)
         return await handler.handle(due.subject, command, context, version, asked="assess-tier")
 
     return tier_rule(calendar).giving(give)
+
+
+def _morning_after_month(calendar: Calendar, day: str) -> datetime:
+    """When work begins on the first day of the month after that of a day."""
+    return calendar.at(date.fromisoformat(month_after(day)), calendar.hours[0].start)
 
 
 def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
