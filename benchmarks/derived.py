@@ -28,7 +28,7 @@ from typing import Final
 
 import msgspec
 import uvloop
-from chassis import garbage
+from chassis import heap
 from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import Partition
 from chassis.read.checkpoints import Position
@@ -380,7 +380,7 @@ def main() -> int:
     parser.add_argument("--postings", type=int, default=60_000)
     parser.add_argument("--paced-seconds", type=float, default=20.0)
     given = parser.parse_args()
-    garbage.look_less_often()  # as `crm` and every role do
+    heap.for_batches()  # as `crm` and every role do
     with system() as settings:
         alone = sustained(settings, given.postings)
         rate, behind = flowing(settings, given.postings, alone, given.paced_seconds)

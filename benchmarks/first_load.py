@@ -19,7 +19,7 @@ from random import Random
 
 import msgspec
 import psycopg
-from chassis import garbage
+from chassis import heap
 from chassis.opening import opened_keys
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo
@@ -225,7 +225,7 @@ def main() -> int:
     )
     parser.add_argument("--customers", type=int, default=100_000)
     given = parser.parse_args()
-    garbage.look_less_often()  # as `crm` and every role do
+    heap.for_batches()  # as `crm` and every role do
     try:
         with system() as settings:
             policy, rate, limit = measured(settings, given.customers)

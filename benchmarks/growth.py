@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from chassis import garbage
+from chassis import heap
 from crm_cli.migrate import migrated
 from devservers import servers
 from ingest import Bench, MadeFeed, databases, say
@@ -131,7 +131,7 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs=2, default=(100_000, 1_000_000))
     parser.add_argument("--postings", type=int, default=1_000_000)
     given = parser.parse_args()
-    garbage.look_less_often()  # as `crm` and every role do
+    heap.for_batches()  # as `crm` and every role do
     multiples = [cost(*given.sizes), memory(given.postings)]
     return 0 if max(multiples) <= GROWTH_MAX else 1
 

@@ -23,7 +23,7 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from chassis import garbage
+from chassis import heap
 from chassis.clock import SystemClock
 from chassis.connections.migrating import migrate
 from chassis.privacy.key_encryption import FileKeyEncryption
@@ -188,7 +188,7 @@ def ingest(postings: int) -> float:
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    garbage.look_less_often()  # as `crm` and every role do
+    heap.for_batches()  # as `crm` and every role do
     parser.add_argument("--postings", type=int, default=500_000)
     return 0 if ingest(parser.parse_args().postings) >= INGEST_WANTED else 1
 

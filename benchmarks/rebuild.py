@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chassis import garbage
+from chassis import heap
 from chassis.messaging.broker import Kafka
 from chassis.messaging.transport import KafkaPublisher
 from chassis.read.generations import Generations
@@ -46,7 +46,7 @@ def main() -> int:
     )
     parser.add_argument("--postings", type=int, default=200_000)
     given = parser.parse_args()
-    garbage.look_less_often()  # as `crm` and every role do
+    heap.for_batches()  # as `crm` and every role do
     with (
         tempfile.TemporaryDirectory() as folder,
         servers(Path(folder), {"postgres", "mongo", "kafka"}, lambda _: None) as running,

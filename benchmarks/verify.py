@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chassis import garbage
+from chassis import heap
 from crm_cli.migrate import migrated
 from crm_cli.verify import verified
 from devservers import servers
@@ -28,7 +28,7 @@ def main() -> int:
     )
     parser.add_argument("--postings", type=int, default=200_000)
     given = parser.parse_args()
-    garbage.look_less_often()  # as `crm` does
+    heap.for_batches()  # as `crm` does
     with (
         tempfile.TemporaryDirectory() as folder,
         servers(Path(folder), {"postgres", "mongo", "kafka"}, lambda _: None) as running,

@@ -21,7 +21,7 @@ from typing import Final
 
 import httpx
 import uvloop
-from chassis import garbage
+from chassis import heap
 from chassis.privacy.tokens import development_token
 from chassis.read.generations import ViewReader
 from chassis.read.mongo import Mongo
@@ -226,7 +226,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--events-per-second", type=int, nargs="+", default=[20, 100])
     given = parser.parse_args()
-    garbage.look_less_often()  # as `crm` and every role do
+    heap.for_batches()  # as `crm` and every role do
     many = WARM_EVENTS + ACCOUNTS + sum(int(rate * given.seconds) for rate in given.events_per_second)
     known = {"postgres_url", "keys_url", "mongo_url", "kafka_url", "data", "environment"}
     with system() as settings:

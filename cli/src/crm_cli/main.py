@@ -104,10 +104,10 @@ def _crm(
 ) -> None:
     """The bank's CRM: what runs, what came in, what it shows, and whether it holds."""
     import structlog
-    from chassis import garbage
+    from chassis import heap
 
     structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
-    garbage.look_less_often()
+    heap.for_batches()
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:

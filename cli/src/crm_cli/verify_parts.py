@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from chassis import garbage
+from chassis import heap
 from chassis.connections.settings import Settings
 from chassis.ending import ended
 from chassis.read.mongo import Mongo
@@ -111,7 +111,7 @@ async def all_checked(
 
 def in_process(part: Part) -> Checked:
     """`checked`, in a process of its own."""
-    garbage.look_less_often()
+    heap.for_batches()
     return asyncio.run(checked(part, lambda _: None))
 
 

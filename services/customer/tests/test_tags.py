@@ -147,7 +147,7 @@ def test_names_that_look_alike_are_one_name():
 
 
 TYPED = st.text(
-    st.characters()
+    st.characters(codec="utf-8")
     | st.sampled_from([*map(chr, DOTS), MIDDLE_DOT, *"AaÅßſİΐ\u0301\u0345\u034f\ufe0f\u3164ﷺ　 ｶﾞ"]),
     min_size=1,
     max_size=60,

@@ -1,7 +1,7 @@
 """What a refused request leaves in memory: nothing that only a search for cycles would find.
 
 The body of a request may be large, and a process looks for cycles only after thousands of objects
-(`chassis.garbage`).
+(`chassis.heap`).
 """
 
 import gc

@@ -118,7 +118,7 @@ class RecordReader(AIOKafkaConsumer):  # type: ignore[misc]
         """Ends the reading of what is buffered of a partition, up to 1 MiB.
 
         The buffer and the generator that reads it hold each other, and a role looks for cycles only after thousands of
-        such objects (`chassis.garbage`): a handler that fails for hours would fill the memory.
+        such objects (`chassis.heap`): a handler that fails for hours would fill the memory.
         """
         buffered = getattr(self._fetcher._records.get(at), "_partition_records", None)
         reading = getattr(buffered, "_records_iterator", None)

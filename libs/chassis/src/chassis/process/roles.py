@@ -13,7 +13,7 @@ import structlog
 import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis import garbage
+from chassis import heap
 from chassis.clock import Clock, SystemClock
 from chassis.connections.migrating import MigrationBlocked, Tables, migrate
 from chassis.connections.settings import Settings
@@ -380,7 +380,7 @@ def begun(service: str, settings: Settings) -> Iterator[None]:
         endpoint=settings.otlp_endpoint,
         protocol=settings.otlp_protocol,
     )
-    garbage.look_less_often()
+    heap.for_batches()
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
-from chassis import garbage
+from chassis import heap
 from chassis.clock import Clock, SystemClock
 from chassis.connections.settings import Settings
 from chassis.connections.transient import Transient
@@ -283,7 +283,7 @@ async def _refused(request: Request, refusal: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 (registered for it)
-    garbage.let_go(error)
+    heap.let_go(error)
     return of_invalid(request, error)
 
 
