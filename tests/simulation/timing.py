@@ -6,10 +6,12 @@ keeps a withdrawn timer from having its effect.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any, assert_never, cast
 from uuid import UUID, uuid5
 
@@ -187,8 +189,13 @@ class TimerClient(TimerTable):
     async def due(self, now: datetime, limit: int) -> list[Due]:
         def found() -> list[Due]:
             rows = [row for row in self._server.rows.values() if row.run_at is not None and row.run_at <= now]
-            rows.sort(key=lambda row: (row.run_at, str(row.set.subject)))
-            return [row.due() for row in rows[:limit]]
+            rows.sort(key=longest)
+            places = defaultdict[str, "count[int]"](count)
+            parts = sorted(rows, key=lambda row: next(places[row.set.name]))
+            return [row.due() for row in sorted(parts[:limit], key=longest)]
+
+        def longest(row: Row) -> tuple[datetime | None, str]:
+            return row.run_at, str(row.set.subject)
 
         return await self._ask("timers due", found)
 

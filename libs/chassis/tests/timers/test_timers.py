@@ -100,6 +100,7 @@ class Bench:
         timer: Timer | None = None,
         generation: str = "1",
         events: Events | None = None,
+        others: Sequence[Timer] = (),
         **limits: Any,
     ) -> AsyncIterator[Callable[[], Any]]:
         """A process that has the lease; gives what takes one turn of its loop."""
@@ -107,7 +108,7 @@ class Bench:
         lease = Lease(row, self.clock)
         loop = TimerLoop(
             "jars",
-            [timer or self.timer],
+            [timer or self.timer, *others],
             events or self.store,
             catalogue().decode,
             table,
@@ -317,6 +318,30 @@ async def test_many_late_timers_of_one_subject_do_not_slow_those_of_others(bench
         # What was tried decides how long the loop waits until its next turn, not what else was due.
         assert [await turn() for _ in range(6)] == [1, 2, 1, 1, 0, 0]
     assert [due.subject for due in bench.given].count(B) == 1
+
+
+async def test_many_late_timers_of_one_name_do_not_hold_back_those_of_others(bench: Bench) -> None:
+    jars = [jar(f"late-{number}") for number in range(12)]
+    await bench.filled(*jars)
+    given = list[str]()
+
+    async def noted(due: Due, _: CommandContext, __: int) -> None:
+        given.append(due.name)
+
+    def timer(name: str, hours: int, of: Sequence[UUID]) -> Timer:
+        """One that is due so long after some jars were filled."""
+        changes: Callable[[RecordedEvent], Sequence[Change]] = lambda one: [  # noqa: E731
+            SetTimer(one.metadata.effective_at + hours * HOUR) for _ in of if one.stream_id == _
+        ]
+        return Timer(name, 1, frozenset({"jar-filled"}), changes, noted)
+
+    often, seldom, once = timer("often", 1, jars), timer("seldom", 2, jars[4:6]), timer("once", 3, jars[8:9])
+    bench.clock.advance(24 * 3_600)
+    async with bench.process(often, others=[seldom, once], given_at_once_max=3) as turn:
+        while await turn():
+            pass
+    # Each name has its part of a turn, in the order of due times; what one does not need the others have.
+    assert given == ["often", "seldom", "once", "often", "often", "seldom", *["often"] * 9]
 
 
 @pytest.mark.parametrize("slot", ["\ud800", "\0", "x" * 601, "界" * 201])

@@ -54,7 +54,7 @@ class TimerLoop(LeasedLoop):
     therefore either folded before, or stored after the command. Of one subject it gives one command at a time.
 
     Commands that are late, after an outage, are given in the order in which they were due, at most
-    `given_per_second_max`.
+    `given_per_second_max`. Timers of a name that are many hold back none of another name: each name has its part of a turn.
     """
 
     def __init__(

@@ -63,7 +63,8 @@ class TimerTable(Protocol):
         ...
 
     async def due(self, now: datetime, limit: int) -> list[Due]:
-        """The timers whose time has come, the longest due first."""
+        """The timers whose time has come, the longest due first. Where there are more than `limit`, each name that has any
+        has an equal part of them, and what a name does not need the others have."""
         ...
 
     async def settle(self, epoch: int, now: datetime, given: Sequence[Given]) -> None:
@@ -119,8 +120,15 @@ class PostgresTimers(TimerTable):
             " where (outcome is null or outcome like 'failed:%%') and generation <> %s)" + keep
         )
         self._due = statement(
-            "select name, subject, slot, cause, position, due_at, data, tries from {t}"
-            " where run_at <= %s order by run_at, subject, name, slot limit %s"
+            "with recursive names as ((select name from {t} where run_at is not null order by name limit 1)"
+            " union all select (select t.name from {t} as t where t.run_at is not null and t.name > n.name"
+            " order by t.name limit 1) from names as n where n.name is not null),"
+            " longest as (select d.* from names as n cross join lateral ("
+            " select t.*, row_number() over (order by t.run_at, t.subject, t.slot) as place from {t} as t"
+            " where t.name = n.name and t.run_at <= %s order by t.run_at, t.subject, t.slot limit %s) as d"
+            " order by d.place, d.run_at limit %s)"
+            " select name, subject, slot, cause, position, due_at, data, tries from longest"
+            " order by run_at, subject, name, slot"
         )
         self._settle = statement(
             "with {fence}, settled as (update {t} as t set outcome = g.outcome, run_at = g.again_at,"
@@ -166,7 +174,7 @@ class PostgresTimers(TimerTable):
 
     @override
     async def due(self, now: datetime, limit: int) -> list[Due]:
-        rows = await (await self._connection.execute(self._due, (now, limit))).fetchall()
+        rows = await (await self._connection.execute(self._due, (now, limit, limit))).fetchall()
         return [
             Due._make((*row[:6], msgspec.json.decode(row[6], type=dict[str, str]), row[7])) for row in rows
         ]

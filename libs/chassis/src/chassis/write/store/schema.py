@@ -85,6 +85,8 @@ create table if not exists {schema}.timers (
     primary key (subject, name, slot)
 );
 create index if not exists timers_due on {schema}.timers (run_at, subject, name, slot) where run_at is not null;
+create index if not exists timers_due_of_name on {schema}.timers (name, run_at, subject, slot)
+    where run_at is not null;
 create index if not exists timers_failed on {schema}.timers (settled_at) where outcome like 'failed:%';
 create table if not exists {schema}.timer_folds (
     one boolean primary key default true check (one),
